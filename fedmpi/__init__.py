@@ -1,0 +1,3 @@
+"""fedmpi: federated learning of large sparse models, simulated over MPI."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,210 @@
+"""Every selectable name, and how ``name:option=value,option=value`` becomes a part.
+
+A table holds ``name -> "module:function"``: strings, so that listing costs no import. A factory's keyword arguments are
+its options; they are read from its source without importing it, so a misspelt option fails before torch is loaded.
+Any importable ``package.module:function`` serves as well.
+"""
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import inspect
+from typing import NamedTuple
+
+from fedmpi.errors import UserError
+
+STRATEGIES = {
+    "fedavg": "fedmpi.strategies.fedavg:fedavg",
+    "fedprox": "fedmpi.strategies.fedprox:fedprox",
+    "prunefl": "fedmpi.strategies.prunefl:prunefl",
+    "feddst": "fedmpi.strategies.feddst:feddst",
+    "thesis": "fedmpi.strategies.thesis:thesis",
+    "thesis-text": "fedmpi.strategies.thesis:thesis_text",
+    "thesis-code": "fedmpi.strategies.thesis:thesis_code",
+}
+PRUNERS = {
+    "dense": "fedmpi.pruning.dense:dense",
+    "static": "fedmpi.pruning.static:static",
+    "set": "fedmpi.pruning.set:set",
+    "rigl": "fedmpi.pruning.rigl:rigl",
+    "residual": "fedmpi.pruning.residual:residual",
+    "feddst": "fedmpi.pruning.feddst:feddst",
+    "prunefl": "fedmpi.pruning.prunefl:prunefl",
+}
+CONTRIBUTIONS = {
+    "size": "fedmpi.contribution.size:size",
+    "uniform": "fedmpi.contribution.uniform:uniform",
+    "cosine": "fedmpi.contribution.cosine:cosine",
+    "loo-cosine": "fedmpi.contribution.cosine:loo_cosine",
+    "loo": "fedmpi.contribution.loo:loo",
+}
+CODECS = {
+    "float32": "fedmpi.wire.values:float32",
+    "float16": "fedmpi.wire.values:float16",
+    "bfloat16": "fedmpi.wire.values:bfloat16",
+    "int8": "fedmpi.wire.values:int8",
+}
+DATASETS = {
+    "digits": "fedmpi.data.digits:digits",
+    "mnist": "fedmpi.data.mnist:mnist",
+    "fashion-mnist": "fedmpi.data.mnist:fashion_mnist",
+    "emnist": "fedmpi.data.mnist:emnist",
+    "cifar10": "fedmpi.data.cifar:cifar10",
+    "cifar100": "fedmpi.data.cifar:cifar100",
+    "svhn": "fedmpi.data.svhn:svhn",
+    "hdf5": "fedmpi.data.hdf5:hdf5",
+    "synthetic": "fedmpi.data.synthetic:synthetic",
+}
+PARTITIONS = {
+    "iid": "fedmpi.partition.iid:iid",
+    "dirichlet": "fedmpi.partition.dirichlet:dirichlet",
+    "shards": "fedmpi.partition.shards:shards",
+    "classes": "fedmpi.partition.classes:classes",
+    "quantity": "fedmpi.partition.quantity:quantity",
+    "lognormal": "fedmpi.partition.lognormal:lognormal",
+}
+NOISES = {
+    "none": "fedmpi.noise.none:none",
+    "symmetric": "fedmpi.noise.symmetric:symmetric",
+    "pair": "fedmpi.noise.pair:pair",
+    "graded": "fedmpi.noise.graded:graded",
+    "thesis": "fedmpi.noise.thesis:thesis",
+}
+MODELS = {
+    "logistic": "fedmpi.models.logistic:logistic",
+    "2nn": "fedmpi.models.mlp2nn:mlp2nn",
+    "small-cnn": "fedmpi.models.small_cnn:small_cnn",
+    "cnn": "fedmpi.models.cnn:cnn",
+    "mcmahan-cnn": "fedmpi.models.mcmahan_cnn:mcmahan_cnn",
+    "lenet5": "fedmpi.models.lenet5:lenet5",
+    "mnistnet": "fedmpi.models.mnistnet:mnistnet",
+    "cifar10net": "fedmpi.models.cifar10net:cifar10net",
+    "pfl-cnn": "fedmpi.models.pfl_cnn:pfl_cnn",
+    "torchvision": "fedmpi.models.zoo:torchvision",
+}
+KINDS = {
+    "strategy": STRATEGIES, "pruner": PRUNERS, "contribution": CONTRIBUTIONS, "codec": CODECS, "dataset": DATASETS,
+    "partition": PARTITIONS, "noise": NOISES, "model": MODELS,
+}
+
+
+class Entry(NamedTuple):
+    """A factory as its source declares it, nothing imported."""
+
+    target: str
+    signature: inspect.Signature
+    line: str                     # first line of its docstring
+    text: str                     # docstring of its module
+
+
+def resolve(table, name):
+    """``"module:function"`` for a name of ``table`` or for any importable ``package.module:function``."""
+    if name in table:
+        return table[name]
+    if ":" in name:
+        return name
+    near = difflib.get_close_matches(name, table, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(f"unknown name {name!r}{hint} Known: {', '.join(table)}, or package.module:function")
+
+
+def split(spec):
+    """``(name, options text)`` of ``name[:options]``, where name may be ``package.module:function``."""
+    head, _, rest = spec.partition(":")
+    if rest and "=" not in rest.partition(",")[0].partition(":")[0]:
+        function, _, rest = rest.partition(":")
+        return f"{head}:{function}", rest
+    return head, rest
+
+
+def entry(table, name):
+    """The ``Entry`` of a name; UserError where there is no such module or function."""
+    target = resolve(table, name)
+    module, _, function = target.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        raise UserError(f"no module {module!r} to take {function!r} from; is it installed or on PYTHONPATH?")
+    with open(spec.origin, encoding="utf-8") as file:
+        tree = ast.parse(file.read(), spec.origin)
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == function:
+            doc = ast.get_docstring(node) or ""
+            return Entry(target, _signature(node), doc.partition("\n")[0], ast.get_docstring(tree) or "")
+    raise UserError(f"module {module!r} defines no function {function!r}")
+
+
+def _signature(node):
+    """An ``inspect.Signature`` of the options: literal defaults and annotations of str, int, float, bool."""
+    if isinstance(node, ast.ClassDef):
+        node = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        if node is None:
+            return inspect.Signature()
+    empty, types = inspect.Parameter.empty, {"str": str, "int": int, "float": float, "bool": bool}
+    positional = node.args.posonlyargs + node.args.args
+    defaults = [empty] * (len(positional) - len(node.args.defaults)) + [_literal(d) for d in node.args.defaults]
+    keyword = [(a, empty if d is None else _literal(d)) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults)]
+    pairs = list(zip(positional, defaults)) + keyword
+    return inspect.Signature([
+        inspect.Parameter(a.arg, inspect.Parameter.KEYWORD_ONLY, default=default,
+                          annotation=types.get(getattr(a.annotation, "id", None), empty))
+        for a, default in pairs if a.arg != "self"])
+
+
+def _literal(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
+
+
+def parse(table, spec):
+    """``(target, options)``: names and values checked against the factory's source; nothing is built."""
+    name, text = split(spec)
+    found = entry(table, name)
+    known = {p.name: p for p in found.signature.parameters.values() if p.default is not inspect.Parameter.empty}
+    options = {}
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.partition("=")
+        key = key.strip()
+        if not equals:
+            raise UserError(f"in {spec!r}: expected option=value, got {item!r}")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            takes = ", ".join(f"{p.name}={p.default}" for p in known.values()) or "no options"
+            raise UserError(f"{name} has no option {key!r}{hint} It takes ({takes})")
+        options[key] = _convert(name, known[key], value.strip())
+    return found.target, options
+
+
+def _convert(name, parameter, text):
+    """The option's value in its declared type, or in that of its default."""
+    kind = parameter.annotation
+    if kind is inspect.Parameter.empty:
+        kind = type(parameter.default) if isinstance(parameter.default, (bool, int, float, str)) else str
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise UserError(f"{name}: {parameter.name} must be {wanted}, got {text!r}") from None
+
+
+def load(table, name):
+    """The factory itself, imported."""
+    module, _, function = resolve(table, name).partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def make(table, spec, *arguments):
+    """The part that ``spec`` names: its factory called with ``arguments`` and the options."""
+    target, options = parse(table, spec)
+    try:
+        return load({}, target)(*arguments, **options)
+    except ValueError as error:
+        raise UserError(f"{spec}: {error}") from error

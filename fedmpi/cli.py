@@ -1,0 +1,215 @@
+"""The command line. The only module that imports click; torch and MPI are imported by what a command needs."""
+
+import json
+import os
+import sys
+import time
+
+import click
+
+from fedmpi import __version__, catalog
+from fedmpi.errors import FedError, UserError
+from fedmpi.launch import rank_and_size
+
+PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "graded", "model": "small-cnn",
+         "strategy": "thesis", "pruner": None, "contribution": None, "codec": "float32"}
+DEFAULTS = PARTS | {"data_dir": "data", "validation": 0.1, "clients": 32, "cohort": 0, "rounds": 40, "local_epochs": 2,
+                    "batch_size": 10, "lr": 0.05, "seed": 0, "out": None, "device": "auto", "save_every": 1, "keep": 2,
+                    "until": 0}
+
+
+def _say(line):
+    """One line to the terminal, at once, from rank 0."""
+    if rank_and_size()[0] == 0:
+        click.echo(line, err=True)
+        sys.stderr.flush()
+
+
+def main():
+    """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _say("interrupted")
+        sys.exit(130)
+    except click.ClickException as error:
+        _say(f"error: {error.format_message()}")
+        sys.exit(2)
+    except UserError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except FedError as error:
+        _say(f"error: {error}")
+        sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def cli():
+    """Federated learning of large sparse models, simulated over MPI.
+
+    \b
+    mpirun -n 33 fedmpi train             the main job: 32 clients on 32 worker ranks
+    fedmpi train                          the same bits in one process
+    fedmpi list pruner                    what can be chosen, with its options
+    fedmpi show RUN.h5                    summary and curves
+    """
+
+
+def _part(kind, text):
+    """A click option for one of the catalogue's kinds."""
+    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", help=f"{text}; see fedmpi list {kind}.  "
+                        f"[default: {PARTS[kind] or 'as the strategy is usually played'}]")
+
+
+def _read_config(context, parameter, path):
+    """``--config FILE.toml``: the file's keys become defaults, which flags override."""
+    if path:
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+        try:
+            with open(path, "rb") as file:
+                found = tomllib.load(file)
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UserError(f"--config {path}: {error}") from error
+        found = {key.replace("-", "_"): value for key, value in found.items()}
+        unknown = sorted(set(found) - set(DEFAULTS))
+        if unknown:
+            raise UserError(f"--config {path}: unknown {', '.join(unknown)}; known are {', '.join(DEFAULTS)}")
+        context.default_map = found
+
+
+@cli.command()
+@_part("dataset", "The data set, or the path of your own HDF5 file")
+@click.option("--data-dir", help="Where data sets lie; fedmpi fetch puts them there.  [default: data]")
+@click.option("--validation", type=click.FloatRange(0, 0.5), help="Share of the training data that the server keeps "
+              "for all that selects.  [default: 0.1]")
+@_part("partition", "Who holds which samples")
+@_part("noise", "Which labels are wrong")
+@_part("model", "The network")
+@click.option("--clients", type=click.IntRange(1), help="Clients in all.  [default: 32]")
+@click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn uniformly; 0: all.  [default: 0]")
+@click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here.  [default: 40]")
+@click.option("--local-epochs", type=click.IntRange(1), help="Epochs a client trains a round.  [default: 2]")
+@click.option("--batch-size", type=click.IntRange(1), help="Samples a step.  [default: 10]")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.05]")
+@_part("strategy", "How clients train and the server merges")
+@_part("pruner", "Which weights live")
+@_part("contribution", "How contributions are scored and weigh in the merge")
+@_part("codec", "Values on the wire, both ways")
+@click.option("--seed", type=click.IntRange(0), help="Everything random follows from it.  [default: 0]")
+@click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME.h5]")
+@click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
+              "of ranks.")
+@click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")
+@click.option("--save-every", type=click.IntRange(1), help="Rounds between checkpoints.  [default: 1]")
+@click.option("--keep", type=click.IntRange(1), help="Checkpoints kept.  [default: 2]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where clients train.  [default: auto]")
+@click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=_read_config,
+              metavar="FILE.toml", help="Options from a file; flags win.")
+def train(resume, **given):
+    """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
+    from fedmpi.launch import train as play
+    if given["dataset"] and given["dataset"].endswith((".h5", ".hdf5")):
+        given["dataset"] = f"hdf5:file={os.path.abspath(given['dataset'])}"
+    for kind in PARTS:
+        if given[kind]:
+            catalog.parse(catalog.KINDS[kind], given[kind])
+    options = given if resume else DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    options = options | {"device": options["device"] or "auto"}
+    if not resume and options["out"] is None:
+        options["out"] = os.path.join("runs", time.strftime("%Y%m%d-%H%M%S.h5"))
+    return play(options, resume, _say)
+
+
+@cli.command("list")
+@click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)))
+@click.argument("name", required=False)
+def list_parts(kind, name):
+    """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""
+    for this in [kind] if kind else catalog.KINDS:
+        table = catalog.KINDS[this]
+        if name:
+            found = catalog.entry(table, name)
+            click.echo(f"{name}: {found.line}\n\n{found.text}\n\noptions:\n{_options(found) or '  none'}")
+            continue
+        click.echo(f"--{this}")
+        for each in table:
+            found = catalog.entry(table, each)
+            options = ",".join(f"{p.name}={p.default}" for p in _optional(found))
+            click.echo(f"  {each:<12} {found.line}")
+            if options:
+                click.echo(f"  {'':<12} {options}")
+
+
+def _optional(found):
+    return [p for p in found.signature.parameters.values() if p.default is not p.empty]
+
+
+def _options(found):
+    return "\n".join(f"  {p.name} = {p.default}" for p in _optional(found))
+
+
+@cli.command()
+@click.argument("run", type=click.Path(dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--follow", is_flag=True, help="Stay and show new rounds until the run ends.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Write the picture as .png, .svg or .pdf instead.")
+def show(run, as_json, follow, picture):
+    """Summary and curves of a run, also while it goes on."""
+    from fedmpi import report
+    from fedmpi.store import read_run
+    found = read_run(run)
+    if picture:
+        report.save_picture(found, picture)
+        click.echo(picture)
+    elif as_json:
+        click.echo(json.dumps(report.to_json(found)))
+    elif follow:
+        _follow(run)
+    else:
+        click.echo(report.summary(found) + "\n\n" + report.picture(found, colour=sys.stdout.isatty()))
+
+
+def _follow(path):
+    """Print each round as it is committed, and the summary when the run ends."""
+    from fedmpi import report
+    from fedmpi.store import read_run
+    shown = 0
+    while True:
+        run = read_run(path)
+        T, planned = len(run.rounds["round"]), run.attrs["options"]["rounds"]
+        for t in range(shown, T):
+            row = {name: column[t] for name, column in run.rounds.items()}
+            click.echo(report.round_line(row, planned, (planned - t - 1) * float(run.rounds["round_s"][: t + 1].mean())))
+        shown = T
+        if run.attrs["status"] != "running":
+            click.echo(report.summary(run) + "\n\n" + report.picture(run, colour=sys.stdout.isatty()))
+            return
+        time.sleep(1)
+
+
+@cli.command()
+@click.argument("a", type=click.Path(dir_okay=False))
+@click.argument("b", type=click.Path(dir_okay=False))
+def verify(a, b):
+    """Whether runs A and B agree in every bit that does not depend on the machine; exit code 1 where they differ."""
+    from fedmpi.store import verify as compare
+    lines = compare(a, b)
+    click.echo("\n".join(lines) if lines else "the runs agree in every recorded number that is not a time")
+    return 1 if lines else 0
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--data-dir", default="data", show_default=True, help="Where to put it.")
+def fetch(name, data_dir):
+    """Download the data set NAME, or unpack it where its archives already lie in the folder. Once, never by training."""
+    from fedmpi.data.fetch import fetch as download
+    if rank_and_size()[0] == 0:
+        download(name, data_dir)
+        click.echo(f"{name} is in {data_dir}")

@@ -1,0 +1,13 @@
+"""SVHN, house numbers in street photographs (Netzer 2011): 73,257 + 26,032 colour images, 10 classes, unbalanced."""
+
+import numpy as np
+
+from fedmpi.data.dataset import Dataset, check
+from fedmpi.data.raw import read
+
+
+def svhn(data_dir):
+    """SVHN, cropped digits: (73257 + 26032, 3, 32, 32) uint8; the digit 0 is class 0."""
+    arrays = (array for part in read("svhn", data_dir)
+              for array in (np.ascontiguousarray(part.data), np.asarray(part.labels, np.int64)))
+    return check(Dataset(*arrays, classes=10, mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970)), "svhn")

@@ -1,0 +1,44 @@
+"""Every exception that somebody catches.
+
+    FedError
+    |- UserError        a mistake of the user's: one clear line, exit code 2
+    |  `- DataError     a data set that is missing, damaged or of the wrong shape
+    |- CheckpointError  a checkpoint that is damaged or belongs to another run
+    |- WireError        a message that does not fit its receiver (layout, support, length)
+    |- DivergedError    a loss or an update that is not finite
+    `- WorkerError      an exception on another rank, with that rank's traceback
+
+Factories raise plain ``ValueError`` for a bad hyper-parameter; the command line turns it into one line and exit code 2.
+"""
+
+
+class FedError(Exception):
+    """Root of the project's own exceptions."""
+
+
+class UserError(FedError):
+    """A mistake of the user's, found before work starts: one clear line, exit code 2."""
+
+
+class DataError(UserError):
+    """A data set that is missing, damaged or of the wrong shape."""
+
+
+class CheckpointError(FedError):
+    """A checkpoint that is damaged or belongs to another run."""
+
+
+class WireError(FedError):
+    """A message that does not fit its receiver: another layout, support, schema or length."""
+
+
+class DivergedError(FedError):
+    """A loss or an update that is not finite."""
+
+
+class WorkerError(FedError):
+    """An exception on another rank; ``trace`` is that rank's formatted traceback."""
+
+    def __init__(self, rank, trace, user=False):
+        super().__init__(f"rank {rank} failed:\n{trace}")
+        self.rank, self.trace, self.user = rank, trace, user

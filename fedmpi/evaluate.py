@@ -1,0 +1,39 @@
+"""Loss and accuracy of a model vector, and the utility of a coalition."""
+
+import torch
+from torch.nn import functional as F
+
+
+def evaluator(model, x, inputs, labels, batch_size=500):
+    """``evaluate(vector (P,)) -> (mean loss, accuracy)`` of a model bound to ``x`` on ``inputs`` and ``labels``."""
+
+    @torch.no_grad()
+    def evaluate(vector):
+        x.copy_(vector)
+        model.eval()
+        loss, correct = torch.zeros((), dtype=torch.float64), 0
+        for start in range(0, len(labels), batch_size):
+            rows = slice(start, start + batch_size)
+            logits, wanted = model(inputs[rows]), labels[rows]
+            loss += F.cross_entropy(logits, wanted, reduction="sum").double().cpu()
+            correct += int((logits.argmax(dim=1) == wanted).sum())
+        return float(loss) / len(labels), correct / len(labels)
+
+    return evaluate
+
+
+def coalition_utility(validate, merged):
+    """``utility(coalitions (M, C) bool) -> (M,) float64``: minus the validation loss of ``merged(coalition)``; each
+    distinct coalition is evaluated once. ``utility.calls[0]`` counts evaluations."""
+    known, calls = {}, [0]
+
+    def utility(coalitions):
+        for coalition in coalitions:
+            key = coalition.numpy().tobytes()
+            if key not in known:
+                known[key] = -validate(merged(coalition))[0]
+                calls[0] += 1
+        return torch.tensor([known[c.numpy().tobytes()] for c in coalitions], dtype=torch.float64)
+
+    utility.calls = calls
+    return utility

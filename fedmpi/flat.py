@@ -1,0 +1,154 @@
+"""A model as one vector: whatever the network, the pruner, the wire and the server touch is a slice of it.
+
+The vector ``x (P,) float32`` holds three regions, each tensor padded to 64 bytes::
+
+    [0, Q)   prunable weights (convolution and linear)
+    [Q, R)   other parameters (biases, norms), always dense, trained
+    [R, P)   floating-point buffers (running means and variances), always dense, averaged, not trained
+
+Padding is zero and never travels. Integer buffers stay in the module: averaging a counter has no meaning.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+ALIGN = 16  # float32 values: 64 bytes, a cache line, and what tensor cores and vector units like
+PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class Slot(NamedTuple):
+    """Where one tensor lives in ``x``."""
+
+    name: str
+    shape: tuple
+    offset: int
+    size: int
+
+    @property
+    def span(self):
+        return slice(self.offset, self.offset + self.size)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names, shapes and offsets of a model's tensors in its vector, and the sizes Q, R, P of the regions."""
+
+    weights: tuple[Slot, ...]     # prunable
+    others: tuple[Slot, ...]      # dense parameters
+    buffers: tuple[Slot, ...]
+    Q: int
+    R: int
+    P: int
+
+    @cached_property
+    def digest(self):
+        """8 hexadecimal characters that change with any name, shape or offset."""
+        return hashlib.blake2b(repr((self.weights, self.others, self.buffers)).encode(), digest_size=4).hexdigest()
+
+    @cached_property
+    def real(self):
+        """bool (P,): True where an entry is a value and not padding."""
+        real = torch.zeros(self.P, dtype=torch.bool)
+        for slot in self.weights + self.others + self.buffers:
+            real[slot.span] = True
+        return real
+
+    @cached_property
+    def tail(self):
+        """int32: the positions of [Q, P) that are not padding, sorted."""
+        return (torch.nonzero(self.real[self.Q:]).flatten() + self.Q).int()
+
+    @property
+    def num_weights(self):
+        """How many weights are prunable."""
+        return sum(slot.size for slot in self.weights)
+
+    @property
+    def num_parameters(self):
+        """How many parameters are trained, prunable or not."""
+        return self.num_weights + sum(slot.size for slot in self.others)
+
+    @property
+    def num_values(self):
+        """How many values a dense message carries: parameters and floating-point buffers."""
+        return self.num_parameters + sum(slot.size for slot in self.buffers)
+
+    def full_mask(self):
+        """bool (Q,): every weight kept; padding is False."""
+        return self.real[: self.Q].clone()
+
+    def support(self, mask):
+        """int32 (K,), sorted: the kept weights of ``mask (Q,) bool``, then the dense tail."""
+        return torch.cat([torch.nonzero(mask).flatten().int(), self.tail])
+
+    def numbers(self, mask):
+        """int32, sorted: the kept weights of ``mask (Q,) bool`` as numbers in [0, num_weights), padding left out."""
+        return torch.nonzero(mask[self.real[: self.Q]]).flatten().int()
+
+    def mask_of(self, numbers):
+        """bool (Q,): the mask whose kept weights are ``numbers``."""
+        bits = torch.zeros(self.num_weights, dtype=torch.bool)
+        bits[numbers] = True
+        mask = torch.zeros(self.Q, dtype=torch.bool)
+        mask[self.real[: self.Q]] = bits
+        return mask
+
+    def kept(self, mask):
+        """Kept weights a layer, a list of ints."""
+        return [int(mask[slot.span].sum()) for slot in self.weights]
+
+
+def _lay(tensors, start):
+    slots = []
+    for name, tensor in tensors:
+        slots.append(Slot(name, tuple(tensor.shape), start, tensor.numel()))
+        start += -(-tensor.numel() // ALIGN) * ALIGN
+    return tuple(slots), start
+
+
+def _sort(model):
+    """The model's tensors as (prunable, other, buffer) lists of (name, tensor)."""
+    prunable_ids = {id(m.weight) for m in model.modules() if isinstance(m, PRUNABLE)}
+    named = list(model.named_parameters())              # tied weights appear once
+    strange = [name for name, p in named if p.dtype != torch.float32]
+    if strange:
+        raise ValueError(f"parameters must be float32, got {', '.join(strange)}; convert the model with .float()")
+    prunable = [(n, p) for n, p in named if id(p) in prunable_ids]
+    others = [(n, p) for n, p in named if id(p) not in prunable_ids]
+    buffers = [(n, b) for n, b in model.named_buffers() if b.is_floating_point()]
+    return prunable, others, buffers
+
+
+def bind(model):
+    """Re-home a model in one vector: ``(layout, x (P,), g (R,))``, its gradients accumulating in ``g``.
+
+    Bind after moving the model to its device (``module.to`` re-allocates), and clear gradients with ``g.zero_()``
+    (``module.zero_grad()`` would drop the views).
+    """
+    prunable, others, buffers = _sort(model)
+    if not prunable:
+        raise ValueError("the model has no convolution or linear layer, hence nothing to prune or train here")
+    weights, Q = _lay(prunable, 0)
+    other, R = _lay(others, Q)
+    buffer, P = _lay(buffers, R)
+    device = prunable[0][1].device
+    x, g = torch.zeros(P, device=device), torch.zeros(R, device=device)
+    for slot, (_, tensor) in zip(weights + other + buffer, prunable + others + buffers):
+        view = x[slot.span].view(slot.shape)
+        view.copy_(tensor.detach())
+        tensor.data = view
+        if slot.offset < R:
+            tensor.grad = g[slot.span].view(slot.shape)
+    return Layout(weights, other, buffer, Q, R, P), x, g
+
+
+def check(model, layout, x):
+    """Raise AssertionError where the model no longer lives in ``x`` (moved after binding)."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    for slot in layout.weights + layout.others + layout.buffers:
+        assert tensors[slot.name].data_ptr() == x.data_ptr() + 4 * slot.offset, f"{slot.name} left its vector"

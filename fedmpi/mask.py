@@ -1,0 +1,137 @@
+"""Which weights live: budgets a layer, and exact selections inside a layer.
+
+A mask is bool (Q,) over the prunable region of a layout, False on its padding. Sparsity is the fraction of zeros.
+"""
+
+import math
+
+import torch
+
+MIN_KEPT = 16  # weights a layer keeps whatever the rule says, against layer collapse
+
+
+def budgets(layout, sparsity, distribution="erk"):
+    """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly.
+
+    ``distribution`` is ``uniform``, ``er``, ``erk`` (RigL's normalisation of the Erdos-Renyi densities,
+    arXiv 1911.11134) or ``thesis`` (which rescales the sparsities, as FedDST's code does, arXiv 2112.09824).
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
+    rules = {"uniform": _uniform, "er": _er, "erk": _erk, "thesis": _thesis}
+    if distribution not in rules:
+        raise ValueError(f"distribution must be one of {', '.join(rules)}, got {distribution!r}")
+    densities = rules[distribution]([slot.shape for slot in layout.weights], 1 - sparsity)
+    return _round([slot.size for slot in layout.weights], densities, round((1 - sparsity) * layout.num_weights))
+
+
+def _uniform(shapes, density):
+    return [density] * len(shapes)
+
+
+def _er(shapes, density):
+    return _rescale(shapes, density, [(s[0] + s[1]) / (s[0] * s[1]) for s in shapes])
+
+
+def _erk(shapes, density):
+    return _rescale(shapes, density, [sum(s) / math.prod(s) for s in shapes])
+
+
+def _rescale(shapes, density, raw):
+    """Densities eps * raw that meet the budget; layers that would pass 1 are dense and leave the sum."""
+    sizes = [math.prod(s) for s in shapes]
+    dense = set()
+    while len(dense) < len(shapes):
+        rest = [i for i in range(len(shapes)) if i not in dense]
+        budget = density * sum(sizes) - sum(sizes[i] for i in dense)
+        eps = budget / sum(raw[i] * sizes[i] for i in rest)
+        top = max(raw[i] for i in rest)
+        if eps * top <= 1:
+            return [1.0 if i in dense else eps * raw[i] for i in range(len(shapes))]
+        dense |= {i for i in rest if raw[i] == top}
+    return [1.0] * len(shapes)
+
+
+def _thesis(shapes, density):
+    """``S_l = (1 - raw_l) S sum(n) / sum((1 - raw) n)``: nearly uniform, since raw is tiny for most layers."""
+    sizes = [math.prod(s) for s in shapes]
+    raw = [sum(s) / n for s, n in zip(shapes, sizes)]
+    scale = (1 - density) * sum(sizes) / sum((1 - r) * n for r, n in zip(raw, sizes))
+    return [1 - (1 - r) * scale for r in raw]
+
+
+def _round(sizes, densities, total):
+    """Whole numbers near ``densities * sizes`` that sum to ``total``, between MIN_KEPT and the layer's size."""
+    low = [min(n, MIN_KEPT) for n in sizes]
+    total = max(total, sum(low))
+    kept = [min(n, max(lo, math.floor(d * n))) for n, d, lo in zip(sizes, densities, low)]
+    order = sorted(range(len(sizes)), key=lambda i: kept[i] - densities[i] * sizes[i])   # most below its share first
+    while (missing := total - sum(kept)) != 0:
+        step = 1 if missing > 0 else -1
+        room = [i for i in order if (kept[i] < sizes[i] if step > 0 else kept[i] > low[i])]
+        each, extra = divmod(abs(missing), len(room))
+        for rank, i in enumerate(room):
+            bound = sizes[i] - kept[i] if step > 0 else kept[i] - low[i]
+            kept[i] += step * min(bound, each + (rank < extra))
+    return kept
+
+
+def largest(scores, k):
+    """int64 (k,): the positions of the ``k`` largest scores (any order)."""
+    return torch.topk(scores, k, sorted=False).indices
+
+
+def draw(candidates, k, gen):
+    """``k`` of the positions ``candidates (n,)``, uniformly without replacement; all of them where k >= n."""
+    if k >= len(candidates):
+        return candidates
+    keys = torch.from_numpy(gen.random(len(candidates), dtype="float32"))
+    return candidates[largest(keys, k)]
+
+
+def random_mask(layout, kept, gen):
+    """bool (Q,): ``kept`` random weights a layer."""
+    mask = torch.zeros(layout.Q, dtype=torch.bool)
+    for slot, k in zip(layout.weights, kept):
+        mask[slot.offset + draw(torch.arange(slot.size), k, gen)] = True
+    return mask
+
+
+def magnitude_mask(layout, x, kept):
+    """bool (Q,): the ``kept`` weights of largest magnitude a layer."""
+    mask = torch.zeros(layout.Q, dtype=torch.bool)
+    for slot, k in zip(layout.weights, kept):
+        mask[slot.offset + largest(x[slot.span].abs(), k)] = True
+    return mask
+
+
+def first_mask(layout, x, kept, how, gen):
+    """The first mask, ``how`` is ``random`` (as SET and RigL start) or ``magnitude``."""
+    if how not in ("random", "magnitude"):
+        raise ValueError(f"init must be random or magnitude, got {how!r}")
+    return random_mask(layout, kept, gen) if how == "random" else magnitude_mask(layout, x, kept)
+
+
+def swap(layout, mask, counts, drop_scores, grow):
+    """A new mask in which ``counts[l]`` weights a layer were dropped and as many grown; the kept counts stay.
+
+    The weights of smallest ``drop_scores (Q,)`` go. ``grow(slot, free, k)`` returns the ``k`` local positions to
+    grow among ``free``, those pruned before the drop: a weight just dropped may not return in the same update.
+    """
+    new = mask.clone()
+    for slot, count in zip(layout.weights, counts):
+        live = torch.nonzero(mask[slot.span]).flatten()
+        free = torch.nonzero(~mask[slot.span]).flatten()
+        k = min(count, len(live), len(free))
+        if k == 0:
+            continue
+        grown = grow(slot, free, k)
+        dropped = live[largest(-drop_scores[slot.span][live], k)]
+        new[slot.offset + dropped] = False
+        new[slot.offset + grown] = True
+    return new
+
+
+def cosine_decay(start, t, end):
+    """``start / 2 * (1 + cos(pi t / end))``, 0 from ``end`` on: the share of weights that an update swaps."""
+    return start / 2 * (1 + math.cos(math.pi * t / end)) if t < end else 0.0

@@ -1,0 +1,18 @@
+"""The CNN of McMahan (1602.05629): 1,663,370 parameters on MNIST.
+
+    conv 5x5, 32, same - pool 2 - conv 5x5, 64, same - pool 2 - fc 512 - fc classes
+"""
+
+from torch import nn
+
+from fedmpi.models.shape import image, num_features
+
+
+def mcmahan_cnn(shape, classes):
+    """The network for images of at least 4 x 4 pixels."""
+    channels = image(shape, "mcmahan_cnn", 4)[0]
+    body = nn.Sequential(
+        nn.Conv2d(channels, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten())
+    return nn.Sequential(*body, nn.Linear(num_features(body, shape), 512), nn.ReLU(), nn.Linear(512, classes))

@@ -1,0 +1,23 @@
+"""The CIFAR-10 network of the pfl-research benchmarks (2404.06430): 1,626,442 parameters, Glorot weights.
+
+    conv 3x3, 32 - conv 3x3, 64 - pool 2 - dropout 1/4 - fc 128 - dropout 1/2 - fc classes
+"""
+
+from torch import nn
+
+from fedmpi.models.shape import image, num_features
+
+
+def pfl_cnn(shape, classes, dropout: bool = True):
+    """The network for images of at least 6 x 6 pixels; ``dropout=False`` leaves both dropouts out."""
+    channels = image(shape, "pfl_cnn", 6)[0]
+    body = nn.Sequential(
+        nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten())
+    first, second = (nn.Dropout(rate if dropout else 0.0) for rate in (0.25, 0.5))
+    model = nn.Sequential(
+        *body, first, nn.Linear(num_features(body, shape), 128), nn.ReLU(), second, nn.Linear(128, classes))
+    for layer in model:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(layer.weight)
+    return model

@@ -1,0 +1,16 @@
+"""No label noise: every label stays as it is."""
+
+import numpy as np
+
+from fedmpi.noise.model import Noise
+
+
+def none():
+    """Noise of rate 0."""
+    def rates(clients, gen):
+        return np.zeros(clients)
+
+    def corrupt(labels, level, classes, gen):
+        return labels.copy()
+
+    return Noise(rates, corrupt)

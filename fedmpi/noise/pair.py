@@ -1,0 +1,16 @@
+"""Pair-flip label noise (section 6.2) on a share of the clients: each class is mistaken for the next.
+
+    with probability rate:  y -> (y + 1) mod C;   above 1/2 the wrong class is the more frequent one
+"""
+
+import numpy as np
+
+from fedmpi.noise.model import Noise, shared_rates
+
+
+def pair(rate: float = 0.3, share: float = 1.0):
+    """Noise of level ``rate`` on round(share * clients) random clients."""
+    def corrupt(labels, level, classes, gen):
+        return np.where(gen.random(len(labels)) < level, (labels + 1) % classes, labels)
+
+    return Noise(shared_rates(rate, share), corrupt)

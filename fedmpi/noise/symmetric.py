@@ -1,0 +1,19 @@
+"""Symmetric label noise (section 6.2) on a share of the clients.
+
+    with probability rate:  y -> one of the other C - 1 classes        (include_true=False)
+                            y -> any class, wrong at rate (C - 1) / C   (include_true=True)
+"""
+
+import numpy as np
+
+from fedmpi.noise.model import Noise, flip_to_others, shared_rates
+
+
+def symmetric(rate: float = 0.4, share: float = 1.0, include_true: bool = False):
+    """Noise of level ``rate`` on round(share * clients) random clients."""
+    return Noise(shared_rates(rate, share), _redraw if include_true else flip_to_others)
+
+
+def _redraw(labels, level, classes, gen):
+    fresh = gen.integers(0, classes, len(labels))
+    return np.where(gen.random(len(labels)) < level, fresh, labels)

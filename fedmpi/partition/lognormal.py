@@ -1,0 +1,26 @@
+"""Quantity skew by log-normal sizes (section 6.1): the same label mix, sizes over orders of magnitude.
+
+    n_i / total = exp(sigma z_i) / sum_j exp(sigma z_j),   z ~ N(0, 1)
+"""
+
+import math
+
+import numpy as np
+
+from fedmpi.partition.deal import feasible, lists, positive, sized, split, topped_up
+
+
+def lognormal(sigma: float = 1.0, min_size: int = 10):
+    """A partition ``(labels, clients, gen) -> index arrays`` of at least ``min_size``; labels are not looked at."""
+    positive(min_size=min_size)
+    if not (sigma >= 0 and math.isfinite(sigma)):
+        raise ValueError(f"sigma must be >= 0 and finite, got {sigma}")
+
+    def partition(labels, clients, gen):
+        feasible(len(labels), clients, min_size)
+        power = sigma * gen.standard_normal(clients)
+        shares = np.exp(power - power.max())
+        owner = sized(split(len(labels), shares / shares.sum()), gen)
+        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+
+    return partition

@@ -1,0 +1,18 @@
+"""Quantity skew by a Dirichlet draw (2102.02079): the same label mix, very different sizes.
+
+    (n_1, ..., n_N) / total ~ Dir(beta 1_N)
+"""
+
+from fedmpi.partition.deal import feasible, lists, positive, proportions, sized, split, topped_up
+
+
+def quantity(beta: float = 0.5, min_size: int = 10):
+    """A partition ``(labels, clients, gen) -> index arrays`` of at least ``min_size``; labels are not looked at."""
+    positive(beta=beta, min_size=min_size)
+
+    def partition(labels, clients, gen):
+        feasible(len(labels), clients, min_size)
+        owner = sized(split(len(labels), proportions(beta, clients, gen)), gen)
+        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+
+    return partition

@@ -1,0 +1,23 @@
+"""The pathological split of McMahan (1602.05629): sort by label, cut N s shards, give each client s at random.
+
+    n_i = total / N, at most 2 s classes per client where no class is smaller than a shard
+"""
+
+import numpy as np
+
+from fedmpi.partition.deal import by_class, feasible, lists, positive
+
+
+def shards(per_client: int = 2):
+    """A partition ``(labels, clients, gen) -> index arrays`` of ``per_client`` shards each."""
+    positive(per_client=per_client)
+
+    def partition(labels, clients, gen):
+        feasible(len(labels), clients, per_client)
+        pieces = np.array_split(np.concatenate(by_class(labels, gen)), clients * per_client)
+        owner = np.empty(len(labels), np.int64)
+        for i, piece in zip(gen.permutation(clients * per_client), pieces):
+            owner[piece] = i // per_client
+        return lists(owner, clients, gen)
+
+    return partition

@@ -1,0 +1,137 @@
+"""The parts that a run is made of: tuples of pure functions and the values that pass between them.
+
+A method is a factory with keyword arguments (its hyper-parameters) that returns one of these. Sizes: P values in the
+model vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import torch
+
+from fedmpi.flat import Layout
+
+
+class Schedule(NamedTuple):
+    """Where a run stands: round ``t`` in 1..``rounds``."""
+
+    t: int
+    rounds: int
+
+
+class Probe(NamedTuple):
+    """What a pruner watches while a client trains.
+
+    ``step(g)`` sees the dense gradient (R,) of each step before masking; ``epoch(e)`` follows epoch ``e`` and returns
+    True where it changed the task's mask in place; ``report()`` returns named arrays to send, numpy, after training
+    (one named ``index`` holds sorted positions in [0, Q)). For the FLOPs: ``extra`` samples went through a pass of
+    their own with a dense gradient, ``dense`` samples of the training had theirs taken densely.
+    """
+
+    step: Callable | None = None
+    epoch: Callable | None = None
+    report: Callable = dict
+    extra: int = 0
+    dense: int = 0
+
+
+class Task(NamedTuple):
+    """One client's local training. ``x`` is trained in place; off the mask it is zero and stays so."""
+
+    model: torch.nn.Module
+    layout: Layout
+    x: torch.Tensor               # (P,) the model's own vector, at the received values when training starts
+    g: torch.Tensor               # (R,) its gradient
+    base: torch.Tensor            # (P,) the received values, read-only
+    mask: torch.Tensor            # (Q,) bool, may be changed by the probe in place
+    live: torch.Tensor            # (R,) float32, 1 where trained: mask, then ones
+    inputs: torch.Tensor          # (n, ...) float32 on the model's device
+    labels: torch.Tensor          # (n,) int64
+    epochs: int
+    batch_size: int
+    lr: float
+    gen: Any                      # numpy generator of (TRAIN, round, client)
+    schedule: Schedule
+    probe: Probe = Probe()
+
+
+class Updates(NamedTuple):
+    """What a cohort sent: a client a row, a kept weight a column."""
+
+    U: torch.Tensor               # (C, K) float32: trained minus received
+    B: torch.Tensor | None        # (C, K) bool, which entries a client holds; None where all hold all
+    support: torch.Tensor         # (K,) int32, sorted positions in x
+    n: torch.Tensor               # (C,) float64 samples
+    trained: int                  # the first `trained` columns are trained parameters, the rest buffers
+
+    def rows(self, chosen):
+        """The updates of the chosen rows, ``chosen (C,) bool``."""
+        return self._replace(U=self.U[chosen], B=None if self.B is None else self.B[chosen], n=self.n[chosen])
+
+
+class Strategy(NamedTuple):
+    """How clients train and the server merges.
+
+    ``init(layout) -> state``; ``local(task) -> mean loss`` trains ``task.x`` in place;
+    ``merge(state, x (P,), updates, weights (C,) float64 summing to 1) -> (state, x)``, in which entries outside the
+    support do not move. ``pruner`` and ``contribution`` are the parts it is used with where the user names none.
+    """
+
+    init: Callable
+    local: Callable
+    merge: Callable
+    pruner: str = "dense"
+    contribution: str = "size"
+
+
+class Pruner(NamedTuple):
+    """Which weights live.
+
+    ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies, schedule, gen) -> (state, mask, x)``
+    after each merge, the same mask object where nothing changes; ``probe(task) -> Probe`` on clients, or None.
+    """
+
+    init: Callable
+    evolve: Callable
+    probe: Callable | None = None
+
+
+class Replies(NamedTuple):
+    """What a pruner may learn from a round: the updates, the weights they were merged with, the clients' reports."""
+
+    updates: Updates
+    weights: torch.Tensor         # (C,) float64
+    reports: list                 # C dicts of numpy arrays
+    layout: Layout
+    uses: tuple                   # multiplications a weight and sample, a layer (1 for linear, positions for conv)
+
+
+class Cohort(NamedTuple):
+    """Who took part in a round, for those that judge contributions."""
+
+    clients: torch.Tensor         # (C,) int64
+    updates: Updates
+    schedule: Schedule
+
+
+class Contribution(NamedTuple):
+    """Who contributed, and what weight that earns.
+
+    ``init(n (N,) float64) -> state``; ``score(state, cohort, utility, gen) -> phi (C,) float64``, where
+    ``utility(coalitions (M, C) bool) -> (M,) float64`` is minus the validation loss of what the strategy would have
+    merged from each coalition; ``weigh(state, phi, cohort) -> (state, weights (C,) float64 summing to 1)``.
+    """
+
+    init: Callable
+    score: Callable
+    weigh: Callable
+
+
+class Codec(NamedTuple):
+    """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, ``decode(arrays, K) -> (K,)``.
+
+    ``bound(values) -> (K,)`` is the largest error of each value after a round trip.
+    """
+
+    encode: Callable
+    decode: Callable
+    bound: Callable

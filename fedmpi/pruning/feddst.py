@@ -1,0 +1,67 @@
+"""FedDST's masks: clients prune and grow while they train, the server prunes the union back (arXiv 2112.09824).
+
+On every ``every``-th round before ``end`` of the rounds, after local epoch ``after`` a client drops, a layer,
+``alpha_r`` of its kept weights by magnitude, grows as many at the largest dense gradients of its last mini-batch
+(plain loss), and trains on. ``alpha_r`` falls from ``alpha`` to 0 by cosine. The server keeps, a layer, the largest
+magnitudes of the averaged model within the budget. Deliberately unlike the authors' program, where these are slips:
+growth never chooses active positions, the drop share does decay, biases are not in the budgets.
+
+Wire: values; on adjusting rounds the client's changed positions upwards, the mask's changes downwards.
+"""
+
+import math
+
+import torch
+
+from fedmpi.mask import budgets, first_mask, largest, swap
+from fedmpi.parts import Probe, Pruner
+
+
+def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 15, alpha: float = 0.05,
+           after: int = 0, end: float = 0.75):
+    """Masks adjusted by each client, averaged over holders, pruned back by the server."""
+    if every < 1:
+        raise ValueError(f"every must be at least 1 round, got {every}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+
+    def start(layout, x, schedule, gen):
+        return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
+
+    def share(schedule):
+        horizon = end * schedule.rounds
+        if schedule.t % every or schedule.t >= horizon:
+            return 0.0
+        return alpha / 2 * (1 + math.cos(math.pi * schedule.t / horizon))
+
+    def probe(task):
+        if share(task.schedule) == 0:
+            return Probe()
+        layout = task.layout
+        last = torch.zeros_like(task.g)
+
+        def epoch(e):
+            if e != min(after, task.epochs - 1):
+                return False
+            counts = [math.floor(share(task.schedule) * kept) for kept in layout.kept(task.mask)]
+            grow = last[: layout.Q].abs()
+            task.mask.copy_(swap(layout, task.mask, counts, task.x[: layout.Q].abs(),
+                                 lambda slot, free, k: free[largest(grow[slot.span][free], k)]))
+            task.live[: layout.Q] = task.mask
+            return True
+
+        return Probe(step=last.copy_, epoch=epoch, dense=min(task.batch_size, len(task.labels)))
+
+    def evolve(state, mask, x, replies, schedule, gen):
+        if replies.updates.B is None:
+            return state, mask, x
+        layout, updates = replies.layout, replies.updates
+        x = x.clone()
+        x[updates.support[~updates.B.any(dim=0)]] = 0.0        # dropped by every client
+        mask = torch.zeros(layout.Q, dtype=torch.bool)
+        for slot, kept in zip(layout.weights, budgets(layout, sparsity, distribution)):
+            mask[slot.offset + largest(x[slot.span].abs(), kept)] = True
+        x[: layout.Q] *= mask
+        return state, mask, x
+
+    return Pruner(start, evolve, probe)

@@ -1,0 +1,45 @@
+"""The thesis's DynPrune: prune a little too much by magnitude, then restore at random, residuals kept on the server.
+
+At each round, with ``share = fraction/2 (1 + cos(pi t / T))`` and ``rate+ = rate + (1 - rate) share``: a layer zeroes
+its ``n rate+`` smallest magnitudes, then ``n (rate+ - rate)`` of the zeroed ones return at random, with the value that
+they had. The server's vector stays dense: a pruned weight keeps its last ("residual") value, is not sent, and competes
+again at the next pruning. Corrected against print: the pruning uses rate+ (printed: rate), the restore count is the
+difference. ``every = 1`` is the thesis's text. Wire: values; the mask's changes, downwards.
+"""
+
+import math
+
+import torch
+
+from fedmpi.mask import budgets, draw, largest
+from fedmpi.parts import Pruner
+
+
+def residual(sparsity: float = 0.9, distribution: str = "erk", every: int = 1, fraction: float = 0.1, end: float = 1.0):
+    """Magnitude pruning of a dense server model, with random returns at their old values."""
+    if every < 1:
+        raise ValueError(f"every must be at least 1 round, got {every}")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be in [0, 1], got {fraction}")
+
+    def prune(layout, x, t, rounds, gen):
+        horizon = end * rounds
+        share = fraction / 2 * (1 + math.cos(math.pi * t / horizon)) if t < horizon else 0.0
+        mask = torch.zeros(layout.Q, dtype=torch.bool)
+        for slot, kept in zip(layout.weights, budgets(layout, sparsity, distribution)):
+            sure = kept - math.floor(kept * share)            # n (1 - rate+), rounded up
+            order = torch.zeros(slot.size, dtype=torch.bool)
+            order[largest(x[slot.span].abs(), sure)] = True
+            order[draw(torch.nonzero(~order).flatten(), kept - sure, gen)] = True
+            mask[slot.span] = order
+        return mask
+
+    def start(layout, x, schedule, gen):
+        return {}, prune(layout, x, 1, schedule.rounds, gen)
+
+    def evolve(state, mask, x, replies, schedule, gen):
+        if schedule.t % every or schedule.t >= schedule.rounds:
+            return state, mask, x
+        return state, prune(replies.layout, x, schedule.t + 1, schedule.rounds, gen), x
+
+    return Pruner(start, evolve)

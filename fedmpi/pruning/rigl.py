@@ -1,0 +1,85 @@
+"""RigL in federated learning: drop by magnitude, grow where the clients' dense gradients are largest
+(arXiv 1911.11134; the federated form is the thesis's extension, methods 7.7).
+
+Every ``every`` rounds until ``end`` of them, each client takes the mean dense gradient of ``batches`` mini-batches at
+the received model and sends, a layer, its ``oversample * k_l`` largest entries among pruned positions: position and
+16-bit value. The server averages them with the round's weights (missing = 0), drops the ``k_l = floor(share *
+active)`` smallest magnitudes and grows the ``k_l`` largest means, ``share`` falling by cosine from ``fraction``. A
+weight dropped may not return in the same update; new weights start at 0.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from fedmpi.local import dense_gradient
+from fedmpi.mask import budgets, cosine_decay, draw, first_mask, largest, swap
+from fedmpi.parts import Probe, Pruner
+
+
+def rigl(sparsity: float = 0.9, distribution: str = "erk", init: str = "random", every: int = 6, fraction: float = 0.3,
+         end: float = 0.75, batches: int = 8, oversample: float = 2.0):
+    """Drop near zero, grow by gradient."""
+    if every < 1:
+        raise ValueError(f"every must be at least 1 round, got {every}")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be in [0, 1], got {fraction}")
+    if oversample < 1:
+        raise ValueError(f"oversample must be at least 1, got {oversample}")
+
+    def start(layout, x, schedule, gen):
+        return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
+
+    def counts(layout, mask, schedule):
+        """Weights to swap a layer; None on rounds without an update."""
+        share = cosine_decay(fraction, schedule.t, end * schedule.rounds)
+        return None if schedule.t % every or not share else [math.floor(share * k) for k in layout.kept(mask)]
+
+    def probe(task):
+        swaps = counts(task.layout, task.mask, task.schedule)
+        if swaps is None:
+            return Probe()
+        gradient = dense_gradient(task, batches)
+        index, value = _largest_pruned(task.layout, task.mask, gradient, swaps, oversample)
+        seen = min(batches * task.batch_size, len(task.labels))
+        return Probe(report=lambda: {"index": index, "value": value}, extra=seen)
+
+    def evolve(state, mask, x, replies, schedule, gen):
+        layout = replies.layout
+        swaps = counts(layout, mask, schedule)
+        if swaps is None:
+            return state, mask, x
+        score = torch.zeros(layout.Q, dtype=torch.float64)
+        for weight, report in zip(replies.weights, replies.reports):
+            score[torch.from_numpy(report["index"])] += weight * torch.from_numpy(report["value"]).double()
+        score = score.abs()
+        mask = swap(layout, mask, swaps, x[: layout.Q].abs(), lambda slot, free, k: _grow(score[slot.span], free, k, gen))
+        x = x.clone()
+        x[: layout.Q] *= mask
+        return state, mask, x
+
+    return Pruner(start, evolve, probe)
+
+
+def _largest_pruned(layout, mask, gradient, swaps, oversample):
+    """``(index int32, value float16)``, sorted by index: the largest gradients at pruned positions, a share a layer."""
+    index = []
+    for slot, k in zip(layout.weights, swaps):
+        free = torch.nonzero(~mask[slot.span]).flatten()
+        wanted = min(math.ceil(oversample * k), len(free))
+        chosen = free[largest(gradient[slot.span][free].abs(), wanted)]
+        index.append(slot.offset + chosen)
+    index = torch.cat(index).sort().values
+    value = gradient[index].cpu().numpy()
+    scale = np.float32(max(np.abs(value).max(initial=0.0), 1e-30))       # 16 bits carry the gradient's shape
+    return index.int().cpu().numpy(), (value / scale).astype(np.float16)
+
+
+def _grow(score, free, k, gen):
+    """The ``k`` free positions of largest score; where fewer were reported, the rest at random."""
+    reported = free[score[free] > 0]
+    if len(reported) >= k:
+        return reported[largest(score[reported], k)]
+    others = free[score[free] == 0]
+    return torch.cat([reported, draw(others, k - len(reported), gen)])

@@ -1,0 +1,19 @@
+"""Static sparse training: a mask fixed at the start (methods compared in RigL, arXiv 1911.11134).
+
+Wire: positions once, then values only.
+"""
+
+from fedmpi.mask import budgets, first_mask
+from fedmpi.parts import Pruner
+
+
+def static(sparsity: float = 0.9, distribution: str = "erk", init: str = "random"):
+    """A fixed mask, ``init`` random or by the magnitude of the initial weights."""
+
+    def start(layout, x, schedule, gen):
+        return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
+
+    def evolve(state, mask, x, replies, schedule, gen):
+        return state, mask, x
+
+    return Pruner(start, evolve)

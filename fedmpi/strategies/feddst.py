@@ -1,0 +1,25 @@
+"""FedDST: clients move their own masks while they train, the server averages each weight over its holders and prunes
+back to the budget (arXiv 2112.09824).
+
+``x_j <- sum_n n_n x_nj / sum_n n_n`` over the clients that hold j, 0 where none does. The masks' moves are in
+``fedmpi.pruning.feddst``, used unless another pruner is named. ``mu > 0`` is the paper's FedProx variant; the
+gradient that steers growth never sees the pull. Wire: the kept values, both ways, and the changed positions.
+"""
+
+from fedmpi.local import sgd
+from fedmpi.merge import mean, moved
+from fedmpi.parts import Strategy
+
+
+def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
+    """FedAvg or FedProx with masks that clients adjust."""
+
+    def local(task):
+        base = task.base[: task.layout.R]
+        pull = (lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu)) if mu else None
+        return sgd(task, momentum, weight_decay, correct=pull)
+
+    def merge(state, x, updates, weights):
+        return state, moved(x, updates.support, mean(updates, weights))
+
+    return Strategy(lambda layout: {}, local, merge, pruner="feddst")

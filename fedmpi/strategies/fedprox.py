@@ -1,0 +1,24 @@
+"""FedProx: clients minimise ``F_n(x) + mu/2 |x - x_t|^2``; the server averages as FedAvg does (arXiv 1812.06127).
+
+On a sparse model the pull acts on kept weights only. Every client does the same epochs (no stragglers here), so the
+paper's inexactness plays no part. Wire: as FedAvg.
+"""
+
+from fedmpi.local import sgd
+from fedmpi.merge import mean, moved
+from fedmpi.parts import Strategy
+
+
+def fedprox(mu: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-3):
+    """FedAvg with a pull towards the received model during local training."""
+    if mu < 0:
+        raise ValueError(f"mu must be >= 0, got {mu}")
+
+    def local(task):
+        base = task.base[: task.layout.R]
+        return sgd(task, momentum, weight_decay, correct=lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu))
+
+    def merge(state, x, updates, weights):
+        return state, moved(x, updates.support, mean(updates, weights))
+
+    return Strategy(lambda layout: {}, local, merge)

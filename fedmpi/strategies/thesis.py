@@ -1,0 +1,83 @@
+"""The thesis: dynamic sparse training, merged with weights that contributions earn; three profiles of it.
+
+``thesis`` is the improved default, ``thesis_text`` the algorithm as printed (errata corrected), ``thesis_code`` as its
+author's program runs it. Each is a strategy with its own usual pruner and contribution; naming another of either is
+an ablation. Wire: the kept values, both ways; scores are computed from updates already sent.
+
+Corrected against the printed text, with the reason:
+
+* the pruning line uses the rate alpha where alpha+ is meant: otherwise the restore step would leave the model denser
+  than alpha (``fedmpi.pruning.residual``);
+* the initial weights are the data shares (the superscripts of r disagree): only then does gamma0 = 1 give FedAvg;
+* the update is not normalised before it moves the model: with unit updates the step is at most 1 long whatever the
+  learning rate and the epochs. Unit vectors serve the cosines only. ``normalise=true`` does it as printed.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from fedmpi.local import sgd
+from fedmpi.merge import clipped, mean, moved
+from fedmpi.parts import Strategy
+
+
+def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0, rho: float = 0.1,
+           server_momentum: float = 0.0, server_lr: float = 1.0):
+    """Gradient growth by sparse uploads, clean mixing of score and data share, clipped updates, server momentum.
+
+    ``clip`` limits an update's norm to that many times the cohort's median (0: never); ``rho`` is the least share of
+    weight that a coordinate's holders are taken to have; ``server_momentum`` is beta in ``v <- beta v + mean``.
+    """
+    if not 0 <= server_momentum < 1:
+        raise ValueError(f"server_momentum must be in [0, 1), got {server_momentum}")
+
+    def init(layout):
+        return {"velocity": torch.zeros(layout.P)} if server_momentum else {}
+
+    def local(task):
+        return sgd(task, momentum, weight_decay)
+
+    def merge(state, x, updates, weights):
+        step = mean(clipped(updates, clip), weights, rho)
+        if server_momentum:
+            old = state["velocity"]
+            velocity = torch.zeros_like(old)          # weights outside the support lose their velocity
+            velocity[updates.support] = server_momentum * old[updates.support] + step
+            state, step = {"velocity": velocity}, velocity[updates.support]
+        return state, moved(x, updates.support, server_lr * step)
+
+    return Strategy(init, local, merge, pruner="rigl", contribution="cosine")
+
+
+def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bool = False):
+    """As printed: residuals kept on the server, the mask adjusted each round, weights mixed with raw cosines."""
+
+    def local(task):
+        return sgd(task, momentum, weight_decay)
+
+    def merge(state, x, updates, weights):
+        if normalise:
+            norms = updates.U.norm(dim=1, keepdim=True).clamp(min=1e-30)
+            updates = updates._replace(U=updates.U / norms)
+        return state, moved(x, updates.support, mean(updates, weights))
+
+    return Strategy(lambda layout: {}, local, merge, pruner="residual:distribution=thesis",
+                    contribution="cosine:mixing=thesis,schedule=thesis")
+
+
+def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softmax: bool = True, shuffle: bool = False):
+    """As programmed: random growth every ten rounds from zero, no residuals, softmax before cross-entropy (which
+    applies its own), batches drawn once and never shuffled, scores that start at zero."""
+
+    def loss(logits, labels):
+        return F.cross_entropy(logits.softmax(dim=1) if double_softmax else logits, labels)
+
+    def local(task):
+        return sgd(task, momentum, weight_decay, shuffle=shuffle, loss=loss)
+
+    def merge(state, x, updates, weights):
+        return state, moved(x, updates.support, mean(updates, weights))
+
+    return Strategy(lambda layout: {}, local, merge,
+                    pruner="set:distribution=thesis,init=magnitude,every=10,fraction=0.1,decay=cosine,signed=false",
+                    contribution="cosine:mixing=thesis,schedule=thesis,start=zero")

@@ -1,0 +1,252 @@
+"""The report: known numbers, every column missing once, pictures that hold what they should."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmpi import report
+from fedmpi.errors import UserError
+from fedmpi.store import Column, MemoryStore
+
+N, T = 20, 40
+OPTIONS = dict(dataset="fashion_mnist", partition="dirichlet:alpha=0.5", noise="uniform:rate=0.5", model="mlp")
+OPTIONS |= dict(clients=N, cohort=5, rounds=50, strategy="fedavg", pruner="rigl:sparsity=0.9", codec="gaps", seed=1)
+
+
+def example(rounds=T, without=(), noise=None):
+    """A run with plausible numbers that are exact where a test reads them."""
+    noise = np.r_[np.zeros(N // 2), np.linspace(0.1, 0.8, N // 2)] if noise is None else noise
+    curve = 0.9 - 0.8 * np.exp(-np.arange(T) / 8)
+    scalars = dict(
+        round=np.arange(T), accuracy=curve, loss=2 - curve, val_accuracy=curve - 0.02, sparsity=np.full(T, 0.9),
+        up_bytes=np.full(T, 5e6), down_bytes=np.full(T, 5e6), dense_bytes=np.full(T, 1e8),
+        flops_prunefl=np.full(T, 2e9), dense_flops=np.full(T, 8e9),
+        round_s=np.full(T, 2.5), train_s=np.full(T, 2.0), wait_s=np.full(T, 0.25),
+    )  # fmt: skip
+    names = [n for n in scalars if n not in without]
+    dtypes = dict(round="int64", client="int64")
+    columns = [Column(n, dtypes.get(n, "float64"), "1", n) for n in names] + [Column("kept", "int64", "1", "k", width=2)]
+    clients = [Column(n, dtypes.get(n, "float64"), "1", n) for n in ("client", "weight") if n not in without]
+    population = {"noise": (noise, "1", "wrong"), "samples": (np.arange(N) + 100, "1", "n")}
+    attrs = dict(options=OPTIONS, status="running", command="fedmpi train", created="2025-01-01", prunable=1000)
+    store = MemoryStore(attrs, columns, clients, {k: v for k, v in population.items() if k not in without}, ([0], []))
+    for t in range(rounds):
+        cohort = (np.arange(5) + 5 * t) % N
+        rows = dict(client=cohort, weight=1 - noise[cohort] + (0.1 if t < 20 else 0))
+        row = {n: scalars[n][t] for n in names} | dict(kept=[60, 40])
+        store.append(row, {c.name: rows[c.name] for c in clients})
+    return store.run()
+
+
+def test_ranks_share_ties():
+    assert report.ranks(np.array([10, 30, 20, 20])).tolist() == [1, 4, 2.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    "x, y, expected",
+    [
+        ([1, 2, 3, 4], [10, 20, 30, 40], 1.0),
+        ([1, 2, 3, 4], [4, 3, 2, 1], -1.0),
+        ([1, 2, 3, 4, 5], [2, 1, 4, 3, 5], 0.8),  # 1 - 6 * 4 / (5 * 24)
+        ([1, 2, 2, 3], [1, 2, 3, 4], 4.5 / np.sqrt(4.5 * 5)),
+        ([1, 1, 1], [1, 2, 3], np.nan),
+        ([1, 1, 2, 2], [1, 2, 1, 2], 0.0),
+    ],
+)
+def test_spearman_known_values(x, y, expected):
+    np.testing.assert_allclose(report.spearman(x, y), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "scores, positive, expected",
+    [
+        ([1, 2, 3, 4], [0, 0, 1, 1], 1.0),
+        ([1, 2, 3, 4], [1, 1, 0, 0], 0.0),
+        ([1, 3, 2, 4], [0, 0, 1, 1], 0.75),
+        ([1, 2, 2, 3], [0, 0, 1, 1], 0.875),
+        ([5, 5, 5], [0, 1, 1], 0.5),
+        ([1, 2], [1, 1], np.nan),
+    ],
+)
+def test_auc_known_values(scores, positive, expected):
+    np.testing.assert_equal(report.auc(scores, positive), expected)
+
+
+def test_auc_counts_pairs():
+    gen = np.random.default_rng(0)
+    scores, positive = gen.integers(0, 6, 40), gen.random(40) < 0.4
+    pairs = [(p > n) + (p == n) / 2 for p in scores[positive] for n in scores[~positive]]
+    assert report.auc(scores, positive) == pytest.approx(np.mean(pairs), abs=1e-15)
+
+
+def test_weights_are_means_over_the_rounds_a_client_took_part_in():
+    run = example()
+    noise = run.population["noise"]
+    np.testing.assert_allclose(report.weights_by_client(run), 1 - noise + 0.05)
+    np.testing.assert_allclose(report.weights_by_client(run, 0.25), 1 - noise)
+    np.testing.assert_allclose(report.weights_by_client(run, 1 / T)[-5:], 1 - noise[-5:])
+    assert np.isnan(report.weights_by_client(run, 1 / T)[:-5]).all()
+
+
+def test_noise_is_found_where_the_weight_falls_with_it():
+    found = report.noise_found(example())
+    assert found["auc"] == 1.0 and found["noisy"] == 10 and found["clients"] == N
+    assert found["spearman"] == pytest.approx(-1.0)
+    assert report.noise_found(example(noise=np.full(N, 0.3))) is None
+    assert report.noise_found(example(noise=np.linspace(0.1, 0.5, N)))["noisy"] == 10
+    assert report.noise_found(example(rounds=0)) is None
+
+
+def test_final_metrics():
+    found = report.final_metrics(example())
+    assert (found["rounds"], found["best_round"], found["sparsity"], found["round_s"]) == (40, 40, 0.9, 2.5)
+    assert found["up_bytes"] == 2e8 and found["up_bytes_per_client"] == 1e6 and found["bytes_against_dense"] == 0.1
+    assert found["flops_prunefl_against_dense"] == 0.25 and "flops_rigl" not in found
+
+
+def test_rounds_without_an_evaluation_are_passed_over():
+    run = example()
+    run.rounds["accuracy"][1::2] = np.nan
+    found = report.final_metrics(run)
+    assert found["best_round"] == 39 and found["final_accuracy"] == run.rounds["accuracy"][38]
+    assert [len(x) for _, x, _ in report.curves(run)] == [20, 40]
+    run.rounds["accuracy"][:] = np.nan
+    assert "accuracy" not in report.summary(run).replace("validation  accuracy", "")
+    assert "test" not in report.picture(run)
+
+
+def test_summary_says_what_was_run_and_what_came_out():
+    text = report.summary(example())
+    for part in (
+        "dataset fashion_mnist, partition dirichlet:alpha=0.5",
+        "pruner rigl:sparsity=0.9",
+        "running, 40 of 50 rounds, created 2025-01-01",
+        "best 0.8939 in round 40, final 0.8939",
+        "0.9000 of the prunable weights are zero (100 of 1,000 kept)",
+        "200 MB in total, 1.00 MB a client and round",
+        "0.1000 of what dense",
+        "80.0 GFLOP as PruneFL counts, 0.250 of dense",
+        "2.5 s a round: train 2, wait 0.25",
+        "true noise -1.000, AUC noisy from clean 1.000 (10 noisy of 20 clients)",
+    ):
+        assert part in text
+    assert "\033" not in text and max(map(len, text.split("\n"))) < 120
+
+
+COLUMNS = ["round", "accuracy", "loss", "val_accuracy", "sparsity", "up_bytes", "dense_bytes", "flops_prunefl"]
+COLUMNS += ["dense_flops", "round_s", "train_s", "client", "weight", "noise", "samples"]
+
+
+@pytest.mark.parametrize("without", [*([c] for c in COLUMNS), COLUMNS], ids=lambda w: w[0] if len(w) == 1 else "all")
+def test_any_column_may_be_missing(without, tmp_path):
+    run = example(without=without)
+    assert "40 of 50 rounds" in report.summary(run)
+    assert report.picture(run)
+    json.dumps(report.to_json(run), allow_nan=False)
+    if len(without) == 1:
+        report.save_picture(run, tmp_path / "run.svg")
+    else:
+        with pytest.raises(UserError, match="nothing to draw"):
+            report.save_picture(run, tmp_path / "run.svg")
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_a_young_run_can_be_looked_at(rounds, tmp_path):
+    run = example(rounds=rounds)
+    assert f"{rounds} of 50 rounds" in report.summary(run)
+    assert ("no round" in report.picture(run)) == (rounds == 0)
+    json.dumps(report.to_json(run), allow_nan=False)
+    if rounds:
+        report.save_picture(run, tmp_path / "run.png")
+
+
+def test_a_bare_run_can_be_looked_at():
+    run = MemoryStore({}, [], [], {}, ([0], [])).run()
+    assert report.summary(run) == "status  0 rounds"
+    assert report.to_json(run)["final"] == dict(rounds=0)
+
+
+@pytest.mark.parametrize("width, height", [(120, 24), (80, 20), (60, 30), (40, 24)])
+def test_pictures_fit_and_need_no_colour(width, height):
+    text = report.picture(example(), width, height)
+    lines = text.split("\n")
+    assert len(lines) <= height and max(map(len, lines)) <= width and "\033" not in text
+    assert "round" in text and "true rate of wrong labels" in text and "o" in text
+    assert "\033[" in report.picture(example(), width, height, colour=True)
+
+
+def test_a_picture_leaves_nothing_for_the_next_one():
+    assert report.picture(example()) == report.picture(example())
+    assert "wrong" not in report.picture(example(without=["weight"]))
+
+
+def test_contribution_is_drawn_against_samples_where_noise_does_not_vary():
+    assert report.shares(example(noise=np.zeros(N)))[1] == "samples"
+    assert report.shares(example(without=["noise", "samples"]))[1] == "client"
+
+
+@pytest.mark.parametrize("kind, first", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_saved_pictures_are_what_their_name_says_and_repeat(kind, first, tmp_path):
+    paths = [tmp_path / f"{n}.{kind}" for n in "ab"]
+    for path in paths:
+        report.save_picture(example(), path)
+    assert paths[0].read_bytes().startswith(first) and paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_pictures_that_cannot_be_saved_are_named(tmp_path):
+    for path, reason in ((tmp_path / "a.gif", "must be .png"), (tmp_path / "no" / "a.png", "no folder")):
+        with pytest.raises(UserError, match=reason):
+            report.save_picture(example(), path)
+
+
+def test_json_has_null_for_what_is_not_a_number():
+    run = example()
+    run.rounds["accuracy"][3], run.rounds["loss"][4] = np.nan, np.inf
+    told = json.loads(json.dumps(report.to_json(run), allow_nan=False))
+    assert told["rounds"]["accuracy"][3] is None and told["rounds"]["loss"][4] is None
+    assert told["rounds"]["kept"][0] == [60, 40] and told["options"]["seed"] == 1
+    assert told["final"]["noise_auc"] == 1.0 and told["attrs"]["status"] == "running"
+
+
+def test_round_line():
+    row = dict(round=11, accuracy=0.87121, loss=0.4123, sparsity=0.9, up_bytes=4.4e6, round_s=3.2)
+    line = "round 12/50  accuracy 0.8712  loss 0.4123  sparsity 0.900  up 4.40 MB  3.20 s/round  2 min 05 s left"
+    assert report.round_line(row, 50, 125.4) == line
+    assert report.round_line(dict(round=0, accuracy=np.nan), 1000, None) == "round    1/1000"
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0.034, "0.034 s"), (9.94, "9.9 s"), (59.7, "1 min 00 s"), (7500, "2 h 05 min"), (97200, "1 d 03 h")],
+)
+def test_human_seconds(seconds, text):
+    assert report.human_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "number, text", [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12_345_678, "12.3 MB"), (4.4e9, "4.40 GB")]
+)
+def test_human_bytes(number, text):
+    assert report.human_bytes(number) == text
+
+
+@pytest.mark.parametrize(
+    "low, high, most, whole, labels",
+    [
+        (1, 50, 5, True, ["0", "10", "20", "30", "40", "50"]),
+        (0.1, 0.92, 5, False, ["0.0", "0.2", "0.4", "0.6", "0.8"]),
+        (1, 1, 4, True, ["0", "1"]),
+        (0.3, 0.3, 2, False, ["-0.5", "0.0", "0.5"]),
+    ],
+)
+def test_nice_ticks(low, high, most, whole, labels):
+    assert report.nice_ticks(low, high, most, whole)[1] == labels
+
+
+def test_the_report_needs_neither_torch_nor_a_plotting_library_until_it_draws():
+    code = "import sys, fedmpi.report; assert not {'torch', 'click', 'matplotlib', 'plotext'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(report.__file__).parents[1])
