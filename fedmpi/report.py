@@ -10,7 +10,7 @@ import numpy as np
 
 from fedmpi.errors import UserError
 
-TIMES = ("train_s", "wait_s", "merge_s", "contribution_s", "evaluate_s", "store_s")
+TIMES = ("publish_s", "train_s", "contribution_s", "merge_s", "evaluate_s")
 FLOPS = {"flops_prunefl": "as PruneFL counts", "flops_rigl": "as RigL counts"}
 LAST = 0.25  # share of the rounds, at the end, that the picture of the contribution averages over
 WRONG = "true rate of wrong labels"
@@ -42,12 +42,10 @@ def auc(scores, positive):
     return float(ranks(np.asarray(scores))[positive].sum() - num * (num + 1) / 2) / (num * other)
 
 
-def weights_by_client(run, last=1.0):
-    """(N,) mean contribution weight of each client over the last share of rounds; NaN for one that took no part.
-
-    None if the run recorded neither a weight nor a contribution."""
-    name = next((n for n in ("weight", "contribution") if n in run.clients), None)
-    if name is None or "client" not in run.clients:
+def by_client(run, name, last=1.0):
+    """(N,) mean of the clients' column ``name`` over the last share of rounds, NaN for a client that took no part;
+    None if the run has no such column."""
+    if name not in run.clients or "client" not in run.clients:
         return None
     rounds = len(run.ends)
     first = run.ends[rounds - math.ceil(rounds * last) - 1] if math.ceil(rounds * last) < rounds else 0
@@ -58,20 +56,24 @@ def weights_by_client(run, last=1.0):
     return np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
 
 
-def noise_found(run):
-    """How well the mean weight of all rounds tells the noise: dict of spearman, auc, noisy, clients; or None.
+def is_noisy(noise):
+    """(N,) bool: which clients count as noisy, those above the middle of the range of true rates."""
+    return noise > (noise.min() + noise.max()) / 2
 
-    A client is noisy if some of its labels are wrong; where that is everybody, if it is above the middle of the range."""
-    noise, weight = run.population.get("noise"), weights_by_client(run)
-    if noise is None or weight is None or not len(noise) or noise.min() == noise.max():
+
+def noise_found(run):
+    """How well contributions tell the noise: dict of spearman and auc of the mean score over all rounds,
+    weight_spearman of the mean weight, noisy, clients; or None where noise does not vary."""
+    noise, score, weight = run.population.get("noise"), by_client(run, "contribution"), by_client(run, "weight")
+    if noise is None or score is None or not len(noise) or noise.min() == noise.max():
         return None
-    known = np.isfinite(weight)
-    noise, weight = noise[known], weight[known]
-    if len(noise) < 2:
+    known = np.isfinite(score)
+    if known.sum() < 2:
         return None
-    middle = (run.population["noise"].min() + run.population["noise"].max()) / 2
-    noisy = noise > 0 if run.population["noise"].min() == 0 else noise > middle
-    return dict(spearman=spearman(weight, noise), auc=auc(-weight, noisy), noisy=int(noisy.sum()), clients=len(noise))
+    noisy = is_noisy(noise)[known]
+    found = dict(spearman=spearman(score[known], noise[known]), auc=auc(-score[known], noisy),
+                 noisy=int(noisy.sum()), clients=int(known.sum()))
+    return found if weight is None else found | dict(weight_spearman=spearman(weight[known], noise[known]))
 
 
 # ---------------------------------------------------------------- numbers of a run
@@ -114,9 +116,9 @@ def _traffic(run):
 
 
 def _cost(run):
-    """Training FLOPs, against the same rounds without pruning where ``dense_flops`` is recorded; seconds a round."""
+    """Training FLOPs, against the same rounds without pruning where ``flops_dense`` is recorded; seconds a round."""
     found = {k: float(run.rounds[k].sum()) for k in FLOPS if k in run.rounds}
-    dense = float(run.rounds["dense_flops"].sum()) if "dense_flops" in run.rounds else 0
+    dense = float(run.rounds["flops_dense"].sum()) if "flops_dense" in run.rounds else 0
     found |= {f"{k}_against_dense": v / dense for k, v in found.items()} if dense else {}
     seconds = {k: run.rounds[k] for k in ("round_s", *TIMES) if k in run.rounds}
     return found | {k: float(np.nanmean(v)) for k, v in seconds.items() if np.isfinite(v).any()}
@@ -180,9 +182,9 @@ def human_seconds(seconds):
 
 
 def round_line(row, total_rounds, eta_s):
-    """One line of progress from a round's row; ``row["round"]`` counts from 0, ``eta_s`` None where nobody knows."""
+    """One line of progress from a round's row; ``row["round"]`` counts from 1, ``eta_s`` None where nobody knows."""
     width = len(str(total_rounds))
-    parts = [f"round {row['round'] + 1:>{width}}/{total_rounds}"] if "round" in row else []
+    parts = [f"round {row['round']:>{width}}/{total_rounds}"] if "round" in row else []
     for name, form in (("accuracy", ".4f"), ("loss", ".4f"), ("sparsity", ".3f")):
         if name in row and np.isfinite(row[name]):
             parts.append(f"{name} {row[name]:{form}}")
@@ -261,11 +263,11 @@ def _who(found):
     if "noise_spearman" in found:
         told = f"{found['noise_noisy']} noisy of {found['noise_clients']} clients"
         if math.isnan(found["noise_spearman"]):
-            yield "noise", f"the contribution weight does not vary ({told})"
+            yield "noise", f"the contribution does not vary ({told})"
         else:
             yield "noise", (
-                f"Spearman of mean weight and true noise {found['noise_spearman']:+.3f}, "
-                f"AUC noisy from clean {found['noise_auc']:.3f} ({told})"
+                f"Spearman with the true noise: contribution {found['noise_spearman']:+.3f}, weight "
+                f"{found.get('noise_weight_spearman', math.nan):+.3f}; AUC noisy from clean {found['noise_auc']:.3f} ({told})"
             )
 
 
@@ -285,7 +287,7 @@ def curves(run):
 
 def shares(run):
     """(title, x label, x, y) of contribution against noise, or against samples where noise does not vary; or None."""
-    weight = weights_by_client(run, LAST)
+    weight = by_client(run, "contribution", LAST)
     if weight is None or not np.isfinite(weight).any():
         return None
     noise, samples = run.population.get("noise"), run.population.get("samples")
@@ -296,8 +298,7 @@ def shares(run):
     else:
         label, x = "client", np.arange(len(weight))
     known = np.isfinite(weight)
-    name = "weight" if "weight" in run.clients else "contribution"
-    return f"mean {name}, last quarter of rounds", label, np.asarray(x, float)[known], weight[known]
+    return "mean contribution, last quarter of rounds", label, np.asarray(x, float)[known], weight[known]
 
 
 def picture(run, width=100, height=22, colour=False):
@@ -426,7 +427,7 @@ def _draw_shares(ax, run, points):
     noise = run.population.get("noise")
     noisy = np.zeros(len(x), bool)
     if noise is not None and label == WRONG:
-        noisy = x > (0 if noise.min() == 0 else (noise.min() + noise.max()) / 2)
+        noisy = x > (noise.min() + noise.max()) / 2
     for chosen, colour, marker, name in ((~noisy, BLUE, "o", "clean"), (noisy, ORANGE, "^", "noisy")):
         ax.scatter(x[chosen], y[chosen], s=16, c=colour, marker=marker, alpha=0.75, linewidths=0, label=name)
     unit = {WRONG: " (fraction)", "samples": " (count)"}.get(label, "")

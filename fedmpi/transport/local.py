@@ -27,8 +27,8 @@ class Local:
 
     def map(self, jobs):
         for index, job in enumerate(jobs):
-            request = pack(job, {})
-            reply = pack(*self.worker.run(unpack(request)[0]))
+            request = pack({"kind": "run", "job": job}, {})
+            reply = pack(*self.worker.run(unpack(request)[0]["job"]))
             self.sent += len(request)
             self.received += len(reply)
             yield Reply(index, *unpack(reply), 0, len(request), len(reply))
