@@ -46,7 +46,7 @@ def federation(options):
     """The ``Federation`` that the options describe; the same for the same options, wherever it is made."""
     seed, clients = options["seed"], options["clients"]
     dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
-    order = stream(seed, Purpose.SPLIT).permutation(len(dataset.y_train))
+    order = stream(seed, Purpose.SPLIT).permutation(len(dataset.y_train))[: options["train_samples"] or None]
     held_back = round(options["validation"] * len(order))
     validation, pool = np.sort(order[:held_back]), np.sort(order[held_back:])
     partition = catalog.make(catalog.PARTITIONS, options["partition"])

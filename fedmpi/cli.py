@@ -13,7 +13,7 @@ from fedmpi.launch import rank_and_size
 
 PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "graded", "model": "small-cnn",
          "strategy": "thesis", "pruner": None, "contribution": None, "codec": "float32"}
-DEFAULTS = PARTS | {"data_dir": "data", "validation": 0.1, "clients": 32, "cohort": 0, "rounds": 40, "local_epochs": 2,
+DEFAULTS = PARTS | {"data_dir": "data", "train_samples": 0, "validation": 0.1, "clients": 32, "cohort": 0, "rounds": 40, "local_epochs": 2,
                     "batch_size": 10, "lr": 0.05, "seed": 0, "out": None, "device": "auto", "save_every": 1, "keep": 2,
                     "until": 0}
 
@@ -86,6 +86,8 @@ def _read_config(context, parameter, path):
 @cli.command()
 @_part("dataset", "The data set, or the path of your own HDF5 file")
 @click.option("--data-dir", help="Where data sets lie; fedmpi fetch puts them there.  [default: data]")
+@click.option("--train-samples", type=click.IntRange(0), help="Use that many training samples, drawn by the seed; "
+              "0: all.  [default: 0]")
 @click.option("--validation", type=click.FloatRange(0, 0.5), help="Share of the training data that the server keeps "
               "for all that selects.  [default: 0.1]")
 @_part("partition", "Who holds which samples")

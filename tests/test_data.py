@@ -255,7 +255,7 @@ def test_svhn_reads_mat_files_and_calls_ten_zero(tmp_path, any_checksum):
     assert_holds(svhn(tmp_path), files)
 
 
-LOADERS = {"mnist": mnist, "fashion_mnist": fashion_mnist, "emnist": emnist, "cifar10": cifar10,
+LOADERS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "emnist": emnist, "cifar10": cifar10,
            "cifar100": cifar100, "svhn": svhn}
 
 
@@ -336,7 +336,7 @@ def test_fetch_unpacks_an_archive_of_cifar(tmp_path, any_checksum):
 def test_fetch_by_many_processes_unpacks_once_and_all_can_read(tmp_path):
     source = real_fashion_mnist(tmp_path)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        assert pool.starmap(fetch, [("fashion_mnist", source)] * 4, 1) == [str(source)] * 4
+        assert pool.starmap(fetch, [("fashion-mnist", source)] * 4, 1) == [str(source)] * 4
     assert len(fashion_mnist(source).x_test) == 10000
 
 
@@ -372,9 +372,9 @@ def real_fashion_mnist(tmp_path):
 
 def test_the_real_fashion_mnist(tmp_path):
     source = real_fashion_mnist(tmp_path)
-    with pytest.raises(DataError, match="fedmpi fetch fashion_mnist"):
+    with pytest.raises(DataError, match="fedmpi fetch fashion-mnist"):
         fashion_mnist(source)
-    fetch("fashion_mnist", source)
+    fetch("fashion-mnist", source)
     dataset = fashion_mnist(source)
     assert dataset.x_train.shape == (60000, 1, 28, 28) and dataset.x_test.shape == (10000, 1, 28, 28)
     assert np.all(np.bincount(dataset.y_train) == 6000)

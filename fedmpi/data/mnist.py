@@ -21,8 +21,8 @@ def mnist(data_dir):
 
 def fashion_mnist(data_dir):
     """Fashion-MNIST, pieces of clothing: (60000 + 10000, 1, 28, 28) uint8."""
-    arrays = _arrays(*read("fashion_mnist", data_dir))
-    return check(Dataset(*arrays, classes=10, mean=(0.2860,), std=(0.3530,)), "fashion_mnist")
+    arrays = _arrays(*read("fashion-mnist", data_dir))
+    return check(Dataset(*arrays, classes=10, mean=(0.2860,), std=(0.3530,)), "fashion-mnist")
 
 
 def emnist(data_dir, split: str = "balanced"):

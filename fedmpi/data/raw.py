@@ -23,7 +23,7 @@ IDX = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
        "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
 SOURCES = {
     "mnist": Source("MNIST", tuple(f"MNIST/raw/{file}" for file in IDX)),
-    "fashion_mnist": Source("FashionMNIST", tuple(f"FashionMNIST/raw/{file}" for file in IDX)),
+    "fashion-mnist": Source("FashionMNIST", tuple(f"FashionMNIST/raw/{file}" for file in IDX)),
     "emnist": Source("EMNIST", ("EMNIST/raw/gzip.zip",),
                      ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")),
     "cifar10": Source("CIFAR10", ("cifar-10-python.tar.gz",)),
