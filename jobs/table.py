@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""A table of runs whose files are named ARM-sSEED.h5: mean and spread over seeds, paired differences to one arm.
+
+    python jobs/table.py runs/noise/*.h5 --against size
+"""
+
+import argparse
+import pathlib
+import re
+import statistics as st
+
+from fedmpi.report import final_metrics
+from fedmpi.store import read_run
+
+COLUMNS = {"final": "final_accuracy", "best": "best_accuracy", "Spearman score": "noise_spearman",
+           "Spearman weight": "noise_weight_spearman", "AUC": "noise_auc", "up MB a client": "up",
+           "FLOPs/dense (RigL)": "flops_rigl_against_dense", "(PruneFL)": "flops_prunefl_against_dense"}
+
+
+def cell(values):
+    if any(v is None for v in values):
+        return "-"
+    return f"{st.mean(values):.4f}" + (f" ± {st.stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="+", type=pathlib.Path)
+    parser.add_argument("--against", required=True)
+    args = parser.parse_args()
+    arms = {}
+    for path in args.runs:
+        arm, seed = re.fullmatch(r"(.+)-s(\d+)", path.stem).groups()
+        run = read_run(path)
+        found = final_metrics(run)
+        found["up"] = found["up_bytes"] / run.attrs["options"]["clients"] / 1e6
+        arms.setdefault(arm, {})[int(seed)] = found
+    print("| arm | seeds | " + " | ".join(COLUMNS) + f" | final - {args.against} | best - {args.against} |")
+    print("|---" * (len(COLUMNS) + 4) + "|")
+    for arm, seeds in sorted(arms.items(), key=lambda item: item[0] != args.against):
+        cells = [cell([found.get(key) for found in seeds.values()]) for key in COLUMNS.values()]
+        for key in ("final_accuracy", "best_accuracy"):
+            paired = [seeds[s][key] - arms[args.against][s][key] for s in seeds if s in arms[args.against]]
+            cells.append(cell(paired) if arm != args.against and paired else "-")
+        print(f"| {arm} | {len(seeds)} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
