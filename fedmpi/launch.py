@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import traceback
+from importlib.metadata import version
 
 from fedmpi import __version__
 from fedmpi.errors import CheckpointError, FedError, UserError, WorkerError
@@ -141,14 +142,10 @@ def _opened(options, resume):
                if key not in FREE and value != recorded[key]]
     if clashes:
         raise UserError(f"cannot resume {resume} with changed {', '.join(clashes)}: that would be another run")
-    return recorded | {key: named[key] for key in FREE if key in named}, RunFile(resume)
+    return recorded | {"until": 0} | {key: named[key] for key in FREE if key in named}, RunFile(resume)
 
 
 def _create(options, data, fed, transport):
-    import h5py
-    import numpy
-    import torch
-
     from fedmpi import assemble, record
     from fedmpi.store import RunFile
     layout = fed.layout
@@ -157,8 +154,8 @@ def _create(options, data, fed, transport):
         "seed": options["seed"], "data_digest": data.digest, "layout_digest": layout.digest,
         "weights": layout.num_parameters, "prunable": layout.num_weights,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
-        "versions": {"fedmpi": __version__, "torch": torch.__version__, "numpy": numpy.__version__,
-                     "h5py": h5py.__version__, "python": sys.version.split()[0]} | transport.versions,
+        "versions": {name: version(name) for name in ("torch", "numpy", "h5py")} | transport.versions
+        | {"fedmpi": __version__, "python": sys.version.split()[0]},
         "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)), "ranks": transport.size,
     }
     if os.path.dirname(options["out"]) == "runs":

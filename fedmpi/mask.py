@@ -10,17 +10,31 @@ import torch
 MIN_KEPT = 16  # weights a layer keeps whatever the rule says, against layer collapse
 
 
+DISTRIBUTIONS = ("uniform", "er", "erk", "thesis")
+
+
+def check(sparsity, distribution, init="random", every=1, fraction=0.0):
+    """Raise ValueError for hyper-parameters that no pruner can work with, before anything is built."""
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
+    if distribution not in DISTRIBUTIONS:
+        raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, got {distribution!r}")
+    if init not in ("random", "magnitude"):
+        raise ValueError(f"init must be random or magnitude, got {init!r}")
+    if every < 1:
+        raise ValueError(f"every must be at least 1 round, got {every}")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"the share of weights to move must be in [0, 1], got {fraction}")
+
+
 def budgets(layout, sparsity, distribution="erk"):
     """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly.
 
     ``distribution`` is ``uniform``, ``er``, ``erk`` (RigL's normalisation of the Erdos-Renyi densities,
     arXiv 1911.11134) or ``thesis`` (which rescales the sparsities, as FedDST's code does, arXiv 2112.09824).
     """
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
+    check(sparsity, distribution)
     rules = {"uniform": _uniform, "er": _er, "erk": _erk, "thesis": _thesis}
-    if distribution not in rules:
-        raise ValueError(f"distribution must be one of {', '.join(rules)}, got {distribution!r}")
     densities = rules[distribution]([slot.shape for slot in layout.weights], 1 - sparsity)
     return _round([slot.size for slot in layout.weights], densities, round((1 - sparsity) * layout.num_weights))
 
@@ -107,8 +121,6 @@ def magnitude_mask(layout, x, kept):
 
 def first_mask(layout, x, kept, how, gen):
     """The first mask, ``how`` is ``random`` (as SET and RigL start) or ``magnitude``."""
-    if how not in ("random", "magnitude"):
-        raise ValueError(f"init must be random or magnitude, got {how!r}")
     return random_mask(layout, kept, gen) if how == "random" else magnitude_mask(layout, x, kept)
 
 

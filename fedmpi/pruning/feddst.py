@@ -13,17 +13,14 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, first_mask, largest, swap
+from fedmpi.mask import budgets, check, first_mask, largest, swap
 from fedmpi.parts import Probe, Pruner
 
 
 def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 15, alpha: float = 0.05,
            after: int = 0, end: float = 0.75):
     """Masks adjusted by each client, averaged over holders, pruned back by the server."""
-    if every < 1:
-        raise ValueError(f"every must be at least 1 round, got {every}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    check(sparsity, distribution, init, every, alpha)
 
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)

@@ -18,7 +18,7 @@ weight upwards.
 import numpy as np
 import torch
 
-from fedmpi.mask import MIN_KEPT, budgets, first_mask, largest
+from fedmpi.mask import MIN_KEPT, budgets, check, first_mask, largest
 from fedmpi.parts import Probe, Pruner
 
 
@@ -26,10 +26,7 @@ def prunefl(sparsity: float = 0.9, distribution: str = "erk", init: str = "magni
             decrease: float = 0.3, half_life: float = 10000.0, constant_s: float = 1.0, comm_s: float = 5.56e-6,
             compute_s: float = 1e-9, fixed: bool = False):
     """Greedy choice by squared gradient per second, capped at ``1 - sparsity`` of the weights."""
-    if every < 1:
-        raise ValueError(f"every must be at least 1 round, got {every}")
-    if not 0 <= decrease <= 1:
-        raise ValueError(f"decrease must be in [0, 1], got {decrease}")
+    check(sparsity, distribution, init, every, decrease)
     if min(constant_s, comm_s, compute_s) < 0 or comm_s + compute_s == 0:
         raise ValueError("constant_s, comm_s and compute_s are seconds >= 0, and a weight must cost something")
 

@@ -11,16 +11,13 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, draw, largest
+from fedmpi.mask import budgets, check, draw, largest
 from fedmpi.parts import Pruner
 
 
 def residual(sparsity: float = 0.9, distribution: str = "erk", every: int = 1, fraction: float = 0.1, end: float = 1.0):
     """Magnitude pruning of a dense server model, with random returns at their old values."""
-    if every < 1:
-        raise ValueError(f"every must be at least 1 round, got {every}")
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be in [0, 1], got {fraction}")
+    check(sparsity, distribution, "random", every, fraction)
 
     def prune(layout, x, t, rounds, gen):
         horizon = end * rounds

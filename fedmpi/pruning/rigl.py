@@ -14,17 +14,14 @@ import numpy as np
 import torch
 
 from fedmpi.local import dense_gradient
-from fedmpi.mask import budgets, cosine_decay, draw, first_mask, largest, swap
+from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, largest, swap
 from fedmpi.parts import Probe, Pruner
 
 
 def rigl(sparsity: float = 0.9, distribution: str = "erk", init: str = "random", every: int = 6, fraction: float = 0.3,
          end: float = 0.75, batches: int = 8, oversample: float = 2.0):
     """Drop near zero, grow by gradient."""
-    if every < 1:
-        raise ValueError(f"every must be at least 1 round, got {every}")
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be in [0, 1], got {fraction}")
+    check(sparsity, distribution, init, every, fraction)
     if oversample < 1:
         raise ValueError(f"oversample must be at least 1, got {oversample}")
 

@@ -11,19 +11,16 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, cosine_decay, draw, first_mask, swap
+from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, swap
 from fedmpi.parts import Pruner
 
 
 def set(sparsity: float = 0.9, distribution: str = "er", init: str = "random", every: int = 1, fraction: float = 0.3,
         decay: str = "constant", end: float = 0.75, signed: bool = True):
     """Drop near zero, grow at random."""
+    check(sparsity, distribution, init, every, fraction)
     if decay not in ("constant", "cosine"):
         raise ValueError(f"decay must be constant or cosine, got {decay!r}")
-    if every < 1:
-        raise ValueError(f"every must be at least 1 round, got {every}")
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be in [0, 1], got {fraction}")
 
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)

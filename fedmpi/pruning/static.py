@@ -3,12 +3,13 @@
 Wire: positions once, then values only.
 """
 
-from fedmpi.mask import budgets, first_mask
+from fedmpi.mask import budgets, check, first_mask
 from fedmpi.parts import Pruner
 
 
 def static(sparsity: float = 0.9, distribution: str = "erk", init: str = "random"):
     """A fixed mask, ``init`` random or by the magnitude of the initial weights."""
+    check(sparsity, distribution, init)
 
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)

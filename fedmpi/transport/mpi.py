@@ -154,6 +154,7 @@ def abort(code):
     """End the whole job at once: after a failure, when other ranks may be in the middle of their work."""
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(0.3)                   # mpirun drops what it has not yet read from our pipes when a job aborts
     MPI.COMM_WORLD.Abort(code)
 
 

@@ -1,0 +1,77 @@
+"""What every test gets: one thread, and the command line in this process or on many ranks."""
+
+import contextlib
+import io
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from fedmpi.cli import main  # noqa: E402
+
+torch.set_num_threads(1)
+LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL")
+
+
+def environment(**extra):
+    """The environment without traces of a launcher that pytest itself may run under."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)} | extra
+
+
+def find_mpirun():
+    """The mpirun of this environment, else the machine's."""
+    beside = pathlib.Path(sys.executable).with_name("mpirun")
+    return str(beside) if beside.exists() else shutil.which("mpirun")
+
+
+@pytest.fixture(scope="session")
+def command():
+    """``command(ranks, *arguments) -> argv`` of the fedmpi command on that many ranks; 1 is without mpirun."""
+
+    def build(ranks, *arguments):
+        argv = [sys.executable, "-m", "fedmpi", *map(str, arguments)]
+        if ranks == 1:
+            return argv
+        mpirun = find_mpirun()
+        if mpirun is None:
+            pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")
+        return [mpirun, "-n", str(ranks), *argv]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def fedmpi(command):
+    """``fedmpi(ranks, *arguments, code=0) -> output``: the command, run to its end, which must be ``code``. One rank
+    runs in this process, as a notebook would; more, or a changed environment, in processes of their own."""
+
+    def run(ranks, *arguments, code=0, timeout=240, **env):
+        if ranks == 1 and not env:
+            status, output = _in_process(arguments)
+        else:
+            done = subprocess.run(command(ranks, *arguments), env=environment(**env), timeout=timeout,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            status, output = done.returncode, done.stdout
+        assert status == code, f"exit code {status}, expected {code}:\n{output}"
+        return output
+
+    return run
+
+
+def _in_process(arguments):
+    """``(exit code, output)`` of the console script's main function."""
+    output, old = io.StringIO(), sys.argv
+    sys.argv = ["fedmpi", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            main()
+    except SystemExit as end:
+        return end.code, output.getvalue()
+    finally:
+        sys.argv = old

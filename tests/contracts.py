@@ -1,0 +1,257 @@
+"""Laws that every part of the catalogue obeys, as plain functions of a spec: registering a method is what tests it."""
+
+import copy
+
+import numpy as np
+import torch
+
+from fedmpi import assemble, catalog, server
+from fedmpi.build import worker_parts
+from fedmpi.cli import DEFAULTS
+from fedmpi.client import Worker
+from fedmpi.flat import bind
+from fedmpi.mask import budgets
+from fedmpi.parts import Cohort, Schedule, Updates
+from fedmpi.transport.local import Local
+from fedmpi.wire import positions
+
+SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model": "small-cnn:width=4", "partition": "iid",
+         "noise": "none", "clients": 3, "rounds": 8, "local_epochs": 2, "batch_size": 10, "device": "cpu",
+         "strategy": "fedavg", "pruner": "dense", "contribution": "size"}
+
+
+def assembled(**options):
+    """``(fed, state before round 1)`` of a real one-process federation, small unless ``options`` say otherwise."""
+    options = assemble.with_usual_parts(DEFAULTS | SMALL | options)
+    data = assemble.federation(options)
+    transport = Local(Worker(worker_parts, lambda local_rank: torch.device("cpu")))
+    fed, x = assemble.server_parts(options, data, transport, torch.device("cpu"))
+    assemble.check(options, data, fed)
+    transport.share(assemble.shared_arrays(data))
+    state = server.start(fed, x)
+    transport.publish(*assemble.setup_message(data, fed, options, state))
+    return fed, state
+
+
+def play(fed, state, rounds):
+    """``(states, rows)`` after each of the first ``rounds`` rounds."""
+    states, rows = [], []
+    for t in range(1, rounds + 1):
+        state, row, _ = server.play_round(fed, state, t)
+        states.append(state)
+        rows.append(row)
+    return states, rows
+
+
+def small_layout():
+    """``(layout, x)`` of a small convolutional network with a norm: all three regions of the vector."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(),
+                                torch.nn.Linear(16, 10))
+    layout, x, _ = bind(model)
+    return layout, x
+
+
+def updates_of(layout, mask, clients=3, own=False, seed=0):
+    """Random ``Updates``; with ``own`` each client lacks some of the entries, and sends 0 there."""
+    gen = torch.Generator().manual_seed(seed)
+    support = layout.support(mask)
+    U = torch.randn(clients, len(support), generator=gen)
+    B = torch.rand(clients, len(support), generator=gen) < 0.7 if own else None
+    n = torch.arange(1, clients + 1, dtype=torch.float64) * 10
+    return Updates(U if B is None else U * B, B, support, n, int((support < layout.R).sum()))
+
+
+def frequent(kind, name, every=2):
+    """The spec of a method that acts every other round, where it has that option."""
+    options = {p.name for p in catalog.entry(catalog.KINDS[kind], name).signature.parameters.values()}
+    wanted = {"every": every, "sparsity": 0.8} if kind == "pruner" else {}
+    return name + ":" * bool(options & set(wanted)) + ",".join(f"{k}={v}" for k, v in wanted.items() if k in options)
+
+
+# --- codecs ---
+
+def check_codec(spec):
+    """A round trip stays within the declared bound, keeps length and dtype, writes nothing, and repeats itself."""
+    codec = catalog.make(catalog.CODECS, spec)
+    for values in codec_samples():
+        before = values.clone()
+        arrays = codec.encode(values)
+        assert all(isinstance(array, np.ndarray) for array in arrays.values())
+        back, bound = codec.decode(arrays, len(values)), codec.bound(values)
+        assert back.dtype == torch.float32 and back.shape == values.shape == bound.shape
+        wrong = torch.nonzero(~((back.double() - values.double()).abs() <= bound.double())).flatten()
+        assert not len(wrong), f"{spec}: {values[wrong[:3]]} became {back[wrong[:3]]}, bound {bound[wrong[:3]]}"
+        assert torch.equal(values, before)
+        again = codec.encode(values)
+        assert all(np.array_equal(again[name], array) for name, array in arrays.items())
+        zero = codec.decode(codec.encode(torch.zeros(len(values))), len(values))
+        assert torch.equal(zero, torch.zeros(len(values)))
+
+
+def codec_samples():
+    """float32 vectors: none, one, odd, more than a block; zeros, denormals, the largest, both signs, mixed scales."""
+    gen = torch.Generator().manual_seed(1)
+    largest = torch.finfo(torch.float32).max
+    for size in (0, 1, 7, 255, 256, 257, 1001):
+        normal = torch.randn(size, generator=gen)
+        yield from (normal, normal * 1e-3, normal * 1e4, normal.clamp(min=0))
+        yield normal * 10.0 ** torch.randint(-30, 30, (size,), generator=gen)
+        yield from (normal * scale for scale in (1e-36, 1e-38, 1e-41))          # denormal values, or scales
+        yield torch.full((size,), largest) * normal.sign()
+
+
+# --- positions ---
+
+def check_positions(code, index, n):
+    """One position code alone: the bytes it announces are those it sends, and the positions come back as int32."""
+    code, index = positions.CODES[code], np.asarray(index, np.int32)
+    size = code.size(index, n)
+    if size >= 1 << 62:                      # declared impossible for these positions
+        return
+    array = code.encode(index, n)
+    assert array.nbytes == size
+    back = code.decode(array, n)
+    assert back.dtype == np.int32 and np.array_equal(back, index)
+
+
+# --- pruners ---
+
+KEEP_RESIDUALS = {"residual"}                # pruned weights keep their value on the server
+FREE_COUNT = {"prunefl"}                     # the number of kept weights is an outcome, capped
+
+
+def check_pruner(spec, rounds=8):
+    """Counts, the untouched tail, purity, repeatability and off-schedule rounds, in rounds of the real engine."""
+    name, every = spec.partition(":")[0], option(spec, "every", 1)
+    fed, state = assembled(pruner=spec, rounds=rounds + 2)
+    layout, seen = fed.layout, []
+    first, again = (catalog.make(catalog.PRUNERS, spec).init(layout, state["x"].clone(), Schedule(0, 10),
+                                                             np.random.default_rng(3))[1] for _ in range(2))
+    assert torch.equal(first, again)
+    assert_counts(layout, name, spec, first, first)
+
+    def evolve(state, mask, x, replies, schedule, gen):
+        kept, vector, twin = mask.clone(), x.clone(), copy.deepcopy(gen)
+        _, new_mask, new_x = result = fed.pruner.evolve(state, mask, x, replies, schedule, gen)
+        assert torch.equal(kept, mask) and torch.equal(vector, x)                 # inputs are only read
+        _, same_mask, same_x = fed.pruner.evolve(state, mask, x, replies, schedule, twin)
+        assert torch.equal(new_mask, same_mask) and torch.equal(new_x, same_x)
+        assert torch.equal(new_x[layout.Q:], x[layout.Q:]), "the tail moved"
+        stays = kept & new_mask
+        assert torch.equal(new_x[: layout.Q][stays], x[: layout.Q][stays]), "a weight that stays changed its value"
+        assert_counts(layout, name, spec, first, new_mask)
+        if schedule.t % every:
+            assert new_mask is mask and torch.equal(new_x, x)
+        seen.append(schedule.t)
+        return result
+
+    play(fed._replace(pruner=fed.pruner._replace(evolve=evolve)), state, rounds)
+    assert seen == list(range(1, rounds + 1))
+
+
+def assert_counts(layout, name, spec, first, mask):
+    """The mask's shape, its padding and its exact count a layer (a cap in all where the count is an outcome)."""
+    assert mask.dtype == torch.bool and mask.shape == (layout.Q,) and not mask[~layout.real[: layout.Q]].any()
+    if name in FREE_COUNT:
+        assert int(mask.sum()) <= sum(budgets(layout, option(spec, "sparsity", 0.9)))
+    else:
+        assert layout.kept(mask) == layout.kept(first)
+        assert int(mask.sum()) == round((1 - option(spec, "sparsity", 0.0)) * layout.num_weights)
+
+
+def check_pruned_are_zero(spec, rounds=6):
+    """After every round the server's vector is 0 on pruned weights, or keeps them for good where it keeps residuals."""
+    fed, state = assembled(pruner=spec, rounds=rounds + 2)
+    states, _ = play(fed, state, rounds)
+    pruned = [s["x"][: fed.layout.Q][~s["mask"]] for s in states]
+    if spec.partition(":")[0] in KEEP_RESIDUALS:
+        assert all(bool(values.any()) for values in pruned)
+    else:
+        assert [int((values != 0).sum()) for values in pruned] == [0] * rounds
+
+
+def option(spec, name, default):
+    """The number that ``spec`` gives to an option."""
+    found = dict(item.split("=") for item in spec.partition(":")[2].split(",") if item)
+    return type(default)(found.get(name, default))
+
+
+# --- strategies ---
+
+def check_strategy(spec):
+    """The laws of merging, with and without masks of the clients' own."""
+    strategy = catalog.make(catalog.STRATEGIES, spec)
+    layout, x = small_layout()
+    mask = layout.full_mask()
+    mask[::3] = False
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    for own in (False, True):
+        updates = updates_of(layout, mask, own=own)
+        state, before, given = strategy.init(layout), x.clone(), copy.deepcopy(updates)
+        _, merged = strategy.merge(state, x, updates, weights)
+        assert torch.equal(x, before) and torch.equal(updates.U, given.U)         # inputs are only read
+        outside = torch.ones(layout.P, dtype=torch.bool)
+        outside[updates.support] = False
+        assert torch.equal(merged[outside], x[outside]), "an entry outside the support moved"
+
+        order = torch.tensor([2, 0, 1])
+        shuffled = updates._replace(U=updates.U[order], B=None if updates.B is None else updates.B[order],
+                                    n=updates.n[order])
+        _, permuted = strategy.merge(strategy.init(layout), x, shuffled, weights[order])
+        torch.testing.assert_close(merged, permuted, rtol=1e-5, atol=1e-6)
+
+    row = updates_of(layout, mask, clients=1)
+    equal = row._replace(U=row.U.repeat(3, 1), n=torch.ones(3, dtype=torch.float64))
+    _, merged = strategy.merge(strategy.init(layout), x, equal, weights)
+    torch.testing.assert_close((merged - x)[row.support], row.U[0], rtol=1e-5, atol=1e-6)
+
+    _, still = strategy.merge(strategy.init(layout), x, equal._replace(U=torch.zeros_like(equal.U)), weights)
+    assert torch.equal(still, x)
+
+
+# --- contributions ---
+
+def check_contribution(spec):
+    """Finite float64 scores, weights >= 0 of sum 1, no trace on absent clients, the same for every order of rows."""
+    part = catalog.make(catalog.CONTRIBUTIONS, spec)
+    layout, _ = small_layout()
+    sizes = torch.tensor([10., 40., 20., 30., 5.], dtype=torch.float64)
+    state = part.init(sizes)
+    value = torch.tensor([.5, -.2, .1, 0., .3], dtype=torch.float64)              # of a client, in an additive game
+    for t, who in enumerate(([0, 1, 2], [1, 3, 4], [0, 1, 2, 3, 4], [2]), start=1):
+        clients = torch.tensor(who)
+        updates = updates_of(layout, layout.full_mask(), len(who), own=t == 2, seed=t)._replace(n=sizes[clients])
+        cohort = Cohort(clients, updates, Schedule(t, 10))
+        phi, before = scored(part, state, cohort, value), copy.deepcopy(state)
+        new, weights = part.weigh(state, phi, cohort)
+        assert same(before, state) and phi.dtype == weights.dtype == torch.float64
+        assert phi.shape == weights.shape == (len(who),) and bool(phi.isfinite().all())
+        assert bool((weights >= 0).all()) and abs(float(weights.sum()) - 1) < 1e-12
+
+        order = torch.arange(len(who)).flip(0)
+        flipped = Cohort(clients[order], updates._replace(U=updates.U[order], n=updates.n[order],
+                                                          B=None if updates.B is None else updates.B[order]),
+                         cohort.schedule)
+        turned = scored(part, state, flipped, value)
+        torch.testing.assert_close(turned, phi[order], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(part.weigh(state, turned, flipped)[1], weights[order], rtol=1e-9, atol=1e-12)
+
+        absent = torch.tensor([n for n in range(5) if n not in who], dtype=torch.int64)
+        for name, tensor in new.items():
+            old = before[name]
+            if tensor.shape == (5,) and len(absent):
+                factor = 1 if name != "weights" else float(old[absent].double().sum() / tensor[absent].double().sum())
+                torch.testing.assert_close(tensor[absent].double() * factor, old[absent].double(), rtol=1e-12, atol=0)
+        state = new
+
+
+def scored(part, state, cohort, value):
+    """The scores of a cohort in the additive game of ``value``."""
+    own = value[cohort.clients]
+    return part.score(state, cohort, lambda coalitions: coalitions.double() @ own, np.random.default_rng(0))
+
+
+def same(a, b):
+    """Whether two states agree in every bit."""
+    return a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)

@@ -1,0 +1,146 @@
+"""Whatever goes wrong: one message, the right exit code, soon, and nothing committed is lost."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import h5py
+import pytest
+from conftest import environment
+
+from fedmpi.store import read_run, verify
+
+SMALL = ("--rounds", 3, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1)
+BROKEN = '''
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, features, classes):
+        super().__init__()
+        self.out = torch.nn.Linear(features, classes)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.calls == 12:
+            raise RuntimeError("boom in the forward pass")
+        return self.out(x.flatten(1))
+
+def net(shape, classes, scale: float = 1.0):
+    return Net(64, classes)
+'''
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("arguments, message", [
+    (("--strategy", "fedavgg"), "did you mean fedavg?"),
+    (("--pruner", "rigl:sparsty=0.5"), "did you mean sparsity?"),
+    (("--rounds", "many"), "'many' is not a valid integer"),
+    (("--config", "missing.toml"), "missing.toml"),
+])
+def test_a_wrong_option_is_one_line_at_once(fedmpi, ranks, arguments, message):
+    start = time.monotonic()
+    output = fedmpi(ranks, "train", *arguments, code=2)
+    assert message in output and len(output.strip().splitlines()) == 1
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--pruner", "rigl:sparsity=1.5"), "sparsity must be in [0, 1), got 1.5"),
+    (("--dataset", "mnist", "--data-dir", "nowhere"), "fedmpi fetch mnist"),
+    (("--clients", 5000), "use fewer clients"),
+    (("--cohort", 40), "--cohort must be between 1 and the 32 clients, got 40"),
+    (("--model", "cifar10net:conv_width=0"), "conv_width"),
+    (("--contribution", "loo", "--validation", 0), "needs validation samples"),
+    (("--resume", "nothing.h5"), "nothing.h5"),
+    (("--out", "no/such/folder/run.h5"), "no folder"),
+])
+def test_what_cannot_work_is_one_line_before_work_starts(fedmpi, tmp_path, arguments, message):
+    arguments = ("--out", tmp_path / "run.h5", *arguments) if "--out" not in arguments else arguments
+    output = fedmpi(1, "train", *arguments, code=2)
+    assert message in output and len(output.strip().splitlines()) == 1
+
+
+def test_bad_data_on_many_ranks_ends_them_all(fedmpi, tmp_path):
+    output = fedmpi(3, "train", "--dataset", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "run.h5", code=2)
+    assert output.count("error:") == 1 and "fedmpi fetch mnist" in output
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_worker_s_exception_reaches_the_user_once(fedmpi, tmp_path, ranks):
+    (tmp_path / "broken_model.py").write_text(BROKEN)
+    output = fedmpi(ranks, "train", *SMALL, "--model", "broken_model:net:scale=2", "--out", tmp_path / "run.h5", code=1,
+                    PYTHONPATH=str(tmp_path))
+    assert output.count("RuntimeError: boom in the forward pass") == 1
+    assert read_run(tmp_path / "run.h5").attrs["status"] == "failed"
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_diverging_client_is_named(fedmpi, tmp_path, ranks):
+    output = fedmpi(ranks, "train", *SMALL, "--lr", "1e20", "--strategy", "fedavg", "--out", tmp_path / "run.h5", code=1)
+    assert "diverged" in output and "smaller --lr" in output and "Traceback" not in output
+
+
+def test_resuming_with_changed_options_is_refused_by_name(fedmpi, tmp_path):
+    out = tmp_path / "run.h5"
+    fedmpi(1, "train", *SMALL, "--out", out, "--until", 1)
+    output = fedmpi(1, "train", "--resume", out, "--lr", 0.5, "--clients", 6, code=2)
+    assert "--lr 0.5 (the run has 0.05)" in output and "--clients" not in output
+    with h5py.File(out, "r+") as file:
+        file.attrs["data_digest"] = "0" * 64
+    assert "other data" in fedmpi(1, "train", "--resume", out, code=2)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_taken(fedmpi, tmp_path):
+    whole, out = tmp_path / "whole.h5", tmp_path / "run.h5"
+    fedmpi(1, "train", *SMALL, "--out", whole)
+    fedmpi(1, "train", *SMALL, "--out", out, "--until", 2)
+    newest = tmp_path / "run.ckpt" / "000002.h5"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    newest.write_bytes(content)
+    output = fedmpi(1, "train", "--resume", out)
+    assert "warning:" in output and "000002.h5" in output
+    assert verify(whole, out) == []
+
+
+@pytest.mark.parametrize("ranks, target", [(1, "server"), (1, "server"), (3, "server"), (3, "worker")])
+def test_sigkill_loses_nothing_and_hangs_nothing(command, fedmpi, tmp_path, ranks, target):
+    """Kill one process of a run at a random moment after its first round; the rest ends, and the run resumes."""
+    options = ("--rounds", 12, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1, "--lr", 0.1)
+    whole, out = tmp_path / "whole.h5", tmp_path / "run.h5"
+    fedmpi(1, "train", *options, "--out", whole)
+    process = subprocess.Popen(command(ranks, "train", *options, "--out", out), env=environment(), text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    for line in process.stdout:
+        if line.startswith("round  1/"):
+            break
+    time.sleep(random.random() * 0.5)
+    victims = python_processes(process.pid) if ranks > 1 else [process.pid]
+    os.kill(victims[0] if target == "server" else victims[-1], signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    run = read_run(out)
+    assert len(run.rounds["round"]) >= 1
+    fedmpi(1, "train", "--resume", out)
+    assert verify(whole, out) == []
+
+
+def python_processes(root):
+    """The ranks among the descendants of mpirun, by process id."""
+    family, ranks = {root}, []
+    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+            with open(f"/proc/{pid}/cmdline") as file:
+                arguments = file.read().split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent in family:
+            family.add(pid)
+            if arguments[1:4] == ["-m", "fedmpi", "train"]:
+                ranks.append(pid)
+    return ranks

@@ -1,0 +1,148 @@
+"""One vector for a model: views that stay views, regions, padding, and names that change with shapes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fedmpi.flat import ALIGN, bind, check
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 5))
+
+
+def test_writing_x_changes_the_forward_pass():
+    model = network()
+    layout, x, _ = bind(model)
+    model.eval()
+    image = torch.ones(1, 1, 4, 4)
+    assert model(image).any()
+    x.zero_()
+    assert torch.equal(model(image), torch.zeros(1, 5))
+    bias = next(slot for slot in layout.others if slot.name == "3.bias")
+    x[bias.span] = torch.arange(5.)
+    assert torch.equal(model(image), torch.arange(5.)[None])
+
+
+def test_binding_keeps_the_values_and_the_outputs():
+    model = network()
+    before, names = copy.deepcopy(model), dict(model.named_parameters())
+    layout, x, _ = bind(model)
+    image = torch.randn(2, 1, 4, 4)
+    assert torch.equal(before.eval()(image), model.eval()(image))
+    for slot in layout.weights + layout.others:
+        assert torch.equal(x[slot.span].view(slot.shape), names[slot.name])
+
+
+def test_gradients_accumulate_in_g_and_its_padding_stays_zero():
+    model = network()
+    layout, _, g = bind(model)
+    for _ in range(2):
+        model(torch.randn(4, 1, 4, 4)).square().sum().backward()
+    once = {name: p.grad for name, p in model.named_parameters()}
+    for slot in layout.weights + layout.others:
+        assert torch.equal(g[slot.span].view(slot.shape), once[slot.name]) and g[slot.span].any()
+    assert not g[~layout.real[: layout.R]].any()
+    g.zero_()
+    assert not any(p.grad.any() for p in model.parameters())
+
+
+def test_regions_follow_each_other_and_hold_what_they_say():
+    layout, x, g = bind(network())
+    assert [s.name for s in layout.weights] == ["0.weight", "3.weight"]
+    assert [s.name for s in layout.others] == ["0.bias", "1.weight", "1.bias", "3.bias"]
+    assert [s.name for s in layout.buffers] == ["1.running_mean", "1.running_var"]       # no num_batches_tracked
+    assert (layout.Q, layout.R, layout.P) == (32 + 64, 96 + 4 * 16, 160 + 2 * 16)
+    assert (len(x), len(g)) == (layout.P, layout.R)
+    assert (layout.num_weights, layout.num_parameters, layout.num_values) == (87, 87 + 14, 87 + 14 + 6)
+    assert all(layout.R <= s.offset < layout.P for s in layout.buffers)
+
+
+def test_integer_counters_stay_in_the_module():
+    model = network()
+    _, x, _ = bind(model)
+    model.train()(torch.randn(4, 1, 4, 4))
+    assert int(model[1].num_batches_tracked) == 1 and x.dtype == torch.float32
+
+
+def test_running_statistics_are_updated_in_x():
+    model = network()
+    layout, x, _ = bind(model)
+    before = x[layout.R:].clone()
+    model.train()(torch.randn(4, 1, 4, 4))
+    assert not torch.equal(before, x[layout.R:])
+    check(model, layout, x)
+
+
+def test_every_tensor_starts_at_64_bytes():
+    layout, x, _ = bind(network())
+    assert ALIGN * x.element_size() == 64 and x.data_ptr() % 64 == 0
+    assert all(slot.offset % ALIGN == 0 for slot in layout.weights + layout.others + layout.buffers)
+
+
+@pytest.mark.parametrize("other", [
+    nn.Sequential(nn.Linear(4, 3)), nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)),
+    nn.Sequential(nn.Linear(2, 8)), nn.Sequential(nn.Flatten(), nn.Linear(4, 4)),
+    nn.Sequential(nn.Linear(4, 4, bias=False)), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))])
+def test_digest_changes_with_any_name_or_shape(other):
+    first, again = (bind(nn.Sequential(nn.Linear(4, 4)))[0].digest for _ in range(2))
+    assert first == again and len(first) == 8
+    assert bind(other)[0].digest != first
+
+
+def test_tied_weights_appear_once():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
+    model[2].weight = model[0].weight
+    layout, x, _ = bind(model)
+    assert [s.name for s in layout.weights] == ["0.weight"] and len(x) == 16
+    check(model, layout, x)
+    assert model[2].weight.data_ptr() == x.data_ptr()
+
+
+def test_check_fails_on_a_model_that_left_its_vector():
+    model = network()
+    layout, x, _ = bind(model)
+    check(model, layout, x)
+    with pytest.raises(AssertionError, match="left its vector"):
+        check(copy.deepcopy(model).to("cpu"), layout, x)
+    model.to(torch.float64).to(torch.float32)            # re-allocates, as moving to another device does
+    with pytest.raises(AssertionError, match="left its vector"):
+        check(model, layout, x)
+
+
+def test_numbers_and_masks_are_inverse():
+    layout, _, _ = bind(network())
+    gen = torch.Generator().manual_seed(0)
+    for share in (0.0, 0.3, 1.0):
+        mask = layout.full_mask() & (torch.rand(layout.Q, generator=gen) < share)
+        numbers = layout.numbers(mask)
+        assert numbers.dtype == torch.int32 and torch.equal(layout.mask_of(numbers), mask)
+        assert len(numbers) == sum(layout.kept(mask)) and torch.equal(numbers, numbers.sort().values)
+    assert layout.numbers(layout.full_mask()).tolist() == list(range(87))
+
+
+def test_numbers_skip_the_padding():
+    layout, _, _ = bind(network())
+    mask = torch.zeros(layout.Q, dtype=torch.bool)
+    mask[[0, 26, 32]] = True                             # the conv's first and last weight, the linear's first
+    assert layout.numbers(mask).tolist() == [0, 26, 27]
+
+
+def test_support_is_sorted_and_never_holds_padding():
+    layout, x, _ = bind(network())
+    support = layout.support(layout.full_mask())
+    assert support.dtype == torch.int32 and len(support) == layout.num_values
+    assert bool(layout.real[support].all()) and torch.equal(support, support.sort().values)
+    empty = layout.support(torch.zeros(layout.Q, dtype=torch.bool))
+    assert torch.equal(empty, layout.tail) and len(empty) == 14 + 6
+    assert not x[~layout.real].any()
+
+
+def test_a_model_without_weights_or_in_another_precision_is_refused():
+    with pytest.raises(ValueError, match="nothing to prune"):
+        bind(nn.LayerNorm(3))
+    with pytest.raises(ValueError, match="must be float32, got weight, bias"):
+        bind(nn.Linear(3, 3).double())

@@ -1,0 +1,94 @@
+"""The most valuable tests: the same bits on any number of ranks, in any order of arrival, stopped and resumed."""
+
+import random
+
+import pytest
+
+from fedmpi.store import read_run, verify
+
+SMALL = ("--rounds", 5, "--clients", 9, "--model", "small-cnn:width=4", "--lr", 0.1, "--local-epochs", 1)
+METHODS = {
+    "thesis": ("--strategy", "thesis:server_momentum=0.5", "--pruner", "rigl:every=2,sparsity=0.8", "--cohort", 6),
+    "feddst": ("--strategy", "feddst:mu=0.1", "--pruner", "feddst:every=2,alpha=0.3", "--contribution", "loo-cosine",
+               "--codec", "int8"),
+    "text": ("--strategy", "thesis-text", "--contribution", "loo", "--cohort", 5, "--codec", "float16"),
+    "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, fedmpi):
+    """``alone(method) -> path`` of that method's run in one process."""
+    made = {}
+
+    def run(method):
+        if method not in made:
+            made[method] = tmp_path_factory.mktemp(method) / "alone.h5"
+            fedmpi(1, "train", *SMALL, *METHODS[method], "--out", made[method])
+        return made[method]
+
+    return run
+
+
+@pytest.mark.parametrize("ranks, method", [(2, "thesis"), (3, "feddst"), (5, "thesis"), (4, "text"), (3, "prunefl")])
+def test_any_number_of_ranks_gives_the_same_bits(fedmpi, alone, tmp_path, ranks, method):
+    out = tmp_path / "many.h5"
+    fedmpi(ranks, "train", *SMALL, *METHODS[method], "--out", out)
+    assert verify(alone(method), out) == []
+    assert set(read_run(out).clients["rank"]) == set(range(1, ranks))      # every worker had its share
+
+
+def test_33_ranks_give_the_same_bits(fedmpi, alone, tmp_path):
+    fedmpi(33, "train", *SMALL, *METHODS["thesis"], "--out", tmp_path / "many.h5")
+    assert verify(alone("thesis"), tmp_path / "many.h5") == []
+
+
+@pytest.mark.parametrize("method, stop, first, then", [
+    ("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
+    ("prunefl", 2, 1, 1)])
+def test_a_run_stopped_and_resumed_gives_the_same_bits(fedmpi, alone, tmp_path, method, stop, first, then):
+    out = tmp_path / "parts.h5"
+    fedmpi(first, "train", *SMALL, *METHODS[method], "--out", out, "--until", stop)
+    assert len(read_run(out).rounds["round"]) == stop
+    fedmpi(then, "train", "--resume", out)
+    assert verify(alone(method), out) == []
+    assert len(read_run(out).sessions) == 2
+
+
+def test_another_seed_gives_another_run(fedmpi, alone, tmp_path):
+    fedmpi(1, "train", *SMALL, *METHODS["thesis"], "--out", tmp_path / "other.h5", "--seed", 1)
+    lines = verify(alone("thesis"), tmp_path / "other.h5")
+    assert any("weights_digest" in line and "round 1" in line for line in lines)
+    assert "option seed: 0 against 1" in lines
+
+
+def test_order_of_arrival_does_not_matter(tmp_path):
+    """The same rounds with replies shuffled: what a slow or a fast rank changes is only the order."""
+    import torch
+
+    from fedmpi import assemble, launch, server
+    from fedmpi.cli import DEFAULTS
+    from fedmpi.transport.local import Local
+
+    class Shuffled(Local):
+        def map(self, jobs):
+            replies = list(super().map(jobs))
+            random.Random(1).shuffle(replies)
+            return iter(replies)
+
+    def final(transport_of):
+        options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine", strategy="feddst",
+                                  model="small-cnn:width=4", local_epochs=1)
+        data = assemble.federation(options)
+        transport = transport_of(launch._worker("cpu"))
+        fed, x = assemble.server_parts(options, data, transport, torch.device("cpu"))
+        transport.share(assemble.shared_arrays(data))
+        state = server.start(fed, x)
+        transport.publish(*assemble.setup_message(data, fed, options, state))
+        rows = []
+        for t in range(1, 4):
+            state, row, clients = server.play_round(fed, state, t)
+            rows.append((row["weights_digest"], row["up_bytes"], clients["contribution"].tolist()))
+        return rows
+
+    assert final(Local) == final(Shuffled)
