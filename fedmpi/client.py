@@ -82,10 +82,11 @@ class Worker:
         if self.mask is None or meta["mask"]["code"] != "same":
             self.mask = layout.mask_of(torch.from_numpy(numbers))
             self.support = layout.support(self.mask)
+            self.support_digest = digest(self.support)
             self.base.zero_()
         self.known = numbers
-        if digest(self.support) != meta["support"]:
-            raise WireError(f"the server's support is {meta['support']}, this worker decoded {digest(self.support)}")
+        if self.support_digest != meta["support"]:
+            raise WireError(f"the server's support is {meta['support']}, this worker decoded {self.support_digest}")
         self.base[self.support] = self.parts.codec.decode(arrays, len(self.support))
 
     def run(self, job):
@@ -95,12 +96,12 @@ class Worker:
         if self.parts.pruner.probe is not None:
             task = task._replace(probe=self.parts.pruner.probe(task))
         loss = self.parts.strategy.local(task)
-        meta = {"kind": "update", "t": self.t, "support": digest(self.support)} | job
+        meta = {"kind": "update", "t": self.t, "support": self.support_digest} | job
         arrays, support = {}, self.support
         if task.probe.epoch is not None and not torch.equal(task.mask, self.mask):
             meta["mask"], arrays["mask"] = positions.encode(layout.numbers(task.mask).numpy(), layout.num_weights, self.known)
             support = layout.support(task.mask)
-        arrays |= self.parts.codec.encode(self.x.cpu()[support] - self.base[support])
+        arrays |= self.parts.codec.encode((self.x.cpu() - self.base).index_select(0, support))
         for name, array in task.probe.report().items():
             if name == "index":
                 meta["index"], array = positions.encode(array, layout.Q)

@@ -29,18 +29,31 @@ def train(options, resume, say):
 
     ``say(line)`` shows progress; only rank 0 calls it. On other ranks this serves until rank 0 says stop.
     """
+    return on_ranks(lambda connect: _serve_run(options, resume, say, connect), lambda: worker(options["device"]), say)
+
+
+def on_ranks(play, make_worker, say):
+    """``play(connect)`` on rank 0, where ``connect()`` returns the transport to the workers that every other rank makes
+    and serves with; in one process the transport to a worker of its own. Returns the exit code."""
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     rank, size = rank_and_size()
     if size == 1:
-        return _as_server(options, resume, say, None)
+        return _as_server(play, lambda: _alone(make_worker), say, None)
     from fedmpi.transport import mpi
     if rank:
-        return mpi.serve(__version__, lambda: _worker(options["device"]))
-    return _as_server(options, resume, say, mpi)
+        return mpi.serve(__version__, make_worker)
+    say(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
+    return _as_server(play, lambda: mpi.Mpi(__version__, _arrivals(say)), say, mpi)
 
 
-def _worker(device):
+def _alone(make_worker):
+    from fedmpi.transport.local import Local
+    return Local(make_worker())
+
+
+def worker(device):
+    """This rank's ``Worker``, on one thread."""
     import torch
 
     from fedmpi.build import worker_parts
@@ -62,13 +75,18 @@ def pick_device(name, local_rank):
     return device
 
 
-def _as_server(options, resume, say, mpi):
+def _as_server(play, connect, say, mpi):
     """Rank 0's part: whatever fails ends all ranks, and is told once."""
     transport = []                                         # filled as soon as workers listen
+
+    def connected():
+        transport.append(connect())
+        return transport[0]
+
     try:
-        _serve_run(options, resume, say, mpi, transport)
-        for connected in transport:
-            connected.close()
+        play(connected)
+        for each in transport:
+            each.close()
         return 0
     except KeyboardInterrupt:
         say("interrupted; --resume goes on after the last checkpoint")
@@ -91,16 +109,13 @@ def _end(mpi, transport, code, started):
     """Let waiting workers go with ``code``; abort where they may be at work or not listening yet."""
     if mpi is not None and (started or not transport):
         mpi.abort(code)
-    for connected in transport:
-        connected.close(code)
+    for each in transport:
+        each.close(code)
     return code
 
 
-def _serve_run(options, resume, say, mpi, connections):
+def _serve_run(options, resume, say, connect):
     begin = time.perf_counter()
-    ranks = rank_and_size()[1] or "several"
-    if mpi is not None:
-        say(f"starting {ranks} ranks; each imports torch, which takes about 2 s of processor time a rank")
     import torch
 
     from fedmpi import assemble, server
@@ -108,12 +123,7 @@ def _serve_run(options, resume, say, mpi, connections):
     options, store = _opened(options, resume)
     device = pick_device(options["device"], 0)
     data = assemble.federation(options)
-    if mpi is None:
-        from fedmpi.transport.local import Local
-        transport = Local(_worker(options["device"]))
-    else:
-        transport = mpi.Mpi(__version__, _arrivals(say))
-    connections.append(transport)
+    transport = connect()
     fed, x = assemble.server_parts(options, data, transport, device)
     assemble.check(options, data, fed)
     transport.share(assemble.shared_arrays(data))

@@ -18,9 +18,7 @@ def mean(updates, weights, rho=0.0):
 
 def moved(x, support, step):
     """A copy of ``x (P,)`` with ``step (K,)`` added on ``support``."""
-    x = x.clone()
-    x[support] += step
-    return x
+    return x.index_add(0, support, step)
 
 
 def clipped(updates, factor):

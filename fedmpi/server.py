@@ -52,9 +52,9 @@ def play_round(fed, state, t):
     down_bytes = fed.transport.publish(*model_message(fed, state, t, clients, support))
     clock.lap("publish_s")
 
-    replies = [None] * len(clients)
+    replies, expected = [None] * len(clients), digest(support)
     for reply in fed.transport.map(train_jobs(fed, clients)):        # keyed by row: arrival does not matter
-        replies[reply.meta["row"]] = read_reply(fed, reply, t, support)
+        replies[reply.meta["row"]] = read_reply(fed, reply, t, support, expected)
     updates = stack(fed, replies, support)
     clock.lap("train_s")
 
@@ -113,7 +113,7 @@ def model_message(fed, state, t, clients, support):
     known = layout.numbers(state["sent"]).numpy() if knows else None
     mask, array = positions.encode(numbers, layout.num_weights, known)
     meta = {"kind": "round", "t": t, "layout": layout.digest, "support": digest(support), "mask": mask}
-    return meta, {"mask": array} | fed.codec.encode(state["x"][support])
+    return meta, {"mask": array} | fed.codec.encode(state["x"].index_select(0, support))
 
 
 def train_jobs(fed, clients):
@@ -135,12 +135,13 @@ class Update(NamedTuple):
     rank: int
 
 
-def read_reply(fed, reply, t, support):
-    """The ``Update`` of a reply; raises where it belongs to another round or support, or is not finite."""
+def read_reply(fed, reply, t, support, expected):
+    """The ``Update`` of a reply; raises where it belongs to another round or support (by its digest ``expected``), or
+    is not finite."""
     meta, arrays, layout = reply.meta, reply.arrays, fed.layout
-    if (meta["t"], meta["support"]) != (t, digest(support)):
+    if (meta["t"], meta["support"]) != (t, expected):
         raise WireError(f"client {meta['client']} answered round {meta['t']} on support {meta['support']}, "
-                        f"expected round {t} on {digest(support)}")
+                        f"expected round {t} on {expected}")
     own = "mask" in meta
     if own:
         known = support[support < layout.Q]
@@ -152,7 +153,7 @@ def read_reply(fed, reply, t, support):
     if len(values) != len(support):
         raise WireError(f"client {meta['client']} sent {len(values)} values for a support of {len(support)}")
     loss = float(arrays["numbers"][1])
-    if not (math.isfinite(loss) and bool(torch.isfinite(values).all())):
+    if not (math.isfinite(loss) and bool(torch.isfinite(values.sum()))):
         raise DivergedError(f"round {t}: client {meta['client']} diverged (loss {loss}); a smaller --lr may help")
     report = {name.removeprefix("report/"): array for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:

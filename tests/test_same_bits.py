@@ -80,7 +80,7 @@ def test_order_of_arrival_does_not_matter(tmp_path):
         options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine", strategy="feddst",
                                   model="small-cnn:width=4", local_epochs=1)
         data = assemble.federation(options)
-        transport = transport_of(launch._worker("cpu"))
+        transport = transport_of(launch.worker("cpu"))
         fed, x = assemble.server_parts(options, data, transport, torch.device("cpu"))
         transport.share(assemble.shared_arrays(data))
         state = server.start(fed, x)

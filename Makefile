@@ -1,0 +1,30 @@
+# The two commands: make run, make test. Both set up .venv first where it is missing; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+RANKS ?= 33
+
+help:                ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+run: .venv/ready     ## the main job: mpirun -n 33 fedmpi train
+	PATH="$(CURDIR)/$(BIN):$$PATH" mpirun -n $(RANKS) fedmpi train
+
+test: .venv/ready    ## the whole suite, MPI tests included
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
+
+bench: .venv/ready   ## the speed of a round against plain PyTorch loops
+	PATH="$(CURDIR)/$(BIN):$$PATH" mpirun -n 3 fedmpi bench round
+
+install: .venv/ready ## only set up .venv
+
+.venv/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	@echo "installing torch, an MPI and the rest into .venv: some minutes and 6 GB, once"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[mpi,test]'
+	touch $@
+
+clean:               ## remove .venv and caches
+	rm -rf .venv .pytest_cache .hypothesis *.egg-info build
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help run test bench install clean

@@ -1,0 +1,143 @@
+"""The catalogue: every line resolves, reads its options as Python does, and mistakes are told with a hint."""
+
+import importlib
+import inspect
+import pathlib
+import sys
+
+import pytest
+
+from fedmpi import catalog
+from fedmpi.catalog import KINDS, PRUNERS, STRATEGIES, entry, make, parse, split
+from fedmpi.errors import UserError
+
+ENTRIES = [(kind, name) for kind, table in KINDS.items() for name in table]
+
+
+@pytest.mark.parametrize("kind, name", ENTRIES)
+def test_every_entry_is_what_its_source_says(kind, name):
+    found = entry(KINDS[kind], name)
+    function = catalog.load(KINDS[kind], name)
+    real = inspect.signature(function)
+    assert found.line and found.line == inspect.getdoc(function).partition("\n")[0]
+    assert found.text and found.text == inspect.getdoc(importlib.import_module(found.target.partition(":")[0]))
+    assert [(p.name, p.default, p.annotation) for p in found.signature.parameters.values()] == \
+        [(p.name, p.default, p.annotation) for p in real.parameters.values()]
+
+
+@pytest.mark.parametrize("kind, name", ENTRIES)
+def test_every_option_has_a_type_and_survives_the_command_line(kind, name):
+    options = {p.name: p for p in entry(KINDS[kind], name).signature.parameters.values() if p.default is not p.empty}
+    assert all(p.annotation in (str, int, float, bool) and type(p.default) is p.annotation for p in options.values())
+    texts = {key: p.default for key, p in options.items() if not (p.annotation is str and not p.default)}
+    spec = name + ":" * bool(texts) + ",".join(f"{key}={value}" for key, value in texts.items())
+    assert parse(KINDS[kind], spec) == (KINDS[kind][name], texts)
+
+
+@pytest.mark.parametrize("kind", ["strategy", "pruner", "contribution", "codec", "partition", "noise"])
+def test_every_method_is_made_with_its_defaults(kind):
+    assert all(make(KINDS[kind], name) is not None for name in KINDS[kind])
+
+
+def test_the_usual_parts_of_every_strategy_exist():
+    for name in STRATEGIES:
+        strategy = make(STRATEGIES, name)
+        make(PRUNERS, strategy.pruner)
+        make(catalog.CONTRIBUTIONS, strategy.contribution)
+
+
+@pytest.mark.parametrize("spec, parts", [
+    ("rigl", ("rigl", "")), ("rigl:sparsity=0.5,every=2", ("rigl", "sparsity=0.5,every=2")),
+    ("a.b:f", ("a.b:f", "")), ("a.b:f:x=1,y=c:d", ("a.b:f", "x=1,y=c:d")), ("hdf5:file=/data/a:b.h5", ("hdf5", "file=/data/a:b.h5"))])
+def test_specs_are_split_at_the_right_colon(spec, parts):
+    assert split(spec) == parts
+
+
+@pytest.mark.parametrize("spec, message", [
+    ("rigel", "did you mean rigl?"), ("Dense", "did you mean dense?"), ("qqq", "Known: dense, static"),
+    ("rigl:sparsty=0.5", "did you mean sparsity?"), ("rigl:zzz=1", r"It takes \(sparsity=0.9, "),
+    ("dense:sparsity=1", "no options"), ("rigl:sparsity", "expected option=value, got 'sparsity'|no module 'rigl'"),
+    ("rigl:every=2,sparsity", "expected option=value, got 'sparsity'"),
+    ("rigl:sparsity=high", "sparsity must be a number, got 'high'"), ("rigl:every=2.5", "every must be a whole number, got '2.5'"),
+    ("set:signed=maybe", "signed must be true or false, got 'maybe'")])
+def test_mistakes_are_told_with_a_hint(spec, message):
+    with pytest.raises(UserError, match=message):
+        parse(PRUNERS, spec)
+
+
+@pytest.mark.parametrize("spec, expected", [("set:signed=false", False), ("set:signed=TRUE", True), ("set:signed=1", True),
+                                            ("set:signed=no", False)])
+def test_truth_is_spelt_in_several_ways(spec, expected):
+    assert parse(PRUNERS, spec)[1] == {"signed": expected}
+
+
+def test_messages_end_their_sentences():
+    for spec in ("qqq", "rigl:zzz=1"):
+        with pytest.raises(UserError) as caught:
+            parse(PRUNERS, spec)
+        assert "' Known" not in str(caught.value) and "' It takes" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in PRUNERS if name != "dense"])
+@pytest.mark.parametrize("option, value", [("sparsity", "1.5"), ("sparsity", "-0.1"), ("sparsity", "nan"),
+                                           ("distribution", "erdos"), ("init", "zeros"), ("every", "0")])
+def test_impossible_pruning_is_refused_when_it_is_made(name, option, value):
+    if option not in entry(PRUNERS, name).signature.parameters:
+        pytest.skip(f"{name} has no option {option}")
+    with pytest.raises(UserError, match=f"(?s)^{name}:{option}={value}: .*{option} must be"):
+        make(PRUNERS, f"{name}:{option}={value}")
+
+
+@pytest.mark.parametrize("kind, spec", [
+    ("contribution", "cosine:mixing=dirty"), ("contribution", "cosine:memory=2"),
+    ("contribution", "cosine:mixing=thesis,gamma=-1"), ("contribution", "cosine:mixing=thesis,schedule=never"),
+    ("strategy", "thesis:server_momentum=1"), ("strategy", "fedprox:mu=-1"), ("strategy", "feddst:mu=-1"),
+    ("codec", "int8:block=0"), ("noise", "symmetric:rate=2"), ("partition", "dirichlet:beta=0")])
+def test_other_impossible_options_are_refused_when_they_are_made(kind, spec):
+    with pytest.raises(UserError, match=f"^{spec}: .* must be"):
+        make(KINDS[kind], spec)
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A user's module on the path."""
+    (tmp_path / "mine_for_test.py").write_text(
+        '"""My methods."""\n\nfrom fedmpi.pruning.static import static\n\n\n'
+        'def half(share: float = 0.5, name="x", *, deep: bool = False):\n'
+        '    """Half of it."""\n    if share > 1:\n        raise ValueError(f"share must be <= 1, got {share}")\n'
+        '    return share, name, deep\n\n\nclass Thing:\n    """A thing."""\n\n    def __init__(self, size: int = 3):\n'
+        '        self.size = size\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "mine_for_test"
+    sys.modules.pop("mine_for_test", None)
+
+
+def test_any_function_of_the_users_serves(own_module):
+    assert make(PRUNERS, f"{own_module}:half") == (0.5, "x", False)
+    assert make(PRUNERS, f"{own_module}:half:share=0.25,deep=true,name=a:b") == (0.25, "a:b", True)
+    assert make(PRUNERS, f"{own_module}:Thing:size=7").size == 7
+    assert entry(PRUNERS, f"{own_module}:half").line == "Half of it."
+
+
+def test_the_users_module_is_not_imported_before_it_is_made(own_module):
+    parse(PRUNERS, f"{own_module}:half:share=0.25")
+    assert own_module not in sys.modules
+
+
+@pytest.mark.parametrize("spec, message", [
+    ("mine_for_test:quarter", "defines no function 'quarter'"), ("mine_for_test:half:shar=1", "did you mean share?"),
+    ("mine_for_test:half:share=2", "share must be <= 1, got 2"), ("no_such_module_here:f", "no module 'no_such_module_here'"),
+    ("no_such_package.module:f", "no module 'no_such_package.module'"), ("math:sqrt", "no module 'math'")])
+def test_mistakes_about_own_functions_are_told(own_module, spec, message):
+    with pytest.raises(UserError, match=message):
+        make(PRUNERS, spec)
+
+
+def test_every_method_file_is_in_the_catalogue():
+    """A factory file that nobody can choose is dead: every public module of a method's folder has its line."""
+    root = pathlib.Path(catalog.__file__).parent
+    targets = {target.partition(":")[0] for table in KINDS.values() for target in table.values()}
+    helpers = {"fedmpi.partition.deal", "fedmpi.noise.model"}
+    for folder in ("strategies", "pruning", "contribution", "partition", "noise"):
+        modules = {f"fedmpi.{folder}.{path.stem}" for path in (root / folder).glob("*.py") if path.stem != "__init__"}
+        assert modules - helpers <= targets

@@ -1,0 +1,97 @@
+"""The direction of imports. Architecture that is not a test is a wish."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1] / "fedmpi"
+FLOORS = {0: "errors rng flat mask parts local merge weighting flops",
+          1: "strategies pruning contribution wire partition noise",
+          2: "store data models",
+          3: "transport",
+          4: "client server evaluate record"}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+TOP = 5                                      # everything else: cli, catalog, build, assemble, launch, report, bench
+SIDEWAYS = {0, 2, 4, TOP}                    # modules of these floors may use each other
+OUTSIDE = {"mpi4py": {"transport.mpi"}, "h5py": {"store"}, "click": {"cli"}}
+FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+         for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(module):
+    """``(imported module, inside a function)`` of each import statement; ``fedmpi.x.name`` where that is a module."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    inner = {id(node) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for node in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in inner) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole if whole.removeprefix("fedmpi.") in FILES else node.module), id(node) in inner
+
+
+def own_imports(module):
+    """The package's own modules that ``module`` imports anywhere, without the package itself (its version)."""
+    return {name.removeprefix("fedmpi.") for name, _ in imports(module) if name.startswith("fedmpi.")}
+
+
+def floor(module):
+    return FLOOR.get(module.partition(".")[0], TOP)
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m != "__init__"])
+def test_imports_go_down(module):
+    for other in own_imports(module):
+        same_folder = module.partition(".")[0] == other.partition(".")[0]
+        sideways = floor(other) == floor(module) and (same_folder or floor(module) in SIDEWAYS)
+        assert floor(other) < floor(module) or sideways, f"{module} (floor {floor(module)}) imports {other}"
+
+
+def test_every_module_of_the_table_exists():
+    assert set(FLOOR) <= {module.partition(".")[0] for module in FILES}
+
+
+def test_there_are_no_cycles():
+    edges = {module: own_imports(module) & FILES.keys() for module in FILES}
+    while leaves := {module for module, others in edges.items() if not others}:
+        edges = {module: others - leaves for module, others in edges.items() if module not in leaves}
+    assert edges == {}
+
+
+@pytest.mark.parametrize("library", OUTSIDE)
+def test_some_libraries_have_one_importer(library):
+    users = {module for module in FILES for name, _ in imports(module) if name.partition(".")[0] == library}
+    assert users == OUTSIDE[library]
+
+
+@pytest.mark.parametrize("library", ["torchvision", "sklearn", "matplotlib", "plotext"])
+def test_slow_libraries_are_imported_where_they_are_used(library):
+    at_once = {module for module in FILES for name, inner in imports(module)
+               if name.partition(".")[0] == library and not inner}
+    assert at_once == set()
+
+
+def test_only_the_command_line_prints():
+    printing = {module for module, path in FILES.items() for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"}
+    assert printing <= {"cli"}
+
+
+def test_the_package_alone_imports_nothing():
+    assert list(imports("__init__")) == []
+
+
+@pytest.mark.parametrize("start, absent", [
+    ("fedmpi", "torch numpy mpi4py h5py click"),
+    ("fedmpi.cli", "torch mpi4py h5py numpy matplotlib"),
+    ("fedmpi.client, fedmpi.build", "h5py torchvision sklearn mpi4py click matplotlib"),
+    ("fedmpi.assemble, fedmpi.transport.local", "torchvision sklearn mpi4py click matplotlib")])
+def test_what_an_import_does_not_import(start, absent):
+    code = f"import sys, {start}; print(*sorted(set({absent.split()}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    assert done.stdout.split() == []

@@ -1,0 +1,431 @@
+"""Pruners: the contract over the catalogue, then each method's rule by hand."""
+
+import copy
+import itertools
+import math
+from types import SimpleNamespace
+
+import contracts
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedmpi import server
+from fedmpi.catalog import PRUNERS, make
+from fedmpi.flat import bind
+from fedmpi.local import dense_gradient, sgd
+from fedmpi.mask import largest
+from fedmpi.merge import mean, moved
+from fedmpi.parts import Replies, Schedule, Task, Updates
+from fedmpi.pruning.feddst import feddst
+from fedmpi.pruning.prunefl import choose, prunefl
+from fedmpi.pruning.residual import residual
+from fedmpi.pruning.rigl import rigl
+from fedmpi.pruning.set import set as set_pruner
+from fedmpi.pruning.static import static
+
+SPECS = [contracts.frequent("pruner", name) for name in PRUNERS] + ["prunefl:every=2,sparsity=0.8,fixed=true"]
+
+
+def gen(seed=0):
+    return np.random.default_rng(seed)
+
+
+def linear(inputs, outputs):
+    """``(layout, x zeroed, model)`` of one linear layer without bias."""
+    model = nn.Sequential(nn.Linear(inputs, outputs, bias=False))
+    layout, x, _ = bind(model)
+    return layout, x.zero_(), model
+
+
+def mask_at(layout, positions):
+    mask = torch.zeros(layout.Q, dtype=torch.bool)
+    mask[list(positions)] = True
+    return mask
+
+
+def replies(layout, reports=(), weights=(1.0,), updates=None):
+    return Replies(updates, torch.tensor(weights, dtype=torch.float64), list(reports), layout,
+                   (1.0,) * len(layout.weights))
+
+
+def task_of(model, mask, inputs, labels, epochs=2, batch_size=4, schedule=Schedule(5, 10)):
+    """A task on a fresh binding of ``model``, its weights as they are but masked."""
+    layout, x, g = bind(model)
+    x[: layout.Q] *= mask
+    live = torch.ones(layout.R)
+    live[: layout.Q] = mask
+    return Task(model, layout, x, g, x.clone(), mask.clone(), live, inputs, labels, epochs, batch_size, 0.1, gen(), schedule)
+
+
+# --- the contract ---
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_pruners_keep_the_contract(spec):
+    contracts.check_pruner(spec)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_pruned_weights_are_zero_or_residuals(spec):
+    contracts.check_pruned_are_zero(spec)
+
+
+def test_fixed_prunefl_always_fills_its_cap():
+    fed, state = contracts.assembled(pruner="prunefl:every=2,sparsity=0.8,fixed=true")
+    states, _ = contracts.play(fed, state, 6)
+    cap = round(0.2 * fed.layout.num_weights)
+    assert [int(s["mask"].sum()) for s in states] == [cap] * 6
+    assert any(not torch.equal(a["mask"], b["mask"]) for a, b in itertools.pairwise(states))
+
+
+@pytest.mark.parametrize("spec", ["static:sparsity=0.8", "set:every=1,fraction=0,sparsity=0.8",
+                                  "rigl:every=1,fraction=0,sparsity=0.8", "feddst:every=1,alpha=0,sparsity=0.8"])
+def test_without_a_share_to_move_the_mask_is_constant(spec):
+    fed, state = contracts.assembled(pruner=spec)
+    states, rows = contracts.play(fed, state, 4)
+    assert all(torch.equal(s["mask"], state["mask"]) for s in states) and not any(row["mask_changed"] for row in rows)
+
+
+@pytest.mark.parametrize("spec", ["set:every=2,sparsity=0.8", "rigl:every=2,sparsity=0.8,fraction=0.5",
+                                  "residual:every=2,sparsity=0.8,fraction=0.5"])
+def test_masks_move_on_schedule_only(spec):
+    fed, state = contracts.assembled(pruner=spec, rounds=20)
+    states, rows = contracts.play(fed, state, 5)
+    assert [bool(row["mask_changed"]) for row in rows] == [False, True, False, True, False]
+    assert states[2]["mask"] is states[1]["mask"]
+
+
+@pytest.mark.parametrize("spec", ["set:every=1,sparsity=0.8", "rigl:every=1,sparsity=0.8,fraction=0.5",
+                                  "prunefl:every=1,sparsity=0.8"])
+def test_a_grown_weight_starts_at_zero_from_the_first_update_on(spec):
+    fed, state = contracts.assembled(pruner=spec)
+    after = contracts.play(fed, state, 1)[0][0]
+    grown = after["mask"] & ~state["mask"]
+    assert grown.any() and not after["x"][: fed.layout.Q][grown].any()
+
+
+# --- SET ---
+
+def test_set_drops_the_same_share_of_positives_and_negatives():
+    layout, x, _ = linear(20, 4)
+    kept = torch.arange(40)
+    x[:40] = torch.cat([torch.arange(1., 31), -torch.arange(1., 11) * 100])        # 30 small positives, 10 large negatives
+    mask = mask_at(layout, kept)
+    part = set_pruner(fraction=0.3)
+    _, new, vector = part.evolve({}, mask, x, replies(layout), Schedule(1, 10), gen())
+    dropped = torch.nonzero(mask & ~new).flatten().tolist()
+    assert dropped == [*range(9), 30, 31, 32]                                     # the 9 and 3 nearest to zero
+    assert int(new.sum()) == 40 and not vector[: layout.Q][new & ~mask].any() and not vector[dropped].any()
+
+
+def test_unsigned_set_drops_the_smallest_of_all():
+    layout, x, _ = linear(20, 4)
+    x[:40] = torch.cat([torch.arange(1., 31), -torch.arange(1., 11) * 100])
+    mask = mask_at(layout, range(40))
+    _, new, _ = set_pruner(fraction=0.3, signed=False).evolve({}, mask, x, replies(layout), Schedule(1, 10), gen())
+    assert torch.nonzero(mask & ~new).flatten().tolist() == list(range(12))
+
+
+def test_set_grows_anywhere_but_where_it_dropped():
+    layout, x, _ = linear(20, 4)
+    x[:40] = torch.arange(1., 41)
+    mask, part = mask_at(layout, range(40)), set_pruner(fraction=0.3)
+    grown = torch.zeros(layout.Q)
+    for seed in range(300):
+        grown += part.evolve({}, mask, x, replies(layout), Schedule(1, 10), gen(seed))[1] & ~mask
+    assert not grown[:40].any() and bool((abs(grown[40:80] - 90) < 45).all())     # 12 of 40, 300 times: 90 each
+
+
+def test_set_rests_after_the_last_round():
+    layout, x, _ = linear(20, 4)
+    mask = mask_at(layout, range(40))
+    assert set_pruner().evolve({}, mask, x, replies(layout), Schedule(10, 10), gen())[1] is mask
+
+
+def test_cosine_set_counts_by_hand():
+    layout, x, _ = linear(20, 4)
+    x[:40] = torch.arange(1., 41)
+    mask, part = mask_at(layout, range(40)), set_pruner(fraction=0.5, decay="cosine", end=0.75)
+    moves = [int((part.evolve({}, mask, x, replies(layout), Schedule(t, 8), gen())[1] & ~mask).sum()) for t in range(1, 8)]
+    assert moves == [math.floor(40 * 0.25 * (1 + math.cos(math.pi * t / 6))) for t in range(1, 6)] + [0, 0]
+
+
+# --- RigL ---
+
+def test_rigl_by_hand():
+    layout, x, _ = linear(4, 2)
+    mask = mask_at(layout, range(4))
+    x[:4] = torch.tensor([.3, -.1, .2, -.4])
+    reports = [{"index": np.array([4, 5], np.int32), "value": np.array([1., -.5], np.float16)},
+               {"index": np.array([4, 6], np.int32), "value": np.array([-1., .9], np.float16)}]
+    part = rigl(fraction=1.0, end=1.0, every=1)                                   # half of the 4 at half of the rounds
+    _, new, vector = part.evolve({}, mask, x, replies(layout, reports, (.75, .25)), Schedule(5, 10), gen())
+    # scores |.75 - .25| = .5 at 4, .375 at 5, .225 at 6: 4 and 5 grow; 1 and 2 go
+    assert torch.nonzero(new).flatten().tolist() == [0, 3, 4, 5]
+    assert vector[:8].tolist() == pytest.approx([.3, 0, 0, -.4, 0, 0, 0, 0])
+
+
+def test_rigl_fills_up_at_random_where_too_few_are_reported():
+    layout, x, _ = linear(4, 2)
+    mask = mask_at(layout, range(4))
+    x[:4] = torch.arange(1., 5)
+    reports = [{"index": np.array([6], np.int32), "value": np.array([.1], np.float16)}]
+    part = rigl(fraction=1.0, end=1.0, every=1)
+    seen = {tuple(torch.nonzero(part.evolve({}, mask, x, replies(layout, reports), Schedule(5, 10), gen(s))[1] & ~mask)
+                  .flatten().tolist()) for s in range(40)}
+    assert seen == {(4, 6), (5, 6), (6, 7)}
+
+
+def test_rigl_clients_report_their_largest_gradients_among_pruned_weights():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5, bias=False))
+    mask = mask_at(bind(model)[0], range(0, 30, 3))
+    task = task_of(model, mask, torch.randn(8, 6), torch.arange(8) % 5)
+    gradient = dense_gradient(task, 8)[:30]
+    probe = rigl(fraction=1.0, end=1.0, every=5, oversample=1.5).probe(task)
+    report = probe.report()
+    free = torch.nonzero(~mask[:30]).flatten()
+    wanted = free[largest(gradient[free].abs(), 8)].sort().values                # ceil(1.5 * floor(.5 * 10))
+    assert report["index"].tolist() == wanted.tolist() and report["index"].dtype == np.int32
+    assert report["value"].dtype == np.float16 and (probe.extra, probe.dense) == (8, 0)
+    ratio = torch.from_numpy(report["value"]).double() / gradient[wanted].double()
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=2e-3, atol=0)
+    idle = rigl(every=2).probe(task)
+    assert idle.report() == {} and (idle.extra, idle.dense, idle.step, idle.epoch) == (0, 0, None, None)
+
+
+def test_rigl_scores_are_the_weighted_mean_of_the_clients_gradients():
+    """Zero weights, two classes: the gradient is minus or plus half the input. A's is 10 times B's; .4 * 5 > .6 * .5."""
+    part = rigl(fraction=1.0, end=1.0, every=1)
+    reports = []
+    for column, size in ((2, 10.0), (3, 1.0)):
+        layout, _, model = linear(4, 2)
+        mask = mask_at(layout, [0, 1, 4, 5])
+        inputs = torch.zeros(1, 4)
+        inputs[0, column] = size
+        reports.append(part.probe(task_of(model, mask, inputs, torch.tensor([0]))).report())
+    x = torch.zeros(layout.P)
+    x[[0, 1, 4, 5]] = torch.tensor([1., 2, 3, 4])
+    _, new, _ = part.evolve({}, mask, x, replies(layout, reports, (.4, .6)), Schedule(5, 10), gen())
+    assert torch.nonzero(new & ~mask).flatten().tolist() == [2, 6]
+
+
+# --- the thesis's DynPrune ---
+
+@pytest.mark.parametrize("fraction, t, moved_back", [(0.0, 3, 0), (0.5, 4, 10), (1.0, 4, 20)])
+def test_residual_counts_by_hand(fraction, t, moved_back):
+    """80 weights at sparsity .5; before round t + 1 = 5 of 10 the share is fraction / 2: 40 - sure return at random."""
+    layout, x, _ = linear(20, 4)
+    x[:80] = torch.arange(80.) + 1
+    part, seen = residual(sparsity=0.5, fraction=fraction), torch.zeros(layout.Q, dtype=torch.int64)
+    for seed in range(50):
+        _, new, vector = part.evolve({}, mask_at(layout, range(40)), x, replies(layout), Schedule(t, 10), gen(seed))
+        assert int(new.sum()) == 40 and torch.equal(vector, x)
+        seen += new
+    sure = 40 - moved_back
+    assert bool((seen[80 - sure: 80] == 50).all()) and int((seen[: 80 - sure] == 50).sum()) == 0
+    assert bool((seen[: 80 - sure] > 0).all()) == (moved_back > 0) and int(seen.sum()) == 2000
+
+
+def test_restored_weights_come_back_with_their_residual():
+    fed, state = contracts.assembled(pruner="residual:sparsity=0.8,fraction=1.0", rounds=20)
+    states, _ = contracts.play(fed, state, 4)
+    Q, returned = fed.layout.Q, 0
+    for before, after in itertools.pairwise([state, *states]):
+        back = after["mask"] & ~before["mask"]
+        assert torch.equal(after["x"][:Q][back], before["x"][:Q][back]) and bool(after["x"][:Q][back].all())
+        returned += int(back.sum())
+    assert returned > 0
+
+
+def test_without_restoring_a_residual_may_still_win_its_place_back():
+    layout, x, _ = linear(20, 4)
+    x[:80] = torch.arange(80.) + 1
+    part = residual(sparsity=0.5, fraction=0.0)
+    mask = part.init(layout, x, Schedule(0, 10), gen())[1]
+    assert torch.nonzero(mask).flatten().tolist() == list(range(40, 80))
+    x = x.clone()
+    x[70:80] *= 0.01                                                             # training shrank ten weights
+    new = part.evolve({}, mask, x, replies(layout), Schedule(1, 10), gen())[1]
+    assert torch.nonzero(new).flatten().tolist() == list(range(30, 70))
+
+
+# --- FedDST ---
+
+def test_feddst_clients_swap_smallest_weights_for_largest_gradients():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 5, bias=False))
+    mask = mask_at(bind(model)[0], range(0, 40, 2))
+    task = task_of(model, mask, torch.randn(4, 8), torch.arange(4), epochs=1)
+    part = feddst(every=5, alpha=0.6, end=1.0)                                     # .3 of 20 at half of the rounds
+    probe = part.probe(task)
+    twin = task_of(copy.deepcopy(model), mask, task.inputs, task.labels, epochs=1)
+    gradient = dense_gradient(twin, 1)[:40].abs()
+    sgd(task._replace(probe=probe))
+    sgd(twin)
+    dropped, grown = (torch.nonzero(m).flatten() for m in (mask & ~task.mask, task.mask & ~mask))
+    live, free = torch.nonzero(mask).flatten(), torch.nonzero(~mask[:40]).flatten()
+    assert sorted(dropped.tolist()) == sorted(live[largest(-twin.x[live].abs(), 6)].tolist())
+    assert sorted(grown.tolist()) == sorted(free[largest(gradient[free], 6)].tolist())
+    assert not task.x[:40][~task.mask[:40]].any() and not task.x[grown].any()
+    assert torch.equal(task.live[: task.layout.Q], task.mask.float()) and probe.dense == 4
+
+
+def test_feddst_growth_never_chooses_an_active_position():
+    fed, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", rounds=20)
+    seen = []
+
+    def merge(strategy_state, x, updates, weights):
+        seen.append(updates)
+        return fed.strategy.merge(strategy_state, x, updates, weights)
+
+    after = contracts.play(fed._replace(strategy=fed.strategy._replace(merge=merge)), state, 1)[0][0]
+    held = seen[0].B[:, seen[0].support < fed.layout.Q].sum(dim=1)
+    assert held.tolist() == [int(state["mask"].sum())] * 3                         # each client's own budget is exact
+    assert int(after["mask"].sum()) == int(state["mask"].sum())
+
+
+def test_feddst_union_mean_over_holders_and_prune_back_by_hand():
+    """20 weights, 16 kept; all clients drop 0, the server still holds 5.0 there."""
+    layout, x, _ = linear(20, 1)
+    x[:16] = torch.arange(1., 17) / 10
+    x[0] = 5.0
+    announced = layout.support(mask_at(layout, range(16)))
+    rows = [({0, 1}, {16: 2.0, 17: .1}, {2: .7}), ({0, 2}, {16: 1.2, 18: .01}, {1: 1.0}), ({0, 1}, {17: .1, 19: -3.0}, {})]
+    sent = []
+    for dropped, grown, changed in rows:
+        support = torch.tensor(sorted(({*range(16)} - dropped) | set(grown)), dtype=torch.int32)
+        values = torch.tensor([grown.get(j, changed.get(j, 0.0)) for j in support.tolist()])
+        sent.append(server.Update(values, support, True, np.array([1.0, 0, 0, 0, 0, 0]), {}, 0, 0, 0))
+    updates = server.stack(SimpleNamespace(layout=layout), sent, announced)
+    weights = torch.tensor([.5, .3, .2], dtype=torch.float64)
+    merged = moved(x, updates.support, mean(updates, weights))
+    expected = torch.cat([torch.tensor([5.0, 1.2, .8]), torch.arange(4., 17) / 10, torch.tensor([1.7, .1, .01, -3])])
+    torch.testing.assert_close(merged[1:20], expected[1:])
+    _, mask, vector = feddst(sparsity=0.2).evolve({}, mask_at(layout, range(16)), merged,
+                                                  replies(layout, updates=updates), Schedule(1, 10), gen())
+    assert float(vector[0]) == 0.0, "dropped by every client, hence 0"
+    assert torch.nonzero(mask).flatten().tolist() == [1, 2, *range(4, 17), 19]
+    assert not vector[:32][~mask].any() and float(vector[19]) == -3
+
+
+def test_feddst_with_one_client_takes_over_its_mask():
+    fed, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", clients=1, rounds=20)
+    masks = []
+
+    def probe(task):
+        watched = fed_probe(task)
+        masks.append(task.mask)
+        return watched
+
+    parts = fed.transport.worker.parts
+    fed_probe = parts.pruner.probe
+    fed.transport.worker.parts = parts._replace(pruner=parts.pruner._replace(probe=probe))
+    after = contracts.play(fed, state, 1)[0][0]
+    assert not torch.equal(masks[0], state["mask"]) and torch.equal(after["mask"], masks[0])
+
+
+def test_feddst_rests_between_and_after():
+    layout, _, model = linear(8, 5)
+    mask, part = mask_at(layout, range(20)), feddst(every=3, end=0.5)
+    task = task_of(model, mask, torch.randn(4, 8), torch.arange(4))
+    for t, active in ((1, False), (3, True), (5, False), (6, False), (9, False)):
+        probe = part.probe(task._replace(schedule=Schedule(t, 10)))
+        assert (probe.epoch is not None) is active
+
+
+# --- PruneFL ---
+
+def objective(mask, squares, costs, others, constant):
+    return (squares[mask].sum() + others) / (costs[mask].sum() + constant)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_prunefl_greedy_equals_brute_force(seed):
+    """The best of all supersets of what is sure, 12 parameters at most, each with a cost of its own."""
+    draw = gen(seed)
+    n = int(draw.integers(4, 13))
+    squares, costs = torch.from_numpy(draw.exponential(size=n) ** 3), torch.from_numpy(draw.uniform(.05, 1, n))
+    sure, real = torch.from_numpy(draw.random(n) < .3), torch.ones(n, dtype=torch.bool)
+    others, constant = float(draw.exponential()), float(draw.choice([.1, 1, 5]))
+    found = choose(squares, costs, sure, real, others, constant, n, False)
+    assert bool((found | ~sure).all())
+    free = torch.nonzero(~sure).flatten().tolist()
+    best = max(float(objective(sure | mask_of(n, chosen), squares, costs, others, constant))
+               for size in range(len(free) + 1) for chosen in itertools.combinations(free, size))
+    assert float(objective(found, squares, costs, others, constant)) == pytest.approx(best, rel=1e-12)
+
+
+def mask_of(n, chosen):
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[list(chosen)] = True
+    return mask
+
+
+def test_prunefl_choice_by_hand():
+    squares, costs = torch.tensor([4., 9, 1, 5, 100]).double(), torch.tensor([1., 1, 1, 2, 1]).double()
+    sure, real = mask_of(5, [0]), mask_of(5, [0, 1, 2, 3])                         # 4 is padding
+    pick = [torch.nonzero(choose(squares, costs, sure, real, 1.0, 1.0, cap, fixed)).flatten().tolist()
+            for cap, fixed in ((4, False), (1, False), (2, False), (3, True), (4, True), (9, True))]
+    # (4 + 1) / 2 = 2.5; 9 joins: 14 / 3 = 4.67; 5 / 2 = 2.5 does not
+    assert pick == [[0, 1], [0], [0, 1], [0, 1, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+def test_prunefl_clients_report_mean_squares_over_their_steps():
+    layout, _, model = linear(4, 2)
+    task = task_of(model, mask_at(layout, range(4)), torch.randn(6, 4), torch.zeros(6, dtype=torch.int64))
+    probe = prunefl(every=5).probe(task)
+    probe.step(torch.arange(float(layout.R)))
+    probe.step(torch.ones(layout.R))
+    report = probe.report()
+    assert report["squares"].tolist() == [(i * i + 1) / 2 for i in range(8)]
+    assert report["others"][1] == 12 and probe.dense == 12
+    assert prunefl(every=4).probe(task).step is None
+
+
+def test_prunefl_evolve_by_hand():
+    """40 weights of one layer, 20 kept; 6 of them removable; two clients report."""
+    layout, x, _ = linear(20, 2)
+    x[:20] = torch.arange(1., 21)
+    mask = mask_at(layout, range(20))
+    squares = [np.zeros(40, np.float32) for _ in range(2)]
+    squares[0][[2, 25]], squares[1][[2, 25, 30]] = (8, 4), (8, 12, 1e-3)
+    reports = [{"squares": s, "others": np.array([2.0, 10])} for s in squares]
+    part = prunefl(sparsity=0.5, every=1, decrease=0.3, half_life=1e30, constant_s=1.0, comm_s=0.1, compute_s=0.0)
+    _, new, vector = part.evolve({}, mask, x, replies(layout, reports, (.75, .25)), Schedule(1, 10), gen())
+    # kept without 0..3 (MIN_KEPT = 16): num 2, den 2.6; candidates 2 at 8 / .1 and 25 at (3 + 3) / .1 join, 30 at 2.5e-3 not
+    assert torch.nonzero(new).flatten().tolist() == [2, *range(4, 20), 25]
+    assert vector[[0, 1, 3, 25]].tolist() == [0, 0, 0, 0] and vector[[2, 4]].tolist() == [3, 5]
+
+
+def test_prunefl_charges_convolutions_for_their_positions():
+    """Equal gradients, but the first layer's weights are used at 100 positions: the second layer's join first."""
+    layout, x, _ = bind(nn.Sequential(nn.Linear(20, 1, bias=False), nn.Linear(20, 1, bias=False)))
+    x[:] = torch.arange(float(layout.P)) + 1
+    mask = layout.full_mask()
+    mask[16:20] = mask[48:52] = False
+    report = {"squares": np.full(40, 1.0, np.float32), "others": np.array([0.0, 1.0])}
+    given = replies(layout, [report])._replace(uses=(100.0, 1.0))
+    part = prunefl(sparsity=0.1, every=1, decrease=0.0, constant_s=0.0, comm_s=1e-3, compute_s=1.0, fixed=True)
+    new = part.evolve({}, mask, x, given, Schedule(1, 10), gen())[1]
+    assert layout.kept(new) == [16, 20]
+
+
+# --- static ---
+
+def test_static_returns_what_it_was_given():
+    layout, x, _ = linear(4, 2)
+    mask = mask_at(layout, range(4))
+    assert static().evolve({}, mask, x, replies(layout), Schedule(1, 10), gen())[1] is mask
+
+
+def test_updates_of_own_masks_widen_to_the_union():
+    layout, _, _ = linear(20, 1)
+    announced = layout.support(mask_at(layout, range(3)))
+    rows = [server.Update(torch.tensor([1., 2]), torch.tensor([0, 5], dtype=torch.int32), True, np.zeros(6), {}, 0, 0, 0),
+            server.Update(torch.tensor([3., 4, 5]), announced, False, np.zeros(6), {}, 0, 0, 0)]
+    updates = server.stack(SimpleNamespace(layout=layout), rows, announced)
+    assert isinstance(updates, Updates) and updates.support.tolist() == [0, 1, 2, 5]
+    assert updates.U.tolist() == [[1, 0, 0, 2], [3, 4, 5, 0]] and updates.trained == 4
+    assert updates.B.tolist() == [[True, False, False, True], [True, True, True, False]]
