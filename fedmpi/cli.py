@@ -13,8 +13,8 @@ from fedmpi.launch import rank_and_size
 
 PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "graded", "model": "small-cnn",
          "strategy": "thesis", "pruner": None, "contribution": None, "codec": "float32"}
-DEFAULTS = PARTS | {"data_dir": "data", "train_samples": 0, "validation": 0.1, "clients": 32, "cohort": 0, "rounds": 40, "local_epochs": 2,
-                    "batch_size": 10, "lr": 0.05, "seed": 0, "out": None, "device": "auto", "save_every": 1, "keep": 2,
+DEFAULTS = PARTS | {"data_dir": "data", "train_samples": 0, "validation": 0.1, "clients": 32, "cohort": 0, "rounds": 50, "local_epochs": 2,
+                    "batch_size": 10, "lr": 0.1, "seed": 0, "out": None, "device": "auto", "save_every": 1, "keep": 2,
                     "until": 0}
 
 
@@ -95,10 +95,10 @@ def _read_config(context, parameter, path):
 @_part("model", "The network")
 @click.option("--clients", type=click.IntRange(1), help="Clients in all.  [default: 32]")
 @click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn uniformly; 0: all.  [default: 0]")
-@click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here.  [default: 40]")
+@click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here.  [default: 50]")
 @click.option("--local-epochs", type=click.IntRange(1), help="Epochs a client trains a round.  [default: 2]")
 @click.option("--batch-size", type=click.IntRange(1), help="Samples a step.  [default: 10]")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.05]")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.1]")
 @_part("strategy", "How clients train and the server merges")
 @_part("pruner", "Which weights live")
 @_part("contribution", "How contributions are scored and weigh in the merge")

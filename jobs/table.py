@@ -5,6 +5,7 @@
 """
 
 import argparse
+import math
 import pathlib
 import re
 import statistics as st
@@ -18,7 +19,7 @@ COLUMNS = {"final": "final_accuracy", "best": "best_accuracy", "Spearman score":
 
 
 def cell(values):
-    if any(v is None for v in values):
+    if any(v is None or math.isnan(v) for v in values):
         return "-"
     return f"{st.mean(values):.4f}" + (f" ± {st.stdev(values):.4f}" if len(values) > 1 else "")
 

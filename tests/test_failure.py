@@ -87,7 +87,7 @@ def test_resuming_with_changed_options_is_refused_by_name(fedmpi, tmp_path):
     out = tmp_path / "run.h5"
     fedmpi(1, "train", *SMALL, "--out", out, "--until", 1)
     output = fedmpi(1, "train", "--resume", out, "--lr", 0.5, "--clients", 6, code=2)
-    assert "--lr 0.5 (the run has 0.05)" in output and "--clients" not in output
+    assert "--lr 0.5 (the run has 0.1)" in output and "--clients" not in output
     with h5py.File(out, "r+") as file:
         file.attrs["data_digest"] = "0" * 64
     assert "other data" in fedmpi(1, "train", "--resume", out, code=2)

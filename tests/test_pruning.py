@@ -105,6 +105,15 @@ def test_a_grown_weight_starts_at_zero_from_the_first_update_on(spec):
     assert grown.any() and not after["x"][: fed.layout.Q][grown].any()
 
 
+@pytest.mark.parametrize("spec", SPECS)
+def test_pruners_work_with_partial_cohorts(spec):
+    """Positions travel as far as the cohort cannot know them; a wrong guess would end in a WireError."""
+    fed, state = contracts.assembled(pruner=spec, clients=5, cohort=2, rounds=20)
+    states, _ = contracts.play(fed, state, 6)
+    assert all(torch.equal(s["sent"], before["mask"]) for before, s in itertools.pairwise([state, *states]))
+    assert {int(s["mask"].sum()) for s in states} == {int(state["mask"].sum())} or spec.startswith("prunefl")
+
+
 # --- SET ---
 
 def test_set_drops_the_same_share_of_positives_and_negatives():
@@ -159,6 +168,7 @@ def test_rigl_by_hand():
     x[:4] = torch.tensor([.3, -.1, .2, -.4])
     reports = [{"index": np.array([4, 5], np.int32), "value": np.array([1., -.5], np.float16)},
                {"index": np.array([4, 6], np.int32), "value": np.array([-1., .9], np.float16)}]
+    reports = [report | {"scale": np.ones(1, np.float32)} for report in reports]
     part = rigl(fraction=1.0, end=1.0, every=1)                                   # half of the 4 at half of the rounds
     _, new, vector = part.evolve({}, mask, x, replies(layout, reports, (.75, .25)), Schedule(5, 10), gen())
     # scores |.75 - .25| = .5 at 4, .375 at 5, .225 at 6: 4 and 5 grow; 1 and 2 go
@@ -170,7 +180,8 @@ def test_rigl_fills_up_at_random_where_too_few_are_reported():
     layout, x, _ = linear(4, 2)
     mask = mask_at(layout, range(4))
     x[:4] = torch.arange(1., 5)
-    reports = [{"index": np.array([6], np.int32), "value": np.array([.1], np.float16)}]
+    reports = [{"index": np.array([6], np.int32), "value": np.array([.1], np.float16),
+                "scale": np.ones(1, np.float32)}]
     part = rigl(fraction=1.0, end=1.0, every=1)
     seen = {tuple(torch.nonzero(part.evolve({}, mask, x, replies(layout, reports), Schedule(5, 10), gen(s))[1] & ~mask)
                   .flatten().tolist()) for s in range(40)}
@@ -324,6 +335,21 @@ def test_feddst_with_one_client_takes_over_its_mask():
     fed.transport.worker.parts = parts._replace(pruner=parts.pruner._replace(probe=probe))
     after = contracts.play(fed, state, 1)[0][0]
     assert not torch.equal(masks[0], state["mask"]) and torch.equal(after["mask"], masks[0])
+
+
+def test_feddst_grown_weights_count_even_before_they_are_trained():
+    """With one local epoch the grown weights are still 0: the server keeps them, not zeros that nobody holds."""
+    fed, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", rounds=20,
+                                     local_epochs=1)
+    held = []
+
+    def merge(strategy_state, x, updates, weights):
+        support = updates.support[updates.B.any(dim=0)]
+        held.append(set(support[support < fed.layout.Q].tolist()))
+        return fed.strategy.merge(strategy_state, x, updates, weights)
+
+    after = contracts.play(fed._replace(strategy=fed.strategy._replace(merge=merge)), state, 1)[0][0]
+    assert set(torch.nonzero(after["mask"]).flatten().tolist()) <= held[0]
 
 
 def test_feddst_rests_between_and_after():

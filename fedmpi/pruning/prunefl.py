@@ -22,7 +22,7 @@ from fedmpi.mask import MIN_KEPT, budgets, check, first_mask, largest
 from fedmpi.parts import Probe, Pruner
 
 
-def prunefl(sparsity: float = 0.9, distribution: str = "erk", init: str = "magnitude", every: int = 50,
+def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 50,
             decrease: float = 0.3, half_life: float = 10000.0, constant_s: float = 1.0, comm_s: float = 5.56e-6,
             compute_s: float = 1e-9, fixed: bool = False):
     """Greedy choice by squared gradient per second, capped at ``1 - sparsity`` of the weights."""

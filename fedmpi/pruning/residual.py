@@ -15,7 +15,7 @@ from fedmpi.mask import budgets, check, draw, largest
 from fedmpi.parts import Pruner
 
 
-def residual(sparsity: float = 0.9, distribution: str = "erk", every: int = 1, fraction: float = 0.1, end: float = 1.0):
+def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, fraction: float = 0.1, end: float = 1.0):
     """Magnitude pruning of a dense server model, with random returns at their old values."""
     check(sparsity, distribution, "random", every, fraction)
 

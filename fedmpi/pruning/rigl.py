@@ -18,7 +18,7 @@ from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, largest,
 from fedmpi.parts import Probe, Pruner
 
 
-def rigl(sparsity: float = 0.9, distribution: str = "erk", init: str = "random", every: int = 6, fraction: float = 0.3,
+def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 6, fraction: float = 0.3,
          end: float = 0.75, batches: int = 8, oversample: float = 2.0):
     """Drop near zero, grow by gradient."""
     check(sparsity, distribution, init, every, fraction)

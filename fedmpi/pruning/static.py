@@ -7,7 +7,7 @@ from fedmpi.mask import budgets, check, first_mask
 from fedmpi.parts import Pruner
 
 
-def static(sparsity: float = 0.9, distribution: str = "erk", init: str = "random"):
+def static(sparsity: float = 0.8, distribution: str = "erk", init: str = "random"):
     """A fixed mask, ``init`` random or by the magnitude of the initial weights."""
     check(sparsity, distribution, init)
 
