@@ -19,9 +19,6 @@ from fedmpi.server import Fed
 from fedmpi.wire import positions
 
 
-JUDGES = {"loo"}                  # contributions that evaluate coalitions on the validation set
-
-
 class Federation(NamedTuple):
     """A data set dealt out to N clients, the server's validation samples taken from the training data first."""
 
@@ -137,8 +134,6 @@ def check(options, fed_data, fed):
     N, smallest = len(fed_data.sizes), int(fed_data.sizes.min())
     if not 1 <= fed.cohort <= N:
         raise UserError(f"--cohort must be between 1 and the {N} clients, got {fed.cohort}")
-    if fed.validate is None and options["contribution"].partition(":")[0] in JUDGES:
-        raise UserError(f"--contribution {options['contribution']} needs validation samples; give --validation 0.1, say")
     if smallest < 2 and fed.layout.buffers:
         raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train on: ask the "
                         "partition for min_size=2 or more, or take a model without batch normalisation")

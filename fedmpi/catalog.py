@@ -106,7 +106,7 @@ def resolve(table, name):
         return name
     near = difflib.get_close_matches(name, table, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"unknown name {name!r}{hint} Known: {', '.join(table)}, or package.module:function")
+    raise UserError(f"unknown name {name!r}{hint or '.'} Known: {', '.join(table)}, or package.module:function")
 
 
 def split(spec):
@@ -176,7 +176,7 @@ def parse(table, spec):
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             takes = ", ".join(f"{p.name}={p.default}" for p in known.values()) or "no options"
-            raise UserError(f"{name} has no option {key!r}{hint} It takes ({takes})")
+            raise UserError(f"{name} has no option {key!r}{hint or '.'} It takes ({takes})")
         options[key] = _convert(name, known[key], value.strip())
     return found.target, options
 

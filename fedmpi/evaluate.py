@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional as F
 
+from fedmpi.errors import UserError
+
 
 def evaluator(model, x, inputs, labels, batch_size=500):
     """``evaluate(vector (P,)) -> (mean loss, accuracy)`` of a model bound to ``x`` on ``inputs`` and ``labels``."""
@@ -28,6 +30,8 @@ def coalition_utility(validate, merged):
     known, calls = {}, [0]
 
     def utility(coalitions):
+        if validate is None:
+            raise UserError("this --contribution evaluates coalitions on validation samples; give --validation 0.1, say")
         for coalition in coalitions:
             key = coalition.numpy().tobytes()
             if key not in known:

@@ -111,17 +111,17 @@ def random_mask(layout, kept, gen):
     return mask
 
 
-def magnitude_mask(layout, x, kept):
-    """bool (Q,): the ``kept`` weights of largest magnitude a layer."""
+def top_mask(layout, scores, kept):
+    """bool (Q,): the ``kept`` weights of largest ``scores (Q,)`` or (P,) a layer."""
     mask = torch.zeros(layout.Q, dtype=torch.bool)
     for slot, k in zip(layout.weights, kept):
-        mask[slot.offset + largest(x[slot.span].abs(), k)] = True
+        mask[slot.offset + largest(scores[slot.span], k)] = True
     return mask
 
 
 def first_mask(layout, x, kept, how, gen):
     """The first mask, ``how`` is ``random`` (as SET and RigL start) or ``magnitude``."""
-    return random_mask(layout, kept, gen) if how == "random" else magnitude_mask(layout, x, kept)
+    return random_mask(layout, kept, gen) if how == "random" else top_mask(layout, x.abs(), kept)
 
 
 def swap(layout, mask, counts, drop_scores, grow):

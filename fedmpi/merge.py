@@ -25,7 +25,11 @@ def clipped(updates, factor):
     """The updates with every row's norm limited to ``factor`` times the cohort's median norm; 0 leaves them alone."""
     if not factor:
         return updates
-    norms = updates.U.double().norm(dim=1)
+    norms = updates.U[:, : updates.trained].double().norm(dim=1)
     limit = factor * norms.median()
     scale = torch.where(norms > limit, limit / norms.clamp(min=1e-30), 1.0)
-    return updates if bool((scale == 1).all()) else updates._replace(U=updates.U * scale.float()[:, None])
+    if bool((scale == 1).all()):
+        return updates
+    U = updates.U.clone()
+    U[:, : updates.trained] *= scale.float()[:, None]
+    return updates._replace(U=U)

@@ -86,13 +86,15 @@ class Strategy(NamedTuple):
 class Pruner(NamedTuple):
     """Which weights live.
 
-    ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies, schedule, gen) -> (state, mask, x)``
-    after each merge, the same mask object where nothing changes; ``probe(task) -> Probe`` on clients, or None.
+    ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies, schedule, gen) -> (state, mask)``
+    after each merge, the same mask object where nothing changes; ``probe(task) -> Probe`` on clients, or None. The
+    server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their last values, which are not sent.
     """
 
     init: Callable
     evolve: Callable
     probe: Callable | None = None
+    residuals: bool = False
 
 
 class Replies(NamedTuple):

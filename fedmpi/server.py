@@ -39,6 +39,7 @@ def start(fed, x):
     also what a checkpoint holds. ``held[n]`` is the last round that client n took part in, ``sent`` the mask of the
     last model message, ``changed`` the first round of the present mask."""
     pruner, mask = fed.pruner.init(fed.layout, x, Schedule(0, fed.rounds), stream(fed.seed, Purpose.MASK))
+    x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
     return {"x": x, "mask": mask, "sent": torch.zeros_like(mask), "changed": 1,
             "held": torch.zeros(len(fed.sizes), dtype=torch.int64), "strategy": fed.strategy.init(fed.layout),
             "pruner": pruner, "contribution": fed.contribution.init(fed.sizes)}
@@ -67,13 +68,15 @@ def play_round(fed, state, t):
     strategy, x = fed.strategy.merge(state["strategy"], state["x"], updates, weights)
     known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.uses)
     merged = served(x, support)
-    pruner, mask, x = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
-                                        stream(fed.seed, Purpose.EVOLVE, t))
+    pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
+                                     stream(fed.seed, Purpose.EVOLVE, t))
+    pruned = served(x, fed.layout.support(mask))
+    x = x if fed.pruner.residuals else pruned
     flipped = 0 if mask is state["mask"] else int((mask ^ state["mask"]).sum())
     clock.lap("merge_s")
 
     row = record.round_row(t, fed.layout, fed.uses, state["mask"], replies, down_bytes, x, flipped, utility.calls[0])
-    row |= accuracies(fed, served(x, fed.layout.support(mask)), merged, updates.B is None and not flipped)
+    row |= accuracies(fed, pruned, merged, updates.B is None and not flipped)
     clock.lap("evaluate_s")
     row |= {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
             "round_s": clock.total()} | clock.seconds
@@ -171,6 +174,7 @@ def stack(fed, replies, support):
             U[row] = reply.values
     else:
         present = torch.zeros(fed.layout.P, dtype=torch.bool)
+        present[support] = True                            # what every client dropped has no holder
         for reply in replies:
             present[reply.support] = True
         support = torch.nonzero(present).flatten().int()

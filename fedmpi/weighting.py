@@ -18,7 +18,7 @@ def clean(memory=0.9, size_power=1.0, score_power=1.0, floor=1e-3):
         raise ValueError(f"memory must be in [0, 1], got {memory}")
 
     def init(n):
-        return {"score": torch.full_like(n, 1 / len(n)), "size": n / n.sum(), "weights": n.clone()}
+        return {"score": torch.full_like(n, 1 / len(n)), "size": n / n.sum(), "weights": n ** size_power}
 
     def weigh(state, phi, cohort):
         who, s = cohort.clients, state["score"].clone()

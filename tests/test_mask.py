@@ -9,7 +9,7 @@ from torch import nn
 
 from fedmpi import mask as masks
 from fedmpi.flat import bind
-from fedmpi.mask import budgets, cosine_decay, draw, largest, magnitude_mask, random_mask, swap
+from fedmpi.mask import budgets, cosine_decay, draw, largest, random_mask, swap, top_mask
 from fedmpi.models.cifar10net import cifar10net
 from fedmpi.models.lenet5 import lenet5
 from fedmpi.models.mnistnet import mnistnet
@@ -114,10 +114,10 @@ def test_first_masks_keep_exactly_the_budget():
         assert layout.kept(mask) == kept and not mask[~layout.real[: layout.Q]].any()
 
 
-def test_magnitude_mask_keeps_the_largest_of_each_layer():
+def test_top_mask_keeps_the_largest_of_each_layer():
     layout, x, _ = bind(nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(4, 1, bias=False)))
     x[:4], x[16:20] = torch.tensor([1., -5, 2, 3]), torch.tensor([.1, .4, -.3, .2])
-    mask = magnitude_mask(layout, x, [2, 1])
+    mask = top_mask(layout, x.abs(), [2, 1])
     assert torch.nonzero(mask).flatten().tolist() == [1, 3, 17]
 
 

@@ -10,6 +10,6 @@ def dense():
         return {}, layout.full_mask()
 
     def evolve(state, mask, x, replies, schedule, gen):
-        return state, mask, x
+        return state, mask
 
     return Pruner(init, evolve)

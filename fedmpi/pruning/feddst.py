@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, check, first_mask, largest, swap
+from fedmpi.mask import budgets, check, first_mask, largest, top_mask, swap
 from fedmpi.parts import Probe, Pruner
 
 
@@ -51,14 +51,11 @@ def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "random
 
     def evolve(state, mask, x, replies, schedule, gen):
         if replies.updates.B is None:
-            return state, mask, x
+            return state, mask
         layout, updates = replies.layout, replies.updates
-        x = x.clone()
-        x[updates.support[~updates.B.any(dim=0)]] = 0.0        # dropped by every client
-        mask = torch.zeros(layout.Q, dtype=torch.bool)
-        for slot, kept in zip(layout.weights, budgets(layout, sparsity, distribution)):
-            mask[slot.offset + largest(x[slot.span].abs(), kept)] = True
-        x[: layout.Q] *= mask
-        return state, mask, x
+        held = updates.support[updates.B.any(dim=0)]           # what every client dropped is gone
+        score = torch.full((layout.P,), -1.0)
+        score[held] = x[held].abs()
+        return state, top_mask(layout, score, budgets(layout, sparsity, distribution))
 
     return Pruner(start, evolve, probe)

@@ -55,7 +55,7 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
 
     def evolve(state, mask, x, replies, schedule, gen):
         if not due(schedule):
-            return state, mask, x
+            return state, mask
         layout = replies.layout
         real = layout.full_mask()
         squares = torch.zeros(layout.Q, dtype=torch.float64)
@@ -69,10 +69,7 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
             costs[slot.span] += 3 * compute_s * uses * samples
         sure = _sure(layout, mask, x, decrease * 0.5 ** (schedule.t / half_life))
         cap = sum(budgets(layout, sparsity, distribution))
-        mask = choose(squares, costs, sure, real, others, constant_s, cap, fixed)
-        x = x.clone()
-        x[: layout.Q] *= mask
-        return state, mask, x
+        return state, choose(squares, costs, sure, real, others, constant_s, cap, fixed)
 
     return Pruner(start, evolve, probe)
 

@@ -36,7 +36,7 @@ def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, f
 
     def evolve(state, mask, x, replies, schedule, gen):
         if schedule.t % every or schedule.t >= schedule.rounds:
-            return state, mask, x
-        return state, prune(replies.layout, x, schedule.t + 1, schedule.rounds, gen), x
+            return state, mask
+        return state, prune(replies.layout, x, schedule.t + 1, schedule.rounds, gen)
 
-    return Pruner(start, evolve)
+    return Pruner(start, evolve, residuals=True)

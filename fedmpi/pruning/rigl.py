@@ -38,29 +38,28 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
         if swaps is None:
             return Probe()
         gradient = dense_gradient(task, batches)
-        index, value = _largest_pruned(task.layout, task.mask, gradient, swaps, oversample)
-        seen = min(batches * task.batch_size, len(task.labels))
-        return Probe(report=lambda: {"index": index, "value": value}, extra=seen)
+        report = _largest_pruned(task.layout, task.mask, gradient, swaps, oversample)
+        return Probe(report=lambda: report, extra=min(batches * task.batch_size, len(task.labels)))
 
     def evolve(state, mask, x, replies, schedule, gen):
         layout = replies.layout
         swaps = counts(layout, mask, schedule)
         if swaps is None:
-            return state, mask, x
+            return state, mask
         score = torch.zeros(layout.Q, dtype=torch.float64)
         for weight, report in zip(replies.weights, replies.reports):
-            score[torch.from_numpy(report["index"])] += weight * torch.from_numpy(report["value"]).double()
+            gradient = float(report["scale"][0]) * torch.from_numpy(report["value"]).double()
+            score[torch.from_numpy(report["index"])] += weight * gradient
         score = score.abs()
-        mask = swap(layout, mask, swaps, x[: layout.Q].abs(), lambda slot, free, k: _grow(score[slot.span], free, k, gen))
-        x = x.clone()
-        x[: layout.Q] *= mask
-        return state, mask, x
+        return state, swap(layout, mask, swaps, x[: layout.Q].abs(),
+                           lambda slot, free, k: _grow(score[slot.span], free, k, gen))
 
     return Pruner(start, evolve, probe)
 
 
 def _largest_pruned(layout, mask, gradient, swaps, oversample):
-    """``(index int32, value float16)``, sorted by index: the largest gradients at pruned positions, a share a layer."""
+    """The report: the largest gradients at pruned positions, a share a layer, ``index`` int32 sorted, ``value`` float16
+    in units of ``scale (1,)`` float32, the largest of them."""
     index = []
     for slot, k in zip(layout.weights, swaps):
         free = torch.nonzero(~mask[slot.span]).flatten()
@@ -69,8 +68,8 @@ def _largest_pruned(layout, mask, gradient, swaps, oversample):
         index.append(slot.offset + chosen)
     index = torch.cat(index).sort().values
     value = gradient[index].cpu().numpy()
-    scale = np.float32(max(np.abs(value).max(initial=0.0), 1e-30))       # 16 bits carry the gradient's shape
-    return index.int().cpu().numpy(), (value / scale).astype(np.float16)
+    scale = np.float32(max(np.abs(value).max(initial=0.0), 1e-30))
+    return {"index": index.int().cpu().numpy(), "value": (value / scale).astype(np.float16), "scale": scale[None]}
 
 
 def _grow(score, free, k, gen):

@@ -32,14 +32,11 @@ def set(sparsity: float = 0.8, distribution: str = "er", init: str = "random", e
 
     def evolve(state, mask, x, replies, schedule, gen):
         if share(schedule) == 0:
-            return state, mask, x
+            return state, mask
         layout = replies.layout
         counts = [math.floor(share(schedule) * kept) for kept in layout.kept(mask)]
         scores = _sign_ranks(layout, mask, x) if signed else x[: layout.Q].abs()
-        mask = swap(layout, mask, counts, scores, lambda slot, free, k: draw(free, k, gen))
-        x = x.clone()
-        x[: layout.Q] *= mask
-        return state, mask, x
+        return state, swap(layout, mask, counts, scores, lambda slot, free, k: draw(free, k, gen))
 
     return Pruner(start, evolve)
 

@@ -15,6 +15,6 @@ def static(sparsity: float = 0.8, distribution: str = "erk", init: str = "random
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
 
     def evolve(state, mask, x, replies, schedule, gen):
-        return state, mask, x
+        return state, mask
 
     return Pruner(start, evolve)

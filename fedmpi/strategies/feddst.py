@@ -14,6 +14,9 @@ from fedmpi.parts import Strategy
 def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
     """FedAvg or FedProx with masks that clients adjust."""
 
+    if mu < 0:
+        raise ValueError(f"mu must be >= 0, got {mu}")
+
     def local(task):
         base = task.base[: task.layout.R]
         pull = (lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu)) if mu else None

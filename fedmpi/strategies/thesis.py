@@ -42,9 +42,12 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
         if server_momentum:
             old = state["velocity"]
             velocity = torch.zeros_like(old)          # weights outside the support lose their velocity
-            velocity[updates.support] = server_momentum * old[updates.support] + step
-            state, step = {"velocity": velocity}, velocity[updates.support]
-        return state, moved(x, updates.support, server_lr * step)
+            moving = updates.support[: updates.trained]
+            velocity[moving] = server_momentum * old[moving] + step[: updates.trained]
+            state = {"velocity": velocity}
+            step[: updates.trained] = velocity[moving]
+        step[: updates.trained] *= server_lr
+        return state, moved(x, updates.support, step)
 
     return Strategy(init, local, merge, pruner="rigl", contribution="cosine")
 
@@ -57,8 +60,9 @@ def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bo
 
     def merge(state, x, updates, weights):
         if normalise:
-            norms = updates.U.norm(dim=1, keepdim=True).clamp(min=1e-30)
-            updates = updates._replace(U=updates.U / norms)
+            U = updates.U.clone()
+            U[:, : updates.trained] /= U[:, : updates.trained].norm(dim=1, keepdim=True).clamp(min=1e-30)
+            updates = updates._replace(U=U)
         return state, moved(x, updates.support, mean(updates, weights))
 
     return Strategy(lambda layout: {}, local, merge, pruner="residual:distribution=thesis",

@@ -10,6 +10,7 @@ that the number of bytes sent does not depend on the machine.
 """
 
 import json
+import math
 
 import numpy as np
 
@@ -50,14 +51,17 @@ def unpack(buffer):
     start = 8 + int(np.frombuffer(buffer[4:8].tobytes(), "<u4")[0])
     try:
         header = json.loads(buffer[8:start].tobytes())
+        meta = header["meta"]
         arrays = {}
         for name, dtype, shape in header["arrays"]:
             dtype = np.dtype(dtype)
-            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            size = math.prod(shape) * dtype.itemsize
+            if size < 0 or start + size > len(buffer):
+                raise ValueError(f"{name} of shape {shape} passes the end")
             arrays[name] = buffer[start: start + size].view(dtype).reshape(shape)
             start += _padded(size)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, SyntaxError) as error:
         raise WireError(f"damaged message header: {error}") from error
     if start != len(buffer):
         raise WireError(f"a message of {len(buffer)} bytes whose header speaks of {start}")
-    return header["meta"], arrays
+    return meta, arrays

@@ -110,14 +110,14 @@ def decode(meta, array, known=None):
     name, n = meta["code"], meta["n"]
     if (name == "same" or name.startswith("flip-")) and known is None:
         raise WireError(f"positions sent as {name} against a set that this receiver does not hold")
-    if name == "same":
-        index = known
-    elif name.startswith("flip-"):
-        index = np.setxor1d(known, CODES[name.removeprefix("flip-")].decode(array, n), assume_unique=True)
-    elif name in CODES:
-        index = CODES[name].decode(array, n)
-    else:
+    if name != "same" and name.removeprefix("flip-") not in CODES:
         raise WireError(f"unknown position code {name!r}; this version reads same, {', '.join(CODES)}")
+    try:
+        index = known if name == "same" else CODES[name.removeprefix("flip-")].decode(array, n)
+    except (ValueError, IndexError) as error:
+        raise WireError(f"damaged positions in code {name}: {error}") from error
+    if name.startswith("flip-"):
+        index = np.setxor1d(known, index, assume_unique=True)
     if len(index) != meta["k"] or (len(index) and (index[0] < 0 or index[-1] >= n)):
         raise WireError(f"{meta['k']} positions below {n} announced, got {len(index)} other ones")
     return index.astype(np.int32, copy=False)

@@ -5,6 +5,8 @@ import torch
 
 from fedmpi.parts import Codec
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 def float32():
     """The values themselves; exact, 4 bytes each."""
@@ -29,8 +31,10 @@ def float16():
 def bfloat16():
     """The upper half of float32, 2 bytes each; relative error 2^-8, the whole range of magnitudes."""
 
+    limit = torch.finfo(torch.bfloat16)
+
     def encode(values):
-        return {"values": values.bfloat16().cpu().view(torch.int16).numpy()}
+        return {"values": values.clamp(limit.min, limit.max).bfloat16().cpu().view(torch.int16).numpy()}
 
     def decode(arrays, K):
         return torch.from_numpy(arrays["values"]).view(torch.bfloat16).float()
@@ -45,16 +49,17 @@ def int8(block: int = 256):
 
     def scales(values):
         padded = torch.nn.functional.pad(values.cpu(), (0, -len(values) % block)).view(-1, block)
-        return padded, padded.abs().amax(dim=1) / 127 if len(values) else torch.zeros(0)
+        return padded, (padded.abs().amax(dim=1) / 127).clamp(min=TINY)
 
     def encode(values):
         padded, scale = scales(values)
-        steps = (padded / scale.clamp(min=1e-38)[:, None]).round().clamp(-127, 127).to(torch.int8)
+        steps = (padded / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
         return {"steps": steps.view(-1)[: len(values)].numpy(), "scales": scale.numpy()}
 
     def decode(arrays, K):
         steps = torch.from_numpy(arrays["steps"]).float()
-        return steps * torch.from_numpy(np.repeat(arrays["scales"], block)[:K])
+        limit = torch.finfo(torch.float32)
+        return (steps * torch.from_numpy(np.repeat(arrays["scales"], block)[:K])).clamp(limit.min, limit.max)
 
     def bound(values):
         return scales(values)[1].repeat_interleave(block)[: len(values)] * 0.5001 + 1e-38
