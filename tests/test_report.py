@@ -22,21 +22,21 @@ def example(rounds=T, without=(), noise=None):
     noise = np.r_[np.zeros(N // 2), np.linspace(0.1, 0.8, N // 2)] if noise is None else noise
     curve = 0.9 - 0.8 * np.exp(-np.arange(T) / 8)
     scalars = dict(
-        round=np.arange(T), accuracy=curve, loss=2 - curve, val_accuracy=curve - 0.02, sparsity=np.full(T, 0.9),
+        round=np.arange(T) + 1, accuracy=curve, loss=2 - curve, val_accuracy=curve - 0.02, sparsity=np.full(T, 0.9),
         up_bytes=np.full(T, 5e6), down_bytes=np.full(T, 5e6), dense_bytes=np.full(T, 1e8),
-        flops_prunefl=np.full(T, 2e9), dense_flops=np.full(T, 8e9),
-        round_s=np.full(T, 2.5), train_s=np.full(T, 2.0), wait_s=np.full(T, 0.25),
+        flops_prunefl=np.full(T, 2e9), flops_dense=np.full(T, 8e9),
+        round_s=np.full(T, 2.5), train_s=np.full(T, 2.0), merge_s=np.full(T, 0.25),
     )  # fmt: skip
     names = [n for n in scalars if n not in without]
     dtypes = dict(round="int64", client="int64")
     columns = [Column(n, dtypes.get(n, "float64"), "1", n) for n in names] + [Column("kept", "int64", "1", "k", width=2)]
-    clients = [Column(n, dtypes.get(n, "float64"), "1", n) for n in ("client", "weight") if n not in without]
+    clients = [Column(n, dtypes.get(n, "float64"), "1", n) for n in ("client", "contribution", "weight") if n not in without]
     population = {"noise": (noise, "1", "wrong"), "samples": (np.arange(N) + 100, "1", "n")}
     attrs = dict(options=OPTIONS, status="running", command="fedmpi train", created="2025-01-01", prunable=1000)
     store = MemoryStore(attrs, columns, clients, {k: v for k, v in population.items() if k not in without}, ([0], []))
     for t in range(rounds):
         cohort = (np.arange(5) + 5 * t) % N
-        rows = dict(client=cohort, weight=1 - noise[cohort] + (0.1 if t < 20 else 0))
+        rows = dict(client=cohort, contribution=1 - noise[cohort] + (0.1 if t < 20 else 0), weight=1 - noise[cohort])
         row = {n: scalars[n][t] for n in names} | dict(kept=[60, 40])
         store.append(row, {c.name: rows[c.name] for c in clients})
     return store.run()
@@ -86,15 +86,15 @@ def test_auc_counts_pairs():
 def test_weights_are_means_over_the_rounds_a_client_took_part_in():
     run = example()
     noise = run.population["noise"]
-    np.testing.assert_allclose(report.weights_by_client(run), 1 - noise + 0.05)
-    np.testing.assert_allclose(report.weights_by_client(run, 0.25), 1 - noise)
-    np.testing.assert_allclose(report.weights_by_client(run, 1 / T)[-5:], 1 - noise[-5:])
-    assert np.isnan(report.weights_by_client(run, 1 / T)[:-5]).all()
+    np.testing.assert_allclose(report.by_client(run, "contribution"), 1 - noise + 0.05)
+    np.testing.assert_allclose(report.by_client(run, "contribution", 0.25), 1 - noise)
+    np.testing.assert_allclose(report.by_client(run, "contribution", 1 / T)[-5:], 1 - noise[-5:])
+    assert np.isnan(report.by_client(run, "contribution", 1 / T)[:-5]).all()
 
 
 def test_noise_is_found_where_the_weight_falls_with_it():
     found = report.noise_found(example())
-    assert found["auc"] == 1.0 and found["noisy"] == 10 and found["clients"] == N
+    assert found["auc"] == 1.0 and found["noisy"] == 6 and found["clients"] == N
     assert found["spearman"] == pytest.approx(-1.0)
     assert report.noise_found(example(noise=np.full(N, 0.3))) is None
     assert report.noise_found(example(noise=np.linspace(0.1, 0.5, N)))["noisy"] == 10
@@ -130,15 +130,15 @@ def test_summary_says_what_was_run_and_what_came_out():
         "200 MB in total, 1.00 MB a client and round",
         "0.1000 of what dense",
         "80.0 GFLOP as PruneFL counts, 0.250 of dense",
-        "2.5 s a round: train 2, wait 0.25",
-        "true noise -1.000, AUC noisy from clean 1.000 (10 noisy of 20 clients)",
+        "2.5 s a round: train 2, merge 0.25",
+        "contribution -1.000, weight -1.000; AUC noisy from clean 1.000 (6 noisy of 20 clients)",
     ):
         assert part in text
     assert "\033" not in text and max(map(len, text.split("\n"))) < 120
 
 
 COLUMNS = ["round", "accuracy", "loss", "val_accuracy", "sparsity", "up_bytes", "dense_bytes", "flops_prunefl"]
-COLUMNS += ["dense_flops", "round_s", "train_s", "client", "weight", "noise", "samples"]
+COLUMNS += ["flops_dense", "round_s", "train_s", "client", "contribution", "weight", "noise", "samples"]
 
 
 @pytest.mark.parametrize("without", [*([c] for c in COLUMNS), COLUMNS], ids=lambda w: w[0] if len(w) == 1 else "all")
@@ -181,7 +181,7 @@ def test_pictures_fit_and_need_no_colour(width, height):
 
 def test_a_picture_leaves_nothing_for_the_next_one():
     assert report.picture(example()) == report.picture(example())
-    assert "wrong" not in report.picture(example(without=["weight"]))
+    assert "wrong" not in report.picture(example(without=["contribution"]))
 
 
 def test_contribution_is_drawn_against_samples_where_noise_does_not_vary():
@@ -213,10 +213,10 @@ def test_json_has_null_for_what_is_not_a_number():
 
 
 def test_round_line():
-    row = dict(round=11, accuracy=0.87121, loss=0.4123, sparsity=0.9, up_bytes=4.4e6, round_s=3.2)
+    row = dict(round=12, accuracy=0.87121, loss=0.4123, sparsity=0.9, up_bytes=4.4e6, round_s=3.2)
     line = "round 12/50  accuracy 0.8712  loss 0.4123  sparsity 0.900  up 4.40 MB  3.20 s/round  2 min 05 s left"
     assert report.round_line(row, 50, 125.4) == line
-    assert report.round_line(dict(round=0, accuracy=np.nan), 1000, None) == "round    1/1000"
+    assert report.round_line(dict(round=1, accuracy=np.nan), 1000, None) == "round    1/1000"
 
 
 @pytest.mark.parametrize(
