@@ -266,7 +266,7 @@ def _who(found):
             yield "noise", f"the contribution does not vary ({told})"
         else:
             yield "noise", (
-                f"Spearman with the true noise: contribution {found['noise_spearman']:+.3f}, weight "
+                f"Spearman with it: contribution {found['noise_spearman']:+.3f}, weight "
                 f"{found.get('noise_weight_spearman', math.nan):+.3f}; AUC noisy from clean {found['noise_auc']:.3f} ({told})"
             )
 
