@@ -170,7 +170,7 @@ def _create(options, data, fed, transport):
     }
     if os.path.dirname(options["out"]) == "runs":
         os.makedirs("runs", exist_ok=True)
-    return RunFile.create(options["out"], attrs, record.round_columns(fed.validate is not None), record.CLIENT_COLUMNS,
+    return RunFile.create(options["out"], attrs, record.round_columns(fed.validate is not None, len(layout.weights)), record.CLIENT_COLUMNS,
                           assemble.population(data), (data.offsets, data.indices))
 
 

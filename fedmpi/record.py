@@ -18,7 +18,7 @@ PHASES = {
 }
 
 
-def round_columns(validated):
+def round_columns(validated, num_layers):
     """The columns of /rounds; those of the validation set where there is one."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
@@ -28,6 +28,7 @@ def round_columns(validated):
         Column("train_loss", "float64", "nat", "clients' mean training loss, by samples"),
         Column("sparsity", "float64", "1", "fraction of zeros among prunable weights of the model trained this round"),
         Column("kept", "int64", "1", "prunable weights kept"),
+        Column("kept_layers", "int64", "1", "the same a layer, in the order of attrs/layers", width=num_layers),
         Column("mask_changed", "int64", "1", "mask entries that this round's update flipped"),
         Column("up_bytes", "int64", "B", "clients' replies, all of the cohort, as handed to the transport"),
         Column("down_bytes", "int64", "B", "model and job messages, all of the cohort, as handed to the transport"),
@@ -97,6 +98,7 @@ def round_row(t, layout, uses, mask, replies, down_bytes, x, flipped, calls):
         "train_loss": float((samples * losses).sum() / samples.sum()),
         "sparsity": 1 - kept / layout.num_weights,
         "kept": kept,
+        "kept_layers": layout.kept(mask),
         "mask_changed": flipped,
         "up_bytes": sum(reply.up_bytes for reply in replies),
         "down_bytes": sum(reply.job_bytes + down_bytes for reply in replies),

@@ -1,0 +1,58 @@
+"""The transports: what is sent arrives, whole, counted, from any rank; and waiting costs next to nothing."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import environment, find_mpirun
+
+from fedmpi.transport.local import Local
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 7])
+def test_mpi_transport(ranks):
+    mpirun = find_mpirun()
+    if mpirun is None:
+        pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")
+    script = pathlib.Path(__file__).with_name("transport_script.py")
+    done = subprocess.run([mpirun, "-n", str(ranks), sys.executable, str(script)], env=environment(), timeout=120,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0 and "everything arrived" in done.stdout, done.stdout
+
+
+def test_waiting_is_polite():
+    """A rank that waits two seconds burns at most 2 % of a core."""
+    mpirun = find_mpirun()
+    if mpirun is None:
+        pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")
+    code = ("import time, numpy as np\nfrom mpi4py import MPI\nfrom fedmpi.transport import mpi\nc = MPI.COMM_WORLD\n"
+            "if c.rank == 0:\n    time.sleep(2)\n    mpi.send(c, np.zeros(8, np.uint8), 1)\n"
+            "else:\n    start = time.process_time()\n    mpi.receive(c, 0)\n    print('burnt', time.process_time() - start)\n")
+    done = subprocess.run([mpirun, "-n", "2", sys.executable, "-c", code], env=environment(), timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    assert float(done.stdout.split("burnt")[1]) <= 0.04
+
+
+def test_the_local_transport_counts_what_it_packs():
+
+    class Echo:
+        def attach(self, arrays, local_rank):
+            self.arrays = arrays
+
+        def receive(self, meta, arrays):
+            self.published = arrays
+
+        def run(self, job):
+            return job, self.published
+
+    transport = Local(Echo())
+    values = np.arange(10.0)
+    down = transport.publish({"kind": "round"}, {"values": values})
+    replies = list(transport.map([{"client": 0}, {"client": 1}]))
+    assert [reply.meta["client"] for reply in replies] == [0, 1]
+    assert all(np.array_equal(reply.arrays["values"], values) for reply in replies)
+    assert transport.sent == down + sum(reply.job_bytes for reply in replies)
+    assert transport.received == sum(reply.reply_bytes for reply in replies) >= 2 * values.nbytes

@@ -1,0 +1,64 @@
+"""What tests/test_transport.py starts under mpirun: a transport without torch, asked for everything it offers."""
+
+import os
+import sys
+import tempfile
+
+import numpy as np
+from mpi4py import MPI
+
+from fedmpi.errors import WorkerError
+from fedmpi.transport import mpi
+
+mpi.CHUNK = 1000                          # a message of many chunks, without 2 GiB of it
+
+
+class Echo:
+    """A worker that answers with what it was given."""
+
+    def attach(self, arrays, local_rank):
+        self.arrays, self.local_rank = arrays, local_rank
+
+    def receive(self, meta, arrays):
+        self.published = arrays["values"].copy()
+
+    def run(self, job):
+        if job["client"] == job.get("broken"):
+            raise ValueError("client task failed on purpose")
+        total = float(self.published.sum()) + float(self.arrays["data"].sum()) + self.arrays["empty"].size
+        return {"client": job["client"]}, {"total": np.array([total]), "big": np.full(job["client"] * 100, 7.0),
+                                           "local_rank": np.array([self.local_rank])}
+
+
+def main():
+    if MPI.COMM_WORLD.rank:
+        sys.exit(mpi.serve("version", Echo))
+    transport = mpi.Mpi("version")
+    data = np.arange(5000, dtype=np.float32).reshape(50, 100)
+    transport.share({"data": data, "empty": np.zeros((0, 3), np.int64)})
+    assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("fedmpi-")], "shared file left"
+    for t in range(3):
+        values = np.arange(1000.0) + t
+        size = transport.publish({"kind": "round"}, {"values": values})
+        assert size > values.nbytes
+        replies = list(transport.map([{"client": n} for n in range(40)]))
+        assert sorted(reply.index for reply in replies) == list(range(40))
+        for reply in replies:
+            assert reply.meta["client"] == reply.index
+            assert reply.arrays["total"][0] == values.sum() + data.sum()
+            assert reply.arrays["big"].shape == (reply.index * 100,)
+            assert reply.reply_bytes > reply.index * 800 and reply.job_bytes > 0
+        assert {reply.rank for reply in replies} == set(range(1, transport.size)) or transport.size > 10
+    assert transport.sent > 0 and transport.received > sum(reply.reply_bytes for reply in replies)
+    try:
+        list(transport.map([{"client": n, "broken": 3} for n in range(5)]))
+    except WorkerError as error:
+        assert "client task failed on purpose" in error.trace and error.rank > 0
+    else:
+        raise AssertionError("a worker's exception was lost")
+    print("everything arrived")
+    sys.stdout.flush()
+    transport.close(0)
+
+
+main()
