@@ -1,0 +1,50 @@
+"""What the README shows works as typed."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from fedmpi import catalog
+from fedmpi.store import read_run
+
+README = pathlib.Path(__file__).parents[1].joinpath("README.md").read_text()
+COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    fedmpi train --strategy")]
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_training_command_runs(fedmpi, tmp_path, line):
+    arguments = shlex.split(line)[1:]
+    fedmpi(1, *arguments, "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--out", tmp_path / "run.h5")
+
+
+def test_the_pruner_of_the_readme_is_a_pruner(fedmpi, tmp_path, monkeypatch):
+    code = re.search(r"```python\n(\"\"\"Shuffle.*?)```", README, re.S).group(1)
+    (tmp_path / "shuffle_pruner.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert catalog.parse(catalog.PRUNERS, "shuffle_pruner:shuffle:fraction=0.2")[1] == {"fraction": 0.2}
+    fedmpi(1, "train", "--pruner", "shuffle_pruner:shuffle:fraction=0.2", "--rounds", 3, "--clients", 4,
+           "--local-epochs", 1, "--out", tmp_path / "run.h5")
+    run = read_run(tmp_path / "run.h5")
+    assert len(set(run.rounds["kept"])) == 1 and (run.rounds["mask_changed"] > 0).all()
+
+
+def test_commands_of_use_exist(fedmpi, tmp_path):
+    out = tmp_path / "a.h5"
+    config = tmp_path / "job.toml"
+    config.write_text('rounds = 2\nclients = 4\nlocal-epochs = 1\nstrategy = "fedavg"\n')
+    fedmpi(1, "train", "--config", config, "--out", out, "--clients", 5)
+    run = read_run(out)
+    assert run.attrs["options"]["strategy"] == "fedavg" and run.attrs["options"]["clients"] == 5
+    assert "accuracy" in fedmpi(1, "show", out) and '"final"' in fedmpi(1, "show", out, "--json")
+    assert "round 2/2" in fedmpi(1, "show", out, "--follow")
+    fedmpi(1, "show", out, "--picture", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10000
+    assert "agree" in fedmpi(1, "verify", out, out)
+    assert "rigl" in fedmpi(1, "list") and "1911.11134" in fedmpi(1, "list", "pruner", "rigl")
+    fedmpi(1, "train", "--resume", out)                              # finished: says so, changes nothing
