@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ def on_ranks(play, make_worker, say):
         return _as_server(play, lambda: _alone(make_worker), say, None)
     from fedmpi.transport import mpi
     if rank:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is rank 0's to answer; it ends the others
         return mpi.serve(__version__, make_worker)
     say(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
     return _as_server(play, lambda: mpi.Mpi(__version__, _arrivals(say)), say, mpi)

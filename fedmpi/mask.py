@@ -116,6 +116,7 @@ def top_mask(layout, scores, kept):
     mask = torch.zeros(layout.Q, dtype=torch.bool)
     for slot, k in zip(layout.weights, kept):
         mask[slot.offset + largest(scores[slot.span], k)] = True
+    assert layout.kept(mask) == list(kept), "a layer cannot hold that many weights"
     return mask
 
 
@@ -141,6 +142,7 @@ def swap(layout, mask, counts, drop_scores, grow):
         dropped = live[largest(-drop_scores[slot.span][live], k)]
         new[slot.offset + dropped] = False
         new[slot.offset + grown] = True
+    assert layout.kept(new) == layout.kept(mask), "an update changed the number of kept weights"
     return new
 
 

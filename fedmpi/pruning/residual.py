@@ -29,6 +29,7 @@ def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, f
             order[largest(x[slot.span].abs(), sure)] = True
             order[draw(torch.nonzero(~order).flatten(), kept - sure, gen)] = True
             mask[slot.span] = order
+        assert layout.kept(mask) == budgets(layout, sparsity, distribution)
         return mask
 
     def start(layout, x, schedule, gen):

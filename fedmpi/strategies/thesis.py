@@ -70,8 +70,12 @@ def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bo
 
 
 def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softmax: bool = True, shuffle: bool = False):
-    """As programmed: random growth every ten rounds from zero, no residuals, softmax before cross-entropy (which
-    applies its own), batches drawn once and never shuffled, scores that start at zero."""
+    """As programmed: random growth from zero, softmax before a cross-entropy that applies its own, fixed batches.
+
+    Growth comes every ten rounds, residuals are lost, scores start at zero. One difference: there a weight just
+    dropped may be drawn again in the same update, at 0; here it may not. The program reports the accuracy before
+    pruning and growing, column ``accuracy_before``.
+    """
 
     def loss(logits, labels):
         return F.cross_entropy(logits.softmax(dim=1) if double_softmax else logits, labels)

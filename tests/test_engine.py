@@ -1,0 +1,114 @@
+"""The round: what the server and a worker say to each other, and what they refuse."""
+
+import pytest
+import torch
+
+from fedmpi import assemble, launch, server
+from fedmpi.cli import DEFAULTS
+from fedmpi.errors import DivergedError, WireError
+from fedmpi.transport.local import Local
+
+OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", "local_epochs": 1, "strategy": "fedavg",
+                      "pruner": "rigl:every=2", "contribution": "size", "dataset": "synthetic:samples=200",
+                      "partition": "iid", "noise": "none"}
+
+
+def assembled(**changes):
+    """``(fed, state)`` of a small run in this process."""
+    options = OPTIONS | changes
+    data = assemble.federation(options)
+    transport = Local(launch.worker("cpu"))
+    fed, x = assemble.server_parts(options, data, transport, torch.device("cpu"))
+    transport.share(assemble.shared_arrays(data))
+    state = server.start(fed, x)
+    transport.publish(*assemble.setup_message(data, fed, options, state))
+    return fed, state
+
+
+def message(fed, state, t=1):
+    clients = server.sample(fed, t)
+    return server.model_message(fed, state, t, clients, fed.layout.support(state["mask"]))
+
+
+def test_a_model_of_another_layout_is_refused():
+    fed, state = assembled()
+    meta, arrays = message(fed, state)
+    with pytest.raises(WireError, match="layout"):
+        fed.transport.publish(meta | {"layout": "00000000"}, arrays)
+
+
+def test_a_model_on_another_support_is_refused():
+    fed, state = assembled()
+    meta, arrays = message(fed, state)
+    with pytest.raises(WireError, match="support"):
+        fed.transport.publish(meta | {"support": 1}, arrays)
+
+
+def test_an_answer_on_another_support_or_round_is_refused():
+    fed, state = assembled()
+    support = fed.layout.support(state["mask"])
+    fed.transport.publish(*message(fed, state))
+    reply = next(fed.transport.map([{"client": 0, "row": 0}]))
+    server.read_reply(fed, reply, 1, support, server.digest(support))
+    with pytest.raises(WireError, match="support"):
+        server.read_reply(fed, reply, 1, support, 1)
+    with pytest.raises(WireError, match="round 1 .* expected round 2"):
+        server.read_reply(fed, reply, 2, support, server.digest(support))
+
+
+@pytest.mark.parametrize("where", ["loss", "value"])
+def test_an_answer_that_is_not_finite_is_refused(where):
+    fed, state = assembled()
+    support = fed.layout.support(state["mask"])
+    fed.transport.publish(*message(fed, state))
+    reply = next(fed.transport.map([{"client": 2, "row": 2}]))
+    if where == "loss":
+        reply.arrays["numbers"][1] = float("nan")
+    else:
+        reply.arrays["values"][5] = float("inf")
+    with pytest.raises(DivergedError, match="round 1: client 2 diverged"):
+        server.read_reply(fed, reply, 1, support, server.digest(support))
+
+
+def test_positions_travel_only_where_they_cannot_be_known():
+    fed, state = assembled()
+    codes = []
+    for t in range(1, 7):
+        codes.append(message(fed, state, t)[0]["mask"]["code"])
+        state, row, _ = server.play_round(fed, state, t)
+        assert (row["mask_changed"] > 0) == (t % 2 == 0)
+    assert codes[0] not in ("same",) and not codes[0].startswith("flip")         # the first time all of them
+    assert codes[1] == codes[3] == codes[5] == "same"                            # the mask of the round before
+    assert codes[2].startswith("flip") and codes[4].startswith("flip")           # its changes
+
+
+def test_a_client_that_was_away_is_sent_all_positions():
+    fed, state = assembled(clients=4, cohort=1, pruner="rigl:every=1")
+    seen = set()
+    for t in range(1, 9):
+        client = int(server.sample(fed, t)[0])
+        held = int(state["held"][client])
+        code = message(fed, state, t)[0]["mask"]["code"]
+        whole = code != "same" and not code.startswith("flip")
+        assert whole == (held != t - 1 or t == 1)
+        seen.add(whole)
+        state, _, _ = server.play_round(fed, state, t)
+    assert seen == {True, False}
+
+
+def test_bytes_are_those_of_the_messages():
+    fed, state = assembled(pruner="static:sparsity=0.5")
+    kept = int(state["mask"].sum()) + len(fed.layout.tail)
+    for t in (1, 2):
+        state, row, rows = server.play_round(fed, state, t)
+    assert (rows["up_bytes"] >= 4 * kept).all() and (rows["up_bytes"] < 4 * kept + 700).all()
+    assert (rows["down_bytes"] >= 4 * kept).all() and (rows["down_bytes"] < 4 * kept + 900).all()
+    assert row["up_bytes"] == rows["up_bytes"].sum() and row["down_bytes"] == rows["down_bytes"].sum()
+    assert row["dense_bytes"] == 2 * 4 * 4 * fed.layout.num_values
+
+
+def test_many_clients_on_one_worker():
+    fed, state = assembled(clients=200, cohort=20, partition="iid", dataset="synthetic:samples=1000")
+    state, row, rows = server.play_round(fed, state, 1)
+    assert len(rows["client"]) == 20 == len(set(rows["client"]))
+    assert (state["held"] == 1).sum() == 20
