@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fedmpi import store as store_module
 from fedmpi.errors import CheckpointError, DataError, FedError, UserError
-from fedmpi.store import Column, MemoryStore, RunFile, differences, read_arrays, read_run, verify
+from fedmpi.store import Column, MemoryStore, RunFile, differences, disk, read_arrays, read_run, tables, verify
 
 ROUNDS = [
     Column("round", "int64", "1", "round"),
@@ -35,7 +35,7 @@ POPULATION = {
     "labels": (np.arange(6).reshape(3, 2), "1", "samples of each class"),
 }
 PARTITION = np.array([0, 2, 3, 5]), np.array([4, 0, 1, 2, 3], np.int32)
-REPOSITORY = str(Path(store_module.__file__).parents[1])
+REPOSITORY = str(Path(store_module.__file__).parents[2])
 
 
 def round_of(t, num=2):
@@ -325,7 +325,7 @@ def test_stale_temporaries_go(tmp_path):
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     store = create(RunFile, tmp_path / "run.h5")
     store.save(dict(t=1), 1)
-    monkeypatch.setattr(store_module, "_sync", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(disk, "sync", lambda path: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         store_module.save_checkpoint(store.folder, dict(t=2), 2, run_id=store.run_id)
     assert os.listdir(store.folder) == ["000001.h5"] and store.load()[1] == 1
@@ -365,7 +365,7 @@ def test_an_append_changes_no_byte_but_its_rows(tmp_path):
 
 
 def test_rows_beyond_the_room_make_room(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "ROOM_BYTES", 0)  # 16 rows
+    monkeypatch.setattr(tables, "ROOM_BYTES", 0)  # 16 rows
     stores = [create(kind, tmp_path / "run.h5") for kind in (MemoryStore, RunFile)]
     for t in range(40):
         for s in stores:
@@ -397,7 +397,7 @@ def test_create_refuses_to_destroy_and_names_the_reason(tmp_path):
 
 
 def test_an_unwritable_folder_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module.os, "access", lambda path, mode: False)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(UserError, match="not writable"):
         create(RunFile, tmp_path / "run.h5")
 
@@ -519,8 +519,7 @@ def test_verify_sees_columns_that_only_one_run_has():
 WRITER = """
 import os, random, signal, sys, time, json
 import numpy as np
-from fedmpi import store
-from fedmpi.store import Column, RunFile, read_run
+from fedmpi.store import Column, RunFile, read_run, tables
 
 COLUMNS = [Column(f"c{i}", "float64", "1", "t") for i in range(6)] + [Column("v", "int64", "1", "t", width=3)]
 CLIENTS = [Column("client", "int32", "1", "i"), Column("loss", "float64", "1", "t")]
@@ -546,7 +545,7 @@ def create(path):
 KILLED = WRITER + """
 path, kills, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 moments = random.Random(0)
-store.ROOM_BYTES = 0  # room for 16 rows: new room is made often
+tables.ROOM_BYTES = 0  # room for 16 rows: new room is made often
 
 def appends(run):
     append(run)

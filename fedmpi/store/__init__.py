@@ -1,0 +1,29 @@
+"""Run files and checkpoints: what a run leaves on disk, and how it is read again. The only importer of h5py.
+
+    run.h5                attrs: filetype, schema, run_id, status, options (JSON text) ...
+      /rounds/<name>      one row a round, (T,) or (T, width)
+      /clients/<name>     a long table, one row for each participant of each round
+      /ends               (T,) rows of /clients that are committed after each round
+      /committed          [rounds, client rows] that are valid; what lies beyond is room for the next rounds
+      /population/<name>  facts about all clients; /partition/{offsets, indices}; /sessions/<name>
+    run.ckpt/000123.h5    the state after a round, beside the run file
+
+A process that dies must not take the file with it, so there are two ways to write and no third:
+
+* A *row* goes into room that is already allocated, then ``committed`` is set. No metadata of the file changes, but
+  for HDF5's mark that the file is open, which a file of the default format may keep (one by libver="latest" may not).
+* *Everything else* (create, more room, truncate, attributes, sessions) is done on a copy that is renamed into place.
+
+A reader therefore never meets a half-written file, whatever moment it comes or the writer is killed at.
+"""
+
+from fedmpi.store.checkpoint import load_checkpoint, save_checkpoint
+from fedmpi.store.compare import differences, verify
+from fedmpi.store.files import RunFile
+from fedmpi.store.memory import MemoryStore
+from fedmpi.store.read import read_arrays, read_run
+from fedmpi.store.rows import Column, Run
+
+__all__ = [
+    "Column", "MemoryStore", "Run", "RunFile", "differences", "load_checkpoint", "read_arrays", "read_run",
+    "save_checkpoint", "verify"]

@@ -1,0 +1,95 @@
+"""Checkpoints in HDF5: the state after a round, one file each, refused unless its sha256 and its run are right."""
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from urllib.parse import quote
+
+import h5py
+import numpy as np
+
+from fedmpi.errors import CheckpointError
+from fedmpi.store.attrs import SCHEMA
+from fedmpi.store.disk import remove, replacing
+from fedmpi.store.read import one_line
+from fedmpi.store.states import check_save, flattened, unflattened
+
+
+def save_checkpoint(folder, state, round, *, run_id, keep=2):
+    """Writes ``state`` to ``folder/<round>.h5``: under another name, onto the disk, then renamed.
+
+    Leaves may be numpy arrays, torch tensors, int, float, bool, str and None; keys str or int. A tensor comes back on
+    the CPU. Of the older ones the newest ``keep - 1`` stay; later ones belong to a future that was given up, and go."""
+    check_save(round, keep)
+    entries, arrays = flattened(state)
+    os.makedirs(folder, exist_ok=True)
+    remove(folder, [n for n in os.listdir(folder) if n.endswith(".tmp")])  # left by a process that was killed
+    with replacing(os.path.join(folder, f"{round:06d}.h5")) as temporary, h5py.File(temporary, "w") as f:
+        manifest = json.dumps(dict(run_id=run_id, round=round, entries=entries)).encode()
+        f.attrs.update(filetype="fedmpi-checkpoint", schema=SCHEMA, run_id=run_id, round=round)
+        f.attrs["sha256"] = _digest(manifest, arrays)
+        f["manifest"] = np.frombuffer(manifest, np.uint8)
+        for entry, array in zip(entries, arrays):
+            if array is not None:
+                f[_dataset_name(entry["path"])] = array
+    found = checkpoints(folder)
+    remove(folder, [n for r, n in found if r > round] + [n for r, n in found if r <= round][keep:])
+
+
+def load_checkpoint(folder, *, run_id, warn=warnings.warn):
+    """``(state, round)`` of the newest checkpoint that is sound and of this run; CheckpointError if there is none.
+
+    ``warn(line)`` is called for every newer one that had to be refused."""
+    refused = []
+    for _, name in checkpoints(folder):
+        path = os.path.join(folder, name)
+        try:
+            round, entries, arrays = _verified(path, run_id)
+        except Exception as reason:  # a damaged file makes h5py raise almost anything; every reason is reported
+            refused.append(f"checkpoint {path} is refused: {one_line(reason)}")
+            continue
+        for line in refused:
+            warn(f"{line}; {name} is used instead")
+        return unflattened(entries, arrays), round
+    raise CheckpointError("; ".join(refused) or f"there is no checkpoint in {folder}")
+
+
+def checkpoints(folder):
+    """[(round, file name)], the newest first."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    matches = [re.fullmatch(r"(\d{6,})\.h5", n) for n in names]
+    return sorted(((int(m[1]), m[0]) for m in matches if m), reverse=True)
+
+
+def _verified(path, run_id):
+    """(round, entries, arrays) of a checkpoint whose content is what was written, and of this run."""
+    with h5py.File(path, "r", locking=False) as f:
+        manifest = f["manifest"][...].tobytes()
+        parts = json.loads(manifest)
+        arrays = [f[_dataset_name(e["path"])][...] if "dtype" in e else None for e in parts["entries"]]
+        if _digest(manifest, arrays) != f.attrs["sha256"]:
+            raise CheckpointError("its content does not fit its sha256")
+    if parts["run_id"] != run_id:
+        raise CheckpointError(f"it is of another run ({parts['run_id']}, this one is {run_id})")
+    return parts["round"], parts["entries"], arrays
+
+
+def _digest(manifest, arrays):
+    """sha256 of names, dtypes, shapes and plain values (all in the manifest) and of every array's bytes."""
+    digest = hashlib.sha256(manifest)
+    for array in arrays:
+        if array is not None:
+            digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _dataset_name(path):
+    """``state/strategy/v``; a key that HDF5 could not have as a name is escaped, an int key has a ``#``."""
+
+    def part(key):
+        text = f"#{key}" if isinstance(key, int) else quote(key, safe="", errors="surrogatepass")
+        return {"": "%", ".": "%2E"}.get(text, text)
+
+    return "/".join(["state", *map(part, path)])

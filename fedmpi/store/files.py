@@ -1,0 +1,161 @@
+"""The store in a file: what a run writes, round by round."""
+
+import contextlib
+import os
+import shutil
+import time
+import warnings
+
+import h5py
+import numpy as np
+
+from fedmpi.errors import FedError, UserError
+from fedmpi.store.attrs import own_attrs, plain, read_sessions, same_keys, set_attrs, set_sessions
+from fedmpi.store.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fedmpi.store.disk import remove, replacing, sync
+from fedmpi.store.read import open_run, read_run
+from fedmpi.store.rows import check_truncate, checked_columns, checked_round
+from fedmpi.store.tables import column_of, create_partition, create_tables, describe, resize, room_of, start_room
+
+ENDED = ("finished", "failed")  # a file with such a status is trimmed to its committed rows
+
+
+class RunFile:
+    """An existing run file, opened for each append and closed again. Rank 0 only, one writer a file."""
+
+    def __init__(self, path, *, patience_s=10.0):
+        with open_run(path) as f:
+            self.columns = {t: tuple(column_of(f[t][k]) for k in f[t]) for t in ("rounds", "clients")}
+            self.run_id = f.attrs["run_id"]
+            self._committed = tuple(f["committed"][...].tolist())
+            self._room = room_of(f)
+        self.path, self.patience_s = os.path.realpath(path), patience_s
+        self.folder = os.path.splitext(self.path)[0] + ".ckpt"
+
+    @classmethod
+    def create(cls, path, attrs, rounds, clients, population, partition, *, overwrite=False):
+        """A new run file. ``attrs`` may hold str, int, float, bool, and anything JSON can say; ``population`` maps a
+        name to ``(array, unit, description)``; ``partition`` is ``(offsets (N + 1,), indices)``.
+        With ``overwrite`` an old file of that name goes, and its checkpoints too."""
+        columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
+        path = os.path.realpath(path)
+        _check_target(path, overwrite)
+        with replacing(path) as temporary, h5py.File(temporary, "w") as f:
+            set_attrs(f, own_attrs(attrs))
+            create_tables(f, columns)
+            for name, (values, unit, description) in population.items():
+                describe(f.create_dataset(f"population/{name}", data=np.asarray(values)), unit, description)
+            create_partition(f, *partition)
+        store = cls(path)
+        if overwrite:
+            remove(store.folder, [name for _, name in checkpoints(store.folder)])
+        return store
+
+    @property
+    def rounds(self):
+        """Number of committed rounds."""
+        return self._committed[0]
+
+    def append(self, row, client_rows):
+        """Adds one round: a row of /rounds, C rows of /clients; ValueError, and no change, if a value does not fit."""
+        row, client_rows, num = checked_round(self.columns, row, client_rows)
+        t, r = self._committed
+        self._make_room(t + 1, r + num)
+        with self._open() as f:
+            self._check_alone(f)
+            for name, value in row.items():
+                f["rounds"][name][t] = value
+            for name, values in client_rows.items():
+                f["clients"][name][r : r + num] = values
+            f["ends"][t] = r + num
+            f.flush()  # the rows must be in the file before it says that they are
+            f["committed"][...] = (t + 1, r + num)
+        self._committed = t + 1, r + num
+
+    def truncate(self, rounds):
+        """Forgets every round but the first ``rounds``."""
+        check_truncate(rounds, self.rounds)
+        if rounds == self.rounds:
+            return
+        with self._rewritten() as f:
+            client_rows = int(f["ends"][rounds - 1]) if rounds else 0
+            resize(f, rounds, client_rows)
+            resize(f, *self._room)
+            f["committed"][...] = self._committed = (rounds, client_rows)
+
+    def update(self, attrs):
+        """Sets root attributes, such as ``status`` and ``ended``; a status that ends the run trims the room."""
+        with self._rewritten() as f:
+            set_attrs(f, attrs)
+            if attrs.get("status") in ENDED:
+                resize(f, *self._committed)
+            self._room = room_of(f)
+
+    def add_session(self, session):
+        """Adds one row to /sessions: ISO time, ranks, hosts, git commit, command line."""
+        with self._rewritten() as f:
+            set_sessions(f, same_keys([*read_sessions(f), plain(session)]))
+
+    def save(self, state, round, keep=2):
+        """Writes the state after ``round`` beside the run file and removes all but the newest ``keep``."""
+        sync(self.path)  # a power cut must not leave a state without the rows that led to it
+        save_checkpoint(self.folder, state, round, run_id=self.run_id, keep=keep)
+
+    def load(self, warn=warnings.warn):
+        """``(state, round)`` of the newest checkpoint that is sound; ``warn`` hears of every one that is not."""
+        return load_checkpoint(self.folder, run_id=self.run_id, warn=warn)
+
+    def run(self):
+        """The run so far."""
+        return read_run(self.path)
+
+    def _open(self):
+        """The file, open for rows. Somebody else's lock is waited for: a notebook that holds the file, say."""
+        give_up = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return h5py.File(self.path, "r+", locking="best-effort")
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise UserError(
+                        f"{self.path} is locked by another program for more than {self.patience_s:g} s: close it "
+                        "there, or let it open the file with h5py.File(path, 'r', locking=False)"
+                    ) from None
+                time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _rewritten(self):
+        """A copy of the file, open; it takes the file's place when the block ends well."""
+        with replacing(self.path) as temporary:
+            shutil.copy(self.path, temporary)
+            with h5py.File(temporary, "r+", locking="best-effort") as f:
+                self._check_alone(f)
+                yield f
+
+    def _make_room(self, rounds, client_rows):
+        """Doubles the room that does not suffice: seldom, and cheap beside what fills it."""
+        if rounds <= self._room[0] and client_rows <= self._room[1]:
+            return
+        start = start_room(self.columns)
+        need = zip((rounds, client_rows), self._room, start)
+        room = [have if n <= have else max(2 * n, first) for n, have, first in need]
+        with self._rewritten() as f:
+            resize(f, *room)
+            self._room = room_of(f)
+
+    def _check_alone(self, f):
+        found = tuple(f["committed"][...].tolist())
+        if found != self._committed or f.attrs["run_id"] != self.run_id:
+            raise FedError(f"{self.path} was changed by another process: {found} rows, expected {self._committed}")
+
+
+def _check_target(path, overwrite):
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise UserError(f"cannot create {path}: there is no folder {folder}")
+    if os.path.isdir(path):
+        raise UserError(f"cannot create {path}: it is a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot create {path}: the folder {folder} is not writable")
+    if os.path.exists(path) and not overwrite:
+        raise UserError(f"{path} exists: resume it, choose another name, or ask for it to be overwritten")

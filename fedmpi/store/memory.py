@@ -1,0 +1,90 @@
+"""The store in memory: the twin of RunFile that needs no file."""
+
+import warnings
+
+import numpy as np
+
+from fedmpi.errors import CheckpointError
+from fedmpi.store.attrs import own_attrs, plain, same_keys
+from fedmpi.store.rows import Column, Run, check_truncate, checked_columns, checked_round, dtype_name
+from fedmpi.store.states import check_save, flattened, unflattened
+
+
+class MemoryStore:
+    """A run that is held in memory, for notebooks and tests; the same interface and bits as RunFile."""
+
+    def __init__(self, attrs, rounds, clients, population, partition):
+        self.columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
+        self._attrs = plain(own_attrs(attrs))
+        self.run_id = self._attrs["run_id"]
+        self._population = {k: (np.array(v), u, d) for k, (v, u, d) in population.items()}
+        self._partition = tuple(np.array(a) for a in partition)
+        self._rows, self._client_rows, self._sessions, self._saved = [], [], [], {}
+
+    @classmethod
+    def create(cls, path, attrs, rounds, clients, population, partition, *, overwrite=False):
+        """A new store; ``path`` and ``overwrite`` have no meaning here, RunFile takes the same arguments."""
+        return cls(attrs, rounds, clients, population, partition)
+
+    @property
+    def rounds(self):
+        """Number of committed rounds."""
+        return len(self._rows)
+
+    def append(self, row, client_rows):
+        """Adds one round: a row of /rounds, C rows of /clients; ValueError, and no change, if a value does not fit."""
+        row, client_rows, num = checked_round(self.columns, row, client_rows)
+        self._rows.append(row)
+        self._client_rows.append((client_rows, num))
+
+    def truncate(self, rounds):
+        """Forgets every round but the first ``rounds``."""
+        check_truncate(rounds, self.rounds)
+        del self._rows[rounds:], self._client_rows[rounds:]
+
+    def update(self, attrs):
+        """Sets root attributes, such as ``status`` and ``ended``."""
+        self._attrs.update(plain(attrs))
+
+    def add_session(self, session):
+        """Adds one row to /sessions: ISO time, ranks, hosts, git commit, command line."""
+        self._sessions = same_keys([*self._sessions, plain(session)])
+
+    def save(self, state, round, keep=2):
+        """Keeps a copy of the state after ``round``, and of the newest ``keep`` only."""
+        check_save(round, keep)
+        entries, arrays = flattened(state)
+        self._saved[round] = entries, [None if a is None else a.copy() for a in arrays]
+        for old in [r for r in self._saved if r > round] + sorted(r for r in self._saved if r <= round)[:-keep]:
+            del self._saved[old]
+
+    def load(self, warn=warnings.warn):
+        """``(state, round)`` of the newest save."""
+        if not self._saved:
+            raise CheckpointError("this run has no checkpoint yet")
+        entries, arrays = self._saved[max(self._saved)]
+        return unflattened(entries, [None if a is None else a.copy() for a in arrays]), max(self._saved)
+
+    def run(self):
+        """The run so far, as ``read_run`` gives it."""
+        tables = self.columns
+        return Run(
+            attrs=plain(self._attrs),
+            rounds={c.name: _stacked(c, [[row[c.name]] for row in self._rows]) for c in tables["rounds"]},
+            clients={c.name: _stacked(c, [rows[c.name] for rows, _ in self._client_rows]) for c in tables["clients"]},
+            population={k: v.copy() for k, (v, _, _) in self._population.items()},
+            partition=tuple(a.copy() for a in self._partition),
+            sessions=plain(self._sessions),
+            columns={f"{table}/{c.name}": c for table, cs in tables.items() for c in cs}
+            | {f"population/{k}": _fact_column(k, *fact) for k, fact in self._population.items()},
+            ends=np.cumsum([num for _, num in self._client_rows], dtype=np.int64),
+        )
+
+
+def _fact_column(name, values, unit, description):
+    return Column(name, dtype_name(values.dtype), unit, description, width=values.shape[1] if values.ndim > 1 else 0)
+
+
+def _stacked(column, rows):
+    empty = np.empty((0, column.width) if column.width else (0,), column.dtype)
+    return np.concatenate([empty, *(np.asarray(r, column.dtype) for r in rows)])
