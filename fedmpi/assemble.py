@@ -43,6 +43,8 @@ def federation(options):
     """The ``Federation`` that the options describe; the same for the same options, wherever it is made."""
     seed, clients = options["seed"], options["clients"]
     dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
+    if options["train_samples"] > len(dataset.y_train):
+        raise UserError(f"--train-samples {options['train_samples']}: {options['dataset']} has {len(dataset.y_train)}")
     order = stream(seed, Purpose.SPLIT).permutation(len(dataset.y_train))[: options["train_samples"] or None]
     held_back = round(options["validation"] * len(order))
     validation, pool = np.sort(order[:held_back]), np.sort(order[held_back:])
@@ -85,6 +87,12 @@ def shared_arrays(fed_data):
             "labels": fed_data.labels}
 
 
+def without_pixels(fed_data):
+    """The federation without the training pixels, which every node then has once, in its shared file."""
+    x = fed_data.dataset.x_train
+    return fed_data._replace(dataset=fed_data.dataset._replace(x_train=np.empty((0, *x.shape[1:]), x.dtype)))
+
+
 def setup_message(fed_data, fed, options, state):
     """``(meta, arrays)`` from which a worker builds its parts; it also holds the mask of the last model message, so
     that a resumed run sends the same bytes as one never stopped."""
@@ -101,15 +109,15 @@ def with_usual_parts(options):
                       "contribution": options["contribution"] or strategy.contribution}
 
 
-def server_parts(options, fed_data, transport, device):
-    """``(Fed, x)``: the server's parts and the initial model vector on the CPU."""
+def server_parts(options, fed_data, device):
+    """``(Fed, x)``: the server's parts, its transport still missing, and the initial model vector on the CPU."""
     network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
     layout, x, _ = bind(network)
     first = x.cpu().clone()
     test, validate = evaluators(fed_data, network, x, device)
     contribution = catalog.make(catalog.CONTRIBUTIONS, options["contribution"])
     fed = Fed(layout, catalog.make(catalog.STRATEGIES, options["strategy"]), catalog.make(catalog.PRUNERS, options["pruner"]),
-              contribution, catalog.make(catalog.CODECS, options["codec"]), transport, test, validate,
+              contribution, catalog.make(catalog.CODECS, options["codec"]), None, test, validate,
               torch.from_numpy(fed_data.sizes.astype(np.float64)), options["cohort"] or options["clients"],
               options["rounds"], options["seed"], uses(network, layout, fed_data.shape, device))
     return fed, first
@@ -134,6 +142,8 @@ def check(options, fed_data, fed):
     N, smallest = len(fed_data.sizes), int(fed_data.sizes.min())
     if not 1 <= fed.cohort <= N:
         raise UserError(f"--cohort must be between 1 and the {N} clients, got {fed.cohort}")
+    if fed.contribution.validated and fed.validate is None:
+        raise UserError(f"--contribution {options['contribution']} needs validation samples; give --validation 0.1, say")
     if smallest < 2 and fed.layout.buffers:
         raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train on: ask the "
                         "partition for min_size=2 or more, or take a model without batch normalisation")

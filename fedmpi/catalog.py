@@ -126,10 +126,15 @@ def entry(table, name):
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         spec = None
+    except Exception as error:               # a parent package runs when its child is looked for
+        raise UserError(f"module {module!r} cannot be found: {type(error).__name__}: {error}") from error
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         raise UserError(f"no module {module!r} to take {function!r} from; is it installed or on PYTHONPATH?")
-    with open(spec.origin, encoding="utf-8") as file:
-        tree = ast.parse(file.read(), spec.origin)
+    try:
+        with open(spec.origin, encoding="utf-8") as file:
+            tree = ast.parse(file.read(), spec.origin)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise UserError(f"module {module!r} ({spec.origin}) cannot be read: {error}") from error
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == function:
             doc = ast.get_docstring(node) or ""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import traceback
 
 import click
 
@@ -27,6 +28,7 @@ def _say(line):
 
 def main():
     """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
+    sys.path.append(os.getcwd())                             # the user's own modules, beside where they work
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
@@ -42,6 +44,9 @@ def main():
         sys.exit(2)
     except FedError as error:
         _say(f"error: {error}")
+        sys.exit(1)
+    except Exception:
+        _say(traceback.format_exc())
         sys.exit(1)
 
 
@@ -74,7 +79,7 @@ def _read_config(context, parameter, path):
         try:
             with open(path, "rb") as file:
                 found = tomllib.load(file)
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UserError(f"--config {path}: {error}") from error
         found = {key.replace("-", "_"): value for key, value in found.items()}
         unknown = sorted(set(found) - set(DEFAULTS))
@@ -104,7 +109,7 @@ def _read_config(context, parameter, path):
 @_part("contribution", "How contributions are scored and weigh in the merge")
 @_part("codec", "Values on the wire, both ways")
 @click.option("--seed", type=click.IntRange(0), help="Everything random follows from it.  [default: 0]")
-@click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME.h5]")
+@click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED.h5]")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
               "of ranks.")
 @click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")
@@ -121,11 +126,14 @@ def train(resume, **given):
     for kind in PARTS:
         if given[kind]:
             catalog.parse(catalog.KINDS[kind], given[kind])
-    options = given if resume else DEFAULTS | {key: value for key, value in given.items() if value is not None}
-    options = options | {"device": options["device"] or "auto"}
-    if not resume and options["out"] is None:
-        options["out"] = os.path.join("runs", time.strftime("%Y%m%d-%H%M%S.h5"))
-    return play(options, resume, _say)
+    if resume:
+        if click.get_current_context().get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
+            raise UserError("--out has no place beside --resume: the run goes on in its own file")
+        return play(given, resume, _say)
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    if options["out"] is None:
+        options["out"] = os.path.join("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{options['seed']}.h5")
+    return play(options, None, _say)
 
 
 @cli.command("list")
@@ -181,14 +189,18 @@ def _follow(path):
     """Print each round as it is committed, and the summary when the run ends."""
     from fedmpi import report
     from fedmpi.store import read_run
-    shown = 0
+    shown, heard, warned = 0, time.monotonic(), False
     while True:
         run = read_run(path)
         T, planned = len(run.rounds["round"]), run.attrs["options"]["rounds"]
         for t in range(shown, T):
             row = {name: column[t] for name, column in run.rounds.items()}
             click.echo(report.round_line(row, planned, (planned - t - 1) * float(run.rounds["round_s"][: t + 1].mean())))
-        shown = T
+        if T > shown:
+            shown, heard, warned = T, time.monotonic(), False
+        elif time.monotonic() - heard > 60 and not warned:
+            warned = True
+            click.echo("no new round for a minute; if the run was killed, fedmpi train --resume goes on")
         if run.attrs["status"] != "running":
             click.echo(report.summary(run) + "\n\n" + report.picture(run, colour=sys.stdout.isatty()))
             return

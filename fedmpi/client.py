@@ -10,7 +10,7 @@ import torch
 
 from fedmpi.data.dataset import inputs
 from fedmpi.errors import WireError
-from fedmpi.flat import bind
+from fedmpi.flat import bind, check
 from fedmpi.parts import Codec, Pruner, Schedule, Strategy, Task
 from fedmpi.rng import Purpose, stream, torch_seed
 from fedmpi.wire import positions
@@ -49,14 +49,13 @@ class Worker:
     """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask."""
 
     def __init__(self, build, pick_device):
-        """``build(options, shape, classes) -> WorkerParts``; ``pick_device(local_rank) -> torch.device``."""
+        """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
         self.build, self.pick_device = build, pick_device
         keep_freed_memory()
 
     def attach(self, arrays, local_rank):
         """Take the node's shared data: ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition."""
-        self.data = arrays
-        self.device = self.pick_device(local_rank)
+        self.data, self.local_rank = arrays, local_rank
 
     def receive(self, meta, arrays):
         if meta["kind"] == "setup":
@@ -67,7 +66,10 @@ class Worker:
     def _build(self, meta, arrays):
         self.mean, self.std = meta["mean"], meta["std"]
         self.parts = self.build(meta["options"], meta["shape"], meta["classes"])
+        self.device = self.pick_device(meta["options"]["device"], self.local_rank)
         self.layout, self.x, self.g = bind(self.parts.model.to(self.device))
+        check(self.parts.model, self.layout, self.x)
+        self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
         self.base = torch.zeros(self.layout.P)
         self.live = torch.ones(self.layout.R, device=self.device)
         self.known = positions.decode(meta["known"], arrays["known"])
@@ -98,9 +100,10 @@ class Worker:
         loss = self.parts.strategy.local(task)
         meta = {"kind": "update", "t": self.t, "support": self.support_digest} | job
         arrays, support = {}, self.support
-        if task.probe.epoch is not None and not torch.equal(task.mask, self.mask):
-            meta["mask"], arrays["mask"] = positions.encode(layout.numbers(task.mask).numpy(), layout.num_weights, self.known)
-            support = layout.support(task.mask)
+        mask = task.mask.cpu()
+        if not torch.equal(mask, self.mask):
+            meta["mask"], arrays["mask"] = positions.encode(layout.numbers(mask).numpy(), layout.num_weights, self.known)
+            support = layout.support(mask)
         arrays |= self.parts.codec.encode((self.x.cpu() - self.base).index_select(0, support))
         for name, array in task.probe.report().items():
             if name == "index":
@@ -115,6 +118,8 @@ class Worker:
         parts, rows = self.parts, slice(int(self.data["offsets"][client]), int(self.data["offsets"][client + 1]))
         base = self.base.to(self.device)
         self.x.copy_(base)
+        for counter, fresh in self.counters:                # no trace of the client before
+            counter.copy_(fresh)
         self.live[: self.layout.Q] = self.mask.to(self.device)
         torch.manual_seed(torch_seed(parts.seed, Purpose.TRAIN, self.t, client))
         raw = torch.from_numpy(self.data["x_train"][self.data["indices"][rows]]).to(self.device)

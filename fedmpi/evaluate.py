@@ -1,9 +1,11 @@
 """Loss and accuracy of a model vector, and the utility of a coalition."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 
-from fedmpi.errors import UserError
+from fedmpi.errors import DivergedError
 
 
 def evaluator(model, x, inputs, labels, batch_size=500):
@@ -24,18 +26,23 @@ def evaluator(model, x, inputs, labels, batch_size=500):
     return evaluate
 
 
+def finite(loss, whose):
+    """The loss itself; DivergedError where it is not a number to go on with."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"{whose} has loss {loss}; a smaller --lr may help")
+    return loss
+
+
 def coalition_utility(validate, merged):
     """``utility(coalitions (M, C) bool) -> (M,) float64``: minus the validation loss of ``merged(coalition)``; each
     distinct coalition is evaluated once. ``utility.calls[0]`` counts evaluations."""
     known, calls = {}, [0]
 
     def utility(coalitions):
-        if validate is None:
-            raise UserError("this --contribution evaluates coalitions on validation samples; give --validation 0.1, say")
         for coalition in coalitions:
             key = coalition.numpy().tobytes()
             if key not in known:
-                known[key] = -validate(merged(coalition))[0]
+                known[key] = -finite(validate(merged(coalition))[0], "a coalition's model")
                 calls[0] += 1
         return torch.tensor([known[c.numpy().tobytes()] for c in coalitions], dtype=torch.float64)
 

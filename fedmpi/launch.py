@@ -1,10 +1,12 @@
 """One training run, on as many ranks as the launcher started."""
 
 import datetime
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from importlib.metadata import version
@@ -14,7 +16,7 @@ from fedmpi.errors import CheckpointError, FedError, UserError, WorkerError
 
 LAUNCHED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_RANK")
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-FREE = {"data_dir", "out", "save_every", "keep", "until", "device"}   # options that do not change the result
+FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
 
 def rank_and_size():
@@ -30,7 +32,7 @@ def train(options, resume, say):
 
     ``say(line)`` shows progress; only rank 0 calls it. On other ranks this serves until rank 0 says stop.
     """
-    return on_ranks(lambda connect: _serve_run(options, resume, say, connect), lambda: worker(options["device"]), say)
+    return on_ranks(lambda connect: _serve_run(options, resume, say, connect), worker, say)
 
 
 def on_ranks(play, make_worker, say):
@@ -41,7 +43,7 @@ def on_ranks(play, make_worker, say):
     rank, size = rank_and_size()
     if size == 1:
         return _as_server(play, lambda: _alone(make_worker), say, None)
-    from fedmpi.transport import mpi
+    mpi = _mpi(rank, size)
     if rank:
         signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is rank 0's to answer; it ends the others
         return mpi.serve(__version__, make_worker)
@@ -49,25 +51,37 @@ def on_ranks(play, make_worker, say):
     return _as_server(play, lambda: mpi.Mpi(__version__, _arrivals(say)), say, mpi)
 
 
+def _mpi(rank, size):
+    """The MPI transport's module; UserError where MPI is missing or is not the one whose launcher started us."""
+    try:
+        from fedmpi.transport import mpi
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {' '.join(str(error).split())}") from error
+    if mpi.world() != (rank, size or mpi.world()[1]):
+        raise UserError(f"the launcher says rank {rank} of {size}, MPI says rank {mpi.world()[0]} of {mpi.world()[1]}: "
+                        "this mpirun belongs to another MPI than the one mpi4py loads; use the mpirun beside it")
+    return mpi
+
+
 def _alone(make_worker):
     from fedmpi.transport.local import Local
     return Local(make_worker())
 
 
-def worker(device):
+def worker():
     """This rank's ``Worker``, on one thread."""
     import torch
 
     from fedmpi.build import worker_parts
     from fedmpi.client import Worker
     torch.set_num_threads(1)
-    return Worker(worker_parts, lambda local_rank: pick_device(device, local_rank))
+    return Worker(worker_parts, pick_device)
 
 
 def pick_device(name, local_rank):
-    """The rank's device: ``auto`` is a GPU where there is one, node-local ranks dealt out over the visible ones."""
+    """The rank's device for ``cpu`` or ``cuda``; node-local ranks are dealt out over the visible GPUs."""
     import torch
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU on this rank; use --device cpu or check CUDA_VISIBLE_DEVICES")
@@ -80,6 +94,8 @@ def pick_device(name, local_rank):
 def _as_server(play, connect, say, mpi):
     """Rank 0's part: whatever fails ends all ranks, and is told once."""
     transport = []                                         # filled as soon as workers listen
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)        # a scheduler's limit ends like Ctrl-C
 
     def connected():
         transport.append(connect())
@@ -117,44 +133,56 @@ def _end(mpi, transport, code, started):
 
 
 def _serve_run(options, resume, say, connect):
+    """What can be refused is refused before the other ranks are waited for."""
     begin = time.perf_counter()
     import torch
 
-    from fedmpi import assemble, server
-    torch.set_num_threads(1)
-    options, store = _opened(options, resume)
-    device = pick_device(options["device"], 0)
-    data = assemble.federation(options)
-    transport = connect()
-    fed, x = assemble.server_parts(options, data, transport, device)
-    assemble.check(options, data, fed)
-    transport.share(assemble.shared_arrays(data))
-    if store is None:
-        store = _create(options, data, fed, transport)
-        state, done = server.start(fed, x), 0
-        store.save(state, 0)
-    else:
-        state, done = _restored(store, data, fed, say)
-    store.add_session(_session(transport))
-    store.update({"status": "running"})
-    transport.publish(*assemble.setup_message(data, fed, options, state))
-    say(_opening(options, fed, data, transport, time.perf_counter() - begin))
-    _play(fed, state, store, done, options, say)
-
-
-def _opened(options, resume):
-    """``(options, store)``: of a new run, or of the one to resume with the options recorded in it."""
     from fedmpi import assemble
-    from fedmpi.store import RunFile, read_run
-    if resume is None:
-        return assemble.with_usual_parts(options), None
-    recorded = read_run(resume).attrs["options"]
+    from fedmpi.server import start
+    from fedmpi.store import RunFile, check_target
+    torch.set_num_threads(1)
+    options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(_on_device(options))
+    data = assemble.federation(options)
+    fed, x = assemble.server_parts(options, data, pick_device(options["device"], 0))
+    assemble.check(options, data, fed)
+    if resume:
+        store = RunFile(resume)
+        state, done = _restored(store, data, fed, x, say)
+    else:
+        if os.path.dirname(options["out"]) == "runs":
+            os.makedirs("runs", exist_ok=True)
+        check_target(options["out"])
+        state, done = start(fed, x), 0
+    transport = connect()
+    transport.share(assemble.shared_arrays(data))
+    data = assemble.without_pixels(data)
+    if not resume:
+        store = _create(options, data, fed, transport)
+    _play(fed._replace(transport=transport), data, state, store, done, options, say, begin)
+
+
+def _on_device(options):
+    """The options with ``--device auto`` decided: a GPU where rank 0 sees one."""
+    import torch
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    return options | {"device": found if options["device"] == "auto" else options["device"]}
+
+
+def _recorded(options, resume, say):
+    """The options of the run to resume, with those changed that do not change its result."""
+    from fedmpi.store import read_run
+    attrs = read_run(resume).attrs
+    recorded = attrs["options"]
     named = {key: value for key, value in options.items() if value is not None}
     clashes = [f"--{key.replace('_', '-')} {value} (the run has {recorded[key]})" for key, value in named.items()
                if key not in FREE and value != recorded[key]]
     if clashes:
         raise UserError(f"cannot resume {resume} with changed {', '.join(clashes)}: that would be another run")
-    return recorded | {"until": 0} | {key: named[key] for key in FREE if key in named}, RunFile(resume)
+    other = [f"{name} {version(name)} (was {attrs['versions'][name]})" for name in ("torch", "numpy")
+             if version(name) != attrs["versions"].get(name)]
+    if other:
+        say(f"warning: resuming with {', '.join(other)}: the bits may differ from a run never stopped")
+    return recorded | {"until": 0} | {key: named[key] for key in FREE - {"out"} if key in named}
 
 
 def _create(options, data, fed, transport):
@@ -166,56 +194,68 @@ def _create(options, data, fed, transport):
         "seed": options["seed"], "data_digest": data.digest, "layout_digest": layout.digest,
         "weights": layout.num_parameters, "prunable": layout.num_weights,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
-        "versions": {name: version(name) for name in ("torch", "numpy", "h5py")} | transport.versions
-        | {"fedmpi": __version__, "python": sys.version.split()[0]},
-        "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)), "ranks": transport.size,
+        "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
+        "ranks": transport.size,
     }
-    if os.path.dirname(options["out"]) == "runs":
-        os.makedirs("runs", exist_ok=True)
-    return RunFile.create(options["out"], attrs, record.round_columns(fed.validate is not None, len(layout.weights)), record.CLIENT_COLUMNS,
-                          assemble.population(data), (data.offsets, data.indices))
+    return RunFile.create(options["out"], attrs, record.round_columns(fed.validate is not None, len(layout.weights)),
+                          record.CLIENT_COLUMNS, assemble.population(data), (data.offsets, data.indices))
 
 
-def _restored(store, data, fed, say):
-    """``(state, rounds done)`` of the newest sound checkpoint; the run file forgets what lies beyond it."""
+def _restored(store, data, fed, x, say):
+    """``(state, rounds done)`` of the newest sound checkpoint, of the beginning where there is none; the run file
+    forgets what lies beyond it, which will be played again to the same bits."""
+    from fedmpi.server import start
     attrs = store.run().attrs
     if attrs["data_digest"] != data.digest:
-        raise UserError(f"{store.path} was trained on other data than this --data-dir holds (digest "
-                        f"{attrs['data_digest'][:12]}, got {data.digest[:12]})")
+        raise UserError(f"{store.path} was trained on other data than these (digest {attrs['data_digest'][:12]}, got "
+                        f"{data.digest[:12]}); say where the same data lie with --data-dir or --dataset")
     if attrs["layout_digest"] != fed.layout.digest:
         raise UserError(f"{store.path} holds a model of other shapes; was the model's code changed?")
-    state, done = store.load(warn=lambda text: say(f"warning: {text}"))
+    try:
+        state, done = store.load(warn=lambda text: say(f"warning: {text}"))
+    except CheckpointError as error:
+        say(f"warning: {error}; starting again from round 1")
+        state, done = start(fed, x), 0
     if store.rounds < done:
         raise CheckpointError(f"{store.path} has {store.rounds} rounds, its checkpoint {done}: the run file is damaged")
     store.truncate(done)
     return state, done
 
 
-def _play(fed, state, store, done, options, say):
-    from fedmpi import report, server
+def _play(fed, data, state, store, done, options, say, begin):
+    """The rounds that remain, and what is told of them; whatever happens, the run file says how it ended."""
+    from fedmpi import assemble, report, server
     last = min(options["until"] or fed.rounds, fed.rounds)
-    begin, first = time.perf_counter(), done + 1
-
-    def on_round(row):
-        spent = time.perf_counter() - begin
-        say(report.round_line(row, fed.rounds, spent / (row["round"] - done) * (last - row["round"])))
-
+    session = {"time": _now(), "ranks": fed.transport.size, "hosts": ",".join(sorted(set(fed.transport.hosts))),
+               "git_commit": _git_commit(), "command": " ".join(sys.argv), "versions": json.dumps(_versions(fed.transport))}
+    status = "failed"
     try:
-        server.simulate(fed, state, store, first, last, save_every=options["save_every"], keep=options["keep"],
+        store.add_session(session)
+        store.update({"status": "running"})
+        fed.transport.publish(*assemble.setup_message(data, fed, options, state))
+        now = time.perf_counter()
+        say(_opening(options, fed, data, now - begin))
+
+        def on_round(row):
+            each = (time.perf_counter() - now) / (row["round"] - done)
+            say(report.round_line(row, fed.rounds, each * (last - row["round"])))
+
+        server.simulate(fed, state, store, done + 1, last, save_every=options["save_every"], keep=options["keep"],
                         on_round=on_round)
-    except BaseException:
-        store.update({"status": "failed", "ended": _now()})
+        status = "finished" if store.rounds == fed.rounds else "stopped"
+    except KeyboardInterrupt:
+        status = "interrupted"
         raise
-    if last == fed.rounds:
-        store.update({"status": "finished", "ended": _now()})
+    finally:
+        store.update({"status": status, "ended": _now()})
     run = store.run()
     say("\n" + report.summary(run) + "\n\n" + report.picture(run) + f"\n\nrun file: {os.path.relpath(store.path)}")
 
 
-def _opening(options, fed, data, transport, seconds):
-    workers = max(transport.size - 1, 1)
+def _opening(options, fed, data, seconds):
+    workers = max(fed.transport.size - 1, 1)
     dataset = data.dataset
-    return (f"{transport.size} rank{'s' * (transport.size > 1)} ready after {seconds:.0f} s: {fed.cohort} of "
+    return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s: {fed.cohort} of "
             f"{len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
             f"({len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test samples); "
             f"{options['model']} ({fed.layout.num_parameters:,} parameters); strategy {options['strategy']}, "
@@ -235,9 +275,10 @@ def _arrivals(say):
     return arrived
 
 
-def _session(transport):
-    return {"time": _now(), "ranks": transport.size, "hosts": ",".join(sorted(set(transport.hosts))),
-            "git_commit": _git_commit(), "command": " ".join(sys.argv)}
+def _versions(transport):
+    """What the bits and the file depend on, by name."""
+    return {name: version(name) for name in ("torch", "numpy", "h5py")} | transport.versions | {
+        "fedmpi": __version__, "python": sys.version.split()[0]}
 
 
 def _now():

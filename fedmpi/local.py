@@ -55,12 +55,12 @@ def sgd(task, momentum=0.0, weight_decay=0.0, correct=None, shuffle=True, loss=n
 
 
 def dense_gradient(task, num_batches, loss=nn.functional.cross_entropy):
-    """(R,): the mean dense gradient at the received model over the first ``num_batches`` mini-batches of the client's
-    fixed order (all of them where there are fewer). Batch statistics are left as they were."""
+    """(R,): the mean dense gradient at the received model over ``num_batches`` mini-batches drawn without replacement
+    (all of them where there are fewer). Batch statistics are left as they were."""
     task.g.zero_()
     taken = 0
     task.model.eval()
-    for inputs, labels in batches(task, shuffle=False):
+    for inputs, labels in batches(task):
         loss(task.model(inputs), labels).backward()
         taken += 1
         if taken == num_batches:

@@ -7,6 +7,8 @@ import math
 
 import torch
 
+from fedmpi.errors import UserError
+
 MIN_KEPT = 16  # weights a layer keeps whatever the rule says, against layer collapse
 
 
@@ -27,8 +29,9 @@ def check(sparsity, distribution, init="random", every=1, fraction=0.0):
         raise ValueError(f"the share of weights to move must be in [0, 1], got {fraction}")
 
 
-def budgets(layout, sparsity, distribution="erk"):
-    """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly.
+def budgets(layout, sparsity, distribution="erk", least=MIN_KEPT):
+    """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly, at least ``least`` a layer
+    (or all of a smaller one); UserError where that cannot be.
 
     ``distribution`` is ``uniform``, ``er``, ``erk`` (RigL's normalisation of the Erdos-Renyi densities,
     arXiv 1911.11134) or ``thesis`` (which rescales the sparsities, as FedDST's code does, arXiv 2112.09824).
@@ -36,7 +39,7 @@ def budgets(layout, sparsity, distribution="erk"):
     check(sparsity, distribution)
     rules = {"uniform": _uniform, "er": _er, "erk": _erk, "thesis": _thesis}
     densities = rules[distribution]([slot.shape for slot in layout.weights], 1 - sparsity)
-    return _round([slot.size for slot in layout.weights], densities, round((1 - sparsity) * layout.num_weights))
+    return _round([slot.size for slot in layout.weights], densities, round((1 - sparsity) * layout.num_weights), least)
 
 
 def _uniform(shapes, density):
@@ -74,10 +77,12 @@ def _thesis(shapes, density):
     return [1 - (1 - r) * scale for r in raw]
 
 
-def _round(sizes, densities, total):
-    """Whole numbers near ``densities * sizes`` that sum to ``total``, between MIN_KEPT and the layer's size."""
-    low = [min(n, MIN_KEPT) for n in sizes]
-    total = max(total, sum(low))
+def _round(sizes, densities, total, least):
+    """Whole numbers near ``densities * sizes`` that sum to ``total``, between ``least`` and the layer's size."""
+    low = [min(n, least) for n in sizes]
+    if total < sum(low):
+        raise UserError(f"sparsity {1 - total / sum(sizes):.4f} leaves {total} weights, but every layer keeps at least "
+                        f"{least}; this model bears at most sparsity {1 - sum(low) / sum(sizes):.4f}")
     kept = [min(n, max(lo, math.floor(d * n))) for n, d, lo in zip(sizes, densities, low)]
     order = sorted(range(len(sizes)), key=lambda i: kept[i] - densities[i] * sizes[i])   # most below its share first
     while (missing := total - sum(kept)) != 0:

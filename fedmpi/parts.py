@@ -89,12 +89,14 @@ class Pruner(NamedTuple):
     ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies, schedule, gen) -> (state, mask)``
     after each merge, the same mask object where nothing changes; ``probe(task) -> Probe`` on clients, or None. The
     server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their last values, which are not sent.
+    Where ``exact`` the number of kept weights never changes, and the server asserts it.
     """
 
     init: Callable
     evolve: Callable
     probe: Callable | None = None
     residuals: bool = False
+    exact: bool = True
 
 
 class Replies(NamedTuple):
@@ -126,6 +128,7 @@ class Contribution(NamedTuple):
     init: Callable
     score: Callable
     weigh: Callable
+    validated: bool = False       # asks for utilities, hence for validation samples on the server
 
 
 class Codec(NamedTuple):

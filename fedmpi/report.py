@@ -235,7 +235,9 @@ def _kept(run):
     if kept is None or not len(kept):
         return ""
     of = f" of {run.attrs['prunable']:,}" if "prunable" in run.attrs else ""
-    return f" ({int(np.sum(kept[-1])):,}{of} kept)"
+    moved = run.rounds.get("mask_changed")
+    told = "" if moved is None else f", the mask moved in {np.count_nonzero(moved)} rounds"
+    return f" ({int(np.sum(kept[-1])):,}{of} kept){told}"
 
 
 def _how_dear(found):

@@ -21,8 +21,7 @@ class Purpose(IntEnum):
     MASK = 7         # the first mask
     EVOLVE = 8       # prune and grow
     CONTRIBUTION = 9
-    CODEC = 10
-    DATA = 11        # synthetic data
+    DATA = 11        # synthetic data, and fixed splits
 
 
 def stream(seed, purpose, *key):

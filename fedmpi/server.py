@@ -9,7 +9,7 @@ import torch
 from fedmpi import record
 from fedmpi.client import digest
 from fedmpi.errors import DivergedError, WireError
-from fedmpi.evaluate import coalition_utility
+from fedmpi.evaluate import coalition_utility, finite
 from fedmpi.flat import Layout
 from fedmpi.parts import Codec, Cohort, Contribution, Pruner, Replies, Schedule, Strategy, Updates
 from fedmpi.rng import Purpose, stream
@@ -70,6 +70,7 @@ def play_round(fed, state, t):
     merged = served(x, support)
     pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
                                      stream(fed.seed, Purpose.EVOLVE, t))
+    assert not fed.pruner.exact or int(mask.sum()) == int(state["mask"].sum()), "the number of kept weights changed"
     pruned = served(x, fed.layout.support(mask))
     x = x if fed.pruner.residuals else pruned
     flipped = 0 if mask is state["mask"] else int((mask ^ state["mask"]).sum())
@@ -207,7 +208,8 @@ def served(x, support):
 def accuracies(fed, x, merged, same):
     """The test and validation columns; the test set is evaluated again before pruning where that differs."""
     loss, accuracy = fed.test(x)
-    row = {"loss": loss, "accuracy": accuracy, "accuracy_before": accuracy if same else fed.test(merged)[1]}
+    row = {"loss": finite(loss, "the merged model"), "accuracy": accuracy, "accuracy_before": accuracy if same else fed.test(merged)[1]}
     if fed.validate is not None:
-        row["val_loss"], row["val_accuracy"] = fed.validate(x)
+        loss, row["val_accuracy"] = fed.validate(x)
+        row["val_loss"] = finite(loss, "the merged model, on validation samples,")
     return row

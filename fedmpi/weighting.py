@@ -12,7 +12,8 @@ def clean(memory=0.9, size_power=1.0, score_power=1.0, floor=1e-3):
 
     ``psi+ = max(psi, 0) / sum(max(psi, 0))`` over the cohort, scaled to the mass that s gave the cohort, so that
     ``memory`` means what it says and absent clients are neither raised nor lowered. ``floor`` is the least s, as a
-    share of the mean s. Where no score is positive s stays. The weights serve at once.
+    share of the mean s. Where no score is positive s stays. The weights serve at once. s starts
+    equal for all, not at the data's shares, which ``n^p`` holds already.
     """
     if not 0 <= memory <= 1:
         raise ValueError(f"memory must be in [0, 1], got {memory}")

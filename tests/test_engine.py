@@ -10,15 +10,16 @@ from fedmpi.transport.local import Local
 
 OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", "local_epochs": 1, "strategy": "fedavg",
                       "pruner": "rigl:every=2", "contribution": "size", "dataset": "synthetic:samples=200",
-                      "partition": "iid", "noise": "none"}
+                      "partition": "iid", "noise": "none", "device": "cpu"}
 
 
 def assembled(**changes):
     """``(fed, state)`` of a small run in this process."""
     options = OPTIONS | changes
     data = assemble.federation(options)
-    transport = Local(launch.worker("cpu"))
-    fed, x = assemble.server_parts(options, data, transport, torch.device("cpu"))
+    transport = Local(launch.worker())
+    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
+    fed = fed._replace(transport=transport)
     transport.share(assemble.shared_arrays(data))
     state = server.start(fed, x)
     transport.publish(*assemble.setup_message(data, fed, options, state))

@@ -55,12 +55,22 @@ def test_a_wrong_option_is_one_line_at_once(fedmpi, ranks, arguments, message):
     (("--model", "cifar10net:conv_width=0"), "conv_width"),
     (("--contribution", "loo", "--validation", 0), "needs validation samples"),
     (("--resume", "nothing.h5"), "nothing.h5"),
+    (("--resume", "nothing.h5", "--out", "other.h5"), "--out has no place beside --resume"),
+    (("--train-samples", 99999), "digits has 1438"),
+    (("--pruner", "static:sparsity=0.9999"), "bears at most sparsity"),
     (("--out", "no/such/folder/run.h5"), "no folder"),
 ])
 def test_what_cannot_work_is_one_line_before_work_starts(fedmpi, tmp_path, arguments, message):
-    arguments = ("--out", tmp_path / "run.h5", *arguments) if "--out" not in arguments else arguments
+    named = "--out" in arguments or "--resume" in arguments
+    arguments = arguments if named else ("--out", tmp_path / "run.h5", *arguments)
     output = fedmpi(1, "train", *arguments, code=2)
     assert message in output and len(output.strip().splitlines()) == 1
+
+
+def test_mistakes_are_told_before_other_ranks_are_waited_for(fedmpi, tmp_path):
+    output = fedmpi(3, "train", "--pruner", "rigl:sparsity=1.5", "--out", tmp_path / "run.h5", code=2)
+    assert output.count("error:") == 1 and "got 1.5" in output and "ranks ready" not in output
+    assert not (tmp_path / "run.h5").exists()
 
 
 def test_bad_data_on_many_ranks_ends_them_all(fedmpi, tmp_path):
@@ -106,26 +116,58 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_taken(fedmpi, tmp_pa
     assert verify(whole, out) == []
 
 
-@pytest.mark.parametrize("ranks, target", [(1, "server"), (1, "server"), (3, "server"), (3, "worker")])
+@pytest.mark.parametrize("ranks, target", [(1, "server"), (3, "server"), (3, "worker")])
 def test_sigkill_loses_nothing_and_hangs_nothing(command, fedmpi, tmp_path, ranks, target):
     """Kill one process of a run at a random moment after its first round; the rest ends, and the run resumes."""
-    options = ("--rounds", 12, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1, "--lr", 0.1)
+    options = ("--rounds", 60, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1, "--lr", 0.1)
+    last = random.Random(f"{ranks} {target}").randrange(2, 12)
     whole, out = tmp_path / "whole.h5", tmp_path / "run.h5"
     fedmpi(1, "train", *options, "--out", whole)
     process = subprocess.Popen(command(ranks, "train", *options, "--out", out), env=environment(), text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     for line in process.stdout:
-        if line.startswith("round  1/"):
+        if line.startswith(f"round {last:>2}/"):
             break
-    time.sleep(random.random() * 0.5)
     victims = python_processes(process.pid) if ranks > 1 else [process.pid]
     os.kill(victims[0] if target == "server" else victims[-1], signal.SIGKILL)
     process.communicate(timeout=30)
     assert process.returncode != 0
     run = read_run(out)
-    assert len(run.rounds["round"]) >= 1
+    assert 60 > len(run.rounds["round"]) >= last
     fedmpi(1, "train", "--resume", out)
     assert verify(whole, out) == []
+
+
+def test_a_run_without_checkpoints_starts_again(fedmpi, tmp_path):
+    whole, out = tmp_path / "whole.h5", tmp_path / "run.h5"
+    fedmpi(1, "train", *SMALL, "--out", whole)
+    fedmpi(1, "train", *SMALL, "--out", out, "--until", 2)
+    assert read_run(out).attrs["status"] == "stopped"
+    for checkpoint in (tmp_path / "run.ckpt").iterdir():
+        checkpoint.unlink()
+    output = fedmpi(1, "train", "--resume", out)
+    assert "starting again from round 1" in output
+    assert verify(whole, out) == [] and read_run(out).attrs["status"] == "finished"
+
+
+def test_a_worker_that_fails_inside_an_exchange_ends_the_job(fedmpi, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, numpy\nif os.environ.get('PMI_RANK') == '1':\n"
+        "    def broken(*arguments, **options):\n        raise OSError('no shared folder')\n    numpy.memmap = broken\n")
+    output = fedmpi(3, "train", *SMALL, "--out", tmp_path / "run.h5", code=1, timeout=60, PYTHONPATH=str(tmp_path))
+    assert output.count("OSError: no shared folder") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_another_mpi_s_launcher_is_named(fedmpi, rank):
+    output = fedmpi(1, "train", code=2, timeout=60, OMPI_COMM_WORLD_RANK=str(rank), OMPI_COMM_WORLD_SIZE="3")
+    assert ("belongs to another MPI" in output) == (rank == 0)
+
+
+def test_a_broken_module_of_the_user_s_is_one_line(fedmpi, tmp_path):
+    (tmp_path / "half_written.py").write_text("def net(shape, classes:\n")
+    output = fedmpi(3, "train", "--model", "half_written:net", code=2, PYTHONPATH=str(tmp_path))
+    assert "half_written.py" in output and len(output.strip().splitlines()) == 1
 
 
 def python_processes(root):

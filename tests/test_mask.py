@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fedmpi import mask as masks
+from fedmpi.errors import UserError
 from fedmpi.flat import bind
 from fedmpi.mask import budgets, cosine_decay, draw, largest, random_mask, swap, top_mask
 from fedmpi.models.cifar10net import cifar10net
@@ -74,8 +75,9 @@ def test_sparsity_0_keeps_everything(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_no_layer_collapses_where_the_budget_is_too_small(rule):
     layout, _, _ = bind(nn.Sequential(nn.Linear(5, 2), nn.Linear(100, 100)))
-    kept = budgets(layout, 0.999, rule)
-    assert kept == [10, 16]                              # round(10.01) < 10 + 16
+    with pytest.raises(UserError, match="sparsity 0.9974"):        # round(10.01) < 10 + 16, of 10,010
+        budgets(layout, 0.999, rule)
+    assert budgets(layout, 1 - 26 / 10010, rule) == [10, 16]
 
 
 def test_uniform_gives_every_layer_the_same_density():

@@ -1,5 +1,6 @@
 """The most valuable tests: the same bits on any number of ranks, in any order of arrival, stopped and resumed."""
 
+import os
 import random
 
 import pytest
@@ -12,8 +13,31 @@ METHODS = {
     "feddst": ("--strategy", "feddst:mu=0.1", "--pruner", "feddst:every=2,alpha=0.3", "--contribution", "loo-cosine",
                "--codec", "int8"),
     "text": ("--strategy", "thesis-text", "--contribution", "loo", "--cohort", 5, "--codec", "float16"),
+    "norms": ("--strategy", "thesis:server_momentum=0.3", "--pruner", "set", "--model", "norm_model:net",
+              "--partition", "iid"),
     "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
 }
+
+
+NORMS = """
+from torch import nn
+
+def net(shape, classes):
+    # momentum=None averages by a counter, which lives outside the vector; dropout draws from torch's own generator
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(),
+                         nn.Linear(144, classes))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def norm_model(tmp_path_factory):
+    """A model with batch statistics, an integer counter and dropout, importable here and on other ranks."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "norm_model.py").write_text(NORMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +54,8 @@ def alone(tmp_path_factory, fedmpi):
     return run
 
 
-@pytest.mark.parametrize("ranks, method", [(2, "thesis"), (3, "feddst"), (5, "thesis"), (4, "text"), (3, "prunefl")])
+@pytest.mark.parametrize("ranks, method", [(2, "thesis"), (3, "feddst"), (5, "thesis"), (4, "text"), (3, "prunefl"),
+                                           (3, "norms")])
 def test_any_number_of_ranks_gives_the_same_bits(fedmpi, alone, tmp_path, ranks, method):
     out = tmp_path / "many.h5"
     fedmpi(ranks, "train", *SMALL, *METHODS[method], "--out", out)
@@ -45,7 +70,7 @@ def test_33_ranks_give_the_same_bits(fedmpi, alone, tmp_path):
 
 @pytest.mark.parametrize("method, stop, first, then", [
     ("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
-    ("prunefl", 2, 1, 1)])
+    ("prunefl", 2, 1, 1), ("norms", 2, 1, 1)])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(fedmpi, alone, tmp_path, method, stop, first, then):
     out = tmp_path / "parts.h5"
     fedmpi(first, "train", *SMALL, *METHODS[method], "--out", out, "--until", stop)
@@ -78,10 +103,11 @@ def test_order_of_arrival_does_not_matter(tmp_path):
 
     def final(transport_of):
         options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine", strategy="feddst",
-                                  model="small-cnn:width=4", local_epochs=1)
+                                  model="small-cnn:width=4", local_epochs=1, device="cpu")
         data = assemble.federation(options)
-        transport = transport_of(launch.worker("cpu"))
-        fed, x = assemble.server_parts(options, data, transport, torch.device("cpu"))
+        transport = transport_of(launch.worker())
+        fed, x = assemble.server_parts(options, data, torch.device("cpu"))
+        fed = fed._replace(transport=transport)
         transport.share(assemble.shared_arrays(data))
         state = server.start(fed, x)
         transport.publish(*assemble.setup_message(data, fed, options, state))

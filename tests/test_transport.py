@@ -12,12 +12,12 @@ from fedmpi.transport.local import Local
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 7])
-def test_mpi_transport(ranks):
+def test_mpi_transport(ranks, tmp_path):
     mpirun = find_mpirun()
     if mpirun is None:
         pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")
     script = pathlib.Path(__file__).with_name("transport_script.py")
-    done = subprocess.run([mpirun, "-n", str(ranks), sys.executable, str(script)], env=environment(), timeout=120,
+    done = subprocess.run([mpirun, "-n", str(ranks), sys.executable, str(script)], env=environment(TMPDIR=str(tmp_path)), timeout=120,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0 and "everything arrived" in done.stdout, done.stdout
 

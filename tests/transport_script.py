@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import traceback
 
 import numpy as np
 from mpi4py import MPI
@@ -61,4 +62,8 @@ def main():
     transport.close(0)
 
 
-main()
+try:
+    main()
+except Exception:
+    traceback.print_exc()
+    mpi.abort(1)

@@ -1,7 +1,8 @@
 """The speed of a round against the bare training loop.
 
 Both sides train the same CNN on the same samples, batch 32, SGD with momentum, one thread a rank, turn by turn in one
-run. The reference is what each worker would do without us: ``torch.optim.SGD`` over tensors in memory, no messages.
+run, in the same processes (so with the same allocator settings). The reference is what each worker would do without
+us: ``torch.optim.SGD`` over tensors in memory, no messages.
 """
 
 import statistics
@@ -55,14 +56,15 @@ class WithReference:
 def measure(data_dir, samples, repeats, say):
     """Print steps a second of both, and their ratio; returns the exit code."""
     return launch.on_ranks(lambda connect: _play(data_dir, samples, repeats, say, connect),
-                           lambda: WithReference(launch.worker("cpu")), say)
+                           lambda: WithReference(launch.worker()), say)
 
 
 def _play(data_dir, samples, repeats, say, connect):
     torch.set_num_threads(1)
     data, options = _data(data_dir, samples, say)
+    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
     transport = connect()
-    fed, x = assemble.server_parts(options, data, transport, torch.device("cpu"))
+    fed = fed._replace(transport=transport)
     transport.share(assemble.shared_arrays(data))
     state = server.start(fed, x)
     transport.publish(*assemble.setup_message(data, fed, options, state))

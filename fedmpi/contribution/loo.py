@@ -20,4 +20,4 @@ def loo(memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.0, 
         return v[0] - v[1:]
 
     init, weigh = clean(memory, size_power, score_power, floor)
-    return Contribution(init, score, weigh)
+    return Contribution(init, score, weigh, validated=True)

@@ -4,7 +4,7 @@
 
 NIID-Bench loses the samples of a class that nobody drew. Here such a class takes a place from the class with most
 owners; where there are fewer places than classes (N C < K) the classes left over go whole to the clients in turn.
-A client that would hold nothing gets one sample of the largest.
+A client that would hold fewer than ``min_size`` samples gets random ones of the largest.
 """
 
 import numpy as np
@@ -12,18 +12,18 @@ import numpy as np
 from fedmpi.partition.deal import by_class, dealt, feasible, lists, positive, topped_up
 
 
-def classes(per_client: int = 2):
+def classes(per_client: int = 2, min_size: int = 1):
     """A partition ``(labels, clients, gen) -> index arrays`` of ``per_client`` classes each."""
-    positive(per_client=per_client)
+    positive(per_client=per_client, min_size=min_size)
 
     def partition(labels, clients, gen):
-        feasible(len(labels), clients, 1)
+        feasible(len(labels), clients, min_size)
         pools = by_class(labels, gen)
         if per_client > len(pools):
             raise ValueError(f"per_client must be at most the number of classes, {len(pools)}, got {per_client}")
         owns = _owned(_chosen(clients, len(pools), per_client, gen), gen)
         table = np.stack([_equal(len(pool), column) for pool, column in zip(pools, owns.T)], 1)
-        return lists(topped_up(dealt(pools, table), clients, 1, gen), clients, gen)
+        return lists(topped_up(dealt(pools, table), clients, min_size, gen), clients, gen)
 
     return partition
 

@@ -1,7 +1,8 @@
 """Label skew by Dirichlet draws, in the two variants of section 6.1; a smaller ``beta`` is more skewed.
 
-``by="class"`` (A; the thesis, 2112.09824, 2102.02079): for each class p ~ Dir(beta 1_N) over the clients, where the
-share of a client that already holds total/N or more is set to 0; sizes vary a lot.
+``by="class"`` (A; 2102.02079): for each class p ~ Dir(beta 1_N) over the clients; sizes vary a lot. With ``cap`` the
+share of a client that already holds total/N or more is set to 0, as NIID-Bench does; ``cap=false,min_size=1`` is the
+split of the thesis's and FedDST's programs (2112.09824), where tiny clients occur.
 
 ``by="client"`` (B; Hsu 2019, 2208.02507): for each client, in random order, p ~ Dir(beta 1_K) over the classes; sizes
 differ by at most 1. A class that runs out is left out and p is normalised again.
@@ -15,12 +16,14 @@ import numpy as np
 from fedmpi.partition.deal import by_class, dealt, feasible, lists, positive, proportions, split, topped_up
 
 
-def dirichlet(beta: float = 0.5, min_size: int = 10, by: str = "class"):
+def dirichlet(beta: float = 0.5, min_size: int = 10, by: str = "class", cap: bool = True):
     """A partition ``(labels, clients, gen) -> index arrays`` of at least ``min_size`` samples each."""
     positive(beta=beta, min_size=min_size)
     if by not in ("class", "client"):
         raise ValueError(f"by must be class or client, got {by!r}")
-    table = _over_clients if by == "class" else _over_classes
+
+    def table(sizes, clients, beta, gen):
+        return _over_clients(sizes, clients, beta, gen, cap) if by == "class" else _over_classes(sizes, clients, beta, gen)
 
     def partition(labels, clients, gen):
         feasible(len(labels), clients, min_size)
@@ -31,12 +34,12 @@ def dirichlet(beta: float = 0.5, min_size: int = 10, by: str = "class"):
     return partition
 
 
-def _over_clients(pool_sizes, clients, beta, gen):
+def _over_clients(pool_sizes, clients, beta, gen, cap):
     """``table (N, K) int64`` of variant A."""
     table = np.zeros((clients, len(pool_sizes)), np.int64)
     fair = sum(pool_sizes) / clients
     for k, size in enumerate(pool_sizes):
-        is_open = table.sum(1) < fair    # never empty: less than the total is dealt
+        is_open = (table.sum(1) < fair) | (not cap)    # never empty: less than the total is dealt
         shares = proportions(beta, clients, gen) * is_open
         shares = shares if shares.sum() > 0 else is_open.astype(np.float64)
         table[:, k] = _split_open(size, shares / shares.sum(), is_open)

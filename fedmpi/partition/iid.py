@@ -5,13 +5,15 @@
 
 import numpy as np
 
-from fedmpi.partition.deal import feasible, lists, sized
+from fedmpi.partition.deal import feasible, lists, positive, sized
 
 
-def iid():
+def iid(min_size: int = 1):
     """A partition ``(labels, clients, gen) -> index arrays`` of sizes that differ by at most 1."""
+    positive(min_size=min_size)
+
     def partition(labels, clients, gen):
-        feasible(len(labels), clients, 1)
+        feasible(len(labels), clients, min_size)
         sizes = np.full(clients, len(labels) // clients)
         sizes[:len(labels) % clients] += 1
         return lists(sized(sizes, gen), clients, gen)

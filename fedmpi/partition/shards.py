@@ -5,19 +5,19 @@
 
 import numpy as np
 
-from fedmpi.partition.deal import by_class, feasible, lists, positive
+from fedmpi.partition.deal import by_class, feasible, lists, positive, topped_up
 
 
-def shards(per_client: int = 2):
+def shards(per_client: int = 2, min_size: int = 1):
     """A partition ``(labels, clients, gen) -> index arrays`` of ``per_client`` shards each."""
-    positive(per_client=per_client)
+    positive(per_client=per_client, min_size=min_size)
 
     def partition(labels, clients, gen):
-        feasible(len(labels), clients, per_client)
+        feasible(len(labels), clients, max(per_client, min_size))
         pieces = np.array_split(np.concatenate(by_class(labels, gen)), clients * per_client)
         owner = np.empty(len(labels), np.int64)
         for i, piece in zip(gen.permutation(clients * per_client), pieces):
             owner[piece] = i // per_client
-        return lists(owner, clients, gen)
+        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
 
     return partition

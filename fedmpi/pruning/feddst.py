@@ -4,7 +4,8 @@ On every ``every``-th round before ``end`` of the rounds, after local epoch ``af
 ``alpha_r`` of its kept weights by magnitude, grows as many at the largest dense gradients of its last mini-batch
 (plain loss), and trains on. ``alpha_r`` falls from ``alpha`` to 0 by cosine. The server keeps, a layer, the largest
 magnitudes of the averaged model within the budget. Deliberately unlike the authors' program, where these are slips:
-growth never chooses active positions, the drop share does decay, biases are not in the budgets.
+growth never chooses active positions, the drop share does decay, biases are not in the budgets. The budgets are ERK's
+as the paper says; the program's own rule is ``distribution=thesis``.
 
 Wire: values; on adjusting rounds the client's changed positions upwards, the mask's changes downwards.
 """
@@ -17,7 +18,7 @@ from fedmpi.mask import budgets, check, first_mask, largest, top_mask, swap
 from fedmpi.parts import Probe, Pruner
 
 
-def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 15, alpha: float = 0.05,
+def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 15, alpha: float = 0.05,
            after: int = 0, end: float = 0.75):
     """Masks adjusted by each client, averaged over holders, pruned back by the server."""
     check(sparsity, distribution, init, every, alpha)

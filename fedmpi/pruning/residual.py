@@ -23,13 +23,16 @@ def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, f
         horizon = end * rounds
         share = fraction / 2 * (1 + math.cos(math.pi * t / horizon)) if t < horizon else 0.0
         mask = torch.zeros(layout.Q, dtype=torch.bool)
-        for slot, kept in zip(layout.weights, budgets(layout, sparsity, distribution)):
-            sure = kept - math.floor(kept * share)            # n (1 - rate+), rounded up
+        target = budgets(layout, sparsity, distribution)
+        rate = sparsity + (1 - sparsity) * share
+        sures = budgets(layout, rate, distribution, least=0) if rate < 1 else [0] * len(target)
+        for slot, kept, sure in zip(layout.weights, target, sures):
+            sure = min(sure, kept)
             order = torch.zeros(slot.size, dtype=torch.bool)
             order[largest(x[slot.span].abs(), sure)] = True
             order[draw(torch.nonzero(~order).flatten(), kept - sure, gen)] = True
             mask[slot.span] = order
-        assert layout.kept(mask) == budgets(layout, sparsity, distribution)
+        assert layout.kept(mask) == target
         return mask
 
     def start(layout, x, schedule, gen):

@@ -19,11 +19,11 @@ A reader therefore never meets a half-written file, whatever moment it comes or 
 
 from fedmpi.store.checkpoint import load_checkpoint, save_checkpoint
 from fedmpi.store.compare import differences, verify
-from fedmpi.store.files import RunFile
+from fedmpi.store.files import RunFile, check_target
 from fedmpi.store.memory import MemoryStore
 from fedmpi.store.read import read_arrays, read_run
 from fedmpi.store.rows import Column, Run
 
 __all__ = [
-    "Column", "MemoryStore", "Run", "RunFile", "differences", "load_checkpoint", "read_arrays", "read_run",
+    "Column", "MemoryStore", "Run", "RunFile", "check_target", "differences", "load_checkpoint", "read_arrays", "read_run",
     "save_checkpoint", "verify"]

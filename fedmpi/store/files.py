@@ -17,7 +17,7 @@ from fedmpi.store.read import open_run, read_run
 from fedmpi.store.rows import check_truncate, checked_columns, checked_round
 from fedmpi.store.tables import column_of, create_partition, create_tables, describe, resize, room_of, start_room
 
-ENDED = ("finished", "failed")  # a file with such a status is trimmed to its committed rows
+ENDED = ("finished", "stopped", "interrupted", "failed")  # a file with such a status is trimmed to its committed rows
 
 
 class RunFile:
@@ -38,8 +38,8 @@ class RunFile:
         name to ``(array, unit, description)``; ``partition`` is ``(offsets (N + 1,), indices)``.
         With ``overwrite`` an old file of that name goes, and its checkpoints too."""
         columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
+        check_target(path, overwrite)
         path = os.path.realpath(path)
-        _check_target(path, overwrite)
         with replacing(path) as temporary, h5py.File(temporary, "w") as f:
             set_attrs(f, own_attrs(attrs))
             create_tables(f, columns)
@@ -149,7 +149,9 @@ class RunFile:
             raise FedError(f"{self.path} was changed by another process: {found} rows, expected {self._committed}")
 
 
-def _check_target(path, overwrite):
+def check_target(path, overwrite=False):
+    """UserError where a run file cannot be created at ``path``."""
+    path = os.path.realpath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise UserError(f"cannot create {path}: there is no folder {folder}")

@@ -6,6 +6,7 @@ needs along a
 tree. A worker's exception travels to rank 0 as a message; an exception on rank 0 aborts the job.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -77,10 +78,15 @@ def barrier(comm):
     wait(request.Test)
 
 
+def world():
+    """``(rank, size)`` as MPI itself sees them."""
+    return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+
+
 class Mpi:
     """Rank 0's side."""
 
-    def __init__(self, digest, arrived=lambda ready, size: None):
+    def __init__(self, version, arrived=lambda ready, size: None):
         self.comm = MPI.COMM_WORLD.Dup()
         self.size = self.comm.size
         self.versions = {"mpi4py": mpi4py.__version__, "mpi": MPI.Get_library_version().partition("\n")[0].strip("\0 ")}
@@ -91,9 +97,8 @@ class Mpi:
             arrived(ready, self.size)
             meta, _, rank = self._receive()
             self.hosts[rank] = meta["host"]
-            if meta["digest"] != digest:
-                raise UserError(f"rank {rank} on {meta['host']} was started with other options, or another version, "
-                                "than rank 0; start all ranks with one command")
+            if meta["version"] != version:
+                raise UserError(f"rank {rank} on {meta['host']} runs fedmpi {meta['version']}, rank 0 {version}")
         arrived(self.size, self.size)
 
     def _send(self, meta, rank):
@@ -145,7 +150,9 @@ class Mpi:
             yield Reply(index, meta, arrays, rank, job_bytes, size)
 
     def close(self, code=0):
-        """End every worker's ``serve`` with ``code``."""
+        """End every worker's ``serve`` with ``code``; at a good end an error that nobody has read yet is raised."""
+        while code == 0 and self.comm.Iprobe():
+            self._receive()
         for rank in self.workers:
             self._send({"kind": "stop", "code": code}, rank)
 
@@ -158,13 +165,13 @@ def abort(code):
     MPI.COMM_WORLD.Abort(code)
 
 
-def serve(digest, make_worker):
+def serve(version, make_worker):
     """A worker's whole life: answer rank 0 until it says stop; returns the exit code."""
     comm = MPI.COMM_WORLD.Dup()
     worker = None
     try:
         worker = make_worker()
-        send(comm, pack({"kind": "hello", "host": socket.gethostname(), "digest": digest}, {}), 0)
+        send(comm, pack({"kind": "hello", "host": socket.gethostname(), "version": version}, {}), 0)
     except Exception as error:
         _report(comm, error)
     while True:
@@ -179,14 +186,26 @@ def serve(digest, make_worker):
 
 def _answer(comm, worker, meta):
     if meta["kind"] == "publish":
-        buffer = np.empty(meta["bytes"], np.uint8)
-        broadcast(comm, buffer)
+        with _or_abort():
+            buffer = np.empty(meta["bytes"], np.uint8)
+            broadcast(comm, buffer)
         worker.receive(*unpack(buffer))
     elif meta["kind"] == "share":
-        arrays, local_rank = _share(comm, meta["table"])
-        worker.attach(arrays, local_rank)
+        with _or_abort():
+            shared = _share(comm, meta["table"])
+        worker.attach(*shared)
     elif meta["kind"] == "run":
         send(comm, pack(*worker.run(meta["job"])), 0)
+
+
+@contextlib.contextmanager
+def _or_abort():
+    """What fails in here fails while the other ranks wait in the same exchange, where no message reaches them."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        abort(1)
 
 
 def _report(comm, error):
