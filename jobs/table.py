@@ -33,6 +33,9 @@ def main():
     for path in args.runs:
         arm, seed = re.fullmatch(r"(.+)-s(\d+)", path.stem).groups()
         run = read_run(path)
+        if run.attrs["status"] != "finished":
+            print(f"(left out: {path.name} is {run.attrs['status']})")
+            continue
         found = final_metrics(run)
         found["up"] = found["up_bytes"] / run.attrs["options"]["clients"] / 1e6
         arms.setdefault(arm, {})[int(seed)] = found
