@@ -67,7 +67,7 @@ def play_round(fed, state, t):
 
     strategy, x = fed.strategy.merge(state["strategy"], state["x"], updates, weights)
     known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.uses)
-    merged = served(x, support)
+    merged = served(x, updates.support)
     pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
                                      stream(fed.seed, Purpose.EVOLVE, t))
     assert not fed.pruner.exact or int(mask.sum()) == int(state["mask"].sum()), "the number of kept weights changed"
