@@ -6,7 +6,7 @@
 set -euo pipefail
 DATA=${DATA:-data} OUT=${OUT:-runs/topology} FEDMPI=${FEDMPI:-fedmpi}
 mkdir -p "$OUT"
-declare -A ARMS=([static]=static: [rigl]=rigl:every=6, [residual]=residual:distribution=erk, [set]=set:every=6,)
+declare -A ARMS=([static]=static: [rigl]=rigl:every=6, [residual]=residual:distribution=erk, [set]=set:every=6,distribution=erk,)
 for seed in 0 1 2; do
   for sparsity in 0.9 0.95; do
     for arm in static rigl residual set; do

@@ -15,7 +15,7 @@ from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, swap
 from fedmpi.parts import Pruner
 
 
-def set(sparsity: float = 0.8, distribution: str = "er", init: str = "random", every: int = 1, fraction: float = 0.3,
+def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 1, fraction: float = 0.3,
         decay: str = "constant", end: float = 0.75, signed: bool = True):
     """Drop near zero, grow at random."""
     check(sparsity, distribution, init, every, fraction)
