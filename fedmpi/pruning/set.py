@@ -4,7 +4,8 @@
 A layer drops ``floor(fraction * active)`` weights: as printed in the paper the same share of its positive and of its
 negative weights (``signed``), or simply the smallest magnitudes. New weights start at 0; nothing moves after the last
 round. ``decay=cosine`` shrinks the share to 0 at ``end`` of the rounds, as the thesis's program does; the paper's
-share is constant. Wire: values; where the mask changed its changes, downwards.
+share is constant. The first mask is ERK's: the paper's own ``er`` knows linear layers only and leaves convolutions
+dense. Wire: values; where the mask changed its changes, downwards.
 """
 
 import math
