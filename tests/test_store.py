@@ -612,7 +612,8 @@ def test_sigkill_at_any_moment_leaves_the_file_sound_and_appendable(kind, kills,
     assert process.returncode == 0
     survived, torn, last = json.loads(output)
     print(f"{kind}: {survived} kills survived, {torn} of them with a torn temporary, {last} at the end")
-    assert survived == kills and last > 0
+    assert survived == kills
+    assert last > 0 or kind == "rewrites"        # which truncates at times, also to nothing
 
 
 def test_a_reader_never_disturbs_the_writer_nor_sees_half_a_round(tmp_path):
