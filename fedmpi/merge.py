@@ -21,6 +21,11 @@ def moved(x, support, step):
     return x.index_add(0, support, step)
 
 
+def average(state, x, updates, weights):
+    """FedAvg's merge: ``(state, x)`` moved by the mean update."""
+    return state, moved(x, updates.support, mean(updates, weights))
+
+
 def clipped(updates, factor):
     """The updates with every row's norm limited to ``factor`` times the cohort's median norm; 0 leaves them alone."""
     if not factor:

@@ -57,6 +57,9 @@ def test_a_wrong_option_is_one_line_at_once(fedmpi, ranks, arguments, message):
     (("--resume", "nothing.h5"), "nothing.h5"),
     (("--resume", "nothing.h5", "--out", "other.h5"), "--out has no place beside --resume"),
     (("--train-samples", 99999), "digits has 1438"),
+    (("--contribution", "cosine:gamma=0.5"), "belong to mixing=thesis"),
+    (("--contribution", "loo-cosine:mixing=thesis,memory=0.5"), "belong to mixing=clean"),
+    (("--pruner", "set:end=0.5"), "belongs to decay=cosine"),
     (("--pruner", "static:sparsity=0.9999"), "bears at most sparsity"),
     (("--out", "no/such/folder/run.h5"), "no folder"),
 ])

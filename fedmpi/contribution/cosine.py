@@ -25,6 +25,10 @@ def cosine(leave_one_out: bool = False, mixing: str = "clean", memory: float = 0
     """Agreement with the weighted mean of unit updates."""
     if mixing not in ("clean", "thesis"):
         raise ValueError(f"mixing must be clean or thesis, got {mixing!r}")
+    if mixing == "clean" and (gamma, schedule, start) != (0.7, "constant", "data"):
+        raise ValueError("gamma, schedule and start belong to mixing=thesis; mixing=clean would ignore them")
+    if mixing == "thesis" and (memory, size_power, score_power) != (0.9, 1.0, 1.0):
+        raise ValueError("memory, size_power and score_power belong to mixing=clean; mixing=thesis would ignore them")
     if mixing == "clean":
         init, weigh = clean(memory, size_power, score_power, floor)
     else:

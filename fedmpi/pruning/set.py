@@ -23,6 +23,9 @@ def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", 
     if decay not in ("constant", "cosine"):
         raise ValueError(f"decay must be constant or cosine, got {decay!r}")
 
+    if decay == "constant" and end != 0.75:
+        raise ValueError(f"end={end} belongs to decay=cosine; decay=constant moves weights until the last round")
+
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
 

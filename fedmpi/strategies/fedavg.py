@@ -6,7 +6,7 @@ Wire: the kept values, both ways.
 """
 
 from fedmpi.local import sgd
-from fedmpi.merge import mean, moved
+from fedmpi.merge import average
 from fedmpi.parts import Strategy
 
 
@@ -16,7 +16,4 @@ def fedavg(momentum: float = 0.9, weight_decay: float = 1e-3):
     def local(task):
         return sgd(task, momentum, weight_decay)
 
-    def merge(state, x, updates, weights):
-        return state, moved(x, updates.support, mean(updates, weights))
-
-    return Strategy(lambda layout: {}, local, merge)
+    return Strategy(lambda layout: {}, local, average)

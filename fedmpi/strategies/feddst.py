@@ -7,7 +7,7 @@ gradient that steers growth never sees the pull. Wire: the kept values, both way
 """
 
 from fedmpi.local import sgd
-from fedmpi.merge import mean, moved
+from fedmpi.merge import average
 from fedmpi.parts import Strategy
 
 
@@ -22,7 +22,4 @@ def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
         pull = (lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu)) if mu else None
         return sgd(task, momentum, weight_decay, correct=pull)
 
-    def merge(state, x, updates, weights):
-        return state, moved(x, updates.support, mean(updates, weights))
-
-    return Strategy(lambda layout: {}, local, merge, pruner="feddst")
+    return Strategy(lambda layout: {}, local, average, pruner="feddst")

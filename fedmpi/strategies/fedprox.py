@@ -5,7 +5,7 @@ paper's inexactness plays no part. Wire: as FedAvg.
 """
 
 from fedmpi.local import sgd
-from fedmpi.merge import mean, moved
+from fedmpi.merge import average
 from fedmpi.parts import Strategy
 
 
@@ -18,7 +18,4 @@ def fedprox(mu: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-3)
         base = task.base[: task.layout.R]
         return sgd(task, momentum, weight_decay, correct=lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu))
 
-    def merge(state, x, updates, weights):
-        return state, moved(x, updates.support, mean(updates, weights))
-
-    return Strategy(lambda layout: {}, local, merge)
+    return Strategy(lambda layout: {}, local, average)

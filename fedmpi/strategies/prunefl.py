@@ -5,7 +5,7 @@ both ways; on reconfiguration rounds each client also sends one squared gradient
 """
 
 from fedmpi.local import sgd
-from fedmpi.merge import mean, moved
+from fedmpi.merge import average
 from fedmpi.parts import Strategy
 
 
@@ -15,7 +15,4 @@ def prunefl(momentum: float = 0.9, weight_decay: float = 1e-3):
     def local(task):
         return sgd(task, momentum, weight_decay)
 
-    def merge(state, x, updates, weights):
-        return state, moved(x, updates.support, mean(updates, weights))
-
-    return Strategy(lambda layout: {}, local, merge, pruner="prunefl")
+    return Strategy(lambda layout: {}, local, average, pruner="prunefl")

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from fedmpi.local import sgd
-from fedmpi.merge import clipped, mean, moved
+from fedmpi.merge import average, clipped, mean, moved
 from fedmpi.parts import Strategy
 
 
@@ -63,7 +63,7 @@ def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bo
             U = updates.U.clone()
             U[:, : updates.trained] /= U[:, : updates.trained].norm(dim=1, keepdim=True).clamp(min=1e-30)
             updates = updates._replace(U=U)
-        return state, moved(x, updates.support, mean(updates, weights))
+        return average(state, x, updates, weights)
 
     return Strategy(lambda layout: {}, local, merge, pruner="residual:distribution=thesis",
                     contribution="cosine:mixing=thesis,schedule=thesis")
@@ -83,9 +83,6 @@ def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softma
     def local(task):
         return sgd(task, momentum, weight_decay, shuffle=shuffle, loss=loss)
 
-    def merge(state, x, updates, weights):
-        return state, moved(x, updates.support, mean(updates, weights))
-
-    return Strategy(lambda layout: {}, local, merge,
+    return Strategy(lambda layout: {}, local, average,
                     pruner="set:distribution=thesis,init=magnitude,every=10,fraction=0.1,decay=cosine,signed=false",
                     contribution="cosine:mixing=thesis,schedule=thesis,start=zero")
