@@ -15,7 +15,7 @@ from fedmpi.launcher import launcher, rank_and_size
 
 LIMITS = {"open_files": resource.RLIMIT_NOFILE, "core_bytes": resource.RLIMIT_CORE, "stack_bytes": resource.RLIMIT_STACK,
           "locked_bytes": resource.RLIMIT_MEMLOCK}
-MPI_ALONE = "import json; from fedmpi.transport.mpi import library; print(json.dumps(library()))"
+MPI_ALONE = "import json; from fedmpi.transport.probe import library; print(json.dumps(library()))"
 PATIENCE_S = 30
 
 
@@ -89,7 +89,7 @@ def _disk(path, mounts):
 
 
 def _library():
-    from fedmpi.transport.mpi import library
+    from fedmpi.transport.probe import library
     return library()
 
 

@@ -56,7 +56,9 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     if rank:
         signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is rank 0's to answer; it ends the others
         stopping.ignore()                                  # until this rank can pass it on
-        return _mpi(rank, size, limits.silence_s).serve(__version__, make_worker, limits.silence_s, see)
+        _mpi(rank, size, limits.silence_s)
+        from fedmpi.transport.serve import serve
+        return serve(__version__, make_worker, limits.silence_s, see)
     stop = stopping.Stop()
     with stopping.heeding(stop):
         if size == 1:
@@ -70,20 +72,22 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
         if limits.silence_s and not mpi.threads():
             say("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
         say(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
-        code = _as_server(play, lambda: _connected(mpi, say, stop, limits, guard), say, mpi, guard)
+        code = _as_server(play, lambda: _connected(say, stop, limits, guard), say, mpi, guard)
     stopping.ignore()                                      # a signal that comes late must not spoil how MPI ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(math.ceil(limits.silence_s))                     # MPI_Finalize waits for every rank; 0: for ever
     return code
 
 
-def _connected(mpi, say, stop, limits, guard):
+def _connected(say, stop, limits, guard):
     """The transport, once every rank is ready."""
+    from fedmpi.transport.mpi import Mpi
+
     def tell(line):
         guard.leave()
         say(line)
 
-    transport = mpi.Mpi(__version__, _arrivals(say), stop, limits, guard.note, tell)
+    transport = Mpi(__version__, _arrivals(say), stop, limits, guard.note, tell)
     guard.watch({rank: pid for rank, (host, pid) in enumerate(zip(transport.hosts, transport.pids))
                  if host == transport.hosts[0]})
     return transport
@@ -102,10 +106,10 @@ def _limited(seconds):
 
 
 def _mpi(rank, size, silence_s):
-    """The MPI transport's module; UserError where MPI is missing or is not the one whose launcher started us."""
+    """MPI as ``transport.messages`` offers it; UserError where MPI is missing or is not the one whose launcher started us."""
     try:
         with _limited(START * silence_s):                  # MPI_Init waits for every rank
-            from fedmpi.transport import mpi
+            from fedmpi.transport import messages as mpi
     except (ImportError, RuntimeError) as error:
         raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {' '.join(str(error).split())}") from error
     if mpi.world() != (rank, size or mpi.world()[1]):
