@@ -9,11 +9,11 @@ import torch
 
 from fedmpi import catalog, memory, place
 from fedmpi.build import estimators, faults, model
-from fedmpi.data.dataset import Dataset, digest, inputs
+from fedmpi.data.dataset import Dataset, digest, inputs, laid
 from fedmpi.derivatives import derivatives
 from fedmpi.ensemble import IMAGES, MODELS
 from fedmpi.errors import UserError
-from fedmpi.evaluate import evaluator
+from fedmpi.evaluate import EVALUATED, evaluator
 from fedmpi.flat import bind
 from fedmpi.flops import outputs, uses
 from fedmpi.noise.model import apply
@@ -22,7 +22,6 @@ from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
 from fedmpi.wire import positions
 
-EVALUATED = 500             # samples that the server's models see at once
 MODEL_VALUES = 1 << 24      # of the coalition models that one job forms: 64 MiB
 
 
@@ -233,7 +232,7 @@ def evaluators(fed_data, network, layout, x, device):
     dataset, kept = fed_data.dataset, fed_data.validation
 
     def on(make, pixels, labels, *arguments):
-        samples = inputs(torch.from_numpy(pixels).to(device), dataset.mean, dataset.std)
+        samples = laid(inputs(torch.from_numpy(pixels).to(device), dataset.mean, dataset.std))
         return make(network, *arguments, x, samples, torch.from_numpy(labels).to(device))
 
     test = on(evaluator, dataset.x_test, dataset.y_test)

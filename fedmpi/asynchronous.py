@@ -29,7 +29,7 @@ def gather(fed, state, t, support, laps):
     flight = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in state["flight"].items()}
     flight |= {"models": flight["models"] | {t: {"x": state["x"], "mask": state["mask"]}}, "answers": dict(flight["answers"])}
     message = model_message(fed, state["x"], state["mask"])
-    laps.lap("publish_s")
+    laps.lap("encode_s")
     now, came = state["now"], []                    # rows: (client, version, answer, outcome, seconds)
     while sum(row[3] == Outcome.MERGED for row in came) < fed.aggregation.buffer:
         now = fill(fed, state, t, flight, now, came, message)

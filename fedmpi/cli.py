@@ -13,16 +13,7 @@ import click
 from fedmpi import __version__, catalog, stop
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
-from fedmpi.transport.watch import SILENCE_S
-
-PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "graded", "features": "none",
-         "model": "small-cnn", "strategy": "thesis", "pruner": None, "contribution": None, "weighting": None,
-         "codec": "float32", "devices": "none", "sampler": "uniform", "aggregation": "sync"}
-SEVERAL = {"fault": "fault", "observe": "contribution"}      # options that may be given more than once, and their kinds
-DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_samples": 0, "validation": 0.1,
-                    "clients": 32, "cohort": 0, "rounds": 50, "local_epochs": 2, "batch_size": 10, "lr": 0.1, "seed": 0,
-                    "on_error": "fatal", "quorum": 0.5, "out": None, "device": "auto", "server_device": "auto",
-                    "evaluate_every": 1, "save_every": 1, "keep": 2, "until": 0, "silence": SILENCE_S, "task_limit": 0.0}
+from fedmpi.options import DEFAULTS, PARTS, SEVERAL
 
 
 def _say(line):
@@ -147,6 +138,8 @@ def _check_names(found, known, where):
 @click.option("--local-epochs", type=click.IntRange(1), help="Epochs a client trains a round.  [default: 2]")
 @click.option("--batch-size", type=click.IntRange(1), help="Samples a step.  [default: 10]")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.1]")
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Of the clients' products and convolutions; "
+              "weights and what is sent stay float32. bf16 is faster where the processor or GPU has it.  [default: float32]")
 @_part("strategy", "How clients train and the server merges")
 @_part("pruner", "Which weights live")
 @_part("contribution", "How contributions are scored")

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.data.dataset import inputs
+from fedmpi.data.dataset import inputs, laid
 from fedmpi.ensemble import ensemble
 from fedmpi.errors import FedError, WireError
 from fedmpi.flat import bind, check
 from fedmpi.judge import coalition_models
+from fedmpi.local import casting
 from fedmpi.parts import Codec, Pruner, Schedule, Strategy, Task, Updates
 from fedmpi.rng import Purpose, stream, torch_seed
 from fedmpi.staging import staging
@@ -138,6 +139,7 @@ class Worker:
         self.device = self.pick_device(meta["options"]["device"], self.local_rank)
         self.layout, self.x, self.g = bind(self.parts.model.to(self.device))
         check(self.parts.model, self.layout, self.x)
+        self.casting = casting(meta["options"]["precision"], self.device)
         self.stage = staging(self.layout.P, self.device)
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
         self.live = torch.ones(self.layout.R, device=self.device)
@@ -256,7 +258,7 @@ class Worker:
         torch.manual_seed(torch_seed(parts.seed, Purpose.TRAIN, *key))
         return Task(parts.model, self.layout, self.x, self.g, received.base, received.mask.to(self.device, copy=True), self.live,
                     inputs, labels, parts.epochs, parts.batch_size, parts.lr,
-                    stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds))
+                    stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds), casting=self.casting)
 
     def _shard(self, client, rows=slice(None)):
         """``(inputs, labels, indices)`` of the chosen rows of a shard, before anything is done to the inputs."""
@@ -270,7 +272,7 @@ class Worker:
         """``(inputs, labels)`` of a client as its feature skew and its faults have made them."""
         x, labels, index = self._shard(client)
         if client >= len(self.data["features"]):
-            return x, labels
+            return laid(x), labels
         level, seed = float(self.data["features"][client]), self.parts.seed
         if level:
             true = torch.from_numpy(self.data["true_labels"][index]).to(self.device)
@@ -280,7 +282,7 @@ class Worker:
         for number, (fault, who) in enumerate(self._faults(client)):
             if who and fault.inputs is not None:
                 x = fault.inputs(x, stream(seed, Purpose.FAULT, number, client, 1))
-        return x, labels
+        return laid(x), labels
 
     def _take_cohort(self, meta, arrays):
         self.many = self.many or ensemble(self.parts.model, self.layout)

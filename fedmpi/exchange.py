@@ -116,7 +116,8 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     def play(rows):
         jobs = [{"client": asks[row].client, "row": row} | asks[row].meta
                 | ({} if shares is None else {"share": float(shares[row])}) for row in rows]
-        for reply in watched(fed.transport.map(jobs, [asks[row].arrays for row in rows]), len(rows), fed.tell, what):
+        replies = fed.transport.map(jobs, [asks[row].arrays for row in rows], fed.meanwhile)
+        for reply in watched(replies, len(rows), fed.tell, what):
             row = reply.meta["row"]                                      # keyed by row: arrival does not matter
             answer = failed(fed, reply) if reply.meta["kind"] == "failed" else read.reply(reply, asks[row], row)
             before = answers[row].job_bytes if answers[row] else 0       # what it was sent the first time

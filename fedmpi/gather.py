@@ -43,7 +43,7 @@ def gather(fed, state, t, support, laps):
     count, clients = sample(fed, state, t, fleet)
     gone = clock.dropped(fleet, clients, stream(fed.seed, Purpose.DROPOUT, t))
     published, asks = announce(fed, state, t, clients)
-    laps.lap("publish_s")
+    laps.lap("encode_s")
     up, down = torch.zeros(len(clients), dtype=torch.int64), torch.full((len(clients),), published)
     down[gone] += torch.tensor([frame.size(ask.meta, ask.arrays) if ask.arrays else 0 for ask in asks[: len(clients)]])[gone]
     seconds = torch.zeros(len(clients), dtype=torch.float64)

@@ -4,6 +4,7 @@ A method is a factory with keyword arguments (its hyper-parameters) that returns
 model vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
 """
 
+import contextlib
 import math
 from typing import Any, Callable, NamedTuple
 
@@ -53,6 +54,7 @@ class Task(NamedTuple):
     gen: Any                      # numpy generator of (TRAIN, round, client)
     schedule: Schedule
     probe: Probe = Probe()
+    casting: Callable = contextlib.nullcontext    # the context of forward passes, see local.casting
 
 
 class Updates(NamedTuple):

@@ -12,11 +12,17 @@ from fedmpi.exchange import Outcome, Update
 from fedmpi.store import Column
 
 PHASES = {
-    "publish_s": "encoding the model and handing it to every worker",
-    "train_s": "from the first job sent to the last update decoded",
+    "encode_s": "encoding the model and handing it to every worker",
+    "train_s": "from the first job sent to the last update decoded: the four below, and what else is done meanwhile",
+    "wait_s": "of train_s, waiting for clients with nothing else to do",
+    "decode_s": "of train_s, handing out jobs, opening and decoding answers",
     "contribution_s": "scoring contributions, utilities included",
     "merge_s": "merging updates, pruning and growing",
-    "evaluate_s": "test and validation sets",
+    "row_s": "what is recorded of the round, and its digest",
+}
+LATER = {
+    "evaluate_s": "test and validation sets, while the next round's clients train",
+    "store_s": "writing the row and the checkpoint of the round before, while clients train",
 }
 
 
@@ -54,7 +60,7 @@ def round_columns(validated, num_layers, labels):
         Column("wire_received_bytes", "int64", "B", "all messages that the server received", machine=True),
         Column("rss_bytes", "int64", "B", "largest resident memory of rank 0 so far", machine=True),
         Column("round_s", "float64", "s", "the whole round", machine=True),
-    ] + [Column(name, "float64", "s", text, machine=True) for name, text in PHASES.items()]
+    ] + [Column(name, "float64", "s", text, machine=True) for name, text in (PHASES | LATER).items()]
     for label in labels:
         columns += [Column(f"calls_{label}", "int64", "1", f"distinct coalitions that {label} asked for"),
                     Column(f"score_{label}_s", "float64", "s", f"scoring by {label}, what others asked before is free",
@@ -91,19 +97,46 @@ def score_name(number, label):
 
 
 class Clock:
-    """Seconds by phase: ``lap(name)`` adds the time since the last lap to ``name``."""
+    """Seconds by phase: ``lap(name)`` adds the time since the last lap to ``name``; what the transport waited, and did
+    meanwhile, is told apart."""
 
-    def __init__(self):
+    def __init__(self, transport):
         self.begin = self.last = time.perf_counter()
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds, self.transport = dict.fromkeys(PHASES, 0.0), transport
+        self.waited_s, self.meanwhile_s = transport.waited_s, transport.meanwhile_s
 
     def lap(self, name):
         now = time.perf_counter()
         self.seconds[name] += now - self.last
+        if name == "train_s":
+            waited, meanwhile = self.transport.waited_s - self.waited_s, self.transport.meanwhile_s - self.meanwhile_s
+            self.seconds["wait_s"] += waited
+            self.seconds["decode_s"] += now - self.last - waited - meanwhile
+            self.waited_s, self.meanwhile_s = self.transport.waited_s, self.transport.meanwhile_s
         self.last = now
 
     def total(self):
-        return time.perf_counter() - self.begin
+        """Seconds so far; what no lap took is the row's."""
+        self.lap("row_s")
+        return self.last - self.begin
+
+
+class Stopwatch:
+    """``yield from stopwatch(work)`` runs the generator ``work`` and adds the ``seconds`` of its own slices up."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self, work):
+        while True:
+            begin = time.perf_counter()
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self.seconds += time.perf_counter() - begin
+            yield
 
 
 def digest(*tensors):

@@ -7,11 +7,11 @@ import torch
 
 from fedmpi import assemble, catalog, exchange, gather, server
 from fedmpi.build import worker_parts
-from fedmpi.cli import DEFAULTS
 from fedmpi.client import Worker
 from fedmpi.flat import bind
 from fedmpi.judge import coalition_models
 from fedmpi.mask import budgets
+from fedmpi.options import DEFAULTS
 from fedmpi.parts import Cohort, Schedule, Task, Updates
 from fedmpi.transport.local import Local
 from fedmpi.wire import positions

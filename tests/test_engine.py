@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedmpi import assemble, exchange, launch, server
-from fedmpi.cli import DEFAULTS
+from fedmpi.options import DEFAULTS
 from fedmpi.errors import WireError
 from fedmpi.transport.local import Local
 

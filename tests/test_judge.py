@@ -43,7 +43,7 @@ def test_a_coalition_is_worth_what_its_merged_model_scores(options):
         if chosen.any():
             weights = cohort.shares[chosen] / cohort.shares[chosen].sum()
             _, model = fed.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen), weights)
-        expected = fed.validate(model)
+        expected = server.finish(fed.validate(model))
         assert (float(got), float(right)) == (pytest.approx(expected[0], rel=1e-5), pytest.approx(expected[1]))
     assert utility.calls == 8
 
@@ -182,8 +182,8 @@ def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
     nominal = fed.pruner.nominal(states[-1]["pruner"], states[-1]["mask"], fed.layout)
     assert int(nominal.sum()) == round(0.4 * fed.layout.num_weights) < int(states[-1]["mask"].sum())
     assert not (nominal & ~states[-1]["mask"]).any()
-    assert rows[-1]["loss"] == pytest.approx(fed.test(server.served(states[-1]["x"], fed.layout.support(nominal)))[0])
-    assert rows[-1]["loss"] != fed.test(server.served(states[-1]["x"], fed.layout.support(states[-1]["mask"])))[0]
+    assert rows[-1]["loss"] == pytest.approx(server.finish(fed.test(server.served(states[-1]["x"], fed.layout.support(nominal))))[0])
+    assert rows[-1]["loss"] != server.finish(fed.test(server.served(states[-1]["x"], fed.layout.support(states[-1]["mask"]))))[0]
 
 
 def test_who_only_observes_changes_nothing():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedmpi import assemble, launch, memory, place
-from fedmpi.cli import DEFAULTS
+from fedmpi.options import DEFAULTS
 from fedmpi.errors import UserError
 from fedmpi.staging import staging
 from fedmpi.store import read_run

@@ -367,7 +367,7 @@ def test_in_flight_are_trained_together():
     fed, state = contracts.assembled(clients=6, weighting="uniform", contribution="uniform")
     calls = []
     plain = fed.transport.map
-    fed.transport.map = lambda jobs, arrays=None: plain(calls.append(len(jobs)) or jobs, arrays)
+    fed.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
     fed = fed._replace(aggregation=Aggregation(buffer=1, concurrency=4, discount=flat), sums=False, values=True,
                        devices=devices(6, latency=1.0, speed=1e9))
     fed.transport.worker.values, fed.transport.worker.sums = True, None

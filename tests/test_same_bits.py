@@ -111,7 +111,7 @@ def test_order_of_arrival_does_not_matter(tmp_path):
     import torch
 
     from fedmpi import assemble, launch, server
-    from fedmpi.cli import DEFAULTS
+    from fedmpi.options import DEFAULTS
     from fedmpi.transport.local import Local
 
     class Shuffled(Local):

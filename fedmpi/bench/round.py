@@ -63,7 +63,7 @@ def _play(data_dir, samples, repeats, say, connect):
         state, row, rows = server.play_round(fed, state, t)
         steps = float(np.ceil(rows["samples"] / 32).sum())
         plain.append(sum(s / seconds for s, seconds in loops))
-        ours.append(steps / (row["publish_s"] + row["train_s"]))
+        ours.append(steps / (row["encode_s"] + row["train_s"]))
         whole.append(steps / row["round_s"])
         say(f"{'warm-up' if t == 1 else f'repeat {t - 1}'}: plain {plain[-1]:.1f}, round {ours[-1]:.1f} steps/s "
             f"(publish to last update), {whole[-1]:.1f} with merging and test evaluation; ratio {ours[-1] / plain[-1]:.3f}")

@@ -39,6 +39,7 @@ class Mpi:
         self.versions = {"mpi4py": mpi4py.__version__, "mpi": MPI.Get_library_version().partition("\n")[0].strip("\0 ")}
         self.workers = range(1, self.size)
         self.sent = self.received = 0
+        self.waited_s = self.meanwhile_s = 0.0
         self.nodes = self.round = self.gone = None
         self.unanswered = False                          # a map was given up before all answers came
         self.posted, self.places = [], {}                # (buffer, requests) of jobs that may still be on their way
@@ -157,8 +158,8 @@ class Mpi:
         self.received += sum(messages.add_up(comm, total, self.check) for comm in self.nodes)
         return total
 
-    def map(self, jobs, arrays=None):
-        jobs = list(jobs)
+    def map(self, jobs, arrays=None, meanwhile=()):
+        jobs, meanwhile = list(jobs), iter(meanwhile)
         queue = list(enumerate(jobs))[::-1]
         held = {rank: [] for rank in self.workers}       # (index, job bytes) in the order that they were sent
 
@@ -176,15 +177,36 @@ class Mpi:
             for rank in self.workers:
                 feed(rank)
             while any(held.values()):
-                messages.wait(self._come, lambda: (self.check(), self._overdue(rank for rank in held if held[rank])))
+                self._await(lambda: (self.check(), self._overdue(rank for rank in held if held[rank])), meanwhile)
                 meta, answer, rank = self._receive()
                 size = self.reply_bytes
                 index, job_bytes = held[rank].pop(0)
                 self._does(rank, self._named(jobs[held[rank][0][0]]) if held[rank] else "waiting")
                 feed(rank)
                 yield Reply(index, meta, answer, rank, job_bytes, size)
+            self._spend(meanwhile, lambda: False, self.check)
         finally:
             self.unanswered = any(held.values())
+
+    def _await(self, check, meanwhile):
+        """Wait for the next message, and use the time as long as there is something to do ``meanwhile``."""
+        if not self._spend(meanwhile, self._come, check):
+            begin = time.perf_counter()
+            messages.wait(self._come, check)
+            self.waited_s += time.perf_counter() - begin
+
+    def _spend(self, meanwhile, done, check):
+        """Work until ``done()``, and whether it was; False where the work ended before."""
+        begin = time.perf_counter()
+        try:
+            while not done():
+                check()
+                next(meanwhile)
+            return True
+        except StopIteration:
+            return False
+        finally:
+            self.meanwhile_s += time.perf_counter() - begin
 
     def _named(self, job):
         what = f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job"
