@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi import assemble, exchange, launch, server
+from fedmpi import assemble, build, exchange, launch, server
 from fedmpi.bench.reference import WithReference
+from fedmpi.bench.round import BARE
 from fedmpi.data.dataset import inputs
 from fedmpi.errors import DataError, UserError
 from fedmpi.judge import Utility
@@ -25,14 +26,13 @@ from fedmpi.report import spearman
 
 CLIENTS = 10
 SAMPLED = 64                  # coalitions that the reference evaluates
-OPTIONS = {"train_samples": 10000, "validation": 0.1, "partition": "iid", "noise": "graded:high=0.9", "features": "none",
-           "fault": [], "model": "lenet5", "clients": CLIENTS, "cohort": 0, "rounds": 1000, "local_epochs": 1,
-           "batch_size": 32, "lr": 0.02, "strategy": "fedavg", "pruner": "dense", "contribution": "shapley",
-           "weighting": "size", "codec": "float32", "seed": 0, "device": "cpu"}
+OPTIONS = BARE | {"train_samples": 10000, "validation": 0.1, "noise": "graded:high=0.9", "model": "lenet5", "clients": CLIENTS,
+                  "batch_size": 32, "lr": 0.02, "contribution": "shapley"}
 
 
-def plain_loop(worker, model, coalitions):
+def plain_loop(worker, coalitions):
     """``(seconds, losses ...)`` of evaluating ``coalitions``, lists of clients, in a loop over state dicts."""
+    model = build.model(OPTIONS, worker.data["x_train"].shape[1:], worker.parts.classes)
     received, updates = worker.cohort["x"], worker.updates
     base = _dict(worker.layout, received)
     clients = [_dict(worker.layout, received.index_add(0, updates.support, u)) for u in updates.U]
@@ -73,7 +73,7 @@ def measure(data_dir, repeats, rounds, say):
 
 def _play(data_dir, repeats, rounds, say, connect):
     torch.set_num_threads(1)
-    options = OPTIONS | {"observe": [f"gtg-shapley:budget={(1 << CLIENTS) // 20}"], "data_dir": data_dir, "dataset": "fashion-mnist"}
+    options = OPTIONS | {"observe": [f"gtg-shapley:budget={(1 << CLIENTS) // 20}"], "data_dir": data_dir}
     data, options = _data(options, say)
     fed, x = assemble.server_parts(options, data, torch.device("cpu"))
     transport = connect()
