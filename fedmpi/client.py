@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 import zlib
+from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +27,22 @@ CHUNK = 500      # validation samples that a coalition's model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
 LARGEST = 1e6    # an update with a larger value has diverged
 QUANTUM = 2.0 ** -40    # what sums of updates are whole multiples of: 2^63 of them hold the largest mean
+
+
+class Number(IntEnum):
+    """Where what an answer says in numbers lies in its ``numbers`` (8,) float64."""
+
+    SAMPLES = 0      # that the client holds
+    LOSS = 1         # nats, the mean of the training
+    SEEN = 2         # samples that the training saw, all epochs
+    EXTRA = 3        # those that went through a pass of their own for the pruner, with a dense gradient
+    DENSE = 4        # those of the training whose gradient was dense
+    SECONDS = 5      # of the machine's clock
+    BYTES = 6        # of the answer, were it sent whole; 0 where it is
+    SUMMED = 7       # whether its update is in the worker's sums
+
+
+WORK = slice(Number.SEEN, Number.DENSE + 1)      # what ``flops.training`` takes
 
 
 def digest(support):
@@ -122,8 +139,8 @@ class Worker:
             raise
         except Exception as error:
             memory = isinstance(error, torch.cuda.OutOfMemoryError)
-            meta = {"kind": "failed", "t": self._round(job), "client": job.get("client", job.get("loss")), "row": job["row"], "memory": memory,
-                    "trace": traceback.format_exc()}
+            meta = {"kind": "failed", "t": self._round(job), "client": job.get("client", job.get("loss")),
+                    "row": job["row"], "memory": memory, "trace": traceback.format_exc()}
         if memory:
             torch.cuda.empty_cache()                       # after the traceback has let go of its tensors
         return meta, {}
@@ -193,11 +210,13 @@ class Worker:
             if name == "index":
                 meta["index"], array = positions.encode(array, layout.Q)
             arrays["report/" + name] = array
-        arrays["numbers"] = numbers = np.zeros(8)
-        numbers[:6] = [len(task.labels), loss, len(task.labels) * epochs, task.probe.extra,
-                       task.probe.dense * bool(epochs), time.perf_counter() - start]
+        arrays["numbers"] = numbers = np.zeros(len(Number))
+        numbers[WORK] = len(task.labels) * epochs, task.probe.extra, task.probe.dense * bool(epochs)
+        numbers[Number.SAMPLES], numbers[Number.LOSS] = len(task.labels), loss
+        numbers[Number.SECONDS] = time.perf_counter() - start
         if self.sums is not None and "share" in job:       # last of all: what raises has not been added
-            numbers[6:] = billed(meta, arrays, self.parts.weighs), self._add(values, len(support), loss, job["share"])
+            numbers[Number.BYTES] = billed(meta, arrays, self.parts.weighs)
+            numbers[Number.SUMMED] = self._add(values, len(support), loss, job["share"])
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.client import QUANTUM, billed, digest, sound
+from fedmpi.client import QUANTUM, Number, billed, digest, sound
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.parts import Updates
 from fedmpi.transport.base import watched
@@ -44,7 +44,7 @@ class Update(NamedTuple):
     values: torch.Tensor | None   # float32, on ``support``; None where workers have added it to their sums
     support: torch.Tensor
     own: bool                     # the support differs from the server's
-    numbers: np.ndarray           # (8,) samples, loss, samples seen, extra, dense, seconds, bytes, whether summed
+    numbers: np.ndarray           # (8,) float64, by fedmpi.client.Number
     report: dict                  # of the pruner's probe
     scores: dict                  # {label: arrays} for the estimators of contributions
     up_bytes: int
@@ -190,13 +190,14 @@ def read_reply(fed, reply, t, support, expected, announced):
         kept = positions.decode(meta["mask"], arrays["mask"], layout.numbers(mask).numpy())
         support = layout.support(layout.mask_of(torch.from_numpy(kept)))
     observed = frame.size(meta, arrays) - billed(meta, arrays, next(iter(fed.contributions)))
-    values, up_bytes = None, int(numbers[6]) or reply.reply_bytes - observed
+    values, up_bytes = None, int(numbers[Number.BYTES]) or reply.reply_bytes - observed
     if fed.values:
         values = fed.codec.decode(arrays, len(support))
         if len(values) != len(support):
             raise WireError(f"client {meta['client']} sent {len(values)} values for a support of {len(support)}")
-    if not np.isfinite(numbers[1]) or not (bool(numbers[7]) if values is None else sound(values)):
-        return Refused(Outcome.REJECTED, f"round {t}: client {meta['client']} diverged (loss {numbers[1]:.3g})",
+    loss, summed_up = numbers[Number.LOSS], bool(numbers[Number.SUMMED])
+    if not np.isfinite(loss) or not (summed_up if values is None else sound(values)):
+        return Refused(Outcome.REJECTED, f"round {t}: client {meta['client']} diverged (loss {loss:.3g})",
                        reply.job_bytes, up_bytes, reply.rank, numbers)
     report = {name.removeprefix("report/"): array.copy() for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:
@@ -226,7 +227,7 @@ def enough(fed, t, answers):
 def stack(fed, replies, own, support):
     """``Updates`` of the cohort: on the announced support, or on the union where clients' masks differ from it; ``own``
     is the server's own ``Update`` or None."""
-    n = torch.tensor([float(reply.numbers[0]) for reply in replies], dtype=torch.float64)
+    n = torch.tensor([float(reply.numbers[Number.SAMPLES]) for reply in replies], dtype=torch.float64)
     C = len(replies)
     root = None
     if replies[0].values is None:                          # they are in the workers' sums, and nobody looks at them
@@ -264,6 +265,6 @@ def summed(fed, replies, shares, support):
     """``Updates`` of one row: the mean of the cohort's updates by ``shares (C,)`` of those that count, which the workers
     have added up in whole multiples of QUANTUM, hence to the same bits in any order."""
     total = torch.from_numpy(fed.transport.total(len(support))).double().mul_(QUANTUM)
-    n = torch.tensor([sum(float(reply.numbers[0]) for reply in replies)], dtype=torch.float64)
+    n = torch.tensor([sum(float(reply.numbers[Number.SAMPLES]) for reply in replies)], dtype=torch.float64)
     step = total.div_(float(shares.sum())).float()
     return Updates(step[None], None, support, n, int((support < fed.layout.R).sum()))

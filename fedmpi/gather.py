@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from fedmpi import clock, flops
+from fedmpi.client import WORK
 from fedmpi.errors import FedError
 from fedmpi.exchange import Outcome, Update, announce, collect, enough, failed
 from fedmpi.parts import Known
@@ -155,5 +156,5 @@ def worked(fed, masks, answers):
     price = {key: torch.tensor([flops.training(fed.layout, fed.uses, mask, *unit)[1] for unit in torch.eye(3).tolist()],
                                dtype=torch.float64) for key, mask in price.items()}
     return torch.tensor([0.0 if answer is None or answer.numbers is None else
-                         float(price[id(mask)] @ torch.from_numpy(answer.numbers[2:5].copy())) for mask, answer in
+                         float(price[id(mask)] @ torch.from_numpy(answer.numbers[WORK].copy())) for mask, answer in
                          zip(masks, answers)], dtype=torch.float64)

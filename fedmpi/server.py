@@ -6,6 +6,7 @@ from typing import Any, Callable, NamedTuple
 import torch
 
 from fedmpi import asynchronous, record
+from fedmpi.client import Number
 from fedmpi.errors import FedError, Stopped
 from fedmpi.evaluate import finite
 from fedmpi.exchange import Outcome, stack, summed
@@ -125,7 +126,7 @@ def learn(fed, state, t, support, got, laps):
                                      stream(fed.seed, Purpose.EVOLVE, t))
     assert not fed.pruner.exact or int(mask.sum()) == int(state["mask"].sum()), "the number of kept weights changed"
     x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
-    losses = torch.tensor([reply.numbers[1] for reply in replies], dtype=torch.float64)
+    losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)
     changed = mask is not state["mask"] and not torch.equal(mask, state["mask"])
     changes = {"x": x, "mask": mask, "changed": t + 1 if changed else state["changed"], "strategy": strategy,
                "pruner": pruner, "weighting": weighting, "losses": state["losses"].index_copy(0, clients, losses),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedmpi import asynchronous, exchange, gather, server
-from fedmpi.client import LARGEST, QUANTUM
+from fedmpi.client import LARGEST, QUANTUM, Number
 from fedmpi.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.exchange import Outcome
 from fedmpi.merge import average
@@ -107,7 +107,7 @@ def test_fedavg_and_the_thesis_with_nothing_but_data_shares_are_the_same_bits():
 def test_a_diverged_update_is_rejected_and_the_others_count(weighting):
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][1] = float("nan")
+        arrays["numbers"][Number.LOSS] = float("nan")
         return meta, arrays
 
     fed, state = contracts.assembled(clients=4, weighting=weighting, contribution="size")
@@ -144,7 +144,7 @@ def test_a_client_that_adds_infinity_is_kept_out_of_the_sums():
 def test_too_few_sound_answers_end_the_run():
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][1] = float("inf")
+        arrays["numbers"][Number.LOSS] = float("inf")
         return meta, arrays
 
     fed, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.5)
@@ -461,7 +461,7 @@ def test_a_candidate_whose_loss_fails_is_left_out():
 def test_the_server_waits_for_an_answer_before_it_rejects_it():
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][1] = float("nan")
+        arrays["numbers"][Number.LOSS] = float("nan")
         return meta, arrays
 
     fed, state = contracts.assembled(clients=3, devices="drawn")
