@@ -205,11 +205,16 @@ def server_parts(options, fed_data, device):
               transport=None, test=test, validate=validate, sums=sums,
               values=not sums or any(part.updates for part in contributions.values()),
               on_error=options["on_error"], quorum=options["quorum"], every=options["evaluate_every"], least=least(options, fed_data),
-              derivatives=slopes, block=max(1, min(MODELS, MODEL_VALUES // layout.P)),
+              derivatives=slopes, block=block(layout.P),
               stale=any(fault.stale for fault in faults(options)),
               sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), cohort=options["cohort"] or options["clients"],
               rounds=options["rounds"], seed=options["seed"], uses=uses(network, layout, fed_data.shape, device))
     return fed, first
+
+
+def block(P):
+    """Coalition models of P values that one job evaluates."""
+    return max(1, min(MODELS, MODEL_VALUES // P))
 
 
 def adds_up(strategy, pruner, weighting, aggregation):
@@ -329,14 +334,9 @@ def warnings(options, fed_data, fed):
 
 def fits(options, fed_data, fed, places):
     """Lines about nodes whose memory may not do for the ranks at ``places``; UserError for a GPU that cannot hold its."""
-    sample = 4 * int(np.prod(fed_data.shape))
     layers = outputs(model(options, fed_data.shape, fed_data.dataset.classes), fed_data.shape)
     P, batch_size = fed.layout.P, options["batch_size"]
-    worker = memory.worker_need(P, layers, batch_size=batch_size, samples_bytes=int(fed_data.sizes.max()) * sample,
-                                block=fed.block, images=IMAGES)
-    server = memory.server_need(P, layers, samples_bytes=(len(fed_data.dataset.y_test) + 2 * len(fed_data.validation)) * sample,
-                                batch_size=EVALUATED)
-    refused = list(memory.gpu_refusals(_shares(options, places), worker, server))
+    refused = list(memory.gpu_refusals(_shares(options, places), *gpu_needs(options, fed_data, P, layers)))
     if refused:
         raise UserError(refused[0])
     data_bytes = fed_data.dataset.x_train.nbytes
@@ -347,6 +347,23 @@ def fits(options, fed_data, fed, places):
         if need > left:
             yield (f"{places[ranks[0]]['host']} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may need "
                    f"{need / 1e9:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
+
+
+def planned_needs(options):
+    """``gpu_needs`` before there is anything; loads the data and builds the model, on the CPU. DataError without data."""
+    fed_data = federation(options)
+    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    layers = outputs(network, fed_data.shape)
+    return gpu_needs(options, fed_data, bind(network)[0].P, layers)
+
+
+def gpu_needs(options, fed_data, P, layers):
+    """``(worker, server)``: the ``Need`` of either on a GPU, for a model of P values that puts out ``layers``."""
+    sample = 4 * int(np.prod(fed_data.shape))
+    held = len(fed_data.dataset.y_test) + 2 * len(fed_data.validation)
+    return (memory.worker_need(P, layers, batch_size=options["batch_size"], block=block(P), images=IMAGES,
+                               samples_bytes=int(fed_data.sizes.max()) * sample),
+            memory.server_need(P, layers, samples_bytes=held * sample, batch_size=EVALUATED))
 
 
 def _shares(options, places):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -263,7 +264,7 @@ def sbatch(measure, script, submit, **given):
     for line in slurm.told(job, options, measured):
         _say(line)
     text = slurm.script(job, options, arguments, sys.argv[1:], measured)
-    return _deliver(text, script, submit)
+    _deliver(text, script, submit)
 
 
 def _check_script(script, submit):
@@ -272,16 +273,23 @@ def _check_script(script, submit):
         raise UserError(f"--script {script} exists already")
     if submit and not script:
         raise UserError("--submit needs --script FILE")
+    if submit and not shutil.which("sbatch"):
+        raise UserError("--submit needs Slurm's sbatch, which is not in PATH here: leave it out, and take the script to where "
+                        "it is")
 
 
 def _deliver(text, script, submit):
-    """A batch script to the terminal, or into its file and to Slurm; returns the exit code."""
+    """A batch script to the terminal, or into its file and to Slurm. What Slurm refuses is removed: it says nothing that
+    the command does not, and would be in the way of the next try."""
     if not script:
         click.echo(text, nl=False)
-        return 0
+        return
     with open(script, "x", encoding="utf-8") as file:
         file.write(text)
-    return subprocess.run(["sbatch", script], check=False).returncode if submit else 0
+    if submit and (code := subprocess.run(["sbatch", script], check=False).returncode):
+        os.remove(script)
+        raise FedError(f"sbatch refused the script (exit code {code}, see above), and {script} is removed: nothing is queued, "
+                       "the same command may try again")
 
 
 def _read_sweep(context, parameter, path):
@@ -322,6 +330,7 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
     [slurm]                                # options of this command
     time = "00:30:00"
     """
+    from fedmpi import sbatch as slurm
     from fedmpi import sweep as sweeps
     _check_script(script, submit)
     if here and (script or dry_run):
@@ -338,13 +347,14 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
         return 0
     ranks = click.get_current_context().get_parameter_source("ranks") == click.core.ParameterSource.COMMANDLINE
     if here:
+        slurm.program(given["launcher"])
         sweeps.freeze(folder, points)
         return _played_here(folder, [points[number].name for number in todo], given, given["ranks"] if ranks else 1)
     if any(status == "running" for status, _ in states):
         _say("warning: what is running is in the script too: start it when no job plays these runs any more")
     text = _array(folder, points, todo, at_once, given)
     sweeps.freeze(folder, points)
-    return _deliver(text, script, submit)
+    _deliver(text, script, submit)
 
 
 def _points(grid, folder):

@@ -18,7 +18,7 @@ WAIT_S, PATIENCE = 60.0, 60 * 24 * 7     # virtual seconds between looks for ava
 
 
 class Gathered(NamedTuple):
-    """What a round brought: a row for each of the A clients that were asked, written in place while the round goes on."""
+    """What a round brought: a row for each of the A clients that were asked, written in place as the round goes on."""
 
     clients: torch.Tensor         # (A,) int64
     masks: list                   # A masks (Q,) that they were given
@@ -120,7 +120,8 @@ def look(fed, now):
         if bool(fleet.available.any()):
             return now, fleet
         now += WAIT_S
-    raise FedError(f"no client has been available for {PATIENCE * WAIT_S / 86400:.0f} days of virtual time: see --devices")
+    raise FedError(f"no client has been available for {PATIENCE * WAIT_S / 86400:.0f} days of virtual time: "
+                   "see --devices")
 
 
 def drawing(fed):
@@ -153,8 +154,8 @@ def present(state, clients):
 
 
 def told_losses(fed, t, got, rows):
-    """(d,) float64: the published model's loss on the samples of the candidates' ``rows``, as they tell it. The bytes of
-    asking and telling, and those that failed, go into ``got``."""
+    """(d,) float64: the published model's loss on the samples of the candidates' ``rows``, as they tell it. The bytes
+    of asking and telling, and those that failed, go into ``got``."""
     losses = torch.empty(len(rows), dtype=torch.float64)
     jobs = [{"loss": int(got.clients[row]), "row": number} for number, row in enumerate(rows)]
     for reply in watched(fed.transport.map(jobs), len(jobs), fed.tell, f"round {t}: candidates asked for their loss"):

@@ -1,15 +1,17 @@
 """A batch script for Slurm, from the options of a run: it stops in time, queues itself again and goes on.
 
-What is told beforehand is estimated without torch, unless a measurement is at hand.
+What is told beforehand is estimated without torch, unless a measurement is at hand or GPUs are asked for.
 """
 
 import math
 import re
 import shlex
+from collections import Counter
 from typing import NamedTuple
 
+from fedmpi import memory, place
 from fedmpi.catalog import AGGREGATIONS, parse, split
-from fedmpi.errors import UserError
+from fedmpi.errors import DataError, UserError
 from fedmpi.memory import GPU_RANK_BYTES, RANK_BYTES, VECTORS
 from fedmpi.stop import COME_BACK, notice
 
@@ -17,6 +19,7 @@ WEIGHTS = {"logistic": 31e3, "2nn": 660e3, "small-cnn": 87e3, "cnn": 880e3, "mcm
            "mnistnet": 410e3, "cifar10net": 790e3, "pfl-cnn": 1.7e6, "torchvision": 11.2e6}  # on 32 x 32 colour images
 DATA_BYTES = {"digits": 1e6, "synthetic": 1e6, "mnist": 55e6, "fashion-mnist": 55e6, "emnist": 640e6, "cifar10": 185e6,
               "cifar100": 185e6, "svhn": 305e6}              # as training and test sets lie in memory
+COUNTS = {"srun": r"-n\d*|--ntasks(=.*)?", "mpirun": r"--?(np?|c|ntasks)(=.*)?"}     # what says how many ranks
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -90,11 +93,25 @@ def gigabytes(number):
     return f"{math.ceil(number / 1e9)}G"
 
 
+def program(launcher):
+    """``srun`` or ``mpirun``, by which ``--launcher`` begins; UserError for what a number of ranks cannot follow."""
+    try:
+        words = shlex.split(launcher)
+    except ValueError as error:
+        raise UserError(f"--launcher {launcher}: {error}") from None
+    if not words or words[0] not in COUNTS:
+        raise UserError(f"--launcher must begin with srun or mpirun, got {launcher!r}")
+    counts = [word for word in words[1:] if re.fullmatch(COUNTS[words[0]], word)]
+    if counts:
+        raise UserError(f"--launcher {launcher!r} must not say how many ranks, got {counts[0]}: give --ranks, which it is told")
+    return words[0]
+
+
 def check(job, options, measured=None):
     """UserError for a job that cannot work."""
     named = [name for name in ("venv", "conda", "container") if getattr(job, name)]
     given = notice(job.signal)[1]
-    program = (shlex.split(job.launcher) or [""])[0]
+    mpirun = program(job.launcher) == "mpirun"
     needed = gigabytes(node_bytes(job, options, measured))
     refused = {
         f"--nodes {job.nodes} need as many ranks at least, got --ranks {job.ranks}": job.ranks < job.nodes,
@@ -107,9 +124,8 @@ def check(job, options, measured=None):
         "--server-device cuda needs --gpus": options["server_device"] == "cuda" and not job.gpus,
         f"--gpus {job.gpus} would lie idle with --device cpu": options["device"] == "cpu" and job.gpus > 0,
         f"take one of --{' and --'.join(named)}": len(named) > 1,
-        f"--launcher must begin with srun or mpirun, got {job.launcher!r}": program not in ("srun", "mpirun"),
         f"mpirun passes on USR1 only, got --signal {job.signal}":
-            program == "mpirun" and notice(job.signal)[0] != notice("USR1")[0],
+            mpirun and notice(job.signal)[0] != notice("USR1")[0],
         f"--time {job.time} is no longer than the notice of --signal {job.signal}": seconds(job.time) <= given,
         f"--memory {job.memory} a node is too little: {on_node(job)} ranks there need about {needed}":
             job.memory not in ("", "0") and size(job.memory) < node_bytes(job, options, measured),
@@ -132,10 +148,34 @@ def told(job, options, measured=None):
     yield (f"about {need / job.ranks * job.nodes / 1e9:.1f} GB a rank and {need / 1e9:.1f} GB a node"
            + (", measured" if measured else ", estimated" + f" without {' and '.join(unknown)}" * bool(unknown))
            + f"; asks for {job.memory or gigabytes(need)} a node")
+    if job.gpus:
+        yield on_gpus(job, options)
     if measured:
         yield fitting(job, options, measured)
     yield (f"{job.signal} asks it to stop in time; it queues itself again at most {job.requeues} times, and resumes "
            f"{options['out']}")
+
+
+def on_gpus(job, options):
+    """What the fullest GPU will need, by the data and the model themselves; where the data are not here, that."""
+    from fedmpi.assemble import planned_needs
+    try:
+        worker, server = planned_needs(options)
+    except DataError as error:
+        return f"GPU memory: not estimated here, without the data: {error}"
+    need, workers, served = max((workers * worker.total + served * server.total, workers, served) for workers, served in
+                                gpu_loads(job, options["server_device"] != "cpu"))
+    return (f"about {need / 1e9:.2g} GB of the fullest GPU, for {memory.users(workers, served)} on it, estimated; a worker "
+            f"takes {memory.told(worker)}")
+
+
+def gpu_loads(job, served):
+    """``[(workers, whether the server is there)]`` for the GPUs of the first node and, where there are more nodes, of one
+    that the server is not on; ``served`` where it takes a GPU at all."""
+    G, ranks = job.gpus, on_node(job)
+    nodes = [(ranks - (job.ranks > 1), served), (ranks, False)][: job.nodes]
+    dealt = [(Counter(place.gpu_index(local, G) for local in range(workers)), there) for workers, there in nodes]
+    return [(count[gpu], there and gpu == place.gpu_index(place.SERVER, G)) for count, there in dealt for gpu in range(G)]
 
 
 def fitting(job, options, measured):
@@ -176,9 +216,9 @@ def _train(job, arguments):
 
 
 def _script(job, name, asked, what, command, needs, again):
-    program = shlex.split(job.launcher)[0]
+    srun = program(job.launcher) == "srun"
     # A rank that a signal kills before MPI is up leaves the others of srun waiting for ever; mpirun ends them itself.
-    launcher = f"{job.launcher} --kill-on-bad-exit=1" if program == "srun" else f"{job.launcher} -n {job.ranks}"
+    launcher = f"{job.launcher} --kill-on-bad-exit=1" if srun else f"{job.launcher} -n {job.ranks}"
     signal, seconds_left = job.signal.partition("@")[0], notice(job.signal)[1]
     asked = {"job-name": name, **asked, "nodes": job.nodes, "ntasks": job.ranks, "cpus-per-task": 1,
              "gpus-per-node": job.gpus or None, "mem": job.memory or gigabytes(needs),
@@ -187,7 +227,7 @@ def _script(job, name, asked, what, command, needs, again):
     prepare = [f"module load {job.modules}"] if job.modules else []
     prepare += [f". {shlex.quote(job.venv)}/bin/activate"] if job.venv else []
     prepare += ['eval "$(conda shell.bash hook)"', f"conda activate {shlex.quote(job.conda)}"] if job.conda else []
-    gentle = GENTLE if program == "mpirun" else ""
+    gentle = "" if srun else GENTLE
     return TEXT.format(
         command=shlex.join(command), asked="\n".join(lines), signal=signal, notice=f"{signal}@{seconds_left}",
         left=seconds_left, launcher=launcher, prepare="".join(line + "\n" for line in prepare), requeues=job.requeues,
