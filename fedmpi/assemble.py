@@ -289,6 +289,8 @@ def check_time(options, fed):
             buffer and options["cohort"] and fed.aggregation.concurrency,
         f"--aggregation {name} with --sampler {options['sampler']}: its candidates are already more than are needed":
             fed.aggregation.over and fed.sampler.candidates,
+        f"--aggregation {name} asks more clients than are needed, but all {N} are asked already: give a --cohort below "
+        "that, or no over": fed.aggregation.over and fed.cohort == N,
         f"--aggregation {name} with --pruner {options['pruner']}: its clients report on rounds, which asynchronous clients "
         "do not share; take static, set, residual or dense": buffer and (fed.pruner.probe or fed.pruner.masks),
         f"--aggregation {name} with --strategy {options['strategy']}: the server's own update belongs to a round":
@@ -300,6 +302,8 @@ def check_time(options, fed):
     for line, wrong in refused.items():
         if wrong:
             raise UserError(line)
+    if fed.sampler.check is not None:
+        fed.sampler.check(1 if buffer else fed.cohort, N)
 
 
 def _rehearse(options, fed_data, fed, x):
@@ -324,6 +328,9 @@ def warnings(options, fed_data, fed):
     if fed.strategy.chooses and options["weighting"] != "uniform":
         yield (f"--strategy {options['strategy']} takes one client's update: --weighting {options['weighting']} decides "
                "at most who is left out")
+    if fed.cohort == len(fed.sizes) and not fed.aggregation.buffer and catalog.split(options["sampler"])[0] != "uniform":
+        yield (f"--sampler {options['sampler']} has no effect: all {len(fed.sizes)} clients take part in every round; give a "
+               "--cohort below that")
     if fed.aggregation.buffer == 1:
         yield (f"--aggregation {options['aggregation']} merges single answers: --weighting {options['weighting']} plays no "
                "part, and remembered scores, by which --sampler contribution draws, do not move")

@@ -34,6 +34,11 @@ def train(options, resume, say):
     limits = Limits(*(usual if options[name] is None else options[name] for name, usual in zip(LIMITS, Limits())))
     options = {key: value for key, value in options.items() if key not in LIMITS}  # no part of what is recorded
     rank, size = rank_and_size()
+    if size == 1:
+        for name, given, usual in zip(LIMITS, limits, Limits()):
+            if given != usual:
+                say(f"warning: --{name.replace('_', '-')} {given:g} has no effect in one process: it is for other ranks; start "
+                    "several, by mpirun, or leave it out")
     guard = Guard() if rank == 0 and size != 1 else NoGuard()
     if resume:
         guard.run(resume, True)

@@ -220,12 +220,14 @@ class Sampler(NamedTuple):
 
     ``draw(gen, count, known) -> int64 (count,)`` distinct clients, all available (fewer where fewer are). Where
     ``candidates`` is not 0, the server draws ``max(count, candidates)`` instead, sends them the model, asks for its loss
-    on their samples, and ``choose(count, clients (d,), losses (d,)) -> int64`` keeps ``count`` of them.
+    on their samples, and ``choose(count, clients (d,), losses (d,)) -> int64`` keeps ``count`` of them. ``check(count,
+    N)`` raises UserError where drawing ``count`` of N clients would be no choice.
     """
 
     draw: Callable
     candidates: int = 0
     choose: Callable | None = None
+    check: Callable | None = None
 
 
 class Aggregation(NamedTuple):

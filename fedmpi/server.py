@@ -84,11 +84,20 @@ def play_round(fed, state, t):
     if fed.aggregation.buffer:
         after["flight"] = got.flight
     row = record.round_row(fed, state, after, t, got, learnt)
+    if not row["merged"]:
+        fed.tell(nobody(row))
     row |= accuracies(fed, tested(fed, after), learnt.merged, due=t % fed.every == 0 or t == fed.rounds)
     laps.lap("evaluate_s")
     row |= record.costs(fed, learnt) | laps.seconds | {
         "wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received, "round_s": laps.total()}
     return after, row, record.client_rows(fed, t, got, learnt)
+
+
+def nobody(row):
+    """The line about a round that merged no update, from its row."""
+    why = [f"{row[name]} {name}" for name in ("late", "dropped", "rejected", "failed") if row[name]]
+    return (f"warning: round {row['round']} merged nobody's update, the model stays: of {row['asked']} asked "
+            f"{', '.join(why)}; see --devices, --aggregation")
 
 
 class Learnt(NamedTuple):

@@ -1,11 +1,14 @@
 """What becomes of clients that fail, diverge, drop out or come late; sums on the workers; asynchronous rounds."""
 
+import re
+
 import contracts
 import numpy as np
 import pytest
 import torch
 
-from fedmpi import asynchronous, exchange, gather, server
+from fedmpi import assemble, asynchronous, exchange, gather, server
+from fedmpi.cli import DEFAULTS
 from fedmpi.client import LARGEST, QUANTUM, Number
 from fedmpi.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.exchange import Outcome
@@ -88,7 +91,7 @@ def test_the_order_of_adding_changes_no_bit():
 @pytest.mark.parametrize("options, sums", [
     ({}, True), ({"strategy": "thesis-text", "weighting": "thesis:gamma=1"}, True), ({"strategy": "thesis"}, False),
     ({"strategy": "median", "weighting": "size"}, False), ({"pruner": "feddst"}, False), ({"pruner": "adaptive:by=size"}, False),
-    ({"aggregation": "sync:over=0.5", "devices": "drawn"}, False), ({"weighting": "softmax"}, False), ({"pruner": "rigl"}, True)])
+    ({"aggregation": "sync:over=0.5", "devices": "drawn", "cohort": 2}, False), ({"weighting": "softmax"}, False), ({"pruner": "rigl"}, True)])
 def test_where_updates_add_up(options, sums):
     fed, _ = contracts.assembled(**options)
     assert fed.sums == sums
@@ -432,15 +435,17 @@ def test_a_server_whose_own_training_fails_says_so():
         server.play_round(breaking(fed, lambda job, n: job["client"] == server_own, raising), state, 1)
 
 
-def chosen_by_loss(**changes):
+def chosen_by_loss(dropout=0.0, **changes):
     fed, state = contracts.assembled(clients=3, sampler="power-of-choice:candidates=3", devices="drawn", **changes)
-    return fed._replace(devices=devices(3, down=100.0, latency=[1.0, 2.0, 8.0])), state
+    return fed._replace(devices=devices(3, down=100.0, latency=[1.0, 2.0, 8.0], dropout=dropout)), state
 
 
 def test_without_a_choice_the_model_is_still_on_its_way():
-    fed, state = chosen_by_loss()
+    fed, state = chosen_by_loss(cohort=2, dropout=[0.0, 1.0, 0.0])          # of three candidates two answer
     rows = server.play_round(fed, state, 1)[2]
-    assert rows["sim_s"] == pytest.approx(rows["down_bytes"] / 100 + 2 * np.array([1.0, 2.0, 8.0]))
+    there = [0, 2]
+    assert rows["outcome"].tolist() == [Outcome.MERGED, Outcome.DROPPED, Outcome.MERGED]
+    assert rows["sim_s"][there] == pytest.approx(rows["down_bytes"][there] / 100 + 2 * np.array([1.0, 8.0]))
 
 
 def test_candidates_that_are_not_chosen_took_their_own_time():
@@ -495,11 +500,48 @@ def test_what_a_client_was_sent_twice_counts_twice():
     ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "pruner": "rigl"}, "report on rounds"),
     ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "fault": ["free-rider:kind=stale"]}, "stale free-rider"),
     ({"sampler": "power-of-choice", "pruner": "adaptive:by=size"}, "a model of their own"),
+    ({"sampler": "power-of-choice:candidates=2"}, "all 3 clients do: give a --cohort below"),
+    ({"sampler": "power-of-choice:remembered=true", "cohort": 3}, "all 3 clients do: give a --cohort below"),
+    ({"sampler": "power-of-choice:candidates=1", "cohort": 2}, "candidates=1 are fewer than the cohort of 2.*=4, say"),
+    ({"sampler": "power-of-choice:candidates=1,remembered=true", "cohort": 2}, "fewer than the cohort of 2"),
+    ({"aggregation": "sync:over=1", "devices": "drawn"}, "all 3 are asked already: give a --cohort below"),
     ({"aggregation": "fedbuff:buffer=30,concurrency=3", "devices": "drawn", "clients": 40, "contribution": "shapley",
       "validation": 0.2}, "30")])
 def test_what_does_not_go_together_is_refused(options, line):
     with pytest.raises(UserError, match=line):
         contracts.assembled(**options)
+
+
+@pytest.mark.parametrize("options, warned", [
+    ({"sampler": "size"}, True), ({"sampler": "contribution:floor=1", "cohort": 3}, True), ({}, False),
+    ({"sampler": "size", "cohort": 2}, False),
+    ({"sampler": "size", "devices": "drawn", "aggregation": "fedbuff:buffer=1"}, False)])
+def test_a_sampler_that_has_nobody_to_leave_out_is_warned_of(options, warned):
+    options = assemble.with_usual_parts(DEFAULTS | contracts.SMALL | options)
+    data = assemble.federation(options)
+    fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
+    found = [line for line in assemble.warnings(options, data, fed) if "--sampler" in line and "no effect" in line]
+    assert len(found) == warned
+
+
+@pytest.mark.parametrize("arguments, warned", [
+    (("--task-limit", 9), ["--task-limit 9"]), (("--silence", 9), ["--silence 9"]), ((), []), (("--silence", 60), [])])
+def test_limits_for_other_ranks_are_warned_of_where_there_are_none(fedmpi, tmp_path, arguments, warned):
+    output = fedmpi(1, "train", "--clients", 2, "--rounds", 1, "--out", tmp_path / "a.h5", *arguments)
+    assert re.findall(r"warning: (\S+ \S+) has no effect in one process", output) == warned
+
+
+@pytest.mark.parametrize("aggregation", ["sync", "fedbuff:buffer=1"])
+def test_a_round_that_merges_nobody_is_told_once(aggregation):
+    fed, state = contracts.assembled(devices="drawn", aggregation=aggregation)
+    told = []
+    fed = fed._replace(devices=devices(3, dropout=[1.0, 1.0, 1.0]), tell=told.append)
+    server.play_round(fed, state, 1)
+    assert told == ["warning: round 1 merged nobody's update, the model stays: of 3 asked 3 dropped; see --devices, "
+                    "--aggregation"]
+    fed = fed._replace(devices=devices(3))
+    server.play_round(fed, state, 1)
+    assert len(told) == 1
 
 
 def test_evaluations_come_when_they_are_due_and_at_the_end():
