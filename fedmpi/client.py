@@ -104,8 +104,9 @@ class Received(NamedTuple):
 
 
 class Worker:
-    """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask; where
-    the server needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this round."""
+    """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask;
+    where the server needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this
+    round."""
 
     def __init__(self, build, pick_device):
         """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
@@ -113,10 +114,10 @@ class Worker:
         keep_freed_memory()
 
     def receive(self, meta, arrays):
-        """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose last
-        shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``. ``setup``: the
-        options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what coalitions are formed
-        from."""
+        """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose
+        last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``.
+        ``setup``: the options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what
+        coalitions are formed from."""
         if meta["kind"] == "data":
             self.data, self.local_rank = arrays, meta["local_rank"]
         elif meta["kind"] == "setup":
@@ -192,7 +193,8 @@ class Worker:
         start, layout, client = time.perf_counter(), self.layout, job["client"]
         received, known = (self._decoded(job, arrays) if "mask" in job else (self.received, self.known))
         task = self._task(client, received, self._round(job), job.get("number"))
-        meta = {"kind": "update", "t": self._round(job), "support": received.digest, "client": client, "row": job["row"]}
+        meta = {"kind": "update", "t": self._round(job), "support": received.digest, "client": client,
+                "row": job["row"]}
         arrays = {}
         if client < len(self.data["features"]):            # not the server's own samples
             arrays = {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
@@ -238,7 +240,8 @@ class Worker:
         with torch.no_grad():
             for start in range(0, len(labels), CHUNK):
                 rows = slice(start, start + CHUNK)
-                total += float(torch.nn.functional.cross_entropy(self.parts.model(x[rows]), labels[rows], reduction="sum"))
+                total += float(torch.nn.functional.cross_entropy(self.parts.model(x[rows]), labels[rows],
+                                                                 reduction="sum"))
         return {"row": job["row"]}, {"loss": np.array([total / len(labels)])}
 
     def _round(self, job):
@@ -265,7 +268,8 @@ class Worker:
         return list(zip(self.parts.faults, self.data["faults"][:, client]))
 
     def _task(self, client, received, t, number):
-        """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of its start."""
+        """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of its
+        start."""
         parts, key = self.parts, (t, client) if number is None else (number, client, 1)
         self.x.copy_(received.base)
         for counter, fresh in self.counters:                # no trace of the client before
@@ -273,8 +277,8 @@ class Worker:
         self.live[: self.layout.Q] = received.mask.to(self.device)
         inputs, labels = self._samples(client)
         torch.manual_seed(torch_seed(parts.seed, Purpose.TRAIN, *key))
-        return Task(parts.model, self.layout, self.x, self.g, received.base, received.mask.to(self.device, copy=True), self.live,
-                    inputs, labels, parts.epochs, parts.batch_size, parts.lr,
+        return Task(parts.model, self.layout, self.x, self.g, received.base, received.mask.to(self.device, copy=True),
+                    self.live, inputs, labels, parts.epochs, parts.batch_size, parts.lr,
                     stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds))
 
     def _shard(self, client, rows=slice(None)):
@@ -310,11 +314,12 @@ class Worker:
 
     def _evaluate(self, job):
         """Minus the loss, and the accuracy, of each coalition's model on the server's validation samples."""
-        bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]), axis=1)
+        bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]),
+                             axis=1)
         C, server = len(self.updates.U), len(self.data["features"])
         coalitions = torch.from_numpy(bits[:, :C].astype(bool))
-        models = coalition_models(self.parts.strategy, self.state, self.cohort["x"], self.updates, self.cohort["shares"],
-                                  coalitions).to(self.device)
+        models = coalition_models(self.parts.strategy, self.state, self.cohort["x"], self.updates,
+                                  self.cohort["shares"], coalitions).to(self.device)
         size = int(self.data["offsets"][server + 1] - self.data["offsets"][server])
         try:
             loss, correct = self._validated(models, server, size)
@@ -328,7 +333,8 @@ class Worker:
         return {"block": job["block"], "crowded": crowded}, {"values": values.numpy()}
 
     def _validated(self, models, server, size):
-        """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M, P)``."""
+        """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M,
+        P)``."""
         loss, correct = torch.zeros(len(models), dtype=torch.float64), torch.zeros(len(models), dtype=torch.int64)
         for start in range(0, size, CHUNK):
             x, labels, _ = self._shard(server, slice(start, start + CHUNK))

@@ -64,8 +64,8 @@ class Refused(NamedTuple):
 
 
 def announce(fed, state, t, clients):
-    """Tell every worker about the round: ``(bytes published, asks)``, an ``Ask`` for each client and, where the strategy
-    wants its own update, one for the server.
+    """Tell every worker about the round: ``(bytes published, asks)``, an ``Ask`` for each client and, where the
+    strategy wants its own update, one for the server.
 
     One model for all is published; where the pruner gives clients masks of their own, each model goes with its job."""
     who = clients.tolist() + [len(fed.sizes)] * fed.strategy.root
@@ -110,7 +110,8 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     order = torch.argsort(samples, descending=True, stable=True).tolist()
     supports = {id(ask.mask): fed.layout.support(ask.mask) for ask in asks}
     expected = {key: digest(each) for key, each in supports.items()}
-    read = Reader(fed, supports, expected, digest(support), torch.empty(len(asks), len(support)) if fed.values else None)
+    read = Reader(fed, supports, expected, digest(support),
+                  torch.empty(len(asks), len(support)) if fed.values else None)
     answers = [None] * len(asks)
 
     def play(rows):
@@ -125,8 +126,8 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     play(order)
     crowded = [row for row in order if _again(answers[row]) and answers[row].why.startswith(MEMORY)]
     if crowded:
-        fed.tell(f"warning: {len(crowded)} clients ran out of GPU memory and train again, one at a time; fewer ranks on a "
-                 "GPU, or a smaller --batch-size, would avoid that")
+        fed.tell(f"warning: {len(crowded)} clients ran out of GPU memory and train again, one at a time; fewer ranks "
+                 "on a GPU, or a smaller --batch-size, would avoid that")
     for row in crowded:
         play([row])
     if fed.on_error == "retry":
@@ -199,7 +200,8 @@ def read_reply(fed, reply, t, support, expected, announced):
     if not np.isfinite(loss) or not (summed_up if values is None else sound(values)):
         return Refused(Outcome.REJECTED, f"round {t}: client {meta['client']} diverged (loss {loss:.3g})",
                        reply.job_bytes, up_bytes, reply.rank, numbers)
-    report = {name.removeprefix("report/"): array.copy() for name, array in arrays.items() if name.startswith("report/")}
+    report = {name.removeprefix("report/"): array.copy()
+              for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:
         report["index"] = positions.decode(meta["index"], report["index"])
     scores = {}
@@ -217,8 +219,8 @@ def enough(fed, t, answers):
     if not refused or sound and sound >= fed.quorum * len(answers):
         return
     failures = sum(answer.outcome == Outcome.FAILED for answer in refused)
-    line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged ({len(refused) - failures} diverged, "
-            f"{failures} failed); --quorum asks for {fed.quorum:g} of them")
+    line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged ({len(refused) - failures} "
+            f"diverged, {failures} failed); --quorum asks for {fed.quorum:g} of them")
     if failures < len(refused):
         raise DivergedError(f"{line}; a smaller --lr may help")
     raise FedError(f"{line}\n{refused[0].why}")
@@ -262,8 +264,8 @@ def rows_of(values):
 
 
 def summed(fed, replies, shares, support):
-    """``Updates`` of one row: the mean of the cohort's updates by ``shares (C,)`` of those that count, which the workers
-    have added up in whole multiples of QUANTUM, hence to the same bits in any order."""
+    """``Updates`` of one row: the mean of the cohort's updates by ``shares (C,)`` of those that count, which the
+    workers have added up in whole multiples of QUANTUM, hence to the same bits in any order."""
     total = torch.from_numpy(fed.transport.total(len(support))).double().mul_(QUANTUM)
     n = torch.tensor([sum(float(reply.numbers[Number.SAMPLES]) for reply in replies)], dtype=torch.float64)
     step = total.div_(float(shares.sum())).float()

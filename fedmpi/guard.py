@@ -48,7 +48,8 @@ class Guard(NoGuard):
 
     def run(self, path, exists):
         name = os.path.relpath(path)
-        _write(self.memory, RUN, f"fedmpi train --resume {name} goes on" if exists else f"{name} was not begun", END - RUN)
+        _write(self.memory, RUN, f"fedmpi train --resume {name} goes on" if exists else f"{name} was not begun",
+               END - RUN)
 
     def watch(self, pids):
         os.write(self.pipe, "".join(f"{rank} {pid}\n" for rank, pid in pids.items() if rank).encode())
@@ -131,7 +132,8 @@ def _line(memory, dead):
         who = f"rank {rank} on {host} (process {pid}) died, last known work: {at[rank]}; the launcher ended the job"
     elif dead:
         pids = ", ".join(f"{rank} (process {pid})" for rank, pid in dead.items())
-        who = f"the job was killed, rank 0 at {at[0]}, and with it ranks {pids} on {host}; the launcher may name the first"
+        who = (f"the job was killed, rank 0 at {at[0]}, and with it ranks {pids} on {host}; the launcher may name the "
+               "first")
     else:
         who = f"rank 0 on {host} died or was killed, last known work: {at[0]}"
     return f"error: {who}; {resume}" if resume else f"error: {who}"

@@ -22,7 +22,8 @@ PHASES = {
 
 
 def round_columns(validated, num_layers, labels):
-    """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators ``labels``."""
+    """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
+    ``labels``."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
         Column("accuracy", "float64", "1", "test accuracy after pruning and growing"),
@@ -47,8 +48,8 @@ def round_columns(validated, num_layers, labels):
         Column("flops_prunefl", "float64", "FLOP", "training, PruneFL's convention (methods 0.3)"),
         Column("flops_rigl", "float64", "FLOP", "training, RigL's convention"),
         Column("flops_dense", "float64", "FLOP", "training the dense model on the same samples (both conventions)"),
-        Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities and "
-               "evaluations are not counted"),
+        Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities "
+               "and evaluations are not counted"),
         Column("utility_calls", "int64", "1", "coalition models evaluated, by all estimators together"),
         Column("weights_digest", "uint64", "1", "of the server's vector and mask, to compare runs"),
         Column("wire_sent_bytes", "int64", "B", "all messages that the server sent", machine=True),
@@ -125,13 +126,14 @@ def round_row(fed, state, after, t, got, learnt):
     samples, losses = numbers[counted, Number.SAMPLES], numbers[counted, Number.LOSS]
     masks = [got.masks[row] for row in trained] or [state["mask"]]
     distinct = _distinct(masks)
-    price = [flops.training(layout, fed.uses, each, *numbers[rows, WORK].sum(axis=0)) for each, rows in distinct if trained]
+    price = [flops.training(layout, fed.uses, each, *numbers[rows, WORK].sum(axis=0))
+             for each, rows in distinct if trained]
     union = distinct[0][0] if len(distinct) == 1 else torch.stack([each for each, _ in distinct]).any(dim=0)
     kept = sum(int(each.sum()) * len(rows) for each, rows in distinct) / len(masks)
     own = [(update, each) for update, each in got.own if isinstance(update, Update)]
     tally = {name: int((got.outcome == code).sum()) for name, code in (
-        ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED), ("rejected", Outcome.REJECTED),
-        ("failed", Outcome.FAILED))}
+        ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED),
+        ("rejected", Outcome.REJECTED), ("failed", Outcome.FAILED))}
     return tally | {
         "round": t,
         "asked": len(got.clients),

@@ -103,7 +103,8 @@ def program(launcher):
         raise UserError(f"--launcher must begin with srun or mpirun, got {launcher!r}")
     counts = [word for word in words[1:] if re.fullmatch(COUNTS[words[0]], word)]
     if counts:
-        raise UserError(f"--launcher {launcher!r} must not say how many ranks, got {counts[0]}: give --ranks, which it is told")
+        raise UserError(f"--launcher {launcher!r} must not say how many ranks, got {counts[0]}: give --ranks, which it "
+                        "is told")
     return words[0]
 
 
@@ -165,17 +166,18 @@ def on_gpus(job, options):
         return f"GPU memory: not estimated here, without the data: {error}"
     need, workers, served = max((workers * worker.total + served * server.total, workers, served) for workers, served in
                                 gpu_loads(job, options["server_device"] != "cpu"))
-    return (f"about {need / 1e9:.2g} GB of the fullest GPU, for {memory.users(workers, served)} on it, estimated; a worker "
-            f"takes {memory.told(worker)}")
+    return (f"about {need / 1e9:.2g} GB of the fullest GPU, for {memory.users(workers, served)} on it, estimated; a "
+            f"worker takes {memory.told(worker)}")
 
 
 def gpu_loads(job, served):
-    """``[(workers, whether the server is there)]`` for the GPUs of the first node and, where there are more nodes, of one
-    that the server is not on; ``served`` where it takes a GPU at all."""
+    """``[(workers, whether the server is there)]`` for the GPUs of the first node and, where there are more nodes, of
+    one that the server is not on; ``served`` where it takes a GPU at all."""
     G, ranks = job.gpus, on_node(job)
     nodes = [(ranks - (job.ranks > 1), served), (ranks, False)][: job.nodes]
     dealt = [(Counter(place.gpu_index(local, G) for local in range(workers)), there) for workers, there in nodes]
-    return [(count[gpu], there and gpu == place.gpu_index(place.SERVER, G)) for count, there in dealt for gpu in range(G)]
+    return [(count[gpu], there and gpu == place.gpu_index(place.SERVER, G))
+            for count, there in dealt for gpu in range(G)]
 
 
 def fitting(job, options, measured):
@@ -196,7 +198,8 @@ def script(job, options, arguments, command, measured=None):
 
 def array_script(job, needs, names, todo, at_once, folder, command):
     """The text of the batch script for an array job whose task N plays the run ``names[N]`` of the ``folder``, by the
-    options beside it; ``todo`` are the tasks to start, ``at_once`` of them at a time (0: all), ``needs`` bytes a node."""
+    options beside it; ``todo`` are the tasks to start, ``at_once`` of them at a time (0: all), ``needs`` bytes a
+    node."""
     what = WHAT_OF_MANY.format(folder=shlex.quote(folder), names="\n".join(f"    {shlex.quote(n)}" for n in names),
                                train=_train(job, []))
     asked = {"array": ranges(todo) + f"%{at_once}" * (at_once > 0)}
@@ -260,7 +263,7 @@ TEXT = """\
 #SBATCH --open-mode=append           # one log for all starts
 
 pid= asked= cancelled= term=TERM
-tell() {{ (while kill -{signal} $pid; do sleep 10; done) 2> /dev/null & }}     # a launcher that starts may lose a signal
+tell() {{ (while kill -{signal} $pid; do sleep 10; done) 2> /dev/null & }}     # one that starts may lose a signal
 trap 'heard=yes; asked=yes; [ -z "$pid" ] || tell' {signal}
 trap 'heard=yes; cancelled=yes; [ -z "$pid" ] || kill -$term $pid' TERM    # scancel: ends as well, does not come back
 

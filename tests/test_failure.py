@@ -101,7 +101,8 @@ def test_a_worker_s_exception_reaches_the_user_once(fedmpi, tmp_path, ranks):
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_a_diverging_client_is_named(fedmpi, tmp_path, ranks):
-    output = fedmpi(ranks, "train", *SMALL, "--lr", "1e20", "--strategy", "fedavg", "--out", tmp_path / "run.h5", code=1)
+    output = fedmpi(ranks, "train", *SMALL, "--lr", "1e20", "--strategy", "fedavg", "--out", tmp_path / "run.h5",
+                    code=1)
     assert "diverged" in output and "smaller --lr" in output and "Traceback" not in output
 
 
@@ -165,7 +166,8 @@ def test_a_run_without_checkpoints_starts_again(fedmpi, tmp_path):
 def test_a_worker_that_fails_inside_an_exchange_ends_the_job(fedmpi, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, numpy\nif os.environ.get('PMI_RANK') == '1':\n"
-        "    def broken(*arguments, **options):\n        raise OSError('no shared folder')\n    numpy.memmap = broken\n")
+        "    def broken(*arguments, **options):\n        raise OSError('no shared folder')\n"
+        "    numpy.memmap = broken\n")
     output = fedmpi(3, "train", *SMALL, "--out", tmp_path / "run.h5", code=1, timeout=60, PYTHONPATH=str(tmp_path))
     assert output.count("OSError: no shared folder") == 1
 

@@ -55,12 +55,14 @@ def test_free_memory_of_what_is_not_cut_into_slices():
 
 def test_a_rank_sets_its_own_slice(monkeypatch):
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1,
-                           get_device_properties=lambda index: SimpleNamespace(name="H200 MIG", uuid="x", total_memory=1))
+                           get_device_properties=lambda index: SimpleNamespace(name="H200 MIG", uuid="x",
+                                                                               total_memory=1))
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(place, "_nvidia_smi", lambda: "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
     found = place.mine(1)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-b" and found["gpu"] == 0 and found["gpus"][0]["free_bytes"] is None
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-b"
+    assert found["gpu"] == 0 and found["gpus"][0]["free_bytes"] is None
     assert place.mine(0, gpus=False)["gpus"] == []
 
 
@@ -88,8 +90,8 @@ def test_limits_of_the_cgroup_and_of_those_above(tmp_path, line, folder, quota, 
 
 
 def test_a_cgroup_without_limits(tmp_path):
-    files(tmp_path, proc__self__cgroup="0::/\n", proc__meminfo="MemAvailable: 5 kB\n", sys__fs__cgroup__cpu_DOT_max="max 100000",
-          sys__fs__cgroup__memory_DOT_max="max")
+    files(tmp_path, proc__self__cgroup="0::/\n", proc__meminfo="MemAvailable: 5 kB\n",
+          sys__fs__cgroup__cpu_DOT_max="max 100000", sys__fs__cgroup__memory_DOT_max="max")
     assert place.quota(tmp_path) is None and place.memory_bytes(tmp_path) == 5 * 1024
 
 

@@ -360,7 +360,8 @@ def test_a_plan_says_what_the_fullest_gpu_will_hold(fedmpi, tmp_path):
     worker, server = assemble.planned_needs(DEFAULTS | {"clients": 8})
     four = f"about {4 * worker.total / 1e9:.2g} GB of the fullest GPU, for 4 workers on it, estimated"
     assert four in fedmpi(1, "sbatch", *asked, "--server-device", "cpu")
-    both = f"about {(4 * worker.total + server.total) / 1e9:.2g} GB of the fullest GPU, for 4 workers and the server on it"
+    total = (4 * worker.total + server.total) / 1e9
+    both = f"about {total:.2g} GB of the fullest GPU, for 4 workers and the server on it"
     output = fedmpi(1, "sbatch", *asked)
     assert both in output and f"a worker takes {memory.told(worker)}" in output
     assert "GPU" not in fedmpi(1, "sbatch", "--clients", 8).replace("no GPU", "")
@@ -379,7 +380,8 @@ def test_the_plan_estimates_what_the_run_will():
 
 @pytest.fixture
 def submitting(command, tmp_path):
-    """``submitting(body) -> (exit code, lines)`` of a submission where sbatch is a script of that ``body``, or is missing."""
+    """``submitting(body) -> (exit code, lines)`` of a submission where sbatch is a script of that ``body``, or is
+    missing."""
 
     def submit(body):
         (tmp_path / "bin").mkdir(exist_ok=True)

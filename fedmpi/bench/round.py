@@ -66,12 +66,13 @@ def _play(data_dir, samples, repeats, say, connect):
         ours.append(steps / (row["publish_s"] + row["train_s"]))
         whole.append(steps / row["round_s"])
         say(f"{'warm-up' if t == 1 else f'repeat {t - 1}'}: plain {plain[-1]:.1f}, round {ours[-1]:.1f} steps/s "
-            f"(publish to last update), {whole[-1]:.1f} with merging and test evaluation; ratio {ours[-1] / plain[-1]:.3f}")
+            f"(publish to last update), {whole[-1]:.1f} with merging and test evaluation; ratio "
+            f"{ours[-1] / plain[-1]:.3f}")
     ratios = [a / b for a, b in zip(ours[1:], plain[1:])]
-    say(f"local SGD steps a second, dense FedAvg, {CLIENTS} clients on {workers} workers: {statistics.median(ours[1:]):.1f} "
-        f"against {statistics.median(plain[1:]):.1f} of {workers} plain PyTorch loops: ratio "
-        f"{statistics.median(ratios):.3f} (of {len(ratios)}: {min(ratios):.3f} to {max(ratios):.3f}); whole rounds "
-        f"{statistics.median(a / b for a, b in zip(whole[1:], plain[1:])):.3f}")
+    say(f"local SGD steps a second, dense FedAvg, {CLIENTS} clients on {workers} workers: "
+        f"{statistics.median(ours[1:]):.1f} against {statistics.median(plain[1:]):.1f} of {workers} plain PyTorch "
+        f"loops: ratio {statistics.median(ratios):.3f} (of {len(ratios)}: {min(ratios):.3f} to {max(ratios):.3f}); "
+        f"whole rounds {statistics.median(a / b for a, b in zip(whole[1:], plain[1:])):.3f}")
 
 
 def _data(data_dir, samples, say):

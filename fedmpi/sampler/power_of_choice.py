@@ -23,11 +23,11 @@ def power_of_choice(candidates: int = 20, remembered: bool = False):
 
     def check(count, N):
         if count == N:
-            raise UserError(f"--sampler power-of-choice chooses who takes part, but all {N} clients do: give a --cohort "
-                            "below that, or --sampler uniform")
+            raise UserError(f"--sampler power-of-choice chooses who takes part, but all {N} clients do: give a "
+                            "--cohort below that, or --sampler uniform")
         if candidates < count:
-            raise UserError(f"--sampler power-of-choice:candidates={candidates} are fewer than the cohort of {count}, which "
-                            f"leaves nothing to choose: give candidates={2 * count}, say, or --sampler size")
+            raise UserError(f"--sampler power-of-choice:candidates={candidates} are fewer than the cohort of {count}, "
+                            f"which leaves nothing to choose: give candidates={2 * count}, say, or --sampler size")
 
     def draw(gen, count, known):
         clients = there(known)
