@@ -384,9 +384,10 @@ def gpu_needs(options, fed_data, P, layers):
 def _shares(options, places):
     """``[(name, free bytes, workers, whether the server is there)]`` of every GPU in use whose memory is known."""
     for ranks in place.by_node(places).values():
+        known = place.free_of(places, ranks)
         for name, users in place.by_gpu(places, ranks).items():
-            seen = [place.gpu_of(places[rank]) for rank in users]
-            free = [gpu["free_bytes"] for gpu in seen if gpu["free_bytes"] is not None] or [seen[0]["total_bytes"]]
+            gpu = place.gpu_of(places[users[0]])
+            free = known.get(gpu["uuid"], gpu["total_bytes"])
             workers = len(users) - (0 in users) if len(places) > 1 else int(options["device"] == "cuda")
-            yield (f"gpu {name} ({seen[0]['name']}) of {places[users[0]]['host']}", min(free), workers,
+            yield (f"gpu {name} ({gpu['name']}) of {places[users[0]]['host']}", free, workers,
                    0 in users and options["server_device"] == "cuda")

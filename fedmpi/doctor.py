@@ -141,9 +141,10 @@ def _gpus(ranks):
                       "install a torch built for a CUDA that the driver knows, or check CUDA_VISIBLE_DEVICES; else "
                       "--device cpu")
     for numbers in place.by_node(ranks).values():
+        known = place.free_of(ranks, numbers)
         for name, users in place.by_gpu(ranks, numbers).items():
             gpu = place.gpu_of(ranks[users[0]])
-            free = f"{gpu['free_bytes'] / GB:.0f} GB free of " if gpu["free_bytes"] is not None else ""
+            free = f"{known[gpu['uuid']] / GB:.0f} GB free of " if gpu["uuid"] in known else ""
             line = (f"{ranks[users[0]]['host']}: gpu {name}, {gpu['name']}, {free}{gpu['total_bytes'] / GB:.0f} GB: "
                     f"{_who(users)}")
             if len(users) > 1:
@@ -183,7 +184,8 @@ def _versions(ranks):
 def _speed(ranks, probe):
     if probe is None:
         return
-    pairs, alone = probe["pairs"], all(len(facts["cores"]) >= len(ranks) for facts in ranks.values())
+    pairs, alone = probe["pairs"], all(len(set().union(*(ranks[rank]["cores"] for rank in numbers))) >= len(numbers)
+                                       for numbers in place.by_node(ranks).values())
     trips = [pair["round_trip_s"] for pair in pairs.values()]
     worst = max(pairs, key=lambda rank: pairs[rank]["round_trip_s"])
     bare = statistics.median(pair["bare_round_trip_s"] for pair in pairs.values())

@@ -5,6 +5,7 @@ whose other end only rank 0 holds, and a page of memory in which rank 0 notes wh
 pipe closes, then says one line, writes nothing else, and is gone. Where rank 0 ends by itself it says nothing.
 """
 
+import contextlib
 import mmap
 import os
 import select
@@ -52,14 +53,18 @@ class Guard(NoGuard):
                END - RUN)
 
     def watch(self, pids):
-        os.write(self.pipe, "".join(f"{rank} {pid}\n" for rank, pid in pids.items() if rank).encode())
+        self._tell("".join(f"{rank} {pid}\n" for rank, pid in pids.items() if rank))
 
     def leave(self):
         if self.pid:
-            os.write(self.pipe, b"bye\n")
+            self._tell("bye\n")
             os.close(self.pipe)
             os.waitpid(self.pid, 0)
             self.pid = 0
+
+    def _tell(self, text):
+        with contextlib.suppress(BrokenPipeError):         # somebody killed it: the run goes on without a last word
+            os.write(self.pipe, text.encode())
 
 
 def _write(memory, start, text, room):

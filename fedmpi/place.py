@@ -195,6 +195,12 @@ def lines(places):
                    f"{' '.join(map(str, users))}")
 
 
+def free_of(places, ranks):
+    """``{uuid: bytes}`` free on the GPUs of one node, as far as any of its ``ranks`` has asked: one asks for all."""
+    return {gpu["uuid"]: gpu["free_bytes"] for rank in ranks for gpu in places[rank]["gpus"]
+            if gpu["free_bytes"] is not None}
+
+
 def gpu_of(place):
     """What is known of the GPU that the rank at ``place`` uses."""
     return place["gpus"][place["gpu"]]

@@ -76,9 +76,10 @@ def on_node(job):
 
 
 def cohort(options):
-    """Clients that train at the same time: of a round, or at work where aggregation is asynchronous."""
-    asynchronous = parse(AGGREGATIONS, options["aggregation"])[1].get("concurrency", 0)
-    return asynchronous or options["cohort"] or options["clients"]
+    """Clients that train at the same time: all that a round asks, or at work where aggregation is asynchronous."""
+    given = parse(AGGREGATIONS, options["aggregation"])[1]
+    wanted = options["cohort"] or options["clients"]
+    return given.get("concurrency", 0) or min(options["clients"], math.ceil(wanted * (1 + given.get("over", 0))))
 
 
 def node_bytes(job, options, measured=None):
@@ -113,13 +114,14 @@ def check(job, options, measured=None):
     named = [name for name in ("venv", "conda", "container") if getattr(job, name)]
     given = notice(job.signal)[1]
     mpirun = program(job.launcher) == "mpirun"
+    kind, waits = split(options["aggregation"])[0], parse(AGGREGATIONS, options["aggregation"])[1]
     needed = gigabytes(node_bytes(job, options, measured))
     refused = {
         f"--nodes {job.nodes} need as many ranks at least, got --ranks {job.ranks}": job.ranks < job.nodes,
         f"--cohort {options['cohort']} of {options['clients']} clients": options["cohort"] > options["clients"],
         "--device cuda needs --gpus": options["device"] == "cuda" and not job.gpus,
         f"--aggregation {options['aggregation']} needs a model of time: --devices drawn, say":
-            options["devices"] == "none" and options["aggregation"] != "sync",
+            options["devices"] == "none" and (kind != "sync" or any(waits.values())),
         f"--gpus {job.gpus} a node for {on_node(job)} ranks there: some would lie idle": job.gpus > on_node(job),
         "text options must be of one line": any("\n" in str(value) for value in (*job, *options.values())),
         "--server-device cuda needs --gpus": options["server_device"] == "cuda" and not job.gpus,
@@ -202,15 +204,8 @@ def array_script(job, needs, names, todo, at_once, folder, command):
     node."""
     what = WHAT_OF_MANY.format(folder=shlex.quote(folder), names="\n".join(f"    {shlex.quote(n)}" for n in names),
                                train=_train(job, []))
-    asked = {"array": ranges(todo) + f"%{at_once}" * (at_once > 0)}
+    asked = {"array": place.ranges(todo) + f"%{at_once}" * (at_once > 0)}
     return _script(job, "fedmpi-sweep", asked, what, command, needs, " --array=$SLURM_ARRAY_TASK_ID")
-
-
-def ranges(numbers):
-    """Sorted numbers as ``--array`` takes them: ``0-3,7``."""
-    starts = [n for n in numbers if n - 1 not in numbers]
-    ends = [n for n in numbers if n + 1 not in numbers]
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends))
 
 
 def _train(job, arguments):

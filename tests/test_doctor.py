@@ -62,6 +62,19 @@ TROUBLES = {          # (path into the facts, value) -> severity, subject, part 
 }
 
 
+def test_ranks_bound_to_cores_of_their_own_are_compared_with_mpi_alone():
+    facts = changed(("probe", "pairs"), {1: PAIR | {"bare_rates": {4 << 20: 9e10}}})
+
+    def said(cores):
+        ranks = {rank: each | {"cores": cores[rank]} for rank, each in facts["ranks"].items()}
+        return [finding.severity for finding in doctor.judged(facts | {"ranks": ranks}) if "0.056 of MPI" in finding.got]
+
+    assert said([[0], [1], [2]]) == ["note"] and said([[0, 1]] * 3) == ["ok"]
+    two_nodes = facts | {"ranks": {rank: each | {"cores": [0, 1], "node": rank // 2} for rank, each in
+                                   facts["ranks"].items()}}
+    assert "note" in [each.severity for each in doctor.judged(two_nodes) if "0.056 of MPI" in each.got]
+
+
 def own(value):
     """A copy in which no two parts are the same object."""
     return {key: own(each) for key, each in value.items()} if isinstance(value, dict) else copy.copy(value)

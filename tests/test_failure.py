@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import h5py
@@ -161,6 +162,14 @@ def test_a_run_without_checkpoints_starts_again(fedmpi, tmp_path):
     output = fedmpi(1, "train", "--resume", out)
     assert "starting again from round 1" in output
     assert verify(whole, out) == [] and read_run(out).attrs["status"] == "finished"
+
+
+def test_a_guard_that_was_killed_takes_nobody_along():
+    code = ("import os, signal; from fedmpi.guard import Guard; guard = Guard(); os.kill(guard.pid, signal.SIGKILL)\n"
+            "while open(f'/proc/{guard.pid}/stat').read().rpartition(')')[2].split()[0] != 'Z': pass\n"
+            "guard.watch({1: os.getpid()}); guard.leave(); guard.leave(); print('well')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("well\n", "")
 
 
 def test_a_worker_that_fails_inside_an_exchange_ends_the_job(fedmpi, tmp_path):

@@ -162,6 +162,16 @@ def test_a_gpu_whose_free_memory_is_not_told_counts_as_empty(small):
         list(assemble.fits(*small, {rank: rank_at(gpus=[gpu], gpu=0) for rank in range(8)}))
 
 
+def test_one_rank_tells_the_free_memory_of_all_gpus_of_its_node(small):
+    gpus = [GPU | {"uuid": str(index), "free_bytes": None} for index in range(3)]
+    asked = [gpu | {"free_bytes": 0.1e9 if gpu["uuid"] == "1" else 9e9} for gpu in gpus]       # another's job is on 1
+    places = {rank: rank_at(rank - 1, gpus=asked if rank < 2 else gpus, gpu=place.gpu_index(rank - 1, 3))
+              for rank in range(4)}
+    with pytest.raises(UserError, match="gpu 1 .* has 0.1 GB free, but 1 worker on it"):
+        list(assemble.fits(*small, places))
+    assert place.free_of(places, range(4)) == {"0": 9e9, "1": 0.1e9, "2": 9e9}
+
+
 def test_a_node_with_too_little_memory_is_warned_of(small):
     assert "node01 has 0.0 GB" in next(assemble.fits(*small, {0: rank_at(memory_bytes=1e4), 1: rank_at()}))
 

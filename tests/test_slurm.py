@@ -369,6 +369,15 @@ def test_a_plan_says_what_the_fullest_gpu_will_hold(fedmpi, tmp_path):
     assert "GPU memory: not estimated here, without the data: data set mnist: " in absent and "#!/bin/bash" in absent
 
 
+def test_a_plan_counts_those_that_are_asked_beside_the_cohort(fedmpi):
+    asked = ("--devices", "drawn", "--cohort", 10, "--aggregation")
+    output = fedmpi(1, "sbatch", *asked, "sync:over=0.3")
+    assert "14 ranks on 1 node; 13 workers train 13 clients a round" in output
+    assert "33 ranks" in fedmpi(1, "sbatch", *asked, "sync:over=9")
+    assert "5 ranks" in fedmpi(1, "sbatch", *asked[:2], "--aggregation", "fedbuff:concurrency=4")
+    assert "#!/bin/bash" in fedmpi(1, "sbatch", "--aggregation", "sync:over=0,deadline=0")      # as train has it
+
+
 def test_the_plan_estimates_what_the_run_will():
     options = assemble.with_usual_parts(DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"})
     data = assemble.federation(options)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fedmpi import sbatch, sweep
+from fedmpi import place, sweep
 from fedmpi.store import read_run
 
 GRID = """\
@@ -152,7 +152,7 @@ def test_runs_of_other_options_are_refused(fedmpi, here):
 
 @pytest.mark.parametrize("numbers, text", [([0], "0"), ([0, 1, 2, 4, 7, 8], "0-2,4,7-8")])
 def test_tasks_are_written_as_ranges(numbers, text):
-    assert sbatch.ranges(numbers) == text
+    assert place.ranges(numbers) == text
 
 
 @pytest.fixture(scope="module")
