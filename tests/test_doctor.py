@@ -67,7 +67,8 @@ def test_ranks_bound_to_cores_of_their_own_are_compared_with_mpi_alone():
 
     def said(cores):
         ranks = {rank: each | {"cores": cores[rank]} for rank, each in facts["ranks"].items()}
-        return [finding.severity for finding in doctor.judged(facts | {"ranks": ranks}) if "0.056 of MPI" in finding.got]
+        found = doctor.judged(facts | {"ranks": ranks})
+        return [finding.severity for finding in found if "0.056 of MPI" in finding.got]
 
     assert said([[0], [1], [2]]) == ["note"] and said([[0, 1]] * 3) == ["ok"]
     two_nodes = facts | {"ranks": {rank: each | {"cores": [0, 1], "node": rank // 2} for rank, each in
