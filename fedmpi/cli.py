@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -86,7 +87,8 @@ def _data_options(command):
             click.option("--data-dir", help="Where data sets lie; fedmpi fetch puts them there.  [default: data]"),
             click.option("--train-samples", type=click.IntRange(0), help="Use that many training samples, drawn by the "
                          "seed; 0: all.  [default: 0]"),
-            click.option("--validation", type=click.FloatRange(0, 0.5), help="Share of the training data that the server "
+            click.option("--validation", type=click.FloatRange(0, 0.5),
+                         help="Share of the training data that the server "
                          "keeps for all that selects.  [default: 0.1]"),
             click.option("--clients", type=click.IntRange(1), help="Clients in all.  [default: 32]"),
             _part("partition", "Who holds which samples"),
@@ -149,7 +151,8 @@ def _check_names(found, known, where):
 @_part("devices", "How fast and how often there the clients' devices are, in virtual time")
 @_part("sampler", "Who takes part in a round")
 @_part("aggregation", "When the server merges, in virtual time")
-@click.option("--on-error", type=click.Choice(["fatal", "retry", "drop"]), help="What becomes of a client whose training "
+@click.option("--on-error", type=click.Choice(["fatal", "retry", "drop"]),
+              help="What becomes of a client whose training "
               "raises: the run ends, it is tried once more and then left out, or left out.  [default: fatal]")
 @click.option("--quorum", type=click.FloatRange(0, 1), help="Least share of a round's answers that must be fit for "
               "merging, diverged and failed ones left out; else the run ends.  [default: 0.5]")
@@ -157,16 +160,18 @@ def _check_names(found, known, where):
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
               "of ranks.")
 @click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")
-@click.option("--evaluate-every", type=click.IntRange(1), help="Rounds from one evaluation on the test and validation sets "
+@click.option("--evaluate-every", type=click.IntRange(1),
+              help="Rounds from one evaluation on the test and validation sets "
               "to the next; the last round always has one.  [default: 1]")
 @click.option("--save-every", type=click.IntRange(1), help="Rounds between checkpoints.  [default: 1]")
 @click.option("--keep", type=click.IntRange(1), help="Checkpoints kept.  [default: 2]")
-@click.option("--silence", type=click.FloatRange(0), help="Seconds without a sign of life after which a rank counts as lost "
-              "and the run ends; 0: never.  [default: 60]")
-@click.option("--task-limit", type=click.FloatRange(0), help="Seconds after which a rank that is still at one client counts "
-              "as hung and the run ends, alive or not; 0: never.  [default: 0]")
+@click.option("--silence", type=click.FloatRange(0), help="Seconds without a sign of life after which a rank counts as "
+              "lost and the run ends; 0: never.  [default: 60]")
+@click.option("--task-limit", type=click.FloatRange(0), help="Seconds after which a rank that is still at one client "
+              "counts as hung and the run ends, alive or not; 0: never.  [default: 0]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where clients train.  [default: auto]")
-@click.option("--server-device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where rank 0 evaluates; auto: on a GPU "
+@click.option("--server-device", type=click.Choice(["auto", "cpu", "cuda"]),
+              help="Where rank 0 evaluates; auto: on a GPU "
               "where clients train on one, which it shares with them. Evaluations on CPU and GPU differ in bits.  "
               "[default: auto]")
 @click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=_read_config,
@@ -227,7 +232,8 @@ def _slurm_options(command):
                          "'srun --mpi=pmix'."),
             click.option("--signal", default=stop.USUAL, show_default=True, help="What asks it to stop, seconds before "
                          "the end."),
-            click.option("--requeues", type=click.IntRange(0), default=10, show_default=True, help="Times that it comes "
+            click.option("--requeues", type=click.IntRange(0), default=10, show_default=True,
+                         help="Times that it comes "
                          "back."))):
         command = option(command)
     return command
@@ -256,7 +262,7 @@ def sbatch(measure, script, submit, **given):
     for line in slurm.told(job, options, measured):
         _say(line)
     text = slurm.script(job, options, arguments, sys.argv[1:], measured)
-    return _deliver(text, script, submit)
+    _deliver(text, script, submit)
 
 
 def _check_script(script, submit):
@@ -265,16 +271,23 @@ def _check_script(script, submit):
         raise UserError(f"--script {script} exists already")
     if submit and not script:
         raise UserError("--submit needs --script FILE")
+    if submit and not shutil.which("sbatch"):
+        raise UserError("--submit needs Slurm's sbatch, which is not in PATH here: leave it out, and take the script "
+                        "to where it is")
 
 
 def _deliver(text, script, submit):
-    """A batch script to the terminal, or into its file and to Slurm; returns the exit code."""
+    """A batch script to the terminal, or into its file and to Slurm. What Slurm refuses is removed: it says nothing
+    that the command does not, and would be in the way of the next try."""
     if not script:
         click.echo(text, nl=False)
-        return 0
+        return
     with open(script, "x", encoding="utf-8") as file:
         file.write(text)
-    return subprocess.run(["sbatch", script], check=False).returncode if submit else 0
+    if submit and (code := subprocess.run(["sbatch", script], check=False).returncode):
+        os.remove(script)
+        raise FedError(f"sbatch refused the script (exit code {code}, see above), and {script} is removed: nothing is "
+                       "queued, the same command may try again")
 
 
 def _read_sweep(context, parameter, path):
@@ -315,6 +328,7 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
     [slurm]                                # options of this command
     time = "00:30:00"
     """
+    from fedmpi import sbatch as slurm
     from fedmpi import sweep as sweeps
     _check_script(script, submit)
     if here and (script or dry_run):
@@ -331,20 +345,22 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
         return 0
     ranks = click.get_current_context().get_parameter_source("ranks") == click.core.ParameterSource.COMMANDLINE
     if here:
+        slurm.program(given["launcher"])
         sweeps.freeze(folder, points)
         return _played_here(folder, [points[number].name for number in todo], given, given["ranks"] if ranks else 1)
     if any(status == "running" for status, _ in states):
         _say("warning: what is running is in the script too: start it when no job plays these runs any more")
     text = _array(folder, points, todo, at_once, given)
     sweeps.freeze(folder, points)
-    return _deliver(text, script, submit)
+    _deliver(text, script, submit)
 
 
 def _points(grid, folder):
     """The runs of a sweep, checked as train would check them."""
     from fedmpi import sweep as sweeps
     where = grid["path"]
-    raw = sweeps.combined(grid.get("fixed", {}), grid.get("grid", {}), [_underscored(run) for run in grid.get("run", [])])
+    raw = sweeps.combined(grid.get("fixed", {}), grid.get("grid", {}),
+                          [_underscored(run) for run in grid.get("run", [])])
     given = [_typed(each, f"{where}: run {number}") for number, each in enumerate(raw)]
     known = {}
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
@@ -366,7 +382,8 @@ def _typed(options, where):
         given = train.make_context("train", _arguments(options)).params
         _check_parts(given)
     except (click.UsageError, UserError) as error:
-        raise UserError(f"{where}: {error.format_message() if isinstance(error, click.UsageError) else error}") from None
+        line = error.format_message() if isinstance(error, click.UsageError) else error
+        raise UserError(f"{where}: {line}") from None
     return {key: value for key, value in given.items() if key in DEFAULTS and value is not None}
 
 
@@ -390,8 +407,8 @@ def _array(folder, points, todo, at_once, given):
     _say(f"an array job of {len(todo)} runs" + f", {at_once} at a time" * (at_once > 0) + "; each:")
     for line in slurm.told(job, largest):
         _say(line)
-    return slurm.array_script(job, slurm.node_bytes(job, largest), [point.name for point in points], todo, at_once, folder,
-                              sys.argv[1:])
+    return slurm.array_script(job, slurm.node_bytes(job, largest), [point.name for point in points], todo, at_once,
+                              folder, sys.argv[1:])
 
 
 def _played_here(folder, names, given, ranks):
@@ -522,7 +539,8 @@ def _follow(path):
         T, planned = len(run.rounds["round"]), run.attrs["options"]["rounds"]
         for t in range(shown, T):
             row = {name: column[t] for name, column in run.rounds.items()}
-            click.echo(report.round_line(row, planned, (planned - t - 1) * float(run.rounds["round_s"][: t + 1].mean())))
+            click.echo(report.round_line(row, planned,
+                                         (planned - t - 1) * float(run.rounds["round_s"][: t + 1].mean())))
         if T > shown:
             shown, heard, warned = T, time.monotonic(), False
         elif time.monotonic() - heard > 60 and not warned:
@@ -536,7 +554,8 @@ def _follow(path):
 
 @cli.command()
 @click.argument("places", nargs=-1, required=True, metavar="FOLDER_OR_RUN...")
-@click.option("--out", type=click.Path(dir_okay=False), metavar="TABLE.csv", help="The runs as CSV; means over seeds in "
+@click.option("--out", type=click.Path(dir_okay=False), metavar="TABLE.csv",
+              help="The runs as CSV; means over seeds in "
               "TABLE-seeds.csv.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def merge(places, out, as_json):
@@ -597,7 +616,8 @@ def verify(a, b):
 @click.argument("name")
 @click.option("--data-dir", default="data", show_default=True, help="Where to put it.")
 def fetch(name, data_dir):
-    """Download the data set NAME, or unpack it where its archives already lie in the folder. Once, never by training."""
+    """Download the data set NAME, or unpack it where its archives already lie in the folder. Once, never by
+    training."""
     from fedmpi.data.fetch import fetch as download
     if rank_and_size()[0] == 0:
         download(name, data_dir)
@@ -605,10 +625,12 @@ def fetch(name, data_dir):
 
 
 @cli.command()
-@click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False), help="Where run files will lie.")
+@click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False),
+              help="Where run files will lie.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def doctor(out, as_json):
-    """Check this machine, or under mpirun all ranks of a job: MPI, cores, GPUs, torch, speed between ranks, files, room.
+    """Check this machine, or under mpirun all ranks of a job: MPI, cores, GPUs, torch, speed between ranks, files,
+    room.
 
     \b
     mpirun -n 33 fedmpi doctor --out runs
@@ -650,7 +672,8 @@ _bench_round("tiny", "Logistic regression, 10 of 1000 clients a round, in one pr
 @bench.command("shapley")
 @click.option("--data-dir", default="data", show_default=True, help="With Fashion-MNIST in it; else synthetic images.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds that GTG-Shapley observes.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True,
+              help="Rounds that GTG-Shapley observes.")
 def bench_shapley(data_dir, repeats, rounds):
     """Exact Shapley values of 10 clients (1024 coalitions, LeNet-5, 1000 samples) on all workers, on one, and by a loop
     over state dicts; and GTG-Shapley beside them: mpirun -n 3 fedmpi bench shapley."""

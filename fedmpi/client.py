@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 import zlib
+from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +28,22 @@ CHUNK = 500      # validation samples that a coalition's model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
 LARGEST = 1e6    # an update with a larger value has diverged
 QUANTUM = 2.0 ** -40    # what sums of updates are whole multiples of: 2^63 of them hold the largest mean
+
+
+class Number(IntEnum):
+    """Where what an answer says in numbers lies in its ``numbers`` (8,) float64."""
+
+    SAMPLES = 0      # that the client holds
+    LOSS = 1         # nats, the mean of the training
+    SEEN = 2         # samples that the training saw, all epochs
+    EXTRA = 3        # those that went through a pass of their own for the pruner, with a dense gradient
+    DENSE = 4        # those of the training whose gradient was dense
+    SECONDS = 5      # of the machine's clock
+    BYTES = 6        # of the answer, were it sent whole; 0 where it is
+    SUMMED = 7       # whether its update is in the worker's sums
+
+
+WORK = slice(Number.SEEN, Number.DENSE + 1)      # what ``flops.training`` takes
 
 
 def digest(support):
@@ -88,8 +105,9 @@ class Received(NamedTuple):
 
 
 class Worker:
-    """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask; where
-    the server needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this round."""
+    """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask;
+    where the server needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this
+    round."""
 
     def __init__(self, build, pick_device):
         """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
@@ -97,10 +115,10 @@ class Worker:
         keep_freed_memory()
 
     def receive(self, meta, arrays):
-        """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose last
-        shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``. ``setup``: the
-        options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what coalitions are formed
-        from."""
+        """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose
+        last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``.
+        ``setup``: the options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what
+        coalitions are formed from."""
         if meta["kind"] == "data":
             self.data, self.local_rank = arrays, meta["local_rank"]
         elif meta["kind"] == "setup":
@@ -123,8 +141,8 @@ class Worker:
             raise
         except Exception as error:
             memory = isinstance(error, torch.cuda.OutOfMemoryError)
-            meta = {"kind": "failed", "t": self._round(job), "client": job.get("client", job.get("loss")), "row": job["row"], "memory": memory,
-                    "trace": traceback.format_exc()}
+            meta = {"kind": "failed", "t": self._round(job), "client": job.get("client", job.get("loss")),
+                    "row": job["row"], "memory": memory, "trace": traceback.format_exc()}
         if memory:
             torch.cuda.empty_cache()                       # after the traceback has let go of its tensors
         return meta, {}
@@ -177,7 +195,8 @@ class Worker:
         start, layout, client = time.perf_counter(), self.layout, job["client"]
         received, known = (self._decoded(job, arrays) if "mask" in job else (self.received, self.known))
         task = self._task(client, received, self._round(job), job.get("number"))
-        meta = {"kind": "update", "t": self._round(job), "support": received.digest, "client": client, "row": job["row"]}
+        meta = {"kind": "update", "t": self._round(job), "support": received.digest, "client": client,
+                "row": job["row"]}
         arrays = {}
         if client < len(self.data["features"]):            # not the server's own samples
             arrays = {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
@@ -195,11 +214,13 @@ class Worker:
             if name == "index":
                 meta["index"], array = positions.encode(array, layout.Q)
             arrays["report/" + name] = array
-        arrays["numbers"] = numbers = np.zeros(8)
-        numbers[:6] = [len(task.labels), loss, len(task.labels) * epochs, task.probe.extra,
-                       task.probe.dense * bool(epochs), time.perf_counter() - start]
+        arrays["numbers"] = numbers = np.zeros(len(Number))
+        numbers[WORK] = len(task.labels) * epochs, task.probe.extra, task.probe.dense * bool(epochs)
+        numbers[Number.SAMPLES], numbers[Number.LOSS] = len(task.labels), loss
+        numbers[Number.SECONDS] = time.perf_counter() - start
         if self.sums is not None and "share" in job:       # last of all: what raises has not been added
-            numbers[6:] = billed(meta, arrays, self.parts.weighs), self._add(values, len(support), loss, job["share"])
+            numbers[Number.BYTES] = billed(meta, arrays, self.parts.weighs)
+            numbers[Number.SUMMED] = self._add(values, len(support), loss, job["share"])
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
@@ -221,7 +242,8 @@ class Worker:
         with torch.no_grad():
             for start in range(0, len(labels), CHUNK):
                 rows = slice(start, start + CHUNK)
-                total += float(torch.nn.functional.cross_entropy(self.parts.model(x[rows]), labels[rows], reduction="sum"))
+                total += float(torch.nn.functional.cross_entropy(self.parts.model(x[rows]), labels[rows],
+                                                                 reduction="sum"))
         return {"row": job["row"]}, {"loss": np.array([total / len(labels)])}
 
     def _round(self, job):
@@ -248,7 +270,8 @@ class Worker:
         return list(zip(self.parts.faults, self.data["faults"][:, client]))
 
     def _task(self, client, received, t, number):
-        """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of its start."""
+        """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of its
+        start."""
         parts, key = self.parts, (t, client) if number is None else (number, client, 1)
         self.x.copy_(received.base)
         for counter, fresh in self.counters:                # no trace of the client before
@@ -293,11 +316,12 @@ class Worker:
 
     def _evaluate(self, job):
         """Minus the loss, and the accuracy, of each coalition's model on the server's validation samples."""
-        bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]), axis=1)
+        bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]),
+                             axis=1)
         C, server = len(self.updates.U), len(self.data["features"])
         coalitions = torch.from_numpy(bits[:, :C].astype(bool))
-        models = coalition_models(self.parts.strategy, self.state, self.cohort["x"], self.updates, self.cohort["shares"],
-                                  coalitions).to(self.device)
+        models = coalition_models(self.parts.strategy, self.state, self.cohort["x"], self.updates,
+                                  self.cohort["shares"], coalitions).to(self.device)
         size = int(self.data["offsets"][server + 1] - self.data["offsets"][server])
         try:
             loss, correct = self._validated(models, server, size)
@@ -311,7 +335,8 @@ class Worker:
         return {"block": job["block"], "crowded": crowded}, {"values": values.numpy()}
 
     def _validated(self, models, server, size):
-        """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M, P)``."""
+        """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M,
+        P)``."""
         loss, correct = torch.zeros(len(models), dtype=torch.float64), torch.zeros(len(models), dtype=torch.int64)
         for start in range(0, size, CHUNK):
             x, labels, _ = self._shard(server, slice(start, start + CHUNK))

@@ -60,7 +60,8 @@ def of_rank(local, launched):
         "versions": {name: version(name) for name in ("torch", "numpy", "h5py", "mpi4py")} | {
             "fedmpi": __version__, "python": platform.python_version()},
         "mpi": _library() if launched else _library_elsewhere(), "launcher": launcher(),
-        "torch": {"cuda": torch.version.cuda or "", "available": torch.cuda.is_available(), "mkl": torch.backends.mkl.is_available(),
+        "torch": {"cuda": torch.version.cuda or "", "available": torch.cuda.is_available(),
+                  "mkl": torch.backends.mkl.is_available(),
                   "onednn": torch.backends.mkldnn.is_available(), "vectors": torch.backends.cpu.get_cpu_capability()},
         "driver": _first_line("/proc/driver/nvidia/version"), "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "mps": bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY")),
@@ -96,7 +97,8 @@ def _library():
 def _library_elsewhere():
     """What MPI a process of its own loads: on a login node loading it may fail, or hang."""
     try:
-        done = subprocess.run([sys.executable, "-c", MPI_ALONE], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run([sys.executable, "-c", MPI_ALONE], capture_output=True, text=True, timeout=PATIENCE_S,
+                              check=False)
     except subprocess.TimeoutExpired:
         return {"error": f"MPI did not start within {PATIENCE_S} s"}
     if done.returncode:
@@ -108,7 +110,8 @@ def mpirun():
     """``{"path", "text"}`` of the mpirun that would be started; empty texts where there is none."""
     path = shutil.which("mpirun") or shutil.which("mpiexec") or ""
     try:
-        text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout \
+        text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PATIENCE_S,
+                              check=False).stdout \
             if path else ""
     except (OSError, subprocess.TimeoutExpired) as error:
         text = str(error)

@@ -34,11 +34,17 @@ def train(options, resume, say):
     limits = Limits(*(usual if options[name] is None else options[name] for name, usual in zip(LIMITS, Limits())))
     options = {key: value for key, value in options.items() if key not in LIMITS}  # no part of what is recorded
     rank, size = rank_and_size()
+    if size == 1:
+        for name, given, usual in zip(LIMITS, limits, Limits()):
+            if given != usual:
+                say(f"warning: --{name.replace('_', '-')} {given:g} has no effect in one process: it is for other "
+                    "ranks; start several, by mpirun, or leave it out")
     guard = Guard() if rank == 0 and size != 1 else NoGuard()
     if resume:
         guard.run(resume, True)
     see = partial(place.mine, gpus="cuda" in _wishes(options))
-    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see), worker, say, limits, guard, see)
+    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see), worker, say, limits, guard,
+                    see)
 
 
 def _wishes(options):
@@ -49,7 +55,8 @@ def _wishes(options):
 def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {}):
     """``play(connect)`` on rank 0, where ``connect()`` returns the transport to the workers that every other rank makes
     and serves with; in one process the transport to a worker of its own. A rank that others have waited for beyond
-    ``limits`` ends the run. ``see(local)`` is what a rank tells of its place. Returns the exit code, which is play's where it gives one."""
+    ``limits`` ends the run. ``see(local)`` is what a rank tells of its place. Returns the exit code, which is play's
+    where it gives one."""
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     rank, size = rank_and_size()
@@ -111,7 +118,8 @@ def _mpi(rank, size, silence_s):
         with _limited(START * silence_s):                  # MPI_Init waits for every rank
             from fedmpi.transport import messages as mpi
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {' '.join(str(error).split())}") from error
+        line = " ".join(str(error).split())
+        raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {line}") from error
     if mpi.world() != (rank, size or mpi.world()[1]):
         raise UserError(f"the launcher says rank {rank} of {size}, MPI says rank {mpi.world()[0]} of {mpi.world()[1]}: "
                         "this launcher belongs to another MPI than the one mpi4py loads; use the mpirun beside it, or "
@@ -140,7 +148,8 @@ def pick_device(name, local_rank):
     if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("--device or --server-device cuda: torch sees no GPU on this rank; use cpu, or check CUDA_VISIBLE_DEVICES")
+        raise UserError("--device or --server-device cuda: torch sees no GPU on this rank; use cpu, or check "
+                        "CUDA_VISIBLE_DEVICES")
     torch.use_deterministic_algorithms(True)
     device = torch.device("cuda", place.gpu_index(local_rank, torch.cuda.device_count()))
     torch.cuda.set_device(device)
@@ -164,7 +173,8 @@ def _as_server(play, connect, say, mpi, guard):
     except KeyboardInterrupt:
         line, code, started = "interrupted; --resume goes on after the last checkpoint", 130, True
     except Stopped as error:
-        line, code, started = f"{error} (exit code {stopping.COME_BACK})", stopping.COME_BACK, isinstance(error, BrokenOff)
+        line, code = f"{error} (exit code {stopping.COME_BACK})", stopping.COME_BACK
+        started = isinstance(error, BrokenOff)
     except (UserError, CheckpointError) as error:
         line, code, started = f"error: {error}", 2, False
     except WorkerError as error:
@@ -259,7 +269,8 @@ def _recorded(options, resume, say):
     recorded = attrs["options"]
     lacking = sorted(options.keys() - recorded.keys())
     if lacking:
-        raise UserError(f"{resume} was written by an older fedmpi, without {', '.join(lacking)}: it can be shown, not resumed")
+        raise UserError(f"{resume} was written by an older fedmpi, without {', '.join(lacking)}: it can be shown, not "
+                        "resumed")
     named = {key: value for key, value in options.items() if value is not None and (key, value) not in AUTO}
     clashes = [f"--{key.replace('_', '-')} {value} (the run has {recorded[key]})" for key, value in named.items()
                if key not in FREE and value != recorded[key]]
@@ -278,8 +289,8 @@ def _create(options, data, fed, transport):
     layout = fed.layout
     attrs = {
         "options": options, "command": " ".join(sys.argv), "created": _now(), "status": "running",
-        "seed": options["seed"], "data_digest": data.digest, "devices_digest": fed.devices.digest, "layout_digest": layout.digest,
-        "weights": layout.num_parameters, "prunable": layout.num_weights,
+        "seed": options["seed"], "data_digest": data.digest, "devices_digest": fed.devices.digest,
+        "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size, "launcher": launcher(), "estimators": {
@@ -300,7 +311,8 @@ def _restored(store, data, fed, x, say):
         raise UserError(f"{store.path} was trained on other data than these (digest {attrs['data_digest'][:12]}, got "
                         f"{data.digest[:12]}); say where the same data lie with --data-dir or --dataset")
     if attrs["devices_digest"] != fed.devices.digest:
-        raise UserError(f"{store.path} was trained with another trace of devices than the file that --devices names now")
+        raise UserError(f"{store.path} was trained with another trace of devices than the file that --devices names "
+                        "now")
     if attrs["layout_digest"] != fed.layout.digest:
         raise UserError(f"{store.path} holds a model of other shapes; was the model's code changed?")
     try:
@@ -357,8 +369,8 @@ def _opening(options, fed, data, seconds):
     workers = max(fed.transport.size - 1, 1)
     dataset, library = data.dataset, fed.transport.versions.get("mpi")
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
-    return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s{by}: {fed.cohort} of "
-            f"{len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
+    return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s{by}: {fed.cohort} "
+            f"of {len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
             f"({len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test samples); "
             f"{options['model']} ({fed.layout.num_parameters:,} parameters); strategy {options['strategy']}, "
             f"pruner {options['pruner']}, contribution {options['contribution']}, weighting {options['weighting']}, "
@@ -379,7 +391,7 @@ def _arrivals(say):
         if now - told[0] > 5:
             told[0] = now
             who = ", ".join(map(str, sorted(missing)))
-            say(f"{size - len(missing)} of {size} ranks ready" + (f"; not yet: rank {who}" if len(missing) < 10 else ""))
+            say(f"{size - len(missing)} of {size} ranks ready" + f"; not yet: rank {who}" * (len(missing) < 10))
 
     return arrived
 

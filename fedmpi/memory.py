@@ -24,8 +24,8 @@ class Need(NamedTuple):
 
 
 def worker_need(P, outputs, *, batch_size, samples_bytes, block, images):
-    """The ``Need`` of a worker: a model of P values whose layers put out ``(all, largest)`` = ``outputs`` bytes a sample,
-    a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass."""
+    """The ``Need`` of a worker: a model of P values whose layers put out ``(all, largest)`` = ``outputs`` bytes a
+    sample, a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass."""
     every, largest = outputs
     return Need(CONTEXT_BYTES, 4 * P * VECTORS, 2 * samples_bytes, BOTH_WAYS * every * batch_size,
                 8 * P * block + BOTH_WAYS * largest * images)
@@ -42,15 +42,19 @@ def told(need):
     return f"{need.total / 1e9:.2g} GB: {parts}"
 
 
+def users(workers, served):
+    """``2 workers and the server``"""
+    return " and ".join([f"{workers} worker{'s' * (workers > 1)}"] * (workers > 0) + ["the server"] * served)
+
+
 def gpu_refusals(gpus, worker, server):
     """A line for each GPU that cannot hold its ranks; ``gpus`` is a list of ``(name, free bytes, workers, whether the
     server is there, too)``."""
     for name, free, workers, served in gpus:
         need = workers * worker.total + served * server.total
         if need > free:
-            users = [f"{workers} worker{'s' * (workers > 1)}"] * (workers > 0) + ["the server"] * served
-            yield (f"{name} has {free / 1e9:.1f} GB free, but {' and '.join(users)} on it need about {need / 1e9:.1f} GB "
-                   f"(a worker {told(worker)}): take fewer ranks, a smaller --batch-size"
+            yield (f"{name} has {free / 1e9:.1f} GB free, but {users(workers, served)} on it need about "
+                   f"{need / 1e9:.1f} GB (a worker {told(worker)}): take fewer ranks, a smaller --batch-size"
                    + ", --server-device cpu" * served + ", or --device cpu")
 
 

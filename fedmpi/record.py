@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fedmpi import flops
+from fedmpi.client import WORK, Number
 from fedmpi.exchange import Outcome, Update
 from fedmpi.store import Column
 
@@ -27,7 +28,8 @@ LATER = {
 
 
 def round_columns(validated, num_layers, labels):
-    """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators ``labels``."""
+    """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
+    ``labels``."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
         Column("accuracy", "float64", "1", "test accuracy after pruning and growing"),
@@ -52,8 +54,8 @@ def round_columns(validated, num_layers, labels):
         Column("flops_prunefl", "float64", "FLOP", "training, PruneFL's convention (methods 0.3)"),
         Column("flops_rigl", "float64", "FLOP", "training, RigL's convention"),
         Column("flops_dense", "float64", "FLOP", "training the dense model on the same samples (both conventions)"),
-        Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities and "
-               "evaluations are not counted"),
+        Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities "
+               "and evaluations are not counted"),
         Column("utility_calls", "int64", "1", "coalition models evaluated, by all estimators together"),
         Column("weights_digest", "uint64", "1", "of the server's vector and mask, to compare runs"),
         Column("wire_sent_bytes", "int64", "B", "all messages that the server sent", machine=True),
@@ -152,18 +154,19 @@ def round_row(fed, state, after, t, got, learnt):
     before and after it."""
     layout, mask = fed.layout, after["mask"]
     trained = [row for row, answer in enumerate(got.answers) if answer is not None and answer.numbers is not None]
-    numbers = np.stack([got.answers[row].numbers for row in trained]) if trained else np.zeros((0, 8))
+    numbers = np.stack([got.answers[row].numbers for row in trained]) if trained else np.zeros((0, len(Number)))
     counted = np.isin(trained, got.counts.numpy())
-    samples, losses = numbers[counted, :2].T
+    samples, losses = numbers[counted, Number.SAMPLES], numbers[counted, Number.LOSS]
     masks = [got.masks[row] for row in trained] or [state["mask"]]
     distinct = _distinct(masks)
-    price = [flops.training(layout, fed.uses, each, *numbers[rows, 2:5].sum(axis=0)) for each, rows in distinct if trained]
+    price = [flops.training(layout, fed.uses, each, *numbers[rows, WORK].sum(axis=0))
+             for each, rows in distinct if trained]
     union = distinct[0][0] if len(distinct) == 1 else torch.stack([each for each, _ in distinct]).any(dim=0)
     kept = sum(int(each.sum()) * len(rows) for each, rows in distinct) / len(masks)
     own = [(update, each) for update, each in got.own if isinstance(update, Update)]
     tally = {name: int((got.outcome == code).sum()) for name, code in (
-        ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED), ("rejected", Outcome.REJECTED),
-        ("failed", Outcome.FAILED))}
+        ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED),
+        ("rejected", Outcome.REJECTED), ("failed", Outcome.FAILED))}
     return tally | {
         "round": t,
         "asked": len(got.clients),
@@ -179,8 +182,8 @@ def round_row(fed, state, after, t, got, learnt):
         "dense_bytes": 2 * len(got.clients) * 4 * layout.num_values,
         "flops_prunefl": sum(prunefl for prunefl, _ in price),
         "flops_rigl": sum(rigl for _, rigl in price),
-        "flops_dense": flops.training(layout, fed.uses, layout.full_mask(), numbers[:, 2].sum(), 0, 0)[1],
-        "flops_server": sum(flops.training(layout, fed.uses, each, *update.numbers[2:5])[1] for update, each in own),
+        "flops_dense": flops.training(layout, fed.uses, layout.full_mask(), numbers[:, Number.SEEN].sum(), 0, 0)[1],
+        "flops_server": sum(flops.training(layout, fed.uses, each, *update.numbers[WORK])[1] for update, each in own),
         "utility_calls": learnt.calls,
         "weights_digest": digest(after["x"], mask),
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -204,7 +207,7 @@ def costs(fed, learnt):
 def client_rows(fed, t, got, learnt):
     """One row for each client that was asked, as columns; what is not known of those that do not count is NaN."""
     A, counts = len(got.clients), got.counts.numpy()
-    numbers = np.full((A, 8), np.nan)
+    numbers = np.full((A, len(Number)), np.nan)
     for row, answer in enumerate(got.answers):
         if answer is not None and answer.numbers is not None:
             numbers[row] = answer.numbers
@@ -218,14 +221,14 @@ def client_rows(fed, t, got, learnt):
         "round": np.full(A, t),
         "client": got.clients.numpy(),
         "samples": fed.sizes[got.clients].numpy().astype(np.int64),
-        "loss": numbers[:, 1],
+        "loss": numbers[:, Number.LOSS],
         "sparsity": np.empty(A),
         "weight": np.nan_to_num(spread(learnt.weights.numpy())),
         "outcome": got.outcome.numpy(),
         "sim_s": got.seconds.numpy(),
         "up_bytes": got.up_bytes.numpy(),
         "down_bytes": got.down_bytes.numpy(),
-        "train_s": numbers[:, 5],
+        "train_s": numbers[:, Number.SECONDS],
         "rank": np.array([-1 if answer is None else answer.rank for answer in got.answers]),
     }
     for mask, same in _distinct(got.masks):

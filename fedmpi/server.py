@@ -7,6 +7,7 @@ from typing import Any, Callable, Iterator, NamedTuple
 import torch
 
 from fedmpi import asynchronous, record
+from fedmpi.client import Number
 from fedmpi.errors import FedError, Stopped
 from fedmpi.evaluate import finite
 from fedmpi.exchange import Outcome, stack, summed
@@ -94,6 +95,8 @@ def play(fed, state, t):
     if fed.aggregation.buffer:
         after["flight"] = got.flight
     row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)
+    if not row["merged"]:
+        fed.tell(nobody(row))
     row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
                            "round_s": laps.total()}
     evaluation = evaluated(fed, after, learnt.merged, due=t % fed.every == 0 or t == fed.rounds)
@@ -104,6 +107,13 @@ def play_round(fed, state, t):
     """``(state after round t, row, client rows)``: a round, and its evaluation at once."""
     played = play(fed, state, t)
     return played.state, played.row | finish(played.evaluation) | {"store_s": 0.0}, played.clients
+
+
+def nobody(row):
+    """The line about a round that merged no update, from its row."""
+    why = [f"{row[name]} {name}" for name in ("late", "dropped", "rejected", "failed") if row[name]]
+    return (f"warning: round {row['round']} merged nobody's update, the model stays: of {row['asked']} asked "
+            f"{', '.join(why)}; see --devices, --aggregation")
 
 
 class Learnt(NamedTuple):
@@ -141,7 +151,7 @@ def learn(fed, state, t, support, got, laps):
                                      stream(fed.seed, Purpose.EVOLVE, t))
     assert not fed.pruner.exact or int(mask.sum()) == int(state["mask"].sum()), "the number of kept weights changed"
     x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
-    losses = torch.tensor([reply.numbers[1] for reply in replies], dtype=torch.float64)
+    losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)
     changed = mask is not state["mask"] and not torch.equal(mask, state["mask"])
     changes = {"x": x, "mask": mask, "changed": t + 1 if changed else state["changed"], "strategy": strategy,
                "pruner": pruner, "weighting": weighting, "losses": state["losses"].index_copy(0, clients, losses),

@@ -1,4 +1,5 @@
-"""What tests/test_silence.py starts under mpirun: a run without torch in which a rank falls silent, or a message is damaged.
+"""What tests/test_silence.py starts under mpirun: a run without torch in which a rank falls silent, or a message is
+damaged.
 
     silence_script.py CASE SECONDS
 """

@@ -78,7 +78,8 @@ def test_slow_libraries_are_imported_where_they_are_used(library):
 
 
 def test_only_the_command_line_prints():
-    printing = {module for module, path in FILES.items() for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    printing = {module for module, path in FILES.items()
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"}
     assert printing <= {"cli"}
 

@@ -19,7 +19,8 @@ METHODS = {
     "judged": ("--strategy", "thesis-text", "--pruner", "adaptive:every=2,spread=0.15", "--contribution", "gtg-shapley",
                "--observe", "shapley", "--observe", "comfedsv", "--observe", "least-core-mc", "--observe", "or-shapley",
                "--observe", "information-gain", "--observe", "influence-hessian", "--fault", "free-rider:kind=stale",
-               "--fault", "scaled", "--fault", "duplicate", "--features", "rotation", "--cohort", 6, "--weighting", "tanh"),
+               "--fault", "scaled", "--fault", "duplicate", "--features", "rotation", "--cohort", 6, "--weighting",
+               "tanh"),
     "fltrust": ("--strategy", "fltrust", "--contribution", "tmc-shapley", "--fault", "free-rider:kind=random",
                 "--fault", "feature-noise", "--noise", "fedcorr", "--features", "gaussian"),
     "fedbuff": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
@@ -89,7 +90,8 @@ def test_any_number_of_nodes_gives_the_same_bits(fedmpi, alone, tmp_path, ranks,
 
 @pytest.mark.parametrize("method, stop, first, then", [
     ("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
-    ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1), ("late", 2, 1, 1)])
+    ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1),
+    ("late", 2, 1, 1)])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(fedmpi, alone, tmp_path, method, stop, first, then):
     out = tmp_path / "parts.h5"
     fedmpi(first, "train", *SMALL, *METHODS[method], "--out", out, "--until", stop)
@@ -121,7 +123,8 @@ def test_order_of_arrival_does_not_matter(tmp_path):
             return iter(replies)
 
     def final(transport_of):
-        options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine", strategy="feddst",
+        options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine",
+                                  strategy="feddst",
                                   model="small-cnn:width=4", local_epochs=1, device="cpu", observe=["loo"])
         options = assemble.with_usual_parts(options)
         data = assemble.federation(options)

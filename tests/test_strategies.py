@@ -64,7 +64,8 @@ def test_a_run_is_a_function_of_its_options():
 
 
 def test_thesis_text_without_pruning_and_mixing_is_fedavg_to_the_last_bit():
-    plain = contracts.assembled(strategy="fedavg", pruner="dense", contribution="size", partition="lognormal:min_size=2")
+    plain = contracts.assembled(strategy="fedavg", pruner="dense", contribution="size",
+                                partition="lognormal:min_size=2")
     text = contracts.assembled(strategy="thesis-text", pruner="dense", partition="lognormal:min_size=2",
                                contribution="cosine", weighting="thesis:schedule=thesis,gamma=1")
     for one, other in zip(contracts.play(*plain, 5)[0], contracts.play(*text, 5)[0], strict=True):

@@ -3,8 +3,8 @@
 All three evaluate the same coalitions of the same round, turn by turn in one run: LeNet-5, 1000 validation samples of
 28 x 28 pixels. The reference is what one would write without us: for every coalition add up the clients' state dicts
 key by key, load the sum, run the validation set through the network in batches of 500. It runs on one worker, on a
-sample of the coalitions, and is scaled up to all of them. Then some rounds are played in which GTG-Shapley observes, for
-its cost and its agreement with the exact values.
+sample of the coalitions, and is scaled up to all of them. Then some rounds are played in which GTG-Shapley observes,
+for its cost and its agreement with the exact values.
 """
 
 import copy
@@ -48,7 +48,8 @@ def plain_loop(worker, coalitions):
 
 def _dict(layout, vector):
     """The state dict of a model vector, every tensor in memory of its own."""
-    return {slot.name: vector[slot.span].reshape(slot.shape).clone() for slot in layout.weights + layout.others + layout.buffers}
+    return {slot.name: vector[slot.span].reshape(slot.shape).clone()
+            for slot in layout.weights + layout.others + layout.buffers}
 
 
 @torch.no_grad()
@@ -107,13 +108,14 @@ def _speed(fed, state, repeats, say):
         seconds["loop"].append(reply.arrays["plain"][0] * (1 << CLIENTS) / SAMPLED)
         worst = float(np.abs(reply.arrays["plain"][1:] + values[sampled].numpy()).max())
         say(f"{'warm-up' if not repeat else f'repeat {repeat}'}: {workers} workers {seconds['all'][-1]:.2f} s, one "
-            f"{seconds['one'][-1]:.2f} s, loop over state dicts {seconds['loop'][-1]:.2f} s (losses within {worst:.1e})")
+            f"{seconds['one'][-1]:.2f} s, loop over state dicts {seconds['loop'][-1]:.2f} s (losses within "
+            f"{worst:.1e})")
     speedup = [b / a for a, b in zip(seconds["all"][1:], seconds["one"][1:])]
     gain = [b / a for a, b in zip(seconds["all"][1:], seconds["loop"][1:])]
     alone = [b / a for a, b in zip(seconds["one"][1:], seconds["loop"][1:])]
-    say(f"exact Shapley, {CLIENTS} clients, {1 << CLIENTS} coalitions, LeNet-5, 1000 validation samples: {workers} workers "
-        f"against one {_spread(speedup)}; against a loop over state dicts {_spread(gain)}, one worker against it "
-        f"{_spread(alone)}")
+    say(f"exact Shapley, {CLIENTS} clients, {1 << CLIENTS} coalitions, LeNet-5, 1000 validation samples: {workers} "
+        f"workers against one {_spread(speedup)}; against a loop over state dicts {_spread(gain)}, one worker against "
+        f"it {_spread(alone)}")
 
 
 def _spread(ratios):
@@ -136,9 +138,9 @@ def _agreement(fed, state, rounds, say):
         calls.append(row["calls_gtg-shapley"] / (1 << CLIENTS))
         each.append(spearman(clients["contribution"], clients["score_gtg-shapley"]))
         exact, sampled = exact + clients["contribution"], sampled + clients["score_gtg-shapley"]
-    say(f"GTG-Shapley in {rounds} rounds: {statistics.mean(calls):.4f} of the exact evaluations (at most {max(calls):.4f}); "
-        f"Spearman with the exact values {statistics.mean(each):.3f} in a round (lowest {min(each):.3f}, median "
-        f"{statistics.median(each):.3f}), {spearman(exact, sampled):.3f} over all rounds")
+    say(f"GTG-Shapley in {rounds} rounds: {statistics.mean(calls):.4f} of the exact evaluations (at most "
+        f"{max(calls):.4f}); Spearman with the exact values {statistics.mean(each):.3f} in a round (lowest "
+        f"{min(each):.3f}, median {statistics.median(each):.3f}), {spearman(exact, sampled):.3f} over all rounds")
 
 
 def _data(options, say):
