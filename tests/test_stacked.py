@@ -1,0 +1,211 @@
+"""Many clients trained at once: each gets what it would get alone, up to rounding, whoever is beside it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fedmpi.flat import bind
+from fedmpi.local import sgd
+from fedmpi.models.lenet5 import lenet5
+from fedmpi.models.logistic import logistic
+from fedmpi.models.mlp2nn import mlp2nn
+from fedmpi.models.pfl_cnn import pfl_cnn
+from fedmpi.models.small_cnn import small_cnn
+from fedmpi.parts import Schedule, Task
+from fedmpi.stacked import refusal, stacked
+
+SHAPE, CLASSES = (2, 8, 8), 5
+SIZES = (23, 5, 31, 12, 1, 20)            # clients of 5, 1, 7, 3, 1 and 4 batches an epoch
+
+
+def plain_cnn(shape, classes):
+    return pfl_cnn(shape, classes, dropout=False)
+
+
+def normed(shape, classes):
+    """Batch norm before and after Flatten, with and without its own weights, one that averages by a counter."""
+    return nn.Sequential(
+        nn.BatchNorm2d(shape[0]), nn.Conv2d(shape[0], 6, 3, bias=False), nn.BatchNorm2d(6, momentum=None), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Conv2d(6, 4, 2, groups=2), nn.BatchNorm2d(4, affine=False, track_running_stats=False), nn.Tanh(),
+        nn.Flatten(), nn.Linear(16, 9, bias=False), nn.BatchNorm1d(9, momentum=0.3), nn.ReLU(), nn.Linear(9, classes))
+
+
+class Residual(nn.Module):
+    """No chain, but torch.func can map it."""
+
+    def __init__(self, shape, classes, norm=False):
+        super().__init__()
+        self.enter, self.norm = nn.Conv2d(shape[0], 4, 3, padding=1), nn.BatchNorm2d(4) if norm else nn.GroupNorm(2, 4)
+        self.inner, self.leave = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4 * shape[1] * shape[2], classes)
+
+    def forward(self, x):
+        h = torch.relu(self.norm(self.enter(x)))
+        return self.leave((h + self.inner(h)).flatten(1))
+
+
+class Choosy(nn.Module):
+    """Which way a sample goes depends on its values."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.leave = logistic(shape, classes)
+
+    def forward(self, x):
+        return self.leave(x if bool(x.sum() > 0) else -x)
+
+
+CHAINS = [logistic, mlp2nn, lenet5, small_cnn, plain_cnn, normed]
+MODELS = [*CHAINS, Residual]
+
+
+def half(layout, gen):
+    return layout.full_mask() & (torch.rand(layout.Q, generator=gen) < 0.5)
+
+
+def tasks_of(make, sizes=SIZES, epochs=2, batch_size=5, lr=0.02, mask=None, own=False):
+    """Tasks of one model; ``own`` gives each a mask and received values of its own."""
+    torch.manual_seed(0)
+    model = make(SHAPE, CLASSES)
+    layout, x, g = bind(model)
+    gen, made = torch.Generator().manual_seed(1), []
+    for client, n in enumerate(sizes):
+        if own or not made:
+            kept = layout.full_mask() if mask is None else mask(layout, gen)
+            base = x + 0.01 * own * torch.randn(layout.P, generator=gen) * layout.real
+            base[: layout.Q] *= kept
+            live = torch.ones(layout.R)
+            live[: layout.Q] = kept
+        made.append(Task(model, layout, x, g, base, kept, live, torch.randn(n, *SHAPE, generator=gen),
+                         torch.randint(0, CLASSES, (n,), generator=gen), epochs, batch_size, lr,
+                         np.random.default_rng(client), Schedule(1, 10)))
+    return made
+
+
+def alone(task, mu=0.0, **options):
+    """``(x, loss)`` of a client trained by ``sgd`` on the bound model; its counters start anew, as a worker's do."""
+    for buffer in task.model.buffers():
+        if not buffer.is_floating_point():
+            buffer.zero_()
+    task.x.copy_(task.base)
+    base = task.base[: task.layout.R]
+    pull = (lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu)) if mu else None
+    loss = sgd(task._replace(gen=copy.deepcopy(task.gen)), correct=pull, **options)
+    return task.x.clone(), loss
+
+
+def together(tasks, **options):
+    for buffer in tasks[0].model.buffers():
+        if not buffer.is_floating_point():
+            buffer.zero_()
+    fresh = [task._replace(gen=copy.deepcopy(task.gen)) for task in tasks]
+    return stacked(tasks[0].model, tasks[0].layout)(fresh, **options)
+
+
+def agree(tasks, rtol=1e-3, atol=2e-5, **options):
+    before = [copy.deepcopy(task.base) for task in tasks]
+    got = together(tasks, **options)
+    for task, (x, loss), base in zip(tasks, got, before, strict=True):
+        want, told = alone(task, **options)
+        assert torch.equal(task.base, base) and not x[~task.layout.real].any()
+        assert float((want - base).abs().max()) > 100 * atol                  # it has moved by far more than the tolerance
+        torch.testing.assert_close(x, want, rtol=rtol, atol=atol)
+        assert loss == pytest.approx(told, rel=1e-4)
+
+
+def sizes_for(make):
+    return [size for size in SIZES if size > 1 or make is not normed]
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "weight_decay": 1e-2}, {"mu": 0.5}, {"shuffle": False}])
+@pytest.mark.parametrize("make", MODELS)
+def test_each_client_gets_what_it_gets_alone(make, options):
+    agree(tasks_of(make, sizes_for(make)), **options)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("make", MODELS)
+def test_under_one_mask_and_under_masks_of_their_own(make, own):
+    tasks = tasks_of(make, sizes_for(make), mask=half, own=own)
+    agree(tasks, momentum=0.9, weight_decay=1e-2, mu=0.1)
+    for task, (x, _) in zip(tasks, together(tasks, momentum=0.9, weight_decay=1e-2)):
+        assert not x[: task.layout.Q][~task.mask].any()
+
+
+def test_another_loss():
+    def doubled(logits, labels, reduction="mean"):
+        return F.cross_entropy(2 * logits.tanh(), labels, reduction=reduction)
+
+    agree(tasks_of(lenet5), loss=doubled)
+
+
+@pytest.mark.parametrize("make", [lenet5, normed, Residual])
+def test_all_batches_as_large_and_a_single_client(make):
+    agree(tasks_of(make, (10, 10, 10)), momentum=0.9)
+    agree(tasks_of(make, (13,)), momentum=0.9)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_the_same_bits_each_time_and_nothing_left_behind(make):
+    tasks = tasks_of(make, sizes_for(make))
+    state = copy.deepcopy(tasks[0].model.state_dict())
+    first = together(tasks, momentum=0.9)
+    assert all(torch.equal(value, tasks[0].model.state_dict()[name]) for name, value in state.items())
+    second = together(tasks, momentum=0.9)
+    assert all(torch.equal(a, b) and loss == again for (a, loss), (b, again) in zip(first, second))
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_client_that_diverges_harms_nobody_else(make, poison):
+    tasks = tasks_of(make, sizes_for(make))
+    sound = together(tasks)
+    tasks[2].inputs.fill_(poison)
+    for position, ((x, loss), (y, again)) in enumerate(zip(sound, together(tasks), strict=True)):
+        assert (torch.equal(x, y) and loss == again) == (position != 2)
+
+
+class Dropped(nn.Module):
+    def __init__(self, shape, classes, rate):
+        super().__init__()
+        self.rate, self.leave = rate, logistic(shape, classes)
+
+    def forward(self, x):
+        return self.leave(F.dropout(x, self.rate, self.training))
+
+
+def chained(shape, classes, rate):
+    return nn.Sequential(nn.Dropout(rate), nn.Flatten(), nn.Dropout(0.0), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+
+@pytest.mark.parametrize("make", [chained, Dropped])
+def test_dropout_is_each_clients_own_and_follows_from_the_seed(make):
+    """One step from 0 on equal samples: the gradient is linear in what dropout leaves, which shows how much that is."""
+    def steps(rate, seed=3):
+        tasks = tasks_of(lambda *given: make(*given, rate), (5,) * 40, epochs=1)
+        tasks = [task._replace(base=torch.zeros_like(task.base), inputs=torch.ones_like(task.inputs), labels=tasks[0].labels,
+                               gen=np.random.default_rng(0)) for task in tasks]
+        torch.manual_seed(seed)
+        slot = tasks[0].layout.weights[0]
+        return torch.stack([x[slot.span] for x, _ in together(tasks)])
+
+    whole, left = steps(0.0), steps(0.25)
+    assert torch.equal(left, steps(0.25)) and not torch.equal(left, steps(0.25, seed=4))
+    assert len({tuple(row.tolist()) for row in left}) == 40 and len({tuple(row.tolist()) for row in whole}) == 1
+    torch.testing.assert_close(left.mean(0), whole[0], rtol=0.5, atol=0.002)
+    assert float((left * whole).sum() / whole.square().sum()) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("make, why", [
+    *((make, "") for make in MODELS), (lambda *given: Residual(*given, norm=True), "batch statistics"),
+    (Choosy, "vmap cannot map"), (lambda *given: nn.Sequential(nn.InstanceNorm2d(2), Residual(*given)), "batch statistics")])
+def test_what_cannot_be_stacked_is_refused(make, why):
+    model = make(SHAPE, CLASSES)
+    layout, x, g = bind(model)
+    before = x.clone()
+    said = refusal(model, layout, SHAPE)
+    assert (why in said) and bool(said) == bool(why)
+    assert torch.equal(x, before) and not g.any()
