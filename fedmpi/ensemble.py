@@ -107,7 +107,7 @@ def shared_chain(model, layout):
         return None
     stack = _stack(model, layout)
     body = [body_rule(layer, stack, shared=i == 0) for i, layer in enumerate(found[0])]
-    head = [head_rule(layer, stack) for layer in found[1]]
+    head = [_head_rule(layer, stack) for layer in found[1]]
     return None if None in body + head else (body, head)
 
 
@@ -168,20 +168,15 @@ def body_rule(layer, stack, shared, memory=torch.channels_last):
     return None
 
 
-def head_rule(layer, stack):
-    """``rule(rows) -> layer`` on ``(m, s, features)``; None where the layer has no rule."""
+def _head_rule(layer, stack):
     if type(layer) in ELEMENTWISE:
         return lambda rows: layer
-    if type(layer) is nn.Linear:
-        return lambda rows: partial(_linear, stack(rows, layer.weight),
-                                    None if layer.bias is None else stack(rows, layer.bias))
+    if type(layer) is nn.Linear and layer.bias is not None:
+        return lambda rows: partial(_linear, stack(rows, layer.weight), stack(rows, layer.bias))
     return None
 
 
 def _linear(weight, bias, h):
     if h.ndim == 2:                                            # shared: one product for all models
-        whole = F.linear(h, weight.flatten(0, 1), None if bias is None else bias.flatten())
-        return whole.unflatten(1, weight.shape[:2]).transpose(0, 1)
-    if bias is None:
-        return torch.bmm(h, weight.transpose(1, 2))
+        return F.linear(h, weight.flatten(0, 1), bias.flatten()).unflatten(1, bias.shape).transpose(0, 1)
     return torch.baddbmm(bias[:, None], h, weight.transpose(1, 2))

@@ -16,12 +16,13 @@ Sizes: G clients, a of them still at work, S steps, B samples a step and client.
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from fedmpi.ensemble import body_rule, chain, head_rule, through
+from fedmpi.ensemble import ELEMENTWISE, body_rule, chain, through
 from fedmpi.flat import ALIGN
 from fedmpi.local import batches
 
@@ -35,9 +36,7 @@ class Plan(NamedTuple):
     index: torch.Tensor           # (S, B, G) int64 into the clients' samples, one client after the other
     shares: torch.Tensor          # (S, B, G) float32: 1 / b for the b samples of a batch, 0 for what fills it up
     counts: torch.Tensor          # (S, G) float32: b, 0 for clients that have finished
-    rows: list                    # S: clients still at work
-    width: list                   # S: samples of the largest batch
-    even: list                    # S: whether all batches are as large
+    steps: list                   # S: (clients still at work, samples of the largest batch, whether all are as large)
 
 
 class Step(NamedTuple):
@@ -68,7 +67,7 @@ def stacked(model, layout):
         total, lr = X.new_zeros(len(tasks)), tasks[0].lr
         model.train()
         forward, at_work = _forward(model, layout, X.device), 0
-        for number, (a, width, even) in enumerate(zip(plan.rows, plan.width, plan.even)):
+        for number, (a, width, even) in enumerate(plan.steps):
             if a != at_work:
                 at_work, tensors = a, leaves(layout, X[:a])
             index, shares = plan.index[number, :width, :a], plan.shares[number, :width, :a]
@@ -107,21 +106,25 @@ def planned(tasks, shuffle):
         own = task._replace(inputs=numbers, labels=numbers)
         dealt.append([rows for _ in range(task.epochs) for rows, _ in batches(own, shuffle)])
     order = sorted(range(len(tasks)), key=lambda position: -len(dealt[position]))       # stable
-    sizes = [[len(rows) for rows in dealt[position]] for position in order]
-    S, B, G = len(sizes[0]), max((size for each in sizes for size in each), default=0), len(tasks)
-    index, shares, counts = torch.zeros(S, B, G, dtype=torch.int64), torch.zeros(S, B, G), torch.zeros(S, G)
+    sizes = [np.array([len(rows) for rows in dealt[position]], np.int64) for position in order]
+    S, B, G = len(sizes[0]), max(int(each.max(initial=0)) for each in sizes), len(tasks)
+    index, shares, counts = np.zeros((S, B, G), np.int64), np.zeros((S, B, G), np.float32), np.zeros((S, G), np.float32)
     start = 0
-    for column, position in enumerate(order):
-        for number, rows in enumerate(dealt[position]):
-            index[number, :, column] = start + rows[0]
-            index[number, : len(rows), column] = start + rows
-            shares[number, : len(rows), column] = 1 / len(rows)
-            counts[number, column] = len(rows)
+    for column, (position, each) in enumerate(zip(order, sizes)):
+        if not len(each):
+            continue
+        rows, ends = start + torch.cat(dealt[position]).numpy(), each.cumsum()
+        number = np.arange(len(each)).repeat(each)
+        place = np.arange(len(rows)) - (ends - each).repeat(each)
+        index[: len(each), :, column] = rows[ends - each][:, None]
+        index[number, place, column] = rows
+        shares[number, place, column] = (1 / each).repeat(each)
+        counts[: len(each), column] = each
         start += len(tasks[position].labels)
-    at_step = [[each[number] for each in sizes if len(each) > number] for number in range(S)]
+    at_step = [counts[number][counts[number] > 0] for number in range(S)]
     device = tasks[0].labels.device
-    return Plan(order, index.to(device), shares.to(device), counts.to(device), list(map(len, at_step)),
-                list(map(max, at_step)), [min(each) == max(each) for each in at_step])
+    return Plan(order, *(torch.from_numpy(array).to(device) for array in (index, shares, counts)),
+                [(len(each), int(each.max()), bool(each.min() == each.max())) for each in at_step])
 
 
 def leaves(layout, X):
@@ -207,9 +210,28 @@ def _rules(model, layout, device):
 
     body = [partial(_norm, layer, stack, _counted(layer)) if type(layer) is nn.BatchNorm2d
             else plain(body_rule(layer, stack, shared=False, memory=memory)) for layer in found[0]]
-    head = [partial(_flat_norm, layer, stack, _counted(layer)) if type(layer) is nn.BatchNorm1d
-            else plain(head_rule(layer, stack)) for layer in found[1]]
+    head = [_head_rule(layer, stack) for layer in found[1]]
     return None if None in body + head else (body, head, memory)
+
+
+def _head_rule(layer, stack):
+    """``rule(tensors, step) -> layer`` on ``(a, B, features)``; None where the layer has no rule."""
+    if type(layer) in ELEMENTWISE:
+        return lambda tensors, step: layer
+    if type(layer) is nn.BatchNorm1d:
+        return partial(_flat_norm, layer, stack, _counted(layer))
+    if type(layer) is nn.Linear:
+        return partial(_linear, layer, stack)
+    return None
+
+
+def _linear(layer, stack, tensors, step):
+    """The weight is the first factor, so that its gradient comes in its own order and is not copied."""
+    weight = stack(tensors, layer.weight)
+    if layer.bias is None:
+        return lambda h: torch.bmm(weight, h.transpose(1, 2)).transpose(1, 2)
+    bias = stack(tensors, layer.bias)[:, :, None]
+    return lambda h: torch.baddbmm(bias, weight, h.transpose(1, 2)).transpose(1, 2)
 
 
 def _counted(layer):
