@@ -22,7 +22,8 @@ SEVERAL = {"fault": "fault", "observe": "contribution"}      # options that may 
 DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_samples": 0, "validation": 0.1,
                     "clients": 32, "cohort": 0, "rounds": 50, "local_epochs": 2, "batch_size": 10, "lr": 0.1, "seed": 0,
                     "on_error": "fatal", "quorum": 0.5, "out": None, "device": "auto", "server_device": "auto",
-                    "evaluate_every": 1, "save_every": 1, "keep": 2, "until": 0, "silence": SILENCE_S, "task_limit": 0.0}
+                    "evaluate_every": 1, "save_every": 1, "keep": 2, "until": 0, "silence": SILENCE_S, "task_limit": 0.0,
+                    "together": 1}
 
 
 def _say(line):
@@ -176,6 +177,8 @@ def _check_names(found, known, where):
 @click.option("--server-device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where rank 0 evaluates; auto: on a GPU "
               "where clients train on one, which it shares with them. Evaluations on CPU and GPU differ in bits.  "
               "[default: auto]")
+@click.option("--together", type=click.IntRange(0), help="Clients that a worker trains at once, as one wide network; their "
+              "results differ from one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
 @click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=_read_config,
               metavar="FILE.toml", help="Options from a file; flags win.")
 def train(resume, **given):

@@ -47,6 +47,7 @@ class Fed(NamedTuple):
     every: int                    # rounds from one evaluation to the next
     quorum: float                 # least share of the answers that must be fit for merging
     tell: Callable = lambda line: None      # takes a line about work that goes on for long
+    together: int = 1             # clients that one worker trains at once
 
 
 def start(fed, x):

@@ -21,7 +21,7 @@ CLIENTS = 32
 OPTIONS = {"validation": 0.0, "partition": "iid", "noise": "none", "model": "cnn", "clients": CLIENTS, "cohort": 0,
            "rounds": 1000, "local_epochs": 1, "batch_size": 32, "lr": 0.01, "strategy": "fedavg", "pruner": "dense",
            "contribution": "size", "weighting": "size", "observe": [], "features": "none", "fault": [],
-           "codec": "float32", "seed": 0, "device": "cpu"}
+           "codec": "float32", "seed": 0, "device": "cpu", "together": 1}
 
 
 def plain_loop(worker, model, clients):

@@ -28,7 +28,7 @@ SAMPLED = 64                  # coalitions that the reference evaluates
 OPTIONS = {"train_samples": 10000, "validation": 0.1, "partition": "iid", "noise": "graded:high=0.9", "features": "none",
            "fault": [], "model": "lenet5", "clients": CLIENTS, "cohort": 0, "rounds": 1000, "local_epochs": 1,
            "batch_size": 32, "lr": 0.02, "strategy": "fedavg", "pruner": "dense", "contribution": "shapley",
-           "weighting": "size", "codec": "float32", "seed": 0, "device": "cpu"}
+           "weighting": "size", "codec": "float32", "seed": 0, "device": "cpu", "together": 1}
 
 
 def plain_loop(worker, model, coalitions):

@@ -25,7 +25,7 @@ from mpi4py import MPI
 
 from fedmpi import stop as stopping
 from fedmpi.errors import DiskError, FedError, LostRank, UserError, WireError, WorkerError
-from fedmpi.transport.base import Reply
+from fedmpi.transport.base import Reply, named
 from fedmpi.transport.watch import SILENCE_S, START, Limits, Watch
 from fedmpi.wire.frame import checksum, pack, unpack
 
@@ -341,7 +341,7 @@ class Mpi:
             self.unanswered = any(held.values())
 
     def _named(self, job):
-        return self._in_round(f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job")
+        return self._in_round(named(job))
 
     def _in_round(self, what):
         return f"{what} in round {self.round}" if self.round else what
@@ -463,7 +463,7 @@ def _answer_all(comm, worker, work, shared, heart, nudges):
             heart.end()
             MPI.Request.Waitall(nudges)
             return meta["code"]
-        work["at"] = f"client {meta['job']['client']}" if "client" in meta.get("job", {}) else meta.get("what", meta["kind"])
+        work["at"] = named(meta["job"]) if "job" in meta else meta.get("what", meta["kind"])
         if meta["kind"] == "share":
             work |= {"host": meta["host"], "goes_on": meta["meta"].get("goes_on", "")}
         try:
