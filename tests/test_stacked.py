@@ -2,12 +2,15 @@
 
 import copy
 
+import contracts
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fedmpi import catalog, choose, server
+from fedmpi.exchange import Outcome
 from fedmpi.flat import bind
 from fedmpi.local import sgd
 from fedmpi.models.lenet5 import lenet5
@@ -17,6 +20,8 @@ from fedmpi.models.pfl_cnn import pfl_cnn
 from fedmpi.models.small_cnn import small_cnn
 from fedmpi.parts import Schedule, Task
 from fedmpi.stacked import refusal, stacked
+from fedmpi.store import read_run, verify
+from fedmpi.team import teams
 
 SHAPE, CLASSES = (2, 8, 8), 5
 SIZES = (23, 5, 31, 12, 1, 20)            # clients of 5, 1, 7, 3, 1 and 4 batches an epoch
@@ -209,3 +214,131 @@ def test_what_cannot_be_stacked_is_refused(make, why):
     said = refusal(model, layout, SHAPE)
     assert (why in said) and bool(said) == bool(why)
     assert torch.equal(x, before) and not g.any()
+
+
+@pytest.mark.parametrize("name", catalog.STRATEGIES)
+def test_what_a_strategy_says_of_its_local_training_is_what_it_does(name):
+    strategy = catalog.make(catalog.STRATEGIES, name)
+    task = tasks_of(small_cnn, (12,), mask=half)[0]
+    if strategy.sgd is not None:
+        want, told = alone(task, **strategy.sgd)
+        task.x.copy_(task.base)
+        assert strategy.local(task._replace(gen=copy.deepcopy(task.gen))) == told
+        assert torch.equal(task.x, want)
+        agree([task], **strategy.sgd)
+
+
+# --- rounds ---
+
+def test_teams_follow_the_order_and_leave_the_server_alone():
+    assert teams([4, 0, 3, 1, 2], {4}, 3) == [[4], [0, 3, 1], [2]]
+    assert teams([1, 0], set(), 1) == [[1], [0]] and teams([], set(), 3) == []
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"weighting": "relu", "contribution": "cosine"}, {"strategy": "thesis", "pruner": "rigl:every=1"},
+    {"pruner": "adaptive:by=size"}, {"strategy": "fltrust", "contribution": "focus"},
+    {"fault": ["free-rider:share=0.4", "label-flip:share=0.2"]}, {"pruner": "set:every=1", "strategy": "fedprox:mu=0.3"},
+    {"aggregation": "fedbuff:buffer=3", "devices": "drawn", "cohort": 4}])
+def test_rounds_of_teams_are_those_of_single_clients(options):
+    """The same clients, bytes, samples and FLOPs; losses and the model up to rounding."""
+    options = {"clients": 7, "partition": "quantity", "validation": 0.1, "lr": 0.05} | options
+    (fed, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 3))
+    for t in (1, 2):
+        state, row, clients = server.play_round(fed, state, t)
+        twin, side, beside = server.play_round(other, twin, t)
+        for name in ("client", "samples", "up_bytes", "down_bytes", "outcome", "sim_s"):
+            np.testing.assert_array_equal(clients[name], beside[name])
+        np.testing.assert_allclose(clients["loss"], beside["loss"], rtol=1e-4)
+        assert row["flops_rigl"] == side["flops_rigl"] and (row["accuracy"], row["up_bytes"]) == (side["accuracy"], side["up_bytes"])
+        torch.testing.assert_close(state["x"], twin["x"], rtol=1e-3, atol=2e-5)
+    assert not torch.equal(state["x"], twin["x"])
+
+
+def test_clients_whose_steps_are_watched_train_one_by_one_to_the_same_bits():
+    options = {"clients": 4, "strategy": "feddst", "pruner": "feddst:every=1"}
+    (fed, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 4))
+    assert torch.equal(server.play_round(fed, state, 1)[0]["x"], server.play_round(other, twin, 1)[0]["x"])
+
+
+def failing(error, whom, times):
+    """A federation of 5 in teams of 3, and how often client ``whom`` of its worker raises ``error`` when it gets ready."""
+    fed, state = contracts.assembled(clients=5, partition="quantity", together=3, on_error="retry" if times else "drop")
+    worker, count = fed.transport.worker, [0]
+    ready = worker._samples
+
+    def samples(client):
+        if client == whom:
+            count[0] += 1
+            if not times or count[0] <= times:
+                raise error
+        return ready(client)
+
+    worker._samples = samples
+    return fed, state, count
+
+
+def test_only_who_is_at_fault_fails():
+    fed, state, count = failing(ZeroDivisionError("a bug"), 1, 0)
+    after, row, clients = server.play_round(fed, state, 1)
+    assert [int(outcome) for outcome in clients["outcome"]] == [0, Outcome.FAILED, 0, 0, 0] and count[0] == 2
+    fed, state, count = failing(ZeroDivisionError("a bug"), 1, 2)
+    assert server.play_round(fed, state, 1)[1]["merged"] == 5 and count[0] == 3
+
+
+def test_a_team_without_memory_trains_again_as_it_was_to_the_same_bits():
+    fed, state, count = failing(torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, 1)
+    lines = []
+    after, row, clients = server.play_round(fed._replace(tell=lines.append), state, 1)
+    assert row["merged"] == 5 and any("3 clients ran out of GPU memory" in line or "2 clients" in line for line in lines)
+    assert torch.equal(after["x"], server.play_round(*contracts.assembled(clients=5, partition="quantity", together=3), 1)[0]["x"])
+
+
+# --- the command ---
+
+SMALL = ("--rounds", 2, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1)
+
+
+@pytest.mark.parametrize("arguments, why", [
+    (("--model", "torchvision:name=resnet18"), "--model torchvision:name=resnet18: the model has batch statistics"),
+    (("--fault", "free-rider:share=1"), "all of them are at fault"), (("--cohort", 1), "only one is at work"),
+    (("--strategy", "own_strategy:made"), "has a way of training of its own")])
+def test_together_is_refused_where_nothing_can_be(fedmpi, tmp_path, monkeypatch, arguments, why):
+    (tmp_path / "own_strategy.py").write_text(
+        "from fedmpi.strategies.fedavg import fedavg\ndef made(rate: float = 1.0):\n    return fedavg()._replace(sgd=None)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = fedmpi(1, "train", *SMALL, *arguments, "--together", 3, "--out", tmp_path / "run.h5", code=2)
+    assert told.startswith("error: --together 3") and why in told and told.strip().endswith("take --together 1")
+    if "--model" not in arguments:
+        told = fedmpi(1, "train", *SMALL, *arguments, "--together", 0, "--out", tmp_path / "run.h5")
+        assert why in told and read_run(tmp_path / "run.h5").attrs["options"]["together"] == 1
+
+
+def test_what_was_timed_is_recorded_and_kept(fedmpi, tmp_path, monkeypatch):
+    out = tmp_path / "run.h5"
+    monkeypatch.setattr(choose, "SIZES", (3,))
+    monkeypatch.setattr(choose, "timing", lambda *arguments: lambda G, before: (1.0, 0.5))
+    assert "--together 0: 3 on cpu (milliseconds a client of 4 steps: 1e+03 for 1, 500 for 3)" in fedmpi(
+        1, "train", *SMALL, "--together", 0, "--out", out, "--until", 1)
+    monkeypatch.setattr(choose, "timing", None)
+    fedmpi(1, "train", "--resume", out, "--together", 0)
+    assert read_run(out).attrs["options"]["together"] == 3
+    assert "--together 2 (the run has 3)" in fedmpi(1, "train", "--resume", out, "--together", 2, code=2)
+    fedmpi(1, "train", *SMALL, "--together", 3, "--out", tmp_path / "named.h5")
+    assert verify(out, tmp_path / "named.h5") == []
+
+
+@pytest.mark.parametrize("seconds, workers, best", [
+    ({8: 0.9, 25: 0.9, 50: 0.9}, 1, 1), ({8: 0.9, 25: 0.5, 50: 0.6}, 1, 25), ({8: 0.5, 25: 0.3, 50: 0.2}, 1, 50), ({8: 0.5, 25: 0.6, 50: 0.1}, 1, 8), ({8: 2.0, 25: 0.1, 50: 0.1}, 1, 1),
+    ({8: 0.5, 25: 0.3, 50: 0.2}, 4, 8), ({8: 0.5, 25: 0.3, 50: 0.2}, 64, 1)])
+def test_the_choice_by_timing(monkeypatch, seconds, workers, best):
+    monkeypatch.setattr(choose, "timing", lambda *arguments: lambda G, before: (1.0, seconds.get(G, 0.0)))
+    monkeypatch.setattr(choose, "apart", lambda *arguments: "")
+    lines = []
+    assert choose.together({"cohort": 50}, None, torch.device("cpu"), workers, lines.append) == best and len(lines) == 1
+
+
+def test_timing_times_both(fedmpi):
+    options = contracts.assemble.with_usual_parts(contracts.DEFAULTS | contracts.SMALL)
+    one, side = choose.timing(options, contracts.assemble.federation(options), torch.device("cpu"))(3, 0)
+    assert 0 < one < 1 and 0 < side < 1
