@@ -2,6 +2,10 @@
 
 from fedmpi import build
 
+USUAL = {"partition": "iid", "features": "none", "fault": [], "pruner": "dense", "weighting": "size", "codec": "float32",
+         "sampler": "uniform", "devices": "none", "aggregation": "sync", "on_error": "fatal", "quorum": 0.5,
+         "evaluate_every": 1, "together": 1, "seed": 0, "device": "cpu"}
+
 
 class WithReference:
     """A worker that also answers ``{"plain": what}`` with ``{"plain": plain(worker, model, what)}``, a numpy array;
@@ -14,6 +18,9 @@ class WithReference:
         self.worker.receive(meta, arrays)
         if meta["kind"] == "setup":
             self.model = build.model(meta["options"], meta["shape"], meta["classes"])
+
+    def total(self, count):
+        return self.worker.total(count)
 
     def run(self, job, arrays):
         if "plain" not in job:

@@ -13,15 +13,14 @@ import torch
 from torch import nn
 
 from fedmpi import assemble, launch, server
-from fedmpi.bench.reference import WithReference
+from fedmpi.bench.reference import USUAL, WithReference
 from fedmpi.data.dataset import inputs
 from fedmpi.errors import DataError
 
 CLIENTS = 32
-OPTIONS = {"validation": 0.0, "partition": "iid", "noise": "none", "model": "cnn", "clients": CLIENTS, "cohort": 0,
-           "rounds": 1000, "local_epochs": 1, "batch_size": 32, "lr": 0.01, "strategy": "fedavg", "pruner": "dense",
-           "contribution": "size", "weighting": "size", "observe": [], "features": "none", "fault": [],
-           "codec": "float32", "seed": 0, "device": "cpu", "together": 1}
+OPTIONS = USUAL | {"validation": 0.0, "noise": "none", "model": "cnn", "clients": CLIENTS, "cohort": 0, "rounds": 1000,
+                   "local_epochs": 1, "batch_size": 32, "lr": 0.01, "strategy": "fedavg", "contribution": "size",
+                   "observe": []}
 
 
 def plain_loop(worker, model, clients):

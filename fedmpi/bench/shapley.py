@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from fedmpi import assemble, exchange, launch, server
-from fedmpi.bench.reference import WithReference
+from fedmpi.bench.reference import USUAL, WithReference
 from fedmpi.data.dataset import inputs
 from fedmpi.errors import DataError, UserError
 from fedmpi.judge import Utility
@@ -25,10 +25,9 @@ from fedmpi.report import spearman
 
 CLIENTS = 10
 SAMPLED = 64                  # coalitions that the reference evaluates
-OPTIONS = {"train_samples": 10000, "validation": 0.1, "partition": "iid", "noise": "graded:high=0.9", "features": "none",
-           "fault": [], "model": "lenet5", "clients": CLIENTS, "cohort": 0, "rounds": 1000, "local_epochs": 1,
-           "batch_size": 32, "lr": 0.02, "strategy": "fedavg", "pruner": "dense", "contribution": "shapley",
-           "weighting": "size", "codec": "float32", "seed": 0, "device": "cpu", "together": 1}
+OPTIONS = USUAL | {"train_samples": 10000, "validation": 0.1, "noise": "graded:high=0.9", "model": "lenet5",
+                   "clients": CLIENTS, "cohort": 0, "rounds": 1000, "local_epochs": 1, "batch_size": 32, "lr": 0.02,
+                   "strategy": "fedavg", "contribution": "shapley"}
 
 
 def plain_loop(worker, model, coalitions):
