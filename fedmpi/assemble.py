@@ -208,7 +208,8 @@ def server_parts(options, fed_data, device):
               on_error=options["on_error"], quorum=options["quorum"], every=options["evaluate_every"], least=least(options, fed_data),
               derivatives=slopes, block=max(1, min(MODELS, MODEL_VALUES // layout.P)),
               stale=any(fault.stale for fault in faults(options)),
-              sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"], cohort=options["cohort"] or options["clients"],
+              sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"],
+              cohort=options["cohort"] or options["clients"],
               rounds=options["rounds"], seed=options["seed"], uses=uses(network, layout, fed_data.shape, device))
     return fed, first
 

@@ -23,7 +23,8 @@ REPEATS = 3
 
 
 def together(options, fed_data, device, workers, say):
-    """1, or the fastest of SIZES that leaves work for all ``workers``; ``say(line)`` tells what was measured on ``device``."""
+    """1, or the fastest of SIZES that leaves work for all ``workers``; ``say(line)`` tells what was measured on
+    ``device``."""
     why = apart(options, fed_data)
     if why:
         say(f"--together 0: {why}: one by one")
@@ -43,9 +44,8 @@ def together(options, fed_data, device, workers, say):
 
 
 def timing(options, fed_data, device):
-    """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless 0,
-    and of training G at once, turn by turn; on synthetic samples."""
-    options = options | {"local_epochs": 1}
+    """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless
+    0, and of training G at once, turn by turn; on synthetic samples."""
     network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
     layout, x, g = bind(network)
     n, base = STEPS * options["batch_size"], x.clone()

@@ -177,8 +177,8 @@ def _check_names(found, known, where):
 @click.option("--server-device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where rank 0 evaluates; auto: on a GPU "
               "where clients train on one, which it shares with them. Evaluations on CPU and GPU differ in bits.  "
               "[default: auto]")
-@click.option("--together", type=click.IntRange(0), help="Clients that a worker trains at once, as one wide network; their "
-              "results differ from one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
+@click.option("--together", type=click.IntRange(0), help="Clients that a worker trains at once, as one wide network; "
+              "their results differ from one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
 @click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=_read_config,
               metavar="FILE.toml", help="Options from a file; flags win.")
 def train(resume, **given):

@@ -202,8 +202,8 @@ class Worker:
         return task, received, known, scores
 
     def _train_team(self, jobs, parts):
-        """The answers to ``jobs``, each that of a client. Those whose training is plain SGD train side by side, all others
-        one by one; so does a team in which something raises, to tell who is at fault."""
+        """The answers to ``jobs``, each that of a client. Those whose training is plain SGD train side by side, all
+        others one by one; so does a team in which something raises, to tell who is at fault."""
         start, answers = time.perf_counter(), []
         try:
             done = self._side_by_side(jobs, parts)
@@ -250,7 +250,8 @@ class Worker:
     def _answer(self, job, task, received, known, arrays, loss, epochs, start):
         """A client's update; ``arrays`` what else goes with it."""
         layout = self.layout
-        meta = {"kind": "update", "t": self._round(job), "support": received.digest, "client": job["client"], "row": job["row"]}
+        meta = {"kind": "update", "t": self._round(job), "support": received.digest} | {
+            name: job[name] for name in ("client", "row")}
         support, mask = received.support, task.mask.cpu()
         if not torch.equal(mask, received.mask):
             meta["mask"], arrays["mask"] = positions.encode(layout.numbers(mask).numpy(), layout.num_weights, known)

@@ -148,9 +148,10 @@ def _stack(model, layout):
 
 
 def body_rule(layer, stack, shared, memory=torch.channels_last):
-    """``rule(rows) -> layer`` on ``(s, m * channels, height, width)``, or on ``(s, channels, ...)`` where what comes in is
-    ``shared``; ``stack(rows, tensor) -> (m, *shape)``; ``memory`` is the weights' format. None where the layer has no
-    rule. Batch norm is that of eval mode."""
+    """``rule(rows) -> layer`` on ``(s, m * channels, height, width)``, or on ``(s, channels, ...)`` where what comes in
+    is ``shared``; ``stack(rows, tensor) -> (m, *shape)``; ``memory`` is the weights' format. None where the layer has
+    no rule. Batch norm is that of eval mode."""
+
     def wide(rows, tensor):
         return None if tensor is None else stack(rows, tensor).flatten(0, 1)
 

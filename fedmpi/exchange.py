@@ -104,9 +104,9 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     answers on it have their values in the rows of one tensor. ``shares (C,)`` are the weights by which workers add up
     updates, where they do.
 
-    What takes longest starts first: jobs go by number of samples, ``fed.together`` clients a job. A training that raised
-    is tried again, dropped, or ends the run, as ``fed.on_error`` says; one that ran out of GPU memory is tried again
-    while nobody else trains.
+    What takes longest starts first: jobs go by number of samples, ``fed.together`` clients a job. A training that
+    raised is tried again, dropped, or ends the run, as ``fed.on_error`` says; one that ran out of GPU memory is tried
+    again while nobody else trains.
     """
     samples = torch.tensor([float(fed.sizes[ask.client]) if ask.client < len(fed.sizes) else torch.inf for ask in asks])
     order = torch.argsort(samples, descending=True, stable=True).tolist()
@@ -134,8 +134,8 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
 
     play(chosen)
     if crowded := failing(MEMORY):
-        fed.tell(f"warning: {sum(map(len, crowded))} clients ran out of GPU memory and train again, while nobody else does; "
-                 "fewer ranks on a GPU, or a smaller --batch-size or --together, would avoid that")
+        fed.tell(f"warning: {sum(map(len, crowded))} clients ran out of GPU memory and train again, while nobody else "
+                 "does; fewer ranks on a GPU, or a smaller --batch-size or --together, would avoid that")
     for team in crowded:
         play([team])
     if fed.on_error == "retry" and failing():

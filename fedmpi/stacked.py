@@ -2,13 +2,14 @@
 
 A small model leaves a GPU waiting for its next kernel, and a CPU for Python. The clients' vectors are the rows of one
 matrix X (G, P), their gradients those of another (G, R); a step of all is one pass through one wide network (grouped
-convolutions and batched products, see ``fedmpi.ensemble``) and one pass of the optimiser over both matrices. Models that
-are no chain of layers go through ``torch.func.vmap``.
+convolutions and batched products, see ``fedmpi.ensemble``) and one pass of the optimiser over both matrices. Models
+that are no chain of layers go through ``torch.func.vmap``.
 
-What a client gets differs from one by one by rounding alone, dropout aside: its batches are those that its own generator
-deals. Rows stand in order of their steps, so those that still train are the first ones. A batch smaller than the widest
-of its step is filled up with its first sample, at weight 0 in the loss and in batch statistics. Dropout draws for all
-rows at once from torch's generator, which the caller seeds: what a client drops depends on who is beside it.
+What a client gets differs from one by one by rounding alone, dropout aside: its batches are those that its own
+generator deals. Rows stand in order of their steps, so those that still train are the first ones. A batch smaller than
+the widest of its step is filled up with its first sample, at weight 0 in the loss and in batch statistics. Dropout
+draws for all rows at once from torch's generator, which the caller seeds: what a client drops depends on who is beside
+it.
 
 Sizes: G clients, a of them still at work, S steps, B samples a step and client.
 """
@@ -47,12 +48,13 @@ class Step(NamedTuple):
 
 
 def stacked(model, layout):
-    """``train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=cross_entropy) -> [(x (P,), mean loss)]``,
-    an entry a task: what ``sgd`` would make of each from its ``base``, which is only read, as is the rest of the task.
+    """``train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=cross_entropy) -> [(x (P,), mean
+    loss)]``, an entry a task: what ``sgd`` would make of each from its ``base``. Tasks are only read, their generators
+    used.
 
     The tasks share model, layout and lr, and no probe of theirs watches steps or epochs. ``mu`` pulls towards ``base``;
-    ``loss(logits, labels, reduction="none")`` gives one value a sample. The bits depend on the tasks of this call alone.
-    ``model`` is bound to a vector of ``layout``, which stays as it is. Ask ``refusal`` first.
+    ``loss(logits, labels, reduction="none")`` gives one value a sample. The bits depend on the tasks of this call and
+    the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it is. Ask ``refusal`` first.
     """
 
     def train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=F.cross_entropy):
@@ -155,7 +157,8 @@ def _sparse(tasks):
 
 
 def refusal(model, layout, shape):
-    """Why clients of this model cannot train side by side, for inputs of ``shape``: half a line, empty where they can."""
+    """Why clients of this model cannot train side by side, for inputs of ``shape``: half a line, empty where they can.
+    What may lie in the samples' values is not tried."""
     if _rules(model, layout, torch.device("cpu")) is not None:
         return ""
     if layout.buffers or any(isinstance(module, NORMS) for module in model.modules()):
@@ -259,8 +262,8 @@ def _norm(layer, stack, counted, tensors, step):
 
     def even(h):
         found = [torch.zeros(h.shape[1], device=h.device) for _ in range(2)]       # of this batch alone
-        h = F.batch_norm(h, *found, *(None if each is None else each.flatten() for each in (weight, bias)), training=True,
-                         momentum=1.0, eps=layer.eps)
+        scale = [None if each is None else each.flatten() for each in (weight, bias)]
+        h = F.batch_norm(h, *found, *scale, training=True, momentum=1.0, eps=layer.eps)
         move(*(each.view(-1, layer.num_features) for each in found))
         return h
 

@@ -1,8 +1,8 @@
 """Teams: clients of a round that one worker trains at once, as one job.
 
-A team's job holds the jobs of its clients, its reply their answers. A client is billed for its own message as it would be
-alone: what it costs in a federation does not depend on how that is simulated. Who is in a team follows from the cohort,
-never from ranks.
+A team's job holds the jobs of its clients, its reply their answers. A client is billed for its own message as it would
+be alone: what it costs in a federation does not depend on how that is simulated. Who is in a team follows from the
+cohort, never from ranks.
 """
 
 from fedmpi.transport.base import Reply
@@ -31,7 +31,8 @@ def parted(arrays, count):
 
 
 def replies(transport, jobs, arrays, chosen):
-    """A ``Reply`` to each of ``jobs``, which travel with their ``arrays``, in any order; ``chosen`` are teams of positions."""
+    """A ``Reply`` to each of the ``chosen`` of ``jobs``, teams of positions, in any order; each job travels with its
+    ``arrays``."""
     whole = [jobs[team[0]] if len(team) == 1 else {"team": [jobs[each] for each in team]} for team in chosen]
     given = [arrays[team[0]] if len(team) == 1 else joined([({}, arrays[each]) for each in team])[1] for team in chosen]
     for reply in transport.map(whole, given):

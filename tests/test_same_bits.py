@@ -28,8 +28,10 @@ METHODS = {
              "--sampler", "power-of-choice:candidates=7", "--strategy", "fedavg", "--contribution", "cosine"),
     "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
     "sums": ("--strategy", "fedavg", "--weighting", "size", "--observe", "loo"),
-    "teams": ("--model", "norm_model:net", "--together", 4, "--pruner", "rigl:every=2", "--partition", "iid", "--fault", "free-rider"),
-    "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn", "--pruner", "set"),
+    "teams": ("--model", "norm_model:net", "--together", 4, "--pruner", "rigl:every=2", "--partition", "iid",
+              "--fault", "free-rider"),
+    "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
+               "--pruner", "set"),
 }
 
 

@@ -21,7 +21,8 @@ from fedmpi.errors import DataError
 
 LR = 0.1
 OPTIONS = USUAL | {"validation": 0.0, "noise": "none", "rounds": 10 ** 6, "evaluate_every": 10 ** 6, "lr": LR,
-                   "strategy": "fedavg:momentum=0,weight_decay=0", "contribution": "size", "observe": [], "local_epochs": 1}
+                   "strategy": "fedavg:momentum=0,weight_decay=0", "contribution": "size", "observe": [],
+                   "local_epochs": 1}
 
 
 def plain_loop(worker, model, given):
@@ -47,8 +48,8 @@ def plain_loop(worker, model, given):
 
 
 def measure(together, device, data_dir, repeats, say, **sizes):
-    """Print rounds a second of each of ``together`` and of the loop; returns the exit code. ``sizes``: ``users``, each with
-    ``samples``, ``cohort``, ``batch_size`` and ``model``."""
+    """Print rounds a second of each of ``together`` and of the loop; returns the exit code. ``sizes``: ``users``, each
+    with ``samples``, ``cohort``, ``batch_size`` and ``model``."""
     return launch.on_ranks(lambda connect: _play(together, device, data_dir, repeats, say, connect, **sizes),
                            lambda: WithReference(launch.worker(), plain_loop), say)
 
@@ -76,8 +77,8 @@ def _play(together, device, data_dir, repeats, say, connect, *, users, samples, 
             f"{'loop' if key == 'loop' else f'G={key}'} {each[-1]:.3g}" for key, each in rates.items()))
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU (no GPU was measured)"
     say(f"{cohort} of {users} clients a round, {samples} samples each, batch {batch_size}, {options['model']} "
-        f"({fed.layout.num_parameters:,} weights), {options['dataset']}, {workers} worker{'s' * (workers > 1)} on {where}; "
-        f"rounds a second (median of {repeats}): {_medians(rates)}")
+        f"({fed.layout.num_parameters:,} weights), {options['dataset']}, {workers} worker{'s' * (workers > 1)} on {where};"
+        f" rounds a second (median of {repeats}): {_medians(rates)}")
 
 
 def _medians(rates):

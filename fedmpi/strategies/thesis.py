@@ -69,7 +69,8 @@ def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bo
         return average(state, x, updates, weights)
 
     return Strategy(lambda layout: {}, local, merge, pruner="residual:distribution=thesis",
-                    contribution="cosine", weighting="thesis:schedule=thesis", linear=True, additive=not normalise, sgd=plain)
+                    contribution="cosine", weighting="thesis:schedule=thesis", linear=True, additive=not normalise,
+                    sgd=plain)
 
 
 def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softmax: bool = True, shuffle: bool = False):
@@ -90,4 +91,5 @@ def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softma
 
     return Strategy(lambda layout: {}, local, average,
                     pruner="set:distribution=thesis,init=magnitude,every=10,fraction=0.1,decay=cosine,signed=false",
-                    contribution="cosine", weighting="thesis:schedule=thesis,start=zero", linear=True, additive=True, sgd=plain)
+                    contribution="cosine", weighting="thesis:schedule=thesis,start=zero", linear=True, additive=True,
+                    sgd=plain)
