@@ -20,6 +20,7 @@ from fedmpi.noise.model import apply
 from fedmpi.parts import Updates
 from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
+from fedmpi.stacked import refusal
 from fedmpi.wire import positions
 
 MODEL_VALUES = 1 << 24      # of the coalition models that one job forms: 64 MiB
@@ -209,7 +210,8 @@ def server_parts(options, fed_data, device):
               on_error=options["on_error"], quorum=options["quorum"], every=options["evaluate_every"],
               least=least(options, fed_data), derivatives=slopes, block=block(layout.P),
               stale=any(fault.stale for fault in faults(options)),
-              sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), cohort=options["cohort"] or options["clients"],
+              sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"],
+              cohort=options["cohort"] or options["clients"],
               rounds=options["rounds"], seed=options["seed"], uses=uses(network, layout, fed_data.shape, device))
     return fed, first
 
@@ -260,6 +262,8 @@ def check(options, fed_data, fed, x):
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
     check_time(options, fed)
+    if fed.together > 1 and (why := apart(options, fed_data)):
+        raise UserError(f"--together {fed.together} trains clients side by side, but {why}; take --together 1")
     largest = N if next(iter(fed.contributions.values())).opening else fed.aggregation.buffer or fed.cohort
     for name, part in fed.contributions.items():
         if part.check is not None:
@@ -270,6 +274,20 @@ def check(options, fed_data, fed, x):
         raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train on: ask the "
                         "partition for min_size=2 or more, or take a model without batch normalisation")
     _rehearse(options, fed_data, fed, x)
+
+
+def apart(options, fed_data):
+    """Why no two clients of this run can be trained side by side: half a line, empty where some can."""
+    if catalog.make(catalog.STRATEGIES, options["strategy"]).sgd is None:
+        return f"--strategy {options['strategy']} has a way of training of its own"
+    if not least(options, fed_data).any():
+        return "all of them are at fault and train in ways of their own"
+    aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
+    if (aggregation.concurrency or options["cohort"] or options["clients"]) == 1:
+        return "only one is at work at a time"
+    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    why = refusal(network, bind(network)[0], fed_data.shape)
+    return why and f"not those of --model {options['model']}: {why}"
 
 
 def check_time(options, fed):
@@ -355,7 +373,7 @@ def fits(options, fed_data, fed, places):
     data_bytes = fed_data.dataset.x_train.nbytes
     for ranks in place.by_node(places).values():
         need = memory.host_need(P, layers, batch_size=batch_size, cohort=fed.cohort, data_bytes=data_bytes,
-                                ranks=len(ranks), first=0 in ranks)
+                                ranks=len(ranks), first=0 in ranks, together=fed.together)
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need > left:
             yield (f"{places[ranks[0]]['host']} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may "
@@ -376,7 +394,7 @@ def gpu_needs(options, fed_data, P, layers):
     sample = 4 * int(np.prod(fed_data.shape))
     held = len(fed_data.dataset.y_test) + 2 * len(fed_data.validation)
     return (memory.worker_need(P, layers, batch_size=options["batch_size"], block=block(P), images=IMAGES,
-                               samples_bytes=int(fed_data.sizes.max()) * sample),
+                               samples_bytes=int(fed_data.sizes.max()) * sample, together=options["together"] or 1),
             memory.server_need(P, layers, samples_bytes=held * sample, batch_size=EVALUATED))
 
 

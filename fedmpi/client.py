@@ -21,7 +21,9 @@ from fedmpi.judge import coalition_models
 from fedmpi.local import casting
 from fedmpi.parts import Codec, Pruner, Schedule, Strategy, Task, Updates
 from fedmpi.rng import Purpose, stream, torch_seed
+from fedmpi.stacked import stacked
 from fedmpi.staging import staging
+from fedmpi.team import joined, parted
 from fedmpi.wire import frame, positions
 
 CHUNK = 500      # validation samples that a coalition's model sees at once
@@ -74,6 +76,11 @@ def keep_freed_memory():
         libc.mallopt(-3, 32 << 20)       # M_MMAP_THRESHOLD, the largest that glibc takes
     except (OSError, AttributeError):    # another C library: slower, not wrong
         pass
+
+
+def _key(t, client, number):
+    """What a training's random numbers follow from: the round, or the ``number`` of its start."""
+    return (t, client) if number is None else (number, client, 1)
 
 
 class WorkerParts(NamedTuple):
@@ -131,12 +138,18 @@ class Worker:
             self._take_cohort(meta, arrays)
 
     def run(self, job, arrays):
-        """The answer to a job: to evaluate coalitions, to tell a client's loss, or to train a client. A training that
-        raises is an answer, too: what becomes of it is the server's decision."""
+        """The answer to a job: to evaluate coalitions, to tell a client's loss, to train a client, or a team of them. A
+        training that raises is an answer, too: what becomes of it is the server's decision."""
         if "coalitions" in job:
             return self._evaluate(job)
+        if "team" in job:
+            return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
+        return self._tried(job, lambda: self._loss(job) if "loss" in job else self._train(job, arrays))
+
+    def _tried(self, job, work):
+        """What ``work()`` returns, or the answer that it failed."""
         try:
-            return self._loss(job) if "loss" in job else self._train(job, arrays)
+            return work()
         except FedError:
             raise
         except Exception as error:
@@ -162,7 +175,7 @@ class Worker:
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
         self.live = torch.ones(self.layout.R, device=self.device)
         self.known = positions.decode(meta["known"], arrays["known"])
-        self.received, self.previous, self.many, self.t = None, None, None, 0
+        self.received, self.previous, self.many, self.wide, self.t = None, None, None, None, 0
         self.sums = torch.zeros(self.layout.P, dtype=torch.int64) if meta["sums"] else None
         self.values = meta["values"]                       # whether the server wants single updates
 
@@ -192,23 +205,78 @@ class Worker:
 
     def _train(self, job, arrays):
         """Train client ``job["client"]`` and return its update."""
-        start, layout, client = time.perf_counter(), self.layout, job["client"]
+        start = time.perf_counter()
+        ready = self._prepared(job, arrays)
+        return self._answer(job, *ready, *self._trained(ready[0], job["client"]), start)
+
+    def _prepared(self, job, arrays):
+        """``(task, received, known, scores)`` of a job's client, ``scores`` what estimators want to know of it."""
+        client, scores = job["client"], {}
         received, known = (self._decoded(job, arrays) if "mask" in job else (self.received, self.known))
         task = self._task(client, received, self._round(job), job.get("number"))
-        meta = {"kind": "update", "t": self._round(job), "support": received.digest, "client": client,
-                "row": job["row"]}
-        arrays = {}
         if client < len(self.data["features"]):            # not the server's own samples
-            arrays = {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
+            scores = {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
                       for name, array in report(task).items()}
             if self.parts.pruner.probe is not None:
                 task = task._replace(probe=self.parts.pruner.probe(task))
-        loss, epochs = self._trained(task, client)
+        return task, received, known, scores
+
+    def _train_team(self, jobs, parts):
+        """The answers to ``jobs``, each that of a client. Those whose training is plain SGD train side by side, all
+        others one by one; so does a team in which something raises, to tell who is at fault."""
+        start, answers = time.perf_counter(), []
+        try:
+            done = self._side_by_side(jobs, parts)
+        except torch.cuda.OutOfMemoryError as error:
+            done = {row: error for row in range(len(jobs))}          # the team trains again as one
+        except FedError:
+            raise
+        except Exception:
+            done = {}
+        took = (time.perf_counter() - start) / max(len(done), 1)
+        for row, (job, part) in enumerate(zip(jobs, parts)):
+            if row in done:
+                answers.append(self._tried(job, partial(self._found, job, done[row], took)))
+            else:
+                answers.append(self._tried(job, partial(self._train, job, part)))
+        return answers
+
+    def _found(self, job, found, took):
+        """The answer of a client of a team, which took seconds; raises where that is what was found."""
+        if isinstance(found, Exception):
+            raise found
+        meta, arrays = self._answer(job, *found, time.perf_counter() - took)
+        return meta, {name: array.copy() for name, array in arrays.items()}      # staging memory is written again
+
+    def _side_by_side(self, jobs, parts):
+        """``{row: (task, received, known, scores, loss, epochs)}`` of those jobs whose training is plain SGD."""
+        ready = {}
+        for row, (job, part) in enumerate(zip(jobs, parts)):
+            if not any(who and fault.local is not None for fault, who in self._faults(job["client"])):
+                task, received, *rest = self._prepared(job, part)
+                if task.probe.step is None and task.probe.epoch is None:
+                    live = self.live if received is self.received else self.live.clone()
+                    ready[row] = task._replace(live=live), received, *rest
+        if len(ready) < 2:
+            return {}
+        job = jobs[min(ready)]                             # dropout draws for all from the first one's key
+        key = _key(self._round(job), job["client"], job.get("number"))
+        torch.manual_seed(torch_seed(self.parts.seed, Purpose.TRAIN, *key))
+        self.wide = self.wide or stacked(self.parts.model, self.layout)
+        trained = self.wide([task for task, *_ in ready.values()], **self.parts.strategy.sgd)
+        return {row: (task._replace(x=x), *rest, loss, task.epochs)
+                for (row, (task, *rest)), (x, loss) in zip(ready.items(), trained)}
+
+    def _answer(self, job, task, received, known, arrays, loss, epochs, start):
+        """A client's update; ``arrays`` what else goes with it."""
+        layout = self.layout
+        meta = {"kind": "update", "t": self._round(job), "support": received.digest} | {
+            name: job[name] for name in ("client", "row")}
         support, mask = received.support, task.mask.cpu()
         if not torch.equal(mask, received.mask):
             meta["mask"], arrays["mask"] = positions.encode(layout.numbers(mask).numpy(), layout.num_weights, known)
             support = layout.support(mask)
-        values = self.parts.codec.encode(self.stage.down(self.x, received.base, support))
+        values = self.parts.codec.encode(self.stage.down(task.x, received.base, support))
         arrays |= values
         for name, array in task.probe.report().items():
             if name == "index":
@@ -270,9 +338,8 @@ class Worker:
         return list(zip(self.parts.faults, self.data["faults"][:, client]))
 
     def _task(self, client, received, t, number):
-        """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of its
-        start."""
-        parts, key = self.parts, (t, client) if number is None else (number, client, 1)
+        """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of its start."""
+        parts, key = self.parts, _key(t, client, number)
         self.x.copy_(received.base)
         for counter, fresh in self.counters:                # no trace of the client before
             counter.copy_(fresh)

@@ -13,6 +13,7 @@ import torch
 from fedmpi.client import QUANTUM, Number, billed, digest, sound
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.parts import Updates
+from fedmpi.team import replies, teams
 from fedmpi.transport.base import watched
 from fedmpi.wire import frame, positions
 
@@ -103,8 +104,9 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     answers on it have their values in the rows of one tensor. ``shares (C,)`` are the weights by which workers add up
     updates, where they do.
 
-    What takes longest starts first: jobs go by number of samples. A training that raised is tried again, dropped, or
-    ends the run, as ``fed.on_error`` says; one that ran out of GPU memory is tried again while nobody else trains.
+    What takes longest starts first: jobs go by number of samples, ``fed.together`` clients a job. A training that
+    raised is tried again, dropped, or ends the run, as ``fed.on_error`` says; one that ran out of GPU memory is tried
+    again while nobody else trains.
     """
     samples = torch.tensor([float(fed.sizes[ask.client]) if ask.client < len(fed.sizes) else torch.inf for ask in asks])
     order = torch.argsort(samples, descending=True, stable=True).tolist()
@@ -112,27 +114,33 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     expected = {key: digest(each) for key, each in supports.items()}
     read = Reader(fed, supports, expected, digest(support),
                   torch.empty(len(asks), len(support)) if fed.values else None)
-    answers = [None] * len(asks)
+    answers, server = [None] * len(asks), {row for row, ask in enumerate(asks) if ask.client >= len(fed.sizes)}
+    chosen = teams(order, server, fed.together)
 
-    def play(rows):
-        jobs = [{"client": asks[row].client, "row": row} | asks[row].meta
-                | ({} if shares is None else {"share": float(shares[row])}) for row in rows]
-        replies = fed.transport.map(jobs, [asks[row].arrays for row in rows], fed.meanwhile)
-        for reply in watched(replies, len(rows), fed.tell, what):
+    jobs = [{"client": ask.client, "row": row} | ask.meta | ({} if shares is None else {"share": float(shares[row])})
+            for row, ask in enumerate(asks)]
+
+    def play(chosen):
+        came = replies(fed.transport, jobs, [ask.arrays for ask in asks], chosen, fed.meanwhile)
+        for reply in watched(came, sum(map(len, chosen)), fed.tell, what):
             row = reply.meta["row"]                                      # keyed by row: arrival does not matter
             answer = failed(fed, reply) if reply.meta["kind"] == "failed" else read.reply(reply, asks[row], row)
             before = answers[row].job_bytes if answers[row] else 0       # what it was sent the first time
             answers[row] = answer._replace(job_bytes=before + answer.job_bytes)
 
-    play(order)
-    crowded = [row for row in order if _again(answers[row]) and answers[row].why.startswith(MEMORY)]
-    if crowded:
-        fed.tell(f"warning: {len(crowded)} clients ran out of GPU memory and train again, one at a time; fewer ranks "
-                 "on a GPU, or a smaller --batch-size, would avoid that")
-    for row in crowded:
-        play([row])
-    if fed.on_error == "retry":
-        play([row for row in order if _again(answers[row])])
+    def failing(why=""):
+        """What is left of the teams: a team that ran out of memory trains again as it was, for the same bits."""
+        left = [[row for row in team if _again(answers[row]) and answers[row].why.startswith(why)] for team in chosen]
+        return [team for team in left if team]
+
+    play(chosen)
+    if crowded := failing(MEMORY):
+        fed.tell(f"warning: {sum(map(len, crowded))} clients ran out of GPU memory and train again, while nobody else "
+                 "does; fewer ranks on a GPU, or a smaller --batch-size or --together, would avoid that")
+    for team in crowded:
+        play([team])
+    if fed.on_error == "retry" and failing():
+        play(failing())
     broken = [answer for answer in answers if _again(answer)]
     if broken and fed.on_error == "fatal":
         raise WorkerError(broken[0].rank, broken[0].why)

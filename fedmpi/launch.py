@@ -21,7 +21,7 @@ from fedmpi.guard import Guard, NoGuard
 from fedmpi.launcher import launcher, rank_and_size
 from fedmpi.transport.watch import START, Limits
 
-AUTO = (("device", "auto"), ("server_device", "auto"))          # what a resumed run had decided
+AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))          # what a resumed run had decided
 LIMITS = ("silence", "task_limit")     # options that say how long others are waited for
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
@@ -214,6 +214,8 @@ def _serve_run(options, resume, say, connect, guard, see):
     own = see(local)
     options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(_on_device(options))
     data = assemble.federation(options)
+    if not options["together"]:
+        options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
     assemble.check(options, data, fed, x)
     for line in assemble.warnings(options, data, fed):
@@ -241,6 +243,12 @@ def _serve_run(options, resume, say, connect, guard, see):
         store = _create(options, data, fed, transport)
         guard.run(options["out"], True)
     _play(fed._replace(transport=transport, tell=say), data, state, store, done, options, say, begin, places)
+
+
+def _chosen(options, data, local, say):
+    """How many clients a worker trains at once, timed on the device of this rank."""
+    from fedmpi import choose
+    return choose.together(options, data, pick_device(options["device"], local), max(1, rank_and_size()[1] - 1), say)
 
 
 def _on_device(options):

@@ -6,6 +6,7 @@ RANK_BYTES = 700e6            # a rank that has loaded torch and a small model; 
 GPU_RANK_BYTES = 3e9          # and with the libraries of CUDA, in the memory of the node
 CONTEXT_BYTES = 0.5e9         # of a GPU that every rank on it takes before any tensor; not measured here
 VECTORS = 10                  # of the length of the model that a rank holds: weights, gradient, base, masks, frames
+ROWS = 6                      # and for each client beside others: weights, gradient and its parts, momentum, answer
 BOTH_WAYS = 2                 # what a layer puts out is kept for the gradient, which is as large
 
 
@@ -23,12 +24,14 @@ class Need(NamedTuple):
         return sum(self)
 
 
-def worker_need(P, outputs, *, batch_size, samples_bytes, block, images):
-    """The ``Need`` of a worker: a model of P values whose layers put out ``(all, largest)`` = ``outputs`` bytes a
-    sample, a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass."""
+def worker_need(P, outputs, *, batch_size, samples_bytes, block, images, together=1):
+    """The ``Need`` of a worker: a model of P values whose layers put out ``(all, largest)`` = ``outputs`` bytes a sample,
+    a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass; it trains
+    ``together`` clients at once."""
     every, largest = outputs
-    return Need(CONTEXT_BYTES, 4 * P * VECTORS, 2 * samples_bytes, BOTH_WAYS * every * batch_size,
-                8 * P * block + BOTH_WAYS * largest * images)
+    beside = together * (together > 1)
+    return Need(CONTEXT_BYTES, 4 * P * (VECTORS + ROWS * beside), 2 * samples_bytes * (1 + beside),
+                BOTH_WAYS * every * batch_size * together, 8 * P * block + BOTH_WAYS * largest * images)
 
 
 def server_need(P, outputs, *, samples_bytes, batch_size):
@@ -58,7 +61,8 @@ def gpu_refusals(gpus, worker, server):
                    + ", --server-device cpu" * served + ", or --device cpu")
 
 
-def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first):
+def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first, together=1):
     """Bytes that the ranks of a node will still take once torch is loaded; ``first`` where rank 0 is among them."""
-    each = 4 * P * VECTORS + BOTH_WAYS * outputs[0] * batch_size
+    beside = together * (together > 1)
+    each = 4 * P * (VECTORS + ROWS * beside) + BOTH_WAYS * outputs[0] * batch_size * together
     return ranks * each + data_bytes + first * (8 * P * cohort + data_bytes)

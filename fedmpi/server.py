@@ -50,6 +50,7 @@ class Fed(NamedTuple):
     quorum: float                 # least share of the answers that must be fit for merging
     tell: Callable = lambda line: None      # takes a line about work that goes on for long
     meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
+    together: int = 1             # clients that one worker trains at once
 
 
 def start(fed, x):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fedmpi import flat
-from fedmpi.ensemble import MODELS, _chain, ensemble
+from fedmpi.ensemble import MODELS, ensemble, shared_chain
 from fedmpi.evaluate import evaluator
 from fedmpi.models.cifar10net import cifar10net
 from fedmpi.models.lenet5 import lenet5
@@ -87,7 +87,7 @@ def test_agrees_with_plain_evaluation(make, M):
 @pytest.mark.parametrize("make", CHAINS + OTHERS)
 def test_which_models_are_chains(make):
     model, layout, *_ = case(make, 1)
-    assert (_chain(model, layout) is not None) == (make in CHAINS)
+    assert (shared_chain(model, layout) is not None) == (make in CHAINS)
 
 
 def test_more_samples_than_a_pass_takes():

@@ -8,11 +8,12 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1] / "fedmpi"
-FLOORS = {0: "errors stop rng flat mask parts local merge flops ensemble derivatives clock place memory staging",
+FLOORS = {0: "errors stop rng flat mask parts local merge flops ensemble stacked derivatives clock place "
+             "memory staging",
           1: "strategies pruning contribution weighting wire partition noise devices sampler aggregation",
           2: "store data models features fault",
           3: "transport",
-          4: "client exchange gather asynchronous server judge evaluate record"}
+          4: "client exchange team gather asynchronous server judge evaluate record"}
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 TOP = 5                                      # everything else: cli, catalog, build, assemble, launch, report, bench
 SIDEWAYS = {0, 2, 4, TOP}                    # modules of these floors may use each other

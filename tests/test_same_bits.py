@@ -29,6 +29,10 @@ METHODS = {
              "--sampler", "power-of-choice:candidates=7", "--strategy", "fedavg", "--contribution", "cosine"),
     "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
     "sums": ("--strategy", "fedavg", "--weighting", "size", "--observe", "loo"),
+    "teams": ("--model", "norm_model:net", "--together", 4, "--pruner", "rigl:every=2", "--partition", "iid",
+              "--fault", "free-rider"),
+    "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
+               "--pruner", "set"),
 }
 
 
@@ -68,7 +72,8 @@ def alone(tmp_path_factory, fedmpi):
 
 
 @pytest.mark.parametrize("ranks, method", [(2, "thesis"), (3, "feddst"), (5, "thesis"), (4, "text"), (3, "prunefl"),
-                                           (3, "norms"), (4, "judged"), (3, "fltrust"), (3, "fedbuff"), (4, "late")])
+                                           (3, "norms"), (4, "judged"), (3, "fltrust"), (3, "fedbuff"), (4, "late"),
+                                           (4, "teams"), (3, "flying")])
 def test_any_number_of_ranks_gives_the_same_bits(fedmpi, alone, tmp_path, ranks, method):
     out = tmp_path / "many.h5"
     fedmpi(ranks, "train", *SMALL, *METHODS[method], "--out", out)
@@ -90,8 +95,8 @@ def test_any_number_of_nodes_gives_the_same_bits(fedmpi, alone, tmp_path, ranks,
 
 @pytest.mark.parametrize("method, stop, first, then", [
     ("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
-    ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1),
-    ("late", 2, 1, 1)])
+    ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1), ("late", 2, 1, 1),
+    ("teams", 2, 1, 3), ("flying", 3, 1, 1)])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(fedmpi, alone, tmp_path, method, stop, first, then):
     out = tmp_path / "parts.h5"
     fedmpi(first, "train", *SMALL, *METHODS[method], "--out", out, "--until", stop)

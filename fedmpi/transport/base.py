@@ -29,6 +29,13 @@ class Reply(NamedTuple):
     reply_bytes: int
 
 
+def named(job):
+    """What a rank that has this job is at: ``client 17``."""
+    if "team" in job:
+        return "clients " + ", ".join(str(each["client"]) for each in job["team"])
+    return f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job"
+
+
 def watched(replies, total, tell, what, every_s=5.0):
     """The same replies; ``tell(line)`` says every few seconds how many of ``total`` have come."""
     last = time.perf_counter()

@@ -16,7 +16,7 @@ from mpi4py import MPI
 from fedmpi import stop as stopping
 from fedmpi.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
-from fedmpi.transport.base import Reply
+from fedmpi.transport.base import Reply, named
 from fedmpi.transport.heart import Heart
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import probe
@@ -209,8 +209,7 @@ class Mpi:
             self.meanwhile_s += time.perf_counter() - begin
 
     def _named(self, job):
-        what = f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job"
-        return self._in_round(what)
+        return self._in_round(named(job))
 
     def _in_round(self, what):
         return f"{what} in round {self.round}" if self.round else what

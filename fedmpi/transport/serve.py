@@ -12,6 +12,7 @@ from mpi4py import MPI
 from fedmpi import stop as stopping
 from fedmpi.errors import FedError, UserError, WireError
 from fedmpi.transport import messages
+from fedmpi.transport.base import named
 from fedmpi.transport.heart import Heart
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import be_probed
@@ -70,7 +71,7 @@ def _answer_all(comm, worker, work, shared, heart, nudges):
             heart.end()
             MPI.Request.Waitall(nudges)
             return meta["code"]
-        work["at"] = f"client {meta['job']['client']}" if "client" in meta.get("job", {}) else meta.get("what", meta["kind"])
+        work["at"] = named(meta["job"]) if "job" in meta else meta.get("what", meta["kind"])
         if meta["kind"] == "share":
             work |= {"host": meta["host"], "goes_on": meta["meta"].get("goes_on", "")}
         try:
