@@ -171,8 +171,8 @@ def without_pixels(fed_data):
 def setup_message(fed_data, fed, options, state):
     """``(meta, arrays)`` from which a worker builds its parts; it also holds the mask of the last model message, so
     that a resumed run sends the same bytes as one never stopped."""
-    dataset, layout = fed_data.dataset, fed.layout
-    known, array = positions.encode(layout.numbers(state["sent"]).numpy(), layout.num_weights)
+    dataset = fed_data.dataset
+    known, array = positions.encode(state["sent"].numpy())
     return {"kind": "setup", "shape": list(fed_data.shape), "classes": dataset.classes, "mean": list(dataset.mean),
             "std": list(dataset.std), "options": options, "known": known, "sums": fed.sums, "values": fed.values}, {"known": array}
 

@@ -141,7 +141,7 @@ class Worker:
         self.stage = staging(self.layout.P, self.device)
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
         self.live = torch.ones(self.layout.R, device=self.device)
-        self.known = positions.decode(meta["known"], arrays["known"])
+        self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.received, self.previous, self.many, self.t = None, None, None, 0
         self.sums = torch.zeros(self.layout.P, dtype=torch.int64) if meta["sums"] else None
         self.values = meta["values"]                       # whether the server wants single updates
@@ -154,21 +154,21 @@ class Worker:
         if self.sums is not None:
             self.sums.zero_()
         if "mask" in meta:
-            same = self.received if meta["mask"]["code"] == "same" else None
+            same = self.received if "same" in meta["mask"] else None
             self.received, self.known = self._decoded(meta, arrays, self.known, same)
 
     def _decoded(self, meta, arrays, known=None, same=None):
-        """``(Received, numbers)`` of a message with positions relative to ``known``; ``same`` is the last one where the
-        positions did not change."""
+        """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``same`` is the last one where
+        it did not change."""
         layout = self.layout
-        numbers = positions.decode(meta["mask"], arrays["mask"], known)
-        mask = same.mask if same else layout.mask_of(torch.from_numpy(numbers))
+        kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
+        mask = same.mask if same else torch.from_numpy(kept)
         support = same.support if same else layout.support(mask)
         found = same.digest if same else digest(support)
         if found != meta["support"]:
             raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
         base = self.stage.up(self.parts.codec.decode(arrays, len(support)), support)
-        return Received(mask, support, found, base), numbers
+        return Received(mask, support, found, base), kept
 
     def _train(self, job, arrays):
         """Train client ``job["client"]`` and return its update."""
@@ -185,13 +185,13 @@ class Worker:
         loss, epochs = self._trained(task, client)
         support, mask = received.support, task.mask.cpu()
         if not torch.equal(mask, received.mask):
-            meta["mask"], arrays["mask"] = positions.encode(layout.numbers(mask).numpy(), layout.num_weights, known)
+            meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), known)
             support = layout.support(mask)
         values = self.parts.codec.encode(self.stage.down(self.x, received.base, support))
         arrays |= values
         for name, array in task.probe.report().items():
             if name == "index":
-                meta["index"], array = positions.encode(array, layout.Q)
+                meta["index"], array = positions.encode(positions.mask_of(array, layout.Q))
             arrays["report/" + name] = array
         arrays["numbers"] = numbers = np.zeros(8)
         numbers[:6] = [len(task.labels), loss, len(task.labels) * epochs, task.probe.extra,

@@ -73,7 +73,7 @@ def announce(fed, state, t, clients):
     if fed.stale and t > 1:
         fed.transport.publish({"kind": "previous"}, {"values": state["previous"].numpy()})
     if fed.pruner.masks is None:
-        meta, arrays = model_message(fed, state["x"], state["mask"], common_positions(fed, state, t, clients))
+        meta, arrays = model_message(fed, state["x"], state["mask"], common_mask(fed, state, t, clients))
         down_bytes = fed.transport.publish(header | meta, arrays)
         return down_bytes, [Ask(client, t, state["mask"], {}, {}) for client in who]
     masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
@@ -83,18 +83,18 @@ def announce(fed, state, t, clients):
     return down_bytes, [Ask(client, t, mask, *made[id(mask)]) for client, mask in zip(who, masks)]
 
 
-def common_positions(fed, state, t, clients):
-    """Numbers of the last mask sent, where every client of the cohort can know it; None where some cannot."""
+def common_mask(fed, state, t, clients):
+    """The last mask sent, where every client of the cohort can know it; None where some cannot."""
     held = state["held"][clients]
     knows = bool((held >= state["changed"]).all()) or (t > 1 and bool((held == t - 1).all()))
-    return fed.layout.numbers(state["sent"]).numpy() if knows else None
+    return state["sent"] if knows else None
 
 
 def model_message(fed, x, mask, known=None):
     """``(meta, arrays)`` that takes the kept values of ``x (P,)`` to clients. Positions go along only as far as the
-    numbers ``known`` do not tell: all of them, the changes, or none."""
-    layout, support = fed.layout, fed.layout.support(mask)
-    code, array = positions.encode(layout.numbers(mask).numpy(), layout.num_weights, known)
+    mask ``known`` does not tell: all of them, the changes, or none."""
+    support = fed.layout.support(mask)
+    code, array = positions.encode(mask.numpy(), None if known is None else known.numpy())
     return {"support": digest(support), "mask": code}, {"mask": array} | fed.codec.encode(x.index_select(0, support))
 
 
@@ -184,11 +184,8 @@ def read_reply(fed, reply, t, support, expected, announced):
     numbers = arrays["numbers"].copy()                     # nothing small may keep the whole message in memory
     own = "mask" in meta or expected != announced
     if "mask" in meta:
-        known = support[support < layout.Q]
-        mask = torch.zeros(layout.Q, dtype=torch.bool)
-        mask[known] = True
-        kept = positions.decode(meta["mask"], arrays["mask"], layout.numbers(mask).numpy())
-        support = layout.support(layout.mask_of(torch.from_numpy(kept)))
+        given = positions.mask_of(support[: len(support) - len(layout.tail)], layout.Q)
+        support = layout.support(torch.from_numpy(positions.decode(meta["mask"], arrays["mask"], layout.Q, given)))
     observed = frame.size(meta, arrays) - billed(meta, arrays, next(iter(fed.contributions)))
     values, up_bytes = None, int(numbers[6]) or reply.reply_bytes - observed
     if fed.values:
@@ -200,7 +197,7 @@ def read_reply(fed, reply, t, support, expected, announced):
                        reply.job_bytes, up_bytes, reply.rank, numbers)
     report = {name.removeprefix("report/"): array.copy() for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:
-        report["index"] = positions.decode(meta["index"], report["index"])
+        report["index"] = positions.index_of(positions.decode(meta["index"], report["index"], layout.Q))
     scores = {}
     for name in arrays:
         if name.startswith("score/"):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -84,19 +85,8 @@ class Layout:
 
     def support(self, mask):
         """int32 (K,), sorted: the kept weights of ``mask (Q,) bool``, then the dense tail."""
-        return torch.cat([torch.nonzero(mask).flatten().int(), self.tail])
-
-    def numbers(self, mask):
-        """int32, sorted: the kept weights of ``mask (Q,) bool`` as numbers in [0, num_weights), padding left out."""
-        return torch.nonzero(mask[self.real[: self.Q]]).flatten().int()
-
-    def mask_of(self, numbers):
-        """bool (Q,): the mask whose kept weights are ``numbers``."""
-        bits = torch.zeros(self.num_weights, dtype=torch.bool)
-        bits[numbers] = True
-        mask = torch.zeros(self.Q, dtype=torch.bool)
-        mask[self.real[: self.Q]] = bits
-        return mask
+        kept = torch.from_numpy(np.flatnonzero(mask.numpy()))        # several times faster than torch.nonzero
+        return torch.cat([kept.int(), self.tail])
 
     def kept(self, mask):
         """Kept weights a layer, a list of ints."""
