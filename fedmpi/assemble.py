@@ -21,6 +21,7 @@ from fedmpi.parts import Updates
 from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
 from fedmpi.wire import positions
+from fedmpi.wire.values import fitted
 
 EVALUATED = 500             # samples that the server's models see at once
 MODEL_VALUES = 1 << 24      # of the coalition models that one job forms: 64 MiB
@@ -199,7 +200,7 @@ def server_parts(options, fed_data, device):
     aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
     sums = adds_up(strategy, pruner, weighting, aggregation)
     fed = Fed(layout=layout, strategy=strategy, pruner=pruner, contributions=contributions, weighting=weighting,
-              codec=catalog.make(catalog.CODECS, options["codec"]),
+              codec=fitted(catalog.make(catalog.CODECS, options["codec"]), len(layout.tail)),
               sampler=catalog.make(catalog.SAMPLERS, options["sampler"]),
               devices=catalog.make(catalog.DEVICES, options["devices"]), aggregation=aggregation,
               transport=None, test=test, validate=validate, sums=sums,

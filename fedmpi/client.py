@@ -21,6 +21,8 @@ from fedmpi.parts import Codec, Pruner, Schedule, Strategy, Task, Updates
 from fedmpi.rng import Purpose, stream, torch_seed
 from fedmpi.staging import staging
 from fedmpi.wire import frame, positions
+from fedmpi.wire.feedback import carried, encoded
+from fedmpi.wire.values import fitted
 
 CHUNK = 500      # validation samples that a coalition's model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
@@ -42,10 +44,10 @@ def sound(values):
 
 
 def billed(meta, arrays, weighs):
-    """The bytes of a client's answer without what is there only for estimators that observe: no part of what the method
-    costs. ``weighs`` is the label of the one that weighs."""
+    """The bytes of a client's answer without what is there only for estimators that observe, no part of what the method
+    costs, and without its memory, which a real client would keep. ``weighs`` is the label of the one that weighs."""
     return frame.size(meta, {name: array for name, array in arrays.items()
-                             if not name.startswith("score/") or name.startswith(f"score/{weighs}/")})
+                             if not name.startswith(("score/", "memory/")) or name.startswith(f"score/{weighs}/")})
 
 
 def keep_freed_memory():
@@ -87,7 +89,8 @@ class Received(NamedTuple):
 
 
 class Worker:
-    """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask; where
+    """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask: what
+    they remember comes with their jobs and goes with their answers, so that any rank can play them. Where
     the server needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this round."""
 
     def __init__(self, build, pick_device):
@@ -138,6 +141,7 @@ class Worker:
         self.device = self.pick_device(meta["options"]["device"], self.local_rank)
         self.layout, self.x, self.g = bind(self.parts.model.to(self.device))
         check(self.parts.model, self.layout, self.x)
+        self.codec = fitted(self.parts.codec, len(self.layout.tail))
         self.stage = staging(self.layout.P, self.device)
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
         self.live = torch.ones(self.layout.R, device=self.device)
@@ -167,7 +171,7 @@ class Worker:
         found = same.digest if same else digest(support)
         if found != meta["support"]:
             raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
-        base = self.stage.up(self.parts.codec.decode(arrays, len(support)), support)
+        base = self.stage.up(self.codec.down.decode(arrays, len(support)), support)
         return Received(mask, support, found, base), kept
 
     def _train(self, job, arrays):
@@ -176,7 +180,7 @@ class Worker:
         received, known = (self._decoded(job, arrays) if "mask" in job else (self.received, self.known))
         task = self._task(client, received, self._round(job), job.get("number"))
         meta = {"kind": "update", "t": self._round(job), "support": received.digest, "client": client, "row": job["row"]}
-        arrays = {}
+        memory, arrays = arrays.get("memory/values"), {}
         if client < len(self.data["features"]):            # not the server's own samples
             arrays = {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
                       for name, array in report(task).items()}
@@ -187,7 +191,13 @@ class Worker:
         if not torch.equal(mask, received.mask):
             meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), known)
             support = layout.support(mask)
-        values = self.parts.codec.encode(self.stage.down(self.x, received.base, support))
+        update = self.stage.down(self.x, received.base, support)
+        if self.codec.feedback and client < len(self.data["features"]):
+            owed = None if memory is None else carried(torch.from_numpy(memory), received.support, support, layout.P)
+            values, owed = encoded(self.codec, update, owed)
+            arrays["memory/values"] = owed.numpy()
+        else:
+            values = self.codec.encode(update)
         arrays |= values
         for name, array in task.probe.report().items():
             if name == "index":
@@ -202,9 +212,9 @@ class Worker:
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
 
-    def _add(self, encoded, count, loss, share):
+    def _add(self, arrays, count, loss, share):
         """Add an update to the sums, by its ``share`` in the merge; returns whether it could be added."""
-        values = self.parts.codec.decode(encoded, count)
+        values = self.codec.decode(arrays, count)
         if not (math.isfinite(loss) and sound(values)):
             return False
         self.sums[:count] += values.double().mul_(share / QUANTUM).round_().long()

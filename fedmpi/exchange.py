@@ -15,6 +15,7 @@ from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.parts import Updates
 from fedmpi.transport.base import watched
 from fedmpi.wire import frame, positions
+from fedmpi.wire.feedback import carried
 
 
 class Outcome(IntEnum):
@@ -36,6 +37,7 @@ class Ask(NamedTuple):
     mask: torch.Tensor            # (Q,) bool, the same object for all that train the same
     meta: dict                    # goes with the job: nothing where the model was published
     arrays: dict
+    memory: torch.Tensor | None = None    # (K,) on the mask's support: what encoding its earlier updates has lost
 
 
 class Update(NamedTuple):
@@ -50,6 +52,7 @@ class Update(NamedTuple):
     up_bytes: int
     job_bytes: int
     rank: int
+    memory: torch.Tensor | None = None    # float32, on ``support``: what encoding has lost, where that is remembered
 
 
 class Refused(NamedTuple):
@@ -75,12 +78,31 @@ def announce(fed, state, t, clients):
     if fed.pruner.masks is None:
         meta, arrays = model_message(fed, state["x"], state["mask"], common_mask(fed, state, t, clients))
         down_bytes = fed.transport.publish(header | meta, arrays)
-        return down_bytes, [Ask(client, t, state["mask"], {}, {}) for client in who]
+        return down_bytes, [Ask(client, t, state["mask"], {}, {}, owed(fed, state, client, state["mask"])) for client in who]
     masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
     masks += [state["mask"]] * fed.strategy.root
     made = {id(mask): model_message(fed, state["x"], mask) for mask in {id(mask): mask for mask in masks}.values()}
     down_bytes = fed.transport.publish(header, {})
-    return down_bytes, [Ask(client, t, mask, *made[id(mask)]) for client, mask in zip(who, masks)]
+    return down_bytes, [Ask(client, t, mask, *made[id(mask)], owed(fed, state, client, mask))
+                        for client, mask in zip(who, masks)]
+
+
+def owed(fed, state, client, mask):
+    """(K,) on the support of ``mask``: what encoding the client's earlier updates has lost; None where nothing is
+    remembered. The server holds in trust what a real client would keep."""
+    memory = state.get("memory", {}).get(client)
+    if memory is None or mask is state["mask"]:
+        return memory
+    return carried(memory, fed.layout.support(state["mask"]), fed.layout.support(mask), fed.layout.P)
+
+
+def remembered(fed, state, clients, answers, mask):
+    """``{client: (K,) on the support of mask}``: the clients' memories after their ``answers`` have been merged; those whose
+    answers were not keep theirs."""
+    before, after = fed.layout.support(state["mask"]), fed.layout.support(mask)
+    kept = {client: carried(memory, before, after, fed.layout.P) for client, memory in state["memory"].items()}
+    return kept | {client: carried(answer.memory, answer.support, after, fed.layout.P)
+                   for client, answer in zip(clients.tolist(), answers)}
 
 
 def common_mask(fed, state, t, clients):
@@ -95,7 +117,7 @@ def model_message(fed, x, mask, known=None):
     mask ``known`` does not tell: all of them, the changes, or none."""
     support = fed.layout.support(mask)
     code, array = positions.encode(mask.numpy(), None if known is None else known.numpy())
-    return {"support": digest(support), "mask": code}, {"mask": array} | fed.codec.encode(x.index_select(0, support))
+    return {"support": digest(support), "mask": code}, {"mask": array} | fed.codec.down.encode(x.index_select(0, support))
 
 
 def collect(fed, asks, support, shares=None, what="clients trained"):
@@ -116,8 +138,12 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     def play(rows):
         jobs = [{"client": asks[row].client, "row": row} | asks[row].meta
                 | ({} if shares is None else {"share": float(shares[row])}) for row in rows]
-        for reply in watched(fed.transport.map(jobs, [asks[row].arrays for row in rows]), len(rows), fed.tell, what):
+        sent = [asks[row].arrays | ({} if asks[row].memory is None else {"memory/values": asks[row].memory.numpy()})
+                for row in rows]
+        for reply in watched(fed.transport.map(jobs, sent), len(rows), fed.tell, what):
             row = reply.meta["row"]                                      # keyed by row: arrival does not matter
+            if asks[row].memory is not None:                             # not billed: a real client would keep it
+                reply = reply._replace(job_bytes=reply.job_bytes - unbilled(jobs[reply.index], sent[reply.index]))
             answer = failed(fed, reply) if reply.meta["kind"] == "failed" else read.reply(reply, asks[row], row)
             before = answers[row].job_bytes if answers[row] else 0       # what it was sent the first time
             answers[row] = answer._replace(job_bytes=before + answer.job_bytes)
@@ -135,6 +161,12 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     if broken and fed.on_error == "fatal":
         raise WorkerError(broken[0].rank, broken[0].why)
     return answers
+
+
+def unbilled(job, arrays):
+    """The bytes that a job takes for the client's memory."""
+    meta, rest = {"kind": "run", "job": job}, {name: array for name, array in arrays.items() if name != "memory/values"}
+    return frame.size(meta, arrays) - frame.size(meta, rest)
 
 
 MEMORY = "out of GPU memory"
@@ -203,7 +235,8 @@ def read_reply(fed, reply, t, support, expected, announced):
         if name.startswith("score/"):
             _, label, key = name.split("/", 2)
             scores.setdefault(label, {})[key] = arrays[name].copy()
-    return Update(values, support, own, numbers, report, scores, up_bytes, reply.job_bytes, reply.rank)
+    memory = torch.from_numpy(arrays["memory/values"].copy()) if "memory/values" in arrays else None
+    return Update(values, support, own, numbers, report, scores, up_bytes, reply.job_bytes, reply.rank, memory)
 
 
 def enough(fed, t, answers):

@@ -16,10 +16,11 @@ from fedmpi.flat import bind
 from fedmpi.mask import budgets, random_mask
 from fedmpi.models.cifar10net import cifar10net
 from fedmpi.models.mnistnet import mnistnet
+from fedmpi.wire.feedback import carried, encoded
 from fedmpi.wire.frame import MAGIC, checksum, pack, unpack
 from fedmpi.wire.positions import decode, encode, index_of, mask_of
 from fedmpi.wire.squeeze import expand, squeeze
-from fedmpi.wire.values import int8
+from fedmpi.wire.values import fitted, int8, sign
 
 RNG = np.random.default_rng(0)
 N = 200_000
@@ -211,14 +212,88 @@ def test_a_frame_that_announces_gigabytes_is_refused_before_they_are_allocated()
         expand(np.frombuffer(bytes(frame), np.uint8), 100_000)
 
 
-@pytest.mark.parametrize("name", CODECS)
+ENTROPY = ["float16", "bfloat16", "int8"]
+
+
+@pytest.mark.parametrize("name", [*CODECS, *(name + ":entropy=true" for name in ENTROPY)])
 def test_codecs_keep_their_bounds(name):
     contracts.check_codec(name)
 
 
 @pytest.mark.parametrize("block", [1, 7, 256, 5000])
-def test_int8_keeps_its_bound_for_any_block(block):
-    contracts.check_codec(f"int8:block={block}")
+@pytest.mark.parametrize("name", ["int8", "sign"])
+def test_codecs_keep_their_bounds_for_any_block(name, block):
+    contracts.check_codec(f"{name}:block={block}")
+
+
+@pytest.mark.parametrize("name, most", [("float16", .9), ("bfloat16", .8), ("int8", .95)])
+def test_entropy_coding_loses_nothing_and_gains(name, most):
+    plain, less = make(CODECS, name), make(CODECS, name + ":entropy=true")
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * .01
+    sizes = [sum(array.nbytes for array in codec.encode(values).values()) for codec in (plain, less)]
+    assert torch.equal(*(codec.decode(codec.encode(values), len(values)) for codec in (plain, less)))
+    assert sizes[1] < most * sizes[0]
+
+
+def test_damaged_entropy_coded_values_are_refused():
+    codec = make(CODECS, "int8:entropy=true")
+    arrays = codec.encode(torch.zeros(10_000))
+    for array in (arrays["steps"][:-3], np.zeros(20, np.uint8)):
+        with pytest.raises(WireError):
+            codec.decode(arrays | {"steps": array}, 10_000)
+
+
+def test_signs_cost_a_bit_a_value_and_a_scale_a_block_beside_an_exact_tail():
+    codec = fitted(make(CODECS, "sign:block=100"), 17)
+    values = torch.randn(1018, generator=torch.Generator().manual_seed(0))
+    arrays = codec.encode(values)
+    assert sum(array.nbytes for array in arrays.values()) == 126 + 11 * 4 + 17 * 4
+    back = codec.decode(arrays, 1018)
+    assert torch.equal(back[-17:], values[-17:]) and torch.equal(back.sign(), values.sign())
+    assert back[0].abs() == values[:100].abs().double().mean().float()
+    assert back[1000].abs() == values[1000].abs()                        # a block of one
+
+
+def test_only_updates_travel_as_signs():
+    assert make(CODECS, "sign").down.encode(torch.ones(3))["values"].dtype == np.float32
+    assert make(CODECS, "int8").down is None and fitted(make(CODECS, "int8"), 5).down.encode(torch.ones(3)).keys() == {
+        "steps", "scales"}
+
+
+FEEDBACK = ["sign", "sign:block=7", "int8:feedback=true", "float16:feedback=true", "bfloat16:feedback=true,entropy=true"]
+
+
+@pytest.mark.parametrize("name", FEEDBACK)
+def test_with_feedback_what_was_sent_adds_up_to_what_was_meant(name):
+    codec, gen = make(CODECS, name), torch.Generator().manual_seed(0)
+    assert codec.feedback
+    meant, sent, memory = torch.zeros(500, dtype=torch.float64), torch.zeros(500, dtype=torch.float64), None
+    for _ in range(50):
+        update = torch.randn(500, generator=gen) * .1 + .3
+        arrays, memory = encoded(codec, update, memory)
+        meant += update
+        sent += codec.decode(arrays, 500)
+    torch.testing.assert_close(sent + memory, meant, rtol=0, atol=1e-5)
+    assert memory.abs().max() < 10                                       # of updates of 0.3, 50 times: it does not pile up
+
+
+def test_without_feedback_signs_lose_what_is_small_and_constant():
+    """Karimireddy et al. 2019: a small gradient beside a noisy large one has its size ignored for good."""
+    codec, gen = make(CODECS, "sign:block=2"), torch.Generator().manual_seed(0)
+    sums, memory = torch.zeros(2, 2), None
+    for _ in range(1000):
+        update = torch.tensor([torch.randn(1, generator=gen).item(), .01])
+        sums[0] += codec.decode(codec.encode(update), 2)
+        arrays, memory = encoded(codec, update, memory)
+        sums[1] += codec.decode(arrays, 2)
+    assert sums[0, 1] > 300 and abs(sums[1, 1] - 10) < 3
+
+
+def test_a_memory_is_carried_to_another_support():
+    before, after = torch.tensor([1, 4, 6], dtype=torch.int32), torch.tensor([0, 4, 6, 7], dtype=torch.int32)
+    memory = torch.tensor([.1, .2, .3])
+    assert torch.equal(carried(memory, before, after, 8), torch.tensor([0, .2, .3, 0]))
+    assert carried(memory, before, before.clone(), 8) is memory
 
 
 @pytest.mark.parametrize("name, a_value", [("float32", 4), ("float16", 2), ("bfloat16", 2)])
@@ -249,9 +324,10 @@ def test_int8_blocks_do_not_disturb_each_other():
     torch.testing.assert_close(codec.decode(codec.encode(values), 7), values, rtol=1e-6, atol=0)
 
 
-def test_int8_refuses_an_empty_block():
+@pytest.mark.parametrize("codec", [int8, sign])
+def test_an_empty_block_is_refused(codec):
     with pytest.raises(ValueError, match="block must be at least 1 value, got 0"):
-        int8(0)
+        codec(0)
 
 
 @pytest.mark.parametrize("net, shape, sparsity, mib", [
