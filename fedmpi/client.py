@@ -163,7 +163,7 @@ class Worker:
 
     def _decoded(self, meta, arrays, known=None, same=None):
         """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``same`` is the last one where
-        it did not change."""
+        it did not change, whose vector is then written again."""
         layout = self.layout
         kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
         mask = same.mask if same else torch.from_numpy(kept)
@@ -171,7 +171,7 @@ class Worker:
         found = same.digest if same else digest(support)
         if found != meta["support"]:
             raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
-        base = self.stage.up(self.codec.down.decode(arrays, len(support)), support)
+        base = self.stage.up(self.codec.down.decode(arrays, len(support)), support, same.base if same else None)
         return Received(mask, support, found, base), kept
 
     def _train(self, job, arrays):

@@ -116,7 +116,8 @@ def model_message(fed, x, mask, known=None):
     """``(meta, arrays)`` that takes the kept values of ``x (P,)`` to clients. Positions go along only as far as the
     mask ``known`` does not tell: all of them, the changes, or none."""
     support = fed.layout.support(mask)
-    code, array = positions.encode(mask.numpy(), None if known is None else known.numpy())
+    kept = mask.numpy()
+    code, array = positions.encode(kept, kept if known is mask else known if known is None else known.numpy())
     return {"support": digest(support), "mask": code}, {"mask": array} | fed.codec.down.encode(x.index_select(0, support))
 
 

@@ -131,6 +131,15 @@ def test_support_is_sorted_and_never_holds_padding():
     assert not x[~layout.real].any()
 
 
+def test_a_support_is_found_once_and_again_where_its_mask_has_changed():
+    layout, _, _ = bind(network())
+    mask = layout.full_mask()
+    assert layout.support(mask) is layout.support(mask)
+    mask[0] = False
+    assert layout.support(mask).tolist() == torch.cat([torch.nonzero(mask).flatten(), layout.tail]).tolist()
+    assert layout.support(mask.clone()) is not layout.support(mask)
+
+
 def test_a_model_without_weights_or_in_another_precision_is_refused():
     with pytest.raises(ValueError, match="nothing to prune"):
         bind(nn.LayerNorm(3))

@@ -27,6 +27,8 @@ def encode(mask, known=None):
     which only the flips are sent where those are fewer than the weights of the rarer kind."""
     n, k = len(mask), int(np.count_nonzero(mask))
     meta, rare = {"k": k}, min(k, n - k)
+    if known is mask:
+        return meta | {"same": True}, np.empty(0, np.uint8)
     if known is not None:
         flips = mask ^ known
         f = int(np.count_nonzero(flips))

@@ -21,8 +21,9 @@ def float32():
 
 
 def float16(entropy: bool = False, feedback: bool = False):
-    """IEEE half precision, 2 bytes each; relative error 2^-11, magnitudes above 65504 become that. ``entropy``: some 15 %
-    less; ``feedback``: updates with feedback of the error."""
+    """IEEE half precision, 2 bytes each; relative error 2^-11, magnitudes above 65504 become that.
+
+    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error."""
     limit = torch.finfo(torch.float16)
 
     def encode(values):
@@ -36,8 +37,9 @@ def float16(entropy: bool = False, feedback: bool = False):
 
 
 def bfloat16(entropy: bool = False, feedback: bool = False):
-    """The upper half of float32, 2 bytes each; relative error 2^-8, the whole range of magnitudes. ``entropy``: some 30 %
-    less; ``feedback``: updates with feedback of the error."""
+    """The upper half of float32, 2 bytes each; relative error 2^-8, the whole range of magnitudes.
+
+    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error."""
     limit = torch.finfo(torch.bfloat16)
 
     def encode(values):
@@ -52,7 +54,8 @@ def bfloat16(entropy: bool = False, feedback: bool = False):
 
 def int8(block: int = 256, entropy: bool = False, feedback: bool = False):
     """One byte each and a float32 scale a block of ``block`` values: error half of (largest in the block) / 127.
-    ``entropy``: some 10 % less; ``feedback``: updates with feedback of the error."""
+
+    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error."""
     _check(block)
 
     def scales(values):
@@ -77,8 +80,9 @@ def int8(block: int = 256, entropy: bool = False, feedback: bool = False):
 
 
 def sign(block: int = 1024, feedback: bool = True):
-    """Updates as signs: a bit each and a float32 scale a block of ``block`` values, their mean magnitude; with feedback of
-    the error. Models come down as float32, and biases, norms and running averages travel as float32 both ways: no model
+    """Updates as signs, a bit each and a float32 scale a block of ``block`` values, with feedback of the error; models as float32.
+
+    A scale is the mean magnitude of its block. Models come down as float32, and biases, norms and running averages travel as float32 both ways: no model
     can be sent as signs, and a running variance must not change its own. Signs are as good as random: entropy coding would
     gain nothing.
 
