@@ -101,7 +101,7 @@ def sign(block: int = 1024, feedback: bool = True):
 
     def decode(arrays, K):
         negative = torch.from_numpy(np.unpackbits(arrays["signs"], count=K).view(bool))
-        magnitudes = torch.from_numpy(arrays["scales"]).repeat_interleave(block)[:K]
+        magnitudes = torch.from_numpy(np.repeat(arrays["scales"], block)[:K])
         return torch.where(negative, -magnitudes, magnitudes)
 
     def bound(values):

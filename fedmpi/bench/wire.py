@@ -1,0 +1,171 @@
+"""Bytes and speed of masks and values on the wire, on one core: against the bound of information, other libraries, a copy.
+
+All of a table is measured in turns in one process, the best of several: a mask from bool to bytes and back to bool, values
+from float32 to the arrays that go into a message and back. Speeds count all weights, zeros included.
+"""
+
+import importlib
+import math
+import time
+import zlib
+
+import numpy as np
+import torch
+
+from fedmpi import catalog
+from fedmpi.client import digest, keep_freed_memory
+from fedmpi.flat import Layout, Slot
+from fedmpi.staging import staging
+from fedmpi.wire import frame, positions
+from fedmpi.wire.values import fitted
+
+SPARSITIES = (.5, .6, .7, .8, .9, .95, .98, .99)
+CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:entropy=true", "int8", "int8:entropy=true",
+          "sign")
+
+
+def measure(weights, repeats, say):
+    """Print the tables; returns the exit code."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    gen = np.random.default_rng(0)
+    _masks(weights, repeats, gen, say)
+    _libraries(weights, repeats, gen, say)
+    _values(weights // 10, repeats, say)
+    _path(weights, repeats, say)
+    return 0
+
+
+def bound_bytes(n, k):
+    """log2 of the number of masks of n weights of which k are kept, in bytes."""
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2) / 8
+
+
+def best(repeats, *functions):
+    """The least seconds of each of the ``functions``, which are called in turns, the first time to warm up."""
+    seconds = []
+    for _ in range(repeats + 1):
+        row = []
+        for function in functions:
+            start = time.perf_counter()
+            function()
+            row.append(time.perf_counter() - start)
+        seconds.append(row)
+    return [min(each) for each in zip(*seconds[1:])]
+
+
+def _masks(n, repeats, gen, say):
+    say(f"masks of {n:,} weights: bytes against the bound log2 C(n, k) for random ones; million weights a second")
+    say(f"{'':34}{'bytes':>11}{'/ bound':>9}{'encode':>9}{'decode':>9}")
+
+    def row(name, mask, known=None):
+        meta, array = positions.encode(mask, known)
+        what = mask if known is None else mask ^ known
+        there, back = best(repeats, lambda: positions.encode(mask, known), lambda: positions.decode(meta, array, n, known))
+        say(f"{name:34}{array.nbytes:11,}{array.nbytes / bound_bytes(n, int(what.sum())):9.3f}{n / there / 1e6:9.0f}"
+            f"{n / back / 1e6:9.0f}")
+
+    for sparsity in SPARSITIES:
+        row(f"random, sparsity {sparsity}", gen.random(n) >= sparsity)
+    for sparsity in (.5, .9):
+        for name, size in (("filters of 576 pruned", 576), ("kernels of 9 pruned", 9), ("blocks of 16 pruned", 16)):
+            row(f"{name}, sparsity {sparsity}", np.repeat(gen.random(n // size + 1) >= sparsity, size)[:n])
+        half = np.repeat(gen.random(n // 576 + 1) >= .5, 576)[:n]
+        row(f"half the filters, then to {1 - (1 - sparsity) / 2:g}", half & (gen.random(n) >= sparsity))
+    for sparsity in (.5, .9):
+        known = gen.random(n) >= sparsity
+        for share in (.001, .01, .1):
+            row(f"sparsity {sparsity}, {share:.1%} flipped", known ^ (gen.random(n) < share), known)
+
+
+def _libraries(n, repeats, gen, say):
+    """The same gaps and bitmaps, coded by others; those that are not installed are left out."""
+    say(f"the bytes that are coded, by others: of the bound, and MB/s of those bytes there and back ({n:,} weights)")
+    for sparsity, name in ((.7, "bitmap"), (.9, "gaps")):
+        mask = gen.random(n) >= sparsity
+        data = np.packbits(mask) if name == "bitmap" else (np.diff(np.flatnonzero(mask), prepend=-1) - 1).astype(np.uint8)
+        data = data.tobytes()
+        for library, (there, back) in _coders(len(data)).items():
+            coded = there(data)
+            assert back(coded) == data
+            seconds = best(repeats, lambda: there(data), lambda: back(coded))
+            say(f"{name}, sparsity {sparsity}, {library:22}{len(coded) / bound_bytes(n, int(mask.sum())):9.3f}"
+                f"{len(data) / seconds[0] / 1e6:9.0f}{len(data) / seconds[1] / 1e6:9.0f}")
+
+
+def _coders(size):
+    """``{name: (encode, decode)}`` of bytes."""
+    import zstandard
+
+    def deflated(module, level, strategy):
+        def there(data):
+            coder = module.compressobj(level, module.DEFLATED, -15, 9, strategy)
+            return coder.compress(data) + coder.flush()
+        return there, lambda coded: module.decompress(coded, -15, size)
+
+    found = {f"zstandard {level}": (zstandard.ZstdCompressor(level).compress, zstandard.ZstdDecompressor().decompress)
+             for level in (1, 3)}
+    found |= {"zlib Huffman only": deflated(zlib, 1, zlib.Z_HUFFMAN_ONLY), "zlib 1": deflated(zlib, 1, 0)}
+    for name in ("isal.isal_zlib", "zlib_ng.zlib_ng", "deflate", "lz4.frame"):
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        if name.startswith("isal"):
+            found["isal 1"] = (lambda data, m=module: m.compress(data, 1, -15), lambda coded, m=module: m.decompress(coded, -15, size))
+        elif name.startswith("zlib_ng"):
+            found["zlib-ng Huffman only"] = deflated(module, 1, module.Z_HUFFMAN_ONLY)
+        elif name == "deflate":
+            found["libdeflate 1"] = (lambda data, m=module: bytes(m.deflate_compress(data, 1)),
+                                     lambda coded, m=module: bytes(m.deflate_decompress(coded, size)))
+        else:
+            found["lz4"] = (module.compress, module.decompress)
+    return found
+
+
+def _values(K, repeats, say):
+    say(f"{K:,} values of a normal distribution: bytes a value, million values a second")
+    say(f"{'':34}{'bytes':>11}{'encode':>9}{'decode':>9}")
+    values = torch.randn(K, generator=torch.Generator().manual_seed(0)) * .01
+    for spec in CODECS:
+        codec = catalog.make(catalog.CODECS, spec)
+        arrays = codec.encode(values)
+        there, back = best(repeats, lambda: codec.encode(values), lambda: codec.decode(arrays, K))
+        say(f"{spec:34}{sum(array.nbytes for array in arrays.values()) / K:11.3f}{K / there / 1e6:9.0f}{K / back / 1e6:9.0f}")
+
+
+def _path(n, repeats, say):
+    """The steps of a model from the server's vector to a worker's, at sparsity 0.9, and dense by one copy each way."""
+    P = -(-n // 16) * 16
+    layout = Layout((Slot("weight", (n,), 0, n),), (), (), P, P, P)
+    gen = torch.Generator().manual_seed(0)
+    x, mask = torch.randn(P, generator=gen), layout.full_mask() & (torch.rand(P, generator=gen) >= .9)
+    codec, stage = fitted(catalog.make(catalog.CODECS, "float32"), 0), staging(P, torch.device("cpu"))
+    support = layout.support(mask)
+    values = x.index_select(0, support)
+    message = frame.pack({"kind": "round"}, codec.encode(values))
+    whole = frame.pack({"kind": "round"}, {"values": x.numpy()})
+    base, copy = stage.up(values, support), np.empty_like(whole)
+    there = torch.from_numpy(frame.unpack(message)[1]["values"])
+    steps = {
+        "gather": lambda: x.index_select(0, support),
+        "pack": lambda: frame.pack({"kind": "round"}, {"values": values.numpy()}),
+        "unpack": lambda: frame.unpack(message),
+        "scatter": lambda: stage.up(there, support, base),
+        "a copy of the message": lambda: np.copyto(copy[: len(message)], message),
+        "of these: checksum, each way": lambda: frame.checksum(message),
+        "where the mask is new: support": lambda: np.flatnonzero(mask.numpy()).astype(np.int32),
+        "where the mask is new: digest": lambda: digest(support),
+        "an update: two gathers": lambda: stage.down(x, base, support),
+        "dense: pack": lambda: frame.pack({"kind": "round"}, {"values": x.numpy()}),
+        "dense: unpack": lambda: frame.unpack(whole),
+        "dense: into a vector": lambda: base.copy_(torch.from_numpy(frame.unpack(whole)[1]["values"])),
+        "dense: a copy of the message": lambda: np.copyto(copy, whole)}
+    say(f"a model of {n:,} weights at sparsity 0.9 on its way, its mask known: milliseconds")
+    seconds = dict(zip(steps, best(repeats, *steps.values())))
+    for name, each in seconds.items():
+        say(f"{name:34}{each * 1e3:11.2f}")
+    ours = sum(seconds[name] for name in ("gather", "pack", "unpack", "scatter"))
+    dense = seconds["dense: pack"] + seconds["dense: into a vector"]
+    say(f"encode and decode {ours * 1e3:.1f} ms, dense {dense * 1e3:.1f} ms: {dense / ours:.1f} times faster, for "
+        f"{len(whole) / len(message):.1f} times fewer bytes")
