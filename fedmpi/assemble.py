@@ -9,21 +9,21 @@ import torch
 
 from fedmpi import catalog, memory, place
 from fedmpi.build import estimators, faults, model
-from fedmpi.data.dataset import Dataset, digest, inputs
+from fedmpi.data.dataset import Dataset, digest, inputs, laid
 from fedmpi.derivatives import derivatives
 from fedmpi.ensemble import IMAGES, MODELS
 from fedmpi.errors import UserError
-from fedmpi.evaluate import evaluator
+from fedmpi.evaluate import EVALUATED, evaluator
 from fedmpi.flat import bind
 from fedmpi.flops import outputs, uses
 from fedmpi.noise.model import apply
 from fedmpi.parts import Updates
 from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
+from fedmpi.stacked import refusal
 from fedmpi.wire import positions
 from fedmpi.wire.values import fitted
 
-EVALUATED = 500             # samples that the server's models see at once
 MODEL_VALUES = 1 << 24      # of the coalition models that one job forms: 64 MiB
 
 
@@ -131,7 +131,8 @@ def _labels(options, dataset, shards, source, given, faulty):
 
 
 def population(fed_data, options):
-    """What the run file records about every client, as ``{name: (array, unit, description)}``: all that was injected."""
+    """What the run file records about every client, as ``{name: (array, unit, description)}``: all that was
+    injected."""
     owner = np.repeat(np.arange(len(fed_data.sizes)), fed_data.sizes)
 
     def histogram(labels):
@@ -143,7 +144,8 @@ def population(fed_data, options):
         "samples": (fed_data.sizes, "1", "training samples"),
         "noise": (fed_data.noise, "1", "fraction of labels that are wrong, as injected"),
         "features": (fed_data.features, "1", f"level of feature skew, see fedmpi list features {options['features']}"),
-        "quality": (fed_data.quality, "1", "1 - noise, at most what its faults leave: what a contribution ought to find"),
+        "quality": (fed_data.quality, "1",
+                    "1 - noise, at most what its faults leave: what a contribution ought to find"),
         "duplicate_of": (fed_data.source, "1", "the client whose samples it duplicates, -1 for none"),
         "labels": (histogram(fed_data.labels), "1", "samples by label as the client sees them, noise included"),
         "true_labels": (histogram(fed_data.dataset.y_train[fed_data.indices]), "1", "samples by true label"),
@@ -175,7 +177,8 @@ def setup_message(fed_data, fed, options, state):
     dataset = fed_data.dataset
     known, array = positions.encode(state["sent"].numpy())
     return {"kind": "setup", "shape": list(fed_data.shape), "classes": dataset.classes, "mean": list(dataset.mean),
-            "std": list(dataset.std), "options": options, "known": known, "sums": fed.sums, "values": fed.values}, {"known": array}
+            "std": list(dataset.std), "options": options, "known": known, "sums": fed.sums, "values": fed.values
+            }, {"known": array}
 
 
 def with_usual_parts(options):
@@ -205,12 +208,18 @@ def server_parts(options, fed_data, device):
               devices=catalog.make(catalog.DEVICES, options["devices"]), aggregation=aggregation,
               transport=None, test=test, validate=validate, sums=sums,
               values=not sums or any(part.updates for part in contributions.values()),
-              on_error=options["on_error"], quorum=options["quorum"], every=options["evaluate_every"], least=least(options, fed_data),
-              derivatives=slopes, block=max(1, min(MODELS, MODEL_VALUES // layout.P)),
+              on_error=options["on_error"], quorum=options["quorum"], every=options["evaluate_every"],
+              least=least(options, fed_data), derivatives=slopes, block=block(layout.P),
               stale=any(fault.stale for fault in faults(options)),
-              sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), cohort=options["cohort"] or options["clients"],
+              sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"],
+              cohort=options["cohort"] or options["clients"],
               rounds=options["rounds"], seed=options["seed"], uses=uses(network, layout, fed_data.shape, device))
     return fed, first
+
+
+def block(P):
+    """Coalition models of P values that one job evaluates."""
+    return max(1, min(MODELS, MODEL_VALUES // P))
 
 
 def adds_up(strategy, pruner, weighting, aggregation):
@@ -234,7 +243,7 @@ def evaluators(fed_data, network, layout, x, device):
     dataset, kept = fed_data.dataset, fed_data.validation
 
     def on(make, pixels, labels, *arguments):
-        samples = inputs(torch.from_numpy(pixels).to(device), dataset.mean, dataset.std)
+        samples = laid(inputs(torch.from_numpy(pixels).to(device), dataset.mean, dataset.std))
         return make(network, *arguments, x, samples, torch.from_numpy(labels).to(device))
 
     test = on(evaluator, dataset.x_test, dataset.y_test)
@@ -254,6 +263,8 @@ def check(options, fed_data, fed, x):
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
     check_time(options, fed)
+    if fed.together > 1 and (why := apart(options, fed_data)):
+        raise UserError(f"--together {fed.together} trains clients side by side, but {why}; take --together 1")
     largest = N if next(iter(fed.contributions.values())).opening else fed.aggregation.buffer or fed.cohort
     for name, part in fed.contributions.items():
         if part.check is not None:
@@ -264,6 +275,20 @@ def check(options, fed_data, fed, x):
         raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train on: ask the "
                         "partition for min_size=2 or more, or take a model without batch normalisation")
     _rehearse(options, fed_data, fed, x)
+
+
+def apart(options, fed_data):
+    """Why no two clients of this run can be trained side by side: half a line, empty where some can."""
+    if catalog.make(catalog.STRATEGIES, options["strategy"]).sgd is None:
+        return f"--strategy {options['strategy']} has a way of training of its own"
+    if not least(options, fed_data).any():
+        return "all of them are at fault and train in ways of their own"
+    aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
+    if (aggregation.concurrency or options["cohort"] or options["clients"]) == 1:
+        return "only one is at work at a time"
+    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    why = refusal(network, bind(network)[0], fed_data.shape)
+    return why and f"not those of --model {options['model']}: {why}"
 
 
 def check_time(options, fed):
@@ -278,15 +303,18 @@ def check_time(options, fed):
         f"--aggregation {name} merges as answers arrive, which needs a model of time: --devices drawn, say":
             buffer and options["devices"] == "none",
         f"--aggregation {name}: {at_work} clients at work and {buffer} answers a merge need --clients "
-        f"{at_work + buffer - 1} at least, got {N}: nobody counts twice in a merge": buffer and at_work + buffer - 1 > N,
+        f"{at_work + buffer - 1} at least, got {N}: nobody counts twice in a merge":
+            buffer and at_work + buffer - 1 > N,
         f"--aggregation {name} with --sampler {options['sampler']}: there is no cohort to choose":
             buffer and fed.sampler.candidates,
         f"--cohort {options['cohort']} with --aggregation {name}: its concurrency is how many are at work":
             buffer and options["cohort"] and fed.aggregation.concurrency,
         f"--aggregation {name} with --sampler {options['sampler']}: its candidates are already more than are needed":
             fed.aggregation.over and fed.sampler.candidates,
-        f"--aggregation {name} with --pruner {options['pruner']}: its clients report on rounds, which asynchronous clients "
-        "do not share; take static, set, residual or dense": buffer and (fed.pruner.probe or fed.pruner.masks),
+        f"--aggregation {name} asks more clients than are needed, but all {N} are asked already: give a --cohort below "
+        "that, or no over": fed.aggregation.over and fed.cohort == N,
+        f"--aggregation {name} with --pruner {options['pruner']}: its clients report on rounds, which asynchronous "
+        "clients do not share; take static, set, residual or dense": buffer and (fed.pruner.probe or fed.pruner.masks),
         f"--aggregation {name} with --strategy {options['strategy']}: the server's own update belongs to a round":
             buffer and fed.strategy.root,
         f"--aggregation {name} with a stale free-rider: there is no common round before": buffer and fed.stale,
@@ -296,6 +324,8 @@ def check_time(options, fed):
     for line, wrong in refused.items():
         if wrong:
             raise UserError(line)
+    if fed.sampler.check is not None:
+        fed.sampler.check(1 if buffer else fed.cohort, N)
 
 
 def _rehearse(options, fed_data, fed, x):
@@ -318,44 +348,64 @@ def warnings(options, fed_data, fed):
         if not who.any():
             yield f"--fault {spec} hits none of the {len(who)} clients: its share rounds to 0"
     if fed.strategy.chooses and options["weighting"] != "uniform":
-        yield (f"--strategy {options['strategy']} takes one client's update: --weighting {options['weighting']} decides "
-               "at most who is left out")
+        yield (f"--strategy {options['strategy']} takes one client's update: --weighting {options['weighting']} "
+               "decides at most who is left out")
+    everybody = fed.cohort == len(fed.sizes) and not fed.aggregation.buffer
+    if everybody and catalog.split(options["sampler"])[0] != "uniform":
+        yield (f"--sampler {options['sampler']} has no effect: all {len(fed.sizes)} clients take part in every round; "
+               "give a --cohort below that")
     if fed.aggregation.buffer == 1:
-        yield (f"--aggregation {options['aggregation']} merges single answers: --weighting {options['weighting']} plays no "
-               "part, and remembered scores, by which --sampler contribution draws, do not move")
+        yield (f"--aggregation {options['aggregation']} merges single answers: --weighting {options['weighting']} "
+               "plays no part, and remembered scores, by which --sampler contribution draws, do not move")
     name, part = next(iter(fed.contributions.items()))
-    if name == "or-shapley" and "every=" not in options["contribution"] and options["weighting"] not in ("size", "uniform"):
+    at_the_end = name == "or-shapley" and "every=" not in options["contribution"]
+    if at_the_end and options["weighting"] not in ("size", "uniform"):
         yield "--contribution or-shapley scores in the last round only, too late for any weight; see its option every"
 
 
 def fits(options, fed_data, fed, places):
-    """Lines about nodes whose memory may not do for the ranks at ``places``; UserError for a GPU that cannot hold its."""
-    sample = 4 * int(np.prod(fed_data.shape))
+    """Lines about nodes whose memory may not do for the ranks at ``places``; UserError for a GPU that cannot hold
+    its."""
     layers = outputs(model(options, fed_data.shape, fed_data.dataset.classes), fed_data.shape)
     P, batch_size = fed.layout.P, options["batch_size"]
-    worker = memory.worker_need(P, layers, batch_size=batch_size, samples_bytes=int(fed_data.sizes.max()) * sample,
-                                block=fed.block, images=IMAGES)
-    server = memory.server_need(P, layers, samples_bytes=(len(fed_data.dataset.y_test) + 2 * len(fed_data.validation)) * sample,
-                                batch_size=EVALUATED)
-    refused = list(memory.gpu_refusals(_shares(options, places), worker, server))
+    refused = list(memory.gpu_refusals(_shares(options, places), *gpu_needs(options, fed_data, P, layers)))
     if refused:
         raise UserError(refused[0])
     data_bytes = fed_data.dataset.x_train.nbytes
     for ranks in place.by_node(places).values():
         need = memory.host_need(P, layers, batch_size=batch_size, cohort=fed.cohort, data_bytes=data_bytes,
-                                ranks=len(ranks), first=0 in ranks)
+                                ranks=len(ranks), first=0 in ranks, together=fed.together)
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need > left:
-            yield (f"{places[ranks[0]]['host']} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may need "
-                   f"{need / 1e9:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
+            yield (f"{places[ranks[0]]['host']} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may "
+                   f"need {need / 1e9:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
+
+
+def planned_needs(options):
+    """``gpu_needs`` before there is anything; loads the data and builds the model, on the CPU. DataError without
+    data."""
+    fed_data = federation(options)
+    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    layers = outputs(network, fed_data.shape)
+    return gpu_needs(options, fed_data, bind(network)[0].P, layers)
+
+
+def gpu_needs(options, fed_data, P, layers):
+    """``(worker, server)``: the ``Need`` of either on a GPU, for a model of P values that puts out ``layers``."""
+    sample = 4 * int(np.prod(fed_data.shape))
+    held = len(fed_data.dataset.y_test) + 2 * len(fed_data.validation)
+    return (memory.worker_need(P, layers, batch_size=options["batch_size"], block=block(P), images=IMAGES,
+                               samples_bytes=int(fed_data.sizes.max()) * sample, together=options["together"] or 1),
+            memory.server_need(P, layers, samples_bytes=held * sample, batch_size=EVALUATED))
 
 
 def _shares(options, places):
     """``[(name, free bytes, workers, whether the server is there)]`` of every GPU in use whose memory is known."""
     for ranks in place.by_node(places).values():
+        known = place.free_of(places, ranks)
         for name, users in place.by_gpu(places, ranks).items():
-            seen = [place.gpu_of(places[rank]) for rank in users]
-            free = [gpu["free_bytes"] for gpu in seen if gpu["free_bytes"] is not None] or [seen[0]["total_bytes"]]
+            gpu = place.gpu_of(places[users[0]])
+            free = known.get(gpu["uuid"], gpu["total_bytes"])
             workers = len(users) - (0 in users) if len(places) > 1 else int(options["device"] == "cuda")
-            yield (f"gpu {name} ({seen[0]['name']}) of {places[users[0]]['host']}", min(free), workers,
+            yield (f"gpu {name} ({gpu['name']}) of {places[users[0]]['host']}", free, workers,
                    0 in users and options["server_device"] == "cuda")

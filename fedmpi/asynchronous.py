@@ -26,17 +26,20 @@ def nobody(slots):
 
 def gather(fed, state, t, support, laps):
     """A round's ``Gathered``: the next answers, as many as ``fed.aggregation.buffer``, scaled by their staleness."""
-    flight = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in state["flight"].items()}
-    flight |= {"models": flight["models"] | {t: {"x": state["x"], "mask": state["mask"]}}, "answers": dict(flight["answers"])}
+    flight = {key: value.clone() if isinstance(value, torch.Tensor) else value
+              for key, value in state["flight"].items()}
+    flight |= {"models": flight["models"] | {t: {"x": state["x"], "mask": state["mask"]}},
+               "answers": dict(flight["answers"])}
     message = model_message(fed, state["x"], state["mask"])
-    laps.lap("publish_s")
+    laps.lap("encode_s")
     now, came = state["now"], []                    # rows: (client, version, answer, outcome, seconds)
     while sum(row[3] == Outcome.MERGED for row in came) < fed.aggregation.buffer:
         now = fill(fed, state, t, flight, now, came, message)
         working = torch.nonzero(flight["client"] >= 0).flatten()
         if not len(working):
             break                                   # everybody has had a turn
-        slot = int(working[clock.earliest({key: flight[key][working] for key in ("finish", "number")}, flight["least"][working])])
+        slot = int(working[clock.earliest({key: flight[key][working] for key in ("finish", "number")},
+                                          flight["least"][working])])
         if bool(flight["finish"][slot].isnan()):
             train(fed, state, flight, t, support)
             continue
@@ -45,7 +48,8 @@ def gather(fed, state, t, support, laps):
         answer = Update(**answer) if "values" in answer else Refused(**answer)
         if isinstance(answer, Update):
             answer = aged(fed, state, flight["models"][version]["x"], answer, t - version, support)
-        came.append((int(flight["client"][slot]), version, answer, outcome_of(answer), now - float(flight["start"][slot])))
+        came.append((int(flight["client"][slot]), version, answer, outcome_of(answer),
+                     now - float(flight["start"][slot])))
         flight["client"][slot] = -1
         answered = [row[2] for row in came if row[2] is not None]
         if len(answered) >= 2 * fed.aggregation.buffer + len(flight["client"]):
@@ -55,10 +59,12 @@ def gather(fed, state, t, support, laps):
     working = flight["client"] >= 0
     flight["models"] = {v: flight["models"][v] for v in sorted(set(flight["version"][working].tolist()))}
     clients, _, answers, outcome, seconds = zip(*came)                # never empty
-    up, down = ([0 if answer is None else getattr(answer, name) for answer in answers] for name in ("up_bytes", "job_bytes"))
+    up, down = ([0 if answer is None else getattr(answer, name) for answer in answers]
+                for name in ("up_bytes", "job_bytes"))
     down = [frame.size(*message) if answer is None else bytes_ for answer, bytes_ in zip(answers, down)]
     return Gathered(torch.tensor(clients), masks, list(answers), torch.tensor([int(each) for each in outcome]),
-                    torch.tensor(seconds, dtype=torch.float64), torch.tensor(up), torch.tensor(down), [], now, None, flight)
+                    torch.tensor(seconds, dtype=torch.float64), torch.tensor(up), torch.tensor(down), [], now, None,
+                    flight)
 
 
 def fill(fed, state, t, flight, now, came, message):
@@ -88,7 +94,8 @@ def fill(fed, state, t, flight, now, came, message):
         if bool((flight["client"] >= 0).any()) or len({row[0] for row in came}) == N:
             return now
         now += WAIT_S
-    raise FedError(f"no client has been available for {PATIENCE * WAIT_S / 86400:.0f} days of virtual time: see --devices")
+    raise FedError(f"no client has been available for {PATIENCE * WAIT_S / 86400:.0f} days of virtual time: see "
+                   "--devices")
 
 
 def train(fed, state, flight, t, support):

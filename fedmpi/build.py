@@ -15,8 +15,8 @@ def worker_parts(options, shape, classes):
     return WorkerParts(model(options, shape, classes), catalog.make(catalog.STRATEGIES, options["strategy"]),
                        catalog.make(catalog.PRUNERS, options["pruner"]), catalog.make(catalog.CODECS, options["codec"]),
                        reports, next(iter(found)), catalog.make(catalog.FEATURES, options["features"]), faults(options),
-                       options["local_epochs"], options["batch_size"], options["lr"], options["seed"], options["rounds"],
-                       classes)
+                       options["local_epochs"], options["batch_size"], options["lr"], options["seed"],
+                       options["rounds"], classes)
 
 
 def estimators(options):

@@ -157,8 +157,8 @@ AGGREGATIONS = {
 }
 KINDS = {
     "strategy": STRATEGIES, "pruner": PRUNERS, "contribution": CONTRIBUTIONS, "weighting": WEIGHTINGS, "codec": CODECS,
-    "dataset": DATASETS, "partition": PARTITIONS, "noise": NOISES, "features": FEATURES, "fault": FAULTS, "model": MODELS,
-    "devices": DEVICES, "sampler": SAMPLERS, "aggregation": AGGREGATIONS,
+    "dataset": DATASETS, "partition": PARTITIONS, "noise": NOISES, "features": FEATURES, "fault": FAULTS,
+    "model": MODELS, "devices": DEVICES, "sampler": SAMPLERS, "aggregation": AGGREGATIONS,
 }
 
 

@@ -6,20 +6,24 @@ import math
 import time
 import traceback
 import zlib
+from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from fedmpi.data.dataset import inputs
+from fedmpi.data.dataset import inputs, laid
 from fedmpi.ensemble import ensemble
 from fedmpi.errors import FedError, WireError
 from fedmpi.flat import bind, check
 from fedmpi.judge import coalition_models
+from fedmpi.local import casting
 from fedmpi.parts import Codec, Pruner, Schedule, Strategy, Task, Updates
 from fedmpi.rng import Purpose, stream, torch_seed
+from fedmpi.stacked import stacked
 from fedmpi.staging import staging
+from fedmpi.team import joined, parted
 from fedmpi.wire import frame, positions
 from fedmpi.wire.feedback import carried, encoded
 from fedmpi.wire.values import fitted
@@ -28,6 +32,22 @@ CHUNK = 500      # validation samples that a coalition's model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
 LARGEST = 1e6    # an update with a larger value has diverged
 QUANTUM = 2.0 ** -40    # what sums of updates are whole multiples of: 2^63 of them hold the largest mean
+
+
+class Number(IntEnum):
+    """Where what an answer says in numbers lies in its ``numbers`` (8,) float64."""
+
+    SAMPLES = 0      # that the client holds
+    LOSS = 1         # nats, the mean of the training
+    SEEN = 2         # samples that the training saw, all epochs
+    EXTRA = 3        # those that went through a pass of their own for the pruner, with a dense gradient
+    DENSE = 4        # those of the training whose gradient was dense
+    SECONDS = 5      # of the machine's clock
+    BYTES = 6        # of the answer, were it sent whole; 0 where it is
+    SUMMED = 7       # whether its update is in the worker's sums
+
+
+WORK = slice(Number.SEEN, Number.DENSE + 1)      # what ``flops.training`` takes
 
 
 def digest(support):
@@ -60,6 +80,11 @@ def keep_freed_memory():
         pass
 
 
+def _key(t, client, number):
+    """What a training's random numbers follow from: the round, or the ``number`` of its start."""
+    return (t, client) if number is None else (number, client, 1)
+
+
 class WorkerParts(NamedTuple):
     """What a worker trains with, built from the set-up message."""
 
@@ -90,8 +115,8 @@ class Received(NamedTuple):
 
 class Worker:
     """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask: what
-    they remember comes with their jobs and goes with their answers, so that any rank can play them. Where
-    the server needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this round."""
+    they remember comes with their jobs and goes with their answers, so that any rank can play them. Where the server
+    needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this round."""
 
     def __init__(self, build, pick_device):
         """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
@@ -99,10 +124,10 @@ class Worker:
         keep_freed_memory()
 
     def receive(self, meta, arrays):
-        """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose last
-        shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``. ``setup``: the
-        options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what coalitions are formed
-        from."""
+        """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose
+        last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``.
+        ``setup``: the options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what
+        coalitions are formed from."""
         if meta["kind"] == "data":
             self.data, self.local_rank = arrays, meta["local_rank"]
         elif meta["kind"] == "setup":
@@ -115,18 +140,24 @@ class Worker:
             self._take_cohort(meta, arrays)
 
     def run(self, job, arrays):
-        """The answer to a job: to evaluate coalitions, to tell a client's loss, or to train a client. A training that
-        raises is an answer, too: what becomes of it is the server's decision."""
+        """The answer to a job: to evaluate coalitions, to tell a client's loss, to train a client, or a team of them. A
+        training that raises is an answer, too: what becomes of it is the server's decision."""
         if "coalitions" in job:
             return self._evaluate(job)
+        if "team" in job:
+            return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
+        return self._tried(job, lambda: self._loss(job) if "loss" in job else self._train(job, arrays))
+
+    def _tried(self, job, work):
+        """What ``work()`` returns, or the answer that it failed."""
         try:
-            return self._loss(job) if "loss" in job else self._train(job, arrays)
+            return work()
         except FedError:
             raise
         except Exception as error:
             memory = isinstance(error, torch.cuda.OutOfMemoryError)
-            meta = {"kind": "failed", "t": self._round(job), "client": job.get("client", job.get("loss")), "row": job["row"], "memory": memory,
-                    "trace": traceback.format_exc()}
+            meta = {"kind": "failed", "t": self._round(job), "client": job.get("client", job.get("loss")),
+                    "row": job["row"], "memory": memory, "trace": traceback.format_exc()}
         if memory:
             torch.cuda.empty_cache()                       # after the traceback has let go of its tensors
         return meta, {}
@@ -141,12 +172,13 @@ class Worker:
         self.device = self.pick_device(meta["options"]["device"], self.local_rank)
         self.layout, self.x, self.g = bind(self.parts.model.to(self.device))
         check(self.parts.model, self.layout, self.x)
+        self.casting = casting(meta["options"]["precision"], self.device)
         self.codec = fitted(self.parts.codec, len(self.layout.tail))
         self.stage = staging(self.layout.P, self.device)
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
         self.live = torch.ones(self.layout.R, device=self.device)
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
-        self.received, self.previous, self.many, self.t = None, None, None, 0
+        self.received, self.previous, self.many, self.wide, self.t = None, None, None, None, 0
         self.sums = torch.zeros(self.layout.P, dtype=torch.int64) if meta["sums"] else None
         self.values = meta["values"]                       # whether the server wants single updates
 
@@ -176,24 +208,84 @@ class Worker:
 
     def _train(self, job, arrays):
         """Train client ``job["client"]`` and return its update."""
-        start, layout, client = time.perf_counter(), self.layout, job["client"]
+        start = time.perf_counter()
+        ready = self._prepared(job, arrays)
+        return self._answer(job, *ready, *self._trained(ready[0], job["client"]), start)
+
+    def _prepared(self, job, arrays):
+        """``(task, received, known, more)`` of a job's client, ``more`` what estimators want to know of it and what it
+        remembers."""
+        client, more = job["client"], {}
         received, known = (self._decoded(job, arrays) if "mask" in job else (self.received, self.known))
         task = self._task(client, received, self._round(job), job.get("number"))
-        meta = {"kind": "update", "t": self._round(job), "support": received.digest, "client": client, "row": job["row"]}
-        memory, arrays = arrays.get("memory/values"), {}
+        if "memory/values" in arrays:
+            more["memory/values"] = arrays["memory/values"]
         if client < len(self.data["features"]):            # not the server's own samples
-            arrays = {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
+            more |= {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
                       for name, array in report(task).items()}
             if self.parts.pruner.probe is not None:
                 task = task._replace(probe=self.parts.pruner.probe(task))
-        loss, epochs = self._trained(task, client)
+        return task, received, known, more
+
+    def _train_team(self, jobs, parts):
+        """The answers to ``jobs``, each that of a client. Those whose training is plain SGD train side by side, all
+        others one by one; so does a team in which something raises, to tell who is at fault."""
+        start, answers = time.perf_counter(), []
+        try:
+            done = self._side_by_side(jobs, parts)
+        except torch.cuda.OutOfMemoryError as error:
+            done = {row: error for row in range(len(jobs))}          # the team trains again as one
+        except FedError:
+            raise
+        except Exception:
+            done = {}
+        took = (time.perf_counter() - start) / max(len(done), 1)
+        for row, (job, part) in enumerate(zip(jobs, parts)):
+            if row in done:
+                answers.append(self._tried(job, partial(self._found, job, done[row], took)))
+            else:
+                answers.append(self._tried(job, partial(self._train, job, part)))
+        return answers
+
+    def _found(self, job, found, took):
+        """The answer of a client of a team, which took seconds; raises where that is what was found."""
+        if isinstance(found, Exception):
+            raise found
+        meta, arrays = self._answer(job, *found, time.perf_counter() - took)
+        return meta, {name: array.copy() for name, array in arrays.items()}      # staging memory is written again
+
+    def _side_by_side(self, jobs, parts):
+        """``{row: (task, received, known, more, loss, epochs)}`` of those jobs whose training is plain SGD."""
+        ready = {}
+        for row, (job, part) in enumerate(zip(jobs, parts)):
+            if not any(who and fault.local is not None for fault, who in self._faults(job["client"])):
+                task, received, *rest = self._prepared(job, part)
+                if task.probe.step is None and task.probe.epoch is None:
+                    live = self.live if received is self.received else self.live.clone()
+                    ready[row] = task._replace(live=live), received, *rest
+        if len(ready) < 2:
+            return {}
+        job = jobs[min(ready)]                             # dropout draws for all from the first one's key
+        key = _key(self._round(job), job["client"], job.get("number"))
+        torch.manual_seed(torch_seed(self.parts.seed, Purpose.TRAIN, *key))
+        self.wide = self.wide or stacked(self.parts.model, self.layout)
+        trained = self.wide([task for task, *_ in ready.values()], **self.parts.strategy.sgd)
+        return {row: (task._replace(x=x), *rest, loss, task.epochs)
+                for (row, (task, *rest)), (x, loss) in zip(ready.items(), trained)}
+
+    def _answer(self, job, task, received, known, arrays, loss, epochs, start):
+        """A client's update; ``arrays`` what else goes with it, and what it remembers."""
+        layout = self.layout
+        meta = {"kind": "update", "t": self._round(job), "support": received.digest} | {
+            name: job[name] for name in ("client", "row")}
         support, mask = received.support, task.mask.cpu()
         if not torch.equal(mask, received.mask):
             meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), known)
             support = layout.support(mask)
-        update = self.stage.down(self.x, received.base, support)
-        if self.codec.feedback and client < len(self.data["features"]):
-            owed = None if memory is None else carried(torch.from_numpy(memory), received.support, support, layout.P)
+        update, owed = self.stage.down(task.x, received.base, support), arrays.pop("memory/values", None)
+        if self.codec.feedback and job["client"] < len(self.data["features"]):
+            if owed is not None:
+                owed = carried(torch.from_numpy(owed), received.support, support, layout.P)
             values, owed = encoded(self.codec, update, owed)
             arrays["memory/values"] = owed.numpy()
         else:
@@ -203,11 +295,13 @@ class Worker:
             if name == "index":
                 meta["index"], array = positions.encode(positions.mask_of(array, layout.Q))
             arrays["report/" + name] = array
-        arrays["numbers"] = numbers = np.zeros(8)
-        numbers[:6] = [len(task.labels), loss, len(task.labels) * epochs, task.probe.extra,
-                       task.probe.dense * bool(epochs), time.perf_counter() - start]
+        arrays["numbers"] = numbers = np.zeros(len(Number))
+        numbers[WORK] = len(task.labels) * epochs, task.probe.extra, task.probe.dense * bool(epochs)
+        numbers[Number.SAMPLES], numbers[Number.LOSS] = len(task.labels), loss
+        numbers[Number.SECONDS] = time.perf_counter() - start
         if self.sums is not None and "share" in job:       # last of all: what raises has not been added
-            numbers[6:] = billed(meta, arrays, self.parts.weighs), self._add(values, len(support), loss, job["share"])
+            numbers[Number.BYTES] = billed(meta, arrays, self.parts.weighs)
+            numbers[Number.SUMMED] = self._add(values, len(support), loss, job["share"])
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
@@ -229,7 +323,8 @@ class Worker:
         with torch.no_grad():
             for start in range(0, len(labels), CHUNK):
                 rows = slice(start, start + CHUNK)
-                total += float(torch.nn.functional.cross_entropy(self.parts.model(x[rows]), labels[rows], reduction="sum"))
+                total += float(torch.nn.functional.cross_entropy(self.parts.model(x[rows]), labels[rows],
+                                                                 reduction="sum"))
         return {"row": job["row"]}, {"loss": np.array([total / len(labels)])}
 
     def _round(self, job):
@@ -257,7 +352,7 @@ class Worker:
 
     def _task(self, client, received, t, number):
         """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of its start."""
-        parts, key = self.parts, (t, client) if number is None else (number, client, 1)
+        parts, key = self.parts, _key(t, client, number)
         self.x.copy_(received.base)
         for counter, fresh in self.counters:                # no trace of the client before
             counter.copy_(fresh)
@@ -266,7 +361,7 @@ class Worker:
         torch.manual_seed(torch_seed(parts.seed, Purpose.TRAIN, *key))
         return Task(parts.model, self.layout, self.x, self.g, received.base, received.mask.to(self.device, copy=True), self.live,
                     inputs, labels, parts.epochs, parts.batch_size, parts.lr,
-                    stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds))
+                    stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds), casting=self.casting)
 
     def _shard(self, client, rows=slice(None)):
         """``(inputs, labels, indices)`` of the chosen rows of a shard, before anything is done to the inputs."""
@@ -280,7 +375,7 @@ class Worker:
         """``(inputs, labels)`` of a client as its feature skew and its faults have made them."""
         x, labels, index = self._shard(client)
         if client >= len(self.data["features"]):
-            return x, labels
+            return laid(x), labels
         level, seed = float(self.data["features"][client]), self.parts.seed
         if level:
             true = torch.from_numpy(self.data["true_labels"][index]).to(self.device)
@@ -290,7 +385,7 @@ class Worker:
         for number, (fault, who) in enumerate(self._faults(client)):
             if who and fault.inputs is not None:
                 x = fault.inputs(x, stream(seed, Purpose.FAULT, number, client, 1))
-        return x, labels
+        return laid(x), labels
 
     def _take_cohort(self, meta, arrays):
         self.many = self.many or ensemble(self.parts.model, self.layout)
@@ -301,11 +396,12 @@ class Worker:
 
     def _evaluate(self, job):
         """Minus the loss, and the accuracy, of each coalition's model on the server's validation samples."""
-        bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]), axis=1)
+        bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]),
+                             axis=1)
         C, server = len(self.updates.U), len(self.data["features"])
         coalitions = torch.from_numpy(bits[:, :C].astype(bool))
-        models = coalition_models(self.parts.strategy, self.state, self.cohort["x"], self.updates, self.cohort["shares"],
-                                  coalitions).to(self.device)
+        models = coalition_models(self.parts.strategy, self.state, self.cohort["x"], self.updates,
+                                  self.cohort["shares"], coalitions).to(self.device)
         size = int(self.data["offsets"][server + 1] - self.data["offsets"][server])
         try:
             loss, correct = self._validated(models, server, size)
@@ -319,7 +415,8 @@ class Worker:
         return {"block": job["block"], "crowded": crowded}, {"values": values.numpy()}
 
     def _validated(self, models, server, size):
-        """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M, P)``."""
+        """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M,
+        P)``."""
         loss, correct = torch.zeros(len(models), dtype=torch.float64), torch.zeros(len(models), dtype=torch.int64)
         for start in range(0, size, CHUNK):
             x, labels, _ = self._shard(server, slice(start, start + CHUNK))

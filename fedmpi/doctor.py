@@ -90,8 +90,9 @@ def _mpi(ranks, mpirun):
         text, same = _unequal(ranks, lambda facts: facts["mpi"]["library"])
         if same:
             aware = {True: "yes", False: "no", None: "it does not say"}[first["cuda_aware"]]
-            yield Finding("ok", "MPI", f"{text}, MPI {first['standard']}, mpi4py {first['mpi4py']} ({first['binary']}), threads "
-                          f"{first['threads']}, CUDA-aware: {aware} (not used: messages are coded on the host)")
+            yield Finding("ok", "MPI", f"{text}, MPI {first['standard']}, mpi4py {first['mpi4py']} "
+                          f"({first['binary']}), threads {first['threads']}, CUDA-aware: {aware} (not used: messages "
+                          "are coded on the host)")
         else:
             yield Finding("error", "MPI", text, "one MPI library on all ranks", "load the same modules on all nodes")
     yield from _launcher(ranks, mpirun, first)
@@ -105,8 +106,8 @@ def _launcher(ranks, mpirun, library):
         yield Finding("note", "launcher", "no mpirun in PATH", "one, for more than one rank",
                       "load the cluster's MPI module, or start by srun")
     elif mpirun["path"] and "error" not in library and open_mpi[0] != open_mpi[1] and text != "srun":
-        yield Finding("warning", "launcher", f"{mpirun['path']} is of {'Open MPI' if open_mpi[0] else 'another MPI'}, mpi4py "
-                      f"loads {library['library']}", "both of one MPI", "put that MPI's bin first in PATH")
+        yield Finding("warning", "launcher", f"{mpirun['path']} is of {'Open MPI' if open_mpi[0] else 'another MPI'}, "
+                      f"mpi4py loads {library['library']}", "both of one MPI", "put that MPI's bin first in PATH")
     else:
         yield Finding("ok", "launcher", told)
 
@@ -122,8 +123,9 @@ def _places(ranks):
         cores = len(set().union(*(ranks[rank]["cores"] for rank in numbers)))
         allowed = min(cores, first["quota"] or cores)
         if allowed < min(cores, len(numbers)):
-            yield Finding("warning", "cores", f"{first['host']}: its cgroup allows {first['quota']:g} of {cores} cores to "
-                          f"{len(numbers)} rank(s)", "as many as ranks", "ask for more (--cpus-per-task, --ntasks), or start fewer ranks")
+            yield Finding("warning", "cores", f"{first['host']}: its cgroup allows {first['quota']:g} of {cores} cores "
+                          f"to {len(numbers)} rank(s)", "as many as ranks",
+                          "ask for more (--cpus-per-task, --ntasks), or start fewer ranks")
         if len(numbers) > cores:
             yield Finding("note", "cores", f"{first['host']}: {len(numbers)} ranks on {cores} core{'s' * (cores > 1)}",
                           "a core a rank is fastest", "this works; for speed start fewer ranks, or ask for more cores")
@@ -133,16 +135,21 @@ def _gpus(ranks):
     blind = {rank: facts for rank, facts in ranks.items() if facts["driver"] and not facts["gpus"]}
     if blind:
         first = next(iter(blind.values()))
-        yield Finding("warning", "GPU", f"{_who(blind)}: {first['driver']}, but torch (CUDA {first['torch']['cuda'] or 'none'}) sees none; "
-                      f"CUDA_VISIBLE_DEVICES={first['visible']}", "torch sees the GPUs",
-                      "install a torch built for a CUDA that the driver knows, or check CUDA_VISIBLE_DEVICES; else --device cpu")
+        yield Finding("warning", "GPU", f"{_who(blind)}: {first['driver']}, but torch (CUDA "
+                      f"{first['torch']['cuda'] or 'none'}) sees none; CUDA_VISIBLE_DEVICES={first['visible']}",
+                      "torch sees the GPUs",
+                      "install a torch built for a CUDA that the driver knows, or check CUDA_VISIBLE_DEVICES; else "
+                      "--device cpu")
     for numbers in place.by_node(ranks).values():
+        known = place.free_of(ranks, numbers)
         for name, users in place.by_gpu(ranks, numbers).items():
             gpu = place.gpu_of(ranks[users[0]])
-            free = f"{gpu['free_bytes'] / GB:.0f} GB free of " if gpu["free_bytes"] is not None else ""
-            line = f"{ranks[users[0]]['host']}: gpu {name}, {gpu['name']}, {free}{gpu['total_bytes'] / GB:.0f} GB: {_who(users)}"
+            free = f"{known[gpu['uuid']] / GB:.0f} GB free of " if gpu["uuid"] in known else ""
+            line = (f"{ranks[users[0]]['host']}: gpu {name}, {gpu['name']}, {free}{gpu['total_bytes'] / GB:.0f} GB: "
+                    f"{_who(users)}")
             if len(users) > 1:
-                yield Finding("note", "GPU", line, "ranks on one GPU take turns" + " unless MPS runs" * (not ranks[users[0]]["mps"]),
+                yield Finding("note", "GPU", line,
+                              "ranks on one GPU take turns" + " unless MPS runs" * (not ranks[users[0]]["mps"]),
                               "this works; start nvidia-cuda-mps-control, or fewer ranks, where it is slow")
             else:
                 yield Finding("ok", "GPU", line)
@@ -152,9 +159,10 @@ def _gpus(ranks):
 
 def _torch(ranks):
     def built(facts):
-        parts = [name for name, there in (("MKL", facts["torch"]["mkl"]), ("oneDNN", facts["torch"]["onednn"])) if there]
-        return (f"{facts['versions']['torch']}, CUDA {facts['torch']['cuda'] or 'none'}, {' and '.join(parts) or 'no MKL'}, "
-                f"{facts['torch']['vectors']}, {facts['threads']} thread(s) a rank")
+        parts = [name for name, there in (("MKL", facts["torch"]["mkl"]),
+                                          ("oneDNN", facts["torch"]["onednn"])) if there]
+        return (f"{facts['versions']['torch']}, CUDA {facts['torch']['cuda'] or 'none'}, "
+                f"{' and '.join(parts) or 'no MKL'}, {facts['torch']['vectors']}, {facts['threads']} thread(s) a rank")
 
     text, same = _unequal(ranks, built)
     yield Finding("ok", "torch", text) if same else Finding(
@@ -166,7 +174,8 @@ def _versions(ranks):
     for name in ranks[0]["versions"]:
         text, same = _unequal(ranks, lambda facts: facts["versions"][name])
         if not same:
-            yield Finding("error", "versions", f"{name} {text}", "the same on all ranks", "activate one environment on all nodes")
+            yield Finding("error", "versions", f"{name} {text}", "the same on all ranks",
+                          "activate one environment on all nodes")
     if len({tuple(facts["versions"].items()) for facts in ranks.values()}) == 1:
         yield Finding("ok", "versions", ", ".join(f"{name} {each}" for name, each in ranks[0]["versions"].items())
                       + (", on all ranks" if len(ranks) > 1 else ""))
@@ -175,39 +184,46 @@ def _versions(ranks):
 def _speed(ranks, probe):
     if probe is None:
         return
-    pairs, alone = probe["pairs"], all(len(facts["cores"]) >= len(ranks) for facts in ranks.values())
+    pairs, alone = probe["pairs"], all(len(set().union(*(ranks[rank]["cores"] for rank in numbers))) >= len(numbers)
+                                       for numbers in place.by_node(ranks).values())
     trips = [pair["round_trip_s"] for pair in pairs.values()]
     worst = max(pairs, key=lambda rank: pairs[rank]["round_trip_s"])
     bare = statistics.median(pair["bare_round_trip_s"] for pair in pairs.values())
-    line = (f"8 bytes to a worker and back: median {statistics.median(trips) * 1e6:.0f} us, worst {max(trips) * 1e6:.0f} us (rank "
-            f"{worst}); MPI alone {bare * 1e6:.0f} us, {statistics.median(trips) / bare:.2g} times faster, and never asleep")
+    line = (f"8 bytes to a worker and back: median {statistics.median(trips) * 1e6:.0f} us, worst "
+            f"{max(trips) * 1e6:.0f} us (rank {worst}); MPI alone {bare * 1e6:.0f} us, "
+            f"{statistics.median(trips) / bare:.2g} times faster, and never asleep")
     yield Finding("ok", "latency", line) if max(trips) < ROUND_TRIP_S else Finding(
-        "warning", "latency", line, f"at most {ROUND_TRIP_S * 1e3:.0f} ms", "fewer ranks a core, or a faster network: see UCX_TLS, FI_PROVIDER")
+        "warning", "latency", line, f"at most {ROUND_TRIP_S * 1e3:.0f} ms",
+        "fewer ranks a core, or a faster network: see UCX_TLS, FI_PROVIDER")
     for size in sorted({int(size) for pair in pairs.values() for size in pair["rates"]}):
         yield _rate(pairs, size, alone)
     whole = probe["broadcast"]
-    yield Finding("ok", "broadcast", f"{whole['bytes'] / 2 ** 20:.0f} MiB to {len(ranks) - 1} worker(s): {whole['seconds'] * 1e3:.1f} ms; "
-                  f"MPI alone {whole['bare_seconds'] * 1e3:.1f} ms, {whole['seconds'] / whole['bare_seconds']:.2g} times")
+    yield Finding("ok", "broadcast", f"{whole['bytes'] / 2 ** 20:.0f} MiB to {len(ranks) - 1} worker(s): "
+                  f"{whole['seconds'] * 1e3:.1f} ms; MPI alone {whole['bare_seconds'] * 1e3:.1f} ms, "
+                  f"{whole['seconds'] / whole['bare_seconds']:.2g} times")
     busy = {rank: share for rank, share in probe["waiting"].items() if share > WAITING}
     line = f"a rank that waits burns {max(probe['waiting'].values()):.1%} of a core, at most"
-    yield Finding("warning", "waiting", f"{line} ({_who(busy)})", f"at most {WAITING:.0%}",
-                  "another program may burn it; is a thread of MPI's own spinning (UCX, MPICH_ASYNC_PROGRESS)?") if busy else \
-        Finding("ok", "waiting", line)
+    yield Finding("ok", "waiting", line) if not busy else Finding(
+        "warning", "waiting", f"{line} ({_who(busy)})", f"at most {WAITING:.0%}",
+        "another program may burn it; is a thread of MPI's own spinning (UCX, MPICH_ASYNC_PROGRESS)?")
     yield from _clocks(ranks, pairs)
 
 
 def _rate(pairs, size, alone):
-    """Of messages of ``size`` bytes; ``alone`` where ranks have cores of their own, else the comparison says nothing."""
+    """Of messages of ``size`` bytes; ``alone`` where ranks have cores of their own, else the comparison says
+    nothing."""
     of = {rank: pair for rank, pair in pairs.items() if size in map(int, pair["rates"])}
     rates = {rank: _at(pair["rates"], size) for rank, pair in of.items()}
     shares = {rank: rates[rank] / _at(pair["bare_rates"], size) for rank, pair in of.items()}
     slow = min(rates, key=rates.get)
-    line = (f"{size >> 20} MiB between rank 0 and a worker: median {statistics.median(rates.values()) / GB:.2g} GB/s, least "
-            f"{rates[slow] / GB:.2g} GB/s (rank {slow}); {statistics.median(shares.values()):.2g} of MPI alone")
+    line = (f"{size >> 20} MiB between rank 0 and a worker: median {statistics.median(rates.values()) / GB:.2g} GB/s, "
+            f"least {rates[slow] / GB:.2g} GB/s (rank {slow}); {statistics.median(shares.values()):.2g} of MPI alone")
     if rates[slow] < RATE:
-        return Finding("warning", "bandwidth", line, f"{RATE / GB:g} GB/s", "is this the fast network? see UCX_NET_DEVICES, FI_PROVIDER")
+        return Finding("warning", "bandwidth", line, f"{RATE / GB:g} GB/s",
+                       "is this the fast network? see UCX_NET_DEVICES, FI_PROVIDER")
     if alone and statistics.median(shares.values()) < AGAINST_BARE:
-        return Finding("note", "bandwidth", line, f"{AGAINST_BARE:g} of MPI alone", "a busy node shows less; repeat it on a quiet one")
+        return Finding("note", "bandwidth", line, f"{AGAINST_BARE:g} of MPI alone",
+                       "a busy node shows less; repeat it on a quiet one")
     return Finding("ok", "bandwidth", line)
 
 
@@ -216,32 +232,37 @@ def _at(rates, size):
 
 
 def _clocks(ranks, pairs):
-    far = {rank: pair["clock_s"] for rank, pair in pairs.items() if abs(pair["clock_s"]) > CLOCK_S + pair["clock_error_s"]}
+    far = {rank: pair["clock_s"]
+           for rank, pair in pairs.items() if abs(pair["clock_s"]) > CLOCK_S + pair["clock_error_s"]}
     if far:
         rank = max(far, key=lambda rank: abs(far[rank]))
-        yield Finding("warning", "clocks", f"{ranks[rank]['host']} is {far[rank]:+.1f} s off rank 0's clock", f"{CLOCK_S:g} s at most",
-                      "tell the administrators: chrony or ntp does not run there")
+        yield Finding("warning", "clocks", f"{ranks[rank]['host']} is {far[rank]:+.1f} s off rank 0's clock",
+                      f"{CLOCK_S:g} s at most", "tell the administrators: chrony or ntp does not run there")
     else:
-        yield Finding("ok", "clocks", f"within {max(abs(pair['clock_s']) for pair in pairs.values()):.1g} s of rank 0's")
+        yield Finding("ok", "clocks",
+                      f"within {max(abs(pair['clock_s']) for pair in pairs.values()):.1g} s of rank 0's")
 
 
 def _folder(folder):
     where = f"{folder['path']} ({folder['type'] or 'unknown file system'})"
     if folder["write"]:
-        yield Finding("error", "run files", f"{where}: HDF5 cannot write there: {folder['write']}", "a folder to write to",
-                      "give another --out, or make it writable")
+        yield Finding("error", "run files", f"{where}: HDF5 cannot write there: {folder['write']}",
+                      "a folder to write to", "give another --out, or make it writable")
         return
     if folder["rename"]:
-        yield Finding("error", "run files", f"{where}: renaming fails: {folder['rename']}", "a file takes another's place",
+        yield Finding("error", "run files", f"{where}: renaming fails: {folder['rename']}",
+                      "a file takes another's place",
                       "take a POSIX file system: run files and checkpoints are put in place by renaming")
     locks = folder["lock"] or folder["hdf5_lock"]
     if locks:
         yield Finding("warning", "run files", f"{where}: file locking does not work: {locks}", "flock works",
-                      "it runs, but nothing keeps two runs from one file; on Lustre mount with flock, or take another folder")
-    line = f"{where}: HDF5 writes, appends, reopens{'' if locks else ', locks'}; 1 MiB on the disk in {folder['sync_s']:.2g} s"
+                      "it runs, but nothing keeps two runs from one file; on Lustre mount with flock, or take another "
+                      "folder")
+    line = (f"{where}: HDF5 writes, appends, reopens{'' if locks else ', locks'}; 1 MiB on the disk in "
+            f"{folder['sync_s']:.2g} s")
     yield Finding("ok", "run files", line) if folder["sync_s"] <= SYNC_S else Finding(
-        "note", "run files", line, f"{SYNC_S:g} s", "each round and checkpoint waits for the disk: raise --save-every, or take "
-        "a faster folder and copy the run at the end")
+        "note", "run files", line, f"{SYNC_S:g} s", "each round and checkpoint waits for the disk: raise --save-every, "
+        "or take a faster folder and copy the run at the end")
     yield _disk("run files", folder, "give another --out, or make room")
 
 
@@ -258,10 +279,12 @@ def _room(ranks):
         host, left = facts[0]["host"], min(each["memory_bytes"] for each in facts)
         line = f"{host}: {left / GB:.1f} GB left for {len(numbers)} rank(s) that have loaded torch"
         yield Finding("ok", "memory", line) if left >= LEFT_BYTES * len(numbers) else Finding(
-            "warning", "memory", line, f"{LEFT_BYTES * len(numbers) / GB:.1f} GB", "fewer ranks a node, or ask for more (--mem)")
+            "warning", "memory", line, f"{LEFT_BYTES * len(numbers) / GB:.1f} GB",
+            "fewer ranks a node, or ask for more (--mem)")
         if max(each["swap_bytes"] for each in facts) > GB:
-            yield Finding("note", "memory", f"{host}: {max(each['swap_bytes'] for each in facts) / GB:.1f} GB are swapped out",
-                          "no swap in use", "other programs fill this node; rounds may stall")
+            swapped = max(each["swap_bytes"] for each in facts) / GB
+            yield Finding("note", "memory", f"{host}: {swapped:.1f} GB are swapped out", "no swap in use",
+                          "other programs fill this node; rounds may stall")
         yield from _shared_room(host, facts[0], len(numbers))
 
 
@@ -269,7 +292,8 @@ def _shared_room(host, facts, count):
     disk, shm = facts["temporary"], facts["shm"]
     way_out = "set TMPDIR to a folder of the node's own: ranks map the data from a file there"
     if disk["type"] in SHARED:
-        yield Finding("warning", "temporary", f"{host}: {disk['path']} lies on {disk['type']}, between nodes", "a disk of the node's own", way_out)
+        yield Finding("warning", "temporary", f"{host}: {disk['path']} lies on {disk['type']}, between nodes",
+                      "a disk of the node's own", way_out)
     else:
         yield _disk("temporary", disk | {"path": f"{host}: {disk['path']}"}, way_out)
     if count > 1:

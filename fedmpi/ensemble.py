@@ -34,7 +34,7 @@ def ensemble(model, layout):
     Rows go in blocks of 8. For the same samples the bits of a row depend on its place in its block and on the size of
     the block at most, never on what the other rows hold, finite or not.
     """
-    chain = _chain(model, layout)
+    chain = shared_chain(model, layout)
     logits_of = partial(_side_by_side, *chain) if chain else partial(_one_by_one, model, layout)
 
     @torch.no_grad()
@@ -83,36 +83,42 @@ def _side_by_side(body, head, rows):
     body, head = ([rule(rows) for rule in rules] for rules in (body, head))
 
     def features(images):
-        h = _through(body, images.to(memory_format=torch.channels_last))      # on a CPU four times as fast
+        h = through(body, images.to(memory_format=torch.channels_last))      # on a CPU four times as fast
         return h.reshape(len(images), len(rows), -1).transpose(0, 1)
 
     def logits(inputs):
         passes = inputs.split(max(1, IMAGES // len(rows)))
-        return _through(head, torch.cat([features(few) for few in passes], dim=1) if body else inputs.flatten(1))
+        return through(head, torch.cat([features(few) for few in passes], dim=1) if body else inputs.flatten(1))
 
     return logits
 
 
-def _through(layers, h):
+def through(layers, h):
+    """What the layers, one after the other, make of ``h``."""
     for layer in layers:
         h = layer(h)
     return h
 
 
-def _chain(model, layout):
-    """``(body, head)`` rules; None where the model is no chain of layers that have one."""
+def shared_chain(model, layout):
+    """``(body, head)`` rules for models that see the same samples; None where there are none."""
+    found = chain(model)
+    if found is None or found[0] and not (type(found[0][0]) is nn.Conv2d and found[0][0].groups == 1):
+        return None
+    stack = _stack(model, layout)
+    body = [body_rule(layer, stack, shared=i == 0) for i, layer in enumerate(found[0])]
+    head = [_head_rule(layer, stack) for layer in found[1]]
+    return None if None in body + head else (body, head)
+
+
+def chain(model):
+    """``(body, head)``: the layers before and after the one Flatten of a model that is a chain of layers; else None."""
     layers = _leaves(model)
     cuts = [i for i, layer in enumerate(layers) if type(layer) is nn.Flatten]
     hooks = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     if hooks or len(cuts) != 1 or (layers[cuts[0]].start_dim, layers[cuts[0]].end_dim) != (1, -1):
         return None
-    body, head = _relu_last(layers[: cuts[0]]), layers[cuts[0] + 1:]
-    if body and not (type(body[0]) is nn.Conv2d and body[0].groups == 1):
-        return None
-    stack = _stack(model, layout)
-    body = [_body_rule(layer, stack, shared=i == 0) for i, layer in enumerate(body)]
-    head = [_head_rule(layer, stack) for layer in head]
-    return None if None in body + head else (body, head)
+    return _relu_last(layers[: cuts[0]]), layers[cuts[0] + 1:]
 
 
 def _leaves(module):
@@ -141,7 +147,11 @@ def _stack(model, layout):
     return stack
 
 
-def _body_rule(layer, stack, shared):
+def body_rule(layer, stack, shared, memory=torch.channels_last):
+    """``rule(rows) -> layer`` on ``(s, m * channels, height, width)``, or on ``(s, channels, ...)`` where what comes in
+    is ``shared``; ``stack(rows, tensor) -> (m, *shape)``; ``memory`` is the weights' format. None where the layer has
+    no rule. Batch norm is that of eval mode."""
+
     def wide(rows, tensor):
         return None if tensor is None else stack(rows, tensor).flatten(0, 1)
 
@@ -149,9 +159,9 @@ def _body_rule(layer, stack, shared):
         return lambda rows: layer
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
         return lambda rows: partial(
-            F.conv2d, weight=wide(rows, layer.weight).to(memory_format=torch.channels_last),
+            F.conv2d, weight=wide(rows, layer.weight).to(memory_format=memory),
             bias=wide(rows, layer.bias), stride=layer.stride, padding=layer.padding, dilation=layer.dilation,
-            groups=1 if shared else len(rows) * layer.groups)
+            groups=1 if shared else len(stack(rows, layer.weight)) * layer.groups)
     if type(layer) is nn.BatchNorm2d and layer.running_mean is not None:
         return lambda rows: partial(
             F.batch_norm, running_mean=wide(rows, layer.running_mean), running_var=wide(rows, layer.running_var),

@@ -7,20 +7,26 @@ from torch.nn import functional as F
 
 from fedmpi.errors import DivergedError
 
+EVALUATED = 500          # samples in a forward pass
+FEW = 100                # on a CPU, whose caches hold their activations: a third faster, and a slice of 10 ms
 
-def evaluator(model, x, inputs, labels, batch_size=500):
-    """``evaluate(vector (P,)) -> (mean loss, accuracy)`` of a model bound to ``x`` on ``inputs`` and ``labels``."""
 
-    @torch.no_grad()
+def evaluator(model, x, inputs, labels):
+    """``evaluate(vector (P,))``, a generator that does a slice of the work at each step and returns ``(mean loss,
+    accuracy)`` of a model bound to ``x`` on ``inputs`` and ``labels``. In between nobody else may write to ``x``."""
+    size = FEW if inputs.device.type == "cpu" else EVALUATED
+    slices = list(zip(inputs.split(size), labels.split(size)))
+
     def evaluate(vector):
         x.copy_(vector)
-        model.eval()
         loss, correct = torch.zeros((), dtype=torch.float64), 0
-        for start in range(0, len(labels), batch_size):
-            rows = slice(start, start + batch_size)
-            logits, wanted = model(inputs[rows]), labels[rows]
-            loss += F.cross_entropy(logits, wanted, reduction="sum").double().cpu()
-            correct += int((logits.argmax(dim=1) == wanted).sum())
+        model.eval()
+        for given, wanted in slices:
+            with torch.no_grad():
+                logits = model(given)
+                loss += F.cross_entropy(logits, wanted, reduction="sum").double().cpu()
+                correct += int((logits.argmax(dim=1) == wanted).sum())
+            yield
         return float(loss) / len(labels), correct / len(labels)
 
     return evaluate

@@ -15,7 +15,7 @@ from fedmpi.launcher import launcher, rank_and_size
 
 LIMITS = {"open_files": resource.RLIMIT_NOFILE, "core_bytes": resource.RLIMIT_CORE, "stack_bytes": resource.RLIMIT_STACK,
           "locked_bytes": resource.RLIMIT_MEMLOCK}
-MPI_ALONE = "import json; from fedmpi.transport.mpi import library; print(json.dumps(library()))"
+MPI_ALONE = "import json; from fedmpi.transport.probe import library; print(json.dumps(library()))"
 PATIENCE_S = 30
 
 
@@ -60,7 +60,8 @@ def of_rank(local, launched):
         "versions": {name: version(name) for name in ("torch", "numpy", "h5py", "mpi4py")} | {
             "fedmpi": __version__, "python": platform.python_version()},
         "mpi": _library() if launched else _library_elsewhere(), "launcher": launcher(),
-        "torch": {"cuda": torch.version.cuda or "", "available": torch.cuda.is_available(), "mkl": torch.backends.mkl.is_available(),
+        "torch": {"cuda": torch.version.cuda or "", "available": torch.cuda.is_available(),
+                  "mkl": torch.backends.mkl.is_available(),
                   "onednn": torch.backends.mkldnn.is_available(), "vectors": torch.backends.cpu.get_cpu_capability()},
         "driver": _first_line("/proc/driver/nvidia/version"), "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "mps": bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY")),
@@ -89,14 +90,15 @@ def _disk(path, mounts):
 
 
 def _library():
-    from fedmpi.transport.mpi import library
+    from fedmpi.transport.probe import library
     return library()
 
 
 def _library_elsewhere():
     """What MPI a process of its own loads: on a login node loading it may fail, or hang."""
     try:
-        done = subprocess.run([sys.executable, "-c", MPI_ALONE], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run([sys.executable, "-c", MPI_ALONE], capture_output=True, text=True, timeout=PATIENCE_S,
+                              check=False)
     except subprocess.TimeoutExpired:
         return {"error": f"MPI did not start within {PATIENCE_S} s"}
     if done.returncode:
@@ -108,7 +110,8 @@ def mpirun():
     """``{"path", "text"}`` of the mpirun that would be started; empty texts where there is none."""
     path = shutil.which("mpirun") or shutil.which("mpiexec") or ""
     try:
-        text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout \
+        text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PATIENCE_S,
+                              check=False).stdout \
             if path else ""
     except (OSError, subprocess.TimeoutExpired) as error:
         text = str(error)

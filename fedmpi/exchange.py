@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.client import QUANTUM, billed, digest, sound
+from fedmpi.client import QUANTUM, Number, billed, digest, sound
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.parts import Updates
+from fedmpi.team import replies, teams
 from fedmpi.transport.base import watched
 from fedmpi.wire import frame, positions
 from fedmpi.wire.feedback import carried
@@ -46,7 +47,7 @@ class Update(NamedTuple):
     values: torch.Tensor | None   # float32, on ``support``; None where workers have added it to their sums
     support: torch.Tensor
     own: bool                     # the support differs from the server's
-    numbers: np.ndarray           # (8,) samples, loss, samples seen, extra, dense, seconds, bytes, whether summed
+    numbers: np.ndarray           # (8,) float64, by fedmpi.client.Number
     report: dict                  # of the pruner's probe
     scores: dict                  # {label: arrays} for the estimators of contributions
     up_bytes: int
@@ -67,8 +68,8 @@ class Refused(NamedTuple):
 
 
 def announce(fed, state, t, clients):
-    """Tell every worker about the round: ``(bytes published, asks)``, an ``Ask`` for each client and, where the strategy
-    wants its own update, one for the server.
+    """Tell every worker about the round: ``(bytes published, asks)``, an ``Ask`` for each client and, where the
+    strategy wants its own update, one for the server.
 
     One model for all is published; where the pruner gives clients masks of their own, each model goes with its job."""
     who = clients.tolist() + [len(fed.sizes)] * fed.strategy.root
@@ -126,38 +127,47 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     answers on it have their values in the rows of one tensor. ``shares (C,)`` are the weights by which workers add up
     updates, where they do.
 
-    What takes longest starts first: jobs go by number of samples. A training that raised is tried again, dropped, or
-    ends the run, as ``fed.on_error`` says; one that ran out of GPU memory is tried again while nobody else trains.
+    What takes longest starts first: jobs go by number of samples, ``fed.together`` clients a job. A training that
+    raised is tried again, dropped, or ends the run, as ``fed.on_error`` says; one that ran out of GPU memory is tried
+    again while nobody else trains.
     """
     samples = torch.tensor([float(fed.sizes[ask.client]) if ask.client < len(fed.sizes) else torch.inf for ask in asks])
     order = torch.argsort(samples, descending=True, stable=True).tolist()
     supports = {id(ask.mask): fed.layout.support(ask.mask) for ask in asks}
     expected = {key: digest(each) for key, each in supports.items()}
-    read = Reader(fed, supports, expected, digest(support), torch.empty(len(asks), len(support)) if fed.values else None)
-    answers = [None] * len(asks)
+    read = Reader(fed, supports, expected, digest(support),
+                  torch.empty(len(asks), len(support)) if fed.values else None)
+    answers, server = [None] * len(asks), {row for row, ask in enumerate(asks) if ask.client >= len(fed.sizes)}
+    chosen = teams(order, server, fed.together)
 
-    def play(rows):
-        jobs = [{"client": asks[row].client, "row": row} | asks[row].meta
-                | ({} if shares is None else {"share": float(shares[row])}) for row in rows]
-        sent = [asks[row].arrays | ({} if asks[row].memory is None else {"memory/values": asks[row].memory.numpy()})
-                for row in rows]
-        for reply in watched(fed.transport.map(jobs, sent), len(rows), fed.tell, what):
+    jobs = [{"client": ask.client, "row": row} | ask.meta | ({} if shares is None else {"share": float(shares[row])})
+            for row, ask in enumerate(asks)]
+
+    sent = [ask.arrays | ({} if ask.memory is None else {"memory/values": ask.memory.numpy()}) for ask in asks]
+
+    def play(chosen):
+        came = replies(fed.transport, jobs, sent, chosen, fed.meanwhile)
+        for reply in watched(came, sum(map(len, chosen)), fed.tell, what):
             row = reply.meta["row"]                                      # keyed by row: arrival does not matter
             if asks[row].memory is not None:                             # not billed: a real client would keep it
-                reply = reply._replace(job_bytes=reply.job_bytes - unbilled(jobs[reply.index], sent[reply.index]))
+                reply = reply._replace(job_bytes=reply.job_bytes - unbilled(jobs[row], sent[row]))
             answer = failed(fed, reply) if reply.meta["kind"] == "failed" else read.reply(reply, asks[row], row)
             before = answers[row].job_bytes if answers[row] else 0       # what it was sent the first time
             answers[row] = answer._replace(job_bytes=before + answer.job_bytes)
 
-    play(order)
-    crowded = [row for row in order if _again(answers[row]) and answers[row].why.startswith(MEMORY)]
-    if crowded:
-        fed.tell(f"warning: {len(crowded)} clients ran out of GPU memory and train again, one at a time; fewer ranks on a "
-                 "GPU, or a smaller --batch-size, would avoid that")
-    for row in crowded:
-        play([row])
-    if fed.on_error == "retry":
-        play([row for row in order if _again(answers[row])])
+    def failing(why=""):
+        """What is left of the teams: a team that ran out of memory trains again as it was, for the same bits."""
+        left = [[row for row in team if _again(answers[row]) and answers[row].why.startswith(why)] for team in chosen]
+        return [team for team in left if team]
+
+    play(chosen)
+    if crowded := failing(MEMORY):
+        fed.tell(f"warning: {sum(map(len, crowded))} clients ran out of GPU memory and train again, while nobody else "
+                 "does; fewer ranks on a GPU, or a smaller --batch-size or --together, would avoid that")
+    for team in crowded:
+        play([team])
+    if fed.on_error == "retry" and failing():
+        play(failing())
     broken = [answer for answer in answers if _again(answer)]
     if broken and fed.on_error == "fatal":
         raise WorkerError(broken[0].rank, broken[0].why)
@@ -220,15 +230,17 @@ def read_reply(fed, reply, t, support, expected, announced):
         given = positions.mask_of(support[: len(support) - len(layout.tail)], layout.Q)
         support = layout.support(torch.from_numpy(positions.decode(meta["mask"], arrays["mask"], layout.Q, given)))
     observed = frame.size(meta, arrays) - billed(meta, arrays, next(iter(fed.contributions)))
-    values, up_bytes = None, int(numbers[6]) or reply.reply_bytes - observed
+    values, up_bytes = None, int(numbers[Number.BYTES]) or reply.reply_bytes - observed
     if fed.values:
         values = fed.codec.decode(arrays, len(support))
         if len(values) != len(support):
             raise WireError(f"client {meta['client']} sent {len(values)} values for a support of {len(support)}")
-    if not np.isfinite(numbers[1]) or not (bool(numbers[7]) if values is None else sound(values)):
-        return Refused(Outcome.REJECTED, f"round {t}: client {meta['client']} diverged (loss {numbers[1]:.3g})",
+    loss, summed_up = numbers[Number.LOSS], bool(numbers[Number.SUMMED])
+    if not np.isfinite(loss) or not (summed_up if values is None else sound(values)):
+        return Refused(Outcome.REJECTED, f"round {t}: client {meta['client']} diverged (loss {loss:.3g})",
                        reply.job_bytes, up_bytes, reply.rank, numbers)
-    report = {name.removeprefix("report/"): array.copy() for name, array in arrays.items() if name.startswith("report/")}
+    report = {name.removeprefix("report/"): array.copy()
+              for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:
         report["index"] = positions.index_of(positions.decode(meta["index"], report["index"], layout.Q))
     scores = {}
@@ -247,8 +259,8 @@ def enough(fed, t, answers):
     if not refused or sound and sound >= fed.quorum * len(answers):
         return
     failures = sum(answer.outcome == Outcome.FAILED for answer in refused)
-    line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged ({len(refused) - failures} diverged, "
-            f"{failures} failed); --quorum asks for {fed.quorum:g} of them")
+    line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged ({len(refused) - failures} "
+            f"diverged, {failures} failed); --quorum asks for {fed.quorum:g} of them")
     if failures < len(refused):
         raise DivergedError(f"{line}; a smaller --lr may help")
     raise FedError(f"{line}\n{refused[0].why}")
@@ -257,7 +269,7 @@ def enough(fed, t, answers):
 def stack(fed, replies, own, support):
     """``Updates`` of the cohort: on the announced support, or on the union where clients' masks differ from it; ``own``
     is the server's own ``Update`` or None."""
-    n = torch.tensor([float(reply.numbers[0]) for reply in replies], dtype=torch.float64)
+    n = torch.tensor([float(reply.numbers[Number.SAMPLES]) for reply in replies], dtype=torch.float64)
     C = len(replies)
     root = None
     if replies[0].values is None:                          # they are in the workers' sums, and nobody looks at them
@@ -292,9 +304,9 @@ def rows_of(values):
 
 
 def summed(fed, replies, shares, support):
-    """``Updates`` of one row: the mean of the cohort's updates by ``shares (C,)`` of those that count, which the workers
-    have added up in whole multiples of QUANTUM, hence to the same bits in any order."""
+    """``Updates`` of one row: the mean of the cohort's updates by ``shares (C,)`` of those that count, which the
+    workers have added up in whole multiples of QUANTUM, hence to the same bits in any order."""
     total = torch.from_numpy(fed.transport.total(len(support))).double().mul_(QUANTUM)
-    n = torch.tensor([sum(float(reply.numbers[0]) for reply in replies)], dtype=torch.float64)
+    n = torch.tensor([sum(float(reply.numbers[Number.SAMPLES]) for reply in replies)], dtype=torch.float64)
     step = total.div_(float(shares.sum())).float()
     return Updates(step[None], None, support, n, int((support < fed.layout.R).sum()))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from fedmpi import clock, flops
+from fedmpi.client import WORK
 from fedmpi.errors import FedError
 from fedmpi.exchange import Outcome, Update, announce, collect, enough, failed
 from fedmpi.parts import Known
@@ -17,7 +18,7 @@ WAIT_S, PATIENCE = 60.0, 60 * 24 * 7     # virtual seconds between looks for ava
 
 
 class Gathered(NamedTuple):
-    """What a round brought: a row for each of the A clients that were asked."""
+    """What a round brought: a row for each of the A clients that were asked, written in place as the round goes on."""
 
     clients: torch.Tensor         # (A,) int64
     masks: list                   # A masks (Q,) that they were given
@@ -43,50 +44,73 @@ def gather(fed, state, t, support, laps):
     count, clients = sample(fed, state, t, fleet)
     gone = clock.dropped(fleet, clients, stream(fed.seed, Purpose.DROPOUT, t))
     published, asks = announce(fed, state, t, clients)
-    laps.lap("publish_s")
-    up, down = torch.zeros(len(clients), dtype=torch.int64), torch.full((len(clients),), published)
-    down[gone] += torch.tensor([frame.size(ask.meta, ask.arrays) if ask.arrays else 0 for ask in asks[: len(clients)]])[gone]
-    seconds = torch.zeros(len(clients), dtype=torch.float64)
-    answers, outcome = [None] * len(clients), torch.where(gone, int(Outcome.DROPPED), int(Outcome.PASSED))
-    chosen, model = torch.nonzero(~gone).flatten(), published        # bytes of the model that training must wait for
-    if fed.sampler.choose and len(chosen) > count:
-        losses = told_losses(fed, t, clients, chosen, answers, up, down)
-        forward = fed.sizes[clients] * flops.forward(fed.layout, fed.uses, state["mask"])
-        seconds = clock.durations(fleet, clients, down, forward, up)
-        told = torch.tensor([answers[row] is None for row in chosen.tolist()])
-        keep = fed.sampler.choose(count, clients[chosen[told]], losses[told])
-        begin, model = seconds[chosen].max(), 0                      # nobody trains before all of them have answered
-        outcome[chosen[~told]] = Outcome.FAILED
-        chosen = torch.searchsorted(clients, keep.sort().values)
-        seconds[chosen] = begin
+    laps.lap("encode_s")
+    got = asked(clients, gone, published, asks[: len(clients)], now)
+    rows, model = torch.nonzero(~gone).flatten(), published     # bytes of the model that training must wait for
+    if fed.sampler.choose and len(rows) > count:
+        rows, model = chosen(fed, state, t, fleet, got, rows, count), 0
+    got.shares[rows] = present(state, clients[rows])
+    own = trained(fed, t, support, got, rows, asks)
+    took = arrived(fed, fleet, got, rows, model, count)
+    return got._replace(own=own, now=now + took)
 
-    shares = torch.zeros(len(clients), dtype=torch.float64)
-    shares[chosen] = present(state, clients[chosen])
-    rows = chosen.tolist()
-    found = collect(fed, [asks[row] for row in rows] + asks[len(clients):], support, shares[chosen] if fed.sums else None,
+
+def asked(clients, gone, published, asks, now):
+    """The ``Gathered`` of a round that has just begun, for what follows to write its rows in place: the model of
+    ``published`` bytes is out, nobody has answered, and who is ``gone (A,)`` never will."""
+    A, down = len(clients), torch.full((len(clients),), published)
+    down[gone] += torch.tensor([frame.size(ask.meta, ask.arrays) if ask.arrays else 0 for ask in asks])[gone]
+    outcome = torch.where(gone, int(Outcome.DROPPED), int(Outcome.PASSED))
+    return Gathered(clients, [ask.mask for ask in asks], [None] * A, outcome, torch.zeros(A, dtype=torch.float64),
+                    torch.zeros(A, dtype=torch.int64), down, [], now, torch.zeros(A, dtype=torch.float64))
+
+
+def chosen(fed, state, t, fleet, got, rows, count):
+    """int64, sorted: ``count`` of the candidates' ``rows (d,)``, kept by the losses that they tell. Writes into ``got``
+    what that cost: nobody trains before all candidates have answered."""
+    losses = told_losses(fed, t, got, rows)
+    forward = fed.sizes[got.clients] * flops.forward(fed.layout, fed.uses, state["mask"])
+    got.seconds.copy_(clock.durations(fleet, got.clients, got.down_bytes, forward, got.up_bytes))
+    told = torch.tensor([got.answers[row] is None for row in rows.tolist()])
+    got.outcome[rows[~told]] = Outcome.FAILED
+    kept = fed.sampler.choose(count, got.clients[rows[told]], losses[told]).sort().values
+    kept = torch.searchsorted(got.clients, kept)
+    got.seconds[kept] = got.seconds[rows].max()
+    return kept
+
+
+def trained(fed, t, support, got, rows, asks):
+    """``[(Update, mask)]`` of the server's own samples, where the strategy wants that. The clients of ``rows`` train;
+    their answers and what these are fit for go into ``got``."""
+    server = asks[len(got.clients):]
+    found = collect(fed, [asks[row] for row in rows.tolist()] + server, support, got.shares[rows] if fed.sums else None,
                     f"round {t}: clients trained")
-    for row, answer in zip(rows, found):
-        answers[row], outcome[row] = answer, outcome_of(answer)
-    enough(fed, t, [answer for answer in answers if answer is not None])
-    own = [(answer, ask.mask) for answer, ask in zip(found[len(rows):], asks[len(clients):])]
+    for row, answer in zip(rows.tolist(), found):
+        got.answers[row], got.outcome[row] = answer, outcome_of(answer)
+    enough(fed, t, [answer for answer in got.answers if answer is not None])
+    own = [(answer, ask.mask) for answer, ask in zip(found[len(rows):], server)]
     if own and outcome_of(own[0][0]) != Outcome.MERGED:
         raise FedError(f"round {t}: the server's own training gave nothing to compare with: {own[0][0].why}")
+    return own
 
-    sent = torch.tensor([(answer.job_bytes, answer.up_bytes) for answer in found[: len(rows)]],
-                        dtype=torch.int64).reshape(-1, 2)
-    work = worked(fed, [asks[row].mask for row in rows], found[: len(rows)])
-    seconds[chosen] += clock.durations(fleet, clients[chosen], sent[:, 0] + model, work, sent[:, 1])
-    down[chosen] += sent[:, 0]
-    up[chosen] += sent[:, 1]
-    seconds[gone | (outcome == Outcome.FAILED)] = torch.nan
-    sound = torch.nonzero(outcome == Outcome.MERGED).flatten()
-    outcome[sound[~clock.in_time(seconds[sound], count, fed.aggregation.deadline)]] = Outcome.LATE
-    waited = outcome == Outcome.MERGED
+
+def arrived(fed, fleet, got, rows, model, count):
+    """The round's virtual seconds. Those of the clients that trained, ``rows``, which waited for ``model`` bytes beside
+    their jobs, go into ``got``, as does who of them is late."""
+    answers, deadline = [got.answers[row] for row in rows.tolist()], fed.aggregation.deadline
+    down, up = torch.tensor([(answer.job_bytes, answer.up_bytes) for answer in answers],
+                            dtype=torch.int64).reshape(-1, 2).T
+    work = worked(fed, [got.masks[row] for row in rows.tolist()], answers)
+    got.seconds[rows] += clock.durations(fleet, got.clients[rows], down + model, work, up)
+    got.down_bytes[rows] += down
+    got.up_bytes[rows] += up
+    got.seconds[(got.outcome == Outcome.DROPPED) | (got.outcome == Outcome.FAILED)] = torch.nan
+    sound = torch.nonzero(got.outcome == Outcome.MERGED).flatten()
+    got.outcome[sound[~clock.in_time(got.seconds[sound], count, deadline)]] = Outcome.LATE
+    waited = got.outcome == Outcome.MERGED
     if int(waited.sum()) < count:                                    # who is unfit is known when its answer is there
-        waited |= outcome == Outcome.REJECTED
-    took = clock.round_s(seconds, waited, count, fed.aggregation.deadline)
-    return Gathered(clients, [ask.mask for ask in asks[: len(clients)]], answers, outcome, seconds, up, down, own,
-                    now + took, shares)
+        waited |= got.outcome == Outcome.REJECTED
+    return clock.round_s(got.seconds, waited, count, deadline)
 
 
 def look(fed, now):
@@ -96,7 +120,8 @@ def look(fed, now):
         if bool(fleet.available.any()):
             return now, fleet
         now += WAIT_S
-    raise FedError(f"no client has been available for {PATIENCE * WAIT_S / 86400:.0f} days of virtual time: see --devices")
+    raise FedError(f"no client has been available for {PATIENCE * WAIT_S / 86400:.0f} days of virtual time: "
+                   "see --devices")
 
 
 def drawing(fed):
@@ -128,19 +153,20 @@ def present(state, clients):
     return shares / total if total > 0 else torch.full_like(shares, 1 / max(len(shares), 1))
 
 
-def told_losses(fed, t, clients, rows, answers, up, down):
-    """(d,) float64: the published model's loss on the samples of the candidates ``rows``, as they tell it; the bytes of
-    asking and telling are added to ``up`` and ``down``, and those that failed to ``answers``."""
+def told_losses(fed, t, got, rows):
+    """(d,) float64: the published model's loss on the samples of the candidates' ``rows``, as they tell it. The bytes
+    of asking and telling, and those that failed, go into ``got``."""
     losses = torch.empty(len(rows), dtype=torch.float64)
-    jobs = [{"loss": int(clients[row]), "row": number} for number, row in enumerate(rows)]
+    jobs = [{"loss": int(got.clients[row]), "row": number} for number, row in enumerate(rows)]
     for reply in watched(fed.transport.map(jobs), len(jobs), fed.tell, f"round {t}: candidates asked for their loss"):
         number = reply.meta["row"]
+        row = int(rows[number])
         if reply.meta.get("kind") == "failed":
-            answers[int(rows[number])] = failed(fed, reply)
+            got.answers[row] = failed(fed, reply)
         else:
             losses[number] = float(reply.arrays["loss"][0])
-        up[rows[number]] += reply.reply_bytes
-        down[rows[number]] += reply.job_bytes
+        got.up_bytes[row] += reply.reply_bytes
+        got.down_bytes[row] += reply.job_bytes
     return losses
 
 
@@ -155,5 +181,5 @@ def worked(fed, masks, answers):
     price = {key: torch.tensor([flops.training(fed.layout, fed.uses, mask, *unit)[1] for unit in torch.eye(3).tolist()],
                                dtype=torch.float64) for key, mask in price.items()}
     return torch.tensor([0.0 if answer is None or answer.numbers is None else
-                         float(price[id(mask)] @ torch.from_numpy(answer.numbers[2:5].copy())) for mask, answer in
+                         float(price[id(mask)] @ torch.from_numpy(answer.numbers[WORK].copy())) for mask, answer in
                          zip(masks, answers)], dtype=torch.float64)

@@ -5,6 +5,7 @@ whose other end only rank 0 holds, and a page of memory in which rank 0 notes wh
 pipe closes, then says one line, writes nothing else, and is gone. Where rank 0 ends by itself it says nothing.
 """
 
+import contextlib
 import mmap
 import os
 import select
@@ -48,17 +49,22 @@ class Guard(NoGuard):
 
     def run(self, path, exists):
         name = os.path.relpath(path)
-        _write(self.memory, RUN, f"fedmpi train --resume {name} goes on" if exists else f"{name} was not begun", END - RUN)
+        _write(self.memory, RUN, f"fedmpi train --resume {name} goes on" if exists else f"{name} was not begun",
+               END - RUN)
 
     def watch(self, pids):
-        os.write(self.pipe, "".join(f"{rank} {pid}\n" for rank, pid in pids.items() if rank).encode())
+        self._tell("".join(f"{rank} {pid}\n" for rank, pid in pids.items() if rank))
 
     def leave(self):
         if self.pid:
-            os.write(self.pipe, b"bye\n")
+            self._tell("bye\n")
             os.close(self.pipe)
             os.waitpid(self.pid, 0)
             self.pid = 0
+
+    def _tell(self, text):
+        with contextlib.suppress(BrokenPipeError):         # somebody killed it: the run goes on without a last word
+            os.write(self.pipe, text.encode())
 
 
 def _write(memory, start, text, room):
@@ -131,7 +137,8 @@ def _line(memory, dead):
         who = f"rank {rank} on {host} (process {pid}) died, last known work: {at[rank]}; the launcher ended the job"
     elif dead:
         pids = ", ".join(f"{rank} (process {pid})" for rank, pid in dead.items())
-        who = f"the job was killed, rank 0 at {at[0]}, and with it ranks {pids} on {host}; the launcher may name the first"
+        who = (f"the job was killed, rank 0 at {at[0]}, and with it ranks {pids} on {host}; the launcher may name the "
+               "first")
     else:
         who = f"rank 0 on {host} died or was killed, last known work: {at[0]}"
     return f"error: {who}; {resume}" if resume else f"error: {who}"

@@ -1,4 +1,5 @@
-"""What clients contributed: the utilities of coalitions, evaluated on all ranks, and the estimators that ask for them."""
+"""What clients contributed: the utilities of coalitions, evaluated on all ranks, and the estimators that ask for
+them."""
 
 import time
 
@@ -33,9 +34,9 @@ def judge(fed, state, cohort, reports, t):
 
 class Utility:
     """``utility(coalitions (M, C) bool, of="loss") -> (M,) float64``: minus the validation loss (``of="accuracy"``: the
-    accuracy) of what the strategy would have merged from each coalition, with the clients' present shares; of updates of
-    0, hence of the received model where the server has no momentum, where a coalition is empty. A loss above 100 nats,
-    or one that is not a number, counts as 100.
+    accuracy) of what the strategy would have merged from each coalition, with the clients' present shares; of updates
+    of 0, hence of the received model where the server has no momentum, where a coalition is empty. A loss above 100
+    nats, or one that is not a number, counts as 100.
 
     Each distinct coalition is evaluated once, in blocks spread over the workers. How blocks are cut depends on what is
     asked, never on the number of ranks, hence so do the bits. ``calls`` counts evaluated models, ``asked`` holds the
@@ -73,8 +74,8 @@ class Utility:
         for reply in watched(self.transport.map(jobs), len(jobs), self.tell, what):
             block = blocks[reply.meta["block"]]
             if reply.meta["crowded"]:
-                self.tell(f"warning: rank {reply.rank} ran out of GPU memory with {len(block)} models side by side and took "
-                          "one at a time, which may differ in the last bits")
+                self.tell(f"warning: rank {reply.rank} ran out of GPU memory with {len(block)} models side by side and "
+                          "took one at a time, which may differ in the last bits")
             self.known |= {key: values for (key, _), values in zip(block, reply.arrays["values"])}
         column = ("loss", "accuracy").index(of)
         return torch.tensor([self.known[key][column] for key in keys], dtype=torch.float64)

@@ -21,7 +21,7 @@ from fedmpi.guard import Guard, NoGuard
 from fedmpi.launcher import launcher, rank_and_size
 from fedmpi.transport.watch import START, Limits
 
-AUTO = (("device", "auto"), ("server_device", "auto"))          # what a resumed run had decided
+AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))          # what a resumed run had decided
 LIMITS = ("silence", "task_limit")     # options that say how long others are waited for
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
@@ -34,11 +34,17 @@ def train(options, resume, say):
     limits = Limits(*(usual if options[name] is None else options[name] for name, usual in zip(LIMITS, Limits())))
     options = {key: value for key, value in options.items() if key not in LIMITS}  # no part of what is recorded
     rank, size = rank_and_size()
+    if size == 1:
+        for name, given, usual in zip(LIMITS, limits, Limits()):
+            if given != usual:
+                say(f"warning: --{name.replace('_', '-')} {given:g} has no effect in one process: it is for other "
+                    "ranks; start several, by mpirun, or leave it out")
     guard = Guard() if rank == 0 and size != 1 else NoGuard()
     if resume:
         guard.run(resume, True)
     see = partial(place.mine, gpus="cuda" in _wishes(options))
-    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see), worker, say, limits, guard, see)
+    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see), worker, say, limits, guard,
+                    see)
 
 
 def _wishes(options):
@@ -49,14 +55,17 @@ def _wishes(options):
 def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {}):
     """``play(connect)`` on rank 0, where ``connect()`` returns the transport to the workers that every other rank makes
     and serves with; in one process the transport to a worker of its own. A rank that others have waited for beyond
-    ``limits`` ends the run. ``see(local)`` is what a rank tells of its place. Returns the exit code, which is play's where it gives one."""
+    ``limits`` ends the run. ``see(local)`` is what a rank tells of its place. Returns the exit code, which is play's
+    where it gives one."""
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     rank, size = rank_and_size()
     if rank:
         signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is rank 0's to answer; it ends the others
         stopping.ignore()                                  # until this rank can pass it on
-        return _mpi(rank, size, limits.silence_s).serve(__version__, make_worker, limits.silence_s, see)
+        _mpi(rank, size, limits.silence_s)
+        from fedmpi.transport.serve import serve
+        return serve(__version__, make_worker, limits.silence_s, see)
     stop = stopping.Stop()
     with stopping.heeding(stop):
         if size == 1:
@@ -70,20 +79,22 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
         if limits.silence_s and not mpi.threads():
             say("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
         say(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
-        code = _as_server(play, lambda: _connected(mpi, say, stop, limits, guard), say, mpi, guard)
+        code = _as_server(play, lambda: _connected(say, stop, limits, guard), say, mpi, guard)
     stopping.ignore()                                      # a signal that comes late must not spoil how MPI ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(math.ceil(limits.silence_s))                     # MPI_Finalize waits for every rank; 0: for ever
     return code
 
 
-def _connected(mpi, say, stop, limits, guard):
+def _connected(say, stop, limits, guard):
     """The transport, once every rank is ready."""
+    from fedmpi.transport.mpi import Mpi
+
     def tell(line):
         guard.leave()
         say(line)
 
-    transport = mpi.Mpi(__version__, _arrivals(say), stop, limits, guard.note, tell)
+    transport = Mpi(__version__, _arrivals(say), stop, limits, guard.note, tell)
     guard.watch({rank: pid for rank, (host, pid) in enumerate(zip(transport.hosts, transport.pids))
                  if host == transport.hosts[0]})
     return transport
@@ -102,12 +113,13 @@ def _limited(seconds):
 
 
 def _mpi(rank, size, silence_s):
-    """The MPI transport's module; UserError where MPI is missing or is not the one whose launcher started us."""
+    """MPI as ``transport.messages`` offers it; UserError where MPI is missing or is not the one whose launcher started us."""
     try:
         with _limited(START * silence_s):                  # MPI_Init waits for every rank
-            from fedmpi.transport import mpi
+            from fedmpi.transport import messages as mpi
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {' '.join(str(error).split())}") from error
+        line = " ".join(str(error).split())
+        raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {line}") from error
     if mpi.world() != (rank, size or mpi.world()[1]):
         raise UserError(f"the launcher says rank {rank} of {size}, MPI says rank {mpi.world()[0]} of {mpi.world()[1]}: "
                         "this launcher belongs to another MPI than the one mpi4py loads; use the mpirun beside it, or "
@@ -136,7 +148,8 @@ def pick_device(name, local_rank):
     if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("--device or --server-device cuda: torch sees no GPU on this rank; use cpu, or check CUDA_VISIBLE_DEVICES")
+        raise UserError("--device or --server-device cuda: torch sees no GPU on this rank; use cpu, or check "
+                        "CUDA_VISIBLE_DEVICES")
     torch.use_deterministic_algorithms(True)
     device = torch.device("cuda", place.gpu_index(local_rank, torch.cuda.device_count()))
     torch.cuda.set_device(device)
@@ -160,7 +173,8 @@ def _as_server(play, connect, say, mpi, guard):
     except KeyboardInterrupt:
         line, code, started = "interrupted; --resume goes on after the last checkpoint", 130, True
     except Stopped as error:
-        line, code, started = f"{error} (exit code {stopping.COME_BACK})", stopping.COME_BACK, isinstance(error, BrokenOff)
+        line, code = f"{error} (exit code {stopping.COME_BACK})", stopping.COME_BACK
+        started = isinstance(error, BrokenOff)
     except (UserError, CheckpointError) as error:
         line, code, started = f"error: {error}", 2, False
     except WorkerError as error:
@@ -200,6 +214,8 @@ def _serve_run(options, resume, say, connect, guard, see):
     own = see(local)
     options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(_on_device(options))
     data = assemble.federation(options)
+    if not options["together"]:
+        options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
     assemble.check(options, data, fed, x)
     for line in assemble.warnings(options, data, fed):
@@ -229,6 +245,12 @@ def _serve_run(options, resume, say, connect, guard, see):
     _play(fed._replace(transport=transport, tell=say), data, state, store, done, options, say, begin, places)
 
 
+def _chosen(options, data, local, say):
+    """How many clients a worker trains at once, timed on the device of this rank."""
+    from fedmpi import choose
+    return choose.together(options, data, pick_device(options["device"], local), max(1, rank_and_size()[1] - 1), say)
+
+
 def _on_device(options):
     """The options with ``--device auto`` decided, a GPU where rank 0 sees one, and with it the server's."""
     import torch
@@ -255,7 +277,8 @@ def _recorded(options, resume, say):
     recorded = attrs["options"]
     lacking = sorted(options.keys() - recorded.keys())
     if lacking:
-        raise UserError(f"{resume} was written by an older fedmpi, without {', '.join(lacking)}: it can be shown, not resumed")
+        raise UserError(f"{resume} was written by an older fedmpi, without {', '.join(lacking)}: it can be shown, not "
+                        "resumed")
     named = {key: value for key, value in options.items() if value is not None and (key, value) not in AUTO}
     clashes = [f"--{key.replace('_', '-')} {value} (the run has {recorded[key]})" for key, value in named.items()
                if key not in FREE and value != recorded[key]]
@@ -274,8 +297,8 @@ def _create(options, data, fed, transport):
     layout = fed.layout
     attrs = {
         "options": options, "command": " ".join(sys.argv), "created": _now(), "status": "running",
-        "seed": options["seed"], "data_digest": data.digest, "devices_digest": fed.devices.digest, "layout_digest": layout.digest,
-        "weights": layout.num_parameters, "prunable": layout.num_weights,
+        "seed": options["seed"], "data_digest": data.digest, "devices_digest": fed.devices.digest,
+        "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size, "launcher": launcher(), "estimators": {
@@ -296,7 +319,8 @@ def _restored(store, data, fed, x, say):
         raise UserError(f"{store.path} was trained on other data than these (digest {attrs['data_digest'][:12]}, got "
                         f"{data.digest[:12]}); say where the same data lie with --data-dir or --dataset")
     if attrs["devices_digest"] != fed.devices.digest:
-        raise UserError(f"{store.path} was trained with another trace of devices than the file that --devices names now")
+        raise UserError(f"{store.path} was trained with another trace of devices than the file that --devices names "
+                        "now")
     if attrs["layout_digest"] != fed.layout.digest:
         raise UserError(f"{store.path} holds a model of other shapes; was the model's code changed?")
     try:
@@ -353,8 +377,8 @@ def _opening(options, fed, data, seconds):
     workers = max(fed.transport.size - 1, 1)
     dataset, library = data.dataset, fed.transport.versions.get("mpi")
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
-    return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s{by}: {fed.cohort} of "
-            f"{len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
+    return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s{by}: {fed.cohort} "
+            f"of {len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
             f"({len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test samples); "
             f"{options['model']} ({fed.layout.num_parameters:,} parameters); strategy {options['strategy']}, "
             f"pruner {options['pruner']}, contribution {options['contribution']}, weighting {options['weighting']}, "
@@ -375,7 +399,7 @@ def _arrivals(say):
         if now - told[0] > 5:
             told[0] = now
             who = ", ".join(map(str, sorted(missing)))
-            say(f"{size - len(missing)} of {size} ranks ready" + (f"; not yet: rank {who}" if len(missing) < 10 else ""))
+            say(f"{size - len(missing)} of {size} ranks ready" + f"; not yet: rank {who}" * (len(missing) < 10))
 
     return arrived
 

@@ -6,6 +6,7 @@ RANK_BYTES = 700e6            # a rank that has loaded torch and a small model; 
 GPU_RANK_BYTES = 3e9          # and with the libraries of CUDA, in the memory of the node
 CONTEXT_BYTES = 0.5e9         # of a GPU that every rank on it takes before any tensor; not measured here
 VECTORS = 10                  # of the length of the model that a rank holds: weights, gradient, base, masks, frames
+ROWS = 6                      # and for each client beside others: weights, gradient and its parts, momentum, answer
 BOTH_WAYS = 2                 # what a layer puts out is kept for the gradient, which is as large
 
 
@@ -23,12 +24,14 @@ class Need(NamedTuple):
         return sum(self)
 
 
-def worker_need(P, outputs, *, batch_size, samples_bytes, block, images):
+def worker_need(P, outputs, *, batch_size, samples_bytes, block, images, together=1):
     """The ``Need`` of a worker: a model of P values whose layers put out ``(all, largest)`` = ``outputs`` bytes a sample,
-    a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass."""
+    a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass; it trains
+    ``together`` clients at once."""
     every, largest = outputs
-    return Need(CONTEXT_BYTES, 4 * P * VECTORS, 2 * samples_bytes, BOTH_WAYS * every * batch_size,
-                8 * P * block + BOTH_WAYS * largest * images)
+    beside = together * (together > 1)
+    return Need(CONTEXT_BYTES, 4 * P * (VECTORS + ROWS * beside), 2 * samples_bytes * (1 + beside),
+                BOTH_WAYS * every * batch_size * together, 8 * P * block + BOTH_WAYS * largest * images)
 
 
 def server_need(P, outputs, *, samples_bytes, batch_size):
@@ -42,19 +45,24 @@ def told(need):
     return f"{need.total / 1e9:.2g} GB: {parts}"
 
 
+def users(workers, served):
+    """``2 workers and the server``"""
+    return " and ".join([f"{workers} worker{'s' * (workers > 1)}"] * (workers > 0) + ["the server"] * served)
+
+
 def gpu_refusals(gpus, worker, server):
     """A line for each GPU that cannot hold its ranks; ``gpus`` is a list of ``(name, free bytes, workers, whether the
     server is there, too)``."""
     for name, free, workers, served in gpus:
         need = workers * worker.total + served * server.total
         if need > free:
-            users = [f"{workers} worker{'s' * (workers > 1)}"] * (workers > 0) + ["the server"] * served
-            yield (f"{name} has {free / 1e9:.1f} GB free, but {' and '.join(users)} on it need about {need / 1e9:.1f} GB "
-                   f"(a worker {told(worker)}): take fewer ranks, a smaller --batch-size"
+            yield (f"{name} has {free / 1e9:.1f} GB free, but {users(workers, served)} on it need about "
+                   f"{need / 1e9:.1f} GB (a worker {told(worker)}): take fewer ranks, a smaller --batch-size"
                    + ", --server-device cpu" * served + ", or --device cpu")
 
 
-def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first):
+def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first, together=1):
     """Bytes that the ranks of a node will still take once torch is loaded; ``first`` where rank 0 is among them."""
-    each = 4 * P * VECTORS + BOTH_WAYS * outputs[0] * batch_size
+    beside = together * (together > 1)
+    each = 4 * P * (VECTORS + ROWS * beside) + BOTH_WAYS * outputs[0] * batch_size * together
     return ranks * each + data_bytes + first * (8 * P * cohort + data_bytes)

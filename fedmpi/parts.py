@@ -4,6 +4,7 @@ A method is a factory with keyword arguments (its hyper-parameters) that returns
 model vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
 """
 
+import contextlib
 import math
 from typing import Any, Callable, NamedTuple
 
@@ -53,6 +54,7 @@ class Task(NamedTuple):
     gen: Any                      # numpy generator of (TRAIN, round, client)
     schedule: Schedule
     probe: Probe = Probe()
+    casting: Callable = contextlib.nullcontext    # the context of forward passes, see local.casting
 
 
 class Updates(NamedTuple):
@@ -63,7 +65,7 @@ class Updates(NamedTuple):
     support: torch.Tensor         # (K,) int32, sorted positions in x
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # the first `trained` columns are trained parameters, the rest buffers
-    root: torch.Tensor | None = None    # (K,) float32: what the server's own samples gave, where the strategy asks for it
+    root: torch.Tensor | None = None    # (K,) float32: what the server's own samples gave, where the strategy asks
 
     def rows(self, chosen):
         """The updates of the chosen rows, ``chosen (C,) bool``."""
@@ -80,6 +82,8 @@ class Strategy(NamedTuple):
     also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). ``root`` asks for an
     update of the server's own validation samples, in ``updates.root``. Where it ``chooses`` one client, weights play no
     part. Where ``additive``, merging one row, the mean of the updates by their weights, with weight 1 is the same merge.
+    Where ``local`` is ``fedmpi.local.sgd``, ``sgd`` holds its keyword arguments, and ``mu`` where it corrects gradients
+    by a pull towards the received model: what clients can be trained with side by side (``fedmpi.stacked``).
     """
 
     init: Callable
@@ -92,18 +96,20 @@ class Strategy(NamedTuple):
     root: bool = False
     chooses: bool = False
     additive: bool = False
+    sgd: dict | None = None
 
 
 class Pruner(NamedTuple):
     """Which weights live.
 
     ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies,
-    schedule, gen) -> (state, mask)`` after each merge, the same mask object where nothing changes; ``probe(task) -> Probe`` on clients, or None. The
-    server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their last values, which are not sent.
-    Where ``exact`` the number of kept weights never changes, and the server asserts it. ``masks(state, mask, x, layout,
-    clients (C,)) -> C masks``, subsets of the mask, gives every client one of its own to train; the model that counts is
-    then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)`` raises UserError where it cannot prune for
-    N clients. Where clients ``move`` their masks while they train, updates do not add up.
+    schedule, gen) -> (state, mask)`` after each merge, the same mask object where nothing changes; ``probe(task) ->
+    Probe`` on clients, or None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
+    last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
+    it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
+    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)``
+    raises UserError where it cannot prune for N clients. Where clients ``move`` their masks while they train, updates
+    do not add up.
     """
 
     init: Callable
@@ -176,9 +182,9 @@ class Weighting(NamedTuple):
     """What weight a score earns.
 
     ``init(n (N,) float64) -> state`` holds ``weights (N,)`` float64, every client's weight up to a common factor, and
-    ``score (N,)`` where scores are remembered apart from them; ``weigh(state, phi (C,), cohort) -> (state, weights (C,) float64 summing
-    to 1)`` leaves clients that did not take part as they were. Where ``fixed``, weights follow from sizes alone, and those
-    of a cohort are in proportion to ``state["weights"]``.
+    ``score (N,)`` where scores are remembered apart from them; ``weigh(state, phi (C,), cohort) -> (state, weights (C,)
+    float64 summing to 1)`` leaves clients that did not take part as they were. Where ``fixed``, weights follow from
+    sizes alone, and those of a cohort are in proportion to ``state["weights"]``.
     """
 
     init: Callable
@@ -199,8 +205,8 @@ class Fleet(NamedTuple):
 
 class Devices(NamedTuple):
     """The clients' devices: ``at(seconds, N, draw) -> Fleet`` at a moment of virtual time, where ``draw(*key)`` is the
-    generator of the run's seed and the non-negative integers ``key``. The same arguments give the same fleet. ``digest``
-    is the sha256 of what they were read from, where that is a file: another file makes another run."""
+    generator of the run's seed and the non-negative integers ``key``. The same arguments give the same fleet.
+    ``digest`` is the sha256 of what they were read from, where that is a file: another file makes another run."""
 
     at: Callable
     digest: str = ""
@@ -219,23 +225,25 @@ class Sampler(NamedTuple):
     """Who takes part in a round.
 
     ``draw(gen, count, known) -> int64 (count,)`` distinct clients, all available (fewer where fewer are). Where
-    ``candidates`` is not 0, the server draws ``max(count, candidates)`` instead, sends them the model, asks for its loss
-    on their samples, and ``choose(count, clients (d,), losses (d,)) -> int64`` keeps ``count`` of them.
+    ``candidates`` is not 0, the server draws ``max(count, candidates)`` instead, sends them the model, asks for its
+    loss on their samples, and ``choose(count, clients (d,), losses (d,)) -> int64`` keeps ``count`` of them.
+    ``check(count, N)`` raises UserError where drawing ``count`` of N clients would be no choice.
     """
 
     draw: Callable
     candidates: int = 0
     choose: Callable | None = None
+    check: Callable | None = None
 
 
 class Aggregation(NamedTuple):
     """When the server merges, in virtual time.
 
     Synchronous where ``buffer`` is 0: the server asks ``ceil(count * (1 + over))`` clients, merges the first ``count``
-    answers and waits ``deadline`` seconds at most. Else ``concurrency`` clients (0: the cohort) are always at work, each
-    on the model of its own start, and ``buffer`` answers make a merge, their updates scaled by ``discount(staleness
-    (C,) float64) -> (C,)``, where staleness counts merges since the client's start; where ``mixing``, an update counts
-    from the server's present model, not from the one that its client received.
+    answers and waits ``deadline`` seconds at most. Else ``concurrency`` clients (0: the cohort) are always at work,
+    each on the model of its own start, and ``buffer`` answers make a merge, their updates scaled by
+    ``discount(staleness (C,) float64) -> (C,)``, where staleness counts merges since the client's start; where
+    ``mixing``, an update counts from the server's present model, not from the one that its client received.
     """
 
     deadline: float = math.inf

@@ -1,4 +1,5 @@
-"""Where a rank runs: its cores and its GPU, from what it sees; and the map of all ranks, for people and for the run file.
+"""Where a rank runs: its cores and its GPU, from what it sees; and the map of all ranks, for people and for the run
+file.
 
 Every rank has one thread and binds itself to no core. Where the launcher bound it (``mpirun -bind-to core``, ``srun
 --cpu-bind=cores``) that holds; where it did not, the kernel chooses: more ranks than cores are a usual case here, and
@@ -19,9 +20,10 @@ SLURM_GPUS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE")
 
 
 def mine(local, gpus=True):
-    """What rank number ``local`` of its node's workers has, as JSON takes it: ``host``, ``cores`` (those it may run on),
-    ``quota`` (cores that its cgroup allows, None: all), ``memory_bytes`` (still free for it), ``threads``, ``granted``
-    (GPUs as Slurm names them), ``looked`` (whether it looked for any), ``gpus`` (those it sees) and ``gpu``, its index.
+    """What rank number ``local`` of its node's workers has, as JSON takes it: ``host``, ``cores`` (those it may run
+    on), ``quota`` (cores that its cgroup allows, None: all), ``memory_bytes`` (still free for it), ``threads``,
+    ``granted`` (GPUs as Slurm names them), ``looked`` (whether it looked for any), ``gpus`` (those it sees) and
+    ``gpu``, its index.
 
     Sets CUDA_VISIBLE_DEVICES where it lists several slices of a GPU (MIG): a process can use one, hence its own."""
     import torch
@@ -61,7 +63,8 @@ def visible_gpus(cuda):
 def _nvidia_smi():
     """What the driver's own tool says of memory; empty where it cannot be asked. Torch would need a context for it."""
     try:
-        return subprocess.run(["nvidia-smi", "--query-gpu=uuid,memory.free,mig.mode.current", "--format=csv,noheader,nounits"],
+        return subprocess.run(["nvidia-smi", "--query-gpu=uuid,memory.free,mig.mode.current",
+                               "--format=csv,noheader,nounits"],
                               capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -188,7 +191,14 @@ def lines(places):
         yield f"{host}: {told}, {_cores(places, ranks)}{'' if gpus else ', no GPU'}"
         for name, users in gpus.items():
             gpu = gpu_of(places[users[0]])
-            yield f"  gpu {name} ({gpu['name']}, {gpu['total_bytes'] / 2 ** 30:.0f} GiB): ranks {' '.join(map(str, users))}"
+            yield (f"  gpu {name} ({gpu['name']}, {gpu['total_bytes'] / 2 ** 30:.0f} GiB): ranks "
+                   f"{' '.join(map(str, users))}")
+
+
+def free_of(places, ranks):
+    """``{uuid: bytes}`` free on the GPUs of one node, as far as any of its ``ranks`` has asked: one asks for all."""
+    return {gpu["uuid"]: gpu["free_bytes"] for rank in ranks for gpu in places[rank]["gpus"]
+            if gpu["free_bytes"] is not None}
 
 
 def gpu_of(place):
@@ -220,14 +230,16 @@ def warnings(places):
         for cores, same in crowd.items():
             if len(crowd) > 1 and len(same) > len(cores):
                 yield (f"{first['host']}: ranks {ranges(same)} are bound to {len(cores)} core{'s' * (len(cores) > 1)} "
-                       f"({ranges(cores)}), though the node's ranks have {len(union)}: see -bind-to of mpirun, --cpu-bind of srun")
+                       f"({ranges(cores)}), though the node's ranks have {len(union)}: see -bind-to of mpirun, "
+                       "--cpu-bind of srun")
         eager = [rank for rank in ranks if places[rank]["threads"] > len(places[rank]["cores"])]
         if eager:
             yield (f"{first['host']}: ranks {ranges(eager)} have {places[eager[0]]['threads']} threads on "
                    f"{len(places[eager[0]]['cores'])} core(s): set OMP_NUM_THREADS=1")
-    if blind := [rank for rank, place in places.items() if place["granted"] and place.get("looked") and not place["gpus"]]:
-        yield (f"Slurm granted GPUs ({places[blind[0]]['granted']}), but torch sees none on ranks {ranges(blind)}: check "
-               "CUDA_VISIBLE_DEVICES, and that torch is built for CUDA")
+    if blind := [rank for rank, place in places.items() if place["granted"] and place.get("looked")
+                 and not place["gpus"]]:
+        yield (f"Slurm granted GPUs ({places[blind[0]]['granted']}), but torch sees none on ranks {ranges(blind)}: "
+               "check CUDA_VISIBLE_DEVICES, and that torch is built for CUDA")
 
 
 def recorded(places):

@@ -8,20 +8,28 @@ import numpy as np
 import torch
 
 from fedmpi import flops
+from fedmpi.client import WORK, Number
 from fedmpi.exchange import Outcome, Update
 from fedmpi.store import Column
 
 PHASES = {
-    "publish_s": "encoding the model and handing it to every worker",
-    "train_s": "from the first job sent to the last update decoded",
+    "encode_s": "encoding the model and handing it to every worker",
+    "train_s": "from the first job sent to the last update decoded: the four below, and what else is done meanwhile",
+    "wait_s": "of train_s, waiting for clients with nothing else to do",
+    "decode_s": "of train_s, handing out jobs, opening and decoding answers",
     "contribution_s": "scoring contributions, utilities included",
     "merge_s": "merging updates, pruning and growing",
-    "evaluate_s": "test and validation sets",
+    "row_s": "what is recorded of the round, and its digest",
+}
+LATER = {
+    "evaluate_s": "test and validation sets, while the next round's clients train",
+    "store_s": "writing the row and the checkpoint of the round before, while clients train",
 }
 
 
 def round_columns(validated, num_layers, labels):
-    """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators ``labels``."""
+    """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
+    ``labels``."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
         Column("accuracy", "float64", "1", "test accuracy after pruning and growing"),
@@ -46,15 +54,15 @@ def round_columns(validated, num_layers, labels):
         Column("flops_prunefl", "float64", "FLOP", "training, PruneFL's convention (methods 0.3)"),
         Column("flops_rigl", "float64", "FLOP", "training, RigL's convention"),
         Column("flops_dense", "float64", "FLOP", "training the dense model on the same samples (both conventions)"),
-        Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities and "
-               "evaluations are not counted"),
+        Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities "
+               "and evaluations are not counted"),
         Column("utility_calls", "int64", "1", "coalition models evaluated, by all estimators together"),
         Column("weights_digest", "uint64", "1", "of the server's vector and mask, to compare runs"),
         Column("wire_sent_bytes", "int64", "B", "all messages that the server sent", machine=True),
         Column("wire_received_bytes", "int64", "B", "all messages that the server received", machine=True),
         Column("rss_bytes", "int64", "B", "largest resident memory of rank 0 so far", machine=True),
         Column("round_s", "float64", "s", "the whole round", machine=True),
-    ] + [Column(name, "float64", "s", text, machine=True) for name, text in PHASES.items()]
+    ] + [Column(name, "float64", "s", text, machine=True) for name, text in (PHASES | LATER).items()]
     for label in labels:
         columns += [Column(f"calls_{label}", "int64", "1", f"distinct coalitions that {label} asked for"),
                     Column(f"score_{label}_s", "float64", "s", f"scoring by {label}, what others asked before is free",
@@ -91,19 +99,46 @@ def score_name(number, label):
 
 
 class Clock:
-    """Seconds by phase: ``lap(name)`` adds the time since the last lap to ``name``."""
+    """Seconds by phase: ``lap(name)`` adds the time since the last lap to ``name``; what the transport waited, and did
+    meanwhile, is told apart."""
 
-    def __init__(self):
+    def __init__(self, transport):
         self.begin = self.last = time.perf_counter()
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds, self.transport = dict.fromkeys(PHASES, 0.0), transport
+        self.waited_s, self.meanwhile_s = transport.waited_s, transport.meanwhile_s
 
     def lap(self, name):
         now = time.perf_counter()
         self.seconds[name] += now - self.last
+        if name == "train_s":
+            waited, meanwhile = self.transport.waited_s - self.waited_s, self.transport.meanwhile_s - self.meanwhile_s
+            self.seconds["wait_s"] += waited
+            self.seconds["decode_s"] += now - self.last - waited - meanwhile
+            self.waited_s, self.meanwhile_s = self.transport.waited_s, self.transport.meanwhile_s
         self.last = now
 
     def total(self):
-        return time.perf_counter() - self.begin
+        """Seconds so far; what no lap took is the row's."""
+        self.lap("row_s")
+        return self.last - self.begin
+
+
+class Stopwatch:
+    """``yield from stopwatch(work)`` runs the generator ``work`` and adds the ``seconds`` of its own slices up."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self, work):
+        while True:
+            begin = time.perf_counter()
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self.seconds += time.perf_counter() - begin
+            yield
 
 
 def digest(*tensors):
@@ -119,18 +154,19 @@ def round_row(fed, state, after, t, got, learnt):
     before and after it."""
     layout, mask = fed.layout, after["mask"]
     trained = [row for row, answer in enumerate(got.answers) if answer is not None and answer.numbers is not None]
-    numbers = np.stack([got.answers[row].numbers for row in trained]) if trained else np.zeros((0, 8))
+    numbers = np.stack([got.answers[row].numbers for row in trained]) if trained else np.zeros((0, len(Number)))
     counted = np.isin(trained, got.counts.numpy())
-    samples, losses = numbers[counted, :2].T
+    samples, losses = numbers[counted, Number.SAMPLES], numbers[counted, Number.LOSS]
     masks = [got.masks[row] for row in trained] or [state["mask"]]
     distinct = _distinct(masks)
-    price = [flops.training(layout, fed.uses, each, *numbers[rows, 2:5].sum(axis=0)) for each, rows in distinct if trained]
+    price = [flops.training(layout, fed.uses, each, *numbers[rows, WORK].sum(axis=0))
+             for each, rows in distinct if trained]
     union = distinct[0][0] if len(distinct) == 1 else torch.stack([each for each, _ in distinct]).any(dim=0)
     kept = sum(int(each.sum()) * len(rows) for each, rows in distinct) / len(masks)
     own = [(update, each) for update, each in got.own if isinstance(update, Update)]
     tally = {name: int((got.outcome == code).sum()) for name, code in (
-        ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED), ("rejected", Outcome.REJECTED),
-        ("failed", Outcome.FAILED))}
+        ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED),
+        ("rejected", Outcome.REJECTED), ("failed", Outcome.FAILED))}
     return tally | {
         "round": t,
         "asked": len(got.clients),
@@ -146,8 +182,8 @@ def round_row(fed, state, after, t, got, learnt):
         "dense_bytes": 2 * len(got.clients) * 4 * layout.num_values,
         "flops_prunefl": sum(prunefl for prunefl, _ in price),
         "flops_rigl": sum(rigl for _, rigl in price),
-        "flops_dense": flops.training(layout, fed.uses, layout.full_mask(), numbers[:, 2].sum(), 0, 0)[1],
-        "flops_server": sum(flops.training(layout, fed.uses, each, *update.numbers[2:5])[1] for update, each in own),
+        "flops_dense": flops.training(layout, fed.uses, layout.full_mask(), numbers[:, Number.SEEN].sum(), 0, 0)[1],
+        "flops_server": sum(flops.training(layout, fed.uses, each, *update.numbers[WORK])[1] for update, each in own),
         "utility_calls": learnt.calls,
         "weights_digest": digest(after["x"], mask),
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -171,7 +207,7 @@ def costs(fed, learnt):
 def client_rows(fed, t, got, learnt):
     """One row for each client that was asked, as columns; what is not known of those that do not count is NaN."""
     A, counts = len(got.clients), got.counts.numpy()
-    numbers = np.full((A, 8), np.nan)
+    numbers = np.full((A, len(Number)), np.nan)
     for row, answer in enumerate(got.answers):
         if answer is not None and answer.numbers is not None:
             numbers[row] = answer.numbers
@@ -185,14 +221,14 @@ def client_rows(fed, t, got, learnt):
         "round": np.full(A, t),
         "client": got.clients.numpy(),
         "samples": fed.sizes[got.clients].numpy().astype(np.int64),
-        "loss": numbers[:, 1],
+        "loss": numbers[:, Number.LOSS],
         "sparsity": np.empty(A),
         "weight": np.nan_to_num(spread(learnt.weights.numpy())),
         "outcome": got.outcome.numpy(),
         "sim_s": got.seconds.numpy(),
         "up_bytes": got.up_bytes.numpy(),
         "down_bytes": got.down_bytes.numpy(),
-        "train_s": numbers[:, 5],
+        "train_s": numbers[:, Number.SECONDS],
         "rank": np.array([-1 if answer is None else answer.rank for answer in got.answers]),
     }
     for mask, same in _distinct(got.masks):

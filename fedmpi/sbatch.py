@@ -1,15 +1,17 @@
 """A batch script for Slurm, from the options of a run: it stops in time, queues itself again and goes on.
 
-What is told beforehand is estimated without torch, unless a measurement is at hand.
+What is told beforehand is estimated without torch, unless a measurement is at hand or GPUs are asked for.
 """
 
 import math
 import re
 import shlex
+from collections import Counter
 from typing import NamedTuple
 
+from fedmpi import memory, place
 from fedmpi.catalog import AGGREGATIONS, parse, split
-from fedmpi.errors import UserError
+from fedmpi.errors import DataError, UserError
 from fedmpi.memory import GPU_RANK_BYTES, RANK_BYTES, VECTORS
 from fedmpi.stop import COME_BACK, notice
 
@@ -17,6 +19,7 @@ WEIGHTS = {"logistic": 31e3, "2nn": 660e3, "small-cnn": 87e3, "cnn": 880e3, "mcm
            "mnistnet": 410e3, "cifar10net": 790e3, "pfl-cnn": 1.7e6, "torchvision": 11.2e6}  # on 32 x 32 colour images
 DATA_BYTES = {"digits": 1e6, "synthetic": 1e6, "mnist": 55e6, "fashion-mnist": 55e6, "emnist": 640e6, "cifar10": 185e6,
               "cifar100": 185e6, "svhn": 305e6}              # as training and test sets lie in memory
+COUNTS = {"srun": r"-n\d*|--ntasks(=.*)?", "mpirun": r"--?(np?|c|ntasks)(=.*)?"}     # what says how many ranks
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -73,9 +76,10 @@ def on_node(job):
 
 
 def cohort(options):
-    """Clients that train at the same time: of a round, or at work where aggregation is asynchronous."""
-    asynchronous = parse(AGGREGATIONS, options["aggregation"])[1].get("concurrency", 0)
-    return asynchronous or options["cohort"] or options["clients"]
+    """Clients that train at the same time: all that a round asks, or at work where aggregation is asynchronous."""
+    given = parse(AGGREGATIONS, options["aggregation"])[1]
+    wanted = options["cohort"] or options["clients"]
+    return given.get("concurrency", 0) or min(options["clients"], math.ceil(wanted * (1 + given.get("over", 0))))
 
 
 def node_bytes(job, options, measured=None):
@@ -90,26 +94,41 @@ def gigabytes(number):
     return f"{math.ceil(number / 1e9)}G"
 
 
+def program(launcher):
+    """``srun`` or ``mpirun``, by which ``--launcher`` begins; UserError for what a number of ranks cannot follow."""
+    try:
+        words = shlex.split(launcher)
+    except ValueError as error:
+        raise UserError(f"--launcher {launcher}: {error}") from None
+    if not words or words[0] not in COUNTS:
+        raise UserError(f"--launcher must begin with srun or mpirun, got {launcher!r}")
+    counts = [word for word in words[1:] if re.fullmatch(COUNTS[words[0]], word)]
+    if counts:
+        raise UserError(f"--launcher {launcher!r} must not say how many ranks, got {counts[0]}: give --ranks, which it "
+                        "is told")
+    return words[0]
+
+
 def check(job, options, measured=None):
     """UserError for a job that cannot work."""
     named = [name for name in ("venv", "conda", "container") if getattr(job, name)]
     given = notice(job.signal)[1]
-    program = (shlex.split(job.launcher) or [""])[0]
+    mpirun = program(job.launcher) == "mpirun"
+    kind, waits = split(options["aggregation"])[0], parse(AGGREGATIONS, options["aggregation"])[1]
     needed = gigabytes(node_bytes(job, options, measured))
     refused = {
         f"--nodes {job.nodes} need as many ranks at least, got --ranks {job.ranks}": job.ranks < job.nodes,
         f"--cohort {options['cohort']} of {options['clients']} clients": options["cohort"] > options["clients"],
         "--device cuda needs --gpus": options["device"] == "cuda" and not job.gpus,
         f"--aggregation {options['aggregation']} needs a model of time: --devices drawn, say":
-            options["devices"] == "none" and options["aggregation"] != "sync",
+            options["devices"] == "none" and (kind != "sync" or any(waits.values())),
         f"--gpus {job.gpus} a node for {on_node(job)} ranks there: some would lie idle": job.gpus > on_node(job),
         "text options must be of one line": any("\n" in str(value) for value in (*job, *options.values())),
         "--server-device cuda needs --gpus": options["server_device"] == "cuda" and not job.gpus,
         f"--gpus {job.gpus} would lie idle with --device cpu": options["device"] == "cpu" and job.gpus > 0,
         f"take one of --{' and --'.join(named)}": len(named) > 1,
-        f"--launcher must begin with srun or mpirun, got {job.launcher!r}": program not in ("srun", "mpirun"),
         f"mpirun passes on USR1 only, got --signal {job.signal}":
-            program == "mpirun" and notice(job.signal)[0] != notice("USR1")[0],
+            mpirun and notice(job.signal)[0] != notice("USR1")[0],
         f"--time {job.time} is no longer than the notice of --signal {job.signal}": seconds(job.time) <= given,
         f"--memory {job.memory} a node is too little: {on_node(job)} ranks there need about {needed}":
             job.memory not in ("", "0") and size(job.memory) < node_bytes(job, options, measured),
@@ -132,10 +151,35 @@ def told(job, options, measured=None):
     yield (f"about {need / job.ranks * job.nodes / 1e9:.1f} GB a rank and {need / 1e9:.1f} GB a node"
            + (", measured" if measured else ", estimated" + f" without {' and '.join(unknown)}" * bool(unknown))
            + f"; asks for {job.memory or gigabytes(need)} a node")
+    if job.gpus:
+        yield on_gpus(job, options)
     if measured:
         yield fitting(job, options, measured)
     yield (f"{job.signal} asks it to stop in time; it queues itself again at most {job.requeues} times, and resumes "
            f"{options['out']}")
+
+
+def on_gpus(job, options):
+    """What the fullest GPU will need, by the data and the model themselves; where the data are not here, that."""
+    from fedmpi.assemble import planned_needs
+    try:
+        worker, server = planned_needs(options)
+    except DataError as error:
+        return f"GPU memory: not estimated here, without the data: {error}"
+    need, workers, served = max((workers * worker.total + served * server.total, workers, served) for workers, served in
+                                gpu_loads(job, options["server_device"] != "cpu"))
+    return (f"about {need / 1e9:.2g} GB of the fullest GPU, for {memory.users(workers, served)} on it, estimated; a "
+            f"worker takes {memory.told(worker)}")
+
+
+def gpu_loads(job, served):
+    """``[(workers, whether the server is there)]`` for the GPUs of the first node and, where there are more nodes, of
+    one that the server is not on; ``served`` where it takes a GPU at all."""
+    G, ranks = job.gpus, on_node(job)
+    nodes = [(ranks - (job.ranks > 1), served), (ranks, False)][: job.nodes]
+    dealt = [(Counter(place.gpu_index(local, G) for local in range(workers)), there) for workers, there in nodes]
+    return [(count[gpu], there and gpu == place.gpu_index(place.SERVER, G))
+            for count, there in dealt for gpu in range(G)]
 
 
 def fitting(job, options, measured):
@@ -156,18 +200,12 @@ def script(job, options, arguments, command, measured=None):
 
 def array_script(job, needs, names, todo, at_once, folder, command):
     """The text of the batch script for an array job whose task N plays the run ``names[N]`` of the ``folder``, by the
-    options beside it; ``todo`` are the tasks to start, ``at_once`` of them at a time (0: all), ``needs`` bytes a node."""
+    options beside it; ``todo`` are the tasks to start, ``at_once`` of them at a time (0: all), ``needs`` bytes a
+    node."""
     what = WHAT_OF_MANY.format(folder=shlex.quote(folder), names="\n".join(f"    {shlex.quote(n)}" for n in names),
                                train=_train(job, []))
-    asked = {"array": ranges(todo) + f"%{at_once}" * (at_once > 0)}
+    asked = {"array": place.ranges(todo) + f"%{at_once}" * (at_once > 0)}
     return _script(job, "fedmpi-sweep", asked, what, command, needs, " --array=$SLURM_ARRAY_TASK_ID")
-
-
-def ranges(numbers):
-    """Sorted numbers as ``--array`` takes them: ``0-3,7``."""
-    starts = [n for n in numbers if n - 1 not in numbers]
-    ends = [n for n in numbers if n + 1 not in numbers]
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends))
 
 
 def _train(job, arguments):
@@ -176,9 +214,9 @@ def _train(job, arguments):
 
 
 def _script(job, name, asked, what, command, needs, again):
-    program = shlex.split(job.launcher)[0]
+    srun = program(job.launcher) == "srun"
     # A rank that a signal kills before MPI is up leaves the others of srun waiting for ever; mpirun ends them itself.
-    launcher = f"{job.launcher} --kill-on-bad-exit=1" if program == "srun" else f"{job.launcher} -n {job.ranks}"
+    launcher = f"{job.launcher} --kill-on-bad-exit=1" if srun else f"{job.launcher} -n {job.ranks}"
     signal, seconds_left = job.signal.partition("@")[0], notice(job.signal)[1]
     asked = {"job-name": name, **asked, "nodes": job.nodes, "ntasks": job.ranks, "cpus-per-task": 1,
              "gpus-per-node": job.gpus or None, "mem": job.memory or gigabytes(needs),
@@ -187,7 +225,7 @@ def _script(job, name, asked, what, command, needs, again):
     prepare = [f"module load {job.modules}"] if job.modules else []
     prepare += [f". {shlex.quote(job.venv)}/bin/activate"] if job.venv else []
     prepare += ['eval "$(conda shell.bash hook)"', f"conda activate {shlex.quote(job.conda)}"] if job.conda else []
-    gentle = GENTLE if program == "mpirun" else ""
+    gentle = "" if srun else GENTLE
     return TEXT.format(
         command=shlex.join(command), asked="\n".join(lines), signal=signal, notice=f"{signal}@{seconds_left}",
         left=seconds_left, launcher=launcher, prepare="".join(line + "\n" for line in prepare), requeues=job.requeues,
@@ -220,7 +258,7 @@ TEXT = """\
 #SBATCH --open-mode=append           # one log for all starts
 
 pid= asked= cancelled= term=TERM
-tell() {{ (while kill -{signal} $pid; do sleep 10; done) 2> /dev/null & }}     # a launcher that starts may lose a signal
+tell() {{ (while kill -{signal} $pid; do sleep 10; done) 2> /dev/null & }}     # one that starts may lose a signal
 trap 'heard=yes; asked=yes; [ -z "$pid" ] || tell' {signal}
 trap 'heard=yes; cancelled=yes; [ -z "$pid" ] || kill -$term $pid' TERM    # scancel: ends as well, does not come back
 

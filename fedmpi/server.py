@@ -1,11 +1,13 @@
 """The server: one round on one screen, and the loop around it."""
 
 import math
-from typing import Any, Callable, NamedTuple
+import time
+from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
 from fedmpi import asynchronous, record
+from fedmpi.client import Number
 from fedmpi.errors import FedError, Stopped
 from fedmpi.evaluate import finite
 from fedmpi.exchange import Outcome, remembered, stack, summed
@@ -30,7 +32,7 @@ class Fed(NamedTuple):
     devices: Devices
     aggregation: Aggregation
     transport: Any
-    test: Callable                # vector (P,) -> (loss, accuracy) on the test set: reported, never used
+    test: Callable                # vector (P,) -> slices that end in (loss, accuracy) on the test set, never used
     validate: Callable | None     # the same on the server's validation set: for all that selects
     derivatives: tuple | None     # gradient and curvature of the validation loss
     block: int                    # coalition models that one job evaluates
@@ -47,6 +49,8 @@ class Fed(NamedTuple):
     every: int                    # rounds from one evaluation to the next
     quorum: float                 # least share of the answers that must be fit for merging
     tell: Callable = lambda line: None      # takes a line about work that goes on for long
+    meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
+    together: int = 1             # clients that one worker trains at once
 
 
 def start(fed, x):
@@ -72,9 +76,18 @@ def start(fed, x):
     return state
 
 
-def play_round(fed, state, t):
-    """``(state after round t, row, client rows)``: clients train, who contributed is judged, what counts is merged."""
-    laps, support = record.Clock(), fed.layout.support(state["mask"])
+class Played(NamedTuple):
+    """A round whose model stands, before it is evaluated."""
+
+    state: dict                   # after the round
+    row: dict                     # of /rounds, without accuracies
+    clients: dict                 # rows of /clients
+    evaluation: Iterator          # slices of work that end in the accuracies' columns
+
+
+def play(fed, state, t):
+    """``Played``: clients train, who contributed is judged, what counts is merged."""
+    laps, support = record.Clock(fed.transport), fed.layout.support(state["mask"])
     gathering = asynchronous.gather if fed.aggregation.buffer else gather
     got = gathering(fed, state, t, support, laps)
     learnt = learn(fed, state, t, support, got, laps) if len(got.counts) else nothing(state, support)
@@ -88,12 +101,26 @@ def play_round(fed, state, t):
         after["memory"] = remembered(fed, state, got.clients[merged], [got.answers[row] for row in merged], after["mask"])
     if fed.aggregation.buffer:
         after["flight"] = got.flight
-    row = record.round_row(fed, state, after, t, got, learnt)
-    row |= accuracies(fed, tested(fed, after), learnt.merged, due=t % fed.every == 0 or t == fed.rounds)
-    laps.lap("evaluate_s")
-    row |= record.costs(fed, learnt) | laps.seconds | {
-        "wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received, "round_s": laps.total()}
-    return after, row, record.client_rows(fed, t, got, learnt)
+    row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)
+    if not row["merged"]:
+        fed.tell(nobody(row))
+    row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
+                           "round_s": laps.total()}
+    evaluation = evaluated(fed, after, learnt.merged, due=t % fed.every == 0 or t == fed.rounds)
+    return Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+
+
+def play_round(fed, state, t):
+    """``(state after round t, row, client rows)``: a round, and its evaluation at once."""
+    played = play(fed, state, t)
+    return played.state, played.row | finish(played.evaluation) | {"store_s": 0.0}, played.clients
+
+
+def nobody(row):
+    """The line about a round that merged no update, from its row."""
+    why = [f"{row[name]} {name}" for name in ("late", "dropped", "rejected", "failed") if row[name]]
+    return (f"warning: round {row['round']} merged nobody's update, the model stays: of {row['asked']} asked "
+            f"{', '.join(why)}; see --devices, --aggregation")
 
 
 class Learnt(NamedTuple):
@@ -131,7 +158,7 @@ def learn(fed, state, t, support, got, laps):
                                      stream(fed.seed, Purpose.EVOLVE, t))
     assert not fed.pruner.exact or int(mask.sum()) == int(state["mask"].sum()), "the number of kept weights changed"
     x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
-    losses = torch.tensor([reply.numbers[1] for reply in replies], dtype=torch.float64)
+    losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)
     changed = mask is not state["mask"] and not torch.equal(mask, state["mask"])
     changes = {"x": x, "mask": mask, "changed": t + 1 if changed else state["changed"], "strategy": strategy,
                "pruner": pruner, "weighting": weighting, "losses": state["losses"].index_copy(0, clients, losses),
@@ -154,26 +181,48 @@ def tested(fed, state):
 
 
 def simulate(fed, state, store, first, last, *, save_every=1, keep=2, on_round=lambda row: None):
-    """Play rounds ``first`` to ``last``; returns the state after the last. A row is committed before its checkpoint:
-    a run killed between the two plays the round again, to the same bits. Asked to stop, or where another rank fails, it
-    saves the last whole one."""
-    saved = done = first - 1
+    """Play rounds ``first`` to ``last``; returns the state after the last.
+
+    A round is evaluated, recorded and saved while the clients of the next one train. A row is committed before its
+    checkpoint: a run killed between the two plays the round again, to the same bits. Asked to stop, or where another
+    rank fails, it saves the last whole one."""
+    saved, done, spent, owed = first - 1, (first - 1, state), 0.0, iter(())
+
+    def settle(played, t):
+        nonlocal saved, done, spent
+        row = played.row | (yield from played.evaluation)
+        begin = time.perf_counter()
+        store.append(row | {"store_s": spent}, played.clients)
+        done = t, played.state
+        if t % save_every == 0 or t == last:
+            store.save(played.state, t, keep)
+            saved = t
+        spent = time.perf_counter() - begin
+        on_round(row)
+
     try:
         for t in range(first, last + 1):
             if name := fed.transport.asked():
                 raise Stopped(f"asked to stop by {name}")
-            after, row, client_rows = play_round(fed, state, t)
-            store.append(row, client_rows)
-            state, done = after, t
-            if t % save_every == 0 or t == last:
-                store.save(state, t, keep)
-                saved = t
-            on_round(row)
+            played = play(fed._replace(meanwhile=owed), state, t)
+            finish(owed)
+            state, owed = played.state, settle(played, t)
+        finish(owed)
     except FedError:
-        if done > saved:
-            store.save(state, done, keep)
+        finish(owed)
+        if done[0] > saved:
+            store.save(done[1], done[0], keep)
         raise
     return state
+
+
+def finish(work):
+    """What the generator ``work`` returns at its end; None where it has ended before."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 def served(x, support):
@@ -183,16 +232,18 @@ def served(x, support):
     return sparse
 
 
-def accuracies(fed, x, merged, due=True):
-    """The test and validation columns, NaN where no evaluation is due; the test set is evaluated again before pruning
-    where that differs."""
+def evaluated(fed, state, merged, due=True):
+    """A generator, slice by slice, of the accuracies' columns, NaN where no evaluation is due; the test set is evaluated
+    again before pruning where that differs."""
     if not due:
-        return dict.fromkeys(("loss", "accuracy", "accuracy_before") + ("val_accuracy", "val_loss") * (
+        return dict.fromkeys(("loss", "accuracy", "accuracy_before", "evaluate_s") + ("val_accuracy", "val_loss") * (
             fed.validate is not None), math.nan)
-    loss, accuracy = fed.test(x)
-    row = {"loss": finite(loss, "the merged model"), "accuracy": accuracy,
-           "accuracy_before": accuracy if torch.equal(x, merged) else fed.test(merged)[1]}
+    x, timed = tested(fed, state), record.Stopwatch()
+    loss, accuracy = yield from timed(fed.test(x))
+    row = {"loss": finite(loss, "the merged model"), "accuracy": accuracy, "accuracy_before": accuracy}
+    if not torch.equal(x, merged):
+        row["accuracy_before"] = (yield from timed(fed.test(merged)))[1]
     if fed.validate is not None:
-        loss, row["val_accuracy"] = fed.validate(x)
+        loss, row["val_accuracy"] = yield from timed(fed.validate(x))
         row["val_loss"] = finite(loss, "the merged model, on validation samples,")
-    return row
+    return row | {"evaluate_s": timed.seconds}

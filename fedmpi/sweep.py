@@ -37,7 +37,8 @@ def check_tables(found, where):
     """UserError where a sweep's file holds what a sweep does not know."""
     unknown = sorted(found.keys() - TABLES.keys())
     if unknown:
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; known are folder, [fixed], [grid], [[run]] and [slurm]")
+        raise UserError(f"{where}: unknown {', '.join(unknown)}; known are folder, [fixed], [grid], [[run]] and "
+                        "[slurm]")
     for name, kind in TABLES.items():
         if not isinstance(found.get(name, kind()), kind):
             raise UserError(f"{where}: {name} must be {'text' if kind is str else 'a table'}")
@@ -83,8 +84,9 @@ def named(given, options, known, where):
 
 def name_of(varying):
     """A file name, without its end, for the values of what varies: ``strategy-fedavg_seed-0``."""
-    texts = {key: "+".join(value) or "none" if isinstance(value, list) else str(value) for key, value in varying.items()}
-    texts = {key: re.sub("=/[^,]*/", "=", text) for key, text in texts.items()}              # files without their folders
+    texts = {key: "+".join(value) or "none" if isinstance(value, list) else str(value)
+             for key, value in varying.items()}
+    texts = {key: re.sub("=/[^,]*/", "=", text) for key, text in texts.items()}      # files without their folders
     parts = [re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{key}-{text}") for key, text in texts.items()]
     name = "_".join(parts) or "run"
     if len(name) > LONGEST:

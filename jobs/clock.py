@@ -7,10 +7,10 @@
 import argparse
 import math
 import pathlib
-import re
 import statistics as st
 
 import numpy as np
+from table import arm_and_seed
 
 from fedmpi.store import read_run
 
@@ -41,14 +41,14 @@ def main():
     parser.add_argument("--against", required=True)
     parser.add_argument("--accuracy", type=float, required=True)
     args = parser.parse_args()
-    runs = {re.fullmatch(r"(.+)-s(\d+)", path.stem).groups(): read_run(path).rounds for path in args.runs}
+    runs = {arm_and_seed(path): read_run(path).rounds for path in args.runs}
     end = {seed: min(rounds["sim_total_s"][-1] for (_, other), rounds in runs.items() if other == seed) for _, seed in runs}
     found = {key: (seconds_to(rounds, args.accuracy), accuracy_at(rounds, end[key[1]]), rounds["sim_total_s"][-1] / len(
         rounds["round"]), 100 * rounds["merged"].sum() / rounds["asked"].sum()) for key, rounds in runs.items()}
     print(f"| arm | seeds | s to {args.accuracy:g} | times faster than {args.against} | accuracy in equal time | "
           f"minus {args.against} | s a merge | % merged |")
     print("|---" * 8 + "|")
-    for arm in sorted({arm for arm, _ in runs}, key=lambda arm: arm != args.against):
+    for arm in sorted({arm for arm, _ in runs}, key=lambda arm: (arm != args.against, arm)):
         seeds = [seed for other, seed in runs if other == arm]
         mine = [found[arm, seed] for seed in seeds]
         base = [found.get((args.against, seed), (math.nan,) * 4) for seed in seeds]

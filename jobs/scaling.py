@@ -115,7 +115,7 @@ def measure(out, name, p):
     run = read_run(out / f"{name}.h5")
     per_round = (np.array(marks[1]) - np.array(marks[0])) / (p["rounds"] - WARM)
     each = {column: float(np.median(run.rounds[column][WARM:])) for column in (
-        "round_s", "publish_s", "train_s", "contribution_s", "merge_s", "evaluate_s", "utility_calls")}
+        "round_s", "encode_s", "train_s", "contribution_s", "merge_s", "evaluate_s", "utility_calls")}
     wire = {column: float(np.diff(run.rounds[column])[WARM - 1:].mean()) for column in ("wire_sent_bytes", "wire_received_bytes")}
     tail = run.attrs["weights"] - run.attrs["prunable"]
     return p | dict(P=run.attrs["weights"], K=int(run.rounds["kept"][-1]) + tail, wall_s=per_round[0], server_cpu_s=per_round[1],
@@ -182,7 +182,7 @@ def table(out):
     for name, p in points.items():
         guess = told(fitted, p) if name in base else None
         cells = [name + " (held out)" * p["held_out"], p["ranks"], p["clients"], f"{p['P']:,.0f}", f"{p['K']:,.0f}"]
-        cells += [f"{p[key]:.3g}" for key in ("round_s", "publish_s", "train_s", "contribution_s", "merge_s", "evaluate_s")]
+        cells += [f"{p[key]:.3g}" for key in ("round_s", "encode_s", "train_s", "contribution_s", "merge_s", "evaluate_s")]
         cells += [f"{p['wall_s'] - p['round_s']:.3g}", f"{p['workers_cpu_s']:.3g}", f"{p['server_cpu_s'] * 1e3:.1f}"]
         cells += ["-", "-"] if guess is None else [f"{guess * 1e3:.1f}", f"{guess / p['server_cpu_s'] - 1:+.0%}"]
         cells += [f"{p['wire_received_bytes'] / 1e6:.3f}", f"{received(p) / 1e6:.3f}" if name in base else "-",

@@ -18,6 +18,14 @@ COLUMNS = {"final": "final_accuracy", "best": "best_accuracy", "Spearman of scor
            "FLOPs/dense (RigL)": "flops_rigl_against_dense", "(PruneFL)": "flops_prunefl_against_dense"}
 
 
+def arm_and_seed(path):
+    """``("sync", 2)`` of a run file sync-s2.h5."""
+    found = re.fullmatch(r"(.+)-s(\d+)", path.stem)
+    if not found:
+        raise SystemExit(f"{path}: a run's file must be named ARM-sSEED.h5")
+    return found[1], int(found[2])
+
+
 def cell(values):
     if any(v is None or math.isnan(v) for v in values):
         return "-"
@@ -31,14 +39,14 @@ def main():
     args = parser.parse_args()
     arms = {}
     for path in args.runs:
-        arm, seed = re.fullmatch(r"(.+)-s(\d+)", path.stem).groups()
+        arm, seed = arm_and_seed(path)
         run = read_run(path)
         if run.attrs["status"] != "finished":
             print(f"(left out: {path.name} is {run.attrs['status']})")
             continue
         found = final_metrics(run)
         found["up"] = found["up_bytes"] / run.attrs["options"]["clients"] / 1e6
-        arms.setdefault(arm, {})[int(seed)] = found
+        arms.setdefault(arm, {})[seed] = found
     print("| arm | seeds | " + " | ".join(COLUMNS) + f" | final - {args.against} | best - {args.against} |")
     print("|---" * (len(COLUMNS) + 4) + "|")
     for arm, seeds in sorted(arms.items(), key=lambda item: item[0] != args.against):

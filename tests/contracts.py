@@ -8,16 +8,17 @@ import torch
 
 from fedmpi import assemble, catalog, exchange, gather, server
 from fedmpi.build import worker_parts
-from fedmpi.cli import DEFAULTS
 from fedmpi.client import Worker
 from fedmpi.flat import bind
 from fedmpi.judge import coalition_models
 from fedmpi.mask import budgets
+from fedmpi.options import DEFAULTS
 from fedmpi.parts import Cohort, Schedule, Task, Updates
 from fedmpi.transport.local import Local
 from fedmpi.wire import positions
 
-SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model": "small-cnn:width=4", "partition": "iid",
+SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model": "small-cnn:width=4",
+         "partition": "iid",
          "noise": "none", "clients": 3, "rounds": 8, "local_epochs": 2, "batch_size": 10, "device": "cpu",
          "strategy": "fedavg", "pruner": "dense", "contribution": "size"}
 
@@ -255,7 +256,8 @@ def check_contribution(spec):
         cohort = Cohort(clients, updates, Schedule(t, 5), shares, x.clone(), layout,
                         [{} if part.report is None else part.report(task_of(network, layout, x, n)) for n in who])
         before, given = copy.deepcopy(state), copy.deepcopy(updates)
-        found, again = (part.score(state, cohort, Additive(clients, layout), np.random.default_rng(t)) for _ in range(2))
+        found, again = (part.score(state, cohort, Additive(clients, layout), np.random.default_rng(t))
+                        for _ in range(2))
         assert same(before, state) and torch.equal(updates.U, given.U) and torch.equal(cohort.x, x)
         assert found.phi.dtype == torch.float64 and found.phi.shape == (len(who),) and bool(found.phi.isfinite().all())
         assert torch.equal(found.phi, again.phi) and same(found.state, again.state)
@@ -310,7 +312,8 @@ def check_weighting(spec):
     sizes = torch.tensor([10., 40., 20., 30., 5.], dtype=torch.float64)
     state = part.init(sizes)
     scores = ([.5, -.2, .1], [-1., -2., -3.], [0., 0., 0., 0., 0.], [7.], [1e6, -1e6, 1e-9], [2., 2., 2.])
-    for t, (who, phi) in enumerate(zip(([0, 1, 2], [1, 3, 4], [0, 1, 2, 3, 4], [2], [4, 0, 3], [0, 1, 2]), scores), start=1):
+    for t, (who, phi) in enumerate(zip(([0, 1, 2], [1, 3, 4], [0, 1, 2, 3, 4], [2], [4, 0, 3], [0, 1, 2]), scores),
+                                   start=1):
         clients, phi = torch.tensor(who), torch.tensor(phi, dtype=torch.float64)
         cohort, before = Cohort(clients, None, Schedule(t, 10), None, None, None), copy.deepcopy(state)
         new, weights = part.weigh(state, phi, cohort)

@@ -1,4 +1,5 @@
-"""What tests/test_silence.py starts under mpirun: a run without torch in which a rank falls silent, or a message is damaged.
+"""What tests/test_silence.py starts under mpirun: a run without torch in which a rank falls silent, or a message is
+damaged.
 
     silence_script.py CASE SECONDS
 """
@@ -12,7 +13,7 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi import launch
-from fedmpi.transport import mpi
+from fedmpi.transport import messages, mpi
 from fedmpi.transport.watch import Limits
 
 CASE, SILENCE_S = sys.argv[1], float(sys.argv[2])
@@ -58,21 +59,21 @@ def play(connect):
         print(f"round {t - 1}", flush=True)
     burnt = time.process_time()
     if CASE == "idle":
-        mpi.wait(lambda start=time.monotonic(): time.monotonic() - start > 3, transport.check)
+        messages.wait(lambda start=time.monotonic(): time.monotonic() - start > 3, transport.check)
         print("burnt", time.process_time() - burnt)
     print("all went well", flush=True)
 
 
 def damage(name, rank, position):
-    """From now on what ``mpi.NAME`` on that rank sends has one other bit, if it is long enough."""
-    before = getattr(mpi, name)
+    """From now on what ``messages.NAME`` on that rank sends has one other bit, if it is long enough."""
+    before = getattr(messages, name)
 
     def damaging(comm, buffer, *arguments):
         if RANK == rank and len(buffer) > abs(position):
             buffer[position] ^= 4
         return before(comm, buffer, *arguments)
 
-    setattr(mpi, name, damaging)
+    setattr(messages, name, damaging)
 
 
 if CASE == "a job":
@@ -82,8 +83,7 @@ elif CASE == "a reply":
 elif CASE == "a model":
     damage("broadcast", 0, -700_000)
 elif CASE == "the data":
-    damage("_sum", 0, 0)
-    real = mpi.checksum
-    mpi._sum = lambda array: real(array.reshape(-1).view(np.uint8)) + (RANK == 0)
+    real = mpi.sum_of
+    mpi.sum_of = lambda array: real(array) + (RANK == 0)
 sys.exit(launch.on_ranks(play, make_worker, lambda line: RANK or print(line, flush=True),
                          Limits(SILENCE_S, 2.0 if CASE == "endless" else 0.0)))

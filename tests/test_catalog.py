@@ -49,7 +49,8 @@ def test_the_usual_parts_of_every_strategy_exist():
 
 @pytest.mark.parametrize("spec, parts", [
     ("rigl", ("rigl", "")), ("rigl:sparsity=0.5,every=2", ("rigl", "sparsity=0.5,every=2")),
-    ("a.b:f", ("a.b:f", "")), ("a.b:f:x=1,y=c:d", ("a.b:f", "x=1,y=c:d")), ("hdf5:file=/data/a:b.h5", ("hdf5", "file=/data/a:b.h5"))])
+    ("a.b:f", ("a.b:f", "")), ("a.b:f:x=1,y=c:d", ("a.b:f", "x=1,y=c:d")),
+    ("hdf5:file=/data/a:b.h5", ("hdf5", "file=/data/a:b.h5"))])
 def test_specs_are_split_at_the_right_colon(spec, parts):
     assert split(spec) == parts
 
@@ -59,15 +60,17 @@ def test_specs_are_split_at_the_right_colon(spec, parts):
     ("rigl:sparsty=0.5", "did you mean sparsity?"), ("rigl:zzz=1", r"It takes \(sparsity=0\.\d+, distribution=erk"),
     ("dense:sparsity=1", "no options"), ("rigl:sparsity", "expected option=value, got 'sparsity'|no module 'rigl'"),
     ("rigl:every=2,sparsity", "expected option=value, got 'sparsity'"),
-    ("rigl:sparsity=high", "sparsity must be a number, got 'high'"), ("rigl:every=2.5", "every must be a whole number, got '2.5'"),
+    ("rigl:sparsity=high", "sparsity must be a number, got 'high'"),
+    ("rigl:every=2.5", "every must be a whole number, got '2.5'"),
     ("set:signed=maybe", "signed must be true or false, got 'maybe'")])
 def test_mistakes_are_told_with_a_hint(spec, message):
     with pytest.raises(UserError, match=message):
         parse(PRUNERS, spec)
 
 
-@pytest.mark.parametrize("spec, expected", [("set:signed=false", False), ("set:signed=TRUE", True), ("set:signed=1", True),
-                                            ("set:signed=no", False)])
+@pytest.mark.parametrize("spec, expected",
+                         [("set:signed=false", False), ("set:signed=TRUE", True), ("set:signed=1", True),
+                          ("set:signed=no", False)])
 def test_truth_is_spelt_in_several_ways(spec, expected):
     assert parse(PRUNERS, spec)[1] == {"signed": expected}
 
@@ -127,7 +130,8 @@ def test_the_users_module_is_not_imported_before_it_is_made(own_module):
 
 @pytest.mark.parametrize("spec, message", [
     ("mine_for_test:quarter", "defines no function 'quarter'"), ("mine_for_test:half:shar=1", "did you mean share?"),
-    ("mine_for_test:half:share=2", "share must be <= 1, got 2"), ("no_such_module_here:f", "no module 'no_such_module_here'"),
+    ("mine_for_test:half:share=2", "share must be <= 1, got 2"),
+    ("no_such_module_here:f", "no module 'no_such_module_here'"),
     ("no_such_package.module:f", "no module 'no_such_package.module'"), ("math:sqrt", "no module 'math'")])
 def test_mistakes_about_own_functions_are_told(own_module, spec, message):
     with pytest.raises(UserError, match=message):

@@ -16,7 +16,8 @@ from fedmpi.weighting.tanh import tanh
 from fedmpi.weighting.thesis import thesis
 
 SPECS = [*CONTRIBUTIONS, "loo:of=accuracy"]
-WEIGHINGS = [*WEIGHTINGS, "thesis:schedule=thesis,start=zero", "thesis:gamma=1", "relu:memory=0,floor=0", "relu:memory=1",
+WEIGHINGS = [*WEIGHTINGS, "thesis:schedule=thesis,start=zero", "thesis:gamma=1", "relu:memory=0,floor=0",
+             "relu:memory=1",
              "proportional:size_power=0", "tanh:score_power=2", "softmax:standard=false", "min-max:floor=0,memory=0"]
 SIZES = torch.tensor([10., 20., 30., 40.], dtype=torch.float64)
 
@@ -61,7 +62,8 @@ def test_absent_clients_keep_their_state_in_real_rounds(weighting):
 
 # --- cosines ---
 
-@pytest.mark.parametrize("a, r", [([.9, .5, .1, 0, .7], [.2, .2, .2, .2, .2]), ([.3, .3, .8, .6, -.4], [.5, .1, .1, .2, .1])])
+@pytest.mark.parametrize("a, r",
+                         [([.9, .5, .1, 0, .7], [.2, .2, .2, .2, .2]), ([.3, .3, .8, .6, -.4], [.5, .1, .1, .2, .1])])
 def test_self_term_formula_of_the_methods(a, r):
     """``cos(u_n, U) = (a_n A + (1 - a_n^2) r_n) / |U|`` for u_n = a_n c + sqrt(1 - a_n^2) e_n."""
     a, r = double(*a), double(*r)
@@ -145,7 +147,8 @@ def test_cosines_do_not_depend_on_how_updates_are_cut(monkeypatch, block):
     mean = r @ unit
     torch.testing.assert_close(cosines(updates(U), r), unit @ mean / mean.norm())
     others = mean - r[:, None] * unit
-    torch.testing.assert_close(cosines(updates(U), r, True), (unit * others).sum(1) / mean.sub(r[:, None] * unit).norm(dim=1))
+    torch.testing.assert_close(cosines(updates(U), r, True),
+                               (unit * others).sum(1) / mean.sub(r[:, None] * unit).norm(dim=1))
 
 
 def test_scores_use_the_cohorts_own_shares():
@@ -177,7 +180,8 @@ def shares_left(gamma, schedule, rounds, normalised=False):
     return [left[t] for t in rounds]
 
 
-@pytest.mark.parametrize("gamma, expected", [(.5, (.167, .003, 0)), (.7, (.318, .023, .0003)), (.9, (.643, .254, .059))])
+@pytest.mark.parametrize("gamma, expected",
+                         [(.5, (.167, .003, 0)), (.7, (.318, .023, .0003)), (.9, (.643, .254, .059))])
 def test_scale_mismatch_table_of_the_methods(gamma, expected):
     left = shares_left(gamma, "thesis", (1, 10, 200))
     tolerance = [0.51 * 10 ** -len(str(want).partition(".")[2]) if want else 1e-5 for want in expected]
@@ -265,13 +269,14 @@ def test_loo_asks_the_real_model_once_a_client_and_once_for_all():
 
 
 def test_loo_finds_the_client_with_wrong_labels():
-    fed, state = contracts.assembled(contribution="loo", weighting="relu:memory=0", clients=4, noise="symmetric:rate=1,share=0.25", lr=0.1,
-                                     validation=0.3)
+    fed, state = contracts.assembled(contribution="loo", weighting="relu:memory=0", clients=4,
+                                     noise="symmetric:rate=1,share=0.25", lr=0.1, validation=0.3)
     states, _ = contracts.play(fed, state, 4)
     labels = fed.transport.worker.data
     truth = contracts.assembled(contribution="loo", clients=4, noise="none", lr=0.1,
                                 validation=0.3)[0].transport.worker.data["labels"]
-    wrong = [float((labels["labels"][a:b] != truth[a:b]).mean()) for a, b in zip(labels["offsets"], labels["offsets"][1:-1])]
+    wrong = [float((labels["labels"][a:b] != truth[a:b]).mean())
+             for a, b in zip(labels["offsets"], labels["offsets"][1:-1])]
     assert sorted(wrong) == [0, 0, 0, 1]
     assert int(states[-1]["weighting"]["score"].argmin()) == wrong.index(1)
 
@@ -282,7 +287,8 @@ def test_size_and_uniform_by_hand():
         phi = contracts.catalog.make(CONTRIBUTIONS, spec).score({}, given, None, None).phi
         assert (phi / phi.sum()).tolist() == expected
         weighting = contracts.catalog.make(WEIGHTINGS, spec)
-        assert weighting.weigh(weighting.init(SIZES), torch.zeros(2, dtype=torch.float64), given)[1].tolist() == expected
+        assert weighting.weigh(weighting.init(SIZES), torch.zeros(2, dtype=torch.float64),
+                               given)[1].tolist() == expected
 
 
 @pytest.mark.parametrize("make, gains", [

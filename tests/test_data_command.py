@@ -9,7 +9,7 @@ import pytest
 
 from fedmpi import report
 from fedmpi.assemble import federation, population
-from fedmpi.cli import DEFAULTS
+from fedmpi.options import DEFAULTS
 
 FAULTS = ("--fault", "label-flip:share=0.25", "--fault", "duplicate:share=0.25", "--fault", "free-rider:share=0.125")
 

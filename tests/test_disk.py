@@ -1,4 +1,5 @@
-"""A disk that is full, read-only or damaged: one line, nothing that was committed is lost, and the run goes on later."""
+"""A disk that is full, read-only or damaged: one line, nothing that was committed is lost, and the run goes on
+later."""
 
 import os
 import subprocess
@@ -61,7 +62,7 @@ def test_a_disk_that_fills_up(fedmpi, small, whole, ranks):
     out = small / "run.h5"
     fedmpi(1, "train", *RUN, "--out", out, "--until", 2)
     before = read_run(out).rounds["weights_digest"]
-    fill(small, leave=out.stat().st_size + 200_000)          # for the copy at the start, later for two checkpoints or three
+    fill(small, leave=out.stat().st_size + 200_000)    # the copy at the start, later two checkpoints or three
     output = fedmpi(ranks, "train", "--resume", out, "--keep", 1000, code=1)
     assert output.count("error:") == 1 and "No space left on device" in output and "Traceback" not in output
     assert "after round" in output and "--resume" in output

@@ -13,10 +13,12 @@ GPU = {"name": "NVIDIA H200", "uuid": "aa-1", "total_bytes": 150e9, "free_bytes"
 DISK = {"path": "/tmp", "type": "ext4", "free_bytes": 50e9, "total_bytes": 90e9}
 RANK = {
     "host": "node01", "node": 0, "local": 0, "cores": [0, 1, 2, 3], "quota": None, "memory_bytes": 16e9, "threads": 1,
-    "granted": "", "looked": True, "gpus": [], "gpu": None, "visible": None, "driver": "", "mps": False, "swap_bytes": 0,
-    "versions": {"torch": "2.9", "fedmpi": "1"}, "launcher": "mpirun of MPICH (Hydra)", "machine_cores": 4, "temporary": DISK,
-    "mpi": {"library": "MPICH Version: 5", "standard": "5.0", "mpi4py": "4.1", "binary": "MPI.so", "threads": "multiple",
-            "cuda_aware": False},
+    "granted": "", "looked": True, "gpus": [], "gpu": None, "visible": None, "driver": "", "mps": False,
+    "swap_bytes": 0,
+    "versions": {"torch": "2.9", "fedmpi": "1"}, "launcher": "mpirun of MPICH (Hydra)", "machine_cores": 4,
+    "temporary": DISK,
+    "mpi": {"library": "MPICH Version: 5", "standard": "5.0", "mpi4py": "4.1", "binary": "MPI.so",
+            "threads": "multiple", "cuda_aware": False},
     "torch": {"cuda": "13", "available": False, "mkl": True, "onednn": True, "vectors": "AVX512"},
     "limits": {"open_files": 1024, "core_bytes": 0, "stack_bytes": 8 << 20, "locked_bytes": -1},
     "shm": DISK | {"path": "/dev/shm", "type": "tmpfs"}}
@@ -32,15 +34,18 @@ TROUBLES = {          # (path into the facts, value) -> severity, subject, part 
     "other MPI": (("ranks", 2, "mpi", "library"), "Open MPI v5", "error", "MPI", "Open MPI v5 on rank 2"),
     "mpirun": (("mpirun", "text"), "mpirun (Open MPI) 4.1.4", "warning", "launcher", "is of Open MPI"),
     "other torch": (("ranks", 2, "versions", "torch"), "2.8", "error", "versions", "2.8 on rank 2"),
-    "other fedmpi": (("ranks", 1, "versions", "fedmpi"), "2", "error", "versions", "fedmpi 1 on ranks 0,2; 2 on rank 1"),
+    "other fedmpi": (("ranks", 1, "versions", "fedmpi"), "2", "error", "versions",
+                     "fedmpi 1 on ranks 0,2; 2 on rank 1"),
     "other processor": (("ranks", 1, "torch", "vectors"), "AVX2", "warning", "torch", "AVX2"),
     "quota": (("ranks", 0, "quota"), 1.5, "warning", "cores", "allows 1.5 of 4"),
     "bound": (("ranks", 0, "cores"), [7], "ok", "ranks", "ranks 0-2"),
     "driver": (("ranks", 1, "driver"), "NVRM 580", "warning", "GPU", "rank 1: NVRM 580, but torch"),
     "granted": (("ranks", 1, "granted"), "0", "warning", "ranks", "Slurm granted GPUs"),
     "slow trips": (("probe", "pairs", 2, "round_trip_s"), 0.5, "warning", "latency", "(rank 2)"),
-    "slow network": (("probe", "pairs", 1, "rates"), {4 << 20: 5e7}, "warning", "bandwidth", "least 0.05 GB/s (rank 1)"),
-    "worse than MPI": (("probe", "pairs"), {1: PAIR | {"bare_rates": {4 << 20: 9e10}}}, "note", "bandwidth", "0.056 of MPI"),
+    "slow network": (("probe", "pairs", 1, "rates"), {4 << 20: 5e7}, "warning", "bandwidth",
+                     "least 0.05 GB/s (rank 1)"),
+    "worse than MPI": (("probe", "pairs"), {1: PAIR | {"bare_rates": {4 << 20: 9e10}}}, "note", "bandwidth",
+                       "0.056 of MPI"),
     "spinning": (("probe", "waiting", 2), 0.99, "warning", "waiting", "99.0%"),
     "clock": (("probe", "pairs", 2, "clock_s"), -7.0, "warning", "clocks", "-7.0 s"),
     "no folder": (("folder", "write"), "Permission denied", "error", "run files", "Permission denied"),
@@ -55,6 +60,20 @@ TROUBLES = {          # (path into the facts, value) -> severity, subject, part 
     "no /dev/shm": (("ranks", 0, "shm", "free_bytes"), 0, "warning", "shared memory", "0 GB"),
     "few files": (("ranks", 2, "limits", "open_files"), 64, "warning", "limits", "open files 64"),
 }
+
+
+def test_ranks_bound_to_cores_of_their_own_are_compared_with_mpi_alone():
+    facts = changed(("probe", "pairs"), {1: PAIR | {"bare_rates": {4 << 20: 9e10}}})
+
+    def said(cores):
+        ranks = {rank: each | {"cores": cores[rank]} for rank, each in facts["ranks"].items()}
+        found = doctor.judged(facts | {"ranks": ranks})
+        return [finding.severity for finding in found if "0.056 of MPI" in finding.got]
+
+    assert said([[0], [1], [2]]) == ["note"] and said([[0, 1]] * 3) == ["ok"]
+    two_nodes = facts | {"ranks": {rank: each | {"cores": [0, 1], "node": rank // 2} for rank, each in
+                                   facts["ranks"].items()}}
+    assert "note" in [each.severity for each in doctor.judged(two_nodes) if "0.056 of MPI" in each.got]
 
 
 def own(value):
@@ -139,11 +158,13 @@ def test_a_file_system_whose_locks_keep_nobody_out(tmp_path, monkeypatch):
 
 
 def test_the_command_on_three_ranks(fedmpi, tmp_path):
-    told = json.loads(next(line for line in fedmpi(3, "doctor", "--json", "--out", tmp_path).splitlines() if line[0] == "{"))
+    told = json.loads(next(line for line in fedmpi(3, "doctor", "--json", "--out",
+                                                   tmp_path).splitlines() if line[0] == "{"))
     assert sorted(told["ranks"]) == ["0", "1", "2"] and sorted(told["probe"]["pairs"]) == ["1", "2"]
     assert set(told["probe"]["pairs"]["1"]["rates"]) == {str(4 << 20), str(64 << 20)}
     subjects = {finding["subject"] for finding in told["findings"]}
-    assert {"MPI", "launcher", "ranks", "torch", "versions", "latency", "bandwidth", "broadcast", "waiting", "run files"} <= subjects
+    assert {"MPI", "launcher", "ranks", "torch", "versions", "latency", "bandwidth", "broadcast", "waiting",
+            "run files"} <= subjects
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from fedmpi import assemble, exchange, launch, server
-from fedmpi.cli import DEFAULTS
+from fedmpi.client import Number
 from fedmpi.errors import WireError
+from fedmpi.options import DEFAULTS
 from fedmpi.transport.local import Local
 
 OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", "local_epochs": 1, "strategy": "fedavg",
@@ -66,7 +67,7 @@ def test_an_answer_that_is_not_finite_is_refused(where):
     fed.transport.publish(*message(fed, state))
     reply = next(fed.transport.map([{"client": 2, "row": 2}]))
     if where == "loss":
-        reply.arrays["numbers"][1] = float("nan")
+        reply.arrays["numbers"][Number.LOSS] = float("nan")
     else:
         reply.arrays["values"][5] = float("inf")
     answer = exchange.read_reply(fed, reply, 1, support, *[exchange.digest(support)] * 2)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fedmpi import flat
-from fedmpi.ensemble import MODELS, _chain, ensemble
+from fedmpi.ensemble import MODELS, ensemble, shared_chain
 from fedmpi.evaluate import evaluator
 from fedmpi.models.cifar10net import cifar10net
 from fedmpi.models.lenet5 import lenet5
@@ -13,6 +13,7 @@ from fedmpi.models.logistic import logistic
 from fedmpi.models.mlp2nn import mlp2nn
 from fedmpi.models.pfl_cnn import pfl_cnn
 from fedmpi.models.small_cnn import small_cnn
+from fedmpi.server import finish
 
 NUM_SAMPLES = 53              # no multiple of what a pass takes
 
@@ -78,7 +79,7 @@ def test_agrees_with_plain_evaluation(make, M):
     assert loss_sum.dtype == torch.float64 and correct.dtype == torch.int64
     plain = evaluator(model, x, inputs, labels)
     for row, loss, right in zip(X, loss_sum.tolist(), correct.tolist(), strict=True):
-        mean, accuracy = plain(row)
+        mean, accuracy = finish(plain(row))
         assert loss == pytest.approx(mean * NUM_SAMPLES, rel=1e-5)
         assert right == round(accuracy * NUM_SAMPLES)
 
@@ -86,14 +87,14 @@ def test_agrees_with_plain_evaluation(make, M):
 @pytest.mark.parametrize("make", CHAINS + OTHERS)
 def test_which_models_are_chains(make):
     model, layout, *_ = case(make, 1)
-    assert (_chain(model, layout) is not None) == (make in CHAINS)
+    assert (shared_chain(model, layout) is not None) == (make in CHAINS)
 
 
 def test_more_samples_than_a_pass_takes():
     model, layout, x, X, inputs, labels = case(lenet5, 2, n=1203)
     loss_sum, _ = ensemble(model, layout)(X, inputs, labels)
     plain = evaluator(model, x, inputs, labels)
-    assert loss_sum.tolist() == pytest.approx([plain(row)[0] * 1203 for row in X], rel=1e-5)
+    assert loss_sum.tolist() == pytest.approx([finish(plain(row))[0] * 1203 for row in X], rel=1e-5)
 
 
 @pytest.mark.parametrize("make", CHAINS + OTHERS)

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import h5py
@@ -101,7 +102,8 @@ def test_a_worker_s_exception_reaches_the_user_once(fedmpi, tmp_path, ranks):
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_a_diverging_client_is_named(fedmpi, tmp_path, ranks):
-    output = fedmpi(ranks, "train", *SMALL, "--lr", "1e20", "--strategy", "fedavg", "--out", tmp_path / "run.h5", code=1)
+    output = fedmpi(ranks, "train", *SMALL, "--lr", "1e20", "--strategy", "fedavg", "--out", tmp_path / "run.h5",
+                    code=1)
     assert "diverged" in output and "smaller --lr" in output and "Traceback" not in output
 
 
@@ -162,10 +164,19 @@ def test_a_run_without_checkpoints_starts_again(fedmpi, tmp_path):
     assert verify(whole, out) == [] and read_run(out).attrs["status"] == "finished"
 
 
+def test_a_guard_that_was_killed_takes_nobody_along():
+    code = ("import os, signal; from fedmpi.guard import Guard; guard = Guard(); os.kill(guard.pid, signal.SIGKILL)\n"
+            "while open(f'/proc/{guard.pid}/stat').read().rpartition(')')[2].split()[0] != 'Z': pass\n"
+            "guard.watch({1: os.getpid()}); guard.leave(); guard.leave(); print('well')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("well\n", "")
+
+
 def test_a_worker_that_fails_inside_an_exchange_ends_the_job(fedmpi, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, numpy\nif os.environ.get('PMI_RANK') == '1':\n"
-        "    def broken(*arguments, **options):\n        raise OSError('no shared folder')\n    numpy.memmap = broken\n")
+        "    def broken(*arguments, **options):\n        raise OSError('no shared folder')\n"
+        "    numpy.memmap = broken\n")
     output = fedmpi(3, "train", *SMALL, "--out", tmp_path / "run.h5", code=1, timeout=60, PYTHONPATH=str(tmp_path))
     assert output.count("OSError: no shared folder") == 1
 

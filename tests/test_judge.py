@@ -18,7 +18,8 @@ def first_round(**options):
     fed, state = contracts.assembled(**{"validation": 0.3, "weighting": "relu"} | options)
     clients, updates = contracts.first_cohort(fed, state)
     received = server.served(state["x"], fed.layout.support(state["mask"]))
-    return fed, state, Cohort(clients, updates, Schedule(1, fed.rounds), gather.present(state, clients), received, fed.layout)
+    return fed, state, Cohort(clients, updates, Schedule(1, fed.rounds), gather.present(state, clients), received,
+                              fed.layout)
 
 
 def utility_of(fed, state, cohort):
@@ -43,7 +44,7 @@ def test_a_coalition_is_worth_what_its_merged_model_scores(options):
         if chosen.any():
             weights = cohort.shares[chosen] / cohort.shares[chosen].sum()
             _, model = fed.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen), weights)
-        expected = fed.validate(model)
+        expected = server.finish(fed.validate(model))
         assert (float(got), float(right)) == (pytest.approx(expected[0], rel=1e-5), pytest.approx(expected[1]))
     assert utility.calls == 8
 
@@ -80,7 +81,7 @@ def test_the_game_of_other_updates_is_another_one():
     other = utility.on(cohort.updates._replace(U=cohort.updates.U * 0), cohort.x)
     assert float(other(everybody)) == pytest.approx(float(utility(torch.zeros(1, 3, dtype=torch.bool))))
     assert float(utility(everybody)) == float(v) and utility.calls == 3
-    fresh = torch.tensor([[1, 1, 0]], dtype=torch.bool)          # the workers hold the other game: it is handed out anew
+    fresh = torch.tensor([[1, 1, 0]], dtype=torch.bool)    # the workers hold the other game: it is handed out anew
     assert float(utility(fresh)) != float(other(fresh))
 
 
@@ -104,7 +105,8 @@ def test_shares_decide_what_members_weigh(spec):
     chosen = torch.tensor([[1, 0, 1]], dtype=torch.bool)
     model = coalition_models(fed.strategy, state["strategy"], cohort.x, cohort.updates, shares, chosen)[0]
     weights = torch.tensor([.6, .1], dtype=torch.float64) / .7
-    assert torch.equal(model, fed.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen[0]), weights)[1])
+    assert torch.equal(model,
+                       fed.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen[0]), weights)[1])
 
 
 @pytest.mark.parametrize("strategy", ["median", "trimmed-mean", "krum", "multi-krum:byzantine=0.4", "geometric-median",
@@ -136,7 +138,8 @@ def test_nobody_is_worth_what_the_servers_momentum_makes():
         U[1] = 0
         v = utility_of(fed, state | {"strategy": moving}, cohort._replace(updates=cohort.updates._replace(U=U)))
         nobody, lazy = v(torch.tensor([[0, 0, 0], [0, 1, 0]], dtype=torch.bool)).tolist()
-        assert nobody == pytest.approx(lazy) and nobody != float(utility_of(fed, state, cohort)(torch.zeros(1, 3, dtype=torch.bool)))
+        still = utility_of(fed, state, cohort)(torch.zeros(1, 3, dtype=torch.bool))
+        assert nobody == pytest.approx(lazy) and nobody != float(still)
 
 
 def test_what_observers_ask_of_clients_is_no_cost_of_the_method():
@@ -166,7 +169,8 @@ def test_what_does_nothing_is_told():
 
 
 def test_the_servers_own_training_is_counted_apart():
-    rows = [contracts.play(*contracts.assembled(strategy=name, validation=0.3), 1)[1][0] for name in ("fedavg", "fltrust")]
+    rows = [contracts.play(*contracts.assembled(strategy=name, validation=0.3), 1)[1][0]
+            for name in ("fedavg", "fltrust")]
     assert rows[0]["flops_server"] == 0 < rows[1]["flops_server"] and rows[0]["flops_rigl"] == rows[1]["flops_rigl"]
 
 
@@ -182,8 +186,8 @@ def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
     nominal = fed.pruner.nominal(states[-1]["pruner"], states[-1]["mask"], fed.layout)
     assert int(nominal.sum()) == round(0.4 * fed.layout.num_weights) < int(states[-1]["mask"].sum())
     assert not (nominal & ~states[-1]["mask"]).any()
-    assert rows[-1]["loss"] == pytest.approx(fed.test(server.served(states[-1]["x"], fed.layout.support(nominal)))[0])
-    assert rows[-1]["loss"] != fed.test(server.served(states[-1]["x"], fed.layout.support(states[-1]["mask"])))[0]
+    assert rows[-1]["loss"] == pytest.approx(server.finish(fed.test(server.served(states[-1]["x"], fed.layout.support(nominal))))[0])
+    assert rows[-1]["loss"] != server.finish(fed.test(server.served(states[-1]["x"], fed.layout.support(states[-1]["mask"]))))[0]
 
 
 def test_who_only_observes_changes_nothing():
@@ -200,7 +204,8 @@ def test_who_only_observes_changes_nothing():
 
 
 def test_scores_by_size_change_nothing_about_training():
-    (a, _), (b, _) = (contracts.play(*contracts.assembled(contribution=name, weighting="size"), 3) for name in ("size", "loo"))
+    (a, _), (b, _) = (contracts.play(*contracts.assembled(contribution=name, weighting="size"), 3)
+                      for name in ("size", "loo"))
     assert torch.equal(a[-1]["x"], b[-1]["x"])
 
 
@@ -276,7 +281,7 @@ def test_everybody_opens_where_an_estimator_wants_that():
     fed, state = contracts.assembled(clients=5, cohort=2, contribution="comfedsv")
     _, rows = contracts.play(fed, state, 2)
     assert [len(contracts.sampled(fed, state, t)) for t in (1, 2)] == [5, 2]
-    fed, state = contracts.assembled(clients=5, cohort=2, observe=["comfedsv"])          # who only observes takes what comes
+    fed, state = contracts.assembled(clients=5, cohort=2, observe=["comfedsv"])    # who only observes takes what comes
     contracts.play(fed, state, 2)
     assert [len(contracts.sampled(fed, state, t)) for t in (1, 2)] == [2, 2]
 
@@ -284,7 +289,8 @@ def test_everybody_opens_where_an_estimator_wants_that():
 def test_fltrust_follows_the_servers_own_samples():
     fed, state = contracts.assembled(strategy="fltrust", validation=0.3, fault=["sign-flip:share=0.34"])
     states, rows = contracts.play(fed, state, 3)
-    _, alone = contracts.play(*contracts.assembled(strategy="fedavg", validation=0.3, fault=["sign-flip:share=0.34"]), 3)
+    _, alone = contracts.play(*contracts.assembled(strategy="fedavg", validation=0.3, fault=["sign-flip:share=0.34"]),
+                              3)
     assert rows[-1]["train_loss"] != alone[-1]["train_loss"] and rows[0]["up_bytes"] == alone[0]["up_bytes"]
 
 
@@ -310,7 +316,8 @@ def test_out_of_gpu_memory_evaluates_one_model_at_a_time_and_says_so():
 def test_scores_that_are_not_finite_end_the_run_only_where_they_weigh():
     def bad(fed, label):
         part = fed.contributions[label]
-        worse = part._replace(score=lambda *given: part.score(*given)._replace(phi=torch.full((3,), torch.nan).double()))
+        nothing = torch.full((3,), torch.nan).double()
+        worse = part._replace(score=lambda *given: part.score(*given)._replace(phi=nothing))
         return fed._replace(contributions=fed.contributions | {label: worse})
 
     lines = []

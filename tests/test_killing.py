@@ -115,8 +115,9 @@ def test_killed_at_random_points_it_loses_nothing(command, fedmpi, tmp_path, req
             time.sleep(0.05)
         after, told = digests(out), job.told()
         with open(log, "a") as file:
-            file.write(f"{number + 1}\trank {rank}\t{sign.name}\t{'start' if early else 'run'}\t{len(before)}\t{len(after)}\t"
-                       f"{job.process.returncode}\t{seconds:.1f}\t{' | '.join(told)}\n")
+            cells = (number + 1, f"rank {rank}", sign.name, "start" if early else "run", len(before), len(after),
+                     job.process.returncode, f"{seconds:.1f}", " | ".join(told))
+            file.write("\t".join(map(str, cells)) + "\n")
         assert job.process.returncode != 0 and alive(family) == [], job.output()
         most = 2 if (rank, sign) == (0, signal.SIGSTOP) else 1    # a worker's line, and the guard's if it comes in time
         assert 1 <= len(told) <= most, job.output()

@@ -71,8 +71,8 @@ def open_mpi(tmp_path):
 
 
 def test_open_mpi_starts_a_run_and_passes_on_that_it_is_to_stop(fedmpi, open_mpi, tmp_path):
-    process, output = open_mpi("train", "--rounds", 500, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--out",
-                               tmp_path / "run.h5"), ""
+    process, output = open_mpi("train", "--rounds", 500, "--clients", 4, "--local-epochs", 1, "--device", "cpu",
+                               "--out", tmp_path / "run.h5"), ""
     for line in process.stdout:
         output += line
         if "round   2/" in line:

@@ -38,7 +38,8 @@ def digits(number):
 
 
 def as_programmed(layout, densities):
-    """The thesis's program counts biases in a layer's size and spends their share on its weights, as its table shows."""
+    """The thesis's program counts biases in a layer's size and spends their share on its weights, as its table
+    shows."""
     return [math.floor(d * (slot.size + slot.shape[0])) / slot.size for d, slot in zip(densities, layout.weights)]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedmpi import assemble, launch, memory, place
-from fedmpi.cli import DEFAULTS
+from fedmpi.options import DEFAULTS
 from fedmpi.errors import UserError
 from fedmpi.staging import staging
 from fedmpi.store import read_run
@@ -55,12 +55,14 @@ def test_free_memory_of_what_is_not_cut_into_slices():
 
 def test_a_rank_sets_its_own_slice(monkeypatch):
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1,
-                           get_device_properties=lambda index: SimpleNamespace(name="H200 MIG", uuid="x", total_memory=1))
+                           get_device_properties=lambda index: SimpleNamespace(name="H200 MIG", uuid="x",
+                                                                               total_memory=1))
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(place, "_nvidia_smi", lambda: "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
     found = place.mine(1)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-b" and found["gpu"] == 0 and found["gpus"][0]["free_bytes"] is None
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-b"
+    assert found["gpu"] == 0 and found["gpus"][0]["free_bytes"] is None
     assert place.mine(0, gpus=False)["gpus"] == []
 
 
@@ -88,8 +90,8 @@ def test_limits_of_the_cgroup_and_of_those_above(tmp_path, line, folder, quota, 
 
 
 def test_a_cgroup_without_limits(tmp_path):
-    files(tmp_path, proc__self__cgroup="0::/\n", proc__meminfo="MemAvailable: 5 kB\n", sys__fs__cgroup__cpu_DOT_max="max 100000",
-          sys__fs__cgroup__memory_DOT_max="max")
+    files(tmp_path, proc__self__cgroup="0::/\n", proc__meminfo="MemAvailable: 5 kB\n",
+          sys__fs__cgroup__cpu_DOT_max="max 100000", sys__fs__cgroup__memory_DOT_max="max")
     assert place.quota(tmp_path) is None and place.memory_bytes(tmp_path) == 5 * 1024
 
 
@@ -158,6 +160,16 @@ def test_a_gpu_whose_free_memory_is_not_told_counts_as_empty(small):
     gpu = GPU | {"free_bytes": None, "total_bytes": 2e9}
     with pytest.raises(UserError, match="has 2.0 GB free"):
         list(assemble.fits(*small, {rank: rank_at(gpus=[gpu], gpu=0) for rank in range(8)}))
+
+
+def test_one_rank_tells_the_free_memory_of_all_gpus_of_its_node(small):
+    gpus = [GPU | {"uuid": str(index), "free_bytes": None} for index in range(3)]
+    asked = [gpu | {"free_bytes": 0.1e9 if gpu["uuid"] == "1" else 9e9} for gpu in gpus]       # another's job is on 1
+    places = {rank: rank_at(rank - 1, gpus=asked if rank < 2 else gpus, gpu=place.gpu_index(rank - 1, 3))
+              for rank in range(4)}
+    with pytest.raises(UserError, match="gpu 1 .* has 0.1 GB free, but 1 worker on it"):
+        list(assemble.fits(*small, places))
+    assert place.free_of(places, range(4)) == {"0": 9e9, "1": 0.1e9, "2": 9e9}
 
 
 def test_a_node_with_too_little_memory_is_warned_of(small):

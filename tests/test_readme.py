@@ -12,7 +12,8 @@ from fedmpi import catalog
 from fedmpi.store import read_run
 
 README = pathlib.Path(__file__).parents[1].joinpath("README.md").read_text()
-COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    fedmpi train --") and "resume" not in line]
+COMMANDS = [line.split("#")[0].strip()
+            for line in README.splitlines() if line.startswith("    fedmpi train --") and "resume" not in line]
 
 
 def test_there_are_commands_to_check():
@@ -54,7 +55,8 @@ def test_commands_of_use_exist(fedmpi, tmp_path):
 
 def test_lists_in_a_config_file_and_a_resume_that_says_auto(fedmpi, tmp_path):
     config, out = tmp_path / "job.toml", tmp_path / "a.h5"
-    config.write_text('rounds = 2\nclients = 4\nlocal-epochs = 1\nobserve = ["loo", "cosine"]\nfault = "sign-flip:share=0.25"\n')
+    config.write_text('rounds = 2\nclients = 4\nlocal-epochs = 1\nobserve = ["loo", "cosine"]\nfault = '
+                      '"sign-flip:share=0.25"\n')
     fedmpi(1, "train", "--config", config, "--out", out, "--until", 1)
     options = read_run(out).attrs["options"]
     assert options["observe"] == ["loo", "cosine"] and options["fault"] == ["sign-flip:share=0.25"]

@@ -110,7 +110,8 @@ def judged_run(scores=SCORES, quality=QUALITY, options=(), cumulative=(), told=(
     facts = dict(quality=quality, noise=np.zeros(N), samples=np.full(N, 7)) | population
     specs = dict(contribution=labels[0], observe=labels[1:], fault=[]) | dict(options)
     attrs = dict(options=specs, estimators={
-        label: dict(spec=dict(told).get(label, label), sees="updates", cumulative=label in cumulative) for label in labels})
+        label: dict(spec=dict(told).get(label, label), sees="updates", cumulative=label in cumulative)
+        for label in labels})
     clients = [Column("client", "int64", "1", "n")] + [Column(c, "float64", "1", c) for c in [*columns, "weight"]]
     store = MemoryStore(attrs, rounds, clients, {k: (v, "1", k) for k, v in facts.items()}, ([0], []))
     for t in range(2):
@@ -149,14 +150,16 @@ def test_estimators_are_compared_with_the_exact_shapley_value_of_their_own_kind_
         return [found[label].get("max_distance") for label in ("tmc", "cosine")]
 
     near = pytest.approx(0.1)
-    assert distances("tmc-shapley", "shapley") == distances("tmc-shapley:of=accuracy", "shapley:of=accuracy") == [near] * 2
+    assert distances("tmc-shapley", "shapley") == distances("tmc-shapley:of=accuracy",
+                                                            "shapley:of=accuracy") == [near] * 2
     assert distances("tmc-shapley", "shapley:of=accuracy") == distances("or-shapley", "shapley") == [None, near]
     assert distances("accuracy-gain", "shapley:of=accuracy") == distances("loss-gain", "shapley") == [near] * 2
     assert distances("tmc-shapley", "my.module:shapley") == [None, None]
 
 
 def test_scores_that_accumulate_are_judged_by_the_last():
-    found = report.judged(judged_run({"loo": [4., 3, 2, 1], "or-shapley": [0, 0, 0, 0.]}, cumulative=("loo", "or-shapley")))
+    found = report.judged(judged_run({"loo": [4., 3, 2, 1], "or-shapley": [0, 0, 0, 0.]},
+                                     cumulative=("loo", "or-shapley")))
     assert found["loo"]["spearman"] == pytest.approx(4.5 / np.sqrt(4.5 * 5))
     run = judged_run({"loo": [4., 3, 2, 1]}, cumulative=("loo",))
     run.clients["contribution"][:4] = 0                                  # nothing said in round 1, nobody judged by it
@@ -403,8 +406,8 @@ def test_the_report_needs_neither_torch_nor_a_plotting_library_until_it_draws():
 def test_what_became_of_clients_is_told_and_those_that_do_not_count_do_not_blur_scores(fedmpi, tmp_path):
     from fedmpi.report.truth import last_of_client
     out = tmp_path / "late.h5"
-    fedmpi(1, "train", "--rounds", 3, "--clients", 12, "--cohort", 6, "--model", "small-cnn:width=4", "--local-epochs", 1,
-           "--devices", "drawn:dropout=0.4", "--aggregation", "sync:over=0.5", "--out", out)
+    fedmpi(1, "train", "--rounds", 3, "--clients", 12, "--cohort", 6, "--model", "small-cnn:width=4", "--local-epochs",
+           1, "--devices", "drawn:dropout=0.4", "--aggregation", "sync:over=0.5", "--out", out)
     text = fedmpi(1, "show", out)
     run = read_run(out)
     asked, merged, dropped = (int(run.rounds[name].sum()) for name in ("asked", "merged", "dropped"))

@@ -1,12 +1,15 @@
 """What becomes of clients that fail, diverge, drop out or come late; sums on the workers; asynchronous rounds."""
 
+import re
+
 import contracts
 import numpy as np
 import pytest
 import torch
 
-from fedmpi import asynchronous, exchange, gather, server
-from fedmpi.client import LARGEST, QUANTUM
+from fedmpi import assemble, asynchronous, exchange, gather, server
+from fedmpi.cli import DEFAULTS
+from fedmpi.client import LARGEST, QUANTUM, Number
 from fedmpi.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.exchange import Outcome
 from fedmpi.merge import average
@@ -87,8 +90,10 @@ def test_the_order_of_adding_changes_no_bit():
 
 @pytest.mark.parametrize("options, sums", [
     ({}, True), ({"strategy": "thesis-text", "weighting": "thesis:gamma=1"}, True), ({"strategy": "thesis"}, False),
-    ({"strategy": "median", "weighting": "size"}, False), ({"pruner": "feddst"}, False), ({"pruner": "adaptive:by=size"}, False),
-    ({"aggregation": "sync:over=0.5", "devices": "drawn"}, False), ({"weighting": "softmax"}, False), ({"pruner": "rigl"}, True)])
+    ({"strategy": "median", "weighting": "size"}, False), ({"pruner": "feddst"}, False),
+    ({"pruner": "adaptive:by=size"}, False),
+    ({"aggregation": "sync:over=0.5", "devices": "drawn", "cohort": 2}, False), ({"weighting": "softmax"}, False),
+    ({"pruner": "rigl"}, True)])
 def test_where_updates_add_up(options, sums):
     fed, _ = contracts.assembled(**options)
     assert fed.sums == sums
@@ -107,7 +112,7 @@ def test_fedavg_and_the_thesis_with_nothing_but_data_shares_are_the_same_bits():
 def test_a_diverged_update_is_rejected_and_the_others_count(weighting):
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][1] = float("nan")
+        arrays["numbers"][Number.LOSS] = float("nan")
         return meta, arrays
 
     fed, state = contracts.assembled(clients=4, weighting=weighting, contribution="size")
@@ -144,11 +149,12 @@ def test_a_client_that_adds_infinity_is_kept_out_of_the_sums():
 def test_too_few_sound_answers_end_the_run():
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][1] = float("inf")
+        arrays["numbers"][Number.LOSS] = float("inf")
         return meta, arrays
 
     fed, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.5)
-    with pytest.raises(DivergedError, match="round 1: 1 of 4 clients .*3 diverged, 0 failed.*--quorum asks for 0.5.*--lr"):
+    with pytest.raises(DivergedError, match="round 1: 1 of 4 clients .*3 diverged, 0 failed.*--quorum asks for "
+                                            "0.5.*--lr"):
         server.play_round(breaking(fed, lambda job, n: job["client"] > 0, spoil), state, 1)
     fed, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.25)
     assert server.play_round(breaking(fed, lambda job, n: job["client"] > 0, spoil), state, 1)[1]["merged"] == 1
@@ -183,9 +189,11 @@ def test_out_of_gpu_memory_trains_again_one_at_a_time_and_says_so():
     lines, order = [], []
     fed, state = contracts.assembled(clients=4)
     fed = fed._replace(tell=lines.append)
-    fed = breaking(fed, lambda job, n: order.append(job["client"]) or job["client"] in (1, 3) and n == 1, without_memory)
+    fed = breaking(fed, lambda job, n: order.append(job["client"]) or job["client"] in (1, 3) and n == 1,
+                   without_memory)
     after, row, rows = server.play_round(fed, state, 1)
-    assert order[4:] == [1, 3] and row["merged"] == 4 and any("2 clients ran out of GPU memory" in line for line in lines)
+    assert order[4:] == [1, 3] and row["merged"] == 4
+    assert any("2 clients ran out of GPU memory" in line for line in lines)
     assert torch.equal(after["x"], server.play_round(*contracts.assembled(clients=4), 1)[0]["x"])
 
 
@@ -211,7 +219,8 @@ def test_who_drops_out_trains_nothing_and_counts_for_nothing():
     fed = fed._replace(devices=devices(4, dropout=[0, 1, 0, 1]))
     after, row, rows = server.play_round(fed, state, 1)
     assert (row["dropped"], row["merged"]) == (2, 2) and rows["outcome"].tolist() == [0, Outcome.DROPPED] * 2
-    assert rows["up_bytes"].tolist()[1::2] == [0, 0] and np.isnan(rows["loss"][1]) and rows["rank"].tolist() == [0, -1, 0, -1]
+    assert rows["up_bytes"].tolist()[1::2] == [0, 0] and np.isnan(rows["loss"][1])
+    assert rows["rank"].tolist() == [0, -1, 0, -1]
     assert rows["weight"].tolist() == [0.5, 0, 0.5, 0] and after["held"].tolist() == [1, 0, 1, 0]
 
 
@@ -313,7 +322,8 @@ def test_answers_are_merged_in_the_order_of_virtual_time():
 def test_a_buffer_takes_so_many_answers_and_nobody_twice():
     fed, states, rows = asynchronous_run(5, Aggregation(buffer=3, concurrency=3, discount=flat))
     for row, clients in rows:
-        assert row["merged"] == 3 == len(set(clients["client"])) and clients["weight"].tolist() == pytest.approx([1 / 3] * 3)
+        assert row["merged"] == 3 == len(set(clients["client"]))
+        assert clients["weight"].tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_staleness_counts_merges_since_the_start():
@@ -323,7 +333,8 @@ def test_staleness_counts_merges_since_the_start():
         seen.extend(staleness.tolist())
         return torch.ones_like(staleness)
 
-    asynchronous_run(6, Aggregation(buffer=1, concurrency=2, discount=discount), clients=4, latency=[1.0, 1.0, 1.0, 30.0])
+    asynchronous_run(6, Aggregation(buffer=1, concurrency=2, discount=discount), clients=4,
+                     latency=[1.0, 1.0, 1.0, 30.0])
     assert seen[0] == 0 and max(seen) >= 1 and all(s >= 0 for s in seen)
 
 
@@ -349,7 +360,7 @@ def test_an_asynchronous_run_goes_on_from_its_checkpoint_to_the_same_bits(tmp_pa
     state, _ = load_checkpoint(tmp_path, run_id="a")
     for t in range(4, 7):
         state, row, clients = server.play_round(fed, state, t)
-        assert row["weights_digest"] == rows[t - 1][0]["weights_digest"] and row["sim_total_s"] == rows[t - 1][0]["sim_total_s"]
+        assert all(row[name] == rows[t - 1][0][name] for name in ("weights_digest", "sim_total_s"))
         assert (clients["client"] == rows[t - 1][1]["client"]).all()
 
 
@@ -367,7 +378,7 @@ def test_in_flight_are_trained_together():
     fed, state = contracts.assembled(clients=6, weighting="uniform", contribution="uniform")
     calls = []
     plain = fed.transport.map
-    fed.transport.map = lambda jobs, arrays=None: plain(calls.append(len(jobs)) or jobs, arrays)
+    fed.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
     fed = fed._replace(aggregation=Aggregation(buffer=1, concurrency=4, discount=flat), sums=False, values=True,
                        devices=devices(6, latency=1.0, speed=1e9))
     fed.transport.worker.values, fed.transport.worker.sums = True, None
@@ -381,7 +392,8 @@ def test_in_flight_are_trained_together():
 
 def test_a_client_that_fails_does_not_arrive_before_it_could():
     """Virtual time never runs backwards."""
-    fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform", on_error="drop", quorum=0.0)
+    fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform", on_error="drop",
+                                     quorum=0.0)
     fed = fed._replace(aggregation=Aggregation(buffer=1, concurrency=2, discount=flat), sums=False, values=True,
                        devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
     fed.transport.worker.values, fed.transport.worker.sums = True, None
@@ -390,7 +402,8 @@ def test_a_client_that_fails_does_not_arrive_before_it_could():
     now = 0.0
     for t in range(1, 9):
         state, row, rows = server.play_round(fed, state, t)
-        assert row["sim_total_s"] >= now and (state["flight"]["start"][state["flight"]["client"] >= 0] <= row["sim_total_s"]).all()
+        started = state["flight"]["start"][state["flight"]["client"] >= 0]
+        assert row["sim_total_s"] >= now and (started <= row["sim_total_s"]).all()
         now = row["sim_total_s"]
 
 
@@ -413,7 +426,8 @@ def test_who_drops_out_is_replaced_at_once():
 
 
 def test_mixing_holds_for_what_a_pruner_keeps_off_the_mask():
-    fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform", pruner="residual:sparsity=0.5")
+    fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform",
+                                     pruner="residual:sparsity=0.5")
     old = fed.layout.support(state["mask"])
     mask = state["mask"].clone()
     mask[torch.nonzero(mask).flatten()[:5]] = False                     # pruned since the client started; x remembers
@@ -432,15 +446,17 @@ def test_a_server_whose_own_training_fails_says_so():
         server.play_round(breaking(fed, lambda job, n: job["client"] == server_own, raising), state, 1)
 
 
-def chosen_by_loss(**changes):
+def chosen_by_loss(dropout=0.0, **changes):
     fed, state = contracts.assembled(clients=3, sampler="power-of-choice:candidates=3", devices="drawn", **changes)
-    return fed._replace(devices=devices(3, down=100.0, latency=[1.0, 2.0, 8.0])), state
+    return fed._replace(devices=devices(3, down=100.0, latency=[1.0, 2.0, 8.0], dropout=dropout)), state
 
 
 def test_without_a_choice_the_model_is_still_on_its_way():
-    fed, state = chosen_by_loss()
+    fed, state = chosen_by_loss(cohort=2, dropout=[0.0, 1.0, 0.0])          # of three candidates two answer
     rows = server.play_round(fed, state, 1)[2]
-    assert rows["sim_s"] == pytest.approx(rows["down_bytes"] / 100 + 2 * np.array([1.0, 2.0, 8.0]))
+    there = [0, 2]
+    assert rows["outcome"].tolist() == [Outcome.MERGED, Outcome.DROPPED, Outcome.MERGED]
+    assert rows["sim_s"][there] == pytest.approx(rows["down_bytes"][there] / 100 + 2 * np.array([1.0, 8.0]))
 
 
 def test_candidates_that_are_not_chosen_took_their_own_time():
@@ -461,7 +477,7 @@ def test_a_candidate_whose_loss_fails_is_left_out():
 def test_the_server_waits_for_an_answer_before_it_rejects_it():
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][1] = float("nan")
+        arrays["numbers"][Number.LOSS] = float("nan")
         return meta, arrays
 
     fed, state = contracts.assembled(clients=3, devices="drawn")
@@ -493,13 +509,51 @@ def test_what_a_client_was_sent_twice_counts_twice():
     ({"aggregation": "fedasync:concurrency=2", "cohort": 1, "devices": "drawn"}, "--cohort 1 with --aggregation"),
     ({"aggregation": "sync:over=1", "devices": "drawn", "sampler": "power-of-choice"}, "more than are needed"),
     ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "pruner": "rigl"}, "report on rounds"),
-    ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "fault": ["free-rider:kind=stale"]}, "stale free-rider"),
+    ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "fault": ["free-rider:kind=stale"]},
+     "stale free-rider"),
     ({"sampler": "power-of-choice", "pruner": "adaptive:by=size"}, "a model of their own"),
+    ({"sampler": "power-of-choice:candidates=2"}, "all 3 clients do: give a --cohort below"),
+    ({"sampler": "power-of-choice:remembered=true", "cohort": 3}, "all 3 clients do: give a --cohort below"),
+    ({"sampler": "power-of-choice:candidates=1", "cohort": 2}, "candidates=1 are fewer than the cohort of 2.*=4, say"),
+    ({"sampler": "power-of-choice:candidates=1,remembered=true", "cohort": 2}, "fewer than the cohort of 2"),
+    ({"aggregation": "sync:over=1", "devices": "drawn"}, "all 3 are asked already: give a --cohort below"),
     ({"aggregation": "fedbuff:buffer=30,concurrency=3", "devices": "drawn", "clients": 40, "contribution": "shapley",
       "validation": 0.2}, "30")])
 def test_what_does_not_go_together_is_refused(options, line):
     with pytest.raises(UserError, match=line):
         contracts.assembled(**options)
+
+
+@pytest.mark.parametrize("options, warned", [
+    ({"sampler": "size"}, True), ({"sampler": "contribution:floor=1", "cohort": 3}, True), ({}, False),
+    ({"sampler": "size", "cohort": 2}, False),
+    ({"sampler": "size", "devices": "drawn", "aggregation": "fedbuff:buffer=1"}, False)])
+def test_a_sampler_that_has_nobody_to_leave_out_is_warned_of(options, warned):
+    options = assemble.with_usual_parts(DEFAULTS | contracts.SMALL | options)
+    data = assemble.federation(options)
+    fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
+    found = [line for line in assemble.warnings(options, data, fed) if "--sampler" in line and "no effect" in line]
+    assert len(found) == warned
+
+
+@pytest.mark.parametrize("arguments, warned", [
+    (("--task-limit", 9), ["--task-limit 9"]), (("--silence", 9), ["--silence 9"]), ((), []), (("--silence", 60), [])])
+def test_limits_for_other_ranks_are_warned_of_where_there_are_none(fedmpi, tmp_path, arguments, warned):
+    output = fedmpi(1, "train", "--clients", 2, "--rounds", 1, "--out", tmp_path / "a.h5", *arguments)
+    assert re.findall(r"warning: (\S+ \S+) has no effect in one process", output) == warned
+
+
+@pytest.mark.parametrize("aggregation", ["sync", "fedbuff:buffer=1"])
+def test_a_round_that_merges_nobody_is_told_once(aggregation):
+    fed, state = contracts.assembled(devices="drawn", aggregation=aggregation)
+    told = []
+    fed = fed._replace(devices=devices(3, dropout=[1.0, 1.0, 1.0]), tell=told.append)
+    server.play_round(fed, state, 1)
+    assert told == ["warning: round 1 merged nobody's update, the model stays: of 3 asked 3 dropped; see --devices, "
+                    "--aggregation"]
+    fed = fed._replace(devices=devices(3))
+    server.play_round(fed, state, 1)
+    assert len(told) == 1
 
 
 def test_evaluations_come_when_they_are_due_and_at_the_end():

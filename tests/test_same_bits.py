@@ -19,7 +19,8 @@ METHODS = {
     "judged": ("--strategy", "thesis-text", "--pruner", "adaptive:every=2,spread=0.15", "--contribution", "gtg-shapley",
                "--observe", "shapley", "--observe", "comfedsv", "--observe", "least-core-mc", "--observe", "or-shapley",
                "--observe", "information-gain", "--observe", "influence-hessian", "--fault", "free-rider:kind=stale",
-               "--fault", "scaled", "--fault", "duplicate", "--features", "rotation", "--cohort", 6, "--weighting", "tanh"),
+               "--fault", "scaled", "--fault", "duplicate", "--features", "rotation", "--cohort", 6, "--weighting",
+               "tanh"),
     "fltrust": ("--strategy", "fltrust", "--contribution", "tmc-shapley", "--fault", "free-rider:kind=random",
                 "--fault", "feature-noise", "--noise", "fedcorr", "--features", "gaussian"),
     "fedbuff": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
@@ -28,9 +29,14 @@ METHODS = {
              "--sampler", "power-of-choice:candidates=7", "--strategy", "fedavg", "--contribution", "cosine"),
     "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
     "sums": ("--strategy", "fedavg", "--weighting", "size", "--observe", "loo"),
-    "signs": ("--strategy", "fedavg", "--codec", "sign:block=64", "--cohort", 6, "--pruner", "rigl:every=2"),
+    "signs": ("--strategy", "fedavg", "--codec", "sign:block=64", "--cohort", 6, "--pruner", "rigl:every=2",
+              "--together", 4),
     "owed": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
              "--devices", "drawn:dropout=0.2", "--codec", "int8:feedback=true,entropy=true"),
+    "teams": ("--model", "norm_model:net", "--together", 4, "--pruner", "rigl:every=2", "--partition", "iid",
+              "--fault", "free-rider"),
+    "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
+               "--pruner", "set"),
 }
 
 
@@ -71,7 +77,7 @@ def alone(tmp_path_factory, fedmpi):
 
 @pytest.mark.parametrize("ranks, method", [(2, "thesis"), (3, "feddst"), (5, "thesis"), (4, "text"), (3, "prunefl"),
                                            (3, "norms"), (4, "judged"), (3, "fltrust"), (3, "fedbuff"), (4, "late"),
-                                           (3, "signs"), (3, "owed")])
+                                           (4, "teams"), (3, "flying"), (3, "signs"), (3, "owed")])
 def test_any_number_of_ranks_gives_the_same_bits(fedmpi, alone, tmp_path, ranks, method):
     out = tmp_path / "many.h5"
     fedmpi(ranks, "train", *SMALL, *METHODS[method], "--out", out)
@@ -94,7 +100,7 @@ def test_any_number_of_nodes_gives_the_same_bits(fedmpi, alone, tmp_path, ranks,
 @pytest.mark.parametrize("method, stop, first, then", [
     ("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
     ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1), ("late", 2, 1, 1),
-    ("signs", 3, 1, 3), ("owed", 3, 1, 1)])
+    ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3), ("owed", 3, 1, 1)])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(fedmpi, alone, tmp_path, method, stop, first, then):
     out = tmp_path / "parts.h5"
     fedmpi(first, "train", *SMALL, *METHODS[method], "--out", out, "--until", stop)
@@ -116,7 +122,7 @@ def test_order_of_arrival_does_not_matter(tmp_path):
     import torch
 
     from fedmpi import assemble, launch, server
-    from fedmpi.cli import DEFAULTS
+    from fedmpi.options import DEFAULTS
     from fedmpi.transport.local import Local
 
     class Shuffled(Local):
@@ -126,7 +132,8 @@ def test_order_of_arrival_does_not_matter(tmp_path):
             return iter(replies)
 
     def final(transport_of):
-        options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine", strategy="feddst",
+        options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine",
+                                  strategy="feddst",
                                   model="small-cnn:width=4", local_epochs=1, device="cpu", observe=["loo"])
         options = assemble.with_usual_parts(options)
         data = assemble.federation(options)

@@ -310,7 +310,8 @@ def test_budgets_that_pay_for_nothing_are_refused(spec, least):
     text = spec + ("," if ":" in spec else ":") + "budget="
     part(text + str(least)).check(8, None)
     phi(text + str(least), games.random(8, 0))
-    with pytest.raises(UserError, match=f"a budget of {least - 1} coalitions does not pay for 8 clients; it takes {least}"):
+    with pytest.raises(UserError, match=f"a budget of {least - 1} coalitions does not pay for 8 clients; it takes "
+                                        f"{least}"):
         part(text + str(least - 1)).check(8, None)
 
 

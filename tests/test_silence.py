@@ -45,9 +45,10 @@ def test_beats_cost_next_to_nothing(job):
 
 
 @pytest.mark.parametrize("case, silence_s, line", [
-    ("halted", 1, r"error: rank 1 on \S+ has been silent for [12] s, last known work: client 1 in round 1 \([12] s ago\)"),
-    ("blocked", 1, r"error: rank 1 on \S+ has been silent for [12] s, last known work: client 1 in round 1 \([12] s ago\); "
-                   "rank 0 is blocked at waiting for workers in round 1"),
+    ("halted", 1, r"error: rank 1 on \S+ has been silent for [12] s, last known work: client 1 in round 1 \([12] s "
+                  r"ago\)"),
+    ("blocked", 1, r"error: rank 1 on \S+ has been silent for [12] s, last known work: client 1 in round 1 \([12] s "
+                   r"ago\); rank 0 is blocked at waiting for workers in round 1"),
     ("endless", 1, r"error: rank 1 on \S+ has been at client 1 in round 1 for [23]\S* s, longer than --task-limit 2"),
     ("never ready", 0.2, r"error: 2 of 3 ranks are ready after 2 s \(10 times --silence\), not: rank 2")])
 def test_a_silent_rank_ends_the_job_in_one_line(job, case, silence_s, line):
@@ -77,7 +78,8 @@ def of_job(pid, root):
         return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
     try:
-        return str(SCRIPT) in pathlib.Path(f"/proc/{pid}/cmdline").read_text() and pid != root and parent(parent(pid)) == root
+        ours = str(SCRIPT) in pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+        return ours and pid != root and parent(parent(pid)) == root
     except (FileNotFoundError, ProcessLookupError):
         return False
 

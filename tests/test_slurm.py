@@ -15,9 +15,11 @@ import tempfile
 import time
 
 import pytest
+import torch
 from conftest import environment
 
-from fedmpi import catalog, sbatch
+from fedmpi import assemble, build, catalog, flops, memory, sbatch
+from fedmpi.cli import DEFAULTS
 from fedmpi.errors import UserError
 from fedmpi.store import read_run, verify
 
@@ -301,6 +303,12 @@ def test_what_a_script_does_when_its_run_ends(bare, code, arguments, expected):
     (("--device", "cpu", "--gpus", 1), "would lie idle"),
     (("--venv", "a", "--container", "b"), "take one of --venv and --container"),
     (("--launcher", "aprun"), "must begin with srun or mpirun"),
+    (("--launcher", ""), "must begin with srun or mpirun"),
+    (("--launcher", "mpirun '-x"), "--launcher mpirun '-x: No closing quotation"),
+    (("--launcher", "mpirun --bind-to none -np 4"), "must not say how many ranks, got -np: give --ranks"),
+    (("--launcher", "mpirun -n=4"), "got -n=4"),
+    (("--launcher", "srun --mpi=pmix --ntasks=4"), "got --ntasks=4"),
+    (("--launcher", "srun -n4"), "got -n4"),
     (("--launcher", "mpirun", "--signal", "USR2@60"), "passes on USR1 only"),
     (("--signal", "KILL"), "a signal is USR1"),
     (("--cohort", 40), "--cohort 40 of 32 clients"),
@@ -327,6 +335,85 @@ def test_a_script_holds_the_options_of_the_run(fedmpi, tmp_path):
         assert line in output.splitlines(), line
     script = output[output.index("#!/bin/bash"):]
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("launcher, start", [
+    ("srun -c 2 --ntasks-per-node=4 -N 2", "srun -c 2 --ntasks-per-node=4 -N 2 --kill-on-bad-exit=1"),
+    ("mpirun --bind-to none -ppn 4", "mpirun --bind-to none -ppn 4 -n 33")])
+def test_options_of_the_launcher_stay(fedmpi, launcher, start):
+    output = fedmpi(1, "sbatch", "--launcher", launcher)
+    assert f'{start} "${{train[@]}}" &' in output.splitlines()
+
+
+@pytest.mark.parametrize("job, served, loads", [
+    ((1, 6, 2), True, [(3, False), (2, True)]), ((1, 6, 2), False, [(3, False), (2, False)]),
+    ((1, 1, 1), True, [(1, True)]), ((1, 2, 2), True, [(1, False), (0, True)]),
+    ((3, 9, 2), True, [(1, False), (1, True), (2, False), (1, False)])])
+def test_a_plan_deals_ranks_out_over_gpus_as_the_run_will(job, served, loads):
+    nodes, ranks, gpus = job
+    asked = sbatch.Job(nodes, ranks, gpus, "", "10", None, None, None, None, None, None, "srun", "USR1@120", 1)
+    assert sbatch.gpu_loads(asked, served) == loads
+
+
+def test_a_plan_says_what_the_fullest_gpu_will_hold(fedmpi, tmp_path):
+    asked = ("--clients", 8, "--ranks", 9, "--gpus", 2)
+    worker, server = assemble.planned_needs(DEFAULTS | {"clients": 8})
+    four = f"about {4 * worker.total / 1e9:.2g} GB of the fullest GPU, for 4 workers on it, estimated"
+    assert four in fedmpi(1, "sbatch", *asked, "--server-device", "cpu")
+    total = (4 * worker.total + server.total) / 1e9
+    both = f"about {total:.2g} GB of the fullest GPU, for 4 workers and the server on it"
+    output = fedmpi(1, "sbatch", *asked)
+    assert both in output and f"a worker takes {memory.told(worker)}" in output
+    assert "GPU" not in fedmpi(1, "sbatch", "--clients", 8).replace("no GPU", "")
+    absent = fedmpi(1, "sbatch", *asked, "--dataset", "mnist", "--data-dir", tmp_path / "nothing")
+    assert "GPU memory: not estimated here, without the data: data set mnist: " in absent and "#!/bin/bash" in absent
+
+
+def test_a_plan_counts_those_that_are_asked_beside_the_cohort(fedmpi):
+    asked = ("--devices", "drawn", "--cohort", 10, "--aggregation")
+    output = fedmpi(1, "sbatch", *asked, "sync:over=0.3")
+    assert "14 ranks on 1 node; 13 workers train 13 clients a round" in output
+    assert "33 ranks" in fedmpi(1, "sbatch", *asked, "sync:over=9")
+    assert "5 ranks" in fedmpi(1, "sbatch", *asked[:2], "--aggregation", "fedbuff:concurrency=4")
+    assert "#!/bin/bash" in fedmpi(1, "sbatch", "--aggregation", "sync:over=0,deadline=0")      # as train has it
+
+
+def test_the_plan_estimates_what_the_run_will():
+    options = assemble.with_usual_parts(DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"})
+    data = assemble.federation(options)
+    fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
+    layers = flops.outputs(build.model(options, data.shape, data.dataset.classes), data.shape)
+    assert assemble.planned_needs(options) == assemble.gpu_needs(options, data, fed.layout.P, layers)
+    assert assemble.block(fed.layout.P) == fed.block
+
+
+@pytest.fixture
+def submitting(command, tmp_path):
+    """``submitting(body) -> (exit code, lines)`` of a submission where sbatch is a script of that ``body``, or is
+    missing."""
+
+    def submit(body):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        if body:
+            (tmp_path / "bin/sbatch").write_text(f"#!/bin/sh\n{body}\n")
+            (tmp_path / "bin/sbatch").chmod(0o755)
+        done = subprocess.run(command(1, "sbatch", "--script", "job.sbatch", "--submit"), cwd=tmp_path, text=True,
+                              env=environment(PATH=f"{tmp_path}/bin:/usr/bin:/bin" if body else f"{tmp_path}/bin",
+                                              PYTHONPATH=str(ROOT)), capture_output=True)
+        return done.returncode, done.stderr.strip().splitlines()
+
+    return submit
+
+
+def test_a_submission_that_fails_is_one_line_and_leaves_nothing_in_the_way(submitting, tmp_path):
+    code, lines = submitting("")
+    assert (code, len(lines)) == (2, 1) and "--submit needs Slurm's sbatch" in lines[0]
+    code, lines = submitting("echo sbatch: error: invalid account >&2; exit 3")
+    assert code == 1 and lines[-2] == "sbatch: error: invalid account"
+    assert lines[-1].startswith("error: sbatch refused the script (exit code 3, see above), and job.sbatch is removed")
+    assert not (tmp_path / "job.sbatch").exists()
+    code, lines = submitting("[ -s $1 ] && echo Submitted $1 >&2")                      # the same command again
+    assert (code, lines[-1]) == (0, "Submitted job.sbatch") and (tmp_path / "job.sbatch").exists()
 
 
 def test_a_measurement_says_how_many_rounds_fit(fedmpi):

@@ -677,7 +677,8 @@ def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 
 columns = [Column(f"c{{n}}", "float64", "1", "a number") for n in range(14)]
-store = RunFile.create({str(tmp_path / "run.h5")!r}, {{}}, [Column("round", "int64", "1", "round")], columns, {{}}, (np.zeros(2), []))
+rounds = [Column("round", "int64", "1", "round")]
+store = RunFile.create({str(tmp_path / "run.h5")!r}, {{}}, rounds, columns, {{}}, (np.zeros(2), []))
 rows = {{column.name: np.arange(5000.0) for column in columns}}
 for t in range(1, 41):
     store.append({{"round": t}}, rows)

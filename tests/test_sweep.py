@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fedmpi import sbatch, sweep
+from fedmpi import place, sweep
 from fedmpi.store import read_run
 
 GRID = """\
@@ -72,7 +72,8 @@ def test_here_plays_what_is_missing_and_goes_on_with_what_is_not_finished(fedmpi
     assert list(points().values()) == ["finished", "stopped", "finished", "missing"]
     edit(here / "grid.toml", '"fedprox"]\nseed = [0, 1]', '"fedprox"]\nseed = [0, 1]\n[[run]]\nlr = 1e9')
     before = (here / "runs" / f"{NAMES[0]}.h5").read_bytes()
-    done = subprocess.run([sys.executable, "-m", "fedmpi", "sweep", "grid.toml", "--here"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "fedmpi", "sweep", "grid.toml", "--here"], capture_output=True,
+                          text=True)
     assert done.returncode == 1, done.stderr
     assert "5 runs in runs: 2 finished, 1 stopped, 2 missing" in done.stderr
     assert "2 of 3 played; failed: strategy-thesis_seed-0_lr-1000000000.0 (exit code 1)" in done.stderr
@@ -124,7 +125,8 @@ def test_writing_a_script_imports_no_torch(here):
     ("seed = [0, 1]", "seed = 0", "[grid] seed must be a list"),
     ("seed = [0, 1]", "seed = [0, 0]", "runs 0 and 1 are the same"),
     ('"fedprox"', '"fedprix"', "did you mean fedprox?"),
-    ('dataset = "synthetic"\n[grid]\n', '[grid]\ndataset = ["x/a.h5", "y/a.h5"]\n', "runs 0 and 4 would both be dataset-hdf5"),
+    ('dataset = "synthetic"\n[grid]\n', '[grid]\ndataset = ["x/a.h5", "y/a.h5"]\n',
+     "runs 0 and 4 would both be dataset-hdf5"),
     ("[grid]", "[slurm]\nrank = 3\n[grid]", "[slurm]: unknown rank"),
     ("[grid]", "[slurm]\nranks = 0\n[grid]", "Invalid value for '--ranks'"),
     ("[grid]", "[slurm]\nmemory = '1M'\n[grid]", "a node is too little"),
@@ -144,12 +146,13 @@ def test_runs_of_other_options_are_refused(fedmpi, here):
     fedmpi(1, "train", "--config", f"runs/{NAMES[0]}.toml", "--out", f"runs/{NAMES[0]}.h5")
     for path in here.glob("runs/*.toml"):
         path.unlink()
-    assert f"runs/{NAMES[0]}.h5 is of another run than --clients 4 (it has 3)" in fedmpi(1, "sweep", "grid.toml", code=2)
+    line = f"runs/{NAMES[0]}.h5 is of another run than --clients 4 (it has 3)"
+    assert line in fedmpi(1, "sweep", "grid.toml", code=2)
 
 
 @pytest.mark.parametrize("numbers, text", [([0], "0"), ([0, 1, 2, 4, 7, 8], "0-2,4,7-8")])
 def test_tasks_are_written_as_ranges(numbers, text):
-    assert sbatch.ranges(numbers) == text
+    assert place.ranges(numbers) == text
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +160,8 @@ def runs(fedmpi, tmp_path_factory):
     """A folder of four runs, one of them not finished, and a file that is none."""
     folder = tmp_path_factory.mktemp("runs")
     for lr, seed, more in ((0.1, 0, ()), (0.1, 1, ()), (0.2, 0, ()), (0.2, 1, ("--until", 1))):
-        fedmpi(1, "train", "--rounds", 2, "--clients", 2, "--local-epochs", 1, "--dataset", "synthetic", "--lr", lr, "--seed",
-               seed, *more, "--out", folder / f"{lr}-{seed}.h5")
+        fedmpi(1, "train", "--rounds", 2, "--clients", 2, "--local-epochs", 1, "--dataset", "synthetic", "--lr", lr,
+               "--seed", seed, *more, "--out", folder / f"{lr}-{seed}.h5")
     (folder / "bad.h5").write_text("no")
     return folder
 

@@ -32,9 +32,9 @@ def test_waiting_is_polite():
     mpirun = find_mpirun()
     if mpirun is None:
         pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")
-    code = ("import time, numpy as np\nfrom mpi4py import MPI\nfrom fedmpi.transport import mpi\nc = MPI.COMM_WORLD\n"
-            "if c.rank == 0:\n    time.sleep(2)\n    mpi.send(c, np.zeros(8, np.uint8), 1)\n"
-            "else:\n    start = time.process_time()\n    mpi.receive(c, 0)\n    print('burnt', time.process_time() - start)\n")
+    code = ("import time, numpy as np\nfrom mpi4py import MPI\nfrom fedmpi.transport import messages\nc = MPI.COMM_WORLD\n"
+            "if c.rank == 0:\n    time.sleep(2)\n    messages.send(c, np.zeros(8, np.uint8), 1)\n"
+            "else:\n    start = time.process_time()\n    messages.receive(c, 0)\n    print('burnt', time.process_time() - start)\n")
     done = subprocess.run([mpirun, "-n", "2", sys.executable, "-c", code], env=environment(), timeout=60,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout

@@ -343,8 +343,10 @@ def test_uploads_of_200_rounds_are_those_of_the_thesis(net, shape, sparsity, mib
 
 ARRAYS = {
     "bytes": np.arange(5, dtype=np.uint8), "half": np.ones((2, 3), np.float16), "float": np.ones((3, 1, 2), np.float32),
-    "double": np.float64([1.5]), "flags": np.array([True, False, True]), "small": np.int16([-3]), "wide": np.int64([1 << 40]),
-    "empty": np.empty(0, np.float32), "flat": np.empty((0, 7), np.int32), "scalar": np.array(2.5), "fortran": np.ones((2, 3)).T}
+    "double": np.float64([1.5]), "flags": np.array([True, False, True]), "small": np.int16([-3]),
+    "wide": np.int64([1 << 40]),
+    "empty": np.empty(0, np.float32), "flat": np.empty((0, 7), np.int32), "scalar": np.array(2.5),
+    "fortran": np.ones((2, 3)).T}
 
 
 def test_frames_come_back_with_dtypes_shapes_and_meta():

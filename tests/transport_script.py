@@ -9,9 +9,11 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi.errors import WorkerError
-from fedmpi.transport import mpi
+from fedmpi.transport import messages
+from fedmpi.transport.mpi import Mpi
+from fedmpi.transport.serve import serve
 
-mpi.CHUNK = 1000                          # a message of many chunks, without 2 GiB of it
+messages.CHUNK = 1000                          # a message of many chunks, without 2 GiB of it
 
 
 class Echo:
@@ -24,7 +26,7 @@ class Echo:
             self.published = arrays["values"].copy()
 
     def run(self, job, arrays):
-        mpi.CHUNK = job.get("chunk", mpi.CHUNK)
+        messages.CHUNK = job.get("chunk", messages.CHUNK)
         assert arrays.keys() == ({"own"} if job.get("given") else set())
         if job["client"] == job.get("broken"):
             raise ValueError("client task failed on purpose")
@@ -39,18 +41,18 @@ class Echo:
 
 def crossing(transport):
     """Jobs and answers so large that either waits until the other side takes it."""
-    mpi.CHUNK = 1 << 30
+    messages.CHUNK = 1 << 30
     large = [{"own": np.full(1 << 18, n)} for n in range(3 * transport.size)]
-    jobs = [{"client": n % 3 * 3000, "given": True, "chunk": mpi.CHUNK} for n in range(len(large))]
+    jobs = [{"client": n % 3 * 3000, "given": True, "chunk": messages.CHUNK} for n in range(len(large))]
     assert sorted(reply.index for reply in transport.map(jobs, large)) == list(range(len(large)))
-    mpi.CHUNK = 1000
-    list(transport.map([{"client": n, "given": True, "chunk": mpi.CHUNK} for n in range(len(large))], large))
+    messages.CHUNK = 1000
+    list(transport.map([{"client": n, "given": True, "chunk": messages.CHUNK} for n in range(len(large))], large))
 
 
 def main():
     if MPI.COMM_WORLD.rank:
-        sys.exit(mpi.serve("version", Echo))
-    transport = mpi.Mpi("version")
+        sys.exit(serve("version", Echo))
+    transport = Mpi("version")
     data = np.arange(5000, dtype=np.float32).reshape(50, 100)
     for data in (data * 2, data):            # the second takes the place of the first
         transport.share({"kind": "data"}, {"data": data, "empty": np.zeros((0, 3), np.int64)})
@@ -91,4 +93,4 @@ try:
     main()
 except Exception:
     traceback.print_exc()
-    mpi.abort(1)
+    messages.abort(1)

@@ -19,5 +19,6 @@ def fedasync(alpha: float = 0.6, staleness: str = "polynomial", a: float = 0.5, 
     check_workers(concurrency)
     s = staleness_function(staleness, a, b)
     if staleness == "constant" and a != 0.5 or staleness in ("constant", "polynomial") and b != 4:
-        raise ValueError(f"staleness={staleness} has no use for a={a:g}, b={b:g}: a is for polynomial and hinge, b for hinge")
+        raise ValueError(f"staleness={staleness} has no use for a={a:g}, b={b:g}: a is for polynomial and hinge, b for "
+                         "hinge")
     return Aggregation(buffer=1, concurrency=concurrency, discount=lambda tau: alpha * s(tau), mixing=True)

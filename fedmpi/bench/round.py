@@ -1,84 +1,110 @@
-"""The speed of a round against the bare training loop.
+"""A round against the bare training loop.
 
-Both sides train the same CNN on the same samples, batch 32, SGD with momentum, one thread a rank, turn by turn in one
-run, in the same processes (so with the same allocator settings). The reference is what each worker would do without
-us: ``torch.optim.SGD`` over tensors in memory, no messages.
+Both sides train the same network on as many samples, in as many steps, with SGD with momentum and weight decay, one thread
+a rank, turn by turn in one run and in the same processes, hence with the same allocator settings. The reference is what
+the workers would do without us: local steps of ``torch.optim.SGD`` over tensors in memory, no messages, no merging, no
+evaluation. Ours is the wall time of whole rounds: model and updates on the wire, merge, test evaluation, the row and the
+checkpoint in a run file.
 """
 
+import os
 import statistics
+import tempfile
 import time
 
-import numpy as np
 import torch
-from torch import nn
 
-from fedmpi import assemble, launch, server
-from fedmpi.bench.reference import WithReference
-from fedmpi.data.dataset import inputs
+from fedmpi import assemble, launch, record, server
+from fedmpi.bench.reference import WithReference, plain_loop
 from fedmpi.errors import DataError
+from fedmpi.options import DEFAULTS
+from fedmpi.store import RunFile
 
-CLIENTS = 32
-OPTIONS = {"validation": 0.0, "partition": "iid", "noise": "none", "model": "cnn", "clients": CLIENTS, "cohort": 0,
-           "rounds": 1000, "local_epochs": 1, "batch_size": 32, "lr": 0.01, "strategy": "fedavg", "pruner": "dense",
-           "contribution": "size", "weighting": "size", "observe": [], "features": "none", "fault": [],
-           "codec": "float32", "seed": 0, "device": "cpu"}
-
-
-def plain_loop(worker, model, clients):
-    """``(steps, seconds)`` of training the samples of ``clients`` in a plain loop."""
-    data, steps = worker.data, 0
-    rows = np.concatenate([np.arange(data["offsets"][n], data["offsets"][n + 1]) for n in clients])
-    x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]), worker.mean, worker.std)
-    y = torch.from_numpy(data["labels"][rows])
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
-    start = time.perf_counter()
-    for batch in torch.randperm(len(y)).split(32):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
-        optimiser.step()
-        steps += 1
-    return np.array([steps, time.perf_counter() - start])
+BARE = DEFAULTS | {"validation": 0.0, "partition": "iid", "noise": "none", "strategy": "fedavg", "pruner": "dense",
+                   "contribution": "size", "weighting": "size", "lr": 0.01, "local_epochs": 1, "device": "cpu",
+                   "server_device": "cpu", "dataset": "fashion-mnist", "rounds": 1_000_000}
+SILO = BARE | {"model": "cnn", "clients": 32, "batch_size": 32, "train_samples": 60_000}
+SPARSE = {"strategy": "thesis", "pruner": "rigl:sparsity=0.9", "contribution": "cosine", "weighting": "relu"}
+DEVICE = BARE | {"model": "cnn", "clients": 1000, "cohort": 50, "batch_size": 10, "train_samples": 60_000}
+WORKS = {                     # name: (options, the arms by what they change, rounds that are timed together)
+    "cross-silo": (SILO, {"dense, float32": {}, "dense, bf16": {"precision": "bf16"}, "thesis, sparsity 0.9, cosine": SPARSE}, 2),
+    "cross-device": (DEVICE, {"dense, float32": {}}, 10),
+    "tiny": (DEVICE | {"model": "logistic", "cohort": 10}, {"logistic": {}}, 100),
+}
 
 
-def measure(data_dir, samples, repeats, say):
-    """Print steps a second of both, and their ratio; returns the exit code."""
-    return launch.on_ranks(lambda connect: _play(data_dir, samples, repeats, say, connect),
+def measure(name, data_dir, samples, repeats, say):
+    """Print the wall time of a round of the work ``name`` against the reference; returns the exit code. ``samples``, where
+    not 0, replaces the number of training samples."""
+    return launch.on_ranks(lambda connect: _compare(name, data_dir, samples, repeats, say, connect),
                            lambda: WithReference(launch.worker(), plain_loop), say)
 
 
-def _play(data_dir, samples, repeats, say, connect):
+def _compare(name, data_dir, samples, repeats, say, connect):
     torch.set_num_threads(1)
-    data, options = _data(data_dir, samples, say)
-    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
+    options, changes, rounds = WORKS[name]
+    data, options = federation(options | {"data_dir": data_dir} | ({"train_samples": samples} if samples else {}), say)
     transport = connect()
-    fed = fed._replace(transport=transport)
-    transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = server.start(fed, x)
-    transport.publish(*assemble.setup_message(data, fed, options, state))
+    with tempfile.TemporaryDirectory() as folder:
+        arms = {arm: _Arm(options | change, data, transport, os.path.join(folder, f"{number}.h5"))
+                for number, (arm, change) in enumerate(changes.items())}
+        transport.share({"kind": "data"}, assemble.shared_arrays(data))
+        seconds = {arm: [] for arm in ("reference", *arms)}
+        for repeat in range(repeats + 1):                  # the first warms up
+            seconds["reference"].append(_reference(transport, data.dataset, options, rounds))
+            for arm, played in arms.items():
+                seconds[arm].append(played.play(rounds))
+            say(f"{'warm-up' if not repeat else f'repeat {repeat}'}: " + "; ".join(
+                f"{arm} {taken[-1]:.4g} s" for arm, taken in seconds.items()))
     workers = max(transport.size - 1, 1)
-    ours, whole, plain = [], [], []
-    for t in range(1, repeats + 2):                       # the first of each warms up
-        shares = [{"plain": list(range(w, CLIENTS, workers))} for w in range(workers)]
-        loops = [reply.arrays["plain"] for reply in transport.map(shares)]
-        state, row, rows = server.play_round(fed, state, t)
-        steps = float(np.ceil(rows["samples"] / 32).sum())
-        plain.append(sum(s / seconds for s, seconds in loops))
-        ours.append(steps / (row["publish_s"] + row["train_s"]))
-        whole.append(steps / row["round_s"])
-        say(f"{'warm-up' if t == 1 else f'repeat {t - 1}'}: plain {plain[-1]:.1f}, round {ours[-1]:.1f} steps/s "
-            f"(publish to last update), {whole[-1]:.1f} with merging and test evaluation; ratio {ours[-1] / plain[-1]:.3f}")
-    ratios = [a / b for a, b in zip(ours[1:], plain[1:])]
-    say(f"local SGD steps a second, dense FedAvg, {CLIENTS} clients on {workers} workers: {statistics.median(ours[1:]):.1f} "
-        f"against {statistics.median(plain[1:]):.1f} of {workers} plain PyTorch loops: ratio "
-        f"{statistics.median(ratios):.3f} (of {len(ratios)}: {min(ratios):.3f} to {max(ratios):.3f}); whole rounds "
-        f"{statistics.median(a / b for a, b in zip(whole[1:], plain[1:])):.3f}")
+    say(f"{name}: seconds a round with test evaluation and run file, {options['clients']} clients, "
+        f"{options['cohort'] or options['clients']} a round, {len(data.indices):,} samples, {workers} worker(s); "
+        f"the reference is {workers} plain PyTorch loop(s) of the same steps")
+    for arm in arms:
+        ratios = [a / b for a, b in zip(seconds[arm][1:], seconds["reference"][1:])]
+        say(f"  {arm:30} {statistics.median(seconds[arm][1:]):8.4f} s against "
+            f"{statistics.median(seconds['reference'][1:]):.4f} s: ratio {statistics.median(ratios):.3f} (of {len(ratios)}: "
+            f"{min(ratios):.3f} to {max(ratios):.3f}); test accuracy {arms[arm].accuracy:.4f} after round {arms[arm].done}")
 
 
-def _data(data_dir, samples, say):
-    options = OPTIONS | {"data_dir": data_dir, "train_samples": samples, "dataset": "fashion-mnist"}
+def federation(options, say):
+    """``(Federation, options)`` of Fashion-MNIST where it is there, else of synthetic images of its shape."""
     try:
         return assemble.federation(options), options
     except DataError as error:
         say(f"{error}; measuring on synthetic images of the same shape")
-        options["dataset"] = f"synthetic:samples={samples},size=28"
+        options = options | {"dataset": f"synthetic:samples={options['train_samples'] + 10_000},size=28"}
         return assemble.federation(options), options
+
+
+def _reference(transport, dataset, options, rounds):
+    """Seconds that all workers together need for a round's local steps, the slowest of them."""
+    workers, cohort = max(transport.size - 1, 1), options["cohort"] or options["clients"]
+    shares = [[n % options["clients"] for n in range(w, rounds * cohort, workers)] for w in range(workers)]
+    what = {key: options[key] for key in ("model", "batch_size")} | {"mean": dataset.mean, "std": dataset.std}
+    jobs = [{"plain": what | {"clients": share}} for share in shares]
+    return max(float(reply.arrays["plain"][1]) for reply in transport.map(jobs)) / rounds
+
+
+class _Arm:
+    """One run of ours, played a few rounds at a time; the workers are set up for it anew each time."""
+
+    def __init__(self, options, data, transport, path):
+        self.options, self.data = options, data
+        fed, x = assemble.server_parts(options, data, torch.device("cpu"))
+        self.fed, self.done, self.accuracy = fed._replace(transport=transport), 0, float("nan")
+        self.state = server.start(self.fed, x)
+        rounds = record.round_columns(fed.validate is not None, len(fed.layout.weights), list(fed.contributions))
+        self.store = RunFile.create(path, {}, rounds, record.client_columns(list(fed.contributions)), {}, ([0], []))
+
+    def play(self, rounds):
+        """Seconds a round."""
+        fed, t = self.fed, self.done
+        fed.transport.publish(*assemble.setup_message(self.data, fed, self.options, self.state))
+        start = time.perf_counter()
+        self.state = server.simulate(fed, self.state, self.store, t + 1, t + rounds, on_round=self._note)
+        self.done += rounds
+        return (time.perf_counter() - start) / rounds
+
+    def _note(self, row):
+        self.accuracy = row["accuracy"]

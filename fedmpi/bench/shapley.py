@@ -3,8 +3,8 @@
 All three evaluate the same coalitions of the same round, turn by turn in one run: LeNet-5, 1000 validation samples of
 28 x 28 pixels. The reference is what one would write without us: for every coalition add up the clients' state dicts
 key by key, load the sum, run the validation set through the network in batches of 500. It runs on one worker, on a
-sample of the coalitions, and is scaled up to all of them. Then some rounds are played in which GTG-Shapley observes, for
-its cost and its agreement with the exact values.
+sample of the coalitions, and is scaled up to all of them. Then some rounds are played in which GTG-Shapley observes,
+for its cost and its agreement with the exact values.
 """
 
 import copy
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi import assemble, exchange, launch, server
+from fedmpi import assemble, build, exchange, launch, server
 from fedmpi.bench.reference import WithReference
+from fedmpi.bench.round import BARE
 from fedmpi.data.dataset import inputs
 from fedmpi.errors import DataError, UserError
 from fedmpi.judge import Utility
@@ -25,14 +26,13 @@ from fedmpi.report import spearman
 
 CLIENTS = 10
 SAMPLED = 64                  # coalitions that the reference evaluates
-OPTIONS = {"train_samples": 10000, "validation": 0.1, "partition": "iid", "noise": "graded:high=0.9", "features": "none",
-           "fault": [], "model": "lenet5", "clients": CLIENTS, "cohort": 0, "rounds": 1000, "local_epochs": 1,
-           "batch_size": 32, "lr": 0.02, "strategy": "fedavg", "pruner": "dense", "contribution": "shapley",
-           "weighting": "size", "codec": "float32", "seed": 0, "device": "cpu"}
+OPTIONS = BARE | {"train_samples": 10000, "validation": 0.1, "noise": "graded:high=0.9", "model": "lenet5", "clients": CLIENTS,
+                  "batch_size": 32, "lr": 0.02, "contribution": "shapley"}
 
 
-def plain_loop(worker, model, coalitions):
+def plain_loop(worker, coalitions):
     """``(seconds, losses ...)`` of evaluating ``coalitions``, lists of clients, in a loop over state dicts."""
+    model = build.model(OPTIONS, worker.data["x_train"].shape[1:], worker.parts.classes)
     received, updates = worker.cohort["x"], worker.updates
     base = _dict(worker.layout, received)
     clients = [_dict(worker.layout, received.index_add(0, updates.support, u)) for u in updates.U]
@@ -48,7 +48,8 @@ def plain_loop(worker, model, coalitions):
 
 def _dict(layout, vector):
     """The state dict of a model vector, every tensor in memory of its own."""
-    return {slot.name: vector[slot.span].reshape(slot.shape).clone() for slot in layout.weights + layout.others + layout.buffers}
+    return {slot.name: vector[slot.span].reshape(slot.shape).clone()
+            for slot in layout.weights + layout.others + layout.buffers}
 
 
 @torch.no_grad()
@@ -73,7 +74,7 @@ def measure(data_dir, repeats, rounds, say):
 
 def _play(data_dir, repeats, rounds, say, connect):
     torch.set_num_threads(1)
-    options = OPTIONS | {"observe": [f"gtg-shapley:budget={(1 << CLIENTS) // 20}"], "data_dir": data_dir, "dataset": "fashion-mnist"}
+    options = OPTIONS | {"observe": [f"gtg-shapley:budget={(1 << CLIENTS) // 20}"], "data_dir": data_dir}
     data, options = _data(options, say)
     fed, x = assemble.server_parts(options, data, torch.device("cpu"))
     transport = connect()
@@ -107,13 +108,14 @@ def _speed(fed, state, repeats, say):
         seconds["loop"].append(reply.arrays["plain"][0] * (1 << CLIENTS) / SAMPLED)
         worst = float(np.abs(reply.arrays["plain"][1:] + values[sampled].numpy()).max())
         say(f"{'warm-up' if not repeat else f'repeat {repeat}'}: {workers} workers {seconds['all'][-1]:.2f} s, one "
-            f"{seconds['one'][-1]:.2f} s, loop over state dicts {seconds['loop'][-1]:.2f} s (losses within {worst:.1e})")
+            f"{seconds['one'][-1]:.2f} s, loop over state dicts {seconds['loop'][-1]:.2f} s (losses within "
+            f"{worst:.1e})")
     speedup = [b / a for a, b in zip(seconds["all"][1:], seconds["one"][1:])]
     gain = [b / a for a, b in zip(seconds["all"][1:], seconds["loop"][1:])]
     alone = [b / a for a, b in zip(seconds["one"][1:], seconds["loop"][1:])]
-    say(f"exact Shapley, {CLIENTS} clients, {1 << CLIENTS} coalitions, LeNet-5, 1000 validation samples: {workers} workers "
-        f"against one {_spread(speedup)}; against a loop over state dicts {_spread(gain)}, one worker against it "
-        f"{_spread(alone)}")
+    say(f"exact Shapley, {CLIENTS} clients, {1 << CLIENTS} coalitions, LeNet-5, 1000 validation samples: {workers} "
+        f"workers against one {_spread(speedup)}; against a loop over state dicts {_spread(gain)}, one worker against "
+        f"it {_spread(alone)}")
 
 
 def _spread(ratios):
@@ -136,9 +138,9 @@ def _agreement(fed, state, rounds, say):
         calls.append(row["calls_gtg-shapley"] / (1 << CLIENTS))
         each.append(spearman(clients["contribution"], clients["score_gtg-shapley"]))
         exact, sampled = exact + clients["contribution"], sampled + clients["score_gtg-shapley"]
-    say(f"GTG-Shapley in {rounds} rounds: {statistics.mean(calls):.4f} of the exact evaluations (at most {max(calls):.4f}); "
-        f"Spearman with the exact values {statistics.mean(each):.3f} in a round (lowest {min(each):.3f}, median "
-        f"{statistics.median(each):.3f}), {spearman(exact, sampled):.3f} over all rounds")
+    say(f"GTG-Shapley in {rounds} rounds: {statistics.mean(calls):.4f} of the exact evaluations (at most "
+        f"{max(calls):.4f}); Spearman with the exact values {statistics.mean(each):.3f} in a round (lowest "
+        f"{min(each):.3f}, median {statistics.median(each):.3f}), {spearman(exact, sampled):.3f} over all rounds")
 
 
 def _data(options, say):

@@ -45,7 +45,8 @@ def comfedsv(of: str = "loss", permutations: int = 20, rank: int = 5, ridge: flo
         if len(state["values"]):
             values, seen = torch.cat([state["values"], values]), torch.cat([state["seen"], seen])
         whole = bool(seen.all())
-        table = values if whole else torch.where(seen, values, complete(values, seen, rank_of(seen, rank), ridge, iterations))
+        table = values if whole else torch.where(seen, values,
+                                                 complete(values, seen, rank_of(seen, rank), ridge, iterations))
         levels = table.sum(dim=0)[column_of].view(len(orders), N + 1)
         phi, error = mean_and_error(gains(orders, levels))
         sampled = error is not None and len(orders) < math.factorial(N)
@@ -80,8 +81,8 @@ def observe(columns, cohort, v):
 
 
 def rank_of(seen, rank):
-    """``rank``, or as many rounds as the least observed column was seen in: a vector of factors cannot be had from fewer
-    numbers than it has."""
+    """``rank``, or as many rounds as the least observed column was seen in: a vector of factors cannot be had from
+    fewer numbers than it has."""
     return max(1, min(rank, int(seen.sum(dim=0).min())))
 
 

@@ -2,7 +2,7 @@
 
     influence            phi_n = <-g, Delta_n>,    g = grad L_val(x) of the received model
     influence-hessian    phi_n = <-s, Delta_n>,    (H + damping I) s = g, H the Hessian of L_val (Koh & Liang,
-                                                   arXiv 1703.04730, there of the training loss, which a server does not have)
+                                                   arXiv 1703.04730, there of the training loss, which no server has)
 
 The update stands for minus the client's gradient. The inverse weighs directions by how little they bend: a step along
 a flat one is worth more than the slope alone says. s is found once a round by conjugate gradients on the trained

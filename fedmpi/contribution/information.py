@@ -40,8 +40,8 @@ def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permuta
 
     def check(C, layout):
         if not any(len(slot.shape) == 2 for slot in layout.weights):
-            raise UserError("information-gain needs the features before the last linear layer, and this model has none; "
-                            "use robust-volume, which takes the inputs")
+            raise UserError("information-gain needs the features before the last linear layer, and this model has "
+                            "none; use robust-volume, which takes the inputs")
 
     def report(task):
         features = penultimate(task).double()

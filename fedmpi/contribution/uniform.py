@@ -7,5 +7,8 @@ from fedmpi.parts import Contribution, Scores
 
 def uniform():
     """Equal scores."""
-    return Contribution(lambda state, cohort, utility, gen: Scores(torch.ones(len(cohort.clients), dtype=torch.float64)),
-                        weighting="uniform", updates=False, sees="nothing")
+
+    def score(state, cohort, utility, gen):
+        return Scores(torch.ones(len(cohort.clients), dtype=torch.float64))
+
+    return Contribution(score, weighting="uniform", updates=False, sees="nothing")

@@ -56,4 +56,5 @@ def check_common(gflops, down_mbit, up_mbit, latency_ms, dropout, availability, 
     if not 0 < availability <= 1:
         raise ValueError(f"availability must be in (0, 1], got {availability}")
     if availability == 1 and slot_s != 3600:
-        raise ValueError(f"slot_s={slot_s:g} is of no use where everybody is always there: give an availability below 1")
+        raise ValueError(f"slot_s={slot_s:g} is of no use where everybody is always there: give an availability "
+                         "below 1")

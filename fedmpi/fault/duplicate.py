@@ -2,10 +2,10 @@
 
     shard_n = shard_s for partial=1;   else (1 - partial) of its own samples and ``partial`` of those of s
 
-s is a random client that duplicates nobody; several may copy the same one. The recorded quality stays 1: the data are as
-good as the source's, from which no estimator that sees updates can tell them; what to look at is how much copies and
-sources are paid (``copies`` in ``fedmpi.report.judged``). Replication is what a fair estimator must not pay for twice (Agarwal 2019,
-arXiv 1805.08125; data Shapley shares it among the copies).
+s is a random client that duplicates nobody; several may copy the same one. The recorded quality stays 1: the data are
+as good as the source's, from which no estimator that sees updates can tell them; what to look at is how much copies and
+sources are paid (``copies`` in ``fedmpi.report.judged``). Replication is what a fair estimator must not pay for twice
+(Agarwal 2019, arXiv 1805.08125; data Shapley shares it among the copies).
 """
 
 import numpy as np

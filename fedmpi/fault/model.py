@@ -23,7 +23,8 @@ class Fault(NamedTuple):
 
     ``local(task, train, previous) -> mean loss`` stands in for the strategy's local training, which ``train()`` is:
     ``task.x (P,)`` is changed in place, on live weights only. Its chance comes from ``task.gen`` alone. Where ``stale``
-    the engine gives ``previous (P,)``, the model published in the round before, None in the first round; otherwise None.
+    the engine gives ``previous (P,)``, the model published in the round before, None in the first round; otherwise
+    None.
     """
 
     who: Callable

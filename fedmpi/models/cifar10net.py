@@ -24,8 +24,8 @@ def cifar10net(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
     wide, narrow = scaled(fc_width, 120, 84)
     padding = 0 if min(size) >= 13 else 2
     body = nn.Sequential(
-        nn.Conv2d(channels, first, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(3, 1),
-        nn.Conv2d(first, second, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(3, 1),
+        nn.Conv2d(channels, first, 5, padding=padding), nn.MaxPool2d(3, 1), nn.ReLU(),
+        nn.Conv2d(first, second, 5, padding=padding), nn.MaxPool2d(3, 1), nn.ReLU(),
         nn.Flatten())
     return nn.Sequential(
         *body, nn.Linear(num_features(body, shape), wide), nn.ReLU(),

@@ -15,7 +15,7 @@ def cnn(shape, classes):
     channels, height, width = image(shape, "cnn", 4)
     padding = 0 if min(height, width) >= 16 else 2
     body = nn.Sequential(
-        nn.Conv2d(channels, 32, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, 32, 5, padding=padding), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(32, 64, 5, padding=padding), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten())
     return nn.Sequential(*body, nn.Linear(num_features(body, shape), 512), nn.ReLU(), nn.Linear(512, classes))

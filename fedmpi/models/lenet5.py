@@ -15,8 +15,8 @@ def lenet5(shape, classes):
     """The network for images of at least 4 x 4 pixels."""
     channels, *size = image(shape, "lenet5", 4)
     body = nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2 * (min(size) < 32)), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5, padding=2 * (min(size) < 12)), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, 6, 5, padding=2 * (min(size) < 32)), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(6, 16, 5, padding=2 * (min(size) < 12)), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten())
     return nn.Sequential(
         *body, nn.Linear(num_features(body, shape), 120), nn.ReLU(),

@@ -12,7 +12,7 @@ def mcmahan_cnn(shape, classes):
     """The network for images of at least 4 x 4 pixels."""
     channels = image(shape, "mcmahan_cnn", 4)[0]
     body = nn.Sequential(
-        nn.Conv2d(channels, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, 32, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(32, 64, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten())
     return nn.Sequential(*body, nn.Linear(num_features(body, shape), 512), nn.ReLU(), nn.Linear(512, classes))

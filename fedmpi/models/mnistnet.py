@@ -18,7 +18,7 @@ def mnistnet(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
     hidden, = scaled(fc_width, 50)
     padding = 0 if min(size) >= 13 else 2
     body = nn.Sequential(
-        nn.Conv2d(channels, first, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(3, 1),
-        nn.Conv2d(first, second, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(3, 1),
+        nn.Conv2d(channels, first, 5, padding=padding), nn.MaxPool2d(3, 1), nn.ReLU(),
+        nn.Conv2d(first, second, 5, padding=padding), nn.MaxPool2d(3, 1), nn.ReLU(),
         nn.Flatten())
     return nn.Sequential(*body, nn.Linear(num_features(body, shape), hidden), nn.ReLU(), nn.Linear(hidden, classes))

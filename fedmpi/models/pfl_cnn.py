@@ -12,8 +12,8 @@ def pfl_cnn(shape, classes, dropout: bool = True):
     """The network for images of at least 6 x 6 pixels; ``dropout=False`` leaves both dropouts out."""
     channels = image(shape, "pfl_cnn", 6)[0]
     body = nn.Sequential(
-        nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten())
+        nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3),
+        nn.MaxPool2d(2), nn.ReLU(), nn.Flatten())
     first, second = (nn.Dropout(rate if dropout else 0.0) for rate in (0.25, 0.5))
     model = nn.Sequential(
         *body, first, nn.Linear(num_features(body, shape), 128), nn.ReLU(), second, nn.Linear(128, classes))

@@ -15,6 +15,6 @@ def small_cnn(shape, classes, width: int = 16):
     channels = image(shape, "small_cnn", 2)[0]
     body = nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten())
+        nn.Conv2d(width, 2 * width, 3, padding=1),
+        nn.MaxPool2d(2), nn.ReLU(), nn.Flatten())
     return nn.Sequential(*body, nn.Linear(num_features(body, shape), classes))

@@ -5,7 +5,8 @@ share of a client that already holds total/N or more is set to 0, as NIID-Bench 
 split of the thesis's and FedDST's programs (2112.09824), where tiny clients occur.
 
 ``by="client"`` (B; Hsu 2019, 2208.02507): for each client, in random order, p ~ Dir(beta 1_K) over the classes; sizes
-differ by at most 1, or with ``sigma`` > 0 are log-normal: label and quantity skew, each of its own strength. A class that runs out is left out and p is normalised again.
+differ by at most 1, or with ``sigma`` > 0 are log-normal: label and quantity skew, each of its own strength. A class
+that runs out is left out and p is normalised again.
 
 NIID-Bench draws anew until everybody has ``min_size`` samples; here there is one draw, and clients that are too small
 get random samples of the largest, so it always ends.

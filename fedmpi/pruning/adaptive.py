@@ -73,7 +73,8 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         key = state["key"] if "key" in state else torch.from_numpy(gen.permutation(N)).double()
         merit = {"contribution": replies.scores, "size": replies.sizes, "random": key}[by]
         bound = min(most, bearable(layout))
-        rates = settled(old, wanted_rates(merit, sparsity, spread, groups, least, bound), hysteresis, sparsity, least, bound)
+        rates = settled(old, wanted_rates(merit, sparsity, spread, groups, least, bound), hysteresis, sparsity, least,
+                        bound)
         place = ranked(layout, x, float(rates.min()), schedule, gen)
         kept = _budget(layout, rates.tolist())[float(rates.min())]
         return {"rates": rates, "place": place, "key": key}, _first(layout, place, kept)
@@ -119,7 +120,8 @@ def wanted_rates(merit, sparsity, spread, groups, least, most):
 
 
 def settled(old, new, hysteresis, sparsity, least, most):
-    """``new`` where it differs from ``old`` by the hysteresis or more, ``old`` elsewhere; of mean ``sparsity`` again."""
+    """``new`` where it differs from ``old`` by the hysteresis or more, ``old`` elsewhere; of mean ``sparsity``
+    again."""
     moving = (new - old).abs() >= hysteresis
     if not moving.any():
         return old

@@ -18,8 +18,8 @@ from fedmpi.mask import budgets, check, first_mask, largest, top_mask, swap
 from fedmpi.parts import Probe, Pruner
 
 
-def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 15, alpha: float = 0.05,
-           after: int = 0, end: float = 0.75):
+def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 15,
+           alpha: float = 0.05, after: int = 0, end: float = 0.75):
     """Masks adjusted by each client, averaged over holders, pruned back by the server."""
     check(sparsity, distribution, init, every, alpha)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedmpi.report.truth import judged, quality_found
 
-TIMES = ("publish_s", "train_s", "contribution_s", "merge_s", "evaluate_s")
+TIMES = ("encode_s", "train_s", "contribution_s", "merge_s", "evaluate_s")
 FLOPS = {"flops_prunefl": "as PruneFL counts", "flops_rigl": "as RigL counts"}
 
 

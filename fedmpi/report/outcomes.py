@@ -12,9 +12,10 @@ NAMES = {"rounds": "planned_rounds"}                                     # those
 
 
 def outcomes(runs):
-    """``(varying, rows)`` of ``{path: Run}``: the options that differ between them, and for each run a dict of its path,
-    these, its status and its outcomes, with ``seconds`` of all rounds; what was not recorded is None."""
-    options = {path: {NAMES.get(key, key): _text(value) for key, value in run.attrs["options"].items() if key not in WHERE}
+    """``(varying, rows)`` of ``{path: Run}``: the options that differ between them, and for each run a dict of its
+    path, these, its status and its outcomes, with ``seconds`` of all rounds; what was not recorded is None."""
+    options = {path: {NAMES.get(key, key): _text(value)
+                      for key, value in run.attrs["options"].items() if key not in WHERE}
                for path, run in runs.items()}
     keys = dict.fromkeys(key for each in options.values() for key in each)
     varying = [key for key in keys if len({each.get(key) for each in options.values()}) > 1]
@@ -54,7 +55,8 @@ def _spread(column, group):
 def outcomes_text(varying, rows):
     """The rows as a table for the terminal, then the groups of seeds."""
     columns = [*varying, "status", *OUTCOMES, "seconds"]
-    lines = aligned(["run", *map(_head, columns)], [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
+    lines = aligned(["run", *map(_head, columns)],
+                    [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
                     left=range(len(varying) + 2))
     groups = over_seeds(varying, rows)
     if "seed" in varying and groups:
@@ -68,7 +70,8 @@ def outcomes_text(varying, rows):
 
 
 def _head(key):
-    units = {"up_bytes": "up MB", "down_bytes": "down MB", "flops_prunefl": "TFLOP (PruneFL)", "flops_rigl": "TFLOP (RigL)"}
+    units = {"up_bytes": "up MB", "down_bytes": "down MB", "flops_prunefl": "TFLOP (PruneFL)",
+             "flops_rigl": "TFLOP (RigL)"}
     return units.get(key, key.replace("_", " "))
 
 

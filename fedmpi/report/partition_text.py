@@ -87,8 +87,8 @@ def _all_clients(found):
     median = f"{whole['samples_median']:,.1f}".removesuffix(".0")
     rows = [
         ("samples", f"min {whole['samples_min']:,}, median {median}, max {whole['samples_max']:,}"),
-        ("label entropy", f"mean {whole['entropy_bits_mean']:.2f} bits of a client, {whole['entropy_bits_whole']:.2f} of "
-                          f"all together (at most {most:.2f})"),
+        ("label entropy", f"mean {whole['entropy_bits_mean']:.2f} bits of a client, {whole['entropy_bits_whole']:.2f} "
+                          f"of all together (at most {most:.2f})"),
         ("label skew", f"mean {whole['label_skew']:.3f}, max {whole['label_skew_max']:.3f}: total variation distance "
                        "of a client's labels to all"),
         ("wrong labels", f"mean {100 * whole['noise_mean']:.1f} %, max {100 * whole['noise_max']:.1f} %"),

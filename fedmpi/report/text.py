@@ -135,7 +135,8 @@ def _who_answered(run):
     """Nothing where all that were asked were merged."""
     rounds = run.rounds
     asked, merged = (int(rounds[name].sum()) if name in rounds else 0 for name in ("asked", "merged"))
-    told = [f"{int(rounds[name].sum()):,} {text}" for name, text in OUTCOMES.items() if name in rounds and rounds[name].any()]
+    told = [f"{int(rounds[name].sum()):,} {text}"
+            for name, text in OUTCOMES.items() if name in rounds and rounds[name].any()]
     if asked != merged:
         yield "answers", f"{merged:,} of {asked:,} were merged" + (f": {', '.join(told)}" if told else "")
     seconds = rounds.get("sim_total_s", np.empty(0))

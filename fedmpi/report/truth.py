@@ -1,10 +1,11 @@
 """Scores held against the truth that was injected: does an estimator of contributions find who is bad?
 
 The truth is /population/quality, 1 for a good client, lower by the rate of wrong labels and by faults. Bad are clients
-whose fault leaves less than half of it, and of the others those below the middle of their range. Every estimator of a run is judged by each client's mean score over the
-rounds that it took part in; one whose scores hold what earlier rounds brought (``cumulative``) by each client's last.
-Under partial participation clients are judged in different rounds, which differ in what there is to gain: scores that
-fall with the rounds, as Shapley values do, then tell less about who is better.
+whose fault leaves less than half of it, and of the others those below the middle of their range. Every estimator of a
+run is judged by each client's mean score over the rounds that it took part in; one whose scores hold what earlier
+rounds brought (``cumulative``) by each client's last. Under partial participation clients are judged in different
+rounds, which differ in what there is to gain: scores that fall with the rounds, as Shapley values do, then tell less
+about who is better.
 """
 
 import math
@@ -39,8 +40,8 @@ def by_client(run, name, last=1.0):
 
 
 def last_of_client(run, name):
-    """(N,) each client's last score in the column ``name``, NaN for a client without one; rounds in which all scores are 0
-    say nothing. None without the column."""
+    """(N,) each client's last score in the column ``name``, NaN for a client without one; rounds in which all scores
+    are 0 say nothing. None without the column."""
     if name not in run.clients or "client" not in run.clients:
         return None
     client, values = run.clients["client"], run.clients[name].astype(float)
@@ -128,9 +129,10 @@ def judged(run):
 
     ``spearman`` with quality and ``auc`` of telling good clients (higher scores) from bad ones, NaN where nothing
     varies; ``calls``, the coalitions asked for, and ``seconds``, of all rounds; where there are duplicates, ``copies``:
-    the mean score of copies and their sources over that of the others. Where another estimator is the exact Shapley value
-    of the same kind of utility: ``cosine_distance``, ``euclidean_distance``, ``max_distance`` to it and ``shapley_spearman``.
-    ``weight_spearman`` of the weights in the merge is among the numbers of the estimator that earns them.
+    the mean score of copies and their sources over that of the others. Where another estimator is the exact Shapley
+    value of the same kind of utility: ``cosine_distance``, ``euclidean_distance``, ``max_distance`` to it and
+    ``shapley_spearman``. ``weight_spearman`` of the weights in the merge is among the numbers of the estimator that
+    earns them.
     """
     by_label, truth, reference = scores(run), quality(run), exact(run)
     weights = by_client(run, "weight")

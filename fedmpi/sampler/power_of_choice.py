@@ -11,6 +11,7 @@ to weigh alike: ``--weighting uniform``.
 
 import torch
 
+from fedmpi.errors import UserError
 from fedmpi.parts import Sampler
 from fedmpi.sampler.race import race, there
 
@@ -19,6 +20,14 @@ def power_of_choice(candidates: int = 20, remembered: bool = False):
     """The largest losses among ``candidates`` clients drawn by size."""
     if candidates < 1:
         raise ValueError(f"candidates must be >= 1, got {candidates}")
+
+    def check(count, N):
+        if count == N:
+            raise UserError(f"--sampler power-of-choice chooses who takes part, but all {N} clients do: give a "
+                            "--cohort below that, or --sampler uniform")
+        if candidates < count:
+            raise UserError(f"--sampler power-of-choice:candidates={candidates} are fewer than the cohort of {count}, "
+                            f"which leaves nothing to choose: give candidates={2 * count}, say, or --sampler size")
 
     def draw(gen, count, known):
         clients = there(known)
@@ -29,7 +38,7 @@ def power_of_choice(candidates: int = 20, remembered: bool = False):
         drawn = clients[race(gen, known.sizes[clients], max(count, candidates))]
         return choose(count, drawn, known.losses[drawn].nan_to_num(nan=torch.inf, posinf=torch.inf))
 
-    return Sampler(draw) if remembered else Sampler(draw, candidates, choose)
+    return Sampler(draw, check=check) if remembered else Sampler(draw, candidates, choose, check)
 
 
 def choose(count, clients, losses):

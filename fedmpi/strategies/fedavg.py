@@ -13,7 +13,9 @@ from fedmpi.parts import Strategy
 def fedavg(momentum: float = 0.9, weight_decay: float = 1e-3):
     """Local SGD, averaged by weight."""
 
-    def local(task):
-        return sgd(task, momentum, weight_decay)
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
 
-    return Strategy(lambda layout: {}, local, average, linear=True, additive=True)
+    def local(task):
+        return sgd(task, **plain)
+
+    return Strategy(lambda layout: {}, local, average, linear=True, additive=True, sgd=plain)

@@ -22,4 +22,5 @@ def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
         pull = (lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu)) if mu else None
         return sgd(task, momentum, weight_decay, correct=pull)
 
-    return Strategy(lambda layout: {}, local, average, pruner="feddst", linear=True)
+    return Strategy(lambda layout: {}, local, average, pruner="feddst", linear=True,
+                    sgd={"momentum": momentum, "weight_decay": weight_decay, "mu": mu})

@@ -18,4 +18,5 @@ def fedprox(mu: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-3)
         base = task.base[: task.layout.R]
         return sgd(task, momentum, weight_decay, correct=lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu))
 
-    return Strategy(lambda layout: {}, local, average, linear=True, additive=True)
+    return Strategy(lambda layout: {}, local, average, linear=True, additive=True,
+                    sgd={"momentum": momentum, "weight_decay": weight_decay, "mu": mu})

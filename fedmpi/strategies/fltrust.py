@@ -25,8 +25,10 @@ TINY = 1e-20                                 # an update shorter than this has n
 def fltrust(momentum: float = 0.9, weight_decay: float = 1e-3):
     """Trust by the cosine with an update of the server's own samples."""
 
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
+
     def local(task):
-        return sgd(task, momentum, weight_decay)
+        return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
         if updates.root is None:
@@ -39,7 +41,7 @@ def fltrust(momentum: float = 0.9, weight_decay: float = 1e-3):
         U[:, : updates.trained] *= scale.float()[:, None]
         return state, moved(x, updates.support, mean(updates._replace(U=U), v / v.sum()))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform", root=True)
+    return Strategy(lambda layout: {}, local, merge, contribution="uniform", root=True, sgd=plain)
 
 
 def trusted(updates):

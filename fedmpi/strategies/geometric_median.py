@@ -30,14 +30,16 @@ def geometric_median(iterations: int = 50, nu: float = 1e-6, tolerance: float = 
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be >= 0, got {tolerance}")
 
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
+
     def local(task):
-        return sgd(task, momentum, weight_decay)
+        return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
         betas = weiszfeld(weights, distances_from_mean(updates), iterations, nu, tolerance)
         return state, moved(x, updates.support, mean(updates, betas))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform")
+    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain)
 
 
 def weiszfeld(weights, distances, iterations, nu, tolerance):

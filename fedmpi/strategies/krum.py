@@ -35,8 +35,10 @@ def multi_krum(byzantine: float = 0.2, select: int = 0, momentum: float = 0.9, w
     if select < 0:
         raise ValueError(f"select must be >= 0, got {select}")
 
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
+
     def local(task):
-        return sgd(task, momentum, weight_decay)
+        return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
         updates, weights = updates.rows(weights > 0), weights[weights > 0]
@@ -45,7 +47,7 @@ def multi_krum(byzantine: float = 0.2, select: int = 0, momentum: float = 0.9, w
         weights = weights[chosen] / weights[chosen].sum()
         return state, moved(x, updates.support, mean(updates.rows(chosen), weights))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform")
+    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain)
 
 
 def neighbours(C, byzantine):

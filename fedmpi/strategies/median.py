@@ -21,13 +21,15 @@ EVEN = 1e-9                                  # weights that differ by less, rela
 def median(momentum: float = 0.9, weight_decay: float = 1e-3):
     """Weighted median of every coordinate."""
 
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
+
     def local(task):
-        return sgd(task, momentum, weight_decay)
+        return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
         return state, moved(x, updates.support, by_column(updates, weights, middle))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform")
+    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain)
 
 
 def middle(values, weights):

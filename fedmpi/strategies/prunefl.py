@@ -12,7 +12,9 @@ from fedmpi.parts import Strategy
 def prunefl(momentum: float = 0.9, weight_decay: float = 1e-3):
     """FedAvg with PruneFL's adaptive pruning."""
 
-    def local(task):
-        return sgd(task, momentum, weight_decay)
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
 
-    return Strategy(lambda layout: {}, local, average, pruner="prunefl", linear=True, additive=True)
+    def local(task):
+        return sgd(task, **plain)
+
+    return Strategy(lambda layout: {}, local, average, pruner="prunefl", linear=True, additive=True, sgd=plain)

@@ -34,8 +34,10 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
     def init(layout):
         return {"velocity": torch.zeros(layout.P)} if server_momentum else {}
 
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
+
     def local(task):
-        return sgd(task, momentum, weight_decay)
+        return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
         step = mean(updates, weights, rho, clip_scales(updates, weights, clip))
@@ -48,14 +50,16 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
         trained *= server_lr
         return state, moved(x, updates.support, step)
 
-    return Strategy(init, local, merge, pruner="rigl", contribution="cosine", linear=True, additive=not clip)
+    return Strategy(init, local, merge, pruner="rigl", contribution="cosine", linear=True, additive=not clip, sgd=plain)
 
 
 def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bool = False):
     """As printed: residuals kept on the server, the mask adjusted each round, weights mixed with raw cosines."""
 
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
+
     def local(task):
-        return sgd(task, momentum, weight_decay)
+        return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
         if normalise:
@@ -65,7 +69,8 @@ def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bo
         return average(state, x, updates, weights)
 
     return Strategy(lambda layout: {}, local, merge, pruner="residual:distribution=thesis",
-                    contribution="cosine", weighting="thesis:schedule=thesis", linear=True, additive=not normalise)
+                    contribution="cosine", weighting="thesis:schedule=thesis", linear=True, additive=not normalise,
+                    sgd=plain)
 
 
 def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softmax: bool = True, shuffle: bool = False):
@@ -76,12 +81,15 @@ def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softma
     pruning and growing, column ``accuracy_before``.
     """
 
-    def loss(logits, labels):
-        return F.cross_entropy(logits.softmax(dim=1) if double_softmax else logits, labels)
+    def loss(logits, labels, reduction="mean"):
+        return F.cross_entropy(logits.softmax(dim=1) if double_softmax else logits, labels, reduction=reduction)
+
+    plain = {"momentum": momentum, "weight_decay": weight_decay, "shuffle": shuffle, "loss": loss}
 
     def local(task):
-        return sgd(task, momentum, weight_decay, shuffle=shuffle, loss=loss)
+        return sgd(task, **plain)
 
     return Strategy(lambda layout: {}, local, average,
                     pruner="set:distribution=thesis,init=magnitude,every=10,fraction=0.1,decay=cosine,signed=false",
-                    contribution="cosine", weighting="thesis:schedule=thesis,start=zero", linear=True, additive=True)
+                    contribution="cosine", weighting="thesis:schedule=thesis,start=zero", linear=True, additive=True,
+                    sgd=plain)

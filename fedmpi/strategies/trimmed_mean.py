@@ -21,8 +21,10 @@ def trimmed_mean(trim: float = 0.1, momentum: float = 0.9, weight_decay: float =
     if not 0 <= trim < 0.5:
         raise ValueError(f"trim must be in [0, 0.5), got {trim}")
 
+    plain = {"momentum": momentum, "weight_decay": weight_decay}
+
     def local(task):
-        return sgd(task, momentum, weight_decay)
+        return sgd(task, **plain)
 
     def inner_mean(values, weights):
         """float64 (k,): the weighted mean of what is left of each row, as ``by_column`` hands them over."""
@@ -36,4 +38,4 @@ def trimmed_mean(trim: float = 0.1, momentum: float = 0.9, weight_decay: float =
     def merge(state, x, updates, weights):
         return state, moved(x, updates.support, by_column(updates, weights, inner_mean))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform")
+    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain)

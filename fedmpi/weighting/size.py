@@ -1,5 +1,5 @@
-"""Data size: weights by samples, whatever the scores (FedAvg, arXiv 1602.05629). Scores are recorded and remembered, as relu
-does, and change no weight: which is how estimators are compared on the same training."""
+"""Data size: weights by samples, whatever the scores (FedAvg, arXiv 1602.05629). Scores are recorded and remembered, as
+relu does, and change no weight: which is how estimators are compared on the same training."""
 
 from fedmpi.weighting.earned import earned
 

@@ -1,12 +1,13 @@
 """Tanh gate: ``gain = tanh(beta phi / max|phi|)``, 0 where that is negative (CGSV's gate, NeurIPS 2021): beyond
-1 / beta of the largest, a better score earns little more. There it decides how much of the model a client receives, here
-its weight. Then averaged, floored and multiplied with the data size,
+1 / beta of the largest, a better score earns little more. There it decides how much of the model a client receives,
+here its weight. Then averaged, floored and multiplied with the data size,
 see ``fedmpi.weighting.earned``."""
 
 from fedmpi.weighting.earned import earned
 
 
-def tanh(beta: float = 1.0, memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.0, floor: float = 1e-3):
+def tanh(beta: float = 1.0, memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.0,
+         floor: float = 1e-3):
     """Scores that saturate."""
     if not beta > 0:
         raise ValueError(f"beta must be > 0, got {beta}")

@@ -1,0 +1,84 @@
+"""How many clients a worker trains at once, where nobody says: the fastest of a few, by a short timing.
+
+What is chosen becomes part of the run's options, since another number gives other bits. On a CPU that is 8 to 50 for
+models of few weights, and 1 for most others.
+"""
+
+import time
+
+import torch
+
+from fedmpi.assemble import apart
+from fedmpi.build import model
+from fedmpi.catalog import STRATEGIES, make
+from fedmpi.data.dataset import laid
+from fedmpi.flat import bind
+from fedmpi.local import casting
+from fedmpi.parts import Schedule, Task
+from fedmpi.rng import Purpose, stream
+from fedmpi.stacked import stacked
+
+SIZES = (8, 25, 50)
+STEPS = 4                     # of each client
+GAIN = 1.2                    # times as fast as one by one: less is not worth other bits
+REPEATS = 3
+
+
+def together(options, fed_data, device, workers, say):
+    """1, or the fastest of SIZES that leaves work for all ``workers``; ``say(line)`` tells what was measured on
+    ``device``."""
+    why = apart(options, fed_data)
+    if why:
+        say(f"--together 0: {why}: one by one")
+        return 1
+    share = -(-(options["cohort"] or options["clients"]) // workers)
+    timed = timing(options, fed_data, device)
+    best, told = 1, {1: timed(1, 0)[0]}
+    for G in (G for G in SIZES if G <= share):
+        told[1], told[G] = timed(G, told[1])
+        if told[G] > told[best] and best > 1 or told[G] > GAIN * told[1]:
+            break
+        if told[G] < told[best] / (GAIN if best == 1 else 1):
+            best = G
+    say(f"--together 0: {best} on {device} (milliseconds a client of {STEPS} steps: "
+        + ", ".join(f"{1e3 * seconds:.3g} for {G}" for G, seconds in told.items()) + ")")
+    return best
+
+
+def timing(options, fed_data, device):
+    """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless
+    0, and of training G at once, turn by turn; on synthetic samples."""
+    network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
+    layout, x, g = bind(network)
+    n, base = STEPS * options["batch_size"], x.clone()
+    gen = torch.Generator().manual_seed(0)
+    inputs = laid(torch.randn(n, *fed_data.shape, generator=gen).to(device))
+    labels = torch.randint(0, fed_data.dataset.classes, (n,), generator=gen).to(device)
+    strategy, wide = make(STRATEGIES, options["strategy"]), stacked(network, layout)
+    live, mask = torch.ones(layout.R, device=device), layout.full_mask().to(device)
+
+    def tasks(count):
+        return [Task(network, layout, x, g, base, mask, live, inputs, labels, 1, options["batch_size"], options["lr"],
+                     stream(0, Purpose.TRAIN, client), Schedule(1, 1), casting=casting(options["precision"], device))
+                for client in range(count)]
+
+    def seconds(work, count):
+        given = tasks(count)
+        start = time.perf_counter()
+        work(given)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - start) / count
+
+    def alone(given):
+        for task in given:
+            x.copy_(base)
+            strategy.local(task)
+
+    def timed(G, before):
+        pairs = [(seconds(alone, 4), seconds(lambda given: wide(given, **strategy.sgd), G) if G > 1 else 0.0)
+                 for _ in range(REPEATS + 1)][1:]                      # the first warms up
+        one, side = (min(each) for each in zip(*pairs))
+        return min(one, before or one), side
+
+    return timed

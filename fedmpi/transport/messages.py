@@ -1,0 +1,142 @@
+"""Messages between ranks over MPI, and waiting that is polite.
+
+A rank that waits probes, then sleeps for a tenth of the time it has waited so far, 5 ms at most, so a wait costs next
+to no processor and delays by a tenth at most. Control and jobs go point to point, what every worker needs along a tree.
+``check()`` of all that waits raises where waiting is in vain.
+"""
+
+import os
+import sys
+import time
+
+import numpy as np
+from mpi4py import MPI
+
+from fedmpi.errors import WireError
+from fedmpi.wire.frame import unpack
+
+CHUNK = 1 << 30           # bytes a message, below the 2^31 that older MPI libraries count
+LAST, MORE, TREE = 1, 2, 3  # tags: a message's last chunk, one that others follow, a broadcast
+READY = 1000              # tag of a first message, above every signal's number
+
+
+def wait(done, check=lambda: None, longest=0.005):
+    """Call ``done()`` until it is true, sleeping in between; ``check()`` raises where waiting is in vain."""
+    start = time.perf_counter()
+    while not done():
+        check()
+        waited = time.perf_counter() - start
+        time.sleep(min(waited / 10, longest) if waited > 5e-5 else 0)
+
+
+def send(comm, buffer, rank, check=lambda: None):
+    """Send ``buffer (bytes,) uint8`` to ``rank`` in chunks; ``check`` as for ``wait``, here and below."""
+    requests = post(comm, buffer, rank)
+    wait(lambda: MPI.Request.Testall(requests), check)
+
+
+def post(comm, buffer, rank):
+    """The requests of a ``send`` that is not waited for; the buffer must stay until they are done."""
+    return [comm.Isend([buffer[s: s + CHUNK], MPI.BYTE], rank, MORE if s + CHUNK < len(buffer) else LAST)
+            for s in range(0, len(buffer), CHUNK)]
+
+
+def receive(comm, source=MPI.ANY_SOURCE, check=lambda: None, tag=MPI.ANY_TAG):
+    """``(buffer, source)`` of the next message."""
+    parts, status = [], MPI.Status()
+    while True:
+        found = []
+        wait(lambda: (m := comm.Improbe(source, tag, status)) is not None and not found.append(m), check)
+        part = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+        found[0].Recv([part, MPI.BYTE])
+        parts.append(part)
+        source = status.Get_source()
+        if status.Get_tag() != MORE:
+            return parts[0] if len(parts) == 1 else np.concatenate(parts), source
+
+
+def broadcast(comm, buffer, check=lambda: None):
+    """Rank 0's ``buffer`` into everybody's, along a binomial tree. With 33 ranks on 2 cores this took 20 ms for 0.5 MB
+    and 52 ms for 6.3 MB; MPI's own Bcast, whose ranks spin, 144 and 173 ms."""
+    rank, size = comm.rank, comm.size
+    nearest = rank & -rank if rank else 1 << 30
+    children = [rank + step for step in (1 << bit for bit in range(29, -1, -1)) if step < nearest and rank + step < size]
+    for start in range(0, len(buffer), CHUNK):
+        part = [buffer[start: start + CHUNK], MPI.BYTE]
+        if rank:
+            request = comm.Irecv(part, rank & (rank - 1), TREE)
+            wait(request.Test, check)
+        requests = [comm.Isend(part, child, TREE) for child in children]
+        wait(lambda: MPI.Request.Testall(requests), check)
+
+
+def add_up(comm, buffer, check=lambda: None):
+    """Add everybody's ``buffer (n,) int64`` up in rank 0's, along a binomial tree; the others' are spoilt. Returns the
+    bytes that this rank received."""
+    rank, step, received = comm.rank, 1, 0
+    while step < comm.size:
+        if rank & step:
+            send(comm, buffer.view(np.uint8), rank - step, check)
+            break
+        if rank + step < comm.size:
+            buffer += receive(comm, rank + step, check)[0].view(np.int64)
+            received += buffer.nbytes
+        step *= 2
+    return received
+
+
+def nudge(rank, number=0):
+    """Send ``rank`` an empty message out of order; it is on its way when this returns."""
+    return MPI.COMM_WORLD.Isend([bytearray(0), MPI.BYTE], rank, number)
+
+
+def barrier(comm, check=lambda: None):
+    """Wait, politely, until every rank is here."""
+    request = comm.Ibarrier()
+    wait(request.Test, check)
+
+
+def duplicate(comm, check=lambda: None):
+    """``comm``'s ranks with a traffic of their own; waits, politely, until all have asked for it."""
+    copy, request = comm.Idup()
+    wait(request.Test, check)
+    return copy
+
+
+def nodes(comm):
+    """``(the ranks of this node, one leader a node)``, communicators; the second is of use on leaders only."""
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
+    return node, comm.Split(0 if node.rank == 0 else MPI.UNDEFINED, comm.rank)
+
+
+def among(node, comm):
+    """``(first rank of this node, number of this rank among the node's workers)``; rank 0 is none and not counted."""
+    first = MPI.Group.Translate_ranks(node.group, [0], comm.group)[0]
+    return first, node.rank - (first == 0)
+
+
+def world():
+    """``(rank, size)`` as MPI itself sees them."""
+    return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+
+
+def threads():
+    """Whether this MPI lets a second thread send beats; without, ranks that hang are not noticed."""
+    return MPI.Query_thread() == MPI.THREAD_MULTIPLE
+
+
+def opened(buffer, what):
+    """``unpack``, whose WireError says ``what`` was damaged."""
+    try:
+        return unpack(buffer)
+    except WireError as error:
+        raise WireError(f"{what} {error}") from error
+
+
+def abort(code):
+    """End the whole job at once: after a failure, when other ranks may be in the middle of their work."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(0.3)                   # mpirun drops what it has not yet read from our pipes when a job aborts
+    MPI.COMM_WORLD.Abort(code)
+    os._exit(code)                    # it may come back before the launcher has killed us
