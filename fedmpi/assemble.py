@@ -374,7 +374,8 @@ def fits(options, fed_data, fed, places):
     data_bytes = fed_data.dataset.x_train.nbytes
     for ranks in place.by_node(places).values():
         need = memory.host_need(P, layers, batch_size=batch_size, cohort=fed.cohort, data_bytes=data_bytes,
-                                ranks=len(ranks), first=0 in ranks, together=fed.together)
+                                ranks=len(ranks), first=0 in ranks, together=fed.together,
+                                memories=len(fed.sizes) * fed.codec.feedback)
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need > left:
             yield (f"{places[ranks[0]]['host']} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may "

@@ -194,8 +194,8 @@ class Worker:
             self.received, self.known = self._decoded(meta, arrays, self.known, same)
 
     def _decoded(self, meta, arrays, known=None, same=None):
-        """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``same`` is the last one where
-        it did not change, whose vector is then written again."""
+        """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``same`` is the last one
+        where it did not change, whose vector is then written again."""
         layout = self.layout
         kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
         mask = same.mask if same else torch.from_numpy(kept)

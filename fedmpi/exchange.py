@@ -79,7 +79,8 @@ def announce(fed, state, t, clients):
     if fed.pruner.masks is None:
         meta, arrays = model_message(fed, state["x"], state["mask"], common_mask(fed, state, t, clients))
         down_bytes = fed.transport.publish(header | meta, arrays)
-        return down_bytes, [Ask(client, t, state["mask"], {}, {}, owed(fed, state, client, state["mask"])) for client in who]
+        return down_bytes, [Ask(client, t, state["mask"], {}, {}, owed(fed, state, client, state["mask"]))
+                            for client in who]
     masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
     masks += [state["mask"]] * fed.strategy.root
     made = {id(mask): model_message(fed, state["x"], mask) for mask in {id(mask): mask for mask in masks}.values()}
@@ -98,8 +99,8 @@ def owed(fed, state, client, mask):
 
 
 def remembered(fed, state, clients, answers, mask):
-    """``{client: (K,) on the support of mask}``: the clients' memories after their ``answers`` have been merged; those whose
-    answers were not keep theirs."""
+    """``{client: (K,) on the support of mask}``: the clients' memories after their ``answers`` have been merged; those
+    whose answers were not keep theirs."""
     before, after = fed.layout.support(state["mask"]), fed.layout.support(mask)
     kept = {client: carried(memory, before, after, fed.layout.P) for client, memory in state["memory"].items()}
     return kept | {client: carried(answer.memory, answer.support, after, fed.layout.P)
@@ -119,7 +120,8 @@ def model_message(fed, x, mask, known=None):
     support = fed.layout.support(mask)
     kept = mask.numpy()
     code, array = positions.encode(kept, kept if known is mask else known if known is None else known.numpy())
-    return {"support": digest(support), "mask": code}, {"mask": array} | fed.codec.down.encode(x.index_select(0, support))
+    values = fed.codec.down.encode(x.index_select(0, support))
+    return {"support": digest(support), "mask": code}, {"mask": array} | values
 
 
 def collect(fed, asks, support, shares=None, what="clients trained"):

@@ -89,8 +89,8 @@ class Layout:
         return self.real[: self.Q].clone()
 
     def support(self, mask):
-        """int32 (K,), sorted: the kept weights of ``mask (Q,) bool``, then the dense tail. The last one is remembered: a
-        round asks for that of the same mask several times. It is not to be written to."""
+        """int32 (K,), sorted: the kept weights of ``mask (Q,) bool``, then the dense tail. The last one is remembered,
+        since a round asks for that of the same mask several times; it is not to be written to."""
         last = self._last
         if not last or last[0] is not mask or last[1] != mask._version:       # which changes with the mask
             kept = torch.from_numpy(np.flatnonzero(mask.numpy()))             # several times faster than torch.nonzero

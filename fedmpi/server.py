@@ -98,7 +98,8 @@ def play(fed, state, t):
         after["previous"] = served(state["x"], support)
     if fed.codec.feedback:
         merged = got.counts.tolist()
-        after["memory"] = remembered(fed, state, got.clients[merged], [got.answers[row] for row in merged], after["mask"])
+        answers = [got.answers[row] for row in merged]
+        after["memory"] = remembered(fed, state, got.clients[merged], answers, after["mask"])
     if fed.aggregation.buffer:
         after["flight"] = got.flight
     row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)

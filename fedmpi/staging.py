@@ -16,9 +16,9 @@ import torch
 
 
 class Staging(NamedTuple):
-    """``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support: written into ``into (P,)`` where
-    that is 0 off the support already; ``down(x, base, support) -> (K,)`` on the host: x - base on the support, in memory
-    that the next call may write again."""
+    """``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support: written into ``into (P,)``
+    where that is 0 off the support already; ``down(x, base, support) -> (K,)`` on the host: x - base on the support, in
+    memory that the next call may write again."""
 
     up: Callable
     down: Callable

@@ -42,16 +42,16 @@ def test_memories_are_not_billed(codec):
 
 
 def test_signs_cost_about_a_bit_a_weight_up_and_float32_down():
-    fed, state = contracts.assembled(**SIGNS | {"codec": "sign"}, model="mcmahan-cnn", dataset="synthetic:samples=60,size=28",
-                                     local_epochs=1)
+    fed, state = contracts.assembled(**SIGNS | {"codec": "sign"}, model="mcmahan-cnn", local_epochs=1,
+                                     dataset="synthetic:samples=60,size=28")
     _, row, rows = server.play_round(fed, state, 1)
     kept, tail = int(state["mask"].sum()), 4 * len(fed.layout.tail)
     assert (rows["up_bytes"] < 1.04 * kept / 8 + tail + 1000).all() and (rows["down_bytes"] > 4 * kept).all()
 
 
 def test_who_was_not_merged_keeps_its_memory():
-    fed, state = contracts.assembled(**SIGNS, clients=5, aggregation="sync:deadline=5", devices="drawn", on_error="drop",
-                                     quorum=0.1)
+    fed, state = contracts.assembled(**SIGNS, clients=5, aggregation="sync:deadline=5", devices="drawn",
+                                     on_error="drop", quorum=0.1)
     state = server.play_round(fed._replace(devices=devices(5)), state, 1)[0]
     assert sorted(state["memory"]) == [0, 1, 2, 3, 4]
 
@@ -62,8 +62,8 @@ def test_who_was_not_merged_keeps_its_memory():
 
     breaking(fed, lambda job, n: job["client"] == 3, raising)
     breaking(fed, lambda job, n: job["client"] == 4, infinite)
-    after, _, rows = server.play_round(fed._replace(devices=devices(5, latency=[0.5, 4.0, 1, 1, 1], dropout=[0, 0, 1, 0, 0])),
-                                       state, 2)
+    fed = fed._replace(devices=devices(5, latency=[0.5, 4.0, 1, 1, 1], dropout=[0, 0, 1, 0, 0]))
+    after, _, rows = server.play_round(fed, state, 2)
     assert rows["outcome"].tolist() == [Outcome.MERGED, Outcome.LATE, Outcome.DROPPED, Outcome.FAILED, Outcome.REJECTED]
     assert not torch.equal(after["memory"][0], state["memory"][0])
     assert all(after["memory"][client] is state["memory"][client] for client in (1, 2, 3, 4))
@@ -93,7 +93,8 @@ def test_the_servers_own_samples_remember_nothing():
 
 @pytest.mark.parametrize("aggregation", ["fedasync", "fedbuff:buffer=2,concurrency=3"])
 def test_asynchronous_clients_remember_what_they_last_lost(aggregation):
-    fed, state = contracts.assembled(codec="sign", clients=5, aggregation=aggregation, devices="drawn", model="logistic", lr=0.1)
+    fed, state = contracts.assembled(codec="sign", clients=5, aggregation=aggregation, devices="drawn",
+                                     model="logistic", lr=0.1)
     states, rows = contracts.play(fed, state, 8)
     assert len(states[-1]["memory"]) >= 3 and rows[-1]["accuracy"] > 0.8
     merged = [after["memory"] for after in states]

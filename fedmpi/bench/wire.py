@@ -1,7 +1,7 @@
-"""Bytes and speed of masks and values on the wire, on one core: against the bound of information, other libraries, a copy.
+"""Bytes and speed of masks and values on the wire, on one core: against the bound of information and other libraries.
 
-All of a table is measured in turns in one process, the best of several: a mask from bool to bytes and back to bool, values
-from float32 to the arrays that go into a message and back. Speeds count all weights, zeros included.
+A row is measured in turns in one process, the best of several: a mask from bool to bytes and back to bool, values from
+float32 to the arrays that go into a message and back. Speeds count all weights, zeros included.
 """
 
 import importlib
@@ -20,8 +20,8 @@ from fedmpi.wire import frame, positions
 from fedmpi.wire.values import fitted
 
 SPARSITIES = (.5, .6, .7, .8, .9, .95, .98, .99)
-CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:entropy=true", "int8", "int8:entropy=true",
-          "sign")
+CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:entropy=true", "int8",
+          "int8:entropy=true", "sign")
 
 
 def measure(weights, repeats, say):
@@ -61,7 +61,8 @@ def _masks(n, repeats, gen, say):
     def row(name, mask, known=None):
         meta, array = positions.encode(mask, known)
         what = mask if known is None else mask ^ known
-        there, back = best(repeats, lambda: positions.encode(mask, known), lambda: positions.decode(meta, array, n, known))
+        there, back = best(repeats, lambda: positions.encode(mask, known),
+                           lambda: positions.decode(meta, array, n, known))
         say(f"{name:34}{array.nbytes:11,}{array.nbytes / bound_bytes(n, int(what.sum())):9.3f}{n / there / 1e6:9.0f}"
             f"{n / back / 1e6:9.0f}")
 
@@ -83,43 +84,39 @@ def _libraries(n, repeats, gen, say):
     say(f"the bytes that are coded, by others: of the bound, and MB/s of those bytes there and back ({n:,} weights)")
     for sparsity, name in ((.7, "bitmap"), (.9, "gaps")):
         mask = gen.random(n) >= sparsity
-        data = np.packbits(mask) if name == "bitmap" else (np.diff(np.flatnonzero(mask), prepend=-1) - 1).astype(np.uint8)
-        data = data.tobytes()
+        gaps = np.diff(np.flatnonzero(mask), prepend=-1) - 1
+        data = (np.packbits(mask) if name == "bitmap" else gaps.astype(np.uint8)).tobytes()
         for library, (there, back) in _coders(len(data)).items():
             coded = there(data)
             assert back(coded) == data
             seconds = best(repeats, lambda: there(data), lambda: back(coded))
-            say(f"{name}, sparsity {sparsity}, {library:22}{len(coded) / bound_bytes(n, int(mask.sum())):9.3f}"
+            say(f"{f'{name}, sparsity {sparsity}, {library}':45}{len(coded) / bound_bytes(n, int(mask.sum())):9.3f}"
                 f"{len(data) / seconds[0] / 1e6:9.0f}{len(data) / seconds[1] / 1e6:9.0f}")
 
 
 def _coders(size):
-    """``{name: (encode, decode)}`` of bytes."""
-    import zstandard
-
-    def deflated(module, level, strategy):
+    """``{name: (encode, decode)}`` of ``size`` bytes."""
+    def deflated(module, strategy):
         def there(data):
-            coder = module.compressobj(level, module.DEFLATED, -15, 9, strategy)
+            coder = module.compressobj(1, module.DEFLATED, -15, 9, strategy)
             return coder.compress(data) + coder.flush()
         return there, lambda coded: module.decompress(coded, -15, size)
 
-    found = {f"zstandard {level}": (zstandard.ZstdCompressor(level).compress, zstandard.ZstdDecompressor().decompress)
-             for level in (1, 3)}
-    found |= {"zlib Huffman only": deflated(zlib, 1, zlib.Z_HUFFMAN_ONLY), "zlib 1": deflated(zlib, 1, 0)}
-    for name in ("isal.isal_zlib", "zlib_ng.zlib_ng", "deflate", "lz4.frame"):
+    offers = {
+        "zstandard": lambda m: {f"zstandard {level}": (
+            m.ZstdCompressor(level).compress, m.ZstdDecompressor().decompress) for level in (1, 3)},
+        "zlib": lambda m: {"zlib Huffman only": deflated(m, m.Z_HUFFMAN_ONLY), "zlib 1": deflated(m, 0)},
+        "isal.isal_zlib": lambda m: {"isal 1": deflated(m, 0)},
+        "zlib_ng.zlib_ng": lambda m: {"zlib-ng Huffman only": deflated(m, m.Z_HUFFMAN_ONLY)},
+        "deflate": lambda m: {"libdeflate 1": (lambda data: bytes(m.deflate_compress(data, 1)),
+                                               lambda coded: bytes(m.deflate_decompress(coded, size)))},
+        "lz4.frame": lambda m: {"lz4": (m.compress, m.decompress)}}
+    found = {}
+    for name, offer in offers.items():
         try:
-            module = importlib.import_module(name)
+            found |= offer(importlib.import_module(name))
         except ImportError:
             continue
-        if name.startswith("isal"):
-            found["isal 1"] = (lambda data, m=module: m.compress(data, 1, -15), lambda coded, m=module: m.decompress(coded, -15, size))
-        elif name.startswith("zlib_ng"):
-            found["zlib-ng Huffman only"] = deflated(module, 1, module.Z_HUFFMAN_ONLY)
-        elif name == "deflate":
-            found["libdeflate 1"] = (lambda data, m=module: bytes(m.deflate_compress(data, 1)),
-                                     lambda coded, m=module: bytes(m.deflate_decompress(coded, size)))
-        else:
-            found["lz4"] = (module.compress, module.decompress)
     return found
 
 
@@ -131,7 +128,8 @@ def _values(K, repeats, say):
         codec = catalog.make(catalog.CODECS, spec)
         arrays = codec.encode(values)
         there, back = best(repeats, lambda: codec.encode(values), lambda: codec.decode(arrays, K))
-        say(f"{spec:34}{sum(array.nbytes for array in arrays.values()) / K:11.3f}{K / there / 1e6:9.0f}{K / back / 1e6:9.0f}")
+        size = sum(array.nbytes for array in arrays.values())
+        say(f"{spec:34}{size / K:11.3f}{K / there / 1e6:9.0f}{K / back / 1e6:9.0f}")
 
 
 def _path(n, repeats, say):

@@ -18,8 +18,8 @@ def encoded(codec, values, memory=None):
 
 
 def carried(memory, before, after, P):
-    """(K',) float32: a ``memory (K,)`` on the support ``before (K,)`` as it is on ``after (K',)``: 0 where that is new. P
-    is the length of the vector that both point into."""
+    """(K',) float32: a ``memory (K,)`` on the support ``before (K,)`` as it is on ``after (K',)``: 0 where that is new.
+    P is the length of the vector that both point into."""
     if before is after or torch.equal(before, after):
         return memory
     whole = torch.zeros(P)

@@ -1,7 +1,7 @@
-"""Masks on the wire, close to the fewest bits that any code can take: log2 of the number of masks with as many kept weights.
+"""Masks on the wire, close to the fewest bits that any code can take: log2 of how many masks keep as many weights.
 
 A mask ``(n,) bool`` is cut into pieces of 2^20 weights, since layers are pruned differently, and each is sent as the
-smallest of three forms. One close to a mask that the receiver holds is sent as the same forms of the flips between them.
+smallest of three forms; where it is close to a mask that the receiver holds, the flips between them are.
 
     bitmap   8 weights a byte: where neither kind of weight is rare, and where filters, rows or blocks repeat
     gaps     the distances between weights of the rarer kind: within 2 % of the bound for masks drawn at random
@@ -17,14 +17,14 @@ from fedmpi.wire.squeeze import expand, squeeze
 
 PIECE = 1 << 20
 SPARSE = 100      # one piece where the rarer kind is less than one weight in SPARSE: the pieces' headers would show
-RARE = 6          # gaps are coded where the rarer kind is at most one weight in RARE: else the bitmap is as small, and faster
+RARE = 6          # gaps are coded where the rarer kind is at most one weight in RARE: else the bitmap is as small
 BYTES = 32        # mean distance up to which distances are bytes for Huffman's code: faster; above, and where they are
 FEW = 1 << 12     # so few that a table of its code lengths would show, they are in Rice's code: smaller
 
 
 def encode(mask, known=None):
-    """``(meta, array uint8)`` of ``mask (n,) bool``; ``known (n,) bool`` is a mask that the receiver holds already, from
-    which only the flips are sent where those are fewer than the weights of the rarer kind."""
+    """``(meta, array uint8)`` of ``mask (n,) bool``; ``known (n,) bool`` is a mask that the receiver holds already,
+    from which only the flips are sent where those are fewer than the weights of the rarer kind."""
     n, k = len(mask), int(np.count_nonzero(mask))
     meta, rare = {"k": k}, min(k, n - k)
     if known is mask:
@@ -120,12 +120,12 @@ def _distances(name, index):
 def _small_gaps(index):
     """uint8: what lies between neighbours of ``index (k,)``, k > 0, where that fits a byte everywhere; else None."""
     gaps = np.diff(index.astype(np.uint8), prepend=np.uint8(255)) - np.uint8(1)          # modulo 256
-    fits = int(gaps.sum(dtype=np.int64)) == int(index[-1]) + 1 - len(index)              # where one does not, the sum lacks
+    fits = int(gaps.sum(dtype=np.int64)) == int(index[-1]) + 1 - len(index)              # else the sum lacks
     return gaps if fits else None
 
 
 def _rice(numbers, shift):
-    """``(low, high)`` uint8: the last ``shift`` bits of all numbers, a plane after the other, and the rest of each in unary.
+    """``(low, high)`` uint8: the last ``shift`` bits of all numbers, a plane after the other, and the rest in unary.
 
     Rice (1979): numbers of a geometric distribution within 1 % of their entropy, where shift is the number of bits of
     0.48 mean (Kiely 2004; 0.48 is the logarithm of the golden ratio)."""

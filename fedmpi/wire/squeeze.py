@@ -11,7 +11,7 @@ BARE = {"format": zstandard.FORMAT_ZSTD1_MAGICLESS}      # a frame without the 4
 
 
 def squeeze(data):
-    """uint8: the contiguous ``data`` (of any dtype) in fewer bytes, or its bytes as they are where that gains nothing."""
+    """uint8: the contiguous ``data`` (of any dtype) in fewer bytes; as it is where that gains nothing."""
     data = data.reshape(-1).view(np.uint8)
     if not len(data):
         return data

@@ -80,13 +80,13 @@ def int8(block: int = 256, entropy: bool = False, feedback: bool = False):
 
 
 def sign(block: int = 1024, feedback: bool = True):
-    """Updates as signs, a bit each and a float32 scale a block of ``block`` values, with feedback of the error; models as float32.
+    """Updates as signs, a bit each and a scale a block of ``block`` values, with feedback of the error.
 
-    A scale is the mean magnitude of its block. Models come down as float32, and biases, norms and running averages travel as float32 both ways: no model
-    can be sent as signs, and a running variance must not change its own. Signs are as good as random: entropy coding would
-    gain nothing.
+    A scale is the mean magnitude of its block. Models come down as float32: none can be sent as signs. Biases, norms
+    and running averages travel as float32 both ways: a running variance must not change its sign. Signs are as good as
+    random: entropy coding would gain nothing.
 
-    1-bit SGD (Seide et al. 2014), with the scale and the analysis of Karimireddy et al. 2019 (arXiv 1901.09847): without
+    1-bit SGD (Seide et al. 2014) with the scale and the analysis of Karimireddy et al. 2019 (arXiv 1901.09847): without
     feedback it need not converge, with it it converges as SGD does. 1.03 bits a weight."""
     _check(block)
 
@@ -116,8 +116,8 @@ def _check(block):
 
 
 def squeezed(codec, name, dtype):
-    """The ``codec`` whose array ``name (K,)`` of ``dtype`` travels without its redundancy: all first bytes of the values,
-    then all second ones, as what sign and exponent share is in one of them."""
+    """The ``codec`` whose array ``name (K,)`` of ``dtype`` travels without its redundancy: all first bytes of the
+    values, then all second ones, since what is redundant, the exponent, is in one of them."""
     width = np.dtype(dtype).itemsize
 
     def encode(values):
