@@ -126,8 +126,8 @@ def test_order_of_arrival_does_not_matter(tmp_path):
     from fedmpi.transport.local import Local
 
     class Shuffled(Local):
-        def map(self, jobs, arrays=None):
-            replies = list(super().map(jobs, arrays))
+        def map(self, jobs, arrays=None, meanwhile=()):
+            replies = list(super().map(jobs, arrays, meanwhile))
             random.Random(1).shuffle(replies)
             return iter(replies)
 

@@ -17,7 +17,6 @@ from fedmpi.client import digest, keep_freed_memory
 from fedmpi.flat import Layout, Slot
 from fedmpi.staging import staging
 from fedmpi.wire import frame, positions
-from fedmpi.wire.values import fitted
 
 SPARSITIES = (.5, .6, .7, .8, .9, .95, .98, .99)
 CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:entropy=true", "int8",
@@ -133,37 +132,36 @@ def _values(K, repeats, say):
 
 
 def _path(n, repeats, say):
-    """The steps of a model from the server's vector to a worker's, at sparsity 0.9, and dense by one copy each way."""
+    """The steps of a model from the server's vector to a worker's, sparse and with no weight pruned, and a bare copy."""
     P = -(-n // 16) * 16
     layout = Layout((Slot("weight", (n,), 0, n),), (), (), P, P, P)
     gen = torch.Generator().manual_seed(0)
-    x, mask = torch.randn(P, generator=gen), layout.full_mask() & (torch.rand(P, generator=gen) >= .9)
-    codec, stage = fitted(catalog.make(catalog.CODECS, "float32"), 0), staging(P, torch.device("cpu"))
-    support = layout.support(mask)
-    values = x.index_select(0, support)
-    message = frame.pack({"kind": "round"}, codec.encode(values))
-    whole = frame.pack({"kind": "round"}, {"values": x.numpy()})
-    base, copy = stage.up(values, support), np.empty_like(whole)
-    there = torch.from_numpy(frame.unpack(message)[1]["values"])
+    x, copy, stage = torch.randn(P, generator=gen), np.empty(5 * P, np.uint8), staging(P, torch.device("cpu"))
+    dense = layout.full_mask()
+    found = [_steps(x, layout.support(mask).clone(), stage, copy, repeats)
+             for mask in (dense & (torch.rand(P, generator=gen) >= .9), dense)]
+    say(f"a model of {n:,} weights, its mask known: milliseconds{'sparsity 0.9':>26}{'dense':>9}{'ratio':>9}")
+    for name in found[0]:
+        sparse, whole = (each[name] * 1e3 for each in found)
+        say(f"{name:60}{sparse:14.2f}{whole:9.2f}{whole / sparse:9.1f}")
+
+
+def _steps(x, support, stage, copy, repeats):
+    """Seconds of the steps of ``x`` on its ``support``; ``copy`` is memory to copy the message into."""
+    header, values = {"kind": "round"}, x.index_select(0, support)
+    message = frame.pack(header, {"values": values.numpy()})
+    arrived = torch.from_numpy(frame.unpack(message)[1]["values"])
+    base, kept = stage.up(arrived, support), np.zeros(len(x), bool)
+    kept[support.numpy()] = True
     steps = {
-        "gather": lambda: x.index_select(0, support),
-        "pack": lambda: frame.pack({"kind": "round"}, {"values": values.numpy()}),
-        "unpack": lambda: frame.unpack(message),
-        "scatter": lambda: stage.up(there, support, base),
-        "a copy of the message": lambda: np.copyto(copy[: len(message)], message),
-        "of these: checksum, each way": lambda: frame.checksum(message),
-        "where the mask is new: support": lambda: np.flatnonzero(mask.numpy()).astype(np.int32),
-        "where the mask is new: digest": lambda: digest(support),
-        "an update: two gathers": lambda: stage.down(x, base, support),
-        "dense: pack": lambda: frame.pack({"kind": "round"}, {"values": x.numpy()}),
-        "dense: unpack": lambda: frame.unpack(whole),
-        "dense: into a vector": lambda: base.copy_(torch.from_numpy(frame.unpack(whole)[1]["values"])),
-        "dense: a copy of the message": lambda: np.copyto(copy, whole)}
-    say(f"a model of {n:,} weights at sparsity 0.9 on its way, its mask known: milliseconds")
+        "gather the values": lambda: x.index_select(0, support),
+        "pack the message, with its checksum": lambda: frame.pack(header, {"values": values.numpy()}),
+        "unpack it, with its checksum": lambda: frame.unpack(message),
+        "scatter the values": lambda: stage.up(arrived, support, base),
+        "of these: the checksum, each way": lambda: frame.checksum(message),
+        "a bare copy of the message": lambda: np.copyto(copy[: len(message)], message),
+        "an update: gather the difference": lambda: stage.down(x, base, support),
+        "where the mask is new: its support": lambda: positions.index_of(kept),
+        "where the mask is new: its digest": lambda: digest(support)}
     seconds = dict(zip(steps, best(repeats, *steps.values())))
-    for name, each in seconds.items():
-        say(f"{name:34}{each * 1e3:11.2f}")
-    ours = sum(seconds[name] for name in ("gather", "pack", "unpack", "scatter"))
-    dense = seconds["dense: pack"] + seconds["dense: into a vector"]
-    say(f"encode and decode {ours * 1e3:.1f} ms, dense {dense * 1e3:.1f} ms: {dense / ours:.1f} times faster, for "
-        f"{len(whole) / len(message):.1f} times fewer bytes")
+    return {"encode and decode, the first four": sum(list(seconds.values())[:4])} | seconds
