@@ -374,7 +374,7 @@ def fits(options, fed_data, fed, places):
     data_bytes = fed_data.dataset.x_train.nbytes
     for ranks in place.by_node(places).values():
         need = memory.host_need(P, layers, batch_size=batch_size, cohort=fed.cohort, data_bytes=data_bytes,
-                                ranks=len(ranks), first=0 in ranks, together=fed.together,
+                                ranks=len(ranks), first=0 in ranks, together=min(fed.together, fed.cohort),
                                 memories=len(fed.sizes) * fed.codec.feedback)
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need > left:
@@ -396,7 +396,8 @@ def gpu_needs(options, fed_data, P, layers):
     sample = 4 * int(np.prod(fed_data.shape))
     held = len(fed_data.dataset.y_test) + 2 * len(fed_data.validation)
     return (memory.worker_need(P, layers, batch_size=options["batch_size"], block=block(P), images=IMAGES,
-                               samples_bytes=int(fed_data.sizes.max()) * sample, together=options["together"] or 1),
+                               samples_bytes=int(fed_data.sizes.max()) * sample,
+                               together=min(options["together"] or 1, options["cohort"] or options["clients"])),
             memory.server_need(P, layers, samples_bytes=held * sample, batch_size=EVALUATED))
 
 

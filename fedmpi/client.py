@@ -85,6 +85,14 @@ def _key(t, client, number):
     return (t, client) if number is None else (number, client, 1)
 
 
+def _seed(device, seed):
+    """Seed torch's generators of the CPU and of ``device``. ``torch.manual_seed`` does so for every kind of device that
+    there is, which costs a client a millisecond, and keeps a stack trace a call where the kind is not in use."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 class WorkerParts(NamedTuple):
     """What a worker trains with, built from the set-up message."""
 
@@ -267,7 +275,7 @@ class Worker:
             return {}
         job = jobs[min(ready)]                             # dropout draws for all from the first one's key
         key = _key(self._round(job), job["client"], job.get("number"))
-        torch.manual_seed(torch_seed(self.parts.seed, Purpose.TRAIN, *key))
+        _seed(self.device, torch_seed(self.parts.seed, Purpose.TRAIN, *key))
         self.wide = self.wide or stacked(self.parts.model, self.layout)
         trained = self.wide([task for task, *_ in ready.values()], **self.parts.strategy.sgd)
         return {row: (task._replace(x=x), *rest, loss, task.epochs)
@@ -358,7 +366,7 @@ class Worker:
             counter.copy_(fresh)
         self.live[: self.layout.Q] = received.mask.to(self.device)
         inputs, labels = self._samples(client)
-        torch.manual_seed(torch_seed(parts.seed, Purpose.TRAIN, *key))
+        _seed(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
         return Task(parts.model, self.layout, self.x, self.g, received.base, received.mask.to(self.device, copy=True), self.live,
                     inputs, labels, parts.epochs, parts.batch_size, parts.lr,
                     stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds), casting=self.casting)

@@ -349,3 +349,11 @@ def test_timing_times_both(fedmpi):
     options = contracts.assemble.with_usual_parts(contracts.DEFAULTS | contracts.SMALL)
     one, side = choose.timing(options, contracts.assemble.federation(options), torch.device("cpu"))(3, 0)
     assert 0 < one < 1 and 0 < side < 1
+
+
+def test_the_bench_measures_all_sides(fedmpi, tmp_path):
+    told = fedmpi(1, "bench", "together", "--users", 6, "--cohort", 4, "--samples", 6, "--batch-size", 3, "--repeats", 1,
+                  "--model", "small-cnn:width=2", "--together", 1, "--together", 3, "--data-dir", tmp_path, "--device", "cpu")
+    last = told.strip().splitlines()[-1]
+    assert "4 of 6 clients a round, 6 samples each, batch 3" in last and "no GPU was measured" in last
+    assert all(name in last for name in ("loop ", "G=1 ", "G=3 ", " times the loop")) and told.count("rounds/s loop") == 2
