@@ -12,9 +12,10 @@ run: .venv/ready     ## the main job: mpirun -n 33 fedmpi train
 test: .venv/ready    ## the whole suite, MPI tests included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
-bench: .venv/ready   ## the speed of a round against plain PyTorch loops, and of coalitions against one worker
+bench: .venv/ready   ## the speed of a round against plain PyTorch loops, of coalitions against one worker, bytes on the wire
 	PATH="$(CURDIR)/$(BIN):$$PATH" mpirun -n 3 fedmpi bench round
 	PATH="$(CURDIR)/$(BIN):$$PATH" mpirun -n 3 fedmpi bench shapley
+	PATH="$(CURDIR)/$(BIN):$$PATH" fedmpi bench wire
 
 install: .venv/ready ## only set up .venv
 

@@ -22,6 +22,7 @@ from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
 from fedmpi.stacked import refusal
 from fedmpi.wire import positions
+from fedmpi.wire.values import fitted
 
 MODEL_VALUES = 1 << 24      # of the coalition models that one job forms: 64 MiB
 
@@ -173,8 +174,8 @@ def without_pixels(fed_data):
 def setup_message(fed_data, fed, options, state):
     """``(meta, arrays)`` from which a worker builds its parts; it also holds the mask of the last model message, so
     that a resumed run sends the same bytes as one never stopped."""
-    dataset, layout = fed_data.dataset, fed.layout
-    known, array = positions.encode(layout.numbers(state["sent"]).numpy(), layout.num_weights)
+    dataset = fed_data.dataset
+    known, array = positions.encode(state["sent"].numpy())
     return {"kind": "setup", "shape": list(fed_data.shape), "classes": dataset.classes, "mean": list(dataset.mean),
             "std": list(dataset.std), "options": options, "known": known, "sums": fed.sums, "values": fed.values
             }, {"known": array}
@@ -202,7 +203,7 @@ def server_parts(options, fed_data, device):
     aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
     sums = adds_up(strategy, pruner, weighting, aggregation)
     fed = Fed(layout=layout, strategy=strategy, pruner=pruner, contributions=contributions, weighting=weighting,
-              codec=catalog.make(catalog.CODECS, options["codec"]),
+              codec=fitted(catalog.make(catalog.CODECS, options["codec"]), len(layout.tail)),
               sampler=catalog.make(catalog.SAMPLERS, options["sampler"]),
               devices=catalog.make(catalog.DEVICES, options["devices"]), aggregation=aggregation,
               transport=None, test=test, validate=validate, sums=sums,
@@ -373,7 +374,8 @@ def fits(options, fed_data, fed, places):
     data_bytes = fed_data.dataset.x_train.nbytes
     for ranks in place.by_node(places).values():
         need = memory.host_need(P, layers, batch_size=batch_size, cohort=fed.cohort, data_bytes=data_bytes,
-                                ranks=len(ranks), first=0 in ranks, together=min(fed.together, fed.cohort))
+                                ranks=len(ranks), first=0 in ranks, together=min(fed.together, fed.cohort),
+                                memories=len(fed.sizes) * fed.codec.feedback)
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need > left:
             yield (f"{places[ranks[0]]['host']} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may "

@@ -8,7 +8,7 @@ import torch
 
 from fedmpi import clock, flops
 from fedmpi.errors import FedError
-from fedmpi.exchange import Ask, Outcome, Refused, Update, collect, enough, model_message
+from fedmpi.exchange import Ask, Outcome, Refused, Update, collect, enough, model_message, owed
 from fedmpi.gather import PATIENCE, WAIT_S, Gathered, drawing, known, outcome_of, worked
 from fedmpi.rng import Purpose, stream
 from fedmpi.wire import frame
@@ -41,7 +41,7 @@ def gather(fed, state, t, support, laps):
         slot = int(working[clock.earliest({key: flight[key][working] for key in ("finish", "number")},
                                           flight["least"][working])])
         if bool(flight["finish"][slot].isnan()):
-            train(fed, flight, t, support)
+            train(fed, state, flight, t, support)
             continue
         now = float(flight["finish"][slot])
         version, answer = int(flight["version"][slot]), flight["answers"].pop(slot)
@@ -98,7 +98,7 @@ def fill(fed, state, t, flight, now, came, message):
                    "--devices")
 
 
-def train(fed, flight, t, support):
+def train(fed, state, flight, t, support):
     """Train all that have started and are not trained yet, and tell when they arrive."""
     slots = torch.nonzero((flight["client"] >= 0) & flight["finish"].isnan()).flatten().tolist()
     made, asks = {}, []
@@ -109,7 +109,8 @@ def train(fed, flight, t, support):
             made[version] = model_message(fed, model["x"], model["mask"])
         meta, arrays = made[version]
         asks.append(Ask(int(flight["client"][slot]), version, model["mask"],
-                        meta | {"t": version, "number": int(flight["number"][slot])}, arrays))
+                        meta | {"t": version, "number": int(flight["number"][slot])}, arrays,
+                        owed(fed, state, int(flight["client"][slot]), model["mask"])))
     answers = collect(fed, asks, support, None, f"round {t}: clients trained")
     for slot, answer, work in zip(slots, answers, worked(fed, [ask.mask for ask in asks], answers)):
         fleet = fed.devices.at(float(flight["start"][slot]), len(fed.sizes), drawing(fed))

@@ -79,6 +79,7 @@ CODECS = {
     "float16": "fedmpi.wire.values:float16",
     "bfloat16": "fedmpi.wire.values:bfloat16",
     "int8": "fedmpi.wire.values:int8",
+    "sign": "fedmpi.wire.values:sign",
 }
 DATASETS = {
     "digits": "fedmpi.data.digits:digits",

@@ -683,6 +683,16 @@ def bench_shapley(data_dir, repeats, rounds):
     return measure(data_dir, repeats, rounds, _say)
 
 
+@bench.command("wire")
+@click.option("--weights", type=click.IntRange(10000), default=11_000_000, show_default=True, help="Of the model.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+def bench_wire(weights, repeats):
+    """Bytes and speed of masks and values on one core, against the bound of information and other libraries, and the
+    steps of a sparse model on its way against a dense one's."""
+    from fedmpi.bench.wire import measure
+    return measure(weights, repeats, _say)
+
+
 @bench.command("together")
 @click.option("--together", type=click.IntRange(1), multiple=True, default=(1, 8, 25, 50), show_default=True,
               help="Clients that a worker trains at once. May be given several times.")

@@ -25,6 +25,8 @@ from fedmpi.stacked import stacked
 from fedmpi.staging import staging
 from fedmpi.team import joined, parted
 from fedmpi.wire import frame, positions
+from fedmpi.wire.feedback import carried, encoded
+from fedmpi.wire.values import fitted
 
 CHUNK = 500      # validation samples that a coalition's model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
@@ -62,10 +64,10 @@ def sound(values):
 
 
 def billed(meta, arrays, weighs):
-    """The bytes of a client's answer without what is there only for estimators that observe: no part of what the method
-    costs. ``weighs`` is the label of the one that weighs."""
+    """The bytes of a client's answer without what is there only for estimators that observe, no part of what the method
+    costs, and without its memory, which a real client would keep. ``weighs`` is the label of the one that weighs."""
     return frame.size(meta, {name: array for name, array in arrays.items()
-                             if not name.startswith("score/") or name.startswith(f"score/{weighs}/")})
+                             if not name.startswith(("score/", "memory/")) or name.startswith(f"score/{weighs}/")})
 
 
 def keep_freed_memory():
@@ -120,9 +122,9 @@ class Received(NamedTuple):
 
 
 class Worker:
-    """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask;
-    where the server needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this
-    round."""
+    """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask: what
+    they remember comes with their jobs and goes with their answers, so that any rank can play them. Where the server
+    needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this round."""
 
     def __init__(self, build, pick_device):
         """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
@@ -179,10 +181,11 @@ class Worker:
         self.layout, self.x, self.g = bind(self.parts.model.to(self.device))
         check(self.parts.model, self.layout, self.x)
         self.casting = casting(meta["options"]["precision"], self.device)
+        self.codec = fitted(self.parts.codec, len(self.layout.tail))
         self.stage = staging(self.layout.P, self.device)
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
         self.live = torch.ones(self.layout.R, device=self.device)
-        self.known = positions.decode(meta["known"], arrays["known"])
+        self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.received, self.previous, self.many, self.wide, self.t = None, None, None, None, 0
         self.sums = torch.zeros(self.layout.P, dtype=torch.int64) if meta["sums"] else None
         self.values = meta["values"]                       # whether the server wants single updates
@@ -195,21 +198,21 @@ class Worker:
         if self.sums is not None:
             self.sums.zero_()
         if "mask" in meta:
-            same = self.received if meta["mask"]["code"] == "same" else None
+            same = self.received if "same" in meta["mask"] else None
             self.received, self.known = self._decoded(meta, arrays, self.known, same)
 
     def _decoded(self, meta, arrays, known=None, same=None):
-        """``(Received, numbers)`` of a message with positions relative to ``known``; ``same`` is the last one where the
-        positions did not change."""
+        """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``same`` is the last one
+        where it did not change, whose vector is then written again."""
         layout = self.layout
-        numbers = positions.decode(meta["mask"], arrays["mask"], known)
-        mask = same.mask if same else layout.mask_of(torch.from_numpy(numbers))
+        kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
+        mask = same.mask if same else torch.from_numpy(kept)
         support = same.support if same else layout.support(mask)
         found = same.digest if same else digest(support)
         if found != meta["support"]:
             raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
-        base = self.stage.up(self.parts.codec.decode(arrays, len(support)), support)
-        return Received(mask, support, found, base), numbers
+        base = self.stage.up(self.codec.down.decode(arrays, len(support)), support, same.base if same else None)
+        return Received(mask, support, found, base), kept
 
     def _train(self, job, arrays):
         """Train client ``job["client"]`` and return its update."""
@@ -218,16 +221,19 @@ class Worker:
         return self._answer(job, *ready, *self._trained(ready[0], job["client"]), start)
 
     def _prepared(self, job, arrays):
-        """``(task, received, known, scores)`` of a job's client, ``scores`` what estimators want to know of it."""
-        client, scores = job["client"], {}
+        """``(task, received, known, more)`` of a job's client, ``more`` what estimators want to know of it and what it
+        remembers."""
+        client, more = job["client"], {}
         received, known = (self._decoded(job, arrays) if "mask" in job else (self.received, self.known))
         task = self._task(client, received, self._round(job), job.get("number"))
+        if "memory/values" in arrays:
+            more["memory/values"] = arrays["memory/values"]
         if client < len(self.data["features"]):            # not the server's own samples
-            scores = {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
+            more |= {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
                       for name, array in report(task).items()}
             if self.parts.pruner.probe is not None:
                 task = task._replace(probe=self.parts.pruner.probe(task))
-        return task, received, known, scores
+        return task, received, known, more
 
     def _train_team(self, jobs, parts):
         """The answers to ``jobs``, each that of a client. Those whose training is plain SGD train side by side, all
@@ -257,7 +263,7 @@ class Worker:
         return meta, {name: array.copy() for name, array in arrays.items()}      # staging memory is written again
 
     def _side_by_side(self, jobs, parts):
-        """``{row: (task, received, known, scores, loss, epochs)}`` of those jobs whose training is plain SGD."""
+        """``{row: (task, received, known, more, loss, epochs)}`` of those jobs whose training is plain SGD."""
         ready = {}
         for row, (job, part) in enumerate(zip(jobs, parts)):
             if not any(who and fault.local is not None for fault, who in self._faults(job["client"])):
@@ -276,19 +282,26 @@ class Worker:
                 for (row, (task, *rest)), (x, loss) in zip(ready.items(), trained)}
 
     def _answer(self, job, task, received, known, arrays, loss, epochs, start):
-        """A client's update; ``arrays`` what else goes with it."""
+        """A client's update; ``arrays`` what else goes with it, and what it remembers."""
         layout = self.layout
         meta = {"kind": "update", "t": self._round(job), "support": received.digest} | {
             name: job[name] for name in ("client", "row")}
         support, mask = received.support, task.mask.cpu()
         if not torch.equal(mask, received.mask):
-            meta["mask"], arrays["mask"] = positions.encode(layout.numbers(mask).numpy(), layout.num_weights, known)
+            meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), known)
             support = layout.support(mask)
-        values = self.parts.codec.encode(self.stage.down(task.x, received.base, support))
+        update, owed = self.stage.down(task.x, received.base, support), arrays.pop("memory/values", None)
+        if self.codec.feedback and job["client"] < len(self.data["features"]):
+            if owed is not None:
+                owed = carried(torch.from_numpy(owed), received.support, support, layout.P)
+            values, owed = encoded(self.codec, update, owed)
+            arrays["memory/values"] = owed.numpy()
+        else:
+            values = self.codec.encode(update)
         arrays |= values
         for name, array in task.probe.report().items():
             if name == "index":
-                meta["index"], array = positions.encode(array, layout.Q)
+                meta["index"], array = positions.encode(positions.mask_of(array, layout.Q))
             arrays["report/" + name] = array
         arrays["numbers"] = numbers = np.zeros(len(Number))
         numbers[WORK] = len(task.labels) * epochs, task.probe.extra, task.probe.dense * bool(epochs)
@@ -301,9 +314,9 @@ class Worker:
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
 
-    def _add(self, encoded, count, loss, share):
+    def _add(self, arrays, count, loss, share):
         """Add an update to the sums, by its ``share`` in the merge; returns whether it could be added."""
-        values = self.parts.codec.decode(encoded, count)
+        values = self.codec.decode(arrays, count)
         if not (math.isfinite(loss) and sound(values)):
             return False
         self.sums[:count] += values.double().mul_(share / QUANTUM).round_().long()

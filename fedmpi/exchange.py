@@ -16,6 +16,7 @@ from fedmpi.parts import Updates
 from fedmpi.team import replies, teams
 from fedmpi.transport.base import watched
 from fedmpi.wire import frame, positions
+from fedmpi.wire.feedback import carried
 
 
 class Outcome(IntEnum):
@@ -37,6 +38,7 @@ class Ask(NamedTuple):
     mask: torch.Tensor            # (Q,) bool, the same object for all that train the same
     meta: dict                    # goes with the job: nothing where the model was published
     arrays: dict
+    memory: torch.Tensor | None = None    # (K,) on the mask's support: what encoding its earlier updates has lost
 
 
 class Update(NamedTuple):
@@ -51,6 +53,7 @@ class Update(NamedTuple):
     up_bytes: int
     job_bytes: int
     rank: int
+    memory: torch.Tensor | None = None    # float32, on ``support``: what encoding has lost, where that is remembered
 
 
 class Refused(NamedTuple):
@@ -74,29 +77,51 @@ def announce(fed, state, t, clients):
     if fed.stale and t > 1:
         fed.transport.publish({"kind": "previous"}, {"values": state["previous"].numpy()})
     if fed.pruner.masks is None:
-        meta, arrays = model_message(fed, state["x"], state["mask"], common_positions(fed, state, t, clients))
+        meta, arrays = model_message(fed, state["x"], state["mask"], common_mask(fed, state, t, clients))
         down_bytes = fed.transport.publish(header | meta, arrays)
-        return down_bytes, [Ask(client, t, state["mask"], {}, {}) for client in who]
+        return down_bytes, [Ask(client, t, state["mask"], {}, {}, owed(fed, state, client, state["mask"]))
+                            for client in who]
     masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
     masks += [state["mask"]] * fed.strategy.root
     made = {id(mask): model_message(fed, state["x"], mask) for mask in {id(mask): mask for mask in masks}.values()}
     down_bytes = fed.transport.publish(header, {})
-    return down_bytes, [Ask(client, t, mask, *made[id(mask)]) for client, mask in zip(who, masks)]
+    return down_bytes, [Ask(client, t, mask, *made[id(mask)], owed(fed, state, client, mask))
+                        for client, mask in zip(who, masks)]
 
 
-def common_positions(fed, state, t, clients):
-    """Numbers of the last mask sent, where every client of the cohort can know it; None where some cannot."""
+def owed(fed, state, client, mask):
+    """(K,) on the support of ``mask``: what encoding the client's earlier updates has lost; None where nothing is
+    remembered. The server holds in trust what a real client would keep."""
+    memory = state.get("memory", {}).get(client)
+    if memory is None or mask is state["mask"]:
+        return memory
+    return carried(memory, fed.layout.support(state["mask"]), fed.layout.support(mask), fed.layout.P)
+
+
+def remembered(fed, state, clients, answers, mask):
+    """``{client: (K,) on the support of mask}``: the clients' memories after their ``answers`` have been merged; those
+    whose answers were not keep theirs."""
+    before, after = fed.layout.support(state["mask"]), fed.layout.support(mask)
+    kept = {client: carried(memory, before, after, fed.layout.P) for client, memory in state["memory"].items()}
+    return kept | {client: carried(answer.memory, answer.support, after, fed.layout.P)
+                   for client, answer in zip(clients.tolist(), answers)}
+
+
+def common_mask(fed, state, t, clients):
+    """The last mask sent, where every client of the cohort can know it; None where some cannot."""
     held = state["held"][clients]
     knows = bool((held >= state["changed"]).all()) or (t > 1 and bool((held == t - 1).all()))
-    return fed.layout.numbers(state["sent"]).numpy() if knows else None
+    return state["sent"] if knows else None
 
 
 def model_message(fed, x, mask, known=None):
     """``(meta, arrays)`` that takes the kept values of ``x (P,)`` to clients. Positions go along only as far as the
-    numbers ``known`` do not tell: all of them, the changes, or none."""
-    layout, support = fed.layout, fed.layout.support(mask)
-    code, array = positions.encode(layout.numbers(mask).numpy(), layout.num_weights, known)
-    return {"support": digest(support), "mask": code}, {"mask": array} | fed.codec.encode(x.index_select(0, support))
+    mask ``known`` does not tell: all of them, the changes, or none."""
+    support = fed.layout.support(mask)
+    kept = mask.numpy()
+    code, array = positions.encode(kept, kept if known is mask else known if known is None else known.numpy())
+    values = fed.codec.down.encode(x.index_select(0, support))
+    return {"support": digest(support), "mask": code}, {"mask": array} | values
 
 
 def collect(fed, asks, support, shares=None, what="clients trained"):
@@ -120,10 +145,14 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     jobs = [{"client": ask.client, "row": row} | ask.meta | ({} if shares is None else {"share": float(shares[row])})
             for row, ask in enumerate(asks)]
 
+    sent = [ask.arrays | ({} if ask.memory is None else {"memory/values": ask.memory.numpy()}) for ask in asks]
+
     def play(chosen):
-        came = replies(fed.transport, jobs, [ask.arrays for ask in asks], chosen, fed.meanwhile)
+        came = replies(fed.transport, jobs, sent, chosen, fed.meanwhile)
         for reply in watched(came, sum(map(len, chosen)), fed.tell, what):
             row = reply.meta["row"]                                      # keyed by row: arrival does not matter
+            if asks[row].memory is not None:                             # not billed: a real client would keep it
+                reply = reply._replace(job_bytes=reply.job_bytes - unbilled(jobs[row], sent[row]))
             answer = failed(fed, reply) if reply.meta["kind"] == "failed" else read.reply(reply, asks[row], row)
             before = answers[row].job_bytes if answers[row] else 0       # what it was sent the first time
             answers[row] = answer._replace(job_bytes=before + answer.job_bytes)
@@ -145,6 +174,12 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     if broken and fed.on_error == "fatal":
         raise WorkerError(broken[0].rank, broken[0].why)
     return answers
+
+
+def unbilled(job, arrays):
+    """The bytes that a job takes for the client's memory."""
+    meta, rest = {"kind": "run", "job": job}, {name: array for name, array in arrays.items() if name != "memory/values"}
+    return frame.size(meta, arrays) - frame.size(meta, rest)
 
 
 MEMORY = "out of GPU memory"
@@ -194,11 +229,8 @@ def read_reply(fed, reply, t, support, expected, announced):
     numbers = arrays["numbers"].copy()                     # nothing small may keep the whole message in memory
     own = "mask" in meta or expected != announced
     if "mask" in meta:
-        known = support[support < layout.Q]
-        mask = torch.zeros(layout.Q, dtype=torch.bool)
-        mask[known] = True
-        kept = positions.decode(meta["mask"], arrays["mask"], layout.numbers(mask).numpy())
-        support = layout.support(layout.mask_of(torch.from_numpy(kept)))
+        given = positions.mask_of(support[: len(support) - len(layout.tail)], layout.Q)
+        support = layout.support(torch.from_numpy(positions.decode(meta["mask"], arrays["mask"], layout.Q, given)))
     observed = frame.size(meta, arrays) - billed(meta, arrays, next(iter(fed.contributions)))
     values, up_bytes = None, int(numbers[Number.BYTES]) or reply.reply_bytes - observed
     if fed.values:
@@ -212,13 +244,14 @@ def read_reply(fed, reply, t, support, expected, announced):
     report = {name.removeprefix("report/"): array.copy()
               for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:
-        report["index"] = positions.decode(meta["index"], report["index"])
+        report["index"] = positions.index_of(positions.decode(meta["index"], report["index"], layout.Q))
     scores = {}
     for name in arrays:
         if name.startswith("score/"):
             _, label, key = name.split("/", 2)
             scores.setdefault(label, {})[key] = arrays[name].copy()
-    return Update(values, support, own, numbers, report, scores, up_bytes, reply.job_bytes, reply.rank)
+    memory = torch.from_numpy(arrays["memory/values"].copy()) if "memory/values" in arrays else None
+    return Update(values, support, own, numbers, report, scores, up_bytes, reply.job_bytes, reply.rank, memory)
 
 
 def enough(fed, t, answers):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -63,6 +64,11 @@ class Layout:
         """int32: the positions of [Q, P) that are not padding, sorted."""
         return (torch.nonzero(self.real[self.Q:]).flatten() + self.Q).int()
 
+    @cached_property
+    def _last(self):
+        """[mask, its version, its support], or nothing yet."""
+        return []
+
     @property
     def num_weights(self):
         """How many weights are prunable."""
@@ -83,20 +89,13 @@ class Layout:
         return self.real[: self.Q].clone()
 
     def support(self, mask):
-        """int32 (K,), sorted: the kept weights of ``mask (Q,) bool``, then the dense tail."""
-        return torch.cat([torch.nonzero(mask).flatten().int(), self.tail])
-
-    def numbers(self, mask):
-        """int32, sorted: the kept weights of ``mask (Q,) bool`` as numbers in [0, num_weights), padding left out."""
-        return torch.nonzero(mask[self.real[: self.Q]]).flatten().int()
-
-    def mask_of(self, numbers):
-        """bool (Q,): the mask whose kept weights are ``numbers``."""
-        bits = torch.zeros(self.num_weights, dtype=torch.bool)
-        bits[numbers] = True
-        mask = torch.zeros(self.Q, dtype=torch.bool)
-        mask[self.real[: self.Q]] = bits
-        return mask
+        """int32 (K,), sorted: the kept weights of ``mask (Q,) bool``, then the dense tail. The last one is remembered,
+        since a round asks for that of the same mask several times; it is not to be written to."""
+        last = self._last
+        if not last or last[0] is not mask or last[1] != mask._version:       # which changes with the mask
+            kept = torch.from_numpy(np.flatnonzero(mask.numpy()))             # several times faster than torch.nonzero
+            last[:] = mask, mask._version, torch.cat([kept.int(), self.tail])
+        return last[2]
 
     def kept(self, mask):
         """Kept weights a layer, a list of ints."""

@@ -61,8 +61,9 @@ def gpu_refusals(gpus, worker, server):
                    + ", --server-device cpu" * served + ", or --device cpu")
 
 
-def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first, together=1):
-    """Bytes that the ranks of a node will still take once torch is loaded; ``first`` where rank 0 is among them."""
+def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first, together=1, memories=0):
+    """Bytes that the ranks of a node will still take once torch is loaded; ``first`` where rank 0 is among them, which
+    holds what ``memories`` clients remember."""
     beside = together * (together > 1)
     each = 4 * P * (VECTORS + ROWS * beside) + BOTH_WAYS * outputs[0] * batch_size * together
-    return ranks * each + data_bytes + first * (8 * P * cohort + data_bytes)
+    return ranks * each + data_bytes + first * (8 * P * cohort + 4 * P * memories + data_bytes)

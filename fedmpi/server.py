@@ -10,7 +10,7 @@ from fedmpi import asynchronous, record
 from fedmpi.client import Number
 from fedmpi.errors import FedError, Stopped
 from fedmpi.evaluate import finite
-from fedmpi.exchange import Outcome, stack, summed
+from fedmpi.exchange import Outcome, remembered, stack, summed
 from fedmpi.flat import Layout
 from fedmpi.gather import gather, present
 from fedmpi.judge import judge
@@ -57,7 +57,8 @@ def start(fed, x):
     """The state before round 1 from the initial vector ``x (P,)``: a nested dict of tensors and numbers, which is
     also what a checkpoint holds. ``held[n]`` is the last round that client n took part in, ``sent`` the mask of the
     last model message, ``changed`` the first round of the present mask, ``now`` the virtual time in seconds, ``losses``
-    the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous."""
+    the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous, ``memory`` what each
+    client remembers of its encodings, on the support of the mask."""
     pruner, mask = fed.pruner.init(fed.layout, x, Schedule(0, fed.rounds), stream(fed.seed, Purpose.MASK))
     x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
     N = len(fed.sizes)
@@ -68,6 +69,8 @@ def start(fed, x):
              "contribution": {name: part.init(fed.sizes) for name, part in fed.contributions.items()}}
     if fed.stale:
         state["previous"] = torch.zeros_like(x)
+    if fed.codec.feedback:
+        state["memory"] = {}
     if fed.aggregation.buffer:
         state["flight"] = asynchronous.nobody(fed.aggregation.concurrency or fed.cohort)
     return state
@@ -93,6 +96,10 @@ def play(fed, state, t):
     after["held"] = state["held"].index_fill(0, got.clients[got.outcome != Outcome.DROPPED], t)
     if fed.stale:
         after["previous"] = served(state["x"], support)
+    if fed.codec.feedback:
+        merged = got.counts.tolist()
+        answers = [got.answers[row] for row in merged]
+        after["memory"] = remembered(fed, state, got.clients[merged], answers, after["mask"])
     if fed.aggregation.buffer:
         after["flight"] = got.flight
     row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)

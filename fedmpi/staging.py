@@ -16,8 +16,9 @@ import torch
 
 
 class Staging(NamedTuple):
-    """``up(values (K,), support) -> (P,)`` on the device, 0 off the support; ``down(x, base, support) -> (K,)`` on the
-    host: what is left of x - base on the support, in memory that the next call may write again."""
+    """``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support: written into ``into (P,)``
+    where that is 0 off the support already; ``down(x, base, support) -> (K,)`` on the host: x - base on the support, in
+    memory that the next call may write again."""
 
     up: Callable
     down: Callable
@@ -27,8 +28,7 @@ def staging(P, device, pinned=None):
     """The ``Staging`` of a rank for vectors of length P; ``pinned`` says whether to stage, by default off the CPU only.
     Supports are on the host. The same bits either way."""
     if not (device.type != "cpu" if pinned is None else pinned):
-        return Staging(lambda values, support: _spread(values, support, P),
-                       lambda x, base, support: (x - base).index_select(0, support))
+        return Staging(lambda values, support, into=None: _spread(values, support, P, into), _difference)
     buffer = torch.empty(P, pin_memory=True)
     placed = [None, None]                         # the last support, and itself on the device
 
@@ -37,18 +37,26 @@ def staging(P, device, pinned=None):
             placed[:] = support, support.to(device)
         return placed[1]
 
-    def up(values, support):
+    def up(values, support, into=None):
         staged = buffer[: len(values)].copy_(values)
-        return _spread(staged.to(device), there(support), P)
+        return _spread(staged.to(device), there(support), P, into)
 
     def down(x, base, support):
-        return buffer[: len(support)].copy_((x - base).index_select(0, there(support)))
+        return buffer[: len(support)].copy_(_difference(x, base, there(support)))
 
     return Staging(up, down)
 
 
-def _spread(values, support, P):
+def _difference(x, base, support):
+    """(K,): x - base on the support; two gathers cost a third of subtracting all."""
+    return x.index_select(0, support).sub_(base.index_select(0, support))
+
+
+def _spread(values, support, P, into):
     """(P,): ``values`` at the positions ``support``, 0 elsewhere, on their device."""
-    whole = torch.zeros(P, device=values.device)
-    whole[support] = values
+    whole = torch.zeros(P, device=values.device) if into is None else into
+    if whole.device.type == "cpu":
+        whole.numpy()[support.numpy()] = values.numpy()    # a third faster than torch's
+    else:
+        whole[support] = values
     return whole

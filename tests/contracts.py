@@ -1,6 +1,7 @@
 """Laws that every part of the catalogue obeys, as plain functions of a spec: registering a method is what tests it."""
 
 import copy
+import json
 
 import numpy as np
 import torch
@@ -120,16 +121,13 @@ def codec_samples():
 
 # --- positions ---
 
-def check_positions(code, index, n):
-    """One position code alone: the bytes it announces are those it sends, and the positions come back as int32."""
-    code, index = positions.CODES[code], np.asarray(index, np.int32)
-    size = code.size(index, n)
-    if size >= 1 << 62:                      # declared impossible for these positions
-        return
-    array = code.encode(index, n)
-    assert array.nbytes == size
-    back = code.decode(array, n)
-    assert back.dtype == np.int32 and np.array_equal(back, index)
+def check_positions(mask, known=None):
+    """A mask comes back, is not written to, and takes hardly more bytes than its bitmap would."""
+    before = mask.copy()
+    meta, array = positions.encode(mask, known)
+    assert array.dtype == np.uint8 and array.nbytes <= -(-len(mask) // 8) + 2 and meta["k"] == mask.sum()
+    back = positions.decode(json.loads(json.dumps(meta)), array, len(mask), known)
+    assert back.dtype == bool and np.array_equal(back, mask) and np.array_equal(mask, before)
 
 
 # --- pruners ---

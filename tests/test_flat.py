@@ -121,24 +121,6 @@ def test_check_fails_on_a_model_that_left_its_vector():
         check(model, layout, x)
 
 
-def test_numbers_and_masks_are_inverse():
-    layout, _, _ = bind(network())
-    gen = torch.Generator().manual_seed(0)
-    for share in (0.0, 0.3, 1.0):
-        mask = layout.full_mask() & (torch.rand(layout.Q, generator=gen) < share)
-        numbers = layout.numbers(mask)
-        assert numbers.dtype == torch.int32 and torch.equal(layout.mask_of(numbers), mask)
-        assert len(numbers) == sum(layout.kept(mask)) and torch.equal(numbers, numbers.sort().values)
-    assert layout.numbers(layout.full_mask()).tolist() == list(range(87))
-
-
-def test_numbers_skip_the_padding():
-    layout, _, _ = bind(network())
-    mask = torch.zeros(layout.Q, dtype=torch.bool)
-    mask[[0, 26, 32]] = True                             # the conv's first and last weight, the linear's first
-    assert layout.numbers(mask).tolist() == [0, 26, 27]
-
-
 def test_support_is_sorted_and_never_holds_padding():
     layout, x, _ = bind(network())
     support = layout.support(layout.full_mask())
@@ -147,6 +129,15 @@ def test_support_is_sorted_and_never_holds_padding():
     empty = layout.support(torch.zeros(layout.Q, dtype=torch.bool))
     assert torch.equal(empty, layout.tail) and len(empty) == 14 + 6
     assert not x[~layout.real].any()
+
+
+def test_a_support_is_found_once_and_again_where_its_mask_has_changed():
+    layout, _, _ = bind(network())
+    mask = layout.full_mask()
+    assert layout.support(mask) is layout.support(mask)
+    mask[0] = False
+    assert layout.support(mask).tolist() == torch.cat([torch.nonzero(mask).flatten(), layout.tail]).tolist()
+    assert layout.support(mask.clone()) is not layout.support(mask)
 
 
 def test_a_model_without_weights_or_in_another_precision_is_refused():

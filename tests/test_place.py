@@ -206,6 +206,8 @@ def test_staging_gives_the_same_bits_from_one_buffer(monkeypatch):
         support = torch.randperm(P, generator=gen)[:K].sort().values.int()
         values, x = torch.randn(K, generator=gen), torch.randn(P, generator=gen)
         bases = [stage.up(values, support) for stage in (plain, staged)]
+        again = staged.up(-values, support, bases[1].clone())
+        assert torch.equal(again, -bases[0])
         assert torch.equal(*bases) and torch.equal(bases[0][support], values)
         for _ in range(2):
             down = [stage.down(x, bases[0], support) for stage in (plain, staged)]

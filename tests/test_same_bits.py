@@ -29,6 +29,10 @@ METHODS = {
              "--sampler", "power-of-choice:candidates=7", "--strategy", "fedavg", "--contribution", "cosine"),
     "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
     "sums": ("--strategy", "fedavg", "--weighting", "size", "--observe", "loo"),
+    "signs": ("--strategy", "fedavg", "--codec", "sign:block=64", "--cohort", 6, "--pruner", "rigl:every=2",
+              "--together", 4),
+    "owed": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
+             "--devices", "drawn:dropout=0.2", "--codec", "int8:feedback=true,entropy=true"),
     "teams": ("--model", "norm_model:net", "--together", 4, "--pruner", "rigl:every=2", "--partition", "iid",
               "--fault", "free-rider"),
     "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
@@ -73,7 +77,7 @@ def alone(tmp_path_factory, fedmpi):
 
 @pytest.mark.parametrize("ranks, method", [(2, "thesis"), (3, "feddst"), (5, "thesis"), (4, "text"), (3, "prunefl"),
                                            (3, "norms"), (4, "judged"), (3, "fltrust"), (3, "fedbuff"), (4, "late"),
-                                           (4, "teams"), (3, "flying")])
+                                           (4, "teams"), (3, "flying"), (3, "signs"), (3, "owed")])
 def test_any_number_of_ranks_gives_the_same_bits(fedmpi, alone, tmp_path, ranks, method):
     out = tmp_path / "many.h5"
     fedmpi(ranks, "train", *SMALL, *METHODS[method], "--out", out)
@@ -95,8 +99,8 @@ def test_any_number_of_nodes_gives_the_same_bits(fedmpi, alone, tmp_path, ranks,
 
 @pytest.mark.parametrize("method, stop, first, then", [
     ("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
-    ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1), ("late", 2, 1, 1),
-    ("teams", 2, 1, 3), ("flying", 3, 1, 1)])
+    ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1),
+    ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3), ("owed", 3, 1, 1)])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(fedmpi, alone, tmp_path, method, stop, first, then):
     out = tmp_path / "parts.h5"
     fedmpi(first, "train", *SMALL, *METHODS[method], "--out", out, "--until", stop)
@@ -122,8 +126,8 @@ def test_order_of_arrival_does_not_matter(tmp_path):
     from fedmpi.transport.local import Local
 
     class Shuffled(Local):
-        def map(self, jobs, arrays=None):
-            replies = list(super().map(jobs, arrays))
+        def map(self, jobs, arrays=None, meanwhile=()):
+            replies = list(super().map(jobs, arrays, meanwhile))
             random.Random(1).shuffle(replies)
             return iter(replies)
 

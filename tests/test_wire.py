@@ -1,9 +1,12 @@
 """Positions, values and frames: what arrives is what was sent, in exactly the bytes announced, or a WireError."""
 
+import math
+
 import contracts
 import numpy as np
 import pytest
 import torch
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,147 +16,288 @@ from fedmpi.flat import bind
 from fedmpi.mask import budgets, random_mask
 from fedmpi.models.cifar10net import cifar10net
 from fedmpi.models.mnistnet import mnistnet
+from fedmpi.wire.feedback import carried, encoded
 from fedmpi.wire.frame import MAGIC, checksum, pack, unpack
-from fedmpi.wire.positions import CODES, decode, encode
-from fedmpi.wire.values import int8
+from fedmpi.wire.positions import decode, encode, index_of, mask_of
+from fedmpi.wire.squeeze import BARE, expand, squeeze
+from fedmpi.wire.values import fitted, int8, sign
 
 RNG = np.random.default_rng(0)
-CASES = {  # name -> (positions, n)
-    "nothing of nothing": ([], 0), "empty": ([], 9), "single": ([4], 9), "first": ([0], 9), "last": ([8], 9),
-    "only": ([0], 1), "full": (range(9), 9), "full bytes": (range(16), 16),
-    "random": (np.flatnonzero(RNG.random(3000) < .1), 3000), "dense": (np.flatnonzero(RNG.random(3000) < .97), 3000),
-    "runs": ([*range(5, 40), *range(41, 42), *range(300, 1000)], 1000), "run to the end": (range(500, 2000), 2000),
-    "gap 254": ([254], 2000), "gap 255": ([255], 2000), "gap 256": ([256], 2000), "gap 510": ([510, 1021], 2000),
-    "gaps of multiples of 255": ([255, 255 + 511, 255 + 511 + 766], 2000), "far": ([99_999], 100_000),
-    "65536": ([0, 65_535], 65_536), "65537": ([0, 65_536], 65_537),
-    "hole of 255": ([*range(0, 300), *range(555, 2000)], 2000)}
-SETS = st.integers(0, 1500).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, max(n - 1, 0)), max_size=n)))
+N = 200_000
+CASES = {  # name -> mask
+    "nothing of nothing": [], "empty": [False] * 9, "full": [True] * 9, "full bytes": [True] * 16, "only": [True],
+    "single": np.arange(9) == 4, "first": np.arange(9) == 0, "last": np.arange(9) == 8,
+    "far": np.arange(99_999) == 99_998,
+    "gap 255": np.arange(2000) == 255, "gap 256": np.arange(2000) == 256, "sparse": RNG.random(3000) < .1,
+    "dense": RNG.random(3000) < .97, "half": RNG.random(N) < .5, "tenth": RNG.random(N) < .1,
+    "nine tenths": RNG.random(N) < .9, "hundredth": RNG.random(N) < .01, "a far one among many": np.arange(N) % 20 == 7,
+    "rows": np.repeat(RNG.random(N // 500) < .3, 500), "kernels": np.repeat(RNG.random(N // 9) < .5, 9),
+    "blocks": np.repeat(RNG.random(N // 16) < .1, 16), "run to the end": np.arange(2000) >= 500}
+CASES["a far one among many"][60_000:61_000] = False
+MASKS = st.tuples(st.integers(0, 6000), st.floats(0, 1), st.integers(1, 40), st.integers(0, 99)).map(
+    lambda drawn: np.repeat(np.random.default_rng(drawn[3]).random(drawn[0]) < drawn[1], drawn[2]))
 
 
 def case(name):
-    index, n = CASES[name]
-    return np.array(list(index), np.int32), n
+    return np.array(CASES[name], bool)
 
 
-def sparse_sets(draw_from):
-    n, chosen = draw_from
-    return np.array(sorted(chosen), np.int32), n
+def bound(n, k):
+    """log2 of the number of masks of n weights, k kept, in bytes."""
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2) / 8
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("code", CODES)
-def test_every_position_code_alone(code, name):
-    contracts.check_positions(code, *case(name))
-
-
-@pytest.mark.parametrize("code", CODES)
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
-@given(drawn=SETS)
-def test_announced_size_is_the_encoded_size(code, drawn):
-    index, n = sparse_sets(drawn)
-    contracts.check_positions(code, index, n)
+def test_masks_come_back(name):
+    contracts.check_positions(case(name))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@given(drawn=SETS, seed=st.integers(0, 9), flips=st.integers(0, 40))
-def test_positions_come_back_in_the_smallest_code(drawn, seed, flips):
-    index, n = sparse_sets(drawn)
-    bits = np.zeros(n, bool)
-    bits[index] = True
-    gen = np.random.default_rng(seed)
-    bits[gen.integers(0, n, min(flips, n))] ^= True
-    for known in (None, np.flatnonzero(bits).astype(np.int32)):
-        meta, array = encode(index, n, known)
-        assert np.array_equal(decode(meta, array, known), index) and decode(meta, array, known).dtype == np.int32
-        assert array.nbytes == smallest(index, n, known) and meta["k"] == len(index)
+@given(mask=MASKS, seed=st.integers(0, 9), share=st.sampled_from([0, .001, .1, .5, 1]))
+def test_any_mask_comes_back_alone_and_against_another(mask, seed, share):
+    contracts.check_positions(mask)
+    contracts.check_positions(mask, mask ^ (np.random.default_rng(seed).random(len(mask)) < share))
 
 
-def smallest(index, n, known):
-    """The least bytes of all codes, by encoding with each."""
-    wanted = [index] if known is None else [index, np.setxor1d(known, index).astype(np.int32)]
-    if known is not None and len(wanted[1]) == 0:
-        return 0
-    return min(code.encode(what, n).nbytes
-               for what in wanted for code in CODES.values() if code.size(what, n) < 1 << 62)
+@pytest.mark.parametrize("sparsity", [.01, .1, .3, .5, .6, .7, .8, .82, .84, .9, .95, .98, .99])
+def test_random_masks_take_the_bytes_of_their_entropy(sparsity):
+    mask = np.random.default_rng(1).random(1_000_000) >= sparsity
+    assert encode(mask)[1].nbytes <= 1.02 * bound(len(mask), int(mask.sum()))
 
 
-@pytest.mark.parametrize("index, n, code, size", [
-    (range(9), 9, "all", 0),
-    (range(0, 4000, 2), 4000, "bitmap", 500),
-    (range(0, 4000, 50), 4000, "gaps", 80),
-    ([i for i in range(4000) if i % 50], 4000, "holes", 80),
-    (range(1000, 3000), 4000, "runs", 3 + 1 + 7 + 1),           # 1000 = 3 * 255 + 235; 1999 between = 7 * 255 + 214
-    ([60_000], 65_536, "index16", 2),
-    ([90_000], 100_000, "index32", 4)])
-def test_each_code_is_chosen_where_it_is_smallest(index, n, code, size):
-    meta, array = encode(np.array(index, np.int32), n)
-    assert (meta["code"], array.nbytes) == (code, size)
+@pytest.mark.parametrize("sparsity", [.5, .9, .99])
+@pytest.mark.parametrize("share", [.001, .01, .03, .1, .2, .4])
+def test_changes_take_the_bytes_of_their_entropy(sparsity, share):
+    gen = np.random.default_rng(2)
+    known = gen.random(1_000_000) >= sparsity
+    mask = known ^ (gen.random(len(known)) < share)
+    flips, kept = int((mask ^ known).sum()), int(mask.sum())
+    assert encode(mask, known)[1].nbytes <= 1.02 * min(bound(len(mask), flips), bound(len(mask), kept))
+
+
+@pytest.mark.parametrize("sparsity", [.5, .9, .95])
+@pytest.mark.parametrize("size, most", [(576, .01), (16, .1), (9, .25)])
+def test_masks_in_blocks_take_a_fraction_of_that(sparsity, size, most):
+    mask = np.repeat(np.random.default_rng(3).random(1_000_000 // size) >= sparsity, size)
+    assert encode(mask)[1].nbytes <= most * bound(len(mask), int(mask.sum()))
+
+
+def test_layers_of_different_densities_take_less_than_one_density_would():
+    gen = np.random.default_rng(4)
+    mask = np.concatenate([gen.random(2_000_000) >= .95, gen.random(2_000_000) >= .6])
+    apart = sum(bound(len(part), int(part.sum())) for part in np.split(mask, 2))
+    assert encode(mask)[1].nbytes <= 1.04 * apart < .95 * bound(len(mask), int(mask.sum()))
+
+
+@pytest.mark.parametrize("name, code", [
+    ("half", "bitmap"), ("tenth", "gaps"), ("nine tenths", "holes"), ("hundredth", "gaps"), ("rows", "runs"),
+    ("full", "holes"), ("empty", "gaps"), ("run to the end", "runs")])
+def test_each_form_is_chosen_where_it_is_smallest(name, code):
+    assert [form for _, form, *_ in encode(case(name))[0]["pieces"]] == [code]
+
+
+def test_nothing_kept_and_everything_kept_cost_no_byte():
+    assert encode(np.zeros(10_000, bool))[1].nbytes == encode(np.ones(10_000, bool))[1].nbytes == 0
 
 
 def test_few_changes_travel_as_flips():
-    known = np.arange(0, 10_000, 2, dtype=np.int32)
-    index = np.setxor1d(known, [1, 2]).astype(np.int32)          # 1 came, 2 went
-    meta, array = encode(index, 10_000, known)
-    assert meta == {"code": meta["code"], "n": 10_000, "k": 5000} and meta["code"].startswith("flip-")
-    assert array.nbytes == 2 and np.array_equal(decode(meta, array, known), index)
+    known = np.arange(10_000) % 2 == 0
+    mask = known ^ mask_of([1, 2], 10_000)                       # 1 came, 2 went
+    meta, array = encode(mask, known)
+    assert meta["flips"] and meta["k"] == 5000 and array.nbytes <= 6
+    assert np.array_equal(decode(meta, array, 10_000, known), mask)
 
 
-def test_the_same_set_costs_nothing():
-    index = np.array([1, 5], np.int32)
-    meta, array = encode(index, 9, index.copy())
-    assert (meta, array.nbytes) == ({"code": "same", "n": 9, "k": 2}, 0)
-    assert np.array_equal(decode(meta, array, index), index)
+def test_the_same_mask_costs_nothing():
+    mask = mask_of([1, 5], 9)
+    meta, array = encode(mask, mask.copy())
+    assert (meta, array.nbytes) == ({"same": True, "k": 2}, 0)
+    assert np.array_equal(decode(meta, array, 9, mask), mask)
 
 
-def test_a_useless_known_set_is_not_used():
-    known = np.arange(0, 4000, 7, dtype=np.int32)
-    meta, array = encode(np.arange(4000, dtype=np.int32), 4000, known)
-    assert meta["code"] == "all" and array.nbytes == 0
+def test_a_useless_known_mask_is_not_used():
+    meta, array = encode(np.ones(4000, bool), np.arange(4000) % 7 == 0)
+    assert "flips" not in meta and array.nbytes == 0
 
 
-@pytest.mark.parametrize("code", ["same", "flip-gaps"])
-def test_decode_refuses_differences_without_the_known_set(code):
+def test_equal_masks_are_equal_bytes():
+    mask = case("tenth")
+    assert encode(mask)[0] == encode(mask.copy())[0] and np.array_equal(encode(mask)[1], encode(mask.copy())[1])
+
+
+def test_positions_and_masks_are_inverse():
+    index = np.array([0, 3, 8], np.int32)
+    found = index_of(mask_of(index, 9))
+    assert np.array_equal(found, index) and found.dtype == np.int32
+
+
+@pytest.mark.parametrize("meta", [{"same": True, "k": 2},
+                                  {"pieces": [[2, "gaps", 2]], "step": 9, "k": 2, "flips": True}])
+def test_decode_refuses_differences_without_the_known_mask(meta):
     with pytest.raises(WireError, match="does not hold"):
-        decode({"code": code, "n": 9, "k": 2}, np.zeros(2, np.uint8))
+        decode(meta, np.zeros(2, np.uint8), 9)
 
 
-def test_decode_refuses_an_unknown_code():
-    with pytest.raises(WireError, match="unknown position code 'morse'"):
-        decode({"code": "morse", "n": 9, "k": 2}, np.zeros(2, np.uint8))
+def test_decode_refuses_an_unknown_form():
+    with pytest.raises(WireError, match="unknown form of a mask 'morse'; this version reads bitmap, gaps"):
+        decode({"pieces": [[2, "morse"]], "step": 9, "k": 2}, np.zeros(2, np.uint8), 9)
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("wrong", [-1, 1])
-def test_decode_refuses_another_count(code, wrong):
-    index, n = (np.arange(9), 9) if code == "all" else (np.array([2, 3, 4, 6, 8]), 9)
-    array = CODES[code].encode(index.astype(np.int32), n)
-    with pytest.raises(WireError, match=f"{len(index) + wrong} positions below {n} announced, got {len(index)}"):
-        decode({"code": code, "n": n, "k": len(index) + wrong}, array)
+def test_decode_refuses_another_count(name, wrong):
+    mask = case(name)
+    meta, array = encode(mask)
+    with pytest.raises(WireError, match=f"{mask.sum() + wrong} of {len(mask)} weights announced"):
+        decode(meta | {"k": meta["k"] + wrong}, array, len(mask))
 
 
-def test_same_refuses_a_known_set_of_another_count():
-    with pytest.raises(WireError, match="3 positions"):
-        decode({"code": "same", "n": 9, "k": 3}, np.empty(0, np.uint8), np.array([1, 2], np.int32))
+def test_same_refuses_a_known_mask_of_another_count_or_length():
+    with pytest.raises(WireError, match="3 of 9 weights announced"):
+        decode({"same": True, "k": 3}, np.empty(0, np.uint8), 9, mask_of([1, 2], 9))
+    with pytest.raises(WireError, match="2 of 9 weights announced"):
+        decode({"same": True, "k": 2}, np.empty(0, np.uint8), 9, mask_of([1, 2], 8))
 
 
-@pytest.mark.parametrize("code, array", [
-    ("gaps", np.array([3, 200], np.uint8)), ("holes", np.array([3, 200], np.uint8)),
-    ("runs", np.array([3, 200], np.uint8)), ("runs", np.array([3, 1, 1], np.uint8)),
-    ("index16", np.array([3, 9], np.uint16)), ("index32", np.array([-1, 3], np.int32)),
-    ("flip-gaps", np.array([3, 200], np.uint8)), ("flip-holes", np.array([3, 200], np.uint8))])
-def test_decode_refuses_positions_that_do_not_fit(code, array):
+@pytest.mark.parametrize("form, array", [
+    (["gaps", 2], [3, 200]), (["holes", 2], [3, 200]), (["runs", 2], [3, 200]), (["gaps", -1], []),
+    (["gaps", 10], [0] * 10), (["gaps", 3], [0, 0]), (["gaps"], [0, 0]), (["gaps", "x"], [0]), (["bitmap"], []),
+    (["bitmap"], [1, 2, 3]), (["bitmap", 7], [1, 2]),
+    (["gaps", 2, 0, 0, 2], [0x80, 0x40]),                        # unary: 0, then 8 between: position 9
+    (["gaps", 2, 99, 0, 1], [0x88]), (["gaps", 2, 1, 9, 1], [0x88]), (["gaps", 2, 0, 0, 1 << 40], [0x88]),
+    (["gaps", 2, 0, 0, -1], [0x88]), (["gaps", 3, 0, 0, 1], [0x88]), (["gaps", 2, 1, 0, 1], [0x88])])
+def test_decode_refuses_what_does_not_fit(form, array):
     with pytest.raises(WireError):
-        decode({"code": code, "n": 9, "k": 2}, array, np.array([0, 1], np.int32))
+        decode({"k": 2, "step": 9, "pieces": [[len(array), *form]]}, np.array(array, np.uint8), 9)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("pieces, step", [
+    ([], 9), ([[2, "gaps", 2]] * 2, 9), ([[2, "gaps", 2]], 5), ([[1, "gaps", 2]], 9), ([[2, "gaps", 2]], 0),
+    ([[2, "gaps", 2]], "x"), (7, 9), ([7], 9), ([["x", "gaps"]], 9)])
+def test_decode_refuses_pieces_that_do_not_add_up(pieces, step):
+    with pytest.raises(WireError):
+        decode({"k": 2, "step": step, "pieces": pieces}, np.array([0, 1], np.uint8), 9)
+
+
+@pytest.mark.parametrize("name", ["half", "tenth", "hundredth", "rows", "kernels", "a far one among many"])
+def test_damage_is_refused_or_leaves_the_announced_count(name):
+    mask, gen = case(name), np.random.default_rng(5)
+    meta, array = encode(mask)
+    for _ in range(200):
+        damaged = array.copy()
+        damaged[gen.integers(len(array))] ^= 1 << gen.integers(8)
+        damaged = damaged[: len(damaged) - int(gen.integers(3))]
+        try:
+            assert decode(meta, damaged, len(mask)).sum() == meta["k"]
+        except WireError:
+            pass
+
+
+def test_squeezed_bytes_come_back_and_never_grow():
+    for data in (RNG.integers(0, 256, 1000).astype(np.uint8), np.zeros(100_000, np.uint8), np.empty(0, np.uint8),
+                 np.arange(7, dtype=np.float32), np.zeros((3, 1000), np.int16)):
+        small = squeeze(data)
+        assert small.dtype == np.uint8 and small.nbytes <= data.nbytes
+        assert np.array_equal(expand(small, data.nbytes), data.reshape(-1).view(np.uint8))
+    assert squeeze(np.zeros(100_000, np.uint8)).nbytes < 100
+
+
+@pytest.mark.parametrize("length", [0, 99, 9_999, 10_001])
+def test_another_length_is_refused(length):
+    with pytest.raises(WireError):
+        expand(squeeze(np.zeros(10_000, np.uint8)), length)
+
+
+def test_a_frame_that_announces_gigabytes_is_refused_before_they_are_allocated():
+    how = zstandard.ZstdCompressionParameters.from_level(1, write_content_size=True, **BARE)
+    frame = zstandard.ZstdCompressor(compression_params=how).compress(bytes(100_000))
+    with pytest.raises(WireError, match="announces its size"):
+        expand(np.frombuffer(frame, np.uint8), 100_000)
+
+
+ENTROPY = ["float16", "bfloat16", "int8"]
+
+
+@pytest.mark.parametrize("name", [*CODECS, *(name + ":entropy=true" for name in ENTROPY)])
 def test_codecs_keep_their_bounds(name):
     contracts.check_codec(name)
 
 
 @pytest.mark.parametrize("block", [1, 7, 256, 5000])
-def test_int8_keeps_its_bound_for_any_block(block):
-    contracts.check_codec(f"int8:block={block}")
+@pytest.mark.parametrize("name", ["int8", "sign"])
+def test_codecs_keep_their_bounds_for_any_block(name, block):
+    contracts.check_codec(f"{name}:block={block}")
+
+
+@pytest.mark.parametrize("name, most", [("float16", .9), ("bfloat16", .8), ("int8", .95)])
+def test_entropy_coding_loses_nothing_and_gains(name, most):
+    plain, less = make(CODECS, name), make(CODECS, name + ":entropy=true")
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * .01
+    sizes = [sum(array.nbytes for array in codec.encode(values).values()) for codec in (plain, less)]
+    assert torch.equal(*(codec.decode(codec.encode(values), len(values)) for codec in (plain, less)))
+    assert sizes[1] < most * sizes[0]
+
+
+def test_damaged_entropy_coded_values_are_refused():
+    codec = make(CODECS, "int8:entropy=true")
+    arrays = codec.encode(torch.zeros(10_000))
+    for array in (arrays["steps"][:-3], np.zeros(20, np.uint8)):
+        with pytest.raises(WireError):
+            codec.decode(arrays | {"steps": array}, 10_000)
+
+
+def test_signs_cost_a_bit_a_value_and_a_scale_a_block_beside_an_exact_tail():
+    codec = fitted(make(CODECS, "sign:block=100"), 17)
+    values = torch.randn(1018, generator=torch.Generator().manual_seed(0))
+    arrays = codec.encode(values)
+    assert sum(array.nbytes for array in arrays.values()) == 126 + 11 * 4 + 17 * 4
+    back = codec.decode(arrays, 1018)
+    assert torch.equal(back[-17:], values[-17:]) and torch.equal(back.sign(), values.sign())
+    assert back[0].abs() == values[:100].abs().double().mean().float()
+    assert back[1000].abs() == values[1000].abs()                        # a block of one
+
+
+def test_only_updates_travel_as_signs():
+    assert make(CODECS, "sign").down.encode(torch.ones(3))["values"].dtype == np.float32
+    assert make(CODECS, "int8").down is None and fitted(make(CODECS, "int8"), 5).down.encode(torch.ones(3)).keys() == {
+        "steps", "scales"}
+
+
+FEEDBACK = ["sign", "sign:block=7", "int8:feedback=true", "float16:feedback=true",
+            "bfloat16:feedback=true,entropy=true"]
+
+
+@pytest.mark.parametrize("name", FEEDBACK)
+def test_with_feedback_what_was_sent_adds_up_to_what_was_meant(name):
+    codec, gen = make(CODECS, name), torch.Generator().manual_seed(0)
+    assert codec.feedback
+    meant, sent, memory = torch.zeros(500, dtype=torch.float64), torch.zeros(500, dtype=torch.float64), None
+    for _ in range(50):
+        update = torch.randn(500, generator=gen) * .1 + .3
+        arrays, memory = encoded(codec, update, memory)
+        meant += update
+        sent += codec.decode(arrays, 500)
+    torch.testing.assert_close(sent + memory, meant, rtol=0, atol=1e-5)
+    assert memory.abs().max() < 10                                       # it does not pile up
+
+
+def test_without_feedback_signs_lose_what_is_small_and_constant():
+    """Karimireddy et al. 2019: a small gradient beside a noisy large one has its size ignored for good."""
+    codec, gen = make(CODECS, "sign:block=2"), torch.Generator().manual_seed(0)
+    sums, memory = torch.zeros(2, 2), None
+    for _ in range(1000):
+        update = torch.tensor([torch.randn(1, generator=gen).item(), .01])
+        sums[0] += codec.decode(codec.encode(update), 2)
+        arrays, memory = encoded(codec, update, memory)
+        sums[1] += codec.decode(arrays, 2)
+    assert sums[0, 1] > 300 and abs(sums[1, 1] - 10) < 3
+
+
+def test_a_memory_is_carried_to_another_support():
+    before, after = torch.tensor([1, 4, 6], dtype=torch.int32), torch.tensor([0, 4, 6, 7], dtype=torch.int32)
+    memory = torch.tensor([.1, .2, .3])
+    assert torch.equal(carried(memory, before, after, 8), torch.tensor([0, .2, .3, 0]))
+    assert carried(memory, before, before.clone(), 8) is memory
 
 
 @pytest.mark.parametrize("name, a_value", [("float32", 4), ("float16", 2), ("bfloat16", 2)])
@@ -184,9 +328,10 @@ def test_int8_blocks_do_not_disturb_each_other():
     torch.testing.assert_close(codec.decode(codec.encode(values), 7), values, rtol=1e-6, atol=0)
 
 
-def test_int8_refuses_an_empty_block():
+@pytest.mark.parametrize("codec", [int8, sign])
+def test_an_empty_block_is_refused(codec):
     with pytest.raises(ValueError, match="block must be at least 1 value, got 0"):
-        int8(0)
+        codec(0)
 
 
 @pytest.mark.parametrize("net, shape, sparsity, mib", [
@@ -324,3 +469,10 @@ def test_a_changed_byte_never_escapes_as_another_exception():
 def test_meta_must_be_json():
     with pytest.raises(TypeError):
         pack({"array": np.ones(3)}, {})
+
+
+def test_the_bench_tells_bytes_speed_and_libraries(fedmpi):
+    output = fedmpi(1, "bench", "wire", "--weights", 60_000, "--repeats", 1)
+    bytes_of = {line[:34].strip(): line[34:].split()[1] for line in output.splitlines() if line.startswith("random")}
+    assert len(bytes_of) == 8 and all(1 <= float(ratio) < 1.04 for ratio in bytes_of.values())
+    assert all(name in output for name in ("zlib Huffman only", "zstandard 1", "int8:entropy=true", "scatter", "dense"))

@@ -47,8 +47,8 @@ def pack(meta, arrays):
 
 
 def checksum(buffer):
-    """The sum of ``buffer (bytes,) uint8`` as words of 8 bytes, modulo 2^64: whatever happens to one word is noticed. Words
-    that change places are not, nor changes that make up for each other, which chance does once in 2^64."""
+    """The sum of ``buffer (bytes,) uint8`` as words of 8 bytes, modulo 2^64: whatever happens to one word is noticed.
+    Words that change places are not, nor changes that make up for each other, which chance does once in 2^64."""
     whole = len(buffer) & -8
     words = buffer[:whole].view("<u8")
     last = int.from_bytes(buffer[whole:].tobytes(), "little")
