@@ -4,14 +4,16 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 import time
 import warnings
+from concurrent.futures import Future
 
 import numpy as np
 
 from fedmpi.errors import DiskError, FedError, UserError
 from fedmpi.store.attrs import own_attrs, plain, read_sessions, same_keys, set_attrs, set_sessions
-from fedmpi.store.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fedmpi.store.checkpoint import checkpoints, load_checkpoint, write_checkpoint
 from fedmpi.store.disk import refused_by, remove, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
@@ -32,7 +34,7 @@ class RunFile:
             self.run_id = f.attrs["run_id"]
             self._committed = tuple(f["committed"][...].tolist())
             self._room = room_of(f)
-        self._left, self._places = None, {}
+        self._left, self._places, self._saving = None, {}, None
         self.path, self.patience_s = os.path.realpath(path), patience_s
         self.folder = os.path.splitext(self.path)[0] + ".ckpt"
 
@@ -80,6 +82,7 @@ class RunFile:
 
     def truncate(self, rounds):
         """Forgets every round but the first ``rounds``."""
+        self.settle()
         check_truncate(rounds, self.rounds)
         if rounds == self.rounds:
             return
@@ -92,6 +95,7 @@ class RunFile:
 
     def update(self, attrs):
         """Sets root attributes, such as ``status`` and ``ended``; a status that ends the run trims the room."""
+        self.settle()
         with rewriting(self.path) as f:
             self._check_alone(f)
             set_attrs(f, attrs)
@@ -101,21 +105,39 @@ class RunFile:
 
     def add_session(self, session):
         """Adds one row to /sessions: ISO time, ranks, hosts, git commit, command line."""
+        self.settle()
         with rewriting(self.path) as f:
             self._check_alone(f)
             set_sessions(f, same_keys([*read_sessions(f), plain(session)]))
 
     def save(self, state, round, keep=2):
-        """Writes the state after ``round`` beside the run file and removes all but the newest ``keep``."""
-        sync(self.path)  # a power cut must not leave a state without the rows that led to it
-        save_checkpoint(self.folder, state, round, run_id=self.run_id, keep=keep)
+        """Writes the state after ``round`` beside the run file and removes all but the newest ``keep``.
+
+        For the disk a thread waits, which takes no processor: until it is done, or where the process is killed before,
+        the checkpoint before is the newest. Whatever else is done with the run, but for appending, waits for it."""
+        self.settle()
+        placed = write_checkpoint(self.folder, state, round, run_id=self.run_id, keep=keep)
+
+        def onto_the_disk():
+            sync(self.path)  # a power cut must not leave a state without the rows that led to it
+            placed()
+
+        self._saving = _later(onto_the_disk)
+
+    def settle(self):
+        """Waits until the last ``save`` is on the disk under its name; DiskError where it could not be."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def load(self, warn=warnings.warn):
         """``(state, round)`` of the newest checkpoint that is sound; ``warn`` hears of every one that is not."""
+        self.settle()
         return load_checkpoint(self.folder, run_id=self.run_id, warn=warn)
 
     def run(self):
         """The run so far."""
+        self.settle()
         return read_run(self.path)
 
     @contextlib.contextmanager
@@ -183,6 +205,20 @@ def _locked(handle):
         if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             raise
     return True
+
+
+def _later(work):
+    """The Future of what ``work()`` returns in a thread of its own."""
+    future = Future()
+
+    def run():
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="checkpoint").start()
+    return future
 
 
 def check_target(path, overwrite=False):
