@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -100,7 +101,8 @@ class Layout:
 
     def kept(self, mask):
         """Kept weights a layer, a list of ints."""
-        return [int(mask[slot.span].sum()) for slot in self.weights]
+        bits = mask.cpu().numpy()
+        return [int(np.count_nonzero(bits[slot.span])) for slot in self.weights]
 
 
 def _lay(tensors, start):
