@@ -176,7 +176,7 @@ def swap(layout, mask, counts, drop_scores, grow):
         if k == 0:
             continue
         grown = grow(slot, free, k)
-        dropped = live[largest(-drop_scores[slot.span][live], k)]
+        dropped = live[largest(-drop_scores[slot.span].index_select(0, live), k)]
         new[slot.offset + dropped] = False
         new[slot.offset + grown] = True
     assert layout.kept(new) == layout.kept(mask), "an update changed the number of kept weights"

@@ -50,12 +50,14 @@ def _sign_scores(layout, mask, x, counts):
     signs, and 1 for all others."""
     scores = torch.ones(layout.Q)
     for slot, count in zip(layout.weights, counts):
-        values, live = x[slot.span], mask[slot.span]
-        sides = [positions(live & (values >= 0)), positions(live & (values < 0))]
+        live = positions(mask[slot.span])
+        values = x[slot.span].index_select(0, live)
+        sides = [positions(values >= 0), positions(values < 0)]
         sizes = [len(side) for side in sides]
         ranks = torch.cat([torch.arange(1, size + 1) / max(size, 1) for size in sizes])
         first = largest(-ranks, min(count, slot.size - sum(sizes), sum(sizes)))         # of both signs, merged by rank
         above = int((first < sizes[0]).sum())
         for side, k in zip(sides, (above, len(first) - above)):
-            scores[slot.offset + side[largest(-values[side].abs(), k)]] = 0
+            nearest = side[largest(values.index_select(0, side).abs_().neg_(), k)]
+            scores[slot.offset + live[nearest]] = 0
     return scores
