@@ -18,7 +18,7 @@ from fedmpi.parts import Schedule, Task
 from fedmpi.rng import Purpose, stream
 from fedmpi.stacked import stacked
 
-SIZES = (8, 25, 50)
+SIZES = (8, 25, 50)           # and a worker's whole share of a round, where that is no larger
 STEPS = 4                     # of each client
 GAIN = 1.2                    # times as fast as one by one: less is not worth other bits
 REPEATS = 3
@@ -34,7 +34,7 @@ def together(options, fed_data, device, workers, say):
     share = -(-(options["cohort"] or options["clients"]) // workers)
     timed = timing(options, fed_data, device)
     best, told = 1, {1: timed(1, 0)[0]}
-    for G in (G for G in SIZES if G <= share):
+    for G in sorted(G for G in {*SIZES, share} if 1 < G <= min(share, max(SIZES))):
         told[1], told[G] = timed(G, told[1])
         if told[G] > told[best] and best > 1 or told[G] > GAIN * told[1]:
             break

@@ -163,7 +163,8 @@ def _check_names(found, known, where):
 @click.option("--evaluate-every", type=click.IntRange(1),
               help="Rounds from one evaluation on the test and validation sets "
               "to the next; the last round always has one.  [default: 1]")
-@click.option("--save-every", type=click.IntRange(1), help="Rounds between checkpoints.  [default: 1]")
+@click.option("--save-every", type=click.IntRange(0), help="Rounds between checkpoints; 0: after each round, but not within "
+              "a second of the last one.  [default: 0]")
 @click.option("--keep", type=click.IntRange(1), help="Checkpoints kept.  [default: 2]")
 @click.option("--silence", type=click.FloatRange(0), help="Seconds without a sign of life after which a rank counts as "
               "lost and the run ends; 0: never.  [default: 60]")

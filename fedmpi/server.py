@@ -181,23 +181,29 @@ def tested(fed, state):
     return served(state["x"], fed.layout.support(mask))
 
 
-def simulate(fed, state, store, first, last, *, save_every=1, keep=2, on_round=lambda row: None):
-    """Play rounds ``first`` to ``last``; returns the state after the last.
+SAVED_S = 1.0             # seconds that may pass without a checkpoint, where nobody says how many rounds
+
+
+def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=lambda row: None):
+    """Play rounds ``first`` to ``last``; returns the state after the last. Checkpoints come every ``save_every`` rounds;
+    0: after each round that ends SAVED_S after the last one, so that saving takes no part of short rounds.
 
     A round is evaluated, recorded and saved while the clients of the next one train. A row is committed before its
     checkpoint: a run killed between the two plays the round again, to the same bits. Asked to stop, or where another
     rank fails, it saves the last whole one."""
     saved, done, spent, owed = first - 1, (first - 1, state), 0.0, iter(())
+    before = time.perf_counter()
 
     def settle(played, t):
-        nonlocal saved, done, spent
+        nonlocal saved, done, spent, before
         row = played.row | (yield from played.evaluation)
         begin = time.perf_counter()
         store.append(row | {"store_s": spent}, played.clients)
         done = t, played.state
-        if t % save_every == 0 or t == last:
+        due = t % save_every == 0 if save_every else begin > before + SAVED_S
+        if due or t == last:
             store.save(played.state, t, keep)
-            saved = t
+            saved, before = t, begin
         spent = time.perf_counter() - begin
         on_round(row)
 

@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from fedmpi import assemble, launch, record, server
+from fedmpi import assemble, choose, launch, record, server
 from fedmpi.bench.reference import WithReference, plain_loop
 from fedmpi.errors import DataError
 from fedmpi.options import DEFAULTS
@@ -29,7 +29,7 @@ DEVICE = BARE | {"model": "cnn", "clients": 1000, "cohort": 50, "batch_size": 10
 WORKS = {                     # name: (options, the arms by what they change, rounds that are timed together)
     "cross-silo": (SILO, {"dense, float32": {}, "dense, bf16": {"precision": "bf16"}, "thesis, sparsity 0.9, cosine": SPARSE}, 2),
     "cross-device": (DEVICE, {"dense, float32": {}}, 10),
-    "tiny": (DEVICE | {"model": "logistic", "cohort": 10}, {"logistic": {}}, 100),
+    "tiny": (DEVICE | {"model": "logistic", "cohort": 10}, {"one by one": {}, "--together 0": {"together": 0}}, 100),
 }
 
 
@@ -46,7 +46,7 @@ def _compare(name, data_dir, samples, repeats, say, connect):
     data, options = federation(options | {"data_dir": data_dir} | ({"train_samples": samples} if samples else {}), say)
     transport = connect()
     with tempfile.TemporaryDirectory() as folder:
-        arms = {arm: _Arm(options | change, data, transport, os.path.join(folder, f"{number}.h5"))
+        arms = {arm: _Arm(options | change, data, transport, os.path.join(folder, f"{number}.h5"), say)
                 for number, (arm, change) in enumerate(changes.items())}
         transport.share({"kind": "data"}, assemble.shared_arrays(data))
         seconds = {arm: [] for arm in ("reference", *arms)}
@@ -89,7 +89,10 @@ def _reference(transport, dataset, options, rounds):
 class _Arm:
     """One run of ours, played a few rounds at a time; the workers are set up for it anew each time."""
 
-    def __init__(self, options, data, transport, path):
+    def __init__(self, options, data, transport, path, say):
+        if not options["together"]:
+            workers = max(transport.size - 1, 1)
+            options = options | {"together": choose.together(options, data, torch.device("cpu"), workers, say)}
         self.options, self.data = options, data
         fed, x = assemble.server_parts(options, data, torch.device("cpu"))
         self.fed, self.done, self.accuracy = fed._replace(transport=transport), 0, float("nan")
