@@ -709,3 +709,13 @@ def bench_together(together, **given):
     under a minute on a CPU: fedmpi bench together --users 100 --cohort 10 --samples 20 --repeats 1."""
     from fedmpi.bench.together import measure
     return measure(together, say=_say, **given)
+
+
+@bench.command("server")
+@click.option("--folder", default=None, type=click.Path(file_okay=False, exists=True), help="Where to write; else a temporary one.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+def bench_server(folder, repeats):
+    """What rank 0 does in a round, each step beside a reference: merging and scoring 32 clients of 1,100,000 values,
+    pruning and growing 11 million weights, rows, checkpoints, and cohorts of 1000. In one process."""
+    from fedmpi.bench.server import measure
+    return measure(folder, repeats, _say)

@@ -99,7 +99,8 @@ class Layout:
 
     def kept(self, mask):
         """Kept weights a layer, a list of ints."""
-        return [int(mask[slot.span].sum()) for slot in self.weights]
+        bits = mask.cpu().numpy()
+        return [int(np.count_nonzero(bits[slot.span])) for slot in self.weights]
 
 
 def _lay(tensors, start):

@@ -5,6 +5,7 @@ A mask is bool (Q,) over the prunable region of a layout, False on its padding. 
 
 import math
 
+import numpy as np
 import torch
 
 from fedmpi.errors import UserError
@@ -101,8 +102,35 @@ def _round(sizes, densities, total, least):
 
 
 def largest(scores, k):
-    """int64 (k,): the positions of the ``k`` largest scores (any order)."""
-    return torch.topk(scores, k, sorted=False).indices
+    """int64 (k,): the positions of the ``k`` largest of ``scores (n,)`` without NaN, in any order; of equal ones, on the
+    CPU, those of least position. There a partition finds the k-th, by vector instructions ten times as fast as topk."""
+    if scores.is_cuda or not 0 < k < len(scores):
+        return torch.topk(scores, k, sorted=False).indices
+    return torch.from_numpy(np.flatnonzero(_largest(scores.numpy(), k)))
+
+
+def _largest(scores, k):
+    """bool (n,): the ``k`` largest of the array ``scores (n,)``, of equal ones the first; 0 < k <= n."""
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    chosen = scores >= least
+    surplus = np.count_nonzero(chosen) - k
+    if surplus:
+        chosen[np.flatnonzero(scores == least)[-surplus:]] = False
+    return chosen
+
+
+def falling(sizes, k):
+    """int64 (k,): the positions of the ``k`` largest of ``sizes (n,)`` float32 >= 0 on the CPU, the largest first, of equal
+    ones the first. It sorts keys of value and position: numpy sorts integers by vector instructions."""
+    chosen = largest(sizes, k)
+    bits = sizes[chosen].view(torch.int32).long()          # in the order of the values, as none is negative
+    keys = (torch.iinfo(torch.int32).max - bits << 32) | chosen
+    return torch.from_numpy(np.sort(keys.numpy()) & 0xFFFFFFFF)
+
+
+def positions(mask):
+    """int64: where ``mask (n,) bool`` is True."""
+    return torch.nonzero(mask).flatten() if mask.is_cuda else torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def draw(candidates, k, gen):
@@ -110,7 +138,7 @@ def draw(candidates, k, gen):
     if k >= len(candidates):
         return candidates
     keys = torch.from_numpy(gen.random(len(candidates), dtype="float32"))
-    return candidates[largest(keys, k)]
+    return candidates[largest(keys, k).to(candidates.device)]
 
 
 def random_mask(layout, kept, gen):
@@ -143,13 +171,12 @@ def swap(layout, mask, counts, drop_scores, grow):
     """
     new = mask.clone()
     for slot, count in zip(layout.weights, counts):
-        live = torch.nonzero(mask[slot.span]).flatten()
-        free = torch.nonzero(~mask[slot.span]).flatten()
+        live, free = positions(mask[slot.span]), positions(~mask[slot.span])
         k = min(count, len(live), len(free))
         if k == 0:
             continue
         grown = grow(slot, free, k)
-        dropped = live[largest(-drop_scores[slot.span][live], k)]
+        dropped = live[largest(-drop_scores[slot.span].index_select(0, live), k)]
         new[slot.offset + dropped] = False
         new[slot.offset + grown] = True
     assert layout.kept(new) == layout.kept(mask), "an update changed the number of kept weights"

@@ -209,10 +209,12 @@ def simulate(fed, state, store, first, last, *, save_every=1, keep=2, on_round=l
             finish(owed)
             state, owed = played.state, settle(played, t)
         finish(owed)
+        store.settle()
     except FedError:
         finish(owed)
         if done[0] > saved:
             store.save(done[1], done[0], keep)
+        store.settle()
         raise
     return state
 

@@ -151,6 +151,18 @@ def test_largest_finds_the_k_largest():
     assert largest(torch.tensor([1.]), 0).tolist() == []
 
 
+@pytest.mark.parametrize("levels", [2, 5, 1 << 20])
+def test_selections_are_those_of_a_stable_sort(levels):
+    """With many equal scores, some, and hardly any: of equal ones the first."""
+    gen = np.random.default_rng(levels)
+    for n in (1, 2, 100, 3001):
+        scores = torch.from_numpy(gen.integers(0, levels, n).astype("float32"))
+        order = scores.argsort(descending=True, stable=True)
+        for k in {0, 1, n // 3, n - 1, n}:
+            assert largest(scores, k).sort().values.tolist() == order[:k].sort().values.tolist()
+            assert masks.falling(scores, k).tolist() == order[:k].tolist()
+
+
 def lazy_grow(slot, free, k):
     return free[:k]
 

@@ -282,6 +282,7 @@ def test_damaged_checkpoints_are_refused_loudly_and_the_one_before_is_taken(tmp_
     states = [dict(x=torch.arange(100.0) + t) for t in range(2)]
     for t, state in enumerate(states):
         store.save(state, t)
+    store.settle()
     newest = Path(store.folder, "000001.h5")
     good = newest.read_bytes()
     with h5py.File(newest) as f:
@@ -309,6 +310,7 @@ def test_damaged_checkpoints_are_refused_loudly_and_the_one_before_is_taken(tmp_
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     store = create(RunFile, tmp_path / "run.h5")
     store.save(dict(t=1), 1)
+    store.settle()
     os.unlink(tmp_path / "run.h5")
     with pytest.raises(CheckpointError, match="another run"):
         create(RunFile, tmp_path / "run.h5").load()
@@ -319,15 +321,20 @@ def test_stale_temporaries_go(tmp_path):
     os.makedirs(store.folder)
     Path(store.folder, "000007.h5.tmp").write_bytes(b"torn")
     store.save(dict(t=1), 1)
+    store.settle()
     assert os.listdir(store.folder) == ["000001.h5"]
 
 
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     store = create(RunFile, tmp_path / "run.h5")
     store.save(dict(t=1), 1)
+    store.settle()
     monkeypatch.setattr(disk, "sync", lambda path: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(DiskError, match="disk full"):
         store_module.save_checkpoint(store.folder, dict(t=2), 2, run_id=store.run_id)
+    store.save(dict(t=3), 3)
+    with pytest.raises(DiskError, match="disk full"):      # heard of by whoever waits for it
+        store.update(dict(status="running"))
     assert os.listdir(store.folder) == ["000001.h5"] and store.load()[1] == 1
 
 
@@ -362,6 +369,26 @@ def test_an_append_changes_no_byte_but_its_rows(tmp_path):
         assert len(before) == len(after)
         assert not ((before != after) & ~row_bytes(path, (t, t + 1), (5 * t, 5 * t + 5))).any()
     assert path.read_bytes()[8] in (0, 2)  # superblock 3 would refuse to be opened again after a kill
+
+
+def test_rows_go_where_hdf5_reads_them_however_they_lie(tmp_path, monkeypatch):
+    """Many chunks, rows across their borders, a file that was opened, changed or copied by others in between."""
+    monkeypatch.setattr(tables, "ROOM_BYTES", 0)
+    monkeypatch.setattr(tables, "CHUNK_BYTES", 64)         # 8 numbers a chunk
+    stores = [create(kind, tmp_path / "run.h5") for kind in (MemoryStore, RunFile)]
+    for t in range(60):
+        for s in stores:
+            s.append(*round_of(t, num=t % 11))
+        if t % 7 == 0:
+            with h5py.File(tmp_path / "run.h5", "r+") as f:
+                f.attrs["note"] = "x" * 50 * t
+                del f.attrs["note"]
+        if t % 7 == 3:
+            (tmp_path / "copy.h5").write_bytes((tmp_path / "run.h5").read_bytes())
+            os.replace(tmp_path / "copy.h5", tmp_path / "run.h5")
+    same_runs(*(s.run() for s in stores))
+    with h5py.File(tmp_path / "run.h5") as f:
+        assert f["clients/client"].id.get_num_chunks() > 16
 
 
 def test_rows_beyond_the_room_make_room(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ float32 to the arrays that go into a message and back. Speeds count all weights,
 import importlib
 import math
 import time
-import zlib
 
 import numpy as np
 import torch

@@ -9,7 +9,7 @@ masks a client is compared on the entries that it holds.
 
 import torch
 
-from fedmpi.merge import in_double, row_norms
+from fedmpi.merge import BLOCK, in_double, row_norms
 from fedmpi.parts import Contribution, Scores
 
 
@@ -23,11 +23,45 @@ def loo_cosine():
     return Contribution(lambda state, cohort, utility, gen: Scores(cosines(cohort.updates, cohort.shares, True)))
 
 
+SIDE_BY_SIDE = 64        # clients up to which all inner products cost no more than reading the updates twice
+WIDTH = 1 << 13          # columns whose products are summed in float32
+FAINT = 1e-20            # squared lengths whose entries float32 cannot square
+
+
 def cosines(updates, r, leave_one_out=False):
     """``psi (C,) float64`` of the updates under weights ``r (C,) float64``."""
     if updates.B is not None:
         return _held_cosines(updates, r, leave_one_out)
     U = updates.U[:, : updates.trained]
+    if len(U) <= SIDE_BY_SIDE:
+        gram = _gram(U)
+        if bool((gram.diagonal() > FAINT).all()):
+            return _by_products(gram, r, leave_one_out)
+    return _by_passes(U, r, leave_one_out)
+
+
+def _gram(U):
+    """float64 (C, C): the inner products of the rows of ``U (C, K)``, block by block in float32: one pass."""
+    gram = torch.zeros(len(U), len(U), dtype=torch.float64)
+    for part in U.split(WIDTH, dim=1):
+        gram += part @ part.T
+    return gram
+
+
+def _by_products(gram, r, leave_one_out):
+    """From all inner products: the mean's with each update, and its length, are sums of them."""
+    scale = gram.diagonal().rsqrt()
+    unit = gram * scale[:, None] * scale                   # (C, C) cosines of any two
+    weights = r.expand(len(r), -1)
+    if leave_one_out:
+        weights = weights * (1 - torch.eye(len(r), dtype=torch.float64))
+    dots, square = (weights * unit).sum(dim=1), ((weights @ unit) * weights).sum(dim=1)
+    nothing = 1e-12 * weights.square().sum(dim=1)          # nobody else, or updates that cancel: what is left is rounding
+    return torch.where(square > nothing, dots / square.clamp(min=1e-24).sqrt(), 0.0)
+
+
+def _by_passes(U, r, leave_one_out):
+    """Lengths first, then the mean and its products with all updates, in float64."""
     norms = row_norms(U)
     scale = torch.where(norms > 0, 1 / norms.clamp(min=1e-300), 0.0)
     dots, square = torch.zeros_like(r), torch.zeros((), dtype=torch.float64)
@@ -45,17 +79,19 @@ def cosines(updates, r, leave_one_out=False):
 
 def _held_cosines(updates, r, leave_one_out):
     """As ``cosines``, each client on the entries that it holds; the mean is over each entry's holders."""
-    U, B = updates.U[:, : updates.trained].double(), updates.B[:, : updates.trained]
-    U = U * B
-    u = U / U.norm(dim=1, keepdim=True).clamp(min=1e-300)
-    total, share = r @ u, r @ B.double()
-    psi = torch.zeros(len(u), dtype=torch.float64)
-    for n in range(len(u)):
-        held = B[n]
-        others, weight = total[held], share[held]
-        if leave_one_out:
-            others, weight = others - r[n] * u[n, held], weight - r[n]
-        mean = torch.where(weight > 1e-12, others / weight.clamp(min=1e-12), 0.0)
-        norm = mean.norm()
-        psi[n] = (u[n, held] @ mean) / norm if norm > 1e-12 else 0.0
-    return psi
+    U, B = updates.U[:, : updates.trained], updates.B[:, : updates.trained]
+    blocks = B.split(max(1, BLOCK // max(len(U), 1)), dim=1)
+    squares = sum((u.mul_(held).square().sum(dim=1) for u, held in zip(in_double(U), blocks)),
+                  torch.zeros(len(U), dtype=torch.float64))
+    scale = torch.where(squares > 0, squares.clamp(min=1e-300).rsqrt(), 0.0)[:, None]
+    dots, squares = torch.zeros(2, len(U), dtype=torch.float64)
+    for u, held in zip(in_double(U), blocks):
+        held = held.double()
+        u.mul_(held).mul_(scale)
+        total, share = r @ u, r @ held
+        if leave_one_out:                                  # a mean for each client, of those others that hold the entry
+            total, share = total - r[:, None] * u, share - r[:, None]
+        mean = torch.where(share > 1e-12, total / share.clamp(min=1e-12), 0.0) * held
+        dots += (u * mean).sum(dim=1)
+        squares += mean.square().sum(dim=1)
+    return torch.where(squares > 1e-24, dots / squares.clamp(min=1e-300).sqrt(), 0.0)

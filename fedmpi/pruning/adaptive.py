@@ -17,7 +17,7 @@ the union). Wire: values and positions of each client's own mask, down; values u
 import torch
 
 from fedmpi.errors import UserError
-from fedmpi.mask import bearable, budgets, check, cosine_decay, draw
+from fedmpi.mask import bearable, budgets, check, cosine_decay, draw, falling, positions
 from fedmpi.parts import Pruner
 
 
@@ -40,9 +40,9 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         share = cosine_decay(fraction, schedule.t, schedule.rounds)
         place = torch.full((layout.Q,), torch.iinfo(torch.int32).max, dtype=torch.int32)
         for slot, k in zip(layout.weights, budgets(layout, densest, distribution)):
-            order = x[slot.span].abs().argsort(descending=True, stable=True)
-            sure = k - int(k * share)
-            chosen = torch.cat([order[:sure], draw(order[sure:], k - sure, gen)])
+            sure = falling(x[slot.span].abs(), k - int(k * share))
+            rest = torch.ones(slot.size, dtype=torch.bool).index_fill_(0, sure, False)
+            chosen = torch.cat([sure, draw(positions(rest), k - len(sure), gen)])
             place[slot.offset + chosen] = torch.arange(k, dtype=torch.int32)
         return place
 

@@ -12,6 +12,7 @@ Wire: values; on adjusting rounds the client's changed positions upwards, the ma
 
 import math
 
+import numpy as np
 import torch
 
 from fedmpi.mask import budgets, check, first_mask, largest, top_mask, swap
@@ -54,9 +55,9 @@ def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnit
         if replies.updates.B is None:
             return state, mask
         layout, updates = replies.layout, replies.updates
-        held = updates.support[updates.B.any(dim=0)]           # what every client dropped is gone
-        score = torch.full((layout.P,), -1.0)
-        score[held] = x[held].abs()
+        held = torch.zeros(layout.P, dtype=torch.bool)
+        held[updates.support] = torch.from_numpy(np.logical_or.reduce(updates.B.numpy(), axis=0))
+        score = torch.where(held, x.abs(), -1.0)               # what every client dropped is gone
         return state, top_mask(layout, score, budgets(layout, sparsity, distribution))
 
     return Pruner(start, evolve, probe, moves=True)

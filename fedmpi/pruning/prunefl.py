@@ -18,7 +18,7 @@ weight upwards. The paper reconfigures every 50th of its 10,001 rounds.
 import numpy as np
 import torch
 
-from fedmpi.mask import MIN_KEPT, budgets, check, first_mask, largest
+from fedmpi.mask import MIN_KEPT, budgets, check, first_mask, largest, positions
 from fedmpi.parts import Probe, Pruner
 
 
@@ -58,14 +58,15 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
             return state, mask
         layout = replies.layout
         real = layout.full_mask()
-        squares = torch.zeros(layout.Q, dtype=torch.float64)
-        others, samples = 0.0, 0.0
+        summed, others, samples = torch.zeros(layout.num_weights, dtype=torch.float64), 0.0, 0.0
         for weight, report in zip(replies.weights, replies.reports):
-            squares[real] += weight * torch.from_numpy(report["squares"]).double()
+            summed += weight * torch.from_numpy(report["squares"]).double()
             others += float(weight) * float(report["others"][0])
             samples += float(weight) * float(report["others"][1])
-        costs = torch.full((layout.Q,), comm_s, dtype=torch.float64)
-        for slot, uses in zip(layout.weights, replies.uses):
+        squares, costs = torch.zeros(layout.Q, dtype=torch.float64), torch.full((layout.Q,), comm_s, dtype=torch.float64)
+        of_layers = summed.split([slot.size for slot in layout.weights])
+        for slot, uses, of_layer in zip(layout.weights, replies.uses, of_layers):
+            squares[slot.span] = of_layer
             costs[slot.span] += 3 * compute_s * uses * samples
         sure = _sure(layout, mask, x, decrease * 0.5 ** (schedule.t / half_life))
         cap = sum(budgets(layout, sparsity, distribution))
@@ -78,7 +79,7 @@ def _sure(layout, mask, x, decrease):
     """bool (Q,): the kept weights that are not removable, the largest magnitudes a layer."""
     sure = torch.zeros_like(mask)
     for slot in layout.weights:
-        live = torch.nonzero(mask[slot.span]).flatten()
+        live = positions(mask[slot.span])
         k = max(len(live) - int(decrease * len(live)), min(MIN_KEPT, len(live)))
         sure[slot.offset + live[largest(x[slot.span][live].abs(), k)]] = True
     return sure
@@ -90,16 +91,17 @@ def choose(squares, costs, sure, real, others, constant_s, cap, fixed):
     ``squares``, ``costs`` (Q,) float64: squared gradients and seconds; ``sure``, ``real`` (Q,) bool: kept in any case,
     not padding; ``others``: the squared gradients of what is never pruned; ``cap``: the most weights kept.
     """
-    candidates = torch.nonzero(real & ~sure).flatten()
-    ratio = squares[candidates] / costs[candidates]
-    order = candidates[torch.argsort(ratio, descending=True, stable=True)]
-    room = min(max(cap - int(sure.sum()), 0), len(order))
+    num_sure = int(torch.count_nonzero(sure))
+    room = min(max(cap - num_sure, 0), int(torch.count_nonzero(real)) - num_sure)
+    ratio = torch.where(real & ~sure, squares / costs, -1.0)
+    order = largest(ratio, room)                           # nothing beyond the cap needs to be sorted
     if not fixed:
+        order = order[torch.from_numpy(np.argsort(-ratio[order].numpy(), kind="stable"))]
         gains, seconds = squares[order], costs[order]
         have = squares[sure].sum() + others + gains.cumsum(0) - gains            # before each candidate joins
         spent = costs[sure].sum() + constant_s + seconds.cumsum(0) - seconds
         better = gains * spent > have * seconds
-        room = min(room, len(order) if bool(better.all()) else int(torch.argmin(better.int())))
+        order = order if bool(better.all()) else order[: int(torch.argmin(better.int()))]
     mask = sure.clone()
-    mask[order[:room]] = True
+    mask[order] = True
     return mask

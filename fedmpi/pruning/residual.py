@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, check, draw, largest
+from fedmpi.mask import budgets, check, draw, largest, positions
 from fedmpi.parts import Pruner
 
 
@@ -30,7 +30,7 @@ def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, f
             sure = min(sure, kept)
             order = torch.zeros(slot.size, dtype=torch.bool)
             order[largest(x[slot.span].abs(), sure)] = True
-            order[draw(torch.nonzero(~order).flatten(), kept - sure, gen)] = True
+            order[draw(positions(~order), kept - sure, gen)] = True
             mask[slot.span] = order
         assert layout.kept(mask) == target
         return mask

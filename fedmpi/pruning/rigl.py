@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fedmpi.local import dense_gradient
-from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, largest, swap
+from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, largest, positions, swap
 from fedmpi.parts import Probe, Pruner
 
 
@@ -50,7 +50,7 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
         for weight, report in zip(replies.weights, replies.reports):
             gradient = float(report["scale"][0]) * torch.from_numpy(report["value"]).double()
             score[torch.from_numpy(report["index"])] += weight * gradient
-        score = score.abs()
+        score = score.abs_().masked_fill_(mask, 0)
         return state, swap(layout, mask, swaps, x[: layout.Q].abs(),
                            lambda slot, free, k: _grow(score[slot.span], free, k, gen))
 
@@ -62,7 +62,7 @@ def _largest_pruned(layout, mask, gradient, swaps, oversample):
     in units of ``scale (1,)`` float32, the largest of them."""
     index = []
     for slot, k in zip(layout.weights, swaps):
-        free = torch.nonzero(~mask[slot.span]).flatten()
+        free = positions(~mask[slot.span])
         wanted = min(math.ceil(oversample * k), len(free))
         chosen = free[largest(gradient[slot.span][free].abs(), wanted)]
         index.append(slot.offset + chosen)
@@ -73,8 +73,8 @@ def _largest_pruned(layout, mask, gradient, swaps, oversample):
 
 
 def _grow(score, free, k, gen):
-    """The ``k`` free positions of largest score; where fewer were reported, the rest at random."""
-    reported = free[score[free] > 0]
+    """The ``k`` free positions of largest ``score``, which is 0 where a weight lives; where fewer were reported, the rest at random."""
+    reported = positions(score > 0)
     if len(reported) >= k:
         return reported[largest(score[reported], k)]
     others = free[score[free] == 0]

@@ -12,7 +12,7 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, swap
+from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, largest, positions, swap
 from fedmpi.parts import Pruner
 
 
@@ -39,19 +39,25 @@ def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", 
             return state, mask
         layout = replies.layout
         counts = [math.floor(share(schedule) * kept) for kept in layout.kept(mask)]
-        scores = _sign_ranks(layout, mask, x) if signed else x[: layout.Q].abs()
+        scores = _sign_scores(layout, mask, x, counts) if signed else x[: layout.Q].abs()
         return state, swap(layout, mask, counts, scores, lambda slot, free, k: draw(free, k, gen))
 
     return Pruner(start, evolve)
 
 
-def _sign_ranks(layout, mask, x):
-    """float32 (Q,): each kept weight's rank by magnitude among its layer's kept weights of its sign, as a share."""
-    ranks = torch.ones(layout.Q)
-    for slot in layout.weights:
-        values, live = x[slot.span], mask[slot.span]
-        for side in (live & (values >= 0), live & (values < 0)):
-            members = torch.nonzero(side).flatten()
-            order = values[members].abs().argsort(stable=True)
-            ranks[slot.offset + members[order]] = torch.arange(1, len(members) + 1) / max(len(members), 1)
-    return ranks
+def _sign_scores(layout, mask, x, counts):
+    """float32 (Q,): 0 for ``counts[l]`` kept weights a layer, those nearest to zero of either sign, the same share of both
+    signs, and 1 for all others."""
+    scores = torch.ones(layout.Q)
+    for slot, count in zip(layout.weights, counts):
+        live = positions(mask[slot.span])
+        values = x[slot.span].index_select(0, live)
+        sides = [positions(values >= 0), positions(values < 0)]
+        sizes = [len(side) for side in sides]
+        ranks = torch.cat([torch.arange(1, size + 1) / max(size, 1) for size in sizes])
+        first = largest(-ranks, min(count, slot.size - sum(sizes), sum(sizes)))         # of both signs, merged by rank
+        above = int((first < sizes[0]).sum())
+        for side, k in zip(sides, (above, len(first) - above)):
+            nearest = side[largest(values.index_select(0, side).abs_().neg_(), k)]
+            scores[slot.offset + live[nearest]] = 0
+    return scores

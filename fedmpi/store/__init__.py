@@ -10,8 +10,8 @@
 
 A process that dies must not take the file with it, so there are two ways to write and no third:
 
-* A *row* goes into room that is already allocated, then ``committed`` is set. No metadata of the file changes, but
-  for HDF5's mark that the file is open, which a file of the default format may keep (one by libver="latest" may not).
+* A *row* goes into room that is already allocated, to the bytes where HDF5 would put it, then ``committed`` is set. No
+  metadata of the file changes, and HDF5 need not open it.
 * *Everything else* (create, more room, truncate, attributes, sessions) is done on a copy, which is renamed into place.
 
 A reader therefore never meets a half-written file, whatever moment it comes or the writer is killed at.

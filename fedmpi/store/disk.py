@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from functools import cache
 
 import h5py
 
@@ -36,17 +37,51 @@ def rewriting(path, room=0):
 
 
 @contextlib.contextmanager
-def _temporary(path):
-    """The name of a file that takes the place of ``path`` when the block ends well, and is gone where it does not."""
-    temporary = path + ".tmp"
-    try:
-        yield temporary
+def beginning(path, room):
+    """An empty HDF5 file beside ``path``, with ``room`` bytes and SLACK taken on the disk: ``finish(path)`` puts it there.
+    What is large goes straight to the disk, where ``writing`` would hold it in memory twice."""
+    with refused_by(path), _or_gone(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(_empty())
+            file.flush()
+            os.posix_fallocate(file.fileno(), 0, room + SLACK)
+        with h5py.File(temporary, "r+", locking=False, rdcc_nbytes=0) as f:
+            yield f
+
+
+def finish(path):
+    """What has been written beside ``path`` takes its place: onto the disk, then renamed."""
+    with refused_by(path), _or_gone(path) as temporary:
         sync(temporary)
         os.replace(temporary, path)
-    finally:
+        sync(os.path.dirname(path))
+
+
+@cache
+def _empty():
+    """The bytes of an HDF5 file that holds nothing."""
+    with h5py.File("empty", "w", driver="core", backing_store=False, block_size=1 << 12, locking=False) as f:
+        f.flush()
+        return f.id.get_file_image()
+
+
+@contextlib.contextmanager
+def _or_gone(path):
+    """The name of a file beside ``path``, which is gone where the block does not end well."""
+    try:
+        yield path + ".tmp"
+    except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
-    sync(os.path.dirname(path))
+            os.unlink(path + ".tmp")
+        raise
+
+
+@contextlib.contextmanager
+def _temporary(path):
+    """The name of a file that takes the place of ``path`` when the block ends well, and is gone where it does not."""
+    with _or_gone(path) as temporary:
+        yield temporary
+        finish(path)
 
 
 def replace(path, content):

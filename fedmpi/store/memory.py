@@ -58,6 +58,9 @@ class MemoryStore:
         for old in [r for r in self._saved if r > round] + sorted(r for r in self._saved if r <= round)[:-keep]:
             del self._saved[old]
 
+    def settle(self):
+        """Nothing to wait for."""
+
     def load(self, warn=warnings.warn):
         """``(state, round)`` of the newest save."""
         if not self._saved:

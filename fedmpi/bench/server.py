@@ -1,0 +1,203 @@
+"""What rank 0 does in a round, each step beside a reference in the same process: a pass over the same bytes, one topk a
+layer, a plain write. ``fedmpi bench server``; one thread, no MPI.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fedmpi import assemble, catalog, merge, record, server
+from fedmpi.contribution.cosine import cosines
+from fedmpi.flat import ALIGN, Layout, Slot
+from fedmpi.mask import budgets
+from fedmpi.parts import Replies, Schedule, Updates
+from fedmpi.pruning.rigl import _largest_pruned
+from fedmpi.store import RunFile
+from fedmpi.transport.local import Local
+
+CLIENTS, KEPT = 32, 1_100_000
+SPARSITY = 0.8
+PRUNERS = ("static:init=magnitude", "set:every=1", "rigl:every=1", "residual:every=1")
+OPTIONS = {"dataset": "synthetic:samples=2000,size=8", "data_dir": "data", "train_samples": 0, "model": "logistic",
+           "clients": 1000, "partition": "iid", "noise": "none", "features": "none", "fault": [], "validation": 0.0,
+           "cohort": 10, "rounds": 1000, "local_epochs": 1, "batch_size": 10, "lr": 0.01, "strategy": "fedavg",
+           "pruner": "dense", "contribution": "size", "weighting": "size", "observe": [], "codec": "float32",
+           "sampler": "uniform", "devices": "none", "aggregation": "sync", "on_error": "fatal", "quorum": 0.5,
+           "evaluate_every": 1000, "seed": 0, "device": "cpu", "server_device": "cpu"}
+
+
+def measure(folder, repeats, say):
+    """Print every step beside its reference; returns the exit code."""
+    torch.set_num_threads(1)
+    for part in (_merging, _pruning, partial(_writing, folder), _cohorts):
+        part(repeats, say)
+    return 0
+
+
+def side_by_side(ours, reference, repeats):
+    """``(seconds of ours, seconds of the reference, ratio)``: medians of ``repeats``, in turn, after one of each."""
+    took = []
+    for _ in range(repeats + 1):
+        for what in (ours, reference):
+            start = time.perf_counter()
+            what()
+            took.append(time.perf_counter() - start)
+    a, b = took[2::2], took[3::2]
+    return statistics.median(a), statistics.median(b), statistics.median(x / y for x, y in zip(a, b))
+
+
+def _told(say, what, found, reference):
+    ours, theirs, ratio = found
+    say(f"{what}: {1e3 * ours:.2f} ms against {1e3 * theirs:.2f} ms of {reference}: ratio {ratio:.2f}")
+
+
+def _merging(repeats, say):
+    gen = torch.Generator().manual_seed(0)
+    U, weights = torch.randn(CLIENTS, KEPT, generator=gen), torch.full((CLIENTS,), 1 / CLIENTS, dtype=torch.float64)
+    updates = Updates(U, None, torch.arange(KEPT, dtype=torch.int32), weights, KEPT)
+    held = updates._replace(B=torch.rand(CLIENTS, KEPT, generator=gen) < 0.7)
+
+    def clipped():
+        return merge.mean(updates, weights, 0.1, merge.clip_scales(updates, weights, 3.0))
+
+    say(f"{CLIENTS} clients, {KEPT:,} kept values: {U.numel() * 4 / 1e6:.0f} MB")
+    reading = "a pass over them (max)"
+    for what, ours in (("mean", partial(merge.mean, updates, weights)), ("mean, updates clipped", clipped),
+                       ("mean under own masks", partial(merge.mean, held, weights, 0.1))):
+        _told(say, what, side_by_side(ours, U.numpy().max, repeats), reading)
+    score = partial(cosines, updates, weights)
+    _told(say, "cosines", side_by_side(score, U.numpy().max, repeats), reading)
+    _told(say, "cosines", side_by_side(score, lambda: U @ U.T, repeats), "the Gram product U U'")
+    _told(say, "cosines", side_by_side(score, lambda: F.cosine_similarity(U, (weights.float() @ U)[None]), repeats),
+          "torch's cosine_similarity with the mean")
+
+
+def resnet18():
+    """The ``Layout`` of the convolutions and the classifier of ResNet-18, 11,678,912 weights."""
+    shapes, width = [(64, 3, 7, 7)], 64
+    for channels in (64, 128, 256, 512):
+        shapes += [(channels, width, 3, 3)] + 3 * [(channels, channels, 3, 3)]
+        shapes += [(channels, width, 1, 1)] * (channels != width)
+        width = channels
+    return layout_of(shapes + [(1000, 512)])
+
+
+def layout_of(shapes):
+    """A ``Layout`` of weights only."""
+    slots, end = [], 0
+    for number, shape in enumerate(shapes):
+        size = int(np.prod(shape))
+        slots.append(Slot(f"layer{number}", shape, end, size))
+        end += -(-size // ALIGN) * ALIGN
+    return Layout(tuple(slots), (), (), end, end, end)
+
+
+def _pruning(repeats, say):
+    for layout in (resnet18(), layout_of([(3000, 2000), (2500, 2000), (200, 1000)])):
+        x = torch.randn(layout.Q, generator=torch.Generator().manual_seed(0)) * layout.real
+        kept = budgets(layout, SPARSITY)
+
+        def topks():
+            return [torch.topk(x[slot.span].abs(), k, sorted=False) for slot, k in zip(layout.weights, kept)]
+
+        say(f"{len(layout.weights)} layers, {layout.num_weights:,} weights, sparsity {SPARSITY}")
+        for spec in PRUNERS:
+            _told(say, spec.partition(":")[0], side_by_side(_evolving(spec, layout, x), topks, repeats), "one topk a layer")
+
+
+def _evolving(spec, layout, x):
+    """A function that prunes and grows once; where the mask never moves, the one that makes it."""
+    pruner = catalog.make(catalog.PRUNERS, spec)
+    state, mask = pruner.init(layout, x, Schedule(0, 100), np.random.default_rng(0))
+    if spec.startswith("static"):
+        return lambda: pruner.init(layout, x, Schedule(0, 100), np.random.default_rng(0))
+    gradient, gen = torch.randn(layout.Q, generator=torch.Generator().manual_seed(1)), np.random.default_rng(1)
+    swaps = [int(0.3 * k) for k in layout.kept(mask)]
+    reports = [_largest_pruned(layout, mask, gradient, swaps, 2.0)] if spec.startswith("rigl") else [{}]
+    one, support = torch.ones(1, dtype=torch.float64), layout.support(mask)
+    replies = Replies(Updates(torch.zeros(1, 0), None, support, one, len(support)), one, reports, layout,
+                      (1.0,) * len(layout.weights), torch.zeros(1, dtype=torch.int64), one, one)
+    vector = x if pruner.residuals else torch.where(mask, x, 0.0)
+    return lambda: pruner.evolve(state, mask, vector, replies, Schedule(1, 100), gen)
+
+
+def _writing(folder, repeats, say):
+    rounds, clients = record.round_columns(False, 1, ["size"]), record.client_columns(["size"])
+    row = {c.name: [0] * c.width if c.width else 0 for c in rounds}
+    rows = {c.name: np.zeros(10, c.dtype) for c in clients}
+    with tempfile.TemporaryDirectory(dir=folder) as here:
+        store = RunFile.create(os.path.join(here, "run.h5"), {}, rounds, clients, {}, ([0], []))
+        say(f"a row of {len(rounds)} columns and 10 rows of {len(clients)}, in {folder or tempfile.gettempdir()}")
+        _told(say, "append", side_by_side(lambda: store.append(row, rows), partial(_plain, here, bytes(8192), False), 10 * repeats),
+              "a plain write of 8 KiB")
+        for what, values in (("small checkpoint", 7850), ("large checkpoint", 11_200_000)):
+            state = {"x": torch.randn(values), "mask": torch.ones(values, dtype=torch.bool)}
+            content = b"".join(tensor.numpy().tobytes() for tensor in state.values())
+
+            def save():
+                store.save(state, 1)
+                store.settle()
+
+            _told(say, f"{what}, {len(content) / 1e6:.2f} MB, until it is on the disk",
+                  side_by_side(save, partial(_plain, here, content, True), repeats), "a plain write and fsync")
+
+
+def _plain(folder, content, sync):
+    with open(os.path.join(folder, "plain"), "wb") as file:
+        file.write(content)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class Idle:
+    """A worker whose clients do not train: their updates are zeros."""
+
+    def __init__(self, worker):
+        self.worker, self.receive, self.total = worker, worker.receive, worker.total
+
+    def run(self, job, arrays):
+        numbers = np.array([2.0, 1.0, 2.0, 0, 0, 0, 4.0 * self.worker.layout.P, 1.0])
+        meta = {"kind": "update", "t": self.worker.t, "support": self.worker.received.digest, "client": job["client"],
+                "row": job["row"]}
+        return meta, {"numbers": numbers}
+
+
+def _cohorts(repeats, say):
+    from fedmpi.launch import worker
+
+    found = {}
+    with tempfile.TemporaryDirectory() as here:
+        for cohort in (10, 1000):
+            options = OPTIONS | {"cohort": cohort}
+            data = assemble.federation(options)
+            fed, x = assemble.server_parts(options, data, torch.device("cpu"))
+            transport = Local(Idle(worker()))
+            fed = fed._replace(transport=transport)
+            transport.share({"kind": "data"}, assemble.shared_arrays(data))
+            state = server.start(fed, x)
+            transport.publish(*assemble.setup_message(data, fed, options, state))
+            store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"]),
+                                   record.client_columns(["size"]), {}, ([0], []))
+            found[cohort] = _seconds(fed, state, store, 3 * repeats) / cohort
+    say(f"a round without training, {OPTIONS['model']}: {1e6 * found[1000]:.0f} us a client in cohorts of 1000 against "
+        f"{1e6 * found[10]:.0f} us in cohorts of 10: ratio {found[1000] / found[10]:.2f}")
+
+
+def _seconds(fed, state, store, rounds):
+    """Median seconds of a whole round: exchange, merge, row, checkpoint."""
+    took = []
+    for t in range(1, rounds + 2):
+        start = time.perf_counter()
+        state, row, rows = server.play_round(fed, state, t)
+        store.append(row, rows)
+        store.save(state, t)
+        took.append(time.perf_counter() - start)
+    store.settle()
+    return statistics.median(took[1:])
