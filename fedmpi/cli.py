@@ -147,7 +147,7 @@ def _check_names(found, known, where):
 @_part("contribution", "How contributions are scored")
 @_part("weighting", "What weight in the merge a score earns")
 @_parts("observe", "More estimators of contributions, recorded and not used")
-@_part("codec", "Values on the wire, both ways")
+@_part("codec", "Values on the wire")
 @_part("devices", "How fast and how often there the clients' devices are, in virtual time")
 @_part("sampler", "Who takes part in a round")
 @_part("aggregation", "When the server merges, in virtual time")
