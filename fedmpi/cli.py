@@ -699,3 +699,13 @@ def bench_together(together, **given):
     under a minute on a CPU: fedmpi bench together --users 100 --cohort 10 --samples 20 --repeats 1."""
     from fedmpi.bench.together import measure
     return measure(together, say=_say, **given)
+
+
+@bench.command("start")
+@click.option("--ranks", type=click.IntRange(2), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+def bench_start(ranks, repeats):
+    """Seconds from the command to the first round, against as many ranks that import torch and read the data. Starts both
+    itself: fedmpi bench start, without mpirun."""
+    from fedmpi.bench.start import measure
+    return measure(ranks, repeats, _say)

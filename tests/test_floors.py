@@ -18,7 +18,8 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split(
 TOP = 5                                      # everything else: cli, catalog, build, assemble, launch, report, bench
 SIDEWAYS = {0, 2, 4, TOP}                    # modules of these floors may use each other
 OUTSIDE = {"mpi4py": {f"transport.{name}" for name in ("messages", "heart", "probe", "mpi", "serve")}, "click": {"cli"},
-           "h5py": {"store.attrs", "store.checkpoint", "store.disk", "store.files", "store.read", "store.trial"}}
+           "h5py": {"store.attrs", "store.checkpoint", "store.disk", "store.files", "store.read", "store.trial",
+                    "bench.start"}}
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
          for path in sorted(ROOT.rglob("*.py"))}
 
