@@ -515,8 +515,11 @@ def _options(found):
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--follow", is_flag=True, help="Stay and show new rounds until the run ends.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write the picture as .png, .svg or .pdf instead.")
-def show(run, as_json, follow, picture):
+@click.option("--profile", is_flag=True, help="Where the time of the rounds went instead; --json always has it.")
+def show(run, as_json, follow, picture, profile):
     """Summary and curves of a run, also while it goes on."""
+    if profile and (follow or picture):
+        raise UserError("--profile has no place beside --follow or --picture")
     from fedmpi import report
     from fedmpi.store import read_run
     found = read_run(run)
@@ -527,6 +530,8 @@ def show(run, as_json, follow, picture):
         click.echo(json.dumps(report.to_json(found)))
     elif follow:
         _follow(run)
+    elif profile:
+        click.echo(report.profile_text(found))
     else:
         click.echo(report.summary(found) + "\n\n" + report.picture(found, colour=sys.stdout.isatty()))
 
