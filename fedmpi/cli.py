@@ -516,8 +516,11 @@ def _options(found):
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--follow", is_flag=True, help="Stay and show new rounds until the run ends.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write the picture as .png, .svg or .pdf instead.")
-def show(run, as_json, follow, picture):
+@click.option("--profile", is_flag=True, help="Where the time of the rounds went instead; --json always has it.")
+def show(run, as_json, follow, picture, profile):
     """Summary and curves of a run, also while it goes on."""
+    if profile and (follow or picture):
+        raise UserError("--profile has no place beside --follow or --picture")
     from fedmpi import report
     from fedmpi.store import read_run
     found = read_run(run)
@@ -528,6 +531,8 @@ def show(run, as_json, follow, picture):
         click.echo(json.dumps(report.to_json(found)))
     elif follow:
         _follow(run)
+    elif profile:
+        click.echo(report.profile_text(found))
     else:
         click.echo(report.summary(found) + "\n\n" + report.picture(found, colour=sys.stdout.isatty()))
 
@@ -720,3 +725,13 @@ def bench_server(folder, repeats):
     pruning and growing 11 million weights, rows, checkpoints, and cohorts of 1000. In one process."""
     from fedmpi.bench.server import measure
     return measure(folder, repeats, _say)
+
+
+@bench.command("start")
+@click.option("--ranks", type=click.IntRange(2), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+def bench_start(ranks, repeats):
+    """Seconds from the command to the first round, against as many ranks that import torch and read the data. Starts both
+    itself: fedmpi bench start, without mpirun."""
+    from fedmpi.bench.start import measure
+    return measure(ranks, repeats, _say)

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import faulthandler
+import gc
 import json
 import math
 import os
@@ -134,12 +135,26 @@ def _alone(make_worker, stop):
 
 def worker():
     """This rank's ``Worker``, on one thread."""
-    import torch
+    with _uncollected():
+        import torch
 
-    from fedmpi.build import worker_parts
-    from fedmpi.client import Worker
+        from fedmpi.build import worker_parts
+        from fedmpi.client import Worker
     torch.set_num_threads(1)
     return Worker(worker_parts, pick_device)
+
+
+@contextlib.contextmanager
+def _uncollected():
+    """Imports without looking for garbage among what they make, nearly all of which stays: a sixth of the processor time
+    of importing torch. Nobody looks there later, either, hence only where the process is a rank and nothing else."""
+    alone = rank_and_size()[1] == 1
+    if not alone:
+        gc.disable()
+    yield
+    if not alone:
+        gc.freeze()
+        gc.enable()
 
 
 def pick_device(name, local_rank):
@@ -204,11 +219,12 @@ def _end(mpi, transport, code, started):
 def _serve_run(options, resume, say, connect, guard, see):
     """What can be refused is refused before the other ranks are waited for."""
     begin = time.perf_counter()
-    import torch
+    with _uncollected():
+        import torch
 
-    from fedmpi import assemble
-    from fedmpi.server import start
-    from fedmpi.store import RunFile, check_folder, check_target
+        from fedmpi import assemble
+        from fedmpi.server import start
+        from fedmpi.store import RunFile, check_folder, check_target
     torch.set_num_threads(1)
     local = 0 if rank_and_size()[1] == 1 else place.SERVER
     own = see(local)
@@ -239,6 +255,7 @@ def _serve_run(options, resume, say, connect, guard, see):
         say(f"warning: {line}")
     transport.share({"kind": "data", "goes_on": goes_on}, assemble.shared_arrays(data))
     data = assemble.without_pixels(data)
+    transport.publish(*assemble.setup_message(data, fed, options, state))          # workers build, while the file is made
     if not resume:
         store = _create(options, data, fed, transport)
         guard.run(options["out"], True)
@@ -336,7 +353,7 @@ def _restored(store, data, fed, x, say):
 
 def _play(fed, data, state, store, done, options, say, begin, places):
     """The rounds that remain, and what is told of them; whatever happens, the run file says how it ended."""
-    from fedmpi import assemble, report, server
+    from fedmpi import report, server
     last = min(options["until"] or fed.rounds, fed.rounds)
     session = {"time": _now(), "ranks": fed.transport.size, "launcher": launcher(),
                "hosts": ",".join(sorted(set(fed.transport.hosts))), "git_commit": _git_commit(),
@@ -346,7 +363,6 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     try:
         store.add_session(session)
         store.update({"status": "running"})
-        fed.transport.publish(*assemble.setup_message(data, fed, options, state))
         now = time.perf_counter()
         say(_opening(options, fed, data, now - begin))
 

@@ -123,6 +123,14 @@ def test_moments_make_inputs_of_mean_zero_and_variance_one():
     assert mean == (3.0,) and std == (5 ** 0.5,)
 
 
+def test_moments_of_bytes_are_those_of_their_values():
+    for x in (pixels(700, 3, 9, 9), pixels(3, 1, 300, 300), pixels(900, 50)):
+        mean, std = moments(x)
+        axes = (0, 2, 3) if x.ndim == 4 else (0, 1)
+        np.testing.assert_allclose(mean, np.atleast_1d((x / 255).mean(axes)), rtol=1e-12)
+        np.testing.assert_allclose(std, np.atleast_1d((x / 255).std(axes)), rtol=1e-12)
+
+
 # ---------------------------------------------------------------- without files
 
 def test_digits_are_stratified_and_always_the_same():

@@ -11,7 +11,7 @@ from fedmpi.errors import DiskError
 from fedmpi.store import RunFile, read_run, verify
 
 RUN = ("--rounds", 6, "--clients", 3, "--model", "2nn", "--local-epochs", 1, "--device", "cpu", "--pruner", "dense",
-       "--strategy", "fedavg")
+       "--strategy", "fedavg", "--save-every", 1)
 
 
 def mount(*arguments):

@@ -2,10 +2,12 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+from conftest import environment
 
 ROOT = pathlib.Path(__file__).parents[1] / "fedmpi"
 FLOORS = {0: "errors stop rng flat mask parts local merge flops ensemble stacked derivatives clock place "
@@ -18,7 +20,7 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split(
 TOP = 5                                      # everything else: cli, catalog, build, assemble, launch, report, bench
 SIDEWAYS = {0, 2, 4, TOP}                    # modules of these floors may use each other
 OUTSIDE = {"mpi4py": {f"transport.{name}" for name in ("messages", "heart", "probe", "mpi", "serve")}, "click": {"cli"},
-           "h5py": {"store.attrs", "store.checkpoint", "store.disk", "store.read", "store.trial"}}
+           "h5py": {"store.attrs", "store.checkpoint", "store.disk", "store.read", "store.trial", "bench.start"}}
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
          for path in sorted(ROOT.rglob("*.py"))}
 
@@ -98,3 +100,28 @@ def test_what_an_import_does_not_import(start, absent):
     code = f"import sys, {start}; print(*sorted(set({absent.split()}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert done.stdout.split() == []
+
+
+UNUSED = ("h5py", "torchvision", "sklearn", "scipy", "matplotlib", "plotext", "PIL", "fedmpi.store", "fedmpi.report",
+          "fedmpi.server", "fedmpi.assemble", "fedmpi.sbatch", "fedmpi.doctor", "torch._dynamo", "torch._inductor")
+CODE = """
+import os, sys
+from fedmpi.cli import main
+try:
+    main()
+finally:
+    if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "1":
+        os.write(2, ("\\nmodules of a worker: " + " ".join(sys.modules) + "\\n").encode())
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--strategy", "prunefl"), ("--contribution", "gtg-shapley", "--codec", "int8")])
+def test_a_worker_that_has_trained_has_imported_nothing_that_it_does_not_use(command, tmp_path, options):
+    argv = command(2, "train", "--dataset", "synthetic:samples=60", "--model", "logistic", "--clients", 2, "--rounds", 1,
+                   "--local-epochs", 1, "--out", tmp_path / "run.h5", *options)
+    at = argv.index("-m")
+    done = subprocess.run([*argv[:at], "-c", CODE, *argv[at + 2:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=240, env=environment())
+    told = re.search("modules of a worker: (.*)", done.stdout)
+    assert done.returncode == 0 and told, done.stdout
+    assert "torch" in told[1].split() and set(UNUSED) & set(told[1].split()) == set()

@@ -339,7 +339,7 @@ def test_what_was_timed_is_recorded_and_kept(fedmpi, tmp_path, monkeypatch):
     ({8: 0.5, 25: 0.3, 50: 0.2}, 1, 50), ({8: 0.5, 25: 0.6, 50: 0.1}, 1, 8), ({8: 2.0, 25: 0.1, 50: 0.1}, 1, 1),
     ({8: 0.5, 25: 0.3, 50: 0.2}, 4, 8), ({8: 0.5, 25: 0.3, 50: 0.2}, 64, 1)])
 def test_the_choice_by_timing(monkeypatch, seconds, workers, best):
-    monkeypatch.setattr(choose, "timing", lambda *arguments: lambda G, before: (1.0, seconds.get(G, 0.0)))
+    monkeypatch.setattr(choose, "timing", lambda *arguments: lambda G, before: (1.0, seconds.get(G, 9.0)))
     monkeypatch.setattr(choose, "apart", lambda *arguments: "")
     lines = []
     assert choose.together({"cohort": 50}, None, torch.device("cpu"), workers, lines.append) == best and len(lines) == 1

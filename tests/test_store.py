@@ -412,7 +412,9 @@ def test_rows_beyond_the_room_make_room(tmp_path, monkeypatch):
 
 def test_create_refuses_to_destroy_and_names_the_reason(tmp_path):
     path = tmp_path / "run.h5"
-    create(RunFile, path).save(dict(t=1), 1)
+    first = create(RunFile, path)
+    first.save(dict(t=1), 1)
+    first.settle()
     with pytest.raises(UserError, match="exists"):
         create(RunFile, path)
     store = create(RunFile, path, overwrite=True)

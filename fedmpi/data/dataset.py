@@ -5,6 +5,7 @@ A loader is ``loader(data_dir, **options) -> Dataset``: arrays and nothing else.
 """
 
 import hashlib
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from fedmpi.errors import DataError
 
 CHUNK = 4096    # samples per step of a statistic: bounds the float64 copy
+CACHED = 1 << 15    # values of one that is to stay in a core's cache
 
 
 class Dataset(NamedTuple):
@@ -97,14 +99,31 @@ def moments(x):
 
     A constant channel gets the standard deviation 1.
     """
+    mean, std = _whole_moments(x) if x.dtype == np.uint8 else _real_moments(x)
+    std = np.where(std > 0, std, 1.0)
+    return tuple(np.atleast_1d(mean).tolist()), tuple(np.atleast_1d(std).tolist())
+
+
+def _real_moments(x):
     axes, shape = ((0, 2, 3), (1, -1, 1, 1)) if x.ndim == 4 else ((0, 1), (1, 1))
     size = x.size / (x.shape[1] if x.ndim == 4 else 1)
-    unit = 255.0 if x.dtype == np.uint8 else 1.0
     mean = sum(part.sum(axes, dtype=np.float64) for part in _chunks(x)) / size
     centre = np.reshape(mean, shape)
-    std = np.sqrt(sum(np.square(part - centre).sum(axes) for part in _chunks(x)) / size)
-    std = np.where(std > 0, std / unit, 1.0)
-    return tuple(np.atleast_1d(mean / unit).tolist()), tuple(np.atleast_1d(std).tolist())
+    return mean, np.sqrt(sum(np.square(part - centre).sum(axes) for part in _chunks(x)) / size)
+
+
+def _whole_moments(x):
+    """Those of uint8, exact before the last division: float64 holds such sums of squares of 10^11 pixels, and one pass in
+    a core's cache takes a tenth of the time of two with a centre."""
+    mean, std = [], []
+    for pixels in x.swapaxes(0, 1) if x.ndim == 4 else [x]:
+        first, second, step = 0, 0, max(1, CACHED // pixels[0].size)
+        for start in range(0, len(pixels), step):
+            part = pixels[start: start + step].astype(np.float64).reshape(-1)
+            first, second = first + int(part.sum()), second + int(part @ part)
+        mean.append(first / (255 * pixels.size))
+        std.append(math.sqrt(pixels.size * second - first * first) / (255 * pixels.size))
+    return mean, np.array(std)
 
 
 def _chunks(x):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from fedmpi.report.profile import profile
 from fedmpi.report.truth import judged, quality_found
 
 TIMES = ("encode_s", "train_s", "contribution_s", "merge_s", "evaluate_s")
@@ -56,7 +57,7 @@ def _cost(run):
 
 
 def to_json(run):
-    """The run as a dict that ``json.dumps`` takes: options, final metrics, columns as lists, NaN as None."""
+    """The run as a dict that ``json.dumps`` takes: options, final metrics, profile, columns as lists, NaN as None."""
     attrs = {k: v for k, v in run.attrs.items() if k != "options"}
     return plain(
         dict(
@@ -64,6 +65,7 @@ def to_json(run):
             attrs=attrs,
             final=final_metrics(run),
             judged=judged(run),
+            profile=profile(run),
             rounds=run.rounds,
             population=run.population,
             sessions=run.sessions,
