@@ -70,6 +70,11 @@ class Layout:
         return []
 
     @property
+    def trained(self):
+        """The slots of all parameters, prunable or not."""
+        return self.weights + self.others
+
+    @property
     def num_weights(self):
         """How many weights are prunable."""
         return sum(slot.size for slot in self.weights)
@@ -145,6 +150,11 @@ def bind(model):
         if slot.offset < R:
             tensor.grad = g[slot.span].view(slot.shape)
     return Layout(weights, other, buffer, Q, R, P), x, g
+
+
+def views(layout, vector):
+    """What ``vector (R,)`` holds of each trained parameter, in its shape."""
+    return [vector[slot.span].view(slot.shape) for slot in layout.trained]
 
 
 def check(model, layout, x):

@@ -5,8 +5,10 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.optim.sgd import sgd as torch_sgd
 
-BLOCK = 1 << 16               # values of the vector that an optimiser step takes at a time: they stay in a core's cache
+from fedmpi.flat import views
+
 GATHERED = 1 << 24            # input values that are brought into an epoch's order at a time, 64 MiB
 
 
@@ -25,32 +27,43 @@ def batches(task, shuffle=True):
 def sgd(task, momentum=0.0, weight_decay=0.0, correct=None, shuffle=True, loss=nn.functional.cross_entropy):
     """Masked mini-batch SGD on ``task.x`` in place; returns the mean training loss over all samples seen.
 
-    The arithmetic is that of ``torch.optim.SGD``, bit for bit. ``correct(x, g)``, both (R,), may add to the gradient
-    in place (FedProx's pull). The gradient is masked before the momentum sees it, so pruned weights stay zero.
+    The arithmetic is that of ``torch.optim.SGD(fused=True)``, bit for bit. ``correct(x, g)``, both (R,), may add to the
+    gradient in place (FedProx's pull). The gradient is masked before the momentum sees it, so pruned weights stay zero.
     """
-    x, g, live = task.x[: task.layout.R], task.g, task.live
-    sparse = not bool(task.mask.sum() == task.layout.num_weights) or task.probe.epoch is not None
-    velocity = torch.zeros_like(g) if momentum else None
-    step = _stepper(x, g, velocity, live if sparse else None, task.lr, momentum, weight_decay)
+    layout, x, live = task.layout, task.x[: task.layout.R], task.live
+    seeing = task.probe.step is not None or correct is not None        # somebody wants the gradient as one vector
+    sparse = not bool(task.mask.sum() == layout.num_weights) or task.probe.epoch is not None
+    velocity = torch.zeros_like(task.g)
+    parameters, named = views(layout, x), dict(task.model.named_parameters())
+    trained = [named[slot.name] for slot in layout.trained]
+    lives, velocities, seen_in = views(layout, live), views(layout, velocity), views(layout, task.g)
+    step = partial(torch_sgd, foreach=False, fused=True, lr=task.lr, momentum=momentum,
+                   weight_decay=weight_decay, dampening=0, nesterov=False, maximize=False)
     total, seen = torch.zeros((), device=x.device), 0
     task.model.train()
-    g.zero_()
     for epoch in range(task.epochs):
         for inputs, labels in batches(task, shuffle):
             with task.casting():
                 value = loss(task.model(inputs), labels)
-            value.backward()
+            gradients = torch.autograd.grad(value, trained, materialize_grads=True)
+            gradients = [each.contiguous() for each in gradients]      # fused steps take all in memory's order
             total += value.detach() * len(labels)
             seen += len(labels)
+            if seeing:
+                torch._foreach_copy_(seen_in, gradients)
+                gradients = seen_in
             if task.probe.step is not None:
-                task.probe.step(g)
+                task.probe.step(task.g)
             if correct is not None:
-                correct(x, g)
-            step()
+                correct(x, task.g)
+            if sparse:
+                torch._foreach_mul_(gradients, lives)
+            step(parameters, gradients, velocities if momentum else [None] * len(parameters))
         if task.probe.epoch is not None and task.probe.epoch(epoch):
             x.mul_(live)
-            if momentum:
-                velocity.mul_(live)
+            velocity.mul_(live)
+    if seeing:
+        task.g.zero_()
     return float(total) / max(seen, 1)
 
 
@@ -60,27 +73,6 @@ def casting(precision, device):
     if precision == "float32":
         return contextlib.nullcontext
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)
-
-
-def _stepper(x, g, velocity, live, lr, momentum, weight_decay):
-    """``step()``: one step of SGD on ``x (R,)`` by its gradient ``g (R,)``, which is zero afterwards. Block by block:
-    each of the passes over 600,000 values at once takes from memory what the last one put there, which costs half as
-    much again."""
-    parts = [part for part in (x, g, velocity, live) if part is not None]
-    blocks = list(zip(*(part.split(BLOCK) for part in parts))) if x.device.type == "cpu" else [parts]
-
-    def step():
-        for x, g, *rest in blocks:
-            if weight_decay:
-                g.add_(x, alpha=weight_decay)
-            if live is not None:
-                g.mul_(rest[-1])
-            if momentum:
-                rest[0].mul_(momentum).add_(g)
-            x.add_(rest[0] if momentum else g, alpha=-lr)
-            g.zero_()
-
-    return step
 
 
 def dense_gradient(task, num_batches, loss=nn.functional.cross_entropy):

@@ -44,7 +44,7 @@ def half(layout):
 
 def plain_torch(model, task, momentum, weight_decay, loss=F.cross_entropy):
     """The same training by torch.optim.SGD on a model of its own; returns the mean loss."""
-    optimiser = torch.optim.SGD(model.parameters(), task.lr, momentum=momentum, weight_decay=weight_decay)
+    optimiser = torch.optim.SGD(model.parameters(), task.lr, momentum, weight_decay=weight_decay, fused=True)
     gen, total, n = copy.deepcopy(task.gen), 0.0, len(task.labels)
     model.train()
     for _ in range(task.epochs):
