@@ -31,6 +31,7 @@ from fedmpi.wire.values import fitted
 CHUNK = 500      # validation samples that a coalition's model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
 LARGEST = 1e6    # an update with a larger value has diverged
+BLOCK = 1 << 15  # values that are added up at a time: they stay in a core's cache
 QUANTUM = 2.0 ** -40    # what sums of updates are whole multiples of: 2^63 of them hold the largest mean
 
 
@@ -63,11 +64,12 @@ def sound(values):
     return bool(low >= -LARGEST) and bool(high <= LARGEST)
 
 
-def billed(meta, arrays, weighs):
-    """The bytes of a client's answer without what is there only for estimators that observe, no part of what the method
-    costs, and without its memory, which a real client would keep. ``weighs`` is the label of the one that weighs."""
-    return frame.size(meta, {name: array for name, array in arrays.items()
-                             if not name.startswith(("score/", "memory/")) or name.startswith(f"score/{weighs}/")})
+def unbilled(meta, arrays, weighs):
+    """The bytes of a client's answer that are there only for estimators that observe, no part of what the method costs,
+    and those of its memory, which a real client would keep. ``weighs`` is the label of the one that weighs."""
+    billed = {name: array for name, array in arrays.items()
+              if not name.startswith(("score/", "memory/")) or name.startswith(f"score/{weighs}/")}
+    return 0 if len(billed) == len(arrays) else frame.size(meta, arrays) - frame.size(meta, billed)
 
 
 def keep_freed_memory():
@@ -119,6 +121,8 @@ class Received(NamedTuple):
     support: torch.Tensor         # (K,) int32
     digest: int                   # of the support
     base: torch.Tensor            # (P,) float32, 0 off the support; on the device
+    there: torch.Tensor           # the mask, on the device
+    live: torch.Tensor            # (R,) float32, there: 1 for what is trained, 0 for pruned weights
 
 
 class Worker:
@@ -184,7 +188,6 @@ class Worker:
         self.codec = fitted(self.parts.codec, len(self.layout.tail))
         self.stage = staging(self.layout.P, self.device)
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
-        self.live = torch.ones(self.layout.R, device=self.device)
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.received, self.previous, self.many, self.wide, self.t = None, None, None, None, 0
         self.sums = torch.zeros(self.layout.P, dtype=torch.int64) if meta["sums"] else None
@@ -212,7 +215,11 @@ class Worker:
         if found != meta["support"]:
             raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
         base = self.stage.up(self.codec.down.decode(arrays, len(support)), support, same.base if same else None)
-        return Received(mask, support, found, base), kept
+        if same:
+            return same._replace(base=base), kept
+        there, live = mask.to(self.device), torch.ones(layout.R, device=self.device)
+        live[: layout.Q] = there
+        return Received(mask, support, found, base, there, live), kept
 
     def _train(self, job, arrays):
         """Train client ``job["client"]`` and return its update."""
@@ -269,8 +276,7 @@ class Worker:
             if not any(who and fault.local is not None for fault, who in self._faults(job["client"])):
                 task, received, *rest = self._prepared(job, part)
                 if task.probe.step is None and task.probe.epoch is None:
-                    live = self.live if received is self.received else self.live.clone()
-                    ready[row] = task._replace(live=live), received, *rest
+                    ready[row] = task._replace(live=received.live), received, *rest
         if len(ready) < 2:
             return {}
         job = jobs[min(ready)]                             # dropout draws for all from the first one's key
@@ -286,8 +292,9 @@ class Worker:
         layout = self.layout
         meta = {"kind": "update", "t": self._round(job), "support": received.digest} | {
             name: job[name] for name in ("client", "row")}
-        support, mask = received.support, task.mask.cpu()
-        if not torch.equal(mask, received.mask):
+        support = received.support
+        if not (task.mask is received.there or torch.equal(task.mask, received.there)):
+            mask = task.mask.cpu()
             meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), known)
             support = layout.support(mask)
         update, owed = self.stage.down(task.x, received.base, support), arrays.pop("memory/values", None)
@@ -308,7 +315,7 @@ class Worker:
         numbers[Number.SAMPLES], numbers[Number.LOSS] = len(task.labels), loss
         numbers[Number.SECONDS] = time.perf_counter() - start
         if self.sums is not None and "share" in job:       # last of all: what raises has not been added
-            numbers[Number.BYTES] = billed(meta, arrays, self.parts.weighs)
+            numbers[Number.BYTES] = frame.size(meta, arrays) - unbilled(meta, arrays, self.parts.weighs)
             numbers[Number.SUMMED] = self._add(values, len(support), loss, job["share"])
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
@@ -319,7 +326,8 @@ class Worker:
         values = self.codec.decode(arrays, count)
         if not (math.isfinite(loss) and sound(values)):
             return False
-        self.sums[:count] += values.double().mul_(share / QUANTUM).round_().long()
+        for part, sums in zip(values.split(BLOCK), self.sums[:count].split(BLOCK)):
+            sums += part.double().mul_(share / QUANTUM).round_().long()
         return True
 
     def _loss(self, job):
@@ -364,12 +372,13 @@ class Worker:
         self.x.copy_(received.base)
         for counter, fresh in self.counters:                # no trace of the client before
             counter.copy_(fresh)
-        self.live[: self.layout.Q] = received.mask.to(self.device)
+        mask, live = received.there, received.live
+        if parts.pruner.probe is not None:                  # which may change them
+            mask, live = mask.clone(), live.clone()
         inputs, labels = self._samples(client)
         _seed(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
-        return Task(parts.model, self.layout, self.x, self.g, received.base, received.mask.to(self.device, copy=True), self.live,
-                    inputs, labels, parts.epochs, parts.batch_size, parts.lr,
-                    stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds), casting=self.casting)
+        return Task(parts.model, self.layout, self.x, self.g, received.base, mask, live, inputs, labels, parts.epochs,
+                    parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds), casting=self.casting)
 
     def _shard(self, client, rows=slice(None)):
         """``(inputs, labels, indices)`` of the chosen rows of a shard, before anything is done to the inputs."""

@@ -28,7 +28,8 @@ def evaluator(model, x, inputs, labels):
         for given, wanted in slices:
             with torch.no_grad():
                 logits = model(given)
-                loss += F.cross_entropy(logits, wanted, reduction="sum").double().cpu()
+                logs = F.log_softmax(logits.t().contiguous(), dim=0)       # a class a row: 20 times as fast as a column
+                loss -= logs.gather(0, wanted[None]).sum(dtype=torch.float64).cpu()
                 correct += int((logits.argmax(dim=1) == wanted).sum())
             yield
         return float(loss) / len(labels), correct / len(labels)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.client import QUANTUM, Number, billed, digest, sound
+from fedmpi.client import QUANTUM, Number, digest, sound, unbilled
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
+from fedmpi.flat import gathered
 from fedmpi.parts import Updates
 from fedmpi.team import replies, teams
 from fedmpi.transport.base import watched
@@ -120,7 +121,7 @@ def model_message(fed, x, mask, known=None):
     support = fed.layout.support(mask)
     kept = mask.numpy()
     code, array = positions.encode(kept, kept if known is mask else known if known is None else known.numpy())
-    values = fed.codec.down.encode(x.index_select(0, support))
+    values = fed.codec.down.encode(gathered(x, support))
     return {"support": digest(support), "mask": code}, {"mask": array} | values
 
 
@@ -152,7 +153,7 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
         for reply in watched(came, sum(map(len, chosen)), fed.tell, what):
             row = reply.meta["row"]                                      # keyed by row: arrival does not matter
             if asks[row].memory is not None:                             # not billed: a real client would keep it
-                reply = reply._replace(job_bytes=reply.job_bytes - unbilled(jobs[row], sent[row]))
+                reply = reply._replace(job_bytes=reply.job_bytes - memory_bytes(jobs[row], sent[row]))
             answer = failed(fed, reply) if reply.meta["kind"] == "failed" else read.reply(reply, asks[row], row)
             before = answers[row].job_bytes if answers[row] else 0       # what it was sent the first time
             answers[row] = answer._replace(job_bytes=before + answer.job_bytes)
@@ -176,7 +177,7 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     return answers
 
 
-def unbilled(job, arrays):
+def memory_bytes(job, arrays):
     """The bytes that a job takes for the client's memory."""
     meta, rest = {"kind": "run", "job": job}, {name: array for name, array in arrays.items() if name != "memory/values"}
     return frame.size(meta, arrays) - frame.size(meta, rest)
@@ -231,8 +232,8 @@ def read_reply(fed, reply, t, support, expected, announced):
     if "mask" in meta:
         given = positions.mask_of(support[: len(support) - len(layout.tail)], layout.Q)
         support = layout.support(torch.from_numpy(positions.decode(meta["mask"], arrays["mask"], layout.Q, given)))
-    observed = frame.size(meta, arrays) - billed(meta, arrays, next(iter(fed.contributions)))
-    values, up_bytes = None, int(numbers[Number.BYTES]) or reply.reply_bytes - observed
+    values, up_bytes = None, int(numbers[Number.BYTES]) or (
+        reply.reply_bytes - unbilled(meta, arrays, next(iter(fed.contributions))))
     if fed.values:
         values = fed.codec.decode(arrays, len(support))
         if len(values) != len(support):

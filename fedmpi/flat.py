@@ -157,6 +157,27 @@ def views(layout, vector):
     return [vector[slot.span].view(slot.shape) for slot in layout.trained]
 
 
+def gathered(x, support):
+    """(K,): the values of ``x (P,)`` at the sorted positions ``support (K,)``; a view where those are the first K, as in
+    most models with no weight pruned."""
+    return x[: len(support)] if _leading(support) else x.index_select(0, support)
+
+
+def scattered(values, support, into):
+    """``into (P,)``, with ``values (K,)`` written to the sorted positions ``support (K,)``."""
+    if _leading(support):
+        into[: len(support)] = values
+    elif into.device.type == "cpu":
+        into.numpy()[support.numpy()] = values.numpy()     # a third of the time of torch's
+    else:
+        into[support] = values
+    return into
+
+
+def _leading(support):
+    return len(support) == 0 or int(support[-1]) == len(support) - 1
+
+
 def check(model, layout, x):
     """Raise AssertionError where the model no longer lives in ``x`` (moved after binding)."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())

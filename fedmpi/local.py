@@ -3,6 +3,7 @@
 import contextlib
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.sgd import sgd as torch_sgd
@@ -32,7 +33,7 @@ def sgd(task, momentum=0.0, weight_decay=0.0, correct=None, shuffle=True, loss=n
     """
     layout, x, live = task.layout, task.x[: task.layout.R], task.live
     seeing = task.probe.step is not None or correct is not None        # somebody wants the gradient as one vector
-    sparse = not bool(task.mask.sum() == layout.num_weights) or task.probe.epoch is not None
+    sparse = np.count_nonzero(task.mask.cpu()) < layout.num_weights or task.probe.epoch is not None
     velocity = torch.zeros_like(task.g)
     parameters, named = views(layout, x), dict(task.model.named_parameters())
     trained = [named[slot.name] for slot in layout.trained]

@@ -11,7 +11,7 @@ from fedmpi.client import Number
 from fedmpi.errors import FedError, Stopped
 from fedmpi.evaluate import finite
 from fedmpi.exchange import Outcome, remembered, stack, summed
-from fedmpi.flat import Layout
+from fedmpi.flat import Layout, gathered, scattered
 from fedmpi.gather import gather, present
 from fedmpi.judge import judge
 from fedmpi.parts import (Aggregation, Codec, Cohort, Devices, Pruner, Replies, Sampler, Schedule, Strategy,
@@ -236,9 +236,7 @@ def finish(work):
 
 def served(x, support):
     """(P,): ``x`` on the support, zero elsewhere."""
-    sparse = torch.zeros_like(x)
-    sparse[support] = x[support]
-    return sparse
+    return scattered(gathered(x, support), support, torch.zeros_like(x))
 
 
 def evaluated(fed, state, merged, due=True):

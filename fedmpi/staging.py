@@ -14,6 +14,8 @@ from typing import Callable, NamedTuple
 
 import torch
 
+from fedmpi.flat import gathered, scattered
+
 
 class Staging(NamedTuple):
     """``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support: written into ``into (P,)``
@@ -49,14 +51,9 @@ def staging(P, device, pinned=None):
 
 def _difference(x, base, support):
     """(K,): x - base on the support; two gathers cost a third of subtracting all."""
-    return x.index_select(0, support).sub_(base.index_select(0, support))
+    return gathered(x, support) - gathered(base, support)
 
 
 def _spread(values, support, P, into):
     """(P,): ``values`` at the positions ``support``, 0 elsewhere, on their device."""
-    whole = torch.zeros(P, device=values.device) if into is None else into
-    if whole.device.type == "cpu":
-        whole.numpy()[support.numpy()] = values.numpy()    # a third faster than torch's
-    else:
-        whole[support] = values
-    return whole
+    return scattered(values, support, torch.zeros(P, device=values.device) if into is None else into)

@@ -6,6 +6,7 @@ A loader is ``loader(data_dir, **options) -> Dataset``: arrays and nothing else.
 
 import hashlib
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -81,11 +82,15 @@ def digest(dataset):
 
 def inputs(x, mean, std):
     """Normalised float32 of the shape of ``x``, a torch uint8 or float32 tensor on any device; never ``x`` itself."""
-    unit = 255.0 if x.dtype == torch.uint8 else 1.0
-    shape = (1, -1) + (1,) * (x.ndim - 2)
-    scale = torch.tensor([1 / (unit * s) for s in std], dtype=torch.float32, device=x.device).view(shape)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std)], dtype=torch.float32, device=x.device).view(shape)
-    return (x.to(torch.float32) * scale).add_(shift)
+    scale, shift = _scale_and_shift(255.0 if x.dtype == torch.uint8 else 1.0, tuple(mean), tuple(std), x.ndim, x.device)
+    return (x * scale).add_(shift)
+
+
+@lru_cache(maxsize=8)
+def _scale_and_shift(unit, mean, std, ndim, device):
+    shape = (1, -1) + (1,) * (ndim - 2)
+    return (torch.tensor([1 / (unit * s) for s in std], dtype=torch.float32, device=device).view(shape),
+            torch.tensor([-m / s for m, s in zip(mean, std)], dtype=torch.float32, device=device).view(shape))
 
 
 def laid(x):
