@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.sgd import sgd as torch_sgd
 
 from fedmpi.flat import views
 
@@ -34,12 +33,12 @@ def sgd(task, momentum=0.0, weight_decay=0.0, correct=None, shuffle=True, loss=n
     layout, x, live = task.layout, task.x[: task.layout.R], task.live
     seeing = task.probe.step is not None or correct is not None        # somebody wants the gradient as one vector
     sparse = np.count_nonzero(task.mask.cpu()) < layout.num_weights or task.probe.epoch is not None
-    velocity = torch.zeros_like(task.g)
-    parameters, named = views(layout, x), dict(task.model.named_parameters())
+    velocity, named = torch.zeros_like(task.g), dict(task.model.named_parameters())
     trained = [named[slot.name] for slot in layout.trained]
-    lives, velocities, seen_in = views(layout, live), views(layout, velocity), views(layout, task.g)
-    step = partial(torch_sgd, foreach=False, fused=True, lr=task.lr, momentum=momentum,
-                   weight_decay=weight_decay, dampening=0, nesterov=False, maximize=False)
+    parameters, velocities = views(layout, x), views(layout, velocity) if momentum else []
+    lives, shown = views(layout, live) if sparse else [], views(layout, task.g) if seeing else []
+    step = partial(torch._fused_sgd_, lr=task.lr, momentum=momentum, weight_decay=weight_decay, dampening=0,
+                   nesterov=False, maximize=False, is_first_step=False)      # what SGD(fused=True) calls in the end
     total, seen = torch.zeros((), device=x.device), 0
     task.model.train()
     for epoch in range(task.epochs):
@@ -48,18 +47,18 @@ def sgd(task, momentum=0.0, weight_decay=0.0, correct=None, shuffle=True, loss=n
                 value = loss(task.model(inputs), labels)
             gradients = torch.autograd.grad(value, trained, materialize_grads=True)
             gradients = [each.contiguous() for each in gradients]      # fused steps take all in memory's order
-            total += value.detach() * len(labels)
+            total.add_(value.detach(), alpha=len(labels))
             seen += len(labels)
             if seeing:
-                torch._foreach_copy_(seen_in, gradients)
-                gradients = seen_in
+                torch._foreach_copy_(shown, gradients)
+                gradients = shown
             if task.probe.step is not None:
                 task.probe.step(task.g)
             if correct is not None:
                 correct(x, task.g)
             if sparse:
                 torch._foreach_mul_(gradients, lives)
-            step(parameters, gradients, velocities if momentum else [None] * len(parameters))
+            step(parameters, gradients, velocities)
         if task.probe.epoch is not None and task.probe.epoch(epoch):
             x.mul_(live)
             velocity.mul_(live)

@@ -26,10 +26,13 @@ BARE = DEFAULTS | {"validation": 0.0, "partition": "iid", "noise": "none", "stra
 SILO = BARE | {"model": "cnn", "clients": 32, "batch_size": 32, "train_samples": 60_000}
 SPARSE = {"strategy": "thesis", "pruner": "rigl:sparsity=0.9", "contribution": "cosine", "weighting": "relu"}
 DEVICE = BARE | {"model": "cnn", "clients": 1000, "cohort": 50, "batch_size": 10, "train_samples": 60_000}
+SELDOM = {"evaluate_every": 10}        # as cross-device benchmarks do, pfl-research's for one
 WORKS = {                     # name: (options, the arms by what they change, rounds that are timed together)
     "cross-silo": (SILO, {"dense, float32": {}, "dense, bf16": {"precision": "bf16"}, "thesis, sparsity 0.9, cosine": SPARSE}, 2),
-    "cross-device": (DEVICE, {"dense, float32": {}}, 10),
-    "tiny": (DEVICE | {"model": "logistic", "cohort": 10}, {"one by one": {}, "--together 0": {"together": 0}}, 100),
+    "cross-device": (DEVICE, {"evaluated every round": {}, "every 10 rounds": SELDOM}, 10),
+    "tiny": (DEVICE | {"model": "logistic", "cohort": 10}, {
+        "one by one": {}, "one by one, every 10 rounds": SELDOM, "--together 0": {"together": 0},
+        "--together 0, every 10 rounds": {"together": 0} | SELDOM}, 100),
 }
 
 
