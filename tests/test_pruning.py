@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedmpi import exchange
-from fedmpi.catalog import PRUNERS, make
+from fedmpi.catalog import PRUNERS
 from fedmpi.flat import bind
 from fedmpi.local import dense_gradient, sgd
 from fedmpi.mask import budgets, largest, top_mask

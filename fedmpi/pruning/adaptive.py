@@ -42,7 +42,8 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         for slot, k in zip(layout.weights, budgets(layout, densest, distribution)):
             sure = falling(x[slot.span].abs(), k - int(k * share))
             rest = torch.ones(slot.size, dtype=torch.bool).index_fill_(0, sure, False)
-            chosen = torch.cat([sure, draw(positions(rest), k - len(sure), gen)])
+            drawn = gen.permutation(positions(draw(rest, k - len(sure), gen)).numpy())
+            chosen = torch.cat([sure, torch.from_numpy(drawn)])
             place[slot.offset + chosen] = torch.arange(k, dtype=torch.int32)
         return place
 

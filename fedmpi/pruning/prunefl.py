@@ -18,7 +18,7 @@ weight upwards. The paper reconfigures every 50th of its 10,001 rounds.
 import numpy as np
 import torch
 
-from fedmpi.mask import MIN_KEPT, budgets, check, first_mask, largest, positions
+from fedmpi.mask import MIN_KEPT, budgets, check, first_mask, largest, living, positions, top_among
 from fedmpi.parts import Probe, Pruner
 
 
@@ -58,16 +58,16 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
             return state, mask
         layout = replies.layout
         real = layout.full_mask()
-        summed, others, samples = torch.zeros(layout.num_weights, dtype=torch.float64), 0.0, 0.0
-        for weight, report in zip(replies.weights, replies.reports):
-            summed += weight * torch.from_numpy(report["squares"]).double()
-            others += float(weight) * float(report["others"][0])
-            samples += float(weight) * float(report["others"][1])
-        squares, costs = torch.zeros(layout.Q, dtype=torch.float64), torch.full((layout.Q,), comm_s, dtype=torch.float64)
+        summed, others, samples = torch.zeros(layout.num_weights), 0.0, 0.0
+        for weight, report in zip(replies.weights.tolist(), replies.reports):
+            summed.add_(torch.from_numpy(report["squares"]), alpha=weight)
+            others += weight * float(report["others"][0])
+            samples += weight * float(report["others"][1])
+        squares, costs = torch.zeros(layout.Q), torch.ones(layout.Q)
         of_layers = summed.split([slot.size for slot in layout.weights])
         for slot, uses, of_layer in zip(layout.weights, replies.uses, of_layers):
             squares[slot.span] = of_layer
-            costs[slot.span] += 3 * compute_s * uses * samples
+            costs[slot.span] = comm_s + 3 * compute_s * uses * samples
         sure = _sure(layout, mask, x, decrease * 0.5 ** (schedule.t / half_life))
         cap = sum(budgets(layout, sparsity, distribution))
         return state, choose(squares, costs, sure, real, others, constant_s, cap, fixed)
@@ -77,31 +77,36 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
 
 def _sure(layout, mask, x, decrease):
     """bool (Q,): the kept weights that are not removable, the largest magnitudes a layer."""
-    sure = torch.zeros_like(mask)
-    for slot in layout.weights:
-        live = positions(mask[slot.span])
-        k = max(len(live) - int(decrease * len(live)), min(MIN_KEPT, len(live)))
-        sure[slot.offset + live[largest(x[slot.span][live].abs(), k)]] = True
-    return sure
+    layers = living(layout, mask)
+    kept = [max(len(live) - int(decrease * len(live)), min(MIN_KEPT, len(live))) for live in layers]
+    return top_among(layout, layers, x, kept)
 
 
 def choose(squares, costs, sure, real, others, constant_s, cap, fixed):
     """The mask of the greedy rule, bool (Q,): the maximum of ``sum g^2 / sum t`` over supersets of ``sure``.
 
-    ``squares``, ``costs`` (Q,) float64: squared gradients and seconds; ``sure``, ``real`` (Q,) bool: kept in any case,
-    not padding; ``others``: the squared gradients of what is never pruned; ``cap``: the most weights kept.
+    ``squares``, ``costs`` (Q,) float: squared gradients and seconds; ``sure``, ``real`` (Q,) bool: kept in any case, not
+    padding; ``others``: the squared gradients of what is never pruned; ``cap``: the most weights kept.
     """
-    num_sure = int(torch.count_nonzero(sure))
-    room = min(max(cap - num_sure, 0), int(torch.count_nonzero(real)) - num_sure)
-    ratio = torch.where(real & ~sure, squares / costs, -1.0)
-    order = largest(ratio, room)                           # nothing beyond the cap needs to be sorted
+    kept = positions(sure)
+    room = min(max(cap - len(kept), 0), int(torch.count_nonzero(real)) - len(kept))
+    ratio = (squares / costs).masked_fill_(sure | ~real, -1.0)
+    order = largest(ratio, room)                           # nothing beyond the cap can join
     if not fixed:
-        order = order[torch.from_numpy(np.argsort(-ratio[order].numpy(), kind="stable"))]
-        gains, seconds = squares[order], costs[order]
-        have = squares[sure].sum() + others + gains.cumsum(0) - gains            # before each candidate joins
-        spent = costs[sure].sum() + constant_s + seconds.cumsum(0) - seconds
-        better = gains * spent > have * seconds
-        order = order if bool(better.all()) else order[: int(torch.argmin(better.int()))]
-    mask = sure.clone()
-    mask[order] = True
-    return mask
+        have = float(squares.index_select(0, kept).double().sum()) + others
+        spent = float(costs.index_select(0, kept).double().sum()) + constant_s
+        order = order[worthwhile(squares[order].double(), costs[order].double(), have, spent)]
+    return sure.index_fill(0, order, True)
+
+
+def worthwhile(gains, seconds, have, spent):
+    """int64: which candidates, (n,) float64 both, make ``(have + gains) / (spent + seconds)`` largest: those that the
+    greedy rule takes one by one. Who is below the ratio of all that are left goes, until nobody is (Dinkelbach 1967):
+    a few passes instead of a sort."""
+    left = positions(gains * spent > have * seconds)
+    while True:
+        gained, cost = gains.index_select(0, left), seconds.index_select(0, left)
+        stays = positions(gained * (spent + cost.sum()) > (have + gained.sum()) * cost)
+        if len(stays) == len(left):
+            return left
+        left = left[stays]
