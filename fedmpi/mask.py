@@ -127,9 +127,10 @@ def falling(sizes, k):
     """int64 (k,): the positions of the ``k`` largest of ``sizes (n,)`` float32 >= 0 on the CPU, the largest first, of equal
     ones the first. It sorts keys of value and position: numpy sorts integers by vector instructions."""
     chosen = largest(sizes, k)
-    bits = sizes[chosen].view(torch.int32).long()          # in the order of the values, as none is negative
-    keys = (torch.iinfo(torch.int32).max - bits << 32) | chosen
-    return torch.from_numpy(np.sort(keys.numpy()) & 0xFFFFFFFF)
+    bits = sizes.index_select(0, chosen).view(torch.int32)            # in the order of the values, as none is negative
+    keys = (torch.iinfo(torch.int32).max - bits).long().bitwise_left_shift_(32).bitwise_or_(chosen)
+    keys.numpy().sort()
+    return keys.bitwise_and_(0xFFFFFFFF)
 
 
 def positions(mask):

@@ -18,7 +18,7 @@ weight upwards. The paper reconfigures every 50th of its 10,001 rounds.
 import numpy as np
 import torch
 
-from fedmpi.mask import MIN_KEPT, budgets, check, first_mask, largest, living, positions, top_among
+from fedmpi.mask import MIN_KEPT, budgets, by_layer, check, first_mask, largest, living, positions, top_among
 from fedmpi.parts import Probe, Pruner
 
 
@@ -57,20 +57,19 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
         if not due(schedule):
             return state, mask
         layout = replies.layout
-        real = layout.full_mask()
-        summed, others, samples = torch.zeros(layout.num_weights), 0.0, 0.0
-        for weight, report in zip(replies.weights.tolist(), replies.reports):
-            summed.add_(torch.from_numpy(report["squares"]), alpha=weight)
-            others += weight * float(report["others"][0])
-            samples += weight * float(report["others"][1])
-        squares, costs = torch.zeros(layout.Q), torch.ones(layout.Q)
-        of_layers = summed.split([slot.size for slot in layout.weights])
-        for slot, uses, of_layer in zip(layout.weights, replies.uses, of_layers):
-            squares[slot.span] = of_layer
-            costs[slot.span] = comm_s + 3 * compute_s * uses * samples
+        others, samples = (sum(weight * float(report["others"][i]) for weight, report in
+                               zip(replies.weights.tolist(), replies.reports)) for i in (0, 1))
+        costs = [comm_s + 3 * compute_s * uses * samples for uses in replies.uses]
+        ratio = ratios(layout, [report["squares"] for report in replies.reports], replies.weights.tolist(), costs)
         sure = _sure(layout, mask, x, decrease * 0.5 ** (schedule.t / half_life))
-        cap = sum(budgets(layout, sparsity, distribution))
-        return state, choose(squares, costs, sure, real, others, constant_s, cap, fixed)
+
+        def cost_of(places):
+            counts = torch.tensor([len(each) for each in by_layer(layout, places)])
+            return torch.tensor(costs, dtype=torch.float64).repeat_interleave(counts)
+
+        kept, cap = positions(sure), sum(budgets(layout, sparsity, distribution))
+        new = joining(ratio, cost_of, kept, max(cap - len(kept), 0), others, constant_s, fixed)
+        return state, sure.index_fill_(0, new, True)
 
     return Pruner(start, evolve, probe, exact=fixed)
 
@@ -82,21 +81,35 @@ def _sure(layout, mask, x, decrease):
     return top_among(layout, layers, x, kept)
 
 
-def choose(squares, costs, sure, real, others, constant_s, cap, fixed):
-    """The mask of the greedy rule, bool (Q,): the maximum of ``sum g^2 / sum t`` over supersets of ``sure``.
+def ratios(layout, squares, weights, costs):
+    """float32 (Q,): the mean squared gradients over the ``costs`` of each layer's weights, -1 on padding, from the
+    clients' ``squares``, arrays (num_weights,)."""
+    ratio, start = torch.full((layout.Q,), -1.0), 0
+    for slot, cost in zip(layout.weights, costs):
+        here, columns = ratio[slot.span].zero_(), slice(start, start + slot.size)
+        for of_client, weight in zip(squares, weights):
+            here.add_(torch.from_numpy(of_client[columns]), alpha=weight / cost)
+        start += slot.size
+    return ratio
 
-    ``squares``, ``costs`` (Q,) float: squared gradients and seconds; ``sure``, ``real`` (Q,) bool: kept in any case, not
-    padding; ``others``: the squared gradients of what is never pruned; ``cap``: the most weights kept.
+
+def joining(ratio, cost_of, kept, room, others, constant_s, fixed):
+    """int64, sorted: what joins ``kept``, sorted positions, by the greedy rule, which finds the maximum of
+    ``sum g^2 / sum t`` over supersets.
+
+    ``ratio (Q,)``: squared gradient per second, negative where there is no weight; it is overwritten at ``kept``.
+    ``cost_of(places) -> (n,) float64`` seconds; ``others``: the squared gradients of what is never pruned; ``room``: how
+    many may join, and do where ``fixed``.
     """
-    kept = positions(sure)
-    room = min(max(cap - len(kept), 0), int(torch.count_nonzero(real)) - len(kept))
-    ratio = (squares / costs).masked_fill_(sure | ~real, -1.0)
-    order = largest(ratio, room)                           # nothing beyond the cap can join
-    if not fixed:
-        have = float(squares.index_select(0, kept).double().sum()) + others
-        spent = float(costs.index_select(0, kept).double().sum()) + constant_s
-        order = order[worthwhile(squares[order].double(), costs[order].double(), have, spent)]
-    return sure.index_fill(0, order, True)
+    seconds = cost_of(kept)
+    have = float((ratio.index_select(0, kept) * seconds).sum()) + others
+    ratio.index_fill_(0, kept, -1.0)
+    best = largest(ratio, room)                            # nothing beyond the room can join
+    best = best[ratio.index_select(0, best) >= 0]
+    if fixed:
+        return best
+    costs = cost_of(best)
+    return best[worthwhile(ratio.index_select(0, best) * costs, costs, have, float(seconds.sum()) + constant_s)]
 
 
 def worthwhile(gains, seconds, have, spent):

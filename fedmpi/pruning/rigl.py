@@ -50,7 +50,6 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
         for weight, report in zip(replies.weights, replies.reports):
             gradient = torch.from_numpy(report["value"]).float()
             score.index_add_(0, torch.from_numpy(report["index"]), gradient, alpha=float(weight * report["scale"][0]))
-        score = score.abs_().masked_fill_(mask, 0)
         return state, swap(layout, mask, swaps, x, lambda slot, k: _grow(score[slot.span], ~mask[slot.span], k, gen))
 
     return Pruner(start, evolve, probe)
@@ -73,11 +72,12 @@ def _largest_pruned(layout, mask, gradient, swaps, oversample):
 
 
 def _grow(score, free, k, gen):
-    """bool (n,): the ``k`` places of largest ``score (n,)``, which is 0 where a weight lives; where fewer were reported,
-    the rest at random among ``free (n,) bool``."""
-    reported = score > 0
-    places = positions(reported)
+    """bool (n,): the ``k`` places of largest ``|score|``, ``score (n,)``, among ``free (n,) bool``; where fewer were
+    reported, those and the rest at random."""
+    places = torch.from_numpy(np.flatnonzero(score.numpy() != 0))
+    places = places[positions(free.index_select(0, places))]
     if len(places) < k:
+        reported = torch.zeros_like(free).index_fill_(0, places, True)
         return reported | draw(free & ~reported, k - len(places), gen)
-    chosen = places[largest(score.index_select(0, places), k)]
+    chosen = places[largest(score.index_select(0, places).abs_(), k)]
     return torch.zeros_like(free).index_fill_(0, chosen, True)
