@@ -123,12 +123,11 @@ def top(scores, k):
     return torch.from_numpy(chosen)
 
 
-def falling(sizes, k):
-    """int64 (k,): the positions of the ``k`` largest of ``sizes (n,)`` float32 >= 0 on the CPU, the largest first, of equal
-    ones the first. It sorts keys of value and position: numpy sorts integers by vector instructions."""
-    chosen = largest(sizes, k)
-    bits = sizes.index_select(0, chosen).view(torch.int32)            # in the order of the values, as none is negative
-    keys = (torch.iinfo(torch.int32).max - bits).long().bitwise_left_shift_(32).bitwise_or_(chosen)
+def falling(sizes, places):
+    """int64 (k,): the sorted positions ``places (k,)`` in the order of ``sizes (n,)`` float32 >= 0 on the CPU, the largest
+    first, of equal ones the first. It sorts keys of value and position: numpy sorts integers by vector instructions."""
+    bits = sizes.index_select(0, places).view(torch.int32)            # in the order of the values, as none is negative
+    keys = (torch.iinfo(torch.int32).max - bits).long().bitwise_left_shift_(32).bitwise_or_(places)
     keys.numpy().sort()
     return keys.bitwise_and_(0xFFFFFFFF)
 

@@ -99,17 +99,17 @@ def joining(ratio, cost_of, kept, room, others, constant_s, fixed):
 
     ``ratio (Q,)``: squared gradient per second, negative where there is no weight; it is overwritten at ``kept``.
     ``cost_of(places) -> (n,) float64`` seconds; ``others``: the squared gradients of what is never pruned; ``room``: how
-    many may join, and do where ``fixed``.
+    many may join, no more than there are, and do where ``fixed``.
     """
     seconds = cost_of(kept)
     have = float((ratio.index_select(0, kept) * seconds).sum()) + others
     ratio.index_fill_(0, kept, -1.0)
     best = largest(ratio, room)                            # nothing beyond the room can join
-    best = best[ratio.index_select(0, best) >= 0]
     if fixed:
         return best
     costs = cost_of(best)
-    return best[worthwhile(ratio.index_select(0, best) * costs, costs, have, float(seconds.sum()) + constant_s)]
+    joins = worthwhile(ratio.index_select(0, best) * costs, costs, have, float(seconds.sum()) + constant_s)
+    return best.index_select(0, joins)
 
 
 def worthwhile(gains, seconds, have, spent):
@@ -122,4 +122,4 @@ def worthwhile(gains, seconds, have, spent):
         stays = positions(gained * (spent + cost.sum()) > (have + gained.sum()) * cost)
         if len(stays) == len(left):
             return left
-        left = left[stays]
+        left = left.index_select(0, stays)
