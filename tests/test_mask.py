@@ -181,6 +181,21 @@ def test_selections_are_those_of_a_stable_sort(levels):
             assert masks.falling(scores, largest(scores, k)).tolist() == order[:k].tolist()
 
 
+@pytest.mark.parametrize("levels", [2, 50, 1 << 22])
+@pytest.mark.parametrize("order", ["shuffled", "sampled ones are small", "sampled ones are large"])
+def test_few_of_many_are_those_of_a_stable_sort(monkeypatch, levels, order):
+    """Whatever the sample makes one believe about the rest."""
+    monkeypatch.setattr(masks, "SAMPLE", 16)
+    n = 4096
+    scores = np.random.default_rng(levels).integers(0, levels, n).astype("float32")
+    if order != "shuffled":
+        scores[:: n // 16] = scores.min() - 1 if order == "sampled ones are small" else scores.max() + 1
+    scores = torch.from_numpy(scores)
+    wanted = scores.argsort(descending=True, stable=True)
+    for k in (1, 2, 17, 300, 409):
+        assert largest(scores, k).tolist() == wanted[:k].sort().values.tolist()
+
+
 def lazy(mask):
     """Grows the first of a layer's free places."""
     def grow(slot, k):
