@@ -105,9 +105,9 @@ SAMPLE = 1 << 14         # scores from whose order a bound of the k-th largest i
 
 
 def largest(scores, k):
-    """int64 (k,): the positions of the ``k`` largest of ``scores (n,)`` without NaN, in any order; on the CPU sorted, of
-    equal ones those of least position. Where ``k`` is few of many, only scores above a bound, which a sample tells, are
-    partitioned; were they too few, all are."""
+    """int64 (k,): the positions of the ``k`` largest of ``scores (n,)`` without NaN, in any order; on the CPU sorted,
+    of equal ones those of least position. Where ``k`` is few of many, only scores above a bound, which a sample tells,
+    are partitioned; were they too few, all are."""
     if scores.is_cuda:
         return torch.topk(scores, k, sorted=False).indices
     values, n = scores.numpy(), len(scores)
@@ -137,8 +137,9 @@ def top(scores, k):
 
 
 def falling(sizes, places):
-    """int64 (k,): the sorted positions ``places (k,)`` in the order of ``sizes (n,)`` float32 >= 0 on the CPU, the largest
-    first, of equal ones the first. It sorts keys of value and position: numpy sorts integers by vector instructions."""
+    """int64 (k,): the sorted positions ``places (k,)`` in the order of ``sizes (n,)`` float32 >= 0 on the CPU, the
+    largest first, of equal ones the first. It sorts keys of value and position: numpy sorts integers by vector
+    instructions."""
     bits = sizes.index_select(0, places).view(torch.int32)            # in the order of the values, as none is negative
     keys = (torch.iinfo(torch.int32).max - bits).long().bitwise_left_shift_(32).bitwise_or_(places)
     keys.numpy().sort()
@@ -151,7 +152,7 @@ def positions(mask):
 
 
 def by_layer(layout, places):
-    """``places``, sorted positions in the vector, cut into those of each layer's weights; what lies beyond is left out."""
+    """``places``, sorted positions in the vector, cut into those of each layer's weights; others are left out."""
     edges = places.new_tensor([(slot.offset, slot.offset + slot.size) for slot in layout.weights])
     return [places[start:end] for start, end in torch.searchsorted(places, edges).tolist()]
 
@@ -224,9 +225,9 @@ def nearest_zero(values, k):
 def swap(layout, mask, counts, x, grow, drop=nearest_zero):
     """A new mask in which ``counts[l]`` weights a layer were dropped and as many grown; the kept counts stay.
 
-    ``drop(values (m,), k)`` returns which ``k`` of a layer's kept values, of ``x (P,)``, go; ``grow(slot, k)`` where its
-    ``k`` new ones live, bool (slot.size,), among those pruned before: a weight just dropped may not return in the same
-    update.
+    ``drop(values (m,), k)`` returns the positions of the ``k`` of a layer's kept values, of ``x (P,)``, that go;
+    ``grow(slot, k)``, bool (slot.size,), where its ``k`` new ones live, among those pruned before: a weight just dropped
+    may not return in the same update.
     """
     new = mask.clone()
     for slot, live, count in zip(layout.weights, living(layout, mask), counts):

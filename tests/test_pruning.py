@@ -396,7 +396,7 @@ def mask_of(n, chosen):
 
 
 def test_prunefl_choice_by_hand():
-    squares, costs = torch.tensor([4., 9, 1, 5, -1]).double(), torch.tensor([1., 1, 1, 2, 1]).double()     # 4 is padding
+    squares, costs = torch.tensor([4., 9, 1, 5, -1]).double(), torch.tensor([1., 1, 1, 2, 1]).double()  # 4 is padding
     pick = [joining(squares / costs, costs.__getitem__, torch.tensor([0]), room, 1.0, 1.0, fixed).tolist()
             for room, fixed in ((3, False), (0, False), (1, False), (2, True), (3, True))]
     # (4 + 1) / 2 = 2.5; 9 joins: 14 / 3 = 4.67; 5 / 2 = 2.5 does not

@@ -159,8 +159,8 @@ def _writing(folder, repeats, say):
     with tempfile.TemporaryDirectory(dir=folder) as here:
         store = RunFile.create(os.path.join(here, "run.h5"), {}, rounds, clients, {}, ([0], []))
         say(f"a row of {len(rounds)} columns and 10 rows of {len(clients)}, in {folder or tempfile.gettempdir()}")
-        _told(say, "append", side_by_side(lambda: store.append(row, rows), partial(_plain, here, bytes(8192), False), 10 * repeats),
-              "a plain write of 8 KiB")
+        found = side_by_side(lambda: store.append(row, rows), partial(_plain, here, bytes(8192), False), 10 * repeats)
+        _told(say, "append", found, "a plain write of 8 KiB")
         for what, values in (("small checkpoint", 7850), ("large checkpoint", 11_200_000)):
             state = {"x": torch.randn(values), "mask": torch.ones(values, dtype=torch.bool)}
             content = b"".join(tensor.numpy().tobytes() for tensor in state.values())

@@ -98,8 +98,8 @@ def joining(ratio, cost_of, kept, room, others, constant_s, fixed):
     ``sum g^2 / sum t`` over supersets.
 
     ``ratio (Q,)``: squared gradient per second, negative where there is no weight; it is overwritten at ``kept``.
-    ``cost_of(places) -> (n,) float64`` seconds; ``others``: the squared gradients of what is never pruned; ``room``: how
-    many may join, no more than there are, and do where ``fixed``.
+    ``cost_of(places) -> (n,) float64`` seconds; ``others``: the squared gradients of what is never pruned; ``room``:
+    how many may join, no more than there are, and do where ``fixed``.
     """
     seconds = cost_of(kept)
     have = float((ratio.index_select(0, kept) * seconds).sum()) + others

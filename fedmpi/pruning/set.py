@@ -46,8 +46,8 @@ def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", 
 
 
 def nearest_of_both_signs(values, k):
-    """int64 (k,): the positions of ``k`` of ``values (m,)``, those nearest to zero of either sign, the same share of both:
-    of values >= 0 as many as rank i / (their number) puts among the first k of both."""
+    """int64 (k,): the positions of ``k`` of ``values (m,)``, those nearest to zero of either sign, the same share of
+    both: as many of those >= 0 as are among the first k where both are merged by rank / (number of that sign)."""
     negative = values < 0
     below = int(torch.count_nonzero(negative))
     above = min((k + 1) * (len(values) - below) // max(len(values), 1), k)
