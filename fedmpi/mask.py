@@ -226,8 +226,8 @@ def swap(layout, mask, counts, x, grow, drop=nearest_zero):
     """A new mask in which ``counts[l]`` weights a layer were dropped and as many grown; the kept counts stay.
 
     ``drop(values (m,), k)`` returns the positions of the ``k`` of a layer's kept values, of ``x (P,)``, that go;
-    ``grow(slot, k)``, bool (slot.size,), where its ``k`` new ones live, among those pruned before: a weight just dropped
-    may not return in the same update.
+    ``grow(slot, k)``, bool (slot.size,), where its ``k`` new ones live, among those pruned before: a weight just
+    dropped may not return in the same update.
     """
     new = mask.clone()
     for slot, live, count in zip(layout.weights, living(layout, mask), counts):

@@ -140,8 +140,8 @@ def test_running_statistics_do_not_count():
 
 
 def beside_each_other(U, r, leave_one_out):
-    """The largest difference between cosines from one Gram product and from two passes in float64, times what is left of
-    the mean where updates cancel: its length over that of unit updates at right angles, the least of all clients'."""
+    """The largest difference between cosines from one Gram product and from two passes in float64, times what is left
+    of the mean where updates cancel: its length over that of unit updates at right angles, the least of all."""
     one, two = _by_products(_gram(U), r, leave_one_out), _by_passes(U, r, leave_one_out)
     weights = r.expand(len(r), -1) * (1 - leave_one_out * torch.eye(len(r), dtype=torch.float64))
     means = weights @ (U.double() / U.double().norm(dim=1, keepdim=True))
@@ -162,7 +162,7 @@ def test_one_product_gives_the_cosines_of_two_passes(C, leave_one_out):
 @pytest.mark.parametrize("leave_one_out", [False, True])
 @pytest.mark.parametrize("apart", [.1, .01, 1e-3, 1e-4])
 def test_nearly_cancelling_updates_cost_one_product_digits_in_proportion(apart, leave_one_out):
-    """Pairs of opposites, ``apart`` from each other: what is left of the mean is that small, and errors 1e-6 over it."""
+    """Pairs of opposites, ``apart`` from each other: what is left of the mean is so small, and errors 1e-6 over it."""
     gen = torch.Generator().manual_seed(0)
     common = torch.randn(20_000, generator=gen)
     U = torch.stack([common, -common, common, -common]) + apart * torch.randn(4, 20_000, generator=gen)

@@ -59,7 +59,7 @@ def _by_products(gram, r, leave_one_out):
     if leave_one_out:
         weights = weights * (1 - torch.eye(len(r), dtype=torch.float64))
     dots, square = (weights * unit).sum(dim=1), ((weights @ unit) * weights).sum(dim=1)
-    nothing = 1e-12 * weights.square().sum(dim=1)          # nobody else, or updates that cancel: what is left is rounding
+    nothing = 1e-12 * weights.square().sum(dim=1)          # nobody else, or all cancel: what is left is rounding
     return torch.where(square > nothing, dots / square.clamp(min=1e-24).sqrt(), 0.0)
 
 

@@ -38,8 +38,8 @@ def _beside(run, found):
         return
     if alone(run):
         yield "wait: in one process, the training itself"
-        yield ("* of the round before, after which training begins: part of train, but for the last round's, which is in "
-               "none")
+        yield ("* of the round before, after which training begins: part of train, but for the last round's, which is "
+               "in none")
     else:
         yield "* of the round before, while clients train: part of train, but for the last round's, which is in none"
 
