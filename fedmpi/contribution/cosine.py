@@ -41,7 +41,10 @@ def cosines(updates, r, leave_one_out=False):
 
 
 def _gram(U):
-    """float64 (C, C): the inner products of the rows of ``U (C, K)``, block by block in float32: one pass."""
+    """float64 (C, C): the inner products of the rows of ``U (C, K)``, block by block in float32: one pass.
+
+    Cosines from it are off by less than 1e-6, and by less than 1e-6 / q where the mean's length is a small part q of
+    what unit updates at right angles would leave: 1e-3 where they cancel to a thousandth."""
     gram = torch.zeros(len(U), len(U), dtype=torch.float64)
     for part in U.split(WIDTH, dim=1):
         gram += part @ part.T
@@ -56,7 +59,7 @@ def _by_products(gram, r, leave_one_out):
     if leave_one_out:
         weights = weights * (1 - torch.eye(len(r), dtype=torch.float64))
     dots, square = (weights * unit).sum(dim=1), ((weights @ unit) * weights).sum(dim=1)
-    nothing = 1e-12 * weights.square().sum(dim=1)          # nobody else, or updates that cancel: what is left is rounding
+    nothing = 1e-12 * weights.square().sum(dim=1)          # nobody else, or all cancel: what is left is rounding
     return torch.where(square > nothing, dots / square.clamp(min=1e-24).sqrt(), 0.0)
 
 

@@ -69,7 +69,7 @@ def _check_schema(path, attrs):
 
 @contextlib.contextmanager
 def _opened(path, error):
-    """An HDF5 file for reading, without a lock: a look must never make the writer wait. Raises ``error`` in one line."""
+    """An HDF5 file for reading, without a lock: a look must never make the writer wait. Raises ``error``, one line."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise error(f"{path}: it is a folder, not a file" if os.path.isdir(path) else f"{path}: there is no such file")
