@@ -735,3 +735,14 @@ def bench_start(ranks, repeats):
     itself: fedmpi bench start, without mpirun."""
     from fedmpi.bench.start import measure
     return measure(ranks, repeats, _say)
+
+
+@bench.command("transport")
+@click.option("--weights", type=click.IntRange(10000), default=11_000_000, show_default=True, help="Of the model.")
+@click.option("--replies", type=click.IntRange(1), default=5000, show_default=True, help="Small jobs that are answered.")
+@click.option("--repeats", type=click.IntRange(1), default=10, show_default=True)
+def bench_transport(weights, replies, repeats):
+    """A sparse model to a worker, a message to all, small replies a second and what ranks burn that wait, beside MPI
+    alone: mpirun -n 3 fedmpi bench transport, and -n 33."""
+    from fedmpi.bench.transport import measure
+    return measure(weights, replies, repeats, _say)
