@@ -746,3 +746,16 @@ def bench_transport(weights, replies, repeats):
     alone: mpirun -n 3 fedmpi bench transport, and -n 33."""
     from fedmpi.bench.transport import measure
     return measure(weights, replies, repeats, _say)
+
+
+@bench.command("crowd")
+@click.option("--ranks", type=click.IntRange(2), default=33, show_default=True)
+@click.option("--data-dir", default="data", show_default=True, help="With Fashion-MNIST in it; else synthetic images.")
+@click.option("--samples", type=click.IntRange(0), default=0, help="Training samples.  [default: 60000]")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="That are timed, after one that is not.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+def bench_crowd(ranks, data_dir, samples, rounds, repeats):
+    """Seconds a round of the cross-silo work on many ranks against 3. Starts both itself: fedmpi bench crowd, without
+    mpirun."""
+    from fedmpi.bench.crowd import measure
+    return measure(ranks, data_dir, samples, rounds, repeats, _say)
