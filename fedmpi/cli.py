@@ -759,3 +759,15 @@ def bench_crowd(ranks, data_dir, samples, rounds, repeats):
     mpirun."""
     from fedmpi.bench.crowd import measure
     return measure(ranks, data_dir, samples, rounds, repeats, _say)
+
+
+@bench.command("memory")
+@click.option("--model", default="cnn", show_default=True)
+@click.option("--rounds", type=click.IntRange(2), default=500, show_default=True)
+@click.option("--limit", type=click.IntRange(0), default=2048, show_default=True,
+              help="KB by which a worker may grow after a tenth of the rounds; more is exit code 1.")
+def bench_memory(model, rounds, limit):
+    """What the resident memory of ranks that train consists of, and how much it grows over 500 rounds: mpirun -n 3 fedmpi
+    bench memory."""
+    from fedmpi.bench.memory import measure
+    return measure(model, rounds, limit, _say)

@@ -1,8 +1,9 @@
 """Messages between ranks over MPI, and waiting that is polite.
 
 A rank that waits probes, then sleeps for a tenth of the time it has waited so far, 5 ms at most, so a wait costs next
-to no processor and delays by a tenth at most. Workers that wait for a job sleep longer the more of them share a core, since 31 that
-look every 5 ms take a fifth of 2 cores from those that work (`fedmpi bench crowd`); on its own machine rank 0 wakes them. Control and jobs go point to point, what every worker needs along a tree.
+to no processor and delays by a tenth at most. Workers that wait for a job sleep longer the more of them share a core,
+since 31 that look every 5 ms take a fifth of 2 cores from those that work; on its own machine rank 0 wakes them, see
+``bell``. Control and jobs go point to point, what every worker needs along a tree.
 ``check()`` of all that waits raises where waiting is in vain.
 """
 
