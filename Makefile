@@ -12,7 +12,7 @@ run: .venv/ready     ## the main job: mpirun -n 33 fedmpi train
 test: .venv/ready    ## the whole suite, MPI tests included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
-bench: .venv/ready   ## every measurement beside its reference, about half an hour of 2 cores
+bench: .venv/ready   ## every measurement beside its reference
 	PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; \
 	for name in cross-silo cross-device shapley transport memory; do mpirun -n 3 fedmpi bench $$name || exit; done; \
 	mpirun -n 33 fedmpi bench transport || exit; \
