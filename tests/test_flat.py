@@ -2,11 +2,12 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fedmpi.flat import ALIGN, bind, check, gathered, scattered, views
+from fedmpi.flat import ALIGN, PIECE, bind, check, gathered, index_of, scattered, views
 
 
 def network():
@@ -161,3 +162,11 @@ def test_a_model_without_weights_or_in_another_precision_is_refused():
         bind(nn.LayerNorm(3))
     with pytest.raises(ValueError, match="must be float32, got weight, bias"):
         bind(nn.Linear(3, 3).double())
+
+
+@pytest.mark.parametrize("share", [0, .01, .03, .0999, .1001, .5, 1])
+@pytest.mark.parametrize("n", [0, 1, 100, PIECE, 2 * PIECE + 17])
+def test_positions_are_those_of_numpy(share, n):
+    mask = np.random.default_rng(0).random(n) < share
+    found = index_of(mask)
+    assert np.array_equal(found, np.flatnonzero(mask)) and found.dtype == np.int32

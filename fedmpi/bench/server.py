@@ -2,6 +2,7 @@
 layer, a plain write. ``fedmpi bench server``; one thread, no MPI.
 """
 
+import itertools
 import os
 import statistics
 import tempfile
@@ -16,17 +17,19 @@ from fedmpi import assemble, catalog, merge, record, server
 from fedmpi.contribution.cosine import cosines
 from fedmpi.flat import ALIGN, Layout, Slot
 from fedmpi.mask import budgets, draw, positions, swap
+from fedmpi.options import DEFAULTS
 from fedmpi.parts import Replies, Schedule, Updates
 from fedmpi.pruning.rigl import _largest_pruned
 from fedmpi.store import RunFile
 from fedmpi.transport.local import Local
 
 CLIENTS, KEPT = 32, 1_100_000
+COHORTS = (10, 100, 1000)
 SPARSITY = 0.8
 PRUNERS = ("static:init=magnitude", "set:every=1", "rigl:every=1", "residual:every=1", "feddst:every=1",
            "adaptive:every=1", "prunefl:every=1")
 ASKED = 10               # clients that adaptive ranks, and whose masks feddst unites
-OPTIONS = {"dataset": "synthetic:samples=2000,size=8", "data_dir": "data", "train_samples": 0, "model": "logistic",
+OPTIONS = DEFAULTS | {"dataset": "synthetic:samples=2000,size=8", "data_dir": "data", "train_samples": 0, "model": "logistic",
            "clients": 1000, "partition": "iid", "noise": "none", "features": "none", "fault": [], "validation": 0.0,
            "cohort": 10, "rounds": 1000, "local_epochs": 1, "batch_size": 10, "lr": 0.01, "strategy": "fedavg",
            "pruner": "dense", "contribution": "size", "weighting": "size", "observe": [], "codec": "float32",
@@ -197,9 +200,11 @@ class Idle:
 def _cohorts(repeats, say):
     from fedmpi.launch import worker
 
+    """A round's seconds are fixed ones and those of each client: what a client more costs from 10 to 100, and from 100 to
+    1000, tells whether a client of a large cohort costs more."""
     found = {}
     with tempfile.TemporaryDirectory() as here:
-        for cohort in (10, 1000):
+        for cohort in COHORTS:
             options = OPTIONS | {"cohort": cohort}
             data = assemble.federation(options)
             fed, x = assemble.server_parts(options, data, torch.device("cpu"))
@@ -210,19 +215,27 @@ def _cohorts(repeats, say):
             transport.publish(*assemble.setup_message(data, fed, options, state))
             store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"]),
                                    record.client_columns(["size"]), {}, ([0], []))
-            found[cohort] = _seconds(fed, state, store, 3 * repeats) / cohort
-    say(f"a round without training, {OPTIONS['model']}: {1e6 * found[1000]:.0f} us a client in cohorts of 1000 against "
-        f"{1e6 * found[10]:.0f} us in cohorts of 10: ratio {found[1000] / found[10]:.2f}")
+            found[cohort] = _rounds(fed, state, store)
+        took = {cohort: [] for cohort in COHORTS}
+        for _ in range(3 * repeats + 1):                   # in turn, since a machine's speed changes
+            for cohort, rounds in found.items():
+                took[cohort].append(next(rounds))
+    small, middle, large = (statistics.median(each[1:]) for each in took.values())
+    few, many = (middle - small) / (COHORTS[1] - COHORTS[0]), (large - middle) / (COHORTS[2] - COHORTS[1])
+    fixed = max(small - COHORTS[0] * few, 0.0)
+    say(f"a round without training, {OPTIONS['model']}, cohorts of {COHORTS}: {1e3 * small:.2f}, {1e3 * middle:.2f} and "
+        f"{1e3 * large:.2f} ms, of these {1e3 * fixed:.2f} whatever the cohort; a client more takes {1e6 * few:.0f} us up to "
+        f"{COHORTS[1]}, {1e6 * many:.0f} us beyond: ratio {many / few:.2f} (aim 1.1); a client of {COHORTS[2]} against one of "
+        f"{COHORTS[0]}, without the fixed part {(large - fixed) / COHORTS[2] / few:.2f}, with it "
+        f"{large / COHORTS[2] / (small / COHORTS[0]):.2f}")
 
 
-def _seconds(fed, state, store, rounds):
-    """Median seconds of a whole round: exchange, merge, row, checkpoint."""
-    took = []
-    for t in range(1, rounds + 2):
+def _rounds(fed, state, store):
+    """The seconds of whole rounds, one after the other: exchange, merge, row, checkpoint."""
+    for t in itertools.count(1):
         start = time.perf_counter()
         state, row, rows = server.play_round(fed, state, t)
         store.append(row, rows)
         store.save(state, t)
-        took.append(time.perf_counter() - start)
-    store.settle()
-    return statistics.median(took[1:])
+        store.settle()
+        yield time.perf_counter() - start

@@ -1,0 +1,59 @@
+"""The benches run, and tell figures of both sides; what the figures are is no business of a test."""
+
+import re
+
+import pytest
+
+from fedmpi.transport.turns import Turns, abreast
+
+
+def ratio(told, name="ratio"):
+    return float(re.search(f"{name} ([0-9.]+)", told)[1])
+
+
+def test_transport(fedmpi):
+    told = fedmpi(3, "bench", "transport", "--weights", 40_000, "--replies", 50, "--repeats", 2)
+    assert "positions known" in told and "positions sent along" in told and "small replies" in told and ratio(told) > 0
+
+
+def test_crowd(fedmpi):
+    told = fedmpi(1, "bench", "crowd", "--ranks", 4, "--samples", 320, "--rounds", 1, "--repeats", 1)
+    assert "4 ranks" in told and ratio(told) > 0
+
+
+def test_memory_and_its_limit(fedmpi):
+    told = fedmpi(2, "bench", "memory", "--model", "logistic", "--rounds", 10, "--limit", 1_000_000)
+    assert "rank 1" in told and "KB more in round 10" in told
+
+
+@pytest.mark.parametrize("name", ["cross-silo", "cross-device", "tiny"])
+def test_rounds(fedmpi, name):
+    told = fedmpi(1, "bench", name, "--samples", 1000, "--repeats", 1)
+    assert ratio(told) > 0
+
+
+def test_cohorts(monkeypatch):
+    from fedmpi.bench import server
+    told = []
+    monkeypatch.setattr(server, "COHORTS", (2, 4, 8))
+    server._cohorts(1, told.append)
+    assert "whatever the cohort" in told[0]
+
+
+def place(cores, quota=None, gpu=None, node=0):
+    return {"cores": cores, "quota": quota, "gpu": gpu, "node": node}
+
+
+def test_ranks_take_turns_only_where_cores_are_fewer():
+    assert abreast({rank: place([0, 1]) for rank in range(1, 6)}) == {0: 3}
+    assert abreast({rank: place([0, 1]) for rank in range(1, 4)}) == {}
+    assert abreast({rank: place([rank]) for rank in range(1, 6)}) == {}
+    assert abreast({rank: place([0, 1], gpu=0) for rank in range(1, 6)}) == {}
+    assert abreast({rank: place(list(range(8)), quota=1.5) for rank in range(1, 6)}) == {0: 2}
+    assert abreast({rank: {} for rank in range(1, 6)}) == {}
+
+
+def test_every_rank_has_its_turn():
+    turns = Turns({1: 0, 2: 0, 3: 0, 4: 4, 5: 4}, {0: 1})
+    assert turns.first() == [1, 4, 5]
+    assert [turns.after(1), turns.after(2), turns.after(3), turns.after(4)] == [2, 3, 1, 4]
