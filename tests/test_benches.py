@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fedmpi.transport.turns import Turns, abreast
+from fedmpi.transport.crowd import at_work
 
 
 def ratio(told, name="ratio"):
@@ -44,16 +44,10 @@ def place(cores, quota=None, gpu=None, node=0):
     return {"cores": cores, "quota": quota, "gpu": gpu, "node": node}
 
 
-def test_ranks_take_turns_only_where_cores_are_fewer():
-    assert abreast({rank: place([0, 1]) for rank in range(1, 6)}) == {0: 3}
-    assert abreast({rank: place([0, 1]) for rank in range(1, 4)}) == {}
-    assert abreast({rank: place([rank]) for rank in range(1, 6)}) == {}
-    assert abreast({rank: place([0, 1], gpu=0) for rank in range(1, 6)}) == {}
-    assert abreast({rank: place(list(range(8)), quota=1.5) for rank in range(1, 6)}) == {0: 2}
-    assert abreast({rank: {} for rank in range(1, 6)}) == {}
-
-
-def test_every_rank_has_its_turn():
-    turns = Turns({1: 0, 2: 0, 3: 0, 4: 4, 5: 4}, {0: 1})
-    assert turns.first() == [1, 4, 5]
-    assert [turns.after(1), turns.after(2), turns.after(3), turns.after(4)] == [2, 3, 1, 4]
+def test_as_many_ranks_work_as_there_are_cores():
+    assert at_work({rank: place([0, 1]) for rank in range(1, 6)}) == [1, 2]
+    assert at_work({rank: place([rank]) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
+    assert at_work({rank: place([0, 1], gpu=0) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
+    assert at_work({rank: place(list(range(8)), quota=1.5) for rank in range(1, 6)}) == [1]
+    assert at_work({rank: place([0, 1], node=rank // 3) for rank in range(1, 8)}) == [1, 2, 3, 4, 6, 7]
+    assert at_work({rank: {} for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
