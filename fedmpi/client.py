@@ -52,8 +52,10 @@ WORK = slice(Number.SEEN, Number.DENSE + 1)      # what ``flops.training`` takes
 
 
 def digest(support):
-    """A number that changes with the support, for both ends to compare."""
-    return zlib.crc32(support.numpy())
+    """A number that changes with the support, for both ends to compare; found once, as nobody writes to a support."""
+    if not hasattr(support, "digest"):
+        support.digest = zlib.crc32(support.numpy())
+    return support.digest
 
 
 def sound(values):
