@@ -62,10 +62,11 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     rank, size = rank_and_size()
+    if size != 1:
+        bell.listen()
     if rank:
         signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is rank 0's to answer; it ends the others
         stopping.ignore()                                  # until this rank can pass it on
-        bell.listen()
         _mpi(rank, size, limits.silence_s)
         from fedmpi.transport.serve import serve
         return serve(__version__, make_worker, limits.silence_s, see)

@@ -217,10 +217,12 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
         finish(owed)
         store.settle()
     except FedError:
-        finish(owed)
-        if done[0] > saved:
-            store.save(done[1], done[0], keep)
-        store.settle()
+        try:
+            finish(owed)
+        finally:                                           # whatever that may raise
+            if done[0] > saved:
+                store.save(done[1], done[0], keep)
+            store.settle()
         raise
     return state
 

@@ -68,10 +68,10 @@ def damage(name, rank, position):
     """From now on what ``messages.NAME`` on that rank sends has one other bit, if it is long enough."""
     before = getattr(messages, name)
 
-    def damaging(comm, buffer, *arguments):
+    def damaging(comm, buffer, *arguments, **named):
         if RANK == rank and len(buffer) > abs(position):
             buffer[position] ^= 4
-        return before(comm, buffer, *arguments)
+        return before(comm, buffer, *arguments, **named)
 
     setattr(messages, name, damaging)
 

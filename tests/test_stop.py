@@ -10,7 +10,7 @@ from conftest import environment, python_processes
 from test_engine import assembled
 
 from fedmpi import record, server, stop
-from fedmpi.errors import BrokenOff, Stopped, UserError
+from fedmpi.errors import BrokenOff, DivergedError, Stopped, UserError
 from fedmpi.store import MemoryStore, read_run, verify
 
 SMALL = ("--rounds", 12, "--clients", 6, "--local-epochs", 1, "--device", "cpu")
@@ -119,6 +119,29 @@ def test_a_given_up_round_leaves_the_state_of_the_last_whole_one():
 
     with pytest.raises(Stopped):
         server.simulate(fed, state, store, 1, 4, save_every=3, on_round=on_round)
+    assert store.load()[1] == store.rounds == 2
+
+
+def test_an_evaluation_that_fails_while_the_run_is_stopped_costs_no_round(monkeypatch):
+    """Round 3 diverges, which is found while round 4 is given up: rounds 1 and 2 are there and saved."""
+    fed, state = assembled(rounds=5)
+    store = MemoryStore({}, record.round_columns(True, len(fed.layout.weights), list(fed.contributions)),
+                        record.client_columns(list(fed.contributions)), {}, ([0], []))
+    play, evaluated = server.play, server.evaluated
+
+    def evaluation(fed, state, merged, due=True):
+        yield
+        raise DivergedError("the merged model has loss nan")
+
+    def playing(fed, state, t):
+        monkeypatch.setattr(server, "evaluated", evaluation if t == 3 else evaluated)
+        if t == 4:
+            raise Stopped("asked to stop by SIGTERM")
+        return play(fed, state, t)
+
+    monkeypatch.setattr(server, "play", playing)
+    with pytest.raises(DivergedError):
+        server.simulate(fed, state, store, 1, 5, save_every=5)
     assert store.load()[1] == store.rounds == 2
 
 

@@ -35,7 +35,7 @@ def cosines(updates, r, leave_one_out=False):
     U = updates.U[:, : updates.trained]
     if len(U) <= SIDE_BY_SIDE:
         gram = _gram(U)
-        if bool((gram.diagonal() > FAINT).all()):
+        if bool((gram.diagonal() > FAINT).all()) and bool(gram.isfinite().all()):
             found = _by_products(gram, r, leave_one_out)
             if found is not None:
                 return found

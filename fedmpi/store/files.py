@@ -115,7 +115,7 @@ class RunFile:
         """Writes the state after ``round`` beside the run file and removes all but the newest ``keep``.
 
         For the disk a thread waits, which takes no processor: until it is done, or where the process is killed before,
-        the checkpoint before is the newest. Whatever else is done with the run, but for appending, waits for it."""
+        the checkpoint before is the newest. Whatever else is done with the run, but for appending into room that is there, waits for it."""
         self.settle()
         placed = write_checkpoint(self.folder, state, round, run_id=self.run_id, keep=keep)
 
@@ -178,6 +178,7 @@ class RunFile:
         start = start_room(self.columns)
         need = zip((rounds, client_rows), self._room, start)
         room = [have if n <= have else max(2 * n, first) for n, have, first in need]
+        self.settle()                                      # the file is about to be another one
         with open_run(self.path) as f:
             more = growth(f, *room)
         with rewriting(self.path, more) as f:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedmpi.errors import FedError
+
 
 class Place(NamedTuple):
     """Where one data set lies: row r is row ``r % rows`` of the chunk that begins at byte ``begins[r // rows]``."""
@@ -28,7 +30,8 @@ def place_of(data):
     for number in range(data.id.get_num_chunks()):
         chunk = data.id.get_chunk_info(number)
         begins[chunk.chunk_offset[0] // data.chunks[0]] = chunk.byte_offset
-    assert all(begins), f"{data.name} has room that is not allocated"
+    if not all(begins):
+        raise FedError(f"{data.name} has room that is not allocated")
     return Place(data.dtype, data.chunks[0], row_bytes, tuple(begins))
 
 

@@ -15,12 +15,14 @@ def listen():
     signal.pthread_sigmask(signal.SIG_BLOCK, [BELL])
 
 
-def doze(seconds):
-    """Sleep until ``ring``, or for ``seconds``."""
-    signal.sigtimedwait([BELL], seconds)
+def dozing(longest, rung):
+    """How ``messages.wait`` sleeps where a bell may ring: for ``longest`` seconds at most, and at once where it surely will be
+    ``rung`` when there is something; else by and by, as others do."""
+    return lambda waited: signal.sigtimedwait([BELL], longest if rung else min(waited / 10, longest))
 
 
 def ring(pid):
-    """Wake a process of this machine that dozes; one that does not will not sleep the next time."""
-    with contextlib.suppress(OSError):
-        os.kill(pid, BELL)
+    """Wake a process of this machine that dozes; one that does not will not sleep the next time. None: nobody."""
+    if pid is not None:
+        with contextlib.suppress(OSError):
+            os.kill(pid, BELL)

@@ -1,20 +1,22 @@
 """Messages between ranks over MPI, and waiting that is polite.
 
 A rank that waits probes, then sleeps for a tenth of the time it has waited so far, 5 ms at most, so a wait costs next
-to no processor and delays by a tenth at most. Workers that wait for a job sleep longer the more of them share a core,
-since 31 that look every 5 ms take a fifth of 2 cores from those that work; on its own machine rank 0 wakes them, see
-``bell``. Control and jobs go point to point, what every worker needs along a tree.
+to no processor and delays by a tenth at most. Rank 0 and the workers of its machine wake each other, see ``bell``, and so
+need not look; workers sleep longer the more of them share a core. Control and jobs go point to point, what every worker needs along a tree.
 ``check()`` of all that waits raises where waiting is in vain.
 """
 
 import os
+import socket
 import sys
 import time
+import zlib
 
 import numpy as np
 from mpi4py import MPI
 
 from fedmpi.errors import WireError
+from fedmpi.transport.bell import ring
 from fedmpi.wire.frame import unpack
 
 LONGEST_S = 0.005         # that a rank sleeps before it looks again
@@ -23,19 +25,28 @@ LAST, MORE, TREE = 1, 2, 3  # tags: a message's last chunk, one that others foll
 READY = 1000              # tag of a first message, above every signal's number
 
 
-def wait(done, check=lambda: None, longest=LONGEST_S, sleep=time.sleep):
-    """Call ``done()`` until it is true, sleeping in between, ``longest`` seconds at most, by ``sleep``; ``check()`` raises where
-    waiting is in vain."""
+def nap(waited):
+    """Sleep, having waited so many seconds."""
+    time.sleep(min(waited / 10, LONGEST_S))
+
+
+def wait(done, check=lambda: None, nap=nap):
+    """Call ``done()`` until it is true, in between ``nap(seconds waited)``; ``check()`` raises where waiting is in vain."""
     start = time.perf_counter()
     while not done():
         check()
         waited = time.perf_counter() - start
-        (sleep if waited > 5e-5 else time.sleep)(min(waited / 10, longest) if waited > 5e-5 else 0)
+        if waited > 5e-5:
+            nap(waited)
+        else:
+            time.sleep(0)
 
 
-def send(comm, buffer, rank, check=lambda: None):
-    """Send ``buffer (bytes,) uint8`` to ``rank`` in chunks; ``check`` as for ``wait``, here and below."""
+def send(comm, buffer, rank, check=lambda: None, pid=None):
+    """Send ``buffer (bytes,) uint8`` to ``rank`` in chunks; ``check`` as for ``wait``, here and below. ``pid`` is the rank's
+    process, where that may be dozing on this machine."""
     requests = post(comm, buffer, rank)
+    ring(pid)
     wait(lambda: MPI.Request.Testall(requests), check)
 
 
@@ -45,12 +56,12 @@ def post(comm, buffer, rank):
             for s in range(0, len(buffer), CHUNK)]
 
 
-def receive(comm, source=MPI.ANY_SOURCE, check=lambda: None, tag=MPI.ANY_TAG, longest=LONGEST_S, sleep=time.sleep):
-    """``(buffer, source)`` of the next message; ``longest`` and ``sleep`` as for ``wait``."""
+def receive(comm, source=MPI.ANY_SOURCE, check=lambda: None, tag=MPI.ANY_TAG, nap=nap):
+    """``(buffer, source)`` of the next message; ``nap`` as for ``wait``."""
     parts, status = [], MPI.Status()
     while True:
         found = []
-        wait(lambda: (m := comm.Improbe(source, tag, status)) is not None and not found.append(m), check, longest, sleep)
+        wait(lambda: (m := comm.Improbe(source, tag, status)) is not None and not found.append(m), check, nap)
         part = np.empty(status.Get_count(MPI.BYTE), np.uint8)
         found[0].Recv([part, MPI.BYTE])
         parts.append(part)
@@ -119,6 +130,14 @@ def crowding(node):
     cores[list(os.sched_getaffinity(0))] = 1
     node.Allreduce(MPI.IN_PLACE, cores, MPI.MAX)
     return node.size / np.count_nonzero(cores)
+
+
+def server_process(comm):
+    """The process of ``comm``'s rank 0 where that runs on this machine, else None; all ranks ask at once."""
+    told = np.array([os.getpid(), zlib.crc32(socket.gethostname().encode())])
+    here = int(told[1])
+    comm.Bcast(told)
+    return int(told[0]) if told[1] == here else None
 
 
 def among(node, comm):

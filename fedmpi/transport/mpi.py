@@ -17,10 +17,10 @@ from fedmpi import stop as stopping
 from fedmpi.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
 from fedmpi.transport.base import Reply, named
-from fedmpi.transport.bell import ring
+from fedmpi.transport.bell import dozing, ring
 from fedmpi.transport.crowd import at_work
 from fedmpi.transport.heart import Heart
-from fedmpi.transport.messages import READY
+from fedmpi.transport.messages import LONGEST_S, READY
 from fedmpi.transport.probe import probe
 from fedmpi.transport.sharing import share, sum_of
 from fedmpi.transport.watch import START, Limits
@@ -71,10 +71,12 @@ class Mpi:
         self.heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), self.workers, self.silence_s, self._lost)
         self.nodes = messages.nodes(self.comm)
         messages.crowding(self.nodes[0])                 # the workers ask
+        messages.server_process(self.comm)
         for _ in self.workers:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
         self.at_work = at_work(self.places)
+        self.nap = dozing(LONGEST_S, all(host == self.hosts[0] for host in self.hosts))
 
     def _does(self, rank, text):
         self.work[rank] = text, time.monotonic()
@@ -108,22 +110,19 @@ class Mpi:
     def _send(self, meta, rank, arrays={}):
         buffer = pack(meta, arrays)
         self.sent += len(buffer)
-        requests = messages.post(self.comm, buffer, rank)
-        self._ring(rank)
-        messages.wait(lambda: MPI.Request.Testall(requests), self.check)
+        messages.send(self.comm, buffer, rank, self.check, self._near(rank))
         return len(buffer)
 
-    def _ring(self, rank):
-        """A worker that waits for a message may look now."""
-        if self.hosts[rank] == self.hosts[0]:
-            ring(self.pids[rank])
+    def _near(self, rank):
+        """The process of a rank of this machine, else None."""
+        return self.pids[rank] if self.hosts[rank] == self.hosts[0] else None
 
     def _post(self, meta, rank, arrays):
         """As ``_send``, without waiting: the worker may be sending, too, and wait for us."""
         buffer = pack(meta, arrays)
         self.sent += len(buffer)
         self.posted.append((buffer, messages.post(self.comm, buffer, rank)))
-        self._ring(rank)
+        ring(self._near(rank))
         return len(buffer)
 
     def _receive(self):
@@ -204,7 +203,7 @@ class Mpi:
         """Wait for the next message, and use the time as long as there is something to do ``meanwhile``."""
         if not self._spend(meanwhile, self._come, check):
             begin = time.perf_counter()
-            messages.wait(self._come, check)
+            messages.wait(self._come, check, self.nap)
             self.waited_s += time.perf_counter() - begin
 
     def _spend(self, meanwhile, done, check):

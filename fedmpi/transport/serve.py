@@ -13,7 +13,7 @@ from fedmpi import stop as stopping
 from fedmpi.errors import FedError, UserError, WireError
 from fedmpi.transport import messages
 from fedmpi.transport.base import named
-from fedmpi.transport.bell import doze
+from fedmpi.transport.bell import dozing
 from fedmpi.transport.heart import Heart
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import be_probed
@@ -46,13 +46,15 @@ def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
     comm = messages.duplicate(MPI.COMM_WORLD, patient)            # rank 0 comes when it has read its data
     heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), [0], _later(silence_s), lost)
     shared = messages.nodes(comm)
-    longest = messages.LONGEST_S * max(1.0, messages.crowding(shared[0]))
+    crowding = messages.crowding(shared[0])
+    pid = messages.server_process(comm)
+    nap = dozing(messages.LONGEST_S * max(1.0, crowding), pid is not None)
     first, local = messages.among(shared[0], comm)
     try:
         messages.send(comm, pack({"kind": "place", "place": see(local) | {"node": first}}, {}), 0)
     except Exception as error:
         messages.send(comm, _failure(error), 0)
-    return _answer_all(comm, worker, work, shared, heart, nudges, longest)
+    return _answer_all(comm, worker, work, shared, heart, nudges, nap, pid)
 
 
 def _later(silence_s):
@@ -60,12 +62,14 @@ def _later(silence_s):
     return silence_s * (1 if MPI.COMM_WORLD.rank == 1 else 1.25)
 
 
-def _answer_all(comm, worker, work, shared, heart, nudges, longest):
-    """Answer one message after the other; ``work`` says at what this rank is, ``longest`` is that of waiting for one."""
+def _answer_all(comm, worker, work, shared, heart, nudges, nap, pid):
+    """Answer one message after the other; ``work`` says at what this rank is, ``nap`` how it waits for one, ``pid`` is rank
+    0's process where it is on this machine."""
     while True:
         work["at"] = "waiting"
         with _or_abort():
-            meta, arrays = messages.opened(messages.receive(comm, 0, longest=longest, sleep=doze)[0], "a job or a call from rank 0 is")
+            buffer = messages.receive(comm, 0, nap=nap)[0]
+            meta, arrays = messages.opened(buffer, "a job or a call from rank 0 is")
         if meta["kind"] == "stop":
             stopping.ignore()
             MPI.COMM_WORLD.Recv([bytearray(0), MPI.BYTE], 0)
@@ -77,13 +81,13 @@ def _answer_all(comm, worker, work, shared, heart, nudges, longest):
         if meta["kind"] == "share":
             work |= {"host": meta["host"], "goes_on": meta["meta"].get("goes_on", "")}
         try:
-            _answer(comm, worker, meta, arrays, shared)
+            _answer(comm, worker, meta, arrays, shared, pid)
         except Exception as error:
-            messages.send(comm, _failure(error), 0)
+            messages.send(comm, _failure(error), 0, pid=pid)
 
 
-def _answer(comm, worker, meta, given, shared):
-    """Do what a message asks; ``shared`` are the communicators of ``nodes``."""
+def _answer(comm, worker, meta, given, shared, pid):
+    """Do what a message asks; ``shared`` are the communicators of ``nodes``, ``pid`` as above."""
     if meta["kind"] == "publish":
         with _or_abort():
             buffer = np.empty(meta["bytes"], np.uint8)
@@ -102,7 +106,7 @@ def _answer(comm, worker, meta, given, shared):
             if shared[0].rank == 0:
                 messages.add_up(shared[1], total)
     elif meta["kind"] == "run" and not MPI.COMM_WORLD.Iprobe(0):
-        messages.send(comm, pack(*worker.run(meta["job"], given)), 0)
+        messages.send(comm, pack(*worker.run(meta["job"], given)), 0, pid=pid)
 
 
 @contextlib.contextmanager
