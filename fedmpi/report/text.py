@@ -14,10 +14,12 @@ OUTCOMES = {"late": "late", "dropped": "never came", "rejected": "diverged", "fa
 
 def human_bytes(number):
     """``4.4 MB``: three digits, decimal units."""
-    return _scaled(number, ("B", "kB", "MB", "GB", "TB", "PB"))
+    return scaled(number, ("B", "kB", "MB", "GB", "TB", "PB"))
 
 
-def _scaled(number, units):
+def scaled(number, units):
+    """``number`` with three digits in the largest of ``units``, each a thousand of the one before, that leaves one
+    before the point."""
     power = 0
     while abs(number) >= 999.5 and power < len(units) - 1:
         number, power = number / 1000, power + 1
@@ -122,7 +124,7 @@ def _how_dear(found):
         if name in found:
             dense = f", {found[f'{name}_against_dense']:.3f} of dense" if f"{name}_against_dense" in found else ""
             units = [f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T", "P", "E")]
-            yield "FLOPs", f"{_scaled(found[name], units)} {counted}{dense}"
+            yield "FLOPs", f"{scaled(found[name], units)} {counted}{dense}"
 
 
 def _how_long(found):
