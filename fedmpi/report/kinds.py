@@ -13,9 +13,9 @@ from fedmpi.report.figure import QUIET
 from fedmpi.report.partition import clients_of
 from fedmpi.report.pictures import curves, draw_shares, shares
 from fedmpi.report.profile import OWN, profile
-from fedmpi.report.series import FLOPS, PREFIXES, Line, flops_column, mean_line, prefix, spent
+from fedmpi.report.series import FLOPS, Line, flops_column, mean_line, prefix, spent
 from fedmpi.report.statistics import spearman, tied
-from fedmpi.report.text import human_bytes, human_seconds, scaled
+from fedmpi.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.report.truth import faulty, is_bad, options, quality, scores
 
 SINGLE = 40                       # clients that are drawn one by one
@@ -84,7 +84,7 @@ def _scaled(found, column, axis, groups):
     if axis == "flops":
         by = f"training FLOPs ({FLOPS[flops_column(next(iter(groups[0].runs.values())))]})"
     text = {"rounds": lambda x: f"round {x:.0f}", "bytes": lambda x: human_bytes(x * factor),
-            "flops": lambda x: scaled(x * factor, [f"{p}FLOP" for p in PREFIXES])}.get(axis, human_seconds)
+            "flops": lambda x: human_flops(x * factor)}.get(axis, human_seconds)
     return Curves([line._replace(x=line.x / factor) for line in found], column, axis, xlabel, by, text,
                   any(len(group.runs) > 1 for group in groups))
 

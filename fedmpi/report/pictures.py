@@ -7,7 +7,7 @@ import numpy as np
 from fedmpi.errors import UserError
 from fedmpi.report import draw
 from fedmpi.report.figure import save_figure
-from fedmpi.report.series import Line
+from fedmpi.report.series import Line, mean_line, prefix
 from fedmpi.report.statistics import tied
 from fedmpi.report.truth import by_client, faulty, is_bad, quality
 
@@ -59,8 +59,16 @@ def picture(run, width=100, height=22, colour=False):
 
     Side by side where 80 columns allow it. Without ``colour`` there are no escape codes in it."""
     panels = [p for p in (_curve_panel(run), _share_panel(run)) if p]
-    if not panels:
-        return "no round has been evaluated yet"
+    return _built(panels, width, height, colour) if panels else "no round has been evaluated yet"
+
+
+def curves_picture(groups, width=100, height=22, colour=False):
+    """Test accuracy of Groups against rounds and against bytes sent, as text; a group is drawn in its letter."""
+    panels = [p for p in (_group_panel(groups, "rounds"), _group_panel(groups, "bytes")) if p]
+    return _built(panels, width, height, colour) if panels else "no round has been evaluated yet"
+
+
+def _built(panels, width, height, colour):
     import plotext
 
     figure = plotext.figure  # the library has this one only
@@ -76,6 +84,26 @@ def picture(run, width=100, height=22, colour=False):
     text = figure.build().string(colorless=not colour)
     figure.clear()
     return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
+
+
+def _group_panel(groups, axis):
+    lines = [mean_line(group, "accuracy", axis) for group in groups]
+    if None in lines:
+        return None
+    factor, letter = prefix(max(line.x.max() for line in lines)) if axis == "bytes" else (1.0, "")
+
+    def panel(place, width):
+        for group, line in zip(groups, lines):
+            place.draw(_signal(place, line.x / factor, line.y, "braille", joined=True))
+        for group, line in zip(groups, lines):
+            every = math.ceil(len(line.x) / max(1, width // 6))
+            place.draw(_signal(place, line.x[::-every] / factor, line.y[::-every], group.tag))
+        place.title("test accuracy")
+        _rule(place, "x", [line.x / factor for line in lines], width // 12, whole=axis == "rounds")
+        _rule(place, "y", [line.y for line in lines], 5)
+        place.label("round" if axis == "rounds" else f"{letter}B sent, up and down", axis="x")
+
+    return panel
 
 
 def _curve_panel(run):

@@ -27,6 +27,11 @@ def scaled(number, units):
     return f"{number:.{digits}f} {units[power]}"
 
 
+def human_flops(number):
+    """``57.6 GFLOP``: three digits."""
+    return scaled(number, [f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T", "P", "E")])
+
+
 def human_seconds(seconds):
     """``42 s``, ``3 min 20 s``, ``2 h 05 min``, ``1 d 03 h``."""
     if seconds < 10:
@@ -123,8 +128,7 @@ def _how_dear(found):
     for name, counted in FLOPS.items():
         if name in found:
             dense = f", {found[f'{name}_against_dense']:.3f} of dense" if f"{name}_against_dense" in found else ""
-            units = [f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T", "P", "E")]
-            yield "FLOPs", f"{scaled(found[name], units)} {counted}{dense}"
+            yield "FLOPs", f"{human_flops(found[name])} {counted}{dense}"
 
 
 def _how_long(found):
