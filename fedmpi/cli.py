@@ -14,6 +14,7 @@ import click
 from fedmpi import __version__, catalog, stop
 from fedmpi.commands.compare import compare
 from fedmpi.commands.plot import plot
+from fedmpi.commands.report import report as report_command
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
@@ -657,6 +658,7 @@ def doctor(out, as_json):
 
 cli.add_command(compare)
 cli.add_command(plot)
+cli.add_command(report_command)
 
 
 @cli.group()

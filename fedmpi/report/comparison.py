@@ -14,6 +14,7 @@ from fedmpi.report.truth import options
 
 AXES = ("rounds", "bytes", "flops", "virtual")
 PARTS = (0.25, 0.5, 1.0)          # of what the cheapest run has spent: where runs are compared
+SPENT = ("rounds", "bytes", "flops", "virtual", "seconds")
 WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "virtual": "virtual time"}
 OUTCOMES = {"final_accuracy": "final accuracy", "best_accuracy": "best accuracy", "final_loss": "final loss",
             "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down", "flops": "training FLOPs",
@@ -112,18 +113,21 @@ def _pairs(first, second):
 def amount(axis, value):
     """What was spent of an axis, for people."""
     if axis == "rounds":
-        return f"{value:.4g}"
+        return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
     return {"bytes": human_bytes, "flops": human_flops}.get(axis, human_seconds)(value)
 
 
 def outcome_text(name, found):
-    """An Interval over seeds: mean, and standard deviation where there are several."""
-    def show(value):
-        return amount(name, value) if name in ("rounds", "bytes", "flops", "virtual", "seconds") else f"{value:.4f}"
-
+    """An Interval over seeds: mean, and standard deviation where it is half a percent of it at least."""
     if found is None:
         return "-"
-    return show(found.mean) + (f" ± {show(found.std)}" if found.n > 1 and found.std > 1e-9 * abs(found.mean) else "")
+    spread = found.n > 1 and found.std > 0.005 * abs(found.mean)
+    digits = 3 if spread else 4
+
+    def show(value):
+        return amount(name, value) if name in SPENT else f"{value:.{digits}f}"
+
+    return f"{show(found.mean)} ± {show(found.std)}" if spread else show(found.mean)
 
 
 def accuracy_text(values):

@@ -46,9 +46,9 @@ def save_figure(path, size, draw, font="sans"):
 
 def svg_text(size, draw):
     """The figure as an SVG document whose text stays text, for a page that brings fonts of its own; 72 units an inch,
-    text of 11 units. Series, ink and grid have the colours above and nothing is behind them."""
+    text of 12 units. Series, ink and grid have the colours above and nothing is behind them."""
     output = io.StringIO()
-    _written(output, size, draw, {"font.size": 11, "svg.fonttype": "none", "savefig.transparent": True},
+    _written(output, size, draw, {"font.size": 12, "svg.fonttype": "none", "savefig.transparent": True},
              format="svg", metadata={"Date": None})
     return output.getvalue()
 

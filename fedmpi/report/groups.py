@@ -4,6 +4,7 @@ import itertools
 import os
 from typing import NamedTuple
 
+from fedmpi.errors import FedError
 from fedmpi.options import DEFAULTS, PARTS
 from fedmpi.report.outcomes import WHERE
 from fedmpi.report.truth import options
@@ -57,9 +58,27 @@ def _differing(told):
 
 
 def unusual(run):
-    """``{option: (its text, the default's)}`` of the options that are not as they are by default."""
-    return {key: (option_text(value), option_text(DEFAULTS.get(key))) for key, value in options(run).items()
-            if key not in WHERE and option_text(value) != option_text(DEFAULTS.get(key))}
+    """``{option: (its text, the default's)}`` of the options that are not as they are by default, or usual with the
+    run's strategy. Imports torch where the run says which strategy that is."""
+    usual = DEFAULTS | _usual_parts(options(run))
+    return {key: (option_text(value), option_text(usual.get(key))) for key, value in options(run).items()
+            if key not in WHERE and option_text(value) != option_text(usual.get(key))}
+
+
+def _usual_parts(given):
+    """The parts that the strategy is usually played with; none where it cannot be asked, as it is somebody's own."""
+    from fedmpi.assemble import with_usual_parts
+
+    if not {"strategy", "contribution"} <= given.keys():
+        return {}
+    parts = ("pruner", "contribution", "weighting")
+    try:
+        found = with_usual_parts(given | dict.fromkeys(parts))
+        if found["contribution"] != given["contribution"]:              # which brings a weighting of its own
+            found["weighting"] = with_usual_parts(given | {"weighting": None, "pruner": None})["weighting"]
+    except (FedError, ImportError, AttributeError):
+        return {}
+    return {name: found[name] for name in parts}
 
 
 def option_text(value):
