@@ -96,13 +96,12 @@ def stems(ax, found, xlabel, ylabel):
 
 
 def heat(ax, values, top):
-    """``values`` (rows, columns) as cells, the fuller the more; masked ones are empty. Blue over nothing, so that it
+    """``values`` (rows, columns) as cells, the fuller the more; masked ones stay empty. Blue over nothing, so that it
     goes with any ground."""
     from matplotlib.colors import LinearSegmentedColormap
 
     red, green, blue = (int(BLUE[i:i + 2], 16) / 255 for i in (1, 3, 5))
     shades = LinearSegmentedColormap.from_list("blue", [(red, green, blue, 0.07), (red, green, blue, 1.0)])
-    shades.set_bad((0, 0, 0, 0))
     N, K = values.shape
     return ax.imshow(values, cmap=shades, vmin=0, vmax=top, aspect="auto", interpolation="none",
                      extent=(-0.5, K - 0.5, N - 0.5, -0.5))

@@ -263,7 +263,7 @@ def _beside(left, right):
 
 
 def _joined(*grids):
-    """Grids of pictures as one."""
+    """Parts after one another, grids of pictures that meet as one."""
     return "".join(grids).replace('</div><div class="pictures">', "")
 
 
@@ -272,7 +272,7 @@ def _runs(groups, count):
     parts = []
     for number, group in enumerate(groups):
         for path, run in group.runs.items():
-            inside = "".join(part for _, part in _of_run(run, count)) + _record(run)
+            inside = _joined(*(part for _, part in _of_run(run, count)), _record(run))
             parts.append(fold(key(number, group.label), f'<div class="inside">{inside}</div>', os.path.basename(path),
                               opened=len(parts) < OPENED, kind="run printed"))
     return "".join(parts)

@@ -20,7 +20,7 @@ h2{font-size:1.35rem;letter-spacing:-.01em;line-height:1.25;margin:3.2rem 0 .8re
 border-top:1px solid var(--grid);font-weight:650;scroll-margin-top:1rem}
 h3{font-size:1rem;margin:0 0 .3rem;font-weight:600;line-height:1.35}
 p{max-width:68ch;margin:.4rem 0 1rem}
-.lead{color:var(--quiet);font-size:1.06rem;margin:0 0 1.2rem}
+.lead{max-width:none;color:var(--quiet);font-size:1.06rem;margin:0 0 1.2rem}
 a{color:var(--link);text-underline-offset:.15em}
 code{font:.875em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 nav ul{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:.1rem 1.2rem}
@@ -45,7 +45,7 @@ th:last-child,td:last-child{padding-right:0}
 thead th{color:var(--quiet);font-weight:500;font-size:.875rem;border-bottom-color:var(--quiet);vertical-align:bottom}
 tbody th{font-weight:500}
 td.n,th.n{text-align:right}
-td.q{color:var(--quiet)}
+td.q{color:var(--quiet);overflow-wrap:normal}
 .best{font-weight:700}
 .key{display:inline-flex;align-items:center;gap:.45em}.key svg{width:2.4em;height:.9em;flex:none;overflow:visible}
 details{border-top:1px solid var(--grid);margin:0}details:last-of-type{border-bottom:1px solid var(--grid)}
@@ -70,12 +70,13 @@ table.wide td{display:flex;justify-content:space-between;gap:1rem;padding:.12rem
 table.wide td>span{text-align:right}
 table.wide td::before{content:attr(data-head);color:var(--quiet);flex:none;max-width:55%;overflow-wrap:anywhere}}
 @media screen and (max-width:40rem){.cards{grid-template-columns:1fr 1fr;gap:1.2rem 1.2rem}.cards .value{font-size:1.3rem}
+th,td{padding-right:.55rem}table{font-size:.9rem}
 figure svg{margin-inline:-.25rem;width:calc(100% + .5rem)}h2{margin-top:2.6rem}}
 @media print{@page{margin:15mm 14mm}
 body{font-size:9.5pt;line-height:1.4}svg image,svg *{print-color-adjust:exact;-webkit-print-color-adjust:exact}header,main,footer{max-width:none;padding:0}header{padding-top:0}nav{display:none}
 h1{font-size:20pt}h2{margin:1.6rem 0 .5rem;font-size:13pt;break-after:avoid}h3,caption{break-after:avoid}
 figure,.cards,tr,.keep,.beside{break-inside:avoid}thead{display:table-header-group}
-.pictures{display:block;margin:.6rem 0}.pictures figure{display:inline-block;width:47.5%;margin:0 2% 1rem 0;vertical-align:top}
+.pictures{display:block;margin:.6rem 0;orphans:1;widows:1}.pictures figure{display:inline-block;width:47.5%;margin:0 2% 1rem 0;vertical-align:top}
 .beside .pictures figure{width:100%}#numbers{display:none}
 .cards{grid-template-columns:repeat(4,1fr);gap:.7rem 1rem;margin-top:1rem}.cards .value{font-size:14pt}
 .beside{grid-template-columns:1fr 1fr}.cards div{border-top-width:1pt}.folded{columns:2}thead th{font-size:8pt}

@@ -43,14 +43,22 @@ def _draw_samples(ax, found):
     clients = found["clients"]
     samples, N = clients["samples"], len(clients["samples"])
     right = samples * (1 - clients["noise"])
-    gap = 1.0 if N > 60 else 0.8
-    ax.barh(np.arange(N), right, gap, color=BLUE, label="right label")
+    _bars(ax, np.zeros(N), right, BLUE, "right label")
     if clients["noise"].any():
-        ax.barh(np.arange(N), samples - right, gap, left=right, color=ORANGE, label="wrong label")
+        _bars(ax, right, samples, ORANGE, "wrong label")
     widest = _draw_faults(ax, found["faults"], clients["faulty"], samples)
     ax.set(xlabel="samples", xlim=(0, max(widest, 1)))
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelleft=False)
+
+
+def _bars(ax, start, end, colour, label):
+    """A bar a client from ``start`` to ``end`` (N,); one shape where they are too many to be told apart."""
+    N = len(start)
+    if N > 60:
+        ax.stairs(end, np.arange(N + 1) - 0.5, baseline=start, orientation="horizontal", fill=True, color=colour, label=label)
+    else:
+        ax.barh(np.arange(N), end - start, 0.8, left=start, color=colour, label=label)
 
 
 def _draw_faults(ax, specs, faulty, samples):
