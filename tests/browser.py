@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 
 from conftest import environment
@@ -14,6 +15,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars",
          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
          "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe")
+START = """import os, sys                       # the browser reads from 3 and writes to 4
+ends = [os.dup2(int(end), 100 + number) for number, end in enumerate(sys.argv[1:3])]
+for number, end in enumerate(ends):
+    os.dup2(end, 3 + number)
+    os.close(end)
+os.execv(sys.argv[3], sys.argv[3:])"""
 PATIENCE_S = 60
 
 
@@ -29,9 +36,9 @@ class Browser:
         to_read, self.to_write = os.pipe()
         self.to_hear, from_it = os.pipe()
         argv = [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
-        shell = f'exec "$@" 3<&{to_read} 4>&{from_it}'
-        self.process = subprocess.Popen(["sh", "-c", shell, "sh", *argv], pass_fds=(to_read, from_it), env=environment(),
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([sys.executable, "-c", START, str(to_read), str(from_it), *argv], env=environment(),
+                                        pass_fds=(to_read, from_it), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
         os.close(to_read)
         os.close(from_it)
         self.number, self.heard, self.events, self.session = 0, b"", [], None
@@ -103,8 +110,8 @@ class Browser:
         return data
 
     def close(self):
-        self.session = None
-        os.write(self.to_write, json.dumps({"id": 0, "method": "Browser.close"}).encode() + b"\0")
+        if self.process.poll() is None:
+            os.write(self.to_write, json.dumps({"id": 0, "method": "Browser.close"}).encode() + b"\0")
         os.close(self.to_write)
         try:
             self.process.wait(20)

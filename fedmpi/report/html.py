@@ -6,6 +6,7 @@ from html import escape
 from fedmpi.report.figure import COLOURS, GRID, INK, QUIET, style, svg_text
 
 WIDTH_IN = 4.6                    # 331 units of SVG, of which a phone shows about as many pixels
+MANY = 7                          # columns that fit on a tablet
 VARIABLES = {INK: "--ink", QUIET: "--quiet", GRID: "--grid", "#ffffff": "--paper"} | {
     colour: f"--c{number}" for number, colour in enumerate(COLOURS) if colour != INK}
 
@@ -25,7 +26,7 @@ def cell(value):
 
 def table(caption, head, rows, *, numbers=(), wide=False, quiet=()):
     """A table with a row a list; the first cell of each row is its head. Columns ``numbers`` are set to the right,
-    ``quiet`` ones in grey; a ``wide`` one becomes a list of cards on a phone."""
+    ``quiet`` ones in grey; a ``wide`` one becomes a list of cards where it does not fit."""
     def classes(number):
         found = " ".join(["n"] * (number in numbers) + ["q"] * (number in quiet))
         return f' class="{found}"' if found else ""
@@ -34,7 +35,7 @@ def table(caption, head, rows, *, numbers=(), wide=False, quiet=()):
     body = "".join("<tr>" + f'<th scope="row">{cell(row[0])}</th>' + "".join(
         f'<td{classes(number)} data-head="{text(re.sub("<[^>]*>", "", head[number]))}"><span>{cell(each)}</span></td>'
         for number, each in enumerate(row[1:], 1)) + "</tr>" for row in rows)
-    kind = ' class="wide"' if wide else ""
+    kind = f' class="wide{" wider" * (len(head) > MANY)}"' if wide else ""
     named = f' aria-label="{text(caption)}"' if caption else ""        # a caption would be as narrow as its table
     return (f"<h3>{text(caption)}</h3>" * bool(caption)
             + f"<table{kind}{named}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
@@ -62,7 +63,7 @@ def _inlined(svg, number):
     body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
     body = re.sub(r'base64,[^"]*', lambda found: "".join(found[0].split()), body)
     body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
-    body = re.sub(r'<g id="[^"]*">', "<g>", body)                       # ids that every figure has
+    body = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", body)                # ids that every figure has
     body = re.sub(r'\bid="(\w+)"', rf'id="p{number}\1"', body)
     body = re.sub(r'(url\(#|href="#)(\w+)', rf"\1p{number}\2", body)
     body = re.sub(r"font: ?(?:\w+ )*([\d.]+)px [^;\"]*", r"font-size:\1px", body)

@@ -283,10 +283,10 @@ def _phases(run):
     found = profile(run)
     if not found["phases"] or not found["wall_s"]:
         return ""
-    rows = [["·\u00a0" * (each["kind"] != OWN) + name + "\u00a0*" * (each["kind"] == BESIDE), f"{each['seconds']:.3g}", f"{100 * each['share']:.1f}",
+    rows = [["·\u00a0" * (each["kind"] != OWN) + name + "\u00a0*" * (each["kind"] == BESIDE), f"{each['seconds']:.3g}",
              *(f"{1000 * each[key]:,.3g}" if key in each else "-" for key in ("median_s", "largest_s"))]
             for name, each in found["phases"].items()]
-    return table("", ["phase", "seconds", "share (%)", "median (ms)", "largest (ms)"], rows, numbers=range(1, 5)) + "".join(
+    return table("", ["phase", "seconds", "median (ms)", "largest (ms)"], rows, numbers=range(1, 4)) + "".join(
         f"<p>{text(line[0].upper() + line[1:])}.</p>" for line in notes(run, found))
 
 

@@ -1,12 +1,22 @@
 """How a report page looks: one column on a phone, two or three of pictures where there is room, light or dark as the
 reader has it, and on paper."""
 
-CSS = """
-:root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--quiet:#59636e;--grid:#d1d6dc;--soft:#f5f7f9;--link:#0060a0;
---c0:#0072B2;--c1:#D55E00;--c2:#009E73;--c3:#CC79A7;--c4:#E69F00;--c5:#56B4E9;--good:#00704f;--bad:#b04a00}
+AS_CARDS = """
+table.KIND,table.KIND tbody,table.KIND tr,table.KIND td,table.KIND th{display:block;text-align:left;border:0;padding:0}
+table.KIND{width:100%;max-width:32rem}
+table.KIND thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+table.KIND tr{border-bottom:1px solid var(--grid);padding:.55rem 0}
+table.KIND tbody th{font-weight:600;overflow-wrap:anywhere}
+table.KIND td{display:flex;justify-content:space-between;gap:1rem;padding:.12rem 0}
+table.KIND td>span{text-align:right}
+table.KIND td::before{content:attr(data-head);color:var(--quiet);flex:none;max-width:55%;overflow-wrap:anywhere}
+"""
+
+SCREEN = """
+:root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--quiet:#59636e;--grid:#d1d6dc;--link:#0060a0;
+--c0:#0072B2;--c1:#D55E00;--c2:#009E73;--c3:#CC79A7;--c4:#E69F00;--c5:#56B4E9}
 @media screen and (prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e8eaed;--quiet:#a3adb8;--grid:#363d46;
---soft:#1d2227;--link:#7cc4ff;--c0:#4aa3e6;--c1:#ff8644;--c2:#2cc79b;--c3:#e8a3cb;--c4:#f2bb4b;--c5:#9ad6ff;
---good:#4fd6ad;--bad:#ff9d66}
+--link:#7cc4ff;--c0:#4aa3e6;--c1:#ff8644;--c2:#2cc79b;--c3:#e8a3cb;--c4:#f2bb4b;--c5:#9ad6ff}
 svg image{filter:brightness(1.55)}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%;scroll-behavior:smooth}
@@ -60,18 +70,15 @@ details.run>.inside{padding-bottom:1.6rem}
 .note{border-left:3px solid var(--c1);padding:.1rem 0 .1rem .9rem;max-width:68ch}
 footer{color:var(--quiet);font-size:.875rem;margin-top:3.5rem;padding-top:1rem;padding-bottom:2.5rem}
 :focus-visible{outline:2px solid var(--link);outline-offset:2px}
-@media screen and (max-width:56rem){.beside{grid-template-columns:minmax(0,1fr)}
-table.wide,table.wide tbody,table.wide tr,table.wide td,table.wide th{display:block;text-align:left;border:0;padding:0}
-table.wide{width:100%;max-width:32rem}
-table.wide thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-table.wide tr{border-bottom:1px solid var(--grid);padding:.55rem 0}
-table.wide tbody th{font-weight:600;overflow-wrap:anywhere}
-table.wide td{display:flex;justify-content:space-between;gap:1rem;padding:.12rem 0}
-table.wide td>span{text-align:right}
-table.wide td::before{content:attr(data-head);color:var(--quiet);flex:none;max-width:55%;overflow-wrap:anywhere}}
+"""
+
+PHONE = """
 @media screen and (max-width:40rem){.cards{grid-template-columns:1fr 1fr;gap:1.2rem 1.2rem}.cards .value{font-size:1.3rem}
 th,td{padding-right:.55rem}table{font-size:.9rem}
 figure svg{margin-inline:-.25rem;width:calc(100% + .5rem)}h2{margin-top:2.6rem}}
+"""
+
+PAPER = """
 @media print{@page{margin:15mm 14mm}
 body{font-size:9.5pt;line-height:1.4}svg image,svg *{print-color-adjust:exact;-webkit-print-color-adjust:exact}header,main,footer{max-width:none;padding:0}header{padding-top:0}nav{display:none}
 h1{font-size:20pt}h2{margin:1.6rem 0 .5rem;font-size:13pt;break-after:avoid}h3,caption{break-after:avoid}
@@ -86,3 +93,12 @@ details.run{break-before:page}summary{list-style:none}summary::-webkit-details-m
 details.printed::details-content{content-visibility:visible;block-size:auto;height:auto;overflow:visible}
 details.numbers{display:none}}
 """
+
+
+def _cards(kind, width):
+    """Tables of a kind as cards where the window is at most that wide."""
+    return f"@media screen and (max-width:{width}){{{AS_CARDS.replace('KIND', kind)}}}\n"
+
+
+BESIDE = "@media screen and (max-width:56rem){.beside{grid-template-columns:minmax(0,1fr)}}\n"
+CSS = SCREEN + BESIDE + _cards("wide", "56rem") + _cards("wider", "82rem") + PHONE + PAPER

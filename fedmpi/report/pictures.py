@@ -190,7 +190,7 @@ def draw_shares(ax, run, points):
     title, label, x, y = points
     unit = {WRONG: " (fraction)", "samples": " (count)"}.get(label, "")
     kinds = [(name, x[chosen], y[chosen]) for chosen, name in _kinds(run, label, x) if chosen.any()]
-    draw.points(ax, kinds, label + unit, "contribution, last quarter of rounds" + _unit(run, "contribution"))
+    draw.points(ax, kinds, label + unit, "contribution, last quarter" + _unit(run, "contribution"))
 
 
 def _kinds(run, label, x):
