@@ -12,8 +12,9 @@ import time
 from conftest import environment
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
+         "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--disable-extensions",
          "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe")
 START = """import os, sys                       # the browser reads from 3 and writes to 4
 ends = [os.dup2(int(end), 100 + number) for number, end in enumerate(sys.argv[1:3])]
@@ -36,9 +37,9 @@ class Browser:
         to_read, self.to_write = os.pipe()
         self.to_hear, from_it = os.pipe()
         argv = [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
-        self.process = subprocess.Popen([sys.executable, "-c", START, str(to_read), str(from_it), *argv], env=environment(),
-                                        pass_fds=(to_read, from_it), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", START, str(to_read), str(from_it), *argv], env=environment(),
+            pass_fds=(to_read, from_it), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(to_read)
         os.close(from_it)
         self.number, self.heard, self.events, self.session = 0, b"", [], None
@@ -78,12 +79,14 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": ["light", "dark"][dark]}])
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
         self.call("Page.navigate", url=f"file://{path}")
         if not any(each.get("method") == "Page.loadEventFired" for each in self.events):
             self._wait(lambda each: each.get("method") == "Page.loadEventFired")
-        return [each["params"]["request"]["url"] for each in self.events if each.get("method") == "Network.requestWillBeSent"]
+        return [each["params"]["request"]["url"] for each in self.events
+                if each.get("method") == "Network.requestWillBeSent"]
 
     def complaints(self):
         """What the browser logged about the page."""
@@ -104,8 +107,7 @@ class Browser:
 
     def printed(self, path):
         """The page as PDF on A4; returns its bytes."""
-        data = base64.b64decode(self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, preferCSSPageSize=False,
-                                          printBackground=False)["data"])
+        data = base64.b64decode(self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
         path.write_bytes(data)
         return data
 

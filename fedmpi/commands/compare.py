@@ -11,8 +11,8 @@ from fedmpi.errors import UserError
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="A.h5 B.h5 ...")
-@click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True), help="What it takes to reach this test accuracy.  "
-              "[default: the highest percent that all runs reach]")
+@click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True), help="What it takes to reach this test "
+              "accuracy.  [default: the highest percent that all runs reach]")
 @click.option("--other-data", is_flag=True, help="Also compare runs on different data sets.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Also write the curves as .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -31,7 +31,7 @@ def compare(runs, accuracy, other_data, picture, as_json):
     groups = report.grouped(found)
     told = report.comparison(groups, accuracy)
     if picture:
-        report.save_plot(groups, ["accuracy", "accuracy-bytes", "accuracy-flops"], picture, width_cm=17.5, columns=3)
+        report.save_plot(groups, ["accuracy", "accuracy-bytes", "accuracy-flops"], picture, width_cm=24, columns=3)
     if as_json:
         click.echo(json.dumps(report.plain(report.without_tuples(told))))
         return

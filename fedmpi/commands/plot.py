@@ -12,7 +12,7 @@ def _kinds():
 
 
 class Kinds(click.Command):
-    """A command whose help lists the kinds of pictures; importing them takes a while, so only when they are asked for."""
+    """A command whose help lists the kinds of pictures, imported only then: that takes a while."""
 
     def format_epilog(self, context, formatter):
         with formatter.section("Kinds"):

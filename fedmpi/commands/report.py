@@ -14,8 +14,8 @@ from fedmpi.errors import UserError
               help="The page.  [default: RUN.html beside the first run]")
 def report(runs, out):
     """One HTML page about runs, also about one that goes on: what was run, curves, pruning, clients and their
-    contributions, time, faults. Everything is in the file: it needs no server, no network and no scripts, and it prints.
-    Runs that differ in the seed only are one line."""
+    contributions, time, faults. Everything is in the file: it needs no server, no network and no scripts, and it
+    prints. Runs that differ in the seed only are one line."""
     from fedmpi.report.page import page
     found = read_all(runs)
     out = out or os.path.splitext(runs[0])[0] + ".html"

@@ -16,6 +16,7 @@ AXES = ("rounds", "bytes", "flops", "virtual")
 PARTS = (0.25, 0.5, 1.0)          # of what the cheapest run has spent: where runs are compared
 SPENT = ("rounds", "bytes", "flops", "virtual", "seconds")
 WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "virtual": "virtual time"}
+OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
 OUTCOMES = {"final_accuracy": "final accuracy", "best_accuracy": "best accuracy", "final_loss": "final loss",
             "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down", "flops": "training FLOPs",
             "virtual": "virtual time", "seconds": "time of the rounds"}
@@ -117,6 +118,11 @@ def amount(axis, value):
     return {"bytes": human_bytes, "flops": human_flops}.get(axis, human_seconds)(value)
 
 
+def spent_text(axis, value):
+    """The same, with a word on what it is of."""
+    return f"{amount(axis, value)} {OF[axis]}"
+
+
 def outcome_text(name, found):
     """An Interval over seeds: mean, and standard deviation where it is half a percent of it at least."""
     if found is None:
@@ -160,21 +166,18 @@ def comparison_text(found):
     several = any(len(each["runs"]) > 1 for each in found["groups"])
     spread = ", mean ± standard deviation over seeds" * several
     lines += ["", *_section(f"what came of it{spread}", ["", *tags], [
-        [OUTCOMES[name], *(outcome_text(name, each) for each in column)] for name, column in found["outcomes"].items()])]
+        [OUTCOMES[name], *(outcome_text(name, each) for each in column)]
+        for name, column in found["outcomes"].items()])]
     lines += ["", *_section(f"test accuracy at equal cost{spread}", ["spent", *tags], [
-        [f"{amount(axis, budget)} {_unit(axis)}".strip(), *map(accuracy_text, row)] for axis, each in found["equal"].items()
+        [spent_text(axis, budget), *map(accuracy_text, row)] for axis, each in found["equal"].items()
         for budget, row in zip(each["budgets"], each["accuracy"])], "no round has been evaluated by all of them yet")]
     lines += ["", *_to_reach(found["reach"], tags)] if found["reach"]["accuracy"] is not None else []
     if found["paired"]:
         lines += ["", *_section("differences of test accuracy at equal cost, seed by seed: mean and 95 % interval",
                                 ["", "at", "seeds", "difference"], [
-            [f"{each['group']} - {each['against']}", f"{amount(each['axis'], each['budget'])} {_unit(each['axis'])}".strip(),
-             str(len(each["seeds"])), difference_text(each["interval"])] for each in found["paired"]], left=(0, 1))]
+            [f"{each['group']} - {each['against']}", spent_text(each["axis"], each["budget"]), str(len(each["seeds"])),
+             difference_text(each["interval"])] for each in found["paired"]], left=(0, 1))]
     return "\n".join(lines)
-
-
-def _unit(axis):
-    return {"rounds": "rounds", "bytes": "sent", "flops": "", "virtual": "virtual"}[axis]
 
 
 def _who_text(each):

@@ -36,7 +36,8 @@ def names(ax, found):
     if len(found) < 2:
         return
     ax.autoscale_view()
-    width = _font_size() / 7
+    size = _font_size()
+    width = size / 7
     looks = [style(number) for number in range(len(found))]
     if max(len(line.label) for line in found) > NEAR or len(found) > 9:
         from matplotlib.lines import Line2D
@@ -48,10 +49,20 @@ def names(ax, found):
     ends = [(line.y[np.isfinite(line.y)][-1] - low) / (high - low) for line in found]
     ax.set_ylim(low, high)
     height = 0.9 * ax.get_window_extent().height / ax.get_figure(root=True).dpi * 72      # before labels take room
-    for place, line, look in zip(_apart(ends, 1.25 * _font_size() / height), found, looks):
-        ax.plot([1.015, 1.055, 1.095], [place] * 3, transform=ax.transAxes, clip_on=False, linewidth=width,
-                markersize=3 * width, markevery=[1], **look)
-        ax.annotate(line.label, (1.115, place), xycoords="axes fraction", va="center", color=INK)
+    for place, line, look in zip(_apart(ends, 1.25 * size / height), found, looks):
+        _sample(ax, place, size, look)
+        ax.annotate(line.label, (1, place), (3.2 * size, 0), "axes fraction", "offset points", va="center", color=INK)
+
+
+def _sample(ax, place, size, look):
+    """A short piece of a line, right of the axes at height ``place``: points from their edge, wherever that will be."""
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import Affine2D, ScaledTranslation
+
+    points = Affine2D().scale(1 / 72) + ax.get_figure(root=True).dpi_scale_trans
+    ax.add_line(Line2D([0.6 * size, 1.75 * size, 2.9 * size], [0, 0, 0], clip_on=False, linewidth=size / 7,
+                       markersize=3 * size / 7, markevery=[1],
+                       transform=points + ScaledTranslation(1, place, ax.transAxes), **look))
 
 
 def _font_size():

@@ -44,7 +44,8 @@ def _belongs(run, others):
 def _effective(run):
     """The options that say what was run, those that an old file does not know as they are by default."""
     given = options(run)
-    return {key: value for key, value in (DEFAULTS | given).items() if key not in WHERE and key != "seed"} if given else {}
+    known = DEFAULTS | given if given else {}
+    return {key: value for key, value in known.items() if key not in WHERE and key != "seed"}
 
 
 def differing(groups):

@@ -49,7 +49,7 @@ def fold(title, inside, more="", *, opened=False, kind=""):
 
 
 def picture(number, title, kind, found):
-    """A figure of what ``kind`` found, with its title, and its caption as the name of the picture for those who listen."""
+    """A figure of what ``kind`` found, with its title; its caption is its name for those who listen."""
     size = (WIDTH_IN, WIDTH_IN * kind.size(found))
     svg = _inlined(svg_text(size, lambda figure: kind.draw(figure, found)), number)
     return (f"<figure><h3>{text(title)}</h3>{svg}<figcaption id=\"c{number}\">{text(kind.say(found))}</figcaption>"

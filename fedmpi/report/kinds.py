@@ -24,7 +24,7 @@ POINTS = 60                       # rounds at which judges are judged, bars of a
 
 class Kind(NamedTuple):
     """``find(groups or run)`` -> what ``draw(place, found)`` draws on a figure or a part of it and ``say(found)`` puts
-    into words, or None. ``each``: of one run, not of several in one picture. ``size``: height over width of ``found``."""
+    into words, or None. ``each``: of one run, not of several in one picture. ``size(found)``: height over width."""
 
     line: str
     find: Callable
@@ -40,7 +40,7 @@ AXES = {"rounds": ("round", "round"), "bytes": ("sent, up and down", "bytes sent
         "flops": ("training", "training FLOPs"), "virtual": ("virtual time", "virtual time"),
         "seconds": ("time of the rounds", "the rounds' own time")}              # on the axis, in a sentence
 UNITS = {"bytes": "B", "flops": "FLOP", "virtual": "s", "seconds": "s"}
-COLUMNS = {"accuracy": ("test accuracy (fraction right)", "best", np.nanargmax),
+COLUMNS = {"accuracy": ("test accuracy", "best", np.nanargmax),
            "loss": ("test loss (nat)", "lowest", np.nanargmin),
            "sparsity": ("sparsity (fraction of zeros)", "highest", np.nanargmax)}
 
@@ -269,7 +269,8 @@ def _found(run):
     for rounds in at:
         for label, score in scores(_until(run, rounds)).items():
             known = np.isfinite(score)
-            rho.setdefault(label, {})[rounds] = spearman(tied(score[known]), tied(truth[known])) if known.sum() > 1 else np.nan
+            values = rho.setdefault(label, {})
+            values[rounds] = spearman(tied(score[known]), tied(truth[known])) if known.sum() > 1 else np.nan
     found = []
     for label, values in rho.items():
         x, y = np.array(list(values), float), np.array(list(values.values()))
@@ -335,8 +336,8 @@ def _say_holdings(found):
     told = f"{clients['samples'].min():,} to {clients['samples'].max():,} samples of {K} classes each"
     noise = f", {100 * wrong.min():.0f} to {100 * wrong.max():.0f} % of labels wrong" if wrong.max() > 0 else ""
     held = clients["classes_held"]
-    return (f"What each of {N} clients holds: left, the share of each class, as the client sees it, the fuller the more; "
-            f"right, its samples. {told}{noise}; between {held.min()} and {held.max()} classes a client"
+    return (f"What each of {N} clients holds: left, the share of each class, as the client sees it, the fuller the "
+            f"more; right, its samples. {told}{noise}; between {held.min()} and {held.max()} classes a client"
             + (f"; {bad} clients with faults." if bad else "."))
 
 
@@ -355,8 +356,8 @@ def _draw_time(place, found):
 def _say_time(found):
     own = sorted(((each["share"], name) for name, each in found["phases"].items() if each["kind"] == OWN), reverse=True)
     told = ", ".join(f"{name} {100 * share:.0f} %" for share, name in own[:3])
-    return (f"Where {human_seconds(found['wall_s'])} of {found['rounds']} rounds went: {told}. Lighter bars are parts of "
-            "train, or go on beside it.")
+    return (f"Where {human_seconds(found['wall_s'])} of {found['rounds']} rounds went: {told}. Lighter bars are parts "
+            "of train, or go on beside it.")
 
 
 OUTCOMES = {"merged": "merged", "late": "late", "dropped": "never came", "rejected": "diverged", "failed": "failed"}
@@ -373,7 +374,8 @@ def _answers(run):
     sizes = np.diff(np.append(starts, T))
     found = [(text, np.add.reduceat(rounds[name], starts) / sizes, number)
              for number, (name, text) in enumerate(OUTCOMES.items()) if name in rounds and rounds[name].any()]
-    return found, starts + (sizes + 1) / 2, {name: int(rounds[name].sum()) for name in ("asked", *OUTCOMES) if name in rounds}
+    sums = {name: int(rounds[name].sum()) for name in ("asked", *OUTCOMES) if name in rounds}
+    return found, starts + (sizes + 1) / 2, sums
 
 
 def _draw_answers(place, found):
@@ -383,7 +385,8 @@ def _draw_answers(place, found):
 
 def _say_answers(found):
     _, _, sums = found
-    others = ", ".join(f"{sums[name]:,} {text}" for name, text in OUTCOMES.items() if name != "merged" and sums.get(name))
+    others = ", ".join(f"{sums[name]:,} {text}" for name, text in OUTCOMES.items()
+                       if name != "merged" and sums.get(name))
     return (f"What became of the clients that were asked, by round: {sums['merged']:,} of {sums['asked']:,} were merged"
             + (f", {others}." if others else ". The others were still at work when the run ended."))
 
@@ -396,7 +399,8 @@ KINDS = {
     "accuracy": _curve("test accuracy against rounds; of one run also of the validation set", "accuracy", "rounds"),
     "accuracy-bytes": _curve("test accuracy against bytes sent, up and down", "accuracy", "bytes"),
     "accuracy-flops": _curve("test accuracy against training FLOPs", "accuracy", "flops"),
-    "accuracy-virtual": _curve("test accuracy against virtual time, where --devices simulates it", "accuracy", "virtual"),
+    "accuracy-virtual": _curve("test accuracy against virtual time, where --devices simulates it", "accuracy",
+                               "virtual"),
     "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", "accuracy", "seconds"),
     "loss": _curve("test loss against rounds", "loss", "rounds"),
     "sparsity": _curve("sparsity by round", "sparsity", "rounds", _say_sparsity),

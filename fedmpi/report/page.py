@@ -7,8 +7,8 @@ import os
 import numpy as np
 
 from fedmpi import __version__
-from fedmpi.report.comparison import (OUTCOMES, WORDS, accuracy_text, amount, comparison, difference_text, outcome_text,
-                                      reach_text)
+from fedmpi.report.comparison import (OUTCOMES, WORDS, accuracy_text, comparison, difference_text, outcome_text,
+                                      reach_text, spent_text)
 from fedmpi.report.groups import grouped, option_text, unusual
 from fedmpi.report.html import Cell, fold, key, picture, table, text
 from fedmpi.report.kinds import KINDS
@@ -53,12 +53,14 @@ def page(runs):
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-            f'<meta name="color-scheme" content="light dark"><title>{text(title)}: fedmpi</title><style>{CSS}</style></head>'
+            f'<meta name="color-scheme" content="light dark"><title>{text(title)}: fedmpi</title>'
+            f'<style>{CSS}</style></head>'
             f'<body><header><h1>{text(title)}</h1><p class="lead">{text(lead)}</p>{_alarm(runs)}'
             f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>'
             f'<main>{_cards(first) if single else _keys(groups)}{body}</main>'
-            f"<footer>fedmpi {text(__version__)}, from {text(', '.join(map(os.path.basename, runs)))}. Rounds count from 1; "
-            "bytes are counted from the buffers that were sent; sparsity is the fraction of zeros.</footer></body></html>\n")
+            f"<footer>fedmpi {text(__version__)}, from {text(', '.join(map(os.path.basename, runs)))}. Rounds count "
+            "from 1; bytes are counted from the buffers that were sent; sparsity is the fraction of zeros.</footer></body>"
+            "</html>\n")
 
 
 # ---------------------------------------------------------------- the head
@@ -73,7 +75,8 @@ def _title(groups):
         return joined if len(joined) <= 60 else f"{len(groups)} set-ups on {data}"
     if "strategy" not in given:
         return groups[0].label
-    return f"{option_text(given['strategy'])} on {data}" + (f", {len(groups[0].runs)} seeds" if len(groups[0].runs) > 1 else "")
+    seeds = f", {len(groups[0].runs)} seeds" if len(groups[0].runs) > 1 else ""
+    return f"{option_text(given['strategy'])} on {data}{seeds}"
 
 
 def _lead(groups):
@@ -134,7 +137,8 @@ def _cost_cards(run, found):
                f"{human_bytes(found['up_bytes'])} up, {human_bytes(found['down_bytes'])} down{dense}")
     column = flops_column(run)
     if column in found:
-        dense = f", {100 * found[f'{column}_against_dense']:.0f} % of dense" if f"{column}_against_dense" in found else ""
+        share = found.get(f"{column}_against_dense")
+        dense = "" if share is None else f", {100 * share:.0f} % of dense"
         yield "Training", human_flops(found[column]), f"{FLOPS[column]}{dense}"
     if "round_s" in found:
         yield "Time", human_seconds(found["round_s"] * found["rounds"]), f"{found['round_s']:.3g} s a round"
@@ -152,14 +156,18 @@ def _keys(groups):
     names = [name for name in OUTCOMES if name in found]
     best = {name: better(each.mean for each in found[name] if each) for name, better in BETTER.items()
             if name in found and len(groups) > 1}
-    rows = [[_name(number, group), *(
-        Cell(f'<span class="best">{text(outcome_text(name, found[name][number]))}</span>')
-        if found[name][number] and found[name][number].mean == best.get(name) else outcome_text(name, found[name][number])
-        for name in names)] for number, group in enumerate(groups)]
+    rows = [[_name(number, group), *(_marked(name, found[name][number], best.get(name)) for name in names)]
+            for number, group in enumerate(groups)]
     several = any(len(group.runs) > 1 for group in groups)
     caption = "What came of it" + ", mean ± standard deviation over seeds" * several
     heads = ["set-up", *(OUTCOMES[name] for name in names)]
     return f'<div class="keep first">{table(caption, heads, rows, numbers=range(1, len(heads)), wide=True)}</div>'
+
+
+def _marked(name, found, best):
+    """An outcome, in bold where it is the best."""
+    told = outcome_text(name, found)
+    return Cell(f'<span class="best">{text(told)}</span>') if found and found.mean == best else told
 
 
 def _name(number, group):
@@ -182,15 +190,16 @@ def _options(groups):
     if len(runs) == 1 and options(runs[0][1]).get("seed"):
         common["seed"] = (option_text(options(runs[0][1])["seed"]), "0")
     caption = "What is not as by default" + ", in all of them" * (len(runs) > 1)
-    parts.append(table(caption, ["option", "value", "default"], [[name, *told] for name, told in common.items()], quiet=(2,))
-                 if common else f"<p>{'Else all' if differ else 'All'} options are as by default.</p>")
+    rows = [[name, *told] for name, told in common.items()]
+    parts.append(table(caption, ["option", "value", "default"], rows, quiet=(2,)) if common else
+                 f"<p>{'Else all' if differ else 'All'} options are as by default.</p>")
     return "".join(parts) + (_record(runs[0][1]) if len(runs) == 1 else "")
 
 
-def _record(run):
+def _record(run, kind="printed"):
     """All that was chosen, and what it ran on, to unfold."""
-    parts = [fold("All options", f'<div class="folded">{_all_options(run)}</div>', kind="printed")] if options(run) else []
-    return "".join([*parts, fold("Command, versions, machines", _provenance(run), kind="printed")])
+    parts = [fold("All options", f'<div class="folded">{_all_options(run)}</div>', kind=kind)] if options(run) else []
+    return "".join([*parts, fold("Command, versions, machines", _provenance(run), kind=kind)])
 
 
 def _all_options(run):
@@ -201,8 +210,8 @@ def _provenance(run):
     attrs = run.attrs
     versions = attrs.get("versions")
     rows = [("command", Cell(f"<code>{text(attrs['command'])}</code>") if attrs.get("command") else ""),
-            ("created", attrs.get("created", "")), ("ended", attrs.get("ended", "")), ("hosts", option_text(attrs.get("hosts"))),
-            ("ranks", attrs.get("ranks", "")), ("launcher", attrs.get("launcher", "")), ("commit", attrs.get("git_commit", "")),
+            *((name, attrs.get(name, "")) for name in ("created", "ended")), ("hosts", option_text(attrs.get("hosts"))),
+            *((name, attrs.get(name, "")) for name in ("ranks", "launcher")), ("commit", attrs.get("git_commit", "")),
             ("versions", ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else ""),
             ("weights", f"{attrs['weights']:,}, of which {attrs['prunable']:,} may be pruned"
              if {"weights", "prunable"} <= attrs.keys() else ""),
@@ -213,7 +222,8 @@ def _provenance(run):
 def _pictures(names, what, count):
     """Those of the kinds that are recorded of ``what``, groups or a run."""
     found = [(name, KINDS[name].find(what)) for name in names]
-    figures = [picture(next(count), TITLES[name], KINDS[name], numbers) for name, numbers in found if numbers is not None]
+    figures = [picture(next(count), TITLES[name], KINDS[name], numbers)
+               for name, numbers in found if numbers is not None]
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
 
 
@@ -224,20 +234,21 @@ def _compared(groups):
         return "<p>No round has been evaluated by all of them yet.</p>"
     names = [key(number, group.label) for number, group in enumerate(groups)]
     numbers = range(1, len(groups) + 1)
-    rows = [[f"{amount(axis, budget)} {'rounds' if axis == 'rounds' else ''}".strip(), *map(accuracy_text, row)]
-            for axis, each in found["equal"].items() for budget, row in zip(each["budgets"], each["accuracy"])]
+    rows = [[spent_text(axis, budget), *map(accuracy_text, row)] for axis, each in found["equal"].items()
+            for budget, row in zip(each["budgets"], each["accuracy"])]
     parts = [table("Test accuracy at equal cost: after a quarter, half and all of what the cheapest spent",
                    ["spent", *names], rows, numbers=numbers, wide=True)]
     reach = found["reach"]
     if reach["accuracy"]:
         parts.append(table(f"What it took to reach a test accuracy of {reach['accuracy']:.2f}, which all have reached",
                            ["", *names], [[WORDS[axis], *(reach_text(axis, values) for values in column)]
-                                          for axis, column in reach.items() if axis != "accuracy"], numbers=numbers, wide=True))
+                                          for axis, column in reach.items() if axis != "accuracy"],
+                           numbers=numbers, wide=True))
     if found["paired"]:
         labels = {each["tag"]: each["label"] for each in found["groups"]}
         rows = [[f"{labels[each['group']]} - {labels[each['against']]}",
-                 f"{amount(each['axis'], each['budget'])} {'rounds' if each['axis'] == 'rounds' else ''}".strip(),
-                 len(each["seeds"]), difference_text(each["interval"])] for each in found["paired"]]
+                 spent_text(each["axis"], each["budget"]), len(each["seeds"]), difference_text(each["interval"])]
+                for each in found["paired"]]
         parts.append(table("Differences of test accuracy at equal cost, seed by seed: mean and 95 % interval",
                            ["difference of", "at", "seeds", "mean [95 %]"], rows, numbers=(2, 3), wide=True))
     return "".join(parts)
@@ -272,7 +283,7 @@ def _runs(groups, count):
     parts = []
     for number, group in enumerate(groups):
         for path, run in group.runs.items():
-            inside = _joined(*(part for _, part in _of_run(run, count)), _record(run))
+            inside = _joined(*(part for _, part in _of_run(run, count)), _record(run, kind="numbers"))
             parts.append(fold(key(number, group.label), f'<div class="inside">{inside}</div>', os.path.basename(path),
                               opened=len(parts) < OPENED, kind="run printed"))
     return "".join(parts)
@@ -298,8 +309,8 @@ def _judges(run):
     rows = [[label + " (weighs)" * (number == 0), _number(each.get("spearman"), "+.2f"), _number(each["auc"], ".2f"),
              _number(each.get("calls"), ",d"), _number(each.get("seconds"), ".3g")]
             for number, (label, each) in enumerate(found.items())]
-    return table("Scores against true quality", ["estimator", "Spearman", "AUC, good over bad", "coalitions", "seconds"], rows,
-                 numbers=range(1, 5), wide=True)
+    head = ["estimator", "Spearman", "AUC, good over bad", "coalitions", "seconds"]
+    return table("Scores against true quality", head, rows, numbers=range(1, 5), wide=True)
 
 
 def _number(value, form):
@@ -314,14 +325,15 @@ def _client_table(run):
     N = len(population["samples"])
     asked = np.bincount(client, minlength=N)
     merged = np.bincount(client[run.clients["outcome"] == 0], minlength=N) if "outcome" in run.clients else asked
-    sums = {name: np.bincount(client, run.clients[name], N) for name in ("up_bytes", "down_bytes") if name in run.clients}
+    sent = sum(np.bincount(client, run.clients[name], N) for name in ("up_bytes", "down_bytes") if name in run.clients)
     score, truth = by_client(run, "contribution"), quality(run)
     rows = [[client, f"{population['samples'][client]:,}",
              f"{100 * population['noise'][client]:.0f}" if "noise" in population else "-",
-             _number(None if truth is None else truth[client], ".2f"), _faults_of(run, client), asked[client], merged[client],
-             _number(None if score is None else score[client], ".3f"), human_bytes(sum(each[client] for each in sums.values()))]
-            for client in range(min(N, CLIENTS))]
-    head = ["client", "samples", "wrong labels (%)", "quality", "faults", "asked", "merged", "mean contribution", "sent"]
+             _number(None if truth is None else truth[client], ".2f"), _faults_of(run, client), asked[client],
+             merged[client], _number(None if score is None else score[client], ".3f"),
+             human_bytes(sent[client]) if np.ndim(sent) else "-"] for client in range(min(N, CLIENTS))]
+    head = ["client", "samples", "wrong labels (%)", "quality", "faults", "asked", "merged", "mean contribution",
+            "sent"]
     more = f"the first {CLIENTS} of {N:,}" if N > CLIENTS else ""
     return fold("Every client", table("", head, rows, numbers=(1, 2, 3, 5, 6, 7, 8), wide=True), more, kind="numbers")
 
@@ -342,9 +354,10 @@ def _faults(run, count):
     times = len(run.sessions)
     told += ["The run was never resumed." if times < 2 else f"The run was resumed {times - 1} times."
              if times > 2 else "The run was resumed once."] if times else []
-    sessions = table("Starts", ["time", "ranks", "hosts", "fedmpi"], [
-        [each.get("time", ""), each.get("ranks", ""), each.get("hosts", ""), Cell(f"<code>{text(each.get('command', ''))}</code>")]
-        for each in run.sessions], numbers=(1,), wide=True) if times > 1 else ""
+    sessions = table("Starts", ["time", "ranks", "hosts", "command"], [
+        [*(each.get(name, "") for name in ("time", "ranks", "hosts")),
+         Cell(f"<code>{text(each.get('command', ''))}</code>")] for each in run.sessions],
+        numbers=(1,), wide=True) if times > 1 else ""
     return _beside(_pictures(("answers",), run, count), f"<p>{text(' '.join(told))}</p>" * bool(told) + sessions)
 
 
@@ -359,6 +372,6 @@ def _round_table(run):
     T = len(run.ends)
     at = np.unique(np.linspace(0, T - 1, min(T, ROWS)).round().astype(int))
     columns = [(name, head, show) for name, head, show in ROUND_COLUMNS if name in run.rounds]
-    rows = [[t + 1, *(show(run.rounds[name][t]) if np.isfinite(run.rounds[name][t]) else "-" for name, _, show in columns)]
-            for t in at]
+    rows = [[t + 1, *(show(run.rounds[name][t]) if np.isfinite(run.rounds[name][t]) else "-"
+                      for name, _, show in columns)] for t in at]
     return table("", ["round", *(head for _, head, _ in columns)], rows, numbers=range(1, len(columns) + 1), wide=True)

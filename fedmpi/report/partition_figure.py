@@ -56,7 +56,8 @@ def _bars(ax, start, end, colour, label):
     """A bar a client from ``start`` to ``end`` (N,); one shape where they are too many to be told apart."""
     N = len(start)
     if N > 60:
-        ax.stairs(end, np.arange(N + 1) - 0.5, baseline=start, orientation="horizontal", fill=True, color=colour, label=label)
+        ax.stairs(end, np.arange(N + 1) - 0.5, baseline=start, orientation="horizontal", fill=True, color=colour,
+                  label=label)
     else:
         ax.barh(np.arange(N), end - start, 0.8, left=start, color=colour, label=label)
 

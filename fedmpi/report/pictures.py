@@ -176,7 +176,7 @@ def save_picture(run, path):
     def show(figure):
         axes = list(np.ravel(figure.subplots(1, num)))
         if lines:
-            draw.lines(axes.pop(0), [Line(*each) for each in lines], "round", "accuracy (fraction right)", whole=True)
+            draw.lines(axes.pop(0), [Line(*each) for each in lines], "round", "accuracy", whole=True)
         if points is not None:
             draw_shares(axes.pop(0), run, points)
 

@@ -36,7 +36,8 @@ def _panels(groups, name):
     if not kind.each:
         shown = [("", "", groups)]
     else:
-        shown = [(path, group.label if len(groups) > 1 else "", run) for group in groups for path, run in group.runs.items()]
+        shown = [(path, group.label if len(groups) > 1 else "", run)
+                 for group in groups for path, run in group.runs.items()]
     found = [(title, kind, kind.find(what), path) for path, title, what in shown]
     for _, _, numbers, path in found:
         if numbers is None:
