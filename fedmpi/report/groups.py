@@ -114,8 +114,10 @@ def _labels(told, stems):
 
 
 def _short(key, texts):
-    """The values of one option, without what all have in common."""
+    """The values of one option, without what all have in common, or what nobody needs to tell them apart."""
     names = {text.partition(":")[0] for text in texts}
+    if key in PARTS and len(names) == len(set(texts)):
+        texts = [text.partition(":")[0] for text in texts]
     if key in PARTS and len(names) > 1:
         return [f"{key} none" if text == "none" else text for text in texts]
     if key in PARTS:

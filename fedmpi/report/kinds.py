@@ -13,8 +13,10 @@ from fedmpi.report.figure import QUIET
 from fedmpi.report.partition import clients_of
 from fedmpi.report.pictures import curves, draw_shares, shares
 from fedmpi.report.profile import OWN, profile
-from fedmpi.report.series import FLOPS, Line, flops_column, mean_line, prefix, spent
+from fedmpi.report.metrics import FLOPS
+from fedmpi.report.series import Line, flops_column, mean_line, prefix, spent
 from fedmpi.report.statistics import spearman, tied
+from fedmpi.report.text import OUTCOMES as LOST
 from fedmpi.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.report.truth import faulty, is_bad, options, quality, scores
 
@@ -360,7 +362,7 @@ def _say_time(found):
             "of train, or go on beside it.")
 
 
-OUTCOMES = {"merged": "merged", "late": "late", "dropped": "never came", "rejected": "diverged", "failed": "failed"}
+OUTCOMES = {"merged": "merged"} | LOST
 
 
 def _answers(run):

@@ -13,11 +13,11 @@ from fedmpi.report.groups import grouped, option_text, unusual
 from fedmpi.report.html import Cell, fold, key, picture, table, text
 from fedmpi.report.kinds import KINDS
 from fedmpi.report.kinds import OUTCOMES as ANSWERS
-from fedmpi.report.metrics import final_metrics
+from fedmpi.report.metrics import FLOPS, final_metrics
 from fedmpi.report.page_style import CSS
 from fedmpi.report.profile import BESIDE, OWN, profile
 from fedmpi.report.profile_text import notes
-from fedmpi.report.series import FLOPS, flops_column
+from fedmpi.report.series import flops_column
 from fedmpi.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.report.truth import by_client, judged, options, quality
 

@@ -107,4 +107,4 @@ def _cards(kind, width):
 
 
 BESIDE = "@media screen and (max-width:56rem){.beside{grid-template-columns:minmax(0,1fr)}}\n"
-CSS = SCREEN + BESIDE + _cards("wide", "56rem") + _cards("wider", "82rem") + PHONE + PAPER
+CSS = SCREEN + BESIDE + _cards("wide", "56rem") + _cards("wider", "74rem") + PHONE + PAPER

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-FLOPS = {"flops_prunefl": "PruneFL's convention", "flops_rigl": "RigL's convention"}   # the first that a run has
+from fedmpi.report.metrics import FLOPS
+
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
@@ -37,7 +38,7 @@ def spent(run, axis):
 
 
 def flops_column(run):
-    """The column of training FLOPs that pictures and comparisons use, or None."""
+    """The column of training FLOPs that pictures and comparisons use, the first that the run has, or None."""
     return next((column for column in FLOPS if column in run.rounds), None)
 
 
