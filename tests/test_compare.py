@@ -246,3 +246,37 @@ def test_names_beside_lines_keep_apart_and_in_order():
         assert np.diff(np.sort(found)).min() >= 0.08 - 1e-12 and found.min() >= 0 and found.max() <= 1 + 1e-12
         assert np.argsort(found, kind="stable").tolist() == np.argsort(wanted, kind="stable").tolist()
     np.testing.assert_allclose(_apart([0.2, 0.8], 0.1), [0.2, 0.8])
+
+
+def test_any_two_of_seven_lines_differ_in_colour_and_in_dashes_and_in_marks():
+    from fedmpi.report.figure import style
+    looks = [tuple(map(str, style(number).values())) for number in range(49)]
+    assert len(set(looks)) == 49
+    for number in range(7):
+        others = [style(other) for other in range(7) if other != number]
+        for part in ("color", "linestyle", "marker"):
+            assert style(number)[part] not in [other[part] for other in others]
+
+
+@pytest.mark.parametrize("layers, drawn", [(1, False), (2, True), (30, True)])
+def test_layers_are_lines_or_where_they_are_many_rows(layers, drawn, tmp_path):
+    kept = np.tile(np.arange(1, layers + 1), (5, 1))
+    run = run_of([0.1, 0.2, 0.3, 0.4, 0.5])
+    run.rounds["kept_layers"] = kept
+    run.attrs["layers"] = [[f"{n}.weight", [10, 10], 1.0] for n in range(layers)]
+    kind = report.KINDS["layers"]
+    found = kind.find(run)
+    assert (found is not None) == drawn
+    if drawn:
+        assert f"{layers - 1}.weight is the densest ({1 - layers / 100:.3f})" in kind.say(found)
+        report.save_plot(report.grouped({"a.h5": run}), ["layers"], str(tmp_path / "a.png"))
+
+
+def test_pictures_say_what_they_show():
+    groups = report.grouped(two_set_ups())
+    said = report.KINDS["accuracy-bytes"].say(report.KINDS["accuracy-bytes"].find(groups))
+    assert said.startswith("Test accuracy by bytes sent, up and down. fedavg: best 0.55 at 8.00 kB, the last; krum: best")
+    one = report.grouped({"a.h5": run_of([0.1, 0.6, 0.4])})
+    assert report.KINDS["loss"].say(report.KINDS["loss"].find(one)) == (
+        "Test loss by round. Lowest 0.4 at round 2, then 0.6 at round 3.")
+    assert report.KINDS["sparsity"].say(report.KINDS["sparsity"].find(one)).endswith("by round. 0.500 throughout.")

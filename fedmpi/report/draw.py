@@ -8,6 +8,7 @@ import numpy as np
 from fedmpi.report.figure import BLUE, COLOURS, INK, plain_axes, style
 
 NEAR = 16                         # characters of a name that fits beside its line
+CROWDED = 40                      # bars whose marks begin to meet
 MARKS = 6                         # markers a line
 
 
@@ -95,7 +96,8 @@ def stems(ax, found, xlabel, ylabel):
         look, there = style(number), line.y > 0
         x = line.x[there] + (number - (len(found) - 1) / 2) * 0.25
         ax.vlines(x, 0, line.y[there], color=look["color"], linewidth=width)
-        ax.plot(x, line.y[there], linestyle="", color=look["color"], marker=look["marker"], markersize=3.2 * width,
+        size = 3.2 * width * min(1, CROWDED / max(len(x), 1))
+        ax.plot(x, line.y[there], linestyle="", color=look["color"], marker=look["marker"], markersize=size,
                 label=line.label)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.set_ylim(0, max(1.08 * max(line.y.max(initial=0) for line in found), 1e-9))

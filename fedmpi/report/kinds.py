@@ -10,10 +10,10 @@ import numpy as np
 
 from fedmpi.report import draw
 from fedmpi.report.figure import QUIET
+from fedmpi.report.metrics import FLOPS
 from fedmpi.report.partition import clients_of
 from fedmpi.report.pictures import curves, draw_shares, shares
 from fedmpi.report.profile import OWN, profile
-from fedmpi.report.metrics import FLOPS
 from fedmpi.report.series import Line, flops_column, mean_line, prefix, spent
 from fedmpi.report.statistics import spearman, tied
 from fedmpi.report.text import OUTCOMES as LOST
@@ -21,6 +21,7 @@ from fedmpi.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.report.truth import faulty, is_bad, options, quality, scores
 
 SINGLE = 40                       # clients that are drawn one by one
+LAYERS = 8                        # that are drawn as lines; more as rows of a heat map
 POINTS = 60                       # rounds at which judges are judged, bars of a long run
 
 
@@ -167,7 +168,7 @@ class Layers(NamedTuple):
 def _layers(run):
     """Sparsity of each layer by round; None for a run without layers, or of one only."""
     kept, layers = run.rounds.get("kept_layers"), run.attrs.get("layers")
-    if kept is None or not layers or len(layers) != kept.shape[-1] or not len(kept):
+    if kept is None or not layers or len(layers) < 2 or len(layers) != kept.shape[-1] or not len(kept):
         return None
     sizes = np.array([np.prod(shape) for _, shape, *_ in layers], float)
     sparsity, x = 1 - kept / sizes, np.arange(len(kept)) + 1.0
@@ -177,7 +178,7 @@ def _layers(run):
 
 def _draw_layers(place, found):
     ax = place.subplots()
-    if len(found.lines) <= 8:
+    if len(found.lines) <= LAYERS:
         ax.set_ylim(-0.02, 1.02)
         ax.set_autoscaley_on(False)
         draw.lines(ax, found.lines, "round", "sparsity (fraction of zeros)", whole=True)
