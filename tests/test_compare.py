@@ -14,7 +14,7 @@ from fedmpi.report.groups import differing, unusual
 from fedmpi.report.series import mean_line, prefix, spent, to_reach, within
 from fedmpi.store import Column, MemoryStore
 
-TINY = ("--clients", 4, "--rounds", 3, "--local-epochs", 1, "--model", "small-cnn:width=4")
+TINY = ("--clients", 4, "--rounds", 3, "--local-epochs", 1, "--train-samples", 300, "--model", "small-cnn:width=4")
 
 
 def run_of(accuracy, sent=1000, flops=5e9, status="finished", **options):
@@ -177,7 +177,8 @@ def runs(fedmpi, tmp_path_factory):
         for seed in (0, 1):
             fedmpi(1, "train", *TINY, "--strategy", strategy, "--pruner", "rigl:every=1", "--seed", seed, "--out",
                    folder / f"{strategy}{seed}.h5")
-    fedmpi(1, "train", *TINY, "--dataset", "synthetic:samples=60", "--model", "logistic", "--out", folder / "other.h5")
+    fedmpi(1, "train", *TINY, "--dataset", "synthetic:samples=400", "--model", "logistic", "--pruner", "dense", "--out",
+           folder / "other.h5")
     return folder
 
 

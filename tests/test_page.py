@@ -15,7 +15,8 @@ from test_report import example, judged_run, profiled
 from fedmpi.report.page import page
 from fedmpi.store import MemoryStore, read_run
 
-TINY = ("--clients", 6, "--rounds", 4, "--local-epochs", 1, "--model", "small-cnn:width=4", "--pruner", "rigl:every=1")
+TINY = ("--clients", 6, "--rounds", 4, "--local-epochs", 1, "--train-samples", 300, "--model", "small-cnn:width=4",
+        "--pruner", "rigl:every=1")
 FAULTY = ("--cohort", 3, "--devices", "drawn:dropout=0.3", "--aggregation", "sync:over=0.5,deadline=100", "--fault",
           "label-flip:share=0.3", "--observe", "loo")
 BUFFERED = ("--devices", "constant", "--aggregation", "fedbuff:buffer=2", "--cohort", 3, "--strategy", "fedavg",
