@@ -30,6 +30,7 @@ TITLES = {"accuracy": "Accuracy by round", "accuracy-bytes": "Accuracy by bytes 
 LEARNING = ("accuracy", "accuracy-bytes", "accuracy-flops", "accuracy-virtual", "loss")
 PRUNING = ("sparsity", "churn")
 OPENED = 3                        # runs whose part of a page about several is open
+STATUS = {"running": "still running, or killed"}
 ROWS = 50                         # rounds of a table
 CLIENTS = 200                     # clients of a table
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -102,7 +103,7 @@ def _alarm(runs):
         status = str(run.attrs.get("status", ""))
         if status not in ("finished", ""):
             by_status.setdefault(status, []).append(f"{os.path.basename(path)} after {len(run.ends)} rounds")
-    return "".join(f'<p class="note">Not the end: {text(status)}, {text(", ".join(names))}.</p>'
+    return "".join(f'<p class="note">Not the end: {text(STATUS.get(status, status))}, {text(", ".join(names))}.</p>'
                    for status, names in by_status.items())
 
 
