@@ -60,8 +60,8 @@ def page(runs):
             f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>'
             f'<main>{_cards(first) if single else _keys(groups)}{body}</main>'
             f"<footer>fedmpi {text(__version__)}, from {text(', '.join(map(os.path.basename, runs)))}. Rounds count "
-            "from 1; bytes are counted from the buffers that were sent; sparsity is the fraction of zeros.</footer></body>"
-            "</html>\n")
+            "from 1; bytes are counted from the buffers that were sent; sparsity is the fraction of zeros.</footer>"
+            "</body></html>\n")
 
 
 # ---------------------------------------------------------------- the head
