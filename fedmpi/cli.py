@@ -12,6 +12,9 @@ import traceback
 import click
 
 from fedmpi import __version__, catalog, stop
+from fedmpi.commands.compare import compare
+from fedmpi.commands.plot import plot
+from fedmpi.commands.report import report as report_command
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
@@ -651,6 +654,11 @@ def doctor(out, as_json):
         click.echo(json.dumps(judge.as_json(facts, findings)) if as_json else judge.text(findings))
 
     return examine(out, show, _say)
+
+
+cli.add_command(compare)
+cli.add_command(plot)
+cli.add_command(report_command)
 
 
 @cli.group()

@@ -7,7 +7,8 @@ from fedmpi.report.text import aligned
 
 OUTCOMES = ("rounds", "final_accuracy", "best_accuracy", "final_loss", "up_bytes", "down_bytes", "flops_prunefl",
             "flops_rigl")
-WHERE = {"out", "data_dir", "device", "save_every", "keep", "until"}     # options that say where and how, not what
+WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence",
+         "task_limit"}                                                   # options that say where and how, not what
 NAMES = {"rounds": "planned_rounds"}                                     # those that outcomes have as well
 
 

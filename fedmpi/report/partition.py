@@ -16,11 +16,15 @@ def described(fed_data, population, options):
     """
     facts = {name: np.asarray(values) for name, (values, _, _) in population.items()}
     found = {name: options[name] for name in NAMED} | dict(
-        classes=fed_data.dataset.classes, faults=list(options["fault"]), dealt=len(fed_data.indices),
+        classes=fed_data.dataset.classes, dealt=len(fed_data.indices),
         distinct=len(np.unique(fed_data.indices)), validation=len(fed_data.validation),
-        test=len(fed_data.dataset.y_test))
-    clients = _clients(facts, len(options["fault"]))
-    return found | dict(clients=clients, summary=_summary(clients))
+        test=len(fed_data.dataset.y_test)) | clients_of(facts, options["fault"])
+    return found | dict(summary=_summary(found["clients"]))
+
+
+def clients_of(population, faults):
+    """``faults`` (their specs, F) and ``clients``, the columns with a row a client, of a population as a run has it."""
+    return dict(faults=list(faults), clients=_clients(population, len(faults)))
 
 
 def _clients(facts, F):

@@ -5,8 +5,10 @@ import math
 import numpy as np
 
 from fedmpi.errors import UserError
-from fedmpi.report.figure import BLUE, ORANGE, plain_axes, save_figure
-from fedmpi.report.statistics import spearman, tied
+from fedmpi.report import draw
+from fedmpi.report.figure import save_figure
+from fedmpi.report.series import Line, mean_line, prefix
+from fedmpi.report.statistics import tied
 from fedmpi.report.truth import by_client, faulty, is_bad, quality
 
 LAST = 0.25  # share of the rounds, at the end, that the picture of the contribution averages over
@@ -57,8 +59,16 @@ def picture(run, width=100, height=22, colour=False):
 
     Side by side where 80 columns allow it. Without ``colour`` there are no escape codes in it."""
     panels = [p for p in (_curve_panel(run), _share_panel(run)) if p]
-    if not panels:
-        return "no round has been evaluated yet"
+    return _built(panels, width, height, colour) if panels else "no round has been evaluated yet"
+
+
+def curves_picture(groups, width=100, height=22, colour=False):
+    """Test accuracy of Groups against rounds and against bytes sent, as text; a group is drawn in its letter."""
+    panels = [p for p in (_group_panel(groups, "rounds"), _group_panel(groups, "bytes")) if p]
+    return _built(panels, width, height, colour) if panels else "no round has been evaluated yet"
+
+
+def _built(panels, width, height, colour):
     import plotext
 
     figure = plotext.figure  # the library has this one only
@@ -68,12 +78,32 @@ def picture(run, width=100, height=22, colour=False):
     figure.plot_size(width, height)
     if len(panels) > 1:
         figure.subplots(1, 2) if side else figure.subplots(2, 1)
-    for i, draw in enumerate(panels):
+    for i, panel in enumerate(panels):
         place = figure if len(panels) == 1 else figure.subplot(*((1, i + 1) if side else (i + 1, 1)))
-        draw(place.theme("simple" if colour else "colorless"), width // len(panels) if side else width)
+        panel(place.theme("simple" if colour else "colorless"), width // len(panels) if side else width)
     text = figure.build().string(colorless=not colour)
     figure.clear()
     return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
+
+
+def _group_panel(groups, axis):
+    lines = [mean_line(group, "accuracy", axis) for group in groups]
+    if None in lines:
+        return None
+    factor, letter = prefix(max(line.x.max() for line in lines)) if axis == "bytes" else (1.0, "")
+
+    def panel(place, width):
+        for group, line in zip(groups, lines):
+            place.draw(_signal(place, line.x / factor, line.y, "braille", joined=True))
+        for group, line in zip(groups, lines):
+            every = math.ceil(len(line.x) / max(1, width // 6))
+            place.draw(_signal(place, line.x[::-every] / factor, line.y[::-every], group.tag))
+        place.title("test accuracy")
+        _rule(place, "x", [line.x / factor for line in lines], width // 12, whole=axis == "rounds")
+        _rule(place, "y", [line.y for line in lines], 5)
+        place.label("round" if axis == "rounds" else f"{letter}B sent, up and down", axis="x")
+
+    return panel
 
 
 def _curve_panel(run):
@@ -81,7 +111,7 @@ def _curve_panel(run):
     if not lines:
         return None
 
-    def draw(place, width):
+    def panel(place, width):
         keys = []
         for (label, x, y), (marker, sign) in zip(lines, (("braille", "line"), ("x", "x"))):
             every = 1 if sign == "line" else math.ceil(len(x) / max(1, width // 4))  # marks that let the line through
@@ -92,7 +122,7 @@ def _curve_panel(run):
         _rule(place, "y", [y for _, _, y in lines], 5)
         place.label("round", axis="x")
 
-    return draw
+    return panel
 
 
 def _share_panel(run):
@@ -101,14 +131,14 @@ def _share_panel(run):
         return None
     title, label, x, y = found
 
-    def draw(place, width):
+    def panel(place, width):
         place.draw(_signal(place, x, y, "o"))
         place.title(title)
         _rule(place, "x", [_span(run, label, x)], width // 12, whole=label not in (WRONG, QUALITY))
         _rule(place, "y", [y], 5)
         place.label(label, axis="x")
 
-    return draw
+    return panel
 
 
 def _signal(place, x, y, marker, joined=False):
@@ -143,53 +173,35 @@ def save_picture(run, path):
     lines, points = curves(run), shares(run)
     num = bool(lines) + (points is not None)
 
-    def draw(figure):
+    def show(figure):
         axes = list(np.ravel(figure.subplots(1, num)))
         if lines:
-            _draw_curves(axes.pop(0), lines)
+            draw.lines(axes.pop(0), [Line(*each) for each in lines], "round", "accuracy", whole=True)
         if points is not None:
-            _draw_shares(axes.pop(0), run, points)
+            draw_shares(axes.pop(0), run, points)
 
     if not num:
         raise UserError(f"{path}: no round has been evaluated yet, there is nothing to draw")
-    save_figure(path, (3.4 * num, 2.6), draw)
+    save_figure(path, (3.4 * num, 2.6), show)
 
 
-def _draw_curves(ax, lines):
-    styles = ((BLUE, "-", "o"), (ORANGE, "--", "^"))
-    for (label, x, y), (colour, line, marker) in zip(lines, styles):
-        every = max(1, len(x) // 10)
-        ax.plot(x, y, line, color=colour, marker=marker, markevery=every, markersize=3, linewidth=1.2, label=label)
-    ax.set(xlabel="round", ylabel="accuracy (fraction right)", title="Learning curve")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(frameon=False)
-    plain_axes(ax)
-
-
-def _draw_shares(ax, run, points):
+def draw_shares(ax, run, points):
+    """What ``shares`` found as points on ``ax``, good and bad clients apart."""
     title, label, x, y = points
-    kinds = _kinds(run, label, x)
-    for chosen, colour, marker, name in kinds:
-        ax.scatter(x[chosen], y[chosen], s=16, c=colour, marker=marker, alpha=0.75, linewidths=0, label=name)
     unit = {WRONG: " (fraction)", "samples": " (count)"}.get(label, "")
-    name = title.split(",")[0]
-    ax.set(xlabel=label + unit, ylabel=name + _unit(run, name.split()[-1]))
-    ax.set_title("Contribution, last quarter of rounds")
-    rho = spearman(tied(y), tied(x))
-    if len(kinds) > 1:
-        ax.legend(frameon=False, title=None if math.isnan(rho) else f"Spearman {rho:+.2f}")
-    plain_axes(ax)
+    kinds = [(name, x[chosen], y[chosen]) for chosen, name in _kinds(run, label, x) if chosen.any()]
+    draw.points(ax, kinds, label + unit, "contribution, last quarter" + _unit(run, "contribution"))
 
 
 def _kinds(run, label, x):
-    """``[(points (n,) bool, colour, marker, name)]``: the good and the bad clients, where that is what is drawn."""
+    """``[(points (n,) bool, name)]``: the good and the bad clients, where that is what is drawn."""
     if label not in (WRONG, QUALITY):
-        return [(np.ones(len(x), bool), BLUE, "o", "clients")]
+        return [(np.ones(len(x), bool), "clients")]
     truth = tied(quality(run))
     known = np.isfinite(by_client(run, "contribution", LAST))
     bad = is_bad(truth, faulty(run))[known]
     good, poor = ("clean", "noisy") if label == WRONG else ("good", "bad")
-    return [(~bad, BLUE, "o", good), (bad, ORANGE, "^", poor)]
+    return [(~bad, good), (bad, poor)]
 
 
 def _unit(run, name):

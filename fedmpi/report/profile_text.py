@@ -15,8 +15,12 @@ def profile_text(run):
     each = found["wall_s"] / found["rounds"]
     head = (f"{found['rounds']} rounds, {human_seconds(found['wall_s'])}, {each:.3g} s a round"
             + ", so far" * (run.attrs.get("status") == "running"))
-    return "\n".join([head, "", *_table(found), "", *_beside(run, found), *_workers(found), *_clients(run, found),
-                      *_missing(found)])
+    return "\n".join([head, "", *_table(found), "", *notes(run, found)])
+
+
+def notes(run, found):
+    """Lines on what the phases mean, on the workers and on the slowest clients."""
+    return [*_beside(run, found), *_workers(found), *_clients(run, found), *_missing(found)]
 
 
 def _table(found):

@@ -1,9 +1,11 @@
 """Numbers that compare two vectors, and how unequal a histogram is. NaN where there is no answer."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+LEVEL = 0.95                      # of intervals
 TIE = 12                          # digits of the largest value: what differs less is the same sum in another order
 
 
@@ -33,6 +35,37 @@ def tied(x):
     """``x`` (n,) finite, with differences beyond ``TIE`` digits of its largest value removed."""
     largest = np.max(np.abs(x), initial=0)
     return np.round(x / largest, TIE) * largest if largest else x
+
+
+class Interval(NamedTuple):
+    """Of ``n`` values: mean, standard deviation of the sample, and the interval ``[low, high]`` that holds the mean."""
+
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def interval(values, level=LEVEL):
+    """Interval of ``values`` (n,), by Student's t with n - 1 degrees of freedom: it holds the mean of the population in
+    ``level`` of all samples where values are normal. One value has no spread (NaN), none has no mean, and one that is
+    NaN makes all NaN."""
+    values = np.asarray(values, float)
+    n = len(values)
+    mean = float(values.mean()) if n else math.nan
+    if n < 2:
+        return Interval(n, mean, math.nan, math.nan, math.nan)
+    from scipy.special import stdtrit
+
+    std = float(values.std(ddof=1))
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * std / math.sqrt(n)
+    return Interval(n, mean, std, mean - half, mean + half)
+
+
+def paired_difference(a, b, level=LEVEL):
+    """Interval of ``a - b`` (n,), pair by pair: what pairs share, such as a seed's data, cancels."""
+    return interval(np.asarray(a, float) - np.asarray(b, float), level)
 
 
 def cosine_distance(x, y):

@@ -14,15 +14,22 @@ OUTCOMES = {"late": "late", "dropped": "never came", "rejected": "diverged", "fa
 
 def human_bytes(number):
     """``4.4 MB``: three digits, decimal units."""
-    return _scaled(number, ("B", "kB", "MB", "GB", "TB", "PB"))
+    return scaled(number, ("B", "kB", "MB", "GB", "TB", "PB"))
 
 
-def _scaled(number, units):
+def scaled(number, units):
+    """``number`` with three digits in the largest of ``units``, each a thousand of the one before, that leaves one
+    before the point."""
     power = 0
     while abs(number) >= 999.5 and power < len(units) - 1:
         number, power = number / 1000, power + 1
     digits = 0 if power == 0 and number == int(number) else max(0, 2 - int(math.log10(max(abs(number), 1))))
     return f"{number:.{digits}f} {units[power]}"
+
+
+def human_flops(number):
+    """``57.6 GFLOP``: three digits."""
+    return scaled(number, [f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T", "P", "E")])
 
 
 def human_seconds(seconds):
@@ -121,8 +128,7 @@ def _how_dear(found):
     for name, counted in FLOPS.items():
         if name in found:
             dense = f", {found[f'{name}_against_dense']:.3f} of dense" if f"{name}_against_dense" in found else ""
-            units = [f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T", "P", "E")]
-            yield "FLOPs", f"{_scaled(found[name], units)} {counted}{dense}"
+            yield "FLOPs", f"{human_flops(found[name])} {counted}{dense}"
 
 
 def _how_long(found):

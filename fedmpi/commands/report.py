@@ -1,0 +1,27 @@
+"""``fedmpi report``: a page about runs."""
+
+import os
+
+import click
+
+from fedmpi.commands.compare import read_all
+from fedmpi.errors import UserError
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="RUN.h5...")
+@click.option("-o", "--out", type=click.Path(dir_okay=False), metavar="FILE.html",
+              help="The page.  [default: RUN.html beside the first run]")
+def report(runs, out):
+    """One HTML page about runs, also about one that goes on: what was run, curves, pruning, clients and their
+    contributions, time, faults. Everything is in the file: it needs no server, no network and no scripts, and it
+    prints. Runs that differ in the seed only are one line."""
+    from fedmpi.report.page import page
+    found = read_all(runs)
+    out = out or os.path.splitext(runs[0])[0] + ".html"
+    if out in found:
+        raise UserError(f"-o {out} is the run itself")
+    written = page(found)
+    with open(out, "w", encoding="utf-8") as file:
+        file.write(written)
+    click.echo(out)

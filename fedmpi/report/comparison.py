@@ -1,0 +1,206 @@
+"""Groups of runs held against one another: what differs in their options, then what came of it, at equal cost."""
+
+import math
+
+import numpy as np
+
+from fedmpi.errors import UserError
+from fedmpi.report.groups import differing, option_text
+from fedmpi.report.metrics import final_metrics
+from fedmpi.report.series import evaluated, spent, to_reach, within
+from fedmpi.report.statistics import interval, paired_difference
+from fedmpi.report.text import aligned, human_bytes, human_flops, human_seconds
+from fedmpi.report.truth import options
+
+AXES = ("rounds", "bytes", "flops", "virtual")
+PARTS = (0.25, 0.5, 1.0)          # of what the cheapest run has spent: where runs are compared
+SPENT = ("rounds", "bytes", "flops", "virtual", "seconds")
+WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "virtual": "virtual time"}
+OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
+OUTCOMES = {"final_accuracy": "final accuracy", "best_accuracy": "best accuracy", "final_loss": "final loss",
+            "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down", "flops": "training FLOPs",
+            "virtual": "virtual time", "seconds": "time of the rounds"}
+
+
+def refuse_other_data(runs):
+    """UserError where ``{path: Run}`` were not tested on the same data set, as far as they tell: accuracies say nothing
+    then. Who held which samples, and what was wrong with them, may differ."""
+    told = {path: option_text(options(run)["dataset"]) for path, run in runs.items() if "dataset" in options(run)}
+    names = list(dict.fromkeys(told.values()))
+    if len(names) > 1:
+        first = {name: next(path for path, other in told.items() if other == name) for name in names}
+        raise UserError("these runs have other data, their accuracies say nothing beside one another: "
+                        + ", ".join(f"{first[name]} has {name}" for name in names)
+                        + "; --other-data compares them all the same")
+
+
+def comparison(groups, target=None):
+    """Dict of all that ``fedmpi compare`` says of Groups; a list has an entry a group, in their order.
+
+    ``differ``: texts of the options that differ. ``outcomes``: Intervals over seeds, None where a run lacks it.
+    ``equal``: by axis, ``budgets`` and, for each, test accuracies of each group's runs when they had spent it.
+    ``reach``: ``accuracy`` (``target``, or the highest percent that all runs reach) and, by axis, what each run had
+    spent when it was first there, NaN where it never was. ``paired``: Intervals of the differences to the first group
+    at equal cost, over the seeds that both have.
+    """
+    axes = [axis for axis in AXES if all(spent(run, axis) is not None and len(evaluated(run, "accuracy"))
+                                         for group in groups for run in group.runs.values())]
+    equal = {axis: _equal(groups, axis) for axis in axes}
+    target = _common(groups) if target is None and axes else target
+    reach = {} if target is None else {axis: [[to_reach(run, axis, target) for run in group.runs.values()]
+                                              for group in groups] for axis in axes}
+    return {"groups": [_who(group) for group in groups], "differ": differing(groups), "outcomes": _outcomes(groups),
+            "equal": equal, "reach": {"accuracy": target} | reach, "paired": _paired(groups, equal)}
+
+
+def _who(group):
+    seeds = [options(run).get("seed") for run in group.runs.values()]
+    return {"tag": group.tag, "label": group.label, "runs": list(group.runs), "seeds": seeds,
+            "status": [str(run.attrs.get("status", "")) for run in group.runs.values()]}
+
+
+def _outcomes(groups):
+    """``{name: [Interval or None a group]}`` of what any group has."""
+    found = {name: [] for name in OUTCOMES}
+    for group in groups:
+        rows = [final_metrics(run) | {axis: float(cost[-1]) for axis in ("bytes", "flops", "virtual", "seconds")
+                                      if (cost := spent(run, axis)) is not None and len(cost)}
+                for run in group.runs.values()]
+        for name, column in found.items():
+            values = [row.get(name) for row in rows]
+            column.append(None if None in values else interval(values))
+    return {name: column for name, column in found.items() if any(column)}
+
+
+def _equal(groups, axis):
+    """At parts of what all have spent by their last evaluation."""
+    runs = [run for group in groups for run in group.runs.values()]
+    common = min(float(spent(run, axis)[evaluated(run, "accuracy")[-1]]) for run in runs)
+    budgets = [part * common for part in PARTS]
+    if axis == "rounds":
+        budgets = sorted({max(1.0, math.floor(budget)) for budget in budgets})
+    return {"budgets": budgets, "accuracy": [[[within(run, axis, budget) for run in group.runs.values()]
+                                              for group in groups] for budget in budgets]}
+
+
+def _common(groups):
+    """The highest percent of accuracy that every run has reached, as a fraction; None where that is not one percent."""
+    best = min(float(np.nanmax(run.rounds["accuracy"])) for group in groups for run in group.runs.values())
+    return math.floor(100 * best + 1e-9) / 100 or None
+
+
+def _paired(groups, equal):
+    """``[{group, against, axis, budget, seeds, interval}]`` at the whole of the common budget."""
+    found, first = [], groups[0]
+    for number, group in enumerate(groups[1:], 1):
+        pairs = _pairs(first, group)
+        for axis, each in equal.items() if len(pairs) > 1 else ():
+            base, other = each["accuracy"][-1][0], each["accuracy"][-1][number]
+            spread = paired_difference([other[b] for _, _, b in pairs], [base[a] for _, a, _ in pairs])
+            found.append({"group": group.tag, "against": first.tag, "axis": axis, "budget": each["budgets"][-1],
+                          "seeds": [seed for seed, _, _ in pairs], "interval": spread})
+    return found
+
+
+def _pairs(first, second):
+    """[(seed, its number in first, in second)] of the seeds that both have."""
+    one, two = ([options(run).get("seed") for run in group.runs.values()] for group in (first, second))
+    return [(seed, one.index(seed), two.index(seed)) for seed in one if seed is not None and seed in two]
+
+
+# ---------------------------------------------------------------- in words
+
+
+def amount(axis, value):
+    """What was spent of an axis, for people."""
+    if axis == "rounds":
+        return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+    return {"bytes": human_bytes, "flops": human_flops}.get(axis, human_seconds)(value)
+
+
+def spent_text(axis, value):
+    """The same, with a word on what it is of."""
+    return f"{amount(axis, value)} {OF[axis]}"
+
+
+def outcome_text(name, found):
+    """An Interval over seeds: mean, and standard deviation where it is half a percent of it at least."""
+    if found is None:
+        return "-"
+    spread = found.n > 1 and found.std > 0.005 * abs(found.mean)
+    digits = 3 if spread else 4
+
+    def show(value):
+        return amount(name, value) if name in SPENT else f"{value:.{digits}f}"
+
+    return f"{show(found.mean)} ± {show(found.std)}" if spread else show(found.mean)
+
+
+def accuracy_text(values):
+    """Test accuracies of a group's runs: the mean, and the standard deviation of several."""
+    found = interval(values)
+    return "-" if math.isnan(found.mean) else outcome_text("accuracy", found)
+
+
+def reach_text(axis, values):
+    """What a group's runs had spent when they first were there: the mean of those that ever were."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "never"
+    some = f" ({len(known)} of {len(values)} seeds)" if len(known) < len(values) else ""
+    return outcome_text(axis, interval(known)) + some
+
+
+def difference_text(found):
+    """``+0.0213 [+0.0101, +0.0325]``: mean and 95 % interval."""
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def comparison_text(found):
+    """All of it for the terminal, first what differs in the options."""
+    tags = [each["tag"] for each in found["groups"]]
+    lines = [line for each in found["groups"] for line in _who_text(each)]
+    lines += ["", *_section("what differs", ["option", *tags],
+                            [[key, *texts] for key, texts in found["differ"].items()],
+                            "their options differ in nothing that says what is run")]
+    several = any(len(each["runs"]) > 1 for each in found["groups"])
+    spread = ", mean ± standard deviation over seeds" * several
+    lines += ["", *_section(f"what came of it{spread}", ["", *tags], [
+        [OUTCOMES[name], *(outcome_text(name, each) for each in column)]
+        for name, column in found["outcomes"].items()])]
+    lines += ["", *_section(f"test accuracy at equal cost{spread}", ["spent", *tags], [
+        [spent_text(axis, budget), *map(accuracy_text, row)] for axis, each in found["equal"].items()
+        for budget, row in zip(each["budgets"], each["accuracy"])], "no round has been evaluated by all of them yet")]
+    lines += ["", *_to_reach(found["reach"], tags)] if found["reach"]["accuracy"] is not None else []
+    if found["paired"]:
+        lines += ["", *_section("differences of test accuracy at equal cost, seed by seed: mean and 95 % interval",
+                                ["", "at", "seeds", "difference"], [
+            [f"{each['group']} - {each['against']}", spent_text(each["axis"], each["budget"]), str(len(each["seeds"])),
+             difference_text(each["interval"])] for each in found["paired"]], left=(0, 1))]
+    return "\n".join(lines)
+
+
+def _who_text(each):
+    num = len(each["runs"])
+    running = " (still running)" if "running" in each["status"] else ""
+    yield f"{each['tag']}  {each['label']}: {each['runs'][0]}" + (
+        f" and {num - 1} more, seeds {', '.join(map(str, each['seeds']))}" if num > 1 else "") + running
+
+
+def _section(title, head, rows, otherwise="", left=(0,)):
+    return [title, *("  " + line for line in aligned(head, rows, left=left))] if rows else [f"{title}: {otherwise}"]
+
+
+def _to_reach(reach, tags):
+    return _section(f"to reach a test accuracy of {reach['accuracy']:.4g}", ["", *tags], [
+        [WORDS[axis], *(reach_text(axis, values) for values in column)] for axis, column in reach.items()
+        if axis != "accuracy"])
+
+
+def without_tuples(found):
+    """``comparison`` as JSON takes it: Intervals as dicts."""
+    if hasattr(found, "_asdict"):
+        return found._asdict()
+    if isinstance(found, dict):
+        return {key: without_tuples(value) for key, value in found.items()}
+    return [without_tuples(value) for value in found] if isinstance(found, list) else found

@@ -1,0 +1,138 @@
+"""Runs that differ in the seed only belong together; groups are told apart by the options that differ between them."""
+
+import itertools
+import os
+from typing import NamedTuple
+
+from fedmpi.errors import FedError
+from fedmpi.options import DEFAULTS, PARTS
+from fedmpi.report.outcomes import WHERE
+from fedmpi.report.truth import options
+
+LONGEST = 32                      # characters of a name that is made of options
+
+
+class Group(NamedTuple):
+    """Runs that are one set-up: ``tag`` A, B, ... in the order given, ``runs`` {path: Run}, each with its own seed."""
+
+    tag: str
+    label: str
+    runs: dict
+
+
+def grouped(runs):
+    """The Groups of ``{path: Run}``. A run whose seed its group already has, or that tells no options, is alone."""
+    found = []
+    for path, run in runs.items():
+        place = next((each for each in found if _belongs(run, each)), None)
+        if place is None:
+            found.append(place := {})
+        place[path] = run
+    told = [_effective(next(iter(each.values()))) for each in found]
+    labels = _labels(told, [_stem(list(each)) for each in found])
+    return [Group(_tag(number), label, each) for number, (label, each) in enumerate(zip(labels, found))]
+
+
+def _belongs(run, others):
+    known = [options(each) for each in others.values()]
+    if not options(run) or not known[0]:
+        return False
+    seeds = {each.get("seed") for each in known}
+    return _effective(run) == _effective(next(iter(others.values()))) and options(run).get("seed") not in seeds
+
+
+def _effective(run):
+    """The options that say what was run, those that an old file does not know as they are by default."""
+    given = options(run)
+    known = DEFAULTS | given if given else {}
+    return {key: value for key, value in known.items() if key not in WHERE and key != "seed"}
+
+
+def differing(groups):
+    """``{option: [its text in each group]}`` of the options that differ between the groups."""
+    return _differing([_effective(next(iter(group.runs.values()))) for group in groups])
+
+
+def _differing(told):
+    keys = dict.fromkeys(key for each in told for key in each)
+    return {key: texts for key in keys if len(set(texts := [option_text(each.get(key)) for each in told])) > 1}
+
+
+def unusual(run):
+    """``{option: (its text, the default's)}`` of the options that are not as they are by default, or usual with the
+    run's strategy. Imports torch where the run says which strategy that is."""
+    usual = DEFAULTS | _usual_parts(options(run))
+    return {key: (option_text(value), option_text(usual.get(key))) for key, value in options(run).items()
+            if key not in WHERE and option_text(value) != option_text(usual.get(key))}
+
+
+def _usual_parts(given):
+    """The parts that the strategy is usually played with; none where it cannot be asked, as it is somebody's own."""
+    from fedmpi.assemble import with_usual_parts
+
+    if not {"strategy", "contribution"} <= given.keys():
+        return {}
+    parts = ("pruner", "contribution", "weighting")
+    try:
+        found = with_usual_parts(given | dict.fromkeys(parts))
+        if found["contribution"] != given["contribution"]:              # which brings a weighting of its own
+            found["weighting"] = with_usual_parts(given | {"weighting": None, "pruner": None})["weighting"]
+    except (FedError, ImportError, AttributeError):
+        return {}
+    return {name: found[name] for name in parts}
+
+
+def option_text(value):
+    """An option as it is shown: several parts joined by +, what there is not as none."""
+    if isinstance(value, (list, tuple)):
+        return " + ".join(map(str, value)) or "none"
+    return "none" if value in (None, "") else str(value)
+
+
+def _tag(number):
+    """A to Z, then A1 to Z1, ..."""
+    return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
+
+
+def _stem(paths):
+    """What the names of the files have in common at their start, or the first one's."""
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    return os.path.commonprefix(stems).rstrip("-_. 0123456789") or stems[0] if len(stems) > 1 else stems[0]
+
+
+def _labels(told, stems):
+    """A name for each group: the fewest options that tell all apart, else how their files are called."""
+    if len(told) == 1:
+        return stems
+    apart = _differing(told)
+    chosen = next((keys for size in (1, 2, 3) for keys in itertools.combinations(apart, size)
+                   if len(set(zip(*(apart[key] for key in keys)))) == len(told)), None)
+    if chosen is None:
+        return _distinct(stems)
+    labels = [", ".join(each) for each in zip(*(_short(key, apart[key]) for key in chosen))]
+    return labels if max(map(len, labels)) <= LONGEST else _distinct(stems)
+
+
+def _short(key, texts):
+    """The values of one option, without what all have in common, or what nobody needs to tell them apart."""
+    names = {text.partition(":")[0] for text in texts}
+    if key in PARTS and len(names) == len(set(texts)):
+        texts = [text.partition(":")[0] for text in texts]
+    if key in PARTS and len(names) > 1:
+        return [f"{key} none" if text == "none" else text for text in texts]
+    if key in PARTS:
+        return [text.partition(":")[2] or f"{text} as usual" for text in texts]
+    return [f"{key.replace('_', ' ')} {text}" for text in texts]
+
+
+def _distinct(stems):
+    """The names, with a number where two are the same."""
+    seen = {}
+    for stem in stems:
+        seen[stem] = seen.get(stem, 0) + 1
+    count = dict.fromkeys(seen, 0)
+    found = []
+    for stem in stems:
+        count[stem] += 1
+        found.append(f"{stem} ({count[stem]})" if seen[stem] > 1 else stem)
+    return found

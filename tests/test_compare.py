@@ -1,0 +1,283 @@
+"""Comparisons and plots of runs: groups and their names, what a budget buys, intervals, files for print."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fedmpi import report
+from fedmpi.errors import UserError
+from fedmpi.options import DEFAULTS
+from fedmpi.report.groups import differing, unusual
+from fedmpi.report.series import mean_line, prefix, spent, to_reach, within
+from fedmpi.store import Column, MemoryStore
+
+TINY = ("--clients", 4, "--rounds", 3, "--local-epochs", 1, "--train-samples", 300, "--model", "small-cnn:width=4")
+
+
+def run_of(accuracy, sent=1000, flops=5e9, status="finished", **options):
+    """A run with that accuracy a round (NaN: not evaluated), ``sent`` bytes each way and ``flops`` a round."""
+    accuracy = np.asarray(accuracy, float)
+    columns = dict(round="int64", accuracy="float64", loss="float64", up_bytes="int64", down_bytes="int64",
+                   flops_prunefl="float64", sparsity="float64", round_s="float64")
+    store = MemoryStore(dict(options=DEFAULTS | {"rounds": len(accuracy)} | options, status=status),
+                        [Column(name, dtype, "1", name) for name, dtype in columns.items()],
+                        [Column("client", "int64", "1", "n")], {}, ([0], []))
+    for t, value in enumerate(accuracy):
+        store.append(dict(round=t + 1, accuracy=value, loss=1 - value, up_bytes=sent, down_bytes=sent,
+                          flops_prunefl=flops, sparsity=0.5, round_s=0.25), dict(client=np.array([0])))
+    return store.run()
+
+
+def test_runs_that_differ_in_the_seed_only_are_one_group():
+    runs = {f"{name}{seed}.h5": run_of([0.5], strategy=name, seed=seed, out=f"{name}{seed}", device="cpu")
+            for name in ("fedavg", "krum") for seed in (0, 1)}
+    groups = report.grouped(runs)
+    assert [(group.tag, group.label, list(group.runs)) for group in groups] == [
+        ("A", "fedavg", ["fedavg0.h5", "fedavg1.h5"]), ("B", "krum", ["krum0.h5", "krum1.h5"])]
+    assert differing(groups) == {"strategy": ["fedavg", "krum"]}
+
+
+def test_the_same_seed_twice_is_two_groups_named_by_their_files():
+    groups = report.grouped({"x/one.h5": run_of([0.5], seed=3), "y/one.h5": run_of([0.6], seed=3)})
+    assert [group.label for group in groups] == ["one (1)", "one (2)"] and differing(groups) == {}
+
+
+@pytest.mark.parametrize("options, labels", [
+    ([dict(lr=0.1), dict(lr=0.2)], ["lr 0.1", "lr 0.2"]),
+    ([dict(pruner="static:sparsity=0.9"), dict(pruner="static:sparsity=0.8")], ["sparsity=0.9", "sparsity=0.8"]),
+    ([dict(pruner="static"), dict(pruner="static:sparsity=0.8")], ["static as usual", "sparsity=0.8"]),
+    ([dict(noise="none"), dict(noise="graded")], ["noise none", "graded"]),
+    ([dict(pruner="dense"), dict(pruner="rigl:every=4,sparsity=0.8,fraction=0.2")], ["dense", "rigl"]),
+    ([dict(pruner="dense"), dict(pruner="rigl:every=4"), dict(pruner="rigl:every=5")],
+     ["dense", "rigl:every=4", "rigl:every=5"]),
+    ([dict(strategy="krum", lr=0.1), dict(strategy="krum", lr=0.2), dict(strategy="median", lr=0.2)],
+     ["krum, lr 0.1", "krum, lr 0.2", "median, lr 0.2"]),
+    ([dict(fault=["scaled", "duplicate"]), dict(fault=[])], ["fault scaled + duplicate", "fault none"]),
+])
+def test_groups_are_named_by_the_fewest_options_that_tell_them_apart(options, labels):
+    runs = {f"{number}.h5": run_of([0.5], **each) for number, each in enumerate(options)}
+    found = [group.label for group in report.grouped(runs)]
+    assert found == (labels if max(map(len, labels)) <= 32 else ["0", "1"])
+
+
+def test_runs_without_options_are_told_apart_by_their_files():
+    bare = run_of([0.5])._replace(attrs={})
+    assert [group.label for group in report.grouped({"a.h5": bare, "b.h5": bare})] == ["a", "b"]
+
+
+def test_what_is_usual_with_the_strategy_is_not_unusual():
+    run = run_of([0.5], strategy="thesis", pruner="rigl", contribution="cosine", weighting="relu", rounds=50)
+    assert unusual(run) == {}
+    run.attrs["options"].update(contribution="loo", lr=0.5)
+    assert unusual(run) == {"contribution": ("loo", "cosine"), "lr": ("0.5", "0.1")}
+    run.attrs["options"].update(strategy="nobodys.module:strategy")
+    assert unusual(run)["pruner"] == ("rigl", "none")
+
+
+def test_what_a_budget_buys_is_the_last_value_known_then():
+    run = run_of([0.1, 0.4, np.nan, 0.3, 0.6])
+    assert spent(run, "bytes").tolist() == [2000, 4000, 6000, 8000, 10000] and spent(run, "virtual") is None
+    assert [within(run, "bytes", budget) for budget in (2000, 3999, 4000, 7999, 8000)] == [0.1, 0.1, 0.4, 0.4, 0.3]
+    assert np.isnan(within(run, "bytes", 1999))
+    assert [to_reach(run, axis, 0.4) for axis in ("rounds", "bytes", "flops")] == [2, 4000, 1e10]
+    assert to_reach(run, "rounds", 0.5) == 5 and np.isnan(to_reach(run, "rounds", 0.61))
+
+
+def test_a_line_of_several_seeds_is_their_mean_where_all_were_evaluated():
+    runs = {"a": run_of([0.1, np.nan, 0.5, 0.9], seed=0), "b": run_of([0.3, 0.4, 0.7], sent=2000, seed=1, rounds=4)}
+    group, = report.grouped(runs)
+    line = mean_line(group, "accuracy", "bytes")
+    assert line.x.tolist() == [3000, 9000]
+    np.testing.assert_allclose([line.y, line.low, line.high], [[0.2, 0.6], [0.1, 0.5], [0.3, 0.7]])
+
+
+def test_intervals_are_students():
+    gen = np.random.default_rng(0)
+    x, y = gen.normal(1, 2, 7), gen.normal(0, 1, 7)
+    found = report.paired_difference(x, y)
+    low, high = stats.ttest_rel(x, y).confidence_interval(0.95)
+    np.testing.assert_allclose([found.low, found.high, found.mean, found.std],
+                               [low, high, np.mean(x - y), np.std(x - y, ddof=1)])
+    assert found.n == 7 and report.interval([1, 2, 3]).mean == 2
+    one, none = report.interval([4]), report.interval([])
+    assert one.mean == 4 and np.isnan([one.std, one.low, none.mean]).all() and none.n == 0
+    assert np.isnan(report.interval([1, np.nan]).mean)
+
+
+def two_set_ups():
+    """Set-ups of two seeds: the second sends half as much a round, and is better by 0.1 and 0.2 after 4 rounds."""
+    curves = {("fedavg", 0): [0.1, 0.3, 0.5, 0.6], ("fedavg", 1): [0.2, 0.3, 0.4, 0.5],
+              ("krum", 0): [0.1, 0.2, 0.65, 0.7], ("krum", 1): [0.2, 0.4, 0.6, 0.7]}
+    return {f"{name}-{seed}.h5": run_of(curve, sent=1000 if name == "fedavg" else 500, strategy=name, seed=seed)
+            for (name, seed), curve in curves.items()}
+
+
+def test_a_comparison_of_known_numbers():
+    found = report.comparison(report.grouped(two_set_ups()))
+    assert found["equal"]["rounds"] == {"budgets": [1, 2, 4], "accuracy": [
+        [[0.1, 0.2], [0.1, 0.2]], [[0.3, 0.3], [0.2, 0.4]], [[0.6, 0.5], [0.7, 0.7]]]}
+    assert found["equal"]["bytes"]["budgets"] == [1000, 2000, 4000]
+    assert found["equal"]["bytes"]["accuracy"][2] == [[0.3, 0.3], [0.7, 0.7]]
+    assert np.isnan(found["equal"]["bytes"]["accuracy"][0][0]).all()
+    assert found["reach"]["accuracy"] == 0.5 and found["reach"]["rounds"] == [[3, 4], [3, 3]]
+    assert found["reach"]["bytes"] == [[6000, 8000], [3000, 3000]]
+    paired = {each["axis"]: each for each in found["paired"]}
+    assert paired["rounds"]["group"] == "B" and paired["rounds"]["seeds"] == [0, 1]
+    assert paired["rounds"]["interval"] == pytest.approx(report.paired_difference([0.7, 0.7], [0.6, 0.5]))
+    assert "virtual" not in found["equal"] and found["outcomes"]["bytes"][1].mean == 4000
+
+
+def test_a_comparison_in_words_says_first_what_differs():
+    text = report.comparison_text(report.comparison(report.grouped(two_set_ups()), 0.65))
+    order = [text.index(part) for part in ("A  fedavg", "what differs", "strategy", "what came of it", "at equal cost",
+                                           "to reach a test accuracy of 0.65", "differences of test accuracy")]
+    assert order == sorted(order) and "never" in text and "0.550 ± 0.071" in text
+    assert re.search(r"B - A +4 rounds +2 +\+0.1500 \[-0.4853, \+0.7853\]", text)
+    assert re.search(r"rounds +never +3.5 ± 0.7", text) and max(map(len, text.split("\n"))) < 100
+
+
+def test_where_some_seeds_never_get_there_it_says_so():
+    text = report.comparison_text(report.comparison(report.grouped(two_set_ups()), 0.6))
+    assert "4 (1 of 2 seeds)" in text
+
+
+def test_runs_that_say_nothing_beside_one_another_are_refused():
+    runs = {"a.h5": run_of([0.5]), "b.h5": run_of([0.6], dataset="synthetic")}
+    with pytest.raises(UserError, match="a.h5 has digits, b.h5 has synthetic; --other-data"):
+        report.refuse_other_data(runs)
+    report.refuse_other_data({"a.h5": run_of([0.5]), "b.h5": run_of([0.6], partition="iid", noise="none")})
+
+
+@pytest.mark.parametrize("curves", [([], [0.1]), ([np.nan], [0.1]), ([0.004], [0.1])])
+def test_young_runs_are_compared_as_far_as_they_are(curves):
+    runs = {f"{number}.h5": run_of(curve, lr=number + 0.5, status="running") for number, curve in enumerate(curves)}
+    groups = report.grouped(runs)
+    found = report.comparison(groups)
+    assert "(still running)" in report.comparison_text(found) and found["paired"] == []
+    json.dumps(report.plain(report.without_tuples(found)), allow_nan=False)
+    assert report.curves_picture(groups)
+
+
+@pytest.mark.parametrize("number, unit", [(0, ""), (999, ""), (1000, "k"), (2.5e7, "M"), (1e30, "E")])
+def test_prefixes(number, unit):
+    assert prefix(number)[1] == unit
+
+
+# --- the commands ---
+
+
+@pytest.fixture(scope="module")
+def runs(fedmpi, tmp_path_factory):
+    """Two set-ups with two seeds each, and one on other data, as run files."""
+    folder = tmp_path_factory.mktemp("runs")
+    for strategy in ("fedavg", "thesis"):
+        for seed in (0, 1):
+            fedmpi(1, "train", *TINY, "--strategy", strategy, "--pruner", "rigl:every=1", "--seed", seed, "--out",
+                   folder / f"{strategy}{seed}.h5")
+    fedmpi(1, "train", *TINY, "--dataset", "synthetic:samples=400", "--model", "logistic", "--pruner", "dense", "--out",
+           folder / "other.h5")
+    return folder
+
+
+def paths(folder):
+    return [folder / f"{strategy}{seed}.h5" for strategy in ("fedavg", "thesis") for seed in (0, 1)]
+
+
+def test_compare_on_the_command_line(fedmpi, runs):
+    picture = runs / "compared.svg"
+    text = fedmpi(1, "compare", *paths(runs), "--picture", picture)
+    assert "what differs" in text and "B - A" in text and "⠉" in text and picture.stat().st_size > 10000
+    told = json.loads(fedmpi(1, "compare", *paths(runs), "--json", "--accuracy", 0.01))
+    assert [group["label"] for group in told["groups"]] == ["fedavg", "thesis"] and told["reach"]["accuracy"] == 0.01
+    assert told["paired"][0]["interval"]["n"] == 2 and told["differ"]["strategy"] == ["fedavg", "thesis"]
+
+
+def test_what_cannot_be_compared_is_one_line(fedmpi, runs):
+    first, other = paths(runs)[0], runs / "other.h5"
+    assert "there is one run" in fedmpi(1, "compare", first, first, code=2)
+    refused = fedmpi(1, "compare", first, other, code=2)
+    assert "other data" in refused and refused.count("\n") == 1
+    assert "what came of it" in fedmpi(1, "compare", first, other, "--other-data")
+    assert "no such file" in fedmpi(1, "compare", first, runs / "no.h5", code=2)
+
+
+def test_every_kind_is_listed_and_drawn(fedmpi, runs):
+    listed = " ".join(fedmpi(1, "plot", "--help").split())
+    assert all(f"{name} {kind.line}"[:60] in listed for name, kind in report.KINDS.items())
+    recorded = [name for name in report.KINDS if name not in ("accuracy-virtual", "answers")]
+    kinds = [argument for name in recorded for argument in ("--kind", name)]
+    fedmpi(1, "plot", paths(runs)[2], *kinds, "-o", runs / "all.pdf", "--width", "text")
+    assert (runs / "all.pdf").read_bytes().startswith(b"%PDF")
+    for name in ("accuracy-virtual", "answers"):
+        refused = fedmpi(1, "plot", paths(runs)[2], "--kind", name, "-o", runs / "a.svg", code=2)
+        assert f"--kind {name}: not recorded" in refused
+
+
+def test_plots_hold_their_fonts_and_repeat(fedmpi, runs):
+    for kind in ("pdf", "svg", "png"):
+        names = [runs / f"{number}.{kind}" for number in (1, 2)]
+        for name in names:
+            fedmpi(1, "plot", *paths(runs), "--kind", "accuracy", "-o", name, "--font", "serif", "--width", "10")
+        assert names[0].read_bytes() == names[1].read_bytes()
+    pdf = (runs / "1.pdf").read_bytes()
+    assert b"STIXGeneral" in pdf and b"/FontFile2" in pdf and b"/Type3" not in pdf
+    svg = (runs / "1.svg").read_text()
+    assert "<text" not in svg and f'width="{10 / 2.54 * 72:.6f}'.rstrip("0") in svg
+    width, = np.frombuffer((runs / "1.png").read_bytes()[16:20], ">u4")
+    assert width == int(10 / 2.54 * 300)
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    (("--kind", "curve", "-o", "a.svg"), "there are accuracy, accuracy-bytes"), (("-o", "a.gif"), "must be .png"),
+    (("-o", "a.svg", "--width", "wide"), "--width must be column, text or centimetres"),
+    (("-o", "a.svg", "--width", "1"), "from 3 to 100, got 1")])
+def test_what_cannot_be_plotted_is_one_line(fedmpi, runs, monkeypatch, tmp_path, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    text = fedmpi(1, "plot", paths(runs)[0], *arguments, code=2)
+    assert reason in text and text.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_names_beside_lines_keep_apart_and_in_order():
+    from fedmpi.report.draw import _apart
+    for wanted in ([0.5, 0.5, 0.5], [0.98, 0.99, 0.1], [0.0, 0.01, 0.9], [0.3, 0.1, 0.2]):
+        found = _apart(wanted, 0.08)
+        assert np.diff(np.sort(found)).min() >= 0.08 - 1e-12 and found.min() >= 0 and found.max() <= 1 + 1e-12
+        assert np.argsort(found, kind="stable").tolist() == np.argsort(wanted, kind="stable").tolist()
+    np.testing.assert_allclose(_apart([0.2, 0.8], 0.1), [0.2, 0.8])
+
+
+def test_any_two_of_seven_lines_differ_in_colour_and_in_dashes_and_in_marks():
+    from fedmpi.report.figure import style
+    looks = [tuple(map(str, style(number).values())) for number in range(49)]
+    assert len(set(looks)) == 49
+    for number in range(7):
+        others = [style(other) for other in range(7) if other != number]
+        for part in ("color", "linestyle", "marker"):
+            assert style(number)[part] not in [other[part] for other in others]
+
+
+@pytest.mark.parametrize("layers, drawn", [(1, False), (2, True), (30, True)])
+def test_layers_are_lines_or_where_they_are_many_rows(layers, drawn, tmp_path):
+    kept = np.tile(np.arange(1, layers + 1), (5, 1))
+    run = run_of([0.1, 0.2, 0.3, 0.4, 0.5])
+    run.rounds["kept_layers"] = kept
+    run.attrs["layers"] = [[f"{n}.weight", [10, 10], 1.0] for n in range(layers)]
+    kind = report.KINDS["layers"]
+    found = kind.find(run)
+    assert (found is not None) == drawn
+    if drawn:
+        assert f"{layers - 1}.weight is the densest ({1 - layers / 100:.3f})" in kind.say(found)
+        report.save_plot(report.grouped({"a.h5": run}), ["layers"], str(tmp_path / "a.png"))
+
+
+def test_pictures_say_what_they_show():
+    groups = report.grouped(two_set_ups())
+    said = report.KINDS["accuracy-bytes"].say(report.KINDS["accuracy-bytes"].find(groups))
+    assert said.startswith("Test accuracy by bytes sent, up and down. fedavg: best 0.55 at 8.00 kB, the last; krum: best")
+    one = report.grouped({"a.h5": run_of([0.1, 0.6, 0.4])})
+    assert report.KINDS["loss"].say(report.KINDS["loss"].find(one)) == (
+        "Test loss by round. Lowest 0.4 at round 2, then 0.6 at round 3.")
+    assert report.KINDS["sparsity"].say(report.KINDS["sparsity"].find(one)).endswith("by round. 0.500 throughout.")
