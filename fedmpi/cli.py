@@ -12,6 +12,7 @@ import traceback
 import click
 
 from fedmpi import __version__, catalog, stop
+from fedmpi.commands.export import export
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
@@ -651,6 +652,9 @@ def doctor(out, as_json):
         click.echo(json.dumps(judge.as_json(facts, findings)) if as_json else judge.text(findings))
 
     return examine(out, show, _say)
+
+
+cli.add_command(export)
 
 
 @cli.group()
