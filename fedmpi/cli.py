@@ -13,6 +13,7 @@ import click
 
 from fedmpi import __version__, catalog, stop
 from fedmpi.commands.export import export
+from fedmpi.commands.model import export_model, model
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
@@ -655,6 +656,8 @@ def doctor(out, as_json):
 
 
 cli.add_command(export)
+cli.add_command(export_model)
+cli.add_command(model)
 
 
 @cli.group()

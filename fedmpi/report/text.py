@@ -17,6 +17,11 @@ def human_bytes(number):
     return _scaled(number, ("B", "kB", "MB", "GB", "TB", "PB"))
 
 
+def human_flops(number):
+    """``4.4 GFLOP``."""
+    return _scaled(number, [f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T", "P", "E")])
+
+
 def _scaled(number, units):
     power = 0
     while abs(number) >= 999.5 and power < len(units) - 1:
@@ -121,8 +126,7 @@ def _how_dear(found):
     for name, counted in FLOPS.items():
         if name in found:
             dense = f", {found[f'{name}_against_dense']:.3f} of dense" if f"{name}_against_dense" in found else ""
-            units = [f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T", "P", "E")]
-            yield "FLOPs", f"{_scaled(found[name], units)} {counted}{dense}"
+            yield "FLOPs", f"{human_flops(found[name])} {counted}{dense}"
 
 
 def _how_long(found):
