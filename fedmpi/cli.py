@@ -14,6 +14,7 @@ import click
 from fedmpi import __version__, catalog, stop
 from fedmpi.commands.export import export
 from fedmpi.commands.model import export_model, model
+from fedmpi.commands.schema import schema
 from fedmpi.commands.watch import watch
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
@@ -633,6 +634,7 @@ def doctor(out, as_json):
 cli.add_command(export)
 cli.add_command(export_model)
 cli.add_command(model)
+cli.add_command(schema)
 cli.add_command(watch)
 
 

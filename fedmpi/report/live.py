@@ -26,9 +26,11 @@ def pace(run):
 
 
 def planned(run):
-    """Rounds that this run will have when it ends by itself."""
+    """Rounds that this run will have when it ends by itself. The options recorded are those of its first session, so that
+    nobody knows where a resumed one is to stop before its last round."""
     given = options(run)
-    return given.get("until") or given.get("rounds") or len(run.ends)
+    rounds = given.get("rounds") or len(run.ends)
+    return min(given.get("until") or rounds, rounds) if len(run.sessions) < 2 else rounds
 
 
 def left_s(run):

@@ -100,7 +100,7 @@ def _opened(path, error, unsettled=None):
     if not os.path.isfile(path):
         raise error(f"{path}: it is a folder, not a file" if os.path.isdir(path) else f"{path}: there is no such file")
     try:
-        f = h5py.File(path, "r", locking=False)
+        f = _unlocked(path)
     except OSError as reason:
         denied = reason.errno in (errno.EACCES, errno.EPERM)
         alien = not denied and not h5py.is_hdf5(path)
@@ -108,6 +108,16 @@ def _opened(path, error, unsettled=None):
         raise (error if denied or alien else unsettled or error)(f"{path}: {why}") from None
     with f:
         yield f
+
+
+def _unlocked(path):
+    """The file, without a lock; where this process has it open already, a notebook say, with the lock that it has."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as reason:
+        if "locking flag" not in str(reason):
+            raise
+    return h5py.File(path, "r")
 
 
 def one_line(reason):

@@ -37,7 +37,7 @@ ATTRIBUTES = {
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",
     "judged": "each estimator against the truth that was injected",
     "data_digest": "of data, partition, labels and faults", "devices_digest": "of the trace of devices",
-    "layout_digest": "of the model's tensors, their shapes and order", "versions": "of libraries", "git_commit": "",
-    "hosts": "", "ranks": "", "launcher": "",
+    "layout_digest": "of the model's tensors, their shapes and order", "versions": "of libraries, the MPI and Python", "git_commit": "of the code, where it is a checkout",
+    "hosts": "that ranks ran on", "ranks": "in all, the server included", "launcher": "what started the ranks",
     "json_text": "the attributes that hold JSON",
 }
