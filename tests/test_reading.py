@@ -246,7 +246,9 @@ def test_silence_and_trouble_are_told(tmp_path):
 def test_pace_and_time_left(tmp_path):
     store, play = live_run(tmp_path / "run.h5")
     assert live.pace(read_run(store.path)) is None and live.left_s(read_run(store.path)) is None
-    for _ in range(4):
+    play()
+    assert live.pace(read_run(store.path)) == 2.0                      # the round's own seconds
+    for _ in range(3):
         play()
     run = read_run(store.path)
     assert live.pace(run) == 4.0 and live.left_s(run) == 8.0           # recorded every 4 s, and two rounds to go

@@ -15,10 +15,10 @@ RECENT = 20                          # rounds that the pace is taken from
 
 
 def pace(run):
-    """Seconds a round, the median of the last RECENT from one record to the next, what else was done included; None
-    before there are two rounds, or where nothing is recorded of it."""
+    """Seconds a round, the median of the last RECENT from one record to the next, what else was done included; of the one
+    round, or of files that do not record it, the rounds' own seconds; None where there are none."""
     spent = run.rounds.get("round_s", np.empty(0))
-    if "recorded" in run.rounds:
+    if len(run.rounds.get("recorded", ())) > 1:
         spent = np.diff(run.rounds["recorded"])
     spent = spent[-RECENT:]
     spent = spent[np.isfinite(spent)]
