@@ -12,10 +12,11 @@ run: .venv/ready     ## the main job: mpirun -n 33 fedmpi train
 test: .venv/ready    ## the whole suite, MPI tests included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
-bench: .venv/ready   ## the speed of a round against plain PyTorch loops, of coalitions against one worker, bytes on the wire
-	PATH="$(CURDIR)/$(BIN):$$PATH" mpirun -n 3 fedmpi bench round
-	PATH="$(CURDIR)/$(BIN):$$PATH" mpirun -n 3 fedmpi bench shapley
-	PATH="$(CURDIR)/$(BIN):$$PATH" fedmpi bench wire
+bench: .venv/ready   ## every measurement beside its reference
+	PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; \
+	for name in cross-silo cross-device shapley transport memory; do mpirun -n 3 fedmpi bench $$name || exit; done; \
+	mpirun -n 33 fedmpi bench transport || exit; \
+	for name in tiny wire server together start crowd; do fedmpi bench $$name || exit; done
 
 install: .venv/ready ## only set up .venv
 

@@ -720,3 +720,39 @@ def bench_start(ranks, repeats):
     itself: fedmpi bench start, without mpirun."""
     from fedmpi.bench.start import measure
     return measure(ranks, repeats, _say)
+
+
+@bench.command("transport")
+@click.option("--weights", type=click.IntRange(10000), default=11_000_000, show_default=True, help="Of the model.")
+@click.option("--replies", type=click.IntRange(1), default=5000, show_default=True, help="Small jobs that are answered.")
+@click.option("--repeats", type=click.IntRange(1), default=10, show_default=True)
+def bench_transport(weights, replies, repeats):
+    """A sparse model to a worker, a message to all, small replies a second and what ranks burn that wait, beside MPI
+    alone: mpirun -n 3 fedmpi bench transport, and -n 33."""
+    from fedmpi.bench.transport import measure
+    return measure(weights, replies, repeats, _say)
+
+
+@bench.command("crowd")
+@click.option("--ranks", type=click.IntRange(2), default=33, show_default=True)
+@click.option("--data-dir", default="data", show_default=True, help="With Fashion-MNIST in it; else synthetic images.")
+@click.option("--samples", type=click.IntRange(0), default=0, help="Training samples.  [default: 60000]")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="That are timed, after one that is not.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+def bench_crowd(ranks, data_dir, samples, rounds, repeats):
+    """Seconds a round of the cross-silo work on many ranks against 3. Starts both itself: fedmpi bench crowd, without
+    mpirun."""
+    from fedmpi.bench.crowd import measure
+    return measure(ranks, data_dir, samples, rounds, repeats, _say)
+
+
+@bench.command("memory")
+@click.option("--model", default="cnn", show_default=True)
+@click.option("--rounds", type=click.IntRange(2), default=500, show_default=True)
+@click.option("--limit", type=click.IntRange(0), default=2048, show_default=True,
+              help="KB by which a worker may grow after a tenth of the rounds; more is exit code 1.")
+def bench_memory(model, rounds, limit):
+    """What the resident memory of ranks that train consists of, and how much it grows over 500 rounds: mpirun -n 3 fedmpi
+    bench memory."""
+    from fedmpi.bench.memory import measure
+    return measure(model, rounds, limit, _say)

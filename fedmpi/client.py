@@ -52,8 +52,10 @@ WORK = slice(Number.SEEN, Number.DENSE + 1)      # what ``flops.training`` takes
 
 
 def digest(support):
-    """A number that changes with the support, for both ends to compare."""
-    return zlib.crc32(support.numpy())
+    """A number that changes with the support, for both ends to compare; found once, as nobody writes to a support."""
+    if not hasattr(support, "digest"):
+        support.digest = zlib.crc32(support.numpy())
+    return support.digest
 
 
 def sound(values):
@@ -201,20 +203,20 @@ class Worker:
         if self.sums is not None:
             self.sums.zero_()
         if "mask" in meta:
-            same = self.received if "same" in meta["mask"] else None
-            self.received, self.known = self._decoded(meta, arrays, self.known, same)
+            self.received, self.known = self._decoded(meta, arrays, self.known, self.received)
 
-    def _decoded(self, meta, arrays, known=None, same=None):
-        """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``same`` is the last one
-        where it did not change, whose vector is then written again."""
-        layout = self.layout
+    def _decoded(self, meta, arrays, known=None, last=None):
+        """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``last`` is the one that this
+        takes the place of, whose vector is written again, and whose mask holds where that did not change."""
+        layout, same = self.layout, last if "same" in meta["mask"] else None
         kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
         mask = same.mask if same else torch.from_numpy(kept)
         support = same.support if same else layout.support(mask)
         found = same.digest if same else digest(support)
         if found != meta["support"]:
             raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
-        base = self.stage.up(self.codec.down.decode(arrays, len(support)), support, same.base if same else None)
+        into = same.base if same else last.base.zero_() if last else None      # a new one costs as much as filling three
+        base = self.stage.up(self.codec.down.decode(arrays, len(support)), support, into)
         if same:
             return same._replace(base=base), kept
         there, live = mask.to(self.device), torch.ones(layout.R, device=self.device)

@@ -12,7 +12,7 @@ import torch
 
 from fedmpi.client import QUANTUM, Number, digest, sound, unbilled
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
-from fedmpi.flat import gathered
+from fedmpi.flat import gathered, index_of
 from fedmpi.parts import Updates
 from fedmpi.team import replies, teams
 from fedmpi.transport.base import watched
@@ -245,7 +245,7 @@ def read_reply(fed, reply, t, support, expected, announced):
     report = {name.removeprefix("report/"): array.copy()
               for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:
-        report["index"] = positions.index_of(positions.decode(meta["index"], report["index"], layout.Q))
+        report["index"] = index_of(positions.decode(meta["index"], report["index"], layout.Q))
     scores = {}
     for name in arrays:
         if name.startswith("score/"):

@@ -18,7 +18,7 @@ HISTOGRAMS = ("contribution", "weight", "loss", "up_bytes")
 
 
 def kind_of(place, kind):
-    """``csv``, ``parquet`` or ``tensorboard``: as named, else by the extension of ``place``; and whether it is a file."""
+    """``csv``, ``parquet`` or ``tensorboard``, as named, else by the extension of ``place``; and whether it is a file."""
     by_name = os.path.splitext(place)[1].lower().lstrip(".")
     is_file = by_name in ("csv", "parquet")
     if is_file and kind not in (None, by_name):
@@ -44,7 +44,8 @@ def to_file(paths, place, table="rounds", overwrite=False):
     frames = {name: getattr(open_run(path), table) for name, path in zip(run_names(paths), paths)}
     frame = next(iter(frames.values()))
     if len(frames) > 1:
-        told = {key: {name: text for each in frames.values() for name, text in each.attrs[key].items()} for key in frame.attrs}
+        told = {key: {name: text for each in frames.values() for name, text in each.attrs[key].items()}
+                for key in frame.attrs}
         parts = [each.assign(run=name) for name, each in frames.items()]
         for each in parts:
             each.attrs = {}                                # which concat compares
@@ -107,7 +108,8 @@ def _write(frame, path, kind):
 def _indexed(frame):
     told, name = frame.attrs, frame.index.name
     frame = frame.reset_index()
-    frame.attrs = {"units": {name: "1"} | told["units"], "descriptions": {name: f"{name}, from 0"} | told["descriptions"]}
+    frame.attrs = {"units": {name: "1"} | told["units"],
+                   "descriptions": {name: f"{name}, from 0"} | told["descriptions"]}
     return frame
 
 
@@ -121,7 +123,7 @@ def _or_missing(library):
 
 
 def _to_tensorboard(run, place):
-    """Scalars of rounds, of layers, and the distribution over clients, by round and wall time; the options as a text."""
+    """Scalars of rounds, of layers, and distributions over clients, by round and wall time; the options as a text."""
     with _or_missing("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
     writer, when = SummaryWriter(place), wall_times(run)
@@ -138,13 +140,14 @@ def _to_tensorboard(run, place):
     finally:
         writer.close()
     name = next(name for name in os.listdir(place) if name.startswith(EVENT_FILE))
-    yield (f"{os.path.join(place, name)}: {len(scalars)} scalars, {len({tag for tag, *_ in histograms})} distributions over "
-           f"clients, {run.num_rounds} rounds")
+    spread = len({tag for tag, *_ in histograms})
+    yield (f"{os.path.join(place, name)}: {len(scalars)} scalars, {spread} distributions over clients, "
+           f"{run.num_rounds} rounds")
 
 
 def wall_times(run):
-    """(T,) seconds since 1970 at the end of each round; of run files that do not record it, from when the run was created
-    and how long its rounds took."""
+    """(T,) seconds since 1970 at the end of each round; of run files that do not record it, from when the run was
+    created and how long its rounds took."""
     rounds = run.rounds
     if "recorded" in rounds:
         return rounds["recorded"].to_numpy()

@@ -98,14 +98,35 @@ class Layout:
         since a round asks for that of the same mask several times; it is not to be written to."""
         last = self._last
         if not last or last[0] is not mask or last[1] != mask._version:       # which changes with the mask
-            kept = torch.from_numpy(np.flatnonzero(mask.numpy()))             # several times faster than torch.nonzero
-            last[:] = mask, mask._version, torch.cat([kept.int(), self.tail])
+            last[:] = mask, mask._version, torch.cat([torch.from_numpy(index_of(mask.numpy())), self.tail])
         return last[2]
 
     def kept(self, mask):
         """Kept weights a layer, a list of ints."""
         bits = mask.cpu().numpy()
         return [int(np.count_nonzero(bits[slot.span])) for slot in self.weights]
+
+
+PIECE = 1 << 17   # weights of a mask whose positions are sought at once: they stay in a core's cache
+
+
+def index_of(mask):
+    """int32 (k,), sorted: where ``mask (n,) bool``, numpy's, is True.
+
+    Where at most a tenth is True numpy jumps from one to the next, which takes 18 ns each, and above that it counts along,
+    0.7 ns a weight: so a piece is sought with as many more that are True behind it, unless next to nothing is."""
+    found, end = np.empty(np.count_nonzero(mask), np.int32), 0
+    sought = np.ones(2 * PIECE, bool)
+    for start in range(0, len(mask), PIECE):
+        part = mask[start: start + PIECE]
+        n, k = len(part), int(np.count_nonzero(part))
+        if n // 40 < k <= n // 10:
+            sought[:n] = part
+            part = sought[: n + n // 9 - k + 1]
+        begin, end = end, end + k
+        found[begin:end] = np.flatnonzero(part)[:k]
+        found[begin:end] += np.int32(start)
+    return found
 
 
 def _lay(tensors, start):

@@ -1,7 +1,7 @@
 """A run file as pandas frames: ``fedmpi.open``.
 
-Every frame has ``attrs["units"]`` and ``attrs["descriptions"]``, a text for each column. A frame is read when it is first
-asked for, and holds what was committed when the file was opened, so that frames of a live run fit together.
+Every frame has ``attrs["units"]`` and ``attrs["descriptions"]``, a text for each column. A frame is read when it is
+first asked for, and holds what was committed when the file was opened, so that frames of a live run fit together.
 """
 
 import os
@@ -18,13 +18,14 @@ from fedmpi.store.rows import Run
 PATIENCE_S = 2.0                     # for what a network file system brings late
 BY_LAYER = ("kept_layers", "mask_changed_layers")          # of /rounds, in the frame of layers
 LAYERS = {
-    "round": ("1", "round, from 1"), "layer": ("", "the prunable tensor"), "weights": ("1", "weights of the dense layer"),
+    "round": ("1", "round, from 1"), "layer": ("", "the prunable tensor"),
+    "weights": ("1", "weights of the dense layer"),
     "kept": ("1", "weights kept of the model trained this round"), "sparsity": ("1", "fraction of zeros"),
     "mask_changed": ("1", "mask entries that this round's update flipped"),
     "churn": ("1", "share of the kept weights that moved: half of mask_changed over kept"),
     "flops_forward": ("FLOP", "one sample's forward pass at this sparsity"),
-    "flops_training": ("FLOP", "3 forward passes for each sample that clients trained on: RigL's convention, without passes "
-                       "for dense gradients"),
+    "flops_training": ("FLOP", "3 forward passes for each sample that clients trained on: RigL's convention, without "
+                       "passes for dense gradients"),
 }
 EVENTS = {
     "round": ("1", "after which, or in which it happened"), "event": ("", "what happened"),
@@ -34,8 +35,8 @@ EVENTS = {
 
 @dataclass(frozen=True, repr=False)
 class Frames:
-    """A run: pandas frames ``rounds`` (a row a round), ``clients`` (a row a participation), ``layers`` (a row a layer and
-    round), ``events`` and ``population`` (a row a client); ``attrs``, a dict, and ``sessions``, a list of dicts."""
+    """A run: pandas frames ``rounds`` (a row a round), ``clients`` (a row a participation), ``layers`` (a row a layer
+    and round), ``events`` and ``population`` (a row a client); ``attrs``, a dict, and ``sessions``, a list of dicts."""
 
     path: str
     attrs: dict
@@ -45,8 +46,8 @@ class Frames:
 
     def __repr__(self):
         planned = self.attrs.get("options", {}).get("rounds", "?")
-        return (f"{self.path}: {self.attrs.get('status')}, {self.num_rounds} of {planned} rounds, {self.num_participations} "
-                "participations; .rounds .clients .layers .events .population .attrs .sessions")
+        return (f"{self.path}: {self.attrs.get('status')}, {self.num_rounds} of {planned} rounds, "
+                f"{self.num_participations} participations; .rounds .clients .layers .events .population .attrs .sessions")
 
     @cached_property
     def rounds(self):
@@ -92,7 +93,7 @@ class Frames:
 
 
 def open_run(path):
-    """The ``Frames`` of the run file ``path``, also of one that is being written; UserError in one line if it is none."""
+    """The ``Frames`` of the run file ``path``, also of one that is being written; UserError, one line, if it is none."""
     path = os.fspath(path)
     run = read_run(path, {}, PATIENCE_S)
     return Frames(path, run.attrs, run.sessions, len(run.ends), int(run.ends[-1]) if len(run.ends) else 0)
@@ -181,7 +182,8 @@ def _checkpoints(path):
             written = os.stat(os.path.join(folder, name)).st_mtime
         except FileNotFoundError:                          # a run that goes on has removed it meanwhile
             continue
-        yield round, "checkpoint", None, pd.Timestamp(written, unit="s", tz="UTC").isoformat(), os.path.join(folder, name)
+        when = pd.Timestamp(written, unit="s", tz="UTC").isoformat()
+        yield round, "checkpoint", None, when, os.path.join(folder, name)
 
 
 def _end(attrs, rounds):

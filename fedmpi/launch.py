@@ -20,6 +20,7 @@ from fedmpi import stop as stopping
 from fedmpi.errors import BrokenOff, CheckpointError, DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.guard import Guard, NoGuard
 from fedmpi.launcher import launcher, rank_and_size
+from fedmpi.transport import bell
 from fedmpi.transport.watch import START, Limits
 
 AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))          # what a resumed run had decided
@@ -64,6 +65,7 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     if rank:
         signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is rank 0's to answer; it ends the others
         stopping.ignore()                                  # until this rank can pass it on
+        bell.listen()
         _mpi(rank, size, limits.silence_s)
         from fedmpi.transport.serve import serve
         return serve(__version__, make_worker, limits.silence_s, see)

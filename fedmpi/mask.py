@@ -101,31 +101,49 @@ def _round(sizes, densities, total, least):
     return kept
 
 
+SAMPLE = 1 << 14         # scores from whose order a bound of the k-th largest is guessed
+
+
 def largest(scores, k):
-    """int64 (k,): the positions of the ``k`` largest of ``scores (n,)`` without NaN, in any order; of equal ones, on the
-    CPU, those of least position. There a partition finds the k-th, by vector instructions ten times as fast as topk."""
-    if scores.is_cuda or not 0 < k < len(scores):
+    """int64 (k,): the positions of the ``k`` largest of ``scores (n,)`` without NaN, in any order; on the CPU sorted,
+    of equal ones those of least position. Where ``k`` is few of many, only scores above a bound, which a sample tells,
+    are partitioned; were they too few, all are."""
+    if scores.is_cuda:
         return torch.topk(scores, k, sorted=False).indices
-    return torch.from_numpy(np.flatnonzero(_largest(scores.numpy(), k)))
+    values, n = scores.numpy(), len(scores)
+    if n > 64 * SAMPLE and 0 < 10 * k < n:
+        sample = np.sort(values[:: n // SAMPLE])
+        bound = sample[-min(int(1.1 * k / n * len(sample)) + 40, len(sample))]
+        places = np.flatnonzero(values >= bound)
+        if len(places) >= k:
+            return torch.from_numpy(places[positions(top(torch.from_numpy(values[places]), k)).numpy()])
+    return positions(top(scores, k))
 
 
-def _largest(scores, k):
-    """bool (n,): the ``k`` largest of the array ``scores (n,)``, of equal ones the first; 0 < k <= n."""
-    least = np.partition(scores, len(scores) - k)[len(scores) - k]
-    chosen = scores >= least
+def top(scores, k):
+    """bool (n,): where the ``k`` largest of ``scores (n,)`` without NaN are; of equal ones, on the CPU, the first.
+    There a partition finds the k-th, by vector instructions ten times as fast as topk."""
+    if scores.is_cuda:
+        return torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, largest(scores, k), True)
+    if not 0 < k < len(scores):
+        return torch.full(scores.shape, k > 0)
+    values = scores.numpy()
+    least = np.partition(values, len(values) - k)[len(values) - k]
+    chosen = values >= least
     surplus = np.count_nonzero(chosen) - k
     if surplus:
-        chosen[np.flatnonzero(scores == least)[-surplus:]] = False
-    return chosen
+        chosen[np.flatnonzero(values == least)[-surplus:]] = False
+    return torch.from_numpy(chosen)
 
 
-def falling(sizes, k):
-    """int64 (k,): the positions of the ``k`` largest of ``sizes (n,)`` float32 >= 0 on the CPU, the largest first, of equal
-    ones the first. It sorts keys of value and position: numpy sorts integers by vector instructions."""
-    chosen = largest(sizes, k)
-    bits = sizes[chosen].view(torch.int32).long()          # in the order of the values, as none is negative
-    keys = (torch.iinfo(torch.int32).max - bits << 32) | chosen
-    return torch.from_numpy(np.sort(keys.numpy()) & 0xFFFFFFFF)
+def falling(sizes, places):
+    """int64 (k,): the sorted positions ``places (k,)`` in the order of ``sizes (n,)`` float32 >= 0 on the CPU, the
+    largest first, of equal ones the first. It sorts keys of value and position: numpy sorts integers by vector
+    instructions."""
+    bits = sizes.index_select(0, places).view(torch.int32)            # in the order of the values, as none is negative
+    keys = (torch.iinfo(torch.int32).max - bits).long().bitwise_left_shift_(32).bitwise_or_(places)
+    keys.numpy().sort()
+    return keys.bitwise_and_(0xFFFFFFFF)
 
 
 def positions(mask):
@@ -133,19 +151,45 @@ def positions(mask):
     return torch.nonzero(mask).flatten() if mask.is_cuda else torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
-def draw(candidates, k, gen):
-    """``k`` of the positions ``candidates (n,)``, uniformly without replacement; all of them where k >= n."""
-    if k >= len(candidates):
-        return candidates
-    keys = torch.from_numpy(gen.random(len(candidates), dtype="float32"))
-    return candidates[largest(keys, k).to(candidates.device)]
+def by_layer(layout, places):
+    """``places``, sorted positions in the vector, cut into those of each layer's weights; others are left out."""
+    edges = places.new_tensor([(slot.offset, slot.offset + slot.size) for slot in layout.weights])
+    return [places[start:end] for start, end in torch.searchsorted(places, edges).tolist()]
+
+
+def living(layout, mask):
+    """The positions in the vector of each layer's kept weights."""
+    return by_layer(layout, positions(mask) if mask.is_cuda else layout.support(mask))
+
+
+def draw(free, k, gen):
+    """bool (n,): ``k`` of the places where ``free (n,) bool`` on the CPU is True, uniformly without replacement; all of
+    them where there are no more.
+
+    Places are drawn with replacement until ``k`` different ones have been hit; which ones, no place being told from
+    another, is as likely for any ``k``. A batch is as large as what is missing, so it never hits too many.
+    """
+    count = int(np.count_nonzero(free.numpy()))
+    if k >= count:
+        return free.clone()
+    if 2 * k > count:                                      # fewer to leave out
+        return free & ~draw(free, count - k, gen)
+    if 2 * count < len(free):                              # most draws would miss
+        chosen = torch.zeros_like(free)
+        chosen.numpy()[positions(free).numpy()[draw(torch.ones(count, dtype=torch.bool), k, gen).numpy()]] = True
+        return chosen
+    left, missing = free.numpy().copy(), k
+    while missing:
+        left[gen.integers(len(left), size=missing)] = False
+        missing = k - (count - np.count_nonzero(left))
+    return free & ~torch.from_numpy(left)
 
 
 def random_mask(layout, kept, gen):
     """bool (Q,): ``kept`` random weights a layer."""
     mask = torch.zeros(layout.Q, dtype=torch.bool)
     for slot, k in zip(layout.weights, kept):
-        mask[slot.offset + draw(torch.arange(slot.size), k, gen)] = True
+        mask[slot.span] = draw(torch.ones(slot.size, dtype=torch.bool), k, gen)
     return mask
 
 
@@ -153,8 +197,18 @@ def top_mask(layout, scores, kept):
     """bool (Q,): the ``kept`` weights of largest ``scores (Q,)`` or (P,) a layer."""
     mask = torch.zeros(layout.Q, dtype=torch.bool)
     for slot, k in zip(layout.weights, kept):
-        mask[slot.offset + largest(scores[slot.span], k)] = True
+        mask[slot.span] = top(scores[slot.span], k)
     assert layout.kept(mask) == list(kept), "a layer cannot hold that many weights"
+    return mask
+
+
+def top_among(layout, layers, x, kept):
+    """bool (Q,): the ``kept`` weights of largest ``|x|``, ``x (P,)``, among the positions ``layers`` of each layer."""
+    mask = torch.zeros(layout.Q, dtype=torch.bool)
+    for places, k in zip(layers, kept):
+        chosen = largest(x.index_select(0, places).abs_(), k)
+        mask.numpy()[places.numpy()[chosen.numpy()]] = True              # faster than torch's by half
+    assert layout.kept(mask) == list(kept), "a layer has fewer candidates than weights to keep"
     return mask
 
 
@@ -163,22 +217,25 @@ def first_mask(layout, x, kept, how, gen):
     return random_mask(layout, kept, gen) if how == "random" else top_mask(layout, x.abs(), kept)
 
 
-def swap(layout, mask, counts, drop_scores, grow):
+def nearest_zero(values, k):
+    """int64 (k,): the positions of the ``k`` smallest magnitudes of ``values (m,)``."""
+    return largest(values.abs().neg_(), k)
+
+
+def swap(layout, mask, counts, x, grow, drop=nearest_zero):
     """A new mask in which ``counts[l]`` weights a layer were dropped and as many grown; the kept counts stay.
 
-    The weights of smallest ``drop_scores (Q,)`` go. ``grow(slot, free, k)`` returns the ``k`` local positions to
-    grow among ``free``, those pruned before the drop: a weight just dropped may not return in the same update.
+    ``drop(values (m,), k)`` returns the positions of the ``k`` of a layer's kept values, of ``x (P,)``, that go;
+    ``grow(slot, k)``, bool (slot.size,), where its ``k`` new ones live, among those pruned before: a weight just
+    dropped may not return in the same update.
     """
     new = mask.clone()
-    for slot, count in zip(layout.weights, counts):
-        live, free = positions(mask[slot.span]), positions(~mask[slot.span])
-        k = min(count, len(live), len(free))
+    for slot, live, count in zip(layout.weights, living(layout, mask), counts):
+        k = min(count, len(live), slot.size - len(live))
         if k == 0:
             continue
-        grown = grow(slot, free, k)
-        dropped = live[largest(-drop_scores[slot.span].index_select(0, live), k)]
-        new[slot.offset + dropped] = False
-        new[slot.offset + grown] = True
+        new[slot.span] |= grow(slot, k)
+        new.index_fill_(0, live.index_select(0, drop(x.index_select(0, live), k)).long(), False)
     assert layout.kept(new) == layout.kept(mask), "an update changed the number of kept weights"
     return new
 

@@ -1,37 +1,65 @@
 """From a cohort's updates to one step of the global model."""
 
+import numpy as np
 import torch
 
 BLOCK = 1 << 18          # values that are worked on at a time: what a core's cache holds
 
 
-def mean(updates, weights, rho=0.0, scale=None):
+def mean(updates, weights, rho=0.0, clip=0.0):
     """float32 (K,): the mean update, each entry over the clients that hold it; (M, K) for weights (M, C).
 
-    ``sum_n w_n B_nj U_nj / max(sum_n w_n B_nj, rho)``: with rho = 0 a missing entry is no vote, with rho = 1 it is a
-    vote for no change. Where nobody holds an entry the step is 0. Without B every client holds every entry. ``scale``,
-    of the shape of the weights, shrinks updates of trained parameters and leaves their votes as they are. Cost: a pass
-    over U and B.
+    ``sum_n w_n U_nj / max(sum_n w_n B_nj, rho)``: with rho = 0 a missing entry is no vote, with rho = 1 it is a vote
+    for no change. Where nobody holds an entry the step is 0, as U is. Without B every client holds every entry. Updates
+    of trained parameters longer than ``clip`` times the median norm (0: none) are shrunk to that, their votes stay.
+    Cost: a pass over U and B, and one over the updates that are clipped.
     """
-    w, v = weights.float(), (weights if scale is None else weights.float() * scale.float()).float()
+    step = _clipped(updates, weights, clip) if clip else weights.float() @ updates.U
     if updates.B is None:
-        step = v @ updates.U
-        if scale is not None and updates.trained < updates.U.shape[1]:
-            step[..., updates.trained:] = w @ updates.U[:, updates.trained:]
         return step
-    step, width = torch.empty(*w.shape[:-1], updates.U.shape[1]), _width(updates.U)
-    for start in _starts(updates, width):
-        columns = slice(start, min(start + width, updates.trained if start < updates.trained else step.shape[-1]))
-        held = updates.B[:, columns].float()
-        share = w @ held
-        total = (v if start < updates.trained else w) @ held.mul_(updates.U[:, columns])
-        step[..., columns] = torch.where(share > 0, total.div_(share.clamp_(min=max(rho, 1e-12))), 0.0)
+    return step.div_(held_shares(updates.B, weights.float()).clamp_(min=max(rho, 1e-12)))
+
+
+def held_shares(B, w):
+    """float32 (K,), or (M, K): ``sum_n w_n B_nj``, the weight of those that hold each entry."""
+    share = torch.empty(*w.shape[:-1], B.shape[1])
+    bits = B.view(torch.uint8)                             # bools convert at a quarter of the speed
+    for part, out in zip(bits.split(_width(B), dim=1), share.split(_width(B), dim=-1)):
+        out.copy_(w @ part.float())
+    return share
+
+
+def _clipped(updates, weights, factor):
+    """``weights @ U`` with rows that are too long shrunk. Norms and product come from one pass, in which rows that look
+    long by their first columns wait: taken away again, an outlier would leave its rounding errors behind."""
+    if weights.ndim == 2:
+        return _scaled(updates, weights, clip_scales(near_norms(updates.U[:, : updates.trained]), weights, factor))
+    U, C, width = updates.U[:, : updates.trained], len(weights), max(1, _width(updates.U) // 2)
+    looks = clip_scales(near_norms(U[:, :width]), weights, (1 + factor) / 2)
+    waits = torch.zeros(C, dtype=torch.bool) if looks is None else looks < 1
+    now, step = torch.where(waits, 0.0, weights).float(), torch.empty(updates.U.shape[1])
+    squares = np.zeros(C)
+    for part, out in zip(U.split(width, dim=1), step[: updates.trained].split(width)):
+        torch.mv(part.t(), now, out=out)                   # brings the block to the cache
+        squares += _squares(part)
+    scale = clip_scales(torch.from_numpy(squares).sqrt(), weights, factor)
+    scaled = weights if scale is None else weights * scale
+    if bool((scaled[~waits] != weights[~waits]).any()):    # it did not look that long
+        return _scaled(updates, weights, scale)
+    step[updates.trained:] = weights.float() @ updates.U[:, updates.trained:]
+    for row in torch.nonzero(waits).flatten().tolist():
+        step[: updates.trained].add_(U[row], alpha=float(scaled[row]))
     return step
 
 
-def _starts(updates, width):
-    """Where blocks of columns begin: trained ones first, none of them with running statistics."""
-    return [*range(0, updates.trained, width), *range(updates.trained, updates.U.shape[1], width)]
+def _scaled(updates, weights, scale):
+    """``weights @ U``, updates of trained parameters times ``scale``, of the weights' shape; None: as they are."""
+    if scale is None:
+        return weights.float() @ updates.U
+    step = (weights * scale).float() @ updates.U
+    if updates.trained < updates.U.shape[1]:
+        step[..., updates.trained:] = weights.float() @ updates.U[:, updates.trained:]
+    return step
 
 
 def moved(x, support, step):
@@ -58,22 +86,25 @@ def _width(U):
 
 def row_norms(U):
     """float64 (C,): the lengths of the rows."""
-    return sum((torch.linalg.vecdot(part, part) for part in in_double(U)), torch.zeros(len(U), dtype=torch.float64)).sqrt()
+    squares = (torch.linalg.vecdot(part, part) for part in in_double(U))
+    return sum(squares, torch.zeros(len(U), dtype=torch.float64)).sqrt()
 
 
 def near_norms(U):
     """float64 (C,): the lengths of the rows of ``U (C, K)`` to seven digits, by squares in float32 that are summed up
     in float64 block by block: at reading speed. Lengths below 1e-17 come out as 0."""
-    blocks = (torch.linalg.vector_norm(part, dim=1).double().square() for part in U.split(_width(U), dim=1))
-    return sum(blocks, torch.zeros(len(U), dtype=torch.float64)).sqrt()
+    return torch.from_numpy(sum(map(_squares, U.split(_width(U), dim=1)), np.zeros(len(U)))).sqrt()
 
 
-def clip_scales(updates, weights, factor):
-    """float64 of the shape of ``weights``, (C,) or (M, C): what limits every update's norm to ``factor`` times the median
-    norm of those that take part; None where nothing is too long, or ``factor`` is 0."""
-    if not factor:
-        return None
-    norms = near_norms(updates.U[:, : updates.trained])
+def _squares(part):
+    """The array float32 (C,) of the squared lengths of a block's rows."""
+    rows = part.numpy()
+    return np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0]
+
+
+def clip_scales(norms, weights, factor):
+    """float64 of the shape of ``weights``, (C,) or (M, C): what limits updates of ``norms (C,)`` to ``factor`` times
+    the median norm of those that take part; None where nothing is too long."""
     if weights.ndim == 1:
         limit = factor * norms.median()
     else:                                                  # members only: a coalition a row

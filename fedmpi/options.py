@@ -10,4 +10,5 @@ DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_sampl
                     "clients": 32, "cohort": 0, "rounds": 50, "local_epochs": 2, "batch_size": 10, "lr": 0.1,
                     "precision": "float32", "seed": 0,
                     "on_error": "fatal", "quorum": 0.5, "out": None, "device": "auto", "server_device": "auto",
-                    "evaluate_every": 1, "save_every": 0, "keep": 2, "until": 0, "silence": SILENCE_S, "task_limit": 0.0, "together": 1}
+                    "evaluate_every": 1, "save_every": 0, "keep": 2, "until": 0, "silence": SILENCE_S,
+                    "task_limit": 0.0, "together": 1}

@@ -4,7 +4,8 @@ A file holds each tensor of the torch state dict under its name, and the mask of
 
 * dense: NAME with zeros in place, NAME.mask bool of the same shape;
 * sparse: of a prunable tensor NAME.values (K,) float32, its kept weights in C order, and NAME.mask (ceil(size / 8),)
-  uint8, a bit a weight in C order, the first in the highest bit (numpy.packbits); its shape is in the metadata ``shapes``.
+  uint8, a bit a weight in C order, the first in the highest bit (numpy.packbits); its shape is in the metadata
+  ``shapes``.
 
 A kept weight may be zero, as one that has just grown is; hence masks, not the places of zeros.
 """
@@ -25,8 +26,9 @@ from fedmpi.store import load_checkpoint, read_run
 
 
 class Trained(NamedTuple):
-    """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the weight's shape} of what can
-    be pruned, ``about`` a dict of texts and numbers; ``uses`` of a weight for one sample, {name: float}, where known."""
+    """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the weight's shape} of what
+    can be pruned, ``about`` a dict of texts and numbers: model, options, round, accuracy, loss, sparsity, inputs, run_id,
+    and ``uses`` of a weight for one sample, {name: float}."""
 
     state: dict
     masks: dict
@@ -46,13 +48,13 @@ def trained(path, round=None, warn=lambda line: None):
     try:
         state, done = load_checkpoint(folder, run_id=run.attrs["run_id"], warn=warn, round=round)
     except CheckpointError as error:
-        raise UserError(f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more of them") from error
+        raise UserError(f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more") from error
     options, inputs = run.attrs["options"], _inputs(run.attrs)
     network = model(options, inputs["shape"], inputs["classes"])
     layout, x, _ = bind(network)
     if layout.digest != run.attrs["layout_digest"]:
-        raise UserError(f"{path} holds a model of other shapes than --model {options['model']} makes here; was the model's "
-                        "code changed?")
+        raise UserError(f"{path} holds a model of other shapes than --model {options['model']} makes here; was the "
+                        "model's code changed?")
     mask = counted(catalog.make(catalog.PRUNERS, options["pruner"]), layout, state)
     x.copy_(served(state["x"], layout.support(mask)))
     masks = {slot.name: mask[slot.span].view(slot.shape).clone() for slot in layout.weights}
@@ -72,13 +74,15 @@ def _inputs(attrs):
         return attrs["inputs"]
     options = attrs["options"]
     data = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
-    return {"shape": list(data.x_train.shape[1:]), "classes": data.classes, "mean": list(data.mean), "std": list(data.std)}
+    return {"shape": list(data.x_train.shape[1:]), "classes": data.classes, "mean": list(data.mean),
+            "std": list(data.std)}
 
 
 def write(found, path, sparse=False):
     """Writes the ``Trained`` model to ``path``; what is there is replaced."""
     from safetensors.torch import save_file
-    tensors = {name: tensor.contiguous() for name, tensor in found.state.items() if not (sparse and name in found.masks)}
+    tensors = {name: tensor.contiguous() for name, tensor in found.state.items()
+               if not (sparse and name in found.masks)}
     for name, mask in found.masks.items():
         if sparse:
             tensors[f"{name}.values"] = found.state[name][mask]
@@ -126,19 +130,19 @@ def _mask(stored, shape):
 
 
 def by_layer(found):
-    """A dict for each prunable tensor, then one for all others and one for the model: ``layer``, ``shape``, ``weights``,
-    ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and ``dense_bytes`` and ``sparse_bytes``
-    in the two kinds of file, tensors alone."""
+    """A dict for each prunable tensor, then one for all others and one for the model: ``layer``, ``shape``,
+    ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and ``dense_bytes`` and
+    ``sparse_bytes`` in the two kinds of file, tensors alone."""
     rows = []
     for name, mask in found.masks.items():
         size, kept, use = mask.numel(), int(mask.sum()), found.about["uses"][name]
-        rows.append({"layer": name, "shape": list(mask.shape), "weights": size, "kept": kept, "sparsity": 1 - kept / size,
-                     "flops": 2 * kept * use, "flops_dense": 2 * size * use, "dense_bytes": 5 * size,
+        rows.append({"layer": name, "shape": list(mask.shape), "weights": size, "kept": kept,
+                     "sparsity": 1 - kept / size, "flops": 2 * kept * use, "flops_dense": 2 * size * use, "dense_bytes": 5 * size,
                      "sparse_bytes": 4 * kept + -(-size // 8)})
     others = [tensor for name, tensor in found.state.items() if name not in found.masks]
     count, size = sum(t.numel() for t in others), sum(t.numel() * t.element_size() for t in others)
-    rows.append({"layer": "biases, norms", "shape": None, "weights": count, "kept": count, "sparsity": None, "flops": None,
-                 "flops_dense": None, "dense_bytes": size, "sparse_bytes": size})
+    rows.append({"layer": "biases, norms", "shape": None, "weights": count, "kept": count, "sparsity": None,
+                 "flops": None, "flops_dense": None, "dense_bytes": size, "sparse_bytes": size})
     sums = {key: sum(row[key] or 0 for row in rows)
             for key in ("weights", "kept", "flops", "flops_dense", "dense_bytes", "sparse_bytes")}
     return [*rows, {"layer": "model", "shape": None, "sparsity": found.sparsity} | sums]

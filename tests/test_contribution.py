@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedmpi.catalog import CONTRIBUTIONS, WEIGHTINGS
-from fedmpi.contribution.cosine import cosine, cosines, loo_cosine
+from fedmpi.contribution.cosine import _by_passes, _by_products, _gram, cosine, cosines, loo_cosine
 from fedmpi.contribution.loo import loo
 from fedmpi.parts import Cohort, Schedule, Updates
 from fedmpi.weighting.minmax import minmax
@@ -137,6 +137,41 @@ def test_running_statistics_do_not_count():
     assert cosines(updates(U, trained=2), double(.5, .5), True).abs().max() < 1e-12
     held = updates(U, torch.ones(2, 3, dtype=torch.bool), trained=2)
     assert cosines(held, double(.5, .5), True).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+@pytest.mark.parametrize("C", [2, 3, 32, 64])
+def test_one_product_gives_the_cosines_of_two_passes(C, leave_one_out):
+    """Within 1e-6: ordinary updates, the largest that are accepted, faint ones, and all of them together."""
+    gen = torch.Generator().manual_seed(C)
+    U = torch.randn(C, 20_000, generator=gen) + torch.randn(20_000, generator=gen) / 2
+    r = torch.rand(C, generator=gen).double() + .1
+    r /= r.sum()
+    for scale in (1.0, 1e5, 1e-9, 10.0 ** (torch.arange(C) % 13 - 8)[:, None]):
+        one, two = _by_products(_gram(U * scale), r, leave_one_out), _by_passes(U * scale, r, leave_one_out)
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+@pytest.mark.parametrize("apart", [1, .3, .2, .1, .01, 1e-3, 1e-4])
+def test_updates_that_nearly_cancel_are_not_scored_by_rounding_errors(apart, leave_one_out):
+    """Pairs of opposites, ``apart`` from each other: where what is left of the mean is small, one product will not do."""
+    gen = torch.Generator().manual_seed(0)
+    common = torch.randn(20_000, generator=gen)
+    U = torch.stack([common, -common, common, -common]) + apart * torch.randn(4, 20_000, generator=gen)
+    r = torch.full((4,), .25).double()
+    assert (_by_products(_gram(U), r, leave_one_out) is None) == (apart <= .1 and not leave_one_out)
+    torch.testing.assert_close(cosines(updates(U), r, leave_one_out), _by_passes(U, r, leave_one_out), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_updates_too_faint_to_square_have_the_cosines_of_large_ones(leave_one_out):
+    """1e-25: their squares are 0 in float32, so the one product cannot serve."""
+    U = torch.randn(4, 500, generator=torch.Generator().manual_seed(0))
+    r = double(.1, .2, .3, .4)
+    assert not _gram(U * 1e-25).diagonal().any()
+    torch.testing.assert_close(cosines(updates(U * 1e-25), r, leave_one_out), cosines(updates(U), r, leave_one_out),
+                               rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("block", [1, 21, 300, 1 << 16])

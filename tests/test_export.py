@@ -28,8 +28,8 @@ DATA = pathlib.Path(__file__).parent / "data"
 @pytest.fixture(scope="module")
 def path(fedmpi, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / "run.h5"
-    fedmpi(1, "train", *SMALL, "--model", "2nn:hidden=12", "--strategy", "thesis", "--pruner", "rigl:every=2", "--lr", 0.3,
-           "--observe", "size", "--out", out)
+    fedmpi(1, "train", *SMALL, "--model", "2nn:hidden=12", "--strategy", "thesis", "--pruner", "rigl:every=2",
+           "--lr", 0.3, "--observe", "size", "--out", out)
     return out
 
 
@@ -66,7 +66,8 @@ def test_several_runs_in_one_table_and_the_extension_says_which_kind(fedmpi, pat
 
 
 def test_nothing_is_overwritten_unasked(fedmpi, path, tmp_path):
-    for place in (("--to", tmp_path / "a.csv"), ("--to", tmp_path / "out"), ("--to", tmp_path / "out", "--format", "tensorboard")):
+    folder = ("--to", tmp_path / "out")
+    for place in (("--to", tmp_path / "a.csv"), folder, (*folder, "--format", "tensorboard")):
         fedmpi(1, "export", path, *place)
         assert "--overwrite" in fedmpi(1, "export", path, *place, code=2)
         fedmpi(1, "export", path, *place, "--overwrite")
@@ -136,8 +137,9 @@ def test_the_exported_model_has_the_accuracy_that_was_recorded(fedmpi, path, tmp
     assert found.about["inputs"]["shape"] == [1, 8, 8] and found.about["inputs"]["classes"] == 10
 
 
-@pytest.mark.parametrize("options", [("--pruner", "adaptive:spread=0.1", "--model", "small-cnn"), ("--strategy", "fedavg",
-                                     "--pruner", "dense", "--model", "logistic")], ids=["adaptive", "dense"])
+@pytest.mark.parametrize("options", [
+    ("--pruner", "adaptive:spread=0.1", "--model", "small-cnn"),
+    ("--strategy", "fedavg", "--pruner", "dense", "--model", "logistic")], ids=["adaptive", "dense"])
 def test_models_of_masks_of_their_own_and_of_none(fedmpi, tmp_path, options):
     fedmpi(1, "train", *SMALL, *options, "--rounds", 2, "--out", tmp_path / "run.h5")
     run = read_run(tmp_path / "run.h5")

@@ -2,11 +2,12 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fedmpi.flat import ALIGN, bind, check
+from fedmpi.flat import ALIGN, PIECE, bind, check, gathered, index_of, scattered, views
 
 
 def network():
@@ -140,8 +141,32 @@ def test_a_support_is_found_once_and_again_where_its_mask_has_changed():
     assert layout.support(mask.clone()) is not layout.support(mask)
 
 
+@pytest.mark.parametrize("positions", [[], [0, 1, 2], [1, 2, 3], [0, 2, 5], list(range(8)), [7]])
+def test_values_are_gathered_from_a_support_and_scattered_to_it(positions):
+    x, support = torch.arange(10.0, 18.0), torch.tensor(positions, dtype=torch.int32)
+    assert gathered(x, support).tolist() == [10.0 + p for p in positions]
+    into = scattered(gathered(x, support), support, torch.zeros(8))
+    assert into.tolist() == [10.0 + p if p in positions else 0.0 for p in range(8)]
+
+
+def test_views_are_the_parameters_themselves():
+    model = network()
+    layout, x, _ = bind(model)
+    named = dict(model.named_parameters())
+    for slot, view in zip(layout.trained, views(layout, x[: layout.R]), strict=True):
+        assert view.data_ptr() == named[slot.name].data_ptr() and view.shape == named[slot.name].shape
+
+
 def test_a_model_without_weights_or_in_another_precision_is_refused():
     with pytest.raises(ValueError, match="nothing to prune"):
         bind(nn.LayerNorm(3))
     with pytest.raises(ValueError, match="must be float32, got weight, bias"):
         bind(nn.Linear(3, 3).double())
+
+
+@pytest.mark.parametrize("share", [0, .01, .03, .0999, .1001, .5, 1])
+@pytest.mark.parametrize("n", [0, 1, 100, PIECE, 2 * PIECE + 17])
+def test_positions_are_those_of_numpy(share, n):
+    mask = np.random.default_rng(0).random(n) < share
+    found = index_of(mask)
+    assert np.array_equal(found, np.flatnonzero(mask)) and found.dtype == np.int32

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fedmpi.data.dataset import laid
 from fedmpi.flat import bind
 from fedmpi.local import batches, dense_gradient, sgd
 from fedmpi.parts import Probe, Schedule, Task
@@ -68,6 +69,21 @@ def test_sgd_is_torch_sgd_to_the_last_bit(momentum, weight_decay, norm):
     for have, want in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(have, want)
     assert abs(loss - expected) < 1e-5
+
+
+def test_gradients_in_another_order_than_the_weights_are_taken_right():
+    """Convolutions over channels-last images give theirs so, where they have several channels."""
+    def deep():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.Flatten(), nn.Linear(4 * 4, 7))
+
+    model, twin = deep(), deep()
+    task = task_of(model)
+    task = task._replace(inputs=laid(task.inputs))
+    plain_torch(twin, task, 0.9, 1e-3)
+    sgd(task, 0.9, 1e-3)
+    for have, want in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(have, want)
 
 
 @pytest.mark.parametrize("momentum, weight_decay", [(0, 0), (0.9, 0), (0, 0.1), (0.9, 0.1)])

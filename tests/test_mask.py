@@ -131,19 +131,37 @@ def test_random_mask_follows_its_generator():
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-def test_draw_is_uniform_and_without_replacement():
-    candidates, gen = torch.tensor([3, 5, 8, 13, 21]), np.random.default_rng(0)
-    drawn = torch.stack([draw(candidates, 2, gen).sort().values for _ in range(4000)])
-    assert bool((drawn[:, 0] != drawn[:, 1]).all())
-    pairs, counts = drawn.unique(dim=0, return_counts=True)
-    assert len(pairs) == 10 and bool(((counts - 400).abs() < 5 * 400 ** .5).all())
+@pytest.mark.parametrize("free, k", [([3, 5, 8, 13, 21], 2), ([0, 1, 2, 3, 4], 2), ([0, 2, 3, 5, 6], 3)])
+def test_draw_is_uniform_and_without_replacement(free, k):
+    """Few free ones among many, all free, and more than half of the free ones: 10 equally likely outcomes each."""
+    candidates, gen = torch.zeros(max(free) + 1, dtype=torch.bool), np.random.default_rng(0)
+    candidates[free] = True
+    drawn = torch.stack([torch.nonzero(draw(candidates, k, gen)).flatten() for _ in range(4000)])
+    outcomes, counts = drawn.unique(dim=0, return_counts=True)
+    assert len(outcomes) == 10 and bool(((counts - 400).abs() < 5 * 400 ** .5).all())
+    assert all(set(outcome) <= {*free} for outcome in outcomes.tolist())
 
 
-def test_draw_takes_all_where_it_must():
-    candidates = torch.tensor([3, 5])
-    assert draw(candidates, 2, None).tolist() == draw(candidates, 9, None).tolist() == [3, 5]
-    assert draw(candidates, 0, np.random.default_rng(0)).tolist() == []
+def test_draw_is_uniform_over_positions_of_a_large_layer():
+    """Of 20,000 free places among 30,000, 6000 in each of 50 draws: a chi-squared test over 200 stretches."""
+    free, gen, seen = torch.arange(30_000) % 3 > 0, np.random.default_rng(1), torch.zeros(30_000)
+    for _ in range(50):
+        drawn = draw(free, 6000, gen)
+        assert int(drawn.sum()) == 6000 and not (drawn & ~free).any()
+        seen += drawn
+    stretches = seen.view(200, 150).sum(dim=1)                            # 1500 expected, of 5000: variance 1500 * .7
+    assert 120 < float(((stretches - 1500) ** 2 / (1500 * .7)).sum()) < 300
+
+
+def test_draw_takes_all_where_it_must_and_leaves_what_it_was_given():
+    candidates = torch.tensor([True, False, True])
+    for k in (2, 9):
+        drawn = draw(candidates, k, None)
+        assert torch.equal(drawn, candidates) and drawn is not candidates
+    assert not draw(candidates, 0, np.random.default_rng(0)).any()
     assert draw(candidates[:0], 3, None).tolist() == []
+    draw(candidates, 1, np.random.default_rng(0))
+    assert candidates.tolist() == [True, False, True]
 
 
 def test_largest_finds_the_k_largest():
@@ -160,11 +178,30 @@ def test_selections_are_those_of_a_stable_sort(levels):
         order = scores.argsort(descending=True, stable=True)
         for k in {0, 1, n // 3, n - 1, n}:
             assert largest(scores, k).sort().values.tolist() == order[:k].sort().values.tolist()
-            assert masks.falling(scores, k).tolist() == order[:k].tolist()
+            assert masks.falling(scores, largest(scores, k)).tolist() == order[:k].tolist()
 
 
-def lazy_grow(slot, free, k):
-    return free[:k]
+@pytest.mark.parametrize("levels", [2, 50, 1 << 22])
+@pytest.mark.parametrize("order", ["shuffled", "sampled ones are small", "sampled ones are large"])
+def test_few_of_many_are_those_of_a_stable_sort(monkeypatch, levels, order):
+    """Whatever the sample makes one believe about the rest."""
+    monkeypatch.setattr(masks, "SAMPLE", 16)
+    n = 4096
+    scores = np.random.default_rng(levels).integers(0, levels, n).astype("float32")
+    if order != "shuffled":
+        scores[:: n // 16] = scores.min() - 1 if order == "sampled ones are small" else scores.max() + 1
+    scores = torch.from_numpy(scores)
+    wanted = scores.argsort(descending=True, stable=True)
+    for k in (1, 2, 17, 300, 409):
+        assert largest(scores, k).tolist() == wanted[:k].sort().values.tolist()
+
+
+def lazy(mask):
+    """Grows the first of a layer's free places."""
+    def grow(slot, k):
+        free = ~mask[slot.span]
+        return free & (free.cumsum(0) <= k)
+    return grow
 
 
 def test_swap_keeps_counts_and_drops_the_smallest():
@@ -173,7 +210,7 @@ def test_swap_keeps_counts_and_drops_the_smallest():
     mask[[0, 1, 2, 3, 16, 17]] = True
     scores = torch.zeros(layout.Q)
     scores[:4], scores[16:18] = torch.tensor([4., 1, 3, 2]), torch.tensor([1., 2])
-    new = swap(layout, mask, [2, 1], scores, lazy_grow)
+    new = swap(layout, mask, [2, 1], scores, lazy(mask))
     assert torch.nonzero(new).flatten().tolist() == [0, 2, 4, 5, 17, 18]
     assert torch.nonzero(mask).flatten().tolist() == [0, 1, 2, 3, 16, 17]        # the old mask is only read
 
@@ -183,20 +220,21 @@ def test_swap_never_regrows_what_it_dropped():
     gen = np.random.default_rng(0)
     for seed in range(20):
         mask = random_mask(layout, [60], gen)
-        new = swap(layout, mask, [25], torch.from_numpy(gen.random(layout.Q)), lambda s, free, k: draw(free, k, gen))
+        new = swap(layout, mask, [25], torch.from_numpy(gen.random(layout.Q)),
+                   lambda slot, k: draw(~mask[slot.span], k, gen))
         assert int(new.sum()) == 60 and int((mask & ~new).sum()) == int((new & ~mask).sum()) == 25
 
 
 def test_swap_is_limited_by_what_lives_and_what_is_free():
     layout, _, _ = bind(nn.Linear(8, 1, bias=False))
     full = layout.full_mask()
-    assert torch.equal(swap(layout, full, [3], torch.zeros(layout.Q), lazy_grow), full)
+    assert torch.equal(swap(layout, full, [3], torch.zeros(layout.Q), lazy(full)), full)
     mask = full.clone()
     mask[6:] = False
-    new = swap(layout, mask, [5], torch.arange(layout.Q), lazy_grow)
+    new = swap(layout, mask, [5], torch.arange(layout.Q), lazy(mask))
     assert torch.nonzero(new).flatten().tolist() == [2, 3, 4, 5, 6, 7]
     none = torch.zeros_like(full)
-    assert torch.equal(swap(layout, none, [3], torch.zeros(layout.Q), lazy_grow), none)
+    assert torch.equal(swap(layout, none, [3], torch.zeros(layout.Q), lazy(none)), none)
 
 
 def test_cosine_decay_by_hand():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedmpi import exchange
-from fedmpi.catalog import PRUNERS, make
+from fedmpi.catalog import PRUNERS
 from fedmpi.flat import bind
 from fedmpi.local import dense_gradient, sgd
 from fedmpi.mask import budgets, largest, top_mask
@@ -20,7 +20,7 @@ from fedmpi.merge import mean, moved
 from fedmpi.parts import Replies, Schedule, Task, Updates
 from fedmpi.pruning.adaptive import adaptive, centred_ranks, settled, shifted, wanted_rates
 from fedmpi.pruning.feddst import feddst
-from fedmpi.pruning.prunefl import choose, prunefl
+from fedmpi.pruning.prunefl import joining, prunefl
 from fedmpi.pruning.residual import residual
 from fedmpi.pruning.rigl import rigl
 from fedmpi.pruning.set import set as set_pruner
@@ -377,10 +377,12 @@ def test_prunefl_greedy_equals_brute_force(seed):
     draw = gen(seed)
     n = int(draw.integers(4, 13))
     squares, costs = torch.from_numpy(draw.exponential(size=n) ** 3), torch.from_numpy(draw.uniform(.05, 1, n))
-    sure, real = torch.from_numpy(draw.random(n) < .3), torch.ones(n, dtype=torch.bool)
+    sure = torch.from_numpy(draw.random(n) < .3)
     others, constant = float(draw.exponential()), float(draw.choice([.1, 1, 5]))
-    found = choose(squares, costs, sure, real, others, constant, n, False)
-    assert bool((found | ~sure).all())
+    kept = torch.nonzero(sure).flatten()
+    new = joining(squares / costs, costs.__getitem__, kept, n, others, constant, False)
+    assert not sure[new].any()
+    found = sure.index_fill(0, new, True)
     free = torch.nonzero(~sure).flatten().tolist()
     best = max(float(objective(sure | mask_of(n, chosen), squares, costs, others, constant))
                for size in range(len(free) + 1) for chosen in itertools.combinations(free, size))
@@ -394,12 +396,11 @@ def mask_of(n, chosen):
 
 
 def test_prunefl_choice_by_hand():
-    squares, costs = torch.tensor([4., 9, 1, 5, 100]).double(), torch.tensor([1., 1, 1, 2, 1]).double()
-    sure, real = mask_of(5, [0]), mask_of(5, [0, 1, 2, 3])                         # 4 is padding
-    pick = [torch.nonzero(choose(squares, costs, sure, real, 1.0, 1.0, cap, fixed)).flatten().tolist()
-            for cap, fixed in ((4, False), (1, False), (2, False), (3, True), (4, True), (9, True))]
+    squares, costs = torch.tensor([4., 9, 1, 5, -1]).double(), torch.tensor([1., 1, 1, 2, 1]).double()  # 4 is padding
+    pick = [joining(squares / costs, costs.__getitem__, torch.tensor([0]), room, 1.0, 1.0, fixed).tolist()
+            for room, fixed in ((3, False), (0, False), (1, False), (2, True), (3, True))]
     # (4 + 1) / 2 = 2.5; 9 joins: 14 / 3 = 4.67; 5 / 2 = 2.5 does not
-    assert pick == [[0, 1], [0], [0, 1], [0, 1, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert pick == [[1], [], [1], [1, 3], [1, 2, 3]]
 
 
 def test_prunefl_clients_report_mean_squares_over_their_steps():

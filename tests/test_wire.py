@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from fedmpi.catalog import CODECS, make
 from fedmpi.errors import WireError
-from fedmpi.flat import bind
+from fedmpi.flat import bind, index_of
 from fedmpi.mask import budgets, random_mask
 from fedmpi.models.cifar10net import cifar10net
 from fedmpi.models.mnistnet import mnistnet
 from fedmpi.wire.feedback import carried, encoded
 from fedmpi.wire.frame import MAGIC, checksum, pack, unpack
-from fedmpi.wire.positions import decode, encode, index_of, mask_of
+from fedmpi.wire.positions import decode, encode, mask_of
 from fedmpi.wire.squeeze import BARE, expand, squeeze
 from fedmpi.wire.values import fitted, int8, sign
 

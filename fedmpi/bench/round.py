@@ -49,13 +49,14 @@ def _compare(name, data_dir, samples, repeats, say, connect):
     data, options = federation(options | {"data_dir": data_dir} | ({"train_samples": samples} if samples else {}), say)
     transport = connect()
     with tempfile.TemporaryDirectory() as folder:
-        arms = {arm: _Arm(options | change, data, transport, os.path.join(folder, f"{number}.h5"), say)
+        arms = {arm: Arm(options | change, data, transport, os.path.join(folder, f"{number}.h5"), say)
                 for number, (arm, change) in enumerate(changes.items())}
         transport.share({"kind": "data"}, assemble.shared_arrays(data))
         seconds = {arm: [] for arm in ("reference", *arms)}
         for repeat in range(repeats + 1):                  # the first warms up
             seconds["reference"].append(_reference(transport, data.dataset, options, rounds))
             for arm, played in arms.items():
+                played.set_up()
                 seconds[arm].append(played.play(rounds))
             say(f"{'warm-up' if not repeat else f'repeat {repeat}'}: " + "; ".join(
                 f"{arm} {taken[-1]:.4g} s" for arm, taken in seconds.items()))
@@ -89,7 +90,7 @@ def _reference(transport, dataset, options, rounds):
     return max(float(reply.arrays["plain"][1]) for reply in transport.map(jobs)) / rounds
 
 
-class _Arm:
+class Arm:
     """One run of ours, played a few rounds at a time; the workers are set up for it anew each time."""
 
     def __init__(self, options, data, transport, path, say):
@@ -103,10 +104,12 @@ class _Arm:
         rounds = record.round_columns(fed.validate is not None, len(fed.layout.weights), list(fed.contributions))
         self.store = RunFile.create(path, {}, rounds, record.client_columns(list(fed.contributions)), {}, ([0], []))
 
+    def set_up(self):
+        self.fed.transport.publish(*assemble.setup_message(self.data, self.fed, self.options, self.state))
+
     def play(self, rounds):
-        """Seconds a round."""
+        """Seconds a round; the workers are set up for it."""
         fed, t = self.fed, self.done
-        fed.transport.publish(*assemble.setup_message(self.data, fed, self.options, self.state))
         start = time.perf_counter()
         self.state = server.simulate(fed, self.state, self.store, t + 1, t + rounds, on_round=self._note)
         self.done += rounds

@@ -2,6 +2,7 @@
 layer, a plain write. ``fedmpi bench server``; one thread, no MPI.
 """
 
+import itertools
 import os
 import statistics
 import tempfile
@@ -15,16 +16,20 @@ from torch.nn import functional as F
 from fedmpi import assemble, catalog, merge, record, server
 from fedmpi.contribution.cosine import cosines
 from fedmpi.flat import ALIGN, Layout, Slot
-from fedmpi.mask import budgets
+from fedmpi.mask import budgets, draw, positions, swap
+from fedmpi.options import DEFAULTS
 from fedmpi.parts import Replies, Schedule, Updates
 from fedmpi.pruning.rigl import _largest_pruned
 from fedmpi.store import RunFile
 from fedmpi.transport.local import Local
 
 CLIENTS, KEPT = 32, 1_100_000
+COHORTS = (10, 100, 1000)
 SPARSITY = 0.8
-PRUNERS = ("static:init=magnitude", "set:every=1", "rigl:every=1", "residual:every=1")
-OPTIONS = {"dataset": "synthetic:samples=2000,size=8", "data_dir": "data", "train_samples": 0, "model": "logistic",
+PRUNERS = ("static:init=magnitude", "set:every=1", "rigl:every=1", "residual:every=1", "feddst:every=1",
+           "adaptive:every=1", "prunefl:every=1")
+ASKED = 10               # clients that adaptive ranks, and whose masks feddst unites
+OPTIONS = DEFAULTS | {"dataset": "synthetic:samples=2000,size=8", "data_dir": "data", "train_samples": 0, "model": "logistic",
            "clients": 1000, "partition": "iid", "noise": "none", "features": "none", "fault": [], "validation": 0.0,
            "cohort": 10, "rounds": 1000, "local_epochs": 1, "batch_size": 10, "lr": 0.01, "strategy": "fedavg",
            "pruner": "dense", "contribution": "size", "weighting": "size", "observe": [], "codec": "float32",
@@ -61,16 +66,22 @@ def _merging(repeats, say):
     gen = torch.Generator().manual_seed(0)
     U, weights = torch.randn(CLIENTS, KEPT, generator=gen), torch.full((CLIENTS,), 1 / CLIENTS, dtype=torch.float64)
     updates = Updates(U, None, torch.arange(KEPT, dtype=torch.int32), weights, KEPT)
-    held = updates._replace(B=torch.rand(CLIENTS, KEPT, generator=gen) < 0.7)
+    long = updates._replace(U=U * torch.ones(CLIENTS, 1).index_fill_(0, torch.tensor([3, 9, 20]), 10.0))
+    B = torch.rand(CLIENTS, KEPT, generator=gen) < 0.7
+    held = updates._replace(U=U * B, B=B)
 
-    def clipped():
-        return merge.mean(updates, weights, 0.1, merge.clip_scales(updates, weights, 3.0))
+    def reading_both():
+        return U.numpy().max(), B.view(torch.uint8).numpy().max()
 
     say(f"{CLIENTS} clients, {KEPT:,} kept values: {U.numel() * 4 / 1e6:.0f} MB")
     reading = "a pass over them (max)"
-    for what, ours in (("mean", partial(merge.mean, updates, weights)), ("mean, updates clipped", clipped),
+    for what, ours in (("mean", partial(merge.mean, updates, weights)),
+                       ("mean, none to be clipped", partial(merge.mean, updates, weights, 0.1, 3.0)),
+                       ("mean, 3 clipped", partial(merge.mean, long, weights, 0.1, 3.0)),
                        ("mean under own masks", partial(merge.mean, held, weights, 0.1))):
         _told(say, what, side_by_side(ours, U.numpy().max, repeats), reading)
+    _told(say, "mean under own masks", side_by_side(partial(merge.mean, held, weights, 0.1), reading_both, repeats),
+          "a pass over them and the masks (max)")
     score = partial(cosines, updates, weights)
     _told(say, "cosines", side_by_side(score, U.numpy().max, repeats), reading)
     _told(say, "cosines", side_by_side(score, lambda: U @ U.T, repeats), "the Gram product U U'")
@@ -108,7 +119,8 @@ def _pruning(repeats, say):
 
         say(f"{len(layout.weights)} layers, {layout.num_weights:,} weights, sparsity {SPARSITY}")
         for spec in PRUNERS:
-            _told(say, spec.partition(":")[0], side_by_side(_evolving(spec, layout, x), topks, repeats), "one topk a layer")
+            found = side_by_side(_evolving(spec, layout, x), topks, repeats)
+            _told(say, spec.partition(":")[0], found, "one topk a layer")
 
 
 def _evolving(spec, layout, x):
@@ -117,14 +129,30 @@ def _evolving(spec, layout, x):
     state, mask = pruner.init(layout, x, Schedule(0, 100), np.random.default_rng(0))
     if spec.startswith("static"):
         return lambda: pruner.init(layout, x, Schedule(0, 100), np.random.default_rng(0))
-    gradient, gen = torch.randn(layout.Q, generator=torch.Generator().manual_seed(1)), np.random.default_rng(1)
-    swaps = [int(0.3 * k) for k in layout.kept(mask)]
-    reports = [_largest_pruned(layout, mask, gradient, swaps, 2.0)] if spec.startswith("rigl") else [{}]
-    one, support = torch.ones(1, dtype=torch.float64), layout.support(mask)
-    replies = Replies(Updates(torch.zeros(1, 0), None, support, one, len(support)), one, reports, layout,
-                      (1.0,) * len(layout.weights), torch.zeros(1, dtype=torch.int64), one, one)
-    vector = x if pruner.residuals else torch.where(mask, x, 0.0)
+    gen, numbers = np.random.default_rng(1), torch.arange(1.0, 1 + ASKED, dtype=torch.float64)
+    updates, one = _own_masks(layout, mask, gen), torch.ones(1, dtype=torch.float64)
+    replies = Replies(updates, one, [_report(spec, layout, mask)], layout, (1.0,) * len(layout.weights),
+                      torch.arange(ASKED), numbers, numbers)
+    vector = x if pruner.residuals else torch.where(mask, x, 0.0).index_fill_(0, updates.support.long(), 0.01)
     return lambda: pruner.evolve(state, mask, vector, replies, Schedule(1, 100), gen)
+
+
+def _report(spec, layout, mask):
+    """What one client says of its gradients, as the pruner wants it."""
+    gradient = torch.randn(layout.Q, generator=torch.Generator().manual_seed(1))
+    if spec.startswith("rigl"):
+        return _largest_pruned(layout, mask, gradient, [int(0.3 * k) for k in layout.kept(mask)], 2.0)
+    return {"squares": gradient.square()[layout.full_mask()].numpy(), "others": np.array([1.0, 100.0])}
+
+
+def _own_masks(layout, mask, gen):
+    """``Updates`` without values of clients that have each moved 5 % of the weights of ``mask``."""
+    moves = [int(0.05 * k) for k in layout.kept(mask)]
+    masks = [swap(layout, mask, moves, torch.randn(layout.Q), lambda slot, k: draw(~mask[slot.span], k, gen))
+             for _ in range(ASKED)]
+    support = positions(torch.stack(masks).any(dim=0)).int()
+    B = torch.stack([each[support] for each in masks])
+    return Updates(torch.zeros(ASKED, 0), B, support, torch.ones(ASKED, dtype=torch.float64), len(support))
 
 
 def _writing(folder, repeats, say):
@@ -134,8 +162,8 @@ def _writing(folder, repeats, say):
     with tempfile.TemporaryDirectory(dir=folder) as here:
         store = RunFile.create(os.path.join(here, "run.h5"), {}, rounds, clients, {}, ([0], []))
         say(f"a row of {len(rounds)} columns and 10 rows of {len(clients)}, in {folder or tempfile.gettempdir()}")
-        _told(say, "append", side_by_side(lambda: store.append(row, rows), partial(_plain, here, bytes(8192), False), 10 * repeats),
-              "a plain write of 8 KiB")
+        found = side_by_side(lambda: store.append(row, rows), partial(_plain, here, bytes(8192), False), 10 * repeats)
+        _told(say, "append", found, "a plain write of 8 KiB")
         for what, values in (("small checkpoint", 7850), ("large checkpoint", 11_200_000)):
             state = {"x": torch.randn(values), "mask": torch.ones(values, dtype=torch.bool)}
             content = b"".join(tensor.numpy().tobytes() for tensor in state.values())
@@ -172,9 +200,11 @@ class Idle:
 def _cohorts(repeats, say):
     from fedmpi.launch import worker
 
+    """A round's seconds are fixed ones and those of each client: what a client more costs from 10 to 100, and from 100 to
+    1000, tells whether a client of a large cohort costs more."""
     found = {}
     with tempfile.TemporaryDirectory() as here:
-        for cohort in (10, 1000):
+        for cohort in COHORTS:
             options = OPTIONS | {"cohort": cohort}
             data = assemble.federation(options)
             fed, x = assemble.server_parts(options, data, torch.device("cpu"))
@@ -185,19 +215,27 @@ def _cohorts(repeats, say):
             transport.publish(*assemble.setup_message(data, fed, options, state))
             store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"]),
                                    record.client_columns(["size"]), {}, ([0], []))
-            found[cohort] = _seconds(fed, state, store, 3 * repeats) / cohort
-    say(f"a round without training, {OPTIONS['model']}: {1e6 * found[1000]:.0f} us a client in cohorts of 1000 against "
-        f"{1e6 * found[10]:.0f} us in cohorts of 10: ratio {found[1000] / found[10]:.2f}")
+            found[cohort] = _rounds(fed, state, store)
+        took = {cohort: [] for cohort in COHORTS}
+        for _ in range(3 * repeats + 1):                   # in turn, since a machine's speed changes
+            for cohort, rounds in found.items():
+                took[cohort].append(next(rounds))
+    small, middle, large = (statistics.median(each[1:]) for each in took.values())
+    few, many = (middle - small) / (COHORTS[1] - COHORTS[0]), (large - middle) / (COHORTS[2] - COHORTS[1])
+    fixed = max(small - COHORTS[0] * few, 0.0)
+    say(f"a round without training, {OPTIONS['model']}, cohorts of {COHORTS}: {1e3 * small:.2f}, {1e3 * middle:.2f} and "
+        f"{1e3 * large:.2f} ms, of these {1e3 * fixed:.2f} whatever the cohort; a client more takes {1e6 * few:.0f} us up to "
+        f"{COHORTS[1]}, {1e6 * many:.0f} us beyond: ratio {many / few:.2f} (aim 1.1); a client of {COHORTS[2]} against one of "
+        f"{COHORTS[0]}, without the fixed part {(large - fixed) / COHORTS[2] / few:.2f}, with it "
+        f"{large / COHORTS[2] / (small / COHORTS[0]):.2f}")
 
 
-def _seconds(fed, state, store, rounds):
-    """Median seconds of a whole round: exchange, merge, row, checkpoint."""
-    took = []
-    for t in range(1, rounds + 2):
+def _rounds(fed, state, store):
+    """The seconds of whole rounds, one after the other: exchange, merge, row, checkpoint."""
+    for t in itertools.count(1):
         start = time.perf_counter()
         state, row, rows = server.play_round(fed, state, t)
         store.append(row, rows)
         store.save(state, t)
-        took.append(time.perf_counter() - start)
-    store.settle()
-    return statistics.median(took[1:])
+        store.settle()
+        yield time.perf_counter() - start

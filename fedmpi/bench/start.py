@@ -79,11 +79,19 @@ def images():
 def until(command, text, times):
     """Seconds from starting ``command`` until it has said a line with ``text`` that many ``times``; it is then played to
     its end, with exit code 0."""
-    begin, said, lines = time.perf_counter(), [], []
+    begin = time.perf_counter()
+    said = [time.perf_counter() - begin for line in spoken(command) if text in line]
+    if len(said) < times:
+        raise FedError(f"{' '.join(command)} said {text!r} {len(said)} times, expected {times}")
+    return said[times - 1]
+
+
+def spoken(command):
+    """The lines of ``command`` as they come; FedError where it does not end with exit code 0."""
+    lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
             lines.append(line)
-            said += [time.perf_counter() - begin] * (text in line)
-    if process.returncode or len(said) < times:
+            yield line
+    if process.returncode:
         raise FedError(f"{' '.join(command)} ended with code {process.returncode}:\n{''.join(lines)}")
-    return said[times - 1]

@@ -13,7 +13,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.client import digest, keep_freed_memory
-from fedmpi.flat import Layout, Slot
+from fedmpi.flat import Layout, Slot, index_of
 from fedmpi.staging import staging
 from fedmpi.wire import frame, positions
 
@@ -160,7 +160,7 @@ def _steps(x, support, stage, copy, repeats):
         "of these: the checksum, each way": lambda: frame.checksum(message),
         "a bare copy of the message": lambda: np.copyto(copy[: len(message)], message),
         "an update: gather the difference": lambda: stage.down(x, base, support),
-        "where the mask is new: its support": lambda: positions.index_of(kept),
+        "where the mask is new: its support": lambda: index_of(kept),
         "where the mask is new: its digest": lambda: digest(support)}
     seconds = dict(zip(steps, best(repeats, *steps.values())))
     return {"encode and decode, the first four": sum(list(seconds.values())[:4])} | seconds

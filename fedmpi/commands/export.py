@@ -7,9 +7,10 @@ from fedmpi.errors import UserError
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="RUN.h5...")
-@click.option("--to", "place", required=True, metavar="FOLDER|FILE", help="A folder, which gets one for each run; or a file "
-              ".csv or .parquet for one table, of all runs.")
-@click.option("--format", "kind", type=click.Choice(["csv", "parquet", "tensorboard"]), help="Of a folder.  [default: csv]")
+@click.option("--to", "place", required=True, metavar="FOLDER|FILE", help="A folder, which gets one for each run; or a "
+              "file .csv or .parquet for one table, of all runs.")
+@click.option("--format", "kind", type=click.Choice(["csv", "parquet", "tensorboard"]),
+              help="Of a folder.  [default: csv]")
 @click.option("--table", type=click.Choice(["rounds", "clients", "layers", "events", "population"]),
               help="Which one, to a file.  [default: rounds]")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier export has left there.")

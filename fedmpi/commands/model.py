@@ -54,8 +54,8 @@ def export_model(run, out, round, sparse, overwrite):
 @ROUND
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def model(place, round, as_json):
-    """A trained model layer by layer: kept weights, sparsity, FLOPs of a sample's forward pass, bytes in either file that
-    export-model writes."""
+    """A trained model layer by layer: kept weights, sparsity, FLOPs of a sample's forward pass, bytes in either file
+    that export-model writes."""
     from fedmpi import trained
     if place.endswith(".safetensors"):
         if round is not None:

@@ -25,6 +25,7 @@ def schema(run):
         known = ATTRIBUTES.items()
     click.echo("\n".join(aligned(("attribute", ""), known, left=(0, 1))))
     for table, columns in tables.items():
-        rows = [(column.name, column.dtype, column.unit, "yes" * column.machine, column.description) for column in columns]
+        rows = [(column.name, column.dtype, column.unit, "yes" * column.machine, column.description)
+                for column in columns]
         lines = aligned((f"/{table}", "dtype", "unit", "machine", ""), rows, left=(0, 1, 2, 3, 4))
         click.echo("\n" + "\n".join(lines))

@@ -1,9 +1,9 @@
 """``fedmpi watch``: live runs in the terminal.
 
-A look opens the file without a lock, reads a few columns and closes it; it looks again only once the file has changed, and
-waits twenty times as long as the last look took. Over a network file system opening a file is what brings news of it, and
-the rows may come after the number that counts them: what looks damaged is read again for a second, and only told of when
-it stays so.
+A look opens the file without a lock, reads a few columns and closes it; nothing is read before the file has changed,
+nor within twenty times what the last look took. Over a network file system opening a file is what brings news of it,
+and the rows may come after the number that counts them: what looks damaged is read again for a second, and only told
+of when it stays so.
 """
 
 import contextlib
@@ -69,8 +69,8 @@ def going(seen):
 @click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="RUN.h5...")
 @click.option("--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
 def watch(runs, every):
-    """Follow runs until all have ended, or until q or Ctrl-C: rounds, time left, accuracy, clients, rates and curves. Into
-    a pipe or a file it prints a line a round instead. The runs do not notice."""
+    """Follow runs until all have ended, or until q or Ctrl-C: rounds, time left, accuracy, clients, rates and curves.
+    Into a pipe or a file it prints a line a round instead. The runs do not notice."""
     from fedmpi.report.live import ALONE, NEEDED
     from fedmpi.store import read_run
     runs = list(dict.fromkeys(runs))

@@ -14,10 +14,11 @@ those with room. The model that is tested and served is cut to ``sparsity`` by t
 the union). Wire: values and positions of each client's own mask, down; values up.
 """
 
+import numpy as np
 import torch
 
 from fedmpi.errors import UserError
-from fedmpi.mask import bearable, budgets, check, cosine_decay, draw, falling, positions
+from fedmpi.mask import bearable, budgets, check, cosine_decay, draw, falling, positions, top
 from fedmpi.parts import Pruner
 
 
@@ -40,10 +41,11 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         share = cosine_decay(fraction, schedule.t, schedule.rounds)
         place = torch.full((layout.Q,), torch.iinfo(torch.int32).max, dtype=torch.int32)
         for slot, k in zip(layout.weights, budgets(layout, densest, distribution)):
-            sure = falling(x[slot.span].abs(), k - int(k * share))
-            rest = torch.ones(slot.size, dtype=torch.bool).index_fill_(0, sure, False)
-            chosen = torch.cat([sure, draw(positions(rest), k - len(sure), gen)])
-            place[slot.offset + chosen] = torch.arange(k, dtype=torch.int32)
+            sizes = x[slot.span].abs()
+            sure = top(sizes, k - int(k * share))
+            drawn = positions(draw(~sure, k - int(torch.count_nonzero(sure)), gen))
+            chosen = np.concatenate([falling(sizes, positions(sure)).numpy(), gen.permutation(drawn.numpy())])
+            place[slot.span].numpy()[chosen] = np.arange(k, dtype=np.int32)            # torch takes twice as long
         return place
 
     def start(layout, x, schedule, gen):
@@ -95,7 +97,7 @@ def _first(layout, place, kept):
     """bool (Q,): the first ``kept[l]`` places of each layer's ranking ``place (Q,)``."""
     mask = torch.zeros(layout.Q, dtype=torch.bool)
     for slot, k in zip(layout.weights, kept):
-        mask[slot.span] = place[slot.span] < k
+        np.less(place[slot.span].numpy(), k, out=mask[slot.span].numpy())          # torch compares a sixth as fast
     return mask
 
 

@@ -15,7 +15,7 @@ import math
 import numpy as np
 import torch
 
-from fedmpi.mask import budgets, check, first_mask, largest, top_mask, swap
+from fedmpi.mask import budgets, by_layer, check, first_mask, swap, top, top_among
 from fedmpi.parts import Probe, Pruner
 
 
@@ -43,9 +43,8 @@ def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnit
             if e != min(after, task.epochs - 1):
                 return False
             counts = [math.floor(share(task.schedule) * kept) for kept in layout.kept(task.mask)]
-            grow = last[: layout.Q].abs()
-            task.mask.copy_(swap(layout, task.mask, counts, task.x[: layout.Q].abs(),
-                                 lambda slot, free, k: free[largest(grow[slot.span][free], k)]))
+            task.mask.copy_(swap(layout, task.mask, counts, task.x, lambda slot, k: top(
+                last[slot.span].abs().masked_fill_(task.mask[slot.span], -1), k)))
             task.live[: layout.Q] = task.mask
             return True
 
@@ -55,9 +54,8 @@ def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnit
         if replies.updates.B is None:
             return state, mask
         layout, updates = replies.layout, replies.updates
-        held = torch.zeros(layout.P, dtype=torch.bool)
-        held[updates.support] = torch.from_numpy(np.logical_or.reduce(updates.B.numpy(), axis=0))
-        score = torch.where(held, x.abs(), -1.0)               # what every client dropped is gone
-        return state, top_mask(layout, score, budgets(layout, sparsity, distribution))
+        held = np.flatnonzero(np.logical_or.reduce(updates.B.numpy(), axis=0))     # what every client dropped is gone
+        layers = by_layer(layout, updates.support[torch.from_numpy(held)])
+        return state, top_among(layout, layers, x, budgets(layout, sparsity, distribution))
 
     return Pruner(start, evolve, probe, moves=True)

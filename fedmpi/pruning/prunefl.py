@@ -18,7 +18,7 @@ weight upwards. The paper reconfigures every 50th of its 10,001 rounds.
 import numpy as np
 import torch
 
-from fedmpi.mask import MIN_KEPT, budgets, check, first_mask, largest, positions
+from fedmpi.mask import MIN_KEPT, budgets, by_layer, check, first_mask, largest, living, positions, top_among
 from fedmpi.parts import Probe, Pruner
 
 
@@ -57,51 +57,69 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
         if not due(schedule):
             return state, mask
         layout = replies.layout
-        real = layout.full_mask()
-        summed, others, samples = torch.zeros(layout.num_weights, dtype=torch.float64), 0.0, 0.0
-        for weight, report in zip(replies.weights, replies.reports):
-            summed += weight * torch.from_numpy(report["squares"]).double()
-            others += float(weight) * float(report["others"][0])
-            samples += float(weight) * float(report["others"][1])
-        squares, costs = torch.zeros(layout.Q, dtype=torch.float64), torch.full((layout.Q,), comm_s, dtype=torch.float64)
-        of_layers = summed.split([slot.size for slot in layout.weights])
-        for slot, uses, of_layer in zip(layout.weights, replies.uses, of_layers):
-            squares[slot.span] = of_layer
-            costs[slot.span] += 3 * compute_s * uses * samples
+        others, samples = (sum(weight * float(report["others"][i]) for weight, report in
+                               zip(replies.weights.tolist(), replies.reports)) for i in (0, 1))
+        costs = [comm_s + 3 * compute_s * uses * samples for uses in replies.uses]
+        ratio = ratios(layout, [report["squares"] for report in replies.reports], replies.weights.tolist(), costs)
         sure = _sure(layout, mask, x, decrease * 0.5 ** (schedule.t / half_life))
-        cap = sum(budgets(layout, sparsity, distribution))
-        return state, choose(squares, costs, sure, real, others, constant_s, cap, fixed)
+
+        def cost_of(places):
+            counts = torch.tensor([len(each) for each in by_layer(layout, places)])
+            return torch.tensor(costs, dtype=torch.float64).repeat_interleave(counts)
+
+        kept, cap = positions(sure), sum(budgets(layout, sparsity, distribution))
+        new = joining(ratio, cost_of, kept, max(cap - len(kept), 0), others, constant_s, fixed)
+        return state, sure.index_fill_(0, new, True)
 
     return Pruner(start, evolve, probe, exact=fixed)
 
 
 def _sure(layout, mask, x, decrease):
     """bool (Q,): the kept weights that are not removable, the largest magnitudes a layer."""
-    sure = torch.zeros_like(mask)
-    for slot in layout.weights:
-        live = positions(mask[slot.span])
-        k = max(len(live) - int(decrease * len(live)), min(MIN_KEPT, len(live)))
-        sure[slot.offset + live[largest(x[slot.span][live].abs(), k)]] = True
-    return sure
+    layers = living(layout, mask)
+    kept = [max(len(live) - int(decrease * len(live)), min(MIN_KEPT, len(live))) for live in layers]
+    return top_among(layout, layers, x, kept)
 
 
-def choose(squares, costs, sure, real, others, constant_s, cap, fixed):
-    """The mask of the greedy rule, bool (Q,): the maximum of ``sum g^2 / sum t`` over supersets of ``sure``.
+def ratios(layout, squares, weights, costs):
+    """float32 (Q,): the mean squared gradients over the ``costs`` of each layer's weights, -1 on padding, from the
+    clients' ``squares``, arrays (num_weights,)."""
+    ratio, start = torch.full((layout.Q,), -1.0), 0
+    for slot, cost in zip(layout.weights, costs):
+        here, columns = ratio[slot.span].zero_(), slice(start, start + slot.size)
+        for of_client, weight in zip(squares, weights):
+            here.add_(torch.from_numpy(of_client[columns]), alpha=weight / cost)
+        start += slot.size
+    return ratio
 
-    ``squares``, ``costs`` (Q,) float64: squared gradients and seconds; ``sure``, ``real`` (Q,) bool: kept in any case,
-    not padding; ``others``: the squared gradients of what is never pruned; ``cap``: the most weights kept.
+
+def joining(ratio, cost_of, kept, room, others, constant_s, fixed):
+    """int64, sorted: what joins ``kept``, sorted positions, by the greedy rule, which finds the maximum of
+    ``sum g^2 / sum t`` over supersets.
+
+    ``ratio (Q,)``: squared gradient per second, negative where there is no weight; it is overwritten at ``kept``.
+    ``cost_of(places) -> (n,) float64`` seconds; ``others``: the squared gradients of what is never pruned; ``room``:
+    how many may join, no more than there are, and do where ``fixed``.
     """
-    num_sure = int(torch.count_nonzero(sure))
-    room = min(max(cap - num_sure, 0), int(torch.count_nonzero(real)) - num_sure)
-    ratio = torch.where(real & ~sure, squares / costs, -1.0)
-    order = largest(ratio, room)                           # nothing beyond the cap needs to be sorted
-    if not fixed:
-        order = order[torch.from_numpy(np.argsort(-ratio[order].numpy(), kind="stable"))]
-        gains, seconds = squares[order], costs[order]
-        have = squares[sure].sum() + others + gains.cumsum(0) - gains            # before each candidate joins
-        spent = costs[sure].sum() + constant_s + seconds.cumsum(0) - seconds
-        better = gains * spent > have * seconds
-        order = order if bool(better.all()) else order[: int(torch.argmin(better.int()))]
-    mask = sure.clone()
-    mask[order] = True
-    return mask
+    seconds = cost_of(kept)
+    have = float((ratio.index_select(0, kept) * seconds).sum()) + others
+    ratio.index_fill_(0, kept, -1.0)
+    best = largest(ratio, room)                            # nothing beyond the room can join
+    if fixed:
+        return best
+    costs = cost_of(best)
+    joins = worthwhile(ratio.index_select(0, best) * costs, costs, have, float(seconds.sum()) + constant_s)
+    return best.index_select(0, joins)
+
+
+def worthwhile(gains, seconds, have, spent):
+    """int64: which candidates, (n,) float64 both, make ``(have + gains) / (spent + seconds)`` largest: those that the
+    greedy rule takes one by one. Who is below the ratio of all that are left goes, until nobody is (Dinkelbach 1967):
+    a few passes instead of a sort."""
+    left = positions(gains * spent > have * seconds)
+    while True:
+        gained, cost = gains.index_select(0, left), seconds.index_select(0, left)
+        stays = positions(gained * (spent + cost.sum()) > (have + gained.sum()) * cost)
+        if len(stays) == len(left):
+            return left
+        left = left.index_select(0, stays)

@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, check, draw, largest, positions
+from fedmpi.mask import budgets, check, draw, top
 from fedmpi.parts import Pruner
 
 
@@ -28,10 +28,8 @@ def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, f
         sures = budgets(layout, rate, distribution, least=0) if rate < 1 else [0] * len(target)
         for slot, kept, sure in zip(layout.weights, target, sures):
             sure = min(sure, kept)
-            order = torch.zeros(slot.size, dtype=torch.bool)
-            order[largest(x[slot.span].abs(), sure)] = True
-            order[draw(positions(~order), kept - sure, gen)] = True
-            mask[slot.span] = order
+            chosen = top(x[slot.span].abs(), sure)
+            mask[slot.span] = chosen | draw(~chosen, kept - sure, gen)
         assert layout.kept(mask) == target
         return mask
 

@@ -46,13 +46,11 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
         swaps = counts(layout, mask, schedule)
         if swaps is None:
             return state, mask
-        score = torch.zeros(layout.Q, dtype=torch.float64)
+        score = torch.zeros(layout.Q)
         for weight, report in zip(replies.weights, replies.reports):
-            gradient = float(report["scale"][0]) * torch.from_numpy(report["value"]).double()
-            score[torch.from_numpy(report["index"])] += weight * gradient
-        score = score.abs_().masked_fill_(mask, 0)
-        return state, swap(layout, mask, swaps, x[: layout.Q].abs(),
-                           lambda slot, free, k: _grow(score[slot.span], free, k, gen))
+            gradient = torch.from_numpy(report["value"]).float()
+            score.index_add_(0, torch.from_numpy(report["index"]), gradient, alpha=float(weight * report["scale"][0]))
+        return state, swap(layout, mask, swaps, x, lambda slot, k: _grow(score[slot.span], ~mask[slot.span], k, gen))
 
     return Pruner(start, evolve, probe)
 
@@ -62,20 +60,24 @@ def _largest_pruned(layout, mask, gradient, swaps, oversample):
     in units of ``scale (1,)`` float32, the largest of them."""
     index = []
     for slot, k in zip(layout.weights, swaps):
-        free = positions(~mask[slot.span])
-        wanted = min(math.ceil(oversample * k), len(free))
-        chosen = free[largest(gradient[slot.span][free].abs(), wanted)]
-        index.append(slot.offset + chosen)
-    index = torch.cat(index).sort().values
+        pruned = ~mask[slot.span]
+        wanted = min(math.ceil(oversample * k), int(torch.count_nonzero(pruned)))
+        sizes = gradient[slot.span].abs().masked_fill_(mask[slot.span], -1)
+        index.append(slot.offset + largest(sizes, wanted))
+    index = torch.cat(index)
+    index = index.sort().values if index.is_cuda else index              # there they are sorted
     value = gradient[index].cpu().numpy()
     scale = np.float32(max(np.abs(value).max(initial=0.0), 1e-30))
     return {"index": index.int().cpu().numpy(), "value": (value / scale).astype(np.float16), "scale": scale[None]}
 
 
 def _grow(score, free, k, gen):
-    """The ``k`` free positions of largest ``score``, which is 0 where a weight lives; where fewer were reported, the rest at random."""
-    reported = positions(score > 0)
-    if len(reported) >= k:
-        return reported[largest(score[reported], k)]
-    others = free[score[free] == 0]
-    return torch.cat([reported, draw(others, k - len(reported), gen)])
+    """bool (n,): the ``k`` places of largest ``|score|``, ``score (n,)``, among ``free (n,) bool``; where fewer were
+    reported, those and the rest at random."""
+    places = torch.from_numpy(np.flatnonzero(score.numpy() != 0))
+    places = places[positions(free.index_select(0, places))]
+    if len(places) < k:
+        reported = torch.zeros_like(free).index_fill_(0, places, True)
+        return reported | draw(free & ~reported, k - len(places), gen)
+    chosen = places[largest(score.index_select(0, places).abs_(), k)]
+    return torch.zeros_like(free).index_fill_(0, chosen, True)

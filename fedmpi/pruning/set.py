@@ -12,7 +12,7 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, largest, positions, swap
+from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, nearest_zero, positions, swap, top
 from fedmpi.parts import Pruner
 
 
@@ -39,25 +39,18 @@ def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", 
             return state, mask
         layout = replies.layout
         counts = [math.floor(share(schedule) * kept) for kept in layout.kept(mask)]
-        scores = _sign_scores(layout, mask, x, counts) if signed else x[: layout.Q].abs()
-        return state, swap(layout, mask, counts, scores, lambda slot, free, k: draw(free, k, gen))
+        return state, swap(layout, mask, counts, x, lambda slot, k: draw(~mask[slot.span], k, gen),
+                           nearest_of_both_signs if signed else nearest_zero)
 
     return Pruner(start, evolve)
 
 
-def _sign_scores(layout, mask, x, counts):
-    """float32 (Q,): 0 for ``counts[l]`` kept weights a layer, those nearest to zero of either sign, the same share of both
-    signs, and 1 for all others."""
-    scores = torch.ones(layout.Q)
-    for slot, count in zip(layout.weights, counts):
-        live = positions(mask[slot.span])
-        values = x[slot.span].index_select(0, live)
-        sides = [positions(values >= 0), positions(values < 0)]
-        sizes = [len(side) for side in sides]
-        ranks = torch.cat([torch.arange(1, size + 1) / max(size, 1) for size in sizes])
-        first = largest(-ranks, min(count, slot.size - sum(sizes), sum(sizes)))         # of both signs, merged by rank
-        above = int((first < sizes[0]).sum())
-        for side, k in zip(sides, (above, len(first) - above)):
-            nearest = side[largest(values.index_select(0, side).abs_().neg_(), k)]
-            scores[slot.offset + live[nearest]] = 0
-    return scores
+def nearest_of_both_signs(values, k):
+    """int64 (k,): the positions of ``k`` of ``values (m,)``, those nearest to zero of either sign, the same share of
+    both: as many of those >= 0 as are among the first k where both are merged by rank / (number of that sign)."""
+    negative = values < 0
+    below = int(torch.count_nonzero(negative))
+    above = min((k + 1) * (len(values) - below) // max(len(values), 1), k)
+    size = values.abs().neg_()
+    chosen = top(size.masked_fill(negative, -torch.inf), above)
+    return positions(chosen | top(size.masked_fill_(~negative, -torch.inf), k - above))

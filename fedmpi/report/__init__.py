@@ -20,6 +20,6 @@ from fedmpi.report.truth import by_client, judged, quality, quality_found, score
 __all__ = [
     "auc", "by_client", "cosine_distance", "curves", "described", "entropy_bits", "euclidean_distance", "final_metrics",
     "human_bytes", "human_seconds", "judged", "max_distance", "nice_ticks", "outcomes", "outcomes_text", "over_seeds",
-    "partition_picture", "partition_text", "picture", "picture_kind", "plain", "profile", "profile_text", "quality", "quality_found", "ranks",
-    "round_line", "save_partition",
-    "save_picture", "scores", "shares", "spearman", "summary", "to_json", "total_variation"]
+    "partition_picture", "partition_text", "picture", "picture_kind", "plain", "profile", "profile_text", "quality",
+    "quality_found", "ranks", "round_line", "save_partition", "save_picture", "scores", "shares", "spearman", "summary",
+    "to_json", "total_variation"]

@@ -8,15 +8,15 @@ from fedmpi.report.truth import options
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LOST = ("late", "dropped", "rejected", "failed")
-NEEDED = {f"rounds/{name}" for name in ("round", "accuracy", "val_accuracy", "loss", "sparsity", "round_s", "recorded", "asked",
-                                        "merged", "up_bytes", "down_bytes", *LOST)}     # to be read of several runs
-ALONE = {"clients/client", "clients/contribution", "population"}                        # and of one
+NEEDED = {f"rounds/{name}" for name in ("round", "accuracy", "val_accuracy", "loss", "sparsity", "round_s", "recorded",
+                                        "asked", "merged", "up_bytes", "down_bytes", *LOST)}  # to be read of several
+ALONE = {"clients/client", "clients/contribution", "population"}                              # and of one
 RECENT = 20                          # rounds that the pace is taken from
 
 
 def pace(run):
-    """Seconds a round, the median of the last RECENT from one record to the next, what else was done included; of the one
-    round, or of files that do not record it, the rounds' own seconds; None where there are none."""
+    """Seconds a round, the median of the last RECENT from one record to the next, what else was done included; of the
+    one round, or of files that do not record it, the rounds' own seconds; None where there are none."""
     spent = run.rounds.get("round_s", np.empty(0))
     if len(run.rounds.get("recorded", ())) > 1:
         spent = np.diff(run.rounds["recorded"])
@@ -26,8 +26,8 @@ def pace(run):
 
 
 def planned(run):
-    """Rounds that this run will have when it ends by itself. The options recorded are those of its first session, so that
-    nobody knows where a resumed one is to stop before its last round."""
+    """Rounds that this run will have when it ends by itself. The options recorded are those of its first session, so
+    that nobody knows where a resumed one is to stop before its last round."""
     given = options(run)
     rounds = given.get("rounds") or len(run.ends)
     return min(given.get("until") or rounds, rounds) if len(run.sessions) < 2 else rounds
@@ -84,7 +84,8 @@ def _row(letter, name, run):
 
     return (letter, name, str(run.attrs.get("status", "")), f"{T}/{planned(run)}",
             "-" if left is None else human_seconds(left),
-            number(accuracy[-1] if len(accuracy) else None, ".4f"), number(accuracy.max() if len(accuracy) else None, ".4f"),
+            number(accuracy[-1] if len(accuracy) else None, ".4f"),
+            number(accuracy.max() if len(accuracy) else None, ".4f"),
             number(each, ".3g"), "-" if asked is None else f"{merged}/{asked}", str(lost), number(rate, ".3g"),
             human_bytes(sent), number(rounds["sparsity"][-1] if T and "sparsity" in rounds else None, ".3f"))
 
@@ -111,7 +112,8 @@ def _curves(runs, width, height, colour):
         place.draw(place.signal(x[::every].tolist(), y[::every].tolist(), marker=letter).lines(False))
     place.title("test accuracy")
     place.label("round", axis="x")
-    for axis, series, most, whole in (("x", [x for _, x, _ in found], width // 12, True), ("y", [y for *_, y in found], 5, False)):
+    for axis, series, most, whole in (("x", [x for _, x, _ in found], width // 12, True),
+                                      ("y", [y for *_, y in found], 5, False)):
         low, high = float(min(map(np.min, series))), float(max(map(np.max, series)))
         ticks, labels = nice_ticks(low, high, max(2, most), whole)
         place.ruler(axis).lim(min(low, ticks[0]), max(high, ticks[-1])).ticks(ticks, labels)

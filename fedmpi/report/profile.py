@@ -7,17 +7,17 @@ again: parts of it, and what rank 0 does beside it, while it would wait for clie
 import numpy as np
 
 OWN, PART, BESIDE = "phase", "part of train", "beside train"
-PHASES = {"encode": ("encode_s", OWN), "train": ("train_s", OWN), "wait": ("wait_s", PART), "decode": ("decode_s", PART),
-          "evaluate": ("evaluate_s", BESIDE), "store": ("store_s", BESIDE), "value": ("contribution_s", OWN),
-          "merge": ("merge_s", OWN), "row": ("row_s", OWN)}
+PHASES = {"encode": ("encode_s", OWN), "train": ("train_s", OWN), "wait": ("wait_s", PART),
+          "decode": ("decode_s", PART), "evaluate": ("evaluate_s", BESIDE), "store": ("store_s", BESIDE),
+          "value": ("contribution_s", OWN), "merge": ("merge_s", OWN), "row": ("row_s", OWN)}
 SLOWEST = 3                   # clients that are named
 
 
 def profile(run):
     """Nested dict: ``rounds``, ``wall_s`` (the sum of ``round_s``, of the phases where there is none), ``phases``
-    (``{name: {kind, seconds, share, median_s, largest_s, largest_round}}``, ``rest`` being what no phase has), ``workers``
-    and ``busy`` (None where unknown), ``client_s``, ``ranks`` (``{rank: seconds of its clients}``), ``slowest``
-    (clients), ``not_recorded`` (columns that the run file lacks)."""
+    (``{name: {kind, seconds, share, median_s, largest_s, largest_round}}``, ``rest`` being what no phase has),
+    ``workers`` and ``busy`` (None where unknown), ``client_s``, ``ranks`` (``{rank: seconds of its clients}``),
+    ``slowest`` (clients), ``not_recorded`` (columns that the run file lacks)."""
     rounds = run.rounds
     known = {name: (column, _kind(kind, rounds)) for name, (column, kind) in PHASES.items() if column in rounds}
     own = sum(float(np.nansum(rounds[column])) for column, kind in known.values() if kind == OWN)
@@ -57,7 +57,8 @@ def _of_workers(run):
     workers = max(min(started) - 1, 1) if len(started) == 1 else None
     total = float(np.nansum(seconds))
     train = float(np.nansum(run.rounds["train_s"])) if "train_s" in run.rounds else 0.0
-    ranks = {} if rank is None else {int(each): float(np.nansum(seconds[rank == each])) for each in np.unique(rank[rank >= 0])}
+    known = () if rank is None else np.unique(rank[rank >= 0])
+    ranks = {int(each): float(np.nansum(seconds[rank == each])) for each in known}
     return {"workers": workers, "busy": total / (workers * train) if workers and train else None, "client_s": total,
             "ranks": ranks}
 

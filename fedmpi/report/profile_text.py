@@ -12,7 +12,8 @@ def profile_text(run):
     found = profile(run)
     if not found["rounds"]:
         return "no round has been played yet"
-    head = (f"{found['rounds']} rounds, {human_seconds(found['wall_s'])}, {found['wall_s'] / found['rounds']:.3g} s a round"
+    each = found["wall_s"] / found["rounds"]
+    head = (f"{found['rounds']} rounds, {human_seconds(found['wall_s'])}, {each:.3g} s a round"
             + ", so far" * (run.attrs.get("status") == "running"))
     return "\n".join([head, "", *_table(found), "", *_beside(run, found), *_workers(found), *_clients(run, found),
                       *_missing(found)])
@@ -37,7 +38,8 @@ def _beside(run, found):
         return
     if alone(run):
         yield "wait: in one process, the training itself"
-        yield "* of the round before, after which training begins: part of train, but for the last round's, which is in none"
+        yield ("* of the round before, after which training begins: part of train, but for the last round's, which is "
+               "in none")
     else:
         yield "* of the round before, while clients train: part of train, but for the last round's, which is in none"
 
@@ -47,8 +49,8 @@ def _workers(found):
         return
     told, several = f"clients trained {found['client_s']:.3g} s", found["workers"] != 1
     if found["busy"] is not None:
-        told += (f" on {found['workers']} worker{'s' * several}, which {'were' if several else 'was'} busy with them for "
-                 f"{100 * found['busy']:.0f} % of train")
+        told += (f" on {found['workers']} worker{'s' * several}, which {'were' if several else 'was'} busy with them "
+                 f"for {100 * found['busy']:.0f} % of train")
     elif found["workers"] is None:
         told += "; how busy workers were is not told, as their number changed or is not recorded"
     yield told

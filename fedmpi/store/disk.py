@@ -14,9 +14,10 @@ SLACK = 100_000          # bytes that new attributes and HDF5's own tables may t
 
 @contextlib.contextmanager
 def writing(path):
-    """An empty HDF5 file in memory; when the block ends well, it takes the place of ``path``. In memory, as HDF5 does not
-    bear a full disk: it fails again and again, and cannot be closed."""
-    with refused_by(path), h5py.File(path, "w", driver="core", backing_store=False, block_size=1 << 20, locking=False) as f:
+    """An empty HDF5 file in memory; when the block ends well, it takes the place of ``path``. In memory, as HDF5 does
+    not bear a full disk: it fails again and again, and cannot be closed."""
+    in_memory = {"driver": "core", "backing_store": False, "block_size": 1 << 20}
+    with refused_by(path), h5py.File(path, "w", locking=False, **in_memory) as f:
         yield f
         f.flush()
         content = f.id.get_file_image()
@@ -25,9 +26,9 @@ def writing(path):
 
 @contextlib.contextmanager
 def rewriting(path, room=0):
-    """The HDF5 file ``path``, to be changed; when the block ends well, what it made of it takes its place. Not in memory,
-    as a run file grows with the run: a copy on the disk, where ``room`` bytes, and SLACK for attributes, are taken first,
-    so that HDF5 never meets a full disk."""
+    """The HDF5 file ``path``, to be changed; when the block ends well, what it made of it takes its place. Not in
+    memory, as a run file grows with the run: a copy on the disk, where ``room`` bytes, and SLACK for attributes, are
+    taken first, so that HDF5 never meets a full disk."""
     with refused_by(path), _temporary(path) as temporary:
         shutil.copyfile(path, temporary)
         with open(temporary, "rb+") as file:
@@ -38,8 +39,8 @@ def rewriting(path, room=0):
 
 @contextlib.contextmanager
 def beginning(path, room):
-    """An empty HDF5 file beside ``path``, with ``room`` bytes and SLACK taken on the disk: ``finish(path)`` puts it there.
-    What is large goes straight to the disk, where ``writing`` would hold it in memory twice."""
+    """An empty HDF5 file beside ``path``, with ``room`` bytes and SLACK taken on the disk: ``finish(path)`` puts it
+    there. What is large goes straight to the disk, where ``writing`` would hold it in memory twice."""
     with refused_by(path), _or_gone(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(_empty())

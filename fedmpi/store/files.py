@@ -18,7 +18,8 @@ from fedmpi.store.disk import refused_by, remove, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
 from fedmpi.store.rows import check_truncate, checked_columns, checked_round
-from fedmpi.store.tables import column_of, create_partition, create_tables, describe, growth, resize, room_of, start_room
+from fedmpi.store.tables import (column_of, create_partition, create_tables, describe, growth, resize, room_of,
+                                 start_room)
 
 ENDED = ("finished", "stopped", "interrupted", "failed")  # a file with such a status is trimmed to its committed rows
 
@@ -153,7 +154,8 @@ class RunFile:
                         "there, or let it open the file with h5py.File(path, 'r', locking=False)"
                     )
                 time.sleep(0.02)
-            if self._left != _signature(os.fstat(handle)) or tuple(get(handle, self._places["committed"])) != self._committed:
+            as_left = self._left == _signature(os.fstat(handle))
+            if not as_left or tuple(get(handle, self._places["committed"])) != self._committed:
                 self._look(handle)
             yield handle
         finally:
@@ -165,7 +167,8 @@ class RunFile:
             self._check_alone(f)
             if not os.path.samestat(os.stat(self.path), os.fstat(handle)):
                 raise FedError(f"{self.path} was replaced by another process")
-            self._places = {(table, c.name): place_of(f[table][c.name]) for table, cs in self.columns.items() for c in cs}
+            self._places = {(table, c.name): place_of(f[table][c.name])
+                            for table, columns in self.columns.items() for c in columns}
             self._places |= {name: place_of(f[name]) for name in ("ends", "committed")}
 
     def _make_room(self, rounds, client_rows):

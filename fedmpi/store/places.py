@@ -1,7 +1,7 @@
 """Where the rows of a run file lie on the disk: a row is written there, without HDF5 opening the file.
 
-The tables are chunked, neither compressed nor checked, and all their room is allocated: HDF5 would write the same bytes to
-the same places, but looks up some fifty data sets first, which takes it 8 ms a round.
+The tables are chunked, neither compressed nor checked, and all their room is allocated: HDF5 would write the same bytes
+to the same places, but looks up some fifty data sets first, which takes it 8 ms a round.
 """
 
 import os

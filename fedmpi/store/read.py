@@ -22,8 +22,9 @@ class Unsettled(UserError):
 def read_run(path, only=None, patience_s=0.0):
     """The committed part of a run file, also while it is being written; UserError in one line if it is none.
 
-    ``only`` names what is wanted of the tables, as ``rounds`` or ``clients/outcome``; the rest is left empty. What looks
-    damaged is read again for ``patience_s`` seconds: over a network file system rows may come after what counts them."""
+    ``only`` names what is wanted of the tables, as ``rounds`` or ``clients/outcome``; the rest is left empty. What
+    looks damaged is read again for ``patience_s`` seconds: over a network file system rows may come after what counts
+    them."""
     give_up = time.monotonic() + patience_s
     while True:
         try:
@@ -39,11 +40,12 @@ def _read(path, only):
         t, r = f["committed"][...].tolist()
         wanted = {table: {RENAMED.get(f"{table}/{name}", name): data for name, data in group.items()
                           if only is None or {table, f"{table}/{name}"} & set(only)}
-                  for table, group in (("rounds", f["rounds"]), ("clients", f["clients"]), ("partition", f["partition"]),
-                                       ("population", f.get("population", {})))}
+                  for table, group in (("rounds", f["rounds"]), ("clients", f["clients"]),
+                                       ("partition", f["partition"]), ("population", f.get("population", {})))}
         ends = f["ends"][:t]
         if t and ends[-1] != r:
-            raise Unsettled(f"{path}: damaged, or its last rows are not there yet ({r} client rows, expected {ends[-1]})")
+            raise Unsettled(f"{path}: damaged, or its last rows are not there yet ({r} client rows, expected "
+                            f"{ends[-1]})")
         return Run(
             attrs=read_attrs(f),
             rounds={name: data[:t] for name, data in wanted["rounds"].items()},
@@ -90,12 +92,13 @@ def _check_schema(path, attrs):
     if attrs.get("filetype") != FILETYPE:
         raise UserError(f"{path}: an HDF5 file, but not a run of fedmpi")
     if attrs["schema"] > SCHEMA:
-        raise UserError(f"{path}: written by a newer fedmpi (schema {attrs['schema']}, this one reads {SCHEMA}): update fedmpi")
+        raise UserError(f"{path}: written by a newer fedmpi (schema {attrs['schema']}, this one reads {SCHEMA}): update "
+                        "fedmpi")
 
 
 @contextlib.contextmanager
 def _opened(path, error, unsettled=None):
-    """An HDF5 file for reading, without a lock: a look must never make the writer wait. Raises ``error`` in one line."""
+    """An HDF5 file for reading, without a lock: a look must never make the writer wait. Raises ``error``, one line."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise error(f"{path}: it is a folder, not a file" if os.path.isdir(path) else f"{path}: there is no such file")

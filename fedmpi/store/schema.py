@@ -18,7 +18,7 @@ Schema {number}. A file of a newer schema is refused, older ones are read: 2 cal
 /ends              (T,) rows of /clients that are committed after each round
 /clients/NAME      (R,) a row for each client that was asked in a round
 /population/NAME   (N, ...) a row a client, what is true of it for the whole run: samples, noise (rate of wrong labels),
-                   features (level of skew), quality (1: good), duplicate_of, fault_0 ..., labels and true_labels (by class)
+                   features (level of skew), quality (1: good), duplicate_of, fault_0 ..., labels, true_labels (by class)
 /partition         client n has the training samples indices[offsets[n]:offsets[n + 1]]
 /sessions/NAME     a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, versions, places,
                    and done, the rounds that were there already
@@ -26,7 +26,8 @@ RUN.ckpt/NNNNNN.h5 beside the file: the state after round NNNNNN, with a checksu
 """
 
 ATTRIBUTES = {
-    "filetype": "fedmpi-run", "schema": "this schema's number", "run_id": "drawn for each run, its checkpoints have it too",
+    "filetype": "fedmpi-run", "schema": "this schema's number",
+    "run_id": "drawn for each run, its checkpoints have it too",
     "status": "running, finished, stopped (by --until), interrupted or failed",
     "created": "UTC", "ended": "UTC, of the last session", "command": "of the first session",
     "options": "all options of train, as they were decided",
@@ -37,7 +38,8 @@ ATTRIBUTES = {
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",
     "judged": "each estimator against the truth that was injected",
     "data_digest": "of data, partition, labels and faults", "devices_digest": "of the trace of devices",
-    "layout_digest": "of the model's tensors, their shapes and order", "versions": "of libraries, the MPI and Python", "git_commit": "of the code, where it is a checkout",
+    "layout_digest": "of the model's tensors, their shapes and order", "versions": "of libraries, the MPI and Python",
+    "git_commit": "of the code, where it is a checkout",
     "hosts": "that ranks ran on", "ranks": "in all, the server included", "launcher": "what started the ranks",
     "json_text": "the attributes that hold JSON",
 }

@@ -25,7 +25,8 @@ def trial(folder):
         os.makedirs(folder, exist_ok=True)
         here = tempfile.mkdtemp(prefix="trial-", dir=folder)
         path = os.path.join(here, "trial.h5")
-        for step, attempt in (("write", _written), ("rename", _renamed), ("lock", _locked), ("hdf5_lock", _hdf5_locked)):
+        attempts = {"write": _written, "rename": _renamed, "lock": _locked, "hdf5_lock": _hdf5_locked}
+        for step, attempt in attempts.items():
             try:
                 found[step] = attempt(path) or ""
             except (OSError, RuntimeError, DiskError) as error:       # here the failure is what is looked for

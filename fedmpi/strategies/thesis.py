@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from fedmpi.local import sgd
-from fedmpi.merge import average, clip_scales, mean, moved
+from fedmpi.merge import average, mean, moved
 from fedmpi.parts import Strategy
 
 
@@ -40,7 +40,7 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
         return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
-        step = mean(updates, weights, rho, clip_scales(updates, weights, clip))
+        step = mean(updates, weights, rho, clip)
         trained = step[..., : updates.trained]
         if server_momentum:
             moving = updates.support[: updates.trained]

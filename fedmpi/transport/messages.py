@@ -1,7 +1,9 @@
 """Messages between ranks over MPI, and waiting that is polite.
 
 A rank that waits probes, then sleeps for a tenth of the time it has waited so far, 5 ms at most, so a wait costs next
-to no processor and delays by a tenth at most. Control and jobs go point to point, what every worker needs along a tree.
+to no processor and delays by a tenth at most. Workers that wait for a job sleep longer the more of them share a core,
+since 31 that look every 5 ms take a fifth of 2 cores from those that work; on its own machine rank 0 wakes them, see
+``bell``. Control and jobs go point to point, what every worker needs along a tree.
 ``check()`` of all that waits raises where waiting is in vain.
 """
 
@@ -15,18 +17,20 @@ from mpi4py import MPI
 from fedmpi.errors import WireError
 from fedmpi.wire.frame import unpack
 
+LONGEST_S = 0.005         # that a rank sleeps before it looks again
 CHUNK = 1 << 30           # bytes a message, below the 2^31 that older MPI libraries count
 LAST, MORE, TREE = 1, 2, 3  # tags: a message's last chunk, one that others follow, a broadcast
 READY = 1000              # tag of a first message, above every signal's number
 
 
-def wait(done, check=lambda: None, longest=0.005):
-    """Call ``done()`` until it is true, sleeping in between; ``check()`` raises where waiting is in vain."""
+def wait(done, check=lambda: None, longest=LONGEST_S, sleep=time.sleep):
+    """Call ``done()`` until it is true, sleeping in between, ``longest`` seconds at most, by ``sleep``; ``check()`` raises where
+    waiting is in vain."""
     start = time.perf_counter()
     while not done():
         check()
         waited = time.perf_counter() - start
-        time.sleep(min(waited / 10, longest) if waited > 5e-5 else 0)
+        (sleep if waited > 5e-5 else time.sleep)(min(waited / 10, longest) if waited > 5e-5 else 0)
 
 
 def send(comm, buffer, rank, check=lambda: None):
@@ -41,12 +45,12 @@ def post(comm, buffer, rank):
             for s in range(0, len(buffer), CHUNK)]
 
 
-def receive(comm, source=MPI.ANY_SOURCE, check=lambda: None, tag=MPI.ANY_TAG):
-    """``(buffer, source)`` of the next message."""
+def receive(comm, source=MPI.ANY_SOURCE, check=lambda: None, tag=MPI.ANY_TAG, longest=LONGEST_S, sleep=time.sleep):
+    """``(buffer, source)`` of the next message; ``longest`` and ``sleep`` as for ``wait``."""
     parts, status = [], MPI.Status()
     while True:
         found = []
-        wait(lambda: (m := comm.Improbe(source, tag, status)) is not None and not found.append(m), check)
+        wait(lambda: (m := comm.Improbe(source, tag, status)) is not None and not found.append(m), check, longest, sleep)
         part = np.empty(status.Get_count(MPI.BYTE), np.uint8)
         found[0].Recv([part, MPI.BYTE])
         parts.append(part)
@@ -107,6 +111,14 @@ def nodes(comm):
     """``(the ranks of this node, one leader a node)``, communicators; the second is of use on leaders only."""
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
     return node, comm.Split(0 if node.rank == 0 else MPI.UNDEFINED, comm.rank)
+
+
+def crowding(node):
+    """How many ranks of this node there are for a core that any of them may run on."""
+    cores = np.zeros(1 << 13, np.uint8)
+    cores[list(os.sched_getaffinity(0))] = 1
+    node.Allreduce(MPI.IN_PLACE, cores, MPI.MAX)
+    return node.size / np.count_nonzero(cores)
 
 
 def among(node, comm):

@@ -17,6 +17,8 @@ from fedmpi import stop as stopping
 from fedmpi.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
 from fedmpi.transport.base import Reply, named
+from fedmpi.transport.bell import ring
+from fedmpi.transport.crowd import at_work
 from fedmpi.transport.heart import Heart
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import probe
@@ -68,9 +70,11 @@ class Mpi:
         self.comm = messages.duplicate(MPI.COMM_WORLD, patient)
         self.heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), self.workers, self.silence_s, self._lost)
         self.nodes = messages.nodes(self.comm)
+        messages.crowding(self.nodes[0])                 # the workers ask
         for _ in self.workers:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
+        self.at_work = at_work(self.places)
 
     def _does(self, rank, text):
         self.work[rank] = text, time.monotonic()
@@ -104,14 +108,22 @@ class Mpi:
     def _send(self, meta, rank, arrays={}):
         buffer = pack(meta, arrays)
         self.sent += len(buffer)
-        messages.send(self.comm, buffer, rank, self.check)
+        requests = messages.post(self.comm, buffer, rank)
+        self._ring(rank)
+        messages.wait(lambda: MPI.Request.Testall(requests), self.check)
         return len(buffer)
+
+    def _ring(self, rank):
+        """A worker that waits for a message may look now."""
+        if self.hosts[rank] == self.hosts[0]:
+            ring(self.pids[rank])
 
     def _post(self, meta, rank, arrays):
         """As ``_send``, without waiting: the worker may be sending, too, and wait for us."""
         buffer = pack(meta, arrays)
         self.sent += len(buffer)
         self.posted.append((buffer, messages.post(self.comm, buffer, rank)))
+        self._ring(rank)
         return len(buffer)
 
     def _receive(self):
@@ -161,10 +173,10 @@ class Mpi:
     def map(self, jobs, arrays=None, meanwhile=()):
         jobs, meanwhile = list(jobs), iter(meanwhile)
         queue = list(enumerate(jobs))[::-1]
-        held = {rank: [] for rank in self.workers}       # (index, job bytes) in the order that they were sent
+        held = {rank: [] for rank in self.at_work}       # (index, job bytes) in the order that they were sent
 
         def feed(rank):
-            while queue and len(held[rank]) < (AHEAD if len(queue) > len(self.workers) else 1):
+            while queue and len(held[rank]) < (AHEAD if len(queue) > len(self.at_work) else 1):
                 index, job = queue.pop()
                 if not held[rank]:
                     self._does(rank, self._named(job))
@@ -174,7 +186,7 @@ class Mpi:
         assert not self.unanswered, "a map that was given up: its answers would be taken for those of this one"
         self._does(0, self._in_round("waiting for workers"))
         try:
-            for rank in self.workers:
+            for rank in self.at_work:
                 feed(rank)
             while any(held.values()):
                 self._await(lambda: (self.check(), self._overdue(rank for rank in held if held[rank])), meanwhile)

@@ -13,6 +13,7 @@ from fedmpi import stop as stopping
 from fedmpi.errors import FedError, UserError, WireError
 from fedmpi.transport import messages
 from fedmpi.transport.base import named
+from fedmpi.transport.bell import doze
 from fedmpi.transport.heart import Heart
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import be_probed
@@ -45,12 +46,13 @@ def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
     comm = messages.duplicate(MPI.COMM_WORLD, patient)            # rank 0 comes when it has read its data
     heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), [0], _later(silence_s), lost)
     shared = messages.nodes(comm)
+    longest = messages.LONGEST_S * max(1.0, messages.crowding(shared[0]))
     first, local = messages.among(shared[0], comm)
     try:
         messages.send(comm, pack({"kind": "place", "place": see(local) | {"node": first}}, {}), 0)
     except Exception as error:
         messages.send(comm, _failure(error), 0)
-    return _answer_all(comm, worker, work, shared, heart, nudges)
+    return _answer_all(comm, worker, work, shared, heart, nudges, longest)
 
 
 def _later(silence_s):
@@ -58,12 +60,12 @@ def _later(silence_s):
     return silence_s * (1 if MPI.COMM_WORLD.rank == 1 else 1.25)
 
 
-def _answer_all(comm, worker, work, shared, heart, nudges):
-    """Answer one message after the other; ``work`` says at what this rank is."""
+def _answer_all(comm, worker, work, shared, heart, nudges, longest):
+    """Answer one message after the other; ``work`` says at what this rank is, ``longest`` is that of waiting for one."""
     while True:
         work["at"] = "waiting"
         with _or_abort():
-            meta, arrays = messages.opened(messages.receive(comm, 0)[0], "a job or a call from rank 0 is")
+            meta, arrays = messages.opened(messages.receive(comm, 0, longest=longest, sleep=doze)[0], "a job or a call from rank 0 is")
         if meta["kind"] == "stop":
             stopping.ignore()
             MPI.COMM_WORLD.Recv([bytearray(0), MPI.BYTE], 0)

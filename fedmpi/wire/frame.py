@@ -12,6 +12,7 @@ that the number of bytes sent does not depend on the machine.
 
 import json
 import math
+import struct
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from fedmpi.errors import WireError
 
 MAGIC = b"fmp2"
 PAD = 16
-FIXED = 16                # bytes before the header
+FIRST = struct.Struct("<4sIQ")
+FIXED = FIRST.size        # bytes before the header
+ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def _padded(size):
@@ -32,9 +35,7 @@ def pack(meta, arrays):
     header = _header(meta, arrays)
     start = FIXED + len(header)
     buffer = np.empty(start + sum(_padded(array.nbytes) for array in arrays.values()), np.uint8)
-    buffer[:4] = np.frombuffer(MAGIC, np.uint8)
-    buffer[4:8] = np.frombuffer(np.array(len(header), "<u4").tobytes(), np.uint8)
-    buffer[8:FIXED] = 0
+    FIRST.pack_into(buffer, 0, MAGIC, len(header), 0)
     buffer[FIXED:start] = np.frombuffer(header, np.uint8)
     for array in arrays.values():
         stop = start + array.nbytes
@@ -42,7 +43,7 @@ def pack(meta, arrays):
             buffer[start:stop] = array.reshape(-1).view(np.uint8)
         buffer[stop: start + _padded(array.nbytes)] = 0
         start += _padded(array.nbytes)
-    buffer[8:FIXED] = np.frombuffer(np.array(checksum(buffer), "<u8").tobytes(), np.uint8)
+    FIRST.pack_into(buffer, 0, MAGIC, len(header), checksum(buffer))
     return buffer
 
 
@@ -62,7 +63,7 @@ def size(meta, arrays):
 
 def _header(meta, arrays):
     table = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
-    header = json.dumps({"meta": meta, "arrays": table}, separators=(",", ":")).encode()
+    header = ENCODER.encode({"meta": meta, "arrays": table}).encode()
     return header.ljust(_padded(len(header)))
 
 
@@ -70,10 +71,10 @@ def unpack(buffer):
     """``(meta, arrays)``: the arrays are views into ``buffer``. Raises WireError on anything but a whole message."""
     if len(buffer) < FIXED or buffer[:4].tobytes() != MAGIC:
         raise WireError(f"not a message of this version: {len(buffer)} bytes that start with {buffer[:4].tobytes()!r}")
-    expected = int.from_bytes(buffer[8:FIXED].tobytes(), "little")
+    _, length, expected = FIRST.unpack_from(buffer)
     if (got := (checksum(buffer) - expected) % (1 << 64)) != expected:
         raise WireError(f"damaged on its way: {len(buffer)} bytes with checksum {got:016x}, sent with {expected:016x}")
-    start = FIXED + int(np.frombuffer(buffer[4:8].tobytes(), "<u4")[0])
+    start = FIXED + length
     try:
         header = json.loads(buffer[FIXED:start].tobytes())
         meta = header["meta"]

@@ -13,6 +13,7 @@ each squeezed by Zstandard. ``fedmpi bench wire`` measures bytes and speed, besi
 import numpy as np
 
 from fedmpi.errors import WireError
+from fedmpi.flat import index_of
 from fedmpi.wire.squeeze import expand, squeeze
 
 PIECE = 1 << 20
@@ -63,11 +64,6 @@ def mask_of(index, n):
     return mask
 
 
-def index_of(mask):
-    """int32 (k,), sorted: where ``mask (n,) bool`` is True."""
-    return np.flatnonzero(mask).astype(np.int32)
-
-
 def _joined(pieces, step, array, n):
     """bool (n,): the mask whose ``pieces`` of ``step`` weights ``array`` holds, one after the other."""
     mask, start = np.empty(n, bool), 0
@@ -99,9 +95,9 @@ def _forms(mask):
     if rare * RARE > n or clustered:
         yield ["bitmap"], squeeze(np.packbits(mask))
     if 2 * num_starts < rare:
-        yield _distances("runs", np.flatnonzero(starts))
+        yield _distances("runs", index_of(starts))
     elif rare * RARE <= n:
-        yield _distances("gaps", np.flatnonzero(mask)) if k == rare else _distances("holes", np.flatnonzero(~mask))
+        yield _distances("gaps", index_of(mask)) if k == rare else _distances("holes", index_of(~mask))
 
 
 def _distances(name, index):

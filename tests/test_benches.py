@@ -1,0 +1,57 @@
+"""The benches run, and tell figures of both sides; what the figures are is no business of a test."""
+
+import re
+
+import pytest
+
+from fedmpi.transport.crowd import at_work
+
+
+def ratio(told, name="ratio"):
+    return float(re.search(f"{name} ([0-9.]+)", told)[1])
+
+
+def test_transport(fedmpi):
+    told = fedmpi(3, "bench", "transport", "--weights", 40_000, "--replies", 50, "--repeats", 2)
+    assert "positions known" in told and "positions sent along" in told and "small replies" in told and ratio(told) > 0
+
+
+def test_crowd(fedmpi):
+    told = fedmpi(1, "bench", "crowd", "--ranks", 4, "--samples", 320, "--rounds", 1, "--repeats", 1)
+    assert "4 ranks" in told and ratio(told) > 0
+
+
+def test_memory_and_its_limit(fedmpi):
+    told = fedmpi(2, "bench", "memory", "--model", "logistic", "--rounds", 10, "--limit", 1_000_000)
+    assert "rank 1" in told and "KB more in round 10" in told
+
+
+@pytest.mark.parametrize("name", ["cross-silo", "cross-device", "tiny"])
+def test_rounds(fedmpi, name):
+    told = fedmpi(1, "bench", name, "--samples", 1000, "--repeats", 1)
+    assert ratio(told) > 0
+
+
+def test_cohorts(monkeypatch):
+    from fedmpi.bench import server
+    told = []
+    monkeypatch.setattr(server, "COHORTS", (2, 4, 8))
+    server._cohorts(1, told.append)
+    assert "whatever the cohort" in told[0]
+
+
+def place(cores, quota=None, gpu=None, node=0):
+    return {"cores": cores, "quota": quota, "gpu": gpu, "node": node}
+
+
+def test_as_many_ranks_work_as_there_are_cores(monkeypatch):
+    monkeypatch.delenv("FEDMPI_ALL_RANKS", raising=False)
+    assert at_work({rank: place([0, 1]) for rank in (3, 1, 2)}) == [1, 2]       # in whatever order they arrived
+    assert at_work({rank: place([0, 1]) for rank in range(1, 6)}) == [1, 2]
+    assert at_work({rank: place([rank]) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
+    assert at_work({rank: place([0, 1], gpu=0) for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
+    assert at_work({rank: place(list(range(8)), quota=1.5) for rank in range(1, 6)}) == [1]
+    assert at_work({rank: place([0, 1], node=rank // 3) for rank in range(1, 8)}) == [1, 2, 3, 4, 6, 7]
+    assert at_work({rank: {} for rank in range(1, 6)}) == [1, 2, 3, 4, 5]
+    monkeypatch.setenv("FEDMPI_ALL_RANKS", "1")
+    assert at_work({rank: place([0, 1]) for rank in (3, 1, 2)}) == [1, 2, 3]
