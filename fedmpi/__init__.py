@@ -11,7 +11,8 @@ def open(path):
 
 
 def load_model(path, masks=False):
-    """The torch state dict that ``fedmpi export-model`` wrote, dense; with ``masks`` ``(state dict, {name: bool mask})``."""
+    """The torch state dict that ``fedmpi export-model`` wrote, dense whichever way; with ``masks`` a pair of it and
+    {name: bool mask}. UserError in one line if there is none."""
     from fedmpi.trained import load
     found = load(path)
     return (found.state, found.masks) if masks else found.state
