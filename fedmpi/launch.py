@@ -320,6 +320,8 @@ def _create(options, data, fed, transport):
         "seed": options["seed"], "data_digest": data.digest, "devices_digest": fed.devices.digest,
         "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
+        "inputs": {"shape": list(data.shape), "classes": data.dataset.classes, "mean": list(data.dataset.mean),
+                   "std": list(data.dataset.std)},
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size, "launcher": launcher(), "estimators": {
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in
@@ -361,7 +363,7 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     session = {"time": _now(), "ranks": fed.transport.size, "launcher": launcher(),
                "hosts": ",".join(sorted(set(fed.transport.hosts))), "git_commit": _git_commit(),
                "command": " ".join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
-               "places": place.recorded(places)}
+               "places": place.recorded(places), "done": done}
     status = "failed"
     try:
         store.add_session(session)

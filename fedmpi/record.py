@@ -40,6 +40,7 @@ def round_columns(validated, num_layers, labels):
         Column("kept", "int64", "1", "prunable weights kept"),
         Column("kept_layers", "int64", "1", "the same a layer, in the order of attrs/layers", width=num_layers),
         Column("mask_changed", "int64", "1", "mask entries that this round's update flipped"),
+        Column("mask_changed_layers", "int64", "1", "the same a layer", width=num_layers),
         Column("asked", "int64", "1", "clients that were asked to take part"),
         Column("merged", "int64", "1", "clients whose updates were merged"),
         Column("late", "int64", "1", "clients whose answers came too late, see --aggregation"),
@@ -62,6 +63,7 @@ def round_columns(validated, num_layers, labels):
         Column("wire_received_bytes", "int64", "B", "all messages that the server received", machine=True),
         Column("rss_bytes", "int64", "B", "largest resident memory of rank 0 so far", machine=True),
         Column("round_s", "float64", "s", "the whole round", machine=True),
+        Column("recorded", "float64", "s", "when the round was recorded, since 1970-01-01 UTC", machine=True),
     ] + [Column(name, "float64", "s", text, machine=True) for name, text in (PHASES | LATER).items()]
     for label in labels:
         columns += [Column(f"calls_{label}", "int64", "1", f"distinct coalitions that {label} asked for"),
@@ -164,6 +166,7 @@ def round_row(fed, state, after, t, got, learnt):
     union = distinct[0][0] if len(distinct) == 1 else torch.stack([each for each, _ in distinct]).any(dim=0)
     kept = sum(int(torch.count_nonzero(each)) * len(rows) for each, rows in distinct) / len(masks)
     layers = layout.kept(union)
+    changed = [0] * len(layers) if mask is state["mask"] else layout.kept(mask ^ state["mask"])
     own = [(update, each) for update, each in got.own if isinstance(update, Update)]
     tally = {name: int((got.outcome == code).sum()) for name, code in (
         ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED),
@@ -177,7 +180,8 @@ def round_row(fed, state, after, t, got, learnt):
         "sparsity": 1 - kept / layout.num_weights,
         "kept": sum(layers),
         "kept_layers": layers,
-        "mask_changed": 0 if mask is state["mask"] else int(torch.count_nonzero(mask ^ state["mask"])),
+        "mask_changed": sum(changed),
+        "mask_changed_layers": changed,
         "up_bytes": int(got.up_bytes.sum()),
         "down_bytes": int(got.down_bytes.sum()),
         "dense_bytes": 2 * len(got.clients) * 4 * layout.num_values,
@@ -197,6 +201,11 @@ def _distinct(masks):
     for row, mask in enumerate(masks):
         rows.setdefault(id(mask), []).append(row)
     return [(masks[same[0]], same) for same in rows.values()]
+
+
+def stored(spent_s):
+    """The columns that are known when the row is written; ``spent_s`` went into writing the row before."""
+    return {"store_s": spent_s, "recorded": time.time()}
 
 
 def costs(fed, learnt):

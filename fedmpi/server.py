@@ -114,7 +114,7 @@ def play(fed, state, t):
 def play_round(fed, state, t):
     """``(state after round t, row, client rows)``: a round, and its evaluation at once."""
     played = play(fed, state, t)
-    return played.state, played.row | finish(played.evaluation) | {"store_s": 0.0}, played.clients
+    return played.state, played.row | finish(played.evaluation) | record.stored(0.0), played.clients
 
 
 def nobody(row):
@@ -173,12 +173,14 @@ def nothing(state, support):
     return Learnt({}, served(state["x"], support), torch.empty(0, dtype=torch.float64))
 
 
+def counted(pruner, layout, state):
+    """(Q,) bool: the mask of the model that counts, also where clients were sent more, or less, than the budget."""
+    return state["mask"] if pruner.nominal is None else pruner.nominal(state["pruner"], state["mask"], layout)
+
+
 def tested(fed, state):
     """(P,): the model that counts, zero off its mask."""
-    mask = state["mask"]
-    if fed.pruner.nominal is not None:                     # clients were sent more, or less, than the budget
-        mask = fed.pruner.nominal(state["pruner"], mask, fed.layout)
-    return served(state["x"], fed.layout.support(mask))
+    return served(state["x"], fed.layout.support(counted(fed.pruner, fed.layout, state)))
 
 
 SAVED_S = 1.0             # seconds that may pass without a checkpoint, where nobody says how many rounds
@@ -198,7 +200,7 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
         nonlocal saved, done, spent, before
         row = played.row | (yield from played.evaluation)
         begin = time.perf_counter()
-        store.append(row | {"store_s": spent}, played.clients)
+        store.append(row | record.stored(spent), played.clients)
         done = t, played.state
         due = t % save_every == 0 if save_every else begin > before + SAVED_S
         if due or t == last:

@@ -45,7 +45,7 @@ def test_commands_of_use_exist(fedmpi, tmp_path):
     run = read_run(out)
     assert run.attrs["options"]["strategy"] == "fedavg" and run.attrs["options"]["clients"] == 5
     assert "accuracy" in fedmpi(1, "show", out) and '"final"' in fedmpi(1, "show", out, "--json")
-    assert "round 2/2" in fedmpi(1, "show", out, "--follow")
+    assert "round 2/2" in fedmpi(1, "watch", out)
     fedmpi(1, "show", out, "--picture", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10000
     assert "agree" in fedmpi(1, "verify", out, out)

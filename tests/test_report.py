@@ -487,4 +487,4 @@ def test_the_profile_of_a_real_run_adds_up(fedmpi, tmp_path, ranks, options):
     assert "train" in fedmpi(1, "show", tmp_path / "run.h5", "--profile")
     told = json.loads(fedmpi(1, "show", tmp_path / "run.h5", "--json"))["profile"]
     assert told["phases"]["train"]["seconds"] == phases["train"]["seconds"]
-    assert "no place" in fedmpi(1, "show", tmp_path / "run.h5", "--profile", "--follow", code=2)
+    assert "no place" in fedmpi(1, "show", tmp_path / "run.h5", "--profile", "--picture", "a.png", code=2)

@@ -86,7 +86,7 @@ def test_rows_come_back_as_they_went_in(store):
 def test_a_new_run_is_empty(store):
     run = store.run()
     assert run.rounds["kept"].shape == (0, 3) and run.clients["loss"].shape == (0,) and run.sessions == []
-    assert run.attrs["filetype"] == "fedmpi-run" and run.attrs["schema"] == 1
+    assert run.attrs["filetype"] == "fedmpi-run" and run.attrs["schema"] == 2
     assert {k: run.attrs[k] for k in ATTRS} == ATTRS
 
 

@@ -7,9 +7,8 @@ import uuid
 import h5py
 import numpy as np
 
+from fedmpi.store.schema import FILETYPE, SCHEMA
 from fedmpi.store.tables import describe
-
-FILETYPE, SCHEMA = "fedmpi-run", 1
 
 
 def own_attrs(attrs):

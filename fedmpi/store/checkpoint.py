@@ -12,9 +12,9 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
 from fedmpi.errors import CheckpointError
-from fedmpi.store.attrs import SCHEMA
 from fedmpi.store.disk import beginning, finish, refused_by, remove
 from fedmpi.store.read import one_line
+from fedmpi.store.schema import SCHEMA
 from fedmpi.store.states import check_save, flattened, unflattened
 
 
@@ -72,21 +72,25 @@ def _putter(f):
     return put
 
 
-def load_checkpoint(folder, *, run_id, warn=warnings.warn):
-    """``(state, round)`` of the newest checkpoint that is sound and of this run; CheckpointError if there is none.
+def load_checkpoint(folder, *, run_id, warn=warnings.warn, round=None):
+    """``(state, round)`` of the newest checkpoint that is sound and of this run, or of the one after ``round``;
+    CheckpointError if there is none.
 
     ``warn(line)`` is called for every newer one that had to be refused."""
-    refused = []
-    for _, name in checkpoints(folder):
+    refused, there = [], checkpoints(folder)
+    if round is not None and round not in dict(there):
+        listed = ", ".join(str(each) for each, _ in reversed(there)) or "none"
+        raise CheckpointError(f"there is no checkpoint after round {round} in {folder}; there is: {listed}")
+    for _, name in [each for each in there if round in (None, each[0])]:
         path = os.path.join(folder, name)
         try:
-            round, entries, arrays = _verified(path, run_id)
+            of, entries, arrays = _verified(path, run_id)
         except Exception as reason:  # a damaged file makes h5py raise almost anything; every reason is reported
             refused.append(f"checkpoint {path} is refused: {one_line(reason)}")
             continue
         for line in refused:
             warn(f"{line}; {name} is used instead")
-        return unflattened(entries, arrays), round
+        return unflattened(entries, arrays), of
     raise CheckpointError("; ".join(refused) or f"there is no checkpoint in {folder}")
 
 

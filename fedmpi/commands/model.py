@@ -1,0 +1,90 @@
+"""``fedmpi export-model`` and ``fedmpi model``: the trained model of a run."""
+
+import json
+import os
+
+import click
+
+from fedmpi.errors import UserError
+
+ROUND = click.option("--round", type=click.IntRange(0), help="After this round; it needs a checkpoint.  "
+                     "[default: the newest one]")
+
+
+@click.command("export-model")
+@click.argument("run", type=click.Path(dir_okay=False), metavar="RUN.h5")
+@click.option("--out", type=click.Path(dir_okay=False), required=True, metavar="MODEL.safetensors")
+@ROUND
+@click.option("--sparse", is_flag=True, help="Kept weights only, and a bit a weight for where they are.")
+@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+def export_model(run, out, round, sparse, overwrite):
+    """The trained model as a torch state dict with its masks, in a safetensors file; options, round, accuracy, sparsity
+    and how inputs are normalised are its metadata.
+
+    \b
+    state, masks = fedmpi.load_model("model.safetensors", masks=True)      dense or sparse
+    network.load_state_dict(state)
+
+    Without fedmpi, a dense file:
+
+    \b
+    tensors = safetensors.torch.load_file("model.safetensors")
+    state = {name: each for name, each in tensors.items() if not name.endswith(".mask")}
+
+    and of a sparse one each tensor NAME of the metadata's shapes:
+
+    \b
+    bits = numpy.unpackbits(tensors[NAME + ".mask"].numpy(), count=math.prod(shape)).astype(bool)
+    weight = torch.zeros(shape); weight.view(-1)[torch.from_numpy(bits)] = tensors[NAME + ".values"]
+    """
+    if not out.endswith(".safetensors"):
+        raise UserError(f"{out}: the name must end in .safetensors")
+    if os.path.exists(out) and not overwrite:
+        raise UserError(f"{out} exists: give --overwrite, or another name")
+    if not os.path.isdir(os.path.dirname(os.path.abspath(out))):
+        raise UserError(f"{out}: there is no folder {os.path.dirname(os.path.abspath(out))}")
+    from fedmpi import trained
+    found = trained.trained(run, round, lambda line: click.echo(f"warning: {line}", err=True))
+    trained.write(found, out, sparse)
+    click.echo(f"{out}: {_told(found)}; {'sparse' if sparse else 'dense'}, {os.path.getsize(out):,} bytes")
+
+
+@click.command()
+@click.argument("place", type=click.Path(dir_okay=False), metavar="RUN.h5|MODEL.safetensors")
+@ROUND
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def model(place, round, as_json):
+    """A trained model layer by layer: kept weights, sparsity, FLOPs of a sample's forward pass, bytes in either file
+    that export-model writes."""
+    from fedmpi import trained
+    if place.endswith(".safetensors"):
+        if round is not None:
+            raise UserError(f"--round goes with a run file; {place} holds one model")
+        found = trained.load(place)
+    else:
+        found = trained.trained(place, round, lambda line: click.echo(f"warning: {line}", err=True))
+    rows = trained.by_layer(found)
+    if as_json:
+        click.echo(json.dumps({"about": found.about, "layers": rows}))
+    else:
+        click.echo(f"{_told(found)}\n\n{_table(rows)}")
+
+
+def _told(found):
+    about = found.about
+    accuracy = "" if about["accuracy"] is None else f", test accuracy {about['accuracy']:.4f}"
+    return f"{about['model']} after round {about['round']}{accuracy}, sparsity {found.sparsity:.4f}"
+
+
+def _table(rows):
+    from fedmpi.report.text import aligned, human_bytes, human_flops
+    head = ("layer", "shape", "weights", "kept", "sparsity", "FLOPs", "of dense", "dense file", "sparse file")
+
+    def cells(row):
+        share = "-" if not row["flops_dense"] else f"{row['flops'] / row['flops_dense']:.3f}"
+        return (row["layer"], " x ".join(map(str, row["shape"] or ())), f"{row['weights']:,}", f"{row['kept']:,}",
+                "-" if row["sparsity"] is None else f"{row['sparsity']:.4f}",
+                "-" if row["flops"] is None else human_flops(row["flops"]), share,
+                human_bytes(row["dense_bytes"]), human_bytes(row["sparse_bytes"]))
+
+    return "\n".join(aligned(head, [cells(row) for row in rows], left=(0, 1)))

@@ -1,0 +1,166 @@
+"""``fedmpi watch``: live runs in the terminal.
+
+A look opens the file without a lock, reads a few columns and closes it; nothing is read before the file has changed,
+nor within twenty times what the last look took. Over a network file system opening a file is what brings news of it,
+and the rows may come after the number that counts them: what looks damaged is read again for a second, and only told
+of when it stays so.
+"""
+
+import contextlib
+import os
+import select
+import shutil
+import sys
+import time
+from typing import Any, NamedTuple
+
+import click
+
+from fedmpi.errors import UserError
+
+SILENT_S = 60                        # without news of a run that is marked as running
+TROUBLE_S = 10                       # in which reading fails, before it is told of
+HOME, CLEAR_LINE, CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+SCREEN, BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"       # a screen of its own, without the cursor
+
+
+class Seen(NamedTuple):
+    """What is known of a run file."""
+
+    path: str
+    run: Any = None
+    signature: tuple = ()
+    heard: float = 0.0               # monotonic seconds of the last news
+    well: float = 0.0                # of the last look that went well
+    trouble: str = ""
+
+
+def look(seen, needed, now):
+    """``seen`` after another look at the file."""
+    from fedmpi.store import read_run
+    try:
+        with open(seen.path, "rb") as file:                # and not stat: NFS asks the server when a file is opened
+            stat = os.fstat(file.fileno())
+        signature = stat.st_ino, stat.st_size, stat.st_mtime_ns
+        if signature == seen.signature:
+            return seen._replace(well=now, trouble="")
+        run = read_run(seen.path, needed, patience_s=1.0)
+    except (OSError, UserError) as error:
+        return seen._replace(trouble=str(error))
+    return seen._replace(run=run, signature=signature, heard=now, well=now, trouble="")
+
+
+def notes(found, now):
+    """A line for each run that gives no news, or cannot be read."""
+    for seen in found:
+        if seen.trouble and now - seen.well > TROUBLE_S:
+            yield f"{seen.path} cannot be read for {now - seen.well:.0f} s: {seen.trouble}"
+        elif going(seen) and now - seen.heard > SILENT_S:
+            yield (f"{seen.path}: nothing new for {now - seen.heard:.0f} s; if it was killed, fedmpi train --resume "
+                   f"{seen.path} goes on")
+
+
+def going(seen):
+    """Whether the run may bring more."""
+    return seen.run is None or seen.run.attrs.get("status") == "running"
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="RUN.h5...")
+@click.option("--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
+def watch(runs, every):
+    """Follow runs until all have ended, or until q or Ctrl-C: rounds, time left, accuracy, clients, rates and curves.
+    Into a pipe or a file it prints a line a round instead. The runs do not notice."""
+    from fedmpi.report.live import ALONE, NEEDED
+    from fedmpi.store import read_run
+    runs = list(dict.fromkeys(runs))
+    for path in runs:
+        read_run(path, {}, patience_s=1.0)                 # what is none is refused before the screen is taken
+    needed = NEEDED | (ALONE if len(runs) == 1 else set())
+    with contextlib.suppress(KeyboardInterrupt):
+        (_screen if sys.stdout.isatty() else _lines)([Seen(path) for path in runs], needed, every)
+    found = {path: read_run(path, patience_s=1.0) for path in runs}
+    _last_words(found)
+
+
+def _looks(found, needed, every, pause):
+    """Yields what is known, look by look, until all runs have ended or ``pause(seconds)`` says that it is enough."""
+    found = [seen._replace(heard=time.monotonic(), well=time.monotonic()) for seen in found]
+    while True:
+        begin = time.monotonic()
+        found = [look(seen, needed, begin) if going(seen) else seen for seen in found]
+        yield found
+        if not any(map(going, found)) or pause(max(every, 20 * (time.monotonic() - begin))):
+            return
+
+
+def _screen(found, needed, every):
+    from fedmpi.report.live import board
+    with _keys() as pressed:
+        click.echo(SCREEN, nl=False)
+        try:
+            for found in _looks(found, needed, every, lambda seconds: pressed(seconds) == "q"):
+                width, height = shutil.get_terminal_size((100, 30))
+                known = {os.path.relpath(seen.path): seen.run for seen in found if seen.run is not None}
+                told = [*notes(found, time.monotonic()), f"{time.strftime('%H:%M:%S')}  q: leave"]
+                text = board(known, told, width - 1, height - 1, colour="NO_COLOR" not in os.environ)
+                click.echo(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in text.split("\n")) + CLEAR_REST, nl=False)
+        finally:
+            click.echo(BACK, nl=False)
+
+
+def _lines(found, needed, every):
+    """A line a round, with the run's name where there are several."""
+    from fedmpi import report
+    from fedmpi.report.live import pace, planned
+    shown, told = {seen.path: 0 for seen in found}, set()
+    for found in _looks(found, needed, every, lambda seconds: time.sleep(seconds)):
+        for path, run in ((seen.path, seen.run) for seen in found if seen.run is not None):
+            for t in range(shown[path], len(run.ends)):
+                row = {name: column[t] for name, column in run.rounds.items()}
+                each, last = pace(run), planned(run)
+                line = report.round_line(row, last, None if each is None else each * (last - t - 1))
+                click.echo(f"{path}  {line}" if len(found) > 1 else line)
+            shown[path] = len(run.ends)                    # fewer than before where a run was resumed
+        lines = {line.partition(" for ")[0]: line for line in notes(found, time.monotonic())}
+        for key in lines.keys() - told:
+            click.echo(lines[key])
+        told = set(lines)
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _keys():
+    """``pressed(seconds)``: the key that is pressed within that time, or nothing."""
+    def wait(seconds):
+        time.sleep(seconds)
+        return ""
+
+    if not sys.stdin.isatty():
+        yield wait
+        return
+    import termios
+    import tty
+    handle = sys.stdin.fileno()
+    before = termios.tcgetattr(handle)
+
+    def pressed(seconds):
+        ready = select.select([handle], [], [], seconds)[0]
+        return os.read(handle, 1).decode("latin-1").lower() if ready else ""
+
+    tty.setcbreak(handle)                                  # Ctrl-C stays what it is
+    try:
+        yield pressed
+    finally:
+        termios.tcsetattr(handle, termios.TCSADRAIN, before)
+
+
+def _last_words(found):
+    """What has become of the runs: of one its summary and picture, of several a table."""
+    from fedmpi import report
+    from fedmpi.report.live import table
+    if len(found) > 1:
+        click.echo("\n".join(table(found)))
+        return
+    run = next(iter(found.values()))
+    click.echo(report.summary(run) + "\n\n" + report.picture(run, colour=sys.stdout.isatty()))
