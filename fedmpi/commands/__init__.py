@@ -1,0 +1,1 @@
+"""Commands of fedmpi, a module each."""
