@@ -425,9 +425,6 @@ def _follow(path):
         time.sleep(1)
 
 
-cli.add_command(experiment)
-
-
 @cli.command()
 @click.argument("places", nargs=-1, required=True, metavar="FOLDER_OR_RUN...")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="TABLE.csv",
@@ -519,6 +516,9 @@ def doctor(out, as_json):
         click.echo(json.dumps(judge.as_json(facts, findings)) if as_json else judge.text(findings))
 
     return examine(out, show, _say)
+
+
+cli.add_command(experiment)
 
 
 @cli.group()

@@ -1,1 +1,1 @@
-"""Commands of fedmpi, a module each."""
+"""Commands of the command line, one module each; fedmpi/cli.py adds them."""

@@ -14,7 +14,7 @@
 
 A run is an arm in a *cell*, which is a level of every factor, with a seed. Options are those of [fixed], then of the
 size, the levels in the order of the grid, and the arm: later ones win. In their texts ``{F}`` is the level of factor F,
-``{word}`` a word of a level. Arms that come to the same options in several cells share one run.
+``{word}`` a word of a level, which may hold words itself. Arms that come to the same options in several cells share one run.
 """
 
 import itertools
@@ -178,12 +178,13 @@ def study(found, name, size, changes, typed):
 
 def _options(found, size, arm, levels, where):
     """What is given to train, in texts of which words are replaced."""
-    words, tables = dict(levels), [found.get("fixed", {}), size.get("fixed", {})]
+    words, tables = {}, [found.get("fixed", {}), size.get("fixed", {})]
     for factor, level in levels.items():
         table = found.get("factors", {}).get(factor, {}).get(level, {})
         words |= {key: value for key, value in table.items() if key.replace("-", "_") not in OPTIONS}
         tables.append({key: value for key, value in table.items() if key.replace("-", "_") in OPTIONS})
     merged = {key.replace("-", "_"): value for table in [*tables, found["arms"][arm]] for key, value in table.items()}
+    words = dict(levels) | {key: _filled(value, words | levels, where) for key, value in words.items()}
     return {key: _filled(value, words, where) for key, value in merged.items()}
 
 
