@@ -69,7 +69,7 @@ def _curves(study, found, traces, spec):
                     mean, std = values[:, known].mean(axis=0), values[:, known].std(axis=0, ddof=len(values) > 1)
                     ax.plot(known + 1, mean, label=arm, **_style(number))
                     ax.fill_between(known + 1, mean - std, mean + std, color=COLOURS[number % 8], alpha=0.12, linewidth=0)
-            ax.set_title(told(dict(zip(study.grid, cell))), fontsize=8)
+            ax.set_title(told(dict(zip(study.grid, cell)), study.grid), fontsize=8)
             ax.xaxis.get_major_locator().set_params(integer=True)
             plain_axes(ax)
         _finish(figure, axes, len(cells), "round", "test accuracy (fraction right)")
@@ -111,7 +111,7 @@ def _factor(study, found, traces, spec):
                 ax.errorbar(at, [v.mean for v in values], [np.nan_to_num(v.std) for v in values], marker=MARKS[n % 8],
                             markersize=3.5, capsize=2, label=line if by == "arm" else f"{by} {line}", **_style(n))
             ax.set_xticks(range(len(study.grid[x])), study.grid[x])
-            ax.set_title(told({key: value for key, value in rest if key != "arm" or len(study.arms) > 1}), fontsize=8)
+            ax.set_title(told(dict(rest), study.grid | {"arm": study.arms}), fontsize=8)
             plain_axes(ax)
         _finish(figure, axes, len(points), x, name.replace("_", " "))
 
@@ -137,7 +137,7 @@ def _weights(study, found, traces, spec):
             for number, (rate, traced) in enumerate(sorted(by_rate.items())):
                 mean = np.mean(traced, axis=0)
                 ax.plot(np.arange(1, len(mean) + 1), mean, label=f"{rate:.0%} wrong", **_style(number))
-            ax.set_title(", ".join(filter(None, (arm, told(dict(zip(study.grid, cell))) if cell else ""))), fontsize=8)
+            ax.set_title(f"{arm}, {told(dict(zip(study.grid, cell)), study.grid)}".removesuffix(", all"), fontsize=8)
             ax.set_ylim(bottom=0)
             plain_axes(ax)
         _finish(figure, axes, len(panels), "round", "weight of a client in the merge")
@@ -167,7 +167,7 @@ def _claims(found):
                 if "reach" in claim:
                     ax.plot([claim["reach"]] * 2, [y - 0.35, y + 0.35], color="black", linewidth=1, linestyle=":")
             ax.set_yticks(range(len(chosen)), [
-                _short(claim["says"]) + (f"\n{told(each['cell'])}" if each["cell"] else "") for _, claim, each in chosen],
+                _short(claim["says"]) + f"\n{told(each['cell'], found['grid'])}".removesuffix("\nall") for _, claim, each in chosen],
                 fontsize=7)
             ax.set_ylim(len(chosen) - 0.5, -0.5)
             ax.set_xlabel(name.replace("_", " "))

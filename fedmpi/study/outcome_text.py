@@ -30,9 +30,14 @@ def span(found, name):
     return number(found["mean"], name, True) + ends
 
 
-def told(cell):
-    """A cell in words: ``data noise, S 0.9``."""
-    return ", ".join(f"{factor} {level}" for factor, level in cell.items()) or "all runs"
+def told(cell, grid=None):
+    """A cell in words: ``data noise, S 0.9``; with a ``grid``, only factors that have several levels in it."""
+    return ", ".join(f"{factor} {level}" for factor, level in cell.items() if grid is None or len(grid[factor]) > 1) or "all"
+
+
+def constant(grid):
+    """The factors that have one level, in words."""
+    return told({factor: levels[0] for factor, levels in grid.items() if len(levels) == 1})
 
 
 def unfinished(found):
@@ -52,7 +57,7 @@ def verdict_rows(found):
     for claim in found["claims"]:
         for each in claim["judged"]:
             interval = each["interval"]
-            rows.append((claim["says"], told(each["cell"]) if each["cell"] else "",
+            rows.append((claim["says"], told(each["cell"], found["grid"]),
                          span(interval._asdict(), claim["measure"]) if interval else "-", criterion(claim),
                          each["verdict"] + (f": {each['reason']}" if each["reason"] else ""), claim.get("thesis", "")))
     return rows
@@ -79,16 +84,17 @@ def markdown(found, figures):
     lines += [f"{len(found['status'])} runs, seeds {', '.join(map(str, found['seeds']))}. `±` is the standard deviation over "
               "seeds; brackets are 95 % intervals (Student's, over seeds) of paired differences, each for itself. Whatever is "
               "selected is selected by the validation share of the training data.", ""]
+    lines += [f"Everywhere: {constant(found['grid'])}.", ""] if constant(found["grid"]) != "all" else []
     lines += ["Not in here:", "", *(f"* {each}" for each in found["lacks"]), ""] if found["lacks"] else []
     if found["claims"]:
         lines += ["## Verdicts", "", counted(found) + ".", "",
                   *_table(("claim", "where", "measured", "criterion", "verdict", "the thesis has"), verdict_rows(found)), ""]
     lines += ["## Tables", "", *(f"* {name}: {described(name)}" for name in found["measures"]), ""]
     for cell in found["cells"]:
-        lines += [f"### {told(cell['cell'])}", "", *_cell(found, cell["arms"]), ""]
+        lines += [f"### {told(cell['cell'], found['grid'])}", "", *_cell(found, cell["arms"]), ""]
     if found["pairs"]:
         lines += ["## Pairs", "", *_table(("difference", "where", *found["measures"]), [
-            (f"{each['arm']} - {each['against']}", told(each["cell"]),
+            (f"{each['arm']} - {each['against']}", told(each["cell"], found["grid"]),
              *(span(each["difference"][name], name) for name in found["measures"])) for each in found["pairs"]]), ""]
     lines += ["## Figures", ""] * bool(figures)
     for title, file in figures:
@@ -119,13 +125,13 @@ def terminal(found):
     first = found["measures"][0]
     lines = [f"{found['name']}, {found['size']}: {found['title']}"]
     lines += [unfinished(found)] if not found["complete"] else []
-    rows = [(told(cell["cell"]), arm["arm"], spread(arm["measures"][first], first),
+    rows = [(told(cell["cell"], found["grid"]), arm["arm"], spread(arm["measures"][first], first),
              span(arm["difference"][first], first) if "difference" in arm else "")
             for cell in found["cells"] for arm in cell["arms"]]
     lines += ["", *aligned(("where", "arm", first, f"less {found['against']}" if found["against"] else ""), rows,
                            left=(0, 1, 2, 3))]
     for says, where, measured, asked, verdict, thesis in verdict_rows(found):
         lines += ["", f"{verdict.partition(':')[0].upper()}{verdict[len(verdict.partition(':')[0]):]}",
-                  f"  {says}" + (f" ({where})" if where else ""),
+                  f"  {says}" + (f" ({where})" if where != "all" else ""),
                   f"  {measured}; asked {asked}" + (f"; the thesis has {thesis}" if thesis else "")]
     return "\n".join([*lines, "", counted(found)] if found["claims"] else lines)
