@@ -39,6 +39,11 @@ def _panels(num, most=3):
     return rows, columns, (3.0 * columns + 1.4, 2.3 * rows + 0.3)
 
 
+def _title(cell, grid):
+    """What a panel is about, empty where there is one panel only."""
+    return told(cell, grid).removesuffix("all")
+
+
 def _style(number):
     return dict(color=COLOURS[number % 8], linestyle=DASHES[number // 8 % 4], linewidth=1.2)
 
@@ -60,7 +65,7 @@ def _curves(study, found, traces, spec):
     rows, columns, size = _panels(len(cells))
 
     def on(figure):
-        axes = np.ravel(figure.subplots(rows, columns, squeeze=False, sharex=True))
+        axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
         for ax, cell in zip(axes, cells):
             for number, arm in enumerate(study.arms):
                 if lines[cell, arm]:
@@ -69,7 +74,7 @@ def _curves(study, found, traces, spec):
                     mean, std = values[:, known].mean(axis=0), values[:, known].std(axis=0, ddof=len(values) > 1)
                     ax.plot(known + 1, mean, label=arm, **_style(number))
                     ax.fill_between(known + 1, mean - std, mean + std, color=COLOURS[number % 8], alpha=0.12, linewidth=0)
-            ax.set_title(told(dict(zip(study.grid, cell)), study.grid), fontsize=8)
+            ax.set_title(_title(dict(zip(study.grid, cell)), study.grid), fontsize=8)
             ax.xaxis.get_major_locator().set_params(integer=True)
             plain_axes(ax)
         _finish(figure, axes, len(cells), "round", "test accuracy (fraction right)")
@@ -111,7 +116,7 @@ def _factor(study, found, traces, spec):
                 ax.errorbar(at, [v.mean for v in values], [np.nan_to_num(v.std) for v in values], marker=MARKS[n % 8],
                             markersize=3.5, capsize=2, label=line if by == "arm" else f"{by} {line}", **_style(n))
             ax.set_xticks(range(len(study.grid[x])), study.grid[x])
-            ax.set_title(told(dict(rest), study.grid | {"arm": study.arms}), fontsize=8)
+            ax.set_title(_title(dict(rest), study.grid | {"arm": study.arms}), fontsize=8)
             plain_axes(ax)
         _finish(figure, axes, len(points), x, name.replace("_", " "))
 
@@ -132,7 +137,7 @@ def _weights(study, found, traces, spec):
     rows, columns, size = _panels(len(panels))
 
     def on(figure):
-        axes = np.ravel(figure.subplots(rows, columns, squeeze=False, sharex=True))
+        axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
         for ax, ((cell, arm), by_rate) in zip(axes, panels.items()):
             for number, (rate, traced) in enumerate(sorted(by_rate.items())):
                 mean = np.mean(traced, axis=0)
