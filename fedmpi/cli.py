@@ -1,10 +1,7 @@
 """The command line. The only module that imports click; torch and MPI are imported by what a command needs."""
 
 import json
-import math
 import os
-import shutil
-import subprocess
 import sys
 import time
 import traceback
@@ -13,6 +10,7 @@ import click
 
 from fedmpi import __version__, catalog, stop
 from fedmpi.commands.compare import compare
+from fedmpi.commands.experiment import experiment
 from fedmpi.commands.export import export
 from fedmpi.commands.model import export_model, model
 from fedmpi.commands.plot import plot
@@ -20,15 +18,12 @@ from fedmpi.commands.report import report as report_command
 from fedmpi.commands.schema import schema
 from fedmpi.commands.watch import watch
 from fedmpi.errors import FedError, UserError
+from fedmpi.commands.runs import (
+    arguments as _arguments, array as _array, check_names as _check_names, check_parts as _check_parts,
+    check_script as _check_script, deliver as _deliver, say as _say, slurm_options as _slurm_options, toml as _toml,
+    typed as _typed, underscored as _underscored)
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
-
-
-def _say(line):
-    """One line to the terminal, at once, from rank 0."""
-    if rank_and_size()[0] == 0:
-        click.echo(line, err=True)
-        sys.stderr.flush()
 
 
 def main():
@@ -116,29 +111,6 @@ def _read_config(context, parameter, path):
         context.default_map = found
 
 
-def _toml(path, where):
-    """What the TOML file says, its keys as the options are called in code."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        with open(path, "rb") as file:
-            return _underscored(tomllib.load(file))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def _underscored(found):
-    return {key.replace("-", "_"): value for key, value in found.items()}
-
-
-def _check_names(found, known, where):
-    unknown = sorted(set(found) - set(known))
-    if unknown:
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
-
-
 @cli.command()
 @_data_options
 @_part("model", "The network")
@@ -205,50 +177,6 @@ def _run_file(seed):
     return os.path.join("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}.h5")
 
 
-def _check_parts(given):
-    """Make of the options what the run file records, and refuse what the catalogue does not know, or is no number."""
-    for name, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{name.replace('_', '-')} must be a finite number, got {value}")
-    if 0 < (given.get("silence") or 0) < 1:
-        raise UserError(f"--silence must be 0 (never) or 1 second at least, got {given['silence']:g}")
-    if given["dataset"] and given["dataset"].endswith((".h5", ".hdf5")):
-        given["dataset"] = f"hdf5:file={os.path.abspath(given['dataset'])}"
-    for kind in PARTS:
-        if given.get(kind):
-            catalog.parse(catalog.KINDS[kind], given[kind])
-    for name in SEVERAL.keys() & given.keys():
-        given[name] = list(given[name]) or None
-        for spec in given[name] or ():
-            catalog.parse(catalog.KINDS[SEVERAL[name]], spec)
-
-
-def _slurm_options(command):
-    """The options that say what is asked of a cluster, on ``command``."""
-    for option in reversed((
-            click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Nodes."),
-            click.option("--ranks", type=click.IntRange(1), help="Ranks in all.  [default: a worker a client, and the "
-                         "server]"),
-            click.option("--gpus", type=click.IntRange(0), default=0, show_default=True, help="GPUs a node."),
-            click.option("--memory", default="", help="Memory a node, such as 8G; 0: all.  [default: as estimated]"),
-            click.option("--time", default="01:00:00", show_default=True, help="Wall time of one start."),
-            click.option("--account", help="Who pays."),
-            click.option("--queue", help="The cluster's partition."),
-            click.option("--modules", help="What module load is to load, such as 'python mpich'."),
-            click.option("--venv", help="The virtual environment to activate."),
-            click.option("--conda", help="The conda environment to activate."),
-            click.option("--container", help="The image that apptainer runs fedmpi in."),
-            click.option("--launcher", default="mpirun", show_default=True, help="mpirun or srun, with options: "
-                         "'srun --mpi=pmix'."),
-            click.option("--signal", default=stop.USUAL, show_default=True, help="What asks it to stop, seconds before "
-                         "the end."),
-            click.option("--requeues", type=click.IntRange(0), default=10, show_default=True,
-                         help="Times that it comes "
-                         "back."))):
-        command = option(command)
-    return command
-
-
 @cli.command(params=[option for option in train.params if option.name != "resume"])
 @_slurm_options
 @click.option("--measure", is_flag=True, help="Play two rounds here first, for time and memory; imports torch.")
@@ -273,31 +201,6 @@ def sbatch(measure, script, submit, **given):
         _say(line)
     text = slurm.script(job, options, arguments, sys.argv[1:], measured)
     _deliver(text, script, submit)
-
-
-def _check_script(script, submit):
-    """Refuse before any work what --script and --submit cannot do."""
-    if script and os.path.exists(script):
-        raise UserError(f"--script {script} exists already")
-    if submit and not script:
-        raise UserError("--submit needs --script FILE")
-    if submit and not shutil.which("sbatch"):
-        raise UserError("--submit needs Slurm's sbatch, which is not in PATH here: leave it out, and take the script "
-                        "to where it is")
-
-
-def _deliver(text, script, submit):
-    """A batch script to the terminal, or into its file and to Slurm. What Slurm refuses is removed: it says nothing
-    that the command does not, and would be in the way of the next try."""
-    if not script:
-        click.echo(text, nl=False)
-        return
-    with open(script, "x", encoding="utf-8") as file:
-        file.write(text)
-    if submit and (code := subprocess.run(["sbatch", script], check=False).returncode):
-        os.remove(script)
-        raise FedError(f"sbatch refused the script (exit code {code}, see above), and {script} is removed: nothing is "
-                       "queued, the same command may try again")
 
 
 def _read_sweep(context, parameter, path):
@@ -382,43 +285,12 @@ def _points(grid, folder):
     return points
 
 
-def _typed(options, where):
-    """The options of one run as the command line of train would give them, those that are given."""
-    for key, value in options.items():
-        kinds = (str, int, float) + (list,) * (key in SEVERAL)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise UserError(f"{where}: {key} cannot be {value!r}")
-    try:
-        given = train.make_context("train", _arguments(options)).params
-        _check_parts(given)
-    except (click.UsageError, UserError) as error:
-        line = error.format_message() if isinstance(error, click.UsageError) else error
-        raise UserError(f"{where}: {line}") from None
-    return {key: value for key, value in given.items() if key in DEFAULTS and value is not None}
-
-
 def _listed(points, states):
     """A line a run: its number, name, how far it is."""
     from fedmpi.report.text import aligned
     rows = [(str(number), point.name, status, f"{rounds}/{point.options['rounds']}")
             for number, (point, (status, rounds)) in enumerate(zip(points, states))]
     return "\n".join(aligned(("run", "name", "status", "rounds"), rows, left=(1, 2)))
-
-
-def _array(folder, points, todo, at_once, given):
-    """The batch script for the runs ``todo``, with room for the largest; tells what it asks for."""
-    from fedmpi import sbatch as slurm
-    options = [points[number].options | {"out": os.path.join(folder, "NAME.h5")} for number in todo]
-    job = slurm.Job(**given)
-    job = job._replace(ranks=job.ranks or max(map(slurm.cohort, options)) + 1)
-    for each in options:
-        slurm.check(job, each)
-    largest = max(options, key=lambda each: slurm.node_bytes(job, each))
-    _say(f"an array job of {len(todo)} runs" + f", {at_once} at a time" * (at_once > 0) + "; each:")
-    for line in slurm.told(job, largest):
-        _say(line)
-    return slurm.array_script(job, slurm.node_bytes(job, largest), [point.name for point in points], todo, at_once,
-                              folder, sys.argv[1:])
 
 
 def _played_here(folder, names, given, ranks):
@@ -437,13 +309,6 @@ def _played_here(folder, names, given, ranks):
         failed += [f"{name} (exit code {code})"] * (code != 0)
     _say(f"\n{len(names) - len(failed)} of {len(names)} played" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
-
-
-def _arguments(given):
-    """The options that are ``given``, as the command line of train, without the run file."""
-    pairs = [(key, value) for key, values in given.items() if key != "out" and values is not None
-             for value in (values if isinstance(values, (tuple, list)) else [values])]
-    return [text for key, value in pairs for text in (f"--{key.replace('_', '-')}", str(value))]
 
 
 def _measured(options):
@@ -635,6 +500,7 @@ def doctor(out, as_json):
 
 
 cli.add_command(compare)
+cli.add_command(experiment)
 cli.add_command(export)
 cli.add_command(export_model)
 cli.add_command(model)

@@ -3,21 +3,28 @@
     conv 5x5, 6 - pool 2 - conv 5x5, 16 - pool 2 - fc 120 - fc 84 - fc classes
 
 61,706 parameters on MNIST; on CIFAR-10 61,770 weights and 236 biases, 62,006 parameters. The first convolution pads
-images smaller than 32 x 32 by 2, the second those smaller than 12 x 12.
+images smaller than 32 x 32 by 2, the second those smaller than 12 x 12. ``width`` multiplies the channels and the hidden
+units: dense networks of as many weights as a sparse one keeps have, on MNIST and CIFAR-10,
+
+    width   weights on MNIST   on CIFAR-10
+    0.44    12,206 (0.199)     12,356 (0.200)
+    0.305    6,147 (0.100)      6,247 (0.101)
+    0.22     3,373 (0.055)      3,423 (0.055)
 """
 
 from torch import nn
 
-from fedmpi.models.shape import image, num_features
+from fedmpi.models.shape import image, num_features, scaled
 
 
-def lenet5(shape, classes):
+def lenet5(shape, classes, width: float = 1.0):
     """The network for images of at least 4 x 4 pixels."""
     channels, *size = image(shape, "lenet5", 4)
+    first, second, wide, narrow = scaled(width, 6, 16, 120, 84)
     body = nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2 * (min(size) < 32)), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Conv2d(6, 16, 5, padding=2 * (min(size) < 12)), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(channels, first, 5, padding=2 * (min(size) < 32)), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(first, second, 5, padding=2 * (min(size) < 12)), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten())
     return nn.Sequential(
-        *body, nn.Linear(num_features(body, shape), 120), nn.ReLU(),
-        nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes))
+        *body, nn.Linear(num_features(body, shape), wide), nn.ReLU(),
+        nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, classes))

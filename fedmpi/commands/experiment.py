@@ -1,0 +1,250 @@
+"""``fedmpi experiment``: a whole study from a recipe, its tables, figures and verdicts."""
+
+import importlib.resources
+import json
+import os
+import shlex
+
+import click
+
+from fedmpi import stop
+from fedmpi.commands import runs
+from fedmpi.errors import UserError
+from fedmpi.options import DEFAULTS
+
+
+@click.command()
+@click.argument("recipe", required=False, metavar="[NAME|RECIPE.toml]")
+@click.option("--size", default="smoke", show_default=True, help="smoke, small, paper, or what the recipe has.")
+@click.option("--folder", type=click.Path(file_okay=False), help="Where runs and outcome lie.  [default: runs/NAME-SIZE]")
+@click.option("--data-dir", help="Where data sets lie.  [default: data]")
+@click.option("--data", "files", multiple=True, metavar="NAME=FILE.h5", help="Take that HDF5 file where the recipe says "
+              "dataset NAME. May be given several times.")
+@click.option("--copy", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Write the recipe there, to be edited.")
+@click.option("--dry-run", is_flag=True, help="Only list the runs, how far they are, and the time left.")
+@click.option("--report", is_flag=True, help="Only make tables and figures of what is there.")
+@click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time on this machine.")
+@click.option("--array", is_flag=True, help="A batch script for a Slurm array of what is not finished, instead.")
+@runs.slurm_options
+@click.option("--at-once", type=click.IntRange(0), default=0, help="Runs at a time, of the array; 0: all.")
+@click.option("--script", type=click.Path(dir_okay=False), help="Where the script goes.  [default: standard output]")
+@click.option("--submit", is_flag=True, help="Submit it, too.")
+def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, parallel, array, at_once, script, submit,
+               **given):
+    """A whole study: all its runs, those that are finished left out, then tables, figures, and a verdict on each claim.
+
+    Without a name: the recipes there are. The same command goes on where the last one was stopped or killed. On this
+    machine each run is one process, or --ranks N under the launcher; --array is for a cluster, and --report, afterwards,
+    for what it has played."""
+    if not recipe:
+        click.echo(_listed())
+        return 0
+    name, text, found = _read(recipe)
+    if copy:
+        _write(copy, text, "x")
+        click.echo(copy)
+        return 0
+    if report + dry_run + array > 1:
+        raise UserError("of --report, --dry-run and --array one at a time")
+    if (script or submit or at_once) and not array:
+        raise UserError("--script, --submit and --at-once go with --array")
+    runs.check_script(script, submit)
+    from fedmpi.study.recipe import study as planned
+    study = planned(found, name, size, _changes(data_dir, files), runs.typed)
+    folder = folder or os.path.join("runs", f"{name}-{size}")
+    study = _with_known(study, folder)
+    if dry_run:
+        click.echo(_plan(study, folder, parallel))
+        return 0
+    if report:
+        return _report(study, folder, text)
+    todo = _todo(study, folder)
+    if array:
+        return _array(study, folder, todo, at_once, given, script, submit)
+    ranks = _ranks(given)
+    _freeze(study, folder)
+    code = _play(study, folder, todo, parallel, _start(given, ranks)) if todo else 0
+    if code in (stop.COME_BACK, 130):
+        return code
+    return _report(study, folder, text) or code
+
+
+def _recipes():
+    """``{name: file}`` of the recipes that come with fedmpi."""
+    folder = importlib.resources.files("fedmpi") / "recipes"
+    return {each.name.removesuffix(".toml"): each for each in sorted(folder.iterdir(), key=lambda each: each.name)
+            if each.name.endswith(".toml")}
+
+
+def _listed():
+    lines = []
+    for name, file in _recipes().items():
+        found = runs.toml(file, name)
+        lines.append(f"{name}  {found['title']}")
+        lines += [f"      {size:<6} {each.get('about', '')}" for size, each in found["size"].items()]
+    return "\n".join([*lines, "", "fedmpi experiment NAME --size SIZE plays one; --copy mine.toml writes it out for editing"])
+
+
+def _read(recipe):
+    """``(name, text, tables)`` of a recipe of ours, or of a file."""
+    from fedmpi.study.recipe import check_recipe
+    known = _recipes()
+    ours = {name.lower(): name for name in known}.get(recipe.lower())
+    file = known[ours] if ours else recipe
+    if not ours and not recipe.endswith(".toml"):
+        raise UserError(f"there is no recipe {recipe}; there are {', '.join(known)}, or name a file that ends on .toml")
+    found = runs.toml(file, recipe)
+    check_recipe(found, recipe)
+    with open(file, encoding="utf-8") as source:
+        return ours or os.path.splitext(os.path.basename(recipe))[0], source.read(), found
+
+
+def _write(path, text, mode="w"):
+    try:
+        with open(path, mode, encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{path} exists already") from None
+
+
+def _changes(data_dir, files):
+    """A function from a run's options to those that the command line changes."""
+    swaps = {}
+    for each in files:
+        name, equals, file = each.partition("=")
+        if not equals or not os.path.isfile(file):
+            raise UserError(f"--data {each}: say NAME=FILE.h5, with a file that exists")
+        swaps[name] = file
+    fixed = {"data_dir": data_dir} if data_dir else {}
+    return lambda given: fixed | ({"dataset": swaps[given["dataset"]]} if given.get("dataset") in swaps else {})
+
+
+def _with_known(study, folder):
+    """The study with the names that its runs have in the folder already, and UserError where a name is another run's:
+    a recipe may be changed between calls."""
+    from fedmpi import sweep as sweeps
+    from fedmpi.study.recipe import identity
+    known = {}
+    for file in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if file.endswith(".toml") and file != "recipe.toml":
+            path = os.path.join(folder, file)
+            known[file.removesuffix(".toml")] = _same(DEFAULTS | runs.typed(runs.toml(path, path), path), identity)
+    mine = {name: _same(DEFAULTS | options, identity) for name, options in study.options.items()}
+    by_identity = {each: name for name, each in known.items()}
+    renamed = {name: by_identity.get(each, name) for name, each in mine.items()}
+    for name, new in renamed.items():
+        if known.get(new, mine[name]) != mine[name]:
+            raise UserError(f"{sweeps.path(folder, new, 'toml')} is of a run with other options: take another --folder, "
+                            "or remove that file and its run")
+    return study._replace(runs={key: renamed[name] for key, name in study.runs.items()},
+                          options={renamed[name]: options for name, options in study.options.items()})
+
+
+def _same(options, identity):
+    """What makes a run itself; a data set that is a file by its name, wherever it lies."""
+    dataset = options["dataset"]
+    return identity(options | {"dataset": os.path.basename(dataset) if dataset.startswith("hdf5:file=") else dataset})
+
+
+def _freeze(study, folder):
+    """Write the options of each run beside where its run file will be; where data lie may have changed."""
+    from fedmpi import sweep as sweeps
+    os.makedirs(folder, exist_ok=True)
+    for name, options in study.options.items():
+        _write(sweeps.path(folder, name, "toml"),
+               "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in options.items()))
+
+
+def _plan(study, folder, parallel):
+    """The runs and how far they are, then the time that is left."""
+    from fedmpi.report.text import aligned, human_seconds
+    from fedmpi.study.outcome import seconds_left, states
+    found = states(study, folder)
+    rows = [(name, status, f"{rounds}/{study.options[name].get('rounds', DEFAULTS['rounds'])}",
+             human_seconds(seconds) if rounds else "-") for name, (status, rounds, seconds) in found.items()]
+    done = sum(status == "finished" for status, _, _ in found.values())
+    left = seconds_left(study, found)
+    time = "unknown until a round is played" if left is None else f"about {human_seconds(left / parallel)}, loading not counted"
+    return "\n".join([*aligned(("run", "status", "rounds", "took"), rows, left=(0, 1)), "",
+                      f"{done} of {len(found)} runs done in {folder}; time left with --parallel {parallel}: {time}",
+                      *(f"not in this study: {line}" for line in study.recipe.get("lacks", []))])
+
+
+def _todo(study, folder):
+    """The names of the runs that are not finished, those that have begun first."""
+    from fedmpi.study.outcome import states
+    found = states(study, folder)
+    counts = {}
+    for status, _, _ in found.values():
+        counts[status] = counts.get(status, 0) + 1
+    runs.say(f"{len(found)} runs in {folder}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+    for line in study.recipe.get("lacks", []):
+        runs.say(f"not in this study: {line}")
+    return sorted((name for name in found if found[name][0] != "finished"), key=lambda name: found[name][0] == "missing")
+
+
+def _ranks(given):
+    asked = click.get_current_context().get_parameter_source("ranks") == click.core.ParameterSource.COMMANDLINE
+    return given["ranks"] if asked else 1
+
+
+def _start(given, ranks):
+    if ranks == 1:
+        return []
+    from fedmpi import sbatch as slurm
+    slurm.program(given["launcher"])
+    return [*shlex.split(given["launcher"]), "-n", str(ranks)]
+
+
+def _play(study, folder, names, parallel, start):
+    """Play the runs; a line for each. The exit code: of those that ask to be continued, else 1 where any failed."""
+    from fedmpi.report.text import human_seconds
+    from fedmpi.study.outcome import seconds_left, states
+    from fedmpi.study.play import last_line, play
+    done = []
+
+    def told(name, code, seconds):
+        done.append(name)
+        how = human_seconds(seconds) if code == 0 else "stopped" if code == stop.COME_BACK else \
+            f"FAILED (exit code {code}): {last_line(folder, name)}"
+        left = seconds_left(study, states(study, folder))
+        more = f"; about {human_seconds(left / parallel)} left" if left and code == 0 else ""
+        runs.say(f"{len(done)}/{len(names)} {name}: {how}{more}")
+
+    codes, stopped = play(folder, names, start, parallel, told)
+    if stopped:
+        runs.say("stopped; the same command goes on")
+        return stop.COME_BACK
+    return 1 if any(codes.values()) else 0
+
+
+def _array(study, folder, todo, at_once, given, script, submit):
+    """The batch script of those that are left."""
+    from fedmpi.sweep import Point
+    if not todo:
+        return 0
+    points = [Point(name, options, DEFAULTS | options) for name, options in study.options.items()]
+    numbers = [number for number, point in enumerate(points) if point.name in set(todo)]
+    text = runs.array(folder, points, numbers, at_once, given)
+    _freeze(study, folder)
+    runs.deliver(text, script, submit)
+    return 0
+
+
+def _report(study, folder, text):
+    """Write OUTCOME.md, outcome.json, recipe.toml and figures; show the verdicts."""
+    from fedmpi.report import plain
+    from fedmpi.study import figures, outcome_text
+    from fedmpi.study.outcome import outcome
+    if not os.path.isdir(folder):
+        raise UserError(f"there is no folder {folder}: nothing has been played; leave --report out")
+    found, traces = outcome(study, folder)
+    shown = outcome_text.terminal(found)
+    drawn = figures.draw(study, found, traces, folder)
+    _write(os.path.join(folder, "recipe.toml"), text)
+    _write(os.path.join(folder, "OUTCOME.md"), outcome_text.markdown(found, drawn))
+    for claim in found["claims"]:
+        claim["judged"] = [each | {"interval": each["interval"] and each["interval"]._asdict()} for each in claim["judged"]]
+    _write(os.path.join(folder, "outcome.json"), json.dumps(plain(found), indent=1))
+    click.echo(f"{shown}\n\n{os.path.join(folder, 'OUTCOME.md')}, outcome.json, figures/")
+    return 0

@@ -1,0 +1,156 @@
+"""What commands that start runs share: options from files, checked as train checks them; batch scripts; the terminal."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+import click
+
+from fedmpi import catalog, stop
+from fedmpi.errors import FedError, UserError
+from fedmpi.launcher import rank_and_size
+from fedmpi.options import DEFAULTS, PARTS, SEVERAL
+
+
+def say(line):
+    """One line to the terminal, at once, from rank 0."""
+    if rank_and_size()[0] == 0:
+        click.echo(line, err=True)
+        sys.stderr.flush()
+
+
+def toml(path, where):
+    """What the TOML file says, its keys as the options are called in code."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as file:
+            return underscored(tomllib.load(file))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def underscored(found):
+    return {key.replace("-", "_"): value for key, value in found.items()}
+
+
+def check_names(found, known, where):
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        raise UserError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
+
+
+def check_parts(given):
+    """Make of the options what the run file records, and refuse what the catalogue does not know, or is no number."""
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name.replace('_', '-')} must be a finite number, got {value}")
+    if 0 < (given.get("silence") or 0) < 1:
+        raise UserError(f"--silence must be 0 (never) or 1 second at least, got {given['silence']:g}")
+    if given["dataset"] and given["dataset"].endswith((".h5", ".hdf5")):
+        given["dataset"] = f"hdf5:file={os.path.abspath(given['dataset'])}"
+    for kind in PARTS:
+        if given.get(kind):
+            catalog.parse(catalog.KINDS[kind], given[kind])
+    for name in SEVERAL.keys() & given.keys():
+        given[name] = list(given[name]) or None
+        for spec in given[name] or ():
+            catalog.parse(catalog.KINDS[SEVERAL[name]], spec)
+
+
+def slurm_options(command):
+    """The options that say what is asked of a cluster, on ``command``."""
+    for option in reversed((
+            click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Nodes."),
+            click.option("--ranks", type=click.IntRange(1), help="Ranks in all.  [default: a worker a client, and the "
+                         "server]"),
+            click.option("--gpus", type=click.IntRange(0), default=0, show_default=True, help="GPUs a node."),
+            click.option("--memory", default="", help="Memory a node, such as 8G; 0: all.  [default: as estimated]"),
+            click.option("--time", default="01:00:00", show_default=True, help="Wall time of one start."),
+            click.option("--account", help="Who pays."),
+            click.option("--queue", help="The cluster's partition."),
+            click.option("--modules", help="What module load is to load, such as 'python mpich'."),
+            click.option("--venv", help="The virtual environment to activate."),
+            click.option("--conda", help="The conda environment to activate."),
+            click.option("--container", help="The image that apptainer runs fedmpi in."),
+            click.option("--launcher", default="mpirun", show_default=True, help="mpirun or srun, with options: "
+                         "'srun --mpi=pmix'."),
+            click.option("--signal", default=stop.USUAL, show_default=True, help="What asks it to stop, seconds before "
+                         "the end."),
+            click.option("--requeues", type=click.IntRange(0), default=10, show_default=True,
+                         help="Times that it comes "
+                         "back."))):
+        command = option(command)
+    return command
+
+
+def check_script(script, submit):
+    """Refuse before any work what --script and --submit cannot do."""
+    if script and os.path.exists(script):
+        raise UserError(f"--script {script} exists already")
+    if submit and not script:
+        raise UserError("--submit needs --script FILE")
+    if submit and not shutil.which("sbatch"):
+        raise UserError("--submit needs Slurm's sbatch, which is not in PATH here: leave it out, and take the script "
+                        "to where it is")
+
+
+def deliver(text, script, submit):
+    """A batch script to the terminal, or into its file and to Slurm. What Slurm refuses is removed: it says nothing
+    that the command does not, and would be in the way of the next try."""
+    if not script:
+        click.echo(text, nl=False)
+        return
+    with open(script, "x", encoding="utf-8") as file:
+        file.write(text)
+    if submit and (code := subprocess.run(["sbatch", script], check=False).returncode):
+        os.remove(script)
+        raise FedError(f"sbatch refused the script (exit code {code}, see above), and {script} is removed: nothing is "
+                       "queued, the same command may try again")
+
+
+def typed(options, where):
+    """The options of one run as the command line of train would give them, those that are given."""
+    for key, value in options.items():
+        kinds = (str, int, float) + (list,) * (key in SEVERAL)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise UserError(f"{where}: {key} cannot be {value!r}")
+    try:
+        given = _train().make_context("train", arguments(options)).params
+        check_parts(given)
+    except (click.UsageError, UserError) as error:
+        line = error.format_message() if isinstance(error, click.UsageError) else error
+        raise UserError(f"{where}: {line}") from None
+    return {key: value for key, value in given.items() if key in DEFAULTS and value is not None}
+
+
+def array(folder, points, todo, at_once, given):
+    """The batch script for the runs ``todo``, with room for the largest; tells what it asks for."""
+    from fedmpi import sbatch as slurm
+    options = [points[number].options | {"out": os.path.join(folder, "NAME.h5")} for number in todo]
+    job = slurm.Job(**given)
+    job = job._replace(ranks=job.ranks or max(map(slurm.cohort, options)) + 1)
+    for each in options:
+        slurm.check(job, each)
+    largest = max(options, key=lambda each: slurm.node_bytes(job, each))
+    say(f"an array job of {len(todo)} runs" + f", {at_once} at a time" * (at_once > 0) + "; each:")
+    for line in slurm.told(job, largest):
+        say(line)
+    return slurm.array_script(job, slurm.node_bytes(job, largest), [point.name for point in points], todo, at_once,
+                              folder, sys.argv[1:])
+
+
+def arguments(given):
+    """The options that are ``given``, as the command line of train, without the run file."""
+    pairs = [(key, value) for key, values in given.items() if key != "out" and values is not None
+             for value in (values if isinstance(values, (tuple, list)) else [values])]
+    return [text for key, value in pairs for text in (f"--{key.replace('_', '-')}", str(value))]
+
+
+def _train():
+    """The command that trains, whose options these are."""
+    return click.get_current_context().find_root().command.commands["train"]

@@ -1,0 +1,116 @@
+"""What a study found, as one dict that JSON takes: its runs, their measures, differences, verdicts."""
+
+import math
+
+import numpy as np
+
+from fedmpi import sweep as sweeps
+from fedmpi.errors import UserError
+from fedmpi.store import read_run
+from fedmpi.study.measures import measure, noisiest_weight
+from fedmpi.study.verdict import interval, judge, paired
+
+VERDICTS = ("confirmed", "refuted", "not confirmed", "incomplete", "not run")
+
+
+def states(study, folder):
+    """``{name: (status, rounds, seconds of all rounds)}`` of all runs; ``missing`` where there is none."""
+    found = {}
+    for name in study.options:
+        try:
+            run = read_run(sweeps.path(folder, name, "h5"))
+        except UserError as error:
+            found[name] = ("missing" if "no such file" in str(error) else "damaged", 0, 0.0)
+            continue
+        found[name] = run.attrs["status"], len(run.ends), float(run.rounds["round_s"].sum())
+    return found
+
+
+def seconds_left(study, found):
+    """Seconds that the rounds of unfinished runs will take on one process, by the mean of those that were played: of
+    the arm, else of all; None where nothing was."""
+    arms = {name: arm for (arm, _, _), name in reversed(study.runs.items())}
+    spent = {}
+    for name, (_, rounds, seconds) in found.items():
+        for key in (arms[name], None):
+            a, b = spent.get(key, (0, 0))
+            spent[key] = a + rounds, b + seconds
+    if not spent.get(None, (0, 0))[0]:
+        return None
+
+    def a_round(arm):
+        rounds, seconds = spent[arm] if spent[arm][0] else spent[None]
+        return seconds / rounds
+
+    return sum((study.options[name].get("rounds", 50) - rounds) * a_round(arms[name])
+               for name, (status, rounds, _) in found.items() if status != "finished")
+
+
+def outcome(study, folder):
+    """``(found, traces)``: the dict, and what figures need of each finished run that does not go into JSON."""
+    status = {name: state[0] for name, state in states(study, folder).items()}
+    wanted = dict.fromkeys([*study.recipe["measures"], *(claim["measure"] for claim in study.recipe.get("claim", [])),
+                            *(each.get("measure", "accuracy") for each in study.recipe.get("figure", []))])
+    measured, traces = {}, {}
+    for name in study.options:
+        if status[name] == "finished":
+            run = read_run(sweeps.path(folder, name, "h5"))
+            measured[name] = {each: measure(run, each) for each in wanted}
+            traces[name] = dict(accuracy=run.rounds["accuracy"], noisiest=noisiest_weight(run), weights=_weights(run))
+
+    def value(arm, cell, seed, name):
+        return measured.get(study.runs[arm, cell, seed], {}).get(name, math.nan)
+
+    claims = [dict(claim) | {"judged": judge(claim, study, value)} for claim in study.recipe.get("claim", [])]
+    return dict(
+        name=study.name, size=study.size, title=study.recipe["title"], question=study.recipe["question"],
+        lacks=study.recipe.get("lacks", []), seeds=study.seeds, arms=study.arms, grid=study.grid,
+        measures=study.recipe["measures"], against=_against(study), status=status,
+        complete=all(each == "finished" for each in status.values()),
+        runs=[dict(arm=arm, cell=dict(zip(study.grid, cell)), seed=seed, run=name, status=status[name],
+                   measures=measured.get(name)) for (arm, cell, seed), name in study.runs.items()],
+        cells=[dict(cell=dict(zip(study.grid, cell)), arms=_arms(study, cell, value)) for cell in study.cells],
+        pairs=_pairs(study, value), claims=claims), traces
+
+
+def _against(study):
+    against = study.recipe.get("against")
+    return against if against in study.arms else None
+
+
+def _seeds(study, arm, cell, name, value):
+    found = {seed: value(arm, cell, seed, name) for seed in study.seeds}
+    return {seed: each for seed, each in found.items() if math.isfinite(each)}
+
+
+def _arms(study, cell, value):
+    """A dict for each arm: of each measure the interval of its mean, and of its paired difference to ``against``."""
+    against, rows = _against(study), []
+    for arm in study.arms:
+        row = dict(arm=arm)
+        row["measures"] = {name: interval(list(_seeds(study, arm, cell, name, value).values()))._asdict()
+                           for name in study.recipe["measures"]}
+        if against and arm != against:
+            row["difference"] = {name: paired(_seeds(study, arm, cell, name, value),
+                                              _seeds(study, against, cell, name, value))._asdict()
+                                 for name in study.recipe["measures"]}
+        rows.append(row)
+    return rows
+
+
+def _pairs(study, value):
+    return [dict(arm=a, against=b, cell=dict(zip(study.grid, cell)), difference={
+        name: paired(_seeds(study, a, cell, name, value), _seeds(study, b, cell, name, value))._asdict()
+        for name in study.recipe["measures"]})
+        for a, b in study.recipe.get("pairs", []) if a in study.arms and b in study.arms for cell in study.cells]
+
+
+def _weights(run):
+    """``(noise of each client, (T, N) weight in each round, NaN where absent)``; None where no label is wrong."""
+    noise = run.population.get("noise")
+    if noise is None or noise.max(initial=0) <= 0:
+        return None
+    table = np.full((len(run.ends), len(noise)), np.nan)
+    for t, (a, b) in enumerate(zip([0, *run.ends], run.ends)):
+        table[t, run.clients["client"][a:b]] = run.clients["weight"][a:b]
+    return noise, table

@@ -1,0 +1,137 @@
+"""The outcome of a study as Markdown, and its verdicts for the terminal."""
+
+import math
+
+from fedmpi.report.text import aligned
+from fedmpi.study.measures import described
+from fedmpi.study.outcome import VERDICTS
+
+PLACES = {"up_mb": 2, "mb": 2, "mb_to": 2, "tflop": 3, "seconds": 0, "rounds_to": 1}
+
+
+def number(value, name="", sign=False):
+    """``.8123``, ``-.02``, ``12.3``; a dash for what is not there."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    text = f"{value:{'+' if sign else ''}.{PLACES.get(name.partition(':')[0], 4)}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and "0." in text else text
+
+
+def spread(found, name):
+    """``mean ± standard deviation`` of an interval."""
+    return number(found["mean"], name) + (f" ± {number(found['std'], name)}" if found["n"] > 1 else "")
+
+
+def span(found, name):
+    """``mean [low, high]`` of an interval of a difference."""
+    if not found["n"]:
+        return "-"
+    ends = f" [{number(found['low'], name, True)}, {number(found['high'], name, True)}]" if found["n"] > 1 else ""
+    return number(found["mean"], name, True) + ends
+
+
+def told(cell, grid=None):
+    """A cell in words: ``data noise, S 0.9``; with a ``grid``, only factors that have several levels in it."""
+    return ", ".join(f"{factor} {level}" for factor, level in cell.items() if grid is None or len(grid[factor]) > 1) or "all"
+
+
+def constant(grid):
+    """The factors that have one level, in words."""
+    return told({factor: levels[0] for factor, levels in grid.items() if len(levels) == 1})
+
+
+def unfinished(found):
+    """What is missing, in a line, or an empty text."""
+    counts = {}
+    for status in found["status"].values():
+        counts[status] = counts.get(status, 0) + 1
+    if found["complete"]:
+        return ""
+    listed = ", ".join(f"{n} {status}" for status, n in counts.items())
+    return f"INCOMPLETE: of {len(found['status'])} runs {listed}."
+
+
+def verdict_rows(found):
+    """``[(claim, cell, mean and interval, criterion, verdict, the thesis's own)]`` as texts."""
+    rows = []
+    for claim in found["claims"]:
+        for each in claim["judged"]:
+            interval = each["interval"]
+            rows.append((claim["says"], told(each["cell"], found["grid"]),
+                         span(interval._asdict(), claim["measure"]) if interval else "-", criterion(claim),
+                         each["verdict"] + (f": {each['reason']}" if each["reason"] else ""), claim.get("thesis", "")))
+    return rows
+
+
+def criterion(claim):
+    """``accuracy > 0, mean at least .03``."""
+    bound = f"> {claim['above']:g}" if "above" in claim else f"< {claim['below']:g}"
+    reach = f", mean at {'least' if 'above' in claim else 'most'} {claim['reach']:g}" if "reach" in claim else ""
+    return f"{claim['measure']} {bound}{reach}"
+
+
+def counted(found):
+    """``5 verdicts: 3 confirmed, 2 refuted``."""
+    verdicts = [each["verdict"] for claim in found["claims"] for each in claim["judged"]]
+    return f"{len(verdicts)} verdicts: " + ", ".join(
+        f"{verdicts.count(kind)} {kind}" for kind in VERDICTS if kind in verdicts)
+
+
+def markdown(found, figures):
+    """The whole outcome; ``figures`` are ``(title, file)``."""
+    lines = [f"# {found['name']}, {found['size']}: {found['title']}", "", found["question"], ""]
+    lines += [f"**{unfinished(found)}**", ""] if not found["complete"] else []
+    lines += [f"{len(found['status'])} runs, seeds {', '.join(map(str, found['seeds']))}. `±` is the standard deviation over "
+              "seeds; brackets are 95 % intervals (Student's, over seeds) of paired differences, each for itself. Whatever is "
+              "selected is selected by the validation share of the training data.", ""]
+    lines += [f"Everywhere: {constant(found['grid'])}.", ""] if constant(found["grid"]) != "all" else []
+    lines += ["Not in here:", "", *(f"* {each}" for each in found["lacks"]), ""] if found["lacks"] else []
+    if found["claims"]:
+        lines += ["## Verdicts", "", counted(found) + ".", "",
+                  *_table(("claim", "where", "measured", "criterion", "verdict", "the thesis has"), verdict_rows(found)), ""]
+    lines += ["## Tables", "", *(f"* {name}: {described(name)}" for name in found["measures"]), ""]
+    for cell in found["cells"]:
+        lines += [f"### {told(cell['cell'], found['grid'])}", "", *_cell(found, cell["arms"]), ""]
+    if found["pairs"]:
+        lines += ["## Pairs", "", *_table(("difference", "where", *found["measures"]), [
+            (f"{each['arm']} - {each['against']}", told(each["cell"], found["grid"]),
+             *(span(each["difference"][name], name) for name in found["measures"])) for each in found["pairs"]]), ""]
+    lines += ["## Figures", ""] * bool(figures)
+    for title, file in figures:
+        lines += [f"![{title}]({file})", ""]
+    return "\n".join(lines)
+
+
+def _cell(found, arms):
+    head = ["arm", "seeds", *found["measures"]]
+    differing = [name for name in found["measures"] if name.startswith("accuracy")] if found["against"] else []
+    head += [f"{name} - {found['against']}" for name in differing]
+    rows = []
+    for arm in arms:
+        measures = arm["measures"]
+        rows.append((arm["arm"], str(max(each["n"] for each in measures.values())),
+                     *(spread(measures[name], name) for name in found["measures"]),
+                     *(span(arm["difference"][name], name) if "difference" in arm else "" for name in differing)))
+    return _table(head, rows)
+
+
+def _table(head, rows):
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head),
+            *("| " + " | ".join(text.replace("|", "/") for text in row) + " |" for row in rows)]
+
+
+def terminal(found):
+    """The means of the first measure, and every verdict, in lines as wide as they need."""
+    first = found["measures"][0]
+    lines = [f"{found['name']}, {found['size']}: {found['title']}"]
+    lines += [unfinished(found)] if not found["complete"] else []
+    rows = [(told(cell["cell"], found["grid"]), arm["arm"], spread(arm["measures"][first], first),
+             span(arm["difference"][first], first) if "difference" in arm else "")
+            for cell in found["cells"] for arm in cell["arms"]]
+    lines += ["", *aligned(("where", "arm", first, f"less {found['against']}" if found["against"] else ""), rows,
+                           left=(0, 1, 2, 3))]
+    for says, where, measured, asked, verdict, thesis in verdict_rows(found):
+        lines += ["", f"{verdict.partition(':')[0].upper()}{verdict[len(verdict.partition(':')[0]):]}",
+                  f"  {says}" + (f" ({where})" if where != "all" else ""),
+                  f"  {measured}; asked {asked}" + (f"; the thesis has {thesis}" if thesis else "")]
+    return "\n".join([*lines, "", counted(found)] if found["claims"] else lines)
