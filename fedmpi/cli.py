@@ -12,6 +12,7 @@ import traceback
 import click
 
 from fedmpi import __version__, catalog, stop
+from fedmpi.commands.parts import list_parts
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
@@ -482,33 +483,7 @@ def data(as_json, picture, **given):
             click.echo(f"\npicture: {picture}")
 
 
-@cli.command("list")
-@click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)))
-@click.argument("name", required=False)
-def list_parts(kind, name):
-    """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""
-    for this in [kind] if kind else catalog.KINDS:
-        table = catalog.KINDS[this]
-        if name:
-            found = catalog.entry(table, name)
-            click.echo(f"{name}: {found.line}\n\n{found.text}\n\noptions:\n{_options(found) or '  none'}")
-            continue
-        click.echo(f"--{this}")
-        width = max(map(len, table))
-        for each in table:
-            found = catalog.entry(table, each)
-            options = ",".join(f"{p.name}={p.default}" for p in _optional(found))
-            click.echo(f"  {each:<{width}} {found.line}")
-            if options:
-                click.echo(f"  {'':<{width}} {options}")
-
-
-def _optional(found):
-    return [p for p in found.signature.parameters.values() if p.default is not p.empty]
-
-
-def _options(found):
-    return "\n".join(f"  {p.name} = {p.default}" for p in _optional(found))
+cli.add_command(list_parts)
 
 
 @cli.command()

@@ -12,7 +12,10 @@ from fedmpi.models.shape import image, num_features
 
 
 def lenet5(shape, classes):
-    """The network for images of at least 4 x 4 pixels."""
+    """The network for images of at least 4 x 4 pixels.
+
+    Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE 86(11).
+    """
     channels, *size = image(shape, "lenet5", 4)
     body = nn.Sequential(
         nn.Conv2d(channels, 6, 5, padding=2 * (min(size) < 32)), nn.MaxPool2d(2), nn.ReLU(),
