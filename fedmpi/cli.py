@@ -180,10 +180,14 @@ def _check_names(found, known, where):
               "their results differ from one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
 @click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=_read_config,
               metavar="FILE.toml", help="Options from a file; flags win.")
-def train(resume, **given):
+@click.option("--dry-run", is_flag=True, help="Print the plan by playing a little of it: bytes, memory, FLOPs, time; "
+              "train nothing, write nothing.")
+def train(resume, dry_run, **given):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
     from fedmpi.launch import train as play
     _check_parts(given)
+    if dry_run:
+        return _planned(given, resume)
     if resume:
         if click.get_current_context().get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
@@ -192,6 +196,26 @@ def train(resume, **given):
     if options["out"] is None:
         options["out"] = _run_file(options["seed"])
     return play(options, None, _say)
+
+
+def _planned(given, resume):
+    """Print what the run would take. Ranks other than 0 have nothing to do; MPI is not touched."""
+    rank, size = rank_and_size()
+    if resume:
+        raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
+    if rank:
+        return 0
+    from fedmpi import assemble, plan
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    out = options["out"] or _run_file(options["seed"])
+    if os.path.exists(out):
+        raise UserError(f"--out {out} exists already; --resume goes on with it, another name makes another run")
+    options, data, fed, found = plan.played(options, _say)
+    for line in plan.told(options, data, fed, found, size or 1, out):
+        click.echo(line)
+    for line in assemble.warnings(options, data, fed):
+        click.echo(f"warning: {line}")
+    return 0
 
 
 def _run_file(seed):
@@ -243,9 +267,10 @@ def _slurm_options(command):
     return command
 
 
-@cli.command(params=[option for option in train.params if option.name != "resume"])
+@cli.command(params=[option for option in train.params if option.name not in ("resume", "dry_run")])
 @_slurm_options
-@click.option("--measure", is_flag=True, help="Play two rounds here first, for time and memory; imports torch.")
+@click.option("--measure", is_flag=True, help="Play a little of it here first, as train --dry-run does, for time and "
+              "memory; imports torch.")
 @click.option("--script", type=click.Path(dir_okay=False), help="Where the script goes.  [default: standard output]")
 @click.option("--submit", is_flag=True, help="Submit it, too.")
 def sbatch(measure, script, submit, **given):
@@ -441,19 +466,10 @@ def _arguments(given):
 
 
 def _measured(options):
-    """What two rounds in this process took, the second without what happens only once."""
-    import tempfile
-
-    from fedmpi.launch import train as play
-    from fedmpi.sbatch import Measured
-    from fedmpi.store import read_run
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "run.h5")
-        if play(options | {"out": path, "until": 2}, None, lambda line: _say(line) if "error" in line else None):
-            raise UserError("--measure: the run fails, see above")
-        rounds = read_run(path).rounds
-    shared = rounds["train_s"][-1] + rounds["contribution_s"][-1]
-    return Measured(float(rounds["round_s"][-1]), float(shared), float(rounds["rss_bytes"][-1]))
+    """What a round takes, by a short run in this process."""
+    from fedmpi import plan, sbatch as slurm
+    found = plan.played(options, _say)[-1]
+    return slurm.Measured(found.round_s, found.shared_s, found.rank_bytes)
 
 
 @cli.command()
