@@ -12,6 +12,7 @@ import traceback
 import click
 
 from fedmpi import __version__, catalog, stop
+from fedmpi.commands import completion
 from fedmpi.commands.parts import list_parts
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
@@ -28,6 +29,9 @@ def _say(line):
 def main():
     """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
     sys.path.append(os.getcwd())                             # the user's own modules, beside where they work
+    if completion.VARIABLE in os.environ:
+        click.echo(completion.answer(cli))
+        return
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
@@ -71,13 +75,14 @@ def cli():
 
 def _part(kind, text):
     """A click option for one of the catalogue's kinds."""
-    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", help=f"{text}; see fedmpi list {kind}.  "
-                        f"[default: {PARTS[kind] or 'as the strategy is usually played'}]")
+    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(kind),
+                        help=f"{text}; see fedmpi list {kind}.  [default: {PARTS[kind] or 'as the strategy is usually played'}]")
 
 
 def _parts(name, text):
     """A click option that may be given several times, each a part of the kind."""
     return click.option(f"--{name}", multiple=True, metavar="NAME[:OPTION=VALUE,...]",
+                        shell_complete=completion.parts(SEVERAL[name]),
                         help=f"{text}; see fedmpi list {SEVERAL[name]}. May be given several times.")
 
 
@@ -104,10 +109,60 @@ def _data_options(command):
 def _read_config(context, parameter, path):
     """``--config FILE.toml``: the file's keys become defaults, which flags override."""
     if path:
-        found = _toml(path, f"--config {path}")
-        _check_names(found, DEFAULTS, f"--config {path}")
-        found |= {key: [found[key]] for key in SEVERAL if isinstance(found.get(key), str)}
-        context.default_map = found
+        where = f"--config {path}"
+        found = _toml(path, where)
+        _check_names(found, DEFAULTS, where)
+        _check_types(context, found, where)
+        context.meta["config"] = found | {key: [found[key]] for key in SEVERAL if isinstance(found.get(key), str)}
+        _set_defaults(context)
+
+
+def _read_like(context, parameter, path):
+    """``--like RUN.h5``: the options of that run become defaults, which those of --config and flags override."""
+    if path:
+        from fedmpi.store import read_run
+        recorded = read_run(path).attrs["options"]
+        where = f"--like {path}"
+        if unknown := sorted(set(recorded) - set(DEFAULTS)):
+            raise UserError(f"{where}: it was written by another version of fedmpi, whose {', '.join(unknown)} this one "
+                            "does not know")
+        found = {key: value for key, value in recorded.items() if value is not None and key not in ("out", "until")}
+        _check_types(context, found, where)
+        context.meta["like"] = path, found
+        _set_defaults(context)
+
+
+def _set_defaults(context):
+    """Defaults of --like and, before them, of --config, whichever came first."""
+    context.default_map = context.meta.get("like", (None, {}))[1] | context.meta.get("config", {})
+
+
+def _check_types(context, found, where):
+    """UserError for values that no flag could have, by type (TOML tells 2 from 2.0 and "2"), then as a flag would."""
+    params = {param.name: param for param in context.command.params}
+    for key, value in found.items():
+        usual, items = DEFAULTS[key], value if key in SEVERAL and isinstance(value, list) else [value]
+        kinds = {int: (int,), float: (int, float)}.get(type(usual), (str,))
+        name = {int: "a whole number", float: "a number"}.get(type(usual), "text" + " or a list of texts" * (key in SEVERAL))
+        if any(isinstance(item, bool) or not isinstance(item, kinds) for item in items):
+            raise UserError(f"{where}: {key} must be {name}, got {value!r}")
+        try:
+            params[key].type_cast_value(context, items if key in SEVERAL else value)
+        except click.BadParameter as error:
+            raise UserError(f"{where}: {key}: {error.message}") from None
+
+
+def _tell_changes(context, given):
+    """One line on what --like changes; a run of the same options would be the same run."""
+    path, recorded = context.meta["like"]
+
+    def text(value):
+        return (", ".join(value) or "none") if isinstance(value, (list, tuple)) else value
+
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    changed = [f"{key.replace('_', '-')} {text(options[key])} (was {text(value)})" for key, value in recorded.items()
+               if text(options[key]) != text(value)]
+    _say(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
 
 
 def _toml(path, where):
@@ -124,6 +179,9 @@ def _toml(path, where):
 
 
 def _underscored(found):
+    twice = sorted(key for key in found if "-" in key and key.replace("-", "_") in found)
+    if twice:
+        raise UserError(f"{', '.join(twice)} and {twice[0].replace('-', '_')} are the same option, given twice")
     return {key.replace("-", "_"): value for key, value in found.items()}
 
 
@@ -159,7 +217,7 @@ def _check_names(found, known, where):
               "merging, diverged and failed ones left out; else the run ends.  [default: 0.5]")
 @click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED.h5]")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
-              "of ranks.")
+              "of ranks.", shell_complete=completion.files(".h5"))
 @click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")
 @click.option("--evaluate-every", type=click.IntRange(1),
               help="Rounds from one evaluation on the test and validation sets "
@@ -179,17 +237,24 @@ def _check_names(found, known, where):
 @click.option("--together", type=click.IntRange(0), help="Clients that a worker trains at once, as one wide network; "
               "their results differ from one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
 @click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=_read_config,
-              metavar="FILE.toml", help="Options from a file; flags win.")
+              metavar="FILE.toml", help="Options from a file; flags win.", shell_complete=completion.files(".toml"))
+@click.option("--like", type=click.Path(), is_eager=True, expose_value=False, callback=_read_like, metavar="RUN.h5",
+              help="Options of an earlier run; those of --config and flags win.", shell_complete=completion.files(".h5"))
 @click.option("--dry-run", is_flag=True, help="Print the plan by playing a little of it: bytes, memory, FLOPs, time; "
               "train nothing, write nothing.")
 def train(resume, dry_run, **given):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
     from fedmpi.launch import train as play
     _check_parts(given)
+    context = click.get_current_context()
+    if "like" in context.meta:
+        if resume:
+            raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
+        _tell_changes(context, given)
     if dry_run:
         return _planned(given, resume)
     if resume:
-        if click.get_current_context().get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
+        if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
         return play(given, resume, _say)
     options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
@@ -335,7 +400,8 @@ def _read_sweep(context, parameter, path):
 
 
 @cli.command()
-@click.argument("grid", metavar="GRID.toml", is_eager=True, callback=_read_sweep)
+@click.argument("grid", metavar="GRID.toml", is_eager=True, callback=_read_sweep,
+                shell_complete=completion.files(".toml"))
 @_slurm_options
 @click.option("--at-once", type=click.IntRange(0), default=0, help="Runs at a time, of an array job; 0: all.")
 @click.option("--script", type=click.Path(dir_okay=False), help="Where the script goes.  [default: standard output]")
@@ -500,10 +566,11 @@ def data(as_json, picture, **given):
 
 
 cli.add_command(list_parts)
+cli.add_command(completion.completion)
 
 
 @cli.command()
-@click.argument("run", type=click.Path(dir_okay=False))
+@click.argument("run", type=click.Path(dir_okay=False), shell_complete=completion.files(".h5"))
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--follow", is_flag=True, help="Stay and show new rounds until the run ends.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write the picture as .png, .svg or .pdf instead.")
@@ -552,7 +619,7 @@ def _follow(path):
 
 
 @cli.command()
-@click.argument("places", nargs=-1, required=True, metavar="FOLDER_OR_RUN...")
+@click.argument("places", nargs=-1, required=True, metavar="FOLDER_OR_RUN...", shell_complete=completion.files(".h5"))
 @click.option("--out", type=click.Path(dir_okay=False), metavar="TABLE.csv",
               help="The runs as CSV; means over seeds in "
               "TABLE-seeds.csv.")
@@ -601,8 +668,8 @@ def _write_csv(path, rows):
 
 
 @cli.command()
-@click.argument("a", type=click.Path(dir_okay=False))
-@click.argument("b", type=click.Path(dir_okay=False))
+@click.argument("a", type=click.Path(dir_okay=False), shell_complete=completion.files(".h5"))
+@click.argument("b", type=click.Path(dir_okay=False), shell_complete=completion.files(".h5"))
 def verify(a, b):
     """Whether runs A and B agree in every bit that does not depend on the machine; exit code 1 where they differ."""
     from fedmpi.store import verify as compare

@@ -3,6 +3,7 @@
 import click
 
 from fedmpi import catalog
+from fedmpi.commands.completion import names
 
 OWN = "what the strategy, the pruner and the codec send, and nothing of its own"
 WIRE = {                     # of the kinds whose parts send nothing of their own: who decides the bytes
@@ -19,7 +20,7 @@ WIRE = {                     # of the kinds whose parts send nothing of their ow
 
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)))
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=names)
 def list_parts(kind, name):
     """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""
     if name:
