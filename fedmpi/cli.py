@@ -76,7 +76,8 @@ def cli():
 def _part(kind, text):
     """A click option for one of the catalogue's kinds."""
     return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(kind),
-                        help=f"{text}; see fedmpi list {kind}.  [default: {PARTS[kind] or 'as the strategy is usually played'}]")
+                        help=f"{text}; see fedmpi list {kind}.  "
+                        f"[default: {PARTS[kind] or 'as the strategy is usually played'}]")
 
 
 def _parts(name, text):
@@ -124,8 +125,8 @@ def _read_like(context, parameter, path):
         recorded = read_run(path).attrs["options"]
         where = f"--like {path}"
         if unknown := sorted(set(recorded) - set(DEFAULTS)):
-            raise UserError(f"{where}: it was written by another version of fedmpi, whose {', '.join(unknown)} this one "
-                            "does not know")
+            raise UserError(f"{where}: it was written by another version of fedmpi, whose {', '.join(unknown)} this "
+                            "one does not know")
         found = {key: value for key, value in recorded.items() if value is not None and key not in ("out", "until")}
         _check_types(context, found, where)
         context.meta["like"] = path, found
@@ -143,7 +144,8 @@ def _check_types(context, found, where):
     for key, value in found.items():
         usual, items = DEFAULTS[key], value if key in SEVERAL and isinstance(value, list) else [value]
         kinds = {int: (int,), float: (int, float)}.get(type(usual), (str,))
-        name = {int: "a whole number", float: "a number"}.get(type(usual), "text" + " or a list of texts" * (key in SEVERAL))
+        name = {int: "a whole number", float: "a number"}.get(
+            type(usual), "text" + " or a list of texts" * (key in SEVERAL))
         if any(isinstance(item, bool) or not isinstance(item, kinds) for item in items):
             raise UserError(f"{where}: {key} must be {name}, got {value!r}")
         try:
@@ -239,7 +241,8 @@ def _check_names(found, known, where):
 @click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=_read_config,
               metavar="FILE.toml", help="Options from a file; flags win.", shell_complete=completion.files(".toml"))
 @click.option("--like", type=click.Path(), is_eager=True, expose_value=False, callback=_read_like, metavar="RUN.h5",
-              help="Options of an earlier run; those of --config and flags win.", shell_complete=completion.files(".h5"))
+              help="Options of an earlier run; those of --config and flags win.",
+              shell_complete=completion.files(".h5"))
 @click.option("--dry-run", is_flag=True, help="Print the plan by playing a little of it: bytes, memory, FLOPs, time; "
               "train nothing, write nothing.")
 def train(resume, dry_run, **given):

@@ -1,7 +1,8 @@
 """What a run will take, by playing a little of it: ``fedmpi train --dry-run`` and ``fedmpi sbatch --measure``.
 
-Two rounds are played in memory, in this process, of as much of the run as a few seconds allow; no file is written. Bytes
-are those of messages that were encoded then. What was played of fewer clients or samples is scaled, and said to be.
+Two rounds are played in memory, in this process, of as much of the run as a few seconds allow; no file is written.
+Bytes are those of messages that were encoded then. What was played of fewer clients or samples is scaled, and said to
+be.
 """
 
 import contextlib
@@ -188,8 +189,9 @@ def told(options, data, fed, plan, ranks, out):
         ("bytes a round", f"{_bytes(plan.down_bytes)} down ({_bytes(plan.first_down_bytes)} in round 1), "
                           f"{_bytes(plan.up_bytes)} up, of messages encoded here; "
                           f"{_bytes(plan.dense_bytes)} would be dense float32 both ways"),
-        ("memory", f"about {_bytes(memory.RANK_BYTES + need / ranks)} a rank, {_bytes(ranks * memory.RANK_BYTES + need)}"
-                   f" in all, estimated; this process took {_bytes(plan.rank_bytes)}"),
+        ("memory", f"about {_bytes(memory.RANK_BYTES + need / ranks)} a rank, "
+                   f"{_bytes(ranks * memory.RANK_BYTES + need)} in all, estimated; this process took "
+                   f"{_bytes(plan.rank_bytes)}"),
         ("FLOPs a round", f"{plan.flops['rigl']:.3g} by RigL's convention, {plan.flops['prunefl']:.3g} by PruneFL's, "
                           f"{plan.flops['dense']:.3g} dense"),
         ("time a round", f"about {_seconds(each * slow)}" + f" on {ranks} ranks" * (ranks > 1)
@@ -207,8 +209,8 @@ def _known(plan, fed):
     """How the figures were come by, where not all was played."""
     played = plan.played
     cut = f" of {played.samples:.0f} samples each" if played.cut else ""
-    return (f"two rounds of {played.clients} of {plan.asked} clients{cut}, scaled by clients and samples; the whole would "
-            f"have taken more than {LIMIT_S:.0f} s" + (
+    return (f"two rounds of {played.clients} of {plan.asked} clients{cut}, scaled by clients and samples; the whole "
+            f"would have taken more than {LIMIT_S:.0f} s" + (
                 "; scores of contributions may grow faster than that" if played.clients < plan.asked
                 and any(part.validated for part in fed.contributions.values()) else ""))
 

@@ -25,7 +25,8 @@ def offered(line, shell="bash"):
     ("fedmpi train --pruner=rigl:every=3,sp", ["3,sparsity="]), ("fedmpi train --pruner rigl:every=", ["6"]),
     ("fedmpi train --codec int8:entropy=", ["true", "false"]), ("fedmpi train --device c", ["cpu", "cuda"]),
     ("fedmpi train --observe lo", ["loo-cosine", "loo", "loss-gain"]), ("fedmpi train --pruner no.such:f:", []),
-    ("fedmpi sbatch --weighting so", ["softmax"]), ("fedmpi completion f", ["fish"]), ("fedmpi train --pruner zzz:", [])])
+    ("fedmpi sbatch --weighting so", ["softmax"]), ("fedmpi completion f", ["fish"]),
+    ("fedmpi train --pruner zzz:", [])])
 def test_what_can_follow(line, expected):
     assert offered(line) == expected
 
@@ -53,8 +54,8 @@ def test_completing_imports_nothing_slow():
 def shell(name, *arguments):
     if not shutil.which(name):
         pytest.skip(f"no {name} here")
-    return subprocess.run([name, *arguments], env=os.environ | {"PATH": PATH}, capture_output=True, text=True, check=True,
-                          timeout=60).stdout
+    return subprocess.run([name, *arguments], env=os.environ | {"PATH": PATH}, capture_output=True, text=True,
+                          check=True, timeout=60).stdout
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -66,8 +67,8 @@ def test_scripts_are_sound(fedmpi, tmp_path, name):
 def test_bash_completes(tmp_path):
     (tmp_path / "script").write_text(SCRIPTS["bash"])
     line = "fedmpi train --pruner rigl:e"
-    code = (f"source {tmp_path}/script; COMP_LINE='{line}' COMP_POINT={len(line)}; _fedmpi_completion fedmpi 2> /dev/null; "
-            'echo "${COMPREPLY[@]}"')
+    code = (f"source {tmp_path}/script; COMP_LINE='{line}' COMP_POINT={len(line)}; _fedmpi_completion fedmpi "
+            '2> /dev/null; echo "${COMPREPLY[@]}"')
     assert shell("bash", "--norc", "-c", code) == "every= end=\n"
 
 

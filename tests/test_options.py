@@ -1,4 +1,4 @@
-"""Where options come from: flags, --config FILE.toml, --like RUN.h5, in this order; what is wrong is told in one line."""
+"""Where options come from: flags, --config FILE.toml, --like RUN.h5, in this order; mistakes are told in one line."""
 
 import json
 
@@ -7,7 +7,8 @@ import pytest
 
 from fedmpi.store import read_run
 
-SMALL = ("--dataset", "synthetic:samples=200", "--model", "logistic", "--clients", 4, "--local-epochs", 1, "--rounds", 1)
+SMALL = ("--dataset", "synthetic:samples=200", "--model", "logistic", "--clients", 4, "--local-epochs", 1,
+         "--rounds", 1)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,8 @@ def options(path):
 @pytest.mark.parametrize("text, line", [
     ("round = 2", "unknown round; known are dataset"), ("[train]\nrounds = 2", "unknown train"),
     ("resume = 'a.h5'", "unknown resume"),
-    ("rounds = 2.5", "rounds must be a whole number, got 2.5"), ("rounds = true", "rounds must be a whole number, got True"),
+    ("rounds = 2.5", "rounds must be a whole number, got 2.5"),
+    ("rounds = true", "rounds must be a whole number, got True"),
     ('rounds = "2"', "rounds must be a whole number, got '2'"), ("lr = 'fast'", "lr must be a number, got 'fast'"),
     ("rounds = 0", "rounds: 0 is not in the range x>=1"), ("lr = -1", "lr: -1.0 is not in the range"),
     ("lr = nan", "lr must be a finite number"),

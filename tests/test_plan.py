@@ -16,7 +16,8 @@ def arguments(**more):
 
 
 @pytest.mark.parametrize("more", [{}, {"strategy": "prunefl", "codec": "int8", "cohort": 3},
-                                  {"devices": "drawn", "aggregation": "fedbuff:buffer=2", "strategy": "fedavg", "cohort": 2},
+                                  {"devices": "drawn", "aggregation": "fedbuff:buffer=2", "strategy": "fedavg",
+                                   "cohort": 2},
                                   {"devices": "drawn", "aggregation": "sync:over=0.5", "cohort": 3}])
 def test_bytes_and_flops_are_those_of_the_run(fedmpi, tmp_path, more):
     found = plan.played(DEFAULTS | OPTIONS | more, print)[-1]
@@ -43,8 +44,8 @@ def test_what_takes_too_long_is_played_in_part_and_scaled(monkeypatch):
 def test_a_dry_run_prints_a_plan_and_writes_nothing(fedmpi, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = fedmpi(1, "train", *arguments(), "--dry-run", "--fault", "scaled:share=0")
-    for text in ("6 with", "mpirun -n 7 would be", "650 parameters", "sparsity 0.8", "dense float32 both ways", "a rank",
-                 "RigL's convention", "time a round", "for 2 rounds", "played whole", "writes         runs/",
+    for text in ("6 with", "mpirun -n 7 would be", "650 parameters", "sparsity 0.8", "dense float32 both ways", 
+                 "a rank", "RigL's convention", "time a round", "for 2 rounds", "played whole", "writes         runs/",
                  "warning: --fault scaled:share=0 hits none"):
         assert text in output
     assert os.listdir(tmp_path) == []
@@ -52,7 +53,8 @@ def test_a_dry_run_prints_a_plan_and_writes_nothing(fedmpi, tmp_path, monkeypatc
 
 def test_a_dry_run_under_mpirun_plans_its_ranks(fedmpi, tmp_path):
     output = fedmpi(3, "train", *arguments(), "--dry-run", "--out", tmp_path / "run.h5")
-    assert output.count("time in all") == 1 and "3: 2 workers, 3 clients each at most" in output and "on 3 ranks" in output
+    assert output.count("time in all") == 1 and "3: 2 workers, 3 clients each at most" in output
+    assert "on 3 ranks" in output
     assert os.listdir(tmp_path) == []
 
 

@@ -26,9 +26,9 @@ complete -o nosort -F _fedmpi_completion fedmpi
 ZSH = """\
 #compdef fedmpi
 _fedmpi_completion() {
-    local line value
+    local line value typed="${(j: :)words[1,CURRENT]}"
     local -a ends shown open openly
-    for line in "${(@f)$(COMP_LINE="${(j: :)words[1,CURRENT]}" _FEDMPI_COMPLETE=zsh_complete $words[1] 2> /dev/null)}"; do
+    for line in "${(@f)$(COMP_LINE=$typed _FEDMPI_COMPLETE=zsh_complete $words[1] 2> /dev/null)}"; do
         value=${line%%$'\\t'*}
         [[ -n $value ]] || continue
         case $value in
