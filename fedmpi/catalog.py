@@ -2,7 +2,8 @@
 
 A table holds ``name -> "module:function"``: strings, so that listing costs no import. A factory's keyword arguments are
 its options; they are read from its source without importing it, so a misspelt option fails before torch is loaded.
-Any importable ``package.module:function`` serves as well.
+Any importable ``package.module:function`` serves as well. Its docstring says what it does and, a line each, its
+paper, what it sends and an example: FIELDS.
 """
 
 import ast
@@ -10,6 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 from typing import NamedTuple
 
 from fedmpi.errors import UserError
@@ -169,6 +171,10 @@ class Entry(NamedTuple):
     signature: inspect.Signature
     line: str                     # first line of its docstring
     text: str                     # docstring of its module
+    fields: dict                  # what its docstring says under FIELDS
+
+
+FIELDS = ("Paper", "Up", "Down", "Example")     # its source; from and to clients on the wire; a command line
 
 
 def resolve(table, name):
@@ -211,8 +217,15 @@ def entry(table, name):
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == function:
             doc = ast.get_docstring(node) or ""
-            return Entry(target, _signature(node), doc.partition("\n")[0], ast.get_docstring(tree) or "")
+            return Entry(target, _signature(node), doc.partition("\n")[0], ast.get_docstring(tree) or "",
+                         _fields(doc))
     raise UserError(f"module {module!r} defines no function {function!r}")
+
+
+def _fields(doc):
+    """``{field: text}`` of the lines ``Field: text`` of a docstring and the indented ones that follow each."""
+    found = re.findall(rf"^({'|'.join(FIELDS)}): (.*(?:\n +\S.*)*)", doc, re.M)
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in found}
 
 
 def _signature(node):

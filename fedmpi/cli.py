@@ -8,20 +8,22 @@ import traceback
 
 import click
 
-from fedmpi import __version__, catalog, stop
+from fedmpi import __version__, stop
+from fedmpi.commands import completion
 from fedmpi.commands.compare import compare
 from fedmpi.commands.experiment import experiment
 from fedmpi.commands.export import export
 from fedmpi.commands.model import export_model, model
+from fedmpi.commands.parts import list_parts
 from fedmpi.commands.plot import plot
 from fedmpi.commands.report import report as report_command
-from fedmpi.commands.schema import schema
-from fedmpi.commands.watch import watch
-from fedmpi.errors import FedError, UserError
 from fedmpi.commands.runs import (
     arguments as _arguments, array as _array, check_names as _check_names, check_parts as _check_parts,
     check_script as _check_script, deliver as _deliver, say as _say, slurm_options as _slurm_options, toml as _toml,
     typed as _typed, underscored as _underscored)
+from fedmpi.commands.schema import schema
+from fedmpi.commands.watch import watch
+from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
 
@@ -29,6 +31,9 @@ from fedmpi.options import DEFAULTS, PARTS, SEVERAL
 def main():
     """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
     sys.path.append(os.getcwd())                             # the user's own modules, beside where they work
+    if completion.VARIABLE in os.environ:
+        click.echo(completion.answer(cli))
+        return
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
@@ -72,13 +77,15 @@ def cli():
 
 def _part(kind, text):
     """A click option for one of the catalogue's kinds."""
-    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", help=f"{text}; see fedmpi list {kind}.  "
+    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(kind),
+                        help=f"{text}; see fedmpi list {kind}.  "
                         f"[default: {PARTS[kind] or 'as the strategy is usually played'}]")
 
 
 def _parts(name, text):
     """A click option that may be given several times, each a part of the kind."""
     return click.option(f"--{name}", multiple=True, metavar="NAME[:OPTION=VALUE,...]",
+                        shell_complete=completion.parts(SEVERAL[name]),
                         help=f"{text}; see fedmpi list {SEVERAL[name]}. May be given several times.")
 
 
@@ -105,10 +112,61 @@ def _data_options(command):
 def _read_config(context, parameter, path):
     """``--config FILE.toml``: the file's keys become defaults, which flags override."""
     if path:
-        found = _toml(path, f"--config {path}")
-        _check_names(found, DEFAULTS, f"--config {path}")
-        found |= {key: [found[key]] for key in SEVERAL if isinstance(found.get(key), str)}
-        context.default_map = found
+        where = f"--config {path}"
+        found = _toml(path, where)
+        _check_names(found, DEFAULTS, where)
+        _check_types(context, found, where)
+        context.meta["config"] = found | {key: [found[key]] for key in SEVERAL if isinstance(found.get(key), str)}
+        _set_defaults(context)
+
+
+def _read_like(context, parameter, path):
+    """``--like RUN.h5``: the options of that run become defaults, which those of --config and flags override."""
+    if path:
+        from fedmpi.store import read_run
+        recorded = read_run(path).attrs["options"]
+        where = f"--like {path}"
+        if unknown := sorted(set(recorded) - set(DEFAULTS)):
+            raise UserError(f"{where}: it was written by another version of fedmpi, whose {', '.join(unknown)} this "
+                            "one does not know")
+        found = {key: value for key, value in recorded.items() if value is not None and key not in ("out", "until")}
+        _check_types(context, found, where)
+        context.meta["like"] = path, found
+        _set_defaults(context)
+
+
+def _set_defaults(context):
+    """Defaults of --like and, before them, of --config, whichever came first."""
+    context.default_map = context.meta.get("like", (None, {}))[1] | context.meta.get("config", {})
+
+
+def _check_types(context, found, where):
+    """UserError for values that no flag could have, by type (TOML tells 2 from 2.0 and "2"), then as a flag would."""
+    params = {param.name: param for param in context.command.params}
+    for key, value in found.items():
+        usual, items = DEFAULTS[key], value if key in SEVERAL and isinstance(value, list) else [value]
+        kinds = {int: (int,), float: (int, float)}.get(type(usual), (str,))
+        name = {int: "a whole number", float: "a number"}.get(
+            type(usual), "text" + " or a list of texts" * (key in SEVERAL))
+        if any(isinstance(item, bool) or not isinstance(item, kinds) for item in items):
+            raise UserError(f"{where}: {key} must be {name}, got {value!r}")
+        try:
+            params[key].type_cast_value(context, items if key in SEVERAL else value)
+        except click.BadParameter as error:
+            raise UserError(f"{where}: {key}: {error.message}") from None
+
+
+def _tell_changes(context, given):
+    """One line on what --like changes; a run of the same options would be the same run."""
+    path, recorded = context.meta["like"]
+
+    def text(value):
+        return (", ".join(value) or "none") if isinstance(value, (list, tuple)) else value
+
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    changed = [f"{key.replace('_', '-')} {text(options[key])} (was {text(value)})" for key, value in recorded.items()
+               if text(options[key]) != text(value)]
+    _say(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
 
 
 @cli.command()
@@ -137,7 +195,7 @@ def _read_config(context, parameter, path):
               "merging, diverged and failed ones left out; else the run ends.  [default: 0.5]")
 @click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED.h5]")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
-              "of ranks.")
+              "of ranks.", shell_complete=completion.files(".h5"))
 @click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")
 @click.option("--evaluate-every", type=click.IntRange(1),
               help="Rounds from one evaluation on the test and validation sets "
@@ -157,13 +215,25 @@ def _read_config(context, parameter, path):
 @click.option("--together", type=click.IntRange(0), help="Clients that a worker trains at once, as one wide network; "
               "their results differ from one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
 @click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=_read_config,
-              metavar="FILE.toml", help="Options from a file; flags win.")
-def train(resume, **given):
+              metavar="FILE.toml", help="Options from a file; flags win.", shell_complete=completion.files(".toml"))
+@click.option("--like", type=click.Path(), is_eager=True, expose_value=False, callback=_read_like, metavar="RUN.h5",
+              help="Options of an earlier run; those of --config and flags win.",
+              shell_complete=completion.files(".h5"))
+@click.option("--dry-run", is_flag=True, help="Print the plan by playing a little of it: bytes, memory, FLOPs, time; "
+              "train nothing, write nothing.")
+def train(resume, dry_run, **given):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
     from fedmpi.launch import train as play
     _check_parts(given)
+    context = click.get_current_context()
+    if "like" in context.meta:
+        if resume:
+            raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
+        _tell_changes(context, given)
+    if dry_run:
+        return _planned(given, resume)
     if resume:
-        if click.get_current_context().get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
+        if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
         return play(given, resume, _say)
     options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
@@ -172,14 +242,35 @@ def train(resume, **given):
     return play(options, None, _say)
 
 
+def _planned(given, resume):
+    """Print what the run would take. Ranks other than 0 have nothing to do; MPI is not touched."""
+    rank, size = rank_and_size()
+    if resume:
+        raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
+    if rank:
+        return 0
+    from fedmpi import assemble, plan
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    out = options["out"] or _run_file(options["seed"])
+    if os.path.exists(out):
+        raise UserError(f"--out {out} exists already; --resume goes on with it, another name makes another run")
+    options, data, fed, found = plan.played(options, _say)
+    for line in plan.told(options, data, fed, found, size or 1, out):
+        click.echo(line)
+    for line in assemble.warnings(options, data, fed):
+        click.echo(f"warning: {line}")
+    return 0
+
+
 def _run_file(seed):
     """The name of a run file that nobody named."""
     return os.path.join("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}.h5")
 
 
-@cli.command(params=[option for option in train.params if option.name != "resume"])
+@cli.command(params=[option for option in train.params if option.name not in ("resume", "dry_run")])
 @_slurm_options
-@click.option("--measure", is_flag=True, help="Play two rounds here first, for time and memory; imports torch.")
+@click.option("--measure", is_flag=True, help="Play a little of it here first, as train --dry-run does, for time and "
+              "memory; imports torch.")
 @click.option("--script", type=click.Path(dir_okay=False), help="Where the script goes.  [default: standard output]")
 @click.option("--submit", is_flag=True, help="Submit it, too.")
 def sbatch(measure, script, submit, **given):
@@ -219,7 +310,8 @@ def _read_sweep(context, parameter, path):
 
 
 @cli.command()
-@click.argument("grid", metavar="GRID.toml", is_eager=True, callback=_read_sweep)
+@click.argument("grid", metavar="GRID.toml", is_eager=True, callback=_read_sweep,
+                shell_complete=completion.files(".toml"))
 @_slurm_options
 @click.option("--at-once", type=click.IntRange(0), default=0, help="Runs at a time, of an array job; 0: all.")
 @click.option("--script", type=click.Path(dir_okay=False), help="Where the script goes.  [default: standard output]")
@@ -312,19 +404,10 @@ def _played_here(folder, names, given, ranks):
 
 
 def _measured(options):
-    """What two rounds in this process took, the second without what happens only once."""
-    import tempfile
-
-    from fedmpi.launch import train as play
-    from fedmpi.sbatch import Measured
-    from fedmpi.store import read_run
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "run.h5")
-        if play(options | {"out": path, "until": 2}, None, lambda line: _say(line) if "error" in line else None):
-            raise UserError("--measure: the run fails, see above")
-        rounds = read_run(path).rounds
-    shared = rounds["train_s"][-1] + rounds["contribution_s"][-1]
-    return Measured(float(rounds["round_s"][-1]), float(shared), float(rounds["rss_bytes"][-1]))
+    """What a round takes, by a short run in this process."""
+    from fedmpi import plan, sbatch as slurm
+    found = plan.played(options, _say)[-1]
+    return slurm.Measured(found.round_s, found.shared_s, found.rank_bytes)
 
 
 @cli.command()
@@ -354,37 +437,12 @@ def data(as_json, picture, **given):
             click.echo(f"\npicture: {picture}")
 
 
-@cli.command("list")
-@click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)))
-@click.argument("name", required=False)
-def list_parts(kind, name):
-    """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""
-    for this in [kind] if kind else catalog.KINDS:
-        table = catalog.KINDS[this]
-        if name:
-            found = catalog.entry(table, name)
-            click.echo(f"{name}: {found.line}\n\n{found.text}\n\noptions:\n{_options(found) or '  none'}")
-            continue
-        click.echo(f"--{this}")
-        width = max(map(len, table))
-        for each in table:
-            found = catalog.entry(table, each)
-            options = ",".join(f"{p.name}={p.default}" for p in _optional(found))
-            click.echo(f"  {each:<{width}} {found.line}")
-            if options:
-                click.echo(f"  {'':<{width}} {options}")
-
-
-def _optional(found):
-    return [p for p in found.signature.parameters.values() if p.default is not p.empty]
-
-
-def _options(found):
-    return "\n".join(f"  {p.name} = {p.default}" for p in _optional(found))
+cli.add_command(list_parts)
+cli.add_command(completion.completion)
 
 
 @cli.command()
-@click.argument("run", type=click.Path(dir_okay=False))
+@click.argument("run", type=click.Path(dir_okay=False), shell_complete=completion.files(".h5"))
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write the picture as .png, .svg or .pdf instead.")
 @click.option("--profile", is_flag=True, help="Where the time of the rounds went instead; --json always has it.")
@@ -407,7 +465,7 @@ def show(run, as_json, picture, profile):
 
 
 @cli.command()
-@click.argument("places", nargs=-1, required=True, metavar="FOLDER_OR_RUN...")
+@click.argument("places", nargs=-1, required=True, metavar="FOLDER_OR_RUN...", shell_complete=completion.files(".h5"))
 @click.option("--out", type=click.Path(dir_okay=False), metavar="TABLE.csv",
               help="The runs as CSV; means over seeds in "
               "TABLE-seeds.csv.")
@@ -456,8 +514,8 @@ def _write_csv(path, rows):
 
 
 @cli.command()
-@click.argument("a", type=click.Path(dir_okay=False))
-@click.argument("b", type=click.Path(dir_okay=False))
+@click.argument("a", type=click.Path(dir_okay=False), shell_complete=completion.files(".h5"))
+@click.argument("b", type=click.Path(dir_okay=False), shell_complete=completion.files(".h5"))
 def verify(a, b):
     """Whether runs A and B agree in every bit that does not depend on the machine; exit code 1 where they differ."""
     from fedmpi.store import verify as compare

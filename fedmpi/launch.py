@@ -231,7 +231,7 @@ def _serve_run(options, resume, say, connect, guard, see):
     torch.set_num_threads(1)
     local = 0 if rank_and_size()[1] == 1 else place.SERVER
     own = see(local)
-    options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(_on_device(options))
+    options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(on_device(options))
     data = assemble.federation(options)
     if not options["together"]:
         options["together"] = _chosen(options, data, local, say)
@@ -271,7 +271,7 @@ def _chosen(options, data, local, say):
     return choose.together(options, data, pick_device(options["device"], local), max(1, rank_and_size()[1] - 1), say)
 
 
-def _on_device(options):
+def on_device(options):
     """The options with ``--device auto`` decided, a GPU where rank 0 sees one, and with it the server's."""
     import torch
     found = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,12 +3,15 @@
 import importlib
 import inspect
 import pathlib
+import re
+import shlex
 import sys
 
 import pytest
 
 from fedmpi import catalog
 from fedmpi.catalog import KINDS, PRUNERS, STRATEGIES, entry, make, parse, split
+from fedmpi.commands.parts import WIRE, example, in_full
 from fedmpi.errors import UserError
 
 ENTRIES = [(kind, name) for kind, table in KINDS.items() for name in table]
@@ -32,6 +35,37 @@ def test_every_option_has_a_type_and_survives_the_command_line(kind, name):
     texts = {key: p.default for key, p in options.items() if not (p.annotation is str and not p.default)}
     spec = name + ":" * bool(texts) + ",".join(f"{key}={value}" for key, value in texts.items())
     assert parse(KINDS[kind], spec) == (KINDS[kind][name], texts)
+
+
+@pytest.mark.parametrize("kind, name", ENTRIES)
+def test_every_entry_names_its_paper_and_what_it_sends(kind, name):
+    """Where it has no paper it says so, and why; a kind whose parts send nothing of their own says that once."""
+    found = entry(KINDS[kind], name)
+    assert found.fields.get("Paper") and (kind in WIRE or found.fields.get("Up") and found.fields.get("Down"))
+    assert not re.search("Paper:|Up:|Down:|Example:|Wire:", found.text), "fields belong in the factory's docstring"
+    told = in_full(kind, name, found)
+    assert all(f"{label}:\n  " in told for label in ("options", "paper", "example"))
+    assert "on the wire:\n  " in told or "from clients:\n  " in told and "to clients:\n  " in told
+    assert all(f"{p.name}={p.default}" in told for p in found.signature.parameters.values() if p.default is not p.empty)
+
+
+EXAMPLES = [(kind, name) for kind, name in ENTRIES if kind != "dataset" and name not in ("trace", "torchvision")]
+
+
+@pytest.mark.parametrize("kind, name", EXAMPLES)
+def test_every_example_plays(fedmpi, tmp_path, kind, name):
+    """A round of few clients on few samples; data sets and files that are not here apart."""
+    words = shlex.split(example(kind, name, entry(KINDS[kind], name)))
+    assert words[:2] == ["fedmpi", "train"] and any(word.partition(":")[0] == name for word in words)
+    small = {"--dataset": "synthetic:samples=200,size=8", "--model": "logistic", "--clients": 7, "--local-epochs": 1}
+    extra = [each for pair in small.items() if pair[0] not in words for each in pair]
+    fedmpi(1, *words[1:], *extra, "--rounds", 1, "--out", tmp_path / "run.h5")
+
+
+def test_a_part_of_the_users_is_listed_as_far_as_it_says(fedmpi, own_module):
+    told = fedmpi(1, "list", "pruner", f"{own_module}:half")
+    assert "Half of it." in told and "share=0.5   number" in told and "deep=False  true or false" in told
+    assert "paper:" not in told and f"--pruner {own_module}:half:share=0.5" in told
 
 
 @pytest.mark.parametrize("kind", ["strategy", "pruner", "contribution", "weighting", "codec", "partition", "noise",

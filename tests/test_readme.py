@@ -3,7 +3,9 @@
 import json
 import pathlib
 import re
+import runpy
 import shlex
+import sys
 
 import h5py
 import pytest
@@ -13,7 +15,9 @@ from fedmpi.store import read_run
 
 README = pathlib.Path(__file__).parents[1].joinpath("README.md").read_text()
 COMMANDS = [line.split("#")[0].strip()
-            for line in README.splitlines() if line.startswith("    fedmpi train --") and "resume" not in line]
+            for line in README.partition("## Fifteen minutes")[0].splitlines()
+            if line.startswith("    fedmpi train --") and "resume" not in line]
+TUTORIAL = re.search(r"^## Fifteen minutes\n(.*?)^## ", README, re.M | re.S)[1]
 
 
 def test_there_are_commands_to_check():
@@ -84,3 +88,27 @@ def test_the_sweep_of_the_readme_is_one(fedmpi, tmp_path, monkeypatch):
     listed = fedmpi(1, "sweep", "grid.toml", "--dry-run")
     assert "7 runs in runs/grid: 7 missing" in listed and "strategy-krum_seed-0" in listed
     assert "--array=0-6%4\n" in fedmpi(1, "sweep", "grid.toml")
+
+
+def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
+    """Files are saved under the names that it gives them, commands run in its order; of the sweep two runs are played."""
+    monkeypatch.chdir(tmp_path)
+    for name, code in re.findall(r"(?:Save|save) this as `(.*?)`.*?```\w+\n(.*?)```", TUTORIAL, re.S):
+        (tmp_path / name).write_text(code.replace("seed = [0, 1, 2]", "seed = [0]").replace("rounds = 20", "rounds = 2"))
+    (tmp_path / "shuffle_pruner.py").write_text(re.search(r"```python\n(\"\"\"Shuffle.*?)```", README, re.S)[1])
+    (tmp_path / "grid.toml").write_text((tmp_path / "grid.toml").read_text().replace('["fedavg", "thesis"]', '["thesis"]'))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("shuffle_pruner", None)
+    lines = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines() if re.match("    (fedmpi|python) ", line)]
+    told = {}
+    for program, *arguments in lines:
+        if program == "python":
+            runpy.run_path(arguments[0], run_name="__main__")
+        else:
+            told[" ".join(arguments[:2])] = fedmpi(1, *arguments)
+    assert len(lines) == 12 and len((tmp_path / "make_mine.py").read_text().splitlines()) == 6
+    assert "1911.11134" in told["list pruner"]
+    assert "time in all" in told["train --dry-run"] and "strategy thesis (was fedavg)" in told["train --like"]
+    assert "2 of 2 played" in told["sweep grid.toml"] and "rigl" in told["merge runs/mine"]
+    accuracies = [read_run(tmp_path / name).rounds["accuracy"][-1] for name in ("shuffle.h5", "thesis.h5")]
+    assert min(accuracies) > 0.8

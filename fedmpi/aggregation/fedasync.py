@@ -13,7 +13,13 @@ from fedmpi.parts import Aggregation
 
 
 def fedasync(alpha: float = 0.6, staleness: str = "polynomial", a: float = 0.5, b: float = 4.0, concurrency: int = 0):
-    """Each answer mixed in at once, less the staler it is; ``concurrency`` 0: the cohort."""
+    """Each answer mixed in at once, less the staler it is; ``concurrency`` 0: the cohort.
+
+    Paper: Xie, Koyejo and Gupta 2019, "Asynchronous Federated Optimization", arXiv 1903.03934.
+    Up: an update a merge.
+    Down: a model a merge: as many bytes an update as sync.
+    Example: fedmpi train --strategy fedprox --devices drawn --aggregation fedasync --cohort 4
+    """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be in (0, 1], got {alpha}")
     check_workers(concurrency)

@@ -15,7 +15,13 @@ from fedmpi.parts import Aggregation
 
 
 def fedbuff(buffer: int = 10, concurrency: int = 0, a: float = 0.5, server_lr: float = 1.0):
-    """``buffer`` answers a merge, each scaled by its staleness; ``concurrency`` 0: the cohort."""
+    """``buffer`` answers a merge, each scaled by its staleness; ``concurrency`` 0: the cohort.
+
+    Paper: Nguyen et al. 2022, "Federated Learning with Buffered Asynchronous Aggregation", arXiv 2106.06639.
+    Up: buffer updates a merge.
+    Down: as many models a merge: as many bytes an update as sync.
+    Example: fedmpi train --strategy fedavg --devices drawn --aggregation fedbuff:buffer=4 --cohort 4
+    """
     if buffer < 1:
         raise ValueError(f"buffer must be >= 1, got {buffer}")
     if not (server_lr > 0 and math.isfinite(server_lr)):

@@ -13,7 +13,13 @@ from fedmpi.parts import Aggregation
 
 
 def sync(deadline: float = 0.0, over: float = 0.0):
-    """Rounds of a cohort; ``deadline`` in virtual seconds, 0: none."""
+    """Rounds of a cohort; ``deadline`` in virtual seconds, 0: none.
+
+    Paper: Bonawitz et al. 2019, "Towards Federated Learning at Scale: System Design", arXiv 1902.01046.
+    Up: an update a client that was asked, late ones in vain: (1 + over) times what is merged.
+    Down: the model, to all that are asked.
+    Example: fedmpi train --devices drawn --aggregation sync:over=0.3 --cohort 4
+    """
     if not deadline >= 0:
         raise ValueError(f"deadline must be > 0 seconds, or 0 for none, got {deadline}")
     if not (over >= 0 and math.isfinite(over)):

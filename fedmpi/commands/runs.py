@@ -35,6 +35,9 @@ def toml(path, where):
 
 
 def underscored(found):
+    twice = sorted(key for key in found if "-" in key and key.replace("-", "_") in found)
+    if twice:
+        raise UserError(f"{', '.join(twice)} and {twice[0].replace('-', '_')} are the same option, given twice")
     return {key.replace("-", "_"): value for key, value in found.items()}
 
 
@@ -51,7 +54,7 @@ def check_parts(given):
             raise UserError(f"--{name.replace('_', '-')} must be a finite number, got {value}")
     if 0 < (given.get("silence") or 0) < 1:
         raise UserError(f"--silence must be 0 (never) or 1 second at least, got {given['silence']:g}")
-    if given["dataset"] and given["dataset"].endswith((".h5", ".hdf5")):
+    if given["dataset"] and given["dataset"].endswith((".h5", ".hdf5")) and not given["dataset"].startswith("hdf5:"):
         given["dataset"] = f"hdf5:file={os.path.abspath(given['dataset'])}"
     for kind in PARTS:
         if given.get(kind):

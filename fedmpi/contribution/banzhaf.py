@@ -19,7 +19,12 @@ from fedmpi.contribution.game import check_limit, contribution, mean_and_error, 
 
 
 def banzhaf(of: str = "loss", limit: int = 8, samples: int = 256):
-    """Mean gain over all coalitions."""
+    """Mean gain over all coalitions.
+
+    Paper: Wang and Jia 2023, "Data Banzhaf: A Robust Data Valuation Framework for Machine Learning", arXiv 2205.15466.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     check_limit(limit)
     if samples < 4:
         raise ValueError(f"samples must be >= 4, got {samples}: errors are estimated from pairs of them")

@@ -20,7 +20,12 @@ from fedmpi.parts import Contribution, Scores
 
 
 def shapfed():
-    """Agreement with the mean update, class by class of the last layer."""
+    """Agreement with the mean update, class by class of the last layer.
+
+    Paper: Tastan et al. 2024, "Redefining Contributions: Shapley-Driven Federated Learning", arXiv 2406.00569.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
 
     def score(state, cohort, utility, gen):
         return Scores(class_cosines(cohort.updates, cohort.shares, cohort.layout).mean(dim=1))

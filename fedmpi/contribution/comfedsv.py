@@ -30,7 +30,13 @@ from fedmpi.parts import Contribution, Scores
 
 
 def comfedsv(of: str = "loss", permutations: int = 20, rank: int = 5, ridge: float = 0.01, iterations: int = 100):
-    """Shapley values over all clients and rounds, absent ones inferred by matrix completion."""
+    """Shapley values over all clients and rounds, absent ones inferred by matrix completion.
+
+    Paper: Fan et al. 2022, "Improving Fairness for Data Valuation in Horizontal Federated Learning", arXiv 2109.09046.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more; but all clients are asked in round 1.
+    Example: fedmpi train --contribution comfedsv --cohort 4
+    """
     check_of(of)
     if permutations < 1 or rank < 1 or iterations < 1:
         raise ValueError(f"permutations, rank and iterations must be >= 1, got {permutations}, {rank} and {iterations}")

@@ -14,12 +14,24 @@ from fedmpi.parts import Contribution, Scores
 
 
 def cosine():
-    """Agreement with the weighted mean of unit updates."""
+    """Agreement with the weighted mean of unit updates.
+
+    Paper: Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness in Collaborative Machine Learning", NeurIPS
+        2021; the thesis's score.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     return Contribution(lambda state, cohort, utility, gen: Scores(cosines(cohort.updates, cohort.shares)))
 
 
 def loo_cosine():
-    """Agreement with the mean of the others: cosine without the self-term."""
+    """Agreement with the mean of the others: cosine without the self-term.
+
+    Paper: Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness in Collaborative Machine Learning", NeurIPS
+        2021, there with the client's own part in the mean.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     return Contribution(lambda state, cohort, utility, gen: Scores(cosines(cohort.updates, cohort.shares, True)))
 
 

@@ -17,7 +17,12 @@ from fedmpi.parts import Contribution, Scores
 
 
 def focus(alpha: float = 1.0):
-    """Credibility by mutual cross-entropy."""
+    """Credibility by mutual cross-entropy.
+
+    Paper: Chen et al. 2020, "FOCUS: Dealing with Label Quality Disparity in Federated Learning", arXiv 2001.11359.
+    Up: one float more than the update, the loss of the received model.
+    Down: nothing more.
+    """
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha}")
 

@@ -12,12 +12,24 @@ from fedmpi.contribution.game import contribution
 
 
 def accuracy_gain():
-    """Validation accuracy gained by the client's update alone."""
+    """Validation accuracy gained by the client's update alone.
+
+    Paper: none of its own: the marginal gain to nobody, the first step of any order in Song, Tong and Wei 2019, "Profit
+        Allocation for Federated Learning", IEEE Big Data 2019.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     return contribution("accuracy", alone)
 
 
 def loss_gain():
-    """Validation loss lost by the client's update alone."""
+    """Validation loss lost by the client's update alone.
+
+    Paper: none of its own: the marginal gain to nobody, the first step of any order in Song, Tong and Wei 2019, "Profit
+        Allocation for Federated Learning", IEEE Big Data 2019.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     return contribution("loss", alone)
 
 

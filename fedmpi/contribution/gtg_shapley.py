@@ -37,7 +37,14 @@ LAST, LEAST = 10, 30          # orders over which the mean must be still, and or
 
 def gtg_shapley(of: str = "loss", eps_round: float = 1e-4, eps_inside: float = 0.01, balance: bool = True,
                 change: float = 0.05, permutations: int = 200, budget: int = 0):
-    """Mean gain over guided orders of joining, each left where the rest is small."""
+    """Mean gain over guided orders of joining, each left where the rest is small.
+
+    Paper: Liu et al. 2022, "GTG-Shapley: Efficient and Accurate Participant Contribution Evaluation in Federated
+        Learning", arXiv 2109.02053.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    Example: fedmpi train --contribution gtg-shapley:budget=100
+    """
     check_budget(budget)
     if min(eps_round, eps_inside) < 0:
         raise ValueError(f"eps_round and eps_inside must be >= 0, got {eps_round} and {eps_inside}")

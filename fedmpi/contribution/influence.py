@@ -26,7 +26,13 @@ SEES = "updates, the server's samples"
 
 
 def influence():
-    """First-order decrease of the validation loss."""
+    """First-order decrease of the validation loss.
+
+    Paper: Koh and Liang 2017, "Understanding Black-box Predictions via Influence Functions", arXiv 1703.04730, to first
+        order and of validation loss.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
 
     def score(state, cohort, utility, gen):
         return Scores(-dots(cohort.updates, slope(cohort, utility)))
@@ -35,7 +41,12 @@ def influence():
 
 
 def influence_hessian(damping: float = 1.0, iterations: int = 20, tolerance: float = 0.01):
-    """Influence function: slopes weighed by the inverse Hessian."""
+    """Influence function: slopes weighed by the inverse Hessian.
+
+    Paper: Koh and Liang 2017, "Understanding Black-box Predictions via Influence Functions", arXiv 1703.04730.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     if not damping >= 0:
         raise ValueError(f"damping must be >= 0, got {damping}")
     if iterations < 1:

@@ -29,7 +29,13 @@ from fedmpi.parts import Contribution, Scores
 
 
 def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permutations: int = 50):
-    """Shapley value of the information about a Bayesian last layer."""
+    """Shapley value of the information about a Bayesian last layer.
+
+    Paper: Sim et al. 2020, "Collaborative Machine Learning with Incentive-Aware Model Rewards", ICML 2020.
+    Up: d x d floats more than the update, the features' inner products, d at most dims.
+    Down: nothing more.
+    Example: fedmpi train --contribution information-gain:dims=16
+    """
     if not (noise > 0 and math.isfinite(noise)):
         raise ValueError(f"noise must be > 0, got {noise}: the variance of a label given the features")
     if dims < 1:

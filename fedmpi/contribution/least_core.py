@@ -20,7 +20,13 @@ from fedmpi.contribution.game import at_most, check_limit, contribution, ends, p
 
 
 def least_core(of: str = "loss", limit: int = 16):
-    """Allocation of least deficit over all coalitions."""
+    """Allocation of least deficit over all coalitions.
+
+    Paper: Yan and Procaccia 2021, "If You Like Shapley Then You'll Love the Core", AAAI 2021.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    Example: fedmpi train --contribution least-core --clients 6
+    """
     check_limit(limit)
 
     def estimate(v, C, gen):
@@ -31,7 +37,12 @@ def least_core(of: str = "loss", limit: int = 16):
 
 
 def least_core_mc(of: str = "loss", samples: int = 200):
-    """Allocation of least deficit over sampled coalitions."""
+    """Allocation of least deficit over sampled coalitions.
+
+    Paper: Yan and Procaccia 2021, "If You Like Shapley Then You'll Love the Core", AAAI 2021.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     if samples < 1:
         raise ValueError(f"samples must be >= 1, got {samples}")
 

@@ -11,7 +11,12 @@ from fedmpi.parts import Contribution, Scores
 
 
 def loo(of: str = "loss"):
-    """Utility lost by leaving a client out."""
+    """Utility lost by leaving a client out.
+
+    Paper: Wang, Dang and Zhou 2019, "Measure Contribution of Participants in Federated Learning", arXiv 1909.08525.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     if of not in ("loss", "accuracy"):
         raise ValueError(f"of must be loss or accuracy, got {of!r}")
 

@@ -16,7 +16,13 @@ from fedmpi.parts import Contribution, Scores
 
 
 def mr_shapley(of: str = "loss", decay: float = 1.0, limit: int = 16):
-    """Exact Shapley values, summed over the rounds."""
+    """Exact Shapley values, summed over the rounds.
+
+    Paper: Song, Tong and Wei 2019, "Profit Allocation for Federated Learning", IEEE Big Data 2019.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    Example: fedmpi train --contribution mr-shapley --clients 6
+    """
     check_of(of)
     check_limit(limit)
     if not 0 < decay <= 1:

@@ -29,7 +29,13 @@ from fedmpi.parts import Contribution, Scores, Updates
 
 
 def or_shapley(of: str = "accuracy", every: int = 0, limit: int = 16):
-    """Shapley values of models rebuilt from all rounds' updates."""
+    """Shapley values of models rebuilt from all rounds' updates.
+
+    Paper: Song, Tong and Wei 2019, "Profit Allocation for Federated Learning", IEEE Big Data 2019.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    Example: fedmpi train --contribution or-shapley:every=5 --clients 6
+    """
     check_of(of)
     check_limit(limit)
     if every < 0:

@@ -12,7 +12,14 @@ from fedmpi.contribution.game import at_most, check_limit, contribution, powerse
 
 
 def shapley(of: str = "loss", limit: int = 16):
-    """Mean gain over all orders of joining, from all coalitions."""
+    """Mean gain over all orders of joining, from all coalitions.
+
+    Paper: Song, Tong and Wei 2019, "Profit Allocation for Federated Learning", IEEE Big Data 2019; Shapley 1953, "A
+        Value for n-Person Games".
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    Example: fedmpi train --contribution shapley --clients 6
+    """
     check_limit(limit)
 
     def estimate(v, C, gen):

@@ -20,7 +20,12 @@ from fedmpi.contribution.game import (
 
 def shapley_mc(of: str = "loss", permutations: int = 1000, batch: int = 32, confidence: float = 0.95,
                tolerance: float = 0.05, budget: int = 0, antithetic: bool = True):
-    """Mean gain over random orders of joining, with confidence intervals."""
+    """Mean gain over random orders of joining, with confidence intervals.
+
+    Paper: Wang et al. 2020, "A Principled Approach to Data Valuation for Federated Learning", arXiv 2009.06192.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     check_budget(budget)
     if permutations < 4 or batch < 2:
         raise ValueError(f"permutations must be >= 4 and batch >= 2, got {permutations} and {batch}")

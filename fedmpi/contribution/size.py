@@ -7,6 +7,12 @@ from fedmpi.parts import Contribution, Scores
 
 
 def size():
-    """Number of samples."""
+    """Number of samples.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+        1602.05629.
+    Up: nothing: the server knows the number of samples.
+    Down: nothing more.
+    """
     return Contribution(lambda state, cohort, utility, gen: Scores(cohort.updates.n.clone()), weighting="size",
                         updates=False, sees="numbers of samples")

@@ -23,7 +23,12 @@ from fedmpi.contribution.game import (
 
 def tmc_shapley(of: str = "loss", tolerance: float = 0.01, permutations: int = 500, window: int = 100,
                 change: float = 0.05, lanes: int = 20, budget: int = 0):
-    """Mean gain over random orders of joining, each left where the rest is small."""
+    """Mean gain over random orders of joining, each left where the rest is small.
+
+    Paper: Ghorbani and Zou 2019, "Data Shapley: Equitable Valuation of Data for Machine Learning", arXiv 1904.02868.
+    Up: nothing more: it judges the updates that are sent anyway.
+    Down: nothing more.
+    """
     check_budget(budget)
     if tolerance < 0:
         raise ValueError(f"tolerance must be >= 0, got {tolerance}: a share of v(all) - v(nobody)")

@@ -6,7 +6,12 @@ from fedmpi.parts import Contribution, Scores
 
 
 def uniform():
-    """Equal scores."""
+    """Equal scores.
+
+    Paper: none: a control that tells nobody apart.
+    Up: nothing.
+    Down: nothing more.
+    """
 
     def score(state, cohort, utility, gen):
         return Scores(torch.ones(len(cohort.clients), dtype=torch.float64))

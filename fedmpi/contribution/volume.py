@@ -31,7 +31,12 @@ SEED = 2021          # of the projection: the same for all clients, rounds and r
 
 
 def robust_volume(dims: int = 5, omega: float = 0.1):
-    """Volume of the projected inputs, robust against copies."""
+    """Volume of the projected inputs, robust against copies.
+
+    Paper: Xu et al. 2021, "Validation Free and Replication Robust Volume-based Data Valuation", NeurIPS 2021.
+    Up: one float more than the update.
+    Down: nothing more.
+    """
     if dims < 1:
         raise ValueError(f"dims must be >= 1, got {dims}")
     if not (omega > 0 and math.isfinite(omega)):

@@ -10,13 +10,19 @@ from fedmpi.data.raw import read
 
 
 def cifar10(data_dir):
-    """CIFAR-10: (50000 + 10000, 3, 32, 32) uint8."""
+    """CIFAR-10: (50000 + 10000, 3, 32, 32) uint8.
+
+    Paper: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", technical report.
+    """
     arrays = _arrays(*read("cifar10", data_dir))
     return check(Dataset(*arrays, classes=10, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)), "cifar10")
 
 
 def cifar100(data_dir):
-    """CIFAR-100 with its fine labels: (50000 + 10000, 3, 32, 32) uint8."""
+    """CIFAR-100 with its fine labels: (50000 + 10000, 3, 32, 32) uint8.
+
+    Paper: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", technical report.
+    """
     arrays = _arrays(*read("cifar100", data_dir))
     return check(Dataset(*arrays, classes=100, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
                  "cifar100")

@@ -12,7 +12,10 @@ TEST_FRAC = 0.2
 
 
 def digits(data_dir):
-    """The 8 x 8 digits: about (1437 + 360, 1, 8, 8) float32; ``data_dir`` is not read."""
+    """The 8 x 8 digits: about (1437 + 360, 1, 8, 8) float32; ``data_dir`` is not read.
+
+    Paper: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI repository.
+    """
     from sklearn.datasets import load_digits
     values, labels = load_digits(return_X_y=True)
     x = (values / 16).astype(np.float32).reshape(-1, 1, 8, 8)

@@ -24,7 +24,11 @@ LAYOUTS = ("auto", "nchw", "nhwc")
 
 
 def hdf5(data_dir, file: str = "data.h5", layout: str = "auto", classes: int = 0):
-    """The data in ``file``, relative to ``data_dir`` or absolute; ``classes=0`` means the largest label plus one."""
+    """The data in ``file``, relative to ``data_dir`` or absolute; ``classes=0`` means the largest label plus one.
+
+    Paper: none: your own data.
+    Example: fedmpi train --dataset mine.h5
+    """
     from fedmpi.store import read_arrays
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")

@@ -16,6 +16,8 @@ def synthetic(data_dir, classes: int = 10, samples: int = 1000, size: int = 8, c
     """Blobs (samples + samples/4, channels, size, size) float32, classes balanced; ``data_dir`` is not read.
 
     ``seed`` belongs to the task and not to the run, so that runs of several seeds share one task.
+
+    Paper: none: made here.
     """
     for key, value, least in (("classes", classes, 2), ("samples", samples, 4), ("size", size, 1),
                               ("channels", channels, 1), ("noise", noise, 0), ("seed", seed, 0)):

@@ -13,7 +13,10 @@ from fedmpi.parts import Devices
 
 def constant(gflops: float = 5.0, down_mbit: float = 20.0, up_mbit: float = 5.0, latency_ms: float = 50.0,
              dropout: float = 0.0, availability: float = 1.0, slot_s: float = 3600.0):
-    """The same device for every client."""
+    """The same device for every client.
+
+    Paper: none: all alike.
+    """
     check_common(gflops, down_mbit, up_mbit, latency_ms, dropout, availability, slot_s)
 
     def at(seconds, N, draw):

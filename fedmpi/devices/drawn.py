@@ -22,7 +22,11 @@ from fedmpi.parts import Devices
 def drawn(gflops: float = 5.0, speed_sigma: float = 1.0, down_mbit: float = 20.0, up_mbit: float = 5.0,
           link_sigma: float = 1.0, correlation: float = 0.0, latency_ms: float = 50.0, dropout: float = 0.0,
           availability: float = 1.0, slot_s: float = 3600.0, diurnal: bool = False, period_h: float = 24.0):
-    """Log-normal speeds and links, by medians and sigmas."""
+    """Log-normal speeds and links, by medians and sigmas.
+
+    Paper: Lai et al. 2022, "FedScale: Benchmarking Model and System Performance of Federated Learning at Scale", arXiv
+        2105.11367.
+    """
     check_common(gflops, down_mbit, up_mbit, latency_ms, dropout, availability, slot_s)
     check(spreads=(("speed_sigma", speed_sigma), ("link_sigma", link_sigma)), positive=(("period_h", period_h),))
     if not -1 <= correlation <= 1:

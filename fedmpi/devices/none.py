@@ -8,7 +8,10 @@ from fedmpi.parts import Devices
 
 
 def none():
-    """Infinitely fast devices that are always there."""
+    """Infinitely fast devices that are always there.
+
+    Paper: none.
+    """
 
     def at(seconds, N, draw):
         return fleet(N, gflops=math.inf, down_mbit=math.inf, up_mbit=math.inf, latency_ms=0, dropout=0, available=True)

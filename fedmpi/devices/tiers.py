@@ -15,7 +15,10 @@ from fedmpi.parts import Devices
 def tiers(slow: float = 0.3, fast: float = 0.2, slow_factor: float = 0.2, fast_factor: float = 5.0, links: bool = True,
           gflops: float = 5.0, down_mbit: float = 20.0, up_mbit: float = 5.0, latency_ms: float = 50.0,
           dropout: float = 0.0, availability: float = 1.0, slot_s: float = 3600.0):
-    """Shares of slow, middle and fast devices."""
+    """Shares of slow, middle and fast devices.
+
+    Paper: Chai et al. 2020, "TiFL: A Tier-based Federated Learning System", arXiv 2001.09249, there five tiers by CPU.
+    """
     check_common(gflops, down_mbit, up_mbit, latency_ms, dropout, availability, slot_s)
     check(shares=(("slow", slow), ("fast", fast)),
           positive=(("slow_factor", slow_factor), ("fast_factor", fast_factor)))

@@ -29,7 +29,12 @@ RANGES = {"time_s": "spreads", "gflops": "rates", "down_mbit": "rates", "up_mbit
 
 
 def trace(file: str = "", period_s: float = 0.0):
-    """Rows of a CSV file, each from its time on; ``period_s`` 0: no repetition."""
+    """Rows of a CSV file, each from its time on; ``period_s`` 0: no repetition.
+
+    Paper: Lai et al. 2022, "FedScale: Benchmarking Model and System Performance of Federated Learning at Scale", arXiv
+        2105.11367, which takes measured devices likewise.
+    Example: fedmpi train --devices trace:file=fleet.csv
+    """
     check(spreads=(("period_s", period_s),))
     if not file:
         raise ValueError("file must name a CSV file, got ''")

@@ -15,7 +15,10 @@ from fedmpi.noise.model import fraction
 
 
 def duplicate(share: float = 0.2, partial: float = 1.0):
-    """round(share * clients) random clients whose shards are copies of honest ones."""
+    """round(share * clients) random clients whose shards are copies of honest ones.
+
+    Paper: Agarwal, Dahleh and Sarkar 2019, "A Marketplace for Data: An Algorithmic Solution", arXiv 1805.08125.
+    """
     fraction(partial=partial)
 
     def shards(shards, who, gen):

@@ -15,7 +15,11 @@ from fedmpi.fault.model import Fault, drawn, non_negative, received_loss, set_up
 
 
 def free_rider(share: float = 0.2, kind: str = "zero", std: float = 0.01):
-    """round(share * clients) random free-riders; ``std`` is of the random kind."""
+    """round(share * clients) random free-riders; ``std`` is of the random kind.
+
+    Paper: Fraboni, Vidal and Lorenzi 2021, "Free-rider Attacks on Model Aggregation in Federated Learning", arXiv
+        2006.11901; Lin, Du and Liu 2019, "Free-riders in Federated Learning: Attacks and Defenses", arXiv 1911.12560.
+    """
     non_negative(std=std)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")

@@ -13,7 +13,11 @@ from fedmpi.fault.model import Fault, drawn
 
 
 def label_flip(share: float = 0.2, source: int = -1, target: int = -1):
-    """round(share * clients) random poisoners; ``source`` and ``target`` -1 for all classes."""
+    """round(share * clients) random poisoners; ``source`` and ``target`` -1 for all classes.
+
+    Paper: Fang et al. 2020, "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", arXiv 1911.11815;
+        Tolpegin et al. 2020, "Data Poisoning Attacks Against Federated Learning Systems", arXiv 2007.08432.
+    """
     if min(source, target) < -1 or (source < 0) != (target < 0) or source == target >= 0:
         raise ValueError("source and target must be two different classes, or both -1 for all of them, "
                          f"got source={source} and target={target}")

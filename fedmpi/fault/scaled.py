@@ -10,7 +10,10 @@ from fedmpi.fault.model import Fault, drawn, non_negative, stretched
 
 
 def scaled(share: float = 0.2, factor: float = 10.0):
-    """round(share * clients) random clients whose updates are ``factor`` times too long."""
+    """round(share * clients) random clients whose updates are ``factor`` times too long.
+
+    Paper: Bagdasaryan et al. 2020, "How To Backdoor Federated Learning", arXiv 1807.00459.
+    """
     non_negative(factor=factor)
 
     def local(task, train, previous):

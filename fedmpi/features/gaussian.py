@@ -14,7 +14,10 @@ from fedmpi.features.model import Features, noised
 
 
 def gaussian(sigma: float = 0.1, shuffle: bool = False):
-    """Noise whose variance goes from 0 to almost ``sigma`` over the clients, in their order or shuffled."""
+    """Noise whose variance goes from 0 to almost ``sigma`` over the clients, in their order or shuffled.
+
+    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
+    """
     if not (sigma >= 0 and math.isfinite(sigma)):
         raise ValueError(f"sigma must be >= 0 and finite, got {sigma}")
 

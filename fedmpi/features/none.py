@@ -6,7 +6,10 @@ from fedmpi.features.model import Features
 
 
 def none():
-    """Inputs as they are."""
+    """Inputs as they are.
+
+    Paper: none.
+    """
     def levels(clients, gen):
         return np.zeros(clients)
 

@@ -16,7 +16,11 @@ from fedmpi.noise.model import shared_rates
 
 
 def restyle(fraction: float = 1.0, share: float = 1.0):
-    """A style per client and class, for ``fraction`` of the classes on round(share * clients) random clients."""
+    """A style per client and class, for ``fraction`` of the classes on round(share * clients) random clients.
+
+    Paper: none of its own; the kind of skew is of Kairouz et al. 2021, "Advances and Open Problems in Federated
+        Learning", arXiv 1912.04977.
+    """
     in_unit_interval(fraction=fraction)
 
     def apply(inputs, labels, level, classes, gen):

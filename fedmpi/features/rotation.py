@@ -12,7 +12,10 @@ from fedmpi.features.model import Features, require_images, turned
 
 
 def rotation(quarter: bool = False, shuffle: bool = False):
-    """Images turned by a client's own angle; ``shuffle`` deals the angles out in random order."""
+    """Images turned by a client's own angle; ``shuffle`` deals the angles out in random order.
+
+    Paper: Ghosh et al. 2020, "An Efficient Framework for Clustered Federated Learning", arXiv 2006.04088.
+    """
     def levels(clients, gen):
         angles = np.arange(clients) % 4 * 90.0 if quarter else 360.0 * np.arange(clients) / clients
         return gen.permutation(angles) if quarter or shuffle else angles

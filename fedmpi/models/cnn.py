@@ -11,7 +11,11 @@ from fedmpi.models.shape import image, num_features
 
 
 def cnn(shape, classes):
-    """The network for images of at least 4 x 4 pixels."""
+    """The network for images of at least 4 x 4 pixels.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+        1602.05629, there with padding.
+    """
     channels, height, width = image(shape, "cnn", 4)
     padding = 0 if min(height, width) >= 16 else 2
     body = nn.Sequential(

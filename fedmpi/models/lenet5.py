@@ -18,7 +18,10 @@ from fedmpi.models.shape import image, num_features, scaled
 
 
 def lenet5(shape, classes, width: float = 1.0):
-    """The network for images of at least 4 x 4 pixels."""
+    """The network for images of at least 4 x 4 pixels.
+
+    Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE 86(11).
+    """
     channels, *size = image(shape, "lenet5", 4)
     first, second, wide, narrow = scaled(width, 6, 16, 120, 84)
     body = nn.Sequential(

@@ -9,5 +9,8 @@ from torch import nn
 
 
 def logistic(shape, classes):
-    """A linear classifier of inputs of any ``shape``."""
+    """A linear classifier of inputs of any ``shape``.
+
+    Paper: none: the textbook's.
+    """
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))

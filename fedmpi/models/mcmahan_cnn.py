@@ -9,7 +9,11 @@ from fedmpi.models.shape import image, num_features
 
 
 def mcmahan_cnn(shape, classes):
-    """The network for images of at least 4 x 4 pixels."""
+    """The network for images of at least 4 x 4 pixels.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+        1602.05629.
+    """
     channels = image(shape, "mcmahan_cnn", 4)[0]
     body = nn.Sequential(
         nn.Conv2d(channels, 32, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),

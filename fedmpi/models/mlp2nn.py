@@ -6,7 +6,11 @@ from torch import nn
 
 
 def mlp2nn(shape, classes, hidden: int = 200):
-    """A network of two hidden layers of ``hidden`` units for inputs of any ``shape``."""
+    """A network of two hidden layers of ``hidden`` units for inputs of any ``shape``.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+        1602.05629.
+    """
     if hidden < 1:
         raise ValueError(f"hidden must be >= 1, got {hidden}")
     return nn.Sequential(

@@ -12,7 +12,10 @@ from fedmpi.models.shape import image, num_features, scaled
 
 
 def mnistnet(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
-    """The network for images of at least 5 x 5 pixels."""
+    """The network for images of at least 5 x 5 pixels.
+
+    Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning.
+    """
     channels, *size = image(shape, "mnistnet", 5)
     first, second = scaled(conv_width, 10, 20)
     hidden, = scaled(fc_width, 50)

@@ -9,7 +9,11 @@ from fedmpi.models.shape import image, num_features
 
 
 def pfl_cnn(shape, classes, dropout: bool = True):
-    """The network for images of at least 6 x 6 pixels; ``dropout=False`` leaves both dropouts out."""
+    """The network for images of at least 6 x 6 pixels; ``dropout=False`` leaves both dropouts out.
+
+    Paper: Granqvist et al. 2024, "pfl-research: simulation framework for accelerating research in Private Federated
+        Learning", arXiv 2404.06430.
+    """
     channels = image(shape, "pfl_cnn", 6)[0]
     body = nn.Sequential(
         nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3),

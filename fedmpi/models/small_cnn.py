@@ -9,7 +9,10 @@ from fedmpi.models.shape import image, num_features
 
 
 def small_cnn(shape, classes, width: int = 16):
-    """The network of ``width`` and 2 ``width`` channels for images of at least 2 x 2 pixels."""
+    """The network of ``width`` and 2 ``width`` channels for images of at least 2 x 2 pixels.
+
+    Paper: none: made for quick runs.
+    """
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width}")
     channels = image(shape, "small_cnn", 2)[0]

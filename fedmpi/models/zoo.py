@@ -16,7 +16,12 @@ OPTIONS = {"googlenet": NO_AUXILIARY, "inception_v3": NO_AUXILIARY}
 
 
 def torchvision(shape, classes, name: str = "resnet18"):
-    """torchvision's model ``name`` with ``classes`` outputs for images ``shape``."""
+    """torchvision's model ``name`` with ``classes`` outputs for images ``shape``.
+
+    Paper: of the model; the usual one: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv
+        1512.03385.
+    Example: fedmpi train --dataset cifar10 --model torchvision:name=resnet18
+    """
     from torchvision import models
     channels = image(shape, name, 1)[0]
     known = models.list_models(module=models)

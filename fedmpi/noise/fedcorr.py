@@ -13,7 +13,10 @@ from fedmpi.noise.symmetric import symmetric
 
 
 def fedcorr(rho: float = 0.6, tau: float = 0.5):
-    """Noise of level U(tau, 1) on every client with probability ``rho``."""
+    """Noise of level U(tau, 1) on every client with probability ``rho``.
+
+    Paper: Xu et al. 2022, "FedCorr: Multi-Stage Federated Learning for Label Noise Correction", arXiv 2204.04677.
+    """
     fraction(rho=rho, tau=tau)
 
     def rates(clients, gen):

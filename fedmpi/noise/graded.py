@@ -9,7 +9,10 @@ from fedmpi.noise.model import Noise, flip_to_others, fraction
 
 
 def graded(low: float = 0.0, high: float = 0.8):
-    """Noise whose level goes linearly from ``low`` to ``high`` over the clients, shuffled."""
+    """Noise whose level goes linearly from ``low`` to ``high`` over the clients, shuffled.
+
+    Paper: none of its own: symmetric noise, of another rate on every client.
+    """
     fraction(low=low, high=high)
     if low > high:
         raise ValueError(f"low must be at most high, got low={low} and high={high}")

@@ -6,7 +6,10 @@ from fedmpi.noise.model import Noise
 
 
 def none():
-    """Noise of rate 0."""
+    """Noise of rate 0.
+
+    Paper: none.
+    """
     def rates(clients, gen):
         return np.zeros(clients)
 

@@ -13,7 +13,11 @@ from fedmpi.noise.model import Noise, shared_rates
 
 
 def permuted(rate: float = 1.0, share: float = 0.5):
-    """A random permutation of ``rate`` of the classes on each of round(share * clients) random clients."""
+    """A random permutation of ``rate`` of the classes on each of round(share * clients) random clients.
+
+    Paper: Sattler, Müller and Samek 2021, "Clustered Federated Learning: Model-Agnostic Distributed Multi-Task
+        Optimization under Privacy Constraints", arXiv 1910.01991.
+    """
     return Noise(shared_rates(rate, share), _permute)
 
 

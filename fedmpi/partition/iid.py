@@ -9,7 +9,11 @@ from fedmpi.partition.deal import feasible, lists, positive, sized
 
 
 def iid(min_size: int = 1):
-    """A partition ``(labels, clients, gen) -> index arrays`` of sizes that differ by at most 1."""
+    """A partition ``(labels, clients, gen) -> index arrays`` of sizes that differ by at most 1.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+        1602.05629.
+    """
     positive(min_size=min_size)
 
     def partition(labels, clients, gen):

@@ -9,7 +9,10 @@ from fedmpi.partition.deal import feasible, lists, lognormal_sizes, positive, si
 
 
 def lognormal(sigma: float = 1.0, min_size: int = 10):
-    """A partition ``(labels, clients, gen) -> index arrays`` of at least ``min_size``; labels are not looked at."""
+    """A partition ``(labels, clients, gen) -> index arrays`` of at least ``min_size``; labels are not looked at.
+
+    Paper: none of its own: log-normal sizes, methods 6.1.
+    """
     positive(min_size=min_size)
     if not (sigma >= 0 and math.isfinite(sigma)):
         raise ValueError(f"sigma must be >= 0 and finite, got {sigma}")

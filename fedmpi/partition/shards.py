@@ -9,7 +9,11 @@ from fedmpi.partition.deal import by_class, feasible, lists, positive, topped_up
 
 
 def shards(per_client: int = 2, min_size: int = 1):
-    """A partition ``(labels, clients, gen) -> index arrays`` of ``per_client`` shards each."""
+    """A partition ``(labels, clients, gen) -> index arrays`` of ``per_client`` shards each.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+        1602.05629.
+    """
     positive(per_client=per_client, min_size=min_size)
 
     def partition(labels, clients, gen):

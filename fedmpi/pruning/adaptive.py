@@ -11,7 +11,7 @@ positive spread prunes low contributors more (the thesis's conclusion), a negati
 then ``fraction/2 (1 + cos)`` of the budget drawn at random as in ``fedmpi.pruning.residual``. A client's mask is the
 first part of that ranking, so masks are nested, and their union is that of the client pruned least: exploration is for
 those with room. The model that is tested and served is cut to ``sparsity`` by the same ranking (``accuracy_before``:
-the union). Wire: values and positions of each client's own mask, down; values up.
+the union).
 """
 
 import numpy as np
@@ -25,7 +25,14 @@ from fedmpi.parts import Pruner
 def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution", groups: int = 0, least: float = 0.0,
              most: float = 0.98, hysteresis: float = 0.02, every: int = 5, distribution: str = "erk",
              fraction: float = 0.1):
-    """Nested masks, sparser for those who contribute less."""
+    """Nested masks, sparser for those who contribute less.
+
+    Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning, its rate by
+        contribution.
+    Up: the values of the client's own mask: (1 - sparsity) of a dense update in the mean over clients.
+    Down: as many values, and the positions of the client's own mask every round, where static sends them once.
+    Example: fedmpi train --strategy thesis --pruner adaptive:spread=0.1
+    """
     check(sparsity, distribution, "random", every, fraction)
     if by not in ("contribution", "size", "random"):
         raise ValueError(f"by must be contribution, size or random, got {by!r}")

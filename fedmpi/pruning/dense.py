@@ -4,7 +4,13 @@ from fedmpi.parts import Pruner
 
 
 def dense():
-    """Every weight kept."""
+    """Every weight kept.
+
+    Paper: none: nothing is pruned, the reference.
+    Up: a value for every weight.
+    Down: a value for every weight; positions never travel.
+    Example: fedmpi train --strategy fedavg --pruner dense
+    """
 
     def init(layout, x, schedule, gen):
         return {}, layout.full_mask()

@@ -6,8 +6,6 @@ On every ``every``-th round before ``end`` of the rounds, after local epoch ``af
 magnitudes of the averaged model within the budget. Deliberately unlike the authors' program, where these are slips:
 growth never chooses active positions, the drop share does decay, biases are not in the budgets. The budgets are ERK's
 as the paper says; the program's own rule is ``distribution=thesis``.
-
-Wire: values; on adjusting rounds the client's changed positions upwards, the mask's changes downwards.
 """
 
 import math
@@ -21,7 +19,14 @@ from fedmpi.parts import Probe, Pruner
 
 def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 15,
            alpha: float = 0.05, after: int = 0, end: float = 0.75):
-    """Masks adjusted by each client, averaged over holders, pruned back by the server."""
+    """Masks adjusted by each client, averaged over holders, pruned back by the server.
+
+    Paper: Bibikar et al. 2022, "Federated Dynamic Sparse Training: Computing Less, Communicating Less, Yet Learning
+        Better", arXiv 2112.09824.
+    Up: as static; in adjusting rounds also the positions that a client's own mask has changed.
+    Down: as static, and the mask's changes after it moved.
+    Example: fedmpi train --strategy feddst --pruner feddst:every=2
+    """
     check(sparsity, distribution, init, every, alpha)
 
     def start(layout, x, schedule, gen):

@@ -11,8 +11,8 @@ comparisons at equal sparsity.
 
 The paper's first stage (pruning at one chosen client before federation) is not played: the first mask takes the
 magnitudes within the budget, and the first reconfiguration comes at round ``every``. Gradients are gathered in the
-reconfiguration round itself, since clients keep nothing between rounds. Wire: on those rounds one float a prunable
-weight upwards. The paper reconfigures every 50th of its 10,001 rounds.
+reconfiguration round itself, since clients keep nothing between rounds. The paper reconfigures every 50th of its
+10,001 rounds.
 """
 
 import numpy as np
@@ -25,7 +25,13 @@ from fedmpi.parts import Probe, Pruner
 def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 10,
             decrease: float = 0.3, half_life: float = 10000.0, constant_s: float = 1.0, comm_s: float = 5.56e-6,
             compute_s: float = 1e-9, fixed: bool = False):
-    """Greedy choice by squared gradient per second, capped at ``1 - sparsity`` of the weights."""
+    """Greedy choice by squared gradient per second, capped at ``1 - sparsity`` of the weights.
+
+    Paper: Jiang et al. 2023, "Model Pruning Enables Efficient Federated Learning on Edge Devices", arXiv 1909.12326.
+    Up: the kept values; in reconfiguring rounds also one float for every prunable weight, as much as a dense update.
+    Down: the kept values, and the mask's changes after it moved; how many are kept is an outcome.
+    Example: fedmpi train --strategy prunefl --pruner prunefl:every=5
+    """
     check(sparsity, distribution, init, every, decrease)
     if min(constant_s, comm_s, compute_s) < 0 or comm_s + compute_s == 0:
         raise ValueError("constant_s, comm_s and compute_s are seconds >= 0, and a weight must cost something")

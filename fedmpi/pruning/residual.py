@@ -4,7 +4,7 @@ At each round, with ``share = fraction/2 (1 + cos(pi t / T))`` and ``rate+ = rat
 its ``n rate+`` smallest magnitudes, then ``n (rate+ - rate)`` of the zeroed ones return at random, with the value that
 they had. The server's vector stays dense: a pruned weight keeps its last ("residual") value, is not sent, and competes
 again at the next pruning. Corrected against print: the pruning uses rate+ (printed: rate), the restore count is the
-difference. ``every = 1`` is the thesis's text. Wire: values; the mask's changes, downwards.
+difference. ``every = 1`` is the thesis's text.
 """
 
 import math
@@ -16,7 +16,13 @@ from fedmpi.parts import Pruner
 
 
 def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, fraction: float = 0.1, end: float = 1.0):
-    """Magnitude pruning of a dense server model, with random returns at their old values."""
+    """Magnitude pruning of a dense server model, with random returns at their old values.
+
+    Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning, DynPrune.
+    Up: as static.
+    Down: as static, and the mask's changes every round; residual values stay on the server.
+    Example: fedmpi train --strategy thesis-text --pruner residual:sparsity=0.9
+    """
     check(sparsity, distribution, "random", every, fraction)
 
     def prune(layout, x, t, rounds, gen):

@@ -20,7 +20,15 @@ from fedmpi.parts import Probe, Pruner
 
 def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 6, fraction: float = 0.3,
          end: float = 0.75, batches: int = 8, oversample: float = 2.0):
-    """Drop near zero, grow by gradient."""
+    """Drop near zero, grow by gradient.
+
+    Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134; in federated learning
+        an extension of the thesis.
+    Up: as static; in the rounds that grow also position and a 16-bit value of the largest gradients, oversample times
+        what will grow.
+    Down: as static, and the mask's changes after it moved.
+    Example: fedmpi train --strategy fedavg --pruner rigl:every=3
+    """
     check(sparsity, distribution, init, every, fraction)
     if oversample < 1:
         raise ValueError(f"oversample must be at least 1, got {oversample}")

@@ -5,7 +5,7 @@ A layer drops ``floor(fraction * active)`` weights: as printed in the paper the 
 negative weights (``signed``), or simply the smallest magnitudes. New weights start at 0; nothing moves after the last
 round. ``decay=cosine`` shrinks the share to 0 at ``end`` of the rounds, as the thesis's program does; the paper's
 share is constant. The first mask is ERK's: the paper's own ``er`` knows linear layers only and leaves convolutions
-dense. Wire: values; where the mask changed its changes, downwards.
+dense.
 """
 
 import math
@@ -18,7 +18,14 @@ from fedmpi.parts import Pruner
 
 def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 1, fraction: float = 0.3,
         decay: str = "constant", end: float = 0.75, signed: bool = True):
-    """Drop near zero, grow at random."""
+    """Drop near zero, grow at random.
+
+    Paper: Mocanu et al. 2018, "Scalable Training of Artificial Neural Networks with Adaptive Sparse Connectivity
+        inspired by Network Science", arXiv 1707.04780.
+    Up: as static.
+    Down: as static, and the mask's changes after it moved.
+    Example: fedmpi train --strategy fedavg --pruner set:every=2
+    """
     check(sparsity, distribution, init, every, fraction)
     if decay not in ("constant", "cosine"):
         raise ValueError(f"decay must be constant or cosine, got {decay!r}")

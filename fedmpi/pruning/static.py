@@ -1,6 +1,4 @@
 """Static sparse training: a mask fixed at the start (methods compared in RigL, arXiv 1911.11134).
-
-Wire: positions once, then values only.
 """
 
 from fedmpi.mask import budgets, check, first_mask
@@ -8,7 +6,14 @@ from fedmpi.parts import Pruner
 
 
 def static(sparsity: float = 0.8, distribution: str = "erk", init: str = "random"):
-    """A fixed mask, ``init`` random or by the magnitude of the initial weights."""
+    """A fixed mask, ``init`` random or by the magnitude of the initial weights.
+
+    Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134, which compares with
+        it.
+    Up: (1 - sparsity) of the values of a dense model.
+    Down: as many, and the positions once to each client.
+    Example: fedmpi train --strategy fedavg --pruner static:sparsity=0.9
+    """
     check(sparsity, distribution, init)
 
     def start(layout, x, schedule, gen):

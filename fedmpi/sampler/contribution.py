@@ -16,7 +16,14 @@ from fedmpi.sampler.race import race, there
 
 
 def contribution(floor: float = 0.1, temperature: float = 0.0):
-    """In proportion to remembered contributions; ``floor`` is the share that is drawn uniformly."""
+    """In proportion to remembered contributions; ``floor`` is the share that is drawn uniformly.
+
+    Paper: Nagalapatti and Narayanam 2021, "Game of Gradients: Mitigating Irrelevant Clients in Federated Learning",
+        arXiv 2110.12257, which draws by a softmax of Shapley values.
+    Up: nothing more: the server remembers the scores.
+    Down: nothing more.
+    Example: fedmpi train --sampler contribution:floor=0.2 --cohort 4
+    """
     if not 0 <= floor <= 1:
         raise ValueError(f"floor must be in [0, 1], got {floor}")
     if not 0 <= temperature < float("inf"):

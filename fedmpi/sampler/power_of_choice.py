@@ -17,7 +17,14 @@ from fedmpi.sampler.race import race, there
 
 
 def power_of_choice(candidates: int = 20, remembered: bool = False):
-    """The largest losses among ``candidates`` clients drawn by size."""
+    """The largest losses among ``candidates`` clients drawn by size.
+
+    Paper: Cho, Wang and Joshi 2020, "Client Selection in Federated Learning: Convergence Analysis and Power-of-Choice
+        Selection Strategies", arXiv 2010.01243.
+    Up: one loss of every candidate, before the cohort's updates; nothing with remembered=true.
+    Down: the model to every candidate, candidates / cohort times as much as uniform; no more with remembered=true.
+    Example: fedmpi train --sampler power-of-choice:candidates=12 --weighting uniform --cohort 4
+    """
     if candidates < 1:
         raise ValueError(f"candidates must be >= 1, got {candidates}")
 

@@ -12,7 +12,13 @@ from fedmpi.sampler.race import race, there
 
 
 def size():
-    """In proportion to the number of samples."""
+    """In proportion to the number of samples.
+
+    Paper: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127.
+    Up: nothing more: the server knows the number of samples.
+    Down: nothing more.
+    Example: fedmpi train --sampler size --weighting uniform --cohort 4
+    """
 
     def draw(gen, count, known):
         clients = there(known)

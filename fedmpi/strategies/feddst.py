@@ -3,7 +3,7 @@ back to the budget (arXiv 2112.09824).
 
 ``x_j <- sum_n n_n x_nj / sum_n n_n`` over the clients that hold j, 0 where none does. The masks' moves are in
 ``fedmpi.pruning.feddst``, used unless another pruner is named. ``mu > 0`` is the paper's FedProx variant; the
-gradient that steers growth never sees the pull. Wire: the kept values, both ways, and the changed positions.
+gradient that steers growth never sees the pull.
 """
 
 from fedmpi.local import sgd
@@ -12,7 +12,14 @@ from fedmpi.parts import Strategy
 
 
 def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
-    """FedAvg or FedProx with masks that clients adjust."""
+    """FedAvg or FedProx with masks that clients adjust.
+
+    Paper: Bibikar et al. 2022, "Federated Dynamic Sparse Training: Computing Less, Communicating Less, Yet Learning
+        Better", arXiv 2112.09824.
+    Up: the kept values of the update, as FedAvg, and the positions that a client's own mask has changed.
+    Down: the kept values of the model, as FedAvg, and the changes of the mask.
+    Example: fedmpi train --strategy feddst --pruner feddst:sparsity=0.9
+    """
 
     if mu < 0:
         raise ValueError(f"mu must be >= 0, got {mu}")

@@ -8,7 +8,7 @@ which then steer the training: the validation accuracy is no longer that of unse
 
 Under masks of the clients' own a client is compared with g_0, and given its length, on the entries that it holds, and
 the mean is over the holders of an entry; what nobody holds does not move. Running statistics are averaged with the
-weights v, not rescaled, and have no part in cosines and lengths. Wire: as FedAvg. Cost: two passes over the updates.
+weights v, not rescaled, and have no part in cosines and lengths. Cost: two passes over the updates.
 """
 
 import torch
@@ -23,7 +23,13 @@ TINY = 1e-20                                 # an update shorter than this has n
 
 
 def fltrust(momentum: float = 0.9, weight_decay: float = 1e-3):
-    """Trust by the cosine with an update of the server's own samples."""
+    """Trust by the cosine with an update of the server's own samples.
+
+    Paper: Cao et al. 2021, "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", arXiv 2012.13995.
+    Up: the kept values of the update, as FedAvg, one by one: workers may not add them up.
+    Down: the kept values of the model, as FedAvg.
+    Example: fedmpi train --strategy fltrust --fault label-flip:share=0.2
+    """
 
     plain = {"momentum": momentum, "weight_decay": weight_decay}
 

@@ -8,7 +8,7 @@ weights. A client's weight is its share of the sum: w twice as large is the same
 
 Under masks of the clients' own the distance of a client is over the entries that it holds and z_j the beta-weighted
 mean over the holders of j, which still lowers the sum in every step; what nobody holds does not move. Running
-statistics are merged with the last betas but have no part in distances. Wire: as FedAvg. Cost: C^2 K multiplications
+statistics are merged with the last betas but have no part in distances. Cost: C^2 K multiplications
 once for all iterations; under own masks a pass over all updates an iteration.
 """
 
@@ -22,7 +22,13 @@ from fedmpi.strategies.krum import trained_blocks
 
 def geometric_median(iterations: int = 50, nu: float = 1e-6, tolerance: float = 1e-3, momentum: float = 0.9,
                      weight_decay: float = 1e-3):
-    """Least weighted sum of distances to the updates."""
+    """Least weighted sum of distances to the updates.
+
+    Paper: Pillutla, Kakade and Harchaoui 2022, "Robust Aggregation for Federated Learning", arXiv 1912.13445.
+    Up: the kept values of the update, as FedAvg, one by one: workers may not add them up.
+    Down: the kept values of the model, as FedAvg.
+    Example: fedmpi train --strategy geometric-median --fault scaled:share=0.2
+    """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     if not nu > 0:

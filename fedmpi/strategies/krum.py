@@ -11,7 +11,7 @@ no part (for f = 0 and C = 3 that is always the closest pair).
 Under masks of the clients' own, two clients are compared on the trained entries that both hold, and their squared
 distance is multiplied by ``trained entries / common entries``; without a common one it is infinite. The step is the
 mean over those of the selected that hold an entry: what none of them holds does not move. Running statistics are
-merged likewise but do not decide. Wire: as FedAvg. Cost: C^2 K multiplications, four times that under own masks.
+merged likewise but do not decide. Cost: C^2 K multiplications, four times that under own masks.
 """
 
 import math
@@ -24,12 +24,26 @@ from fedmpi.parts import Strategy
 
 
 def krum(byzantine: float = 0.2, momentum: float = 0.9, weight_decay: float = 1e-3):
-    """The one update that is nearest to its neighbours; ``byzantine`` is the share f / C, rounded down to clients."""
+    """The one update that is nearest to its neighbours; ``byzantine`` is the share f / C, rounded down to clients.
+
+    Paper: Blanchard et al. 2017, "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS
+        2017.
+    Up: the kept values of the update, as FedAvg, one by one: workers may not add them up.
+    Down: the kept values of the model, as FedAvg.
+    Example: fedmpi train --strategy krum --fault sign-flip:share=0.2
+    """
     return multi_krum(byzantine, 1, momentum, weight_decay)._replace(chooses=True)
 
 
 def multi_krum(byzantine: float = 0.2, select: int = 0, momentum: float = 0.9, weight_decay: float = 1e-3):
-    """Mean of the ``select`` updates nearest to their neighbours, where 0 is C - f - 2; ``byzantine`` is f / C."""
+    """Mean of the ``select`` updates nearest to their neighbours, where 0 is C - f - 2; ``byzantine`` is f / C.
+
+    Paper: Blanchard et al. 2017, "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS
+        2017.
+    Up: the kept values of the update, as FedAvg, one by one: workers may not add them up.
+    Down: the kept values of the model, as FedAvg.
+    Example: fedmpi train --strategy multi-krum --fault sign-flip:share=0.2
+    """
     if not 0 <= byzantine < 0.5:
         raise ValueError(f"byzantine must be in [0, 0.5), the share of the cohort, got {byzantine}")
     if select < 0:

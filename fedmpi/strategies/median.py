@@ -4,7 +4,7 @@
 half of the holders' weight below and at most half above. With equal weights that is the plain median, the mean of the
 two middle values for an even count. A client's weight is how many clients it stands for: 0 is no vote, and whoever
 has more than half decides alone. Only clients that hold an entry vote on it; what nobody holds does not move. Running
-statistics are coordinates like all others. Wire: as FedAvg. Cost: a sort of C values a coordinate (0.3 s for C = 32,
+statistics are coordinates like all others. Cost: a sort of C values a coordinate (0.3 s for C = 32,
 600,000 weights).
 """
 
@@ -19,7 +19,14 @@ EVEN = 1e-9                                  # weights that differ by less, rela
 
 
 def median(momentum: float = 0.9, weight_decay: float = 1e-3):
-    """Weighted median of every coordinate."""
+    """Weighted median of every coordinate.
+
+    Paper: Yin et al. 2018, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", arXiv
+        1803.01498.
+    Up: the kept values of the update, as FedAvg, one by one: workers may not add them up.
+    Down: the kept values of the model, as FedAvg.
+    Example: fedmpi train --strategy median --fault sign-flip:share=0.2
+    """
 
     plain = {"momentum": momentum, "weight_decay": weight_decay}
 

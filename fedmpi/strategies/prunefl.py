@@ -1,7 +1,6 @@
 """PruneFL: FedAvg on a model whose mask follows the gradients that clients report (arXiv 1909.12326).
 
-What makes it PruneFL is its pruner (``fedmpi.pruning.prunefl``), used unless another is named. Wire: the kept values,
-both ways; on reconfiguration rounds each client also sends one squared gradient a prunable weight.
+What makes it PruneFL is its pruner (``fedmpi.pruning.prunefl``), used unless another is named.
 """
 
 from fedmpi.local import sgd
@@ -10,7 +9,13 @@ from fedmpi.parts import Strategy
 
 
 def prunefl(momentum: float = 0.9, weight_decay: float = 1e-3):
-    """FedAvg with PruneFL's adaptive pruning."""
+    """FedAvg with PruneFL's adaptive pruning.
+
+    Paper: Jiang et al. 2023, "Model Pruning Enables Efficient Federated Learning on Edge Devices", arXiv 1909.12326.
+    Up: the kept values of the update, as FedAvg; what its pruner adds is in fedmpi list pruner prunefl.
+    Down: the kept values of the model, as FedAvg.
+    Example: fedmpi train --strategy prunefl --pruner prunefl:every=10
+    """
 
     plain = {"momentum": momentum, "weight_decay": weight_decay}
 

@@ -2,7 +2,7 @@
 
 ``thesis`` is the improved default, ``thesis_text`` the algorithm as printed (errata corrected), ``thesis_code`` as its
 author's program runs it. Each is a strategy with its own usual pruner and contribution; naming another of either is
-an ablation. Wire: the kept values, both ways; scores are computed from updates already sent.
+an ablation.
 
 Corrected against the printed text, with the reason:
 
@@ -27,6 +27,11 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
 
     ``clip`` limits an update's norm to that many times the cohort's median (0: never); ``rho`` is the least share of
     weight that a coordinate's holders are taken to have; ``server_momentum`` is beta in ``v <- beta v + mean``.
+
+    Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning.
+    Up: the kept values of the update, (1 - sparsity) of FedAvg's dense one; every few rounds what rigl asks for.
+    Down: the kept values of the model, and the changes of the mask.
+    Example: fedmpi train --strategy thesis --contribution cosine
     """
     if not 0 <= server_momentum < 1:
         raise ValueError(f"server_momentum must be in [0, 1), got {server_momentum}")
@@ -54,7 +59,13 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
 
 
 def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bool = False):
-    """As printed: residuals kept on the server, the mask adjusted each round, weights mixed with raw cosines."""
+    """As printed: residuals kept on the server, the mask adjusted each round, weights mixed with raw cosines.
+
+    Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning.
+    Up: the kept values of the update, (1 - sparsity) of FedAvg's dense one; scores come from updates already sent.
+    Down: the kept values of the model, and the changes of the mask every round.
+    Example: fedmpi train --strategy thesis-text
+    """
 
     plain = {"momentum": momentum, "weight_decay": weight_decay}
 
@@ -79,6 +90,12 @@ def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softma
     Growth comes every ten rounds, residuals are lost, scores start at zero. One difference: there a weight just
     dropped may be drawn again in the same update, at 0; here it may not. The program reports the accuracy before
     pruning and growing, column ``accuracy_before``.
+
+    Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning, by its
+        program.
+    Up: the kept values of the update, (1 - sparsity) of FedAvg's dense one.
+    Down: the kept values of the model, and the changes of the mask where it moves.
+    Example: fedmpi train --strategy thesis-code
     """
 
     def loss(logits, labels, reduction="mean"):

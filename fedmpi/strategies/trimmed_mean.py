@@ -4,8 +4,8 @@ arXiv 1803.01498).
 ``x_j <- x_j + sum_n w_n U_nj / sum_n w_n`` over the holders of j but the ``floor(trim h_j)`` smallest and as many
 largest of their h_j values. Clients are cut by count, whatever their weight, and the weights serve the mean of the
 rest; a client of weight 0 neither counts nor votes. ``trim=0`` is FedAvg. Among equal values the one of least weight
-counts as the smaller. What nobody holds does not move; running statistics are coordinates like all others. Wire: as
-FedAvg. Cost: a sort of C values a coordinate (0.3 s for C = 32, 600,000 weights).
+counts as the smaller. What nobody holds does not move; running statistics are coordinates like all others.
+Cost: a sort of C values a coordinate (0.3 s for C = 32, 600,000 weights).
 """
 
 import torch
@@ -17,7 +17,14 @@ from fedmpi.strategies.median import by_column
 
 
 def trimmed_mean(trim: float = 0.1, momentum: float = 0.9, weight_decay: float = 1e-3):
-    """Mean of every coordinate without a share ``trim`` of its values at either end."""
+    """Mean of every coordinate without a share ``trim`` of its values at either end.
+
+    Paper: Yin et al. 2018, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", arXiv
+        1803.01498.
+    Up: the kept values of the update, as FedAvg, one by one: workers may not add them up.
+    Down: the kept values of the model, as FedAvg.
+    Example: fedmpi train --strategy trimmed-mean:trim=0.2 --fault sign-flip:share=0.2
+    """
     if not 0 <= trim < 0.5:
         raise ValueError(f"trim must be in [0, 0.5), got {trim}")
 

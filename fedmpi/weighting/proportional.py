@@ -5,5 +5,8 @@ from fedmpi.weighting.earned import earned
 
 
 def proportional(memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.0, floor: float = 1e-3):
-    """Scores, shifted where some are negative."""
+    """Scores, shifted where some are negative.
+
+    Paper: none: scores taken as they are.
+    """
     return earned(lambda phi: phi - phi.min().clamp(max=0), memory, size_power, score_power, floor)

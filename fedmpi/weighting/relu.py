@@ -5,5 +5,8 @@ from fedmpi.weighting.earned import earned
 
 
 def relu(memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.0, floor: float = 1e-3):
-    """Positive scores, proportionally."""
+    """Positive scores, proportionally.
+
+    Paper: Cao et al. 2021, "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", arXiv 2012.13995.
+    """
     return earned(lambda phi: phi.clamp(min=0), memory, size_power, score_power, floor)

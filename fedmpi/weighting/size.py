@@ -5,5 +5,9 @@ from fedmpi.weighting.earned import earned
 
 
 def size():
-    """By number of samples."""
+    """By number of samples.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+        1602.05629.
+    """
     return earned(lambda phi: phi.clamp(min=0), memory=0.9, size_power=1.0, score_power=0.0, floor=0.0)

@@ -12,7 +12,10 @@ from fedmpi.weighting.earned import earned
 
 def softmax(temperature: float = 1.0, standard: bool = True, memory: float = 0.9, size_power: float = 1.0,
             score_power: float = 1.0, floor: float = 1e-3):
-    """Exponential of the scores."""
+    """Exponential of the scores.
+
+    Paper: none: the usual map from scores to shares.
+    """
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
 

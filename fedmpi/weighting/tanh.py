@@ -8,7 +8,11 @@ from fedmpi.weighting.earned import earned
 
 def tanh(beta: float = 1.0, memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.0,
          floor: float = 1e-3):
-    """Scores that saturate."""
+    """Scores that saturate.
+
+    Paper: Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness in Collaborative Machine Learning", NeurIPS
+        2021.
+    """
     if not beta > 0:
         raise ValueError(f"beta must be > 0, got {beta}")
     return earned(lambda phi: (beta * phi / phi.abs().max().clamp(min=1e-300)).tanh().clamp(min=0), memory, size_power,

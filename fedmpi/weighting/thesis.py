@@ -12,7 +12,12 @@ from fedmpi.parts import Weighting
 
 
 def thesis(gamma: float = 0.7, schedule: str = "constant", start: str = "data", floor: float = 1e-3):
-    """Old weight and raw score, mixed."""
+    """Old weight and raw score, mixed.
+
+    Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning; with
+        constant gamma Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness in Collaborative Machine
+        Learning", NeurIPS 2021.
+    """
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must be in [0, 1], got {gamma}")
     if schedule not in ("constant", "thesis"):

@@ -4,5 +4,8 @@ from fedmpi.weighting.earned import earned
 
 
 def uniform():
-    """Equal weights."""
+    """Equal weights.
+
+    Paper: none: a control.
+    """
     return earned(lambda phi: phi.clamp(min=0), memory=0.9, size_power=0.0, score_power=0.0, floor=0.0)

@@ -14,7 +14,12 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def float32():
-    """The values themselves; exact, 4 bytes each."""
+    """The values themselves; exact, 4 bytes each.
+
+    Paper: none: IEEE 754 single precision.
+    Up: 4 bytes a kept value.
+    Down: 4 bytes a kept value; the measure of all others.
+    """
     return Codec(lambda values: {"values": values.cpu().numpy()},
                  lambda arrays, K: torch.from_numpy(arrays["values"]),
                  lambda values: torch.zeros_like(values))
@@ -23,7 +28,12 @@ def float32():
 def float16(entropy: bool = False, feedback: bool = False):
     """IEEE half precision, 2 bytes each; relative error 2^-11, magnitudes above 65504 become that.
 
-    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error."""
+    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error.
+
+    Paper: Micikevicius et al. 2018, "Mixed Precision Training", arXiv 1710.03740, which introduces it to training.
+    Up: 2 bytes a kept value, half of float32.
+    Down: as many.
+    """
     limit = torch.finfo(torch.float16)
 
     def encode(values):
@@ -39,7 +49,12 @@ def float16(entropy: bool = False, feedback: bool = False):
 def bfloat16(entropy: bool = False, feedback: bool = False):
     """The upper half of float32, 2 bytes each; relative error 2^-8, the whole range of magnitudes.
 
-    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error."""
+    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error.
+
+    Paper: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training", arXiv 1905.12322.
+    Up: 2 bytes a kept value, half of float32.
+    Down: as many.
+    """
     limit = torch.finfo(torch.bfloat16)
 
     def encode(values):
@@ -55,7 +70,13 @@ def bfloat16(entropy: bool = False, feedback: bool = False):
 def int8(block: int = 256, entropy: bool = False, feedback: bool = False):
     """One byte each and a float32 scale a block of ``block`` values: error half of (largest in the block) / 127.
 
-    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error."""
+    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error.
+
+    Paper: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", arXiv 2110.02861, there for optimiser
+        states.
+    Up: 1 byte a kept value and 4 a block, about a quarter of float32; less with entropy=true.
+    Down: as many.
+    """
     _check(block)
 
     def scales(values):
@@ -87,7 +108,14 @@ def sign(block: int = 1024, feedback: bool = True):
     random: entropy coding would gain nothing.
 
     1-bit SGD (Seide et al. 2014) with the scale and the analysis of Karimireddy et al. 2019 (arXiv 1901.09847): without
-    feedback it need not converge, with it it converges as SGD does. 1.03 bits a weight."""
+    feedback it need not converge, with it it converges as SGD does. 1.03 bits a weight.
+
+    Paper: Karimireddy et al. 2019, "Error Feedback Fixes SignSGD and other Gradient Compression Schemes", arXiv
+        1901.09847; Seide et al. 2014, "1-Bit Stochastic Gradient Descent".
+    Up: 1 bit a kept weight and 4 bytes a block, about a thirtieth of float32.
+    Down: models do not travel as signs: float32, as that codec.
+    Example: fedmpi train --strategy fedavg --pruner static --codec sign
+    """
     _check(block)
     every = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     eights = 1 - 2 * every.astype(np.float32)              # (256, 8): the signs that a byte holds

@@ -1,0 +1,68 @@
+"""``fedmpi list``: what can be chosen, and one part in full. Nothing is imported for it, see ``fedmpi.catalog``."""
+
+import click
+
+from fedmpi import catalog
+from fedmpi.commands.completion import names
+
+OWN = "what the strategy, the pruner and the codec send, and nothing of its own"
+WIRE = {                     # of the kinds whose parts send nothing of their own: who decides the bytes
+    "weighting": f"{OWN}: weights stay on the server",
+    "dataset": "nothing: samples never travel; inputs and classes set the size of the model's ends",
+    "partition": f"{OWN}: samples never travel",
+    "noise": f"{OWN}: labels never travel",
+    "features": f"{OWN}: inputs never travel",
+    "fault": f"{OWN}: as many bytes as an honest client",
+    "model": "4 bytes for every kept weight and every bias, each way, as float32; fedmpi train --dry-run weighs it",
+    "devices": f"{OWN}: they say how long it takes",
+}
+
+
+@click.command("list")
+@click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)))
+@click.argument("name", required=False, shell_complete=names)
+def list_parts(kind, name):
+    """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""
+    if name:
+        click.echo(in_full(kind, name, catalog.entry(catalog.KINDS[kind], name)))
+        return
+    for this in [kind] if kind else catalog.KINDS:
+        click.echo(f"--{this}")
+        width = max(map(len, catalog.KINDS[this]))
+        for each in catalog.KINDS[this]:
+            found = catalog.entry(catalog.KINDS[this], each)
+            options = ",".join(f"{p.name}={p.default}" for p in optional(found))
+            click.echo(f"  {each:<{width}} {found.line}")
+            if options:
+                click.echo(f"  {'':<{width}} {options}")
+    click.echo(f"\nfedmpi list {kind or 'KIND'} NAME: what one does, its options, its paper, what it sends")
+
+
+def in_full(kind, name, found):
+    """All that is known of one part, of the user's own as well: it may say less."""
+    told = {"paper": found.fields.get("Paper"), "from clients": found.fields.get("Up", WIRE.get(kind)),
+            "to clients": found.fields.get("Down", WIRE.get(kind)), "example": example(kind, name, found)}
+    if told["from clients"] == told["to clients"]:
+        told["on the wire"] = told.pop("from clients")
+        del told["to clients"]
+    lines = [f"{label}:\n  {text}" for label, text in told.items() if text]
+    return "\n\n".join([f"{name}: {found.line}", found.text, "options:\n" + (options_text(found) or "  none"), *lines])
+
+
+def example(kind, name, found):
+    """A command line with this part: its own example, else it and its first option as it is anyway."""
+    first = next((f":{p.name}={p.default}" for p in optional(found) if p.default != ""), "")
+    return found.fields.get("Example", f"fedmpi train --{kind} {name}{first}")
+
+
+def optional(found):
+    """The parameters of a factory that are options."""
+    return [p for p in found.signature.parameters.values() if p.default is not p.empty]
+
+
+def options_text(found):
+    """A line an option: name, default, type."""
+    pairs = [(f"{p.name}={p.default}", getattr(p.annotation, "__name__", "")) for p in optional(found)]
+    width = max((len(text) for text, _ in pairs), default=0)
+    names = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text"}
+    return "\n".join(f"  {text:<{width}}  {names.get(kind, '')}".rstrip() for text, kind in pairs)

@@ -1,0 +1,85 @@
+"""Where options come from: flags, --config FILE.toml, --like RUN.h5, in this order; mistakes are told in one line."""
+
+import json
+
+import h5py
+import pytest
+
+from fedmpi.store import read_run
+
+SMALL = ("--dataset", "synthetic:samples=200", "--model", "logistic", "--clients", 4, "--local-epochs", 1,
+         "--rounds", 1)
+
+
+@pytest.fixture(scope="module")
+def earlier(fedmpi, tmp_path_factory):
+    path = tmp_path_factory.mktemp("like") / "a.h5"
+    fedmpi(1, "train", *SMALL, "--lr", 0.05, "--fault", "scaled", "--seed", 3, "--until", 1, "--out", path)
+    return path
+
+
+def options(path):
+    return read_run(path).attrs["options"]
+
+
+@pytest.mark.parametrize("text, line", [
+    ("round = 2", "unknown round; known are dataset"), ("[train]\nrounds = 2", "unknown train"),
+    ("resume = 'a.h5'", "unknown resume"),
+    ("rounds = 2.5", "rounds must be a whole number, got 2.5"),
+    ("rounds = true", "rounds must be a whole number, got True"),
+    ('rounds = "2"', "rounds must be a whole number, got '2'"), ("lr = 'fast'", "lr must be a number, got 'fast'"),
+    ("rounds = 0", "rounds: 0 is not in the range x>=1"), ("lr = -1", "lr: -1.0 is not in the range"),
+    ("lr = nan", "lr must be a finite number"),
+    ("strategy = 3", "strategy must be text, got 3"), ("strategy = ['fedavg']", "strategy must be text"),
+    ("device = 'gpu'", "device: 'gpu' is not one of"), ("fault = 3", "fault must be text or a list of texts"),
+    ("fault = ['scaled', 1]", "fault must be text or a list of texts"), ("fault = 'scale'", "did you mean scaled?"),
+    ("strategy = 'fedavgg'", "did you mean fedavg?"), ("rounds = 1\nrounds = 2", "overwrite"),
+    ("local-epochs = 1\nlocal_epochs = 2", "the same option, given twice"), ("rounds =", "nvalid"), ("\xff", "nvalid")])
+def test_a_wrong_file_is_one_line(fedmpi, tmp_path, text, line):
+    config = tmp_path / "job.toml"
+    config.write_bytes(text.encode("latin-1"))
+    output = fedmpi(1, "train", "--config", config, "--out", tmp_path / "a.h5", code=2)
+    assert line in output and output.startswith("error: ") and len(output.splitlines()) == 1
+
+
+def test_a_missing_file_is_one_line(fedmpi, tmp_path):
+    output = fedmpi(1, "train", "--config", tmp_path / "none.toml", code=2)
+    assert "No such file" in output and len(output.splitlines()) == 1
+
+
+def test_flags_before_config_before_like_before_defaults(fedmpi, tmp_path, earlier):
+    config = tmp_path / "job.toml"
+    config.write_text('lr = 1\nseed = 5\nfault = ["sign-flip:share=0.5", "scaled"]\n')
+    out = [tmp_path / f"{number}.h5" for number in range(2)]
+    places = (["--like", earlier, "--config", config], ["--config", config, "--like", earlier])
+    told = [fedmpi(1, "train", *place, "--seed", 6, "--out", path) for place, path in zip(places, out)]
+    for path, output in zip(out, told):
+        found = options(path)
+        assert (found["seed"], found["lr"], found["clients"], found["batch_size"]) == (6, 1, 4, 10)
+        assert found["fault"] == ["sign-flip:share=0.5", "scaled"]
+        assert ("but fault sign-flip:share=0.5, scaled (was scaled); lr 1.0 (was 0.05); seed 6 (was 3)" in output
+                or all(text in output for text in ("lr 1.0 (was 0.05)", "seed 6 (was 3)", "scaled (was scaled)")))
+
+
+def test_a_flag_that_may_be_given_several_times_replaces_those_of_the_file(fedmpi, tmp_path, earlier):
+    fedmpi(1, "train", "--like", earlier, "--fault", "sign-flip", "--out", tmp_path / "b.h5")
+    assert options(tmp_path / "b.h5")["fault"] == ["sign-flip"]
+
+
+def test_a_run_like_another_without_changes_is_the_same_run(fedmpi, tmp_path, earlier):
+    assert "in all options: the same run again" in fedmpi(1, "train", "--like", earlier, "--out", tmp_path / "b.h5")
+    assert "agree" in fedmpi(1, "verify", earlier, tmp_path / "b.h5")
+
+
+def test_nonsense_to_be_like_is_one_line(fedmpi, tmp_path, earlier):
+    (tmp_path / "text.h5").write_text("no run")
+    with h5py.File(earlier, "r") as source, h5py.File(tmp_path / "newer.h5", "w") as f:
+        for name in source:
+            source.copy(name, f)
+        f.attrs.update(dict(source.attrs) | {"options": json.dumps(json.loads(source.attrs["options"]) | {"magic": 1})})
+    for given, line in ((["--like", tmp_path / "none.h5"], "none.h5"), (["--like", tmp_path / "text.h5"], "text.h5"),
+                        (["--like", tmp_path / "newer.h5"], "whose magic this one does not know"),
+                        (["--like", earlier, "--resume", earlier], "no place beside --resume"),
+                        (["--like", earlier, "--rounds", 0], "not in the range")):
+        output = fedmpi(1, "train", *given, code=2)
+        assert line in output and len(output.splitlines()) == 1
