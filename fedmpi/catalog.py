@@ -7,7 +7,6 @@ paper, what it sends and an example: FIELDS.
 """
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -183,9 +182,15 @@ def resolve(table, name):
         return table[name]
     if ":" in name:
         return name
-    near = difflib.get_close_matches(name, table, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = _hint(name, table)
     raise UserError(f"unknown name {name!r}{hint or '.'} Known: {', '.join(table)}, or package.module:function")
+
+
+def _hint(name, known):
+    """``; did you mean ...?`` where a known name is close, else nothing."""
+    import difflib
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def split(spec):
@@ -264,8 +269,7 @@ def parse(table, spec):
         if not equals:
             raise UserError(f"in {spec!r}: expected option=value, got {item!r}")
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = _hint(key, known)
             takes = ", ".join(f"{p.name}={p.default}" for p in known.values()) or "no options"
             raise UserError(f"{name} has no option {key!r}{hint or '.'} It takes ({takes})")
         options[key] = _convert(name, known[key], value.strip())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedmpi import assemble, asynchronous, exchange, gather, server
-from fedmpi.cli import DEFAULTS
+from fedmpi.options import DEFAULTS
 from fedmpi.client import LARGEST, QUANTUM, Number
 from fedmpi.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.exchange import Outcome

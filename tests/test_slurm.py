@@ -19,7 +19,7 @@ import torch
 from conftest import environment
 
 from fedmpi import assemble, build, catalog, flops, memory, sbatch
-from fedmpi.cli import DEFAULTS
+from fedmpi.options import DEFAULTS
 from fedmpi.errors import UserError
 from fedmpi.store import read_run, verify
 

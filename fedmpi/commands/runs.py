@@ -1,4 +1,4 @@
-"""What commands that start runs share: options from files, checked as train checks them; batch scripts; the terminal."""
+"""What commands that start runs share: options from files, checked as train checks them; batch scripts."""
 
 import math
 import os
@@ -9,16 +9,9 @@ import sys
 import click
 
 from fedmpi import catalog, stop
+from fedmpi.commands.say import say
 from fedmpi.errors import FedError, UserError
-from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
-
-
-def say(line):
-    """One line to the terminal, at once, from rank 0."""
-    if rank_and_size()[0] == 0:
-        click.echo(line, err=True)
-        sys.stderr.flush()
 
 
 def toml(path, where):

@@ -1,0 +1,111 @@
+"""The options of a run on the command line, in a TOML file, or like those of another run."""
+
+import os
+import time
+
+import click
+
+from fedmpi.commands import completion
+from fedmpi.commands.runs import check_names, toml
+from fedmpi.commands.say import say
+from fedmpi.errors import UserError
+from fedmpi.options import DEFAULTS, PARTS, SEVERAL
+
+
+def part(kind, text):
+    """A click option for one of the catalogue's kinds."""
+    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(kind),
+                        help=f"{text}; see fedmpi list {kind}.  "
+                        f"[default: {PARTS[kind] or 'as the strategy is usually played'}]")
+
+
+def several(name, text):
+    """A click option that may be given several times, each a part of the kind."""
+    return click.option(f"--{name}", multiple=True, metavar="NAME[:OPTION=VALUE,...]",
+                        shell_complete=completion.parts(SEVERAL[name]),
+                        help=f"{text}; see fedmpi list {SEVERAL[name]}. May be given several times.")
+
+
+def data_options(command):
+    """The options that say which data there are and who holds them, on ``command``."""
+    for option in reversed((
+            part("dataset", "The data set, or the path of your own HDF5 file"),
+            click.option("--data-dir", help="Where data sets lie; fedmpi fetch puts them there.  [default: data]"),
+            click.option("--train-samples", type=click.IntRange(0), help="Use that many training samples, drawn by the "
+                         "seed; 0: all.  [default: 0]"),
+            click.option("--validation", type=click.FloatRange(0, 0.5),
+                         help="Share of the training data that the server "
+                         "keeps for all that selects.  [default: 0.1]"),
+            click.option("--clients", type=click.IntRange(1), help="Clients in all.  [default: 32]"),
+            part("partition", "Who holds which samples"),
+            part("noise", "Which labels are wrong"),
+            part("features", "How inputs differ between clients"),
+            several("fault", "Clients that duplicate, poison or do not train"),
+            click.option("--seed", type=click.IntRange(0), help="Everything random follows from it.  [default: 0]"))):
+        command = option(command)
+    return command
+
+
+def read_config(context, parameter, path):
+    """``--config FILE.toml``: the file's keys become defaults, which flags override."""
+    if path:
+        where = f"--config {path}"
+        found = toml(path, where)
+        check_names(found, DEFAULTS, where)
+        _check_types(context, found, where)
+        context.meta["config"] = found | {key: [found[key]] for key in SEVERAL if isinstance(found.get(key), str)}
+        _set_defaults(context)
+
+
+def read_like(context, parameter, path):
+    """``--like RUN.h5``: the options of that run become defaults, which those of --config and flags override."""
+    if path:
+        from fedmpi.store import read_run
+        recorded = read_run(path).attrs["options"]
+        where = f"--like {path}"
+        if unknown := sorted(set(recorded) - set(DEFAULTS)):
+            raise UserError(f"{where}: it was written by another version of fedmpi, whose {', '.join(unknown)} this "
+                            "one does not know")
+        found = {key: value for key, value in recorded.items() if value is not None and key not in ("out", "until")}
+        _check_types(context, found, where)
+        context.meta["like"] = path, found
+        _set_defaults(context)
+
+
+def _set_defaults(context):
+    """Defaults of --like and, before them, of --config, whichever came first."""
+    context.default_map = context.meta.get("like", (None, {}))[1] | context.meta.get("config", {})
+
+
+def _check_types(context, found, where):
+    """UserError for values that no flag could have, by type (TOML tells 2 from 2.0 and "2"), then as a flag would."""
+    params = {param.name: param for param in context.command.params}
+    for key, value in found.items():
+        usual, items = DEFAULTS[key], value if key in SEVERAL and isinstance(value, list) else [value]
+        kinds = {int: (int,), float: (int, float)}.get(type(usual), (str,))
+        name = {int: "a whole number", float: "a number"}.get(
+            type(usual), "text" + " or a list of texts" * (key in SEVERAL))
+        if any(isinstance(item, bool) or not isinstance(item, kinds) for item in items):
+            raise UserError(f"{where}: {key} must be {name}, got {value!r}")
+        try:
+            params[key].type_cast_value(context, items if key in SEVERAL else value)
+        except click.BadParameter as error:
+            raise UserError(f"{where}: {key}: {error.message}") from None
+
+
+def tell_changes(context, given):
+    """One line on what --like changes; a run of the same options would be the same run."""
+    path, recorded = context.meta["like"]
+
+    def text(value):
+        return (", ".join(value) or "none") if isinstance(value, (list, tuple)) else value
+
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    changed = [f"{key.replace('_', '-')} {text(options[key])} (was {text(value)})" for key, value in recorded.items()
+               if text(options[key]) != text(value)]
+    say(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
+
+
+def run_file(seed):
+    """The name of a run file that nobody named."""
+    return os.path.join("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}.h5")

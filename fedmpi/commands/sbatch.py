@@ -1,0 +1,45 @@
+"""``fedmpi sbatch``."""
+
+import sys
+
+import click
+
+from fedmpi.commands.given import run_file
+from fedmpi.commands.runs import arguments, check_parts, check_script, deliver, slurm_options
+from fedmpi.commands.say import say
+from fedmpi.commands.train import train
+from fedmpi.options import DEFAULTS
+
+
+@click.command(params=[option for option in train.params if option.name not in ("resume", "dry_run")])
+@slurm_options
+@click.option("--measure", is_flag=True, help="Play a little of it here first, as train --dry-run does, for time and "
+              "memory; imports torch.")
+@click.option("--script", type=click.Path(dir_okay=False), help="Where the script goes.  [default: standard output]")
+@click.option("--submit", is_flag=True, help="Submit it, too.")
+def sbatch(measure, script, submit, **given):
+    """A batch script for Slurm that trains with these options, stops in time, queues itself again and goes on.
+
+    The data's --partition is not the cluster's: that is --queue."""
+    from fedmpi import sbatch as slurm
+    check_script(script, submit)
+    job = slurm.Job(**{name: given.pop(name) for name in slurm.Job._fields})
+    given["out"] = given["out"] or run_file(given["seed"] or 0)
+    written = arguments(given)
+    check_parts(given)
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    job = job._replace(ranks=job.ranks or slurm.cohort(options) + 1)
+    slurm.check(job, options)
+    measured = _measured(options) if measure else None
+    slurm.check(job, options, measured)
+    for line in slurm.told(job, options, measured):
+        say(line)
+    text = slurm.script(job, options, written, sys.argv[1:], measured)
+    deliver(text, script, submit)
+
+
+def _measured(options):
+    """What a round takes, by a short run in this process."""
+    from fedmpi import plan, sbatch as slurm
+    found = plan.played(options, say)[-1]
+    return slurm.Measured(found.round_s, found.shared_s, found.rank_bytes)

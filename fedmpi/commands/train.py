@@ -1,0 +1,107 @@
+"""``fedmpi train``."""
+
+import os
+
+import click
+
+from fedmpi.commands import completion
+from fedmpi.commands.given import (data_options, part, read_config, read_like, run_file, several,
+                                   tell_changes)
+from fedmpi.commands.runs import check_parts
+from fedmpi.commands.say import say
+from fedmpi.errors import UserError
+from fedmpi.launcher import rank_and_size
+from fedmpi.options import DEFAULTS
+
+
+@click.command()
+@data_options
+@part("model", "The network")
+@click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn by --sampler; 0: all.  [default: 0]")
+@click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here.  [default: 50]")
+@click.option("--local-epochs", type=click.IntRange(1), help="Epochs a client trains a round.  [default: 2]")
+@click.option("--batch-size", type=click.IntRange(1), help="Samples a step.  [default: 10]")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.1]")
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Of the clients' products and convolutions; "
+              "weights and what is sent stay float32. bf16 is faster where the processor or GPU has it.  [default: float32]")
+@part("strategy", "How clients train and the server merges")
+@part("pruner", "Which weights live")
+@part("contribution", "How contributions are scored")
+@part("weighting", "What weight in the merge a score earns")
+@several("observe", "More estimators of contributions, recorded and not used")
+@part("codec", "Values on the wire")
+@part("devices", "How fast and how often there the clients' devices are, in virtual time")
+@part("sampler", "Who takes part in a round")
+@part("aggregation", "When the server merges, in virtual time")
+@click.option("--on-error", type=click.Choice(["fatal", "retry", "drop"]),
+              help="What becomes of a client whose training "
+              "raises: the run ends, it is tried once more and then left out, or left out.  [default: fatal]")
+@click.option("--quorum", type=click.FloatRange(0, 1), help="Least share of a round's answers that must be fit for "
+              "merging, diverged and failed ones left out; else the run ends.  [default: 0.5]")
+@click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED.h5]")
+@click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
+              "of ranks.", shell_complete=completion.files(".h5"))
+@click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")
+@click.option("--evaluate-every", type=click.IntRange(1),
+              help="Rounds from one evaluation on the test and validation sets "
+              "to the next; the last round always has one.  [default: 1]")
+@click.option("--save-every", type=click.IntRange(0), help="Rounds between checkpoints; 0: after each round, but not within "
+              "a second of the last one.  [default: 0]")
+@click.option("--keep", type=click.IntRange(1), help="Checkpoints kept.  [default: 2]")
+@click.option("--silence", type=click.FloatRange(0), help="Seconds without a sign of life after which a rank counts as "
+              "lost and the run ends; 0: never.  [default: 60]")
+@click.option("--task-limit", type=click.FloatRange(0), help="Seconds after which a rank that is still at one client "
+              "counts as hung and the run ends, alive or not; 0: never.  [default: 0]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where clients train.  [default: auto]")
+@click.option("--server-device", type=click.Choice(["auto", "cpu", "cuda"]),
+              help="Where rank 0 evaluates; auto: on a GPU "
+              "where clients train on one, which it shares with them. Evaluations on CPU and GPU differ in bits.  "
+              "[default: auto]")
+@click.option("--together", type=click.IntRange(0), help="Clients that a worker trains at once, as one wide network; "
+              "their results differ from one by one by rounding. 0: the fastest, by a short timing here.  [default: 1]")
+@click.option("--config", type=click.Path(), is_eager=True, expose_value=False, callback=read_config,
+              metavar="FILE.toml", help="Options from a file; flags win.", shell_complete=completion.files(".toml"))
+@click.option("--like", type=click.Path(), is_eager=True, expose_value=False, callback=read_like, metavar="RUN.h5",
+              help="Options of an earlier run; those of --config and flags win.",
+              shell_complete=completion.files(".h5"))
+@click.option("--dry-run", is_flag=True, help="Print the plan by playing a little of it: bytes, memory, FLOPs, time; "
+              "train nothing, write nothing.")
+def train(resume, dry_run, **given):
+    """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
+    from fedmpi.launch import train as play
+    check_parts(given)
+    context = click.get_current_context()
+    if "like" in context.meta:
+        if resume:
+            raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
+        tell_changes(context, given)
+    if dry_run:
+        return _planned(given, resume)
+    if resume:
+        if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
+            raise UserError("--out has no place beside --resume: the run goes on in its own file")
+        return play(given, resume, say)
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    if options["out"] is None:
+        options["out"] = run_file(options["seed"])
+    return play(options, None, say)
+
+
+def _planned(given, resume):
+    """Print what the run would take. Ranks other than 0 have nothing to do; MPI is not touched."""
+    rank, size = rank_and_size()
+    if resume:
+        raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
+    if rank:
+        return 0
+    from fedmpi import assemble, plan
+    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    out = options["out"] or run_file(options["seed"])
+    if os.path.exists(out):
+        raise UserError(f"--out {out} exists already; --resume goes on with it, another name makes another run")
+    options, data, fed, found = plan.played(options, say)
+    for line in plan.told(options, data, fed, found, size or 1, out):
+        click.echo(line)
+    for line in assemble.warnings(options, data, fed):
+        click.echo(f"warning: {line}")
+    return 0
