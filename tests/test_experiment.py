@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 from conftest import environment
@@ -387,12 +388,16 @@ def test_copy_writes_a_recipe_that_runs_as_a_file(fedmpi, recipe):
     assert "exists already" in fedmpi(1, "experiment", "E7", "--copy", "e7.toml", code=2)
 
 
-def test_a_file_may_stand_for_a_data_set(fedmpi, recipe, tmp_path):
-    (tmp_path / "x.h5").write_bytes(b"")
-    fedmpi(1, "experiment", "E6", "--data", "digits=x.h5", "--data-dir", "there", "--array", "--ranks", 1, "--script", "s.sbatch",
-           "--folder", "s")
-    text = next((tmp_path / "s").glob("*.toml")).read_text()
-    assert 'x.h5"' in text and 'data_dir = "there"' in text
+def test_a_file_may_stand_for_a_data_set(fedmpi, played, recipe, tmp_path):
+    with h5py.File("x.h5", "w") as file:
+        for part, n in (("train", 60), ("test", 20)):
+            file[f"x_{part}"] = np.random.default_rng(n).integers(0, 255, (n, 8, 8, 1), dtype=np.uint8)
+            file[f"y_{part}"] = np.arange(n) % 10
+    recipe.write_text(RECIPE.replace("synthetic:samples=120", "digits").replace('["0", "0.5"]', '["0.5"]'))
+    played("mine.toml", "--data", "digits=x.h5", "--data-dir", "there")
+    text = (tmp_path / "s/size_S-0.5_seed-0.toml").read_text()
+    assert f'"hdf5:file={tmp_path}/x.h5"' in text and 'data_dir = "there"' in text
+    assert "4 of 4 runs done" in fedmpi(1, "experiment", "mine.toml", "--data", "digits=x.h5", "--folder", "s", "--dry-run")
     assert "say NAME=FILE.h5" in fedmpi(1, "experiment", "E6", "--data", "digits=y.h5", "--dry-run", code=2)
 
 

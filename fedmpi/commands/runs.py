@@ -47,8 +47,9 @@ def check_parts(given):
             raise UserError(f"--{name.replace('_', '-')} must be a finite number, got {value}")
     if 0 < (given.get("silence") or 0) < 1:
         raise UserError(f"--silence must be 0 (never) or 1 second at least, got {given['silence']:g}")
-    if given["dataset"] and given["dataset"].endswith((".h5", ".hdf5")) and not given["dataset"].startswith("hdf5:"):
-        given["dataset"] = f"hdf5:file={os.path.abspath(given['dataset'])}"
+    path = given["dataset"] or ""
+    if path.endswith((".h5", ".hdf5")) and not path.startswith("hdf5:"):           # which options of a file say already
+        given["dataset"] = f"hdf5:file={os.path.abspath(path)}"
     for kind in PARTS:
         if given.get(kind):
             catalog.parse(catalog.KINDS[kind], given[kind])
