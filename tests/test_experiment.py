@@ -21,7 +21,8 @@ from fedmpi.store.rows import Run
 from fedmpi.study import measures
 from fedmpi.study.outcome_text import number
 from fedmpi.study.recipe import Study, check_recipe, study
-from fedmpi.study.verdict import Interval, decide, interval, judge, paired
+from fedmpi.report.statistics import Interval, interval
+from fedmpi.study.verdict import decide, judge, paired
 
 RECIPE = """\
 title = "Two arms"
@@ -79,19 +80,6 @@ def read(text, tmp_path):
 
 
 # ---------------------------------------------------------------- statistics and verdicts
-
-
-def test_the_interval_is_students():
-    # 1..5: mean 3, sd sqrt(2.5), t(.975, 4) = 2.776445
-    found = interval([1, 2, 3, 4, 5])
-    half = 2.7764451 * math.sqrt(2.5 / 5)
-    assert (found.n, found.mean, found.std) == (5, 3, pytest.approx(math.sqrt(2.5)))
-    assert (found.low, found.high) == (pytest.approx(3 - half), pytest.approx(3 + half))
-
-
-def test_one_value_has_no_interval():
-    found = interval([0.5])
-    assert found.mean == 0.5 and math.isnan(found.low) and math.isnan(interval([]).mean)
 
 
 def test_differences_are_paired_by_seed():

@@ -17,11 +17,6 @@ def human_bytes(number):
     return scaled(number, ("B", "kB", "MB", "GB", "TB", "PB"))
 
 
-def human_flops(number):
-    """``4.4 GFLOP``."""
-    return scaled(number, [f"{prefix}FLOP" for prefix in ("", "k", "M", "G", "T", "P", "E")])
-
-
 def scaled(number, units):
     """``number`` with three digits in the largest of ``units``, each a thousand of the one before, that leaves one
     before the point."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from fedmpi.report.figure import plain_axes, save_figure
 from fedmpi.study.outcome_text import told
-from fedmpi.study.verdict import interval
+from fedmpi.report.statistics import interval
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")   # Okabe and Ito's
 MARKS, DASHES = "os^Dv<>P", ("-", "--", "-.", ":")

@@ -6,9 +6,10 @@ import numpy as np
 
 from fedmpi import sweep as sweeps
 from fedmpi.errors import UserError
+from fedmpi.report.statistics import interval
 from fedmpi.store import read_run
 from fedmpi.study.measures import measure, noisiest_weight
-from fedmpi.study.verdict import interval, judge, paired
+from fedmpi.study.verdict import judge, paired
 
 VERDICTS = ("confirmed", "refuted", "not confirmed", "incomplete", "not run")
 

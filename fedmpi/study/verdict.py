@@ -16,31 +16,8 @@ interval excludes 0.
 
 import itertools
 import math
-import statistics
-from typing import NamedTuple
 
-LEVEL = 0.95
-
-
-class Interval(NamedTuple):
-    """Mean, standard deviation of the sample, and the interval of the mean; NaN where there are too few values."""
-
-    n: int
-    mean: float
-    std: float
-    low: float
-    high: float
-
-
-def interval(values):
-    """The Interval of a list of numbers."""
-    n = len(values)
-    if n < 2:
-        return Interval(n, values[0] if n else math.nan, math.nan, math.nan, math.nan)
-    from scipy.stats import t
-    mean, std = statistics.fmean(values), statistics.stdev(values)
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n)
-    return Interval(n, mean, std, mean - half, mean + half)
+from fedmpi.report.statistics import interval
 
 
 def paired(a, b):
