@@ -189,7 +189,7 @@ def paths(folder):
 def test_compare_on_the_command_line(fedmpi, runs):
     picture = runs / "compared.svg"
     text = fedmpi(1, "compare", *paths(runs), "--picture", picture)
-    assert "what differs" in text and "B - A" in text and "⠉" in text and picture.stat().st_size > 10000
+    assert "what differs" in text and "B - A" in text and re.search("[⠁-⣿]", text) and picture.stat().st_size > 10000
     told = json.loads(fedmpi(1, "compare", *paths(runs), "--json", "--accuracy", 0.01))
     assert [group["label"] for group in told["groups"]] == ["fedavg", "thesis"] and told["reach"]["accuracy"] == 0.01
     assert told["paired"][0]["interval"]["n"] == 2 and told["differ"]["strategy"] == ["fedavg", "thesis"]
