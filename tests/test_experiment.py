@@ -281,7 +281,7 @@ def start(*arguments):
 
 
 def test_a_study_killed_in_the_middle_goes_on_to_the_same_bits_and_ends_in_an_outcome(fedmpi, recipe, tmp_path):
-    text = RECIPE.replace("rounds = 4", "rounds = 40").replace('S = ["0", "0.5"]', 'S = ["0.5"]').replace("[0, 1]", "[0]")
+    text = RECIPE.replace("rounds = 4", "rounds = 300").replace('S = ["0", "0.5"]', 'S = ["0.5"]').replace("[0, 1]", "[0]")
     recipe.write_text(text)
     with subprocess.Popen(start("mine.toml", "--parallel", 2, "--folder", "a"), env=environment(),
                           stderr=subprocess.DEVNULL, start_new_session=True) as process:

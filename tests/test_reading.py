@@ -314,12 +314,15 @@ def test_watch_in_a_terminal_leaves_at_q(command, tmp_path):
     with subprocess.Popen(command(1, "watch", store.path, "--every", 0.1), stdin=theirs, stdout=theirs, stderr=theirs,
                           env=_here()) as watching:
         os.close(theirs)
-        shown = _until(ours, "q: leave")
-        play()
-        shown += _until(ours, "2/6")
-        os.write(ours, b"q")
-        shown += _until(ours, "sparsity", closed=True)
-        assert watching.wait(30) == 0
+        try:
+            shown = _until(ours, "q: leave")
+            play()
+            shown += _until(ours, "2/6")
+            os.write(ours, b"q")
+            shown += _until(ours, "sparsity", closed=True)
+            assert watching.wait(30) == 0
+        finally:
+            watching.kill()                                # which waits for us to read
     os.close(ours)
     assert "1/6" in shown and "\x1b[?1049h" in shown and shown.index("\x1b[?1049l") > shown.index("2/6")
     assert "running, 2 of 6 rounds" in shown
@@ -350,3 +353,11 @@ def test_an_outcome_without_a_legend_stays_a_number():
     assert named(np.array([0, 1]), "0 merged, 1 late").tolist() == ["merged", "late"]
     assert named(np.array([0, 7]), "0 merged, 1 late").tolist() == [0, 7]
     assert isinstance(named(np.array([], int), "0 merged"), pd.Categorical)
+
+
+def test_long_names_are_cut_in_front_unless_they_would_be_the_same(monkeypatch, tmp_path):
+    from fedmpi.commands.watch import shortened
+    monkeypatch.chdir(tmp_path)
+    assert shortened(["a.h5", "folder/with/b.h5"], 8) == {"a.h5": "a.h5", "folder/with/b.h5": "…th/b.h5"}
+    twins = {"first/run.h5": "first/run.h5", "other/run.h5": "other/run.h5"}
+    assert shortened(list(twins), 8) == twins

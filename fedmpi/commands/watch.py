@@ -101,12 +101,21 @@ def _screen(found, needed, every):
         try:
             for found in _looks(found, needed, every, lambda seconds: pressed(seconds) == "q"):
                 width, height = shutil.get_terminal_size((100, 30))
-                known = {os.path.relpath(seen.path): seen.run for seen in found if seen.run is not None}
+                names = shortened([seen.path for seen in found], width // 3)
+                known = {names[seen.path]: seen.run for seen in found if seen.run is not None}
                 told = [*notes(found, time.monotonic()), f"{time.strftime('%H:%M:%S')}  q: leave"]
                 text = board(known, told, width - 1, height - 1, colour="NO_COLOR" not in os.environ)
                 click.echo(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in text.split("\n")) + CLEAR_REST, nl=False)
         finally:
             click.echo(BACK, nl=False)
+
+
+def shortened(paths, width):
+    """``{path: name}``, names relative to the present folder; of longer ones the last ``width`` characters, where those
+    still differ."""
+    whole = {path: os.path.relpath(path) for path in paths}
+    names = {path: name if len(name) <= width else "…" + name[len(name) - width + 1:] for path, name in whole.items()}
+    return names if len(set(names.values())) == len(whole) else whole
 
 
 def _lines(found, needed, every):
