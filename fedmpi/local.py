@@ -57,7 +57,7 @@ def sgd(task, momentum=0.0, weight_decay=0.0, correct=None, shuffle=True, loss=n
             if correct is not None:
                 correct(x, task.g)
             if sparse:
-                torch._foreach_mul_(gradients, lives)
+                gradients = torch._foreach_mul(gradients, lives)       # not in place: two weights may share one
             step(parameters, gradients, velocities)
         if task.probe.epoch is not None and task.probe.epoch(epoch):
             x.mul_(live)

@@ -104,6 +104,29 @@ def test_masked_sgd_is_dense_sgd_with_a_masked_gradient():
     torch.testing.assert_close(task.x[: task.layout.R], expected, rtol=0, atol=1e-7)
 
 
+def test_weights_that_share_a_gradient_are_masked_each_by_its_own_mask():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False)
+
+        def forward(self, x):
+            return F.linear(x, self.a.weight + self.b.weight)
+
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), Sum(), nn.Linear(3, 2, bias=False))
+    task = task_of(model, mask=half, epochs=1, batch_size=23)
+    flipped = task.layout.full_mask() & ~half(task.layout)
+    b = next(slot for slot in task.layout.weights if slot.name == "1.b.weight")
+    task.mask[b.span] = flipped[b.span]
+    task.live[b.span] = flipped[b.span].float()
+    task.x[b.span] *= task.mask[b.span]
+    before = task.x.clone()
+    sgd(task)
+    for slot in task.layout.weights:
+        moved = (task.x != before)[slot.span]
+        assert moved.any() and not (moved & ~task.mask[slot.span]).any(), slot.name
+
+
 def test_two_steps_of_momentum_and_decay_by_hand():
     model = nn.Sequential(nn.Linear(1, 1, bias=False))
     task = task_of(model, n=1, epochs=2, lr=0.5)
