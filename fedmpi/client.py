@@ -130,7 +130,7 @@ class Received(NamedTuple):
 class Worker:
     """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask: what
     they remember comes with their jobs and goes with their answers, so that any rank can play them. Where the server
-    needs no single updates, ``sums`` (P,) int64 holds what this rank's clients brought in this round."""
+    needs no single updates, ``sums`` (P,) int64, on the device, holds what this rank's clients brought in this round."""
 
     def __init__(self, build, pick_device):
         """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
@@ -178,7 +178,7 @@ class Worker:
 
     def total(self, count):
         """(count,) int64: the sums of this round's updates, in units of QUANTUM."""
-        return self.sums[:count].numpy()
+        return self.sums[:count].cpu().numpy()
 
     def _build(self, meta, arrays):
         self.mean, self.std = meta["mean"], meta["std"]
@@ -192,7 +192,7 @@ class Worker:
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.received, self.previous, self.many, self.wide, self.t = None, None, None, None, 0
-        self.sums = torch.zeros(self.layout.P, dtype=torch.int64) if meta["sums"] else None
+        self.sums = torch.zeros(self.layout.P, dtype=torch.int64, device=self.device) if meta["sums"] else None
         self.values = meta["values"]                       # whether the server wants single updates
 
     def _take_model(self, meta, arrays):
@@ -299,14 +299,17 @@ class Worker:
             mask = task.mask.cpu()
             meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), known)
             support = layout.support(mask)
-        update, owed = self.stage.down(task.x, received.base, support), arrays.pop("memory/values", None)
+        update, owed = self.stage.difference(task.x, received.base, support), arrays.pop("memory/values", None)
+        counted = self.sums is not None and "share" in job
         if self.codec.feedback and job["client"] < len(self.data["features"]):
             if owed is not None:
                 owed = carried(torch.from_numpy(owed), received.support, support, layout.P)
-            values, owed = encoded(self.codec, update, owed)
+            values, owed = encoded(self.codec, self.stage.down(update), owed)
             arrays["memory/values"] = owed.numpy()
+        elif counted and self.codec.exact and not self.values:
+            values = self.codec.encode(torch.empty(len(update)))       # stays here: only its size is wanted
         else:
-            values = self.codec.encode(update)
+            values = self.codec.encode(self.stage.down(update))
         arrays |= values
         for name, array in task.probe.report().items():
             if name == "index":
@@ -316,19 +319,21 @@ class Worker:
         numbers[WORK] = len(task.labels) * epochs, task.probe.extra, task.probe.dense * bool(epochs)
         numbers[Number.SAMPLES], numbers[Number.LOSS] = len(task.labels), loss
         numbers[Number.SECONDS] = time.perf_counter() - start
-        if self.sums is not None and "share" in job:       # last of all: what raises has not been added
+        if counted:                                        # last of all: what raises has not been added
             numbers[Number.BYTES] = frame.size(meta, arrays) - unbilled(meta, arrays, self.parts.weighs)
-            numbers[Number.SUMMED] = self._add(values, len(support), loss, job["share"])
+            sent = update if self.codec.exact else self.codec.decode(values, len(support)).to(self.device)
+            numbers[Number.SUMMED] = math.isfinite(loss) and self._add(sent, job["share"])
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
 
-    def _add(self, arrays, count, loss, share):
-        """Add an update to the sums, by its ``share`` in the merge; returns whether it could be added."""
-        values = self.codec.decode(arrays, count)
-        if not (math.isfinite(loss) and sound(values)):
+    def _add(self, values, share):
+        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge; returns whether it could be added.
+        The same bits on any device: products in double precision, rounded to whole numbers."""
+        if not sound(values):
             return False
-        for part, sums in zip(values.split(BLOCK), self.sums[:count].split(BLOCK)):
+        block = BLOCK if self.device.type == "cpu" else BLOCK << 9          # 128 MiB: launches are what costs there
+        for part, sums in zip(values.split(block), self.sums[: len(values)].split(block)):
             sums += part.double().mul_(share / QUANTUM).round_().long()
         return True
 
@@ -380,7 +385,8 @@ class Worker:
         inputs, labels = self._samples(client)
         _seed(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
         return Task(parts.model, self.layout, self.x, self.g, received.base, mask, live, inputs, labels, parts.epochs,
-                    parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds), casting=self.casting)
+                    parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds),
+                    casting=self.casting)
 
     def _shard(self, client, rows=slice(None)):
         """``(inputs, labels, indices)`` of the chosen rows of a shard, before anything is done to the inputs."""

@@ -169,6 +169,7 @@ def pick_device(name, local_rank):
         raise UserError("--device or --server-device cuda: torch sees no GPU on this rank; use cpu, or check "
                         "CUDA_VISIBLE_DEVICES")
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False      # every value is written before it is read
     device = torch.device("cuda", place.gpu_index(local_rank, torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device

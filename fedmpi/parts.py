@@ -258,7 +258,8 @@ class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, ``decode(arrays, K) -> (K,)``.
 
     ``bound(values) -> (K,)`` is the largest error of each value after a round trip. Where it is for updates only, the
-    server publishes models by the codec ``down``. Where there is ``feedback``, a client adds what earlier encodings of
+    server publishes models by the codec ``down``. Where it is ``exact``, decoding gives back the very values, and their
+    number alone decides the size. Where there is ``feedback``, a client adds what earlier encodings of
     its updates have lost before it encodes, and remembers what that loses. Where it is for ``weights``, what is never
     pruned (biases, norms, running averages) travels as float32 beside it.
     """
@@ -267,5 +268,6 @@ class Codec(NamedTuple):
     decode: Callable
     bound: Callable
     down: "Codec | None" = None
+    exact: bool = False
     feedback: bool = False
     weights: bool = False

@@ -192,6 +192,7 @@ def told(options, data, fed, plan, ranks, out):
         ("memory", f"about {_bytes(memory.RANK_BYTES + need / ranks)} a rank, "
                    f"{_bytes(ranks * memory.RANK_BYTES + need)} in all, estimated; this process took "
                    f"{_bytes(plan.rank_bytes)}"),
+        *_gpus(options, data, layout.P, layers, at_once),
         ("FLOPs a round", f"{plan.flops['rigl']:.3g} by RigL's convention, {plan.flops['prunefl']:.3g} by PruneFL's, "
                           f"{plan.flops['dense']:.3g} dense"),
         ("time a round", f"about {_seconds(each * slow)}" + f" on {ranks} ranks" * (ranks > 1)
@@ -203,6 +204,20 @@ def told(options, data, fed, plan, ranks, out):
     ]
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {text}" for name, text in rows]
+
+
+def _gpus(options, data, P, layers, at_once):
+    """The row about GPUs, where any is used."""
+    used = [name for name in ("device", "server_device") if options[name] == "cuda"]
+    if not used:
+        return []
+    count, (worker, server) = torch.cuda.device_count(), assemble.gpu_needs(options, data, P, layers)
+    needs = {"device": f"a worker takes about {memory.told(worker)}",
+             "server_device": f"the server about {memory.told(server)}"}
+    share = math.ceil(at_once / count)
+    return [("GPUs", f"{count}, the first {torch.cuda.get_device_name(0)}; " + "; ".join(needs[name] for name in used)
+             + f"; up to {share} workers share one and are slower together than the times here say" * (
+                 share > 1 and options["device"] == "cuda"))]
 
 
 def _known(plan, fed):

@@ -19,10 +19,11 @@ from fedmpi.flat import gathered, scattered
 
 class Staging(NamedTuple):
     """``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support: written into ``into (P,)``
-    where that is 0 off the support already; ``down(x, base, support) -> (K,)`` on the host: x - base on the support, in
-    memory that the next call may write again."""
+    where that is 0 off the support already; ``difference(x, base, support) -> (K,)`` on the device: x - base on the
+    support; ``down(values (K,)) -> (K,)`` on the host, in memory that the next call may write again."""
 
     up: Callable
+    difference: Callable
     down: Callable
 
 
@@ -30,7 +31,8 @@ def staging(P, device, pinned=None):
     """The ``Staging`` of a rank for vectors of length P; ``pinned`` says whether to stage, by default off the CPU only.
     Supports are on the host. The same bits either way."""
     if not (device.type != "cpu" if pinned is None else pinned):
-        return Staging(lambda values, support, into=None: _spread(values, support, P, into), _difference)
+        return Staging(lambda values, support, into=None: _spread(values, support, P, into), _difference,
+                       lambda values: values)
     buffer = torch.empty(P, pin_memory=True)
     placed = [None, None]                         # the last support, and itself on the device
 
@@ -43,10 +45,13 @@ def staging(P, device, pinned=None):
         staged = buffer[: len(values)].copy_(values)
         return _spread(staged.to(device), there(support), P, into)
 
-    def down(x, base, support):
-        return buffer[: len(support)].copy_(_difference(x, base, there(support)))
+    def difference(x, base, support):
+        return _difference(x, base, there(support))
 
-    return Staging(up, down)
+    def down(values):
+        return buffer[: len(values)].copy_(values)
+
+    return Staging(up, difference, down)
 
 
 def _difference(x, base, support):

@@ -159,7 +159,7 @@ def _steps(x, support, stage, copy, repeats):
         "scatter the values": lambda: stage.up(arrived, support, base),
         "of these: the checksum, each way": lambda: frame.checksum(message),
         "a bare copy of the message": lambda: np.copyto(copy[: len(message)], message),
-        "an update: gather the difference": lambda: stage.down(x, base, support),
+        "an update: gather the difference": lambda: stage.down(stage.difference(x, base, support)),
         "where the mask is new: its support": lambda: index_of(kept),
         "where the mask is new: its digest": lambda: digest(support)}
     seconds = dict(zip(steps, best(repeats, *steps.values())))

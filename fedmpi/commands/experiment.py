@@ -211,7 +211,8 @@ def _play(study, folder, names, parallel, start):
         more = f"; about {human_seconds(left / parallel)} left" if left and code == 0 else ""
         runs.say(f"{len(done)}/{len(names)} {name}: {how}{more}")
 
-    codes, stopped = play(folder, names, start, parallel, told)
+    datasets = {(DEFAULTS | study.options[name])["dataset"] for name in names}
+    codes, stopped = play(folder, names, start, datasets, parallel, told)
     if stopped:
         runs.say("stopped; the same command goes on")
         return stop.COME_BACK

@@ -1,52 +1,99 @@
-"""Runs of a study, several at a time on one machine, each a process of its own with its log beside its run file."""
+"""Runs of a study, several at a time on one machine, each a process of its own with its log beside its run file.
 
+A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew."""
+
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from typing import Callable, NamedTuple
 
 from fedmpi import sweep as sweeps
 from fedmpi.stop import COME_BACK, notices
 
 POLL_S = 0.05
+IMPORTED = ["fedmpi.assemble", "fedmpi.build", "fedmpi.cli", "fedmpi.client", "fedmpi.report.text", "fedmpi.server",
+            "fedmpi.store", "plotext"]
+READERS = {"digits": ["sklearn.datasets"], "hdf5": [], "synthetic": []}      # torchvision reads the other data sets
 
 
-def play(folder, names, start, parallel, told):
+class Flight(NamedTuple):
+    """A run in flight."""
+
+    code: Callable                # () -> its exit code, None while it plays
+    signal: Callable              # of the number of a signal, which it gets
+    since: float
+
+
+def play(folder, names, start, datasets, parallel, told):
     """``{name: exit code}`` of the runs that were played, ``parallel`` at a time, each by the command ``start`` before
     ``python -m fedmpi train``. ``told(name, code, seconds)`` hears of each that has ended. After a signal that asks to
-    stop no run starts any more, and those in flight are passed the signal."""
+    stop no run starts any more, and those in flight are passed the signal. ``datasets`` are the specs of the data sets
+    that runs read."""
     waiting, flying, codes, asked = list(names), {}, {}, []
+    begun = _launcher(start) if start else _forks(datasets)
 
     def ask(number, frame=None):
         asked.append(number)
-        for process, _, _ in flying.values():
-            process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
+        for flight in flying.values():
+            flight.signal(signal.SIGTERM if number == signal.SIGINT else number)
 
     before = {number: signal.signal(number, ask) for number in [*notices(), signal.SIGINT]}
     try:
         while flying or waiting and not asked:
             while waiting and len(flying) < parallel and not asked:
                 name = waiting.pop(0)
-                flying[name] = _started(folder, name, start)
+                flying[name] = begun(["train", *sweeps.train_arguments(folder, name)], sweeps.path(folder, name, "log"))
             time.sleep(POLL_S)
-            for name in [name for name, (process, _, _) in flying.items() if process.poll() is not None]:
-                process, log, since = flying.pop(name)
-                log.close()
-                codes[name] = process.returncode
-                told(name, process.returncode, time.monotonic() - since)
+            for name in [name for name, flight in flying.items() if flight.code() is not None]:
+                flight = flying.pop(name)
+                codes[name] = flight.code()
+                told(name, codes[name], time.monotonic() - flight.since)
         return codes, bool(asked) or COME_BACK in codes.values()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _started(folder, name, start):
-    log = open(sweeps.path(folder, name, "log"), "a", encoding="utf-8")
-    argv = [*start, sys.executable, "-m", "fedmpi", "train", *sweeps.train_arguments(folder, name)]
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                               env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
-    return process, log, time.monotonic()
+def _launcher(start):
+    """``begun(arguments, log) -> Flight`` of the command that ``start`` is put before."""
+
+    def begun(arguments, log):
+        with open(log, "a", encoding="utf-8") as file:
+            process = subprocess.Popen([*start, sys.executable, "-m", "fedmpi", *arguments], stdin=subprocess.DEVNULL,
+                                       stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                                       env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return Flight(process.poll, process.send_signal, time.monotonic())
+
+    return begun
+
+
+def _forks(datasets):
+    """``begun(arguments, log) -> Flight`` of runs that are forked where everything has been imported."""
+    os.environ["OMP_NUM_THREADS"] = "1"                    # the server has the environment of its start
+    context = multiprocessing.get_context("forkserver")
+    readers = [READERS.get(spec.partition(":")[0], ["torchvision.datasets"]) for spec in sorted(datasets)]
+    context.set_forkserver_preload([*IMPORTED, *{name: None for names in readers for name in names}])
+
+    def begun(arguments, log):
+        process = context.Process(target=_command, args=(arguments, log))
+        process.start()
+        return Flight(lambda: process.exitcode, lambda number: os.kill(process.pid, number), time.monotonic())
+
+    return begun
+
+
+def _command(arguments, log):
+    """``fedmpi`` with ``arguments`` in this process, what it says appended to the file ``log``."""
+    os.setsid()                                            # what the terminal sends is for the study to pass on
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for number, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, file), (2, file)):
+        os.dup2(source, number)
+    sys.argv = ["fedmpi", *arguments]
+    from fedmpi.cli import main
+    main()
 
 
 def last_line(folder, name):

@@ -22,7 +22,7 @@ def float32():
     """
     return Codec(lambda values: {"values": values.cpu().numpy()},
                  lambda arrays, K: torch.from_numpy(arrays["values"]),
-                 lambda values: torch.zeros_like(values))
+                 lambda values: torch.zeros_like(values), exact=True)
 
 
 def float16(entropy: bool = False, feedback: bool = False):
