@@ -4,6 +4,7 @@ A run without a launcher is a fork of a server process that has imported torch, 
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -92,8 +93,7 @@ def _command(arguments, log):
     for number, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, file), (2, file)):
         os.dup2(source, number)
     sys.argv = ["fedmpi", *arguments]
-    from fedmpi.cli import main
-    main()
+    runpy.run_module("fedmpi", run_name="__main__", alter_sys=True)
 
 
 def last_line(folder, name):
