@@ -165,7 +165,7 @@ def study(found, name, size, changes, typed):
     grid = {factor: [str(level) for level in levels] for factor, levels in this.get("grid", {}).items()}
     arms = this.get("arms") or list(found["arms"])
     runs, options, names = {}, {}, {}
-    for arm, cell, seed in itertools.product(arms, cells(grid), this["seeds"]):
+    for seed, arm, cell in itertools.product(this["seeds"], arms, cells(grid)):
         own = name_of({"arm": arm} | dict(zip(grid, cell)) | {"seed": seed}).removeprefix("arm-")
         given = _options(found, this, arm, dict(zip(grid, cell)), f"{name}: {own}") | {"seed": seed}
         key = identity(given)
