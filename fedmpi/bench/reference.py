@@ -8,10 +8,6 @@ from torch import nn
 
 from fedmpi.data.dataset import inputs, laid
 
-USUAL = {"partition": "iid", "features": "none", "fault": [], "pruner": "dense", "weighting": "size", "codec": "float32",
-         "sampler": "uniform", "devices": "none", "aggregation": "sync", "on_error": "fatal", "quorum": 0.5,
-         "evaluate_every": 1, "together": 1, "seed": 0, "device": "cpu"}
-
 
 class WithReference:
     """A worker that also answers ``{"plain": what}`` with ``{"plain": plain(worker, what)}``, a numpy array."""

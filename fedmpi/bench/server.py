@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi import assemble, catalog, merge, record, server
+from fedmpi import assemble, catalog, launch, merge, record, server
+from fedmpi.bench.round import BARE
 from fedmpi.contribution.cosine import cosines
 from fedmpi.flat import ALIGN, Layout, Slot
 from fedmpi.mask import budgets, draw, positions, swap
-from fedmpi.options import DEFAULTS
 from fedmpi.parts import Replies, Schedule, Updates
 from fedmpi.pruning.rigl import _largest_pruned
 from fedmpi.store import RunFile
@@ -29,12 +29,8 @@ SPARSITY = 0.8
 PRUNERS = ("static:init=magnitude", "set:every=1", "rigl:every=1", "residual:every=1", "feddst:every=1",
            "adaptive:every=1", "prunefl:every=1")
 ASKED = 10               # clients that adaptive ranks, and whose masks feddst unites
-OPTIONS = DEFAULTS | {"dataset": "synthetic:samples=2000,size=8", "data_dir": "data", "train_samples": 0, "model": "logistic",
-           "clients": 1000, "partition": "iid", "noise": "none", "features": "none", "fault": [], "validation": 0.0,
-           "cohort": 10, "rounds": 1000, "local_epochs": 1, "batch_size": 10, "lr": 0.01, "strategy": "fedavg",
-           "pruner": "dense", "contribution": "size", "weighting": "size", "observe": [], "codec": "float32",
-           "sampler": "uniform", "devices": "none", "aggregation": "sync", "on_error": "fatal", "quorum": 0.5,
-           "evaluate_every": 1000, "seed": 0, "device": "cpu", "server_device": "cpu"}
+OPTIONS = BARE | {"dataset": "synthetic:samples=2000,size=8", "model": "logistic", "clients": 1000, "batch_size": 10,
+                  "rounds": 1000, "evaluate_every": 1000}
 
 
 def measure(folder, repeats, say):
@@ -198,8 +194,6 @@ class Idle:
 
 
 def _cohorts(repeats, say):
-    from fedmpi.launch import worker
-
     """A round's seconds are fixed ones and those of each client: what a client more costs from 10 to 100, and from 100 to
     1000, tells whether a client of a large cohort costs more."""
     found = {}
@@ -208,7 +202,7 @@ def _cohorts(repeats, say):
             options = OPTIONS | {"cohort": cohort}
             data = assemble.federation(options)
             fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-            transport = Local(Idle(worker()))
+            transport = Local(Idle(launch.worker()))
             fed = fed._replace(transport=transport)
             transport.share({"kind": "data"}, assemble.shared_arrays(data))
             state = server.start(fed, x)
