@@ -194,8 +194,8 @@ class Idle:
 
 
 def _cohorts(repeats, say):
-    """A round's seconds are fixed ones and those of each client: what a client more costs from 10 to 100, and from 100 to
-    1000, tells whether a client of a large cohort costs more."""
+    """A round's seconds are fixed ones and those of each client: what a client more costs from 10 to 100, and from 100
+    to 1000, tells whether a client of a large cohort costs more."""
     found = {}
     with tempfile.TemporaryDirectory() as here:
         for cohort in COHORTS:
@@ -217,11 +217,11 @@ def _cohorts(repeats, say):
     small, middle, large = (statistics.median(each[1:]) for each in took.values())
     few, many = (middle - small) / (COHORTS[1] - COHORTS[0]), (large - middle) / (COHORTS[2] - COHORTS[1])
     fixed = max(small - COHORTS[0] * few, 0.0)
-    say(f"a round without training, {OPTIONS['model']}, cohorts of {COHORTS}: {1e3 * small:.2f}, {1e3 * middle:.2f} and "
-        f"{1e3 * large:.2f} ms, of these {1e3 * fixed:.2f} whatever the cohort; a client more takes {1e6 * few:.0f} us up to "
-        f"{COHORTS[1]}, {1e6 * many:.0f} us beyond: ratio {many / few:.2f} (aim 1.1); a client of {COHORTS[2]} against one of "
-        f"{COHORTS[0]}, without the fixed part {(large - fixed) / COHORTS[2] / few:.2f}, with it "
-        f"{large / COHORTS[2] / (small / COHORTS[0]):.2f}")
+    say(f"a round without training, {OPTIONS['model']}, cohorts of {COHORTS}: {1e3 * small:.2f}, {1e3 * middle:.2f} "
+        f"and {1e3 * large:.2f} ms, of these {1e3 * fixed:.2f} whatever the cohort; a client more takes "
+        f"{1e6 * few:.0f} us up to {COHORTS[1]}, {1e6 * many:.0f} us beyond: ratio {many / few:.2f} (aim 1.1); a "
+        f"client of {COHORTS[2]} against one of {COHORTS[0]}, without the fixed part "
+        f"{(large - fixed) / COHORTS[2] / few:.2f}, with it {large / COHORTS[2] / (small / COHORTS[0]):.2f}")
 
 
 def _rounds(fed, state, store):
