@@ -136,7 +136,7 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     """
     samples = torch.tensor([float(fed.sizes[ask.client]) if ask.client < len(fed.sizes) else torch.inf for ask in asks])
     order = torch.argsort(samples, descending=True, stable=True).tolist()
-    supports = {id(ask.mask): fed.layout.support(ask.mask) for ask in asks}
+    supports = {key: fed.layout.support(mask) for key, mask in {id(ask.mask): ask.mask for ask in asks}.items()}
     expected = {key: digest(each) for key, each in supports.items()}
     read = Reader(fed, supports, expected, digest(support),
                   torch.empty(len(asks), len(support)) if fed.values else None)

@@ -1,8 +1,11 @@
 """The benches run, and tell figures of both sides; what the figures are is no business of a test."""
 
 import re
+import subprocess
+import sys
 
 import pytest
+from conftest import environment, find_mpirun
 
 from fedmpi.transport.crowd import at_work
 
@@ -38,6 +41,31 @@ def test_cohorts(monkeypatch):
     monkeypatch.setattr(server, "COHORTS", (2, 4, 8))
     server._cohorts(1, told.append)
     assert "whatever the cohort" in told[0]
+
+
+def test_one_worker_is_one():
+    """What the bench of Shapley values measures all workers against."""
+    mpirun = find_mpirun()
+    if mpirun is None:
+        pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")
+    code = """
+from fedmpi import launch
+from fedmpi.bench import shapley
+
+class Idle:
+    def run(self, job, arrays):
+        return {}, {}
+
+def ranks(connect):
+    transport = connect()
+    for each in (transport, shapley.alone(transport)):
+        print("worked:", sorted({reply.rank for reply in each.map([{}] * 40)}))
+
+launch.on_ranks(ranks, Idle, print)
+"""
+    done = subprocess.run([mpirun, "-n", "3", sys.executable, "-c", code], env=environment(), timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0 and "worked: [1, 2]" in done.stdout and "worked: [1]" in done.stdout, done.stdout
 
 
 def place(cores, quota=None, gpu=None, node=0):

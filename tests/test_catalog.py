@@ -130,6 +130,8 @@ def test_impossible_pruning_is_refused_when_it_is_made(name, option, value):
     ("contribution", "loo:of=F1"), ("weighting", "relu:memory=2"), ("weighting", "softmax:temperature=0"),
     ("weighting", "thesis:gamma=-1"), ("weighting", "thesis:schedule=never"), ("weighting", "tanh:beta=0"),
     ("strategy", "thesis:server_momentum=1"), ("strategy", "fedprox:mu=-1"), ("strategy", "feddst:mu=-1"),
+    ("strategy", "thesis:clip=-1"), ("strategy", "thesis:rho=2"), ("strategy", "thesis:server_lr=0"),
+    ("pruner", "rigl:batches=0"), ("pruner", "feddst:after=-1"), ("pruner", "prunefl:half_life=0"),
     ("codec", "int8:block=0"), ("noise", "symmetric:rate=2"), ("partition", "dirichlet:beta=0")])
 def test_other_impossible_options_are_refused_when_they_are_made(kind, spec):
     with pytest.raises(UserError, match=f"^{spec}: .* must be"):

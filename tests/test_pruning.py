@@ -537,6 +537,18 @@ def test_each_client_keeps_the_largest_weights_it_has_room_for():
     assert torch.equal(part.nominal(state, union, layout), top(.6))
 
 
+def test_a_sparser_client_keeps_all_that_its_budget_says():
+    """Rounded budgets of a denser client may give a layer less than those of a sparser one."""
+    layout, x, _ = bind(nn.Sequential(nn.Linear(54, 33), nn.Linear(20, 18), nn.Linear(13, 2)))
+    dense, sparse = 0.4421812524897189, 0.4429024401533972
+    assert budgets(layout, dense, "uniform")[1] < budgets(layout, sparse, "uniform")[1]
+    part = adaptive((dense + sparse) / 2, (sparse - dense) / 2, "size", hysteresis=0, every=1, distribution="uniform")
+    state, mask = part.init(layout, x, Schedule(0, 100), gen())
+    given = replies(layout, weights=(.5, .5))._replace(sizes=torch.tensor([2., 1], dtype=torch.float64))
+    state, mask = part.evolve(state, mask, x, given, Schedule(50, 100), gen())
+    assert layout.kept(part.masks(state, mask, x, layout, torch.arange(2))[1]) == budgets(layout, sparse, "uniform")
+
+
 def test_what_is_drawn_at_random_goes_to_those_with_room():
     """Half-way through the rounds the share that is drawn of the densest client's weights is half of ``fraction``."""
     part = adaptive(sparsity=0.6, spread=0.2, by="size", every=5, fraction=0.4)

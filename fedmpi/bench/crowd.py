@@ -18,6 +18,7 @@ from fedmpi.bench import round as works
 from fedmpi.bench.start import mpirun, spoken
 
 TOLD = "round seconds:"
+PLAY = "import sys; from fedmpi.bench.crowd import play; sys.exit(play(sys.argv[1], *map(int, sys.argv[2:])))"
 
 
 def measure(ranks, data_dir, samples, rounds, repeats, say):
@@ -25,16 +26,15 @@ def measure(ranks, data_dir, samples, rounds, repeats, say):
     found = {size: [] for size in (3, ranks)}
     for repeat in range(1, repeats + 1):
         for size, took in found.items():
-            command = [mpirun(), "-n", str(size), sys.executable, "-c", "from fedmpi.bench.crowd import play; import sys; "
-                       "sys.exit(play(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))", data_dir, str(samples), str(rounds)]
+            command = [mpirun(), "-n", str(size), sys.executable, "-c", PLAY, data_dir, str(samples), str(rounds)]
             said = [line for line in spoken(command) if line.startswith(TOLD)]
             took.append(float(said[0].removeprefix(TOLD)))
         say(f"repeat {repeat}: " + ", ".join(f"{size} ranks {took[-1]:.3f} s a round" for size, took in found.items()))
     few, many = found.values()
     ratios = [a / b for a, b in zip(many, few)]
-    say(f"crowd: {ranks} ranks on {len(os.sched_getaffinity(0))} cores {statistics.median(many):.3f} s a round, 3 ranks "
-        f"{statistics.median(few):.3f} s: ratio {statistics.median(ratios):.3f} (of {repeats}: {min(ratios):.3f} to "
-        f"{max(ratios):.3f}; aim 1.10)")
+    say(f"crowd: {ranks} ranks on {len(os.sched_getaffinity(0))} cores {statistics.median(many):.3f} s a round, 3 "
+        f"ranks {statistics.median(few):.3f} s: ratio {statistics.median(ratios):.3f} (of {repeats}: "
+        f"{min(ratios):.3f} to {max(ratios):.3f}; aim 1.10)")
     return 0
 
 

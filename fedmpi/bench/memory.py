@@ -1,8 +1,8 @@
 """Resident memory of the ranks that train: what it consists of, and that it does not grow. ``mpirun -n 3 fedmpi bench
 memory``, or in one process, where the server's own is in it.
 
-Rounds of the cross-device work with small clients, gradient growth, hence another mask again and again; between rounds each
-worker tells its pages as the kernel counts them, by Linux's /proc.
+Rounds of the cross-device work with small clients, gradient growth, hence another mask again and again; between rounds
+each worker tells its pages as the kernel counts them, by Linux's /proc.
 """
 
 import os
@@ -35,7 +35,8 @@ def pages(worker, what):
 
 
 def measure(model, rounds, limit_kb, say):
-    """Print what a worker's memory consists of and how it grew; the exit code is 1 where that is more than the limit."""
+    """Print what a worker's memory consists of and how it grew; the exit code is 1 where that is more than the
+    limit."""
     return launch.on_ranks(lambda connect: _play(connect(), model, rounds, limit_kb, say),
                            lambda: WithReference(launch.worker(), pages), say)
 
@@ -56,14 +57,14 @@ def _play(transport, model, rounds, limit_kb, say):
             arm.play(last - arm.done)
             seen[last] = _told(transport)
     for rank, (own, files, shared, vectors, update, mapped) in sorted(seen[rounds].items()):
-        say(f"rank {rank}: {own / 1e3:.1f} MB of its own, of these {vectors / 1e6:.3f} the model's vectors (weights, gradient, "
-            f"received, live) and {update / 1e6:.3f} an update; {files / 1e3:.1f} MB of libraries; {shared / 1e3:.1f} MB shared; "
-            f"the node's data are {mapped / 1e6:.1f} MB")
+        say(f"rank {rank}: {own / 1e3:.1f} MB of its own, of these {vectors / 1e6:.3f} the model's vectors (weights, "
+            f"gradient, received, live) and {update / 1e6:.3f} an update; {files / 1e3:.1f} MB of libraries; "
+            f"{shared / 1e3:.1f} MB shared; the node's data are {mapped / 1e6:.1f} MB")
     growth = {rank: int(seen[rounds][rank][0] - seen[settled][rank][0]) for rank in seen[rounds]}
     first = {rank: int(seen[settled][rank][0] - seen[0][rank][0]) for rank in seen[rounds]}
     worst = max(growth, key=growth.get)
-    say(f"memory: {growth[worst]:,} KB more in round {rounds} than in round {settled}, rank {worst}, the limit is {limit_kb:,} KB; "
-        f"until round {settled} it was {max(first.values()):,} KB at most")
+    say(f"memory: {growth[worst]:,} KB more in round {rounds} than in round {settled}, rank {worst}, the limit is "
+        f"{limit_kb:,} KB; until round {settled} it was {max(first.values()):,} KB at most")
     return int(growth[worst] > limit_kb)
 
 

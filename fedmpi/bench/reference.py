@@ -8,10 +8,6 @@ from torch import nn
 
 from fedmpi.data.dataset import inputs, laid
 
-USUAL = {"partition": "iid", "features": "none", "fault": [], "pruner": "dense", "weighting": "size", "codec": "float32",
-         "sampler": "uniform", "devices": "none", "aggregation": "sync", "on_error": "fatal", "quorum": 0.5,
-         "evaluate_every": 1, "together": 1, "seed": 0, "device": "cpu"}
-
 
 class WithReference:
     """A worker that also answers ``{"plain": what}`` with ``{"plain": plain(worker, what)}``, a numpy array."""
@@ -26,7 +22,9 @@ class WithReference:
         return self.worker.total(count)
 
     def run(self, job, arrays):
-        return ({}, {"plain": self.plain(self.worker, job["plain"])}) if "plain" in job else self.worker.run(job, arrays)
+        if "plain" in job:
+            return {}, {"plain": self.plain(self.worker, job["plain"])}
+        return self.worker.run(job, arrays)
 
 
 def plain_model(name, shape):
@@ -39,9 +37,10 @@ def plain_model(name, shape):
 
 
 def plain_loop(worker, what):
-    """``(steps, seconds)`` of the local steps of ``what["clients"]`` and nothing else: ``torch.optim.SGD`` with momentum
-    and weight decay over tensors in memory, one model for all of them. Images lie as torch lays them out, channel by
-    channel, also where there is one only; with ``what["laid"]`` as ours do, which hardly anybody's loop does."""
+    """``(steps, seconds)`` of the local steps of ``what["clients"]`` and nothing else: ``torch.optim.SGD`` with
+    momentum and weight decay over tensors in memory, one model for all of them. Images lie as torch lays them out,
+    channel by channel, also where there is one only; with ``what["laid"]`` as ours do, which hardly anybody's loop
+    does."""
     data = worker.data
     shards = [np.arange(*data["offsets"][n: n + 2]) for n in what["clients"]]
     raw = torch.from_numpy(data["x_train"][data["indices"][np.concatenate(shards)]])

@@ -1,10 +1,10 @@
 """A round against the bare training loop.
 
-Both sides train the same network on as many samples, in as many steps, with SGD with momentum and weight decay, one thread
-a rank, turn by turn in one run and in the same processes, hence with the same allocator settings. The reference is what
-the workers would do without us: local steps of ``torch.optim.SGD`` over tensors in memory, no messages, no merging, no
-evaluation. Ours is the wall time of whole rounds: model and updates on the wire, merge, test evaluation, the row and the
-checkpoint in a run file.
+Both sides train the same network on as many samples, in as many steps, with SGD with momentum and weight decay, one
+thread a rank, turn by turn in one run and in the same processes, hence with the same allocator settings. The reference
+is what the workers would do without us: local steps of ``torch.optim.SGD`` over tensors in memory, no messages, no
+merging, no evaluation. Ours is the wall time of whole rounds: model and updates on the wire, merge, test evaluation,
+the row and the checkpoint in a run file.
 """
 
 import os
@@ -28,7 +28,8 @@ SPARSE = {"strategy": "thesis", "pruner": "rigl:sparsity=0.9", "contribution": "
 DEVICE = BARE | {"model": "cnn", "clients": 1000, "cohort": 50, "batch_size": 10, "train_samples": 60_000}
 SELDOM = {"evaluate_every": 10}        # as cross-device benchmarks do, pfl-research's for one
 WORKS = {                     # name: (options, the arms by what they change, rounds that are timed together)
-    "cross-silo": (SILO, {"dense, float32": {}, "dense, bf16": {"precision": "bf16"}, "thesis, sparsity 0.9, cosine": SPARSE}, 2),
+    "cross-silo": (SILO, {"dense, float32": {}, "dense, bf16": {"precision": "bf16"},
+                          "thesis, sparsity 0.9, cosine": SPARSE}, 2),
     "cross-device": (DEVICE, {"evaluated every round": {}, "every 10 rounds": SELDOM}, 10),
     "tiny": (DEVICE | {"model": "logistic", "cohort": 10}, {
         "one by one": {}, "one by one, every 10 rounds": SELDOM, "--together 0": {"together": 0},
@@ -37,8 +38,8 @@ WORKS = {                     # name: (options, the arms by what they change, ro
 
 
 def measure(name, data_dir, samples, repeats, say):
-    """Print the wall time of a round of the work ``name`` against the reference; returns the exit code. ``samples``, where
-    not 0, replaces the number of training samples."""
+    """Print the wall time of a round of the work ``name`` against the reference; returns the exit code. ``samples``,
+    where not 0, replaces the number of training samples."""
     return launch.on_ranks(lambda connect: _compare(name, data_dir, samples, repeats, say, connect),
                            lambda: WithReference(launch.worker(), plain_loop), say)
 
@@ -67,8 +68,9 @@ def _compare(name, data_dir, samples, repeats, say, connect):
     for arm in arms:
         ratios = [a / b for a, b in zip(seconds[arm][1:], seconds["reference"][1:])]
         say(f"  {arm:30} {statistics.median(seconds[arm][1:]):8.4f} s against "
-            f"{statistics.median(seconds['reference'][1:]):.4f} s: ratio {statistics.median(ratios):.3f} (of {len(ratios)}: "
-            f"{min(ratios):.3f} to {max(ratios):.3f}); test accuracy {arms[arm].accuracy:.4f} after round {arms[arm].done}")
+            f"{statistics.median(seconds['reference'][1:]):.4f} s: ratio {statistics.median(ratios):.3f} (of "
+            f"{len(ratios)}: {min(ratios):.3f} to {max(ratios):.3f}); test accuracy {arms[arm].accuracy:.4f} after "
+            f"round {arms[arm].done}")
 
 
 def federation(options, say):

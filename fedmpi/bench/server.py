@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi import assemble, catalog, merge, record, server
+from fedmpi import assemble, catalog, launch, merge, record, server
+from fedmpi.bench.round import BARE
 from fedmpi.contribution.cosine import cosines
 from fedmpi.flat import ALIGN, Layout, Slot
 from fedmpi.mask import budgets, draw, positions, swap
-from fedmpi.options import DEFAULTS
 from fedmpi.parts import Replies, Schedule, Updates
 from fedmpi.pruning.rigl import _largest_pruned
 from fedmpi.store import RunFile
@@ -29,12 +29,8 @@ SPARSITY = 0.8
 PRUNERS = ("static:init=magnitude", "set:every=1", "rigl:every=1", "residual:every=1", "feddst:every=1",
            "adaptive:every=1", "prunefl:every=1")
 ASKED = 10               # clients that adaptive ranks, and whose masks feddst unites
-OPTIONS = DEFAULTS | {"dataset": "synthetic:samples=2000,size=8", "data_dir": "data", "train_samples": 0, "model": "logistic",
-           "clients": 1000, "partition": "iid", "noise": "none", "features": "none", "fault": [], "validation": 0.0,
-           "cohort": 10, "rounds": 1000, "local_epochs": 1, "batch_size": 10, "lr": 0.01, "strategy": "fedavg",
-           "pruner": "dense", "contribution": "size", "weighting": "size", "observe": [], "codec": "float32",
-           "sampler": "uniform", "devices": "none", "aggregation": "sync", "on_error": "fatal", "quorum": 0.5,
-           "evaluate_every": 1000, "seed": 0, "device": "cpu", "server_device": "cpu"}
+OPTIONS = BARE | {"dataset": "synthetic:samples=2000,size=8", "model": "logistic", "clients": 1000, "batch_size": 10,
+                  "rounds": 1000, "evaluate_every": 1000}
 
 
 def measure(folder, repeats, say):
@@ -198,17 +194,15 @@ class Idle:
 
 
 def _cohorts(repeats, say):
-    from fedmpi.launch import worker
-
-    """A round's seconds are fixed ones and those of each client: what a client more costs from 10 to 100, and from 100 to
-    1000, tells whether a client of a large cohort costs more."""
+    """A round's seconds are fixed ones and those of each client: what a client more costs from 10 to 100, and from 100
+    to 1000, tells whether a client of a large cohort costs more."""
     found = {}
     with tempfile.TemporaryDirectory() as here:
         for cohort in COHORTS:
             options = OPTIONS | {"cohort": cohort}
             data = assemble.federation(options)
             fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-            transport = Local(Idle(worker()))
+            transport = Local(Idle(launch.worker()))
             fed = fed._replace(transport=transport)
             transport.share({"kind": "data"}, assemble.shared_arrays(data))
             state = server.start(fed, x)
@@ -223,11 +217,11 @@ def _cohorts(repeats, say):
     small, middle, large = (statistics.median(each[1:]) for each in took.values())
     few, many = (middle - small) / (COHORTS[1] - COHORTS[0]), (large - middle) / (COHORTS[2] - COHORTS[1])
     fixed = max(small - COHORTS[0] * few, 0.0)
-    say(f"a round without training, {OPTIONS['model']}, cohorts of {COHORTS}: {1e3 * small:.2f}, {1e3 * middle:.2f} and "
-        f"{1e3 * large:.2f} ms, of these {1e3 * fixed:.2f} whatever the cohort; a client more takes {1e6 * few:.0f} us up to "
-        f"{COHORTS[1]}, {1e6 * many:.0f} us beyond: ratio {many / few:.2f} (aim 1.1); a client of {COHORTS[2]} against one of "
-        f"{COHORTS[0]}, without the fixed part {(large - fixed) / COHORTS[2] / few:.2f}, with it "
-        f"{large / COHORTS[2] / (small / COHORTS[0]):.2f}")
+    say(f"a round without training, {OPTIONS['model']}, cohorts of {COHORTS}: {1e3 * small:.2f}, {1e3 * middle:.2f} "
+        f"and {1e3 * large:.2f} ms, of these {1e3 * fixed:.2f} whatever the cohort; a client more takes "
+        f"{1e6 * few:.0f} us up to {COHORTS[1]}, {1e6 * many:.0f} us beyond: ratio {many / few:.2f} (aim 1.1); a "
+        f"client of {COHORTS[2]} against one of {COHORTS[0]}, without the fixed part "
+        f"{(large - fixed) / COHORTS[2] / few:.2f}, with it {large / COHORTS[2] / (small / COHORTS[0]):.2f}")
 
 
 def _rounds(fed, state, store):

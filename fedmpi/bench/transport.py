@@ -1,12 +1,12 @@
-"""What the wire costs: a model to a worker, a message to all, replies a second, ranks that wait. ``mpirun -n 3 fedmpi bench
-transport``, and ``-n 33``.
+"""What the wire costs: a model to a worker, a message to all, replies a second, ranks that wait. ``mpirun -n 3 fedmpi
+bench transport``, and ``-n 33``.
 
 Every row stands beside what MPI alone does in the same processes, turn by turn. A time runs from when rank 0 has the
 vector until the last receiver has it, by the clock that ranks of one machine share.
 
-A sparse model goes from a vector to a vector of all its weights, and at sparsity 0.9 four of five cache lines of both hold
-a kept weight: reading the one and writing the other, the floor that is printed, takes longer than MPI needs to copy
-all of it between two processes. What sparsity saves shows where bytes are dear.
+A sparse model goes from a vector to a vector of all its weights, and at sparsity 0.9 four of five cache lines of both
+hold a kept weight: reading the one and writing the other, the floor that is printed, takes longer than MPI needs to
+copy all of it between two processes. What sparsity saves shows where bytes are dear.
 """
 
 import itertools
@@ -41,7 +41,8 @@ def _play(transport, weights, replies, repeats, say):
     if transport.size < 2:
         raise UserError("needs ranks to send to: mpirun -n 3 fedmpi bench transport")
     if len(set(transport.hosts)) > 1:
-        raise UserError("needs all ranks on one machine, whose clock they share; fedmpi doctor measures between machines")
+        raise UserError("needs all ranks on one machine, whose clock they share; fedmpi doctor measures between "
+                        "machines")
     side = Side()
     together(transport, {"do": "open"}, side)
     say(f"a model of {weights:,} weights at sparsity {SPARSITY} from rank 0 to a worker, {transport.size} ranks")
@@ -146,7 +147,8 @@ def sending(side, network):
 
     full = layout.full_mask()
     return {"unknown": unknown, "known": lambda: model("known", masks[0], masks[0]),
-            "turn": lambda: model("turn", full, None), "whole": lambda: model("whole", full, full), "dense": lambda: bare(x.numpy()), "raw unknown": lambda: bare(side.message["unknown"]),
+            "turn": lambda: model("turn", full, None), "whole": lambda: model("whole", full, full),
+            "dense": lambda: bare(x.numpy()), "raw unknown": lambda: bare(side.message["unknown"]),
             "raw known": lambda: bare(side.message["known"])}
 
 
@@ -158,8 +160,8 @@ def receiving(side, network):
     worker = Worker(lambda options, shape, classes: parts, lambda name, local: torch.device(name))
     worker.local_rank = 0
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))
-    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [], "classes": 0, "known": known,
-                    "sums": False, "values": True}, {"known": array})
+    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [], "classes": 0,
+                    "known": known, "sums": False, "values": True}, {"known": array})
     buffer = np.zeros(network.weight.numel(), np.float32)
 
     def model():
@@ -173,7 +175,8 @@ def receiving(side, network):
         messages.wait(request.Test)
         return time.perf_counter()
 
-    return dict.fromkeys(("unknown", "known", "turn", "whole"), model) | dict.fromkeys(("dense", "raw unknown", "raw known"), bare)
+    return dict.fromkeys(("unknown", "known", "turn", "whole"), model) | dict.fromkeys(
+        ("dense", "raw unknown", "raw known"), bare)
 
 
 def milliseconds(begins, ends):
@@ -189,11 +192,12 @@ def _model(transport, side, weights, repeats, say):
     floor = _floor(weights, repeats)
     for way, name in (("known", "positions known"), ("unknown", "positions sent along")):
         ours, least, most = took[way]
-        say(f"  {name}: {ours:.2f} ms ({least:.2f} to {most:.2f}) for {len(side.message[way]):,} bytes; dense float32 by MPI "
-            f"alone {took['dense'][0]:.2f} ms, {took['dense'][0] / ours:.2f} times (aim 5); these bytes by MPI alone "
-            f"{took['raw ' + way][0]:.2f} ms, ratio {ours / took['raw ' + way][0]:.2f} (aim 1.5); dense as ours are sent "
-            f"{took['whole'][0]:.2f} ms, {took['whole'][0] / ours:.2f} times")
-    say(f"  the floor of any way from one vector to another: {floor:.2f} ms, reading {4 * weights / 1e6:.0f} MB and writing them")
+        say(f"  {name}: {ours:.2f} ms ({least:.2f} to {most:.2f}) for {len(side.message[way]):,} bytes; dense float32 "
+            f"by MPI alone {took['dense'][0]:.2f} ms, {took['dense'][0] / ours:.2f} times (aim 5); these bytes by MPI "
+            f"alone {took['raw ' + way][0]:.2f} ms, ratio {ours / took['raw ' + way][0]:.2f} (aim 1.5); dense as ours "
+            f"are sent {took['whole'][0]:.2f} ms, {took['whole'][0] / ours:.2f} times")
+    say(f"  the floor of any way from one vector to another: {floor:.2f} ms, reading {4 * weights / 1e6:.0f} MB and "
+        "writing them")
     return side.message["unknown"]
 
 
@@ -211,8 +215,9 @@ def _broadcast(transport, side, message, repeats, say):
     own, others = together(transport, {"do": "spread", "num_bytes": len(message), "repeats": repeats}, side)
     took = {way: milliseconds(own[way][:, 0], np.max([each[way][:, 1] for each in others], axis=0)) for way in own}
     (ours, *spread), (bare, *bares) = took["ours"], took["bare"]
-    say(f"  {len(message):,} bytes to {len(others)} workers, until the last has them: {ours:.2f} ms ({spread[0]:.2f} to "
-        f"{spread[1]:.2f}); MPI's Bcast {bare:.2f} ms ({bares[0]:.2f} to {bares[1]:.2f}): ratio {ours / bare:.2f} (aim 1.3)")
+    say(f"  {len(message):,} bytes to {len(others)} workers, until the last has them: {ours:.2f} ms ({spread[0]:.2f} "
+        f"to {spread[1]:.2f}); MPI's Bcast {bare:.2f} ms ({bares[0]:.2f} to {bares[1]:.2f}): ratio {ours / bare:.2f} "
+        "(aim 1.3)")
 
 
 def _replies(transport, replies, repeats, say):
@@ -222,8 +227,8 @@ def _replies(transport, replies, repeats, say):
         for _ in transport.map([{"do": "small"}] * replies):
             pass
         rates.append(replies / (time.perf_counter() - start))
-    say(f"  small replies: {statistics.median(rates[1:]):,.0f} a second ({min(rates[1:]):,.0f} to {max(rates[1:]):,.0f}), "
-        f"{replies:,} jobs (aim 5,000 with two workers)")
+    say(f"  small replies: {statistics.median(rates[1:]):,.0f} a second ({min(rates[1:]):,.0f} to "
+        f"{max(rates[1:]):,.0f}), {replies:,} jobs (aim 5,000 with two workers)")
 
 
 def _idle(transport, say):
@@ -232,10 +237,11 @@ def _idle(transport, say):
     before = {reply.rank: reply.arrays for reply in transport.map(jobs)}
     time.sleep(IDLE_S)
     after = {reply.rank: reply.arrays for reply in transport.map(jobs)}
-    workers = [float((after[rank]["used"] - before[rank]["used"]) / (after[rank]["at"] - before[rank]["at"])) for rank in before]
+    workers = [float((after[rank]["used"] - before[rank]["used"]) / (after[rank]["at"] - before[rank]["at"]))
+               for rank in before]
     used, start = _used(), time.perf_counter()
     for _ in transport.map([{"do": "sleep", "seconds": IDLE_S}] * len(jobs)):
         pass
     server = (_used() - used) / (time.perf_counter() - start)
-    say(f"  processor seconds a second of waiting: a worker {statistics.median(workers):.4f}, at most {max(workers):.4f}; rank 0 "
-        f"{server:.4f} (aim 0.02)")
+    say(f"  processor seconds a second of waiting: a worker {statistics.median(workers):.4f}, at most "
+        f"{max(workers):.4f}; rank 0 {server:.4f} (aim 0.02)")

@@ -131,7 +131,8 @@ def _values(K, repeats, say):
 
 
 def _path(n, repeats, say):
-    """The steps of a model from the server's vector to a worker's, sparse and with no weight pruned, and a bare copy."""
+    """The steps of a model from the server's vector to a worker's, sparse and with no weight pruned, and a bare
+    copy."""
     P = -(-n // 16) * 16
     layout = Layout((Slot("weight", (n,), 0, n),), (), (), P, P, P)
     gen = torch.Generator().manual_seed(0)

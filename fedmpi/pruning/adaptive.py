@@ -14,7 +14,6 @@ those with room. The model that is tested and served is cut to ``sparsity`` by t
 the union).
 """
 
-import numpy as np
 import torch
 
 from fedmpi.errors import UserError
@@ -43,22 +42,21 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
     if groups < 0 or hysteresis < 0:
         raise ValueError(f"groups and hysteresis must be >= 0, got {groups} and {hysteresis}")
 
-    def ranked(layout, x, densest, schedule, gen):
-        """int32 (Q,): each weight's place in its layer's ranking, behind all where the densest client prunes it too."""
-        share = cosine_decay(fraction, schedule.t, schedule.rounds)
-        place = torch.full((layout.Q,), torch.iinfo(torch.int32).max, dtype=torch.int32)
-        for slot, k in zip(layout.weights, budgets(layout, densest, distribution)):
+    def ranked(layout, x, kept, schedule, gen):
+        """``(ranking, mask)``: int32 (sum of kept,), the first ``kept[l]`` positions of each layer's ranking, counted in
+        the layer, and where they are."""
+        share, found = cosine_decay(fraction, schedule.t, schedule.rounds), []
+        for slot, k in zip(layout.weights, kept):
             sizes = x[slot.span].abs()
             sure = top(sizes, k - int(k * share))
             drawn = positions(draw(~sure, k - int(torch.count_nonzero(sure)), gen))
-            chosen = np.concatenate([falling(sizes, positions(sure)).numpy(), gen.permutation(drawn.numpy())])
-            place[slot.span].numpy()[chosen] = np.arange(k, dtype=np.int32)            # torch takes twice as long
-        return place
+            found += [falling(sizes, positions(sure)).int(), torch.from_numpy(gen.permutation(drawn.numpy())).int()]
+        ranking = torch.cat(found)
+        return ranking, next(_nested(layout, ranking, kept, [kept]))
 
     def start(layout, x, schedule, gen):
-        place = ranked(layout, x, sparsity, schedule, gen)
-        mask = _first(layout, place, _budget(layout, [sparsity])[sparsity])
-        return {"rates": torch.zeros(0, dtype=torch.float64), "place": place}, mask
+        ranking, mask = ranked(layout, x, budgets(layout, sparsity, distribution), schedule, gen)
+        return {"rates": torch.zeros(0, dtype=torch.float64), "ranking": ranking}, mask
 
     def _budget(layout, rates):
         """``{rate: kept weights a layer}``, no layer of a denser client below that of a sparser one."""
@@ -71,7 +69,8 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
     def masks(state, mask, x, layout, clients):
         rates = state["rates"].tolist() or [sparsity] * (int(clients.max()) + 1)
         kept = _budget(layout, rates)
-        made = {rate: _first(layout, state["place"], kept[rate]) for rate in {rates[client] for client in clients}}
+        wanted = sorted({rates[client] for client in clients}, reverse=True)
+        made = dict(zip(wanted, _nested(layout, state["ranking"], layout.kept(mask), [kept[rate] for rate in wanted])))
         return [made[rates[client]] for client in clients]
 
     def evolve(state, mask, x, replies, schedule, gen):
@@ -84,13 +83,13 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         bound = min(most, bearable(layout))
         rates = settled(old, wanted_rates(merit, sparsity, spread, groups, least, bound), hysteresis, sparsity, least,
                         bound)
-        place = ranked(layout, x, float(rates.min()), schedule, gen)
-        kept = _budget(layout, rates.tolist())[float(rates.min())]
-        return {"rates": rates, "place": place, "key": key}, _first(layout, place, kept)
+        ranking, mask = ranked(layout, x, _budget(layout, rates.tolist())[float(rates.min())], schedule, gen)
+        return {"rates": rates, "ranking": ranking, "key": key}, mask
 
     def nominal(state, mask, layout):
-        return _first(layout, state["place"], [min(a, b) for a, b in zip(
-            _budget(layout, [sparsity])[sparsity], layout.kept(mask))])
+        held = layout.kept(mask)
+        kept = [min(a, b) for a, b in zip(budgets(layout, sparsity, distribution), held)]
+        return next(_nested(layout, state["ranking"], held, [kept]))
 
     def bearable_for(N, layout):
         if 2 * groups > N:
@@ -100,12 +99,15 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
                   check=bearable_for)
 
 
-def _first(layout, place, kept):
-    """bool (Q,): the first ``kept[l]`` places of each layer's ranking ``place (Q,)``."""
-    mask = torch.zeros(layout.Q, dtype=torch.bool)
-    for slot, k in zip(layout.weights, kept):
-        np.less(place[slot.span].numpy(), k, out=mask[slot.span].numpy())          # torch compares a sixth as fast
-    return mask
+def _nested(layout, ranking, held, budgets):
+    """A mask, bool (Q,), for each of the ``budgets``, the smallest first: the first ``kept[l]`` of each layer's
+    ``held[l]`` positions in the ``ranking``."""
+    mask, before = torch.zeros(layout.Q, dtype=torch.bool), [0] * len(held)
+    for kept in budgets:
+        for slot, ranked, start, stop in zip(layout.weights, ranking.split(held), before, kept):
+            mask[slot.span].numpy()[ranked[start:stop].numpy()] = True             # faster than torch's by half
+        yield mask
+        mask, before = mask.clone(), kept
 
 
 def centred_ranks(merit):

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import torch
 
-from fedmpi.mask import budgets, by_layer, check, first_mask, swap, top, top_among
+from fedmpi.mask import budgets, by_layer, check, cosine_decay, first_mask, swap, top, top_among
 from fedmpi.parts import Probe, Pruner
 
 
@@ -28,15 +28,14 @@ def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnit
     Example: fedmpi train --strategy feddst --pruner feddst:every=2
     """
     check(sparsity, distribution, init, every, alpha)
+    if after < 0:
+        raise ValueError(f"after must be a local epoch, 0 the first, got {after}")
 
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
 
     def share(schedule):
-        horizon = end * schedule.rounds
-        if schedule.t % every or schedule.t >= horizon:
-            return 0.0
-        return alpha / 2 * (1 + math.cos(math.pi * schedule.t / horizon))
+        return 0.0 if schedule.t % every else cosine_decay(alpha, schedule.t, end * schedule.rounds)
 
     def probe(task):
         if share(task.schedule) == 0:

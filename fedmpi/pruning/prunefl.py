@@ -36,6 +36,9 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
     if min(constant_s, comm_s, compute_s) < 0 or comm_s + compute_s == 0:
         raise ValueError("constant_s, comm_s and compute_s are seconds >= 0, and a weight must cost something")
 
+    if not half_life > 0:
+        raise ValueError(f"half_life must be > 0 rounds, got {half_life}")
+
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
 

@@ -7,11 +7,9 @@ again at the next pruning. Corrected against print: the pruning uses rate+ (prin
 difference. ``every = 1`` is the thesis's text.
 """
 
-import math
-
 import torch
 
-from fedmpi.mask import budgets, check, draw, top
+from fedmpi.mask import budgets, check, cosine_decay, draw, top
 from fedmpi.parts import Pruner
 
 
@@ -26,8 +24,7 @@ def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, f
     check(sparsity, distribution, "random", every, fraction)
 
     def prune(layout, x, t, rounds, gen):
-        horizon = end * rounds
-        share = fraction / 2 * (1 + math.cos(math.pi * t / horizon)) if t < horizon else 0.0
+        share = cosine_decay(fraction, t, end * rounds)
         mask = torch.zeros(layout.Q, dtype=torch.bool)
         target = budgets(layout, sparsity, distribution)
         rate = sparsity + (1 - sparsity) * share

@@ -30,8 +30,8 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
     Example: fedmpi train --strategy fedavg --pruner rigl:every=3
     """
     check(sparsity, distribution, init, every, fraction)
-    if oversample < 1:
-        raise ValueError(f"oversample must be at least 1, got {oversample}")
+    if oversample < 1 or batches < 1:
+        raise ValueError(f"oversample and batches must be at least 1, got {oversample} and {batches}")
 
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)

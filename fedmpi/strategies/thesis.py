@@ -35,6 +35,9 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
     """
     if not 0 <= server_momentum < 1:
         raise ValueError(f"server_momentum must be in [0, 1), got {server_momentum}")
+    if not (clip >= 0 and 0 <= rho <= 1 and server_lr > 0):
+        raise ValueError(f"clip must be >= 0, rho must be in [0, 1] and server_lr must be > 0, got {clip}, {rho} and "
+                         f"{server_lr}")
 
     def init(layout):
         return {"velocity": torch.zeros(layout.P)} if server_momentum else {}

@@ -2,14 +2,14 @@
 
 A transport has ``share(meta, arrays)`` (a message of large read-only arrays, in memory once a node; the workers' meta
 gains ``local_rank``), ``publish(meta, arrays) -> bytes`` (the same message to every worker), ``map(jobs, arrays=None,
-meanwhile=()) -> iterator of Reply`` (any order; ``arrays[i]``, a dict, travels with job i; raises Stopped where a run that
-was asked to stop must wait no longer; the iterator ``meanwhile`` does a slice of work at each step, while no answer is
-there, and has ended when the last reply is taken), ``total(count) -> (count,) int64`` (the sum over all workers of what ``worker.total(count)``
-gives, node by node), ``asked()`` (the name of the signal, on any rank, that asked, or an empty text) and
-``close(code)``; ``size`` is the number of ranks, ``hosts`` their names, ``places`` what the workers
-said of where they run, by rank, ``versions`` the libraries used, ``sent`` and
-``received`` count the bytes of every message on the server's side, ``waited_s`` the seconds in which it waited for
-answers and did nothing, ``meanwhile_s`` those in which it had something else to do.
+meanwhile=()) -> iterator of Reply`` (any order; ``arrays[i]``, a dict, travels with job i; raises Stopped where a run
+that was asked to stop must wait no longer; the iterator ``meanwhile`` does a slice of work at each step, while no
+answer is there, and has ended when the last reply is taken), ``total(count) -> (count,) int64`` (the sum over all
+workers of what ``worker.total(count)`` gives, node by node), ``asked()`` (the name of the signal, on any rank, that
+asked, or an empty text) and ``close(code)``; ``size`` is the number of ranks, ``hosts`` their names, ``places`` what
+the workers said of where they run, by rank, ``versions`` the libraries used, ``sent`` and ``received`` count the bytes
+of every message on the server's side, ``waited_s`` the seconds in which it waited for answers and did nothing,
+``meanwhile_s`` those in which it had something else to do.
 
 A worker has ``receive(meta, arrays)``, ``run(job, arrays) -> (meta, arrays)`` and ``total(count)``.
 """

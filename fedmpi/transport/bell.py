@@ -11,13 +11,14 @@ BELL = signal.SIGURG
 
 
 def listen():
-    """Keep the signal for ``doze``: to be called before there are other threads, MPI's among them, which might take it."""
+    """Keep the signal for ``dozing``: to be called before there are other threads, MPI's among them, which might take
+    it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [BELL])
 
 
 def dozing(longest, rung):
-    """How ``messages.wait`` sleeps where a bell may ring: for ``longest`` seconds at most, and at once where it surely will be
-    ``rung`` when there is something; else by and by, as others do."""
+    """How ``messages.wait`` sleeps where a bell may ring: for ``longest`` seconds at most, and at once where it surely
+    will be ``rung`` when there is something; else by and by, as others do."""
     return lambda waited: signal.sigtimedwait([BELL], longest if rung else min(waited / 10, longest))
 
 

@@ -1,9 +1,9 @@
 """Messages between ranks over MPI, and waiting that is polite.
 
 A rank that waits probes, then sleeps for a tenth of the time it has waited so far, 5 ms at most, so a wait costs next
-to no processor and delays by a tenth at most. Rank 0 and the workers of its machine wake each other, see ``bell``, and so
-need not look; workers sleep longer the more of them share a core. Control and jobs go point to point, what every worker needs along a tree.
-``check()`` of all that waits raises where waiting is in vain.
+to no processor and delays by a tenth at most. Rank 0 and the workers of its machine wake each other, see ``bell``, and
+so need not look; workers sleep longer the more of them share a core. Control and jobs go point to point, what every
+worker needs along a tree. ``check()`` of all that waits raises where waiting is in vain.
 """
 
 import os
@@ -31,7 +31,8 @@ def nap(waited):
 
 
 def wait(done, check=lambda: None, nap=nap):
-    """Call ``done()`` until it is true, in between ``nap(seconds waited)``; ``check()`` raises where waiting is in vain."""
+    """Call ``done()`` until it is true, in between ``nap(seconds waited)``; ``check()`` raises where waiting is in
+    vain."""
     start = time.perf_counter()
     while not done():
         check()
@@ -43,8 +44,8 @@ def wait(done, check=lambda: None, nap=nap):
 
 
 def send(comm, buffer, rank, check=lambda: None, pid=None):
-    """Send ``buffer (bytes,) uint8`` to ``rank`` in chunks; ``check`` as for ``wait``, here and below. ``pid`` is the rank's
-    process, where that may be dozing on this machine."""
+    """Send ``buffer (bytes,) uint8`` to ``rank`` in chunks; ``check`` as for ``wait``, here and below. ``pid`` is the
+    rank's process, where that may be dozing on this machine."""
     requests = post(comm, buffer, rank)
     ring(pid)
     wait(lambda: MPI.Request.Testall(requests), check)
@@ -75,7 +76,8 @@ def broadcast(comm, buffer, check=lambda: None):
     and 52 ms for 6.3 MB; MPI's own Bcast, whose ranks spin, 144 and 173 ms."""
     rank, size = comm.rank, comm.size
     nearest = rank & -rank if rank else 1 << 30
-    children = [rank + step for step in (1 << bit for bit in range(29, -1, -1)) if step < nearest and rank + step < size]
+    steps = [1 << bit for bit in range(29, -1, -1)]
+    children = [rank + step for step in steps if step < nearest and rank + step < size]
     for start in range(0, len(buffer), CHUNK):
         part = [buffer[start: start + CHUNK], MPI.BYTE]
         if rank:

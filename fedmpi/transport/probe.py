@@ -129,12 +129,14 @@ def library():
     name = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
     return {"library": " ".join(name.split()), "mpi4py": mpi4py.__version__,
             "standard": ".".join(map(str, MPI.Get_version())), "binary": os.path.basename(MPI.__file__),
-            "threads": {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized",
-                        MPI.THREAD_MULTIPLE: "multiple"}[MPI.Query_thread()], "cuda_aware": cuda_aware()}
+            "threads": {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled",
+                        MPI.THREAD_SERIALIZED: "serialized", MPI.THREAD_MULTIPLE: "multiple"}[MPI.Query_thread()],
+            "cuda_aware": cuda_aware()}
 
 
 def cuda_aware():
     """Whether this MPI says that it takes pointers to GPU memory; None where it has no word for it. Open MPI and MPICH
-    offer the same function, which is in no standard and not in mpi4py. This transport makes no use of it, see staging."""
+    offer the same function, which is in no standard and not in mpi4py. This transport makes no use of it, see
+    staging."""
     found = getattr(ctypes.CDLL(MPI.__file__), "MPIX_Query_cuda_support", None)
     return None if found is None else bool(found())

@@ -30,8 +30,9 @@ def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
     work, worker = {"at": "starting", "goes_on": "", "host": "its host"}, None
 
     def lost(rank, seconds):
-        _last_words(f"error: rank {MPI.COMM_WORLD.rank} on {socket.gethostname()} ({work['at']}) has not heard rank 0 on "
-                    f"{work['host']} for {seconds:.0f} s and ends the job" + (work["goes_on"] and f"; {work['goes_on']}"))
+        _last_words(f"error: rank {MPI.COMM_WORLD.rank} on {socket.gethostname()} ({work['at']}) has not heard rank 0 "
+                    f"on {work['host']} for {seconds:.0f} s and ends the job" + (
+                        work["goes_on"] and f"; {work['goes_on']}"))
 
     def patient():
         if time.monotonic() - start > 1.5 * _later(START * silence_s) > 0:    # rank 0 knows better, if it lives
@@ -39,7 +40,8 @@ def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
 
     try:
         worker = make_worker()
-        ready = pack({"kind": "hello", "host": socket.gethostname(), "version": version}, {"pid": np.array([os.getpid()])})
+        ready = pack({"kind": "hello", "host": socket.gethostname(), "version": version},
+                     {"pid": np.array([os.getpid()])})
     except Exception as error:
         ready = _failure(error)
     nudges.append(MPI.COMM_WORLD.Isend([ready, MPI.BYTE], 0, READY))
@@ -63,8 +65,8 @@ def _later(silence_s):
 
 
 def _answer_all(comm, worker, work, shared, heart, nudges, nap, pid):
-    """Answer one message after the other; ``work`` says at what this rank is, ``nap`` how it waits for one, ``pid`` is rank
-    0's process where it is on this machine."""
+    """Answer one message after the other; ``work`` says at what this rank is, ``nap`` how it waits for one, ``pid`` is
+    rank 0's process where it is on this machine."""
     while True:
         work["at"] = "waiting"
         with _or_abort():

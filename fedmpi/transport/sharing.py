@@ -25,8 +25,9 @@ def share(nodes, table, arrays=None, check=lambda: None):
             os.posix_fallocate(handle, 0, int(starts[-1]))
         except OSError as error:
             os.unlink(name)
-            raise DiskError(f"no room for {starts[-1]:,} bytes of data, shared by the ranks of {socket.gethostname()}, in "
-                            f"{tempfile.gettempdir()} ({error.strerror}): set TMPDIR to another folder") from error
+            raise DiskError(f"no room for {starts[-1]:,} bytes of data, shared by the ranks of "
+                            f"{socket.gethostname()}, in {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to "
+                            "another folder") from error
         os.close(handle)
         data = np.memmap(name, np.uint8, "r+")
         for start, size, (key, *_) in zip(starts, sizes, table):
@@ -44,7 +45,8 @@ def share(nodes, table, arrays=None, check=lambda: None):
     if node.rank == node.size - 1 and arrays is None:
         for key, _, _, expected in table:
             if (got := sum_of(found[key])) != expected:
-                raise WireError(f"the data {key} from rank 0 are damaged: checksum {got:016x}, sent with {expected:016x}")
+                raise WireError(f"the data {key} from rank 0 are damaged: checksum {got:016x}, sent with "
+                                f"{expected:016x}")
     return found
 
 

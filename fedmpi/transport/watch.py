@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 SILENCE_S = 60.0          # after so long without a sign a rank counts as lost; 0: never
-START = 10                # times that long may pass until every rank is ready: 33 imports of torch on 2 cores take a minute
+START = 10                # times that long may pass until all are ready: 33 imports of torch on 2 cores take a minute
 
 
 class Limits(NamedTuple):
