@@ -258,18 +258,18 @@ class Worker:
             done = {}
         took = (time.perf_counter() - start) / max(len(done), 1)
         for row, (job, part) in enumerate(zip(jobs, parts)):
-            if row in done:
-                answers.append(self._tried(job, partial(self._found, job, done[row], took)))
-            else:
-                answers.append(self._tried(job, partial(self._train, job, part)))
+            work = partial(self._found, job, done[row], took) if row in done else partial(self._train, job, part)
+            meta, arrays = self._tried(job, work)
+            if self.stage.reuses:
+                arrays = {name: array.copy() for name, array in arrays.items()}
+            answers.append((meta, arrays))
         return answers
 
     def _found(self, job, found, took):
         """The answer of a client of a team, which took seconds; raises where that is what was found."""
         if isinstance(found, Exception):
             raise found
-        meta, arrays = self._answer(job, *found, time.perf_counter() - took)
-        return meta, {name: array.copy() for name, array in arrays.items()}      # staging memory is written again
+        return self._answer(job, *found, time.perf_counter() - took)
 
     def _side_by_side(self, jobs, parts):
         """``{row: (task, received, known, more, loss, epochs)}`` of those jobs whose training is plain SGD."""
@@ -300,6 +300,8 @@ class Worker:
             meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), known)
             support = layout.support(mask)
         update, owed = self.stage.difference(task.x, received.base, support), arrays.pop("memory/values", None)
+        if not sound(update):                              # now: a codec may make what is too large look sound
+            loss = math.nan
         counted = self.sums is not None and "share" in job
         if self.codec.feedback and job["client"] < len(self.data["features"]):
             if owed is not None:
@@ -322,20 +324,19 @@ class Worker:
         if counted:                                        # last of all: what raises has not been added
             numbers[Number.BYTES] = frame.size(meta, arrays) - unbilled(meta, arrays, self.parts.weighs)
             sent = update if self.codec.exact else self.codec.decode(values, len(support)).to(self.device)
-            numbers[Number.SUMMED] = math.isfinite(loss) and self._add(sent, job["share"])
+            numbers[Number.SUMMED] = math.isfinite(loss)
+            if math.isfinite(loss):
+                self._add(sent, job["share"])
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
 
     def _add(self, values, share):
-        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge; returns whether it could be added.
-        The same bits on any device: products in double precision, rounded to whole numbers."""
-        if not sound(values):
-            return False
+        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge. The same bits on any device: products
+        in double precision, rounded to whole numbers."""
         block = BLOCK if self.device.type == "cpu" else BLOCK << 9          # 128 MiB: launches are what costs there
         for part, sums in zip(values.split(block), self.sums[: len(values)].split(block)):
             sums += part.double().mul_(share / QUANTUM).round_().long()
-        return True
 
     def _loss(self, job):
         """The received model's mean loss over a client's samples."""

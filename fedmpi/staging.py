@@ -20,11 +20,13 @@ from fedmpi.flat import gathered, scattered
 class Staging(NamedTuple):
     """``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support: written into ``into (P,)``
     where that is 0 off the support already; ``difference(x, base, support) -> (K,)`` on the device: x - base on the
-    support; ``down(values (K,)) -> (K,)`` on the host, in memory that the next call may write again."""
+    support; ``down(values (K,)) -> (K,)`` on the host, in memory that the next call writes again where it ``reuses``
+    it."""
 
     up: Callable
     difference: Callable
     down: Callable
+    reuses: bool
 
 
 def staging(P, device, pinned=None):
@@ -32,7 +34,7 @@ def staging(P, device, pinned=None):
     Supports are on the host. The same bits either way."""
     if not (device.type != "cpu" if pinned is None else pinned):
         return Staging(lambda values, support, into=None: _spread(values, support, P, into), _difference,
-                       lambda values: values)
+                       lambda values: values, False)
     buffer = torch.empty(P, pin_memory=True)
     placed = [None, None]                         # the last support, and itself on the device
 
@@ -51,7 +53,7 @@ def staging(P, device, pinned=None):
     def down(values):
         return buffer[: len(values)].copy_(values)
 
-    return Staging(up, difference, down)
+    return Staging(up, difference, down, True)
 
 
 def _difference(x, base, support):

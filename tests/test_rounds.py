@@ -128,8 +128,12 @@ def test_a_diverged_update_is_rejected_and_the_others_count(weighting):
         torch.testing.assert_close(after["x"], expected)
 
 
-def test_a_client_that_adds_infinity_is_kept_out_of_the_sums():
-    fed, state = contracts.assembled(clients=4)
+@pytest.mark.parametrize("options", [
+    {}, {"weighting": "relu", "contribution": "cosine"},
+    {"codec": "float16"}, {"codec": "float16", "weighting": "relu", "contribution": "cosine"}])
+def test_a_client_whose_update_is_too_large_is_rejected_whatever_the_codec(options):
+    """By the worker where it adds updates up, else by the server; float16 would make 65504 of it."""
+    fed, state = contracts.assembled(clients=4, **options)
     worker = fed.transport.worker
     plain = worker.parts.strategy.local
 

@@ -265,6 +265,17 @@ def test_clients_whose_steps_are_watched_train_one_by_one_to_the_same_bits():
     assert torch.equal(server.play_round(fed, state, 1)[0]["x"], server.play_round(other, twin, 1)[0]["x"])
 
 
+@pytest.mark.parametrize("pruner", ["dense", "feddst:every=1"])
+def test_a_team_whose_updates_pass_through_one_buffer_keeps_each(pruner):
+    """As on a GPU; beside each other and, under feddst, one by one."""
+    options = {"clients": 4, "strategy": "feddst", "pruner": pruner, "together": 4}
+    (fed, state), (other, twin) = (contracts.assembled(**options) for _ in range(2))
+    worker = other.transport.worker
+    buffer = torch.empty(worker.layout.P)
+    worker.stage = worker.stage._replace(down=lambda values: buffer[: len(values)].copy_(values), reuses=True)
+    assert torch.equal(server.play_round(fed, state, 1)[0]["x"], server.play_round(other, twin, 1)[0]["x"])
+
+
 def failing(error, whom, times):
     """A federation of 5 in teams of 3, and how often client ``whom`` raises ``error`` when it gets ready."""
     fed, state = contracts.assembled(clients=5, partition="quantity", together=3, on_error="retry" if times else "drop")
