@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import pathlib
 import shutil
@@ -16,6 +17,7 @@ import torch  # noqa: E402
 from fedmpi.cli import main  # noqa: E402
 
 torch.set_num_threads(1)
+SCRIPT = pathlib.Path(__file__).with_name("commands_script.py")
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
 
 
@@ -83,6 +85,23 @@ def fedmpi(command):
             status, output = done.returncode, done.stdout
         assert status == code, f"exit code {status}, expected {code}:\n{output}"
         return output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_turn(command):
+    """``in_turn(ranks, commands, **env) -> output``: commands of fedmpi that succeed one after the other on the same ranks,
+    which import torch once, two seconds of processor time each."""
+
+    def run(ranks, commands, timeout=240, **env):
+        launch = command(ranks)
+        at = launch.index("-m")
+        argv = [*launch[:at], SCRIPT, json.dumps([[*map(str, each)] for each in commands])]
+        done = subprocess.run(argv, env=environment(**env), timeout=timeout, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     return run
 
