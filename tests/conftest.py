@@ -18,12 +18,20 @@ from fedmpi.cli import main  # noqa: E402
 
 torch.set_num_threads(1)
 SCRIPT = pathlib.Path(__file__).with_name("commands_script.py")
+LONGEST = ("same_bits", "slurm", "experiment", "page", "stop", "killing", "benches", "reading", "catalog", "failure",
+           "transport", "silence", "readme", "shapley", "floors", "store", "report", "sweep", "disk", "doctor")
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
 
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=6, help="How often tests/test_killing.py kills one run.")
     parser.addoption("--kills-log", default=os.devnull, help="Where it writes what came out of each.")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that at the end no worker is left alone with one."""
+    names = [f"test_{name}.py" for name in LONGEST]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
 
 
 def environment(**extra):
