@@ -7,6 +7,7 @@ paper, what it sends and an example: FIELDS.
 """
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -216,15 +217,23 @@ def entry(table, name):
         raise UserError(f"no module {module!r} to take {function!r} from; is it installed or on PYTHONPATH?")
     try:
         with open(spec.origin, encoding="utf-8") as file:
-            tree = ast.parse(file.read(), spec.origin)
+            found = _declared(file.read(), spec.origin, function)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise UserError(f"module {module!r} ({spec.origin}) cannot be read: {error}") from error
+    if found is None:
+        raise UserError(f"module {module!r} defines no function {function!r}")
+    return Entry(target, *found)
+
+
+@functools.lru_cache(maxsize=256)                # a study asks for the same parts once a run, hundreds of times
+def _declared(source, path, function):
+    """``Entry``'s fields but the first of a function or class in a module's source; None where it has none."""
+    tree = ast.parse(source, path)
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == function:
             doc = ast.get_docstring(node) or ""
-            return Entry(target, _signature(node), doc.partition("\n")[0], ast.get_docstring(tree) or "",
-                         _fields(doc))
-    raise UserError(f"module {module!r} defines no function {function!r}")
+            return _signature(node), doc.partition("\n")[0], ast.get_docstring(tree) or "", _fields(doc)
+    return None
 
 
 def _fields(doc):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import pathlib
 import shutil
@@ -16,12 +17,21 @@ import torch  # noqa: E402
 from fedmpi.cli import main  # noqa: E402
 
 torch.set_num_threads(1)
+SCRIPT = pathlib.Path(__file__).with_name("commands_script.py")
+LONGEST = ("same_bits", "slurm", "experiment", "page", "stop", "killing", "benches", "reading", "catalog", "failure",
+           "transport", "silence", "readme", "shapley", "floors", "store", "report", "sweep", "disk", "doctor")
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
 
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=6, help="How often tests/test_killing.py kills one run.")
     parser.addoption("--kills-log", default=os.devnull, help="Where it writes what came out of each.")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that at the end no worker is left alone with one."""
+    names = [f"test_{name}.py" for name in LONGEST]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
 
 
 def environment(**extra):
@@ -83,6 +93,23 @@ def fedmpi(command):
             status, output = done.returncode, done.stdout
         assert status == code, f"exit code {status}, expected {code}:\n{output}"
         return output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_turn(command):
+    """``in_turn(ranks, commands, **env) -> output``: commands of fedmpi that succeed one after the other on the same ranks,
+    which import torch once, two seconds of processor time each."""
+
+    def run(ranks, commands, timeout=240, **env):
+        launch = command(ranks)
+        at = launch.index("-m")
+        argv = [*launch[:at], SCRIPT, json.dumps([[*map(str, each)] for each in commands])]
+        done = subprocess.run(argv, env=environment(**env), timeout=timeout, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     return run
 

@@ -353,7 +353,7 @@ def test_a_study_ends_in_tables_figures_and_verdicts(played, fedmpi, recipe, tmp
     assert "6 of 8 runs done" in fedmpi(1, "experiment", "mine.toml", "--folder", "s", "--dry-run")
 
 
-@pytest.mark.parametrize("name", ["E3", "E4"])
+@pytest.mark.parametrize("name", _recipes())
 def test_smoke(played, name, tmp_path):
     played(name, "--size", "smoke")
     found = json.loads((tmp_path / "s/outcome.json").read_text())

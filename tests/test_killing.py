@@ -17,7 +17,8 @@ from conftest import environment, python_processes
 from fedmpi.store import read_run, verify
 
 SILENCE_S = 4
-RUN = ("--rounds", 5000, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1, "--device", "cpu")
+RUN = ("--rounds", 5000, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1, "--device", "cpu",
+       "--dataset", "synthetic:samples=300")
 EXPLAINED = r"^error: .*(died|was killed|silent for|not heard rank 0|ranks are ready after).*$"
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from fedmpi.store import read_run, verify
 
-SMALL = ("--rounds", 5, "--clients", 9, "--model", "small-cnn:width=4", "--lr", 0.1, "--local-epochs", 1)
+SMALL = ("--rounds", 5, "--clients", 9, "--model", "small-cnn:width=4", "--lr", 0.1, "--local-epochs", 1,
+         "--train-samples", 600)
 METHODS = {
     "thesis": ("--strategy", "thesis:server_momentum=0.5", "--pruner", "rigl:every=2,sparsity=0.8", "--cohort", 6),
     "feddst": ("--strategy", "feddst:mu=0.1", "--pruner", "feddst:every=2,alpha=0.3", "--contribution", "loo-cosine",
@@ -61,6 +62,11 @@ def norm_model(tmp_path_factory):
         yield
 
 
+def train(method, out, *more):
+    """The arguments of that method's run."""
+    return ["train", *SMALL, *METHODS[method], "--out", out, *more]
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, fedmpi):
     """``alone(method) -> path`` of that method's run in one process."""
@@ -69,49 +75,77 @@ def alone(tmp_path_factory, fedmpi):
     def run(method):
         if method not in made:
             made[method] = tmp_path_factory.mktemp(method) / "alone.h5"
-            fedmpi(1, "train", *SMALL, *METHODS[method], "--out", made[method])
+            fedmpi(1, *train(method, made[method]))
         return made[method]
 
     return run
 
 
-@pytest.mark.parametrize("ranks, method", [(2, "thesis"), (3, "feddst"), (5, "thesis"), (4, "text"), (3, "prunefl"),
-                                           (3, "norms"), (4, "judged"), (3, "fltrust"), (3, "fedbuff"), (4, "late"),
-                                           (4, "teams"), (3, "flying"), (3, "signs"), (3, "owed")])
-def test_any_number_of_ranks_gives_the_same_bits(fedmpi, alone, tmp_path, ranks, method):
-    out = tmp_path / "many.h5"
-    fedmpi(ranks, "train", *SMALL, *METHODS[method], "--out", out, FEDMPI_ALL_RANKS="1")
+WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "fedbuff"), (3, "flying"),
+         (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams")]
+PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
+         ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1),
+         ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3), ("owed", 3, 1, 1)]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, fedmpi, in_turn):
+    """``many(ranks) -> folder`` with all that so many ranks play, in one launch: METHOD.h5 of ``WHOLE``, METHOD-STOP.h5 of
+    ``PARTS``, of which one process plays the first part where these ranks have the second."""
+    made = {}
+
+    def launch(ranks):
+        if ranks not in made:
+            folder = made[ranks] = tmp_path_factory.mktemp(f"ranks-{ranks}")
+            commands = [train(method, folder / f"{method}.h5") for size, method in WHOLE if size == ranks]
+            for method, stop, first, then in PARTS:
+                begin = train(method, folder / f"{method}-{stop}.h5", "--until", stop)
+                if first == ranks:
+                    commands.append(begin)
+                elif then == ranks:
+                    fedmpi(1, *begin)
+                    commands.append(["train", "--resume", folder / f"{method}-{stop}.h5"])
+            in_turn(ranks, commands, FEDMPI_ALL_RANKS="1")
+        return made[ranks]
+
+    return launch
+
+
+@pytest.mark.parametrize("ranks, method", WHOLE)
+def test_any_number_of_ranks_gives_the_same_bits(alone, many, ranks, method):
+    out = many(ranks) / f"{method}.h5"
     assert verify(alone(method), out) == []
     assert set(read_run(out).clients["rank"]) - {-1} == set(range(1, ranks))     # every worker had its share
 
 
 def test_33_ranks_give_the_same_bits(fedmpi, alone, tmp_path):
-    fedmpi(33, "train", *SMALL, *METHODS["thesis"], "--out", tmp_path / "many.h5", FEDMPI_ALL_RANKS="1")
+    fedmpi(33, *train("thesis", tmp_path / "many.h5"), FEDMPI_ALL_RANKS="1")
     assert verify(alone("thesis"), tmp_path / "many.h5") == []
 
 
-@pytest.mark.parametrize("ranks, nodes, method", [(6, 3, "sums"), (5, 4, "judged")])
-def test_any_number_of_nodes_gives_the_same_bits(fedmpi, alone, tmp_path, ranks, nodes, method):
-    """MPICH takes one machine for several nodes: shared data, sums and coalitions go by a leader a node."""
-    fedmpi(ranks, "train", *SMALL, *METHODS[method], "--out", tmp_path / "nodes.h5", MPIR_CVAR_NUM_CLIQUES=str(nodes))
-    assert verify(alone(method), tmp_path / "nodes.h5") == []
+def test_any_number_of_nodes_gives_the_same_bits(alone, in_turn, tmp_path):
+    """MPICH takes one machine for several nodes, here two of two ranks and two of one: shared data, sums and coalitions go
+    by a leader a node."""
+    methods = ("sums", "judged")
+    in_turn(6, [train(method, tmp_path / f"{method}.h5") for method in methods], MPIR_CVAR_NUM_CLIQUES="4")
+    for method in methods:
+        assert verify(alone(method), tmp_path / f"{method}.h5") == []
 
 
-@pytest.mark.parametrize("method, stop, first, then", [
-    ("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
-    ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1),
-    ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3), ("owed", 3, 1, 1)])
-def test_a_run_stopped_and_resumed_gives_the_same_bits(fedmpi, alone, tmp_path, method, stop, first, then):
-    out = tmp_path / "parts.h5"
-    fedmpi(first, "train", *SMALL, *METHODS[method], "--out", out, "--until", stop)
-    assert len(read_run(out).rounds["round"]) == stop
-    fedmpi(then, "train", "--resume", out)
+@pytest.mark.parametrize("method, stop, first, then", PARTS)
+def test_a_run_stopped_and_resumed_gives_the_same_bits(fedmpi, alone, many, tmp_path, method, stop, first, then):
+    ranks = max(first, then)
+    out = (many(ranks) if ranks > 1 else tmp_path) / f"{method}-{stop}.h5"
+    if ranks == 1:
+        fedmpi(1, *train(method, out, "--until", stop))
+    if then == 1:
+        fedmpi(1, "train", "--resume", out)
     assert verify(alone(method), out) == []
-    assert len(read_run(out).sessions) == 2
+    assert [(session["ranks"], session["done"]) for session in read_run(out).sessions] == [(first, 0), (then, stop)]
 
 
 def test_another_seed_gives_another_run(fedmpi, alone, tmp_path):
-    fedmpi(1, "train", *SMALL, *METHODS["thesis"], "--out", tmp_path / "other.h5", "--seed", 1)
+    fedmpi(1, *train("thesis", tmp_path / "other.h5", "--seed", 1))
     lines = verify(alone("thesis"), tmp_path / "other.h5")
     assert any("weights_digest" in line and "round 1" in line for line in lines)
     assert "option seed: 0 against 1" in lines

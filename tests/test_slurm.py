@@ -54,13 +54,14 @@ import os, time, torch
 
 class Net(torch.nn.Linear):
     def forward(self, x):
-        time.sleep(0.04 if self.training and os.path.exists(os.environ.get("SLOW", "")) else 0)
+        time.sleep(0.08 if self.training and os.path.exists(os.environ.get("SLOW", "")) else 0)
         return super().forward(x.flatten(1))
 
 def net(shape, classes):
     return Net(64, classes)
 '''
-RUN = ("--rounds", 30, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--model", "slow_model:net")
+RUN = ("--rounds", 30, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--model", "slow_model:net", "--dataset",
+       "synthetic:samples=600")
 OUTPUT_KEPT = 3000            # characters of a log that a failure shows
 
 
@@ -222,7 +223,7 @@ def test_a_job_at_its_limit_comes_back_to_the_same_bits(job, whole):
 def test_the_tasks_of_a_sweep_play_their_own_runs_and_come_back(slurm, fedmpi, tmp_path):
     (tmp_path / "grid.toml").write_text(
         f'folder = "{tmp_path}/runs"\n[fixed]\nrounds = 20\nclients = 4\nlocal-epochs = 1\ndevice = "cpu"\n'
-        'model = "slow_model:net"\n[grid]\nseed = [0, 1]\n[slurm]\nranks = 2\ntime = 10\n')
+        'dataset = "synthetic:samples=600"\nmodel = "slow_model:net"\n[grid]\nseed = [0, 1]\n[slurm]\nranks = 2\ntime = 10\n')
     (tmp_path / "slow").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(pathlib.Path(slurm["SLURM_CONF"]).parent)

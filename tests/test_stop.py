@@ -13,7 +13,7 @@ from fedmpi import record, server, stop
 from fedmpi.errors import BrokenOff, DivergedError, Stopped, UserError
 from fedmpi.store import MemoryStore, read_run, verify
 
-SMALL = ("--rounds", 12, "--clients", 6, "--local-epochs", 1, "--device", "cpu")
+SMALL = ("--rounds", 12, "--clients", 6, "--local-epochs", 1, "--device", "cpu", "--dataset", "synthetic:samples=300")
 SLOW = '''
 import os, time, torch
 
@@ -78,7 +78,7 @@ def stopped(command, whole, tmp_path):
     (1, "launcher", signal.SIGTERM), (2, "launcher", signal.SIGUSR1), (2, "rank 0", signal.SIGTERM),
     (3, "worker", signal.SIGUSR1)])
 def test_whoever_gets_the_signal_the_run_comes_back_to_the_same_bits(fedmpi, whole, stopped, ranks, target, number):
-    path, output = stopped(ranks, target, number, "round  2/", NAP="0.005")
+    path, output = stopped(ranks, target, number, "round  2/", NAP="0.03")
     line = rf"^asked to stop by {number.name} after round (\d+) of 12; .*run\.h5 goes on \(exit code 85\)$"
     told = re.findall(line, output, re.M)
     assert len(told) == 1 and 2 <= int(told[0]) == len(read_run(path).rounds["round"]) < 12
@@ -88,7 +88,7 @@ def test_whoever_gets_the_signal_the_run_comes_back_to_the_same_bits(fedmpi, who
 
 
 def test_a_round_that_is_too_long_is_given_up_between_clients(fedmpi, whole, stopped):
-    path, output = stopped(2, "launcher", signal.SIGUSR1, "2 ranks ready", NAP="0.1", FEDMPI_SIGNAL="USR1@2")
+    path, output = stopped(2, "launcher", signal.SIGUSR1, "2 ranks ready", NAP="0.5", FEDMPI_SIGNAL="USR1@2")
     assert "after round 0 of 12" in output
     assert "starting again from round 1" in fedmpi(1, "train", "--resume", path)
     assert verify(whole, path) == []

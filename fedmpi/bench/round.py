@@ -79,7 +79,7 @@ def federation(options, say):
         return assemble.federation(options), options
     except DataError as error:
         say(f"{error}; measuring on synthetic images of the same shape")
-        options = options | {"dataset": f"synthetic:samples={options['train_samples'] + 10_000},size=28"}
+        options = options | {"dataset": f"synthetic:samples={options['train_samples'] * 7 // 6},size=28"}
         return assemble.federation(options), options
 
 
