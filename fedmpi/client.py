@@ -33,6 +33,8 @@ WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, o
 LARGEST = 1e6    # an update with a larger value has diverged
 BLOCK = 1 << 15  # values that are added up at a time: they stay in a core's cache
 QUANTUM = 2.0 ** -40    # what sums of updates are whole multiples of: 2^63 of them hold the largest mean
+ROUNDER = 1.5 * 2.0 ** 52
+ROUNDER_BITS = int(np.float64(ROUNDER).view(np.int64))
 
 
 class Number(IntEnum):
@@ -60,10 +62,27 @@ def digest(support):
 
 def sound(values):
     """Whether every value of an update is a number no larger than LARGEST."""
-    if not len(values):
-        return True
-    low, high = torch.aminmax(values)                      # a value that is no number makes both so
-    return bool(low >= -LARGEST) and bool(high <= LARGEST)
+    return magnitude(values) <= LARGEST
+
+
+def magnitude(values):
+    """The largest magnitude among an update's values; NaN where one is no number."""
+    low, high = torch.aminmax(values) if len(values) else (0.0, 0.0)       # a value that is no number makes both so
+    return max(-float(low), float(high))
+
+
+def add_small(values, sums, scale):
+    """Add ``values (K,) float32`` times ``scale``, products below 2^51, to ``sums (K,) int64`` as whole numbers, both
+    numpy's. A double to which 1.5 * 2^52 is added has been rounded to the nearest whole number, of two the even one,
+    and holds it in its last bits: in half the time of rounding and converting."""
+    product = np.empty(min(BLOCK, len(values)))
+    for start in range(0, len(values), BLOCK):
+        part, total = values[start: start + BLOCK], sums[start: start + BLOCK]
+        block = product[: len(part)]
+        np.multiply(part, scale, out=block, dtype=np.float64)
+        block += ROUNDER
+        total += block.view(np.int64)
+        total -= ROUNDER_BITS
 
 
 def unbilled(meta, arrays, weighs):
@@ -300,7 +319,8 @@ class Worker:
             meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), known)
             support = layout.support(mask)
         update, owed = self.stage.difference(task.x, received.base, support), arrays.pop("memory/values", None)
-        if not sound(update):                              # now: a codec may make what is too large look sound
+        size = magnitude(update)
+        if not size <= LARGEST:                            # now: a codec may make what is too large look sound
             loss = math.nan
         counted = self.sums is not None and "share" in job
         if self.codec.feedback and job["client"] < len(self.data["features"]):
@@ -326,17 +346,20 @@ class Worker:
             sent = update if self.codec.exact else self.codec.decode(values, len(support)).to(self.device)
             numbers[Number.SUMMED] = math.isfinite(loss)
             if math.isfinite(loss):
-                self._add(sent, job["share"])
+                self._add(sent, job["share"], size)
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
 
-    def _add(self, values, share):
-        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge. The same bits on any device: products
-        in double precision, rounded to whole numbers."""
+    def _add(self, values, share, size):
+        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge; ``size`` is its magnitude, before it
+        was encoded. The same bits on any device: products in double precision, rounded to whole numbers."""
+        sums = self.sums[: len(values)]
+        if self.device.type == "cpu" and size * share / QUANTUM < 2.0 ** 50:
+            return add_small(values.numpy(), sums.numpy(), share / QUANTUM)
         block = BLOCK if self.device.type == "cpu" else BLOCK << 9          # 128 MiB: launches are what costs there
-        for part, sums in zip(values.split(block), self.sums[: len(values)].split(block)):
-            sums += part.double().mul_(share / QUANTUM).round_().long()
+        for part, total in zip(values.split(block), sums.split(block)):
+            total += part.double().mul_(share / QUANTUM).round_().long()
 
     def _loss(self, job):
         """The received model's mean loss over a client's samples."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.client import QUANTUM, Number, digest, sound, unbilled
+from fedmpi.client import BLOCK, QUANTUM, Number, digest, sound, unbilled
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.flat import gathered, index_of
 from fedmpi.parts import Updates
@@ -309,7 +309,8 @@ def rows_of(values):
 def summed(fed, replies, shares, support):
     """``Updates`` of one row: the mean of the cohort's updates by ``shares (C,)`` of those that count, which the
     workers have added up in whole multiples of QUANTUM, hence to the same bits in any order."""
-    total = torch.from_numpy(fed.transport.total(len(support))).double().mul_(QUANTUM)
+    total, step = torch.from_numpy(fed.transport.total(len(support))), torch.empty(len(support))
     n = torch.tensor([sum(float(reply.numbers[Number.SAMPLES]) for reply in replies)], dtype=torch.float64)
-    step = total.div_(float(shares.sum())).float()
+    for part, out in zip(total.split(BLOCK), step.split(BLOCK)):
+        out.copy_(part.double().mul_(QUANTUM).div_(float(shares.sum())))
     return Updates(step[None], None, support, n, int((support < fed.layout.R).sum()))

@@ -181,12 +181,12 @@ def views(layout, vector):
 def gathered(x, support):
     """(K,): the values of ``x (P,)`` at the sorted positions ``support (K,)``; a view where those are the first K, as in
     most models with no weight pruned."""
-    return x[: len(support)] if _leading(support) else x.index_select(0, support)
+    return x[: len(support)] if leading(support) else x.index_select(0, support)
 
 
 def scattered(values, support, into):
     """``into (P,)``, with ``values (K,)`` written to the sorted positions ``support (K,)``."""
-    if _leading(support):
+    if leading(support):
         into[: len(support)] = values
     elif into.device.type == "cpu":
         into.numpy()[support.numpy()] = values.numpy()     # a third of the time of torch's
@@ -195,7 +195,8 @@ def scattered(values, support, into):
     return into
 
 
-def _leading(support):
+def leading(support):
+    """Whether sorted positions are the first ones, as where no weight is pruned."""
     return len(support) == 0 or int(support[-1]) == len(support) - 1
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from fedmpi.flat import leading
+
 BLOCK = 1 << 18          # values that are worked on at a time: what a core's cache holds
 
 
@@ -64,7 +66,11 @@ def _scaled(updates, weights, scale):
 
 def moved(x, support, step):
     """A copy of ``x (P,)`` with ``step (K,)`` added on ``support``; (M, P) for steps (M, K)."""
-    return x.expand(*step.shape[:-1], -1).index_add(-1, support, step)
+    if step.ndim > 1 or not leading(support):
+        return x.expand(*step.shape[:-1], -1).index_add(-1, support, step)
+    after = x.clone()
+    after[: len(step)] += step
+    return after
 
 
 def average(state, x, updates, weights):

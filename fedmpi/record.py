@@ -190,7 +190,6 @@ def round_row(fed, state, after, t, got, learnt):
         "flops_dense": flops.training(layout, fed.uses, layout.full_mask(), numbers[:, Number.SEEN].sum(), 0, 0)[1],
         "flops_server": sum(flops.training(layout, fed.uses, each, *update.numbers[WORK])[1] for update, each in own),
         "utility_calls": learnt.calls,
-        "weights_digest": digest(after["x"], mask),
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 

@@ -82,7 +82,7 @@ class Played(NamedTuple):
     state: dict                   # after the round
     row: dict                     # of /rounds, without accuracies
     clients: dict                 # rows of /clients
-    evaluation: Iterator          # slices of work that end in the accuracies' columns
+    evaluation: Iterator          # slices of work that end in the columns about the new model
 
 
 def play(fed, state, t):
@@ -144,7 +144,8 @@ def learn(fed, state, t, support, got, laps):
     total = summed(fed, replies, got.shares[counts], support) if fed.sums else None
     laps.lap("train_s")
 
-    cohort = Cohort(clients, updates, schedule, present(state, clients), served(state["x"], support), fed.layout)
+    sent = served(state["x"], support) if fed.pruner.residuals else state["x"]          # else it is zero off the mask
+    cohort = Cohort(clients, updates, schedule, present(state, clients), sent, fed.layout)
     scores, asked, seconds, calls = judge(fed, state, cohort, [reply.scores for reply in replies], t)
     phi = next(iter(scores.values())).phi
     weighting, weights = fed.weighting.weigh(state["weighting"], phi, cohort)
@@ -154,11 +155,12 @@ def learn(fed, state, t, support, got, laps):
     strategy, x = fed.strategy.merge(state["strategy"], state["x"], *merging)
     known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.uses, clients,
                     weighting.get("score", weighting["weights"]), fed.sizes)
-    merged = served(x, updates.support)
+    merged = served(x, updates.support) if fed.pruner.residuals else x
     pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
                                      stream(fed.seed, Purpose.EVOLVE, t))
     assert not fed.pruner.exact or int(mask.sum()) == int(state["mask"].sum()), "the number of kept weights changed"
-    x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
+    stays = mask is state["mask"] and updates.support is support
+    x = x if fed.pruner.residuals or stays else served(x, fed.layout.support(mask))
     losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)
     changed = mask is not state["mask"] and not torch.equal(mask, state["mask"])
     changes = {"x": x, "mask": mask, "changed": t + 1 if changed else state["changed"], "strategy": strategy,
@@ -244,14 +246,16 @@ def served(x, support):
 
 
 def evaluated(fed, state, merged, due=True):
-    """A generator, slice by slice, of the accuracies' columns, NaN where no evaluation is due; the test set is evaluated
-    again before pruning where that differs."""
+    """A generator, slice by slice, of the columns that look at the new model: its digest, and the accuracies, NaN where
+    no evaluation is due; the test set is evaluated again before pruning where that differs."""
+    known = {"weights_digest": record.digest(state["x"], state["mask"])}
+    yield
     if not due:
-        return dict.fromkeys(("loss", "accuracy", "accuracy_before", "evaluate_s") + ("val_accuracy", "val_loss") * (
-            fed.validate is not None), math.nan)
+        return known | dict.fromkeys(("loss", "accuracy", "accuracy_before", "evaluate_s") + (
+            "val_accuracy", "val_loss") * (fed.validate is not None), math.nan)
     x, timed = tested(fed, state), record.Stopwatch()
     loss, accuracy = yield from timed(fed.test(x))
-    row = {"loss": finite(loss, "the merged model"), "accuracy": accuracy, "accuracy_before": accuracy}
+    row = known | {"loss": finite(loss, "the merged model"), "accuracy": accuracy, "accuracy_before": accuracy}
     if not torch.equal(x, merged):
         row["accuracy_before"] = (yield from timed(fed.test(merged)))[1]
     if fed.validate is not None:

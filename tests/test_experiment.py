@@ -1,5 +1,6 @@
 """Studies from recipes: statistics, verdicts, what a recipe means, resuming, and two studies from end to end."""
 
+import fcntl
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from fedmpi.store import verify
 from fedmpi.store.rows import Run
 from fedmpi.study import measures
 from fedmpi.study.outcome_text import number
+from fedmpi.study.play import free
 from fedmpi.study.recipe import Study, check_recipe, study
 from fedmpi.report.statistics import Interval, interval
 from fedmpi.study.verdict import decide, judge, paired
@@ -299,6 +301,28 @@ def test_a_study_killed_in_the_middle_goes_on_to_the_same_bits_and_ends_in_an_ou
     assert verify("a/cosine_S-0.5_seed-0.h5", "whole.h5") == []
 
 
+def test_a_study_killed_by_sigkill_leaves_no_run_behind_and_goes_on(recipe, tmp_path):
+    recipe.write_text(RECIPE.replace("rounds = 4", "rounds = 300").replace('S = ["0", "0.5"]', 'S = ["0.5"]')
+                      .replace("[0, 1]", "[0]"))
+    with subprocess.Popen(start("mine.toml", "--parallel", 2, "--folder", "a"), env=environment(),
+                          stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: all(rounds(tmp_path / f"a/{arm}_S-0.5_seed-0.h5") >= 3 for arm in ("size", "cosine")))
+        process.kill()
+    logs = list((tmp_path / "a").glob("*.log"))
+    again = subprocess.run(start("mine.toml", "--parallel", 2, "--folder", "a"), env=environment(), capture_output=True,
+                           text=True, check=True)                    # it waits for what is still at work
+    assert "2/2" in again.stderr and all(free(str(log)) for log in logs)
+    assert [rounds(log.with_suffix(".h5")) for log in logs] == [300, 300]
+    assert all("asked to stop by SIGTERM" in log.read_text() for log in logs)
+
+
+def test_a_run_that_is_being_played_is_waited_for(tmp_path):
+    with open(tmp_path / "x.log", "w") as file:
+        assert free(tmp_path / "x.log") and free(tmp_path / "missing.log")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not free(tmp_path / "x.log")
+
+
 def rounds(path):
     from fedmpi.store import read_run
     try:
@@ -368,6 +392,12 @@ def test_a_failed_run_is_told_and_its_claims_are_incomplete(recipe, tmp_path):
     assert done.returncode == 1 and "FAILED (exit code 1): error: " in done.stderr
     assert "INCOMPLETE: of 2 runs 1 finished, 1 failed." in done.stdout
     assert "of 1 seeds" in (tmp_path / "a/OUTCOME.md").read_text()
+
+
+def test_data_that_cannot_be_read_end_a_study_before_it_begins(fedmpi, recipe, tmp_path):
+    recipe.write_text(RECIPE.replace("synthetic:samples=120", "cifar10"))
+    told = fedmpi(1, "experiment", "mine.toml", "--folder", "a", "--data-dir", "nowhere", code=2)
+    assert told.strip().splitlines()[-1].startswith("error: data set cifar10") and not (tmp_path / "a").exists()
 
 
 def test_copy_writes_a_recipe_that_runs_as_a_file(fedmpi, recipe):

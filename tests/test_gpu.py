@@ -136,7 +136,7 @@ def test_sums_of_updates_have_the_same_bits_on_any_device(gpu):
     for device in (gpu, torch.device("cpu")):
         worker.device, worker.sums = device, torch.zeros(100_003, dtype=torch.int64, device=device)
         for row, share in zip(values, (0.2, 0.3, 0.5)):
-            worker._add(row.to(device), share)
+            worker._add(row.to(device), share, float(row.abs().max()))
         totals.append(worker.total(100_003))
     assert (totals[0] == totals[1]).all() and totals[0].any()
 

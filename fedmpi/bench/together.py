@@ -71,13 +71,15 @@ def _play(together, device, data_dir, repeats, say, connect, *, users, samples, 
         jobs = [{"plain": {"clients": clients[w::workers], "batch_size": batch_size, "model": model}} for w in range(workers)]
         rates["loop"].append(1 / max(float(reply.arrays["plain"][0]) for reply in fed.transport.map(jobs)))
         for G in together:
-            rates[G].append(1 / server.play(fed._replace(together=G), state, t).row["round_s"])
+            begin = time.perf_counter()
+            server.finish(server.play(fed._replace(together=G), state, t).evaluation)
+            rates[G].append(1 / (time.perf_counter() - begin))
         say(f"{'warm-up' if t == 1 else f'repeat {t - 1}'}: rounds/s " + ", ".join(
             f"{'loop' if key == 'loop' else f'G={key}'} {each[-1]:.3g}" for key, each in rates.items()))
-    where = torch.cuda.get_device_name() if device == "cuda" else "CPU (no GPU was measured)"
+    where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
     say(f"{cohort} of {users} clients a round, {samples} samples each, batch {batch_size}, {options['model']} "
-        f"({fed.layout.num_parameters:,} weights), {options['dataset']}, {workers} worker{'s' * (workers > 1)} on {where};"
-        f" rounds a second (median of {repeats}): {_medians(rates)}")
+        f"({fed.layout.num_parameters:,} weights), {options['dataset']}, {workers} worker{'s' * (workers > 1)} on "
+        f"{where}; rounds a second (median of {repeats}): {_medians(rates)}")
 
 
 def _medians(rates):

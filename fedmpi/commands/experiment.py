@@ -62,6 +62,7 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
     if array:
         return _array(study, folder, todo, at_once, given, script, submit)
     ranks = _ranks(given)
+    _check_data(study, todo)
     _freeze(study, folder)
     code = _play(study, folder, todo, parallel, _start(given, ranks)) if todo else 0
     if code in (stop.COME_BACK, 130):
@@ -183,6 +184,14 @@ def _todo(study, folder):
     return sorted((name for name in found if found[name][0] != "finished"), key=lambda name: found[name][0] == "missing")
 
 
+def _check_data(study, names):
+    """Read every data set of these runs once: DataError for one that is missing or broken, before hours are played."""
+    from fedmpi.catalog import DATASETS, make
+    used = [DEFAULTS | study.options[name] for name in names]
+    for dataset, folder in sorted({(options["dataset"], options["data_dir"]) for options in used}):
+        make(DATASETS, dataset, folder)
+
+
 def _ranks(given):
     asked = click.get_current_context().get_parameter_source("ranks") == click.core.ParameterSource.COMMANDLINE
     return given["ranks"] if asked else 1
@@ -212,7 +221,11 @@ def _play(study, folder, names, parallel, start):
         runs.say(f"{len(done)}/{len(names)} {name}: {how}{more}")
 
     datasets = {(DEFAULTS | study.options[name])["dataset"] for name in names}
-    codes, stopped = play(folder, names, start, datasets, parallel, told)
+    def waits(names):
+        runs.say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: a study that was killed "
+                 "has left them, or plays them now")
+
+    codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
     if stopped:
         runs.say("stopped; the same command goes on")
         return stop.COME_BACK

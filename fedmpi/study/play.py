@@ -1,13 +1,19 @@
 """Runs of a study, several at a time on one machine, each a process of its own with its log beside its run file.
 
-A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew."""
+A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew; where
+the study is killed, it is asked to stop. A run holds a lock on its log: nobody plays it a second time meanwhile.
+"""
 
+import contextlib
+import fcntl
 import multiprocessing
+import multiprocessing.connection
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Callable, NamedTuple
 
@@ -28,12 +34,12 @@ class Flight(NamedTuple):
     since: float
 
 
-def play(folder, names, start, datasets, parallel, told):
+def play(folder, names, start, datasets, parallel, told, waits):
     """``{name: exit code}`` of the runs that were played, ``parallel`` at a time, each by the command ``start`` before
     ``python -m fedmpi train``. ``told(name, code, seconds)`` hears of each that has ended. After a signal that asks to
     stop no run starts any more, and those in flight are passed the signal. ``datasets`` are the specs of the data sets
-    that runs read."""
-    waiting, flying, codes, asked = list(names), {}, {}, []
+    that runs read; ``waits(names)`` hears of runs that can only start when another process is done with them."""
+    waiting, flying, codes, asked, known = list(names), {}, {}, [], set()
     begun = _launcher(start) if start else _forks(datasets)
 
     def ask(number, frame=None):
@@ -45,7 +51,13 @@ def play(folder, names, start, datasets, parallel, told):
     try:
         while flying or waiting and not asked:
             while waiting and len(flying) < parallel and not asked:
-                name = waiting.pop(0)
+                name = next((name for name in waiting if free(sweeps.path(folder, name, "log"))), None)
+                if name is None:
+                    if set(waiting) - known:
+                        waits(waiting)
+                        known.update(waiting)
+                    break
+                waiting.remove(name)
                 flying[name] = begun(["train", *sweeps.train_arguments(folder, name)], sweeps.path(folder, name, "log"))
             time.sleep(POLL_S)
             for name in [name for name, flight in flying.items() if flight.code() is not None]:
@@ -58,11 +70,22 @@ def play(folder, names, start, datasets, parallel, told):
             signal.signal(number, handler)
 
 
+def free(log):
+    """Whether no process plays the run of that log."""
+    with contextlib.suppress(FileNotFoundError), open(log, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def _launcher(start):
     """``begun(arguments, log) -> Flight`` of the command that ``start`` is put before."""
 
     def begun(arguments, log):
         with open(log, "a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)               # the launcher inherits it
             process = subprocess.Popen([*start, sys.executable, "-m", "fedmpi", *arguments], stdin=subprocess.DEVNULL,
                                        stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
                                        env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -89,11 +112,19 @@ def _forks(datasets):
 def _command(arguments, log):
     """``fedmpi`` with ``arguments`` in this process, what it says appended to the file ``log``."""
     os.setsid()                                            # what the terminal sends is for the study to pass on
+    threading.Thread(target=_orphaned, daemon=True).start()
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    fcntl.flock(file, fcntl.LOCK_EX)
     for number, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, file), (2, file)):
         os.dup2(source, number)
     sys.argv = ["fedmpi", *arguments]
     runpy.run_module("fedmpi", run_name="__main__", alter_sys=True)
+
+
+def _orphaned():
+    """Ask this run to stop where the study's process is gone."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def last_line(folder, name):

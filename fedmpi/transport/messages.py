@@ -20,6 +20,7 @@ from fedmpi.transport.bell import ring
 from fedmpi.wire.frame import unpack
 
 LONGEST_S = 0.005         # that a rank sleeps before it looks again
+RUNG_S = 0.025            # where it is woken when there is something: only signals to stop are noticed later
 CHUNK = 1 << 30           # bytes a message, below the 2^31 that older MPI libraries count
 LAST, MORE, TREE = 1, 2, 3  # tags: a message's last chunk, one that others follow, a broadcast
 READY = 1000              # tag of a first message, above every signal's number

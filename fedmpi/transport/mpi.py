@@ -20,7 +20,7 @@ from fedmpi.transport.base import Reply, named
 from fedmpi.transport.bell import dozing, ring
 from fedmpi.transport.crowd import at_work
 from fedmpi.transport.heart import Heart
-from fedmpi.transport.messages import LONGEST_S, READY
+from fedmpi.transport.messages import LONGEST_S, READY, RUNG_S
 from fedmpi.transport.probe import probe
 from fedmpi.transport.sharing import share, sum_of
 from fedmpi.transport.watch import START, Limits
@@ -76,7 +76,8 @@ class Mpi:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
         self.at_work = at_work(self.places)
-        self.nap = dozing(LONGEST_S, all(host == self.hosts[0] for host in self.hosts))
+        near = all(host == self.hosts[0] for host in self.hosts)
+        self.nap = dozing(RUNG_S if near else LONGEST_S, near)
 
     def _does(self, rank, text):
         self.work[rank] = text, time.monotonic()
