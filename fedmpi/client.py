@@ -149,7 +149,7 @@ class Received(NamedTuple):
 class Worker:
     """One rank's resident model and vectors. Clients hold nothing between rounds but their data and the last mask: what
     they remember comes with their jobs and goes with their answers, so that any rank can play them. Where the server
-    needs no single updates, ``sums`` (P,) int64, on the device, holds what this rank's clients brought in this round."""
+    needs no single updates, ``sums`` (P,) int64, on the device, holds what this rank's clients brought in."""
 
     def __init__(self, build, pick_device):
         """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
@@ -352,8 +352,8 @@ class Worker:
         return meta, arrays
 
     def _add(self, values, share, size):
-        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge; ``size`` is its magnitude, before it
-        was encoded. The same bits on any device: products in double precision, rounded to whole numbers."""
+        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge; ``size`` is its magnitude
+        before it was encoded. The same bits on any device: products in double precision, rounded to whole numbers."""
         sums = self.sums[: len(values)]
         if self.device.type == "cpu" and size * share / QUANTUM < 2.0 ** 50:
             return add_small(values.numpy(), sums.numpy(), share / QUANTUM)

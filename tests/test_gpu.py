@@ -83,7 +83,8 @@ def test_side_by_side_is_near_one_by_one(gpu, monkeypatch, precision, near):
 
 @pytest.mark.parametrize("pruner", sorted(catalog.PRUNERS))
 def test_every_pruner_runs_with_the_server_on_the_gpu(fedmpi, tmp_path, pruner):
-    fedmpi(1, "train", *SMALL, "--pruner", pruner, "--device", "cuda", "--server-device", "cuda", "--out", tmp_path / "run.h5")
+    fedmpi(1, "train", *SMALL, "--pruner", pruner, "--device", "cuda", "--server-device", "cuda",
+           "--out", tmp_path / "run.h5")
     assert len(read_run(tmp_path / "run.h5").rounds["round"]) == 3
 
 

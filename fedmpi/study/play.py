@@ -1,7 +1,7 @@
 """Runs of a study, several at a time on one machine, each a process of its own with its log beside its run file.
 
-A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew; where
-the study is killed, it is asked to stop. A run holds a lock on its log: nobody plays it a second time meanwhile.
+A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew;
+where the study is killed, it is asked to stop. A run holds a lock on its log: nobody plays it a second time meanwhile.
 """
 
 import contextlib
