@@ -343,17 +343,19 @@ class Worker:
         numbers[Number.SECONDS] = time.perf_counter() - start
         if counted:                                        # last of all: what raises has not been added
             numbers[Number.BYTES] = frame.size(meta, arrays) - unbilled(meta, arrays, self.parts.weighs)
-            sent = update if self.codec.exact else self.codec.decode(values, len(support)).to(self.device)
-            numbers[Number.SUMMED] = math.isfinite(loss)
-            if math.isfinite(loss):
-                self._add(sent, job["share"], size)
+            if not self.codec.exact:                       # what is owed went along, and may be larger
+                update = self.codec.decode(values, len(support)).to(self.device)
+                size = magnitude(update)
+            if math.isfinite(loss) and size <= LARGEST:
+                self._add(update, job["share"], size)
+                numbers[Number.SUMMED] = 1
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
 
     def _add(self, values, share, size):
-        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge; ``size`` is its magnitude
-        before it was encoded. The same bits on any device: products in double precision, rounded to whole numbers."""
+        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge; ``size`` is its magnitude.
+        The same bits on any device: products in double precision, rounded to whole numbers."""
         sums = self.sums[: len(values)]
         if self.device.type == "cpu" and size * share / QUANTUM < 2.0 ** 50:
             return add_small(values.numpy(), sums.numpy(), share / QUANTUM)

@@ -351,10 +351,18 @@ def _restored(store, data, fed, x, say):
     except CheckpointError as error:
         say(f"warning: {error}; starting again from round 1")
         state, done = start(fed, x), 0
+    if lacking := _lacking(state, start(fed, x)):
+        raise UserError(f"the checkpoint of {store.path} was written by another fedmpi, without {', '.join(lacking)}: "
+                        "resume it with that one, or start the run anew")
     if store.rounds < done:
         raise CheckpointError(f"{store.path} has {store.rounds} rounds, its checkpoint {done}: the run file is damaged")
     store.truncate(done)
     return state, done
+
+
+def _lacking(state, fresh):
+    """What the parts of a run's state lack that they start with."""
+    return [f"{part}/{key}" for part in ("strategy", "pruner", "weighting") for key in fresh[part] if key not in state[part]]
 
 
 def _play(fed, data, state, store, done, options, say, begin, places):

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 RANK_BYTES = 700e6            # a rank that has loaded torch and a small model; measured, x86-64, torch for CPU
-GPU_RANK_BYTES = 3e9          # and with the libraries of CUDA, in the memory of the node
-CONTEXT_BYTES = 0.5e9         # of a GPU that every rank on it takes before any tensor; not measured here
+GPU_RANK_BYTES = 2e9          # and with the libraries of CUDA, in the memory of the node; 1.3 to 1.7 on an H200
+CONTEXT_BYTES = 0.8e9         # of a GPU that every rank on it takes beside tensors, cuBLAS and cuDNN loaded; there, too
 VECTORS = 10                  # of the length of the model that a rank holds: weights, gradient, base, masks, frames
 ROWS = 6                      # and for each client beside others: weights, gradient and its parts, momentum, answer
 BOTH_WAYS = 2                 # what a layer puts out is kept for the gradient, which is as large

@@ -110,8 +110,6 @@ def test_ranks_that_share_a_gpu_give_the_same_bits(fedmpi, tmp_path, more):
     fedmpi(3, *usual, "--out", tmp_path / "many.h5")
     for name in ("parts.h5", "many.h5"):
         assert verify(tmp_path / "one.h5", tmp_path / name) == []
-    places = str(read_run(tmp_path / "many.h5").sessions)
-    assert "cuda" in places or "gpu" in places
 
 
 def test_a_client_without_memory_trains_again_and_the_run_goes_on(fedmpi, tmp_path, gpu, monkeypatch):

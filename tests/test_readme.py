@@ -11,7 +11,7 @@ import h5py
 import pytest
 
 from fedmpi import catalog
-from fedmpi.store import read_run
+from fedmpi.store import RunFile, read_run
 
 README = pathlib.Path(__file__).parents[1].joinpath("README.md").read_text()
 COMMANDS = [line.split("#")[0].strip()
@@ -79,6 +79,17 @@ def test_a_run_of_an_older_version_is_shown_and_not_resumed(fedmpi, tmp_path):
         f.attrs["options"] = json.dumps(options)
     assert "accuracy" in fedmpi(1, "show", out)
     assert "older fedmpi, without fault" in fedmpi(1, "train", "--resume", out, code=2)
+
+
+def test_a_checkpoint_without_what_its_pruner_now_keeps_is_not_resumed(fedmpi, tmp_path):
+    out = tmp_path / "a.h5"
+    fedmpi(1, "train", "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--pruner", "adaptive", "--until", 1, "--out", out)
+    store = RunFile(out)
+    state, done = store.load()
+    state["pruner"]["place"] = state["pruner"].pop("ranking")              # as it was called once
+    store.save(state, done, 1)
+    store.settle()
+    assert "another fedmpi, without pruner/ranking: " in fedmpi(1, "train", "--resume", out, code=2)
 
 
 def test_the_sweep_of_the_readme_is_one(fedmpi, tmp_path, monkeypatch):

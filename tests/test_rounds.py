@@ -150,6 +150,15 @@ def test_a_client_whose_update_is_too_large_is_rejected_whatever_the_codec(optio
     assert row["rejected"] == 1 and rows["outcome"][1] == Outcome.REJECTED and after["x"].abs().max() < 100
 
 
+def test_what_a_client_owes_is_no_way_round_the_bound_on_updates():
+    fed, state = contracts.assembled(clients=4, codec="int8:feedback=true")
+    owed = torch.zeros(len(fed.layout.support(state["mask"])))
+    owed[3] = 2 * LARGEST
+    state["memory"] = {1: owed}
+    after, row, rows = server.play_round(fed, state, 1)
+    assert fed.sums and rows["outcome"].tolist() == [0, Outcome.REJECTED, 0, 0] and after["x"].abs().max() < 100
+
+
 def test_too_few_sound_answers_end_the_run():
     def spoil(answer):
         meta, arrays = answer()

@@ -220,11 +220,11 @@ def _play(study, folder, names, parallel, start):
         more = f"; about {human_seconds(left / parallel)} left" if left and code == 0 else ""
         runs.say(f"{len(done)}/{len(names)} {name}: {how}{more}")
 
-    datasets = {(DEFAULTS | study.options[name])["dataset"] for name in names}
     def waits(names):
         runs.say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: a study that was killed "
                  "has left them, or plays them now")
 
+    datasets = {(DEFAULTS | study.options[name])["dataset"] for name in names}
     codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
     if stopped:
         runs.say("stopped; the same command goes on")
