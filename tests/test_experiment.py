@@ -20,6 +20,7 @@ from fedmpi.errors import UserError
 from fedmpi.store import verify
 from fedmpi.store.rows import Run
 from fedmpi.study import measures
+from fedmpi.study.outcome import seconds_left
 from fedmpi.study.outcome_text import number
 from fedmpi.study.play import free
 from fedmpi.study.recipe import Study, check_recipe, study
@@ -140,6 +141,17 @@ def test_what_a_size_does_not_have_is_not_run():
     assert judge(claim, planned(S=["1"]), None)[0]["verdict"] == "not run"
     claim = dict(measure="accuracy", plus=[{"arm": "a", "S": 3}], above=0)
     assert judge(claim, planned(S=["1"]), None)[0]["reason"] == "this size has no S 3"
+
+
+def test_the_time_left_is_that_of_the_nearest_runs():
+    runs = {(arm, ("1",), seed): f"{arm}{seed}" for arm in "ab" for seed in (0, 1, 2)}
+    made = planned(S=["1"])._replace(runs=runs, options=dict.fromkeys(runs.values(), {"rounds": 10}))
+    found = dict.fromkeys(runs.values(), ("missing", 0, 0.0))
+    assert seconds_left(made, found) is None
+    found |= {"a0": ("finished", 10, 20.0), "a1": ("finished", 10, 3000.0), "a2": ("running", 5, 15.0)}
+    assert seconds_left(made, found) == 5 * 3 + 30 * 3     # medians of 2, 300 and 3 seconds a round
+    found |= {"b0": ("finished", 10, 1.0)}
+    assert seconds_left(made, found) == pytest.approx(5 * 3 + 20 * 0.1)
 
 
 # ---------------------------------------------------------------- measures
@@ -301,15 +313,16 @@ def test_a_study_killed_in_the_middle_goes_on_to_the_same_bits_and_ends_in_an_ou
     assert verify("a/cosine_S-0.5_seed-0.h5", "whole.h5") == []
 
 
-def test_a_study_killed_by_sigkill_leaves_no_run_behind_and_goes_on(recipe, tmp_path):
+@pytest.mark.parametrize("how", [(), ("--ranks", 2)])
+def test_a_study_killed_by_sigkill_leaves_no_run_behind_and_goes_on(recipe, tmp_path, how):
     recipe.write_text(RECIPE.replace("rounds = 4", "rounds = 300").replace('S = ["0", "0.5"]', 'S = ["0.5"]')
                       .replace("[0, 1]", "[0]"))
-    with subprocess.Popen(start("mine.toml", "--parallel", 2, "--folder", "a"), env=environment(),
+    with subprocess.Popen(start("mine.toml", "--parallel", 2, "--folder", "a", *how), env=environment(),
                           stderr=subprocess.DEVNULL) as process:
         wait_for(lambda: all(rounds(tmp_path / f"a/{arm}_S-0.5_seed-0.h5") >= 3 for arm in ("size", "cosine")))
         process.kill()
     logs = list((tmp_path / "a").glob("*.log"))
-    again = subprocess.run(start("mine.toml", "--parallel", 2, "--folder", "a"), env=environment(), capture_output=True,
+    again = subprocess.run(start("mine.toml", "--parallel", 2, "--folder", "a", *how), env=environment(), capture_output=True,
                            text=True, check=True)                    # it waits for what is still at work
     assert "2/2" in again.stderr and all(free(str(log)) for log in logs)
     assert [rounds(log.with_suffix(".h5")) for log in logs] == [300, 300]

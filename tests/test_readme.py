@@ -117,9 +117,10 @@ def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
             runpy.run_path(arguments[0], run_name="__main__")
         else:
             told[" ".join(arguments[:2])] = fedmpi(1, *arguments)
-    assert len(lines) == 12 and len((tmp_path / "make_mine.py").read_text().splitlines()) == 6
+    assert len(lines) == 13 and len((tmp_path / "make_mine.py").read_text().splitlines()) == 6
     assert "1911.11134" in told["list pruner"]
     assert "time in all" in told["train --dry-run"] and "strategy thesis (was fedavg)" in told["train --like"]
-    assert "2 of 2 played" in told["sweep grid.toml"] and "rigl" in told["merge runs/mine"]
+    assert "2 of 2 played" in told["sweep grid.toml"] and "rigl" in told["compare runs/mine"]
+    assert "rigl" in (tmp_path / "runs/mine.html").read_text()
     accuracies = [read_run(tmp_path / name).rounds["accuracy"][-1] for name in ("shuffle.h5", "thesis.h5")]
     assert min(accuracies) > 0.8

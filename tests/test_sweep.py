@@ -197,4 +197,6 @@ def test_outcomes_for_scripts_of_named_files(fedmpi, runs):
 
 
 def test_no_run_at_all_is_an_error(fedmpi, tmp_path):
+    assert "without a file ending on .h5" in fedmpi(1, "merge", tmp_path, code=2)
+    (tmp_path / "x.h5").write_text("no HDF5")
     assert "no run file in" in fedmpi(1, "merge", tmp_path, code=2)

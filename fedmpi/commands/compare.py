@@ -6,11 +6,12 @@ import sys
 
 import click
 
+from fedmpi.commands.reading import read_all, runs_argument
 from fedmpi.errors import UserError
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="A.h5 B.h5 ...")
+@runs_argument
 @click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True), help="What it takes to reach this test "
               "accuracy.  [default: the highest percent that all runs reach]")
 @click.option("--other-data", is_flag=True, help="Also compare runs on different data sets.")
@@ -39,9 +40,3 @@ def compare(runs, accuracy, other_data, picture, as_json):
     click.echo(report.comparison_text(told) + "\n\n" + report.curves_picture(groups, width, colour=sys.stdout.isatty()))
     if picture:
         click.echo(f"\npicture: {picture}")
-
-
-def read_all(paths):
-    """``{path: Run}`` of each path once."""
-    from fedmpi.store import read_run
-    return {path: read_run(path) for path in dict.fromkeys(paths)}

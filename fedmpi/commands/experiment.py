@@ -208,15 +208,16 @@ def _start(given, ranks):
 def _play(study, folder, names, parallel, start):
     """Play the runs; a line for each. The exit code: of those that ask to be continued, else 1 where any failed."""
     from fedmpi.report.text import human_seconds
-    from fedmpi.study.outcome import seconds_left, states
+    from fedmpi.study.outcome import seconds_left, state, states
     from fedmpi.study.play import last_line, play
-    done = []
+    done, found = [], states(study, folder)
 
     def told(name, code, seconds):
         done.append(name)
         how = human_seconds(seconds) if code == 0 else "stopped" if code == stop.COME_BACK else \
             f"FAILED (exit code {code}): {last_line(folder, name)}"
-        left = seconds_left(study, states(study, folder))
+        found[name] = state(folder, name)
+        left = seconds_left(study, found)
         more = f"; about {human_seconds(left / parallel)} left" if left and code == 0 else ""
         runs.say(f"{len(done)}/{len(names)} {name}: {how}{more}")
 

@@ -2,11 +2,12 @@
 
 import click
 
+from fedmpi.commands.reading import run_paths, runs_argument
 from fedmpi.errors import UserError
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="RUN.h5...")
+@runs_argument
 @click.option("--to", "place", required=True, metavar="FOLDER|FILE", help="A folder, which gets one for each run; or a "
               "file .csv or .parquet for one table, of all runs.")
 @click.option("--format", "kind", type=click.Choice(["csv", "parquet", "tensorboard"]),
@@ -23,7 +24,7 @@ def export(runs, place, kind, table, overwrite):
     fedmpi export runs/*.h5 --to logs --format tensorboard    then: tensorboard --logdir logs
     """
     from fedmpi import export as writing
-    runs = list(dict.fromkeys(runs))
+    runs = run_paths(runs)
     kind, is_file = writing.kind_of(place, kind)
     if table and not is_file:
         raise UserError(f"--table goes with a file .csv or .parquet; the folder {place} gets all tables")

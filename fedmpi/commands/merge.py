@@ -5,32 +5,32 @@ import os
 
 import click
 
-from fedmpi.commands import completion
+from fedmpi.commands.reading import run_paths, runs_argument
 from fedmpi.commands.say import say
 from fedmpi.errors import FedError, UserError
 
 
 @click.command()
-@click.argument("places", nargs=-1, required=True, metavar="FOLDER_OR_RUN...", shell_complete=completion.files(".h5"))
+@runs_argument
 @click.option("--out", type=click.Path(dir_okay=False), metavar="TABLE.csv",
               help="The runs as CSV; means over seeds in "
               "TABLE-seeds.csv.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def merge(places, out, as_json):
+def merge(runs, out, as_json):
     """The outcomes of many runs in one table, and their mean and spread over seeds."""
     from fedmpi import report
     from fedmpi.store import read_run
-    runs, unread = {}, []
-    for path in _run_paths(places):
+    read, unread = {}, []
+    for path in run_paths(runs):
         try:
-            runs[path] = read_run(path)
+            read[path] = read_run(path)
         except FedError as error:
             unread.append(str(error))
     for line in unread:
         say(f"left out: {line}")
-    if not runs:
-        raise UserError(f"no run file in {', '.join(places)}")
-    varying, rows = report.outcomes(runs)
+    if not read:
+        raise UserError(f"no run file in {', '.join(runs)}")
+    varying, rows = report.outcomes(read)
     groups = report.over_seeds(varying, rows)
     if out:
         _write_csv(out, rows)
@@ -40,14 +40,6 @@ def merge(places, out, as_json):
     else:
         click.echo(report.outcomes_text(varying, rows))
     return 1 if unread else 0
-
-
-def _run_paths(places):
-    """The files that are named, and those ending on .h5 of the folders that are, each once."""
-    found = [path for place in places for path in (
-        [os.path.join(place, name) for name in sorted(os.listdir(place)) if name.endswith(".h5")]
-        if os.path.isdir(place) else [place])]
-    return list(dict.fromkeys(found))
 
 
 def _write_csv(path, rows):

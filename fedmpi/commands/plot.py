@@ -2,7 +2,7 @@
 
 import click
 
-from fedmpi.commands.compare import read_all
+from fedmpi.commands.reading import read_all, runs_argument
 from fedmpi.errors import UserError
 
 
@@ -33,7 +33,7 @@ def _width(context, parameter, value):
 
 
 @click.command(cls=Kinds)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="RUN.h5...")
+@runs_argument
 @click.option("--kind", "chosen", multiple=True, metavar="KIND", default=("accuracy",), show_default=True,
               help="What to draw, see below. May be given several times: a panel each.")
 @click.option("-o", "--out", required=True, type=click.Path(dir_okay=False), metavar="FILE",

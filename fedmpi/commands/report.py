@@ -4,21 +4,22 @@ import os
 
 import click
 
-from fedmpi.commands.compare import read_all
+from fedmpi.commands.reading import read_all, runs_argument
 from fedmpi.errors import UserError
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="RUN.h5...")
+@runs_argument
 @click.option("-o", "--out", type=click.Path(dir_okay=False), metavar="FILE.html",
-              help="The page.  [default: RUN.html beside the first run]")
+              help="The page.  [default: RUN.html or FOLDER.html beside the first that is named]")
 def report(runs, out):
     """One HTML page about runs, also about one that goes on: what was run, curves, pruning, clients and their
     contributions, time, faults. Everything is in the file: it needs no server, no network and no scripts, and it
     prints. Runs that differ in the seed only are one line."""
     from fedmpi.report.page import page
     found = read_all(runs)
-    out = out or os.path.splitext(runs[0])[0] + ".html"
+    first = runs[0].rstrip("/")
+    out = out or (first if os.path.isdir(first) else os.path.splitext(first)[0]) + ".html"
     if out in found:
         raise UserError(f"-o {out} is the run itself")
     written = page(found)

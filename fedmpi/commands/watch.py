@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from fedmpi.commands.reading import run_paths, runs_argument
 from fedmpi.errors import UserError
 
 SILENT_S = 60                        # without news of a run that is marked as running
@@ -66,14 +67,14 @@ def going(seen):
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False), metavar="RUN.h5...")
+@runs_argument
 @click.option("--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
 def watch(runs, every):
     """Follow runs until all have ended, or until q or Ctrl-C: rounds, time left, accuracy, clients, rates and curves.
     Into a pipe or a file it prints a line a round instead. The runs do not notice."""
     from fedmpi.report.live import ALONE, NEEDED
     from fedmpi.store import read_run
-    runs = list(dict.fromkeys(runs))
+    runs = run_paths(runs)
     for path in runs:
         read_run(path, {}, patience_s=1.0)                 # what is none is refused before the screen is taken
     needed = NEEDED | (ALONE if len(runs) == 1 else set())

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedmpi.report.pictures import nice_ticks, picture
+from fedmpi.report.pictures import curves, lettered_picture, picture
 from fedmpi.report.text import aligned, human_bytes, human_seconds
 from fedmpi.report.truth import options
 
@@ -46,8 +46,12 @@ def board(runs, notes=(), width=100, height=30, colour=False):
     room = height - len(lines) - 1
     if room < 8:
         return "\n".join(lines[:height])
-    drawn = (picture(next(iter(runs.values())), width, room, colour) if len(runs) == 1 else
-             _curves(runs, width, room, colour))
+    if len(runs) == 1:
+        drawn = picture(next(iter(runs.values())), width, room, colour)
+    else:
+        found = [(letter, *curve) for letter, run in zip(_letters(len(runs)), runs.values())
+                 for name, *curve in curves(run) if name == "test"]
+        drawn = lettered_picture(found, width, room, colour)
     return "\n".join([*lines, "", drawn])
 
 
@@ -88,35 +92,3 @@ def _row(letter, name, run):
             number(accuracy.max() if len(accuracy) else None, ".4f"),
             number(each, ".3g"), "-" if asked is None else f"{merged}/{asked}", str(lost), number(rate, ".3g"),
             human_bytes(sent), number(rounds["sparsity"][-1] if T and "sparsity" in rounds else None, ".3f"))
-
-
-def _curves(runs, width, height, colour):
-    """Test accuracy of several runs against rounds."""
-    found = []
-    for letter, run in zip(_letters(len(runs)), runs.values()):
-        values = run.rounds.get("accuracy", np.empty(0))
-        known = np.flatnonzero(np.isfinite(values))
-        if len(known):
-            found.append((letter, known + 1, values[known]))
-    if not found:
-        return "no round has been evaluated yet"
-    import plotext
-
-    figure = plotext.figure                                # the library has this one only
-    figure.clear()
-    plotext.terminal.limit(False, False)
-    figure.plot_size(width, height)
-    place = figure.theme("simple" if colour else "colorless")
-    for letter, x, y in found:
-        every = max(1, len(x) // max(1, width // 3))
-        place.draw(place.signal(x[::every].tolist(), y[::every].tolist(), marker=letter).lines(False))
-    place.title("test accuracy")
-    place.label("round", axis="x")
-    for axis, series, most, whole in (("x", [x for _, x, _ in found], width // 12, True),
-                                      ("y", [y for *_, y in found], 5, False)):
-        low, high = float(min(map(np.min, series))), float(max(map(np.max, series)))
-        ticks, labels = nice_ticks(low, high, max(2, most), whole)
-        place.ruler(axis).lim(min(low, ticks[0]), max(high, ticks[-1])).ticks(ticks, labels)
-    text = figure.build().string(colorless=not colour)
-    figure.clear()
-    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))

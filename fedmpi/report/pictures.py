@@ -12,6 +12,7 @@ from fedmpi.report.statistics import tied
 from fedmpi.report.truth import by_client, faulty, is_bad, quality
 
 LAST = 0.25  # share of the rounds, at the end, that the picture of the contribution averages over
+UNEVALUATED = "no round has been evaluated yet"
 WRONG, QUALITY = "true rate of wrong labels", "quality (1 = good client)"
 
 
@@ -59,13 +60,18 @@ def picture(run, width=100, height=22, colour=False):
 
     Side by side where 80 columns allow it. Without ``colour`` there are no escape codes in it."""
     panels = [p for p in (_curve_panel(run), _share_panel(run)) if p]
-    return _built(panels, width, height, colour) if panels else "no round has been evaluated yet"
+    return _built(panels, width, height, colour) if panels else UNEVALUATED
 
 
 def curves_picture(groups, width=100, height=22, colour=False):
     """Test accuracy of Groups against rounds and against bytes sent, as text; a group is drawn in its letter."""
     panels = [p for p in (_group_panel(groups, "rounds"), _group_panel(groups, "bytes")) if p]
-    return _built(panels, width, height, colour) if panels else "no round has been evaluated yet"
+    return _built(panels, width, height, colour) if panels else UNEVALUATED
+
+
+def lettered_picture(lines, width=100, height=22, colour=False):
+    """Test accuracy against rounds of several ``(letter, rounds (n,), values (n,))``, as text."""
+    return _built([_letter_panel(lines, "round", whole=True)], width, height, colour) if lines else UNEVALUATED
 
 
 def _built(panels, width, height, colour):
@@ -91,17 +97,23 @@ def _group_panel(groups, axis):
     if None in lines:
         return None
     factor, letter = prefix(max(line.x.max() for line in lines)) if axis == "bytes" else (1.0, "")
+    label = "round" if axis == "rounds" else f"{letter}B sent, up and down"
+    return _letter_panel([(group.tag, line.x / factor, line.y) for group, line in zip(groups, lines)], label,
+                         whole=axis == "rounds")
 
+
+def _letter_panel(lines, label, whole):
+    """Lines, then a letter on each every few columns."""
     def panel(place, width):
-        for group, line in zip(groups, lines):
-            place.draw(_signal(place, line.x / factor, line.y, "braille", joined=True))
-        for group, line in zip(groups, lines):
-            every = math.ceil(len(line.x) / max(1, width // 6))
-            place.draw(_signal(place, line.x[::-every] / factor, line.y[::-every], group.tag))
+        for _, x, y in lines:
+            place.draw(_signal(place, x, y, "braille", joined=True))
+        for letter, x, y in lines:
+            every = math.ceil(len(x) / max(1, width // 6))
+            place.draw(_signal(place, x[::-every], y[::-every], letter))
         place.title("test accuracy")
-        _rule(place, "x", [line.x / factor for line in lines], width // 12, whole=axis == "rounds")
-        _rule(place, "y", [line.y for line in lines], 5)
-        place.label("round" if axis == "rounds" else f"{letter}B sent, up and down", axis="x")
+        _rule(place, "x", [x for _, x, _ in lines], width // 12, whole)
+        _rule(place, "y", [y for *_, y in lines], 5)
+        place.label(label, axis="x")
 
     return panel
 

@@ -1,11 +1,13 @@
 """What a study found, as one dict that JSON takes: its runs, their measures, differences, verdicts."""
 
 import math
+import statistics
 
 import numpy as np
 
 from fedmpi import sweep as sweeps
 from fedmpi.errors import UserError
+from fedmpi.options import DEFAULTS
 from fedmpi.report.statistics import interval
 from fedmpi.store import read_run
 from fedmpi.study.measures import measure, noisiest_weight
@@ -15,41 +17,37 @@ VERDICTS = ("confirmed", "refuted", "not confirmed", "incomplete", "not run")
 
 
 def states(study, folder):
-    """``{name: (status, rounds, seconds of all rounds)}`` of all runs; ``missing`` where there is none."""
-    found = {}
-    for name in study.options:
-        try:
-            run = read_run(sweeps.path(folder, name, "h5"))
-        except UserError as error:
-            found[name] = ("missing" if "no such file" in str(error) else "damaged", 0, 0.0)
-            continue
-        found[name] = run.attrs["status"], len(run.ends), float(run.rounds["round_s"].sum())
-    return found
+    """``{name: state}`` of all runs."""
+    return {name: state(folder, name) for name in study.options}
+
+
+def state(folder, name):
+    """``(status, rounds, seconds of all rounds)`` of a run; ``missing`` where there is none."""
+    try:
+        run = read_run(sweeps.path(folder, name, "h5"), {"rounds/round_s"})
+    except UserError as error:
+        return ("missing" if "no such file" in str(error) else "damaged", 0, 0.0)
+    return run.attrs["status"], len(run.ends), float(run.rounds["round_s"].sum())
 
 
 def seconds_left(study, found):
-    """Seconds that the rounds of unfinished runs will take on one process, by the mean of those that were played: of
-    the arm, else of all; None where nothing was."""
-    arms = {name: arm for (arm, _, _), name in reversed(study.runs.items())}
-    spent = {}
+    """Seconds that the rounds of unfinished runs will take on one process, by the median run of those that were played:
+    other seeds of the same, else of the arm, else all; None where nothing was. ``found`` is what ``states`` gave."""
+    kin = {name: ((arm, cell), arm, None) for (arm, cell, _), name in reversed(study.runs.items())}
+    paces = {}
     for name, (_, rounds, seconds) in found.items():
-        for key in (arms[name], None):
-            a, b = spent.get(key, (0, 0))
-            spent[key] = a + rounds, b + seconds
-    if not spent.get(None, (0, 0))[0]:
+        for key in kin[name] if rounds else ():
+            paces.setdefault(key, []).append(seconds / rounds)
+    if not paces:
         return None
-
-    def a_round(arm):
-        rounds, seconds = spent[arm] if spent[arm][0] else spent[None]
-        return seconds / rounds
-
-    return sum((study.options[name].get("rounds", 50) - rounds) * a_round(arms[name])
+    paces = {key: statistics.median(each) for key, each in paces.items()}
+    return sum((study.options[name].get("rounds", DEFAULTS["rounds"]) - rounds) * next(paces[key] for key in kin[name] if key in paces)
                for name, (status, rounds, _) in found.items() if status != "finished")
 
 
 def outcome(study, folder):
     """``(found, traces)``: the dict, and what figures need of each finished run that does not go into JSON."""
-    status = {name: state[0] for name, state in states(study, folder).items()}
+    status = {name: each[0] for name, each in states(study, folder).items()}
     wanted = dict.fromkeys([*study.recipe["measures"], *(claim["measure"] for claim in study.recipe.get("claim", [])),
                             *(each.get("measure", "accuracy") for each in study.recipe.get("figure", []))])
     measured, traces = {}, {}

@@ -1,11 +1,13 @@
 """Runs of a study, several at a time on one machine, each a process of its own with its log beside its run file.
 
-A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew;
-where the study is killed, it is asked to stop. A run holds a lock on its log: nobody plays it a second time meanwhile.
+A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew.
+Where the study is killed, its runs and launchers are asked to stop. A run holds a lock on its log: nobody plays it a second time meanwhile.
 """
 
 import contextlib
+import ctypes
 import fcntl
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -21,6 +23,7 @@ from fedmpi import sweep as sweeps
 from fedmpi.stop import COME_BACK, notices
 
 POLL_S = 0.05
+PR_SET_PDEATHSIG = 1                 # of <linux/prctl.h>: the signal that a process gets when its parent dies
 IMPORTED = ["fedmpi.assemble", "fedmpi.build", "fedmpi.cli", "fedmpi.client", "fedmpi.report.text", "fedmpi.server",
             "fedmpi.store", "plotext"]
 READERS = {"digits": ["sklearn.datasets"], "hdf5": [], "synthetic": []}      # torchvision reads the other data sets
@@ -82,12 +85,13 @@ def free(log):
 
 def _launcher(start):
     """``begun(arguments, log) -> Flight`` of the command that ``start`` is put before."""
+    dies = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGTERM) if sys.platform == "linux" else None
 
     def begun(arguments, log):
         with open(log, "a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)               # the launcher inherits it
             process = subprocess.Popen([*start, sys.executable, "-m", "fedmpi", *arguments], stdin=subprocess.DEVNULL,
-                                       stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                                       stdout=file, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=dies,
                                        env=os.environ | {"OMP_NUM_THREADS": "1"})
         return Flight(process.poll, process.send_signal, time.monotonic())
 
