@@ -242,6 +242,28 @@ def test_the_tasks_of_a_sweep_play_their_own_runs_and_come_back(slurm, fedmpi, t
     assert [read_run(path).attrs["seed"] for path in done] == [0, 1]
 
 
+def test_a_study_submitted_as_an_array_ends_in_its_outcome(slurm, fedmpi, tmp_path, monkeypatch):
+    """--submit by the command itself, tasks that leave out what is finished, then --report."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("SLURM_CONF", "PATH", "PYTHONPATH"):
+        monkeypatch.setenv(name, slurm[name])
+    pathlib.Path("mine.toml").write_text(
+        'title = "t"\nquestion = "q"\nmeasures = ["accuracy"]\nagainst = "a"\n[fixed]\nrounds = 3\nclients = 2\n'
+        'local-epochs = 1\ndataset = "synthetic:samples=120"\nmodel = "logistic"\n[arms.a]\nlr = 0.1\n[arms.b]\nlr = 0.01\n'
+        '[size.smoke]\nseeds = [0, 1]\n[[claim]]\nsays = "fast is better"\nmeasure = "accuracy"\nplus = [{ arm = "a" }]\n'
+        'minus = [{ arm = "b" }]\nabove = 0\n')
+    study = ("experiment", "mine.toml", "--folder", "runs")
+    fedmpi(1, "train", "--lr", 0.1, "--rounds", 3, "--clients", 2, "--local-epochs", 1, "--dataset",
+           "synthetic:samples=120", "--model", "logistic", "--seed", 0, "--out", "runs/a_seed-0.h5")
+    told = fedmpi(1, *study, "--array", "--ranks", 2, "--at-once", 2, "--script", "study.sbatch", "--submit")
+    assert "an array job of 3 runs, 2 at a time" in told and "--array=1-3%2" in pathlib.Path("study.sbatch").read_text()
+    names = [f"runs/{arm}_seed-{seed}.h5" for seed in (0, 1) for arm in "ab"]
+    until(lambda: all(os.path.exists(name) and read_run(name).attrs["status"] == "finished" for name in names),
+          lambda: "\n".join(path.read_text()[-OUTPUT_KEPT:] for path in tmp_path.glob("**/*.out")) or told, 150)
+    assert "INCOMPLETE" not in fedmpi(1, *study, "--report")
+    assert '"complete": true' in pathlib.Path("runs/outcome.json").read_text()
+
+
 @pytest.mark.parametrize("name", ["one-node-cpu", "one-node-4-gpus", "many-nodes", "preemptible", "array-sweep"])
 def test_ready_scripts_are_what_the_command_makes(fedmpi, tmp_path, monkeypatch, name):
     """But for what they say about themselves, in lines that begin with two hashes."""
