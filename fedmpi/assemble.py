@@ -14,7 +14,7 @@ from fedmpi.derivatives import derivatives
 from fedmpi.ensemble import IMAGES, MODELS
 from fedmpi.errors import UserError
 from fedmpi.evaluate import EVALUATED, evaluator
-from fedmpi.flat import bind
+from fedmpi.flat import below, bind
 from fedmpi.flops import outputs, uses
 from fedmpi.noise.model import apply
 from fedmpi.parts import Updates
@@ -332,7 +332,7 @@ def _rehearse(options, fed_data, fed, x):
     """One merge of a cohort that changed nothing and the feature skew of one sample, for what they refuse."""
     C, support = fed.aggregation.buffer or fed.cohort, fed.layout.tail
     nothing = Updates(torch.zeros(C, len(support)), None, support, torch.ones(C, dtype=torch.float64),
-                      int((support < fed.layout.R).sum()), torch.zeros(len(support)))
+                      below(support, fed.layout.R), torch.zeros(len(support)))
     _named(f"--strategy {options['strategy']}", fed.strategy.merge, fed.strategy.init(fed.layout), x, nothing,
            torch.full((C,), 1 / C, dtype=torch.float64))
     if fed_data.features.any():

@@ -1,7 +1,6 @@
 """The worker: receives the round's model, trains one client at a time or evaluates coalitions of those that trained,
 and returns what the server needs."""
 
-import ctypes
 import math
 import time
 import traceback
@@ -93,16 +92,6 @@ def unbilled(meta, arrays, weighs):
     return 0 if len(billed) == len(arrays) else frame.size(meta, arrays) - frame.size(meta, billed)
 
 
-def keep_freed_memory():
-    """Stop glibc from handing freed activations back to the kernel at every step, which costs a step 10 to 20 %."""
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-1, 1 << 30)        # M_TRIM_THRESHOLD
-        libc.mallopt(-3, 32 << 20)       # M_MMAP_THRESHOLD, the largest that glibc takes
-    except (OSError, AttributeError):    # another C library: slower, not wrong
-        pass
-
-
 def _key(t, client, number):
     """What a training's random numbers follow from: the round, or the ``number`` of its start."""
     return (t, client) if number is None else (number, client, 1)
@@ -154,7 +143,6 @@ class Worker:
     def __init__(self, build, pick_device):
         """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
         self.build, self.pick_device = build, pick_device
-        keep_freed_memory()
 
     def receive(self, meta, arrays):
         """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose

@@ -12,7 +12,7 @@ import torch
 
 from fedmpi.client import BLOCK, QUANTUM, Number, digest, sound, unbilled
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
-from fedmpi.flat import gathered, index_of
+from fedmpi.flat import below, gathered, index_of
 from fedmpi.parts import Updates
 from fedmpi.team import replies, teams
 from fedmpi.transport.base import watched
@@ -294,7 +294,7 @@ def stack(fed, replies, own, support):
         if own is not None:
             root = torch.zeros(len(support))
             root[torch.searchsorted(support, own.support)] = own.values
-    return Updates(U, B, support, n, int((support < fed.layout.R).sum()), root)
+    return Updates(U, B, support, n, below(support, fed.layout.R), root)
 
 
 def rows_of(values):
@@ -310,7 +310,8 @@ def summed(fed, replies, shares, support):
     """``Updates`` of one row: the mean of the cohort's updates by ``shares (C,)`` of those that count, which the
     workers have added up in whole multiples of QUANTUM, hence to the same bits in any order."""
     total, step = torch.from_numpy(fed.transport.total(len(support))), torch.empty(len(support))
+    whole = float(shares.sum())
     n = torch.tensor([sum(float(reply.numbers[Number.SAMPLES]) for reply in replies)], dtype=torch.float64)
     for part, out in zip(total.split(BLOCK), step.split(BLOCK)):
-        out.copy_(part.double().mul_(QUANTUM).div_(float(shares.sum())))
-    return Updates(step[None], None, support, n, int((support < fed.layout.R).sum()))
+        out.copy_(part.double().mul_(QUANTUM).div_(whole))
+    return Updates(step[None], None, support, n, below(support, fed.layout.R))

@@ -195,6 +195,11 @@ def scattered(values, support, into):
     return into
 
 
+def below(support, bound):
+    """How many of the sorted positions ``support (K,)`` are smaller than ``bound``."""
+    return int(torch.searchsorted(support, bound))
+
+
 def leading(support):
     """Whether sorted positions are the first ones, as where no weight is pruned."""
     return len(support) == 0 or int(support[-1]) == len(support) - 1

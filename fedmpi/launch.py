@@ -15,7 +15,7 @@ import traceback
 from functools import partial
 from importlib.metadata import version
 
-from fedmpi import __version__, place
+from fedmpi import __version__, memory, place
 from fedmpi import stop as stopping
 from fedmpi.errors import BrokenOff, CheckpointError, DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.guard import Guard, NoGuard
@@ -61,6 +61,7 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     where it gives one."""
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    memory.keep_freed_memory()
     rank, size = rank_and_size()
     if size != 1:
         bell.listen()

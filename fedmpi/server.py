@@ -158,7 +158,8 @@ def learn(fed, state, t, support, got, laps):
     merged = served(x, updates.support) if fed.pruner.residuals else x
     pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
                                      stream(fed.seed, Purpose.EVOLVE, t))
-    assert not fed.pruner.exact or int(mask.sum()) == int(state["mask"].sum()), "the number of kept weights changed"
+    kept = fed.layout.kept
+    assert not fed.pruner.exact or sum(kept(mask)) == sum(kept(state["mask"])), "the number of kept weights changed"
     stays = mask is state["mask"] and updates.support is support
     x = x if fed.pruner.residuals or stays else served(x, fed.layout.support(mask))
     losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)

@@ -18,3 +18,5 @@ for arguments in json.loads(sys.argv[1]):
         if end.code:
             raise
     signal.alarm(0)                                        # what limits the end of MPI, which does not come yet
+    from mpi4py import MPI
+    MPI.COMM_WORLD.Barrier()                               # a rank that is early would greet a rank 0 that still ends

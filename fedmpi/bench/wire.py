@@ -11,8 +11,8 @@ import time
 import numpy as np
 import torch
 
-from fedmpi import catalog
-from fedmpi.client import digest, keep_freed_memory
+from fedmpi import catalog, memory
+from fedmpi.client import digest
 from fedmpi.flat import Layout, Slot, index_of
 from fedmpi.staging import staging
 from fedmpi.wire import frame, positions
@@ -25,7 +25,7 @@ CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:en
 def measure(weights, repeats, say):
     """Print the tables; returns the exit code."""
     torch.set_num_threads(1)
-    keep_freed_memory()
+    memory.keep_freed_memory()
     gen = np.random.default_rng(0)
     _masks(weights, repeats, gen, say)
     _libraries(weights, repeats, gen, say)

@@ -19,6 +19,7 @@ from fedmpi.errors import WireError
 from fedmpi.transport.bell import ring
 from fedmpi.wire.frame import unpack
 
+LOOKS = 4                 # before a rank sleeps
 LONGEST_S = 0.005         # that a rank sleeps before it looks again
 RUNG_S = 0.025            # where it is woken when there is something: only signals to stop are noticed later
 CHUNK = 1 << 30           # bytes a message, below the 2^31 that older MPI libraries count
@@ -32,16 +33,17 @@ def nap(waited):
 
 
 def wait(done, check=lambda: None, nap=nap):
-    """Call ``done()`` until it is true, in between ``nap(seconds waited)``; ``check()`` raises where waiting is in
-    vain."""
-    start = time.perf_counter()
+    """Call ``done()`` until it is true, in between, after some looks, ``nap(seconds waited)``; ``check()`` raises where
+    waiting is in vain. Where ``nap`` says that it was woken, this looks as often again: a message that has come is found
+    by MPICH's second probe, or its third, not always by the first."""
+    start, looks = time.perf_counter(), 0
     while not done():
         check()
-        waited = time.perf_counter() - start
-        if waited > 5e-5:
-            nap(waited)
-        else:
+        looks += 1
+        if looks < LOOKS:
             time.sleep(0)
+        elif nap(time.perf_counter() - start):
+            start, looks = time.perf_counter(), 0
 
 
 def send(comm, buffer, rank, check=lambda: None, pid=None):
@@ -88,19 +90,20 @@ def broadcast(comm, buffer, check=lambda: None):
         wait(lambda: MPI.Request.Testall(requests), check)
 
 
-def add_up(comm, buffer, check=lambda: None):
-    """Add everybody's ``buffer (n,) int64`` up in rank 0's, along a binomial tree; the others' are spoilt. Returns the
-    bytes that this rank received."""
+def add_up(comm, total, check=lambda: None):
+    """Add everybody's ``total (n,) int64`` up, along a binomial tree: ``(sum, bytes received)`` of this rank and those
+    below it, on rank 0 of all. None adds nothing."""
     rank, step, received = comm.rank, 1, 0
     while step < comm.size:
         if rank & step:
-            send(comm, buffer.view(np.uint8), rank - step, check)
+            send(comm, total.view(np.uint8), rank - step, check)
             break
         if rank + step < comm.size:
-            buffer += receive(comm, rank + step, check)[0].view(np.int64)
-            received += buffer.nbytes
+            part = receive(comm, rank + step, check)[0].view(np.int64)
+            received += part.nbytes
+            total = part if total is None else np.add(part, total, out=part)
         step *= 2
-    return received
+    return total, received
 
 
 def nudge(rank, number=0):

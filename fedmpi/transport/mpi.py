@@ -165,9 +165,11 @@ class Mpi:
         """Ranks add to their node's leader, leaders to rank 0: a node's network carries one sum."""
         for rank in self.workers:
             self._send({"kind": "total", "count": count}, rank)
-        total = np.zeros(count, np.int64)
         self._does(0, self._in_round("adding updates up"))
-        self.received += sum(messages.add_up(comm, total, self.check) for comm in self.nodes)
+        total = None
+        for comm in self.nodes:
+            total, received = messages.add_up(comm, total, self.check)
+            self.received += received
         return total
 
     def map(self, jobs, arrays=None, meanwhile=()):

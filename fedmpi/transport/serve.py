@@ -103,8 +103,7 @@ def _answer(comm, worker, meta, given, shared, pid):
         be_probed(comm.Dup())
     elif meta["kind"] == "total":
         with _or_abort():
-            total = worker.total(meta["count"]).copy()
-            messages.add_up(shared[0], total)
+            total, _ = messages.add_up(shared[0], worker.total(meta["count"]))
             if shared[0].rank == 0:
                 messages.add_up(shared[1], total)
     elif meta["kind"] == "run" and not MPI.COMM_WORLD.Iprobe(0):
