@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi import assemble, catalog, launch, merge, record, server
+from fedmpi import assemble, catalog, launch, memory, merge, record, server
 from fedmpi.bench.round import BARE
 from fedmpi.contribution.cosine import cosines
 from fedmpi.flat import ALIGN, Layout, Slot
@@ -36,6 +36,7 @@ OPTIONS = BARE | {"dataset": "synthetic:samples=2000,size=8", "model": "logistic
 def measure(folder, repeats, say):
     """Print every step beside its reference; returns the exit code."""
     torch.set_num_threads(1)
+    memory.keep_freed_memory()                             # as rank 0 does
     for part in (_merging, _pruning, partial(_writing, folder), _cohorts):
         part(repeats, say)
     return 0

@@ -46,13 +46,15 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         """``(ranking, mask)``: int32 (sum of kept,), the first ``kept[l]`` positions of each layer's ranking, counted in
         the layer, and where they are."""
         share, found = cosine_decay(fraction, schedule.t, schedule.rounds), []
+        mask = torch.zeros(layout.Q, dtype=torch.bool)
         for slot, k in zip(layout.weights, kept):
-            sizes = x[slot.span].abs()
-            sure = top(sizes, k - int(k * share))
-            drawn = positions(draw(~sure, k - int(torch.count_nonzero(sure)), gen))
-            found += [falling(sizes, positions(sure)).int(), torch.from_numpy(gen.permutation(drawn.numpy())).int()]
-        ranking = torch.cat(found)
-        return ranking, next(_nested(layout, ranking, kept, [kept]))
+            sizes, replaced = x[slot.span].abs(), int(k * share)
+            sure = top(sizes, k - replaced)
+            drawn = draw(~sure, replaced, gen)
+            torch.logical_or(sure, drawn, out=mask[slot.span])
+            last = gen.permutation(positions(drawn).numpy())
+            found += [falling(sizes, positions(sure)).int(), torch.from_numpy(last).int()]
+        return torch.cat(found), mask
 
     def start(layout, x, schedule, gen):
         ranking, mask = ranked(layout, x, budgets(layout, sparsity, distribution), schedule, gen)
