@@ -271,6 +271,16 @@ def test_arms_of_equal_options_share_a_run(recipe, tmp_path):
     ("seeds = [0, 1]", "seeds = []", "seeds must be"),
     ("seeds = [0, 1]", "seeds = [1, 1]", "seeds must differ"),
     ('x = "S"', "", "needs x"),
+    ('x = "S"', 'x = "T"', "T is no factor"),
+    ('x = "S"', 'x = "S"\nlines = "T"', "T is no factor"),
+    ('kind = "curves"', 'kind = "curves"\nmeasure = "up_mb"', "measure: only kind = \"factor\" has that"),
+    ('{ arm = "cosine" }', '{ arm = "cosine", S = "0" }', "must name the same factors"),
+    ("above = 0", 'above = 0\nwhere = { arm = "cosine" }', "arm is no factor"),
+    ('[{ arm = "cosine" }]', '["cosine"]', "must be a table, got 'cosine'"),
+    ('against = "size"', 'pairs = [["size"]]', "pairs must be"),
+    ('[fixed]', 'arms.third = "dense"\n[fixed]', r"\[arms.third\] must be a table"),
+    ("[fixed]", 'factors.S = 1\n[fixed]', "must be a table"),
+    ("[[claim]]", '[factors]\nS.0 = "dense"\n[[claim]]', r"\[factors.S.0\] must be a table"),
     ('against = "size"', 'against = "none"', "there is no arm none")])
 def test_what_is_no_recipe_is_refused(tmp_path, old, new, message):
     assert old in RECIPE

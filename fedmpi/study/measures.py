@@ -175,7 +175,7 @@ def check_measure(text, where):
     """UserError for a name that is no measure."""
     try:
         name, _, value = str(text).partition(":")
-        if name in WITH_VALUE and 0 < float(value) <= 1 or text in PLAIN:
+        if name in WITH_VALUE and 0 < float(value) <= 1 or str(text) in PLAIN:
             return
     except ValueError:
         pass
