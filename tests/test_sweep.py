@@ -194,6 +194,8 @@ def test_outcomes_for_scripts_of_named_files(fedmpi, runs):
     found = json.loads(fedmpi(1, "merge", runs / "0.1-0.h5", runs / "0.2-0.h5", "--json"))
     assert [row["lr"] for row in found["runs"]] == [0.1, 0.2] and len(found["over_seeds"]) == 2
     assert "seed" not in found["runs"][0] and found["left_out"] == []
+    twice = json.loads(fedmpi(1, "merge", runs / "0.1-0.h5", f"{runs}/./0.1-0.h5", "--json"))
+    assert len(twice["runs"]) == twice["over_seeds"][0]["n"] == 1
 
 
 def test_no_run_at_all_is_an_error(fedmpi, tmp_path):
