@@ -31,8 +31,14 @@ def span(found, name):
 
 
 def told(cell, grid=None):
-    """A cell in words: ``data noise, S 0.9``; with a ``grid``, only factors that have several levels in it."""
-    return ", ".join(f"{factor} {level}" for factor, level in cell.items() if grid is None or len(grid[factor]) > 1) or "all"
+    """A cell in words: ``data noise, S 0.9``; with a ``grid``, only factors that have several levels in it, which may
+    leave nothing to tell."""
+    return ", ".join(f"{factor} {level}" for factor, level in cell.items() if grid is None or len(grid[factor]) > 1)
+
+
+def where(cell, grid):
+    """The same for a table: ``all`` where there is nothing to tell."""
+    return told(cell, grid) or "all"
 
 
 def constant(grid):
@@ -57,7 +63,7 @@ def verdict_rows(found):
     for claim in found["claims"]:
         for each in claim["judged"]:
             interval = each["interval"]
-            rows.append((claim["says"], told(each["cell"], found["grid"]),
+            rows.append((claim["says"], where(each["cell"], found["grid"]),
                          span(interval._asdict(), claim["measure"]) if interval else "-", criterion(claim),
                          each["verdict"] + (f": {each['reason']}" if each["reason"] else ""), claim.get("thesis", "")))
     return rows
@@ -84,17 +90,17 @@ def markdown(found, figures):
     lines += [f"{len(found['status'])} runs, seeds {', '.join(map(str, found['seeds']))}. `±` is the standard deviation over "
               "seeds; brackets are 95 % intervals (Student's, over seeds) of paired differences, each for itself. Whatever is "
               "selected is selected by the validation share of the training data.", ""]
-    lines += [f"Everywhere: {constant(found['grid'])}.", ""] if constant(found["grid"]) != "all" else []
+    lines += [f"Everywhere: {constant(found['grid'])}.", ""] if constant(found["grid"]) else []
     lines += ["Not in here:", "", *(f"* {each}" for each in found["lacks"]), ""] if found["lacks"] else []
     if found["claims"]:
         lines += ["## Verdicts", "", counted(found) + ".", "",
                   *_table(("claim", "where", "measured", "criterion", "verdict", "the thesis has"), verdict_rows(found)), ""]
     lines += ["## Tables", "", *(f"* {name}: {described(name)}" for name in found["measures"]), ""]
     for cell in found["cells"]:
-        lines += [f"### {told(cell['cell'], found['grid'])}", "", *_cell(found, cell["arms"]), ""]
+        lines += [f"### {where(cell['cell'], found['grid'])}", "", *_cell(found, cell["arms"]), ""]
     if found["pairs"]:
         lines += ["## Pairs", "", *_table(("difference", "where", *found["measures"]), [
-            (f"{each['arm']} - {each['against']}", told(each["cell"], found["grid"]),
+            (f"{each['arm']} - {each['against']}", where(each["cell"], found["grid"]),
              *(span(each["difference"][name], name) for name in found["measures"])) for each in found["pairs"]]), ""]
     lines += ["## Figures", ""] * bool(figures)
     for title, file in figures:
@@ -125,13 +131,13 @@ def terminal(found):
     first = found["measures"][0]
     lines = [f"{found['name']}, {found['size']}: {found['title']}"]
     lines += [unfinished(found)] if not found["complete"] else []
-    rows = [(told(cell["cell"], found["grid"]), arm["arm"], spread(arm["measures"][first], first),
+    rows = [(where(cell["cell"], found["grid"]), arm["arm"], spread(arm["measures"][first], first),
              span(arm["difference"][first], first) if "difference" in arm else "")
             for cell in found["cells"] for arm in cell["arms"]]
     lines += ["", *aligned(("where", "arm", first, f"less {found['against']}" if found["against"] else ""), rows,
                            left=(0, 1, 2, 3))]
-    for says, where, measured, asked, verdict, thesis in verdict_rows(found):
+    for says, place, measured, asked, verdict, thesis in verdict_rows(found):
         lines += ["", f"{verdict.partition(':')[0].upper()}{verdict[len(verdict.partition(':')[0]):]}",
-                  f"  {says}" + (f" ({where})" if where != "all" else ""),
+                  f"  {says}" + (f" ({place})" if place != "all" else ""),
                   f"  {measured}; asked {asked}" + (f"; the thesis has {thesis}" if thesis else "")]
     return "\n".join([*lines, "", counted(found)] if found["claims"] else lines)
