@@ -189,6 +189,18 @@ def test_weights_against_noise():
     assert measures.weight_auc(run) == 1
     assert measures.noisy_weight(run) == pytest.approx(0.1)
     assert math.isnan(measures.weight_noise_spearman(run_of()))
+    assert math.isnan(measures.weight_auc(run_of())) and math.isnan(measures.weight_auc(run_of(noise=[0.3, 0.32])))
+
+
+@pytest.mark.parametrize("drawn", [0.44, 0.48])           # of .45, on either side of the middle between .03 and .9
+def test_who_is_noisy_does_not_hang_on_chance(drawn):
+    run = run_of(weights=np.tile([0.3, 0.2, 0.35, 0.15], (8, 1)), noise=[0.03, 0.02, drawn, 0.9])
+    assert measures.weight_auc(run) == 0.5
+
+
+def test_the_noisiest_are_those_of_the_highest_level():
+    run = run_of(weights=np.tile([0.4, 0.3, 0.2, 0.1], (8, 1)), noise=[0.0, 0.45, 0.87, 0.91])
+    assert measures.noisy_weight(run) == pytest.approx(0.15)
 
 
 def test_a_rebound_is_found_where_there_is_one():
