@@ -19,7 +19,7 @@ from fedmpi.commands.runs import toml
 from fedmpi.errors import UserError
 from fedmpi.store import verify
 from fedmpi.store.rows import Run
-from fedmpi.study import figures, measures
+from fedmpi.study import figures, measures, outcome, outcome_text
 from fedmpi.study.outcome import seconds_left
 from fedmpi.study.outcome_text import number
 from fedmpi.study.play import free
@@ -478,6 +478,23 @@ def test_clients_of_one_level_of_noise_are_one_line_though_rates_are_drawn():
     assert [(low, high) for low, high, _ in figures.noise_levels(rates)] == [
         (0.027, 0.036), (0.173, 0.178), (0.436, 0.480), (0.902, 0.911)]
     assert figures.noise_levels(np.zeros(3)) == [(0, 0, 0)]
+
+
+def test_a_mean_over_some_of_the_seeds_says_so():
+    plan = Study("s", "t", {"title": "t", "question": "q", "measures": ["accuracy", "mb_to:0.4"], "pairs": [["a", "b"]]},
+                 [0, 1, 2], ["a", "b"], {"S": ["1"]}, {}, {})
+    values = {"a": [1.0, 2.0, math.nan], "b": [3.0, math.nan, math.nan]}
+
+    def value(arm, cell, seed, name):
+        return 0.5 if name == "accuracy" else values[arm][seed]
+
+    found = plan.recipe | dict(name="s", size="t", lacks=[], seeds=[0, 1, 2], grid=plan.grid, against=None, status={},
+                               complete=True, claims=[], pairs=outcome._pairs(plan, value),
+                               cells=[dict(cell={"S": "1"}, arms=outcome._arms(plan, ("1",), value))])
+    text = outcome_text.markdown(found, [])
+    assert "| a | 3 | .5000 ± .0000 | 1.50 ± .71 (2 of 3 seeds) |" in text
+    assert "| b | 3 | .5000 ± .0000 | 3.00 (1 of 3 seeds) |" in text
+    assert "| a - b | all | +.0000 [+.0000, +.0000] | -2.00 (1 of 3 seeds) |" in text
 
 
 def test_numbers_are_written_as_papers_do():

@@ -30,6 +30,12 @@ def span(found, name):
     return number(found["mean"], name, True) + ends
 
 
+def some(found, of):
+    """`` (2 of 5 seeds)`` where not all of ``of`` seeds have an answer, such as the MB until an accuracy is reached: those
+    that have one may be no fair sample of all."""
+    return f" ({found['n']} of {of} seeds)" if 0 < found["n"] < of else ""
+
+
 def told(cell, grid=None):
     """A cell in words: ``data noise, S 0.9``; with a ``grid``, only factors that have several levels in it, which may
     leave nothing to tell."""
@@ -100,12 +106,17 @@ def markdown(found, figures):
         lines += [f"### {where(cell['cell'], found['grid'])}", "", *_cell(found, cell["arms"]), ""]
     if found["pairs"]:
         lines += ["## Pairs", "", *_table(("difference", "where", *found["measures"]), [
-            (f"{each['arm']} - {each['against']}", where(each["cell"], found["grid"]),
-             *(span(each["difference"][name], name) for name in found["measures"])) for each in found["pairs"]]), ""]
+            (f"{each['arm']} - {each['against']}", where(each["cell"], found["grid"]), *_spans(each["difference"]))
+            for each in found["pairs"]]), ""]
     lines += ["## Figures", ""] * bool(figures)
     for title, file in figures:
         lines += [f"![{title}]({file})", ""]
     return "\n".join(lines)
+
+
+def _spans(differences):
+    most = max(each["n"] for each in differences.values())
+    return [span(each, name) + some(each, most) for name, each in differences.items()]
 
 
 def _cell(found, arms):
@@ -115,8 +126,9 @@ def _cell(found, arms):
     rows = []
     for arm in arms:
         measures = arm["measures"]
-        rows.append((arm["arm"], str(max(each["n"] for each in measures.values())),
-                     *(spread(measures[name], name) for name in found["measures"]),
+        most = max(each["n"] for each in measures.values())
+        rows.append((arm["arm"], str(most),
+                     *(spread(measures[name], name) + some(measures[name], most) for name in found["measures"]),
                      *(span(arm["difference"][name], name) if "difference" in arm else "" for name in differing)))
     return _table(head, rows)
 
