@@ -11,7 +11,7 @@ import tempfile
 import numpy as np
 import pytest
 from browser import NAMES, Browser, find_browser
-from test_compare import run_of
+from test_compare import run_of, with_failures
 from test_report import example, judged_run, profiled
 
 from fedmpi.report.page import page
@@ -112,6 +112,12 @@ def test_the_options_that_are_not_as_by_default_come_first(pages):
 def test_a_page_repeats(pages):
     run = {"x.h5": read_run(pages["one"].with_suffix(".h5"))}
     assert page(run) == page(run)
+
+
+def test_a_run_that_failed_is_told_and_is_the_best_in_nothing():
+    text = page(with_failures())
+    assert "Not the end: failed, zero.h5 after 0 rounds, b2.h5 after 1 rounds" in text and "Accuracy by round" in text
+    assert '<span class="best">0 B</span>' not in text and text.count('class="best"') >= 3
 
 
 def test_what_users_wrote_stays_text():

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fedmpi.errors import FedError
 from fedmpi.options import DEFAULTS, PARTS
 from fedmpi.report.outcomes import WHERE
+from fedmpi.report.series import evaluated
 from fedmpi.report.truth import options
 
 LONGEST = 32                      # characters of a name that is made of options
@@ -21,13 +22,17 @@ class Group(NamedTuple):
 
 
 def grouped(runs):
-    """The Groups of ``{path: Run}``. A run whose seed its group already has, or that tells no options, is alone."""
+    """The Groups of ``{path: Run}``. A run whose seed its group already has, or that tells no options, is alone. Groups
+    of which no round has been evaluated, and then those without any, come last: pictures that cannot show them keep the
+    colours of the others."""
     found = []
     for path, run in runs.items():
         place = next((each for each in found if _belongs(run, each)), None)
         if place is None:
             found.append(place := {})
         place[path] = run
+    found.sort(key=lambda each: max((len(evaluated(run, "accuracy")) > 0, len(run.ends) > 0) for run in each.values()),
+               reverse=True)
     told = [_effective(next(iter(each.values()))) for each in found]
     labels = _labels(told, [_stem(list(each)) for each in found])
     return [Group(_tag(number), label, each) for number, (label, each) in enumerate(zip(labels, found))]

@@ -14,7 +14,7 @@ from fedmpi.report.metrics import FLOPS
 from fedmpi.report.partition import clients_of
 from fedmpi.report.pictures import curves, draw_shares, shares
 from fedmpi.report.profile import OWN, profile
-from fedmpi.report.series import Line, flops_column, mean_line, prefix, spent
+from fedmpi.report.series import Line, flops_column, mean_lines, prefix, spent
 from fedmpi.report.statistics import spearman, tied
 from fedmpi.report.text import OUTCOMES as LOST
 from fedmpi.report.text import human_bytes, human_flops, human_seconds
@@ -63,8 +63,8 @@ class Curves(NamedTuple):
 def curve_of(column, axis):
     """``find`` of the groups' curves of ``column`` against ``axis``; of one run alone also of its validation set."""
     def find(groups):
-        found = [mean_line(group, column, axis) for group in groups]
-        if None in found:
+        found = mean_lines(groups, column, axis)
+        if found is None:
             return None
         if column == "accuracy" and len(groups) == 1 and len(groups[0].runs) == 1:
             found = _with_validation(groups[0], axis)
@@ -133,9 +133,11 @@ def _say_sparsity(found):
 def _churn(groups):
     found = []
     for group in groups:
-        runs = list(group.runs.values())
-        if any("mask_changed" not in run.rounds or "prunable" not in run.attrs or not len(run.ends) for run in runs):
+        runs = [run for run in group.runs.values() if len(run.ends)]
+        if any("mask_changed" not in run.rounds or "prunable" not in run.attrs for run in runs):
             return None
+        if not runs:
+            continue
         T = min(len(run.ends) for run in runs)
         share = np.mean([100 * run.rounds["mask_changed"][:T] / run.attrs["prunable"] for run in runs], axis=0)
         found.append(Line(group.label, np.arange(T) + 1.0, share))

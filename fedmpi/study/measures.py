@@ -6,18 +6,12 @@ import math
 import numpy as np
 
 from fedmpi.errors import UserError
-from fedmpi.report.metrics import final_metrics
+from fedmpi.report.metrics import chosen, final_metrics
 from fedmpi.report.statistics import auc, spearman, tied
 from fedmpi.report.truth import by_client, quality, scores
 
 LAST = 0.25                   # share of the rounds, at the end, that weights are averaged over
 NEAR = 0.05                   # rates of wrong labels so near to one another are one level: they are drawn
-
-
-def evaluated(run):
-    """The rounds that were evaluated on the test set and on the validation samples, from 0."""
-    known = np.isfinite(run.rounds["accuracy"]) & np.isfinite(run.rounds["val_accuracy"])
-    return np.flatnonzero(known)
 
 
 def accuracy(run):
@@ -27,8 +21,8 @@ def accuracy(run):
 
 def accuracy_best(run):
     """test accuracy after the round with the best validation accuracy, the first of equals"""
-    rounds = evaluated(run)
-    return float(run.rounds["accuracy"][rounds[np.argmax(run.rounds["val_accuracy"][rounds])]]) if len(rounds) else math.nan
+    at = chosen(run.rounds)
+    return math.nan if at is None else float(run.rounds["accuracy"][at])
 
 
 def accuracy_decline(run):
