@@ -63,6 +63,17 @@ def test_groups_are_named_by_the_fewest_options_that_tell_them_apart(options, la
     assert found == (labels if max(map(len, labels)) <= 32 else ["0", "1"])
 
 
+def test_long_names_of_files_are_told_by_what_is_their_own():
+    rest = "_dataset-fashion-mnist_net-lenet5_S-0.8_data-skew_weights-data_seed-"
+    runs = {f"{arm}{rest}{seed}.h5": run_of([0.5], pruner=f"{arm}:sparsity=0.8,distribution=thesis,init=magnitude", seed=seed)
+            for arm, seeds in (("static", (0, 1)), ("static-erk", (0,)), ("small-dense", (0, 1))) for seed in seeds}
+    assert [group.label for group in report.grouped(runs)] == ["static", "static-erk", "small-dense"]
+    same = {f"{n}/{'x' * 90}.h5": run_of([0.5]) for n in (1, 2)}
+    assert all(30 < len(group.label) <= 36 for group in report.grouped(same))
+    ends = {f"{'x' * 90}{end}.h5": run_of([0.5], model=end * 40) for end in "ab"}
+    assert [group.label for group in report.grouped(ends)] == [f"{'x' * 16}...{'x' * 12}{end}" for end in "ab"]
+
+
 def test_runs_without_options_are_told_apart_by_their_files():
     bare = run_of([0.5])._replace(attrs={})
     assert [group.label for group in report.grouped({"a.h5": bare, "b.h5": bare})] == ["a", "b"]

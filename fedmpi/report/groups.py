@@ -10,7 +10,8 @@ from fedmpi.report.outcomes import WHERE
 from fedmpi.report.series import evaluated
 from fedmpi.report.truth import options
 
-LONGEST = 32                      # characters of a name that is made of options
+LONGEST = 32                      # characters of a name that stands beside a line
+SEPARATORS = "_-. "               # of the words of a file's name
 
 
 class Group(NamedTuple):
@@ -109,6 +110,7 @@ def _labels(told, stems):
     """A name for each group: the fewest options that tell all apart, else how their files are called."""
     if len(told) == 1:
         return stems
+    stems = _brief(stems)
     apart = _differing(told)
     chosen = next((keys for size in (1, 2, 3) for keys in itertools.combinations(apart, size)
                    if len(set(zip(*(apart[key] for key in keys)))) == len(told)), None)
@@ -116,6 +118,22 @@ def _labels(told, stems):
         return _distinct(stems)
     labels = [", ".join(each) for each in zip(*(_short(key, apart[key]) for key in chosen))]
     return labels if max(map(len, labels)) <= LONGEST else _distinct(stems)
+
+
+def _brief(names):
+    """The names, where one is too long to stand beside a line without the words that all have in common at either end,
+    and numbers at the end that tell nothing; what is too long still loses its middle."""
+    if max(map(len, names)) <= LONGEST:
+        return names
+    bare = [name.rstrip("-_. 0123456789") for name in names]
+    bare = bare if len(set(bare)) == len(set(names)) else names
+    start = os.path.commonprefix(bare)
+    end = os.path.commonprefix([name[::-1] for name in bare])[::-1]
+    first = max(map(start.rfind, SEPARATORS)) + 1
+    last = min((at for at in map(end.find, SEPARATORS) if at >= 0), default=len(end)) - len(end)
+    cut = [name[first:len(name) + last] for name in bare]
+    names = cut if all(cut) else bare
+    return [name if len(name) <= LONGEST else f"{name[:LONGEST // 2]}...{name[3 - LONGEST // 2:]}" for name in names]
 
 
 def _short(key, texts):
