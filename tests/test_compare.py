@@ -69,9 +69,38 @@ def test_long_names_of_files_are_told_by_what_is_their_own():
             for arm, seeds in (("static", (0, 1)), ("static-erk", (0,)), ("small-dense", (0, 1))) for seed in seeds}
     assert [group.label for group in report.grouped(runs)] == ["static", "static-erk", "small-dense"]
     same = {f"{n}/{'x' * 90}.h5": run_of([0.5]) for n in (1, 2)}
-    assert all(30 < len(group.label) <= 36 for group in report.grouped(same))
+    assert all(30 <= len(group.label) <= 36 for group in report.grouped(same))
+    both = {f"{arm}_net-lenet5_and-much-more-that-all-have_{data}.h5": run_of([0.5], model=f"{arm}{data}" * 9)
+            for arm in ("a", "b") for data in ("skew", "noise")}
+    assert [group.label for group in report.grouped(both)] == ["a_skew", "a_noise", "b_skew", "b_noise"]
+    keyed = {f"static_dataset-fashion-mnist_net-lenet5_S-{S}_data-{data}.h5": run_of([0.5], model=f"{S}{data}" * 9)
+             for S in (0.8, 0.95) for data in ("skew", "noise")}
+    assert [group.label for group in report.grouped(keyed)] == ["0.8_skew", "0.8_noise", "0.95_skew", "0.95_noise"]
     ends = {f"{'x' * 90}{end}.h5": run_of([0.5], model=end * 40) for end in "ab"}
-    assert [group.label for group in report.grouped(ends)] == [f"{'x' * 16}...{'x' * 12}{end}" for end in "ab"]
+    assert [group.label for group in report.grouped(ends)] == [f"{'x' * 15}...{'x' * 13}{end}" for end in "ab"]
+
+
+@pytest.mark.parametrize("width", [3.35, 1.5])
+def test_pictures_grow_with_the_names_above_them(width):
+    from fedmpi.report.figure import inches_high
+    kind = report.KINDS["accuracy"]
+    few, many = (kind.find(report.grouped({f"{n}.h5": run_of([0.1, 0.5], lr=n + 1.0) for n in range(num)})) for num in (3, 30))
+    assert inches_high(kind, few, width, 8) == 0.72 * width
+    assert inches_high(kind, many, width, 8) == pytest.approx(0.72 * width + 30 * 1.2 * 8 / 72)
+
+
+@pytest.mark.parametrize("num", [2, 9, 40])
+def test_bars_of_several_runs_stay_with_their_round(num):
+    from matplotlib.figure import Figure
+
+    from fedmpi.report import draw
+    from fedmpi.report.series import Line
+    ax = Figure().subplots()
+    still = Line("still", np.array([1.0, 2, 3]), np.zeros(3))
+    draw.stems(ax, [still, *(Line(str(n), np.array([1.0, 2, 3]), np.ones(3)) for n in range(num))], "round", "y")
+    assert len(ax.lines[0].get_xdata()) == 0 and np.mean([line.get_xdata()[0] for line in ax.lines[1:]]) == pytest.approx(1)
+    for line in ax.lines[1:]:
+        assert (np.abs(line.get_xdata() - [1, 2, 3]) < 0.5).all()
 
 
 def test_runs_without_options_are_told_apart_by_their_files():

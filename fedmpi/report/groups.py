@@ -11,7 +11,6 @@ from fedmpi.report.series import evaluated
 from fedmpi.report.truth import options
 
 LONGEST = 32                      # characters of a name that stands beside a line
-SEPARATORS = "_-. "               # of the words of a file's name
 
 
 class Group(NamedTuple):
@@ -121,19 +120,18 @@ def _labels(told, stems):
 
 
 def _brief(names):
-    """The names, where one is too long to stand beside a line without the words that all have in common at either end,
-    and numbers at the end that tell nothing; what is too long still loses its middle."""
+    """The names, where one is too long to stand beside a line: of those of a sweep or a study, which are KEY-VALUE joined
+    by _, the values that are not the same in all; what is too long still loses its middle."""
     if max(map(len, names)) <= LONGEST:
         return names
     bare = [name.rstrip("-_. 0123456789") for name in names]
-    bare = bare if len(set(bare)) == len(set(names)) else names
-    start = os.path.commonprefix(bare)
-    end = os.path.commonprefix([name[::-1] for name in bare])[::-1]
-    first = max(map(start.rfind, SEPARATORS)) + 1
-    last = min((at for at in map(end.find, SEPARATORS) if at >= 0), default=len(end)) - len(end)
-    cut = [name[first:len(name) + last] for name in bare]
-    names = cut if all(cut) else bare
-    return [name if len(name) <= LONGEST else f"{name[:LONGEST // 2]}...{name[3 - LONGEST // 2:]}" for name in names]
+    words = [name.split("_") for name in (bare if len(set(bare)) == len(set(names)) else names)]
+    if len(set(map(len, words))) == 1 and len(set(map(tuple, words))) > 1:
+        columns = [each for each in zip(*words) if len(set(each)) > 1]
+        words = list(zip(*([word[os.path.commonprefix(each).rfind("-") + 1:] for word in each] for each in columns)))
+    half = LONGEST // 2
+    return [name if len(name) <= LONGEST else f"{name[:half - 1].rstrip('-_. ')}...{name[2 - half:].lstrip('-_. ')}"
+            for name in map("_".join, words)]
 
 
 def _short(key, texts):

@@ -22,19 +22,22 @@ from fedmpi.report.truth import faulty, is_bad, options, quality, scores
 
 SINGLE = 40                       # clients that are drawn one by one
 LAYERS = 8                        # that are drawn as lines; more as rows of a heat map
+HEIGHT = 0.72                     # of most pictures, in widths
 POINTS = 60                       # rounds at which judges are judged, bars of a long run
 
 
 class Kind(NamedTuple):
     """``find(groups or run)`` -> what ``draw(place, found)`` draws on a figure or a part of it and ``say(found)`` puts
-    into words, or None. ``each``: of one run, not of several in one picture. ``size(found)``: height over width."""
+    into words, or None. ``each``: of one run, not of several in one picture. ``size(found)``: height over width, without
+    the ``names(found)``, a number, that stand over it."""
 
     line: str
     find: Callable
     draw: Callable
     say: Callable
     each: bool = False
-    size: Callable = lambda found: 0.72
+    size: Callable = lambda found: HEIGHT
+    names: Callable = lambda found: 0
 
 
 # ---------------------------------------------------------------- curves of groups of runs
@@ -400,7 +403,7 @@ def _say_answers(found):
 
 
 def _curve(line, column, axis, say=_say_curves):
-    return Kind(line, curve_of(column, axis), _draw_curves, say)
+    return Kind(line, curve_of(column, axis), _draw_curves, say, names=lambda found: draw.names_above(found.lines))
 
 
 KINDS = {
@@ -412,7 +415,8 @@ KINDS = {
     "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", "accuracy", "seconds"),
     "loss": _curve("test loss against rounds", "loss", "rounds"),
     "sparsity": _curve("sparsity by round", "sparsity", "rounds", _say_sparsity),
-    "churn": Kind("share of the mask that each round flipped", _churn, _draw_churn, _say_churn),
+    "churn": Kind("share of the mask that each round flipped", _churn, _draw_churn, _say_churn,
+                  names=draw.names_above),
     "layers": Kind("sparsity of each layer by round", _layers, _draw_layers, _say_layers, each=True),
     "contribution": Kind("contributions by round, of good and bad clients", _contribution, _draw_contribution,
                          _say_contribution, each=True),
