@@ -110,6 +110,7 @@ def test_a_verdict_follows_from_the_interval_and_the_criterion(low, mean, high, 
 def test_a_missing_seed_makes_a_claim_incomplete_and_one_seed_confirms_nothing():
     assert decide(Interval(2, 1, 0, 1, 1), 3, above=0) == ("incomplete", "2 of 3 seeds")
     assert decide(interval([1.0]), 1, above=0)[0] == "not confirmed"
+    assert decide(interval([0.0, 0.0]), 2, above=0) == ("not confirmed", "every seed has 0")
 
 
 def planned(**grid):

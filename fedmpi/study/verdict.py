@@ -37,7 +37,7 @@ def decide(found, expected, above=None, below=None, reach=None):
     if far < 0:
         return "refuted", f"the interval lies {'below' if sign > 0 else 'above'} {bound:g}"
     if near <= 0:
-        return "not confirmed", f"the interval holds {bound:g}"
+        return "not confirmed", f"every seed has {bound:g}" if found.low == found.high else f"the interval holds {bound:g}"
     if reach is not None and sign * (found.mean - reach) < 0:
         return "not confirmed", f"in the stated direction, short of {reach:g}"
     return "confirmed", ""
