@@ -317,6 +317,13 @@ def start(*arguments):
     return [sys.executable, "-m", "fedmpi", "experiment", *map(str, arguments)]
 
 
+@pytest.mark.parametrize("given", [("--time", "02:00:00"), ("--gpus", 1), ("--script", "a.sh"), ("--at-once", 2)])
+def test_what_only_a_batch_script_has_is_refused_without_one(fedmpi, recipe, given):
+    assert f"error: {given[0]}: of a batch script" in fedmpi(1, "experiment", "mine.toml", *given, code=2)
+    recipe.with_name("grid.toml").write_text('[fixed]\ndataset = "synthetic"\n[grid]\nseed = [0]\n[slurm]\ntime = "00:30:00"\n')
+    assert f"error: {given[0]}: of a batch script" in fedmpi(1, "sweep", "grid.toml", "--here", *given, code=2)
+
+
 def test_a_study_killed_in_the_middle_goes_on_to_the_same_bits_and_ends_in_an_outcome(fedmpi, recipe, tmp_path):
     text = RECIPE.replace("rounds = 4", "rounds = 300").replace('S = ["0", "0.5"]', 'S = ["0.5"]').replace("[0, 1]", "[0]")
     recipe.write_text(text)

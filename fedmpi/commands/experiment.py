@@ -46,8 +46,8 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
         return 0
     if report + dry_run + array > 1:
         raise UserError("of --report, --dry-run and --array one at a time")
-    if (script or submit or at_once) and not array:
-        raise UserError("--script, --submit and --at-once go with --array")
+    if not array:
+        runs.refuse_slurm("of a batch script, which is --array")
     runs.check_script(script, submit)
     from fedmpi.study.recipe import study as planned
     study = planned(found, name, size, _changes(data_dir, files), runs.typed)
@@ -193,8 +193,7 @@ def _check_data(study, names):
 
 
 def _ranks(given):
-    asked = click.get_current_context().get_parameter_source("ranks") == click.core.ParameterSource.COMMANDLINE
-    return given["ranks"] if asked else 1
+    return given["ranks"] if runs.on_command_line("ranks") else 1
 
 
 def _start(given, ranks):

@@ -85,6 +85,20 @@ def slurm_options(command):
     return command
 
 
+def on_command_line(name):
+    """Whether the option ``name`` of this command was given, not taken from a default or a file."""
+    return click.get_current_context().get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+
+
+def refuse_slurm(why):
+    """UserError, which says ``why``, where an option was given that only a batch script has."""
+    from fedmpi.sbatch import Job
+    given = [name for name in (*Job._fields, "at_once", "script", "submit")
+             if name not in ("ranks", "launcher") and on_command_line(name)]
+    if given:
+        raise UserError(f"{', '.join('--' + name.replace('_', '-') for name in given)}: {why}")
+
+
 def check_script(script, submit):
     """Refuse before any work what --script and --submit cannot do."""
     if script and os.path.exists(script):
