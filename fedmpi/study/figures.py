@@ -12,7 +12,7 @@ from fedmpi.study.measures import NEAR
 from fedmpi.study.outcome_text import told
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")   # Okabe and Ito's
-TITLE = 44                    # characters of a panel's title that fit over it
+TITLE, CLAIM = 44, 60         # characters of a line of a panel's title, and of a claim
 MARKS, DASHES = "os^Dv<>P", ("-", "--", "-.", ":")
 VERDICT_COLOURS = {"confirmed": "#009E73", "refuted": "#D55E00", "not confirmed": "#777777", "incomplete": "#BBBBBB"}
 
@@ -185,10 +185,11 @@ def _claims(found):
                 if "reach" in claim:
                     ax.plot([claim["reach"]] * 2, [y - 0.35, y + 0.35], color="black", linewidth=1, linestyle=":")
             ax.set_yticks(range(len(chosen)), [
-                "\n".join(filter(None, (_short(claim["says"]), told(each["cell"], found["grid"])))) for _, claim, each in chosen],
-                fontsize=7)
+                "\n".join([*textwrap.wrap(claim["says"], CLAIM, max_lines=2, placeholder=" ..."),
+                           told(each["cell"], found["grid"])]).strip() for _, claim, each in chosen], fontsize=7)
             ax.set_ylim(len(chosen) - 0.5, -0.5)
-            ax.set_xlabel(name.replace("_", " "))
+            differences = all("minus" in claim for _, claim, _ in chosen)
+            ax.set_xlabel("difference of " * differences + name.replace("_", " "))
             plain_axes(ax)
         for verdict, colour in VERDICT_COLOURS.items():
             if any(each["verdict"] == verdict for _, _, each in rows):
@@ -197,7 +198,3 @@ def _claims(found):
 
     return ("Claims: mean and 95 % interval, against what is asked (line) and the mean to be reached (dotted)",
             (7.2, 0.42 * len(rows) + 0.5 * len(measures) + 0.6), on)
-
-
-def _short(text, most=64):
-    return text if len(text) <= most else text[: most - 3].rsplit(" ", 1)[0] + " ..."

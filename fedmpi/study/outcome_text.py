@@ -22,12 +22,12 @@ def spread(found, name):
     return number(found["mean"], name) + (f" ± {number(found['std'], name)}" if found["n"] > 1 else "")
 
 
-def span(found, name):
-    """``mean [low, high]`` of an interval of a difference."""
+def span(found, name, sign=True):
+    """``mean [low, high]`` of an interval, with their signs where it is of a difference."""
     if not found["n"]:
         return "-"
-    ends = f" [{number(found['low'], name, True)}, {number(found['high'], name, True)}]" if found["n"] > 1 else ""
-    return number(found["mean"], name, True) + ends
+    ends = f" [{number(found['low'], name, sign)}, {number(found['high'], name, sign)}]" if found["n"] > 1 else ""
+    return number(found["mean"], name, sign) + ends
 
 
 def some(found, of):
@@ -70,7 +70,7 @@ def verdict_rows(found):
         for each in claim["judged"]:
             interval = each["interval"]
             rows.append((claim["says"], where(each["cell"], found["grid"]),
-                         span(interval._asdict(), claim["measure"]) if interval else "-", criterion(claim),
+                         span(interval._asdict(), claim["measure"], "minus" in claim) if interval else "-", criterion(claim),
                          each["verdict"] + (f": {each['reason']}" if each["reason"] else ""), claim.get("thesis", "")))
     return rows
 
