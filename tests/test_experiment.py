@@ -223,6 +223,22 @@ def test_chance_alone_makes_no_rebound():
     assert abs(np.mean(found)) < 3 * np.std(found) / math.sqrt(200)
 
 
+def test_weights_that_only_wander_confirm_no_rebound():
+    """The thesis's mixing of scores without any trend: 40 studies of three seeds."""
+    claims = [claim for claim in toml(_recipes()["E4"], "E4")["claim"] if claim["measure"] == "noisy_rise" and "minus" not in claim]
+    scores, T, gamma = np.repeat([0.05, 0.4, 0.5, 0.6], [2, 3, 3, 2]), 100, 0.3
+    gen, r, weights = np.random.default_rng(0), np.full((120, 10), 0.1), []
+    for t in range(1, T + 1):
+        weights.append(r)
+        share = (1 - gamma) / t
+        r = np.maximum((1 - share) * r + share * (scores + 0.15 * gen.standard_normal(r.shape)), 0.001)
+        r = r / r.sum(axis=1, keepdims=True)
+    noise = [0.9, 0.9, *[0.45] * 3, *[0.2] * 3, 0, 0]
+    rises = [measures.noisy_rise(run_of(weights=each, noise=noise)) for each in np.stack(weights, axis=1)]
+    found = [decide(interval(each), 3, above=claims[0]["above"])[0] for each in np.reshape(rises, (40, 3))]
+    assert np.mean(rises) > 0.002 and found.count("confirmed") <= 1 and {claim["above"] for claim in claims} == {0.01}
+
+
 # ---------------------------------------------------------------- recipes
 
 

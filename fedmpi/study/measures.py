@@ -95,7 +95,7 @@ def noisy_weight(run):
 
 def noisy_rise(run):
     """weight of the noisiest clients in the last tenth of the rounds less that at their lowest; the lowest window of
-    odd rounds is sought in even ones, so that chance alone makes no rise"""
+    odd rounds is sought in even ones, so that chance makes no rise from one round to the next; wandering makes some"""
     trace = noisiest_weight(run)
     if trace is None or len(trace) < 8:
         return math.nan
