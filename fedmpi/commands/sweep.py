@@ -7,8 +7,8 @@ import click
 
 from fedmpi import stop
 from fedmpi.commands import completion
-from fedmpi.commands.runs import (array, check_names, check_script, deliver, on_command_line, refuse_slurm, slurm_options,
-                                  toml, typed, underscored)
+from fedmpi.commands.runs import (array, check_names, check_script, deliver, on_command_line, refuse_slurm,
+                                  slurm_options, toml, typed, underscored)
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
@@ -73,7 +73,8 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
     if here:
         slurm.program(given["launcher"])
         sweeps.freeze(folder, points)
-        return _played_here(folder, [points[number].name for number in todo], given, given["ranks"] if on_command_line("ranks") else 1)
+        ranks = given["ranks"] if on_command_line("ranks") else 1
+        return _played_here(folder, [points[number].name for number in todo], given, ranks)
     if any(status == "running" for status, _ in states):
         say("warning: what is running is in the script too: start it when no job plays these runs any more")
     text = array(folder, points, todo, at_once, given)

@@ -18,8 +18,8 @@ SPENT = ("rounds", "bytes", "flops", "virtual", "seconds")
 WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "virtual": "virtual time"}
 OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
 STATUS = {"running": "still running, or killed"}
-OUTCOMES = {"final_accuracy": "final accuracy", "chosen_accuracy": "accuracy at best validation", "final_loss": "final loss",
-            "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down", "flops": "training FLOPs",
+OUTCOMES = {"final_accuracy": "final accuracy", "chosen_accuracy": "accuracy at best validation",
+            "final_loss": "final loss", "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down", "flops": "training FLOPs",
             "virtual": "virtual time", "seconds": "time of the rounds"}
 
 
@@ -134,8 +134,8 @@ def spent_text(axis, value):
 
 
 def outcome_text(name, found, of=None):
-    """An Interval over seeds: mean, and standard deviation where it is half a percent of it at least; and how many seeds
-    they are where they are less than ``of``."""
+    """An Interval over seeds: mean, and standard deviation where it is half a percent of it at least; and how many they
+    are where they are less than ``of``."""
     if found is None or not found.n:
         return "-"
     some = f" ({found.n} of {of} seeds)" if found.n < (of or 0) else ""

@@ -120,8 +120,8 @@ def _labels(told, stems):
 
 
 def _brief(names):
-    """The names, where one is too long to stand beside a line: of those of a sweep or a study, which are KEY-VALUE joined
-    by _, the values that are not the same in all; what is too long still loses its middle."""
+    """The names, where one is too long to stand beside a line: of those of a sweep or a study, which are KEY-VALUE
+    joined by _, the values that are not the same in all; what is too long still loses its middle."""
     if max(map(len, names)) <= LONGEST:
         return names
     bare = [name.rstrip("-_. 0123456789") for name in names]

@@ -28,8 +28,8 @@ POINTS = 60                       # rounds at which judges are judged, bars of a
 
 class Kind(NamedTuple):
     """``find(groups or run)`` -> what ``draw(place, found)`` draws on a figure or a part of it and ``say(found)`` puts
-    into words, or None. ``each``: of one run, not of several in one picture. ``size(found)``: height over width, without
-    the ``names(found)``, a number, that stand over it."""
+    into words, or None. ``each``: of one run, not of several in one picture. ``size(found)``: height over width,
+    without the ``names(found)``, a number, that stand over it."""
 
     line: str
     find: Callable

@@ -73,7 +73,7 @@ def weight_noise_spearman(run):
 
 
 def weight_auc(run):
-    """chance that a clean client (one of the cleanest, within .05) weighs more than another, last quarter of the rounds"""
+    """chance that a clean client (one of the cleanest, within .05) weighs more than another, last quarter of rounds"""
     return _clean_over_noisy(run, by_client(run, "weight", LAST))
 
 
