@@ -317,6 +317,12 @@ def test_what_is_no_recipe_is_refused(tmp_path, old, new, message):
         read(RECIPE.replace(old, new, 1), tmp_path)
 
 
+def test_a_recipe_and_a_grid_may_lie_in_their_own_folder(fedmpi, recipe):
+    recipe.with_name("grid.toml").write_text('folder = "."\n[fixed]\ndataset = "synthetic"\n[grid]\nseed = [0]\n')
+    assert "0 of 6 runs done in ." in fedmpi(1, "experiment", "mine.toml", "--folder", ".", "--dry-run")
+    assert "1 run in .: 1 missing" in fedmpi(1, "sweep", "grid.toml", "--dry-run")
+
+
 def test_a_word_that_nobody_gives_and_an_unknown_part_are_refused(fedmpi, recipe):
     recipe.write_text(RECIPE.replace("{S}", "{T}"))
     assert "has a word that no level gives: T" in fedmpi(1, "experiment", "mine.toml", "--dry-run", code=2)
@@ -475,6 +481,7 @@ def test_a_file_may_stand_for_a_data_set(fedmpi, played, recipe, tmp_path):
     text = (tmp_path / "s/size_S-0.5_seed-0.toml").read_text()
     assert f'"hdf5:file={tmp_path}/x.h5"' in text and 'data_dir = "there"' in text
     assert "4 of 4 runs done" in fedmpi(1, "experiment", "mine.toml", "--data", "digits=x.h5", "--folder", "s", "--dry-run")
+    assert "--data digts=...: no run" in fedmpi(1, "experiment", "mine.toml", "--data", "digts=x.h5", "--dry-run", code=2)
     assert "say NAME=FILE.h5" in fedmpi(1, "experiment", "E6", "--data", "digits=y.h5", "--dry-run", code=2)
 
 

@@ -139,6 +139,19 @@ def typed(options, where):
     return {key: value for key, value in given.items() if key in DEFAULTS and value is not None}
 
 
+def known_options(folder):
+    """``{name: options}`` of the runs that have a file of their options in the folder; a file with tables, such as that
+    of a recipe or a grid, is none."""
+    known = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if name.endswith(".toml"):
+            path = os.path.join(folder, name)
+            found = toml(path, path)
+            if not any(isinstance(value, dict) for value in found.values()):
+                known[name.removesuffix(".toml")] = DEFAULTS | typed(found, path)
+    return known
+
+
 def array(folder, points, todo, at_once, given):
     """The batch script for the runs ``todo``, with room for the largest; tells what it asks for."""
     from fedmpi import sbatch as slurm

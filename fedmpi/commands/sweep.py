@@ -7,8 +7,8 @@ import click
 
 from fedmpi import stop
 from fedmpi.commands import completion
-from fedmpi.commands.runs import (array, check_names, check_script, deliver, on_command_line, refuse_slurm,
-                                  slurm_options, toml, typed, underscored)
+from fedmpi.commands.runs import (array, check_names, check_script, deliver, known_options, on_command_line,
+                                  refuse_slurm, slurm_options, toml, typed, underscored)
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
@@ -89,11 +89,7 @@ def _points(grid, folder):
     raw = sweeps.combined(grid.get("fixed", {}), grid.get("grid", {}),
                           [underscored(run) for run in grid.get("run", [])])
     given = [typed(each, f"{where}: run {number}") for number, each in enumerate(raw)]
-    known = {}
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        if name.endswith(".toml"):
-            file = os.path.join(folder, name)
-            known[name.removesuffix(".toml")] = DEFAULTS | typed(toml(file, file), file)
+    known = known_options(folder)
     points = sweeps.named(given, [DEFAULTS | each for each in given], known, where)
     sweeps.check_known(points, known, folder)
     return points
