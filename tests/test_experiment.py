@@ -175,6 +175,25 @@ def test_best_is_chosen_by_validation_and_never_by_the_test_set():
     assert measures.accuracy(run) == 0.5
 
 
+def test_a_run_that_never_left_chance_is_told():
+    def of(accuracy):
+        run = run_of(accuracy=accuracy)
+        run.population["labels"] = np.ones((2, 10))
+        return measures.learned(run)
+
+    assert of([0.1, np.nan, 0.119, 0.1]) == 0 and of([0.1, 0.13, 0.1]) == 1 and math.isnan(measures.learned(run_of()))
+
+    def values(arm, cell, seed, name):
+        return float(arm == "a" or seed > 0) if name == "learned" else float(arm == "a") + seed
+
+    judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=0), planned(S=["1"]), values)
+    assert (judged["verdict"], judged["reason"]) == ("confirmed", "in 1 of 3 seeds a run never left chance")
+    runs = [dict(run=name, arm=name[0], measures=each and {"learned": each[0]})
+            for name, each in (("a1", [0.0]), ("a1", [0.0]), ("a2", [1.0]), ("b1", [0.0]), ("b2", None), ("b3", [math.nan]))]
+    told = outcome_text.stuck(dict(runs=runs, arms=["a", "b"], status=dict.fromkeys(["a1", "a2", "b1", "b2", "b3"])))
+    assert told.startswith("2 of 5 runs never left chance (1 of a, 1 of b)")
+
+
 def test_megabytes_and_rounds_to_an_accuracy_are_a_clients():
     run = run_of(accuracy=[0] * 4, val_accuracy=[0.1, np.nan, 0.6, 0.7])
     assert measures.measure(run, "rounds_to:0.6") == 3
@@ -520,7 +539,7 @@ def test_a_mean_over_some_of_the_seeds_says_so():
         return 0.5 if name == "accuracy" else values[arm][seed]
 
     found = plan.recipe | dict(name="s", size="t", lacks=[], seeds=[0, 1, 2], grid=plan.grid, against=None, status={},
-                               complete=True, claims=[], pairs=outcome._pairs(plan, value),
+                               complete=True, claims=[], runs=[], arms=plan.arms, pairs=outcome._pairs(plan, value),
                                cells=[dict(cell={"S": "1"}, arms=outcome._arms(plan, ("1",), value))])
     text = outcome_text.markdown(found, [])
     assert "| a | 3 | .5000 ± .0000 | 1.50 ± .71 (2 of 3 seeds) |" in text

@@ -11,6 +11,7 @@ from fedmpi.report.statistics import auc, spearman, tied
 from fedmpi.report.truth import by_client, quality, scores
 
 LAST = 0.25                   # share of the rounds, at the end, that weights are averaged over
+CHANCE = 1.2                  # times the accuracy of guessing, above which a model has learned something
 NEAR = 0.05                   # rates of wrong labels so near to one another are one level: they are drawn
 
 
@@ -28,6 +29,13 @@ def accuracy_best(run):
 def accuracy_decline(run):
     """accuracy_best - accuracy: what is lost until the last round"""
     return accuracy_best(run) - accuracy(run)
+
+
+def learned(run):
+    """1 for a run whose test accuracy ever was 1.2 times that of guessing, 0 for one that never left chance"""
+    labels = run.population.get("labels")
+    known = run.rounds["accuracy"][np.isfinite(run.rounds["accuracy"])]
+    return math.nan if labels is None or not len(known) else float(known.max() > CHANCE / labels.shape[1])
 
 
 def up_mb(run):
@@ -162,8 +170,8 @@ def _first(run, least):
 
 
 PLAIN = {f.__name__: f for f in (
-    accuracy, accuracy_best, accuracy_decline, up_mb, mb, tflop, sparsity, seconds, weight_noise_spearman, weight_auc,
-    score_noise_spearman, score_auc, noisy_weight, noisy_rise, noisy_low_at)}
+    accuracy, accuracy_best, accuracy_decline, learned, up_mb, mb, tflop, sparsity, seconds, weight_noise_spearman,
+    weight_auc, score_noise_spearman, score_auc, noisy_weight, noisy_rise, noisy_low_at)}
 WITH_VALUE = {f.__name__: f for f in (mb_to, rounds_to)}      # written mb_to:0.6
 
 

@@ -63,6 +63,15 @@ def unfinished(found):
     return f"INCOMPLETE: of {len(found['status'])} runs {listed}."
 
 
+def stuck(found):
+    """How many runs never left chance, in a line, or an empty text."""
+    arms = {run["run"]: run["arm"] for run in found["runs"] if run["measures"] and run["measures"]["learned"] == 0}
+    counts = {arm: list(arms.values()).count(arm) for arm in found["arms"]}
+    told = ", ".join(f"{n} of {arm}" for arm, n in counts.items() if n)
+    return (f"{len(arms)} of {len(found['status'])} runs never left chance ({told}): where one side of a difference did not "
+            "learn, it says no more than that.") if arms else ""
+
+
 def verdict_rows(found):
     """``[(claim, cell, mean and interval, criterion, verdict, the thesis's own)]`` as texts."""
     rows = []
@@ -93,6 +102,7 @@ def markdown(found, figures):
     """The whole outcome; ``figures`` are ``(title, file)``."""
     lines = [f"# {found['name']}, {found['size']}: {found['title']}", "", found["question"], ""]
     lines += [f"**{unfinished(found)}**", ""] if not found["complete"] else []
+    lines += [f"**{stuck(found)}**", ""] if stuck(found) else []
     lines += [f"{len(found['status'])} runs, seeds {', '.join(map(str, found['seeds']))}. `±` is the standard deviation over "
               "seeds; brackets are 95 % intervals (Student's, over seeds) of paired differences, each for itself. Whatever is "
               "selected is selected by the validation share of the training data.", ""]
@@ -143,6 +153,7 @@ def terminal(found):
     first = found["measures"][0]
     lines = [f"{found['name']}, {found['size']}: {found['title']}"]
     lines += [unfinished(found)] if not found["complete"] else []
+    lines += [stuck(found)] if stuck(found) else []
     rows = [(where(cell["cell"], found["grid"]), arm["arm"], spread(arm["measures"][first], first),
              span(arm["difference"][first], first) if "difference" in arm else "")
             for cell in found["cells"] for arm in cell["arms"]]

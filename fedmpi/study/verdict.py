@@ -12,6 +12,8 @@ interval excludes 0.
     not confirmed  neither; the reason is told
     incomplete     runs are missing, have failed, or have no answer
     not run        the size has no such arm or level
+
+Where a run never left chance the reason says so: the verdict is then on who starts to learn, not on who learns better.
 """
 
 import itertools
@@ -37,7 +39,8 @@ def decide(found, expected, above=None, below=None, reach=None):
     if far < 0:
         return "refuted", f"the interval lies {'below' if sign > 0 else 'above'} {bound:g}"
     if near <= 0:
-        return "not confirmed", f"every seed has {bound:g}" if found.low == found.high else f"the interval holds {bound:g}"
+        holds = "every seed has" if found.low == found.high else "the interval holds"
+        return "not confirmed", f"{holds} {bound:g}"
     if reach is not None and sign * (found.mean - reach) < 0:
         return "not confirmed", f"in the stated direction, short of {reach:g}"
     return "confirmed", ""
@@ -70,11 +73,15 @@ def _lost(terms, where, study):
 
 
 def _judged(claim, terms, cell, study, values):
-    sums = []
+    places = [(sign, term["arm"], tuple(str(term.get(factor, cell.get(factor))) for factor in study.grid))
+              for sign, term in terms]
+    sums, stuck = [], 0
     for seed in study.seeds:
-        parts = [sign * values(term["arm"], tuple(str(term.get(factor, cell.get(factor))) for factor in study.grid),
-                               seed, claim["measure"]) for sign, term in terms]
+        parts = [sign * values(arm, place, seed, claim["measure"]) for sign, arm, place in places]
         sums += [math.fsum(parts)] if all(map(math.isfinite, parts)) else []
+        stuck += any(values(arm, place, seed, "learned") == 0 for _, arm, place in places)
     found = interval(sums)
     verdict, reason = decide(found, len(study.seeds), claim.get("above"), claim.get("below"), claim.get("reach"))
+    if stuck:
+        reason = "; ".join(filter(None, (reason, f"in {stuck} of {len(study.seeds)} seeds a run never left chance")))
     return dict(cell=cell, interval=found, verdict=verdict, reason=reason)
