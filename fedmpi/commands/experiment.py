@@ -112,8 +112,8 @@ def _write(path, text, mode="w"):
 
 
 def _changes(data_dir, files):
-    """A function from a run's options to those that the command line changes, and the names of data sets that no run has
-    asked it for so far."""
+    """A function from a run's options to those that the command line changes, and the names of data sets that no run
+    has asked it for so far."""
     swaps = {}
     for each in files:
         name, equals, file = each.partition("=")

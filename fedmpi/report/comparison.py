@@ -19,8 +19,8 @@ WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "
 OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
 STATUS = {"running": "still running, or killed"}
 OUTCOMES = {"final_accuracy": "final accuracy", "chosen_accuracy": "accuracy at best validation",
-            "final_loss": "final loss", "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down", "flops": "training FLOPs",
-            "virtual": "virtual time", "seconds": "time of the rounds"}
+            "final_loss": "final loss", "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down",
+            "flops": "training FLOPs", "virtual": "virtual time", "seconds": "time of the rounds"}
 
 
 def refuse_other_data(runs):

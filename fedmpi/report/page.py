@@ -157,8 +157,8 @@ def _keys(groups):
     ended = [all(run.attrs.get("status", "finished") == "finished" for run in group.runs.values()) for group in groups]
     best = {name: better((each.mean for each, end in zip(found[name], ended) if each and end), default=None)
             for name, better in BETTER.items() if name in found and len(groups) > 1}
-    rows = [[_name(number, group), *(_marked(name, found[name][number], best.get(name) if end else None, len(group.runs))
-                                     for name in names)] for number, (group, end) in enumerate(zip(groups, ended))]
+    rows = [[_name(number, group), *(_marked(name, found[name][number], best.get(name) if ended[number] else None,
+                                             len(group.runs)) for name in names)] for number, group in enumerate(groups)]
     several = any(len(group.runs) > 1 for group in groups)
     caption = "What came of it" + ", mean ± standard deviation over seeds" * several
     heads = ["set-up", *(OUTCOMES[name] for name in names)]
