@@ -528,6 +528,7 @@ def test_clients_of_one_level_of_noise_are_one_line_though_rates_are_drawn():
     assert [(low, high) for low, high, _ in figures.noise_levels(rates)] == [
         (0.027, 0.036), (0.173, 0.178), (0.436, 0.480), (0.902, 0.911)]
     assert figures.noise_levels(np.zeros(3)) == [(0, 0, 0)]
+    assert len(figures.noise_levels(np.linspace(0, 1, 33))) == 11                   # graded
 
 
 def test_a_mean_over_some_of_the_seeds_says_so():

@@ -157,9 +157,11 @@ def _weights(study, found, traces, spec):
 
 def noise_levels(rates):
     """``[(lowest, highest, mean)]`` of the levels of the ``rates`` (n,) of wrong labels: they are drawn, so that clients
-    of one level differ, but by less than NEAR from the next one."""
+    of one level differ, but by less than NEAR from the next one. Rates without levels are put into tenths."""
     rates = np.sort(rates)
     parts = np.split(rates, np.flatnonzero(np.diff(rates) > NEAR) + 1)
+    if any(np.ptp(part) > 3 * NEAR for part in parts):
+        parts = np.split(rates, np.flatnonzero(np.diff(rates.round(1))) + 1)
     return [(float(part[0]), float(part[-1]), float(part.mean())) for part in parts]
 
 
