@@ -117,12 +117,17 @@ def planned(**grid):
     return Study("s", "t", {}, [0, 1, 2], ["a", "b"], grid, {}, {})
 
 
+def learning(values):
+    """``values`` of runs all of which have learned something."""
+    return lambda arm, cell, seed, name: 1.0 if name == "learned" else values(arm, cell, seed, name)
+
+
 def test_a_claim_is_judged_for_each_level_of_what_is_free():
     def values(arm, cell, seed, name):
         return seed + (arm == "a") * (0.1 if cell == ("x", "1") else -0.1) + seed * 0.001 * (arm == "a")
 
     claim = dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], where={"S": 1}, above=0)
-    found = judge(claim, planned(d=["x", "y"], S=["1", "2"]), values)
+    found = judge(claim, planned(d=["x", "y"], S=["1", "2"]), learning(values))
     assert [(each["cell"], each["verdict"]) for each in found] == [
         ({"d": "x", "S": "1"}, "confirmed"), ({"d": "y", "S": "1"}, "refuted")]
 
@@ -133,7 +138,7 @@ def test_a_difference_of_differences_has_four_terms():
 
     claim = dict(measure="accuracy", plus=[{"arm": "a", "S": 2}, {"arm": "b", "S": 1}],
                  minus=[{"arm": "b", "S": 2}, {"arm": "a", "S": 1}], above=0)
-    found, = judge(claim, planned(S=["1", "2"]), values)
+    found, = judge(claim, planned(S=["1", "2"]), learning(values))
     assert found["interval"] == Interval(3, 3.0, 0.0, 3.0, 3.0) and found["verdict"] == "confirmed"
 
 
@@ -188,6 +193,12 @@ def test_a_run_that_never_left_chance_is_told():
 
     judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=0), planned(S=["1"]), values)
     assert (judged["verdict"], judged["reason"]) == ("confirmed", "in 1 of 3 seeds a run never left chance")
+
+    def same(arm, cell, seed, name):
+        return float(seed > 0) if name == "learned" else 0.1
+
+    judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=-0.005), planned(S=["1"]), same)
+    assert (judged["verdict"], judged["reason"]) == ("not confirmed", "in 1 of 3 seeds no run left chance")
     runs = [dict(run=name, arm=name[0], measures=each and {"learned": each[0]})
             for name, each in (("a1", [0.0]), ("a1", [0.0]), ("a2", [1.0]), ("b1", [0.0]), ("b2", None), ("b3", [math.nan]))]
     told = outcome_text.stuck(dict(runs=runs, arms=["a", "b"], status=dict.fromkeys(["a1", "a2", "b1", "b2", "b3"])))

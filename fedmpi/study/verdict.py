@@ -14,6 +14,7 @@ interval excludes 0.
     not run        the size has no such arm or level
 
 Where a run never left chance the reason says so: the verdict is then on who starts to learn, not on who learns better.
+Where none of a seed's runs did, nothing is confirmed or refuted: models that have learned nothing are no worse than others.
 """
 
 import itertools
@@ -75,13 +76,16 @@ def _lost(terms, where, study):
 def _judged(claim, terms, cell, study, values):
     places = [(sign, term["arm"], tuple(str(term.get(factor, cell.get(factor))) for factor in study.grid))
               for sign, term in terms]
-    sums, stuck = [], 0
+    sums, stuck, mute = [], 0, 0
     for seed in study.seeds:
         parts = [sign * values(arm, place, seed, claim["measure"]) for sign, arm, place in places]
         sums += [math.fsum(parts)] if all(map(math.isfinite, parts)) else []
-        stuck += any(values(arm, place, seed, "learned") == 0 for _, arm, place in places)
+        idle = [values(arm, place, seed, "learned") == 0 for _, arm, place in places]
+        stuck, mute = stuck + any(idle), mute + all(idle)
     found = interval(sums)
     verdict, reason = decide(found, len(study.seeds), claim.get("above"), claim.get("below"), claim.get("reach"))
-    if stuck:
+    if mute and verdict in ("confirmed", "refuted"):
+        verdict, reason = "not confirmed", f"in {mute} of {len(study.seeds)} seeds no run left chance"
+    elif stuck:
         reason = "; ".join(filter(None, (reason, f"in {stuck} of {len(study.seeds)} seeds a run never left chance")))
     return dict(cell=cell, interval=found, verdict=verdict, reason=reason)
