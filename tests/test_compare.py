@@ -11,7 +11,7 @@ from fedmpi import report
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
 from fedmpi.report.groups import differing, unusual
-from fedmpi.report.series import mean_line, prefix, spent, to_reach, within
+from fedmpi.report.series import mean_lines, prefix, spent, to_reach, within
 from fedmpi.store import Column, MemoryStore
 
 TINY = ("--clients", 4, "--rounds", 3, "--local-epochs", 1, "--train-samples", 300, "--model", "small-cnn:width=4")
@@ -63,6 +63,46 @@ def test_groups_are_named_by_the_fewest_options_that_tell_them_apart(options, la
     assert found == (labels if max(map(len, labels)) <= 32 else ["0", "1"])
 
 
+def test_long_names_of_files_are_told_by_what_is_their_own():
+    rest = "_dataset-fashion-mnist_net-lenet5_S-0.8_data-skew_weights-data_seed-"
+    runs = {f"{arm}{rest}{seed}.h5": run_of([0.5], pruner=f"{arm}:sparsity=0.8,distribution=thesis,init=magnitude", seed=seed)
+            for arm, seeds in (("static", (0, 1)), ("static-erk", (0,)), ("small-dense", (0, 1))) for seed in seeds}
+    assert [group.label for group in report.grouped(runs)] == ["static", "static-erk", "small-dense"]
+    same = {f"{n}/{'x' * 90}.h5": run_of([0.5]) for n in (1, 2)}
+    assert all(30 <= len(group.label) <= 36 for group in report.grouped(same))
+    both = {f"{arm}_net-lenet5_and-much-more-that-all-have_{data}.h5": run_of([0.5], model=f"{arm}{data}" * 9)
+            for arm in ("a", "b") for data in ("skew", "noise")}
+    assert [group.label for group in report.grouped(both)] == ["a_skew", "a_noise", "b_skew", "b_noise"]
+    keyed = {f"static_dataset-fashion-mnist_net-lenet5_S-{S}_data-{data}.h5": run_of([0.5], model=f"{S}{data}" * 9)
+             for S in (0.8, 0.95) for data in ("skew", "noise")}
+    assert [group.label for group in report.grouped(keyed)] == ["0.8_skew", "0.8_noise", "0.95_skew", "0.95_noise"]
+    ends = {f"{'x' * 90}{end}.h5": run_of([0.5], model=end * 40) for end in "ab"}
+    assert [group.label for group in report.grouped(ends)] == [f"{'x' * 15}...{'x' * 13}{end}" for end in "ab"]
+
+
+@pytest.mark.parametrize("width", [3.35, 1.5])
+def test_pictures_grow_with_the_names_above_them(width):
+    from fedmpi.report.figure import inches_high
+    kind = report.KINDS["accuracy"]
+    few, many = (kind.find(report.grouped({f"{n}.h5": run_of([0.1, 0.5], lr=n + 1.0) for n in range(num)})) for num in (3, 30))
+    assert inches_high(kind, few, width, 8) == 0.72 * width
+    assert inches_high(kind, many, width, 8) == pytest.approx(0.72 * width + 30 * 1.2 * 8 / 72)
+
+
+@pytest.mark.parametrize("num", [2, 9, 40])
+def test_bars_of_several_runs_stay_with_their_round(num):
+    from matplotlib.figure import Figure
+
+    from fedmpi.report import draw
+    from fedmpi.report.series import Line
+    ax = Figure().subplots()
+    still = Line("still", np.array([1.0, 2, 3]), np.zeros(3))
+    draw.stems(ax, [still, *(Line(str(n), np.array([1.0, 2, 3]), np.ones(3)) for n in range(num))], "round", "y")
+    assert len(ax.lines[0].get_xdata()) == 0 and np.mean([line.get_xdata()[0] for line in ax.lines[1:]]) == pytest.approx(1)
+    for line in ax.lines[1:]:
+        assert (np.abs(line.get_xdata() - [1, 2, 3]) < 0.5).all()
+
+
 def test_runs_without_options_are_told_apart_by_their_files():
     bare = run_of([0.5])._replace(attrs={})
     assert [group.label for group in report.grouped({"a.h5": bare, "b.h5": bare})] == ["a", "b"]
@@ -88,8 +128,7 @@ def test_what_a_budget_buys_is_the_last_value_known_then():
 
 def test_a_line_of_several_seeds_is_their_mean_where_all_were_evaluated():
     runs = {"a": run_of([0.1, np.nan, 0.5, 0.9], seed=0), "b": run_of([0.3, 0.4, 0.7], sent=2000, seed=1, rounds=4)}
-    group, = report.grouped(runs)
-    line = mean_line(group, "accuracy", "bytes")
+    line, = mean_lines(report.grouped(runs), "accuracy", "bytes")
     assert line.x.tolist() == [3000, 9000]
     np.testing.assert_allclose([line.y, line.low, line.high], [[0.2, 0.6], [0.1, 0.5], [0.3, 0.7]])
 
@@ -156,9 +195,45 @@ def test_young_runs_are_compared_as_far_as_they_are(curves):
     runs = {f"{number}.h5": run_of(curve, lr=number + 0.5, status="running") for number, curve in enumerate(curves)}
     groups = report.grouped(runs)
     found = report.comparison(groups)
-    assert "(still running)" in report.comparison_text(found) and found["paired"] == []
+    assert "not the end: still running, or killed, after" in report.comparison_text(found) and found["paired"] == []
     json.dumps(report.plain(report.without_tuples(found)), allow_nan=False)
     assert report.curves_picture(groups)
+
+
+def with_failures():
+    """Two set-ups of three seeds, of which one each failed: in the first round, and before a round was evaluated; then
+    one that failed at once."""
+    runs = {f"a{seed}.h5": run_of(curve, seed=seed) for seed, curve in enumerate(([0.1, 0.5], [0.2, 0.6], [0.3, 0.4]))}
+    runs |= {"zero.h5": run_of([], lr=0.9, status="failed")}
+    runs |= {f"b{seed}.h5": run_of(curve, lr=0.5, seed=seed) for seed, curve in enumerate(([0.1, 0.7], [0.2, 0.9]))}
+    return runs | {"b2.h5": run_of([np.nan], lr=0.5, seed=2, status="failed", rounds=2)}
+
+
+def test_runs_that_failed_take_nothing_from_the_others():
+    groups = report.grouped(with_failures())
+    assert [group.label for group in groups] == ["lr 0.1", "lr 0.5", "lr 0.9"]       # what cannot be drawn is last
+    found = report.comparison(groups)
+    text = report.comparison_text(found)
+    assert "not the end: failed, b2.h5 after 1 rounds" in text and "not the end: failed, after 0 rounds" in text
+    assert re.search(r"final accuracy +0.500 ± 0.100 +0.800 ± 0.141 \(2 of 3 seeds\) +-\n", text)
+    assert re.search(r"2 rounds +0.500 ± 0.100 +0.800 ± 0.141 \(2 of 3 seeds\) +-\n", text)
+    paired = {(each["group"], each["axis"]): each for each in found["paired"]}
+    assert paired["B", "rounds"]["seeds"] == [0, 1] and not any(group == "C" for group, _ in paired)
+    assert paired["B", "rounds"]["interval"].mean == pytest.approx(0.25)
+    drawn = report.KINDS["accuracy"].find(groups)
+    assert [line.label for line in drawn.lines] == ["lr 0.1", "lr 0.5"]
+    np.testing.assert_allclose([line.y for line in drawn.lines], [[0.2, 0.5], [0.15, 0.8]])
+    assert report.curves_picture(groups).count("B") > 1 and "nan" not in text
+
+
+def test_the_best_round_is_selected_by_validation_and_not_by_the_test_set():
+    run = run_of([0.3, 0.9, 0.5, 0.4])
+    assert "chosen_accuracy" not in report.final_metrics(run)
+    run.rounds["val_accuracy"] = np.array([0.2, 0.3, 0.6, np.nan])
+    assert report.final_metrics(run)["chosen_accuracy"] == 0.5
+    other = run_of([0.1], lr=0.5)
+    found = report.comparison(report.grouped({"a.h5": run, "b.h5": other}))["outcomes"]
+    assert found["chosen_accuracy"][0].mean == 0.5 and found["chosen_accuracy"][1] is None and "best_accuracy" not in found
 
 
 @pytest.mark.parametrize("number, unit", [(0, ""), (999, ""), (1000, "k"), (2.5e7, "M"), (1e30, "E")])

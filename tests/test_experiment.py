@@ -19,7 +19,7 @@ from fedmpi.commands.runs import toml
 from fedmpi.errors import UserError
 from fedmpi.store import verify
 from fedmpi.store.rows import Run
-from fedmpi.study import measures
+from fedmpi.study import figures, measures, outcome, outcome_text
 from fedmpi.study.outcome import seconds_left
 from fedmpi.study.outcome_text import number
 from fedmpi.study.play import free
@@ -110,10 +110,16 @@ def test_a_verdict_follows_from_the_interval_and_the_criterion(low, mean, high, 
 def test_a_missing_seed_makes_a_claim_incomplete_and_one_seed_confirms_nothing():
     assert decide(Interval(2, 1, 0, 1, 1), 3, above=0) == ("incomplete", "2 of 3 seeds")
     assert decide(interval([1.0]), 1, above=0)[0] == "not confirmed"
+    assert decide(interval([0.0, 0.0]), 2, above=0) == ("not confirmed", "every seed has 0")
 
 
 def planned(**grid):
     return Study("s", "t", {}, [0, 1, 2], ["a", "b"], grid, {}, {})
+
+
+def learning(values):
+    """``values`` of runs all of which have learned something."""
+    return lambda arm, cell, seed, name: 1.0 if name == "learned" else values(arm, cell, seed, name)
 
 
 def test_a_claim_is_judged_for_each_level_of_what_is_free():
@@ -121,7 +127,7 @@ def test_a_claim_is_judged_for_each_level_of_what_is_free():
         return seed + (arm == "a") * (0.1 if cell == ("x", "1") else -0.1) + seed * 0.001 * (arm == "a")
 
     claim = dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], where={"S": 1}, above=0)
-    found = judge(claim, planned(d=["x", "y"], S=["1", "2"]), values)
+    found = judge(claim, planned(d=["x", "y"], S=["1", "2"]), learning(values))
     assert [(each["cell"], each["verdict"]) for each in found] == [
         ({"d": "x", "S": "1"}, "confirmed"), ({"d": "y", "S": "1"}, "refuted")]
 
@@ -132,7 +138,7 @@ def test_a_difference_of_differences_has_four_terms():
 
     claim = dict(measure="accuracy", plus=[{"arm": "a", "S": 2}, {"arm": "b", "S": 1}],
                  minus=[{"arm": "b", "S": 2}, {"arm": "a", "S": 1}], above=0)
-    found, = judge(claim, planned(S=["1", "2"]), values)
+    found, = judge(claim, planned(S=["1", "2"]), learning(values))
     assert found["interval"] == Interval(3, 3.0, 0.0, 3.0, 3.0) and found["verdict"] == "confirmed"
 
 
@@ -174,6 +180,31 @@ def test_best_is_chosen_by_validation_and_never_by_the_test_set():
     assert measures.accuracy(run) == 0.5
 
 
+def test_a_run_that_never_left_chance_is_told():
+    def of(accuracy):
+        run = run_of(accuracy=accuracy)
+        run.population["labels"] = np.ones((2, 10))
+        return measures.learned(run)
+
+    assert of([0.1, np.nan, 0.119, 0.1]) == 0 and of([0.1, 0.13, 0.1]) == 1 and math.isnan(measures.learned(run_of()))
+
+    def values(arm, cell, seed, name):
+        return float(arm == "a" or seed > 0) if name == "learned" else float(arm == "a") + seed
+
+    judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=0), planned(S=["1"]), values)
+    assert (judged["verdict"], judged["reason"]) == ("confirmed", "in 1 of 3 seeds a run never left chance")
+
+    def same(arm, cell, seed, name):
+        return float(seed > 0) if name == "learned" else 0.1
+
+    judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=-0.005), planned(S=["1"]), same)
+    assert (judged["verdict"], judged["reason"]) == ("not confirmed", "in 1 of 3 seeds no run left chance")
+    runs = [dict(run=name, arm=name[0], measures=each and {"learned": each[0]})
+            for name, each in (("a1", [0.0]), ("a1", [0.0]), ("a2", [1.0]), ("b1", [0.0]), ("b2", None), ("b3", [math.nan]))]
+    told = outcome_text.stuck(dict(runs=runs, arms=["a", "b"], status=dict.fromkeys(["a1", "a2", "b1", "b2", "b3"])))
+    assert told.startswith("2 of 5 runs never left chance (1 of a, 1 of b)")
+
+
 def test_megabytes_and_rounds_to_an_accuracy_are_a_clients():
     run = run_of(accuracy=[0] * 4, val_accuracy=[0.1, np.nan, 0.6, 0.7])
     assert measures.measure(run, "rounds_to:0.6") == 3
@@ -189,6 +220,18 @@ def test_weights_against_noise():
     assert measures.weight_auc(run) == 1
     assert measures.noisy_weight(run) == pytest.approx(0.1)
     assert math.isnan(measures.weight_noise_spearman(run_of()))
+    assert math.isnan(measures.weight_auc(run_of())) and math.isnan(measures.weight_auc(run_of(noise=[0.3, 0.32])))
+
+
+@pytest.mark.parametrize("drawn", [0.44, 0.48])           # of .45, on either side of the middle between .03 and .9
+def test_who_is_noisy_does_not_hang_on_chance(drawn):
+    run = run_of(weights=np.tile([0.3, 0.2, 0.35, 0.15], (8, 1)), noise=[0.03, 0.02, drawn, 0.9])
+    assert measures.weight_auc(run) == 0.5
+
+
+def test_the_noisiest_are_those_of_the_highest_level():
+    run = run_of(weights=np.tile([0.4, 0.3, 0.2, 0.1], (8, 1)), noise=[0.0, 0.45, 0.87, 0.91])
+    assert measures.noisy_weight(run) == pytest.approx(0.15)
 
 
 def test_a_rebound_is_found_where_there_is_one():
@@ -208,6 +251,22 @@ def test_chance_alone_makes_no_rebound():
         noisy = 0.1 + 0.01 * np.random.default_rng(seed).standard_normal(60)
         found.append(measures.noisy_rise(run_of(weights=np.stack([1 - noisy, noisy], axis=1), noise=[0, 0.9])))
     assert abs(np.mean(found)) < 3 * np.std(found) / math.sqrt(200)
+
+
+def test_weights_that_only_wander_confirm_no_rebound():
+    """The thesis's mixing of scores without any trend: 40 studies of three seeds."""
+    claims = [claim for claim in toml(_recipes()["E4"], "E4")["claim"] if claim["measure"] == "noisy_rise" and "minus" not in claim]
+    scores, T, gamma = np.repeat([0.05, 0.4, 0.5, 0.6], [2, 3, 3, 2]), 100, 0.3
+    gen, r, weights = np.random.default_rng(0), np.full((120, 10), 0.1), []
+    for t in range(1, T + 1):
+        weights.append(r)
+        share = (1 - gamma) / t
+        r = np.maximum((1 - share) * r + share * (scores + 0.15 * gen.standard_normal(r.shape)), 0.001)
+        r = r / r.sum(axis=1, keepdims=True)
+    noise = [0.9, 0.9, *[0.45] * 3, *[0.2] * 3, 0, 0]
+    rises = [measures.noisy_rise(run_of(weights=each, noise=noise)) for each in np.stack(weights, axis=1)]
+    found = [decide(interval(each), 3, above=claims[0]["above"])[0] for each in np.reshape(rises, (40, 3))]
+    assert np.mean(rises) > 0.002 and found.count("confirmed") <= 1 and {claim["above"] for claim in claims} == {0.01}
 
 
 # ---------------------------------------------------------------- recipes
@@ -271,11 +330,27 @@ def test_arms_of_equal_options_share_a_run(recipe, tmp_path):
     ("seeds = [0, 1]", "seeds = []", "seeds must be"),
     ("seeds = [0, 1]", "seeds = [1, 1]", "seeds must differ"),
     ('x = "S"', "", "needs x"),
+    ('x = "S"', 'x = "T"', "T is no factor"),
+    ('x = "S"', 'x = "S"\nlines = "T"', "T is no factor"),
+    ('kind = "curves"', 'kind = "curves"\nmeasure = "up_mb"', "measure: only kind = \"factor\" has that"),
+    ('{ arm = "cosine" }', '{ arm = "cosine", S = "0" }', "must name the same factors"),
+    ("above = 0", 'above = 0\nwhere = { arm = "cosine" }', "arm is no factor"),
+    ('[{ arm = "cosine" }]', '["cosine"]', "must be a table, got 'cosine'"),
+    ('against = "size"', 'pairs = [["size"]]', "pairs must be"),
+    ('[fixed]', 'arms.third = "dense"\n[fixed]', r"\[arms.third\] must be a table"),
+    ("[fixed]", 'factors.S = 1\n[fixed]', "must be a table"),
+    ("[[claim]]", '[factors]\nS.0 = "dense"\n[[claim]]', r"\[factors.S.0\] must be a table"),
     ('against = "size"', 'against = "none"', "there is no arm none")])
 def test_what_is_no_recipe_is_refused(tmp_path, old, new, message):
     assert old in RECIPE
     with pytest.raises(UserError, match=message):
         read(RECIPE.replace(old, new, 1), tmp_path)
+
+
+def test_a_recipe_and_a_grid_may_lie_in_their_own_folder(fedmpi, recipe):
+    recipe.with_name("grid.toml").write_text('folder = "."\n[fixed]\ndataset = "synthetic"\n[grid]\nseed = [0]\n')
+    assert "0 of 6 runs done in ." in fedmpi(1, "experiment", "mine.toml", "--folder", ".", "--dry-run")
+    assert "1 run in .: 1 missing" in fedmpi(1, "sweep", "grid.toml", "--dry-run")
 
 
 def test_a_word_that_nobody_gives_and_an_unknown_part_are_refused(fedmpi, recipe):
@@ -292,6 +367,13 @@ def test_a_word_that_nobody_gives_and_an_unknown_part_are_refused(fedmpi, recipe
 
 def start(*arguments):
     return [sys.executable, "-m", "fedmpi", "experiment", *map(str, arguments)]
+
+
+@pytest.mark.parametrize("given", [("--time", "02:00:00"), ("--gpus", 1), ("--script", "a.sh"), ("--at-once", 2)])
+def test_what_only_a_batch_script_has_is_refused_without_one(fedmpi, recipe, given):
+    assert f"error: {given[0]}: of a batch script" in fedmpi(1, "experiment", "mine.toml", *given, code=2)
+    recipe.with_name("grid.toml").write_text('[fixed]\ndataset = "synthetic"\n[grid]\nseed = [0]\n[slurm]\ntime = "00:30:00"\n')
+    assert f"error: {given[0]}: of a batch script" in fedmpi(1, "sweep", "grid.toml", "--here", *given, code=2)
 
 
 def test_a_study_killed_in_the_middle_goes_on_to_the_same_bits_and_ends_in_an_outcome(fedmpi, recipe, tmp_path):
@@ -429,7 +511,52 @@ def test_a_file_may_stand_for_a_data_set(fedmpi, played, recipe, tmp_path):
     text = (tmp_path / "s/size_S-0.5_seed-0.toml").read_text()
     assert f'"hdf5:file={tmp_path}/x.h5"' in text and 'data_dir = "there"' in text
     assert "4 of 4 runs done" in fedmpi(1, "experiment", "mine.toml", "--data", "digits=x.h5", "--folder", "s", "--dry-run")
+    assert "--data digts=...: no run" in fedmpi(1, "experiment", "mine.toml", "--data", "digts=x.h5", "--dry-run", code=2)
     assert "say NAME=FILE.h5" in fedmpi(1, "experiment", "E6", "--data", "digits=y.h5", "--dry-run", code=2)
+
+
+def test_titles_of_panels_say_all_and_do_not_meet():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    grid = {"dataset": ["fashion-mnist", "b"], "S": ["0.8", "1"], "data": ["noise", "c"], "weights": ["contribution", "small"]}
+    figure = Figure(figsize=figures._panels(3)[2], layout="constrained")
+    axes = figure.subplots(1, 3)
+    for ax in axes:
+        figures._title(ax, {factor: levels[0] for factor, levels in grid.items()}, grid)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    places = [ax.title.get_window_extent() for ax in axes]
+    assert places[0].x1 < places[1].x0 and places[1].x1 < places[2].x0
+    assert axes[0].get_title().split() == "dataset fashion-mnist, S 0.8, data noise, weights contribution".split()
+    figures._title(axes[0], {"weights": "small"}, grid)
+    assert axes[0].get_title().split() == ["weights", "small"]
+    figures._title(axes[0], {"weights": "small"}, {"weights": ["small"]})
+    assert axes[0].get_title() == ""
+
+
+def test_clients_of_one_level_of_noise_are_one_line_though_rates_are_drawn():
+    rates = np.array([0.902, 0.911, 0.449, 0.436, 0.480, 0.178, 0.173, 0.036, 0.027])
+    assert [(low, high) for low, high, _ in figures.noise_levels(rates)] == [
+        (0.027, 0.036), (0.173, 0.178), (0.436, 0.480), (0.902, 0.911)]
+    assert figures.noise_levels(np.zeros(3)) == [(0, 0, 0)]
+    assert len(figures.noise_levels(np.linspace(0, 1, 33))) == 11                   # graded
+
+
+def test_a_mean_over_some_of_the_seeds_says_so():
+    plan = Study("s", "t", {"title": "t", "question": "q", "measures": ["accuracy", "mb_to:0.4"], "pairs": [["a", "b"]]},
+                 [0, 1, 2], ["a", "b"], {"S": ["1"]}, {}, {})
+    values = {"a": [1.0, 2.0, math.nan], "b": [3.0, math.nan, math.nan]}
+
+    def value(arm, cell, seed, name):
+        return 0.5 if name == "accuracy" else values[arm][seed]
+
+    found = plan.recipe | dict(name="s", size="t", lacks=[], seeds=[0, 1, 2], grid=plan.grid, against=None, status={},
+                               complete=True, claims=[], runs=[], arms=plan.arms, pairs=outcome._pairs(plan, value),
+                               cells=[dict(cell={"S": "1"}, arms=outcome._arms(plan, ("1",), value))])
+    text = outcome_text.markdown(found, [])
+    assert "| a | 3 | .5000 ± .0000 | 1.50 ± .71 (2 of 3 seeds) |" in text
+    assert "| b | 3 | .5000 ± .0000 | 3.00 (1 of 3 seeds) |" in text
+    assert "| a - b | all | +.0000 [+.0000, +.0000] | -2.00 (1 of 3 seeds) |" in text
 
 
 def test_numbers_are_written_as_papers_do():

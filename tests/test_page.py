@@ -2,14 +2,16 @@
 in the dark, and without scripts."""
 
 import functools
+import gzip
 import html.parser
+import pathlib
 import re
 import tempfile
 
 import numpy as np
 import pytest
 from browser import NAMES, Browser, find_browser
-from test_compare import run_of
+from test_compare import run_of, with_failures
 from test_report import example, judged_run, profiled
 
 from fedmpi.report.page import page
@@ -22,6 +24,7 @@ FAULTY = ("--cohort", 3, "--devices", "drawn:dropout=0.3", "--aggregation", "syn
 BUFFERED = ("--devices", "constant", "--aggregation", "fedbuff:buffer=2", "--cohort", 3, "--strategy", "fedavg",
             "--pruner", "set:every=1")
 WIDTHS = (320, 360, 700, 900, 1280)
+OLD = sorted(pathlib.Path(__file__).parent.joinpath("data").glob("schema-*.h5.gz"))
 EMPTY = {"meta", "link", "br", "img", "path", "use", "rect", "image", "circle"}
 
 
@@ -111,6 +114,12 @@ def test_a_page_repeats(pages):
     assert page(run) == page(run)
 
 
+def test_a_run_that_failed_is_told_and_is_the_best_in_nothing():
+    text = page(with_failures())
+    assert "Not the end: failed, zero.h5 after 0 rounds, b2.h5 after 1 rounds" in text and "Accuracy by round" in text
+    assert '<span class="best">0 B</span>' not in text and text.count('class="best"') >= 3
+
+
 def test_what_users_wrote_stays_text():
     text = page({"<b>.h5": run_of([0.5, 0.6], model="<script>alert(1)</script>", fault=['"><img src=x>'])})
     assert "<script" not in text and "<img" not in text and "<b>" not in text and "&lt;script&gt;" in text
@@ -125,10 +134,21 @@ def test_anything_may_be_missing(make):
     assert Checked(page({"a.h5": make()})).open == []
 
 
+@pytest.mark.parametrize("packed", OLD, ids=lambda path: path.name)
+def test_old_run_files_have_pages(packed, tmp_path):
+    path = tmp_path / "old.h5"
+    path.write_bytes(gzip.decompress(packed.read_bytes()))
+    text = page({str(path): read_run(path)})
+    assert Checked(text).open == [] and "Who holds what" in text
+
+
 def test_a_page_is_not_written_over_the_run(fedmpi, pages):
     run = pages["one"].with_suffix(".h5")
     before = run.read_bytes()
-    assert "is the run itself" in fedmpi(1, "report", run, "-o", run, code=2) and run.read_bytes() == before
+    for out in (run, f"{run.parent}/./{run.name}", pages["faulty"].with_suffix(".h5")):
+        assert "never written over" in fedmpi(1, "report", run, "-o", out, code=2)
+        assert "never written over" in fedmpi(1, "merge", run, "--out", out, code=2)
+    assert run.read_bytes() == before
 
 
 # --- in a real browser ---

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fedmpi import place, sweep
@@ -179,6 +180,8 @@ def test_outcomes_of_many_runs_are_one_table(fedmpi, runs, tmp_path):
         ("0.1", "0", "finished"), ("0.1", "1", "finished"), ("0.2", "0", "finished"), ("0.2", "1", "stopped")]
     run = read_run(runs / "0.1-1.h5")
     assert float(rows[1]["final_accuracy"]) == run.rounds["accuracy"][-1]
+    best = run.rounds["accuracy"][np.argmax(run.rounds["val_accuracy"])]      # never chosen by the test set
+    assert float(rows[1]["chosen_accuracy"]) == best and "best_accuracy" not in rows[1]
     assert float(rows[1]["up_bytes"]) == run.rounds["up_bytes"].sum()
     assert "clients" not in rows[0] and "planned_rounds" not in rows[0]
     groups = {row["lr"]: row for row in table(tmp_path / "t-seeds.csv")}
@@ -194,6 +197,8 @@ def test_outcomes_for_scripts_of_named_files(fedmpi, runs):
     found = json.loads(fedmpi(1, "merge", runs / "0.1-0.h5", runs / "0.2-0.h5", "--json"))
     assert [row["lr"] for row in found["runs"]] == [0.1, 0.2] and len(found["over_seeds"]) == 2
     assert "seed" not in found["runs"][0] and found["left_out"] == []
+    twice = json.loads(fedmpi(1, "merge", runs / "0.1-0.h5", f"{runs}/./0.1-0.h5", "--json"))
+    assert len(twice["runs"]) == twice["over_seeds"][0]["n"] == 1
 
 
 def test_no_run_at_all_is_an_error(fedmpi, tmp_path):

@@ -46,11 +46,14 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
         return 0
     if report + dry_run + array > 1:
         raise UserError("of --report, --dry-run and --array one at a time")
-    if (script or submit or at_once) and not array:
-        raise UserError("--script, --submit and --at-once go with --array")
+    if not array:
+        runs.refuse_slurm("of a batch script, which is --array")
     runs.check_script(script, submit)
     from fedmpi.study.recipe import study as planned
-    study = planned(found, name, size, _changes(data_dir, files), runs.typed)
+    changes, unused = _changes(data_dir, files)
+    study = planned(found, name, size, changes, runs.typed)
+    if unused:
+        raise UserError(f"--data {unused[0]}=...: no run of size {size} in {name} is on a data set called {unused[0]}")
     folder = folder or os.path.join("runs", f"{name}-{size}")
     study = _with_known(study, folder)
     if dry_run:
@@ -109,15 +112,23 @@ def _write(path, text, mode="w"):
 
 
 def _changes(data_dir, files):
-    """A function from a run's options to those that the command line changes."""
+    """A function from a run's options to those that the command line changes, and the names of data sets that no run
+    has asked it for so far."""
     swaps = {}
     for each in files:
         name, equals, file = each.partition("=")
         if not equals or not os.path.isfile(file):
             raise UserError(f"--data {each}: say NAME=FILE.h5, with a file that exists")
         swaps[name] = file
-    fixed = {"data_dir": data_dir} if data_dir else {}
-    return lambda given: fixed | ({"dataset": swaps[given["dataset"]]} if given.get("dataset") in swaps else {})
+    fixed, unused = {"data_dir": data_dir} if data_dir else {}, list(swaps)
+
+    def changes(given):
+        name = given.get("dataset", DEFAULTS["dataset"])
+        if name in unused:
+            unused.remove(name)
+        return fixed | ({"dataset": swaps[name]} if name in swaps else {})
+
+    return changes, unused
 
 
 def _with_known(study, folder):
@@ -125,11 +136,7 @@ def _with_known(study, folder):
     a recipe may be changed between calls."""
     from fedmpi import sweep as sweeps
     from fedmpi.study.recipe import identity
-    known = {}
-    for file in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        if file.endswith(".toml") and file != "recipe.toml":
-            path = os.path.join(folder, file)
-            known[file.removesuffix(".toml")] = _same(DEFAULTS | runs.typed(runs.toml(path, path), path), identity)
+    known = {name: _same(options, identity) for name, options in runs.known_options(folder).items()}
     mine = {name: _same(DEFAULTS | options, identity) for name, options in study.options.items()}
     by_identity = {each: name for name, each in known.items()}
     renamed = {name: by_identity.get(each, name) for name, each in mine.items()}
@@ -193,8 +200,7 @@ def _check_data(study, names):
 
 
 def _ranks(given):
-    asked = click.get_current_context().get_parameter_source("ranks") == click.core.ParameterSource.COMMANDLINE
-    return given["ranks"] if asked else 1
+    return given["ranks"] if runs.on_command_line("ranks") else 1
 
 
 def _start(given, ranks):

@@ -5,7 +5,7 @@ import os
 
 import click
 
-from fedmpi.commands.reading import run_paths, runs_argument
+from fedmpi.commands.reading import run_paths, runs_argument, spare_runs
 from fedmpi.commands.say import say
 from fedmpi.errors import FedError, UserError
 
@@ -20,6 +20,7 @@ def merge(runs, out, as_json):
     """The outcomes of many runs in one table, and their mean and spread over seeds."""
     from fedmpi import report
     from fedmpi.store import read_run
+    spare_runs(out, "--out")
     read, unread = {}, []
     for path in run_paths(runs):
         try:

@@ -4,8 +4,7 @@ import os
 
 import click
 
-from fedmpi.commands.reading import read_all, runs_argument
-from fedmpi.errors import UserError
+from fedmpi.commands.reading import read_all, runs_argument, spare_runs
 
 
 @click.command()
@@ -17,11 +16,10 @@ def report(runs, out):
     contributions, time, faults. Everything is in the file: it needs no server, no network and no scripts, and it
     prints. Runs that differ in the seed only are one line."""
     from fedmpi.report.page import page
+    spare_runs(out, "-o")
     found = read_all(runs)
     first = runs[0].rstrip("/")
     out = out or (first if os.path.isdir(first) else os.path.splitext(first)[0]) + ".html"
-    if out in found:
-        raise UserError(f"-o {out} is the run itself")
     written = page(found)
     with open(out, "w", encoding="utf-8") as file:
         file.write(written)

@@ -85,6 +85,20 @@ def slurm_options(command):
     return command
 
 
+def on_command_line(name):
+    """Whether the option ``name`` of this command was given, not taken from a default or a file."""
+    return click.get_current_context().get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+
+
+def refuse_slurm(why):
+    """UserError, which says ``why``, where an option was given that only a batch script has."""
+    from fedmpi.sbatch import Job
+    given = [name for name in (*Job._fields, "at_once", "script", "submit")
+             if name not in ("ranks", "launcher") and on_command_line(name)]
+    if given:
+        raise UserError(f"{', '.join('--' + name.replace('_', '-') for name in given)}: {why}")
+
+
 def check_script(script, submit):
     """Refuse before any work what --script and --submit cannot do."""
     if script and os.path.exists(script):
@@ -123,6 +137,19 @@ def typed(options, where):
         line = error.format_message() if isinstance(error, click.UsageError) else error
         raise UserError(f"{where}: {line}") from None
     return {key: value for key, value in given.items() if key in DEFAULTS and value is not None}
+
+
+def known_options(folder):
+    """``{name: options}`` of the runs that have a file of their options in the folder; a file with tables, such as that
+    of a recipe or a grid, is none."""
+    known = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if name.endswith(".toml"):
+            path = os.path.join(folder, name)
+            found = toml(path, path)
+            if not any(isinstance(value, dict) for value in found.values()):
+                known[name.removesuffix(".toml")] = DEFAULTS | typed(found, path)
+    return known
 
 
 def array(folder, points, todo, at_once, given):

@@ -7,7 +7,8 @@ import click
 
 from fedmpi import stop
 from fedmpi.commands import completion
-from fedmpi.commands.runs import array, check_names, check_script, deliver, slurm_options, toml, typed, underscored
+from fedmpi.commands.runs import (array, check_names, check_script, deliver, known_options, on_command_line,
+                                  refuse_slurm, slurm_options, toml, typed, underscored)
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
@@ -55,8 +56,10 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
     from fedmpi import sbatch as slurm
     from fedmpi import sweep as sweeps
     check_script(script, submit)
-    if here and (script or dry_run):
-        raise UserError("--here has no place beside --script or --dry-run")
+    if here:
+        refuse_slurm("of a batch script, which has no place beside --here")
+    if here and dry_run:
+        raise UserError("--here has no place beside --dry-run")
     folder = grid.get("folder") or os.path.join("runs", os.path.splitext(os.path.basename(grid["path"]))[0])
     points = _points(grid, folder)
     states = [sweeps.state(folder, point) for point in points]
@@ -67,11 +70,11 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
     say(f"{len(points)} run{'s' * (len(points) > 1)} in {folder}: {', '.join(counts)}")
     if dry_run or not todo:
         return 0
-    ranks = click.get_current_context().get_parameter_source("ranks") == click.core.ParameterSource.COMMANDLINE
     if here:
         slurm.program(given["launcher"])
         sweeps.freeze(folder, points)
-        return _played_here(folder, [points[number].name for number in todo], given, given["ranks"] if ranks else 1)
+        ranks = given["ranks"] if on_command_line("ranks") else 1
+        return _played_here(folder, [points[number].name for number in todo], given, ranks)
     if any(status == "running" for status, _ in states):
         say("warning: what is running is in the script too: start it when no job plays these runs any more")
     text = array(folder, points, todo, at_once, given)
@@ -86,11 +89,7 @@ def _points(grid, folder):
     raw = sweeps.combined(grid.get("fixed", {}), grid.get("grid", {}),
                           [underscored(run) for run in grid.get("run", [])])
     given = [typed(each, f"{where}: run {number}") for number, each in enumerate(raw)]
-    known = {}
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        if name.endswith(".toml"):
-            file = os.path.join(folder, name)
-            known[name.removesuffix(".toml")] = DEFAULTS | typed(toml(file, file), file)
+    known = known_options(folder)
     points = sweeps.named(given, [DEFAULTS | each for each in given], known, where)
     sweeps.check_known(points, known, folder)
     return points

@@ -17,9 +17,10 @@ PARTS = (0.25, 0.5, 1.0)          # of what the cheapest run has spent: where ru
 SPENT = ("rounds", "bytes", "flops", "virtual", "seconds")
 WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "virtual": "virtual time"}
 OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
-OUTCOMES = {"final_accuracy": "final accuracy", "best_accuracy": "best accuracy", "final_loss": "final loss",
-            "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down", "flops": "training FLOPs",
-            "virtual": "virtual time", "seconds": "time of the rounds"}
+STATUS = {"running": "still running, or killed"}
+OUTCOMES = {"final_accuracy": "final accuracy", "chosen_accuracy": "accuracy at best validation",
+            "final_loss": "final loss", "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down",
+            "flops": "training FLOPs", "virtual": "virtual time", "seconds": "time of the rounds"}
 
 
 def refuse_other_data(runs):
@@ -43,8 +44,8 @@ def comparison(groups, target=None):
     spent when it was first there, NaN where it never was. ``paired``: Intervals of the differences to the first group
     at equal cost, over the seeds that both have.
     """
-    axes = [axis for axis in AXES if all(spent(run, axis) is not None and len(evaluated(run, "accuracy"))
-                                         for group in groups for run in group.runs.values())]
+    known = _known(groups)
+    axes = [axis for axis in AXES if known and all(spent(run, axis) is not None for run in known)]
     equal = {axis: _equal(groups, axis) for axis in axes}
     target = _common(groups) if target is None and axes else target
     reach = {} if target is None else {axis: [[to_reach(run, axis, target) for run in group.runs.values()]
@@ -53,29 +54,34 @@ def comparison(groups, target=None):
             "equal": equal, "reach": {"accuracy": target} | reach, "paired": _paired(groups, equal)}
 
 
+def _known(groups):
+    """The runs of which a round has been evaluated."""
+    return [run for group in groups for run in group.runs.values() if len(evaluated(run, "accuracy"))]
+
+
 def _who(group):
     seeds = [options(run).get("seed") for run in group.runs.values()]
     return {"tag": group.tag, "label": group.label, "runs": list(group.runs), "seeds": seeds,
-            "status": [str(run.attrs.get("status", "")) for run in group.runs.values()]}
+            "status": [str(run.attrs.get("status", "")) for run in group.runs.values()],
+            "played": [len(run.ends) for run in group.runs.values()]}
 
 
 def _outcomes(groups):
-    """``{name: [Interval or None a group]}`` of what any group has."""
+    """``{name: [Interval or None a group]}`` of what any group has, over those of its runs that have it."""
     found = {name: [] for name in OUTCOMES}
     for group in groups:
         rows = [final_metrics(run) | {axis: float(cost[-1]) for axis in ("bytes", "flops", "virtual", "seconds")
                                       if (cost := spent(run, axis)) is not None and len(cost)}
                 for run in group.runs.values()]
         for name, column in found.items():
-            values = [row.get(name) for row in rows]
-            column.append(None if None in values else interval(values))
+            values = [row[name] for row in rows if name in row]
+            column.append(interval(values) if values else None)
     return {name: column for name, column in found.items() if any(column)}
 
 
 def _equal(groups, axis):
-    """At parts of what all have spent by their last evaluation."""
-    runs = [run for group in groups for run in group.runs.values()]
-    common = min(float(spent(run, axis)[evaluated(run, "accuracy")[-1]]) for run in runs)
+    """At parts of what all that have been evaluated had spent by their last evaluation."""
+    common = min(float(spent(run, axis)[evaluated(run, "accuracy")[-1]]) for run in _known(groups))
     budgets = [part * common for part in PARTS]
     if axis == "rounds":
         budgets = sorted({max(1.0, math.floor(budget)) for budget in budgets})
@@ -84,18 +90,22 @@ def _equal(groups, axis):
 
 
 def _common(groups):
-    """The highest percent of accuracy that every run has reached, as a fraction; None where that is not one percent."""
-    best = min(float(np.nanmax(run.rounds["accuracy"])) for group in groups for run in group.runs.values())
+    """The highest percent of accuracy that every run that was evaluated has reached, as a fraction; None where that is
+    not one percent."""
+    best = min(float(np.nanmax(run.rounds["accuracy"])) for run in _known(groups))
     return math.floor(100 * best + 1e-9) / 100 or None
 
 
 def _paired(groups, equal):
-    """``[{group, against, axis, budget, seeds, interval}]`` at the whole of the common budget."""
+    """``[{group, against, axis, budget, seeds, interval}]`` at the whole of the common budget, over the seeds that had
+    been evaluated within it."""
     found, first = [], groups[0]
     for number, group in enumerate(groups[1:], 1):
-        pairs = _pairs(first, group)
-        for axis, each in equal.items() if len(pairs) > 1 else ():
+        for axis, each in equal.items():
             base, other = each["accuracy"][-1][0], each["accuracy"][-1][number]
+            pairs = [(seed, a, b) for seed, a, b in _pairs(first, group) if math.isfinite(base[a] + other[b])]
+            if len(pairs) < 2:
+                continue
             spread = paired_difference([other[b] for _, _, b in pairs], [base[a] for _, a, _ in pairs])
             found.append({"group": group.tag, "against": first.tag, "axis": axis, "budget": each["budgets"][-1],
                           "seeds": [seed for seed, _, _ in pairs], "interval": spread})
@@ -123,32 +133,34 @@ def spent_text(axis, value):
     return f"{amount(axis, value)} {OF[axis]}"
 
 
-def outcome_text(name, found):
-    """An Interval over seeds: mean, and standard deviation where it is half a percent of it at least."""
-    if found is None:
+def outcome_text(name, found, of=None):
+    """An Interval over seeds: mean, and standard deviation where it is half a percent of it at least; and how many they
+    are where they are less than ``of``."""
+    if found is None or not found.n:
         return "-"
+    some = f" ({found.n} of {of} seeds)" if found.n < (of or 0) else ""
     spread = found.n > 1 and found.std > 0.005 * abs(found.mean)
     digits = 3 if spread else 4
 
     def show(value):
         return amount(name, value) if name in SPENT else f"{value:.{digits}f}"
 
-    return f"{show(found.mean)} ± {show(found.std)}" if spread else show(found.mean)
+    return (f"{show(found.mean)} ± {show(found.std)}" if spread else show(found.mean)) + some
 
 
 def accuracy_text(values):
-    """Test accuracies of a group's runs: the mean, and the standard deviation of several."""
-    found = interval(values)
-    return "-" if math.isnan(found.mean) else outcome_text("accuracy", found)
+    """Test accuracies of a group's runs: the mean of those that are known, and the standard deviation of several."""
+    return outcome_text("accuracy", _of_known(values), len(values))
 
 
 def reach_text(axis, values):
     """What a group's runs had spent when they first were there: the mean of those that ever were."""
-    known = [value for value in values if not math.isnan(value)]
-    if not known:
-        return "never"
-    some = f" ({len(known)} of {len(values)} seeds)" if len(known) < len(values) else ""
-    return outcome_text(axis, interval(known)) + some
+    found = _of_known(values)
+    return outcome_text(axis, found, len(values)) if found.n else "never"
+
+
+def _of_known(values):
+    return interval([value for value in values if not math.isnan(value)])
 
 
 def difference_text(found):
@@ -166,11 +178,11 @@ def comparison_text(found):
     several = any(len(each["runs"]) > 1 for each in found["groups"])
     spread = ", mean ± standard deviation over seeds" * several
     lines += ["", *_section(f"what came of it{spread}", ["", *tags], [
-        [OUTCOMES[name], *(outcome_text(name, each) for each in column)]
+        [OUTCOMES[name], *(outcome_text(name, each, len(who["runs"])) for each, who in zip(column, found["groups"]))]
         for name, column in found["outcomes"].items()])]
     lines += ["", *_section(f"test accuracy at equal cost{spread}", ["spent", *tags], [
         [spent_text(axis, budget), *map(accuracy_text, row)] for axis, each in found["equal"].items()
-        for budget, row in zip(each["budgets"], each["accuracy"])], "no round has been evaluated by all of them yet")]
+        for budget, row in zip(each["budgets"], each["accuracy"])], "no round has been evaluated yet")]
     lines += ["", *_to_reach(found["reach"], tags)] if found["reach"]["accuracy"] is not None else []
     if found["paired"]:
         lines += ["", *_section("differences of test accuracy at equal cost, seed by seed: mean and 95 % interval",
@@ -182,9 +194,11 @@ def comparison_text(found):
 
 def _who_text(each):
     num = len(each["runs"])
-    running = " (still running)" if "running" in each["status"] else ""
     yield f"{each['tag']}  {each['label']}: {each['runs'][0]}" + (
-        f" and {num - 1} more, seeds {', '.join(map(str, each['seeds']))}" if num > 1 else "") + running
+        f" and {num - 1} more, seeds {', '.join(map(str, each['seeds']))}" if num > 1 else "")
+    for path, status, played in zip(each["runs"], each["status"], each["played"]):
+        if status not in ("", "finished"):
+            yield f"   not the end: {STATUS.get(status, status)}, " + f"{path} " * (num > 1) + f"after {played} rounds"
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):

@@ -40,7 +40,7 @@ def names(ax, found):
     size = _font_size()
     width = size / 7
     looks = [style(number) for number in range(len(found))]
-    if max(len(line.label) for line in found) > NEAR or len(found) > 9:
+    if _long(found):
         from matplotlib.lines import Line2D
 
         handles = [Line2D([], [], linewidth=width, markersize=3 * width, **look) for look in looks]
@@ -53,6 +53,16 @@ def names(ax, found):
     for place, line, look in zip(_apart(ends, 1.25 * size / height), found, looks):
         _sample(ax, place, size, look)
         ax.annotate(line.label, (1, place), (3.2 * size, 0), "axes fraction", "offset points", va="center", color=INK)
+
+
+def _long(found):
+    """Whether the names of the lines have no room beside them."""
+    return len(found) > 1 and (max(len(line.label) for line in found) > NEAR or len(found) > 9)
+
+
+def names_above(found):
+    """How many names stand over a picture of these lines."""
+    return len(found) if _long(found) else 0
 
 
 def _sample(ax, place, size, look):
@@ -92,9 +102,11 @@ def stems(ax, found, xlabel, ylabel):
     """``found`` [Line] as thin bars with a mark on top, beside one another where several are at one place; zeros are
     not drawn."""
     width = _font_size() / 7
+    some = [number for number, line in enumerate(found) if line.y.any()]
+    step = min(0.25, 0.8 / max(len(some), 1))  # what belongs to a round stays nearer to it than to the next
     for number, line in enumerate(found):
         look, there = style(number), line.y > 0
-        x = line.x[there] + (number - (len(found) - 1) / 2) * 0.25
+        x = line.x[there] + (some.index(number) - (len(some) - 1) / 2) * step if there.any() else []
         ax.vlines(x, 0, line.y[there], color=look["color"], linewidth=width)
         size = 3.2 * width * min(1, CROWDED / max(len(x), 1))
         ax.plot(x, line.y[there], linestyle="", color=look["color"], marker=look["marker"], markersize=size,

@@ -11,7 +11,14 @@ COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 STYLES = ((), (4, 1.5), (1, 1.2), (6, 1.5, 1, 1.5), (3, 1, 1, 1, 1, 1), (8, 2), (2, 2))      # dashes, in line widths
 MARKERS = "o^sDvPX"
 WIDTHS_CM = {"column": 8.5, "text": 17.5}      # of one column of a two-column page, and of both
+PRINT_PT, PAGE_PT = 8, 12         # size of the type in files and on pages
+LEADING = 1.2                     # of names over a picture, from one to the next, in font sizes
 FONTS = {"sans": "DejaVu Sans", "serif": "STIXGeneral"}                # those that come with matplotlib
+
+
+def inches_high(kind, found, width, font_size):
+    """The height of a picture of what a Kind found that is ``width`` inches wide."""
+    return kind.size(found) * width + kind.names(found) * LEADING * font_size / 72
 
 
 def style(number):
@@ -40,7 +47,7 @@ def save_figure(path, size, draw, font="sans"):
     file: in PDF embedded, in SVG as outlines."""
     kind = picture_kind(path)
     dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    _written(path, size, draw, {"font.size": 8, "font.family": FONTS[font], "mathtext.fontset": "stix"},
+    _written(path, size, draw, {"font.size": PRINT_PT, "font.family": FONTS[font], "mathtext.fontset": "stix"},
              format=kind, dpi=300, metadata=dateless)
 
 
@@ -48,7 +55,7 @@ def svg_text(size, draw):
     """The figure as an SVG document whose text stays text, for a page that brings fonts of its own; 72 units an inch,
     text of 12 units. Series, ink and grid have the colours above and nothing is behind them."""
     output = io.StringIO()
-    _written(output, size, draw, {"font.size": 12, "svg.fonttype": "none", "savefig.transparent": True},
+    _written(output, size, draw, {"font.size": PAGE_PT, "svg.fonttype": "none", "savefig.transparent": True},
              format="svg", metadata={"Date": None})
     return output.getvalue()
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 from fedmpi.errors import FedError
 from fedmpi.options import DEFAULTS, PARTS
 from fedmpi.report.outcomes import WHERE
+from fedmpi.report.series import evaluated
 from fedmpi.report.truth import options
 
-LONGEST = 32                      # characters of a name that is made of options
+LONGEST = 32                      # characters of a name that stands beside a line
 
 
 class Group(NamedTuple):
@@ -21,13 +22,17 @@ class Group(NamedTuple):
 
 
 def grouped(runs):
-    """The Groups of ``{path: Run}``. A run whose seed its group already has, or that tells no options, is alone."""
+    """The Groups of ``{path: Run}``. A run whose seed its group already has, or that tells no options, is alone. Groups
+    of which no round has been evaluated, and then those without any, come last: pictures that cannot show them keep the
+    colours of the others."""
     found = []
     for path, run in runs.items():
         place = next((each for each in found if _belongs(run, each)), None)
         if place is None:
             found.append(place := {})
         place[path] = run
+    found.sort(key=lambda each: max((len(evaluated(run, "accuracy")) > 0, len(run.ends) > 0) for run in each.values()),
+               reverse=True)
     told = [_effective(next(iter(each.values()))) for each in found]
     labels = _labels(told, [_stem(list(each)) for each in found])
     return [Group(_tag(number), label, each) for number, (label, each) in enumerate(zip(labels, found))]
@@ -104,6 +109,7 @@ def _labels(told, stems):
     """A name for each group: the fewest options that tell all apart, else how their files are called."""
     if len(told) == 1:
         return stems
+    stems = _brief(stems)
     apart = _differing(told)
     chosen = next((keys for size in (1, 2, 3) for keys in itertools.combinations(apart, size)
                    if len(set(zip(*(apart[key] for key in keys)))) == len(told)), None)
@@ -111,6 +117,21 @@ def _labels(told, stems):
         return _distinct(stems)
     labels = [", ".join(each) for each in zip(*(_short(key, apart[key]) for key in chosen))]
     return labels if max(map(len, labels)) <= LONGEST else _distinct(stems)
+
+
+def _brief(names):
+    """The names, where one is too long to stand beside a line: of those of a sweep or a study, which are KEY-VALUE
+    joined by _, the values that are not the same in all; what is too long still loses its middle."""
+    if max(map(len, names)) <= LONGEST:
+        return names
+    bare = [name.rstrip("-_. 0123456789") for name in names]
+    words = [name.split("_") for name in (bare if len(set(bare)) == len(set(names)) else names)]
+    if len(set(map(len, words))) == 1 and len(set(map(tuple, words))) > 1:
+        columns = [each for each in zip(*words) if len(set(each)) > 1]
+        words = list(zip(*([word[os.path.commonprefix(each).rfind("-") + 1:] for word in each] for each in columns)))
+    half = LONGEST // 2
+    return [name if len(name) <= LONGEST else f"{name[:half - 1].rstrip('-_. ')}...{name[2 - half:].lstrip('-_. ')}"
+            for name in map("_".join, words)]
 
 
 def _short(key, texts):

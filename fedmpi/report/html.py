@@ -3,7 +3,7 @@
 import re
 from html import escape
 
-from fedmpi.report.figure import COLOURS, GRID, INK, QUIET, style, svg_text
+from fedmpi.report.figure import COLOURS, GRID, INK, PAGE_PT, QUIET, inches_high, style, svg_text
 
 WIDTH_IN = 4.6                    # 331 units of SVG, of which a phone shows about as many pixels
 MANY = 7                          # columns that fit on a tablet
@@ -50,7 +50,7 @@ def fold(title, inside, more="", *, opened=False, kind=""):
 
 def picture(number, title, kind, found):
     """A figure of what ``kind`` found, with its title; its caption is its name for those who listen."""
-    size = (WIDTH_IN, WIDTH_IN * kind.size(found))
+    size = (WIDTH_IN, inches_high(kind, found, WIDTH_IN, PAGE_PT))
     svg = _inlined(svg_text(size, lambda figure: kind.draw(figure, found)), number)
     return (f"<figure><h3>{text(title)}</h3>{svg}<figcaption id=\"c{number}\">{text(kind.say(found))}</figcaption>"
             "</figure>")

@@ -14,7 +14,7 @@ from fedmpi.report.metrics import FLOPS
 from fedmpi.report.partition import clients_of
 from fedmpi.report.pictures import curves, draw_shares, shares
 from fedmpi.report.profile import OWN, profile
-from fedmpi.report.series import Line, flops_column, mean_line, prefix, spent
+from fedmpi.report.series import Line, flops_column, mean_lines, prefix, spent
 from fedmpi.report.statistics import spearman, tied
 from fedmpi.report.text import OUTCOMES as LOST
 from fedmpi.report.text import human_bytes, human_flops, human_seconds
@@ -22,19 +22,22 @@ from fedmpi.report.truth import faulty, is_bad, options, quality, scores
 
 SINGLE = 40                       # clients that are drawn one by one
 LAYERS = 8                        # that are drawn as lines; more as rows of a heat map
+HEIGHT = 0.72                     # of most pictures, in widths
 POINTS = 60                       # rounds at which judges are judged, bars of a long run
 
 
 class Kind(NamedTuple):
     """``find(groups or run)`` -> what ``draw(place, found)`` draws on a figure or a part of it and ``say(found)`` puts
-    into words, or None. ``each``: of one run, not of several in one picture. ``size(found)``: height over width."""
+    into words, or None. ``each``: of one run, not of several in one picture. ``size(found)``: height over width,
+    without the ``names(found)``, a number, that stand over it."""
 
     line: str
     find: Callable
     draw: Callable
     say: Callable
     each: bool = False
-    size: Callable = lambda found: 0.72
+    size: Callable = lambda found: HEIGHT
+    names: Callable = lambda found: 0
 
 
 # ---------------------------------------------------------------- curves of groups of runs
@@ -63,8 +66,8 @@ class Curves(NamedTuple):
 def curve_of(column, axis):
     """``find`` of the groups' curves of ``column`` against ``axis``; of one run alone also of its validation set."""
     def find(groups):
-        found = [mean_line(group, column, axis) for group in groups]
-        if None in found:
+        found = mean_lines(groups, column, axis)
+        if found is None:
             return None
         if column == "accuracy" and len(groups) == 1 and len(groups[0].runs) == 1:
             found = _with_validation(groups[0], axis)
@@ -133,9 +136,11 @@ def _say_sparsity(found):
 def _churn(groups):
     found = []
     for group in groups:
-        runs = list(group.runs.values())
-        if any("mask_changed" not in run.rounds or "prunable" not in run.attrs or not len(run.ends) for run in runs):
+        runs = [run for run in group.runs.values() if len(run.ends)]
+        if any("mask_changed" not in run.rounds or "prunable" not in run.attrs for run in runs):
             return None
+        if not runs:
+            continue
         T = min(len(run.ends) for run in runs)
         share = np.mean([100 * run.rounds["mask_changed"][:T] / run.attrs["prunable"] for run in runs], axis=0)
         found.append(Line(group.label, np.arange(T) + 1.0, share))
@@ -323,8 +328,11 @@ def _say_truth(found):
 
 
 def _holdings(run):
-    return clients_of(run.population, options(run).get("fault") or ()) if {"labels", "samples", "noise"} <= set(
-        run.population) else None
+    if not {"labels", "samples", "noise"} <= set(run.population):
+        return None
+    N = len(run.population["samples"])
+    before = dict(features=np.zeros(N), quality=quality(run), duplicate_of=np.full(N, -1))    # files of before faults
+    return clients_of(before | run.population, options(run).get("fault") or ())
 
 
 def _draw_holdings(place, found):
@@ -395,7 +403,7 @@ def _say_answers(found):
 
 
 def _curve(line, column, axis, say=_say_curves):
-    return Kind(line, curve_of(column, axis), _draw_curves, say)
+    return Kind(line, curve_of(column, axis), _draw_curves, say, names=lambda found: draw.names_above(found.lines))
 
 
 KINDS = {
@@ -407,7 +415,8 @@ KINDS = {
     "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", "accuracy", "seconds"),
     "loss": _curve("test loss against rounds", "loss", "rounds"),
     "sparsity": _curve("sparsity by round", "sparsity", "rounds", _say_sparsity),
-    "churn": Kind("share of the mask that each round flipped", _churn, _draw_churn, _say_churn),
+    "churn": Kind("share of the mask that each round flipped", _churn, _draw_churn, _say_churn,
+                  names=draw.names_above),
     "layers": Kind("sparsity of each layer by round", _layers, _draw_layers, _say_layers, each=True),
     "contribution": Kind("contributions by round, of good and bad clients", _contribution, _draw_contribution,
                          _say_contribution, each=True),

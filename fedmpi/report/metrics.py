@@ -25,8 +25,20 @@ def _accuracy(rounds):
     accuracy = rounds.get("accuracy", np.empty(0))
     if np.isfinite(accuracy).any():
         found |= dict(best_accuracy=float(np.nanmax(accuracy)), best_round=int(np.nanargmax(accuracy)) + 1)
+    at = chosen(rounds)
+    found |= {} if at is None else dict(chosen_accuracy=float(accuracy[at]))
     sparsity = _last(rounds, "sparsity")
     return found if sparsity is None else found | dict(sparsity=sparsity)
+
+
+def chosen(rounds):
+    """The evaluated round, from 0, with the best validation accuracy, the first of equals; None without one. What is
+    selected by the test set, such as its best accuracy, is better than the model is."""
+    accuracy, validation = (rounds.get(name, np.empty(0)) for name in ("accuracy", "val_accuracy"))
+    if len(accuracy) != len(validation):
+        return None
+    known = np.flatnonzero(np.isfinite(accuracy) & np.isfinite(validation))
+    return int(known[np.argmax(validation[known])]) if len(known) else None
 
 
 def _last(rounds, name):

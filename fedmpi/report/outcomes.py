@@ -5,7 +5,7 @@ import statistics
 from fedmpi.report.metrics import final_metrics
 from fedmpi.report.text import aligned
 
-OUTCOMES = ("rounds", "final_accuracy", "best_accuracy", "final_loss", "up_bytes", "down_bytes", "flops_prunefl",
+OUTCOMES = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss", "up_bytes", "down_bytes", "flops_prunefl",
             "flops_rigl")
 WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence",
          "task_limit"}                                                   # options that say where and how, not what
@@ -71,8 +71,8 @@ def outcomes_text(varying, rows):
 
 
 def _head(key):
-    units = {"up_bytes": "up MB", "down_bytes": "down MB", "flops_prunefl": "TFLOP (PruneFL)",
-             "flops_rigl": "TFLOP (RigL)"}
+    units = {"chosen_accuracy": "accuracy at best validation", "up_bytes": "up MB", "down_bytes": "down MB",
+             "flops_prunefl": "TFLOP (PruneFL)", "flops_rigl": "TFLOP (RigL)"}
     return units.get(key, key.replace("_", " "))
 
 

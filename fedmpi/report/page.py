@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from fedmpi import __version__
-from fedmpi.report.comparison import (OUTCOMES, WORDS, accuracy_text, comparison, difference_text, outcome_text,
+from fedmpi.report.comparison import (OUTCOMES, STATUS, WORDS, accuracy_text, comparison, difference_text, outcome_text,
                                       reach_text, spent_text)
 from fedmpi.report.groups import grouped, option_text, unusual
 from fedmpi.report.html import Cell, fold, key, picture, table, text
@@ -30,7 +30,6 @@ TITLES = {"accuracy": "Accuracy by round", "accuracy-bytes": "Accuracy by bytes 
 LEARNING = ("accuracy", "accuracy-bytes", "accuracy-flops", "accuracy-virtual", "loss")
 PRUNING = ("sparsity", "churn")
 OPENED = 3                        # runs whose part of a page about several is open
-STATUS = {"running": "still running, or killed"}
 ROWS = 50                         # rounds of a table
 CLIENTS = 200                     # clients of a table
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -148,26 +147,27 @@ def _cost_cards(run, found):
         yield "Virtual time", human_seconds(virtual[-1]), f"{human_seconds(virtual[-1] / len(virtual))} a round"
 
 
-BETTER = {"final_accuracy": max, "best_accuracy": max, "final_loss": min, "bytes": min, "flops": min}
+BETTER = {"final_accuracy": max, "chosen_accuracy": max, "final_loss": min, "bytes": min, "flops": min}
 
 
 def _keys(groups):
-    """The headline numbers of several: a row each, the best of a column in bold."""
+    """The headline numbers of several: a row each, the best of a column, of those that have ended, in bold."""
     found = comparison(groups)["outcomes"]
     names = [name for name in OUTCOMES if name in found]
-    best = {name: better(each.mean for each in found[name] if each) for name, better in BETTER.items()
-            if name in found and len(groups) > 1}
-    rows = [[_name(number, group), *(_marked(name, found[name][number], best.get(name)) for name in names)]
-            for number, group in enumerate(groups)]
+    ended = [all(run.attrs.get("status", "finished") == "finished" for run in group.runs.values()) for group in groups]
+    best = {name: better((each.mean for each, end in zip(found[name], ended) if each and end), default=None)
+            for name, better in BETTER.items() if name in found and len(groups) > 1}
+    rows = [[_name(number, group), *(_marked(name, found[name][number], best.get(name) if ended[number] else None,
+                                             len(group.runs)) for name in names)] for number, group in enumerate(groups)]
     several = any(len(group.runs) > 1 for group in groups)
     caption = "What came of it" + ", mean ± standard deviation over seeds" * several
     heads = ["set-up", *(OUTCOMES[name] for name in names)]
     return f'<div class="keep first">{table(caption, heads, rows, numbers=range(1, len(heads)), wide=True)}</div>'
 
 
-def _marked(name, found, best):
-    """An outcome, in bold where it is the best."""
-    told = outcome_text(name, found)
+def _marked(name, found, best, of):
+    """An outcome of ``of`` runs, in bold where it is the best."""
+    told = outcome_text(name, found, of)
     return Cell(f'<span class="best">{text(told)}</span>') if found and found.mean == best else told
 
 
@@ -232,7 +232,7 @@ def _compared(groups):
     """At equal cost, what it takes to reach an accuracy, and the differences seed by seed."""
     found = comparison(groups)
     if not found["equal"]:
-        return "<p>No round has been evaluated by all of them yet.</p>"
+        return "<p>No round has been evaluated yet.</p>"
     names = [key(number, group.label) for number, group in enumerate(groups)]
     numbers = range(1, len(groups) + 1)
     rows = [[spent_text(axis, budget), *map(accuracy_text, row)] for axis, each in found["equal"].items()

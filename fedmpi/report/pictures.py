@@ -7,7 +7,7 @@ import numpy as np
 from fedmpi.errors import UserError
 from fedmpi.report import draw
 from fedmpi.report.figure import save_figure
-from fedmpi.report.series import Line, mean_line, prefix
+from fedmpi.report.series import Line, mean_lines, prefix
 from fedmpi.report.statistics import tied
 from fedmpi.report.truth import by_client, faulty, is_bad, quality
 
@@ -93,8 +93,8 @@ def _built(panels, width, height, colour):
 
 
 def _group_panel(groups, axis):
-    lines = [mean_line(group, "accuracy", axis) for group in groups]
-    if None in lines:
+    lines = mean_lines(groups, "accuracy", axis)
+    if lines is None:
         return None
     factor, letter = prefix(max(line.x.max() for line in lines)) if axis == "bytes" else (1.0, "")
     label = "round" if axis == "rounds" else f"{letter}B sent, up and down"

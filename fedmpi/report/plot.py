@@ -1,7 +1,7 @@
 """Pictures for papers: panels of any kinds, of one run or of several."""
 
 from fedmpi.errors import UserError
-from fedmpi.report.figure import save_figure
+from fedmpi.report.figure import PRINT_PT, inches_high, save_figure
 from fedmpi.report.kinds import KINDS
 
 CM = 1 / 2.54                     # inches
@@ -14,13 +14,13 @@ def save_plot(groups, names, path, width_cm=8.5, height_cm=None, font="sans", co
     panels = [panel for name in names for panel in _panels(groups, name)]
     columns = min(len(panels), columns or max(1, int(width_cm // NARROW_CM)))
     rows = [panels[start:start + columns] for start in range(0, len(panels), columns)]
-    ratios = [max(kind.size(found) for _, kind, found in row) for row in rows]
-    titled = len(panels) > 1
     inches = width_cm * CM / columns
-    height = height_cm * CM if height_cm else sum(ratios) * inches + 0.2 * titled * len(rows)
+    heights = [max(inches_high(kind, found, inches, PRINT_PT) for _, kind, found in row) for row in rows]
+    titled = len(panels) > 1
+    height = height_cm * CM if height_cm else sum(heights) + 0.2 * titled * len(rows)
 
     def draw(figure):
-        parts = figure.subfigures(len(rows), columns, squeeze=False, height_ratios=ratios)
+        parts = figure.subfigures(len(rows), columns, squeeze=False, height_ratios=heights)
         for row, panels in zip(parts, rows):
             for place, (title, kind, found) in zip(row, panels):
                 kind.draw(place, found)

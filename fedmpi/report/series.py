@@ -47,10 +47,16 @@ def evaluated(run, column):
     return np.flatnonzero(np.isfinite(run.rounds.get(column, np.empty(0))))
 
 
-def mean_line(group, column, axis):
-    """The group's Line of ``column`` against ``axis``: of several seeds the mean over the rounds that all have
-    evaluated, with the lowest and highest; None where a run has not recorded it."""
-    runs = list(group.runs.values())
+def mean_lines(groups, column, axis):
+    """The Line of ``column`` against ``axis`` of each group that has a round in which it is known: of several seeds the
+    mean over the rounds that all of these have evaluated, with the lowest and highest. None where one of these runs has
+    not recorded the axis, or nothing is left."""
+    known = [(group, [run for run in group.runs.values() if len(evaluated(run, column))]) for group in groups]
+    found = [_mean_line(group.label, runs, column, axis) for group, runs in known if runs]
+    return None if None in found else found or None
+
+
+def _mean_line(label, runs, column, axis):
     common = set.intersection(*(set(evaluated(run, column).tolist()) for run in runs))
     costs = [spent(run, axis) for run in runs]
     if not common or any(cost is None for cost in costs):
@@ -58,14 +64,14 @@ def mean_line(group, column, axis):
     at = np.array(sorted(common))
     x, y = (np.stack([each[at] for each in values]) for values in (costs, [run.rounds[column] for run in runs]))
     band = (y.min(axis=0), y.max(axis=0)) if len(runs) > 1 else (None, None)
-    return Line(group.label, x.mean(axis=0), y.mean(axis=0), *band)
+    return Line(label, x.mean(axis=0), y.mean(axis=0), *band)
 
 
 def within(run, axis, budget, column="accuracy"):
     """The last value of ``column`` that was known when ``budget`` of ``axis`` had been spent, NaN for none: what one
     would hold then. Nothing is interpolated."""
     at = evaluated(run, column)
-    at = at[spent(run, axis)[at] <= budget * (1 + 1e-12)]
+    at = at[spent(run, axis)[at] <= budget * (1 + 1e-12)] if len(at) else at
     return float(run.rounds[column][at[-1]]) if len(at) else np.nan
 
 

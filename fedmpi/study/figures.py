@@ -2,14 +2,17 @@
 
 import math
 import os
+import textwrap
 
 import numpy as np
 
 from fedmpi.report.figure import plain_axes, save_figure
-from fedmpi.study.outcome_text import told
 from fedmpi.report.statistics import interval
+from fedmpi.study.measures import NEAR
+from fedmpi.study.outcome_text import told
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")   # Okabe and Ito's
+TITLE, CLAIM = 44, 60         # characters of a line of a panel's title, and of a claim
 MARKS, DASHES = "os^Dv<>P", ("-", "--", "-.", ":")
 VERDICT_COLOURS = {"confirmed": "#009E73", "refuted": "#D55E00", "not confirmed": "#777777", "incomplete": "#BBBBBB"}
 
@@ -39,9 +42,10 @@ def _panels(num, most=3):
     return rows, columns, (3.0 * columns + 1.4, 2.3 * rows + 0.3)
 
 
-def _title(cell, grid):
-    """What a panel is about, empty where there is one panel only."""
-    return told(cell, grid).removesuffix("all")
+def _title(ax, cell, grid, arm=None):
+    """Say over ``ax`` what it is about, in lines that fit, broken at commas; nothing where it is the only one."""
+    text = ", ".join(filter(None, (arm, told(cell, grid)))).replace(" ", "\xa0").replace(",\xa0", ", ")
+    ax.set_title(textwrap.fill(text, TITLE, break_on_hyphens=False), fontsize=8)
 
 
 def _style(number):
@@ -74,7 +78,7 @@ def _curves(study, found, traces, spec):
                     mean, std = values[:, known].mean(axis=0), values[:, known].std(axis=0, ddof=len(values) > 1)
                     ax.plot(known + 1, mean, label=arm, **_style(number))
                     ax.fill_between(known + 1, mean - std, mean + std, color=COLOURS[number % 8], alpha=0.12, linewidth=0)
-            ax.set_title(_title(dict(zip(study.grid, cell)), study.grid), fontsize=8)
+            _title(ax, dict(zip(study.grid, cell)), study.grid)
             ax.xaxis.get_major_locator().set_params(integer=True)
             plain_axes(ax)
         _finish(figure, axes, len(cells), "round", "test accuracy (fraction right)")
@@ -116,7 +120,7 @@ def _factor(study, found, traces, spec):
                 ax.errorbar(at, [v.mean for v in values], [np.nan_to_num(v.std) for v in values], marker=MARKS[n % 8],
                             markersize=3.5, capsize=2, label=line if by == "arm" else f"{by} {line}", **_style(n))
             ax.set_xticks(range(len(study.grid[x])), study.grid[x])
-            ax.set_title(_title(dict(rest), study.grid | {"arm": study.arms}), fontsize=8)
+            _title(ax, dict(rest), study.grid | {"arm": study.arms})
             plain_axes(ax)
         _finish(figure, axes, len(points), x, name.replace("_", " "))
 
@@ -124,30 +128,41 @@ def _factor(study, found, traces, spec):
 
 
 def _weights(study, found, traces, spec):
-    """Weights by round of clients with equal rates of wrong labels, mean over seeds; a panel a cell and arm."""
+    """Weights by round of clients with like rates of wrong labels, mean over them and seeds; a panel a cell and arm."""
     panels = {}
     for (arm, cell, seed), name in study.runs.items():
         if name in traces and traces[name]["weights"] is not None:
-            noise, table = traces[name]["weights"]
-            for rate in np.unique(noise.round(1)):
-                mean = np.nanmean(table[:, noise.round(1) == rate], axis=1)
-                panels.setdefault((cell, arm), {}).setdefault(rate, []).append(mean)
+            panels.setdefault((cell, arm), []).append(traces[name]["weights"])
     if not panels:
         return None
+    levels = noise_levels(np.concatenate([noise for each in panels.values() for noise, _ in each]))
     rows, columns, size = _panels(len(panels))
 
     def on(figure):
         axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
-        for ax, ((cell, arm), by_rate) in zip(axes, panels.items()):
-            for number, (rate, traced) in enumerate(sorted(by_rate.items())):
-                mean = np.mean(traced, axis=0)
-                ax.plot(np.arange(1, len(mean) + 1), mean, label=f"{rate:.0%} wrong", **_style(number))
-            ax.set_title(f"{arm}, {told(dict(zip(study.grid, cell)), study.grid)}".removesuffix(", all"), fontsize=8)
+        for ax, ((cell, arm), traced) in zip(axes, panels.items()):
+            for number, (low, high, rate) in enumerate(levels):
+                held = np.hstack([table[:, (noise >= low) & (noise <= high)] for noise, table in traced])
+                if held.size:
+                    mean = np.ma.masked_invalid(held).mean(axis=1).filled(np.nan)      # NaN: nobody of them took part
+                    ax.plot(np.arange(1, len(mean) + 1), mean, label=f"{rate:.0%} wrong", **_style(number))
+            _title(ax, dict(zip(study.grid, cell)), study.grid, arm)
             ax.set_ylim(bottom=0)
+            ax.xaxis.get_major_locator().set_params(integer=True)
             plain_axes(ax)
         _finish(figure, axes, len(panels), "round", "weight of a client in the merge")
 
     return "Weights of clients by their rate of wrong labels, mean over seeds", size, on
+
+
+def noise_levels(rates):
+    """``[(lowest, highest, mean)]`` of the levels of the ``rates`` (n,) of wrong labels: they are drawn, so that clients
+    of one level differ, but by less than NEAR from the next one. Rates without levels are put into tenths."""
+    rates = np.sort(rates)
+    parts = np.split(rates, np.flatnonzero(np.diff(rates) > NEAR) + 1)
+    if any(np.ptp(part) > 3 * NEAR for part in parts):
+        parts = np.split(rates, np.flatnonzero(np.diff(rates.round(1))) + 1)
+    return [(float(part[0]), float(part[-1]), float(part.mean())) for part in parts]
 
 
 def _claims(found):
@@ -172,10 +187,11 @@ def _claims(found):
                 if "reach" in claim:
                     ax.plot([claim["reach"]] * 2, [y - 0.35, y + 0.35], color="black", linewidth=1, linestyle=":")
             ax.set_yticks(range(len(chosen)), [
-                _short(claim["says"]) + f"\n{told(each['cell'], found['grid'])}".removesuffix("\nall") for _, claim, each in chosen],
-                fontsize=7)
+                "\n".join([*textwrap.wrap(claim["says"], CLAIM, max_lines=2, placeholder=" ..."),
+                           told(each["cell"], found["grid"])]).strip() for _, claim, each in chosen], fontsize=7)
             ax.set_ylim(len(chosen) - 0.5, -0.5)
-            ax.set_xlabel(name.replace("_", " "))
+            differences = all("minus" in claim for _, claim, _ in chosen)
+            ax.set_xlabel("difference of " * differences + name.replace("_", " "))
             plain_axes(ax)
         for verdict, colour in VERDICT_COLOURS.items():
             if any(each["verdict"] == verdict for _, _, each in rows):
@@ -184,7 +200,3 @@ def _claims(found):
 
     return ("Claims: mean and 95 % interval, against what is asked (line) and the mean to be reached (dotted)",
             (7.2, 0.42 * len(rows) + 0.5 * len(measures) + 0.6), on)
-
-
-def _short(text, most=64):
-    return text if len(text) <= most else text[: most - 3].rsplit(" ", 1)[0] + " ..."

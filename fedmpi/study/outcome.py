@@ -48,7 +48,7 @@ def seconds_left(study, found):
 def outcome(study, folder):
     """``(found, traces)``: the dict, and what figures need of each finished run that does not go into JSON."""
     status = {name: each[0] for name, each in states(study, folder).items()}
-    wanted = dict.fromkeys([*study.recipe["measures"], *(claim["measure"] for claim in study.recipe.get("claim", [])),
+    wanted = dict.fromkeys(["learned", *study.recipe["measures"], *(claim["measure"] for claim in study.recipe.get("claim", [])),
                             *(each.get("measure", "accuracy") for each in study.recipe.get("figure", []))])
     measured, traces = {}, {}
     for name in study.options:

@@ -22,17 +22,29 @@ def spread(found, name):
     return number(found["mean"], name) + (f" ± {number(found['std'], name)}" if found["n"] > 1 else "")
 
 
-def span(found, name):
-    """``mean [low, high]`` of an interval of a difference."""
+def span(found, name, sign=True):
+    """``mean [low, high]`` of an interval, with their signs where it is of a difference."""
     if not found["n"]:
         return "-"
-    ends = f" [{number(found['low'], name, True)}, {number(found['high'], name, True)}]" if found["n"] > 1 else ""
-    return number(found["mean"], name, True) + ends
+    ends = f" [{number(found['low'], name, sign)}, {number(found['high'], name, sign)}]" if found["n"] > 1 else ""
+    return number(found["mean"], name, sign) + ends
+
+
+def some(found, of):
+    """`` (2 of 5 seeds)`` where not all of ``of`` seeds have an answer, such as the MB until an accuracy is reached: those
+    that have one may be no fair sample of all."""
+    return f" ({found['n']} of {of} seeds)" if 0 < found["n"] < of else ""
 
 
 def told(cell, grid=None):
-    """A cell in words: ``data noise, S 0.9``; with a ``grid``, only factors that have several levels in it."""
-    return ", ".join(f"{factor} {level}" for factor, level in cell.items() if grid is None or len(grid[factor]) > 1) or "all"
+    """A cell in words: ``data noise, S 0.9``; with a ``grid``, only factors that have several levels in it, which may
+    leave nothing to tell."""
+    return ", ".join(f"{factor} {level}" for factor, level in cell.items() if grid is None or len(grid[factor]) > 1)
+
+
+def where(cell, grid):
+    """The same for a table: ``all`` where there is nothing to tell."""
+    return told(cell, grid) or "all"
 
 
 def constant(grid):
@@ -51,14 +63,23 @@ def unfinished(found):
     return f"INCOMPLETE: of {len(found['status'])} runs {listed}."
 
 
+def stuck(found):
+    """How many runs never left chance, in a line, or an empty text."""
+    arms = {run["run"]: run["arm"] for run in found["runs"] if run["measures"] and run["measures"]["learned"] == 0}
+    counts = {arm: list(arms.values()).count(arm) for arm in found["arms"]}
+    told = ", ".join(f"{n} of {arm}" for arm, n in counts.items() if n)
+    return (f"{len(arms)} of {len(found['status'])} runs never left chance ({told}): where one side of a difference did not "
+            "learn, it says no more than that.") if arms else ""
+
+
 def verdict_rows(found):
     """``[(claim, cell, mean and interval, criterion, verdict, the thesis's own)]`` as texts."""
     rows = []
     for claim in found["claims"]:
         for each in claim["judged"]:
             interval = each["interval"]
-            rows.append((claim["says"], told(each["cell"], found["grid"]),
-                         span(interval._asdict(), claim["measure"]) if interval else "-", criterion(claim),
+            rows.append((claim["says"], where(each["cell"], found["grid"]),
+                         span(interval._asdict(), claim["measure"], "minus" in claim) if interval else "-", criterion(claim),
                          each["verdict"] + (f": {each['reason']}" if each["reason"] else ""), claim.get("thesis", "")))
     return rows
 
@@ -81,25 +102,31 @@ def markdown(found, figures):
     """The whole outcome; ``figures`` are ``(title, file)``."""
     lines = [f"# {found['name']}, {found['size']}: {found['title']}", "", found["question"], ""]
     lines += [f"**{unfinished(found)}**", ""] if not found["complete"] else []
+    lines += [f"**{stuck(found)}**", ""] if stuck(found) else []
     lines += [f"{len(found['status'])} runs, seeds {', '.join(map(str, found['seeds']))}. `±` is the standard deviation over "
               "seeds; brackets are 95 % intervals (Student's, over seeds) of paired differences, each for itself. Whatever is "
               "selected is selected by the validation share of the training data.", ""]
-    lines += [f"Everywhere: {constant(found['grid'])}.", ""] if constant(found["grid"]) != "all" else []
+    lines += [f"Everywhere: {constant(found['grid'])}.", ""] if constant(found["grid"]) else []
     lines += ["Not in here:", "", *(f"* {each}" for each in found["lacks"]), ""] if found["lacks"] else []
     if found["claims"]:
         lines += ["## Verdicts", "", counted(found) + ".", "",
                   *_table(("claim", "where", "measured", "criterion", "verdict", "the thesis has"), verdict_rows(found)), ""]
     lines += ["## Tables", "", *(f"* {name}: {described(name)}" for name in found["measures"]), ""]
     for cell in found["cells"]:
-        lines += [f"### {told(cell['cell'], found['grid'])}", "", *_cell(found, cell["arms"]), ""]
+        lines += [f"### {where(cell['cell'], found['grid'])}", "", *_cell(found, cell["arms"]), ""]
     if found["pairs"]:
         lines += ["## Pairs", "", *_table(("difference", "where", *found["measures"]), [
-            (f"{each['arm']} - {each['against']}", told(each["cell"], found["grid"]),
-             *(span(each["difference"][name], name) for name in found["measures"])) for each in found["pairs"]]), ""]
+            (f"{each['arm']} - {each['against']}", where(each["cell"], found["grid"]), *_spans(each["difference"]))
+            for each in found["pairs"]]), ""]
     lines += ["## Figures", ""] * bool(figures)
     for title, file in figures:
         lines += [f"![{title}]({file})", ""]
     return "\n".join(lines)
+
+
+def _spans(differences):
+    most = max(each["n"] for each in differences.values())
+    return [span(each, name) + some(each, most) for name, each in differences.items()]
 
 
 def _cell(found, arms):
@@ -109,8 +136,9 @@ def _cell(found, arms):
     rows = []
     for arm in arms:
         measures = arm["measures"]
-        rows.append((arm["arm"], str(max(each["n"] for each in measures.values())),
-                     *(spread(measures[name], name) for name in found["measures"]),
+        most = max(each["n"] for each in measures.values())
+        rows.append((arm["arm"], str(most),
+                     *(spread(measures[name], name) + some(measures[name], most) for name in found["measures"]),
                      *(span(arm["difference"][name], name) if "difference" in arm else "" for name in differing)))
     return _table(head, rows)
 
@@ -125,13 +153,14 @@ def terminal(found):
     first = found["measures"][0]
     lines = [f"{found['name']}, {found['size']}: {found['title']}"]
     lines += [unfinished(found)] if not found["complete"] else []
-    rows = [(told(cell["cell"], found["grid"]), arm["arm"], spread(arm["measures"][first], first),
+    lines += [stuck(found)] if stuck(found) else []
+    rows = [(where(cell["cell"], found["grid"]), arm["arm"], spread(arm["measures"][first], first),
              span(arm["difference"][first], first) if "difference" in arm else "")
             for cell in found["cells"] for arm in cell["arms"]]
     lines += ["", *aligned(("where", "arm", first, f"less {found['against']}" if found["against"] else ""), rows,
                            left=(0, 1, 2, 3))]
-    for says, where, measured, asked, verdict, thesis in verdict_rows(found):
+    for says, place, measured, asked, verdict, thesis in verdict_rows(found):
         lines += ["", f"{verdict.partition(':')[0].upper()}{verdict[len(verdict.partition(':')[0]):]}",
-                  f"  {says}" + (f" ({where})" if where != "all" else ""),
+                  f"  {says}" + (f" ({place})" if place != "all" else ""),
                   f"  {measured}; asked {asked}" + (f"; the thesis has {thesis}" if thesis else "")]
     return "\n".join([*lines, "", counted(found)] if found["claims"] else lines)

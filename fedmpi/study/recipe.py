@@ -70,6 +70,10 @@ def check_recipe(found, where):
             raise UserError(f"{where}: {key} is missing")
     for name, arm in found["arms"].items():
         _check_options(arm, f"{where}: [arms.{name}]")
+    for name, levels in found.get("factors", {}).items():
+        _check_table(levels, f"{where}: [factors.{name}]")
+        for level, table in levels.items():
+            _check_table(table, f"{where}: [factors.{name}.{level}]")
     _check_options(found.get("fixed", {}), f"{where}: [fixed]")
     for name, size in found["size"].items():
         here = f"{where}: [size.{name}]"
@@ -86,6 +90,9 @@ def check_recipe(found, where):
             _check_levels(found, factor, levels, here)
     for measure in found["measures"]:
         check_measure(measure, where)
+    for pair in found.get("pairs", []):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise UserError(f"{where}: pairs must be [[\"ours\", \"theirs\"], ...], got {pair!r}")
     _check_arms(found, [*([found["against"]] if "against" in found else []), *itertools.chain(*found.get("pairs", []))],
                 where)
     for number, claim in enumerate(found.get("claim", []), 1):
@@ -94,9 +101,13 @@ def check_recipe(found, where):
         _check_figure(found, figure, f"{where}: [[figure]] {number}")
 
 
-def _check_keys(table, known, where):
+def _check_table(table, where):
     if not isinstance(table, dict):
         raise UserError(f"{where} must be a table, got {table!r}")
+
+
+def _check_keys(table, known, where):
+    _check_table(table, where)
     for key, value in table.items():
         if key not in known:
             raise UserError(f"{where}: unknown {key}; known are {', '.join(known)}")
@@ -105,6 +116,7 @@ def _check_keys(table, known, where):
 
 
 def _check_options(table, where):
+    _check_table(table, where)
     unknown = sorted(key for key in table if key.replace("-", "_") not in OPTIONS)
     if unknown:
         raise UserError(f"{where}: unknown {', '.join(unknown)}; options of fedmpi train are meant, without seed and out")
@@ -112,7 +124,7 @@ def _check_options(table, where):
 
 def _check_arms(found, arms, where):
     for arm in arms:
-        if arm not in found["arms"]:
+        if not isinstance(arm, str) or arm not in found["arms"]:
             raise UserError(f"{where}: there is no arm {arm}; arms are {', '.join(found['arms'])}")
 
 
@@ -134,25 +146,39 @@ def _check_claim(found, claim, where):
     bound = claim.get("above", claim.get("below"))
     if "reach" in claim and (claim["reach"] < bound) != ("below" in claim) and claim["reach"] != bound:
         raise UserError(f"{where}: reach = {claim['reach']} lies on the wrong side of {bound}")
-    factors = {factor for size in found["size"].values() for factor in size.get("grid", {})}
-    for term in [*claim["plus"], *claim.get("minus", []), claim.get("where", {}) | {"arm": next(iter(found["arms"]))}]:
-        unknown = sorted(term.keys() - factors - {"arm"})
-        if unknown:
-            raise UserError(f"{where}: {', '.join(unknown)} is no factor; factors are {', '.join(sorted(factors))}")
-        _check_arms(found, [term["arm"]] if "arm" in term else [], where)
+    terms = [*claim["plus"], *claim.get("minus", [])]
+    for term in terms:
+        _check_table(term, f"{where}: a term of plus or minus")
         if "arm" not in term:
             raise UserError(f"{where}: a term of plus or minus must name its arm, got {term}")
-        for factor, levels in term.items():
-            if factor != "arm":
-                _check_levels(found, factor, levels if isinstance(levels, list) else [levels], where)
+        _check_arms(found, [term["arm"]], where)
+    for levels in [*({key: level for key, level in term.items() if key != "arm"} for term in terms), claim.get("where", {})]:
+        for factor, level in levels.items():
+            _check_factor(found, factor, where)
+            _check_levels(found, factor, level if isinstance(level, list) else [level], where)
+    other = next((term for term in terms if term.keys() != terms[0].keys()), None)
+    if other:
+        raise UserError(f"{where}: all terms must name the same factors, got {terms[0]} and {other}")
+
+
+def _check_factor(found, factor, where):
+    known = sorted({factor for size in found["size"].values() for factor in size.get("grid", {})})
+    if factor not in known:
+        raise UserError(f"{where}: {factor} is no factor; factors are {', '.join(known)}")
 
 
 def _check_figure(found, figure, where):
     _check_keys(figure, FIGURE_KEYS, where)
     if figure.get("kind") not in FIGURES:
         raise UserError(f"{where}: kind must be one of {', '.join(FIGURES)}, got {figure.get('kind')!r}")
-    if (figure["kind"] == "factor") != ("x" in figure):
-        raise UserError(f"{where}: kind = \"factor\" needs x = a factor, and only it has one")
+    of_a_factor = sorted(figure.keys() - {"kind"})
+    if figure["kind"] != "factor" and of_a_factor:
+        raise UserError(f"{where}: {', '.join(of_a_factor)}: only kind = \"factor\" has that")
+    if figure["kind"] == "factor":
+        if "x" not in figure:
+            raise UserError(f"{where}: kind = \"factor\" needs x = a factor")
+        for factor in (figure["x"], *([figure["lines"]] if figure.get("lines", "arm") != "arm" else [])):
+            _check_factor(found, factor, where)
     check_measure(figure.get("measure", "accuracy"), where)
 
 

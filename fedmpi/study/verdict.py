@@ -12,6 +12,9 @@ interval excludes 0.
     not confirmed  neither; the reason is told
     incomplete     runs are missing, have failed, or have no answer
     not run        the size has no such arm or level
+
+Where a run never left chance the reason says so: the verdict is then on who starts to learn, not on who learns better.
+Where none of a seed's runs did, nothing is confirmed or refuted: models that have learned nothing are no worse than others.
 """
 
 import itertools
@@ -37,7 +40,8 @@ def decide(found, expected, above=None, below=None, reach=None):
     if far < 0:
         return "refuted", f"the interval lies {'below' if sign > 0 else 'above'} {bound:g}"
     if near <= 0:
-        return "not confirmed", f"the interval holds {bound:g}"
+        holds = "every seed has" if found.low == found.high else "the interval holds"
+        return "not confirmed", f"{holds} {bound:g}"
     if reach is not None and sign * (found.mean - reach) < 0:
         return "not confirmed", f"in the stated direction, short of {reach:g}"
     return "confirmed", ""
@@ -70,11 +74,18 @@ def _lost(terms, where, study):
 
 
 def _judged(claim, terms, cell, study, values):
-    sums = []
+    places = [(sign, term["arm"], tuple(str(term.get(factor, cell.get(factor))) for factor in study.grid))
+              for sign, term in terms]
+    sums, stuck, mute = [], 0, 0
     for seed in study.seeds:
-        parts = [sign * values(term["arm"], tuple(str(term.get(factor, cell.get(factor))) for factor in study.grid),
-                               seed, claim["measure"]) for sign, term in terms]
+        parts = [sign * values(arm, place, seed, claim["measure"]) for sign, arm, place in places]
         sums += [math.fsum(parts)] if all(map(math.isfinite, parts)) else []
+        idle = [values(arm, place, seed, "learned") == 0 for _, arm, place in places]
+        stuck, mute = stuck + any(idle), mute + all(idle)
     found = interval(sums)
     verdict, reason = decide(found, len(study.seeds), claim.get("above"), claim.get("below"), claim.get("reach"))
+    if mute and verdict in ("confirmed", "refuted"):
+        verdict, reason = "not confirmed", f"in {mute} of {len(study.seeds)} seeds no run left chance"
+    elif stuck:
+        reason = "; ".join(filter(None, (reason, f"in {stuck} of {len(study.seeds)} seeds a run never left chance")))
     return dict(cell=cell, interval=found, verdict=verdict, reason=reason)
