@@ -19,7 +19,7 @@ import torch
 
 from fedmpi import catalog, flops
 from fedmpi.build import model
-from fedmpi.errors import CheckpointError, UserError
+from fedmpi.errors import CheckpointError, DiskError, UserError
 from fedmpi.flat import bind
 from fedmpi.server import counted, served
 from fedmpi.store import load_checkpoint, read_run
@@ -79,7 +79,8 @@ def _inputs(attrs):
 
 
 def write(found, path, sparse=False):
-    """Writes the ``Trained`` model to ``path``; what is there is replaced."""
+    """Writes the ``Trained`` model to ``path``; what is there is replaced. DiskError where the disk refuses it."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
     tensors = {name: tensor.contiguous() for name, tensor in found.state.items()
                if not (sparse and name in found.masks)}
@@ -89,7 +90,10 @@ def write(found, path, sparse=False):
         tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy())) if sparse else mask
     shapes = {name: list(mask.shape) for name, mask in found.masks.items()}
     about = found.about | {"form": "sparse" if sparse else "dense", "shapes": shapes}
-    save_file(tensors, path, {"format": "pt"} | {name: _text(value) for name, value in about.items()})
+    try:
+        save_file(tensors, path, {"format": "pt"} | {name: _text(value) for name, value in about.items()})
+    except SafetensorError as error:
+        raise DiskError(f"cannot write {path}: {' '.join(str(error).split())}") from error
 
 
 def _text(value):

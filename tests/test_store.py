@@ -463,6 +463,20 @@ def test_files_that_are_no_runs_are_named_in_one_line(tmp_path):
     assert read_arrays(other, ["x/y"])["x/y"].tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("attribute, value", [("json_text", "{"), ("committed", "")])
+def test_a_damaged_run_file_is_one_line(tmp_path, attribute, value):
+    path = tmp_path / "run.h5"
+    create(RunFile, path).append(*round_of(0))
+    with h5py.File(path, "r+") as f:
+        f.attrs[attribute] = value
+        if attribute == "committed":                       # a text where two numbers should be
+            del f["committed"]
+            f["committed"] = value
+    with pytest.raises(UserError, match="damaged") as caught:
+        read_run(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_cut_off_run_file_is_one_line(tmp_path):
     path = tmp_path / "run.h5"
     create(RunFile, path).append(*round_of(0))
