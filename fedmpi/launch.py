@@ -349,6 +349,8 @@ def _restored(store, data, fed, x, say):
     try:
         state, done = store.load(warn=lambda text: say(f"warning: {text}"))
     except CheckpointError as error:
+        if attrs["status"] == "finished":                  # the rows that it would begin with are all there is
+            raise UserError(f"{store.path} is finished: there is nothing to go on with ({error})") from error
         say(f"warning: {error}; starting again from round 1")
         state, done = start(fed, x), 0
     if lacking := _lacking(state, start(fed, x)):
