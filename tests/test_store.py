@@ -439,6 +439,9 @@ def test_two_writers_are_found_out(tmp_path):
         with pytest.raises(FedError, match="another process"):
             change()
     assert first.rounds == first.run().ends.size == 1
+    create(RunFile, tmp_path / "run.h5", overwrite=True)
+    with pytest.raises(FedError, match="replaced by another process, with another run"):
+        first.update(dict(status="failed"))
 
 
 def test_files_that_are_no_runs_are_named_in_one_line(tmp_path):

@@ -38,7 +38,7 @@ from fedmpi.options import DEFAULTS
               "raises: the run ends, it is tried once more and then left out, or left out.  [default: fatal]")
 @click.option("--quorum", type=click.FloatRange(0, 1), help="Least share of a round's answers that must be fit for "
               "merging, diverged and failed ones left out; else the run ends.  [default: 0.5]")
-@click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED.h5]")
+@click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED-PROCESS.h5]")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
               "of ranks.", shell_complete=completion.files(".h5"))
 @click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")

@@ -187,8 +187,10 @@ class RunFile:
             self._room = room_of(f)
 
     def _check_alone(self, f):
+        if f.attrs["run_id"] != self.run_id:
+            raise FedError(f"{self.path} was replaced by another process, with another run")
         found = tuple(f["committed"][...].tolist())
-        if found != self._committed or f.attrs["run_id"] != self.run_id:
+        if found != self._committed:
             raise FedError(f"{self.path} was changed by another process: {found} rows, expected {self._committed}")
 
 
