@@ -134,18 +134,18 @@ def _mask(stored, shape):
 
 
 def by_layer(found):
-    """A dict for each prunable tensor, then one for all others and one for the model: ``layer``, ``shape``,
-    ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and ``dense_bytes`` and
+    """A dict for each prunable tensor, then one for all others, buffers included, and one for the model: ``layer``,
+    ``shape``, ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and ``dense_bytes`` and
     ``sparse_bytes`` in the two kinds of file, tensors alone."""
     rows = []
     for name, mask in found.masks.items():
         size, kept, use = mask.numel(), int(mask.sum()), found.about["uses"][name]
         rows.append({"layer": name, "shape": list(mask.shape), "weights": size, "kept": kept,
-                     "sparsity": 1 - kept / size, "flops": 2 * kept * use, "flops_dense": 2 * size * use, "dense_bytes": 5 * size,
-                     "sparse_bytes": 4 * kept + -(-size // 8)})
+                     "sparsity": 1 - kept / size, "flops": 2 * kept * use, "flops_dense": 2 * size * use,
+                     "dense_bytes": 5 * size, "sparse_bytes": 4 * kept + -(-size // 8)})
     others = [tensor for name, tensor in found.state.items() if name not in found.masks]
     count, size = sum(t.numel() for t in others), sum(t.numel() * t.element_size() for t in others)
-    rows.append({"layer": "biases, norms", "shape": None, "weights": count, "kept": count, "sparsity": None,
+    rows.append({"layer": "biases, norms, buffers", "shape": None, "weights": count, "kept": count, "sparsity": None,
                  "flops": None, "flops_dense": None, "dense_bytes": size, "sparse_bytes": size})
     sums = {key: sum(row[key] or 0 for row in rows)
             for key in ("weights", "kept", "flops", "flops_dense", "dense_bytes", "sparse_bytes")}

@@ -86,6 +86,15 @@ def test_flops_of_layers_are_those_of_the_rounds_where_no_dense_gradient_is_take
     np.testing.assert_allclose(sums, run.rounds["flops_rigl"], rtol=1e-12)
 
 
+def test_flops_of_layers_are_left_out_where_clients_masks_differ(fedmpi, tmp_path):
+    fedmpi(1, "train", *SMALL, "--pruner", "adaptive:every=2", "--cohort", 0, "--out", tmp_path / "run.h5")
+    run = package.open(tmp_path / "run.h5")
+    same = run.clients.groupby("round")["sparsity"].nunique() == 1
+    assert same.any() and not same.all()
+    sums = run.layers.groupby("round")["flops_training"].sum(min_count=1)
+    np.testing.assert_allclose(sums, np.where(same, run.rounds["flops_rigl"], np.nan), rtol=1e-12)
+
+
 def test_events_tell_what_happened_in_order(path):
     run = package.open(path)
     events = run.events
