@@ -95,10 +95,11 @@ def _planned(given, resume):
     if rank:
         return 0
     from fedmpi import assemble, plan
+    from fedmpi.store import check_target
     options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
     out = options["out"] or run_file(options["seed"])
-    if os.path.exists(out):
-        raise UserError(f"--out {out} exists already; --resume goes on with it, another name makes another run")
+    if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
+        check_target(out)
     options, data, fed, found = plan.played(options, say)
     for line in plan.told(options, data, fed, found, size or 1, out):
         click.echo(line)
