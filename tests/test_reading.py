@@ -180,7 +180,8 @@ def test_old_files_still_open(old, fedmpi, tmp_path):
     assert run.rounds["accuracy"].between(0, 1).all() and (run.num_rounds, len(run.clients)) == (5, 15)
     assert run.attrs["schema"] == int(old.name.split("-")[1].split(".")[0])
     for arguments in (("show",), ("show", "--json"), ("show", "--profile"), ("show", "--picture", tmp_path / "a.png"),
-                      ("schema",), ("watch",)):
+                      ("schema",), ("watch",), ("report", "-o", tmp_path / "a.html"),
+                      ("plot", "-o", tmp_path / "a.pdf")):
         assert fedmpi(1, arguments[0], old, *arguments[1:])
     assert "agree" in fedmpi(1, "verify", old, old)
     for kind in ("csv", "parquet", "tensorboard"):
