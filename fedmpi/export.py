@@ -33,6 +33,8 @@ def run_names(paths):
     if len(set(stems)) == len(stems):
         return stems
     whole = [os.path.splitext(os.path.realpath(path))[0] for path in paths]
+    if len(set(whole)) < len(whole):                       # a.h5 and a.hdf5
+        whole = [os.path.realpath(path) for path in paths]
     return [os.path.relpath(path, os.path.commonpath([os.path.dirname(each) for each in whole])) for path in whole]
 
 

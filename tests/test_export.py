@@ -65,6 +65,15 @@ def test_several_runs_in_one_table_and_the_extension_says_which_kind(fedmpi, pat
     assert len(pd.read_csv(tmp_path / "table.csv")) == len(table)
 
 
+def test_runs_whose_names_differ_in_the_extension_only_stay_apart(fedmpi, path, tmp_path):
+    other = path.with_suffix(".hdf5")
+    other.write_bytes(path.read_bytes())
+    again = f"{path.parent}/./{path.name}"
+    fedmpi(1, "export", path, other, again, "--to", tmp_path / "a.csv")
+    assert pd.read_csv(tmp_path / "a.csv")["run"].tolist() == ["run.h5"] * 4 + ["run.hdf5"] * 4
+    other.unlink()
+
+
 def test_clients_keep_their_numbers_in_a_table_of_several_runs(fedmpi, path, tmp_path):
     (tmp_path / "other.h5").write_bytes(path.read_bytes())
     fedmpi(1, "export", path, tmp_path / "other.h5", "--to", tmp_path / "a.parquet", "--table", "population")

@@ -26,7 +26,10 @@ def run_paths(places):
             found += held
         else:
             found.append(place)
-    return list(dict.fromkeys(found))
+    first = {}
+    for path in found:
+        first.setdefault(os.path.realpath(path), path)
+    return list(first.values())
 
 
 def read_all(places):
