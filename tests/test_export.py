@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 import pathlib
 import sys
 
@@ -85,7 +86,7 @@ def test_clients_keep_their_numbers_in_a_table_of_several_runs(fedmpi, path, tmp
     assert columns.loc[("population", "client"), "description"] == "client, from 0"
 
 
-def test_places_that_take_no_file_are_one_line(fedmpi, path, tmp_path):
+def test_places_that_take_no_file_are_one_line(fedmpi, path, tmp_path, monkeypatch):
     for kind in ("csv", "parquet"):
         told = fedmpi(1, "export", path, "--to", tmp_path / "no" / f"a.{kind}", code=2)
         assert f"there is no folder {tmp_path / 'no'}" in told and told.count("\n") == 1
@@ -94,6 +95,9 @@ def test_places_that_take_no_file_are_one_line(fedmpi, path, tmp_path):
         assert "No space left on device" in told and told.count("\n") == 1
     told = fedmpi(1, "export-model", path, "--out", "/proc/a.safetensors", code=1)
     assert "cannot write /proc/a.safetensors" in told and told.count("\n") == 1
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)        # root may write everywhere
+    for command, option, name in (("export", "--to", "a.csv"), ("export-model", "--out", "a.safetensors")):
+        assert "is not writable" in fedmpi(1, command, path, option, tmp_path / name, code=2)
 
 
 def test_nothing_is_overwritten_unasked(fedmpi, path, tmp_path):
