@@ -28,6 +28,12 @@ def test_every_entry_is_what_its_source_says(kind, name):
         [(p.name, p.default, p.annotation) for p in real.parameters.values()]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_lines_of_a_kind_tell_its_parts_apart(kind):
+    lines = [entry(KINDS[kind], name).line for name in KINDS[kind]]
+    assert len(set(lines)) == len(lines)
+
+
 @pytest.mark.parametrize("kind, name", ENTRIES)
 def test_every_option_has_a_type_and_survives_the_command_line(kind, name):
     options = {p.name: p for p in entry(KINDS[kind], name).signature.parameters.values() if p.default is not p.empty}
