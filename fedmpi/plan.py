@@ -33,6 +33,7 @@ class Played(NamedTuple):
     clients: int                  # asked in a round
     samples: float                # of these, the mean
     cut: bool                     # whether their samples were cut
+    trained_s: float              # that they trained, as their workers saw it
 
 
 class Plan(NamedTuple):
@@ -116,7 +117,8 @@ def _play(options, data, fed, x, clients, cut):
     rows = store.run()
     first, last = ({name: column[t] for name, column in rows.rounds.items()} for t in (0, 1))
     of_last = rows.clients["round"] == 2
-    return Played(last, first, int(last["asked"]), float(rows.clients["samples"][of_last].mean()), cut)
+    return Played(last, first, int(last["asked"]), float(rows.clients["samples"][of_last].mean()), cut,
+                  float(np.nansum(rows.clients["train_s"][of_last])))
 
 
 def _first(gen, count, known):
@@ -154,7 +156,8 @@ def scaled(found, data, fed):
     asked = max(min(asked, len(data.sizes)), fed.sampler.candidates)
     by_clients = asked / found.clients
     by_samples = by_clients * float(data.sizes.mean()) / found.samples if found.cut else by_clients
-    training, judging = row["train_s"] * by_samples, row["contribution_s"] * by_clients
+    train_s = max(row["train_s"], found.trained_s)    # where aggregation is asynchronous round 1 has done some of it
+    training, judging = train_s * by_samples, row["contribution_s"] * by_clients
     rest = row["round_s"] - row["train_s"] - row["contribution_s"] + row["evaluate_s"] / fed.every
     return Plan(asked, training + judging + rest, training + judging, float(row["rss_bytes"]),
                 row["down_bytes"] * by_clients, row["up_bytes"] * by_clients, first["down_bytes"] * by_clients,

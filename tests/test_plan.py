@@ -41,6 +41,13 @@ def test_what_takes_too_long_is_played_in_part_and_scaled(monkeypatch):
     assert any("2 of 6 clients of 20 samples each, scaled" in line for line in plan.told(*known, part, 1, "a.h5"))
 
 
+@pytest.mark.parametrize("aggregation", ["fedbuff:buffer=2", "fedasync"])
+def test_training_that_asynchronous_rounds_did_before_is_part_of_the_time(aggregation):
+    options = DEFAULTS | OPTIONS | {"devices": "drawn", "aggregation": aggregation, "strategy": "fedavg", "cohort": 3}
+    found = plan.played(options, print)[-1]
+    assert found.round_s > found.shared_s >= found.played.trained_s > 0
+
+
 @pytest.mark.parametrize("pruner, said", [("rigl:every=2", True), ("rigl:every=3", False)])
 def test_a_round_that_moved_the_mask_is_said_to_take_more(pruner, said):
     *known, found = plan.played(DEFAULTS | OPTIONS | {"rounds": 6, "pruner": pruner}, print)
