@@ -128,7 +128,11 @@ def test_anything_may_be_missing(make):
 def test_a_page_is_not_written_over_the_run(fedmpi, pages):
     run = pages["one"].with_suffix(".h5")
     before = run.read_bytes()
-    assert "is the run itself" in fedmpi(1, "report", run, "-o", run, code=2) and run.read_bytes() == before
+    (run.parent / "page").symlink_to(run)
+    for command, option, out, *runs in (("report", "-o", run, run), ("report", "-o", run, run.parent / "other.h5"),
+                                        ("report", "-o", run.parent / "page", run), ("merge", "--out", run, run)):
+        told = fedmpi(1, command, option, out, *runs, code=2)
+        assert "is a run file, or named like one" in told and run.read_bytes() == before
 
 
 # --- in a real browser ---

@@ -14,3 +14,10 @@ def check_new(path, overwrite):
     check_folder(path)
     if os.path.exists(path) and not overwrite:
         raise UserError(f"{path} exists: give --overwrite, or another name")
+
+
+def check_no_run(path, runs):
+    """UserError where ``path``, which would be replaced, is one of ``runs`` or named as run files are: what is typed as
+    ``-o a.h5 b.h5``, the name forgotten, must not cost a run."""
+    if path.endswith(".h5") or os.path.realpath(path) in map(os.path.realpath, runs):
+        raise UserError(f"{path} is a run file, or named like one: give another name for what comes out")
