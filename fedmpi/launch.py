@@ -328,14 +328,14 @@ def _create(options, data, fed, transport):
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in
             zip([options["contribution"], *options["observe"]], fed.contributions.items())},
     }
-    rounds = record.round_columns(fed.validate is not None, len(layout.weights), list(fed.contributions))
-    return RunFile.create(options["out"], attrs, rounds, record.client_columns(list(fed.contributions)),
-                          assemble.population(data, options), (data.offsets, data.indices))
+    return RunFile.create(options["out"], attrs, *record.columns(fed), assemble.population(data, options),
+                          (data.offsets, data.indices))
 
 
 def _restored(store, data, fed, x, say):
     """``(state, rounds done)`` of the newest sound checkpoint, of the beginning where there is none; the run file
     forgets what lies beyond it, which will be played again to the same bits."""
+    from fedmpi import record
     from fedmpi.server import start
     attrs = store.run().attrs
     if attrs["data_digest"] != data.digest:
@@ -346,6 +346,10 @@ def _restored(store, data, fed, x, say):
                         "now")
     if attrs["layout_digest"] != fed.layout.digest:
         raise UserError(f"{store.path} holds a model of other shapes; was the model's code changed?")
+    for table, wanted in zip(("rounds", "clients"), record.columns(fed)):
+        if differ := sorted({column.name for column in wanted} ^ {column.name for column in store.columns[table]}):
+            raise UserError(f"{store.path} was written by another fedmpi, which differs in the columns "
+                            f"{', '.join(differ)} of /{table}: it can be shown, not resumed")
     try:
         state, done = store.load(warn=lambda text: say(f"warning: {text}"))
     except CheckpointError as error:

@@ -107,9 +107,7 @@ def _play(options, data, fed, x, clients, cut):
     fed = fed._replace(transport=Local(worker()), cohort=clients, rounds=max(2, options["rounds"]), every=1,
                        sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
                        least=fed.least.clamp(max=float(data.sizes.max()) * options["local_epochs"]))
-    labels = list(fed.contributions)
-    store = MemoryStore({}, record.round_columns(fed.validate is not None, len(fed.layout.weights), labels),
-                        record.client_columns(labels), {}, (data.offsets, data.indices))
+    store = MemoryStore({}, *record.columns(fed), {}, (data.offsets, data.indices))
     state = server.start(fed, x)
     fed.transport.share({"kind": "data", "goes_on": ""}, assemble.shared_arrays(data))
     fed.transport.publish(*assemble.setup_message(assemble.without_pixels(data), fed, options, state))

@@ -27,6 +27,12 @@ LATER = {
 }
 
 
+def columns(fed):
+    """``(columns of /rounds, columns of /clients)`` that a run of these parts has."""
+    labels = list(fed.contributions)
+    return round_columns(fed.validate is not None, len(fed.layout.weights), labels), client_columns(labels)
+
+
 def round_columns(validated, num_layers, labels):
     """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
     ``labels``."""

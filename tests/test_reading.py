@@ -189,6 +189,16 @@ def test_old_files_still_open(old, fedmpi, tmp_path):
     assert fedmpi(1, "merge", old)
 
 
+def test_a_run_of_other_columns_is_not_resumed_and_loses_nothing(fedmpi, tmp_path):
+    path = tmp_path / "old.h5"
+    path.write_bytes(gzip.decompress(OLD[1].read_bytes()))
+    RunFile(path).update({"status": "interrupted"})
+    before = path.read_bytes()
+    told = fedmpi(1, "train", "--resume", path, code=2)
+    assert "differs in the columns mask_changed_layers, recorded of /rounds" in told and "Traceback" not in told
+    assert path.read_bytes() == before
+
+
 def test_old_files_differ_from_each_other(tmp_path):
     columns = []
     for packed in OLD:
