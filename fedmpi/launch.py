@@ -300,6 +300,10 @@ def _recorded(options, resume, say):
     if lacking:
         raise UserError(f"{resume} was written by an older fedmpi, without {', '.join(lacking)}: it can be shown, not "
                         "resumed")
+    unknown = sorted(recorded.keys() - options.keys())
+    if unknown:
+        raise UserError(f"{resume} was written by another fedmpi, whose {', '.join(unknown)} this one does not know: "
+                        "resume it with that one")
     named = {key: value for key, value in options.items() if value is not None and (key, value) not in AUTO}
     clashes = [f"--{key.replace('_', '-')} {value} (the run has {recorded[key]})" for key, value in named.items()
                if key not in FREE and value != recorded[key]]

@@ -81,6 +81,9 @@ def test_a_run_of_an_older_version_is_shown_and_not_resumed(fedmpi, tmp_path):
         f.attrs["options"] = json.dumps(options)
     assert "accuracy" in fedmpi(1, "show", out)
     assert "older fedmpi, without fault" in fedmpi(1, "train", "--resume", out, code=2)
+    with h5py.File(out, "r+") as f:
+        f.attrs["options"] = json.dumps(options | {"fault": [], "magic": 1})
+    assert "another fedmpi, whose magic this one does not know" in fedmpi(1, "train", "--resume", out, code=2)
 
 
 def test_a_checkpoint_without_what_its_pruner_now_keeps_is_not_resumed(fedmpi, tmp_path):
