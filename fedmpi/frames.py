@@ -162,7 +162,8 @@ def _sessions(sessions):
         done = session.get("done")
         if number and done is None:
             continue                                       # written before it was recorded where a session began
-        where = f"{session.get('ranks')} ranks on {session.get('hosts')}"
+        ranks = session.get("ranks")
+        where = f"{ranks} rank{'s' * (ranks != 1)} on {session.get('hosts')}"
         yield done or 0, "resumed" if number else "started", None, session.get("time"), where
 
 

@@ -101,6 +101,7 @@ def test_events_tell_what_happened_in_order(path):
     assert events["round"].is_monotonic_increasing
     assert events["event"].iloc[0] == "started" and events["event"].iloc[-1] == "finished"
     assert events.loc[events["event"] == "resumed", "round"].tolist() == [2]
+    assert events["text"].iloc[0].startswith("1 rank on ")
     dropped = events[events["event"] == "dropped"]
     assert len(dropped) == run.rounds["dropped"].sum() > 0
     missed = run.clients[run.clients["outcome"] == "dropped"]
