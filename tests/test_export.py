@@ -93,6 +93,8 @@ def test_places_that_take_no_file_are_one_line(fedmpi, path, tmp_path, monkeypat
         (tmp_path / f"full.{kind}").symlink_to("/dev/full")
         told = fedmpi(1, "export", path, "--to", tmp_path / f"full.{kind}", "--overwrite", code=1)
         assert "No space left on device" in told and told.count("\n") == 1
+    told = fedmpi(1, "report", path, "-o", "/dev/full", code=1)
+    assert "cannot write what comes out: No space left on device" in told and told.count("\n") == 1
     told = fedmpi(1, "export-model", path, "--out", "/proc/a.safetensors", code=1)
     assert "cannot write /proc/a.safetensors" in told and told.count("\n") == 1
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)        # root may write everywhere
