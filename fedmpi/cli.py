@@ -32,7 +32,7 @@ from fedmpi.commands.verify import verify
 from fedmpi.commands.watch import watch
 from fedmpi.errors import FedError, UserError
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)   # not the user's mistake, and mostly without a file's name
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
 
 
 def main():
