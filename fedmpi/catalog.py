@@ -214,7 +214,8 @@ def entry(table, name):
     except Exception as error:               # a parent package runs when its child is looked for
         raise UserError(f"module {module!r} cannot be found: {type(error).__name__}: {error}") from error
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        raise UserError(f"no module {module!r} to take {function!r} from; is it installed or on PYTHONPATH?")
+        meant = f" Or an option of {module}? {module}:option=value" * (module in table)
+        raise UserError(f"no module {module!r} to take {function!r} from; is it installed or on PYTHONPATH?{meant}")
     try:
         with open(spec.origin, encoding="utf-8") as file:
             found = _declared(file.read(), spec.origin, function)
@@ -281,6 +282,8 @@ def parse(table, spec):
             hint = _hint(key, known)
             takes = ", ".join(f"{p.name}={p.default}" for p in known.values()) or "no options"
             raise UserError(f"{name} has no option {key!r}{hint or '.'} It takes ({takes})")
+        if key in options:
+            raise UserError(f"in {spec!r}: {key} is given twice")
         options[key] = _convert(name, known[key], value.strip())
     return found.target, options
 

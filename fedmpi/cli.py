@@ -1,6 +1,7 @@
 """The command line: the group of all commands, each in a file of ``fedmpi.commands``, and how its errors end. Torch and MPI
 are imported by what a command needs."""
 
+import errno
 import os
 import sys
 import traceback
@@ -31,6 +32,8 @@ from fedmpi.commands.verify import verify
 from fedmpi.commands.watch import watch
 from fedmpi.errors import FedError, UserError
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
+
 
 def main():
     """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
@@ -55,6 +58,9 @@ def main():
         say(f"error: {error}")
         sys.exit(1)
     except OSError as error:
+        if error.errno in DISK:
+            say(f"error: cannot write {error.filename or 'what comes out'}: {error.strerror}")
+            sys.exit(1)
         if error.filename is None:
             say(traceback.format_exc())
             sys.exit(1)

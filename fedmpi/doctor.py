@@ -261,7 +261,7 @@ def _folder(folder):
     line = (f"{where}: HDF5 writes, appends, reopens{'' if locks else ', locks'}; 1 MiB on the disk in "
             f"{folder['sync_s']:.2g} s")
     yield Finding("ok", "run files", line) if folder["sync_s"] <= SYNC_S else Finding(
-        "note", "run files", line, f"{SYNC_S:g} s", "each round and checkpoint waits for the disk: raise --save-every, "
+        "note", "run files", line, f"{SYNC_S:g} s", "each checkpoint waits for the disk: raise --save-every, "
         "or take a faster folder and copy the run at the end")
     yield _disk("run files", folder, "give another --out, or make room")
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from fedmpi.errors import UserError
 from fedmpi.frames import open_run
+from fedmpi.store.disk import refused_by
 
 TABLES = ("rounds", "clients", "layers", "events", "population")
 KINDS = ("csv", "parquet", "tensorboard")
@@ -32,16 +33,16 @@ def run_names(paths):
     if len(set(stems)) == len(stems):
         return stems
     whole = [os.path.splitext(os.path.realpath(path))[0] for path in paths]
+    if len(set(whole)) < len(whole):                       # a.h5 and a.hdf5
+        whole = [os.path.realpath(path) for path in paths]
     return [os.path.relpath(path, os.path.commonpath([os.path.dirname(each) for each in whole])) for path in whole]
 
 
-def to_file(paths, place, table="rounds", overwrite=False):
+def to_file(paths, place, table="rounds"):
     """Writes one table of the runs to the file ``place``, with a first column ``run`` where there are several; returns
     a line that says so."""
     kind, _ = kind_of(place, None)
-    if os.path.exists(place) and not overwrite:
-        raise UserError(f"{place} exists: give --overwrite, or another name")
-    frames = {name: getattr(open_run(path), table) for name, path in zip(run_names(paths), paths)}
+    frames = {name: _indexed(getattr(open_run(path), table)) for name, path in zip(run_names(paths), paths)}
     frame = next(iter(frames.values()))
     if len(frames) > 1:
         told = {key: {name: text for each in frames.values() for name, text in each.attrs[key].items()}
@@ -81,7 +82,7 @@ def _to_tables(run, place, kind):
     """A file a table, one with units and descriptions, one with attributes and sessions."""
     told = []
     for table in TABLES:
-        frame, path = getattr(run, table), os.path.join(place, f"{table}.{kind}")
+        frame, path = _indexed(getattr(run, table)), os.path.join(place, f"{table}.{kind}")
         _write(frame, path, kind)
         told += [(table, name, frame.attrs["units"][name], frame.attrs["descriptions"][name]) for name in frame]
         yield f"{path}: {len(frame)} rows, {len(frame.columns)} columns"
@@ -95,18 +96,19 @@ def _to_tables(run, place, kind):
 
 
 def _write(frame, path, kind):
-    """The frame's index is left out, but for clients' numbers."""
-    if frame.index.name:
-        frame = _indexed(frame)
-    if kind == "csv":
-        frame.to_csv(path, index=False)
-        return
-    with _or_missing("pyarrow"):
-        frame.to_parquet(path, index=False)                # with attrs: units and descriptions come back
+    with refused_by(os.path.abspath(path)):
+        if kind == "csv":
+            frame.to_csv(path, index=False)
+            return
+        with _or_missing("pyarrow"):
+            frame.to_parquet(path, index=False)            # with attrs: units and descriptions come back
 
 
 def _indexed(frame):
+    """The frame with its index as a column where that has a name: clients' numbers."""
     told, name = frame.attrs, frame.index.name
+    if name is None:
+        return frame
     frame = frame.reset_index()
     frame.attrs = {"units": {name: "1"} | told["units"],
                    "descriptions": {name: f"{name}, from 0"} | told["descriptions"]}

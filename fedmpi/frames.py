@@ -20,12 +20,13 @@ BY_LAYER = ("kept_layers", "mask_changed_layers")          # of /rounds, in the 
 LAYERS = {
     "round": ("1", "round, from 1"), "layer": ("", "the prunable tensor"),
     "weights": ("1", "weights of the dense layer"),
-    "kept": ("1", "weights kept of the model trained this round"), "sparsity": ("1", "fraction of zeros"),
+    "kept": ("1", "weights kept of the model trained this round, by any client where masks differ"),
+    "sparsity": ("1", "fraction of zeros: 1 - kept / weights"),
     "mask_changed": ("1", "mask entries that this round's update flipped"),
     "churn": ("1", "share of the kept weights that moved: half of mask_changed over kept"),
     "flops_forward": ("FLOP", "one sample's forward pass at this sparsity"),
     "flops_training": ("FLOP", "3 forward passes for each sample that clients trained on: RigL's convention, without "
-                       "passes for dense gradients"),
+                       "passes for dense gradients; NaN where clients' masks differed"),
 }
 EVENTS = {
     "round": ("1", "after which, or in which it happened"), "event": ("", "what happened"),
@@ -139,6 +140,8 @@ def _layers(rounds, layers):
     uses = np.array([use[0] if use else np.nan for _, _, *use in layers])
     changed = rounds.get("mask_changed_layers", np.full((T, L), np.nan))
     samples = rounds.get("flops_dense", np.full(T, np.nan)) / (3 * 2 * (sizes * uses).sum())
+    shared = np.isclose(1 - kept.sum(axis=1) / sizes.sum(), rounds.get("sparsity", np.nan), rtol=0, atol=1e-9)
+    samples = np.where(shared, samples, np.nan)            # else kept is the union of their masks
     forward = 2 * kept * uses
     with np.errstate(invalid="ignore", divide="ignore"):
         churn = changed / 2 / kept
@@ -159,7 +162,8 @@ def _sessions(sessions):
         done = session.get("done")
         if number and done is None:
             continue                                       # written before it was recorded where a session began
-        where = f"{session.get('ranks')} ranks on {session.get('hosts')}"
+        ranks = session.get("ranks")
+        where = f"{ranks} rank{'s' * (ranks != 1)} on {session.get('hosts')}"
         yield done or 0, "resumed" if number else "started", None, session.get("time"), where
 
 

@@ -301,6 +301,10 @@ def _recorded(options, resume, say):
     if lacking:
         raise UserError(f"{resume} was written by an older fedmpi, without {', '.join(lacking)}: it can be shown, not "
                         "resumed")
+    unknown = sorted(recorded.keys() - options.keys())
+    if unknown:
+        raise UserError(f"{resume} was written by another fedmpi, whose {', '.join(unknown)} this one does not know: "
+                        "resume it with that one")
     named = {key: value for key, value in options.items() if value is not None and (key, value) not in AUTO}
     clashes = [f"--{key.replace('_', '-')} {value} (the run has {recorded[key]})" for key, value in named.items()
                if key not in FREE and value != recorded[key]]
@@ -329,14 +333,14 @@ def _create(options, data, fed, transport):
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in
             zip([options["contribution"], *options["observe"]], fed.contributions.items())},
     }
-    rounds = record.round_columns(fed.validate is not None, len(layout.weights), list(fed.contributions))
-    return RunFile.create(options["out"], attrs, rounds, record.client_columns(list(fed.contributions)),
-                          assemble.population(data, options), (data.offsets, data.indices))
+    return RunFile.create(options["out"], attrs, *record.columns(fed), assemble.population(data, options),
+                          (data.offsets, data.indices))
 
 
 def _restored(store, data, fed, x, say):
     """``(state, rounds done)`` of the newest sound checkpoint, of the beginning where there is none; the run file
     forgets what lies beyond it, which will be played again to the same bits."""
+    from fedmpi import record
     from fedmpi.server import start
     attrs = store.run().attrs
     if attrs["data_digest"] != data.digest:
@@ -347,9 +351,15 @@ def _restored(store, data, fed, x, say):
                         "now")
     if attrs["layout_digest"] != fed.layout.digest:
         raise UserError(f"{store.path} holds a model of other shapes; was the model's code changed?")
+    for table, wanted in zip(("rounds", "clients"), record.columns(fed)):
+        if differ := sorted({column.name for column in wanted} ^ {column.name for column in store.columns[table]}):
+            raise UserError(f"{store.path} was written by another fedmpi, which differs in the columns "
+                            f"{', '.join(differ)} of /{table}: it can be shown, not resumed")
     try:
         state, done = store.load(warn=lambda text: say(f"warning: {text}"))
     except CheckpointError as error:
+        if attrs["status"] == "finished":                  # the rows that it would begin with are all there is
+            raise UserError(f"{store.path} is finished: there is nothing to go on with ({error})") from error
         say(f"warning: {error}; starting again from round 1")
         state, done = start(fed, x), 0
     if lacking := _lacking(state, start(fed, x)):

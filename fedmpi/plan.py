@@ -33,6 +33,7 @@ class Played(NamedTuple):
     clients: int                  # asked in a round
     samples: float                # of these, the mean
     cut: bool                     # whether their samples were cut
+    trained_s: float              # that they trained, as their workers saw it
 
 
 class Plan(NamedTuple):
@@ -106,9 +107,7 @@ def _play(options, data, fed, x, clients, cut):
     fed = fed._replace(transport=Local(worker()), cohort=clients, rounds=max(2, options["rounds"]), every=1,
                        sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
                        least=fed.least.clamp(max=float(data.sizes.max()) * options["local_epochs"]))
-    labels = list(fed.contributions)
-    store = MemoryStore({}, record.round_columns(fed.validate is not None, len(fed.layout.weights), labels),
-                        record.client_columns(labels), {}, (data.offsets, data.indices))
+    store = MemoryStore({}, *record.columns(fed), {}, (data.offsets, data.indices))
     state = server.start(fed, x)
     fed.transport.share({"kind": "data", "goes_on": ""}, assemble.shared_arrays(data))
     fed.transport.publish(*assemble.setup_message(assemble.without_pixels(data), fed, options, state))
@@ -116,7 +115,8 @@ def _play(options, data, fed, x, clients, cut):
     rows = store.run()
     first, last = ({name: column[t] for name, column in rows.rounds.items()} for t in (0, 1))
     of_last = rows.clients["round"] == 2
-    return Played(last, first, int(last["asked"]), float(rows.clients["samples"][of_last].mean()), cut)
+    return Played(last, first, int(last["asked"]), float(rows.clients["samples"][of_last].mean()), cut,
+                  float(np.nansum(rows.clients["train_s"][of_last])))
 
 
 def _first(gen, count, known):
@@ -154,7 +154,8 @@ def scaled(found, data, fed):
     asked = max(min(asked, len(data.sizes)), fed.sampler.candidates)
     by_clients = asked / found.clients
     by_samples = by_clients * float(data.sizes.mean()) / found.samples if found.cut else by_clients
-    training, judging = row["train_s"] * by_samples, row["contribution_s"] * by_clients
+    train_s = max(row["train_s"], found.trained_s)    # where aggregation is asynchronous round 1 has done some of it
+    training, judging = train_s * by_samples, row["contribution_s"] * by_clients
     rest = row["round_s"] - row["train_s"] - row["contribution_s"] + row["evaluate_s"] / fed.every
     return Plan(asked, training + judging + rest, training + judging, float(row["rss_bytes"]),
                 row["down_bytes"] * by_clients, row["up_bytes"] * by_clients, first["down_bytes"] * by_clients,
@@ -199,7 +200,8 @@ def told(options, data, fed, plan, ranks, out):
                          + f"; {_seconds(plan.round_s)} in one process, of which {_seconds(plan.shared_s)} are shared "
                          "by workers"),
         ("time in all", f"about {_seconds(each * slow * T)} for {T} rounds, without the start"),
-        ("timed", known),
+        ("timed", known + "; in round 2, which moved the mask: rounds that do not take less" * (
+            bool(plan.played.row["mask_changed"]))),
         ("writes", f"{out}, and checkpoints beside it"),
     ]
     width = max(len(name) for name, _ in rows)

@@ -27,6 +27,12 @@ LATER = {
 }
 
 
+def columns(fed):
+    """``(columns of /rounds, columns of /clients)`` that a run of these parts has."""
+    labels = list(fed.contributions)
+    return round_columns(fed.validate is not None, len(fed.layout.weights), labels), client_columns(labels)
+
+
 def round_columns(validated, num_layers, labels):
     """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
     ``labels``."""
@@ -37,7 +43,7 @@ def round_columns(validated, num_layers, labels):
         Column("accuracy_before", "float64", "1", "test accuracy of the merged model before pruning and growing"),
         Column("train_loss", "float64", "nat", "clients' mean training loss, by samples"),
         Column("sparsity", "float64", "1", "fraction of zeros among prunable weights of the model trained this round"),
-        Column("kept", "int64", "1", "prunable weights kept"),
+        Column("kept", "int64", "1", "prunable weights kept, by any client where masks differ"),
         Column("kept_layers", "int64", "1", "the same a layer, in the order of attrs/layers", width=num_layers),
         Column("mask_changed", "int64", "1", "mask entries that this round's update flipped"),
         Column("mask_changed_layers", "int64", "1", "the same a layer", width=num_layers),

@@ -19,7 +19,7 @@ import torch
 
 from fedmpi import catalog, flops
 from fedmpi.build import model
-from fedmpi.errors import CheckpointError, UserError
+from fedmpi.errors import CheckpointError, DiskError, UserError
 from fedmpi.flat import bind
 from fedmpi.server import counted, served
 from fedmpi.store import load_checkpoint, read_run
@@ -79,7 +79,8 @@ def _inputs(attrs):
 
 
 def write(found, path, sparse=False):
-    """Writes the ``Trained`` model to ``path``; what is there is replaced."""
+    """Writes the ``Trained`` model to ``path``; what is there is replaced. DiskError where the disk refuses it."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
     tensors = {name: tensor.contiguous() for name, tensor in found.state.items()
                if not (sparse and name in found.masks)}
@@ -89,7 +90,10 @@ def write(found, path, sparse=False):
         tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy())) if sparse else mask
     shapes = {name: list(mask.shape) for name, mask in found.masks.items()}
     about = found.about | {"form": "sparse" if sparse else "dense", "shapes": shapes}
-    save_file(tensors, path, {"format": "pt"} | {name: _text(value) for name, value in about.items()})
+    try:
+        save_file(tensors, path, {"format": "pt"} | {name: _text(value) for name, value in about.items()})
+    except SafetensorError as error:
+        raise DiskError(f"cannot write {path}: {' '.join(str(error).split())}") from error
 
 
 def _text(value):
@@ -130,18 +134,18 @@ def _mask(stored, shape):
 
 
 def by_layer(found):
-    """A dict for each prunable tensor, then one for all others and one for the model: ``layer``, ``shape``,
-    ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and ``dense_bytes`` and
+    """A dict for each prunable tensor, then one for all others, buffers included, and one for the model: ``layer``,
+    ``shape``, ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and ``dense_bytes`` and
     ``sparse_bytes`` in the two kinds of file, tensors alone."""
     rows = []
     for name, mask in found.masks.items():
         size, kept, use = mask.numel(), int(mask.sum()), found.about["uses"][name]
         rows.append({"layer": name, "shape": list(mask.shape), "weights": size, "kept": kept,
-                     "sparsity": 1 - kept / size, "flops": 2 * kept * use, "flops_dense": 2 * size * use, "dense_bytes": 5 * size,
-                     "sparse_bytes": 4 * kept + -(-size // 8)})
+                     "sparsity": 1 - kept / size, "flops": 2 * kept * use, "flops_dense": 2 * size * use,
+                     "dense_bytes": 5 * size, "sparse_bytes": 4 * kept + -(-size // 8)})
     others = [tensor for name, tensor in found.state.items() if name not in found.masks]
     count, size = sum(t.numel() for t in others), sum(t.numel() * t.element_size() for t in others)
-    rows.append({"layer": "biases, norms", "shape": None, "weights": count, "kept": count, "sparsity": None,
+    rows.append({"layer": "biases, norms, buffers", "shape": None, "weights": count, "kept": count, "sparsity": None,
                  "flops": None, "flops_dense": None, "dense_bytes": size, "sparse_bytes": size})
     sums = {key: sum(row[key] or 0 for row in rows)
             for key in ("weights", "kept", "flops", "flops_dense", "dense_bytes", "sparse_bytes")}

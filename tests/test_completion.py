@@ -43,6 +43,14 @@ def test_files_are_offered_by_their_kind(tmp_path, monkeypatch):
         assert offered(f"fedmpi {line}") == expected
 
 
+def test_spaces_in_names_are_quoted_where_the_shell_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my run.h5").write_text("")
+    for line in ("fedmpi show m", r"fedmpi show my\ r"):
+        assert offered(line) == [r"my\ run.h5"] == offered(line, "zsh") and offered(line, "fish") == ["my run.h5"]
+    assert offered("fedmpi show 'my r") == ["my run.h5"] == offered('fedmpi show "my', "zsh")
+
+
 def test_completing_imports_nothing_slow():
     code = ("import sys; from fedmpi.cli import main; main(); "
             "print(*sorted({'torch', 'numpy', 'h5py', 'mpi4py'} & set(sys.modules)), 'imported')")

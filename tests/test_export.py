@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 import pathlib
 import sys
 
@@ -47,8 +48,8 @@ def test_tables_come_back(fedmpi, path, tmp_path, kind):
         assert f"{file}: {len(frame)} rows" in told and len(got) == len(frame)
         for name in frame.select_dtypes("number"):
             np.testing.assert_array_equal(got[name].to_numpy(float), frame[name].to_numpy(float, na_value=np.nan))
-        if kind == "parquet" and table != "population":
-            assert got.attrs == frame.attrs
+        if kind == "parquet":
+            assert {key: got.attrs[key] | frame.attrs[key] for key in frame.attrs} == got.attrs
     columns = pd.read_csv(tmp_path / "run" / "columns.csv")
     assert columns.set_index(["table", "column"]).loc[("rounds", "up_bytes"), "unit"] == "B"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["attrs"]["options"] == run.attrs["options"]
@@ -63,6 +64,42 @@ def test_several_runs_in_one_table_and_the_extension_says_which_kind(fedmpi, pat
     assert table.columns[0] == "run" and table["run"].nunique() == 2 and len(table) == 4 * 4 + 15
     assert set(table.attrs["units"]) == set(table) - {"run"}
     assert len(pd.read_csv(tmp_path / "table.csv")) == len(table)
+
+
+def test_runs_whose_names_differ_in_the_extension_only_stay_apart(fedmpi, path, tmp_path):
+    other = path.with_suffix(".hdf5")
+    other.write_bytes(path.read_bytes())
+    again = f"{path.parent}/./{path.name}"
+    fedmpi(1, "export", path, other, again, "--to", tmp_path / "a.csv")
+    assert pd.read_csv(tmp_path / "a.csv")["run"].tolist() == ["run.h5"] * 4 + ["run.hdf5"] * 4
+    other.unlink()
+
+
+def test_clients_keep_their_numbers_in_a_table_of_several_runs(fedmpi, path, tmp_path):
+    (tmp_path / "other.h5").write_bytes(path.read_bytes())
+    fedmpi(1, "export", path, tmp_path / "other.h5", "--to", tmp_path / "a.parquet", "--table", "population")
+    table = pd.read_parquet(tmp_path / "a.parquet")
+    assert list(table.columns[:2]) == ["run", "client"] and table["client"].tolist() == [0, 1, 2, 3] * 2
+    assert table.attrs["units"]["client"] == "1"
+    fedmpi(1, "export", path, "--to", tmp_path)
+    columns = pd.read_csv(tmp_path / "run" / "columns.csv").set_index(["table", "column"])
+    assert columns.loc[("population", "client"), "description"] == "client, from 0"
+
+
+def test_places_that_take_no_file_are_one_line(fedmpi, path, tmp_path, monkeypatch):
+    for kind in ("csv", "parquet"):
+        told = fedmpi(1, "export", path, "--to", tmp_path / "no" / f"a.{kind}", code=2)
+        assert f"there is no folder {tmp_path / 'no'}" in told and told.count("\n") == 1
+        (tmp_path / f"full.{kind}").symlink_to("/dev/full")
+        told = fedmpi(1, "export", path, "--to", tmp_path / f"full.{kind}", "--overwrite", code=1)
+        assert "No space left on device" in told and told.count("\n") == 1
+    told = fedmpi(1, "report", path, "-o", "/dev/full", code=1)
+    assert "cannot write what comes out: No space left on device" in told and told.count("\n") == 1
+    told = fedmpi(1, "export-model", path, "--out", "/proc/a.safetensors", code=1)
+    assert "cannot write /proc/a.safetensors" in told and told.count("\n") == 1
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)        # root may write everywhere
+    for command, option, name in (("export", "--to", "a.csv"), ("export-model", "--out", "a.safetensors")):
+        assert "is not writable" in fedmpi(1, command, path, option, tmp_path / name, code=2)
 
 
 def test_nothing_is_overwritten_unasked(fedmpi, path, tmp_path):

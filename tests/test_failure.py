@@ -153,6 +153,15 @@ def test_a_run_without_checkpoints_starts_again(fedmpi, tmp_path):
     assert verify(whole, out) == [] and read_run(out).attrs["status"] == "finished"
 
 
+def test_a_finished_run_without_checkpoints_keeps_its_rounds(fedmpi, tmp_path):
+    out = tmp_path / "run.h5"
+    fedmpi(1, "train", *SMALL, "--out", out)
+    out.rename(tmp_path / "moved.h5")
+    output = fedmpi(1, "train", "--resume", tmp_path / "moved.h5", code=2)
+    assert "is finished" in output and "Traceback" not in output
+    assert read_run(tmp_path / "moved.h5").attrs["status"] == "finished" and len(read_run(tmp_path / "moved.h5").ends) == 3
+
+
 def test_a_guard_that_was_killed_takes_nobody_along():
     code = ("import os, signal; from fedmpi.guard import Guard; guard = Guard(); os.kill(guard.pid, signal.SIGKILL)\n"
             "while open(f'/proc/{guard.pid}/stat').read().rpartition(')')[2].split()[0] != 'Z': pass\n"

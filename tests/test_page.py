@@ -145,10 +145,11 @@ def test_old_run_files_have_pages(packed, tmp_path):
 def test_a_page_is_not_written_over_the_run(fedmpi, pages):
     run = pages["one"].with_suffix(".h5")
     before = run.read_bytes()
-    for out in (run, f"{run.parent}/./{run.name}", pages["faulty"].with_suffix(".h5")):
-        assert "never written over" in fedmpi(1, "report", run, "-o", out, code=2)
-        assert "never written over" in fedmpi(1, "merge", run, "--out", out, code=2)
-    assert run.read_bytes() == before
+    (run.parent / "page").symlink_to(run)
+    for command, option, out, *runs in (("report", "-o", run, run), ("report", "-o", run, run.parent / "other.h5"),
+                                        ("report", "-o", run.parent / "page", run), ("merge", "--out", run, run)):
+        told = fedmpi(1, command, option, out, *runs, code=2)
+        assert "is a run file, or named like one" in told and run.read_bytes() == before
 
 
 # --- in a real browser ---

@@ -41,6 +41,19 @@ def test_what_takes_too_long_is_played_in_part_and_scaled(monkeypatch):
     assert any("2 of 6 clients of 20 samples each, scaled" in line for line in plan.told(*known, part, 1, "a.h5"))
 
 
+@pytest.mark.parametrize("aggregation", ["fedbuff:buffer=2", "fedasync"])
+def test_training_that_asynchronous_rounds_did_before_is_part_of_the_time(aggregation):
+    options = DEFAULTS | OPTIONS | {"devices": "drawn", "aggregation": aggregation, "strategy": "fedavg", "cohort": 3}
+    found = plan.played(options, print)[-1]
+    assert found.round_s > found.shared_s >= found.played.trained_s > 0
+
+
+@pytest.mark.parametrize("pruner, said", [("rigl:every=2", True), ("rigl:every=3", False)])
+def test_a_round_that_moved_the_mask_is_said_to_take_more(pruner, said):
+    *known, found = plan.played(DEFAULTS | OPTIONS | {"rounds": 6, "pruner": pruner}, print)
+    assert any("which moved the mask" in line for line in plan.told(*known, found, 1, "a.h5")) == said
+
+
 def test_a_dry_run_prints_a_plan_and_writes_nothing(fedmpi, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = fedmpi(1, "train", *arguments(), "--dry-run", "--fault", "scaled:share=0")
@@ -61,7 +74,8 @@ def test_a_dry_run_under_mpirun_plans_its_ranks(fedmpi, tmp_path):
 @pytest.mark.parametrize("wrong, line", [(["--cohort", 9], "--cohort must be between 1 and the 6"),
                                          (["--resume", "a.h5"], "no place beside --resume"),
                                          (["--pruner", "rigel"], "did you mean rigl"),
-                                         (["--out", "/dev/null"], "exists already")])
+                                         (["--out", "/dev/null"], "exists: resume it"),
+                                         (["--out", "no/such/a.h5"], "there is no folder")])
 def test_a_dry_run_refuses_what_train_refuses(fedmpi, wrong, line):
     output = fedmpi(1, "train", *arguments(), "--dry-run", *wrong, code=2)
     assert line in output and len(output.splitlines()) == 1

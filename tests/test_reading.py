@@ -86,12 +86,22 @@ def test_flops_of_layers_are_those_of_the_rounds_where_no_dense_gradient_is_take
     np.testing.assert_allclose(sums, run.rounds["flops_rigl"], rtol=1e-12)
 
 
+def test_flops_of_layers_are_left_out_where_clients_masks_differ(fedmpi, tmp_path):
+    fedmpi(1, "train", *SMALL, "--pruner", "adaptive:every=2", "--cohort", 0, "--out", tmp_path / "run.h5")
+    run = package.open(tmp_path / "run.h5")
+    same = run.clients.groupby("round")["sparsity"].nunique() == 1
+    assert same.any() and not same.all()
+    sums = run.layers.groupby("round")["flops_training"].sum(min_count=1)
+    np.testing.assert_allclose(sums, np.where(same, run.rounds["flops_rigl"], np.nan), rtol=1e-12)
+
+
 def test_events_tell_what_happened_in_order(path):
     run = package.open(path)
     events = run.events
     assert events["round"].is_monotonic_increasing
     assert events["event"].iloc[0] == "started" and events["event"].iloc[-1] == "finished"
     assert events.loc[events["event"] == "resumed", "round"].tolist() == [2]
+    assert events["text"].iloc[0].startswith("1 rank on ")
     dropped = events[events["event"] == "dropped"]
     assert len(dropped) == run.rounds["dropped"].sum() > 0
     missed = run.clients[run.clients["outcome"] == "dropped"]
@@ -171,12 +181,23 @@ def test_old_files_still_open(old, fedmpi, tmp_path):
     assert run.rounds["accuracy"].between(0, 1).all() and (run.num_rounds, len(run.clients)) == (5, 15)
     assert run.attrs["schema"] == int(old.name.split("-")[1].split(".")[0])
     for arguments in (("show",), ("show", "--json"), ("show", "--profile"), ("show", "--picture", tmp_path / "a.png"),
-                      ("schema",), ("watch",)):
+                      ("schema",), ("watch",), ("report", "-o", tmp_path / "a.html"),
+                      ("plot", "-o", tmp_path / "a.pdf")):
         assert fedmpi(1, arguments[0], old, *arguments[1:])
     assert "agree" in fedmpi(1, "verify", old, old)
     for kind in ("csv", "parquet", "tensorboard"):
         fedmpi(1, "export", old, "--to", tmp_path / kind, "--format", kind)
     assert fedmpi(1, "merge", old)
+
+
+def test_a_run_of_other_columns_is_not_resumed_and_loses_nothing(fedmpi, tmp_path):
+    path = tmp_path / "old.h5"
+    path.write_bytes(gzip.decompress(OLD[1].read_bytes()))
+    RunFile(path).update({"status": "interrupted"})
+    before = path.read_bytes()
+    told = fedmpi(1, "train", "--resume", path, code=2)
+    assert "differs in the columns mask_changed_layers, recorded of /rounds" in told and "Traceback" not in told
+    assert path.read_bytes() == before
 
 
 def test_old_files_differ_from_each_other(tmp_path):

@@ -11,7 +11,7 @@ import h5py
 import pytest
 
 from fedmpi import catalog
-from fedmpi.store import RunFile, read_run
+from fedmpi.store import RunFile, differences, read_run
 
 README = pathlib.Path(__file__).parents[1].joinpath("README.md").read_text()
 COMMANDS = [line.split("#")[0].strip()
@@ -54,7 +54,9 @@ def test_commands_of_use_exist(fedmpi, tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 10000
     assert "agree" in fedmpi(1, "verify", out, out)
     assert "rigl" in fedmpi(1, "list") and "1911.11134" in fedmpi(1, "list", "pruner", "rigl")
-    fedmpi(1, "train", "--resume", out)                              # finished: says so, changes nothing
+    assert "finished, 2 of 2 rounds" in fedmpi(1, "train", "--resume", out)
+    again = read_run(out)
+    assert differences(run, again) == [] and again.rounds["recorded"].tolist() == run.rounds["recorded"].tolist()
 
 
 def test_lists_in_a_config_file_and_a_resume_that_says_auto(fedmpi, tmp_path):
@@ -79,6 +81,9 @@ def test_a_run_of_an_older_version_is_shown_and_not_resumed(fedmpi, tmp_path):
         f.attrs["options"] = json.dumps(options)
     assert "accuracy" in fedmpi(1, "show", out)
     assert "older fedmpi, without fault" in fedmpi(1, "train", "--resume", out, code=2)
+    with h5py.File(out, "r+") as f:
+        f.attrs["options"] = json.dumps(options | {"fault": [], "magic": 1})
+    assert "another fedmpi, whose magic this one does not know" in fedmpi(1, "train", "--resume", out, code=2)
 
 
 def test_a_checkpoint_without_what_its_pruner_now_keeps_is_not_resumed(fedmpi, tmp_path):

@@ -417,8 +417,7 @@ def test_create_refuses_to_destroy_and_names_the_reason(tmp_path):
     first.settle()
     with pytest.raises(UserError, match="exists"):
         create(RunFile, path)
-    store = create(RunFile, path, overwrite=True)
-    assert os.listdir(store.folder) == []
+    assert first.load() == (dict(t=1), 1)
     for bad, reason in [(tmp_path / "no" / "run.h5", "there is no folder"), (tmp_path, "it is a folder")]:
         with pytest.raises(UserError, match=reason) as caught:
             create(RunFile, bad)
@@ -439,6 +438,10 @@ def test_two_writers_are_found_out(tmp_path):
         with pytest.raises(FedError, match="another process"):
             change()
     assert first.rounds == first.run().ends.size == 1
+    os.unlink(tmp_path / "run.h5")
+    create(RunFile, tmp_path / "run.h5")
+    with pytest.raises(FedError, match="replaced by another process, with another run"):
+        first.update(dict(status="failed"))
 
 
 def test_files_that_are_no_runs_are_named_in_one_line(tmp_path):
@@ -461,6 +464,20 @@ def test_files_that_are_no_runs_are_named_in_one_line(tmp_path):
     with pytest.raises(DataError, match="has no data set labels, x; it has x/y"):
         read_arrays(other, ["labels", "x/y", "x"])
     assert read_arrays(other, ["x/y"])["x/y"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("attribute, value", [("json_text", "{"), ("committed", "")])
+def test_a_damaged_run_file_is_one_line(tmp_path, attribute, value):
+    path = tmp_path / "run.h5"
+    create(RunFile, path).append(*round_of(0))
+    with h5py.File(path, "r+") as f:
+        f.attrs[attribute] = value
+        if attribute == "committed":                       # a text where two numbers should be
+            del f["committed"]
+            f["committed"] = value
+    with pytest.raises(UserError, match="damaged") as caught:
+        read_run(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_cut_off_run_file_is_one_line(tmp_path):

@@ -107,8 +107,7 @@ class Arm:
         fed, x = assemble.server_parts(options, data, torch.device("cpu"))
         self.fed, self.done, self.accuracy = fed._replace(transport=transport), 0, float("nan")
         self.state = server.start(self.fed, x)
-        rounds = record.round_columns(fed.validate is not None, len(fed.layout.weights), list(fed.contributions))
-        self.store = RunFile.create(path, {}, rounds, record.client_columns(list(fed.contributions)), {}, ([0], []))
+        self.store = RunFile.create(path, {}, *record.columns(fed), {}, ([0], []))
 
     def set_up(self):
         self.fed.transport.publish(*assemble.setup_message(self.data, self.fed, self.options, self.state))

@@ -77,6 +77,8 @@ def answer(cli, env=os.environ):
     lead = last[: len(last) - len(typed)]
     values = [(value, item.help) for item in found for value in (
         files()(None, None, typed) if item.type in ("file", "dir") else [item.value])]
+    if shell != "fish" and not (line.count("'") % 2 or line.count('"') % 2):       # there it is quoted already
+        values = [(value.replace(" ", "\\ "), text) for value, text in values]
     if shell == "bash":
         cut = max(typed.rfind(":"), typed.rfind("=")) + 1            # what bash takes for the word begins there
         return "\n".join(value[cut:] for value, _ in values)

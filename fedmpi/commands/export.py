@@ -3,6 +3,7 @@
 import click
 
 from fedmpi.commands.reading import run_paths, runs_argument
+from fedmpi.commands.target import check_new
 from fedmpi.errors import UserError
 
 
@@ -29,7 +30,8 @@ def export(runs, place, kind, table, overwrite):
     if table and not is_file:
         raise UserError(f"--table goes with a file .csv or .parquet; the folder {place} gets all tables")
     if is_file:
-        click.echo(writing.to_file(runs, place, table or "rounds", overwrite))
+        check_new(place, overwrite)
+        click.echo(writing.to_file(runs, place, table or "rounds"))
         return
     for line in writing.to_folder(runs, place, kind, overwrite):
         click.echo(line)

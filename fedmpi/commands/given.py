@@ -107,5 +107,5 @@ def tell_changes(context, given):
 
 
 def run_file(seed):
-    """The name of a run file that nobody named."""
-    return os.path.join("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}.h5")
+    """The name of a run file that nobody named; another process that starts in the same second takes another one."""
+    return os.path.join("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}-{os.getpid()}.h5")

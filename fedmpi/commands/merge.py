@@ -5,8 +5,9 @@ import os
 
 import click
 
-from fedmpi.commands.reading import run_paths, runs_argument, spare_runs
+from fedmpi.commands.reading import run_paths, runs_argument
 from fedmpi.commands.say import say
+from fedmpi.commands.target import check_no_run
 from fedmpi.errors import FedError, UserError
 
 
@@ -18,9 +19,10 @@ from fedmpi.errors import FedError, UserError
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def merge(runs, out, as_json):
     """The outcomes of many runs in one table, and their mean and spread over seeds."""
+    if out:
+        check_no_run(out, runs)
     from fedmpi import report
     from fedmpi.store import read_run
-    spare_runs(out, "--out")
     read, unread = {}, []
     for path in run_paths(runs):
         try:

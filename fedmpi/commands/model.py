@@ -5,6 +5,7 @@ import os
 
 import click
 
+from fedmpi.commands.target import check_new
 from fedmpi.errors import UserError
 
 ROUND = click.option("--round", type=click.IntRange(0), help="After this round; it needs a checkpoint.  "
@@ -39,10 +40,7 @@ def export_model(run, out, round, sparse, overwrite):
     """
     if not out.endswith(".safetensors"):
         raise UserError(f"{out}: the name must end in .safetensors")
-    if os.path.exists(out) and not overwrite:
-        raise UserError(f"{out} exists: give --overwrite, or another name")
-    if not os.path.isdir(os.path.dirname(os.path.abspath(out))):
-        raise UserError(f"{out}: there is no folder {os.path.dirname(os.path.abspath(out))}")
+    check_new(out, overwrite)
     from fedmpi import trained
     found = trained.trained(run, round, lambda line: click.echo(f"warning: {line}", err=True))
     trained.write(found, out, sparse)

@@ -26,16 +26,10 @@ def run_paths(places):
             found += held
         else:
             found.append(place)
-    once = {}
+    first = {}
     for path in found:
-        once.setdefault(os.path.realpath(path), path)
-    return list(once.values())
-
-
-def spare_runs(out, option):
-    """UserError where ``out`` is called as run files are: a slip such as ``-o *.h5`` would destroy the first."""
-    if out and out.endswith((".h5", ".hdf5")):
-        raise UserError(f"{option} {out} is the name of a run file, which is never written over: choose another ending")
+        first.setdefault(os.path.realpath(path), path)
+    return list(first.values())
 
 
 def read_all(places):

@@ -4,7 +4,8 @@ import os
 
 import click
 
-from fedmpi.commands.reading import read_all, runs_argument, spare_runs
+from fedmpi.commands.reading import read_all, runs_argument
+from fedmpi.commands.target import check_no_run
 
 
 @click.command()
@@ -15,12 +16,11 @@ def report(runs, out):
     """One HTML page about runs, also about one that goes on: what was run, curves, pruning, clients and their
     contributions, time, faults. Everything is in the file: it needs no server, no network and no scripts, and it
     prints. Runs that differ in the seed only are one line."""
-    from fedmpi.report.page import page
-    spare_runs(out, "-o")
-    found = read_all(runs)
     first = runs[0].rstrip("/")
     out = out or (first if os.path.isdir(first) else os.path.splitext(first)[0]) + ".html"
-    written = page(found)
+    check_no_run(out, runs)
+    from fedmpi.report.page import page
+    written = page(read_all(runs))
     with open(out, "w", encoding="utf-8") as file:
         file.write(written)
     click.echo(out)

@@ -38,7 +38,7 @@ from fedmpi.options import DEFAULTS
               "raises: the run ends, it is tried once more and then left out, or left out.  [default: fatal]")
 @click.option("--quorum", type=click.FloatRange(0, 1), help="Least share of a round's answers that must be fit for "
               "merging, diverged and failed ones left out; else the run ends.  [default: 0.5]")
-@click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED.h5]")
+@click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED-PROCESS.h5]")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
               "of ranks.", shell_complete=completion.files(".h5"))
 @click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")
@@ -95,10 +95,11 @@ def _planned(given, resume):
     if rank:
         return 0
     from fedmpi import assemble, plan
+    from fedmpi.store import check_target
     options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
     out = options["out"] or run_file(options["seed"])
-    if os.path.exists(out):
-        raise UserError(f"--out {out} exists already; --resume goes on with it, another name makes another run")
+    if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
+        check_target(out)
     options, data, fed, found = plan.played(options, say)
     for line in plan.told(options, data, fed, found, size or 1, out):
         click.echo(line)

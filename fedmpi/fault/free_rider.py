@@ -23,6 +23,8 @@ def free_rider(share: float = 0.2, kind: str = "zero", std: float = 0.01):
     non_negative(std=std)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind != "random" and std != 0.01:
+        raise ValueError(f"std={std:g} belongs to kind=random; kind={kind} has no use for it")
 
     def local(task, train, previous):
         loss = received_loss(task)

@@ -18,7 +18,7 @@ from fedmpi.models.shape import image, num_features, scaled
 
 
 def cifar10net(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
-    """The network for images of at least 5 x 5 pixels.
+    """The thesis's network for CIFAR-10, for images of at least 5 x 5 pixels.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning.
     """

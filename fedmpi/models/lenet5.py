@@ -18,7 +18,7 @@ from fedmpi.models.shape import image, num_features, scaled
 
 
 def lenet5(shape, classes, width: float = 1.0):
-    """The network for images of at least 4 x 4 pixels.
+    """LeNet-5, ``width`` times as wide, for images of at least 4 x 4 pixels.
 
     Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE 86(11).
     """

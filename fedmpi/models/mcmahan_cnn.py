@@ -9,7 +9,7 @@ from fedmpi.models.shape import image, num_features
 
 
 def mcmahan_cnn(shape, classes):
-    """The network for images of at least 4 x 4 pixels.
+    """Two padded 5 x 5 convolutions and 512 hidden units, for images of at least 4 x 4 pixels.
 
     Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
         1602.05629.

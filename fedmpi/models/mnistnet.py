@@ -12,7 +12,7 @@ from fedmpi.models.shape import image, num_features, scaled
 
 
 def mnistnet(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
-    """The network for images of at least 5 x 5 pixels.
+    """The thesis's network for MNIST, for images of at least 5 x 5 pixels.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning.
     """

@@ -9,7 +9,7 @@ from fedmpi.models.shape import image, num_features
 
 
 def pfl_cnn(shape, classes, dropout: bool = True):
-    """The network for images of at least 6 x 6 pixels; ``dropout=False`` leaves both dropouts out.
+    """pfl-research's CNN for CIFAR-10, for images of at least 6 x 6 pixels; ``dropout=False`` leaves dropout out.
 
     Paper: Granqvist et al. 2024, "pfl-research: simulation framework for accelerating research in Private Federated
         Learning", arXiv 2404.06430.

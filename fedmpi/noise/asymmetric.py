@@ -15,7 +15,7 @@ MISTAKEN = (0,       1,         0,   5,  7,   3,  6,   7,    8,   1)
 
 
 def asymmetric(rate: float = 0.4, share: float = 1.0):
-    """Noise of level ``rate`` on round(share * clients) random clients; CIFAR-10's classes.
+    """A lookalike of CIFAR-10's classes with probability ``rate``, on round(share * clients) random clients.
 
     Paper: Patrini et al. 2017, "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach", arXiv
         1609.03683.

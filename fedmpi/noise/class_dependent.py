@@ -17,7 +17,7 @@ from fedmpi.noise.model import Noise, fraction, shared_rates
 
 
 def class_dependent(rate: float = 0.4, share: float = 1.0, spread: float = 1.0, focus: float = 0.5):
-    """Noise of mean level ``rate`` over the classes on round(share * clients) random clients.
+    """By one random confusion matrix of mean level ``rate``, on round(share * clients) random clients.
 
     Paper: Patrini et al. 2017, "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach", arXiv
         1609.03683; Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels",

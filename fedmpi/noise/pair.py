@@ -9,7 +9,7 @@ from fedmpi.noise.model import Noise, shared_rates
 
 
 def pair(rate: float = 0.3, share: float = 1.0):
-    """Noise of level ``rate`` on round(share * clients) random clients.
+    """The next class with probability ``rate``, on round(share * clients) random clients.
 
     Paper: Han et al. 2018, "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels", arXiv
         1804.06872.

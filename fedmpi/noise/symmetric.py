@@ -10,7 +10,7 @@ from fedmpi.noise.model import Noise, flip_to_others, shared_rates
 
 
 def symmetric(rate: float = 0.4, share: float = 1.0, include_true: bool = False):
-    """Noise of level ``rate`` on round(share * clients) random clients.
+    """Any other class with probability ``rate``, on round(share * clients) random clients.
 
     Paper: Han et al. 2018, "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels", arXiv
         1804.06872.

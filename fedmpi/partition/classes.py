@@ -13,7 +13,9 @@ from fedmpi.partition.deal import by_class, dealt, feasible, lists, positive, to
 
 
 def classes(per_client: int = 2, min_size: int = 1):
-    """A partition ``(labels, clients, gen) -> index arrays`` of ``per_client`` classes each.
+    """``per_client`` classes a client, split equally.
+
+    Returns ``(labels, clients, gen) -> index arrays``.
 
     Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
     """

@@ -22,7 +22,9 @@ from fedmpi.partition.deal import (by_class, dealt, feasible, lists, lognormal_s
 
 def dirichlet(beta: float = 0.5, min_size: int = 10, by: str = "class", cap: bool = True,
               sigma: float = 0.0):
-    """A partition ``(labels, clients, gen) -> index arrays`` of at least ``min_size`` samples each.
+    """Labels skewed by Dirichlet draws, at least ``min_size`` samples each.
+
+    Returns ``(labels, clients, gen) -> index arrays``.
 
     Paper: Hsu, Qi and Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
         Classification", arXiv 1909.06335; Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental

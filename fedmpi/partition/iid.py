@@ -9,7 +9,9 @@ from fedmpi.partition.deal import feasible, lists, positive, sized
 
 
 def iid(min_size: int = 1):
-    """A partition ``(labels, clients, gen) -> index arrays`` of sizes that differ by at most 1.
+    """Samples at random, in sizes that differ by at most 1.
+
+    Returns ``(labels, clients, gen) -> index arrays``.
 
     Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
         1602.05629.

@@ -9,7 +9,9 @@ from fedmpi.partition.deal import feasible, lists, lognormal_sizes, positive, si
 
 
 def lognormal(sigma: float = 1.0, min_size: int = 10):
-    """A partition ``(labels, clients, gen) -> index arrays`` of at least ``min_size``; labels are not looked at.
+    """Log-normal sizes, at least ``min_size``, labels mixed alike.
+
+    Returns ``(labels, clients, gen) -> index arrays``.
 
     Paper: none of its own: log-normal sizes, methods 6.1.
     """

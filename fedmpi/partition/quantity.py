@@ -7,7 +7,9 @@ from fedmpi.partition.deal import feasible, lists, positive, proportions, sized,
 
 
 def quantity(beta: float = 0.5, min_size: int = 10):
-    """A partition ``(labels, clients, gen) -> index arrays`` of at least ``min_size``; labels are not looked at.
+    """Sizes by a Dirichlet draw, at least ``min_size``, labels mixed alike.
+
+    Returns ``(labels, clients, gen) -> index arrays``.
 
     Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
     """

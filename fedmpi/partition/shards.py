@@ -9,7 +9,9 @@ from fedmpi.partition.deal import by_class, feasible, lists, positive, topped_up
 
 
 def shards(per_client: int = 2, min_size: int = 1):
-    """A partition ``(labels, clients, gen) -> index arrays`` of ``per_client`` shards each.
+    """``per_client`` pieces of the data sorted by label.
+
+    Returns ``(labels, clients, gen) -> index arrays``.
 
     Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
         1602.05629.

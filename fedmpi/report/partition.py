@@ -30,12 +30,14 @@ def clients_of(population, faults):
 def _clients(facts, F):
     """Columns with a row a client: (N,), but labels (N, K) counts and faulty (N, F) bool."""
     labels = facts["labels"]
+    nothing = np.zeros(len(labels))              # of what the first run files do not have
     share = proportions(labels)
     faulty = [facts[f"fault_{number}"] for number in range(F)]
     return dict(
         samples=facts["samples"], classes_held=np.count_nonzero(labels, axis=1), entropy_bits=entropy_bits(labels),
         top_class=share.argmax(axis=1), top_share=share.max(axis=1), label_skew=total_variation(share, _whole(labels)),
-        noise=facts["noise"], features=facts["features"], quality=facts["quality"], duplicate_of=facts["duplicate_of"],
+        noise=facts["noise"], features=facts.get("features", nothing),
+        quality=facts.get("quality", 1 - facts["noise"]), duplicate_of=facts.get("duplicate_of", nothing - 1),
         faulty=np.array(faulty, bool).reshape(F, len(labels)).T, labels=labels)
 
 

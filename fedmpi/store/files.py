@@ -13,8 +13,8 @@ import numpy as np
 
 from fedmpi.errors import DiskError, FedError, UserError
 from fedmpi.store.attrs import own_attrs, plain, read_sessions, same_keys, set_attrs, set_sessions
-from fedmpi.store.checkpoint import checkpoints, load_checkpoint, write_checkpoint
-from fedmpi.store.disk import refused_by, remove, rewriting, sync, writing
+from fedmpi.store.checkpoint import load_checkpoint, write_checkpoint
+from fedmpi.store.disk import refused_by, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
 from fedmpi.store.rows import check_truncate, checked_columns, checked_round
@@ -40,12 +40,11 @@ class RunFile:
         self.folder = os.path.splitext(self.path)[0] + ".ckpt"
 
     @classmethod
-    def create(cls, path, attrs, rounds, clients, population, partition, *, overwrite=False):
+    def create(cls, path, attrs, rounds, clients, population, partition):
         """A new run file. ``attrs`` may hold str, int, float, bool, and anything JSON can say; ``population`` maps a
-        name to ``(array, unit, description)``; ``partition`` is ``(offsets (N + 1,), indices)``.
-        With ``overwrite`` an old file of that name goes, and its checkpoints too."""
+        name to ``(array, unit, description)``; ``partition`` is ``(offsets (N + 1,), indices)``."""
         columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
-        check_target(path, overwrite)
+        check_target(path)
         path = os.path.realpath(path)
         try:
             with writing(path) as f:
@@ -56,10 +55,7 @@ class RunFile:
                 create_partition(f, *partition)
         except DiskError as error:
             raise UserError(str(error)) from error         # before any work
-        store = cls(path)
-        if overwrite:
-            remove(store.folder, [name for _, name in checkpoints(store.folder)])
-        return store
+        return cls(path)
 
     @property
     def rounds(self):
@@ -187,8 +183,10 @@ class RunFile:
             self._room = room_of(f)
 
     def _check_alone(self, f):
+        if f.attrs["run_id"] != self.run_id:
+            raise FedError(f"{self.path} was replaced by another process, with another run")
         found = tuple(f["committed"][...].tolist())
-        if found != self._committed or f.attrs["run_id"] != self.run_id:
+        if found != self._committed:
             raise FedError(f"{self.path} was changed by another process: {found} rows, expected {self._committed}")
 
 
@@ -225,7 +223,7 @@ def _later(work):
     return future
 
 
-def check_target(path, overwrite=False):
+def check_target(path):
     """UserError where a run file cannot be created at ``path``."""
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
@@ -234,7 +232,7 @@ def check_target(path, overwrite=False):
     if os.path.isdir(path):
         raise UserError(f"cannot create {path}: it is a folder")
     check_folder(path)
-    if os.path.exists(path) and not overwrite:
+    if os.path.exists(path):
         raise UserError(f"{path} exists: resume it, remove it, or choose another name")
 
 

@@ -22,8 +22,8 @@ class MemoryStore:
         self._rows, self._client_rows, self._sessions, self._saved = [], [], [], {}
 
     @classmethod
-    def create(cls, path, attrs, rounds, clients, population, partition, *, overwrite=False):
-        """A new store; ``path`` and ``overwrite`` have no meaning here, RunFile takes the same arguments."""
+    def create(cls, path, attrs, rounds, clients, population, partition):
+        """A new store; ``path`` has no meaning here, RunFile takes the same arguments."""
         return cls(attrs, rounds, clients, population, partition)
 
     @property

@@ -15,6 +15,9 @@ from fedmpi.store.schema import FILETYPE, RENAMED, SCHEMA
 from fedmpi.store.tables import column_of
 
 
+DAMAGE = (OSError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)     # what h5py and JSON raise on it
+
+
 class Unsettled(UserError):
     """A run file that is damaged, or, over a network file system, not all there yet."""
 
@@ -84,7 +87,7 @@ def open_run(path):
         try:
             _check_schema(path, f.attrs)
             yield f
-        except (OSError, KeyError, RuntimeError) as reason:
+        except DAMAGE as reason:
             raise Unsettled(f"{path}: damaged ({one_line(reason)})") from reason
 
 
