@@ -158,12 +158,13 @@ def learn(fed, state, t, support, got, laps):
     merged = served(x, updates.support) if fed.pruner.residuals else x
     pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
                                      stream(fed.seed, Purpose.EVOLVE, t))
-    kept = fed.layout.kept
-    assert not fed.pruner.exact or sum(kept(mask)) == sum(kept(state["mask"])), "the number of kept weights changed"
-    stays = mask is state["mask"] and updates.support is support
+    same, kept = mask is state["mask"], fed.layout.kept
+    assert same or not fed.pruner.exact or sum(kept(mask)) == sum(kept(state["mask"])), (
+        "the number of kept weights changed")
+    stays = same and updates.support is support
     x = x if fed.pruner.residuals or stays else served(x, fed.layout.support(mask))
     losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)
-    changed = mask is not state["mask"] and not torch.equal(mask, state["mask"])
+    changed = not same and not torch.equal(mask, state["mask"])
     changes = {"x": x, "mask": mask, "changed": t + 1 if changed else state["changed"], "strategy": strategy,
                "pruner": pruner, "weighting": weighting, "losses": state["losses"].index_copy(0, clients, losses),
                "contribution": {name: found.state for name, found in scores.items()}}

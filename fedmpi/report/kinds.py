@@ -328,11 +328,8 @@ def _say_truth(found):
 
 
 def _holdings(run):
-    if not {"labels", "samples", "noise"} <= set(run.population):
-        return None
-    N = len(run.population["samples"])
-    before = dict(features=np.zeros(N), quality=quality(run), duplicate_of=np.full(N, -1))    # files of before faults
-    return clients_of(before | run.population, options(run).get("fault") or ())
+    return clients_of(run.population, options(run).get("fault") or ()) if {"labels", "samples", "noise"} <= set(
+        run.population) else None
 
 
 def _draw_holdings(place, found):

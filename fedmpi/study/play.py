@@ -1,7 +1,8 @@
 """Runs of a study, several at a time on one machine, each a process of its own with its log beside its run file.
 
 A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew.
-Where the study is killed, its runs and launchers are asked to stop. A run holds a lock on its log: nobody plays it a second time meanwhile.
+Where the study is killed, its runs and launchers are asked to stop. A run holds a lock on its log: nobody plays it a
+second time meanwhile.
 """
 
 import contextlib
@@ -85,7 +86,9 @@ def free(log):
 
 def _launcher(start):
     """``begun(arguments, log) -> Flight`` of the command that ``start`` is put before."""
-    dies = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGTERM) if sys.platform == "linux" else None
+    dies = None
+    if sys.platform == "linux":
+        dies = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def begun(arguments, log):
         with open(log, "a", encoding="utf-8") as file:
