@@ -1,6 +1,10 @@
 """What started this process, by its environment alone, before MPI is touched."""
 
 import os
+import shutil
+import sys
+
+from fedmpi.errors import UserError
 
 RANKS = ("OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 SIZES = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -32,3 +36,13 @@ def rank_and_size(env=os.environ):
         return (int(env["SLURM_PROCID"]), tasks) if tasks > 1 else (0, 1)
     size = next((int(env[name]) for name in SIZES if name in env), None)
     return rank, tasks if size is None else size
+
+
+def launcher_path(name):
+    """Where the launcher ``name`` is: in this environment, whose MPI mpi4py loads, else on PATH; UserError where it is in
+    neither."""
+    path = shutil.which(name, path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
+    if path is None:
+        raise UserError(f"there is no {name} beside {sys.executable} nor on PATH: pip install mpich brings mpirun; on a "
+                        "cluster load its MPI")
+    return path

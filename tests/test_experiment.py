@@ -17,6 +17,7 @@ from conftest import environment
 from fedmpi.commands.experiment import _recipes
 from fedmpi.commands.runs import toml
 from fedmpi.errors import UserError
+from fedmpi.launcher import launcher_path
 from fedmpi.store import verify
 from fedmpi.store.rows import Run
 from fedmpi.study import figures, measures, outcome, outcome_text
@@ -376,12 +377,24 @@ def test_what_only_a_batch_script_has_is_refused_without_one(fedmpi, recipe, giv
     assert f"error: {given[0]}: of a batch script" in fedmpi(1, "sweep", "grid.toml", "--here", *given, code=2)
 
 
+def test_ranks_without_a_launcher_are_refused_before_anything_is_played(fedmpi, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = fedmpi(1, "experiment", "mine.toml", "--ranks", 2, "--folder", "a", code=2)
+    assert f"error: there is no mpirun beside {tmp_path / 'python'} nor on PATH: pip install mpich" in told
+    assert "--launcher has no effect in one process" in fedmpi(1, "experiment", "mine.toml", "--launcher", "srun", code=2)
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "mpirun").write_text("")
+    (tmp_path / "mpirun").chmod(0o755)
+    assert launcher_path("mpirun") == str(tmp_path / "mpirun")
+
+
 def test_a_study_killed_in_the_middle_goes_on_to_the_same_bits_and_ends_in_an_outcome(fedmpi, recipe, tmp_path):
     text = RECIPE.replace("rounds = 4", "rounds = 300").replace('S = ["0", "0.5"]', 'S = ["0.5"]').replace("[0, 1]", "[0]")
     recipe.write_text(text)
     with subprocess.Popen(start("mine.toml", "--parallel", 2, "--folder", "a"), env=environment(),
-                          stderr=subprocess.DEVNULL, start_new_session=True) as process:
-        wait_for(lambda: all(rounds(tmp_path / f"a/{arm}_S-0.5_seed-0.h5") >= 3 for arm in ("size", "cosine")))
+                          start_new_session=True) as process:
+        wait_for(process, lambda: all(rounds(tmp_path / f"a/{arm}_S-0.5_seed-0.h5") >= 3 for arm in ("size", "cosine")))
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 85
     assert "INCOMPLETE: of 2 runs" in fedmpi(1, "experiment", "mine.toml", "--folder", "a", "--report")
@@ -399,9 +412,8 @@ def test_a_study_killed_in_the_middle_goes_on_to_the_same_bits_and_ends_in_an_ou
 def test_a_study_killed_by_sigkill_leaves_no_run_behind_and_goes_on(recipe, tmp_path, how):
     recipe.write_text(RECIPE.replace("rounds = 4", "rounds = 300").replace('S = ["0", "0.5"]', 'S = ["0.5"]')
                       .replace("[0, 1]", "[0]"))
-    with subprocess.Popen(start("mine.toml", "--parallel", 2, "--folder", "a", *how), env=environment(),
-                          stderr=subprocess.DEVNULL) as process:
-        wait_for(lambda: all(rounds(tmp_path / f"a/{arm}_S-0.5_seed-0.h5") >= 3 for arm in ("size", "cosine")))
+    with subprocess.Popen(start("mine.toml", "--parallel", 2, "--folder", "a", *how), env=environment()) as process:
+        wait_for(process, lambda: all(rounds(tmp_path / f"a/{arm}_S-0.5_seed-0.h5") >= 3 for arm in ("size", "cosine")))
         process.kill()
     logs = list((tmp_path / "a").glob("*.log"))
     again = subprocess.run(start("mine.toml", "--parallel", 2, "--folder", "a", *how), env=environment(), capture_output=True,
@@ -426,10 +438,10 @@ def rounds(path):
         return 0
 
 
-def wait_for(ready, limit_s=120):
+def wait_for(process, ready, limit_s=120):
     end = time.monotonic() + limit_s
     while not ready():
-        assert time.monotonic() < end
+        assert process.poll() is None and time.monotonic() < end, process.returncode
         time.sleep(0.05)
 
 

@@ -15,7 +15,8 @@ import torch
 
 from fedmpi import assemble, launch, place
 from fedmpi.bench import round as works
-from fedmpi.bench.start import mpirun, spoken
+from fedmpi.bench.start import spoken
+from fedmpi.launcher import launcher_path
 
 TOLD = "round seconds:"
 PLAY = "import sys; from fedmpi.bench.crowd import play; sys.exit(play(sys.argv[1], *map(int, sys.argv[2:])))"
@@ -26,7 +27,8 @@ def measure(ranks, data_dir, samples, rounds, repeats, say):
     found = {size: [] for size in (3, ranks)}
     for repeat in range(1, repeats + 1):
         for size, took in found.items():
-            command = [mpirun(), "-n", str(size), sys.executable, "-c", PLAY, data_dir, str(samples), str(rounds)]
+            command = [launcher_path("mpirun"), "-n", str(size), sys.executable, "-c", PLAY, data_dir,
+                       str(samples), str(rounds)]
             said = [line for line in spoken(command) if line.startswith(TOLD)]
             took.append(float(said[0].removeprefix(TOLD)))
         say(f"repeat {repeat}: " + ", ".join(f"{size} ranks {took[-1]:.3f} s a round" for size, took in found.items()))

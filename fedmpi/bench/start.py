@@ -8,7 +8,6 @@ the disk's cache up. Nothing may be put off: the second round's seconds are prin
 """
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,8 @@ import time
 import h5py
 import numpy as np
 
-from fedmpi.errors import FedError, UserError
+from fedmpi.errors import FedError
+from fedmpi.launcher import launcher_path
 from fedmpi.store import read_run
 
 REFERENCE = """
@@ -35,7 +35,7 @@ TRAIN = ["--rounds", "2", "--clients", "8", "--local-epochs", "1", "--batch-size
 
 def measure(ranks, repeats, say):
     """Print the median seconds of both and their ratio; returns the exit code."""
-    start = [mpirun(), "-n", str(ranks), sys.executable]
+    start = [launcher_path("mpirun"), "-n", str(ranks), sys.executable]
     seconds = {"ours": [], "reference": []}
     with tempfile.TemporaryDirectory() as folder:
         data, out = os.path.join(folder, "data.h5"), os.path.join(folder, "run.h5")
@@ -60,15 +60,6 @@ def measure(ranks, repeats, say):
         f"{min(ratios):.3f} to {max(ratios):.3f}); of the medians "
         f"{statistics.median(ours) / statistics.median(reference):.3f}")
     return 0
-
-
-def mpirun():
-    """The mpirun of this environment, else the machine's."""
-    folders = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
-    found = shutil.which("mpirun", path=folders)
-    if found is None:
-        raise UserError("needs an mpirun: pip install mpich, or load the cluster's MPI")
-    return found
 
 
 def images():

@@ -3,7 +3,6 @@
 import importlib.resources
 import json
 import os
-import shlex
 
 import click
 
@@ -64,10 +63,10 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
     todo = _todo(study, folder)
     if array:
         return _array(study, folder, todo, at_once, given, script, submit)
-    ranks = _ranks(given)
+    start = runs.start_of_ranks(given)
     _check_data(study, todo)
     _freeze(study, folder)
-    code = _play(study, folder, todo, parallel, _start(given, ranks)) if todo else 0
+    code = _play(study, folder, todo, parallel, start) if todo else 0
     if code in (stop.COME_BACK, 130):
         return code
     return _report(study, folder, text) or code
@@ -197,18 +196,6 @@ def _check_data(study, names):
     used = [DEFAULTS | study.options[name] for name in names]
     for dataset, folder in sorted({(options["dataset"], options["data_dir"]) for options in used}):
         make(DATASETS, dataset, folder)
-
-
-def _ranks(given):
-    return given["ranks"] if runs.on_command_line("ranks") else 1
-
-
-def _start(given, ranks):
-    if ranks == 1:
-        return []
-    from fedmpi import sbatch as slurm
-    slurm.program(given["launcher"])
-    return [*shlex.split(given["launcher"]), "-n", str(ranks)]
 
 
 def _play(study, folder, names, parallel, start):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import click
 from fedmpi import catalog, stop
 from fedmpi.commands.say import say
 from fedmpi.errors import FedError, UserError
+from fedmpi.launcher import launcher_path
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
 
 
@@ -97,6 +99,18 @@ def refuse_slurm(why):
              if name not in ("ranks", "launcher") and on_command_line(name)]
     if given:
         raise UserError(f"{', '.join('--' + name.replace('_', '-') for name in given)}: {why}")
+
+
+def start_of_ranks(given):
+    """What is put before a run's command to start the ranks that the command line asks for; empty for one."""
+    from fedmpi.sbatch import program
+    program(given["launcher"])
+    if not on_command_line("ranks") or given["ranks"] == 1:
+        if on_command_line("launcher"):
+            raise UserError("--launcher has no effect in one process: it starts the ranks of --ranks N")
+        return []
+    name, *more = shlex.split(given["launcher"])
+    return [launcher_path(name), *more, "-n", str(given["ranks"])]
 
 
 def check_script(script, submit):

@@ -7,8 +7,8 @@ import click
 
 from fedmpi import stop
 from fedmpi.commands import completion
-from fedmpi.commands.runs import (array, check_names, check_script, deliver, known_options, on_command_line,
-                                  refuse_slurm, slurm_options, toml, typed, underscored)
+from fedmpi.commands.runs import (array, check_names, check_script, deliver, known_options, refuse_slurm,
+                                  slurm_options, start_of_ranks, toml, typed, underscored)
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
@@ -53,7 +53,6 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
     [slurm]                                # options of this command
     time = "00:30:00"
     """
-    from fedmpi import sbatch as slurm
     from fedmpi import sweep as sweeps
     check_script(script, submit)
     if here:
@@ -71,10 +70,9 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
     if dry_run or not todo:
         return 0
     if here:
-        slurm.program(given["launcher"])
+        start = start_of_ranks(given)
         sweeps.freeze(folder, points)
-        ranks = given["ranks"] if on_command_line("ranks") else 1
-        return _played_here(folder, [points[number].name for number in todo], given, ranks)
+        return _played_here(folder, [points[number].name for number in todo], start)
     if any(status == "running" for status, _ in states):
         say("warning: what is running is in the script too: start it when no job plays these runs any more")
     text = array(folder, points, todo, at_once, given)
@@ -103,12 +101,10 @@ def _listed(points, states):
     return "\n".join(aligned(("run", "name", "status", "rounds"), rows, left=(1, 2)))
 
 
-def _played_here(folder, names, given, ranks):
-    """Play the runs one after the other; the exit code of one that was asked to stop, else 1 where any failed."""
-    import shlex
-
+def _played_here(folder, names, start):
+    """Play the runs one after the other, ``start`` before the command of each; the exit code of one that was asked to
+    stop, else 1 where any failed."""
     from fedmpi import sweep as sweeps
-    start = [*shlex.split(given["launcher"]), "-n", str(ranks)] if ranks > 1 else []
     failed = []
     for number, name in enumerate(names, 1):
         say(f"\n{name}, {number} of {len(names)}")
