@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from fedmpi.store import checkpoints, read_run
+from fedmpi.store import checkpoint_folder, checkpoints, read_run
 from fedmpi.store.rows import Run
 
 PATIENCE_S = 2.0                     # for what a network file system brings late
@@ -180,7 +180,7 @@ def _answers(clients):
 
 def _checkpoints(path):
     """Those that are still there."""
-    folder = os.path.splitext(os.path.realpath(path))[0] + ".ckpt"
+    folder = checkpoint_folder(path)
     for round, name in reversed(checkpoints(folder)):
         try:
             written = os.stat(os.path.join(folder, name)).st_mtime

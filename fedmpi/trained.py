@@ -22,7 +22,7 @@ from fedmpi.build import model
 from fedmpi.errors import CheckpointError, DiskError, UserError
 from fedmpi.flat import bind
 from fedmpi.server import counted, served
-from fedmpi.store import load_checkpoint, read_run
+from fedmpi.store import checkpoint_folder, load_checkpoint, read_run
 
 
 class Trained(NamedTuple):
@@ -44,7 +44,7 @@ def trained(path, round=None, warn=lambda line: None):
     """The ``Trained`` model after ``round`` of the run file ``path``, by default of its newest checkpoint: what the run
     evaluated, to the bit. ``about`` has the accuracy and loss that the run recorded, None where none were."""
     run = read_run(path, {"rounds"}, 2.0)
-    folder = os.path.splitext(os.path.realpath(path))[0] + ".ckpt"
+    folder = checkpoint_folder(path)
     try:
         state, done = load_checkpoint(folder, run_id=run.attrs["run_id"], warn=warn, round=round)
     except CheckpointError as error:

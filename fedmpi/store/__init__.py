@@ -17,7 +17,7 @@ A process that dies must not take the file with it, so there are two ways to wri
 A reader therefore never meets a half-written file, whatever moment it comes or the writer is killed at.
 """
 
-from fedmpi.store.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fedmpi.store.checkpoint import checkpoint_folder, checkpoints, load_checkpoint, save_checkpoint
 from fedmpi.store.compare import differences, verify
 from fedmpi.store.files import RunFile, check_folder, check_target
 from fedmpi.store.memory import MemoryStore
@@ -26,6 +26,5 @@ from fedmpi.store.rows import Column, Run
 from fedmpi.store.trial import trial
 
 __all__ = [
-    "Column", "MemoryStore", "Run", "RunFile", "check_folder", "check_target", "checkpoints", "differences",
-    "load_checkpoint",
-    "read_arrays", "read_run", "save_checkpoint", "trial", "verify"]
+    "Column", "MemoryStore", "Run", "RunFile", "check_folder", "check_target", "checkpoint_folder", "checkpoints",
+    "differences", "load_checkpoint", "read_arrays", "read_run", "save_checkpoint", "trial", "verify"]

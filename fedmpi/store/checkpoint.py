@@ -18,6 +18,11 @@ from fedmpi.store.schema import SCHEMA
 from fedmpi.store.states import check_save, flattened, unflattened
 
 
+def checkpoint_folder(path):
+    """Where the checkpoints of the run file ``path`` lie."""
+    return os.path.splitext(os.path.realpath(path))[0] + ".ckpt"
+
+
 def save_checkpoint(folder, state, round, *, run_id, keep=2):
     """Writes ``state`` to ``folder/<round>.h5``: under another name, onto the disk, then renamed.
 

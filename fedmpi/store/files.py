@@ -13,7 +13,7 @@ import numpy as np
 
 from fedmpi.errors import DiskError, FedError, UserError
 from fedmpi.store.attrs import own_attrs, plain, read_sessions, same_keys, set_attrs, set_sessions
-from fedmpi.store.checkpoint import load_checkpoint, write_checkpoint
+from fedmpi.store.checkpoint import checkpoint_folder, load_checkpoint, write_checkpoint
 from fedmpi.store.disk import refused_by, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
@@ -37,7 +37,7 @@ class RunFile:
             self._room = room_of(f)
         self._left, self._places, self._saving = None, {}, None
         self.path, self.patience_s = os.path.realpath(path), patience_s
-        self.folder = os.path.splitext(self.path)[0] + ".ckpt"
+        self.folder = checkpoint_folder(self.path)
 
     @classmethod
     def create(cls, path, attrs, rounds, clients, population, partition):
@@ -234,6 +234,17 @@ def check_target(path):
     check_folder(path)
     if os.path.exists(path):
         raise UserError(f"{path} exists: resume it, remove it, or choose another name")
+    stem = os.path.splitext(path)[0]
+    for other in (os.path.join(folder, name) for name in sorted(os.listdir(folder))):
+        if os.path.splitext(other)[0] == stem and _is_run(other):
+            raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those of "
+                            f"{other} do; choose another name")
+
+
+def _is_run(path):
+    with contextlib.suppress(UserError), open_run(path):
+        return True
+    return False
 
 
 def check_folder(path):
