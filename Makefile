@@ -9,9 +9,11 @@ help:                ## this list
 run: .venv/ready     ## the main job: mpirun -n 33 fedmpi train
 	PATH="$(CURDIR)/$(BIN):$$PATH" mpirun -n $(RANKS) fedmpi train
 
-# a third worker for tests that wait; many processes are started, which would compile fedmpi each if they may not keep it
+# a third worker for tests that wait; many processes are started, which would compile fedmpi each
+# if they may not keep it
 test: .venv/ready    ## the whole suite, MPI tests included
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
+	  --no-loadscope-reorder --durations=10
 
 bench: .venv/ready   ## every measurement beside its reference
 	PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; \

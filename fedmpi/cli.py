@@ -1,5 +1,5 @@
-"""The command line: the group of all commands, each in a file of ``fedmpi.commands``, and how its errors end. Torch and MPI
-are imported by what a command needs."""
+"""The command line: the group of all commands, each in a file of ``fedmpi.commands``, and how its errors end. Torch and
+MPI are imported by what a command needs."""
 
 import errno
 import os

@@ -213,8 +213,8 @@ class Worker:
             self.received, self.known = self._decoded(meta, arrays, self.known, self.received)
 
     def _decoded(self, meta, arrays, known=None, last=None):
-        """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``last`` is the one that this
-        takes the place of, whose vector is written again, and whose mask holds where that did not change."""
+        """``(Received, its mask as numpy's)`` of a message with a mask relative to ``known``; ``last`` is the one that
+        this takes the place of, whose vector is written again, and whose mask holds where that did not change."""
         layout, same = self.layout, last if "same" in meta["mask"] else None
         kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
         mask = same.mask if same else torch.from_numpy(kept)
@@ -222,7 +222,7 @@ class Worker:
         found = same.digest if same else digest(support)
         if found != meta["support"]:
             raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
-        into = same.base if same else last.base.zero_() if last else None      # a new one costs as much as filling three
+        into = same.base if same else last.base.zero_() if last else None    # a new one costs as much as filling three
         base = self.stage.up(self.codec.down.decode(arrays, len(support)), support, into)
         if same:
             return same._replace(base=base), kept
@@ -388,7 +388,8 @@ class Worker:
         return list(zip(self.parts.faults, self.data["faults"][:, client]))
 
     def _task(self, client, received, t, number):
-        """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of its start."""
+        """The ``Task`` of round ``t``; its random numbers follow from the round, or from the ``number`` of
+        its start."""
         parts, key = self.parts, _key(t, client, number)
         self.x.copy_(received.base)
         for counter, fresh in self.counters:                # no trace of the client before

@@ -9,8 +9,8 @@ from fedmpi.errors import DivergedError
 from fedmpi.flops import outputs
 
 EVALUATED = 500          # samples in a forward pass on a GPU
-CACHED = 3 << 20         # bytes that a layer may put out for the samples of a pass on a CPU: what caches hold is a third
-                         # faster; for a small CNN that are 42 samples, and 4 ms
+CACHED = 3 << 20         # bytes that a layer may put out for the samples of a pass on a CPU: what caches hold is a
+                         # third faster; for a small CNN that are 42 samples, and 4 ms
 
 
 def evaluator(model, x, inputs, labels):

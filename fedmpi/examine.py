@@ -13,8 +13,8 @@ from importlib.metadata import version
 from fedmpi import __version__, doctor, launch, place
 from fedmpi.launcher import launcher, rank_and_size
 
-LIMITS = {"open_files": resource.RLIMIT_NOFILE, "core_bytes": resource.RLIMIT_CORE, "stack_bytes": resource.RLIMIT_STACK,
-          "locked_bytes": resource.RLIMIT_MEMLOCK}
+LIMITS = {"open_files": resource.RLIMIT_NOFILE, "core_bytes": resource.RLIMIT_CORE,
+          "stack_bytes": resource.RLIMIT_STACK, "locked_bytes": resource.RLIMIT_MEMLOCK}
 MPI_ALONE = "import json; from fedmpi.transport.probe import library; print(json.dumps(library()))"
 PATIENCE_S = 30
 

@@ -19,7 +19,8 @@ HISTOGRAMS = ("contribution", "weight", "loss", "up_bytes")
 
 
 def kind_of(place, kind):
-    """``csv``, ``parquet`` or ``tensorboard``, as named, else by the extension of ``place``; and whether it is a file."""
+    """``csv``, ``parquet`` or ``tensorboard``, as named, else by the extension of ``place``; and whether it is a
+    file."""
     by_name = os.path.splitext(place)[1].lower().lstrip(".")
     is_file = by_name in ("csv", "parquet")
     if is_file and kind not in (None, by_name):

@@ -113,8 +113,9 @@ PIECE = 1 << 17   # weights of a mask whose positions are sought at once: they s
 def index_of(mask):
     """int32 (k,), sorted: where ``mask (n,) bool``, numpy's, is True.
 
-    Where at most a tenth is True numpy jumps from one to the next, which takes 18 ns each, and above that it counts along,
-    0.7 ns a weight: so a piece is sought with as many more that are True behind it, unless next to nothing is."""
+    Where at most a tenth is True numpy jumps from one to the next, which takes 18 ns each, and above that it counts
+    along, 0.7 ns a weight: so a piece is sought with as many more that are True behind it, unless next to nothing
+    is."""
     found, end = np.empty(np.count_nonzero(mask), np.int32), 0
     sought = np.ones(2 * PIECE, bool)
     for start in range(0, len(mask), PIECE):
@@ -179,8 +180,8 @@ def views(layout, vector):
 
 
 def gathered(x, support):
-    """(K,): the values of ``x (P,)`` at the sorted positions ``support (K,)``; a view where those are the first K, as in
-    most models with no weight pruned."""
+    """(K,): the values of ``x (P,)`` at the sorted positions ``support (K,)``; a view where those are the first K, as
+    in most models with no weight pruned."""
     return x[: len(support)] if leading(support) else x.index_select(0, support)
 
 

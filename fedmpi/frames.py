@@ -48,7 +48,8 @@ class Frames:
     def __repr__(self):
         planned = self.attrs.get("options", {}).get("rounds", "?")
         return (f"{self.path}: {self.attrs.get('status')}, {self.num_rounds} of {planned} rounds, "
-                f"{self.num_participations} participations; .rounds .clients .layers .events .population .attrs .sessions")
+                f"{self.num_participations} participations; "
+                ".rounds .clients .layers .events .population .attrs .sessions")
 
     @cached_property
     def rounds(self):
@@ -94,7 +95,8 @@ class Frames:
 
 
 def open_run(path):
-    """The ``Frames`` of the run file ``path``, also of one that is being written; UserError, one line, if it is none."""
+    """The ``Frames`` of the run file ``path``, also of one that is being written; UserError, one line, if it is
+    none."""
     path = os.fspath(path)
     run = read_run(path, {}, PATIENCE_S)
     return Frames(path, run.attrs, run.sessions, len(run.ends), int(run.ends[-1]) if len(run.ends) else 0)

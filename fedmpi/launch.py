@@ -118,7 +118,8 @@ def _limited(seconds):
 
 
 def _mpi(rank, size, silence_s):
-    """MPI as ``transport.messages`` offers it; UserError where MPI is missing or is not the one whose launcher started us."""
+    """MPI as ``transport.messages`` offers it; UserError where MPI is missing or is not the one whose launcher started
+    us."""
     try:
         with _limited(START * silence_s):                  # MPI_Init waits for every rank
             from fedmpi.transport import messages as mpi
@@ -150,8 +151,9 @@ def worker():
 
 @contextlib.contextmanager
 def _uncollected():
-    """Imports without looking for garbage among what they make, nearly all of which stays: a sixth of the processor time
-    of importing torch. Nobody looks there later, either, hence only where the process is a rank and nothing else."""
+    """Imports without looking for garbage among what they make, nearly all of which stays: a sixth of the processor
+    time of importing torch. Nobody looks there later, either, hence only where the process is a rank and nothing
+    else."""
     alone = rank_and_size()[1] == 1
     if not alone:
         gc.disable()
@@ -260,7 +262,7 @@ def _serve_run(options, resume, say, connect, guard, see):
         say(f"warning: {line}")
     transport.share({"kind": "data", "goes_on": goes_on}, assemble.shared_arrays(data))
     data = assemble.without_pixels(data)
-    transport.publish(*assemble.setup_message(data, fed, options, state))          # workers build, while the file is made
+    transport.publish(*assemble.setup_message(data, fed, options, state))        # workers build, while the file is made
     if not resume:
         store = _create(options, data, fed, transport)
         guard.run(options["out"], True)
@@ -373,7 +375,8 @@ def _restored(store, data, fed, x, say):
 
 def _lacking(state, fresh):
     """What the parts of a run's state lack that they start with."""
-    return [f"{part}/{key}" for part in ("strategy", "pruner", "weighting") for key in fresh[part] if key not in state[part]]
+    return [f"{part}/{key}" for part in ("strategy", "pruner", "weighting")
+            for key in fresh[part] if key not in state[part]]
 
 
 def _play(fed, data, state, store, done, options, say, begin, places):

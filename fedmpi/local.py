@@ -17,7 +17,8 @@ def batches(task, shuffle=True):
     where the model normalises over the batch, which one sample cannot feed."""
     n, size = len(task.labels), task.batch_size
     order = torch.from_numpy(task.gen.permutation(n)) if shuffle else torch.arange(n)
-    if n > 1 and n % size == 1 % size and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.model.modules()):
+    if n > 1 and n % size == 1 % size and any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.model.modules()):
         order = order[: n - 1 if size > 1 else 0]
     many = max(1, GATHERED // max(1, size * task.inputs[0].numel()))
     for rows in order.to(task.labels.device).split(many * size):
@@ -68,8 +69,8 @@ def sgd(task, momentum=0.0, weight_decay=0.0, correct=None, shuffle=True, loss=n
 
 
 def casting(precision, device):
-    """What ``Task.casting`` is for ``float32`` or ``bf16``: with bf16, products and convolutions take and give bfloat16,
-    and the weights, their gradients and the optimiser stay float32."""
+    """What ``Task.casting`` is for ``float32`` or ``bf16``: with bf16, products and convolutions take and give
+    bfloat16, and the weights, their gradients and the optimiser stay float32."""
     if precision == "float32":
         return contextlib.nullcontext
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)

@@ -27,8 +27,8 @@ class Need(NamedTuple):
 
 
 def worker_need(P, outputs, *, batch_size, samples_bytes, block, images, together=1):
-    """The ``Need`` of a worker: a model of P values whose layers put out ``(all, largest)`` = ``outputs`` bytes a sample,
-    a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass; it trains
+    """The ``Need`` of a worker: a model of P values whose layers put out ``(all, largest)`` = ``outputs`` bytes a
+    sample, a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass; it trains
     ``together`` clients at once."""
     every, largest = outputs
     beside = together * (together > 1)

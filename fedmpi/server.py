@@ -191,8 +191,8 @@ SAVED_S = 1.0             # seconds that may pass without a checkpoint, where no
 
 
 def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=lambda row: None):
-    """Play rounds ``first`` to ``last``; returns the state after the last. Checkpoints come every ``save_every`` rounds;
-    0: after each round that ends SAVED_S after the last one, so that saving takes no part of short rounds.
+    """Play rounds ``first`` to ``last``; returns the state after the last. Checkpoints come every ``save_every``
+    rounds; 0: after each round that ends SAVED_S after the last one, so that saving takes no part of short rounds.
 
     A round is evaluated, recorded and saved while the clients of the next one train. A row is committed before its
     checkpoint: a run killed between the two plays the round again, to the same bits. Asked to stop, or where another

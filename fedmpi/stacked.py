@@ -52,9 +52,9 @@ def stacked(model, layout):
     loss)]``, an entry a task: what ``sgd`` would make of each from its ``base``. Tasks are only read, their generators
     used.
 
-    The tasks share model, layout, lr and casting, and no probe of theirs watches steps or epochs. ``mu`` pulls towards ``base``;
-    ``loss(logits, labels, reduction="none")`` gives one value a sample. The bits depend on the tasks of this call and
-    the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it is. Ask ``refusal`` first.
+    The tasks share model, layout, lr and casting, and no probe of theirs watches steps or epochs. ``mu`` pulls towards
+    ``base``; ``loss(logits, labels, reduction="none")`` gives one value a sample. The bits depend on the tasks of this
+    call and the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it is. Ask ``refusal`` first.
     """
 
     def train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=F.cross_entropy):

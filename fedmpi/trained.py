@@ -27,8 +27,8 @@ from fedmpi.store import checkpoint_folder, load_checkpoint, read_run
 
 class Trained(NamedTuple):
     """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the weight's shape} of what
-    can be pruned, ``about`` a dict of texts and numbers: model, options, round, accuracy, loss, sparsity, inputs, run_id,
-    and ``uses`` of a weight for one sample, {name: float}."""
+    can be pruned, ``about`` a dict of texts and numbers: model, options, round, accuracy, loss, sparsity, inputs,
+    run_id, and ``uses`` of a weight for one sample, {name: float}."""
 
     state: dict
     masks: dict
@@ -135,8 +135,8 @@ def _mask(stored, shape):
 
 def by_layer(found):
     """A dict for each prunable tensor, then one for all others, buffers included, and one for the model: ``layer``,
-    ``shape``, ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and ``dense_bytes`` and
-    ``sparse_bytes`` in the two kinds of file, tensors alone."""
+    ``shape``, ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and
+    ``dense_bytes`` and ``sparse_bytes`` in the two kinds of file, tensors alone."""
     rows = []
     for name, mask in found.masks.items():
         size, kept, use = mask.numel(), int(mask.sum()), found.about["uses"][name]

@@ -99,8 +99,8 @@ def fedmpi(command):
 
 @pytest.fixture(scope="session")
 def in_turn(command):
-    """``in_turn(ranks, commands, **env) -> output``: commands of fedmpi that succeed one after the other on the same ranks,
-    which import torch once, two seconds of processor time each."""
+    """``in_turn(ranks, commands, **env) -> output``: commands of fedmpi that succeed one after the other on the same
+    ranks, which import torch once, two seconds of processor time each."""
 
     def run(ranks, commands, timeout=240, **env):
         launch = command(ranks)

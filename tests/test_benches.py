@@ -30,7 +30,8 @@ def test_memory_and_its_limit(fedmpi):
     assert "rank 1" in told and "KB more in round 10" in told
 
 
-@pytest.mark.parametrize("name, samples", [("cross-silo", 320), ("tiny", 1000)])    # cross-device is the same code, and slow
+# cross-device is the same code, and slow
+@pytest.mark.parametrize("name, samples", [("cross-silo", 320), ("tiny", 1000)])
 def test_rounds(fedmpi, monkeypatch, name, samples):
     options, arms, rounds = works.WORKS[name]
     monkeypatch.setitem(works.WORKS, name, (options, arms, rounds // 20 or 1))

@@ -98,7 +98,8 @@ def test_specs_are_split_at_the_right_colon(spec, parts):
 @pytest.mark.parametrize("spec, message", [
     ("rigel", "did you mean rigl?"), ("Dense", "did you mean dense?"), ("qqq", "Known: dense, static"),
     ("rigl:sparsty=0.5", "did you mean sparsity?"), ("rigl:zzz=1", r"It takes \(sparsity=0\.\d+, distribution=erk"),
-    ("dense:sparsity=1", "no options"), ("rigl:sparsity", r"no module 'rigl' .* Or an option of rigl\? rigl:option=value"),
+    ("dense:sparsity=1", "no options"),
+    ("rigl:sparsity", r"no module 'rigl' .* Or an option of rigl\? rigl:option=value"),
     ("rigl:every=2,sparsity=0.5,every=3", "every is given twice"),
     ("rigl:every=2,sparsity", "expected option=value, got 'sparsity'"),
     ("rigl:sparsity=high", "sparsity must be a number, got 'high'"),

@@ -65,7 +65,8 @@ def test_groups_are_named_by_the_fewest_options_that_tell_them_apart(options, la
 
 def test_long_names_of_files_are_told_by_what_is_their_own():
     rest = "_dataset-fashion-mnist_net-lenet5_S-0.8_data-skew_weights-data_seed-"
-    runs = {f"{arm}{rest}{seed}.h5": run_of([0.5], pruner=f"{arm}:sparsity=0.8,distribution=thesis,init=magnitude", seed=seed)
+    runs = {f"{arm}{rest}{seed}.h5": run_of([0.5], pruner=f"{arm}:sparsity=0.8,distribution=thesis,init=magnitude",
+                                            seed=seed)
             for arm, seeds in (("static", (0, 1)), ("static-erk", (0,)), ("small-dense", (0, 1))) for seed in seeds}
     assert [group.label for group in report.grouped(runs)] == ["static", "static-erk", "small-dense"]
     same = {f"{n}/{'x' * 90}.h5": run_of([0.5]) for n in (1, 2)}
@@ -84,7 +85,8 @@ def test_long_names_of_files_are_told_by_what_is_their_own():
 def test_pictures_grow_with_the_names_above_them(width):
     from fedmpi.report.figure import inches_high
     kind = report.KINDS["accuracy"]
-    few, many = (kind.find(report.grouped({f"{n}.h5": run_of([0.1, 0.5], lr=n + 1.0) for n in range(num)})) for num in (3, 30))
+    few, many = (kind.find(report.grouped({f"{n}.h5": run_of([0.1, 0.5], lr=n + 1.0) for n in range(num)}))
+                 for num in (3, 30))
     assert inches_high(kind, few, width, 8) == 0.72 * width
     assert inches_high(kind, many, width, 8) == pytest.approx(0.72 * width + 30 * 1.2 * 8 / 72)
 
@@ -98,7 +100,8 @@ def test_bars_of_several_runs_stay_with_their_round(num):
     ax = Figure().subplots()
     still = Line("still", np.array([1.0, 2, 3]), np.zeros(3))
     draw.stems(ax, [still, *(Line(str(n), np.array([1.0, 2, 3]), np.ones(3)) for n in range(num))], "round", "y")
-    assert len(ax.lines[0].get_xdata()) == 0 and np.mean([line.get_xdata()[0] for line in ax.lines[1:]]) == pytest.approx(1)
+    assert len(ax.lines[0].get_xdata()) == 0
+    assert np.mean([line.get_xdata()[0] for line in ax.lines[1:]]) == pytest.approx(1)
     for line in ax.lines[1:]:
         assert (np.abs(line.get_xdata() - [1, 2, 3]) < 0.5).all()
 
@@ -233,7 +236,8 @@ def test_the_best_round_is_selected_by_validation_and_not_by_the_test_set():
     assert report.final_metrics(run)["chosen_accuracy"] == 0.5
     other = run_of([0.1], lr=0.5)
     found = report.comparison(report.grouped({"a.h5": run, "b.h5": other}))["outcomes"]
-    assert found["chosen_accuracy"][0].mean == 0.5 and found["chosen_accuracy"][1] is None and "best_accuracy" not in found
+    assert found["chosen_accuracy"][0].mean == 0.5 and found["chosen_accuracy"][1] is None
+    assert "best_accuracy" not in found
 
 
 @pytest.mark.parametrize("number, unit", [(0, ""), (999, ""), (1000, "k"), (2.5e7, "M"), (1e30, "E")])
@@ -351,7 +355,8 @@ def test_layers_are_lines_or_where_they_are_many_rows(layers, drawn, tmp_path):
 def test_pictures_say_what_they_show():
     groups = report.grouped(two_set_ups())
     said = report.KINDS["accuracy-bytes"].say(report.KINDS["accuracy-bytes"].find(groups))
-    assert said.startswith("Test accuracy by bytes sent, up and down. fedavg: best 0.55 at 8.00 kB, the last; krum: best")
+    assert said.startswith(
+        "Test accuracy by bytes sent, up and down. fedavg: best 0.55 at 8.00 kB, the last; krum: best")
     one = report.grouped({"a.h5": run_of([0.1, 0.6, 0.4])})
     assert report.KINDS["loss"].say(report.KINDS["loss"].find(one)) == (
         "Test loss by round. Lowest 0.4 at round 2, then 0.6 at round 3.")

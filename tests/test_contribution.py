@@ -155,13 +155,15 @@ def test_one_product_gives_the_cosines_of_two_passes(C, leave_one_out):
 @pytest.mark.parametrize("leave_one_out", [False, True])
 @pytest.mark.parametrize("apart", [1, .3, .2, .1, .01, 1e-3, 1e-4])
 def test_updates_that_nearly_cancel_are_not_scored_by_rounding_errors(apart, leave_one_out):
-    """Pairs of opposites, ``apart`` from each other: where what is left of the mean is small, one product will not do."""
+    """Pairs of opposites, ``apart`` from each other: where what is left of the mean is small, one product will not
+    do."""
     gen = torch.Generator().manual_seed(0)
     common = torch.randn(20_000, generator=gen)
     U = torch.stack([common, -common, common, -common]) + apart * torch.randn(4, 20_000, generator=gen)
     r = torch.full((4,), .25).double()
     assert (_by_products(_gram(U), r, leave_one_out) is None) == (apart <= .1 and not leave_one_out)
-    torch.testing.assert_close(cosines(updates(U), r, leave_one_out), _by_passes(U, r, leave_one_out), rtol=0, atol=1e-5)
+    torch.testing.assert_close(cosines(updates(U), r, leave_one_out), _by_passes(U, r, leave_one_out),
+                               rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("leave_one_out", [False, True])

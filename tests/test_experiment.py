@@ -192,16 +192,19 @@ def test_a_run_that_never_left_chance_is_told():
     def values(arm, cell, seed, name):
         return float(arm == "a" or seed > 0) if name == "learned" else float(arm == "a") + seed
 
-    judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=0), planned(S=["1"]), values)
+    judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=0),
+                    planned(S=["1"]), values)
     assert (judged["verdict"], judged["reason"]) == ("confirmed", "in 1 of 3 seeds a run never left chance")
 
     def same(arm, cell, seed, name):
         return float(seed > 0) if name == "learned" else 0.1
 
-    judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=-0.005), planned(S=["1"]), same)
+    judged, = judge(dict(measure="accuracy", plus=[{"arm": "a"}], minus=[{"arm": "b"}], above=-0.005),
+                    planned(S=["1"]), same)
     assert (judged["verdict"], judged["reason"]) == ("not confirmed", "in 1 of 3 seeds no run left chance")
     runs = [dict(run=name, arm=name[0], measures=each and {"learned": each[0]})
-            for name, each in (("a1", [0.0]), ("a1", [0.0]), ("a2", [1.0]), ("b1", [0.0]), ("b2", None), ("b3", [math.nan]))]
+            for name, each in (("a1", [0.0]), ("a1", [0.0]), ("a2", [1.0]), ("b1", [0.0]), ("b2", None),
+                               ("b3", [math.nan]))]
     told = outcome_text.stuck(dict(runs=runs, arms=["a", "b"], status=dict.fromkeys(["a1", "a2", "b1", "b2", "b3"])))
     assert told.startswith("2 of 5 runs never left chance (1 of a, 1 of b)")
 
@@ -256,7 +259,8 @@ def test_chance_alone_makes_no_rebound():
 
 def test_weights_that_only_wander_confirm_no_rebound():
     """The thesis's mixing of scores without any trend: 40 studies of three seeds."""
-    claims = [claim for claim in toml(_recipes()["E4"], "E4")["claim"] if claim["measure"] == "noisy_rise" and "minus" not in claim]
+    claims = [claim for claim in toml(_recipes()["E4"], "E4")["claim"]
+              if claim["measure"] == "noisy_rise" and "minus" not in claim]
     scores, T, gamma = np.repeat([0.05, 0.4, 0.5, 0.6], [2, 3, 3, 2]), 100, 0.3
     gen, r, weights = np.random.default_rng(0), np.full((120, 10), 0.1), []
     for t in range(1, T + 1):
@@ -304,8 +308,8 @@ def test_recipes_are_listed(fedmpi):
 
 
 def test_later_tables_win_and_words_are_filled(recipe, tmp_path):
-    text = RECIPE.replace("[[claim]]", '[factors.S."0.5"]\nlr = 0.5\nrest = "{S}5"\nmodel = "2nn:hidden=4"\n[factors.S.0]\n'
-                          'rest = "0"\n[[claim]]', 1).replace("sparsity={S}", "sparsity={rest}")
+    text = RECIPE.replace("[[claim]]", '[factors.S."0.5"]\nlr = 0.5\nrest = "{S}5"\nmodel = "2nn:hidden=4"\n'
+                          '[factors.S.0]\nrest = "0"\n[[claim]]', 1).replace("sparsity={S}", "sparsity={rest}")
     plan = study(read(text, tmp_path), "r", "smoke", lambda given: {}, lambda options, where: options)
     given = plan.options[plan.runs["cosine", ("0.5",), 1]]
     assert (given["lr"], given["pruner"], given["model"]) == (0.5, "static:sparsity=0.55", "2nn:hidden=4")
@@ -373,7 +377,8 @@ def start(*arguments):
 @pytest.mark.parametrize("given", [("--time", "02:00:00"), ("--gpus", 1), ("--script", "a.sh"), ("--at-once", 2)])
 def test_what_only_a_batch_script_has_is_refused_without_one(fedmpi, recipe, given):
     assert f"error: {given[0]}: of a batch script" in fedmpi(1, "experiment", "mine.toml", *given, code=2)
-    recipe.with_name("grid.toml").write_text('[fixed]\ndataset = "synthetic"\n[grid]\nseed = [0]\n[slurm]\ntime = "00:30:00"\n')
+    recipe.with_name("grid.toml").write_text(
+        '[fixed]\ndataset = "synthetic"\n[grid]\nseed = [0]\n[slurm]\ntime = "00:30:00"\n')
     assert f"error: {given[0]}: of a batch script" in fedmpi(1, "sweep", "grid.toml", "--here", *given, code=2)
 
 
@@ -382,7 +387,8 @@ def test_ranks_without_a_launcher_are_refused_before_anything_is_played(fedmpi, 
     monkeypatch.setenv("PATH", str(tmp_path))
     told = fedmpi(1, "experiment", "mine.toml", "--ranks", 2, "--folder", "a", code=2)
     assert f"error: there is no mpirun beside {tmp_path / 'python'} nor on PATH: pip install mpich" in told
-    assert "--launcher has no effect in one process" in fedmpi(1, "experiment", "mine.toml", "--launcher", "srun", code=2)
+    assert "--launcher has no effect in one process" in fedmpi(
+        1, "experiment", "mine.toml", "--launcher", "srun", code=2)
     assert not (tmp_path / "a").exists()
     (tmp_path / "mpirun").write_text("")
     (tmp_path / "mpirun").chmod(0o755)
@@ -390,7 +396,8 @@ def test_ranks_without_a_launcher_are_refused_before_anything_is_played(fedmpi, 
 
 
 def test_a_study_killed_in_the_middle_goes_on_to_the_same_bits_and_ends_in_an_outcome(fedmpi, recipe, tmp_path):
-    text = RECIPE.replace("rounds = 4", "rounds = 300").replace('S = ["0", "0.5"]', 'S = ["0.5"]').replace("[0, 1]", "[0]")
+    text = (RECIPE.replace("rounds = 4", "rounds = 300").replace('S = ["0", "0.5"]', 'S = ["0.5"]')
+            .replace("[0, 1]", "[0]"))
     recipe.write_text(text)
     with subprocess.Popen(start("mine.toml", "--parallel", 2, "--folder", "a"), env=environment(),
                           start_new_session=True) as process:
@@ -416,8 +423,8 @@ def test_a_study_killed_by_sigkill_leaves_no_run_behind_and_goes_on(recipe, tmp_
         wait_for(process, lambda: all(rounds(tmp_path / f"a/{arm}_S-0.5_seed-0.h5") >= 3 for arm in ("size", "cosine")))
         process.kill()
     logs = list((tmp_path / "a").glob("*.log"))
-    again = subprocess.run(start("mine.toml", "--parallel", 2, "--folder", "a", *how), env=environment(), capture_output=True,
-                           text=True, check=True)                    # it waits for what is still at work
+    again = subprocess.run(start("mine.toml", "--parallel", 2, "--folder", "a", *how), env=environment(),
+                           capture_output=True, text=True, check=True)            # it waits for what is still at work
     assert "2/2" in again.stderr and all(free(str(log)) for log in logs)
     assert [rounds(log.with_suffix(".h5")) for log in logs] == [300, 300]
     assert all("asked to stop by SIGTERM" in log.read_text() for log in logs)
@@ -489,7 +496,8 @@ def test_smoke(played, name, tmp_path):
     played(name, "--size", "smoke")
     found = json.loads((tmp_path / "s/outcome.json").read_text())
     assert found["complete"]
-    assert any(each["verdict"] in ("confirmed", "not confirmed", "refuted") for c in found["claims"] for each in c["judged"])
+    assert any(each["verdict"] in ("confirmed", "not confirmed", "refuted")
+               for c in found["claims"] for each in c["judged"])
 
 
 def test_a_failed_run_is_told_and_its_claims_are_incomplete(recipe, tmp_path):
@@ -522,15 +530,18 @@ def test_a_file_may_stand_for_a_data_set(fedmpi, played, recipe, tmp_path):
     played("mine.toml", "--data", "digits=x.h5", "--data-dir", "there")
     text = (tmp_path / "s/size_S-0.5_seed-0.toml").read_text()
     assert f'"hdf5:file={tmp_path}/x.h5"' in text and 'data_dir = "there"' in text
-    assert "4 of 4 runs done" in fedmpi(1, "experiment", "mine.toml", "--data", "digits=x.h5", "--folder", "s", "--dry-run")
-    assert "--data digts=...: no run" in fedmpi(1, "experiment", "mine.toml", "--data", "digts=x.h5", "--dry-run", code=2)
+    assert "4 of 4 runs done" in fedmpi(
+        1, "experiment", "mine.toml", "--data", "digits=x.h5", "--folder", "s", "--dry-run")
+    assert "--data digts=...: no run" in fedmpi(
+        1, "experiment", "mine.toml", "--data", "digts=x.h5", "--dry-run", code=2)
     assert "say NAME=FILE.h5" in fedmpi(1, "experiment", "E6", "--data", "digits=y.h5", "--dry-run", code=2)
 
 
 def test_titles_of_panels_say_all_and_do_not_meet():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    grid = {"dataset": ["fashion-mnist", "b"], "S": ["0.8", "1"], "data": ["noise", "c"], "weights": ["contribution", "small"]}
+    grid = {"dataset": ["fashion-mnist", "b"], "S": ["0.8", "1"], "data": ["noise", "c"],
+            "weights": ["contribution", "small"]}
     figure = Figure(figsize=figures._panels(3)[2], layout="constrained")
     axes = figure.subplots(1, 3)
     for ax in axes:
@@ -555,7 +566,8 @@ def test_clients_of_one_level_of_noise_are_one_line_though_rates_are_drawn():
 
 
 def test_a_mean_over_some_of_the_seeds_says_so():
-    plan = Study("s", "t", {"title": "t", "question": "q", "measures": ["accuracy", "mb_to:0.4"], "pairs": [["a", "b"]]},
+    plan = Study("s", "t",
+                 {"title": "t", "question": "q", "measures": ["accuracy", "mb_to:0.4"], "pairs": [["a", "b"]]},
                  [0, 1, 2], ["a", "b"], {"S": ["1"]}, {}, {})
     values = {"a": [1.0, 2.0, math.nan], "b": [3.0, math.nan, math.nan]}
 

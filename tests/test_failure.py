@@ -159,7 +159,8 @@ def test_a_finished_run_without_checkpoints_keeps_its_rounds(fedmpi, tmp_path):
     out.rename(tmp_path / "moved.h5")
     output = fedmpi(1, "train", "--resume", tmp_path / "moved.h5", code=2)
     assert "is finished" in output and "Traceback" not in output
-    assert read_run(tmp_path / "moved.h5").attrs["status"] == "finished" and len(read_run(tmp_path / "moved.h5").ends) == 3
+    run = read_run(tmp_path / "moved.h5")
+    assert run.attrs["status"] == "finished" and len(run.ends) == 3
 
 
 def test_a_guard_that_was_killed_takes_nobody_along():

@@ -88,6 +88,13 @@ def test_only_the_command_line_prints():
     assert printing <= {"cli"}
 
 
+def test_lines_have_at_most_120_characters():
+    longer = [f"{path}:{number}" for folder in (ROOT, pathlib.Path(__file__).parent)
+              for path in sorted(folder.rglob("*.py"))
+              for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if len(line) > 120]
+    assert longer == []
+
+
 def test_the_package_alone_imports_nothing():
     assert [name for name, inner in imports("__init__") if not inner] == []
 
@@ -116,10 +123,11 @@ finally:
 """
 
 
-@pytest.mark.parametrize("options", [(), ("--strategy", "prunefl"), ("--contribution", "gtg-shapley", "--codec", "int8")])
+@pytest.mark.parametrize("options", [
+    (), ("--strategy", "prunefl"), ("--contribution", "gtg-shapley", "--codec", "int8")])
 def test_a_worker_that_has_trained_has_imported_nothing_that_it_does_not_use(command, tmp_path, options):
-    argv = command(2, "train", "--dataset", "synthetic:samples=60", "--model", "logistic", "--clients", 2, "--rounds", 1,
-                   "--local-epochs", 1, "--out", tmp_path / "run.h5", *options)
+    argv = command(2, "train", "--dataset", "synthetic:samples=60", "--model", "logistic", "--clients", 2,
+                   "--rounds", 1, "--local-epochs", 1, "--out", tmp_path / "run.h5", *options)
     at = argv.index("-m")
     done = subprocess.run([*argv[:at], "-c", CODE, *argv[at + 2:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, timeout=240, env=environment())

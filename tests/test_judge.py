@@ -186,8 +186,12 @@ def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
     nominal = fed.pruner.nominal(states[-1]["pruner"], states[-1]["mask"], fed.layout)
     assert int(nominal.sum()) == round(0.4 * fed.layout.num_weights) < int(states[-1]["mask"].sum())
     assert not (nominal & ~states[-1]["mask"]).any()
-    assert rows[-1]["loss"] == pytest.approx(server.finish(fed.test(server.served(states[-1]["x"], fed.layout.support(nominal))))[0])
-    assert rows[-1]["loss"] != server.finish(fed.test(server.served(states[-1]["x"], fed.layout.support(states[-1]["mask"]))))[0]
+
+    def loss(mask):
+        return server.finish(fed.test(server.served(states[-1]["x"], fed.layout.support(mask))))[0]
+
+    assert rows[-1]["loss"] == pytest.approx(loss(nominal))
+    assert rows[-1]["loss"] != loss(states[-1]["mask"])
 
 
 def test_who_only_observes_changes_nothing():

@@ -88,7 +88,8 @@ def test_a_run_of_an_older_version_is_shown_and_not_resumed(fedmpi, tmp_path):
 
 def test_a_checkpoint_without_what_its_pruner_now_keeps_is_not_resumed(fedmpi, tmp_path):
     out = tmp_path / "a.h5"
-    fedmpi(1, "train", "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--pruner", "adaptive", "--until", 1, "--out", out)
+    fedmpi(1, "train", "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--pruner", "adaptive", "--until", 1,
+           "--out", out)
     store = RunFile(out)
     state, done = store.load()
     state["pruner"]["place"] = state["pruner"].pop("ranking")              # as it was called once
@@ -107,15 +108,19 @@ def test_the_sweep_of_the_readme_is_one(fedmpi, tmp_path, monkeypatch):
 
 
 def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
-    """Files are saved under the names that it gives them, commands run in its order; of the sweep two runs are played."""
+    """Files are saved under the names that it gives them, commands run in its order; of the sweep two runs are
+    played."""
     monkeypatch.chdir(tmp_path)
     for name, code in re.findall(r"(?:Save|save) this as `(.*?)`.*?```\w+\n(.*?)```", TUTORIAL, re.S):
-        (tmp_path / name).write_text(code.replace("seed = [0, 1, 2]", "seed = [0]").replace("rounds = 20", "rounds = 2"))
+        (tmp_path / name).write_text(
+            code.replace("seed = [0, 1, 2]", "seed = [0]").replace("rounds = 20", "rounds = 2"))
     (tmp_path / "shuffle_pruner.py").write_text(re.search(r"```python\n(\"\"\"Shuffle.*?)```", README, re.S)[1])
-    (tmp_path / "grid.toml").write_text((tmp_path / "grid.toml").read_text().replace('["fedavg", "thesis"]', '["thesis"]'))
+    grid = tmp_path / "grid.toml"
+    grid.write_text(grid.read_text().replace('["fedavg", "thesis"]', '["thesis"]'))
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("shuffle_pruner", None)
-    lines = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines() if re.match("    (fedmpi|python) ", line)]
+    lines = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines()
+             if re.match("    (fedmpi|python) ", line)]
     told = {}
     for program, *arguments in lines:
         if program == "python":

@@ -439,9 +439,11 @@ def test_a_profile_adds_up_and_counts_nothing_twice():
     found = report.profile(profiled())
     own = {name: each["seconds"] for name, each in found["phases"].items() if each["kind"] == "phase"}
     assert own == {"encode": 1, "train": 6, "value": 1, "merge": 1, "row": 1} and found["wall_s"] == 10
-    assert found["phases"]["train"] == dict(kind="phase", seconds=6, share=0.6, median_s=2, largest_s=3, largest_round=1)
+    assert found["phases"]["train"] == dict(
+        kind="phase", seconds=6, share=0.6, median_s=2, largest_s=3, largest_round=1)
     evaluate = found["phases"]["evaluate"]
-    assert evaluate == dict(kind="beside train", seconds=0.75, share=0.075, median_s=0.375, largest_s=0.5, largest_round=1)
+    assert evaluate == dict(
+        kind="beside train", seconds=0.75, share=0.075, median_s=0.375, largest_s=0.5, largest_round=1)
     assert (found["workers"], found["client_s"], found["busy"]) == (2, 9, 0.75) and found["ranks"] == {1: 6, 2: 3}
     assert found["slowest"] == [dict(client=4, median_s=2, samples=None), dict(client=7, median_s=1, samples=None)]
     assert found["not_recorded"] == []
@@ -463,7 +465,8 @@ def test_a_profile_of_an_old_run_says_what_it_lacks():
     found = report.profile(run)
     assert found["phases"]["evaluate"]["kind"] == "phase"           # then, nothing went on beside training
     assert found["phases"]["rest"]["seconds"] == pytest.approx(10 - 6 - 0.75 - 1 - 1)
-    assert found["ranks"] == {} and "encode_s, wait_s, decode_s, store_s, row_s, clients/rank" in report.profile_text(run)
+    assert found["ranks"] == {}
+    assert "encode_s, wait_s, decode_s, store_s, row_s, clients/rank" in report.profile_text(run)
     for column in ("round_s", "train_s", "evaluate_s", "clients/train_s", "clients/client"):
         report.profile_text(profiled(without=(column,)))
     assert "not recorded" in report.profile_text(example())

@@ -90,8 +90,8 @@ PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, fedmpi, in_turn):
-    """``many(ranks) -> folder`` with all that so many ranks play, in one launch: METHOD.h5 of ``WHOLE``, METHOD-STOP.h5 of
-    ``PARTS``, of which one process plays the first part where these ranks have the second."""
+    """``many(ranks) -> folder`` with all that so many ranks play, in one launch: METHOD.h5 of ``WHOLE``, METHOD-STOP.h5
+    of ``PARTS``, of which one process plays the first part where these ranks have the second."""
     made = {}
 
     def launch(ranks):
@@ -124,8 +124,8 @@ def test_33_ranks_give_the_same_bits(fedmpi, alone, tmp_path):
 
 
 def test_any_number_of_nodes_gives_the_same_bits(alone, in_turn, tmp_path):
-    """MPICH takes one machine for several nodes, here two of two ranks and two of one: shared data, sums and coalitions go
-    by a leader a node."""
+    """MPICH takes one machine for several nodes, here two of two ranks and two of one: shared data, sums and coalitions
+    go by a leader a node."""
     methods = ("sums", "judged")
     in_turn(6, [train(method, tmp_path / f"{method}.h5") for method in methods], MPIR_CVAR_NUM_CLIQUES="4")
     for method in methods:

@@ -223,7 +223,8 @@ def test_a_job_at_its_limit_comes_back_to_the_same_bits(job, whole):
 def test_the_tasks_of_a_sweep_play_their_own_runs_and_come_back(slurm, fedmpi, tmp_path):
     (tmp_path / "grid.toml").write_text(
         f'folder = "{tmp_path}/runs"\n[fixed]\nrounds = 20\nclients = 4\nlocal-epochs = 1\ndevice = "cpu"\n'
-        'dataset = "synthetic:samples=600"\nmodel = "slow_model:net"\n[grid]\nseed = [0, 1]\n[slurm]\nranks = 2\ntime = 10\n')
+        'dataset = "synthetic:samples=600"\nmodel = "slow_model:net"\n[grid]\nseed = [0, 1]\n[slurm]\n'
+        'ranks = 2\ntime = 10\n')
     (tmp_path / "slow").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(pathlib.Path(slurm["SLURM_CONF"]).parent)
@@ -249,9 +250,9 @@ def test_a_study_submitted_as_an_array_ends_in_its_outcome(slurm, fedmpi, tmp_pa
         monkeypatch.setenv(name, slurm[name])
     pathlib.Path("mine.toml").write_text(
         'title = "t"\nquestion = "q"\nmeasures = ["accuracy"]\nagainst = "a"\n[fixed]\nrounds = 3\nclients = 2\n'
-        'local-epochs = 1\ndataset = "synthetic:samples=120"\nmodel = "logistic"\n[arms.a]\nlr = 0.1\n[arms.b]\nlr = 0.01\n'
-        '[size.smoke]\nseeds = [0, 1]\n[[claim]]\nsays = "fast is better"\nmeasure = "accuracy"\nplus = [{ arm = "a" }]\n'
-        'minus = [{ arm = "b" }]\nabove = 0\n')
+        'local-epochs = 1\ndataset = "synthetic:samples=120"\nmodel = "logistic"\n[arms.a]\nlr = 0.1\n[arms.b]\n'
+        'lr = 0.01\n[size.smoke]\nseeds = [0, 1]\n[[claim]]\nsays = "fast is better"\nmeasure = "accuracy"\n'
+        'plus = [{ arm = "a" }]\nminus = [{ arm = "b" }]\nabove = 0\n')
     study = ("experiment", "mine.toml", "--folder", "runs")
     fedmpi(1, "train", "--lr", 0.1, "--rounds", 3, "--clients", 2, "--local-epochs", 1, "--dataset",
            "synthetic:samples=120", "--model", "logistic", "--seed", 0, "--out", "runs/a_seed-0.h5")

@@ -363,8 +363,10 @@ def test_timing_times_both(fedmpi):
 
 
 def test_the_bench_measures_all_sides(fedmpi, tmp_path):
-    told = fedmpi(1, "bench", "together", "--users", 6, "--cohort", 4, "--samples", 6, "--batch-size", 3, "--repeats", 1,
-                  "--model", "small-cnn:width=2", "--together", 1, "--together", 3, "--data-dir", tmp_path, "--device", "cpu")
+    told = fedmpi(1, "bench", "together", "--users", 6, "--cohort", 4, "--samples", 6, "--batch-size", 3,
+                  "--repeats", 1, "--model", "small-cnn:width=2", "--together", 1, "--together", 3,
+                  "--data-dir", tmp_path, "--device", "cpu")
     last = told.strip().splitlines()[-1]
     assert "4 of 6 clients a round, 6 samples each, batch 3" in last and "1 worker on a CPU" in last
-    assert all(name in last for name in ("loop ", "G=1 ", "G=3 ", " times the loop")) and told.count("rounds/s loop") == 2
+    assert all(name in last for name in ("loop ", "G=1 ", "G=3 ", " times the loop"))
+    assert told.count("rounds/s loop") == 2

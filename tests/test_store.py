@@ -320,7 +320,8 @@ def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path):
     create(RunFile, tmp_path / "run.h5")
     (tmp_path / "other.txt").write_text("no run")
     for name in ("run.hdf5", "run"):
-        with pytest.raises(UserError, match=r"would lie in \S+/run.ckpt, as those of \S+/run.h5 do; choose another name"):
+        with pytest.raises(
+                UserError, match=r"would lie in \S+/run.ckpt, as those of \S+/run.h5 do; choose another name"):
             create(RunFile, tmp_path / name)
     for name in ("other.h5", "run.2.h5"):
         create(RunFile, tmp_path / name)

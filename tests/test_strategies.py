@@ -36,8 +36,8 @@ def test_strategies_keep_the_contract(spec):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_learn_with_their_usual_parts(name):
-    fed, state = contracts.assembled(strategy=name, pruner=None, contribution=None, rounds=12, model="small-cnn:width=12",
-                                     lr=0.2, local_epochs=3)
+    fed, state = contracts.assembled(strategy=name, pruner=None, contribution=None, rounds=12,
+                                     model="small-cnn:width=12", lr=0.2, local_epochs=3)
     first = contracts.server.finish(fed.test(state["x"]))[0]
     _, rows = contracts.play(fed, state, 12)
     assert rows[-1]["accuracy"] > 0.9 and rows[-1]["loss"] < first / 5

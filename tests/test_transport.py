@@ -32,9 +32,10 @@ def test_waiting_is_polite():
     mpirun = find_mpirun()
     if mpirun is None:
         pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")
-    code = ("import time, numpy as np\nfrom mpi4py import MPI\nfrom fedmpi.transport import messages\nc = MPI.COMM_WORLD\n"
-            "if c.rank == 0:\n    time.sleep(2)\n    messages.send(c, np.zeros(8, np.uint8), 1)\n"
-            "else:\n    start = time.process_time()\n    messages.receive(c, 0)\n    print('burnt', time.process_time() - start)\n")
+    code = ("import time, numpy as np\nfrom mpi4py import MPI\nfrom fedmpi.transport import messages\n"
+            "c = MPI.COMM_WORLD\nif c.rank == 0:\n    time.sleep(2)\n    messages.send(c, np.zeros(8, np.uint8), 1)\n"
+            "else:\n    start = time.process_time()\n    messages.receive(c, 0)\n"
+            "    print('burnt', time.process_time() - start)\n")
     done = subprocess.run([mpirun, "-n", "2", sys.executable, "-c", code], env=environment(), timeout=60,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
@@ -42,7 +43,8 @@ def test_waiting_is_polite():
 
 
 def test_a_rank_that_is_woken_looks_several_times_before_it_sleeps_again():
-    """MPICH's first probe may miss what has come: a rank that then slept on would lose milliseconds at every message."""
+    """MPICH's first probe may miss what has come: a rank that then slept on would lose milliseconds at every
+    message."""
     mpirun = find_mpirun()
     if mpirun is None:
         pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")

@@ -4,8 +4,8 @@ Both sides train the same network on as many samples, in as many steps, with SGD
 thread a rank, turn by turn in one run and in the same processes, hence with the same allocator settings. The reference
 is what the workers would do without us: local steps of ``torch.optim.SGD`` over tensors in memory, no messages, no
 merging, no evaluation. Ours is the wall time of whole rounds: model and updates on the wire, merge, test evaluation,
-the row and the checkpoint in a run file. An evaluation that is due every ten rounds comes in the middle of those that are
-timed together: after the last of them nobody trains beside it, which in a run happens once.
+the row and the checkpoint in a run file. An evaluation that is due every ten rounds comes in the middle of those that
+are timed together: after the last of them nobody trains beside it, which in a run happens once.
 """
 
 import math

@@ -68,7 +68,8 @@ def _play(together, device, data_dir, repeats, say, connect, *, users, samples, 
     workers, rates = max(fed.transport.size - 1, 1), {"loop": []} | {G: [] for G in together}
     for t in range(1, repeats + 2):                       # the first of each warms up
         clients = gather.sample(fed, state, t, gather.look(fed, state["now"])[1])[1].tolist()
-        jobs = [{"plain": {"clients": clients[w::workers], "batch_size": batch_size, "model": model}} for w in range(workers)]
+        jobs = [{"plain": {"clients": clients[w::workers], "batch_size": batch_size, "model": model}}
+                for w in range(workers)]
         rates["loop"].append(1 / max(float(reply.arrays["plain"][0]) for reply in fed.transport.map(jobs)))
         for G in together:
             begin = time.perf_counter()

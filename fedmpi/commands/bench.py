@@ -13,7 +13,8 @@ def bench():
 def _bench_round(name, text):
     """``fedmpi bench NAME``: one of the works of bench.round."""
     @bench.command(name, help=text)
-    @click.option("--data-dir", default="data", show_default=True, help="With Fashion-MNIST in it; else synthetic images.")
+    @click.option("--data-dir", default="data", show_default=True,
+                  help="With Fashion-MNIST in it; else synthetic images.")
     @click.option("--samples", type=click.IntRange(0), default=0, help="Training samples.  [default: 60000]")
     @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
     def command(data_dir, samples, repeats):
@@ -21,11 +22,11 @@ def _bench_round(name, text):
         return measure(name, data_dir, samples, repeats, say)
 
 
-_bench_round("cross-silo", "A round of 32 clients with a CNN of 582,026 weights, dense, in bf16, and by the thesis's algorithm "
-             "at sparsity 0.9, against plain PyTorch loops of the dense steps on the same ranks: mpirun -n 3 fedmpi bench "
-             "cross-silo.")
-_bench_round("cross-device", "The same network, 50 of 1000 clients a round with 60 images each: mpirun -n 3 fedmpi bench "
-             "cross-device.")
+_bench_round("cross-silo", "A round of 32 clients with a CNN of 582,026 weights, dense, in bf16, and by the thesis's "
+             "algorithm at sparsity 0.9, against plain PyTorch loops of the dense steps on the same ranks: mpirun -n 3 "
+             "fedmpi bench cross-silo.")
+_bench_round("cross-device", "The same network, 50 of 1000 clients a round with 60 images each: mpirun -n 3 fedmpi "
+             "bench cross-device.")
 _bench_round("tiny", "Logistic regression, 10 of 1000 clients a round, in one process: fedmpi bench tiny.")
 
 
@@ -70,7 +71,8 @@ def bench_together(together, **given):
 
 
 @bench.command("server")
-@click.option("--folder", default=None, type=click.Path(file_okay=False, exists=True), help="Where to write; else a temporary one.")
+@click.option("--folder", default=None, type=click.Path(file_okay=False, exists=True),
+              help="Where to write; else a temporary one.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 def bench_server(folder, repeats):
     """What rank 0 does in a round, each step beside a reference: merging and scoring 32 clients of 1,100,000 values,
@@ -83,15 +85,16 @@ def bench_server(folder, repeats):
 @click.option("--ranks", type=click.IntRange(2), default=3, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 def bench_start(ranks, repeats):
-    """Seconds from the command to the first round, against as many ranks that import torch and read the data. Starts both
-    itself: fedmpi bench start, without mpirun."""
+    """Seconds from the command to the first round, against as many ranks that import torch and read the data. Starts
+    both itself: fedmpi bench start, without mpirun."""
     from fedmpi.bench.start import measure
     return measure(ranks, repeats, say)
 
 
 @bench.command("transport")
 @click.option("--weights", type=click.IntRange(10000), default=11_000_000, show_default=True, help="Of the model.")
-@click.option("--replies", type=click.IntRange(1), default=5000, show_default=True, help="Small jobs that are answered.")
+@click.option("--replies", type=click.IntRange(1), default=5000, show_default=True,
+              help="Small jobs that are answered.")
 @click.option("--repeats", type=click.IntRange(1), default=10, show_default=True)
 def bench_transport(weights, replies, repeats):
     """A sparse model to a worker, a message to all, small replies a second and what ranks burn that wait, beside MPI
@@ -104,7 +107,8 @@ def bench_transport(weights, replies, repeats):
 @click.option("--ranks", type=click.IntRange(2), default=33, show_default=True)
 @click.option("--data-dir", default="data", show_default=True, help="With Fashion-MNIST in it; else synthetic images.")
 @click.option("--samples", type=click.IntRange(0), default=0, help="Training samples.  [default: 60000]")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="That are timed, after one that is not.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True,
+              help="That are timed, after one that is not.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 def bench_crowd(ranks, data_dir, samples, rounds, repeats):
     """Seconds a round of the cross-silo work on many ranks against 3. Starts both itself: fedmpi bench crowd, without
@@ -119,7 +123,7 @@ def bench_crowd(ranks, data_dir, samples, rounds, repeats):
 @click.option("--limit", type=click.IntRange(0), default=2048, show_default=True,
               help="KB by which a worker may grow after a tenth of the rounds; more is exit code 1.")
 def bench_memory(model, rounds, limit):
-    """What the resident memory of ranks that train consists of, and how much it grows over 500 rounds: mpirun -n 3 fedmpi
-    bench memory."""
+    """What the resident memory of ranks that train consists of, and how much it grows over 500 rounds: mpirun -n 3
+    fedmpi bench memory."""
     from fedmpi.bench.memory import measure
     return measure(model, rounds, limit, say)

@@ -15,14 +15,17 @@ from fedmpi.options import DEFAULTS
 @click.command()
 @click.argument("recipe", required=False, metavar="[NAME|RECIPE.toml]")
 @click.option("--size", default="smoke", show_default=True, help="smoke, small, paper, or what the recipe has.")
-@click.option("--folder", type=click.Path(file_okay=False), help="Where runs and outcome lie.  [default: runs/NAME-SIZE]")
+@click.option("--folder", type=click.Path(file_okay=False),
+              help="Where runs and outcome lie.  [default: runs/NAME-SIZE]")
 @click.option("--data-dir", help="Where data sets lie.  [default: data]")
-@click.option("--data", "files", multiple=True, metavar="NAME=FILE.h5", help="Take that HDF5 file where the recipe says "
-              "dataset NAME. May be given several times.")
-@click.option("--copy", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Write the recipe there, to be edited.")
+@click.option("--data", "files", multiple=True, metavar="NAME=FILE.h5", help="Take that HDF5 file where the recipe "
+              "says dataset NAME. May be given several times.")
+@click.option("--copy", type=click.Path(dir_okay=False), metavar="FILE.toml",
+              help="Write the recipe there, to be edited.")
 @click.option("--dry-run", is_flag=True, help="Only list the runs, how far they are, and the time left.")
 @click.option("--report", is_flag=True, help="Only make tables and figures of what is there.")
-@click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time on this machine.")
+@click.option("--parallel", type=click.IntRange(1), default=1, show_default=True,
+              help="Runs at a time on this machine.")
 @click.option("--array", is_flag=True, help="A batch script for a Slurm array of what is not finished, instead.")
 @runs.slurm_options
 @click.option("--at-once", type=click.IntRange(0), default=0, help="Runs at a time, of the array; 0: all.")
@@ -33,8 +36,8 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
     """A whole study: all its runs, those that are finished left out, then tables, figures, and a verdict on each claim.
 
     Without a name: the recipes there are. The same command goes on where the last one was stopped or killed. On this
-    machine each run is one process, or --ranks N under the launcher; --array is for a cluster, and --report, afterwards,
-    for what it has played."""
+    machine each run is one process, or --ranks N under the launcher; --array is for a cluster, and --report,
+    afterwards, for what it has played."""
     if not recipe:
         click.echo(_listed())
         return 0
@@ -85,7 +88,8 @@ def _listed():
         found = runs.toml(file, name)
         lines.append(f"{name}  {found['title']}")
         lines += [f"      {size:<6} {each.get('about', '')}" for size, each in found["size"].items()]
-    return "\n".join([*lines, "", "fedmpi experiment NAME --size SIZE plays one; --copy mine.toml writes it out for editing"])
+    return "\n".join([*lines, "",
+                      "fedmpi experiment NAME --size SIZE plays one; --copy mine.toml writes it out for editing"])
 
 
 def _read(recipe):
@@ -141,8 +145,8 @@ def _with_known(study, folder):
     renamed = {name: by_identity.get(each, name) for name, each in mine.items()}
     for name, new in renamed.items():
         if known.get(new, mine[name]) != mine[name]:
-            raise UserError(f"{sweeps.path(folder, new, 'toml')} is of a run with other options: take another --folder, "
-                            "or remove that file and its run")
+            raise UserError(f"{sweeps.path(folder, new, 'toml')} is of a run with other options: take another "
+                            "--folder, or remove that file and its run")
     return study._replace(runs={key: renamed[name] for key, name in study.runs.items()},
                           options={renamed[name]: options for name, options in study.options.items()})
 
@@ -171,7 +175,8 @@ def _plan(study, folder, parallel):
              human_seconds(seconds) if rounds else "-") for name, (status, rounds, seconds) in found.items()]
     done = sum(status == "finished" for status, _, _ in found.values())
     left = seconds_left(study, found)
-    time = "unknown until a round is played" if left is None else f"about {human_seconds(left / parallel)}, loading not counted"
+    time = ("unknown until a round is played" if left is None
+            else f"about {human_seconds(left / parallel)}, loading not counted")
     return "\n".join([*aligned(("run", "status", "rounds", "took"), rows, left=(0, 1)), "",
                       f"{done} of {len(found)} runs done in {folder}; time left with --parallel {parallel}: {time}",
                       *(f"not in this study: {line}" for line in study.recipe.get("lacks", []))])
@@ -187,7 +192,8 @@ def _todo(study, folder):
     runs.say(f"{len(found)} runs in {folder}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
     for line in study.recipe.get("lacks", []):
         runs.say(f"not in this study: {line}")
-    return sorted((name for name in found if found[name][0] != "finished"), key=lambda name: found[name][0] == "missing")
+    return sorted((name for name in found if found[name][0] != "finished"),
+                  key=lambda name: found[name][0] == "missing")
 
 
 def _check_data(study, names):
@@ -215,8 +221,8 @@ def _play(study, folder, names, parallel, start):
         runs.say(f"{len(done)}/{len(names)} {name}: {how}{more}")
 
     def waits(names):
-        runs.say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: a study that was killed "
-                 "has left them, or plays them now")
+        runs.say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: a study that was "
+                 "killed has left them, or plays them now")
 
     datasets = {(DEFAULTS | study.options[name])["dataset"] for name in names}
     codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
@@ -252,7 +258,8 @@ def _report(study, folder, text):
     _write(os.path.join(folder, "recipe.toml"), text)
     _write(os.path.join(folder, "OUTCOME.md"), outcome_text.markdown(found, drawn))
     for claim in found["claims"]:
-        claim["judged"] = [each | {"interval": each["interval"] and each["interval"]._asdict()} for each in claim["judged"]]
+        claim["judged"] = [each | {"interval": each["interval"] and each["interval"]._asdict()}
+                           for each in claim["judged"]]
     _write(os.path.join(folder, "outcome.json"), json.dumps(plain(found), indent=1))
     click.echo(f"{shown}\n\n{os.path.join(folder, 'OUTCOME.md')}, outcome.json, figures/")
     return 0

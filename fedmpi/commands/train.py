@@ -23,7 +23,8 @@ from fedmpi.options import DEFAULTS
 @click.option("--batch-size", type=click.IntRange(1), help="Samples a step.  [default: 10]")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.1]")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Of the clients' products and convolutions; "
-              "weights and what is sent stay float32. bf16 is faster where the processor or GPU has it.  [default: float32]")
+              "weights and what is sent stay float32. bf16 is faster where the processor or GPU has it.  "
+              "[default: float32]")
 @part("strategy", "How clients train and the server merges")
 @part("pruner", "Which weights live")
 @part("contribution", "How contributions are scored")
@@ -45,8 +46,8 @@ from fedmpi.options import DEFAULTS
 @click.option("--evaluate-every", type=click.IntRange(1),
               help="Rounds from one evaluation on the test and validation sets "
               "to the next; the last round always has one.  [default: 1]")
-@click.option("--save-every", type=click.IntRange(0), help="Rounds between checkpoints; 0: after each round, but not within "
-              "a second of the last one.  [default: 0]")
+@click.option("--save-every", type=click.IntRange(0), help="Rounds between checkpoints; 0: after each round, but not "
+              "within a second of the last one.  [default: 0]")
 @click.option("--keep", type=click.IntRange(1), help="Checkpoints kept.  [default: 2]")
 @click.option("--silence", type=click.FloatRange(0), help="Seconds without a sign of life after which a rank counts as "
               "lost and the run ends; 0: never.  [default: 60]")

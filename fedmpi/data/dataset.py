@@ -118,8 +118,8 @@ def _real_moments(x):
 
 
 def _whole_moments(x):
-    """Those of uint8, exact before the last division: float64 holds such sums of squares of 10^11 pixels, and one pass in
-    a core's cache takes a tenth of the time of two with a centre."""
+    """Those of uint8, exact before the last division: float64 holds such sums of squares of 10^11 pixels, and one pass
+    in a core's cache takes a tenth of the time of two with a centre."""
     mean, std = [], []
     for pixels in x.swapaxes(0, 1) if x.ndim == 4 else [x]:
         first, second, step = 0, 0, max(1, CACHED // pixels[0].size)

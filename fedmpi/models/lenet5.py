@@ -3,8 +3,8 @@
     conv 5x5, 6 - pool 2 - conv 5x5, 16 - pool 2 - fc 120 - fc 84 - fc classes
 
 61,706 parameters on MNIST; on CIFAR-10 61,770 weights and 236 biases, 62,006 parameters. The first convolution pads
-images smaller than 32 x 32 by 2, the second those smaller than 12 x 12. ``width`` multiplies the channels and the hidden
-units: dense networks of as many weights as a sparse one keeps have, on MNIST and CIFAR-10,
+images smaller than 32 x 32 by 2, the second those smaller than 12 x 12. ``width`` multiplies the channels and the
+hidden units: dense networks of as many weights as a sparse one keeps have, on MNIST and CIFAR-10,
 
     width   weights on MNIST   on CIFAR-10
     0.44    12,206 (0.199)     12,356 (0.200)

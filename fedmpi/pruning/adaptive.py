@@ -43,8 +43,8 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         raise ValueError(f"groups and hysteresis must be >= 0, got {groups} and {hysteresis}")
 
     def ranked(layout, x, kept, schedule, gen):
-        """``(ranking, mask)``: int32 (sum of kept,), the first ``kept[l]`` positions of each layer's ranking, counted in
-        the layer, and where they are."""
+        """``(ranking, mask)``: int32 (sum of kept,), the first ``kept[l]`` positions of each layer's ranking, counted
+        in the layer, and where they are."""
         share, found = cosine_decay(fraction, schedule.t, schedule.rounds), []
         mask = torch.zeros(layout.Q, dtype=torch.bool)
         for slot, k in zip(layout.weights, kept):

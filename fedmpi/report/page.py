@@ -158,7 +158,8 @@ def _keys(groups):
     best = {name: better((each.mean for each, end in zip(found[name], ended) if each and end), default=None)
             for name, better in BETTER.items() if name in found and len(groups) > 1}
     rows = [[_name(number, group), *(_marked(name, found[name][number], best.get(name) if ended[number] else None,
-                                             len(group.runs)) for name in names)] for number, group in enumerate(groups)]
+                                             len(group.runs)) for name in names)]
+            for number, group in enumerate(groups)]
     several = any(len(group.runs) > 1 for group in groups)
     caption = "What came of it" + ", mean ± standard deviation over seeds" * several
     heads = ["set-up", *(OUTCOMES[name] for name in names)]

@@ -111,7 +111,8 @@ class RunFile:
         """Writes the state after ``round`` beside the run file and removes all but the newest ``keep``.
 
         For the disk a thread waits, which takes no processor: until it is done, or where the process is killed before,
-        the checkpoint before is the newest. Whatever else is done with the run, but for appending into room that is there, waits for it."""
+        the checkpoint before is the newest. Whatever else is done with the run, but for appending into room that is
+        there, waits for it."""
         self.settle()
         placed = write_checkpoint(self.folder, state, round, run_id=self.run_id, keep=keep)
 
@@ -237,8 +238,8 @@ def check_target(path):
     stem = os.path.splitext(path)[0]
     for other in (os.path.join(folder, name) for name in sorted(os.listdir(folder))):
         if os.path.splitext(other)[0] == stem and _is_run(other):
-            raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those of "
-                            f"{other} do; choose another name")
+            raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those "
+                            f"of {other} do; choose another name")
 
 
 def _is_run(path):

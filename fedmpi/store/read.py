@@ -95,8 +95,8 @@ def _check_schema(path, attrs):
     if attrs.get("filetype") != FILETYPE:
         raise UserError(f"{path}: an HDF5 file, but not a run of fedmpi")
     if attrs["schema"] > SCHEMA:
-        raise UserError(f"{path}: written by a newer fedmpi (schema {attrs['schema']}, this one reads {SCHEMA}): update "
-                        "fedmpi")
+        raise UserError(f"{path}: written by a newer fedmpi (schema {attrs['schema']}, this one reads {SCHEMA}): "
+                        "update fedmpi")
 
 
 @contextlib.contextmanager

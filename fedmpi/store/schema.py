@@ -18,7 +18,8 @@ Schema {number}. A file of a newer schema is refused, older ones are read: 2 cal
 /ends              (T,) rows of /clients that are committed after each round
 /clients/NAME      (R,) a row for each client that was asked in a round
 /population/NAME   (N, ...) a row a client, what is true of it for the whole run: samples, noise (rate of wrong labels),
-                   features (level of skew), quality (1: good), duplicate_of, fault_0 ..., labels, true_labels (by class)
+                   features (level of skew), quality (1: good), duplicate_of, fault_0 ..., labels, \
+true_labels (by class)
 /partition         client n has the training samples indices[offsets[n]:offsets[n + 1]]
 /sessions/NAME     a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, versions, places,
                    and done, the rounds that were there already

@@ -77,7 +77,8 @@ def _curves(study, found, traces, spec):
                     known = np.flatnonzero(np.isfinite(values).all(axis=0))
                     mean, std = values[:, known].mean(axis=0), values[:, known].std(axis=0, ddof=len(values) > 1)
                     ax.plot(known + 1, mean, label=arm, **_style(number))
-                    ax.fill_between(known + 1, mean - std, mean + std, color=COLOURS[number % 8], alpha=0.12, linewidth=0)
+                    ax.fill_between(known + 1, mean - std, mean + std, color=COLOURS[number % 8], alpha=0.12,
+                                    linewidth=0)
             _title(ax, dict(zip(study.grid, cell)), study.grid)
             ax.xaxis.get_major_locator().set_params(integer=True)
             plain_axes(ax)
@@ -156,8 +157,8 @@ def _weights(study, found, traces, spec):
 
 
 def noise_levels(rates):
-    """``[(lowest, highest, mean)]`` of the levels of the ``rates`` (n,) of wrong labels: they are drawn, so that clients
-    of one level differ, but by less than NEAR from the next one. Rates without levels are put into tenths."""
+    """``[(lowest, highest, mean)]`` of the levels of the ``rates`` (n,) of wrong labels: they are drawn, so that
+    clients of one level differ, but by less than NEAR from the next one. Rates without levels are put into tenths."""
     rates = np.sort(rates)
     parts = np.split(rates, np.flatnonzero(np.diff(rates) > NEAR) + 1)
     if any(np.ptp(part) > 3 * NEAR for part in parts):
@@ -196,7 +197,8 @@ def _claims(found):
         for verdict, colour in VERDICT_COLOURS.items():
             if any(each["verdict"] == verdict for _, _, each in rows):
                 axes[0].plot([], [], "o-", color=colour, label=verdict)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False, fontsize=7)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False,
+                      fontsize=7)
 
     return ("Claims: mean and 95 % interval, against what is asked (line) and the mean to be reached (dotted)",
             (7.2, 0.42 * len(rows) + 0.5 * len(measures) + 0.6), on)

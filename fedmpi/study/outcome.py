@@ -41,14 +41,16 @@ def seconds_left(study, found):
     if not paces:
         return None
     paces = {key: statistics.median(each) for key, each in paces.items()}
-    return sum((study.options[name].get("rounds", DEFAULTS["rounds"]) - rounds) * next(paces[key] for key in kin[name] if key in paces)
+    return sum((study.options[name].get("rounds", DEFAULTS["rounds"]) - rounds)
+               * next(paces[key] for key in kin[name] if key in paces)
                for name, (status, rounds, _) in found.items() if status != "finished")
 
 
 def outcome(study, folder):
     """``(found, traces)``: the dict, and what figures need of each finished run that does not go into JSON."""
     status = {name: each[0] for name, each in states(study, folder).items()}
-    wanted = dict.fromkeys(["learned", *study.recipe["measures"], *(claim["measure"] for claim in study.recipe.get("claim", [])),
+    wanted = dict.fromkeys(["learned", *study.recipe["measures"],
+                            *(claim["measure"] for claim in study.recipe.get("claim", [])),
                             *(each.get("measure", "accuracy") for each in study.recipe.get("figure", []))])
     measured, traces = {}, {}
     for name in study.options:

@@ -31,8 +31,8 @@ def span(found, name, sign=True):
 
 
 def some(found, of):
-    """`` (2 of 5 seeds)`` where not all of ``of`` seeds have an answer, such as the MB until an accuracy is reached: those
-    that have one may be no fair sample of all."""
+    """`` (2 of 5 seeds)`` where not all of ``of`` seeds have an answer, such as the MB until an accuracy is reached:
+    those that have one may be no fair sample of all."""
     return f" ({found['n']} of {of} seeds)" if 0 < found["n"] < of else ""
 
 
@@ -68,8 +68,8 @@ def stuck(found):
     arms = {run["run"]: run["arm"] for run in found["runs"] if run["measures"] and run["measures"]["learned"] == 0}
     counts = {arm: list(arms.values()).count(arm) for arm in found["arms"]}
     told = ", ".join(f"{n} of {arm}" for arm, n in counts.items() if n)
-    return (f"{len(arms)} of {len(found['status'])} runs never left chance ({told}): where one side of a difference did not "
-            "learn, it says no more than that.") if arms else ""
+    return (f"{len(arms)} of {len(found['status'])} runs never left chance ({told}): where one side of a difference "
+            "did not learn, it says no more than that.") if arms else ""
 
 
 def verdict_rows(found):
@@ -79,8 +79,9 @@ def verdict_rows(found):
         for each in claim["judged"]:
             interval = each["interval"]
             rows.append((claim["says"], where(each["cell"], found["grid"]),
-                         span(interval._asdict(), claim["measure"], "minus" in claim) if interval else "-", criterion(claim),
-                         each["verdict"] + (f": {each['reason']}" if each["reason"] else ""), claim.get("thesis", "")))
+                         span(interval._asdict(), claim["measure"], "minus" in claim) if interval else "-",
+                         criterion(claim), each["verdict"] + (f": {each['reason']}" if each["reason"] else ""),
+                         claim.get("thesis", "")))
     return rows
 
 
@@ -103,14 +104,15 @@ def markdown(found, figures):
     lines = [f"# {found['name']}, {found['size']}: {found['title']}", "", found["question"], ""]
     lines += [f"**{unfinished(found)}**", ""] if not found["complete"] else []
     lines += [f"**{stuck(found)}**", ""] if stuck(found) else []
-    lines += [f"{len(found['status'])} runs, seeds {', '.join(map(str, found['seeds']))}. `±` is the standard deviation over "
-              "seeds; brackets are 95 % intervals (Student's, over seeds) of paired differences, each for itself. Whatever is "
-              "selected is selected by the validation share of the training data.", ""]
+    lines += [f"{len(found['status'])} runs, seeds {', '.join(map(str, found['seeds']))}. `±` is the standard "
+              "deviation over seeds; brackets are 95 % intervals (Student's, over seeds) of paired differences, each "
+              "for itself. Whatever is selected is selected by the validation share of the training data.", ""]
     lines += [f"Everywhere: {constant(found['grid'])}.", ""] if constant(found["grid"]) else []
     lines += ["Not in here:", "", *(f"* {each}" for each in found["lacks"]), ""] if found["lacks"] else []
     if found["claims"]:
         lines += ["## Verdicts", "", counted(found) + ".", "",
-                  *_table(("claim", "where", "measured", "criterion", "verdict", "the thesis has"), verdict_rows(found)), ""]
+                  *_table(("claim", "where", "measured", "criterion", "verdict", "the thesis has"),
+                          verdict_rows(found)), ""]
     lines += ["## Tables", "", *(f"* {name}: {described(name)}" for name in found["measures"]), ""]
     for cell in found["cells"]:
         lines += [f"### {where(cell['cell'], found['grid'])}", "", *_cell(found, cell["arms"]), ""]

@@ -14,7 +14,8 @@
 
 A run is an arm in a *cell*, which is a level of every factor, with a seed. Options are those of [fixed], then of the
 size, the levels in the order of the grid, and the arm: later ones win. In their texts ``{F}`` is the level of factor F,
-``{word}`` a word of a level, which may hold words itself. Arms that come to the same options in several cells share one run.
+``{word}`` a word of a level, which may hold words itself. Arms that come to the same options in several cells share one
+run.
 """
 
 import itertools
@@ -119,7 +120,8 @@ def _check_options(table, where):
     _check_table(table, where)
     unknown = sorted(key for key in table if key.replace("-", "_") not in OPTIONS)
     if unknown:
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; options of fedmpi train are meant, without seed and out")
+        raise UserError(f"{where}: unknown {', '.join(unknown)}; options of fedmpi train are meant, without seed "
+                            "and out")
 
 
 def _check_arms(found, arms, where):
@@ -152,7 +154,8 @@ def _check_claim(found, claim, where):
         if "arm" not in term:
             raise UserError(f"{where}: a term of plus or minus must name its arm, got {term}")
         _check_arms(found, [term["arm"]], where)
-    for levels in [*({key: level for key, level in term.items() if key != "arm"} for term in terms), claim.get("where", {})]:
+    for levels in [*({key: level for key, level in term.items() if key != "arm"} for term in terms),
+                   claim.get("where", {})]:
         for factor, level in levels.items():
             _check_factor(found, factor, where)
             _check_levels(found, factor, level if isinstance(level, list) else [level], where)

@@ -14,7 +14,8 @@ interval excludes 0.
     not run        the size has no such arm or level
 
 Where a run never left chance the reason says so: the verdict is then on who starts to learn, not on who learns better.
-Where none of a seed's runs did, nothing is confirmed or refuted: models that have learned nothing are no worse than others.
+Where none of a seed's runs did, nothing is confirmed or refuted: models that have learned nothing are no worse than
+others.
 """
 
 import itertools

@@ -34,8 +34,8 @@ def nap(waited):
 
 def wait(done, check=lambda: None, nap=nap):
     """Call ``done()`` until it is true, in between, after some looks, ``nap(seconds waited)``; ``check()`` raises where
-    waiting is in vain. Where ``nap`` says that it was woken, this looks as often again: a message that has come is found
-    by MPICH's second probe, or its third, not always by the first."""
+    waiting is in vain. Where ``nap`` says that it was woken, this looks as often again: a message that has come is
+    found by MPICH's second probe, or its third, not always by the first."""
     start, looks = time.perf_counter(), 0
     while not done():
         check()
