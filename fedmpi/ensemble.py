@@ -80,7 +80,7 @@ def _side_by_side(body, head, rows):
     """``logits`` of a chain; ``body`` and ``head`` are rules for the layers before and after Flatten, functions
     ``rows (m, P) -> layer``. The body's layers map ``(s, m * channels, height, width)``, the head's ``(m, s,
     features)``, or ``(s, features)`` as long as the models share them."""
-    body, head = ([rule(rows) for rule in rules] for rules in (body, head))
+    body, head = ([quick(rule(rows), rows.device) for rule in rules] for rules in (body, head))
 
     def features(images):
         h = through(body, images.to(memory_format=torch.channels_last))      # on a CPU four times as fast
@@ -91,6 +91,33 @@ def _side_by_side(body, head, rows):
         return through(head, torch.cat([features(few) for few in passes], dim=1) if body else inputs.flatten(1))
 
     return logits
+
+
+def forward(model, device):
+    """What ``model`` computes in eval mode where nobody asks for gradients, to the bit: a chain of quick layers, else
+    the model itself."""
+    found = chain(model)
+    if found is None:
+        return model
+    body, head = found
+    return partial(through, [*(quick(layer, device) for layer in body), nn.Flatten(), *head])
+
+
+def quick(layer, device):
+    """The layer; for the largest of 2 x 2 entries on a CPU a function that finds it in half the time, and in a sixth
+    with few channels: torch looks at each entry by itself and notes where the largest was."""
+    if type(layer) is not nn.MaxPool2d or device.type != "cpu":
+        return layer
+    sizes = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+    plain = all(size in (wanted, (wanted, wanted)) for size, wanted in zip(sizes, (2, 2, 0, 1)))
+    return largest_of_four if plain and not (layer.ceil_mode or layer.return_indices) else layer
+
+
+def largest_of_four(x):
+    """(n, c, h // 2, w // 2): the maxima of 2 x 2 entries of ``x (n, c, h, w)``, NaN where one of them is."""
+    height, width = (size // 2 * 2 for size in x.shape[2:])
+    rows = torch.maximum(x[:, :, :height:2], x[:, :, 1:height:2])
+    return torch.maximum(rows[..., :width:2], rows[..., 1:width:2])
 
 
 def through(layers, h):

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from fedmpi import flat
-from fedmpi.ensemble import MODELS, ensemble, shared_chain
+from fedmpi.ensemble import MODELS, ensemble, forward, largest_of_four, quick, shared_chain
 from fedmpi.evaluate import evaluator
 from fedmpi.models.cifar10net import cifar10net
+from fedmpi.models.cnn import cnn
 from fedmpi.models.lenet5 import lenet5
 from fedmpi.models.logistic import logistic
 from fedmpi.models.mlp2nn import mlp2nn
@@ -138,3 +139,34 @@ def test_the_mode_is_restored_after_an_error():
     with pytest.raises(RuntimeError):
         ensemble(model, layout)(X, inputs[:, :, :5], labels)
     assert model.training
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 28, 28), (2, 5, 9, 7), (1, 1, 2, 3), (4, 32, 24, 24)])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_the_largest_of_four_is_what_torch_pools(shape, memory):
+    x = torch.randn(shape).relu().to(memory_format=memory)
+    x[x > 1.5] = torch.nan
+    pooled = nn.functional.max_pool2d(x, 2)
+    torch.testing.assert_close(largest_of_four(x), pooled, rtol=0, atol=0, equal_nan=True)
+    assert largest_of_four(x).stride() == pooled.stride()
+
+
+def test_only_plain_pooling_on_a_cpu_is_replaced():
+    cpu = torch.device("cpu")
+    for layer in (nn.MaxPool2d(2), nn.MaxPool2d((2, 2), (2, 2), 0)):
+        assert quick(layer, cpu) is largest_of_four and quick(layer, torch.device("cuda")) is layer
+    for layer in (nn.MaxPool2d(3, 2), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, padding=1), nn.MaxPool2d(2, dilation=2),
+                  nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2, return_indices=True), nn.MaxPool2d((2, 1)),
+                  nn.AvgPool2d(2), nn.ReLU()):
+        assert quick(layer, cpu) is layer
+
+
+@pytest.mark.parametrize("make", [cnn, lenet5, small_cnn, pfl_cnn, normed, mlp2nn, logistic, Residual])
+def test_a_quick_forward_gives_the_bits_of_the_model(make):
+    model, x = make((1, 28, 28), 10).eval(), torch.randn(NUM_SAMPLES, 1, 28, 28)
+    with torch.no_grad():
+        assert torch.equal(forward(model, x.device)(x), model(x))
+        seen = []
+        next(model.children()).register_forward_hook(lambda *found: seen.append(found))
+        forward(model, x.device)(x)
+    assert seen, "a hook of the user's is called"
