@@ -150,6 +150,7 @@ def test_synthetic_is_learnable_and_follows_its_options():
     distance = ((d.x_test.reshape(100, 1, -1) - centres) ** 2).sum(2)
     assert np.mean(distance.argmin(1) == d.y_test) > 0.95
     assert digest(d) == digest(synthetic(None, classes=5, samples=400, size=12, channels=3, seed=4))
+    assert len(d.y_test) == 100 and len(synthetic(None, samples=400, test=30).y_test) == 30
     assert digest(synthetic(None)) != digest(synthetic(None, seed=1))
     with pytest.raises(ValueError, match="classes must be >= 2, got 1"):
         synthetic(None, classes=1)

@@ -83,7 +83,8 @@ def federation(options, say):
         return assemble.federation(options), options
     except DataError as error:
         say(f"{error}; measuring on synthetic images of the same shape")
-        options = options | {"dataset": f"synthetic:samples={options['train_samples'] * 7 // 6},size=28"}
+        num = options["train_samples"]                     # and a test set of as many as Fashion-MNIST has beside them
+        options = options | {"dataset": f"synthetic:samples={num * 7 // 6},size=28,test={num // 6}"}
         return assemble.federation(options), options
 
 

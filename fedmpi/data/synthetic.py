@@ -12,15 +12,16 @@ BLOCKS = 4
 
 
 def synthetic(data_dir, classes: int = 10, samples: int = 1000, size: int = 8, channels: int = 1,
-              noise: float = 1.0, seed: int = 0):
-    """Blobs (samples + samples/4, channels, size, size) float32, classes balanced; ``data_dir`` is not read.
+              noise: float = 1.0, test: int = 0, seed: int = 0):
+    """Blobs (samples + test, channels, size, size) float32, classes balanced; ``data_dir`` is not read. ``test`` 0: a
+    quarter of ``samples``.
 
     ``seed`` belongs to the task and not to the run, so that runs of several seeds share one task.
 
     Paper: none: made here.
     """
     for key, value, least in (("classes", classes, 2), ("samples", samples, 4), ("size", size, 1),
-                              ("channels", channels, 1), ("noise", noise, 0), ("seed", seed, 0)):
+                              ("channels", channels, 1), ("noise", noise, 0), ("test", test, 0), ("seed", seed, 0)):
         if not value >= least:
             raise ValueError(f"{key} must be >= {least}, got {value}")
     gen = stream(seed, Purpose.DATA)
@@ -28,7 +29,7 @@ def synthetic(data_dir, classes: int = 10, samples: int = 1000, size: int = 8, c
     row = np.arange(size) * BLOCKS // size
     prototypes = np.ascontiguousarray(blocks[:, :, row[:, None], row])
     x_train, y_train = _draw(prototypes, samples, noise, gen)
-    x_test, y_test = _draw(prototypes, samples // 4, noise, gen)
+    x_test, y_test = _draw(prototypes, test or samples // 4, noise, gen)
     mean, std = moments(x_train)
     return check(Dataset(x_train, y_train, x_test, y_test, classes, mean, std), "synthetic")
 
