@@ -22,6 +22,7 @@ from fedmpi.parts import Codec, Pruner, Schedule, Strategy, Task, Updates
 from fedmpi.rng import Purpose, stream, torch_seed
 from fedmpi.stacked import stacked
 from fedmpi.staging import staging
+from fedmpi.sums import LARGEST, add, magnitude
 from fedmpi.team import joined, parted
 from fedmpi.wire import frame, positions
 from fedmpi.wire.feedback import carried, encoded
@@ -29,11 +30,6 @@ from fedmpi.wire.values import fitted
 
 CHUNK = 500      # validation samples that a coalition's model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
-LARGEST = 1e6    # an update with a larger value has diverged
-BLOCK = 1 << 15  # values that are added up at a time: they stay in a core's cache
-QUANTUM = 2.0 ** -40    # what sums of updates are whole multiples of: 2^63 of them hold the largest mean
-ROUNDER = 1.5 * 2.0 ** 52
-ROUNDER_BITS = int(np.float64(ROUNDER).view(np.int64))
 
 
 class Number(IntEnum):
@@ -57,31 +53,6 @@ def digest(support):
     if not hasattr(support, "digest"):
         support.digest = zlib.crc32(support.numpy())
     return support.digest
-
-
-def sound(values):
-    """Whether every value of an update is a number no larger than LARGEST."""
-    return magnitude(values) <= LARGEST
-
-
-def magnitude(values):
-    """The largest magnitude among an update's values; NaN where one is no number."""
-    low, high = torch.aminmax(values) if len(values) else (0.0, 0.0)       # a value that is no number makes both so
-    return max(-float(low), float(high))
-
-
-def add_small(values, sums, scale):
-    """Add ``values (K,) float32`` times ``scale``, products below 2^51, to ``sums (K,) int64`` as whole numbers, both
-    numpy's. A double to which 1.5 * 2^52 is added has been rounded to the nearest whole number, of two the even one,
-    and holds it in its last bits: in half the time of rounding and converting."""
-    product = np.empty(min(BLOCK, len(values)))
-    for start in range(0, len(values), BLOCK):
-        part, total = values[start: start + BLOCK], sums[start: start + BLOCK]
-        block = product[: len(part)]
-        np.multiply(part, scale, out=block, dtype=np.float64)
-        block += ROUNDER
-        total += block.view(np.int64)
-        total -= ROUNDER_BITS
 
 
 def unbilled(meta, arrays, weighs):
@@ -184,7 +155,7 @@ class Worker:
         return meta, {}
 
     def total(self, count):
-        """(count,) int64: the sums of this round's updates, in units of QUANTUM."""
+        """(count,) int64: the sums of this round's updates, as ``fedmpi.sums`` adds them up."""
         return self.sums[:count].cpu().numpy()
 
     def _build(self, meta, arrays):
@@ -335,21 +306,11 @@ class Worker:
                 update = self.codec.decode(values, len(support)).to(self.device)
                 size = magnitude(update)
             if math.isfinite(loss) and size <= LARGEST:
-                self._add(update, job["share"], size)
+                add(self.sums[: len(update)], update, job["share"], size)
                 numbers[Number.SUMMED] = 1
         if not self.values:                                # they have been measured, and stay here
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
-
-    def _add(self, values, share, size):
-        """Add an update ``values (K,)`` to the sums, by its ``share`` in the merge; ``size`` is its magnitude.
-        The same bits on any device: products in double precision, rounded to whole numbers."""
-        sums = self.sums[: len(values)]
-        if self.device.type == "cpu" and size * share / QUANTUM < 2.0 ** 50:
-            return add_small(values.numpy(), sums.numpy(), share / QUANTUM)
-        block = BLOCK if self.device.type == "cpu" else BLOCK << 9          # 128 MiB: launches are what costs there
-        for part, total in zip(values.split(block), sums.split(block)):
-            total += part.double().mul_(share / QUANTUM).round_().long()
 
     def _loss(self, job):
         """The received model's mean loss over a client's samples."""

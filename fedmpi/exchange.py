@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.client import BLOCK, QUANTUM, Number, digest, sound, unbilled
+from fedmpi import sums
+from fedmpi.client import Number, digest, unbilled
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.flat import below, gathered, index_of
 from fedmpi.parts import Updates
@@ -239,7 +240,7 @@ def read_reply(fed, reply, t, support, expected, announced):
         if len(values) != len(support):
             raise WireError(f"client {meta['client']} sent {len(values)} values for a support of {len(support)}")
     loss, summed_up = numbers[Number.LOSS], bool(numbers[Number.SUMMED])
-    if not np.isfinite(loss) or not (summed_up if values is None else sound(values)):
+    if not np.isfinite(loss) or not (summed_up if values is None else sums.sound(values)):
         return Refused(Outcome.REJECTED, f"round {t}: client {meta['client']} diverged (loss {loss:.3g})",
                        reply.job_bytes, up_bytes, reply.rank, numbers)
     report = {name.removeprefix("report/"): array.copy()
@@ -308,10 +309,7 @@ def rows_of(values):
 
 def summed(fed, replies, shares, support):
     """``Updates`` of one row: the mean of the cohort's updates by ``shares (C,)`` of those that count, which the
-    workers have added up in whole multiples of QUANTUM, hence to the same bits in any order."""
-    total, step = torch.from_numpy(fed.transport.total(len(support))), torch.empty(len(support))
-    whole = float(shares.sum())
+    workers have added up, to the same bits in any order."""
+    step = sums.mean(torch.from_numpy(fed.transport.total(len(support))), float(shares.sum()))
     n = torch.tensor([sum(float(reply.numbers[Number.SAMPLES]) for reply in replies)], dtype=torch.float64)
-    for part, out in zip(total.split(BLOCK), step.split(BLOCK)):
-        out.copy_(part.double().mul_(QUANTUM).div_(whole))
     return Updates(step[None], None, support, n, below(support, fed.layout.R))

@@ -9,11 +9,12 @@ import torch
 
 from fedmpi import assemble, asynchronous, exchange, gather, server
 from fedmpi.options import DEFAULTS
-from fedmpi.client import LARGEST, QUANTUM, Number
+from fedmpi.client import Number
 from fedmpi.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.exchange import Outcome
 from fedmpi.merge import average
 from fedmpi.parts import Aggregation, Devices, Fleet, Sampler, Updates
+from fedmpi.sums import LARGEST, QUANTUM, add_small
 
 
 def fleet(N, **changes):
@@ -593,11 +594,10 @@ def test_a_path_that_cannot_be_is_one_line(fedmpi, tmp_path):
 @pytest.mark.parametrize("share", [1.0, 1 / 3, 1e-4, 2.0 ** -41])
 def test_sums_of_updates_round_as_doubles_do(share):
     """The quick way and the one for large updates, also at halves, of which the even neighbour is taken."""
-    from fedmpi.client import QUANTUM, add_small
     gen = torch.Generator().manual_seed(0)
     values = torch.cat([torch.randn(40_000, generator=gen) * 10.0 ** e for e in (-14, -9, -3, 0, 2)]
                        + [torch.tensor([0.0, -0.0]), QUANTUM * torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5]) / share])
     quick = torch.arange(len(values))
     expected = quick + (values.double() * (share / QUANTUM)).round().long()
-    add_small(values.numpy(), quick.numpy(), share / QUANTUM)
+    add_small(quick.numpy(), values.numpy(), share / QUANTUM)
     assert torch.equal(quick, expected)
