@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import threading
 import time
@@ -236,7 +237,7 @@ def check_target(path):
     if os.path.exists(path):
         raise UserError(f"{path} exists: resume it, remove it, or choose another name")
     stem = os.path.splitext(path)[0]
-    for other in (os.path.join(folder, name) for name in sorted(os.listdir(folder))):
+    for other in sorted(glob.glob(glob.escape(stem) + "*")):
         if os.path.splitext(other)[0] == stem and _is_run(other):
             raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those "
                             f"of {other} do; choose another name")

@@ -121,7 +121,7 @@ def _check_options(table, where):
     unknown = sorted(key for key in table if key.replace("-", "_") not in OPTIONS)
     if unknown:
         raise UserError(f"{where}: unknown {', '.join(unknown)}; options of fedmpi train are meant, without seed "
-                            "and out")
+                        "and out")
 
 
 def _check_arms(found, arms, where):
