@@ -13,6 +13,7 @@ from fedmpi.build import model
 from fedmpi.catalog import STRATEGIES, make
 from fedmpi.data.dataset import laid
 from fedmpi.flat import bind
+from fedmpi.graphs import recorder
 from fedmpi.local import casting
 from fedmpi.parts import Schedule, Task
 from fedmpi.rng import Purpose, stream
@@ -54,12 +55,14 @@ def timing(options, fed_data, device):
     gen = torch.Generator().manual_seed(0)
     inputs = laid(torch.randn(n, *fed_data.shape, generator=gen).to(device))
     labels = torch.randint(0, fed_data.dataset.classes, (n,), generator=gen).to(device)
-    strategy, wide = make(STRATEGIES, options["strategy"]), stacked(network, layout)
+    strategy, recorded = make(STRATEGIES, options["strategy"]), recorder(network, device)
     live, mask = torch.ones(layout.R, device=device), layout.full_mask().to(device)
+    wide = stacked(network, layout, recorded)
 
     def tasks(count):
         return [Task(network, layout, x, g, base, mask, live, inputs, labels, 1, options["batch_size"], options["lr"],
-                     stream(0, Purpose.TRAIN, client), Schedule(1, 1), casting=casting(options["precision"], device))
+                     stream(0, Purpose.TRAIN, client), Schedule(1, 1), casting=casting(options["precision"], device),
+                     recorder=recorded)
                 for client in range(count)]
 
     def seconds(work, count):

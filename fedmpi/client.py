@@ -16,12 +16,13 @@ from fedmpi.data.dataset import inputs, laid
 from fedmpi.ensemble import ensemble
 from fedmpi.errors import FedError, WireError
 from fedmpi.flat import bind, check
+from fedmpi.graphs import recorder
 from fedmpi.judge import coalition_models
 from fedmpi.local import casting
 from fedmpi.parts import Codec, Pruner, Schedule, Strategy, Task, Updates
 from fedmpi.rng import Purpose, stream, torch_seed
 from fedmpi.stacked import stacked
-from fedmpi.staging import staging
+from fedmpi.staging import resident, staging
 from fedmpi.sums import LARGEST, add, magnitude
 from fedmpi.team import joined, parted
 from fedmpi.wire import frame, positions
@@ -151,6 +152,8 @@ class Worker:
             meta = {"kind": "failed", "t": self._round(job), "client": job.get("client", job.get("loss")),
                     "row": job["row"], "memory": memory, "trace": traceback.format_exc()}
         if memory:
+            if self.recorder:
+                self.recorder.forget()
             torch.cuda.empty_cache()                       # after the traceback has let go of its tensors
         return meta, {}
 
@@ -165,6 +168,8 @@ class Worker:
         self.layout, self.x, self.g = bind(self.parts.model.to(self.device))
         check(self.parts.model, self.layout, self.x)
         self.casting = casting(meta["options"]["precision"], self.device)
+        self.recorder = recorder(self.parts.model, self.device)
+        self.resident = resident(self.data, self.device)
         self.codec = fitted(self.parts.codec, len(self.layout.tail))
         self.stage = staging(self.layout.P, self.device)
         self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
@@ -262,7 +267,7 @@ class Worker:
         job = jobs[min(ready)]                             # dropout draws for all from the first one's key
         key = _key(self._round(job), job["client"], job.get("number"))
         _seed(self.device, torch_seed(self.parts.seed, Purpose.TRAIN, *key))
-        self.wide = self.wide or stacked(self.parts.model, self.layout)
+        self.wide = self.wide or stacked(self.parts.model, self.layout, self.recorder)
         trained = self.wide([task for task, *_ in ready.values()], **self.parts.strategy.sgd)
         return {row: (task._replace(x=x), *rest, loss, task.epochs)
                 for (row, (task, *rest)), (x, loss) in zip(ready.items(), trained)}
@@ -362,14 +367,18 @@ class Worker:
         _seed(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
         return Task(parts.model, self.layout, self.x, self.g, received.base, mask, live, inputs, labels, parts.epochs,
                     parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds),
-                    casting=self.casting)
+                    casting=self.casting, recorder=self.recorder)
 
     def _shard(self, client, rows=slice(None)):
         """``(inputs, labels, indices)`` of the chosen rows of a shard, before anything is done to the inputs."""
         start, stop = self.data["offsets"][client: client + 2]
         index = self.data["indices"][start:stop][rows]
-        raw = torch.from_numpy(self.data["x_train"][index]).to(self.device)
-        labels = torch.from_numpy(self.data["labels"][start:stop][rows]).to(self.device)
+        if self.resident:
+            raw = self.resident.x_train[self.resident.indices[start:stop][rows]]
+            labels = self.resident.labels[start:stop][rows]
+        else:
+            raw = torch.from_numpy(self.data["x_train"][index]).to(self.device)
+            labels = torch.from_numpy(self.data["labels"][start:stop][rows]).to(self.device)
         return inputs(raw, self.mean, self.std), labels, index
 
     def _samples(self, client):

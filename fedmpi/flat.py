@@ -179,6 +179,11 @@ def views(layout, vector):
     return [vector[slot.span].view(slot.shape) for slot in layout.trained]
 
 
+def count(mask):
+    """How many entries of ``mask (n,) bool``, on any device, are True."""
+    return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else torch.count_nonzero(mask))
+
+
 def gathered(x, support):
     """(K,): the values of ``x (P,)`` at the sorted positions ``support (K,)``; a view where those are the first K, as
     in most models with no weight pruned."""

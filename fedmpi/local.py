@@ -3,11 +3,10 @@
 import contextlib
 from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
-from fedmpi.flat import views
+from fedmpi.flat import count, views
 
 GATHERED = 1 << 24            # input values that are brought into an epoch's order at a time, 64 MiB
 
@@ -25,47 +24,68 @@ def batches(task, shuffle=True):
         yield from zip(task.inputs[rows].split(size), task.labels[rows].split(size))
 
 
-def sgd(task, momentum=0.0, weight_decay=0.0, correct=None, shuffle=True, loss=nn.functional.cross_entropy):
+def sgd(task, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=nn.functional.cross_entropy):
     """Masked mini-batch SGD on ``task.x`` in place; returns the mean training loss over all samples seen.
 
-    The arithmetic is that of ``torch.optim.SGD(fused=True)``, bit for bit. ``correct(x, g)``, both (R,), may add to the
-    gradient in place (FedProx's pull). The gradient is masked before the momentum sees it, so pruned weights stay zero.
+    The arithmetic is that of ``torch.optim.SGD(fused=True)``, bit for bit. ``mu`` pulls towards ``task.base``,
+    as FedProx does. The gradient is masked before the momentum sees it, so pruned weights stay zero.
+
+    Steps are recorded where the task has a recorder and nobody watches them.
     """
-    layout, x, live = task.layout, task.x[: task.layout.R], task.live
-    seeing = task.probe.step is not None or correct is not None        # somebody wants the gradient as one vector
-    sparse = np.count_nonzero(task.mask.cpu()) < layout.num_weights or task.probe.epoch is not None
-    velocity, named = torch.zeros_like(task.g), dict(task.model.named_parameters())
-    trained = [named[slot.name] for slot in layout.trained]
-    parameters, velocities = views(layout, x), views(layout, velocity) if momentum else []
-    lives, shown = views(layout, live) if sparse else [], views(layout, task.g) if seeing else []
-    step = partial(torch._fused_sgd_, lr=task.lr, momentum=momentum, weight_decay=weight_decay, dampening=0,
-                   nesterov=False, maximize=False, is_first_step=False)      # what SGD(fused=True) calls in the end
-    total, seen = torch.zeros((), device=x.device), 0
+    probe, layout = task.probe, task.layout
+    sparse = count(task.mask) < layout.num_weights or probe.epoch is not None
+    start = {"live": task.live, "velocity": torch.zeros_like(task.g), "total": torch.zeros((), device=task.x.device)}
+    if mu:
+        start["base"] = task.base[: layout.R]
+    make, watched = partial(_step, task, momentum, weight_decay, mu, sparse, loss), probe.step or probe.epoch
+    if task.recorder is None or watched or loss is not nn.functional.cross_entropy:
+        step, held = make(start), start
+    else:
+        step, held = task.recorder.steps((task.lr, momentum, weight_decay, mu, sparse), make, start)
+    seen = 0
     task.model.train()
     for epoch in range(task.epochs):
         for inputs, labels in batches(task, shuffle):
-            with task.casting():
-                value = loss(task.model(inputs), labels)
-            gradients = torch.autograd.grad(value, trained, materialize_grads=True)
-            gradients = [each.contiguous() for each in gradients]      # fused steps take all in memory's order
-            total.add_(value.detach(), alpha=len(labels))
+            step(inputs, labels)
             seen += len(labels)
-            if seeing:
-                torch._foreach_copy_(shown, gradients)
-                gradients = shown
-            if task.probe.step is not None:
-                task.probe.step(task.g)
-            if correct is not None:
-                correct(x, task.g)
-            if sparse:
-                gradients = torch._foreach_mul(gradients, lives)       # not in place: two weights may share one
-            step(parameters, gradients, velocities)
-        if task.probe.epoch is not None and task.probe.epoch(epoch):
-            x.mul_(live)
-            velocity.mul_(live)
-    if seeing:
+        if probe.epoch is not None and probe.epoch(epoch):
+            task.x[: layout.R].mul_(task.live)
+            held["velocity"].mul_(task.live)
+    if mu or probe.step is not None:
         task.g.zero_()
-    return float(total) / max(seen, 1)
+    return float(held["total"]) / max(seen, 1)
+
+
+def _step(task, momentum, weight_decay, mu, sparse, loss, held):
+    """``step(inputs, labels)`` of ``sgd`` with ``live``, ``velocity`` and with mu ``base``, all (R,), and ``total ()``,
+    the sum of the losses of all samples, in ``held``; it keeps nothing of the task that is its client's."""
+    model, layout, g, casting, watch = task.model, task.layout, task.g, task.casting, task.probe.step
+    x, velocity, total = task.x[: layout.R], held["velocity"], held["total"]
+    named, seeing = dict(model.named_parameters()), mu or watch is not None      # the gradient as one vector
+    trained = [named[slot.name] for slot in layout.trained]
+    parameters, velocities = views(layout, x), views(layout, velocity) if momentum else []
+    lives, shown = views(layout, held["live"]) if sparse else [], views(layout, g) if seeing else []
+    move = partial(torch._fused_sgd_, lr=task.lr, momentum=momentum, weight_decay=weight_decay, dampening=0,
+                   nesterov=False, maximize=False, is_first_step=False)      # what SGD(fused=True) calls in the end
+
+    def step(inputs, labels):
+        with casting():
+            value = loss(model(inputs), labels)
+        gradients = torch.autograd.grad(value, trained, materialize_grads=True)
+        gradients = [each.contiguous() for each in gradients]          # fused steps take all in memory's order
+        total.add_(value.detach(), alpha=len(labels))
+        if seeing:
+            torch._foreach_copy_(shown, gradients)
+            gradients = shown
+        if watch is not None:
+            watch(g)
+        if mu:
+            g.add_(x, alpha=mu).sub_(held["base"], alpha=mu)
+        if sparse:
+            gradients = torch._foreach_mul(gradients, lives)           # not in place: two weights may share one
+        move(parameters, gradients, velocities)
+
+    return step
 
 
 def casting(precision, device):

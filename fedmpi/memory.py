@@ -9,6 +9,7 @@ GPU_RANK_BYTES = 2e9          # and with the libraries of CUDA, in the memory of
 CONTEXT_BYTES = 0.8e9         # of a GPU that every rank on it takes beside tensors, cuBLAS and cuDNN loaded; there, too
 VECTORS = 10                  # of the length of the model that a rank holds: weights, gradient, base, masks, frames
 ROWS = 6                      # and for each client beside others: weights, gradient and its parts, momentum, answer
+RECORDED = 2                  # and on a GPU, where steps are recorded: what a team starts from, and what it gives back
 BOTH_WAYS = 2                 # what a layer puts out is kept for the gradient, which is as large
 
 
@@ -32,7 +33,7 @@ def worker_need(P, outputs, *, batch_size, samples_bytes, block, images, togethe
     ``together`` clients at once."""
     every, largest = outputs
     beside = together * (together > 1)
-    return Need(CONTEXT_BYTES, 4 * P * (VECTORS + ROWS * beside), 2 * samples_bytes * (1 + beside),
+    return Need(CONTEXT_BYTES, 4 * P * (VECTORS + (ROWS + RECORDED) * beside), 2 * samples_bytes * (1 + beside),
                 BOTH_WAYS * every * batch_size * together, 8 * P * block + BOTH_WAYS * largest * images)
 
 

@@ -55,6 +55,7 @@ class Task(NamedTuple):
     schedule: Schedule
     probe: Probe = Probe()
     casting: Callable = contextlib.nullcontext    # the context of forward passes, see local.casting
+    recorder: Any = None          # graphs.Recorder of the model, on a GPU
 
 
 class Updates(NamedTuple):

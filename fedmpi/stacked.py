@@ -24,7 +24,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from fedmpi.ensemble import ELEMENTWISE, body_rule, chain, through
-from fedmpi.flat import ALIGN
+from fedmpi.flat import ALIGN, count
 from fedmpi.local import batches
 
 NORMS = nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
@@ -43,11 +43,11 @@ class Plan(NamedTuple):
 class Step(NamedTuple):
     """What a layer may need to know of the step beside its input."""
 
-    number: int                   # steps before it
+    number: int                   # steps before it, where a norm averages by them
     shares: torch.Tensor | None   # (B, a), where batches are not all as large
 
 
-def stacked(model, layout):
+def stacked(model, layout, recorder=None):
     """``train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=cross_entropy) -> [(x (P,), mean
     loss)]``, an entry a task: what ``sgd`` would make of each from its ``base``. Tasks are only read, their generators
     used.
@@ -55,41 +55,67 @@ def stacked(model, layout):
     The tasks share model, layout, lr and casting, and no probe of theirs watches steps or epochs. ``mu`` pulls towards
     ``base``; ``loss(logits, labels, reduction="none")`` gives one value a sample. The bits depend on the tasks of this
     call and the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it is. Ask ``refusal`` first.
+    Steps are recorded where there is the model's ``graphs.Recorder``.
     """
 
     def train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=F.cross_entropy):
         plan = planned(tasks, shuffle)
         ordered = [tasks[position] for position in plan.order]
         inputs, labels = (torch.cat([getattr(task, name) for task in ordered]) for name in ("inputs", "labels"))
-        X, R = torch.stack([task.base for task in ordered]), layout.R
-        g = X.new_zeros(len(tasks), R)
-        velocity = torch.zeros_like(g) if momentum else None
-        base = _rows([task.base for task in ordered])[:, :R] if mu else None
-        live = _rows([task.live for task in ordered]) if _sparse(ordered) else None
-        total, lr = X.new_zeros(len(tasks)), tasks[0].lr
+        X, R, lr = torch.stack([task.base for task in ordered]), layout.R, tasks[0].lr
+        start = {"X": X, "total": X.new_zeros(len(tasks))}
+        if momentum:
+            start["velocity"] = X.new_zeros(len(tasks), R)
+        if mu:
+            start["base"] = _rows([task.base for task in ordered])[:, :R]
+        if _sparse(ordered):
+            start["live"] = _rows([task.live for task in ordered])
+        make = partial(_step, model, layout, tasks[0].casting, lr, momentum, weight_decay, mu, loss)
+        if recorder is None or loss is not F.cross_entropy:
+            step, held = make(start), start
+        else:
+            step, held = recorder.steps(("together", lr, momentum, weight_decay, mu), make, start)
         model.train()
-        forward, at_work = _forward(model, layout, X.device), 0
         for number, (a, width, even) in enumerate(plan.steps):
-            if a != at_work:
-                at_work, tensors = a, leaves(layout, X[:a])
-            index, shares = plan.index[number, :width, :a], plan.shares[number, :width, :a]
-            with tasks[0].casting():
-                logits = forward(tensors, inputs[index], Step(number, None if even else shares))
-                each = loss(logits.flatten(0, 1), labels[index.T].flatten(), reduction="none").view(a, width)
-            means = (each * shares.T).sum(1)
-            gradient(means.sum(), layout, tensors, g[:a])
-            total[:a] += means.detach() * plan.counts[number, :a]
-            _move(X[:a, :R], g[:a], velocity if velocity is None else velocity[:a], base if base is None else base[:a],
-                  live if live is None else live[:a], lr, momentum, weight_decay, mu)
+            index = plan.index[number, :width, :a]
+            step(inputs[index], labels[index], plan.shares[number, :width, :a], plan.counts[number, :a], even=even,
+                 number=number * averages)
+        X = held["X"] if held is start else held["X"].clone()
         seen = plan.counts.sum(0).clamp(min=1)
-        done = dict(zip(plan.order, zip(X, (total.double() / seen).tolist())))
+        done = dict(zip(plan.order, zip(X, (held["total"].double() / seen).tolist())))
         return [done[position] for position in range(len(tasks))]
 
+    averages = any(isinstance(module, NORMS) and module.momentum is None for module in model.modules())
     return train
 
 
+def _step(model, layout, casting, lr, momentum, weight_decay, mu, loss, held):
+    """``step(inputs (B, a, ...), labels (B, a), shares (B, a), counts (a,), even, number)`` of the first a clients,
+    whose vectors are the rows of ``X (G, P)`` in ``held``; there, too, ``total (G,)``, the sum of each one's losses,
+    ``velocity (G, R)`` with momentum, ``base`` with mu, and ``live`` where weights are pruned, both (G, R), or (1, R)
+    where all have the same."""
+    X, total, R, known = held["X"], held["total"], layout.R, {}
+    g, forward = X.new_empty(len(X), R), _forward(model, layout, X.device)
+
+    def step(inputs, labels, shares, counts, even, number):
+        a = len(counts)
+        if a not in known:
+            known.clear()
+            known[a] = leaves(layout, X[:a])
+        with casting():
+            logits = forward(known[a], inputs, Step(number, None if even else shares))
+            each = loss(logits.flatten(0, 1), labels.T.flatten(), reduction="none").view(a, -1)
+        means = (each * shares.T).sum(1)
+        gradient(means.sum(), layout, known[a], g[:a])
+        total[:a] += means.detach() * counts
+        velocity, base, live = (held[name][:a] if name in held else None for name in ("velocity", "base", "live"))
+        _move(X[:a, :R], g[:a], velocity, base, live, lr, momentum, weight_decay, mu)
+
+    return step
+
+
 def _move(x, g, velocity, base, live, lr, momentum, weight_decay, mu):
-    """One step of ``sgd``'s arithmetic on all rows, in place; all (a, R)."""
+    """One step of ``sgd``'s arithmetic on all rows, in place; all (a, R), ``base`` and ``live`` perhaps (1, R)."""
     if mu:
         g.add_(x, alpha=mu).sub_(base, alpha=mu)
     if weight_decay:
@@ -147,14 +173,14 @@ def gradient(value, layout, tensors, g):
 
 
 def _rows(vectors):
-    """(G, ...): the vectors as rows, without a copy where all are one."""
+    """(G, ...): the vectors as rows; (1, ...) where all are one."""
     first = vectors[0]
-    return first.expand(len(vectors), -1) if all(each is first for each in vectors) else torch.stack(vectors)
+    return first[None] if all(each is first for each in vectors) else torch.stack(vectors)
 
 
 def _sparse(tasks):
     masks = {id(task.live): task.mask for task in tasks}.values()
-    return any(int(mask.sum()) != tasks[0].layout.num_weights for mask in masks)
+    return any(count(mask) != tasks[0].layout.num_weights for mask in masks)
 
 
 def refusal(model, layout, shape):

@@ -1,7 +1,8 @@
-"""Kept values between the host, where messages are made, and the device, where models live.
+"""Kept values between the host, where messages are made, and the device, where models live; and the samples, which a
+GPU keeps where they are small beside it.
 
-On a GPU they pass through one page-locked buffer, allocated once: the driver copies from and to such memory directly,
-without a buffer of its own in between, and only K values cross the bus. On the CPU nothing is staged.
+On a GPU kept values pass through one page-locked buffer, allocated once: the driver copies from and to such memory
+directly, without a buffer of its own in between, and only K values cross the bus. On the CPU nothing is staged.
 
 Device buffers are not handed to MPI, though some MPI libraries take them. A message is one frame: positions coded
 against the last mask, then values coded (float16, int8 ...), then a header with their sizes. All of that is made on the
@@ -12,9 +13,40 @@ values take 0.2 ms. What would pay is a merge on GPUs with frames coded there, w
 
 from typing import Callable, NamedTuple
 
+import numpy as np
 import torch
 
 from fedmpi.flat import gathered, scattered
+
+
+PART = 1 / 128       # of a GPU's free memory that samples may take to stay there: all ranks on it take as much
+PIECE = 1 << 26      # bytes of samples that are copied at a time
+
+
+class Resident(NamedTuple):
+    """What clients train on, on a GPU: what the node's ranks share on the host, moved once."""
+
+    x_train: torch.Tensor
+    indices: torch.Tensor
+    labels: torch.Tensor
+
+
+def resident(data, device):
+    """The ``Resident`` of a worker's shared ``data``; None where they are not to stay on the device: on the CPU, and
+    where they would take too much of a GPU."""
+    arrays = [data[name] for name in Resident._fields]
+    if device.type != "cuda" or sum(a.nbytes for a in arrays) > PART * torch.cuda.mem_get_info(device)[0]:
+        return None
+    return Resident(*(_moved(array, device) for array in arrays))
+
+
+def _moved(array, device):
+    """The array on the device, by pieces, as it may be read-only, which torch takes none of."""
+    into = torch.empty(array.shape, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype, device=device)
+    rows = max(1, PIECE // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        into[start: start + rows] = torch.from_numpy(array[start: start + rows].copy())
+    return into
 
 
 class Staging(NamedTuple):

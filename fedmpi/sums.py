@@ -20,8 +20,10 @@ def sound(values):
 
 def magnitude(values):
     """The largest magnitude among an update's values; NaN where one is no number."""
-    low, high = torch.aminmax(values) if len(values) else (0.0, 0.0)       # a value that is no number makes both so
-    return max(-float(low), float(high))
+    if not len(values):
+        return 0.0
+    low, high = torch.stack(torch.aminmax(values)).tolist()     # a value that is no number makes both so
+    return max(-low, high)
 
 
 def add(sums, values, share, size):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedmpi import catalog, launch
+from fedmpi import catalog, graphs, launch, staging, sums
 from fedmpi.flat import bind
 from fedmpi.local import casting, sgd
 from fedmpi.models.zoo import torchvision
@@ -58,6 +58,107 @@ def test_every_model_trains_to_what_the_cpu_makes_of_it(gpu, name):
 def test_a_residual_network_with_batch_norm_trains(gpu):
     here, there = (task_of(torchvision, (3, 32, 32), device, n=10) for device in (gpu, torch.device("cpu")))
     assert sgd(here) == pytest.approx(sgd(there), rel=2e-2)
+
+
+def trained(task, recorder, **rule):
+    """``(x, losses)`` of three clients, one after the other, each with the random numbers of its own."""
+    losses, found = [], []
+    for client in range(3):
+        task.x.copy_(task.base)
+        torch.cuda.manual_seed(client)
+        losses.append(sgd(task._replace(recorder=recorder, epochs=3, gen=np.random.default_rng(client)), **rule))
+        found.append(task.x.clone())
+    return torch.stack(found), losses
+
+
+def recordings(recorder):
+    return sum(len(step.graphs) for step, _ in recorder.made.values())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+@pytest.mark.parametrize("name", sorted(catalog.MODELS))
+def test_recorded_steps_have_the_bits_of_those_taken_one_by_one(gpu, name, sparsity, precision):
+    """The last batch of an epoch, which is smaller, too."""
+    task = task_of(partial(catalog.make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision,
+                   sparsity=sparsity)
+    recorder = graphs.recorder(task.model, gpu)
+    rule = {"momentum": 0.9, "weight_decay": 1e-3, "mu": 0.1 * (sparsity == 0)}
+    plain, losses = trained(task, None, **rule)
+    recorded, again = trained(task, recorder, **rule)
+    assert torch.equal(plain, recorded) and losses == again
+    assert recordings(recorder) == 2
+    assert not torch.equal(plain[0], plain[1])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", sorted(name for name in catalog.MODELS if name != "torchvision"))
+def test_recorded_steps_of_clients_side_by_side_have_the_same_bits(gpu, name, precision):
+    """Of as many samples each, and of some with fewer, who finish before the others."""
+    task = task_of(partial(catalog.make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision)
+    recorder, found = graphs.recorder(task.model, gpu), []
+    for kept in (None, recorder):
+        wide = stacked(task.model, task.layout, kept)
+        for sizes in ((23, 23, 23), (23, 20, 7), (23, 23, 23)):
+            torch.cuda.manual_seed(0)
+            team = [task._replace(epochs=8, gen=np.random.default_rng(client), inputs=task.inputs[:n],
+                                  labels=task.labels[:n]) for client, n in enumerate(sizes)]
+            found.append(wide(team, momentum=0.9, weight_decay=1e-3, mu=0.1))
+    for before, after in zip(found[:3], found[3:]):
+        assert all(torch.equal(x, y) and a == b for (x, a), (y, b) in zip(before, after))
+    assert recordings(recorder) >= 2
+
+
+def test_steps_that_wait_for_the_gpu_or_are_not_known_are_not_recorded(gpu):
+    class Looking(torch.nn.ReLU):
+        def forward(self, x):
+            return super().forward(x) if float(x.sum()) > 0 else x
+
+    Looking.__module__ = "torch.nn"                        # as if it were torch's own
+    task = task_of(lambda shape, classes: torch.nn.Sequential(torch.nn.Flatten(), Looking(), torch.nn.Linear(
+        3 * 32 * 32, classes)), (3, 32, 32), gpu)
+    recorder = graphs.recorder(task.model, gpu)
+    plain, recorded = trained(task, None), trained(task, recorder)
+    assert torch.equal(plain[0], recorded[0]) and recordings(recorder) == 0
+
+    class Mine(torch.nn.ReLU):
+        pass
+
+    assert graphs.recorder(torch.nn.Sequential(torch.nn.Linear(2, 2), Mine()), gpu) is None
+
+
+def test_samples_that_stay_on_the_gpu_are_those_on_the_host(gpu, monkeypatch):
+    gen = np.random.default_rng(0)
+    data = {"x_train": gen.integers(0, 256, (1000, 3, 8, 8), np.uint8), "indices": gen.permutation(1000)[:900],
+            "labels": gen.integers(0, 9, 900)}
+    data["x_train"].flags.writeable = False
+    monkeypatch.setattr(staging, "PIECE", 10_000)
+    held = staging.resident(data, gpu)
+    assert all((getattr(held, name).cpu().numpy() == data[name]).all() for name in data)
+    monkeypatch.setattr(staging, "PART", 1e-9)
+    assert staging.resident(data, gpu) is None
+
+
+def test_a_recording_that_runs_out_of_memory_leaves_training_as_it_was(gpu, monkeypatch):
+    task = task_of(partial(catalog.make, catalog.MODELS, "cnn"), (3, 32, 32), gpu)
+    recorder = graphs.recorder(task.model, gpu)
+    plain = trained(task, None)
+
+    def greedy(step, batch, fixed, usual=graphs.record):
+        monkeypatch.setattr(graphs, "record", usual)       # once
+
+        def more(*batch):
+            step(*batch)
+            torch.empty(1 << 45, dtype=torch.uint8, device=gpu)
+
+        return usual(more, batch, fixed)
+
+    monkeypatch.setattr(graphs, "record", greedy)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        trained(task, recorder)
+    torch.cuda.empty_cache()
+    again = trained(task, recorder)
+    assert torch.equal(plain[0], again[0]) and plain[1] == again[1]
 
 
 @pytest.mark.parametrize("precision, near", [("float32", 1e-3), ("bf16", 0.1)])
@@ -129,15 +230,14 @@ def test_a_client_without_memory_trains_again_and_the_run_goes_on(fedmpi, tmp_pa
 
 
 def test_sums_of_updates_have_the_same_bits_on_any_device(gpu):
-    from fedmpi.client import Worker
-    worker, gen = Worker(None, None), torch.Generator().manual_seed(0)
+    gen = torch.Generator().manual_seed(0)
     values, totals = torch.randn(3, 100_003, generator=gen), []
     for device in (gpu, torch.device("cpu")):
-        worker.device, worker.sums = device, torch.zeros(100_003, dtype=torch.int64, device=device)
+        total = torch.zeros(100_003, dtype=torch.int64, device=device)
         for row, share in zip(values, (0.2, 0.3, 0.5)):
-            worker._add(row.to(device), share, float(row.abs().max()))
-        totals.append(worker.total(100_003))
-    assert (totals[0] == totals[1]).all() and totals[0].any()
+            sums.add(total, row.to(device), share, sums.magnitude(row))
+        totals.append(total.cpu())
+    assert torch.equal(*totals) and totals[0].any()
 
 
 def test_the_plan_and_the_doctor_tell_of_the_gpu(fedmpi, tmp_path):

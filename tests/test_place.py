@@ -180,7 +180,7 @@ def test_the_estimate_adds_up():
     need = memory.worker_need(1000, (50, 20), batch_size=10, samples_bytes=7, block=2, images=3)
     assert need == (memory.CONTEXT_BYTES, 40000, 14, 1000, 16120) and need.total == memory.CONTEXT_BYTES + 57134
     many = memory.worker_need(1000, (50, 20), batch_size=10, samples_bytes=7, block=2, images=3, together=4)
-    assert many == (memory.CONTEXT_BYTES, 4000 * (10 + 6 * 4), 14 * 5, 4000, 16120)
+    assert many == (memory.CONTEXT_BYTES, 4000 * (10 + 8 * 4), 14 * 5, 4000, 16120)
 
 
 def test_the_run_file_records_places(fedmpi, tmp_path):

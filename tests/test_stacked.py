@@ -91,15 +91,13 @@ def tasks_of(make, sizes=SIZES, epochs=2, batch_size=5, lr=0.02, mask=None, own=
     return made
 
 
-def alone(task, mu=0.0, **options):
+def alone(task, **options):
     """``(x, loss)`` of a client trained by ``sgd`` on the bound model; its counters start anew, as a worker's do."""
     for buffer in task.model.buffers():
         if not buffer.is_floating_point():
             buffer.zero_()
     task.x.copy_(task.base)
-    base = task.base[: task.layout.R]
-    pull = (lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu)) if mu else None
-    loss = sgd(task._replace(gen=copy.deepcopy(task.gen)), correct=pull, **options)
+    loss = sgd(task._replace(gen=copy.deepcopy(task.gen)), **options)
     return task.x.clone(), loss
 
 

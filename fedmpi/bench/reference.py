@@ -43,10 +43,11 @@ def plain_loop(worker, what):
     does."""
     data = worker.data
     shards = [np.arange(*data["offsets"][n: n + 2]) for n in what["clients"]]
-    raw = torch.from_numpy(data["x_train"][data["indices"][np.concatenate(shards)]])
-    x, y = inputs(raw, what["mean"], what["std"]), torch.from_numpy(data["labels"][np.concatenate(shards)])
-    x = laid(x) if what.get("laid") else torch.empty(x.shape).copy_(x)
-    model = plain_model(what["model"], x.shape[1:])
+    rows, device = np.concatenate(shards), torch.device(what.get("device", "cpu"))
+    raw = torch.from_numpy(data["x_train"][data["indices"][rows]]).to(device)
+    x, y = inputs(raw, what["mean"], what["std"]), torch.from_numpy(data["labels"][rows]).to(device)
+    x = laid(x) if what.get("laid") else torch.empty(x.shape, device=device).copy_(x)
+    model = plain_model(what["model"], x.shape[1:]).to(device)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
     steps, first, start = 0, 0, time.perf_counter()
     for shard in shards:
@@ -56,4 +57,6 @@ def plain_loop(worker, what):
             optimiser.step()
             steps += 1
         first += len(shard)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return np.array([steps, time.perf_counter() - start])

@@ -39,17 +39,18 @@ WORKS = {                     # name: (options, the arms by what they change, ro
 }
 
 
-def measure(name, data_dir, samples, repeats, say):
-    """Print the wall time of a round of the work ``name`` against the reference; returns the exit code. ``samples``,
-    where not 0, replaces the number of training samples."""
-    return launch.on_ranks(lambda connect: _compare(name, data_dir, samples, repeats, say, connect),
+def measure(name, data_dir, samples, repeats, device, say):
+    """Print the wall time of a round of the work ``name`` against the reference, both on ``device``, ``cpu`` or
+    ``cuda``; returns the exit code. ``samples``, where not 0, replaces the number of training samples."""
+    return launch.on_ranks(lambda connect: _compare(name, data_dir, samples, repeats, device, say, connect),
                            lambda: WithReference(launch.worker(), plain_loop), say)
 
 
-def _compare(name, data_dir, samples, repeats, say, connect):
+def _compare(name, data_dir, samples, repeats, device, say, connect):
     torch.set_num_threads(1)
     options, changes, rounds = WORKS[name]
-    data, options = federation(options | {"data_dir": data_dir} | ({"train_samples": samples} if samples else {}), say)
+    options = options | {"data_dir": data_dir, "device": device, "server_device": device}
+    data, options = federation(options | ({"train_samples": samples} if samples else {}), say)
     transport = connect()
     with tempfile.TemporaryDirectory() as folder:
         arms = {arm: Arm(options | change, data, transport, os.path.join(folder, f"{number}.h5"), say)
@@ -66,7 +67,8 @@ def _compare(name, data_dir, samples, repeats, say, connect):
             say(f"{'warm-up' if not repeat else f'repeat {repeat}'}: " + "; ".join(
                 f"{arm} {taken[-1]:.4g} s" for arm, taken in seconds.items()))
     workers = max(transport.size - 1, 1)
-    say(f"{name}: seconds a round with test evaluation and run file, {options['clients']} clients, "
+    where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
+    say(f"{name} on {where}: seconds a round with test evaluation and run file, {options['clients']} clients, "
         f"{options['cohort'] or options['clients']} a round, {len(data.indices):,} samples, {workers} worker(s); "
         f"the reference is {workers} plain PyTorch loop(s) of the same steps")
     for arm in arms:
@@ -92,7 +94,7 @@ def _reference(transport, dataset, options, rounds):
     """Seconds that all workers together need for a round's local steps, the slowest of them."""
     workers, cohort = max(transport.size - 1, 1), options["cohort"] or options["clients"]
     shares = [[n % options["clients"] for n in range(w, rounds * cohort, workers)] for w in range(workers)]
-    what = {key: options[key] for key in ("model", "batch_size")} | {"mean": dataset.mean, "std": dataset.std}
+    what = {key: options[key] for key in ("model", "batch_size", "device")} | {"mean": dataset.mean, "std": dataset.std}
     jobs = [{"plain": what | {"clients": share}} for share in shares]
     return max(float(reply.arrays["plain"][1]) for reply in transport.map(jobs)) / rounds
 
@@ -101,11 +103,12 @@ class Arm:
     """One run of ours, played a few rounds at a time; the workers are set up for it anew each time."""
 
     def __init__(self, options, data, transport, path, say):
+        device = launch.pick_device(options["device"], 0)
         if not options["together"]:
             workers = max(transport.size - 1, 1)
-            options = options | {"together": choose.together(options, data, torch.device("cpu"), workers, say)}
+            options = options | {"together": choose.together(options, data, device, workers, say)}
         self.options, self.data = options, data
-        fed, x = assemble.server_parts(options, data, torch.device("cpu"))
+        fed, x = assemble.server_parts(options, data, device)
         self.fed, self.done, self.accuracy = fed._replace(transport=transport), 0, float("nan")
         self.state = server.start(self.fed, x)
         self.store = RunFile.create(path, {}, *record.columns(fed), {}, ([0], []))

@@ -17,9 +17,11 @@ def _bench_round(name, text):
                   help="With Fashion-MNIST in it; else synthetic images.")
     @click.option("--samples", type=click.IntRange(0), default=0, help="Training samples.  [default: 60000]")
     @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
-    def command(data_dir, samples, repeats):
+    @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+                  help="Of both sides.")
+    def command(data_dir, samples, repeats, device):
         from fedmpi.bench.round import measure
-        return measure(name, data_dir, samples, repeats, say)
+        return measure(name, data_dir, samples, repeats, device, say)
 
 
 _bench_round("cross-silo", "A round of 32 clients with a CNN of 582,026 weights, dense, in bf16, and by the thesis's "

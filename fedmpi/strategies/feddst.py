@@ -24,10 +24,5 @@ def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
     if mu < 0:
         raise ValueError(f"mu must be >= 0, got {mu}")
 
-    def local(task):
-        base = task.base[: task.layout.R]
-        pull = (lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu)) if mu else None
-        return sgd(task, momentum, weight_decay, correct=pull)
-
-    return Strategy(lambda layout: {}, local, average, pruner="feddst", linear=True,
-                    sgd={"momentum": momentum, "weight_decay": weight_decay, "mu": mu})
+    rule = {"momentum": momentum, "weight_decay": weight_decay, "mu": mu}
+    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, pruner="feddst", linear=True, sgd=rule)

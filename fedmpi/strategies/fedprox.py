@@ -20,9 +20,5 @@ def fedprox(mu: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-3)
     if mu < 0:
         raise ValueError(f"mu must be >= 0, got {mu}")
 
-    def local(task):
-        base = task.base[: task.layout.R]
-        return sgd(task, momentum, weight_decay, correct=lambda x, g: g.add_(x, alpha=mu).sub_(base, alpha=mu))
-
-    return Strategy(lambda layout: {}, local, average, linear=True, additive=True,
-                    sgd={"momentum": momentum, "weight_decay": weight_decay, "mu": mu})
+    rule = {"momentum": momentum, "weight_decay": weight_decay, "mu": mu}
+    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, linear=True, additive=True, sgd=rule)
