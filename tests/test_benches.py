@@ -39,6 +39,15 @@ def test_rounds(fedmpi, monkeypatch, name, samples):
     assert ratio(told) > 0 and all(f"  {arm} " in told for arm in arms)
 
 
+@pytest.mark.parametrize("more, sides", [(("--model", "lenet5", "--sparsity", 0.5), ("one by one", "2 side by side")),
+                                         (("--model", "logistic", "--together", 1), ("one by one",))])
+def test_steps(fedmpi, more, sides):
+    told = fedmpi(1, "bench", "step", "--samples", 20, "--batch-size", 10, "--together", 2, "--repeats", 1,
+                  "--device", "cpu", *more)
+    assert all(f"  {side} " in told for side in ("bare loop", *sides)) and "recorded" not in told
+    assert "2 side" in told or len(sides) == 1
+
+
 def test_cohorts(monkeypatch):
     from fedmpi.bench import server
     told = []

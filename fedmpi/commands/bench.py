@@ -54,6 +54,24 @@ def bench_wire(weights, repeats):
     return measure(weights, repeats, say)
 
 
+@bench.command("step")
+@click.option("--model", default="cnn", show_default=True)
+@click.option("--size", type=click.IntRange(1), default=28, show_default=True, help="Of the square images, pixels.")
+@click.option("--channels", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--samples", type=click.IntRange(1), default=960, show_default=True, help="Of a client.")
+@click.option("--together", type=click.IntRange(1), default=8, show_default=True, help="Clients side by side.")
+@click.option("--sparsity", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=4, show_default=True)
+def bench_step(device, repeats, **given):
+    """Local steps alone, one by one and side by side, on a GPU also recorded, against a bare loop of torch.optim.SGD:
+    fedmpi bench step --model cifar10net --size 32 --channels 3 --together 10."""
+    from fedmpi.bench.step import measure
+    return measure(device, repeats, say, **given)
+
+
 @bench.command("together")
 @click.option("--together", type=click.IntRange(1), multiple=True, default=(1, 8, 25, 50), show_default=True,
               help="Clients that a worker trains at once. May be given several times.")
