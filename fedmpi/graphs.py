@@ -19,6 +19,7 @@ from torch import nn
 USUAL = 6             # steps of a shape that are taken kernel by kernel first: the libraries have then chosen theirs
 SHAPES = 8            # of batches, that are recorded of one rule: a client's last batch may have any size
 RULES = 4             # ways to train that are remembered
+ROOM = 1 / 4          # of a GPU's memory: where less is free no more is recorded
 KNOWN = {"torch", "torchvision", "fedmpi"}
 WAITING = "called a synchronizing CUDA operation"
 
@@ -74,7 +75,7 @@ class Recorded:
             if waits(partial(self.step, *batch, **fixed)):
                 self.taken[kind] = math.inf                # and stays so: never recorded
             return
-        if count == USUAL + 1 and len(self.graphs) < SHAPES:
+        if count == USUAL + 1 and len(self.graphs) < SHAPES and roomy():
             self.graphs[kind] = record(self.step, batch, fixed)
         if kind in self.graphs:
             replay(self.graphs[kind], batch)
@@ -95,6 +96,12 @@ def record(step, batch, fixed):
     with torch.cuda.graph(graph, capture_error_mode="relaxed"):         # the allocator may give memory back
         step(*held, **fixed)
     return Graph(graph, held)
+
+
+def roomy():
+    """Whether a recording may keep the memory that its step takes."""
+    free, total = torch.cuda.mem_get_info()
+    return free > ROOM * total
 
 
 def replay(recorded, batch):

@@ -34,8 +34,10 @@ class Resident(NamedTuple):
 def resident(data, device):
     """The ``Resident`` of a worker's shared ``data``; None where they are not to stay on the device: on the CPU, and
     where they would take too much of a GPU."""
+    if device.type != "cuda":
+        return None
     arrays = [data[name] for name in Resident._fields]
-    if device.type != "cuda" or sum(a.nbytes for a in arrays) > PART * torch.cuda.mem_get_info(device)[0]:
+    if sum(array.nbytes for array in arrays) > PART * torch.cuda.mem_get_info(device)[0]:
         return None
     return Resident(*(_moved(array, device) for array in arrays))
 

@@ -158,7 +158,7 @@ def receiving(side, network):
     comm = side.comm
     parts = SimpleNamespace(model=network, codec=values.float32())
     worker = Worker(lambda options, shape, classes: parts, lambda name, local: torch.device(name))
-    worker.local_rank = 0
+    worker.receive({"kind": "data", "local_rank": 0}, {})
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))
     worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [], "classes": 0,
                     "known": known, "sums": False, "values": True}, {"known": array})
