@@ -53,8 +53,8 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     bare = statistics.median(took["bare loop"][1:])
     for name, each in took.items():
         middle = statistics.median(each[1:])
-        say(f"  {name:28} {middle:9.4f} ({min(each[1:]):.4f} to {max(each[1:]):.4f}), {bare / middle:.2f} times the bare "
-            "loop's speed")
+        say(f"  {name:28} {middle:9.4f} ({min(each[1:]):.4f} to {max(each[1:]):.4f}), "
+            f"{bare / middle:.2f} times the bare loop's speed")
 
 
 def _bare(model, x, y, batch_size, cast, repeat):
