@@ -60,7 +60,6 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     ``limits`` ends the run. ``see(local)`` is what a rank tells of its place. Returns the exit code, which is play's
     where it gives one."""
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     memory.keep_freed_memory()
     rank, size = rank_and_size()
     if size != 1:
@@ -171,6 +170,7 @@ def pick_device(name, local_rank):
     if not torch.cuda.is_available():
         raise UserError("--device or --server-device cuda: torch sees no GPU on this rank; use cpu, or check "
                         "CUDA_VISIBLE_DEVICES")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")        # which the next line asks for
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False      # every value is written before it is read
     device = torch.device("cuda", place.gpu_index(local_rank, torch.cuda.device_count()))

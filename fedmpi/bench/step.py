@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedmpi import catalog, launch
+from fedmpi import catalog, launch, memory
 from fedmpi.data.dataset import laid
 from fedmpi.flat import bind
 from fedmpi.graphs import recorder
@@ -29,6 +29,7 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     """Print milliseconds a step and client of each side; returns the exit code. ``size`` is that of the square images,
     ``samples`` those of a client, ``sparsity`` the share of weights that are pruned."""
     torch.set_num_threads(1)
+    memory.keep_freed_memory()                             # as a run does; for both sides
     device = launch.pick_device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu", 0)
     shape = channels, size, size
     network, plain = (catalog.make(catalog.MODELS, model, shape, CLASSES).to(device) for _ in range(2))
@@ -93,8 +94,8 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
     why = refusal(model, layout, shape) if G > 1 else "none asked for"
     if G > 1 and why:
         say(f"no clients side by side: {why}")
-    ways = {"": None} | ({", recorded": recorder(model, device)} if recorder(model, device) else {})
-    for way, record in ways.items():
+    kept = recorder(model, device)
+    for way, record in [("", None)] + [(", recorded", kept)] * (kept is not None):
         found["one by one" + way] = partial(alone, record), 1
         if not why:
             found[f"{G} side by side" + way] = partial(beside, stacked(model, layout, record)), G
