@@ -76,7 +76,6 @@ def parts(options, say):
     """``(options with usual parts, federation, Fed without a transport, x)``, checked as ``train`` checks them."""
     from fedmpi import choose
     from fedmpi.launch import on_device, pick_device
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     options = assemble.with_usual_parts(on_device(options))
     data = assemble.federation(options)
     if not options["together"]:
