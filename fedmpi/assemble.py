@@ -15,12 +15,13 @@ from fedmpi.ensemble import IMAGES, MODELS
 from fedmpi.errors import UserError
 from fedmpi.evaluate import EVALUATED, evaluator
 from fedmpi.flat import below, bind
-from fedmpi.flops import outputs, uses
+from fedmpi.flops import costs, outputs
 from fedmpi.noise.model import apply
 from fedmpi.parts import Updates
 from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
 from fedmpi.stacked import refusal
+from fedmpi.tensors import fixed, moving_buffers, normalises_batches
 from fedmpi.wire import positions
 from fedmpi.wire.values import fitted
 
@@ -177,8 +178,9 @@ def setup_message(fed_data, fed, options, state):
     dataset = fed_data.dataset
     known, array = positions.encode(state["sent"].numpy())
     return {"kind": "setup", "shape": list(fed_data.shape), "classes": dataset.classes, "mean": list(dataset.mean),
-            "std": list(dataset.std), "options": options, "known": known, "sums": fed.sums, "values": fed.values
-            }, {"known": array}
+            "std": list(dataset.std), "options": options, "known": known, "sums": fed.sums, "values": fed.values,
+            "statistics": [slot.name for slot in fed.layout.buffers], "constants": fed.fixed.constants
+            }, {"known": array, "frozen": fed.fixed.frozen}
 
 
 def with_usual_parts(options):
@@ -195,7 +197,7 @@ def with_usual_parts(options):
 def server_parts(options, fed_data, device):
     """``(Fed, x)``: the server's parts, its transport still missing, and the initial model vector on the CPU."""
     network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
-    layout, x, _ = bind(network)
+    layout, x = bound(options, fed_data, network)
     first = x.cpu().clone()
     test, validate, slopes = evaluators(fed_data, network, layout, x, device)
     strategy, weighting = (catalog.make(catalog.KINDS[kind], options[kind]) for kind in ("strategy", "weighting"))
@@ -213,8 +215,26 @@ def server_parts(options, fed_data, device):
               stale=any(fault.stale for fault in faults(options)),
               sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"],
               cohort=options["cohort"] or options["clients"],
-              rounds=options["rounds"], seed=options["seed"], uses=uses(network, layout, fed_data.shape, device))
+              rounds=options["rounds"], seed=options["seed"],
+              costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout),
+              batch_norm=normalises_batches(network))
     return fed, first
+
+
+def sample(fed_data, count=1):
+    """``count`` inputs (count, ...) as models get them: the first of the test samples, again where those are fewer."""
+    dataset = fed_data.dataset
+    raw = dataset.x_test[np.arange(count) % len(dataset.x_test)]
+    return laid(inputs(torch.from_numpy(raw), dataset.mean, dataset.std))
+
+
+def bound(options, fed_data, network):
+    """``(layout, x (P,))`` of the network, which now lives in ``x``."""
+    device = next(network.parameters()).device
+    option = f"--model {options['model']}"
+    moving = _named(option, moving_buffers, network, sample(fed_data, 2).to(device))
+    layout, x, _ = _named(option, bind, network, moving)
+    return layout, x
 
 
 def block(P):
@@ -271,10 +291,24 @@ def check(options, fed_data, fed, x):
             part.check(largest, fed.layout)
     if fed.pruner.check is not None:
         fed.pruner.check(N, fed.layout)
-    if smallest < 2 and fed.layout.buffers:
-        raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train on: ask the "
-                        "partition for min_size=2 or more, or take a model without batch normalisation")
+    if fed.batch_norm:
+        _check_batches(options, fed_data, fed)
     _rehearse(options, fed_data, fed, x)
+
+
+def _check_batches(options, fed_data, fed):
+    """UserError where batch norm would get a batch of one sample, which has no variance."""
+    smallest, kept = int(fed_data.sizes.min()), len(fed_data.validation)
+    instead = "or take a model without batch normalisation"
+    if options["batch_size"] < 2:
+        raise UserError(f"--batch-size {options['batch_size']}: batch normalisation cannot train on batches of one "
+                        f"sample: give 2 or more, {instead}")
+    if smallest < 2:
+        raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train on: ask the "
+                        f"partition for min_size=2 or more, {instead}")
+    if fed.strategy.root and kept < 2:
+        raise UserError(f"--strategy {options['strategy']} trains on the server's {kept} validation sample, which "
+                        f"batch normalisation cannot: give a larger --validation, {instead}")
 
 
 def apart(options, fed_data):
@@ -287,7 +321,8 @@ def apart(options, fed_data):
     if (aggregation.concurrency or options["cohort"] or options["clients"]) == 1:
         return "only one is at work at a time"
     network = model(options, fed_data.shape, fed_data.dataset.classes)
-    why = refusal(network, bind(network)[0], fed_data.shape)
+    layout, _ = bound(options, fed_data, network)
+    why = refusal(network, layout, sample(fed_data, 2))
     return why and f"not those of --model {options['model']}: {why}"
 
 
@@ -361,12 +396,22 @@ def warnings(options, fed_data, fed):
     at_the_end = name == "or-shapley" and "every=" not in options["contribution"]
     if at_the_end and options["weighting"] not in ("size", "uniform"):
         yield "--contribution or-shapley scores in the last round only, too late for any weight; see its option every"
+    yield from unused(fed)
+
+
+def unused(fed):
+    """A line where prunable weights are in no product that one sample's forward pass takes: their FLOPs count as 0."""
+    names = [slot.name for slot, uses in zip(fed.layout.weights, fed.costs.uses) if not uses]
+    if names:
+        more = f" and {len(names) - 3} more" * (len(names) > 3)
+        yield (f"{', '.join(names[:3])}{more} of the model are in no matrix product or convolution of a forward pass: "
+               "their FLOPs count as 0; a parameter with the attribute prunable = False is left dense")
 
 
 def fits(options, fed_data, fed, places):
     """Lines about nodes whose memory may not do for the ranks at ``places``; UserError for a GPU that cannot hold
     its."""
-    layers = outputs(model(options, fed_data.shape, fed_data.dataset.classes), fed_data.shape)
+    layers = outputs(model(options, fed_data.shape, fed_data.dataset.classes), sample(fed_data))
     P, batch_size = fed.layout.P, options["batch_size"]
     refused = list(memory.gpu_refusals(_shares(options, places), *gpu_needs(options, fed_data, P, layers)))
     if refused:
@@ -387,8 +432,8 @@ def planned_needs(options):
     data."""
     fed_data = federation(options)
     network = model(options, fed_data.shape, fed_data.dataset.classes)
-    layers = outputs(network, fed_data.shape)
-    return gpu_needs(options, fed_data, bind(network)[0].P, layers)
+    layers = outputs(network, sample(fed_data))
+    return gpu_needs(options, fed_data, bound(options, fed_data, network)[0].P, layers)
 
 
 def gpu_needs(options, fed_data, P, layers):

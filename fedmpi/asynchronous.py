@@ -85,7 +85,7 @@ def fill(fed, state, t, flight, now, came, message):
             if bool(clock.dropped(fleet, client, stream(fed.seed, Purpose.DROPOUT, t, number))):
                 came.append((int(client), t, None, Outcome.DROPPED, float("nan")))
                 continue
-            work = fed.least[client] * flops.training(fed.layout, fed.uses, state["mask"], 1, 0, 0)[1]
+            work = fed.least[client] * flops.training(fed.layout, fed.costs, state["mask"], 1, 0, 0)[1]
             took = clock.durations(fleet, client, torch.tensor([frame.size(*message)]), work, torch.zeros(1))
             slot = free.pop(0)
             for key, value in (("client", client), ("start", now), ("finish", torch.nan), ("least", now + float(took)),

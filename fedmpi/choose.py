@@ -8,11 +8,9 @@ import time
 
 import torch
 
-from fedmpi.assemble import apart
+from fedmpi.assemble import apart, bound, sample
 from fedmpi.build import model
 from fedmpi.catalog import STRATEGIES, make
-from fedmpi.data.dataset import laid
-from fedmpi.flat import bind
 from fedmpi.graphs import recorder
 from fedmpi.local import casting
 from fedmpi.parts import Schedule, Task
@@ -48,12 +46,13 @@ def together(options, fed_data, device, workers, say):
 
 def timing(options, fed_data, device):
     """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless
-    0, and of training G at once, turn by turn; on synthetic samples."""
+    0, and of training G at once, turn by turn; on test samples with made-up labels."""
     network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
-    layout, x, g = bind(network)
+    layout, x = bound(options, fed_data, network)
+    g = torch.zeros(layout.R, device=device)
     n, base = STEPS * options["batch_size"], x.clone()
     gen = torch.Generator().manual_seed(0)
-    inputs = laid(torch.randn(n, *fed_data.shape, generator=gen).to(device))
+    inputs = sample(fed_data, n).to(device)
     labels = torch.randint(0, fed_data.dataset.classes, (n,), generator=gen).to(device)
     strategy, recorded = make(STRATEGIES, options["strategy"]), recorder(network, device)
     live, mask = torch.ones(layout.R, device=device), layout.full_mask().to(device)

@@ -14,7 +14,7 @@ import torch
 
 from fedmpi.data.dataset import inputs, laid
 from fedmpi.ensemble import ensemble
-from fedmpi.errors import FedError, WireError
+from fedmpi.errors import FedError, UserError, WireError
 from fedmpi.flat import bind, check
 from fedmpi.graphs import recorder
 from fedmpi.judge import coalition_models
@@ -25,6 +25,7 @@ from fedmpi.stacked import stacked
 from fedmpi.staging import resident, staging
 from fedmpi.sums import LARGEST, add, magnitude
 from fedmpi.team import joined, parted
+from fedmpi.tensors import constants, fixed, set_frozen
 from fedmpi.wire import frame, positions
 from fedmpi.wire.feedback import carried, encoded
 from fedmpi.wire.values import fitted
@@ -46,6 +47,11 @@ class Number(IntEnum):
     SUMMED = 7       # whether its update is in the worker's sums
 
 
+CAUSES = {                                       # of a divergence: what the user is told
+    "training": "a smaller --lr may help",
+    "model": "the model that it received has no finite loss on its samples: look at the model and the inputs",
+    "fault": "which its --fault may explain",
+}
 WORK = slice(Number.SEEN, Number.DENSE + 1)      # what ``flops.training`` takes
 
 
@@ -165,14 +171,18 @@ class Worker:
         self.mean, self.std = meta["mean"], meta["std"]
         self.parts = self.build(meta["options"], meta["shape"], meta["classes"])
         self.device = self.pick_device(meta["options"]["device"], self.local_rank)
-        self.layout, self.x, self.g = bind(self.parts.model.to(self.device))
+        self.layout, self.x, self.g = bind(self.parts.model.to(self.device), meta["statistics"])
         check(self.parts.model, self.layout, self.x)
+        set_frozen(self.parts.model, arrays["frozen"])
+        if fixed(self.parts.model, self.layout).constants != meta["constants"]:
+            raise UserError(f"--model {meta['options']['model']} has other constants in its buffers on this rank than "
+                            "on rank 0: draw them by torch's generator, which is seeded alike on all ranks")
         self.casting = casting(meta["options"]["precision"], self.device)
         self.recorder = recorder(self.parts.model, self.device)
         self.resident = resident(self.data, self.device)
         self.codec = fitted(self.parts.codec, len(self.layout.tail))
         self.stage = staging(self.layout.P, self.device)
-        self.counters = [(b, b.clone()) for b in self.parts.model.buffers() if not b.is_floating_point()]
+        self.counters = [(buffer, buffer.clone()) for _, buffer in constants(self.parts.model, self.layout)]
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.received, self.previous, self.many, self.wide, self.t = None, None, None, None, 0
         self.sums = torch.zeros(self.layout.P, dtype=torch.int64, device=self.device) if meta["sums"] else None
@@ -284,7 +294,10 @@ class Worker:
             support = layout.support(mask)
         update, owed = self.stage.difference(task.x, received.base, support), arrays.pop("memory/values", None)
         size = magnitude(update)
-        if not size <= LARGEST:                            # now: a codec may make what is too large look sound
+        if not (math.isfinite(loss) and size <= LARGEST):
+            meta["cause"] = self._why_diverged(job, received)
+        # Check before encoding: a codec may make an exploded value look sound.
+        if not size <= LARGEST:
             loss = math.nan
         counted = self.sums is not None and "share" in job
         if self.codec.feedback and job["client"] < len(self.data["features"]):
@@ -317,10 +330,21 @@ class Worker:
             arrays = {name: array for name, array in arrays.items() if name not in values}
         return meta, arrays
 
+    def _why_diverged(self, job, received):
+        """What made a client's update useless, as far as can be seen: one of ``CAUSES``."""
+        if any(has and fault.local is not None for fault, has in self._faults(job["client"])):
+            return "fault"
+        before = self._mean_loss(job["client"], received.base)
+        return "training" if math.isfinite(before) else "model"
+
     def _loss(self, job):
         """The received model's mean loss over a client's samples."""
-        x, labels = self._samples(job["loss"])
-        self.x.copy_(self.received.base)
+        return {"row": job["row"]}, {"loss": np.array([self._mean_loss(job["loss"], self.received.base)])}
+
+    def _mean_loss(self, client, vector):
+        """The mean loss of the model ``vector (P,)`` over a client's samples. The model is left at ``vector``."""
+        x, labels = self._samples(client)
+        self.x.copy_(vector)
         self.parts.model.eval()
         total = 0.0
         with torch.no_grad():
@@ -328,7 +352,7 @@ class Worker:
                 rows = slice(start, start + CHUNK)
                 total += float(torch.nn.functional.cross_entropy(self.parts.model(x[rows]), labels[rows],
                                                                  reduction="sum"))
-        return {"row": job["row"]}, {"loss": np.array([total / len(labels)])}
+        return total / len(labels)
 
     def _round(self, job):
         """The round whose model a job trains: the present one, unless it brings a model of its own time."""

@@ -11,13 +11,14 @@ blocks of 1, 2 and 4 models gain 1.4, 2.6 and 3.7 times). Other convolutional ch
 modules evaluated one by one nothing.
 """
 
-import contextlib
 from functools import partial
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+
+from fedmpi.tensors import mode
 
 MODELS = 8                    # side by side in a wide network
 IMAGES = 160                  # models times samples in one pass up to Flatten: its activations stay in cache
@@ -39,7 +40,7 @@ def ensemble(model, layout):
 
     @torch.no_grad()
     def evaluate(X, inputs, labels):
-        with _eval_mode(model):
+        with mode(model, training=False):
             blocks = [_score(logits_of(rows), inputs, labels) for rows in X.split(MODELS)]
         return tuple(map(torch.cat, zip(*blocks)))
 
@@ -56,17 +57,6 @@ def _score(logits, inputs, labels):
         loss = loss + losses.sum(1, dtype=torch.float64)
         correct = correct + (z.argmax(2) == wanted).sum(1)
     return loss, correct
-
-
-@contextlib.contextmanager
-def _eval_mode(model):
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _one_by_one(model, layout, rows):
@@ -162,13 +152,16 @@ def _relu_last(layers):
 
 
 def _stack(model, layout):
-    """``stack(rows (m, P), tensor) -> (m, *shape)``: what the rows hold for one of the model's tensors, as a view."""
+    """``stack(rows (m, P), tensor) -> (m, *shape)``: what the rows hold for one of the model's tensors, as a view; of a
+    tensor that is not in the vector, frozen or constant, its own values m times."""
     slots = {slot.name: slot for slot in layout.weights + layout.others + layout.buffers}
     named = [*model.named_parameters(), *model.named_buffers()]
     slot_of = {id(tensor): slots[name] for name, tensor in named if name in slots}
 
     def stack(rows, tensor):
-        slot = slot_of[id(tensor)]
+        slot = slot_of.get(id(tensor))
+        if slot is None:
+            return tensor.detach().expand(len(rows), *tensor.shape)
         return rows[:, slot.span].view(-1, *slot.shape)
 
     return stack

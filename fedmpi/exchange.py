@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fedmpi import sums
-from fedmpi.client import Number, digest, unbilled
+from fedmpi.client import CAUSES, Number, digest, unbilled
 from fedmpi.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.flat import below, gathered, index_of
 from fedmpi.parts import Updates
@@ -67,6 +67,7 @@ class Refused(NamedTuple):
     up_bytes: int
     rank: int
     numbers: np.ndarray | None = None     # as an Update's, where it came
+    cause: str = ""                       # of a divergence: a key of client.CAUSES
 
 
 def announce(fed, state, t, clients):
@@ -242,7 +243,7 @@ def read_reply(fed, reply, t, support, expected, announced):
     loss, summed_up = numbers[Number.LOSS], bool(numbers[Number.SUMMED])
     if not np.isfinite(loss) or not (summed_up if values is None else sums.sound(values)):
         return Refused(Outcome.REJECTED, f"round {t}: client {meta['client']} diverged (loss {loss:.3g})",
-                       reply.job_bytes, up_bytes, reply.rank, numbers)
+                       reply.job_bytes, up_bytes, reply.rank, numbers, meta.get("cause", "training"))
     report = {name.removeprefix("report/"): array.copy()
               for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:
@@ -266,7 +267,8 @@ def enough(fed, t, answers):
     line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged ({len(refused) - failures} "
             f"diverged, {failures} failed); --quorum asks for {fed.quorum:g} of them")
     if failures < len(refused):
-        raise DivergedError(f"{line}; a smaller --lr may help")
+        diverged = [answer for answer in refused if answer.outcome != Outcome.FAILED]
+        raise DivergedError(f"{line}; {diverged[0].why}: {CAUSES[diverged[0].cause]}")
     raise FedError(f"{line}\n{refused[0].why}")
 
 

@@ -2,11 +2,13 @@
 
 The vector ``x (P,) float32`` holds three regions, each tensor padded to 64 bytes::
 
-    [0, Q)   prunable weights (convolution and linear)
-    [Q, R)   other parameters (biases, norms), always dense, trained
-    [R, P)   floating-point buffers (running means and variances), always dense, averaged, not trained
+    [0, Q)   prunable weights (of linear, convolutional, attention and recurrent layers)
+    [Q, R)   other trained parameters (biases, norms, embeddings), always dense
+    [R, P)   statistics: floating-point buffers that training moves (running means), always dense, averaged, not trained
 
-Padding is zero and never travels. Integer buffers stay in the module: averaging a counter has no meaning.
+Padding is zero and never travels.
+
+Frozen parameters, constants and integer buffers stay in the module, outside the vector: see ``fedmpi.tensors``.
 """
 
 import hashlib
@@ -18,8 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedmpi.tensors import frozen, is_prunable, norm_statistics
+
 ALIGN = 16  # float32 values: 64 bytes, a cache line, and what tensor cores and vector units like
-PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Slot(NamedTuple):
@@ -45,6 +48,7 @@ class Layout:
     Q: int
     R: int
     P: int
+    frozen: tuple = ()            # (name, shape) of each parameter that is not trained; none is in the vector
 
     @cached_property
     def digest(self):
@@ -88,6 +92,11 @@ class Layout:
     def num_values(self):
         """How many values a dense message carries: parameters and floating-point buffers."""
         return self.num_parameters + sum(slot.size for slot in self.buffers)
+
+    @property
+    def num_frozen(self):
+        """How many parameters are not trained."""
+        return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.frozen)
 
     def full_mask(self):
         """bool (Q,): every weight kept; padding is False."""
@@ -138,40 +147,62 @@ def _lay(tensors, start):
     return tuple(slots), start
 
 
-def _sort(model):
-    """The model's tensors as (prunable, other, buffer) lists of (name, tensor)."""
-    prunable_ids = {id(m.weight) for m in model.modules() if isinstance(m, PRUNABLE)}
-    named = list(model.named_parameters())              # tied weights appear once
-    strange = [name for name, p in named if p.dtype != torch.float32]
+def _sort(model, moving):
+    """The model's tensors that go into the vector, as (prunable, other, statistics) lists of (name, tensor)."""
+    owners = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(module)
+        if getattr(module, "sparse", False) and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            raise ValueError("an embedding with sparse=True gives sparse gradients: build it with sparse=False")
+
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    strange = [name for name, p in trained if p.dtype != torch.float32]
     if strange:
         raise ValueError(f"parameters must be float32, got {', '.join(strange)}; convert the model with .float()")
-    prunable = [(n, p) for n, p in named if id(p) in prunable_ids]
-    others = [(n, p) for n, p in named if id(p) not in prunable_ids]
-    buffers = [(n, b) for n, b in model.named_buffers() if b.is_floating_point()]
-    return prunable, others, buffers
+
+    prunable, others = [], []
+    for name, parameter in trained:
+        last = name.rpartition(".")[2]
+        kind = prunable if is_prunable(last, parameter, owners[id(parameter)]) else others
+        kind.append((name, parameter))
+    names = norm_statistics(model) | set(moving)
+    return prunable, others, [(name, buffer) for name, buffer in model.named_buffers() if name in names]
 
 
-def bind(model):
+def bind(model, moving=()):
     """Re-home a model in one vector: ``(layout, x (P,), g (R,))``, its gradients accumulating in ``g``.
+
+    ``moving`` names what ``moving_buffers`` has found: statistics beside those of batch and instance norms. All other
+    buffers are constants.
 
     Bind after moving the model to its device (``module.to`` re-allocates), and clear gradients with ``g.zero_()``
     (``module.zero_grad()`` would drop the views).
     """
-    prunable, others, buffers = _sort(model)
+    prunable, others, statistics = _sort(model, moving)
     if not prunable:
-        raise ValueError("the model has no convolution or linear layer, hence nothing to prune or train here")
+        raise ValueError("the model has nothing to prune or train: no parameter of two or more dimensions is trained "
+                         "and prunable")
     weights, Q = _lay(prunable, 0)
     other, R = _lay(others, Q)
-    buffer, P = _lay(buffers, R)
+    buffers, P = _lay(statistics, R)
     device = prunable[0][1].device
     x, g = torch.zeros(P, device=device), torch.zeros(R, device=device)
-    for slot, (_, tensor) in zip(weights + other + buffer, prunable + others + buffers):
+    for slot, (_, tensor) in zip(weights + other + buffers, prunable + others + statistics):
         view = x[slot.span].view(slot.shape)
         view.copy_(tensor.detach())
         tensor.data = view
         if slot.offset < R:
             tensor.grad = g[slot.span].view(slot.shape)
-    return Layout(weights, other, buffer, Q, R, P), x, g
+    fixed = tuple((name, tuple(parameter.shape)) for name, parameter in frozen(model))
+    return Layout(weights, other, buffers, Q, R, P, fixed), x, g
+
+
+def described(layout):
+    """``9,930 parameters, 99.4 % of them prunable``, and how many more are frozen, where some are."""
+    share = 100 * layout.num_weights / layout.num_parameters
+    text = f"{layout.num_parameters:,} parameters, {share:.3g} % of them prunable"
+    return text + f", {layout.num_frozen:,} more frozen" * bool(layout.frozen)
 
 
 def views(layout, vector):

@@ -72,7 +72,7 @@ class Frames:
 
     @cached_property
     def layers(self):
-        return _layers(self._rounds.rounds, self.attrs.get("layers", []))
+        return _layers(self._rounds.rounds, self.attrs.get("layers", []), self.attrs.get("flops_other", {}))
 
     @cached_property
     def events(self):
@@ -132,7 +132,7 @@ def named(codes, legend):
     return pd.Categorical([names[code] for code in codes.tolist()], list(names.values())) if known else codes
 
 
-def _layers(rounds, layers):
+def _layers(rounds, layers, other):
     """A row a layer and round, the layers of a round together."""
     kept = rounds.get("kept_layers")
     if kept is None or not layers:
@@ -141,7 +141,9 @@ def _layers(rounds, layers):
     sizes = np.array([np.prod(shape, dtype=np.int64) for _, shape, *_ in layers])
     uses = np.array([use[0] if use else np.nan for _, _, *use in layers])
     changed = rounds.get("mask_changed_layers", np.full((T, L), np.nan))
-    samples = rounds.get("flops_dense", np.full(T, np.nan)) / (3 * 2 * (sizes * uses).sum())
+    # As flops.training counts a dense model: three passes, two where weights are frozen.
+    sample_flops = 3 * 2 * (sizes * uses).sum() + 3 * other.get("dense", 0) + 2 * other.get("frozen", 0)
+    samples = rounds.get("flops_dense", np.full(T, np.nan)) / sample_flops
     shared = np.isclose(1 - kept.sum(axis=1) / sizes.sum(), rounds.get("sparsity", np.nan), rtol=0, atol=1e-9)
     samples = np.where(shared, samples, np.nan)            # else kept is the union of their masks
     forward = 2 * kept * uses

@@ -69,7 +69,7 @@ def chosen(fed, state, t, fleet, got, rows, count):
     """int64, sorted: ``count`` of the candidates' ``rows (d,)``, kept by the losses that they tell. Writes into ``got``
     what that cost: nobody trains before all candidates have answered."""
     losses = told_losses(fed, t, got, rows)
-    forward = fed.sizes[got.clients] * flops.forward(fed.layout, fed.uses, state["mask"])
+    forward = fed.sizes[got.clients] * flops.forward(fed.layout, fed.costs, state["mask"])
     got.seconds.copy_(clock.durations(fleet, got.clients, got.down_bytes, forward, got.up_bytes))
     told = torch.tensor([got.answers[row] is None for row in rows.tolist()])
     got.outcome[rows[~told]] = Outcome.FAILED
@@ -178,7 +178,8 @@ def outcome_of(answer):
 def worked(fed, masks, answers):
     """(A,) float64: FLOPs of each training, by RigL's convention; 0 where there was none."""
     price = {id(mask): mask for mask, answer in zip(masks, answers) if answer is not None}
-    price = {key: torch.tensor([flops.training(fed.layout, fed.uses, mask, *unit)[1] for unit in torch.eye(3).tolist()],
+    price = {key: torch.tensor([flops.training(fed.layout, fed.costs, mask, *unit)[1]
+                                for unit in torch.eye(3).tolist()],
                                dtype=torch.float64) for key, mask in price.items()}
     return torch.tensor([0.0 if answer is None or answer.numbers is None else
                          float(price[id(mask)] @ torch.from_numpy(answer.numbers[WORK].copy())) for mask, answer in

@@ -327,7 +327,10 @@ def _create(options, data, fed, transport):
         "options": options, "command": " ".join(sys.argv), "created": _now(), "status": "running",
         "seed": options["seed"], "data_digest": data.digest, "devices_digest": fed.devices.digest,
         "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
-        "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
+        "frozen": layout.num_frozen, "fixed_digest": fed.fixed.digest,
+        "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.costs.uses)],
+        "flops_other": {"dense": fed.costs.dense, "frozen": fed.costs.frozen},
+        "statistics": [slot.name for slot in layout.buffers],
         "inputs": {"shape": list(data.shape), "classes": data.dataset.classes, "mean": list(data.dataset.mean),
                    "std": list(data.dataset.std)},
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
@@ -353,6 +356,9 @@ def _restored(store, data, fed, x, say):
                         "now")
     if attrs["layout_digest"] != fed.layout.digest:
         raise UserError(f"{store.path} holds a model of other shapes; was the model's code changed?")
+    if attrs.get("fixed_digest", fed.fixed.digest) != fed.fixed.digest:
+        raise UserError(f"{store.path} was trained with other frozen parameters or constants than those that the model "
+                        "has here; was its code or the file that it reads changed?")
     for table, wanted in zip(("rounds", "clients"), record.columns(fed)):
         if differ := sorted({column.name for column in wanted} ^ {column.name for column in store.columns[table]}):
             raise UserError(f"{store.path} was written by another fedmpi, which differs in the columns "
@@ -418,13 +424,14 @@ def _play(fed, data, state, store, done, options, say, begin, places):
 
 
 def _opening(options, fed, data, seconds):
+    from fedmpi.flat import described
     workers = max(fed.transport.size - 1, 1)
     dataset, library = data.dataset, fed.transport.versions.get("mpi")
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
     return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s{by}: {fed.cohort} "
             f"of {len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
             f"({len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test samples); "
-            f"{options['model']} ({fed.layout.num_parameters:,} parameters); strategy {options['strategy']}, "
+            f"{options['model']} ({described(fed.layout)}); strategy {options['strategy']}, "
             f"pruner {options['pruner']}, contribution {options['contribution']}, weighting {options['weighting']}, "
             f"codec {options['codec']}")
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fedmpi.flat import count, views
+from fedmpi.tensors import normalises_batches
 
 GATHERED = 1 << 24            # input values that are brought into an epoch's order at a time, 64 MiB
 
@@ -16,9 +17,8 @@ def batches(task, shuffle=True):
     where the model normalises over the batch, which one sample cannot feed."""
     n, size = len(task.labels), task.batch_size
     order = torch.from_numpy(task.gen.permutation(n)) if shuffle else torch.arange(n)
-    if n > 1 and n % size == 1 % size and any(
-            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.model.modules()):
-        order = order[: n - 1 if size > 1 else 0]
+    if n > 1 and n % size == 1 and normalises_batches(task.model):
+        order = order[:-1]
     many = max(1, GATHERED // max(1, size * task.inputs[0].numel()))
     for rows in order.to(task.labels.device).split(many * size):
         yield from zip(task.inputs[rows].split(size), task.labels[rows].split(size))

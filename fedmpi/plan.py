@@ -17,6 +17,7 @@ import torch
 
 from fedmpi import assemble, memory
 from fedmpi.build import model
+from fedmpi.flat import described
 from fedmpi.flops import outputs
 from fedmpi.parts import Sampler
 
@@ -169,7 +170,7 @@ def told(options, data, fed, plan, ranks, out):
     workers = max(ranks - 1, 1)
     cores = len(os.sched_getaffinity(0))
     at_once = min(workers, plan.asked)
-    layers = outputs(model(options, data.shape, data.dataset.classes), data.shape)
+    layers = outputs(model(options, data.shape, data.dataset.classes), assemble.sample(data))
     need = memory.host_need(layout.P, layers, batch_size=options["batch_size"], cohort=fed.cohort, ranks=ranks,
                             data_bytes=data.dataset.x_train.nbytes, first=True,
                             together=min(fed.together or 1, fed.cohort), memories=N * fed.codec.feedback)
@@ -183,7 +184,7 @@ def told(options, data, fed, plan, ranks, out):
                  f"{len(data.dataset.y_test):,} test samples"),
         ("method", f"strategy {options['strategy']}, pruner {options['pruner']}, contribution "
                    f"{options['contribution']}, weighting {options['weighting']}, codec {options['codec']}"),
-        ("model", f"{options['model']}: {layout.num_parameters:,} parameters, {layout.num_weights:,} prunable weights, "
+        ("model", f"{options['model']}: {described(layout)}; of {layout.num_weights:,} prunable weights "
                   f"{plan.kept:,} kept, sparsity {1 - plan.kept / layout.num_weights:.3f}"),
         ("ranks", f"{ranks}: {_who(ranks, workers, plan.asked)}; {cores} core{'s' * (cores > 1)} here"),
         ("bytes a round", f"{_bytes(plan.down_bytes)} down ({_bytes(plan.first_down_bytes)} in round 1), "

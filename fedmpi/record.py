@@ -167,7 +167,7 @@ def round_row(fed, state, after, t, got, learnt):
     samples, losses = numbers[counted, Number.SAMPLES], numbers[counted, Number.LOSS]
     masks = [got.masks[row] for row in trained] or [state["mask"]]
     distinct = _distinct(masks)
-    price = [flops.training(layout, fed.uses, each, *numbers[rows, WORK].sum(axis=0))
+    price = [flops.training(layout, fed.costs, each, *numbers[rows, WORK].sum(axis=0))
              for each, rows in distinct if trained]
     union = distinct[0][0] if len(distinct) == 1 else torch.stack([each for each, _ in distinct]).any(dim=0)
     kept = sum(int(torch.count_nonzero(each)) * len(rows) for each, rows in distinct) / len(masks)
@@ -193,8 +193,8 @@ def round_row(fed, state, after, t, got, learnt):
         "dense_bytes": 2 * len(got.clients) * 4 * layout.num_values,
         "flops_prunefl": sum(prunefl for prunefl, _ in price),
         "flops_rigl": sum(rigl for _, rigl in price),
-        "flops_dense": flops.training(layout, fed.uses, layout.full_mask(), numbers[:, Number.SEEN].sum(), 0, 0)[1],
-        "flops_server": sum(flops.training(layout, fed.uses, each, *update.numbers[WORK])[1] for update, each in own),
+        "flops_dense": flops.training(layout, fed.costs, layout.full_mask(), numbers[:, Number.SEEN].sum(), 0, 0)[1],
+        "flops_server": sum(flops.training(layout, fed.costs, each, *update.numbers[WORK])[1] for update, each in own),
         "utility_calls": learnt.calls,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

@@ -41,7 +41,9 @@ class Fed(NamedTuple):
     cohort: int
     rounds: int
     seed: int
-    uses: tuple                   # flops.uses
+    costs: Any                    # flops.Costs of the model
+    fixed: Any                    # tensors.Fixed of the model
+    batch_norm: bool              # the model has some
     least: torch.Tensor           # (N,) float64 samples that a client's training sees at least
     sums: bool                    # workers add updates up: merging needs no single ones
     values: bool                  # updates come one by one: for merging, or for an estimator
@@ -153,7 +155,7 @@ def learn(fed, state, t, support, got, laps):
 
     merging = (updates, weights) if total is None else (total, torch.ones(1, dtype=torch.float64))
     strategy, x = fed.strategy.merge(state["strategy"], state["x"], *merging)
-    known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.uses, clients,
+    known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.costs.uses, clients,
                     weighting.get("score", weighting["weights"]), fed.sizes)
     merged = served(x, updates.support) if fed.pruner.residuals else x
     pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,

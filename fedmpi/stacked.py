@@ -183,18 +183,18 @@ def _sparse(tasks):
     return any(count(mask) != tasks[0].layout.num_weights for mask in masks)
 
 
-def refusal(model, layout, shape):
-    """Why clients of this model cannot train side by side, for inputs of ``shape``: half a line, empty where they can.
-    What may lie in the samples' values is not tried."""
+def refusal(model, layout, sample):
+    """Why clients of this model cannot train side by side: half a line, empty where they can. ``sample (2, ...)`` is an
+    input of each of two clients; whether other values would change the answer is not tried."""
     if _rules(model, layout, torch.device("cpu")) is not None:
         return ""
     if layout.buffers or any(isinstance(module, NORMS) for module in model.modules()):
-        return ("the model has batch statistics and is no chain of layers (nn.Sequential with one nn.Flatten, of "
-                "convolutions, linear layers, batch norm, pooling, activations and dropout)")
+        return ("the model has statistics that training moves, and is no chain of layers (nn.Sequential with one "
+                "nn.Flatten, of convolutions, linear layers, batch norm, pooling, activations and dropout)")
     device = next(model.parameters()).device
     tensors, g = leaves(layout, torch.zeros(2, layout.P, device=device)), torch.empty(2, layout.R, device=device)
     try:
-        gradient(_mapped(model, tensors, torch.zeros(1, 2, *shape, device=device), None).sum(), layout, tensors, g)
+        gradient(_mapped(model, tensors, sample[None].to(device), None).sum(), layout, tensors, g)
     except (RuntimeError, ValueError, TypeError) as error:
         return f"torch.func.vmap cannot map the model: {str(error).strip().splitlines()[0]}"
     return ""
@@ -233,7 +233,10 @@ def _rules(model, layout, device):
     name_of = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if name in kept}
 
     def stack(tensors, tensor):
-        return tensors[name_of[id(tensor)]]
+        if id(tensor) in name_of:
+            return tensors[name_of[id(tensor)]]
+        clients = len(next(iter(tensors.values())))
+        return tensor.detach().expand(clients, *tensor.shape)        # frozen: the same for all
 
     def plain(rule):
         return rule and (lambda tensors, step: rule(tensors))

@@ -17,18 +17,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedmpi import catalog, flops
+from fedmpi import catalog
 from fedmpi.build import model
 from fedmpi.errors import CheckpointError, DiskError, UserError
 from fedmpi.flat import bind
+from fedmpi.flops import costs
 from fedmpi.server import counted, served
 from fedmpi.store import checkpoint_folder, load_checkpoint, read_run
+from fedmpi.tensors import fixed
 
 
 class Trained(NamedTuple):
     """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the weight's shape} of what
     can be pruned, ``about`` a dict of texts and numbers: model, options, round, accuracy, loss, sparsity, inputs,
-    run_id, and ``uses`` of a weight for one sample, {name: float}."""
+    run_id, ``uses`` of a weight for one sample, {name: float}, and ``flops_other`` of one sample's forward pass that no
+    mask thins out."""
 
     state: dict
     masks: dict
@@ -51,10 +54,15 @@ def trained(path, round=None, warn=lambda line: None):
         raise UserError(f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more") from error
     options, inputs = run.attrs["options"], _inputs(run.attrs)
     network = model(options, inputs["shape"], inputs["classes"])
-    layout, x, _ = bind(network)
+    floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
+    # Runs from before statistics were recorded have all floating-point buffers in the vector.
+    layout, x, _ = bind(network, run.attrs.get("statistics", floating))
     if layout.digest != run.attrs["layout_digest"]:
         raise UserError(f"{path} holds a model of other shapes than --model {options['model']} makes here; was the "
                         "model's code changed?")
+    if run.attrs.get("fixed_digest", "") != (fixed(network, layout).digest if "fixed_digest" in run.attrs else ""):
+        raise UserError(f"{path} was trained with other frozen parameters or constants than --model {options['model']} "
+                        "has here; was its code or the file that it reads changed?")
     mask = counted(catalog.make(catalog.PRUNERS, options["pruner"]), layout, state)
     x.copy_(served(state["x"], layout.support(mask)))
     masks = {slot.name: mask[slot.span].view(slot.shape).clone() for slot in layout.weights}
@@ -62,10 +70,19 @@ def trained(path, round=None, warn=lambda line: None):
     found = Trained(tensors, masks, {})
     about = {"model": options["model"], "round": done, "sparsity": found.sparsity, "run_id": run.attrs["run_id"],
              "inputs": inputs, "options": options,
-             "uses": dict(zip((slot.name for slot in layout.weights), flops.uses(network, layout, inputs["shape"])))}
+             "uses": dict(zip(masks, _uses(run.attrs, network, layout))),
+             "flops_other": sum(run.attrs.get("flops_other", {}).values())}
     recorded = {name: float(run.rounds[name][done - 1]) for name in ("accuracy", "loss")
                 if name in run.rounds and 0 < done <= len(run.ends) and np.isfinite(run.rounds[name][done - 1])}
     return found._replace(about={"accuracy": None, "loss": None} | recorded | about)
+
+
+def _uses(attrs, network, layout):
+    """Uses of a weight for one sample, one a prunable tensor; run files before schema 2 do not record them."""
+    recorded = [use for _, _, *use in attrs.get("layers", [])]
+    if recorded and all(recorded):
+        return [use for use, in recorded]
+    return costs(network, layout, torch.zeros(1, *_inputs(attrs)["shape"])).uses
 
 
 def _inputs(attrs):
@@ -145,8 +162,9 @@ def by_layer(found):
                      "dense_bytes": 5 * size, "sparse_bytes": 4 * kept + -(-size // 8)})
     others = [tensor for name, tensor in found.state.items() if name not in found.masks]
     count, size = sum(t.numel() for t in others), sum(t.numel() * t.element_size() for t in others)
-    rows.append({"layer": "biases, norms, buffers", "shape": None, "weights": count, "kept": count, "sparsity": None,
-                 "flops": None, "flops_dense": None, "dense_bytes": size, "sparse_bytes": size})
+    always = found.about.get("flops_other") or None
+    rows.append({"layer": "dense parameters, buffers", "shape": None, "weights": count, "kept": count, "sparsity": None,
+                 "flops": always, "flops_dense": always, "dense_bytes": size, "sparse_bytes": size})
     sums = {key: sum(row[key] or 0 for row in rows)
             for key in ("weights", "kept", "flops", "flops_dense", "dense_bytes", "sparse_bytes")}
     return [*rows, {"layer": "model", "shape": None, "sparsity": found.sparsity} | sums]

@@ -69,12 +69,14 @@ def test_integer_counters_stay_in_the_module():
     assert int(model[1].num_batches_tracked) == 1 and x.dtype == torch.float32
 
 
-def test_only_floating_point_buffers_travel():
+def test_only_buffers_that_training_moves_travel():
     model = nn.Linear(2, 2)
     model.register_buffer("table", torch.arange(3))
     model.register_buffer("scale", torch.tensor(2.5))
-    layout, x, _ = bind(model)
-    assert [(s.name, s.shape) for s in layout.buffers] == [("scale", ())] and float(x[layout.R]) == 2.5
+    model.register_buffer("mean", torch.tensor(1.5))
+    layout, x, _ = bind(model, moving=["mean"])
+    assert [(s.name, s.shape) for s in layout.buffers] == [("mean", ())] and float(x[layout.R]) == 1.5
+    assert float(model.scale) == 2.5
 
 
 def test_running_statistics_are_updated_in_x():

@@ -169,7 +169,7 @@ def test_side_by_side_is_near_one_by_one(gpu, monkeypatch, precision, near):
         return catalog.make(catalog.MODELS, "pfl-cnn:dropout=false", shape, classes)
 
     task = task_of(make, (3, 32, 32), gpu, precision=precision, sparsity=0.0)
-    assert refusal(task.model, task.layout, (3, 32, 32)) == ""
+    assert refusal(task.model, task.layout, torch.zeros(2, 3, 32, 32)) == ""
     generators = [np.random.default_rng(seed) for seed in range(4)]
     wide = stacked(task.model, task.layout)
     side = wide([task._replace(gen=gen) for gen in generators])

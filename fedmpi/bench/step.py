@@ -71,7 +71,7 @@ def _bare(model, x, y, batch_size, cast, repeat):
 
 def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
     """``{name: (work, clients)}``."""
-    shape, device = inputs.shape[1:], inputs.device
+    device = inputs.device
     layout, x, g = bind(model)
     mask = layout.full_mask() & (torch.rand(layout.Q, generator=gen) >= sparsity)
     live = torch.ones(layout.R)
@@ -91,7 +91,7 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
     def beside(wide, repeat):
         wide([task(repeat * G + row, None) for row in range(G)], **RULE)
 
-    why = refusal(model, layout, shape) if G > 1 else "none asked for"
+    why = refusal(model, layout, inputs[:2]) if G > 1 else "none asked for"
     if G > 1 and why:
         say(f"no clients side by side: {why}")
     kept = recorder(model, device)

@@ -34,6 +34,11 @@ ATTRIBUTES = {
     "options": "all options of train, as they were decided",
     "seed": "everything random follows from it",
     "weights": "trained parameters", "prunable": "those that can be pruned",
+    "frozen": "parameters that are not trained",
+    "fixed_digest": "of frozen parameters and constants, empty where the model has neither",
+    "flops_other": "FLOPs of one sample's forward pass that no mask thins out: dense (with dense parameters, and of "
+                   "activations with each other) and frozen",
+    "statistics": "the buffers that training moves, which are averaged",
     "layers": "[name, shape, uses of a weight for one sample] of each prunable tensor",
     "inputs": "shape of a sample, classes, and mean and std a channel by which inputs are normalised",
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",
