@@ -14,7 +14,7 @@ from fedmpi.catalog import CONTRIBUTIONS, make
 from fedmpi.contribution.classwise import class_columns, class_cosines, shapfed
 from fedmpi.contribution.focus import credibility, focus
 from fedmpi.contribution.influence import dots, influence, influence_hessian, solve
-from fedmpi.contribution.information import exact, information, information_gain, sampled
+from fedmpi.contribution.information import exact, information, information_gain, penultimate, sampled
 from fedmpi.contribution.volume import cube_means, log_robust_volume, log_volume, projected, relative, robust_volume
 from fedmpi.derivatives import derivatives
 from fedmpi.errors import UserError
@@ -324,6 +324,23 @@ def test_who_is_blind_to_wrong_labels(name, blind):
     report = make(CONTRIBUTIONS, name).report
     right, wrong = report(task(inputs, labels)), report(task(inputs, (labels + 1) % 3))
     assert all(np.array_equal(right[key], wrong[key]) for key in right) == blind
+
+
+class CalledByName(torch.nn.Module):
+    """Its head is declared first, and called last and by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.inner = torch.nn.Linear(4, 3), torch.nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.head(input=torch.relu(self.inner(x)))
+
+
+def test_features_are_those_that_enter_the_layer_that_is_called_last():
+    model, inputs = CalledByName(), torch.randn(7, 6)
+    found = penultimate(task(inputs, torch.zeros(7, dtype=torch.int64))._replace(model=model))
+    assert torch.equal(found, torch.relu(model.inner(inputs)).detach())
 
 
 # --- robust volume ---

@@ -68,15 +68,32 @@ def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permuta
 
 
 def penultimate(task):
-    """``(n, d)``: what enters the last linear layer of the task's model for its own inputs, in evaluation mode."""
+    """``(n, d)``: what enters the last linear layer of the task's model for its own inputs, in evaluation mode. The last
+    layer is the one that a forward pass calls last."""
     linear = [module for module in task.model.modules() if isinstance(module, torch.nn.Linear)]
+    called = _entering(linear, task._replace(inputs=task.inputs[:1], labels=task.labels[:1]))
+    if not called:
+        raise UserError("information-gain needs the features before the last linear layer, but no nn.Linear of this "
+                        "model is called in a forward pass; use robust-volume, which takes the inputs")
+    last = called[-1][0]
+    return torch.cat([features for _, features in _entering([last], task)])
+
+
+def _entering(modules, task):
+    """``[(module, its input (..., d) as rows)]`` of each call of ``modules`` in forward passes of the task's inputs."""
     seen = []
-    hook = linear[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].flatten(0, -2)))
+
+    def watch(module, inputs, named):
+        given = inputs[0] if inputs else named["input"]
+        seen.append((module, given.flatten(0, -2)))
+
+    hooks = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in modules]
     try:
         outputs(task)
     finally:
-        hook.remove()
-    return torch.cat(seen)
+        for hook in hooks:
+            hook.remove()
+    return seen
 
 
 def information(grams, coalitions, block=1 << 22):
