@@ -105,6 +105,16 @@ def _how_good(run, found):
     yield "validation", ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None)
     if "sparsity" in found:
         yield "sparsity", f"{found['sparsity']:.4f} of the prunable weights are zero{_kept(run)}"
+    yield "prunable", _prunable(run.attrs)
+
+
+def _prunable(attrs):
+    """How much of the model masks can reach; empty where an old run file does not say."""
+    if not {"weights", "prunable"} <= attrs.keys():
+        return ""
+    share = 100 * attrs["prunable"] / attrs["weights"]
+    frozen = f"; {attrs['frozen']:,} more are frozen" if attrs.get("frozen") else ""
+    return f"{share:.3g} % of {attrs['weights']:,} trained parameters{frozen}"
 
 
 def _kept(run):
