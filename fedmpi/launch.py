@@ -230,6 +230,7 @@ def _serve_run(options, resume, say, connect, guard, see):
         import torch
 
         from fedmpi import assemble
+        from fedmpi.rehearsal import rehearse
         from fedmpi.server import start
         from fedmpi.store import RunFile, check_folder, check_target
     torch.set_num_threads(1)
@@ -241,6 +242,7 @@ def _serve_run(options, resume, say, connect, guard, see):
         options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
     assemble.check(options, data, fed, x)
+    rehearse(options, data, fed, x)
     for line in assemble.warnings(options, data, fed):
         say(f"warning: {line}")
     if resume:
