@@ -216,8 +216,8 @@ def entry(table, name, importing=True):
     spec = factories.find(module)
     own = "" if name in table else namesake(module)
     if own:
-        raise UserError(f"{name}: the module {module!r} is {spec.origin}, not your file {own}, which has the same name: "
-                        "rename your file")
+        raise UserError(f"{name}: the module {module!r} is {spec and spec.origin}, not your file {own}, which has the "
+                        "same name: rename your file")
     found = factories.declared(module, function, importing)
     if spec is None:
         meant = f" Or an option of {module}? {module}:option=value" * (module in table)

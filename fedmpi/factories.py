@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -44,14 +45,31 @@ def declared(module, name, importing=True):
     source does not show the factory, it has no options. UserError where there is no such module."""
     if find(module) is None:
         return None
-    found = _read(module, name)
+    home, own_name = _home(module, name)
+    found = _read(home, own_name)
     if found is not None:
         return found
-    return _imported(module, name) if importing else Declared(inspect.Signature(), "", "", ())
+    if not importing:
+        return Declared(inspect.Signature(), "", "", ())
+    return _imported(module, name, home)
 
 
 def find(module):
-    """The spec of a module; None where it cannot be found. The packages that it is in are imported."""
+    """The spec of a module; None where it cannot be found. The packages that it is in are imported where it does not
+    lie in their folders."""
+    top, *inner = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    for name in inner:
+        top = f"{top}.{name}"
+        folders = spec and spec.submodule_search_locations
+        spec = importlib.machinery.PathFinder.find_spec(top, folders) if folders else None
+    return spec or _found_by_importing(module)
+
+
+def _found_by_importing(module):
     package = module.rpartition(".")[0]
     if package:
         if find(package) is None:
@@ -100,7 +118,8 @@ def own_trace(error):
 
 
 def _is_ours(path):
-    return path.startswith((PACKAGE + os.sep, MACHINERY)) or path == contextlib.__file__
+    ours = path.startswith((PACKAGE + os.sep, MACHINERY))
+    return ours or path in (contextlib.__file__, importlib.__file__)
 
 
 def _syntax(error):
@@ -120,22 +139,32 @@ def digest(sources):
 # ---------------------------------------------------------------- from source
 
 
-def _read(module, name, far=FAR):
-    """``Declared``, from source alone; None where the source does not show it."""
+def _home(module, name):
+    """``(module, name)`` that the imports of one package take a name from in the end."""
+    for _ in range(FAR):
+        node = _binding(module, name)
+        taken = isinstance(node, ast.ImportFrom) and _taken_from(node, name, module)
+        if not taken:
+            break
+        module, name = taken
+    return module, name
+
+
+def _binding(module, name):
+    """The statement of a module that binds a name; None where it has no source, or none, or several."""
     path = _source_of(module)
-    if path is None or not far:
-        return None
-    tree, bound = _parsed(path)
-    nodes = bound.get(name, ())
-    if len(nodes) != 1:
-        return None
-    node = nodes[0]
-    if isinstance(node, ast.ImportFrom):
-        taken = _taken_from(node, name, module, path)
-        return taken and _read(*taken, far - 1)
-    arguments = _arguments(node)
+    nodes = _parsed(path)[1].get(name, ()) if path else ()
+    return nodes[0] if len(nodes) == 1 else None
+
+
+def _read(module, name):
+    """``Declared``, from source alone; None where the source does not show it."""
+    node = _binding(module, name)
+    arguments = node and _arguments(node)
     if arguments is None:
         return None
+    path = _source_of(module)
+    tree = _parsed(path)[0]
     signature = _signature(arguments, isinstance(node, ast.ClassDef), module)
     if signature is None:
         return None
@@ -200,8 +229,9 @@ def _names(node):
     return [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
 
 
-def _taken_from(node, name, module, path):
+def _taken_from(node, name, module):
     """``(module, name)`` that an import takes a name from, where both are of one package; else None."""
+    path = _source_of(module)
     package = module if os.path.basename(path) == "__init__.py" else module.rpartition(".")[0]
     other = node.module or ""
     if node.level:
@@ -286,22 +316,17 @@ def _union(left, right):
 
 def _alias(name, module, far):
     """The type that a module calls ``name``: its own assignment, or that of the module that it takes it from."""
-    path = _source_of(module)
-    nodes = _parsed(path)[1].get(name, ()) if path else ()
-    if len(nodes) != 1 or not far:
-        return EMPTY
-    node = nodes[0]
-    if isinstance(node, ast.ImportFrom):
-        taken = _taken_from(node, name, module, path)
-        return _alias(taken[1], taken[0], far - 1) if taken else EMPTY
-    return _annotation(node.value, module, far - 1) if isinstance(node, ast.Assign) else EMPTY
+    home, own_name = _home(module, name)
+    node = _binding(home, own_name)
+    known = far and isinstance(node, ast.Assign)
+    return _annotation(node.value, home, far - 1) if known else EMPTY
 
 
 # ---------------------------------------------------------------- imported
 
 
-def _imported(module, name):
-    """``Declared`` of what is imported; None where the module has no such name."""
+def _imported(module, name, home):
+    """``Declared`` of what is imported; None where the module has no such name, which the module ``home`` binds."""
     try:
         factory = load(module, name)
     except AttributeError:
@@ -310,9 +335,10 @@ def _imported(module, name):
         raise UserError(f"{module}:{name} is of type {type(factory).__name__}, which cannot be called: name a function "
                         "or a class")
     core = _core(factory)
-    home = sys.modules.get(getattr(core, "__module__", None) or "", sys.modules[module])
-    return Declared(_asked(factory, f"{module}:{name}"), inspect.getdoc(core) or "", inspect.getdoc(home) or "",
-                    _sources(sys.modules[module], factory, core))
+    named = sys.modules.get(home, sys.modules[module])
+    beneath = sys.modules.get(getattr(core, "__module__", None) or "", named)
+    return Declared(_asked(factory, f"{module}:{name}"), inspect.getdoc(core) or "", inspect.getdoc(beneath) or "",
+                    _sources(named, factory, core))
 
 
 def _core(factory):

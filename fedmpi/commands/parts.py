@@ -46,7 +46,8 @@ def in_full(kind, name, found):
         told["on the wire"] = told.pop("from clients")
         del told["to clients"]
     lines = [f"{label}:\n  {text}" for label, text in told.items() if text]
-    return "\n\n".join([f"{name}: {found.line}", found.text, "options:\n" + (options_text(found) or "  none"), *lines])
+    head = [f"{name}: {found.line}"] + [found.text] * bool(found.text)
+    return "\n\n".join([*head, "options:\n" + (options_text(found) or "  none"), *lines])
 
 
 def example(kind, name, found):
@@ -57,6 +58,12 @@ def example(kind, name, found):
 
 def options_text(found):
     """A line an option: name, default, and its type or its choices."""
-    pairs = [(f"{each.name}={each.default}", catalog.wanted(each).removeprefix("a ")) for each in found.options.values()]
+    pairs = [(f"{each.name}={each.default}", _kind(each)) for each in found.options.values()]
     width = max((len(text) for text, _ in pairs), default=0)
     return "\n".join(f"  {text:<{width}}  {kind}".rstrip() for text, kind in pairs)
+
+
+def _kind(parameter):
+    """The choices of an option, or its type."""
+    words = catalog.wanted(parameter)
+    return words if catalog.choices(parameter) else words.removeprefix("a ")
