@@ -1,9 +1,10 @@
 """Every selectable name, and how ``name:option=value,option=value`` becomes a part.
 
-A table holds ``name -> "module:function"``: strings, so that listing costs no import. A factory's arguments with
-defaults are its options; they are read from its source without importing it, so a misspelt option fails before torch is
-loaded. Any importable ``package.module:factory`` serves as well, see ``fedmpi.factories``. Its docstring says what it
-does and, a line each, its paper, what it sends and an example: FIELDS.
+A table holds ``name -> "module:function"``: strings, so that listing costs no import. A factory's
+arguments with defaults are its options; they are read from its source without importing it, so a
+misspelt option fails before torch is loaded. Any importable ``package.module:factory`` serves as
+well, see ``fedmpi.factories``. Its docstring says what it does and, a line each, its paper, what it
+sends and an example: FIELDS.
 """
 
 import inspect
@@ -164,7 +165,8 @@ KINDS = {
 }
 
 
-CALLED_WITH = {"model": ("shape", "classes"), "dataset": ("data_dir",)}     # what a factory is given besides options
+# what a factory is given besides its options
+CALLED_WITH = {"model": ("shape", "classes"), "dataset": ("data_dir",)}
 
 
 class Entry(NamedTuple):
@@ -209,24 +211,27 @@ def split(spec):
 
 
 def entry(table, name, importing=True):
-    """The ``Entry`` of a name; UserError where there is no such module or factory. What the source does not show is
-    imported, unless ``importing`` is False: then it has no options."""
+    """The ``Entry`` of a name; UserError where there is no such module or factory. What the source
+    does not show is imported, unless ``importing`` is False: then it has no options."""
     target = resolve(table, name)
     module, _, function = target.partition(":")
     spec = factories.find(module)
     own = "" if name in table else namesake(module)
     if own:
-        raise UserError(f"{name}: the module {module!r} is {spec and spec.origin}, not your file {own}, which has the "
-                        "same name: rename your file")
+        taken = spec and spec.origin
+        raise UserError(f"{name}: the module {module!r} is {taken}, not your file {own}, which has "
+                        "the same name: rename your file")
     found = factories.declared(module, function, importing)
     if spec is None:
         meant = f" Or an option of {module}? {module}:option=value" * (module in table)
         raise UserError(f"no module {module!r} to take {function!r} from; is it installed or on PYTHONPATH?{meant}")
     if found is None:
-        raise UserError(f"module {module!r} ({spec.origin}) defines no function or class {function!r}")
+        where = f"module {module!r} ({spec.origin})"
+        raise UserError(f"{where} defines no function or class {function!r}")
     _check_arguments(table, name, found.signature)
-    return Entry(target, found.signature, _options(table, found.signature), found.doc.partition("\n")[0], found.text,
-                 _fields(found.doc), found.sources)
+    options, line = _options(table, found.signature), found.doc.partition("\n")[0]
+    return Entry(target, found.signature, options, line, found.text, _fields(found.doc),
+                 found.sources)
 
 
 def kind_of(table):
@@ -253,7 +258,8 @@ def _check_arguments(table, name, signature):
         signature.bind(*given)
     except TypeError as error:
         called = f"with {' and '.join(given)}" if given else "without arguments"
-        raise UserError(f"{name} cannot be called {called}: {error}; an option needs a default") from None
+        why = f"{error}; an option needs a default"
+        raise UserError(f"{name} cannot be called {called}: {why}") from None
 
 
 def _fields(doc):
@@ -285,17 +291,20 @@ def parse(table, spec):
 def wanted(parameter):
     """What an option can be, in words: its choices, or its type; empty where no text says that."""
     kinds = _types(parameter)
-    words = [str(each) for each in choices(parameter)] + [WANTED[each] for each in WANTED if each in kinds]
+    words = [str(each) for each in choices(parameter)]
+    words += [WANTED[each] for each in WANTED if each in kinds]
     return ", ".join(words[:-1]) + " or " * (len(words) > 1) + words[-1] if words else ""
 
 
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
+WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text",
+          type(None): "none"}
 
 
 def choices(parameter):
     """The values that an option can have, where they are a fixed few; else an empty tuple."""
-    return sum((typing.get_args(each) for each in _types(parameter) if typing.get_origin(each) is typing.Literal), ())
+    literals = [each for each in _types(parameter) if typing.get_origin(each) is typing.Literal]
+    return tuple(choice for each in literals for choice in typing.get_args(each))
 
 
 def _types(parameter):
@@ -316,16 +325,18 @@ def _convert(spec, parameter, text):
     known = {str(choice): choice for choice in choices(parameter)}
     if text in known:
         return known[text]
-    plain = [each for each in WANTED if each in kinds]             # text last but for none: it takes anything
+    plain = [each for each in WANTED if each in kinds]
+    # text comes last, since it takes anything
     for kind in sorted(plain, key=lambda each: each is str):
         try:
             return _value(kind, text)
         except (ValueError, KeyError):
             continue
     if not wanted(parameter):
-        raise UserError(f"{spec}: {parameter.name} is of type {kinds[0].__name__}, which cannot be written on a command "
-                        "line: name a factory of your own that sets it")
-    raise UserError(f"{spec}: {parameter.name} must be {wanted(parameter)}, got {text!r}{_hint(text, known)}")
+        raise UserError(f"{spec}: {parameter.name} is of type {kinds[0].__name__}, which cannot be "
+                        "written on a command line: name a factory of your own that sets it")
+    raise UserError(f"{spec}: {parameter.name} must be {wanted(parameter)}, got "
+                    f"{text!r}{_hint(text, known)}")
 
 
 def _value(kind, text):
@@ -336,9 +347,10 @@ def _value(kind, text):
 
 
 def settings(table, spec):
-    """``{option: value}`` of all options of a part, those that ``spec`` does not name as they are by default."""
-    named = parse(table, spec)[1]
-    return {key: named.get(key, each.default) for key, each in entry(table, split(spec)[0]).options.items()}
+    """``{option: value}`` of all options of a part, those that ``spec`` does not name as they are by
+    default."""
+    named, known = parse(table, spec)[1], entry(table, split(spec)[0]).options
+    return {key: named.get(key, each.default) for key, each in known.items()}
 
 
 def load(table, name):
@@ -348,8 +360,8 @@ def load(table, name):
 
 
 def make(table, spec, *arguments):
-    """The part that ``spec`` names: its factory called with ``arguments`` and the options. A part of the user's is
-    held to its kind's contract, now and whenever it is asked something."""
+    """The part that ``spec`` names: its factory called with ``arguments`` and the options. A part of
+    the user's is held to its kind's contract, now and whenever it is asked something."""
     target, options = parse(table, spec)
     factory = load({}, target)
     if not is_own(table, split(spec)[0]):

@@ -1,9 +1,9 @@
 """What a factory declares: its options, its docstring, and the files that define it.
 
-Source is read without importing it where it shows the factory: a function, or a class with an ``__init__`` of its own,
-under the name that was asked for, or under the name that a package's ``from .impl import factory`` takes it from.
-Whatever else can be called (a partial, an assigned name, a dataclass, a decorated function, an inherited
-``__init__``) is imported and asked.
+Source is read without importing it where it shows the factory: a function, or a class with an
+``__init__`` of its own, under the name that was asked for, or under the name that a package's
+``from .impl import factory`` takes it from. Whatever else can be called (a partial, an assigned
+name, a dataclass, a decorated function, an inherited ``__init__``) is imported and asked.
 """
 
 import ast
@@ -25,10 +25,10 @@ from fedmpi.errors import FedError, UserError
 from fedmpi.shadow import in_the_way
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
-MACHINERY = "<frozen importlib"      # where Python's own frames of an import are
+MACHINERY = "<frozen importlib"    # where Python's own frames of an import are
 EMPTY = inspect.Parameter.empty
 SIMPLE = {"str": str, "int": int, "float": float, "bool": bool}
-FAR = 8                              # imports that are followed from file to file
+FAR = 8    # imports that are followed from file to file
 
 
 class Declared(NamedTuple):
@@ -36,13 +36,14 @@ class Declared(NamedTuple):
 
     signature: inspect.Signature
     doc: str
-    text: str                     # docstring of its module
-    sources: tuple                # paths of the files that define it
+    text: str    # docstring of its module
+    sources: tuple    # paths of the files that define it
 
 
 def declared(module, name, importing=True):
-    """``Declared`` of ``module:name``; None where the module has no such name. Where ``importing`` is False and the
-    source does not show the factory, it has no options. UserError where there is no such module."""
+    """``Declared`` of ``module:name``; None where the module has no such name. Where ``importing``
+    is False and the source does not show the factory, it has no options. UserError where there is
+    no such module."""
     if find(module) is None:
         return None
     home, own_name = _home(module, name)
@@ -55,8 +56,8 @@ def declared(module, name, importing=True):
 
 
 def find(module):
-    """The spec of a module; None where it cannot be found. The packages that it is in are imported where it does not
-    lie in their folders."""
+    """The spec of a module; None where it cannot be found. The packages that it is in are imported
+    where it does not lie in their folders."""
     top, *inner = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -83,7 +84,8 @@ def _found_by_importing(module):
 
 
 def load(module, name):
-    """The object ``name`` of a module, imported; ``name`` may have dots. AttributeError where there is none."""
+    """The object ``name`` of a module, imported; ``name`` may have dots. AttributeError where there
+    is none."""
     with own_code(f"the module {module!r}"):
         imported = importlib.import_module(module)
     return functools.reduce(getattr, name.split("."), imported)
@@ -91,16 +93,18 @@ def load(module, name):
 
 @contextlib.contextmanager
 def own_code(whose, passing=()):
-    """The block runs code of the user's. An exception of it becomes a FedError that says ``whose`` code it was, with
-    the traceback from the first frame outside of fedmpi; a syntax error in a file becomes a UserError that names file
-    and line. Exceptions of the classes ``passing`` stay as they are."""
+    """The block runs code of the user's. An exception of it becomes a FedError that says ``whose``
+    code it was, with the traceback from the first frame outside of fedmpi; a syntax error in a file
+    becomes a UserError that names file and line. Exceptions of the classes ``passing`` stay as they
+    are."""
     try:
         yield
     except (FedError, *passing):
         raise
     except SystemExit as error:
-        raise UserError(f"{whose} has ended the program by sys.exit: put what is to run as a script below "
-                        "if __name__ == '__main__'") from error
+        raise UserError(
+            f"{whose} has ended the program by sys.exit: put what is to run as a script below "
+            "if __name__ == '__main__'") from error
     except Exception as error:
         if isinstance(error, SyntaxError) and os.path.isfile(error.filename or ""):
             raise UserError(_syntax(error)) from error
@@ -110,11 +114,13 @@ def own_code(whose, passing=()):
 
 
 def own_trace(error):
-    """The traceback of ``error`` without the leading frames of fedmpi's and of Python's import machinery."""
+    """The traceback of ``error`` without the leading frames of fedmpi's and of Python's import
+    machinery."""
     first = error.__traceback__
     while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
         first = first.tb_next
-    return "".join(traceback.format_exception(type(error), error, first or error.__traceback__)).rstrip()
+    return "".join(traceback.format_exception(type(error), error, first
+                                              or error.__traceback__)).rstrip()
 
 
 def _is_ours(path):
@@ -127,8 +133,8 @@ def _syntax(error):
 
 
 def digest(sources):
-    """sha256, in hex, of the files that define a factory, byte by byte: any change of theirs, a comment too. It does
-    not cover other modules that they import, nor data that they read."""
+    """sha256, in hex, of the files that define a factory, byte by byte: any change of theirs, a
+    comment too. It does not cover other modules that they import, nor data that they read."""
     sha = hashlib.sha256()
     for path in sources:
         with open(path, "rb") as file:
@@ -151,7 +157,8 @@ def _home(module, name):
 
 
 def _binding(module, name):
-    """The statement of a module that binds a name; None where it has no source, or none, or several."""
+    """The statement of a module that binds a name; None where it has no source, or none, or
+    several."""
     path = _source_of(module)
     nodes = _parsed(path)[1].get(name, ()) if path else ()
     return nodes[0] if len(nodes) == 1 else None
@@ -168,7 +175,9 @@ def _read(module, name):
     signature = _signature(arguments, isinstance(node, ast.ClassDef), module)
     if signature is None:
         return None
-    return Declared(signature, ast.get_docstring(node) or "", ast.get_docstring(tree) or "", (path,))
+    return Declared(signature,
+                    ast.get_docstring(node) or "",
+                    ast.get_docstring(tree) or "", (path,))
 
 
 def _source_of(module):
@@ -201,7 +210,8 @@ def _parsed_as_of(path, mtime_ns, size):
 
 
 def _statements(body):
-    """The statements of a module, those in ifs, loops and tries included, those in functions and classes not."""
+    """The statements of a module, those in ifs, loops and tries included, those in functions and
+    classes not."""
     for node in body:
         yield node
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -226,11 +236,14 @@ def _names(node):
         targets = node.targets
     else:
         return []
-    return [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+    return [
+        each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)
+    ]
 
 
 def _taken_from(node, name, module):
-    """``(module, name)`` that an import takes a name from, where both are of one package; else None."""
+    """``(module, name)`` that an import takes a name from, where both are of one package; else
+    None."""
     path = _source_of(module)
     package = module if os.path.basename(path) == "__init__.py" else module.rpartition(".")[0]
     other = node.module or ""
@@ -246,7 +259,8 @@ def _taken_from(node, name, module):
 
 
 def _arguments(node):
-    """The arguments of a function or of a class's own ``__init__``; None where something else decides what it takes."""
+    """The arguments of a function or of a class's own ``__init__``; None where something else
+    decides what it takes."""
     if isinstance(node, ast.FunctionDef):
         return None if node.decorator_list else node.args
     if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
@@ -258,7 +272,8 @@ def _arguments(node):
 
 
 def _signature(arguments, bound, module):
-    """An ``inspect.Signature``; None where a default is not a literal. ``bound``: the first argument is ``self``."""
+    """An ``inspect.Signature``; None where a default is not a literal. ``bound``: the first
+    argument is ``self``."""
     kinds = inspect.Parameter
     positional = [(each, kinds.POSITIONAL_ONLY) for each in arguments.posonlyargs]
     positional += [(each, kinds.POSITIONAL_OR_KEYWORD) for each in arguments.args]
@@ -273,9 +288,12 @@ def _signature(arguments, bound, module):
         rows.append((arguments.kwarg, kinds.VAR_KEYWORD, None))
     try:
         return inspect.Signature([
-            kinds(argument.arg, kind, annotation=_annotation(argument.annotation, module),
+            kinds(argument.arg,
+                  kind,
+                  annotation=_annotation(argument.annotation, module),
                   default=EMPTY if default is None else ast.literal_eval(default))
-            for argument, kind, default in rows])
+            for argument, kind, default in rows
+        ])
     except ValueError:
         return None
 
@@ -315,7 +333,8 @@ def _union(left, right):
 
 
 def _alias(name, module, far):
-    """The type that a module calls ``name``: its own assignment, or that of the module that it takes it from."""
+    """The type that a module calls ``name``: its own assignment, or that of the module that it
+    takes it from."""
     home, own_name = _home(module, name)
     node = _binding(home, own_name)
     known = far and isinstance(node, ast.Assign)
@@ -326,19 +345,22 @@ def _alias(name, module, far):
 
 
 def _imported(module, name, home):
-    """``Declared`` of what is imported; None where the module has no such name, which the module ``home`` binds."""
+    """``Declared`` of what is imported; None where the module has no such name, which the module
+    ``home`` binds."""
     try:
         factory = load(module, name)
     except AttributeError:
         return None
     if not callable(factory):
-        raise UserError(f"{module}:{name} is of type {type(factory).__name__}, which cannot be called: name a function "
-                        "or a class")
+        raise UserError(
+            f"{module}:{name} is of type {type(factory).__name__}, which cannot be called: name a "
+            "function or a class")
     core = _core(factory)
     named = sys.modules.get(home, sys.modules[module])
     beneath = sys.modules.get(getattr(core, "__module__", None) or "", named)
-    return Declared(_asked(factory, f"{module}:{name}"), inspect.getdoc(core) or "", inspect.getdoc(beneath) or "",
-                    _sources(named, factory, core))
+    return Declared(_asked(factory, f"{module}:{name}"),
+                    inspect.getdoc(core) or "",
+                    inspect.getdoc(beneath) or "", _sources(named, factory, core))
 
 
 def _core(factory):
@@ -354,16 +376,21 @@ def _asked(factory, named):
     try:
         signature = inspect.signature(factory, eval_str=True)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{named} does not say what it takes ({error}): write a function around it") from error
-    except Exception:                # an annotation that is a text and names what is not there
+        raise UserError(
+            f"{named} does not say what it takes ({error}): write a function around it") from error
+    except Exception:    # an annotation that is a text and names what is not there
         signature = inspect.signature(factory)
-    return signature.replace(return_annotation=EMPTY, parameters=[
-        each.replace(annotation=_known(each.annotation)) for each in signature.parameters.values()])
+    return signature.replace(return_annotation=EMPTY,
+                             parameters=[
+                                 each.replace(annotation=_known(each.annotation))
+                                 for each in signature.parameters.values()
+                             ])
 
 
 def _known(annotation):
     """The annotation, where it is a type that an option can have."""
-    if annotation in (*SIMPLE.values(), type(None)) or typing.get_origin(annotation) is typing.Literal:
+    if annotation in (*SIMPLE.values(),
+                      type(None)) or typing.get_origin(annotation) is typing.Literal:
         return annotation
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         return EMPTY
@@ -372,16 +399,17 @@ def _known(annotation):
 
 
 def _sources(module, factory, core):
-    """The files that define a factory: that of the function or class beneath it and, where the named module has made
-    something of its own of that, its file too."""
+    """The files that define a factory: that of the function or class beneath it and, where the
+    named module has made something of its own of that, its file too."""
     files = [_file(core)]
     if factory is not core:
         files.insert(0, getattr(module, "__file__", None))
-    return tuple(dict.fromkeys(os.path.abspath(path) for path in files if path and os.path.isfile(path)))
+    return tuple(
+        dict.fromkeys(os.path.abspath(path) for path in files if path and os.path.isfile(path)))
 
 
 def _file(core):
     try:
         return inspect.getfile(core)
-    except TypeError:                # built into Python
+    except TypeError:    # built into Python
         return None

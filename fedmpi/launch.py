@@ -206,8 +206,9 @@ def _as_server(play, connect, say, mpi, guard):
     except FedError as error:
         line, code, started = f"error: {error}", 1, True
     except (ImportError, AttributeError) as error:
-        line = in_the_way(error)
-        line, code, started = f"error: {line}" if line else traceback.format_exc(), 2 if line else 1, True
+        why = in_the_way(error)
+        line = f"error: {why}" if why else traceback.format_exc()
+        code, started = 2 if why else 1, True
     except Exception:
         line, code, started = traceback.format_exc(), 1, True
     say(line)
@@ -328,13 +329,14 @@ def _recorded(options, resume, say):
 
 
 def _refuse_other_parts(resume, attrs, options):
-    """UserError where a part of the run has other options or another source now, though its spec is the same; files
-    of before these were recorded tell nothing."""
+    """UserError where a part of the run has other options or another source now, though its spec is
+    the same; files of before these were recorded tell nothing."""
     from fedmpi import settings
     changed = settings.changes(attrs.get("parts", []), settings.of(options))
     if changed:
-        raise UserError(f"cannot resume {resume} with changed parts: {'; '.join(map(settings.told, changed))}. Put back "
-                        "what was, or start another run: --like takes the other options over")
+        lines = "; ".join(map(settings.told, changed))
+        raise UserError(f"cannot resume {resume} with changed parts: {lines}. Put back what was, or "
+                        "start another run: --like takes the other options over")
 
 
 def _create(options, data, fed, transport):
@@ -343,7 +345,8 @@ def _create(options, data, fed, transport):
     layout = fed.layout
     attrs = {
         "options": options, "command": " ".join(sys.argv), "created": _now(), "status": "running",
-        "seed": options["seed"], "parts": settings.of(options), "data_digest": data.digest, "devices_digest": fed.devices.digest,
+        "seed": options["seed"], "parts": settings.of(options),
+        "data_digest": data.digest, "devices_digest": fed.devices.digest,
         "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
         "inputs": {"shape": list(data.shape), "classes": data.dataset.classes, "mean": list(data.dataset.mean),

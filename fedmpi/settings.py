@@ -1,8 +1,10 @@
-"""What a run's parts were: every option of each, defaults included, and the source of those that are the user's.
+"""What a run's parts were: every option of each, defaults included, and the source of those that
+are the user's.
 
-``of(options)`` is what a run file records as ``parts``, a list: of each part its ``kind``, its ``spec`` as the options
-have it, all ``options`` as they were resolved and, where the factory is the user's, ``source``, a digest of the files
-that define it (``fedmpi.factories.digest`` says what that covers). ``changes`` compares two of them.
+``of(options)`` is what a run file records as ``parts``, a list: of each part its ``kind``, its
+``spec`` as the options have it, all ``options`` as they were resolved and, where the factory is the
+user's, ``source``, a digest of the files that define it (``fedmpi.factories.digest`` says what that
+covers). ``changes`` compares two of them.
 """
 
 import os
@@ -11,7 +13,7 @@ import re
 from fedmpi import catalog, factories
 from fedmpi.options import PARTS, SEVERAL
 
-SHORT = 12                    # characters of a digest that are shown
+SHORT = 12    # characters of a digest that are shown
 
 
 def of(options):
@@ -27,12 +29,16 @@ def _part(kind, spec):
     part = {"kind": kind, "spec": spec, "options": values}
     if catalog.is_own(table, name):
         sources = catalog.entry(table, name).sources
-        part |= {"source": factories.digest(sources), "files": [os.path.basename(path) for path in sources]}
+        part |= {
+            "source": factories.digest(sources),
+            "files": [os.path.basename(path) for path in sources]
+        }
     return part
 
 
 def _plain(value):
-    """A value as JSON gives it back; what JSON has no word for as a text that is the same in every process."""
+    """A value as JSON gives it back; what JSON has no word for as a text that is the same in every
+    process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -43,8 +49,9 @@ def _plain(value):
 
 
 def changes(before, after):
-    """``[(part, option, old, new)]`` of the parts that both have by the same spec: an option that one of them lacks is
-    None there, ``source`` stands for the digest of a plug-in's source. Values are texts."""
+    """``[(part, option, old, new)]`` of the parts that both have by the same spec: an option that
+    one of them lacks is None there, ``source`` stands for the digest of a plug-in's source. Values
+    are texts."""
     found = []
     for old, new in _pairs(before, after):
         named = f"{new['kind']} {new['spec']}"
@@ -87,7 +94,8 @@ def _digest(part):
 
 
 def lines(parts):
-    """``(kind, text)`` of each part that has options or is the user's, as ``pruner``, ``rigl: sparsity=0.8, ...``."""
+    """``(kind, text)`` of each part that has options or is the user's, as ``pruner``, ``rigl:
+    sparsity=0.8, ...``."""
     found = []
     for part in parts:
         values = [f"{key}={value}" for key, value in part["options"].items()]

@@ -1,4 +1,5 @@
-"""Files of the user's that have the name of a library's module, so that one is imported where the other is meant."""
+"""Files of the user's that have the name of a library's module, so that one is imported where the
+other is meant."""
 
 import importlib.machinery
 import importlib.util
@@ -8,8 +9,8 @@ import types
 
 
 def namesake(module):
-    """The path of a file in the working folder that has the name of a module and is not that module; empty where there
-    is none."""
+    """The path of a file in the working folder that has the name of a module and is not that
+    module; empty where there is none."""
     top = module.partition(".")[0]
     own = [path for path in _files(top, os.getcwd()) if os.path.isfile(path)]
     if not own:
@@ -21,8 +22,8 @@ def namesake(module):
 
 
 def in_the_way(error):
-    """One line where a file of the working folder has been imported in place of a library's module, and lacks what
-    ``error``, an ImportError or AttributeError, has missed; else empty."""
+    """One line where a file of the working folder has been imported in place of a library's module,
+    and lacks what ``error``, an ImportError or AttributeError, has missed; else empty."""
     path = error.path if isinstance(error, ImportError) else None
     missed = error.obj if isinstance(error, AttributeError) else None
     if isinstance(missed, types.ModuleType):
@@ -36,11 +37,13 @@ def in_the_way(error):
     if os.path.realpath(folder) != here:
         return ""
     library = _library(top, here)
-    return library and f"{path} is imported in place of {library}, which has the same name: rename your file"
+    line = f"{path} is imported in place of {library}, which has the same name: rename your file"
+    return line if library else ""
 
 
 def _library(top, here):
-    """What the module ``top`` would be without the folder ``here``, in words; empty where there is none."""
+    """What the module ``top`` would be without the folder ``here``, in words; empty where there is
+    none."""
     if top in sys.stdlib_module_names:
         return f"Python's own module {top}"
     elsewhere = [folder for folder in sys.path if os.path.realpath(folder or ".") != here]

@@ -15,8 +15,8 @@ from fedmpi.errors import UserError
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write the picture as .png, .svg or .pdf instead.")
 @click.option("--profile", is_flag=True, help="Where the time of the rounds went instead; --json always has it.")
-@click.option("--options", is_flag=True, help="All options of every part, as they were used, and the digest of a "
-              "plug-in's source instead; --json always has them.")
+@click.option("--options", is_flag=True, help="All options of every part, as they were used, and "
+              "the digest of a plug-in's source instead; --json always has them.")
 def show(run, as_json, picture, profile, options):
     """Summary and curves of a run, also while it goes on; fedmpi watch follows it."""
     if profile and picture:
@@ -42,8 +42,8 @@ def show(run, as_json, picture, profile, options):
 def _options_text(run):
     """A line for each part of the run that has options."""
     if "parts" not in run.attrs:
-        raise UserError("the run file was written before all options of its parts were recorded: fedmpi show tells "
-                        "those that were given")
+        raise UserError("the run file was written before all options of its parts were recorded: "
+                        "fedmpi show tells those that were given")
     rows = settings.lines(run.attrs["parts"])
     width = max((len(kind) for kind, _ in rows), default=0)
     return "\n".join(f"{kind:<{width}}  {text}" for kind, text in rows)

@@ -61,17 +61,21 @@ def _effective(run):
 
 
 def differing(groups):
-    """``{option: [its text in each group]}`` of the options that differ between the groups; then, by part, those that
-    differ though they were given alike: a default, or the source of a plug-in, that has changed."""
+    """``{option: [its text in each group]}`` of the options that differ between the groups; then, by
+    part, those that differ though they were given alike: a default, or the source of a plug-in,
+    that has changed."""
     runs = [next(iter(group.runs.values())) for group in groups]
-    return _differing([_effective(run) for run in runs]) | _differing_parts([_parts(run) for run in runs])
+    in_parts = _differing_parts([_parts(run) for run in runs])
+    return _differing([_effective(run) for run in runs]) | in_parts
 
 
 def _differing_parts(told):
     pairs = itertools.combinations(told, 2)
-    changed = {change[:2] for before, after in pairs for change in settings.changes(before, after)}
+    found = [change for before, after in pairs for change in settings.changes(before, after)]
+    changed = sorted({(part, key) for part, key, old, new in found})
     values = [settings.values(parts) for parts in told]
-    return {f"{part}: {key}": [each.get((part, key), "-") for each in values] for part, key in sorted(changed)}
+    return {f"{part}: {key}": [each.get((part, key), "-") for each in values]
+            for part, key in changed}
 
 
 def _differing(told):
