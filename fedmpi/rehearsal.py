@@ -19,7 +19,7 @@ from fedmpi.transport.local import Local
 
 KINDS = ("strategy", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
          "aggregation", "features")
-CLIENTS = 32
+CLIENTS = 16
 FEW = 16    # validation samples
 
 

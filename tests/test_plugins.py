@@ -549,6 +549,45 @@ def test_a_method_that_breaks_its_contract_is_one_line_before_work_starts(own, k
     assert told.startswith((f"--{kind} {spec}: ", f"data set {spec}: ")) and message in told and "\n" not in told
 
 
+LATE = """
+from fedmpi.pruning.static import static
+from fedmpi.strategies.fedavg import fedavg
+
+
+def pruner():
+    part = static(sparsity=0.5)
+
+    def evolve(state, mask, x, replies, schedule, gen):
+        return state, mask | (mask if schedule.t < 2 else replies.layout.full_mask())
+
+    return part._replace(evolve=evolve)
+
+
+def strategy():
+    part = fedavg()
+
+    def local(task):
+        loss = part.local(task)
+        return loss if task.schedule.t < 2 else None
+
+    return part._replace(local=local, sgd=None)
+"""
+
+
+@pytest.mark.parametrize("ranks, kind, message", [
+    (1, "pruner", "expected evolve to keep 320 weights, since the Pruner is exact, got 640"),
+    (3, "pruner", "expected evolve to keep 320 weights, since the Pruner is exact, got 640"),
+    (3, "strategy", "expected the mean training loss that local returns as a number, got None")])
+def test_a_contract_that_is_broken_in_a_later_round_is_one_line_too(own, fedmpi, ranks, kind, message):
+    own("late.py", LATE)
+    parts = {"strategy": "fedavg", "pruner": "static:sparsity=0.5"} | {kind: f"late:{kind}"}
+    words = [word for name, spec in parts.items() for word in (f"--{name}", spec)]
+    told = fedmpi(ranks, "train", *TINY, "--dataset", "synthetic:samples=60,size=8", *words, "--out", "run.h5", code=2,
+                  COLUMNS="80")
+    assert f"error: --{kind} late:{kind}: {message}" in told and "Traceback" not in told
+    assert read_run("run.h5").attrs["status"] == "failed"
+
+
 def test_an_exception_of_the_servers_part_of_a_method_flies(own):
     own("my_methods.py", METHODS)
     with pytest.raises(ZeroDivisionError):
