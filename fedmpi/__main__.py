@@ -1,6 +1,13 @@
-"""``python -m fedmpi``."""
+"""``python -m fedmpi``: what the command ``fedmpi`` is."""
 
-from fedmpi.cli import main
+import os
+import sys
+
+# Python puts the working folder first, where a random.py of the user's would stand for the library's; main puts it last
+if sys.path[:1] == [os.getcwd()]:
+    del sys.path[0]
+
+from fedmpi.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedmpi import catalog, memory, place
+from fedmpi import catalog, fit, memory, place
 from fedmpi.build import estimators, faults, model
 from fedmpi.data.dataset import Dataset, digest, inputs, laid
 from fedmpi.derivatives import derivatives
@@ -172,6 +172,15 @@ def without_pixels(fed_data):
     return fed_data._replace(dataset=fed_data.dataset._replace(x_train=np.empty((0, *x.shape[1:]), x.dtype)))
 
 
+def cut(fed_data, most):
+    """The federation with at most ``most`` samples a client."""
+    spans = zip(fed_data.offsets[:-1], fed_data.offsets[1:])
+    kept = [np.arange(begin, min(end, begin + most)) for begin, end in spans]
+    rows = np.concatenate(kept)
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in kept])]).astype(np.int64)
+    return fed_data._replace(offsets=offsets, indices=fed_data.indices[rows], labels=fed_data.labels[rows])
+
+
 def setup_message(fed_data, fed, options, state):
     """``(meta, arrays)`` from which a worker builds its parts; it also holds the mask of the last model message, so
     that a resumed run sends the same bytes as one never stopped."""
@@ -194,9 +203,17 @@ def with_usual_parts(options):
                       or catalog.make(catalog.CONTRIBUTIONS, contribution).weighting}
 
 
+def fitting(options, fed_data):
+    """The run's network, checked on samples of the data; on the CPU."""
+    classes = fed_data.dataset.classes
+    network = model(options, fed_data.shape, classes)
+    fit.check_outputs(network, sample(fed_data, 2), classes, f"--model {options['model']}")
+    return network
+
+
 def server_parts(options, fed_data, device):
     """``(Fed, x)``: the server's parts, its transport still missing, and the initial model vector on the CPU."""
-    network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
+    network = fitting(options, fed_data).to(device)
     layout, x = bound(options, fed_data, network)
     first = x.cpu().clone()
     test, validate, slopes = evaluators(fed_data, network, layout, x, device)
@@ -431,7 +448,7 @@ def planned_needs(options):
     """``gpu_needs`` before there is anything; loads the data and builds the model, on the CPU. DataError without
     data."""
     fed_data = federation(options)
-    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    network = fitting(options, fed_data)
     layers = outputs(network, sample(fed_data))
     return gpu_needs(options, fed_data, bound(options, fed_data, network)[0].P, layers)
 

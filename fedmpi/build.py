@@ -2,7 +2,7 @@
 
 import torch
 
-from fedmpi import catalog
+from fedmpi import catalog, fit
 from fedmpi.client import WorkerParts
 from fedmpi.errors import UserError
 from fedmpi.rng import Purpose, torch_seed
@@ -40,7 +40,9 @@ def faults(options):
 def model(options, shape, classes):
     """The network, initialised from the seed."""
     torch.manual_seed(torch_seed(options["seed"], Purpose.MODEL))
+    spec, option = options["model"], f"--model {options['model']}"
     try:
-        return catalog.make(catalog.MODELS, options["model"], tuple(shape), classes)
+        made = catalog.make(catalog.MODELS, spec, tuple(shape), classes)
     except (RuntimeError, TypeError) as error:
-        raise UserError(f"--model {options['model']} on inputs of shape {tuple(shape)}: {error}") from error
+        raise UserError(f"{option} on inputs of shape {tuple(shape)}: {error}") from error
+    return fit.network(made, option, tuple(shape))

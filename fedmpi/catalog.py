@@ -1,20 +1,21 @@
 """Every selectable name, and how ``name:option=value,option=value`` becomes a part.
 
-A table holds ``name -> "module:function"``: strings, so that listing costs no import. A factory's keyword arguments are
-its options; they are read from its source without importing it, so a misspelt option fails before torch is loaded.
-Any importable ``package.module:function`` serves as well. Its docstring says what it does and, a line each, its
-paper, what it sends and an example: FIELDS.
+A table holds ``name -> "module:function"``: strings, so that listing costs no import. A factory's
+arguments with defaults are its options; they are read from its source without importing it, so a
+misspelt option fails before torch is loaded. Any importable ``package.module:factory`` serves as
+well, see ``fedmpi.factories``. Its docstring says what it does and, a line each, its paper, what it
+sends and an example: FIELDS.
 """
 
-import ast
-import functools
-import importlib
-import importlib.util
 import inspect
 import re
+import types
+import typing
 from typing import NamedTuple
 
+from fedmpi import factories
 from fedmpi.errors import UserError
+from fedmpi.shadow import namesake
 
 STRATEGIES = {
     "fedavg": "fedmpi.strategies.fedavg:fedavg",
@@ -164,14 +165,20 @@ KINDS = {
 }
 
 
+# what a factory is given besides its options
+CALLED_WITH = {"model": ("shape", "classes"), "dataset": ("data_dir",)}
+
+
 class Entry(NamedTuple):
-    """A factory as its source declares it, nothing imported."""
+    """A factory as its source declares it."""
 
     target: str
     signature: inspect.Signature
+    options: dict                 # {name: inspect.Parameter} of what can be chosen
     line: str                     # first line of its docstring
     text: str                     # docstring of its module
     fields: dict                  # what its docstring says under FIELDS
+    sources: tuple                # paths of the files that define it
 
 
 FIELDS = ("Paper", "Up", "Down", "Example")     # its source; from and to clients on the wire; a command line
@@ -203,38 +210,56 @@ def split(spec):
     return head, rest
 
 
-def entry(table, name):
-    """The ``Entry`` of a name; UserError where there is no such module or function."""
+def entry(table, name, importing=True):
+    """The ``Entry`` of a name; UserError where there is no such module or factory. What the source
+    does not show is imported, unless ``importing`` is False: then it has no options."""
     target = resolve(table, name)
     module, _, function = target.partition(":")
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        spec = None
-    except Exception as error:               # a parent package runs when its child is looked for
-        raise UserError(f"module {module!r} cannot be found: {type(error).__name__}: {error}") from error
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+    spec = factories.find(module)
+    own = "" if name in table else namesake(module)
+    if own:
+        taken = spec and spec.origin
+        raise UserError(f"{name}: the module {module!r} is {taken}, not your file {own}, which has "
+                        "the same name: rename your file")
+    found = factories.declared(module, function, importing)
+    if spec is None:
         meant = f" Or an option of {module}? {module}:option=value" * (module in table)
         raise UserError(f"no module {module!r} to take {function!r} from; is it installed or on PYTHONPATH?{meant}")
-    try:
-        with open(spec.origin, encoding="utf-8") as file:
-            found = _declared(file.read(), spec.origin, function)
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise UserError(f"module {module!r} ({spec.origin}) cannot be read: {error}") from error
     if found is None:
-        raise UserError(f"module {module!r} defines no function {function!r}")
-    return Entry(target, *found)
+        where = f"module {module!r} ({spec.origin})"
+        raise UserError(f"{where} defines no function or class {function!r}")
+    _check_arguments(table, name, found.signature)
+    options, line = _options(table, found.signature), found.doc.partition("\n")[0]
+    return Entry(target, found.signature, options, line, found.text, _fields(found.doc),
+                 found.sources)
 
 
-@functools.lru_cache(maxsize=256)                # a study asks for the same parts once a run, hundreds of times
-def _declared(source, path, function):
-    """``Entry``'s fields but the first of a function or class in a module's source; None where it has none."""
-    tree = ast.parse(source, path)
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == function:
-            doc = ast.get_docstring(node) or ""
-            return _signature(node), doc.partition("\n")[0], ast.get_docstring(tree) or "", _fields(doc)
-    return None
+def kind_of(table):
+    """The kind of parts that a table holds; empty for a table that is none of the catalogue's."""
+    return next((kind for kind, each in KINDS.items() if each is table), "")
+
+
+def is_own(table, name):
+    """Whether a name is that of a factory of the user's, not one of the catalogue's."""
+    return name not in table
+
+
+def _options(table, signature):
+    """The parameters that have a default, but for those that fedmpi gives."""
+    num_given = len(CALLED_WITH.get(kind_of(table), ()))
+    return {each.name: each for each in list(signature.parameters.values())[num_given:]
+            if each.default is not inspect.Parameter.empty}
+
+
+def _check_arguments(table, name, signature):
+    """UserError for a factory that cannot be called with what fedmpi gives it."""
+    given = CALLED_WITH.get(kind_of(table), ())
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        called = f"with {' and '.join(given)}" if given else "without arguments"
+        why = f"{error}; an option needs a default"
+        raise UserError(f"{name} cannot be called {called}: {why}") from None
 
 
 def _fields(doc):
@@ -243,36 +268,11 @@ def _fields(doc):
     return {name: " ".join(text.split()).removesuffix(".") for name, text in found}
 
 
-def _signature(node):
-    """An ``inspect.Signature`` of the options: literal defaults and annotations of str, int, float, bool."""
-    if isinstance(node, ast.ClassDef):
-        node = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-        if node is None:
-            return inspect.Signature()
-    empty, types = inspect.Parameter.empty, {"str": str, "int": int, "float": float, "bool": bool}
-    positional = node.args.posonlyargs + node.args.args
-    defaults = [empty] * (len(positional) - len(node.args.defaults)) + [_literal(d) for d in node.args.defaults]
-    keyword = [(a, empty if d is None else _literal(d)) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults)]
-    pairs = list(zip(positional, defaults)) + keyword
-    return inspect.Signature([
-        inspect.Parameter(a.arg, inspect.Parameter.KEYWORD_ONLY, default=default,
-                          annotation=types.get(getattr(a.annotation, "id", None), empty))
-        for a, default in pairs if a.arg != "self"])
-
-
-def _literal(node):
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return ast.unparse(node)
-
-
 def parse(table, spec):
     """``(target, options)``: names and values checked against the factory's source; nothing is built."""
     name, text = split(spec)
     found = entry(table, name)
-    known = {p.name: p for p in found.signature.parameters.values() if p.default is not inspect.Parameter.empty}
-    options = {}
+    known, options = found.options, {}
     for item in filter(None, text.split(",")):
         key, equals, value = item.partition("=")
         key = key.strip()
@@ -284,34 +284,95 @@ def parse(table, spec):
             raise UserError(f"{name} has no option {key!r}{hint or '.'} It takes ({takes})")
         if key in options:
             raise UserError(f"in {spec!r}: {key} is given twice")
-        options[key] = _convert(name, known[key], value.strip())
+        options[key] = _convert(spec, known[key], value.strip())
     return found.target, options
 
 
-def _convert(name, parameter, text):
+def wanted(parameter):
+    """What an option can be, in words: its choices, or its type; empty where no text says that."""
+    kinds = _types(parameter)
+    words = [str(each) for each in choices(parameter)]
+    words += [WANTED[each] for each in WANTED if each in kinds]
+    return ", ".join(words[:-1]) + " or " * (len(words) > 1) + words[-1] if words else ""
+
+
+WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text",
+          type(None): "none"}
+
+
+def choices(parameter):
+    """The values that an option can have, where they are a fixed few; else an empty tuple."""
+    literals = [each for each in _types(parameter) if typing.get_origin(each) is typing.Literal]
+    return tuple(choice for each in literals for choice in typing.get_args(each))
+
+
+def _types(parameter):
+    """The types that an option's value can have: as declared, or that of its default."""
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        usual = parameter.default
+        simple = [each for each in (bool, int, float, str) if isinstance(usual, each)]
+        return (str,) if usual is None else (*simple[:1], type(usual))[:1]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _convert(spec, parameter, text):
     """The option's value in its declared type, or in that of its default."""
-    kind = parameter.annotation
-    if kind is inspect.Parameter.empty:
-        kind = type(parameter.default) if isinstance(parameter.default, (bool, int, float, str)) else str
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-        return kind(text)
-    except (ValueError, KeyError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise UserError(f"{name}: {parameter.name} must be {wanted}, got {text!r}") from None
+    kinds = _types(parameter)
+    known = {str(choice): choice for choice in choices(parameter)}
+    if text in known:
+        return known[text]
+    plain = [each for each in WANTED if each in kinds]
+    # text comes last, since it takes anything
+    for kind in sorted(plain, key=lambda each: each is str):
+        try:
+            return _value(kind, text)
+        except (ValueError, KeyError):
+            continue
+    if not wanted(parameter):
+        raise UserError(f"{spec}: {parameter.name} is of type {kinds[0].__name__}, which cannot be "
+                        "written on a command line: name a factory of your own that sets it")
+    raise UserError(f"{spec}: {parameter.name} must be {wanted(parameter)}, got "
+                    f"{text!r}{_hint(text, known)}")
+
+
+def _value(kind, text):
+    """``text`` as a value of ``kind``; ValueError or KeyError where it is none."""
+    if kind is type(None):
+        return {"none": None}[text.lower()]
+    return WORDS[text.lower()] if kind is bool else kind(text)
+
+
+def settings(table, spec):
+    """``{option: value}`` of all options of a part, those that ``spec`` does not name as they are by
+    default."""
+    named, known = parse(table, spec)[1], entry(table, split(spec)[0]).options
+    return {key: named.get(key, each.default) for key, each in known.items()}
 
 
 def load(table, name):
     """The factory itself, imported."""
     module, _, function = resolve(table, name).partition(":")
-    return getattr(importlib.import_module(module), function)
+    return factories.load(module, function)
 
 
 def make(table, spec, *arguments):
-    """The part that ``spec`` names: its factory called with ``arguments`` and the options."""
+    """The part that ``spec`` names: its factory called with ``arguments`` and the options. A part of
+    the user's is held to its kind's contract, now and whenever it is asked something."""
     target, options = parse(table, spec)
+    factory = load({}, target)
+    if not is_own(table, split(spec)[0]):
+        try:
+            return factory(*arguments, **options)
+        except ValueError as error:
+            raise UserError(f"{spec}: {error}") from error
     try:
-        return load({}, target)(*arguments, **options)
+        with factories.own_code(spec, passing=(ValueError,)):
+            made = factory(*arguments, **options)
     except ValueError as error:
         raise UserError(f"{spec}: {error}") from error
+    from fedmpi.contract import bound
+    return bound(kind_of(table), made, f"--{kind_of(table)} {spec}")

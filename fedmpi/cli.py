@@ -31,6 +31,7 @@ from fedmpi.commands.train import train
 from fedmpi.commands.verify import verify
 from fedmpi.commands.watch import watch
 from fedmpi.errors import FedError, UserError
+from fedmpi.shadow import in_the_way
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
 
@@ -66,6 +67,10 @@ def main():
             sys.exit(1)
         say(f"error: {error.filename}: {error.strerror}")
         sys.exit(2)
+    except (ImportError, AttributeError) as error:
+        line = in_the_way(error)
+        say(f"error: {line}" if line else traceback.format_exc())
+        sys.exit(2 if line else 1)
     except Exception:
         say(traceback.format_exc())
         sys.exit(1)

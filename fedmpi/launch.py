@@ -20,6 +20,7 @@ from fedmpi import stop as stopping
 from fedmpi.errors import BrokenOff, CheckpointError, DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.guard import Guard, NoGuard
 from fedmpi.launcher import launcher, rank_and_size
+from fedmpi.shadow import in_the_way
 from fedmpi.transport import bell
 from fedmpi.transport.watch import START, Limits
 
@@ -204,6 +205,10 @@ def _as_server(play, connect, say, mpi, guard):
         line, code, started = f"error: {error.trace}" if error.user else told, 2 if error.user else 1, True
     except FedError as error:
         line, code, started = f"error: {error}", 1, True
+    except (ImportError, AttributeError) as error:
+        why = in_the_way(error)
+        line = f"error: {why}" if why else traceback.format_exc()
+        code, started = 2 if why else 1, True
     except Exception:
         line, code, started = traceback.format_exc(), 1, True
     say(line)
@@ -230,6 +235,7 @@ def _serve_run(options, resume, say, connect, guard, see):
         import torch
 
         from fedmpi import assemble
+        from fedmpi.rehearsal import rehearse
         from fedmpi.server import start
         from fedmpi.store import RunFile, check_folder, check_target
     torch.set_num_threads(1)
@@ -241,6 +247,7 @@ def _serve_run(options, resume, say, connect, guard, see):
         options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
     assemble.check(options, data, fed, x)
+    rehearse(options, data, fed, x)
     for line in assemble.warnings(options, data, fed):
         say(f"warning: {line}")
     if resume:
@@ -312,20 +319,34 @@ def _recorded(options, resume, say):
                if key not in FREE and value != recorded[key]]
     if clashes:
         raise UserError(f"cannot resume {resume} with changed {', '.join(clashes)}: that would be another run")
+    decided = recorded | {"until": 0} | {key: named[key] for key in FREE - {"out"} if key in named}
+    _refuse_other_parts(resume, attrs, decided)
     other = [f"{name} {version(name)} (was {attrs['versions'][name]})" for name in ("torch", "numpy")
              if version(name) != attrs["versions"].get(name)]
     if other:
         say(f"warning: resuming with {', '.join(other)}: the bits may differ from a run never stopped")
-    return recorded | {"until": 0} | {key: named[key] for key in FREE - {"out"} if key in named}
+    return decided
+
+
+def _refuse_other_parts(resume, attrs, options):
+    """UserError where a part of the run has other options or another source now, though its spec is
+    the same; files of before these were recorded tell nothing."""
+    from fedmpi import settings
+    changed = settings.changes(attrs.get("parts", []), settings.of(options))
+    if changed:
+        lines = "; ".join(map(settings.told, changed))
+        raise UserError(f"cannot resume {resume} with changed parts: {lines}. Put back what was, or "
+                        "start another run: --like takes the other options over")
 
 
 def _create(options, data, fed, transport):
-    from fedmpi import assemble, record
+    from fedmpi import assemble, record, settings
     from fedmpi.store import RunFile
     layout = fed.layout
     attrs = {
         "options": options, "command": " ".join(sys.argv), "created": _now(), "status": "running",
-        "seed": options["seed"], "data_digest": data.digest, "devices_digest": fed.devices.digest,
+        "seed": options["seed"], "parts": settings.of(options),
+        "data_digest": data.digest, "devices_digest": fed.devices.digest,
         "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
         "frozen": layout.num_frozen, "fixed_digest": fed.fixed.digest,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.costs.uses)],

@@ -4,6 +4,7 @@ A mask is bool (Q,) over the prunable region of a layout, False on its padding. 
 """
 
 import math
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,19 +12,17 @@ import torch
 from fedmpi.errors import UserError
 
 MIN_KEPT = 16  # weights a layer keeps whatever the rule says, against layer collapse
-
-
-DISTRIBUTIONS = ("uniform", "er", "erk", "thesis")
+Distribution = Literal["uniform", "er", "erk", "thesis"]    # of densities over layers
+Init = Literal["random", "magnitude"]                       # by what the first mask is chosen
 
 
 def check(sparsity, distribution, init="random", every=1, fraction=0.0):
     """Raise ValueError for hyper-parameters that no pruner can work with, before anything is built."""
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
-    if distribution not in DISTRIBUTIONS:
-        raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, got {distribution!r}")
-    if init not in ("random", "magnitude"):
-        raise ValueError(f"init must be random or magnitude, got {init!r}")
+    for name, value, known in (("distribution", distribution, Distribution), ("init", init, Init)):
+        if value not in get_args(known):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
     if every < 1:
         raise ValueError(f"every must be at least 1 round, got {every}")
     if not 0 <= fraction <= 1:

@@ -20,6 +20,7 @@ from fedmpi.build import model
 from fedmpi.flat import described
 from fedmpi.flops import outputs
 from fedmpi.parts import Sampler
+from fedmpi.rehearsal import rehearse
 
 LIMIT_S = 10.0                # for all that is played but the smallest try, which is always finished
 BATCHES = 4                   # of a client whose samples are cut
@@ -83,6 +84,7 @@ def parts(options, say):
         options = options | {"together": choose.together(options, data, pick_device(options["device"], 0), 1, say)}
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], 0))
     assemble.check(options, data, fed, x)
+    rehearse(options, data, fed, x)
     return options, data, fed, x
 
 
@@ -101,7 +103,7 @@ def _play(options, data, fed, x, clients, cut):
     from fedmpi.store import MemoryStore
     from fedmpi.transport.local import Local
     if cut:
-        data = _cut(data, BATCHES * options["batch_size"])
+        data = assemble.cut(data, BATCHES * options["batch_size"])
     if clients < fed.cohort == len(data.sizes):
         fed = fed._replace(sampler=Sampler(_first))     # the same clients each round, as when everybody takes part
     fed = fed._replace(transport=Local(worker()), cohort=clients, rounds=max(2, options["rounds"]), every=1,
@@ -122,14 +124,6 @@ def _play(options, data, fed, x, clients, cut):
 def _first(gen, count, known):
     """The first clients that are there."""
     return torch.nonzero(known.available).flatten()[:count]
-
-
-def _cut(data, most):
-    """The federation with at most ``most`` samples a client."""
-    kept = [np.arange(begin, min(end, begin + most)) for begin, end in zip(data.offsets[:-1], data.offsets[1:])]
-    rows = np.concatenate(kept)
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in kept])]).astype(np.int64)
-    return data._replace(offsets=offsets, indices=data.indices[rows], labels=data.labels[rows])
 
 
 @contextlib.contextmanager

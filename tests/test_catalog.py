@@ -37,7 +37,10 @@ def test_the_lines_of_a_kind_tell_its_parts_apart(kind):
 @pytest.mark.parametrize("kind, name", ENTRIES)
 def test_every_option_has_a_type_and_survives_the_command_line(kind, name):
     options = {p.name: p for p in entry(KINDS[kind], name).signature.parameters.values() if p.default is not p.empty}
-    assert all(p.annotation in (str, int, float, bool) and type(p.default) is p.annotation for p in options.values())
+    for each in options.values():
+        known = catalog.choices(each)
+        simple = each.annotation in (str, int, float, bool) and type(each.default) is each.annotation
+        assert each.default in known if known else simple
     texts = {key: p.default for key, p in options.items() if not (p.annotation is str and not p.default)}
     spec = name + ":" * bool(texts) + ",".join(f"{key}={value}" for key, value in texts.items())
     assert parse(KINDS[kind], spec) == (KINDS[kind][name], texts)
@@ -160,10 +163,16 @@ def own_module(tmp_path, monkeypatch):
     sys.modules.pop("mine_for_test", None)
 
 
+def called(spec):
+    """What the factory of a spec returns, whatever that is."""
+    target, options = parse(PRUNERS, spec)
+    return catalog.load({}, target)(**options)
+
+
 def test_any_function_of_the_users_serves(own_module):
-    assert make(PRUNERS, f"{own_module}:half") == (0.5, "x", False)
-    assert make(PRUNERS, f"{own_module}:half:share=0.25,deep=true,name=a:b") == (0.25, "a:b", True)
-    assert make(PRUNERS, f"{own_module}:Thing:size=7").size == 7
+    assert called(f"{own_module}:half") == (0.5, "x", False)
+    assert called(f"{own_module}:half:share=0.25,deep=true,name=a:b") == (0.25, "a:b", True)
+    assert called(f"{own_module}:Thing:size=7").size == 7
     assert entry(PRUNERS, f"{own_module}:half").line == "Half of it."
 
 
@@ -173,10 +182,12 @@ def test_the_users_module_is_not_imported_before_it_is_made(own_module):
 
 
 @pytest.mark.parametrize("spec, message", [
-    ("mine_for_test:quarter", "defines no function 'quarter'"), ("mine_for_test:half:shar=1", "did you mean share?"),
+    ("mine_for_test:quarter", "defines no function or class 'quarter'"),
+    ("mine_for_test:half:shar=1", "did you mean share?"),
     ("mine_for_test:half:share=2", "share must be <= 1, got 2"),
     ("no_such_module_here:f", "no module 'no_such_module_here'"),
-    ("no_such_package.module:f", "no module 'no_such_package.module'"), ("math:sqrt", "no module 'math'")])
+    ("no_such_package.module:f", "no module 'no_such_package.module'"), 
+    ("math:sqrt", "cannot be called without arguments: missing a required argument: 'x'; an option ")])
 def test_mistakes_about_own_functions_are_told(own_module, spec, message):
     with pytest.raises(UserError, match=message):
         make(PRUNERS, spec)

@@ -314,7 +314,7 @@ SMALL = ("--rounds", 2, "--clients", 6, "--model", "small-cnn:width=4", "--local
 
 
 @pytest.mark.parametrize("arguments, why", [
-    (("--model", "torchvision:name=resnet18"), "--model torchvision:name=resnet18: the model has statistics that training moves"),
+    (("--model", "torchvision:name=resnet18"), "name=resnet18: the model has statistics that training moves"),
     (("--fault", "free-rider:share=1"), "all of them are at fault"), (("--cohort", 1), "only one is at work"),
     (("--strategy", "own_strategy:made"), "has a way of training of its own")])
 def test_together_is_refused_where_nothing_can_be(fedmpi, tmp_path, monkeypatch, arguments, why):

@@ -8,11 +8,12 @@ polynomial; hinge is usually run with a = 10, b = 4. (Formulas and values as pub
 ``concurrency`` clients are at work at any time. The paper adds a proximal term on the clients: ``--strategy fedprox``.
 """
 
-from fedmpi.aggregation.staleness import check_workers, staleness_function
+from fedmpi.aggregation.staleness import Staleness, check_workers, staleness_function
 from fedmpi.parts import Aggregation
 
 
-def fedasync(alpha: float = 0.6, staleness: str = "polynomial", a: float = 0.5, b: float = 4.0, concurrency: int = 0):
+def fedasync(alpha: float = 0.6, staleness: Staleness = "polynomial", a: float = 0.5,
+             b: float = 4.0, concurrency: int = 0):
     """Each answer mixed in at once, less the staler it is; ``concurrency`` 0: the cohort.
 
     Paper: Xie, Koyejo and Gupta 2019, "Asynchronous Federated Optimization", arXiv 1903.03934.

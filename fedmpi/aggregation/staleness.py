@@ -6,8 +6,11 @@ The names and formulas are those of FedAsync (Xie 2019, arXiv 1903.03934).
 """
 
 import math
+from typing import Literal
 
 import torch
+
+Staleness = Literal["constant", "polynomial", "hinge"]
 
 
 def staleness_function(name, a, b):

@@ -9,7 +9,7 @@ import os
 import click
 
 from fedmpi import catalog
-from fedmpi.errors import UserError
+from fedmpi.errors import FedError, UserError
 
 VARIABLE = "_FEDMPI_COMPLETE"
 BASH = """\
@@ -107,8 +107,7 @@ def parts(kind):
             done = {each.partition("=")[0] for each in given}
             return [CompletionItem(f"{head}{each}=", help=f"{p.default} usually")
                     for each, p in known.items() if each.startswith(key) and each not in done]
-        usual = known[key].default if key in known else ""
-        values = ["true", "false"] if isinstance(usual, bool) else [str(usual)]
+        values = _values(known[key]) if key in known else []
         return [CompletionItem(f"{head}{key}={each}") for each in values if each and each.startswith(value)]
 
     return complete
@@ -120,12 +119,20 @@ def names(context, parameter, typed):
 
 
 def _options(table, name):
-    """``{option: parameter}`` of a part; none of what is no part."""
+    """``{option: parameter}`` of a part; none of what is no part, or would have to be imported."""
     try:
-        found = catalog.entry(table, name)
-    except UserError:
+        return catalog.entry(table, name, importing=False).options
+    except FedError:
         return {}
-    return {p.name: p for p in found.signature.parameters.values() if p.default is not p.empty}
+
+
+def _values(parameter):
+    """What an option can be, as texts: its choices, the usual one first; else what it usually is."""
+    if isinstance(parameter.default, bool):
+        return ["true", "false"]
+    usual = str(parameter.default)
+    others = [str(each) for each in catalog.choices(parameter)]
+    return list(dict.fromkeys([usual, *others]))
 
 
 def files(*suffixes):

@@ -5,6 +5,7 @@ import time
 
 import click
 
+from fedmpi import settings
 from fedmpi.commands import completion
 from fedmpi.commands.runs import check_names, toml
 from fedmpi.commands.say import say
@@ -61,7 +62,8 @@ def read_like(context, parameter, path):
     """``--like RUN.h5``: the options of that run become defaults, which those of --config and flags override."""
     if path:
         from fedmpi.store import read_run
-        recorded = read_run(path).attrs["options"]
+        attrs = read_run(path).attrs
+        recorded = attrs["options"]
         where = f"--like {path}"
         if unknown := sorted(set(recorded) - set(DEFAULTS)):
             raise UserError(f"{where}: it was written by another version of fedmpi, whose {', '.join(unknown)} this "
@@ -69,6 +71,7 @@ def read_like(context, parameter, path):
         found = {key: value for key, value in recorded.items() if value is not None and key not in ("out", "until")}
         _check_types(context, found, where)
         context.meta["like"] = path, found
+        context.meta["parts"] = attrs.get("parts", [])
         _set_defaults(context)
 
 
@@ -103,6 +106,7 @@ def tell_changes(context, given):
     options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
     changed = [f"{key.replace('_', '-')} {text(options[key])} (was {text(value)})" for key, value in recorded.items()
                if text(options[key]) != text(value)]
+    changed += map(settings.told, settings.changes(context.meta["parts"], settings.of(options)))
     say(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
 
 

@@ -31,7 +31,7 @@ def list_parts(kind, name):
         width = max(map(len, catalog.KINDS[this]))
         for each in catalog.KINDS[this]:
             found = catalog.entry(catalog.KINDS[this], each)
-            options = ",".join(f"{p.name}={p.default}" for p in optional(found))
+            options = ",".join(f"{p.name}={p.default}" for p in found.options.values())
             click.echo(f"  {each:<{width}} {found.line}")
             if options:
                 click.echo(f"  {'':<{width}} {options}")
@@ -46,23 +46,24 @@ def in_full(kind, name, found):
         told["on the wire"] = told.pop("from clients")
         del told["to clients"]
     lines = [f"{label}:\n  {text}" for label, text in told.items() if text]
-    return "\n\n".join([f"{name}: {found.line}", found.text, "options:\n" + (options_text(found) or "  none"), *lines])
+    head = [f"{name}: {found.line}"] + [found.text] * bool(found.text)
+    return "\n\n".join([*head, "options:\n" + (options_text(found) or "  none"), *lines])
 
 
 def example(kind, name, found):
     """A command line with this part: its own example, else it and its first option as it is anyway."""
-    first = next((f":{p.name}={p.default}" for p in optional(found) if p.default != ""), "")
+    first = next((f":{p.name}={p.default}" for p in found.options.values() if p.default != ""), "")
     return found.fields.get("Example", f"fedmpi train --{kind} {name}{first}")
 
 
-def optional(found):
-    """The parameters of a factory that are options."""
-    return [p for p in found.signature.parameters.values() if p.default is not p.empty]
-
-
 def options_text(found):
-    """A line an option: name, default, type."""
-    pairs = [(f"{p.name}={p.default}", getattr(p.annotation, "__name__", "")) for p in optional(found)]
+    """A line an option: name, default, and its type or its choices."""
+    pairs = [(f"{each.name}={each.default}", _kind(each)) for each in found.options.values()]
     width = max((len(text) for text, _ in pairs), default=0)
-    names = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text"}
-    return "\n".join(f"  {text:<{width}}  {names.get(kind, '')}".rstrip() for text, kind in pairs)
+    return "\n".join(f"  {text:<{width}}  {kind}".rstrip() for text, kind in pairs)
+
+
+def _kind(parameter):
+    """The choices of an option, or its type."""
+    words = catalog.wanted(parameter)
+    return words if catalog.choices(parameter) else words.removeprefix("a ")

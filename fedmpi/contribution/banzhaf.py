@@ -15,10 +15,10 @@ own samples.
 
 import torch
 
-from fedmpi.contribution.game import check_limit, contribution, mean_and_error, powerset
+from fedmpi.contribution.game import Of, check_limit, contribution, mean_and_error, powerset
 
 
-def banzhaf(of: str = "loss", limit: int = 8, samples: int = 256):
+def banzhaf(of: Of = "loss", limit: int = 8, samples: int = 256):
     """Mean gain over all coalitions.
 
     Paper: Wang and Jia 2023, "Data Banzhaf: A Robust Data Valuation Framework for Machine Learning", arXiv 2205.15466.

@@ -25,11 +25,11 @@ import math
 
 import torch
 
-from fedmpi.contribution.game import SEES, check_of, draw_orders, gains, mean_and_error, prefixes
+from fedmpi.contribution.game import Of, SEES, check_of, draw_orders, gains, mean_and_error, prefixes
 from fedmpi.parts import Contribution, Scores
 
 
-def comfedsv(of: str = "loss", permutations: int = 20, rank: int = 5, ridge: float = 0.01, iterations: int = 100):
+def comfedsv(of: Of = "loss", permutations: int = 20, rank: int = 5, ridge: float = 0.01, iterations: int = 100):
     """Shapley values over all clients and rounds, absent ones inferred by matrix completion.
 
     Paper: Fan et al. 2022, "Improving Fairness for Data Valuation in Horizontal Federated Learning", arXiv 2109.09046.

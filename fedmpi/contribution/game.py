@@ -6,6 +6,7 @@ clients join. Players are numbered by increasing id, so that what is drawn does 
 
 import math
 import sys
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from fedmpi.errors import UserError
 from fedmpi.parts import Contribution, Scores
 
+Of = Literal["loss", "accuracy"]      # what a utility is about
 SEES = "updates, the server's samples"
 
 
@@ -30,7 +32,7 @@ def contribution(of, estimate, check=None):
 
 
 def check_of(of):
-    if of not in ("loss", "accuracy"):
+    if of not in get_args(Of):
         raise ValueError(f"of must be loss or accuracy, got {of!r}")
 
 

@@ -30,12 +30,12 @@ from functools import partial
 
 import torch
 
-from fedmpi.contribution.game import affordable, check_budget, contribution, ends, gains, purse
+from fedmpi.contribution.game import Of, affordable, check_budget, contribution, ends, gains, purse
 
 LAST, LEAST = 10, 30          # orders over which the mean must be still, and orders before it is asked
 
 
-def gtg_shapley(of: str = "loss", eps_round: float = 1e-4, eps_inside: float = 0.01, balance: bool = True,
+def gtg_shapley(of: Of = "loss", eps_round: float = 1e-4, eps_inside: float = 0.01, balance: bool = True,
                 change: float = 0.05, permutations: int = 200, budget: int = 0):
     """Mean gain over guided orders of joining, each left where the rest is small.
 

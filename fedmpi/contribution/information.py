@@ -68,8 +68,10 @@ def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permuta
 
 
 def penultimate(task):
-    """``(n, d)``: what enters the last linear layer of the task's model for its own inputs, in evaluation mode. The last
-    layer is the one that a forward pass calls last."""
+    """``(n, d)``: what enters the last linear layer of the task's model for its own inputs, in evaluation mode.
+
+    The last layer is the one that a forward pass calls last.
+    """
     linear = [module for module in task.model.modules() if isinstance(module, torch.nn.Linear)]
     called = _entering(linear, task._replace(inputs=task.inputs[:1], labels=task.labels[:1]))
     if not called:

@@ -16,10 +16,10 @@ the server's own samples.
 import numpy as np
 import torch
 
-from fedmpi.contribution.game import at_most, check_limit, contribution, ends, powerset
+from fedmpi.contribution.game import Of, at_most, check_limit, contribution, ends, powerset
 
 
-def least_core(of: str = "loss", limit: int = 16):
+def least_core(of: Of = "loss", limit: int = 16):
     """Allocation of least deficit over all coalitions.
 
     Paper: Yan and Procaccia 2021, "If You Like Shapley Then You'll Love the Core", AAAI 2021.
@@ -36,7 +36,7 @@ def least_core(of: str = "loss", limit: int = 16):
     return contribution(of, estimate, at_most(limit, "use least-core-mc, a smaller cohort or a larger limit"))
 
 
-def least_core_mc(of: str = "loss", samples: int = 200):
+def least_core_mc(of: Of = "loss", samples: int = 200):
     """Allocation of least deficit over sampled coalitions.
 
     Paper: Yan and Procaccia 2021, "If You Like Shapley Then You'll Love the Core", AAAI 2021.

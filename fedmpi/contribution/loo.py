@@ -7,18 +7,18 @@ Duplicated clients score about 0. Sees: labels of the server's own samples only.
 
 import torch
 
+from fedmpi.contribution.game import Of, check_of
 from fedmpi.parts import Contribution, Scores
 
 
-def loo(of: str = "loss"):
+def loo(of: Of = "loss"):
     """Utility lost by leaving a client out.
 
     Paper: Wang, Dang and Zhou 2019, "Measure Contribution of Participants in Federated Learning", arXiv 1909.08525.
     Up: nothing more: it judges the updates that are sent anyway.
     Down: nothing more.
     """
-    if of not in ("loss", "accuracy"):
-        raise ValueError(f"of must be loss or accuracy, got {of!r}")
+    check_of(of)
 
     def score(state, cohort, utility, gen):
         C = len(cohort.clients)

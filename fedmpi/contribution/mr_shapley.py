@@ -11,11 +11,11 @@ totals remember, hence its usual weighting does not. Sees: the updates, the serv
 
 import torch
 
-from fedmpi.contribution.game import at_most, SEES, by_id, check_limit, check_of, powerset, shapley_value
+from fedmpi.contribution.game import Of, at_most, SEES, by_id, check_limit, check_of, powerset, shapley_value
 from fedmpi.parts import Contribution, Scores
 
 
-def mr_shapley(of: str = "loss", decay: float = 1.0, limit: int = 16):
+def mr_shapley(of: Of = "loss", decay: float = 1.0, limit: int = 16):
     """Exact Shapley values, summed over the rounds.
 
     Paper: Song, Tong and Wei 2019, "Profit Allocation for Federated Learning", IEEE Big Data 2019.

@@ -24,11 +24,11 @@ masks that clients hold for themselves are taken as updates of 0. Sees: the upda
 
 import torch
 
-from fedmpi.contribution.game import SEES, at_most, by_id, check_limit, check_of, powerset, shapley_value
+from fedmpi.contribution.game import Of, SEES, at_most, by_id, check_limit, check_of, powerset, shapley_value
 from fedmpi.parts import Contribution, Scores, Updates
 
 
-def or_shapley(of: str = "accuracy", every: int = 0, limit: int = 16):
+def or_shapley(of: Of = "accuracy", every: int = 0, limit: int = 16):
     """Shapley values of models rebuilt from all rounds' updates.
 
     Paper: Song, Tong and Wei 2019, "Profit Allocation for Federated Learning", IEEE Big Data 2019.

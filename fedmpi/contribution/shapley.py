@@ -8,10 +8,10 @@ one batch: refused above ``limit`` clients. Blind spots: those of v; a validatio
 it. Sees: the updates, the server's own samples.
 """
 
-from fedmpi.contribution.game import at_most, check_limit, contribution, powerset, shapley_value
+from fedmpi.contribution.game import Of, at_most, check_limit, contribution, powerset, shapley_value
 
 
-def shapley(of: str = "loss", limit: int = 16):
+def shapley(of: Of = "loss", limit: int = 16):
     """Mean gain over all orders of joining, from all coalitions.
 
     Paper: Song, Tong and Wei 2019, "Profit Allocation for Federated Learning", IEEE Big Data 2019; Shapley 1953, "A

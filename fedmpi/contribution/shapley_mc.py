@@ -15,10 +15,10 @@ value. Sees: the updates, the server's own samples.
 import torch
 
 from fedmpi.contribution.game import (
-    affordable, check_budget, contribution, draw_orders, gains, mean_and_error, prefixes, purse)
+    Of, affordable, check_budget, contribution, draw_orders, gains, mean_and_error, prefixes, purse)
 
 
-def shapley_mc(of: str = "loss", permutations: int = 1000, batch: int = 32, confidence: float = 0.95,
+def shapley_mc(of: Of = "loss", permutations: int = 1000, batch: int = 32, confidence: float = 0.95,
                tolerance: float = 0.05, budget: int = 0, antithetic: bool = True):
     """Mean gain over random orders of joining, with confidence intervals.
 

@@ -18,10 +18,10 @@ samples.
 import torch
 
 from fedmpi.contribution.game import (
-    affordable, check_budget, contribution, draw_orders, ends, gains, mean_and_error, prefixes, purse)
+    Of, affordable, check_budget, contribution, draw_orders, ends, gains, mean_and_error, prefixes, purse)
 
 
-def tmc_shapley(of: str = "loss", tolerance: float = 0.01, permutations: int = 500, window: int = 100,
+def tmc_shapley(of: Of = "loss", tolerance: float = 0.01, permutations: int = 500, window: int = 100,
                 change: float = 0.05, lanes: int = 20, budget: int = 0):
     """Mean gain over random orders of joining, each left where the rest is small.
 

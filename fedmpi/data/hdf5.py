@@ -13,6 +13,7 @@ training data, per channel.
 """
 
 import os
+from typing import Literal
 
 import numpy as np
 
@@ -23,7 +24,8 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 LAYOUTS = ("auto", "nchw", "nhwc")
 
 
-def hdf5(data_dir, file: str = "data.h5", layout: str = "auto", classes: int = 0):
+def hdf5(data_dir, file: str = "data.h5", layout: Literal["auto", "nchw", "nhwc"] = "auto",
+         classes: int = 0):
     """The data in ``file``, relative to ``data_dir`` or absolute; ``classes=0`` means the largest label plus one.
 
     Paper: none: your own data.

@@ -5,11 +5,14 @@ splits of letters and digits, 47 classes and 112,800 + 18,800 images in ``balanc
 and its ``letters`` count from 1, both are put right here.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from fedmpi.data.dataset import Dataset, check, moments
 from fedmpi.data.raw import SOURCES, read
 
+Split = Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"]
 EMNIST_CLASSES = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 26, "mnist": 10}
 
 
@@ -32,7 +35,7 @@ def fashion_mnist(data_dir):
     return check(Dataset(*arrays, classes=10, mean=(0.2860,), std=(0.3530,)), "fashion-mnist")
 
 
-def emnist(data_dir, split: str = "balanced"):
+def emnist(data_dir, split: Split = "balanced"):
     """EMNIST, handwritten letters and digits: (N, 1, 28, 28) uint8, upright; mean and std are those of the split.
 
     Paper: Cohen et al. 2017, "EMNIST: an extension of MNIST to handwritten letters", arXiv 1702.05373.

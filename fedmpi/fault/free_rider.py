@@ -9,12 +9,14 @@ buffers are sent back as received. The loss they report is the received model's 
 do not train. The recorded quality is 0. The random kind is Gaussian; Lin's is uniform.
 """
 
+from typing import Literal
+
 import torch
 
 from fedmpi.fault.model import Fault, drawn, non_negative, received_loss, set_update
 
 
-def free_rider(share: float = 0.2, kind: str = "zero", std: float = 0.01):
+def free_rider(share: float = 0.2, kind: Literal["zero", "random", "stale"] = "zero", std: float = 0.01):
     """round(share * clients) random free-riders; ``std`` is of the random kind.
 
     Paper: Fraboni, Vidal and Lorenzi 2021, "Free-rider Attacks on Model Aggregation in Federated Learning", arXiv

@@ -13,6 +13,7 @@ get random samples of the largest, so it always ends.
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from fedmpi.partition.deal import (by_class, dealt, feasible, lists, lognormal_s
                                    topped_up)
 
 
-def dirichlet(beta: float = 0.5, min_size: int = 10, by: str = "class", cap: bool = True,
-              sigma: float = 0.0):
+def dirichlet(beta: float = 0.5, min_size: int = 10, by: Literal["class", "client"] = "class",
+              cap: bool = True, sigma: float = 0.0):
     """Labels skewed by Dirichlet draws, at least ``min_size`` samples each.
 
     Returns ``(labels, clients, gen) -> index arrays``.

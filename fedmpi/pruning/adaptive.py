@@ -14,16 +14,20 @@ those with room. The model that is tested and served is cut to ``sparsity`` by t
 the union).
 """
 
+from typing import Literal
+
 import torch
 
 from fedmpi.errors import UserError
-from fedmpi.mask import bearable, budgets, check, cosine_decay, draw, falling, positions, top
+from fedmpi.mask import (Distribution, bearable, budgets, check, cosine_decay, draw, falling,
+                         positions, top)
 from fedmpi.parts import Pruner
 
 
-def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution", groups: int = 0, least: float = 0.0,
-             most: float = 0.98, hysteresis: float = 0.02, every: int = 5, distribution: str = "erk",
-             fraction: float = 0.1):
+def adaptive(sparsity: float = 0.8, spread: float = 0.1,
+             by: Literal["contribution", "size", "random"] = "contribution", groups: int = 0,
+             least: float = 0.0, most: float = 0.98, hysteresis: float = 0.02, every: int = 5,
+             distribution: Distribution = "erk", fraction: float = 0.1):
     """Nested masks, sparser for those who contribute less.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning, its rate by

@@ -13,12 +13,13 @@ import math
 import numpy as np
 import torch
 
-from fedmpi.mask import budgets, by_layer, check, cosine_decay, first_mask, swap, top, top_among
+from fedmpi.mask import (Distribution, Init, budgets, by_layer, check, cosine_decay, first_mask,
+                         swap, top, top_among)
 from fedmpi.parts import Probe, Pruner
 
 
-def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 15,
-           alpha: float = 0.05, after: int = 0, end: float = 0.75):
+def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "magnitude",
+           every: int = 15, alpha: float = 0.05, after: int = 0, end: float = 0.75):
     """Masks adjusted by each client, averaged over holders, pruned back by the server.
 
     Paper: Bibikar et al. 2022, "Federated Dynamic Sparse Training: Computing Less, Communicating Less, Yet Learning

@@ -18,13 +18,15 @@ reconfiguration round itself, since clients keep nothing between rounds. The pap
 import numpy as np
 import torch
 
-from fedmpi.mask import MIN_KEPT, budgets, by_layer, check, first_mask, largest, living, positions, top_among
+from fedmpi.mask import (Distribution, Init, MIN_KEPT, budgets, by_layer, check, first_mask,
+                         largest, living, positions, top_among)
 from fedmpi.parts import Probe, Pruner
 
 
-def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 10,
-            decrease: float = 0.3, half_life: float = 10000.0, constant_s: float = 1.0, comm_s: float = 5.56e-6,
-            compute_s: float = 1e-9, fixed: bool = False):
+def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "magnitude",
+            every: int = 10, decrease: float = 0.3, half_life: float = 10000.0,
+            constant_s: float = 1.0, comm_s: float = 5.56e-6, compute_s: float = 1e-9,
+            fixed: bool = False):
     """Greedy choice by squared gradient per second, capped at ``1 - sparsity`` of the weights.
 
     Paper: Jiang et al. 2023, "Model Pruning Enables Efficient Federated Learning on Edge Devices", arXiv 1909.12326.

@@ -9,11 +9,12 @@ difference. ``every = 1`` is the thesis's text.
 
 import torch
 
-from fedmpi.mask import budgets, check, cosine_decay, draw, top
+from fedmpi.mask import Distribution, budgets, check, cosine_decay, draw, top
 from fedmpi.parts import Pruner
 
 
-def residual(sparsity: float = 0.8, distribution: str = "erk", every: int = 1, fraction: float = 0.1, end: float = 1.0):
+def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: int = 1,
+             fraction: float = 0.1, end: float = 1.0):
     """Magnitude pruning of a dense server model, with random returns at their old values.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning, DynPrune.

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 from fedmpi.local import dense_gradient
-from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, largest, positions, swap
+from fedmpi.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
+                         largest, positions, swap)
 from fedmpi.parts import Probe, Pruner
 
 
-def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 6, fraction: float = 0.3,
-         end: float = 0.75, batches: int = 8, oversample: float = 2.0):
+def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
+         every: int = 6, fraction: float = 0.3, end: float = 0.75, batches: int = 8,
+         oversample: float = 2.0):
     """Drop near zero, grow by gradient.
 
     Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134; in federated learning

@@ -9,15 +9,18 @@ dense.
 """
 
 import math
+from typing import Literal
 
 import torch
 
-from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, nearest_zero, positions, swap, top
+from fedmpi.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
+                         nearest_zero, positions, swap, top)
 from fedmpi.parts import Pruner
 
 
-def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 1, fraction: float = 0.3,
-        decay: str = "constant", end: float = 0.75, signed: bool = True):
+def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
+        every: int = 1, fraction: float = 0.3, decay: Literal["constant", "cosine"] = "constant",
+        end: float = 0.75, signed: bool = True):
     """Drop near zero, grow at random.
 
     Paper: Mocanu et al. 2018, "Scalable Training of Artificial Neural Networks with Adaptive Sparse Connectivity

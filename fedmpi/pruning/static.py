@@ -1,11 +1,11 @@
 """Static sparse training: a mask fixed at the start (methods compared in RigL, arXiv 1911.11134).
 """
 
-from fedmpi.mask import budgets, check, first_mask
+from fedmpi.mask import Distribution, Init, budgets, check, first_mask
 from fedmpi.parts import Pruner
 
 
-def static(sparsity: float = 0.8, distribution: str = "erk", init: str = "random"):
+def static(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random"):
     """A fixed mask, ``init`` random or by the magnitude of the initial weights.
 
     Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134, which compares with

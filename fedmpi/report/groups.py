@@ -4,6 +4,7 @@ import itertools
 import os
 from typing import NamedTuple
 
+from fedmpi import settings
 from fedmpi.errors import FedError
 from fedmpi.options import DEFAULTS, PARTS
 from fedmpi.report.outcomes import WHERE
@@ -42,8 +43,14 @@ def _belongs(run, others):
     known = [options(each) for each in others.values()]
     if not options(run) or not known[0]:
         return False
-    seeds = {each.get("seed") for each in known}
-    return _effective(run) == _effective(next(iter(others.values()))) and options(run).get("seed") not in seeds
+    seeds, first = {each.get("seed") for each in known}, next(iter(others.values()))
+    same = _effective(run) == _effective(first) and not settings.changes(_parts(first), _parts(run))
+    return same and options(run).get("seed") not in seeds
+
+
+def _parts(run):
+    """What the run file says of each part; nothing in files of before that was recorded."""
+    return run.attrs.get("parts") or []
 
 
 def _effective(run):
@@ -54,8 +61,21 @@ def _effective(run):
 
 
 def differing(groups):
-    """``{option: [its text in each group]}`` of the options that differ between the groups."""
-    return _differing([_effective(next(iter(group.runs.values()))) for group in groups])
+    """``{option: [its text in each group]}`` of the options that differ between the groups; then, by
+    part, those that differ though they were given alike: a default, or the source of a plug-in,
+    that has changed."""
+    runs = [next(iter(group.runs.values())) for group in groups]
+    in_parts = _differing_parts([_parts(run) for run in runs])
+    return _differing([_effective(run) for run in runs]) | in_parts
+
+
+def _differing_parts(told):
+    pairs = itertools.combinations(told, 2)
+    found = [change for before, after in pairs for change in settings.changes(before, after)]
+    changed = sorted({(part, key) for part, key, old, new in found})
+    values = [settings.values(parts) for parts in told]
+    return {f"{part}: {key}": [each.get((part, key), "-") for each in values]
+            for part, key in changed}
 
 
 def _differing(told):

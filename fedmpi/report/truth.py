@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from fedmpi import catalog
-from fedmpi.errors import UserError
+from fedmpi.errors import FedError
 from fedmpi.report.statistics import auc, cosine_distance, euclidean_distance, max_distance, spearman, tied
 
 EXACT = "shapley"                 # the estimator that others are compared with, where the run has it
@@ -118,9 +118,9 @@ def utility_of(spec):
     if name in ("loss-gain", "accuracy-gain"):
         return name.partition("-")[0]
     try:
-        known = catalog.entry(catalog.CONTRIBUTIONS, name).signature.parameters
-        return catalog.parse(catalog.CONTRIBUTIONS, spec)[1].get("of", known["of"].default if "of" in known else None)
-    except UserError:
+        known = catalog.entry(catalog.CONTRIBUTIONS, name, importing=False).options
+        return catalog.settings(catalog.CONTRIBUTIONS, spec)["of"] if "of" in known else None
+    except FedError:
         return None
 
 

@@ -32,6 +32,8 @@ ATTRIBUTES = {
     "status": "running, finished, stopped (by --until), interrupted or failed",
     "created": "UTC", "ended": "UTC, of the last session", "command": "of the first session",
     "options": "all options of train, as they were decided",
+    "parts": "of each part its kind, its spec, all its options as resolved and, where it is the user's, "
+             "a digest of the files that define its factory, not of what they import; older files lack it",
     "seed": "everything random follows from it",
     "weights": "trained parameters", "prunable": "those that can be pruned",
     "frozen": "parameters that are not trained",

@@ -6,12 +6,15 @@ psi to several: that difference of scale is kept (methods 5.5). gamma = 1 is Fed
 CGSV's rule (NeurIPS 2021). The floor is the program's; the printed rule has none and can turn weights negative.
 """
 
+from typing import Literal
+
 import torch
 
 from fedmpi.parts import Weighting
 
 
-def thesis(gamma: float = 0.7, schedule: str = "constant", start: str = "data", floor: float = 1e-3):
+def thesis(gamma: float = 0.7, schedule: Literal["constant", "thesis"] = "constant",
+           start: Literal["data", "zero"] = "data", floor: float = 1e-3):
     """Old weight and raw score, mixed.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning; with
