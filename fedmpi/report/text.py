@@ -97,14 +97,20 @@ def _how_good(run, found):
     done = f"{found['rounds']} of {planned} rounds" if planned is not None else f"{found['rounds']} rounds"
     created = f"created {run.attrs['created']}" if "created" in run.attrs else ""
     yield "status", ", ".join(filter(None, [str(run.attrs.get("status", "")), done, created]))
-    if "best_accuracy" in found:
-        best = f"best {found['best_accuracy']:.4f} in round {found['best_round']}"
-        yield "accuracy", f"{best}, final {found['final_accuracy']:.4f}"
+    if "final_accuracy" in found:
+        yield "accuracy", _accuracy(found)
     yield "loss", f"final {found['final_loss']:.4f}" if "final_loss" in found else ""
     validation = {k: found.get(f"final_val_{k}") for k in ("accuracy", "loss")}
     yield "validation", ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None)
     if "sparsity" in found:
         yield "sparsity", f"{found['sparsity']:.4f} of the prunable weights are zero{_kept(run)}"
+
+
+def _accuracy(found):
+    final = f"final {found['final_accuracy']:.4f}"
+    if "chosen_accuracy" not in found:
+        return f"{final} (without validation samples no round can be called the best)"
+    return f"{final}; {found['chosen_accuracy']:.4f} in round {found['chosen_round']}, the best by validation"
 
 
 def _kept(run):
