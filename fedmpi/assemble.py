@@ -17,7 +17,7 @@ from fedmpi.evaluate import EVALUATED, evaluator
 from fedmpi.flat import below, bind
 from fedmpi.flops import outputs, uses
 from fedmpi.noise.model import apply
-from fedmpi.parts import Updates
+from fedmpi.parts import Facts, Updates
 from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
 from fedmpi.stacked import refusal
@@ -344,6 +344,8 @@ def _rehearse(options, fed_data, fed, x):
 
 def warnings(options, fed_data, fed):
     """What the user may not have meant, a line each: nothing that is wrong."""
+    yield from _without_effect(options, fed_data)
+    yield from _notes(options, fed_data, fed)
     for spec, who in zip(options["fault"], fed_data.faults):
         if not who.any():
             yield f"--fault {spec} hits none of the {len(who)} clients: its share rounds to 0"
@@ -357,10 +359,53 @@ def warnings(options, fed_data, fed):
     if fed.aggregation.buffer == 1:
         yield (f"--aggregation {options['aggregation']} merges single answers: --weighting {options['weighting']} "
                "plays no part, and remembered scores, by which --sampler contribution draws, do not move")
-    name, part = next(iter(fed.contributions.items()))
-    at_the_end = name == "or-shapley" and "every=" not in options["contribution"]
-    if at_the_end and options["weighting"] not in ("size", "uniform"):
-        yield "--contribution or-shapley scores in the last round only, too late for any weight; see its option every"
+
+
+def _without_effect(options, fed_data):
+    """Lines about options of the run that change nothing in it."""
+    injected = (("noise", fed_data.noise, "label"), ("features", fed_data.features, "input"))
+    for option, levels, what in injected:
+        if options[option] != "none" and not levels.any():
+            yield f"--{option} {options[option]} has no effect: no client has a changed {what}"
+    until, rounds = options["until"], options["rounds"]
+    if until >= rounds:
+        yield f"--until {until} has no effect: the run ends after --rounds {rounds}"
+    estimated = [options["contribution"]]
+    for spec in options["observe"]:
+        if spec in estimated:
+            yield f"--observe {spec} is estimated already: it costs as much again, for nothing new"
+        estimated.append(spec)
+
+
+def _notes(options, fed_data, fed):
+    """What the parts themselves tell of this run, see ``parts.Facts``."""
+    batches = math.ceil(int(fed_data.sizes.max()) / options["batch_size"])
+    facts = Facts(
+        rounds=fed.rounds,
+        epochs=options["local_epochs"],
+        steps=options["local_epochs"] * batches,
+        cohort=fed.aggregation.buffer or fed.cohort,
+        everybody=fed.cohort == len(fed.sizes) and not fed.aggregation.buffer,
+        own_masks=fed.pruner.masks is not None or fed.pruner.moves or fed.aggregation.buffer > 0)
+    weighing, *observing = fed.contributions.values()
+    parts = [("strategy", options["strategy"], fed.strategy),
+             ("pruner", options["pruner"], fed.pruner),
+             ("weighting", options["weighting"], fed.weighting)]
+    yield from _told(parts, facts)
+    judge = [("contribution", options["contribution"], weighing)]
+    yield from _told(judge, facts._replace(scored=not fed.weighting.fixed))
+    observed = [("observe", spec, part) for spec, part in zip(options["observe"], observing)]
+    yield from _told(observed, facts._replace(scored=False))
+
+
+def _told(parts, facts):
+    """The notes of ``[(option of the run, what it says, part)]``; each part knows which of its own options are
+    given."""
+    for option, spec, part in parts:
+        kind = "contribution" if option == "observe" else option
+        given = frozenset(catalog.parse(catalog.KINDS[kind], spec)[1])
+        for line in part.notes(facts._replace(given=given)):
+            yield f"--{option} {spec}: {line}"
 
 
 def fits(options, fed_data, fed, places):

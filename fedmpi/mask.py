@@ -240,6 +240,14 @@ def swap(layout, mask, counts, x, grow, drop=nearest_zero):
     return new
 
 
+def never_moves(moves, rounds, why):
+    """A line for the user where the mask changes after none of the rounds 1..``rounds``, for which ``why`` is the
+    reason; ``moves(t)`` says whether it may after round t."""
+    if any(moves(t) for t in range(1, rounds + 1)):
+        return
+    yield f"the mask never moves in {rounds} rounds, as in static: {why}"
+
+
 def cosine_decay(start, t, end):
     """``start / 2 * (1 + cos(pi t / end))``, 0 from ``end`` on: the share of weights that an update swaps."""
     return start / 2 * (1 + math.cos(math.pi * t / end)) if t < end else 0.0

@@ -13,8 +13,9 @@ import math
 import numpy as np
 import torch
 
-from fedmpi.mask import budgets, by_layer, check, cosine_decay, first_mask, swap, top, top_among
-from fedmpi.parts import Probe, Pruner
+from fedmpi.mask import (budgets, by_layer, check, cosine_decay, first_mask, never_moves, swap, top,
+                         top_among)
+from fedmpi.parts import Probe, Pruner, Schedule
 
 
 def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnitude", every: int = 15,
@@ -62,4 +63,11 @@ def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnit
         layers = by_layer(layout, updates.support[torch.from_numpy(held)])
         return state, top_among(layout, layers, x, budgets(layout, sparsity, distribution))
 
-    return Pruner(start, evolve, probe, moves=True)
+    def notes(facts):
+        yield from never_moves(lambda t: share(Schedule(t, facts.rounds)) > 0, facts.rounds,
+                               f"every={every}, alpha={alpha} and end={end} leave it no round")
+        if "after" in facts.given and after >= facts.epochs:
+            yield (f"after={after} is beyond the {facts.epochs} local epochs, which count from 0: masks move "
+                   "after the last one, and what has grown is not trained in that round")
+
+    return Pruner(start, evolve, probe, moves=True, notes=notes)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from fedmpi.local import dense_gradient
-from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, largest, positions, swap
-from fedmpi.parts import Probe, Pruner
+from fedmpi.mask import (budgets, check, cosine_decay, draw, first_mask, largest, never_moves, positions,
+                         swap)
+from fedmpi.parts import Probe, Pruner, Schedule
 
 
 def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 6, fraction: float = 0.3,
@@ -36,10 +37,14 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
 
+    def share(schedule):
+        """Of the kept weights that move; 0 on rounds without an update."""
+        return 0.0 if schedule.t % every else cosine_decay(fraction, schedule.t, end * schedule.rounds)
+
     def counts(layout, mask, schedule):
         """Weights to swap a layer; None on rounds without an update."""
-        share = cosine_decay(fraction, schedule.t, end * schedule.rounds)
-        return None if schedule.t % every or not share else [math.floor(share * k) for k in layout.kept(mask)]
+        moving = share(schedule)
+        return [math.floor(moving * k) for k in layout.kept(mask)] if moving else None
 
     def probe(task):
         swaps = counts(task.layout, task.mask, task.schedule)
@@ -60,7 +65,11 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
             score.index_add_(0, torch.from_numpy(report["index"]), gradient, alpha=float(weight * report["scale"][0]))
         return state, swap(layout, mask, swaps, x, lambda slot, k: _grow(score[slot.span], ~mask[slot.span], k, gen))
 
-    return Pruner(start, evolve, probe)
+    def notes(facts):
+        return never_moves(lambda t: share(Schedule(t, facts.rounds)) > 0, facts.rounds,
+                           f"every={every}, fraction={fraction} and end={end} leave it no round")
+
+    return Pruner(start, evolve, probe, notes=notes)
 
 
 def _largest_pruned(layout, mask, gradient, swaps, oversample):

@@ -12,10 +12,13 @@ import math
 
 import torch
 
-from fedmpi.mask import budgets, check, cosine_decay, draw, first_mask, nearest_zero, positions, swap, top
-from fedmpi.parts import Pruner
+from fedmpi.effect import needs
+from fedmpi.mask import (budgets, check, cosine_decay, draw, first_mask, nearest_zero, never_moves,
+                         positions, swap, top)
+from fedmpi.parts import Pruner, Schedule
 
 
+@needs(end="decay=cosine")
 def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 1, fraction: float = 0.3,
         decay: str = "constant", end: float = 0.75, signed: bool = True):
     """Drop near zero, grow at random.
@@ -29,9 +32,6 @@ def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", 
     check(sparsity, distribution, init, every, fraction)
     if decay not in ("constant", "cosine"):
         raise ValueError(f"decay must be constant or cosine, got {decay!r}")
-
-    if decay == "constant" and end != 0.75:
-        raise ValueError(f"end={end} belongs to decay=cosine; decay=constant moves weights until the last round")
 
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
@@ -49,7 +49,11 @@ def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", 
         return state, swap(layout, mask, counts, x, lambda slot, k: draw(~mask[slot.span], k, gen),
                            nearest_of_both_signs if signed else nearest_zero)
 
-    return Pruner(start, evolve)
+    def notes(facts):
+        return never_moves(lambda t: share(Schedule(t, facts.rounds)) > 0, facts.rounds,
+                           f"every={every} and fraction={fraction} leave it no round before the last one")
+
+    return Pruner(start, evolve, notes=notes)
 
 
 def nearest_of_both_signs(values, k):
