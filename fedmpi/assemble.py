@@ -381,6 +381,7 @@ def _notes(options, fed_data, fed):
     """What the parts themselves tell of this run, see ``parts.Facts``."""
     batches = math.ceil(int(fed_data.sizes.max()) / options["batch_size"])
     facts = Facts(
+        fed.layout,
         rounds=fed.rounds,
         epochs=options["local_epochs"],
         steps=options["local_epochs"] * batches,

@@ -21,11 +21,13 @@ def needs(**conditions):
 
         @functools.wraps(factory)
         def checked(*arguments, **given):
+            # first, since a value that is no value at all is the greater mistake
+            part = factory(*arguments, **given)
             bound = signature.bind(*arguments, **given)
             bound.apply_defaults()
             for option in filter(conditions.get, given):
                 _check(option, conditions[option], bound.arguments)
-            return factory(*arguments, **given)
+            return part
 
         return checked
 

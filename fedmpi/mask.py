@@ -248,6 +248,13 @@ def never_moves(moves, rounds, why):
     yield f"the mask never moves in {rounds} rounds, as in static: {why}"
 
 
+def never_swaps(layout, kept, share, rounds, why):
+    """The same where round t swaps ``share(t)`` of the ``kept`` weights of every layer that is not dense, rounded down
+    to whole weights."""
+    most = max((k for slot, k in zip(layout.weights, kept) if k < slot.size), default=0)
+    return never_moves(lambda t: math.floor(share(t) * most) > 0, rounds, why)
+
+
 def cosine_decay(start, t, end):
     """``start / 2 * (1 + cos(pi t / end))``, 0 from ``end`` on: the share of weights that an update swaps."""
     return start / 2 * (1 + math.cos(math.pi * t / end)) if t < end else 0.0

@@ -27,6 +27,7 @@ class Facts(NamedTuple):
     the user about something in this part that comes to nothing in this run.
     """
 
+    layout: Layout
     given: frozenset = frozenset()     # names of the part's options that somebody gave
     rounds: int = 1
     epochs: int = 1               # that a client trains a round

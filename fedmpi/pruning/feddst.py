@@ -13,7 +13,7 @@ import math
 import numpy as np
 import torch
 
-from fedmpi.mask import (budgets, by_layer, check, cosine_decay, first_mask, never_moves, swap, top,
+from fedmpi.mask import (budgets, by_layer, check, cosine_decay, first_mask, never_swaps, swap, top,
                          top_among)
 from fedmpi.parts import Probe, Pruner, Schedule
 
@@ -64,8 +64,10 @@ def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnit
         return state, top_among(layout, layers, x, budgets(layout, sparsity, distribution))
 
     def notes(facts):
-        yield from never_moves(lambda t: share(Schedule(t, facts.rounds)) > 0, facts.rounds,
-                               f"every={every}, alpha={alpha} and end={end} leave it no round")
+        kept = budgets(facts.layout, sparsity, distribution)
+        yield from never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+                               facts.rounds, f"every={every}, alpha={alpha} and end={end} leave it "
+                               "nothing to move")
         if "after" in facts.given and after >= facts.epochs:
             yield (f"after={after} is beyond the {facts.epochs} local epochs, which count from 0: masks move "
                    "after the last one, and what has grown is not trained in that round")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fedmpi.local import dense_gradient
-from fedmpi.mask import (budgets, check, cosine_decay, draw, first_mask, largest, never_moves, positions,
+from fedmpi.mask import (budgets, check, cosine_decay, draw, first_mask, largest, never_swaps, positions,
                          swap)
 from fedmpi.parts import Probe, Pruner, Schedule
 
@@ -66,8 +66,10 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
         return state, swap(layout, mask, swaps, x, lambda slot, k: _grow(score[slot.span], ~mask[slot.span], k, gen))
 
     def notes(facts):
-        return never_moves(lambda t: share(Schedule(t, facts.rounds)) > 0, facts.rounds,
-                           f"every={every}, fraction={fraction} and end={end} leave it no round")
+        kept = budgets(facts.layout, sparsity, distribution)
+        return never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+                           facts.rounds, f"every={every}, fraction={fraction} and end={end} leave it "
+                           "nothing to move")
 
     return Pruner(start, evolve, probe, notes=notes)
 

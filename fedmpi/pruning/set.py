@@ -13,7 +13,7 @@ import math
 import torch
 
 from fedmpi.effect import needs
-from fedmpi.mask import (budgets, check, cosine_decay, draw, first_mask, nearest_zero, never_moves,
+from fedmpi.mask import (budgets, check, cosine_decay, draw, first_mask, nearest_zero, never_swaps,
                          positions, swap, top)
 from fedmpi.parts import Pruner, Schedule
 
@@ -50,8 +50,10 @@ def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", 
                            nearest_of_both_signs if signed else nearest_zero)
 
     def notes(facts):
-        return never_moves(lambda t: share(Schedule(t, facts.rounds)) > 0, facts.rounds,
-                           f"every={every} and fraction={fraction} leave it no round before the last one")
+        kept = budgets(facts.layout, sparsity, distribution)
+        return never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+                           facts.rounds, f"every={every} and fraction={fraction} leave it "
+                           "nothing to move before the last one")
 
     return Pruner(start, evolve, notes=notes)
 
