@@ -130,6 +130,17 @@ def _labels(options, dataset, shards, source, given, faulty):
     return labels, np.array(wrong)
 
 
+def dealt(options, fed_data):
+    """How the data are dealt out and what is wrong with them, for people: ``partition iid, noise none (no label is
+    changed)``."""
+    low, high = 100 * fed_data.noise.min(), 100 * fed_data.noise.max()
+    wrong = f"{low:.0f} to {high:.0f} % of a client's labels are wrong" if high else "no label is changed"
+    more = [f"{name} {options[name]}" for name in ("features",) if options[name] != "none"]
+    more += [f"fault {spec}" for spec in options["fault"]]
+    told = [f"partition {options['partition']}", f"noise {options['noise']}", *more]
+    return f"{', '.join(told)} ({wrong})"
+
+
 def population(fed_data, options):
     """What the run file records about every client, as ``{name: (array, unit, description)}``: all that was
     injected."""
