@@ -13,7 +13,7 @@ from fedmpi.errors import UserError
 MIN_KEPT = 16  # weights a layer keeps whatever the rule says, against layer collapse
 
 
-DISTRIBUTIONS = ("uniform", "er", "erk", "thesis")
+DISTRIBUTIONS = ("uniform", "first-dense", "er", "erk", "thesis")
 
 
 def check(sparsity, distribution, init="random", every=1, fraction=0.0):
@@ -34,22 +34,47 @@ def budgets(layout, sparsity, distribution="erk", least=MIN_KEPT):
     """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly, at least ``least`` a layer
     (or all of a smaller one); UserError where that cannot be.
 
-    ``distribution`` is ``uniform``, ``er``, ``erk`` (RigL's normalisation of the Erdos-Renyi densities,
-    arXiv 1911.11134) or ``thesis`` (which rescales the sparsities, as FedDST's code does, arXiv 2112.09824).
+    ``distribution`` is one of
+
+    * ``uniform``: the same density in every layer, the first one too;
+    * ``first-dense``: the first prunable layer whole, the same density in all others. That is what RigL's paper
+      (arXiv 1911.11134) calls uniform; there the others have the sparsity asked for, here the whole model has it;
+    * ``er``, ``erk``: Erdos-Renyi densities as RigL normalises them, without and with the kernel's sizes;
+    * ``thesis``: sparsities are rescaled, as FedDST's code does (arXiv 2112.09824).
     """
     check(sparsity, distribution)
-    rules = {"uniform": _uniform, "er": _er, "erk": _erk, "thesis": _thesis}
+    rules = {"uniform": _uniform, "first-dense": _first_dense, "er": _er, "erk": _erk, "thesis": _thesis}
     densities = rules[distribution]([slot.shape for slot in layout.weights], 1 - sparsity)
-    return _round([slot.size for slot in layout.weights], densities, round((1 - sparsity) * layout.num_weights), least)
+    total = round((1 - sparsity) * layout.num_weights)
+    return _round([slot.size for slot in layout.weights], densities, total, _low(layout, distribution, least), least)
 
 
-def bearable(layout, least=MIN_KEPT):
-    """The largest sparsity at which every layer keeps ``least`` weights."""
-    return 1 - sum(min(slot.size, least) for slot in layout.weights) / layout.num_weights
+def bearable(layout, distribution="erk", least=MIN_KEPT):
+    """The largest sparsity at which every layer keeps ``least`` weights, and the first one all where it is to be
+    dense."""
+    return 1 - sum(_low(layout, distribution, least)) / layout.num_weights
+
+
+def _low(layout, distribution, least):
+    """How many weights each layer keeps at least."""
+    low = [min(slot.size, least) for slot in layout.weights]
+    if distribution == "first-dense":
+        low[0] = layout.weights[0].size
+    return low
 
 
 def _uniform(shapes, density):
     return [density] * len(shapes)
+
+
+def _first_dense(shapes, density):
+    first, *others = [math.prod(shape) for shape in shapes]
+    left = density * (first + sum(others)) - first
+    if left < 0:
+        raise UserError(f"distribution=first-dense keeps all {first:,} weights of the first layer, and sparsity "
+                        f"{1 - density:.4g} leaves only {left + first:,.0f} of the model: take another distribution, "
+                        f"or a sparsity of {sum(others) / (first + sum(others)):.3f} at most")
+    return [1.0] + [left / max(sum(others), 1)] * len(others)
 
 
 def _er(shapes, density):
@@ -83,9 +108,9 @@ def _thesis(shapes, density):
     return [1 - (1 - r) * scale for r in raw]
 
 
-def _round(sizes, densities, total, least):
-    """Whole numbers near ``densities * sizes`` that sum to ``total``, between ``least`` and the layer's size."""
-    low = [min(n, least) for n in sizes]
+def _round(sizes, densities, total, low, least):
+    """Whole numbers near ``densities * sizes`` that sum to ``total``, between ``low``, which is ``least`` for most, and
+    the layer's size."""
     if total < sum(low):
         raise UserError(f"sparsity {1 - total / sum(sizes):.4f} leaves {total} weights, but every layer keeps at least "
                         f"{least}; this model bears at most sparsity {1 - sum(low) / sum(sizes):.4f}")

@@ -17,8 +17,8 @@ DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_sampl
 def completed(given):
     """All options of a run of which ``given`` are said; None stands for what is not.
 
-    The run of which no data set is named is the demonstration: it shows that clients with wrong labels are found, and so
-    it has some. Once a data set is named nobody's labels are touched unasked.
+    The run of which no data set is named is the demonstration: it shows that clients with wrong labels are found,
+    and so it has some. Once a data set is named nobody's labels are touched unasked.
     """
     said = {key: value for key, value in given.items() if value is not None}
     named = {"noise": "none"} if "dataset" in said else {}

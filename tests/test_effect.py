@@ -98,6 +98,7 @@ def test_a_share_of_nothing_never_moves_a_mask(pruner):
     ({"contribution": "or-shapley:every=8"}, "too late for any weight"),
     ({"contribution": "uniform", "weighting": "tanh"}, "--contribution uniform: all scores are equal"),
     ({"pruner": "feddst:every=2", "rounds": 3}, "the mask never moves"),      # a share of less than a weight
+    ({"pruner": "rigl:every=2,distribution=uniform"}, "the paper's uniform keeps it dense"),
     ({"weighting": "thesis:gamma=1,start=zero"}, "no effect of start: with gamma=1 no score is mixed in"),
     ({"weighting": "relu:score_power=0,floor=0.1"}, "no effect of floor"),
     ({"pruner": "adaptive:every=2,spread=0,by=size"}, "with spread=0 all clients have the same sparsity"),
@@ -112,6 +113,7 @@ def test_what_has_no_effect_in_this_run_is_told(options, line):
 
 @pytest.mark.parametrize("options", [
     {"pruner": "feddst:every=2,after=1"}, {"strategy": "thesis:rho=0.2", "pruner": "feddst:every=2"},
+    {"pruner": "rigl:every=2,distribution=first-dense"}, {"pruner": "static:distribution=uniform"},
     {"strategy": "thesis:rho=0.2", "pruner": "adaptive:every=2"}, {"strategy": "thesis", "pruner": "static"},
     {"strategy": "trimmed-mean:trim=0.4"}, {"strategy": "krum", "clients": 6}, {"strategy": "fedprox"},
     {"contribution": "banzhaf:samples=50,limit=2"}, {"contribution": "banzhaf"},

@@ -607,3 +607,16 @@ def test_small_changes_are_ignored_and_the_budget_kept():
 def test_ties_share_their_rank():
     assert centred_ranks(torch.tensor([1., 2, 2, 3])).tolist() == pytest.approx([-1, 0, 0, 1])
     assert centred_ranks(torch.tensor([4.])).tolist() == [0]
+
+
+@pytest.mark.parametrize("name", ["static", "set:every=1", "rigl:every=1", "residual:every=1", "feddst:every=1",
+                                  "adaptive:every=1"])
+def test_a_first_layer_that_is_to_be_dense_stays_dense(name):
+    spec = name + (":", ",")[":" in name] + "distribution=first-dense,sparsity=0.5"
+    fed, state = contracts.assembled(pruner=spec)
+    states, rows = contracts.play(fed, state, 3)
+    first, *others = fed.layout.weights
+    for after in states:
+        kept = fed.layout.kept(after["mask"])
+        assert kept[0] == first.size and sum(kept) >= fed.layout.num_weights // 2
+    assert states[0]["mask"] is states[-1]["mask"] if name == "static" else rows[0]["mask_changed"] > 0

@@ -86,7 +86,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         old = state["rates"] if len(state["rates"]) else torch.full((N,), sparsity, dtype=torch.float64)
         key = state["key"] if "key" in state else torch.from_numpy(gen.permutation(N)).double()
         merit = {"contribution": replies.scores, "size": replies.sizes, "random": key}[by]
-        bound = min(most, bearable(layout))
+        bound = min(most, bearable(layout, distribution))
         rates = settled(old, wanted_rates(merit, sparsity, spread, groups, least, bound), hysteresis, sparsity, least,
                         bound)
         ranking, mask = ranked(layout, x, _budget(layout, rates.tolist())[float(rates.min())], schedule, gen)

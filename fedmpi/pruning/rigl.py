@@ -6,6 +6,9 @@ the received model and sends, a layer, its ``oversample * k_l`` largest entries 
 16-bit value. The server averages them with the round's weights (missing = 0), drops the ``k_l = floor(share *
 active)`` smallest magnitudes and grows the ``k_l`` largest means, ``share`` falling by cosine from ``fraction``. A
 weight dropped may not return in the same update; new weights start at 0.
+
+What the paper calls uniform keeps the first layer dense: that is ``distribution=first-dense``. ``uniform`` prunes it
+as all others.
 """
 
 import math
@@ -22,6 +25,8 @@ from fedmpi.parts import Probe, Pruner, Schedule
 def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", every: int = 6, fraction: float = 0.3,
          end: float = 0.75, batches: int = 8, oversample: float = 2.0):
     """Drop near zero, grow by gradient.
+
+    The paper's uniform, whose first layer is dense, is ``distribution=first-dense``; ``uniform`` prunes that one too.
 
     Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134; in federated learning
         an extension of the thesis.
@@ -66,10 +71,13 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
         return state, swap(layout, mask, swaps, x, lambda slot, k: _grow(score[slot.span], ~mask[slot.span], k, gen))
 
     def notes(facts):
+        if distribution == "uniform":
+            yield ("distribution=uniform prunes the first layer as all others; the paper's uniform keeps it dense, "
+                   "which is distribution=first-dense here")
         kept = budgets(facts.layout, sparsity, distribution)
-        return never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
-                           facts.rounds, f"every={every}, fraction={fraction} and end={end} leave it "
-                           "nothing to move")
+        yield from never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+                               facts.rounds, f"every={every}, fraction={fraction} and end={end} leave it "
+                               "nothing to move")
 
     return Pruner(start, evolve, probe, notes=notes)
 
