@@ -17,7 +17,7 @@ from fedmpi.evaluate import EVALUATED, evaluator
 from fedmpi.flat import below, bind
 from fedmpi.flops import costs, outputs
 from fedmpi.noise.model import apply
-from fedmpi.parts import Updates
+from fedmpi.parts import Facts, Updates
 from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
 from fedmpi.stacked import refusal
@@ -129,6 +129,17 @@ def _labels(options, dataset, shards, source, given, faulty):
                                         dataset.classes, stream(seed, Purpose.FAULT, number, client))
     wrong = [np.count_nonzero(seen != right) / max(len(right), 1) for seen, right in zip(labels, true)]
     return labels, np.array(wrong)
+
+
+def dealt(options, fed_data):
+    """How the data are dealt out and what is wrong with them, for people: ``partition iid, noise none (no label is
+    changed)``."""
+    low, high = 100 * fed_data.noise.min(), 100 * fed_data.noise.max()
+    wrong = f"{low:.0f} to {high:.0f} % of a client's labels are wrong" if high else "no label is changed"
+    more = [f"{name} {options[name]}" for name in ("features",) if options[name] != "none"]
+    more += [f"fault {spec}" for spec in options["fault"]]
+    told = [f"partition {options['partition']}", f"noise {options['noise']}", *more]
+    return f"{', '.join(told)} ({wrong})"
 
 
 def population(fed_data, options):
@@ -396,6 +407,8 @@ def _rehearse(options, fed_data, fed, x):
 
 def warnings(options, fed_data, fed):
     """What the user may not have meant, a line each: nothing that is wrong."""
+    yield from _without_effect(options, fed_data)
+    yield from _notes(options, fed_data, fed)
     for spec, who in zip(options["fault"], fed_data.faults):
         if not who.any():
             yield f"--fault {spec} hits none of the {len(who)} clients: its share rounds to 0"
@@ -409,10 +422,6 @@ def warnings(options, fed_data, fed):
     if fed.aggregation.buffer == 1:
         yield (f"--aggregation {options['aggregation']} merges single answers: --weighting {options['weighting']} "
                "plays no part, and remembered scores, by which --sampler contribution draws, do not move")
-    name, part = next(iter(fed.contributions.items()))
-    at_the_end = name == "or-shapley" and "every=" not in options["contribution"]
-    if at_the_end and options["weighting"] not in ("size", "uniform"):
-        yield "--contribution or-shapley scores in the last round only, too late for any weight; see its option every"
     yield from unused(fed)
 
 
@@ -423,6 +432,54 @@ def unused(fed):
         more = f" and {len(names) - 3} more" * (len(names) > 3)
         yield (f"{', '.join(names[:3])}{more} of the model are in no matrix product or convolution of a forward pass: "
                "their FLOPs count as 0; a parameter with the attribute prunable = False is left dense")
+
+
+def _without_effect(options, fed_data):
+    """Lines about options of the run that change nothing in it."""
+    injected = (("noise", fed_data.noise, "label"), ("features", fed_data.features, "input"))
+    for option, levels, what in injected:
+        if options[option] != "none" and not levels.any():
+            yield f"--{option} {options[option]} has no effect: no client has a changed {what}"
+    until, rounds = options["until"], options["rounds"]
+    if until >= rounds:
+        yield f"--until {until} has no effect: the run ends after --rounds {rounds}"
+    estimated = [options["contribution"]]
+    for spec in options["observe"]:
+        if spec in estimated:
+            yield f"--observe {spec} is estimated already: it costs as much again, for nothing new"
+        estimated.append(spec)
+
+
+def _notes(options, fed_data, fed):
+    """What the parts themselves tell of this run, see ``parts.Facts``."""
+    batches = math.ceil(int(fed_data.sizes.max()) / options["batch_size"])
+    facts = Facts(
+        fed.layout,
+        rounds=fed.rounds,
+        epochs=options["local_epochs"],
+        steps=options["local_epochs"] * batches,
+        cohort=fed.aggregation.buffer or fed.cohort,
+        everybody=fed.cohort == len(fed.sizes) and not fed.aggregation.buffer,
+        own_masks=fed.pruner.masks is not None or fed.pruner.moves or fed.aggregation.buffer > 0)
+    weighing, *observing = fed.contributions.values()
+    parts = [("strategy", options["strategy"], fed.strategy),
+             ("pruner", options["pruner"], fed.pruner),
+             ("weighting", options["weighting"], fed.weighting)]
+    yield from _told(parts, facts)
+    judge = [("contribution", options["contribution"], weighing)]
+    yield from _told(judge, facts._replace(scored=not fed.weighting.fixed))
+    observed = [("observe", spec, part) for spec, part in zip(options["observe"], observing)]
+    yield from _told(observed, facts._replace(scored=False))
+
+
+def _told(parts, facts):
+    """The notes of ``[(option of the run, what it says, part)]``; each part knows which of its own options are
+    given."""
+    for option, spec, part in parts:
+        kind = "contribution" if option == "observe" else option
+        given = frozenset(catalog.parse(catalog.KINDS[kind], spec)[1])
+        for line in part.notes(facts._replace(given=given)):
+            yield f"--{option} {spec}: {line}"
 
 
 def fits(options, fed_data, fed, places):

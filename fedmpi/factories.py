@@ -262,13 +262,18 @@ def _arguments(node):
     """The arguments of a function or of a class's own ``__init__``; None where something else
     decides what it takes."""
     if isinstance(node, ast.FunctionDef):
-        return None if node.decorator_list else node.args
+        return node.args if all(_keeps_arguments(each) for each in node.decorator_list) else None
     if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
         return None
     methods = {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
     if "__init__" not in methods or "__new__" in methods:
         return None
     return _arguments(methods["__init__"])
+
+
+def _keeps_arguments(decorator):
+    """Whether a decorator leaves a function's arguments as they are: ``fedmpi.effect.needs`` does."""
+    return isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "needs"
 
 
 def _signature(arguments, bound, module):

@@ -445,13 +445,15 @@ def _play(fed, data, state, store, done, options, say, begin, places):
 
 
 def _opening(options, fed, data, seconds):
+    from fedmpi import assemble
     from fedmpi.flat import described
     workers = max(fed.transport.size - 1, 1)
     dataset, library = data.dataset, fed.transport.versions.get("mpi")
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
     return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s{by}: {fed.cohort} "
             f"of {len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
-            f"({len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test samples); "
+            f"({len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test samples), "
+            f"{assemble.dealt(options, data)}; "
             f"{options['model']} ({described(fed.layout)}); strategy {options['strategy']}, "
             f"pruner {options['pruner']}, contribution {options['contribution']}, weighting {options['weighting']}, "
             f"codec {options['codec']}")

@@ -12,7 +12,7 @@ import torch
 from fedmpi.errors import UserError
 
 MIN_KEPT = 16  # weights a layer keeps whatever the rule says, against layer collapse
-Distribution = Literal["uniform", "er", "erk", "thesis"]    # of densities over layers
+Distribution = Literal["uniform", "first-dense", "er", "erk", "thesis"]    # of densities over layers
 Init = Literal["random", "magnitude"]                       # by what the first mask is chosen
 
 
@@ -33,22 +33,47 @@ def budgets(layout, sparsity, distribution="erk", least=MIN_KEPT):
     """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly, at least ``least`` a layer
     (or all of a smaller one); UserError where that cannot be.
 
-    ``distribution`` is ``uniform``, ``er``, ``erk`` (RigL's normalisation of the Erdos-Renyi densities,
-    arXiv 1911.11134) or ``thesis`` (which rescales the sparsities, as FedDST's code does, arXiv 2112.09824).
+    ``distribution`` is one of
+
+    * ``uniform``: the same density in every layer, the first one too;
+    * ``first-dense``: the first prunable layer whole, the same density in all others. That is what RigL's paper
+      (arXiv 1911.11134) calls uniform; there the others have the sparsity asked for, here the whole model has it;
+    * ``er``, ``erk``: Erdos-Renyi densities as RigL normalises them, without and with the kernel's sizes;
+    * ``thesis``: sparsities are rescaled, as FedDST's code does (arXiv 2112.09824).
     """
     check(sparsity, distribution)
-    rules = {"uniform": _uniform, "er": _er, "erk": _erk, "thesis": _thesis}
+    rules = {"uniform": _uniform, "first-dense": _first_dense, "er": _er, "erk": _erk, "thesis": _thesis}
     densities = rules[distribution]([slot.shape for slot in layout.weights], 1 - sparsity)
-    return _round([slot.size for slot in layout.weights], densities, round((1 - sparsity) * layout.num_weights), least)
+    total = round((1 - sparsity) * layout.num_weights)
+    return _round([slot.size for slot in layout.weights], densities, total, _low(layout, distribution, least), least)
 
 
-def bearable(layout, least=MIN_KEPT):
-    """The largest sparsity at which every layer keeps ``least`` weights."""
-    return 1 - sum(min(slot.size, least) for slot in layout.weights) / layout.num_weights
+def bearable(layout, distribution="erk", least=MIN_KEPT):
+    """The largest sparsity at which every layer keeps ``least`` weights, and the first one all where it is to be
+    dense."""
+    return 1 - sum(_low(layout, distribution, least)) / layout.num_weights
+
+
+def _low(layout, distribution, least):
+    """How many weights each layer keeps at least."""
+    low = [min(slot.size, least) for slot in layout.weights]
+    if distribution == "first-dense":
+        low[0] = layout.weights[0].size
+    return low
 
 
 def _uniform(shapes, density):
     return [density] * len(shapes)
+
+
+def _first_dense(shapes, density):
+    first, *others = [math.prod(shape) for shape in shapes]
+    left = density * (first + sum(others)) - first
+    if left < 0:
+        raise UserError(f"distribution=first-dense keeps all {first:,} weights of the first layer, and sparsity "
+                        f"{1 - density:.4g} leaves only {left + first:,.0f} of the model: take another distribution, "
+                        f"or a sparsity of {sum(others) / (first + sum(others)):.3f} at most")
+    return [1.0] + [left / max(sum(others), 1)] * len(others)
 
 
 def _er(shapes, density):
@@ -82,9 +107,9 @@ def _thesis(shapes, density):
     return [1 - (1 - r) * scale for r in raw]
 
 
-def _round(sizes, densities, total, least):
-    """Whole numbers near ``densities * sizes`` that sum to ``total``, between ``least`` and the layer's size."""
-    low = [min(n, least) for n in sizes]
+def _round(sizes, densities, total, low, least):
+    """Whole numbers near ``densities * sizes`` that sum to ``total``, between ``low``, which is ``least`` for most, and
+    the layer's size."""
     if total < sum(low):
         raise UserError(f"sparsity {1 - total / sum(sizes):.4f} leaves {total} weights, but every layer keeps at least "
                         f"{least}; this model bears at most sparsity {1 - sum(low) / sum(sizes):.4f}")
@@ -237,6 +262,21 @@ def swap(layout, mask, counts, x, grow, drop=nearest_zero):
         new.index_fill_(0, live.index_select(0, drop(x.index_select(0, live), k)).long(), False)
     assert layout.kept(new) == layout.kept(mask), "an update changed the number of kept weights"
     return new
+
+
+def never_moves(moves, rounds, why):
+    """A line for the user where the mask changes after none of the rounds 1..``rounds``, for which ``why`` is the
+    reason; ``moves(t)`` says whether it may after round t."""
+    if any(moves(t) for t in range(1, rounds + 1)):
+        return
+    yield f"the mask never moves in {rounds} rounds, as in static: {why}"
+
+
+def never_swaps(layout, kept, share, rounds, why):
+    """The same where round t swaps ``share(t)`` of the ``kept`` weights of every layer that is not dense, rounded down
+    to whole weights."""
+    most = max((k for slot, k in zip(layout.weights, kept) if k < slot.size), default=0)
+    return never_moves(lambda t: math.floor(share(t) * most) > 0, rounds, why)
 
 
 def cosine_decay(start, t, end):

@@ -12,3 +12,14 @@ DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_sampl
                     "on_error": "fatal", "quorum": 0.5, "out": None, "device": "auto", "server_device": "auto",
                     "evaluate_every": 1, "save_every": 0, "keep": 2, "until": 0, "silence": SILENCE_S,
                     "task_limit": 0.0, "together": 1}
+
+
+def completed(given):
+    """All options of a run of which ``given`` are said; None stands for what is not.
+
+    The run of which no data set is named is the demonstration: it shows that clients with wrong labels are found,
+    and so it has some. Once a data set is named nobody's labels are touched unasked.
+    """
+    said = {key: value for key, value in given.items() if value is not None}
+    named = {"noise": "none"} if "dataset" in said else {}
+    return DEFAULTS | named | said

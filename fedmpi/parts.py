@@ -20,6 +20,24 @@ class Schedule(NamedTuple):
     rounds: int
 
 
+class Facts(NamedTuple):
+    """What a part may know of a run before it starts, to tell what has no effect in it.
+
+    Strategies, pruners, contributions and weightings may have ``notes(facts) -> lines``, each a sentence for
+    the user about something in this part that comes to nothing in this run.
+    """
+
+    layout: Layout
+    given: frozenset = frozenset()     # names of the part's options that somebody gave
+    rounds: int = 1
+    epochs: int = 1               # that a client trains a round
+    steps: int = 1                # the most that any client takes a round
+    cohort: int = 1               # clients that are merged at once
+    everybody: bool = True        # all clients take part in every round
+    own_masks: bool = False       # clients train masks of their own
+    scored: bool = True           # weights in the merge follow from scores
+
+
 class Probe(NamedTuple):
     """What a pruner watches while a client trains.
 
@@ -98,6 +116,7 @@ class Strategy(NamedTuple):
     chooses: bool = False
     additive: bool = False
     sgd: dict | None = None
+    notes: Callable = lambda facts: ()     # see Facts
 
 
 class Pruner(NamedTuple):
@@ -122,6 +141,7 @@ class Pruner(NamedTuple):
     nominal: Callable | None = None
     check: Callable | None = None
     moves: bool = False
+    notes: Callable = lambda facts: ()     # see Facts
 
 
 class Replies(NamedTuple):
@@ -177,6 +197,7 @@ class Contribution(NamedTuple):
     check: Callable | None = None # check(C, layout) raises UserError where it cannot judge a cohort of C clients
     updates: bool = True          # looks at single updates, or asks for utilities
     sees: str = "updates"         # what it looks at: recorded, since some look at what clients would not show
+    notes: Callable = lambda facts: ()     # see Facts
 
 
 class Weighting(NamedTuple):
@@ -191,6 +212,7 @@ class Weighting(NamedTuple):
     init: Callable
     weigh: Callable
     fixed: bool = False
+    notes: Callable = lambda facts: ()     # see Facts
 
 
 class Fleet(NamedTuple):

@@ -176,6 +176,7 @@ def told(options, data, fed, plan, ranks, out):
                     f"{T} round{'s' * (T > 1)}"),
         ("data", f"{options['dataset']}: {len(data.indices):,} training, {len(data.validation):,} validation, "
                  f"{len(data.dataset.y_test):,} test samples"),
+        ("dealt out", assemble.dealt(options, data)),
         ("method", f"strategy {options['strategy']}, pruner {options['pruner']}, contribution "
                    f"{options['contribution']}, weighting {options['weighting']}, codec {options['codec']}"),
         ("model", f"{options['model']}: {described(layout)}; of {layout.num_weights:,} prunable weights "

@@ -13,7 +13,7 @@ import statistics as st
 from fedmpi.report import final_metrics
 from fedmpi.store import read_run
 
-COLUMNS = {"final": "final_accuracy", "best": "best_accuracy", "Spearman of score with quality": "quality_spearman",
+COLUMNS = {"final": "final_accuracy", "best by validation": "chosen_accuracy", "Spearman of score with quality": "quality_spearman",
            "of weight with quality": "quality_weight_spearman", "AUC": "quality_auc", "up MB a client": "up",
            "FLOPs/dense (RigL)": "flops_rigl_against_dense", "(PruneFL)": "flops_prunefl_against_dense"}
 
@@ -47,12 +47,13 @@ def main():
         found = final_metrics(run)
         found["up"] = found["up_bytes"] / run.attrs["options"]["clients"] / 1e6
         arms.setdefault(arm, {})[seed] = found
-    print("| arm | seeds | " + " | ".join(COLUMNS) + f" | final - {args.against} | best - {args.against} |")
+    print("| arm | seeds | " + " | ".join(COLUMNS) + f" | final - {args.against} | best by validation - {args.against} |")
     print("|---" * (len(COLUMNS) + 4) + "|")
     for arm, seeds in sorted(arms.items(), key=lambda item: item[0] != args.against):
         cells = [cell([found.get(key) for found in seeds.values()]) for key in COLUMNS.values()]
-        for key in ("final_accuracy", "best_accuracy"):
-            paired = [seeds[s][key] - arms[args.against][s][key] for s in seeds if s in arms[args.against]]
+        for key in ("final_accuracy", "chosen_accuracy"):
+            pairs = [(seeds[s].get(key), arms[args.against][s].get(key)) for s in seeds if s in arms[args.against]]
+            paired = [one - other for one, other in pairs if None not in (one, other)]
             cells.append(cell(paired) if arm != args.against and paired else "-")
         print(f"| {arm} | {len(seeds)} | " + " | ".join(cells) + " |")
 

@@ -198,7 +198,7 @@ def test_scores_use_the_cohorts_own_shares():
 
 @pytest.mark.parametrize("schedule", ["constant", "thesis"])
 def test_gamma_1_gives_the_data_shares_for_all_rounds(schedule):
-    init, weigh, _ = thesis(1.0, schedule)
+    init, weigh, *_ = thesis(1.0, schedule)
     state = init(SIZES)
     for t in range(1, 50):
         state, weights = weigh(state, double(.9, -.5, .1, 0), cohort([0, 1, 2, 3], t=t))
@@ -208,7 +208,7 @@ def test_gamma_1_gives_the_data_shares_for_all_rounds(schedule):
 def shares_left(gamma, schedule, rounds, normalised=False):
     """What is left of the prior after 1, 10 and 200 rounds of equal scores that sum to 5 (or to 1)."""
     sizes = double(*[1] * 9, 11)
-    init, weigh, _ = thesis(gamma, schedule, floor=0.0)
+    init, weigh, *_ = thesis(gamma, schedule, floor=0.0)
     state, left = init(sizes), {}
     phi = torch.full((10,), 0.1 if normalised else 0.5, dtype=torch.float64)
     for t in range(1, max(rounds) + 1):
@@ -230,7 +230,7 @@ def test_scores_of_sum_1_would_leave_what_gamma_says():
 
 
 def test_thesis_mixing_by_hand():
-    init, weigh, _ = thesis(.6, floor=.05)
+    init, weigh, *_ = thesis(.6, floor=.05)
     state, now = weigh(init(SIZES), double(.5, -1, 0, .1), cohort([0, 1, 2, 3]))
     torch.testing.assert_close(now, double(.1, .2, .3, .4))                   # this round still by size
     mixed = double(.06 + .2, .05, .18, .24 + .04)                             # .12 - .4 is below the floor
@@ -239,7 +239,7 @@ def test_thesis_mixing_by_hand():
 
 
 def test_scores_that_start_at_zero_forget_the_sizes():
-    init, weigh, _ = thesis(.6, start="zero", floor=1e-3)
+    init, weigh, *_ = thesis(.6, start="zero", floor=1e-3)
     state, now = weigh(init(SIZES), double(.5, .25, .25, 1), cohort([0, 1, 2, 3]))
     torch.testing.assert_close(now, SIZES / 100)
     torch.testing.assert_close(state["weights"] / 100, double(.25, .125, .125, .5))
@@ -251,7 +251,7 @@ def test_scores_that_start_at_zero_forget_the_sizes():
 # --- the clean rule ---
 
 def test_clean_mixing_by_hand():
-    init, weigh, _ = relu(memory=.5, floor=0.0)
+    init, weigh, *_ = relu(memory=.5, floor=0.0)
     state, weights = weigh(init(SIZES), double(3, -1, 1, 0), cohort([0, 1, 2, 3]))
     s = double(.5 * .25 + .5 * .75, .125, .125 + .125, .125)
     torch.testing.assert_close(state["score"], s)
@@ -259,20 +259,20 @@ def test_clean_mixing_by_hand():
 
 
 def test_clean_mixing_keeps_the_cohorts_mass():
-    init, weigh, _ = relu(memory=.5, floor=0.0)
+    init, weigh, *_ = relu(memory=.5, floor=0.0)
     state, _ = weigh(init(SIZES), double(1, 0), cohort([1, 2]))
     torch.testing.assert_close(state["score"], double(.25, .375, .125, .25))
 
 
 def test_scores_without_a_positive_one_change_nothing():
-    init, weigh, _ = relu()
+    init, weigh, *_ = relu()
     state, weights = weigh(init(SIZES), double(-1, 0, -3, 0), cohort([0, 1, 2, 3]))
     torch.testing.assert_close(weights, SIZES / 100)
     torch.testing.assert_close(state["score"], double(.25, .25, .25, .25))
 
 
 def test_the_floor_is_a_share_of_the_mean_score():
-    init, weigh, _ = relu(memory=0.0, size_power=0.0, floor=.4)
+    init, weigh, *_ = relu(memory=0.0, size_power=0.0, floor=.4)
     _, weights = weigh(init(SIZES), double(1, 0, 0, 0), cohort([0, 1, 2, 3]))
     torch.testing.assert_close(weights, double(1, .1, .1, .1) / 1.3)
 
@@ -280,7 +280,7 @@ def test_the_floor_is_a_share_of_the_mean_score():
 @pytest.mark.parametrize("size_power, score_power, expected", [(1, 0, [.1, .2, .3, .4]), (0, 1, [.75, 0, .25, 0]),
                                                                (0, 2, [.9, 0, .1, 0]), (0, 0, [.25] * 4)])
 def test_the_powers_choose_between_size_and_score(size_power, score_power, expected):
-    init, weigh, _ = relu(memory=0.0, size_power=size_power, score_power=score_power, floor=0.0)
+    init, weigh, *_ = relu(memory=0.0, size_power=size_power, score_power=score_power, floor=0.0)
     _, weights = weigh(init(SIZES), double(3, 0, 1, -2), cohort([0, 1, 2, 3]))
     torch.testing.assert_close(weights, double(*expected))
 
@@ -334,7 +334,7 @@ def test_size_and_uniform_by_hand():
     (lambda **o: softmax(1.0, **o), [torch.e ** (v / 3.25 ** .5) for v in (3, -2, 1, 0)]),
     (lambda **o: tanh(2.0, **o), [torch.tanh(torch.tensor(2 * max(v, 0) / 3)).item() for v in (3, -2, 1, 0)])])
 def test_maps_by_hand(make, gains):
-    init, weigh, _ = make(memory=0.0, size_power=0.0, floor=0.0)
+    init, weigh, *_ = make(memory=0.0, size_power=0.0, floor=0.0)
     _, weights = weigh(init(SIZES), double(3, -2, 1, 0), cohort([0, 1, 2, 3]))
     torch.testing.assert_close(weights, double(*gains) / sum(gains), rtol=1e-6, atol=1e-9)
     _, alone = weigh(init(SIZES), double(-2.), cohort([1]))

@@ -66,7 +66,7 @@ def test_a_wrong_option_is_one_line(fedmpi, ranks, arguments, message):
     (("--fault", "label-flip:source=0,target=11"), "--fault label-flip:source=0,target=11"),
     (("--noise", "asymmetric", "--dataset", "synthetic:classes=4"), "--noise asymmetric"),
     (("--observe", "loo", "--contribution", "cosine", "--validation", 0), "loo needs validation samples"),
-    (("--pruner", "set:end=0.5"), "belongs to decay=cosine"),
+    (("--pruner", "set:end=0.5"), "end has no effect with decay=constant: it is for decay=cosine"),
     (("--pruner", "static:sparsity=0.9999"), "bears at most sparsity"),
     (("--out", "no/such/folder/run.h5"), "no folder"),
 ])

@@ -308,7 +308,7 @@ def test_the_loss_that_is_evaluated_leaves_no_trace_of_gradients():
     (lambda: feature_noise(std=-1.0), "std must be >= 0 and finite, got -1.0"),
     (lambda: free_rider(kind="lazy"), "kind must be one of zero, random, stale, got 'lazy'"),
     (lambda: free_rider(std=float("nan")), "std must be >= 0 and finite, got nan"),
-    (lambda: free_rider(std=0.5), "std=0.5 belongs to kind=random; kind=zero has no use for it"),
+    (lambda: free_rider(std=0.5), "std has no effect with kind=zero: it is for kind=random; leave std out"),
     (lambda: scaled(factor=-2.0), "factor must be >= 0 and finite, got -2.0"),
     (lambda: scaled(share=2), r"share must be in \[0, 1\], got 2"),
     (lambda: sign_flip(scale=float("inf")), "scale must be >= 0 and finite, got inf")])

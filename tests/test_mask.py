@@ -87,6 +87,23 @@ def test_uniform_gives_every_layer_the_same_density():
         assert all(abs(k - 0.2 * slot.size) <= 1 for k, slot in zip(kept, net.weights))
 
 
+def test_first_dense_keeps_the_first_layer_and_is_uniform_in_the_others():
+    layout, _, _ = bind(nn.Sequential(nn.Linear(20, 10), nn.Linear(100, 50), nn.Linear(50, 60)))
+    # .2 of 8200 are 1640, less the first 200: 1440 of 8000 others, .18 of each
+    assert budgets(layout, 0.8, "first-dense") == [200, 900, 540]
+    assert budgets(layout, 0.8, "uniform") == [40, 1000, 600]
+    assert masks.bearable(layout, "first-dense") == 1 - (200 + 16 + 16) / 8200
+    assert budgets(layout, masks.bearable(layout, "first-dense"), "first-dense") == [200, 16, 16]
+
+
+def test_a_first_layer_too_large_to_stay_dense_is_refused():
+    layout, _, _ = bind(nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 20)))
+    with pytest.raises(UserError, match="keeps all 10,000 weights of the first layer, and sparsity 0.8 leaves "
+                                        "only 2,400 of the model: take another distribution, or a sparsity of 0.167 "
+                                        "at most"):
+        budgets(layout, 0.8, "first-dense")
+
+
 def test_er_and_erk_by_hand():
     layout, _, _ = bind(nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 20)))
     # raw .02 and .06; eps (200 + 120) = .1 * 12000 = 1200, so eps = 3.75: densities .075 and .225
@@ -105,7 +122,8 @@ def test_a_sparsity_outside_0_to_1_is_refused(sparsity):
 
 
 def test_an_unknown_distribution_is_refused():
-    with pytest.raises(ValueError, match="distribution must be one of uniform, er, erk, thesis, got 'erdos'"):
+    with pytest.raises(ValueError, match="distribution must be one "
+                                         "of uniform, first-dense, er, erk, thesis, got 'erdos'"):
         budgets(LAYOUTS["lenet5"], 0.9, "erdos")
 
 

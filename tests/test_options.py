@@ -7,6 +7,7 @@ import sys
 import h5py
 import pytest
 
+from fedmpi.options import DEFAULTS, completed
 from fedmpi.store import read_run
 
 SMALL = ("--dataset", "synthetic:samples=200", "--model", "logistic", "--clients", 4, "--local-epochs", 1,
@@ -93,3 +94,43 @@ def test_runs_that_start_in_the_same_second_take_files_of_their_own():
     names = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
              for _ in range(2)]
     assert names[0] != names[1] and all(name.startswith("runs/now-3-") for name in names)
+
+
+def test_labels_stay_as_they_are_once_a_data_set_is_named(fedmpi, tmp_path):
+    config = tmp_path / "job.toml"
+    config.write_text('dataset = "synthetic:samples=200"\n')
+    ways = {"flag": SMALL, "file": ("--config", config, *SMALL[2:])}
+    for way, given in ways.items():
+        told = fedmpi(1, "train", *given, "--out", tmp_path / f"{way}.h5")
+        assert "partition dirichlet:beta=0.5, noise none (no label is changed)" in told, way
+        run = read_run(tmp_path / f"{way}.h5")
+        assert run.attrs["options"]["noise"] == "none" and not run.population["noise"].any(), way
+    plan = fedmpi(1, "train", "--dry-run", *SMALL)
+    assert "partition dirichlet:beta=0.5, noise none (no label is changed)" in plan
+    assert "noise none" in fedmpi(1, "data", *SMALL[:2], "--clients", 4)
+
+
+def test_the_demonstration_has_wrong_labels_and_so_has_what_asks_for_them(fedmpi):
+    assert completed({}) == completed({"dataset": None}) == DEFAULTS and DEFAULTS["noise"] == "graded"
+    assert completed({"dataset": "digits"}) == DEFAULTS | {"noise": "none"}
+    assert completed({"dataset": "digits", "noise": "graded"}) == DEFAULTS
+    plan = fedmpi(1, "train", "--dry-run", *SMALL[2:])
+    assert "noise graded (0 to 80 % of a client's labels are wrong)" in plan
+    assert "noise graded" in fedmpi(1, "data")
+
+
+def test_a_run_like_one_with_wrong_labels_has_them_too(fedmpi, tmp_path):
+    fedmpi(1, "train", *SMALL, "--noise", "symmetric", "--out", tmp_path / "a.h5")
+    fedmpi(1, "train", "--like", tmp_path / "a.h5", "--dataset", "synthetic:samples=300", "--out", tmp_path / "b.h5")
+    assert options(tmp_path / "b.h5")["noise"] == "symmetric"
+
+
+def test_a_sweep_of_a_named_data_set_leaves_labels_as_they_are(fedmpi, tmp_path):
+    (tmp_path / "grid.toml").write_text(
+        f'folder = "{tmp_path}/runs"\n[fixed]\nclients = 4\nrounds = 1\nlocal_epochs = 1\nmodel = "logistic"\n'
+        '[grid]\ndataset = ["synthetic:samples=200", "digits"]\n[[run]]\nseed = 1\n')
+    fedmpi(1, "sweep", tmp_path / "grid.toml", "--here")
+    noises = {read_run(path).attrs["options"]["seed"]: set() for path in (tmp_path / "runs").glob("*.h5")}
+    for path in (tmp_path / "runs").glob("*.h5"):
+        noises[options(path)["seed"]].add(options(path)["noise"])
+    assert noises == {0: {"none"}, 1: {"graded"}}

@@ -59,7 +59,8 @@ class_sizes = st.lists(st.one_of(st.just(1), st.integers(0, 60)), max_size=8)
 @given(data=st.data(), counts=class_sizes, clients=st.integers(1, 25), seed=st.integers(0, 2**32))
 def test_every_partition_deals_every_sample_once_or_says_why_not(name, data, counts, clients, seed):
     spec = data.draw(specs(PARTITIONS, name, OPTIONS))
-    assume("sigma" not in spec or name != "dirichlet" or "by=client" in spec)        # else refused when it is made
+    idle = "cap=" if "by=client" in spec else "sigma="
+    assume(name != "dirichlet" or idle not in spec)                                  # else refused when it is made
     options = options_of(PARTITIONS, spec)
     partition, least = make(PARTITIONS, spec), options["min_size"]
     labels = rng(seed).permutation(np.repeat(3 * np.arange(len(counts)), counts))    # with gaps, and empty classes
@@ -206,5 +207,5 @@ def test_label_and_quantity_skew_together():
     check_partition(parts, 1000, 10, 5)
     assert sizes(parts).max() > 4 * sizes(parts).min() and skew(parts) > 0.4
     assert np.ptp(sizes(dirichlet(by="client", min_size=5)(LABELS, 10, rng()))) <= 1
-    with pytest.raises(ValueError, match="sigma needs by=client"):
+    with pytest.raises(ValueError, match="sigma has no effect with by=class: it is for by=client"):
         dirichlet(sigma=1.0)

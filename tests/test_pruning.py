@@ -438,7 +438,7 @@ def test_prunefl_charges_convolutions_for_their_positions():
     mask[16:20] = mask[48:52] = False
     report = {"squares": np.full(40, 1.0, np.float32), "others": np.array([0.0, 1.0])}
     given = replies(layout, [report])._replace(uses=(100.0, 1.0))
-    part = prunefl(sparsity=0.1, every=1, decrease=0.0, constant_s=0.0, comm_s=1e-3, compute_s=1.0, fixed=True)
+    part = prunefl(sparsity=0.1, every=1, decrease=0.0, comm_s=1e-3, compute_s=1.0, fixed=True)
     new = part.evolve({}, mask, x, given, Schedule(1, 10), gen())[1]
     assert layout.kept(new) == [16, 20]
 
@@ -607,3 +607,16 @@ def test_small_changes_are_ignored_and_the_budget_kept():
 def test_ties_share_their_rank():
     assert centred_ranks(torch.tensor([1., 2, 2, 3])).tolist() == pytest.approx([-1, 0, 0, 1])
     assert centred_ranks(torch.tensor([4.])).tolist() == [0]
+
+
+@pytest.mark.parametrize("name", ["static", "set:every=1", "rigl:every=1", "residual:every=1", "feddst:every=1",
+                                  "adaptive:every=1"])
+def test_a_first_layer_that_is_to_be_dense_stays_dense(name):
+    spec = name + (":", ",")[":" in name] + "distribution=first-dense,sparsity=0.5"
+    fed, state = contracts.assembled(pruner=spec)
+    states, rows = contracts.play(fed, state, 3)
+    first, *others = fed.layout.weights
+    for after in states:
+        kept = fed.layout.kept(after["mask"])
+        assert kept[0] == first.size and sum(kept) >= fed.layout.num_weights // 2
+    assert states[0]["mask"] is states[-1]["mask"] if name == "static" else rows[0]["mask_changed"] > 0

@@ -241,7 +241,7 @@ def test_the_summary_has_a_line_for_each_estimator():
 
 def test_final_metrics():
     found = report.final_metrics(example())
-    assert (found["rounds"], found["best_round"], found["sparsity"], found["round_s"]) == (40, 40, 0.9, 2.5)
+    assert (found["rounds"], found["chosen_round"], found["sparsity"], found["round_s"]) == (40, 40, 0.9, 2.5)
     assert found["up_bytes"] == 2e8 and found["up_bytes_per_client"] == 1e6 and found["bytes_against_dense"] == 0.1
     assert found["flops_prunefl_against_dense"] == 0.25 and "flops_rigl" not in found
 
@@ -250,7 +250,7 @@ def test_rounds_without_an_evaluation_are_passed_over():
     run = example()
     run.rounds["accuracy"][1::2] = np.nan
     found = report.final_metrics(run)
-    assert found["best_round"] == 39 and found["final_accuracy"] == run.rounds["accuracy"][38]
+    assert found["chosen_round"] == 39 and found["final_accuracy"] == run.rounds["accuracy"][38]
     assert [len(x) for _, x, _ in report.curves(run)] == [20, 40]
     run.rounds["accuracy"][:] = np.nan
     assert "accuracy" not in report.summary(run).replace("validation  accuracy", "")
@@ -263,7 +263,7 @@ def test_summary_says_what_was_run_and_what_came_out():
         "dataset fashion_mnist, partition dirichlet:alpha=0.5",
         "pruner rigl:sparsity=0.9",
         "running, 40 of 50 rounds, created 2025-01-01",
-        "best 0.8939 in round 40, final 0.8939",
+        "final 0.8939; 0.8939 in round 40, the best by validation",
         "0.9000 of the prunable weights are zero (100 of 1,000 kept)",
         "200 MB in total, 1.00 MB a client and round",
         "0.1000 of what dense",

@@ -9,9 +9,11 @@ polynomial; hinge is usually run with a = 10, b = 4. (Formulas and values as pub
 """
 
 from fedmpi.aggregation.staleness import Staleness, check_workers, staleness_function
+from fedmpi.effect import needs
 from fedmpi.parts import Aggregation
 
 
+@needs(a="staleness!=constant", b="staleness=hinge")
 def fedasync(alpha: float = 0.6, staleness: Staleness = "polynomial", a: float = 0.5,
              b: float = 4.0, concurrency: int = 0):
     """Each answer mixed in at once, less the staler it is; ``concurrency`` 0: the cohort.
@@ -25,7 +27,4 @@ def fedasync(alpha: float = 0.6, staleness: Staleness = "polynomial", a: float =
         raise ValueError(f"alpha must be in (0, 1], got {alpha}")
     check_workers(concurrency)
     s = staleness_function(staleness, a, b)
-    if staleness == "constant" and a != 0.5 or staleness in ("constant", "polynomial") and b != 4:
-        raise ValueError(f"staleness={staleness} has no use for a={a:g}, b={b:g}: a is for polynomial and hinge, b for "
-                         "hinge")
     return Aggregation(buffer=1, concurrency=concurrency, discount=lambda tau: alpha * s(tau), mixing=True)

@@ -7,7 +7,7 @@ import click
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.given import data_options
 from fedmpi.launcher import rank_and_size
-from fedmpi.options import DEFAULTS
+from fedmpi.options import completed
 
 
 @click.command()
@@ -24,7 +24,7 @@ def data(as_json, picture, **given):
     if picture:
         report.picture_kind(picture)
     from fedmpi import assemble
-    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    options = completed(given)
     dealt = assemble.federation(options)
     found = report.described(dealt, assemble.population(dealt, options), options)
     if picture:

@@ -9,7 +9,7 @@ import click
 from fedmpi import stop
 from fedmpi.commands import runs
 from fedmpi.errors import UserError
-from fedmpi.options import DEFAULTS
+from fedmpi.options import DEFAULTS, completed
 
 
 @click.command()
@@ -140,7 +140,7 @@ def _with_known(study, folder):
     from fedmpi import sweep as sweeps
     from fedmpi.study.recipe import identity
     known = {name: _same(options, identity) for name, options in runs.known_options(folder).items()}
-    mine = {name: _same(DEFAULTS | options, identity) for name, options in study.options.items()}
+    mine = {name: _same(completed(options), identity) for name, options in study.options.items()}
     by_identity = {each: name for name, each in known.items()}
     renamed = {name: by_identity.get(each, name) for name, each in mine.items()}
     for name, new in renamed.items():
@@ -199,7 +199,7 @@ def _todo(study, folder):
 def _check_data(study, names):
     """Read every data set of these runs once: DataError for one that is missing or broken, before hours are played."""
     from fedmpi.catalog import DATASETS, make
-    used = [DEFAULTS | study.options[name] for name in names]
+    used = [completed(study.options[name]) for name in names]
     for dataset, folder in sorted({(options["dataset"], options["data_dir"]) for options in used}):
         make(DATASETS, dataset, folder)
 
@@ -224,7 +224,7 @@ def _play(study, folder, names, parallel, start):
         runs.say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: a study that was "
                  "killed has left them, or plays them now")
 
-    datasets = {(DEFAULTS | study.options[name])["dataset"] for name in names}
+    datasets = {completed(study.options[name])["dataset"] for name in names}
     codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
     if stopped:
         runs.say("stopped; the same command goes on")
@@ -237,7 +237,7 @@ def _array(study, folder, todo, at_once, given, script, submit):
     from fedmpi.sweep import Point
     if not todo:
         return 0
-    points = [Point(name, options, DEFAULTS | options) for name, options in study.options.items()]
+    points = [Point(name, options, completed(options)) for name, options in study.options.items()]
     numbers = [number for number, point in enumerate(points) if point.name in set(todo)]
     text = runs.array(folder, points, numbers, at_once, given)
     _freeze(study, folder)

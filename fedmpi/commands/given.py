@@ -10,14 +10,14 @@ from fedmpi.commands import completion
 from fedmpi.commands.runs import check_names, toml
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
-from fedmpi.options import DEFAULTS, PARTS, SEVERAL
+from fedmpi.options import DEFAULTS, PARTS, SEVERAL, completed
 
 
-def part(kind, text):
-    """A click option for one of the catalogue's kinds."""
+def part(kind, text, usual=None):
+    """A click option for one of the catalogue's kinds; ``usual`` says what its default is where that is not simple."""
+    usual = usual or PARTS[kind] or "as the strategy is usually played"
     return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(kind),
-                        help=f"{text}; see fedmpi list {kind}.  "
-                        f"[default: {PARTS[kind] or 'as the strategy is usually played'}]")
+                        help=f"{text}; see fedmpi list {kind}.  [default: {usual}]")
 
 
 def several(name, text):
@@ -39,7 +39,8 @@ def data_options(command):
                          "keeps for all that selects.  [default: 0.1]"),
             click.option("--clients", type=click.IntRange(1), help="Clients in all.  [default: 32]"),
             part("partition", "Who holds which samples"),
-            part("noise", "Which labels are wrong"),
+            part("noise", "Which labels are wrong",
+                 f"none where --dataset is given; {PARTS['noise']} in the demonstration without"),
             part("features", "How inputs differ between clients"),
             several("fault", "Clients that duplicate, poison or do not train"),
             click.option("--seed", type=click.IntRange(0), help="Everything random follows from it.  [default: 0]"))):
@@ -103,7 +104,7 @@ def tell_changes(context, given):
     def text(value):
         return (", ".join(value) or "none") if isinstance(value, (list, tuple)) else value
 
-    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    options = completed(given)
     changed = [f"{key.replace('_', '-')} {text(options[key])} (was {text(value)})" for key, value in recorded.items()
                if text(options[key]) != text(value)]
     changed += map(settings.told, settings.changes(context.meta["parts"], settings.of(options)))

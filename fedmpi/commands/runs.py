@@ -13,7 +13,7 @@ from fedmpi import catalog, stop
 from fedmpi.commands.say import say
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import launcher_path
-from fedmpi.options import DEFAULTS, PARTS, SEVERAL
+from fedmpi.options import DEFAULTS, PARTS, SEVERAL, completed
 
 
 def toml(path, where):
@@ -162,7 +162,7 @@ def known_options(folder):
             path = os.path.join(folder, name)
             found = toml(path, path)
             if not any(isinstance(value, dict) for value in found.values()):
-                known[name.removesuffix(".toml")] = DEFAULTS | typed(found, path)
+                known[name.removesuffix(".toml")] = completed(typed(found, path))
     return known
 
 

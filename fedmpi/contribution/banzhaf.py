@@ -38,7 +38,12 @@ def banzhaf(of: Of = "loss", limit: int = 8, samples: int = 256):
         inside, outside = v(torch.cat([drawn, ~drawn])).chunk(2)
         return mean_and_error(signs(drawn) * (inside - outside)[:, None])
 
-    return contribution(of, estimate)
+    def notes(facts):
+        if "samples" in facts.given and facts.cohort <= limit:
+            yield (f"no effect of samples: up to limit={limit} clients all coalitions are taken, and here are "
+                   f"{facts.cohort}")
+
+    return contribution(of, estimate, notes=notes)
 
 
 def signs(coalitions):

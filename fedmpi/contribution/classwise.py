@@ -8,6 +8,9 @@ which share the received model and are all alike. The paper's average over round
 Rows are compared on the entries that a client holds, with the mean over each entry's holders. A row that is all 0, the
 client's or the mean's, counts 0: a client without samples of a class is still judged, as its row falls.
 
+Only the paper's scores are played. Its other half is left out: there every client receives a model of its own, the
+better the more it contributed; here all receive the same one, and a score earns weight in the merge alone.
+
 The last layer is the last prunable tensor of two dimensions, in the order in which the model declares them. Cost: the
 last layer's columns once. Sees: updates. Blind spots: the self-term (methods 5.5); everything below the last layer; an
 error that most clients share.
@@ -22,9 +25,12 @@ from fedmpi.parts import Contribution, Scores
 def shapfed():
     """Agreement with the mean update, class by class of the last layer.
 
+    The paper's scores only: its personal models, better for those who contribute more, are not sent. All clients
+    receive the same model.
+
     Paper: Tastan et al. 2024, "Redefining Contributions: Shapley-Driven Federated Learning", arXiv 2406.00569.
     Up: nothing more: it judges the updates that are sent anyway.
-    Down: nothing more.
+    Down: nothing more; the paper sends each client a model of its own.
     """
 
     def score(state, cohort, utility, gen):

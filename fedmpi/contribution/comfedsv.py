@@ -63,8 +63,14 @@ def comfedsv(of: Of = "loss", permutations: int = 20, rank: int = 5, ridge: floa
         return {"orders": torch.zeros(0, len(n), dtype=torch.int64), "values": torch.zeros(0, 0, dtype=torch.float64),
                 "seen": torch.zeros(0, 0, dtype=torch.bool)}
 
+    def notes(facts):
+        idle = [name for name in ("rank", "ridge", "iterations") if name in facts.given]
+        if facts.everybody and idle:
+            yield (f"no effect of {', '.join(idle)}: all clients take part in every round, and nothing is to "
+                   "be inferred")
+
     return Contribution(score, weighting="relu:memory=0", init=init, validated=True,
-                        opening=True, cumulative=True, sees=SEES)
+                        opening=True, cumulative=True, sees=SEES, notes=notes)
 
 
 def all_or_drawn(gen, permutations, N):

@@ -18,7 +18,7 @@ Of = Literal["loss", "accuracy"]      # what a utility is about
 SEES = "updates, the server's samples"
 
 
-def contribution(of, estimate, check=None):
+def contribution(of, estimate, check=None, notes=lambda facts: ()):
     """The part whose scores are ``estimate(v, C, gen) -> (phi (C,), standard errors (C,) or None)`` of each round's
     game ``v(coalitions (M, C) bool) -> (M,) float64``, which forgets from round to round."""
     check_of(of)
@@ -28,7 +28,7 @@ def contribution(of, estimate, check=None):
         phi, error = estimate(v, len(rank), gen)
         return Scores(phi[rank], error=None if error is None else error[rank])
 
-    return Contribution(score, validated=True, check=check, sees=SEES)
+    return Contribution(score, validated=True, check=check, sees=SEES, notes=notes)
 
 
 def check_of(of):

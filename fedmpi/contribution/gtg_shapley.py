@@ -72,7 +72,12 @@ def gtg_shapley(of: Of = "loss", eps_round: float = 1e-4, eps_inside: float = 0.
             orders_gains = torch.cat([orders_gains, gains(square, levels)])
         return mean_of_squares(squares), None
 
-    return contribution(of, estimate, affordable(budget, lambda C: C + 2))
+    def notes(facts):
+        if "change" in facts.given and permutations <= LEAST:
+            yield (f"no effect of change: it is asked after {LEAST} orders, and there are "
+                   f"permutations={permutations}")
+
+    return contribution(of, estimate, affordable(budget, lambda C: C + 2), notes)
 
 
 def walk(v, bounds, rest, pay, costs, C):

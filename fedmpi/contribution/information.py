@@ -64,7 +64,13 @@ def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permuta
         phi, error = sampled(v, C, permutations, gen)
         return Scores(phi[rank], error=error[rank])
 
-    return Contribution(score, report=report, check=check, updates=False, sees="features of the clients' inputs")
+    def notes(facts):
+        if "permutations" in facts.given and facts.cohort <= limit:
+            yield (f"no effect of permutations: up to limit={limit} clients all coalitions are taken, and "
+                   f"here are {facts.cohort}")
+
+    return Contribution(score, report=report, check=check, updates=False,
+                        sees="features of the clients' inputs", notes=notes)
 
 
 def penultimate(task):

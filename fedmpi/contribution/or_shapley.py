@@ -50,8 +50,14 @@ def or_shapley(of: Of = "accuracy", every: int = 0, limit: int = 16):
         v, rank = by_id(cohort, utility.on(rebuilt(state, cohort), state["first"]), of)
         return Scores(shapley_value(coalitions, v(coalitions))[rank], state)
 
+    def notes(facts):
+        first = every or facts.rounds
+        if facts.scored and first >= facts.rounds:
+            yield ("it scores in the last round only, too late for any weight in the merge; give every, "
+                   f"below the {facts.rounds} rounds")
+
     return Contribution(score, init=lambda n: {"sum": torch.zeros(len(n), 0), "first": torch.zeros(0)},
-                        validated=True, cumulative=True, sees=SEES,
+                        validated=True, cumulative=True, sees=SEES, notes=notes,
                         check=at_most(limit, "use gtg-shapley, a smaller cohort or a larger limit"))
 
 

@@ -48,7 +48,12 @@ def tmc_shapley(of: Of = "loss", tolerance: float = 0.01, permutations: int = 50
                 break
         return mean_and_error(orders_gains)
 
-    return contribution(of, estimate, affordable(budget, lambda C: C + 1))
+    def notes(facts):
+        if "change" in facts.given and permutations <= window:
+            yield (f"no effect of change: it is asked after window={window} orders, and there are "
+                   f"permutations={permutations}")
+
+    return contribution(of, estimate, affordable(budget, lambda C: C + 1), notes)
 
 
 def walk(v, orders, bounds, rest, pay):

@@ -16,4 +16,8 @@ def uniform():
     def score(state, cohort, utility, gen):
         return Scores(torch.ones(len(cohort.clients), dtype=torch.float64))
 
-    return Contribution(score, weighting="uniform", updates=False, sees="nothing")
+    def notes(facts):
+        if facts.scored:
+            yield "all scores are equal: no weighting can tell clients apart by them"
+
+    return Contribution(score, weighting="uniform", updates=False, sees="nothing", notes=notes)

@@ -16,9 +16,11 @@ import math
 import torch
 
 from fedmpi.devices.model import check, check_common, fleet, present
+from fedmpi.effect import needs
 from fedmpi.parts import Devices
 
 
+@needs(slot_s="diurnal=false", period_h="diurnal=true")
 def drawn(gflops: float = 5.0, speed_sigma: float = 1.0, down_mbit: float = 20.0, up_mbit: float = 5.0,
           link_sigma: float = 1.0, correlation: float = 0.0, latency_ms: float = 50.0, dropout: float = 0.0,
           availability: float = 1.0, slot_s: float = 3600.0, diurnal: bool = False, period_h: float = 24.0):
@@ -31,8 +33,6 @@ def drawn(gflops: float = 5.0, speed_sigma: float = 1.0, down_mbit: float = 20.0
     check(spreads=(("speed_sigma", speed_sigma), ("link_sigma", link_sigma)), positive=(("period_h", period_h),))
     if not -1 <= correlation <= 1:
         raise ValueError(f"correlation must be in [-1, 1], got {correlation}")
-    if diurnal and slot_s != 3600 or not diurnal and period_h != 24:
-        raise ValueError("slot_s is for availability by slots, period_h for diurnal=true: one has no use here")
     if diurnal and availability == 1:
         raise ValueError("availability must be below 1 with diurnal=true, it is the share of the day on; got 1.0")
 

@@ -13,9 +13,11 @@ from typing import Literal
 
 import torch
 
+from fedmpi.effect import needs
 from fedmpi.fault.model import Fault, drawn, non_negative, received_loss, set_update
 
 
+@needs(std="kind=random")
 def free_rider(share: float = 0.2, kind: Literal["zero", "random", "stale"] = "zero", std: float = 0.01):
     """round(share * clients) random free-riders; ``std`` is of the random kind.
 
@@ -25,8 +27,6 @@ def free_rider(share: float = 0.2, kind: Literal["zero", "random", "stale"] = "z
     non_negative(std=std)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if kind != "random" and std != 0.01:
-        raise ValueError(f"std={std:g} belongs to kind=random; kind={kind} has no use for it")
 
     def local(task, train, previous):
         loss = received_loss(task)

@@ -8,9 +8,11 @@ Angles between quarter turns are sampled bilinearly, which also blurs a little; 
 
 import numpy as np
 
+from fedmpi.effect import needs
 from fedmpi.features.model import Features, require_images, turned
 
 
+@needs(shuffle="quarter=false")
 def rotation(quarter: bool = False, shuffle: bool = False):
     """Images turned by a client's own angle; ``shuffle`` deals the angles out in random order.
 

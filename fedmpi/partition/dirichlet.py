@@ -17,10 +17,12 @@ from typing import Literal
 
 import numpy as np
 
+from fedmpi.effect import needs
 from fedmpi.partition.deal import (by_class, dealt, feasible, lists, lognormal_sizes, positive, proportions, split,
                                    topped_up)
 
 
+@needs(cap="by=class", sigma="by=client")
 def dirichlet(beta: float = 0.5, min_size: int = 10, by: Literal["class", "client"] = "class",
               cap: bool = True, sigma: float = 0.0):
     """Labels skewed by Dirichlet draws, at least ``min_size`` samples each.
@@ -36,8 +38,6 @@ def dirichlet(beta: float = 0.5, min_size: int = 10, by: Literal["class", "clien
         raise ValueError(f"by must be class or client, got {by!r}")
     if not 0 <= sigma < math.inf:
         raise ValueError(f"sigma must be >= 0 and finite, got {sigma}")
-    if sigma and by != "client":
-        raise ValueError("sigma needs by=client: by=class, sizes follow from the shares of each class")
 
     def table(sizes, clients, beta, gen):
         if by == "class":

@@ -20,8 +20,8 @@ import torch
 
 from fedmpi.errors import UserError
 from fedmpi.mask import (Distribution, bearable, budgets, check, cosine_decay, draw, falling,
-                         positions, top)
-from fedmpi.parts import Pruner
+                         never_moves, positions, top)
+from fedmpi.parts import Pruner, Schedule
 
 
 def adaptive(sparsity: float = 0.8, spread: float = 0.1,
@@ -79,14 +79,17 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         made = dict(zip(wanted, _nested(layout, state["ranking"], layout.kept(mask), [kept[rate] for rate in wanted])))
         return [made[rates[client]] for client in clients]
 
+    def due(schedule):
+        return schedule.t % every == 0 and schedule.t < schedule.rounds
+
     def evolve(state, mask, x, replies, schedule, gen):
-        if schedule.t % every or schedule.t >= schedule.rounds:
+        if not due(schedule):
             return state, mask
         layout, N = replies.layout, len(replies.sizes)
         old = state["rates"] if len(state["rates"]) else torch.full((N,), sparsity, dtype=torch.float64)
         key = state["key"] if "key" in state else torch.from_numpy(gen.permutation(N)).double()
         merit = {"contribution": replies.scores, "size": replies.sizes, "random": key}[by]
-        bound = min(most, bearable(layout))
+        bound = min(most, bearable(layout, distribution))
         rates = settled(old, wanted_rates(merit, sparsity, spread, groups, least, bound), hysteresis, sparsity, least,
                         bound)
         ranking, mask = ranked(layout, x, _budget(layout, rates.tolist())[float(rates.min())], schedule, gen)
@@ -101,8 +104,15 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         if 2 * groups > N:
             raise UserError(f"two groups of {groups} need {2 * groups} clients, there are {N}")
 
+    def notes(facts):
+        yield from never_moves(lambda t: due(Schedule(t, facts.rounds)), facts.rounds,
+                               f"every={every} leaves it no round before the last one")
+        idle = [name for name in ("by", "groups", "least", "most", "hysteresis") if name in facts.given]
+        if spread == 0 and idle:
+            yield f"with spread=0 all clients have the same sparsity: no effect of {', '.join(idle)}"
+
     return Pruner(start, evolve, residuals=True, exact=False, masks=masks, nominal=nominal,
-                  check=bearable_for)
+                  check=bearable_for, notes=notes)
 
 
 def _nested(layout, ranking, held, budgets):

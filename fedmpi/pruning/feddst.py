@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from fedmpi.mask import (Distribution, Init, budgets, by_layer, check, cosine_decay, first_mask,
-                         swap, top, top_among)
-from fedmpi.parts import Probe, Pruner
+                         never_swaps, swap, top, top_among)
+from fedmpi.parts import Probe, Pruner, Schedule
 
 
 def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "magnitude",
@@ -63,4 +63,13 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
         layers = by_layer(layout, updates.support[torch.from_numpy(held)])
         return state, top_among(layout, layers, x, budgets(layout, sparsity, distribution))
 
-    return Pruner(start, evolve, probe, moves=True)
+    def notes(facts):
+        kept = budgets(facts.layout, sparsity, distribution)
+        yield from never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+                               facts.rounds, f"every={every}, alpha={alpha} and end={end} leave it "
+                               "nothing to move")
+        if "after" in facts.given and after >= facts.epochs:
+            yield (f"after={after} is beyond the {facts.epochs} local epochs, which count from 0: masks move "
+                   "after the last one, and what has grown is not trained in that round")
+
+    return Pruner(start, evolve, probe, moves=True, notes=notes)

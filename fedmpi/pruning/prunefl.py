@@ -18,11 +18,13 @@ reconfiguration round itself, since clients keep nothing between rounds. The pap
 import numpy as np
 import torch
 
+from fedmpi.effect import needs
 from fedmpi.mask import (Distribution, Init, MIN_KEPT, budgets, by_layer, check, first_mask,
-                         largest, living, positions, top_among)
-from fedmpi.parts import Probe, Pruner
+                         largest, living, never_moves, positions, top_among)
+from fedmpi.parts import Probe, Pruner, Schedule
 
 
+@needs(constant_s="fixed=false")
 def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "magnitude",
             every: int = 10, decrease: float = 0.3, half_life: float = 10000.0,
             constant_s: float = 1.0, comm_s: float = 5.56e-6, compute_s: float = 1e-9,
@@ -82,7 +84,11 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
         new = joining(ratio, cost_of, kept, max(cap - len(kept), 0), others, constant_s, fixed)
         return state, sure.index_fill_(0, new, True)
 
-    return Pruner(start, evolve, probe, exact=fixed)
+    def notes(facts):
+        return never_moves(lambda t: decrease > 0 and due(Schedule(t, facts.rounds)), facts.rounds,
+                           f"every={every} and decrease={decrease} leave it no round before the last one")
+
+    return Pruner(start, evolve, probe, exact=fixed, notes=notes)
 
 
 def _sure(layout, mask, x, decrease):

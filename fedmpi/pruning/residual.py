@@ -9,8 +9,8 @@ difference. ``every = 1`` is the thesis's text.
 
 import torch
 
-from fedmpi.mask import Distribution, budgets, check, cosine_decay, draw, top
-from fedmpi.parts import Pruner
+from fedmpi.mask import Distribution, budgets, check, cosine_decay, draw, never_moves, top
+from fedmpi.parts import Pruner, Schedule
 
 
 def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: int = 1,
@@ -40,9 +40,16 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
     def start(layout, x, schedule, gen):
         return {}, prune(layout, x, 1, schedule.rounds, gen)
 
+    def due(schedule):
+        return schedule.t % every == 0 and schedule.t < schedule.rounds
+
     def evolve(state, mask, x, replies, schedule, gen):
-        if schedule.t % every or schedule.t >= schedule.rounds:
+        if not due(schedule):
             return state, mask
         return state, prune(replies.layout, x, schedule.t + 1, schedule.rounds, gen)
 
-    return Pruner(start, evolve, residuals=True)
+    def notes(facts):
+        return never_moves(lambda t: due(Schedule(t, facts.rounds)), facts.rounds,
+                           f"every={every} leaves it no round before the last one")
+
+    return Pruner(start, evolve, residuals=True, notes=notes)

@@ -6,6 +6,9 @@ the received model and sends, a layer, its ``oversample * k_l`` largest entries 
 16-bit value. The server averages them with the round's weights (missing = 0), drops the ``k_l = floor(share *
 active)`` smallest magnitudes and grows the ``k_l`` largest means, ``share`` falling by cosine from ``fraction``. A
 weight dropped may not return in the same update; new weights start at 0.
+
+What the paper calls uniform keeps the first layer dense: that is ``distribution=first-dense``. ``uniform`` prunes it
+as all others.
 """
 
 import math
@@ -15,14 +18,16 @@ import torch
 
 from fedmpi.local import dense_gradient
 from fedmpi.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
-                         largest, positions, swap)
-from fedmpi.parts import Probe, Pruner
+                         largest, never_swaps, positions, swap)
+from fedmpi.parts import Probe, Pruner, Schedule
 
 
 def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
          every: int = 6, fraction: float = 0.3, end: float = 0.75, batches: int = 8,
          oversample: float = 2.0):
     """Drop near zero, grow by gradient.
+
+    The paper's uniform, whose first layer is dense, is ``distribution=first-dense``; ``uniform`` prunes that one too.
 
     Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134; in federated learning
         an extension of the thesis.
@@ -38,10 +43,14 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
 
+    def share(schedule):
+        """Of the kept weights that move; 0 on rounds without an update."""
+        return 0.0 if schedule.t % every else cosine_decay(fraction, schedule.t, end * schedule.rounds)
+
     def counts(layout, mask, schedule):
         """Weights to swap a layer; None on rounds without an update."""
-        share = cosine_decay(fraction, schedule.t, end * schedule.rounds)
-        return None if schedule.t % every or not share else [math.floor(share * k) for k in layout.kept(mask)]
+        moving = share(schedule)
+        return [math.floor(moving * k) for k in layout.kept(mask)] if moving else None
 
     def probe(task):
         swaps = counts(task.layout, task.mask, task.schedule)
@@ -62,7 +71,16 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
             score.index_add_(0, torch.from_numpy(report["index"]), gradient, alpha=float(weight * report["scale"][0]))
         return state, swap(layout, mask, swaps, x, lambda slot, k: _grow(score[slot.span], ~mask[slot.span], k, gen))
 
-    return Pruner(start, evolve, probe)
+    def notes(facts):
+        if distribution == "uniform":
+            yield ("distribution=uniform prunes the first layer as all others; the paper's uniform keeps it dense, "
+                   "which is distribution=first-dense here")
+        kept = budgets(facts.layout, sparsity, distribution)
+        yield from never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+                               facts.rounds, f"every={every}, fraction={fraction} and end={end} leave it "
+                               "nothing to move")
+
+    return Pruner(start, evolve, probe, notes=notes)
 
 
 def _largest_pruned(layout, mask, gradient, swaps, oversample):

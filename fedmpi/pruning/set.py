@@ -13,11 +13,13 @@ from typing import Literal
 
 import torch
 
+from fedmpi.effect import needs
 from fedmpi.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
-                         nearest_zero, positions, swap, top)
-from fedmpi.parts import Pruner
+                         nearest_zero, never_swaps, positions, swap, top)
+from fedmpi.parts import Pruner, Schedule
 
 
+@needs(end="decay=cosine")
 def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
         every: int = 1, fraction: float = 0.3, decay: Literal["constant", "cosine"] = "constant",
         end: float = 0.75, signed: bool = True):
@@ -32,9 +34,6 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
     check(sparsity, distribution, init, every, fraction)
     if decay not in ("constant", "cosine"):
         raise ValueError(f"decay must be constant or cosine, got {decay!r}")
-
-    if decay == "constant" and end != 0.75:
-        raise ValueError(f"end={end} belongs to decay=cosine; decay=constant moves weights until the last round")
 
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
@@ -52,7 +51,13 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
         return state, swap(layout, mask, counts, x, lambda slot, k: draw(~mask[slot.span], k, gen),
                            nearest_of_both_signs if signed else nearest_zero)
 
-    return Pruner(start, evolve)
+    def notes(facts):
+        kept = budgets(facts.layout, sparsity, distribution)
+        return never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+                           facts.rounds, f"every={every} and fraction={fraction} leave it "
+                           "nothing to move before the last one")
+
+    return Pruner(start, evolve, notes=notes)
 
 
 def nearest_of_both_signs(values, k):

@@ -86,9 +86,15 @@ def _differing(told):
 def unusual(run):
     """``{option: (its text, the default's)}`` of the options that are not as they are by default, or usual with the
     run's strategy. Imports torch where the run says which strategy that is."""
-    usual = DEFAULTS | _usual_parts(options(run))
+    usual = DEFAULTS | _usual_noise(options(run)) | _usual_parts(options(run))
     return {key: (option_text(value), option_text(usual.get(key))) for key, value in options(run).items()
             if key not in WHERE and option_text(value) != option_text(usual.get(key))}
+
+
+def _usual_noise(given):
+    """The noise of a run whose data set was certainly named, as it is not the demonstration's."""
+    named = given.get("dataset", DEFAULTS["dataset"]) != DEFAULTS["dataset"]
+    return {"noise": "none"} if named else {}
 
 
 def _usual_parts(given):

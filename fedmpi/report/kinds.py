@@ -10,7 +10,7 @@ import numpy as np
 
 from fedmpi.report import draw
 from fedmpi.report.figure import QUIET
-from fedmpi.report.metrics import FLOPS
+from fedmpi.report.metrics import FLOPS, chosen
 from fedmpi.report.partition import clients_of
 from fedmpi.report.pictures import curves, draw_shares, shares
 from fedmpi.report.profile import OWN, profile
@@ -46,7 +46,7 @@ AXES = {"rounds": ("round", "round"), "bytes": ("sent, up and down", "bytes sent
         "flops": ("training", "training FLOPs"), "virtual": ("virtual time", "virtual time"),
         "seconds": ("time of the rounds", "the rounds' own time")}              # on the axis, in a sentence
 UNITS = {"bytes": "B", "flops": "FLOP", "virtual": "s", "seconds": "s"}
-COLUMNS = {"accuracy": ("test accuracy", "best", np.nanargmax),
+COLUMNS = {"accuracy": ("test accuracy", "the test set's own maximum", np.nanargmax),
            "loss": ("test loss (nat)", "lowest", np.nanargmin),
            "sparsity": ("sparsity (fraction of zeros)", "highest", np.nanargmax)}
 
@@ -61,6 +61,7 @@ class Curves(NamedTuple):
     by: str                       # the axis in a sentence
     text: Callable                # of a place on the axis
     seeds: bool
+    chosen: float | None = None   # where on the axis the round is that validation chooses, of one run alone
 
 
 def curve_of(column, axis):
@@ -69,20 +70,23 @@ def curve_of(column, axis):
         found = mean_lines(groups, column, axis)
         if found is None:
             return None
+        best = None
         if column == "accuracy" and len(groups) == 1 and len(groups[0].runs) == 1:
-            found = _with_validation(groups[0], axis)
-        return _scaled(found, column, axis, groups)
+            found, best = _with_validation(groups[0], axis)
+        return _scaled(found, best, column, axis, groups)
 
     return find
 
 
 def _with_validation(group, axis):
+    """The lines of a run's test and validation sets, and where on the axis its best round is, None without one."""
     run = next(iter(group.runs.values()))
-    cost = spent(run, axis)
-    return [Line(label, cost[rounds - 1], values) for label, rounds, values in curves(run)]
+    cost, at = spent(run, axis), chosen(run.rounds)
+    lines = [Line(label, cost[rounds - 1], values) for label, rounds, values in curves(run)]
+    return lines, None if at is None else float(cost[at])
 
 
-def _scaled(found, column, axis, groups):
+def _scaled(found, best, column, axis, groups):
     """The Curves, with x in a unit that leaves one to three digits."""
     factor, letter = prefix(max(line.x.max() for line in found)) if axis in ("bytes", "flops") else (1.0, "")
     label, by = AXES[axis]
@@ -92,7 +96,7 @@ def _scaled(found, column, axis, groups):
     text = {"rounds": lambda x: f"round {x:.0f}", "bytes": lambda x: human_bytes(x * factor),
             "flops": lambda x: human_flops(x * factor)}.get(axis, human_seconds)
     return Curves([line._replace(x=line.x / factor) for line in found], column, axis, xlabel, by, text,
-                  any(len(group.runs) > 1 for group in groups))
+                  any(len(group.runs) > 1 for group in groups), None if best is None else best / factor)
 
 
 def _draw_curves(place, found):
@@ -106,15 +110,23 @@ def _draw_curves(place, found):
 
 
 def _say_curves(found):
-    what, word, pick = COLUMNS[found.column]
-    what, told = what.partition(" (")[0], []
+    what, told = COLUMNS[found.column][0].partition(" (")[0], []
     for line in found.lines:
-        best, last = int(pick(line.y)), f"{line.y[-1]:.3g} at {found.text(line.x[-1])}"
+        word, best = _turn(found, line)
+        last = f"{line.y[-1]:.3g} at {found.text(line.x[-1])}"
         name = f"{line.label}: " if len(found.lines) > 1 else ""
         told.append(name + (f"{word} {last}, the last" if best == len(line.y) - 1 else
                             f"{word} {line.y[best]:.3g} at {found.text(line.x[best])}, then {last}"))
     return (f"{_upper(what)} by {found.by}. {_all(told)}."
             + " Of several seeds the line is the mean, the band from the lowest to the highest." * found.seeds)
+
+
+def _turn(found, line):
+    """``(word, index)`` of the point that is told of a line beside its last one. Only validation tells the best."""
+    if found.column == "accuracy" and found.chosen is not None:
+        return "best by validation", int(np.argmin(np.abs(line.x - found.chosen)))
+    _, word, pick = COLUMNS[found.column]
+    return word, int(pick(line.y))
 
 
 def _upper(text):

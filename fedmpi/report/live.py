@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fedmpi.report.metrics import chosen
 from fedmpi.report.pictures import curves, lettered_picture, picture
 from fedmpi.report.text import aligned, human_bytes, human_seconds
 from fedmpi.report.truth import options
@@ -76,6 +77,8 @@ def _letters(num):
 
 def _row(letter, name, run):
     rounds, T, each, left = run.rounds, len(run.ends), pace(run), left_s(run)
+    best = chosen(rounds)                        # the test accuracy of the round that validation chooses
+    best = None if best is None else float(rounds["accuracy"][best])
     accuracy = rounds.get("accuracy", np.empty(0))
     accuracy = accuracy[np.isfinite(accuracy)]
     asked, merged = (int(rounds[key][-1]) if T and key in rounds else None for key in ("asked", "merged"))
@@ -89,6 +92,6 @@ def _row(letter, name, run):
     return (letter, name, str(run.attrs.get("status", "")), f"{T}/{planned(run)}",
             "-" if left is None else human_seconds(left),
             number(accuracy[-1] if len(accuracy) else None, ".4f"),
-            number(accuracy.max() if len(accuracy) else None, ".4f"),
+            number(best, ".4f"),
             number(each, ".3g"), "-" if asked is None else f"{merged}/{asked}", str(lost), number(rate, ".3g"),
             human_bytes(sent), number(rounds["sparsity"][-1] if T and "sparsity" in rounds else None, ".3f"))

@@ -23,17 +23,17 @@ def _accuracy(rounds):
     last = {f"final_{k}": _last(rounds, k) for k in ("accuracy", "loss", "val_accuracy", "val_loss")}
     found = {k: v for k, v in last.items() if v is not None}
     accuracy = rounds.get("accuracy", np.empty(0))
-    if np.isfinite(accuracy).any():
-        found |= dict(best_accuracy=float(np.nanmax(accuracy)), best_round=int(np.nanargmax(accuracy)) + 1)
     at = chosen(rounds)
-    found |= {} if at is None else dict(chosen_accuracy=float(accuracy[at]))
+    if at is not None:
+        found |= dict(chosen_accuracy=float(accuracy[at]), chosen_round=at + 1)
     sparsity = _last(rounds, "sparsity")
     return found if sparsity is None else found | dict(sparsity=sparsity)
 
 
 def chosen(rounds):
-    """The evaluated round, from 0, with the best validation accuracy, the first of equals; None without one. What is
-    selected by the test set, such as its best accuracy, is better than the model is."""
+    """The best round, from 0: the evaluated one with the best validation accuracy, the first of equals; None without
+    one. Whatever is called best anywhere is of this round: a round that the test set selects makes the model look
+    better than it is."""
     accuracy, validation = (rounds.get(name, np.empty(0)) for name in ("accuracy", "val_accuracy"))
     if len(accuracy) != len(validation):
         return None

@@ -117,8 +117,10 @@ def _cards(run):
 
 def _quality_cards(found):
     if "final_accuracy" in found:
+        chosen = "chosen_accuracy" in found
         yield ("Test accuracy", f"{found['final_accuracy']:.3f}",
-               f"best {found['best_accuracy']:.3f} in round {found['best_round']}")
+               f"{found['chosen_accuracy']:.3f} in round {found['chosen_round']}, the best by validation"
+               if chosen else "after the last round")
     if "final_loss" in found:
         yield "Test loss", f"{found['final_loss']:.3f}", "nat, cross-entropy"
     if math.isfinite(found.get("quality_auc", math.nan)):

@@ -97,9 +97,8 @@ def _how_good(run, found):
     done = f"{found['rounds']} of {planned} rounds" if planned is not None else f"{found['rounds']} rounds"
     created = f"created {run.attrs['created']}" if "created" in run.attrs else ""
     yield "status", ", ".join(filter(None, [str(run.attrs.get("status", "")), done, created]))
-    if "best_accuracy" in found:
-        best = f"best {found['best_accuracy']:.4f} in round {found['best_round']}"
-        yield "accuracy", f"{best}, final {found['final_accuracy']:.4f}"
+    if "final_accuracy" in found:
+        yield "accuracy", _accuracy(found)
     yield "loss", f"final {found['final_loss']:.4f}" if "final_loss" in found else ""
     validation = {k: found.get(f"final_val_{k}") for k in ("accuracy", "loss")}
     yield "validation", ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None)
@@ -115,6 +114,13 @@ def _prunable(attrs):
     share = 100 * attrs["prunable"] / attrs["weights"]
     frozen = f"; {attrs['frozen']:,} more are frozen" if attrs.get("frozen") else ""
     return f"{share:.3g} % of {attrs['weights']:,} trained parameters{frozen}"
+
+
+def _accuracy(found):
+    final = f"final {found['final_accuracy']:.4f}"
+    if "chosen_accuracy" not in found:
+        return f"{final} (without validation samples no round can be called the best)"
+    return f"{final}; {found['chosen_accuracy']:.4f} in round {found['chosen_round']}, the best by validation"
 
 
 def _kept(run):

@@ -9,6 +9,7 @@ gradient that steers growth never sees the pull.
 from fedmpi.local import sgd
 from fedmpi.merge import average
 from fedmpi.parts import Strategy
+from fedmpi.strategies.fedprox import no_pull
 
 
 def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
@@ -25,4 +26,5 @@ def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
         raise ValueError(f"mu must be >= 0, got {mu}")
 
     rule = {"momentum": momentum, "weight_decay": weight_decay, "mu": mu}
-    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, pruner="feddst", linear=True, sgd=rule)
+    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, pruner="feddst", linear=True,
+                    sgd=rule, notes=lambda facts: no_pull(mu, facts))

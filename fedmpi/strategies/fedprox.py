@@ -21,4 +21,11 @@ def fedprox(mu: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-3)
         raise ValueError(f"mu must be >= 0, got {mu}")
 
     rule = {"momentum": momentum, "weight_decay": weight_decay, "mu": mu}
-    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, linear=True, additive=True, sgd=rule)
+    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, linear=True, additive=True,
+                    sgd=rule, notes=lambda facts: no_pull(mu, facts))
+
+
+def no_pull(mu, facts):
+    """A line for the user where the pull ``mu`` towards the received model never acts."""
+    if mu and facts.steps == 1:
+        yield f"no effect of mu={mu}: clients take one step a round, from where the pull is 0"

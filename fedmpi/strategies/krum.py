@@ -61,13 +61,24 @@ def multi_krum(byzantine: float = 0.2, select: int = 0, momentum: float = 0.9, w
         weights = weights[chosen] / weights[chosen].sum()
         return state, moved(x, updates.support, mean(updates.rows(chosen), weights))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain)
+    def notes(facts):
+        if byzantine and not assumed(facts.cohort, byzantine):
+            yield (f"it takes nobody for Byzantine: byzantine={byzantine} of {facts.cohort} clients is 0 of "
+                   "them, where C >= 2 f + 3 must hold; give a larger cohort")
+        if select >= facts.cohort:
+            yield f"select={select} takes all of the {facts.cohort} clients: this is a plain mean"
+
+    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain, notes=notes)
 
 
 def neighbours(C, byzantine):
     """How many of the others a score sums over: C - f - 2, 0 or 1 of one or two clients."""
-    f = min(math.floor(byzantine * C + 1e-9), max((C - 3) // 2, 0))
-    return max(C - f - 2, min(C - 1, 1))
+    return max(C - assumed(C, byzantine) - 2, min(C - 1, 1))
+
+
+def assumed(C, byzantine):
+    """f: how many of the C clients are taken to be Byzantine, no more than ``C >= 2 f + 3`` allows."""
+    return min(math.floor(byzantine * C + 1e-9), max((C - 3) // 2, 0))
 
 
 def best(squares, near, select):

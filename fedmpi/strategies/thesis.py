@@ -58,7 +58,12 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
         trained *= server_lr
         return state, moved(x, updates.support, step)
 
-    return Strategy(init, local, merge, pruner="rigl", contribution="cosine", linear=True, additive=not clip, sgd=plain)
+    def notes(facts):
+        if "rho" in facts.given and not facts.own_masks:
+            yield "no effect of rho: all clients train one common mask, so that all hold each weight"
+
+    return Strategy(init, local, merge, pruner="rigl", contribution="cosine", linear=True,
+                    additive=not clip, sgd=plain, notes=notes)
 
 
 def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bool = False):

@@ -16,6 +16,9 @@ from fedmpi.parts import Strategy
 from fedmpi.strategies.median import by_column
 
 
+EVEN = 1e-9                                  # 0.29 * 100 is 28.999...
+
+
 def trimmed_mean(trim: float = 0.1, momentum: float = 0.9, weight_decay: float = 1e-3):
     """Mean of every coordinate without a share ``trim`` of its values at either end.
 
@@ -36,7 +39,7 @@ def trimmed_mean(trim: float = 0.1, momentum: float = 0.9, weight_decay: float =
     def inner_mean(values, weights):
         """float64 (k,): the weighted mean of what is left of each row, as ``by_column`` hands them over."""
         holders = (weights > 0).sum(dim=1, keepdim=True)
-        cut = (trim * holders.double() + 1e-9).long()                     # 0.29 * 100 is 28.999...
+        cut = (trim * holders.double() + EVEN).long()
         cut = cut.minimum((holders - 1).clamp(min=0) // 2)
         place = torch.arange(values.shape[1])
         weights = weights * ((place >= cut) & (place < holders - cut))
@@ -45,4 +48,9 @@ def trimmed_mean(trim: float = 0.1, momentum: float = 0.9, weight_decay: float =
     def merge(state, x, updates, weights):
         return state, moved(x, updates.support, by_column(updates, weights, inner_mean))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain)
+    def notes(facts):
+        if trim and trim * facts.cohort + EVEN < 1:
+            yield (f"it cuts nobody, as a plain mean: trim={trim} of {facts.cohort} clients rounds down to 0; "
+                   "give more trim or a larger cohort")
+
+    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain, notes=notes)

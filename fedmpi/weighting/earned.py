@@ -35,4 +35,8 @@ def earned(gains, memory, size_power, score_power, floor):
         weights = r[who] / total if total > 0 else torch.full_like(phi, 1 / len(phi))
         return {"score": s, "size": state["size"], "weights": r}, weights
 
-    return Weighting(init, weigh, fixed=score_power == 0)
+    def notes(facts):
+        if score_power == 0 and "floor" in facts.given:
+            yield "no effect of floor: with score_power=0 scores have no part in the weights"
+
+    return Weighting(init, weigh, fixed=score_power == 0, notes=notes)

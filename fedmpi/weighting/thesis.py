@@ -47,4 +47,9 @@ def thesis(gamma: float = 0.7, schedule: Literal["constant", "thesis"] = "consta
         touched[who] = True
         return {"weights": weights, "mixed": touched}, now
 
-    return Weighting(init, weigh, fixed=gamma == 1)
+    def notes(facts):
+        idle = [name for name in ("schedule", "start", "floor") if name in facts.given]
+        if gamma == 1 and idle:
+            yield f"no effect of {', '.join(idle)}: with gamma=1 no score is mixed in"
+
+    return Weighting(init, weigh, fixed=gamma == 1, notes=notes)
