@@ -9,14 +9,14 @@ import torch
 from fedmpi.flat import PRUNABLE
 
 
-def uses(model, layout, shape, device="cpu"):
+def uses(model, layout, shape, device="cpu", dtype=torch.float32):
     """Multiplications a weight and sample, a layer (floats in the order of ``layout.weights``)."""
     found = {}
 
     def watch(module, inputs, output):
         found[id(module.weight)] = found.get(id(module.weight), 0) + _positions(module, inputs[0], output)
 
-    _pass(model, [m for m in model.modules() if isinstance(m, PRUNABLE)], watch, shape, device)
+    _pass(model, [m for m in model.modules() if isinstance(m, PRUNABLE)], watch, shape, device, dtype)
     ids = {name: id(p) for name, p in model.named_parameters()}
     return tuple(float(found.get(ids[slot.name], 0)) for slot in layout.weights)
 
@@ -48,7 +48,7 @@ def training(layout, uses, mask, seen, extra, dense):
     return prunefl, rigl
 
 
-def outputs(model, shape, device="cpu"):
+def outputs(model, shape, device="cpu", dtype=torch.float32):
     """``(all, largest)``: bytes that the layers put out for one sample, in sum, and of the largest of them."""
     found = [0]
 
@@ -56,17 +56,17 @@ def outputs(model, shape, device="cpu"):
         if isinstance(output, torch.Tensor):
             found.append(output.numel() * output.element_size())
 
-    _pass(model, [module for module in model.modules() if not list(module.children())], watch, shape, device)
+    _pass(model, [module for module in model.modules() if not list(module.children())], watch, shape, device, dtype)
     return sum(found), max(found)
 
 
-def _pass(model, modules, watch, shape, device):
-    """One sample of zeros through the model in eval mode; ``watch`` sees what goes in and out of ``modules``."""
+def _pass(model, modules, watch, shape, device, dtype):
+    """One sample of zeros of ``dtype`` through the model in eval mode; ``watch`` sees what goes in and out of ``modules``."""
     handles = [module.register_forward_hook(watch) for module in modules]
     training = model.training
     model.eval()
     with torch.no_grad():
-        model(torch.zeros(1, *shape, device=device))
+        model(torch.zeros(1, *shape, device=device, dtype=dtype))
     model.train(training)
     for handle in handles:
         handle.remove()

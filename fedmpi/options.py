@@ -12,3 +12,6 @@ DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_sampl
                     "on_error": "fatal", "quorum": 0.5, "out": None, "device": "auto", "server_device": "auto",
                     "evaluate_every": 1, "save_every": 0, "keep": 2, "until": 0, "silence": SILENCE_S,
                     "task_limit": 0.0, "together": 1}
+
+# What follows from the data where nobody names it (fedmpi.natural): None until they are loaded.
+OPEN = {"partition": None, "clients": None}

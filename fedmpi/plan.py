@@ -17,6 +17,7 @@ import torch
 
 from fedmpi import assemble, memory
 from fedmpi.build import model
+from fedmpi.data.dataset import inputs_text, model_dtype
 from fedmpi.flops import outputs
 from fedmpi.parts import Sampler
 
@@ -77,7 +78,7 @@ def parts(options, say):
     from fedmpi import choose
     from fedmpi.launch import on_device, pick_device
     options = assemble.with_usual_parts(on_device(options))
-    data = assemble.federation(options)
+    options, data = assemble.loaded(options)
     if not options["together"]:
         options = options | {"together": choose.together(options, data, pick_device(options["device"], 0), 1, say)}
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], 0))
@@ -169,7 +170,8 @@ def told(options, data, fed, plan, ranks, out):
     workers = max(ranks - 1, 1)
     cores = len(os.sched_getaffinity(0))
     at_once = min(workers, plan.asked)
-    layers = outputs(model(options, data.shape, data.dataset.classes), data.shape)
+    layers = outputs(model(options, data.shape, data.dataset.classes), data.shape,
+                     dtype=model_dtype(data.dataset))
     need = memory.host_need(layout.P, layers, batch_size=options["batch_size"], cohort=fed.cohort, ranks=ranks,
                             data_bytes=data.dataset.x_train.nbytes, first=True,
                             together=min(fed.together or 1, fed.cohort), memories=N * fed.codec.feedback)
@@ -181,6 +183,7 @@ def told(options, data, fed, plan, ranks, out):
                     f"{T} round{'s' * (T > 1)}"),
         ("data", f"{options['dataset']}: {len(data.indices):,} training, {len(data.validation):,} validation, "
                  f"{len(data.dataset.y_test):,} test samples"),
+        ("inputs", inputs_text(data.dataset)),
         ("method", f"strategy {options['strategy']}, pruner {options['pruner']}, contribution "
                    f"{options['contribution']}, weighting {options['weighting']}, codec {options['codec']}"),
         ("model", f"{options['model']}: {layout.num_parameters:,} parameters, {layout.num_weights:,} prunable weights, "

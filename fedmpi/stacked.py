@@ -183,8 +183,8 @@ def _sparse(tasks):
     return any(count(mask) != tasks[0].layout.num_weights for mask in masks)
 
 
-def refusal(model, layout, shape):
-    """Why clients of this model cannot train side by side, for inputs of ``shape``: half a line, empty where they can.
+def refusal(model, layout, shape, dtype=torch.float32):
+    """Why clients of this model cannot train side by side, for inputs of ``shape`` and ``dtype``: half a line, empty where they can.
     What may lie in the samples' values is not tried."""
     if _rules(model, layout, torch.device("cpu")) is not None:
         return ""
@@ -194,7 +194,8 @@ def refusal(model, layout, shape):
     device = next(model.parameters()).device
     tensors, g = leaves(layout, torch.zeros(2, layout.P, device=device)), torch.empty(2, layout.R, device=device)
     try:
-        gradient(_mapped(model, tensors, torch.zeros(1, 2, *shape, device=device), None).sum(), layout, tensors, g)
+        samples = torch.zeros(1, 2, *shape, device=device, dtype=dtype)
+        gradient(_mapped(model, tensors, samples, None).sum(), layout, tensors, g)
     except (RuntimeError, ValueError, TypeError) as error:
         return f"torch.func.vmap cannot map the model: {str(error).strip().splitlines()[0]}"
     return ""

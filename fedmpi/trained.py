@@ -19,6 +19,7 @@ import torch
 
 from fedmpi import catalog, flops
 from fedmpi.build import model
+from fedmpi.data.dataset import inputs_record
 from fedmpi.errors import CheckpointError, DiskError, UserError
 from fedmpi.flat import bind
 from fedmpi.server import counted, served
@@ -52,6 +53,7 @@ def trained(path, round=None, warn=lambda line: None):
     options, inputs = run.attrs["options"], _inputs(run.attrs)
     network = model(options, inputs["shape"], inputs["classes"])
     layout, x, _ = bind(network)
+    dtype = getattr(torch, inputs.get("dtype", "float32"))
     if layout.digest != run.attrs["layout_digest"]:
         raise UserError(f"{path} holds a model of other shapes than --model {options['model']} makes here; was the "
                         "model's code changed?")
@@ -62,7 +64,7 @@ def trained(path, round=None, warn=lambda line: None):
     found = Trained(tensors, masks, {})
     about = {"model": options["model"], "round": done, "sparsity": found.sparsity, "run_id": run.attrs["run_id"],
              "inputs": inputs, "options": options,
-             "uses": dict(zip((slot.name for slot in layout.weights), flops.uses(network, layout, inputs["shape"])))}
+             "uses": dict(zip((slot.name for slot in layout.weights), flops.uses(network, layout, inputs["shape"], dtype=dtype)))}
     recorded = {name: float(run.rounds[name][done - 1]) for name in ("accuracy", "loss")
                 if name in run.rounds and 0 < done <= len(run.ends) and np.isfinite(run.rounds[name][done - 1])}
     return found._replace(about={"accuracy": None, "loss": None} | recorded | about)
@@ -74,8 +76,7 @@ def _inputs(attrs):
         return attrs["inputs"]
     options = attrs["options"]
     data = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
-    return {"shape": list(data.x_train.shape[1:]), "classes": data.classes, "mean": list(data.mean),
-            "std": list(data.std)}
+    return inputs_record(data)
 
 
 def write(found, path, sparse=False):

@@ -17,7 +17,7 @@ import scipy.io
 import torch
 
 from fedmpi.data.cifar import cifar10, cifar100
-from fedmpi.data.dataset import Dataset, check, digest, inputs, moments
+from fedmpi.data.dataset import Dataset, checked, digest, inputs, moments
 from fedmpi.data.digits import digits
 from fedmpi.data.fetch import fetch
 from fedmpi.data.hdf5 import hdf5
@@ -61,7 +61,7 @@ def good(**changes):
 def test_check_returns_a_good_data_set():
     for dataset in (good(), good(x_train=np.zeros((6, 4), np.float32), x_test=np.zeros((2, 4), np.float32),
                                  mean=(0.0,), std=(1.0,))):
-        assert check(dataset, "toy") is dataset
+        assert checked(dataset, "toy") is dataset
 
 
 @pytest.mark.parametrize("changes, words", [
@@ -84,7 +84,7 @@ def test_check_returns_a_good_data_set():
     ({"std": (0.5, 0.0, 1.0)}, ["std must be > 0"])])
 def test_check_refuses_in_one_line(changes, words):
     with pytest.raises(DataError) as error:
-        check(good(**changes), "toy")
+        checked(good(**changes), "toy")
     assert one_line(error, "data set toy: ", *words)
 
 

@@ -7,7 +7,7 @@ import click
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.given import data_options
 from fedmpi.launcher import rank_and_size
-from fedmpi.options import DEFAULTS
+from fedmpi.options import DEFAULTS, OPEN
 
 
 @click.command()
@@ -24,14 +24,16 @@ def data(as_json, picture, **given):
     if picture:
         report.picture_kind(picture)
     from fedmpi import assemble
-    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
-    dealt = assemble.federation(options)
+    named = {key: value for key, value in given.items() if value is not None}
+    options, dealt = assemble.loaded(DEFAULTS | OPEN | {"model": None} | named)
     found = report.described(dealt, assemble.population(dealt, options), options)
     if picture:
         report.save_partition(found, picture)
     if as_json:
         click.echo(json.dumps(report.plain(found)))
     else:
+        for line in assemble.data_lines(options, dealt):
+            click.echo(line)
         click.echo(report.partition_text(found) + "\n\n" + report.partition_picture(found))
         if picture:
             click.echo(f"\npicture: {picture}")

@@ -11,7 +11,7 @@ from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.launcher import rank_and_size
-from fedmpi.options import DEFAULTS
+from fedmpi.options import DEFAULTS, OPEN
 
 
 @click.command()
@@ -82,7 +82,7 @@ def train(resume, dry_run, **given):
         if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
         return play(given, resume, say)
-    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    options = DEFAULTS | OPEN | {key: value for key, value in given.items() if value is not None}
     if options["out"] is None:
         options["out"] = run_file(options["seed"])
     return play(options, None, say)
@@ -97,7 +97,7 @@ def _planned(given, resume):
         return 0
     from fedmpi import assemble, plan
     from fedmpi.store import check_target
-    options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    options = DEFAULTS | OPEN | {key: value for key, value in given.items() if value is not None}
     out = options["out"] or run_file(options["seed"])
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
         check_target(out)

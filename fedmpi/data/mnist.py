@@ -7,7 +7,7 @@ and its ``letters`` count from 1, both are put right here.
 
 import numpy as np
 
-from fedmpi.data.dataset import Dataset, check, moments
+from fedmpi.data.dataset import Dataset, checked, moments
 from fedmpi.data.raw import SOURCES, read
 
 EMNIST_CLASSES = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 26, "mnist": 10}
@@ -19,7 +19,7 @@ def mnist(data_dir):
     Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE 86(11).
     """
     arrays = _arrays(*read("mnist", data_dir))
-    return check(Dataset(*arrays, classes=10, mean=(0.1307,), std=(0.3081,)), "mnist")
+    return checked(Dataset(*arrays, classes=10, mean=(0.1307,), std=(0.3081,)), "mnist")
 
 
 def fashion_mnist(data_dir):
@@ -29,7 +29,7 @@ def fashion_mnist(data_dir):
         Algorithms", arXiv 1708.07747.
     """
     arrays = _arrays(*read("fashion-mnist", data_dir))
-    return check(Dataset(*arrays, classes=10, mean=(0.2860,), std=(0.3530,)), "fashion-mnist")
+    return checked(Dataset(*arrays, classes=10, mean=(0.2860,), std=(0.3530,)), "fashion-mnist")
 
 
 def emnist(data_dir, split: str = "balanced"):
@@ -43,7 +43,7 @@ def emnist(data_dir, split: str = "balanced"):
     x_train, y_train, x_test, y_test = _arrays(*read("emnist", data_dir, split))
     x_train, x_test = (np.ascontiguousarray(x.transpose(0, 1, 3, 2)) for x in (x_train, x_test))
     mean, std = moments(x_train)
-    return check(Dataset(x_train, y_train - first, x_test, y_test - first, EMNIST_CLASSES[split], mean, std), "emnist")
+    return checked(Dataset(x_train, y_train - first, x_test, y_test - first, EMNIST_CLASSES[split], mean, std), "emnist")
 
 
 def _arrays(train, test):
