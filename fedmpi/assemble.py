@@ -9,8 +9,8 @@ import torch
 
 from fedmpi import catalog, memory, place
 from fedmpi.build import estimators, faults, model
-from fedmpi.data.dataset import (Dataset, digest, inputs, inputs_text, laid, model_dtype, unscaled,
-                                 whole_numbers)
+from fedmpi.data.dataset import (Dataset, as_they_are, digest, inputs, inputs_text, laid, model_dtype,
+                                 taken_as_ids, whole_numbers)
 from fedmpi.derivatives import derivatives
 from fedmpi.ensemble import IMAGES, MODELS
 from fedmpi.errors import UserError
@@ -56,15 +56,16 @@ class Federation(NamedTuple):
 
 
 def loaded(options):
-    """``(options, Federation)``: what nobody named and the data decide is decided in the options."""
+    """``(options, Federation)``: what nobody named and the data decide is decided in the
+    options."""
     dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
     options = settled(options, dataset.client, dataset.client_names)
     return options, federation(options, dataset)
 
 
 def federation(options, dataset=None):
-    """The ``Federation`` that the options describe; the same for the same options, wherever it is made. Their
-    ``dataset`` is loaded where it is not given."""
+    """The ``Federation`` that the options describe; the same for the same options, wherever it is
+    made. Their ``dataset`` is loaded where it is not given."""
     if dataset is None:
         dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
     dataset = _as_model_takes(options, dataset)
@@ -97,16 +98,16 @@ def federation(options, dataset=None):
 
 
 def _as_model_takes(options, dataset):
-    """The data set, not normalised where its floats are ids and the model looks them up in an embedding; as it is where
-    no model is named."""
-    if not dataset.ids or options["model"] is None:
+    """The data set, not normalised where its samples may be ids and the model looks them up in an
+    embedding; as it is where no model is named."""
+    if not dataset.ids or as_they_are(dataset) or options["model"] is None:
         return dataset
     network = model(options, dataset.x_train.shape[1:], dataset.classes)
-    looks_up = any(isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)) for part in network.modules())
+    tables = torch.nn.Embedding, torch.nn.EmbeddingBag
+    looks_up = any(isinstance(part, tables) for part in network.modules())
     if not looks_up:
         return dataset._replace(ids=False)
-    mean, std = unscaled(dataset.x_train)
-    return dataset._replace(mean=mean, std=std)
+    return taken_as_ids(dataset)
 
 
 def data_lines(options, fed_data):
@@ -118,8 +119,8 @@ def data_lines(options, fed_data):
 
 
 def _natural(options, partition, dataset):
-    """``(owner (N,), names)`` of the data set's own clients, an owner of -1 is left out; ``(None, ())`` where the
-    partition is another one."""
+    """``(owner (N,), names)`` of the data set's own clients, an owner of -1 is left out; ``(None,
+    ())`` where the partition is another one."""
     if not isinstance(partition, Natural):
         return None, ()
     owner, kept = kept_clients(options, partition, dataset.client, dataset.client_names)
@@ -127,8 +128,8 @@ def _natural(options, partition, dataset):
 
 
 def _split(options, dataset, partition, owner):
-    """``(validation, pool)``: sorted indices of the training samples that the server keeps, and of those dealt out.
-    Natural clients, each sample's ``owner``, keep what they need."""
+    """``(validation, pool)``: sorted indices of the training samples that the server keeps, and of
+    those dealt out. Natural clients, each sample's ``owner``, keep what they need."""
     if options["train_samples"] > len(dataset.y_train):
         raise UserError(f"--train-samples {options['train_samples']}: {options['dataset']} has {len(dataset.y_train)}")
     order = stream(options["seed"], Purpose.SPLIT).permutation(len(dataset.y_train))
@@ -140,8 +141,8 @@ def _split(options, dataset, partition, owner):
         return np.sort(order[:held_back]), np.sort(order[held_back:])
     kept = order[partition.spare(owner[order])][:held_back]
     if held_back and not len(kept):
-        raise UserError(f"--validation {options['validation']}: every client needs all of its samples; give "
-                        "--validation 0")
+        raise UserError(f"--validation {options['validation']}: every client needs all of its "
+                        "samples; give --validation 0")
     return np.sort(kept), np.setdiff1d(order, kept)
 
 
@@ -274,13 +275,14 @@ def server_parts(options, fed_data, device):
               stale=any(fault.stale for fault in faults(options)),
               sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"],
               cohort=options["cohort"] or options["clients"],
-              rounds=options["rounds"], seed=options["seed"], uses=uses(network, layout, fed_data.shape, device,
-                                                                     model_dtype(fed_data.dataset)))
+              rounds=options["rounds"], seed=options["seed"],
+              uses=uses(network, layout, fed_data.shape, device, model_dtype(fed_data.dataset)))
     return fed, first
 
 
 def _check_takes(options, network, fed_data):
-    """UserError where the samples are whole numbers and the network takes the same as floats only."""
+    """UserError where the samples are whole numbers and the network takes the same as floats
+    only."""
     dtype = model_dtype(fed_data.dataset)
     if dtype == torch.float32:
         return
@@ -288,9 +290,10 @@ def _check_takes(options, network, fed_data):
     samples = torch.zeros(1, *fed_data.shape, dtype=dtype, device=device)
     why = _failure(network, samples)
     if why and not _failure(network, samples.float()):
-        raise UserError(f"--model {options['model']} takes floats, and the data set's samples are whole numbers, which "
-                        f"reach it as {inputs_text(fed_data.dataset)} ({why}); say normalise=true of the data set, or "
-                        "take a model that looks them up in an nn.Embedding")
+        raise UserError(f"--model {options['model']} takes floats, and the data set's samples are "
+                        f"whole numbers, which reach it as {inputs_text(fed_data.dataset)} "
+                        f"({why}); say normalise=true of the data set, or take a model that looks "
+                        "them up in an nn.Embedding")
 
 
 def _failure(network, samples):
@@ -368,8 +371,8 @@ def check(options, fed_data, fed, x):
 
 
 def _check_whole(options, fed_data):
-    """UserError for what would change the values of inputs that are ids: another one is not a little noisier. Plug-ins
-    may know what they do."""
+    """UserError for what would change the values of inputs that are ids: another one is not a
+    little noisier. Plug-ins may know what they do."""
     if not whole_numbers(fed_data.dataset):
         return
     changing = [f"--features {options['features']}"] * bool(fed_data.features.any())
@@ -377,8 +380,9 @@ def _check_whole(options, fed_data):
         changing += [f"--fault {spec}"] * bool(fault.inputs is not None and who.any())
     for option in changing:
         if catalog.split(option.partition(" ")[2])[0] in (*catalog.FEATURES, *catalog.FAULTS):
-            raise UserError(f"{option} changes the values of inputs, and these are whole numbers that reach the model "
-                            "as they are; leave it out, or say normalise=true of the data set")
+            raise UserError(f"{option} changes the values of inputs, and these are whole numbers "
+                            "that reach the model as they are; leave it out, or say normalise=true "
+                            "of the data set")
 
 
 def apart(options, fed_data):

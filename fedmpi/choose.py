@@ -50,14 +50,15 @@ def together(options, fed_data, device, workers, say):
 
 def timing(options, fed_data, device):
     """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless
-    0, and of training G at once, turn by turn; on the first training samples and labels at random."""
+    0, and of training G at once, turn by turn; on the first training samples and labels at
+    random."""
     dataset = fed_data.dataset
     network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
     layout, x, g = bind(network)
     n, base = STEPS * options["batch_size"], x.clone()
     gen = torch.Generator().manual_seed(0)
-    x = dataset.x_train[np.arange(n) % len(dataset.x_train)]
-    inputs = laid(prepared(torch.from_numpy(x).to(device), dataset.mean, dataset.std))
+    samples = torch.from_numpy(dataset.x_train[np.arange(n) % len(dataset.x_train)])
+    inputs = laid(prepared(samples.to(device), dataset.mean, dataset.std))
     labels = torch.randint(0, fed_data.dataset.classes, (n,), generator=gen).to(device)
     strategy, recorded = make(STRATEGIES, options["strategy"]), recorder(network, device)
     live, mask = torch.ones(layout.R, device=device), layout.full_mask().to(device)

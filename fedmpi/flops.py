@@ -61,7 +61,8 @@ def outputs(model, shape, device="cpu", dtype=torch.float32):
 
 
 def _pass(model, modules, watch, shape, device, dtype):
-    """One sample of zeros of ``dtype`` through the model in eval mode; ``watch`` sees what goes in and out of ``modules``."""
+    """One sample of zeros of ``dtype`` through the model in eval mode; ``watch`` sees what goes in
+    and out of ``modules``."""
     handles = [module.register_forward_hook(watch) for module in modules]
     training = model.training
     model.eval()

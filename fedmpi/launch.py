@@ -237,12 +237,12 @@ def _serve_run(options, resume, say, connect, guard, see):
     own = see(local)
     options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(on_device(options))
     options, data = assemble.loaded(options)
+    for line in assemble.data_lines(options, data):
+        say(line)
     if not options["together"]:
         options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
     assemble.check(options, data, fed, x)
-    for line in assemble.data_lines(options, data):
-        say(line)
     for line in assemble.warnings(options, data, fed):
         say(f"warning: {line}")
     if resume:
@@ -381,10 +381,11 @@ def _check_inputs(path, recorded, data):
     from fedmpi.data.dataset import inputs_record
     now = inputs_record(data.dataset)
     before = now | (recorded or {})                        # of older files it is not known
-    other = [f"{name} {now[name]} (was {before[name]})" for name in ("dtype", "mean", "std") if now[name] != before[name]]
-    if other:
-        raise UserError(f"{path} was trained on inputs of other {', '.join(other)}: leave the options of --dataset as "
-                        "they were")
+    changed = [name for name in ("dtype", "mean", "std") if now[name] != before[name]]
+    if changed:
+        texts = ", ".join(f"{name} {now[name]} (was {before[name]})" for name in changed)
+        raise UserError(f"{path} was trained on inputs of another {texts}: leave the options of "
+                        "--dataset as they were")
 
 
 def _lacking(state, fresh):

@@ -1,7 +1,8 @@
-"""The partition and the number of clients where nobody names them: a data set's own clients, if it has any.
+"""The partition and the number of clients where nobody names them: a data set's own clients, if it
+has any.
 
-Here is all that decides it. Options that may follow from the data are None (``fedmpi.options.OPEN``) until the data
-are there.
+Here is all that decides it. Options that may follow from the data are None
+(``fedmpi.options.OPEN``) until the data are there.
 """
 
 import os
@@ -14,8 +15,9 @@ from fedmpi.options import DEFAULTS
 from fedmpi.partition.natural import Natural
 
 def settled(options, client, client_names):
-    """The options with a partition and a number of clients: those named, else the natural clients of ``client (N,)``
-    and ``client_names``, else the usual ones. UserError where --clients is not their number."""
+    """The options with a partition and a number of clients: those named, else the natural clients
+    of ``client (N,)`` and ``client_names``, else the usual ones. UserError where --clients is not
+    their number."""
     usual = DEFAULTS["partition"] if client is None else "natural"
     options = options | {"partition": options["partition"] or usual}
     partition = catalog.make(catalog.PARTITIONS, options["partition"])
@@ -23,18 +25,20 @@ def settled(options, client, client_names):
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
     there = len(kept_clients(options, partition, client, client_names)[1])
     if options["clients"] not in (None, there):
-        raise UserError(f"--clients {options['clients']}: the data set has {there} clients of its own, by --partition "
-                        f"{options['partition']}; leave --clients out, or name another --partition, such as "
-                        f"{DEFAULTS['partition']}")
+        raise UserError(f"--clients {options['clients']}: the data set has {there} clients of its "
+                        f"own, by --partition {options['partition']}; leave --clients out, or name "
+                        f"another --partition, such as {DEFAULTS['partition']}")
     return options | {"clients": there}
 
 
 def kept_clients(options, partition, client, client_names):
-    """``(owner (N,), kept)`` as ``Natural.chosen`` gives them; UserError where the data set has no clients."""
+    """``(owner (N,), kept)`` as ``Natural.chosen`` gives them; UserError where the data set has no
+    clients."""
     if client is None:
-        raise UserError(f"--partition {options['partition']} needs a data set that says whose each sample is; --dataset "
-                        f"{options['dataset']} does not: add a data set client, an id a row of x_train, to a file of "
-                        "your own, or name another --partition")
+        raise UserError(f"--partition {options['partition']} needs a data set that says whose each "
+                        f"sample is; --dataset {options['dataset']} does not: add a data set "
+                        "client, an id a row of x_train, to a file of your own, or name another "
+                        "--partition")
     try:
         return partition.chosen(client, len(client_names))
     except ValueError as error:
@@ -42,8 +46,9 @@ def kept_clients(options, partition, client, client_names):
 
 
 def settled_by_file(options):
-    """``settled`` before any data are loaded, for what plans runs: of a user's own file only the clients are read; where
-    it is not there or not sound, and of other data sets, the usual options count."""
+    """``settled`` before any data are loaded, for what plans runs: of a user's own file only the
+    clients are read; where there is no such file, and of other data sets, the usual options
+    count."""
     client, names = _clients_of_file(options)
     natural_named = (options["partition"] or "").partition(":")[0] == "natural"
     if client is None and natural_named:
@@ -52,7 +57,8 @@ def settled_by_file(options):
 
 
 def _clients_of_file(options):
-    """``(client, client_names)`` of the data set where it is a user's own file, else ``(None, ())``."""
+    """``(client, client_names)`` of the data set where it is a user's own file, else ``(None,
+    ())``."""
     target, given = catalog.parse(catalog.DATASETS, options["dataset"])
     if target != catalog.DATASETS["hdf5"]:
         return None, ()

@@ -183,6 +183,7 @@ def told(options, data, fed, plan, ranks, out):
                     f"{T} round{'s' * (T > 1)}"),
         ("data", f"{options['dataset']}: {len(data.indices):,} training, {len(data.validation):,} validation, "
                  f"{len(data.dataset.y_test):,} test samples"),
+        *(line.partition(": ")[::2] for line in data.dataset.told),
         ("inputs", inputs_text(data.dataset)),
         ("method", f"strategy {options['strategy']}, pruner {options['pruner']}, contribution "
                    f"{options['contribution']}, weighting {options['weighting']}, codec {options['codec']}"),

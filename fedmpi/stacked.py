@@ -184,8 +184,8 @@ def _sparse(tasks):
 
 
 def refusal(model, layout, shape, dtype=torch.float32):
-    """Why clients of this model cannot train side by side, for inputs of ``shape`` and ``dtype``: half a line, empty where they can.
-    What may lie in the samples' values is not tried."""
+    """Why clients of this model cannot train side by side, for inputs of ``shape`` and ``dtype``:
+    half a line, empty where they can. What may lie in the samples' values is not tried."""
     if _rules(model, layout, torch.device("cpu")) is not None:
         return ""
     if layout.buffers or any(isinstance(module, NORMS) for module in model.modules()):

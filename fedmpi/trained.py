@@ -62,9 +62,10 @@ def trained(path, round=None, warn=lambda line: None):
     masks = {slot.name: mask[slot.span].view(slot.shape).clone() for slot in layout.weights}
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     found = Trained(tensors, masks, {})
+    uses = flops.uses(network, layout, inputs["shape"], dtype=dtype)
     about = {"model": options["model"], "round": done, "sparsity": found.sparsity, "run_id": run.attrs["run_id"],
              "inputs": inputs, "options": options,
-             "uses": dict(zip((slot.name for slot in layout.weights), flops.uses(network, layout, inputs["shape"], dtype=dtype)))}
+             "uses": dict(zip((slot.name for slot in layout.weights), uses))}
     recorded = {name: float(run.rounds[name][done - 1]) for name in ("accuracy", "loss")
                 if name in run.rounds and 0 < done <= len(run.ends) and np.isfinite(run.rounds[name][done - 1])}
     return found._replace(about={"accuracy": None, "loss": None} | recorded | about)

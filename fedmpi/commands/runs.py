@@ -62,13 +62,14 @@ def check_parts(given):
 
 
 # Names that end so are files of data, be they there or not; others only if they are.
-DATA_FILES = (".h5", ".hdf5", ".he5", ".hdf", ".nc", ".mat", ".npz", ".npy", ".csv", ".parquet", ".pt", ".pkl")
+DATA_FILES = (".h5", ".hdf5", ".he5", ".hdf", ".nc", ".mat",
+              ".npz", ".npy", ".csv", ".parquet", ".pt", ".pkl")
 FILE_AND_OPTIONS = re.compile(r"(?P<path>.*?)(?::(?P<options>\w+=[^,]*(?:,\w+=[^,]*)*))?")
 
 
 def dataset_spec(text):
-    """``text`` as the catalogue takes a data set: the path of a file, with options behind a colon or without, becomes
-    an option of hdf5; a name of the catalogue is never a path."""
+    """``text`` as the catalogue takes a data set: the path of a file, with options behind a colon
+    or without, becomes an option of hdf5; a name of the catalogue is never a path."""
     found = FILE_AND_OPTIONS.fullmatch(text)
     if catalog.split(text)[0] in catalog.DATASETS or found is None:
         return text
@@ -172,7 +173,8 @@ def typed(options, where):
 
 
 def all_options(given):
-    """All options of a run of which these are given; what follows from a file of own data is read from it."""
+    """All options of a run of which these are given; what follows from a file of own data is read
+    from it."""
     from fedmpi.natural import settled_by_file
     return settled_by_file(DEFAULTS | OPEN | given)
 

@@ -8,17 +8,19 @@ The number of dimensions says what a sample is, unless ``layout`` does:
     (N, H, W, C)  images, if the last size is 1 or 3 and the second is not; they become (C, H, W)
     (N, C, H, W)  images, if the second size is 1 or 3 and the last is not
 
-Any other shape is refused unless ``layout`` says what it is: ``nchw`` or ``nhwc`` images, ``nhw`` grey images, ``ncl``
-or ``nlc`` signals of C channels and length L, or ``as-is``: the model gets samples in the file's own shape.
+Any other shape is refused unless ``layout`` says what it is: ``nchw`` or ``nhwc`` images, ``nhw``
+grey images, ``ncl`` or ``nlc`` signals of C channels and length L, or ``as-is``: the model gets
+samples in the file's own shape.
 
 What a model gets of the values, unless ``normalise`` says true or false:
 
-    uint8, floats         normalised by mean and standard deviation of the training data, images and signals per channel;
-                          but floats that are all whole numbers stay as they are where the model has an nn.Embedding
-    other whole numbers   as they are, as int64; images are normalised
+    uint8, floats       normalised by mean and standard deviation of the training data, images and
+                        signals per channel; but values that are all whole numbers, and no images,
+                        stay as they are where the model has an nn.Embedding
+    other integers      as they are, as int64; images are normalised
 
-Labels are numbers, words or one-hot rows: see ``fedmpi.data.labels``. A data set ``client`` (or ``client_train``) of an
-id a training row makes natural clients: see ``fedmpi.partition.natural``.
+Labels are numbers, words or one-hot rows: see ``fedmpi.data.labels``. A data set ``client`` (or
+``client_train``) of an id a training row makes natural clients: see ``fedmpi.partition.natural``.
 """
 
 import os
@@ -32,16 +34,19 @@ from fedmpi.data.owners import owned, owners_text
 from fedmpi.errors import DataError
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-LAYOUTS = {"auto": None, "nchw": 4, "nhwc": 4, "nhw": 3, "ncl": 3, "nlc": 3, "as-is": None}    # dimensions of each
+# How many dimensions each has.
+LAYOUTS = {"auto": None, "nchw": 4, "nhwc": 4, "nhw": 3, "ncl": 3, "nlc": 3, "as-is": None}
 IMAGES = ("nchw", "nhwc", "nhw")
-CHANNELS = (*IMAGES, "ncl", "nlc")       # layouts with an axis of channels, each of which has a mean of its own
+CHANNELS = (*IMAGES, "ncl", "nlc")      # those with an axis of channels, each normalised by itself
 NORMALISE = ("auto", "true", "false")
 
 
-def hdf5(data_dir, file: str = "data.h5", layout: str = "auto", classes: int = 0, normalise: str = "auto"):
-    """The data in ``file``, relative to ``data_dir`` or absolute; ``classes=0``: as many as there are distinct labels.
+def hdf5(data_dir, file: str = "data.h5", layout: str = "auto", classes: int = 0,
+         normalise: str = "auto"):
+    """The data in ``file``, relative to ``data_dir`` or absolute.
 
-    ``layout`` is auto, nchw, nhwc, nhw, ncl, nlc or as-is; ``normalise`` auto, true or false.
+    ``layout`` is auto, nchw, nhwc, nhw, ncl, nlc or as-is, ``normalise`` auto, true or false;
+    ``classes=0`` stands for as many as there are distinct labels.
 
     Paper: none: your own data.
     Example: fedmpi train --dataset mine.h5
@@ -52,7 +57,8 @@ def hdf5(data_dir, file: str = "data.h5", layout: str = "auto", classes: int = 0
     if normalise not in NORMALISE:
         raise ValueError(f"normalise must be one of {', '.join(NORMALISE)}, got {normalise!r}")
     if classes < 0:
-        raise ValueError(f"classes must be >= 2, or 0 for as many as there are distinct labels, got {classes}")
+        raise ValueError("classes must be >= 2, or 0 for as many as there are distinct labels, "
+                         f"got {classes}")
     path = os.path.join(data_dir, file)
     arrays, others = read_arrays(path, NAMES, OWNERS)
     x_train, x_test = _values(arrays["x_train"], arrays["x_test"], path)
@@ -62,21 +68,24 @@ def hdf5(data_dir, file: str = "data.h5", layout: str = "auto", classes: int = 0
     told = _layout_text(x_train.shape, form) if layout == "auto" else ()
     told += labels.told + ((owners_text(client, client_names),) if client_names else ())
     told += (f"not read: {', '.join(others)}",) if others else ()
-    x_train, x_test, mean, std, ids = _scaled(_samples(x_train, form), _samples(x_test, form), form, normalise)
-    return checked(Dataset(x_train, labels.y_train, x_test, labels.y_test, labels.classes, mean, std, labels.names,
-                           client, client_names, ids, told), path)
+    x_train, x_test = _samples(x_train, form), _samples(x_test, form)
+    x_train, x_test, mean, std, ids = _scaled(x_train, x_test, form, normalise)
+    return checked(Dataset(x_train, labels.y_train, x_test, labels.y_test, labels.classes, mean, std,
+                           labels.names, client, client_names, ids, told), path)
 
 
 def _values(x_train, x_test, path):
-    """The samples as uint8, float32 or a dtype of ``WHOLE``, both alike; DataError in one line for others."""
+    """The samples as uint8, float32 or a dtype of ``WHOLE``, both alike; DataError in one line for
+    others."""
     found = []
     for name, x in (("x_train", x_train), ("x_test", x_test)):
         if x.dtype.kind not in "biuf":
-            raise DataError(f"data set {path}: {name} must be numbers, got {x.dtype}; store pixels 0..255 as uint8, "
-                            "anything else as float32 or, where values are ids, int64; all samples of one shape")
+            raise DataError(f"data set {path}: {name} must be numbers, got {x.dtype}; store pixels "
+                            "0..255 as uint8, anything else as float32 or, where values are ids, "
+                            "int64; all samples of one shape")
         if x.ndim == 1:
-            raise DataError(f"data set {path}: {name}: samples must be arrays, got one number a sample, shape "
-                            f"{x.shape}; if that is meant, store x.reshape(-1, 1)")
+            raise DataError(f"data set {path}: {name}: samples must be arrays, got one number a "
+                            f"sample, shape {x.shape}; if that is meant, store x.reshape(-1, 1)")
         if x.size == 0 or x.ndim == 0:
             raise DataError(f"data set {path}: {name} must not be empty, got shape {x.shape}; add samples")
         found.append(_family(x))
@@ -84,14 +93,15 @@ def _values(x_train, x_test, path):
         raise DataError(f"data set {path}: x_train and x_test must agree in sample shape and dtype, got "
                         f"{x_train.shape[1:]} {x_train.dtype} and {x_test.shape[1:]} {x_test.dtype}; convert one")
     if found[0] == "floats":
-        return tuple(_floats(x, name, path) for name, x in (("x_train", x_train), ("x_test", x_test)))
+        return _floats(x_train, "x_train", path), _floats(x_test, "x_test", path)
     if found[0] == "pixels":
         return x_train, x_test
     return _whole(x_train, x_test, path)
 
 
 def _family(x):
-    """"pixels" for uint8, "whole" for other integers, "floats" for real numbers and for truth values."""
+    """"pixels" for uint8, "whole" for other integers, "floats" for real numbers and for truth
+    values."""
     if x.dtype == np.uint8:
         return "pixels"
     return "whole" if x.dtype.kind in "iu" else "floats"
@@ -100,9 +110,9 @@ def _family(x):
 def _floats(x, name, path):
     largest = np.finfo(np.float32).max
     if x.dtype.kind == "f" and not np.all(np.abs(x) <= largest):
-        raise DataError(f"data set {path}: {name} must be finite in float32, got NaN, infinity or too large a number; "
-                        "clean the data")
-    return x.astype(np.float32)
+        raise DataError(f"data set {path}: {name} must be finite in float32, got NaN, infinity or "
+                        "too large a number; clean the data")
+    return x.astype(np.float32, copy=False)
 
 
 def _whole(x_train, x_test, path):
@@ -112,15 +122,16 @@ def _whole(x_train, x_test, path):
     for dtype in WHOLE:
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return x_train.astype(dtype), x_test.astype(dtype)
-    raise DataError(f"data set {path}: whole numbers must lie below 2^63, got {high}; store them as float32")
+    raise DataError(f"data set {path}: whole numbers must lie below 2^63, got {high}; store them "
+                    "as float32")
 
 
 def _layout(x, layout, path):
     """"nf", "as-is" or what ``LAYOUTS`` has besides auto, for the samples ``x``."""
     shape, wanted = x.shape, LAYOUTS[layout]
     if wanted not in (None, x.ndim):
-        raise DataError(f"data set {path}: layout={layout} is for samples of {wanted} dimensions with their number, "
-                        f"got {shape}; leave it out, or reshape them")
+        raise DataError(f"data set {path}: layout={layout} is for samples of {wanted} dimensions "
+                        f"with their number, got {shape}; leave it out, or reshape them")
     if layout == "as-is":
         return "nf" if x.ndim == 2 else layout
     if layout != "auto" or x.ndim == 2:
@@ -128,8 +139,9 @@ def _layout(x, layout, path):
     if x.ndim == 3:
         return _layout_of_3(x, path)
     if x.ndim != 4:
-        raise DataError(f"data set {path}: samples must be (N, F), (N, H, W), (N, 1, L), (N, H, W, C) or "
-                        f"(N, C, H, W), got {shape}; say layout=as-is where the model takes them so, or reshape them")
+        raise DataError(f"data set {path}: samples must be (N, F), (N, H, W), (N, 1, L), (N, H, W, "
+                        f"C) or (N, C, H, W), got {shape}; say layout=as-is where the model takes "
+                        "them so, or reshape them")
     return _layout_of_4(shape, path)
 
 
@@ -137,9 +149,9 @@ def _layout_of_3(x, path):
     if x.shape[1] == 1:
         return "ncl"
     if x.shape[2] == 1:
-        raise DataError(f"data set {path}: {x.shape} may be signals (N, L, C) of one channel or sequences of single "
-                        f"numbers; say layout=nlc for samples (1, {x.shape[1]}), or layout=as-is for "
-                        f"{x.shape[1:]}")
+        raise DataError(f"data set {path}: {x.shape} may be signals (N, L, C) of one channel or "
+                        "sequences of single numbers; say layout=nlc for samples (1, "
+                        f"{x.shape[1]}), or layout=as-is for {x.shape[1:]}")
     return "as-is" if x.dtype in WHOLE else "nhw"
 
 
@@ -148,8 +160,8 @@ def _layout_of_4(shape, path):
     if first == last:
         raise DataError(f"data set {path}: {shape} may be (N, C, H, W) or (N, H, W, C), as "
                         f"{'both' if first else 'neither'} of the sizes {shape[1]} and {shape[3]} "
-                        f"{'are' if first else 'is'} 1 or 3; say layout=nchw or layout=nhwc, or layout=as-is where "
-                        "they are no images")
+                        f"{'are' if first else 'is'} 1 or 3; say layout=nchw or layout=nhwc, or "
+                        "layout=as-is where they are no images")
     return "nchw" if first else "nhwc"
 
 
@@ -157,15 +169,18 @@ def _layout_text(shape, form):
     """Lines about a guess that may be wrong, and the options that say otherwise."""
     a, b = shape[1], shape[2] if len(shape) > 2 else 0
     if form == "nhw":
-        return (f"samples: {shape} taken as grey images (1, {a}, {b}); if they are none, layout=as-is keeps ({a}, {b}),"
-                f" layout=ncl are {a} channels, layout=nlc {b} channels",)
+        return (f"samples: {shape} taken as grey images (1, {a}, {b}); if they are none, "
+                f"layout=as-is keeps ({a}, {b}), layout=ncl are {a} channels, layout=nlc {b} "
+                "channels",)
     if form == "ncl":
-        return (f"samples: {shape} taken as signals of one channel (1, {b}); layout=nhw makes them images (1, 1, {b})",)
+        return (f"samples: {shape} taken as signals of one channel (1, {b}); layout=nhw makes them "
+                f"images (1, 1, {b})",)
     if form == "as-is":
-        return (f"samples: {shape} of whole numbers stay ({a}, {b}); layout=nhw makes them grey images",)
+        return (f"samples: {shape} of whole numbers stay ({a}, {b}); layout=nhw makes them grey "
+                "images",)
     if form == "nhwc":
-        return (f"samples: {shape} taken as images with channels last, which become {shape[3], a, b}; layout=nchw says "
-                "otherwise",)
+        return (f"samples: {shape} taken as images with channels last, which become "
+                f"{shape[3], a, b}; layout=nchw says otherwise",)
     return ()
 
 
@@ -179,21 +194,31 @@ def _samples(x, layout):
 
 
 def _scaled(x_train, x_test, form, normalise):
-    """``(x_train, x_test, mean, std, ids)``: the samples in the dtype, and with the mean and std, that give a model
-    what it is to get."""
+    """``(x_train, x_test, mean, std, ids)``: the samples in the dtype, and with the mean and std,
+    that give a model what it is to get."""
     per_channel = form in CHANNELS
     if x_train.dtype in WHOLE and (normalise == "true" or (normalise == "auto" and form in IMAGES)):
         x_train, x_test = x_train.astype(np.float32), x_test.astype(np.float32)
-        return x_train, x_test, *moments(x_train, per_channel), False
+        return x_train, x_test, *_moments(x_train, per_channel), False
     if normalise == "false" and x_train.dtype == np.uint8 and not per_channel:
         x_train, x_test = x_train.astype(np.int16), x_test.astype(np.int16)
-    ids = x_train.dtype == np.float32 and form not in IMAGES and _all_whole(x_train) and _all_whole(x_test)
+    ids = form not in IMAGES and _all_whole(x_train) and _all_whole(x_test)
     if normalise == "false" or x_train.dtype in WHOLE:
         return x_train, x_test, *unscaled(x_train), ids
-    return x_train, x_test, *moments(x_train, per_channel), ids and normalise == "auto"
+    return x_train, x_test, *_moments(x_train, per_channel), ids and normalise == "auto"
+
+
+def _moments(x, per_channel):
+    """``moments`` in the number of channels that ``checked`` wants, the same in each where they are
+    of all values."""
+    mean, std = moments(x, per_channel)
+    repeats = x.shape[1] if x.ndim == 4 and not per_channel else 1
+    return mean * repeats, std * repeats
 
 
 def _all_whole(x):
-    """Whether floats are all whole numbers."""
-    starts = range(0, len(x), CHUNK)
-    return all((x[start: start + CHUNK] == np.rint(x[start: start + CHUNK])).all() for start in starts)
+    """Whether the values are all whole numbers."""
+    if x.dtype.kind != "f":
+        return True
+    parts = (x[start: start + CHUNK] for start in range(0, len(x), CHUNK))
+    return all((part == np.rint(part)).all() for part in parts)

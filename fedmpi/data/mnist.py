@@ -43,7 +43,8 @@ def emnist(data_dir, split: str = "balanced"):
     x_train, y_train, x_test, y_test = _arrays(*read("emnist", data_dir, split))
     x_train, x_test = (np.ascontiguousarray(x.transpose(0, 1, 3, 2)) for x in (x_train, x_test))
     mean, std = moments(x_train)
-    return checked(Dataset(x_train, y_train - first, x_test, y_test - first, EMNIST_CLASSES[split], mean, std), "emnist")
+    dataset = Dataset(x_train, y_train - first, x_test, y_test - first, EMNIST_CLASSES[split], mean, std)
+    return checked(dataset, "emnist")
 
 
 def _arrays(train, test):

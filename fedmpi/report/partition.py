@@ -10,9 +10,10 @@ NAMED = ("dataset", "partition", "noise", "features", "seed")    # options that 
 def described(fed_data, population, options):
     """A dict of what is known of a ``Federation`` and its ``population`` before any training.
 
-    The options that made it; ``classes`` (K), ``class_names`` (K texts, or none), ``faults`` (their specs, F), ``dealt``, ``distinct``, ``validation`` and
-    ``test`` (numbers of samples); ``clients``, a dict of columns with a row a client; ``summary``, numbers of all
-    clients. Labels are counted as the client sees them. Nothing is checked.
+    The options that made it; ``classes`` (K), ``class_names`` (K texts, or none), ``faults`` (their
+    specs, F), ``dealt``, ``distinct``, ``validation`` and ``test`` (numbers of samples);
+    ``clients``, a dict of columns with a row a client; ``summary``, numbers of all clients. Labels
+    are counted as the client sees them. Nothing is checked.
     """
     facts = {name: np.asarray(values) for name, (values, _, _) in population.items()}
     found = {name: options[name] for name in NAMED} | dict(
@@ -43,7 +44,9 @@ def _clients(facts, F):
 
 def _names(facts):
     """(N,) texts that the data set has for its clients; empty where it has none."""
-    return np.char.decode(facts["name"], "utf-8", "replace") if "name" in facts else np.array([], str)
+    if "name" not in facts:
+        return np.array([], str)
+    return np.char.decode(facts["name"], "utf-8", "replace")
 
 
 def _whole(labels):

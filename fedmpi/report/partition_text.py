@@ -65,7 +65,8 @@ def _table(found):
         "copy of": lambda n: "-" if clients["duplicate_of"][n] < 0 else str(clients["duplicate_of"][n]),
         "faults": lambda n: _faults(found, n),
     }
-    needless = {"name": not len(clients["name"]), "features": not clients["features"].any(), "copy of": not found["summary"]["duplicates"],
+    needless = {"name": not len(clients["name"]), "features": not clients["features"].any(),
+                "copy of": not found["summary"]["duplicates"],
                 "faults": not found["summary"]["faulty"]}
     columns = {name: cell for name, cell in columns.items() if not needless.get(name)}
     rows, left_out = shown(len(clients["samples"]))

@@ -15,7 +15,7 @@ from fedmpi.store.schema import FILETYPE, RENAMED, SCHEMA
 from fedmpi.store.tables import column_of
 
 
-OWN_DATA = "; data of one's own are one HDF5 file with x_train, y_train, x_test and y_test, a row a sample"
+OWN_DATA = "; data of one's own are one HDF5 file with x_train, y_train, x_test and y_test"
 LISTED = 12         # data sets of a user's file that a line names
 DAMAGE = (OSError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)     # what h5py and JSON raise on it
 
@@ -67,27 +67,32 @@ def _read(path, only):
 def read_arrays(path, names, optional=()):
     """``({name: array}, others)`` of a user's own HDF5 file, or DataError in one line.
 
-    The arrays are those of the data sets ``names`` and of those ``optional`` ones that are there, texts as numpy's
-    str; ``others`` tells of each other data set of the file. Capitals make no difference: X_train is x_train.
+    The arrays are those of the data sets ``names`` and of those ``optional`` ones that are there,
+    texts as numpy's str; ``others`` tells of each other data set of the file. Capitals make no
+    difference: X_train is x_train.
     """
     with _opened(path, DataError) as f:
         _refuse_run(path, f)
         held = _data_sets(f)
-        places = {name: [place for place in held if place.lower() == name.lower()] for name in (*names, *optional)}
+        places = {name: [place for place in held if place.lower() == name.lower()]
+                  for name in (*names, *optional)}
         places = {name: found for name, found in places.items() if found}
         _refuse_names(path, held, names, places)
+        for found in places.values():
+            _refuse_filters(path, held[found[0]])
         used = {place for found in places.values() for place in found}
         others = _listed({place: data for place, data in held.items() if place not in used})
         try:
-            return {name: _array(f[found[0]]) for name, found in places.items()}, others
+            return {name: _array(held[found[0]]) for name, found in places.items()}, others
         except (OSError, RuntimeError) as reason:
-            raise DataError(f"{path}: {_unreadable(reason)}") from reason
+            raise DataError(f"{path}: damaged ({one_line(reason)})") from reason
 
 
 def _refuse_run(path, f):
     """DataError where the file is one that this program has written."""
     if f.attrs.get("filetype") == FILETYPE:
-        raise DataError(f"{path}: it is the run file of an earlier training, no data set; name the data's own file")
+        raise DataError(f"{path}: it is the run file of an earlier training, no data set; name the "
+                        "data's own file")
 
 
 def _data_sets(f):
@@ -98,6 +103,10 @@ def _data_sets(f):
         if isinstance(item, h5py.Dataset):
             held[name] = item
 
+    # A visit passes over links and over a second name of the same data set.
+    for name in f:
+        with contextlib.suppress(OSError):                 # a link to a file that is not there
+            look(name, f.get(name))
     f.visititems(look)
     return held
 
@@ -107,11 +116,25 @@ def _refuse_names(path, held, names, places):
     missing = [name for name in names if name not in places]
     if missing:
         has = ", ".join(_listed(held)) or "none"
-        raise DataError(f"{path}: has no data set {', '.join(missing)}; expected {', '.join(names)}, a row a sample, "
-                        f"and found {has}; rename them: h5py.File(path, 'a').move(old, new)")
+        raise DataError(f"{path}: has no data set {', '.join(missing)}; expected "
+                        f"{', '.join(names)}, a row a sample, and found {has}; rename them: "
+                        "h5py.File(path, 'a').move(old, new)")
     for found in places.values():
         if len(found) > 1:
             raise DataError(f"{path}: has both {' and '.join(found)}; remove or rename one of them")
+
+
+def _refuse_filters(path, data):
+    """DataError where the data set went through a filter, such as a compression, that is not
+    installed."""
+    plist = data.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code, _, _, name = plist.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            text = name.decode("utf-8", "replace") or "without a name"
+            raise DataError(f"{path}: {data.name} is stored by HDF5 filter {code} ({text}), which "
+                            "is not installed here; where it is, h5repack -f GZIP=4 OLD NEW makes "
+                            "a file that everybody can read")
 
 
 def _listed(held):
@@ -125,20 +148,12 @@ def _listed(held):
 
 
 def _array(data):
-    """The values of a data set; texts as numpy's str, bytes that are no UTF-8 as backslashes and digits."""
+    """The values of a data set; texts as numpy's str, bytes that are no UTF-8 as backslashes and
+    digits."""
     if not h5py.check_string_dtype(data.dtype):
         return np.asarray(data[()])
     texts = np.asarray(data.asstr("utf-8", "backslashreplace")[()])
     return texts.astype(str)
-
-
-def _unreadable(reason):
-    """Why a data set could not be read, and the way out where there is one."""
-    text = one_line(reason)
-    if "filter" in text:
-        return (f"its compression is not known here ({text}); where it is, h5repack -f GZIP=4 OLD NEW makes a file "
-                "that everybody can read")
-    return f"damaged ({text})"
 
 
 @contextlib.contextmanager
@@ -196,8 +211,8 @@ def _why_closed(reason, denied, alien):
         return "not an HDF5 file"
     text = one_line(reason)
     if "already open for write" in text:
-        return ("another program has it open for writing: close it there; if none has, one was killed, and h5clear -s "
-                "FILE clears its mark")
+        return ("another program has it open for writing: close it there; if none has, one was "
+                "killed, and h5clear -s FILE clears its mark")
     return text
 
 
