@@ -9,7 +9,8 @@ import torch
 
 from fedmpi import catalog, fit, memory, place
 from fedmpi.build import estimators, faults, model
-from fedmpi.data.dataset import Dataset, digest, inputs, laid
+from fedmpi.data.dataset import (Dataset, as_they_are, digest, inputs, inputs_text, laid, model_dtype,
+                                 taken_as_ids, whole_numbers)
 from fedmpi.derivatives import derivatives
 from fedmpi.ensemble import IMAGES, MODELS
 from fedmpi.errors import UserError
@@ -17,11 +18,13 @@ from fedmpi.evaluate import EVALUATED, evaluator
 from fedmpi.flat import below, bind
 from fedmpi.flops import costs, outputs
 from fedmpi.noise.model import apply
+from fedmpi.natural import kept_clients, settled
+from fedmpi.partition.natural import Natural
 from fedmpi.parts import Facts, Updates
 from fedmpi.rng import Purpose, stream
 from fedmpi.server import Fed
 from fedmpi.stacked import refusal
-from fedmpi.tensors import fixed, moving_buffers, normalises_batches
+from fedmpi.tensors import fixed, mode, moving_buffers, normalises_batches
 from fedmpi.wire import positions
 from fedmpi.wire.values import fitted
 
@@ -42,6 +45,7 @@ class Federation(NamedTuple):
     source: np.ndarray            # (N,) int64: the client whose samples this one duplicates, -1 for none
     quality: np.ndarray           # (N,) in [0, 1]: what an estimator of contributions ought to find
     digest: str                   # of the data, the partition, the labels and all that is done to them
+    client_names: tuple = ()      # N texts, where clients are those of the data set
 
     @property
     def sizes(self):
@@ -52,11 +56,25 @@ class Federation(NamedTuple):
         return self.dataset.x_train.shape[1:]
 
 
-def federation(options):
-    """The ``Federation`` that the options describe; the same for the same options, wherever it is made."""
+def loaded(options):
+    """``(options, Federation)``: what nobody named and the data decide is decided in the
+    options."""
     dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
-    validation, pool = _split(options, dataset)
-    shards = [pool[shard] for shard in _dealt(options, dataset.y_train[pool])]
+    options = settled(options, dataset.client, dataset.client_names)
+    return options, federation(options, dataset)
+
+
+def federation(options, dataset=None):
+    """The ``Federation`` that the options describe; the same for the same options, wherever it is
+    made. Their ``dataset`` is loaded where it is not given."""
+    if dataset is None:
+        dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
+    dataset = _as_model_takes(options, dataset)
+    partition = catalog.make(catalog.PARTITIONS, options["partition"])
+    owner, names = _natural(options, partition, dataset)
+    validation, pool = _split(options, dataset, partition, owner)
+    of_pool = dataset.y_train[pool] if owner is None else owner[pool]
+    shards = [pool[shard] for shard in _dealt(options, partition, of_pool)]
     given, faulty = faults(options), _faulty(options)
     if sum(fault.shards is not None for fault in given) > 1:
         raise UserError("--fault duplicate may be given once: a copy of a copy would not be what it is recorded as")
@@ -77,22 +95,62 @@ def federation(options):
     for array in (validation, offsets, indices, labels, features, faulty):
         name.update(array)
     return Federation(dataset, validation, offsets, indices, labels, noise, features, faulty, source, quality,
-                      name.hexdigest())
+                      name.hexdigest(), names)
 
 
-def _split(options, dataset):
-    """``(validation, pool)``: sorted indices of the training samples that the server keeps, and of those dealt out."""
+def _as_model_takes(options, dataset):
+    """The data set, not normalised where its samples may be ids and the model looks them up in an
+    embedding; as it is where no model is named."""
+    if not dataset.ids or as_they_are(dataset) or options["model"] is None:
+        return dataset
+    network = model(options, dataset.x_train.shape[1:], dataset.classes)
+    tables = torch.nn.Embedding, torch.nn.EmbeddingBag
+    looks_up = any(isinstance(part, tables) for part in network.modules())
+    if not looks_up:
+        return dataset._replace(ids=False)
+    return taken_as_ids(dataset)
+
+
+def data_lines(options, fed_data):
+    """Lines about data of the user's own: how they were read, and what reaches the model."""
+    dataset = fed_data.dataset
+    if not dataset.told and options["dataset"].partition(":")[0] != "hdf5":
+        return []
+    return [*dataset.told, f"inputs: {inputs_text(dataset)}"]
+
+
+def _natural(options, partition, dataset):
+    """``(owner (N,), names)`` of the data set's own clients, an owner of -1 is left out; ``(None,
+    ())`` where the partition is another one."""
+    if not isinstance(partition, Natural):
+        return None, ()
+    owner, kept = kept_clients(options, partition, dataset.client, dataset.client_names)
+    return owner, tuple(dataset.client_names[client] for client in kept)
+
+
+def _split(options, dataset, partition, owner):
+    """``(validation, pool)``: sorted indices of the training samples that the server keeps, and of
+    those dealt out. Natural clients, each sample's ``owner``, keep what they need."""
     if options["train_samples"] > len(dataset.y_train):
         raise UserError(f"--train-samples {options['train_samples']}: {options['dataset']} has {len(dataset.y_train)}")
-    order = stream(options["seed"], Purpose.SPLIT).permutation(len(dataset.y_train))[: options["train_samples"] or None]
+    order = stream(options["seed"], Purpose.SPLIT).permutation(len(dataset.y_train))
+    if owner is not None:
+        order = order[owner[order] >= 0]
+    order = order[: options["train_samples"] or None]
     held_back = round(options["validation"] * len(order))
-    return np.sort(order[:held_back]), np.sort(order[held_back:])
+    if owner is None:
+        return np.sort(order[:held_back]), np.sort(order[held_back:])
+    kept = order[partition.spare(owner[order])][:held_back]
+    if held_back and not len(kept):
+        raise UserError(f"--validation {options['validation']}: every client needs all of its "
+                        "samples; give --validation 0")
+    return np.sort(kept), np.setdiff1d(order, kept)
 
 
-def _dealt(options, labels):
-    """Index arrays into ``labels``, one a client."""
-    partition = catalog.make(catalog.PARTITIONS, options["partition"])
-    return _named(f"--partition {options['partition']}", partition, labels, options["clients"],
+def _dealt(options, partition, labels):
+    """Index arrays into ``labels`` (of natural clients: whose each sample is), one a client."""
+    deal = partition.dealt if isinstance(partition, Natural) else partition
+    return _named(f"--partition {options['partition']}", deal, labels, options["clients"],
                   stream(options["seed"], Purpose.PARTITION))
 
 
@@ -162,6 +220,9 @@ def population(fed_data, options):
         "labels": (histogram(fed_data.labels), "1", "samples by label as the client sees them, noise included"),
         "true_labels": (histogram(fed_data.dataset.y_train[fed_data.indices]), "1", "samples by true label"),
     }
+    if fed_data.client_names:
+        texts = np.array([name.encode() for name in fed_data.client_names])
+        found["name"] = texts, "", "what the data set calls the client"
     for number, (spec, who) in enumerate(zip(options["fault"], fed_data.faults)):
         found[f"fault_{number}"] = (who, "1", f"whether the client is faulty by {spec}")
     return found
@@ -218,6 +279,7 @@ def fitting(options, fed_data):
     """The run's network, checked on samples of the data; on the CPU."""
     classes = fed_data.dataset.classes
     network = model(options, fed_data.shape, classes)
+    _check_takes(options, network, fed_data)
     fit.check_outputs(network, sample(fed_data, 2), classes, f"--model {options['model']}")
     return network
 
@@ -263,6 +325,30 @@ def bound(options, fed_data, network):
     moving = _named(option, moving_buffers, network, sample(fed_data, 2).to(device))
     layout, x, _ = _named(option, bind, network, moving)
     return layout, x
+
+
+def _check_takes(options, network, fed_data):
+    """UserError where the samples are whole numbers and the network takes the same as floats
+    only."""
+    if model_dtype(fed_data.dataset) == torch.float32:
+        return
+    samples = sample(fed_data)
+    why = _failure(network, samples)
+    if why and not _failure(network, samples.float()):
+        raise UserError(f"--model {options['model']} takes floats, and the data set's samples are "
+                        f"whole numbers, which reach it as {inputs_text(fed_data.dataset)} "
+                        f"({why}); say normalise=true of the data set, or take a model that looks "
+                        "them up in an nn.Embedding")
+
+
+def _failure(network, samples):
+    """The first line of what the network says to the samples; empty where it takes them."""
+    try:
+        with torch.no_grad(), mode(network, training=False):
+            network(samples)
+    except (RuntimeError, TypeError, IndexError) as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ""
 
 
 def block(P):
@@ -311,6 +397,7 @@ def check(options, fed_data, fed, x):
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
     check_time(options, fed)
+    _check_whole(options, fed_data)
     if fed.together > 1 and (why := apart(options, fed_data)):
         raise UserError(f"--together {fed.together} trains clients side by side, but {why}; take --together 1")
     largest = N if next(iter(fed.contributions.values())).opening else fed.aggregation.buffer or fed.cohort
@@ -337,6 +424,21 @@ def _check_batches(options, fed_data, fed):
     if fed.strategy.root and kept < 2:
         raise UserError(f"--strategy {options['strategy']} trains on the server's {kept} validation sample, which "
                         f"batch normalisation cannot: give a larger --validation, {instead}")
+
+
+def _check_whole(options, fed_data):
+    """UserError for what would change the values of inputs that are ids: another one is not a
+    little noisier. Plug-ins may know what they do."""
+    if not whole_numbers(fed_data.dataset):
+        return
+    changing = [f"--features {options['features']}"] * bool(fed_data.features.any())
+    for spec, fault, who in zip(options["fault"], faults(options), fed_data.faults):
+        changing += [f"--fault {spec}"] * bool(fault.inputs is not None and who.any())
+    for option in changing:
+        if catalog.split(option.partition(" ")[2])[0] in (*catalog.FEATURES, *catalog.FAULTS):
+            raise UserError(f"{option} changes the values of inputs, and these are whole numbers "
+                            "that reach the model as they are; leave it out, or say normalise=true "
+                            "of the data set")
 
 
 def apart(options, fed_data):
@@ -399,7 +501,7 @@ def _rehearse(options, fed_data, fed, x):
     _named(f"--strategy {options['strategy']}", fed.strategy.merge, fed.strategy.init(fed.layout), x, nothing,
            torch.full((C,), 1 / C, dtype=torch.float64))
     if fed_data.features.any():
-        sample = torch.zeros(1, *fed_data.shape)
+        sample = torch.zeros(1, *fed_data.shape, dtype=model_dtype(fed_data.dataset))
         _named(f"--features {options['features']}", catalog.make(catalog.FEATURES, options["features"]).apply, sample,
                torch.zeros(1, dtype=torch.int64), float(fed_data.features.max()), fed_data.dataset.classes,
                stream(options["seed"], Purpose.FEATURES, 0))
@@ -512,7 +614,7 @@ def planned_needs(options):
 
 def gpu_needs(options, fed_data, P, layers):
     """``(worker, server)``: the ``Need`` of either on a GPU, for a model of P values that puts out ``layers``."""
-    sample = 4 * int(np.prod(fed_data.shape))
+    sample = model_dtype(fed_data.dataset).itemsize * int(np.prod(fed_data.shape))
     held = len(fed_data.dataset.y_test) + 2 * len(fed_data.validation)
     return (memory.worker_need(P, layers, batch_size=options["batch_size"], block=block(P), images=IMAGES,
                                samples_bytes=int(fed_data.sizes.max()) * sample,

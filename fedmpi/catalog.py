@@ -102,6 +102,7 @@ PARTITIONS = {
     "classes": "fedmpi.partition.classes:classes",
     "quantity": "fedmpi.partition.quantity:quantity",
     "lognormal": "fedmpi.partition.lognormal:lognormal",
+    "natural": "fedmpi.partition.natural:natural",
 }
 NOISES = {
     "none": "fedmpi.noise.none:none",

@@ -14,7 +14,7 @@ from typing import Callable
 import numpy as np
 import torch
 
-from fedmpi.data.dataset import Dataset, check
+from fedmpi.data.dataset import Dataset, checked
 from fedmpi.errors import UserError
 from fedmpi.fault.model import Fault
 from fedmpi.features.model import Features
@@ -394,8 +394,8 @@ def _dataset(made, option):
     _require(whole, option, "classes as a whole number", told(made.classes),
              "see fedmpi.data.dataset.Dataset")
     mean, std = (tuple(float(value) for value in values) for values in (made.mean, made.std))
-    return check(made._replace(classes=int(made.classes), mean=mean, std=std),
-                 option.removeprefix("--dataset "))
+    return checked(made._replace(classes=int(made.classes), mean=mean, std=std),
+                   option.removeprefix("--dataset "))
 
 
 def _partition(part, option):

@@ -19,7 +19,8 @@ def evaluator(model, x, inputs, labels):
     accuracy)`` of a model bound to ``x`` on ``inputs`` and ``labels``. In between nobody else may write to ``x``."""
     size = EVALUATED
     if inputs.device.type == "cpu":
-        size = max(16, CACHED // max(outputs(model, inputs[:1])[1], 4 * inputs[0].numel()))
+        largest = outputs(model, inputs[:1])[1]
+        size = max(16, CACHED // max(largest, 4 * inputs[0].numel()))
     slices, logits_of = list(zip(inputs.split(size), labels.split(size))), forward(model, inputs.device)
 
     def evaluate(vector):

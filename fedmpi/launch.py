@@ -242,7 +242,9 @@ def _serve_run(options, resume, say, connect, guard, see):
     local = 0 if rank_and_size()[1] == 1 else place.SERVER
     own = see(local)
     options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(on_device(options))
-    data = assemble.federation(options)
+    options, data = assemble.loaded(options)
+    for line in assemble.data_lines(options, data):
+        say(line)
     if not options["together"]:
         options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
@@ -341,6 +343,7 @@ def _refuse_other_parts(resume, attrs, options):
 
 def _create(options, data, fed, transport):
     from fedmpi import assemble, record, settings
+    from fedmpi.data.dataset import inputs_record
     from fedmpi.store import RunFile
     layout = fed.layout
     attrs = {
@@ -352,8 +355,7 @@ def _create(options, data, fed, transport):
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.costs.uses)],
         "flops_other": {"dense": fed.costs.dense, "frozen": fed.costs.frozen},
         "statistics": [slot.name for slot in layout.buffers],
-        "inputs": {"shape": list(data.shape), "classes": data.dataset.classes, "mean": list(data.dataset.mean),
-                   "std": list(data.dataset.std)},
+        "inputs": inputs_record(data.dataset),
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size, "launcher": launcher(), "estimators": {
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in
@@ -372,6 +374,7 @@ def _restored(store, data, fed, x, say):
     if attrs["data_digest"] != data.digest:
         raise UserError(f"{store.path} was trained on other data than these (digest {attrs['data_digest'][:12]}, got "
                         f"{data.digest[:12]}); say where the same data lie with --data-dir or --dataset")
+    _check_inputs(store.path, attrs.get("inputs"), data)
     if attrs["devices_digest"] != fed.devices.digest:
         raise UserError(f"{store.path} was trained with another trace of devices than the file that --devices names "
                         "now")
@@ -398,6 +401,18 @@ def _restored(store, data, fed, x, say):
         raise CheckpointError(f"{store.path} has {store.rounds} rounds, its checkpoint {done}: the run file is damaged")
     store.truncate(done)
     return state, done
+
+
+def _check_inputs(path, recorded, data):
+    """UserError where samples would reach the model in another way than they did before."""
+    from fedmpi.data.dataset import inputs_record
+    now = inputs_record(data.dataset)
+    before = now | (recorded or {})                        # of older files it is not known
+    changed = [name for name in ("dtype", "mean", "std") if now[name] != before[name]]
+    if changed:
+        texts = ", ".join(f"{name} {now[name]} (was {before[name]})" for name in changed)
+        raise UserError(f"{path} was trained on inputs of another {texts}: leave the options of "
+                        "--dataset as they were")
 
 
 def _lacking(state, fresh):

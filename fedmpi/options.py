@@ -14,6 +14,10 @@ DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_sampl
                     "task_limit": 0.0, "together": 1}
 
 
+# What follows from the data where nobody names it (fedmpi.natural): None until they are loaded.
+OPEN = {"partition": None, "clients": None}
+
+
 def completed(given):
     """All options of a run of which ``given`` are said; None stands for what is not.
 
@@ -23,3 +27,9 @@ def completed(given):
     said = {key: value for key, value in given.items() if value is not None}
     named = {"noise": "none"} if "dataset" in said else {}
     return DEFAULTS | named | said
+
+
+def opened(given):
+    """``completed``, but None for what follows from the data where nobody names it."""
+    said = {key for key, value in given.items() if value is not None}
+    return completed(given) | {key: None for key in OPEN if key not in said}

@@ -17,6 +17,7 @@ import torch
 
 from fedmpi import assemble, memory
 from fedmpi.build import model
+from fedmpi.data.dataset import inputs_text
 from fedmpi.flat import described
 from fedmpi.flops import outputs
 from fedmpi.parts import Sampler
@@ -79,7 +80,7 @@ def parts(options, say):
     from fedmpi import choose
     from fedmpi.launch import on_device, pick_device
     options = assemble.with_usual_parts(on_device(options))
-    data = assemble.federation(options)
+    options, data = assemble.loaded(options)
     if not options["together"]:
         options = options | {"together": choose.together(options, data, pick_device(options["device"], 0), 1, say)}
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], 0))
@@ -177,6 +178,8 @@ def told(options, data, fed, plan, ranks, out):
         ("data", f"{options['dataset']}: {len(data.indices):,} training, {len(data.validation):,} validation, "
                  f"{len(data.dataset.y_test):,} test samples"),
         ("dealt out", assemble.dealt(options, data)),
+        *(line.partition(": ")[::2] for line in data.dataset.told),
+        ("inputs", inputs_text(data.dataset)),
         ("method", f"strategy {options['strategy']}, pruner {options['pruner']}, contribution "
                    f"{options['contribution']}, weighting {options['weighting']}, codec {options['codec']}"),
         ("model", f"{options['model']}: {described(layout)}; of {layout.num_weights:,} prunable weights "

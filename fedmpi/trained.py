@@ -19,6 +19,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.build import model
+from fedmpi.data.dataset import inputs_record
 from fedmpi.errors import CheckpointError, DiskError, UserError
 from fedmpi.flat import bind
 from fedmpi.flops import costs
@@ -91,8 +92,7 @@ def _inputs(attrs):
         return attrs["inputs"]
     options = attrs["options"]
     data = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
-    return {"shape": list(data.x_train.shape[1:]), "classes": data.classes, "mean": list(data.mean),
-            "std": list(data.std)}
+    return inputs_record(data)
 
 
 def write(found, path, sparse=False):

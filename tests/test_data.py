@@ -17,7 +17,7 @@ import scipy.io
 import torch
 
 from fedmpi.data.cifar import cifar10, cifar100
-from fedmpi.data.dataset import Dataset, check, digest, inputs, moments
+from fedmpi.data.dataset import Dataset, checked, digest, inputs, moments
 from fedmpi.data.digits import digits
 from fedmpi.data.fetch import fetch
 from fedmpi.data.hdf5 import hdf5
@@ -61,14 +61,19 @@ def good(**changes):
 def test_check_returns_a_good_data_set():
     for dataset in (good(), good(x_train=np.zeros((6, 4), np.float32), x_test=np.zeros((2, 4), np.float32),
                                  mean=(0.0,), std=(1.0,))):
-        assert check(dataset, "toy") is dataset
+        assert checked(dataset, "toy") is dataset
 
 
 @pytest.mark.parametrize("changes, words", [
     ({"x_train": [[1]]}, ["x_train and y_train must be numpy arrays", "list"]),
     ({"x_train": np.zeros((6, 3, 4, 5))}, ["x_train must be uint8 or float32", "float64"]),
-    ({"x_test": pixels(2, 4, 5)}, ["x_test must be images (N, C, H, W) or features", "(2, 4, 5)"]),
-    ({"y_train": np.zeros((6, 1), np.int64)}, ["y_train must be (N,) int64", "(6, 1)"]),
+    ({"x_test": pixels(2)}, ["x_test must be images (N, C, H, W), features", "(2,)"]),
+    ({"y_train": np.zeros((6, 1), np.int64)}, ["y_train must be (N,) int64", "(6, 1)", "use y.reshape(-1).astype"]),
+    ({"y_train": np.eye(6)}, ["y_train must be (N,) int64", "(6, 6)", "use y.argmax(1)"]),
+    ({"y_train": np.full(6, "cat")}, ["y_train must be (N,) int64", "use numpy.unique(y, return_inverse=True)[1]"]),
+    ({"names": ("a", "b")}, ["names must be one a class, got 2 for 3 classes"]),
+    ({"client": np.zeros(5, np.int64), "client_names": ("a",)}, ["client must be (N,) int64"]),
+    ({"client": np.arange(6), "client_names": ("a",)}, ["client must lie in [0, 1)", "got 0 to 5"]),
     ({"y_test": np.zeros(2, np.int32)}, ["y_test must be (N,) int64", "int32"]),
     ({"y_train": np.zeros(5, np.int64)}, ["must be as long, got 6 and 5"]),
     ({"x_test": pixels(0, 3, 4, 5), "y_test": np.zeros(0, np.int64)}, ["x_test must not be empty"]),
@@ -81,10 +86,11 @@ def test_check_returns_a_good_data_set():
     ({"y_test": np.array([-1, 0])}, ["y_test must lie in [0, 3), got -1 to 0"]),
     ({"mean": (0.5,)}, ["mean must hold 3 finite numbers"]),
     ({"std": (0.5, float("inf"), 1.0)}, ["std must hold 3 finite numbers"]),
+    ({"mean": (0.5,) * 3, "std": (0.5,) * 2}, ["std must hold 3 finite numbers"]),
     ({"std": (0.5, 0.0, 1.0)}, ["std must be > 0"])])
 def test_check_refuses_in_one_line(changes, words):
     with pytest.raises(DataError) as error:
-        check(good(**changes), "toy")
+        checked(good(**changes), "toy")
     assert one_line(error, "data set toy: ", *words)
 
 
@@ -434,7 +440,10 @@ def test_hdf5_takes_another_file_and_a_number_of_classes(tmp_path):
     ((pixels(6, 3, 5, 1),), ["(6, 3, 5, 1) may be", "both of the sizes 3 and 1 are 1 or 3", "layout=nhwc"]),
     ((pixels(6),), ["samples must be", "(6,)"]),
     ((pixels(6, 1, 3, 4, 5),), ["samples must be", "(6, 1, 3, 4, 5)"]),
-    ((np.zeros((6, 7), np.int64),), ["x_train must be uint8, float32 or float64, got int64"]),
+    ((np.zeros((6, 7), complex),), ["x_train must be numbers, got complex128", "float32"]),
+    ((np.array([[b"a"]] * 6),), ["x_train must be numbers", "int64"]),
+    ((pixels(6, 4, 1).astype("f"),), ["layout=nlc for samples (1, 4), or layout=as-is for (4, 1)"]),
+    ((np.array([[1 << 63]] * 6, np.uint64),), ["below 2^63", "store them as float32"]),
     ((np.full((6, 7), np.inf),), ["x_train must be finite"]),
     ((np.full((6, 7), 1e300),), ["x_train must be finite", "float32"]),
     ((pixels(6, 7), pixels(2, 8)), ["must agree in sample shape and dtype", "(8,)"]),
@@ -447,10 +456,18 @@ def test_hdf5_refuses_samples_in_one_line(tmp_path, arrays, words):
 
 
 @pytest.mark.parametrize("labels, words", [
-    ({"y_train": np.zeros(6)}, ["y_train must be (N,) integers", "float64"]),
-    ({"y_test": np.zeros((2, 1), np.int64)}, ["y_test must be (N,) integers", "(2, 1)"]),
+    ({"y_train": np.full(6, 0.5)}, ["y_train must be classes", "float64 with fractions", "numpy.digitize"]),
+    ({"y_train": np.array([0, 1, 2, 0, 1, np.nan])}, ["y_train must be classes", "NaN"]),
+    ({"y_train": np.zeros((1, 6), np.int64)}, ["y_train must be a label a row", "(1, 6)", "y.reshape(-1)"]),
+    ({"y_train": np.zeros((6, 2, 2), np.int64)}, ["y_train must be a label a row", "(6, 2, 2)"]),
+    ({"y_train": np.ones((6, 3))}, ["y_train is (6, 3) float64 and not one-hot", "store y.argmax(1)"]),
+    ({"y_train": np.eye(6)[:, :3], "y_test": np.eye(2)}, ["y_train is (6, 3) float64 and not one-hot"]),
+    ({"y_train": np.eye(6), "y_test": np.eye(2)}, ["must be as wide in both", "(6, 6)", "(2, 2)"]),
+    ({"y_train": np.array([b"a", b"b"] * 3)}, ["y_train holds words and y_test numbers"]),
+    ({"y_train": np.zeros(6, complex)}, ["y_train must be numbers or words, got complex128"]),
+    ({"y_train": np.zeros(0, int)}, ["y_train must not be empty"]),
+    ({"y_train": np.array(1)}, ["y_train must be a label a row", "()"]),
     ({"y_train": np.zeros(5, np.int64)}, ["must be as long, got 6 and 5"]),
-    ({"y_train": np.full(6, -1)}, ["y_train must lie in [0, 2), got -1"]),
     ({"y_train": np.zeros(6, int), "y_test": np.zeros(2, int)}, ["classes must be at least 2, got 1"])])
 def test_hdf5_refuses_labels_in_one_line(tmp_path, labels, words):
     with pytest.raises(DataError) as error:
@@ -471,7 +488,7 @@ def test_hdf5_refuses_missing_files_missing_names_and_wrong_options(tmp_path):
     with pytest.raises(DataError) as error:
         hdf5(tmp_path)
     assert one_line(error, "y_train")
-    with pytest.raises(ValueError, match="layout must be one of auto, nchw, nhwc, got 'chw'"):
+    with pytest.raises(ValueError, match="layout must be one of auto, nchw, nhwc, .*, got 'chw'"):
         hdf5(tmp_path, layout="chw")
     with pytest.raises(ValueError, match="classes must be >= 2, or 0"):
         hdf5(tmp_path, classes=-1)

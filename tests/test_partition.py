@@ -54,7 +54,7 @@ OPTIONS = {"beta": st.one_of(st.floats(1e-4, 1e4), st.sampled_from([1e-320, 1e-3
 class_sizes = st.lists(st.one_of(st.just(1), st.integers(0, 60)), max_size=8)
 
 
-@pytest.mark.parametrize("name", PARTITIONS)
+@pytest.mark.parametrize("name", [name for name in PARTITIONS if name != "natural"])
 @settings(max_examples=80, deadline=None)
 @given(data=st.data(), counts=class_sizes, clients=st.integers(1, 25), seed=st.integers(0, 2**32))
 def test_every_partition_deals_every_sample_once_or_says_why_not(name, data, counts, clients, seed):

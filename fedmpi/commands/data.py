@@ -7,7 +7,7 @@ import click
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.given import data_options
 from fedmpi.launcher import rank_and_size
-from fedmpi.options import completed
+from fedmpi.options import opened
 
 
 @click.command()
@@ -24,14 +24,16 @@ def data(as_json, picture, **given):
     if picture:
         report.picture_kind(picture)
     from fedmpi import assemble
-    options = completed(given)
-    dealt = assemble.federation(options)
+    # No model is trained here: whole numbers are not taken for ids of one that has an embedding.
+    options, dealt = assemble.loaded(opened(given) | {"model": None})
     found = report.described(dealt, assemble.population(dealt, options), options)
     if picture:
         report.save_partition(found, picture)
     if as_json:
         click.echo(json.dumps(report.plain(found)))
     else:
+        for line in assemble.data_lines(options, dealt):
+            click.echo(line)
         click.echo(report.partition_text(found) + "\n\n" + report.partition_picture(found))
         if picture:
             click.echo(f"\npicture: {picture}")

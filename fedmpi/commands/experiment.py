@@ -140,7 +140,8 @@ def _with_known(study, folder):
     from fedmpi import sweep as sweeps
     from fedmpi.study.recipe import identity
     known = {name: _same(options, identity) for name, options in runs.known_options(folder).items()}
-    mine = {name: _same(completed(options), identity) for name, options in study.options.items()}
+    mine = {name: _same(runs.all_options(options), identity)
+            for name, options in study.options.items()}
     by_identity = {each: name for name, each in known.items()}
     renamed = {name: by_identity.get(each, name) for name, each in mine.items()}
     for name, new in renamed.items():
@@ -237,7 +238,8 @@ def _array(study, folder, todo, at_once, given, script, submit):
     from fedmpi.sweep import Point
     if not todo:
         return 0
-    points = [Point(name, options, completed(options)) for name, options in study.options.items()]
+    points = [Point(name, options, runs.all_options(options))
+              for name, options in study.options.items()]
     numbers = [number for number, point in enumerate(points) if point.name in set(todo)]
     text = runs.array(folder, points, numbers, at_once, given)
     _freeze(study, folder)

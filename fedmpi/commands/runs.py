@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from fedmpi import catalog, stop
 from fedmpi.commands.say import say
 from fedmpi.errors import FedError, UserError
 from fedmpi.launcher import launcher_path
-from fedmpi.options import DEFAULTS, PARTS, SEVERAL, completed
+from fedmpi.options import DEFAULTS, PARTS, SEVERAL, opened
 
 
 def toml(path, where):
@@ -49,9 +50,8 @@ def check_parts(given):
             raise UserError(f"--{name.replace('_', '-')} must be a finite number, got {value}")
     if 0 < (given.get("silence") or 0) < 1:
         raise UserError(f"--silence must be 0 (never) or 1 second at least, got {given['silence']:g}")
-    path = given["dataset"] or ""
-    if path.endswith((".h5", ".hdf5")) and not path.startswith("hdf5:"):           # which options of a file say already
-        given["dataset"] = f"hdf5:file={os.path.abspath(path)}"
+    if given["dataset"]:
+        given["dataset"] = dataset_spec(given["dataset"])
     for kind in PARTS:
         if given.get(kind):
             catalog.parse(catalog.KINDS[kind], given[kind])
@@ -59,6 +59,25 @@ def check_parts(given):
         given[name] = list(given[name]) or None
         for spec in given[name] or ():
             catalog.parse(catalog.KINDS[SEVERAL[name]], spec)
+
+
+# Names that end so are files of data, be they there or not; others only if they are.
+DATA_FILES = (".h5", ".hdf5", ".he5", ".hdf", ".nc", ".mat",
+              ".npz", ".npy", ".csv", ".parquet", ".pt", ".pkl")
+FILE_AND_OPTIONS = re.compile(r"(?P<path>.*?)(?::(?P<options>\w+=[^,]*(?:,\w+=[^,]*)*))?")
+
+
+def dataset_spec(text):
+    """``text`` as the catalogue takes a data set: the path of a file, with options behind a colon
+    or without, becomes an option of hdf5; a name of the catalogue is never a path."""
+    found = FILE_AND_OPTIONS.fullmatch(text)
+    if catalog.split(text)[0] in catalog.DATASETS or found is None:
+        return text
+    path, options = found["path"], found["options"]
+    is_file = path.lower().endswith(DATA_FILES) or os.path.exists(path)
+    if not is_file:
+        return text
+    return f"hdf5:file={os.path.abspath(path)}" + (f",{options}" if options else "")
 
 
 def slurm_options(command):
@@ -153,6 +172,13 @@ def typed(options, where):
     return {key: value for key, value in given.items() if key in DEFAULTS and value is not None}
 
 
+def all_options(given):
+    """All options of a run of which these are given; what follows from a file of own data is read
+    from it."""
+    from fedmpi.natural import settled_by_file
+    return settled_by_file(opened(given))
+
+
 def known_options(folder):
     """``{name: options}`` of the runs that have a file of their options in the folder; a file with tables, such as that
     of a recipe or a grid, is none."""
@@ -162,7 +188,7 @@ def known_options(folder):
             path = os.path.join(folder, name)
             found = toml(path, path)
             if not any(isinstance(value, dict) for value in found.values()):
-                known[name.removesuffix(".toml")] = completed(typed(found, path))
+                known[name.removesuffix(".toml")] = all_options(typed(found, path))
     return known
 
 

@@ -5,10 +5,9 @@ import sys
 import click
 
 from fedmpi.commands.given import run_file
-from fedmpi.commands.runs import arguments, check_parts, check_script, deliver, slurm_options
+from fedmpi.commands.runs import all_options, arguments, check_parts, check_script, deliver, slurm_options
 from fedmpi.commands.say import say
 from fedmpi.commands.train import train
-from fedmpi.options import completed
 
 
 @click.command(params=[option for option in train.params if option.name not in ("resume", "dry_run")])
@@ -27,7 +26,7 @@ def sbatch(measure, script, submit, **given):
     given["out"] = given["out"] or run_file(given["seed"] or 0)
     written = arguments(given)
     check_parts(given)
-    options = completed(given)
+    options = all_options(given)
     job = job._replace(ranks=job.ranks or slurm.cohort(options) + 1)
     slurm.check(job, options)
     measured = _measured(options) if measure else None

@@ -7,8 +7,8 @@ import click
 
 from fedmpi import stop
 from fedmpi.commands import completion
-from fedmpi.commands.runs import (array, check_names, check_script, deliver, known_options, refuse_slurm,
-                                  slurm_options, start_of_ranks, toml, typed, underscored)
+from fedmpi.commands.runs import (all_options, array, check_names, check_script, deliver, known_options,
+                                  refuse_slurm, slurm_options, start_of_ranks, toml, typed, underscored)
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS, completed
@@ -88,7 +88,7 @@ def _points(grid, folder):
                           [underscored(run) for run in grid.get("run", [])])
     given = [typed(each, f"{where}: run {number}") for number, each in enumerate(raw)]
     known = known_options(folder)
-    points = sweeps.named(given, [completed(each) for each in given], known, where)
+    points = sweeps.named(given, [all_options(each) for each in given], known, where)
     sweeps.check_known(points, known, folder)
     return points
 

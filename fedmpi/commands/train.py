@@ -11,7 +11,7 @@ from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.launcher import rank_and_size
-from fedmpi.options import completed
+from fedmpi.options import opened
 
 
 @click.command()
@@ -82,7 +82,7 @@ def train(resume, dry_run, **given):
         if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
         return play(given, resume, say)
-    options = completed(given)
+    options = opened(given)
     if options["out"] is None:
         options["out"] = run_file(options["seed"])
     return play(options, None, say)
@@ -97,7 +97,7 @@ def _planned(given, resume):
         return 0
     from fedmpi import assemble, plan
     from fedmpi.store import check_target
-    options = completed(given)
+    options = opened(given)
     out = options["out"] or run_file(options["seed"])
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
         check_target(out)

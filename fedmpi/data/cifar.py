@@ -5,7 +5,7 @@ The normalisation of CIFAR-10 is the one of the thesis (section 7.4).
 
 import numpy as np
 
-from fedmpi.data.dataset import Dataset, check
+from fedmpi.data.dataset import Dataset, checked
 from fedmpi.data.raw import read
 
 
@@ -15,7 +15,7 @@ def cifar10(data_dir):
     Paper: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", technical report.
     """
     arrays = _arrays(*read("cifar10", data_dir))
-    return check(Dataset(*arrays, classes=10, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)), "cifar10")
+    return checked(Dataset(*arrays, classes=10, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)), "cifar10")
 
 
 def cifar100(data_dir):
@@ -24,7 +24,7 @@ def cifar100(data_dir):
     Paper: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", technical report.
     """
     arrays = _arrays(*read("cifar100", data_dir))
-    return check(Dataset(*arrays, classes=100, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
+    return checked(Dataset(*arrays, classes=100, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
                  "cifar100")
 
 

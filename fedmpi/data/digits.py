@@ -5,7 +5,7 @@ Values 0..16 become float32 in [0, 1]. A fifth of every class is the test set, t
 
 import numpy as np
 
-from fedmpi.data.dataset import Dataset, check, moments
+from fedmpi.data.dataset import Dataset, checked, moments
 from fedmpi.rng import Purpose, stream
 
 TEST_FRAC = 0.2
@@ -22,7 +22,7 @@ def digits(data_dir):
     y = labels.astype(np.int64)
     test = _is_test(y, stream(0, Purpose.DATA))
     mean, std = moments(x[~test])
-    return check(Dataset(x[~test], y[~test], x[test], y[test], 10, mean, std), "digits")
+    return checked(Dataset(x[~test], y[~test], x[test], y[test], 10, mean, std), "digits")
 
 
 def _is_test(y, gen):

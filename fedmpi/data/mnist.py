@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedmpi.data.dataset import Dataset, check, moments
+from fedmpi.data.dataset import Dataset, checked, moments
 from fedmpi.data.raw import SOURCES, read
 
 Split = Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"]
@@ -22,7 +22,7 @@ def mnist(data_dir):
     Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE 86(11).
     """
     arrays = _arrays(*read("mnist", data_dir))
-    return check(Dataset(*arrays, classes=10, mean=(0.1307,), std=(0.3081,)), "mnist")
+    return checked(Dataset(*arrays, classes=10, mean=(0.1307,), std=(0.3081,)), "mnist")
 
 
 def fashion_mnist(data_dir):
@@ -32,7 +32,7 @@ def fashion_mnist(data_dir):
         Algorithms", arXiv 1708.07747.
     """
     arrays = _arrays(*read("fashion-mnist", data_dir))
-    return check(Dataset(*arrays, classes=10, mean=(0.2860,), std=(0.3530,)), "fashion-mnist")
+    return checked(Dataset(*arrays, classes=10, mean=(0.2860,), std=(0.3530,)), "fashion-mnist")
 
 
 def emnist(data_dir, split: Split = "balanced"):
@@ -46,7 +46,8 @@ def emnist(data_dir, split: Split = "balanced"):
     x_train, y_train, x_test, y_test = _arrays(*read("emnist", data_dir, split))
     x_train, x_test = (np.ascontiguousarray(x.transpose(0, 1, 3, 2)) for x in (x_train, x_test))
     mean, std = moments(x_train)
-    return check(Dataset(x_train, y_train - first, x_test, y_test - first, EMNIST_CLASSES[split], mean, std), "emnist")
+    dataset = Dataset(x_train, y_train - first, x_test, y_test - first, EMNIST_CLASSES[split], mean, std)
+    return checked(dataset, "emnist")
 
 
 def _arrays(train, test):

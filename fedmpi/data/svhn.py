@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedmpi.data.dataset import Dataset, check
+from fedmpi.data.dataset import Dataset, checked
 from fedmpi.data.raw import read
 
 
@@ -13,4 +13,4 @@ def svhn(data_dir):
     """
     arrays = (array for part in read("svhn", data_dir)
               for array in (np.ascontiguousarray(part.data), np.asarray(part.labels, np.int64)))
-    return check(Dataset(*arrays, classes=10, mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970)), "svhn")
+    return checked(Dataset(*arrays, classes=10, mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970)), "svhn")

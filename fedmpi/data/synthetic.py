@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from fedmpi.data.dataset import Dataset, check, moments
+from fedmpi.data.dataset import Dataset, checked, moments
 from fedmpi.rng import Purpose, stream
 
 BLOCKS = 4
@@ -31,7 +31,7 @@ def synthetic(data_dir, classes: int = 10, samples: int = 1000, size: int = 8, c
     x_train, y_train = _draw(prototypes, samples, noise, gen)
     x_test, y_test = _draw(prototypes, test or samples // 4, noise, gen)
     mean, std = moments(x_train)
-    return check(Dataset(x_train, y_train, x_test, y_test, classes, mean, std), "synthetic")
+    return checked(Dataset(x_train, y_train, x_test, y_test, classes, mean, std), "synthetic")
 
 
 def _draw(prototypes, samples, noise, gen):

@@ -340,8 +340,10 @@ def _say_truth(found):
 
 
 def _holdings(run):
-    return clients_of(run.population, options(run).get("fault") or ()) if {"labels", "samples", "noise"} <= set(
-        run.population) else None
+    if not {"labels", "samples", "noise"} <= set(run.population):
+        return None
+    names = run.attrs.get("inputs", {}).get("names", [])
+    return clients_of(run.population, options(run).get("fault") or ()) | {"class_names": names}
 
 
 def _draw_holdings(place, found):
@@ -353,7 +355,9 @@ def _say_holdings(found):
     clients = found["clients"]
     N, K = clients["labels"].shape
     wrong, bad = clients["noise"], int(clients["faulty"].any(axis=1).sum()) if clients["faulty"].size else 0
-    told = f"{clients['samples'].min():,} to {clients['samples'].max():,} samples of {K} classes each"
+    names = found["class_names"]
+    classes = f"{K} classes" + f" ({', '.join(names)})" * (0 < len(names) <= 10)
+    told = f"{clients['samples'].min():,} to {clients['samples'].max():,} samples of {classes} each"
     noise = f", {100 * wrong.min():.0f} to {100 * wrong.max():.0f} % of labels wrong" if wrong.max() > 0 else ""
     held = clients["classes_held"]
     return (f"What each of {N} clients holds: left, the share of each class, as the client sees it, the fuller the "

@@ -331,7 +331,7 @@ def _client_table(run):
     merged = np.bincount(client[run.clients["outcome"] == 0], minlength=N) if "outcome" in run.clients else asked
     sent = sum(np.bincount(client, run.clients[name], N) for name in ("up_bytes", "down_bytes") if name in run.clients)
     score, truth = by_client(run, "contribution"), quality(run)
-    rows = [[client, f"{population['samples'][client]:,}",
+    rows = [[_client_name(population, client), f"{population['samples'][client]:,}",
              f"{100 * population['noise'][client]:.0f}" if "noise" in population else "-",
              _number(None if truth is None else truth[client], ".2f"), _faults_of(run, client), asked[client],
              merged[client], _number(None if score is None else score[client], ".3f"),
@@ -340,6 +340,13 @@ def _client_table(run):
             "sent"]
     more = f"the first {CLIENTS} of {N:,}" if N > CLIENTS else ""
     return fold("Every client", table("", head, rows, numbers=(1, 2, 3, 5, 6, 7, 8), wide=True), more, kind="numbers")
+
+
+def _client_name(population, client):
+    """The client's number, and what a data set of natural clients calls it."""
+    if "name" not in population:
+        return client
+    return f"{client}: {population['name'][client].decode('utf-8', 'replace')}"
 
 
 def _faults_of(run, client):

@@ -10,13 +10,14 @@ NAMED = ("dataset", "partition", "noise", "features", "seed")    # options that 
 def described(fed_data, population, options):
     """A dict of what is known of a ``Federation`` and its ``population`` before any training.
 
-    The options that made it; ``classes`` (K), ``faults`` (their specs, F), ``dealt``, ``distinct``, ``validation`` and
-    ``test`` (numbers of samples); ``clients``, a dict of columns with a row a client; ``summary``, numbers of all
-    clients. Labels are counted as the client sees them. Nothing is checked.
+    The options that made it; ``classes`` (K), ``class_names`` (K texts, or none), ``faults`` (their
+    specs, F), ``dealt``, ``distinct``, ``validation`` and ``test`` (numbers of samples);
+    ``clients``, a dict of columns with a row a client; ``summary``, numbers of all clients. Labels
+    are counted as the client sees them. Nothing is checked.
     """
     facts = {name: np.asarray(values) for name, (values, _, _) in population.items()}
     found = {name: options[name] for name in NAMED} | dict(
-        classes=fed_data.dataset.classes, dealt=len(fed_data.indices),
+        classes=fed_data.dataset.classes, class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
         distinct=len(np.unique(fed_data.indices)), validation=len(fed_data.validation),
         test=len(fed_data.dataset.y_test)) | clients_of(facts, options["fault"])
     return found | dict(summary=_summary(found["clients"]))
@@ -38,7 +39,14 @@ def _clients(facts, F):
         top_class=share.argmax(axis=1), top_share=share.max(axis=1), label_skew=total_variation(share, _whole(labels)),
         noise=facts["noise"], features=facts.get("features", nothing),
         quality=facts.get("quality", 1 - facts["noise"]), duplicate_of=facts.get("duplicate_of", nothing - 1),
-        faulty=np.array(faulty, bool).reshape(F, len(labels)).T, labels=labels)
+        faulty=np.array(faulty, bool).reshape(F, len(labels)).T, labels=labels, name=_names(facts))
+
+
+def _names(facts):
+    """(N,) texts that the data set has for its clients; empty where it has none."""
+    if "name" not in facts:
+        return np.array([], str)
+    return np.char.decode(facts["name"], "utf-8", "replace")
 
 
 def _whole(labels):

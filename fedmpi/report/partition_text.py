@@ -54,17 +54,19 @@ def _table(found):
     clients = found["clients"]
     columns = {
         "client": lambda n: str(n),
+        "name": lambda n: clients["name"][n],
         "samples": lambda n: f"{clients['samples'][n]:,}",
         "classes": lambda n: str(clients["classes_held"][n]),
         "entropy": lambda n: f"{clients['entropy_bits'][n]:.2f}",
-        "most frequent": lambda n: _most_frequent(clients, n),
+        "most frequent": lambda n: _most_frequent(found, n),
         "wrong": lambda n: f"{100 * clients['noise'][n]:.1f} %",
         "features": lambda n: f"{clients['features'][n]:.3g}",
         "quality": lambda n: f"{clients['quality'][n]:.3f}",
         "copy of": lambda n: "-" if clients["duplicate_of"][n] < 0 else str(clients["duplicate_of"][n]),
         "faults": lambda n: _faults(found, n),
     }
-    needless = {"features": not clients["features"].any(), "copy of": not found["summary"]["duplicates"],
+    needless = {"name": not len(clients["name"]), "features": not clients["features"].any(),
+                "copy of": not found["summary"]["duplicates"],
                 "faults": not found["summary"]["faulty"]}
     columns = {name: cell for name, cell in columns.items() if not needless.get(name)}
     rows, left_out = shown(len(clients["samples"]))
@@ -73,8 +75,12 @@ def _table(found):
     return _with_gap(aligned(list(columns), cells, left=last), left_out, head=1)
 
 
-def _most_frequent(clients, n):
-    return f"{clients['top_class'][n]}: {100 * clients['top_share'][n]:.0f} %" if clients["samples"][n] else "-"
+def _most_frequent(found, n):
+    clients, names = found["clients"], found["class_names"]
+    if not clients["samples"][n]:
+        return "-"
+    top = clients["top_class"][n]
+    return f"{names[top] if names else top}: {100 * clients['top_share'][n]:.0f} %"
 
 
 def _faults(found, n):

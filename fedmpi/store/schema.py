@@ -19,7 +19,7 @@ Schema {number}. A file of a newer schema is refused, older ones are read: 2 cal
 /clients/NAME      (R,) a row for each client that was asked in a round
 /population/NAME   (N, ...) a row a client, what is true of it for the whole run: samples, noise (rate of wrong labels),
                    features (level of skew), quality (1: good), duplicate_of, fault_0 ..., labels, \
-true_labels (by class)
+true_labels (by class), name (of a natural client)
 /partition         client n has the training samples indices[offsets[n]:offsets[n + 1]]
 /sessions/NAME     a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, versions, places,
                    and done, the rounds that were there already
@@ -42,7 +42,8 @@ ATTRIBUTES = {
                    "activations with each other) and frozen",
     "statistics": "the buffers that training moves, which are averaged",
     "layers": "[name, shape, uses of a weight for one sample] of each prunable tensor",
-    "inputs": "shape of a sample, classes, and mean and std a channel by which inputs are normalised",
+    "inputs": "shape of a sample, dtype in which models get it, classes and their names, and mean "
+              "and std a channel by which inputs are normalised",
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",
     "judged": "each estimator against the truth that was injected",
     "data_digest": "of data, partition, labels and faults", "devices_digest": "of the trace of devices",
