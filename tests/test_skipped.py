@@ -30,7 +30,7 @@ def test_shell():
 
 @pytest.fixture
 def session(tmp_path):
-    """``session(source, *arguments, complete) -> (exit code, lines)`` of pytest on one file of tests."""
+    """``session(source, *arguments, complete) -> (exit code, lines)`` of pytest on one file."""
 
     def play(source, *arguments, complete):
         (tmp_path / "test_sample.py").write_text(source)
@@ -38,7 +38,7 @@ def session(tmp_path):
                  if not name.startswith(("PYTEST_", "FEDMPI_"))}
         argv = [sys.executable, "-m", "pytest", "-p", "skipped", *arguments, tmp_path]
         added = {"PYTHONPATH": str(TESTS), "FEDMPI_TESTS_COMPLETE": complete}
-        done = subprocess.run(argv, cwd=tmp_path, env=clean | added, capture_output=True, text=True, check=False)
+        done = subprocess.run(argv, cwd=tmp_path, env=clean | added, capture_output=True, text=True)
         return done.returncode, done.stdout.strip().splitlines()
 
     return play
