@@ -4,6 +4,7 @@ node, started here, plays them: stopped in time, queued again, resumed to the sa
 import getpass
 import os
 import pathlib
+import random
 import re
 import shlex
 import shutil
@@ -73,6 +74,26 @@ def until(done, what, limit_s):
         time.sleep(0.1)
 
 
+def free_ports(count):
+    """Ports that nobody has now. They lie below those that Linux hands out by itself, so that no
+    other process is given one of them before Slurm takes it."""
+    ports = set()
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_768)
+        if is_free(port):
+            ports.add(port)
+    return list(ports)
+
+
+def is_free(port):
+    with socket.socket() as trial:
+        try:
+            trial.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
 @pytest.fixture(scope="session")
 def slurm():
     """A Slurm of one node for this session: the environment that its commands need."""
@@ -80,12 +101,7 @@ def slurm():
     if None in found.values():
         pytest.skip(f"no {', '.join(name for name in PROGRAMS if not found[name])}: apt-get install slurm-wlm munge")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="fedmpi-slurm-"))
-    sockets = [socket.socket() for _ in range(2)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = free_ports(2)
     for name in ("state", "spool"):
         (folder / name).mkdir()
     config, key = folder / "slurm.conf", folder / "munge.key"
