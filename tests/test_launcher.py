@@ -1,7 +1,9 @@
 """Which launcher started a rank, by environments that were seen; and runs by the MPIs of Debian."""
 
+import pathlib
 import re
 import signal
+import sys
 
 import pytest
 from conftest import python_processes
@@ -60,6 +62,20 @@ def test_another_mpi_gives_the_same_bits(alone, tmp_path, name):
     assert process.returncode == 0, output
     assert re.search(rf"3 ranks ready .* \(started by mpirun of {name}[^;]*; {name} v?\d", output), output
     assert verify(alone, tmp_path / "run.h5") == []
+
+
+def test_the_launcher_of_another_mpi_is_told_with_the_right_one(tmp_path):
+    """As it happens where PATH has another mpirun before that of this environment."""
+    beside = pathlib.Path(sys.executable).with_name("mpirun")
+    if not beside.exists():
+        pytest.skip("no mpirun beside this Python: pip install mpich")
+    wrong = open_mpi(tmp_path)._replace(python=sys.executable)
+    wrong.env.pop("MPI4PY_MPIABI")
+    process = wrong.start(2, "train", *TINY, "--out", tmp_path / "run.h5")
+    output = process.communicate(timeout=60)[0]
+    told = [line for line in output.splitlines() if line.startswith("error:")]
+    assert process.returncode != 0 and not (tmp_path / "run.h5").exists()
+    assert len(told) == 1 and "died while it started MPI" in told[0] and str(beside) in told[0], output
 
 
 def test_open_mpi_passes_on_that_a_run_is_to_stop(tmp_path):
