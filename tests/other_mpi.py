@@ -21,15 +21,23 @@ OPEN_MPI_AS_ROOT_ON_FEW_CORES = {
 }
 
 
+TINY_RUN = ("--rounds", 1, "--clients", 3, "--local-epochs", 1, "--device", "cpu", "--dataset",
+            "synthetic:samples=120", "--model", "logistic")
+
+
 class OtherMpi(NamedTuple):
     """``mpirun`` and ``python`` are paths; ``env`` is what both need in the environment."""
     mpirun: str
     python: str
     env: dict
 
+    def fedmpi(self, *arguments):
+        """The words of one rank's command."""
+        return [self.python, "-m", "fedmpi", *map(str, arguments)]
+
     def start(self, ranks, *arguments):
-        """A process, fedmpi on that many ranks."""
-        argv = [self.mpirun, "-n", str(ranks), self.python, "-m", "fedmpi", *map(str, arguments)]
+        """A process, fedmpi on that many ranks by mpirun."""
+        argv = [self.mpirun, "-n", str(ranks), *self.fedmpi(*arguments)]
         return subprocess.Popen(argv, env=environment(**self.env), text=True, start_new_session=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from conftest import python_processes
-from other_mpi import DEBIAN, open_mpi
+from other_mpi import DEBIAN, TINY_RUN, open_mpi
 
 from fedmpi.launcher import launcher, rank_and_size
 from fedmpi.store import read_run, verify
@@ -43,21 +43,17 @@ def test_a_run_says_and_records_what_started_it(fedmpi, tmp_path):
     assert told[2].split()[-1].lstrip("v") in run.attrs["versions"]["mpi"]
 
 
-TINY = ("--rounds", 1, "--clients", 3, "--local-epochs", 1, "--device", "cpu", "--dataset", "synthetic:samples=120",
-        "--model", "logistic")
-
-
 @pytest.fixture(scope="module")
 def alone(fedmpi, tmp_path_factory):
     """A tiny run in one process, without any MPI."""
     path = tmp_path_factory.mktemp("alone") / "run.h5"
-    fedmpi(1, "train", *TINY, "--out", path)
+    fedmpi(1, "train", *TINY_RUN, "--out", path)
     return path
 
 
 @pytest.mark.parametrize("name", DEBIAN)
 def test_another_mpi_gives_the_same_bits(alone, tmp_path, name):
-    process = DEBIAN[name](tmp_path).start(3, "train", *TINY, "--out", tmp_path / "run.h5")
+    process = DEBIAN[name](tmp_path).start(3, "train", *TINY_RUN, "--out", tmp_path / "run.h5")
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
     assert re.search(rf"3 ranks ready .* \(started by mpirun of {name}[^;]*; {name} v?\d", output), output
@@ -71,7 +67,7 @@ def test_the_launcher_of_another_mpi_is_told_with_the_right_one(tmp_path):
         pytest.skip("no mpirun beside this Python: pip install mpich")
     wrong = open_mpi(tmp_path)._replace(python=sys.executable)
     wrong.env.pop("MPI4PY_MPIABI")
-    process = wrong.start(2, "train", *TINY, "--out", tmp_path / "run.h5")
+    process = wrong.start(2, "train", *TINY_RUN, "--out", tmp_path / "run.h5")
     output = process.communicate(timeout=60)[0]
     told = [line for line in output.splitlines() if line.startswith("error:")]
     assert process.returncode != 0 and not (tmp_path / "run.h5").exists()

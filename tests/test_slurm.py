@@ -18,6 +18,7 @@ import time
 import pytest
 import torch
 from conftest import environment
+from other_mpi import DEBIAN, TINY_RUN
 
 from fedmpi import assemble, build, catalog, flops, memory, sbatch
 from fedmpi.options import DEFAULTS
@@ -63,6 +64,7 @@ def net(shape, classes):
 '''
 RUN = ("--rounds", 30, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--model", "slow_model:net", "--dataset",
        "synthetic:samples=600")
+PROTOCOLS = {"pmi2": "PMI-2", "pmix": "PMIx"}
 OUTPUT_KEPT = 3000            # characters of a log that a failure shows
 
 
@@ -279,6 +281,18 @@ def test_a_study_submitted_as_an_array_ends_in_its_outcome(slurm, fedmpi, tmp_pa
           lambda: "\n".join(path.read_text()[-OUTPUT_KEPT:] for path in tmp_path.glob("**/*.out")) or told, 150)
     assert "INCOMPLETE" not in fedmpi(1, *study, "--report")
     assert '"complete": true' in pathlib.Path("runs/outcome.json").read_text()
+
+
+@pytest.mark.parametrize("name, kind", [("MPICH", "pmi2"), ("Open MPI", "pmix")])
+def test_srun_starts_the_ranks_of_the_mpi_that_it_knows(slurm, fedmpi, tmp_path, name, kind):
+    other = DEBIAN[name](tmp_path)
+    argv = ["srun", "-n", "3", f"--mpi={kind}", *other.fedmpi("train", *TINY_RUN, "--out", tmp_path / "run.h5")]
+    done = subprocess.run(argv, env=slurm | other.env, text=True, timeout=200, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    assert done.returncode == 0 and "3 ranks ready" in done.stdout, done.stdout
+    assert f"(started by srun, {PROTOCOLS[kind]}; {name} " in done.stdout
+    fedmpi(1, "train", *TINY_RUN, "--out", tmp_path / "alone.h5")
+    assert verify(tmp_path / "alone.h5", tmp_path / "run.h5") == []
 
 
 @pytest.mark.parametrize("name", ["one-node-cpu", "one-node-4-gpus", "many-nodes", "preemptible", "array-sweep"])
