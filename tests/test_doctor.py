@@ -135,7 +135,8 @@ def test_ranks_that_share_a_gpu():
 
 def test_one_process_without_mpi_is_warned_and_without_mpirun_told():
     alone = RANK | {"mpi": {"error": "cannot load MPI library"}, "launcher": "none"}
-    findings = doctor.judged({**FACTS, "ranks": {0: alone}, "probe": None, "mpirun": FACTS["mpirun"] | {"path": "", "text": ""}})
+    no_mpirun = FACTS["mpirun"] | {"path": "", "text": ""}
+    findings = doctor.judged({**FACTS, "ranks": {0: alone}, "probe": None, "mpirun": no_mpirun})
     assert [(each.severity, each.subject) for each in findings[:2]] == [("warning", "MPI"), ("note", "launcher")]
 
 
