@@ -10,7 +10,8 @@ run: .venv/ready     ## the main job: mpirun -n 33 fedmpi train
 	PATH="$(CURDIR)/$(BIN):$$PATH" mpirun -n $(RANKS) fedmpi train
 
 # a third worker for tests that wait; many processes are started, which would compile fedmpi each
-# if they may not keep it
+# if they may not keep it. At the end one line says what was skipped and why. .ci/run does more: as root
+# it first installs by apt-get what tests are skipped without, then allows no skip but for a GPU.
 test: .venv/ready    ## the whole suite, MPI tests included
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
 	  --no-loadscope-reorder --durations=10

@@ -3,6 +3,7 @@
 Exit codes: 0 where nothing is worse than a note, 1 where there are warnings, 2 where there are errors.
 """
 
+import os
 import statistics
 from typing import NamedTuple
 
@@ -100,16 +101,34 @@ def _mpi(ranks, mpirun):
 
 def _launcher(ranks, mpirun, library):
     text, _ = _unequal(ranks, lambda facts: facts["launcher"])
-    open_mpi = [("Open MPI" in which or "OpenRTE" in which) for which in (mpirun["text"], library.get("library", ""))]
-    told = f"started by {text}; mpirun is {mpirun['path'] or 'missing'}"
+    known = "error" not in library
+    foreign = known and _is_open_mpi(mpirun["text"]) != _is_open_mpi(library["library"])
     if not mpirun["path"] and text == "none":
         yield Finding("note", "launcher", "no mpirun in PATH", "one, for more than one rank",
                       "load the cluster's MPI module, or start by srun")
-    elif mpirun["path"] and "error" not in library and open_mpi[0] != open_mpi[1] and text != "srun":
-        yield Finding("warning", "launcher", f"{mpirun['path']} is of {'Open MPI' if open_mpi[0] else 'another MPI'}, "
+    elif mpirun["path"] and foreign and text != "srun":
+        yield Finding("warning", "launcher", f"{_whose(mpirun['path'], mpirun['text'])}, "
                       f"mpi4py loads {library['library']}", "both of one MPI", "put that MPI's bin first in PATH")
     else:
-        yield Finding("ok", "launcher", told)
+        yield Finding("ok", "launcher", f"started by {text}; mpirun is {mpirun['path'] or 'missing'}")
+        yield from _typed_launcher(mpirun, library, known)
+
+
+def _typed_launcher(mpirun, library, known):
+    """What PATH has is not what fedmpi starts, and starts no rank of the MPI that mpi4py loads."""
+    typed, text = mpirun["typed"], mpirun["typed_text"]
+    if typed and known and _is_open_mpi(text) != _is_open_mpi(library["library"]):
+        yield Finding("note", "launcher", f"{_whose(typed, text)} and comes first in PATH, mpi4py loads "
+                      f"{library['library']}", f"to start by {mpirun['path']}, as fedmpi itself does",
+                      f"put {os.path.dirname(mpirun['path'])} first in PATH, or type that path")
+
+
+def _whose(path, text):
+    return f"{path} is of {'Open MPI' if _is_open_mpi(text) else 'another MPI'}"
+
+
+def _is_open_mpi(text):
+    return "Open MPI" in text or "OpenRTE" in text
 
 
 def _places(ranks):

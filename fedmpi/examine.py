@@ -11,7 +11,7 @@ import tempfile
 from importlib.metadata import version
 
 from fedmpi import __version__, doctor, launch, place
-from fedmpi.launcher import launcher, rank_and_size
+from fedmpi.launcher import find_launcher, launcher, rank_and_size
 
 LIMITS = {"open_files": resource.RLIMIT_NOFILE, "core_bytes": resource.RLIMIT_CORE,
           "stack_bytes": resource.RLIMIT_STACK, "locked_bytes": resource.RLIMIT_MEMLOCK}
@@ -107,15 +107,25 @@ def _library_elsewhere():
 
 
 def mpirun():
-    """``{"path", "text"}`` of the mpirun that would be started; empty texts where there is none."""
-    path = shutil.which("mpirun") or shutil.which("mpiexec") or ""
+    """``{"path", "text", "typed", "typed_text"}``: the mpirun that fedmpi starts, and another one that PATH has for
+    whoever types its name; each with its version's text. Empty texts where there is none."""
+    path = find_launcher("mpirun") or find_launcher("mpiexec") or ""
+    typed = shutil.which("mpirun") or ""
+    if typed and os.path.realpath(typed) == os.path.realpath(path):
+        typed = ""
+    return {"path": path, "text": _version(path), "typed": typed, "typed_text": _version(typed)}
+
+
+def _version(path):
+    """The first 200 characters of what a launcher says of itself."""
+    if not path:
+        return ""
+    argv = [path, "--version"]
     try:
-        text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PATIENCE_S,
-                              check=False).stdout \
-            if path else ""
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        text = str(error)
-    return {"path": path, "text": " ".join(text.split())[:200]}
+        return str(error)[:200]
+    return " ".join(done.stdout.split())[:200]
 
 
 def _first_line(path):

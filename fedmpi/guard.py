@@ -11,6 +11,9 @@ import os
 import select
 import signal
 
+from fedmpi.launcher import find_launcher
+
+STARTING_MPI = "starting MPI"
 SLOT, SLOTS = 128, 1024       # bytes of a note; ranks that have one
 RUN = SLOT * SLOTS            # where the run file's name lies
 END = RUN + 4096
@@ -139,6 +142,9 @@ def _line(memory, dead):
         pids = ", ".join(f"{rank} (process {pid})" for rank, pid in dead.items())
         who = (f"the job was killed, rank 0 at {at[0]}, and with it ranks {pids} on {host}; the launcher may name the "
                "first")
+    elif at[0] == STARTING_MPI:
+        who = (f"rank 0 on {host} died while it started MPI: where this launcher is of another MPI than mpi4py loads, "
+               f"start by {find_launcher('mpirun') or 'the mpirun of that MPI'}")
     else:
         who = f"rank 0 on {host} died or was killed, last known work: {at[0]}"
     return f"error: {who}; {resume}" if resume else f"error: {who}"

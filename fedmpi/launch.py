@@ -18,7 +18,7 @@ from importlib.metadata import version
 from fedmpi import __version__, memory, place
 from fedmpi import stop as stopping
 from fedmpi.errors import BrokenOff, CheckpointError, DiskError, FedError, LostRank, Stopped, UserError, WorkerError
-from fedmpi.guard import Guard, NoGuard
+from fedmpi.guard import STARTING_MPI, Guard, NoGuard
 from fedmpi.launcher import launcher, rank_and_size
 from fedmpi.shadow import in_the_way
 from fedmpi.transport import bell
@@ -75,7 +75,7 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     with stopping.heeding(stop):
         if size == 1:
             return _as_server(play, lambda: _alone(make_worker, stop), say, None, guard)
-        guard.note(0, "starting MPI")
+        guard.note(0, STARTING_MPI)
         try:
             mpi = _mpi(rank, size, limits.silence_s)
         except UserError:

@@ -41,8 +41,14 @@ def rank_and_size(env=os.environ):
 def launcher_path(name):
     """Where the launcher ``name`` is: in this environment, whose MPI mpi4py loads, else on PATH; UserError where it is
     in neither."""
-    path = shutil.which(name, path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
+    path = find_launcher(name)
     if path is None:
         raise UserError(f"there is no {name} beside {sys.executable} nor on PATH: pip install mpich brings mpirun; on "
                         "a cluster load its MPI")
     return path
+
+
+def find_launcher(name):
+    """As ``launcher_path``; None where it is in neither."""
+    beside = os.path.dirname(sys.executable)
+    return shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))

@@ -17,9 +17,11 @@ import torch  # noqa: E402
 from fedmpi.cli import main  # noqa: E402
 
 torch.set_num_threads(1)
+pytest_plugins = ["skipped"]
 SCRIPT = pathlib.Path(__file__).with_name("commands_script.py")
 LONGEST = ("same_bits", "slurm", "experiment", "page", "stop", "killing", "benches", "reading", "catalog", "failure",
-           "transport", "silence", "readme", "shapley", "floors", "store", "report", "sweep", "disk", "doctor")
+           "transport", "launcher", "silence", "readme", "shapley", "floors", "store", "report", "sweep", "disk",
+           "doctor")
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
 
 

@@ -128,12 +128,12 @@ def test_messages_end_their_sentences():
         assert "' Known" not in str(caught.value) and "' It takes" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [name for name in PRUNERS if name != "dense"])
-@pytest.mark.parametrize("option, value", [("sparsity", "1.5"), ("sparsity", "-0.1"), ("sparsity", "nan"),
-                                           ("distribution", "erdos"), ("init", "zeros"), ("every", "0")])
+@pytest.mark.parametrize("name, option, value", [
+    (name, option, value)
+    for option, value in (("sparsity", "1.5"), ("sparsity", "-0.1"), ("sparsity", "nan"), ("distribution", "erdos"),
+                          ("init", "zeros"), ("every", "0"))
+    for name in PRUNERS if name != "dense" and option in entry(PRUNERS, name).signature.parameters])
 def test_impossible_pruning_is_refused_when_it_is_made(name, option, value):
-    if option not in entry(PRUNERS, name).signature.parameters:
-        pytest.skip(f"{name} has no option {option}")
     with pytest.raises(UserError, match=f"(?s)^{name}:{option}={value}: .*{option} must be"):
         make(PRUNERS, f"{name}:{option}={value}")
 

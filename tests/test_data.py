@@ -8,13 +8,13 @@ import shutil
 import struct
 import tarfile
 import zipfile
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 import torch
+from skipped import shared_data
 
 from fedmpi.data.cifar import cifar10, cifar100
 from fedmpi.data.dataset import Dataset, checked, digest, inputs, moments
@@ -25,8 +25,6 @@ from fedmpi.data.mnist import EMNIST_CLASSES, emnist, fashion_mnist, mnist
 from fedmpi.data.svhn import svhn
 from fedmpi.data.synthetic import synthetic
 from fedmpi.errors import DataError
-
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "fashion-mnist"
 
 
 @pytest.fixture
@@ -376,11 +374,10 @@ def test_fetch_into_a_file_is_one_line(tmp_path):
 
 
 def real_fashion_mnist(tmp_path):
-    if not SHARED.is_dir():
-        pytest.skip("the real Fashion-MNIST files are not on this machine")
+    source = shared_data() / "fashion-mnist" / "FashionMNIST" / "raw"
     raw = tmp_path / "real" / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    for path in (SHARED / "FashionMNIST" / "raw").glob("*.gz"):
+    for path in source.glob("*.gz"):
         shutil.copyfile(path, raw / path.name)
     return tmp_path / "real"
 

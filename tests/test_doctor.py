@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fedmpi import doctor
+from fedmpi import doctor, examine
 from fedmpi.store import trial
 
 GPU = {"name": "NVIDIA H200", "uuid": "aa-1", "total_bytes": 150e9, "free_bytes": 149e9}
@@ -29,10 +29,13 @@ FACTS = {
     "probe": {"waiting": {1: 0.01, 2: 0.01}, "pairs": {1: PAIR, 2: PAIR},
               "broadcast": {"bytes": 4 << 20, "seconds": 0.003, "bare_seconds": 0.002}},
     "folder": DISK | {"path": "runs", "write": "", "rename": "", "lock": "", "hdf5_lock": "", "sync_s": 0.01},
-    "mpirun": {"path": "/bin/mpirun", "text": "HYDRA build details"}}
+    "mpirun": {"path": "/bin/mpirun", "text": "HYDRA build details", "typed": "", "typed_text": ""}}
 TROUBLES = {          # (path into the facts, value) -> severity, subject, part of what is said
     "other MPI": (("ranks", 2, "mpi", "library"), "Open MPI v5", "error", "MPI", "Open MPI v5 on rank 2"),
     "mpirun": (("mpirun", "text"), "mpirun (Open MPI) 4.1.4", "warning", "launcher", "is of Open MPI"),
+    "mpirun in PATH": (("mpirun",), {"path": "/env/bin/mpirun", "text": "HYDRA", "typed": "/usr/bin/mpirun",
+                                     "typed_text": "mpirun (Open MPI) 4.1.4"},
+                       "note", "launcher", "/usr/bin/mpirun is of Open MPI and comes first in PATH"),
     "other torch": (("ranks", 2, "versions", "torch"), "2.8", "error", "versions", "2.8 on rank 2"),
     "other fedmpi": (("ranks", 1, "versions", "fedmpi"), "2", "error", "versions",
                      "fedmpi 1 on ranks 0,2; 2 on rank 1"),
@@ -132,7 +135,8 @@ def test_ranks_that_share_a_gpu():
 
 def test_one_process_without_mpi_is_warned_and_without_mpirun_told():
     alone = RANK | {"mpi": {"error": "cannot load MPI library"}, "launcher": "none"}
-    findings = doctor.judged({**FACTS, "ranks": {0: alone}, "probe": None, "mpirun": {"path": "", "text": ""}})
+    no_mpirun = FACTS["mpirun"] | {"path": "", "text": ""}
+    findings = doctor.judged({**FACTS, "ranks": {0: alone}, "probe": None, "mpirun": no_mpirun})
     assert [(each.severity, each.subject) for each in findings[:2]] == [("warning", "MPI"), ("note", "launcher")]
 
 
@@ -171,6 +175,21 @@ def test_the_command_on_three_ranks(fedmpi, tmp_path):
 def test_the_command_in_one_process(fedmpi, tmp_path):
     told = fedmpi(1, "doctor", "--out", tmp_path)
     assert "exit code 0" in told and "HDF5 writes, appends, reopens, locks" in told
+
+
+def test_the_mpirun_of_this_environment_is_told_and_another_one_that_path_has(tmp_path, monkeypatch):
+    for folder, text in (("env", "HYDRA build details"), ("usr", "mpirun (Open MPI) 4.1.4")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mpirun").write_text(f"#!/bin/sh\necho '{text}'\n")
+        (tmp_path / folder / "mpirun").chmod(0o755)
+    own, other = str(tmp_path / "env/mpirun"), str(tmp_path / "usr/mpirun")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "env/python"))
+    monkeypatch.setenv("PATH", f"{tmp_path}/usr:{tmp_path}/env")
+    found = examine.mpirun()
+    assert found == {"path": own, "text": "HYDRA build details",
+                     "typed": other, "typed_text": "mpirun (Open MPI) 4.1.4"}
+    monkeypatch.setenv("PATH", f"{tmp_path}/env:{tmp_path}/usr")
+    assert examine.mpirun()["typed"] == ""
 
 
 def test_what_is_wrong_is_the_exit_code_of_the_job(fedmpi, tmp_path):

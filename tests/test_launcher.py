@@ -1,21 +1,17 @@
-"""Which launcher started a rank, by environments that were seen; and a run by the Open MPI that can be found."""
+"""Which launcher started a rank, by environments that were seen; and runs by the MPIs of Debian."""
 
-import os
 import pathlib
 import re
-import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
-from conftest import environment, python_processes
+from conftest import python_processes
+from other_mpi import DEBIAN, TINY_RUN, open_mpi
 
 from fedmpi.launcher import launcher, rank_and_size
-from fedmpi.store import read_run
+from fedmpi.store import read_run, verify
 
-OPEN_MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "MPI4PY_MPIABI": "openmpi",
-            "OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 STEP = {"SLURM_STEP_NUM_TASKS": "3", "SLURM_PROCID": "2"}
 
 
@@ -47,32 +43,41 @@ def test_a_run_says_and_records_what_started_it(fedmpi, tmp_path):
     assert told[2].split()[-1].lstrip("v") in run.attrs["versions"]["mpi"]
 
 
-@pytest.fixture
-def open_mpi(tmp_path):
-    """``open_mpi(arguments) -> Popen`` of fedmpi on 2 ranks by an Open MPI beside this environment's MPI."""
-    mpirun = shutil.which("mpirun.openmpi")
-    if mpirun is None:
-        pytest.skip("no mpirun.openmpi: apt-get install openmpi-bin")
-    if pathlib.Path(sys.executable).with_name("mpirun").exists():            # mpi4py would find its library first
-        site = next(path for path in sys.path if path.endswith("site-packages"))
-        subprocess.run([os.path.realpath(sys.executable), "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-        next((tmp_path / "venv/lib").glob("python3*/site-packages")).joinpath("all.pth").write_text(site)
-        python = tmp_path / "venv/bin/python"
-    else:
-        python = sys.executable
-
-    def start(*arguments, **env):
-        return subprocess.Popen(
-            [mpirun, "-n", "2", str(python), "-m", "fedmpi", *map(str, arguments)], text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True,
-            env=environment(**OPEN_MPI, PYTHONPATH=str(pathlib.Path(__file__).parents[1]), **env))
-
-    return start
+@pytest.fixture(scope="module")
+def alone(fedmpi, tmp_path_factory):
+    """A tiny run in one process, without any MPI."""
+    path = tmp_path_factory.mktemp("alone") / "run.h5"
+    fedmpi(1, "train", *TINY_RUN, "--out", path)
+    return path
 
 
-def test_open_mpi_starts_a_run_and_passes_on_that_it_is_to_stop(fedmpi, open_mpi, tmp_path):
-    process, output = open_mpi("train", "--rounds", 500, "--clients", 4, "--local-epochs", 1, "--device", "cpu",
-                               "--out", tmp_path / "run.h5"), ""
+@pytest.mark.parametrize("name", DEBIAN)
+def test_another_mpi_gives_the_same_bits(alone, tmp_path, name):
+    process = DEBIAN[name](tmp_path).start(3, "train", *TINY_RUN, "--out", tmp_path / "run.h5")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert re.search(rf"3 ranks ready .* \(started by mpirun of {name}[^;]*; {name} v?\d", output), output
+    assert verify(alone, tmp_path / "run.h5") == []
+
+
+def test_the_launcher_of_another_mpi_is_told_with_the_right_one(tmp_path):
+    """As it happens where PATH has another mpirun before that of this environment."""
+    beside = pathlib.Path(sys.executable).with_name("mpirun")
+    if not beside.exists():
+        pytest.skip("no mpirun beside this Python: pip install mpich")
+    wrong = open_mpi(tmp_path)._replace(python=sys.executable)
+    wrong.env.pop("MPI4PY_MPIABI")
+    process = wrong.start(2, "train", *TINY_RUN, "--out", tmp_path / "run.h5")
+    output = process.communicate(timeout=60)[0]
+    told = [line for line in output.splitlines() if line.startswith("error:")]
+    assert process.returncode != 0 and not (tmp_path / "run.h5").exists()
+    assert len(told) == 1 and "died while it started MPI" in told[0] and str(beside) in told[0], output
+
+
+def test_open_mpi_passes_on_that_a_run_is_to_stop(tmp_path):
+    process = open_mpi(tmp_path).start(2, "train", "--rounds", 500, "--clients", 4, "--local-epochs", 1, "--device",
+                                       "cpu", "--out", tmp_path / "run.h5")
+    output = ""
     for line in process.stdout:
         output += line
         if "round   2/" in line:

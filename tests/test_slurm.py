@@ -4,6 +4,7 @@ node, started here, plays them: stopped in time, queued again, resumed to the sa
 import getpass
 import os
 import pathlib
+import random
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import time
 import pytest
 import torch
 from conftest import environment
+from other_mpi import DEBIAN, TINY_RUN
 
 from fedmpi import assemble, build, catalog, flops, memory, sbatch
 from fedmpi.options import DEFAULTS
@@ -62,6 +64,7 @@ def net(shape, classes):
 '''
 RUN = ("--rounds", 30, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--model", "slow_model:net", "--dataset",
        "synthetic:samples=600")
+PROTOCOLS = {"pmi2": "PMI-2", "pmix": "PMIx"}
 OUTPUT_KEPT = 3000            # characters of a log that a failure shows
 
 
@@ -73,6 +76,26 @@ def until(done, what, limit_s):
         time.sleep(0.1)
 
 
+def free_ports(count):
+    """Ports that nobody has now. They lie below those that Linux hands out by itself, so that no
+    other process is given one of them before Slurm takes it."""
+    ports = set()
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_768)
+        if is_free(port):
+            ports.add(port)
+    return list(ports)
+
+
+def is_free(port):
+    with socket.socket() as trial:
+        try:
+            trial.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
 @pytest.fixture(scope="session")
 def slurm():
     """A Slurm of one node for this session: the environment that its commands need."""
@@ -80,12 +103,7 @@ def slurm():
     if None in found.values():
         pytest.skip(f"no {', '.join(name for name in PROGRAMS if not found[name])}: apt-get install slurm-wlm munge")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="fedmpi-slurm-"))
-    sockets = [socket.socket() for _ in range(2)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = free_ports(2)
     for name in ("state", "spool"):
         (folder / name).mkdir()
     config, key = folder / "slurm.conf", folder / "munge.key"
@@ -263,6 +281,18 @@ def test_a_study_submitted_as_an_array_ends_in_its_outcome(slurm, fedmpi, tmp_pa
           lambda: "\n".join(path.read_text()[-OUTPUT_KEPT:] for path in tmp_path.glob("**/*.out")) or told, 150)
     assert "INCOMPLETE" not in fedmpi(1, *study, "--report")
     assert '"complete": true' in pathlib.Path("runs/outcome.json").read_text()
+
+
+@pytest.mark.parametrize("name, kind", [("MPICH", "pmi2"), ("Open MPI", "pmix")])
+def test_srun_starts_the_ranks_of_the_mpi_that_it_knows(slurm, fedmpi, tmp_path, name, kind):
+    other = DEBIAN[name](tmp_path)
+    argv = ["srun", "-n", "3", f"--mpi={kind}", *other.fedmpi("train", *TINY_RUN, "--out", tmp_path / "run.h5")]
+    done = subprocess.run(argv, env=slurm | other.env, text=True, timeout=200, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    assert done.returncode == 0 and "3 ranks ready" in done.stdout, done.stdout
+    assert f"(started by srun, {PROTOCOLS[kind]}; {name} " in done.stdout
+    fedmpi(1, "train", *TINY_RUN, "--out", tmp_path / "alone.h5")
+    assert verify(tmp_path / "alone.h5", tmp_path / "run.h5") == []
 
 
 @pytest.mark.parametrize("name", ["one-node-cpu", "one-node-4-gpus", "many-nodes", "preemptible", "array-sweep"])
