@@ -3,6 +3,7 @@
 import numpy as np
 
 from fedmpi.store.read import read_run
+from fedmpi.store.rows import text_names
 
 
 def verify(a_path, b_path):
@@ -49,16 +50,21 @@ def _different_rows(a, b):
 
 
 def _compared(a, b):
+    """Names of the columns to compare: none of the machine's, and no text of another column."""
     both = {**a.columns, **b.columns}
-    machine = {k for r in (a, b) for k, c in r.columns.items() if c.machine}
-    return [k for k in both if k not in machine and k.startswith(("rounds/", "clients/"))]
+    left_out = {name for run in (a, b) for name, column in run.columns.items() if column.machine}
+    for table in ("rounds", "clients"):
+        columns = [column for name, column in both.items() if name.startswith(f"{table}/")]
+        left_out |= {f"{table}/{name}" for name in text_names(columns)}
+    return [name for name in both if name not in left_out and name.startswith(("rounds/", "clients/"))]
 
 
 def _different_column(a, b, name, x, y, limit):
     """(round index, line) of the first difference of one column, or None."""
     if x is None or y is None:
         return 0, f"{name}: only in the {'second' if x is None else 'first'} run"
-    if x.dtype != y.dtype or x.shape[1:] != y.shape[1:]:
+    integers = x.dtype.kind == y.dtype.kind == "i"         # of any size: what they count is the same
+    if not (integers or x.dtype == y.dtype) or x.shape[1:] != y.shape[1:]:
         return 0, f"{name}: {x.dtype} {x.shape[1:]} against {y.dtype} {y.shape[1:]}"
     i = first_difference(x[:limit], y[:limit])
     if i is None:

@@ -6,7 +6,8 @@ import numpy as np
 
 
 class Column(NamedTuple):
-    """What one column of /rounds or /clients holds; ``width`` 0 is a scalar. ``machine``: not compared between runs."""
+    """The description of one column of /rounds or /clients; ``width`` 0 is a scalar. ``machine``: not compared between
+    runs. ``dim`` names the dimension of a width; ``names`` are those of the values 0, 1 ... of an enumeration."""
 
     name: str
     dtype: str
@@ -14,6 +15,8 @@ class Column(NamedTuple):
     description: str
     machine: bool = False
     width: int = 0
+    dim: str = ""
+    names: tuple = ()
 
 
 class Run(NamedTuple):
@@ -30,8 +33,9 @@ class Run(NamedTuple):
 
 
 def checked_columns(columns):
-    """The columns as a tuple, dtypes by their usual names; ValueError for a name twice or a dtype of no fixed size."""
-    columns = tuple(columns)
+    """The columns as a tuple, dtypes by their usual names, texts of digests among them; ValueError for a name twice or
+    a dtype of no fixed size."""
+    columns = _with_texts(columns)
     names = [c.name for c in columns]
     if len(set(names)) != len(names):
         raise ValueError(f"column names must differ, got {names}")
@@ -41,15 +45,68 @@ def checked_columns(columns):
             raise ValueError(f"column {c.name}: dtype must be bool, int, float or S<bytes>, got {c.dtype}")
         if not c.name or "/" in c.name or c.name == "." or c.width < 0:
             raise ValueError(f"column {c.name!r}: needs a name without '/' and a width of at least 0")
-    return tuple(c._replace(dtype=dtype_name(np.dtype(c.dtype))) for c in columns)
+        if c.names and dtype.kind != "i":
+            raise ValueError(f"column {c.name}: an enumeration must be of signed integers, got {c.dtype}")
+    return tuple(_usual(c) for c in columns)
+
+
+def _usual(column):
+    """The column with its dtype's usual name, and with a dimension where it has a width."""
+    dim = column.dim or own_dims(column.name, 2)[0] if column.width else ""
+    return column._replace(dtype=dtype_name(np.dtype(column.dtype)), dim=dim, names=tuple(column.names))
+
+
+def own_dims(name, ndim):
+    """The names of all dimensions but the first, where nobody has named them."""
+    return [f"{name}_item" if axis == 1 else f"{name}_item_{axis}" for axis in range(1, ndim)]
 
 
 def dtype_name(dtype):
+    if dtype.kind in "OU":
+        return "str"
     return dtype.name if dtype.kind in "biuf" else dtype.str.lstrip("|")
+
+
+TEXT_BYTES = 16                      # of a uint64 in hexadecimal
+
+
+def _with_texts(columns):
+    """The columns, each of uint64 followed by its text: R and Matlab hold integers up to 2^53 only."""
+    found = []
+    for column in columns:
+        found.append(column)
+        if np.dtype(column.dtype) == np.uint64:
+            found.append(column._replace(
+                name=f"{column.name}_text", dtype=f"S{TEXT_BYTES}", unit="",
+                description=f"{column.name} in hexadecimal, for programs whose numbers end at 2^53"))
+    return tuple(found)
+
+
+def text_names(columns):
+    """The names of columns that hold the text of another one."""
+    names = {c.name for c in columns}
+    return {f"{c.name}_text" for c in columns if c.dtype == "uint64"} & names
+
+
+def _texts(columns, values):
+    """``{name: texts}`` of the columns that hold the text of another one among ``values``."""
+    return {name: _hexadecimal(values[name.removesuffix("_text")]) for name in text_names(columns)
+            if name.removesuffix("_text") in values}
+
+
+def _hexadecimal(numbers):
+    """The numbers as texts of TEXT_BYTES, in the same shape; what is no such number is refused later."""
+    numbers = np.asarray(numbers)
+    texts = [b""] * numbers.size
+    if numbers.dtype.kind in "iu":
+        texts = [f"{int(number):0{TEXT_BYTES}x}".encode() for number in numbers.ravel()]
+    return np.array(texts, f"S{TEXT_BYTES}").reshape(numbers.shape)
 
 
 def checked_round(columns, row, client_rows):
     """``(row, client_rows, C)`` with every value an array of its column's dtype and shape, or ValueError."""
+    row = row | _texts(columns["rounds"], row)
+    client_rows = client_rows | _texts(columns["clients"], client_rows)
     _check_names("rounds", columns["rounds"], row)
     _check_names("clients", columns["clients"], client_rows)
     num = len(np.atleast_1d(np.asarray(next(iter(client_rows.values()), ()))))
@@ -82,6 +139,8 @@ def _fitted(label, column, value, lead):
     whole = np.array_equal(np.isfinite(fitted), np.isfinite(got)) if dtype.kind == "f" else np.array_equal(fitted, got)
     if not whole:
         raise ValueError(f"{label}: {value!r} does not fit into {column.dtype}")
+    if column.names and not np.isin(fitted, np.arange(len(column.names))).all():
+        raise ValueError(f"{label}: must be 0 to {len(column.names) - 1} ({', '.join(column.names)}), got {value!r}")
     return fitted
 
 

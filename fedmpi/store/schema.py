@@ -4,7 +4,8 @@ The number grows where a name or a meaning changes, so that an older fedmpi woul
 attributes do not change it. Whatever schema a file has, its columns say by themselves what they hold.
 """
 
-FILETYPE, SCHEMA = "fedmpi-run", 2
+FILETYPE, SCHEMA = "fedmpi-run", 3
+PACKS = 3                              # the first schema whose files are packed: an older fedmpi could not add to them
 RENAMED = {"rounds/publish_s": "encode_s"}                 # by schema 2; read under the new name
 
 TEXT = """\
