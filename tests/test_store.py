@@ -609,6 +609,7 @@ def appends(run):
     append(run)
     if kind == "rewrites":
         run.update(dict(status="finished"))
+        run.pack()
         run.add_session(dict(time="now"))
         run.truncate(run.rounds - run.rounds % 7)
 

@@ -19,13 +19,18 @@ def schema(run):
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
         from fedmpi import record
-        tables = {"rounds": record.round_columns(True, 0, ["NAME"]),       # NAME of each estimator
-                  "clients": record.client_columns(["NAME", "OTHER"])}
+        from fedmpi.store.rows import checked_columns
+        tables = {"rounds": checked_columns(record.round_columns(True, 0, ["NAME"])),      # NAME of each estimator
+                  "clients": checked_columns(record.client_columns(["NAME", "OTHER"]))}
         click.echo(TEXT.format(number=SCHEMA))
         known = ATTRIBUTES.items()
     click.echo("\n".join(aligned(("attribute", ""), known, left=(0, 1))))
     for table, columns in tables.items():
-        rows = [(column.name, column.dtype, column.unit, "yes" * column.machine, column.description)
+        rows = [(column.name, _kind(column), column.unit, "yes" * column.machine, column.description)
                 for column in columns]
         lines = aligned((f"/{table}", "dtype", "unit", "machine", ""), rows, left=(0, 1, 2, 3, 4))
         click.echo("\n" + "\n".join(lines))
+
+
+def _kind(column):
+    return f"enum {column.dtype}" if column.names else column.dtype
