@@ -147,7 +147,8 @@ def population(fed_data, options):
         "quality": (fed_data.quality, "1",
                     "1 - noise, at most what its faults leave: what a contribution ought to find"),
         "duplicate_of": (fed_data.source, "1", "the client whose samples it duplicates, -1 for none"),
-        "labels": (histogram(fed_data.labels), "1", "samples by label as the client sees them, noise included", "class"),
+        "labels": (histogram(fed_data.labels), "1", "samples by label as the client sees them, noise included",
+                   "class"),
         "true_labels": (histogram(fed_data.dataset.y_train[fed_data.indices]), "1", "samples by true label", "class"),
     }
     for number, (spec, who) in enumerate(zip(options["fault"], fed_data.faults)):

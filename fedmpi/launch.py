@@ -346,7 +346,6 @@ def _restored(store, data, fed, x, say):
     forgets what lies beyond it, which will be played again to the same bits."""
     from fedmpi import record
     from fedmpi.server import start
-    from fedmpi.store.rows import checked_columns
     attrs = store.run().attrs
     if attrs["data_digest"] != data.digest:
         raise UserError(f"{store.path} was trained on other data than these (digest {attrs['data_digest'][:12]}, got "
@@ -357,9 +356,7 @@ def _restored(store, data, fed, x, say):
     if attrs["layout_digest"] != fed.layout.digest:
         raise UserError(f"{store.path} holds a model of other shapes; was the model's code changed?")
     for table, wanted in zip(("rounds", "clients"), record.columns(fed)):
-        names, wanted_names = ({column.name for column in columns}
-                               for columns in (store.columns[table], checked_columns(wanted)))
-        if differ := sorted(names ^ wanted_names):
+        if differ := sorted({column.name for column in wanted} ^ {column.name for column in store.columns[table]}):
             raise UserError(f"{store.path} was written by another fedmpi, which differs in the columns "
                             f"{', '.join(differ)} of /{table}: it can be shown, not resumed")
     try:

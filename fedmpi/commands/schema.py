@@ -9,19 +9,21 @@ def schema(run):
     """The schema of run files: every place, attribute and column with its dtype, unit and meaning; of RUN.h5, what that
     file has."""
     from fedmpi.report.text import aligned
-    from fedmpi.store.schema import ATTRIBUTES, SCHEMA, TEXT
+    from fedmpi.store.schema import ATTRIBUTES, NETCDF, SCHEMA, TEXT
+    from fedmpi.store.texts import with_texts
     if run:
         from fedmpi.store import read_run
         found = read_run(run, patience_s=1.0)
         tables = {table: [column for name, column in found.columns.items() if name.startswith(f"{table}/")]
                   for table in ("rounds", "clients", "population")}
+        if found.attrs["schema"] >= NETCDF:
+            tables = {table: with_texts(columns) for table, columns in tables.items()}
         click.echo(f"{run}: schema {found.attrs['schema']}, {len(found.ends)} rounds\n")
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
         from fedmpi import record
-        from fedmpi.store.rows import checked_columns
-        tables = {"rounds": checked_columns(record.round_columns(True, 0, ["NAME"])),      # NAME of each estimator
-                  "clients": checked_columns(record.client_columns(["NAME", "OTHER"]))}
+        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"])),           # NAME of each estimator
+                  "clients": with_texts(record.client_columns(["NAME", "OTHER"]))}
         click.echo(TEXT.format(number=SCHEMA))
         known = ATTRIBUTES.items()
     click.echo("\n".join(aligned(("attribute", ""), known, left=(0, 1))))

@@ -3,7 +3,6 @@
 import numpy as np
 
 from fedmpi.store.read import read_run
-from fedmpi.store.rows import text_names
 
 
 def verify(a_path, b_path):
@@ -50,13 +49,9 @@ def _different_rows(a, b):
 
 
 def _compared(a, b):
-    """Names of the columns to compare: none of the machine's, and no text of another column."""
     both = {**a.columns, **b.columns}
-    left_out = {name for run in (a, b) for name, column in run.columns.items() if column.machine}
-    for table in ("rounds", "clients"):
-        columns = [column for name, column in both.items() if name.startswith(f"{table}/")]
-        left_out |= {f"{table}/{name}" for name in text_names(columns)}
-    return [name for name in both if name not in left_out and name.startswith(("rounds/", "clients/"))]
+    machine = {k for r in (a, b) for k, c in r.columns.items() if c.machine}
+    return [k for k in both if k not in machine and k.startswith(("rounds/", "clients/"))]
 
 
 def _different_column(a, b, name, x, y, limit):

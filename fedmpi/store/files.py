@@ -20,9 +20,10 @@ from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
 from fedmpi.store.relay import lay_out
 from fedmpi.store.rows import check_truncate, checked_columns, checked_round
-from fedmpi.store.schema import PACKS
+from fedmpi.store.schema import NETCDF
 from fedmpi.store.tables import (EXPECTED, attach_scales, clear, column_of, create_coordinates, create_partition,
-                                 create_population, create_tables, is_packed, room_of, start_room)
+                                 create_population, create_tables, dtypes_of, is_packed, room_of, start_room)
+from fedmpi.store.texts import hexadecimal, text_names, with_texts
 
 ENDED = ("finished", "stopped", "interrupted", "failed")  # a file with such a status is trimmed to its committed rows
 
@@ -34,7 +35,9 @@ class RunFile:
 
     def __init__(self, path, *, patience_s=10.0):
         with open_run(path) as f:
-            self.columns = {t: tuple(column_of(f[t][k]) for k in f[t]) for t in ("rounds", "clients")}
+            self._texts = {table: text_names(dtypes_of(f[table])) for table in ("rounds", "clients")}
+            self.columns = {table: tuple(column_of(data) for name, data in f[table].items() if name not in texts)
+                            for table, texts in self._texts.items()}
             self.run_id = f.attrs["run_id"]
             self._committed = tuple(f["committed"][...].tolist())
             self._room = room_of(f)
@@ -50,13 +53,14 @@ class RunFile:
         indices)``. ``coordinates`` maps a dimension to its coordinates; ``expected`` is how many (rounds, client rows)
         will come if all goes as planned, for which the file's chunks are made."""
         columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
+        room = start_room(columns, expected)
         check_target(path)
         path = os.path.realpath(path)
         try:
             with writing(path) as f:
                 set_attrs(f, own_attrs(attrs))
                 create_coordinates(f, coordinates or {})
-                create_tables(f, columns, start_room(columns, expected))
+                create_tables(f, {table: with_texts(each) for table, each in columns.items()}, room)
                 clear(f)
                 create_population(f, population)
                 create_partition(f, *partition)
@@ -75,6 +79,8 @@ class RunFile:
     def append(self, row, client_rows):
         """Adds one round: a row of /rounds, C rows of /clients; ValueError, and no change, if a value does not fit."""
         row, client_rows, num = checked_round(self.columns, row, client_rows)
+        for values, texts in ((row, self._texts["rounds"]), (client_rows, self._texts["clients"])):
+            values |= {name: hexadecimal(values[name.removesuffix("_text")]) for name in texts}
         t, r = self._committed
         self._make_room(t + 1, r + num)
         with refused_by(self.path), self._opened() as handle:
@@ -112,7 +118,7 @@ class RunFile:
         of them unpacks it. A file of an older schema stays as it is: the program that wrote it may go on with it."""
         self.settle()
         with open_run(self.path) as f:
-            done = is_packed(f) or f.attrs["schema"] < PACKS
+            done = is_packed(f) or f.attrs["schema"] < NETCDF
         if not done:
             self._lay_out(self._committed, packed=True)
 
@@ -180,8 +186,8 @@ class RunFile:
             self._check_alone(f)
             if not os.path.samestat(os.stat(self.path), os.fstat(handle)):
                 raise FedError(f"{self.path} was replaced by another process")
-            self._places = {(table, c.name): place_of(f[table][c.name])
-                            for table, columns in self.columns.items() for c in columns}
+            self._places = {(table, name): place_of(data)
+                            for table in ("rounds", "clients") for name, data in f[table].items()}
             self._places |= {name: place_of(f[name]) for name in ("ends", "committed")}
 
     def _make_room(self, rounds, client_rows):

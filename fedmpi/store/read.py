@@ -12,7 +12,8 @@ from fedmpi.errors import DataError, UserError
 from fedmpi.store.attrs import read_attrs, read_sessions
 from fedmpi.store.rows import Run
 from fedmpi.store.schema import FILETYPE, RENAMED, SCHEMA
-from fedmpi.store.tables import POPULATION_DIM, column_of, fact_values
+from fedmpi.store.tables import POPULATION_DIM, column_of, dtypes_of, fact_values
+from fedmpi.store.texts import text_names
 
 
 DAMAGE = (OSError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)     # what h5py and JSON raise on it
@@ -46,6 +47,9 @@ def _read(path, only):
                   for table, group in (("rounds", f["rounds"]), ("clients", f["clients"]),
                                        ("partition", f["partition"]), ("population", f.get("population", {})))}
         wanted["population"].pop(POPULATION_DIM, None)     # 0, 1 ...: the coordinates of its dimension
+        for table in ("rounds", "clients"):
+            for name in text_names(dtypes_of(wanted[table])):
+                del wanted[table][name]
         ends = f["ends"][:t]
         if t and ends[-1] != r:
             raise Unsettled(f"{path}: damaged, or its last rows are not there yet ({r} client rows, expected "

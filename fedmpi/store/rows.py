@@ -33,9 +33,8 @@ class Run(NamedTuple):
 
 
 def checked_columns(columns):
-    """The columns as a tuple, dtypes by their usual names, texts of digests among them; ValueError for a name twice or
-    a dtype of no fixed size."""
-    columns = _with_texts(columns)
+    """The columns as a tuple, dtypes by their usual names; ValueError for a name twice or a dtype of no fixed size."""
+    columns = tuple(columns)
     names = [c.name for c in columns]
     if len(set(names)) != len(names):
         raise ValueError(f"column names must differ, got {names}")
@@ -67,46 +66,8 @@ def dtype_name(dtype):
     return dtype.name if dtype.kind in "biuf" else dtype.str.lstrip("|")
 
 
-TEXT_BYTES = 16                      # of a uint64 in hexadecimal
-
-
-def _with_texts(columns):
-    """The columns, each of uint64 followed by its text: R and Matlab hold integers up to 2^53 only."""
-    found = []
-    for column in columns:
-        found.append(column)
-        if np.dtype(column.dtype) == np.uint64:
-            found.append(column._replace(
-                name=f"{column.name}_text", dtype=f"S{TEXT_BYTES}", unit="",
-                description=f"{column.name} in hexadecimal, for programs whose numbers end at 2^53"))
-    return tuple(found)
-
-
-def text_names(columns):
-    """The names of columns that hold the text of another one."""
-    names = {c.name for c in columns}
-    return {f"{c.name}_text" for c in columns if c.dtype == "uint64"} & names
-
-
-def _texts(columns, values):
-    """``{name: texts}`` of the columns that hold the text of another one among ``values``."""
-    return {name: _hexadecimal(values[name.removesuffix("_text")]) for name in text_names(columns)
-            if name.removesuffix("_text") in values}
-
-
-def _hexadecimal(numbers):
-    """The numbers as texts of TEXT_BYTES, in the same shape; what is no such number is refused later."""
-    numbers = np.asarray(numbers)
-    texts = [b""] * numbers.size
-    if numbers.dtype.kind in "iu":
-        texts = [f"{int(number):0{TEXT_BYTES}x}".encode() for number in numbers.ravel()]
-    return np.array(texts, f"S{TEXT_BYTES}").reshape(numbers.shape)
-
-
 def checked_round(columns, row, client_rows):
     """``(row, client_rows, C)`` with every value an array of its column's dtype and shape, or ValueError."""
-    row = row | _texts(columns["rounds"], row)
-    client_rows = client_rows | _texts(columns["clients"], client_rows)
     _check_names("rounds", columns["rounds"], row)
     _check_names("clients", columns["clients"], client_rows)
     num = len(np.atleast_1d(np.asarray(next(iter(client_rows.values()), ()))))

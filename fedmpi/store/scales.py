@@ -1,4 +1,4 @@
-"""Dimensions, units and names of data sets as the netCDF conventions want them: what xarray, ncdump and h5dump look for.
+"""Dimensions, units and names of data sets as netCDF wants them: what xarray, ncdump and h5dump look for.
 
 Every axis of every data set has a label, the name of its dimension, and a *scale* is attached to it: the data set of
 that name in its group, or at the root. A scale with values of its own, such as /rounds/round, holds the coordinates of

@@ -5,7 +5,7 @@ attributes do not change it. Whatever schema a file has, its columns say by them
 """
 
 FILETYPE, SCHEMA = "fedmpi-run", 3
-PACKS = 3                              # the first schema whose files are packed: an older fedmpi could not add to them
+NETCDF = 3                             # the first schema with dimensions and texts of digests, whose files are packed
 RENAMED = {"rounds/publish_s": "encode_s"}                 # by schema 2; read under the new name
 
 TEXT = """\
@@ -13,8 +13,8 @@ A run file is HDF5; h5py, h5dump, pandas, xarray and fedmpi.open read it, also w
 the attributes unit, description and machine (true where a value depends on the machine and is not compared between
 runs), and units and long_name, as netCDF calls the first two. Every axis has a label and a scale, its dimension: round,
 participation (a client in a round), client, layer, class ... What is not there reads as -1 or NaN.
-Schema {number}. A file of a newer schema is refused, older ones are read: 2 calls encode_s what 1 called publish_s; 3 has
-dimensions, names of outcomes, the texts of digests, lists of texts that are no JSON, and packs a run that has ended.
+Schema {number}. A file of a newer schema is refused, older ones are read: 2 calls encode_s what 1 called publish_s; 3
+has dimensions, names of outcomes, the texts of digests, lists of texts that are no JSON, and packs a run that has ended.
 
 /                  attributes, below; those that json_text names hold JSON, lists of texts are arrays
 /committed         [rounds, client rows] that are valid: what lies beyond is room for the next rounds, and reads as -1,

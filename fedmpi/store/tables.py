@@ -39,6 +39,10 @@ def room_of(f):
     return len(f["ends"]), min((len(d) for d in f["clients"].values()), default=sys.maxsize)
 
 
+def dtypes_of(group):
+    return {name: data.dtype for name, data in group.items()}
+
+
 def is_packed(f):
     return f["ends"].compression is not None
 
