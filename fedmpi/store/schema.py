@@ -14,7 +14,7 @@ the attributes unit, description and machine (true where a value depends on the 
 runs), and units and long_name, as netCDF calls the first two. Every axis has a label and a scale, its dimension: round,
 participation (a client in a round), client, layer, class ... What is not there reads as -1 or NaN.
 Schema {number}. A file of a newer schema is refused, older ones are read: 2 calls encode_s what 1 called publish_s; 3
-has dimensions, names of outcomes, the texts of digests, lists of texts that are no JSON, and packs a run that has ended.
+has dimensions, names of outcomes, texts of digests, lists of texts that are no JSON, and packs a run that has ended.
 
 /                  attributes, below; those that json_text names hold JSON, lists of texts are arrays
 /committed         [rounds, client rows] that are valid: what lies beyond is room for the next rounds, and reads as -1,
