@@ -201,8 +201,8 @@ def dealt(options, fed_data):
 
 
 def population(fed_data, options):
-    """What the run file records about every client, as ``{name: (array, unit, description)}``: all that was
-    injected."""
+    """What the run file records about every client, as ``{name: (array, unit, description, dimension of a second
+    axis)}``: all that was injected."""
     owner = np.repeat(np.arange(len(fed_data.sizes)), fed_data.sizes)
 
     def histogram(labels):
@@ -217,8 +217,9 @@ def population(fed_data, options):
         "quality": (fed_data.quality, "1",
                     "1 - noise, at most what its faults leave: what a contribution ought to find"),
         "duplicate_of": (fed_data.source, "1", "the client whose samples it duplicates, -1 for none"),
-        "labels": (histogram(fed_data.labels), "1", "samples by label as the client sees them, noise included"),
-        "true_labels": (histogram(fed_data.dataset.y_train[fed_data.indices]), "1", "samples by true label"),
+        "labels": (histogram(fed_data.labels), "1", "samples by label as the client sees them, noise included",
+                   "class"),
+        "true_labels": (histogram(fed_data.dataset.y_train[fed_data.indices]), "1", "samples by true label", "class"),
     }
     if fed_data.client_names:
         texts = np.array([name.encode() for name in fed_data.client_names])

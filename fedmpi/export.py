@@ -162,7 +162,8 @@ def wall_times(run):
 
 def _round_scalars(run):
     for name in run.rounds:
-        if name not in ("round", "weights_digest", "recorded"):
+        number = pd.api.types.is_numeric_dtype(run.rounds[name])
+        if number and name not in ("round", "weights_digest", "recorded"):
             yield f"{_group(name, run.rounds.attrs['units'][name])}/{name}", run.rounds[name].to_numpy(float)
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from fedmpi.store import checkpoint_folder, checkpoints, read_run
 from fedmpi.store.rows import Run
+from fedmpi.store.texts import described, hexadecimal
 
 PATIENCE_S = 2.0                     # for what a network file system brings late
 BY_LAYER = ("kept_layers", "mask_changed_layers")          # of /rounds, in the frame of layers
@@ -103,12 +104,16 @@ def open_run(path):
 
 
 def _frame(run: Run, table, names):
-    """The columns ``names`` of a table; of one with a width a column each, NAME_0 and so on."""
+    """The columns ``names`` of a table; of one with a width a column each, NAME_0 and so on; of large integers their
+    text, too."""
     columns, told = {}, {}
     for name in names:
         values, column = getattr(run, table)[name], run.columns[f"{table}/{name}"]
         for label, each in _split(name, values):
             columns[label], told[label] = each, (column.unit, column.description)
+        if values.dtype == np.uint64 and values.ndim == 1:           # R reads a CSV's numbers up to 2^53
+            label = f"{name}_text"
+            columns[label], told[label] = hexadecimal(values).astype(str), ("", described(name))
     return _described(pd.DataFrame(columns), told)
 
 

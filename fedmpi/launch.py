@@ -361,8 +361,11 @@ def _create(options, data, fed, transport):
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in
             zip([options["contribution"], *options["observe"]], fed.contributions.items())},
     }
+    classes = list(data.dataset.names) or range(data.dataset.classes)
+    coordinates = {"layer": [slot.name for slot in layout.weights], "class": classes}
+    participations = fed.rounds * (options["cohort"] or options["clients"])
     return RunFile.create(options["out"], attrs, *record.columns(fed), assemble.population(data, options),
-                          (data.offsets, data.indices))
+                          (data.offsets, data.indices), coordinates=coordinates, expected=(fed.rounds, participations))
 
 
 def _restored(store, data, fed, x, say):
@@ -456,6 +459,10 @@ def _play(fed, data, state, store, done, options, say, begin, places):
             store.update({"status": status, "ended": _now()})
     run = store.run()
     store.update({"judged": report.plain(report.judged(run))})
+    try:
+        store.pack()
+    except DiskError as error:                             # it is whole all the same
+        say(f"warning: the run file stays as large as it was while it grew: {error}")
     say("\n" + report.summary(run) + "\n\n" + report.picture(run) + f"\n\nrun file: {os.path.relpath(store.path)}")
 
 

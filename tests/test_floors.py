@@ -21,7 +21,8 @@ TOP = 5                                      # everything else: cli, catalog, bu
 SIDEWAYS = {0, 2, 4, TOP}                    # modules of these floors may use each other
 OUTSIDE = {"mpi4py": {f"transport.{name}" for name in ("messages", "heart", "probe", "mpi", "serve")},
            "click": {"cli"},                 # and commands.*
-           "h5py": {"store.attrs", "store.checkpoint", "store.disk", "store.read", "store.trial", "bench.start"}}
+           "h5py": {"store.attrs", "store.checkpoint", "store.disk", "store.read", "store.relay", "store.scales",
+                    "store.tables", "store.trial", "bench.start"}}
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
          for path in sorted(ROOT.rglob("*.py"))}
 

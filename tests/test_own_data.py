@@ -327,7 +327,7 @@ def test_clients_of_the_file_are_the_clients_of_the_run(tmp_path):
         mine = data.indices[data.offsets[client]: data.offsets[client + 1]]
         assert sorted(mine) == np.flatnonzero(OWNER == name.encode()).tolist()
     facts = assemble.population(data, options)
-    assert facts["name"][0].tolist() == [b"al", b"bo", b"cy"]
+    assert facts["name"][0].tolist() == ["al", "bo", "cy"]
 
 
 @pytest.mark.parametrize("ids", [
@@ -394,7 +394,7 @@ def test_natural_clients_are_in_the_run_file_and_in_plans(fedmpi, tmp_path):
     assert "not read: notes (3,) float64" in told
     run = read_run(out)
     assert (run.attrs["options"]["partition"], run.attrs["options"]["clients"]) == ("natural", 3)
-    assert run.population["name"].tolist() == [b"al", b"bo", b"cy"]
+    assert run.population["name"].tolist() == ["al", "bo", "cy"]
     fedmpi(1, "train", "--resume", out, "--until", 1)
     shown = fedmpi(1, "data", "--dataset", path, "--noise", "none", "--validation", 0, "--json")
     assert json.loads(shown)["clients"]["name"] == ["al", "bo", "cy"]

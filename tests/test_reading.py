@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import xarray
 from conftest import environment
 
 import fedmpi as package
@@ -172,6 +173,25 @@ def test_plain_hdf5_reads_it(path):
     if shutil.which("h5dump"):
         done = subprocess.run(["h5dump", "-d", "/committed", str(path)], capture_output=True, text=True, check=True)
         assert "5, 15" in done.stdout
+
+
+def test_a_run_that_has_ended_is_packed_and_has_dimensions(path):
+    """It was stopped, packed, resumed, and packed again when it was finished."""
+    run = package.open(path)
+    with h5py.File(path) as f:
+        assert f["rounds/accuracy"].compression == "gzip" and f["rounds/accuracy"].shape == (5,)
+        assert f["layer"].asstr()[...].tolist() == [name for name, *_ in run.attrs["layers"]]
+        assert f.attrs["hosts"].tolist() == run.attrs["hosts"] and f.attrs["status"] == "finished"
+    assert os.path.getsize(path) < 300_000
+    rounds, clients, population = (xarray.load_dataset(path, group=group)
+                                   for group in ("rounds", "clients", "population"))
+    assert rounds.sizes == {"round": 5, "layer": len(run.attrs["layers"])}
+    assert rounds["round"].values.tolist() == [1, 2, 3, 4, 5]
+    codes = {"merged": 0, "dropped": 2}
+    assert clients.outcome.values.tolist() == [codes[name] for name in run.clients["outcome"]]
+    assert population.labels.dims == ("client", "class") and population.sizes["class"] == 10
+    texts = [f"{digest:016x}" for digest in run.rounds["weights_digest"]]
+    assert run.rounds["weights_digest_text"].tolist() == texts
 
 
 def test_old_files_still_open(old, fedmpi, tmp_path):

@@ -9,23 +9,30 @@ def schema(run):
     """The schema of run files: every place, attribute and column with its dtype, unit and meaning; of RUN.h5, what that
     file has."""
     from fedmpi.report.text import aligned
-    from fedmpi.store.schema import ATTRIBUTES, SCHEMA, TEXT
+    from fedmpi.store.schema import ATTRIBUTES, NETCDF, SCHEMA, TEXT
+    from fedmpi.store.texts import with_texts
     if run:
         from fedmpi.store import read_run
         found = read_run(run, patience_s=1.0)
         tables = {table: [column for name, column in found.columns.items() if name.startswith(f"{table}/")]
                   for table in ("rounds", "clients", "population")}
+        if found.attrs["schema"] >= NETCDF:
+            tables = {table: with_texts(columns) for table, columns in tables.items()}
         click.echo(f"{run}: schema {found.attrs['schema']}, {len(found.ends)} rounds\n")
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
         from fedmpi import record
-        tables = {"rounds": record.round_columns(True, 0, ["NAME"]),       # NAME of each estimator
-                  "clients": record.client_columns(["NAME", "OTHER"])}
+        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"])),           # NAME of each estimator
+                  "clients": with_texts(record.client_columns(["NAME", "OTHER"]))}
         click.echo(TEXT.format(number=SCHEMA))
         known = ATTRIBUTES.items()
     click.echo("\n".join(aligned(("attribute", ""), known, left=(0, 1))))
     for table, columns in tables.items():
-        rows = [(column.name, column.dtype, column.unit, "yes" * column.machine, column.description)
+        rows = [(column.name, _kind(column), column.unit, "yes" * column.machine, column.description)
                 for column in columns]
         lines = aligned((f"/{table}", "dtype", "unit", "machine", ""), rows, left=(0, 1, 2, 3, 4))
         click.echo("\n" + "\n".join(lines))
+
+
+def _kind(column):
+    return f"enum {column.dtype}" if column.names else column.dtype

@@ -15,7 +15,7 @@ def described(fed_data, population, options):
     ``clients``, a dict of columns with a row a client; ``summary``, numbers of all clients. Labels
     are counted as the client sees them. Nothing is checked.
     """
-    facts = {name: np.asarray(values) for name, (values, _, _) in population.items()}
+    facts = {name: np.asarray(values) for name, (values, *_) in population.items()}
     found = {name: options[name] for name in NAMED} | dict(
         classes=fed_data.dataset.classes, class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
         distinct=len(np.unique(fed_data.indices)), validation=len(fed_data.validation),

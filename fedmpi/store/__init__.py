@@ -6,13 +6,15 @@
       /ends               (T,) rows of /clients that are committed after each round
       /committed          [rounds, client rows] that are valid; what lies beyond is room for the next rounds
       /population/<name>  facts about all clients; /partition/{offsets, indices}; /sessions/<name>
+      /<dimension>        coordinates of dimensions that no column is the scale of
     run.ckpt/000123.h5    the state after a round, beside the run file
 
 A process that dies must not take the file with it, so there are two ways to write and no third:
 
 * A *row* goes into room that is already allocated, to the bytes where HDF5 would put it, then ``committed`` is set. No
   metadata of the file changes, and HDF5 need not open it.
-* *Everything else* (create, more room, truncate, attributes, sessions) is done on a copy, which is renamed into place.
+* *Everything else* (create, more room, truncate, attributes, sessions, and packing a run that has ended) is done on a
+  copy, which is renamed into place.
 
 A reader therefore never meets a half-written file, whatever moment it comes or the writer is killed at.
 """

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from fedmpi.store.schema import FILETYPE, SCHEMA
-from fedmpi.store.tables import describe
+from fedmpi.store.scales import attach, describe, label
 
 
 def own_attrs(attrs):
@@ -33,21 +33,49 @@ def _is_native(value):
     return isinstance(value, (str, bool, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
+def _is_texts(value):
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
 def set_attrs(f, attrs):
-    """Numbers and texts as they are, the rest as JSON text; the attribute ``json_text`` names those."""
-    as_json = set(json.loads(f.attrs.get("json_text", "[]")))
+    """Numbers and texts as they are, lists of texts as arrays of them, the rest as JSON text; the attribute
+    ``json_text`` names those."""
+    as_json = set(_in_json(f))
     for name, value in plain(attrs).items():
-        native = _is_native(value)
-        as_json = as_json - {name} if native else as_json | {name}
-        f.attrs[name] = value if native else json.dumps(value)
-    f.attrs["json_text"] = json.dumps(sorted(as_json))
+        as_json.discard(name)
+        if _is_texts(value):
+            f.attrs[name] = _texts(value)
+        elif _is_native(value):
+            f.attrs[name] = value
+        else:
+            f.attrs[name] = json.dumps(value)
+            as_json.add(name)
+    f.attrs["json_text"] = _texts(sorted(as_json))
+
+
+def _texts(values):
+    return np.array(values, h5py.string_dtype())
+
+
+def _in_json(f):
+    """The names of the attributes that hold JSON; before schema 3 this list was JSON itself."""
+    names = f.attrs.get("json_text", [])
+    return json.loads(names) if isinstance(names, str) else list(names)
 
 
 def read_attrs(f):
     """What ``set_attrs`` wrote, decoded."""
-    as_json = set(json.loads(f.attrs.get("json_text", "[]")))
-    values = {k: v.item() if isinstance(v, np.generic) else v for k, v in f.attrs.items() if k != "json_text"}
-    return {k: json.loads(v) if k in as_json else v for k, v in values.items()}
+    as_json = set(_in_json(f))
+    found = {}
+    for name, value in f.attrs.items():
+        if name in as_json:
+            found[name] = json.loads(value)
+        elif isinstance(value, (np.generic, np.ndarray)):
+            found[name] = value.tolist()
+        else:
+            found[name] = value
+    found.pop("json_text", None)
+    return found
 
 
 def same_keys(sessions):
@@ -57,18 +85,29 @@ def same_keys(sessions):
 
 
 def set_sessions(f, sessions):
-    """One data set a key: int64, float64 or text, and JSON text where the values are of several kinds."""
+    """One data set a key: int64, float64 or text, and JSON text where the values are of several kinds. The first key
+    is the dimension of the others."""
     if "sessions" in f:
         del f["sessions"]
     group = f.create_group("sessions", track_order=True)
+    dim = next(iter(sessions[0]))
     for key in sessions[0]:
-        values = [s[key] for s in sessions]
-        kind = type(values[0]) if all(type(v) is type(values[0]) and _is_native(v) for v in values) else None
-        dtype = {int: np.int64, float: np.float64, str: h5py.string_dtype()}.get(kind)
-        texts = values if dtype else [json.dumps(v) for v in values]
+        values = [session[key] for session in sessions]
+        dtype = _session_dtype(values)
+        texts = values if dtype else [json.dumps(value) for value in values]
         data = group.create_dataset(key, data=texts, dtype=dtype or h5py.string_dtype())
         describe(data, "", f"{key} of each start or resume" + ("" if dtype else ", as JSON"), machine=True)
         data.attrs["json_text"] = dtype is None
+        label(data, dim)
+    attach(f, group)
+
+
+def _session_dtype(values):
+    """What HDF5 holds these values as; None where they are of several kinds, or of one that only JSON can hold."""
+    kind = type(values[0])
+    if not all(type(value) is kind and _is_native(value) for value in values):
+        return None
+    return {int: np.int64, float: np.float64, str: h5py.string_dtype()}.get(kind)
 
 
 def read_sessions(f):

@@ -18,9 +18,12 @@ from fedmpi.store.checkpoint import checkpoint_folder, load_checkpoint, write_ch
 from fedmpi.store.disk import refused_by, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
+from fedmpi.store.relay import lay_out
 from fedmpi.store.rows import check_truncate, checked_columns, checked_round
-from fedmpi.store.tables import (column_of, create_partition, create_tables, describe, growth, resize, room_of,
-                                 start_room)
+from fedmpi.store.schema import NETCDF
+from fedmpi.store.tables import (EXPECTED, attach_scales, clear, column_of, create_coordinates, create_partition,
+                                 create_population, create_tables, dtypes_of, is_packed, room_of, start_room)
+from fedmpi.store.texts import hexadecimal, text_names, with_texts
 
 ENDED = ("finished", "stopped", "interrupted", "failed")  # a file with such a status is trimmed to its committed rows
 
@@ -32,31 +35,41 @@ class RunFile:
 
     def __init__(self, path, *, patience_s=10.0):
         with open_run(path) as f:
-            self.columns = {t: tuple(column_of(f[t][k]) for k in f[t]) for t in ("rounds", "clients")}
+            self._texts = {table: text_names(dtypes_of(f[table])) for table in ("rounds", "clients")}
+            self.columns = {table: tuple(column_of(data) for name, data in f[table].items() if name not in texts)
+                            for table, texts in self._texts.items()}
             self.run_id = f.attrs["run_id"]
             self._committed = tuple(f["committed"][...].tolist())
             self._room = room_of(f)
         self._left, self._places, self._saving = None, {}, None
+        self._expected = 0, 0
         self.path, self.patience_s = os.path.realpath(path), patience_s
         self.folder = checkpoint_folder(self.path)
 
     @classmethod
-    def create(cls, path, attrs, rounds, clients, population, partition):
+    def create(cls, path, attrs, rounds, clients, population, partition, *, coordinates=None, expected=EXPECTED):
         """A new run file. ``attrs`` may hold str, int, float, bool, and anything JSON can say; ``population`` maps a
-        name to ``(array, unit, description)``; ``partition`` is ``(offsets (N + 1,), indices)``."""
+        name to ``(array, unit, description, dimension of each further axis)``; ``partition`` is ``(offsets (N + 1,),
+        indices)``. ``coordinates`` maps a dimension to its coordinates; ``expected`` is how many (rounds, client rows)
+        will come if all goes as planned, for which the file's chunks are made."""
         columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
+        room = start_room(columns, expected)
         check_target(path)
         path = os.path.realpath(path)
         try:
             with writing(path) as f:
                 set_attrs(f, own_attrs(attrs))
-                create_tables(f, columns)
-                for name, (values, unit, description) in population.items():
-                    describe(f.create_dataset(f"population/{name}", data=np.asarray(values)), unit, description)
+                create_coordinates(f, coordinates or {})
+                create_tables(f, {table: with_texts(each) for table, each in columns.items()}, room)
+                clear(f)
+                create_population(f, population)
                 create_partition(f, *partition)
+                attach_scales(f)
         except DiskError as error:
             raise UserError(str(error)) from error         # before any work
-        return cls(path)
+        store = cls(path)
+        store._expected = expected
+        return store
 
     @property
     def rounds(self):
@@ -66,6 +79,8 @@ class RunFile:
     def append(self, row, client_rows):
         """Adds one round: a row of /rounds, C rows of /clients; ValueError, and no change, if a value does not fit."""
         row, client_rows, num = checked_round(self.columns, row, client_rows)
+        for values, texts in ((row, self._texts["rounds"]), (client_rows, self._texts["clients"])):
+            values |= {name: hexadecimal(values[name.removesuffix("_text")]) for name in texts}
         t, r = self._committed
         self._make_room(t + 1, r + num)
         with refused_by(self.path), self._opened() as handle:
@@ -84,22 +99,28 @@ class RunFile:
         check_truncate(rounds, self.rounds)
         if rounds == self.rounds:
             return
-        with rewriting(self.path) as f:
+        with open_run(self.path) as f:
             self._check_alone(f)
             client_rows = int(f["ends"][rounds - 1]) if rounds else 0
-            resize(f, rounds, client_rows)
-            resize(f, *self._room)
-            f["committed"][...] = self._committed = (rounds, client_rows)
+        self._lay_out(self._room, rows=(rounds, client_rows))
 
     def update(self, attrs):
         """Sets root attributes, such as ``status`` and ``ended``; a status that ends the run trims the room."""
         self.settle()
+        if attrs.get("status") in ENDED and self._room != self._committed:
+            self._lay_out(self._committed)
         with rewriting(self.path) as f:
             self._check_alone(f)
             set_attrs(f, attrs)
-            if attrs.get("status") in ENDED:
-                resize(f, *self._committed)
-            self._room = room_of(f)
+
+    def pack(self):
+        """Makes the file of a run that has ended as small as it can be; where rows come later all the same, the first
+        of them unpacks it. A file of an older schema stays as it is: the program that wrote it may go on with it."""
+        self.settle()
+        with open_run(self.path) as f:
+            done = is_packed(f) or f.attrs["schema"] < NETCDF
+        if not done:
+            self._lay_out(self._committed, packed=True)
 
     def add_session(self, session):
         """Adds one row to /sessions: ISO time, ranks, hosts, git commit, command line."""
@@ -165,24 +186,29 @@ class RunFile:
             self._check_alone(f)
             if not os.path.samestat(os.stat(self.path), os.fstat(handle)):
                 raise FedError(f"{self.path} was replaced by another process")
-            self._places = {(table, c.name): place_of(f[table][c.name])
-                            for table, columns in self.columns.items() for c in columns}
+            self._places = {(table, name): place_of(data)
+                            for table in ("rounds", "clients") for name, data in f[table].items()}
             self._places |= {name: place_of(f[name]) for name in ("ends", "committed")}
 
     def _make_room(self, rounds, client_rows):
-        """Doubles the room that does not suffice: seldom, and cheap beside what fills it."""
-        if rounds <= self._room[0] and client_rows <= self._room[1]:
+        """Doubles the room that does not suffice, but for no more than is expected: seldom, and cheap beside what fills
+        it. A packed file has no room."""
+        need = rounds, client_rows
+        if all(n <= have for n, have in zip(need, self._room)):
             return
-        start = start_room(self.columns)
-        need = zip((rounds, client_rows), self._room, start)
-        room = [have if n <= have else max(2 * n, first) for n, have, first in need]
+        first = start_room(self.columns, self._expected)
+        room = [have if n <= have else _more_room(n, wanted, least)
+                for n, have, wanted, least in zip(need, self._room, self._expected, first)]
+        self._lay_out(tuple(room))
+
+    def _lay_out(self, room, rows=None, packed=False):
+        """Replaces the file by one of the same rows, or of the first ``rows``, with ``room``."""
         self.settle()                                      # the file is about to be another one
-        with open_run(self.path) as f:
-            more = growth(f, *room)
-        with rewriting(self.path, more) as f:
+        rows = rows or self._committed
+        with open_run(self.path, rdcc_nbytes=0) as f:      # each chunk is read once
             self._check_alone(f)
-            resize(f, *room)
-            self._room = room_of(f)
+            lay_out(f, self.path, rows, room, packed)
+        self._committed, self._room = rows, room
 
     def _check_alone(self, f):
         if f.attrs["run_id"] != self.run_id:
@@ -190,6 +216,14 @@ class RunFile:
         found = tuple(f["committed"][...].tolist())
         if found != self._committed:
             raise FedError(f"{self.path} was changed by another process: {found} rows, expected {self._committed}")
+
+
+def _more_room(need, expected, least):
+    """The rows to have room for, where ``need`` are needed."""
+    doubled = 2 * need
+    if need <= expected:
+        doubled = min(doubled, expected)
+    return max(doubled, least)
 
 
 def _signature(stat):

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedmpi.errors import CheckpointError
 from fedmpi.store.attrs import own_attrs, plain, same_keys
-from fedmpi.store.rows import Column, Run, check_truncate, checked_columns, checked_round, dtype_name
+from fedmpi.store.rows import Column, Run, check_truncate, checked_columns, checked_round, dtype_name, own_dims
 from fedmpi.store.states import check_save, flattened, unflattened
 
 
@@ -17,13 +17,14 @@ class MemoryStore:
         self.columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
         self._attrs = plain(own_attrs(attrs))
         self.run_id = self._attrs["run_id"]
-        self._population = {k: (np.array(v), u, d) for k, (v, u, d) in population.items()}
+        self._population = {name: (np.array(fact[0]), *fact[1:]) for name, fact in population.items()}
         self._partition = tuple(np.array(a) for a in partition)
         self._rows, self._client_rows, self._sessions, self._saved = [], [], [], {}
 
     @classmethod
-    def create(cls, path, attrs, rounds, clients, population, partition):
-        """A new store; ``path`` has no meaning here, RunFile takes the same arguments."""
+    def create(cls, path, attrs, rounds, clients, population, partition, *, coordinates=None, expected=None):
+        """A new store, from the arguments that RunFile takes; ``path``, ``coordinates`` and ``expected``, which shape a
+        file, have no meaning here."""
         return cls(attrs, rounds, clients, population, partition)
 
     @property
@@ -61,6 +62,9 @@ class MemoryStore:
     def settle(self):
         """Nothing to wait for."""
 
+    def pack(self):
+        """Nothing to pack."""
+
     def load(self, warn=warnings.warn):
         """``(state, round)`` of the newest save."""
         if not self._saved:
@@ -75,7 +79,7 @@ class MemoryStore:
             attrs=plain(self._attrs),
             rounds={c.name: _stacked(c, [[row[c.name]] for row in self._rows]) for c in tables["rounds"]},
             clients={c.name: _stacked(c, [rows[c.name] for rows, _ in self._client_rows]) for c in tables["clients"]},
-            population={k: v.copy() for k, (v, _, _) in self._population.items()},
+            population={name: fact[0].copy() for name, fact in self._population.items()},
             partition=tuple(a.copy() for a in self._partition),
             sessions=plain(self._sessions),
             columns={f"{table}/{c.name}": c for table, cs in tables.items() for c in cs}
@@ -84,8 +88,10 @@ class MemoryStore:
         )
 
 
-def _fact_column(name, values, unit, description):
-    return Column(name, dtype_name(values.dtype), unit, description, width=values.shape[1] if values.ndim > 1 else 0)
+def _fact_column(name, values, unit, description, *dims):
+    width = values.shape[1] if values.ndim > 1 else 0
+    dim = [*dims, *own_dims(name, 2)][0] if width else ""
+    return Column(name, dtype_name(values.dtype), unit, description, width=width, dim=dim)
 
 
 def _stacked(column, rows):

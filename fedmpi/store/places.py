@@ -1,7 +1,7 @@
 """Where the rows of a run file lie on the disk: a row is written there, without HDF5 opening the file.
 
-The tables are chunked, neither compressed nor checked, and all their room is allocated: HDF5 would write the same bytes
-to the same places, but looks up some fifty data sets first, which takes it 8 ms a round.
+The tables of a file that grows are chunked, neither compressed nor checked, and all their room is allocated: HDF5
+would write the same bytes to the same places, but looks up some fifty data sets first, which takes it 8 ms a round.
 """
 
 import os
@@ -24,6 +24,8 @@ class Place(NamedTuple):
 def place_of(data):
     """The ``Place`` of a data set that is allocated in whole."""
     row_bytes = data.dtype.itemsize * int(np.prod(data.shape[1:]))
+    if data.compression or data.shuffle:
+        raise FedError(f"{data.name} is packed: a row has no place of its own")
     if data.chunks is None:
         return Place(data.dtype, len(data), row_bytes, (data.id.get_offset(),))
     begins = [0] * -(-len(data) // data.chunks[0])

@@ -12,7 +12,8 @@ from fedmpi.errors import DataError, UserError
 from fedmpi.store.attrs import read_attrs, read_sessions
 from fedmpi.store.rows import Run
 from fedmpi.store.schema import FILETYPE, RENAMED, SCHEMA
-from fedmpi.store.tables import column_of
+from fedmpi.store.tables import POPULATION_DIM, column_of, dtypes_of, fact_values
+from fedmpi.store.texts import text_names
 
 
 OWN_DATA = "; data of one's own are one HDF5 file with x_train, y_train, x_test and y_test"
@@ -47,6 +48,10 @@ def _read(path, only):
                           if only is None or {table, f"{table}/{name}"} & set(only)}
                   for table, group in (("rounds", f["rounds"]), ("clients", f["clients"]),
                                        ("partition", f["partition"]), ("population", f.get("population", {})))}
+        wanted["population"].pop(POPULATION_DIM, None)     # 0, 1 ...: the coordinates of its dimension
+        for table in ("rounds", "clients"):
+            for name in text_names(dtypes_of(wanted[table])):
+                del wanted[table][name]
         ends = f["ends"][:t]
         if t and ends[-1] != r:
             raise Unsettled(f"{path}: damaged, or its last rows are not there yet ({r} client rows, expected "
@@ -55,7 +60,7 @@ def _read(path, only):
             attrs=read_attrs(f),
             rounds={name: data[:t] for name, data in wanted["rounds"].items()},
             clients={name: data[:r] for name, data in wanted["clients"].items()},
-            population={name: data[...] for name, data in wanted["population"].items()},
+            population={name: fact_values(data) for name, data in wanted["population"].items()},
             partition=tuple(wanted["partition"][name][...] for name in ("offsets", "indices") if wanted["partition"]),
             sessions=read_sessions(f),
             columns={f"{table}/{name}": column_of(data)._replace(name=name)
@@ -157,9 +162,9 @@ def _array(data):
 
 
 @contextlib.contextmanager
-def open_run(path):
-    """A run file for reading; UserError in one line if it is none, or damaged."""
-    with _opened(path, UserError, Unsettled) as f:
+def open_run(path, **cache):
+    """A run file for reading; UserError in one line if it is none, or damaged. ``cache`` goes to h5py."""
+    with _opened(path, UserError, Unsettled, **cache) as f:
         try:
             _check_schema(path, f.attrs)
             yield f
@@ -176,13 +181,13 @@ def _check_schema(path, attrs):
 
 
 @contextlib.contextmanager
-def _opened(path, error, unsettled=None):
+def _opened(path, error, unsettled=None, **cache):
     """An HDF5 file for reading, without a lock: a look must never make the writer wait. Raises ``error``, one line."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise error(f"{path}: {_why_no_file(path)}")
     try:
-        f = _unlocked(path)
+        f = _unlocked(path, cache)
     except OSError as reason:
         denied = reason.errno in (errno.EACCES, errno.EPERM)
         alien = not denied and not h5py.is_hdf5(path)
@@ -216,14 +221,14 @@ def _why_closed(reason, denied, alien):
     return text
 
 
-def _unlocked(path):
+def _unlocked(path, cache):
     """The file, without a lock; where this process has it open already, a notebook say, with the lock that it has."""
     try:
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r", locking=False, **cache)
     except OSError as reason:
         if "locking flag" not in str(reason):
             raise
-    return h5py.File(path, "r")
+    return h5py.File(path, "r", **cache)
 
 
 def one_line(reason):

@@ -6,7 +6,8 @@ import numpy as np
 
 
 class Column(NamedTuple):
-    """What one column of /rounds or /clients holds; ``width`` 0 is a scalar. ``machine``: not compared between runs."""
+    """The description of one column of /rounds or /clients; ``width`` 0 is a scalar. ``machine``: not compared between
+    runs. ``dim`` names the dimension of a width; ``names`` are those of the values 0, 1 ... of an enumeration."""
 
     name: str
     dtype: str
@@ -14,6 +15,8 @@ class Column(NamedTuple):
     description: str
     machine: bool = False
     width: int = 0
+    dim: str = ""
+    names: tuple = ()
 
 
 class Run(NamedTuple):
@@ -41,10 +44,25 @@ def checked_columns(columns):
             raise ValueError(f"column {c.name}: dtype must be bool, int, float or S<bytes>, got {c.dtype}")
         if not c.name or "/" in c.name or c.name == "." or c.width < 0:
             raise ValueError(f"column {c.name!r}: needs a name without '/' and a width of at least 0")
-    return tuple(c._replace(dtype=dtype_name(np.dtype(c.dtype))) for c in columns)
+        if c.names and dtype.kind != "i":
+            raise ValueError(f"column {c.name}: an enumeration must be of signed integers, got {c.dtype}")
+    return tuple(_usual(c) for c in columns)
+
+
+def _usual(column):
+    """The column with its dtype's usual name, and with a dimension where it has a width."""
+    dim = column.dim or own_dims(column.name, 2)[0] if column.width else ""
+    return column._replace(dtype=dtype_name(np.dtype(column.dtype)), dim=dim, names=tuple(column.names))
+
+
+def own_dims(name, ndim):
+    """The names of all dimensions but the first, where nobody has named them."""
+    return [f"{name}_item" if axis == 1 else f"{name}_item_{axis}" for axis in range(1, ndim)]
 
 
 def dtype_name(dtype):
+    if dtype.kind in "OU":
+        return "str"
     return dtype.name if dtype.kind in "biuf" else dtype.str.lstrip("|")
 
 
@@ -82,6 +100,8 @@ def _fitted(label, column, value, lead):
     whole = np.array_equal(np.isfinite(fitted), np.isfinite(got)) if dtype.kind == "f" else np.array_equal(fitted, got)
     if not whole:
         raise ValueError(f"{label}: {value!r} does not fit into {column.dtype}")
+    if column.names and fitted.size and not 0 <= fitted.min() <= fitted.max() < len(column.names):
+        raise ValueError(f"{label}: must be 0 to {len(column.names) - 1} ({', '.join(column.names)}), got {value!r}")
     return fitted
 
 

@@ -1,51 +1,37 @@
-"""/rounds, /clients and the partition in a run file: made, described, resized."""
+"""/rounds, /clients and all else that a run file holds beside its attributes: made, described, read back.
+
+A file has one of two forms. While it grows, each table has room for rows to come: allocated, neither compressed nor
+shuffled, so that a row is written to its place without HDF5 (``places``). Once it has ended it is *packed*: shuffled
+and compressed, without room.
+"""
 
 import sys
 
+import h5py
 import numpy as np
 
-from fedmpi.store.rows import Column, dtype_name
+from fedmpi.store.rows import Column, dtype_name, own_dims
+from fedmpi.store.scales import attach, bare_scale, describe, label, scale_of
 
-ROUND_ROOM, CLIENT_ROOM = 1024, 4096  # rows a new file has room for, if they fit into ROOM_BYTES
-ROOM_BYTES, CHUNK_BYTES = 8 << 20, 64 << 10
-
-
-def create_tables(f, columns):
-    """Makes /rounds, /clients, /ends and /committed: no rows yet, and room for the first."""
-    room = dict(zip(("rounds", "clients"), start_room(columns)))
-    for table, cs in columns.items():
-        group = f.create_group(table, track_order=True)
-        for c in cs:
-            describe(_create_column(group, c, room[table]), c.unit, c.description, c.machine)
-    ends = Column("ends", "int64", "1", "rows of /clients that are committed after each round")
-    describe(_create_column(f, ends, room["rounds"]), ends.unit, ends.description)
-    committed = f.create_dataset("committed", data=np.zeros(2, np.int64))
-    describe(committed, "1", "[rounds, client rows] that are valid; what lies beyond is room for the next rounds")
+EXPECTED = 1024, 4096                 # (rounds, client rows) where nobody says how many will come
+LEAST_ROOM, ROOM_BYTES, CHUNK_BYTES = 16, 8 << 20, 64 << 10
+PACKED = {"shuffle": True, "compression": "gzip", "compression_opts": 6}
+PACKED_FROM = 4096                    # bytes of a data set beside the tables: below, its chunks take more than it saves
+ROW_DIMS = {"rounds": "round", "clients": "participation"}
+POPULATION_DIM = "client"
+GROUPS = ("rounds", "clients", "population", "partition", "sessions")
+MISSING = "missing"                   # the name of -1 in an enumeration
 
 
-def _create_column(group, column, room):
-    """A data set with room for ``room`` rows that is allocated now, so that a row later moves nothing else."""
-    dtype, tail = np.dtype(column.dtype), (column.width,) if column.width else ()
-    chunk = max(1, min(room, CHUNK_BYTES // (dtype.itemsize * max(column.width, 1))))
-    data = group.create_dataset(
-        column.name, (room, *tail), dtype, maxshape=(None, *tail), chunks=(chunk, *tail), fillvalue=_nothing(dtype)
-    )
-    data[...] = _nothing(dtype)
-    return data
-
-
-def _nothing(dtype):
-    return np.array({"f": np.nan, "S": b""}.get(dtype.kind, 0)).astype(dtype)[()]
-
-
-def start_room(columns):
-    """(rounds, client rows) a new file has room for."""
+def start_room(columns, expected=EXPECTED):
+    """(rounds, client rows) a file has room for at first, of those that are expected."""
 
     def fitting(cs, most):
         row_bytes = sum(np.dtype(c.dtype).itemsize * max(c.width, 1) for c in cs)
-        return max(16, min(most, ROOM_BYTES // max(row_bytes, 1)))
+        return max(LEAST_ROOM, min(most, ROOM_BYTES // max(row_bytes, 1)))
 
-    return fitting(columns["rounds"], ROUND_ROOM), fitting(columns["clients"], CLIENT_ROOM)
+    rounds, client_rows = (min(wanted, most) for wanted, most in zip(expected, EXPECTED))
+    return fitting(columns["rounds"], rounds), fitting(columns["clients"], client_rows)
 
 
 def room_of(f):
@@ -53,40 +39,184 @@ def room_of(f):
     return len(f["ends"]), min((len(d) for d in f["clients"].values()), default=sys.maxsize)
 
 
-def _sizes(f, rounds, client_rows):
-    """Every table's data set, and the rows that it is to have."""
-    sizes = [(f["ends"], rounds), *((d, rounds) for d in f["rounds"].values())]
-    return sizes + [(d, client_rows) for d in f["clients"].values()]
+def dtypes_of(group):
+    return {name: data.dtype for name, data in group.items()}
 
 
-def growth(f, rounds, client_rows):
-    """The bytes of the chunks that the file lacks for so many rows, and a hundredth for HDF5's own tables."""
-    lacking = sum((-(-size // d.chunks[0]) - -(-len(d) // d.chunks[0])) * int(np.prod(d.chunks)) * d.dtype.itemsize
-                  for d, size in _sizes(f, rounds, client_rows) if size > len(d))
-    return lacking + lacking // 100
+def is_packed(f):
+    return f["ends"].compression is not None
 
 
-def resize(f, rounds, client_rows):
-    """Gives the tables of a file that nobody else sees exactly so many rows; new ones are empty, and allocated."""
-    for data, size in _sizes(f, rounds, client_rows):
-        old = len(data)
-        data.resize(size, axis=0)
-        for start in range(old, size, data.chunks[0]):     # all at once would take a column in memory
-            data[start : min(start + data.chunks[0], size)] = _nothing(data.dtype)
+# ---------------------------------------------------------------- tables of rows
 
 
-def describe(data, unit, description, machine=False):
-    data.attrs.update(unit=unit, description=description, machine=machine)
+def create_tables(f, columns, room, packed=False):
+    """Makes /rounds, /clients, /ends and /committed, with ``room``, (rounds, client rows), and nothing in it yet: see
+    ``clear``."""
+    for (table, dim), rows in zip(ROW_DIMS.items(), room):
+        group = f.create_group(table, track_order=True)
+        for column in columns[table]:
+            data = _create_column(group, column, rows, packed)
+            _label_column(f, data, dim, column)
+    f["clients"].attrs["coordinates"] = "round client"     # as netCDF has it: they tell the rows apart
+    ends = Column("ends", "int64", "1", "rows of /clients that are committed after each round")
+    label(_create_column(f, ends, room[0], packed), "ends")
+    committed = f.create_dataset("committed", data=np.zeros(2, np.int64))
+    describe(committed, "1", "[rounds, client rows] that are valid; what lies beyond is room for the next rounds")
+    label(committed, "committed")
+
+
+def _create_column(group, column, rows, packed):
+    dtype = stored_dtype(column)
+    tail = (column.width,) if column.width else ()
+    data = group.create_dataset(
+        column.name, (rows, *tail), dtype, maxshape=(None, *tail), chunks=(_chunk_rows(column, rows), *tail),
+        fillvalue=nothing(dtype), **(PACKED if packed else {}))
+    describe(data, column.unit, column.description, column.machine)
+    if dtype.kind == "f":
+        data.attrs["_FillValue"] = nothing(dtype)
+    return data
+
+
+def stored_dtype(column):
+    """The dtype of a column in the file: an enumeration has a name for what is missing, too."""
+    if not column.names:
+        return np.dtype(column.dtype)
+    values = {MISSING: -1} | {name: value for value, name in enumerate(column.names)}
+    return h5py.enum_dtype(values, basetype=column.dtype)
+
+
+def nothing(dtype):
+    """The value of rows that are not written yet: NaN, -1 (all bits set where there is no sign), an empty text."""
+    if dtype.kind == "f":
+        return dtype.type(np.nan)
+    if dtype.kind == "i":
+        return dtype.type(-1)
+    if dtype.kind == "u":
+        return np.iinfo(dtype).max
+    return np.zeros((), dtype)[()]
+
+
+def _chunk_rows(column, rows):
+    row_bytes = np.dtype(column.dtype).itemsize * max(column.width, 1)
+    return max(1, min(rows, CHUNK_BYTES // row_bytes))
+
+
+def _label_column(f, data, dim, column):
+    dims = [dim] if not column.width else [dim, column.dim]
+    label(data, *dims)
+    for name, length in zip(dims, data.shape):
+        _need_scale(f, data.parent, name, length)
+
+
+def _need_scale(f, group, name, length):
+    """Makes the dimension at the root, where no data set of that name is there to be its scale."""
+    scale = scale_of(f, group, name)
+    if scale is None:
+        bare_scale(f, name, length)
+    elif len(scale) != length:
+        raise ValueError(f"dimension {name} has the lengths {len(scale)} and {length}")
+
+
+def clear(f, rounds=0, client_rows=0):
+    """Writes "nothing" to all rows from these on, chunk by chunk, so that all the room is allocated."""
+    for data, first in row_data(f, rounds, client_rows):
+        for start in range(first, len(data), data.chunks[0]):
+            data[start : start + data.chunks[0]] = nothing(data.dtype)
+
+
+def copy_rows(source, f, rounds, client_rows):
+    """Copies so many rows of each table, chunk by chunk: a whole column may not fit into memory."""
+    for (data, size), (wanted, _) in zip(row_data(source, rounds, client_rows), row_data(f, 0, 0), strict=True):
+        for start in range(0, size, wanted.chunks[0]):
+            stop = min(start + wanted.chunks[0], size)
+            wanted[start:stop] = data[start:stop]
+    f["committed"][...] = rounds, client_rows
+
+
+def row_data(f, rounds, client_rows):
+    """Every data set that has rows, with the one number or the other."""
+    found = [(f["ends"], rounds), *((data, rounds) for data in f["rounds"].values())]
+    return found + [(data, client_rows) for data in f["clients"].values()]
+
+
+def table_bytes(columns, room):
+    """An upper bound of what tables with this room take on the disk."""
+    rounds, client_rows = room
+    sized = [(column, rounds) for column in columns["rounds"]]
+    sized += [(column, client_rows) for column in columns["clients"]]
+    total = rounds * 8
+    for column, rows in sized:
+        chunk = _chunk_rows(column, rows)
+        chunks = -(-rows // chunk)
+        row_bytes = np.dtype(column.dtype).itemsize * max(column.width, 1)
+        total += chunks * (chunk * row_bytes + 256) + 6000     # HDF5's own tables of chunks, and attributes
+    return total
 
 
 def column_of(data):
     """The Column that a data set was made from."""
-    attrs, width, name = data.attrs, data.shape[1] if data.ndim > 1 else 0, data.name.rsplit("/", 1)[-1]
-    return Column(name, dtype_name(data.dtype), attrs["unit"], attrs["description"], bool(attrs["machine"]), width)
+    attrs = data.attrs
+    dtype = data.dtype
+    width = data.shape[1] if data.ndim > 1 else 0
+    name = data.name.rsplit("/", 1)[-1]
+    dim = data.dims[1].label or own_dims(name, 2)[0] if width else ""
+    values = h5py.check_enum_dtype(dtype) if dtype.kind == "i" else None
+    names = sorted((value, name) for name, value in (values or {}).items() if value >= 0)
+    return Column(name, dtype_name(dtype), attrs["unit"], attrs["description"], bool(attrs["machine"]), width, dim,
+                  tuple(name for _, name in names))
+
+
+# ---------------------------------------------------------------- what does not grow
+
+
+def create_coordinates(f, coordinates):
+    """Makes a data set at the root for each dimension whose coordinates are known: ``{name: numbers or texts}``."""
+    for name, values in coordinates.items():
+        data = _create_fact(f, name, values)
+        describe(data, "", f"the dimension {name}")
+        label(data, name)
+
+
+def create_population(f, population):
+    """Makes /population from ``{name: (values (N, ...), unit, description, dimension of each further axis)}``, and
+    the clients' numbers."""
+    for name, (values, unit, description, *dims) in population.items():
+        group = f.require_group("population")
+        if POPULATION_DIM not in group:
+            clients = group.create_dataset(POPULATION_DIM, data=np.arange(len(values)))
+            describe(clients, "1", "client, from 0")
+            label(clients, POPULATION_DIM)
+        data = _create_fact(group, name, values)
+        describe(data, unit, description)
+        further = [*dims, *own_dims(name, data.ndim)[len(dims):]]
+        label(data, POPULATION_DIM, *further)
+        for dim, length in zip(further, data.shape[1:]):
+            _need_scale(f, group, dim, length)
+
+
+def _create_fact(group, name, values):
+    values = np.asarray(values)
+    dtype = h5py.string_dtype() if values.dtype.kind in "UO" else values.dtype
+    return group.create_dataset(name, data=values.astype(dtype), dtype=dtype)
+
+
+def fact_values(data):
+    """The values of a data set that does not grow, texts as texts."""
+    return data.asstr()[...].astype(str) if h5py.check_string_dtype(data.dtype) else data[...]
 
 
 def create_partition(f, offsets, indices):
     data = f.create_dataset("partition/offsets", data=np.asarray(offsets))
     describe(data, "1", "client i has the samples indices[offsets[i]:offsets[i + 1]]")
+    label(data, "offsets")
     data = f.create_dataset("partition/indices", data=np.asarray(indices))
     describe(data, "1", "training samples, client after client")
+    label(data, "indices")
+
+
+def attach_scales(f):
+    """Attaches every data set to the scales of its dimensions."""
+    for name in GROUPS:
+        if name in f:
+            attach(f, f[name])
