@@ -28,8 +28,9 @@ LIMITS = ("silence", "task_limit")     # options that say how long others are wa
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
 
-def train(options, resume, say):
+def train(options, resume, say, overwrite=False):
     """Play the run that ``options`` (or the run file ``resume`` and changed options) describe; returns the exit code.
+    ``overwrite``: the run file ``out`` may replace one that has rounds.
 
     ``say(line)`` shows progress; only rank 0 calls it. On other ranks this serves until rank 0 says stop.
     """
@@ -45,8 +46,8 @@ def train(options, resume, say):
     if resume:
         guard.run(resume, True)
     see = partial(place.mine, gpus="cuda" in _wishes(options))
-    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see), worker, say, limits, guard,
-                    see)
+    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see, overwrite), worker, say,
+                    limits, guard, see)
 
 
 def _wishes(options):
@@ -223,7 +224,7 @@ def _end(mpi, transport, code, started):
     return code
 
 
-def _serve_run(options, resume, say, connect, guard, see):
+def _serve_run(options, resume, say, connect, guard, see, overwrite):
     """What can be refused is refused before the other ranks are waited for."""
     begin = time.perf_counter()
     with _uncollected():
@@ -250,7 +251,7 @@ def _serve_run(options, resume, say, connect, guard, see):
     else:
         if os.path.dirname(options["out"]) == "runs":
             os.makedirs("runs", exist_ok=True)
-        check_target(options["out"])
+        check_target(options["out"], overwrite)
         state, done = start(fed, x), 0
     guard.run(resume or options["out"], bool(resume))
     transport = connect()
@@ -264,7 +265,7 @@ def _serve_run(options, resume, say, connect, guard, see):
     data = assemble.without_pixels(data)
     transport.publish(*assemble.setup_message(data, fed, options, state))        # workers build, while the file is made
     if not resume:
-        store = _create(options, data, fed, transport)
+        store = _create(options, data, fed, transport, overwrite)
         guard.run(options["out"], True)
     _play(fed._replace(transport=transport, tell=say), data, state, store, done, options, say, begin, places)
 
@@ -319,7 +320,7 @@ def _recorded(options, resume, say):
     return recorded | {"until": 0} | {key: named[key] for key in FREE - {"out"} if key in named}
 
 
-def _create(options, data, fed, transport):
+def _create(options, data, fed, transport, overwrite):
     from fedmpi import assemble, record
     from fedmpi.store import RunFile
     layout = fed.layout
@@ -336,7 +337,7 @@ def _create(options, data, fed, transport):
             zip([options["contribution"], *options["observe"]], fed.contributions.items())},
     }
     return RunFile.create(options["out"], attrs, *record.columns(fed), assemble.population(data, options),
-                          (data.offsets, data.indices))
+                          (data.offsets, data.indices), overwrite=overwrite)
 
 
 def _restored(store, data, fed, x, say):
@@ -382,11 +383,12 @@ def _lacking(state, fresh):
 def _play(fed, data, state, store, done, options, say, begin, places):
     """The rounds that remain, and what is told of them; whatever happens, the run file says how it ended."""
     from fedmpi import report, server
+    from fedmpi.store import this_process
     last = min(options["until"] or fed.rounds, fed.rounds)
     session = {"time": _now(), "ranks": fed.transport.size, "launcher": launcher(),
                "hosts": ",".join(sorted(set(fed.transport.hosts))), "git_commit": _git_commit(),
                "command": " ".join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
-               "places": place.recorded(places), "done": done}
+               "places": place.recorded(places), "process": this_process(), "done": done}
     status = "failed"
     try:
         store.add_session(session)

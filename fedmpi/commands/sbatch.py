@@ -11,7 +11,7 @@ from fedmpi.commands.train import train
 from fedmpi.options import DEFAULTS
 
 
-@click.command(params=[option for option in train.params if option.name not in ("resume", "dry_run")])
+@click.command(params=[option for option in train.params if option.name not in ("resume", "dry_run", "overwrite")])
 @slurm_options
 @click.option("--measure", is_flag=True, help="Play a little of it here first, as train --dry-run does, for time and "
               "memory; imports torch.")

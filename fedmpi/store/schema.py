@@ -22,7 +22,7 @@ Schema {number}. A file of a newer schema is refused, older ones are read: 2 cal
 true_labels (by class)
 /partition         client n has the training samples indices[offsets[n]:offsets[n + 1]]
 /sessions/NAME     a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, versions, places,
-                   and done, the rounds that were there already
+                   process (which writes: number, start, machine), and done, the rounds that were there already
 RUN.ckpt/NNNNNN.h5 beside the file: the state after round NNNNNN, with a checksum; the newest two, see --keep
 """
 
