@@ -75,7 +75,7 @@ def test_a_run_that_is_being_written_or_may_be_is_never_replaced(tmp_path, overw
     far = json.dumps(json.loads(this_process()) | {"boot": "another"})
     for process in (far, None):
         other = made(str(tmp_path / f"b{process is None}.h5"), rounds, "running", process)
-        with pytest.raises(UserError, match="marked as running on far, and it cannot be seen from here"):
+        with pytest.raises(UserError, match="marked as running on far: it cannot be seen from here"):
             check_target(other, overwrite)
 
 

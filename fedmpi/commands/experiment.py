@@ -67,7 +67,7 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
     if array:
         return _array(study, folder, todo, at_once, given, script, submit)
     start = runs.start_of_ranks(given)
-    _check_data(study, todo)
+    runs.check_data([DEFAULTS | study.options[name] for name in todo])
     _freeze(study, folder)
     code = _play(study, folder, todo, parallel, start) if todo else 0
     if code in (stop.COME_BACK, 130):
@@ -196,40 +196,25 @@ def _todo(study, folder):
                   key=lambda name: found[name][0] == "missing")
 
 
-def _check_data(study, names):
-    """Read every data set of these runs once: DataError for one that is missing or broken, before hours are played."""
-    from fedmpi.catalog import DATASETS, make
-    used = [DEFAULTS | study.options[name] for name in names]
-    for dataset, folder in sorted({(options["dataset"], options["data_dir"]) for options in used}):
-        make(DATASETS, dataset, folder)
-
-
 def _play(study, folder, names, parallel, start):
     """Play the runs; a line for each. The exit code: of those that ask to be continued, else 1 where any failed."""
     from fedmpi.report.text import human_seconds
     from fedmpi.study.outcome import seconds_left, state, states
-    from fedmpi.study.play import last_line, play
-    done, found = [], states(study, folder)
+    from fedmpi.study.play import last_line
+    found = states(study, folder)
 
-    def told(name, code, seconds):
-        done.append(name)
-        how = human_seconds(seconds) if code == 0 else "stopped" if code == stop.COME_BACK else \
-            f"FAILED (exit code {code}): {last_line(folder, name)}"
+    def line(name, code, seconds):
         found[name] = state(folder, name)
+        if code == stop.COME_BACK:
+            return f"{name}: stopped"
+        if code:
+            return f"{name}: FAILED (exit code {code}): {last_line(folder, name)}"
         left = seconds_left(study, found)
-        more = f"; about {human_seconds(left / parallel)} left" if left and code == 0 else ""
-        runs.say(f"{len(done)}/{len(names)} {name}: {how}{more}")
-
-    def waits(names):
-        runs.say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: a study that was "
-                 "killed has left them, or plays them now")
+        more = f"; about {human_seconds(left / parallel)} left" if left else ""
+        return f"{name}: {human_seconds(seconds)}{more}"
 
     datasets = {(DEFAULTS | study.options[name])["dataset"] for name in names}
-    codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
-    if stopped:
-        runs.say("stopped; the same command goes on")
-        return stop.COME_BACK
-    return 1 if any(codes.values()) else 0
+    return runs.play_all(folder, names, start, datasets, parallel, line)
 
 
 def _array(study, folder, todo, at_once, given, script, submit):

@@ -182,6 +182,34 @@ def array(folder, points, todo, at_once, given):
                               folder, sys.argv[1:])
 
 
+def check_data(options):
+    """Read every data set of these runs once: DataError for one that is missing or broken, before hours are played."""
+    for dataset, folder in sorted({(each["dataset"], each["data_dir"]) for each in options}):
+        catalog.make(catalog.DATASETS, dataset, folder)
+
+
+def play_all(folder, names, start, datasets, parallel, line):
+    """Play the runs of these names, ``parallel`` at a time, each by ``start`` before the command; a line for each that
+    has ended, ``line(name, code, seconds)``. The exit code: of those that ask to be continued, else 1 where any
+    failed."""
+    from fedmpi.study.play import play
+    done = []
+
+    def told(name, code, seconds):
+        done.append(name)
+        say(f"{len(done)}/{len(names)} {line(name, code, seconds)}")
+
+    def waits(names):
+        say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: one that was killed has "
+            "left them, or plays them now")
+
+    codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
+    if stopped:
+        say("stopped; the same command goes on")
+        return stop.COME_BACK
+    return 1 if any(codes.values()) else 0
+
+
 def arguments(given):
     """The options that are ``given``, as the command line of train, without the run file."""
     pairs = [(key, value) for key, values in given.items() if key != "out" and values is not None

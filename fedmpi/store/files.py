@@ -258,14 +258,15 @@ def check_replaceable(path, overwrite):
     except UserError as error:
         raise UserError(f"{path} exists, and is not replaced, as it cannot be read as a run of fedmpi ({error}): "
                         "remove it, or choose another name") from None
-    alive = lives(writer)
-    if attrs["status"] == "running" and alive:
-        raise UserError(f"{path} is being written by process {json.loads(writer)['pid']}: stop that run first, or "
-                        "choose another name")
-    if attrs["status"] == "running" and alive is None:
+    goes_on = attrs.get("status") not in ENDED
+    alive = lives(writer) if goes_on else False
+    if alive:
+        raise UserError(f"{path} exists, and is being written by process {json.loads(writer)['pid']}: stop that run "
+                        "first, or choose another name")
+    if alive is None:
         hosts = ", ".join(attrs.get("hosts") or ["another machine"])
-        raise UserError(f"{path} is marked as running on {hosts}, and it cannot be seen from here whether that run "
-                        "lives: resume it, choose another name, or remove it by hand once nobody writes it")
+        raise UserError(f"{path} exists, and is marked as running on {hosts}: it cannot be seen from here whether that "
+                        "run lives; resume it, choose another name, or remove it by hand once nobody writes it")
     if rounds and not overwrite:
         raise UserError(f"{path} exists, with {rounds} rounds: resume it, give --overwrite, or choose another name")
 
