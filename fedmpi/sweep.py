@@ -206,8 +206,8 @@ def replaced(folder, points, states, overwrite):
         begun = status == "missing" or rounds > 0
         if begun and differs and not overwrite:
             there = path(folder, point.name, "toml" if status == "missing" else "h5")
-            raise UserError(f"{there} is of another run than {', '.join(differs)}: give --overwrite to play it anew, or "
-                            "take another folder")
+            raise UserError(f"{there} is of another run than {', '.join(differs)}: give --overwrite to play it "
+                            "anew, or take another folder")
         if not begun and not differs and _is_written(file):
             continue
         if not begun or differs or overwrite and status == "failed":

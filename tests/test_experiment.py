@@ -485,7 +485,8 @@ def test_a_study_ends_in_tables_figures_and_verdicts(played, fedmpi, recipe, tmp
     # finished: nothing is played again; another option under the same name is refused
     assert "6 finished" in fedmpi(1, "experiment", "mine.toml", "--folder", "s")
     recipe.write_text(RECIPE.replace("rounds = 4", "rounds = 5"))
-    assert "is of a run with other options" in fedmpi(1, "experiment", "mine.toml", "--folder", "s", code=2)
+    refused = fedmpi(1, "experiment", "mine.toml", "--folder", "s", code=2)
+    assert "is of another run than --rounds 5 (it has 4): give --overwrite" in refused and refused.count("\n") == 1
     # a grown recipe keeps its runs
     recipe.write_text(RECIPE.replace('["0", "0.5"]', '["0.5", "0.9", "0"]'))
     assert "6 of 8 runs done" in fedmpi(1, "experiment", "mine.toml", "--folder", "s", "--dry-run")

@@ -44,7 +44,9 @@ class RunFile:
 
     @classmethod
     def create(cls, path, attrs, rounds, clients, population, partition, *, overwrite=False):
-        """A new run file, in place of one of which ``check_target`` says that it may go. ``attrs`` may hold str, int, float, bool, and anything JSON can say; ``population`` maps a
+        """A new run file, in place of one of which ``check_target`` says that it may go.
+
+        ``attrs`` may hold str, int, float, bool, and anything JSON can say; ``population`` maps a
         name to ``(array, unit, description)``; ``partition`` is ``(offsets (N + 1,), indices)``."""
         columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
         check_target(path, overwrite)
