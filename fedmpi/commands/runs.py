@@ -82,7 +82,18 @@ def slurm_options(command):
                          "the end."),
             click.option("--requeues", type=click.IntRange(0), default=10, show_default=True,
                          help="Times that it comes "
-                         "back."))):
+                         "back."),
+            click.option("--job-name", help="The job's name.  [default: fedmpi, of many runs fedmpi-sweep]"),
+            click.option("--qos", help="Quality of service."),
+            click.option("--constraint", help="Features that nodes must have, such as 'a100&nvme'."),
+            click.option("--mail-user", metavar="ADDRESS", help="Who gets mail.  [default: who submits]"),
+            click.option("--mail-type", metavar="TYPE,...", help="When mail is sent, such as END,FAIL."),
+            click.option("--log", metavar="PATH", help="Where the output goes; %j is the job's number, %a the run's in "
+                         "an array.  [default: slurm-%j.out]"),
+            click.option("--cpus-per-task", type=click.IntRange(1), default=1, show_default=True, help="CPUs a rank, "
+                         "which trains on one thread."),
+            click.option("--sbatch", multiple=True, metavar="NAME[=VALUE]", help="Any other option of sbatch, such as "
+                         "reservation=me or exclusive. May be given several times."))):
         command = option(command)
     return command
 
@@ -172,6 +183,7 @@ def array(folder, points, todo, at_once, given):
     options = [points[number].options | {"out": os.path.join(folder, "NAME.h5")} for number in todo]
     job = slurm.Job(**given)
     job = job._replace(ranks=job.ranks or max(map(slurm.cohort, options)) + 1)
+    slurm.check_log_of_array(job.log)
     for each in options:
         slurm.check(job, each)
     largest = max(options, key=lambda each: slurm.node_bytes(job, each))

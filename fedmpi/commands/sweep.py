@@ -25,7 +25,9 @@ def _read_sweep(context, parameter, path):
             ("[[run]]", underscored(each)) for each in found.get("run", [])]:
         check_names(table, known, f"{path}: {name}")
     check_names(found.get("slurm", {}), [*sbatch.Job._fields, "at_once"], f"{path}: [slurm]")
-    context.default_map = found.get("slurm", {})
+    others = found.get("slurm", {}).get("sbatch", [])
+    listed = {"sbatch": [others]} if isinstance(others, str) else {}
+    context.default_map = found.get("slurm", {}) | listed
     return found | {"path": path}
 
 
