@@ -321,6 +321,8 @@ def _recorded(options, resume, say):
 
 
 def _create(options, data, fed, transport, overwrite):
+    import numpy as np
+
     from fedmpi import assemble, record
     from fedmpi.store import RunFile
     layout = fed.layout
@@ -330,7 +332,8 @@ def _create(options, data, fed, transport, overwrite):
         "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
         "inputs": {"shape": list(data.shape), "classes": data.dataset.classes, "mean": list(data.dataset.mean),
-                   "std": list(data.dataset.std)},
+                   "std": list(data.dataset.std),
+                   "test_labels": np.bincount(data.dataset.y_test, minlength=data.dataset.classes)},
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size, "launcher": launcher(), "estimators": {
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in

@@ -298,8 +298,9 @@ def _script(job, name, asked, what, command, needs, again):
     if srun and job.cpus_per_task > 1:
         prepare.append(f"export SRUN_CPUS_PER_TASK={job.cpus_per_task}")       # since 22.05 srun does not ask the job
     gentle = "" if srun else GENTLE
+    made_by = " ".join(shlex.join(command).splitlines())                       # a comment, which ends with its line
     return TEXT.format(
-        command=" ".join(shlex.join(command).splitlines()), asked="\n".join(lines), signal=signal, notice=f"{signal}@{seconds_left}",
+        command=made_by, asked="\n".join(lines), signal=signal, notice=f"{signal}@{seconds_left}",
         left=seconds_left, launcher=launcher, prepare="".join(line + "\n" for line in prepare), requeues=job.requeues,
         code=COME_BACK, what=what, again=again, gentle=gentle)
 

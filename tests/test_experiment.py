@@ -584,6 +584,16 @@ def test_a_mean_over_some_of_the_seeds_says_so():
     assert "| a - b | all | +.0000 [+.0000, +.0000] | -2.00 (1 of 3 seeds) |" in text
 
 
+def test_a_study_may_ask_for_every_pair_of_arms(tmp_path):
+    asked = read(RECIPE.replace("[fixed]", 'pairs = "all"\n[fixed]', 1), tmp_path)
+    plan = Study("s", "t", asked, [0, 1], ["a", "b", "c"], {}, {}, {})
+    found = outcome._pairs(plan, lambda arm, cell, seed, name: seed + "abc".index(arm))
+    assert [(each["arm"], each["against"], each["difference"]["accuracy"]["mean"]) for each in found] == [
+        ("b", "a", 1.0), ("c", "a", 2.0), ("c", "b", 1.0)]
+    with pytest.raises(UserError, match='pairs must be "all", or a list of pairs, got \'every\''):
+        read(RECIPE.replace("[fixed]", 'pairs = "every"\n[fixed]', 1), tmp_path)
+
+
 def test_numbers_are_written_as_papers_do():
     assert [number(v, "accuracy", True) for v in (0.5, -0.25, 1.0, math.nan)] == ["+.5000", "-.2500", "+1.0000", "-"]
     assert number(10.04, "up_mb") == "10.04"

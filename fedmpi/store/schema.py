@@ -35,7 +35,8 @@ ATTRIBUTES = {
     "seed": "everything random follows from it",
     "weights": "trained parameters", "prunable": "those that can be pruned",
     "layers": "[name, shape, uses of a weight for one sample] of each prunable tensor",
-    "inputs": "shape of a sample, classes, and mean and std a channel by which inputs are normalised",
+    "inputs": "shape of a sample, classes, mean and std a channel by which inputs are normalised, and how many test "
+              "samples are of each class",
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",
     "judged": "each estimator against the truth that was injected",
     "data_digest": "of data, partition, labels and faults", "devices_digest": "of the trace of devices",
