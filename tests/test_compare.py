@@ -320,6 +320,81 @@ def test_what_cannot_be_plotted_is_one_line(fedmpi, runs, monkeypatch, tmp_path,
     assert reason in text and text.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+def drawn(names, groups, **more):
+    """The figure that ``plotted`` draws, its axes, and the names in its legends."""
+    from matplotlib.figure import Figure
+
+    from fedmpi.report.plot import plotted
+    size, show = plotted(groups, names, **more)
+    figure = Figure(figsize=size, layout="constrained")
+    show(figure)
+    legends = [legend for part in [figure, *figure.subfigs] for legend in part.legends]
+    return figure, figure.axes, [[text.get_text() for text in legend.get_texts()] for legend in legends]
+
+
+def levels(ax):
+    """Where lines lie across the whole picture."""
+    return [line.get_ydata()[0] for line in ax.lines if len(line.get_ydata()) == 2]
+
+
+def test_several_panels_of_the_same_lines_have_one_legend():
+    groups = report.grouped(two_set_ups())
+    _, axes, legends = drawn(["accuracy", "accuracy-bytes"], groups)
+    assert legends == [["fedavg", "krum"]] and [len(ax.texts) for ax in axes] == [0, 0]
+    _, axes, legends = drawn(["accuracy"], groups)
+    assert legends == [] and [text.get_text() for text in axes[0].texts] == ["fedavg", "krum"]
+
+
+def test_limits_levels_and_a_title_are_drawn():
+    groups = report.grouped(two_set_ups())
+    reference = run_of([0.2, 0.9, 0.85])
+    figure, axes, _ = drawn(["accuracy"], groups, xlim=(0, 2.5), ylim=(0, 1), title="All of it",
+                            baselines=[("goal", 0.75), ("central", reference)])
+    assert axes[0].get_xlim() == (0, 2.5) and axes[0].get_ylim() == (0, 1)
+    assert figure.get_suptitle() == "All of it"
+    assert levels(axes[0]) == [0.75, 0.85]
+    names = {text.get_text(): text.xy[1] for text in axes[0].texts}
+    assert names["goal"] == 0.75 and names["central"] == 0.85
+    # a name stands where its line leaves the picture, after round 2
+    assert names["fedavg"] == pytest.approx(0.3, abs=0.1) and names["krum"] == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_baseline_is_read_off_in_each_panels_own_column():
+    _, axes, _ = drawn(["accuracy", "loss"], report.grouped(two_set_ups()), baselines=[("x", run_of([0.75]))])
+    assert [levels(ax) for ax in axes] == [[0.75], [0.25]]
+
+
+@pytest.mark.parametrize("names, more, reason", [
+    (["accuracy", "accuracy-bytes"], dict(xlim=(0, 1)), "these kinds have several axes, round, sent, up and down"),
+    (["accuracy", "loss"], dict(ylim=(0, 1)), "accuracy, loss or sparsity side by side"),
+    (["accuracy", "loss"], dict(baselines=[("x", 0.5)]), "accuracy, loss or sparsity side by side"),
+    (["accuracy"], dict(baselines=[("x", run_of([]))]), "--baseline x: that run has no accuracy yet")])
+def test_what_a_panel_cannot_take_is_refused(names, more, reason):
+    with pytest.raises(UserError, match=reason):
+        drawn(names, report.grouped(two_set_ups()), **more)
+
+
+def test_plots_take_names_titles_limits_and_baselines(fedmpi, runs):
+    asked = ("--label", "FedAvg", "--label", "ours", "--title", "Both", "--xlim", 1, 3, "--ylim", 0, 1)
+    plain, full = runs / "plain.svg", runs / "full.svg"
+    fedmpi(1, "plot", *paths(runs), "-o", plain)
+    fedmpi(1, "plot", *paths(runs), *asked, "--baseline", "0.5", "--baseline", f"other={runs / 'other.h5'}", "-o", full)
+    assert full.stat().st_size > plain.stat().st_size > 10000
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    (("--label", "one"), "2 set-ups need 2 names, got 1; in their order they are fedavg; thesis"),
+    (("--label", "a", "--label", "a"), "two set-ups would have the same name"),
+    (("--xlim", 3, 1), "--xlim must be two numbers, the lower one first, got 3 1"),
+    (("--ylim", 0, "nan"), "--ylim must be two numbers"),
+    (("--baseline", "nowhere.h5"), "nowhere.h5 is neither a number nor a run file"),
+    (("--baseline", "x=inf"), "must be a finite number"),
+    (("--kind", "churn", "--baseline", "0.5"), "are of curves: a panel of another --kind takes none")])
+def test_what_plots_cannot_take_is_one_line(fedmpi, runs, tmp_path, arguments, reason):
+    text = fedmpi(1, "plot", *paths(runs), *arguments, "-o", tmp_path / "a.svg", code=2)
+    assert reason in text and text.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
 def test_names_beside_lines_keep_apart_and_in_order():
     from fedmpi.report.draw import _apart
     for wanted in ([0.5, 0.5, 0.5], [0.98, 0.99, 0.1], [0.0, 0.01, 0.9], [0.3, 0.1, 0.2]):

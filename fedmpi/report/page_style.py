@@ -86,7 +86,8 @@ PAPER = """
 @media print{@page{margin:15mm 14mm}
 body{font-size:9.5pt;line-height:1.4}svg image,svg *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 header,main,footer{max-width:none;padding:0}header{padding-top:0}nav{display:none}
-h1{font-size:20pt}h2{margin:1.1rem 0 .4rem;padding-top:.5rem;font-size:13pt;break-after:avoid}h3,caption,summary{break-after:avoid}p{orphans:3;widows:3}
+h1{font-size:20pt}h2{margin:1.1rem 0 .4rem;padding-top:.5rem;font-size:13pt;break-after:avoid}
+h3,caption,summary{break-after:avoid}p{orphans:3;widows:3}
 figure,.cards,tr,.keep,.beside{break-inside:avoid}thead{display:table-header-group}
 .pictures{display:block;margin:.6rem 0;orphans:1;widows:1}
 .pictures figure{display:inline-block;width:47.5%;margin:0 2% 1rem 0;vertical-align:top}

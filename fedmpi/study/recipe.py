@@ -4,7 +4,8 @@
     lacks              what of the published experiment is not in here; told in every outcome
     measures           columns of the tables, of ``fedmpi.study.measures``
     against            the arm that all others are compared with, in every cell
-    pairs              further pairs of arms that are compared: [["ours", "static"], ...]
+    pairs              further pairs of arms that are compared: [["ours", "static"], ...],
+                       or "all" for every two
     [fixed]            options of train that all runs share
     [arms.NAME]        options of one arm
     [factors.F.LEVEL]  options of a level of factor F; what is no option of train is a word for texts
