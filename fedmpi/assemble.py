@@ -390,7 +390,7 @@ def evaluators(fed_data, network, layout, x, device):
 
 def check(options, fed_data, fed, x):
     """Raise UserError for what cannot work on this federation, before any worker trains."""
-    N, smallest = len(fed_data.sizes), int(fed_data.sizes.min())
+    N = len(fed_data.sizes)
     if not 1 <= fed.cohort <= N:
         raise UserError(f"--cohort must be between 1 and the {N} clients, got {fed.cohort}")
     wanting = [name for name, part in fed.contributions.items() if part.validated]

@@ -29,8 +29,9 @@ LIMITS = ("silence", "task_limit")     # options that say how long others are wa
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
 
-def train(options, resume, say):
+def train(options, resume, say, overwrite=False):
     """Play the run that ``options`` (or the run file ``resume`` and changed options) describe; returns the exit code.
+    ``overwrite``: the run file ``out`` may replace one that has rounds.
 
     ``say(line)`` shows progress; only rank 0 calls it. On other ranks this serves until rank 0 says stop.
     """
@@ -46,8 +47,8 @@ def train(options, resume, say):
     if resume:
         guard.run(resume, True)
     see = partial(place.mine, gpus="cuda" in _wishes(options))
-    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see), worker, say, limits, guard,
-                    see)
+    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see, overwrite), worker, say,
+                    limits, guard, see)
 
 
 def _wishes(options):
@@ -228,7 +229,7 @@ def _end(mpi, transport, code, started):
     return code
 
 
-def _serve_run(options, resume, say, connect, guard, see):
+def _serve_run(options, resume, say, connect, guard, see, overwrite):
     """What can be refused is refused before the other ranks are waited for."""
     begin = time.perf_counter()
     with _uncollected():
@@ -250,8 +251,6 @@ def _serve_run(options, resume, say, connect, guard, see):
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
     assemble.check(options, data, fed, x)
     rehearse(options, data, fed, x)
-    for line in assemble.warnings(options, data, fed):
-        say(f"warning: {line}")
     if resume:
         check_folder(resume)
         store = RunFile(resume)
@@ -259,8 +258,11 @@ def _serve_run(options, resume, say, connect, guard, see):
     else:
         if os.path.dirname(options["out"]) == "runs":
             os.makedirs("runs", exist_ok=True)
-        check_target(options["out"])
+        check_target(options["out"], overwrite)
         state, done = start(fed, x), 0
+    # What is refused is refused in one line, so warnings come last.
+    for line in assemble.warnings(options, data, fed):
+        say(f"warning: {line}")
     guard.run(resume or options["out"], bool(resume))
     transport = connect()
     goes_on = f"fedmpi train --resume {os.path.relpath(resume or options['out'])} goes on"
@@ -273,7 +275,7 @@ def _serve_run(options, resume, say, connect, guard, see):
     data = assemble.without_pixels(data)
     transport.publish(*assemble.setup_message(data, fed, options, state))        # workers build, while the file is made
     if not resume:
-        store = _create(options, data, fed, transport)
+        store = _create(options, data, fed, transport, overwrite)
         guard.run(options["out"], True)
     _play(fed._replace(transport=transport, tell=say), data, state, store, done, options, say, begin, places)
 
@@ -341,7 +343,9 @@ def _refuse_other_parts(resume, attrs, options):
                         "start another run: --like takes the other options over")
 
 
-def _create(options, data, fed, transport):
+def _create(options, data, fed, transport, overwrite):
+    import numpy as np
+
     from fedmpi import assemble, record, settings
     from fedmpi.data.dataset import inputs_record
     from fedmpi.store import RunFile
@@ -355,7 +359,8 @@ def _create(options, data, fed, transport):
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.costs.uses)],
         "flops_other": {"dense": fed.costs.dense, "frozen": fed.costs.frozen},
         "statistics": [slot.name for slot in layout.buffers],
-        "inputs": inputs_record(data.dataset),
+        "inputs": inputs_record(data.dataset) | {
+            "test_labels": np.bincount(data.dataset.y_test, minlength=data.dataset.classes)},
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size, "launcher": launcher(), "estimators": {
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in
@@ -365,7 +370,8 @@ def _create(options, data, fed, transport):
     coordinates = {"layer": [slot.name for slot in layout.weights], "class": classes}
     participations = fed.rounds * (options["cohort"] or options["clients"])
     return RunFile.create(options["out"], attrs, *record.columns(fed), assemble.population(data, options),
-                          (data.offsets, data.indices), coordinates=coordinates, expected=(fed.rounds, participations))
+                          (data.offsets, data.indices), coordinates=coordinates, expected=(fed.rounds, participations),
+                          overwrite=overwrite)
 
 
 def _restored(store, data, fed, x, say):
@@ -427,11 +433,12 @@ def _lacking(state, fresh):
 def _play(fed, data, state, store, done, options, say, begin, places):
     """The rounds that remain, and what is told of them; whatever happens, the run file says how it ended."""
     from fedmpi import report, server
+    from fedmpi.store import this_process
     last = min(options["until"] or fed.rounds, fed.rounds)
     session = {"time": _now(), "ranks": fed.transport.size, "launcher": launcher(),
                "hosts": ",".join(sorted(set(fed.transport.hosts))), "git_commit": _git_commit(),
                "command": " ".join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
-               "places": place.recorded(places), "done": done}
+               "places": place.recorded(places), "process": this_process(), "done": done}
     status = "failed"
     try:
         store.add_session(session)

@@ -7,7 +7,6 @@ and leaves no trace. Exceptions of a client's training are left to the run, whic
 are and has an option for them.
 """
 
-import numpy as np
 import torch
 
 from fedmpi import assemble, catalog, server

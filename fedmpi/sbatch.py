@@ -4,6 +4,7 @@ What is told beforehand is estimated without torch, unless a measurement is at h
 """
 
 import math
+import os
 import re
 import shlex
 from collections import Counter
@@ -21,6 +22,14 @@ DATA_BYTES = {"digits": 1e6, "synthetic": 1e6, "mnist": 55e6, "fashion-mnist": 5
               "cifar100": 185e6, "svhn": 305e6}              # as training and test sets lie in memory
 COUNTS = {"srun": r"-n\d*|--ntasks(=.*)?", "mpirun": r"--?(np?|c|ntasks)(=.*)?"}     # what says how many ranks
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+MAILS = ("NONE", "BEGIN", "END", "FAIL", "REQUEUE", "ALL", "INVALID_DEPEND", "STAGE_OUT", "TIME_LIMIT", "TIME_LIMIT_90",
+         "TIME_LIMIT_80", "TIME_LIMIT_50", "ARRAY_TASKS")
+OWN = {"job-name": "--job-name", "array": "fedmpi sweep", "nodes": "--nodes", "ntasks": "--ranks",
+       "cpus-per-task": "--cpus-per-task", "gpus-per-node": "--gpus", "mem": "--memory", "time": "--time",
+       "account": "--account", "partition": "--queue", "qos": "--qos", "constraint": "--constraint",
+       "mail-user": "--mail-user", "mail-type": "--mail-type", "output": "--log", "signal": "--signal",
+       "requeue": "--requeues", "no-requeue": "--requeues 0", "open-mode": "nothing else than append",
+       "wrap": "the script itself"}                        # what a script of ours says already, and by what
 
 
 class Job(NamedTuple):
@@ -40,6 +49,14 @@ class Job(NamedTuple):
     launcher: str
     signal: str
     requeues: int
+    job_name: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    mail_user: str | None = None
+    mail_type: str | None = None
+    log: str | None = None        # the path, with Slurm's patterns such as %j
+    cpus_per_task: int = 1
+    sbatch: tuple = ()            # anything else, each NAME or NAME=VALUE
 
 
 class Measured(NamedTuple):
@@ -123,7 +140,7 @@ def check(job, options, measured=None):
         f"--aggregation {options['aggregation']} needs a model of time: --devices drawn, say":
             options["devices"] == "none" and (kind != "sync" or any(waits.values())),
         f"--gpus {job.gpus} a node for {on_node(job)} ranks there: some would lie idle": job.gpus > on_node(job),
-        "text options must be of one line": any("\n" in str(value) for value in (*job, *options.values())),
+        "text options must be of one line": _lines_apart([*job, *options.values()]),
         "--server-device cuda needs --gpus": options["server_device"] == "cuda" and not job.gpus,
         f"--gpus {job.gpus} would lie idle with --device cpu": options["device"] == "cpu" and job.gpus > 0,
         f"take one of --{' and --'.join(named)}": len(named) > 1,
@@ -136,6 +153,50 @@ def check(job, options, measured=None):
     for line, wrong in refused.items():
         if wrong:
             raise UserError(line)
+    _check_mail(job)
+    for name in ("job_name", "qos", "constraint", "mail_user", "log", "account", "queue"):
+        _check_quotes(f"--{name.replace('_', '-')}", getattr(job, name) or "")
+    for each in job.sbatch:
+        _check_other(each)
+
+
+def _lines_apart(values):
+    """Whether any of the texts, or of the texts in lists, could begin a line of its own in a script."""
+    flat = [text for value in values for text in (value if isinstance(value, (list, tuple)) else [value])]
+    return any(re.search("[\n\r\v\f\0\x85\u2028\u2029]", str(text)) for text in flat)
+
+
+def _check_mail(job):
+    """UserError for mail that Slurm would not send."""
+    kinds = (job.mail_type or "").upper().split(",")
+    unknown = [kind for kind in kinds if kind not in MAILS]
+    if job.mail_type is not None and unknown:
+        raise UserError(f"--mail-type {job.mail_type}: there is no {unknown[0] or 'empty type'}; there are "
+                        f"{', '.join(MAILS)}")
+    if job.mail_user and not job.mail_type:
+        raise UserError("--mail-user has no effect without --mail-type: END,FAIL, say")
+
+
+def _check_other(text):
+    """UserError for what --sbatch cannot pass through."""
+    name, _, value = text.removeprefix("--").partition("=")
+    if not re.fullmatch("[a-z][a-z0-9-]+", name):
+        raise UserError(f"--sbatch {text!r} must be NAME=VALUE, or NAME alone, as sbatch has its long options")
+    if name in OWN:
+        raise UserError(f"--sbatch {name}: that is said by {OWN[name]} already")
+    _check_quotes(f"--sbatch {name}", value)
+
+
+def _check_quotes(option, value):
+    """UserError for a value that a line of #SBATCH cannot quote."""
+    if '"' in value or "\\" in value:
+        raise UserError(f"{option} must have neither double quotes nor backslashes, got {value!r}")
+
+
+def check_log_of_array(log):
+    """UserError for a log that the tasks of an array would share."""
+    if log and not re.search(r"%\d*[aj]", log.replace("%%", "")):
+        raise UserError(f"--log {log}: all runs of the array would write into it; put %a, the run's number, into it")
 
 
 def told(job, options, measured=None):
@@ -153,6 +214,12 @@ def told(job, options, measured=None):
            + f"; asks for {job.memory or gigabytes(need)} a node")
     if job.gpus:
         yield on_gpus(job, options)
+    if job.cpus_per_task > 1:
+        yield (f"{job.cpus_per_task} CPUs a rank, each of which trains on one thread: they bring memory or room, not "
+               "speed")
+    folder = os.path.dirname(job.log or "")
+    if "%" not in folder and not os.path.isdir(folder or "."):
+        yield f"warning: there is no folder {folder} here for the log, and Slurm makes none: mkdir -p {folder} first"
     if measured:
         yield fitting(job, options, measured)
     yield (f"{job.signal} asks it to stop in time; it queues itself again at most {job.requeues} times, and resumes "
@@ -218,18 +285,36 @@ def _script(job, name, asked, what, command, needs, again):
     # A rank that a signal kills before MPI is up leaves the others of srun waiting for ever; mpirun ends them itself.
     launcher = f"{job.launcher} --kill-on-bad-exit=1" if srun else f"{job.launcher} -n {job.ranks}"
     signal, seconds_left = job.signal.partition("@")[0], notice(job.signal)[1]
-    asked = {"job-name": name, **asked, "nodes": job.nodes, "ntasks": job.ranks, "cpus-per-task": 1,
-             "gpus-per-node": job.gpus or None, "mem": job.memory or gigabytes(needs),
-             "time": job.time, "account": job.account, "partition": job.queue}
-    lines = [f"#SBATCH --{name}={value}" for name, value in asked.items() if value is not None]
+    asked = {"job-name": job.job_name or name, **asked, "nodes": job.nodes, "ntasks": job.ranks,
+             "cpus-per-task": job.cpus_per_task, "gpus-per-node": job.gpus or None,
+             "mem": job.memory or gigabytes(needs), "time": job.time, "account": job.account, "partition": job.queue,
+             "qos": job.qos, "constraint": job.constraint, "mail-user": job.mail_user, "mail-type": job.mail_type,
+             "output": job.log}
+    lines = [f"#SBATCH --{name}={_directive(value)}" for name, value in asked.items() if value is not None]
+    lines += [f"#SBATCH {_other(each)}" for each in job.sbatch]
     prepare = [f"module load {job.modules}"] if job.modules else []
     prepare += [f". {shlex.quote(job.venv)}/bin/activate"] if job.venv else []
     prepare += ['eval "$(conda shell.bash hook)"', f"conda activate {shlex.quote(job.conda)}"] if job.conda else []
+    if srun and job.cpus_per_task > 1:
+        prepare.append(f"export SRUN_CPUS_PER_TASK={job.cpus_per_task}")       # since 22.05 srun does not ask the job
     gentle = "" if srun else GENTLE
+    made_by = " ".join(shlex.join(command).splitlines())                       # a comment, which ends with its line
     return TEXT.format(
-        command=shlex.join(command), asked="\n".join(lines), signal=signal, notice=f"{signal}@{seconds_left}",
+        command=made_by, asked="\n".join(lines), signal=signal, notice=f"{signal}@{seconds_left}",
         left=seconds_left, launcher=launcher, prepare="".join(line + "\n" for line in prepare), requeues=job.requeues,
         code=COME_BACK, what=what, again=again, gentle=gentle)
+
+
+def _directive(value):
+    """A value as a line of #SBATCH takes it: quoted where it has what ends a word or begins a comment there."""
+    text = str(value)
+    return f'"{text}"' if re.search(r"[\s#']", text) else text
+
+
+def _other(text):
+    """What --sbatch passes through, as the rest of a line of #SBATCH."""
+    name, equals, value = text.removeprefix("--").partition("=")
+    return f"--{name}{equals}{_directive(value) if equals else ''}"
 
 
 WHAT = """\

@@ -11,10 +11,11 @@ from fedmpi import report
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
 from fedmpi.report import live
+from fedmpi.report.chance import Stuck, left_chance
 from fedmpi.report.groups import differing, unusual
 from fedmpi.report.page import page
 from fedmpi.report.series import mean_lines, prefix, spent, to_reach, within
-from fedmpi.store import Column, MemoryStore
+from fedmpi.store import Column, MemoryStore, read_run
 
 TINY = ("--clients", 4, "--rounds", 3, "--local-epochs", 1, "--train-samples", 300, "--model", "small-cnn:width=4")
 
@@ -350,6 +351,81 @@ def test_what_cannot_be_plotted_is_one_line(fedmpi, runs, monkeypatch, tmp_path,
     assert reason in text and text.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+def drawn(names, groups, **more):
+    """The figure that ``plotted`` draws, its axes, and the names in its legends."""
+    from matplotlib.figure import Figure
+
+    from fedmpi.report.plot import plotted
+    size, show = plotted(groups, names, **more)
+    figure = Figure(figsize=size, layout="constrained")
+    show(figure)
+    legends = [legend for part in [figure, *figure.subfigs] for legend in part.legends]
+    return figure, figure.axes, [[text.get_text() for text in legend.get_texts()] for legend in legends]
+
+
+def levels(ax):
+    """Where lines lie across the whole picture."""
+    return [line.get_ydata()[0] for line in ax.lines if len(line.get_ydata()) == 2]
+
+
+def test_several_panels_of_the_same_lines_have_one_legend():
+    groups = report.grouped(two_set_ups())
+    _, axes, legends = drawn(["accuracy", "accuracy-bytes"], groups)
+    assert legends == [["fedavg", "krum"]] and [len(ax.texts) for ax in axes] == [0, 0]
+    _, axes, legends = drawn(["accuracy"], groups)
+    assert legends == [] and [text.get_text() for text in axes[0].texts] == ["fedavg", "krum"]
+
+
+def test_limits_levels_and_a_title_are_drawn():
+    groups = report.grouped(two_set_ups())
+    reference = run_of([0.2, 0.9, 0.85])
+    figure, axes, _ = drawn(["accuracy"], groups, xlim=(0, 2.5), ylim=(0, 1), title="All of it",
+                            baselines=[("goal", 0.75), ("central", reference)])
+    assert axes[0].get_xlim() == (0, 2.5) and axes[0].get_ylim() == (0, 1)
+    assert figure.get_suptitle() == "All of it"
+    assert levels(axes[0]) == [0.75, 0.85]
+    names = {text.get_text(): text.xy[1] for text in axes[0].texts}
+    assert names["goal"] == 0.75 and names["central"] == 0.85
+    # a name stands where its line leaves the picture, after round 2
+    assert names["fedavg"] == pytest.approx(0.3, abs=0.1) and names["krum"] == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_baseline_is_read_off_in_each_panels_own_column():
+    _, axes, _ = drawn(["accuracy", "loss"], report.grouped(two_set_ups()), baselines=[("x", run_of([0.75]))])
+    assert [levels(ax) for ax in axes] == [[0.75], [0.25]]
+
+
+@pytest.mark.parametrize("names, more, reason", [
+    (["accuracy", "accuracy-bytes"], dict(xlim=(0, 1)), "these kinds have several axes, round, sent, up and down"),
+    (["accuracy", "loss"], dict(ylim=(0, 1)), "accuracy, loss or sparsity side by side"),
+    (["accuracy", "loss"], dict(baselines=[("x", 0.5)]), "accuracy, loss or sparsity side by side"),
+    (["accuracy"], dict(baselines=[("x", run_of([]))]), "--baseline x: that run has no accuracy yet")])
+def test_what_a_panel_cannot_take_is_refused(names, more, reason):
+    with pytest.raises(UserError, match=reason):
+        drawn(names, report.grouped(two_set_ups()), **more)
+
+
+def test_plots_take_names_titles_limits_and_baselines(fedmpi, runs):
+    asked = ("--label", "FedAvg", "--label", "ours", "--title", "Both", "--xlim", 1, 3, "--ylim", 0, 1)
+    plain, full = runs / "plain.svg", runs / "full.svg"
+    fedmpi(1, "plot", *paths(runs), "-o", plain)
+    fedmpi(1, "plot", *paths(runs), *asked, "--baseline", "0.5", "--baseline", f"other={runs / 'other.h5'}", "-o", full)
+    assert full.stat().st_size > plain.stat().st_size > 10000
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    (("--label", "one"), "2 set-ups need 2 names, got 1; in their order they are fedavg; thesis"),
+    (("--label", "a", "--label", "a"), "two set-ups would have the same name"),
+    (("--xlim", 3, 1), "--xlim must be two numbers, the lower one first, got 3 1"),
+    (("--ylim", 0, "nan"), "--ylim must be two numbers"),
+    (("--baseline", "nowhere.h5"), "nowhere.h5 is neither a number nor a run file"),
+    (("--baseline", "x=inf"), "must be a finite number"),
+    (("--kind", "churn", "--baseline", "0.5"), "are of curves: a panel of another --kind takes none")])
+def test_what_plots_cannot_take_is_one_line(fedmpi, runs, tmp_path, arguments, reason):
+    text = fedmpi(1, "plot", *paths(runs), *arguments, "-o", tmp_path / "a.svg", code=2)
+    assert reason in text and text.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
 def test_names_beside_lines_keep_apart_and_in_order():
     from fedmpi.report.draw import _apart
     for wanted in ([0.5, 0.5, 0.5], [0.98, 0.99, 0.1], [0.0, 0.01, 0.9], [0.3, 0.1, 0.2]):
@@ -393,3 +469,96 @@ def test_pictures_say_what_they_show():
     assert report.KINDS["loss"].say(report.KINDS["loss"].find(one)) == (
         "Test loss by round. Lowest 0.4 at round 2, then 0.6 at round 3.")
     assert report.KINDS["sparsity"].say(report.KINDS["sparsity"].find(one)).endswith("by round. 0.500 throughout.")
+
+
+# --- baselines, pairs, and set-ups that have learned nothing ---
+
+
+def three_set_ups():
+    return two_set_ups() | {f"median-{seed}.h5": run_of([0.1, 0.2, 0.3, 0.3 + seed / 10], strategy="median", seed=seed)
+                            for seed in (0, 1)}
+
+
+def pairs_of(found):
+    return [(each["group"], each["against"]) for each in found["paired"] if each["axis"] == "rounds"]
+
+
+def test_all_are_held_against_the_baseline_or_every_two_against_one_another():
+    groups = report.grouped(three_set_ups())
+    assert pairs_of(report.comparison(groups)) == [("B", "A"), ("C", "A")]
+    assert pairs_of(report.comparison(groups, against=1)) == [("A", "B"), ("C", "B")]
+    assert pairs_of(report.comparison(groups, every_pair=True)) == [("B", "A"), ("C", "A"), ("C", "B")]
+    turned, = (each["interval"] for each in report.comparison(groups, against=1)["paired"]
+               if each["group"] == "C" and each["axis"] == "rounds")
+    assert turned == pytest.approx(report.paired_difference([0.3, 0.4], [0.7, 0.7]))
+
+
+@pytest.mark.parametrize("name", ["krum", "B", "krum-1.h5", "krum-0"])
+def test_a_set_up_is_named_by_its_label_its_letter_or_a_run(name):
+    assert report.find_group(report.grouped(three_set_ups()), name, "--baseline") == 1
+
+
+def test_a_set_up_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(UserError, match="--baseline kram is none of .*: there are A fedavg; B krum; C median"):
+        report.find_group(report.grouped(three_set_ups()), "kram", "--baseline")
+    same = report.grouped({"x/a.h5": run_of([0.1], lr=0.5), "y/a.h5": run_of([0.1], lr=0.7)})
+    with pytest.raises(UserError, match="--baseline a names several set-ups"):
+        report.find_group(same, "a", "--baseline")
+
+
+def of_classes(counts, accuracy, recorded=True, **options):
+    """A run whose test set has that many samples of each class."""
+    run = run_of(accuracy, **options)
+    run.population["true_labels"] = np.array([counts])
+    return run._replace(attrs=run.attrs | ({"inputs": {"test_labels": counts}} if recorded else {}))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("counts, accuracy, left", [
+    ([10] * 10, [0.1, np.nan, 0.12], False), ([10] * 10, [0.1, 0.121], True),
+    ([90, 10], [0.9, 0.9], False), ([90, 10], [0.9, 0.92], False), ([90, 10], [0.925], True),
+    ([10] * 10, [np.nan], None), ([10] * 10, [], None)])
+def test_a_run_has_left_chance_where_it_beats_naming_the_most_frequent_class(counts, accuracy, left, recorded):
+    assert left_chance(of_classes(counts, accuracy, recorded)) is left
+
+
+def test_a_run_that_does_not_tell_its_classes_is_not_judged():
+    assert left_chance(run_of([0.1])) is None and report.comparison(report.grouped({"a": run_of([0.1])}))["chance"] == [
+        None]
+
+
+def test_set_ups_that_never_left_chance_are_named():
+    runs = {f"{name}{seed}.h5": of_classes([10] * 10, curve, strategy=name, seed=seed)
+            for name, curves in {"fedavg": ([0.1, 0.104], [0.1, 0.3]), "krum": ([0.1, 0.4], [0.1, 0.5])}.items()
+            for seed, curve in enumerate(curves)}
+    found = report.comparison(report.grouped(runs))
+    assert found["chance"] == [Stuck(1, 2, 0.104, 0.1), None]
+    text = report.comparison_text(found)
+    assert "never left chance: fedavg (1 of 2 runs), at best 0.104 where guessing has 0.100" in text
+    assert json.loads(json.dumps(report.plain(report.without_tuples(found))))["chance"][0]["stuck"] == 1
+    del runs["fedavg0.h5"]
+    assert "never left" not in report.comparison_text(report.comparison(report.grouped(runs)))
+
+
+def test_a_run_records_how_many_test_samples_each_class_has(fedmpi, runs):
+    counts = read_run(runs / "fedavg0.h5").attrs["inputs"]["test_labels"]
+    assert len(counts) == 10 and sum(counts) == 359 and min(counts) > 20
+
+
+def test_compare_against_a_baseline_on_the_command_line(fedmpi, runs):
+    assert "A - B" in fedmpi(1, "compare", *paths(runs), "--baseline", runs / "thesis1.h5")
+    assert "A - B" in fedmpi(1, "compare", *paths(runs), "--baseline", "thesis")
+    assert "B - A" in fedmpi(1, "compare", *paths(runs), "--pairs")
+    assert "of --baseline and --pairs one" in fedmpi(1, "compare", *paths(runs), "--pairs", "--baseline", "A", code=2)
+    refused = fedmpi(1, "compare", *paths(runs), "--baseline", "prox", code=2)
+    assert "there are A fedavg; B thesis" in refused and refused.count("\n") == 1
+    assert "no two set-ups share two seeds" in fedmpi(1, "compare", *paths(runs)[1:3], "--baseline", "A")
+
+
+@pytest.mark.parametrize("pruners, labels", [
+    (["rigl:every=4,sparsity=0.9", "rigl:every=5,sparsity=0.9", "static:sparsity=0.9,init=magnitude"],
+     ["rigl:every=4", "rigl:every=5", "static"]),
+    (["rigl:every=4,sparsity=0.9", "rigl:every=5,sparsity=0.9"], ["every=4", "every=5"])])
+def test_a_label_leaves_out_options_that_are_the_same(pruners, labels):
+    runs = {f"{number}.h5": run_of([0.5], pruner=each) for number, each in enumerate(pruners)}
+    assert [group.label for group in report.grouped(runs)] == labels

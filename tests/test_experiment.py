@@ -485,7 +485,8 @@ def test_a_study_ends_in_tables_figures_and_verdicts(played, fedmpi, recipe, tmp
     # finished: nothing is played again; another option under the same name is refused
     assert "6 finished" in fedmpi(1, "experiment", "mine.toml", "--folder", "s")
     recipe.write_text(RECIPE.replace("rounds = 4", "rounds = 5"))
-    assert "is of a run with other options" in fedmpi(1, "experiment", "mine.toml", "--folder", "s", code=2)
+    refused = fedmpi(1, "experiment", "mine.toml", "--folder", "s", code=2)
+    assert "is of another run than --rounds 5 (it has 4): give --overwrite" in refused and refused.count("\n") == 1
     # a grown recipe keeps its runs
     recipe.write_text(RECIPE.replace('["0", "0.5"]', '["0.5", "0.9", "0"]'))
     assert "6 of 8 runs done" in fedmpi(1, "experiment", "mine.toml", "--folder", "s", "--dry-run")
@@ -581,6 +582,16 @@ def test_a_mean_over_some_of_the_seeds_says_so():
     assert "| a | 3 | .5000 ± .0000 | 1.50 ± .71 (2 of 3 seeds) |" in text
     assert "| b | 3 | .5000 ± .0000 | 3.00 (1 of 3 seeds) |" in text
     assert "| a - b | all | +.0000 [+.0000, +.0000] | -2.00 (1 of 3 seeds) |" in text
+
+
+def test_a_study_may_ask_for_every_pair_of_arms(tmp_path):
+    asked = read(RECIPE.replace("[fixed]", 'pairs = "all"\n[fixed]', 1), tmp_path)
+    plan = Study("s", "t", asked, [0, 1], ["a", "b", "c"], {}, {}, {})
+    found = outcome._pairs(plan, lambda arm, cell, seed, name: seed + "abc".index(arm))
+    assert [(each["arm"], each["against"], each["difference"]["accuracy"]["mean"]) for each in found] == [
+        ("b", "a", 1.0), ("c", "a", 2.0), ("c", "b", 1.0)]
+    with pytest.raises(UserError, match='pairs must be "all", or a list of pairs, got \'every\''):
+        read(RECIPE.replace("[fixed]", 'pairs = "every"\n[fixed]', 1), tmp_path)
 
 
 def test_numbers_are_written_as_papers_do():

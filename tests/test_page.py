@@ -41,10 +41,18 @@ def pages(fedmpi, tmp_path_factory):
         assert fedmpi(1, "report", folder / f"{name}.h5").strip().endswith(f"{name}.html")
     fedmpi(1, "report", *(folder / f"{name}.h5" for name in ("one", "fedavg0", "fedavg1", "buffered")), "-o",
            folder / "several.html")
+    (folder / "twelve.html").write_text(page(twelve_of(read_run(folder / "one.h5")), remarks=["Seeds 0 to 2."]))
     (folder / "many.html").write_text(page({f"a-file-with-quite-a-long-name-{n}.h5": run_of(
         np.linspace(0.1, 0.7 + n / 50, 30), strategy="krum", lr=(n + 1) / 64) for n in range(9)}))
     (folder / "young.html").write_text(page({"young.h5": example(rounds=0)}))
     return {path.stem: path for path in sorted(folder.glob("*.html"))}
+
+
+def twelve_of(run):
+    """Four set-ups of three seeds each, all with what that run has."""
+    return {f"{strategy}{lr}-{seed}.h5": run._replace(attrs=run.attrs | {"options": run.attrs["options"] | {
+        "strategy": strategy, "lr": lr, "seed": seed}})
+        for strategy in ("fedavg", "fedprox") for lr in (0.1, 0.2) for seed in range(3)}
 
 
 PAGES = ("one", "several", "faulty", "buffered", "stopped", "many", "young")
@@ -118,6 +126,45 @@ def test_a_run_that_failed_is_told_and_is_the_best_in_nothing():
     text = page(with_failures())
     assert "Not the end: failed, zero.h5 after 0 rounds, b2.h5 after 1 rounds" in text and "Accuracy by round" in text
     assert '<span class="best">0 B</span>' not in text and text.count('class="best"') >= 3
+
+
+def titled(runs, **more):
+    """``(the title, the line below it)`` of a page about the runs."""
+    written = page(runs, **more)
+    return re.search("<h1>(.*?)</h1>", written)[1], re.search('<p class="lead">(.*?)</p>', written)[1]
+
+
+def of_day(day, **options):
+    run = run_of([0.5, 0.6], **options)
+    return run._replace(attrs=run.attrs | {"created": f"2026-11-{day}T12:00:00+00:00"})
+
+
+def test_a_title_says_the_data_and_the_line_below_the_days():
+    one, other = of_day(28, strategy="fedavg"), of_day(30, strategy="krum")
+    assert titled({"a.h5": one}) == ("fedavg on digits", "digits, 32 clients, dirichlet:beta=0.5, small-cnn, 2 of 2 "
+                                     "rounds, finished, 2026-11-28")
+    title, lead = titled({"a.h5": one, "b.h5": other})
+    assert title == "fedavg against krum on digits" and lead.endswith("2 runs, 2026-11-28 to 2026-11-30")
+    own = of_day(30, dataset="hdf5:file=/data/wards.h5", strategy="krum")
+    assert titled({"b.h5": own})[0] == "krum on wards"
+
+
+def test_a_title_and_notes_may_be_given(fedmpi, pages):
+    folder = pages["one"].parent
+    fedmpi(1, "report", folder / "one.h5", "-o", folder / "noted.html", "--title", "Wards & <b>", "--note", "First.",
+           "--note", "Then < more.")
+    text = (folder / "noted.html").read_text(encoding="utf-8")
+    assert "<h1>Wards &amp; &lt;b&gt;</h1>" in text and "<title>Wards &amp; &lt;b&gt;: fedmpi</title>" in text
+    assert '<p class="remark">First.</p><p class="remark">Then &lt; more.</p>' in text
+
+
+def test_set_ups_that_never_left_chance_are_named():
+    runs = {f"{name}.h5": run_of([0.1, best], strategy=name) for name, best in (("fedavg", 0.104), ("krum", 0.5))}
+    for run in runs.values():
+        run.attrs["inputs"] = {"test_labels": [10] * 10}
+    text = page(runs)
+    assert "Never left chance: fedavg, at best 0.104 where guessing has 0.100. Where one side" in text
+    assert "Never left" not in page({"krum.h5": runs["krum.h5"]})
 
 
 def test_what_users_wrote_stays_text():
@@ -257,4 +304,25 @@ def test_on_paper_folds_are_open_and_links_gone(browser, pages, tmp_path, name):
         browser.call("Emulation.setEmulatedMedia", media="")
     data = browser.printed(tmp_path / "page.pdf")
     sheets = len(re.findall(rb"/Type /Page\b", data))
-    assert data.startswith(b"%PDF") and 3 <= sheets <= (8 if name == "faulty" else 25), sheets
+    assert data.startswith(b"%PDF") and 3 <= sheets <= 8, sheets
+
+
+def test_twelve_runs_take_eight_sheets_and_headings_stay_with_what_they_head(browser, pages, tmp_path):
+    browser.look(pages["twelve"], 690)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        told = browser.value("document.body.innerText")
+        assert "one run of each of 4 set-ups; the parts of the other 8 runs are in the file" in told
+        shown = browser.value("[...document.querySelectorAll('details.run')].map(each => "
+                              "each.getBoundingClientRect().height > 100)")
+        assert shown == [True, False, False] * 4
+        kept = browser.value("[...document.querySelectorAll('h2,h3,summary')].map(each => "
+                             "getComputedStyle(each).breakAfter)")
+        assert len(kept) > 30 and set(kept) == {"avoid"}
+        whole = browser.value("[...document.querySelectorAll('figure,tr')].map(each => "
+                              "getComputedStyle(each).breakInside)")
+        assert set(whole) == {"avoid"}
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+    sheets = len(re.findall(rb"/Type /Page\b", browser.printed(tmp_path / "page.pdf")))
+    assert 4 <= sheets <= 8, sheets

@@ -74,7 +74,7 @@ def test_a_dry_run_under_mpirun_plans_its_ranks(fedmpi, tmp_path):
 @pytest.mark.parametrize("wrong, line", [(["--cohort", 9], "--cohort must be between 1 and the 6"),
                                          (["--resume", "a.h5"], "no place beside --resume"),
                                          (["--pruner", "rigel"], "did you mean rigl"),
-                                         (["--out", "/dev/null"], "exists: resume it"),
+                                         (["--out", "/dev/null"], "exists, and is not replaced"),
                                          (["--out", "no/such/a.h5"], "there is no folder")])
 def test_a_dry_run_refuses_what_train_refuses(fedmpi, wrong, line):
     output = fedmpi(1, "train", *arguments(), "--dry-run", *wrong, code=2)

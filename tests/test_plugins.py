@@ -1,6 +1,5 @@
 """Parts of the user's: any callable serves, what it returns is checked before work starts, its options are recorded."""
 
-import functools
 import json
 import pathlib
 import re
@@ -14,7 +13,7 @@ from contracts import SMALL
 from fedmpi import catalog, plan, settings
 from fedmpi.commands.completion import answer
 from fedmpi.cli import cli
-from fedmpi.errors import FedError, UserError
+from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
 from fedmpi.store import read_run
 
@@ -45,7 +44,6 @@ def own(tmp_path, monkeypatch):
 
 KINDS_OF_FACTORY = '''"""My methods."""
 import dataclasses
-import functools
 import typing
 from fedmpi.pruning.static import static
 

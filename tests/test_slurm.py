@@ -368,6 +368,20 @@ def test_what_a_script_does_when_its_run_ends(bare, code, arguments, expected):
     (("--cohort", 40), "--cohort 40 of 32 clients"),
     (("--strategy", "fedavgg"), "did you mean fedavg?"),
     (("--resume", "run.h5"), "No such option"),
+    (("--job-name", "a\n#SBATCH --wrap=b"), "must be of one line"),
+    (("--log", "a\r.out"), "must be of one line"),
+    (("--fault", "scaled:share=0.5\nrm"), "must be"),
+    (("--job-name", 'a"b'), "--job-name must have neither double quotes nor backslashes"),
+    (("--constraint", "a\\b"), "--constraint must have neither"),
+    (("--mail-user", "a@b.c"), "--mail-user has no effect without --mail-type: END,FAIL"),
+    (("--mail-type", "END,LATE"), "--mail-type END,LATE: there is no LATE; there are NONE, BEGIN"),
+    (("--sbatch", "a b=c"), "must be NAME=VALUE"),
+    (("--sbatch", "-x"), "must be NAME=VALUE"),
+    (("--sbatch", "--ntasks=4"), "--sbatch ntasks: that is said by --ranks already"),
+    (("--sbatch", "signal=USR1"), "that is said by --signal already"),
+    (("--sbatch", "comment=a\nb"), "must be of one line"),
+    (("--sbatch", 'comment="a"'), "--sbatch comment must have neither double quotes"),
+    (("--cpus-per-task", 0), "--cpus-per-task"),
     (("--submit",), "needs --script"),
     (("--script", __file__), "exists already"),
 ])
@@ -389,6 +403,60 @@ def test_a_script_holds_the_options_of_the_run(fedmpi, tmp_path):
         assert line in output.splitlines(), line
     script = output[output.index("#!/bin/bash"):]
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+ASKED = ("--job-name", "my job", "--mail-user", "me@x.org", "--mail-type", "END,FAIL", "--log", "%x 1-%j.out",
+         "--cpus-per-task", 2, "--sbatch", "exclusive", "--sbatch", "--comment=two words # of mine")
+LINES = ('--job-name="my job"', "--mail-user=me@x.org", "--mail-type=END,FAIL", '--output="%x 1-%j.out"',
+         "--cpus-per-task=2", "--exclusive", '--comment="two words # of mine"')
+
+
+def test_what_is_asked_of_slurm_is_in_the_script(fedmpi, tmp_path, monkeypatch):
+    output = fedmpi(1, "sbatch", *ASKED, "--qos", "high", "--constraint", "a100&nvme")
+    for line in (*LINES, "--qos=high", "--constraint=a100&nvme"):
+        assert f"#SBATCH {line}" in output.splitlines(), line
+    assert "2 CPUs a rank, each of which trains on one thread" in output
+    assert "SRUN_CPUS_PER_TASK" not in output
+    assert "export SRUN_CPUS_PER_TASK=2" in fedmpi(1, "sbatch", "--launcher", "srun", "--cpus-per-task", 2).splitlines()
+    plain = fedmpi(1, "sbatch")
+    assert "#SBATCH --job-name=fedmpi\n" in plain and "#SBATCH --cpus-per-task=1\n" in plain
+    monkeypatch.chdir(tmp_path)
+    assert "Slurm makes none: mkdir -p logs first" in fedmpi(1, "sbatch", "--log", "logs/%j.out")
+    (tmp_path / "logs").mkdir()
+    assert "warning" not in fedmpi(1, "sbatch", "--log", "logs/%j.out")
+
+
+def test_an_array_says_what_it_asks_of_slurm_in_its_file_or_in_flags(fedmpi, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.toml").write_text('[fixed]\ndataset = "synthetic"\n[grid]\nseed = [0, 1]\n[slurm]\nqos = "low"\n'
+                                        'job-name = "grid"\nsbatch = "exclusive"\ncpus-per-task = 2\n')
+    output = fedmpi(1, "sweep", "grid.toml", "--qos", "high", "--log", "%x-%a.out").splitlines()
+    for line in ("job-name=grid", "qos=high", "exclusive", "cpus-per-task=2", "output=%x-%a.out", "array=0-1"):
+        assert f"#SBATCH --{line}" in output, line
+    for log in ("all.out", "%x-%A.out", "100%%a.out"):
+        assert "all runs of the array would write into it; put %a" in fedmpi(
+            1, "sweep", "grid.toml", "--log", log, code=2)
+    assert "--qos: of a batch script" in fedmpi(1, "sweep", "grid.toml", "--here", "--qos", "high", code=2)
+
+
+def test_a_line_break_in_a_path_does_not_end_the_comment_that_names_the_command(fedmpi, tmp_path):
+    fedmpi(1, "sbatch", "--script", tmp_path / "a\ntouch b #")
+    text = (tmp_path / "a\ntouch b #").read_text()
+    assert "touch b" in text.splitlines()[2] and not any(line.startswith("touch") for line in text.splitlines())
+
+
+def test_slurm_reads_what_is_asked_of_it_as_it_was_meant(slurm, fedmpi, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fedmpi(1, "sbatch", "--clients", 2, "--ranks", 2, *ASKED, "--sbatch", "hold", "--script", "job.sbatch")
+    subprocess.run(["sbatch", "--test-only", "job.sbatch"], env=slurm, check=True, timeout=30)
+    number = subprocess.run(["sbatch", "--parsable", "job.sbatch"], env=slurm, check=True, timeout=30,
+                            capture_output=True, text=True).stdout.strip()
+    told = subprocess.run(["scontrol", "show", "job", number], env=slurm, check=True, timeout=30, capture_output=True,
+                          text=True).stdout
+    subprocess.run(["scancel", number], env=slurm, check=True, timeout=30)
+    for line in ("JobName=my job", "MailUser=me@x.org", "MailType=END,FAIL", f"StdOut={tmp_path}/my job 1-{number}.out",
+                 "CPUs/Task=2", "OverSubscribe=NO", "Comment=two words # of mine", "Reason=JobHeldUser"):
+        assert line in told, (line, told)
 
 
 @pytest.mark.parametrize("launcher, start", [

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from fedmpi import place, sweep
-from fedmpi.store import read_run
+from fedmpi.errors import UserError
+from fedmpi.options import DEFAULTS
+from fedmpi.store import RunFile, read_run
 
 GRID = """\
 folder = "runs"
@@ -56,9 +58,80 @@ def test_every_combination_is_a_run_with_a_name_of_what_varies(points):
 
 
 def test_combinations_come_first_and_single_runs_after():
-    assert sweep.combined({"lr": 1}, {"a": [1, 2], "b": [3, 4]}, [{"lr": 2, "b": 5}]) == [
-        {"lr": 1, "a": 1, "b": 3}, {"lr": 1, "a": 1, "b": 4}, {"lr": 1, "a": 2, "b": 3}, {"lr": 1, "a": 2, "b": 4},
-        {"lr": 2, "b": 5}]
+    assert sweep.combined({"a": [1, 2], "b": [3, 4]}, [{"lr": 2, "b": 5}]) == [
+        {"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}, {"lr": 2, "b": 5}]
+
+
+def names_of(*own, known=None, played=(), **fixed):
+    """The names of runs with these options of their own beside ``fixed``."""
+    options = [DEFAULTS | fixed | each for each in own]
+    return [each.name for each in sweep.named(own, own, options, known or {}, set(played), "grid.toml")]
+
+
+@pytest.mark.parametrize("key, values, texts", [
+    ("lr", [0.1, 1e9], ["0.1", "1e+09"]),
+    ("local_epochs", [1, 2], ["1", "2"]),
+    ("pruner", ["rigl:every=5,sparsity=0.9", "static:sparsity=0.9"], ["rigl", "static"]),
+    ("pruner", ["rigl:every=5,sparsity=0.9", "rigl:every=7,sparsity=0.9"], ["every-5", "every-7"]),
+    ("pruner", ["rigl:every=5,sparsity=0.9", "rigl:every=7,sparsity=0.9", "static:sparsity=0.9"],
+     ["rigl-every-5", "rigl-every-7", "static"]),
+    ("pruner", ["rigl", "rigl:every=7"], ["rigl", "every-7"]),
+    ("pruner", ["my_pruner:shuffle:sparsity=0.9", "rigl"], ["shuffle", "rigl"]),
+    ("pruner", ["a:shuffle", "b:shuffle"], ["a-shuffle", "b-shuffle"]),
+    ("dataset", ["hdf5:file=/data/old/mine.h5", "hdf5:file=/data/new/other.h5"], ["mine", "other"]),
+    ("dataset", ["digits", "hdf5:file=/data/new/other.h5"], ["digits", "hdf5"]),
+    ("fault", [[], ["scaled", "duplicate:share=0.5"]], ["none", "scaled+duplicate-share-0.5"])])
+def test_a_name_has_of_an_option_only_what_differs(key, values, texts):
+    assert names_of(*({key: value} for value in values)) == [f"{key.replace('_', '-')}-{text}" for text in texts]
+
+
+def test_a_name_has_only_options_in_which_its_run_was_given_something():
+    runs = [dict(strategy=strategy, seed=seed) for strategy in ("fedavg", "thesis") for seed in (0, 1)]
+    assert names_of(*runs, dict(lr=0.5), dict(lr=0.7, strategy="krum"), clients=4) == [
+        "strategy-fedavg_seed-0", "strategy-fedavg_seed-1", "strategy-thesis_seed-0", "strategy-thesis_seed-1",
+        "seed-0_lr-0.5", "strategy-krum_seed-0_lr-0.7"]
+
+
+def test_names_stay_when_values_and_options_are_added():
+    small = [dict(pruner=f"rigl:every={every}") for every in (5, 7)]
+    known = {name: DEFAULTS | each for name, each in zip(names_of(*small), small)}
+    assert list(known) == ["pruner-every-5", "pruner-every-7"]
+    grown = [*small, dict(pruner="static"), dict(pruner="rigl:every=5", lr=0.5)]
+    assert names_of(*grown, known=known) == ["pruner-every-5", "pruner-every-7", "pruner-static",
+                                             "pruner-rigl-every-5_lr-0.5"]
+
+
+def test_names_that_would_be_the_same_get_a_digest_each_which_does_not_depend_on_their_order():
+    runs = [dict(dataset=f"hdf5:file=/{folder}/mine.h5") for folder in "ab"]
+    first, second = names_of(*runs)
+    assert re.fullmatch("dataset-mine_[0-9a-f]{6}", first) and first != second
+    assert names_of(*runs[::-1]) == [second, first]
+
+
+def test_long_names_end_in_a_digest_and_are_safe_file_names():
+    runs = [dict(fault=[f"scaled:share=0.{n},factor={n}" for n in range(1, 9)] + [end]) for end in ("a b/c", "..\n$")]
+    names = names_of(*runs)
+    assert len(set(names)) == 2 and max(map(len, names)) <= 120
+    assert all(re.fullmatch(r"[A-Za-z0-9.+_-]+", name) for name in [*names, *names_of(dict(lr=1), dict(lr=2))])
+
+
+def test_the_same_run_twice_is_refused():
+    with pytest.raises(UserError, match="grid.toml: runs 0 and 2 are the same"):
+        names_of(dict(lr=0.5), dict(lr=0.7), dict(lr=0.5))
+
+
+def test_runs_under_the_long_names_of_older_sweeps_are_found(fedmpi, points, here):
+    edit(here / "grid.toml", '"fedprox"]\nseed = [0, 1]', ']\npruner = ["static:sparsity=0.5", "rigl"]')
+    assert list(points()) == ["pruner-static", "pruner-rigl"]
+    fedmpi(1, "sweep", "grid.toml", "--script", "a.sbatch")
+    older = ["pruner-static-sparsity-0.5", "pruner-rigl"]
+    fedmpi(1, "train", "--config", "runs/pruner-static.toml", "--out", f"runs/{older[0]}.h5")
+    for path in here.glob("runs/*.toml"):
+        path.unlink()
+    assert points() == {older[0]: "finished", older[1]: "missing"}               # by the run file alone
+    fedmpi(1, "sweep", "grid.toml", "--script", "b.sbatch")
+    edit(here / "grid.toml", "[fixed]", "[fixed]\nlr = 0.5")
+    assert f"runs/{older[0]}.h5 is of another run than --lr 0.5 (it has 0.1)" in fedmpi(1, "sweep", "grid.toml", code=2)
 
 
 def test_listing_writes_nothing(points, here):
@@ -73,13 +146,67 @@ def test_here_plays_what_is_missing_and_goes_on_with_what_is_not_finished(fedmpi
     assert list(points().values()) == ["finished", "stopped", "finished", "missing"]
     edit(here / "grid.toml", '"fedprox"]\nseed = [0, 1]', '"fedprox"]\nseed = [0, 1]\n[[run]]\nlr = 1e9')
     before = (here / "runs" / f"{NAMES[0]}.h5").read_bytes()
-    done = subprocess.run([sys.executable, "-m", "fedmpi", "sweep", "grid.toml", "--here"], capture_output=True,
-                          text=True)
-    assert done.returncode == 1, done.stderr
-    assert "5 runs in runs: 2 finished, 1 stopped, 2 missing" in done.stderr
-    assert "2 of 3 played; failed: strategy-thesis_seed-0_lr-1000000000.0 (exit code 1)" in done.stderr
+    told = fedmpi(1, "sweep", "grid.toml", "--here", "--parallel", 2, code=1)
+    assert "5 runs in runs: 2 finished, 1 stopped, 2 missing" in told
+    assert "2 of 3 played; failed: seed-0_lr-1e+09 (exit code 1)" in told
     assert list(points().values()) == ["finished"] * 4 + ["failed"]
     assert (here / "runs" / f"{NAMES[0]}.h5").read_bytes() == before
+
+
+def test_here_tells_a_line_a_run_and_keeps_what_each_says_in_a_log(fedmpi, here):
+    edit(here / "grid.toml", '[grid]\nstrategy = ["fedavg", "fedprox"]', '[[run]]\nlr = 1e9\n[grid]')
+    counted, *lines, last = fedmpi(1, "sweep", "grid.toml", "--here", code=1).splitlines()
+    accuracy = read_run("runs/seed-1.h5").rounds["accuracy"][-1]
+    assert counted == "3 runs in runs: 3 missing" and len(lines) == 3
+    assert re.fullmatch(rf"2/3 runs/seed-1.h5: done, accuracy {accuracy:.4f}, [\d.]+ s", lines[1])
+    assert re.fullmatch(r"3/3 runs/seed-0_lr-1e\+09.h5: FAILED after 0 rounds \(exit code 1\), [\d.]+ s: "
+                        r"error: round 1: 0 of 3 .*; see runs/seed-0_lr-1e\+09.log", lines[2])
+    assert last == "2 of 3 played; failed: seed-0_lr-1e+09 (exit code 1)"
+    log = (here / "runs/seed-1.log").read_text()
+    assert "round 2/2" in log and "run file: runs/seed-1.h5" in log
+
+
+def test_a_run_that_failed_before_its_first_round_is_played_anew_with_other_options(fedmpi, points, here):
+    edit(here / "grid.toml", '["fedavg", "fedprox"]\nseed = [0, 1]', '["fedavg"]\nseed = [0]')
+    edit(here / "grid.toml", "[fixed]", "[fixed]\nlr = 1e9")
+    fedmpi(1, "sweep", "grid.toml", "--here", code=1)
+    assert points() == {"run": "failed"}
+    edit(here / "grid.toml", "lr = 1e9", "lr = 0.1")
+    assert "to be played anew: run" in fedmpi(1, "sweep", "grid.toml", "--dry-run")
+    assert points() == {"run": "failed"} and "lr = 1000000000.0" in (here / "runs/run.toml").read_text()
+    assert "1 of 1 played" in fedmpi(1, "sweep", "grid.toml", "--here")
+    assert points() == {"run": "finished"} and read_run("runs/run.h5").attrs["options"]["lr"] == 0.1
+
+
+def test_runs_of_other_options_are_played_anew_by_overwrite_alone(fedmpi, points, here):
+    edit(here / "grid.toml", '["fedavg", "fedprox"]', '["fedavg"]')
+    fedmpi(1, "sweep", "grid.toml", "--script", "a.sbatch")
+    for seed in (0, 1):
+        fedmpi(1, "train", "--config", f"runs/seed-{seed}.toml", "--out", f"runs/seed-{seed}.h5")
+    before = (here / "runs/seed-0.h5").read_bytes()
+    edit(here / "grid.toml", "clients = 3", "clients = 4")
+    refused = fedmpi(1, "sweep", "grid.toml", "--here", code=2)
+    assert "--clients 4 (it has 3): give --overwrite to play it anew" in refused and refused.count("\n") == 1
+    told = fedmpi(1, "sweep", "grid.toml", "--overwrite", "--dry-run")
+    assert "to be played anew: seed-0, seed-1" in told and (here / "runs/seed-0.h5").read_bytes() == before
+    assert "2 of 2 played" in fedmpi(1, "sweep", "grid.toml", "--here", "--overwrite")
+    assert [read_run(f"runs/seed-{seed}.h5").attrs["options"]["clients"] for seed in (0, 1)] == [4, 4]
+    assert "2 finished" in fedmpi(1, "sweep", "grid.toml", "--here", "--overwrite")      # which leaves the same alone
+
+
+def test_overwrite_never_removes_a_run_that_is_being_written(fedmpi, here):
+    edit(here / "grid.toml", '["fedavg", "fedprox"]\nseed = [0, 1]', '["fedavg"]\nseed = [0]')
+    fedmpi(1, "sweep", "grid.toml", "--script", "a.sbatch")
+    fedmpi(1, "train", "--config", "runs/run.toml", "--until", 1, "--out", "runs/run.h5")
+    RunFile("runs/run.h5").update({"status": "running"})
+    edit(here / "grid.toml", "clients = 3", "clients = 4")
+    before = (here / "runs/run.h5").read_bytes()
+    assert "is being written by process" in fedmpi(1, "sweep", "grid.toml", "--overwrite", code=2)
+    assert (here / "runs/run.h5").read_bytes() == before
+
+
+def test_parallel_is_of_here(fedmpi, here):
+    assert "--parallel is of --here" in fedmpi(1, "sweep", "grid.toml", "--parallel", 2, code=2)
 
 
 def test_an_array_job_has_only_what_is_left_and_names_stay(fedmpi, here):
@@ -126,8 +253,6 @@ def test_writing_a_script_imports_no_torch(here):
     ("seed = [0, 1]", "seed = 0", "[grid] seed must be a list"),
     ("seed = [0, 1]", "seed = [0, 0]", "runs 0 and 1 are the same"),
     ('"fedprox"', '"fedprix"', "did you mean fedprox?"),
-    ('dataset = "synthetic"\n[grid]\n', '[grid]\ndataset = ["x/a.h5", "y/a.h5"]\n',
-     "runs 0 and 4 would both be dataset-hdf5"),
     ("[grid]", "[slurm]\nrank = 3\n[grid]", "[slurm]: unknown rank"),
     ("[grid]", "[slurm]\nranks = 0\n[grid]", "Invalid value for '--ranks'"),
     ("[grid]", "[slurm]\nmemory = '1M'\n[grid]", "a node is too little"),

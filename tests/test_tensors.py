@@ -10,8 +10,6 @@ import torch
 import torchvision
 from torch import nn
 
-from fedmpi.build import worker_parts
-from fedmpi.client import Worker
 from fedmpi.errors import UserError
 from fedmpi.flat import bind
 from fedmpi.tensors import fixed, frozen, moving_buffers, normalises_batches, set_frozen

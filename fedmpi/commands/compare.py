@@ -7,6 +7,7 @@ import sys
 import click
 
 from fedmpi.commands.reading import read_all, runs_argument
+from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 
 
@@ -15,28 +16,36 @@ from fedmpi.errors import UserError
 @click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True), help="What it takes to reach this test "
               "accuracy.  [default: the highest percent that all runs reach]")
 @click.option("--other-data", is_flag=True, help="Also compare runs on different data sets.")
+@click.option("--baseline", metavar="NAME|RUN.h5", help="Hold all others against this set-up: its name or letter here, "
+              "or a run of it.  [default: the first]")
+@click.option("--pairs", is_flag=True, help="Hold every two set-ups against one another.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Also write the curves as .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def compare(runs, accuracy, other_data, picture, as_json):
+def compare(runs, accuracy, other_data, baseline, pairs, picture, as_json):
     """What differs between runs: first their options, then test accuracy at equal rounds, bytes and FLOPs, and what it
     takes to reach an accuracy. Runs that differ in the seed only are one set-up; two with the same seeds are compared
     seed by seed, with a 95 % interval of the mean difference."""
     from fedmpi import report
     if picture:
         report.picture_kind(picture)
+    if baseline and pairs:
+        raise UserError("of --baseline and --pairs one at a time: every pair has the baseline's in it")
     found = read_all(runs)
     if len(found) < 2:
         raise UserError("there is one run: name another one to compare it with")
     if not other_data:
         report.refuse_other_data(found)
     groups = report.grouped(found)
-    told = report.comparison(groups, accuracy)
+    against = report.find_group(groups, baseline, "--baseline") if baseline else 0
+    told = report.comparison(groups, accuracy, against, pairs)
     if picture:
         report.save_plot(groups, ["accuracy", "accuracy-bytes", "accuracy-flops"], picture, width_cm=24, columns=3)
     if as_json:
         click.echo(json.dumps(report.plain(report.without_tuples(told))))
         return
     width = min(shutil.get_terminal_size((100, 24)).columns, 140)
+    if (baseline or pairs) and not told["paired"]:
+        say("no two set-ups share two seeds that were evaluated, so no difference has an interval")
     click.echo(report.comparison_text(told) + "\n\n" + report.curves_picture(groups, width, colour=sys.stdout.isatty()))
     if picture:
         click.echo(f"\npicture: {picture}")

@@ -26,13 +26,15 @@ from fedmpi.options import DEFAULTS, completed
 @click.option("--report", is_flag=True, help="Only make tables and figures of what is there.")
 @click.option("--parallel", type=click.IntRange(1), default=1, show_default=True,
               help="Runs at a time on this machine.")
+@click.option("--overwrite", is_flag=True, help="Play anew what failed, and what lies under a run's name with other "
+              "options. What never had a round is played anew without being asked.")
 @click.option("--array", is_flag=True, help="A batch script for a Slurm array of what is not finished, instead.")
 @runs.slurm_options
 @click.option("--at-once", type=click.IntRange(0), default=0, help="Runs at a time, of the array; 0: all.")
 @click.option("--script", type=click.Path(dir_okay=False), help="Where the script goes.  [default: standard output]")
 @click.option("--submit", is_flag=True, help="Submit it, too.")
-def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, parallel, array, at_once, script, submit,
-               **given):
+def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, parallel, overwrite, array, at_once,
+               script, submit, **given):
     """A whole study: all its runs, those that are finished left out, then tables, figures, and a verdict on each claim.
 
     Without a name: the recipes there are. The same command goes on where the last one was stopped or killed. On this
@@ -51,23 +53,27 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
     if not array:
         runs.refuse_slurm("of a batch script, which is --array")
     runs.check_script(script, submit)
+    from fedmpi import sweep as sweeps
     from fedmpi.study.recipe import study as planned
     changes, unused = _changes(data_dir, files)
     study = planned(found, name, size, changes, runs.typed)
     if unused:
         raise UserError(f"--data {unused[0]}=...: no run of size {size} in {name} is on a data set called {unused[0]}")
     folder = folder or os.path.join("runs", f"{name}-{size}")
-    study = _with_known(study, folder)
+    study, anew = _with_known(study, folder, overwrite)
+    if report and overwrite:
+        raise UserError("--overwrite has no place beside --report, which plays nothing")
     if dry_run:
         click.echo(_plan(study, folder, parallel))
         return 0
     if report:
         return _report(study, folder, text)
-    todo = _todo(study, folder)
+    todo = _todo(study, folder, anew)
     if array:
-        return _array(study, folder, todo, at_once, given, script, submit)
+        return _array(study, folder, todo, anew, at_once, given, script, submit)
     start = runs.start_of_ranks(given)
-    _check_data(study, todo)
+    runs.check_data([completed(study.options[name]) for name in todo])
+    sweeps.clear(folder, anew)
     _freeze(study, folder)
     code = _play(study, folder, todo, parallel, start) if todo else 0
     if code in (stop.COME_BACK, 130):
@@ -134,22 +140,32 @@ def _changes(data_dir, files):
     return changes, unused
 
 
-def _with_known(study, folder):
-    """The study with the names that its runs have in the folder already, and UserError where a name is another run's:
-    a recipe may be changed between calls."""
+def _with_known(study, folder, overwrite):
+    """``(study, anew)``: the study with the names that its runs have in the folder already, and the names of those that
+    are to be played anew. UserError where a name is another run's, which ``overwrite`` does not give up: a recipe may
+    be changed between calls."""
     from fedmpi import sweep as sweeps
+    from fedmpi.study.outcome import states
     from fedmpi.study.recipe import identity
-    known = {name: _same(options, identity) for name, options in runs.known_options(folder).items()}
-    mine = {name: _same(runs.all_options(options), identity)
-            for name, options in study.options.items()}
+    options = runs.known_options(folder)
+    known = {name: _same(each, identity) for name, each in options.items()}
+    mine = {name: _same(runs.all_options(each), identity) for name, each in study.options.items()}
     by_identity = {each: name for name, each in known.items()}
     renamed = {name: by_identity.get(each, name) for name, each in mine.items()}
-    for name, new in renamed.items():
-        if known.get(new, mine[name]) != mine[name]:
-            raise UserError(f"{sweeps.path(folder, new, 'toml')} is of a run with other options: take another "
-                            "--folder, or remove that file and its run")
-    return study._replace(runs={key: renamed[name] for key, name in study.runs.items()},
-                          options={renamed[name]: options for name, options in study.options.items()})
+    study = study._replace(runs={key: renamed[name] for key, name in study.runs.items()},
+                           options={renamed[name]: each for name, each in study.options.items()})
+    points, found = _points(study), []
+    for old, (name, (status, rounds, _)) in zip(renamed, states(study, folder).items()):
+        same = known.get(name, mine[old]) == mine[old]
+        differs = [] if same else sweeps.changed(runs.all_options(study.options[name]), options[name]) or ["this"]
+        found.append(sweeps.State(status, rounds, differs))
+    return study, sweeps.replaced(folder, points, found, overwrite)
+
+
+def _points(study):
+    from fedmpi import sweep as sweeps
+    return [sweeps.Point(name, options, runs.all_options(options))
+            for name, options in study.options.items()]
 
 
 def _same(options, identity):
@@ -183,8 +199,8 @@ def _plan(study, folder, parallel):
                       *(f"not in this study: {line}" for line in study.recipe.get("lacks", []))])
 
 
-def _todo(study, folder):
-    """The names of the runs that are not finished, those that have begun first."""
+def _todo(study, folder, anew):
+    """The names of the runs that are not finished, or are to be played ``anew``, those that have begun first."""
     from fedmpi.study.outcome import states
     found = states(study, folder)
     counts = {}
@@ -193,55 +209,42 @@ def _todo(study, folder):
     runs.say(f"{len(found)} runs in {folder}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
     for line in study.recipe.get("lacks", []):
         runs.say(f"not in this study: {line}")
-    return sorted((name for name in found if found[name][0] != "finished"),
+    if anew:
+        runs.say(f"to be played anew: {', '.join(anew)}")
+    return sorted((name for name in found if found[name][0] != "finished" or name in anew),
                   key=lambda name: found[name][0] == "missing")
-
-
-def _check_data(study, names):
-    """Read every data set of these runs once: DataError for one that is missing or broken, before hours are played."""
-    from fedmpi.catalog import DATASETS, make
-    used = [completed(study.options[name]) for name in names]
-    for dataset, folder in sorted({(options["dataset"], options["data_dir"]) for options in used}):
-        make(DATASETS, dataset, folder)
 
 
 def _play(study, folder, names, parallel, start):
     """Play the runs; a line for each. The exit code: of those that ask to be continued, else 1 where any failed."""
     from fedmpi.report.text import human_seconds
     from fedmpi.study.outcome import seconds_left, state, states
-    from fedmpi.study.play import last_line, play
-    done, found = [], states(study, folder)
+    from fedmpi.study.play import last_line
+    found = states(study, folder)
 
-    def told(name, code, seconds):
-        done.append(name)
-        how = human_seconds(seconds) if code == 0 else "stopped" if code == stop.COME_BACK else \
-            f"FAILED (exit code {code}): {last_line(folder, name)}"
+    def line(name, code, seconds):
         found[name] = state(folder, name)
+        if code == stop.COME_BACK:
+            return f"{name}: stopped"
+        if code:
+            return f"{name}: FAILED (exit code {code}): {last_line(folder, name)}"
         left = seconds_left(study, found)
-        more = f"; about {human_seconds(left / parallel)} left" if left and code == 0 else ""
-        runs.say(f"{len(done)}/{len(names)} {name}: {how}{more}")
-
-    def waits(names):
-        runs.say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: a study that was "
-                 "killed has left them, or plays them now")
+        more = f"; about {human_seconds(left / parallel)} left" if left else ""
+        return f"{name}: {human_seconds(seconds)}{more}"
 
     datasets = {completed(study.options[name])["dataset"] for name in names}
-    codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
-    if stopped:
-        runs.say("stopped; the same command goes on")
-        return stop.COME_BACK
-    return 1 if any(codes.values()) else 0
+    return runs.play_all(folder, names, start, datasets, parallel, line)
 
 
-def _array(study, folder, todo, at_once, given, script, submit):
+def _array(study, folder, todo, anew, at_once, given, script, submit):
     """The batch script of those that are left."""
-    from fedmpi.sweep import Point
+    from fedmpi import sweep as sweeps
     if not todo:
         return 0
-    points = [Point(name, options, runs.all_options(options))
-              for name, options in study.options.items()]
+    points = _points(study)
     numbers = [number for number, point in enumerate(points) if point.name in set(todo)]
     text = runs.array(folder, points, numbers, at_once, given)
+    sweeps.clear(folder, anew)
     _freeze(study, folder)
     runs.deliver(text, script, submit)
     return 0

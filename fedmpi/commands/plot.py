@@ -1,5 +1,8 @@
 """``fedmpi plot``: the pictures of a report, for papers."""
 
+import math
+import os
+
 import click
 
 from fedmpi.commands.reading import read_all, runs_argument
@@ -32,6 +35,46 @@ def _width(context, parameter, value):
     return width
 
 
+def _limits(context, parameter, value):
+    """Two finite numbers, the lower one first, or None."""
+    if value is None:
+        return None
+    low, high = value
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UserError(f"--{parameter.name} must be two numbers, the lower one first, got {low:g} {high:g}")
+    return value
+
+
+def _baseline(text):
+    """``(name, number or Run)`` of ``[NAME=]VALUE|RUN.h5``."""
+    name, equals, what = text.partition("=")
+    if not equals or os.path.exists(text):
+        name, what = "", text
+    try:
+        level = float(what)
+    except ValueError:
+        from fedmpi.store import read_run
+        if not os.path.isfile(what):
+            raise UserError(f"--baseline {text}: {what} is neither a number nor a run file") from None
+        return name or os.path.splitext(os.path.basename(what))[0], read_run(what)
+    if not math.isfinite(level):
+        raise UserError(f"--baseline {text}: must be a finite number")
+    return name or "baseline", level
+
+
+def _labelled(groups, labels):
+    """The Groups under the names that the user gives them; UserError where these are not one each."""
+    if not labels:
+        return groups
+    listed = "; ".join(group.label for group in groups)
+    if len(labels) != len(groups):
+        raise UserError(f"--label: {len(groups)} set-ups need {len(groups)} names, got {len(labels)}; in their order "
+                        f"they are {listed}")
+    if len(set(labels)) < len(labels):
+        raise UserError(f"--label: two set-ups would have the same name among {', '.join(labels)}")
+    return [group._replace(label=label) for group, label in zip(groups, labels)]
+
+
 @click.command(cls=Kinds)
 @runs_argument
 @click.option("--kind", "chosen", multiple=True, metavar="KIND", default=("accuracy",), show_default=True,
@@ -43,7 +86,16 @@ def _width(context, parameter, value):
 @click.option("--height", type=click.FloatRange(2, 100), metavar="CM", help="Its height.  [default: as the kind needs]")
 @click.option("--font", type=click.Choice(["sans", "serif"]), default="sans", show_default=True)
 @click.option("--columns", type=click.IntRange(1), help="Panels a row.  [default: as many as are 5 cm wide]")
-def plot(runs, chosen, out, width, height, font, columns):
+@click.option("--label", "labels", multiple=True, metavar="NAME", help="What a set-up is called, one for each in their "
+              "order.  [default: what differs between them]")
+@click.option("--title", help="Over the whole picture.")
+@click.option("--xlim", nargs=2, type=float, callback=_limits, metavar="LOW HIGH",
+              help="Ends of the axis, in its units.")
+@click.option("--ylim", nargs=2, type=float, callback=_limits, metavar="LOW HIGH",
+              help="Ends of the axis, in its units.")
+@click.option("--baseline", "baselines", multiple=True, metavar="[NAME=]VALUE|RUN.h5", help="A level across curves: a "
+              "number, or where that run ended. May be given several times.")
+def plot(runs, chosen, out, width, height, font, columns, labels, title, xlim, ylim, baselines):
     """Pictures of runs for papers: 8-point type, fonts in the file, colours that the colour-blind tell apart, and lines
     that do without colours. Runs that differ in the seed only are one line, the mean, in a band from the lowest to the
     highest."""
@@ -52,5 +104,8 @@ def plot(runs, chosen, out, width, height, font, columns):
     if unknown:
         raise UserError(f"--kind {unknown[0]}: there are {', '.join(report.KINDS)}")
     report.picture_kind(out)
-    report.save_plot(report.grouped(read_all(runs)), chosen, out, width, height, font, columns)
+    levels = [_baseline(text) for text in baselines]
+    groups = _labelled(report.grouped(read_all(runs)), labels)
+    report.save_plot(groups, chosen, out, width, height, font, columns, title=title, xlim=xlim, ylim=ylim,
+                     baselines=levels)
     click.echo(out)

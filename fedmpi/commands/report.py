@@ -12,7 +12,10 @@ from fedmpi.commands.target import check_no_run
 @runs_argument
 @click.option("-o", "--out", type=click.Path(dir_okay=False), metavar="FILE.html",
               help="The page.  [default: RUN.html or FOLDER.html beside the first that is named]")
-def report(runs, out):
+@click.option("--title", help="The page's title.  [default: the set-ups and their data]")
+@click.option("--note", "remarks", multiple=True, metavar="TEXT", help="A paragraph below the title. May be given "
+              "several times.")
+def report(runs, out, title, remarks):
     """One HTML page about runs, also about one that goes on: what was run, curves, pruning, clients and their
     contributions, time, faults. Everything is in the file: it needs no server, no network and no scripts, and it
     prints. Runs that differ in the seed only are one line."""
@@ -20,7 +23,7 @@ def report(runs, out):
     out = out or (first if os.path.isdir(first) else os.path.splitext(first)[0]) + ".html"
     check_no_run(out, runs)
     from fedmpi.report.page import page
-    written = page(read_all(runs))
+    written = page(read_all(runs), title, remarks)
     with open(out, "w", encoding="utf-8") as file:
         file.write(written)
     click.echo(out)

@@ -101,7 +101,18 @@ def slurm_options(command):
                          "the end."),
             click.option("--requeues", type=click.IntRange(0), default=10, show_default=True,
                          help="Times that it comes "
-                         "back."))):
+                         "back."),
+            click.option("--job-name", help="The job's name.  [default: fedmpi, of many runs fedmpi-sweep]"),
+            click.option("--qos", help="Quality of service."),
+            click.option("--constraint", help="Features that nodes must have, such as 'a100&nvme'."),
+            click.option("--mail-user", metavar="ADDRESS", help="Who gets mail.  [default: who submits]"),
+            click.option("--mail-type", metavar="TYPE,...", help="When mail is sent, such as END,FAIL."),
+            click.option("--log", metavar="PATH", help="Where the output goes; %j is the job's number, %a the run's in "
+                         "an array.  [default: slurm-%j.out]"),
+            click.option("--cpus-per-task", type=click.IntRange(1), default=1, show_default=True, help="CPUs a rank, "
+                         "which trains on one thread."),
+            click.option("--sbatch", multiple=True, metavar="NAME[=VALUE]", help="Any other option of sbatch, such as "
+                         "reservation=me or exclusive. May be given several times."))):
         command = option(command)
     return command
 
@@ -198,6 +209,7 @@ def array(folder, points, todo, at_once, given):
     options = [points[number].options | {"out": os.path.join(folder, "NAME.h5")} for number in todo]
     job = slurm.Job(**given)
     job = job._replace(ranks=job.ranks or max(map(slurm.cohort, options)) + 1)
+    slurm.check_log_of_array(job.log)
     for each in options:
         slurm.check(job, each)
     largest = max(options, key=lambda each: slurm.node_bytes(job, each))
@@ -206,6 +218,34 @@ def array(folder, points, todo, at_once, given):
         say(line)
     return slurm.array_script(job, slurm.node_bytes(job, largest), [point.name for point in points], todo, at_once,
                               folder, sys.argv[1:])
+
+
+def check_data(options):
+    """Read every data set of these runs once: DataError for one that is missing or broken, before hours are played."""
+    for dataset, folder in sorted({(each["dataset"], each["data_dir"]) for each in options}):
+        catalog.make(catalog.DATASETS, dataset, folder)
+
+
+def play_all(folder, names, start, datasets, parallel, line):
+    """Play the runs of these names, ``parallel`` at a time, each by ``start`` before the command; a line for each that
+    has ended, ``line(name, code, seconds)``. The exit code: of those that ask to be continued, else 1 where any
+    failed."""
+    from fedmpi.study.play import play
+    done = []
+
+    def told(name, code, seconds):
+        done.append(name)
+        say(f"{len(done)}/{len(names)} {line(name, code, seconds)}")
+
+    def waits(names):
+        say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: one that was killed has "
+            "left them, or plays them now")
+
+    codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
+    if stopped:
+        say("stopped; the same command goes on")
+        return stop.COME_BACK
+    return 1 if any(codes.values()) else 0
 
 
 def arguments(given):

@@ -10,7 +10,7 @@ from fedmpi.commands.say import say
 from fedmpi.commands.train import train
 
 
-@click.command(params=[option for option in train.params if option.name not in ("resume", "dry_run")])
+@click.command(params=[option for option in train.params if option.name not in ("resume", "dry_run", "overwrite")])
 @slurm_options
 @click.option("--measure", is_flag=True, help="Play a little of it here first, as train --dry-run does, for time and "
               "memory; imports torch.")

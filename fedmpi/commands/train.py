@@ -40,6 +40,8 @@ from fedmpi.options import opened
 @click.option("--quorum", type=click.FloatRange(0, 1), help="Least share of a round's answers that must be fit for "
               "merging, diverged and failed ones left out; else the run ends.  [default: 0.5]")
 @click.option("--out", type=click.Path(dir_okay=False), help="The run file.  [default: runs/TIME-SEED-PROCESS.h5]")
+@click.option("--overwrite", is_flag=True, help="Begin anew where the file of --out has a run already, whose rounds "
+              "and checkpoints go. A run without any round is replaced without being asked.")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="RUN.h5", help="Go on with that run, on any number "
               "of ranks.", shell_complete=completion.files(".h5"))
 @click.option("--until", type=click.IntRange(0), help="Stop after this round; --resume goes on.  [default: the last]")
@@ -67,17 +69,18 @@ from fedmpi.options import opened
               shell_complete=completion.files(".h5"))
 @click.option("--dry-run", is_flag=True, help="Print the plan by playing a little of it: bytes, memory, FLOPs, time; "
               "train nothing, write nothing.")
-def train(resume, dry_run, **given):
+def train(resume, dry_run, overwrite, **given):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
     from fedmpi.launch import train as play
     check_parts(given)
+    _check_overwrite(overwrite, resume, given)
     context = click.get_current_context()
     if "like" in context.meta:
         if resume:
             raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
         tell_changes(context, given)
     if dry_run:
-        return _planned(given, resume)
+        return _planned(given, resume, overwrite)
     if resume:
         if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
@@ -85,10 +88,18 @@ def train(resume, dry_run, **given):
     options = opened(given)
     if options["out"] is None:
         options["out"] = run_file(options["seed"])
-    return play(options, None, say)
+    return play(options, None, say, overwrite)
 
 
-def _planned(given, resume):
+def _check_overwrite(overwrite, resume, given):
+    """UserError where --overwrite would have no effect."""
+    if overwrite and resume:
+        raise UserError("--overwrite has no place beside --resume: a run that goes on keeps its rounds")
+    if overwrite and not given["out"]:
+        raise UserError("--overwrite has no effect without --out FILE.h5: each run takes a new name by itself")
+
+
+def _planned(given, resume, overwrite):
     """Print what the run would take. Ranks other than 0 have nothing to do; MPI is not touched."""
     rank, size = rank_and_size()
     if resume:
@@ -100,7 +111,7 @@ def _planned(given, resume):
     options = opened(given)
     out = options["out"] or run_file(options["seed"])
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
-        check_target(out)
+        check_target(out, overwrite)
     options, data, fed, found = plan.played(options, say)
     for line in plan.told(options, data, fed, found, size or 1, out):
         click.echo(line)

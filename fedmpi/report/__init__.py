@@ -5,7 +5,7 @@ Columns that a run does not have are left out, never guessed. Rounds are counted
 
 from fedmpi.report.comparison import comparison, comparison_text, refuse_other_data, without_tuples
 from fedmpi.report.figure import picture_kind
-from fedmpi.report.groups import grouped
+from fedmpi.report.groups import find_group, grouped
 from fedmpi.report.kinds import KINDS
 from fedmpi.report.metrics import final_metrics, plain, to_json
 from fedmpi.report.outcomes import outcomes, outcomes_text, over_seeds
@@ -23,9 +23,9 @@ from fedmpi.report.truth import by_client, judged, quality, quality_found, score
 
 __all__ = [
     "KINDS", "Interval", "auc", "by_client", "comparison", "comparison_text", "cosine_distance", "curves",
-    "curves_picture", "described", "entropy_bits", "euclidean_distance", "final_metrics", "grouped", "human_bytes",
-    "human_seconds", "interval", "judged", "max_distance", "nice_ticks", "outcomes", "outcomes_text", "over_seeds",
-    "paired_difference", "partition_picture", "partition_text", "picture", "picture_kind", "plain", "profile",
-    "profile_text", "quality", "quality_found", "ranks", "refuse_other_data", "round_line", "save_partition",
-    "save_picture", "save_plot", "scores", "shares", "spearman", "summary", "to_json", "total_variation",
-    "without_tuples"]
+    "curves_picture", "described", "entropy_bits", "euclidean_distance", "final_metrics", "find_group",
+    "grouped", "human_bytes", "human_seconds", "interval", "judged", "max_distance", "nice_ticks", "outcomes",
+    "outcomes_text", "over_seeds", "paired_difference", "partition_picture", "partition_text", "picture",
+    "picture_kind", "plain", "profile", "profile_text", "quality", "quality_found", "ranks",
+    "refuse_other_data", "round_line", "save_partition", "save_picture", "save_plot", "scores", "shares",
+    "spearman", "summary", "to_json", "total_variation", "without_tuples"]

@@ -1,10 +1,12 @@
 """Groups of runs held against one another: what differs in their options, then what came of it, at equal cost."""
 
+import itertools
 import math
 
 import numpy as np
 
 from fedmpi.errors import UserError
+from fedmpi.report.chance import stuck, stuck_text
 from fedmpi.report.groups import differing, option_text
 from fedmpi.report.metrics import final_metrics
 from fedmpi.report.series import evaluated, spent, to_reach, within
@@ -35,14 +37,15 @@ def refuse_other_data(runs):
                         + "; --other-data compares them all the same")
 
 
-def comparison(groups, target=None):
+def comparison(groups, target=None, against=0, every_pair=False):
     """Dict of all that ``fedmpi compare`` says of Groups; a list has an entry a group, in their order.
 
     ``differ``: texts of the options that differ. ``outcomes``: Intervals over seeds, None where a run lacks it.
     ``equal``: by axis, ``budgets`` and, for each, test accuracies of each group's runs when they had spent it.
     ``reach``: ``accuracy`` (``target``, or the highest percent that all runs reach) and, by axis, what each run had
-    spent when it was first there, NaN where it never was. ``paired``: Intervals of the differences to the first group
-    at equal cost, over the seeds that both have.
+    spent when it was first there, NaN where it never was. ``paired``: Intervals of the differences to the group number
+    ``against``, or of ``every_pair``, at equal cost, over the seeds that both have. ``chance``: the Stuck of each
+    group, None where all of its runs have learned something.
     """
     known = _known(groups)
     axes = [axis for axis in AXES if known and all(spent(run, axis) is not None for run in known)]
@@ -51,7 +54,8 @@ def comparison(groups, target=None):
     reach = {} if target is None else {axis: [[to_reach(run, axis, target) for run in group.runs.values()]
                                               for group in groups] for axis in axes}
     return {"groups": [_who(group) for group in groups], "differ": differing(groups), "outcomes": _outcomes(groups),
-            "equal": equal, "reach": {"accuracy": target} | reach, "paired": _paired(groups, equal)}
+            "equal": equal, "reach": {"accuracy": target} | reach, "chance": [stuck(group) for group in groups],
+            "paired": _paired(groups, equal, _wanted_pairs(len(groups), against, every_pair))}
 
 
 def _known(groups):
@@ -96,19 +100,27 @@ def _common(groups):
     return math.floor(100 * best + 1e-9) / 100 or None
 
 
-def _paired(groups, equal):
-    """``[{group, against, axis, budget, seeds, interval}]`` at the whole of the common budget, over the seeds that had
-    been evaluated within it."""
-    found, first = [], groups[0]
-    for number, group in enumerate(groups[1:], 1):
+def _wanted_pairs(num, against, every_pair):
+    """[(number of a group, of the one that it is held against)]."""
+    if every_pair:
+        return [(other, first) for first, other in itertools.combinations(range(num), 2)]
+    return [(number, against) for number in range(num) if number != against]
+
+
+def _paired(groups, equal, wanted):
+    """``[{group, against, axis, budget, seeds, interval}]`` of the pairs ``wanted``, at the whole of the common budget,
+    over the seeds that had been evaluated within it."""
+    found = []
+    for number, first in wanted:
         for axis, each in equal.items():
-            base, other = each["accuracy"][-1][0], each["accuracy"][-1][number]
-            pairs = [(seed, a, b) for seed, a, b in _pairs(first, group) if math.isfinite(base[a] + other[b])]
+            base, other = each["accuracy"][-1][first], each["accuracy"][-1][number]
+            pairs = [(seed, a, b) for seed, a, b in _pairs(groups[first], groups[number])
+                     if math.isfinite(base[a] + other[b])]
             if len(pairs) < 2:
                 continue
             spread = paired_difference([other[b] for _, _, b in pairs], [base[a] for _, a, _ in pairs])
-            found.append({"group": group.tag, "against": first.tag, "axis": axis, "budget": each["budgets"][-1],
-                          "seeds": [seed for seed, _, _ in pairs], "interval": spread})
+            found.append({"group": groups[number].tag, "against": groups[first].tag, "axis": axis,
+                          "budget": each["budgets"][-1], "seeds": [seed for seed, _, _ in pairs], "interval": spread})
     return found
 
 
@@ -172,6 +184,7 @@ def comparison_text(found):
     """All of it for the terminal, first what differs in the options."""
     tags = [each["tag"] for each in found["groups"]]
     lines = [line for each in found["groups"] for line in _who_text(each)]
+    lines += chance_lines(found)
     lines += ["", *_section("what differs", ["option", *tags],
                             [[key, *texts] for key, texts in found["differ"].items()],
                             "their options differ in nothing that says what is run")]
@@ -190,6 +203,15 @@ def comparison_text(found):
             [f"{each['group']} - {each['against']}", spent_text(each["axis"], each["budget"]), str(len(each["seeds"])),
              difference_text(each["interval"])] for each in found["paired"]], left=(0, 1))]
     return "\n".join(lines)
+
+
+def chance_lines(found):
+    """Which set-ups of a ``comparison`` never left chance, and what that means; nothing where all have learned."""
+    told = [stuck_text(who["label"], each) for who, each in zip(found["groups"], found["chance"]) if each]
+    if not told:
+        return []
+    return [f"never left chance: {'; '.join(told)}",
+            "   where one side of a difference did not learn, it says no more than that"]
 
 
 def _who_text(each):

@@ -3,6 +3,8 @@
 Every function draws on an ``ax`` (or, where it needs two, on a ``place``: a figure or a part of one) of matplotlib.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fedmpi.report.figure import BLUE, COLOURS, INK, plain_axes, style
@@ -12,7 +14,17 @@ CROWDED = 40                      # bars whose marks begin to meet
 MARKS = 6                         # markers a line
 
 
-def lines(ax, found, xlabel, ylabel, *, whole=False, steps=False):
+class Frame(NamedTuple):
+    """What is drawn around lines: the ends of the axes (None: as the lines need), ``levels`` [(name, y)] across all of
+    the picture, and whether the lines have their names in it."""
+
+    xlim: tuple | None = None
+    ylim: tuple | None = None
+    levels: tuple = ()
+    named: bool = True
+
+
+def lines(ax, found, xlabel, ylabel, *, whole=False, steps=False, frame=Frame()):
     """``found`` [Line] with names at the ends; bands between the lowest and highest of several seeds. ``steps``: what
     is held until the next point, not on the way to it."""
     width = _font_size() / 7
@@ -29,7 +41,41 @@ def lines(ax, found, xlabel, ylabel, *, whole=False, steps=False):
         ax.xaxis.get_major_locator().set_params(integer=True)
     ax.margins(x=0.02)
     plain_axes(ax)
-    names(ax, found)
+    _levels(ax, frame.levels, width)
+    if frame.xlim:
+        ax.set_xlim(frame.xlim)
+    if frame.ylim:
+        ax.set_ylim(frame.ylim)
+    if frame.named:
+        names(ax, found)
+
+
+def _levels(ax, levels, width):
+    """Dotted lines across the picture, each with its name over its left end."""
+    for name, y in levels:
+        ax.axhline(y, color=INK, linewidth=width, linestyle=(0, (1, 1.5)))
+        ax.annotate(name, (0.01, y), (0, 1.5), xycoords=("axes fraction", "data"), textcoords="offset points",
+                    va="bottom", color=INK, fontsize="small")
+
+
+def legend(place, found):
+    """The names of the lines, each with a piece of it, on a figure or a part of one that has nothing else."""
+    width = _font_size() / 7
+    handles = [_handle(number, width) for number in range(len(found))]
+    place.legend(handles, [line.label for line in found], loc="center left", ncols=legend_columns(place, found),
+                 handlelength=3.2, columnspacing=1.2, borderaxespad=0, labelspacing=0.2)
+
+
+def legend_columns(place, found):
+    """How many names stand in a row: as many of the longest as there is room for."""
+    longest = max(len(line.label) for line in found)
+    each = (0.6 * longest + 5) * _font_size() / 72
+    return max(1, min(len(found), int(place.bbox.width / place.get_figure(root=True).dpi / each)))
+
+
+def _handle(number, width):
+    from matplotlib.lines import Line2D
+    return Line2D([], [], linewidth=width, markersize=3 * width, **style(number))
 
 
 def names(ax, found):
@@ -41,18 +87,23 @@ def names(ax, found):
     width = size / 7
     looks = [style(number) for number in range(len(found))]
     if _long(found):
-        from matplotlib.lines import Line2D
-
-        handles = [Line2D([], [], linewidth=width, markersize=3 * width, **look) for look in looks]
+        handles = [_handle(number, width) for number in range(len(found))]
         above(ax, handles, [line.label for line in found], 1)
         return
     low, high = ax.get_ylim()
-    ends = [(line.y[np.isfinite(line.y)][-1] - low) / (high - low) for line in found]
+    ends = [(_last_seen(line, ax.get_xlim()[1]) - low) / (high - low) for line in found]
     ax.set_ylim(low, high)
     height = 0.9 * ax.get_window_extent().height / ax.get_figure(root=True).dpi * 72      # before labels take room
     for place, line, look in zip(_apart(ends, 1.25 * size / height), found, looks):
         _sample(ax, place, size, look)
         ax.annotate(line.label, (1, place), (3.2 * size, 0), "axes fraction", "offset points", va="center", color=INK)
+
+
+def _last_seen(line, right):
+    """The line's last value left of ``right``, the end of the axis; its first where there is none."""
+    known = np.isfinite(line.y)
+    seen = line.y[known & (line.x <= right)]
+    return seen[-1] if len(seen) else line.y[known][0]
 
 
 def _long(found):

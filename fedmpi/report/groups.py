@@ -5,7 +5,8 @@ import os
 from typing import NamedTuple
 
 from fedmpi import settings
-from fedmpi.errors import FedError
+from fedmpi.catalog import split
+from fedmpi.errors import FedError, UserError
 from fedmpi.options import DEFAULTS, PARTS
 from fedmpi.report.outcomes import WHERE
 from fedmpi.report.series import evaluated
@@ -58,6 +59,25 @@ def _effective(run):
     given = options(run)
     known = DEFAULTS | given if given else {}
     return {key: value for key, value in known.items() if key not in WHERE and key != "seed"}
+
+
+def find_group(groups, name, what):
+    """The number of the Group that ``name`` names: by its label, its letter, or one of its run files; UserError, which
+    begins with ``what``, where there is none."""
+    by_label = [number for number, group in enumerate(groups) if group.label == name]
+    by_tag = [number for number, group in enumerate(groups) if group.tag == name]
+    by_run = [number for number, group in enumerate(groups) if any(_is_called(path, name) for path in group.runs)]
+    for found in (by_label, by_tag, by_run):
+        if len(found) == 1:
+            return found[0]
+    listed = "; ".join(f"{group.tag} {group.label}" for group in groups)
+    which = "names several set-ups" if by_label or by_tag or by_run else "is none of the set-ups, nor a run of one"
+    raise UserError(f"{what} {name} {which}: there are {listed}")
+
+
+def _is_called(path, name):
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return name in (path, os.path.basename(path), stem) or os.path.realpath(path) == os.path.realpath(name)
 
 
 def differing(groups):
@@ -162,14 +182,22 @@ def _brief(names):
 
 def _short(key, texts):
     """The values of one option, without what all have in common, or what nobody needs to tell them apart."""
-    names = {text.partition(":")[0] for text in texts}
-    if key in PARTS and len(names) == len(set(texts)):
-        texts = [text.partition(":")[0] for text in texts]
-    if key in PARTS and len(names) > 1:
-        return [f"{key} none" if text == "none" else text for text in texts]
-    if key in PARTS:
-        return [text.partition(":")[2] or f"{text} as usual" for text in texts]
-    return [f"{key.replace('_', ' ')} {text}" for text in texts]
+    if key not in PARTS:
+        return [f"{key.replace('_', ' ')} {text}" for text in texts]
+    parts = [split(text) for text in texts]
+    names = [name for name, _ in parts]
+    if len(set(names)) == 1:
+        return [_own_options(rest, parts, names[0]) or f"{text} as usual" for text, (_, rest) in zip(texts, parts)]
+    if len(set(names)) < len(set(texts)):
+        rests = [_own_options(rest, parts, name) for name, rest in parts]
+        names = [f"{name}:{rest}" if rest else name for name, rest in zip(names, rests)]
+    return [f"{key} none" if name == "none" else name for name in names]
+
+
+def _own_options(rest, parts, name):
+    """Of a part's options those that are not in all the ``parts`` of that ``name``."""
+    kin = [set(other.split(",")) for each, other in parts if each == name]
+    return ",".join(item for item in rest.split(",") if item not in set.intersection(*kin))
 
 
 def _distinct(stems):

@@ -62,6 +62,7 @@ class Curves(NamedTuple):
     text: Callable                # of a place on the axis
     seeds: bool
     chosen: float | None = None   # where on the axis the round is that validation chooses, of one run alone
+    frame: draw.Frame = draw.Frame()
 
 
 def curve_of(column, axis):
@@ -106,7 +107,8 @@ def _draw_curves(place, found):
         ax.set_ylim(max(low - 0.1, -0.02), min(high + 0.1, 1.02))
         ax.set_autoscaley_on(False)
     ylabel = COLUMNS[found.column][0].removeprefix("test " * (found.lines[0].label == "test"))
-    draw.lines(ax, found.lines, found.xlabel, ylabel, whole=found.axis == "rounds", steps=found.axis == "virtual")
+    draw.lines(ax, found.lines, found.xlabel, ylabel, whole=found.axis == "rounds", steps=found.axis == "virtual",
+               frame=found.frame)
 
 
 def _say_curves(found):
@@ -416,7 +418,10 @@ def _say_answers(found):
 
 
 def _curve(line, column, axis, say=_say_curves):
-    return Kind(line, curve_of(column, axis), _draw_curves, say, names=lambda found: draw.names_above(found.lines))
+    def names(found):
+        return draw.names_above(found.lines) if found.frame.named else 0
+
+    return Kind(line, curve_of(column, axis), _draw_curves, say, names=names)
 
 
 KINDS = {

@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from fedmpi import __version__
+from fedmpi.report.chance import stuck, stuck_text
 from fedmpi.report.comparison import (OUTCOMES, STATUS, WORDS, accuracy_text, comparison, difference_text, outcome_text,
                                       reach_text, spent_text)
 from fedmpi.report.groups import grouped, option_text, unusual
@@ -30,13 +31,15 @@ TITLES = {"accuracy": "Accuracy by round", "accuracy-bytes": "Accuracy by bytes 
 LEARNING = ("accuracy", "accuracy-bytes", "accuracy-flops", "accuracy-virtual", "loss")
 PRUNING = ("sparsity", "churn")
 OPENED = 3                        # runs whose part of a page about several is open
+PRINTED = 4                       # set-ups of which a run's part is printed
 ROWS = 50                         # rounds of a table
 CLIENTS = 200                     # clients of a table
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page(runs):
-    """The HTML document about ``{path: Run}``, str. Nothing in it depends on the time of writing."""
+def page(runs, title=None, remarks=()):
+    """The HTML document about ``{path: Run}``, str, under a ``title``, which else names set-ups and data, with the
+    ``remarks`` of its author below. Nothing in it depends on the time of writing."""
     groups, count = grouped(runs), itertools.count(1)
     single = len(runs) == 1
     first = next(iter(runs.values()))
@@ -47,7 +50,8 @@ def page(runs):
         parts[1:1] = [("Comparison", _compared(groups))] if len(groups) > 1 else []
         parts += [("Pruning", _pictures(PRUNING, groups, count)), ("Runs", _runs(groups, count))]
     parts = [(name, inside) for name, inside in parts if inside]
-    title, lead = _title(groups), _lead(groups)
+    title, lead = title or _title(groups), _lead(groups)
+    remarked = "".join(f'<p class="remark">{text(each)}</p>' for each in remarks)
     links = "".join(f'<li><a href="#{name.lower()}">{name}</a></li>' for name, _ in parts)
     body = "".join(f'<section id="{name.lower()}"><h2>{name}</h2>{inside}</section>' for name, inside in parts)
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -55,7 +59,8 @@ def page(runs):
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
             f'<meta name="color-scheme" content="light dark"><title>{text(title)}: fedmpi</title>'
             f'<style>{CSS}</style></head>'
-            f'<body><header><h1>{text(title)}</h1><p class="lead">{text(lead)}</p>{_alarm(runs)}'
+            f'<body><header><h1>{text(title)}</h1><p class="lead">{text(lead)}</p>{remarked}{_alarm(runs)}'
+            f'{_never_left_chance(groups)}'
             f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>'
             f'<main>{_cards(first) if single else _keys(groups)}{body}</main>'
             f"<footer>fedmpi {text(__version__)}, from {text(', '.join(map(os.path.basename, runs)))}. Rounds count "
@@ -68,11 +73,12 @@ def page(runs):
 
 def _title(groups):
     given = options(next(iter(groups[0].runs.values())))
-    data = option_text(given.get("dataset")).partition(":")[0]
+    data = _data_name(given.get("dataset"))
     names = [group.label for group in groups]
     if len(groups) > 1:
         joined = " against ".join(names) if len(names) == 2 else f"{', '.join(names[:-1])} and {names[-1]}"
-        return joined if len(joined) <= 60 else f"{len(groups)} set-ups on {data}"
+        named = joined if data in joined else f"{joined} on {data}"
+        return named if len(named) <= 60 else f"{len(groups)} set-ups on {data}"
     if "strategy" not in given:
         return groups[0].label
     seeds = f", {len(groups[0].runs)} seeds" if len(groups[0].runs) > 1 else ""
@@ -89,10 +95,32 @@ def _lead(groups):
     if len(runs) == 1:
         planned = given[0].get("rounds")
         told += [f"{len(runs[0].ends)} of {planned} rounds" if planned else f"{len(runs[0].ends)} rounds",
-                 str(runs[0].attrs.get("status", "")), str(runs[0].attrs.get("created", ""))[:10]]
+                 str(runs[0].attrs.get("status", ""))]
     else:
         told += [f"{len(runs)} runs"]
-    return ", ".join(filter(None, told))
+    return ", ".join(filter(None, [*told, _dates(runs)]))
+
+
+def _data_name(spec):
+    """What a data set is called: a file of the user's by its name."""
+    name, _, rest = option_text(spec).partition(":")
+    file = dict(item.partition("=")[::2] for item in rest.split(",")).get("file")
+    return os.path.splitext(os.path.basename(file))[0] if name == "hdf5" and file else name
+
+
+def _dates(runs):
+    """The days on which the first and the last of the runs began."""
+    days = sorted({str(run.attrs.get("created", ""))[:10] for run in runs} - {""})
+    return f"{days[0]} to {days[-1]}" if len(days) > 1 else "".join(days)
+
+
+def _never_left_chance(groups):
+    """Which set-ups have learned nothing, as ``fedmpi compare`` says it."""
+    told = [stuck_text(group.label, found) for group in groups if (found := stuck(group))]
+    if not told:
+        return ""
+    more = " Where one side of a difference did not learn, it says no more than that." * (len(groups) > 1)
+    return f'<p class="note">Never left chance: {text("; ".join(told))}.{more}</p>'
 
 
 def _alarm(runs):
@@ -283,14 +311,26 @@ def _joined(*grids):
 
 
 def _runs(groups, count):
-    """Each run's own part of a page about several."""
+    """Each run's own part of a page about several. Of each set-up the first run is printed, of at most PRINTED of
+    them, which a line on paper says."""
     parts = []
     for number, group in enumerate(groups):
-        for path, run in group.runs.items():
+        for place, (path, run) in enumerate(group.runs.items()):
             inside = _joined(*(part for _, part in _of_run(run, count)), _record(run, kind="numbers"))
+            printed = place == 0 and number < PRINTED
             parts.append(fold(key(number, group.label), f'<div class="inside">{inside}</div>', os.path.basename(path),
-                              opened=len(parts) < OPENED, kind="run printed"))
-    return "".join(parts)
+                              opened=len(parts) < OPENED, kind="run printed" if printed else "run unprinted"))
+    return _left_out(groups) + "".join(parts)
+
+
+def _left_out(groups):
+    """A line, on paper alone, on runs whose own part is not printed."""
+    num = sum(len(group.runs) for group in groups)
+    shown = min(PRINTED, len(groups))
+    if num == shown:
+        return ""
+    return (f'<p class="paper">On paper: one run of each of {shown} set-ups; the parts of the other {num - shown} runs '
+            "are in the file that this was printed from.</p>")
 
 
 def _phases(run):
@@ -302,7 +342,7 @@ def _phases(run):
              *(f"{1000 * each[key]:,.3g}" if key in each else "-" for key in ("median_s", "largest_s"))]
             for name, each in found["phases"].items()]
     return table("", ["phase", "seconds", "median (ms)", "largest (ms)"], rows, numbers=range(1, 4)) + "".join(
-        f"<p>{text(line[0].upper() + line[1:])}.</p>" for line in notes(run, found))
+        f'<p class="aside">{text(line[0].upper() + line[1:])}.</p>' for line in notes(run, found))
 
 
 def _judges(run):

@@ -69,6 +69,7 @@ details.run>.inside{padding-bottom:1.6rem}
 .beside{display:grid;grid-template-columns:minmax(0,21rem) minmax(0,1fr);gap:1rem 3rem;align-items:start;
 margin:1.2rem 0}
 .beside .pictures{margin:0;grid-template-columns:1fr}.beside>:last-child>:first-child{margin-top:0}
+.paper{display:none}
 .note{border-left:3px solid var(--c1);padding:.1rem 0 .1rem .9rem;max-width:68ch}
 footer{color:var(--quiet);font-size:.875rem;margin-top:3.5rem;padding-top:1rem;padding-bottom:2.5rem}
 :focus-visible{outline:2px solid var(--link);outline-offset:2px}
@@ -85,7 +86,8 @@ PAPER = """
 @media print{@page{margin:15mm 14mm}
 body{font-size:9.5pt;line-height:1.4}svg image,svg *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 header,main,footer{max-width:none;padding:0}header{padding-top:0}nav{display:none}
-h1{font-size:20pt}h2{margin:1.6rem 0 .5rem;font-size:13pt;break-after:avoid}h3,caption{break-after:avoid}
+h1{font-size:20pt}h2{margin:1.1rem 0 .4rem;padding-top:.5rem;font-size:13pt;break-after:avoid}
+h3,caption,summary{break-after:avoid}p{orphans:3;widows:3}
 figure,.cards,tr,.keep,.beside{break-inside:avoid}thead{display:table-header-group}
 .pictures{display:block;margin:.6rem 0;orphans:1;widows:1}
 .pictures figure{display:inline-block;width:47.5%;margin:0 2% 1rem 0;vertical-align:top}
@@ -93,9 +95,17 @@ figure,.cards,tr,.keep,.beside{break-inside:avoid}thead{display:table-header-gro
 .cards{grid-template-columns:repeat(4,1fr);gap:.7rem 1rem;margin-top:1rem}.cards .value{font-size:14pt}
 .beside{grid-template-columns:1fr 1fr}.cards div{border-top-width:1pt}.folded{columns:2}thead th{font-size:8pt}
 figcaption,.cards .more,.cards dt{font-size:7.5pt;line-height:1.35}
-table{font-size:8.5pt}th,td{padding-top:.2rem;padding-bottom:.2rem}
+table{font-size:8.5pt}th,td{padding-top:.13rem;padding-bottom:.13rem}
 .lead{font-size:10.5pt}a{color:inherit;text-decoration:none}footer{margin-top:1rem}
-details.run{break-before:page}summary{list-style:none}summary::-webkit-details-marker{display:none}
+.paper{display:block}details.unprinted{display:none}details.run{margin-top:.6rem}
+details.run>.inside{padding-bottom:.2rem}details.run>summary{font-size:11pt;padding:.3rem 0;break-after:avoid}
+details.run .pictures figure{width:31.2%;margin:0 1.5% .6rem 0}details.run h3{font-size:8.5pt}
+details.run figcaption{font-size:6.5pt;line-height:1.3}details.run td,details.run th{font-size:7.5pt;padding-top:.1rem;
+padding-bottom:.1rem}details.run .aside{display:none}
+details.run p{font-size:7.5pt;line-height:1.3;margin:.15rem 0}details.run table{margin:.2rem 0 .4rem}
+details.run .beside{grid-template-columns:31.2% 1fr;gap:.3rem 1.6rem;margin:.4rem 0}
+details.run .beside .pictures figure{width:100%;margin:0}
+summary{list-style:none}summary::-webkit-details-marker{display:none}
 details.printed::details-content{content-visibility:visible;block-size:auto;height:auto;overflow:visible}
 details.numbers{display:none}}
 """

@@ -46,7 +46,7 @@ def _names(facts):
     """(N,) texts that the data set has for its clients; empty where it has none."""
     if "name" not in facts:
         return np.array([], str)
-    return np.char.decode(facts["name"], "utf-8", "replace")
+    return facts["name"]
 
 
 def _whole(labels):

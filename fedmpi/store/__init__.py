@@ -21,12 +21,14 @@ A reader therefore never meets a half-written file, whatever moment it comes or 
 
 from fedmpi.store.checkpoint import checkpoint_folder, checkpoints, load_checkpoint, save_checkpoint
 from fedmpi.store.compare import differences, verify
-from fedmpi.store.files import RunFile, check_folder, check_target
+from fedmpi.store.files import RunFile, check_folder, check_replaceable, check_target, remove_run
 from fedmpi.store.memory import MemoryStore
 from fedmpi.store.read import read_arrays, read_run
 from fedmpi.store.rows import Column, Run
 from fedmpi.store.trial import trial
+from fedmpi.store.writer import lives, this_process
 
 __all__ = [
-    "Column", "MemoryStore", "Run", "RunFile", "check_folder", "check_target", "checkpoint_folder", "checkpoints",
-    "differences", "load_checkpoint", "read_arrays", "read_run", "save_checkpoint", "trial", "verify"]
+    "Column", "MemoryStore", "Run", "RunFile", "check_folder", "check_replaceable", "check_target",
+    "checkpoint_folder", "checkpoints", "differences", "lives", "load_checkpoint", "read_arrays", "read_run",
+    "remove_run", "save_checkpoint", "this_process", "trial", "verify"]

@@ -17,6 +17,8 @@ from fedmpi.store.read import one_line
 from fedmpi.store.schema import SCHEMA
 from fedmpi.store.states import check_save, flattened, unflattened
 
+CHECKPOINT = "fedmpi-checkpoint"                           # the filetype that such a file says it is
+
 
 def checkpoint_folder(path):
     """Where the checkpoints of the run file ``path`` lie."""
@@ -42,7 +44,7 @@ def write_checkpoint(folder, state, round, *, run_id, keep=2):
     path = os.path.join(folder, f"{round:06d}.h5")
     manifest = json.dumps(dict(run_id=run_id, round=round, entries=entries)).encode()
     with beginning(path, len(manifest) + sum(_room(array) for array in arrays if array is not None)) as f:
-        f.attrs.update(filetype="fedmpi-checkpoint", schema=SCHEMA, run_id=run_id, round=round)
+        f.attrs.update(filetype=CHECKPOINT, schema=SCHEMA, run_id=run_id, round=round)
         f.attrs["sha256"] = _digest(manifest, arrays)
         put = _putter(f)
         put("manifest", np.frombuffer(manifest, np.uint8))
@@ -97,6 +99,24 @@ def load_checkpoint(folder, *, run_id, warn=warnings.warn, round=None):
             warn(f"{line}; {name} is used instead")
         return unflattened(entries, arrays), of
     raise CheckpointError("; ".join(refused) or f"there is no checkpoint in {folder}")
+
+
+def remove_checkpoints(folder, run_id):
+    """Removes the checkpoints of the run ``run_id``, and the folder where nothing else is left in it."""
+    for _, name in checkpoints(folder):
+        if _run_of(os.path.join(folder, name)) == run_id:
+            remove(folder, [name])
+    if os.path.isdir(folder) and not os.listdir(folder):
+        os.rmdir(folder)
+
+
+def _run_of(path):
+    """The id of the run that a checkpoint is of; None for a file that is none, or damaged."""
+    try:
+        with h5py.File(path, "r", locking=False) as f:
+            return f.attrs.get("run_id") if f.attrs.get("filetype") == CHECKPOINT else None
+    except (OSError, RuntimeError):
+        return None
 
 
 def checkpoints(folder):

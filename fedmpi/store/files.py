@@ -4,17 +4,17 @@ import contextlib
 import errno
 import fcntl
 import glob
+import json
 import os
 import threading
 import time
 import warnings
 from concurrent.futures import Future
 
-import numpy as np
 
 from fedmpi.errors import DiskError, FedError, UserError
-from fedmpi.store.attrs import own_attrs, plain, read_sessions, same_keys, set_attrs, set_sessions
-from fedmpi.store.checkpoint import checkpoint_folder, load_checkpoint, write_checkpoint
+from fedmpi.store.attrs import own_attrs, plain, read_attrs, read_sessions, same_keys, set_attrs, set_sessions
+from fedmpi.store.checkpoint import checkpoint_folder, load_checkpoint, remove_checkpoints, write_checkpoint
 from fedmpi.store.disk import refused_by, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
@@ -24,6 +24,7 @@ from fedmpi.store.schema import NETCDF
 from fedmpi.store.tables import (EXPECTED, attach_scales, clear, column_of, create_coordinates, create_partition,
                                  create_population, create_tables, dtypes_of, is_packed, room_of, start_room)
 from fedmpi.store.texts import hexadecimal, text_names, with_texts
+from fedmpi.store.writer import lives
 
 ENDED = ("finished", "stopped", "interrupted", "failed")  # a file with such a status is trimmed to its committed rows
 
@@ -47,15 +48,20 @@ class RunFile:
         self.folder = checkpoint_folder(self.path)
 
     @classmethod
-    def create(cls, path, attrs, rounds, clients, population, partition, *, coordinates=None, expected=EXPECTED):
-        """A new run file. ``attrs`` may hold str, int, float, bool, and anything JSON can say; ``population`` maps a
-        name to ``(array, unit, description, dimension of each further axis)``; ``partition`` is ``(offsets (N + 1,),
-        indices)``. ``coordinates`` maps a dimension to its coordinates; ``expected`` is how many (rounds, client rows)
-        will come if all goes as planned, for which the file's chunks are made."""
+    def create(cls, path, attrs, rounds, clients, population, partition, *, coordinates=None, expected=EXPECTED,
+               overwrite=False):
+        """A new run file, in place of one of which ``check_target`` says that it may go.
+
+        ``attrs`` may hold str, int, float, bool, and anything JSON can say; ``population`` maps a name to ``(array,
+        unit, description, dimension of each further axis)``; ``partition`` is ``(offsets (N + 1,), indices)``.
+        ``coordinates`` maps a dimension to its coordinates; ``expected`` is how many (rounds, client rows) will come
+        if all goes as planned, for which the file's chunks are made.
+        """
         columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
         room = start_room(columns, expected)
-        check_target(path)
+        check_target(path, overwrite)
         path = os.path.realpath(path)
+        replaced = _last_writer(path)[0]["run_id"] if os.path.exists(path) else None
         try:
             with writing(path) as f:
                 set_attrs(f, own_attrs(attrs))
@@ -67,6 +73,9 @@ class RunFile:
                 attach_scales(f)
         except DiskError as error:
             raise UserError(str(error)) from error         # before any work
+        if replaced:
+            # Only now: a kill in between leaves checkpoints that the new run refuses, as they are of another run.
+            remove_checkpoints(checkpoint_folder(path), replaced)
         store = cls(path)
         store._expected = expected
         return store
@@ -259,8 +268,9 @@ def _later(work):
     return future
 
 
-def check_target(path):
-    """UserError where a run file cannot be created at ``path``."""
+def check_target(path, overwrite=False):
+    """UserError where a run file cannot be created at ``path``. A run that has no committed round is in nobody's way;
+    any other one only where ``overwrite`` says so, and never one that is being written."""
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
@@ -269,12 +279,48 @@ def check_target(path):
         raise UserError(f"cannot create {path}: it is a folder")
     check_folder(path)
     if os.path.exists(path):
-        raise UserError(f"{path} exists: resume it, remove it, or choose another name")
+        check_replaceable(path, overwrite)
     stem = os.path.splitext(path)[0]
     for other in sorted(glob.glob(glob.escape(stem) + "*")):
-        if os.path.splitext(other)[0] == stem and _is_run(other):
+        if other != path and os.path.splitext(other)[0] == stem and _is_run(other):
             raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those "
                             f"of {other} do; choose another name")
+
+
+def check_replaceable(path, overwrite):
+    """UserError where the file at ``path`` is no run of fedmpi, is being written, or has rounds that ``overwrite`` does
+    not give up."""
+    try:
+        attrs, rounds, writer = _last_writer(path)
+    except UserError as error:
+        raise UserError(f"{path} exists, and is not replaced, as it cannot be read as a run of fedmpi ({error}): "
+                        "remove it, or choose another name") from None
+    goes_on = attrs.get("status") not in ENDED
+    alive = lives(writer) if goes_on else False
+    if alive:
+        raise UserError(f"{path} exists, and is being written by process {json.loads(writer)['pid']}: stop that run "
+                        "first, or choose another name")
+    if alive is None:
+        hosts = ", ".join(attrs.get("hosts") or ["another machine"])
+        raise UserError(f"{path} exists, and is marked as running on {hosts}: it cannot be seen from here whether that "
+                        "run lives; resume it, choose another name, or remove it by hand once nobody writes it")
+    if rounds and not overwrite:
+        raise UserError(f"{path} exists, with {rounds} rounds: resume it, give --overwrite, or choose another name")
+
+
+def _last_writer(path):
+    """``(attributes, committed rounds, the process that wrote last or None)`` of the run file ``path``."""
+    with open_run(path) as f:
+        attrs, rounds, sessions = read_attrs(f), int(f["committed"][0]), read_sessions(f)
+    return attrs, rounds, sessions[-1].get("process") if sessions else None
+
+
+def remove_run(path):
+    """Remove the run file ``path``, which ``check_replaceable`` lets go, and then its checkpoints."""
+    path = os.path.realpath(path)
+    run_id = _last_writer(path)[0]["run_id"]
+    os.unlink(path)
+    remove_checkpoints(checkpoint_folder(path), run_id)
 
 
 def _is_run(path):

@@ -28,7 +28,7 @@ has dimensions, names of outcomes, texts of digests, lists of texts that are no 
 true_labels (by class), name (of a natural client)
 /partition         client n has the training samples indices[offsets[n]:offsets[n + 1]]
 /sessions/NAME     (time) a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, versions,
-                   places, and done, the rounds that were there already
+                   places, process (which writes: number, start, machine), and done, the rounds that were there already
 /layer, /class     names of the prunable tensors, and classes; /participation is a dimension without values
 RUN.ckpt/NNNNNN.h5 beside the file: the state after round NNNNNN, with a checksum; the newest two, see --keep
 """
@@ -49,8 +49,8 @@ ATTRIBUTES = {
                    "activations with each other) and frozen",
     "statistics": "the buffers that training moves, which are averaged",
     "layers": "[name, shape, uses of a weight for one sample] of each prunable tensor",
-    "inputs": "shape of a sample, dtype in which models get it, classes and their names, and mean "
-              "and std a channel by which inputs are normalised",
+    "inputs": "shape of a sample, dtype in which models get it, classes and their names, mean and std a channel by "
+              "which inputs are normalised, and how many test samples are of each class",
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",
     "judged": "each estimator against the truth that was injected",
     "data_digest": "of data, partition, labels and faults", "devices_digest": "of the trace of devices",

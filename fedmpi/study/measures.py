@@ -6,12 +6,12 @@ import math
 import numpy as np
 
 from fedmpi.errors import UserError
+from fedmpi.report.chance import left_chance
 from fedmpi.report.metrics import chosen, final_metrics
 from fedmpi.report.statistics import auc, spearman, tied
 from fedmpi.report.truth import by_client, quality, scores
 
 LAST = 0.25                   # share of the rounds, at the end, that weights are averaged over
-CHANCE = 1.2                  # times the accuracy of guessing, above which a model has learned something
 NEAR = 0.05                   # rates of wrong labels so near to one another are one level: they are drawn
 
 
@@ -32,10 +32,10 @@ def accuracy_decline(run):
 
 
 def learned(run):
-    """1 for a run whose test accuracy ever was 1.2 times that of guessing, 0 for one that never left chance"""
-    labels = run.population.get("labels")
-    known = run.rounds["accuracy"][np.isfinite(run.rounds["accuracy"])]
-    return math.nan if labels is None or not len(known) else float(known.max() > CHANCE / labels.shape[1])
+    """1 for a run whose test accuracy ever was 1.2 times that of guessing (of the most frequent class, at least), 0 for
+    one that never left chance"""
+    left = left_chance(run)
+    return math.nan if left is None else float(left)
 
 
 def up_mb(run):

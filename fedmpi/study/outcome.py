@@ -1,5 +1,6 @@
 """What a study found, as one dict that JSON takes: its runs, their measures, differences, verdicts."""
 
+import itertools
 import math
 import statistics
 
@@ -11,6 +12,7 @@ from fedmpi.options import DEFAULTS
 from fedmpi.report.statistics import interval
 from fedmpi.store import read_run
 from fedmpi.study.measures import measure, noisiest_weight
+from fedmpi.study.recipe import named_pairs
 from fedmpi.study.verdict import judge, paired
 
 VERDICTS = ("confirmed", "refuted", "not confirmed", "incomplete", "not run")
@@ -100,10 +102,17 @@ def _arms(study, cell, value):
 
 
 def _pairs(study, value):
-    return [dict(arm=a, against=b, cell=dict(zip(study.grid, cell)), difference={
-        name: paired(_seeds(study, a, cell, name, value), _seeds(study, b, cell, name, value))._asdict()
-        for name in study.recipe["measures"]})
-        for a, b in study.recipe.get("pairs", []) if a in study.arms and b in study.arms for cell in study.cells]
+    """The differences of the pairs of arms that the recipe names, or of every two, in each cell."""
+    every = study.recipe.get("pairs") == "all"
+    named = [pair[::-1] for pair in itertools.combinations(study.arms, 2)] if every else named_pairs(study.recipe)
+    found = []
+    for a, b in named:
+        for cell in study.cells if {a, b} <= set(study.arms) else ():
+            differences = {name: paired(_seeds(study, a, cell, name, value), _seeds(study, b, cell, name, value))
+                           for name in study.recipe["measures"]}
+            found.append(dict(arm=a, against=b, cell=dict(zip(study.grid, cell)),
+                              difference={name: each._asdict() for name, each in differences.items()}))
+    return found
 
 
 def _weights(run):

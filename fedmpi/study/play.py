@@ -1,4 +1,5 @@
-"""Runs of a study, several at a time on one machine, each a process of its own with its log beside its run file.
+"""Runs of a study or a sweep, several at a time on one machine, each a process of its own with its log beside its run
+file.
 
 A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew.
 Where the study is killed, its runs and launchers are asked to stop. A run holds a lock on its log: nobody plays it a

@@ -4,7 +4,8 @@
     lacks              what of the published experiment is not in here; told in every outcome
     measures           columns of the tables, of ``fedmpi.study.measures``
     against            the arm that all others are compared with, in every cell
-    pairs              further pairs of arms that are compared: [["ours", "static"], ...]
+    pairs              further pairs of arms that are compared: [["ours", "static"], ...],
+                       or "all" for every two
     [fixed]            options of train that all runs share
     [arms.NAME]        options of one arm
     [factors.F.LEVEL]  options of a level of factor F; what is no option of train is a word for texts
@@ -29,7 +30,8 @@ from fedmpi.options import DEFAULTS
 from fedmpi.study.measures import check_measure
 from fedmpi.sweep import name_of
 
-KEYS = {"title": str, "question": str, "lacks": list, "measures": list, "against": str, "pairs": list, "fixed": dict,
+KEYS = {"title": str, "question": str, "lacks": list, "measures": list, "against": str,
+        "pairs": (list, str), "fixed": dict,
         "arms": dict, "factors": dict, "claim": list, "figure": list, "size": dict}
 NEEDED = ("title", "question", "measures", "arms", "size")
 SIZE_KEYS = {"about": str, "seeds": list, "arms": list, "fixed": dict, "grid": dict}
@@ -91,15 +93,22 @@ def check_recipe(found, where):
             _check_levels(found, factor, levels, here)
     for measure in found["measures"]:
         check_measure(measure, where)
-    for pair in found.get("pairs", []):
+    if isinstance(found.get("pairs"), str) and found["pairs"] != "all":
+        raise UserError(f"{where}: pairs must be \"all\", or a list of pairs, got {found['pairs']!r}")
+    for pair in named_pairs(found):
         if not isinstance(pair, list) or len(pair) != 2:
             raise UserError(f"{where}: pairs must be [[\"ours\", \"theirs\"], ...], got {pair!r}")
-    _check_arms(found, [*([found["against"]] if "against" in found else []), *itertools.chain(*found.get("pairs", []))],
+    _check_arms(found, [*([found["against"]] if "against" in found else []), *itertools.chain(*named_pairs(found))],
                 where)
     for number, claim in enumerate(found.get("claim", []), 1):
         _check_claim(found, claim, f"{where}: [[claim]] {number}")
     for number, figure in enumerate(found.get("figure", []), 1):
         _check_figure(found, figure, f"{where}: [[figure]] {number}")
+
+
+def named_pairs(found):
+    """The pairs of arms that a recipe names; none of them where it asks for all."""
+    return [] if found.get("pairs") == "all" else found.get("pairs", [])
 
 
 def _check_table(table, where):

@@ -10,7 +10,6 @@ import socket
 import time
 
 import mpi4py
-import numpy as np
 from mpi4py import MPI
 
 from fedmpi import stop as stopping
