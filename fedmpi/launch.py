@@ -21,9 +21,10 @@ from fedmpi.errors import BrokenOff, CheckpointError, DiskError, FedError, LostR
 from fedmpi.guard import Guard, NoGuard
 from fedmpi.launcher import launcher, rank_and_size
 from fedmpi.transport import bell
-from fedmpi.transport.watch import START, Limits
+from fedmpi.transport.watch import SILENCE_S, START, Limits
 
 AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))          # what a resumed run had decided
+MISTAKE = 2                            # exit code of a user's mistake
 LIMITS = ("silence", "task_limit")     # options that say how long others are waited for
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
@@ -73,7 +74,7 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     stop = stopping.Stop()
     with stopping.heeding(stop):
         if size == 1:
-            return _as_server(play, lambda: _alone(make_worker, stop), say, None, guard)
+            return _as_server(play, lambda: _alone(make_worker, stop), say, None, guard, 0.0)
         guard.note(0, "starting MPI")
         try:
             mpi = _mpi(rank, size, limits.silence_s)
@@ -83,7 +84,8 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
         if limits.silence_s and not mpi.threads():
             say("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
         say(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
-        code = _as_server(play, lambda: _connected(say, stop, limits, guard), say, mpi, guard)
+        patience_s = limits.silence_s or SILENCE_S
+        code = _as_server(play, lambda: _connected(say, stop, limits, guard), say, mpi, guard, patience_s)
     stopping.ignore()                                      # a signal that comes late must not spoil how MPI ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(math.ceil(limits.silence_s))                     # MPI_Finalize waits for every rank; 0: for ever
@@ -178,7 +180,7 @@ def pick_device(name, local_rank):
     return device
 
 
-def _as_server(play, connect, say, mpi, guard):
+def _as_server(play, connect, say, mpi, guard, patience_s):
     """Rank 0's part: whatever fails ends all ranks, and is told once, by the guard where this process could not."""
     transport = []                                         # filled as soon as workers listen
 
@@ -201,24 +203,31 @@ def _as_server(play, connect, say, mpi, guard):
         line, code, started = f"error: {error}", 2, False
     except WorkerError as error:
         told = f"error on rank {error.rank}:" + (f"\n{error.trace}" if "\n" in error.trace else f" {error.trace}")
-        line, code, started = f"error: {error.trace}" if error.user else told, 2 if error.user else 1, True
+        line, code, started = f"error: {error.trace}" if error.user else told, 2 if error.user else 1, not error.user
     except FedError as error:
         line, code, started = f"error: {error}", 1, True
     except Exception:
         line, code, started = traceback.format_exc(), 1, True
     say(line)
     guard.leave()
-    return _end(mpi, transport, code, started)
+    return _end(mpi, transport, code, started, patience_s)
 
 
-def _end(mpi, transport, code, started):
-    """Let waiting workers go with ``code``; abort where they may be at work or not listening yet."""
-    if mpi is not None and (started or not transport):
-        mpi.abort(code)
-    try:
+def _end(mpi, transport, code, started, patience_s):
+    """Let waiting workers go with ``code``; abort where they may be at work, or do not go within ``patience_s``. After
+    a user's mistake nobody is aborted who can be let go: a launcher would add lines of its own to ours."""
+    mistake = code == MISTAKE and not started
+    if mpi is None:
         for each in transport:
             each.close(code)
-    except BrokenOff:                                      # a client's task that takes too long
+        return code
+    if started or not transport:
+        if not mistake or not mpi.dismiss(code, patience_s):
+            mpi.abort(code)
+        return code
+    try:
+        transport[0].close(code, patience_s)
+    except (BrokenOff, LostRank):                          # a client's task that takes too long
         mpi.abort(code)
     return code
 
