@@ -8,8 +8,8 @@ import traceback
 
 import click
 
-from fedmpi import __version__
-from fedmpi.commands import completion
+from fedmpi import __version__, paths
+from fedmpi.commands import completion, streams
 from fedmpi.commands.bench import bench
 from fedmpi.commands.compare import compare
 from fedmpi.commands.data import data
@@ -30,45 +30,69 @@ from fedmpi.commands.sweep import sweep
 from fedmpi.commands.train import train
 from fedmpi.commands.verify import verify
 from fedmpi.commands.watch import watch
-from fedmpi.errors import FedError, UserError
+from fedmpi.errors import FedError, Mislaunched, UserError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
 
 
 def main():
     """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
-    sys.path.append(os.getcwd())                             # the user's own modules, beside where they work
+    streams.ready()
+    if folder := paths.working_folder():
+        sys.path.append(folder)                              # the user's own modules, beside where they work
     if completion.VARIABLE in os.environ:
         click.echo(completion.answer(cli))
         return
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        code = _played()
+    finally:
+        streams.settle()
+    sys.exit(code)
+
+
+def _played():
+    """The exit code of the command, whose errors are told."""
+    try:
+        return cli.main(standalone_mode=False) or 0
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.Abort:
         say("interrupted")
-        sys.exit(130)
+        return 130
     except click.ClickException as error:
-        say(f"error: {error.format_message()}")
-        sys.exit(2)
+        return _told(error.format_message(), 2)
+    except Mislaunched as error:
+        return _told(error, 2, everywhere=True)
     except UserError as error:
-        say(f"error: {error}")
-        sys.exit(2)
+        return _told(error, 2)
     except FedError as error:
-        say(f"error: {error}")
-        sys.exit(1)
+        return _told(error, 1)
+    except BrokenPipeError:                                  # whoever read has read enough
+        return 0
     except OSError as error:
-        if error.errno in DISK:
-            say(f"error: cannot write {error.filename or 'what comes out'}: {error.strerror}")
-            sys.exit(1)
-        if error.filename is None:
-            say(traceback.format_exc())
-            sys.exit(1)
-        say(f"error: {error.filename}: {error.strerror}")
-        sys.exit(2)
+        return _of_files(error)
     except Exception:
         say(traceback.format_exc())
-        sys.exit(1)
+        return 1
+
+
+def _told(error, code, everywhere=False):
+    """Tell of an error in one line; the exit code."""
+    gone = "" if paths.working_folder() else f"; {paths.GONE}"
+    say(f"error: {error}{gone}", everywhere)
+    return code
+
+
+def _of_files(error):
+    """The exit code of an error about files, which is told."""
+    if error.errno in DISK:
+        return _told(f"cannot write {error.filename or 'what comes out'}: {error.strerror}", 1)
+    if error.filename is not None:
+        return _told(f"{error.filename}: {error.strerror}", 2)
+    if not paths.working_folder():                           # Python asked where it is
+        return _told("a relative path has no place to begin at", 2)
+    say(traceback.format_exc())
+    return 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

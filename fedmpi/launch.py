@@ -19,7 +19,7 @@ from fedmpi import __version__, memory, place
 from fedmpi import stop as stopping
 from fedmpi.errors import BrokenOff, CheckpointError, DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.guard import Guard, NoGuard
-from fedmpi.launcher import launcher, rank_and_size
+from fedmpi.launcher import check, check_world, launcher, rank_and_size
 from fedmpi.transport import bell
 from fedmpi.transport.watch import SILENCE_S, START, Limits
 
@@ -62,13 +62,14 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     where it gives one."""
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     memory.keep_freed_memory()
+    check()
     rank, size = rank_and_size()
     if size != 1:
         bell.listen()
     if rank:
         signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is rank 0's to answer; it ends the others
         stopping.ignore()                                  # until this rank can pass it on
-        _mpi(rank, size, limits.silence_s)
+        _mpi(limits.silence_s)
         from fedmpi.transport.serve import serve
         return serve(__version__, make_worker, limits.silence_s, see)
     stop = stopping.Stop()
@@ -77,7 +78,7 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
             return _as_server(play, lambda: _alone(make_worker, stop), say, None, guard, 0.0)
         guard.note(0, "starting MPI")
         try:
-            mpi = _mpi(rank, size, limits.silence_s)
+            mpi = _mpi(limits.silence_s)
         except UserError:
             guard.leave()
             raise
@@ -118,7 +119,7 @@ def _limited(seconds):
             faulthandler.cancel_dump_traceback_later()
 
 
-def _mpi(rank, size, silence_s):
+def _mpi(silence_s):
     """MPI as ``transport.messages`` offers it; UserError where MPI is missing or is not the one whose launcher started
     us."""
     try:
@@ -127,10 +128,7 @@ def _mpi(rank, size, silence_s):
     except (ImportError, RuntimeError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {line}") from error
-    if mpi.world() != (rank, size or mpi.world()[1]):
-        raise UserError(f"the launcher says rank {rank} of {size}, MPI says rank {mpi.world()[0]} of {mpi.world()[1]}: "
-                        "this launcher belongs to another MPI than the one mpi4py loads; use the mpirun beside it, or "
-                        "the srun --mpi=... that your MPI takes, pmi2 or pmix")
+    check_world(*mpi.world())
     return mpi
 
 
