@@ -7,6 +7,7 @@ import gc
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import traceback
 from functools import partial
 from importlib.metadata import version
 
-from fedmpi import __version__, memory, place
+from fedmpi import __version__, memory, paths, place
 from fedmpi import stop as stopping
 from fedmpi.errors import BrokenOff, CheckpointError, DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.guard import Guard, NoGuard
@@ -261,7 +262,7 @@ def _serve_run(options, resume, say, connect, guard, see):
         state, done = start(fed, x), 0
     guard.run(resume or options["out"], bool(resume))
     transport = connect()
-    goes_on = f"fedmpi train --resume {os.path.relpath(resume or options['out'])} goes on"
+    goes_on = f"fedmpi train --resume {paths.typed(resume or options['out'])} goes on"
     places = placed(own, transport.places, options)
     for line in place.lines(places):
         say(line)
@@ -331,7 +332,7 @@ def _create(options, data, fed, transport):
     from fedmpi.store import RunFile
     layout = fed.layout
     attrs = {
-        "options": options, "command": " ".join(sys.argv), "created": _now(), "status": "running",
+        "options": options, "command": shlex.join(sys.argv), "created": _now(), "status": "running",
         "seed": options["seed"], "data_digest": data.digest, "devices_digest": fed.devices.digest,
         "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.uses)],
@@ -392,7 +393,7 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     last = min(options["until"] or fed.rounds, fed.rounds)
     session = {"time": _now(), "ranks": fed.transport.size, "launcher": launcher(),
                "hosts": ",".join(sorted(set(fed.transport.hosts))), "git_commit": _git_commit(),
-               "command": " ".join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
+               "command": shlex.join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
                "places": place.recorded(places), "done": done}
     status = "failed"
     try:
@@ -414,14 +415,14 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     except (Stopped, LostRank, DiskError) as error:
         status = "interrupted" if isinstance(error, Stopped) else status
         raise type(error)(f"{error} after round {store.rounds} of {fed.rounds}; fedmpi train --resume "
-                          f"{os.path.relpath(store.path)} goes on") from None
+                          f"{paths.typed(store.path)} goes on") from None
     finally:
         with fed.transport.stop.unbroken(), (             # a run file that is not closed would look as if it ran
                 contextlib.suppress(DiskError) if status == "failed" else contextlib.nullcontext()):
             store.update({"status": status, "ended": _now()})
     run = store.run()
     store.update({"judged": report.plain(report.judged(run))})
-    say("\n" + report.summary(run) + "\n\n" + report.picture(run) + f"\n\nrun file: {os.path.relpath(store.path)}")
+    say("\n" + report.summary(run) + "\n\n" + report.picture(run) + f"\n\nrun file: {paths.near(store.path)}")
 
 
 def _opening(options, fed, data, seconds):

@@ -9,6 +9,7 @@ of when it stays so.
 import contextlib
 import os
 import select
+import shlex
 import shutil
 import sys
 import time
@@ -18,6 +19,7 @@ import click
 
 from fedmpi.commands.reading import run_paths, runs_argument
 from fedmpi.errors import UserError
+from fedmpi.paths import near
 
 SILENT_S = 60                        # without news of a run that is marked as running
 TROUBLE_S = 10                       # in which reading fails, before it is told of
@@ -58,7 +60,7 @@ def notes(found, now):
             yield f"{seen.path} cannot be read for {now - seen.well:.0f} s: {seen.trouble}"
         elif going(seen) and now - seen.heard > SILENT_S:
             yield (f"{seen.path}: nothing new for {now - seen.heard:.0f} s; if it was killed, fedmpi train --resume "
-                   f"{seen.path} goes on")
+                   f"{shlex.quote(seen.path)} goes on")
 
 
 def going(seen):
@@ -114,7 +116,7 @@ def _screen(found, needed, every):
 def shortened(paths, width):
     """``{path: name}``, names relative to the present folder; of longer ones the last ``width`` characters, where those
     still differ."""
-    whole = {path: os.path.relpath(path) for path in paths}
+    whole = {path: near(path) for path in paths}
     names = {path: name if len(name) <= width else "…" + name[len(name) - width + 1:] for path, name in whole.items()}
     return names if len(set(names.values())) == len(whole) else whole
 

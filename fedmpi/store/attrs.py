@@ -30,7 +30,17 @@ def _jsonable(value):
 
 
 def _is_native(value):
-    return isinstance(value, (str, bool, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+    if isinstance(value, str):
+        return _is_text(value)
+    return isinstance(value, (bool, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def _is_text(value):
+    """Whether HDF5 can hold it: not bytes of a file's name that are no text, nor a text with zeros. As JSON it can."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def set_attrs(f, attrs):

@@ -129,7 +129,7 @@ def _or_abort():
 
 def _last_words(line):
     """One line, from whatever thread, and the end of the job."""
-    os.write(2, f"{line}\n".encode())
+    os.write(2, f"{line}\n".encode(errors="surrogateescape"))
     messages.abort(1)
 
 
