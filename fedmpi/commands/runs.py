@@ -51,7 +51,7 @@ def check_parts(given):
         raise UserError(f"--silence must be 0 (never) or 1 second at least, got {given['silence']:g}")
     path = given["dataset"] or ""
     if path.endswith((".h5", ".hdf5")) and not path.startswith("hdf5:"):           # which options of a file say already
-        given["dataset"] = f"hdf5:file={os.path.abspath(path)}"
+        given["dataset"] = f"hdf5:file={catalog.quoted(os.path.abspath(path))}"
     for kind in PARTS:
         if given.get(kind):
             catalog.parse(catalog.KINDS[kind], given[kind])

@@ -22,6 +22,7 @@ from fedmpi.store.rows import check_truncate, checked_columns, checked_round
 from fedmpi.store.tables import (column_of, create_partition, create_tables, describe, growth, resize, room_of,
                                  start_room)
 
+HDF5_LOCKS = ("TRUE", "1", "BEST_EFFORT")        # values of HDF5_USE_FILE_LOCKING that overrule what a program asks for
 ENDED = ("finished", "stopped", "interrupted", "failed")  # a file with such a status is trimmed to its committed rows
 
 
@@ -142,22 +143,40 @@ class RunFile:
     @contextlib.contextmanager
     def _opened(self):
         """The file's descriptor, for rows. Somebody else's lock is waited for: a notebook that holds the file, say."""
-        give_up = time.monotonic() + self.patience_s
         handle = os.open(self.path, os.O_RDWR)
         try:
-            while not _locked(handle):
-                if time.monotonic() > give_up:
-                    raise UserError(
-                        f"{self.path} is locked by another program for more than {self.patience_s:g} s: close it "
-                        "there, or let it open the file with h5py.File(path, 'r', locking=False)"
-                    )
-                time.sleep(0.02)
+            self._lock(handle)
             as_left = self._left == _signature(os.fstat(handle))
             if not as_left or tuple(get(handle, self._places["committed"])) != self._committed:
-                self._look(handle)
+                with self._with_hdf5(handle):
+                    self._look(handle)
             yield handle
         finally:
             os.close(handle)                               # and unlocks it
+
+    def _lock(self, handle):
+        """Lock the file; UserError where somebody else has it for too long."""
+        give_up = time.monotonic() + self.patience_s
+        while not _locked(handle):
+            if time.monotonic() > give_up:
+                raise UserError(
+                    f"{self.path} is locked by another program for more than {self.patience_s:g} s: close it "
+                    "there, or let it open the file with h5py.File(path, 'r', locking=False)"
+                )
+            time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _with_hdf5(self, handle):
+        """HDF5 can open the file that we have locked, also where HDF5_USE_FILE_LOCKING makes it lock for itself."""
+        if os.environ.get("HDF5_USE_FILE_LOCKING") not in HDF5_LOCKS:
+            yield
+            return
+        before = _signature(os.fstat(handle))
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+        self._lock(handle)
+        if _signature(os.fstat(handle)) != before:
+            raise FedError(f"{self.path} was changed by another process")
 
     def _look(self, handle):
         """Learn where the rows lie, in a file that nobody else has changed."""
