@@ -8,7 +8,7 @@ import traceback
 
 import click
 
-from fedmpi import __version__, paths
+from fedmpi import __version__, paths, surroundings
 from fedmpi.commands import completion, streams
 from fedmpi.commands.bench import bench
 from fedmpi.commands.compare import compare
@@ -33,11 +33,13 @@ from fedmpi.commands.watch import watch
 from fedmpi.errors import FedError, Mislaunched, UserError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
+WITHOUT_FILES = ("list", "completion", "doctor")      # commands that work, or tell of it, where HDF5 does not
 
 
 def main():
     """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
     streams.ready()
+    paths.leave_what_is_gone()
     if folder := paths.working_folder():
         sys.path.append(folder)                              # the user's own modules, beside where they work
     if completion.VARIABLE in os.environ:
@@ -60,7 +62,8 @@ def _played():
         say("interrupted")
         return 130
     except click.ClickException as error:
-        return _told(error.format_message(), 2)
+        say(f"error: {error.format_message()}")
+        return 2
     except Mislaunched as error:
         return _told(error, 2, everywhere=True)
     except UserError as error:
@@ -78,8 +81,7 @@ def _played():
 
 def _told(error, code, everywhere=False):
     """Tell of an error in one line; the exit code."""
-    gone = "" if paths.working_folder() else f"; {paths.GONE}"
-    say(f"error: {error}{gone}", everywhere)
+    say(f"error: {error}{paths.perhaps_gone()}", everywhere)
     return code
 
 
@@ -107,6 +109,8 @@ def cli():
     fedmpi data --partition shards        who would hold which samples, and what is wrong with whom
     fedmpi show RUN.h5                    summary and curves
     """
+    if click.get_current_context().invoked_subcommand not in WITHOUT_FILES:
+        surroundings.check_hdf5()
 
 
 for command in (train, sbatch, sweep, experiment, data, list_parts, show, watch, report, compare, plot, export, model,

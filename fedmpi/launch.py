@@ -199,7 +199,7 @@ def _as_server(play, connect, say, mpi, guard, patience_s):
         line, code = f"{error} (exit code {stopping.COME_BACK})", stopping.COME_BACK
         started = isinstance(error, BrokenOff)
     except (UserError, CheckpointError) as error:
-        line, code, started = f"error: {error}", 2, False
+        line, code, started = f"error: {error}{paths.perhaps_gone()}", 2, False
     except WorkerError as error:
         told = f"error on rank {error.rank}:" + (f"\n{error.trace}" if "\n" in error.trace else f" {error.trace}")
         line, code, started = f"error: {error.trace}" if error.user else told, 2 if error.user else 1, not error.user
@@ -256,8 +256,7 @@ def _serve_run(options, resume, say, connect, guard, see):
         store = RunFile(resume)
         state, done = _restored(store, data, fed, x, say)
     else:
-        if os.path.dirname(options["out"]) == "runs":
-            os.makedirs("runs", exist_ok=True)
+        _make_runs(options["out"])
         check_target(options["out"])
         state, done = start(fed, x), 0
     guard.run(resume or options["out"], bool(resume))
@@ -275,6 +274,16 @@ def _serve_run(options, resume, say, connect, guard, see):
         store = _create(options, data, fed, transport)
         guard.run(options["out"], True)
     _play(fed._replace(transport=transport, tell=say), data, state, store, done, options, say, begin, places)
+
+
+def _make_runs(out):
+    """The folder ``runs``, where run files lie that nobody named."""
+    if os.path.dirname(out) == "runs":
+        try:
+            os.makedirs("runs", exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder runs: {error.strerror}; say by --out where the run is to lie") \
+                from error
 
 
 def _chosen(options, data, local, say):

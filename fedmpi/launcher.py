@@ -103,6 +103,11 @@ def _set(env):
     return [name for name in OURS if name in env]
 
 
+def without_ranks(env):
+    """The environment of a process that is no rank, whatever this one takes itself for."""
+    return {name: value for name, value in env.items() if name not in (*OURS, SOCKET)}
+
+
 def _told(env):
     rank, size = rank_and_size(env)
     return f"{', '.join(_set(env))} in the environment make this rank {rank} of {size or 'several'}"
