@@ -70,8 +70,8 @@ def _played():
         return _told(error, 2)
     except FedError as error:
         return _told(error, 1)
-    except BrokenPipeError:                                  # whoever read has read enough
-        return 0
+    except SystemExit as error:                              # by which click ends where nobody reads any more
+        return 0 if isinstance(sys.stdout, click.utils.PacifyFlushWrapper) else error.code
     except OSError as error:
         return _of_files(error)
     except Exception:

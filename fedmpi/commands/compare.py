@@ -7,6 +7,7 @@ import sys
 import click
 
 from fedmpi.commands.reading import read_all, runs_argument
+from fedmpi.commands.say import write_out
 from fedmpi.errors import UserError
 
 
@@ -34,9 +35,9 @@ def compare(runs, accuracy, other_data, picture, as_json):
     if picture:
         report.save_plot(groups, ["accuracy", "accuracy-bytes", "accuracy-flops"], picture, width_cm=24, columns=3)
     if as_json:
-        click.echo(json.dumps(report.plain(report.without_tuples(told))))
+        write_out(json.dumps(report.plain(report.without_tuples(told))))
         return
     width = min(shutil.get_terminal_size((100, 24)).columns, 140)
-    click.echo(report.comparison_text(told) + "\n\n" + report.curves_picture(groups, width, colour=sys.stdout.isatty()))
+    write_out(report.comparison_text(told) + "\n\n" + report.curves_picture(groups, width, colour=sys.stdout.isatty()))
     if picture:
-        click.echo(f"\npicture: {picture}")
+        write_out(f"\npicture: {picture}")

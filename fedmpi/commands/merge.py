@@ -6,7 +6,7 @@ import os
 import click
 
 from fedmpi.commands.reading import run_paths, runs_argument
-from fedmpi.commands.say import say
+from fedmpi.commands.say import say, write_out
 from fedmpi.commands.target import check_no_run
 from fedmpi.errors import FedError, UserError
 
@@ -39,9 +39,9 @@ def merge(runs, out, as_json):
         _write_csv(out, rows)
         _write_csv("{}-seeds{}".format(*os.path.splitext(out)), groups)
     if as_json:
-        click.echo(json.dumps(report.plain({"runs": rows, "over_seeds": groups, "left_out": unread})))
+        write_out(json.dumps(report.plain({"runs": rows, "over_seeds": groups, "left_out": unread})))
     else:
-        click.echo(report.outcomes_text(varying, rows))
+        write_out(report.outcomes_text(varying, rows))
     return 1 if unread else 0
 
 

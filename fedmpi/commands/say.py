@@ -16,9 +16,9 @@ def say(line, everywhere=False):
             write(sys.stderr, f"{line}\n")
 
 
-def show(text, nl=True):
+def write_out(text):
     """What a command was asked for; whether somebody can still read it. DiskError where it cannot be written."""
     try:
-        return write(sys.stdout, text + "\n" * nl)
+        return write(sys.stdout, f"{text}\n")
     except OSError as error:
         raise DiskError(f"cannot write what comes out: {error.strerror}") from error

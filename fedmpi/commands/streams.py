@@ -5,6 +5,7 @@ import errno
 import functools
 import io
 import os
+import select
 import stat
 import sys
 import unicodedata
@@ -126,10 +127,14 @@ def _unread(path):
     try:
         if not stat.S_ISFIFO(os.stat(path).st_mode):
             return False
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
-        return error.errno == errno.ENXIO
-    return False
+        return error.errno == errno.ENXIO                  # a pipe that has a name says so
+    poll = select.poll()
+    poll.register(handle, select.POLLOUT)
+    unread = any(event & select.POLLERR for _, event in poll.poll(0))
+    os.close(handle)
+    return unread
 
 
 @functools.cache

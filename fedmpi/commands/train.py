@@ -10,7 +10,7 @@ from fedmpi.commands.given import (data_options, part, read_config, read_like, r
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
-from fedmpi.launcher import rank_and_size
+from fedmpi.launcher import ended, rank_and_size
 from fedmpi.options import DEFAULTS
 
 
@@ -93,7 +93,7 @@ def _planned(given, resume):
     rank, size = rank_and_size()
     if resume:
         raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
-    if rank:
+    if rank and not ended():
         return 0
     from fedmpi import assemble, plan
     from fedmpi.store import check_target
