@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fedmpi.errors import UserError
+from fedmpi.paths import readable
 from fedmpi.store import checkpoint_folder, checkpoints, read_run
 from fedmpi.store.rows import Run
 
@@ -205,7 +206,7 @@ def _checkpoints(path):
         except FileNotFoundError:                          # a run that goes on has removed it meanwhile
             continue
         when = pd.Timestamp(written, unit="s", tz="UTC").isoformat()
-        yield round, "checkpoint", None, when, os.path.join(folder, name)
+        yield round, "checkpoint", None, when, readable(os.path.join(folder, name))
 
 
 def _end(attrs, rounds):

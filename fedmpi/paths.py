@@ -36,3 +36,8 @@ def near(path):
 def typed(path):
     """``near``, as a shell takes it."""
     return shlex.quote(near(path))
+
+
+def readable(name):
+    """``name`` as a text that any file or library takes: a byte that is no text is written as ``\\udce9``, say."""
+    return name.encode(errors="backslashreplace").decode()

@@ -48,7 +48,7 @@ def merge(runs, out, as_json):
 def _write_csv(path, rows):
     """A table whose columns are those of the first row; empty where there is no value."""
     import csv
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)

@@ -130,7 +130,7 @@ def deliver(text, script, submit):
     if not script:
         click.echo(text, nl=False)
         return
-    with open(script, "x", encoding="utf-8") as file:
+    with open(script, "x", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
     if submit and (code := subprocess.run(["sbatch", script], check=False).returncode):
         os.remove(script)

@@ -246,20 +246,37 @@ def _later(work):
 
 def check_target(path):
     """UserError where a run file cannot be created at ``path``."""
+    if path.endswith(os.sep):
+        raise UserError(f"cannot create {path}: a name that ends with {os.sep} is a folder's; add the file's name")
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise UserError(f"cannot create {path}: there is no folder {folder}")
+        tilde = " (no shell has put your home folder for ~ here: write it out)" * ("~" in folder.split(os.sep))
+        raise UserError(f"cannot create {path}: there is no folder {folder}{tilde}")
     if os.path.isdir(path):
         raise UserError(f"cannot create {path}: it is a folder")
     check_folder(path)
     if os.path.exists(path):
         raise UserError(f"{path} exists: resume it, remove it, or choose another name")
+    _check_name(path)
     stem = os.path.splitext(path)[0]
     for other in sorted(glob.glob(glob.escape(stem) + "*")):
         if os.path.splitext(other)[0] == stem and _is_run(other):
             raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those "
                             f"of {other} do; choose another name")
+
+
+def _check_name(path):
+    """UserError where the names of the files that lie beside a run file would be too long, or its own."""
+    folder, name = os.path.split(path)
+    beside = checkpoint_folder(path)
+    if beside == path:
+        raise UserError(f"cannot create {path}: that is the name of its own folder of checkpoints; end it on .h5")
+    longest = max(len(os.fsencode(each)) for each in (f"{name}.tmp", os.path.basename(beside)))
+    room = os.pathconf(folder, "PC_NAME_MAX")
+    if longest > room:
+        raise UserError(f"cannot create {path}: with its ending .tmp or .ckpt the name has {longest} bytes, {room} are "
+                        "allowed here; choose a shorter one")
 
 
 def _is_run(path):
