@@ -103,8 +103,9 @@ def _write(frame, path, kind):
         if kind == "csv":
             frame.to_csv(path, index=False)
             return
-        with _or_missing("pyarrow"):
-            frame.to_parquet(path, index=False)            # with attrs: units and descriptions come back
+        # An open file, as pyarrow takes no name that is no UTF-8. With attrs: units and descriptions come back.
+        with _or_missing("pyarrow"), open(path, "wb") as file:
+            frame.to_parquet(file, index=False)
 
 
 def _indexed(frame):
