@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from functools import partial
 from importlib.metadata import version
 
@@ -124,7 +125,8 @@ def _mpi(silence_s):
     """MPI as ``transport.messages`` offers it; UserError where MPI is missing or is not the one whose launcher started
     us."""
     try:
-        with _limited(START * silence_s):                  # MPI_Init waits for every rank
+        with _limited(START * silence_s), warnings.catch_warnings():         # MPI_Init waits for every rank
+            warnings.filterwarnings("ignore", "suspicious MPI")              # mpi4py's; check_world says it in full
             from fedmpi.transport import messages as mpi
     except (ImportError, RuntimeError) as error:
         line = " ".join(str(error).split())
