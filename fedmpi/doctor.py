@@ -39,8 +39,8 @@ class Finding(NamedTuple):
 def judged(facts):
     """The ``Finding``s of all facts that ``examine.measured`` brings, the worst first."""
     ranks = facts["ranks"]
-    found = [*_around(facts["around"], facts["mislaunched"]), *_mpi(ranks, facts["mpirun"]), *_places(ranks), *_gpus(ranks), *_torch(ranks), *_versions(ranks),
-             *_speed(ranks, facts["probe"]), *_folder(facts["folder"]), *_room(ranks), *_limits(ranks)]
+    found = [*_around(facts["around"], facts["mislaunched"]), *_mpi(ranks, facts["mpirun"]), *_places(ranks),
+             *_gpus(ranks), *_torch(ranks), *_versions(ranks), *_speed(ranks, facts["probe"]), *_folder(facts["folder"]), *_room(ranks), *_limits(ranks)]
     return sorted(found, key=lambda finding: -SEVERITIES.index(finding.severity))
 
 
@@ -73,8 +73,9 @@ def _around(around, mislaunched):
         yield Finding("error", "umask", f"{around['umask']:04o} takes our own permission from files that we make",
                       "0022 or 0077, say", "umask 0022 before the start")
     if not around["home"]:
-        yield Finding("note", "HOME", "there is no home folder that takes files", "one, where torch and matplotlib keep "
-                      "what they have compiled", "this works; export HOME to a folder of yours where starts are slow")
+        yield Finding("note", "HOME", "there is no home folder that takes files",
+                      "one, where torch and matplotlib keep what they have compiled",
+                      "this works; export HOME to a folder of yours where starts are slow")
     yield from _text(around)
     yield from _hdf5(around["hdf5"])
 

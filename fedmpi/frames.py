@@ -106,8 +106,8 @@ class Frames:
         if run.attrs.get("run_id") != self.attrs.get("run_id"):
             raise UserError(f"{self.path} is another run by now than when it was opened: open it again")
         if len(run.ends) < self.num_rounds:
-            raise UserError(f"{self.path} has {len(run.ends)} rounds by now, {self.num_rounds} when it was opened: it was "
-                            "resumed; open it again")
+            raise UserError(f"{self.path} has {len(run.ends)} rounds by now, {self.num_rounds} when it was opened: it "
+                            "was resumed; open it again")
         return run
 
 

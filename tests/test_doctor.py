@@ -30,8 +30,8 @@ FACTS = {
               "broadcast": {"bytes": 4 << 20, "seconds": 0.003, "bare_seconds": 0.002}},
     "folder": DISK | {"path": "runs", "write": "", "rename": "", "lock": "", "hdf5_lock": "", "sync_s": 0.01},
     "mpirun": {"path": "/bin/mpirun", "text": "HYDRA build details"}, "mislaunched": "",
-    "around": {"folder": "/home/me", "output": "utf-8", "names": "utf-8", "locale": "LANG=C.UTF-8", "locale_known": True,
-               "home": "/home/me", "umask": 0o022, "hdf5": {}}}
+    "around": {"folder": "/home/me", "output": "utf-8", "names": "utf-8", "locale": "LANG=C.UTF-8",
+               "locale_known": True, "home": "/home/me", "umask": 0o022, "hdf5": {}}}
 TROUBLES = {          # (path into the facts, value) -> severity, subject, part of what is said
     "other MPI": (("ranks", 2, "mpi", "library"), "Open MPI v5", "error", "MPI", "Open MPI v5 on rank 2"),
     "mpirun": (("mpirun", "text"), "mpirun (Open MPI) 4.1.4", "warning", "launcher", "is of Open MPI"),
