@@ -30,7 +30,7 @@ from fedmpi.commands.sweep import sweep
 from fedmpi.commands.train import train
 from fedmpi.commands.verify import verify
 from fedmpi.commands.watch import watch
-from fedmpi.errors import FedError, Mislaunched, UserError
+from fedmpi.errors import FedError, UserError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
 WITHOUT_FILES = ("list", "completion", "doctor")      # commands that work, or tell of it, where HDF5 does not
@@ -64,8 +64,6 @@ def _played():
     except click.ClickException as error:
         say(f"error: {error.format_message()}")
         return 2
-    except Mislaunched as error:
-        return _told(error, 2, everywhere=True)
     except UserError as error:
         return _told(error, 2)
     except FedError as error:
@@ -79,9 +77,9 @@ def _played():
         return 1
 
 
-def _told(error, code, everywhere=False):
+def _told(error, code):
     """Tell of an error in one line; the exit code."""
-    say(f"error: {error}{paths.perhaps_gone()}", everywhere)
+    say(f"error: {error}{paths.perhaps_gone()}")
     return code
 
 

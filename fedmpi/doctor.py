@@ -40,7 +40,8 @@ def judged(facts):
     """The ``Finding``s of all facts that ``examine.measured`` brings, the worst first."""
     ranks = facts["ranks"]
     found = [*_around(facts["around"], facts["mislaunched"]), *_mpi(ranks, facts["mpirun"]), *_places(ranks),
-             *_gpus(ranks), *_torch(ranks), *_versions(ranks), *_speed(ranks, facts["probe"]), *_folder(facts["folder"]), *_room(ranks), *_limits(ranks)]
+             *_gpus(ranks), *_torch(ranks), *_versions(ranks), *_speed(ranks, facts["probe"]),
+             *_folder(facts["folder"]), *_room(ranks), *_limits(ranks)]
     return sorted(found, key=lambda finding: -SEVERITIES.index(finding.severity))
 
 

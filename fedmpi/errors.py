@@ -30,8 +30,7 @@ class DataError(UserError):
 
 
 class Mislaunched(UserError):
-    """A process that takes itself for a rank, by the environment, and was not started as one: it speaks for itself,
-    whatever rank that is."""
+    """A process that takes itself for a rank, by the environment, and was not started as one."""
 
 
 class CheckpointError(FedError):

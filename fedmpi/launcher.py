@@ -12,6 +12,8 @@ SIZES = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE")
 STEP, TASK, PTY = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_PTY_PORT"
 SOCKET = "PMI_FD"                        # the number of an open file, by which a rank talks to its launcher
 FOLDERS = ("PMIX_SERVER_TMPDIR", "OMPI_MCA_orte_top_session_dir")    # that a launcher removes when it ends
+MPIRUNS = ("mpirun", "mpiexec", "orterun", "prterun", "prun")        # as their processes are called
+STARTERS = (*MPIRUNS, "hydra", "pmi_proxy", "orted", "prted", "slurmstepd")     # what the parents of ranks are called
 OURS = (*RANKS, *SIZES, STEP)            # variables that make us one rank of several
 SRUN = {"pmi2": "srun, PMI-2", "pmix": "srun, PMIx"}
 
@@ -58,7 +60,20 @@ def _first(env, names):
 def speaks(env=os.environ):
     """Whether this process may tell a person something: of many ranks one does; a process that only looks like a rank
     must, as nobody else would."""
-    return rank_and_size(env)[0] == 0 or ended(env)
+    return rank_and_size(env)[0] == 0 or not any(name.startswith(STARTERS) for _, name in parents())
+
+
+def parents():
+    """Yields ``(process id, name)`` of this process's parent, of the parent's parent, and so on."""
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                before, _, after = file.read().rpartition(")")
+        except OSError:
+            return
+        yield pid, before.partition("(")[2]
+        pid = int(after.split()[1])
 
 
 def ended(env=os.environ):

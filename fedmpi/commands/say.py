@@ -8,10 +8,10 @@ from fedmpi.errors import DiskError
 from fedmpi.launcher import speaks
 
 
-def say(line, everywhere=False):
-    """One line about what goes on, at once, from rank 0, or from all. A line that cannot be written is lost, and
-    nothing else: a run outlives the terminal, the reader and the room on the disk of its log."""
-    if everywhere or speaks() or sys.stderr.isatty():      # a launcher gives its ranks no terminal
+def say(line):
+    """One line about what goes on, at once, from rank 0. A line that cannot be written is lost, and nothing else: a
+    run outlives the terminal, the reader and the room on the disk of its log."""
+    if speaks():
         with contextlib.suppress(OSError):
             write(sys.stderr, f"{line}\n")
 

@@ -10,13 +10,12 @@ import stat
 import sys
 import unicodedata
 
-from fedmpi.launcher import started
+from fedmpi.launcher import MPIRUNS, parents, started
 
 PLAIN = "fedmpi-plain"           # our way to write a character that a stream's encoding lacks
 LOOK_ALIKES = str.maketrans({
     "─": "-", "│": "|", "·": ".", "░": ".", "▒": "+", "▓": "%", "█": "#", "±": "+-", "×": "x", "…": "...", "→": "->"})
 DOTS = ".:+#"                    # for one or two dots of a braille pattern, up to four, six and eight
-LAUNCHERS = ("mpirun", "mpiexec", "orterun", "prterun", "prun")
 
 
 def ready():
@@ -118,7 +117,7 @@ def _unread_by_launcher(stream):
         handle = stream.fileno()
     except OSError:
         return False
-    launcher = _launcher() if handle in (1, 2) else 0
+    launcher = _passing_on() if handle in (1, 2) else 0
     return launcher > 0 and _unread(f"/proc/{launcher}/fd/{handle}")
 
 
@@ -138,16 +137,8 @@ def _unread(path):
 
 
 @functools.cache
-def _launcher():
+def _passing_on():
     """The process of this machine that has started us as a rank and passes on what we write; 0 where there is none."""
-    pid = os.getppid() if started() else 0
-    while pid > 1:
-        try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                before, _, after = file.read().rpartition(")")
-        except OSError:
-            return 0
-        if before.partition("(")[2].startswith(LAUNCHERS):
-            return pid
-        pid = int(after.split()[1])
-    return 0
+    if not started():
+        return 0
+    return next((pid for pid, name in parents() if name.startswith(MPIRUNS)), 0)

@@ -246,7 +246,7 @@ def _later(work):
 
 def check_target(path):
     """UserError where a run file cannot be created at ``path``."""
-    if path.endswith(os.sep):
+    if os.fspath(path).endswith(os.sep):
         raise UserError(f"cannot create {path}: a name that ends with {os.sep} is a folder's; add the file's name")
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
