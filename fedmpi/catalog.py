@@ -202,6 +202,24 @@ def _hint(name, known):
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def quoted(value):
+    """A value as it stands in a spec, where a comma would begin the next option."""
+    return value.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _items(text):
+    """The texts between the commas of ``text``, without those of ``quoted`` values. A backslash before anything else
+    stands for itself."""
+    pieces = re.split(r"(\\\\|\\,|,)", text)
+    items = [""]
+    for piece in pieces:
+        if piece == ",":
+            items.append("")
+        else:
+            items[-1] += piece[1:] if piece in ("\\\\", "\\,") else piece
+    return items
+
+
 def split(spec):
     """``(name, options text)`` of ``name[:options]``, where name may be ``package.module:function``."""
     head, _, rest = spec.partition(":")
@@ -274,11 +292,11 @@ def parse(table, spec):
     name, text = split(spec)
     found = entry(table, name)
     known, options = found.options, {}
-    for item in filter(None, text.split(",")):
+    for item in filter(None, _items(text)):
         key, equals, value = item.partition("=")
         key = key.strip()
         if not equals:
-            raise UserError(f"in {spec!r}: expected option=value, got {item!r}")
+            raise UserError(f"in {spec!r}: expected option=value, got {item!r}; a comma inside a value is written \\,")
         if key not in known:
             hint = _hint(key, known)
             takes = ", ".join(f"{p.name}={p.default}" for p in known.values()) or "no options"

@@ -8,8 +8,8 @@ import traceback
 
 import click
 
-from fedmpi import __version__
-from fedmpi.commands import completion
+from fedmpi import __version__, paths, surroundings
+from fedmpi.commands import completion, streams
 from fedmpi.commands.bench import bench
 from fedmpi.commands.compare import compare
 from fedmpi.commands.data import data
@@ -34,46 +34,70 @@ from fedmpi.errors import FedError, UserError
 from fedmpi.shadow import in_the_way
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
+WITHOUT_FILES = ("list", "completion", "doctor")      # commands that work, or tell of it, where HDF5 does not
 
 
 def main():
     """The console script: a user's mistake is one line and exit code 2, on every rank alike."""
-    sys.path.append(os.getcwd())                             # the user's own modules, beside where they work
+    streams.ready()
+    paths.leave_what_is_gone()
+    if folder := paths.working_folder():
+        sys.path.append(folder)                              # the user's own modules, beside where they work
     if completion.VARIABLE in os.environ:
         click.echo(completion.answer(cli))
         return
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        code = _played()
+    finally:
+        streams.settle()
+    sys.exit(code)
+
+
+def _played():
+    """The exit code of the command, whose errors are told."""
+    try:
+        return cli.main(standalone_mode=False) or 0
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.Abort:
         say("interrupted")
-        sys.exit(130)
+        return 130
     except click.ClickException as error:
         say(f"error: {error.format_message()}")
-        sys.exit(2)
+        return 2
     except UserError as error:
-        say(f"error: {error}")
-        sys.exit(2)
+        return _told(error, 2)
     except FedError as error:
-        say(f"error: {error}")
-        sys.exit(1)
+        return _told(error, 1)
+    except SystemExit as error:                              # by which click ends where nobody reads any more
+        return 0 if isinstance(sys.stdout, click.utils.PacifyFlushWrapper) else error.code
     except OSError as error:
-        if error.errno in DISK:
-            say(f"error: cannot write {error.filename or 'what comes out'}: {error.strerror}")
-            sys.exit(1)
-        if error.filename is None:
-            say(traceback.format_exc())
-            sys.exit(1)
-        say(f"error: {error.filename}: {error.strerror}")
-        sys.exit(2)
+        return _of_files(error)
     except (ImportError, AttributeError) as error:
         line = in_the_way(error)
         say(f"error: {line}" if line else traceback.format_exc())
-        sys.exit(2 if line else 1)
+        return 2 if line else 1
     except Exception:
         say(traceback.format_exc())
-        sys.exit(1)
+        return 1
+
+
+def _told(error, code):
+    """Tell of an error in one line; the exit code."""
+    say(f"error: {error}{paths.perhaps_gone()}")
+    return code
+
+
+def _of_files(error):
+    """The exit code of an error about files, which is told."""
+    if error.errno in DISK:
+        return _told(f"cannot write {error.filename or 'what comes out'}: {error.strerror}", 1)
+    if error.filename is not None:
+        return _told(f"{error.filename}: {error.strerror}", 2)
+    if not paths.working_folder():                           # Python asked where it is
+        return _told("a relative path has no place to begin at", 2)
+    say(traceback.format_exc())
+    return 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -88,6 +112,8 @@ def cli():
     fedmpi data --partition shards        who would hold which samples, and what is wrong with whom
     fedmpi show RUN.h5                    summary and curves
     """
+    if click.get_current_context().invoked_subcommand not in WITHOUT_FILES:
+        surroundings.check_hdf5()
 
 
 for command in (train, sbatch, sweep, experiment, data, list_parts, show, watch, report, compare, plot, export, model,

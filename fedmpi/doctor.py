@@ -8,6 +8,7 @@ import statistics
 from typing import NamedTuple
 
 from fedmpi import place
+from fedmpi.surroundings import LOCKING
 
 SEVERITIES = ("ok", "note", "warning", "error")
 SHARED = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "fuse.sshfs", "ceph", "wekafs", "9p")   # between nodes
@@ -39,8 +40,9 @@ class Finding(NamedTuple):
 def judged(facts):
     """The ``Finding``s of all facts that ``examine.measured`` brings, the worst first."""
     ranks = facts["ranks"]
-    found = [*_mpi(ranks, facts["mpirun"]), *_places(ranks), *_gpus(ranks), *_torch(ranks), *_versions(ranks),
-             *_speed(ranks, facts["probe"]), *_folder(facts["folder"]), *_room(ranks), *_limits(ranks)]
+    found = [*_around(facts["around"], facts["mislaunched"]), *_mpi(ranks, facts["mpirun"]), *_places(ranks),
+             *_gpus(ranks), *_torch(ranks), *_versions(ranks), *_speed(ranks, facts["probe"]),
+             *_folder(facts["folder"]), *_room(ranks), *_limits(ranks)]
     return sorted(found, key=lambda finding: -SEVERITIES.index(finding.severity))
 
 
@@ -60,6 +62,59 @@ def file_system(path, mounts):
         if inside and len(point) >= len(best):
             best, kind = point, after.split()[0]
     return kind
+
+
+def _around(around, mislaunched):
+    """Findings about what this process did not choose."""
+    if mislaunched:
+        yield Finding("error", "launcher", mislaunched, "ranks of one job, or one process", "as it says")
+    if not around["folder"]:
+        yield Finding("error", "working folder", "it was removed, or cannot be reached", "a folder that is there",
+                      "cd to one that exists, or give absolute paths")
+    if around["umask"] & 0o700:
+        yield Finding("error", "umask", f"{around['umask']:04o} takes our own permission from files that we make",
+                      "0022 or 0077, say", "umask 0022 before the start")
+    if not around["home"]:
+        yield Finding("note", "HOME", "there is no home folder that takes files",
+                      "one, where torch and matplotlib keep what they have compiled",
+                      "this works; export HOME to a folder of yours where starts are slow")
+    yield from _text(around)
+    yield from _hdf5(around["hdf5"])
+
+
+def _text(around):
+    """Findings about letters: those that come out, and those in the names of files."""
+    utf8 = "LC_ALL=C.UTF-8 before the start"
+    said = around["locale"] or "no locale is set"
+    if not around["locale_known"]:
+        yield Finding("note", "locale", f"{said}, which this machine does not have", "one of locale -a", utf8)
+    if not _is_utf8(around["names"]):
+        yield Finding("warning", "locale", f"{said}: names of files are read as {around['names']}",
+                      "UTF-8, else names with other letters may not be found", f"{utf8}, or PYTHONUTF8=1")
+    if _is_utf8(around["output"]):
+        yield Finding("ok", "locale", f"{said}; what comes out is UTF-8")
+    else:
+        yield Finding("note", "locale", f"{said}: what comes out is {around['output']}, pictures are drawn with it",
+                      "UTF-8, for finer pictures", f"{utf8}, and unset PYTHONIOENCODING")
+
+
+def _is_utf8(encoding):
+    return encoding.lower().replace("-", "").replace("_", "") == "utf8"
+
+
+def _hdf5(variables):
+    """Findings about variables of HDF5 that change what it does."""
+    locking = variables.get(LOCKING)
+    if locking in ("TRUE", "1", "BEST_EFFORT"):
+        yield Finding("note", "HDF5", f"{LOCKING}={locking}: HDF5 locks whatever it opens", "it is not set",
+                      "this works; a run waits for whoever looks at it, so unset it")
+    elif locking not in (None, "", "FALSE", "0"):
+        yield Finding("note", "HDF5", f"{LOCKING}={locking} says nothing to HDF5", "TRUE, FALSE or BEST_EFFORT",
+                      "unset it")
+    others = [f"{name}={value}" for name, value in sorted(variables.items()) if name != LOCKING]
+    if others:
+        yield Finding("note", "HDF5", ", ".join(others), "none of them is set", "this works where run files can be "
+                      "written, see there; else unset them")
 
 
 def _groups(ranks, value):
@@ -310,7 +365,9 @@ def _room(ranks):
 def _shared_room(host, facts, count):
     disk, shm = facts["temporary"], facts["shm"]
     way_out = "set TMPDIR to a folder of the node's own: ranks map the data from a file there"
-    if disk["type"] in SHARED:
+    if not disk["path"]:
+        yield Finding("error", "temporary", f"{host}: no folder takes temporary files", "one", way_out)
+    elif disk["type"] in SHARED:
         yield Finding("warning", "temporary", f"{host}: {disk['path']} lies on {disk['type']}, between nodes",
                       "a disk of the node's own", way_out)
     else:

@@ -2,7 +2,8 @@
 
     FedError
     |- UserError        a mistake of the user's: one clear line, exit code 2
-    |  `- DataError     a data set that is missing, damaged or of the wrong shape
+    |  |- DataError     a data set that is missing, damaged or of the wrong shape
+    |  `- Mislaunched   a process that takes itself for a rank, and was not started as one
     |- CheckpointError  a checkpoint that is damaged or belongs to another run
     |- WireError        a message that does not fit its receiver (layout, support, length)
     |- DivergedError    a loss or an update that is not finite
@@ -26,6 +27,10 @@ class UserError(FedError):
 
 class DataError(UserError):
     """A data set that is missing, damaged or of the wrong shape."""
+
+
+class Mislaunched(UserError):
+    """A process that takes itself for a rank, by the environment, and was not started as one."""
 
 
 class CheckpointError(FedError):

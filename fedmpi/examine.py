@@ -11,7 +11,10 @@ import tempfile
 from importlib.metadata import version
 
 from fedmpi import __version__, doctor, launch, place
-from fedmpi.launcher import find_launcher, launcher, rank_and_size
+from fedmpi.errors import Mislaunched, UserError
+from fedmpi.launcher import find_launcher, launcher, rank_and_size, speaks, without_ranks
+from fedmpi.paths import GONE, working_folder
+from fedmpi.surroundings import around, check_hdf5
 
 LIMITS = {"open_files": resource.RLIMIT_NOFILE, "core_bytes": resource.RLIMIT_CORE,
           "stack_bytes": resource.RLIMIT_STACK, "locked_bytes": resource.RLIMIT_MEMLOCK}
@@ -37,7 +40,15 @@ def examine(folder, show, say):
         show(facts, findings)
         return doctor.exit_code(findings)
 
-    return launch.on_ranks(play, Patient, say, see=lambda local: of_rank(local, launched=True))
+    try:
+        return launch.on_ranks(play, Patient, say, see=lambda local: of_rank(local, launched=True))
+    except Mislaunched as error:
+        if not speaks():
+            raise
+        facts = measured_alone(folder, str(error))
+    findings = doctor.judged(facts)
+    show(facts, findings)
+    return doctor.exit_code(findings)
 
 
 def measured(connect, folder):
@@ -47,7 +58,13 @@ def measured(connect, folder):
     transport = connect()
     ranks = {0: own | {"node": 0}} | transport.places
     return {"ranks": dict(sorted(ranks.items())), "probe": None if alone else transport.probe(),
-            "folder": of_folder(folder), "mpirun": mpirun()}
+            "folder": of_folder(folder), "mpirun": mpirun(), "around": around(), "mislaunched": ""}
+
+
+def measured_alone(folder, mislaunched):
+    """All facts of a process that takes itself for a rank and is none, as ``mislaunched`` says."""
+    return {"ranks": {0: of_rank(0, launched=False) | {"node": 0}}, "probe": None, "folder": of_folder(folder),
+            "mpirun": mpirun(), "around": around(), "mislaunched": mislaunched}
 
 
 def of_rank(local, launched):
@@ -67,11 +84,17 @@ def of_rank(local, launched):
         "mps": bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY")),
         "limits": {name: resource.getrlimit(which)[0] for name, which in LIMITS.items()},
         "swap_bytes": place.swap_bytes(), "machine_cores": os.cpu_count(),
-        "temporary": _disk(tempfile.gettempdir(), mounts), "shm": _disk("/dev/shm", mounts)}
+        "temporary": _disk(_temporary(), mounts), "shm": _disk("/dev/shm", mounts)}
 
 
 def of_folder(folder):
     """The run directory: its file system, its room, and what a trial there found."""
+    if not (os.path.isabs(folder) or working_folder()):
+        return _disk("", "") | {"path": folder, "write": GONE}
+    try:
+        check_hdf5()
+    except UserError as error:
+        return _disk("", "") | {"path": folder, "write": str(error)}
     from fedmpi.store import trial
     found = trial(folder)
     there = os.path.abspath(folder)
@@ -79,6 +102,14 @@ def of_folder(folder):
         there = os.path.dirname(there)
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         return _disk(there, file.read()) | found | {"path": folder}
+
+
+def _temporary():
+    """The folder for temporary files; empty where none takes any."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return ""
 
 
 def _disk(path, mounts):
@@ -98,7 +129,7 @@ def _library_elsewhere():
     """What MPI a process of its own loads: on a login node loading it may fail, or hang."""
     try:
         done = subprocess.run([sys.executable, "-c", MPI_ALONE], capture_output=True, text=True, timeout=PATIENCE_S,
-                              check=False)
+                              check=False, env=without_ranks(os.environ))
     except subprocess.TimeoutExpired:
         return {"error": f"MPI did not start within {PATIENCE_S} s"}
     if done.returncode:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from fedmpi.errors import UserError
 from fedmpi.frames import open_run
+from fedmpi.paths import readable
 from fedmpi.store.disk import refused_by
 
 TABLES = ("rounds", "clients", "layers", "events", "population")
@@ -43,7 +44,8 @@ def to_file(paths, place, table="rounds"):
     """Writes one table of the runs to the file ``place``, with a first column ``run`` where there are several; returns
     a line that says so."""
     kind, _ = kind_of(place, None)
-    frames = {name: _indexed(getattr(open_run(path), table)) for name, path in zip(run_names(paths), paths)}
+    names = map(readable, run_names(paths))
+    frames = {name: _indexed(getattr(open_run(path), table)) for name, path in zip(names, paths)}
     frame = next(iter(frames.values()))
     if len(frames) > 1:
         told = {key: {name: text for each in frames.values() for name, text in each.attrs[key].items()}
@@ -101,8 +103,9 @@ def _write(frame, path, kind):
         if kind == "csv":
             frame.to_csv(path, index=False)
             return
-        with _or_missing("pyarrow"):
-            frame.to_parquet(path, index=False)            # with attrs: units and descriptions come back
+        # An open file, as pyarrow takes no name that is no UTF-8. With attrs: units and descriptions come back.
+        with _or_missing("pyarrow"), open(path, "wb") as file:
+            frame.to_parquet(file, index=False)
 
 
 def _indexed(frame):

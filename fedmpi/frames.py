@@ -1,7 +1,8 @@
 """A run file as pandas frames: ``fedmpi.open``.
 
 Every frame has ``attrs["units"]`` and ``attrs["descriptions"]``, a text for each column. A frame is read when it is
-first asked for, and holds what was committed when the file was opened, so that frames of a live run fit together.
+first asked for, and holds what was committed when the file was opened, so that frames of a live run fit together. It
+is of the run that was opened, wherever the process works by then; UserError where the file is another run's by then.
 """
 
 import os
@@ -12,6 +13,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from fedmpi.errors import UserError
+from fedmpi.paths import readable
 from fedmpi.store import checkpoint_folder, checkpoints, read_run
 from fedmpi.store.rows import Run
 from fedmpi.store.texts import described, hexadecimal
@@ -77,6 +80,7 @@ class Frames:
 
     @cached_property
     def events(self):
+        self._same_run()
         found = [*_answers(self.clients), *_checkpoints(self.path), *_sessions(self.sessions),
                  *_end(self.attrs, self.num_rounds)]
         known = [event for event in found if event[0] <= self.num_rounds]
@@ -90,16 +94,29 @@ class Frames:
         return self._read("rounds")
 
     def _read(self, table):
-        run = read_run(self.path, {table}, PATIENCE_S)
+        run = self._same_run({table})
         return run._replace(rounds={k: v[: self.num_rounds] for k, v in run.rounds.items()},
                             clients={k: v[: self.num_participations] for k, v in run.clients.items()})
+
+
+    def _same_run(self, wanted=()):
+        """The run that was opened as it is now, with what is ``wanted`` of it."""
+        if not os.path.exists(self.path):
+            raise UserError(f"{self.path} was moved or removed since it was opened: open it where it is now")
+        run = read_run(self.path, wanted, PATIENCE_S)
+        if run.attrs.get("run_id") != self.attrs.get("run_id"):
+            raise UserError(f"{self.path} is another run by now than when it was opened: open it again")
+        if len(run.ends) < self.num_rounds:
+            raise UserError(f"{self.path} has {len(run.ends)} rounds by now, {self.num_rounds} when it was opened: it "
+                            "was resumed; open it again")
+        return run
 
 
 def open_run(path):
     """The ``Frames`` of the run file ``path``, also of one that is being written; UserError, one line, if it is
     none."""
-    path = os.fspath(path)
-    run = read_run(path, {}, PATIENCE_S)
+    path = os.path.abspath(path)
+    run = read_run(path, (), PATIENCE_S)
     return Frames(path, run.attrs, run.sessions, len(run.ends), int(run.ends[-1]) if len(run.ends) else 0)
 
 
@@ -196,7 +213,7 @@ def _checkpoints(path):
         except FileNotFoundError:                          # a run that goes on has removed it meanwhile
             continue
         when = pd.Timestamp(written, unit="s", tz="UTC").isoformat()
-        yield round, "checkpoint", None, when, os.path.join(folder, name)
+        yield round, "checkpoint", None, when, readable(os.path.join(folder, name))
 
 
 def _end(attrs, rounds):

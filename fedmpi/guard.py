@@ -11,6 +11,7 @@ import os
 import select
 import signal
 
+from fedmpi import paths
 from fedmpi.launcher import find_launcher
 
 STARTING_MPI = "starting MPI"
@@ -51,7 +52,7 @@ class Guard(NoGuard):
             _write(self.memory, SLOT * rank, text, SLOT)
 
     def run(self, path, exists):
-        name = os.path.relpath(path)
+        name = paths.typed(path)
         _write(self.memory, RUN, f"fedmpi train --resume {name} goes on" if exists else f"{name} was not begun",
                END - RUN)
 
@@ -71,11 +72,11 @@ class Guard(NoGuard):
 
 
 def _write(memory, start, text, room):
-    memory[start: start + room] = text.encode()[: room - 1].ljust(room, b"\0")
+    memory[start: start + room] = text.encode(errors="surrogateescape")[: room - 1].ljust(room, b"\0")
 
 
 def _read(memory, start, room):
-    return memory[start: start + room].rstrip(b"\0").decode(errors="replace")
+    return memory[start: start + room].rstrip(b"\0").decode(errors="surrogateescape")
 
 
 def _keep_watch(pipe, memory):
@@ -89,7 +90,7 @@ def _keep_watch(pipe, memory):
         os.closerange(4, 1 << 16)
         first = _first_dead(handle)
         if first is not None:
-            os.write(2, (_line(memory, first) + "\n").encode())
+            os.write(2, f"{_line(memory, first)}\n".encode(errors="surrogateescape"))
     finally:
         os._exit(0)
 

@@ -7,24 +7,27 @@ import gc
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import traceback
+import warnings
 from functools import partial
 from importlib.metadata import version
 
-from fedmpi import __version__, memory, place
+from fedmpi import __version__, memory, paths, place
 from fedmpi import stop as stopping
 from fedmpi.errors import BrokenOff, CheckpointError, DiskError, FedError, LostRank, Stopped, UserError, WorkerError
 from fedmpi.guard import STARTING_MPI, Guard, NoGuard
-from fedmpi.launcher import launcher, rank_and_size
+from fedmpi.launcher import check, check_world, launcher, rank_and_size
 from fedmpi.shadow import in_the_way
 from fedmpi.transport import bell
-from fedmpi.transport.watch import START, Limits
+from fedmpi.transport.watch import SILENCE_S, START, Limits
 
 AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))          # what a resumed run had decided
+MISTAKE = 2                            # exit code of a user's mistake
 LIMITS = ("silence", "task_limit")     # options that say how long others are waited for
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
@@ -63,29 +66,31 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     where it gives one."""
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     memory.keep_freed_memory()
+    check()
     rank, size = rank_and_size()
     if size != 1:
         bell.listen()
     if rank:
         signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is rank 0's to answer; it ends the others
         stopping.ignore()                                  # until this rank can pass it on
-        _mpi(rank, size, limits.silence_s)
+        _mpi(limits.silence_s)
         from fedmpi.transport.serve import serve
         return serve(__version__, make_worker, limits.silence_s, see)
     stop = stopping.Stop()
     with stopping.heeding(stop):
         if size == 1:
-            return _as_server(play, lambda: _alone(make_worker, stop), say, None, guard)
+            return _as_server(play, lambda: _alone(make_worker, stop), say, None, guard, 0.0)
         guard.note(0, STARTING_MPI)
         try:
-            mpi = _mpi(rank, size, limits.silence_s)
+            mpi = _mpi(limits.silence_s)
         except UserError:
             guard.leave()
             raise
         if limits.silence_s and not mpi.threads():
             say("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
         say(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
-        code = _as_server(play, lambda: _connected(say, stop, limits, guard), say, mpi, guard)
+        patience_s = limits.silence_s or SILENCE_S
+        code = _as_server(play, lambda: _connected(say, stop, limits, guard), say, mpi, guard, patience_s)
     stopping.ignore()                                      # a signal that comes late must not spoil how MPI ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(math.ceil(limits.silence_s))                     # MPI_Finalize waits for every rank; 0: for ever
@@ -118,19 +123,17 @@ def _limited(seconds):
             faulthandler.cancel_dump_traceback_later()
 
 
-def _mpi(rank, size, silence_s):
+def _mpi(silence_s):
     """MPI as ``transport.messages`` offers it; UserError where MPI is missing or is not the one whose launcher started
     us."""
     try:
-        with _limited(START * silence_s):                  # MPI_Init waits for every rank
+        with _limited(START * silence_s), warnings.catch_warnings():         # MPI_Init waits for every rank
+            warnings.filterwarnings("ignore", "suspicious MPI")              # mpi4py's; check_world says it in full
             from fedmpi.transport import messages as mpi
     except (ImportError, RuntimeError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {line}") from error
-    if mpi.world() != (rank, size or mpi.world()[1]):
-        raise UserError(f"the launcher says rank {rank} of {size}, MPI says rank {mpi.world()[0]} of {mpi.world()[1]}: "
-                        "this launcher belongs to another MPI than the one mpi4py loads; use the mpirun beside it, or "
-                        "the srun --mpi=... that your MPI takes, pmi2 or pmix")
+    check_world(*mpi.world())
     return mpi
 
 
@@ -180,7 +183,7 @@ def pick_device(name, local_rank):
     return device
 
 
-def _as_server(play, connect, say, mpi, guard):
+def _as_server(play, connect, say, mpi, guard, patience_s):
     """Rank 0's part: whatever fails ends all ranks, and is told once, by the guard where this process could not."""
     transport = []                                         # filled as soon as workers listen
 
@@ -200,10 +203,10 @@ def _as_server(play, connect, say, mpi, guard):
         line, code = f"{error} (exit code {stopping.COME_BACK})", stopping.COME_BACK
         started = isinstance(error, BrokenOff)
     except (UserError, CheckpointError) as error:
-        line, code, started = f"error: {error}", 2, False
+        line, code, started = f"error: {error}{paths.perhaps_gone()}", 2, False
     except WorkerError as error:
         told = f"error on rank {error.rank}:" + (f"\n{error.trace}" if "\n" in error.trace else f" {error.trace}")
-        line, code, started = f"error: {error.trace}" if error.user else told, 2 if error.user else 1, True
+        line, code, started = f"error: {error.trace}" if error.user else told, 2 if error.user else 1, not error.user
     except FedError as error:
         line, code, started = f"error: {error}", 1, True
     except (ImportError, AttributeError) as error:
@@ -214,17 +217,24 @@ def _as_server(play, connect, say, mpi, guard):
         line, code, started = traceback.format_exc(), 1, True
     say(line)
     guard.leave()
-    return _end(mpi, transport, code, started)
+    return _end(mpi, transport, code, started, patience_s)
 
 
-def _end(mpi, transport, code, started):
-    """Let waiting workers go with ``code``; abort where they may be at work or not listening yet."""
-    if mpi is not None and (started or not transport):
-        mpi.abort(code)
-    try:
+def _end(mpi, transport, code, started, patience_s):
+    """Let waiting workers go with ``code``; abort where they may be at work, or do not go within ``patience_s``. After
+    a user's mistake nobody is aborted who can be let go: a launcher would add lines of its own to ours."""
+    mistake = code == MISTAKE and not started
+    if mpi is None:
         for each in transport:
             each.close(code)
-    except BrokenOff:                                      # a client's task that takes too long
+        return code
+    if started or not transport:
+        if not mistake or not mpi.dismiss(code, patience_s):
+            mpi.abort(code)
+        return code
+    try:
+        transport[0].close(code, patience_s)
+    except (BrokenOff, LostRank):                          # a client's task that takes too long
         mpi.abort(code)
     return code
 
@@ -256,8 +266,7 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
         store = RunFile(resume)
         state, done = _restored(store, data, fed, x, say)
     else:
-        if os.path.dirname(options["out"]) == "runs":
-            os.makedirs("runs", exist_ok=True)
+        _make_runs(options["out"])
         check_target(options["out"], overwrite)
         state, done = start(fed, x), 0
     # What is refused is refused in one line, so warnings come last.
@@ -265,7 +274,7 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
         say(f"warning: {line}")
     guard.run(resume or options["out"], bool(resume))
     transport = connect()
-    goes_on = f"fedmpi train --resume {os.path.relpath(resume or options['out'])} goes on"
+    goes_on = f"fedmpi train --resume {paths.typed(resume or options['out'])} goes on"
     places = placed(own, transport.places, options)
     for line in place.lines(places):
         say(line)
@@ -278,6 +287,16 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
         store = _create(options, data, fed, transport, overwrite)
         guard.run(options["out"], True)
     _play(fed._replace(transport=transport, tell=say), data, state, store, done, options, say, begin, places)
+
+
+def _make_runs(out):
+    """The folder ``runs``, where run files lie that nobody named."""
+    if os.path.dirname(out) == "runs":
+        try:
+            os.makedirs("runs", exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder runs: {error.strerror}; say by --out where the run is to lie") \
+                from error
 
 
 def _chosen(options, data, local, say):
@@ -351,7 +370,7 @@ def _create(options, data, fed, transport, overwrite):
     from fedmpi.store import RunFile
     layout = fed.layout
     attrs = {
-        "options": options, "command": " ".join(sys.argv), "created": _now(), "status": "running",
+        "options": options, "command": shlex.join(sys.argv), "created": _now(), "status": "running",
         "seed": options["seed"], "parts": settings.of(options),
         "data_digest": data.digest, "devices_digest": fed.devices.digest,
         "layout_digest": layout.digest, "weights": layout.num_parameters, "prunable": layout.num_weights,
@@ -437,7 +456,7 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     last = min(options["until"] or fed.rounds, fed.rounds)
     session = {"time": _now(), "ranks": fed.transport.size, "launcher": launcher(),
                "hosts": ",".join(sorted(set(fed.transport.hosts))), "git_commit": _git_commit(),
-               "command": " ".join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
+               "command": shlex.join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
                "places": place.recorded(places), "process": this_process(), "done": done}
     status = "failed"
     try:
@@ -459,7 +478,7 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     except (Stopped, LostRank, DiskError) as error:
         status = "interrupted" if isinstance(error, Stopped) else status
         raise type(error)(f"{error} after round {store.rounds} of {fed.rounds}; fedmpi train --resume "
-                          f"{os.path.relpath(store.path)} goes on") from None
+                          f"{paths.typed(store.path)} goes on") from None
     finally:
         with fed.transport.stop.unbroken(), (             # a run file that is not closed would look as if it ran
                 contextlib.suppress(DiskError) if status == "failed" else contextlib.nullcontext()):
@@ -470,7 +489,7 @@ def _play(fed, data, state, store, done, options, say, begin, places):
         store.pack()
     except DiskError as error:                             # it is whole all the same
         say(f"warning: the run file stays as large as it was while it grew: {error}")
-    say("\n" + report.summary(run) + "\n\n" + report.picture(run) + f"\n\nrun file: {os.path.relpath(store.path)}")
+    say("\n" + report.summary(run) + "\n\n" + report.picture(run) + f"\n\nrun file: {paths.near(store.path)}")
 
 
 def _opening(options, fed, data, seconds):

@@ -351,7 +351,7 @@ trap 'heard=yes; cancelled=yes; [ -z "$pid" ] || kill -$term $pid' TERM    # sca
 {what}
 requeues={requeues}
 {gentle}
-mkdir -p "$(dirname "$run")"
+mkdir -p -- "$(dirname -- "$run")"
 if [ -e "$run" ]; then train+=(--resume "$run"); else train+=(--out "$run"); fi
 
 {launcher} "${{train[@]}}" &

@@ -28,8 +28,12 @@ def notice(text):
 
 
 def notices():
-    """``{signal number: seconds of notice}`` of what asks a run to stop: SIGTERM, and what FEDMPI_SIGNAL says."""
-    return {signal.SIGTERM: KILL_WAIT_S} | dict([notice(os.environ.get("FEDMPI_SIGNAL") or USUAL)])
+    """``{signal number: seconds of notice}`` of what asks a run to stop: SIGTERM, what FEDMPI_SIGNAL says, and SIGHUP,
+    by which a terminal says that it goes, unless nohup has made that pass."""
+    usual = {signal.SIGTERM: KILL_WAIT_S}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        usual[signal.SIGHUP] = KILL_WAIT_S
+    return usual | dict([notice(os.environ.get("FEDMPI_SIGNAL") or USUAL)])
 
 
 class Stop:

@@ -29,7 +29,10 @@ FACTS = {
     "probe": {"waiting": {1: 0.01, 2: 0.01}, "pairs": {1: PAIR, 2: PAIR},
               "broadcast": {"bytes": 4 << 20, "seconds": 0.003, "bare_seconds": 0.002}},
     "folder": DISK | {"path": "runs", "write": "", "rename": "", "lock": "", "hdf5_lock": "", "sync_s": 0.01},
-    "mpirun": {"path": "/bin/mpirun", "text": "HYDRA build details", "typed": "", "typed_text": ""}}
+    "mpirun": {"path": "/bin/mpirun", "text": "HYDRA build details", "typed": "", "typed_text": ""},
+    "mislaunched": "",
+    "around": {"folder": "/home/me", "output": "utf-8", "names": "utf-8", "locale": "LANG=C.UTF-8",
+               "locale_known": True, "home": "/home/me", "umask": 0o022, "hdf5": {}}}
 TROUBLES = {          # (path into the facts, value) -> severity, subject, part of what is said
     "other MPI": (("ranks", 2, "mpi", "library"), "Open MPI v5", "error", "MPI", "Open MPI v5 on rank 2"),
     "mpirun": (("mpirun", "text"), "mpirun (Open MPI) 4.1.4", "warning", "launcher", "is of Open MPI"),
@@ -61,6 +64,17 @@ TROUBLES = {          # (path into the facts, value) -> severity, subject, part 
     "shared TMPDIR": (("ranks", 0, "temporary", "type"), "lustre", "warning", "temporary", "lustre, between nodes"),
     "full TMPDIR": (("ranks", 0, "temporary", "free_bytes"), 1e7, "warning", "temporary", "0.0 GB free"),
     "no /dev/shm": (("ranks", 0, "shm", "free_bytes"), 0, "warning", "shared memory", "0 GB"),
+    "no temporary folder": (("ranks", 0, "temporary", "path"), "", "error", "temporary", "no folder takes"),
+    "left-overs": (("mislaunched",), "PMI_RANK is left over", "error", "launcher", "PMI_RANK is left over"),
+    "folder gone": (("around", "folder"), "", "error", "working folder", "it was removed"),
+    "ASCII": (("around", "output"), "ascii", "note", "locale", "what comes out is ascii"),
+    "ASCII names": (("around", "names"), "ascii", "warning", "locale", "names of files are read as ascii"),
+    "unknown locale": (("around", "locale_known"), False, "note", "locale", "does not have"),
+    "no home": (("around", "home"), "", "note", "HOME", "no home folder"),
+    "umask": (("around", "umask"), 0o277, "error", "umask", "0277 takes our own"),
+    "locks": (("around", "hdf5"), {"HDF5_USE_FILE_LOCKING": "TRUE"}, "note", "HDF5", "HDF5 locks whatever"),
+    "no word on locks": (("around", "hdf5"), {"HDF5_USE_FILE_LOCKING": "no"}, "note", "HDF5", "says nothing"),
+    "plug-ins": (("around", "hdf5"), {"HDF5_PLUGIN_PATH": "/x"}, "note", "HDF5", "HDF5_PLUGIN_PATH=/x"),
     "few files": (("ranks", 2, "limits", "open_files"), 64, "warning", "limits", "open files 64"),
 }
 

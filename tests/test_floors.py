@@ -11,7 +11,7 @@ from conftest import environment
 
 ROOT = pathlib.Path(__file__).parents[1] / "fedmpi"
 FLOORS = {0: "effect errors stop rng flat mask parts graphs local merge flops ensemble stacked derivatives clock place "
-             "memory staging sums tensors",
+             "memory paths staging sums tensors",
           1: "strategies pruning contribution weighting wire partition noise devices sampler aggregation",
           2: "store data models features fault",
           3: "transport",

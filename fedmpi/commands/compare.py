@@ -7,7 +7,7 @@ import sys
 import click
 
 from fedmpi.commands.reading import read_all, runs_argument
-from fedmpi.commands.say import say
+from fedmpi.commands.say import say, write_out
 from fedmpi.errors import UserError
 
 
@@ -41,11 +41,11 @@ def compare(runs, accuracy, other_data, baseline, pairs, picture, as_json):
     if picture:
         report.save_plot(groups, ["accuracy", "accuracy-bytes", "accuracy-flops"], picture, width_cm=24, columns=3)
     if as_json:
-        click.echo(json.dumps(report.plain(report.without_tuples(told))))
+        write_out(json.dumps(report.plain(report.without_tuples(told))))
         return
     width = min(shutil.get_terminal_size((100, 24)).columns, 140)
     if (baseline or pairs) and not told["paired"]:
         say("no two set-ups share two seeds that were evaluated, so no difference has an interval")
-    click.echo(report.comparison_text(told) + "\n\n" + report.curves_picture(groups, width, colour=sys.stdout.isatty()))
+    write_out(report.comparison_text(told) + "\n\n" + report.curves_picture(groups, width, colour=sys.stdout.isatty()))
     if picture:
-        click.echo(f"\npicture: {picture}")
+        write_out(f"\npicture: {picture}")

@@ -6,7 +6,8 @@ import click
 
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.given import data_options
-from fedmpi.launcher import rank_and_size
+from fedmpi.commands.say import write_out
+from fedmpi.launcher import speaks
 from fedmpi.options import opened
 
 
@@ -17,7 +18,7 @@ from fedmpi.options import opened
 def data(as_json, picture, **given):
     """Who holds which samples, before any training: a line a client, how far labels are skewed, what is wrong with
     whom. The same options and seed give train the same data."""
-    if rank_and_size()[0]:
+    if not speaks():
         return
     check_parts(given)
     from fedmpi import report
@@ -30,10 +31,10 @@ def data(as_json, picture, **given):
     if picture:
         report.save_partition(found, picture)
     if as_json:
-        click.echo(json.dumps(report.plain(found)))
+        write_out(json.dumps(report.plain(found)))
     else:
         for line in assemble.data_lines(options, dealt):
-            click.echo(line)
-        click.echo(report.partition_text(found) + "\n\n" + report.partition_picture(found))
+            write_out(line)
+        write_out(report.partition_text(found) + "\n\n" + report.partition_picture(found))
         if picture:
-            click.echo(f"\npicture: {picture}")
+            write_out(f"\npicture: {picture}")

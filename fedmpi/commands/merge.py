@@ -6,7 +6,7 @@ import os
 import click
 
 from fedmpi.commands.reading import run_paths, runs_argument
-from fedmpi.commands.say import say
+from fedmpi.commands.say import say, write_out
 from fedmpi.commands.target import check_no_run
 from fedmpi.errors import FedError, UserError
 
@@ -39,16 +39,16 @@ def merge(runs, out, as_json):
         _write_csv(out, rows)
         _write_csv("{}-seeds{}".format(*os.path.splitext(out)), groups)
     if as_json:
-        click.echo(json.dumps(report.plain({"runs": rows, "over_seeds": groups, "left_out": unread})))
+        write_out(json.dumps(report.plain({"runs": rows, "over_seeds": groups, "left_out": unread})))
     else:
-        click.echo(report.outcomes_text(varying, rows))
+        write_out(report.outcomes_text(varying, rows))
     return 1 if unread else 0
 
 
 def _write_csv(path, rows):
     """A table whose columns are those of the first row; empty where there is no value."""
     import csv
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)

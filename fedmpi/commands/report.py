@@ -24,6 +24,6 @@ def report(runs, out, title, remarks):
     check_no_run(out, runs)
     from fedmpi.report.page import page
     written = page(read_all(runs), title, remarks)
-    with open(out, "w", encoding="utf-8") as file:
+    with open(out, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(written)
     click.echo(out)

@@ -77,7 +77,7 @@ def dataset_spec(text):
     is_file = path.lower().endswith(DATA_FILES) or os.path.exists(path)
     if not is_file:
         return text
-    return f"hdf5:file={os.path.abspath(path)}" + (f",{options}" if options else "")
+    return f"hdf5:file={catalog.quoted(os.path.abspath(path))}" + (f",{options}" if options else "")
 
 
 def slurm_options(command):
@@ -160,7 +160,7 @@ def deliver(text, script, submit):
     if not script:
         click.echo(text, nl=False)
         return
-    with open(script, "x", encoding="utf-8") as file:
+    with open(script, "x", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
     if submit and (code := subprocess.run(["sbatch", script], check=False).returncode):
         os.remove(script)

@@ -1,14 +1,24 @@
-"""Lines to the terminal."""
+"""Lines to the terminal, and what comes out of a command."""
 
+import contextlib
 import sys
 
-import click
-
-from fedmpi.launcher import rank_and_size
+from fedmpi.commands.streams import write
+from fedmpi.errors import DiskError
+from fedmpi.launcher import speaks
 
 
 def say(line):
-    """One line to the terminal, at once, from rank 0."""
-    if rank_and_size()[0] == 0:
-        click.echo(line, err=True)
-        sys.stderr.flush()
+    """One line about what goes on, at once, from rank 0. A line that cannot be written is lost, and nothing else: a
+    run outlives the terminal, the reader and the room on the disk of its log."""
+    if speaks():
+        with contextlib.suppress(OSError):
+            write(sys.stderr, f"{line}\n")
+
+
+def write_out(text):
+    """What a command was asked for; whether somebody can still read it. DiskError where it cannot be written."""
+    try:
+        return write(sys.stdout, f"{text}\n")
+    except OSError as error:
+        raise DiskError(f"cannot write what comes out: {error.strerror}") from error

@@ -7,6 +7,7 @@ import click
 
 from fedmpi import settings
 from fedmpi.commands import completion
+from fedmpi.commands.say import write_out
 from fedmpi.errors import UserError
 
 
@@ -28,15 +29,15 @@ def show(run, as_json, picture, profile, options):
     found = read_run(run)
     if picture:
         report.save_picture(found, picture)
-        click.echo(picture)
+        write_out(picture)
     elif as_json:
-        click.echo(json.dumps(report.to_json(found)))
+        write_out(json.dumps(report.to_json(found)))
     elif profile:
-        click.echo(report.profile_text(found))
+        write_out(report.profile_text(found))
     elif options:
-        click.echo(_options_text(found))
+        write_out(_options_text(found))
     else:
-        click.echo(report.summary(found) + "\n\n" + report.picture(found, colour=sys.stdout.isatty()))
+        write_out(report.summary(found) + "\n\n" + report.picture(found, colour=sys.stdout.isatty()))
 
 
 def _options_text(run):

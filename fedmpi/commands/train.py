@@ -10,7 +10,7 @@ from fedmpi.commands.given import (data_options, part, read_config, read_like, r
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
-from fedmpi.launcher import rank_and_size
+from fedmpi.launcher import rank_and_size, speaks
 from fedmpi.options import opened
 
 
@@ -101,10 +101,10 @@ def _check_overwrite(overwrite, resume, given):
 
 def _planned(given, resume, overwrite):
     """Print what the run would take. Ranks other than 0 have nothing to do; MPI is not touched."""
-    rank, size = rank_and_size()
+    size = rank_and_size()[1]
     if resume:
         raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
-    if rank:
+    if not speaks():
         return 0
     from fedmpi import assemble, plan
     from fedmpi.store import check_target

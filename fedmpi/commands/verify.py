@@ -3,6 +3,7 @@
 import click
 
 from fedmpi.commands import completion
+from fedmpi.commands.say import write_out
 
 
 @click.command()
@@ -12,5 +13,5 @@ def verify(a, b):
     """Whether runs A and B agree in every bit that does not depend on the machine; exit code 1 where they differ."""
     from fedmpi.store import verify as compare
     lines = compare(a, b)
-    click.echo("\n".join(lines) if lines else "the runs agree in every recorded number that is not a time")
+    write_out("\n".join(lines) if lines else "the runs agree in every recorded number that is not a time")
     return 1 if lines else 0

@@ -9,6 +9,7 @@ of when it stays so.
 import contextlib
 import os
 import select
+import shlex
 import shutil
 import sys
 import time
@@ -17,7 +18,9 @@ from typing import Any, NamedTuple
 import click
 
 from fedmpi.commands.reading import run_paths, runs_argument
+from fedmpi.commands.say import write_out
 from fedmpi.errors import UserError
+from fedmpi.paths import near
 
 SILENT_S = 60                        # without news of a run that is marked as running
 TROUBLE_S = 10                       # in which reading fails, before it is told of
@@ -58,7 +61,7 @@ def notes(found, now):
             yield f"{seen.path} cannot be read for {now - seen.well:.0f} s: {seen.trouble}"
         elif going(seen) and now - seen.heard > SILENT_S:
             yield (f"{seen.path}: nothing new for {now - seen.heard:.0f} s; if it was killed, fedmpi train --resume "
-                   f"{seen.path} goes on")
+                   f"{shlex.quote(seen.path)} goes on")
 
 
 def going(seen):
@@ -79,9 +82,14 @@ def watch(runs, every):
         read_run(path, {}, patience_s=1.0)                 # what is none is refused before the screen is taken
     needed = NEEDED | (ALONE if len(runs) == 1 else set())
     with contextlib.suppress(KeyboardInterrupt):
-        (_screen if sys.stdout.isatty() else _lines)([Seen(path) for path in runs], needed, every)
+        (_screen if _has_screen() else _lines)([Seen(path) for path in runs], needed, every)
     found = {path: read_run(path, patience_s=1.0) for path in runs}
     _last_words(found)
+
+
+def _has_screen():
+    """Whether lines can be written over on what we write to."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _looks(found, needed, every, pause):
@@ -114,13 +122,13 @@ def _screen(found, needed, every):
 def shortened(paths, width):
     """``{path: name}``, names relative to the present folder; of longer ones the last ``width`` characters, where those
     still differ."""
-    whole = {path: os.path.relpath(path) for path in paths}
+    whole = {path: near(path) for path in paths}
     names = {path: name if len(name) <= width else "…" + name[len(name) - width + 1:] for path, name in whole.items()}
     return names if len(set(names.values())) == len(whole) else whole
 
 
 def _lines(found, needed, every):
-    """A line a round, with the run's name where there are several."""
+    """A line a round, with the run's name where there are several, as long as somebody reads them."""
     from fedmpi import report
     from fedmpi.report.live import pace, planned
     shown, told = {seen.path: 0 for seen in found}, set()
@@ -130,13 +138,13 @@ def _lines(found, needed, every):
                 row = {name: column[t] for name, column in run.rounds.items()}
                 each, last = pace(run), planned(run)
                 line = report.round_line(row, last, None if each is None else each * (last - t - 1))
-                click.echo(f"{path}  {line}" if len(found) > 1 else line)
+                if not write_out(f"{path}  {line}" if len(found) > 1 else line):
+                    return
             shown[path] = len(run.ends)                    # fewer than before where a run was resumed
         lines = {line.partition(" for ")[0]: line for line in notes(found, time.monotonic())}
         for key in lines.keys() - told:
-            click.echo(lines[key])
+            write_out(lines[key])
         told = set(lines)
-        sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -170,7 +178,7 @@ def _last_words(found):
     from fedmpi import report
     from fedmpi.report.live import table
     if len(found) > 1:
-        click.echo("\n".join(table(found)))
+        write_out("\n".join(table(found)))
         return
     run = next(iter(found.values()))
-    click.echo(report.summary(run) + "\n\n" + report.picture(run, colour=sys.stdout.isatty()))
+    write_out(report.summary(run) + "\n\n" + report.picture(run, colour=sys.stdout.isatty()))

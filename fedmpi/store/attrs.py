@@ -30,11 +30,24 @@ def _jsonable(value):
 
 
 def _is_native(value):
-    return isinstance(value, (str, bool, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+    if isinstance(value, str):
+        return _is_text(value)
+    return isinstance(value, (bool, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def _is_text(value):
+    """Whether HDF5 can hold it: not bytes of a file's name that are no text, nor a text with zeros. As JSON it can."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_texts(value):
-    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+    """Whether it is a list of texts that HDF5 can hold; an empty list does not say of what."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(each, str) and _is_text(each) for each in value)
 
 
 def set_attrs(f, attrs):

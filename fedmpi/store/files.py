@@ -26,6 +26,7 @@ from fedmpi.store.tables import (EXPECTED, attach_scales, clear, column_of, crea
 from fedmpi.store.texts import hexadecimal, text_names, with_texts
 from fedmpi.store.writer import lives
 
+HDF5_LOCKS = ("TRUE", "1", "BEST_EFFORT")        # values of HDF5_USE_FILE_LOCKING that overrule what a program asks for
 ENDED = ("finished", "stopped", "interrupted", "failed")  # a file with such a status is trimmed to its committed rows
 
 
@@ -172,22 +173,40 @@ class RunFile:
     @contextlib.contextmanager
     def _opened(self):
         """The file's descriptor, for rows. Somebody else's lock is waited for: a notebook that holds the file, say."""
-        give_up = time.monotonic() + self.patience_s
         handle = os.open(self.path, os.O_RDWR)
         try:
-            while not _locked(handle):
-                if time.monotonic() > give_up:
-                    raise UserError(
-                        f"{self.path} is locked by another program for more than {self.patience_s:g} s: close it "
-                        "there, or let it open the file with h5py.File(path, 'r', locking=False)"
-                    )
-                time.sleep(0.02)
+            self._lock(handle)
             as_left = self._left == _signature(os.fstat(handle))
             if not as_left or tuple(get(handle, self._places["committed"])) != self._committed:
-                self._look(handle)
+                with self._with_hdf5(handle):
+                    self._look(handle)
             yield handle
         finally:
             os.close(handle)                               # and unlocks it
+
+    def _lock(self, handle):
+        """Lock the file; UserError where somebody else has it for too long."""
+        give_up = time.monotonic() + self.patience_s
+        while not _locked(handle):
+            if time.monotonic() > give_up:
+                raise UserError(
+                    f"{self.path} is locked by another program for more than {self.patience_s:g} s: close it "
+                    "there, or let it open the file with h5py.File(path, 'r', locking=False)"
+                )
+            time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _with_hdf5(self, handle):
+        """HDF5 can open the file that we have locked, also where HDF5_USE_FILE_LOCKING makes it lock for itself."""
+        if os.environ.get("HDF5_USE_FILE_LOCKING") not in HDF5_LOCKS:
+            yield
+            return
+        before = _signature(os.fstat(handle))
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+        self._lock(handle)
+        if _signature(os.fstat(handle)) != before:
+            raise FedError(f"{self.path} was changed by another process")
 
     def _look(self, handle):
         """Learn where the rows lie, in a file that nobody else has changed."""
@@ -271,15 +290,19 @@ def _later(work):
 def check_target(path, overwrite=False):
     """UserError where a run file cannot be created at ``path``. A run that has no committed round is in nobody's way;
     any other one only where ``overwrite`` says so, and never one that is being written."""
+    if os.fspath(path).endswith(os.sep):
+        raise UserError(f"cannot create {path}: a name that ends with {os.sep} is a folder's; add the file's name")
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise UserError(f"cannot create {path}: there is no folder {folder}")
+        tilde = " (no shell has put your home folder for ~ here: write it out)" * ("~" in folder.split(os.sep))
+        raise UserError(f"cannot create {path}: there is no folder {folder}{tilde}")
     if os.path.isdir(path):
         raise UserError(f"cannot create {path}: it is a folder")
     check_folder(path)
     if os.path.exists(path):
         check_replaceable(path, overwrite)
+    _check_name(path)
     stem = os.path.splitext(path)[0]
     for other in sorted(glob.glob(glob.escape(stem) + "*")):
         if other != path and os.path.splitext(other)[0] == stem and _is_run(other):
@@ -321,6 +344,19 @@ def remove_run(path):
     run_id = _last_writer(path)[0]["run_id"]
     os.unlink(path)
     remove_checkpoints(checkpoint_folder(path), run_id)
+
+
+def _check_name(path):
+    """UserError where the names of the files that lie beside a run file would be too long, or its own."""
+    folder, name = os.path.split(path)
+    beside = checkpoint_folder(path)
+    if beside == path:
+        raise UserError(f"cannot create {path}: that is the name of its own folder of checkpoints; end it on .h5")
+    longest = max(len(os.fsencode(each)) for each in (f"{name}.tmp", os.path.basename(beside)))
+    room = os.pathconf(folder, "PC_NAME_MAX")
+    if longest > room:
+        raise UserError(f"cannot create {path}: with its ending .tmp or .ckpt the name has {longest} bytes, {room} are "
+                        "allowed here; choose a shorter one")
 
 
 def _is_run(path):

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -24,7 +25,8 @@ LONGEST_S = 0.005         # that a rank sleeps before it looks again
 RUNG_S = 0.025            # where it is woken when there is something: only signals to stop are noticed later
 CHUNK = 1 << 30           # bytes a message, below the 2^31 that older MPI libraries count
 LAST, MORE, TREE = 1, 2, 3  # tags: a message's last chunk, one that others follow, a broadcast
-READY = 1000              # tag of a first message, above every signal's number
+READY, GONE = 1000, 1001  # tags above every signal's number: a first message and its answer, a rank that leaves
+COME = -1                 # the answer that asks a rank in; any other is the exit code that it leaves with
 
 
 def nap(waited):
@@ -109,6 +111,43 @@ def add_up(comm, total, check=lambda: None):
 def nudge(rank, number=0):
     """Send ``rank`` an empty message out of order; it is on its way when this returns."""
     return MPI.COMM_WORLD.Isend([bytearray(0), MPI.BYTE], rank, number)
+
+
+class Words(NamedTuple):
+    """Answers that are on their way: the requests, and the buffer that must stay until they are done."""
+
+    requests: list
+    buffer: np.ndarray
+
+
+def answer(ranks, word):
+    """Answer the first messages of ``ranks``, by COME or an exit code; a rank that has not sent one finds it later."""
+    buffer = np.array([word])
+    return Words([MPI.COMM_WORLD.Isend(buffer, rank, READY) for rank in ranks], buffer)
+
+
+def answered(check=lambda: None):
+    """Rank 0's answer to this rank's first message; waits for it politely."""
+    buffer, _ = receive(MPI.COMM_WORLD, 0, check, READY)
+    return int(buffer.view(np.int64)[0])
+
+
+def dismiss(code, patience_s):
+    """Let the other ranks, none of which was asked in, end with ``code``, each as soon as it arrives; whether all have
+    left within ``patience_s`` seconds."""
+    staying = set(range(1, MPI.COMM_WORLD.size))
+    give_up = time.monotonic() + patience_s
+    words = answer(staying, code)
+
+    def empty():
+        while MPI.COMM_WORLD.Iprobe(tag=READY):
+            receive(MPI.COMM_WORLD, tag=READY)             # nobody reads what a rank had to say
+        while MPI.COMM_WORLD.Iprobe(tag=GONE):
+            staying.discard(receive(MPI.COMM_WORLD, tag=GONE)[1])
+        return not staying
+
+    wait(lambda: empty() or time.monotonic() > give_up)
+    return not staying and MPI.Request.Testall(words.requests)
 
 
 def barrier(comm, check=lambda: None):

@@ -5,6 +5,7 @@ COMM_WORLD itself, go a worker's first message and, out of order, empty ones: it
 that jobs that still wait are dropped. And in a communicator of their own go the beats, see ``heart``.
 """
 
+import math
 import os
 import socket
 import time
@@ -66,6 +67,8 @@ class Mpi:
                 raise UserError(f"rank {rank} on {meta['host']} runs fedmpi {meta['version']}, rank 0 {version}")
             self._does(rank, "waiting")
             missing -= {rank}
+        welcome = messages.answer(self.workers, messages.COME)
+        messages.wait(lambda: MPI.Request.Testall(welcome.requests), patient)
         self.comm = messages.duplicate(MPI.COMM_WORLD, patient)
         self.heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), self.workers, self.silence_s, self._lost)
         self.nodes = messages.nodes(self.comm)
@@ -248,9 +251,17 @@ class Mpi:
             self._send({"kind": "probe"}, rank)
         return probe(self.comm.Dup(), self.places)
 
-    def close(self, code=0):
+    def close(self, code=0, patience_s=math.inf):
         """End every worker's ``serve`` with ``code`` after the job it is at; jobs that wait are dropped, and answers.
-        At a good end an error that nobody has read yet is raised."""
+        At a good end an error that nobody has read yet is raised. LostRank where a worker stays at its job for more
+        than ``patience_s``."""
+        give_up = time.monotonic() + patience_s
+
+        def patient():
+            self.check()
+            if time.monotonic() > give_up:
+                raise LostRank(f"not every rank has left after {patience_s:g} s")
+
         self._does(0, "ending the run")
         requests = [messages.nudge(rank) for rank in self.workers]
         for rank in self.workers:
@@ -258,7 +269,7 @@ class Mpi:
         leaving = set(self.workers)
         while leaving:
             try:
-                meta, _, rank = self._receive()
+                meta, _, rank = self._opened(*messages.receive(self.comm, check=patient))
             except WorkerError:
                 if code == 0:
                     raise

@@ -45,6 +45,11 @@ def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
     except Exception as error:
         ready = _failure(error)
     nudges.append(MPI.COMM_WORLD.Isend([ready, MPI.BYTE], 0, READY))
+    word = messages.answered(patient)
+    if word != messages.COME:                                     # a mistake of the user's, which rank 0 tells
+        nudges.append(messages.nudge(0, messages.GONE))
+        MPI.Request.Waitall(nudges)
+        return word
     comm = messages.duplicate(MPI.COMM_WORLD, patient)            # rank 0 comes when it has read its data
     heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), [0], _later(silence_s), lost)
     shared = messages.nodes(comm)
@@ -124,7 +129,7 @@ def _or_abort():
 
 def _last_words(line):
     """One line, from whatever thread, and the end of the job."""
-    os.write(2, f"{line}\n".encode())
+    os.write(2, f"{line}\n".encode(errors="surrogateescape"))
     messages.abort(1)
 
 

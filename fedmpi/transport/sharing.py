@@ -20,7 +20,8 @@ def share(nodes, table, arrays=None, check=lambda: None):
     path = np.zeros(4096, np.uint8)
     if node.rank == 0:
         handle, name = tempfile.mkstemp(prefix="fedmpi-")
-        path[: len(name.encode())] = np.frombuffer(name.encode(), np.uint8)
+        encoded = np.frombuffer(os.fsencode(name), np.uint8)
+        path[: len(encoded)] = encoded
         try:
             os.posix_fallocate(handle, 0, int(starts[-1]))
         except OSError as error:
@@ -35,7 +36,7 @@ def share(nodes, table, arrays=None, check=lambda: None):
                 data[start: start + size] = np.ascontiguousarray(arrays[key]).reshape(-1).view(np.uint8)
         messages.broadcast(leaders, data, check)
     messages.broadcast(node, path, check)
-    name = path.tobytes().rstrip(b"\0").decode()
+    name = os.fsdecode(path.tobytes().rstrip(b"\0"))
     data = np.memmap(name, np.uint8, "c")
     messages.barrier(node, check)
     if node.rank == 0:
