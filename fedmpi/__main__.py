@@ -3,8 +3,13 @@
 import os
 import sys
 
-# Python puts the working folder first, where a random.py of the user's would stand for the library's; main puts it last
-if sys.path[:1] == [os.getcwd()]:
+try:
+    HERE = os.getcwd()
+except OSError:                # the folder was removed; absolute paths work all the same
+    HERE = ""
+
+# Python puts the working folder first, where a random.py of the user's would stand for the library's. main puts it last.
+if sys.path[:1] == [HERE]:
     del sys.path[0]
 
 from fedmpi.cli import main  # noqa: E402

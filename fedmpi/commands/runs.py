@@ -64,7 +64,7 @@ def check_parts(given):
 # Names that end so are files of data, be they there or not; others only if they are.
 DATA_FILES = (".h5", ".hdf5", ".he5", ".hdf", ".nc", ".mat",
               ".npz", ".npy", ".csv", ".parquet", ".pt", ".pkl")
-FILE_AND_OPTIONS = re.compile(r"(?P<path>.*?)(?::(?P<options>\w+=[^,]*(?:,\w+=[^,]*)*))?")
+FILE_AND_OPTIONS = re.compile(r"(?P<path>.*?)(?::(?P<options>\w+=[^,]*(?:,\w+=[^,]*)*))?", re.DOTALL)
 
 
 def dataset_spec(text):
