@@ -236,6 +236,7 @@ def _serve_run(options, resume, say, connect, guard, see):
     local = 0 if rank_and_size()[1] == 1 else place.SERVER
     own = see(local)
     options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(on_device(options))
+    common = _common_round(resume, options) if resume else None
     data = assemble.federation(options)
     if not options["together"]:
         options["together"] = _chosen(options, data, local, say)
@@ -246,7 +247,7 @@ def _serve_run(options, resume, say, connect, guard, see):
     if resume:
         check_folder(resume)
         store = RunFile(resume)
-        state, done = _restored(store, data, fed, x, say)
+        state, done = _restored(store, data, fed, x, say, common)
     else:
         if os.path.dirname(options["out"]) == "runs":
             os.makedirs("runs", exist_ok=True)
@@ -309,14 +310,33 @@ def _recorded(options, resume, say):
                         "resume it with that one")
     named = {key: value for key, value in options.items() if value is not None and (key, value) not in AUTO}
     clashes = [f"--{key.replace('_', '-')} {value} (the run has {recorded[key]})" for key, value in named.items()
-               if key not in FREE and value != recorded[key]]
+               if key not in FREE | {"rounds"} and value != recorded[key]]
     if clashes:
         raise UserError(f"cannot resume {resume} with changed {', '.join(clashes)}: that would be another run")
     other = [f"{name} {version(name)} (was {attrs['versions'][name]})" for name in ("torch", "numpy")
              if version(name) != attrs["versions"].get(name)]
     if other:
         say(f"warning: resuming with {', '.join(other)}: the bits may differ from a run never stopped")
-    return recorded | {"until": 0} | {key: named[key] for key in FREE - {"out"} if key in named}
+    return recorded | {"until": 0} | {key: named[key] for key in (FREE | {"rounds"}) - {"out"} if key in named}
+
+
+def _common_round(resume, options):
+    """The checkpoint that the run file ``resume`` goes on from, where ``options`` have another number of rounds than
+    it was asked for; None: the newest. UserError where that would be another run."""
+    from fedmpi import extend
+    from fedmpi.store import checkpoint_folder, checkpoints, read_run
+    run = read_run(resume, {})
+    old, new, played = run.attrs["options"]["rounds"], options["rounds"], len(run.ends)
+    if new == old:
+        return None
+    if new < played:
+        raise UserError(f"--rounds {new}: {resume} has {played} rounds, and none is taken back; --until N stops a run "
+                        "after round N")
+    saved = [t for t, _ in checkpoints(checkpoint_folder(resume)) if t <= played]
+    try:
+        return extend.common_round(extend.plans(options), old, new, saved) or None
+    except UserError as error:
+        raise UserError(f"cannot resume {resume} with --rounds {new}: {error}") from None
 
 
 def _create(options, data, fed, transport):
@@ -339,9 +359,9 @@ def _create(options, data, fed, transport):
                           (data.offsets, data.indices))
 
 
-def _restored(store, data, fed, x, say):
-    """``(state, rounds done)`` of the newest sound checkpoint, of the beginning where there is none; the run file
-    forgets what lies beyond it, which will be played again to the same bits."""
+def _restored(store, data, fed, x, say, common=None):
+    """``(state, rounds done)`` of the newest sound checkpoint, or that of round ``common``, of the beginning where
+    there is none; the run file forgets what lies beyond it, which will be played again to the same bits."""
     from fedmpi import record
     from fedmpi.server import start
     attrs = store.run().attrs
@@ -358,7 +378,7 @@ def _restored(store, data, fed, x, say):
             raise UserError(f"{store.path} was written by another fedmpi, which differs in the columns "
                             f"{', '.join(differ)} of /{table}: it can be shown, not resumed")
     try:
-        state, done = store.load(warn=lambda text: say(f"warning: {text}"))
+        state, done = store.load(warn=lambda text: say(f"warning: {text}"), round=common)
     except CheckpointError as error:
         if attrs["status"] == "finished":                  # the rows that it would begin with are all there is
             raise UserError(f"{store.path} is finished: there is nothing to go on with ({error})") from error
@@ -369,6 +389,8 @@ def _restored(store, data, fed, x, say):
                         "resume it with that one, or start the run anew")
     if store.rounds < done:
         raise CheckpointError(f"{store.path} has {store.rounds} rounds, its checkpoint {done}: the run file is damaged")
+    if common is not None and done < store.rounds:
+        say(f"round {done + 1} is played again: with {fed.rounds} rounds it is another one")
     store.truncate(done)
     return state, done
 
@@ -387,10 +409,12 @@ def _play(fed, data, state, store, done, options, say, begin, places):
                "hosts": ",".join(sorted(set(fed.transport.hosts))), "git_commit": _git_commit(),
                "command": " ".join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
                "places": place.recorded(places), "done": done}
+    recorded = store.run().attrs["options"]
+    session |= {"rounds": fed.rounds, "rounds_before": recorded["rounds"]}
     status = "failed"
     try:
         store.add_session(session)
-        store.update({"status": "running"})
+        store.update({"status": "running", "options": recorded | {"rounds": fed.rounds}})
         now = time.perf_counter()
         say(_opening(options, fed, data, now - begin))
 

@@ -14,7 +14,12 @@ from fedmpi.flat import Layout
 
 
 class Schedule(NamedTuple):
-    """Where a run stands: round ``t`` in 1..``rounds``."""
+    """Where a run stands: round ``t`` in 1..``rounds``, 0 before the first.
+
+    A part that looks at ``rounds`` says what it makes of it: its field ``planned`` is a function of a schedule, and
+    where that returns the same number for two schedules, the part does the same. A run can be extended by more rounds
+    as far as they agree, see ``fedmpi.extend``; a part that looks at ``t`` alone has no ``planned``.
+    """
 
     t: int
     rounds: int
@@ -98,6 +103,7 @@ class Strategy(NamedTuple):
     chooses: bool = False
     additive: bool = False
     sgd: dict | None = None
+    planned: Callable | None = None
 
 
 class Pruner(NamedTuple):
@@ -122,6 +128,7 @@ class Pruner(NamedTuple):
     nominal: Callable | None = None
     check: Callable | None = None
     moves: bool = False
+    planned: Callable | None = None
 
 
 class Replies(NamedTuple):
@@ -177,6 +184,7 @@ class Contribution(NamedTuple):
     check: Callable | None = None # check(C, layout) raises UserError where it cannot judge a cohort of C clients
     updates: bool = True          # looks at single updates, or asks for utilities
     sees: str = "updates"         # what it looks at: recorded, since some look at what clients would not show
+    planned: Callable | None = None
 
 
 class Weighting(NamedTuple):
@@ -191,6 +199,7 @@ class Weighting(NamedTuple):
     init: Callable
     weigh: Callable
     fixed: bool = False
+    planned: Callable | None = None
 
 
 class Fleet(NamedTuple):

@@ -18,7 +18,8 @@ from fedmpi.options import DEFAULTS
 @data_options
 @part("model", "The network")
 @click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn by --sampler; 0: all.  [default: 0]")
-@click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here.  [default: 50]")
+@click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here. With --resume: "
+              "another number than before, where no schedule depends on it.  [default: 50]")
 @click.option("--local-epochs", type=click.IntRange(1), help="Epochs a client trains a round.  [default: 2]")
 @click.option("--batch-size", type=click.IntRange(1), help="Samples a step.  [default: 10]")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.1]")

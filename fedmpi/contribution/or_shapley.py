@@ -41,10 +41,12 @@ def or_shapley(of: str = "accuracy", every: int = 0, limit: int = 16):
     if every < 0:
         raise ValueError(f"every must be >= 0 rounds (0: the last only), got {every}")
 
+    def due(schedule):
+        return schedule.t == schedule.rounds or bool(every) and schedule.t % every == 0
+
     def score(state, cohort, utility, gen):
         state = accumulated(state, cohort)
-        t, rounds = cohort.schedule
-        if t != rounds and not (every and t % every == 0):
+        if not due(cohort.schedule):
             return Scores(torch.zeros(len(cohort.clients), dtype=torch.float64), state)
         coalitions = powerset(len(cohort.clients))
         v, rank = by_id(cohort, utility.on(rebuilt(state, cohort), state["first"]), of)
@@ -52,7 +54,7 @@ def or_shapley(of: str = "accuracy", every: int = 0, limit: int = 16):
 
     return Contribution(score, init=lambda n: {"sum": torch.zeros(len(n), 0), "first": torch.zeros(0)},
                         validated=True, cumulative=True, sees=SEES,
-                        check=at_most(limit, "use gtg-shapley, a smaller cohort or a larger limit"))
+                        planned=due, check=at_most(limit, "use gtg-shapley, a smaller cohort or a larger limit"))
 
 
 def accumulated(state, cohort):

@@ -42,13 +42,18 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
     if groups < 0 or hysteresis < 0:
         raise ValueError(f"groups and hysteresis must be >= 0, got {groups} and {hysteresis}")
 
-    def ranked(layout, x, kept, schedule, gen):
+    def share(schedule):
+        """The share of the budget that is drawn at random; None where masks stay."""
+        stays = schedule.t % every or schedule.t >= schedule.rounds
+        return None if stays else cosine_decay(fraction, schedule.t, schedule.rounds)
+
+    def ranked(layout, x, kept, random, gen):
         """``(ranking, mask)``: int32 (sum of kept,), the first ``kept[l]`` positions of each layer's ranking, counted
         in the layer, and where they are."""
-        share, found = cosine_decay(fraction, schedule.t, schedule.rounds), []
+        found = []
         mask = torch.zeros(layout.Q, dtype=torch.bool)
         for slot, k in zip(layout.weights, kept):
-            sizes, replaced = x[slot.span].abs(), int(k * share)
+            sizes, replaced = x[slot.span].abs(), int(k * random)
             sure = top(sizes, k - replaced)
             drawn = draw(~sure, replaced, gen)
             torch.logical_or(sure, drawn, out=mask[slot.span])
@@ -57,7 +62,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         return torch.cat(found), mask
 
     def start(layout, x, schedule, gen):
-        ranking, mask = ranked(layout, x, budgets(layout, sparsity, distribution), schedule, gen)
+        ranking, mask = ranked(layout, x, budgets(layout, sparsity, distribution), share(schedule), gen)
         return {"rates": torch.zeros(0, dtype=torch.float64), "ranking": ranking}, mask
 
     def _budget(layout, rates):
@@ -76,7 +81,8 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         return [made[rates[client]] for client in clients]
 
     def evolve(state, mask, x, replies, schedule, gen):
-        if schedule.t % every or schedule.t >= schedule.rounds:
+        random = share(schedule)
+        if random is None:
             return state, mask
         layout, N = replies.layout, len(replies.sizes)
         old = state["rates"] if len(state["rates"]) else torch.full((N,), sparsity, dtype=torch.float64)
@@ -85,7 +91,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
         bound = min(most, bearable(layout))
         rates = settled(old, wanted_rates(merit, sparsity, spread, groups, least, bound), hysteresis, sparsity, least,
                         bound)
-        ranking, mask = ranked(layout, x, _budget(layout, rates.tolist())[float(rates.min())], schedule, gen)
+        ranking, mask = ranked(layout, x, _budget(layout, rates.tolist())[float(rates.min())], random, gen)
         return {"rates": rates, "ranking": ranking, "key": key}, mask
 
     def nominal(state, mask, layout):
@@ -98,7 +104,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1, by: str = "contribution
             raise UserError(f"two groups of {groups} need {2 * groups} clients, there are {N}")
 
     return Pruner(start, evolve, residuals=True, exact=False, masks=masks, nominal=nominal,
-                  check=bearable_for)
+                  check=bearable_for, planned=share)
 
 
 def _nested(layout, ranking, held, budgets):

@@ -62,4 +62,4 @@ def feddst(sparsity: float = 0.8, distribution: str = "erk", init: str = "magnit
         layers = by_layer(layout, updates.support[torch.from_numpy(held)])
         return state, top_among(layout, layers, x, budgets(layout, sparsity, distribution))
 
-    return Pruner(start, evolve, probe, moves=True)
+    return Pruner(start, evolve, probe, moves=True, planned=share)

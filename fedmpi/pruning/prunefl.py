@@ -80,7 +80,7 @@ def prunefl(sparsity: float = 0.8, distribution: str = "erk", init: str = "magni
         new = joining(ratio, cost_of, kept, max(cap - len(kept), 0), others, constant_s, fixed)
         return state, sure.index_fill_(0, new, True)
 
-    return Pruner(start, evolve, probe, exact=fixed)
+    return Pruner(start, evolve, probe, exact=fixed, planned=due)
 
 
 def _sure(layout, mask, x, decrease):

@@ -36,10 +36,14 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
     def start(layout, x, schedule, gen):
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
 
+    def share(schedule):
+        """The share of a layer's weights that are swapped."""
+        return 0.0 if schedule.t % every else cosine_decay(fraction, schedule.t, end * schedule.rounds)
+
     def counts(layout, mask, schedule):
         """Weights to swap a layer; None on rounds without an update."""
-        share = cosine_decay(fraction, schedule.t, end * schedule.rounds)
-        return None if schedule.t % every or not share else [math.floor(share * k) for k in layout.kept(mask)]
+        swapped = share(schedule)
+        return [math.floor(swapped * kept) for kept in layout.kept(mask)] if swapped else None
 
     def probe(task):
         swaps = counts(task.layout, task.mask, task.schedule)
@@ -60,7 +64,7 @@ def rigl(sparsity: float = 0.8, distribution: str = "erk", init: str = "random",
             score.index_add_(0, torch.from_numpy(report["index"]), gradient, alpha=float(weight * report["scale"][0]))
         return state, swap(layout, mask, swaps, x, lambda slot, k: _grow(score[slot.span], ~mask[slot.span], k, gen))
 
-    return Pruner(start, evolve, probe)
+    return Pruner(start, evolve, probe, planned=share)
 
 
 def _largest_pruned(layout, mask, gradient, swaps, oversample):

@@ -49,7 +49,7 @@ def set(sparsity: float = 0.8, distribution: str = "erk", init: str = "random", 
         return state, swap(layout, mask, counts, x, lambda slot, k: draw(~mask[slot.span], k, gen),
                            nearest_of_both_signs if signed else nearest_zero)
 
-    return Pruner(start, evolve)
+    return Pruner(start, evolve, planned=share)
 
 
 def nearest_of_both_signs(values, k):

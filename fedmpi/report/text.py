@@ -70,7 +70,7 @@ def round_line(row, total_rounds, eta_s):
 def summary(run):
     """The run on one screen: a table with a label and a line of text in each row."""
     found = final_metrics(run)
-    rows = [*_what(run), *_how_good(run, found), *_how_dear(found), *_how_long(found), *_who_answered(run),
+    rows = [*_what(run), *_extended(run), *_how_good(run, found), *_how_dear(found), *_how_long(found), *_who_answered(run),
             *_who_is_bad(run), *_judges(run)]
     rows = [(label, text) for label, text in rows if text]
     width = max(len(label) for label, _ in rows)
@@ -90,6 +90,14 @@ def _what(run):
     yield "method", listed("model", "strategy", "pruner", "contribution", "weighting", "codec", "seed")
     unusual = {"sampler": "uniform", "devices": "none", "aggregation": "sync"}
     yield "clients", listed(*(name for name, usual in unusual.items() if given.get(name, usual) != usual))
+
+
+def _extended(run):
+    """How the number of rounds was changed by a resume, where it was."""
+    for session in run.sessions:
+        before, after = session.get("rounds_before"), session.get("rounds")
+        if before != after:
+            yield "extended", f"from {before} to {after} rounds, resumed after round {session['done']}"
 
 
 def _how_good(run, found):

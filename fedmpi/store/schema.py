@@ -22,7 +22,8 @@ Schema {number}. A file of a newer schema is refused, older ones are read: 2 cal
 true_labels (by class)
 /partition         client n has the training samples indices[offsets[n]:offsets[n + 1]]
 /sessions/NAME     a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, versions, places,
-                   and done, the rounds that were there already
+                   done, the rounds that were there already, rounds, those that it was to have at its end, and
+                   rounds_before, those that were asked for before
 RUN.ckpt/NNNNNN.h5 beside the file: the state after round NNNNNN, with a checksum; the newest two, see --keep
 """
 
