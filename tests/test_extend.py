@@ -63,7 +63,7 @@ def test_a_run_that_was_stopped_takes_more_rounds_or_fewer(fedmpi, tmp_path):
 
 
 @pytest.mark.parametrize("options, name, first", [
-    (("--strategy", "fedavg", "--pruner", "rigl:every=2"), "--pruner rigl:every=2", "round 2"),
+    (("--strategy", "fedavg", "--pruner", "rigl:every=1"), "--pruner rigl:every=1", "round 1"),
     (("--strategy", "thesis-text",), "--pruner residual", "the beginning"),
     (("--strategy", "thesis", "--pruner", "adaptive:every=1"), "--pruner adaptive:every=1", "round 1"),
     (("--strategy", "fedavg", "--pruner", "set", "--keep", 1), "--pruner set", "round 2")])
