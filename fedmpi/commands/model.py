@@ -5,6 +5,7 @@ import os
 
 import click
 
+from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.commands.target import check_new
 from fedmpi.errors import UserError
 
@@ -13,7 +14,7 @@ ROUND = click.option("--round", type=click.IntRange(0), help="After this round; 
 
 
 @click.command("export-model")
-@click.argument("run", type=click.Path(dir_okay=False), metavar="RUN.h5")
+@run_argument("run")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, metavar="MODEL.safetensors")
 @ROUND
 @click.option("--sparse", is_flag=True, help="Kept weights only, and a bit a weight for where they are.")
@@ -42,13 +43,13 @@ def export_model(run, out, round, sparse, overwrite):
         raise UserError(f"{out}: the name must end in .safetensors")
     check_new(out, overwrite)
     from fedmpi import trained
-    found = trained.trained(run, round, lambda line: click.echo(f"warning: {line}", err=True))
+    found = trained.trained(one_run(run), round, lambda line: click.echo(f"warning: {line}", err=True))
     trained.write(found, out, sparse)
     click.echo(f"{out}: {_told(found)}; {'sparse' if sparse else 'dense'}, {os.path.getsize(out):,} bytes")
 
 
 @click.command()
-@click.argument("place", type=click.Path(dir_okay=False), metavar="RUN.h5|MODEL.safetensors")
+@run_argument("place", "RUN.h5|MODEL.safetensors")
 @ROUND
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def model(place, round, as_json):
@@ -60,7 +61,7 @@ def model(place, round, as_json):
             raise UserError(f"--round goes with a run file; {place} holds one model")
         found = trained.load(place)
     else:
-        found = trained.trained(place, round, lambda line: click.echo(f"warning: {line}", err=True))
+        found = trained.trained(one_run(place), round, lambda line: click.echo(f"warning: {line}", err=True))
     rows = trained.by_layer(found)
     if as_json:
         click.echo(json.dumps({"about": found.about, "layers": rows}))

@@ -2,9 +2,11 @@
 
 import click
 
+from fedmpi.commands.reading import one_run
+
 
 @click.command()
-@click.argument("run", type=click.Path(dir_okay=False), required=False, metavar="[RUN.h5]")
+@click.argument("run", required=False, metavar="[RUN.h5]")
 def schema(run):
     """The schema of run files: every place, attribute and column with its dtype, unit and meaning; of RUN.h5, what that
     file has."""
@@ -12,6 +14,7 @@ def schema(run):
     from fedmpi.store.schema import ATTRIBUTES, SCHEMA, TEXT
     if run:
         from fedmpi.store import read_run
+        run = one_run(run)
         found = read_run(run, patience_s=1.0)
         tables = {table: [column for name, column in found.columns.items() if name.startswith(f"{table}/")]
                   for table in ("rounds", "clients", "population")}

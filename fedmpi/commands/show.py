@@ -5,12 +5,12 @@ import sys
 
 import click
 
-from fedmpi.commands import completion
+from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.errors import UserError
 
 
 @click.command()
-@click.argument("run", type=click.Path(dir_okay=False), shell_complete=completion.files(".h5"))
+@run_argument("run")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write the picture as .png, .svg or .pdf instead.")
 @click.option("--profile", is_flag=True, help="Where the time of the rounds went instead; --json always has it.")
@@ -20,7 +20,7 @@ def show(run, as_json, picture, profile):
         raise UserError("--profile has no place beside --picture")
     from fedmpi import report
     from fedmpi.store import read_run
-    found = read_run(run)
+    found = read_run(one_run(run))
     if picture:
         report.save_picture(found, picture)
         click.echo(picture)

@@ -21,10 +21,10 @@ from fedmpi.store.checkpoint import checkpoint_folder, checkpoints, load_checkpo
 from fedmpi.store.compare import differences, verify
 from fedmpi.store.files import RunFile, check_folder, check_target
 from fedmpi.store.memory import MemoryStore
-from fedmpi.store.read import read_arrays, read_run
+from fedmpi.store.read import read_arrays, read_run, why_no_run
 from fedmpi.store.rows import Column, Run
 from fedmpi.store.trial import trial
 
 __all__ = [
     "Column", "MemoryStore", "Run", "RunFile", "check_folder", "check_target", "checkpoint_folder", "checkpoints",
-    "differences", "load_checkpoint", "read_arrays", "read_run", "save_checkpoint", "trial", "verify"]
+    "differences", "load_checkpoint", "read_arrays", "read_run", "save_checkpoint", "trial", "verify", "why_no_run"]
