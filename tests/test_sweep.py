@@ -117,7 +117,8 @@ def test_writing_a_script_imports_no_torch(here):
 
 @pytest.mark.parametrize("old, new, message", [
     ("[fixed]", "[fixed", "grid.toml: "),
-    ("[fixed]", "[fix]", "unknown fix; known are folder"),
+    ("[fixed]", "[fix]", "unknown fix; did you mean fixed?"),
+    ("[fixed]", "lr = 1\n[fixed]", "unknown lr; options of train stand in a table"),
     ("rounds = 2", "round = 2", "[fixed]: unknown round"),
     ("rounds = 2", "rounds = 0", "run 0: Invalid value for '--rounds'"),
     ("rounds = 2", "rounds = true", "run 0: rounds cannot be True"),

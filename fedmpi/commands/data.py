@@ -5,12 +5,12 @@ import json
 import click
 
 from fedmpi.commands.runs import check_parts
-from fedmpi.commands.given import data_options
+from fedmpi.commands.given import Options, data_options
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS
 
 
-@click.command()
+@click.command(cls=Options)
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Also write a heat map as .png, .svg or .pdf.")

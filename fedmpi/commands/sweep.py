@@ -6,8 +6,9 @@ import sys
 import click
 
 from fedmpi import stop
+from fedmpi.advice import check_keys
 from fedmpi.commands import completion
-from fedmpi.commands.runs import (array, check_names, check_script, deliver, known_options, refuse_slurm,
+from fedmpi.commands.runs import (array, check_script, deliver, known_options, refuse_slurm,
                                   slurm_options, start_of_ranks, toml, typed, underscored)
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
@@ -23,8 +24,8 @@ def _read_sweep(context, parameter, path):
     known = [name for name in DEFAULTS if name not in ("out", "until")]
     for name, table in [("[fixed]", found.get("fixed", {})), ("[grid]", found.get("grid", {}))] + [
             ("[[run]]", underscored(each)) for each in found.get("run", [])]:
-        check_names(table, known, f"{path}: {name}")
-    check_names(found.get("slurm", {}), [*sbatch.Job._fields, "at_once"], f"{path}: [slurm]")
+        check_keys(table, known, f"{path}: {name}")
+    check_keys(found.get("slurm", {}), [*sbatch.Job._fields, "at_once"], f"{path}: [slurm]")
     context.default_map = found.get("slurm", {})
     return found | {"path": path}
 

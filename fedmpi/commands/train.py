@@ -5,8 +5,8 @@ import os
 import click
 
 from fedmpi.commands import completion
-from fedmpi.commands.given import (data_options, part, read_config, read_like, run_file, several,
-                                   tell_changes)
+from fedmpi.commands.given import (Options, data_options, part, read_config, read_like, run_file,
+                                   several, tell_changes)
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
@@ -14,7 +14,7 @@ from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS
 
 
-@click.command()
+@click.command(cls=Options)
 @data_options
 @part("model", "The network")
 @click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn by --sampler; 0: all.  [default: 0]")
