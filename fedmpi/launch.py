@@ -22,16 +22,19 @@ from fedmpi.guard import Guard, NoGuard
 from fedmpi.launcher import launcher, rank_and_size
 from fedmpi.transport import bell
 from fedmpi.transport.watch import START, Limits
+from fedmpi.wide import labelled, terminal_width, wrapped
 
 AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))          # what a resumed run had decided
 LIMITS = ("silence", "task_limit")     # options that say how long others are waited for
+WIDEST = 100                           # columns of the picture at the end
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
 
-def train(options, resume, say):
+def train(options, resume, say, tell):
     """Play the run that ``options`` (or the run file ``resume`` and changed options) describe; returns the exit code.
 
-    ``say(line)`` shows progress; only rank 0 calls it. On other ranks this serves until rank 0 says stop.
+    ``tell(line)`` shows progress, ``say(line)`` why the run does not go on; only rank 0 calls them. On other ranks this
+    serves until rank 0 says stop.
     """
     limits = Limits(*(usual if options[name] is None else options[name] for name, usual in zip(LIMITS, Limits())))
     options = {key: value for key, value in options.items() if key not in LIMITS}  # no part of what is recorded
@@ -39,14 +42,14 @@ def train(options, resume, say):
     if size == 1:
         for name, given, usual in zip(LIMITS, limits, Limits()):
             if given != usual:
-                say(f"warning: --{name.replace('_', '-')} {given:g} has no effect in one process: it is for other "
+                tell(f"warning: --{name.replace('_', '-')} {given:g} has no effect in one process: it is for other "
                     "ranks; start several, by mpirun, or leave it out")
     guard = Guard() if rank == 0 and size != 1 else NoGuard()
     if resume:
         guard.run(resume, True)
     see = partial(place.mine, gpus="cuda" in _wishes(options))
-    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see), worker, say, limits, guard,
-                    see)
+    return on_ranks(lambda connect: _serve_run(options, resume, tell, connect, guard, see), worker, say, limits, guard,
+                    see, tell)
 
 
 def _wishes(options):
@@ -54,11 +57,12 @@ def _wishes(options):
     return {"cuda" if options[name] != "cpu" else "cpu" for name in ("device", "server_device")}
 
 
-def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {}):
+def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {}, tell=None):
     """``play(connect)`` on rank 0, where ``connect()`` returns the transport to the workers that every other rank makes
     and serves with; in one process the transport to a worker of its own. A rank that others have waited for beyond
     ``limits`` ends the run. ``see(local)`` is what a rank tells of its place. Returns the exit code, which is play's
-    where it gives one."""
+    where it gives one. ``tell`` takes the lines about the start, ``say`` where none is given."""
+    tell = tell or say
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     memory.keep_freed_memory()
     rank, size = rank_and_size()
@@ -81,9 +85,9 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
             guard.leave()
             raise
         if limits.silence_s and not mpi.threads():
-            say("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
-        say(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
-        code = _as_server(play, lambda: _connected(say, stop, limits, guard), say, mpi, guard)
+            tell("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
+        tell(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
+        code = _as_server(play, lambda: _connected(tell, stop, limits, guard), say, mpi, guard)
     stopping.ignore()                                      # a signal that comes late must not spoil how MPI ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(math.ceil(limits.silence_s))                     # MPI_Finalize waits for every rank; 0: for ever
@@ -258,7 +262,8 @@ def _serve_run(options, resume, say, connect, guard, see):
     goes_on = f"fedmpi train --resume {os.path.relpath(resume or options['out'])} goes on"
     places = placed(own, transport.places, options)
     for line in place.lines(places):
-        say(line)
+        for part in wrapped(line, terminal_width(), "    "):
+            say(part)
     for line in [*place.warnings(places), *assemble.fits(options, data, fed, places)]:
         say(f"warning: {line}")
     transport.share({"kind": "data", "goes_on": goes_on}, assemble.shared_arrays(data))
@@ -416,11 +421,13 @@ def _play(fed, data, state, store, done, options, say, begin, places):
         store.add_session(session)
         store.update({"status": "running", "options": recorded | {"rounds": fed.rounds}})
         now = time.perf_counter()
-        say(_opening(options, fed, data, now - begin))
+        width = terminal_width()
+        for line in labelled(_opening(options, fed, data, now - begin), width):
+            say(line)
 
         def on_round(row):
             each = (time.perf_counter() - now) / (row["round"] - done)
-            say(report.round_line(row, fed.rounds, each * (last - row["round"])))
+            say(report.round_line(row, fed.rounds, each * (last - row["round"]), width))
 
         server.simulate(fed, state, store, done + 1, last, save_every=options["save_every"], keep=options["keep"],
                         on_round=on_round)
@@ -438,19 +445,26 @@ def _play(fed, data, state, store, done, options, say, begin, places):
             store.update({"status": status, "ended": _now()})
     run = store.run()
     store.update({"judged": report.plain(report.judged(run))})
-    say("\n" + report.summary(run) + "\n\n" + report.picture(run) + f"\n\nrun file: {os.path.relpath(store.path)}")
+    drawn = report.picture(run, min(width, WIDEST))
+    say(f"\n{report.summary(run, width)}\n\n{drawn}\n\nrun file: {os.path.relpath(store.path)}")
 
 
 def _opening(options, fed, data, seconds):
+    """``(label, text)`` of each line on what is about to be played."""
     workers = max(fed.transport.size - 1, 1)
     dataset, library = data.dataset, fed.transport.versions.get("mpi")
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
-    return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s{by}: {fed.cohort} "
-            f"of {len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
-            f"({len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test samples); "
-            f"{options['model']} ({fed.layout.num_parameters:,} parameters); strategy {options['strategy']}, "
-            f"pruner {options['pruner']}, contribution {options['contribution']}, weighting {options['weighting']}, "
-            f"codec {options['codec']}")
+    parts = ("strategy", "pruner", "contribution", "weighting", "codec")
+    yield "ready", f"{_count(fed.transport.size, 'rank')} after {seconds:.0f} s{by}"
+    yield "clients", f"{fed.cohort} of {len(fed.sizes)} a round on {_count(workers, 'worker')}"
+    yield "data", (f"{options['dataset']}: {len(data.indices)} training, {len(data.validation)} validation, "
+                   f"{len(dataset.y_test)} test samples")
+    yield "model", f"{options['model']}, {fed.layout.num_parameters:,} parameters"
+    yield "method", ", ".join(f"{name} {options[name]}" for name in parts)
+
+
+def _count(number, noun):
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def _short(library):

@@ -19,6 +19,7 @@ from fedmpi import assemble, memory
 from fedmpi.build import model
 from fedmpi.flops import outputs
 from fedmpi.parts import Sampler
+from fedmpi.wide import labelled
 
 LIMIT_S = 10.0                # for all that is played but the smallest try, which is always finished
 BATCHES = 4                   # of a client whose samples are cut
@@ -163,8 +164,8 @@ def scaled(found, data, fed):
                 int(row["kept"]), found, not found.cut and by_clients == 1)
 
 
-def told(options, data, fed, plan, ranks, out):
-    """Lines about a run on ``ranks`` ranks that would write ``out``."""
+def told(options, data, fed, plan, ranks, out, width=None):
+    """Lines, at most ``width`` wide, about a run on ``ranks`` ranks that would write ``out``."""
     layout, N, T = fed.layout, len(data.sizes), options["rounds"]
     workers = max(ranks - 1, 1)
     cores = len(os.sched_getaffinity(0))
@@ -203,8 +204,7 @@ def told(options, data, fed, plan, ranks, out):
             bool(plan.played.row["mask_changed"]))),
         ("writes", f"{out}, and checkpoints beside it"),
     ]
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:<{width}}  {text}" for name, text in rows]
+    return labelled(rows, width)
 
 
 def _gpus(options, data, P, layers, at_once):

@@ -1,13 +1,13 @@
 """``fedmpi compare``: runs side by side."""
 
 import json
-import shutil
 import sys
 
 import click
 
 from fedmpi.commands.reading import read_all, runs_argument
 from fedmpi.errors import UserError
+from fedmpi.wide import terminal_width
 
 
 @click.command()
@@ -36,7 +36,8 @@ def compare(runs, accuracy, other_data, picture, as_json):
     if as_json:
         click.echo(json.dumps(report.plain(report.without_tuples(told))))
         return
-    width = min(shutil.get_terminal_size((100, 24)).columns, 140)
-    click.echo(report.comparison_text(told) + "\n\n" + report.curves_picture(groups, width, colour=sys.stdout.isatty()))
+    width = terminal_width()
+    drawn = report.curves_picture(groups, min(width, 140), colour=sys.stdout.isatty())
+    click.echo(report.comparison_text(told, width) + "\n\n" + drawn)
     if picture:
         click.echo(f"\npicture: {picture}")

@@ -8,6 +8,7 @@ from fedmpi.commands.runs import check_parts
 from fedmpi.commands.given import Options, data_options
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS
+from fedmpi.wide import terminal_width
 
 
 @click.command(cls=Options)
@@ -32,6 +33,7 @@ def data(as_json, picture, **given):
     if as_json:
         click.echo(json.dumps(report.plain(found)))
     else:
-        click.echo(report.partition_text(found) + "\n\n" + report.partition_picture(found))
+        width = terminal_width()
+        click.echo(report.partition_text(found, width) + "\n\n" + report.partition_picture(found, width))
         if picture:
             click.echo(f"\npicture: {picture}")

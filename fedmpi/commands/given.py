@@ -9,7 +9,6 @@ from fedmpi import catalog
 from fedmpi.advice import check_keys, of_parts
 from fedmpi.commands import completion
 from fedmpi.commands.runs import toml
-from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL
 
@@ -128,8 +127,8 @@ def _check_types(context, found, where):
             raise UserError(f"{where}: {key}: {error.message}") from None
 
 
-def tell_changes(context, given):
-    """One line on what --like changes; a run of the same options would be the same run."""
+def tell_changes(context, given, tell):
+    """One line, to ``tell``, on what --like changes; a run of the same options would be the same run."""
     path, recorded = context.meta["like"]
 
     def text(value):
@@ -138,7 +137,7 @@ def tell_changes(context, given):
     options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
     changed = [f"{key.replace('_', '-')} {text(options[key])} (was {text(value)})" for key, value in recorded.items()
                if text(options[key]) != text(value)]
-    say(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
+    tell(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
 
 
 def run_file(seed):

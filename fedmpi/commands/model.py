@@ -8,6 +8,7 @@ import click
 from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.commands.target import check_new
 from fedmpi.errors import UserError
+from fedmpi.wide import aligned, terminal_width
 
 ROUND = click.option("--round", type=click.IntRange(0), help="After this round; it needs a checkpoint.  "
                      "[default: the newest one]")
@@ -24,20 +25,24 @@ def export_model(run, out, round, sparse, overwrite):
     and how inputs are normalised are its metadata.
 
     \b
-    state, masks = fedmpi.load_model("model.safetensors", masks=True)      dense or sparse
+    # dense or sparse
+    state, masks = fedmpi.load_model("model.safetensors", masks=True)
     network.load_state_dict(state)
 
     Without fedmpi, a dense file:
 
     \b
     tensors = safetensors.torch.load_file("model.safetensors")
-    state = {name: each for name, each in tensors.items() if not name.endswith(".mask")}
+    state = {name: each for name, each in tensors.items()
+             if not name.endswith(".mask")}
 
     and of a sparse one each tensor NAME of the metadata's shapes:
 
     \b
-    bits = numpy.unpackbits(tensors[NAME + ".mask"].numpy(), count=math.prod(shape)).astype(bool)
-    weight = torch.zeros(shape); weight.view(-1)[torch.from_numpy(bits)] = tensors[NAME + ".values"]
+    packed = tensors[NAME + ".mask"].numpy()
+    bits = numpy.unpackbits(packed, count=math.prod(shape)).astype(bool)
+    weight = torch.zeros(shape)
+    weight.view(-1)[torch.from_numpy(bits)] = tensors[NAME + ".values"]
     """
     if not out.endswith(".safetensors"):
         raise UserError(f"{out}: the name must end in .safetensors")
@@ -76,7 +81,7 @@ def _told(found):
 
 
 def _table(rows):
-    from fedmpi.report.text import aligned, human_bytes, human_flops
+    from fedmpi.report.text import human_bytes, human_flops
     head = ("layer", "shape", "weights", "kept", "sparsity", "FLOPs", "of dense", "dense file", "sparse file")
 
     def cells(row):
@@ -86,4 +91,4 @@ def _table(rows):
                 "-" if row["flops"] is None else human_flops(row["flops"]), share,
                 human_bytes(row["dense_bytes"]), human_bytes(row["sparse_bytes"]))
 
-    return "\n".join(aligned(head, [cells(row) for row in rows], left=(0, 1)))
+    return "\n".join(aligned(head, [cells(row) for row in rows], (0, 1), terminal_width()))

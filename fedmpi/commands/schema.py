@@ -3,6 +3,7 @@
 import click
 
 from fedmpi.commands.reading import one_run
+from fedmpi.wide import aligned, labelled, reflowed, terminal_width
 
 
 @click.command()
@@ -10,8 +11,8 @@ from fedmpi.commands.reading import one_run
 def schema(run):
     """The schema of run files: every place, attribute and column with its dtype, unit and meaning; of RUN.h5, what that
     file has."""
-    from fedmpi.report.text import aligned
-    from fedmpi.store.schema import ATTRIBUTES, SCHEMA, TEXT
+    from fedmpi.store.schema import ATTRIBUTES, PLACES, SCHEMA, TEXT
+    width = terminal_width()
     if run:
         from fedmpi.store import read_run
         run = one_run(run)
@@ -24,11 +25,12 @@ def schema(run):
         from fedmpi import record
         tables = {"rounds": record.round_columns(True, 0, ["NAME"]),       # NAME of each estimator
                   "clients": record.client_columns(["NAME", "OTHER"])}
-        click.echo(TEXT.format(number=SCHEMA))
+        text = reflowed(TEXT.format(number=SCHEMA), width)
+        click.echo("\n".join([text, "", *labelled(PLACES.items(), width), ""]))
         known = ATTRIBUTES.items()
-    click.echo("\n".join(aligned(("attribute", ""), known, left=(0, 1))))
+    click.echo("\n".join(aligned(("attribute", ""), known, (0, 1), width)))
     for table, columns in tables.items():
         rows = [(column.name, column.dtype, column.unit, "yes" * column.machine, column.description)
                 for column in columns]
-        lines = aligned((f"/{table}", "dtype", "unit", "machine", ""), rows, left=(0, 1, 2, 3, 4))
+        lines = aligned((f"/{table}", "dtype", "unit", "machine", ""), rows, (0, 1, 2, 3, 4), width)
         click.echo("\n" + "\n".join(lines))

@@ -7,6 +7,9 @@ import click
 
 from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.errors import UserError
+from fedmpi.wide import terminal_width
+
+WIDEST = 100                  # columns of a picture
 
 
 @click.command()
@@ -27,6 +30,14 @@ def show(run, as_json, picture, profile):
     elif as_json:
         click.echo(json.dumps(report.to_json(found)))
     elif profile:
-        click.echo(report.profile_text(found))
+        click.echo(report.profile_text(found, terminal_width()))
     else:
-        click.echo(report.summary(found) + "\n\n" + report.picture(found, colour=sys.stdout.isatty()))
+        click.echo(in_words_and_curves(found, sys.stdout.isatty()))
+
+
+def in_words_and_curves(run, colour):
+    """The summary of a run and its picture, as wide as the terminal."""
+    from fedmpi import report
+    width = terminal_width()
+    drawn = report.picture(run, min(width, WIDEST), colour=colour)
+    return report.summary(run, width) + "\n\n" + drawn

@@ -13,6 +13,7 @@ from fedmpi.commands.runs import (array, check_script, deliver, known_options, r
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
+from fedmpi.wide import aligned, terminal_width
 
 
 def _read_sweep(context, parameter, path):
@@ -43,15 +44,15 @@ def sweep(grid, at_once, script, submit, here, dry_run, **given):
     """Many runs from one file: a batch script for an array job of those that are not finished yet, or --here.
 
     \b
-    folder = "runs/noise"                  # where runs lie, and the options of each
-    [fixed]                                # options of train
+    folder = "runs/noise"             # where runs lie, and the options of each
+    [fixed]                           # options of train
     rounds = 20
-    [grid]                                 # every combination is a run
+    [grid]                            # every combination is a run
     strategy = ["fedavg", "thesis"]
     seed = [0, 1, 2]
-    [[run]]                                # one more run
+    [[run]]                           # one more run
     strategy = "fltrust"
-    [slurm]                                # options of this command
+    [slurm]                           # options of this command
     time = "00:30:00"
     """
     from fedmpi import sweep as sweeps
@@ -96,10 +97,9 @@ def _points(grid, folder):
 
 def _listed(points, states):
     """A line a run: its number, name, how far it is."""
-    from fedmpi.report.text import aligned
     rows = [(str(number), point.name, status, f"{rounds}/{point.options['rounds']}")
             for number, (point, (status, rounds)) in enumerate(zip(points, states))]
-    return "\n".join(aligned(("run", "name", "status", "rounds"), rows, left=(1, 2)))
+    return "\n".join(aligned(("run", "name", "status", "rounds"), rows, (1, 2), terminal_width()))
 
 
 def _played_here(folder, names, start):

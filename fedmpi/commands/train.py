@@ -8,10 +8,11 @@ from fedmpi.commands import completion
 from fedmpi.commands.given import (Options, data_options, part, read_config, read_like, run_file,
                                    several, tell_changes)
 from fedmpi.commands.runs import check_parts
-from fedmpi.commands.say import say
+from fedmpi.commands.say import naming, say
 from fedmpi.errors import UserError
 from fedmpi.launcher import rank_and_size
 from fedmpi.options import DEFAULTS
+from fedmpi.wide import terminal_width
 
 
 @click.command(cls=Options)
@@ -73,20 +74,23 @@ def train(resume, dry_run, **given):
     from fedmpi.launch import train as play
     check_parts(given)
     context = click.get_current_context()
-    if "like" in context.meta:
-        if resume:
-            raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
-        tell_changes(context, given)
+    if "like" in context.meta and resume:
+        raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
     if dry_run:
+        if "like" in context.meta:
+            tell_changes(context, given, say)
         return _planned(given, resume)
     if resume:
         if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
-        return play(given, resume, say)
+        return play(given, resume, say, naming(resume))
     options = DEFAULTS | {key: value for key, value in given.items() if value is not None}
     if options["out"] is None:
         options["out"] = run_file(options["seed"])
-    return play(options, None, say)
+    tell = naming(options["out"])
+    if "like" in context.meta:
+        tell_changes(context, given, tell)
+    return play(options, None, say, tell)
 
 
 def _planned(given, resume):
@@ -103,7 +107,7 @@ def _planned(given, resume):
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
         check_target(out)
     options, data, fed, found = plan.played(options, say)
-    for line in plan.told(options, data, fed, found, size or 1, out):
+    for line in plan.told(options, data, fed, found, size or 1, out, terminal_width()):
         click.echo(line)
     for line in assemble.warnings(options, data, fed):
         click.echo(f"warning: {line}")

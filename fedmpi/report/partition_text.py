@@ -6,7 +6,7 @@ import numpy as np
 
 from fedmpi import catalog
 from fedmpi.report.statistics import proportions
-from fedmpi.report.text import aligned
+from fedmpi.wide import aligned, labelled, wrapped
 
 ENDS = 20                         # of more than twice as many clients, the first and the last so many are shown
 WIDTH = 100
@@ -15,9 +15,13 @@ BARS = "samples: = right, x wrong"
 SHADES = ((0.0, "·"), (0.05, "░"), (0.15, "▒"), (0.3, "▓"), (0.6, "█"))    # from which share of a client's samples
 
 
-def partition_text(found):
-    """What ``described`` found: a headline, a table with a line a client, and numbers of all clients."""
-    return "\n".join([*_headline(found), "", *_table(found), "", *_all_clients(found)])
+def partition_text(found, width=None):
+    """What ``described`` found, at most ``width`` wide: a headline, a table with a line a client, and numbers of all
+    clients."""
+    head = list(_headline(found))
+    if width is not None:
+        head = [part for line in head for part in wrapped(line, width, "  ")]
+    return "\n".join([*head, "", *_table(found, width), "", *_all_clients(found, width)])
 
 
 def _headline(found):
@@ -49,7 +53,7 @@ def _with_gap(lines, left_out, head):
     return lines
 
 
-def _table(found):
+def _table(found, width):
     """A line a client; columns that say the same of all clients (no skew of features, no faults) are left out."""
     clients = found["clients"]
     columns = {
@@ -70,7 +74,9 @@ def _table(found):
     rows, left_out = shown(len(clients["samples"]))
     cells = [[cell(n) for cell in columns.values()] for n in rows]
     last = {len(columns) - 1} if "faults" in columns else set()
-    return _with_gap(aligned(list(columns), cells, left=last), left_out, head=1)
+    if left_out:
+        cells.insert(ENDS, ["...", *[""] * (len(columns) - 1)])
+    return aligned(list(columns), cells, last, width)
 
 
 def _most_frequent(clients, n):
@@ -82,7 +88,7 @@ def _faults(found, n):
     return ", ".join(name for name, has in zip(names, found["clients"]["faulty"][n]) if has) or "-"
 
 
-def _all_clients(found):
+def _all_clients(found, width):
     whole, most = found["summary"], math.log2(found["classes"])
     median = f"{whole['samples_median']:,.1f}".removesuffix(".0")
     rows = [
@@ -94,8 +100,7 @@ def _all_clients(found):
         ("wrong labels", f"mean {100 * whole['noise_mean']:.1f} %, max {100 * whole['noise_max']:.1f} %"),
         ("faulty clients", f"{whole['faulty']} of {whole['clients']}, {_number(whole['duplicates'], 'duplicate')}"),
     ]
-    width = max(len(label) for label, _ in rows)
-    return [f"{label:<{width}}  {text}" for label, text in rows]
+    return labelled(rows, width)
 
 
 def partition_picture(found, width=WIDTH):
@@ -119,8 +124,8 @@ def partition_picture(found, width=WIDTH):
 
 def _legend(found, each):
     steps = [f"{100 * low:.0f}" for low, _ in SHADES[1:]] + ["100"]
-    shades = "  ".join(f"{shade} to {step}" for (_, shade), step in zip(SHADES, steps))
-    yield f"share of a client's samples (%) by label:  {shades}, blank: none"
+    shades = "  ".join(f"{shade} {step}" for (_, shade), step in zip(SHADES, steps))
+    yield f"% of a client's samples by label, up to:  {shades}; blank: none"
     notes = ["* faulty"] * bool(found["summary"]["faulty"]) + [f"each column is {each} classes"] * (each > 1)
     if notes:
         yield ", ".join(notes)

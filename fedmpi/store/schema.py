@@ -8,24 +8,25 @@ FILETYPE, SCHEMA = "fedmpi-run", 2
 RENAMED = {"rounds/publish_s": "encode_s"}                 # by schema 2; read under the new name
 
 TEXT = """\
-A run file is HDF5; h5py, h5dump, pandas and fedmpi.open read it, also while the run goes on. Every data set has the
-attributes unit, description and machine (true where a value depends on the machine and is not compared between runs).
-Schema {number}. A file of a newer schema is refused, older ones are read: 2 calls encode_s what 1 called publish_s.
-
-/                  attributes, below; those that json_text names hold JSON
-/committed         [rounds, client rows] that are valid: what lies beyond is room for the next rounds
-/rounds/NAME       (T,) or (T, width), a row a round
-/ends              (T,) rows of /clients that are committed after each round
-/clients/NAME      (R,) a row for each client that was asked in a round
-/population/NAME   (N, ...) a row a client, what is true of it for the whole run: samples, noise (rate of wrong labels),
-                   features (level of skew), quality (1: good), duplicate_of, fault_0 ..., labels, \
-true_labels (by class)
-/partition         client n has the training samples indices[offsets[n]:offsets[n + 1]]
-/sessions/NAME     a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, versions, places,
-                   done, the rounds that were there already, rounds, those that it was to have at its end, and
-                   rounds_before, those that were asked for before
-RUN.ckpt/NNNNNN.h5 beside the file: the state after round NNNNNN, with a checksum; the newest two, see --keep
+A run file is HDF5; h5py, h5dump, pandas and fedmpi.open read it, also while the run goes on. Every data set has the \
+attributes unit, description and machine (true where a value depends on the machine and is not compared between runs). \
+Schema {number}. A file of a newer schema is refused, older ones are read: 2 calls encode_s what 1 called publish_s.\
 """
+PLACES = {
+    "/": "attributes, below; those that json_text names hold JSON",
+    "/committed": "[rounds, client rows] that are valid: what lies beyond is room for the next rounds",
+    "/rounds/NAME": "(T,) or (T, width), a row a round",
+    "/ends": "(T,) rows of /clients that are committed after each round",
+    "/clients/NAME": "(R,) a row for each client that was asked in a round",
+    "/population/NAME": "(N, ...) a row a client, what is true of it for the whole run: samples, noise (rate of wrong "
+                        "labels), features (level of skew), quality (1: good), duplicate_of, fault_0 ..., labels, "
+                        "true_labels (by class)",
+    "/partition": "client n has the training samples indices[offsets[n]:offsets[n + 1]]",
+    "/sessions/NAME": "a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, versions, "
+                      "places; done, the rounds that were there already; rounds, those that it was to have at its "
+                      "end, and rounds_before, those that were asked for before",
+    "RUN.ckpt/NNNNNN.h5": "beside the file: the state after round NNNNNN, with a checksum; the newest two, see --keep",
+}
 
 ATTRIBUTES = {
     "filetype": "fedmpi-run", "schema": "this schema's number",
