@@ -90,7 +90,8 @@ def _listed():
         lines += wrapped(f"{name}  {found['title']}", width, "    ")
         for size, each in found["size"].items():
             lines += wrapped(f"      {size:<6} {each.get('about', '')}", width, " " * 13)
-    return "\n".join([*lines, "", "fedmpi experiment NAME --size SIZE plays one; --copy mine.toml copies it"])
+    last = "fedmpi experiment NAME --size SIZE plays one; --copy mine.toml writes it out for editing"
+    return "\n".join([*lines, "", *wrapped(last, width, "  ")])
 
 
 def _read(recipe):

@@ -8,7 +8,7 @@ import click
 from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.commands.target import check_new
 from fedmpi.errors import UserError
-from fedmpi.wide import aligned, terminal_width
+from fedmpi.wide import aligned, terminal_width, wrapped
 
 ROUND = click.option("--round", type=click.IntRange(0), help="After this round; it needs a checkpoint.  "
                      "[default: the newest one]")
@@ -71,7 +71,8 @@ def model(place, round, as_json):
     if as_json:
         click.echo(json.dumps({"about": found.about, "layers": rows}))
     else:
-        click.echo(f"{_told(found)}\n\n{_table(rows)}")
+        about = wrapped(_told(found), terminal_width(), "  ")
+        click.echo("\n".join([*about, "", _table(rows)]))
 
 
 def _told(found):

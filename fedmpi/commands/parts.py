@@ -39,7 +39,8 @@ def list_parts(kind, name):
             click.echo("\n".join(wrapped(f"  {each:<{width}} {found.line}", room, space)))
             if options:
                 click.echo("\n".join(space + line for line in options_lines(options, room - width - 3)))
-    click.echo(f"\nfedmpi list {kind or 'KIND'} NAME: what one does, its options, its paper, what it sends")
+    last = f"fedmpi list {kind or 'KIND'} NAME: what one does, its options, its paper, what it sends"
+    click.echo("\n".join(["", *wrapped(last, room, "  ")]))
 
 
 def in_full(kind, name, found):

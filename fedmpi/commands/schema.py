@@ -3,7 +3,7 @@
 import click
 
 from fedmpi.commands.reading import one_run
-from fedmpi.wide import aligned, labelled, reflowed, terminal_width
+from fedmpi.wide import aligned, labelled, reflowed, terminal_width, wrapped
 
 
 @click.command()
@@ -19,7 +19,8 @@ def schema(run):
         found = read_run(run, patience_s=1.0)
         tables = {table: [column for name, column in found.columns.items() if name.startswith(f"{table}/")]
                   for table in ("rounds", "clients", "population")}
-        click.echo(f"{run}: schema {found.attrs['schema']}, {len(found.ends)} rounds\n")
+        about = f"{run}: schema {found.attrs['schema']}, {len(found.ends)} rounds"
+        click.echo("\n".join([*wrapped(about, width, "  "), ""]))
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
         from fedmpi import record

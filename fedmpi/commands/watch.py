@@ -171,15 +171,15 @@ def _lines(found, needed, every):
     from fedmpi import report
     from fedmpi.report.live import pace, planned
     shown, told, width = {seen.path: 0 for seen in found}, set(), terminal_width()
+    names = shortened(list(shown), width // 3)
     for found in _looks(found, needed, every, lambda seconds: time.sleep(seconds)):
         for path, run in ((seen.path, seen.run) for seen in found if seen.run is not None):
             for t in range(shown[path], len(run.ends)):
                 row = {name: column[t] for name, column in run.rounds.items()}
                 each, last = pace(run), planned(run)
-                room = width - len(path) - 2 if len(found) > 1 else width
+                name = f"{names[path]}  " if len(found) > 1 else ""
                 left = None if each is None else each * (last - t - 1)
-                line = report.round_line(row, last, left, room)
-                click.echo(f"{path}  {line}" if len(found) > 1 else line)
+                click.echo(name + report.round_line(row, last, left, width - len(name)))
             shown[path] = len(run.ends)                    # fewer than before where a run was resumed
         lines = {line.partition(" for ")[0]: line for line in notes(found, time.monotonic())}
         for key in lines.keys() - told:

@@ -74,9 +74,11 @@ def _table(found, width):
     rows, left_out = shown(len(clients["samples"]))
     cells = [[cell(n) for cell in columns.values()] for n in rows]
     last = {len(columns) - 1} if "faults" in columns else set()
-    if left_out:
-        cells.insert(ENDS, ["...", *[""] * (len(columns) - 1)])
-    return aligned(list(columns), cells, last, width)
+    lines = aligned(list(columns), cells, last, width)
+    a_line_a_client = len(lines) == len(cells) + 1
+    if left_out and not a_line_a_client:
+        return [*lines, f"({left_out:,} clients left out)"]
+    return _with_gap(lines, left_out, head=1)
 
 
 def _most_frequent(clients, n):
@@ -119,13 +121,14 @@ def partition_picture(found, width=WIDTH):
         cells = "".join(_shade(part) * wide for part in _merged(share[n], each))
         bar = _bar(clients["samples"][n], clients["noise"][n], longest)
         lines.append(f"{f'{n}{mark}':>{label}} {cells}  {clients['samples'][n]:>{digits},} {bar}".rstrip())
-    return "\n".join([*_legend(found, each), *_with_gap(lines, left_out, head=1)])
+    legend = [part for line in _legend(found, each) for part in wrapped(line, width, "  ")]
+    return "\n".join([*legend, *_with_gap(lines, left_out, head=1)])
 
 
 def _legend(found, each):
     steps = [f"{100 * low:.0f}" for low, _ in SHADES[1:]] + ["100"]
-    shades = "  ".join(f"{shade} {step}" for (_, shade), step in zip(SHADES, steps))
-    yield f"% of a client's samples by label, up to:  {shades}; blank: none"
+    shades = "  ".join(f"{shade} to {step}" for (_, shade), step in zip(SHADES, steps))
+    yield f"share of a client's samples (%) by label:  {shades}, blank: none"
     notes = ["* faulty"] * bool(found["summary"]["faulty"]) + [f"each column is {each} classes"] * (each > 1)
     if notes:
         yield ", ".join(notes)
