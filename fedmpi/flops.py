@@ -1,4 +1,4 @@
-"""What training costs, by the two conventions in circulation (methods 0.3). Not measured time: counted operations.
+"""What training costs, by the two conventions in circulation. Not measured time: counted operations.
 
 One sample forward costs ``2 * uses_l * kept_l`` in layer l, where ``uses_l`` is how often each weight is used: once
 in a linear layer, at every output position in a convolution. Shapes are taken from a real forward pass.

@@ -1,6 +1,7 @@
 """What is shown fits the terminal: 80 columns, where there is none."""
 
 import os
+import pathlib
 import pty
 import re
 import select
@@ -189,3 +190,14 @@ def test_q_leaves_while_watch_waits(tmp_path):
         finally:
             watching.kill()
     os.close(ours)
+
+
+REFERENCE = re.compile(r"\b(methods?|sections?|chapters?) \d+\.\d|methods\.md|house-style", re.IGNORECASE)
+
+
+def test_nothing_that_people_read_refers_to_a_text_that_they_do_not_have():
+    """Docstrings are what fedmpi list shows; messages and help texts stand in the sources as well."""
+    root = pathlib.Path(__file__).parents[1]
+    files = [*(root / "fedmpi").rglob("*.py"), *(root / "fedmpi").rglob("*.toml"), root / "README.md"]
+    found = {str(path): REFERENCE.findall(path.read_text(encoding="utf-8")) for path in files}
+    assert {path: hits for path, hits in found.items() if hits} == {}

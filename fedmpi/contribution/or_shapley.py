@@ -1,5 +1,4 @@
-"""One-round reconstruction: the Shapley value of the whole training at once (OR; Song et al., IEEE Big Data 2019;
-methods 5.2).
+"""One-round reconstruction: the Shapley value of the whole training at once (OR; Song et al., IEEE Big Data 2019).
 
     A_n = sum over rounds of w_n^t Delta_n^t,      x_S = x_first + sum_{n in S} A_n / sum_{n in S} w_n
 

@@ -1,4 +1,4 @@
-"""A sparsity for every client, by what it contributes (the thesis's "rate by contribution"; methods 7.7, step 8).
+"""A sparsity for every client, by what it contributes (the thesis's "rate by contribution").
 
 Every ``every`` rounds clients are ranked ``by`` their remembered contribution, or as controls by data size or once at
 random. With z_n in [-1, 1] the centred rank, 1 for the best,

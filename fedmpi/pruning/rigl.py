@@ -1,5 +1,5 @@
 """RigL in federated learning: drop by magnitude, grow where the clients' dense gradients are largest
-(arXiv 1911.11134; the federated form is the thesis's extension, methods 7.7).
+(arXiv 1911.11134; the federated form is the thesis's extension).
 
 Every ``every`` rounds until ``end`` of them, each client takes the mean dense gradient of ``batches`` mini-batches at
 the received model and sends, a layer, its ``oversample * k_l`` largest entries among pruned positions: position and
