@@ -192,7 +192,7 @@ def test_q_leaves_while_watch_waits(tmp_path):
     os.close(ours)
 
 
-REFERENCE = re.compile(r"\b(methods?|sections?|chapters?) \d+\.\d|methods\.md|house-style", re.IGNORECASE)
+REFERENCE = re.compile(r"\b(methods?|sections?|chapters?)\s+\d+\.\d|methods\.md|house-style", re.IGNORECASE)
 
 
 def test_nothing_that_people_read_refers_to_a_text_that_they_do_not_have():

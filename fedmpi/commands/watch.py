@@ -103,9 +103,9 @@ def _all_there(places, wait_s):
         check_may_come(place, wait_s)
     if not missing:
         return True
-    say(f"waiting for {', '.join(missing)}, not there yet; q or Ctrl-C leaves")
     give_up = time.monotonic() + wait_s
     with contextlib.suppress(KeyboardInterrupt), _keys() as pressed:
+        say(f"waiting for {', '.join(missing)}, not there yet; q or Ctrl-C leaves")
         while missing := [place for place in missing if not os.path.exists(place)]:
             if time.monotonic() > give_up:
                 raise UserError(f"{missing[0]} has not come within {wait_s:g} s, see --wait")
