@@ -1,4 +1,5 @@
-"""The way out for a name that is not known: the name that was probably meant, or the part whose option it is."""
+"""The way out for a name that is not known: the name that was probably meant, or the part whose
+option it is."""
 
 import difflib
 from typing import NamedTuple
@@ -11,15 +12,16 @@ MOST = 3                      # kinds of parts that are told
 
 
 def check_keys(table, known, where):
-    """UserError where a key of ``table``, options or others from the user's file, is none of ``known``."""
+    """UserError where a key of ``table``, options or others from the user's file, is none of
+    ``known``."""
     unknown = sorted(key for key in table if key not in known)
     if unknown:
         raise UserError(f"{where}: unknown {', '.join(unknown)}; {way_out(unknown[0], known, table)}")
 
 
 def way_out(key, known, given):
-    """What to say of an unknown ``key`` among those ``known``: that it is an option of a part, or which known key is
-    near, or all of them. ``given`` are the keys and values beside it."""
+    """What to say of an unknown ``key`` among those ``known``: that it is an option of a part, or
+    which known key is near, or all of them. ``given`` are the keys and values beside it."""
     kinds = [kind for kind in catalog.KINDS if kind in known]
     found = of_parts(key, given, kinds, "{kind} = {spec!r}")
     near = difflib.get_close_matches(key, known, n=1)
@@ -29,8 +31,9 @@ def way_out(key, known, given):
 
 
 def of_parts(option, given, kinds, form):
-    """``momentum is an option of the strategy: --strategy thesis:momentum=0.9``; empty where it is no option of a part
-    of these ``kinds``. ``given`` maps options to what was chosen; ``form`` says how a spec is written."""
+    """``momentum is an option of the strategy: --strategy thesis:momentum=0.9``; empty where it is
+    no option of a part of these ``kinds``. ``given`` maps options to what was chosen; ``form`` says
+    how a spec is written."""
     found = [_chosen(kind, option, given) for kind in kinds]
     found = sorted([each for each in found if each], key=lambda each: each.far)[:MOST]
     value = _text(given.get(option)) or "VALUE"
@@ -40,7 +43,8 @@ def of_parts(option, given, kinds, form):
 
 
 class _Found(NamedTuple):
-    """A part that has an option, as a spec up to where the option is written; how far from what was chosen."""
+    """A part that has an option, as a spec up to where the option is written; how far from what was
+    chosen."""
 
     kind: str
     spec: str
@@ -48,8 +52,8 @@ class _Found(NamedTuple):
 
 
 def _chosen(kind, option, given):
-    """The part of a kind that has the option: the one that was chosen, else the usual one, else the first; None where
-    none has it."""
+    """The part of a kind that has the option: the one that was chosen, else the usual one, else the
+    first; None where none has it."""
     table = catalog.KINDS[kind]
     name, rest = catalog.split(_text(given.get(kind)))
     usual, _ = catalog.split(PARTS.get(kind) or "")
@@ -62,7 +66,8 @@ def _chosen(kind, option, given):
 
 
 def _text(value):
-    """What was given for an option as a command line has it, the first of a list; empty where that cannot be."""
+    """What was given for an option as a command line has it, the first of a list; empty where that
+    cannot be."""
     value = value[0] if isinstance(value, list) and value else value
     return str(value) if isinstance(value, (str, int, float)) else ""
 

@@ -1,9 +1,10 @@
-"""A run of another number of rounds than it was first asked for: as if that number had been asked for at once.
+"""A run of another number of rounds than it was first asked for: as if that number had been asked
+for at once.
 
-Some parts look at how many rounds there will be: a share of weights that falls until the end, a mask that stays after
-the last round, an evaluation that only the last round has. A run goes on from a checkpoint before which all of them
-would have done the same in the longer run. Where there is none, the run cannot be extended.
-"""
+Some parts look at how many rounds there will be: a share of weights that falls until the end, a
+mask that stays after the last round, an evaluation that only the last round has. A run goes on from
+a checkpoint before which all of them would have done the same in the longer run. Where there is
+none, the run cannot be extended."""
 
 import ast
 import inspect
@@ -18,8 +19,8 @@ SEVERAL = {"observe": "contribution", "fault": "fault"}
 
 
 def plans(options):
-    """``{option: planned}`` of all that looks at the number of rounds, ``planned(schedule)`` being what it makes of
-    it. UserError for a part that looks at it and does not say."""
+    """``{option: planned}`` of all that looks at the number of rounds, ``planned(schedule)`` being
+    what it makes of it. UserError for a part that looks at it and does not say."""
     found = {f"--evaluate-every {options['evaluate_every']}": evaluates(options["evaluate_every"])}
     for option, kind, spec in _named_parts(options):
         planned = catalog.make(catalog.KINDS[kind], spec).planned
@@ -58,8 +59,8 @@ def looks_at_rounds(source):
 
 
 def first_apart(planned, old, new, last):
-    """The first of rounds 0 to ``last`` in which ``planned`` differs between runs of ``old`` and of ``new``
-    rounds; None where there is none."""
+    """The first of rounds 0 to ``last`` in which ``planned`` differs between runs of ``old`` and of
+    ``new`` rounds; None where there is none."""
     for t in range(last + 1):
         if planned(Schedule(t, old)) != planned(Schedule(t, new)):
             return t
@@ -67,8 +68,9 @@ def first_apart(planned, old, new, last):
 
 
 def common_round(found, old, new, saved):
-    """The last round of the checkpoints ``saved`` up to which a run of ``old`` rounds is one of ``new`` rounds, by the
-    ``plans`` found; 0 where nothing is saved. UserError where all of them come too late."""
+    """The last round of the checkpoints ``saved`` up to which a run of ``old`` rounds is one of
+    ``new`` rounds, by the ``plans`` found; 0 where nothing is saved. UserError where all of them
+    come too late."""
     if not saved:
         return 0
     apart = {name: first_apart(planned, old, new, max(saved)) for name, planned in found.items()}

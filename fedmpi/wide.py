@@ -16,10 +16,12 @@ def terminal_width():
 
 
 def aligned(head, rows, left=(0,), width=None):
-    """The lines of a table: the heads, then the rows, all of texts; the columns ``left`` to the left, others right.
+    """The lines of a table: the heads, then the rows, all of texts; the columns ``left`` to the
+    left, others right.
 
-    Where that is more than ``width`` columns wide, long cells go on below; where this does not suffice, the columns
-    stand below one another, group by group, each beside the first column. None: as wide as it needs."""
+    Where that is more than ``width`` columns wide, long cells go on below; where this does not
+    suffice, the columns stand below one another, group by group, each beside the first column.
+    None: as wide as it needs."""
     columns = list(zip(*[head, *rows]))
     if width is None or not columns:
         return _table(columns, [max(map(len, column)) for column in columns], left)
@@ -45,14 +47,16 @@ def _groups(columns, width):
 
 
 def _least(column):
-    """The columns that a column of texts takes at least: long texts can be wrapped, but not within a piece."""
+    """The columns that a column of texts takes at least: long texts can be wrapped, but not within
+    a piece."""
     longest = max(map(len, column))
     pieces = [len(piece) for text in column for piece in _pieces(text)]
     return min(longest, max([NARROW, *(size for size in pieces if size <= 2 * NARROW)]))
 
 
 def _widths(columns, width):
-    """The width of each column: what it wants, or what is left for it where all together want too much."""
+    """The width of each column: what it wants, or what is left for it where all together want too
+    much."""
     wanted = [max(map(len, column)) for column in columns]
     widths = [_least(column) for column in columns]
     spare = max(0, width - sum(widths) - GAP * (len(columns) - 1))
@@ -78,7 +82,8 @@ def _table(columns, widths, left):
 
 
 def _cell(text, width):
-    """The lines of one cell; it is broken between pieces, and within one only where that is too long."""
+    """The lines of one cell; it is broken between pieces, and within one only where that is too
+    long."""
     if len(text) <= width:
         return [text]
     lines = [""]
@@ -92,7 +97,8 @@ def _cell(text, width):
 
 
 def _pieces(text):
-    """The text in pieces between which it may be broken: after spaces, and after what separates options or folders."""
+    """The text in pieces between which it may be broken: after spaces, and after what separates
+    options or folders."""
     return re.findall(r"[^ ,/_]*[ ,/_]+|[^ ,/_]+", text)
 
 
@@ -102,7 +108,8 @@ def wrapped(text, width, indent=""):
 
 
 def labelled(rows, width=None):
-    """Lines of ``(label, text)``: the labels in a column of their own, and the texts beside it, wrapped at words."""
+    """Lines of ``(label, text)``: the labels in a column of their own, and the texts beside it,
+    wrapped at words."""
     rows = list(rows)
     space = max((len(label) for label, _ in rows), default=0) + GAP
     lines = []
@@ -114,8 +121,8 @@ def labelled(rows, width=None):
 
 
 def reflowed(text, width):
-    """A text whose paragraphs, and items of lists, are wrapped anew. Other indented lines, such as formulas, stay as
-    they are, unless they are too long."""
+    """A text whose paragraphs, and items of lists, are wrapped anew. Other indented lines, such as
+    formulas, stay as they are, unless they are too long."""
     return "\n\n".join("\n".join(_block(block.split("\n"), width)) for block in text.split("\n\n"))
 
 
@@ -132,7 +139,8 @@ def _block(lines, width):
 
 
 def _kept(line, width):
-    """A line that stays as it is, but where it is too long; a formula, which has a wide indent, goes on behind it."""
+    """A line that stays as it is, but where it is too long; a formula, which has a wide indent,
+    goes on behind it."""
     indent = " " * (len(line) - len(line.lstrip()))
     further = indent + "    " if len(indent) > 2 else indent
     return [line] if len(line) <= width else wrapped(line, width, further)

@@ -123,8 +123,8 @@ def test_a_table_that_fits_is_as_it_was():
 
 def test_long_cells_of_a_table_go_on_below():
     rows = [["a/long/path/of/a/run/file.h5", "12"]]
-    assert aligned(["run", "rounds"], rows, width=30) == ["run                     rounds", "a/long/path/of/a/run/       12",
-                                                           "file.h5"]
+    told = ["run                     rounds", "a/long/path/of/a/run/       12", "file.h5"]
+    assert aligned(["run", "rounds"], rows, width=30) == told
 
 
 def test_columns_that_do_not_fit_stand_below_beside_the_first():

@@ -16,19 +16,21 @@ TOLD = 3                      # files that are passed over and told one by one
 
 
 def runs_argument(command):
-    """The argument ``runs``, at least one file or folder, on ``command``; ``run_paths`` makes files of it."""
+    """The argument ``runs``, at least one file or folder, on ``command``; ``run_paths`` makes files
+    of it."""
     return click.argument("runs", nargs=-1, required=True, metavar="RUN.h5|FOLDER...",
                           shell_complete=completion.files(*NAMED))(command)
 
 
 def run_argument(name, metavar="RUN.h5"):
-    """The argument ``name``, one run file or a folder that holds one; ``one_run`` makes a file of it."""
+    """The argument ``name``, one run file or a folder that holds one; ``one_run`` makes a file of
+    it."""
     return click.argument(name, metavar=metavar, shell_complete=completion.files(*NAMED))
 
 
 def run_paths(places):
-    """The files that are named, and the runs of the folders that are, each once; UserError for a folder without
-    any. What is passed over in a folder is told."""
+    """The files that are named, and the runs of the folders that are, each once; UserError for a
+    folder without any. What is passed over in a folder is told."""
     found = []
     for place in places:
         found += runs_in(place) if os.path.isdir(place) else [place]
@@ -39,7 +41,8 @@ def run_paths(places):
 
 
 def one_run(place):
-    """The file that is named, or the only run of the folder that is; UserError where it holds several."""
+    """The file that is named, or the only run of the folder that is; UserError where it holds
+    several."""
     paths = run_paths([place])
     if len(paths) > 1:
         raise UserError(f"{place} holds {len(paths)} runs, and this takes one: name {paths[0]}, say")
@@ -47,8 +50,8 @@ def one_run(place):
 
 
 def runs_in(folder):
-    """The run files in ``folder`` and in the folders below it, in the order of their names; UserError where there is
-    none. Files that only look like runs are told of, and left out."""
+    """The run files in ``folder`` and in the folders below it, in the order of their names;
+    UserError where there is none. Files that only look like runs are told of, and left out."""
     from fedmpi.store import why_no_run
     runs, others = [], []
     for path in _files_below(folder):
@@ -67,8 +70,8 @@ def runs_in(folder):
 
 
 def _files_below(folder):
-    """The files named as HDF5 files are, those of a folder before those of its folders. Checkpoints, hidden folders
-    and links to folders, which may lead back up, are left out."""
+    """The files named as HDF5 files are, those of a folder before those of its folders.
+    Checkpoints, hidden folders and links to folders, which may lead back up, are left out."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_file() and entry.name.lower().endswith(NAMED):

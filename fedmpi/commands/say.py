@@ -8,8 +8,8 @@ from fedmpi.launcher import rank_and_size
 
 
 def naming(path):
-    """A ``say`` whose first line is preceded by one that names the run file, so that it can be watched from the
-    start."""
+    """A ``say`` whose first line is preceded by one that names the run file, so that it can be
+    watched from the start."""
     named = []
 
     def tell(line):

@@ -14,8 +14,8 @@ AGREE = "agree in every recorded number that is not a time"
 @run_argument("a", "A.h5|FOLDER")
 @run_argument("b", "B.h5|FOLDER")
 def verify(a, b):
-    """Whether runs A and B agree in every bit that does not depend on the machine; exit code 1 where they differ. Of two
-    folders, runs that lie at the same place in either are compared."""
+    """Whether runs A and B agree in every bit that does not depend on the machine; exit code 1
+    where they differ. Of two folders, runs that lie at the same place in either are compared."""
     from fedmpi.store import verify as compare
     if os.path.isdir(a) and os.path.isdir(b):
         return _verify_folders(a, b, compare)
