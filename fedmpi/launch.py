@@ -455,7 +455,7 @@ def _opening(options, fed, data, seconds):
     dataset, library = data.dataset, fed.transport.versions.get("mpi")
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
     parts = ("strategy", "pruner", "contribution", "weighting", "codec")
-    yield "ready", f"{_count(fed.transport.size, 'rank')} after {seconds:.0f} s{by}"
+    yield "start", f"{_count(fed.transport.size, 'rank')} ready after {seconds:.0f} s{by}"
     yield "clients", f"{fed.cohort} of {len(fed.sizes)} a round on {_count(workers, 'worker')}"
     yield "data", (f"{options['dataset']}: {len(data.indices)} training, {len(data.validation)} validation, "
                    f"{len(dataset.y_test)} test samples")

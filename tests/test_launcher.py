@@ -41,7 +41,8 @@ def test_a_launcher_is_known_by_what_it_leaves_in_the_environment(env, name, fou
 
 def test_a_run_says_and_records_what_started_it(fedmpi, tmp_path):
     output = fedmpi(2, "train", "--rounds", 1, "--clients", 2, "--local-epochs", 1, "--out", tmp_path / "run.h5")
-    told = re.search(r"2 ranks ready after \d+ s \(started by (mpirun of .*?); (.*?)\)", output)
+    told = re.search(r"2 ranks ready after \d+ s \(started by (mpirun of .*?); (.*?)\)",
+                     " ".join(output.split()))
     run = read_run(tmp_path / "run.h5")
     assert run.attrs["launcher"] == run.sessions[0]["launcher"] == told[1]
     assert told[2].split()[-1].lstrip("v") in run.attrs["versions"]["mpi"]
