@@ -422,7 +422,7 @@ def _play(fed, data, state, store, done, options, say, begin, places):
         store.update({"status": "running", "options": recorded | {"rounds": fed.rounds}})
         now = time.perf_counter()
         width = terminal_width()
-        for line in labelled(_opening(options, fed, data, now - begin), width):
+        for line in _opening(options, fed, data, now - begin, width):
             say(line)
 
         def on_round(row):
@@ -449,18 +449,20 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     say(f"\n{report.summary(run, width)}\n\n{drawn}\n\nrun file: {os.path.relpath(store.path)}")
 
 
-def _opening(options, fed, data, seconds):
-    """``(label, text)`` of each line on what is about to be played."""
+def _opening(options, fed, data, seconds, width):
+    """Lines, at most ``width`` wide, on what is about to be played."""
     workers = max(fed.transport.size - 1, 1)
     dataset, library = data.dataset, fed.transport.versions.get("mpi")
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
     parts = ("strategy", "pruner", "contribution", "weighting", "codec")
-    yield "start", f"{_count(fed.transport.size, 'rank')} ready after {seconds:.0f} s{by}"
-    yield "clients", f"{fed.cohort} of {len(fed.sizes)} a round on {_count(workers, 'worker')}"
-    yield "data", (f"{options['dataset']}: {len(data.indices)} training, {len(data.validation)} validation, "
-                   f"{len(dataset.y_test)} test samples")
-    yield "model", f"{options['model']}, {fed.layout.num_parameters:,} parameters"
-    yield "method", ", ".join(f"{name} {options[name]}" for name in parts)
+    ready = f"{_count(fed.transport.size, 'rank')} ready after {seconds:.0f} s{by}"
+    samples = (f"{len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test "
+               "samples")
+    rows = [("clients", f"{fed.cohort} of {len(fed.sizes)} a round on {_count(workers, 'worker')}"),
+            ("data", f"{options['dataset']}: {samples}"),
+            ("model", f"{options['model']}, {fed.layout.num_parameters:,} parameters"),
+            ("method", ", ".join(f"{name} {options[name]}" for name in parts))]
+    return [*wrapped(ready, width, "    "), *labelled(rows, width)]
 
 
 def _count(number, noun):

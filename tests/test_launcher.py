@@ -80,6 +80,6 @@ def test_open_mpi_starts_a_run_and_passes_on_that_it_is_to_stop(fedmpi, open_mpi
             process.send_signal(signal.SIGUSR1)
             break
     output += process.communicate(timeout=60)[0]
-    assert process.returncode == 85 and "started by mpirun of Open MPI; Open MPI v" in output, output
+    assert process.returncode == 85 and "started by mpirun of Open MPI; Open MPI v" in " ".join(output.split()), output
     assert read_run(tmp_path / "run.h5").attrs["status"] == "interrupted"
     assert python_processes(process.pid) == []
