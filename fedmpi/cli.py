@@ -106,11 +106,11 @@ def cli():
     """Federated learning of large sparse models, simulated over MPI.
 
     \b
-    mpirun -n 33 fedmpi train             the main job: 32 clients on 32 worker ranks
-    fedmpi train                          the same bits in one process
-    fedmpi list pruner                    what can be chosen, with its options
-    fedmpi data --partition shards        who would hold which samples, and what is wrong with whom
-    fedmpi show RUN.h5                    summary and curves
+    mpirun -n 33 fedmpi train        the main job: 32 clients on 32 worker ranks
+    fedmpi train                     the same bits in one process
+    fedmpi list pruner               what can be chosen, with its options
+    fedmpi data --partition shards   who would hold which samples
+    fedmpi show RUN.h5               summary and curves
     """
     if click.get_current_context().invoked_subcommand not in WITHOUT_FILES:
         surroundings.check_hdf5()

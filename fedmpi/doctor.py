@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fedmpi import place
 from fedmpi.surroundings import LOCKING
+from fedmpi.wide import labelled
 
 SEVERITIES = ("ok", "note", "warning", "error")
 SHARED = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "fuse.sshfs", "ceph", "wekafs", "9p")   # between nodes
@@ -395,14 +396,15 @@ def _limits(ranks):
                   "ulimit -n 4096 -s 8192 before the start") if low else Finding("ok", "limits", text)
 
 
-def text(findings):
-    """The table: problems first, each with what is expected and the way out, then what is well."""
-    width = max(len(finding.subject) for finding in findings)
-    lines = []
+def text(findings, width=None):
+    """The table, at most ``width`` wide: problems first, each with what is expected and the way out, then what is
+    well."""
+    rows, space = [], max(len(finding.subject) for finding in findings)
     for finding in findings:
-        lines.append(f"{finding.severity:<8} {finding.subject:<{width}}  {finding.got}")
+        rows.append((f"{finding.severity:<8} {finding.subject:<{space}}", finding.got))
         if finding.expected:
-            lines.append(f"{'':<8} {'':<{width}}  expected: {finding.expected}; way out: {finding.way_out}")
+            rows.append(("", f"expected: {finding.expected}; way out: {finding.way_out}"))
+    lines = labelled(rows, width)
     return "\n".join(lines) + f"\n\n{verdict(findings)}"
 
 

@@ -25,18 +25,21 @@ from fedmpi.launcher import check, check_world, launcher, rank_and_size
 from fedmpi.shadow import in_the_way
 from fedmpi.transport import bell
 from fedmpi.transport.watch import SILENCE_S, START, Limits
+from fedmpi.wide import labelled, terminal_width, wrapped
 
 AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))          # what a resumed run had decided
 MISTAKE = 2                            # exit code of a user's mistake
 LIMITS = ("silence", "task_limit")     # options that say how long others are waited for
+WIDEST = 100                           # columns of the picture at the end
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}  # changing them keeps the result, given equal data
 
 
-def train(options, resume, say, overwrite=False):
+def train(options, resume, say, tell, overwrite=False):
     """Play the run that ``options`` (or the run file ``resume`` and changed options) describe; returns the exit code.
     ``overwrite``: the run file ``out`` may replace one that has rounds.
 
-    ``say(line)`` shows progress; only rank 0 calls it. On other ranks this serves until rank 0 says stop.
+    ``tell(line)`` shows progress, ``say(line)`` why the run does not go on; only rank 0 calls them. On other ranks this
+    serves until rank 0 says stop.
     """
     limits = Limits(*(usual if options[name] is None else options[name] for name, usual in zip(LIMITS, Limits())))
     options = {key: value for key, value in options.items() if key not in LIMITS}  # no part of what is recorded
@@ -44,14 +47,14 @@ def train(options, resume, say, overwrite=False):
     if size == 1:
         for name, given, usual in zip(LIMITS, limits, Limits()):
             if given != usual:
-                say(f"warning: --{name.replace('_', '-')} {given:g} has no effect in one process: it is for other "
+                tell(f"warning: --{name.replace('_', '-')} {given:g} has no effect in one process: it is for other "
                     "ranks; start several, by mpirun, or leave it out")
     guard = Guard() if rank == 0 and size != 1 else NoGuard()
     if resume:
         guard.run(resume, True)
     see = partial(place.mine, gpus="cuda" in _wishes(options))
-    return on_ranks(lambda connect: _serve_run(options, resume, say, connect, guard, see, overwrite), worker, say,
-                    limits, guard, see)
+    return on_ranks(lambda connect: _serve_run(options, resume, tell, connect, guard, see, overwrite), worker, say,
+                    limits, guard, see, tell)
 
 
 def _wishes(options):
@@ -59,11 +62,12 @@ def _wishes(options):
     return {"cuda" if options[name] != "cpu" else "cpu" for name in ("device", "server_device")}
 
 
-def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {}):
+def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {}, tell=None):
     """``play(connect)`` on rank 0, where ``connect()`` returns the transport to the workers that every other rank makes
     and serves with; in one process the transport to a worker of its own. A rank that others have waited for beyond
     ``limits`` ends the run. ``see(local)`` is what a rank tells of its place. Returns the exit code, which is play's
-    where it gives one."""
+    where it gives one. ``tell`` takes the lines about the start, ``say`` where none is given."""
+    tell = tell or say
     os.environ["OMP_NUM_THREADS"] = "1"                    # one thread a rank, set before torch starts its pool
     memory.keep_freed_memory()
     check()
@@ -87,10 +91,10 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
             guard.leave()
             raise
         if limits.silence_s and not mpi.threads():
-            say("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
-        say(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
+            tell("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
+        tell(f"starting {size or 'several'} ranks; each imports torch, which takes about 2 s of processor time a rank")
         patience_s = limits.silence_s or SILENCE_S
-        code = _as_server(play, lambda: _connected(say, stop, limits, guard), say, mpi, guard, patience_s)
+        code = _as_server(play, lambda: _connected(tell, stop, limits, guard), say, mpi, guard, patience_s)
     stopping.ignore()                                      # a signal that comes late must not spoil how MPI ends
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(math.ceil(limits.silence_s))                     # MPI_Finalize waits for every rank; 0: for ever
@@ -253,9 +257,11 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
     local = 0 if rank_and_size()[1] == 1 else place.SERVER
     own = see(local)
     options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(on_device(options))
+    common = _common_round(resume, options) if resume else None
     options, data = assemble.loaded(options)
     for line in assemble.data_lines(options, data):
-        say(line)
+        for part in wrapped(line, terminal_width(), "    "):
+            say(part)
     if not options["together"]:
         options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
@@ -264,7 +270,7 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
     if resume:
         check_folder(resume)
         store = RunFile(resume)
-        state, done = _restored(store, data, fed, x, say)
+        state, done = _restored(store, data, fed, x, say, common)
     else:
         _make_runs(options["out"])
         check_target(options["out"], overwrite)
@@ -277,7 +283,8 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
     goes_on = f"fedmpi train --resume {paths.typed(resume or options['out'])} goes on"
     places = placed(own, transport.places, options)
     for line in place.lines(places):
-        say(line)
+        for part in wrapped(line, terminal_width(), "    "):
+            say(part)
     for line in [*place.warnings(places), *assemble.fits(options, data, fed, places)]:
         say(f"warning: {line}")
     transport.share({"kind": "data", "goes_on": goes_on}, assemble.shared_arrays(data))
@@ -339,16 +346,35 @@ def _recorded(options, resume, say):
                         "resume it with that one")
     named = {key: value for key, value in options.items() if value is not None and (key, value) not in AUTO}
     clashes = [f"--{key.replace('_', '-')} {value} (the run has {recorded[key]})" for key, value in named.items()
-               if key not in FREE and value != recorded[key]]
+               if key not in FREE | {"rounds"} and value != recorded[key]]
     if clashes:
         raise UserError(f"cannot resume {resume} with changed {', '.join(clashes)}: that would be another run")
-    decided = recorded | {"until": 0} | {key: named[key] for key in FREE - {"out"} if key in named}
+    decided = recorded | {"until": 0} | {key: named[key] for key in (FREE | {"rounds"}) - {"out"} if key in named}
     _refuse_other_parts(resume, attrs, decided)
     other = [f"{name} {version(name)} (was {attrs['versions'][name]})" for name in ("torch", "numpy")
              if version(name) != attrs["versions"].get(name)]
     if other:
         say(f"warning: resuming with {', '.join(other)}: the bits may differ from a run never stopped")
     return decided
+
+
+def _common_round(resume, options):
+    """The checkpoint that the run file ``resume`` goes on from, where ``options`` have another number of rounds than
+    it was asked for; None: the newest. UserError where that would be another run."""
+    from fedmpi import extend
+    from fedmpi.store import checkpoint_folder, checkpoints, read_run
+    run = read_run(resume, {})
+    old, new, played = run.attrs["options"]["rounds"], options["rounds"], len(run.ends)
+    if new == old:
+        return None
+    if new < played:
+        raise UserError(f"--rounds {new}: {resume} has {played} rounds, and none is taken back; --until N stops a run "
+                        "after round N")
+    saved = [t for t, _ in checkpoints(checkpoint_folder(resume)) if t <= played]
+    try:
+        return extend.common_round(extend.plans(options), old, new, saved) or None
+    except UserError as error:
+        raise UserError(f"cannot resume {resume} with --rounds {new}: {error}") from None
 
 
 def _refuse_other_parts(resume, attrs, options):
@@ -393,9 +419,9 @@ def _create(options, data, fed, transport, overwrite):
                           overwrite=overwrite)
 
 
-def _restored(store, data, fed, x, say):
-    """``(state, rounds done)`` of the newest sound checkpoint, of the beginning where there is none; the run file
-    forgets what lies beyond it, which will be played again to the same bits."""
+def _restored(store, data, fed, x, say, common=None):
+    """``(state, rounds done)`` of the newest sound checkpoint, or that of round ``common``, of the beginning where
+    there is none; the run file forgets what lies beyond it, which will be played again to the same bits."""
     from fedmpi import record
     from fedmpi.server import start
     attrs = store.run().attrs
@@ -416,7 +442,7 @@ def _restored(store, data, fed, x, say):
             raise UserError(f"{store.path} was written by another fedmpi, which differs in the columns "
                             f"{', '.join(differ)} of /{table}: it can be shown, not resumed")
     try:
-        state, done = store.load(warn=lambda text: say(f"warning: {text}"))
+        state, done = store.load(warn=lambda text: say(f"warning: {text}"), round=common)
     except CheckpointError as error:
         if attrs["status"] == "finished":                  # the rows that it would begin with are all there is
             raise UserError(f"{store.path} is finished: there is nothing to go on with ({error})") from error
@@ -427,6 +453,8 @@ def _restored(store, data, fed, x, say):
                         "resume it with that one, or start the run anew")
     if store.rounds < done:
         raise CheckpointError(f"{store.path} has {store.rounds} rounds, its checkpoint {done}: the run file is damaged")
+    if common is not None and done < store.rounds:
+        say(f"round {done + 1} is played again: with {fed.rounds} rounds it is another one")
     store.truncate(done)
     return state, done
 
@@ -458,16 +486,20 @@ def _play(fed, data, state, store, done, options, say, begin, places):
                "hosts": ",".join(sorted(set(fed.transport.hosts))), "git_commit": _git_commit(),
                "command": shlex.join(sys.argv), "versions": json.dumps(_versions(fed.transport)),
                "places": place.recorded(places), "process": this_process(), "done": done}
+    recorded = store.run().attrs["options"]
+    session |= {"rounds": fed.rounds, "rounds_before": recorded["rounds"]}
     status = "failed"
     try:
         store.add_session(session)
-        store.update({"status": "running"})
+        store.update({"status": "running", "options": recorded | {"rounds": fed.rounds}})
         now = time.perf_counter()
-        say(_opening(options, fed, data, now - begin))
+        width = terminal_width()
+        for line in _opening(options, fed, data, now - begin, width):
+            say(line)
 
         def on_round(row):
             each = (time.perf_counter() - now) / (row["round"] - done)
-            say(report.round_line(row, fed.rounds, each * (last - row["round"])))
+            say(report.round_line(row, fed.rounds, each * (last - row["round"]), width))
 
         server.simulate(fed, state, store, done + 1, last, save_every=options["save_every"], keep=options["keep"],
                         on_round=on_round)
@@ -489,22 +521,31 @@ def _play(fed, data, state, store, done, options, say, begin, places):
         store.pack()
     except DiskError as error:                             # it is whole all the same
         say(f"warning: the run file stays as large as it was while it grew: {error}")
-    say("\n" + report.summary(run) + "\n\n" + report.picture(run) + f"\n\nrun file: {paths.near(store.path)}")
+    drawn = report.picture(run, min(width, WIDEST))
+    say(f"\n{report.summary(run, width)}\n\n{drawn}\n\nrun file: {paths.near(store.path)}")
 
 
-def _opening(options, fed, data, seconds):
+def _opening(options, fed, data, seconds, width):
+    """Lines, at most ``width`` wide, on what is about to be played."""
     from fedmpi import assemble
     from fedmpi.flat import described
     workers = max(fed.transport.size - 1, 1)
     dataset, library = data.dataset, fed.transport.versions.get("mpi")
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
-    return (f"{fed.transport.size} rank{'s' * (fed.transport.size > 1)} ready after {seconds:.0f} s{by}: {fed.cohort} "
-            f"of {len(fed.sizes)} clients a round on {workers} worker{'s' * (workers > 1)}; {options['dataset']} "
-            f"({len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test samples), "
-            f"{assemble.dealt(options, data)}; "
-            f"{options['model']} ({described(fed.layout)}); strategy {options['strategy']}, "
-            f"pruner {options['pruner']}, contribution {options['contribution']}, weighting {options['weighting']}, "
-            f"codec {options['codec']}")
+    parts = ("strategy", "pruner", "contribution", "weighting", "codec")
+    ready = f"{_count(fed.transport.size, 'rank')} ready after {seconds:.0f} s{by}"
+    samples = (f"{len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test "
+               "samples")
+    rows = [("clients", f"{fed.cohort} of {len(fed.sizes)} a round on {_count(workers, 'worker')}"),
+            ("data", f"{options['dataset']}: {samples}"),
+            ("dealt out", assemble.dealt(options, data)),
+            ("model", f"{options['model']}, {described(fed.layout)}"),
+            ("method", ", ".join(f"{name} {options[name]}" for name in parts))]
+    return [*wrapped(ready, width, "    "), *labelled(rows, width)]
+
+
+def _count(number, noun):
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def _short(library):

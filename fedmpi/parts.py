@@ -14,7 +14,12 @@ from fedmpi.flat import Layout
 
 
 class Schedule(NamedTuple):
-    """Where a run stands: round ``t`` in 1..``rounds``."""
+    """Where a run stands: round ``t`` in 1..``rounds``, 0 before the first.
+
+    A part that looks at ``rounds`` says what it makes of it: its field ``planned`` is a function of a schedule, and
+    where that returns the same number for two schedules, the part does the same. A run can be extended by more rounds
+    as far as they agree, see ``fedmpi.extend``; a part that looks at ``t`` alone has no ``planned``.
+    """
 
     t: int
     rounds: int
@@ -117,6 +122,7 @@ class Strategy(NamedTuple):
     additive: bool = False
     sgd: dict | None = None
     notes: Callable = lambda facts: ()     # see Facts
+    planned: Callable | None = None
 
 
 class Pruner(NamedTuple):
@@ -142,6 +148,7 @@ class Pruner(NamedTuple):
     check: Callable | None = None
     moves: bool = False
     notes: Callable = lambda facts: ()     # see Facts
+    planned: Callable | None = None
 
 
 class Replies(NamedTuple):
@@ -198,6 +205,7 @@ class Contribution(NamedTuple):
     updates: bool = True          # looks at single updates, or asks for utilities
     sees: str = "updates"         # what it looks at: recorded, since some look at what clients would not show
     notes: Callable = lambda facts: ()     # see Facts
+    planned: Callable | None = None
 
 
 class Weighting(NamedTuple):
@@ -213,6 +221,7 @@ class Weighting(NamedTuple):
     weigh: Callable
     fixed: bool = False
     notes: Callable = lambda facts: ()     # see Facts
+    planned: Callable | None = None
 
 
 class Fleet(NamedTuple):

@@ -22,6 +22,7 @@ from fedmpi.flat import described
 from fedmpi.flops import outputs
 from fedmpi.parts import Sampler
 from fedmpi.rehearsal import rehearse
+from fedmpi.wide import labelled
 
 LIMIT_S = 10.0                # for all that is played but the smallest try, which is always finished
 BATCHES = 4                   # of a client whose samples are cut
@@ -159,8 +160,8 @@ def scaled(found, data, fed):
                 int(row["kept"]), found, not found.cut and by_clients == 1)
 
 
-def told(options, data, fed, plan, ranks, out):
-    """Lines about a run on ``ranks`` ranks that would write ``out``."""
+def told(options, data, fed, plan, ranks, out, width=None):
+    """Lines, at most ``width`` wide, about a run on ``ranks`` ranks that would write ``out``."""
     layout, N, T = fed.layout, len(data.sizes), options["rounds"]
     workers = max(ranks - 1, 1)
     cores = len(os.sched_getaffinity(0))
@@ -202,8 +203,7 @@ def told(options, data, fed, plan, ranks, out):
             bool(plan.played.row["mask_changed"]))),
         ("writes", f"{out}, and checkpoints beside it"),
     ]
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:<{width}}  {text}" for name, text in rows]
+    return labelled(rows, width)
 
 
 def _gpus(options, data, P, layers, at_once):

@@ -59,7 +59,7 @@ def round_columns(validated, num_layers, labels):
         Column("up_bytes", "int64", "B", "clients' replies, all that were asked, as they are encoded for the wire"),
         Column("down_bytes", "int64", "B", "model and job messages, all that were asked, as handed to the transport"),
         Column("dense_bytes", "int64", "B", "float32 values of the dense model, once each way for each that was asked"),
-        Column("flops_prunefl", "float64", "FLOP", "training, PruneFL's convention (methods 0.3)"),
+        Column("flops_prunefl", "float64", "FLOP", "training, PruneFL's convention"),
         Column("flops_rigl", "float64", "FLOP", "training, RigL's convention"),
         Column("flops_dense", "float64", "FLOP", "training the dense model on the same samples (both conventions)"),
         Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities "

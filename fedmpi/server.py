@@ -109,8 +109,13 @@ def play(fed, state, t):
         fed.tell(nobody(row))
     row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
                            "round_s": laps.total()}
-    evaluation = evaluated(fed, after, learnt.merged, due=t % fed.every == 0 or t == fed.rounds)
+    evaluation = evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Schedule(t, fed.rounds)))
     return Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+
+
+def evaluates(every):
+    """Whether a round of a schedule is evaluated: every ``every``-th is, and the last one."""
+    return lambda schedule: schedule.t % every == 0 or schedule.t == schedule.rounds
 
 
 def play_round(fed, state, t):

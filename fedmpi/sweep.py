@@ -18,10 +18,11 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+from fedmpi.advice import check_keys
 from fedmpi.catalog import split
 from fedmpi.errors import UserError
 from fedmpi.launch import AUTO, FREE
-from fedmpi.options import PARTS
+from fedmpi.options import DEFAULTS, PARTS
 
 TABLES = {"folder": str, "fixed": dict, "grid": dict, "run": list, "slurm": dict}
 LONGEST = 120                 # characters of a name: a file name may have 255 bytes, a terminal has 80 columns
@@ -37,10 +38,10 @@ class Point(NamedTuple):
 
 def check_tables(found, where):
     """UserError where a sweep's file holds what a sweep does not know."""
-    unknown = sorted(found.keys() - TABLES.keys())
-    if unknown:
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; known are folder, [fixed], [grid], [[run]] and "
-                        "[slurm]")
+    for key in found.keys() - TABLES.keys():
+        if key.replace("-", "_") in DEFAULTS:
+            raise UserError(f"{where}: unknown {key}; options of train stand in a table: [fixed] or [grid]")
+    check_keys(found, TABLES, where)
     for name, kind in TABLES.items():
         if not isinstance(found.get(name, kind()), kind):
             raise UserError(f"{where}: {name} must be {'text' if kind is str else 'a table'}")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["COLUMNS"] = "80"              # whatever terminal the tests are started from
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -37,7 +37,8 @@ def test_a_launcher_is_known_by_what_it_leaves_in_the_environment(env, name, fou
 
 def test_a_run_says_and_records_what_started_it(fedmpi, tmp_path):
     output = fedmpi(2, "train", "--rounds", 1, "--clients", 2, "--local-epochs", 1, "--out", tmp_path / "run.h5")
-    told = re.search(r"2 ranks ready after \d+ s \(started by (mpirun of .*?); (.*?)\)", output)
+    told = re.search(r"2 ranks ready after \d+ s \(started by (mpirun of .*?); (.*?)\)",
+                     " ".join(output.split()))
     run = read_run(tmp_path / "run.h5")
     assert run.attrs["launcher"] == run.sessions[0]["launcher"] == told[1]
     assert told[2].split()[-1].lstrip("v") in run.attrs["versions"]["mpi"]
@@ -84,6 +85,6 @@ def test_open_mpi_passes_on_that_a_run_is_to_stop(tmp_path):
             process.send_signal(signal.SIGUSR1)
             break
     output += process.communicate(timeout=60)[0]
-    assert process.returncode == 85 and "started by mpirun of Open MPI; Open MPI v" in output, output
+    assert process.returncode == 85 and "started by mpirun of Open MPI; Open MPI v" in " ".join(output.split()), output
     assert read_run(tmp_path / "run.h5").attrs["status"] == "interrupted"
     assert python_processes(process.pid) == []

@@ -18,7 +18,7 @@ from fedmpi.models.mnistnet import mnistnet
 RULES = ("uniform", "er", "erk", "thesis")
 LAYOUTS = {"cifar10net": bind(cifar10net((3, 32, 32), 10))[0], "mnistnet": bind(mnistnet((1, 28, 28), 10))[0],
            "lenet5": bind(lenet5((3, 32, 32), 10))[0]}
-TABLE = [  # methods 0.4
+TABLE = [
     ("cifar10net", .80, "thesis", [.229, .205, .1998, .211, .286]),
     ("cifar10net", .80, "erk", [.969, .306, .195, .4645, 1.0]),
     ("cifar10net", .90, "thesis", [.131, .105, .0997, .111, .195]),

@@ -26,8 +26,12 @@ def options(path):
 
 
 @pytest.mark.parametrize("text, line", [
-    ("round = 2", "unknown round; known are dataset"), ("[train]\nrounds = 2", "unknown train"),
-    ("resume = 'a.h5'", "unknown resume"),
+    ("round = 2", "unknown round; did you mean rounds?"), ("[train]\nrounds = 2", "unknown train"),
+    ("resume = 'a.h5'", "unknown resume"), ("zzz = 1", "unknown zzz; known are dataset, partition"),
+    ("local-epoch = 2", "unknown local_epoch; did you mean local_epochs?"),
+    ("momentum = 0.5", "momentum is an option of the strategy: strategy = 'thesis:momentum=0.5'"),
+    ("strategy = 'fedavg:weight_decay=0.1'\nmomentum = 0.5",
+     "the strategy: strategy = 'fedavg:weight_decay=0.1,momentum=0.5'"),
     ("rounds = 2.5", "rounds must be a whole number, got 2.5"),
     ("rounds = true", "rounds must be a whole number, got True"),
     ('rounds = "2"', "rounds must be a whole number, got '2'"), ("lr = 'fast'", "lr must be a number, got 'fast'"),
@@ -42,6 +46,24 @@ def test_a_wrong_file_is_one_line(fedmpi, tmp_path, text, line):
     config = tmp_path / "job.toml"
     config.write_bytes(text.encode("latin-1"))
     output = fedmpi(1, "train", "--config", config, "--out", tmp_path / "a.h5", code=2)
+    assert line in output and output.startswith("error: ") and len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words, line", [
+    (("--momentum", 0.9), "momentum is an option of the strategy: --strategy thesis:momentum=0.9"),
+    (("--momentum=0.9", "--strategy", "fedavg"), "--strategy fedavg:momentum=0.9"),
+    (("--strategy", "fedprox:mu=0.1", "--momentum", 0.9), "--strategy fedprox:mu=0.1,momentum=0.9"),
+    (("--strategy=median", "--momentum", 0.9), "--strategy median:momentum=0.9"),
+    (("--beta", 0.1), "beta is an option of the partition: --partition dirichlet:beta=0.1"),
+    (("--sparsity", 0.9, "--pruner", "rigl"), "sparsity is an option of the pruner: --pruner rigl:sparsity=0.9"),
+    (("--sparsity",), "--pruner static:sparsity=VALUE"),
+    (("--temperature", 2), "the weighting: --weighting softmax:temperature=2, or of the sampler: "
+     "--sampler contribution:temperature=2"),
+    (("--half-life", 7), "half_life is an option of the pruner: --pruner prunefl:half_life=7"),
+    (("--round", 7), "--rounds"), (("--zzz", 7), "No such option '--zzz'")])
+@pytest.mark.parametrize("name", ["train", "sbatch"])
+def test_an_option_of_a_part_is_told_with_the_part(fedmpi, name, words, line):
+    output = fedmpi(1, name, *words, code=2)
     assert line in output and output.startswith("error: ") and len(output.splitlines()) == 1
 
 

@@ -365,7 +365,7 @@ def test_json_has_null_for_what_is_not_a_number():
 
 def test_round_line():
     row = dict(round=12, accuracy=0.87121, loss=0.4123, sparsity=0.9, up_bytes=4.4e6, round_s=3.2)
-    line = "round 12/50  accuracy 0.8712  loss 0.4123  sparsity 0.900  up 4.40 MB  3.20 s/round  2 min 05 s left"
+    line = "round 12/50  accuracy 0.8712  loss 0.4123  sparsity 0.900  up 4.40 MB  3.20 s  2 min 05 s left"
     assert report.round_line(row, 50, 125.4) == line
     assert report.round_line(dict(round=1, accuracy=np.nan), 1000, None) == "round    1/1000"
 

@@ -244,7 +244,8 @@ def test_writing_a_script_imports_no_torch(here):
 
 @pytest.mark.parametrize("old, new, message", [
     ("[fixed]", "[fixed", "grid.toml: "),
-    ("[fixed]", "[fix]", "unknown fix; known are folder"),
+    ("[fixed]", "[fix]", "unknown fix; did you mean fixed?"),
+    ("[fixed]", "lr = 1\n[fixed]", "unknown lr; options of train stand in a table"),
     ("rounds = 2", "round = 2", "[fixed]: unknown round"),
     ("rounds = 2", "rounds = 0", "run 0: Invalid value for '--rounds'"),
     ("rounds = 2", "rounds = true", "run 0: rounds cannot be True"),
@@ -298,8 +299,8 @@ def table(path):
 
 
 def test_outcomes_of_many_runs_are_one_table(fedmpi, runs, tmp_path):
-    output = fedmpi(1, "merge", runs, "--out", tmp_path / "t.csv", code=1)
-    assert f"left out: {runs / 'bad.h5'}: not an HDF5 file" in output
+    output = fedmpi(1, "merge", runs, "--out", tmp_path / "t.csv")
+    assert f"passed over: {runs / 'bad.h5'}: not an HDF5 file" in output
     rows = table(tmp_path / "t.csv")
     assert [(row["lr"], row["seed"], row["status"]) for row in rows] == [
         ("0.1", "0", "finished"), ("0.1", "1", "finished"), ("0.2", "0", "finished"), ("0.2", "1", "stopped")]
@@ -327,6 +328,7 @@ def test_outcomes_for_scripts_of_named_files(fedmpi, runs):
 
 
 def test_no_run_at_all_is_an_error(fedmpi, tmp_path):
-    assert "without a file ending on .h5" in fedmpi(1, "merge", tmp_path, code=2)
+    assert "is a folder without a run\n" in fedmpi(1, "merge", tmp_path, code=2)
     (tmp_path / "x.h5").write_text("no HDF5")
-    assert "no run file in" in fedmpi(1, "merge", tmp_path, code=2)
+    assert "x.h5: not an HDF5 file" in fedmpi(1, "merge", tmp_path, code=2)
+    assert "no run file in" in fedmpi(1, "merge", tmp_path / "x.h5", code=2)

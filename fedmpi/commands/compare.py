@@ -1,7 +1,6 @@
 """``fedmpi compare``: runs side by side."""
 
 import json
-import shutil
 import sys
 
 import click
@@ -9,6 +8,7 @@ import click
 from fedmpi.commands.reading import read_all, runs_argument
 from fedmpi.commands.say import say, write_out
 from fedmpi.errors import UserError
+from fedmpi.wide import terminal_width
 
 
 @click.command()
@@ -43,9 +43,10 @@ def compare(runs, accuracy, other_data, baseline, pairs, picture, as_json):
     if as_json:
         write_out(json.dumps(report.plain(report.without_tuples(told))))
         return
-    width = min(shutil.get_terminal_size((100, 24)).columns, 140)
     if (baseline or pairs) and not told["paired"]:
         say("no two set-ups share two seeds that were evaluated, so no difference has an interval")
-    write_out(report.comparison_text(told) + "\n\n" + report.curves_picture(groups, width, colour=sys.stdout.isatty()))
+    width = terminal_width()
+    drawn = report.curves_picture(groups, min(width, 140), colour=sys.stdout.isatty())
+    write_out(report.comparison_text(told, width) + "\n\n" + drawn)
     if picture:
         write_out(f"\npicture: {picture}")

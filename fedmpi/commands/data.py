@@ -5,13 +5,14 @@ import json
 import click
 
 from fedmpi.commands.runs import check_parts
-from fedmpi.commands.given import data_options
+from fedmpi.commands.given import Options, data_options
 from fedmpi.commands.say import write_out
 from fedmpi.launcher import speaks
 from fedmpi.options import opened
+from fedmpi.wide import terminal_width, wrapped
 
 
-@click.command()
+@click.command(cls=Options)
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Also write a heat map as .png, .svg or .pdf.")
@@ -33,8 +34,9 @@ def data(as_json, picture, **given):
     if as_json:
         write_out(json.dumps(report.plain(found)))
     else:
+        width = terminal_width()
         for line in assemble.data_lines(options, dealt):
-            write_out(line)
-        write_out(report.partition_text(found) + "\n\n" + report.partition_picture(found))
+            write_out("\n".join(wrapped(line, width, "  ")))
+        write_out(report.partition_text(found, width) + "\n\n" + report.partition_picture(found, width))
         if picture:
             write_out(f"\npicture: {picture}")

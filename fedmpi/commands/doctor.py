@@ -5,6 +5,7 @@ import json
 import click
 
 from fedmpi.commands.say import say
+from fedmpi.wide import terminal_width
 
 
 @click.command()
@@ -23,6 +24,9 @@ def doctor(out, as_json):
     from fedmpi.examine import examine
 
     def show(facts, findings):
-        click.echo(json.dumps(judge.as_json(facts, findings)) if as_json else judge.text(findings))
+        if as_json:
+            click.echo(json.dumps(judge.as_json(facts, findings)))
+        else:
+            click.echo(judge.text(findings, terminal_width()))
 
     return examine(out, show, say)

@@ -10,6 +10,7 @@ from fedmpi import stop
 from fedmpi.commands import runs
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS, completed
+from fedmpi.wide import aligned, terminal_width, wrapped
 
 
 @click.command()
@@ -89,13 +90,14 @@ def _recipes():
 
 
 def _listed():
-    lines = []
+    lines, width = [], terminal_width()
     for name, file in _recipes().items():
         found = runs.toml(file, name)
-        lines.append(f"{name}  {found['title']}")
-        lines += [f"      {size:<6} {each.get('about', '')}" for size, each in found["size"].items()]
-    return "\n".join([*lines, "",
-                      "fedmpi experiment NAME --size SIZE plays one; --copy mine.toml writes it out for editing"])
+        lines += wrapped(f"{name}  {found['title']}", width, "    ")
+        for size, each in found["size"].items():
+            lines += wrapped(f"      {size:<6} {each.get('about', '')}", width, " " * 13)
+    last = "fedmpi experiment NAME --size SIZE plays one; --copy mine.toml writes it out for editing"
+    return "\n".join([*lines, "", *wrapped(last, width, "  ")])
 
 
 def _read(recipe):
@@ -185,7 +187,7 @@ def _freeze(study, folder):
 
 def _plan(study, folder, parallel):
     """The runs and how far they are, then the time that is left."""
-    from fedmpi.report.text import aligned, human_seconds
+    from fedmpi.report.text import human_seconds
     from fedmpi.study.outcome import seconds_left, states
     found = states(study, folder)
     rows = [(name, status, f"{rounds}/{study.options[name].get('rounds', DEFAULTS['rounds'])}",
@@ -194,9 +196,11 @@ def _plan(study, folder, parallel):
     left = seconds_left(study, found)
     time = ("unknown until a round is played" if left is None
             else f"about {human_seconds(left / parallel)}, loading not counted")
-    return "\n".join([*aligned(("run", "status", "rounds", "took"), rows, left=(0, 1)), "",
-                      f"{done} of {len(found)} runs done in {folder}; time left with --parallel {parallel}: {time}",
-                      *(f"not in this study: {line}" for line in study.recipe.get("lacks", []))])
+    width = terminal_width()
+    told = [f"{done} of {len(found)} runs done in {folder}; time left with --parallel {parallel}: {time}",
+            *(f"not in this study: {line}" for line in study.recipe.get("lacks", []))]
+    table = aligned(("run", "status", "rounds", "took"), rows, (0, 1), width)
+    return "\n".join([*table, "", *(part for line in told for part in wrapped(line, width, "  "))])
 
 
 def _todo(study, folder, anew):
@@ -258,7 +262,7 @@ def _report(study, folder, text):
     if not os.path.isdir(folder):
         raise UserError(f"there is no folder {folder}: nothing has been played; leave --report out")
     found, traces = outcome(study, folder)
-    shown = outcome_text.terminal(found)
+    shown = outcome_text.terminal(found, terminal_width())
     drawn = figures.draw(study, found, traces, folder)
     _write(os.path.join(folder, "recipe.toml"), text)
     _write(os.path.join(folder, "OUTCOME.md"), outcome_text.markdown(found, drawn))

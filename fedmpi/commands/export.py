@@ -20,9 +20,12 @@ def export(runs, place, kind, table, overwrite):
     """Runs as CSV, Parquet or TensorBoard's event files.
 
     \b
-    fedmpi export a.h5 b.h5 --to table.csv                    rounds of both, with a column for the run
-    fedmpi export a.h5 --to out --format parquet              out/a/rounds.parquet, clients.parquet, ...
-    fedmpi export runs/*.h5 --to logs --format tensorboard    then: tensorboard --logdir logs
+    fedmpi export a.h5 b.h5 --to table.csv
+        rounds of both, with a column for the run
+    fedmpi export a.h5 --to out --format parquet
+        out/a/rounds.parquet, clients.parquet, ...
+    fedmpi export runs/*.h5 --to logs --format tensorboard
+        then: tensorboard --logdir logs
     """
     from fedmpi import export as writing
     runs = run_paths(runs)

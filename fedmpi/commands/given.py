@@ -5,12 +5,45 @@ import time
 
 import click
 
-from fedmpi import settings
+from fedmpi import catalog, settings
+from fedmpi.advice import check_keys, of_parts
 from fedmpi.commands import completion
-from fedmpi.commands.runs import check_names, toml
-from fedmpi.commands.say import say
+from fedmpi.commands.runs import toml
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS, PARTS, SEVERAL, completed
+
+
+class Options(click.Command):
+    """A command with options of a run. One that it does not know, but a part does, is told with that part."""
+
+    def parse_args(self, context, args):
+        words = list(args)
+        try:
+            return super().parse_args(context, args)
+        except click.NoSuchOption as error:
+            flags = _as_table(words)
+            key = _key(error.option_name)
+            kinds = [param.name for param in self.params if param.name in catalog.KINDS]
+            found = of_parts(key, flags, kinds, "--{kind} {spec}")
+            if not found:
+                raise
+            raise UserError(f"no such option: {error.option_name}; {found}") from None
+
+
+def _as_table(words):
+    """``{option: value}`` of a command line as far as it can be told without knowing its options."""
+    table = {}
+    for word, after in zip(words, [*words[1:], ""]):
+        name, equals, value = word.partition("=")
+        value = value if equals else after
+        if name.startswith("--") and value and not value.startswith("--"):
+            table[_key(name)] = value
+    return table
+
+
+def _key(flag):
+    """``local_epochs`` of ``--local-epochs``."""
+    return flag.lstrip("-").replace("-", "_")
 
 
 def part(kind, text, usual=None):
@@ -53,7 +86,7 @@ def read_config(context, parameter, path):
     if path:
         where = f"--config {path}"
         found = toml(path, where)
-        check_names(found, DEFAULTS, where)
+        check_keys(found, DEFAULTS, where)
         _check_types(context, found, where)
         context.meta["config"] = found | {key: [found[key]] for key in SEVERAL if isinstance(found.get(key), str)}
         _set_defaults(context)
@@ -97,8 +130,8 @@ def _check_types(context, found, where):
             raise UserError(f"{where}: {key}: {error.message}") from None
 
 
-def tell_changes(context, given):
-    """One line on what --like changes; a run of the same options would be the same run."""
+def tell_changes(context, given, tell):
+    """One line, to ``tell``, on what --like changes; a run of the same options would be the same run."""
     path, recorded = context.meta["like"]
 
     def text(value):
@@ -108,7 +141,7 @@ def tell_changes(context, given):
     changed = [f"{key.replace('_', '-')} {text(options[key])} (was {text(value)})" for key, value in recorded.items()
                if text(options[key]) != text(value)]
     changed += map(settings.told, settings.changes(context.meta["parts"], settings.of(options)))
-    say(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
+    tell(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
 
 
 def run_file(seed):

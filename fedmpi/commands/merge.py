@@ -9,6 +9,7 @@ from fedmpi.commands.reading import run_paths, runs_argument
 from fedmpi.commands.say import say, write_out
 from fedmpi.commands.target import check_no_run
 from fedmpi.errors import FedError, UserError
+from fedmpi.wide import terminal_width
 
 
 @click.command()
@@ -41,7 +42,7 @@ def merge(runs, out, as_json):
     if as_json:
         write_out(json.dumps(report.plain({"runs": rows, "over_seeds": groups, "left_out": unread})))
     else:
-        write_out(report.outcomes_text(varying, rows))
+        write_out(report.outcomes_text(varying, rows, terminal_width()))
     return 1 if unread else 0
 
 

@@ -5,15 +5,17 @@ import os
 
 import click
 
+from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.commands.target import check_new
 from fedmpi.errors import UserError
+from fedmpi.wide import aligned, terminal_width, wrapped
 
 ROUND = click.option("--round", type=click.IntRange(0), help="After this round; it needs a checkpoint.  "
                      "[default: the newest one]")
 
 
 @click.command("export-model")
-@click.argument("run", type=click.Path(dir_okay=False), metavar="RUN.h5")
+@run_argument("run")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, metavar="MODEL.safetensors")
 @ROUND
 @click.option("--sparse", is_flag=True, help="Kept weights only, and a bit a weight for where they are.")
@@ -23,32 +25,36 @@ def export_model(run, out, round, sparse, overwrite):
     and how inputs are normalised are its metadata.
 
     \b
-    state, masks = fedmpi.load_model("model.safetensors", masks=True)      dense or sparse
+    # dense or sparse
+    state, masks = fedmpi.load_model("model.safetensors", masks=True)
     network.load_state_dict(state)
 
     Without fedmpi, a dense file:
 
     \b
     tensors = safetensors.torch.load_file("model.safetensors")
-    state = {name: each for name, each in tensors.items() if not name.endswith(".mask")}
+    state = {name: each for name, each in tensors.items()
+             if not name.endswith(".mask")}
 
     and of a sparse one each tensor NAME of the metadata's shapes:
 
     \b
-    bits = numpy.unpackbits(tensors[NAME + ".mask"].numpy(), count=math.prod(shape)).astype(bool)
-    weight = torch.zeros(shape); weight.view(-1)[torch.from_numpy(bits)] = tensors[NAME + ".values"]
+    packed = tensors[NAME + ".mask"].numpy()
+    bits = numpy.unpackbits(packed, count=math.prod(shape)).astype(bool)
+    weight = torch.zeros(shape)
+    weight.view(-1)[torch.from_numpy(bits)] = tensors[NAME + ".values"]
     """
     if not out.endswith(".safetensors"):
         raise UserError(f"{out}: the name must end in .safetensors")
     check_new(out, overwrite)
     from fedmpi import trained
-    found = trained.trained(run, round, lambda line: click.echo(f"warning: {line}", err=True))
+    found = trained.trained(one_run(run), round, lambda line: click.echo(f"warning: {line}", err=True))
     trained.write(found, out, sparse)
     click.echo(f"{out}: {_told(found)}; {'sparse' if sparse else 'dense'}, {os.path.getsize(out):,} bytes")
 
 
 @click.command()
-@click.argument("place", type=click.Path(dir_okay=False), metavar="RUN.h5|MODEL.safetensors")
+@run_argument("place", "RUN.h5|MODEL.safetensors")
 @ROUND
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def model(place, round, as_json):
@@ -60,12 +66,13 @@ def model(place, round, as_json):
             raise UserError(f"--round goes with a run file; {place} holds one model")
         found = trained.load(place)
     else:
-        found = trained.trained(place, round, lambda line: click.echo(f"warning: {line}", err=True))
+        found = trained.trained(one_run(place), round, lambda line: click.echo(f"warning: {line}", err=True))
     rows = trained.by_layer(found)
     if as_json:
         click.echo(json.dumps({"about": found.about, "layers": rows}))
     else:
-        click.echo(f"{_told(found)}\n\n{_table(rows)}")
+        about = wrapped(_told(found), terminal_width(), "  ")
+        click.echo("\n".join([*about, "", _table(rows)]))
 
 
 def _told(found):
@@ -75,7 +82,7 @@ def _told(found):
 
 
 def _table(rows):
-    from fedmpi.report.text import aligned, human_bytes, human_flops
+    from fedmpi.report.text import human_bytes, human_flops
     head = ("layer", "shape", "weights", "kept", "sparsity", "FLOPs", "of dense", "dense file", "sparse file")
 
     def cells(row):
@@ -85,4 +92,4 @@ def _table(rows):
                 "-" if row["flops"] is None else human_flops(row["flops"]), share,
                 human_bytes(row["dense_bytes"]), human_bytes(row["sparse_bytes"]))
 
-    return "\n".join(aligned(head, [cells(row) for row in rows], left=(0, 1)))
+    return "\n".join(aligned(head, [cells(row) for row in rows], (0, 1), terminal_width()))

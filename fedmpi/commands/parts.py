@@ -3,6 +3,7 @@
 import click
 
 from fedmpi import catalog
+from fedmpi.wide import reflowed, terminal_width, wrapped
 from fedmpi.commands.completion import names
 
 OWN = "what the strategy, the pruner and the codec send, and nothing of its own"
@@ -24,18 +25,22 @@ WIRE = {                     # of the kinds whose parts send nothing of their ow
 def list_parts(kind, name):
     """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""
     if name:
-        click.echo(in_full(kind, name, catalog.entry(catalog.KINDS[kind], name)))
+        told = in_full(kind, name, catalog.entry(catalog.KINDS[kind], name))
+        click.echo(reflowed(told, terminal_width()))
         return
+    room = terminal_width()
     for this in [kind] if kind else catalog.KINDS:
         click.echo(f"--{this}")
         width = max(map(len, catalog.KINDS[this]))
         for each in catalog.KINDS[this]:
             found = catalog.entry(catalog.KINDS[this], each)
             options = ",".join(f"{p.name}={p.default}" for p in found.options.values())
-            click.echo(f"  {each:<{width}} {found.line}")
+            space = " " * (width + 3)
+            click.echo("\n".join(wrapped(f"  {each:<{width}} {found.line}", room, space)))
             if options:
-                click.echo(f"  {'':<{width}} {options}")
-    click.echo(f"\nfedmpi list {kind or 'KIND'} NAME: what one does, its options, its paper, what it sends")
+                click.echo("\n".join(space + line for line in options_lines(options, room - width - 3)))
+    last = f"fedmpi list {kind or 'KIND'} NAME: what one does, its options, its paper, what it sends"
+    click.echo("\n".join(["", *wrapped(last, room, "  ")]))
 
 
 def in_full(kind, name, found):
@@ -48,6 +53,12 @@ def in_full(kind, name, found):
     lines = [f"{label}:\n  {text}" for label, text in told.items() if text]
     head = [f"{name}: {found.line}"] + [found.text] * bool(found.text)
     return "\n\n".join([*head, "options:\n" + (options_text(found) or "  none"), *lines])
+
+
+def options_lines(options, width):
+    """``a=1,b=2`` in lines at most ``width`` wide, broken after commas."""
+    spaced = wrapped(options.replace(",", ", "), width)
+    return [line.replace(", ", ",") for line in spaced]
 
 
 def example(kind, name, found):

@@ -37,12 +37,6 @@ def underscored(found):
     return {key.replace("-", "_"): value for key, value in found.items()}
 
 
-def check_names(found, known, where):
-    unknown = sorted(set(found) - set(known))
-    if unknown:
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
-
-
 def check_parts(given):
     """Make of the options what the run file records, and refuse what the catalogue does not know, or is no number."""
     for name, value in given.items():

@@ -8,6 +8,20 @@ from fedmpi.errors import DiskError
 from fedmpi.launcher import speaks
 
 
+def naming(path):
+    """A ``say`` whose first line is preceded by one that names the run file, so that it can be
+    watched from the start."""
+    named = []
+
+    def tell(line):
+        if not named:
+            named.append(path)
+            say(f"run file: {path}")
+        say(line)
+
+    return tell
+
+
 def say(line):
     """One line about what goes on, at once, from rank 0. A line that cannot be written is lost, and nothing else: a
     run outlives the terminal, the reader and the room on the disk of its log."""

@@ -4,13 +4,14 @@ import sys
 
 import click
 
-from fedmpi.commands.given import run_file
+from fedmpi.commands.given import Options, run_file
 from fedmpi.commands.runs import all_options, arguments, check_parts, check_script, deliver, slurm_options
 from fedmpi.commands.say import say
 from fedmpi.commands.train import train
 
 
-@click.command(params=[option for option in train.params if option.name not in ("resume", "dry_run", "overwrite")])
+@click.command(cls=Options, params=[option for option in train.params
+                                    if option.name not in ("resume", "dry_run", "overwrite")])
 @slurm_options
 @click.option("--measure", is_flag=True, help="Play a little of it here first, as train --dry-run does, for time and "
               "memory; imports torch.")

@@ -2,35 +2,41 @@
 
 import click
 
+from fedmpi.commands.reading import one_run
+from fedmpi.wide import aligned, labelled, reflowed, terminal_width, wrapped
+
 
 @click.command()
-@click.argument("run", type=click.Path(dir_okay=False), required=False, metavar="[RUN.h5]")
+@click.argument("run", required=False, metavar="[RUN.h5]")
 def schema(run):
     """The schema of run files: every place, attribute and column with its dtype, unit and meaning; of RUN.h5, what that
     file has."""
-    from fedmpi.report.text import aligned
-    from fedmpi.store.schema import ATTRIBUTES, NETCDF, SCHEMA, TEXT
+    from fedmpi.store.schema import ATTRIBUTES, NETCDF, PLACES, SCHEMA, TEXT
     from fedmpi.store.texts import with_texts
+    width = terminal_width()
     if run:
         from fedmpi.store import read_run
+        run = one_run(run)
         found = read_run(run, patience_s=1.0)
         tables = {table: [column for name, column in found.columns.items() if name.startswith(f"{table}/")]
                   for table in ("rounds", "clients", "population")}
         if found.attrs["schema"] >= NETCDF:
             tables = {table: with_texts(columns) for table, columns in tables.items()}
-        click.echo(f"{run}: schema {found.attrs['schema']}, {len(found.ends)} rounds\n")
+        about = f"{run}: schema {found.attrs['schema']}, {len(found.ends)} rounds"
+        click.echo("\n".join([*wrapped(about, width, "  "), ""]))
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
         from fedmpi import record
         tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"])),           # NAME of each estimator
                   "clients": with_texts(record.client_columns(["NAME", "OTHER"]))}
-        click.echo(TEXT.format(number=SCHEMA))
+        text = reflowed(TEXT.format(number=SCHEMA), width)
+        click.echo("\n".join([text, "", *labelled(PLACES.items(), width), ""]))
         known = ATTRIBUTES.items()
-    click.echo("\n".join(aligned(("attribute", ""), known, left=(0, 1))))
+    click.echo("\n".join(aligned(("attribute", ""), known, (0, 1), width)))
     for table, columns in tables.items():
         rows = [(column.name, _kind(column), column.unit, "yes" * column.machine, column.description)
                 for column in columns]
-        lines = aligned((f"/{table}", "dtype", "unit", "machine", ""), rows, left=(0, 1, 2, 3, 4))
+        lines = aligned((f"/{table}", "dtype", "unit", "machine", ""), rows, (0, 1, 2, 3, 4), width)
         click.echo("\n" + "\n".join(lines))
 
 

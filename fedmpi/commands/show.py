@@ -6,13 +6,16 @@ import sys
 import click
 
 from fedmpi import settings
-from fedmpi.commands import completion
+from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.commands.say import write_out
 from fedmpi.errors import UserError
+from fedmpi.wide import labelled, terminal_width
+
+WIDEST = 100                  # columns of a picture
 
 
 @click.command()
-@click.argument("run", type=click.Path(dir_okay=False), shell_complete=completion.files(".h5"))
+@run_argument("run")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write the picture as .png, .svg or .pdf instead.")
 @click.option("--profile", is_flag=True, help="Where the time of the rounds went instead; --json always has it.")
@@ -26,25 +29,31 @@ def show(run, as_json, picture, profile, options):
         raise UserError(f"--options has no place beside --{'profile' if profile else 'picture'}")
     from fedmpi import report
     from fedmpi.store import read_run
-    found = read_run(run)
+    found = read_run(one_run(run))
     if picture:
         report.save_picture(found, picture)
         write_out(picture)
     elif as_json:
         write_out(json.dumps(report.to_json(found)))
     elif profile:
-        write_out(report.profile_text(found))
+        write_out(report.profile_text(found, terminal_width()))
     elif options:
         write_out(_options_text(found))
     else:
-        write_out(report.summary(found) + "\n\n" + report.picture(found, colour=sys.stdout.isatty()))
+        write_out(in_words_and_curves(found, sys.stdout.isatty()))
+
+
+def in_words_and_curves(run, colour):
+    """The summary of a run and its picture, as wide as the terminal."""
+    from fedmpi import report
+    width = terminal_width()
+    drawn = report.picture(run, min(width, WIDEST), colour=colour)
+    return report.summary(run, width) + "\n\n" + drawn
 
 
 def _options_text(run):
-    """A line for each part of the run that has options."""
+    """Each part of the run that has options, with all of them."""
     if "parts" not in run.attrs:
         raise UserError("the run file was written before all options of its parts were recorded: "
                         "fedmpi show tells those that were given")
-    rows = settings.lines(run.attrs["parts"])
-    width = max((len(kind) for kind, _ in rows), default=0)
-    return "\n".join(f"{kind:<{width}}  {text}" for kind, text in rows)
+    return "\n".join(labelled(settings.lines(run.attrs["parts"]), terminal_width()))

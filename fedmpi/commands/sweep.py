@@ -5,13 +5,15 @@ import os
 import click
 
 from fedmpi import stop
+from fedmpi.advice import check_keys
 from fedmpi.commands import completion
-from fedmpi.commands.runs import (all_options, array, check_data, check_names, check_script, deliver, known_options,
+from fedmpi.commands.runs import (all_options, array, check_data, check_script, deliver, known_options,
                                   on_command_line, play_all, refuse_slurm, slurm_options, start_of_ranks, toml, typed,
                                   underscored)
 from fedmpi.commands.say import say
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
+from fedmpi.wide import aligned, terminal_width
 
 
 def _read_sweep(context, parameter, path):
@@ -23,8 +25,8 @@ def _read_sweep(context, parameter, path):
     known = [name for name in DEFAULTS if name not in ("out", "until")]
     for name, table in [("[fixed]", found.get("fixed", {})), ("[grid]", found.get("grid", {}))] + [
             ("[[run]]", underscored(each)) for each in found.get("run", [])]:
-        check_names(table, known, f"{path}: {name}")
-    check_names(found.get("slurm", {}), [*sbatch.Job._fields, "at_once"], f"{path}: [slurm]")
+        check_keys(table, known, f"{path}: {name}")
+    check_keys(found.get("slurm", {}), [*sbatch.Job._fields, "at_once"], f"{path}: [slurm]")
     others = found.get("slurm", {}).get("sbatch", [])
     listed = {"sbatch": [others]} if isinstance(others, str) else {}
     context.default_map = found.get("slurm", {}) | listed
@@ -48,15 +50,15 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
     """Many runs from one file: a batch script for an array job of those that are not finished yet, or --here.
 
     \b
-    folder = "runs/noise"                  # where runs lie, and the options of each
-    [fixed]                                # options of train
+    folder = "runs/noise"             # where runs lie, and the options of each
+    [fixed]                           # options of train
     rounds = 20
-    [grid]                                 # every combination is a run
+    [grid]                            # every combination is a run
     strategy = ["fedavg", "thesis"]
     seed = [0, 1, 2]
-    [[run]]                                # one more run
+    [[run]]                           # one more run
     strategy = "fltrust"
-    [slurm]                                # options of this command
+    [slurm]                           # options of this command
     time = "00:30:00"
     """
     from fedmpi import sweep as sweeps
@@ -116,10 +118,9 @@ def _points(grid, folder, known):
 
 def _listed(points, states):
     """A line a run: its number, name, how far it is."""
-    from fedmpi.report.text import aligned
     rows = [(str(number), point.name, state.status, f"{state.rounds}/{point.options['rounds']}")
             for number, (point, state) in enumerate(zip(points, states))]
-    return "\n".join(aligned(("run", "name", "status", "rounds"), rows, left=(1, 2)))
+    return "\n".join(aligned(("run", "name", "status", "rounds"), rows, (1, 2), terminal_width()))
 
 
 def _play_here(folder, points, parallel, start):

@@ -5,20 +5,22 @@ import os
 import click
 
 from fedmpi.commands import completion
-from fedmpi.commands.given import (data_options, part, read_config, read_like, run_file, several,
-                                   tell_changes)
+from fedmpi.commands.given import (Options, data_options, part, read_config, read_like, run_file,
+                                   several, tell_changes)
 from fedmpi.commands.runs import check_parts
-from fedmpi.commands.say import say
+from fedmpi.commands.say import naming, say
 from fedmpi.errors import UserError
 from fedmpi.launcher import rank_and_size, speaks
 from fedmpi.options import opened
+from fedmpi.wide import terminal_width
 
 
-@click.command()
+@click.command(cls=Options)
 @data_options
 @part("model", "The network")
 @click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn by --sampler; 0: all.  [default: 0]")
-@click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here.  [default: 50]")
+@click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here. With --resume: "
+              "another number than before, where no schedule depends on it.  [default: 50]")
 @click.option("--local-epochs", type=click.IntRange(1), help="Epochs a client trains a round.  [default: 2]")
 @click.option("--batch-size", type=click.IntRange(1), help="Samples a step.  [default: 10]")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.1]")
@@ -75,20 +77,23 @@ def train(resume, dry_run, overwrite, **given):
     check_parts(given)
     _check_overwrite(overwrite, resume, given)
     context = click.get_current_context()
-    if "like" in context.meta:
-        if resume:
-            raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
-        tell_changes(context, given)
+    if "like" in context.meta and resume:
+        raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
     if dry_run:
+        if "like" in context.meta:
+            tell_changes(context, given, say)
         return _planned(given, resume, overwrite)
     if resume:
         if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
-        return play(given, resume, say)
+        return play(given, resume, say, naming(resume))
     options = opened(given)
     if options["out"] is None:
         options["out"] = run_file(options["seed"])
-    return play(options, None, say, overwrite)
+    tell = naming(options["out"])
+    if "like" in context.meta:
+        tell_changes(context, given, tell)
+    return play(options, None, say, tell, overwrite)
 
 
 def _check_overwrite(overwrite, resume, given):
@@ -113,7 +118,7 @@ def _planned(given, resume, overwrite):
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
         check_target(out, overwrite)
     options, data, fed, found = plan.played(options, say)
-    for line in plan.told(options, data, fed, found, size or 1, out):
+    for line in plan.told(options, data, fed, found, size or 1, out, terminal_width()):
         click.echo(line)
     for line in assemble.warnings(options, data, fed):
         click.echo(f"warning: {line}")

@@ -7,6 +7,7 @@ of when it stays so.
 """
 
 import contextlib
+import difflib
 import os
 import select
 import shlex
@@ -17,12 +18,15 @@ from typing import Any, NamedTuple
 
 import click
 
-from fedmpi.commands.reading import run_paths, runs_argument
-from fedmpi.commands.say import write_out
+from fedmpi.commands.reading import NAMED, run_paths, runs_argument
+from fedmpi.commands.say import say, write_out
+from fedmpi.commands.show import in_words_and_curves
 from fedmpi.errors import UserError
 from fedmpi.paths import near
+from fedmpi.wide import USUAL, terminal_width
 
 SILENT_S = 60                        # without news of a run that is marked as running
+LOOK_S = 0.2                         # between two looks for a run file that is not there yet
 TROUBLE_S = 10                       # in which reading fails, before it is told of
 HOME, CLEAR_LINE, CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 SCREEN, BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"       # a screen of its own, without the cursor
@@ -72,11 +76,17 @@ def going(seen):
 @click.command()
 @runs_argument
 @click.option("--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
-def watch(runs, every):
+@click.option("--wait", type=click.FloatRange(0), default=600.0, show_default=True,
+              help="Seconds to wait for run files that are not there yet.")
+def watch(runs, every, wait):
     """Follow runs until all have ended, or until q or Ctrl-C: rounds, time left, accuracy, clients, rates and curves.
-    Into a pipe or a file it prints a line a round instead. The runs do not notice."""
+    Into a pipe or a file it prints a line a round instead. The runs do not notice.
+
+    A run file that is not there yet is waited for: train names it in its first line."""
     from fedmpi.report.live import ALONE, NEEDED
     from fedmpi.store import read_run
+    if not _all_there(runs, wait):
+        return
     runs = run_paths(runs)
     for path in runs:
         read_run(path, {}, patience_s=1.0)                 # what is none is refused before the screen is taken
@@ -90,6 +100,42 @@ def watch(runs, every):
 def _has_screen():
     """Whether lines can be written over on what we write to."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _all_there(places, wait_s):
+    """Wait until everything that is named exists; False where q or Ctrl-C ended that. UserError for what cannot be a
+    run file to come, and for what has not come."""
+    missing = [place for place in places if not os.path.exists(place)]
+    for place in missing:
+        check_may_come(place, wait_s)
+    if not missing:
+        return True
+    give_up = time.monotonic() + wait_s
+    with contextlib.suppress(KeyboardInterrupt), _keys() as pressed:
+        say(f"waiting for {', '.join(missing)}, not there yet; q or Ctrl-C leaves")
+        while missing := [place for place in missing if not os.path.exists(place)]:
+            if time.monotonic() > give_up:
+                raise UserError(f"{missing[0]} has not come within {wait_s:g} s, see --wait")
+            if pressed(LOOK_S) == "q":
+                return False
+        return True
+    return False
+
+
+def check_may_come(place, wait_s):
+    """UserError where ``place``, which does not exist, is no run file that a run may be about to write."""
+    folder, name = os.path.split(place)
+    if not wait_s or not name.lower().endswith(NAMED):
+        raise UserError(f"{place}: there is no such file or folder{_near(folder, name)}")
+    if folder and folder != "runs" and not os.path.isdir(folder):       # runs is made by train
+        raise UserError(f"{place}: there is no folder {folder}, so no run can be about to come there")
+
+
+def _near(folder, name):
+    """``; did you mean ...?`` where a name of the folder is close."""
+    names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 
 def _looks(found, needed, every, pause):
@@ -109,7 +155,7 @@ def _screen(found, needed, every):
         click.echo(SCREEN, nl=False)
         try:
             for found in _looks(found, needed, every, lambda seconds: pressed(seconds) == "q"):
-                width, height = shutil.get_terminal_size((100, 30))
+                width, height = shutil.get_terminal_size(USUAL)
                 names = shortened([seen.path for seen in found], width // 3)
                 known = {names[seen.path]: seen.run for seen in found if seen.run is not None}
                 told = [*notes(found, time.monotonic()), f"{time.strftime('%H:%M:%S')}  q: leave"]
@@ -131,14 +177,16 @@ def _lines(found, needed, every):
     """A line a round, with the run's name where there are several, as long as somebody reads them."""
     from fedmpi import report
     from fedmpi.report.live import pace, planned
-    shown, told = {seen.path: 0 for seen in found}, set()
+    shown, told, width = {seen.path: 0 for seen in found}, set(), terminal_width()
+    names = shortened(list(shown), width // 3)
     for found in _looks(found, needed, every, lambda seconds: time.sleep(seconds)):
         for path, run in ((seen.path, seen.run) for seen in found if seen.run is not None):
             for t in range(shown[path], len(run.ends)):
                 row = {name: column[t] for name, column in run.rounds.items()}
                 each, last = pace(run), planned(run)
-                line = report.round_line(row, last, None if each is None else each * (last - t - 1))
-                if not write_out(f"{path}  {line}" if len(found) > 1 else line):
+                name = f"{names[path]}  " if len(found) > 1 else ""
+                left = None if each is None else each * (last - t - 1)
+                if not write_out(name + report.round_line(row, last, left, width - len(name))):
                     return
             shown[path] = len(run.ends)                    # fewer than before where a run was resumed
         lines = {line.partition(" for ")[0]: line for line in notes(found, time.monotonic())}
@@ -175,10 +223,9 @@ def _keys():
 
 def _last_words(found):
     """What has become of the runs: of one its summary and picture, of several a table."""
-    from fedmpi import report
     from fedmpi.report.live import table
     if len(found) > 1:
-        write_out("\n".join(table(found)))
+        write_out("\n".join(table(found, terminal_width())))
         return
     run = next(iter(found.values()))
-    write_out(report.summary(run) + "\n\n" + report.picture(run, colour=sys.stdout.isatty()))
+    write_out(in_words_and_curves(run, sys.stdout.isatty()))

@@ -2,18 +2,19 @@
 
     phi_n = 1 / classes * sum_c cos(Delta_n[c], Delta[c]),    Delta = sum_m r_m Delta_m
 
-Delta_n[c] is class c's row of the last linear layer's update with its bias, r the cohort's present weights (methods
-5.1). The paper's text takes the last layer's gradients, hence updates; its program compares the weights themselves,
-which share the received model and are all alike. The paper's average over rounds (0.9) is the weighting's ``memory``.
-Rows are compared on the entries that a client holds, with the mean over each entry's holders. A row that is all 0, the
-client's or the mean's, counts 0: a client without samples of a class is still judged, as its row falls.
+Delta_n[c] is class c's row of the last linear layer's update with its bias, r the cohort's present
+weights. The paper's text takes the last layer's gradients, hence updates; its program compares the
+weights themselves, which share the received model and are all alike. The paper's average over
+rounds (0.9) is the weighting's ``memory``. Rows are compared on the entries that a client holds,
+with the mean over each entry's holders. A row that is all 0, the client's or the mean's, counts 0:
+a client without samples of a class is still judged, as its row falls.
 
 Only the paper's scores are played. Its other half is left out: there every client receives a model of its own, the
 better the more it contributed; here all receive the same one, and a score earns weight in the merge alone.
 
 The last layer is the last prunable tensor of two dimensions, in the order in which the model declares them. Cost: the
-last layer's columns once. Sees: updates. Blind spots: the self-term (methods 5.5); everything below the last layer; an
-error that most clients share.
+last layer's columns once. Sees: updates. Blind spots: a client is part of the mean that it is held against; everything
+below the last layer; an error that most clients share.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""ComFedSV: Shapley values of a utility matrix that sampled cohorts leave incomplete (arXiv 2109.09046; methods 5.2).
+"""ComFedSV: Shapley values of a utility matrix that sampled cohorts leave incomplete (arXiv 2109.09046).
 
 Rows are rounds, columns the coalitions that grow along ``permutations`` random orders of all N clients, drawn once;
 entry (t, S) is ``v_t(S) - v_t(nobody)``, observed where all of S took part in round t. The rest follows from

@@ -2,7 +2,7 @@
 
 ``psi_n = cos(u_n, U)`` with unit updates u_n and their mean ``U = sum_n r_n u_n`` under the present weights r. For
 loo-cosine the mean leaves the client itself out, ``cos(u_n, U - r_n u_n)``: otherwise ``cos(u_n, r_n u_n)``
-is part of the score and large clients are rewarded for being large (methods 5.5). Sees: the updates, nothing else.
+is part of the score and large clients are rewarded for being large. Sees: the updates, nothing else.
 An update of norm 0 scores 0; running statistics of normalisation layers do not count; where clients hold different
 masks a client is compared on the entries that it holds.
 """

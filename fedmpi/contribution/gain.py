@@ -1,5 +1,4 @@
-"""Gain alone: what a client's update does to the received model by itself, ``phi_n = v({n}) - v(nobody)`` (methods
-5.1).
+"""Gain alone: what a client's update does to the received model by itself, ``phi_n = v({n}) - v(nobody)``.
 
 v is the accuracy (accuracy-gain) or minus the loss (loss-gain) on the server's validation samples. Costs C + 1
 utilities a round. Blind to what others bring: duplicates are all paid in full, and a client of rare classes looks bad

@@ -1,4 +1,4 @@
-"""GTG-Shapley: guided truncation (Liu et al., ACM TIST 2022, arXiv 2109.02053; methods 5.2).
+"""GTG-Shapley: guided truncation (Liu et al., ACM TIST 2022, arXiv 2109.02053).
 
 Mean gains over orders of joining, with the paper's four rules:
 

@@ -1,4 +1,4 @@
-"""Influence: by how much an update lowers the loss on the server's samples, to first order (methods 5.1).
+"""Influence: by how much an update lowers the loss on the server's samples, to first order.
 
     influence            phi_n = <-g, Delta_n>,    g = grad L_val(x) of the received model
     influence-hessian    phi_n = <-s, Delta_n>,    (H + damping I) s = g, H the Hessian of L_val (Koh & Liang,

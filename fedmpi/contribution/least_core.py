@@ -1,4 +1,4 @@
-"""Least core: the allocation that leaves the least reason to break away (Yan and Procaccia, AAAI 2021; methods 5.4).
+"""Least core: the allocation that leaves the least reason to break away (Yan and Procaccia, AAAI 2021).
 
     e* = min e   so that   sum_n phi_n = v(all),   sum_{n in S} phi_n + e >= v(S) for all S,        v(nobody) = 0
 

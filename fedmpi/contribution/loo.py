@@ -1,5 +1,5 @@
-"""Leave-one-out: what the merged model loses without a client, ``phi_n = v(all) - v(all but n)`` (methods 5.1; Wang et
-al. 2019).
+"""Leave-one-out: what the merged model loses without a client, ``phi_n = v(all) - v(all but n)`` (Wang et al.
+2019).
 
 v is minus the loss (``of=accuracy``: the accuracy) on the server's validation samples. Costs C + 1 utilities a round.
 Duplicated clients score about 0. Sees: labels of the server's own samples only.

@@ -1,5 +1,4 @@
-"""Multi-round Shapley value: exact inside every round, summed over rounds (MR; Song et al., IEEE Big Data 2019; methods
-5.2).
+"""Multi-round Shapley value: exact inside every round, summed over rounds (MR; Song et al., IEEE Big Data 2019).
 
     total_n <- total_n + decay^t phi_n^t  for the cohort of round t,        scores: the cohort's totals
 

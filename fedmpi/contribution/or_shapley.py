@@ -1,5 +1,4 @@
-"""One-round reconstruction: the Shapley value of the whole training at once (OR; Song et al., IEEE Big Data 2019;
-methods 5.2).
+"""One-round reconstruction: the Shapley value of the whole training at once (OR; Song et al., IEEE Big Data 2019).
 
     A_n = sum over rounds of w_n^t Delta_n^t,      x_S = x_first + sum_{n in S} A_n / sum_{n in S} w_n
 
@@ -41,10 +40,12 @@ def or_shapley(of: Of = "accuracy", every: int = 0, limit: int = 16):
     if every < 0:
         raise ValueError(f"every must be >= 0 rounds (0: the last only), got {every}")
 
+    def due(schedule):
+        return schedule.t == schedule.rounds or bool(every) and schedule.t % every == 0
+
     def score(state, cohort, utility, gen):
         state = accumulated(state, cohort)
-        t, rounds = cohort.schedule
-        if t != rounds and not (every and t % every == 0):
+        if not due(cohort.schedule):
             return Scores(torch.zeros(len(cohort.clients), dtype=torch.float64), state)
         coalitions = powerset(len(cohort.clients))
         v, rank = by_id(cohort, utility.on(rebuilt(state, cohort), state["first"]), of)
@@ -57,7 +58,7 @@ def or_shapley(of: Of = "accuracy", every: int = 0, limit: int = 16):
                    f"below the {facts.rounds} rounds")
 
     return Contribution(score, init=lambda n: {"sum": torch.zeros(len(n), 0), "first": torch.zeros(0)},
-                        validated=True, cumulative=True, sees=SEES, notes=notes,
+                        validated=True, cumulative=True, sees=SEES, notes=notes, planned=due,
                         check=at_most(limit, "use gtg-shapley, a smaller cohort or a larger limit"))
 
 

@@ -2,7 +2,7 @@
 
     phi_n = sum over S without n of |S|! (C - |S| - 1)! / C!  (v(S + n) - v(S))
 
-Shapley 1953; for coalitions of updates instead of retraining, Song et al. 2019 (methods 5.2). The only value that is
+Shapley 1953; for coalitions of updates instead of retraining, Song et al. 2019. The only value that is
 efficient (sums to v(all) - v(nobody)), symmetric, linear and 0 for who never matters. Costs 2^C utilities a round, in
 one batch: refused above ``limit`` clients. Blind spots: those of v; a validation set without a class pays nobody for
 it. Sees: the updates, the server's own samples.

@@ -1,4 +1,4 @@
-"""Monte-Carlo Shapley value: mean gains over random orders of joining (FedSV, arXiv 2009.06192; methods 5.2).
+"""Monte-Carlo Shapley value: mean gains over random orders of joining (FedSV, arXiv 2009.06192).
 
     phi_n = mean over drawn orders of v(those before n, and n) - v(those before n)
 

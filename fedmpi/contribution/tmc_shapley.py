@@ -1,4 +1,4 @@
-"""Truncated Monte-Carlo Shapley value (Ghorbani and Zou, ICML 2019, arXiv 1904.02868; methods 5.2).
+"""Truncated Monte-Carlo Shapley value (Ghorbani and Zou, ICML 2019, arXiv 1904.02868).
 
 Random orders of joining as in shapley-mc, but an order is left, with gains of 0 for those who have not joined, once
 ``|v(all) - v(those who joined)| < tolerance |v(all) - v(nobody)|``. Sampling stops when

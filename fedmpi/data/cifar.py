@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32 x 32 pixels, 10 or 100 classes.
 
-The normalisation of CIFAR-10 is the one of the thesis (section 7.4).
+The normalisation of CIFAR-10 is the one of the thesis.
 """
 
 import numpy as np

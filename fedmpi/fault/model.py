@@ -34,6 +34,7 @@ class Fault(NamedTuple):
     inputs: Callable | None = None
     local: Callable | None = None
     stale: bool = False
+    planned: Callable | None = None        # see fedmpi.parts.Schedule
 
 
 def drawn(share):

@@ -1,4 +1,4 @@
-"""What feature skew is: the inputs of the clients differ, their labels stay (P(x) or P(x|y) differs, section 6.1).
+"""What feature skew is: the inputs of the clients differ, their labels stay (P(x) or P(x|y) differs).
 
 A kind is a factory that returns ``Features(levels, apply)``. Inputs are changed after normalisation, where a channel
 has mean 0 and variance 1 over the training data; nothing is done to the server's validation and test samples.

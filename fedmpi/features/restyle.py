@@ -1,4 +1,4 @@
-"""Same label, different features (P(x|y) differs, section 6.1): each client draws its classes in styles of its own.
+"""Same label, different features (P(x|y) differs): each client draws its classes in styles of its own.
 
     images of class k on client n:  turned by 0, 90, 180 or 270 degrees, mirrored or not, inverted or not, channels
                                     shifted by 0 .. C - 1;   uniform over the 16 C - 1 styles that change something

@@ -1,4 +1,4 @@
-"""Feature skew by rotation (section 6.1): every client's images stand at another angle.
+"""Feature skew by rotation: every client's images stand at another angle.
 
     client n = 0 .. N - 1 is turned by 360 n / N degrees, counter-clockwise;   the recorded level is the angle
     quarter=true: one of 0, 90, 180, 270, as many clients each as can be, in random order (IFCA, arXiv 2006.04088)

@@ -1,4 +1,4 @@
-"""The thesis's network for CIFAR-10 (section 7.4): 782,006 parameters on 32 x 32 colour images, 10 classes.
+"""The thesis's network for CIFAR-10: 782,006 parameters on 32 x 32 colour images, 10 classes.
 
     conv 5x5, 6 - pool 3 stride 1 - conv 5x5, 16 - pool 3 stride 1 - fc 120 - fc 84 - fc classes
 

@@ -1,4 +1,4 @@
-"""The thesis's network for MNIST (section 7.4): 261,840 parameters on 28 x 28 grey images, 10 classes.
+"""The thesis's network for MNIST: 261,840 parameters on 28 x 28 grey images, 10 classes.
 
     conv 5x5, 10 - pool 3 stride 1 - conv 5x5, 20 - pool 3 stride 1 - fc 50 - fc classes
 

@@ -1,4 +1,4 @@
-"""Asymmetric label noise of CIFAR-10 (section 6.2; Patrini 2017, arXiv 1609.03683): lookalikes are confused.
+"""Asymmetric label noise of CIFAR-10 (Patrini et al. 2017, arXiv 1609.03683): lookalikes are confused.
 
     with probability rate:  truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
 

@@ -1,4 +1,4 @@
-"""FedCorr's label noise (2204.04677, section 6.2): some clients are noisy, each at a level of its own.
+"""FedCorr's label noise (Xu et al. 2022, arXiv 2204.04677): some clients are noisy, each at a level of its own.
 
     with probability rho a client is noisy, of level mu ~ U(tau, 1);   y -> any class with probability mu
 

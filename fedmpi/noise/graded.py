@@ -1,4 +1,4 @@
-"""Client-varying symmetric label noise (section 6.2): every client another rate, evenly spaced.
+"""Client-varying symmetric label noise: every client another rate, evenly spaced.
 
     {rate_n} = {low + (high - low) k / (N - 1), k = 0 .. N - 1}, in random order;  y -> one of the other C - 1 classes
 """

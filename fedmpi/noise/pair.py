@@ -1,4 +1,4 @@
-"""Pair-flip label noise (section 6.2) on a share of the clients: each class is mistaken for the next.
+"""Pair-flip label noise on a share of the clients: each class is mistaken for the next.
 
     with probability rate:  y -> (y + 1) mod C;   above 1/2 the wrong class is the more frequent one
 """

@@ -1,4 +1,4 @@
-"""Permuted labels: the same features mean other classes on some clients (concept shift, section 6.1).
+"""Permuted labels: the same features mean other classes on some clients (concept shift).
 
     y -> sigma_n(y),  sigma_n one random cycle over round(rate C) random classes, another on every such client
 

@@ -1,4 +1,4 @@
-"""Symmetric label noise (section 6.2) on a share of the clients.
+"""Symmetric label noise on a share of the clients.
 
     with probability rate:  y -> one of the other C - 1 classes        (include_true=False)
                             y -> any class, wrong at rate (C - 1) / C   (include_true=True)

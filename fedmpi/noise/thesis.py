@@ -1,4 +1,4 @@
-"""The "unbalanced noise" of the thesis (section 6.2): every p-th mini-batch of a client is relabelled at random.
+"""The "unbalanced noise" of the thesis: every p-th mini-batch of a client is relabelled at random.
 
     batch i of a fixed order is hit iff i mod p = 0;  its labels are uniform over all C classes
     p = PERIODS[n * 10 // N] of client n

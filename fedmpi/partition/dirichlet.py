@@ -1,4 +1,4 @@
-"""Label skew by Dirichlet draws, in the two variants of section 6.1; a smaller ``beta`` is more skewed.
+"""Label skew by Dirichlet draws, in the two variants in circulation; a smaller ``beta`` is more skewed.
 
 ``by="class"`` (A; 2102.02079): for each class p ~ Dir(beta 1_N) over the clients; sizes vary a lot. With ``cap`` the
 share of a client that already holds total/N or more is set to 0, as NIID-Bench does; ``cap=false,min_size=1`` is the

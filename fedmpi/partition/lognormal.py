@@ -1,4 +1,4 @@
-"""Quantity skew by log-normal sizes (section 6.1): the same label mix, sizes over orders of magnitude.
+"""Quantity skew by log-normal sizes: the same label mix, sizes over orders of magnitude.
 
     n_i / total = exp(sigma z_i) / sum_j exp(sigma z_j),   z ~ N(0, 1)
 """
@@ -13,7 +13,7 @@ def lognormal(sigma: float = 1.0, min_size: int = 10):
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: none of its own: log-normal sizes, methods 6.1.
+    Paper: none of its own: log-normal sizes.
     """
     positive(min_size=min_size)
     if not (sigma >= 0 and math.isfinite(sigma)):

@@ -1,4 +1,4 @@
-"""A sparsity for every client, by what it contributes (the thesis's "rate by contribution"; methods 7.7, step 8).
+"""A sparsity for every client, by what it contributes (the thesis's "rate by contribution").
 
 Every ``every`` rounds clients are ranked ``by`` their remembered contribution, or as controls by data size or once at
 random. With z_n in [-1, 1] the centred rank, 1 for the best,
@@ -46,13 +46,18 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
     if groups < 0 or hysteresis < 0:
         raise ValueError(f"groups and hysteresis must be >= 0, got {groups} and {hysteresis}")
 
-    def ranked(layout, x, kept, schedule, gen):
+    def share(schedule):
+        """The share of the budget that is drawn at random; None where masks stay."""
+        stays = schedule.t % every or schedule.t >= schedule.rounds
+        return None if stays else cosine_decay(fraction, schedule.t, schedule.rounds)
+
+    def ranked(layout, x, kept, random, gen):
         """``(ranking, mask)``: int32 (sum of kept,), the first ``kept[l]`` positions of each layer's ranking, counted
         in the layer, and where they are."""
-        share, found = cosine_decay(fraction, schedule.t, schedule.rounds), []
+        found = []
         mask = torch.zeros(layout.Q, dtype=torch.bool)
         for slot, k in zip(layout.weights, kept):
-            sizes, replaced = x[slot.span].abs(), int(k * share)
+            sizes, replaced = x[slot.span].abs(), int(k * random)
             sure = top(sizes, k - replaced)
             drawn = draw(~sure, replaced, gen)
             torch.logical_or(sure, drawn, out=mask[slot.span])
@@ -61,7 +66,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         return torch.cat(found), mask
 
     def start(layout, x, schedule, gen):
-        ranking, mask = ranked(layout, x, budgets(layout, sparsity, distribution), schedule, gen)
+        ranking, mask = ranked(layout, x, budgets(layout, sparsity, distribution), share(schedule), gen)
         return {"rates": torch.zeros(0, dtype=torch.float64), "ranking": ranking}, mask
 
     def _budget(layout, rates):
@@ -79,11 +84,9 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         made = dict(zip(wanted, _nested(layout, state["ranking"], layout.kept(mask), [kept[rate] for rate in wanted])))
         return [made[rates[client]] for client in clients]
 
-    def due(schedule):
-        return schedule.t % every == 0 and schedule.t < schedule.rounds
-
     def evolve(state, mask, x, replies, schedule, gen):
-        if not due(schedule):
+        random = share(schedule)
+        if random is None:
             return state, mask
         layout, N = replies.layout, len(replies.sizes)
         old = state["rates"] if len(state["rates"]) else torch.full((N,), sparsity, dtype=torch.float64)
@@ -92,7 +95,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         bound = min(most, bearable(layout, distribution))
         rates = settled(old, wanted_rates(merit, sparsity, spread, groups, least, bound), hysteresis, sparsity, least,
                         bound)
-        ranking, mask = ranked(layout, x, _budget(layout, rates.tolist())[float(rates.min())], schedule, gen)
+        ranking, mask = ranked(layout, x, _budget(layout, rates.tolist())[float(rates.min())], random, gen)
         return {"rates": rates, "ranking": ranking, "key": key}, mask
 
     def nominal(state, mask, layout):
@@ -105,14 +108,14 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
             raise UserError(f"two groups of {groups} need {2 * groups} clients, there are {N}")
 
     def notes(facts):
-        yield from never_moves(lambda t: due(Schedule(t, facts.rounds)), facts.rounds,
+        yield from never_moves(lambda t: share(Schedule(t, facts.rounds)) is not None, facts.rounds,
                                f"every={every} leaves it no round before the last one")
         idle = [name for name in ("by", "groups", "least", "most", "hysteresis") if name in facts.given]
         if spread == 0 and idle:
             yield f"with spread=0 all clients have the same sparsity: no effect of {', '.join(idle)}"
 
     return Pruner(start, evolve, residuals=True, exact=False, masks=masks, nominal=nominal,
-                  check=bearable_for, notes=notes)
+                  check=bearable_for, notes=notes, planned=share)
 
 
 def _nested(layout, ranking, held, budgets):

@@ -72,4 +72,4 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
             yield (f"after={after} is beyond the {facts.epochs} local epochs, which count from 0: masks move "
                    "after the last one, and what has grown is not trained in that round")
 
-    return Pruner(start, evolve, probe, moves=True, notes=notes)
+    return Pruner(start, evolve, probe, moves=True, notes=notes, planned=share)

@@ -88,7 +88,7 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
         return never_moves(lambda t: decrease > 0 and due(Schedule(t, facts.rounds)), facts.rounds,
                            f"every={every} and decrease={decrease} leave it no round before the last one")
 
-    return Pruner(start, evolve, probe, exact=fixed, notes=notes)
+    return Pruner(start, evolve, probe, exact=fixed, notes=notes, planned=due)
 
 
 def _sure(layout, mask, x, decrease):

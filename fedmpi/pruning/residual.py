@@ -24,11 +24,10 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
     """
     check(sparsity, distribution, "random", every, fraction)
 
-    def prune(layout, x, t, rounds, gen):
-        share = cosine_decay(fraction, t, end * rounds)
+    def prune(layout, x, returning, gen):
         mask = torch.zeros(layout.Q, dtype=torch.bool)
         target = budgets(layout, sparsity, distribution)
-        rate = sparsity + (1 - sparsity) * share
+        rate = sparsity + (1 - sparsity) * returning
         sures = budgets(layout, rate, distribution, least=0) if rate < 1 else [0] * len(target)
         for slot, kept, sure in zip(layout.weights, target, sures):
             sure = min(sure, kept)
@@ -37,19 +36,22 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
         assert layout.kept(mask) == target
         return mask
 
-    def start(layout, x, schedule, gen):
-        return {}, prune(layout, x, 1, schedule.rounds, gen)
+    def share(schedule):
+        """The share of weights that return when the mask of the next round is made; None where the mask stays."""
+        stays = schedule.t % every or schedule.t >= schedule.rounds
+        return None if stays else cosine_decay(fraction, schedule.t + 1, end * schedule.rounds)
 
-    def due(schedule):
-        return schedule.t % every == 0 and schedule.t < schedule.rounds
+    def start(layout, x, schedule, gen):
+        return {}, prune(layout, x, share(schedule), gen)
 
     def evolve(state, mask, x, replies, schedule, gen):
-        if not due(schedule):
+        returning = share(schedule)
+        if returning is None:
             return state, mask
-        return state, prune(replies.layout, x, schedule.t + 1, schedule.rounds, gen)
+        return state, prune(replies.layout, x, returning, gen)
 
     def notes(facts):
-        return never_moves(lambda t: due(Schedule(t, facts.rounds)), facts.rounds,
+        return never_moves(lambda t: share(Schedule(t, facts.rounds)) is not None, facts.rounds,
                            f"every={every} leaves it no round before the last one")
 
-    return Pruner(start, evolve, residuals=True, notes=notes)
+    return Pruner(start, evolve, residuals=True, notes=notes, planned=share)

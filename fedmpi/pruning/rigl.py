@@ -1,5 +1,5 @@
 """RigL in federated learning: drop by magnitude, grow where the clients' dense gradients are largest
-(arXiv 1911.11134; the federated form is the thesis's extension, methods 7.7).
+(arXiv 1911.11134; the federated form is the thesis's extension).
 
 Every ``every`` rounds until ``end`` of them, each client takes the mean dense gradient of ``batches`` mini-batches at
 the received model and sends, a layer, its ``oversample * k_l`` largest entries among pruned positions: position and
@@ -44,13 +44,13 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
         return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
 
     def share(schedule):
-        """Of the kept weights that move; 0 on rounds without an update."""
+        """The share of a layer's kept weights that are swapped; 0 on rounds without an update."""
         return 0.0 if schedule.t % every else cosine_decay(fraction, schedule.t, end * schedule.rounds)
 
     def counts(layout, mask, schedule):
         """Weights to swap a layer; None on rounds without an update."""
-        moving = share(schedule)
-        return [math.floor(moving * k) for k in layout.kept(mask)] if moving else None
+        swapped = share(schedule)
+        return [math.floor(swapped * kept) for kept in layout.kept(mask)] if swapped else None
 
     def probe(task):
         swaps = counts(task.layout, task.mask, task.schedule)
@@ -80,7 +80,7 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
                                facts.rounds, f"every={every}, fraction={fraction} and end={end} leave it "
                                "nothing to move")
 
-    return Pruner(start, evolve, probe, notes=notes)
+    return Pruner(start, evolve, probe, notes=notes, planned=share)
 
 
 def _largest_pruned(layout, mask, gradient, swaps, oversample):

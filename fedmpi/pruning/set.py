@@ -57,7 +57,7 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
                            facts.rounds, f"every={every} and fraction={fraction} leave it "
                            "nothing to move before the last one")
 
-    return Pruner(start, evolve, notes=notes)
+    return Pruner(start, evolve, notes=notes, planned=share)
 
 
 def nearest_of_both_signs(values, k):

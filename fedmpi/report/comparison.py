@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from fedmpi.report.groups import differing, option_text
 from fedmpi.report.metrics import final_metrics
 from fedmpi.report.series import evaluated, spent, to_reach, within
 from fedmpi.report.statistics import interval, paired_difference
-from fedmpi.report.text import aligned, human_bytes, human_flops, human_seconds
+from fedmpi.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.report.truth import options
+from fedmpi.wide import aligned, wrapped
 
 AXES = ("rounds", "bytes", "flops", "virtual")
 PARTS = (0.25, 0.5, 1.0)          # of what the cheapest run has spent: where runs are compared
@@ -180,8 +182,8 @@ def difference_text(found):
     return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
-def comparison_text(found):
-    """All of it for the terminal, first what differs in the options."""
+def comparison_text(found, width=None):
+    """All of it for the terminal, at most ``width`` wide, first what differs in the options."""
     tags = [each["tag"] for each in found["groups"]]
     lines = [line for each in found["groups"] for line in _who_text(each)]
     lines += chance_lines(found)
@@ -202,7 +204,25 @@ def comparison_text(found):
                                 ["", "at", "seeds", "difference"], [
             [f"{each['group']} - {each['against']}", spent_text(each["axis"], each["budget"]), str(len(each["seeds"])),
              difference_text(each["interval"])] for each in found["paired"]], left=(0, 1))]
-    return "\n".join(lines)
+    return "\n".join(_fitted(lines, width))
+
+
+def _fitted(lines, width):
+    """The lines, at most ``width`` wide; a ``Table`` among them becomes its own."""
+    for line in lines:
+        if isinstance(line, Table):
+            room = None if width is None else width - 2
+            yield from ("  " + each for each in aligned(*line, room))
+        else:
+            yield from [line] if width is None or len(line) <= width else wrapped(line, width, "   ")
+
+
+class Table(NamedTuple):
+    """A table whose width is not decided yet."""
+
+    head: list
+    rows: list
+    left: tuple
 
 
 def chance_lines(found):
@@ -224,7 +244,7 @@ def _who_text(each):
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):
-    return [title, *("  " + line for line in aligned(head, rows, left=left))] if rows else [f"{title}: {otherwise}"]
+    return [title, Table(head, rows, left)] if rows else [f"{title}: {otherwise}"]
 
 
 def _to_reach(reach, tags):

@@ -4,8 +4,9 @@ import numpy as np
 
 from fedmpi.report.metrics import chosen
 from fedmpi.report.pictures import curves, lettered_picture, picture
-from fedmpi.report.text import aligned, human_bytes, human_seconds
+from fedmpi.report.text import human_bytes, human_seconds
 from fedmpi.report.truth import options
+from fedmpi.wide import aligned
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LOST = ("late", "dropped", "rejected", "failed")

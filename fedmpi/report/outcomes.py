@@ -3,7 +3,7 @@
 import statistics
 
 from fedmpi.report.metrics import final_metrics
-from fedmpi.report.text import aligned
+from fedmpi.wide import aligned
 
 OUTCOMES = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss", "up_bytes", "down_bytes", "flops_prunefl",
             "flops_rigl")
@@ -53,12 +53,12 @@ def _spread(column, group):
             f"{column}_std": statistics.stdev(values) if known and len(values) > 1 else None}
 
 
-def outcomes_text(varying, rows):
-    """The rows as a table for the terminal, then the groups of seeds."""
+def outcomes_text(varying, rows, width=None):
+    """The rows as a table for the terminal, ``width`` columns wide, then the groups of seeds."""
     columns = [*varying, "status", *OUTCOMES, "seconds"]
     lines = aligned(["run", *map(_head, columns)],
                     [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
-                    left=range(len(varying) + 2))
+                    range(len(varying) + 2), width)
     groups = over_seeds(varying, rows)
     if "seed" in varying and groups:
         told = [key for key in varying if key != "seed"]
@@ -66,7 +66,7 @@ def outcomes_text(varying, rows):
         lines += ["", "over seeds, mean ± standard deviation of finished runs:", *aligned(
             [*told, "n", *map(_head, columns)],
             [[*(_cell(key, group[key]) for key in told), str(group["n"]), *(_mean(key, group) for key in columns)]
-             for group in groups], left=range(len(told)))]
+             for group in groups], range(len(told)), width)]
     return "\n".join(lines)
 
 

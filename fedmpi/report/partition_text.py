@@ -6,7 +6,7 @@ import numpy as np
 
 from fedmpi import catalog
 from fedmpi.report.statistics import proportions
-from fedmpi.report.text import aligned
+from fedmpi.wide import aligned, labelled, wrapped
 
 ENDS = 20                         # of more than twice as many clients, the first and the last so many are shown
 WIDTH = 100
@@ -15,9 +15,13 @@ BARS = "samples: = right, x wrong"
 SHADES = ((0.0, "·"), (0.05, "░"), (0.15, "▒"), (0.3, "▓"), (0.6, "█"))    # from which share of a client's samples
 
 
-def partition_text(found):
-    """What ``described`` found: a headline, a table with a line a client, and numbers of all clients."""
-    return "\n".join([*_headline(found), "", *_table(found), "", *_all_clients(found)])
+def partition_text(found, width=None):
+    """What ``described`` found, at most ``width`` wide: a headline, a table with a line a client, and numbers of all
+    clients."""
+    head = list(_headline(found))
+    if width is not None:
+        head = [part for line in head for part in wrapped(line, width, "  ")]
+    return "\n".join([*head, "", *_table(found, width), "", *_all_clients(found, width)])
 
 
 def _headline(found):
@@ -49,7 +53,7 @@ def _with_gap(lines, left_out, head):
     return lines
 
 
-def _table(found):
+def _table(found, width):
     """A line a client; columns that say the same of all clients (no skew of features, no faults) are left out."""
     clients = found["clients"]
     columns = {
@@ -72,7 +76,11 @@ def _table(found):
     rows, left_out = shown(len(clients["samples"]))
     cells = [[cell(n) for cell in columns.values()] for n in rows]
     last = {len(columns) - 1} if "faults" in columns else set()
-    return _with_gap(aligned(list(columns), cells, left=last), left_out, head=1)
+    lines = aligned(list(columns), cells, last, width)
+    a_line_a_client = len(lines) == len(cells) + 1
+    if left_out and not a_line_a_client:
+        return [*lines, f"({left_out:,} clients left out)"]
+    return _with_gap(lines, left_out, head=1)
 
 
 def _most_frequent(found, n):
@@ -88,7 +96,7 @@ def _faults(found, n):
     return ", ".join(name for name, has in zip(names, found["clients"]["faulty"][n]) if has) or "-"
 
 
-def _all_clients(found):
+def _all_clients(found, width):
     whole, most = found["summary"], math.log2(found["classes"])
     median = f"{whole['samples_median']:,.1f}".removesuffix(".0")
     rows = [
@@ -100,8 +108,7 @@ def _all_clients(found):
         ("wrong labels", f"mean {100 * whole['noise_mean']:.1f} %, max {100 * whole['noise_max']:.1f} %"),
         ("faulty clients", f"{whole['faulty']} of {whole['clients']}, {_number(whole['duplicates'], 'duplicate')}"),
     ]
-    width = max(len(label) for label, _ in rows)
-    return [f"{label:<{width}}  {text}" for label, text in rows]
+    return labelled(rows, width)
 
 
 def partition_picture(found, width=WIDTH):
@@ -120,7 +127,8 @@ def partition_picture(found, width=WIDTH):
         cells = "".join(_shade(part) * wide for part in _merged(share[n], each))
         bar = _bar(clients["samples"][n], clients["noise"][n], longest)
         lines.append(f"{f'{n}{mark}':>{label}} {cells}  {clients['samples'][n]:>{digits},} {bar}".rstrip())
-    return "\n".join([*_legend(found, each), *_with_gap(lines, left_out, head=1)])
+    legend = [part for line in _legend(found, each) for part in wrapped(line, width, "  ")]
+    return "\n".join([*legend, *_with_gap(lines, left_out, head=1)])
 
 
 def _legend(found, each):

@@ -12,6 +12,7 @@ from fedmpi.report.statistics import tied
 from fedmpi.report.truth import by_client, faulty, is_bad, quality
 
 LAST = 0.25  # share of the rounds, at the end, that the picture of the contribution averages over
+SHORT = "mean contribution, last quarter"            # where there is no room for the whole title
 UNEVALUATED = "no round has been evaluated yet"
 WRONG, QUALITY = "true rate of wrong labels", "quality (1 = good client)"
 
@@ -145,7 +146,7 @@ def _share_panel(run):
 
     def panel(place, width):
         place.draw(_signal(place, x, y, "o"))
-        place.title(title)
+        place.title(title if len(title) < width - 4 else SHORT)
         _rule(place, "x", [_span(run, label, x)], width // 12, whole=label not in (WRONG, QUALITY))
         _rule(place, "y", [y], 5)
         place.label(label, axis="x")

@@ -1,21 +1,25 @@
 """The profile of a run as text: a table with bars, and lines on the workers."""
 
 from fedmpi.report.profile import BESIDE, OWN, alone, profile
-from fedmpi.report.text import aligned, human_seconds
+from fedmpi.report.text import human_seconds
 from fedmpi.report.truth import options
+from fedmpi.wide import aligned, wrapped
 
 BAR = 24                      # characters
 
 
-def profile_text(run):
-    """The profile as a table with bars, and lines on what they mean and on the workers."""
+def profile_text(run, width=None):
+    """The profile as a table with bars, and lines on what they mean and on the workers, at most ``width`` wide."""
     found = profile(run)
     if not found["rounds"]:
         return "no round has been played yet"
     each = found["wall_s"] / found["rounds"]
     head = (f"{found['rounds']} rounds, {human_seconds(found['wall_s'])}, {each:.3g} s a round"
             + ", so far" * (run.attrs.get("status") == "running"))
-    return "\n".join([head, "", *_table(found), "", *notes(run, found)])
+    told = list(notes(run, found))
+    if width is not None:
+        told = [part for line in told for part in wrapped(line, width, "  ")]
+    return "\n".join([head, "", *_table(found, width), "", *told])
 
 
 def notes(run, found):
@@ -23,7 +27,7 @@ def notes(run, found):
     return [*_beside(run, found), *_workers(found), *_clients(run, found), *_missing(found)]
 
 
-def _table(found):
+def _table(found, width):
     rows = []
     for name, each in found["phases"].items():
         inside = each["kind"] != OWN
@@ -33,7 +37,7 @@ def _table(found):
         bar = ("▒" if inside else "█") * round(BAR * min(each["share"], 1))
         rows.append([label, f"{each['seconds']:,.3f}", f"{100 * each['share']:.1f} %", *spread, bar])
     rows.append(["all", f"{found['wall_s']:,.3f}", "100.0 %", "", "", "", ""])
-    return aligned(["phase", "seconds", "share", "median ms", "largest ms", "in round", ""], rows, left=(0, 6))
+    return aligned(["phase", "seconds", "share", "median ms", "largest ms", "in round", ""], rows, (0, 6), width)
 
 
 def _beside(run, found):

@@ -7,6 +7,7 @@ import numpy as np
 from fedmpi.report.metrics import FLOPS, TIMES, final_metrics
 from fedmpi.report.statistics import tied
 from fedmpi.report.truth import exact, faulty, is_bad, judged, options, quality
+from fedmpi.wide import aligned, labelled
 
 
 OUTCOMES = {"late": "late", "dropped": "never came", "rejected": "diverged", "failed": "failed"}
@@ -46,35 +47,50 @@ def human_seconds(seconds):
     return f"{seconds // 86400} d {seconds % 86400 // 3600:02d} h"
 
 
-def aligned(head, rows, left=(0,)):
-    """The lines of a table: the heads, then the rows, all of texts; the columns ``left`` to the left, others right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    return ["  ".join(cell.ljust(width) if number in left else cell.rjust(width)
-                      for number, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in (head, *rows)]
+def round_line(row, total_rounds, eta_s, width=None):
+    """One line of progress from a round's row; ``row["round"]`` counts from 1, ``eta_s`` None where nobody knows. Where
+    it has more than ``width`` columns, the least telling numbers are left out."""
+    found = _progress(row, total_rounds, eta_s)
+    for name in LEFT_OUT:
+        # as long as the time left may become, so that all lines of a run have the same columns
+        longest = found | {"left": LONGEST_LEFT}
+        if width is None or len("  ".join(longest.values())) <= width:
+            break
+        found.pop(name, None)
+    return "  ".join(found.values())
 
 
-def round_line(row, total_rounds, eta_s):
-    """One line of progress from a round's row; ``row["round"]`` counts from 1, ``eta_s`` None where nobody knows."""
-    width = len(str(total_rounds))
-    parts = [f"round {row['round']:>{width}}/{total_rounds}"] if "round" in row else []
+LEFT_OUT = ("sparsity", "up", "loss", "seconds", "accuracy")      # in this order, where a line is too long
+LONGEST_LEFT = "59 min 59 s left"
+
+
+def _progress(row, total_rounds, eta_s):
+    """What is told of a round, by name."""
+    digits, found = len(str(total_rounds)), {}
+    if "round" in row:
+        found["round"] = f"round {row['round']:>{digits}}/{total_rounds}"
     for name, form in (("accuracy", ".4f"), ("loss", ".4f"), ("sparsity", ".3f")):
         if name in row and np.isfinite(row[name]):
-            parts.append(f"{name} {row[name]:{form}}")
+            found[name] = f"{name} {row[name]:{form}}"
     if "up_bytes" in row:
-        parts.append(f"up {row['up_bytes'] / 1e6:.2f} MB")
+        found["up"] = f"up {row['up_bytes'] / 1e6:.2f} MB"
     if "round_s" in row and np.isfinite(row["round_s"]):
-        parts.append(f"{row['round_s']:.2f} s/round")
-    return "  ".join(parts + ([f"{human_seconds(eta_s)} left"] if eta_s is not None else []))
+        found["seconds"] = f"{row['round_s']:.2f} s"
+    if eta_s is not None:
+        found["left"] = f"{human_seconds(eta_s)} left"
+    return found
 
 
-def summary(run):
-    """The run on one screen: a table with a label and a line of text in each row."""
+def summary(run, width=None):
+    """The run on one screen: a table with a label and a line of text in each row, at most ``width`` wide."""
     found = final_metrics(run)
-    rows = [*_what(run), *_how_good(run, found), *_how_dear(found), *_how_long(found), *_who_answered(run),
-            *_who_is_bad(run), *_judges(run)]
-    rows = [(label, text) for label, text in rows if text]
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+    rows = [*_what(run), *_extended(run), *_how_good(run, found), *_how_dear(found), *_how_long(found),
+            *_who_answered(run), *_who_is_bad(run)]
+    rows += _judges(run, None if width is None else width - LABEL)
+    return "\n".join(labelled([(label, text) for label, text in rows if text], width))
+
+
+LABEL = 14                    # columns of the labels, those of "virtual time" and the gap
 
 
 def _what(run):
@@ -90,6 +106,14 @@ def _what(run):
     yield "method", listed("model", "strategy", "pruner", "contribution", "weighting", "codec", "seed")
     unusual = {"sampler": "uniform", "devices": "none", "aggregation": "sync"}
     yield "clients", listed(*(name for name, usual in unusual.items() if given.get(name, usual) != usual))
+
+
+def _extended(run):
+    """How the number of rounds was changed by a resume, where it was."""
+    for session in run.sessions:
+        before, after = session.get("rounds_before"), session.get("rounds")
+        if before != after:
+            yield "extended", f"from {before} to {after} rounds, resumed after round {session['done']}"
 
 
 def _how_good(run, found):
@@ -199,7 +223,7 @@ def _wrong(noise):
         yield f"{low} % of labels wrong" if low == high else f"{low} to {high} % of labels wrong"
 
 
-def _judges(run):
+def _judges(run, width=None):
     """A table with a line for each estimator, and one for the weights that the scores earned."""
     found = judged(run)
     names = [name for name in HEADS if any(name in numbers for numbers in found.values())]
@@ -212,7 +236,7 @@ def _judges(run):
         numbers = {"spearman": first["weight_spearman"], "auc": first["auc"]}
         rows.append(["weight in the merge", _cell("spearman", numbers), *["-"] * (len(names) - 1)])
     yield "scores", _what_is_judged(names, exact(run))
-    yield from (("", line) for line in aligned(["", *(HEADS[name] for name in names)], rows))
+    yield from (("", line) for line in aligned(["", *(HEADS[name] for name in names)], rows, width=width))
 
 
 def _what_is_judged(names, reference):

@@ -160,10 +160,11 @@ class RunFile:
         if saving is not None:
             saving.result()
 
-    def load(self, warn=warnings.warn):
-        """``(state, round)`` of the newest checkpoint that is sound; ``warn`` hears of every one that is not."""
+    def load(self, warn=warnings.warn, round=None):
+        """``(state, round)`` of the newest checkpoint that is sound, or of the one after ``round``; ``warn`` hears of
+        every one that is not."""
         self.settle()
-        return load_checkpoint(self.folder, run_id=self.run_id, warn=warn)
+        return load_checkpoint(self.folder, run_id=self.run_id, warn=warn, round=round)
 
     def run(self):
         """The run so far."""

@@ -172,6 +172,18 @@ def open_run(path, **cache):
             raise Unsettled(f"{path}: damaged ({one_line(reason)})") from reason
 
 
+def why_no_run(path):
+    """A line on why the file ``path`` is no run that can be read, empty where it is one. A run that is damaged is
+    one: whoever reads it says so."""
+    try:
+        with open_run(path):
+            return ""
+    except Unsettled:
+        return ""
+    except UserError as error:
+        return str(error)
+
+
 def _check_schema(path, attrs):
     if attrs.get("filetype") != FILETYPE:
         raise UserError(f"{path}: an HDF5 file, but not a run of fedmpi")

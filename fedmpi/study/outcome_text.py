@@ -2,7 +2,7 @@
 
 import math
 
-from fedmpi.report.text import aligned
+from fedmpi.wide import aligned, wrapped
 from fedmpi.study.measures import described
 from fedmpi.study.outcome import VERDICTS
 
@@ -150,8 +150,8 @@ def _table(head, rows):
             *("| " + " | ".join(text.replace("|", "/") for text in row) + " |" for row in rows)]
 
 
-def terminal(found):
-    """The means of the first measure, and every verdict, in lines as wide as they need."""
+def terminal(found, width):
+    """The means of the first measure, and every verdict, in lines at most ``width`` wide."""
     first = found["measures"][0]
     lines = [f"{found['name']}, {found['size']}: {found['title']}"]
     lines += [unfinished(found)] if not found["complete"] else []
@@ -160,9 +160,16 @@ def terminal(found):
              span(arm["difference"][first], first) if "difference" in arm else "")
             for cell in found["cells"] for arm in cell["arms"]]
     lines += ["", *aligned(("where", "arm", first, f"less {found['against']}" if found["against"] else ""), rows,
-                           left=(0, 1, 2, 3))]
+                           (0, 1, 2, 3), width)]
     for says, place, measured, asked, verdict, thesis in verdict_rows(found):
         lines += ["", f"{verdict.partition(':')[0].upper()}{verdict[len(verdict.partition(':')[0]):]}",
                   f"  {says}" + (f" ({place})" if place != "all" else ""),
                   f"  {measured}; asked {asked}" + (f"; the thesis has {thesis}" if thesis else "")]
-    return "\n".join([*lines, "", counted(found)] if found["claims"] else lines)
+    lines += ["", counted(found)] * bool(found["claims"])
+    return "\n".join(part for line in lines for part in _fitted(line, width))
+
+
+def _fitted(line, width):
+    """A line in lines at most ``width`` wide, the later ones behind two columns more than its own indent."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return [line] if len(line) <= width else wrapped(line, width, indent)

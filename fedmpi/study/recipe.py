@@ -24,6 +24,7 @@ import json
 import string
 from typing import NamedTuple
 
+from fedmpi.advice import check_keys
 from fedmpi.errors import UserError
 from fedmpi.launch import FREE
 from fedmpi.options import DEFAULTS
@@ -118,19 +119,17 @@ def _check_table(table, where):
 
 def _check_keys(table, known, where):
     _check_table(table, where)
+    check_keys(table, known, where)
     for key, value in table.items():
-        if key not in known:
-            raise UserError(f"{where}: unknown {key}; known are {', '.join(known)}")
         if not isinstance(value, known[key]) or isinstance(value, bool):
             raise UserError(f"{where}: {key} cannot be {value!r}")
 
 
 def _check_options(table, where):
     _check_table(table, where)
-    unknown = sorted(key for key in table if key.replace("-", "_") not in OPTIONS)
-    if unknown:
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; options of fedmpi train are meant, without seed "
-                        "and out")
+    options = {key.replace("-", "_"): value for key, value in table.items()}
+    known = [key for key in DEFAULTS if key in OPTIONS]
+    check_keys(options, known, f"{where}, options of fedmpi train without seed and out")
 
 
 def _check_arms(found, arms, where):

@@ -2,7 +2,7 @@
 
 ``schedule=thesis`` is ``gamma_t = 1 - (1 - gamma) / t``, ``constant`` the same gamma always; ``start`` is ``data`` (the
 shares of the data) or ``zero`` (as the thesis's program, which then forgets the sizes after one round). r sums to 1 and
-psi to several: that difference of scale is kept (methods 5.5). gamma = 1 is FedAvg. With a constant gamma = 0.95 it is
+psi to several: that difference of scale is kept. gamma = 1 is FedAvg. With a constant gamma = 0.95 it is
 CGSV's rule (NeurIPS 2021). The floor is the program's; the printed rule has none and can turn weights negative.
 """
 
