@@ -8,7 +8,8 @@ try:
 except OSError:                # the folder was removed; absolute paths work all the same
     HERE = ""
 
-# Python puts the working folder first, where a random.py of the user's would stand for the library's. main puts it last.
+# Python puts the working folder first, where a random.py of the user's would stand for the library's. main puts it
+# last.
 if sys.path[:1] == [HERE]:
     del sys.path[0]
 
