@@ -259,9 +259,6 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
     options = _recorded(options, resume, say) if resume else assemble.with_usual_parts(on_device(options))
     common = _common_round(resume, options) if resume else None
     options, data = assemble.loaded(options)
-    for line in assemble.data_lines(options, data):
-        for part in wrapped(line, terminal_width(), "    "):
-            say(part)
     if not options["together"]:
         options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
@@ -275,7 +272,10 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
         _make_runs(options["out"])
         check_target(options["out"], overwrite)
         state, done = start(fed, x), 0
-    # What is refused is refused in one line, so warnings come last.
+    # A refusal is one line, so all that is told comes after the last thing that may be refused here.
+    for line in assemble.data_lines(options, data):
+        for part in wrapped(line, terminal_width(), "    "):
+            say(part)
     for line in assemble.warnings(options, data, fed):
         say(f"warning: {line}")
     guard.run(resume or options["out"], bool(resume))
