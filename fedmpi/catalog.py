@@ -354,7 +354,8 @@ def _convert(spec, parameter, text):
     if not wanted(parameter):
         raise UserError(f"{spec}: {parameter.name} is of type {kinds[0].__name__}, which cannot be "
                         "written on a command line: name a factory of your own that sets it")
-    raise UserError(f"{spec}: {parameter.name} must be {wanted(parameter)}, got "
+    shown = spec.replace("\n", "\\n")             # a message is one line, whatever is in the spec
+    raise UserError(f"{shown}: {parameter.name} must be {wanted(parameter)}, got "
                     f"{text!r}{_hint(text, known)}")
 
 

@@ -43,6 +43,7 @@ def own(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- any importable package.module:factory
 
 KINDS_OF_FACTORY = '''"""My methods."""
+import functools
 import dataclasses
 import typing
 from fedmpi.pruning.static import static
@@ -683,16 +684,18 @@ def test_defaults_that_json_has_no_word_for_are_the_same_in_every_process(own):
 
 def test_choices_are_listed_and_completed(fedmpi):
     told = fedmpi(1, "list", "pruner", "rigl")
-    assert "distribution=erk  uniform, er, erk or thesis" in told
+    assert "distribution=erk  uniform, first-dense, er, erk or thesis" in told
     line = "fedmpi train --pruner rigl:distribution="
     found = answer(cli, {"_FEDMPI_COMPLETE": "fish_complete", "COMP_LINE": line}).splitlines()
-    assert found == [f"rigl:distribution={each}" for each in ("erk", "uniform", "er", "thesis")]
+    assert found == [f"rigl:distribution={each}" for each in ("erk", "uniform", "first-dense", "er", "thesis")]
 
 
 @pytest.mark.parametrize("kind, spec, message", [
-    ("pruner", "rigl:distribution=ekr", "distribution must be uniform, er, erk or thesis, got 'ekr'; did you mean e"),
+    ("pruner", "rigl:distribution=ekr",
+     "distribution must be uniform, first-dense, er, erk or thesis, got 'ekr'; did you mean e"),
     ("contribution", "shapley:of=acuracy", "of must be loss or accuracy, got 'acuracy'; did you mean accuracy?"),
-    ("dataset", "hdf5:layout=nchv", "layout must be auto, nchw or nhwc, got 'nchv'; did you mean nchw?"),
+    ("dataset", "hdf5:layout=nchv",
+     "layout must be auto, nchw, nhwc, nhw, ncl, nlc or as-is, got 'nchv'; did you mean nchw?"),
     ("fault", "free-rider:kind=stail", "kind must be zero, random or stale, got 'stail'")])
 def test_a_wrong_choice_is_told_with_the_right_ones(kind, spec, message):
     with pytest.raises(UserError, match=f"^{spec}: {re.escape(message)}"):

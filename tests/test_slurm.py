@@ -504,7 +504,8 @@ def test_the_plan_estimates_what_the_run_will():
     options = assemble.with_usual_parts(DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"})
     data = assemble.federation(options)
     fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
-    layers = flops.outputs(build.model(options, data.shape, data.dataset.classes), data.shape)
+    network = build.model(options, data.shape, data.dataset.classes)
+    layers = flops.outputs(network, assemble.sample(data))
     assert assemble.planned_needs(options) == assemble.gpu_needs(options, data, fed.layout.P, layers)
     assert assemble.block(fed.layout.P) == fed.block
 

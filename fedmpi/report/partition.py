@@ -46,7 +46,8 @@ def _names(facts):
     """(N,) texts that the data set has for its clients; empty where it has none."""
     if "name" not in facts:
         return np.array([], str)
-    return facts["name"]
+    names = facts["name"]
+    return np.char.decode(names, "utf-8", "replace") if names.dtype.kind == "S" else names
 
 
 def _whole(labels):

@@ -10,16 +10,17 @@ RENAMED = {"rounds/publish_s": "encode_s"}                 # by schema 2; read u
 
 TEXT = """\
 A run file is HDF5; h5py, h5dump, pandas, xarray and fedmpi.open read it, also while the run goes on. Every data set \
-has the attributes unit, description and machine (true where a value depends on the machine and is not compared between \
-runs), and units and long_name, as netCDF calls the first two. Every axis has a label and a scale, its dimension: \
-round, participation (a client in a round), client, layer, class ... What is not there reads as -1 or NaN. \
+has the attributes unit, description and machine (true where a value depends on the machine and is not compared \
+between runs), and units and long_name, as netCDF calls the first two. Every axis has a label and a scale, its \
+dimension: round, participation (a client in a round), client, layer, class ... What is not there reads as -1 or NaN. \
 Schema {number}. A file of a newer schema is refused, older ones are read: 2 calls encode_s what 1 called publish_s; 3 \
 has dimensions, names of outcomes, texts of digests, lists of texts that are no JSON, and packs a run that has ended.\
 """
 PLACES = {
     "/": "attributes, below; those that json_text names hold JSON, lists of texts are arrays",
     "/committed": "[rounds, client rows] that are valid: what lies beyond is room for the next rounds, and reads as "
-                  "-1, NaN or an empty text; a run that was finished or stopped has no room, is shuffled and compressed",
+                  "-1, NaN or an empty text; a run that was finished or stopped has no room, is shuffled and "
+                  "compressed",
     "/rounds/NAME": "(round) or (round, layer), a row a round; NAME_text is NAME in hexadecimal, since numbers of R "
                     "and Matlab end at 2^53",
     "/ends": "rows of /clients that are committed after each round",
