@@ -421,7 +421,7 @@ def _create(options, data, fed, transport, overwrite):
 
 def _restored(store, data, fed, x, say, common=None):
     """``(state, rounds done)`` of the newest sound checkpoint, or that of round ``common``, of the beginning where
-    there is none; the run file forgets what lies beyond it, which will be played again to the same bits."""
+    there is none. Rounds beyond it will be played again, to the same bits where their number stays."""
     from fedmpi import record
     from fedmpi.server import start
     attrs = store.run().attrs
@@ -455,7 +455,6 @@ def _restored(store, data, fed, x, say, common=None):
         raise CheckpointError(f"{store.path} has {store.rounds} rounds, its checkpoint {done}: the run file is damaged")
     if common is not None and done < store.rounds:
         say(f"round {done + 1} is played again: with {fed.rounds} rounds it is another one")
-    store.truncate(done)
     return state, done
 
 
@@ -491,7 +490,10 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     status = "failed"
     try:
         store.add_session(session)
-        store.update({"status": "running", "options": recorded | {"rounds": fed.rounds}})
+        # A run that is killed between these has lost nothing, or goes on from a round that both numbers of rounds share.
+        store.update({"status": "running"})
+        store.truncate(done)
+        store.update({"options": recorded | {"rounds": fed.rounds}})
         now = time.perf_counter()
         width = terminal_width()
         for line in _opening(options, fed, data, now - begin, width):

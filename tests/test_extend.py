@@ -7,7 +7,7 @@ import pytest
 
 from fedmpi import catalog, extend
 from fedmpi.parts import Schedule
-from fedmpi.store import read_run
+from fedmpi.store import RunFile, checkpoint_folder, checkpoints, read_run
 
 SMALL = ("--dataset", "synthetic:samples=200,size=8", "--model", "logistic", "--clients", 4, "--local-epochs", 1,
          "--noise", "none", "--save-every", 1)
@@ -39,6 +39,27 @@ def test_two_rounds_extended_to_four_are_four_rounds(fedmpi, tmp_path, options, 
     run = read_run(extended)
     assert run.attrs["status"] == "finished" and run.attrs["options"]["rounds"] == 4
     assert [each["rounds"] for each in run.sessions] == [2, 4]
+
+
+def test_a_run_that_ends_while_it_is_extended_goes_on_to_the_same_bits(fedmpi, tmp_path, monkeypatch):
+    extended, whole = tmp_path / "extended.h5", tmp_path / "whole.h5"
+    options = ("--strategy", "fedavg", "--pruner", "set")
+    trained(fedmpi, extended, *options, "--rounds", 3)
+    append = RunFile.append
+
+    def broken_off(store, row, client_rows):
+        append(store, row, client_rows)
+        raise RuntimeError("broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFile, "append", broken_off)
+        # Round 3 is played again, and its row is there; its checkpoint is not.
+        fedmpi(1, "train", "--resume", extended, "--rounds", 5, "--save-every", 10, code=1)
+    assert len(read_run(extended).ends) == 3
+    assert [round for round, _ in checkpoints(checkpoint_folder(extended))] == [2]
+    fedmpi(1, "train", "--resume", extended)
+    trained(fedmpi, whole, *options, "--rounds", 5)
+    assert "agree" in fedmpi(1, "verify", extended, whole)
 
 
 def test_show_tells_that_a_run_was_extended(fedmpi, tmp_path):

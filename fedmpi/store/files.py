@@ -14,8 +14,9 @@ from concurrent.futures import Future
 
 from fedmpi.errors import DiskError, FedError, UserError
 from fedmpi.store.attrs import own_attrs, plain, read_attrs, read_sessions, same_keys, set_attrs, set_sessions
-from fedmpi.store.checkpoint import checkpoint_folder, load_checkpoint, remove_checkpoints, write_checkpoint
-from fedmpi.store.disk import refused_by, rewriting, sync, writing
+from fedmpi.store.checkpoint import (checkpoint_folder, checkpoints, load_checkpoint, remove_checkpoints,
+                                     write_checkpoint)
+from fedmpi.store.disk import refused_by, remove, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
 from fedmpi.store.relay import lay_out
@@ -104,11 +105,14 @@ class RunFile:
         self._committed = t + 1, r + num
 
     def truncate(self, rounds):
-        """Forgets every round but the first ``rounds``."""
+        """Forgets every round but the first ``rounds``, and the checkpoints of those that are forgotten."""
         self.settle()
         check_truncate(rounds, self.rounds)
         if rounds == self.rounds:
             return
+        # First: a kill in between leaves rows that are played again, and no checkpoint of a future that was given up.
+        with refused_by(self.folder):
+            remove(self.folder, [name for round, name in checkpoints(self.folder) if round > rounds])
         with open_run(self.path) as f:
             self._check_alone(f)
             client_rows = int(f["ends"][rounds - 1]) if rounds else 0

@@ -39,9 +39,10 @@ class MemoryStore:
         self._client_rows.append((client_rows, num))
 
     def truncate(self, rounds):
-        """Forgets every round but the first ``rounds``."""
+        """Forgets every round but the first ``rounds``, and what was saved after those."""
         check_truncate(rounds, self.rounds)
         del self._rows[rounds:], self._client_rows[rounds:]
+        self._saved = {round: saved for round, saved in self._saved.items() if round <= rounds}
 
     def update(self, attrs):
         """Sets root attributes, such as ``status`` and ``ended``."""
