@@ -7,7 +7,7 @@ a checkpoint before which all of them would have done the same in the longer run
 none, the run cannot be extended."""
 
 import ast
-import inspect
+import tokenize
 
 from fedmpi import catalog
 from fedmpi.errors import UserError
@@ -26,7 +26,7 @@ def plans(options):
         planned = catalog.make(catalog.KINDS[kind], spec).planned
         if planned is not None:
             found[f"--{option} {spec}"] = planned
-        elif looks_at_rounds(_source(catalog.KINDS[kind], spec)):
+        elif any(map(looks_at_rounds, _sources(catalog.KINDS[kind], spec))):
             raise UserError(f"--{option} {spec} looks at schedule.rounds and does not say what it makes of it, hence "
                             "the number of rounds must stay: give its part a planned(schedule), see fedmpi/parts.py")
     return found
@@ -41,10 +41,12 @@ def _named_parts(options):
             yield option, kind, spec
 
 
-def _source(table, spec):
-    """The source of the module that holds a part's factory."""
-    target, _ = catalog.parse(table, spec)
-    return inspect.getsource(inspect.getmodule(catalog.load({}, target)))
+def _sources(table, spec):
+    """The source of each file that defines a part's factory."""
+    name, _ = catalog.split(spec)
+    for path in catalog.entry(table, name).sources:
+        with tokenize.open(path) as file:
+            yield file.read()
 
 
 def looks_at_rounds(source):

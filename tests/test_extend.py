@@ -106,6 +106,8 @@ def test_rounds_are_not_taken_back(fedmpi, tmp_path):
 
 FADING = '''"""Dense, but for what it looks at."""
 
+from functools import partial
+
 from fedmpi.pruning.dense import dense
 
 
@@ -122,6 +124,9 @@ def fading():
 def honest():
     """Says what it looks at."""
     return fading()._replace(planned=lambda schedule: 0)
+
+
+bound = partial(fading)
 '''
 
 
@@ -129,7 +134,7 @@ def test_a_plug_in_that_looks_at_the_end_says_what_it_makes_of_it(fedmpi, tmp_pa
     (tmp_path / "fading_pruner.py").write_text(FADING)
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("fading_pruner", None)
-    for name, code in (("fading", 2), ("honest", 0)):
+    for name, code in (("fading", 2), ("bound", 2), ("honest", 0)):
         out = tmp_path / f"{name}.h5"
         trained(fedmpi, out, "--strategy", "fedavg", "--pruner", f"fading_pruner:{name}", "--rounds", 1)
         told = fedmpi(1, "train", "--resume", out, "--rounds", 2, code=code)
