@@ -25,6 +25,7 @@ def folder(fedmpi, tmp_path_factory):
         f["x_train"] = [1.0]
     (place / "text.h5").write_text("no HDF5")
     (place / "below" / "again").symlink_to(place)          # leads back up
+    (place / "loop.h5").symlink_to("loop.h5")
     return place
 
 

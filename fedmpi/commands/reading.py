@@ -74,7 +74,8 @@ def _files_below(folder):
     Checkpoints, hidden folders and links to folders, which may lead back up, are left out."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
-        if entry.is_file() and entry.name.lower().endswith(NAMED):
+        # Unlike the entry's own, this is False, and no error, for a link that leads to itself.
+        if entry.name.lower().endswith(NAMED) and os.path.isfile(entry.path):
             yield entry.path
     for entry in entries:
         left_out = entry.name.startswith(".") or entry.name.endswith(".ckpt")
