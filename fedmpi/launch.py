@@ -490,7 +490,8 @@ def _play(fed, data, state, store, done, options, say, begin, places):
     status = "failed"
     try:
         store.add_session(session)
-        # A run that is killed between these has lost nothing, or goes on from a round that both numbers of rounds share.
+        # A run that is killed between these has lost nothing, or goes on from a round that is the same by
+        # either number of rounds.
         store.update({"status": "running"})
         store.truncate(done)
         store.update({"options": recorded | {"rounds": fed.rounds}})
