@@ -1,6 +1,7 @@
 """Sweeps: what a file means, which runs are left, what is refused; and the table of many runs' outcomes."""
 
 import csv
+import itertools
 import json
 import re
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from fedmpi import place, sweep
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
+from fedmpi.report import outcomes_text
+from fedmpi.report.outcomes import OUTCOMES
 from fedmpi.store import RunFile, read_run
 
 GRID = """\
@@ -317,6 +320,21 @@ def test_outcomes_of_many_runs_are_one_table(fedmpi, runs, tmp_path):
     assert float(groups["0.1"]["final_accuracy_std"]) == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
     assert groups["0.2"]["final_accuracy_std"] == ""
     assert "over seeds" in output
+
+
+def test_each_row_of_a_narrow_table_of_outcomes_has_a_number():
+    """Columns that do not fit stand below; an option alone does not tell there which set-up a row is of."""
+    varying = ["strategy", "pruner", "contribution", "seed"]
+    pruners = ["rigl:sparsity=0.9", "mine:shuffle:sparsity=0.9"]
+    arms = list(itertools.product(["fedavg", "thesis"], pruners, ["loo"], [0, 1]))
+    same = dict.fromkeys([*OUTCOMES, "seconds"], 0.1) | {"status": "finished"}
+    rows = [{"run": f"runs/{'-'.join(map(str, arm))}.h5"} | dict(zip(varying, arm)) | same for arm in arms]
+    _, seeds = outcomes_text(varying, rows, 80).split("over seeds, ")
+    blocks = seeds.split("\n\n")
+    assert len(blocks) > 1
+    for block in blocks:
+        numbers = [line.split()[0] for line in block.splitlines() if line[:1].isdigit()]
+        assert numbers == ["1", "2", "3", "4"]
 
 
 def test_outcomes_for_scripts_of_named_files(fedmpi, runs):
