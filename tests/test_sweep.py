@@ -195,6 +195,8 @@ def test_runs_of_other_options_are_played_anew_by_overwrite_alone(fedmpi, points
     assert "2 of 2 played" in fedmpi(1, "sweep", "grid.toml", "--here", "--overwrite")
     assert [read_run(f"runs/seed-{seed}.h5").attrs["options"]["clients"] for seed in (0, 1)] == [4, 4]
     assert "2 finished" in fedmpi(1, "sweep", "grid.toml", "--here", "--overwrite")      # which leaves the same alone
+    told = fedmpi(1, "sweep", "grid.toml", "--script", "all.sbatch")
+    assert "all.sbatch is not written: there is nothing to play" in told
 
 
 def test_overwrite_never_removes_a_run_that_is_being_written(fedmpi, here):
