@@ -199,7 +199,7 @@ def told(options, data, fed, plan, ranks, out, width=None):
                          + f"; {_seconds(plan.round_s)} in one process, of which {_seconds(plan.shared_s)} are shared "
                          "by workers"),
         ("time in all", f"about {_seconds(each * slow * T)} for {T} rounds, without the start"),
-        ("timed", known + "; in round 2, which moved the mask: rounds that do not take less" * (
+        ("timed", known + "; in round 2, which moved the mask; rounds without a move take less" * (
             bool(plan.played.row["mask_changed"]))),
         ("writes", f"{out}, and checkpoints beside it"),
     ]

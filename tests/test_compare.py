@@ -12,6 +12,7 @@ from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
 from fedmpi.report import live
 from fedmpi.report.chance import Stuck, left_chance
+from fedmpi.report.comparison import spent_text
 from fedmpi.report.groups import differing, unusual
 from fedmpi.report.page import page
 from fedmpi.report.series import mean_lines, prefix, spent, to_reach, within
@@ -535,6 +536,7 @@ def test_set_ups_that_never_left_chance_are_named():
     assert found["chance"] == [Stuck(1, 2, 0.104, 0.1), None]
     text = report.comparison_text(found)
     assert "never left chance: fedavg (1 of 2 runs), at best 0.104 where guessing has 0.100" in text
+    assert "a difference from a set-up that did not learn says only that it did not learn" in " ".join(text.split())
     assert json.loads(json.dumps(report.plain(report.without_tuples(found))))["chance"][0]["stuck"] == 1
     del runs["fedavg0.h5"]
     assert "never left" not in report.comparison_text(report.comparison(report.grouped(runs)))
@@ -562,3 +564,7 @@ def test_compare_against_a_baseline_on_the_command_line(fedmpi, runs):
 def test_a_label_leaves_out_options_that_are_the_same(pruners, labels):
     runs = {f"{number}.h5": run_of([0.5], pruner=each) for number, each in enumerate(pruners)}
     assert [group.label for group in report.grouped(runs)] == labels
+
+
+def test_one_round_is_no_rounds():
+    assert spent_text("rounds", 1.0) == "1 round" and spent_text("rounds", 2.0) == "2 rounds"

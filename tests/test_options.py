@@ -156,3 +156,8 @@ def test_a_sweep_of_a_named_data_set_leaves_labels_as_they_are(fedmpi, tmp_path)
     for path in (tmp_path / "runs").glob("*.h5"):
         noises[options(path)["seed"]].add(options(path)["noise"])
     assert noises == {0: {"none"}, 1: {"graded"}}
+
+
+def test_an_unknown_kind_is_told_with_the_kinds_once(fedmpi):
+    told = fedmpi(1, "list", "prunner", code=2)
+    assert "'prunner' is not one of" in told and told.count("aggregation") == 1

@@ -368,6 +368,7 @@ def test_round_line():
     line = "round 12/50  accuracy 0.8712  loss 0.4123  sparsity 0.900  up 4.40 MB  3.20 s  2 min 05 s left"
     assert report.round_line(row, 50, 125.4) == line
     assert report.round_line(dict(round=1, accuracy=np.nan), 1000, None) == "round    1/1000"
+    assert report.round_line(dict(round=1, up_bytes=2608), 2, None) == "round 1/2  up 2.61 kB"      # not 0.00 MB
 
 
 @pytest.mark.parametrize(

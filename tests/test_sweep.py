@@ -1,6 +1,7 @@
 """Sweeps: what a file means, which runs are left, what is refused; and the table of many runs' outcomes."""
 
 import csv
+import itertools
 import json
 import re
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from fedmpi import place, sweep
 from fedmpi.errors import UserError
 from fedmpi.options import DEFAULTS
+from fedmpi.report import outcomes_text
+from fedmpi.report.outcomes import OUTCOMES
 from fedmpi.store import RunFile, read_run
 
 GRID = """\
@@ -192,6 +195,8 @@ def test_runs_of_other_options_are_played_anew_by_overwrite_alone(fedmpi, points
     assert "2 of 2 played" in fedmpi(1, "sweep", "grid.toml", "--here", "--overwrite")
     assert [read_run(f"runs/seed-{seed}.h5").attrs["options"]["clients"] for seed in (0, 1)] == [4, 4]
     assert "2 finished" in fedmpi(1, "sweep", "grid.toml", "--here", "--overwrite")      # which leaves the same alone
+    told = fedmpi(1, "sweep", "grid.toml", "--script", "all.sbatch")
+    assert "all.sbatch is not written: there is nothing to play" in told
 
 
 def test_overwrite_never_removes_a_run_that_is_being_written(fedmpi, here):
@@ -317,6 +322,21 @@ def test_outcomes_of_many_runs_are_one_table(fedmpi, runs, tmp_path):
     assert float(groups["0.1"]["final_accuracy_std"]) == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
     assert groups["0.2"]["final_accuracy_std"] == ""
     assert "over seeds" in output
+
+
+def test_each_row_of_a_narrow_table_of_outcomes_has_a_number():
+    """Columns that do not fit stand below; an option alone does not tell there which set-up a row is of."""
+    varying = ["strategy", "pruner", "contribution", "seed"]
+    pruners = ["rigl:sparsity=0.9", "mine:shuffle:sparsity=0.9"]
+    arms = list(itertools.product(["fedavg", "thesis"], pruners, ["loo"], [0, 1]))
+    same = dict.fromkeys([*OUTCOMES, "seconds"], 0.1) | {"status": "finished"}
+    rows = [{"run": f"runs/{'-'.join(map(str, arm))}.h5"} | dict(zip(varying, arm)) | same for arm in arms]
+    _, seeds = outcomes_text(varying, rows, 80).split("over seeds, ")
+    blocks = seeds.split("\n\n")
+    assert len(blocks) > 1
+    for block in blocks:
+        numbers = [line.split()[0] for line in block.splitlines() if line[:1].isdigit()]
+        assert numbers == ["1", "2", "3", "4"]
 
 
 def test_outcomes_for_scripts_of_named_files(fedmpi, runs):

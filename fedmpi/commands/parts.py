@@ -20,7 +20,7 @@ WIRE = {                     # of the kinds whose parts send nothing of their ow
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)))
+@click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)), metavar="[KIND]")
 @click.argument("name", required=False, shell_complete=names)
 def list_parts(kind, name):
     """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""

@@ -81,6 +81,8 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
     say(_counted(folder, [state.status for state in states]))
     if anew:
         say(f"to be played anew: {', '.join(anew)}")
+    if script and not todo:
+        say(f"{script} is not written: there is nothing to play")
     if dry_run or not todo:
         return 0
     todo_points = [points[number] for number in todo]

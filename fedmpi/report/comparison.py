@@ -144,7 +144,7 @@ def amount(axis, value):
 
 def spent_text(axis, value):
     """The same, with a word on what it is of."""
-    return f"{amount(axis, value)} {OF[axis]}"
+    return "1 round" if (axis, value) == ("rounds", 1) else f"{amount(axis, value)} {OF[axis]}"
 
 
 def outcome_text(name, found, of=None):
@@ -231,7 +231,7 @@ def chance_lines(found):
     if not told:
         return []
     return [f"never left chance: {'; '.join(told)}",
-            "   where one side of a difference did not learn, it says no more than that"]
+            "   a difference from a set-up that did not learn says only that it did not learn"]
 
 
 def _who_text(each):

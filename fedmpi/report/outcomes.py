@@ -56,18 +56,25 @@ def _spread(column, group):
 def outcomes_text(varying, rows, width=None):
     """The rows as a table for the terminal, ``width`` columns wide, then the groups of seeds."""
     columns = [*varying, "status", *OUTCOMES, "seconds"]
-    lines = aligned(["run", *map(_head, columns)],
-                    [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
-                    range(len(varying) + 2), width)
+    lines = _numbered(["run", *map(_head, columns)],
+                      [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
+                      len(varying) + 2, width)
     groups = over_seeds(varying, rows)
     if "seed" in varying and groups:
         told = [key for key in varying if key != "seed"]
         columns = [key for key in (*OUTCOMES, "seconds") if key != "rounds"]
-        lines += ["", "over seeds, mean ± standard deviation of finished runs:", *aligned(
+        lines += ["", "over seeds, mean ± standard deviation of finished runs:", *_numbered(
             [*told, "n", *map(_head, columns)],
             [[*(_cell(key, group[key]) for key in told), str(group["n"]), *(_mean(key, group) for key in columns)]
-             for group in groups], range(len(told)), width)]
+             for group in groups], len(told), width)]
     return "\n".join(lines)
+
+
+def _numbered(head, rows, num_left, width):
+    """The lines of a table whose rows have numbers. They tell the rows apart where the table is too wide and its
+    columns stand below one another: one option alone may be the same in several rows."""
+    numbered = [[str(number), *row] for number, row in enumerate(rows, 1)]
+    return aligned(["#", *head], numbered, range(1, num_left + 1), width)
 
 
 def _head(key):

@@ -119,7 +119,7 @@ def _never_left_chance(groups):
     told = [stuck_text(group.label, found) for group in groups if (found := stuck(group))]
     if not told:
         return ""
-    more = " Where one side of a difference did not learn, it says no more than that." * (len(groups) > 1)
+    more = " A difference from a set-up that did not learn says only that it did not learn." * (len(groups) > 1)
     return f'<p class="note">Never left chance: {text("; ".join(told))}.{more}</p>'
 
 

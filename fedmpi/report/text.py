@@ -73,7 +73,7 @@ def _progress(row, total_rounds, eta_s):
         if name in row and np.isfinite(row[name]):
             found[name] = f"{name} {row[name]:{form}}"
     if "up_bytes" in row:
-        found["up"] = f"up {row['up_bytes'] / 1e6:.2f} MB"
+        found["up"] = f"up {human_bytes(row['up_bytes'])}"
     if "round_s" in row and np.isfinite(row["round_s"]):
         found["seconds"] = f"{row['round_s']:.2f} s"
     if eta_s is not None:

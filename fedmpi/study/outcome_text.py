@@ -68,8 +68,8 @@ def stuck(found):
     arms = {run["run"]: run["arm"] for run in found["runs"] if run["measures"] and run["measures"]["learned"] == 0}
     counts = {arm: list(arms.values()).count(arm) for arm in found["arms"]}
     told = ", ".join(f"{n} of {arm}" for arm, n in counts.items() if n)
-    return (f"{len(arms)} of {len(found['status'])} runs never left chance ({told}): where one side of a difference "
-            "did not learn, it says no more than that.") if arms else ""
+    return (f"{len(arms)} of {len(found['status'])} runs never left chance ({told}): a difference from a run that "
+            "did not learn says only that it did not learn.") if arms else ""
 
 
 def verdict_rows(found):
