@@ -104,9 +104,7 @@ def _as_model_takes(options, dataset):
     if not dataset.ids or as_they_are(dataset) or options["model"] is None:
         return dataset
     network = model(options, dataset.x_train.shape[1:], dataset.classes)
-    tables = torch.nn.Embedding, torch.nn.EmbeddingBag
-    looks_up = any(isinstance(part, tables) for part in network.modules())
-    if not looks_up:
+    if not fit.looks_up(network):
         return dataset._replace(ids=False)
     return taken_as_ids(dataset)
 
