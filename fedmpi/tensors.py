@@ -102,8 +102,8 @@ def moving_buffers(model, sample):
     """The names of floating-point buffers, other than those of norms, that training moves: a sorted list.
 
     They are seen in one forward pass in training mode of ``sample``, two real inputs or more, and the model is left as
-    it was. ValueError where a pass puts another tensor, of other values, in the place of a buffer of any dtype: it could
-    neither be followed nor set back before the next client.
+    it was. ValueError where a pass puts another tensor, of other values, in the place of a buffer of any dtype: it
+    could neither be followed nor set back before the next client.
     """
     before = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
     if not before:
