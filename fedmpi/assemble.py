@@ -104,9 +104,7 @@ def _as_model_takes(options, dataset):
     if not dataset.ids or as_they_are(dataset) or options["model"] is None:
         return dataset
     network = model(options, dataset.x_train.shape[1:], dataset.classes)
-    tables = torch.nn.Embedding, torch.nn.EmbeddingBag
-    looks_up = any(isinstance(part, tables) for part in network.modules())
-    if not looks_up:
+    if not fit.looks_up(network):
         return dataset._replace(ids=False)
     return taken_as_ids(dataset)
 
@@ -278,16 +276,24 @@ def with_usual_parts(options):
 
 def fitting(options, fed_data):
     """The run's network, checked on samples of the data; on the CPU."""
-    classes = fed_data.dataset.classes
-    network = model(options, fed_data.shape, classes)
-    _check_takes(options, network, fed_data)
-    fit.check_outputs(network, sample(fed_data, 2), classes, f"--model {options['model']}")
+    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    _check_fit(options, network, fed_data)
     return network
+
+
+def _check_fit(options, network, fed_data):
+    """UserError where the network does not fit the data."""
+    _check_takes(options, network, fed_data)
+    fit.check_outputs(network, sample(fed_data, 2), fed_data.dataset.classes, f"--model {options['model']}")
 
 
 def server_parts(options, fed_data, device):
     """``(Fed, x)``: the server's parts, its transport still missing, and the initial model vector on the CPU."""
-    network = fitting(options, fed_data).to(device)
+    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    # A pass may register more, such as a table that is made when it is first looked at: workers do not have that yet.
+    buffers = {name for name, _ in network.named_buffers()}
+    _check_fit(options, network, fed_data)
+    network = network.to(device)
     layout, x = bound(options, fed_data, network)
     first = x.cpu().clone()
     test, validate, slopes = evaluators(fed_data, network, layout, x, device)
@@ -307,7 +313,7 @@ def server_parts(options, fed_data, device):
               sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"],
               cohort=options["cohort"] or options["clients"],
               rounds=options["rounds"], seed=options["seed"],
-              costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout),
+              costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
               batch_norm=normalises_batches(network))
     return fed, first
 

@@ -171,10 +171,7 @@ def _strategy(part, option):
     def local(task):
         loss = part.local(task)
         _number(loss, option, "the mean training loss that local returns")
-        pruned = task.x[:task.layout.Q][~task.mask]
-        _require(not bool(pruned.any()), option, "local to leave pruned weights at 0",
-                 f"{int(torch.count_nonzero(pruned))} that it has moved",
-                 "multiply gradients by task.live")
+        _trained_on_the_mask(task, option)
         return loss
 
     def merge(state, x, updates, weights):
@@ -195,6 +192,17 @@ def _strategy(part, option):
         return answer
 
     return part._replace(init=init, local=local, merge=merge)
+
+
+def _trained_on_the_mask(task, option):
+    """UserError where a pruned weight has moved. One that is not finite is what a divergence leaves,
+    0 times infinity, and the worker tells of that."""
+    x = task.x[:task.layout.Q]
+    moved = x.ne(0) & ~task.mask
+    if bool(moved.any()):
+        num_moved = int(torch.count_nonzero(moved & x.isfinite()))
+        _require(not num_moved, option, "local to leave pruned weights at 0",
+                 f"{num_moved} that it has moved", "multiply gradients by task.live")
 
 
 def _still(x, merged, support, option):

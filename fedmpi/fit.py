@@ -10,6 +10,12 @@ from fedmpi.errors import UserError
 from fedmpi.factories import own_code
 
 FLOATS = (torch.float32, torch.bfloat16)    # what a network may put out, see fedmpi.local.casting
+TABLES = (nn.Embedding, nn.EmbeddingBag)
+
+
+def looks_up(model):
+    """Whether the model has an embedding, which takes ids."""
+    return any(isinstance(module, TABLES) for module in model.modules())
 
 
 def network(made, option, shape):
@@ -33,14 +39,27 @@ def _fill(made, option, shape):
     """Lazy layers get their shapes, and their initial values from torch's generator, from a pass in
     eval mode."""
     training = made.training
+    zeros = torch.zeros(2, *shape)
     with own_code(f"{option} on inputs of shape {(2, *shape)}"), torch.no_grad():
-        made.eval()(torch.zeros(2, *shape))
+        made.eval()
+        if looks_up(made) and not _takes(made, zeros):
+            zeros = zeros.long()
+        made(zeros)
     made.train(training)
     left = [name for name, tensor in made.named_parameters() if is_lazy(tensor)]
     if left:
         raise UserError(
             f"{option}: {left[0]} is lazy and has no shape after a pass of inputs; give its layer "
             "the size of its inputs")
+
+
+def _takes(made, inputs):
+    """Whether a pass of the inputs comes to its end."""
+    try:
+        made(inputs)
+    except (RuntimeError, TypeError, IndexError):
+        return False
+    return True
 
 
 def check_outputs(model, samples, classes, option):

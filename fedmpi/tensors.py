@@ -56,8 +56,13 @@ def is_prunable(name, parameter, owners):
 
 
 def normalises_batches(model):
-    """Whether the model has batch norm, which cannot train on a batch of one sample."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    """Whether the model has batch norm, which cannot train on a batch of one sample. A norm that keeps to its running
+    statistics while the model trains, as in fine-tuning, can."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return False
+    with mode(model, training=True):
+        return any(norm.training or norm.running_mean is None for norm in norms)
 
 
 @contextlib.contextmanager
@@ -77,10 +82,12 @@ def frozen(model):
     return [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
-def constants(model, layout):
-    """``[(name, buffer)]`` of those that are not in the vector: constants and integer buffers."""
+def constants(model, layout, buffers=None):
+    """``[(name, buffer)]`` of those that are not in the vector: constants and integer buffers; of those that
+    ``buffers`` names, where it is given."""
     moving = {slot.name for slot in layout.buffers}
-    return [(name, buffer) for name, buffer in model.named_buffers() if name not in moving]
+    return [(name, buffer) for name, buffer in model.named_buffers()
+            if name not in moving and (buffers is None or name in buffers)]
 
 
 def norm_statistics(model):
@@ -95,22 +102,23 @@ def moving_buffers(model, sample):
     """The names of floating-point buffers, other than those of norms, that training moves: a sorted list.
 
     They are seen in one forward pass in training mode of ``sample``, two real inputs or more, and the model is left as
-    it was. ValueError where a pass puts another tensor in a buffer's place, which could not be followed.
+    it was. ValueError where a pass puts another tensor, of other values, in the place of a buffer of any dtype: it
+    could neither be followed nor set back before the next client.
     """
-    known = norm_statistics(model)
-    names = [name for name, buffer in model.named_buffers() if buffer.is_floating_point() and name not in known]
-    if not names:
-        return []
     before = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
+    if not before:
+        return []
     devices = [sample.device] if sample.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices), mode(model, training=True):
         model(sample)
     after = dict(model.named_buffers())
-    moved = sorted(name for name in names if not _same(after[name], before[name][1]))
-    replaced = [name for name in names if after[name] is not before[name][0]]
+    changed = [name for name, (_, value) in before.items() if name not in after or not _same(after[name], value)]
+    replaced = [name for name in changed if after.get(name) is not before[name][0]]
     if replaced:
         raise ValueError(f"the buffer {replaced[0]} becomes another tensor while the model trains; write into it "
-                         "instead, as in self.name.copy_(value), so that it can be averaged over clients")
+                         "instead, as in self.name.copy_(value), so that every client starts from the same value")
+    known = norm_statistics(model)
+    moved = sorted(name for name in changed if after[name].is_floating_point() and name not in known)
     for buffer, value in before.values():
         buffer.copy_(value)
     return moved
@@ -136,10 +144,11 @@ class Fixed(NamedTuple):
         return hashlib.blake2b(self.frozen.data, digest_size=8, key=self.constants.encode()).hexdigest()
 
 
-def fixed(model, layout):
-    """The ``Fixed`` of a model that is bound to a vector of ``layout``."""
+def fixed(model, layout, buffers=None):
+    """The ``Fixed`` of a model that is bound to a vector of ``layout``; ``buffers`` are the names of those that it had
+    from its factory, where passes may have registered more."""
     held = [_bytes(parameter) for _, parameter in frozen(model)]
-    digest, found = hashlib.blake2b(digest_size=8), constants(model, layout)
+    digest, found = hashlib.blake2b(digest_size=8), constants(model, layout, buffers)
     for name, buffer in found:
         digest.update(f"{name} {buffer.dtype} {tuple(buffer.shape)}".encode())
         digest.update(_bytes(buffer).data)

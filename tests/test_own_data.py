@@ -66,6 +66,12 @@ def strict_words(shape, classes):
     return Words(classes, cast=False)
 
 
+def lazy_words(shape, classes):
+    network = strict_words(shape, classes)
+    network.head = nn.LazyLinear(classes)
+    return network
+
+
 def wave(shape, classes):
     return nn.Sequential(nn.Conv1d(shape[0], 2, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(2), nn.Flatten(),
                          nn.Linear(4, classes))
@@ -208,6 +214,13 @@ def test_ids_reach_an_embedding_as_they_are(tmp_path, dtype, model, normalise, a
     assert as_they_are(data.dataset) == as_is == whole_numbers(data.dataset)
     _, rows = contracts.play(fed, state, 3)
     assert np.isfinite(rows[-1]["loss"]) and rows[-1]["accuracy"] > 0.6
+
+
+def test_lazy_layers_behind_an_embedding_take_their_shapes_from_ids(tmp_path):
+    path = written(tmp_path / "a.h5", IDS, np.arange(60) % 3, cut=48)
+    fed, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:lazy_words")
+    assert fed.layout.weights[0].shape == (3, 4)
+    assert contracts.play(fed, state, 1)[1]
 
 
 def test_numbers_with_fractions_are_normalised_for_an_embedding_of_places_too(tmp_path):

@@ -9,11 +9,12 @@ import h5py
 import pytest
 import torch
 
+import contracts
 from contracts import SMALL
 from fedmpi import catalog, plan, settings
 from fedmpi.commands.completion import answer
 from fedmpi.cli import cli
-from fedmpi.errors import UserError
+from fedmpi.errors import DivergedError, UserError
 from fedmpi.options import DEFAULTS
 from fedmpi.store import read_run
 
@@ -585,6 +586,13 @@ def test_a_contract_that_is_broken_in_a_later_round_is_one_line_too(own, fedmpi,
                   COLUMNS="80")
     assert f"error: --{kind} late:{kind}: {message}" in told and "Traceback" not in told
     assert read_run("run.h5").attrs["status"] == "failed"
+
+
+def test_a_divergence_under_a_method_of_the_users_is_told_as_one(own):
+    own("my_methods.py", "from fedmpi.strategies.fedavg import fedavg as mine")
+    fed, state = contracts.assembled(strategy="my_methods:mine", pruner="static:sparsity=0.5", lr=1e30)
+    with pytest.raises(DivergedError, match="a smaller --lr may help"):
+        contracts.play(fed, state, 1)
 
 
 def test_an_exception_of_the_servers_part_of_a_method_flies(own):

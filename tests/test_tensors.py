@@ -201,6 +201,51 @@ def test_a_statistic_that_is_replaced_is_refused():
         moving_buffers(Replacing((4,), 3), torch.randn(2, 4))
 
 
+class Counting(Causal):
+    """A counter that is another tensor after each pass: it would go on from client to client of a rank."""
+
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.register_buffer("passes", torch.tensor(0))
+
+    def forward(self, x):
+        self.passes = self.passes + 1
+        return super().forward(x) * self.passes
+
+
+class Recomputing(Causal):
+    """A constant that is another tensor of the same values after each pass."""
+
+    def forward(self, x):
+        self.hide = self.hide.clone()
+        return super().forward(x)
+
+
+def test_a_counter_that_is_replaced_is_refused_and_a_constant_is_not():
+    with pytest.raises(ValueError, match="passes becomes another tensor"):
+        moving_buffers(Counting((1, 4, 4), 3), torch.randn(2, 1, 4, 4))
+    assert moving_buffers(Recomputing((1, 4, 4), 3), torch.randn(2, 1, 4, 4)) == []
+
+
+class Cached(Causal):
+    """A constant that the first pass makes."""
+
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.register_buffer("table", None, persistent=False)
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.full((), 0.5)
+        return super().forward(x) * self.table
+
+
+def test_a_constant_that_the_first_pass_makes_is_no_difference_between_ranks():
+    fed, state = contracts.assembled(model="test_tensors:Cached")
+    _, rows = contracts.play(fed, state, 1)
+    assert rows
+
+
 def test_infinite_constants_are_no_divergence_and_statistics_are_averaged():
     fed, state = contracts.assembled(model="test_tensors:Averaging", noise="none")
     states, rows = contracts.play(fed, state, 2)
@@ -225,6 +270,20 @@ def test_only_batch_norm_normalises_batches():
     assert normalises_batches(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
     assert not normalises_batches(nn.Sequential(nn.InstanceNorm1d(2, track_running_stats=True), nn.LayerNorm(2)))
     assert not normalises_batches(Causal((4,), 3))
+
+
+class Tuned(nn.Sequential):
+    """Batch norm that keeps to its running statistics while the rest trains."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+def test_batch_norm_that_stays_in_evaluation_normalises_no_batches():
+    assert not normalises_batches(Tuned(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    assert normalises_batches(Tuned(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)))
 
 
 def normed(shape, classes):
