@@ -57,8 +57,8 @@ class Plan(NamedTuple):
     exact: bool
 
 
-class _Over(Exception):
-    """The seconds are over."""
+class _Over(BaseException):
+    """The seconds are over. Not an Exception, as a client's exceptions are answers of the client."""
 
 
 def played(options, say):

@@ -1,7 +1,8 @@
 """A round in memory before work starts, for runs with methods of the user's: what breaks its
 contract is told then.
 
-The round has the run's own cohort, up to CLIENTS, a batch of samples each, and no evaluation.
+The round has the run's own cohort, up to CLIENTS, one epoch of SAMPLES each, and no evaluation: a
+large network must not keep anybody waiting.
 Estimators of the catalogue give way to one that asks for nothing. It is played on the CPU of rank 0
 and leaves no trace. Exceptions of a client's training are left to the run, which tells whose they
 are and has an option for them.
@@ -19,6 +20,7 @@ from fedmpi.transport.local import Local
 KINDS = ("strategy", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
          "aggregation", "features")
 CLIENTS = 16
+SAMPLES = 2     # of a client: as many as batch norm needs
 FEW = 16    # validation samples
 
 
@@ -39,17 +41,17 @@ def rehearse(options, data, fed, x):
     contract, FedError with its traceback where the server's part of one raises."""
     if not own_methods(options):
         return
-    options = options | {"device": "cpu"}
-    data, fed = _small(options, data), _quick(options, fed)
+    options = options | {"device": "cpu", "local_epochs": 1}
+    data, fed = _small(data), _quick(options, fed)
     fed = fed._replace(sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
                        least=torch.zeros_like(fed.least))
     with torch.random.fork_rng(devices=[]):
         _play(options, data, fed, x)
 
 
-def _small(options, data):
-    """The federation with a batch of samples a client, two at least, and few validation samples."""
-    cut = assemble.cut(data, max(2, options["batch_size"]))
+def _small(data):
+    """The federation with few samples a client, and few for validation."""
+    cut = assemble.cut(data, SAMPLES)
     return cut._replace(validation=data.validation[:FEW])
 
 

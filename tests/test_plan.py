@@ -1,8 +1,11 @@
 """The plan of a run: its bytes and FLOPs are those of the run, nothing is written, what was scaled is said."""
 
+import math
 import os
+import time
 
 import pytest
+import torch
 
 from fedmpi import plan
 from fedmpi.options import DEFAULTS
@@ -39,6 +42,24 @@ def test_what_takes_too_long_is_played_in_part_and_scaled(monkeypatch):
         assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=0.02)
     assert part.flops["dense"] == pytest.approx(whole.flops["dense"], rel=0.02)
     assert any("2 of 6 clients of 20 samples each, scaled" in line for line in plan.told(*known, part, 1, "a.h5"))
+
+
+class Slow(torch.nn.Linear):
+    """A network whose training steps take a while."""
+
+    def __init__(self, shape, classes):
+        super().__init__(math.prod(shape), classes)
+
+    def forward(self, x):
+        time.sleep(0.02 if self.training else 0)
+        return super().forward(x.flatten(1))
+
+
+def test_time_that_is_over_in_a_clients_training_is_no_failure_of_the_client(monkeypatch):
+    options = DEFAULTS | OPTIONS | {"model": "test_plan:Slow", "pruner": "dense", "batch_size": 5, "partition": "iid"}
+    monkeypatch.setattr(plan, "LIMIT_S", 0.7)          # after the first try, and in the middle of the second
+    found = plan.played(options, print)[-1]
+    assert not found.exact
 
 
 @pytest.mark.parametrize("aggregation", ["fedbuff:buffer=2", "fedasync"])

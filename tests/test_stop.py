@@ -89,7 +89,7 @@ def test_whoever_gets_the_signal_the_run_comes_back_to_the_same_bits(fedmpi, who
 
 
 def test_a_round_that_is_too_long_is_given_up_between_clients(fedmpi, whole, stopped):
-    path, output = stopped(2, "launcher", signal.SIGUSR1, "2 ranks ready", NAP="0.5", FEDMPI_SIGNAL="USR1@2")
+    path, output = stopped(2, "launcher", signal.SIGUSR1, "2 ranks ready", NAP="0.3", FEDMPI_SIGNAL="USR1@4")
     assert "after round 0 of 12" in output
     assert "starting again from round 1" in fedmpi(1, "train", "--resume", path)
     assert verify(whole, path) == []
