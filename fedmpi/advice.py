@@ -1,7 +1,6 @@
 """The way out for a name that is not known: the name that was probably meant, or the part whose
 option it is."""
 
-import difflib
 from typing import NamedTuple
 
 from fedmpi import catalog
@@ -24,9 +23,9 @@ def way_out(key, known, given):
     which known key is near, or all of them. ``given`` are the keys and values beside it."""
     kinds = [kind for kind in catalog.KINDS if kind in known]
     found = of_parts(key, given, kinds, "{kind} = {spec!r}")
-    near = difflib.get_close_matches(key, known, n=1)
+    near = catalog.nearest(key, known)
     if near and not found:
-        return f"did you mean {near[0]}?"
+        return f"did you mean {near}?"
     return found or f"known are {', '.join(known)}"
 
 

@@ -195,11 +195,16 @@ def resolve(table, name):
     raise UserError(f"unknown name {name!r}{hint or '.'} Known: {', '.join(table)}, or package.module:function")
 
 
-def _hint(name, known):
-    """``; did you mean ...?`` where a known name is close, else nothing."""
+def nearest(name, known):
+    """The one of the ``known`` names that ``name`` was probably meant to be; empty where none is close."""
     import difflib
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
+
+
+def _hint(name, known):
+    """``; did you mean ...?`` where a known name is close, else an empty text."""
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def quoted(value):

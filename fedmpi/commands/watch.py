@@ -7,7 +7,6 @@ of when it stays so.
 """
 
 import contextlib
-import difflib
 import os
 import select
 import shlex
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from fedmpi.catalog import nearest
 from fedmpi.commands.reading import NAMED, run_paths, runs_argument
 from fedmpi.commands.say import say, write_out
 from fedmpi.commands.show import in_words_and_curves
@@ -134,8 +134,8 @@ def check_may_come(place, wait_s):
 def _near(folder, name):
     """``; did you mean ...?`` where a name of the folder is close."""
     names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+    near = nearest(name, names)
+    return f"; did you mean {os.path.join(folder, near)}?" if near else ""
 
 
 def _looks(found, needed, every, pause):
