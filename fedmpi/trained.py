@@ -31,8 +31,8 @@ from fedmpi.tensors import fixed
 class Trained(NamedTuple):
     """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the weight's shape} of what
     can be pruned, ``about`` a dict of texts and numbers: model, options, round, accuracy, loss, sparsity, inputs,
-    run_id, ``uses`` of a weight for one sample, {name: float}, and ``flops_other`` of one sample's forward pass that no
-    mask thins out."""
+    run_id, ``uses`` of a weight for one sample, {name: float}, ``flops_other`` of one sample's forward pass that no
+    mask thins out, and the names of ``tied`` tensors, which stand in ``state`` under another name too."""
 
     state: dict
     masks: dict
@@ -71,11 +71,17 @@ def trained(path, round=None, warn=lambda line: None):
     found = Trained(tensors, masks, {})
     about = {"model": options["model"], "round": done, "sparsity": found.sparsity, "run_id": run.attrs["run_id"],
              "inputs": inputs, "options": options,
-             "uses": dict(zip(masks, _uses(run.attrs, network, layout))),
+             "uses": dict(zip(masks, _uses(run.attrs, network, layout))), "tied": _tied(network),
              "flops_other": sum(run.attrs.get("flops_other", {}).values())}
     recorded = {name: float(run.rounds[name][done - 1]) for name in ("accuracy", "loss")
                 if name in run.rounds and 0 < done <= len(run.ends) and np.isfinite(run.rounds[name][done - 1])}
     return found._replace(about={"accuracy": None, "loss": None} | recorded | about)
+
+
+def _tied(network):
+    """The names under which the state dict holds a tensor once more: a head that is an embedding, say."""
+    state, parts = network.state_dict(), [*network.named_parameters(), *network.named_buffers()]
+    return sorted(state.keys() - {name for name, _ in parts})
 
 
 def _uses(attrs, network, layout):
@@ -160,7 +166,8 @@ def by_layer(found):
         rows.append({"layer": name, "shape": list(mask.shape), "weights": size, "kept": kept,
                      "sparsity": 1 - kept / size, "flops": 2 * kept * use, "flops_dense": 2 * size * use,
                      "dense_bytes": 5 * size, "sparse_bytes": 4 * kept + -(-size // 8)})
-    others = [tensor for name, tensor in found.state.items() if name not in found.masks]
+    once = found.state.keys() - found.masks.keys() - set(found.about.get("tied", ()))
+    others = [found.state[name] for name in once]
     count, size = sum(t.numel() for t in others), sum(t.numel() * t.element_size() for t in others)
     always = found.about.get("flops_other") or None
     rows.append({"layer": "dense parameters, buffers", "shape": None, "weights": count, "kept": count, "sparsity": None,

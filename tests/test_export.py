@@ -253,3 +253,25 @@ def test_what_cannot_be_exported_is_one_line(fedmpi, path, tmp_path):
     for each in (tmp_path / "b.safetensors", tmp_path / "c.safetensors"):
         with pytest.raises(UserError, match=str(each)):
             package.load_model(each)
+
+
+class Tied(torch.nn.Module):
+    """Its head is its embedding."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.table, self.inner = torch.nn.Embedding(classes, 6), torch.nn.Linear(math.prod(shape), 6)
+        self.head = torch.nn.Linear(6, classes, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, x):
+        return self.head(self.inner(x.flatten(1)))
+
+
+def test_a_tied_tensor_is_counted_once(fedmpi, tmp_path):
+    fedmpi(1, "train", "--dataset", "synthetic:samples=60,size=4", "--partition", "iid", "--model", "test_export:Tied",
+           "--clients", 2, "--rounds", 1, "--pruner", "dense", "--out", tmp_path / "a.h5")
+    found = trained.trained(tmp_path / "a.h5")
+    assert found.about["tied"] == ["head.weight"] and "head.weight" in found.state
+    run = read_run(tmp_path / "a.h5")
+    assert trained.by_layer(found)[-1]["weights"] == run.attrs["weights"]
