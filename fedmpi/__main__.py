@@ -13,7 +13,7 @@ except OSError:                # the folder was removed; absolute paths work all
 if sys.path[:1] == [HERE]:
     del sys.path[0]
 
-from fedmpi.cli import main  # noqa: E402
+from fedmpi.cli import main
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,9 @@ import traceback
 
 import click
 
-from fedmpi import __version__, paths, surroundings
+from fedmpi import __version__
+from fedmpi.core import paths
+from fedmpi.run import surroundings
 from fedmpi.commands import completion, streams
 from fedmpi.commands.bench import bench
 from fedmpi.commands.compare import compare
@@ -30,8 +32,8 @@ from fedmpi.commands.sweep import sweep
 from fedmpi.commands.train import train
 from fedmpi.commands.verify import verify
 from fedmpi.commands.watch import watch
-from fedmpi.errors import FedError, UserError
-from fedmpi.shadow import in_the_way
+from fedmpi.core.errors import FedError, UserError
+from fedmpi.plugins.shadow import in_the_way
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
 WITHOUT_FILES = ("list", "completion", "doctor")      # commands that work, or tell of it, where HDF5 does not

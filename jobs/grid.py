@@ -11,7 +11,7 @@ import re
 import statistics as st
 import sys
 
-from fedmpi.report import judged
+from fedmpi.read.report import judged
 from fedmpi.store import read_run
 
 GRADED = ("graded", "fedcorr", "mixed", "majority", "majority-pair")     # quality takes several values: judged by Spearman as well

@@ -7,5 +7,5 @@
 set -euo pipefail
 OUT=${OUT:-runs/kills.tsv}
 mkdir -p "$(dirname "$OUT")"
-OMP_NUM_THREADS=1 python -m pytest tests/test_killing.py --kills "${KILLS:-50}" --kills-log "$OUT"
+OMP_NUM_THREADS=1 python -m pytest tests/runs/test_killing.py --kills "${KILLS:-50}" --kills-log "$OUT"
 column -t -s $'\t' "$OUT" | cut -c 1-200

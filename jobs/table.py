@@ -10,7 +10,7 @@ import pathlib
 import re
 import statistics as st
 
-from fedmpi.report import final_metrics
+from fedmpi.read.report import final_metrics
 from fedmpi.store import read_run
 
 COLUMNS = {"final": "final_accuracy", "best by validation": "chosen_accuracy", "Spearman of score with quality": "quality_spearman",

@@ -15,7 +15,7 @@ os.environ["COLUMNS"] = "80"              # whatever terminal the tests are star
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from fedmpi.cli import main  # noqa: E402
+from fedmpi.cli import main
 
 torch.set_num_threads(1)
 pytest_plugins = ["skipped"]
@@ -27,7 +27,7 @@ LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=6, help="How often tests/test_killing.py kills one run.")
+    parser.addoption("--kills", type=int, default=6, help="How often tests/runs/test_killing.py kills one run.")
     parser.addoption("--kills-log", default=os.devnull, help="Where it writes what came out of each.")
 
 

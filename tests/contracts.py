@@ -6,16 +6,19 @@ import json
 import numpy as np
 import torch
 
-from fedmpi import assemble, catalog, exchange, gather, server
-from fedmpi.build import worker_parts
-from fedmpi.client import Worker
-from fedmpi.flat import bind
-from fedmpi.judge import coalition_models
-from fedmpi.mask import budgets
-from fedmpi.options import DEFAULTS
-from fedmpi.parts import Cohort, Schedule, Task, Updates
+from fedmpi import catalog
+from fedmpi.build import assemble
+from fedmpi.server import exchange, loop, recruit
+from fedmpi.build.named import worker_parts
+from fedmpi.client.worker import Worker
+from fedmpi.core.layout import bind
+from fedmpi.compute.coalitions import coalition_models
+from fedmpi.core.mask import budgets
+from fedmpi.build.options import DEFAULTS
+from fedmpi.core.parts import Cohort, Schedule, Task, Updates
 from fedmpi.transport.local import Local
 from fedmpi.wire import positions
+from fedmpi.build.usual import with_usual_parts
 
 SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model": "small-cnn:width=4",
          "partition": "iid",
@@ -25,14 +28,14 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model":
 
 def assembled(**options):
     """``(fed, state before round 1)`` of a real one-process federation, small unless ``options`` say otherwise."""
-    options = assemble.with_usual_parts(DEFAULTS | SMALL | options)
+    options = with_usual_parts(DEFAULTS | SMALL | options)
     data = assemble.federation(options)
     transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
     fed, x = assemble.server_parts(options, data, torch.device("cpu"))
     fed = fed._replace(transport=transport)
     assemble.check(options, data, fed, x)
     transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = server.start(fed, x)
+    state = loop.start(fed, x)
     transport.publish(*assemble.setup_message(data, fed, options, state))
     return fed, state
 
@@ -41,7 +44,7 @@ def play(fed, state, rounds):
     """``(states, rows)`` after each of the first ``rounds`` rounds."""
     states, rows = [], []
     for t in range(1, rounds + 1):
-        state, row, _ = server.play_round(fed, state, t)
+        state, row, _ = loop.play_round(fed, state, t)
         states.append(state)
         rows.append(row)
     return states, rows
@@ -49,7 +52,7 @@ def play(fed, state, rounds):
 
 def sampled(fed, state, t):
     """The clients that round t asks."""
-    return gather.sample(fed, state, t, gather.look(fed, state["now"])[1])[1]
+    return recruit.sample(fed, state, t, recruit.look(fed, state["now"])[1])[1]
 
 
 def first_cohort(fed, state):

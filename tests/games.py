@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from fedmpi.parts import Cohort, Schedule, Updates
+from fedmpi.core.parts import Cohort, Schedule, Updates
 
 
 class Asked:

@@ -12,7 +12,7 @@ import pytest
 from fedmpi import catalog
 from fedmpi.catalog import KINDS, PRUNERS, STRATEGIES, entry, make, parse, split
 from fedmpi.commands.parts import WIRE, example, in_full
-from fedmpi.errors import UserError
+from fedmpi.core.errors import UserError
 
 ENTRIES = [(kind, name) for kind, table in KINDS.items() for name in table]
 
@@ -154,7 +154,7 @@ def test_other_impossible_options_are_refused_when_they_are_made(kind, spec):
 def own_module(tmp_path, monkeypatch):
     """A user's module on the path."""
     (tmp_path / "mine_for_test.py").write_text(
-        '"""My methods."""\n\nfrom fedmpi.pruning.static import static\n\n\n'
+        '"""My methods."""\n\nfrom fedmpi.methods.pruning.static import static\n\n\n'
         'def half(share: float = 0.5, name="x", *, deep: bool = False):\n'
         '    """Half of it."""\n    if share > 1:\n        raise ValueError(f"share must be <= 1, got {share}")\n'
         '    return share, name, deep\n\n\nclass Thing:\n    """A thing."""\n\n    def __init__(self, size: int = 3):\n'

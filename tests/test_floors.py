@@ -10,15 +10,11 @@ import pytest
 from conftest import environment
 
 ROOT = pathlib.Path(__file__).parents[1] / "fedmpi"
-FLOORS = {0: "effect errors stop rng flat mask parts graphs local merge flops ensemble stacked derivatives clock place "
-             "memory paths staging sums tensors",
-          1: "strategies pruning contribution weighting wire partition noise devices sampler aggregation",
-          2: "store data models features fault",
-          3: "transport",
-          4: "client exchange team gather asynchronous server judge evaluate record"}
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-TOP = 5                                      # everything else: cli, catalog, build, assemble, launch, report, bench
-SIDEWAYS = {0, 2, 4, TOP}                    # modules of these floors may use each other
+# The house, lowest floor first: a module imports from its own folder and from those before it.
+FLOORS = ("core", "store", "wire", "compute", "methods", "plugins", "catalog", "transport", "client", "server", "build",
+          "read", "run", "cluster", "study", "bench", "commands", "cli", "__main__")
+ROOT_FILES = {"__init__", "__main__", "catalog", "cli"}
+SHARED = {("fault", "noise"), ("fault", "features"), ("features", "noise")}
 OUTSIDE = {"mpi4py": {f"transport.{name}" for name in ("messages", "heart", "probe", "mpi", "serve")},
            "click": {"cli"},                 # and commands.*
            "h5py": {"store.attrs", "store.checkpoint", "store.disk", "store.read", "store.relay", "store.scales",
@@ -47,19 +43,27 @@ def own_imports(module):
 
 
 def floor(module):
-    return FLOOR.get(module.partition(".")[0], TOP)
+    return FLOORS.index(module.partition(".")[0])
 
 
 @pytest.mark.parametrize("module", [m for m in FILES if m != "__init__"])
 def test_imports_go_down(module):
     for other in own_imports(module):
-        same_folder = module.partition(".")[0] == other.partition(".")[0]
-        sideways = floor(other) == floor(module) and (same_folder or floor(module) in SIDEWAYS)
-        assert floor(other) < floor(module) or sideways, f"{module} (floor {floor(module)}) imports {other}"
+        assert floor(other) <= floor(module), f"{module} imports {other}, of a floor above its own"
 
 
-def test_every_module_of_the_table_exists():
-    assert set(FLOOR) <= {module.partition(".")[0] for module in FILES}
+def test_methods_of_one_kind_know_no_other_kind_but_what_is_listed():
+    """A method is one file: what it shares with another kind of method is said here."""
+    across = {(module.split(".")[1], other.split(".")[1])
+              for module in FILES if module.startswith("methods.")
+              for other in own_imports(module) if other.startswith("methods.") and other.count(".") > 1}
+    assert {pair for pair in across if pair[0] != pair[1]} == SHARED
+
+
+def test_every_module_stands_on_a_floor():
+    assert {module.partition(".")[0] for module in FILES} == {"__init__", *FLOORS}
+    assert {module for module in FILES if "." not in module and FILES[module].name != "__init__.py"} | {
+        "__init__"} == ROOT_FILES
 
 
 def test_there_are_no_cycles():
@@ -103,16 +107,16 @@ def test_the_package_alone_imports_nothing():
 @pytest.mark.parametrize("start, absent", [
     ("fedmpi", "torch numpy mpi4py h5py click pandas"),
     ("fedmpi.cli", "torch mpi4py h5py numpy matplotlib pandas"),
-    ("fedmpi.client, fedmpi.build", "h5py torchvision sklearn mpi4py click matplotlib pandas"),
-    ("fedmpi.assemble, fedmpi.transport.local", "torchvision sklearn mpi4py click matplotlib")])
+    ("fedmpi.client.worker, fedmpi.build.named", "h5py torchvision sklearn mpi4py click matplotlib pandas"),
+    ("fedmpi.build.assemble, fedmpi.transport.local", "torchvision sklearn mpi4py click matplotlib")])
 def test_what_an_import_does_not_import(start, absent):
     code = f"import sys, {start}; print(*sorted(set({absent.split()}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert done.stdout.split() == []
 
 
-UNUSED = ("h5py", "torchvision", "sklearn", "scipy", "matplotlib", "plotext", "PIL", "fedmpi.store", "fedmpi.report",
-          "fedmpi.server", "fedmpi.assemble", "fedmpi.sbatch", "fedmpi.doctor", "torch._dynamo", "torch._inductor")
+UNUSED = ("h5py", "torchvision", "sklearn", "scipy", "matplotlib", "plotext", "PIL", "fedmpi.store", "fedmpi.read",
+          "fedmpi.server.loop", "fedmpi.build.assemble", "fedmpi.cluster", "torch._dynamo", "torch._inductor")
 CODE = """
 import os, sys
 from fedmpi.cli import main

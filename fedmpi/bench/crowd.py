@@ -13,10 +13,12 @@ from functools import partial
 
 import torch
 
-from fedmpi import assemble, launch, place
+from fedmpi.build import assemble
+from fedmpi.run import launch
+from fedmpi.transport import place
 from fedmpi.bench import round as works
 from fedmpi.bench.start import spoken
-from fedmpi.launcher import launcher_path
+from fedmpi.run.launcher import launcher_path
 
 TOLD = "round seconds:"
 PLAY = "import sys; from fedmpi.bench.crowd import play; sys.exit(play(sys.argv[1], *map(int, sys.argv[2:])))"

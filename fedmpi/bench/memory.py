@@ -11,10 +11,11 @@ import tempfile
 import numpy as np
 import torch
 
-from fedmpi import assemble, launch
+from fedmpi.build import assemble
+from fedmpi.run import launch
 from fedmpi.bench import round as works
 from fedmpi.bench.reference import WithReference
-from fedmpi.errors import FedError
+from fedmpi.core.errors import FedError
 
 OPTIONS = works.DEVICE | {"cohort": 10, "dataset": "synthetic:samples=7000,size=28", "train_samples": 6000,
                           "pruner": "rigl:sparsity=0.9,every=5"}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedmpi.data.dataset import inputs, laid
+from fedmpi.methods.datasets.dataset import inputs, laid
 
 
 class WithReference:

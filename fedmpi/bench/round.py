@@ -16,10 +16,12 @@ import time
 
 import torch
 
-from fedmpi import assemble, choose, launch, record, server
+from fedmpi.build import assemble, choose
+from fedmpi.run import launch
+from fedmpi.server import loop, record
 from fedmpi.bench.reference import WithReference, plain_loop
-from fedmpi.errors import DataError
-from fedmpi.options import DEFAULTS
+from fedmpi.core.errors import DataError
+from fedmpi.build.options import DEFAULTS
 from fedmpi.store import RunFile
 
 BARE = DEFAULTS | {"validation": 0.0, "partition": "iid", "noise": "none", "strategy": "fedavg", "pruner": "dense",
@@ -110,7 +112,7 @@ class Arm:
         self.options, self.data = options, data
         fed, x = assemble.server_parts(options, data, device)
         self.fed, self.done, self.accuracy = fed._replace(transport=transport), 0, float("nan")
-        self.state = server.start(self.fed, x)
+        self.state = loop.start(self.fed, x)
         self.store = RunFile.create(path, {}, *record.columns(fed), {}, ([0], []))
 
     def set_up(self):
@@ -120,7 +122,7 @@ class Arm:
         """Seconds a round; the workers are set up for it."""
         fed, t = self.fed, self.done
         start = time.perf_counter()
-        self.state = server.simulate(fed, self.state, self.store, t + 1, t + rounds, on_round=self._note)
+        self.state = loop.simulate(fed, self.state, self.store, t + 1, t + rounds, on_round=self._note)
         self.done += rounds
         return (time.perf_counter() - start) / rounds
 

@@ -13,15 +13,20 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi import assemble, catalog, launch, memory, merge, record, server
+from fedmpi import catalog
+from fedmpi.build import assemble
+from fedmpi.core import reduce
+from fedmpi.run import launch
+from fedmpi.server import loop, record
 from fedmpi.bench.round import BARE
-from fedmpi.contribution.cosine import cosines
-from fedmpi.flat import ALIGN, Layout, Slot
-from fedmpi.mask import budgets, draw, positions, swap
-from fedmpi.parts import Replies, Schedule, Updates
-from fedmpi.pruning.rigl import _largest_pruned
+from fedmpi.methods.contribution.cosine import cosines
+from fedmpi.core.layout import ALIGN, Layout, Slot
+from fedmpi.core.mask import budgets, draw, positions, swap
+from fedmpi.core.parts import Replies, Schedule, Updates
+from fedmpi.methods.pruning.rigl import _largest_pruned
 from fedmpi.store import RunFile
 from fedmpi.transport.local import Local
+from fedmpi.core.allocator import keep_freed_memory
 
 CLIENTS, KEPT = 32, 1_100_000
 COHORTS = (10, 100, 1000)
@@ -36,7 +41,7 @@ OPTIONS = BARE | {"dataset": "synthetic:samples=2000,size=8", "model": "logistic
 def measure(folder, repeats, say):
     """Print every step beside its reference; returns the exit code."""
     torch.set_num_threads(1)
-    memory.keep_freed_memory()                             # as rank 0 does
+    keep_freed_memory()                             # as rank 0 does
     for part in (_merging, _pruning, partial(_writing, folder), _cohorts):
         part(repeats, say)
     return 0
@@ -72,12 +77,12 @@ def _merging(repeats, say):
 
     say(f"{CLIENTS} clients, {KEPT:,} kept values: {U.numel() * 4 / 1e6:.0f} MB")
     reading = "a pass over them (max)"
-    for what, ours in (("mean", partial(merge.mean, updates, weights)),
-                       ("mean, none to be clipped", partial(merge.mean, updates, weights, 0.1, 3.0)),
-                       ("mean, 3 clipped", partial(merge.mean, long, weights, 0.1, 3.0)),
-                       ("mean under own masks", partial(merge.mean, held, weights, 0.1))):
+    for what, ours in (("mean", partial(reduce.mean, updates, weights)),
+                       ("mean, none to be clipped", partial(reduce.mean, updates, weights, 0.1, 3.0)),
+                       ("mean, 3 clipped", partial(reduce.mean, long, weights, 0.1, 3.0)),
+                       ("mean under own masks", partial(reduce.mean, held, weights, 0.1))):
         _told(say, what, side_by_side(ours, U.numpy().max, repeats), reading)
-    _told(say, "mean under own masks", side_by_side(partial(merge.mean, held, weights, 0.1), reading_both, repeats),
+    _told(say, "mean under own masks", side_by_side(partial(reduce.mean, held, weights, 0.1), reading_both, repeats),
           "a pass over them and the masks (max)")
     score = partial(cosines, updates, weights)
     _told(say, "cosines", side_by_side(score, U.numpy().max, repeats), reading)
@@ -206,7 +211,7 @@ def _cohorts(repeats, say):
             transport = Local(Idle(launch.worker()))
             fed = fed._replace(transport=transport)
             transport.share({"kind": "data"}, assemble.shared_arrays(data))
-            state = server.start(fed, x)
+            state = loop.start(fed, x)
             transport.publish(*assemble.setup_message(data, fed, options, state))
             store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"]),
                                    record.client_columns(["size"]), {}, ([0], []))
@@ -229,7 +234,7 @@ def _rounds(fed, state, store):
     """The seconds of whole rounds, one after the other: exchange, merge, row, checkpoint."""
     for t in itertools.count(1):
         start = time.perf_counter()
-        state, row, rows = server.play_round(fed, state, t)
+        state, row, rows = loop.play_round(fed, state, t)
         store.append(row, rows)
         store.save(state, t)
         store.settle()

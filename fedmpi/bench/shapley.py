@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi import assemble, build, exchange, launch, server
+from fedmpi.build import assemble, named
+from fedmpi.run import launch
+from fedmpi.server import exchange, loop
 from fedmpi.bench.reference import WithReference
 from fedmpi.bench.round import BARE
-from fedmpi.data.dataset import inputs
-from fedmpi.errors import DataError, UserError
-from fedmpi.judge import Utility
-from fedmpi.parts import Cohort, Schedule
-from fedmpi.report import spearman
+from fedmpi.methods.datasets.dataset import inputs
+from fedmpi.core.errors import DataError, UserError
+from fedmpi.server.score import Utility
+from fedmpi.core.parts import Cohort, Schedule
+from fedmpi.read.report import spearman
 
 CLIENTS = 10
 SAMPLED = 64                  # coalitions that the reference evaluates
@@ -32,7 +34,7 @@ OPTIONS = BARE | {"train_samples": 10000, "validation": 0.1, "noise": "graded:hi
 
 def plain_loop(worker, coalitions):
     """``(seconds, losses ...)`` of evaluating ``coalitions``, lists of clients, in a loop over state dicts."""
-    model = build.model(OPTIONS, worker.data["x_train"].shape[1:], worker.parts.classes)
+    model = named.model(OPTIONS, worker.data["x_train"].shape[1:], worker.parts.classes)
     received, updates = worker.cohort["x"], worker.updates
     base = _dict(worker.layout, received)
     clients = [_dict(worker.layout, received.index_add(0, updates.support, u)) for u in updates.U]
@@ -82,7 +84,7 @@ def _play(data_dir, repeats, rounds, say, connect):
         raise UserError("needs 2 workers or more: mpirun -n 3 fedmpi bench shapley")
     fed = fed._replace(transport=transport)
     transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = server.start(fed, x)
+    state = loop.start(fed, x)
     transport.publish(*assemble.setup_message(data, fed, options, state))
     _speed(fed, state, repeats, say)
     _agreement(fed, state, rounds, say)
@@ -140,7 +142,7 @@ def _agreement(fed, state, rounds, say):
     """GTG-Shapley beside the exact values in the same rounds."""
     calls, each, exact, sampled = [], [], 0, 0
     for t in range(1, rounds + 1):
-        state, row, clients = server.play_round(fed, state, t)
+        state, row, clients = loop.play_round(fed, state, t)
         calls.append(row["calls_gtg-shapley"] / (1 << CLIENTS))
         each.append(spearman(clients["contribution"], clients["score_gtg-shapley"]))
         exact, sampled = exact + clients["contribution"], sampled + clients["score_gtg-shapley"]

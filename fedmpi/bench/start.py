@@ -17,8 +17,8 @@ import time
 import h5py
 import numpy as np
 
-from fedmpi.errors import FedError
-from fedmpi.launcher import launcher_path
+from fedmpi.core.errors import FedError
+from fedmpi.run.launcher import launcher_path
 from fedmpi.store import read_run
 
 REFERENCE = """

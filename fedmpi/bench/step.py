@@ -2,7 +2,7 @@
 
 Both sides take the same number of steps with SGD with momentum and weight decay over tensors that are already there.
 The reference is ``torch.optim.SGD`` on the module as it is. Ours are clients one by one and, where the network allows
-it, G side by side; on a GPU each kernel by kernel and recorded (``fedmpi.graphs``).
+it, G side by side; on a GPU each kernel by kernel and recorded (``fedmpi.compute.graphs``).
 """
 
 import statistics
@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedmpi import catalog, launch, memory
-from fedmpi.data.dataset import laid
-from fedmpi.flat import bind
-from fedmpi.graphs import recorder
-from fedmpi.local import casting, sgd
-from fedmpi.parts import Schedule, Task
-from fedmpi.stacked import refusal, stacked
+from fedmpi import catalog
+from fedmpi.run import launch
+from fedmpi.methods.datasets.dataset import laid
+from fedmpi.core.layout import bind
+from fedmpi.compute.graphs import recorder
+from fedmpi.compute.sgd import casting, sgd
+from fedmpi.core.parts import Schedule, Task
+from fedmpi.compute.stacked import refusal, stacked
+from fedmpi.core.allocator import keep_freed_memory
 
 RULE = {"momentum": 0.9, "weight_decay": 1e-3}
 LR, CLASSES = 0.01, 10
@@ -29,7 +31,7 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     """Print milliseconds a step and client of each side; returns the exit code. ``size`` is that of the square images,
     ``samples`` those of a client, ``sparsity`` the share of weights that are pruned."""
     torch.set_num_threads(1)
-    memory.keep_freed_memory()                             # as a run does; for both sides
+    keep_freed_memory()                             # as a run does; for both sides
     device = launch.pick_device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu", 0)
     shape = channels, size, size
     network, plain = (catalog.make(catalog.MODELS, model, shape, CLASSES).to(device) for _ in range(2))

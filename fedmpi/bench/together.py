@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedmpi import assemble, build, gather, launch, server
+from fedmpi.build import assemble, named
+from fedmpi.run import launch
+from fedmpi.server import loop, recruit
 from fedmpi.bench.reference import WithReference
 from fedmpi.bench.round import BARE
-from fedmpi.data.dataset import inputs
-from fedmpi.errors import DataError
+from fedmpi.methods.datasets.dataset import inputs
+from fedmpi.core.errors import DataError
 
 LR = 0.1
 OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "strategy": "fedavg:momentum=0,weight_decay=0"}
@@ -27,7 +29,7 @@ OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "strategy": "fedavg:momen
 def plain_loop(worker, given):
     """Seconds of training ``clients`` in batches of ``batch_size``, one after the other, each from the same weights."""
     data = worker.data
-    model = build.model({"model": given["model"], "seed": 0}, data["x_train"].shape[1:], worker.parts.classes)
+    model = named.model({"model": given["model"], "seed": 0}, data["x_train"].shape[1:], worker.parts.classes)
     model = model.to(worker.device).train()
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start = time.perf_counter()
@@ -63,17 +65,17 @@ def _play(together, device, data_dir, repeats, say, connect, *, users, samples, 
     assemble.check(options, data, fed, x)
     fed = fed._replace(transport=connect())
     fed.transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = server.start(fed, x)
+    state = loop.start(fed, x)
     fed.transport.publish(*assemble.setup_message(data, fed, options, state))
     workers, rates = max(fed.transport.size - 1, 1), {"loop": []} | {G: [] for G in together}
     for t in range(1, repeats + 2):                       # the first of each warms up
-        clients = gather.sample(fed, state, t, gather.look(fed, state["now"])[1])[1].tolist()
+        clients = recruit.sample(fed, state, t, recruit.look(fed, state["now"])[1])[1].tolist()
         jobs = [{"plain": {"clients": clients[w::workers], "batch_size": batch_size, "model": model}}
                 for w in range(workers)]
         rates["loop"].append(1 / max(float(reply.arrays["plain"][0]) for reply in fed.transport.map(jobs)))
         for G in together:
             begin = time.perf_counter()
-            server.finish(server.play(fed._replace(together=G), state, t).evaluation)
+            loop.finish(loop.play(fed._replace(together=G), state, t).evaluation)
             rates[G].append(1 / (time.perf_counter() - begin))
         say(f"{'warm-up' if t == 1 else f'repeat {t - 1}'}: rounds/s " + ", ".join(
             f"{'loop' if key == 'loop' else f'G={key}'} {each[-1]:.3g}" for key, each in rates.items()))

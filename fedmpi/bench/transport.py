@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedmpi import launch
-from fedmpi.client import Worker
-from fedmpi.errors import UserError
-from fedmpi.exchange import model_message
-from fedmpi.flat import bind
-from fedmpi.wire import frame, positions, values
+from fedmpi.run import launch
+from fedmpi.client.worker import Worker
+from fedmpi.core.errors import UserError
+from fedmpi.server.exchange import model_message
+from fedmpi.core.layout import bind
+from fedmpi.methods.codecs import values
+from fedmpi.wire import frame, positions
 
 SPARSITY, WIDTH = 0.9, 4000
 OPTIONS = {"device": "cpu", "precision": "float32"}

@@ -11,11 +11,13 @@ import time
 import numpy as np
 import torch
 
-from fedmpi import catalog, memory
-from fedmpi.client import digest
-from fedmpi.flat import Layout, Slot, index_of
-from fedmpi.staging import staging
+from fedmpi import catalog
+from fedmpi.client.worker import digest
+from fedmpi.core.layout import Layout, Slot
+from fedmpi.core.support import index_of
+from fedmpi.compute.staging import staging
 from fedmpi.wire import frame, positions
+from fedmpi.core.allocator import keep_freed_memory
 
 SPARSITIES = (.5, .6, .7, .8, .9, .95, .98, .99)
 CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:entropy=true", "int8",
@@ -25,7 +27,7 @@ CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:en
 def measure(weights, repeats, say):
     """Print the tables; returns the exit code."""
     torch.set_num_threads(1)
-    memory.keep_freed_memory()
+    keep_freed_memory()
     gen = np.random.default_rng(0)
     _masks(weights, repeats, gen, say)
     _libraries(weights, repeats, gen, say)

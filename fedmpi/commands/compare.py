@@ -7,8 +7,8 @@ import click
 
 from fedmpi.commands.reading import read_all, runs_argument
 from fedmpi.commands.say import say, write_out
-from fedmpi.errors import UserError
-from fedmpi.wide import terminal_width
+from fedmpi.core.errors import UserError
+from fedmpi.core.wide import terminal_width
 
 
 @click.command()
@@ -25,7 +25,7 @@ def compare(runs, accuracy, other_data, baseline, pairs, picture, as_json):
     """What differs between runs: first their options, then test accuracy at equal rounds, bytes and FLOPs, and what it
     takes to reach an accuracy. Runs that differ in the seed only are one set-up; two with the same seeds are compared
     seed by seed, with a 95 % interval of the mean difference."""
-    from fedmpi import report
+    from fedmpi.read import report
     if picture:
         report.picture_kind(picture)
     if baseline and pairs:

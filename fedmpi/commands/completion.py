@@ -9,7 +9,7 @@ import os
 import click
 
 from fedmpi import catalog
-from fedmpi.errors import FedError, UserError
+from fedmpi.core.errors import FedError, UserError
 
 VARIABLE = "_FEDMPI_COMPLETE"
 BASH = """\

@@ -7,9 +7,9 @@ import click
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.given import Options, data_options
 from fedmpi.commands.say import write_out
-from fedmpi.launcher import speaks
-from fedmpi.options import opened
-from fedmpi.wide import terminal_width, wrapped
+from fedmpi.run.launcher import speaks
+from fedmpi.build.options import opened
+from fedmpi.core.wide import terminal_width, wrapped
 
 
 @click.command(cls=Options)
@@ -22,10 +22,10 @@ def data(as_json, picture, **given):
     if not speaks():
         return
     check_parts(given)
-    from fedmpi import report
+    from fedmpi.read import report
     if picture:
         report.picture_kind(picture)
-    from fedmpi import assemble
+    from fedmpi.build import assemble
     # No model is trained here: whole numbers are not taken for ids of one that has an embedding.
     options, dealt = assemble.loaded(opened(given) | {"model": None})
     found = report.described(dealt, assemble.population(dealt, options), options)

@@ -5,7 +5,7 @@ import json
 import click
 
 from fedmpi.commands.say import say
-from fedmpi.wide import terminal_width
+from fedmpi.core.wide import terminal_width
 
 
 @click.command()
@@ -20,8 +20,8 @@ def doctor(out, as_json):
     mpirun -n 33 fedmpi doctor --out runs
 
     Exit code 0: nothing worse than a note; 1: warnings, it will run, though not as it could; 2: errors, it will not."""
-    from fedmpi import doctor as judge
-    from fedmpi.examine import examine
+    from fedmpi.cluster import doctor as judge
+    from fedmpi.cluster.examine import examine
 
     def show(facts, findings):
         if as_json:

@@ -6,11 +6,11 @@ import os
 
 import click
 
-from fedmpi import stop
+from fedmpi.core import stop
 from fedmpi.commands import runs
-from fedmpi.errors import UserError
-from fedmpi.options import DEFAULTS, completed
-from fedmpi.wide import aligned, terminal_width, wrapped
+from fedmpi.core.errors import UserError
+from fedmpi.build.options import DEFAULTS, completed
+from fedmpi.core.wide import aligned, terminal_width, wrapped
 
 
 @click.command()
@@ -54,7 +54,7 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
     if not array:
         runs.refuse_slurm("of a batch script, which is --array")
     runs.check_script(script, submit)
-    from fedmpi import sweep as sweeps
+    from fedmpi.study import sweep as sweeps
     from fedmpi.study.recipe import study as planned
     changes, unused = _changes(data_dir, files)
     study = planned(found, name, size, changes, runs.typed)
@@ -84,7 +84,7 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
 
 def _recipes():
     """``{name: file}`` of the recipes that come with fedmpi."""
-    folder = importlib.resources.files("fedmpi") / "recipes"
+    folder = importlib.resources.files("fedmpi") / "study" / "recipes"
     return {each.name.removesuffix(".toml"): each for each in sorted(folder.iterdir(), key=lambda each: each.name)
             if each.name.endswith(".toml")}
 
@@ -146,7 +146,7 @@ def _with_known(study, folder, overwrite):
     """``(study, anew)``: the study with the names that its runs have in the folder already, and the names of those that
     are to be played anew. UserError where a name is another run's, which ``overwrite`` does not give up: a recipe may
     be changed between calls."""
-    from fedmpi import sweep as sweeps
+    from fedmpi.study import sweep as sweeps
     from fedmpi.study.outcome import states
     from fedmpi.study.recipe import identity
     options = runs.known_options(folder)
@@ -165,7 +165,7 @@ def _with_known(study, folder, overwrite):
 
 
 def _points(study):
-    from fedmpi import sweep as sweeps
+    from fedmpi.study import sweep as sweeps
     return [sweeps.Point(name, options, runs.all_options(options))
             for name, options in study.options.items()]
 
@@ -178,7 +178,7 @@ def _same(options, identity):
 
 def _freeze(study, folder):
     """Write the options of each run beside where its run file will be; where data lie may have changed."""
-    from fedmpi import sweep as sweeps
+    from fedmpi.study import sweep as sweeps
     os.makedirs(folder, exist_ok=True)
     for name, options in study.options.items():
         _write(sweeps.path(folder, name, "toml"),
@@ -187,7 +187,7 @@ def _freeze(study, folder):
 
 def _plan(study, folder, parallel):
     """The runs and how far they are, then the time that is left."""
-    from fedmpi.report.text import human_seconds
+    from fedmpi.read.report.text import human_seconds
     from fedmpi.study.outcome import seconds_left, states
     found = states(study, folder)
     rows = [(name, status, f"{rounds}/{study.options[name].get('rounds', DEFAULTS['rounds'])}",
@@ -221,7 +221,7 @@ def _todo(study, folder, anew):
 
 def _play(study, folder, names, parallel, start):
     """Play the runs; a line for each. The exit code: of those that ask to be continued, else 1 where any failed."""
-    from fedmpi.report.text import human_seconds
+    from fedmpi.read.report.text import human_seconds
     from fedmpi.study.outcome import seconds_left, state, states
     from fedmpi.study.play import last_line
     found = states(study, folder)
@@ -242,7 +242,7 @@ def _play(study, folder, names, parallel, start):
 
 def _array(study, folder, todo, anew, at_once, given, script, submit):
     """The batch script of those that are left."""
-    from fedmpi import sweep as sweeps
+    from fedmpi.study import sweep as sweeps
     if not todo:
         return 0
     points = _points(study)
@@ -256,7 +256,7 @@ def _array(study, folder, todo, anew, at_once, given, script, submit):
 
 def _report(study, folder, text):
     """Write OUTCOME.md, outcome.json, recipe.toml and figures; show the verdicts."""
-    from fedmpi.report import plain
+    from fedmpi.read.report import plain
     from fedmpi.study import figures, outcome_text
     from fedmpi.study.outcome import outcome
     if not os.path.isdir(folder):

@@ -4,7 +4,7 @@ import click
 
 from fedmpi.commands.reading import run_paths, runs_argument
 from fedmpi.commands.target import check_new
-from fedmpi.errors import UserError
+from fedmpi.core.errors import UserError
 
 
 @click.command()
@@ -27,7 +27,7 @@ def export(runs, place, kind, table, overwrite):
     fedmpi export runs/*.h5 --to logs --format tensorboard
         then: tensorboard --logdir logs
     """
-    from fedmpi import export as writing
+    from fedmpi.read import export as writing
     runs = run_paths(runs)
     kind, is_file = writing.kind_of(place, kind)
     if table and not is_file:

@@ -2,7 +2,7 @@
 
 import click
 
-from fedmpi.launcher import rank_and_size
+from fedmpi.run.launcher import rank_and_size
 
 
 @click.command()
@@ -11,7 +11,7 @@ from fedmpi.launcher import rank_and_size
 def fetch(name, data_dir):
     """Download the data set NAME, or unpack it where its archives already lie in the folder. Once, never by
     training."""
-    from fedmpi.data.fetch import fetch as download
+    from fedmpi.methods.datasets.fetch import fetch as download
     if rank_and_size()[0] == 0:
         download(name, data_dir)
         click.echo(f"{name} is in {data_dir}")

@@ -5,12 +5,13 @@ import time
 
 import click
 
-from fedmpi import catalog, settings
-from fedmpi.advice import check_keys, of_parts
+from fedmpi import catalog
+from fedmpi.build import settings
+from fedmpi.build.advice import check_keys, of_parts
 from fedmpi.commands import completion
 from fedmpi.commands.runs import toml
-from fedmpi.errors import UserError
-from fedmpi.options import DEFAULTS, PARTS, SEVERAL, completed
+from fedmpi.core.errors import UserError
+from fedmpi.build.options import DEFAULTS, PARTS, SEVERAL, completed
 
 
 class Options(click.Command):

@@ -8,8 +8,8 @@ import click
 from fedmpi.commands.reading import run_paths, runs_argument
 from fedmpi.commands.say import say, write_out
 from fedmpi.commands.target import check_no_run
-from fedmpi.errors import FedError, UserError
-from fedmpi.wide import terminal_width
+from fedmpi.core.errors import FedError, UserError
+from fedmpi.core.wide import terminal_width
 
 
 @click.command()
@@ -22,7 +22,7 @@ def merge(runs, out, as_json):
     """The outcomes of many runs in one table, and their mean and spread over seeds."""
     if out:
         check_no_run(out, runs)
-    from fedmpi import report
+    from fedmpi.read import report
     from fedmpi.store import read_run
     read, unread = {}, []
     for path in run_paths(runs):

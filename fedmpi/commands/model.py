@@ -7,8 +7,8 @@ import click
 
 from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.commands.target import check_new
-from fedmpi.errors import UserError
-from fedmpi.wide import aligned, terminal_width, wrapped
+from fedmpi.core.errors import UserError
+from fedmpi.core.wide import aligned, terminal_width, wrapped
 
 ROUND = click.option("--round", type=click.IntRange(0), help="After this round; it needs a checkpoint.  "
                      "[default: the newest one]")
@@ -47,7 +47,7 @@ def export_model(run, out, round, sparse, overwrite):
     if not out.endswith(".safetensors"):
         raise UserError(f"{out}: the name must end in .safetensors")
     check_new(out, overwrite)
-    from fedmpi import trained
+    from fedmpi.read import trained
     found = trained.trained(one_run(run), round, lambda line: click.echo(f"warning: {line}", err=True))
     trained.write(found, out, sparse)
     click.echo(f"{out}: {_told(found)}; {'sparse' if sparse else 'dense'}, {os.path.getsize(out):,} bytes")
@@ -60,7 +60,7 @@ def export_model(run, out, round, sparse, overwrite):
 def model(place, round, as_json):
     """A trained model layer by layer: kept weights, sparsity, FLOPs of a sample's forward pass, bytes in either file
     that export-model writes."""
-    from fedmpi import trained
+    from fedmpi.read import trained
     if place.endswith(".safetensors"):
         if round is not None:
             raise UserError(f"--round goes with a run file; {place} holds one model")
@@ -82,7 +82,7 @@ def _told(found):
 
 
 def _table(rows):
-    from fedmpi.report.text import human_bytes, human_flops
+    from fedmpi.read.report.text import human_bytes, human_flops
     head = ("layer", "shape", "weights", "kept", "sparsity", "FLOPs", "of dense", "dense file", "sparse file")
 
     def cells(row):

@@ -3,7 +3,7 @@
 import click
 
 from fedmpi import catalog
-from fedmpi.wide import reflowed, terminal_width, wrapped
+from fedmpi.core.wide import reflowed, terminal_width, wrapped
 from fedmpi.commands.completion import names
 
 OWN = "what the strategy, the pruner and the codec send, and nothing of its own"

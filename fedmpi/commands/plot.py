@@ -6,11 +6,11 @@ import os
 import click
 
 from fedmpi.commands.reading import read_all, runs_argument
-from fedmpi.errors import UserError
+from fedmpi.core.errors import UserError
 
 
 def _kinds():
-    from fedmpi.report import KINDS
+    from fedmpi.read.report import KINDS
     return KINDS
 
 
@@ -25,7 +25,7 @@ class Kinds(click.Command):
 
 def _width(context, parameter, value):
     """Centimetres of a name, or of a number."""
-    from fedmpi.report.figure import WIDTHS_CM
+    from fedmpi.read.report.figure import WIDTHS_CM
     try:
         width = WIDTHS_CM[value] if value in WIDTHS_CM else float(value)
     except ValueError:
@@ -99,7 +99,7 @@ def plot(runs, chosen, out, width, height, font, columns, labels, title, xlim, y
     """Pictures of runs for papers: 8-point type, fonts in the file, colours that the colour-blind tell apart, and lines
     that do without colours. Runs that differ in the seed only are one line, the mean, in a band from the lowest to the
     highest."""
-    from fedmpi import report
+    from fedmpi.read import report
     unknown = [name for name in chosen if name not in report.KINDS]
     if unknown:
         raise UserError(f"--kind {unknown[0]}: there are {', '.join(report.KINDS)}")

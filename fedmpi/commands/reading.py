@@ -9,7 +9,7 @@ import click
 
 from fedmpi.commands import completion
 from fedmpi.commands.say import say
-from fedmpi.errors import UserError
+from fedmpi.core.errors import UserError
 
 NAMED = (".h5", ".hdf5")      # how files are named that may be runs
 TOLD = 3                      # files that are passed over and told one by one

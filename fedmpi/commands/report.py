@@ -22,7 +22,7 @@ def report(runs, out, title, remarks):
     first = runs[0].rstrip("/")
     out = out or (first if os.path.isdir(first) else os.path.splitext(first)[0]) + ".html"
     check_no_run(out, runs)
-    from fedmpi.report.page import page
+    from fedmpi.read.report.page import page
     written = page(read_all(runs), title, remarks)
     with open(out, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(written)

@@ -10,11 +10,12 @@ import sys
 
 import click
 
-from fedmpi import catalog, stop
+from fedmpi import catalog
+from fedmpi.core import stop
 from fedmpi.commands.say import say
-from fedmpi.errors import FedError, UserError
-from fedmpi.launcher import launcher_path
-from fedmpi.options import DEFAULTS, PARTS, SEVERAL, opened
+from fedmpi.core.errors import FedError, UserError
+from fedmpi.run.launcher import launcher_path
+from fedmpi.build.options import DEFAULTS, PARTS, SEVERAL, opened
 
 
 def toml(path, where):
@@ -118,7 +119,7 @@ def on_command_line(name):
 
 def refuse_slurm(why):
     """UserError, which says ``why``, where an option was given that only a batch script has."""
-    from fedmpi.sbatch import Job
+    from fedmpi.cluster.sbatch import Job
     given = [name for name in (*Job._fields, "at_once", "script", "submit")
              if name not in ("ranks", "launcher") and on_command_line(name)]
     if given:
@@ -127,7 +128,7 @@ def refuse_slurm(why):
 
 def start_of_ranks(given):
     """What is put before a run's command to start the ranks that the command line asks for; empty for one."""
-    from fedmpi.sbatch import program
+    from fedmpi.cluster.sbatch import program
     program(given["launcher"])
     if not on_command_line("ranks") or given["ranks"] == 1:
         if on_command_line("launcher"):
@@ -180,7 +181,7 @@ def typed(options, where):
 def all_options(given):
     """All options of a run of which these are given; what follows from a file of own data is read
     from it."""
-    from fedmpi.natural import settled_by_file
+    from fedmpi.build.natural import settled_by_file
     return settled_by_file(opened(given))
 
 
@@ -199,7 +200,7 @@ def known_options(folder):
 
 def array(folder, points, todo, at_once, given):
     """The batch script for the runs ``todo``, with room for the largest; tells what it asks for."""
-    from fedmpi import sbatch as slurm
+    from fedmpi.cluster import sbatch as slurm
     options = [points[number].options | {"out": os.path.join(folder, "NAME.h5")} for number in todo]
     job = slurm.Job(**given)
     job = job._replace(ranks=job.ranks or max(map(slurm.cohort, options)) + 1)

@@ -4,8 +4,8 @@ import contextlib
 import sys
 
 from fedmpi.commands.streams import write
-from fedmpi.errors import DiskError
-from fedmpi.launcher import speaks
+from fedmpi.core.errors import DiskError
+from fedmpi.run.launcher import speaks
 
 
 def naming(path):

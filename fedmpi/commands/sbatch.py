@@ -5,7 +5,8 @@ import sys
 import click
 
 from fedmpi.commands.given import Options, run_file
-from fedmpi.commands.runs import all_options, arguments, check_parts, check_script, deliver, slurm_options
+from fedmpi.commands.runs import (all_options, arguments, check_parts, check_script, deliver,
+                                  slurm_options)
 from fedmpi.commands.say import say
 from fedmpi.commands.train import train
 
@@ -21,7 +22,7 @@ def sbatch(measure, script, submit, **given):
     """A batch script for Slurm that trains with these options, stops in time, queues itself again and goes on.
 
     The data's --partition is not the cluster's: that is --queue."""
-    from fedmpi import sbatch as slurm
+    from fedmpi.cluster import sbatch as slurm
     check_script(script, submit)
     job = slurm.Job(**{name: given.pop(name) for name in slurm.Job._fields})
     given["out"] = given["out"] or run_file(given["seed"] or 0)
@@ -40,6 +41,7 @@ def sbatch(measure, script, submit, **given):
 
 def _measured(options):
     """What a round takes, by a short run in this process."""
-    from fedmpi import plan, sbatch as slurm
+    from fedmpi.cluster import sbatch as slurm
+    from fedmpi.run import plan
     found = plan.played(options, say)[-1]
     return slurm.Measured(found.round_s, found.shared_s, found.rank_bytes)

@@ -3,7 +3,7 @@
 import click
 
 from fedmpi.commands.reading import one_run
-from fedmpi.wide import aligned, labelled, reflowed, terminal_width, wrapped
+from fedmpi.core.wide import aligned, labelled, reflowed, terminal_width, wrapped
 
 
 @click.command()
@@ -26,7 +26,7 @@ def schema(run):
         click.echo("\n".join([*wrapped(about, width, "  "), ""]))
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
-        from fedmpi import record
+        from fedmpi.server import record
         tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"])),           # NAME of each estimator
                   "clients": with_texts(record.client_columns(["NAME", "OTHER"]))}
         text = reflowed(TEXT.format(number=SCHEMA), width)

@@ -5,11 +5,11 @@ import sys
 
 import click
 
-from fedmpi import settings
+from fedmpi.build import settings
 from fedmpi.commands.reading import one_run, run_argument
 from fedmpi.commands.say import write_out
-from fedmpi.errors import UserError
-from fedmpi.wide import labelled, terminal_width
+from fedmpi.core.errors import UserError
+from fedmpi.core.wide import labelled, terminal_width
 
 WIDEST = 100                  # columns of a picture
 
@@ -27,7 +27,7 @@ def show(run, as_json, picture, profile, options):
         raise UserError("--profile has no place beside --picture")
     if options and (profile or picture):
         raise UserError(f"--options has no place beside --{'profile' if profile else 'picture'}")
-    from fedmpi import report
+    from fedmpi.read import report
     from fedmpi.store import read_run
     found = read_run(one_run(run))
     if picture:
@@ -45,7 +45,7 @@ def show(run, as_json, picture, profile, options):
 
 def in_words_and_curves(run, colour):
     """The summary of a run and its picture, as wide as the terminal."""
-    from fedmpi import report
+    from fedmpi.read import report
     width = terminal_width()
     drawn = report.picture(run, min(width, WIDEST), colour=colour)
     return report.summary(run, width) + "\n\n" + drawn

@@ -10,7 +10,7 @@ import stat
 import sys
 import unicodedata
 
-from fedmpi.launcher import MPIRUNS, parents, started
+from fedmpi.run.launcher import MPIRUNS, parents, started
 
 PLAIN = "fedmpi-plain"           # our way to write a character that a stream's encoding lacks
 LOOK_ALIKES = str.maketrans({

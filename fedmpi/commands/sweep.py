@@ -4,21 +4,22 @@ import os
 
 import click
 
-from fedmpi import stop
-from fedmpi.advice import check_keys
+from fedmpi.core import stop
+from fedmpi.build.advice import check_keys
 from fedmpi.commands import completion
-from fedmpi.commands.runs import (all_options, array, check_data, check_script, deliver, known_options,
-                                  on_command_line, play_all, refuse_slurm, slurm_options, start_of_ranks, toml, typed,
-                                  underscored)
+from fedmpi.commands.runs import (all_options, array, check_data, check_script, deliver,
+                                  known_options, on_command_line, play_all, refuse_slurm,
+                                  slurm_options, start_of_ranks, toml, typed, underscored)
 from fedmpi.commands.say import say
-from fedmpi.errors import UserError
-from fedmpi.options import DEFAULTS
-from fedmpi.wide import aligned, terminal_width
+from fedmpi.core.errors import UserError
+from fedmpi.build.options import DEFAULTS
+from fedmpi.core.wide import aligned, terminal_width
 
 
 def _read_sweep(context, parameter, path):
     """``GRID.toml`` as tables; what its [slurm] says become defaults, which flags override."""
-    from fedmpi import sbatch, sweep as sweeps
+    from fedmpi.cluster import sbatch
+    from fedmpi.study import sweep as sweeps
     found = toml(path, path)
     sweeps.check_tables(found, path)
     found = {name: underscored(table) if isinstance(table, dict) else table for name, table in found.items()}
@@ -61,7 +62,7 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
     [slurm]                           # options of this command
     time = "00:30:00"
     """
-    from fedmpi import sweep as sweeps
+    from fedmpi.study import sweep as sweeps
     check_script(script, submit)
     if here:
         refuse_slurm("of a batch script, which has no place beside --here")
@@ -108,7 +109,7 @@ def _counted(folder, statuses):
 
 def _points(grid, folder, known):
     """The runs of a sweep, checked as train would check them; ``known`` are the options of those in the folder."""
-    from fedmpi import sweep as sweeps
+    from fedmpi.study import sweep as sweeps
     where = grid["path"]
     own = sweeps.combined(grid.get("grid", {}), [underscored(run) for run in grid.get("run", [])])
     raw = [grid.get("fixed", {}) | each for each in own]
@@ -144,8 +145,8 @@ def _play_here(folder, points, parallel, start):
 
 def _ended(folder, name, code, seconds):
     """How a run ended, in a line: its file, accuracy and time, or what went wrong."""
-    from fedmpi import sweep as sweeps
-    from fedmpi.report.text import human_seconds
+    from fedmpi.study import sweep as sweeps
+    from fedmpi.read.report.text import human_seconds
     from fedmpi.study.play import last_line
     file, took = sweeps.path(folder, name, "h5"), human_seconds(seconds)
     rounds, accuracy = _reached(file)
@@ -160,7 +161,7 @@ def _ended(folder, name, code, seconds):
 def _reached(file):
     """``(rounds, test accuracy after the last of them that was evaluated, as a text)`` of a run file, if there is
     one."""
-    from fedmpi.report import final_metrics
+    from fedmpi.read.report import final_metrics
     from fedmpi.store import read_run
     if not os.path.exists(file):
         return 0, "unknown"

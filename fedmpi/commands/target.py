@@ -2,7 +2,7 @@
 
 import os
 
-from fedmpi.errors import UserError
+from fedmpi.core.errors import UserError
 
 
 def check_new(path, overwrite):

@@ -9,10 +9,10 @@ from fedmpi.commands.given import (Options, data_options, part, read_config, rea
                                    several, tell_changes)
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import naming, say
-from fedmpi.errors import UserError
-from fedmpi.launcher import rank_and_size, speaks
-from fedmpi.options import opened
-from fedmpi.wide import terminal_width
+from fedmpi.core.errors import UserError
+from fedmpi.run.launcher import rank_and_size, speaks
+from fedmpi.build.options import opened
+from fedmpi.core.wide import terminal_width
 
 
 @click.command(cls=Options)
@@ -73,7 +73,7 @@ from fedmpi.wide import terminal_width
               "train nothing, write nothing.")
 def train(resume, dry_run, overwrite, **given):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
-    from fedmpi.launch import train as play
+    from fedmpi.run.launch import train as play
     check_parts(given)
     _check_overwrite(overwrite, resume, given)
     context = click.get_current_context()
@@ -111,7 +111,8 @@ def _planned(given, resume, overwrite):
         raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
     if not speaks():
         return 0
-    from fedmpi import assemble, plan
+    from fedmpi.build import assemble
+    from fedmpi.run import plan
     from fedmpi.store import check_target
     options = opened(given)
     out = options["out"] or run_file(options["seed"])

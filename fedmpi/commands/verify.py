@@ -6,7 +6,7 @@ import click
 
 from fedmpi.commands.reading import run_argument, run_paths
 from fedmpi.commands.say import write_out
-from fedmpi.errors import UserError
+from fedmpi.core.errors import UserError
 
 AGREE = "agree in every recorded number that is not a time"
 

@@ -21,9 +21,9 @@ from fedmpi.catalog import nearest
 from fedmpi.commands.reading import NAMED, run_paths, runs_argument
 from fedmpi.commands.say import say, write_out
 from fedmpi.commands.show import in_words_and_curves
-from fedmpi.errors import UserError
-from fedmpi.paths import near
-from fedmpi.wide import USUAL, terminal_width
+from fedmpi.core.errors import UserError
+from fedmpi.core.paths import near
+from fedmpi.core.wide import USUAL, terminal_width
 
 SILENT_S = 60                        # without news of a run that is marked as running
 LOOK_S = 0.2                         # between two looks for a run file that is not there yet
@@ -83,7 +83,7 @@ def watch(runs, every, wait):
     Into a pipe or a file it prints a line a round instead. The runs do not notice.
 
     A run file that is not there yet is waited for: train names it in its first line."""
-    from fedmpi.report.live import ALONE, NEEDED
+    from fedmpi.read.report.live import ALONE, NEEDED
     from fedmpi.store import read_run
     if not _all_there(runs, wait):
         return
@@ -150,7 +150,7 @@ def _looks(found, needed, every, pause):
 
 
 def _screen(found, needed, every):
-    from fedmpi.report.live import board
+    from fedmpi.read.report.live import board
     with _keys() as pressed:
         click.echo(SCREEN, nl=False)
         try:
@@ -175,8 +175,8 @@ def shortened(paths, width):
 
 def _lines(found, needed, every):
     """A line a round, with the run's name where there are several, as long as somebody reads them."""
-    from fedmpi import report
-    from fedmpi.report.live import pace, planned
+    from fedmpi.read import report
+    from fedmpi.read.report.live import pace, planned
     shown, told, width = {seen.path: 0 for seen in found}, set(), terminal_width()
     names = shortened(list(shown), width // 3)
     for found in _looks(found, needed, every, lambda seconds: time.sleep(seconds)):
@@ -223,7 +223,7 @@ def _keys():
 
 def _last_words(found):
     """What has become of the runs: of one its summary and picture, of several a table."""
-    from fedmpi.report.live import table
+    from fedmpi.read.report.live import table
     if len(found) > 1:
         write_out("\n".join(table(found, terminal_width())))
         return

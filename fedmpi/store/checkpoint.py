@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
-from fedmpi.errors import CheckpointError
+from fedmpi.core.errors import CheckpointError
 from fedmpi.store.disk import beginning, finish, refused_by, remove
 from fedmpi.store.read import one_line
 from fedmpi.store.schema import SCHEMA

@@ -7,7 +7,7 @@ from functools import cache
 
 import h5py
 
-from fedmpi.errors import DiskError
+from fedmpi.core.errors import DiskError
 
 SLACK = 100_000          # bytes that new attributes and HDF5's own tables may take
 

@@ -12,18 +12,20 @@ import warnings
 from concurrent.futures import Future
 
 
-from fedmpi.errors import DiskError, FedError, UserError
-from fedmpi.store.attrs import own_attrs, plain, read_attrs, read_sessions, same_keys, set_attrs, set_sessions
-from fedmpi.store.checkpoint import (checkpoint_folder, checkpoints, load_checkpoint, remove_checkpoints,
-                                     write_checkpoint)
+from fedmpi.core.errors import DiskError, FedError, UserError
+from fedmpi.store.attrs import (own_attrs, plain, read_attrs, read_sessions, same_keys, set_attrs,
+                                set_sessions)
+from fedmpi.store.checkpoint import (checkpoint_folder, checkpoints, load_checkpoint,
+                                     remove_checkpoints, write_checkpoint)
 from fedmpi.store.disk import refused_by, remove, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
 from fedmpi.store.relay import lay_out
 from fedmpi.store.rows import check_truncate, checked_columns, checked_round
 from fedmpi.store.schema import NETCDF
-from fedmpi.store.tables import (EXPECTED, attach_scales, clear, column_of, create_coordinates, create_partition,
-                                 create_population, create_tables, dtypes_of, is_packed, room_of, start_room)
+from fedmpi.store.tables import (EXPECTED, attach_scales, clear, column_of, create_coordinates,
+                                 create_partition, create_population, create_tables, dtypes_of,
+                                 is_packed, room_of, start_room)
 from fedmpi.store.texts import hexadecimal, text_names, with_texts
 from fedmpi.store.writer import lives
 

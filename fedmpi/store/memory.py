@@ -4,9 +4,10 @@ import warnings
 
 import numpy as np
 
-from fedmpi.errors import CheckpointError
+from fedmpi.core.errors import CheckpointError
 from fedmpi.store.attrs import own_attrs, plain, same_keys
-from fedmpi.store.rows import Column, Run, check_truncate, checked_columns, checked_round, dtype_name, own_dims
+from fedmpi.store.rows import (Column, Run, check_truncate, checked_columns, checked_round,
+                               dtype_name, own_dims)
 from fedmpi.store.states import check_save, flattened, unflattened
 
 

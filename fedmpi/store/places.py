@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedmpi.errors import FedError
+from fedmpi.core.errors import FedError
 
 
 class Place(NamedTuple):

@@ -8,7 +8,7 @@ import time
 import h5py
 import numpy as np
 
-from fedmpi.errors import DataError, UserError
+from fedmpi.core.errors import DataError, UserError
 from fedmpi.store.attrs import read_attrs, read_sessions
 from fedmpi.store.rows import Run
 from fedmpi.store.schema import FILETYPE, RENAMED, SCHEMA

@@ -11,8 +11,8 @@ import h5py
 
 from fedmpi.store.disk import beginning, finish
 from fedmpi.store.scales import OF_SCALES, bare_scale, is_bare, is_scale, scale_name
-from fedmpi.store.tables import (PACKED, PACKED_FROM, ROW_DIMS, attach_scales, clear, column_of, copy_rows,
-                                 create_tables, row_data, table_bytes)
+from fedmpi.store.tables import (PACKED, PACKED_FROM, ROW_DIMS, attach_scales, clear, column_of,
+                                 copy_rows, create_tables, row_data, table_bytes)
 
 FACTS = {"population", "partition", "sessions"}
 MADE_ANEW = {"rounds", "clients", "ends", "committed", *ROW_DIMS.values()}

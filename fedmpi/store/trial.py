@@ -9,7 +9,7 @@ import time
 import h5py
 import numpy as np
 
-from fedmpi.errors import DiskError
+from fedmpi.core.errors import DiskError
 from fedmpi.store.disk import replace, sync
 
 

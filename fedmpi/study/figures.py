@@ -6,8 +6,8 @@ import textwrap
 
 import numpy as np
 
-from fedmpi.report.figure import plain_axes, save_figure
-from fedmpi.report.statistics import interval
+from fedmpi.read.report.figure import plain_axes, save_figure
+from fedmpi.read.report.statistics import interval
 from fedmpi.study.measures import NEAR
 from fedmpi.study.outcome_text import told
 

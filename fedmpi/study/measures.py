@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 
-from fedmpi.errors import UserError
-from fedmpi.report.chance import left_chance
-from fedmpi.report.metrics import chosen, final_metrics
-from fedmpi.report.statistics import auc, spearman, tied
-from fedmpi.report.truth import by_client, quality, scores
+from fedmpi.core.errors import UserError
+from fedmpi.read.report.chance import left_chance
+from fedmpi.read.report.metrics import chosen, final_metrics
+from fedmpi.read.report.statistics import auc, spearman, tied
+from fedmpi.read.report.truth import by_client, quality, scores
 
 LAST = 0.25                   # share of the rounds, at the end, that weights are averaged over
 NEAR = 0.05                   # rates of wrong labels so near to one another are one level: they are drawn

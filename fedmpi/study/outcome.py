@@ -6,10 +6,10 @@ import statistics
 
 import numpy as np
 
-from fedmpi import sweep as sweeps
-from fedmpi.errors import UserError
-from fedmpi.options import DEFAULTS
-from fedmpi.report.statistics import interval
+from fedmpi.study import sweep as sweeps
+from fedmpi.core.errors import UserError
+from fedmpi.build.options import DEFAULTS
+from fedmpi.read.report.statistics import interval
 from fedmpi.store import read_run
 from fedmpi.study.measures import measure, noisiest_weight
 from fedmpi.study.recipe import named_pairs

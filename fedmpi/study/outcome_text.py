@@ -2,7 +2,7 @@
 
 import math
 
-from fedmpi.wide import aligned, wrapped
+from fedmpi.core.wide import aligned, wrapped
 from fedmpi.study.measures import described
 from fedmpi.study.outcome import VERDICTS
 

@@ -21,12 +21,13 @@ import threading
 import time
 from typing import Callable, NamedTuple
 
-from fedmpi import sweep as sweeps
-from fedmpi.stop import COME_BACK, notices
+from fedmpi.study import sweep as sweeps
+from fedmpi.core.stop import COME_BACK, notices
 
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1                 # of <linux/prctl.h>: the signal that a process gets when its parent dies
-IMPORTED = ["fedmpi.assemble", "fedmpi.build", "fedmpi.cli", "fedmpi.client", "fedmpi.report.text", "fedmpi.server",
+IMPORTED = ["fedmpi.build.assemble", "fedmpi.build.named", "fedmpi.cli", "fedmpi.client.worker",
+            "fedmpi.read.report.text", "fedmpi.server.loop",
             "fedmpi.store", "plotext"]
 READERS = {"digits": ["sklearn.datasets"], "hdf5": [], "synthetic": []}      # torchvision reads the other data sets
 

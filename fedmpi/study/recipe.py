@@ -24,12 +24,12 @@ import json
 import string
 from typing import NamedTuple
 
-from fedmpi.advice import check_keys
-from fedmpi.errors import UserError
-from fedmpi.launch import FREE
-from fedmpi.options import DEFAULTS
+from fedmpi.build.advice import check_keys
+from fedmpi.core.errors import UserError
+from fedmpi.run.launch import FREE
+from fedmpi.build.options import DEFAULTS
 from fedmpi.study.measures import check_measure
-from fedmpi.sweep import name_of
+from fedmpi.study.sweep import name_of
 
 KEYS = {"title": str, "question": str, "lacks": list, "measures": list, "against": str,
         "pairs": (list, str), "fixed": dict,

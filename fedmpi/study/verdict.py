@@ -21,7 +21,7 @@ others.
 import itertools
 import math
 
-from fedmpi.report.statistics import interval
+from fedmpi.read.report.statistics import interval
 
 
 def paired(a, b):

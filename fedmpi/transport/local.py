@@ -3,7 +3,7 @@
 import socket
 import time
 
-from fedmpi.stop import Stop
+from fedmpi.core.stop import Stop
 from fedmpi.transport.base import Reply
 from fedmpi.wire.frame import pack, unpack
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from mpi4py import MPI
 
-from fedmpi.errors import WireError
+from fedmpi.core.errors import WireError
 from fedmpi.transport.bell import ring
 from fedmpi.wire.frame import unpack
 

@@ -13,8 +13,8 @@ import time
 import mpi4py
 from mpi4py import MPI
 
-from fedmpi import stop as stopping
-from fedmpi.errors import LostRank, UserError, WorkerError
+from fedmpi.core import stop as stopping
+from fedmpi.core.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
 from fedmpi.transport.base import Reply, named
 from fedmpi.transport.bell import dozing, ring

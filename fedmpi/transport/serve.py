@@ -9,8 +9,8 @@ import traceback
 import numpy as np
 from mpi4py import MPI
 
-from fedmpi import stop as stopping
-from fedmpi.errors import FedError, UserError, WireError
+from fedmpi.core import stop as stopping
+from fedmpi.core.errors import FedError, UserError, WireError
 from fedmpi.transport import messages
 from fedmpi.transport.base import named
 from fedmpi.transport.bell import dozing

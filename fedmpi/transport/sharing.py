@@ -6,7 +6,7 @@ import tempfile
 
 import numpy as np
 
-from fedmpi.errors import DiskError, WireError
+from fedmpi.core.errors import DiskError, WireError
 from fedmpi.transport import messages
 from fedmpi.wire.frame import checksum
 

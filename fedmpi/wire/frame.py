@@ -16,7 +16,7 @@ import struct
 
 import numpy as np
 
-from fedmpi.errors import WireError
+from fedmpi.core.errors import WireError
 
 MAGIC = b"fmp2"
 PAD = 16

@@ -12,8 +12,8 @@ each squeezed by Zstandard. ``fedmpi bench wire`` measures bytes and speed, besi
 
 import numpy as np
 
-from fedmpi.errors import WireError
-from fedmpi.flat import index_of
+from fedmpi.core.errors import WireError
+from fedmpi.core.support import index_of
 from fedmpi.wire.squeeze import expand, squeeze
 
 PIECE = 1 << 20

@@ -5,7 +5,7 @@ repeats. Codecs choose the bytes; this takes out what is redundant in them.
 import numpy as np
 import zstandard
 
-from fedmpi.errors import WireError
+from fedmpi.core.errors import WireError
 
 BARE = {"format": zstandard.FORMAT_ZSTD1_MAGICLESS}      # a frame without the 4 bytes that say what it is
 

@@ -1,0 +1,88 @@
+"""A run of another number of rounds than it was first asked for: as if that number had been asked
+for at once.
+
+Some parts look at how many rounds there will be: a share of weights that falls until the end, a
+mask that stays after the last round, an evaluation that only the last round has. A run goes on from
+a checkpoint before which all of them would have done the same in the longer run. Where there is
+none, the run cannot be extended."""
+
+import ast
+import tokenize
+
+from fedmpi import catalog
+from fedmpi.core.errors import UserError
+from fedmpi.core.parts import Schedule
+from fedmpi.server.loop import evaluates
+
+ONE = ("strategy", "pruner", "contribution", "weighting")          # kinds of parts that are given a schedule
+SEVERAL = {"observe": "contribution", "fault": "fault"}
+
+
+def plans(options):
+    """``{option: planned}`` of all that looks at the number of rounds, ``planned(schedule)`` being
+    what it makes of it. UserError for a part that looks at it and does not say."""
+    found = {f"--evaluate-every {options['evaluate_every']}": evaluates(options["evaluate_every"])}
+    for option, kind, spec in _named_parts(options):
+        planned = catalog.make(catalog.KINDS[kind], spec).planned
+        if planned is not None:
+            found[f"--{option} {spec}"] = planned
+        elif any(map(looks_at_rounds, _sources(catalog.KINDS[kind], spec))):
+            raise UserError(f"--{option} {spec} looks at schedule.rounds and does not say what it makes of it, hence "
+                            "the number of rounds must stay: give its part a "
+                            "planned(schedule), see fedmpi/core/parts.py")
+    return found
+
+
+def _named_parts(options):
+    """``(option, kind, spec)`` of each part that is given a schedule."""
+    for kind in ONE:
+        yield kind, kind, options[kind]
+    for option, kind in SEVERAL.items():
+        for spec in options[option]:
+            yield option, kind, spec
+
+
+def _sources(table, spec):
+    """The source of each file that defines a part's factory."""
+    name, _ = catalog.split(spec)
+    for path in catalog.entry(table, name).sources:
+        with tokenize.open(path) as file:
+            yield file.read()
+
+
+def looks_at_rounds(source):
+    """Whether a module's source takes the ``rounds`` of anything, or takes a schedule apart."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr == "rounds":
+            return True
+        unpacks = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
+        if unpacks and ast.unparse(node.value).endswith("schedule"):
+            return True
+    return False
+
+
+def first_apart(planned, old, new, last):
+    """The first of rounds 0 to ``last`` in which ``planned`` differs between runs of ``old`` and of
+    ``new`` rounds; None where there is none."""
+    for t in range(last + 1):
+        if planned(Schedule(t, old)) != planned(Schedule(t, new)):
+            return t
+    return None
+
+
+def common_round(found, old, new, saved):
+    """The last round of the checkpoints ``saved`` up to which a run of ``old`` rounds is one of
+    ``new`` rounds, by the ``plans`` found; 0 where nothing is saved. UserError where all of them
+    come too late."""
+    if not saved:
+        return 0
+    apart = {name: first_apart(planned, old, new, max(saved)) for name, planned in found.items()}
+    apart = {name: t for name, t in apart.items() if t is not None}
+    first = min(apart.values(), default=max(saved) + 1)
+    before = [t for t in saved if t < first]
+    if before:
+        return max(before)
+    name = min(apart, key=apart.get)
+    where = f"round {apart[name]}" if apart[name] else "the beginning"
+    raise UserError(f"{name} depends on the number of rounds: with {new} instead of {old} it would have done otherwise "
+                    f"from {where} on, and no checkpoint is older; play a run of {new} rounds, by --like")

@@ -1,0 +1,1 @@
+"""The arithmetic on models: local training, evaluation, derivatives, side by side and recorded on a GPU."""

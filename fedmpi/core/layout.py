@@ -1,0 +1,195 @@
+"""A model as one vector: whatever the network, the pruner, the wire and the server touch is a slice of it.
+
+The vector ``x (P,) float32`` holds three regions, each tensor padded to 64 bytes::
+
+    [0, Q)   prunable weights (of linear, convolutional, attention and recurrent layers)
+    [Q, R)   other trained parameters (biases, norms, embeddings), always dense
+    [R, P)   statistics: floating-point buffers that training moves (running means), always dense, averaged, not trained
+
+Padding is zero and never travels.
+
+Frozen parameters, constants and integer buffers stay in the module, outside the vector: see ``fedmpi.core.tensors``.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedmpi.core.support import index_of
+from fedmpi.core.tensors import frozen, is_prunable, norm_statistics
+
+ALIGN = 16  # float32 values: 64 bytes, a cache line, and what tensor cores and vector units like
+
+
+class Slot(NamedTuple):
+    """Where one tensor lives in ``x``."""
+
+    name: str
+    shape: tuple
+    offset: int
+    size: int
+
+    @property
+    def span(self):
+        return slice(self.offset, self.offset + self.size)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names, shapes and offsets of a model's tensors in its vector, and the sizes Q, R, P of the regions."""
+
+    weights: tuple[Slot, ...]     # prunable
+    others: tuple[Slot, ...]      # dense parameters
+    buffers: tuple[Slot, ...]
+    Q: int
+    R: int
+    P: int
+    frozen: tuple = ()            # (name, shape) of each parameter that is not trained; none is in the vector
+
+    @cached_property
+    def digest(self):
+        """8 hexadecimal characters that change with any name, shape or offset."""
+        return hashlib.blake2b(repr((self.weights, self.others, self.buffers)).encode(), digest_size=4).hexdigest()
+
+    @cached_property
+    def real(self):
+        """bool (P,): True where an entry is a value and not padding."""
+        real = torch.zeros(self.P, dtype=torch.bool)
+        for slot in self.weights + self.others + self.buffers:
+            real[slot.span] = True
+        return real
+
+    @cached_property
+    def tail(self):
+        """int32: the positions of [Q, P) that are not padding, sorted."""
+        return (torch.nonzero(self.real[self.Q:]).flatten() + self.Q).int()
+
+    @cached_property
+    def _last(self):
+        """[mask, its version, its support], or nothing yet."""
+        return []
+
+    @property
+    def trained(self):
+        """The slots of all parameters, prunable or not."""
+        return self.weights + self.others
+
+    @property
+    def num_weights(self):
+        """How many weights are prunable."""
+        return sum(slot.size for slot in self.weights)
+
+    @property
+    def num_parameters(self):
+        """How many parameters are trained, prunable or not."""
+        return self.num_weights + sum(slot.size for slot in self.others)
+
+    @property
+    def num_values(self):
+        """How many values a dense message carries: parameters and floating-point buffers."""
+        return self.num_parameters + sum(slot.size for slot in self.buffers)
+
+    @property
+    def num_frozen(self):
+        """How many parameters are not trained."""
+        return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.frozen)
+
+    def full_mask(self):
+        """bool (Q,): every weight kept; padding is False."""
+        return self.real[: self.Q].clone()
+
+    def support(self, mask):
+        """int32 (K,), sorted: the kept weights of ``mask (Q,) bool``, then the dense tail. The last one is remembered,
+        since a round asks for that of the same mask several times; it is not to be written to."""
+        last = self._last
+        if not last or last[0] is not mask or last[1] != mask._version:       # which changes with the mask
+            last[:] = mask, mask._version, torch.cat([torch.from_numpy(index_of(mask.numpy())), self.tail])
+        return last[2]
+
+    def kept(self, mask):
+        """Kept weights a layer, a list of ints."""
+        bits = mask.cpu().numpy()
+        return [int(np.count_nonzero(bits[slot.span])) for slot in self.weights]
+
+
+def _lay(tensors, start):
+    slots = []
+    for name, tensor in tensors:
+        slots.append(Slot(name, tuple(tensor.shape), start, tensor.numel()))
+        start += -(-tensor.numel() // ALIGN) * ALIGN
+    return tuple(slots), start
+
+
+def _sort(model, moving):
+    """The model's tensors that go into the vector, as (prunable, other, statistics) lists of (name, tensor)."""
+    owners = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(module)
+        if getattr(module, "sparse", False) and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            raise ValueError("an embedding with sparse=True gives sparse gradients: build it with sparse=False")
+
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    strange = [name for name, p in trained if p.dtype != torch.float32]
+    if strange:
+        raise ValueError(f"parameters must be float32, got {', '.join(strange)}; convert the model with .float()")
+
+    prunable, others = [], []
+    for name, parameter in trained:
+        last = name.rpartition(".")[2]
+        kind = prunable if is_prunable(last, parameter, owners[id(parameter)]) else others
+        kind.append((name, parameter))
+    names = norm_statistics(model) | set(moving)
+    return prunable, others, [(name, buffer) for name, buffer in model.named_buffers() if name in names]
+
+
+def bind(model, moving=()):
+    """Re-home a model in one vector: ``(layout, x (P,), g (R,))``, its gradients accumulating in ``g``.
+
+    ``moving`` names what ``moving_buffers`` has found: statistics beside those of batch and instance norms. All other
+    buffers are constants.
+
+    Bind after moving the model to its device (``module.to`` re-allocates), and clear gradients with ``g.zero_()``
+    (``module.zero_grad()`` would drop the views).
+    """
+    prunable, others, statistics = _sort(model, moving)
+    if not prunable:
+        raise ValueError("the model has nothing to prune or train: no parameter of two or more dimensions is trained "
+                         "and prunable")
+    weights, Q = _lay(prunable, 0)
+    other, R = _lay(others, Q)
+    buffers, P = _lay(statistics, R)
+    device = prunable[0][1].device
+    x, g = torch.zeros(P, device=device), torch.zeros(R, device=device)
+    for slot, (_, tensor) in zip(weights + other + buffers, prunable + others + statistics):
+        view = x[slot.span].view(slot.shape)
+        view.copy_(tensor.detach())
+        tensor.data = view
+        if slot.offset < R:
+            tensor.grad = g[slot.span].view(slot.shape)
+    fixed = tuple((name, tuple(parameter.shape)) for name, parameter in frozen(model))
+    return Layout(weights, other, buffers, Q, R, P, fixed), x, g
+
+
+def described(layout):
+    """``9,930 parameters, 99.4 % of them prunable``, and how many more are frozen, where some are."""
+    share = 100 * layout.num_weights / layout.num_parameters
+    text = f"{layout.num_parameters:,} parameters, {share:.3g} % of them prunable"
+    return text + f", {layout.num_frozen:,} more frozen" * bool(layout.frozen)
+
+
+def views(layout, vector):
+    """What ``vector (R,)`` holds of each trained parameter, in its shape."""
+    return [vector[slot.span].view(slot.shape) for slot in layout.trained]
+
+
+def check(model, layout, x):
+    """Raise AssertionError where the model no longer lives in ``x`` (moved after binding)."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    for slot in layout.weights + layout.others + layout.buffers:
+        assert tensors[slot.name].data_ptr() == x.data_ptr() + 4 * slot.offset, f"{slot.name} left its vector"

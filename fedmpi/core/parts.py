@@ -1,0 +1,358 @@
+"""The parts that a run is made of: tuples of pure functions and the values that pass between them.
+
+A method is a factory with keyword arguments (its hyper-parameters) that returns one of these. Sizes: P values in the
+model vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
+"""
+
+import contextlib
+import math
+from typing import Any, Callable, NamedTuple
+
+import torch
+
+from fedmpi.core.layout import Layout
+
+
+class Schedule(NamedTuple):
+    """Where a run stands: round ``t`` in 1..``rounds``, 0 before the first.
+
+    A part that looks at ``rounds`` says what it makes of it: its field ``planned`` is a function of a schedule, and
+    where that returns the same number for two schedules, the part does the same. A run can be extended by more rounds
+    as far as they agree, see ``fedmpi.build.extend``; a part that looks at ``t`` alone has no ``planned``.
+    """
+
+    t: int
+    rounds: int
+
+
+class Facts(NamedTuple):
+    """What a part may know of a run before it starts, to tell what has no effect in it.
+
+    Strategies, pruners, contributions and weightings may have ``notes(facts) -> lines``, each a sentence for
+    the user about something in this part that comes to nothing in this run.
+    """
+
+    layout: Layout
+    given: frozenset = frozenset()     # names of the part's options that somebody gave
+    rounds: int = 1
+    epochs: int = 1               # that a client trains a round
+    steps: int = 1                # the most that any client takes a round
+    cohort: int = 1               # clients that are merged at once
+    everybody: bool = True        # all clients take part in every round
+    own_masks: bool = False       # clients train masks of their own
+    scored: bool = True           # weights in the merge follow from scores
+
+
+class Probe(NamedTuple):
+    """What a pruner watches while a client trains.
+
+    ``step(g)`` sees the dense gradient (R,) of each step before masking; ``epoch(e)`` follows epoch ``e`` and returns
+    True where it changed the task's mask in place; ``report()`` returns named arrays to send, numpy, after training
+    (one named ``index`` holds sorted positions in [0, Q)). For the FLOPs: ``extra`` samples went through a pass of
+    their own with a dense gradient, ``dense`` samples of the training had theirs taken densely.
+    """
+
+    step: Callable | None = None
+    epoch: Callable | None = None
+    report: Callable = dict
+    extra: int = 0
+    dense: int = 0
+
+
+class Task(NamedTuple):
+    """One client's local training. ``x`` is trained in place; off the mask it is zero and stays so."""
+
+    model: torch.nn.Module
+    layout: Layout
+    x: torch.Tensor               # (P,) the model's own vector, at the received values when training starts
+    g: torch.Tensor               # (R,) its gradient
+    base: torch.Tensor            # (P,) the received values, read-only
+    mask: torch.Tensor            # (Q,) bool, may be changed by the probe in place
+    live: torch.Tensor            # (R,) float32, 1 where trained: mask, then ones
+    inputs: torch.Tensor          # (n, ...) float32 on the model's device
+    labels: torch.Tensor          # (n,) int64
+    epochs: int
+    batch_size: int
+    lr: float
+    gen: Any                      # numpy generator of (TRAIN, round, client)
+    schedule: Schedule
+    probe: Probe = Probe()
+    casting: Callable = contextlib.nullcontext    # the context of forward passes, see local.casting
+    recorder: Any = None          # graphs.Recorder of the model, on a GPU
+
+
+class Updates(NamedTuple):
+    """What a cohort sent: a client a row, a kept weight a column."""
+
+    U: torch.Tensor               # (C, K) float32: trained minus received
+    B: torch.Tensor | None        # (C, K) bool, which entries a client holds, U being 0 elsewhere; None where all do
+    support: torch.Tensor         # (K,) int32, sorted positions in x
+    n: torch.Tensor               # (C,) float64 samples
+    trained: int                  # the first `trained` columns are trained parameters, the rest buffers
+    root: torch.Tensor | None = None    # (K,) float32: what the server's own samples gave, where the strategy asks
+
+    def rows(self, chosen):
+        """The updates of the chosen rows, ``chosen (C,) bool``."""
+        return self._replace(U=self.U[chosen], B=None if self.B is None else self.B[chosen], n=self.n[chosen])
+
+
+class Strategy(NamedTuple):
+    """How clients train and the server merges.
+
+    ``init(layout) -> state``; ``local(task) -> mean loss`` trains ``task.x`` in place;
+    ``merge(state, x (P,), updates, weights (C,) float64 summing to 1) -> (state, x)``, in which entries outside the
+    support do not move; ``state`` is a flat dict of tensors. ``pruner``, ``contribution`` and ``weighting`` are the
+    parts it is used with where the user names none (no weighting: the contribution's own). Where ``linear``, merge
+    also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). ``root`` asks for an
+    update of the server's own validation samples, in ``updates.root``. Where it ``chooses`` one client, weights play no
+    part. Where ``additive``, merging one row, the mean of the updates by their weights, with weight 1 is the same
+    merge. Where ``local`` is ``fedmpi.compute.sgd.sgd``, ``sgd`` holds its keyword arguments, and ``mu`` where
+    it corrects
+    gradients by a pull towards the received model: what clients can be trained with side by side
+    (``fedmpi.compute.stacked``).
+    """
+
+    init: Callable
+    local: Callable
+    merge: Callable
+    pruner: str = "dense"
+    contribution: str = "size"
+    weighting: str = ""
+    linear: bool = False
+    root: bool = False
+    chooses: bool = False
+    additive: bool = False
+    sgd: dict | None = None
+    notes: Callable = lambda facts: ()     # see Facts
+    planned: Callable | None = None
+
+
+class Pruner(NamedTuple):
+    """Which weights live.
+
+    ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies,
+    schedule, gen) -> (state, mask)`` after each merge, the same mask object where nothing changes; ``probe(task) ->
+    Probe`` on clients, or None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
+    last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
+    it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
+    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)``
+    raises UserError where it cannot prune for N clients. Where clients ``move`` their masks while they train, updates
+    do not add up.
+    """
+
+    init: Callable
+    evolve: Callable
+    probe: Callable | None = None
+    residuals: bool = False
+    exact: bool = True
+    masks: Callable | None = None
+    nominal: Callable | None = None
+    check: Callable | None = None
+    moves: bool = False
+    notes: Callable = lambda facts: ()     # see Facts
+    planned: Callable | None = None
+
+
+class Replies(NamedTuple):
+    """What a pruner may learn from a round: the updates, the weights they were merged with, the clients' reports."""
+
+    updates: Updates
+    weights: torch.Tensor         # (C,) float64
+    reports: list                 # C dicts of numpy arrays
+    layout: Layout
+    uses: tuple                   # multiplications a weight and sample, a layer (1 for linear, positions for conv)
+    clients: torch.Tensor         # (C,) int64
+    scores: torch.Tensor          # (N,) float64: every client's remembered contribution
+    sizes: torch.Tensor           # (N,) float64 samples
+
+
+class Cohort(NamedTuple):
+    """Who took part in a round, for those that judge contributions."""
+
+    clients: torch.Tensor         # (C,) int64
+    updates: Updates
+    schedule: Schedule
+    shares: torch.Tensor          # (C,) float64 summing to 1: the weights they have before this round is judged
+    x: torch.Tensor               # (P,) the model that they received, 0 off the support
+    layout: Layout
+    reports: list = ()            # C dicts of numpy arrays, as the contribution's own ``report`` made them
+
+
+class Scores(NamedTuple):
+    """What an estimator found in a round."""
+
+    phi: torch.Tensor             # (C,) float64, more is better
+    state: dict = {}
+    error: torch.Tensor | None = None   # (C,) float64 standard errors, where phi is an estimate from samples
+
+
+class Contribution(NamedTuple):
+    """Who contributed.
+
+    ``score(state, cohort, utility, gen) -> Scores``, where ``utility(coalitions (M, C) bool, of="loss") -> (M,)
+    float64`` is minus the validation loss (``of="accuracy"``: the accuracy) of what the strategy would have merged from
+    each coalition; see ``fedmpi.server.score.Utility`` for what else it offers. ``init(n (N,) float64) ->
+    state``, a dict.
+    ``report(task) -> dict of numpy arrays`` runs on the client, at the received model before it trains, and is sent
+    with its update. ``weighting`` turns the scores into weights where the user names no other.
+    """
+
+    score: Callable
+    weighting: str = "relu"
+    init: Callable = lambda n: {}
+    report: Callable | None = None
+    validated: bool = False       # asks for utilities, hence for validation samples on the server
+    opening: bool = False         # wants everybody in round 1
+    cumulative: bool = False      # scores hold what earlier rounds brought: the last one counts
+    check: Callable | None = None # check(C, layout) raises UserError where it cannot judge a cohort of C clients
+    updates: bool = True          # looks at single updates, or asks for utilities
+    sees: str = "updates"         # what it looks at: recorded, since some look at what clients would not show
+    notes: Callable = lambda facts: ()     # see Facts
+    planned: Callable | None = None
+
+
+class Weighting(NamedTuple):
+    """What weight a score earns.
+
+    ``init(n (N,) float64) -> state`` holds ``weights (N,)`` float64, every client's weight up to a common factor, and
+    ``score (N,)`` where scores are remembered apart from them; ``weigh(state, phi (C,), cohort) -> (state, weights (C,)
+    float64 summing to 1)`` leaves clients that did not take part as they were. Where ``fixed``, weights follow from
+    sizes alone, and those of a cohort are in proportion to ``state["weights"]``.
+    """
+
+    init: Callable
+    weigh: Callable
+    fixed: bool = False
+    notes: Callable = lambda facts: ()     # see Facts
+    planned: Callable | None = None
+
+
+class Fleet(NamedTuple):
+    """What the N clients' devices can do at one moment of virtual time."""
+
+    speed: torch.Tensor           # (N,) float64 FLOP/s; infinite: training takes no time
+    down: torch.Tensor            # (N,) float64 B/s to the client; infinite: the message is there at once
+    up: torch.Tensor              # (N,) float64 B/s from the client
+    latency: torch.Tensor         # (N,) float64 s a message, each way
+    dropout: torch.Tensor         # (N,) float64 probability that a client that was asked never answers
+    available: torch.Tensor       # (N,) bool: who can be asked
+
+
+class Devices(NamedTuple):
+    """The clients' devices: ``at(seconds, N, draw) -> Fleet`` at a moment of virtual time, where ``draw(*key)`` is the
+    generator of the run's seed and the non-negative integers ``key``. The same arguments give the same fleet.
+    ``digest`` is the sha256 of what they were read from, where that is a file: another file makes another run."""
+
+    at: Callable
+    digest: str = ""
+
+
+class Known(NamedTuple):
+    """What a sampler may go by; NaN where the server has not heard from a client yet."""
+
+    available: torch.Tensor       # (N,) bool
+    sizes: torch.Tensor           # (N,) float64 samples
+    scores: torch.Tensor          # (N,) float64: every client's remembered contribution
+    losses: torch.Tensor          # (N,) float64: training loss when it last took part
+
+
+class Sampler(NamedTuple):
+    """Who takes part in a round.
+
+    ``draw(gen, count, known) -> int64 (count,)`` distinct clients, all available (fewer where fewer are). Where
+    ``candidates`` is not 0, the server draws ``max(count, candidates)`` instead, sends them the model, asks for its
+    loss on their samples, and ``choose(count, clients (d,), losses (d,)) -> int64`` keeps ``count`` of them.
+    ``check(count, N)`` raises UserError where drawing ``count`` of N clients would be no choice.
+    """
+
+    draw: Callable
+    candidates: int = 0
+    choose: Callable | None = None
+    check: Callable | None = None
+
+
+class Aggregation(NamedTuple):
+    """When the server merges, in virtual time.
+
+    Synchronous where ``buffer`` is 0: the server asks ``ceil(count * (1 + over))`` clients, merges the first ``count``
+    answers and waits ``deadline`` seconds at most. Else ``concurrency`` clients (0: the cohort) are always at work,
+    each on the model of its own start, and ``buffer`` answers make a merge, their updates scaled by
+    ``discount(staleness (C,) float64) -> (C,)``, where staleness counts merges since the client's start; where
+    ``mixing``, an update counts from the server's present model, not from the one that its client received.
+    """
+
+    deadline: float = math.inf
+    over: float = 0.0
+    buffer: int = 0
+    concurrency: int = 0
+    discount: Callable | None = None
+    mixing: bool = False
+
+
+class Codec(NamedTuple):
+    """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, ``decode(arrays, K) -> (K,)``.
+
+    ``bound(values) -> (K,)`` is the largest error of each value after a round trip. Where it is for updates only, the
+    server publishes models by the codec ``down``. Where it is ``exact``, decoding gives back the very values, and their
+    number alone decides the size. Where there is ``feedback``, a client adds what earlier encodings of
+    its updates have lost before it encodes, and remembers what that loses. Where it is for ``weights``, what is never
+    pruned (biases, norms, running averages) travels as float32 beside it.
+    """
+
+    encode: Callable
+    decode: Callable
+    bound: Callable
+    down: "Codec | None" = None
+    exact: bool = False
+    feedback: bool = False
+    weights: bool = False
+
+
+
+class Noise(NamedTuple):
+    """``rates(clients, gen) -> (clients,) float64`` levels; ``corrupt(labels (n,), level, classes, gen) -> copy``.
+
+    Where clients have something in common, ``shared(classes, gen)`` draws it once and ``corrupt`` gets it as a fifth
+    argument.
+    """
+
+    rates: Callable
+    corrupt: Callable
+    shared: Callable | None = None
+
+
+
+class Features(NamedTuple):
+    """``levels(clients, gen) -> (clients,) float64`` that are recorded as the truth; ``apply(inputs (n, ...) float32 on
+    any device, labels (n,) int64 true labels, level, classes, gen) -> new tensor`` of the same shape, dtype and device.
+
+    ``gen`` is a numpy generator of the client: the same one gives the same inputs. Level 0 changes no value.
+    """
+
+    levels: Callable
+    apply: Callable
+
+
+
+class Fault(NamedTuple):
+    """Who is at fault, what such a client is worth, and what it does.
+
+    ``who(clients, gen) -> (clients,) bool``; ``quality`` in [0, 1] is the truth that estimators are judged by, 1 for an
+    honest client. ``shards(shards, who, gen) -> (new list, source (clients,) int64)`` takes and gives int64 arrays of
+    sample numbers; ``source`` is the client that each one copies, -1 for none. ``labels(labels (n,), classes, gen) ->
+    copy``; ``inputs(inputs (n, ...) float32, gen) -> new tensor``.
+
+    ``local(task, train, previous) -> mean loss`` stands in for the strategy's local training, which ``train()`` is:
+    ``task.x (P,)`` is changed in place, on live weights only. Its chance comes from ``task.gen`` alone. Where ``stale``
+    the engine gives ``previous (P,)``, the model published in the round before, None in the first round; otherwise
+    None.
+    """
+
+    who: Callable
+    quality: float
+    shards: Callable | None = None
+    labels: Callable | None = None
+    inputs: Callable | None = None
+    local: Callable | None = None
+    stale: bool = False
+    planned: Callable | None = None        # see Schedule

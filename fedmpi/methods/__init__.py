@@ -1,0 +1,1 @@
+"""Every method, a folder a kind and a file a method."""

@@ -1,0 +1,50 @@
+"""Same label, different features (P(x|y) differs): each client draws its classes in styles of its own.
+
+    images of class k on client n:  turned by 0, 90, 180 or 270 degrees, mirrored or not, inverted or not, channels
+                                    shifted by 0 .. C - 1;   uniform over the 16 C - 1 styles that change something
+
+A client restyles round(fraction classes) random classes, at least one where ``fraction`` > 0, all samples of a class
+alike; the recorded level is ``fraction``. Inverting turns the sign of the normalised pixels, that is, mirrors them at
+the channel's mean. A style may be a label's undoing: a 6 turned by 180 degrees is a 9.
+"""
+
+import torch
+
+from fedmpi.core.parts import Features
+from fedmpi.methods.features.images import require_images, turned
+from fedmpi.methods.noise.corrupt import fraction as in_unit_interval
+from fedmpi.methods.noise.corrupt import shared_rates
+
+
+def restyle(fraction: float = 1.0, share: float = 1.0):
+    """A style per client and class, for ``fraction`` of the classes on round(share * clients) random clients.
+
+    Paper: none of its own; the kind of skew is of Kairouz et al. 2021, "Advances and Open Problems in Federated
+        Learning", arXiv 1912.04977.
+    """
+    in_unit_interval(fraction=fraction)
+
+    def apply(inputs, labels, level, classes, gen):
+        require_images(inputs, "restyle")
+        count = max(1, round(level * classes)) if level else 0
+        chosen = gen.permutation(classes)[:count]
+        styles = gen.integers(1, 16 * inputs.shape[1], classes)
+        restyled = inputs.clone()
+        for k in chosen.tolist():
+            mine = torch.nonzero(labels == k).flatten()
+            if len(mine):
+                restyled[mine] = _styled(inputs[mine], int(styles[k]))
+        return restyled
+
+    return Features(shared_rates(fraction, share), apply)
+
+
+def _styled(images, style):
+    """Style 0 .. 16 C - 1 of ``images`` (n, C, H, W); 0 changes nothing."""
+    style, turns = divmod(style, 4)
+    style, mirror = divmod(style, 2)
+    shift, invert = divmod(style, 2)
+    images = turned(images, 90.0 * turns)
+    images = images.flip(3) if mirror else images
+    images = -images if invert else images
+    return torch.roll(images, shift, 1)

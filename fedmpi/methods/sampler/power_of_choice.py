@@ -1,0 +1,55 @@
+"""Power of choice: of d candidates, the clients with the largest losses (Cho, Wang and Joshi 2020, arXiv 2010.01243).
+
+    A = d clients drawn without replacement in proportion to their samples,   cohort = the m of A with the largest loss
+
+d is ``candidates``, at least the cohort m; d = m draws by size, d = all takes the largest losses of all. Every round
+the candidates are sent the model and asked for its loss on their samples, before m of them train. With ``remembered``
+(their rpow-d) nobody is asked: the loss is the one that a client reported when it last took part, infinite for a client
+that never did; of such clients those drawn first go first. A larger d is faster and more biased. The updates are meant
+to weigh alike: ``--weighting uniform``.
+"""
+
+import torch
+
+from fedmpi.core.errors import UserError
+from fedmpi.core.parts import Sampler
+from fedmpi.methods.sampler.race import race, there
+
+
+def power_of_choice(candidates: int = 20, remembered: bool = False):
+    """The largest losses among ``candidates`` clients drawn by size.
+
+    Paper: Cho, Wang and Joshi 2020, "Client Selection in Federated Learning: Convergence Analysis and Power-of-Choice
+        Selection Strategies", arXiv 2010.01243.
+    Up: one loss of every candidate, before the cohort's updates; nothing with remembered=true.
+    Down: the model to every candidate, candidates / cohort times as much as uniform; no more with remembered=true.
+    Example: fedmpi train --sampler power-of-choice:candidates=12 --weighting uniform --cohort 4
+    """
+    if candidates < 1:
+        raise ValueError(f"candidates must be >= 1, got {candidates}")
+
+    def check(count, N):
+        if count == N:
+            raise UserError(f"--sampler power-of-choice chooses who takes part, but all {N} clients do: give a "
+                            "--cohort below that, or --sampler uniform")
+        if candidates < count:
+            raise UserError(f"--sampler power-of-choice:candidates={candidates} are fewer than the cohort of {count}, "
+                            f"which leaves nothing to choose: give candidates={2 * count}, say, or --sampler size")
+
+    def draw(gen, count, known):
+        clients = there(known)
+        if count >= len(clients):
+            return clients
+        if not remembered:
+            return clients[race(gen, known.sizes[clients], count)].sort().values
+        drawn = clients[race(gen, known.sizes[clients], max(count, candidates))]
+        return choose(count, drawn, known.losses[drawn].nan_to_num(nan=torch.inf, posinf=torch.inf))
+
+    return Sampler(draw, check=check) if remembered else Sampler(draw, candidates, choose, check)
+
+
+def choose(count, clients, losses):
+    """int64, sorted: the ``count`` of ``clients (d,)`` with the largest ``losses (d,)``, of equal ones the first; NaN
+    is the smallest."""
+    order = torch.argsort(losses.nan_to_num(nan=-torch.inf, posinf=torch.inf), descending=True, stable=True)
+    return clients[order[:count]].sort().values

@@ -1,0 +1,30 @@
+"""Size: clients are drawn one after the other, in proportion to their samples among those not drawn yet.
+
+    P(next = n) = n_n / sum of n over the available clients not drawn yet
+
+See ``fedmpi.methods.sampler.race`` for what that means for a cohort of several. Who is drawn by size and
+weighted by size
+counts twice: ``--weighting uniform`` goes with it. That is still not FedAvg's mean over all clients: a cohort has
+distinct clients here, and large ones are drawn less often than in proportion.
+"""
+
+from fedmpi.core.parts import Sampler
+from fedmpi.methods.sampler.race import race, there
+
+
+def size():
+    """In proportion to the number of samples.
+
+    Paper: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127.
+    Up: nothing more: the server knows the number of samples.
+    Down: nothing more.
+    Example: fedmpi train --sampler size --weighting uniform --cohort 4
+    """
+
+    def draw(gen, count, known):
+        clients = there(known)
+        if count >= len(clients):
+            return clients
+        return clients[race(gen, known.sizes[clients], count)].sort().values
+
+    return Sampler(draw)

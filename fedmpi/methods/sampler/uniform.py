@@ -1,0 +1,26 @@
+"""Uniform: every available client is as likely as any other, without replacement."""
+
+import numpy as np
+import torch
+
+from fedmpi.core.parts import Sampler
+from fedmpi.methods.sampler.race import there
+
+
+def uniform():
+    """All available clients alike.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+        1602.05629.
+    Up: nothing more.
+    Down: nothing more.
+    Example: fedmpi train --sampler uniform --cohort 4
+    """
+
+    def draw(gen, count, known):
+        clients = there(known)
+        if count >= len(clients):
+            return clients
+        return clients[torch.from_numpy(np.sort(gen.choice(len(clients), count, replace=False)))]
+
+    return Sampler(draw)

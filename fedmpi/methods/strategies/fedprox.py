@@ -1,0 +1,31 @@
+"""FedProx: clients minimise ``F_n(x) + mu/2 |x - x_t|^2``; the server averages as FedAvg does (arXiv 1812.06127).
+
+On a sparse model the pull acts on kept weights only. Every client does the same epochs (no stragglers here), so the
+paper's inexactness plays no part.
+"""
+
+from fedmpi.compute.sgd import sgd
+from fedmpi.core.reduce import average
+from fedmpi.core.parts import Strategy
+
+
+def fedprox(mu: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-3):
+    """FedAvg with a pull towards the received model during local training.
+
+    Paper: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127.
+    Up: the kept values of the update, as FedAvg.
+    Down: the kept values of the model, as FedAvg.
+    Example: fedmpi train --strategy fedprox:mu=0.1
+    """
+    if mu < 0:
+        raise ValueError(f"mu must be >= 0, got {mu}")
+
+    rule = {"momentum": momentum, "weight_decay": weight_decay, "mu": mu}
+    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, linear=True, additive=True,
+                    sgd=rule, notes=lambda facts: no_pull(mu, facts))
+
+
+def no_pull(mu, facts):
+    """A line for the user where the pull ``mu`` towards the received model never acts."""
+    if mu and facts.steps == 1:
+        yield f"no effect of mu={mu}: clients take one step a round, from where the pull is 0"

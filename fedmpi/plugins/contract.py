@@ -1,0 +1,601 @@
+"""What a part of the user's must keep to: each answer of its functions is checked, whenever it is
+asked.
+
+``bound(kind, made, option)`` is the part that a factory made, with checks around its functions. A
+breach is a UserError of one line: the option, what was expected, what came, the way out. Exceptions
+of the user's own code pass through. The parts of the catalogue need none of this, the suite holds
+them to more; see ``fedmpi.build.rehearsal`` for when a part of the user's is asked for the first time.
+"""
+
+import functools
+import math
+from typing import Callable
+
+import numpy as np
+import torch
+
+from fedmpi.methods.datasets.dataset import Dataset, checked
+from fedmpi.core.errors import UserError
+from fedmpi.core.parts import Fault
+from fedmpi.core.parts import Features
+from fedmpi.core.parts import Noise
+from fedmpi.core.parts import (Aggregation, Codec, Contribution, Devices, Fleet, Probe, Pruner,
+                               Sampler, Scores, Strategy, Weighting)
+
+MADE = {
+    "strategy": Strategy,
+    "pruner": Pruner,
+    "contribution": Contribution,
+    "weighting": Weighting,
+    "codec": Codec,
+    "dataset": Dataset,
+    "noise": Noise,
+    "features": Features,
+    "fault": Fault,
+    "devices": Devices,
+    "sampler": Sampler,
+    "aggregation": Aggregation
+}
+HELD = (torch.Tensor, np.ndarray, np.generic, bool, int, float, str)    # by a checkpoint
+SUM = 1e-6    # that weights may be away from a sum of 1
+
+
+def bound(kind, made, option):
+    """The part, its functions checked; UserError where it is of another type than its kind asks
+    for. Models are checked by ``fedmpi.plugins.fit``."""
+    if kind in MADE:
+        _check_type(made, MADE[kind], option)
+    keep = KEEPERS.get(kind)
+    return made if keep is None else keep(made, option)
+
+
+def _require(held, option, expected, got, way_out):
+    if not held:
+        raise UserError(f"{option}: expected {expected}, got {got}; {way_out}")
+
+
+def _check_type(made, wanted, option):
+    _require(isinstance(made, wanted), option, f"a {wanted.__name__} from the factory", told(made),
+             f"return {wanted.__module__}.{wanted.__name__}({', '.join(_needed(wanted))})")
+    for name, annotation in wanted.__annotations__.items():
+        value = getattr(made, name)
+        may_lack = name in wanted._field_defaults and value is None
+        if annotation in (Callable, Callable | None) and not may_lack:
+            _require(callable(value), option, f"a function as {wanted.__name__}.{name}",
+                     told(value), "see fedmpi/core/parts.py")
+
+
+def _needed(wanted):
+    return [name for name in wanted._fields if name not in wanted._field_defaults]
+
+
+def told(value):
+    """A value in a few words: type, shape and dtype, length."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, np.ndarray):
+        return f"an array {value.shape} {value.dtype}"
+    if value is None:
+        return "None"
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _tensor(value, shape, dtype, option, what):
+    """UserError unless ``value`` is a tensor of a shape and dtype."""
+    wanted = f"{what} as a tensor {tuple(shape)} {str(dtype).removeprefix('torch.')}"
+    fits = isinstance(value, torch.Tensor) and value.shape == tuple(shape) and value.dtype == dtype
+    _require(fits, option, wanted, told(value), "see fedmpi/core/parts.py")
+
+
+def _array(value, shape, kinds, option, what):
+    """``value`` itself; UserError unless it is an array of a shape, its dtype one of ``kinds``."""
+    names = {"f": "numbers", "iu": "integers", "b": "bools", "fiub": "numbers"}
+    is_array = isinstance(value, np.ndarray)
+    fits = is_array and value.shape == tuple(shape) and value.dtype.kind in kinds
+    _require(fits, option, f"{what} as an array {tuple(shape)} of {names[kinds]}", told(value),
+             "use numpy.asarray")
+    return value
+
+
+def _several(value, num, option, what):
+    fits = isinstance(value, tuple) and len(value) == num
+    _require(fits, option, what, told(value), "see fedmpi/core/parts.py")
+
+
+def _state(value, option, function, only_tensors=False):
+    """UserError unless a state is a dict of what a checkpoint can hold."""
+    allowed = (torch.Tensor,) if only_tensors else HELD
+    words = "tensors" if only_tensors else "tensors, arrays, numbers and texts"
+    is_dict = isinstance(value, dict)
+    _require(is_dict, option, f"the state that {function} returns to be a dict of {words}",
+             told(value), "return {} where nothing is remembered")
+    for key, leaf in value.items():
+        is_text = isinstance(key, str)
+        _require(is_text, option, f"texts as the keys of the state that {function} returns",
+                 repr(key), "use str(key)")
+        if isinstance(leaf, dict) and not only_tensors:
+            _state(leaf, option, function)
+            continue
+        held = isinstance(leaf, allowed) or leaf is None and not only_tensors
+        _require(held, option, f"{words} in the state that {function} returns",
+                 f"{told(leaf)} under {key!r}",
+                 "checkpoints hold nothing else: make a tensor of it")
+
+
+def _arrays(value, option, what):
+    """UserError unless ``value`` is a dict of numpy arrays whose bytes can be sent."""
+    _require(isinstance(value, dict), option, f"{what} as a dict of numpy arrays", told(value),
+             "return {'name': array}")
+    for name, array in value.items():
+        numbers = isinstance(array, np.ndarray) and array.dtype.kind in "biuf"
+        fits = numbers and isinstance(name, str)
+        _require(fits, option, f"{what} as numpy arrays of numbers",
+                 f"{told(array)} under {name!r}", "use tensor.numpy(), or numpy.asarray")
+
+
+def _number(value, option, what):
+    """UserError unless ``value`` is a number, or a tensor that holds one."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return
+    fits = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    _require(fits, option, f"{what} as a number", told(value), "return it")
+
+
+def _unwritten(option, function, inputs, versions):
+    """UserError where one of ``inputs``, ``{name: tensor}``, has been written to since it had its
+    version."""
+    for name, tensor in inputs.items():
+        _require(tensor._version == versions[name], option,
+                 f"{function} to leave its input {name} as it is",
+                 f"a {name} that it has written to", f"work on {name}.clone()")
+
+
+def _versions(inputs):
+    return {name: tensor._version for name, tensor in inputs.items()}
+
+
+# ---------------------------------------------------------------- strategies
+
+
+def _strategy(part, option):
+    def init(layout):
+        state = part.init(layout)
+        _state(state, option, "init", only_tensors=True)
+        return state
+
+    def local(task):
+        loss = part.local(task)
+        _number(loss, option, "the mean training loss that local returns")
+        _trained_on_the_mask(task, option)
+        return loss
+
+    def merge(state, x, updates, weights):
+        inputs = {"x": x, "U": updates.U, "weights": weights}
+        before = _versions(inputs)
+        answer = part.merge(state, x, updates, weights)
+        _several(answer, 2, option, "(state, x) from merge")
+        after, merged = answer
+        _state(after, option, "merge", only_tensors=True)
+        lacking = sorted(state.keys() - after.keys())
+        _require(not lacking, option, "merge to keep the entries of its state",
+                 f"none for {', '.join(lacking)}", "return those that do not change as well")
+        _tensor(merged, (*weights.shape[:-1], len(x)), torch.float32, option,
+                "the model that merge returns")
+        _unwritten(option, "merge", inputs, before)
+        if weights.ndim == 1:
+            _still(x, merged, updates.support, option)
+        return answer
+
+    return part._replace(init=init, local=local, merge=merge)
+
+
+def _trained_on_the_mask(task, option):
+    """UserError where a pruned weight has moved. One that is not finite is what a divergence leaves,
+    0 times infinity, and the worker tells of that."""
+    x = task.x[:task.layout.Q]
+    moved = x.ne(0) & ~task.mask
+    if bool(moved.any()):
+        num_moved = int(torch.count_nonzero(moved & x.isfinite()))
+        _require(not num_moved, option, "local to leave pruned weights at 0",
+                 f"{num_moved} that it has moved", "multiply gradients by task.live")
+
+
+def _still(x, merged, support, option):
+    """UserError where an entry outside the support has moved."""
+    moved = merged != x
+    moved[support] = False
+    num_moved = int(torch.count_nonzero(moved))
+    _require(not num_moved, option, "merge to move entries of the support only",
+             f"{num_moved} others, pruned weights or padding, that it has moved",
+             "write to x.clone() at updates.support")
+
+
+# ---------------------------------------------------------------- pruners
+
+
+def check_mask(mask, layout, option, function):
+    """UserError unless a mask is bool (Q,), False on padding, and keeps something."""
+    _tensor(mask, (layout.Q,), torch.bool, option, f"the mask that {function} returns")
+    padding = int(torch.count_nonzero(mask[~layout.real[: layout.Q]]))
+    _require(not padding, option, f"the mask of {function} to be False on padding",
+             f"{padding} entries that are True", "use & layout.full_mask()")
+    _require(bool(mask.any()), option, f"{function} to keep some weights", "a mask without any",
+             "keep one at least")
+
+
+def _pruner(part, option):
+    def init(layout, x, schedule, gen):
+        answer = part.init(layout, x, schedule, gen)
+        _several(answer, 2, option, "(state, mask) from init")
+        _state(answer[0], option, "init")
+        check_mask(answer[1], layout, option, "init")
+        return answer
+
+    def evolve(state, mask, x, replies, schedule, gen):
+        inputs = {"mask": mask, "x": x, "U": replies.updates.U}
+        before = _versions(inputs)
+        answer = part.evolve(state, mask, x, replies, schedule, gen)
+        _several(answer, 2, option, "(state, mask) from evolve")
+        _state(answer[0], option, "evolve")
+        _unwritten(option, "evolve", inputs, before)
+        if answer[1] is not mask:
+            check_mask(answer[1], replies.layout, option, "evolve")
+        if part.exact and answer[1] is not mask:
+            kept, was = int(torch.count_nonzero(answer[1])), int(torch.count_nonzero(mask))
+            _require(kept == was, option,
+                     f"evolve to keep {was} weights, since the Pruner is exact", kept,
+                     "grow as many as are dropped, or return Pruner(..., exact=False)")
+        return answer
+
+    def masks(state, mask, x, layout, clients):
+        found = part.masks(state, mask, x, layout, clients)
+        fits = isinstance(found, list) and len(found) == len(clients)
+        _require(fits, option, f"a list of {len(clients)} masks, one a client, from masks",
+                 told(found), "see fedmpi/core/parts.py")
+        for own in {id(each): each for each in found}.values():
+            check_mask(own, layout, option, "masks")
+            _require(not bool(
+                (own & ~mask).any()), option, "the masks of clients to be subsets of the mask",
+                     f"one with {int(torch.count_nonzero(own & ~mask))} weights beyond it",
+                     "use own & mask")
+        return found
+
+    def nominal(state, mask, layout):
+        found = part.nominal(state, mask, layout)
+        check_mask(found, layout, option, "nominal")
+        return found
+
+    def probe(task):
+        found = part.probe(task)
+        _require(isinstance(found, Probe), option, "a Probe from probe", told(found),
+                 "return fedmpi.core.parts.Probe(...)")
+        return found._replace(
+            report=functools.partial(_reported, found.report, task.layout.Q, option))
+
+    kept = {"masks": masks, "nominal": nominal, "probe": probe}
+    there = {name: function for name, function in kept.items() if getattr(part, name) is not None}
+    return part._replace(init=init, evolve=evolve, **there)
+
+
+def _reported(report, Q, option):
+    """The arrays that a probe reports; ``index`` must be sorted positions in [0, Q)."""
+    arrays = report()
+    _arrays(arrays, option, "what the probe reports")
+    if "index" in arrays:
+        index = arrays["index"]
+        fits = index.ndim == 1 and index.dtype.kind in "iu" and bool(
+            (np.diff(index.astype(np.int64)) > 0).all())
+        inside = fits and (not len(index) or 0 <= index[0] and index[-1] < Q)
+        _require(inside, option, f"the probe's index to hold sorted positions in [0, {Q})",
+                 told(index), "use numpy.unique")
+    return arrays
+
+
+# ------------------------------------------------------- who contributed, and what that earns
+
+
+def _contribution(part, option):
+    def init(n):
+        state = part.init(n)
+        _state(state, option, "init")
+        return state
+
+    def score(state, cohort, utility, gen):
+        found, C = part.score(state, cohort, utility, gen), len(cohort.clients)
+        _require(isinstance(found, Scores), option, "Scores from score", told(found),
+                 "return fedmpi.core.parts.Scores(phi)")
+        _tensor(found.phi, (C,), torch.float64, option, "the scores phi")
+        _state(found.state, option, "score")
+        if found.error is not None:
+            _tensor(found.error, (C,), torch.float64, option, "the standard errors")
+        return found
+
+    def report(task):
+        arrays = part.report(task)
+        _arrays(arrays, option, "what report returns")
+        return arrays
+
+    return part._replace(init=init, score=score, report=part.report and report)
+
+
+def _weighting(part, option):
+    def init(n):
+        state = part.init(n)
+        _weighing(state, len(n), option, "init")
+        return state
+
+    def weigh(state, phi, cohort):
+        answer = part.weigh(state, phi, cohort)
+        _several(answer, 2, option, "(state, weights) from weigh")
+        _weighing(answer[0], len(state["weights"]), option, "weigh")
+        weights = answer[1]
+        _tensor(weights, phi.shape, torch.float64, option, "the weights that weigh returns")
+        total = float(weights.sum())
+        fits = bool((weights >= 0).all()) and abs(total - 1) <= SUM
+        _require(fits, option, "weights >= 0 that sum to 1",
+                 f"{_few(weights)} with the sum {total:.6g}",
+                 "divide by the sum, and let none be negative")
+        return answer
+
+    return part._replace(init=init, weigh=weigh)
+
+
+def _weighing(state, N, option, function):
+    _state(state, option, function)
+    _require("weights" in state, option,
+             f"an entry weights ({N},) in the state that {function} returns", ", ".join(state)
+             or "an empty one", "see fedmpi.core.parts.Weighting")
+    for name in ("weights", "score"):
+        if name in state:
+            _tensor(state[name], (N,), torch.float64, option, f"state[{name!r}] of {function}")
+
+
+def _few(values):
+    """The first few of some numbers."""
+    return "[" + ", ".join(f"{value:.4g}"
+                           for value in values[:4].tolist()) + ", ..." * (len(values) > 4) + "]"
+
+
+# ---------------------------------------------------------------- the wire
+
+
+def _codec(part, option):
+    def encode(values):
+        before = values._version
+        arrays = part.encode(values)
+        _arrays(arrays, option, "what encode returns")
+        _require(values._version == before, option, "encode to leave its input as it is",
+                 "values that it has written "
+                 "to", "work on values.clone()")
+        return arrays
+
+    def decode(arrays, K):
+        values = part.decode(arrays, K)
+        _tensor(values, (K,), torch.float32, option, "what decode returns")
+        return values
+
+    if part.down is not None:
+        _check_type(part.down, Codec, f"{option}: its codec down")
+    trial = torch.tensor([0.0, 1.0, -1.5, 3e-5, -2e4])
+    back = decode(encode(trial.clone()), len(trial))
+    _require(not part.exact or torch.equal(back, trial), option,
+             "decode to give back the very values, since the Codec "
+             "is exact", f"{_few(back)} for {_few(trial)}", "return Codec(..., exact=False)")
+    return part._replace(encode=encode, decode=decode)
+
+
+# ---------------------------------------------------------------- data and what is wrong with them
+
+
+def _dataset(made, option):
+    for name in ("mean", "std"):
+        values = getattr(made, name)
+        fits = isinstance(values, (tuple, list, np.ndarray)) and np.ndim(values) == 1
+        _require(fits, option, f"{name} as a tuple with a number for each channel", told(values),
+                 "fedmpi.methods.datasets.dataset.moments(x_train) gives both")
+    whole = isinstance(made.classes, (int, np.integer)) and not isinstance(made.classes, bool)
+    _require(whole, option, "classes as a whole number", told(made.classes),
+             "see fedmpi.methods.datasets.dataset.Dataset")
+    mean, std = (tuple(float(value) for value in values) for values in (made.mean, made.std))
+    return checked(made._replace(classes=int(made.classes), mean=mean, std=std),
+                   option.removeprefix("--dataset "))
+
+
+def _partition(part, option):
+    _require(callable(part), option,
+             "a function (labels, clients, gen) -> index arrays from the factory", told(part),
+             "return the function that deals")
+
+    def partition(labels, clients, gen):
+        shards = part(labels, clients, gen)
+        fits = isinstance(shards, (list, tuple)) and len(shards) == clients
+        _require(fits, option, f"a list of {clients} index arrays, one a client", told(shards),
+                 "return one for each")
+        for shard in shards:
+            whole = isinstance(shard, np.ndarray) and shard.ndim == 1 and shard.dtype.kind in "iu"
+            _require(whole, option, "each client's samples as an array (n,) of integers",
+                     told(shard), "use numpy.asarray(samples, dtype=numpy.int64)")
+        empty = [client for client, shard in enumerate(shards) if not len(shard)]
+        _require(not empty, option, "samples for every client",
+                 f"none for client {empty[0] if empty else ''}",
+                 "deal each one at least, or ask for fewer --clients")
+        every = np.concatenate(shards).astype(np.int64)
+        inside = bool(((every >= 0) & (every < len(labels))).all())
+        _require(inside, option, f"samples in [0, {len(labels)})",
+                 f"{every.min()} to {every.max()}", "they count the labels that it is given")
+        most = int(np.bincount(every, minlength=1).max())
+        _require(most == 1, option, "each sample with one client at most",
+                 f"one that is dealt {most} times", "--fault duplicate is for copies")
+        return [shard.astype(np.int64) for shard in shards]
+
+    return partition
+
+
+def _changed_labels(change, given, classes, option):
+    """``change(labels)`` as int64, where that is as many integers in [0, classes) as were
+    ``given``, and a copy."""
+    own = given.copy()
+    labels = change(own)
+    _require(np.array_equal(own, given), option, "the labels that it is given to stay as they are",
+             "some that it has written to", "work on labels.copy()")
+    _array(labels, given.shape, "iu", option, "the labels that it returns")
+    inside = not labels.size or 0 <= labels.min() and labels.max() < classes
+    _require(inside, option, f"labels in [0, {classes})",
+             f"{labels.min()} to {labels.max()}" if labels.size else "none",
+             "take them modulo the classes")
+    return labels.astype(np.int64)
+
+
+def _noise(part, option):
+    def rates(clients, gen):
+        return _array(part.rates(clients, gen), (clients,), "fiub", option,
+                      "the levels that rates returns")
+
+    def corrupt(labels, level, classes, gen, *common):
+        def change(own):
+            return part.corrupt(own, level, classes, gen, *common)
+
+        return _changed_labels(change, labels, classes, option)
+
+    return part._replace(rates=rates, corrupt=corrupt)
+
+
+def _check_inputs(found, inputs, option):
+    """UserError unless changed inputs are finite, and of the shape and dtype that they had."""
+    _tensor(found, inputs.shape, inputs.dtype, option, "the inputs that it returns")
+    _require(bool(found.isfinite().all()), option, "finite inputs", "NaN or infinity", "clamp them")
+    return found
+
+
+def _features(part, option):
+    def levels(clients, gen):
+        return _array(part.levels(clients, gen), (clients,), "fiub", option,
+                      "what levels returns").astype(np.float64)
+
+    def apply(inputs, labels, level, classes, gen):
+        return _check_inputs(part.apply(inputs, labels, level, classes, gen), inputs, option)
+
+    return part._replace(levels=levels, apply=apply)
+
+
+def _fault(part, option):
+    quality = part.quality
+    fits = isinstance(quality, (int, float)) and 0 <= quality <= 1
+    _require(fits, option, "a quality in [0, 1]", told(quality), "1 is an honest client's")
+
+    def who(clients, gen):
+        return _array(part.who(clients, gen), (clients,), "b", option, "what who returns")
+
+    def labels(given, classes, gen):
+        return _changed_labels(lambda own: part.labels(own, classes, gen), given, classes, option)
+
+    def inputs(given, gen):
+        return _check_inputs(part.inputs(given, gen), given, option)
+
+    def shards(given, faulty, gen):
+        answer = part.shards(given, faulty, gen)
+        _several(answer, 2, option, "(shards, source) from shards")
+        fits = isinstance(answer[0], list) and len(answer[0]) == len(given)
+        _require(fits, option, f"a list of {len(given)} index arrays from shards", told(answer[0]),
+                 "keep their number")
+        _array(answer[1], (len(given),), "iu", option, "the source that shards returns")
+        return answer
+
+    def local(task, train, previous):
+        loss = part.local(task, train, previous)
+        _number(loss, option, "the mean loss that local returns")
+        return loss
+
+    kept = {"labels": labels, "inputs": inputs, "shards": shards, "local": local}
+    there = {name: function for name, function in kept.items() if getattr(part, name) is not None}
+    return part._replace(who=who, **there)
+
+
+# ---------------------------------------------------------------- time
+
+
+def _devices(part, option):
+    def at(seconds, N, draw):
+        fleet = part.at(seconds, N, draw)
+        _require(isinstance(fleet, Fleet), option, "a Fleet from at", told(fleet),
+                 "return fedmpi.core.parts.Fleet(...)")
+        for name in fleet._fields:
+            dtype = torch.bool if name == "available" else torch.float64
+            _tensor(getattr(fleet, name), (N,), dtype, option, f"{name} of the Fleet")
+        return fleet
+
+    return part._replace(at=at)
+
+
+def _sampler(part, option):
+    def draw(gen, count, known):
+        clients = part.draw(gen, count, known)
+        most = min(count, int(known.available.sum()))
+        _tensor(clients, (most,), torch.int64, option, "the clients that draw returns")
+        _chosen(clients, len(known.available), option, "draw")
+        _require(bool(known.available[clients].all()), option,
+                 "draw to take clients that are available", "some that are not",
+                 "look at known.available")
+        return clients
+
+    def choose(count, clients, losses):
+        kept = part.choose(count, clients, losses)
+        _tensor(kept, (min(count, len(clients)),), torch.int64, option,
+                "the clients that choose returns")
+        known = bool(torch.isin(kept, clients).all())
+        _require(known, option, "choose to keep some of the candidates",
+                 "clients that are none", "return clients, not their rows")
+        _chosen(kept, int(clients.max()) + 1, option, "choose")
+        return kept
+
+    return part._replace(draw=draw, choose=part.choose and choose)
+
+
+def _chosen(clients, N, option, function):
+    inside = bool(((clients >= 0) & (clients < N)).all())
+    _require(inside, option, f"clients in [0, {N}) from {function}", _few(clients),
+             "they count from 0")
+    distinct = len(clients.unique()) == len(clients)
+    _require(distinct, option, f"distinct clients from {function}", "one that comes twice",
+             "draw without replacement")
+
+
+def _aggregation(part, option):
+    def discount(staleness):
+        found = part.discount(staleness)
+        _tensor(found, staleness.shape, torch.float64, option, "what discount returns")
+        _require(bool(found.isfinite().all()), option, "finite discounts", _few(found),
+                 "see fedmpi.core.parts.Aggregation")
+        return found
+
+    for name in ("deadline", "over", "buffer", "concurrency"):
+        value = getattr(part, name)
+        fits = isinstance(value, (int, float)) and value >= 0 and not math.isnan(value)
+        _require(fits, option, f"{name} as a number >= 0", told(value),
+                 "see fedmpi.core.parts.Aggregation")
+    _require(not part.buffer or part.discount is not None, option,
+             "a discount where there is a buffer", "None",
+             "return Aggregation(..., discount=torch.ones_like)")
+    return part._replace(discount=part.discount and discount)
+
+
+KEEPERS = {
+    "strategy": _strategy,
+    "pruner": _pruner,
+    "contribution": _contribution,
+    "weighting": _weighting,
+    "codec": _codec,
+    "dataset": _dataset,
+    "partition": _partition,
+    "noise": _noise,
+    "features": _features,
+    "fault": _fault,
+    "devices": _devices,
+    "sampler": _sampler,
+    "aggregation": _aggregation
+}

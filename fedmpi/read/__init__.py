@@ -1,0 +1,1 @@
+"""Run files for people: frames, reports, pictures, exports."""

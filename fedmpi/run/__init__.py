@@ -1,0 +1,1 @@
+"""One training run on as many ranks as the launcher has started."""

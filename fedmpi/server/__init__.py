@@ -1,0 +1,1 @@
+"""Rank 0: one round, and what belongs to it."""

@@ -1,0 +1,274 @@
+"""The server: one round on one screen, and the loop around it."""
+
+import math
+import time
+from typing import Any, Callable, Iterator, NamedTuple
+
+import torch
+
+from fedmpi.server import asynchronous, record
+from fedmpi.client.worker import Number
+from fedmpi.core.errors import FedError, Stopped
+from fedmpi.compute.evaluate import finite
+from fedmpi.server.exchange import Outcome, remembered, stack, summed
+from fedmpi.core.layout import Layout
+from fedmpi.core.support import gathered, scattered
+from fedmpi.server.recruit import gather, present
+from fedmpi.server.score import judge
+from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Pruner, Replies, Sampler,
+                               Schedule, Strategy, Weighting)
+from fedmpi.core.rng import Purpose, stream
+
+
+class Fed(NamedTuple):
+    """A run's parts, already built. N clients of ``sizes (N,)`` float64 samples, ``cohort`` of them a round."""
+
+    layout: Layout
+    strategy: Strategy
+    pruner: Pruner
+    contributions: dict           # name -> Contribution: the one that weighs, then those that only observe
+    weighting: Weighting
+    codec: Codec
+    sampler: Sampler
+    devices: Devices
+    aggregation: Aggregation
+    transport: Any
+    test: Callable                # vector (P,) -> slices that end in (loss, accuracy) on the test set, never used
+    validate: Callable | None     # the same on the server's validation set: for all that selects
+    derivatives: tuple | None     # gradient and curvature of the validation loss
+    block: int                    # coalition models that one job evaluates
+    stale: bool                   # some fault needs the model of the round before
+    sizes: torch.Tensor
+    cohort: int
+    rounds: int
+    seed: int
+    costs: Any                    # flops.Costs of the model
+    fixed: Any                    # tensors.Fixed of the model
+    batch_norm: bool              # the model has some
+    least: torch.Tensor           # (N,) float64 samples that a client's training sees at least
+    sums: bool                    # workers add updates up: merging needs no single ones
+    values: bool                  # updates come one by one: for merging, or for an estimator
+    on_error: str                 # of a client's training: "fatal", "retry" (once, then drop) or "drop"
+    every: int                    # rounds from one evaluation to the next
+    quorum: float                 # least share of the answers that must be fit for merging
+    tell: Callable = lambda line: None      # takes a line about work that goes on for long
+    meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
+    together: int = 1             # clients that one worker trains at once
+
+
+def start(fed, x):
+    """The state before round 1 from the initial vector ``x (P,)``: a nested dict of tensors and numbers, which is
+    also what a checkpoint holds. ``held[n]`` is the last round that client n took part in, ``sent`` the mask of the
+    last model message, ``changed`` the first round of the present mask, ``now`` the virtual time in seconds, ``losses``
+    the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous, ``memory`` what each
+    client remembers of its encodings, on the support of the mask."""
+    pruner, mask = fed.pruner.init(fed.layout, x, Schedule(0, fed.rounds), stream(fed.seed, Purpose.MASK))
+    x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
+    N = len(fed.sizes)
+    state = {"x": x, "mask": mask, "sent": torch.zeros_like(mask), "changed": 1,
+             "held": torch.zeros(N, dtype=torch.int64), "strategy": fed.strategy.init(fed.layout), "pruner": pruner,
+             "weighting": fed.weighting.init(fed.sizes), "now": 0.0,
+             "losses": torch.full((N,), torch.nan, dtype=torch.float64),
+             "contribution": {name: part.init(fed.sizes) for name, part in fed.contributions.items()}}
+    if fed.stale:
+        state["previous"] = torch.zeros_like(x)
+    if fed.codec.feedback:
+        state["memory"] = {}
+    if fed.aggregation.buffer:
+        state["flight"] = asynchronous.nobody(fed.aggregation.concurrency or fed.cohort)
+    return state
+
+
+class Played(NamedTuple):
+    """A round whose model stands, before it is evaluated."""
+
+    state: dict                   # after the round
+    row: dict                     # of /rounds, without accuracies
+    clients: dict                 # rows of /clients
+    evaluation: Iterator          # slices of work that end in the columns about the new model
+
+
+def play(fed, state, t):
+    """``Played``: clients train, who contributed is judged, what counts is merged."""
+    laps, support = record.Clock(fed.transport), fed.layout.support(state["mask"])
+    gathering = asynchronous.gather if fed.aggregation.buffer else gather
+    got = gathering(fed, state, t, support, laps)
+    learnt = learn(fed, state, t, support, got, laps) if len(got.counts) else nothing(state, support)
+
+    after = state | learnt.changes | {"now": got.now, "sent": state["mask"]}
+    after["held"] = state["held"].index_fill(0, got.clients[got.outcome != Outcome.DROPPED], t)
+    if fed.stale:
+        after["previous"] = served(state["x"], support)
+    if fed.codec.feedback:
+        merged = got.counts.tolist()
+        answers = [got.answers[row] for row in merged]
+        after["memory"] = remembered(fed, state, got.clients[merged], answers, after["mask"])
+    if fed.aggregation.buffer:
+        after["flight"] = got.flight
+    row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)
+    if not row["merged"]:
+        fed.tell(nobody(row))
+    row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
+                           "round_s": laps.total()}
+    evaluation = evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Schedule(t, fed.rounds)))
+    return Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+
+
+def evaluates(every):
+    """Whether a round of a schedule is evaluated: every ``every``-th is, and the last one."""
+    return lambda schedule: schedule.t % every == 0 or schedule.t == schedule.rounds
+
+
+def play_round(fed, state, t):
+    """``(state after round t, row, client rows)``: a round, and its evaluation at once."""
+    played = play(fed, state, t)
+    return played.state, played.row | finish(played.evaluation) | record.stored(0.0), played.clients
+
+
+def nobody(row):
+    """The line about a round that merged no update, from its row."""
+    why = [f"{row[name]} {name}" for name in ("late", "dropped", "rejected", "failed") if row[name]]
+    return (f"warning: round {row['round']} merged nobody's update, the model stays: of {row['asked']} asked "
+            f"{', '.join(why)}; see --devices, --aggregation")
+
+
+class Learnt(NamedTuple):
+    """What the C clients that count brought about."""
+
+    changes: dict                 # entries of the state
+    merged: torch.Tensor          # (P,) before pruning and growing
+    weights: torch.Tensor         # (C,) float64
+    scores: dict = {}             # {label: Scores}
+    asked: dict = {}              # {label: coalitions asked for}
+    seconds: dict = {}            # {label: seconds}
+    calls: int = 0                # coalition models evaluated
+
+
+def learn(fed, state, t, support, got, laps):
+    """Judge, weigh, merge, prune and grow. U is (C, K): a client a row, a kept weight a column."""
+    schedule, counts = Schedule(t, fed.rounds), got.counts
+    replies, clients = [got.answers[row] for row in counts.tolist()], got.clients[counts]
+    updates = stack(fed, replies, next((own for own, _ in got.own), None), support)
+    total = summed(fed, replies, got.shares[counts], support) if fed.sums else None
+    laps.lap("train_s")
+
+    sent = served(state["x"], support) if fed.pruner.residuals else state["x"]          # else it is zero off the mask
+    cohort = Cohort(clients, updates, schedule, present(state, clients), sent, fed.layout)
+    scores, asked, seconds, calls = judge(fed, state, cohort, [reply.scores for reply in replies], t)
+    phi = next(iter(scores.values())).phi
+    weighting, weights = fed.weighting.weigh(state["weighting"], phi, cohort)
+    laps.lap("contribution_s")
+
+    merging = (updates, weights) if total is None else (total, torch.ones(1, dtype=torch.float64))
+    strategy, x = fed.strategy.merge(state["strategy"], state["x"], *merging)
+    known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.costs.uses, clients,
+                    weighting.get("score", weighting["weights"]), fed.sizes)
+    merged = served(x, updates.support) if fed.pruner.residuals else x
+    pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
+                                     stream(fed.seed, Purpose.EVOLVE, t))
+    same, kept = mask is state["mask"], fed.layout.kept
+    assert same or not fed.pruner.exact or sum(kept(mask)) == sum(kept(state["mask"])), (
+        "the number of kept weights changed")
+    stays = same and updates.support is support
+    x = x if fed.pruner.residuals or stays else served(x, fed.layout.support(mask))
+    losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)
+    changed = not same and not torch.equal(mask, state["mask"])
+    changes = {"x": x, "mask": mask, "changed": t + 1 if changed else state["changed"], "strategy": strategy,
+               "pruner": pruner, "weighting": weighting, "losses": state["losses"].index_copy(0, clients, losses),
+               "contribution": {name: found.state for name, found in scores.items()}}
+    laps.lap("merge_s")
+    return Learnt(changes, merged, weights, scores, asked, seconds, calls)
+
+
+def nothing(state, support):
+    """A round in which no answer counts: the model stays."""
+    return Learnt({}, served(state["x"], support), torch.empty(0, dtype=torch.float64))
+
+
+def counted(pruner, layout, state):
+    """(Q,) bool: the mask of the model that counts, also where clients were sent more, or less, than the budget."""
+    return state["mask"] if pruner.nominal is None else pruner.nominal(state["pruner"], state["mask"], layout)
+
+
+def tested(fed, state):
+    """(P,): the model that counts, zero off its mask."""
+    return served(state["x"], fed.layout.support(counted(fed.pruner, fed.layout, state)))
+
+
+SAVED_S = 1.0             # seconds that may pass without a checkpoint, where nobody says how many rounds
+
+
+def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=lambda row: None):
+    """Play rounds ``first`` to ``last``; returns the state after the last. Checkpoints come every ``save_every``
+    rounds; 0: after each round that ends SAVED_S after the last one, so that saving takes no part of short rounds.
+
+    A round is evaluated, recorded and saved while the clients of the next one train. A row is committed before its
+    checkpoint: a run killed between the two plays the round again, to the same bits. Asked to stop, or where another
+    rank fails, it saves the last whole one."""
+    saved, done, spent, owed = first - 1, (first - 1, state), 0.0, iter(())
+    before = time.perf_counter()
+
+    def settle(played, t):
+        nonlocal saved, done, spent, before
+        row = played.row | (yield from played.evaluation)
+        begin = time.perf_counter()
+        store.append(row | record.stored(spent), played.clients)
+        done = t, played.state
+        due = t % save_every == 0 if save_every else begin > before + SAVED_S
+        if due or t == last:
+            store.save(played.state, t, keep)
+            saved, before = t, begin
+        spent = time.perf_counter() - begin
+        on_round(row)
+
+    try:
+        for t in range(first, last + 1):
+            if name := fed.transport.asked():
+                raise Stopped(f"asked to stop by {name}")
+            played = play(fed._replace(meanwhile=owed), state, t)
+            finish(owed)
+            state, owed = played.state, settle(played, t)
+        finish(owed)
+        store.settle()
+    except FedError:
+        try:
+            finish(owed)
+        finally:                                           # whatever that may raise
+            if done[0] > saved:
+                store.save(done[1], done[0], keep)
+            store.settle()
+        raise
+    return state
+
+
+def finish(work):
+    """What the generator ``work`` returns at its end; None where it has ended before."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def served(x, support):
+    """(P,): ``x`` on the support, zero elsewhere."""
+    return scattered(gathered(x, support), support, torch.zeros_like(x))
+
+
+def evaluated(fed, state, merged, due=True):
+    """A generator, slice by slice, of the columns that look at the new model: its digest, and the accuracies, NaN where
+    no evaluation is due; the test set is evaluated again before pruning where that differs."""
+    known = {"weights_digest": record.digest(state["x"], state["mask"])}
+    yield
+    if not due:
+        return known | dict.fromkeys(("loss", "accuracy", "accuracy_before", "evaluate_s") + (
+            "val_accuracy", "val_loss") * (fed.validate is not None), math.nan)
+    x, timed = tested(fed, state), record.Stopwatch()
+    loss, accuracy = yield from timed(fed.test(x))
+    row = known | {"loss": finite(loss, "the merged model"), "accuracy": accuracy, "accuracy_before": accuracy}
+    if not torch.equal(x, merged):
+        row["accuracy_before"] = (yield from timed(fed.test(merged)))[1]
+    if fed.validate is not None:
+        loss, row["val_accuracy"] = yield from timed(fed.validate(x))
+        row["val_loss"] = finite(loss, "the merged model, on validation samples,")
+    return row | {"evaluate_s": timed.seconds}

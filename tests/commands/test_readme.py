@@ -1,0 +1,136 @@
+"""What the README shows works as typed."""
+
+import json
+import pathlib
+import re
+import runpy
+import shlex
+import sys
+
+import h5py
+import pytest
+
+from fedmpi import catalog
+from fedmpi.store import RunFile, differences, read_run
+
+README = pathlib.Path(__file__).parents[2].joinpath("README.md").read_text()
+COMMANDS = [line.split("#")[0].strip()
+            for line in README.partition("## Fifteen minutes")[0].splitlines()
+            if line.startswith("    fedmpi train --") and "resume" not in line]
+TUTORIAL = re.search(r"^## Fifteen minutes\n(.*?)^## ", README, re.M | re.S)[1]
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_training_command_runs(fedmpi, tmp_path, line):
+    arguments = shlex.split(line)[1:]
+    fedmpi(1, *arguments, "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--out", tmp_path / "run.h5")
+
+
+def test_the_pruner_of_the_readme_is_a_pruner(fedmpi, tmp_path, monkeypatch):
+    code = re.search(r"```python\n(\"\"\"Shuffle.*?)```", README, re.S).group(1)
+    (tmp_path / "shuffle_pruner.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert catalog.parse(catalog.PRUNERS, "shuffle_pruner:shuffle:fraction=0.2")[1] == {"fraction": 0.2}
+    fedmpi(1, "train", "--pruner", "shuffle_pruner:shuffle:fraction=0.2", "--rounds", 3, "--clients", 4,
+           "--local-epochs", 1, "--out", tmp_path / "run.h5")
+    run = read_run(tmp_path / "run.h5")
+    assert len(set(run.rounds["kept"])) == 1 and (run.rounds["mask_changed"] > 0).all()
+
+
+def test_commands_of_use_exist(fedmpi, tmp_path):
+    out = tmp_path / "a.h5"
+    config = tmp_path / "job.toml"
+    config.write_text('rounds = 2\nclients = 4\nlocal-epochs = 1\nstrategy = "fedavg"\n')
+    fedmpi(1, "train", "--config", config, "--out", out, "--clients", 5)
+    run = read_run(out)
+    assert run.attrs["options"]["strategy"] == "fedavg" and run.attrs["options"]["clients"] == 5
+    assert "accuracy" in fedmpi(1, "show", out) and '"final"' in fedmpi(1, "show", out, "--json")
+    assert "round 2/2" in fedmpi(1, "watch", out)
+    fedmpi(1, "show", out, "--picture", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10000
+    assert "agree" in fedmpi(1, "verify", out, out)
+    assert "rigl" in fedmpi(1, "list") and "1911.11134" in fedmpi(1, "list", "pruner", "rigl")
+    assert "finished, 2 of 2 rounds" in fedmpi(1, "train", "--resume", out)
+    again = read_run(out)
+    assert differences(run, again) == [] and again.rounds["recorded"].tolist() == run.rounds["recorded"].tolist()
+
+
+def test_lists_in_a_config_file_and_a_resume_that_says_auto(fedmpi, tmp_path):
+    config, out = tmp_path / "job.toml", tmp_path / "a.h5"
+    config.write_text('rounds = 2\nclients = 4\nlocal-epochs = 1\nobserve = ["loo", "cosine"]\nfault = '
+                      '"sign-flip:share=0.25"\n')
+    fedmpi(1, "train", "--config", config, "--out", out, "--until", 1)
+    options = read_run(out).attrs["options"]
+    assert options["observe"] == ["loo", "cosine"] and options["fault"] == ["sign-flip:share=0.25"]
+    fedmpi(1, "train", "--resume", out, "--device", "auto")
+    run = read_run(out)
+    assert run.attrs["status"] == "finished" and set(run.attrs["judged"]) == {"cosine", "loo", "cosine-2"}
+    assert "cannot resume" in fedmpi(1, "train", "--resume", out, "--observe", "loo", code=2)
+
+
+def test_a_run_of_an_older_version_is_shown_and_not_resumed(fedmpi, tmp_path):
+    out = tmp_path / "a.h5"
+    fedmpi(1, "train", "--rounds", 1, "--clients", 2, "--local-epochs", 1, "--out", out)
+    with h5py.File(out, "r+") as f:
+        options = json.loads(f.attrs["options"])
+        del options["fault"]
+        f.attrs["options"] = json.dumps(options)
+    assert "accuracy" in fedmpi(1, "show", out)
+    assert "older fedmpi, without fault" in fedmpi(1, "train", "--resume", out, code=2)
+    with h5py.File(out, "r+") as f:
+        f.attrs["options"] = json.dumps(options | {"fault": [], "magic": 1})
+    assert "another fedmpi, whose magic this one does not know" in fedmpi(1, "train", "--resume", out, code=2)
+
+
+def test_a_checkpoint_without_what_its_pruner_now_keeps_is_not_resumed(fedmpi, tmp_path):
+    out = tmp_path / "a.h5"
+    fedmpi(1, "train", "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--pruner", "adaptive", "--until", 1,
+           "--out", out)
+    store = RunFile(out)
+    state, done = store.load()
+    state["pruner"]["place"] = state["pruner"].pop("ranking")              # as it was called once
+    store.save(state, done, 1)
+    store.settle()
+    assert "another fedmpi, without pruner/ranking: " in fedmpi(1, "train", "--resume", out, code=2)
+
+
+def test_the_sweep_of_the_readme_is_one(fedmpi, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r'^    folder = .*?(?=\n\n)', README, re.M | re.S)[0]
+    (tmp_path / "grid.toml").write_text(re.sub("^    ", "", block, flags=re.M))
+    listed = fedmpi(1, "sweep", "grid.toml", "--dry-run")
+    assert "7 runs in runs/grid: 7 missing" in listed and "strategy-krum_seed-0" in listed
+    assert "--array=0-6%4\n" in fedmpi(1, "sweep", "grid.toml")
+
+
+def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
+    """Files are saved under the names that it gives them, commands run in its order; of the sweep two runs are
+    played."""
+    monkeypatch.chdir(tmp_path)
+    for name, code in re.findall(r"(?:Save|save) this as `(.*?)`.*?```\w+\n(.*?)```", TUTORIAL, re.S):
+        (tmp_path / name).write_text(
+            code.replace("seed = [0, 1, 2]", "seed = [0]").replace("rounds = 20", "rounds = 2"))
+    (tmp_path / "shuffle_pruner.py").write_text(re.search(r"```python\n(\"\"\"Shuffle.*?)```", README, re.S)[1])
+    grid = tmp_path / "grid.toml"
+    grid.write_text(grid.read_text().replace('["fedavg", "thesis"]', '["thesis"]'))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("shuffle_pruner", None)
+    lines = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines()
+             if re.match("    (fedmpi|python) ", line)]
+    told = {}
+    for program, *arguments in lines:
+        if program == "python":
+            runpy.run_path(arguments[0], run_name="__main__")
+        else:
+            told[" ".join(arguments[:2])] = fedmpi(1, *arguments)
+    assert len(lines) == 13 and len((tmp_path / "make_mine.py").read_text().splitlines()) == 6
+    assert "1911.11134" in told["list pruner"]
+    assert "time in all" in told["train --dry-run"] and "strategy thesis (was fedavg)" in told["train --like"]
+    assert "2 of 2 played" in told["sweep grid.toml"] and "rigl" in told["compare runs/mine"]
+    assert "rigl" in (tmp_path / "runs/mine.html").read_text()
+    accuracies = [read_run(tmp_path / name).rounds["accuracy"][-1] for name in ("shuffle.h5", "thesis.h5")]
+    assert min(accuracies) > 0.8
