@@ -15,7 +15,7 @@ from fedmpi.core.layout import bind
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.core.mask import budgets
 from fedmpi.build.options import DEFAULTS
-from fedmpi.core.parts import Cohort, Schedule, Task, Updates
+from fedmpi.core.parts import Cohort, Round, Task, Updates
 from fedmpi.transport.local import Local
 from fedmpi.wire import positions
 from fedmpi.build.usual import with_usual_parts
@@ -142,7 +142,7 @@ def check_pruner(spec, rounds=8):
     name, every = spec.partition(":")[0], option(spec, "every", 1)
     fed, state = assembled(pruner=spec, rounds=rounds + 2)
     layout, seen = fed.layout, []
-    first, again = (catalog.make(catalog.PRUNERS, spec).init(layout, state["x"].clone(), Schedule(0, 10),
+    first, again = (catalog.make(catalog.PRUNERS, spec).init(layout, state["x"].clone(), Round(0, 10),
                                                              np.random.default_rng(3))[1] for _ in range(2))
     assert torch.equal(first, again)
     assert_counts(layout, name, spec, first, first)
@@ -256,7 +256,7 @@ def check_contribution(spec):
         shares = sizes[clients] / sizes[clients].sum()
         if part.check is not None:
             part.check(len(who), layout)
-        cohort = Cohort(clients, updates, Schedule(t, 5), shares, x.clone(), layout,
+        cohort = Cohort(clients, updates, Round(t, 5), shares, x.clone(), layout,
                         [{} if part.report is None else part.report(task_of(network, layout, x, n)) for n in who])
         before, given = copy.deepcopy(state), copy.deepcopy(updates)
         found, again = (part.score(state, cohort, Additive(clients, layout), np.random.default_rng(t))
@@ -306,7 +306,7 @@ def task_of(network, layout, x, client):
     n = 12 + client
     return Task(model, layout, x, g, x.clone(), layout.full_mask(), torch.ones(layout.R),
                 torch.randn(n, 1, 4, 4, generator=gen), torch.randint(0, 10, (n,), generator=gen), 1, 4, 0.1,
-                np.random.default_rng(client), Schedule(1, 5))
+                np.random.default_rng(client), Round(1, 5))
 
 
 def check_weighting(spec):
@@ -318,7 +318,7 @@ def check_weighting(spec):
     for t, (who, phi) in enumerate(zip(([0, 1, 2], [1, 3, 4], [0, 1, 2, 3, 4], [2], [4, 0, 3], [0, 1, 2]), scores),
                                    start=1):
         clients, phi = torch.tensor(who), torch.tensor(phi, dtype=torch.float64)
-        cohort, before = Cohort(clients, None, Schedule(t, 10), None, None, None), copy.deepcopy(state)
+        cohort, before = Cohort(clients, None, Round(t, 10), None, None, None), copy.deepcopy(state)
         new, weights = part.weigh(state, phi, cohort)
         assert same(before, state) and weights.dtype == torch.float64 and weights.shape == phi.shape
         assert bool((weights >= 0).all()) and abs(float(weights.sum()) - 1) < 1e-12

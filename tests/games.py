@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from fedmpi.core.parts import Cohort, Schedule, Updates
+from fedmpi.core.parts import Cohort, Round, Updates
 
 
 class Asked:
@@ -36,7 +36,7 @@ def cohort(clients, t=1, rounds=10, updates=None, shares=None, x=None, layout=No
     if updates is None:
         updates = Updates(torch.zeros(C, 3), None, torch.arange(3, dtype=torch.int32), torch.ones(C).double(), 3)
     shares = torch.full((C,), 1 / C, dtype=torch.float64) if shares is None else shares
-    return Cohort(clients, updates, Schedule(t, rounds), shares, torch.zeros(3) if x is None else x, layout)
+    return Cohort(clients, updates, Round(t, rounds), shares, torch.zeros(3) if x is None else x, layout)
 
 
 def table(C, value):

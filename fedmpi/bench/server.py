@@ -22,7 +22,7 @@ from fedmpi.bench.round import BARE
 from fedmpi.methods.contribution.cosine import cosines
 from fedmpi.core.layout import ALIGN, Layout, Slot
 from fedmpi.core.mask import budgets, draw, positions, swap
-from fedmpi.core.parts import Replies, Schedule, Updates
+from fedmpi.core.parts import Replies, Round, Updates
 from fedmpi.methods.pruning.rigl import _largest_pruned
 from fedmpi.store import RunFile
 from fedmpi.transport.local import Local
@@ -128,15 +128,15 @@ def _pruning(repeats, say):
 def _evolving(spec, layout, x):
     """A function that prunes and grows once; where the mask never moves, the one that makes it."""
     pruner = catalog.make(catalog.PRUNERS, spec)
-    state, mask = pruner.init(layout, x, Schedule(0, 100), np.random.default_rng(0))
+    state, mask = pruner.init(layout, x, Round(0, 100), np.random.default_rng(0))
     if spec.startswith("static"):
-        return lambda: pruner.init(layout, x, Schedule(0, 100), np.random.default_rng(0))
+        return lambda: pruner.init(layout, x, Round(0, 100), np.random.default_rng(0))
     gen, numbers = np.random.default_rng(1), torch.arange(1.0, 1 + ASKED, dtype=torch.float64)
     updates, one = _own_masks(layout, mask, gen), torch.ones(1, dtype=torch.float64)
     replies = Replies(updates, one, [_report(spec, layout, mask)], layout, (1.0,) * len(layout.weights),
                       torch.arange(ASKED), numbers, numbers)
     vector = x if pruner.residuals else torch.where(mask, x, 0.0).index_fill_(0, updates.support.long(), 0.01)
-    return lambda: pruner.evolve(state, mask, vector, replies, Schedule(1, 100), gen)
+    return lambda: pruner.evolve(state, mask, vector, replies, Round(1, 100), gen)
 
 
 def _report(spec, layout, mask):

@@ -23,7 +23,7 @@ from fedmpi.bench.round import BARE
 from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.core.errors import DataError, UserError
 from fedmpi.server.score import Utility
-from fedmpi.core.parts import Cohort, Schedule
+from fedmpi.core.parts import Cohort, Round
 from fedmpi.read.report import spearman
 
 CLIENTS = 10
@@ -135,7 +135,7 @@ def _round(fed, state):
     clients, support = torch.arange(CLIENTS), fed.layout.support(state["mask"])
     _, asks = exchange.announce(fed, state, 1, clients)
     updates = exchange.stack(fed, exchange.collect(fed, asks, support), None, support)
-    return Cohort(clients, updates, Schedule(1, fed.rounds), fed.sizes / fed.sizes.sum(), state["x"], fed.layout)
+    return Cohort(clients, updates, Round(1, fed.rounds), fed.sizes / fed.sizes.sum(), state["x"], fed.layout)
 
 
 def _agreement(fed, state, rounds, say):

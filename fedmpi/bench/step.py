@@ -19,7 +19,7 @@ from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting, sgd
-from fedmpi.core.parts import Schedule, Task
+from fedmpi.core.parts import Round, Task
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.core.allocator import keep_freed_memory
 
@@ -84,7 +84,7 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
 
     def task(client, record):
         return Task(model, layout, x, g, base, mask, live, inputs, labels, 1, batch_size, LR,
-                    np.random.default_rng(client), Schedule(1, 1), casting=cast, recorder=record)
+                    np.random.default_rng(client), Round(1, 1), casting=cast, recorder=record)
 
     def alone(record, repeat):
         x.copy_(base)

@@ -13,7 +13,7 @@ from fedmpi.build.named import model
 from fedmpi.catalog import STRATEGIES, make
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting
-from fedmpi.core.parts import Schedule, Task
+from fedmpi.core.parts import Round, Task
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.compute.stacked import stacked
 
@@ -60,7 +60,7 @@ def timing(options, fed_data, device):
 
     def tasks(count):
         return [Task(network, layout, x, g, base, mask, live, inputs, labels, 1, options["batch_size"], options["lr"],
-                     stream(0, Purpose.TRAIN, client), Schedule(1, 1), casting=casting(options["precision"], device),
+                     stream(0, Purpose.TRAIN, client), Round(1, 1), casting=casting(options["precision"], device),
                      recorder=recorded)
                 for client in range(count)]
 

@@ -11,7 +11,7 @@ import tokenize
 
 from fedmpi import catalog
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import Schedule
+from fedmpi.core.parts import Round
 from fedmpi.server.loop import evaluates
 
 ONE = ("strategy", "pruner", "contribution", "weighting")          # kinds of parts that are given a schedule
@@ -65,7 +65,7 @@ def first_apart(planned, old, new, last):
     """The first of rounds 0 to ``last`` in which ``planned`` differs between runs of ``old`` and of
     ``new`` rounds; None where there is none."""
     for t in range(last + 1):
-        if planned(Schedule(t, old)) != planned(Schedule(t, new)):
+        if planned(Round(t, old)) != planned(Round(t, new)):
             return t
     return None
 

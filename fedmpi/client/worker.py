@@ -19,7 +19,7 @@ from fedmpi.core.layout import bind, check
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.compute.sgd import casting
-from fedmpi.core.parts import Codec, Pruner, Schedule, Strategy, Task, Updates
+from fedmpi.core.parts import Codec, Pruner, Round, Strategy, Task, Updates
 from fedmpi.core.rng import Purpose, stream, torch_seed
 from fedmpi.compute.stacked import stacked
 from fedmpi.compute.staging import resident, staging
@@ -390,7 +390,7 @@ class Worker:
         inputs, labels = self._samples(client)
         _seed(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
         return Task(parts.model, self.layout, self.x, self.g, received.base, mask, live, inputs, labels, parts.epochs,
-                    parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Schedule(t, parts.rounds),
+                    parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
                     casting=self.casting, recorder=self.recorder)
 
     def _shard(self, client, rows=slice(None)):

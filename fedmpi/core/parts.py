@@ -13,7 +13,7 @@ import torch
 from fedmpi.core.layout import Layout
 
 
-class Schedule(NamedTuple):
+class Round(NamedTuple):
     """Where a run stands: round ``t`` in 1..``rounds``, 0 before the first.
 
     A part that looks at ``rounds`` says what it makes of it: its field ``planned`` is a function of a schedule, and
@@ -41,6 +41,82 @@ class Facts(NamedTuple):
     everybody: bool = True        # all clients take part in every round
     own_masks: bool = False       # clients train masks of their own
     scored: bool = True           # weights in the merge follow from scores
+
+
+class Objective(NamedTuple):
+    """What a model is trained for and measured by (``--task``).
+
+    ``loss(outputs (n, ...), targets (n, ...), reduction)`` works as torch's losses do: ``"mean"`` and ``"sum"`` give
+    one differentiable value, ``"none"`` one value a sample (n,). ``metrics`` is ``{name: metric(outputs, targets) ->
+    (n,) float}``, one value a sample, whose means over all samples are recorded under these names. ``headline`` names
+    the metric by which models are compared and selected; the larger the better where ``higher``. ``unit`` is that of
+    the loss. ``check(outputs, targets, classes, option)`` raises UserError where a model's outputs for a few samples
+    do not fit the targets; ``classes`` is 0 where the data set has none.
+    """
+
+    loss: Callable
+    metrics: dict
+    headline: str
+    check: Callable
+    higher: bool = True
+    unit: str = "nat"
+
+
+class Optimiser(NamedTuple):
+    """How a gradient moves a model (``--optimiser``), the same arithmetic as torch's own optimisers.
+
+    ``init(x) -> state``, a dict of tensors, zero at the start: of the shape of ``x (..., R)``, whose rows are several
+    clients, or of a count (...). ``step(x, g, state, lr)`` moves x and the state in place, elementwise, where ``lr`` is
+    a number or a tensor of no dimensions on the device. ``travelled(lrs (steps,)) -> float`` is the displacement of a
+    constant gradient of 1 after steps of these learning rates, which FedNova and SCAFFOLD divide by; None where the
+    step is not linear in the gradients (Adam).
+    """
+
+    name: str
+    init: Callable
+    step: Callable
+    travelled: Callable | None = None
+
+
+class Descent(NamedTuple):
+    """Local training that is plain descent on the mini-batches' loss, but for what is said here: what clients can be
+    trained with side by side (``fedmpi.compute.stacked``).
+
+    ``mu`` adds ``mu (x - base)`` to the gradient, base being the received model; ``shift(task) -> (R,)`` or None is
+    one constant vector more that is added to every gradient of this client and round. ``loss`` takes the place of the
+    objective's; ``shuffle`` deals the samples anew each epoch.
+    """
+
+    mu: float = 0.0
+    shift: Callable | None = None
+    loss: Callable | None = None
+    shuffle: bool = True
+
+
+class Trained(NamedTuple):
+    """What a client's local training came to."""
+
+    loss: float                   # the mean over all samples seen
+    steps: int                    # of the optimiser
+    samples: int                  # seen, all epochs
+    travelled: float = math.nan   # the optimiser's ``travelled`` of its steps' learning rates, where it has one
+
+
+class Field(NamedTuple):
+    """How one named array of a message travels.
+
+    ``on`` says what it holds: ``"support"``, the values (K,) on the kept positions of the client's mask, for which the
+    parts give and get a vector (P,); a tuple, a fixed shape; or ``"any"``, an array of any shape that may differ from
+    client to client. ``fold`` says what the server gets of a cohort of C: ``"rows"`` one tensor (C, ...), ``"sum"``
+    the exact sum over the cohort, which workers add up where they add up updates, or ``"list"`` of C tensors. ``coded``
+    arrays pass through ``--codec``, all others travel as float32 or as the integers that they are. What is not
+    ``billed`` would not travel in a real federation.
+    """
+
+    on: str | tuple = "support"
+    fold: str = "rows"
+    coded: bool = False
+    billed: bool = True
 
 
 class Probe(NamedTuple):
@@ -75,7 +151,7 @@ class Task(NamedTuple):
     batch_size: int
     lr: float
     gen: Any                      # numpy generator of (TRAIN, round, client)
-    schedule: Schedule
+    schedule: Round
     probe: Probe = Probe()
     casting: Callable = contextlib.nullcontext    # the context of forward passes, see local.casting
     recorder: Any = None          # graphs.Recorder of the model, on a GPU
@@ -171,7 +247,7 @@ class Cohort(NamedTuple):
 
     clients: torch.Tensor         # (C,) int64
     updates: Updates
-    schedule: Schedule
+    schedule: Round
     shares: torch.Tensor          # (C,) float64 summing to 1: the weights they have before this round is judged
     x: torch.Tensor               # (P,) the model that they received, 0 off the support
     layout: Layout
@@ -355,4 +431,4 @@ class Fault(NamedTuple):
     inputs: Callable | None = None
     local: Callable | None = None
     stale: bool = False
-    planned: Callable | None = None        # see Schedule
+    planned: Callable | None = None        # see Round

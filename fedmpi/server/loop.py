@@ -16,7 +16,7 @@ from fedmpi.core.support import gathered, scattered
 from fedmpi.server.recruit import gather, present
 from fedmpi.server.score import judge
 from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Pruner, Replies, Sampler,
-                               Schedule, Strategy, Weighting)
+                               Round, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, stream
 
 
@@ -62,7 +62,7 @@ def start(fed, x):
     last model message, ``changed`` the first round of the present mask, ``now`` the virtual time in seconds, ``losses``
     the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous, ``memory`` what each
     client remembers of its encodings, on the support of the mask."""
-    pruner, mask = fed.pruner.init(fed.layout, x, Schedule(0, fed.rounds), stream(fed.seed, Purpose.MASK))
+    pruner, mask = fed.pruner.init(fed.layout, x, Round(0, fed.rounds), stream(fed.seed, Purpose.MASK))
     x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
     N = len(fed.sizes)
     state = {"x": x, "mask": mask, "sent": torch.zeros_like(mask), "changed": 1,
@@ -110,7 +110,7 @@ def play(fed, state, t):
         fed.tell(nobody(row))
     row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
                            "round_s": laps.total()}
-    evaluation = evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Schedule(t, fed.rounds)))
+    evaluation = evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Round(t, fed.rounds)))
     return Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
 
 
@@ -146,7 +146,7 @@ class Learnt(NamedTuple):
 
 def learn(fed, state, t, support, got, laps):
     """Judge, weigh, merge, prune and grow. U is (C, K): a client a row, a kept weight a column."""
-    schedule, counts = Schedule(t, fed.rounds), got.counts
+    schedule, counts = Round(t, fed.rounds), got.counts
     replies, clients = [got.answers[row] for row in counts.tolist()], got.clients[counts]
     updates = stack(fed, replies, next((own for own, _ in got.own), None), support)
     total = summed(fed, replies, got.shares[counts], support) if fed.sums else None

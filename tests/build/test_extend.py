@@ -7,7 +7,7 @@ import pytest
 
 from fedmpi import catalog
 from fedmpi.build import extend
-from fedmpi.core.parts import Schedule
+from fedmpi.core.parts import Round
 from fedmpi.store import RunFile, checkpoint_folder, checkpoints, read_run
 
 SMALL = ("--dataset", "synthetic:samples=200,size=8", "--model", "logistic", "--clients", 4, "--local-epochs", 1,
@@ -152,7 +152,7 @@ def test_a_part_that_looks_at_the_number_of_rounds_says_so(kind, name):
     source = inspect.getsource(inspect.getmodule(catalog.load(table, name)))
     planned = catalog.make(table, name).planned
     assert extend.looks_at_rounds(source) == (planned is not None)
-    assert planned is None or planned(Schedule(3, 6)) == planned(Schedule(3, 6))
+    assert planned is None or planned(Round(3, 6)) == planned(Round(3, 6))
 
 
 @pytest.mark.parametrize("planned, last, first", [

@@ -15,7 +15,7 @@ from fedmpi.run import launch
 from fedmpi.core.layout import bind
 from fedmpi.compute.sgd import casting, sgd
 from fedmpi.methods.models.zoo import torchvision
-from fedmpi.core.parts import Schedule, Task
+from fedmpi.core.parts import Round, Task
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.store import read_run, verify
 
@@ -40,7 +40,7 @@ def task_of(make, shape, device, n=23, precision="float32", sparsity=0.5):
     live[: layout.Q] = mask
     x[: layout.R] *= live
     return Task(model, layout, x, g, x.clone(), mask, live, inputs.to(device), labels.to(device), 1, 5, 0.01,
-                np.random.default_rng(0), Schedule(1, 1), casting=casting(precision, device))
+                np.random.default_rng(0), Round(1, 1), casting=casting(precision, device))
 
 
 @pytest.mark.parametrize("name", sorted(name for name in catalog.MODELS if name != "torchvision"))

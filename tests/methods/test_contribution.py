@@ -8,7 +8,7 @@ from fedmpi.catalog import CONTRIBUTIONS, WEIGHTINGS
 from fedmpi.methods.contribution.cosine import (_by_passes, _by_products, _gram, cosine, cosines,
                                                 loo_cosine)
 from fedmpi.methods.contribution.loo import loo
-from fedmpi.core.parts import Cohort, Schedule, Updates
+from fedmpi.core.parts import Cohort, Round, Updates
 from fedmpi.methods.weighting.minmax import minmax
 from fedmpi.methods.weighting.proportional import proportional
 from fedmpi.methods.weighting.relu import relu
@@ -35,7 +35,7 @@ def updates(U, B=None, trained=None):
 
 def cohort(clients, given=None, t=1, rounds=200):
     shares = SIZES[clients] / SIZES[clients].sum() if max(clients) < 4 else None
-    return Cohort(torch.tensor(clients), given, Schedule(t, rounds), shares, None, None)
+    return Cohort(torch.tensor(clients), given, Round(t, rounds), shares, None, None)
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -21,7 +21,7 @@ from fedmpi.methods.contribution.volume import (cube_means, log_robust_volume, l
 from fedmpi.compute.derivatives import derivatives
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
-from fedmpi.core.parts import Cohort, Schedule, Task, Updates
+from fedmpi.core.parts import Cohort, Round, Task, Updates
 
 
 def double(*values):
@@ -48,7 +48,7 @@ def task(inputs, labels, model=None):
     mask = layout.full_mask()
     live = torch.cat([mask.float(), torch.ones(layout.R - layout.Q)])
     return Task(model, layout, x, g, x.clone(), mask, live, inputs, labels, 1, 10, 0.1, np.random.default_rng(0),
-                Schedule(1, 2))
+                Round(1, 2))
 
 
 def half(layout):
@@ -68,7 +68,7 @@ def cohort(layout, x, C=4, support=None, own=False, U=None, reports=()):
     shares = torch.arange(1, C + 1, dtype=torch.float64)
     updates = Updates(U if B is None else U * B, B, support, torch.ones(C, dtype=torch.float64),
                       int((support < layout.R).sum()))
-    return Cohort(torch.arange(C), updates, Schedule(1, 2), shares / shares.sum(), sparse, layout, list(reports))
+    return Cohort(torch.arange(C), updates, Round(1, 2), shares / shares.sum(), sparse, layout, list(reports))
 
 
 class Quadratic:

@@ -17,7 +17,7 @@ from fedmpi.core.layout import bind
 from fedmpi.compute.sgd import dense_gradient, sgd
 from fedmpi.core.mask import budgets, largest, top_mask
 from fedmpi.core.reduce import mean, moved
-from fedmpi.core.parts import Replies, Schedule, Task, Updates
+from fedmpi.core.parts import Replies, Round, Task, Updates
 from fedmpi.methods.pruning.adaptive import adaptive, centred_ranks, settled, shifted, wanted_rates
 from fedmpi.methods.pruning.feddst import feddst
 from fedmpi.methods.pruning.prunefl import joining, prunefl
@@ -51,7 +51,7 @@ def replies(layout, reports=(), weights=(1.0,), updates=None):
                    (1.0,) * len(layout.weights), torch.arange(len(weights)), None, None)
 
 
-def task_of(model, mask, inputs, labels, epochs=2, batch_size=4, schedule=Schedule(5, 10)):
+def task_of(model, mask, inputs, labels, epochs=2, batch_size=4, schedule=Round(5, 10)):
     """A task on a fresh binding of ``model``, its weights as they are but masked."""
     layout, x, g = bind(model)
     x[: layout.Q] *= mask
@@ -124,7 +124,7 @@ def test_set_drops_the_same_share_of_positives_and_negatives():
     x[:40] = torch.cat([torch.arange(1., 31), -torch.arange(1., 11) * 100])    # 30 small positives, 10 large negatives
     mask = mask_at(layout, kept)
     part = set_pruner(fraction=0.3)
-    _, new = part.evolve({}, mask, x, replies(layout), Schedule(1, 10), gen())
+    _, new = part.evolve({}, mask, x, replies(layout), Round(1, 10), gen())
     dropped = torch.nonzero(mask & ~new).flatten().tolist()
     assert dropped == [*range(9), 30, 31, 32]                                     # the 9 and 3 nearest to zero
     assert int(new.sum()) == 40
@@ -134,7 +134,7 @@ def test_unsigned_set_drops_the_smallest_of_all():
     layout, x, _ = linear(20, 4)
     x[:40] = torch.cat([torch.arange(1., 31), -torch.arange(1., 11) * 100])
     mask = mask_at(layout, range(40))
-    _, new = set_pruner(fraction=0.3, signed=False).evolve({}, mask, x, replies(layout), Schedule(1, 10), gen())
+    _, new = set_pruner(fraction=0.3, signed=False).evolve({}, mask, x, replies(layout), Round(1, 10), gen())
     assert torch.nonzero(mask & ~new).flatten().tolist() == list(range(12))
 
 
@@ -144,21 +144,21 @@ def test_set_grows_anywhere_but_where_it_dropped():
     mask, part = mask_at(layout, range(40)), set_pruner(fraction=0.3)
     grown = torch.zeros(layout.Q)
     for seed in range(300):
-        grown += part.evolve({}, mask, x, replies(layout), Schedule(1, 10), gen(seed))[1] & ~mask
+        grown += part.evolve({}, mask, x, replies(layout), Round(1, 10), gen(seed))[1] & ~mask
     assert not grown[:40].any() and bool((abs(grown[40:80] - 90) < 45).all())     # 12 of 40, 300 times: 90 each
 
 
 def test_set_rests_after_the_last_round():
     layout, x, _ = linear(20, 4)
     mask = mask_at(layout, range(40))
-    assert set_pruner().evolve({}, mask, x, replies(layout), Schedule(10, 10), gen())[1] is mask
+    assert set_pruner().evolve({}, mask, x, replies(layout), Round(10, 10), gen())[1] is mask
 
 
 def test_cosine_set_counts_by_hand():
     layout, x, _ = linear(20, 4)
     x[:40] = torch.arange(1., 41)
     mask, part = mask_at(layout, range(40)), set_pruner(fraction=0.5, decay="cosine", end=0.75)
-    moves = [int((part.evolve({}, mask, x, replies(layout), Schedule(t, 8), gen())[1] & ~mask).sum())
+    moves = [int((part.evolve({}, mask, x, replies(layout), Round(t, 8), gen())[1] & ~mask).sum())
              for t in range(1, 8)]
     assert moves == [math.floor(40 * 0.25 * (1 + math.cos(math.pi * t / 6))) for t in range(1, 6)] + [0, 0]
 
@@ -173,7 +173,7 @@ def test_rigl_by_hand():
                {"index": np.array([4, 6], np.int32), "value": np.array([-1., .9], np.float16)}]
     reports = [report | {"scale": np.ones(1, np.float32)} for report in reports]
     part = rigl(fraction=1.0, end=1.0, every=1)                                   # half of the 4 at half of the rounds
-    _, new = part.evolve({}, mask, x, replies(layout, reports, (.75, .25)), Schedule(5, 10), gen())
+    _, new = part.evolve({}, mask, x, replies(layout, reports, (.75, .25)), Round(5, 10), gen())
     # scores |.75 - .25| = .5 at 4, .375 at 5, .225 at 6: 4 and 5 grow; 1 and 2 go
     assert torch.nonzero(new).flatten().tolist() == [0, 3, 4, 5]
 
@@ -185,7 +185,7 @@ def test_rigl_fills_up_at_random_where_too_few_are_reported():
     reports = [{"index": np.array([6], np.int32), "value": np.array([.1], np.float16),
                 "scale": np.ones(1, np.float32)}]
     part = rigl(fraction=1.0, end=1.0, every=1)
-    seen = {tuple(torch.nonzero(part.evolve({}, mask, x, replies(layout, reports), Schedule(5, 10), gen(s))[1] & ~mask)
+    seen = {tuple(torch.nonzero(part.evolve({}, mask, x, replies(layout, reports), Round(5, 10), gen(s))[1] & ~mask)
                   .flatten().tolist()) for s in range(40)}
     assert seen == {(4, 6), (5, 6), (6, 7)}
 
@@ -221,7 +221,7 @@ def test_rigl_scores_are_the_weighted_mean_of_the_clients_gradients():
         reports.append(part.probe(task_of(model, mask, inputs, torch.tensor([0]))).report())
     x = torch.zeros(layout.P)
     x[[0, 1, 4, 5]] = torch.tensor([1., 2, 3, 4])
-    _, new = part.evolve({}, mask, x, replies(layout, reports, (.4, .6)), Schedule(5, 10), gen())
+    _, new = part.evolve({}, mask, x, replies(layout, reports, (.4, .6)), Round(5, 10), gen())
     assert torch.nonzero(new & ~mask).flatten().tolist() == [2, 6]
 
 
@@ -234,7 +234,7 @@ def test_residual_counts_by_hand(fraction, t, moved_back):
     x[:80] = torch.arange(80.) + 1
     part, seen = residual(sparsity=0.5, fraction=fraction), torch.zeros(layout.Q, dtype=torch.int64)
     for seed in range(50):
-        _, new = part.evolve({}, mask_at(layout, range(40)), x, replies(layout), Schedule(t, 10), gen(seed))
+        _, new = part.evolve({}, mask_at(layout, range(40)), x, replies(layout), Round(t, 10), gen(seed))
         assert int(new.sum()) == 40
         seen += new
     sure = 40 - moved_back
@@ -257,11 +257,11 @@ def test_without_restoring_a_residual_may_still_win_its_place_back():
     layout, x, _ = linear(20, 4)
     x[:80] = torch.arange(80.) + 1
     part = residual(sparsity=0.5, fraction=0.0)
-    mask = part.init(layout, x, Schedule(0, 10), gen())[1]
+    mask = part.init(layout, x, Round(0, 10), gen())[1]
     assert torch.nonzero(mask).flatten().tolist() == list(range(40, 80))
     x = x.clone()
     x[70:80] *= 0.01                                                             # training shrank ten weights
-    new = part.evolve({}, mask, x, replies(layout), Schedule(1, 10), gen())[1]
+    new = part.evolve({}, mask, x, replies(layout), Round(1, 10), gen())[1]
     assert torch.nonzero(new).flatten().tolist() == list(range(30, 70))
 
 
@@ -319,7 +319,7 @@ def test_feddst_union_mean_over_holders_and_prune_back_by_hand():
     expected = torch.cat([torch.tensor([5.0, 1.2, .8]), torch.arange(4., 17) / 10, torch.tensor([1.7, .1, .01, -3])])
     torch.testing.assert_close(merged[1:20], expected[1:])
     _, mask = feddst(sparsity=0.2).evolve({}, mask_at(layout, range(16)), merged,
-                                                  replies(layout, updates=updates), Schedule(1, 10), gen())
+                                                  replies(layout, updates=updates), Round(1, 10), gen())
     assert not mask[0], "dropped by every client, hence gone"
     assert torch.nonzero(mask).flatten().tolist() == [1, 2, *range(4, 17), 19]
 
@@ -361,7 +361,7 @@ def test_feddst_rests_between_and_after():
     mask, part = mask_at(layout, range(20)), feddst(every=3, end=0.5)
     task = task_of(model, mask, torch.randn(4, 8), torch.arange(4))
     for t, active in ((1, False), (3, True), (5, False), (6, False), (9, False)):
-        probe = part.probe(task._replace(schedule=Schedule(t, 10)))
+        probe = part.probe(task._replace(schedule=Round(t, 10)))
         assert (probe.epoch is not None) is active
 
 
@@ -424,7 +424,7 @@ def test_prunefl_evolve_by_hand():
     squares[0][[2, 25]], squares[1][[2, 25, 30]] = (8, 4), (8, 12, 1e-3)
     reports = [{"squares": s, "others": np.array([2.0, 10])} for s in squares]
     part = prunefl(sparsity=0.5, every=1, decrease=0.3, half_life=1e30, constant_s=1.0, comm_s=0.1, compute_s=0.0)
-    _, new = part.evolve({}, mask, x, replies(layout, reports, (.75, .25)), Schedule(1, 10), gen())
+    _, new = part.evolve({}, mask, x, replies(layout, reports, (.75, .25)), Round(1, 10), gen())
     # kept without 0..3 (MIN_KEPT = 16): num 2, den 2.6; of the candidates 2 at 8 / .1 and 25 at (3 + 3) / .1 join,
     # 30 at 2.5e-3 does not
     assert torch.nonzero(new).flatten().tolist() == [2, *range(4, 20), 25]
@@ -439,7 +439,7 @@ def test_prunefl_charges_convolutions_for_their_positions():
     report = {"squares": np.full(40, 1.0, np.float32), "others": np.array([0.0, 1.0])}
     given = replies(layout, [report])._replace(uses=(100.0, 1.0))
     part = prunefl(sparsity=0.1, every=1, decrease=0.0, comm_s=1e-3, compute_s=1.0, fixed=True)
-    new = part.evolve({}, mask, x, given, Schedule(1, 10), gen())[1]
+    new = part.evolve({}, mask, x, given, Round(1, 10), gen())[1]
     assert layout.kept(new) == [16, 20]
 
 
@@ -448,7 +448,7 @@ def test_prunefl_charges_convolutions_for_their_positions():
 def test_static_returns_what_it_was_given():
     layout, x, _ = linear(4, 2)
     mask = mask_at(layout, range(4))
-    assert static().evolve({}, mask, x, replies(layout), Schedule(1, 10), gen())[1] is mask
+    assert static().evolve({}, mask, x, replies(layout), Round(1, 10), gen())[1] is mask
 
 
 def test_updates_of_own_masks_widen_to_the_union():
@@ -518,9 +518,9 @@ def test_each_client_is_sent_and_sends_its_own_weights_only():
 def ranked_by_size(part, rounds=100, seed=0):
     """``(layout, x, first mask, state, mask)`` before and after one ranking of five clients by size, at round 50."""
     layout, x, _ = bind(nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 12)))
-    state, first = part.init(layout, x, Schedule(0, rounds), gen(seed))
+    state, first = part.init(layout, x, Round(0, rounds), gen(seed))
     given = replies(layout)._replace(sizes=torch.tensor([3., 5, 1, 4, 2], dtype=torch.float64))
-    return layout, x, first, *part.evolve(state, first, x, given, Schedule(50, rounds), gen(seed))
+    return layout, x, first, *part.evolve(state, first, x, given, Round(50, rounds), gen(seed))
 
 
 def test_each_client_keeps_the_largest_weights_it_has_room_for():
@@ -543,9 +543,9 @@ def test_a_sparser_client_keeps_all_that_its_budget_says():
     dense, sparse = 0.4421812524897189, 0.4429024401533972
     assert budgets(layout, dense, "uniform")[1] < budgets(layout, sparse, "uniform")[1]
     part = adaptive((dense + sparse) / 2, (sparse - dense) / 2, "size", hysteresis=0, every=1, distribution="uniform")
-    state, mask = part.init(layout, x, Schedule(0, 100), gen())
+    state, mask = part.init(layout, x, Round(0, 100), gen())
     given = replies(layout, weights=(.5, .5))._replace(sizes=torch.tensor([2., 1], dtype=torch.float64))
-    state, mask = part.evolve(state, mask, x, given, Schedule(50, 100), gen())
+    state, mask = part.evolve(state, mask, x, given, Round(50, 100), gen())
     assert layout.kept(part.masks(state, mask, x, layout, torch.arange(2))[1]) == budgets(layout, sparse, "uniform")
 
 

@@ -11,7 +11,7 @@ from fedmpi.build.named import estimators
 from fedmpi.core.errors import DivergedError, UserError
 from fedmpi.server.score import Utility
 from fedmpi.compute.coalitions import coalition_models
-from fedmpi.core.parts import Cohort, Schedule
+from fedmpi.core.parts import Cohort, Round
 from fedmpi.transport.base import watched
 from fedmpi.build.usual import with_usual_parts
 
@@ -21,7 +21,7 @@ def first_round(**options):
     fed, state = contracts.assembled(**{"validation": 0.3, "weighting": "relu"} | options)
     clients, updates = contracts.first_cohort(fed, state)
     received = loop.served(state["x"], fed.layout.support(state["mask"]))
-    return fed, state, Cohort(clients, updates, Schedule(1, fed.rounds), recruit.present(state, clients), received,
+    return fed, state, Cohort(clients, updates, Round(1, fed.rounds), recruit.present(state, clients), received,
                               fed.layout)
 
 

@@ -22,7 +22,7 @@ import torch
 from fedmpi.core.errors import UserError
 from fedmpi.core.mask import (Distribution, bearable, budgets, check, cosine_decay, draw, falling,
                               never_moves, positions, top)
-from fedmpi.core.parts import Pruner, Schedule
+from fedmpi.core.parts import Pruner, Round
 
 
 def adaptive(sparsity: float = 0.8, spread: float = 0.1,
@@ -109,7 +109,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
             raise UserError(f"two groups of {groups} need {2 * groups} clients, there are {N}")
 
     def notes(facts):
-        yield from never_moves(lambda t: share(Schedule(t, facts.rounds)) is not None, facts.rounds,
+        yield from never_moves(lambda t: share(Round(t, facts.rounds)) is not None, facts.rounds,
                                f"every={every} leaves it no round before the last one")
         idle = [name for name in ("by", "groups", "least", "most", "hysteresis") if name in facts.given]
         if spread == 0 and idle:

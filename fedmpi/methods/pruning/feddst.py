@@ -15,7 +15,7 @@ import torch
 
 from fedmpi.core.mask import (Distribution, Init, budgets, by_layer, check, cosine_decay,
                               first_mask, never_swaps, swap, top, top_among)
-from fedmpi.core.parts import Probe, Pruner, Schedule
+from fedmpi.core.parts import Probe, Pruner, Round
 
 
 def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "magnitude",
@@ -65,7 +65,7 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
 
     def notes(facts):
         kept = budgets(facts.layout, sparsity, distribution)
-        yield from never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+        yield from never_swaps(facts.layout, kept, lambda t: share(Round(t, facts.rounds)),
                                facts.rounds, f"every={every}, alpha={alpha} and end={end} leave it "
                                "nothing to move")
         if "after" in facts.given and after >= facts.epochs:

@@ -21,7 +21,7 @@ import torch
 from fedmpi.core.effect import needs
 from fedmpi.core.mask import (Distribution, Init, MIN_KEPT, budgets, by_layer, check, first_mask,
                               largest, living, never_moves, positions, top_among)
-from fedmpi.core.parts import Probe, Pruner, Schedule
+from fedmpi.core.parts import Probe, Pruner, Round
 
 
 @needs(constant_s="fixed=false")
@@ -85,7 +85,7 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
         return state, sure.index_fill_(0, new, True)
 
     def notes(facts):
-        return never_moves(lambda t: decrease > 0 and due(Schedule(t, facts.rounds)), facts.rounds,
+        return never_moves(lambda t: decrease > 0 and due(Round(t, facts.rounds)), facts.rounds,
                            f"every={every} and decrease={decrease} leave it no round before the last one")
 
     return Pruner(start, evolve, probe, exact=fixed, notes=notes, planned=due)

@@ -10,7 +10,7 @@ difference. ``every = 1`` is the thesis's text.
 import torch
 
 from fedmpi.core.mask import Distribution, budgets, check, cosine_decay, draw, never_moves, top
-from fedmpi.core.parts import Pruner, Schedule
+from fedmpi.core.parts import Pruner, Round
 
 
 def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: int = 1,
@@ -51,7 +51,7 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
         return state, prune(replies.layout, x, returning, gen)
 
     def notes(facts):
-        return never_moves(lambda t: share(Schedule(t, facts.rounds)) is not None, facts.rounds,
+        return never_moves(lambda t: share(Round(t, facts.rounds)) is not None, facts.rounds,
                            f"every={every} leaves it no round before the last one")
 
     return Pruner(start, evolve, residuals=True, notes=notes, planned=share)

@@ -19,7 +19,7 @@ import torch
 from fedmpi.compute.sgd import dense_gradient
 from fedmpi.core.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
                               largest, never_swaps, positions, swap)
-from fedmpi.core.parts import Probe, Pruner, Schedule
+from fedmpi.core.parts import Probe, Pruner, Round
 
 
 def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
@@ -76,7 +76,7 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
             yield ("distribution=uniform prunes the first layer as all others; the paper's uniform keeps it dense, "
                    "which is distribution=first-dense here")
         kept = budgets(facts.layout, sparsity, distribution)
-        yield from never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+        yield from never_swaps(facts.layout, kept, lambda t: share(Round(t, facts.rounds)),
                                facts.rounds, f"every={every}, fraction={fraction} and end={end} leave it "
                                "nothing to move")
 

@@ -16,7 +16,7 @@ import torch
 from fedmpi.core.effect import needs
 from fedmpi.core.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
                               nearest_zero, never_swaps, positions, swap, top)
-from fedmpi.core.parts import Pruner, Schedule
+from fedmpi.core.parts import Pruner, Round
 
 
 @needs(end="decay=cosine")
@@ -53,7 +53,7 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
 
     def notes(facts):
         kept = budgets(facts.layout, sparsity, distribution)
-        return never_swaps(facts.layout, kept, lambda t: share(Schedule(t, facts.rounds)),
+        return never_swaps(facts.layout, kept, lambda t: share(Round(t, facts.rounds)),
                            facts.rounds, f"every={every} and fraction={fraction} leave it "
                            "nothing to move before the last one")
 
