@@ -41,8 +41,10 @@ class Shelf:
     def sweep(self, live, after=None):
         """Remove all files but those of the pairs ``live`` of (client, round); with ``after`` only those of later
         rounds."""
-        gone = []
-        for name in os.listdir(self.folder) if os.path.isdir(self.folder) else ():
+        if not os.path.isdir(self.folder):
+            return
+        gone, names = [], os.listdir(self.folder)
+        for name in names:
             match = NAME.fullmatch(name)
             if not match:
                 gone += [name] * name.endswith(".tmp")
@@ -51,6 +53,8 @@ class Shelf:
             if (client, t) not in live and (after is None or t > after):
                 gone.append(name)
         remove(self.folder, gone)
+        if len(gone) == len(names):
+            os.rmdir(self.folder)
 
     def _path(self, client, t):
         return os.path.join(self.folder, f"{client:06d}-{t:06d}.npz")

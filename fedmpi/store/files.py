@@ -354,6 +354,7 @@ def remove_run(path):
     run_id = _last_writer(path)[0]["run_id"]
     os.unlink(path)
     remove_checkpoints(checkpoint_folder(path), run_id)
+    Shelf(shelf_folder(path)).sweep(set())
 
 
 def _check_name(path):
@@ -362,7 +363,8 @@ def _check_name(path):
     beside = checkpoint_folder(path)
     if beside == path:
         raise UserError(f"cannot create {path}: that is the name of its own folder of checkpoints; end it on .h5")
-    longest = max(len(os.fsencode(each)) for each in (f"{name}.tmp", os.path.basename(beside)))
+    longest = max(len(os.fsencode(each)) for each in (f"{name}.tmp", os.path.basename(beside),
+                                                     os.path.basename(shelf_folder(path))))
     room = os.pathconf(folder, "PC_NAME_MAX")
     if longest > room:
         raise UserError(f"cannot create {path}: with its ending .tmp or .ckpt the name has {longest} bytes, {room} are "

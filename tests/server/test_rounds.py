@@ -6,6 +6,7 @@ import contracts
 import numpy as np
 import pytest
 import torch
+from breaking import breaking, devices, fleet, raising, without_memory
 
 from fedmpi.build import assemble
 from fedmpi.server import answers, asynchronous, exchange, loop, recruit
@@ -17,42 +18,6 @@ from fedmpi.core.reduce import average
 from fedmpi.core.parts import Aggregation, Devices, Fleet, Sampler, Updates
 from fedmpi.core.exact_sum import LARGEST, QUANTUM, add_small
 from fedmpi.build.usual import with_usual_parts
-
-
-def fleet(N, **changes):
-    """A ``Fleet`` whose devices are infinitely fast but for ``changes``, numbers or lists."""
-    endless = torch.full((N,), torch.inf, dtype=torch.float64)
-    none = torch.zeros(N, dtype=torch.float64)
-    found = Fleet(endless, endless, endless, none, none, torch.ones(N, dtype=torch.bool))
-    return found._replace(**{name: torch.as_tensor(value, dtype=getattr(found, name).dtype).expand(N)
-                             for name, value in changes.items()})
-
-
-def devices(N, **changes):
-    return Devices(lambda seconds, N, draw: fleet(N, **changes))
-
-
-def breaking(fed, when, how):
-    """The same run whose worker answers ``how(answer)`` to those jobs for which ``when(job, times asked)`` holds."""
-    worker, times = fed.transport.worker, {}
-    train = worker.train
-
-    def bent(job, arrays):
-        times[job["client"]] = times.get(job["client"], 0) + 1
-        if when(job, times[job["client"]]):
-            return how(lambda: train(job, arrays))
-        return train(job, arrays)
-
-    worker.train = bent
-    return fed
-
-
-def raising(answer):
-    raise ZeroDivisionError("a client's own bug")
-
-
-def without_memory(answer):
-    raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 
 # --- sums on the workers ---

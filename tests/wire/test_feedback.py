@@ -3,7 +3,7 @@
 import contracts
 import pytest
 import torch
-from test_rounds import breaking, devices, raising
+from breaking import breaking, devices, raising
 
 from fedmpi.server import loop
 from fedmpi.client.train import RESIDUAL
