@@ -174,7 +174,8 @@ class Updates(NamedTuple):
     travelled: torch.Tensor | None = None   # (C,) float64, see Trained
     losses: torch.Tensor | None = None      # (C,) float64: mean training losses
     seconds: torch.Tensor | None = None     # (C,) float64 of virtual time until each answer
-    clients: torch.Tensor | None = None     # (C,) int64
+    clients: torch.Tensor | None = None     # (C,) int64, also where U is the mean of all
+    N: int = 0                    # clients in all
     round: Round | None = None
 
     def rows(self, chosen):
@@ -213,7 +214,8 @@ class Strategy(NamedTuple):
       ``send_to(state, client) -> {name: tensor}`` to one. Clients find it in ``task.given``.
     * ``answers`` names what clients answer beside their update, and ``keeps`` what each of them keeps for itself until
       it takes part again: ``reply(task, trained) -> (answer, kept)``, two dicts, once the client has trained. The
-      server finds the answers in ``updates.parts`` and ``updates.totals``, the client what it kept in ``task.kept``, which is empty before its
+      server finds the answers in ``updates.parts`` and ``updates.totals``,
+      the client what it kept in ``task.kept``, which is empty before its
       first round and stays as it was where its answer was not merged.
     * ``steps`` asks for ``updates.steps`` and ``updates.travelled``.
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
@@ -254,7 +256,8 @@ class Pruner(NamedTuple):
 
     ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies,
     schedule, gen) -> (state, mask)`` after each merge, the same mask object where nothing changes, or ``(state, mask,
-    x)`` where it takes weights back to what they were (rewinding); ``probe(task) -> Probe`` on clients, or None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
+    x)`` where it takes weights back to what they were (rewinding); ``probe(task) -> Probe`` on clients, or
+    None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
     own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)``

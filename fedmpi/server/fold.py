@@ -113,4 +113,4 @@ def summed(fed, updates, shares, support):
               for name, total in totals.items()}
     step = exact_sum.mean(step, float(shares.sum()))
     return Updates(step[None], None, support, updates.n.sum()[None], below(support, fed.layout.R), totals=totals,
-                   round=updates.round)
+                   clients=updates.clients, N=updates.N, round=updates.round)
