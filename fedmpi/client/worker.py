@@ -18,8 +18,9 @@ from fedmpi.core.errors import FedError, UserError, WireError
 from fedmpi.core.layout import bind, check
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.coalitions import coalition_models
-from fedmpi.compute.sgd import casting
-from fedmpi.core.parts import Codec, Pruner, Round, Strategy, Task, Updates
+from fedmpi.compute.sgd import casting, length_of, train
+from fedmpi.core.parts import (Augmentation, Codec, Descent, Optimiser, Pruner, Round, Schedule,
+                               Strategy, Task, Updates)
 from fedmpi.core.rng import Purpose, stream, torch_seed
 from fedmpi.compute.stacked import stacked
 from fedmpi.compute.staging import resident, staging
@@ -35,7 +36,7 @@ WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, o
 
 
 class Number(IntEnum):
-    """Where what an answer says in numbers lies in its ``numbers`` (8,) float64."""
+    """Where what an answer says in numbers lies in its ``numbers`` (10,) float64."""
 
     SAMPLES = 0      # that the client holds
     LOSS = 1         # nats, the mean of the training
@@ -45,6 +46,8 @@ class Number(IntEnum):
     SECONDS = 5      # of the machine's clock
     BYTES = 6        # of the answer, were it sent whole; 0 where it is
     SUMMED = 7       # whether its update is in the worker's sums
+    STEPS = 8        # of the client's optimiser
+    TRAVELLED = 9    # how far a constant gradient of 1 would have gone; NaN where the optimiser has no such length
 
 
 CAUSES = {                                       # of a divergence: what the user is told
@@ -62,12 +65,18 @@ def digest(support):
     return support.digest
 
 
+def billed(arrays, weighs):
+    """The arrays of a client's answer without those that are there only for estimators that observe, no part of what
+    the method costs, without its memory, which a real client would keep, and without its steps, which the server could
+    work out. ``weighs`` is the label of the one that weighs."""
+    found = {name: array for name, array in arrays.items()
+             if not name.startswith(("score/", "memory/")) or name.startswith(f"score/{weighs}/")}
+    return found | {"numbers": arrays["numbers"][:Number.STEPS]}
+
+
 def unbilled(meta, arrays, weighs):
-    """The bytes of a client's answer that are there only for estimators that observe, no part of what the method costs,
-    and those of its memory, which a real client would keep. ``weighs`` is the label of the one that weighs."""
-    billed = {name: array for name, array in arrays.items()
-              if not name.startswith(("score/", "memory/")) or name.startswith(f"score/{weighs}/")}
-    return 0 if len(billed) == len(arrays) else frame.size(meta, arrays) - frame.size(meta, billed)
+    """The bytes of a client's answer that are not ``billed``."""
+    return frame.size(meta, arrays) - frame.size(meta, billed(arrays, weighs))
 
 
 def _key(t, client, number):
@@ -100,6 +109,11 @@ class WorkerParts(NamedTuple):
     seed: int
     rounds: int
     classes: int
+    optimiser: Optimiser
+    rates: Schedule
+    clip_norm: float
+    steps: int                    # where not 0, a client takes so many in a round, whatever epochs that makes
+    augment: Augmentation | None
 
 
 class Received(NamedTuple):
@@ -220,7 +234,7 @@ class Worker:
         """Train client ``job["client"]`` and return its update."""
         start = time.perf_counter()
         ready = self._prepared(job, arrays)
-        return self._answer(job, *ready, *self._trained(ready[0], job["client"]), start)
+        return self._answer(job, *ready, self._trained(ready[0], job["client"]), start)
 
     def _prepared(self, job, arrays):
         """``(task, received, known, more)`` of a job's client, ``more`` what estimators want to know of it and what it
@@ -238,8 +252,8 @@ class Worker:
         return task, received, known, more
 
     def _train_team(self, jobs, parts):
-        """The answers to ``jobs``, each that of a client. Those whose training is plain SGD train side by side, all
-        others one by one; so does a team in which something raises, to tell who is at fault."""
+        """The answers to ``jobs``, each that of a client. Those whose training is a plain descent train side by side,
+        all others one by one; so does a team in which something raises, to tell who is at fault."""
         start, answers = time.perf_counter(), []
         try:
             done = self._side_by_side(jobs, parts)
@@ -265,8 +279,10 @@ class Worker:
         return self._answer(job, *found, time.perf_counter() - took)
 
     def _side_by_side(self, jobs, parts):
-        """``{row: (task, received, known, more, loss, epochs)}`` of those jobs whose training is plain SGD."""
+        """``{row: (task, received, known, more, trained)}`` of those jobs whose training is a plain descent."""
         ready = {}
+        if not isinstance(self.parts.strategy.local, Descent):
+            return ready
         for row, (job, part) in enumerate(zip(jobs, parts)):
             if not any(who and fault.local is not None for fault, who in self._faults(job["client"])):
                 task, received, *rest = self._prepared(job, part)
@@ -278,13 +294,13 @@ class Worker:
         key = _key(self._round(job), job["client"], job.get("number"))
         _seed(self.device, torch_seed(self.parts.seed, Purpose.TRAIN, *key))
         self.wide = self.wide or stacked(self.parts.model, self.layout, self.recorder)
-        trained = self.wide([task for task, *_ in ready.values()], **self.parts.strategy.sgd)
-        return {row: (task._replace(x=x), *rest, loss, task.epochs)
-                for (row, (task, *rest)), (x, loss) in zip(ready.items(), trained)}
+        trained = self.wide([task for task, *_ in ready.values()], self.parts.strategy.local)
+        return {row: (task._replace(x=x), *rest, each)
+                for (row, (task, *rest)), (x, each) in zip(ready.items(), trained)}
 
-    def _answer(self, job, task, received, known, arrays, loss, epochs, start):
+    def _answer(self, job, task, received, known, arrays, trained, start):
         """A client's update; ``arrays`` what else goes with it, and what it remembers."""
-        layout = self.layout
+        layout, loss = self.layout, trained.loss
         meta = {"kind": "update", "t": self._round(job), "support": received.digest} | {
             name: job[name] for name in ("client", "row")}
         support = received.support
@@ -315,11 +331,12 @@ class Worker:
                 meta["index"], array = positions.encode(positions.mask_of(array, layout.Q))
             arrays["report/" + name] = array
         arrays["numbers"] = numbers = np.zeros(len(Number))
-        numbers[WORK] = len(task.labels) * epochs, task.probe.extra, task.probe.dense * bool(epochs)
+        numbers[WORK] = trained.samples, task.probe.extra, min(task.probe.dense, trained.samples)
+        numbers[Number.STEPS], numbers[Number.TRAVELLED] = trained.steps, trained.travelled
         numbers[Number.SAMPLES], numbers[Number.LOSS] = len(task.labels), loss
         numbers[Number.SECONDS] = time.perf_counter() - start
         if counted:                                        # last of all: what raises has not been added
-            numbers[Number.BYTES] = frame.size(meta, arrays) - unbilled(meta, arrays, self.parts.weighs)
+            numbers[Number.BYTES] = frame.size(meta, billed(arrays, self.parts.weighs))
             if not self.codec.exact:                       # what is owed went along, and may be larger
                 update = self.codec.decode(values, len(support)).to(self.device)
                 size = magnitude(update)
@@ -359,17 +376,12 @@ class Worker:
         return job.get("t", self.t)
 
     def _trained(self, task, client):
-        """``(loss, epochs)``: local training as the strategy does it, and as the client's faults bend it."""
-        epochs = []
-
-        def train():
-            epochs.append(task.epochs)
-            return self.parts.strategy.local(task)
-
+        """The ``Trained`` of a task: local training as the strategy does it, and as the client's faults bend it."""
+        training = partial(train, self.parts.strategy.local, task)
         for fault, who in self._faults(client):
             if who and fault.local is not None:
-                train = partial(fault.local, task, train, self.previous)
-        return train(), sum(epochs)
+                training = partial(fault.local, task, training, self.previous)
+        return training()
 
     def _faults(self, client):
         """``(fault, whether the client has it)`` of each kind of fault; none for the server's own samples."""
@@ -389,9 +401,11 @@ class Worker:
             mask, live = mask.clone(), live.clone()
         inputs, labels = self._samples(client)
         _seed(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
-        return Task(parts.model, self.layout, self.x, self.g, received.base, mask, live, inputs, labels, parts.epochs,
+        task = Task(parts.model, self.layout, self.x, self.g, received.base, mask, live, inputs, labels, parts.epochs,
                     parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
-                    casting=self.casting, recorder=self.recorder)
+                    casting=self.casting, recorder=self.recorder, optimiser=parts.optimiser, rates=parts.rates,
+                    clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment)
+        return task._replace(epochs=length_of(task)[0]) if parts.steps else task
 
     def _shard(self, client, rows=slice(None)):
         """``(inputs, labels, indices)`` of the chosen rows of a shard, before anything is done to the inputs."""

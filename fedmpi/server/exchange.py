@@ -49,7 +49,7 @@ class Update(NamedTuple):
     values: torch.Tensor | None   # float32, on ``support``; None where workers have added it to their sums
     support: torch.Tensor
     own: bool                     # the support differs from the server's
-    numbers: np.ndarray           # (8,) float64, by fedmpi.client.worker.Number
+    numbers: np.ndarray           # (10,) float64, by fedmpi.client.worker.Number
     report: dict                  # of the pruner's probe
     scores: dict                  # {label: arrays} for the estimators of contributions
     up_bytes: int
