@@ -4,15 +4,15 @@ from fedmpi.core.errors import UserError
 from fedmpi.transport.watch import SILENCE_S
 
 PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "graded", "features": "none",
-         "model": "small-cnn", "strategy": "thesis", "optimiser": None,
-         "schedule": "constant", "pruner": None, "contribution": None, "weighting": None,
+         "model": "small-cnn", "strategy": "thesis", "optimiser": None, "schedule": "constant",
+         "pruner": None, "contribution": None, "weighting": None,
          "codec": "float32", "devices": "none", "sampler": "uniform", "aggregation": "sync"}
 # options that may be given more than once, and their kinds
 SEVERAL = {"fault": "fault", "observe": "contribution", "augment": "augment"}
-DEFAULTS = PARTS | {"fault": [], "observe": [], "augment": [], "data_dir": "data", "train_samples": 0, "validation": 0.1,
+DEFAULTS = PARTS | {"fault": [], "observe": [], "augment": [],
+                    "data_dir": "data", "train_samples": 0, "validation": 0.1,
                     "clients": 32, "cohort": 0, "rounds": 50, "local_epochs": 2, "local_steps": 0,
-                    "batch_size": 10, "lr": 0.1, "clip_norm": 0.0,
-                    "precision": "float32", "seed": 0,
+                    "batch_size": 10, "lr": 0.1, "clip_norm": 0.0, "precision": "float32", "seed": 0,
                     "on_error": "fatal", "quorum": 0.5, "out": None, "device": "auto", "server_device": "auto",
                     "evaluate_every": 1, "save_every": 0, "keep": 2, "until": 0, "silence": SILENCE_S,
                     "task_limit": 0.0, "together": 1}

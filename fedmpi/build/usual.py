@@ -4,8 +4,8 @@ from fedmpi import catalog
 
 
 def with_usual_parts(options):
-    """The options with the optimiser, pruner, contribution and weighting that the strategy is usually played with, where none is
-    named; a contribution that the user names brings its own weighting."""
+    """The options with the optimiser, pruner, contribution and weighting that the strategy is usually played with,
+    where none is named; a contribution that the user names brings its own weighting."""
     strategy = catalog.make(catalog.STRATEGIES, options["strategy"])
     contribution = options["contribution"] or strategy.contribution
     usual = "" if options["contribution"] else strategy.weighting

@@ -450,9 +450,9 @@ class Fault(NamedTuple):
     sample numbers; ``source`` is the client that each one copies, -1 for none. ``labels(labels (n,), classes, gen) ->
     copy``; ``inputs(inputs (n, ...) float32, gen) -> new tensor``.
 
-    ``local(task, train, previous) -> Trained`` stands in for the strategy's local training, which ``train() -> Trained``
-    is: ``task.x (P,)`` is changed in place, on live weights only. Its chance comes from ``task.gen`` alone. Where ``stale``
-    the engine gives ``previous (P,)``, the model published in the round before, None in the first round; otherwise
+    ``local(task, train, previous) -> Trained`` stands in for the strategy's local training, which is ``train() ->
+    Trained``: ``task.x (P,)`` is changed in place, on live weights only. Its chance comes from ``task.gen`` alone.
+    Where ``stale`` the engine gives ``previous (P,)``, the model published in the round before, None in the first round; otherwise
     None.
     """
 
