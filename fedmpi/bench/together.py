@@ -23,7 +23,7 @@ from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.core.errors import DataError
 
 LR = 0.1
-OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "strategy": "fedavg:momentum=0,weight_decay=0"}
+OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "optimiser": "sgd"}
 
 
 def plain_loop(worker, given):

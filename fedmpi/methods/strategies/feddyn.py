@@ -34,7 +34,7 @@ def feddyn(alpha: float = 0.01):
 
     def shift(task):
         own = task.kept.get("drift")
-        return None if own is None else alpha * own[: task.layout.R]
+        return torch.zeros_like(task.g) if own is None else alpha * own[: task.layout.R]
 
     def reply(task, trained):
         R = task.layout.R
