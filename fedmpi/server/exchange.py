@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 
 from fedmpi.client.received import digest
-from fedmpi.client.train import OWN
 from fedmpi.core.errors import WorkerError
 from fedmpi.core.support import gathered
 from fedmpi.server import client_states
@@ -74,7 +73,7 @@ def memory(fed, state, client, mask):
     found = state.get("clients", {}).get(client)
     if found is None:
         return {}
-    fixed = {OWN} | {name for name, field in fed.strategy.keeps.items() if field.on != "support"}
+    fixed = {name for name, field in fed.kept_fields.items() if field.on != "support"}
     steady = state["changed"] == 1 and fed.pruner.masks is None and not fed.pruner.moves
     since = None if steady else state["grown"]
     support = fed.layout.support(mask)
