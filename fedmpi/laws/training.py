@@ -1,0 +1,88 @@
+"""Laws of how clients train: optimisers, schedules, augmentations, models and tasks."""
+
+import math
+
+import numpy as np
+import torch
+
+from fedmpi import catalog
+from fedmpi.core.parts import Round
+from fedmpi.laws.hold import hold, near
+
+ROUNDS = 10
+STEPS = 5
+
+
+def optimiser(spec):
+    """Rows are moved as if each were alone, weights of 0 without a gradient stay, the learning rate may be
+    of any kind, and a fused step is the same step."""
+    part = catalog.make(catalog.OPTIMISERS, spec)
+    gen = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, generator=gen)
+    x[:, -1] = 0
+    gradients = [torch.randn(2, 6, generator=gen) for _ in range(3)]
+    for g in gradients:
+        g[:, -1] = 0
+    moved = _moved(part, x, gradients, 0.1)
+    hold(not torch.equal(moved, x), "no step moved anything")
+    hold(not moved[:, -1].any(), "a weight of 0 without a gradient moved")
+    near(_moved(part, x, gradients, torch.tensor(0.1)), moved, "a rate that is a tensor moves otherwise")
+    near(_moved(part, x, gradients, torch.full((2, 1), 0.1)), moved, "a rate a row moves otherwise")
+    for row in range(2):
+        alone = [g[row] for g in gradients]
+        near(_moved(part, x[row], alone, 0.1), moved[row], "a row alone moves otherwise")
+
+
+def _moved(part, x, gradients, lr):
+    """``x`` after a step by each of the gradients."""
+    x = x.clone()
+    state = part.init(x)
+    for g in gradients:
+        part.step(x, g.clone(), state, lr)
+    return x
+
+
+def schedule(spec):
+    """A finite factor >= 0 in every step of every round, the same each time that it is asked."""
+    part = catalog.make(catalog.SCHEDULES, spec)
+    for t in range(1, ROUNDS + 1):
+        now = Round(t, ROUNDS)
+        factors = [float(part.rate(now, step, STEPS)) for step in range(STEPS)]
+        again = [float(part.rate(now, step, STEPS)) for step in range(STEPS)]
+        hold(all(math.isfinite(each) and each >= 0 for each in factors), f"factors {factors}")
+        hold(factors == again, "the same step has two rates")
+        hold(part.within or len(set(factors)) == 1, "rates differ within a round, but within is False")
+
+
+def augment(spec):
+    """New images of the same shape, each by its own row, by the generator alone."""
+    part = catalog.make(catalog.AUGMENTATIONS, spec)
+    images = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    drawn, again = (part.draw(np.random.default_rng(1), 6, (3, 5, 5)) for _ in range(2))
+    hold(drawn.dtype == torch.int64 and drawn.shape == (6, part.width), "draw is not (n, width) int64")
+    hold(torch.equal(drawn, again), "the same generator drew otherwise")
+    changed = part.apply(images, drawn)
+    hold(torch.equal(images, before), "apply wrote to its images")
+    hold(changed.shape == images.shape and changed.dtype == images.dtype, "images changed their shape")
+    for n in range(6):
+        alone = part.apply(images[n : n + 1], drawn[n : n + 1])
+        hold(torch.equal(alone[0], changed[n]), "an image alone is changed otherwise")
+
+
+def model(spec):
+    """Finite outputs of the right shape, a gradient for every trained weight, and the seed's weights."""
+    shape, classes = (1, 8, 8), 7
+    torch.manual_seed(0)
+    network = catalog.make(catalog.MODELS, spec, shape, classes)
+    torch.manual_seed(0)
+    again = catalog.make(catalog.MODELS, spec, shape, classes)
+    pairs = zip(network.parameters(), again.parameters(), strict=True)
+    hold(all(torch.equal(one, other) for one, other in pairs), "the same seed made other weights")
+    outputs = network(torch.rand(2, *shape))
+    hold(outputs.shape == (2, classes), f"outputs {tuple(outputs.shape)}, not (2, {classes})")
+    hold(bool(outputs.isfinite().all()), "outputs are not finite")
+    torch.nn.functional.cross_entropy(outputs, torch.tensor([0, 6])).backward()
+    for name, parameter in network.named_parameters():
+        reached = not parameter.requires_grad or parameter.grad is not None
+        hold(reached, f"no gradient reaches {name}")
