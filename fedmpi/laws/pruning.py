@@ -11,10 +11,10 @@ from fedmpi.laws.engine import assembled, play
 from fedmpi.laws.hold import hold
 
 
-def pruner(spec, rounds=8, counted=None):
+def pruner(spec, rounds=8, more=None):
     """Exact counts, no mask on padding, inputs that are only read, and the same mask of the same generator.
 
-    ``counted(layout, first, mask)`` says more about how many weights a mask keeps.
+    ``more(layout, now, mask, new_mask)`` holds each change of the mask, in round ``now.t``, to further laws.
     """
     fed, state = assembled(pruner=spec, rounds=rounds + 2)
     part = fed.pruner
@@ -27,8 +27,8 @@ def pruner(spec, rounds=8, counted=None):
         again = part.evolve(state, mask, x, replies, schedule, twin)
         hold(torch.equal(evolved[1], again[1]), "the same generator made another mask")
         _check_mask(part, fed.layout, first, evolved[1])
-        if counted is not None:
-            counted(fed.layout, first, evolved[1])
+        if more is not None:
+            more(fed.layout, schedule, mask, evolved[1])
         return evolved
 
     states, _ = play(fed._replace(pruner=part._replace(evolve=evolve)), state, rounds)

@@ -28,5 +28,6 @@ def NAME(server_lr: float = 1.0):
         step[..., : updates.trained] *= server_lr
         return state, moved(x, updates.support, step)
 
-    # linear: merge also takes weights (M, C), a coalition a row. additive: workers may add up updates.
+    # linear: merge also takes weights (M, C), a coalition a row.
+    # additive: workers may add up their clients' updates, since only the sum matters.
     return Strategy(init, merge, linear=True, additive=True)
