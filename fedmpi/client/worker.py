@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from fedmpi.methods.datasets.dataset import inputs, laid
+from fedmpi.client.own_model import measured
 from fedmpi.compute.forward import ensemble
+from fedmpi.compute.evaluate import by_sample
 from fedmpi.core.errors import FedError, UserError, WireError
 from fedmpi.core.layout import bind, check
 from fedmpi.compute.graphs import recorder
@@ -124,9 +126,10 @@ class Worker:
 
     def receive(self, meta, arrays):
         """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose
-        last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``.
-        ``setup``: the options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what
-        coalitions are formed from."""
+        last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``;
+        ``test_offsets``, ``test_indices`` and ``test_features`` where clients have test parts of their own.
+        ``setup``: the options. ``round``: the model of a round. ``previous``: the one before. ``tested``: the model
+        of clients' own tests. ``cohort``: what coalitions are formed from."""
         if meta["kind"] == "data":
             self.data, self.local_rank = arrays, meta["local_rank"]
         elif meta["kind"] == "setup":
@@ -135,6 +138,8 @@ class Worker:
             self._take_model(meta, arrays)
         elif meta["kind"] == "previous":
             self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
+        elif meta["kind"] == "tested":
+            self.tested, _ = self._decoded(meta, arrays, last=self.tested)
         else:
             self._take_cohort(meta, arrays)
 
@@ -143,6 +148,8 @@ class Worker:
         training that raises is an answer, too: what becomes of it is the server's decision."""
         if "coalitions" in job:
             return self._evaluate(job)
+        if "own" in job:
+            return self._own_tests(job)
         if "team" in job:
             return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
         return self._tried(job, lambda: self._loss(job) if "loss" in job else self._train(job, arrays))
@@ -185,6 +192,7 @@ class Worker:
         self.counters = [(buffer, buffer.clone()) for _, buffer in constants(self.parts.model, self.layout)]
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.received, self.previous, self.many, self.wide, self.t = None, None, None, None, 0
+        self.tested = self.measure = None
         self.sums = torch.zeros(self.layout.P, dtype=torch.int64, device=self.device) if meta["sums"] else None
         self.values = meta["values"]                       # whether the server wants single updates
 
@@ -419,6 +427,31 @@ class Worker:
         for number, (fault, who) in enumerate(self._faults(client)):
             if who and fault.inputs is not None:
                 x = fault.inputs(x, stream(seed, Purpose.FAULT, number, client, 1))
+        return laid(x), labels
+
+    def _own_tests(self, job):
+        """The loss and the metric of each client of the job, of its own model on its own test part."""
+        self.measure = self.measure or by_sample(self.parts.model, self.x)
+        values = measured(job["own"], self._own_samples, self._own_model, self.measure)
+        return {"block": job["block"]}, {"values": values}
+
+    def _own_model(self, client):
+        """(P,): the model that a client has after the round, by which it is tested: what the server publishes."""
+        return self.tested.base
+
+    def _own_samples(self, client):
+        """``(inputs, labels)`` of a client's own test part, skewed as its inputs are; labels are true."""
+        start, stop = self.data["test_offsets"][client: client + 2]
+        index = self.data["test_indices"][start:stop]
+        if self.resident:
+            raw = self.resident.x_train[torch.from_numpy(index.copy()).to(self.device)]
+        else:
+            raw = torch.from_numpy(self.data["x_train"][index]).to(self.device)
+        labels = torch.from_numpy(self.data["true_labels"][index]).to(self.device)
+        x, level = inputs(raw, self.mean, self.std), float(self.data["test_features"][client])
+        if level:
+            gen = stream(self.parts.seed, Purpose.FEATURES, client)
+            x = self.parts.features.apply(x, labels, level, self.parts.classes, gen)
         return laid(x), labels
 
     def _take_cohort(self, meta, arrays):
