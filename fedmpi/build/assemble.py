@@ -318,7 +318,8 @@ def server_parts(options, fed_data, device):
               costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
               batch_norm=normalises_batches(network))
     trained = aggregation.buffer or fed.cohort
-    return fed._replace(own_tests=held_out.own_tests(options, fed_data, trained)), first
+    tests = held_out.own_tests(options, fed_data, trained, network, sample(fed_data).to(device))
+    return fed._replace(own_tests=tests), first
 
 
 def sample(fed_data, count=1):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedmpi.compute.evaluate import in_cache
 from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.own_accuracy import OwnTests
@@ -62,14 +63,15 @@ def held_out(parts, features, share):
     return HeldOut(offsets, np.concatenate(parts).astype(np.int64), features)
 
 
-def own_tests(options, fed_data, trained):
-    """The ``OwnTests`` of a run in which ``trained`` clients train a round; None where nobody has a test part."""
+def own_tests(options, fed_data, trained, network, sample):
+    """The ``OwnTests`` of a run in which ``trained`` clients train a round; None where nobody has a test part. The
+    ``network`` is what ``sample (1, ...)`` goes through."""
     if fed_data.held_out is None:
         return None
     sizes = fed_data.held_out.sizes
     clients = np.flatnonzero(sizes)
     every = options["client_test_every"] or _period(options, fed_data, trained)
-    return OwnTests(clients, sizes[clients], every)
+    return OwnTests(clients, sizes[clients], every, in_cache(network, sample))
 
 
 def _period(options, fed_data, trained):

@@ -140,6 +140,7 @@ class Worker:
             self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
         elif meta["kind"] == "tested":
             self.tested, _ = self._decoded(meta, arrays, last=self.tested)
+            self.measure = self.measure or by_sample(self.parts.model, self.x, meta["at_once"])
         else:
             self._take_cohort(meta, arrays)
 
@@ -431,7 +432,6 @@ class Worker:
 
     def _own_tests(self, job):
         """The loss and the metric of each client of the job, of its own model on its own test part."""
-        self.measure = self.measure or by_sample(self.parts.model, self.x)
         values = measured(job["own"], self._own_samples, self._own_model, self.measure)
         return {"block": job["block"]}, {"values": values}
 

@@ -18,7 +18,7 @@ CACHED = 3 << 20         # bytes that a layer may put out for the samples of a p
 def evaluator(model, x, inputs, labels):
     """``evaluate(vector (P,))``, a generator that does a slice of the work at each step and returns ``(mean loss,
     accuracy)`` of a model bound to ``x`` on ``inputs`` and ``labels``. In between nobody else may write to ``x``."""
-    size = samples_at_once(model, inputs)
+    size = EVALUATED if inputs.device.type != "cpu" else in_cache(model, inputs[:1])
     slices, logits_of = list(zip(inputs.split(size), labels.split(size))), forward(model, inputs.device)
 
     def evaluate(vector):
@@ -37,22 +37,19 @@ def evaluator(model, x, inputs, labels):
     return evaluate
 
 
-def samples_at_once(model, inputs):
-    """How many of ``inputs (n, ...)`` go through the model in one pass."""
-    if inputs.device.type != "cpu":
-        return EVALUATED
-    largest = outputs(model, inputs[:1])[1]
-    return max(16, CACHED // max(largest, 4 * inputs[0].numel()))
+def in_cache(model, sample):
+    """How many samples like ``sample (1, ...)`` go through the model in one pass on a CPU."""
+    largest = outputs(model, sample)[1]
+    return max(16, CACHED // max(largest, 4 * sample.numel()))
 
 
-def by_sample(model, x):
+def by_sample(model, x, at_once):
     """``measure(vector (P,), inputs (n, ...), labels (n,)) -> (n, 2)`` float64, numpy: each sample's loss, and 1 where
-    its class is found, else 0, by a model bound to ``x``, which is left at ``vector``."""
-    size, logits_of = None, forward(model, x.device)
+    its class is found, else 0, by a model bound to ``x``, which is left at ``vector``. On a CPU ``at_once`` samples
+    go through it in one pass; to find that out takes what a rank that trains never imports."""
+    size, logits_of = at_once if x.device.type == "cpu" else EVALUATED, forward(model, x.device)
 
     def measure(vector, inputs, labels):
-        nonlocal size
-        size = size or samples_at_once(model, inputs)
         x.copy_(vector)
         model.eval()
         found = []

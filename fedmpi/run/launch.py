@@ -553,6 +553,9 @@ def _opening(options, fed, data, seconds, width):
     ready = f"{_count(fed.transport.size, 'rank')} ready after {seconds:.0f} s{by}"
     samples = (f"{len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test "
                "samples")
+    if fed.own_tests is not None:
+        every = "every round" if fed.own_tests.every == 1 else f"every {fed.own_tests.every} rounds"
+        samples += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {every}"
     rows = [("clients", f"{fed.cohort} of {len(fed.sizes)} a round on {_count(workers, 'worker')}"),
             ("data", f"{options['dataset']}: {samples}"),
             ("dealt out", assemble.dealt(options, data)),

@@ -182,6 +182,7 @@ def told(options, data, fed, plan, ranks, out, width=None):
                     f"{T} round{'s' * (T > 1)}"),
         ("data", f"{options['dataset']}: {len(data.indices):,} training, {len(data.validation):,} validation, "
                  f"{len(data.dataset.y_test):,} test samples"),
+        *_own_tests(data, fed),
         ("dealt out", assemble.dealt(options, data)),
         *(line.partition(": ")[::2] for line in data.dataset.told),
         ("inputs", inputs_text(data.dataset)),
@@ -208,6 +209,17 @@ def told(options, data, fed, plan, ranks, out, width=None):
         ("writes", f"{out}, and checkpoints beside it"),
     ]
     return labelled(rows, width)
+
+
+def _own_tests(data, fed):
+    """The row about clients' own test parts, where they have some."""
+    if fed.own_tests is None:
+        return []
+    tests, every = fed.own_tests, "every round"
+    if tests.every > 1:
+        every = f"every {tests.every} rounds"
+    return [("own tests", f"{len(tests.clients)} clients on {len(data.held_out.indices):,} samples of their own, "
+                          f"{every}")]
 
 
 def _gpus(options, data, P, layers, at_once):

@@ -24,6 +24,7 @@ class OwnTests(NamedTuple):
     clients: np.ndarray       # (M,) int64, ascending: those that have a test part
     samples: np.ndarray       # (M,) int64 of it
     every: int                # rounds from one evaluation to the next; the last round has one
+    at_once: int = 64         # samples that go through the model in one pass on a CPU
 
 
 def round_columns(headline="accuracy", unit="nat"):
@@ -54,8 +55,8 @@ def evaluate(fed, x, mask, t, meanwhile=()):
     slices of ``meanwhile`` while workers are busy."""
     begin, elsewhere = time.perf_counter(), fed.transport.meanwhile_s
     meta, arrays = model_message(fed, x, mask)
-    fed.transport.publish({"kind": "tested", "t": t, "layout": fed.layout.digest} | meta, arrays)
-    tests, values = fed.own_tests, []
+    tests = fed.own_tests
+    fed.transport.publish({"kind": "tested", "t": t, "at_once": tests.at_once} | meta, arrays)
     jobs = [{"own": chosen.tolist(), "block": number} for number, chosen in enumerate(blocks(tests))]
     values = [None] * len(jobs)
     replies = fed.transport.map(jobs, meanwhile=meanwhile)

@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 
 import contracts
 from fedmpi.build import assemble, held_out
 from fedmpi.build.options import DEFAULTS
 from fedmpi.build.usual import with_usual_parts
 from fedmpi.core.errors import UserError
+
+
+NETWORK = torch.nn.Linear(4, 2)
 
 
 def federation(**options):
@@ -87,7 +91,7 @@ def test_nobody_with_a_test_part_is_refused_and_some_are_told():
     assert 0 < empty < 12
     line, = held_out.remarks(options, split)
     assert line.startswith(f"--client-test 0.5: {empty} of 12 clients hold too few samples")
-    tests = held_out.own_tests(options, split, 12)
+    tests = held_out.own_tests(options, split, 12, NETWORK, torch.zeros(1, 4))
     assert tests.clients.tolist() == np.flatnonzero(split.held_out.sizes).tolist() and (tests.samples > 0).all()
     assert assemble.population(split, options | {"fault": []})["test_samples"][0].tolist() == (
         split.held_out.sizes.tolist())
@@ -105,4 +109,5 @@ def test_how_often_is_told_to_have_no_effect_without_test_parts():
     (1, {"local_epochs": 1}, 4), (1, {"local_epochs": 1, "evaluate_every": 3}, 6)])
 def test_test_parts_cost_a_tenth_of_the_training_at_most(trained, given, every):
     options = DEFAULTS | contracts.SMALL | {"client_test": 0.25} | given
-    assert held_out.own_tests(options, federation(client_test=0.25), trained).every == every
+    tests = held_out.own_tests(options, federation(client_test=0.25), trained, NETWORK, torch.zeros(1, 4))
+    assert tests.every == every and tests.samples.tolist() == [9, 9, 9]

@@ -46,7 +46,7 @@ def test_values_of_samples_add_up_to_the_evaluation():
     _, x, _ = bind(network)
     images, labels = torch.randn(50, 1, 4, 4), torch.arange(50) % 4
     vector = torch.randn(len(x)) / 4
-    values = by_sample(network, x)(vector, images, labels)
+    values = by_sample(network, x, 16)(vector, images, labels)
     loss, accuracy = loop.finish(evaluator(network, x, images, labels)(vector))
     assert values.shape == (50, 2) and values[:, 1].mean() == accuracy and abs(values[:, 0].mean() - loss) < 1e-6
 
