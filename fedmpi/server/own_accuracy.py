@@ -1,18 +1,22 @@
 """Clients' models on clients' own test parts: after a round's merge, spread over all workers.
 
 The model that a client has is what the server would publish now, through the same codec, with what the client keeps of
-its own laid over it. Jobs are cut by clients, never by ranks, and so are the bits. While workers evaluate, rank 0
-evaluates the test set.
+its own laid over it: its personal tensors, or what the strategy's ``own_model`` makes of it. One that has not taken part
+yet has those of the first model. Jobs are cut by clients, never by ranks, and so are the bits. While workers evaluate,
+rank 0 evaluates the test set.
 """
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from fedmpi.server.exchange import model_message
+from fedmpi.client.train import RESIDUAL
+from fedmpi.server.exchange import ask, model_message
 from fedmpi.store import Column
 from fedmpi.transport.base import watched
+from fedmpi.transport.team import joined
 
 SAMPLES = 512           # that a job has at least, but for the last one
 WORST = 10              # the worst of so many clients make own_accuracy_worst
@@ -50,22 +54,61 @@ def table_columns(headline="accuracy", unit="nat"):
     ]
 
 
-def evaluate(fed, x, mask, t, meanwhile=()):
-    """``(columns of /rounds, columns of /own)`` of the model ``x (P,)`` on ``mask`` after round ``t``. Rank 0 does the
-    slices of ``meanwhile`` while workers are busy."""
+def evaluate(fed, state, mask, t, meanwhile=()):
+    """``(columns of /rounds, columns of /own)`` of the model of ``state``, on ``mask``, after round ``t``. Rank 0 does
+    slices of ``meanwhile`` as long as it waits for workers."""
     begin, elsewhere = time.perf_counter(), fed.transport.meanwhile_s
-    meta, arrays = model_message(fed, x, mask)
+    meta, arrays = model_message(fed, state, mask)
     tests = fed.own_tests
     fed.transport.publish({"kind": "tested", "t": t, "at_once": tests.at_once} | meta, arrays)
     jobs = [{"own": chosen.tolist(), "block": number} for number, chosen in enumerate(blocks(tests))]
+    given = None
+    if fed.layout.personal or fed.strategy.own_model is not None:
+        jobs = [job | {"alone": True} for job in jobs]
+        given = OnDemand(jobs, partial(alone, fed, state, mask, t))
     values = [None] * len(jobs)
-    replies = fed.transport.map(jobs, meanwhile=meanwhile)
+    meanwhile = _as_long(meanwhile, lambda: any(each is None for each in values))
+    replies = fed.transport.map(jobs, given, meanwhile)
     for reply in watched(replies, len(jobs), fed.tell, f"round {t}: blocks of clients tested"):
         values[reply.meta["block"]] = reply.arrays["values"].copy()
     losses, metric = np.concatenate(values).T
     elsewhere = fed.transport.meanwhile_s - elsewhere
     row = summary(metric, losses, tests.samples) | {"own_s": time.perf_counter() - begin - elsewhere}
     return row, rows(t, tests, metric, losses)
+
+
+class OnDemand:
+    """The arrays of each job, made when it is sent: those of all clients together may be more than memory holds."""
+
+    def __init__(self, jobs, make):
+        """``make(job) -> {name: array}``."""
+        self.jobs, self.make = jobs, make
+
+    def __getitem__(self, index):
+        return self.make(self.jobs[index])
+
+
+def alone(fed, state, mask, t, job):
+    """The arrays that go to each client of a job alone, in one message: what it keeps, and what the strategy sends to
+    it."""
+    found = []
+    for client in job["own"]:
+        asked = ask(fed, state, client, t, mask)
+        kept = {f"kept/{name}": tensor.numpy() for name, tensor in asked.kept.items() if name != RESIDUAL}
+        found.append(({}, asked.arrays | kept))
+    return joined(found)[1]
+
+
+def _as_long(work, wanted):
+    """The slices of ``work`` as long as they are ``wanted()``: what is left is done while the next round's clients
+    train."""
+    work = iter(work)
+    while wanted():
+        try:
+            next(work)
+        except StopIteration:
+            return
+        yield
 
 
 def blocks(tests):

@@ -12,6 +12,7 @@ from fedmpi.build import assemble
 from fedmpi.build.named import model
 from fedmpi.build.options import DEFAULTS
 from fedmpi.build.usual import with_usual_parts
+from fedmpi.client import samples
 from fedmpi.compute.evaluate import by_sample, evaluator
 from fedmpi.core.layout import bind
 from fedmpi.core.support import gathered, scattered
@@ -118,7 +119,7 @@ def test_a_test_part_has_the_skew_of_its_client_and_no_fault():
     for client in range(4):
         index = data.held_out.indices[data.held_out.offsets[client]: data.held_out.offsets[client + 1]]
         plain = inputs(torch.from_numpy(data.dataset.x_train[index]), data.dataset.mean, data.dataset.std)
-        got, labels = worker._own_samples(client)
+        got, labels = samples.own_test(worker.samples, client)
         assert torch.equal(got, torch.rot90(plain, client, (2, 3)))
         assert labels.tolist() == data.dataset.y_train[index].tolist()
 
