@@ -12,9 +12,10 @@ from fedmpi.build import assemble
 from fedmpi.build.named import model
 from fedmpi.build.options import DEFAULTS
 from fedmpi.build.usual import with_usual_parts
-from fedmpi.client import samples
+from fedmpi.client import samples, train
 from fedmpi.compute.evaluate import by_sample, evaluator
 from fedmpi.core.layout import bind
+from fedmpi.core.parts import Field
 from fedmpi.core.support import gathered, scattered
 from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.server import loop, own_accuracy, record
@@ -52,19 +53,20 @@ def test_values_of_samples_add_up_to_the_evaluation():
     assert values.shape == (50, 2) and values[:, 1].mean() == accuracy and abs(values[:, 0].mean() - loss) < 1e-6
 
 
-def by_hand(options, x):
-    """``(accuracies, losses)`` of the model ``x`` on every client's own test part, and on all of them."""
+def by_hand(options, *models):
+    """``(accuracies, losses)`` of a model (P,) on every client's own test part, or of a model a client."""
     options = with_usual_parts(DEFAULTS | contracts.SMALL | options)
     data = assemble.federation(options)
     network = model(options, data.shape, data.dataset.classes)
     _, vector, _ = bind(network)
-    vector.copy_(x)
     network.eval()
     found, held = [], data.held_out
+    models = models * len(held.sizes) if len(models) == 1 else models
     for client in range(len(held.sizes)):
         index = held.indices[held.offsets[client]: held.offsets[client + 1]]
         pixels = inputs(torch.from_numpy(data.dataset.x_train[index]), data.dataset.mean, data.dataset.std)
         labels = torch.from_numpy(data.dataset.y_train[index])
+        vector.copy_(models[client])
         with torch.no_grad():
             logits = network(pixels)
         found.append((float((logits.argmax(1) == labels).double().mean()), float(F.cross_entropy(logits, labels))))
@@ -87,6 +89,51 @@ def test_plain_fedavg_is_tested_as_by_hand(options):
         assert row["own_accuracy"] == accuracies.mean() and row["own_accuracy_worst"] == accuracies.min()
         assert row["own_s"] > 0
         assert played.evaluation.ended and loop.finish(played.evaluation)["accuracy"] >= 0     # rank 0, meanwhile
+
+
+@pytest.mark.parametrize("pruner", ["dense", "rigl:every=1,sparsity=0.5"])
+def test_personal_tensors_are_laid_over_what_clients_would_be_sent(pruner):
+    """A client that has not taken part yet has those of the first model."""
+    options = TESTED | {"strategy": "fedper", "clients": 4, "cohort": 2, "pruner": pruner}
+    fed, state = contracts.assembled(**options)
+    own, first = fed.layout.own, state["x"].clone()
+    for t in (1, 2):
+        played = loop.play(fed, state, t)
+        state, models = played.state, []
+        for client in range(4):
+            x = state["x"].clone()
+            kept = state["clients"].get(client)
+            x[own] = kept.values[train.OWN] if kept else fed.transport.worker.home.initial[own]
+            x[: fed.layout.Q] *= state["mask"]
+            models.append(x)
+        accuracies, losses = by_hand(options, *models)
+        assert played.own["accuracy"].tolist() == accuracies.tolist()
+        assert np.allclose(played.own["loss"], losses, atol=1e-6)
+        assert len(set(losses)) == 4 and (t > 1 or len(state["clients"]) == 2)
+    assert not torch.equal(first[own], models[int(played.clients["client"][0])][own])
+
+
+def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
+    def own_model(task):
+        if task.given["factor"] == 1:
+            return None                                    # as it is
+        assert torch.equal(task.x, task.base)
+        task.x.mul_(float(task.given["factor"]))           # in place, as training would
+        return task.x
+
+    def send_to(state, client):
+        return {"factor": torch.tensor([client / 2.0])}
+
+    options = TESTED | {"clients": 3, "partition": "quantity:beta=5,min_size=20"}
+    fed, state = contracts.assembled(**options)
+    strategy = fed.strategy._replace(own_model=own_model, send_to=send_to, sends={"factor": Field(on=(1,))})
+    worker = fed.transport.worker
+    worker.parts = worker.parts._replace(strategy=strategy)
+    played = loop.play(fed._replace(strategy=strategy), state, 1)
+    x = played.state["x"]
+    plain = by_hand(options, x)[1]
+    made = by_hand(options, x * 0, x / 2, x)[1]
+    assert np.allclose(played.own["loss"], made, atol=1e-6) and abs(made[0] - math.log(4)) < 1e-6 and made[1] != plain[1]
 
 
 def test_own_tests_change_nothing_else():
