@@ -20,13 +20,13 @@ from fedmpi.compute.forward import IMAGES, MODELS
 from fedmpi.core.errors import UserError
 from fedmpi.compute.evaluate import EVALUATED, evaluator
 from fedmpi.core.layout import bind
-from fedmpi.core.support import below
 from fedmpi.core.flops import costs, outputs
 from fedmpi.methods.noise.corrupt import apply
 from fedmpi.build.natural import kept_clients, settled
 from fedmpi.methods.partition.natural import Natural
-from fedmpi.core.parts import Descent, Facts, Updates
+from fedmpi.core.parts import Descent, Facts
 from fedmpi.core.rng import Purpose, stream
+from fedmpi.server.fold import still
 from fedmpi.server.loop import Fed
 from fedmpi.compute.sgd import length
 from fedmpi.compute.stacked import refusal
@@ -534,9 +534,8 @@ def check_time(options, fed):
 
 def _rehearse(options, fed_data, fed, x):
     """One merge of a cohort that changed nothing and the feature skew of one sample, for what they refuse."""
-    C, support = fed.aggregation.buffer or fed.cohort, fed.layout.tail
-    nothing = Updates(torch.zeros(C, len(support)), None, support, torch.ones(C, dtype=torch.float64),
-                      below(support, fed.layout.R), torch.zeros(len(support)))
+    C = fed.aggregation.buffer or fed.cohort
+    nothing = still(fed.layout, fed.strategy, C, len(fed.sizes))
     _named(f"--strategy {options['strategy']}", fed.strategy.merge, fed.strategy.init(fed.layout), x, nothing,
            torch.full((C,), 1 / C, dtype=torch.float64))
     if fed_data.features.any():

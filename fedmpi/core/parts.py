@@ -506,8 +506,8 @@ class Fault(NamedTuple):
 
     ``local(task, train, previous) -> Trained`` stands in for the strategy's local training, which is ``train() ->
     Trained``: ``task.x (P,)`` is changed in place, on live weights only. Its chance comes from ``task.gen`` alone.
-    Where ``stale`` the engine gives ``previous (P,)``, the model published in the round before, None in the first round; otherwise
-    None.
+    Where ``stale`` the engine gives ``previous (P,)``, the model published in the round before, None in the first
+    round; otherwise None.
     """
 
     who: Callable
