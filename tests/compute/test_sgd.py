@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
-from fedmpi.compute.sgd import batches, dense_gradient, descend, train
+from fedmpi import catalog
+from fedmpi.compute.sgd import batches, dense_gradient, descend, length, train
 from fedmpi.core.parts import Descent, Probe, Round, Task
 from fedmpi.methods.optimisers import sgd as optimisers
 from fedmpi.methods.strategies.fedavg import fedavg
@@ -276,3 +277,38 @@ def test_the_thesis_program_never_shuffles():
     before = copy.deepcopy(task.gen).random()
     train(thesis_code().local, task)
     assert task.gen.random() == before
+
+
+@pytest.mark.parametrize("n, batch_size, epochs, steps, normalises, expected", [
+    (23, 5, 3, 0, False, (3, 15, 69)), (21, 5, 2, 0, True, (2, 8, 40)), (21, 5, 2, 0, False, (2, 10, 42)),
+    (23, 5, 0, 5, False, (1, 5, 23)), (23, 5, 0, 6, False, (2, 6, 28)), (23, 5, 0, 12, False, (3, 12, 56)),
+    (21, 5, 0, 9, True, (3, 9, 45)), (3, 5, 0, 4, False, (4, 4, 12)), (1, 5, 2, 0, True, (2, 2, 2))])
+def test_how_long_a_training_is(n, batch_size, epochs, steps, normalises, expected):
+    assert length(n, batch_size, epochs, steps, normalises) == expected
+    task = task_of(conv_net(normalises), n=n, batch_size=batch_size, epochs=epochs)._replace(steps=steps)
+    if n > 1:
+        trained = descend(plain(task))
+        assert (trained.steps, trained.samples) == expected[1:]
+
+
+def test_local_steps_are_the_first_steps_of_as_many_epochs():
+    task, twin = task_of(conv_net(), epochs=3), task_of(conv_net(), epochs=2)
+    descend(task._replace(steps=10))
+    descend(twin)
+    assert torch.equal(task.x, twin.x)
+
+
+def test_a_schedule_over_steps_is_torchs():
+    model, twin = conv_net(), conv_net()
+    rates = catalog.make(catalog.SCHEDULES, "linear:over=steps")
+    task = task_of(model, epochs=1, lr=0.2)._replace(rates=rates)
+    optimiser = torch.optim.SGD(twin.parameters(), 0.2, 0.9, weight_decay=1e-3, fused=True)
+    fall = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / 5)
+    for rows in torch.from_numpy(copy.deepcopy(task.gen).permutation(23)).split(5):
+        optimiser.zero_grad()
+        F.cross_entropy(twin(task.inputs[rows]), task.labels[rows]).backward()
+        optimiser.step()
+        fall.step()
+    descend(task)
+    for have, want in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(have, want)
