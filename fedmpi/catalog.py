@@ -31,6 +31,15 @@ STRATEGIES = {
     "multi-krum": "fedmpi.methods.strategies.krum:multi_krum",
     "geometric-median": "fedmpi.methods.strategies.geometric_median:geometric_median",
     "fltrust": "fedmpi.methods.strategies.fltrust:fltrust",
+    "fedavgm": "fedmpi.methods.strategies.fedavgm:fedavgm",
+    "fedadam": "fedmpi.methods.strategies.fedopt:fedadam",
+    "fedyogi": "fedmpi.methods.strategies.fedopt:fedyogi",
+    "fedadagrad": "fedmpi.methods.strategies.fedopt:fedadagrad",
+    "fednova": "fedmpi.methods.strategies.fednova:fednova",
+    "scaffold": "fedmpi.methods.strategies.scaffold:scaffold",
+    "feddyn": "fedmpi.methods.strategies.feddyn:feddyn",
+    "fedper": "fedmpi.methods.strategies.fedper:fedper",
+    "fedbn": "fedmpi.methods.strategies.fedper:fedbn",
 }
 PRUNERS = {
     "dense": "fedmpi.methods.pruning.dense:dense",

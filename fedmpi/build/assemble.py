@@ -19,13 +19,13 @@ from fedmpi.compute.forward import IMAGES, MODELS
 from fedmpi.core.errors import UserError
 from fedmpi.compute.evaluate import EVALUATED, evaluator
 from fedmpi.core.layout import bind
-from fedmpi.core.support import below
 from fedmpi.core.flops import costs, outputs
 from fedmpi.methods.noise.corrupt import apply
 from fedmpi.build.natural import kept_clients, settled
 from fedmpi.methods.partition.natural import Natural
-from fedmpi.core.parts import Descent, Facts, Updates
+from fedmpi.core.parts import Descent, Facts
 from fedmpi.core.rng import Purpose, stream
+from fedmpi.server.fold import still
 from fedmpi.server.loop import Fed
 from fedmpi.compute.sgd import length
 from fedmpi.compute.stacked import refusal
@@ -289,9 +289,11 @@ def server_parts(options, fed_data, device):
     _check_fit(options, network, fed_data)
     network = network.to(device)
     layout, x = bound(options, fed_data, network)
+    strategy = catalog.make(catalog.STRATEGIES, options["strategy"])
+    layout = _named(f"--strategy {options['strategy']}", layout.with_personal, strategy.personal)
     first = x.cpu().clone()
     test, validate, slopes = evaluators(fed_data, network, layout, x, device)
-    strategy, weighting = (catalog.make(catalog.KINDS[kind], options[kind]) for kind in ("strategy", "weighting"))
+    weighting = catalog.make(catalog.WEIGHTINGS, options["weighting"])
     pruner, contributions = catalog.make(catalog.PRUNERS, options["pruner"]), estimators(options)
     aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
     sums, normalises = adds_up(strategy, pruner, weighting, aggregation), normalises_batches(network)
@@ -521,9 +523,8 @@ def check_time(options, fed):
 
 def _rehearse(options, fed_data, fed, x):
     """One merge of a cohort that changed nothing and the feature skew of one sample, for what they refuse."""
-    C, support = fed.aggregation.buffer or fed.cohort, fed.layout.tail
-    nothing = Updates(torch.zeros(C, len(support)), None, support, torch.ones(C, dtype=torch.float64),
-                      below(support, fed.layout.R), torch.zeros(len(support)))
+    C = fed.aggregation.buffer or fed.cohort
+    nothing = still(fed.layout, fed.strategy, C, len(fed.sizes))
     _named(f"--strategy {options['strategy']}", fed.strategy.merge, fed.strategy.init(fed.layout), x, nothing,
            torch.full((C,), 1 / C, dtype=torch.float64))
     if fed_data.features.any():

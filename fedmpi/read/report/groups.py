@@ -127,7 +127,8 @@ def _usual_parts(given):
     try:
         found = with_usual_parts(given | dict.fromkeys(parts))
         if found["contribution"] != given["contribution"]:              # which brings a weighting of its own
-            found["weighting"] = with_usual_parts(given | dict.fromkeys(("optimiser", "pruner", "weighting")))["weighting"]
+            others = ("optimiser", "pruner", "weighting")
+            found["weighting"] = with_usual_parts(given | dict.fromkeys(others))["weighting"]
     except (FedError, ImportError, AttributeError):
         return {}
     return {name: found[name] for name in parts}
