@@ -1,14 +1,15 @@
-"""Filters and neurons: which entries of a model's vector belong to each, and the vector of the model without some.
+"""Filters and neurons: which entries of a model's vector belong to each.
 
 A *unit* is a filter of a convolution or a neuron of a linear layer. It owns the rows of weights
 that make it, its bias, what a norm holds for it, and the columns of the weights that read it. Where
 outputs are added up, as around a residual block, the units added to each other are one unit.
 
 An entry of the vector belongs to at most one unit in each dimension of its tensor: ``W[o, c]`` to
-the unit o that it makes and to the unit c that it reads. A smaller model keeps the entries all of
-whose units are kept. ``fedmpi.compute.structure`` finds the units, and builds the smaller module.
+the unit o that it makes and to the unit c that it reads. A smaller model holds the entries all of
+whose units are kept. ``fedmpi.compute.trace`` finds the units, ``fedmpi.compute.structure`` builds
+the smaller module.
 
-Sizes: U units in all layers, P values in the vector.
+Sizes: U units in all layers, n in one, P values in the vector.
 """
 
 import math
@@ -24,12 +25,16 @@ FIXED = -1       # in place of a unit: never cut, as the channels of an image
 
 
 class Axis(NamedTuple):
-    """One dimension of one tensor, along which units lie."""
+    """One dimension of one tensor, along which units lie.
+
+    ``role`` says what the tensor does: ``"weight"`` makes the units, ``"bias"`` is added to them,
+    ``"norm"`` scales them, ``"input"`` reads them; ``"other"`` is anything else.
+    """
 
     slot: Slot
     dim: int
     units: torch.Tensor           # (slot.shape[dim],) int64: a unit each, or FIXED
-    role: str                     # "weight" makes the unit, "bias", "norm" scales it, "input" reads it, "other"
+    role: str
 
 
 class Structure(NamedTuple):
@@ -46,21 +51,26 @@ class Structure(NamedTuple):
 
 
 def flat(structure, kept):
-    """(U,) bool of ``kept {layer: (n,) bool}``, True for what stays; layers that it leaves out stay whole."""
+    """(U,) bool, True for the units that stay, of ``kept {layer: (n,) bool}``.
+
+    Layers that ``kept`` leaves out stay whole. ValueError where a layer has no units to cut, a mask
+    does not fit, or no unit of a layer would be left.
+    """
     unknown = [name for name in kept if name not in structure.layers]
     if unknown:
         why = structure.whole.get(unknown[0], "no layer of this name makes any")
-        raise ValueError(f"the units of {unknown[0]!r} cannot be cut: {why}; those of "
-                         f"{', '.join(structure.layers) or 'no layer'} can")
+        raise ValueError(f"the units of {unknown[0]!r} cannot be cut: {why}; "
+                         f"those of {', '.join(structure.layers)} can")
     parts = []
     for name, count in structure.layers.items():
-        part = torch.as_tensor(kept.get(name, torch.ones(count, dtype=torch.bool)))
+        part = kept.get(name, torch.ones(count, dtype=torch.bool))
         if part.shape != (count,) or part.dtype != torch.bool:
-            raise ValueError(f"the mask of {name} must be bool ({count},), got {part.dtype} {tuple(part.shape)}")
+            raise ValueError(f"the mask of {name} must be bool ({count},), "
+                             f"got {part.dtype} {tuple(part.shape)}")
         if not part.any():
-            raise ValueError(f"the mask of {name} keeps none of its {count} units: keep at least one")
+            raise ValueError(f"the mask of {name} keeps none of its {count} units: keep one")
         parts.append(part)
-    return torch.cat(parts) if parts else torch.ones(0, dtype=torch.bool)
+    return torch.cat(parts)
 
 
 def by_layer(structure, units):
@@ -69,42 +79,50 @@ def by_layer(structure, units):
 
 
 def held(structure, units):
-    """(P,) bool: the entries that the model of the kept ``units (U,) bool`` holds. Padding is False."""
+    """(P,) bool: the entries of the model that keeps ``units (U,) bool``. Padding is False."""
     entries = structure.layout.real.clone()
     for axis in structure.axes:
         stays = _stays(axis, units)
-        if not stays.all():
-            across = [-1 if dim == axis.dim else 1 for dim in range(len(axis.slot.shape))]
-            entries[axis.slot.span].view(axis.slot.shape).logical_and_(stays.view(across))
+        if stays.all():
+            continue
+        across = [1] * len(axis.slot.shape)
+        across[axis.dim] = -1
+        entries[axis.slot.span].view(axis.slot.shape).logical_and_(stays.view(across))
     return entries
 
 
 def small_layout(structure, units):
-    """The ``Layout`` of the model of the kept ``units (U,) bool``: the same tensors in the same order, smaller."""
-    shapes = {slot.name: list(slot.shape) for slot in structure.layout.slots}
+    """The ``Layout`` of the model that keeps ``units (U,) bool``: the same tensors, smaller."""
+    layout = structure.layout
+    shapes = {slot.name: list(slot.shape) for slot in layout.slots}
     for axis in structure.axes:
         shapes[axis.slot.name][axis.dim] = int(_stays(axis, units).sum())
-    layout = structure.layout
-    regions = ([(slot.name, tuple(shapes[slot.name])) for slot in region]
-               for region in (layout.weights, layout.others, layout.buffers))
-    return arranged(*regions, frozen=layout.frozen)
+
+    def smaller(slots):
+        return [(slot.name, tuple(shapes[slot.name])) for slot in slots]
+
+    return arranged(smaller(layout.weights), smaller(layout.others), smaller(layout.buffers),
+                    layout.frozen)
 
 
 def _stays(axis, units):
     """(n,) bool: the places of an axis that stay."""
-    free = axis.units == FIXED
-    return free | units[axis.units.masked_fill(free, 0)] if len(units) else free
+    fixed = axis.units == FIXED
+    return fixed | units[axis.units.masked_fill(fixed, 0)]
 
 
 def l1(structure, x):
-    """``{layer: (n,) float64}``: the sum of the magnitudes of the weights in ``x (P,)`` that make each unit, of all
-    layers that make it. Biases and norms do not count, nor do the weights that read it (FedMP)."""
+    """``{layer: (n,) float64}``: the sum of the magnitudes in ``x (P,)`` of a unit's own weights.
+
+    Those are the weights that make it, in all layers that do; biases, norms and the weights that
+    read it do not count (FedMP).
+    """
     return by_layer(structure, _magnitudes(structure, x, "weight"))
 
 
 def norm_scale(structure, x):
-    """``{layer: (n,) float64}``: the magnitude of the factor by which a norm scales each unit, of all its norms
-    (Sub-FedAvg). UserError where a layer has no norm."""
+    """``{layer: (n,) float64}``: the magnitude in ``x (P,)`` of the factor by which batch norms
+    scale a unit (Sub-FedAvg). UserError where a layer has no norm."""
     scaled = torch.zeros(structure.num_units, dtype=torch.bool)
     for axis in structure.axes:
         if axis.role == "norm":
@@ -129,11 +147,14 @@ def _magnitudes(structure, x, role):
 
 
 def choose(scores, rate):
-    """``{layer: (n,) bool}``: in every layer without the share ``rate`` of its units, rounded down, of least score,
-    of equal ones the last. At least one unit of each layer stays."""
+    """``{layer: (n,) bool}``: all units but the share ``rate`` of least score in each layer.
+
+    How many go is rounded down, and one unit at least stays; of equal ones the last goes.
+    """
     if not 0 <= rate < 1:
         raise ValueError(f"the share of units to cut must be in [0, 1), got {rate}")
-    return {name: top(score, len(score) - _num_cut(len(score), rate)) for name, score in scores.items()}
+    return {name: top(score, len(score) - _num_cut(len(score), rate))
+            for name, score in scores.items()}
 
 
 def _num_cut(count, rate):

@@ -1,4 +1,4 @@
-"""Networks without some of their filters: the same function, gradients and training as the whole ones with zeros."""
+"""Networks without some filters: what whole ones compute, and learn, with zeros in their place."""
 
 import statistics
 import time
@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from fedmpi.compute.sgd import sgd
-from fedmpi.compute.structure import check, cut, trace
+from fedmpi.compute.structure import check, cut
+from fedmpi.compute.trace import trace
 from fedmpi.core.errors import UserError
 from fedmpi.core.flops import costs, forward
 from fedmpi.core.layout import bind
@@ -26,11 +27,12 @@ GREY, COLOUR = (1, 16, 16), (3, 16, 16)
 
 
 class Block(nn.Module):
-    """Two convolutions around which the input goes, one of whose outputs is cut alone; and a gate over channels."""
+    """Two convolutions around which their input goes, and a gate over channels."""
 
     def __init__(self):
         super().__init__()
-        self.stem, self.first, self.second = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((1, 6), (6, 8), (8, 6)))
+        self.stem = nn.Conv2d(1, 6, 3, padding=1)
+        self.first, self.second = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
         self.norm, self.gate, self.head = nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1), nn.Linear(6, 3)
 
     def forward(self, x):
@@ -41,7 +43,7 @@ class Block(nn.Module):
 
 
 class Joined(nn.Module):
-    """Channels side by side, one of which is the image's, then a depthwise convolution of two a channel."""
+    """Channels beside each other and the image's own, then two depthwise filters a channel."""
 
     def __init__(self):
         super().__init__()
@@ -57,29 +59,34 @@ class Joined(nn.Module):
 def twice():
     """A layer that is used twice."""
     layer = nn.Linear(6, 6)
-    return nn.Sequential(nn.Flatten(), nn.Linear(256, 6), nn.Tanh(), layer, nn.Tanh(), layer, nn.Linear(6, 3))
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 6), nn.Tanh(), layer, nn.Tanh(), layer,
+                         nn.Linear(6, 3))
 
 
 def normed():
     return nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3),
         nn.InstanceNorm2d(6, affine=True, track_running_stats=True), nn.AvgPool2d(2), nn.Flatten(),
-        nn.BatchNorm1d(24), nn.Sigmoid(), nn.Dropout(0.0), nn.Linear(24, 8), nn.GELU(), nn.Linear(8, 3))
+        nn.BatchNorm1d(24), nn.Sigmoid(), nn.Dropout(0.0),
+        nn.Linear(24, 8), nn.GELU(), nn.Linear(8, 3))
 
 
 def encoder():
     """Attention stays whole, the neurons of the perceptron behind it do not."""
     layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
-    return nn.Sequential(nn.Flatten(2), nn.Flatten(0, 1), nn.Unflatten(0, (-1, 1)), nn.Linear(256, 8), layer,
-                         nn.Flatten(), nn.Linear(8, 3))
+    return nn.Sequential(nn.Flatten(2), nn.Linear(256, 8), layer, nn.Flatten(), nn.Linear(8, 3))
 
 
-MODELS = [(lambda: small_cnn(GREY, 3, width=4), GREY), (lambda: cnn(COLOUR, 3), COLOUR),
-          (lambda: lenet5(GREY, 3), GREY), (lambda: pfl_cnn(GREY, 3, dropout=False), GREY), (Block, GREY),
-          (Joined, GREY), (twice, GREY), (normed, GREY), (encoder, GREY),
-          (lambda: torchvision(COLOUR, 3, name="resnet18"), COLOUR)]
-NAMES = ["small_cnn", "cnn", "lenet5", "pfl_cnn", "Block", "Joined", "twice", "normed", "encoder", "resnet18"]
-every_model = pytest.mark.parametrize("make, shape", MODELS, ids=NAMES)
+MODELS = {
+    "small_cnn": (lambda: small_cnn(GREY, 3, width=4), GREY),
+    "cnn": (lambda: cnn(COLOUR, 3), COLOUR),
+    "lenet5": (lambda: lenet5(GREY, 3), GREY),
+    "pfl_cnn": (lambda: pfl_cnn(GREY, 3, dropout=False), GREY),
+    "Block": (Block, GREY), "Joined": (Joined, GREY), "twice": (twice, GREY),
+    "normed": (normed, GREY), "encoder": (encoder, GREY),
+    "resnet18": (lambda: torchvision(COLOUR, 3, name="resnet18"), COLOUR),
+}
+every_model = pytest.mark.parametrize("make, shape", MODELS.values(), ids=MODELS)
 
 
 def bound(make, shape, seed=0):
@@ -87,7 +94,8 @@ def bound(make, shape, seed=0):
     torch.manual_seed(seed)
     model, samples = make(), torch.randn(4, *shape)
     layout, x, g = bind(model)
-    x[: layout.R] += 0.01 * torch.randn(layout.R) * layout.real[: layout.R]      # norms that differ from 1 and 0
+    # Norms whose factors and shifts differ from 1 and 0.
+    x[: layout.R] += 0.01 * torch.randn(layout.R) * layout.real[: layout.R]
     return model, layout, x, g, trace(model, layout, samples[:2]), samples
 
 
@@ -135,8 +143,9 @@ def test_operations_and_values_are_those_of_the_smaller_network(make, shape):
     model, layout, x, _, structure, samples = bound(make, shape)
     units = half(structure, x)
     small = cut(model, structure, units)
-    whole, own = costs(model, layout, samples[:1]), costs(small.model, small.layout, samples[:1])
-    assert forward(layout, whole, held(structure, units)) == forward(small.layout, own, small.layout.full_mask())
+    booked = forward(layout, costs(model, layout, samples[:1]), held(structure, units))
+    own = costs(small.model, small.layout, samples[:1])
+    assert booked == forward(small.layout, own, small.layout.full_mask())
     assert small.layout.num_values == int(held(structure, units).sum())
 
 
@@ -157,34 +166,38 @@ def test_the_whole_model_stays_as_it_was(make, shape):
     small = cut(model, structure, half(structure, x))
     small.x.fill_(7)
     check_home(model, layout, x)
-    assert torch.equal(x, before) and str(model) == text and torch.equal(model.eval()(samples), outputs)
+    assert torch.equal(x, before) and str(model) == text
+    assert torch.equal(model.eval()(samples), outputs)
 
 
 def test_layers_by_hand():
     structure = bound(lambda: small_cnn(GREY, 3, width=4), GREY)[4]
-    assert structure.layers == {"0": 4, "2": 8} and structure.whole == {"6": "they are the model's outputs"}
+    assert structure.layers == {"0": 4, "2": 8}
+    assert structure.whole == {"6": "they are the model's outputs"}
     flattened = next(axis for axis in structure.axes if axis.slot.name == "6.weight")
-    assert flattened.units.tolist() == [4 + unit for unit in range(8) for _ in range(64)]      # 8 x 8 columns each
+    # Of each filter 8 x 8 columns.
+    assert flattened.units.tolist() == [4 + unit for unit in range(8) for _ in range(64)]
 
 
 def test_what_is_added_up_is_one_unit():
     structure = bound(Block, GREY)[4]
-    assert structure.layers == {"stem": 6, "first": 8}                  # second, norm and gate go with stem
+    # The units of second and gate are those of stem.
+    assert structure.layers == {"stem": 6, "first": 8}
     assert {axis.slot.name for axis in structure.axes if axis.role == "weight"} == {
         "stem.weight", "first.weight", "second.weight", "gate.weight"}
     assert bound(twice, GREY)[4].layers == {"1": 6}
 
 
 def test_a_residual_networks_stages_are_cut_as_wholes():
-    layers = bound(*MODELS[-1])[4].layers
-    assert list(layers.items())[:4] == [("conv1", 64), ("layer1.0.conv1", 64), ("layer1.1.conv1", 64),
-                                        ("layer2.0.conv1", 128)]
+    layers = bound(*MODELS["resnet18"])[4].layers
+    assert list(layers.items())[:4] == [
+        ("conv1", 64), ("layer1.0.conv1", 64), ("layer1.1.conv1", 64), ("layer2.0.conv1", 128)]
     assert "layer2.0.downsample.0" not in layers and layers["layer2.0.conv2"] == 128
 
 
 def test_zero_weights_bias_and_norm_of_a_unit_cut_it_behind_relu():
     """The producer's entries alone, without the columns that read it."""
-    model, layout, x, _, structure, samples = bound(MODELS[-1][0], COLOUR)
+    model, layout, x, _, structure, samples = bound(*MODELS["resnet18"])
     units = half(structure, x)
     small = cut(model, structure, units)
     small.down(x)
@@ -210,15 +223,17 @@ def test_what_is_cut_keeps_the_servers_values():
 def trained(model, layout, x, g, entries, shape):
     """``x`` after two epochs of SGD on its entries ``(P,) bool`` alone."""
     gen = torch.Generator().manual_seed(5)
-    inputs, labels = torch.randn(12, *shape, generator=gen), torch.randint(0, 3, (12,), generator=gen)
-    task = Task(model, layout, x, g, x.clone(), entries[: layout.Q], entries[: layout.R].float(), inputs, labels, 2, 5,
-                0.05, np.random.default_rng(1), Round(1, 1))
+    inputs = torch.randn(12, *shape, generator=gen)
+    labels = torch.randint(0, 3, (12,), generator=gen)
+    task = Task(model, layout, x, g, x.clone(), entries[: layout.Q], entries[: layout.R].float(),
+                inputs, labels, 2, 5, 0.05, np.random.default_rng(1), Round(1, 1))
     loss = sgd(task, momentum=0.9, weight_decay=0.01)
     return loss, x
 
 
-@pytest.mark.parametrize("make, shape", [MODELS[0], MODELS[4], MODELS[7]], ids=["small_cnn", "Block", "normed"])
-def test_training_the_small_network_is_training_the_whole_one_on_its_entries(make, shape):
+@pytest.mark.parametrize("name", ["small_cnn", "Block", "normed"])
+def test_training_the_small_network_is_training_the_whole_one_on_its_entries(name):
+    make, shape = MODELS[name]
     model, layout, x, g, structure, _ = bound(make, shape)
     units = half(structure, x)
     small, entries = cut(model, structure, units), held(structure, units)
@@ -227,17 +242,18 @@ def test_training_the_small_network_is_training_the_whole_one_on_its_entries(mak
     wanted = trained(model, layout, x, g, entries, shape)
     got = trained(small.model, small.layout, small.x, small.g, small.layout.real, shape)
     assert got[0] == pytest.approx(wanted[0], rel=1e-5)
-    assert torch.allclose(small.up(got[1], torch.zeros(layout.P)), wanted[1] * entries, rtol=1e-4, atol=1e-5)
+    assert close(small.up(got[1], torch.zeros(layout.P)), wanted[1] * entries, 1e-5)
 
 
 def test_scores_of_a_networks_units():
     _, _, x, _, structure, _ = bound(Block, GREY)
     model = bound(Block, GREY)[0]
-    made = sum(layer.weight.detach().abs().sum((1, 2, 3)) for layer in (model.stem, model.second, model.gate))
+    layers = (model.stem, model.second, model.gate)
+    made = sum(layer.weight.detach().abs().sum((1, 2, 3)) for layer in layers)
     assert torch.allclose(l1(structure, x)["stem"], made.double())
     with pytest.raises(UserError, match="no batch norm scales the units of first:"):
         norm_scale(structure, x)
-    _, _, x, _, structure, _ = bound(MODELS[-1][0], COLOUR)
+    _, _, x, _, structure, _ = bound(*MODELS["resnet18"])
     assert set(norm_scale(structure, x)) == set(structure.layers)
 
 
@@ -265,11 +281,12 @@ class Mixed(nn.Module):
     (nn.ChannelShuffle(2), 4, "channel_shuffle uses them"),
     (nn.Softmax(1), 4, "softmax uses them"),
     (lambda h: h.chunk(2, 1)[0], 2, "chunk across channels uses them"),
-    (lambda h: h[:, 1:], 3, "__getitem__ across channels uses them"),
-    (lambda h: h[:, [1, 0, 2, 3]], 4, "__getitem__ of some uses them"),
+    (lambda h: h[:, 1:], 3, "getitem across channels uses them"),
+    (lambda h: h[:, [1, 0, 2, 3]], 4, "getitem of some uses them"),
     (lambda h: h.flip(1), 4, "flip uses them"),
     (lambda h: h + torch.ones(4, 1, 1), 4, "add of a tensor that is no activation uses them"),
-    (lambda h: h.view(len(h), 2, 2, 14, 14).transpose(1, 2).reshape(h.shape), 4, "view across channels uses them"),
+    (lambda h: h.view(len(h), 2, 2, 14, 14).transpose(1, 2).reshape(h.shape), 4,
+     "view across channels uses them"),
     (lambda h: h.mean(1, keepdim=True), 1, "mean over channels uses them"),
     (nn.ConvTranspose2d(4, 4, 1), 4, "conv_transpose2d uses them")])
 def test_units_that_something_unknown_sees_are_never_cut(mix, width, why):
@@ -277,9 +294,10 @@ def test_units_that_something_unknown_sees_are_never_cut(mix, width, why):
         bound(lambda: Mixed(mix, width), GREY)
 
 
-@pytest.mark.parametrize("mix", [lambda h: 2 * h - 1, lambda h: h / h.shape[1], lambda h: h[:, :, ::2],
-                                 lambda h: torch.maximum(h, -h), lambda h: h.permute(0, 2, 3, 1).permute(0, 3, 1, 2),
-                                 lambda h: h.flatten(2).view(len(h), -1, 14, 14)])
+@pytest.mark.parametrize("mix", [
+    lambda h: 2 * h - 1, lambda h: h / h.shape[1], lambda h: h[:, :, ::2],
+    lambda h: torch.maximum(h, -h), lambda h: h.permute(0, 2, 3, 1).permute(0, 3, 1, 2),
+    lambda h: h.flatten(2).view(len(h), -1, 14, 14)])
 def test_units_that_are_only_scaled_or_moved_can_be_cut(mix):
     assert bound(lambda: Mixed(mix), GREY)[4].layers == {"first": 4}
 
@@ -290,7 +308,7 @@ def test_frozen_layers_are_never_cut():
 
 
 def test_a_model_with_outputs_alone_is_refused():
-    with pytest.raises(UserError, match="no filters or neurons that can be cut .1: they are the model's outputs"):
+    with pytest.raises(UserError, match="can be cut .1: they are the model's outputs"):
         bound(lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), GREY)
 
 
