@@ -155,6 +155,8 @@ class Task(NamedTuple):
     probe: Probe = Probe()
     casting: Callable = contextlib.nullcontext    # the context of forward passes, see local.casting
     recorder: Any = None          # graphs.Recorder of the model, on a GPU
+    given: dict = {}              # what the strategy sent beside the model, by name; on the device
+    kept: dict = {}               # what this client kept of its last round that counted; empty before; on the device
 
 
 class Updates(NamedTuple):
@@ -166,26 +168,59 @@ class Updates(NamedTuple):
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # the first `trained` columns are trained parameters, the rest buffers
     root: torch.Tensor | None = None    # (K,) float32: what the server's own samples gave, where the strategy asks
+    parts: dict = {}              # what else clients answered, {name: (C, ...) or list of C tensors}, see Field
+    totals: dict = {}             # and what of it is a sum over the cohort, {name: tensor}
+    steps: torch.Tensor | None = None   # (C,) float64: steps of each client's optimiser
+    travelled: torch.Tensor | None = None   # (C,) float64, see Trained
+    losses: torch.Tensor | None = None      # (C,) float64: mean training losses
+    seconds: torch.Tensor | None = None     # (C,) float64 of virtual time until each answer
+    clients: torch.Tensor | None = None     # (C,) int64
+    round: Round | None = None
 
     def rows(self, chosen):
-        """The updates of the chosen rows, ``chosen (C,) bool``."""
-        return self._replace(U=self.U[chosen], B=None if self.B is None else self.B[chosen], n=self.n[chosen])
+        """The updates of the chosen rows, ``chosen (C,) bool``. Sums over the cohort stay as they are."""
+        columns = {name: column[chosen] for name in BY_CLIENT if (column := getattr(self, name)) is not None}
+        parts = {name: _rows(part, chosen) for name, part in self.parts.items()}
+        return self._replace(parts=parts, **columns)
+
+
+BY_CLIENT = ("U", "B", "n", "steps", "travelled", "losses", "seconds", "clients")
+
+
+def _rows(part, chosen):
+    """The chosen rows of a tensor (C, ...) or of a list of C tensors."""
+    if isinstance(part, list):
+        return [row for row, wanted in zip(part, chosen.tolist()) if wanted]
+    return part[chosen]
 
 
 class Strategy(NamedTuple):
     """How clients train and the server merges.
 
-    ``init(layout) -> state``; ``local(task) -> mean loss`` trains ``task.x`` in place;
+    ``init(layout) -> state``, a flat dict of tensors; ``local(task) -> mean loss`` trains ``task.x`` in place;
     ``merge(state, x (P,), updates, weights (C,) float64 summing to 1) -> (state, x)``, in which entries outside the
-    support do not move; ``state`` is a flat dict of tensors. ``pruner``, ``contribution`` and ``weighting`` are the
-    parts it is used with where the user names none (no weighting: the contribution's own). Where ``linear``, merge
-    also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). ``root`` asks for an
-    update of the server's own validation samples, in ``updates.root``. Where it ``chooses`` one client, weights play no
-    part. Where ``additive``, merging one row, the mean of the updates by their weights, with weight 1 is the same
-    merge. Where ``local`` is ``fedmpi.compute.sgd.sgd``, ``sgd`` holds its keyword arguments, and ``mu`` where
-    it corrects
-    gradients by a pull towards the received model: what clients can be trained with side by side
-    (``fedmpi.compute.stacked``).
+    support do not move. ``pruner``, ``contribution`` and ``weighting`` are the parts it is used with where the user
+    names none (no weighting: the contribution's own). Where ``linear``, merge also takes weights (M, C), a coalition a
+    row and 0 for who is out, and returns x (M, P). ``root`` asks for an update of the server's own validation samples,
+    in ``updates.root``. Where it ``chooses`` one client, weights play no part. Where ``additive``, merging one row, the
+    mean of the updates by their weights, with weight 1 is the same merge. Where ``local`` is
+    ``fedmpi.compute.sgd.sgd``, ``sgd`` holds its keyword arguments, and ``mu`` where it corrects gradients by a pull
+    towards the received model: what clients can be trained with side by side (``fedmpi.compute.stacked``).
+
+    Messages hold more than the model and its update where the strategy says so, each array by its ``Field``:
+
+    * ``sends`` names what goes to clients beside the model: ``send(state) -> {name: tensor}`` to all of them,
+      ``send_to(state, client) -> {name: tensor}`` to one. Clients find it in ``task.given``.
+    * ``answers`` names what clients answer beside their update, and ``keeps`` what each of them keeps for itself until
+      it takes part again: ``reply(task, trained) -> (answer, kept)``, two dicts, once the client has trained. The
+      server finds the answers in ``updates.parts`` and ``updates.totals``, the client what it kept in ``task.kept``, which is empty before its
+      first round and stays as it was where its answer was not merged.
+    * ``steps`` asks for ``updates.steps`` and ``updates.travelled``.
+    * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
+      neither sent nor merged.
+
+    ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
+    number}`` fills after each merge.
     """
 
     init: Callable
@@ -201,14 +236,25 @@ class Strategy(NamedTuple):
     sgd: dict | None = None
     notes: Callable = lambda facts: ()     # see Facts
     planned: Callable | None = None
+    sends: dict = {}                       # {name: Field}
+    send: Callable | None = None
+    send_to: Callable | None = None
+    answers: dict = {}                     # {name: Field}
+    keeps: dict = {}                       # {name: Field}
+    reply: Callable | None = None
+    personal: Callable | None = None
+    update: bool = True                    # clients answer with the update of their model
+    steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
+    columns: tuple = ()                    # of (name, unit, description)
+    record: Callable | None = None
 
 
 class Pruner(NamedTuple):
     """Which weights live.
 
     ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies,
-    schedule, gen) -> (state, mask)`` after each merge, the same mask object where nothing changes; ``probe(task) ->
-    Probe`` on clients, or None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
+    schedule, gen) -> (state, mask)`` after each merge, the same mask object where nothing changes, or ``(state, mask,
+    x)`` where it takes weights back to what they were (rewinding); ``probe(task) -> Probe`` on clients, or None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
     own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)``

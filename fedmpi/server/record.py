@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from fedmpi.core import flops
-from fedmpi.client.worker import WORK, Number
-from fedmpi.server.exchange import Outcome, Update
+from fedmpi.client.numbers import WORK, Number
+from fedmpi.server.answers import Outcome, Update
 from fedmpi.store import Column
 
 PHASES = {
@@ -224,10 +224,10 @@ def costs(fed, learnt):
 def client_rows(fed, t, got, learnt):
     """One row for each client that was asked, as columns; what is not known of those that do not count is NaN."""
     A, counts = len(got.clients), got.counts.numpy()
-    numbers = np.full((A, len(Number)), np.nan)
+    numbers = np.full((A, Number.STEPS), np.nan)
     for row, answer in enumerate(got.answers):
         if answer is not None and answer.numbers is not None:
-            numbers[row] = answer.numbers
+            numbers[row] = answer.numbers[: Number.STEPS]
 
     def spread(values):
         column = np.full(A, np.nan)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fedmpi import catalog
 from fedmpi.build import choose
 from fedmpi.server import loop
-from fedmpi.server.exchange import Outcome
+from fedmpi.server.answers import Outcome
 from fedmpi.core.layout import bind
 from fedmpi.compute.sgd import sgd
 from fedmpi.methods.models.lenet5 import lenet5
@@ -273,7 +273,8 @@ def test_a_team_whose_updates_pass_through_one_buffer_keeps_each(pruner):
     (fed, state), (other, twin) = (contracts.assembled(**options) for _ in range(2))
     worker = other.transport.worker
     buffer = torch.empty(worker.layout.P)
-    worker.stage = worker.stage._replace(down=lambda values: buffer[: len(values)].copy_(values), reuses=True)
+    stage = worker.home.stage._replace(down=lambda values: buffer[: len(values)].copy_(values), reuses=True)
+    worker.home = worker.home._replace(stage=stage)
     assert torch.equal(loop.play_round(fed, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
 
 
@@ -281,16 +282,16 @@ def failing(error, whom, times):
     """A federation of 5 in teams of 3, and how often client ``whom`` raises ``error`` when it gets ready."""
     fed, state = contracts.assembled(clients=5, partition="quantity", together=3, on_error="retry" if times else "drop")
     worker, count = fed.transport.worker, [0]
-    ready = worker._samples
+    usual = worker.prepare
 
-    def samples(client):
-        if client == whom:
+    def prepare(job, arrays):
+        if job["client"] == whom:
             count[0] += 1
             if not times or count[0] <= times:
                 raise error
-        return ready(client)
+        return usual(job, arrays)
 
-    worker._samples = samples
+    worker.prepare = prepare
     return fed, state, count
 
 
