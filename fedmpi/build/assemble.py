@@ -27,7 +27,9 @@ from fedmpi.methods.partition.natural import Natural
 from fedmpi.core.parts import Facts, Updates
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.loop import Fed
+from fedmpi.compute import structure as structures
 from fedmpi.compute.stacked import refusal
+from fedmpi.compute.trace import trace
 from fedmpi.core.tensors import fixed, mode, moving_buffers, normalises_batches
 from fedmpi.wire import positions
 from fedmpi.methods.codecs.values import fitted
@@ -309,8 +311,22 @@ def server_parts(options, fed_data, device):
               cohort=options["cohort"] or options["clients"],
               rounds=options["rounds"], seed=options["seed"],
               costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
-              batch_norm=normalises_batches(network))
+              batch_norm=normalises_batches(network), structure=_structure(options, pruner, network, layout, x, fed_data))
     return fed, first
+
+
+def _structure(options, pruner, network, layout, x, fed_data):
+    """The ``Structure`` of the network, checked; None where clients train no smaller ones."""
+    if pruner.units is None:
+        return None
+    two = sample(fed_data, 2).to(x.device)
+    try:
+        structure = trace(network, layout, two)
+        structures.check(network, structure, x, two)
+    except UserError as error:
+        raise UserError(f"--pruner {options['pruner']} cuts filters and neurons, but --model {options['model']}: "
+                        f"{error}") from error
+    return structure
 
 
 def sample(fed_data, count=1):
@@ -363,7 +379,8 @@ def adds_up(strategy, pruner, weighting, aggregation):
     before training, all train the same mask, and all answers are waited for. It follows from how updates are merged,
     not from the ranks or from who observes, and so do the bits."""
     waits = not aggregation.buffer and not aggregation.over and aggregation.deadline == math.inf
-    return strategy.additive and weighting.fixed and pruner.masks is None and not pruner.moves and waits
+    same = pruner.masks is None and pruner.units is None and not pruner.moves
+    return strategy.additive and weighting.fixed and same and waits
 
 
 def least(options, fed_data):

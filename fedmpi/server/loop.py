@@ -58,6 +58,7 @@ class Fed(NamedTuple):
     tell: Callable = lambda line: None      # takes a line about work that goes on for long
     meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
     together: int = 1             # clients that one worker trains at once
+    structure: Any = None         # core.units.Structure, where clients train smaller networks
     shelf: Any = None             # files of what clients keep, where that is too much for memory
 
     @property

@@ -52,7 +52,8 @@ def fedmp(rate: float = 0.3, by: Literal["fixed", "speed"] = "fixed", most: floa
         kept = {each: choose(scores, each) for each in set(rates)}
         return [kept[each] for each in rates]
 
-    return Pruner(init, evolve, units=units)
+    cuts = rate > 0 or by == "speed"
+    return Pruner(init, evolve, units=units if cuts else None)
 
 
 def by_speed(speeds, of_all, most):
