@@ -29,7 +29,7 @@ def fedmp(rate: float = 0.3, by: Literal["fixed", "speed"] = "fixed", most: floa
         Computing", ICDE 2022, pp. 767-779; without its bandit, see the module.
     Up: the values of the client's own network: about (1 - rate)^2 of a dense update.
     Down: as many, and a bit a unit, every round.
-    Example: fedmpi train --strategy fedmp --pruner fedmp:rate=0.5
+    Example: fedmpi train --model small-cnn --strategy fedmp --pruner fedmp:rate=0.5
     """
     for name, value in (("rate", rate), ("most", most)):
         if not 0 <= value < 1:

@@ -16,7 +16,7 @@ def fedmp(momentum: float = 0.9, weight_decay: float = 1e-3):
         Computing", ICDE 2022, pp. 767-779.
     Up: the values of the client's own network.
     Down: as many.
-    Example: fedmpi train --strategy fedmp --devices drawn --pruner fedmp:by=speed
+    Example: fedmpi train --model small-cnn --strategy fedmp --pruner fedmp:by=speed --devices drawn
     """
     plain = {"momentum": momentum, "weight_decay": weight_decay}
 
