@@ -1,6 +1,6 @@
 """A training step of a network without some of its filters and neurons against one of the whole.
 
-Both sides train the same batches by ``fedmpi.compute.sgd.sgd``, turn by turn. The filters of least
+Both sides train the same batches by ``fedmpi.compute.sgd.descend``, turn by turn. The filters of least
 L1 norm are cut, the same share in every layer, as a client of FedMP's does.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.compute.sgd import sgd
+from fedmpi.compute.sgd import descend
 from fedmpi.compute.structure import check, cut
 from fedmpi.compute.trace import trace
 from fedmpi.core.allocator import keep_freed_memory
@@ -20,6 +20,7 @@ from fedmpi.core.layout import bind
 from fedmpi.core.parts import Round, Task
 from fedmpi.core.units import choose, flat, held, l1
 from fedmpi.methods.datasets.dataset import laid
+from fedmpi.methods.optimisers.sgd import sgd
 from fedmpi.run import launch
 
 RULE = {"momentum": 0.9, "weight_decay": 1e-3}
@@ -93,11 +94,11 @@ def _task(model, layout, x, g, inputs, labels, batch_size, seed):
     """A client's training of one epoch."""
     mask, live = layout.full_mask().to(x.device), torch.ones(layout.R, device=x.device)
     return Task(model, layout, x, g, x.clone(), mask, live, inputs, labels, 1, batch_size, LR,
-                np.random.default_rng(seed), Round(1, 1))
+                np.random.default_rng(seed), Round(1, 1), optimiser=sgd(**RULE))
 
 
 def _trained(task):
     """One epoch, after which the model is again what it was."""
-    loss = sgd(task, **RULE)
+    done = descend(task)
     task.x.copy_(task.base)
-    return loss
+    return done

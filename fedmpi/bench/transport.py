@@ -159,7 +159,7 @@ def receiving(side, network):
     from fedmpi.transport import messages
     comm = side.comm
     parts = WorkerParts(network, fedavg(), None, values.float32(), {}, "", None, (), epochs=1, batch_size=1, lr=0.1,
-                        seed=0, rounds=1, classes=0)
+                        seed=0, rounds=1, classes=0, optimiser=None, rates=None, clip_norm=0.0, steps=0, augment=None)
     worker = Worker(lambda options, shape, classes: parts, lambda name, local: torch.device(name))
     worker.receive({"kind": "data", "local_rank": 0}, {})
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))

@@ -58,7 +58,7 @@ class Reply(NamedTuple):
     kept: dict                    # {name: tensor} that the client keeps
 
 
-def answer(parts, home, sums, single, job, client, trained, epochs, begin, cause):
+def answer(parts, home, sums, single, job, client, trained, begin, cause):
     """``(meta, arrays)`` of the answer to ``job`` of a ``client`` (Prepared) that has ``trained``.
 
     ``sums`` is where its update is added, or None; ``single`` says whether the server wants it by itself. ``cause()``
@@ -76,8 +76,7 @@ def answer(parts, home, sums, single, job, client, trained, epochs, begin, cause
         others = fields.encoded(parts.strategy.answers, reply.answers, "answer/", parts.codec, support)
     arrays |= values | others
     _report(task, meta, arrays)
-    arrays["numbers"] = numbers = _numbers(task, trained, loss, epochs, time.perf_counter() - begin,
-                                            parts.strategy.steps)
+    arrays["numbers"] = numbers = _numbers(task, trained, loss, time.perf_counter() - begin, parts.strategy.steps)
     if counted:
         numbers[Number.BYTES] = frame.size(meta, arrays) - unbilled(meta, arrays, parts.weighs, parts.strategy)
         # Add last, so that a client that fails leaves the sums untouched.
@@ -150,10 +149,10 @@ def _report(task, meta, arrays):
         arrays["report/" + name] = array
 
 
-def _numbers(task, trained, loss, epochs, seconds, steps):
+def _numbers(task, trained, loss, seconds, steps):
     """float64: the answer's numbers, but for those of the sums; with ``steps`` those of the optimiser's steps, too."""
     numbers = np.zeros(len(Number) if steps else int(Number.STEPS))
-    numbers[WORK] = len(task.labels) * epochs, task.probe.extra, task.probe.dense * bool(epochs)
+    numbers[WORK] = trained.samples, task.probe.extra, min(task.probe.dense, trained.samples)
     numbers[Number.SAMPLES], numbers[Number.LOSS] = len(task.labels), loss
     numbers[Number.SECONDS] = seconds
     if steps:

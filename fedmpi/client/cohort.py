@@ -28,7 +28,7 @@ def message(cohort, state):
         lists[name] = len(rows) if isinstance(part, list) else -1
         arrays |= {f"part/{name}/{number}": row for number, row in enumerate(rows)}
     arrays |= {f"total/{name}": total for name, total in updates.totals.items()}
-    meta = {"kind": "cohort", "trained": updates.trained, "round": updates.round, "lists": lists}
+    meta = {"kind": "cohort", "trained": updates.trained, "N": updates.N, "round": updates.round, "lists": lists}
     return meta, {name: tensor.numpy() for name, tensor in arrays.items()}
 
 
@@ -44,6 +44,7 @@ def taken(meta, arrays):
         rows = [tensors[f"part/{name}/{number}"] for number in range(max(count, 1))]
         parts[name] = rows if count >= 0 else rows[0]
     columns = {name: tensors[name] for name in (*BY_CLIENT, "root") if name in tensors}
-    updates = Updates(support=tensors["support"], trained=meta["trained"], parts=parts, totals=under("total/"),
+    updates = Updates(support=tensors["support"], trained=meta["trained"], N=meta["N"], parts=parts,
+        totals=under("total/"),
                       round=meta["round"] and Round(*meta["round"]), **({"B": None} | columns))
     return Shared(tensors["x"], tensors["shares"], updates, under("state/"))

@@ -3,13 +3,15 @@
 from fedmpi.client import samples as shards
 from fedmpi.client.train import key_of, seed
 from fedmpi.compute.stacked import stacked
-from fedmpi.core.parts import Trained
+from fedmpi.core.parts import Descent
 from fedmpi.core.rng import Purpose, torch_seed
 
 
 def side_by_side(worker, jobs, arrays):
     """``{row: (Prepared, Trained)}`` of those jobs whose training is plain descent; of none where that is one alone."""
     parts, home, ready = worker.parts, worker.home, {}
+    if not isinstance(parts.strategy.local, Descent):
+        return ready
     for row, (job, part) in enumerate(zip(jobs, arrays)):
         # Networks of sizes of their own cannot be stacked.
         if shards.trains_otherwise(worker.samples, job["client"]) or "units" in part:
@@ -24,6 +26,6 @@ def side_by_side(worker, jobs, arrays):
     key = key_of(job["t"], job["client"], job.get("number"))
     seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
     worker.wide = worker.wide or stacked(home.model, home.layout, home.recorder)
-    results = worker.wide([client.task for client in ready.values()], **parts.strategy.sgd)
-    return {row: (client._replace(task=client.task._replace(x=x)), Trained(loss, 0, 0))
-            for (row, client), (x, loss) in zip(ready.items(), results)}
+    results = worker.wide([client.task for client in ready.values()], parts.strategy.local)
+    return {row: (client._replace(task=client.task._replace(x=x)), done)
+            for (row, client), (x, done) in zip(ready.items(), results)}

@@ -9,7 +9,8 @@ import torch
 from fedmpi.client import home as homes
 from fedmpi.client import samples as shards
 from fedmpi.client.received import Received
-from fedmpi.core.parts import Round, Task, Trained
+from fedmpi.compute.sgd import length_of, train
+from fedmpi.core.parts import Round, Task
 from fedmpi.core.rng import Purpose, stream, torch_seed
 from fedmpi.core.support import scattered
 from fedmpi.wire import fields
@@ -104,26 +105,18 @@ def _task(parts, home, samples, job, received, base):
         mask, live = mask.clone(), live.clone()
     inputs, labels = shards.of_client(samples, client)
     seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
-    return Task(home.model, home.layout, home.x, home.g, base, mask, live, inputs, labels, parts.epochs,
+    task = Task(home.model, home.layout, home.x, home.g, base, mask, live, inputs, labels, parts.epochs,
                 parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
-                casting=home.casting, recorder=home.recorder)
+                casting=home.casting, recorder=home.recorder, optimiser=parts.optimiser, rates=parts.rates,
+                clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment)
+    return task._replace(epochs=length_of(task)[0]) if parts.steps else task
 
 
 def trained(parts, samples, task, client, previous):
-    """``(Trained, epochs)``: local training as the strategy does it, and as the client's faults bend it. ``previous
+    """The ``Trained`` of a task: local training as the strategy does it, and as the client's faults bend it. ``previous
     (P,)`` is the model of the round before, for faults that want it."""
-    epochs = []
-
-    def train():
-        epochs.append(task.epochs)
-        return parts.strategy.local(task)
-
+    training = partial(train, parts.strategy.local, task)
     for fault, has_it in shards.faults_of(samples, client):
         if has_it and fault.local is not None:
-            train = partial(fault.local, task, train, previous)
-    return as_trained(train()), sum(epochs)
-
-
-def as_trained(found):
-    """The ``Trained`` of a training that gives its mean loss alone."""
-    return found if isinstance(found, Trained) else Trained(found, 0, 0)
+            training = partial(fault.local, task, training, previous)
+    return training()

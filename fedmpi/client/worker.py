@@ -19,7 +19,7 @@ from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
 from fedmpi.compute.forward import ensemble
 from fedmpi.core.errors import FedError, WireError
-from fedmpi.core.parts import Codec, Pruner, Strategy
+from fedmpi.core.parts import Augmentation, Codec, Optimiser, Pruner, Schedule, Strategy
 from fedmpi.methods.codecs.values import fitted
 from fedmpi.transport.team import joined, parted
 from fedmpi.wire import fields, positions
@@ -42,6 +42,11 @@ class WorkerParts(NamedTuple):
     seed: int
     rounds: int
     classes: int
+    optimiser: Optimiser
+    rates: Schedule
+    clip_norm: float
+    steps: int                    # where not 0, a client takes so many in a round, whatever epochs that makes
+    augment: Augmentation | None
 
 
 class Worker:
@@ -145,8 +150,8 @@ class Worker:
         """Train client ``job["client"]`` and return its answer."""
         begin = time.perf_counter()
         client = self.prepare(job, arrays)
-        done, epochs = trained(self.parts, self.samples, client.task, job["client"], self.previous)
-        return self._answer(job, client, done, epochs, begin)
+        done = trained(self.parts, self.samples, client.task, job["client"], self.previous)
+        return self._answer(job, client, done, begin)
 
     def prepare(self, job, arrays):
         """The ``Prepared`` client of a job. Its random numbers follow from the present round, unless the job brings a
@@ -166,9 +171,9 @@ class Worker:
         received = smaller.decoded(network, self.parts.codec, job, arrays)
         return prepared(self.parts, network.home, self.samples, job, arrays, received, None, self.given)
 
-    def _answer(self, job, client, done, epochs, begin):
+    def _answer(self, job, client, done, begin):
         job = {"t": self.t} | job
-        return answers.answer(self.parts, client.home, self.sums, self.single, job, client, done, epochs, begin,
+        return answers.answer(self.parts, client.home, self.sums, self.single, job, client, done, begin,
                               partial(self._why_diverged, job["client"], client))
 
     def _train_team(self, jobs, arrays):
@@ -196,7 +201,7 @@ class Worker:
             work = partial(_raising, done)
         else:
             client, result = done
-            work = partial(self._answer, job, client, result, client.task.epochs, time.perf_counter() - took)
+            work = partial(self._answer, job, client, result, time.perf_counter() - took)
         meta, found = self.tried(job, work)
         if self.home.stage.reuses:
             found = {name: array.copy() for name, array in found.items()}

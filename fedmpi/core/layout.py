@@ -137,7 +137,8 @@ class Layout:
         return self.real[: self.Q].clone()
 
     def support(self, mask):
-        """int32 (K,), sorted: the positions that travel under ``mask (Q,) bool``: the kept weights, then the dense tail,
+        """int32 (K,), sorted: the positions that travel under ``mask (Q,) bool``: the kept weights, then
+        the dense tail,
         without what is personal. It is not to be written to."""
         last = self._last
         # A round asks for the support of the same mask several times. A mask's version changes with its values.

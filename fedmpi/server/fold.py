@@ -5,7 +5,7 @@ import torch
 from fedmpi.client.answer import size_of
 from fedmpi.client.numbers import Number
 from fedmpi.core import exact_sum
-from fedmpi.core.parts import Updates
+from fedmpi.core.parts import Round, Updates
 from fedmpi.core.support import below
 
 
@@ -113,4 +113,22 @@ def summed(fed, updates, shares, support):
               for name, total in totals.items()}
     step = exact_sum.mean(step, float(shares.sum()))
     return Updates(step[None], None, support, updates.n.sum()[None], below(support, fed.layout.R), totals=totals,
-                   round=updates.round)
+                   clients=updates.clients, N=updates.N, round=updates.round)
+
+
+def still(layout, strategy, C, N):
+    """``Updates`` of C of N clients that changed nothing, on the dense tail alone: what a strategy's merge is tried
+    with before clients train."""
+    support, ones = layout.tail, torch.ones(C, dtype=torch.float64)
+    parts, totals = {}, {}
+    for name, field in strategy.answers.items():
+        if field.on == "any":
+            continue
+        none = torch.zeros(len(support) if field.on == "support" else field.on)
+        if field.fold == "sum":
+            totals[name] = none
+        else:
+            parts[name] = [none] * C if field.fold == "list" else torch.stack([none] * C)
+    return Updates(torch.zeros(C, len(support)), None, support, ones, below(support, layout.R),
+                   torch.zeros(len(support)), parts, totals, steps=ones, travelled=ones, losses=ones, seconds=ones,
+                   clients=torch.arange(C), N=N, round=Round(1, 1))

@@ -59,6 +59,7 @@ class Fed(NamedTuple):
     meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
     together: int = 1             # clients that one worker trains at once
     structure: Any = None         # core.units.Structure, where clients train smaller networks
+    lr: Callable = lambda now: math.nan     # the learning rate of a client's first step in the Round ``now``
     shelf: Any = None             # files of what clients keep, where that is too much for memory
 
     @property
@@ -76,8 +77,8 @@ def start(fed, x):
     """The state before round 1 from the initial vector ``x (P,)``: a nested dict of tensors and numbers, which is
     also what a checkpoint holds. ``held[n]`` is the last round that client n took part in, ``sent`` the mask of the
     last model message, ``changed`` the first round of the present mask, ``now`` the virtual time in seconds, ``losses``
-    the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous, ``clients`` what each
-    client keeps, ``grown`` the round from which on each weight has lived."""
+    the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous, ``clients``
+    what each client keeps, ``grown`` the round from which on each weight has lived."""
     pruner, mask = fed.pruner.init(fed.layout, x, Round(0, fed.rounds), stream(fed.seed, Purpose.MASK))
     x = x if fed.pruner.residuals else served(x, fed.layout.support(mask), fed.layout)
     N = len(fed.sizes)
@@ -166,7 +167,7 @@ def learn(fed, state, t, support, got, laps):
     schedule, counts = Round(t, fed.rounds), got.counts
     replies, clients = [got.answers[row] for row in counts.tolist()], got.clients[counts]
     updates = stack(fed, replies, next((own for own, _ in got.own), None), support)
-    updates = updates._replace(clients=clients, seconds=got.seconds[counts], round=schedule)
+    updates = updates._replace(clients=clients, N=len(fed.sizes), seconds=got.seconds[counts], round=schedule)
     total = summed(fed, updates, got.shares[counts], support) if fed.sums else None
     laps.lap("train_s")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedmpi.compute.sgd import sgd
+from fedmpi.compute.sgd import descend
 from fedmpi.compute.structure import check, cut
 from fedmpi.compute.trace import trace
 from fedmpi.core.errors import UserError
@@ -22,6 +22,7 @@ from fedmpi.methods.models.lenet5 import lenet5
 from fedmpi.methods.models.pfl_cnn import pfl_cnn
 from fedmpi.methods.models.small_cnn import small_cnn
 from fedmpi.methods.models.zoo import torchvision
+from fedmpi.methods.optimisers.sgd import sgd
 
 GREY, COLOUR = (1, 16, 16), (3, 16, 16)
 
@@ -226,9 +227,9 @@ def trained(model, layout, x, g, entries, shape):
     inputs = torch.randn(12, *shape, generator=gen)
     labels = torch.randint(0, 3, (12,), generator=gen)
     task = Task(model, layout, x, g, x.clone(), entries[: layout.Q], entries[: layout.R].float(),
-                inputs, labels, 2, 5, 0.05, np.random.default_rng(1), Round(1, 1))
-    loss = sgd(task, momentum=0.9, weight_decay=0.01)
-    return loss, x
+                inputs, labels, 2, 5, 0.05, np.random.default_rng(1), Round(1, 1),
+                optimiser=sgd(momentum=0.9, weight_decay=0.01))
+    return descend(task).loss, x
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "Block", "normed"])

@@ -9,13 +9,14 @@ import torch
 from breaking import breaking, devices, fleet, raising, without_memory
 
 from fedmpi.build import assemble
-from fedmpi.server import answers, asynchronous, exchange, loop, recruit
+from fedmpi.client.train import RESIDUAL
+from fedmpi.server import answers, asynchronous, client_states, exchange, loop, recruit
 from fedmpi.build.options import DEFAULTS
 from fedmpi.client.numbers import Number
 from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.server.answers import Outcome
 from fedmpi.core.reduce import average
-from fedmpi.core.parts import Aggregation, Devices, Fleet, Sampler, Updates
+from fedmpi.core.parts import Aggregation, Devices, Sampler, Updates
 from fedmpi.core.exact_sum import LARGEST, QUANTUM, add_small
 from fedmpi.build.usual import with_usual_parts
 
@@ -122,7 +123,7 @@ def test_what_a_client_owes_is_no_way_round_the_bound_on_updates():
     fed, state = contracts.assembled(clients=4, codec="int8:feedback=true")
     owed = torch.zeros(len(fed.layout.support(state["mask"])))
     owed[3] = 2 * LARGEST
-    state["memory"] = {1: owed}
+    state["clients"] = {1: client_states.kept(0, state["mask"], {RESIDUAL: owed}, None, 1)}
     after, row, rows = loop.play_round(fed, state, 1)
     assert fed.sums and rows["outcome"].tolist() == [0, Outcome.REJECTED, 0, 0] and after["x"].abs().max() < 100
 

@@ -4,12 +4,11 @@
 hold is its vote for no change. FedAvg would take the mean over those that hold an entry.
 """
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.parts import Strategy
 from fedmpi.core.reduce import mean, moved
 
 
-def fedmp(momentum: float = 0.9, weight_decay: float = 1e-3):
+def fedmp():
     """FedAvg of networks of different sizes, each completed by the server's values.
 
     Paper: Jiang et al. 2022, "FedMP: Federated Learning through Adaptive Model Pruning in Heterogeneous Edge
@@ -18,12 +17,7 @@ def fedmp(momentum: float = 0.9, weight_decay: float = 1e-3):
     Down: as many.
     Example: fedmpi train --model small-cnn --strategy fedmp --pruner fedmp:by=speed --devices drawn
     """
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
-
     def merge(state, x, updates, weights):
         return state, moved(x, updates.support, mean(updates, weights, rho=1.0))
 
-    return Strategy(lambda layout: {}, local, merge, pruner="fedmp", linear=True, additive=True, sgd=plain)
+    return Strategy(lambda layout: {}, merge, pruner="fedmp", linear=True, additive=True)
