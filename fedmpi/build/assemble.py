@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import footprint
+from fedmpi.build import footprint, smaller
 from fedmpi.plugins import fit
 from fedmpi.transport import place
 from fedmpi.build.named import estimators, faults, model
@@ -27,10 +27,8 @@ from fedmpi.core.parts import Descent, Facts
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.fold import still
 from fedmpi.server.loop import Fed
-from fedmpi.compute import structure as structures
 from fedmpi.compute.sgd import length
 from fedmpi.compute.stacked import refusal
-from fedmpi.compute.trace import trace
 from fedmpi.core.tensors import fixed, mode, moving_buffers, normalises_batches
 from fedmpi.wire import positions
 from fedmpi.methods.codecs.values import fitted
@@ -315,22 +313,9 @@ def server_parts(options, fed_data, device):
               costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
               batch_norm=normalises,
               lr=lambda now: options["lr"] * schedule.rate(now, 0, steps),
-              structure=_structure(options, pruner, network, layout, x, fed_data))
+              structure=smaller.structure(options, pruner, network, layout, x,
+                                          sample(fed_data, 2).to(device)))
     return fed, first
-
-
-def _structure(options, pruner, network, layout, x, fed_data):
-    """The ``Structure`` of the network, checked; None where clients train no smaller ones."""
-    if pruner.units is None:
-        return None
-    two = sample(fed_data, 2).to(x.device)
-    try:
-        structure = trace(network, layout, two)
-        structures.check(network, structure, x, two)
-    except UserError as error:
-        raise UserError(f"--pruner {options['pruner']} cuts filters and neurons, but --model {options['model']}: "
-                        f"{error}") from error
-    return structure
 
 
 def sample(fed_data, count=1):
@@ -429,6 +414,7 @@ def check(options, fed_data, fed, x):
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
     check_time(options, fed)
+    smaller.check_run(options, fed, faults(options))
     _check_whole(options, fed_data)
     _check_images(options, fed_data)
     if fed.together > 1 and (why := apart(options, fed_data)):
@@ -607,7 +593,8 @@ def _notes(options, fed_data, fed):
         steps=steps,
         cohort=fed.aggregation.buffer or fed.cohort,
         everybody=fed.cohort == len(fed.sizes) and not fed.aggregation.buffer,
-        own_masks=fed.pruner.masks is not None or fed.pruner.moves or fed.aggregation.buffer > 0)
+        own_masks=(fed.pruner.masks is not None or fed.pruner.units is not None or fed.pruner.moves
+                   or fed.aggregation.buffer > 0))
     weighing, *observing = fed.contributions.values()
     parts = [("strategy", options["strategy"], fed.strategy),
              ("schedule", options["schedule"], catalog.make(catalog.SCHEDULES, options["schedule"])),

@@ -123,3 +123,22 @@ def test_a_model_without_filters_is_refused():
 def test_options_that_mean_nothing_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         fedmp(**given)
+
+
+@pytest.mark.parametrize("option, message", [
+    ({"codec": "int8:feedback=true"}, "or remembers what it lost: take float32 or float16"),
+    ({"strategy": "scaffold"}, "--strategy scaffold sends, asks for or lets clients keep"),
+    ({"sampler": "power-of-choice:candidates=3", "cohort": 2}, "asks clients for the loss of one common"),
+    ({"aggregation": "fedbuff:buffer=2", "devices": "drawn", "clients": 6, "cohort": 3}, "merges as answers arrive"),
+    ({"together": 2}, "take --together 1"),
+    ({"fault": ["free-rider:kind=stale"]}, "leave out free-rider:kind=stale")])
+def test_what_does_not_go_with_networks_of_several_sizes_is_refused(option, message):
+    with pytest.raises(UserError, match=message):
+        contracts.assembled(**HALF | option)
+
+
+@pytest.mark.parametrize("label", ["loo", "shapley", "cosine", "gtg-shapley"])
+def test_clients_of_smaller_networks_are_judged(label):
+    rows = played(rounds=2, contribution=label, validation=0.2, strategy="fedmp",
+                  pruner="fedmp:rate=0.5")[2]
+    assert math.isfinite(rows[-1]["loss"])
