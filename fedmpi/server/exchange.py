@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from fedmpi.client.received import digest
-from fedmpi.client.train import OWN
 from fedmpi.core.errors import WorkerError
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.support import gathered, index_of
@@ -104,7 +103,7 @@ def memory(fed, state, client, mask):
     found = state.get("clients", {}).get(client)
     if found is None:
         return {}
-    fixed = {OWN} | {name for name, field in fed.strategy.keeps.items() if field.on != "support"}
+    fixed = {name for name, field in fed.kept_fields.items() if field.on != "support"}
     steady = state["changed"] == 1 and fed.pruner.masks is None and not fed.pruner.moves
     since = None if steady else state["grown"]
     support = fed.layout.support(mask)
