@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import footprint, held_out
+from fedmpi.build import footprint, held_out, smaller
 from fedmpi.build.held_out import HeldOut
 from fedmpi.plugins import fit
 from fedmpi.transport import place
@@ -321,7 +321,9 @@ def server_parts(options, fed_data, device):
               rounds=options["rounds"], seed=options["seed"],
               costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
               batch_norm=normalises,
-              lr=lambda now: options["lr"] * schedule.rate(now, 0, steps))
+              lr=lambda now: options["lr"] * schedule.rate(now, 0, steps),
+              structure=smaller.structure(options, pruner, network, layout, x,
+                                          sample(fed_data, 2).to(device)))
     trained = aggregation.buffer or fed.cohort
     tests = held_out.own_tests(options, fed_data, trained, network, sample(fed_data).to(device))
     return fed._replace(own_tests=tests), first
@@ -377,7 +379,8 @@ def adds_up(strategy, pruner, weighting, aggregation):
     before training, all train the same mask, and all answers are waited for. It follows from how updates are merged,
     not from the ranks or from who observes, and so do the bits."""
     waits = not aggregation.buffer and not aggregation.over and aggregation.deadline == math.inf
-    return strategy.additive and weighting.fixed and pruner.masks is None and not pruner.moves and waits
+    same = pruner.masks is None and pruner.units is None and not pruner.moves
+    return strategy.additive and weighting.fixed and same and waits
 
 
 def least(options, fed_data, normalises=False):
@@ -422,6 +425,7 @@ def check(options, fed_data, fed, x):
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
     check_time(options, fed)
+    smaller.check_run(options, fed, faults(options))
     _check_whole(options, fed_data)
     _check_images(options, fed_data)
     if fed.together > 1 and (why := apart(options, fed_data)):
@@ -601,7 +605,8 @@ def _notes(options, fed_data, fed):
         steps=steps,
         cohort=fed.aggregation.buffer or fed.cohort,
         everybody=fed.cohort == len(fed.sizes) and not fed.aggregation.buffer,
-        own_masks=fed.pruner.masks is not None or fed.pruner.moves or fed.aggregation.buffer > 0)
+        own_masks=(fed.pruner.masks is not None or fed.pruner.units is not None or fed.pruner.moves
+                   or fed.aggregation.buffer > 0))
     weighing, *observing = fed.contributions.values()
     parts = [("strategy", options["strategy"], fed.strategy),
              ("schedule", options["schedule"], catalog.make(catalog.SCHEDULES, options["schedule"])),

@@ -14,6 +14,7 @@ from fedmpi.client import samples as shards
 from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
 from fedmpi.client.home import home
+from fedmpi.client import smaller
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
@@ -80,7 +81,8 @@ class Worker:
         self.parts = parts._replace(codec=fitted(parts.codec, len(self.layout.tail)))
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
-        self.received = self.previous = self.many = self.wide = self.cohort = self.tested = self.measure = None
+        self.received = self.previous = self.many = self.wide = self.cohort = None
+        self.tested = self.measure = self.networks = None
         self.t, self.given = 0, {}
         self.sums = answers.no_sums(self.layout, parts.strategy.answers, self.device) if meta["sums"] else None
         # Whether the server wants single updates.
@@ -168,15 +170,24 @@ class Worker:
         """The ``Prepared`` client of a job. Its random numbers follow from the present round, unless the job brings a
         model of its own time."""
         job = {"t": self.t} | job
+        if "units" in arrays:
+            return self._prepare_smaller(job, arrays)
         received, known = self.received, self.known
         if "mask" in job:
             received, known = decoded(self.home, self.parts.codec, job, arrays)
         return prepared(self.parts, self.home, self.samples, job, arrays, received, known, self.given)
 
+    def _prepare_smaller(self, job, arrays):
+        """The ``Prepared`` client of a job that brings a network without some of its units."""
+        self.networks = self.networks or smaller.networks(self.home, self.samples)
+        network = smaller.network(self.networks, self.home, arrays["units"])
+        received = smaller.decoded(network, self.parts.codec, job, arrays)
+        return prepared(self.parts, network.home, self.samples, job, arrays, received, None, self.given)
+
     def _answer(self, job, client, done, begin):
         job = {"t": self.t} | job
-        return answers.answer(self.parts, self.home, self.sums, self.single, job, client, done, begin,
-                              partial(self._why_diverged, job["client"], client.received))
+        return answers.answer(self.parts, client.home, self.sums, self.single, job, client, done, begin,
+                              partial(self._why_diverged, job["client"], client))
 
     def _train_team(self, jobs, arrays):
         """The answers to ``jobs``, each that of a client. Those whose training is plain descent train side by side, all
@@ -209,11 +220,11 @@ class Worker:
             found = {name: array.copy() for name, array in found.items()}
         return meta, found
 
-    def _why_diverged(self, client, received):
-        """What made a client's update useless, as far as can be seen: one of ``CAUSES``."""
-        if shards.trains_otherwise(self.samples, client):
+    def _why_diverged(self, number, client):
+        """What made the update of client ``number`` useless, as far as can be seen: one of ``CAUSES``."""
+        if shards.trains_otherwise(self.samples, number):
             return "fault"
-        before = mean_loss(self.home, self.samples, client, received.base)
+        before = mean_loss(client.home, self.samples, number, client.received.base)
         return "training" if np.isfinite(before) else "model"
 
     def tell_loss(self, job):

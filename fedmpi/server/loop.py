@@ -60,6 +60,7 @@ class Fed(NamedTuple):
     meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
     together: int = 1             # clients that one worker trains at once
     own_tests: Any = None         # own_accuracy.OwnTests: clients' own test parts, where they have some
+    structure: Any = None         # core.units.Structure, where clients train smaller networks
     lr: Callable = lambda now: math.nan     # the learning rate of a client's first step in the Round ``now``
     shelf: Any = None             # files of what clients keep, where that is too much for memory
 

@@ -58,7 +58,7 @@ def evaluate(fed, state, mask, t, meanwhile=()):
     """``(columns of /rounds, columns of /own)`` of the model of ``state``, on ``mask``, after round ``t``. Rank 0 does
     slices of ``meanwhile`` as long as it waits for workers."""
     begin, elsewhere = time.perf_counter(), fed.transport.meanwhile_s
-    meta, arrays = model_message(fed, state, mask)
+    meta, arrays = model_message(fed, state, t, mask)
     tests = fed.own_tests
     fed.transport.publish({"kind": "tested", "t": t, "at_once": tests.at_once} | meta, arrays)
     jobs = [{"own": chosen.tolist(), "block": number} for number, chosen in enumerate(blocks(tests))]
