@@ -7,6 +7,7 @@ PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "grade
          "codec": "float32", "devices": "none", "sampler": "uniform", "aggregation": "sync"}
 SEVERAL = {"fault": "fault", "observe": "contribution"}      # options that may be given more than once, and their kinds
 DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_samples": 0, "validation": 0.1,
+                    "server_data": "0", "server_gflops": 0.0,
                     "clients": 32, "cohort": 0, "rounds": 50, "local_epochs": 2, "batch_size": 10, "lr": 0.1,
                     "precision": "float32", "seed": 0,
                     "on_error": "fatal", "quorum": 0.5, "out": None, "device": "auto", "server_device": "auto",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from fedmpi.client import lab
 from fedmpi.methods.datasets.dataset import inputs, laid
 from fedmpi.compute.forward import ensemble
 from fedmpi.core.errors import FedError, UserError, WireError
@@ -25,12 +26,12 @@ from fedmpi.compute.stacked import stacked
 from fedmpi.compute.staging import resident, staging
 from fedmpi.core.exact_sum import LARGEST, add, magnitude
 from fedmpi.transport.team import joined, parted
-from fedmpi.core.tensors import constants, fixed, set_frozen
+from fedmpi.core.tensors import constants, fixed, seed_torch, set_frozen
 from fedmpi.wire import frame, positions
 from fedmpi.wire.feedback import carried, encoded
 from fedmpi.methods.codecs.values import fitted
 
-CHUNK = 500      # validation samples that a coalition's model sees at once
+CHUNK = lab.CHUNK    # samples that a model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
 
 
@@ -75,14 +76,6 @@ def _key(t, client, number):
     return (t, client) if number is None else (number, client, 1)
 
 
-def _seed(device, seed):
-    """Seed torch's generators of the CPU and of ``device``. ``torch.manual_seed`` does so for every kind of device that
-    there is, which costs a client a millisecond, and keeps a stack trace a call where the kind is not in use."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
 class WorkerParts(NamedTuple):
     """What a worker trains with, built from the set-up message."""
 
@@ -124,15 +117,17 @@ class Worker:
 
     def receive(self, meta, arrays):
         """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose
-        last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``.
+        last two shards are the server's validation samples and those of its own work, with each client's ``features``, ``faults`` and ``source``.
         ``setup``: the options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what
-        coalitions are formed from."""
+        coalitions are formed from. ``models (M, P)``: what the server's own compute looks at."""
         if meta["kind"] == "data":
             self.data, self.local_rank = arrays, meta["local_rank"]
         elif meta["kind"] == "setup":
             self._build(meta, arrays)
         elif meta["kind"] == "round":
             self._take_model(meta, arrays)
+        elif meta["kind"] == "models":
+            self.models = torch.from_numpy(arrays["models"])
         elif meta["kind"] == "previous":
             self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
         else:
@@ -143,6 +138,8 @@ class Worker:
         training that raises is an answer, too: what becomes of it is the server's decision."""
         if "coalitions" in job:
             return self._evaluate(job)
+        if "lab" in job:
+            return lab.answer(self, job, arrays)
         if "team" in job:
             return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
         return self._tried(job, lambda: self._loss(job) if "loss" in job else self._train(job, arrays))
@@ -212,9 +209,13 @@ class Worker:
         base = self.stage.up(self.codec.down.decode(arrays, len(support)), support, into)
         if same:
             return same._replace(base=base), kept
-        there, live = mask.to(self.device), torch.ones(layout.R, device=self.device)
-        live[: layout.Q] = there
-        return Received(mask, support, found, base, there, live), kept
+        return self.placed(mask, support, found, base), kept
+
+    def placed(self, mask, support, digest, base):
+        """``Received``: the model ``base (P,)``, on the device, with its ``mask (Q,)``."""
+        there, live = mask.to(self.device), torch.ones(self.layout.R, device=self.device)
+        live[: self.layout.Q] = there
+        return Received(mask, support, digest, base, there, live)
 
     def _train(self, job, arrays):
         """Train client ``job["client"]`` and return its update."""
@@ -276,7 +277,7 @@ class Worker:
             return {}
         job = jobs[min(ready)]                             # dropout draws for all from the first one's key
         key = _key(self._round(job), job["client"], job.get("number"))
-        _seed(self.device, torch_seed(self.parts.seed, Purpose.TRAIN, *key))
+        seed_torch(self.device, torch_seed(self.parts.seed, Purpose.TRAIN, *key))
         self.wide = self.wide or stacked(self.parts.model, self.layout, self.recorder)
         trained = self.wide([task for task, *_ in ready.values()], **self.parts.strategy.sgd)
         return {row: (task._replace(x=x), *rest, loss, task.epochs)
@@ -388,7 +389,7 @@ class Worker:
         if parts.pruner.probe is not None:                  # which may change them
             mask, live = mask.clone(), live.clone()
         inputs, labels = self._samples(client)
-        _seed(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
+        seed_torch(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
         return Task(parts.model, self.layout, self.x, self.g, received.base, mask, live, inputs, labels, parts.epochs,
                     parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
                     casting=self.casting, recorder=self.recorder)
@@ -422,7 +423,6 @@ class Worker:
         return laid(x), labels
 
     def _take_cohort(self, meta, arrays):
-        self.many = self.many or ensemble(self.parts.model, self.layout)
         held = {name: torch.from_numpy(array) for name, array in arrays.items()}
         self.state = {name.removeprefix("state/"): held[name] for name in held if name.startswith("state/")}
         self.cohort = held
@@ -432,29 +432,16 @@ class Worker:
         """Minus the loss, and the accuracy, of each coalition's model on the server's validation samples."""
         bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]),
                              axis=1)
-        C, server = len(self.updates.U), len(self.data["features"])
+        C = len(self.updates.U)
         coalitions = torch.from_numpy(bits[:, :C].astype(bool))
         models = coalition_models(self.parts.strategy, self.state, self.cohort["x"], self.updates,
                                   self.cohort["shares"], coalitions).to(self.device)
-        size = int(self.data["offsets"][server + 1] - self.data["offsets"][server])
-        try:
-            loss, correct = self._validated(models, server, size)
-            crowded = False
-        except torch.cuda.OutOfMemoryError:
-            crowded = True
-        if crowded:                                        # out here, where the attempt's tensors are gone
-            torch.cuda.empty_cache()
-            loss, correct = map(torch.cat, zip(*(self._validated(model[None], server, size) for model in models)))
+        size = lab.num_samples(self, "validation")
+        loss, correct, crowded = lab.scored(self, models, "validation", (0, size))
         values = torch.stack([-(loss / size).nan_to_num(WORST, WORST, WORST).clamp(max=WORST), correct / size], dim=1)
         return {"block": job["block"], "crowded": crowded}, {"values": values.numpy()}
 
-    def _validated(self, models, server, size):
-        """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M,
-        P)``."""
-        loss, correct = torch.zeros(len(models), dtype=torch.float64), torch.zeros(len(models), dtype=torch.int64)
-        for start in range(0, size, CHUNK):
-            x, labels, _ = self._shard(server, slice(start, start + CHUNK))
-            summed, right = self.many(models, x, labels)
-            loss += summed.cpu()
-            correct += right.cpu()
-        return loss, correct
+    def ensemble(self):
+        """``evaluate(X (M, P), inputs, labels)`` of many models at once, see ``fedmpi.compute.forward``."""
+        self.many = self.many or ensemble(self.parts.model, self.layout)
+        return self.many

@@ -15,7 +15,7 @@ from fedmpi.client.worker import CAUSES, Number, digest, unbilled
 from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import below, gathered, index_of
 from fedmpi.core.parts import Updates
-from fedmpi.transport.team import replies, teams
+from fedmpi.transport.team import NOTHING, replies, teams
 from fedmpi.transport.base import watched
 from fedmpi.wire import frame, positions
 from fedmpi.wire.feedback import carried
@@ -71,11 +71,10 @@ class Refused(NamedTuple):
 
 
 def announce(fed, state, t, clients):
-    """Tell every worker about the round: ``(bytes published, asks)``, an ``Ask`` for each client and, where the
-    strategy wants its own update, one for the server.
+    """Tell every worker about the round: ``(bytes published, asks)``, an ``Ask`` for each client.
 
     One model for all is published; where the pruner gives clients masks of their own, each model goes with its job."""
-    who = clients.tolist() + [len(fed.sizes)] * fed.strategy.root
+    who = clients.tolist()
     header = {"kind": "round", "t": t, "layout": fed.layout.digest}
     if fed.stale and t > 1:
         fed.transport.publish({"kind": "previous"}, {"values": state["previous"].numpy()})
@@ -85,7 +84,6 @@ def announce(fed, state, t, clients):
         return down_bytes, [Ask(client, t, state["mask"], {}, {}, owed(fed, state, client, state["mask"]))
                             for client in who]
     masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
-    masks += [state["mask"]] * fed.strategy.root
     made = {id(mask): model_message(fed, state["x"], mask) for mask in {id(mask): mask for mask in masks}.values()}
     down_bytes = fed.transport.publish(header, {})
     return down_bytes, [Ask(client, t, mask, *made[id(mask)], owed(fed, state, client, mask))
@@ -136,22 +134,22 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     raised is tried again, dropped, or ends the run, as ``fed.on_error`` says; one that ran out of GPU memory is tried
     again while nobody else trains.
     """
-    samples = torch.tensor([float(fed.sizes[ask.client]) if ask.client < len(fed.sizes) else torch.inf for ask in asks])
+    samples = torch.tensor([float(fed.sizes[ask.client]) for ask in asks])
     order = torch.argsort(samples, descending=True, stable=True).tolist()
     supports = {key: fed.layout.support(mask) for key, mask in {id(ask.mask): ask.mask for ask in asks}.items()}
     expected = {key: digest(each) for key, each in supports.items()}
     read = Reader(fed, supports, expected, digest(support),
                   torch.empty(len(asks), len(support)) if fed.values else None)
-    answers, server = [None] * len(asks), {row for row, ask in enumerate(asks) if ask.client >= len(fed.sizes)}
-    chosen = teams(order, server, fed.together)
+    answers = [None] * len(asks)
+    chosen = teams(order, fed.together)
 
     jobs = [{"client": ask.client, "row": row} | ask.meta | ({} if shares is None else {"share": float(shares[row])})
             for row, ask in enumerate(asks)]
 
     sent = [ask.arrays | ({} if ask.memory is None else {"memory/values": ask.memory.numpy()}) for ask in asks]
 
-    def play(chosen):
-        came = replies(fed.transport, jobs, sent, chosen, fed.meanwhile)
+    def play(chosen, beside=NOTHING):
+        came = replies(fed.transport, jobs, sent, chosen, fed.meanwhile, beside)
         for reply in watched(came, sum(map(len, chosen)), fed.tell, what):
             row = reply.meta["row"]                                      # keyed by row: arrival does not matter
             if asks[row].memory is not None:                             # not billed: a real client would keep it
@@ -165,7 +163,7 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
         left = [[row for row in team if _again(answers[row]) and answers[row].why.startswith(why)] for team in chosen]
         return [team for team in left if team]
 
-    play(chosen)
+    play(chosen, fed.beside)
     if crowded := failing(MEMORY):
         fed.tell(f"warning: {sum(map(len, crowded))} clients ran out of GPU memory and train again, while nobody else "
                  "does; fewer ranks on a GPU, or a smaller --batch-size or --together, would avoid that")
@@ -272,17 +270,14 @@ def enough(fed, t, answers):
     raise FedError(f"{line}\n{refused[0].why}")
 
 
-def stack(fed, replies, own, support):
-    """``Updates`` of the cohort: on the announced support, or on the union where clients' masks differ from it; ``own``
-    is the server's own ``Update`` or None."""
+def stack(fed, replies, support):
+    """``Updates`` of the cohort: on the announced support, or on the union where clients' masks differ from it."""
     n = torch.tensor([float(reply.numbers[Number.SAMPLES]) for reply in replies], dtype=torch.float64)
     C = len(replies)
-    root = None
     if replies[0].values is None:                          # they are in the workers' sums, and nobody looks at them
         U, B = torch.empty(C, 0), None
     elif not any(reply.own for reply in replies):
         U, B = rows_of([reply.values for reply in replies]), None
-        root = None if own is None else own.values
     else:
         union = torch.zeros(fed.layout.P, dtype=torch.bool)
         union[support] = True                              # what every client dropped has no holder
@@ -294,10 +289,7 @@ def stack(fed, replies, own, support):
             columns = torch.searchsorted(support, reply.support)
             U[row, columns] = reply.values
             B[row, columns] = True
-        if own is not None:
-            root = torch.zeros(len(support))
-            root[torch.searchsorted(support, own.support)] = own.values
-    return Updates(U, B, support, n, below(support, fed.layout.R), root)
+    return Updates(U, B, support, n, below(support, fed.layout.R))
 
 
 def rows_of(values):

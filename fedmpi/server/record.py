@@ -9,7 +9,7 @@ import torch
 
 from fedmpi.core import flops
 from fedmpi.client.worker import WORK, Number
-from fedmpi.server.exchange import Outcome, Update
+from fedmpi.server.exchange import Outcome
 from fedmpi.store import Column
 
 PHASES = {
@@ -19,6 +19,7 @@ PHASES = {
     "decode_s": "of train_s, handing out jobs, opening and decoding answers",
     "contribution_s": "scoring contributions, utilities included",
     "merge_s": "merging updates, pruning and growing",
+    "lab_s": "the server's own work on what was merged, done by all ranks",
     "row_s": "what is recorded of the round, and its digest",
 }
 LATER = {
@@ -30,12 +31,13 @@ LATER = {
 def columns(fed):
     """``(columns of /rounds, columns of /clients)`` that a run of these parts has."""
     labels = list(fed.contributions)
-    return round_columns(fed.validate is not None, len(fed.layout.weights), labels), client_columns(labels)
+    rounds = round_columns(fed.validate is not None, len(fed.layout.weights), labels, fed.strategy.after is not None)
+    return rounds, client_columns(labels)
 
 
-def round_columns(validated, num_layers, labels):
-    """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
-    ``labels``."""
+def round_columns(validated, num_layers, labels, working=False):
+    """The columns of /rounds; those of the validation set where there is one, those of the server's own work after a
+    merge where it is ``working``, costs of each of the estimators ``labels``."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
         Column("accuracy", "float64", "1", "test accuracy after pruning and growing"),
@@ -62,7 +64,7 @@ def round_columns(validated, num_layers, labels):
         Column("flops_prunefl", "float64", "FLOP", "training, PruneFL's convention"),
         Column("flops_rigl", "float64", "FLOP", "training, RigL's convention"),
         Column("flops_dense", "float64", "FLOP", "training the dense model on the same samples (both conventions)"),
-        Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities "
+        Column("flops_server", "float64", "FLOP", "training on the server's own samples (RigL's convention); utilities "
                "and evaluations are not counted"),
         Column("utility_calls", "int64", "1", "coalition models evaluated, by all estimators together"),
         Column("weights_digest", "uint64", "1", "of the server's vector and mask, to compare runs"),
@@ -72,6 +74,9 @@ def round_columns(validated, num_layers, labels):
         Column("round_s", "float64", "s", "the whole round", machine=True),
         Column("recorded", "float64", "s", "when the round was recorded, since 1970-01-01 UTC", machine=True),
     ] + [Column(name, "float64", "s", text, machine=True) for name, text in (PHASES | LATER).items()]
+    if working:
+        columns.append(Column("flops_lab", "float64", "FLOP", "the server's own evaluations, outputs and gradients; "
+                              "those of estimators and of the test and validation sets are not counted"))
     for label in labels:
         columns += [Column(f"calls_{label}", "int64", "1", f"distinct coalitions that {label} asked for"),
                     Column(f"score_{label}_s", "float64", "s", f"scoring by {label}, what others asked before is free",
@@ -175,7 +180,6 @@ def round_row(fed, state, after, t, got, learnt):
     kept = sum(int(torch.count_nonzero(each)) * len(rows) for each, rows in distinct) / len(masks)
     layers = layout.kept(union)
     changed = [0] * len(layers) if mask is state["mask"] else layout.kept(mask ^ state["mask"])
-    own = [(update, each) for update, each in got.own if isinstance(update, Update)]
     tally = {name: int((got.outcome == code).sum()) for name, code in (
         ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED),
         ("rejected", Outcome.REJECTED), ("failed", Outcome.FAILED))}
@@ -196,7 +200,6 @@ def round_row(fed, state, after, t, got, learnt):
         "flops_prunefl": sum(prunefl for prunefl, _ in price),
         "flops_rigl": sum(rigl for _, rigl in price),
         "flops_dense": flops.training(layout, fed.costs, layout.full_mask(), numbers[:, Number.SEEN].sum(), 0, 0)[1],
-        "flops_server": sum(flops.training(layout, fed.costs, each, *update.numbers[WORK])[1] for update, each in own),
         "utility_calls": learnt.calls,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -213,6 +216,11 @@ def _distinct(masks):
 def stored(spent_s):
     """The columns that are known when the row is written; ``spent_s`` went into writing the row before."""
     return {"store_s": spent_s, "recorded": time.time()}
+
+
+def own_costs(fed, lab):
+    """The columns of what the server's own work took, from the ``RoundLab``."""
+    return lab.spent if fed.strategy.after is not None else {"flops_server": lab.spent["flops_server"]}
 
 
 def costs(fed, learnt):

@@ -33,6 +33,8 @@ def named(job):
     """What a rank that has this job is at: ``client 17``."""
     if "team" in job:
         return "clients " + ", ".join(str(each["client"]) for each in job["team"])
+    if "lab" in job:
+        return f"the server's own work ({job['lab']})"
     return f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job"
 
 

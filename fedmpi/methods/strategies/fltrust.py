@@ -16,7 +16,7 @@ import torch
 from fedmpi.core.errors import UserError
 from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import mean, moved
-from fedmpi.core.parts import Strategy
+from fedmpi.core.parts import Strategy, Training
 from fedmpi.methods.strategies.krum import trained_blocks
 
 TINY = 1e-20                                 # an update shorter than this has no direction
@@ -47,7 +47,11 @@ def fltrust(momentum: float = 0.9, weight_decay: float = 1e-3):
         U[:, : updates.trained] *= scale.float()[:, None]
         return state, moved(x, updates.support, mean(updates._replace(U=U), v / v.sum()))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform", root=True, sgd=plain)
+    def before(state, x, mask):
+        return Training(x, mask, on="validation")
+
+    return Strategy(lambda layout: {}, local, merge, contribution="uniform", server_data="labelled", before=before,
+                    sgd=plain)
 
 
 def trusted(updates):
