@@ -31,6 +31,7 @@ STRATEGIES = {
     "multi-krum": "fedmpi.methods.strategies.krum:multi_krum",
     "geometric-median": "fedmpi.methods.strategies.geometric_median:geometric_median",
     "fltrust": "fedmpi.methods.strategies.fltrust:fltrust",
+    "feddu": "fedmpi.methods.strategies.feddu:feddu",
 }
 PRUNERS = {
     "dense": "fedmpi.methods.pruning.dense:dense",

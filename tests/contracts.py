@@ -27,8 +27,11 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model":
 
 
 def assembled(**options):
-    """``(fed, state before round 1)`` of a real one-process federation, small unless ``options`` say otherwise."""
+    """``(fed, state before round 1)`` of a real one-process federation, small unless ``options`` say otherwise. The
+    server has samples of its own where the strategy works with them."""
     options = with_usual_parts(DEFAULTS | SMALL | options)
+    if catalog.make(catalog.STRATEGIES, options["strategy"]).server_data and options["server_data"] == "0":
+        options["server_data"] = "0.1"
     data = assemble.federation(options)
     transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
     fed, x = assemble.server_parts(options, data, torch.device("cpu"))

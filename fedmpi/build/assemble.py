@@ -401,7 +401,7 @@ def check(options, fed_data, fed, x):
     wanting = [name for name, part in fed.contributions.items() if part.validated]
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
-    #server_data.check(options, fed.strategy, len(fed_data.server))
+    server_data.check(options, fed.strategy, len(fed_data.server))
     check_time(options, fed)
     _check_whole(options, fed_data)
     if fed.together > 1 and (why := apart(options, fed_data)):
