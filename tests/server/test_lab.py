@@ -174,9 +174,12 @@ def test_a_training_beside_the_clients_takes_time_only_where_it_is_the_last():
 
 
 def test_bytes_of_own_work_are_no_clients():
-    rows = [contracts.play(*contracts.assembled(strategy=name, server_data="12"), 1)[1][0]
-            for name in ("feddu:decay=0", "feddu:decay=1", "fltrust")]
-    assert len({(row["up_bytes"], row["down_bytes"]) for row in rows}) == 1
+    for idle, at_work in (("fedavg", "feddu:decay=1"), ("median", "fltrust")):
+        own = {"partition": "classes:per_client=2", "cohort": 2, "server_data": "12"}
+        row = contracts.play(*contracts.assembled(strategy=at_work, **own), 1)[1][0]
+        alone = contracts.play(*contracts.assembled(strategy=idle, **own | {"server_data": "0"}), 1)[1][0]
+        assert row["flops_server"] > 0
+        assert [row[name] for name in ("up_bytes", "down_bytes")] == [alone[name] for name in ("up_bytes", "down_bytes")]
 
 
 def test_samples_that_are_not_there_are_asked_for_by_name():

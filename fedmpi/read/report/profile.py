@@ -9,7 +9,7 @@ import numpy as np
 OWN, PART, BESIDE = "phase", "part of train", "beside train"
 PHASES = {"encode": ("encode_s", OWN), "train": ("train_s", OWN), "wait": ("wait_s", PART),
           "decode": ("decode_s", PART), "evaluate": ("evaluate_s", BESIDE), "store": ("store_s", BESIDE),
-          "value": ("contribution_s", OWN), "merge": ("merge_s", OWN), "row": ("row_s", OWN)}
+          "value": ("contribution_s", OWN), "merge": ("merge_s", OWN), "lab": ("lab_s", OWN), "row": ("row_s", OWN)}
 SLOWEST = 3                   # clients that are named
 
 
