@@ -117,7 +117,8 @@ class Worker:
 
     def receive(self, meta, arrays):
         """``data``: the node's shared ``x_train``, and ``offsets``, ``indices``, ``labels`` of the partition, whose
-        last two shards are the server's validation samples and those of its own work, with each client's ``features``, ``faults`` and ``source``.
+        last two shards are the server's validation samples and those of its own work, with each client's ``features``,
+        ``faults`` and ``source``.
         ``setup``: the options. ``round``: the model of a round. ``previous``: the one before. ``cohort``: what
         coalitions are formed from. ``models (M, P)``: what the server's own compute looks at."""
         if meta["kind"] == "data":

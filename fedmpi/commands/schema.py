@@ -27,7 +27,8 @@ def schema(run):
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
         from fedmpi.server import record
-        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"])),           # NAME of each estimator
+        # NAME stands for each estimator.
+        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"], working=True)),
                   "clients": with_texts(record.client_columns(["NAME", "OTHER"]))}
         text = reflowed(TEXT.format(number=SCHEMA), width)
         click.echo("\n".join([text, "", *labelled(PLACES.items(), width), ""]))

@@ -223,9 +223,8 @@ class Strategy(NamedTuple):
     parts it is used with where the user names none (no weighting: the contribution's own). Where ``linear``, merge
     also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). Where it ``chooses`` one
     client, weights play no part. Where ``additive``, merging one row, the mean of the updates by their weights, with
-    weight 1 is the same merge. Where ``local`` is ``fedmpi.compute.sgd.sgd``, ``sgd`` holds its keyword arguments, and ``mu`` where
-    it corrects
-    gradients by a pull towards the received model: what clients can be trained with side by side
+    weight 1 is the same merge. Where ``local`` is ``fedmpi.compute.sgd.sgd``, ``sgd`` holds its keyword arguments,
+    and ``mu`` where it corrects gradients by a pull towards the received model: what clients can be trained with side by side
     (``fedmpi.compute.stacked``).
 
     ``server_data`` says what it does with the samples of ``--server-data``: nothing, or it works with them

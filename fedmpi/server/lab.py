@@ -140,8 +140,8 @@ def _size(fed, on, labelled=False):
         option = "--server-data 0.05" if on == "server" else "--validation 0.1"
         raise UserError(f"the strategy works on {on} samples, of which the server has none; give {option}, say")
     if labelled and on == "server" and not fed.server.labelled:
-        raise UserError("the strategy works with unlabelled server data, and asks for what takes their labels; its part "
-                        'must say server_data="labelled"')
+        raise UserError("the strategy works with unlabelled server data, and asks for what takes their labels; its "
+                        'part must say server_data="labelled"')
     return fed.server.sizes[on]
 
 

@@ -19,7 +19,6 @@ PHASES = {
     "decode_s": "of train_s, handing out jobs, opening and decoding answers",
     "contribution_s": "scoring contributions, utilities included",
     "merge_s": "merging updates, pruning and growing",
-    "lab_s": "the server's own work on what was merged, done by all ranks",
     "row_s": "what is recorded of the round, and its digest",
 }
 LATER = {
@@ -75,8 +74,10 @@ def round_columns(validated, num_layers, labels, working=False):
         Column("recorded", "float64", "s", "when the round was recorded, since 1970-01-01 UTC", machine=True),
     ] + [Column(name, "float64", "s", text, machine=True) for name, text in (PHASES | LATER).items()]
     if working:
-        columns.append(Column("flops_lab", "float64", "FLOP", "the server's own evaluations, outputs and gradients; "
-                              "those of estimators and of the test and validation sets are not counted"))
+        columns += [Column("flops_lab", "float64", "FLOP", "the server's own evaluations, outputs and gradients; those "
+                           "of estimators and of the test and validation sets are not counted"),
+                    Column("lab_s", "float64", "s", "the server's own work on what was merged, done by all ranks",
+                           machine=True)]
     for label in labels:
         columns += [Column(f"calls_{label}", "int64", "1", f"distinct coalitions that {label} asked for"),
                     Column(f"score_{label}_s", "float64", "s", f"scoring by {label}, what others asked before is free",
@@ -124,7 +125,7 @@ class Clock:
 
     def lap(self, name):
         now = time.perf_counter()
-        self.seconds[name] += now - self.last
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
         if name == "train_s":
             waited, meanwhile = self.transport.waited_s - self.waited_s, self.transport.meanwhile_s - self.meanwhile_s
             self.seconds["wait_s"] += waited
@@ -219,8 +220,10 @@ def stored(spent_s):
 
 
 def own_costs(fed, lab):
-    """The columns of what the server's own work took, from the ``RoundLab``."""
-    return lab.spent if fed.strategy.after is not None else {"flops_server": lab.spent["flops_server"]}
+    """The columns of what the server's own work took, from the ``RoundLab``; its seconds where it had nothing to do."""
+    if fed.strategy.after is None:
+        return {"flops_server": lab.spent["flops_server"]}
+    return lab.spent | {"lab_s": 0.0}
 
 
 def costs(fed, learnt):

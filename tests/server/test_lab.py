@@ -4,6 +4,7 @@ import contracts
 import pytest
 import torch
 
+from fedmpi import catalog
 from fedmpi.build.named import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core import flops
@@ -39,17 +40,14 @@ def worker():
     return Worker(worker_parts, lambda name, local_rank: torch.device("cpu"))
 
 
-def spread(W, monkeypatch=None, **options):
+def spread(W, **options):
     """``(fed, x, RoundLab)`` of a first round whose server works on W workers."""
-    made = {}
 
-    class Taken(Several):
-        def __init__(self, first):
-            super().__init__([first, *(worker() for _ in range(W - 1))])
-            made["transport"] = self
+    def several(first):
+        return Several([first, *(worker() for _ in range(W - 1))])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contracts, "Local", Taken)
+        patch.setattr(contracts, "Local", several)
         fed, state = contracts.assembled(**DATA | options)
     gen = torch.Generator().manual_seed(1)
     x = torch.where(fed.layout.real, state["x"] + 0.1 * torch.randn(fed.layout.P, generator=gen), 0.0)
@@ -173,13 +171,16 @@ def test_a_training_beside_the_clients_takes_time_only_where_it_is_the_last():
         assert row["sim_s"] == pytest.approx(max(3.0, row["flops_server"] / (gflops * 1e9)))
 
 
-def test_bytes_of_own_work_are_no_clients():
-    for idle, at_work in (("fedavg", "feddu:decay=1"), ("median", "fltrust")):
-        own = {"partition": "classes:per_client=2", "cohort": 2, "server_data": "12"}
-        row = contracts.play(*contracts.assembled(strategy=at_work, **own), 1)[1][0]
-        alone = contracts.play(*contracts.assembled(strategy=idle, **own | {"server_data": "0"}), 1)[1][0]
-        assert row["flops_server"] > 0
-        assert [row[name] for name in ("up_bytes", "down_bytes")] == [alone[name] for name in ("up_bytes", "down_bytes")]
+@pytest.mark.parametrize("strategy, idle", [("feddu:decay=1", "fedavg"), ("fltrust", "median")])
+def test_bytes_of_own_work_are_no_clients(strategy, idle):
+    options = {"partition": "classes:per_client=2", "cohort": 2, "server_data": "12"}
+    fed, state = contracts.assembled(strategy=strategy, **options)
+    _, row, clients = loop.play_round(fed, state, 1)
+    plain = fed._replace(strategy=catalog.make(catalog.STRATEGIES, idle))
+    _, alone, others = loop.play_round(plain, state, 1)
+    assert row["flops_server"] > 0 == alone["flops_server"]
+    for name in ("up_bytes", "down_bytes"):
+        assert row[name] == alone[name] and clients[name].tolist() == others[name].tolist()
 
 
 def test_samples_that_are_not_there_are_asked_for_by_name():
