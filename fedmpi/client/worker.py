@@ -232,11 +232,10 @@ class Worker:
         task = self._task(client, received, self._round(job), job.get("number"))
         if "memory/values" in arrays:
             more["memory/values"] = arrays["memory/values"]
-        if client < len(self.data["features"]):            # not the server's own samples
-            more |= {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
-                      for name, array in report(task).items()}
-            if self.parts.pruner.probe is not None:
-                task = task._replace(probe=self.parts.pruner.probe(task))
+        more |= {f"score/{label}/{name}": array for label, report in self.parts.reports.items()
+                 for name, array in report(task).items()}
+        if self.parts.pruner.probe is not None:
+            task = task._replace(probe=self.parts.pruner.probe(task))
         return task, received, known, more
 
     def _train_team(self, jobs, parts):
@@ -302,7 +301,7 @@ class Worker:
         if not size <= LARGEST:
             loss = math.nan
         counted = self.sums is not None and "share" in job
-        if self.codec.feedback and job["client"] < len(self.data["features"]):
+        if self.codec.feedback:
             if owed is not None:
                 owed = carried(torch.from_numpy(owed), received.support, support, layout.P)
             values, owed = encoded(self.codec, self.stage.down(update), owed)
