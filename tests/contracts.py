@@ -8,7 +8,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.build import assemble
-from fedmpi.server import exchange, loop, recruit
+from fedmpi.server import exchange, fold, loop, recruit
 from fedmpi.build.named import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core.layout import bind
@@ -63,7 +63,7 @@ def first_cohort(fed, state):
     support, clients = fed.layout.support(state["mask"]), sampled(fed, state, 1)
     _, asks = exchange.announce(fed, state, 1, clients)
     answers = exchange.collect(fed, asks, support)
-    updates = exchange.stack(fed, answers, support)
+    updates = fold.stack(fed, answers, support)
     if fed.strategy.before is not None:
         updates = updates._replace(root=updates.U.mean(dim=0))
     return clients, updates

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fedmpi.build import assemble, named
 from fedmpi.run import launch
-from fedmpi.server import exchange, loop
+from fedmpi.server import exchange, fold, loop
 from fedmpi.bench.reference import WithReference
 from fedmpi.bench.round import BARE
 from fedmpi.methods.datasets.dataset import inputs
@@ -35,12 +35,12 @@ OPTIONS = BARE | {"train_samples": 10000, "validation": 0.1, "noise": "graded:hi
 def plain_loop(worker, coalitions):
     """``(seconds, losses ...)`` of evaluating ``coalitions``, lists of clients, in a loop over state dicts."""
     model = named.model(OPTIONS, worker.data["x_train"].shape[1:], worker.parts.classes)
-    received, updates = worker.cohort["x"], worker.updates
+    received, updates = worker.cohort.x, worker.cohort.updates
     base = _dict(worker.layout, received)
     clients = [_dict(worker.layout, received.index_add(0, updates.support, u)) for u in updates.U]
     data, server_shard = worker.data, len(worker.data["features"])
     rows = slice(*data["offsets"][server_shard: server_shard + 2])
-    x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]), worker.mean, worker.std)
+    x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]), worker.samples.mean, worker.samples.std)
     y = torch.from_numpy(data["labels"][rows])
     start = time.perf_counter()
     losses = [_plain_loss(model, base, [clients[n] for n in chosen], updates.n[chosen].tolist(), x, y)
@@ -134,7 +134,7 @@ def _round(fed, state):
     """The ``Cohort`` of a first round that everybody trained."""
     clients, support = torch.arange(CLIENTS), fed.layout.support(state["mask"])
     _, asks = exchange.announce(fed, state, 1, clients)
-    updates = exchange.stack(fed, exchange.collect(fed, asks, support), support)
+    updates = fold.stack(fed, exchange.collect(fed, asks, support), support)
     return Cohort(clients, updates, Round(1, fed.rounds), fed.sizes / fed.sizes.sum(), state["x"], fed.layout)
 
 

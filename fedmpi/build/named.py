@@ -5,6 +5,7 @@ import torch
 from fedmpi import catalog
 from fedmpi.plugins import fit
 from fedmpi.client.worker import WorkerParts
+from fedmpi.compute.augment import joined
 from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, torch_seed
 
@@ -17,7 +18,9 @@ def worker_parts(options, shape, classes):
                        catalog.make(catalog.PRUNERS, options["pruner"]), catalog.make(catalog.CODECS, options["codec"]),
                        reports, next(iter(found)), catalog.make(catalog.FEATURES, options["features"]), faults(options),
                        options["local_epochs"], options["batch_size"], options["lr"], options["seed"],
-                       options["rounds"], classes)
+                       options["rounds"], classes, catalog.make(catalog.OPTIMISERS, options["optimiser"]),
+                       catalog.make(catalog.SCHEDULES, options["schedule"]), options["clip_norm"],
+                       options["local_steps"], augmentation(options))
 
 
 def estimators(options):
@@ -36,6 +39,11 @@ def estimators(options):
 def faults(options):
     """The faults that clients are given, in the order that the options name them."""
     return tuple(catalog.make(catalog.FAULTS, spec) for spec in options["fault"])
+
+
+def augmentation(options):
+    """The ``Augmentation`` of all that the options name, one after the other; None where they name none."""
+    return joined([catalog.make(catalog.AUGMENTATIONS, spec) for spec in options["augment"]])
 
 
 def model(options, shape, classes):

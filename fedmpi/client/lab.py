@@ -1,117 +1,85 @@
 """The worker's side of the server's own compute: the answers to its jobs, see ``fedmpi.server.lab``.
 
-A job's samples are a shard of the shared data, behind those of the clients, and its models the rows of what the server
-shared last, but for a training, whose model comes with the job. Nothing that a job leaves behind changes another one.
+A job's models are rows of what the server shared last, but for a training, whose model comes with the job. What a job
+leaves behind changes no other one.
 """
 
-import numpy as np
 import torch
 
+from fedmpi.client import samples as shards
+from fedmpi.client.evaluate import scored
+from fedmpi.client.received import placed
+from fedmpi.client.train import seed, task_of
 from fedmpi.compute.derivatives import summed_gradient
+from fedmpi.compute.sgd import train
 from fedmpi.core.rng import Purpose, stream, torch_seed
 from fedmpi.core.support import gathered
-from fedmpi.core.tensors import seed_torch
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.wire import positions
 
-CHUNK = 500      # samples that a model sees at once
-SHARDS = ("validation", "server")        # what the server holds, in the order of the shards behind the clients'
-
 
 def answer(worker, job, arrays):
-    """``(meta, arrays)``; the meta says whether the rank was ``crowded``: out of GPU memory, wholly or in part."""
+    """``(meta, arrays)`` of a job; the meta says ``again`` where the rank ran out of GPU memory."""
     try:
-        return JOBS[job["lab"]](worker, job, arrays)
-    except torch.cuda.OutOfMemoryError:
-        failed = {"crowded": True, "again": True}
-    torch.cuda.empty_cache()
-    return failed, {}
-
-
-def shard_of(worker, on):
-    """The number of the shard of samples ``on``."""
-    return len(worker.data["features"]) + SHARDS.index(on)
-
-
-def num_samples(worker, on):
-    """How many samples the server holds under a name."""
-    offsets, shard = worker.data["offsets"], shard_of(worker, on)
-    return int(offsets[shard + 1] - offsets[shard])
-
-
-def scored(worker, models, on, rows):
-    """``(loss (M,) float64, right (M,), whether memory was short)``: sums over the samples ``rows``, a pair (start,
-    stop), of ``models (M, P)``."""
-    try:
-        return *_scored(worker, models, on, rows), False
+        return {}, JOBS[job["lab"]](worker, job, arrays)
     except torch.cuda.OutOfMemoryError:
         pass
-    # Out of the handler, where the attempt's tensors are gone.
-    torch.cuda.empty_cache()
-    one_by_one = [_scored(worker, model[None], on, rows) for model in models]
-    return *map(torch.cat, zip(*one_by_one)), True
-
-
-def _scored(worker, models, on, rows):
-    start, stop = rows
-    shard = shard_of(worker, on)
-    loss = torch.zeros(len(models), dtype=torch.float64)
-    right = torch.zeros(len(models), dtype=torch.int64)
-    for first in range(start, stop, CHUNK):
-        x, labels, _ = worker._shard(shard, slice(first, min(first + CHUNK, stop)))
-        summed, hits = worker.ensemble()(models, x, labels)
-        loss += summed.cpu()
-        right += hits.cpu()
-    return loss, right
+    worker.free_memory()
+    return {"again": True}, {}
 
 
 def _evaluate(worker, job, arrays):
-    models = _models(worker, job)
-    loss, right, crowded = scored(worker, models, job["on"], job["rows"])
-    return {"crowded": crowded}, {"loss": loss.numpy(), "right": right.numpy()}
+    """The sums of each model's losses and right answers over the job's samples."""
+    loss, right, _ = scored(worker.samples, worker.ensemble(), _models(worker, job), job["on"], *job["rows"])
+    return {"loss": loss.numpy(), "right": right.numpy()}
 
 
 def _outputs(worker, job, arrays):
-    """The outputs of the model, or of one of its modules, for the job's samples."""
+    """What the model puts out for the job's samples, or one of its modules."""
     model, inputs, _ = _ready(worker, job)
-    caught = []
+    made = []
     module = model.get_submodule(job["of"]) if job["of"] else model
-    handle = module.register_forward_hook(lambda module, given, made: caught.append(made))
+    hook = module.register_forward_hook(lambda module, given, result: made.append(result))
     try:
         with torch.no_grad():
             model(inputs)
     finally:
-        handle.remove()
-    return {"crowded": False}, {"outputs": caught[-1].float().cpu().numpy()}
+        hook.remove()
+    return {"outputs": made[-1].float().cpu().numpy()}
 
 
 def _gradient(worker, job, arrays):
     """(R,): the gradient of the summed loss of the job's samples."""
-    model, inputs, labels = _ready(worker, job)
-    found = summed_gradient(model, worker.layout, inputs, labels)
-    return {"crowded": False}, {"gradient": found.cpu().numpy()}
+    found = summed_gradient(worker.home.model, worker.layout, *_ready(worker, job)[1:])
+    return {"gradient": found.cpu().numpy()}
 
 
 def _train(worker, job, arrays):
-    """Train the model that came along; back go its values on the support."""
-    shard, t, number = shard_of(worker, job["on"]), job["t"], job["number"]
-    kept = torch.from_numpy(positions.decode(job["mask"], arrays["mask"], worker.layout.Q))
-    support = worker.layout.support(kept)
-    base = worker.stage.up(torch.from_numpy(arrays["values"].copy()), support)
-    model = worker.placed(kept, support, 0, base)
-    task = worker._task(shard, model, t, None)
-    if number:
-        # The first training of a round is keyed by round and shard alone, others also by their number.
-        key = t, shard, number
-        seed_torch(worker.device, torch_seed(worker.parts.seed, Purpose.TRAIN, *key))
-        task = task._replace(gen=stream(worker.parts.seed, Purpose.TRAIN, *key))
+    """Train the model that came along as clients train; back go its values on the support."""
+    home, parts = worker.home, worker.parts
+    mask = torch.from_numpy(positions.decode(job["mask"], arrays["mask"], worker.layout.Q))
+    support = worker.layout.support(mask)
+    base = home.stage.up(torch.from_numpy(arrays["values"].copy()), support)
+    model = placed(home, mask, support, 0, base)
+    t, shard = job["t"], shards.of_server(worker.samples, job["on"])
+    task = task_of(parts, home, worker.samples, {"t": t, "client": shard}, model, base)
+    # The first training of a round is keyed by round and shard alone, others also by their number.
+    if job["number"]:
+        key = t, shard, job["number"]
+        seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
+        task = task._replace(gen=stream(parts.seed, Purpose.TRAIN, *key))
+    done = train(parts.strategy.local, _set(task, job))
+    values = home.stage.down(gathered(task.x, support.to(home.device)))
+    trained = torch.tensor(done, dtype=torch.float64)
+    return {"values": values.numpy(), "trained": trained.numpy()}
+
+
+def _set(task, job):
+    """The task with the settings that the job has of its own: those that are not 0."""
     settings = {name: job[name] for name in ("epochs", "batch_size", "lr") if job[name]}
-    task = task._replace(**settings)
-    loss = worker.parts.strategy.local(task)
-    values = worker.stage.down(gathered(task.x, _there(support, task.x)))
-    seen = task.epochs * len(task.labels)
-    steps = task.epochs * -(-len(task.labels) // task.batch_size)
-    return {"crowded": False, "seen": seen, "steps": steps, "loss": float(loss)}, {"values": values.numpy()}
+    if "epochs" in settings:
+        settings["steps"] = 0
+    return task._replace(**settings)
 
 
 def _models(worker, job):
@@ -122,15 +90,12 @@ def _models(worker, job):
 
 def _ready(worker, job):
     """``(model, inputs, labels)`` of a job of one model, bound to it, in evaluation mode."""
-    start, stop = job["rows"]
-    worker.x.copy_(_models(worker, job)[0])
-    worker.parts.model.eval()
-    inputs, labels, _ = worker._shard(shard_of(worker, job["on"]), slice(start, stop))
-    return worker.parts.model, laid(inputs), labels
-
-
-def _there(support, x):
-    return support if x.device.type == "cpu" else support.to(x.device)
+    home = worker.home
+    home.x.copy_(_models(worker, job)[0])
+    home.model.eval()
+    shard = shards.of_server(worker.samples, job["on"])
+    inputs, labels, _ = shards.raw(worker.samples, shard, slice(*job["rows"]))
+    return home.model, laid(inputs), labels
 
 
 JOBS = {"evaluate": _evaluate, "outputs": _outputs, "gradient": _gradient, "train": _train}

@@ -169,11 +169,3 @@ def set_frozen(model, values):
 def _bytes(tensor):
     """(n,) uint8: what a tensor holds, in C order."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
-def seed_torch(device, seed):
-    """Seed torch's generators of the CPU and of ``device``. ``torch.manual_seed`` does so for every kind of device that
-    there is, which costs a client a millisecond, and keeps a stack trace a call where the kind is not in use."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)

@@ -12,7 +12,7 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from fedmpi.client.lab import CHUNK
+from fedmpi.client.evaluate import CHUNK
 from fedmpi.core import flops
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.parts import Lab, Round, Trained
@@ -109,9 +109,9 @@ def round_lab(fed, t, mask):
             replies = sorted(replies, key=lambda reply: reply.index)
             found = []
             for training, reply in zip(trainings, replies):
-                spent["flops_server"] += flops.training(fed.layout, fed.costs, training.mask, reply.meta["seen"], 0,
-                                                        0)[1]
-                found.append(_trained(fed, training, reply))
+                x, trained = _trained(fed, training, reply)
+                spent["flops_server"] += flops.training(fed.layout, fed.costs, training.mask, trained.samples, 0, 0)[1]
+                found.append((x, trained))
             return found
 
         return Work(Beside(list(jobs), list(arrays), []), result)
@@ -164,7 +164,8 @@ def _trained(fed, training, reply):
     """``(x (P,), Trained)`` of the answer to a training."""
     values = torch.from_numpy(reply.arrays["values"].copy())
     x = scattered(values, fed.layout.support(training.mask), training.x.clone())
-    return x, Trained(reply.meta["loss"], reply.meta["steps"], reply.meta["seen"])
+    loss, steps, samples, travelled = reply.arrays["trained"].tolist()
+    return x, Trained(loss, int(steps), int(samples), travelled)
 
 
 def _in_order(fed, t, jobs, arrays=None):

@@ -108,7 +108,7 @@ def test_outputs_are_those_of_the_model_or_of_one_of_its_modules(small_jobs):
     labels = torch.from_numpy(data["labels"][-len(logits):])
     assert float((logits.argmax(1) == labels).double().mean()) == pytest.approx(float(right[0]))
     assert float(torch.nn.functional.cross_entropy(logits.double(), labels)) == pytest.approx(float(loss[0]))
-    last = list(dict(fed.transport.ranks[0].worker.parts.model.named_modules()))[-1]
+    last = list(dict(fed.transport.ranks[0].worker.home.model.named_modules()))[-1]
     torch.testing.assert_close(work.lab.outputs(x, of=last), logits)
     assert torch.equal(work.lab.outputs(x, rows=(7, 14)), logits[7:14])
 
@@ -123,8 +123,8 @@ def test_a_training_descends_and_leaves_pruned_weights_alone():
     assert torch.equal(x, before) and torch.equal(after[off], x[off])
     n = fed.server.sizes["server"]
     assert (trained.samples, trained.steps) == (5 * n, 5 * -(-n // 10))
-    served = loop.served(x, fed.layout.support(mask))
-    kept = loop.served(after, fed.layout.support(mask))
+    served = loop.served(x, fed.layout.support(mask), fed.layout)
+    kept = loop.served(after, fed.layout.support(mask), fed.layout)
     first, last = work.lab.evaluate(torch.stack([served, kept]))[0].tolist()
     assert last < first
 
@@ -204,16 +204,14 @@ def test_labels_that_the_server_does_not_know_stay_hidden():
 def test_what_runs_out_of_gpu_memory_is_asked_again_once():
     fed, x, work = spread(1)
     expected = work.lab.gradient(x)
-    short = fed.transport.ranks[0].worker
-    shard, left = short._shard, [1]
+    model, left = fed.transport.ranks[0].worker.home.model, [1]
 
-    def crowded(*arguments):
+    def crowded(module, given):
         if left[0]:
             left[0] -= 1
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return shard(*arguments)
 
-    short._shard = crowded
+    model.register_forward_pre_hook(crowded)
     assert torch.equal(work.lab.gradient(x), expected)
     left[0] = 99
     with pytest.raises(FedError, match="out of GPU memory twice"):

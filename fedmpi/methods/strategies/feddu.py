@@ -19,7 +19,6 @@ import math
 
 import torch
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.parts import Strategy, Training
 from fedmpi.core.reduce import average, moved
 from fedmpi.core.support import gathered, mask_of
@@ -29,7 +28,7 @@ LEAST = 1e-3                  # k below which the server does not train
 GROWTH = 3.0                  # times its loss beyond which the server's work is undone
 
 
-def feddu(momentum: float = 0.9, weight_decay: float = 1e-3, decay: float = 0.99):
+def feddu(decay: float = 0.99):
     """FedAvg, then training on the server's own labelled samples, as far as they are worth it.
 
     Paper: Zhang et al. 2022, "FedDUAP: Federated Learning with Dynamic Update and Adaptive Pruning Using Shared Data on
@@ -40,10 +39,6 @@ def feddu(momentum: float = 0.9, weight_decay: float = 1e-3, decay: float = 0.99
     """
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must be in [0, 1], got {decay}")
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
 
     def after(state, x, updates, lab):
         mask = mask_of(updates.support, len(lab.mask))
@@ -58,8 +53,7 @@ def feddu(momentum: float = 0.9, weight_decay: float = 1e-3, decay: float = 0.99
         undone = not (math.isfinite(grown) and grown <= GROWTH * loss)
         return state, x if undone else further
 
-    return Strategy(lambda layout: {}, local, average, linear=True, additive=True, sgd=plain, server_data="labelled",
-                    after=after)
+    return Strategy(lambda layout: {}, average, linear=True, additive=True, server_data="labelled", after=after)
 
 
 def share(accuracy, clients, server):
