@@ -32,6 +32,7 @@ STRATEGIES = {
     "geometric-median": "fedmpi.methods.strategies.geometric_median:geometric_median",
     "fltrust": "fedmpi.methods.strategies.fltrust:fltrust",
     "fedmp": "fedmpi.methods.strategies.fedmp:fedmp",
+    "feddu": "fedmpi.methods.strategies.feddu:feddu",
     "fedavgm": "fedmpi.methods.strategies.fedavgm:fedavgm",
     "fedadam": "fedmpi.methods.strategies.fedopt:fedadam",
     "fedyogi": "fedmpi.methods.strategies.fedopt:fedyogi",

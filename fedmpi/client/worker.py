@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fedmpi.client import answer as answers
+from fedmpi.client import lab
 from fedmpi.client import own_model as own_models
 from fedmpi.client import samples as shards
 from fedmpi.client.cohort import taken
@@ -64,9 +65,10 @@ class Worker:
     def receive(self, meta, arrays):
         """Take a message for every worker: ``data``, the node's shared arrays, see ``Samples``; ``setup``, the options;
         ``round``, the model of a round; ``previous``, the one before; ``tested``, the model of clients' own tests;
-        ``cohort``, what coalitions are formed from."""
+        ``cohort``, what coalitions are formed from; ``models``, what the server's own compute looks at."""
         take = {"data": self._take_data, "setup": self._take_setup, "round": self._take_model,
-                "previous": self._take_previous, "tested": self._take_tested, "cohort": self._take_cohort}
+                "previous": self._take_previous, "tested": self._take_tested, "cohort": self._take_cohort,
+                "models": self._take_models}
         take[meta["kind"]](meta, arrays)
 
     def _take_data(self, meta, arrays):
@@ -120,8 +122,15 @@ class Worker:
         self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
 
     def _take_cohort(self, meta, arrays):
-        self.many = self.many or ensemble(self.home.model, self.layout)
         self.cohort = taken(meta, arrays)
+
+    def _take_models(self, meta, arrays):
+        self.models = torch.from_numpy(arrays["models"])
+
+    def ensemble(self):
+        """``evaluate(X (M, P), inputs, labels)`` of many models at once, see ``fedmpi.compute.forward``."""
+        self.many = self.many or ensemble(self.home.model, self.layout)
+        return self.many
 
     # ------------------------------------------------------------- jobs
 
@@ -129,9 +138,11 @@ class Worker:
         """The answer to a job: to evaluate coalitions, to tell a client's loss, to train a client, or a team of them. A
         training that raises is an answer, too: what becomes of it is the server's decision."""
         if "coalitions" in job:
-            return evaluated(self.parts, self.home, self.samples, self.cohort, self.many, job)
+            return evaluated(self.parts, self.home, self.samples, self.cohort, self.ensemble(), job)
         if "own" in job:
             return own_models.tested(self.parts, self.home, self.samples, self.tested, self.measure, job, arrays)
+        if "lab" in job:
+            return lab.answer(self, job, arrays)
         if "team" in job:
             return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
         if "loss" in job:

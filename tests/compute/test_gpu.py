@@ -216,7 +216,9 @@ def test_every_pruner_runs_with_the_server_on_the_gpu(fedmpi, tmp_path, pruner):
 
 @pytest.mark.parametrize("strategy", sorted(catalog.STRATEGIES))
 def test_every_strategy_runs(fedmpi, tmp_path, strategy):
-    fedmpi(1, "train", *SMALL, "--strategy", strategy, "--device", "cuda", "--out", tmp_path / "run.h5")
+    wants = catalog.make(catalog.STRATEGIES, strategy).server_data
+    own = ("--server-data", 0.1) if wants else ()
+    fedmpi(1, "train", *SMALL, "--strategy", strategy, *own, "--device", "cuda", "--out", tmp_path / "run.h5")
 
 
 def test_every_estimator_runs_on_the_gpu(fedmpi, tmp_path):
