@@ -32,8 +32,10 @@ def first_cohort(fed, state):
     support, clients = fed.layout.support(state["mask"]), sampled(fed, state, 1)
     _, asks = exchange.announce(fed, state, 1, clients)
     answers = exchange.collect(fed, asks, support)
-    own = answers[len(clients)] if fed.strategy.root else None
-    return clients, fold.stack(fed, answers[: len(clients)], own, support)
+    updates = fold.stack(fed, answers, support)
+    if fed.strategy.before is not None:
+        updates = updates._replace(root=updates.U.mean(dim=0))
+    return clients, updates
 
 
 def frequent(kind, name, every=2):

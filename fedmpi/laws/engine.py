@@ -2,6 +2,7 @@
 
 import torch
 
+from fedmpi import catalog
 from fedmpi.build import assemble
 from fedmpi.build.named import worker_parts
 from fedmpi.build.options import DEFAULTS
@@ -17,8 +18,12 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4",
 
 
 def assembled(**options):
-    """``(fed, state before round 1)`` of a one-process federation, small unless ``options`` say otherwise."""
+    """``(fed, state before round 1)`` of a one-process federation, small unless ``options`` say otherwise. The server
+    has samples of its own where the strategy works with them."""
     options = with_usual_parts(DEFAULTS | SMALL | options)
+    strategy = catalog.make(catalog.STRATEGIES, options["strategy"])
+    if strategy.server_data and options["server_data"] == "0":
+        options["server_data"] = "0.1"
     data = assemble.federation(options)
     transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
     fed, x = assemble.server_parts(options, data, torch.device("cpu"))

@@ -30,7 +30,7 @@ def strategy(spec):
 def sample(part, layout, mask, clients=3, own=False):
     """Updates with all that the strategy asks for."""
     updates = random_updates(layout, mask, clients, own=own, of=part)
-    if part.root:
+    if part.before is not None:
         updates = updates._replace(root=updates.U.mean(dim=0))
     return updates
 
