@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import make
 from fedmpi.build import assemble
 from fedmpi.server import exchange, loop, recruit
 from fedmpi.build.named import worker_parts
@@ -85,7 +87,7 @@ def updates_of(layout, mask, clients=3, own=False, seed=0):
 
 def frequent(kind, name, every=2):
     """The spec of a method that acts every other round, where it has that option."""
-    options = {p.name for p in catalog.entry(catalog.KINDS[kind], name).signature.parameters.values()}
+    options = {p.name for p in entry(catalog.KINDS[kind], name).signature.parameters.values()}
     wanted = {"every": every, "sparsity": 0.8} if kind == "pruner" else {}
     return name + ":" * bool(options & set(wanted)) + ",".join(f"{k}={v}" for k, v in wanted.items() if k in options)
 
@@ -94,7 +96,7 @@ def frequent(kind, name, every=2):
 
 def check_codec(spec):
     """A round trip stays within the declared bound, keeps length and dtype, writes nothing, and repeats itself."""
-    codec = catalog.make(catalog.CODECS, spec)
+    codec = make(catalog.CODECS, spec)
     for values in codec_samples():
         before = values.clone()
         arrays = codec.encode(values)
@@ -142,7 +144,7 @@ def check_pruner(spec, rounds=8):
     name, every = spec.partition(":")[0], option(spec, "every", 1)
     fed, state = assembled(pruner=spec, rounds=rounds + 2)
     layout, seen = fed.layout, []
-    first, again = (catalog.make(catalog.PRUNERS, spec).init(layout, state["x"].clone(), Round(0, 10),
+    first, again = (make(catalog.PRUNERS, spec).init(layout, state["x"].clone(), Round(0, 10),
                                                              np.random.default_rng(3))[1] for _ in range(2))
     assert torch.equal(first, again)
     assert_counts(layout, name, spec, first, first)
@@ -166,7 +168,7 @@ def check_pruner(spec, rounds=8):
 def assert_counts(layout, name, spec, first, mask):
     """The mask's shape, its padding and its exact count (a cap where the count is an outcome)."""
     assert mask.dtype == torch.bool and mask.shape == (layout.Q,) and not mask[~layout.real[: layout.Q]].any()
-    part = catalog.make(catalog.PRUNERS, spec)
+    part = make(catalog.PRUNERS, spec)
     if part.masks is not None:                   # the mask is that of the client pruned least
         assert mask.any()
     elif not part.exact:
@@ -196,7 +198,7 @@ def option(spec, name, default):
 
 def check_strategy(spec):
     """The laws of merging, with and without masks of the clients' own."""
-    strategy = catalog.make(catalog.STRATEGIES, spec)
+    strategy = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
     mask = layout.full_mask()
     mask[::3] = False
@@ -245,7 +247,7 @@ def check_linear(strategy, layout, x, updates, weights):
 
 def check_contribution(spec):
     """Finite float64 scores and errors, inputs only read, the same for the same generator; for every cohort."""
-    part = catalog.make(catalog.CONTRIBUTIONS, spec)
+    part = make(catalog.CONTRIBUTIONS, spec)
     network, layout, x = small_network()
     sizes = torch.tensor([10., 40., 20., 30., 5.], dtype=torch.float64)
     state = part.init(sizes)
@@ -311,7 +313,7 @@ def task_of(network, layout, x, client):
 
 def check_weighting(spec):
     """Weights >= 0 of sum 1 for any finite scores, no trace on absent clients, the same for every order of rows."""
-    part = catalog.make(catalog.WEIGHTINGS, spec)
+    part = make(catalog.WEIGHTINGS, spec)
     sizes = torch.tensor([10., 40., 20., 30., 5.], dtype=torch.float64)
     state = part.init(sizes)
     scores = ([.5, -.2, .1], [-1., -2., -3.], [0., 0., 0., 0., 0.], [7.], [1e6, -1e6, 1e-9], [2., 2., 2.])

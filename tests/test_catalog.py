@@ -10,7 +10,9 @@ import sys
 import pytest
 
 from fedmpi import catalog
-from fedmpi.catalog import KINDS, PRUNERS, STRATEGIES, entry, make, parse, split
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import choices, load, make, parse, split
+from fedmpi.catalog import KINDS, PRUNERS, STRATEGIES
 from fedmpi.commands.parts import WIRE, example, in_full
 from fedmpi.core.errors import UserError
 
@@ -20,7 +22,7 @@ ENTRIES = [(kind, name) for kind, table in KINDS.items() for name in table]
 @pytest.mark.parametrize("kind, name", ENTRIES)
 def test_every_entry_is_what_its_source_says(kind, name):
     found = entry(KINDS[kind], name)
-    function = catalog.load(KINDS[kind], name)
+    function = load(KINDS[kind], name)
     real = inspect.signature(function)
     assert found.line and found.line == inspect.getdoc(function).partition("\n")[0]
     assert found.text and found.text == inspect.getdoc(importlib.import_module(found.target.partition(":")[0]))
@@ -38,7 +40,7 @@ def test_the_lines_of_a_kind_tell_its_parts_apart(kind):
 def test_every_option_has_a_type_and_survives_the_command_line(kind, name):
     options = {p.name: p for p in entry(KINDS[kind], name).signature.parameters.values() if p.default is not p.empty}
     for each in options.values():
-        known = catalog.choices(each)
+        known = choices(each)
         simple = each.annotation in (str, int, float, bool) and type(each.default) is each.annotation
         assert each.default in known if known else simple
     texts = {key: p.default for key, p in options.items() if not (p.annotation is str and not p.default)}
@@ -167,7 +169,7 @@ def own_module(tmp_path, monkeypatch):
 def called(spec):
     """What the factory of a spec returns, whatever that is."""
     target, options = parse(PRUNERS, spec)
-    return catalog.load({}, target)(**options)
+    return load({}, target)(**options)
 
 
 def test_any_function_of_the_users_serves(own_module):
@@ -196,12 +198,13 @@ def test_mistakes_about_own_functions_are_told(own_module, spec, message):
 
 def test_every_method_file_is_in_the_catalogue():
     """A factory file that nobody can choose is dead: every public module of a method's folder has its line."""
-    root = pathlib.Path(catalog.__file__).parent
+    root = pathlib.Path(catalog.__file__).parent / "methods"
     targets = {target.partition(":")[0] for table in KINDS.values() for target in table.values()}
-    helpers = {f"fedmpi.{name}" for name in ("partition.deal", "noise.model", "features.model", "fault.model",
-                                             "weighting.earned", "contribution.game", "devices.model",
-                                             "sampler.race", "aggregation.staleness")}
+    helpers = {f"fedmpi.methods.{name}" for name in (
+        "partition.deal", "noise.corrupt", "features.images", "fault.training", "weighting.earned", "contribution.game",
+        "devices.fleet", "sampler.race", "timing.staleness")}
     for folder in ("strategies", "pruning", "contribution", "weighting", "partition", "noise", "features", "fault",
-                   "devices", "sampler", "aggregation"):
-        modules = {f"fedmpi.{folder}.{path.stem}" for path in (root / folder).glob("*.py") if path.stem != "__init__"}
-        assert modules - helpers <= targets
+                   "devices", "sampler", "timing"):
+        modules = {f"fedmpi.methods.{folder}.{path.stem}" for path in (root / folder).glob("*.py")
+                   if path.stem != "__init__"}
+        assert modules and modules - helpers <= targets, modules - helpers - targets

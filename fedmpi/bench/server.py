@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.build import assemble
 from fedmpi.core import reduce
 from fedmpi.run import launch
@@ -127,7 +128,7 @@ def _pruning(repeats, say):
 
 def _evolving(spec, layout, x):
     """A function that prunes and grows once; where the mask never moves, the one that makes it."""
-    pruner = catalog.make(catalog.PRUNERS, spec)
+    pruner = make(catalog.PRUNERS, spec)
     state, mask = pruner.init(layout, x, Round(0, 100), np.random.default_rng(0))
     if spec.startswith("static"):
         return lambda: pruner.init(layout, x, Round(0, 100), np.random.default_rng(0))

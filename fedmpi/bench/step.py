@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.run import launch
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
@@ -34,7 +35,7 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     keep_freed_memory()                             # as a run does; for both sides
     device = launch.pick_device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu", 0)
     shape = channels, size, size
-    network, plain = (catalog.make(catalog.MODELS, model, shape, CLASSES).to(device) for _ in range(2))
+    network, plain = (make(catalog.MODELS, model, shape, CLASSES).to(device) for _ in range(2))
     gen = torch.Generator().manual_seed(0)
     x = laid(torch.randn(samples, *shape, generator=gen).to(device))
     y = torch.randint(0, CLASSES, (samples,), generator=gen).to(device)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make, parse, split
 from fedmpi.build import footprint
 from fedmpi.plugins import fit
 from fedmpi.transport import place
@@ -63,7 +64,7 @@ class Federation(NamedTuple):
 def loaded(options):
     """``(options, Federation)``: what nobody named and the data decide is decided in the
     options."""
-    dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
+    dataset = make(catalog.DATASETS, options["dataset"], options["data_dir"])
     options = settled(options, dataset.client, dataset.client_names)
     return options, federation(options, dataset)
 
@@ -72,9 +73,9 @@ def federation(options, dataset=None):
     """The ``Federation`` that the options describe; the same for the same options, wherever it is
     made. Their ``dataset`` is loaded where it is not given."""
     if dataset is None:
-        dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
+        dataset = make(catalog.DATASETS, options["dataset"], options["data_dir"])
     dataset = _as_model_takes(options, dataset)
-    partition = catalog.make(catalog.PARTITIONS, options["partition"])
+    partition = make(catalog.PARTITIONS, options["partition"])
     owner, names = _natural(options, partition, dataset)
     validation, pool = _split(options, dataset, partition, owner)
     of_pool = dataset.y_train[pool] if owner is None else owner[pool]
@@ -89,7 +90,7 @@ def federation(options, dataset=None):
             shards, copied = _named(f"--fault {options['fault'][number]}", fault.shards, shards, who, gen)
             source = np.where(copied >= 0, copied, source)
     labels, noise = _labels(options, dataset, shards, source, given, faulty)
-    skew = catalog.make(catalog.FEATURES, options["features"])
+    skew = make(catalog.FEATURES, options["features"])
     features = skew.levels(len(shards), stream(options["seed"], Purpose.FEATURES, len(shards)))
     features = np.where(source >= 0, features[source], features)         # a duplicate sees what its source sees
     quality = np.min([1 - noise] + [np.where(who, fault.quality, 1) for fault, who in zip(given, faulty)], axis=0)
@@ -175,7 +176,7 @@ def _labels(options, dataset, shards, source, given, faulty):
     """``(labels as each client sees them, fraction of them that is wrong)``: noise first, which a duplicate shares with
     its ``source (N,)``, then the faults that flip."""
     seed, true = options["seed"], [dataset.y_train[shard] for shard in shards]
-    labels, _ = _named(f"--noise {options['noise']}", apply, catalog.make(catalog.NOISES, options["noise"]), true,
+    labels, _ = _named(f"--noise {options['noise']}", apply, make(catalog.NOISES, options["noise"]), true,
                        dataset.classes, lambda client: stream(seed, Purpose.NOISE, client))
     for client in np.flatnonzero(source >= 0):
         of = source[client]
@@ -290,14 +291,14 @@ def server_parts(options, fed_data, device):
     layout, x = bound(options, fed_data, network)
     first = x.cpu().clone()
     test, validate, slopes = evaluators(fed_data, network, layout, x, device)
-    strategy, weighting = (catalog.make(catalog.KINDS[kind], options[kind]) for kind in ("strategy", "weighting"))
-    pruner, contributions = catalog.make(catalog.PRUNERS, options["pruner"]), estimators(options)
-    aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
+    strategy, weighting = (make(catalog.KINDS[kind], options[kind]) for kind in ("strategy", "weighting"))
+    pruner, contributions = make(catalog.PRUNERS, options["pruner"]), estimators(options)
+    aggregation = make(catalog.AGGREGATIONS, options["aggregation"])
     sums = adds_up(strategy, pruner, weighting, aggregation)
     fed = Fed(layout=layout, strategy=strategy, pruner=pruner, contributions=contributions, weighting=weighting,
-              codec=fitted(catalog.make(catalog.CODECS, options["codec"]), len(layout.tail)),
-              sampler=catalog.make(catalog.SAMPLERS, options["sampler"]),
-              devices=catalog.make(catalog.DEVICES, options["devices"]), aggregation=aggregation,
+              codec=fitted(make(catalog.CODECS, options["codec"]), len(layout.tail)),
+              sampler=make(catalog.SAMPLERS, options["sampler"]),
+              devices=make(catalog.DEVICES, options["devices"]), aggregation=aggregation,
               transport=None, test=test, validate=validate, sums=sums,
               values=not sums or any(part.updates for part in contributions.values()),
               on_error=options["on_error"], quorum=options["quorum"], every=options["evaluate_every"],
@@ -435,7 +436,7 @@ def _check_whole(options, fed_data):
     for spec, fault, who in zip(options["fault"], faults(options), fed_data.faults):
         changing += [f"--fault {spec}"] * bool(fault.inputs is not None and who.any())
     for option in changing:
-        if catalog.split(option.partition(" ")[2])[0] in (*catalog.FEATURES, *catalog.FAULTS):
+        if split(option.partition(" ")[2])[0] in (*catalog.FEATURES, *catalog.FAULTS):
             raise UserError(f"{option} changes the values of inputs, and these are whole numbers "
                             "that reach the model as they are; leave it out, or say normalise=true "
                             "of the data set")
@@ -443,11 +444,11 @@ def _check_whole(options, fed_data):
 
 def apart(options, fed_data):
     """Why no two clients of this run can be trained side by side: half a line, empty where some can."""
-    if catalog.make(catalog.STRATEGIES, options["strategy"]).sgd is None:
+    if make(catalog.STRATEGIES, options["strategy"]).sgd is None:
         return f"--strategy {options['strategy']} has a way of training of its own"
     if not least(options, fed_data).any():
         return "all of them are at fault and train in ways of their own"
-    aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
+    aggregation = make(catalog.AGGREGATIONS, options["aggregation"])
     if (aggregation.concurrency or options["cohort"] or options["clients"]) == 1:
         return "only one is at work at a time"
     network = model(options, fed_data.shape, fed_data.dataset.classes)
@@ -502,7 +503,7 @@ def _rehearse(options, fed_data, fed, x):
            torch.full((C,), 1 / C, dtype=torch.float64))
     if fed_data.features.any():
         sample = torch.zeros(1, *fed_data.shape, dtype=model_dtype(fed_data.dataset))
-        _named(f"--features {options['features']}", catalog.make(catalog.FEATURES, options["features"]).apply, sample,
+        _named(f"--features {options['features']}", make(catalog.FEATURES, options["features"]).apply, sample,
                torch.zeros(1, dtype=torch.int64), float(fed_data.features.max()), fed_data.dataset.classes,
                stream(options["seed"], Purpose.FEATURES, 0))
 
@@ -518,7 +519,7 @@ def warnings(options, fed_data, fed):
         yield (f"--strategy {options['strategy']} takes one client's update: --weighting {options['weighting']} "
                "decides at most who is left out")
     everybody = fed.cohort == len(fed.sizes) and not fed.aggregation.buffer
-    if everybody and catalog.split(options["sampler"])[0] != "uniform":
+    if everybody and split(options["sampler"])[0] != "uniform":
         yield (f"--sampler {options['sampler']} has no effect: all {len(fed.sizes)} clients take part in every round; "
                "give a --cohort below that")
     if fed.aggregation.buffer == 1:
@@ -579,7 +580,7 @@ def _told(parts, facts):
     given."""
     for option, spec, part in parts:
         kind = "contribution" if option == "observe" else option
-        given = frozenset(catalog.parse(catalog.KINDS[kind], spec)[1])
+        given = frozenset(parse(catalog.KINDS[kind], spec)[1])
         for line in part.notes(facts._replace(given=given)):
             yield f"--{option} {spec}: {line}"
 

@@ -10,7 +10,8 @@ import torch
 
 from fedmpi.build.assemble import apart, bound, sample
 from fedmpi.build.named import model
-from fedmpi.catalog import STRATEGIES, make
+from fedmpi.catalog import STRATEGIES
+from fedmpi.plugins.spec import make
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting
 from fedmpi.core.parts import Round, Task

@@ -10,6 +10,8 @@ import ast
 import tokenize
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import make, split
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.server.loop import evaluates
@@ -23,7 +25,7 @@ def plans(options):
     what it makes of it. UserError for a part that looks at it and does not say."""
     found = {f"--evaluate-every {options['evaluate_every']}": evaluates(options["evaluate_every"])}
     for option, kind, spec in _named_parts(options):
-        planned = catalog.make(catalog.KINDS[kind], spec).planned
+        planned = make(catalog.KINDS[kind], spec).planned
         if planned is not None:
             found[f"--{option} {spec}"] = planned
         elif any(map(looks_at_rounds, _sources(catalog.KINDS[kind], spec))):
@@ -44,8 +46,8 @@ def _named_parts(options):
 
 def _sources(table, spec):
     """The source of each file that defines a part's factory."""
-    name, _ = catalog.split(spec)
-    for path in catalog.entry(table, name).sources:
+    name, _ = split(spec)
+    for path in entry(table, name).sources:
         with tokenize.open(path) as file:
             yield file.read()
 

@@ -3,6 +3,7 @@
 import torch
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make, split
 from fedmpi.plugins import fit
 from fedmpi.client.worker import WorkerParts
 from fedmpi.core.errors import UserError
@@ -13,9 +14,9 @@ def worker_parts(options, shape, classes):
     """A worker's ``WorkerParts``, its model freshly initialised from the seed."""
     found = estimators(options)
     reports = {label: part.report for label, part in found.items() if part.report is not None}
-    return WorkerParts(model(options, shape, classes), catalog.make(catalog.STRATEGIES, options["strategy"]),
-                       catalog.make(catalog.PRUNERS, options["pruner"]), catalog.make(catalog.CODECS, options["codec"]),
-                       reports, next(iter(found)), catalog.make(catalog.FEATURES, options["features"]), faults(options),
+    return WorkerParts(model(options, shape, classes), make(catalog.STRATEGIES, options["strategy"]),
+                       make(catalog.PRUNERS, options["pruner"]), make(catalog.CODECS, options["codec"]),
+                       reports, next(iter(found)), make(catalog.FEATURES, options["features"]), faults(options),
                        options["local_epochs"], options["batch_size"], options["lr"], options["seed"],
                        options["rounds"], classes)
 
@@ -24,18 +25,18 @@ def estimators(options):
     """``{label: Contribution}``: the one that weighs first, then those that only observe; labels are their names."""
     found = {}
     for spec in [options["contribution"], *options["observe"]]:
-        name = label = catalog.split(spec)[0].rpartition(":")[2]
+        name = label = split(spec)[0].rpartition(":")[2]
         number = 1
         while label in found:
             number += 1
             label = f"{name}-{number}"
-        found[label] = catalog.make(catalog.CONTRIBUTIONS, spec)
+        found[label] = make(catalog.CONTRIBUTIONS, spec)
     return found
 
 
 def faults(options):
     """The faults that clients are given, in the order that the options name them."""
-    return tuple(catalog.make(catalog.FAULTS, spec) for spec in options["fault"])
+    return tuple(make(catalog.FAULTS, spec) for spec in options["fault"])
 
 
 def model(options, shape, classes):
@@ -43,7 +44,7 @@ def model(options, shape, classes):
     torch.manual_seed(torch_seed(options["seed"], Purpose.MODEL))
     spec, option = options["model"], f"--model {options['model']}"
     try:
-        made = catalog.make(catalog.MODELS, spec, tuple(shape), classes)
+        made = make(catalog.MODELS, spec, tuple(shape), classes)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"{option} on inputs of shape {tuple(shape)}: {error}") from error
     return fit.network(made, option, tuple(shape))

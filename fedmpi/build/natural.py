@@ -10,6 +10,7 @@ import os
 import numpy as np
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make, parse
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import DEFAULTS
 from fedmpi.methods.partition.natural import Natural
@@ -20,7 +21,7 @@ def settled(options, client, client_names):
     their number."""
     usual = DEFAULTS["partition"] if client is None else "natural"
     options = options | {"partition": options["partition"] or usual}
-    partition = catalog.make(catalog.PARTITIONS, options["partition"])
+    partition = make(catalog.PARTITIONS, options["partition"])
     if not isinstance(partition, Natural):
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
     there = len(kept_clients(options, partition, client, client_names)[1])
@@ -59,7 +60,7 @@ def settled_by_file(options):
 def _clients_of_file(options):
     """``(client, client_names)`` of the data set where it is a user's own file, else ``(None,
     ())``."""
-    target, given = catalog.parse(catalog.DATASETS, options["dataset"])
+    target, given = parse(catalog.DATASETS, options["dataset"])
     if target != catalog.DATASETS["hdf5"]:
         return None, ()
     from fedmpi.methods.datasets.owners import NAMES, owned

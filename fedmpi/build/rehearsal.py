@@ -11,6 +11,8 @@ are and has an option for them.
 import torch
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import is_own
+from fedmpi.plugins.spec import make, split
 from fedmpi.build import assemble
 from fedmpi.server import loop
 from fedmpi.build.named import worker_parts
@@ -35,7 +37,7 @@ def own_methods(options):
 
 
 def _is_own(kind, spec):
-    return catalog.is_own(catalog.KINDS[kind], catalog.split(spec)[0])
+    return is_own(catalog.KINDS[kind], split(spec)[0])
 
 
 def rehearse(options, data, fed, x):
@@ -60,7 +62,7 @@ def _small(data):
 def _quick(options, fed):
     """The Fed whose rounds are not evaluated, of which only the user's own estimators ask for
     anything."""
-    size = catalog.make(catalog.CONTRIBUTIONS, "size")
+    size = make(catalog.CONTRIBUTIONS, "size")
     specs = [options["contribution"], *options["observe"]]
     contributions = {
         label: part if _is_own("contribution", spec) else size

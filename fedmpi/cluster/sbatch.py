@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from fedmpi.build import footprint
 from fedmpi.transport import place
-from fedmpi.catalog import AGGREGATIONS, parse, split
+from fedmpi.catalog import AGGREGATIONS
+from fedmpi.plugins.spec import parse, split
 from fedmpi.core.errors import DataError, UserError
 from fedmpi.build.footprint import GPU_RANK_BYTES, RANK_BYTES, VECTORS
 from fedmpi.core.stop import COME_BACK, notice

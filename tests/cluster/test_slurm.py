@@ -21,6 +21,7 @@ from conftest import environment
 from other_mpi import DEBIAN, TINY_RUN
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.build import assemble, footprint, named
 from fedmpi.cluster import sbatch
 from fedmpi.core import flops
@@ -573,7 +574,7 @@ def test_other_times_are_refused(text):
 
 @pytest.mark.parametrize("name", catalog.MODELS)
 def test_the_estimate_knows_every_model(name):
-    network = catalog.make(catalog.MODELS, name, (3, 32, 32), 10)
+    network = make(catalog.MODELS, name, (3, 32, 32), 10)
     weights = sum(parameter.numel() for parameter in network.parameters())
     assert weights <= sbatch.WEIGHTS[name] * 1.02 and sbatch.WEIGHTS[name] <= weights * 1.1
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.compute import graphs, staging
 from fedmpi.core import exact_sum
 from fedmpi.run import launch
@@ -45,8 +46,8 @@ def task_of(make, shape, device, n=23, precision="float32", sparsity=0.5):
 
 @pytest.mark.parametrize("name", sorted(name for name in catalog.MODELS if name != "torchvision"))
 def test_every_model_trains_to_what_the_cpu_makes_of_it(gpu, name):
-    make = partial(catalog.make, catalog.MODELS, name)
-    here, there = task_of(make, (3, 32, 32), gpu), task_of(make, (3, 32, 32), torch.device("cpu"))
+    made = partial(make, catalog.MODELS, name)
+    here, there = task_of(made, (3, 32, 32), gpu), task_of(made, (3, 32, 32), torch.device("cpu"))
     for task in (here, there):
         for module in task.model.modules():
             if isinstance(module, torch.nn.modules.dropout._DropoutNd):
@@ -83,7 +84,7 @@ def recordings(recorder):
 @pytest.mark.parametrize("name", sorted(catalog.MODELS))
 def test_recorded_steps_have_the_bits_of_those_taken_one_by_one(gpu, name, sparsity, precision):
     """The last batch of an epoch, which is smaller, too."""
-    task = task_of(partial(catalog.make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision,
+    task = task_of(partial(make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision,
                    sparsity=sparsity)
     recorder = graphs.recorder(task.model, gpu)
     rule = {"momentum": 0.9, "weight_decay": 1e-3, "mu": 0.1 * (sparsity == 0)}
@@ -98,7 +99,7 @@ def test_recorded_steps_have_the_bits_of_those_taken_one_by_one(gpu, name, spars
 @pytest.mark.parametrize("name", sorted(name for name in catalog.MODELS if name != "torchvision"))
 def test_recorded_steps_of_clients_side_by_side_have_the_same_bits(gpu, name, precision):
     """Of as many samples each, and of some with fewer, who finish before the others."""
-    task = task_of(partial(catalog.make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision)
+    task = task_of(partial(make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision)
     recorder, found = graphs.recorder(task.model, gpu), []
     for kept in (None, recorder):
         wide = stacked(task.model, task.layout, kept)
@@ -143,7 +144,7 @@ def test_samples_that_stay_on_the_gpu_are_those_on_the_host(gpu, monkeypatch):
 
 
 def test_a_recording_that_runs_out_of_memory_leaves_training_as_it_was(gpu, monkeypatch):
-    task = task_of(partial(catalog.make, catalog.MODELS, "cnn"), (3, 32, 32), gpu)
+    task = task_of(partial(make, catalog.MODELS, "cnn"), (3, 32, 32), gpu)
     recorder = graphs.recorder(task.model, gpu)
     plain = trained(task, None)
 
@@ -168,10 +169,10 @@ def test_a_recording_that_runs_out_of_memory_leaves_training_as_it_was(gpu, monk
 def test_side_by_side_is_near_one_by_one(gpu, monkeypatch, precision, near):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)                        # which rounds to 10 bits
 
-    def make(shape, classes):
-        return catalog.make(catalog.MODELS, "pfl-cnn:dropout=false", shape, classes)
+    def made(shape, classes):
+        return make(catalog.MODELS, "pfl-cnn:dropout=false", shape, classes)
 
-    task = task_of(make, (3, 32, 32), gpu, precision=precision, sparsity=0.0)
+    task = task_of(made, (3, 32, 32), gpu, precision=precision, sparsity=0.0)
     assert refusal(task.model, task.layout, torch.zeros(2, 3, 32, 32)) == ""
     generators = [np.random.default_rng(seed) for seed in range(4)]
     wide = stacked(task.model, task.layout)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.build import choose
 from fedmpi.server import loop
 from fedmpi.server.exchange import Outcome
@@ -222,7 +223,7 @@ def test_what_cannot_be_stacked_is_refused(make, why):
 
 @pytest.mark.parametrize("name", catalog.STRATEGIES)
 def test_what_a_strategy_says_of_its_local_training_is_what_it_does(name):
-    strategy = catalog.make(catalog.STRATEGIES, name)
+    strategy = make(catalog.STRATEGIES, name)
     task = tasks_of(small_cnn, (12,), mask=half)[0]
     if strategy.sgd is not None:
         want, told = alone(task, **strategy.sgd)

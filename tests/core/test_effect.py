@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.build import assemble
 from fedmpi.core.effect import needs
 from fedmpi.core.errors import UserError
@@ -50,7 +51,7 @@ def test_defaults_may_stand_beside_any_choice():
     ("aggregation", "fedasync:staleness=constant,a=0.5"), ("aggregation", "fedasync:b=4")])
 def test_parts_refuse_what_their_other_options_leave_no_effect(kind, spec):
     with pytest.raises(UserError, match=f"{spec}: .* has no effect with .*; leave .* out"):
-        catalog.make(catalog.KINDS[kind], spec)
+        make(catalog.KINDS[kind], spec)
 
 
 @pytest.mark.parametrize("pruner, last_still", [

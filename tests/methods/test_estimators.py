@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fedmpi.catalog import CONTRIBUTIONS, make
+from fedmpi.catalog import CONTRIBUTIONS
+from fedmpi.plugins.spec import make
 from fedmpi.methods.contribution.classwise import class_columns, class_cosines, shapfed
 from fedmpi.methods.contribution.focus import credibility, focus
 from fedmpi.methods.contribution.influence import dots, influence, influence_hessian, solve

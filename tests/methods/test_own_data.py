@@ -16,7 +16,8 @@ from torch import nn
 
 from fedmpi.build import assemble, choose
 from fedmpi.read import report
-from fedmpi.catalog import PARTITIONS, make
+from fedmpi.catalog import PARTITIONS
+from fedmpi.plugins.spec import make
 from fedmpi.commands.runs import all_options, dataset_spec
 from fedmpi.methods.datasets.dataset import (Dataset, as_they_are, checked, inputs, inputs_text,
                                              moments, whole_numbers)

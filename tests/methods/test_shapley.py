@@ -10,6 +10,7 @@ import torch
 from scipy.stats import spearmanr
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.methods.contribution import comfedsv as completion
 from fedmpi.methods.contribution import gtg_shapley, tmc_shapley
 from fedmpi.methods.contribution.game import gains, powerset, prefixes, shapley_value
@@ -30,7 +31,7 @@ TERMS = [.5, -.2, .1, 0., .3]
 
 
 def part(spec):
-    return catalog.make(catalog.CONTRIBUTIONS, spec)
+    return make(catalog.CONTRIBUTIONS, spec)
 
 
 def played(spec, v, seed=0, clients=None, **options):

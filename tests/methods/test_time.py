@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fedmpi.methods.timing.fedasync import fedasync
 from fedmpi.methods.timing.fedbuff import fedbuff
 from fedmpi.methods.timing.sync import sync
-from fedmpi.catalog import AGGREGATIONS, DEVICES, SAMPLERS, make
+from fedmpi.catalog import AGGREGATIONS, DEVICES, SAMPLERS
+from fedmpi.plugins.spec import make
 from fedmpi.core.virtual_time import dropped, durations, earliest, in_time, round_s
 from fedmpi.methods.devices.constant import constant
 from fedmpi.methods.devices.drawn import drawn
