@@ -9,18 +9,20 @@ import torch
 from fedmpi import catalog
 from fedmpi.plugins.entry import entry
 from fedmpi.plugins.spec import make
-from fedmpi.build import assemble
+from fedmpi.build.check import check
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.parts import made
+from fedmpi.build.setup import dealt_out, message, set_up
 from fedmpi.server import exchange, loop, recruit
-from fedmpi.build.named import worker_parts
+from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core.layout import bind
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.core.mask import budgets
 from fedmpi.build.options import DEFAULTS
-from fedmpi.core.parts import Cohort, Round, Task, Updates
+from fedmpi.core.parts import Cohort, Facts, Round, Task, Updates
 from fedmpi.transport.local import Local
 from fedmpi.wire import positions
-from fedmpi.build.usual import with_usual_parts
 
 SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model": "small-cnn:width=4",
          "partition": "iid",
@@ -30,16 +32,24 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model":
 
 def assembled(**options):
     """``(fed, state before round 1)`` of a real one-process federation, small unless ``options`` say otherwise."""
-    options = with_usual_parts(DEFAULTS | SMALL | options)
-    data = assemble.federation(options)
+    setup = small(**options)
+    check(setup)
     transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
-    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-    fed = fed._replace(transport=transport)
-    assemble.check(options, data, fed, x)
-    transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = loop.start(fed, x)
-    transport.publish(*assemble.setup_message(data, fed, options, state))
+    fed = setup.fed._replace(transport=transport)
+    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(fed, setup.network.first)
+    transport.publish(*message(setup, state))
     return fed, state
+
+
+def small(**options):
+    """The ``Setup`` of such a federation."""
+    return set_up(DEFAULTS | SMALL | options, torch.device("cpu"))
+
+
+def dealt(options):
+    """The ``Federation`` of a run's options."""
+    return dealt_out(*made(options))[0]
 
 
 def play(fed, state, rounds):
@@ -256,8 +266,7 @@ def check_contribution(spec):
         clients = torch.tensor(who)
         updates = updates_of(layout, layout.full_mask(), len(who), own=t == 2, seed=t)._replace(n=sizes[clients])
         shares = sizes[clients] / sizes[clients].sum()
-        if part.check is not None:
-            part.check(len(who), layout)
+        assert not list(part.refuses(Facts(layout, largest=len(who))))
         cohort = Cohort(clients, updates, Round(t, 5), shares, x.clone(), layout,
                         [{} if part.report is None else part.report(task_of(network, layout, x, n)) for n in who])
         before, given = copy.deepcopy(state), copy.deepcopy(updates)

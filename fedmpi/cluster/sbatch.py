@@ -230,7 +230,7 @@ def told(job, options, measured=None):
 
 def on_gpus(job, options):
     """What the fullest GPU will need, by the data and the model themselves; where the data are not here, that."""
-    from fedmpi.build.assemble import planned_needs
+    from fedmpi.build.needs import planned_needs
     try:
         worker, server = planned_needs(options)
     except DataError as error:

@@ -19,7 +19,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.plugins.spec import make
-from fedmpi.build.named import model
+from fedmpi.build.parts import network_of
 from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
 from fedmpi.core.layout import bind
@@ -55,7 +55,7 @@ def trained(path, round=None, warn=lambda line: None):
     except CheckpointError as error:
         raise UserError(f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more") from error
     options, inputs = run.attrs["options"], _inputs(run.attrs)
-    network = model(options, inputs["shape"], inputs["classes"])
+    network = network_of(options)(inputs["shape"], inputs["classes"])
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     layout, x, _ = bind(network, run.attrs.get("statistics", floating))

@@ -12,7 +12,7 @@ from fedmpi import catalog
 from fedmpi.plugins.spec import make
 from fedmpi.compute import graphs, staging
 from fedmpi.core import exact_sum
-from fedmpi.run import launch
+from fedmpi.run.devices import pick_device
 from fedmpi.core.layout import bind
 from fedmpi.compute.sgd import casting, sgd
 from fedmpi.methods.models.zoo import torchvision
@@ -26,7 +26,7 @@ SMALL = ("--rounds", 3, "--clients", 6, "--model", "small-cnn:width=4", "--lr", 
 
 @pytest.fixture(scope="module")
 def gpu():
-    return launch.pick_device("cuda", 0)
+    return pick_device("cuda", 0)
 
 
 def task_of(make, shape, device, n=23, precision="float32", sparsity=0.5):

@@ -25,7 +25,6 @@ from fedmpi.core.parts import Round, Task
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.store import read_run, verify
 from fedmpi.transport.team import teams
-from fedmpi.build.usual import with_usual_parts
 
 SHAPE, CLASSES = (2, 8, 8), 5
 SIZES = (23, 5, 31, 12, 1, 20)            # clients of 5, 1, 7, 3, 1 and 4 batches an epoch
@@ -354,13 +353,13 @@ def test_what_was_timed_is_recorded_and_kept(fedmpi, tmp_path, monkeypatch):
 def test_the_choice_by_timing(monkeypatch, seconds, workers, best):
     monkeypatch.setattr(choose, "timing", lambda *arguments: lambda G, before: (1.0, seconds.get(G, 9.0)))
     monkeypatch.setattr(choose, "apart", lambda *arguments: "")
-    lines = []
-    assert choose.together({"cohort": 50}, None, torch.device("cpu"), workers, lines.append) == best and len(lines) == 1
+    setup, lines = ({"cohort": 50}, None, None, None, None), []
+    assert choose.together(setup, torch.device("cpu"), workers, lines.append) == best and len(lines) == 1
 
 
 def test_timing_times_both(fedmpi):
-    options = with_usual_parts(contracts.DEFAULTS | contracts.SMALL)
-    one, side = choose.timing(options, contracts.assemble.federation(options), torch.device("cpu"))(3, 0)
+    options, parts, data, *_ = contracts.small()
+    one, side = choose.timing(options, parts, data, torch.device("cpu"))(3, 0)
     assert 0 < one < 1 and 0 < side < 1
 
 

@@ -6,19 +6,14 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.plugins.spec import make
-from fedmpi.build import assemble
+from fedmpi.build.notes import warnings
 from fedmpi.core.effect import needs
 from fedmpi.core.errors import UserError
-from fedmpi.build.options import DEFAULTS
-from fedmpi.build.usual import with_usual_parts
 
 
 def warned(**options):
     """The warnings of a small run, before anything is trained."""
-    options = with_usual_parts(DEFAULTS | contracts.SMALL | options)
-    data = assemble.federation(options)
-    fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
-    return list(assemble.warnings(options, data, fed))
+    return list(warnings(contracts.small(**options)))
 
 
 @needs(cap="by=class", period="daily=true", a="how!=constant", both=("by=class", "daily=true"))

@@ -549,7 +549,7 @@ def test_a_method_that_breaks_its_contract_is_one_line_before_work_starts(own, k
     given = {kind: [spec] if kind == "fault" else spec}
     options = DEFAULTS | SMALL | {"model": "logistic", "pruner": "static:sparsity=0.5"} | given
     with pytest.raises(UserError) as caught:
-        plan.parts(options, print)
+        plan.set_up(options, print)
     told = str(caught.value)
     assert told.startswith((f"--{kind} {spec}: ", f"data set {spec}: ")) and message in told and "\n" not in told
 
@@ -603,7 +603,7 @@ def test_a_divergence_under_a_method_of_the_users_is_told_as_one(own):
 def test_an_exception_of_the_servers_part_of_a_method_flies(own):
     own("my_methods.py", METHODS)
     with pytest.raises(ZeroDivisionError):
-        plan.parts(DEFAULTS | SMALL | {"strategy": "my_methods:strategy:fault=raises", "model": "logistic"}, print)
+        plan.set_up(DEFAULTS | SMALL | {"strategy": "my_methods:strategy:fault=raises", "model": "logistic"}, print)
 
 
 def test_methods_of_the_users_that_keep_their_contract_give_the_catalogues_bits(own, fedmpi):

@@ -4,14 +4,15 @@ import contracts
 import pytest
 import torch
 
-from fedmpi.build import assemble
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.setup import message as setup_message
+from fedmpi.build.setup import set_up
 from fedmpi.run import launch
 from fedmpi.server import exchange, loop
 from fedmpi.client.worker import Number
 from fedmpi.core.errors import WireError
 from fedmpi.build.options import DEFAULTS
 from fedmpi.transport.local import Local
-from fedmpi.build.usual import with_usual_parts
 
 OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", "local_epochs": 1, "strategy": "fedavg",
                       "pruner": "rigl:every=2", "contribution": "size", "dataset": "synthetic:samples=200",
@@ -20,14 +21,12 @@ OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", 
 
 def assembled(**changes):
     """``(fed, state)`` of a small run in this process."""
-    options = with_usual_parts(OPTIONS | changes)
-    data = assemble.federation(options)
+    setup = set_up(OPTIONS | changes, torch.device("cpu"))
     transport = Local(launch.worker())
-    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-    fed = fed._replace(transport=transport)
-    transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = loop.start(fed, x)
-    transport.publish(*assemble.setup_message(data, fed, options, state))
+    fed = setup.fed._replace(transport=transport)
+    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(fed, setup.network.first)
+    transport.publish(*setup_message(setup, state))
     return fed, state
 
 
