@@ -29,7 +29,8 @@ def sync(deadline: float = 0.0, over: float = 0.0):
         if (over or deadline) and not facts.timed:
             yield "it leaves the slow out, which needs a model of time: --devices drawn, say"
         if over and facts.candidates:
-            yield f"{facts.named['sampler']} has more candidates already than are needed; leave over out"
+            yield (f"the candidates of {facts.named['sampler']} are already more than are needed; "
+                   "leave over out")
         if over and facts.cohort == facts.clients:
             yield (f"it asks more clients than are needed, but all {facts.clients} are asked already: "
                    "give a --cohort below that, or no over")
