@@ -81,22 +81,33 @@ def apart(options, parts, data, network):
 def _rehearse(setup):
     """One merge of a cohort that changed nothing and the feature skew of one sample, for what they refuse."""
     options, parts, data, network, fed = setup
-    C, layout = fed.aggregation.buffer or fed.cohort, network.layout
+    C = fed.aggregation.buffer or fed.cohort
+    _rehearse_merge(options, parts.strategy, network, C)
+    if data.features.any():
+        _rehearse_features(options, parts.features, data)
+
+
+def _rehearse_merge(options, strategy, network, C):
+    layout = network.layout
     support = layout.tail
-    trained = below(support, layout.R)
-    n = torch.ones(C, dtype=torch.float64)
-    idle = Updates(torch.zeros(C, len(support)), None, support, n, trained, torch.zeros(len(support)))
-    strategy = parts.strategy
-    state, weights = strategy.init(layout), torch.full((C,), 1 / C, dtype=torch.float64)
+    idle = Updates(
+        U=torch.zeros(C, len(support)),
+        B=None,
+        support=support,
+        n=torch.ones(C, dtype=torch.float64),
+        trained=below(support, layout.R),
+        root=torch.zeros(len(support)))
+    weights = torch.full((C,), 1 / C, dtype=torch.float64)
+    state = strategy.init(layout)
     option = f"--strategy {options['strategy']}"
     named(option, strategy.merge, state, network.first, idle, weights)
-    if data.features.any():
-        _rehearse_features(options, parts, data)
 
 
-def _rehearse_features(options, parts, data):
-    zeros = torch.zeros(1, *data.shape, dtype=model_dtype(data.dataset))
-    label, level = torch.zeros(1, dtype=torch.int64), float(data.features.max())
+def _rehearse_features(options, features, data):
+    dataset = data.dataset
+    zeros = torch.zeros(1, *data.shape, dtype=model_dtype(dataset))
+    label = torch.zeros(1, dtype=torch.int64)
+    level = float(data.features.max())
     gen = stream(options["seed"], Purpose.FEATURES, 0)
     option = f"--features {options['features']}"
-    named(option, parts.features.apply, zeros, label, level, data.dataset.classes, gen)
+    named(option, features.apply, zeros, label, level, dataset.classes, gen)

@@ -88,10 +88,13 @@ def timing(options, parts, data, device):
 
     def pair(G):
         one = seconds(alone, ALONE)
-        return one, seconds(at_once, G) if G > 1 else 0.0
+        if G == 1:
+            return one, 0.0
+        return one, seconds(at_once, G)
 
     def timed(G, before):
-        pair(G)     # warms up
+        # The first warms up.
+        pair(G)
         pairs = [pair(G) for _ in range(REPEATS)]
         one, side = (min(each) for each in zip(*pairs))
         return min(one, before or one), side
@@ -109,14 +112,21 @@ def _tasks(options, parts, data, device):
     gen = torch.Generator().manual_seed(0)
     inputs = sample(data, n).to(device)
     labels = torch.randint(0, data.dataset.classes, (n,), generator=gen).to(device)
-    live, mask = torch.ones(layout.R, device=device), layout.full_mask().to(device)
-    recorded, cast = recorder(model, device), casting(options["precision"], device)
+    live = torch.ones(layout.R, device=device)
+    mask = layout.full_mask().to(device)
+    recorded = recorder(model, device)
+    cast = casting(options["precision"], device)
 
     def task(client):
-        return Task(model, layout, x, g, base, mask, live, inputs, labels, epochs=1,
-                    batch_size=options["batch_size"], lr=options["lr"],
-                    gen=stream(0, Purpose.TRAIN, client), schedule=Round(1, 1), casting=cast,
-                    recorder=recorded)
+        return Task(
+            model, layout, x, g, base, mask, live, inputs, labels,
+            epochs=1,
+            batch_size=options["batch_size"],
+            lr=options["lr"],
+            gen=stream(0, Purpose.TRAIN, client),
+            schedule=Round(1, 1),
+            casting=cast,
+            recorder=recorded)
 
     def tasks(count):
         return [task(client) for client in range(count)]

@@ -18,11 +18,15 @@ ONE = ("strategy", "pruner", "weighting", "codec", "aggregation", "sampler", "de
 def asked(options, parts, data, layout):
     """``[("--option spec", part, facts)]`` of every part that has rules, with what it may know."""
     facts = of_run(options, parts, data, layout)
-    found = [(kind, options[kind], getattr(parts, kind), facts) for kind in ONE]
-    found += _contributions(options, parts, facts)
-    found += _on_clients(options, parts, data, facts)
-    return [(f"--{option} {spec}", part, facts._replace(given=_given(option, spec)))
-            for option, spec, part, facts in found]
+    rows = [(kind, options[kind], getattr(parts, kind), facts) for kind in ONE]
+    rows += _contributions(options, parts, facts)
+    rows += _on_clients(options, parts, data, facts)
+    return [_row(*row) for row in rows]
+
+
+def _row(option, spec, part, facts):
+    given = _given(option, spec)
+    return f"--{option} {spec}", part, facts._replace(given=given)
 
 
 def of_run(options, parts, data, layout):
@@ -91,7 +95,10 @@ def _contributions(options, parts, facts):
 
 def _on_clients(options, parts, data, facts):
     """The parts that change single clients, each with how many."""
-    touched = int(np.count_nonzero(data.features))
-    yield "features", options["features"], parts.features, facts._replace(touched=touched)
-    for spec, part, who in zip(options["fault"], parts.faults, data.faults):
-        yield "fault", spec, part, facts._replace(touched=int(who.sum()))
+    skewed = np.count_nonzero(data.features)
+    of_features = facts._replace(touched=int(skewed))
+    yield "features", options["features"], parts.features, of_features
+    faults = zip(options["fault"], parts.faults, data.faults)
+    for spec, part, who in faults:
+        of_fault = facts._replace(touched=int(who.sum()))
+        yield "fault", spec, part, of_fault

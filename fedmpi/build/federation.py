@@ -52,15 +52,31 @@ def federation(options, parts, network=None):
     shards, source = _copied(options, parts.faults, faulty, shards)
     labels, noise = _labels(options, parts, dataset, shards, source, faulty)
     features = _levels(options, parts.features, source)
-    ends = np.cumsum([len(shard) for shard in shards])
-    offsets = np.concatenate([[0], ends]).astype(np.int64)
-    indices, labels = np.concatenate(shards), np.concatenate(labels)
-    name = hashlib.sha256(digest(dataset).encode())
-    for array in (validation, offsets, indices, labels, features, faulty):
-        name.update(array)
+    offsets = _offsets([len(shard) for shard in shards])
+    indices = np.concatenate(shards)
+    labels = np.concatenate(labels)
+    arrays = (validation, offsets, indices, labels, features, faulty)
     return Federation(
-        dataset, validation, offsets, indices, labels, noise, features, faulty, source,
-        quality=_quality(parts.faults, faulty, noise), digest=name.hexdigest(), client_names=names)
+        dataset=dataset,
+        validation=validation,
+        offsets=offsets,
+        indices=indices,
+        labels=labels,
+        noise=noise,
+        features=features,
+        faults=faulty,
+        source=source,
+        quality=_quality(parts.faults, faulty, noise),
+        digest=_digest(dataset, arrays),
+        client_names=names)
+
+
+def _digest(dataset, arrays):
+    """sha256 of the data set and of how it is dealt out, as text."""
+    name = hashlib.sha256(digest(dataset).encode())
+    for array in arrays:
+        name.update(array)
+    return name.hexdigest()
 
 
 def named(option, function, *arguments):
@@ -160,14 +176,25 @@ def _labels(options, parts, dataset, shards, source, faulty):
     for client in np.flatnonzero(source >= 0):
         labels[client] = _shared_labels(shards, labels, client, source[client])
     for number, fault in enumerate(parts.faults):
-        if fault.labels is None:
-            continue
-        option = f"--fault {options['fault'][number]}"
-        for client in np.flatnonzero(faulty[number]):
-            gen = stream(options["seed"], Purpose.FAULT, number, client)
-            labels[client] = named(option, fault.labels, labels[client], dataset.classes, gen)
-    wrong = [np.count_nonzero(seen != right) / max(len(right), 1) for seen, right in zip(labels, true)]
+        if fault.labels is not None:
+            clients = np.flatnonzero(faulty[number])
+            _flip(options, number, fault, clients, labels, dataset.classes)
+    wrong = [_wrong(*pair) for pair in zip(labels, true)]
     return labels, np.array(wrong)
+
+
+def _wrong(labels, true):
+    """The fraction of labels that are not the true ones."""
+    count = np.count_nonzero(labels != true)
+    return count / max(len(true), 1)
+
+
+def _flip(options, number, fault, clients, labels, classes):
+    """Put the wrong labels of a fault, the run's ``number``-th, into ``labels`` of these clients."""
+    option = f"--fault {options['fault'][number]}"
+    for client in clients:
+        gen = stream(options["seed"], Purpose.FAULT, number, client)
+        labels[client] = named(option, fault.labels, labels[client], classes, gen)
 
 
 def _noisy(options, noise, true, classes):
@@ -181,11 +208,13 @@ def _noisy(options, noise, true, classes):
 
 def _shared_labels(shards, labels, client, source):
     """The labels of a duplicate: those of its source for the samples that both hold, else its own."""
-    theirs, own = shards[source], shards[client]
+    theirs = shards[source]
+    own = shards[client]
     order = np.argsort(theirs)
-    place = np.searchsorted(theirs, own, sorter=order).clip(max=len(order) - 1)
-    rows = order[place]
-    return np.where(theirs[rows] == own, labels[source][rows], labels[client])
+    place = np.searchsorted(theirs, own, sorter=order)
+    rows = order[place.clip(max=len(order) - 1)]
+    both_hold = theirs[rows] == own
+    return np.where(both_hold, labels[source][rows], labels[client])
 
 
 def _levels(options, features, source):
@@ -229,8 +258,17 @@ def without_pixels(data):
 
 def cut(data, most):
     """The federation with at most ``most`` samples a client."""
-    begins = data.offsets[:-1]
     counts = np.minimum(data.sizes, most)
-    rows = np.concatenate([np.arange(begin, begin + n) for begin, n in zip(begins, counts)])
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return data._replace(offsets=offsets, indices=data.indices[rows], labels=data.labels[rows])
+    ends = data.offsets[:-1] + counts
+    spans = zip(data.offsets, ends)
+    rows = np.concatenate([np.arange(begin, end) for begin, end in spans])
+    return data._replace(
+        offsets=_offsets(counts),
+        indices=data.indices[rows],
+        labels=data.labels[rows])
+
+
+def _offsets(counts):
+    """(N + 1,) int64: where the rows of each client begin, and where the last ones end."""
+    ends = np.cumsum(counts)
+    return np.concatenate([[0], ends]).astype(np.int64)

@@ -33,11 +33,17 @@ def fits(setup, places):
 
 def host_need(setup, ranks, first):
     """Bytes that this many ranks of one node will still take; ``first`` where rank 0 is among them."""
-    options, fed, network = setup.options, setup.fed, setup.network
+    fed, network = setup.fed, setup.network
     return footprint.host_need(
-        network.layout.P, network.output_bytes, batch_size=options["batch_size"], cohort=fed.cohort,
-        data_bytes=setup.data.dataset.x_train.nbytes, ranks=ranks, first=first,
-        together=min(fed.together or 1, fed.cohort), memories=len(fed.sizes) * fed.codec.feedback)
+        network.layout.P,
+        network.output_bytes,
+        batch_size=setup.options["batch_size"],
+        cohort=fed.cohort,
+        data_bytes=setup.data.dataset.x_train.nbytes,
+        ranks=ranks,
+        first=first,
+        together=min(fed.together or 1, fed.cohort),
+        memories=len(fed.sizes) * fed.codec.feedback)
 
 
 def planned_needs(options):
@@ -50,16 +56,24 @@ def planned_needs(options):
 
 def gpu_needs(options, data, network):
     """``(worker, server)``: the ``Need`` of either on a GPU."""
-    P, layers, batch_size = network.layout.P, network.output_bytes, options["batch_size"]
-    sample_bytes = model_dtype(data.dataset).itemsize * int(np.prod(data.shape))
+    P, layers = network.layout.P, network.output_bytes
+    values = int(np.prod(data.shape))
+    sample_bytes = model_dtype(data.dataset).itemsize * values
     held = len(data.dataset.y_test) + 2 * len(data.validation)
     cohort = options["cohort"] or options["clients"]
     worker = footprint.worker_need(
-        P, layers, batch_size=batch_size, block=block(P), images=IMAGES,
+        P,
+        layers,
+        batch_size=options["batch_size"],
+        block=block(P),
+        images=IMAGES,
         samples_bytes=int(data.sizes.max()) * sample_bytes,
         together=min(options["together"] or 1, cohort))
     server = footprint.server_need(
-        P, layers, samples_bytes=held * sample_bytes, batch_size=EVALUATED)
+        P,
+        layers,
+        samples_bytes=held * sample_bytes,
+        batch_size=EVALUATED)
     return worker, server
 
 

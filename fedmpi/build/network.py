@@ -38,9 +38,16 @@ def network(options, data, model, device):
     model = model.to(device)
     layout, x = bound(options, data, model)
     first = x.cpu().clone()
+    one = sample(data).to(device)
     return Network(
-        model, layout, x, first, costs(model, layout, sample(data).to(device)),
-        fixed(model, layout, buffers), normalises_batches(model), output_bytes)
+        model=model,
+        layout=layout,
+        x=x,
+        first=first,
+        costs=costs(model, layout, one),
+        fixed=fixed(model, layout, buffers),
+        batch_norm=normalises_batches(model),
+        output_bytes=output_bytes)
 
 
 def sample(data, count=1):

@@ -63,9 +63,10 @@ def adds_up(parts):
     before training, all train the same mask, and all answers are waited for. It follows from how updates are merged,
     not from the ranks or from who observes, and so do the bits."""
     pruner, aggregation = parts.pruner, parts.aggregation
-    waits_for_all = aggregation.deadline == math.inf and not (aggregation.buffer or aggregation.over)
     one_mask = pruner.masks is None and not pruner.moves
-    return parts.strategy.additive and parts.weighting.fixed and one_mask and waits_for_all
+    if aggregation.buffer or aggregation.over or aggregation.deadline < math.inf:
+        return False
+    return parts.strategy.additive and parts.weighting.fixed and one_mask
 
 
 def least(options, parts, data):
@@ -82,8 +83,10 @@ def evaluators(data, model, layout, x, device):
     dataset, kept = data.dataset, data.validation
 
     def on(make, pixels, labels, *arguments):
-        samples = laid(inputs(torch.from_numpy(pixels).to(device), dataset.mean, dataset.std))
-        return make(model, *arguments, x, samples, torch.from_numpy(labels).to(device))
+        raw = torch.from_numpy(pixels).to(device)
+        samples = laid(inputs(raw, dataset.mean, dataset.std))
+        labels = torch.from_numpy(labels).to(device)
+        return make(model, *arguments, x, samples, labels)
 
     test = on(evaluator, dataset.x_test, dataset.y_test)
     if not len(kept):

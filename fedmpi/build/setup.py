@@ -29,13 +29,15 @@ def set_up(options, device, dataset=None):
     options, parts = making.made(options, dataset)
     data, model = dealt_out(options, parts)
     net = network(options, data, model, device)
-    return Setup(options, parts, data, net, server_parts(options, parts, data, net, device))
+    fed = server_parts(options, parts, data, net, device)
+    return Setup(options, parts, data, net, fed)
 
 
 def dealt_out(options, parts):
     """``(Federation, model)``: the data as the model takes them, and the model as its factory made it."""
     dataset = parts.dataset
-    model = parts.network(dataset.x_train.shape[1:], dataset.classes)
+    shape = dataset.x_train.shape[1:]
+    model = parts.network(shape, dataset.classes)
     return federation(options, parts, model), model
 
 

@@ -14,8 +14,17 @@ def worker_parts(options, shape, classes, parts=None):
         label: part.report for label, part in parts.contributions.items() if part.report is not None
     }
     return WorkerParts(
-        model=parts.network(shape, classes), strategy=parts.strategy, pruner=parts.pruner,
-        codec=parts.codec, reports=reports, weighs=next(iter(parts.contributions)),
-        features=parts.features, faults=parts.faults, epochs=options["local_epochs"],
-        batch_size=options["batch_size"], lr=options["lr"], seed=options["seed"],
-        rounds=options["rounds"], classes=classes)
+        model=parts.network(shape, classes),
+        strategy=parts.strategy,
+        pruner=parts.pruner,
+        codec=parts.codec,
+        reports=reports,
+        weighs=next(iter(parts.contributions)),
+        features=parts.features,
+        faults=parts.faults,
+        epochs=options["local_epochs"],
+        batch_size=options["batch_size"],
+        lr=options["lr"],
+        seed=options["seed"],
+        rounds=options["rounds"],
+        classes=classes)

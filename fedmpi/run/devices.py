@@ -41,13 +41,18 @@ def wishes(options):
 
 def placed(own, others, options):
     """``{rank: place}`` of rank 0, at ``own``, and the others, without the GPUs that these options leave alone."""
-    # Alone, rank 0 trains clients, too.
-    serving = {options["server_device"]} if others else {options["server_device"], options["device"]}
     training = {options["device"]}
+    serving = {options["server_device"]}
+    if not others:
+        # Alone, rank 0 trains clients, too.
+        serving |= training
     places = {0: _used(own | {"node": 0}, serving)}
-    return places | {rank: _used(there, training) for rank, there in others.items()}
+    for rank, there in others.items():
+        places[rank] = _used(there, training)
+    return places
 
 
 def _used(there, devices):
     """A rank's place, without its GPU where that is none of the ``devices``."""
-    return there | {"gpu": there["gpu"] if "cuda" in devices else None}
+    gpu = there["gpu"] if "cuda" in devices else None
+    return there | {"gpu": gpu}

@@ -60,8 +60,11 @@ def _refuse_other_parts(resume, attrs, options):
 
 def _tell_versions(attrs, say):
     """A warning where the libraries that decide the bits are others than they were."""
-    before = {name: attrs["versions"].get(name) for name in ("torch", "numpy")}
-    other = [f"{name} {version(name)} (was {was})" for name, was in before.items() if version(name) != was]
+    other = []
+    for name in ("torch", "numpy"):
+        was, now = attrs["versions"].get(name), version(name)
+        if was != now:
+            other.append(f"{name} {now} (was {was})")
     if other:
         say(f"warning: resuming with {', '.join(other)}: the bits may differ from a run never stopped")
 
