@@ -28,10 +28,10 @@ class Round(NamedTuple):
 class Facts(NamedTuple):
     """What a part may know of a run before it starts: its sizes, and properties of its other parts.
 
-    Any part may have ``refuses(facts) -> lines``, each a reason, with a way out, why it cannot work in this run: the
-    first one of any part ends the run before work starts. It may have ``notes(facts) -> lines``, each a sentence for
-    the user about something in this part that comes to nothing in this run. Before each line comes the option that
-    names the part. ``named`` holds how other parts were named, for these lines and for nothing else.
+    Any part that is a tuple of functions has ``refuses(facts) -> lines``, each a reason, with a way out, why it cannot
+    work in this run: the first one of any part ends the run before work starts. It has ``notes(facts) -> lines``, each
+    a sentence for the user about something in this part that comes to nothing in this run. Before each line comes the
+    option that names the part. ``named`` holds how other parts were named, for these lines and for nothing else.
     """
 
     layout: Layout

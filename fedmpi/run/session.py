@@ -1,6 +1,7 @@
 """One training run, from its options to the picture at its end."""
 
 import contextlib
+import importlib
 import os
 import time
 from functools import partial
@@ -18,7 +19,9 @@ from fedmpi.transport.watch import Limits
 
 # Options that say how long others are waited for.
 LIMITS = ("silence", "task_limit")
-WIDEST = 100                           # columns of the picture at the end
+WIDEST = 100     # columns of the picture at the end
+# What rank 0 needs at its start, all of it imported at once.
+SOON = ("fedmpi.build.check", "fedmpi.build.needs", "fedmpi.build.rehearsal", "fedmpi.store")
 
 
 def train(options, resume, say, tell, overwrite=False):
@@ -83,6 +86,8 @@ def _serve(options, resume, say, connect, guard, see, overwrite):
 
         from fedmpi.build.federation import shared_arrays, without_pixels
         from fedmpi.build.setup import message
+        for module in SOON:
+            importlib.import_module(module)
     torch.set_num_threads(1)
     local = 0 if rank_and_size()[1] == 1 else place.SERVER
     own = see(local)
