@@ -19,6 +19,15 @@ STRATEGIES = {
     "multi-krum": "fedmpi.methods.strategies.krum:multi_krum",
     "geometric-median": "fedmpi.methods.strategies.geometric_median:geometric_median",
     "fltrust": "fedmpi.methods.strategies.fltrust:fltrust",
+    "fedavgm": "fedmpi.methods.strategies.fedavgm:fedavgm",
+    "fedadam": "fedmpi.methods.strategies.fedopt:fedadam",
+    "fedyogi": "fedmpi.methods.strategies.fedopt:fedyogi",
+    "fedadagrad": "fedmpi.methods.strategies.fedopt:fedadagrad",
+    "fednova": "fedmpi.methods.strategies.fednova:fednova",
+    "scaffold": "fedmpi.methods.strategies.scaffold:scaffold",
+    "feddyn": "fedmpi.methods.strategies.feddyn:feddyn",
+    "fedper": "fedmpi.methods.strategies.fedper:fedper",
+    "fedbn": "fedmpi.methods.strategies.fedper:fedbn",
 }
 PRUNERS = {
     "dense": "fedmpi.methods.pruning.dense:dense",
@@ -147,8 +156,24 @@ AGGREGATIONS = {
     "fedasync": "fedmpi.methods.timing.fedasync:fedasync",
     "fedbuff": "fedmpi.methods.timing.fedbuff:fedbuff",
 }
+OPTIMISERS = {
+    "sgd": "fedmpi.methods.optimisers.sgd:sgd",
+    "adam": "fedmpi.methods.optimisers.adam:adam",
+    "adamw": "fedmpi.methods.optimisers.adamw:adamw",
+}
+SCHEDULES = {
+    "constant": "fedmpi.methods.schedules.constant:constant",
+    "step": "fedmpi.methods.schedules.step:step",
+    "cosine": "fedmpi.methods.schedules.cosine:cosine",
+    "linear": "fedmpi.methods.schedules.linear:linear",
+}
+AUGMENTATIONS = {
+    "flip": "fedmpi.methods.augment.flip:flip",
+    "crop": "fedmpi.methods.augment.crop:crop",
+}
 KINDS = {
-    "strategy": STRATEGIES, "pruner": PRUNERS, "contribution": CONTRIBUTIONS, "weighting": WEIGHTINGS, "codec": CODECS,
+    "strategy": STRATEGIES, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "augment": AUGMENTATIONS, "pruner": PRUNERS,
+    "contribution": CONTRIBUTIONS, "weighting": WEIGHTINGS, "codec": CODECS,
     "dataset": DATASETS, "partition": PARTITIONS, "noise": NOISES, "features": FEATURES, "fault": FAULTS,
     "model": MODELS, "devices": DEVICES, "sampler": SAMPLERS, "aggregation": AGGREGATIONS,
 }

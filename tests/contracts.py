@@ -13,7 +13,7 @@ from fedmpi.build.check import check
 from fedmpi.build.federation import shared_arrays
 from fedmpi.build.parts import made
 from fedmpi.build.setup import dealt_out, message, set_up
-from fedmpi.server import exchange, loop, recruit
+from fedmpi.server import exchange, fold, loop, recruit
 from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core.layout import bind
@@ -73,7 +73,7 @@ def first_cohort(fed, state):
     _, asks = exchange.announce(fed, state, 1, clients)
     answers = exchange.collect(fed, asks, support)
     own = answers[len(clients)] if fed.strategy.root else None
-    return clients, exchange.stack(fed, answers[: len(clients)], own, support)
+    return clients, fold.stack(fed, answers[: len(clients)], own, support)
 
 
 def small_layout():

@@ -27,7 +27,7 @@ from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.core.errors import DataError
 
 LR = 0.1
-OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "strategy": "fedavg:momentum=0,weight_decay=0"}
+OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "optimiser": "sgd"}
 
 
 def plain_loop(worker, given):
@@ -40,7 +40,8 @@ def plain_loop(worker, given):
     start = time.perf_counter()
     for n in given["clients"]:
         rows = slice(*data["offsets"][n: n + 2])
-        x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]).to(worker.device), worker.mean, worker.std)
+        x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]).to(worker.device),
+            worker.samples.mean, worker.samples.std)
         y = torch.from_numpy(data["labels"][rows]).to(worker.device)
         model.load_state_dict(first)
         optimiser = torch.optim.SGD(model.parameters(), lr=LR)

@@ -8,10 +8,10 @@ from fedmpi.build.network import sample
 from fedmpi.build.server import least
 from fedmpi.compute.stacked import refusal
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import Updates
+from fedmpi.core.parts import Descent
 from fedmpi.core.rng import Purpose, stream
-from fedmpi.core.support import below
 from fedmpi.methods.datasets.dataset import model_dtype
+from fedmpi.server.fold import still
 
 
 def check(setup):
@@ -67,7 +67,7 @@ def _check_together(options, parts, data, network):
 
 def apart(options, parts, data, network):
     """Why no two clients of this run can be trained side by side: half a line, empty where some can."""
-    if parts.strategy.sgd is None:
+    if not isinstance(parts.strategy.local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
     if not least(options, parts, data).any():
         return "all of them are at fault and train in ways of their own"
@@ -88,17 +88,9 @@ def _rehearse(setup):
 
 
 def _rehearse_merge(options, strategy, network, C):
-    layout = network.layout
-    support = layout.tail
-    idle = Updates(
-        U=torch.zeros(C, len(support)),
-        B=None,
-        support=support,
-        n=torch.ones(C, dtype=torch.float64),
-        trained=below(support, layout.R),
-        root=torch.zeros(len(support)))
+    idle = still(network.layout, strategy, C, options["clients"])
     weights = torch.full((C,), 1 / C, dtype=torch.float64)
-    state = strategy.init(layout)
+    state = strategy.init(network.layout)
     option = f"--strategy {options['strategy']}"
     named(option, strategy.merge, state, network.first, idle, weights)
 

@@ -10,8 +10,9 @@ import torch
 
 from fedmpi.build.check import apart
 from fedmpi.build.network import bound, sample
+from fedmpi.compute.augment import joined
 from fedmpi.compute.graphs import recorder
-from fedmpi.compute.sgd import casting
+from fedmpi.compute.sgd import casting, train
 from fedmpi.compute.stacked import stacked
 from fedmpi.core.parts import Round, Task
 from fedmpi.core.rng import Purpose, stream
@@ -81,10 +82,10 @@ def timing(options, parts, data, device):
     def alone(clients):
         for task in clients:
             task.x.copy_(task.base)
-            parts.strategy.local(task)
+            train(parts.strategy.local, task)
 
     def at_once(clients):
-        wide(clients, **parts.strategy.sgd)
+        wide(clients, parts.strategy.local)
 
     def pair(G):
         one = seconds(alone, ALONE)
@@ -116,6 +117,7 @@ def _tasks(options, parts, data, device):
     mask = layout.full_mask().to(device)
     recorded = recorder(model, device)
     cast = casting(options["precision"], device)
+    augment = joined(parts.augmentations)
 
     def task(client):
         return Task(
@@ -126,7 +128,11 @@ def _tasks(options, parts, data, device):
             gen=stream(0, Purpose.TRAIN, client),
             schedule=Round(1, 1),
             casting=cast,
-            recorder=recorded)
+            recorder=recorded,
+            optimiser=parts.optimiser,
+            rates=parts.schedule,
+            clip_norm=options["clip_norm"],
+            augment=augment)
 
     def tasks(count):
         return [task(client) for client in range(count)]

@@ -17,7 +17,7 @@ from fedmpi.core.parts import Round
 from fedmpi.server.loop import evaluates
 
 # Kinds of parts that are given a schedule, of which a run has one.
-ONE = ("strategy", "pruner", "weighting")
+ONE = ("strategy", "schedule", "pruner", "weighting")
 
 
 def plans(options, parts):

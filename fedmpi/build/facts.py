@@ -1,18 +1,17 @@
 """What each part of a run may know of the run, to refuse it or to tell what comes to nothing."""
 
-import math
-
 import numpy as np
 import torch
 
 from fedmpi.build.options import PARTS, SEVERAL
+from fedmpi.build.server import lengths
 from fedmpi.catalog import KINDS
 from fedmpi.core.parts import Facts
 from fedmpi.methods.datasets.dataset import whole_numbers
 from fedmpi.plugins.spec import parse
 
 # Kinds of which a run has one, in the order in which their parts are asked.
-ONE = ("strategy", "pruner", "weighting", "codec", "aggregation", "sampler", "devices", "noise")
+ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting", "codec", "aggregation", "sampler", "devices", "noise")
 
 
 def asked(options, parts, data, layout):
@@ -34,15 +33,15 @@ def of_run(options, parts, data, layout):
     N, buffer = options["clients"], parts.aggregation.buffer
     cohort, opening = options["cohort"] or N, parts.weigher.opening
     merged = buffer or cohort
-    batches = math.ceil(int(data.sizes.max()) / options["batch_size"])
+    epochs, steps, _ = lengths(options, data).max(axis=1).tolist()
     pruner = parts.pruner
     common_model = pruner.masks is None
     return Facts(
         layout,
         named=_named(options),
         rounds=options["rounds"],
-        epochs=options["local_epochs"],
-        steps=options["local_epochs"] * batches,
+        epochs=epochs,
+        steps=steps,
         clients=N,
         cohort=merged,
         largest=N if opening else merged,
@@ -60,6 +59,7 @@ def of_run(options, parts, data, layout):
         needs_previous=any(fault.stale for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,
         even=_even(parts.weighting, data.sizes),
+        shape=tuple(data.shape),
         ids=whole_numbers(data.dataset))
 
 
@@ -95,6 +95,8 @@ def _contributions(options, parts, facts):
 
 def _on_clients(options, parts, data, facts):
     """The parts that change single clients, each with how many."""
+    for spec, part in zip(options["augment"], parts.augmentations):
+        yield "augment", spec, part, facts
     skewed = np.count_nonzero(data.features)
     of_features = facts._replace(touched=int(skewed))
     yield "features", options["features"], parts.features, of_features

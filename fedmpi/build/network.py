@@ -28,8 +28,9 @@ class Network(NamedTuple):
     output_bytes: tuple           # (all, largest): what its layers put out for a sample
 
 
-def network(options, data, model, device):
-    """The ``Network`` of a model as its factory made it; UserError where it does not fit the data."""
+def network(options, data, model, device, personal=None):
+    """The ``Network`` of a model as its factory made it; UserError where it does not fit the data. ``personal`` is the
+    strategy's, which names what of it stays with each client."""
     # A pass may register more buffers, such as a table that is made when it is first looked at: workers do not have
     # those yet.
     buffers = {name for name, _ in model.named_buffers()}
@@ -37,6 +38,7 @@ def network(options, data, model, device):
     output_bytes = outputs(model, sample(data))
     model = model.to(device)
     layout, x = bound(options, data, model)
+    layout = named(f"--strategy {options['strategy']}", layout.with_personal, personal)
     first = x.cpu().clone()
     one = sample(data).to(device)
     return Network(

@@ -11,18 +11,18 @@ import torch
 
 from fedmpi.build import natural
 from fedmpi.build.usual import with_named
-from fedmpi.catalog import CONTRIBUTIONS, DATASETS, FAULTS, KINDS, MODELS
+from fedmpi.catalog import CONTRIBUTIONS, DATASETS, KINDS, MODELS
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Pruner, Sampler,
-                               Strategy, Weighting)
+from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Optimiser, Pruner,
+                               Sampler, Schedule, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, torch_seed
 from fedmpi.methods.datasets.dataset import Dataset
 from fedmpi.plugins import fit
 from fedmpi.plugins.spec import make, split
 
 # What a worker trains with, and what it is not alone in needing.
-OF_WORKER = ("strategy", "pruner", "codec", "features")
-REST = ("pruner", "weighting", "codec", "sampler", "devices", "aggregation")
+OF_WORKER = ("strategy", "optimiser", "schedule", "pruner", "codec", "features")
+REST = ("optimiser", "schedule", "pruner", "weighting", "codec", "sampler", "devices", "aggregation")
 
 
 class Parts(NamedTuple):
@@ -35,6 +35,9 @@ class Parts(NamedTuple):
     faults: tuple = ()                # of Fault, as the options name them
     network: Callable | None = None   # (shape, classes) -> nn.Module, initialised from the seed
     strategy: Strategy | None = None
+    optimiser: Optimiser | None = None
+    schedule: Schedule | None = None
+    augmentations: tuple = ()         # of Augmentation, one after the other
     pruner: Pruner | None = None
     contributions: dict = {}          # {label: Contribution}: the one that weighs, then those that only observe
     weighting: Weighting | None = None
@@ -60,7 +63,10 @@ def made(options, dataset=None):
     methods = {kind: _made(kind, options) for kind in REST}
     options, data = of_data(options, dataset)
     return options, data._replace(
-        strategy=strategy, contributions=_estimators(options, weigher), network=network_of(options),
+        network=network_of(options),
+        strategy=strategy,
+        augmentations=_several("augment", options),
+        contributions=_estimators(options, weigher),
         **methods)
 
 
@@ -72,16 +78,24 @@ def of_data(options, dataset=None):
     options = options | {"partition": natural.partition_of(options, dataset.client)}
     partition = _made("partition", options)
     options = natural.with_clients(options, partition, dataset.client, dataset.client_names)
-    return options, Parts(dataset, partition, _made("noise", options), _made("features", options),
-                          _faults(options))
+    return options, Parts(
+        dataset=dataset,
+        partition=partition,
+        noise=_made("noise", options),
+        features=_made("features", options),
+        faults=_several("fault", options))
 
 
 def of_worker(options):
     """The ``Parts`` of a worker, from options in which all is decided."""
     weigher = make(CONTRIBUTIONS, options["contribution"])
     own = {kind: _made(kind, options) for kind in OF_WORKER}
-    return Parts(faults=_faults(options), network=network_of(options),
-                 contributions=_estimators(options, weigher), **own)
+    return Parts(
+        faults=_several("fault", options),
+        network=network_of(options),
+        augmentations=_several("augment", options),
+        contributions=_estimators(options, weigher),
+        **own)
 
 
 def network_of(options):
@@ -93,8 +107,9 @@ def _made(kind, options):
     return make(KINDS[kind], options[kind])
 
 
-def _faults(options):
-    return tuple(make(FAULTS, spec) for spec in options["fault"])
+def _several(kind, options):
+    """The parts of a kind that may be given more than once."""
+    return tuple(make(KINDS[kind], spec) for spec in options[kind])
 
 
 def _estimators(options, weigher):

@@ -25,8 +25,8 @@ from fedmpi.build.options import SEVERAL
 from fedmpi.methods.contribution.size import size
 from fedmpi.transport.local import Local
 
-KINDS = ("strategy", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
-         "aggregation", "features")
+KINDS = ("strategy", "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
+         "devices", "sampler", "aggregation", "features")
 CLIENTS = 16
 SAMPLES = 2     # of a client: as many as batch norm needs
 FEW = 16    # validation samples
@@ -49,7 +49,7 @@ def rehearse(setup):
     contract, FedError with its traceback where the server's part of one raises."""
     if not own_methods(setup.options):
         return
-    options = setup.options | {"device": "cpu", "local_epochs": 1}
+    options = setup.options | {"device": "cpu", "local_epochs": 1, "local_steps": 0}
     data = _small(setup.data)
     fed = _quick(options, setup.fed)._replace(
         sizes=setup.fed.sizes.new_tensor(data.sizes.astype(float)),

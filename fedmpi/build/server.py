@@ -8,6 +8,7 @@ import torch
 from fedmpi.compute.derivatives import derivatives
 from fedmpi.compute.evaluate import evaluator
 from fedmpi.compute.forward import MODELS
+from fedmpi.compute.sgd import length
 from fedmpi.methods.codecs.values import fitted
 from fedmpi.methods.datasets.dataset import inputs, laid
 from fedmpi.server.loop import Fed
@@ -44,13 +45,24 @@ def server_parts(options, parts, data, network, device):
         costs=network.costs,
         fixed=network.fixed,
         batch_norm=network.batch_norm,
-        least=least(options, parts, data),
+        least=least(options, parts, data, network.batch_norm),
         sums=sums,
         values=wants_updates or not sums,
         on_error=options["on_error"],
         every=options["evaluate_every"],
         quorum=options["quorum"],
-        together=options["together"])
+        together=options["together"],
+        lr=_first_rate(options, parts.schedule, data))
+
+
+def _first_rate(options, schedule, data):
+    """``lr(now: Round)``: the learning rate of a client's first step."""
+    steps = int(lengths(options, data)[1].max())
+
+    def lr(now):
+        return options["lr"] * schedule.rate(now, 0, steps)
+
+    return lr
 
 
 def block(P):
@@ -69,13 +81,23 @@ def adds_up(parts):
     return parts.strategy.additive and parts.weighting.fixed and one_mask
 
 
-def least(options, parts, data):
-    """float64 (N,): how many samples each client's training sees at least; 0 where a fault may cut it short."""
+def least(options, parts, data, normalises=False):
+    """float64 (N,): how many samples each client's training sees at least; 0 where a fault may cut it short.
+    ``normalises``: whether the model normalises over batches."""
     bent = np.zeros(len(data.sizes), bool)
     for fault, who in zip(parts.faults, data.faults):
         if fault.local is not None:
             bent |= who
-    return torch.from_numpy(np.where(bent, 0.0, data.sizes * options["local_epochs"]))
+    samples = lengths(options, data, normalises)[2]
+    return torch.from_numpy(np.where(bent, 0.0, samples))
+
+
+def lengths(options, data, normalises=False):
+    """int64 (3, N): epochs, the last perhaps cut short, steps and samples of each client's training in a round;
+    ``normalises``: whether the model normalises over batches."""
+    limits = options["batch_size"], options["local_epochs"], options["local_steps"]
+    of_size = {n: length(n, *limits, normalises) for n in np.unique(data.sizes).tolist()}
+    return np.array([of_size[n] for n in data.sizes.tolist()]).T
 
 
 def evaluators(data, model, layout, x, device):

@@ -28,7 +28,7 @@ def set_up(options, device, dataset=None):
     """
     options, parts = making.made(options, dataset)
     data, model = dealt_out(options, parts)
-    net = network(options, data, model, device)
+    net = network(options, data, model, device, parts.strategy.personal)
     fed = server_parts(options, parts, data, net, device)
     return Setup(options, parts, data, net, fed)
 

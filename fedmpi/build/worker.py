@@ -2,6 +2,7 @@
 
 from fedmpi.build.parts import of_worker
 from fedmpi.client.worker import WorkerParts
+from fedmpi.compute.augment import joined
 
 
 def worker_parts(options, shape, classes, parts=None):
@@ -27,4 +28,9 @@ def worker_parts(options, shape, classes, parts=None):
         lr=options["lr"],
         seed=options["seed"],
         rounds=options["rounds"],
-        classes=classes)
+        classes=classes,
+        optimiser=parts.optimiser,
+        rates=parts.schedule,
+        clip_norm=options["clip_norm"],
+        steps=options["local_steps"],
+        augment=joined(parts.augmentations))

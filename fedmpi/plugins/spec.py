@@ -9,11 +9,14 @@ import re
 import types
 import typing
 
+from fedmpi.catalog import STRATEGIES
 from fedmpi.core.errors import UserError
 from fedmpi.core.nearest import hint
 from fedmpi.plugins import factories
 from fedmpi.plugins.entry import entry, is_own, kind_of, resolve
 
+# What strategies once said of their clients' optimiser, and what it was by default.
+OPTIMISER_BEFORE = {"momentum": "0.9", "weight_decay": "0.001"}
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # The types that a command line can write, and what they are called.
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
@@ -61,19 +64,26 @@ def parse(table, spec):
         key = key.strip()
         if not equals:
             raise UserError(f"in {spec!r}: expected option=value, got {item!r}; a comma inside a value is written \\,")
-        _check_key(spec, name, key, found.options, options)
+        if key not in found.options:
+            meant = _moved(table, text) or hint(key, found.options) or "."
+            takes = ", ".join(f"{each.name}={each.default}" for each in found.options.values()) or "no options"
+            raise UserError(f"{name} has no option {key!r}{meant} It takes ({takes})")
+        if key in options:
+            raise UserError(f"in {spec!r}: {key} is given twice")
         options[key] = _convert(spec, found.options[key], value.strip())
     return found.target, options
 
 
-def _check_key(spec, name, key, known, options):
-    """UserError for an option that the part does not have, or that is there already."""
-    if key not in known:
-        meant = hint(key, known) or "."
-        takes = ", ".join(f"{each.name}={each.default}" for each in known.values()) or "no options"
-        raise UserError(f"{name} has no option {key!r}{meant} It takes ({takes})")
-    if key in options:
-        raise UserError(f"in {spec!r}: {key} is given twice")
+def _moved(table, text):
+    """The way out for options of the clients' optimiser in a strategy's options ``text``, where they were once; empty
+    where there are none, or for another kind of part."""
+    if table is not STRATEGIES:
+        return ""
+    given = dict(item.partition("=")[::2] for item in _items(text))
+    if not OPTIMISER_BEFORE.keys() & given.keys():
+        return ""
+    values = [f"{key}={given.get(key, default)}" for key, default in OPTIMISER_BEFORE.items()]
+    return f": that is the optimiser's, say --optimiser sgd:{','.join(values)}."
 
 
 def settings(table, spec):

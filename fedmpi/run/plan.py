@@ -19,6 +19,7 @@ from fedmpi.build import footprint
 from fedmpi.build.federation import cut, shared_arrays, without_pixels
 from fedmpi.build.needs import gpu_needs, host_need
 from fedmpi.build.population import dealt
+from fedmpi.build.server import least
 from fedmpi.build.setup import message
 from fedmpi.core.layout import described
 from fedmpi.core.parts import Sampler
@@ -89,7 +90,9 @@ def _tries(setup):
     parts, cohort = setup.parts, setup.fed.cohort
     everybody = parts.weigher.opening or parts.aggregation.buffer or parts.sampler.candidates
     few = cohort if everybody else min(FEW, cohort)
-    cuts = int(setup.data.sizes.max()) > BATCHES * setup.options["batch_size"]
+    # Fewer samples would not take fewer local steps.
+    many = int(setup.data.sizes.max()) > BATCHES * setup.options["batch_size"]
+    cuts = many and not setup.options["local_steps"]
     return list(dict.fromkeys([(few, cuts), (cohort, cuts), (cohort, False)]))
 
 
@@ -102,7 +105,7 @@ def _play(setup, clients, few_samples):
     data, options = setup.data, setup.options
     if few_samples:
         data = cut(data, BATCHES * options["batch_size"])
-    fed = _short(setup.fed, data, clients, options)._replace(transport=Local(worker(setup.parts)))
+    fed = _short(setup, data, clients)._replace(transport=Local(worker(setup.parts)))
     store = MemoryStore({}, *record.columns(fed), {}, (data.offsets, data.indices))
     state = loop.start(fed, setup.network.first)
     fed.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
@@ -116,15 +119,15 @@ def _play(setup, clients, few_samples):
                   float(np.nansum(rows.clients["train_s"][of_last])))
 
 
-def _short(fed, data, clients, options):
+def _short(setup, data, clients):
     """The ``Fed`` of two rounds of so many clients, each of which is evaluated."""
+    options, fed = setup.options, setup.fed
     if clients < fed.cohort == len(data.sizes):
         # The same clients each round, as when everybody takes part.
         fed = fed._replace(sampler=Sampler(_first))
-    seen = float(data.sizes.max()) * options["local_epochs"]
     return fed._replace(cohort=clients, rounds=max(2, options["rounds"]), every=1,
                         sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
-                        least=fed.least.clamp(max=seen))
+                        least=least(options, setup.parts, data, fed.batch_norm))
 
 
 def _first(gen, count, known):

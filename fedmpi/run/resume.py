@@ -94,12 +94,13 @@ def common_round(resume, options, parts):
 def restored(store, setup, say, common=None):
     """``(state, rounds done)`` of the newest sound checkpoint, or that of round ``common``, of the beginning where
     there is none. Rounds beyond it will be played again, to the same bits where their number stays."""
-    from fedmpi.server.loop import start
+    from fedmpi.server.loop import loaded_state, start
     fed, attrs = setup.fed, store.run().attrs
     _check_same(store, attrs, setup)
     fresh = start(fed, setup.network.first)
     try:
         state, done = store.load(warn=lambda text: say(f"warning: {text}"), round=common)
+        state = loaded_state(state)
     except CheckpointError as error:
         if attrs["status"] == "finished":
             # The rows that it would begin with are all there is.

@@ -4,7 +4,6 @@ from collections import Counter
 
 import contracts
 import pytest
-import torch
 
 from fedmpi.build import parts
 from fedmpi.build.facts import asked
@@ -15,13 +14,13 @@ from fedmpi.plugins import factories
 from fedmpi.plugins.spec import make
 
 OPTIONS = DEFAULTS | contracts.SMALL | {
-    "pruner": "rigl:every=2", "contribution": "cosine", "observe": ["loo", "loo:of=accuracy"], "validation": 0.2,
+    "optimiser": "sgd", "augment": ["flip"], "pruner": "rigl:every=2", "contribution": "cosine", "observe": ["loo", "loo:of=accuracy"], "validation": 0.2,
     "weighting": "relu", "fault": ["scaled:share=0.4", "label-flip:share=0.4"], "features": "gaussian", "rounds": 2}
 ARGUMENTS = [word for name, value in OPTIONS.items() for each in (value if isinstance(value, list) else [value])
              if name not in ("out", "silence", "task_limit") for word in (f"--{name.replace('_', '-')}", str(each))]
 ONCE = Counter({
     "synthetic": 1, "iid": 1, "none": 2, "gaussian": 1, "scaled": 1, "label_flip": 1, "fedavg": 1, "rigl": 1, "cosine": 1,
-    "loo": 2, "relu": 1, "float32": 1, "uniform": 1, "sync": 1})      # none: noise and devices; loo: two specs
+    "loo": 2, "sgd": 1, "constant": 1, "flip": 1, "relu": 1, "float32": 1, "uniform": 1, "sync": 1})      # none: noise and devices; loo: two specs
 
 
 @pytest.fixture
@@ -64,7 +63,8 @@ def test_a_worker_makes_what_it_trains_with_and_nothing_else(calls):
     made = parts.of_worker(OPTIONS)
     lacking = {name for name in made._fields if getattr(made, name) is None}
     assert lacking == {"dataset", "partition", "noise", "weighting", "sampler", "devices", "aggregation"}
-    assert calls == Counter(fedavg=1, rigl=1, cosine=1, loo=2, float32=1, gaussian=1, scaled=1, label_flip=1)
+    assert calls == Counter(fedavg=1, rigl=1, cosine=1, loo=2, float32=1, gaussian=1, scaled=1, label_flip=1, sgd=1,
+                            constant=1, flip=1)
 
 
 def test_what_nobody_named_is_decided_and_what_is_named_stays():
@@ -116,7 +116,7 @@ def test_each_part_is_told_what_is_its_own():
 
 
 def test_every_part_of_the_catalogue_that_has_rules_is_asked():
-    options, made, data, network, _ = contracts.small(fault=["scaled"], observe=["size"])
+    options, made, data, network, _ = contracts.small(fault=["scaled"], observe=["size"], augment=["flip"])
     lines = [said for said, _, _ in asked(options, made, data, network.layout)]
     ruled = {kind for kind in KINDS if kind not in ("dataset", "partition", "model")}
     assert {said.split(" ")[0].removeprefix("--") for said in lines} == ruled | {"observe"}
@@ -132,7 +132,7 @@ def refusals(kind, spec, **facts):
     return list(make(KINDS[kind], spec).refuses(Facts(None, NAMED, **facts)))
 
 
-ROUNDLESS = {"clients": 9, "cohort": 1, "at_work": 2, "asynchronous": True}
+ROUNDLESS = {"clients": 9, "cohort": 1, "at_work": 2, "asynchronous": True, "shape": (1, 4, 4)}
 
 
 @pytest.mark.parametrize("kind, spec, facts, line", [
@@ -152,7 +152,9 @@ ROUNDLESS = {"clients": 9, "cohort": 1, "at_work": 2, "asynchronous": True}
     ("pruner", "adaptive:groups=4", {"clients": 7}, "two groups of 4 need 8 clients, there are 7"),
     ("features", "rotation", {"ids": True}, "it changes the values of inputs"),
     ("features", "restyle", {"ids": True}, "it changes the values of inputs"),
-    ("fault", "feature-noise", {"ids": True}, "it changes the values of inputs")])
+    ("fault", "feature-noise", {"ids": True}, "it changes the values of inputs"),
+    ("augment", "flip", {"shape": (7,)}, "the samples are of shape (7,)"),
+    ("augment", "crop", {"ids": True}, "these samples are whole numbers")])
 def test_a_part_refuses_what_it_cannot_work_with(kind, spec, facts, line):
     assert refusals(kind, spec, **ROUNDLESS) == []
     found = refusals(kind, spec, **ROUNDLESS | facts)
