@@ -11,7 +11,8 @@ from fedmpi.methods.datasets.dataset import whole_numbers
 from fedmpi.plugins.spec import parse
 
 # Kinds of which a run has one, in the order in which their parts are asked.
-ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting", "codec", "aggregation", "sampler", "devices", "noise")
+ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting", "codec", "aggregation", "sampler",
+       "devices", "noise")
 
 
 def asked(options, parts, data, layout):

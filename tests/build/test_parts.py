@@ -14,13 +14,15 @@ from fedmpi.plugins import factories
 from fedmpi.plugins.spec import make
 
 OPTIONS = DEFAULTS | contracts.SMALL | {
-    "optimiser": "sgd", "augment": ["flip"], "pruner": "rigl:every=2", "contribution": "cosine", "observe": ["loo", "loo:of=accuracy"], "validation": 0.2,
+    "optimiser": "sgd", "augment": ["flip"], "pruner": "rigl:every=2", "contribution": "cosine",
+    "observe": ["loo", "loo:of=accuracy"], "validation": 0.2,
     "weighting": "relu", "fault": ["scaled:share=0.4", "label-flip:share=0.4"], "features": "gaussian", "rounds": 2}
 ARGUMENTS = [word for name, value in OPTIONS.items() for each in (value if isinstance(value, list) else [value])
              if name not in ("out", "silence", "task_limit") for word in (f"--{name.replace('_', '-')}", str(each))]
+# Noise and devices are both called none, and loo is named by two specs.
 ONCE = Counter({
-    "synthetic": 1, "iid": 1, "none": 2, "gaussian": 1, "scaled": 1, "label_flip": 1, "fedavg": 1, "rigl": 1, "cosine": 1,
-    "loo": 2, "sgd": 1, "constant": 1, "flip": 1, "relu": 1, "float32": 1, "uniform": 1, "sync": 1})      # none: noise and devices; loo: two specs
+    "synthetic": 1, "iid": 1, "none": 2, "gaussian": 1, "scaled": 1, "label_flip": 1, "fedavg": 1, "sgd": 1,
+    "constant": 1, "flip": 1, "rigl": 1, "cosine": 1, "loo": 2, "relu": 1, "float32": 1, "uniform": 1, "sync": 1})
 
 
 @pytest.fixture
@@ -68,7 +70,8 @@ def test_a_worker_makes_what_it_trains_with_and_nothing_else(calls):
 
 
 def test_what_nobody_named_is_decided_and_what_is_named_stays():
-    options, made = parts.made(DEFAULTS | contracts.SMALL | {"pruner": None, "contribution": None, "strategy": "feddst"})
+    open_options = {"pruner": None, "contribution": None, "strategy": "feddst"}
+    options, made = parts.made(DEFAULTS | contracts.SMALL | open_options)
     assert (options["pruner"], options["contribution"], options["weighting"]) == ("feddst", "size", "size")
     assert made.pruner.moves and list(made.contributions) == ["size"]
     options, _ = parts.made(DEFAULTS | contracts.SMALL | {"weighting": "softmax"}, made.dataset)
@@ -92,7 +95,8 @@ def facts_of(option, **options):
     ({"cohort": 2}, {"everybody": False, "cohort": 2, "drawn": 2, "at_work": 2, "fixed_cohort": True, "largest": 2}),
     ({"cohort": 2, "contribution": "comfedsv"}, {"opening": True, "largest": 3, "cohort": 2}),
     ({"devices": "drawn", "aggregation": "fedbuff:buffer=2,concurrency=1"},
-     {"asynchronous": True, "timed": True, "cohort": 2, "at_work": 1, "drawn": 1, "everybody": False, "own_masks": True}),
+     {"asynchronous": True, "timed": True, "cohort": 2, "at_work": 1, "drawn": 1, "everybody": False,
+      "own_masks": True}),
     ({"pruner": "rigl"}, {"pruner_reports": True, "own_masks": False}),
     ({"pruner": "feddst"}, {"own_masks": True, "common_model": True}),
     ({"pruner": "adaptive:groups=1"}, {"own_masks": True, "common_model": False}),
