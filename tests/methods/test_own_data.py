@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import re
 import subprocess
 import sys
@@ -431,7 +430,7 @@ def test_natural_clients_with_ids_are_the_same_on_any_number_of_ranks(fedmpi, tm
     path = written(tmp_path / "a.h5", IDS, np.arange(60) % 3, cut=48, client_train=owner)
     for ranks in (1, 3):
         fedmpi(ranks, "train", "--dataset", path, *FLAGS, "--model", "test_own_data:strict_words", "--rounds", 2,
-               "--out", tmp_path / f"{ranks}.h5", **({} if ranks == 1 else {"PYTHONPATH": f"{HERE}:{os.path.dirname(HERE)}"}))
+               "--out", tmp_path / f"{ranks}.h5", **({} if ranks == 1 else {"PYTHONPATH": HERE}))
     fedmpi(1, "verify", tmp_path / "1.h5", tmp_path / "3.h5")
 
 
