@@ -2,6 +2,7 @@
 
 import torch
 
+from fedmpi.build import smaller
 from fedmpi.build.facts import asked
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
@@ -24,6 +25,7 @@ def check(setup):
     for said, part, facts in asked(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{said}: {line}")
+    smaller.check_run(options, parts, fed)
     if network.batch_norm:
         _check_batches(options, parts, data)
     if options["together"] > 1:

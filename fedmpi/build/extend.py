@@ -24,6 +24,9 @@ def plans(options, parts):
     """``{option: planned}`` of all that looks at the number of rounds, ``planned(schedule)`` being
     what it makes of it. UserError for a part that looks at it and does not say."""
     found = {f"--evaluate-every {options['evaluate_every']}": evaluates(options["evaluate_every"])}
+    if options["client_test"]:
+        between = options["client_test_every"]
+        found[f"--client-test-every {between}"] = evaluates(between)
     for option, kind, spec, part in _named_parts(options, parts):
         if part.planned is not None:
             found[f"--{option} {spec}"] = part.planned

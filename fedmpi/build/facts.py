@@ -36,7 +36,7 @@ def of_run(options, parts, data, layout):
     merged = buffer or cohort
     epochs, steps, _ = lengths(options, data).max(axis=1).tolist()
     pruner = parts.pruner
-    common_model = pruner.masks is None
+    common_model = pruner.masks is None and pruner.units is None
     return Facts(
         layout,
         named=_named(options),

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedmpi.build import held_out
+from fedmpi.build.held_out import HeldOut
 from fedmpi.build.natural import kept_clients
 from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
@@ -29,6 +31,7 @@ class Federation(NamedTuple):
     quality: np.ndarray           # (N,) in [0, 1]: what an estimator of contributions ought to find
     digest: str                   # of the data, the partition, the labels and all that is done to them
     client_names: tuple = ()      # N texts, where clients are those of the data set
+    held_out: HeldOut | None = None     # clients' own test parts
 
     @property
     def sizes(self):
@@ -48,14 +51,18 @@ def federation(options, parts, network=None):
     owner, names = _natural(options, parts.partition, dataset)
     validation, pool = _split(options, dataset, parts.partition, owner)
     shards = _dealt(options, parts.partition, dataset, owner, pool)
+    shards, tests = held_out.parted(shards, options["client_test"], options["seed"])
     faulty = _faulty(options, parts.faults)
     shards, source = _copied(options, parts.faults, faulty, shards)
     labels, noise = _labels(options, parts, dataset, shards, source, faulty)
-    features = _levels(options, parts.features, source)
+    skew = _levels(options, parts.features, len(shards))
+    tests = held_out.held_out(tests, skew, options["client_test"])
+    # A duplicate sees what its source sees.
+    features = np.where(source >= 0, skew[source], skew)
     offsets = _offsets([len(shard) for shard in shards])
     indices = np.concatenate(shards)
     labels = np.concatenate(labels)
-    arrays = (validation, offsets, indices, labels, features, faulty)
+    arrays = (validation, offsets, indices, labels, features, faulty, *(tests or ()))
     return Federation(
         dataset=dataset,
         validation=validation,
@@ -68,7 +75,8 @@ def federation(options, parts, network=None):
         source=source,
         quality=_quality(parts.faults, faulty, noise),
         digest=_digest(dataset, arrays),
-        client_names=names)
+        client_names=names,
+        held_out=tests)
 
 
 def _digest(dataset, arrays):
@@ -217,11 +225,10 @@ def _shared_labels(shards, labels, client, source):
     return np.where(both_hold, labels[source][rows], labels[client])
 
 
-def _levels(options, features, source):
-    """(N,): the level of feature skew; a duplicate sees the inputs as its source does."""
-    N = len(source)
-    levels = features.levels(N, stream(options["seed"], Purpose.FEATURES, N))
-    return np.where(source >= 0, levels[source], levels)
+def _levels(options, features, N):
+    """(N,): the level of each client's feature skew."""
+    gen = stream(options["seed"], Purpose.FEATURES, N)
+    return features.levels(N, gen)
 
 
 def _quality(faults, faulty, noise):
@@ -245,7 +252,8 @@ def shared_arrays(data):
         "labels": np.concatenate([data.labels, dataset.y_train[kept]]),
         "features": data.features,
         "faults": data.faults,
-        "source": data.source
+        "source": data.source,
+        **held_out.shared(data.held_out)
     }
 
 

@@ -1,5 +1,6 @@
 """What has no effect in a run, or not the one that was meant: nothing that is wrong."""
 
+from fedmpi.build import held_out
 from fedmpi.build.facts import asked
 
 
@@ -7,6 +8,7 @@ def warnings(setup):
     """Lines for the user: first of options, then each part's own, then of the model."""
     options, parts, data, network, _ = setup
     yield from _without_effect(options, data)
+    yield from held_out.remarks(options, data)
     for said, part, facts in asked(options, parts, data, network.layout):
         for line in part.notes(facts):
             yield f"{said}: {line}"

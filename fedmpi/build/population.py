@@ -46,6 +46,9 @@ def population(options, data):
     if data.client_names:
         texts = np.array([name.encode() for name in data.client_names])
         recorded["name"] = texts, "", "what the data set calls the client"
+    if data.held_out is not None:
+        own = "samples of its own test part, see --client-test"
+        recorded["test_samples"] = data.held_out.sizes, "1", own
     for number, (spec, who) in enumerate(zip(options["fault"], data.faults)):
         recorded[f"fault_{number}"] = who, "1", f"whether the client is faulty by {spec}"
     return recorded

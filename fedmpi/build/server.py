@@ -5,6 +5,8 @@ import math
 import numpy as np
 import torch
 
+from fedmpi.build import held_out, smaller
+from fedmpi.build.network import sample
 from fedmpi.compute.derivatives import derivatives
 from fedmpi.compute.evaluate import evaluator
 from fedmpi.compute.forward import MODELS
@@ -19,6 +21,8 @@ MODEL_VALUES = 1 << 24      # of the coalition models that one job forms: 64 MiB
 def server_parts(options, parts, data, network, device):
     """The ``Fed`` of a run, its transport still missing; the server evaluates on ``device``."""
     layout = network.layout
+    two = sample(data, 2).to(device)
+    trained = parts.aggregation.buffer or options["cohort"] or options["clients"]
     test, validate, slopes = evaluators(data, network.model, layout, network.x, device)
     sums = adds_up(parts)
     wants_updates = any(part.updates for part in parts.contributions.values())
@@ -52,7 +56,9 @@ def server_parts(options, parts, data, network, device):
         every=options["evaluate_every"],
         quorum=options["quorum"],
         together=options["together"],
-        lr=_first_rate(options, parts.schedule, data))
+        lr=_first_rate(options, parts.schedule, data),
+        structure=smaller.structure(options, parts.pruner, network.model, layout, network.x, two),
+        own_tests=held_out.own_tests(options, data, trained, network.model, two[:1]))
 
 
 def _first_rate(options, schedule, data):
@@ -75,7 +81,7 @@ def adds_up(parts):
     before training, all train the same mask, and all answers are waited for. It follows from how updates are merged,
     not from the ranks or from who observes, and so do the bits."""
     pruner, aggregation = parts.pruner, parts.aggregation
-    one_mask = pruner.masks is None and not pruner.moves
+    one_mask = pruner.masks is None and pruner.units is None and not pruner.moves
     if aggregation.buffer or aggregation.over or aggregation.deadline < math.inf:
         return False
     return parts.strategy.additive and parts.weighting.fixed and one_mask

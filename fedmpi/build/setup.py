@@ -30,6 +30,8 @@ def set_up(options, device, dataset=None):
     data, model = dealt_out(options, parts)
     net = network(options, data, model, device, parts.strategy.personal)
     fed = server_parts(options, parts, data, net, device)
+    if fed.own_tests is not None:
+        options = options | {"client_test_every": fed.own_tests.every}
     return Setup(options, parts, data, net, fed)
 
 

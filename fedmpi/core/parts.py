@@ -299,6 +299,10 @@ class Strategy(NamedTuple):
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
       neither sent nor merged.
 
+    A client is tested on its own test part (``--client-test``) by the model that it would be sent now, its personal
+    tensors laid over it, or by ``own_model(task) -> (P,)`` where that gives one: ``task`` is the client's as it would
+    train now, with ``given`` and ``kept``; it may train ``task.x`` in place and return it. None: the model itself.
+
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
     """
@@ -323,6 +327,7 @@ class Strategy(NamedTuple):
     keeps: dict = {}                       # {name: Field}
     reply: Callable | None = None
     personal: Callable | None = None
+    own_model: Callable | None = None
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
@@ -338,8 +343,10 @@ class Pruner(NamedTuple):
     None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
-    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. Where clients ``move``
-    their masks while they train, updates do not add up.
+    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``units(state, x,
+    structure, clients (C,), fleet, gen) -> C dicts {layer: (n,) bool}`` gives every client a smaller network, without
+    the units that are False (``fedmpi.core.units``); clients that train the same get the same object, and the mask is
+    full. Where clients ``move`` their masks while they train, updates do not add up.
     """
 
     init: Callable
@@ -349,6 +356,7 @@ class Pruner(NamedTuple):
     exact: bool = True
     masks: Callable | None = None
     nominal: Callable | None = None
+    units: Callable | None = None
     moves: bool = False
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
@@ -498,6 +506,14 @@ class Aggregation(NamedTuple):
     notes: Callable = nothing
 
 
+class Coding(NamedTuple):
+    """What a codec that draws may know of the message that it encodes."""
+
+    gen: Any                      # numpy generator of (ENCODE, round, client)
+    t: int                        # the round whose model is trained
+    client: int                   # whose update it is, -1 for the model itself
+
+
 class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, ``decode(arrays, K) -> (K,)``.
 
@@ -505,7 +521,8 @@ class Codec(NamedTuple):
     server publishes models by the codec ``down``. Where it is ``exact``, decoding gives back the very values, and their
     number alone decides the size. Where there is ``feedback``, a client adds what earlier encodings of
     its updates have lost before it encodes, and remembers what that loses. Where it is for ``weights``, what is never
-    pruned (biases, norms, running averages) travels as float32 beside it.
+    pruned (biases, norms, running averages) travels as float32 beside it. Where it ``draws``, it is called as
+    ``encode(values, coding)``: by chance that is the same on any number of ranks.
     """
 
     encode: Callable
@@ -515,6 +532,7 @@ class Codec(NamedTuple):
     exact: bool = False
     feedback: bool = False
     weights: bool = False
+    draws: bool = False
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
 

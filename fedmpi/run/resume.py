@@ -5,7 +5,7 @@ from importlib.metadata import version
 from fedmpi.core.errors import CheckpointError, UserError
 
 # What a resumed run had decided.
-AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))
+AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0), ("client_test_every", 0))
 # Changing these keeps the result, given equal data.
 FREE = {"data_dir", "out", "save_every", "keep", "until", "dataset"}
 CHANGEABLE = FREE | {"rounds"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import math
 import os
 import time
 from functools import partial
@@ -147,10 +148,15 @@ def _created(setup, overwrite):
     attrs = provenance.attrs(setup, fed.transport)
     classes = list(data.dataset.names) or range(data.dataset.classes)
     coordinates = {"layer": [slot.name for slot in fed.layout.weights], "class": classes}
-    expected = fed.rounds, fed.rounds * (options["cohort"] or options["clients"])
+    partition, tested = (data.offsets, data.indices), 0
+    if fed.own_tests is not None:
+        partition += (data.held_out.offsets, data.held_out.indices)
+        tested = len(fed.own_tests.clients) * math.ceil(fed.rounds / fed.own_tests.every)
+    participations = fed.rounds * (options["cohort"] or options["clients"])
     return RunFile.create(
-        options["out"], attrs, *record.columns(fed), population(options, data),
-        (data.offsets, data.indices), coordinates=coordinates, expected=expected, overwrite=overwrite)
+        options["out"], attrs, *record.columns(fed), population(options, data), partition,
+        record.own_columns(fed), coordinates=coordinates,
+        expected=(fed.rounds, participations, tested), overwrite=overwrite)
 
 
 # ---------------------------------------------------------------- what is told before
@@ -189,6 +195,9 @@ def _opening(setup, seconds, width):
     workers = _count(max(transport.size - 1, 1), "worker")
     samples = (f"{len(data.indices)} training, {len(data.validation)} validation, "
                f"{len(data.dataset.y_test)} test samples")
+    if fed.own_tests is not None:
+        every = "every round" if fed.own_tests.every == 1 else f"every {fed.own_tests.every} rounds"
+        samples += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {every}"
     parts = ("strategy", "pruner", "contribution", "weighting", "codec")
     rows = [("clients", f"{fed.cohort} of {len(fed.sizes)} a round on {workers}"),
             ("data", f"{options['dataset']}: {samples}"),

@@ -7,8 +7,9 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
-from fedmpi.server import asynchronous, record
+from fedmpi.server import asynchronous, own_accuracy, record
 from fedmpi.client.numbers import Number
+from fedmpi.client.train import OWN, RESIDUAL
 from fedmpi.core.errors import FedError, Stopped
 from fedmpi.compute.evaluate import finite
 from fedmpi.server import client_states
@@ -19,7 +20,7 @@ from fedmpi.core.layout import Layout
 from fedmpi.core.support import gathered, scattered
 from fedmpi.server.recruit import gather, present
 from fedmpi.server.score import judge
-from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Pruner, Replies, Sampler,
+from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Field, Pruner, Replies, Sampler,
                                Round, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, stream
 
@@ -58,6 +59,8 @@ class Fed(NamedTuple):
     tell: Callable = lambda line: None      # takes a line about work that goes on for long
     meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
     together: int = 1             # clients that one worker trains at once
+    own_tests: Any = None         # own_accuracy.OwnTests: clients' own test parts, where they have some
+    structure: Any = None         # core.units.Structure, where clients train smaller networks
     lr: Callable = lambda now: math.nan     # the learning rate of a client's first step in the Round ``now``
     shelf: Any = None             # files of what clients keep, where that is too much for memory
 
@@ -67,9 +70,14 @@ class Fed(NamedTuple):
         return next(iter(self.contributions))
 
     @property
-    def clients_keep(self):
-        """Whether clients keep something from one of their rounds to the next."""
-        return bool(self.codec.feedback or self.strategy.keeps or self.layout.personal)
+    def kept_fields(self):
+        """``{name: Field}`` of what clients keep from one of their rounds to the next."""
+        found = dict(self.strategy.keeps)
+        if self.codec.feedback:
+            found[RESIDUAL] = Field()
+        if self.layout.personal:
+            found[OWN] = Field(on=(len(self.layout.own),))
+        return found
 
 
 def start(fed, x):
@@ -88,7 +96,7 @@ def start(fed, x):
              "contribution": {name: part.init(fed.sizes) for name, part in fed.contributions.items()}}
     if fed.stale:
         state["previous"] = torch.zeros_like(x)
-    if fed.clients_keep:
+    if fed.kept_fields:
         state |= {"clients": {}, "grown": torch.zeros(fed.layout.Q, dtype=torch.int32)}
     if fed.aggregation.buffer:
         state["flight"] = asynchronous.nobody(fed.aggregation.concurrency or fed.cohort)
@@ -102,6 +110,7 @@ class Played(NamedTuple):
     row: dict                     # of /rounds, without accuracies
     clients: dict                 # rows of /clients
     evaluation: Iterator          # slices of work that end in the columns about the new model
+    own: dict | None = None       # rows of /own, where clients were evaluated on their own test parts
 
 
 def play(fed, state, t):
@@ -115,7 +124,7 @@ def play(fed, state, t):
     after["held"] = state["held"].index_fill(0, got.clients[got.outcome != Outcome.DROPPED], t)
     if fed.stale:
         after["previous"] = served(state["x"], support, fed.layout)
-    if fed.clients_keep:
+    if fed.kept_fields:
         merged = got.counts.tolist()
         answers, masks = [got.answers[row] for row in merged], [got.masks[row] for row in merged]
         after["clients"] = remembered(fed, state, t, got.clients[merged], answers, masks)
@@ -127,8 +136,18 @@ def play(fed, state, t):
         fed.tell(nobody(row))
     row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
                            "round_s": laps.total()}
-    evaluation = evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Round(t, fed.rounds)))
-    return Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+    evaluation = Slices(evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Round(t, fed.rounds))))
+    played = Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+    return played if fed.own_tests is None else tested_by_clients(fed, played, t)
+
+
+def tested_by_clients(fed, played, t):
+    """The round with what clients' own test parts say of its model, where they are due. Rank 0 evaluates meanwhile."""
+    if not evaluates(fed.own_tests.every)(Round(t, fed.rounds)):
+        return played._replace(row=played.row | own_accuracy.nothing())
+    mask = counted(fed.pruner, fed.layout, played.state)
+    row, rows = own_accuracy.evaluate(fed, played.state, mask, t, played.evaluation)
+    return played._replace(row=played.row | row, own=rows)
 
 
 def evaluates(every):
@@ -226,6 +245,11 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
     checkpoint: a run killed between the two plays the round again, to the same bits. Asked to stop, or where another
     rank fails, it saves the last whole one."""
     saved, done, spent, owed = first - 1, (first - 1, state), 0.0, iter(())
+    if client_states.spills(fed.kept_fields, fed.layout, len(fed.sizes)):
+        fed = fed._replace(shelf=store.shelf)
+    if fed.shelf:
+        # Rounds after these were given up.
+        fed.shelf.sweep(set(), after=first - 1)
     # Until the newest checkpoint is on the disk the oldest is still there.
     named = deque(maxlen=keep + 1)
     before = time.perf_counter()
@@ -234,7 +258,7 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
         nonlocal saved, done, spent, before
         row = played.row | (yield from played.evaluation)
         begin = time.perf_counter()
-        store.append(row | record.stored(spent), played.clients)
+        store.append(row | record.stored(spent), played.clients, played.own)
         done = t, played.state
         due = t % save_every == 0 if save_every else begin > before + SAVED_S
         if due or t == last:
@@ -265,6 +289,24 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
             store.settle()
         raise
     return state
+
+
+class Slices:
+    """The generator ``work``, whose result is there for whoever comes to its end, also a second time."""
+
+    def __init__(self, work):
+        self.work, self.ended, self.result = work, False, None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.ended:
+            try:
+                return next(self.work)
+            except StopIteration as end:
+                self.ended, self.result = True, end.value
+        raise StopIteration(self.result)
 
 
 def saved_state(state):
