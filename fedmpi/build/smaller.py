@@ -21,7 +21,7 @@ def structure(options, pruner, model, layout, x, sample):
     return found
 
 
-def check_run(options, fed, faults):
+def check_run(options, parts, fed):
     """UserError where a part of the run does not go with networks of several sizes."""
     if fed.structure is None:
         return
@@ -37,9 +37,9 @@ def check_run(options, fed, faults):
         f"--aggregation {options['aggregation']} merges as answers arrive, and clients train the "
         "network of their start: take sync": fed.aggregation.buffer,
         f"--together {options['together']} trains clients of one network side by side: take "
-        "--together 1": fed.together > 1,
+        "--together 1": options["together"] > 1,
         "a fault sends the whole model of the round before: leave out free-rider:kind=stale": any(
-            fault.stale for fault in faults),
+            fault.stale for fault in parts.faults),
     }
     for why, applies in refused.items():
         if applies:
