@@ -23,10 +23,10 @@ def check(setup):
         raise UserError(f"--cohort must be between 1 and the {N} clients, got {fed.cohort}")
     _check_validation(parts, data)
     server_data.check(options, parts.strategy, len(data.server))
+    smaller.check_run(options, parts, fed)
     for said, part, facts in asked(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{said}: {line}")
-    smaller.check_run(options, parts, fed)
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:
