@@ -253,6 +253,10 @@ class Strategy(NamedTuple):
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
       neither sent nor merged.
 
+    A client is tested on its own test part (``--client-test``) by the model that it would be sent now, its personal
+    tensors laid over it, or by ``own_model(task) -> (P,)`` where that gives one: ``task`` is the client's as it would
+    train now, with ``given`` and ``kept``; it may train ``task.x`` in place and return it. None: the model itself.
+
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
     """
@@ -277,6 +281,7 @@ class Strategy(NamedTuple):
     keeps: dict = {}                       # {name: Field}
     reply: Callable | None = None
     personal: Callable | None = None
+    own_model: Callable | None = None
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
@@ -449,6 +454,14 @@ class Aggregation(NamedTuple):
     mixing: bool = False
 
 
+class Coding(NamedTuple):
+    """What a codec that draws may know of the message that it encodes."""
+
+    gen: Any                      # numpy generator of (ENCODE, round, client)
+    t: int                        # the round whose model is trained
+    client: int                   # whose update it is, -1 for the model itself
+
+
 class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, ``decode(arrays, K) -> (K,)``.
 
@@ -456,7 +469,8 @@ class Codec(NamedTuple):
     server publishes models by the codec ``down``. Where it is ``exact``, decoding gives back the very values, and their
     number alone decides the size. Where there is ``feedback``, a client adds what earlier encodings of
     its updates have lost before it encodes, and remembers what that loses. Where it is for ``weights``, what is never
-    pruned (biases, norms, running averages) travels as float32 beside it.
+    pruned (biases, norms, running averages) travels as float32 beside it. Where it ``draws``, it is called as
+    ``encode(values, coding)``: by chance that is the same on any number of ranks.
     """
 
     encode: Callable
@@ -466,6 +480,7 @@ class Codec(NamedTuple):
     exact: bool = False
     feedback: bool = False
     weights: bool = False
+    draws: bool = False
 
 
 
