@@ -297,9 +297,10 @@ class Pruner(NamedTuple):
     None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
-    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``units(state, x, structure, clients (C,),
-    fleet, gen) -> C dicts {layer: (n,) bool}`` gives every client a smaller network, without the units that are False
-    (``fedmpi.core.units``); clients that train the same get the same object, and the mask is full. ``check(N, layout)``
+    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``.
+    ``units(state, x, structure, clients (C,), fleet, gen) -> C dicts {layer: (n,) bool}`` gives every client a smaller
+    network, without the units that are False (``fedmpi.core.units``). Clients that train the same get the same object,
+    and the mask is full. ``check(N, layout)``
     raises UserError where it cannot prune for N clients. Where clients ``move`` their masks while they train, updates
     do not add up.
     """
