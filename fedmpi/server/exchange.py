@@ -66,7 +66,8 @@ def smaller_asks(fed, state, t, clients):
     fleet = fed.devices.at(state["now"], len(fed.sizes),
                            lambda *key: stream(fed.seed, Purpose.DEVICES, *key))
     kept = fed.pruner.units(state["pruner"], state["x"], fed.structure, clients, fleet, gen)
-    made = {id(each): _network_message(fed, state, t, each) for each in kept}
+    distinct = {id(each): each for each in kept}
+    made = {key: _network_message(fed, state, t, each) for key, each in distinct.items()}
     return [Ask(client, t, *made[id(each)]) for client, each in zip(clients.tolist(), kept)]
 
 
