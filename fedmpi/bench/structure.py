@@ -1,7 +1,7 @@
 """A training step of a network without some of its filters and neurons against one of the whole.
 
-Both sides train the same batches by ``fedmpi.compute.sgd.descend``, turn by turn. The filters of least
-L1 norm are cut, the same share in every layer, as a client of FedMP's does.
+Both sides train the same batches by ``fedmpi.compute.sgd.descend``, turn by turn. The filters of
+least L1 norm are cut, the same share in every layer, as a client of FedMP's does.
 """
 
 import statistics

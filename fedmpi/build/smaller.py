@@ -1,4 +1,4 @@
-"""Runs whose clients train smaller networks: what of the model can be cut, and what does not go with it."""
+"""Runs whose clients train smaller networks: what can be cut, and what does not go with it."""
 
 from fedmpi.compute.structure import check
 from fedmpi.compute.trace import trace
@@ -6,9 +6,9 @@ from fedmpi.core.errors import UserError
 
 
 def structure(options, pruner, model, layout, x, sample):
-    """The checked ``Structure`` of a model that lives in ``x (P,)``; None where clients train the whole one.
+    """The checked ``Structure`` of a model that lives in ``x (P,)``, seen on ``sample (2, ...)``.
 
-    ``sample (2, ...)`` is what the model is seen on. UserError where nothing of it can be cut.
+    None where clients train the whole one. UserError where nothing of it can be cut.
     """
     if pruner.units is None:
         return None
