@@ -1,9 +1,9 @@
 """Clients' models on clients' own test parts: after a round's merge, spread over all workers.
 
-The model that a client has is what the server would publish now, through the same codec, with what the client keeps of
-its own laid over it: its personal tensors, or what the strategy's ``own_model`` makes of it. One that has not taken part
-yet has those of the first model. Jobs are cut by clients, never by ranks, and so are the bits. While workers evaluate,
-rank 0 evaluates the test set.
+The model that a client has is what the server would publish now, through the same codec, with what
+the client keeps of its own laid over it: its personal tensors, or what the strategy's ``own_model``
+makes of it. One that has not taken part yet has those of the first model. Jobs are cut by clients,
+never by ranks, and so are the bits. While workers evaluate, rank 0 evaluates the test set.
 """
 
 import time
