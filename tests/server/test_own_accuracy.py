@@ -131,7 +131,8 @@ def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
     x = played.state["x"]
     plain = by_hand(options, x)[1]
     made = by_hand(options, x * 0, x / 2, x)[1]
-    assert np.allclose(played.own["loss"], made, atol=1e-6) and abs(made[0] - math.log(4)) < 1e-6 and made[1] != plain[1]
+    assert np.allclose(played.own["loss"], made, atol=1e-6)
+    assert abs(made[0] - math.log(4)) < 1e-6 and made[1] != plain[1]
 
 
 def test_own_tests_change_nothing_else():
