@@ -119,6 +119,6 @@ def cli():
         surroundings.check_hdf5()
 
 
-for command in (train, sbatch, sweep, experiment, data, list_parts, new, show, watch, report, compare, plot, export, model,
-                export_model, merge, verify, schema, fetch, doctor, bench, completion.completion):
+for command in (train, sbatch, sweep, experiment, data, list_parts, new, show, watch, report, compare, plot, export,
+                model, export_model, merge, verify, schema, fetch, doctor, bench, completion.completion):
     cli.add_command(command)

@@ -8,18 +8,26 @@ import json
 import numpy as np
 
 from fedmpi import catalog, laws
-from fedmpi.build import assemble
 from fedmpi.build.options import DEFAULTS
+from fedmpi.build.parts import made
+from fedmpi.build.setup import dealt_out
 from fedmpi.core.mask import budgets
 from fedmpi.laws import merging, pruning
-from fedmpi.laws.engine import SMALL, assembled, play
+from fedmpi.laws.engine import SMALL, assembled, play, small
 from fedmpi.laws.samples import small_layout
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import make
 from fedmpi.server import exchange, fold, loop, recruit
 from fedmpi.wire import positions
 
-__all__ = ["DEFAULTS", "SMALL", "assemble", "assembled", "catalog", "laws", "loop", "play", "small_layout"]
+__all__ = ["DEFAULTS", "SMALL", "assembled", "catalog", "laws", "loop", "make", "play", "small", "small_layout"]
 # Servers that adapt their steps, whose first one is not the mean update.
 ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
+
+
+def dealt(options):
+    """The ``Federation`` of a run's options."""
+    return dealt_out(*made(options))[0]
 
 
 def sampled(fed, state, t):
@@ -40,7 +48,7 @@ def first_cohort(fed, state):
 
 def frequent(kind, name, every=2):
     """The spec of a method that acts every other round, where it has that option."""
-    options = {p.name for p in catalog.entry(catalog.KINDS[kind], name).signature.parameters.values()}
+    options = {p.name for p in entry(catalog.KINDS[kind], name).signature.parameters.values()}
     wanted = {"every": every, "sparsity": 0.8} if kind == "pruner" else {}
     return name + ":" * bool(options & set(wanted)) + ",".join(f"{k}={v}" for k, v in wanted.items() if k in options)
 
@@ -61,7 +69,7 @@ def check_positions(mask, known=None):
 def check_pruner(spec, rounds=8):
     """The laws of pruners; besides, counts that follow from the options, and rounds in which a mask does not move."""
     every = option(spec, "every", 1)
-    part = catalog.make(catalog.PRUNERS, spec)
+    part = make(catalog.PRUNERS, spec)
 
     def more(layout, now, mask, new_mask):
         assert_count(part, layout, spec, new_mask)

@@ -11,7 +11,7 @@ from conftest import environment
 
 ROOT = pathlib.Path(__file__).parents[1] / "fedmpi"
 # The house, lowest floor first: a module imports from its own folder and from those before it.
-FLOORS = ("core", "store", "wire", "compute", "methods", "plugins", "catalog", "transport", "client", "server", "build",
+FLOORS = ("core", "store", "wire", "compute", "methods", "catalog", "plugins", "transport", "client", "server", "build",
           "laws", "read", "run", "cluster", "study", "bench", "commands", "cli", "__main__")
 ROOT_FILES = {"__init__", "__main__", "catalog", "cli"}
 SHARED = {("fault", "noise"), ("fault", "features"), ("features", "noise")}

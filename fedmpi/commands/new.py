@@ -13,6 +13,7 @@ import click
 from fedmpi import catalog
 from fedmpi.commands.say import write_out
 from fedmpi.core.errors import UserError
+from fedmpi.core.nearest import hint
 
 SKELETONS = pathlib.Path(__file__).with_name("skeletons")
 # Options of kinds of which a run needs another part beside them.
@@ -59,9 +60,8 @@ def filled(file, name):
 def check_kind(kind, stateful):
     """UserError unless there is a skeleton of the kind."""
     if kind not in catalog.KINDS:
-        near = catalog.nearest(kind, catalog.KINDS)
-        meant = f"; did you mean {near}?" if near else "."
-        raise UserError(f"unknown kind {kind!r}{meant} Known: {', '.join(catalog.KINDS)}")
+        perhaps = hint(kind, catalog.KINDS) or "."
+        raise UserError(f"unknown kind {kind!r}{perhaps} Known: {', '.join(catalog.KINDS)}")
     if stateful and kind != "strategy":
         raise UserError(f"--stateful is for a strategy, got {kind}: what clients keep belongs to strategies")
 
@@ -89,7 +89,8 @@ def check_room(folder, name, files):
     taken = importlib.util.find_spec(name)
     if taken is not None:
         where = taken.origin or "Python itself"
-        raise UserError(f"the module {name} is there already ({where}), and would be taken for yours; take another name")
+        raise UserError(f"the module {name} is there already ({where}), and would be taken for yours; "
+                        "take another name")
 
 
 def way_on(kind, name, folder):

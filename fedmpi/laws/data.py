@@ -6,6 +6,7 @@ import torch
 from fedmpi import catalog
 from fedmpi.laws.hold import hold
 from fedmpi.methods.datasets.dataset import checked, digest
+from fedmpi.plugins.spec import make
 
 CLASSES = 4
 CLIENTS = 5
@@ -18,14 +19,14 @@ def _gen(seed=0):
 
 def dataset(spec, data_dir="data"):
     """Arrays that fit each other, the same ones each time that they are made."""
-    one, other = (catalog.make(catalog.DATASETS, spec, data_dir) for _ in range(2))
+    one, other = (make(catalog.DATASETS, spec, data_dir) for _ in range(2))
     checked(one, spec)
     hold(digest(one) == digest(other), "the same options made other data")
 
 
 def partition(spec):
     """Samples that exist, none of them twice and some for everybody, by the generator alone."""
-    deal = catalog.make(catalog.PARTITIONS, spec)
+    deal = make(catalog.PARTITIONS, spec)
     labels = LABELS.copy()
     labels.flags.writeable = False
     parts, again = (deal(labels, CLIENTS, _gen()) for _ in range(2))
@@ -41,7 +42,7 @@ def partition(spec):
 
 def noise(spec):
     """A new array of labels in [0, classes), by the generator alone; a level for each client."""
-    part = catalog.make(catalog.NOISES, spec)
+    part = make(catalog.NOISES, spec)
     levels = part.rates(CLIENTS, _gen())
     hold(levels.shape == (CLIENTS,) and bool(np.isfinite(levels).all()), f"levels {levels}")
     common = () if part.shared is None else (part.shared(CLASSES, _gen(1)),)
@@ -61,7 +62,7 @@ def _check_labels(change):
 
 def features(spec):
     """New finite inputs of the same shape, by the generator alone; level 0 changes nothing."""
-    part = catalog.make(catalog.FEATURES, spec)
+    part = make(catalog.FEATURES, spec)
     levels = part.levels(CLIENTS, _gen())
     hold(levels.shape == (CLIENTS,) and bool(np.isfinite(levels).all()), f"levels {levels}")
     inputs = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -84,7 +85,7 @@ def _check_inputs(inputs, change):
 
 def fault(spec):
     """Who is at fault, and what such clients hold and see, by the generator alone, on copies."""
-    part = catalog.make(catalog.FAULTS, spec)
+    part = make(catalog.FAULTS, spec)
     hold(0 <= part.quality <= 1, f"a quality of {part.quality}, which must be in [0, 1]")
     who, again = (part.who(CLIENTS, _gen()) for _ in range(2))
     hold(who.shape == (CLIENTS,) and who.dtype == bool, "who is not (clients,) bool")

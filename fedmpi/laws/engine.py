@@ -3,11 +3,13 @@
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import assemble
-from fedmpi.build.named import worker_parts
+from fedmpi.build.check import check
+from fedmpi.build.federation import shared_arrays
 from fedmpi.build.options import DEFAULTS
-from fedmpi.build.usual import with_usual_parts
+from fedmpi.build.setup import message, set_up
+from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
+from fedmpi.plugins.spec import make
 from fedmpi.server import loop
 from fedmpi.transport.local import Local
 
@@ -17,21 +19,25 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4",
          "pruner": "dense", "contribution": "size"}
 
 
-def assembled(**options):
-    """``(fed, state before round 1)`` of a one-process federation, small unless ``options`` say otherwise. The server
-    has samples of its own where the strategy works with them."""
-    options = with_usual_parts(DEFAULTS | SMALL | options)
-    strategy = catalog.make(catalog.STRATEGIES, options["strategy"])
+def small(**options):
+    """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise. The server has samples of its
+    own where the strategy works with them."""
+    options = DEFAULTS | SMALL | options
+    strategy = make(catalog.STRATEGIES, options["strategy"])
     if strategy.server_data and options["server_data"] == "0":
         options["server_data"] = "0.1"
-    data = assemble.federation(options)
+    return set_up(options, torch.device("cpu"))
+
+
+def assembled(**options):
+    """``(fed, state before round 1)`` of such a federation."""
+    setup = small(**options)
+    check(setup)
     transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
-    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-    fed = fed._replace(transport=transport)
-    assemble.check(options, data, fed, x)
-    transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = loop.start(fed, x)
-    transport.publish(*assemble.setup_message(data, fed, options, state))
+    fed = setup.fed._replace(transport=transport)
+    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(fed, setup.network.first)
+    transport.publish(*message(setup, state))
     return fed, state
 
 

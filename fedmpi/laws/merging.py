@@ -8,13 +8,14 @@ from fedmpi import catalog
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.laws.hold import hold, near
 from fedmpi.laws.samples import random_updates, small_layout
+from fedmpi.plugins.spec import make
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
 
 def strategy(spec):
     """The laws of merging, with and without masks of the clients' own."""
-    part = catalog.make(catalog.STRATEGIES, spec)
+    part = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
     mask = layout.full_mask()
     mask[::3] = False
@@ -79,7 +80,7 @@ def _check_stillness(part, layout, x, mask):
 
 def mean_of_equals(spec):
     """What all clients agree on is what the first merge makes; adaptive servers do not keep this one."""
-    part = catalog.make(catalog.STRATEGIES, spec)
+    part = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
     row = sample(part, layout, layout.full_mask(), clients=1)
     columns = {name: getattr(row, name).repeat(3) for name in ("n", "steps", "travelled")

@@ -9,6 +9,7 @@ from fedmpi import catalog
 from fedmpi.core.parts import Round
 from fedmpi.laws.engine import assembled, play
 from fedmpi.laws.hold import hold
+from fedmpi.plugins.spec import make
 
 
 def pruner(spec, rounds=8, more=None):
@@ -39,7 +40,7 @@ def _first_mask(fed, state, spec):
     """The mask before round 1, the same each time that it is drawn with the same generator."""
     masks = []
     for _ in range(2):
-        part = catalog.make(catalog.PRUNERS, spec)
+        part = make(catalog.PRUNERS, spec)
         gen = np.random.default_rng(3)
         masks.append(part.init(fed.layout, state["x"].clone(), Round(0, 10), gen)[1])
     hold(torch.equal(*masks), "the same generator made another first mask")

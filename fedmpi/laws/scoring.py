@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.core.parts import Cohort, Round
+from fedmpi.core.parts import Cohort, Facts, Round
 from fedmpi.laws.hold import hold, near, same
 from fedmpi.laws.samples import Additive, random_updates, small_network, small_task
+from fedmpi.plugins.spec import make
 
 SIZES = torch.tensor([10., 40., 20., 30., 5.], dtype=torch.float64)
 COHORTS = ([0, 1, 2, 3, 4], [0, 1, 2], [1, 3, 4], [2], [0, 1, 2, 3, 4])
@@ -19,7 +20,7 @@ WEIGHED = (([0, 1, 2], [.5, -.2, .1]), ([1, 3, 4], [-1., -2., -3.]),
 
 def contribution(spec):
     """Finite float64 scores and errors, inputs only read, the same for the same generator; for every cohort."""
-    part = catalog.make(catalog.CONTRIBUTIONS, spec)
+    part = make(catalog.CONTRIBUTIONS, spec)
     network = small_network()
     state = part.init(SIZES)
     for t, who in enumerate(COHORTS, start=1):
@@ -34,8 +35,8 @@ def _cohort(part, network, who, t):
     updates = random_updates(layout, layout.full_mask(), len(who), own=t == 2, seed=t)
     updates = updates._replace(n=SIZES[clients], clients=clients)
     shares = SIZES[clients] / SIZES[clients].sum()
-    if part.check is not None:
-        part.check(len(who), layout)
+    refused = list(part.refuses(Facts(layout, largest=len(who))))
+    hold(not refused, f"a cohort of {len(who)} is refused: {refused}")
     reports = [{} if part.report is None else part.report(small_task(n, network)) for n in who]
     return Cohort(clients, updates, Round(t, 5), shares, x.clone(), layout, reports)
 
@@ -59,7 +60,7 @@ def _check_score(part, state, cohort, t):
 
 def weighting(spec):
     """Weights >= 0 of sum 1 for any finite scores, no trace on absent clients, the same for every order of rows."""
-    part = catalog.make(catalog.WEIGHTINGS, spec)
+    part = make(catalog.WEIGHTINGS, spec)
     state = part.init(SIZES)
     for t, (who, phi) in enumerate(WEIGHED, start=1):
         clients, phi = torch.tensor(who), torch.tensor(phi, dtype=torch.float64)

@@ -9,6 +9,7 @@ from fedmpi import catalog
 from fedmpi.core.parts import Known
 from fedmpi.core.rng import stream
 from fedmpi.laws.hold import hold
+from fedmpi.plugins.spec import make
 
 MOMENTS = (0.0, 1.0, 3599.9, 3600.0, 1e5, 1e9)
 PURPOSE = 99     # of the generators that devices are tried with
@@ -17,7 +18,7 @@ AWAY = 2         # a client that is not there
 
 def devices(spec):
     """Shapes, types and ranges at any moment; the same arguments give the same fleet, in any order of calls."""
-    part = catalog.make(catalog.DEVICES, spec)
+    part = make(catalog.DEVICES, spec)
     for N in (1, 3, 50):
         first = [part.at(seconds, N, _draw) for seconds in MOMENTS]
         again = [part.at(seconds, N, _draw) for seconds in reversed(MOMENTS)][::-1]
@@ -44,7 +45,7 @@ def _check_fleet(fleet, N):
 
 def sampler(spec):
     """Distinct available clients, as many as are asked for, by the generator alone, whatever is known."""
-    part = catalog.make(catalog.SAMPLERS, spec)
+    part = make(catalog.SAMPLERS, spec)
     for known in _known():
         for count in (1, 3, 6, 9):
             drawn, again = (part.draw(np.random.default_rng(1), count, known) for _ in range(2))
@@ -69,7 +70,7 @@ def _known():
 
 def aggregation(spec):
     """Times >= 0, and a finite discount of every staleness where there is a buffer."""
-    part = catalog.make(catalog.AGGREGATIONS, spec)
+    part = make(catalog.AGGREGATIONS, spec)
     hold(part.deadline >= 0 and part.over >= 0, "deadline and over must be >= 0")
     if part.buffer:
         staleness = torch.tensor([0.0, 1.0, 2.0, 50.0], dtype=torch.float64)

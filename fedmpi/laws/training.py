@@ -8,6 +8,7 @@ import torch
 from fedmpi import catalog
 from fedmpi.core.parts import Round
 from fedmpi.laws.hold import hold, near
+from fedmpi.plugins.spec import make
 
 ROUNDS = 10
 STEPS = 5
@@ -16,7 +17,7 @@ STEPS = 5
 def optimiser(spec):
     """Rows are moved as if each were alone, weights of 0 without a gradient stay, the learning rate may be
     of any kind, and a fused step is the same step."""
-    part = catalog.make(catalog.OPTIMISERS, spec)
+    part = make(catalog.OPTIMISERS, spec)
     gen = torch.Generator().manual_seed(0)
     x = torch.randn(2, 6, generator=gen)
     x[:, -1] = 0
@@ -44,7 +45,7 @@ def _moved(part, x, gradients, lr):
 
 def schedule(spec):
     """A finite factor >= 0 in every step of every round, the same each time that it is asked."""
-    part = catalog.make(catalog.SCHEDULES, spec)
+    part = make(catalog.SCHEDULES, spec)
     for t in range(1, ROUNDS + 1):
         now = Round(t, ROUNDS)
         factors = [float(part.rate(now, step, STEPS)) for step in range(STEPS)]
@@ -56,7 +57,7 @@ def schedule(spec):
 
 def augment(spec):
     """New images of the same shape, each by its own row, by the generator alone."""
-    part = catalog.make(catalog.AUGMENTATIONS, spec)
+    part = make(catalog.AUGMENTATIONS, spec)
     images = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     before = images.clone()
     drawn, again = (part.draw(np.random.default_rng(1), 6, (3, 5, 5)) for _ in range(2))
@@ -74,9 +75,9 @@ def model(spec):
     """Finite outputs of the right shape, a gradient for every trained weight, and the seed's weights."""
     shape, classes = (1, 8, 8), 7
     torch.manual_seed(0)
-    network = catalog.make(catalog.MODELS, spec, shape, classes)
+    network = make(catalog.MODELS, spec, shape, classes)
     torch.manual_seed(0)
-    again = catalog.make(catalog.MODELS, spec, shape, classes)
+    again = make(catalog.MODELS, spec, shape, classes)
     pairs = zip(network.parameters(), again.parameters(), strict=True)
     hold(all(torch.equal(one, other) for one, other in pairs), "the same seed made other weights")
     outputs = network(torch.rand(2, *shape))

@@ -1,4 +1,4 @@
-"""The laws find what breaks them, and the catalogue keeps them; kinds with laws of their own are held to those elsewhere."""
+"""The laws find what breaks them, and the catalogue keeps them; other tests hold some kinds to theirs."""
 
 import pytest
 import torch

@@ -6,7 +6,6 @@ import random
 import pytest
 
 from fedmpi.store import read_run, verify
-from fedmpi.build.usual import with_usual_parts
 
 SMALL = ("--rounds", 5, "--clients", 9, "--model", "small-cnn:width=4", "--lr", 0.1, "--local-epochs", 1,
          "--train-samples", 600)
@@ -168,7 +167,8 @@ def test_order_of_arrival_does_not_matter(tmp_path):
     """The same rounds with replies shuffled: what a slow or a fast rank changes is only the order."""
     import torch
 
-    from fedmpi.build import assemble
+    from fedmpi.build.federation import shared_arrays
+    from fedmpi.build.setup import message, set_up
     from fedmpi.run import launch
     from fedmpi.server import loop
     from fedmpi.build.options import DEFAULTS
@@ -184,14 +184,12 @@ def test_order_of_arrival_does_not_matter(tmp_path):
         options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine",
                                   strategy="feddst",
                                   model="small-cnn:width=4", local_epochs=1, device="cpu", observe=["loo"])
-        options = with_usual_parts(options)
-        data = assemble.federation(options)
+        setup = set_up(options, torch.device("cpu"))
         transport = transport_of(launch.worker())
-        fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-        fed = fed._replace(transport=transport)
-        transport.share({"kind": "data"}, assemble.shared_arrays(data))
-        state = loop.start(fed, x)
-        transport.publish(*assemble.setup_message(data, fed, options, state))
+        fed = setup.fed._replace(transport=transport)
+        transport.share({"kind": "data"}, shared_arrays(setup.data))
+        state = loop.start(fed, setup.network.first)
+        transport.publish(*message(setup, state))
         rows = []
         for t in range(1, 4):
             state, row, clients = loop.play_round(fed, state, t)
