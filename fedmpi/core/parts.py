@@ -1,12 +1,41 @@
 """The parts that a run is made of: tuples of pure functions and the values that pass between them.
 
-A method is a factory with keyword arguments (its hyper-parameters) that returns one of these. Sizes: P values in the
-model vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
+This is the contract of every kind of part, in one place. A method is a factory with keyword arguments (its options) that
+returns one of these; ValueError, with what it got and what it expected, refuses an option. Sizes: P values in the model
+vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
+
+============  ==================================  =====================================================
+kind          its factory returns                 asked by
+============  ==================================  =====================================================
+strategy      ``Strategy``                        clients that train, the server that merges
+optimiser     ``Optimiser``                       clients, in every step
+schedule      ``Schedule``                        clients, in every step
+augment       ``Augmentation``                    clients, for every batch
+pruner        ``Pruner``                          the server after each merge, clients while they train
+contribution  ``Contribution``                    the server after the answers, before the merge
+weighting     ``Weighting``                       the server after the scores, before the merge
+codec         ``Codec``                           both ends of every message
+dataset       ``Dataset``, from ``(data_dir)``    the server, once before the run
+partition     a function, see ``Partition``       the server, once before the run
+noise         ``Noise``                           the server, once before the run
+features      ``Features``                        each worker, once for each of its clients
+fault         ``Fault``                           the server before the run, clients while they train
+model         a network, see ``Model``            every rank, once
+task          ``Objective``                       clients in every step, whoever evaluates
+devices       ``Devices``                         the server, at moments of virtual time
+sampler       ``Sampler``                         the server, at the start of a round
+aggregation   ``Aggregation``                     the server, to know when to merge
+============  ==================================  =====================================================
+
+What holds for all of them: functions do not write to what they are given, but for what is said to change in place;
+chance comes from the generator that they are given, never from torch's or numpy's own; a state is a dict that a
+checkpoint can hold; the same arguments give the same answer. ``fedmpi.laws`` tests a part for all that, and
+``fedmpi.plugins.contract`` checks the answers of parts that are not the catalogue's while they run.
 """
 
 import contextlib
 import math
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Protocol
 
 import torch
 
@@ -635,3 +664,28 @@ class Fault(NamedTuple):
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
     planned: Callable | None = None        # see Round
+
+
+class Partition(Protocol):
+    """Who holds which samples: the function that a partition's factory returns.
+
+    ``labels (n,) int64`` are the training samples' targets, which are only read; ``gen`` is a numpy generator. The
+    answer is a list of ``clients`` int64 arrays of sample numbers in [0, n): at least one number each, and no sample
+    twice. Samples that are left out are nobody's. ValueError where such a partition cannot be.
+    """
+
+    def __call__(self, labels, clients, gen): ...
+
+
+class Model(Protocol):
+    """The network: ``factory(shape, classes, **options) -> torch.nn.Module``.
+
+    ``shape`` is that of one sample without the batch, and ``classes`` the number of outputs that the task asks for,
+    one a class. The module takes inputs (n, *shape), float32 or, of whole numbers, int64, and gives outputs (n,
+    classes): float32 or bfloat16, finite, without a softmax, and with a gradient. Initial weights come from torch's
+    global generator, which is seeded before, the same on every rank. Each sample's outputs follow from that sample
+    alone in evaluation mode. ``parameter.prunable = True`` or ``False`` overrules what is pruned, and
+    ``requires_grad = False`` freezes. ValueError for a shape that it cannot take.
+    """
+
+    def __call__(self, shape, classes): ...
