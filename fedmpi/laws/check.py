@@ -10,7 +10,7 @@ from fedmpi.laws.hold import hold
 LAWS = {"strategy": merging.strategy, "pruner": pruning.pruner,
         "contribution": scoring.contribution, "weighting": scoring.weighting,
         "codec": wire.codec, "optimiser": training.optimiser, "schedule": training.schedule,
-        "augment": training.augment, "model": training.model,
+        "augment": training.augment, "model": training.model, "task": training.task,
         "dataset": data.dataset, "partition": data.partition, "noise": data.noise,
         "features": data.features, "fault": data.fault,
         "devices": time.devices, "sampler": time.sampler, "aggregation": time.aggregation}

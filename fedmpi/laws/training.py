@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.laws.hold import hold, near
 from fedmpi.plugins.spec import make
@@ -87,3 +88,75 @@ def model(spec):
     for name, parameter in network.named_parameters():
         reached = not parameter.requires_grad or parameter.grad is not None
         hold(reached, f"no gradient reaches {name}")
+
+
+def task(spec):
+    """The reductions of the loss agree with torch's rules, samples do not mix, metrics are one value a sample, a faster
+    way to the sums finds the same, other shapes are refused, and nothing is written to."""
+    part = make(catalog.KINDS["task"], spec)
+    outputs, targets, classes = _task_samples(part)
+    before = outputs.clone(), targets.clone()
+    losses = _check_loss(part, outputs, targets)
+    _check_metrics(part, outputs, targets, losses)
+    _check_refusals(part, outputs, targets, classes)
+    hold(torch.equal(outputs, before[0]) and torch.equal(targets, before[1]), "outputs or targets were written to")
+
+
+def _task_samples(part):
+    """``(outputs (7, 3), targets (7, ...), classes)`` with targets of the first sort that the task takes."""
+    gen = torch.Generator().manual_seed(3)
+    outputs = torch.randn(7, 3, generator=gen)
+    sorts = ((torch.randint(0, 3, (7,), generator=gen), 3),
+             (torch.randint(0, 2, (7, 3), generator=gen, dtype=torch.uint8), 0),
+             (torch.randn(7, 3, generator=gen), 0))
+    for targets, classes in sorts:
+        try:
+            part.check(outputs, targets, classes, "--model")
+        except UserError:
+            continue
+        return outputs, targets, classes
+    raise AssertionError("check takes no targets: neither classes, nor labels (n, C) uint8, nor values (n, d) float32")
+
+
+def _check_loss(part, outputs, targets):
+    """``(7,)``: the loss of each sample."""
+    losses = part.loss(outputs, targets, reduction="none")
+    hold(losses.shape == (7,) and bool(losses.isfinite().all()), f"losses of 7 samples: {losses}")
+    near(part.loss(outputs, targets), losses.mean(), "the mean is not the mean of the samples' losses")
+    near(part.loss(outputs, targets, reduction="sum"), losses.sum(), "the sum is not that of the samples' losses")
+    alone = part.loss(outputs[2:3], targets[2:3], reduction="none")
+    near(alone, losses[2:3], "a sample alone has another loss")
+    leaf = outputs.clone().requires_grad_()
+    part.loss(leaf, targets).backward()
+    hold(bool(leaf.grad.isfinite().all()) and bool(leaf.grad.any()), f"the gradient is {leaf.grad}")
+    half = float(part.loss(outputs.bfloat16(), targets))
+    hold(abs(half - float(losses.mean())) < 0.05, "outputs in bfloat16 have another loss")
+    hold(part.worst > float(losses.max()) and math.isfinite(part.worst), "worst is less than a usual loss")
+    return losses
+
+
+def _check_metrics(part, outputs, targets, losses):
+    hold(part.headline in part.metrics, f"the headline {part.headline} is none of the metrics")
+    sums = {}
+    for name, metric in part.metrics.items():
+        values = metric(outputs, targets)
+        number = values.dtype == torch.bool or values.is_floating_point()
+        hold(values.shape == (7,) and number, f"{name} is not one number a sample")
+        sums[name] = float(values.double().sum())
+    if part.totals is None:
+        return
+    loss, totals = part.totals(outputs, targets)
+    hold(abs(float(loss) - float(losses.double().sum())) < 1e-5, "totals have another loss")
+    for name, value in sums.items():
+        hold(abs(float(totals[name]) - value) < 1e-5, f"totals have another {name}")
+
+
+def _check_refusals(part, outputs, targets, classes):
+    """What no model should give is refused by a UserError that begins with the option."""
+    for wrong in (outputs[:, :2], outputs[:5], (outputs,), outputs / 0):
+        try:
+            part.check(wrong, targets, classes, "--model")
+        except UserError as error:
+            hold(str(error).startswith("--model: "), f"check says {error}, not --model: ...")
+        else:
+            raise AssertionError(f"check takes outputs that do not fit the targets: {wrong}")
