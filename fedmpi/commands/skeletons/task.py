@@ -29,5 +29,7 @@ def NAME(margin: float = 1.0):
         # One value a sample (n,), recorded as its mean under the metric's name.
         return outputs.argmax(dim=1) == targets
 
-    # check: do the model's outputs fit the targets? Here as for any classification.
-    return Objective(loss, {"accuracy": accuracy}, "accuracy", check, unit="1")
+    metrics = {"accuracy": accuracy}
+    # check: do the model's outputs fit the targets? Here as for any classification, whose targets
+    # are classes.
+    return Objective(loss, metrics, "accuracy", check, unit="1", classes=True)
