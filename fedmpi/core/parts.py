@@ -1,8 +1,8 @@
 """The parts that a run is made of: tuples of pure functions and the values that pass between them.
 
-This is the contract of every kind of part, in one place. A method is a factory with keyword arguments (its options) that
-returns one of these; ValueError, with what it got and what it expected, refuses an option. Sizes: P values in the model
-vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
+This is the contract of every kind of part, in one place. A method is a factory with keyword arguments (its options)
+that returns one of these; ValueError, with what it got and what it expected, refuses an option. Sizes: P values in the
+model vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
 
 ============  ==================================  =====================================================
 kind          its factory returns                 asked by

@@ -13,7 +13,7 @@ from fedmpi.cli import cli
 from fedmpi.store import read_run
 
 SKELETONS = [(kind, ()) for kind in catalog.KINDS] + [("strategy", ("--stateful",))]
-TINY = ("--dataset", "synthetic:samples=60,size=4", "--model", "logistic", "--clients", 6, "--rounds", 1,
+TINY = ("--dataset", "synthetic:samples=120,size=4", "--model", "logistic", "--clients", 6, "--rounds", 1,
         "--local-epochs", 1)
 
 

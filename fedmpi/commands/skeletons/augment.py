@@ -1,4 +1,4 @@
-"""NAME: a black square is laid over every image, somewhere else each time that it is seen."""
+"""NAME: a black square lies over every image, somewhere else each time."""
 
 import torch
 

@@ -1,4 +1,7 @@
-"""NAME: a share of the kept weights moves at random each round. A control for methods that choose."""
+"""NAME: a share of the kept weights moves at random each round.
+
+A control for methods that choose which weights move.
+"""
 
 import torch
 
