@@ -16,6 +16,7 @@ from fedmpi.compute.coalitions import coalition_models
 from fedmpi.core.mask import budgets
 from fedmpi.build.options import DEFAULTS
 from fedmpi.core.parts import Cohort, Round, Task, Updates
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.transport.local import Local
 from fedmpi.wire import positions
 from fedmpi.build.usual import with_usual_parts
@@ -306,7 +307,7 @@ def task_of(network, layout, x, client):
     n = 12 + client
     return Task(model, layout, x, g, x.clone(), layout.full_mask(), torch.ones(layout.R),
                 torch.randn(n, 1, 4, 4, generator=gen), torch.randint(0, 10, (n,), generator=gen), 1, 4, 0.1,
-                np.random.default_rng(client), Round(1, 5))
+                np.random.default_rng(client), Round(1, 5), objective=classification())
 
 
 def check_weighting(spec):

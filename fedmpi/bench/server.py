@@ -23,6 +23,7 @@ from fedmpi.methods.contribution.cosine import cosines
 from fedmpi.core.layout import ALIGN, Layout, Slot
 from fedmpi.core.mask import budgets, draw, positions, swap
 from fedmpi.core.parts import Replies, Round, Updates
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.pruning.rigl import _largest_pruned
 from fedmpi.store import RunFile
 from fedmpi.transport.local import Local
@@ -158,7 +159,7 @@ def _own_masks(layout, mask, gen):
 
 
 def _writing(folder, repeats, say):
-    rounds, clients = record.round_columns(False, 1, ["size"]), record.client_columns(["size"])
+    rounds, clients = record.round_columns(False, 1, ["size"], classification()), record.client_columns(["size"])
     row = {c.name: [0] * c.width if c.width else 0 for c in rounds}
     rows = {c.name: np.zeros(10, c.dtype) for c in clients}
     with tempfile.TemporaryDirectory(dir=folder) as here:
@@ -213,7 +214,7 @@ def _cohorts(repeats, say):
             transport.share({"kind": "data"}, assemble.shared_arrays(data))
             state = loop.start(fed, x)
             transport.publish(*assemble.setup_message(data, fed, options, state))
-            store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"]),
+            store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"], classification()),
                                    record.client_columns(["size"]), {}, ([0], []))
             found[cohort] = _rounds(fed, state, store)
         took = {cohort: [] for cohort in COHORTS}

@@ -29,7 +29,7 @@ OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "strategy": "fedavg:momen
 def plain_loop(worker, given):
     """Seconds of training ``clients`` in batches of ``batch_size``, one after the other, each from the same weights."""
     data = worker.data
-    model = named.model({"model": given["model"], "seed": 0}, data["x_train"].shape[1:], worker.parts.classes)
+    model = named.model({"model": given["model"], "seed": 0}, data["x_train"].shape[1:], worker.classes)
     model = model.to(worker.device).train()
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start = time.perf_counter()

@@ -24,6 +24,7 @@ from fedmpi.client.worker import Worker
 from fedmpi.core.errors import UserError
 from fedmpi.server.exchange import model_message
 from fedmpi.core.layout import bind
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.codecs import values
 from fedmpi.wire import frame, positions
 
@@ -157,11 +158,11 @@ def receiving(side, network):
     """``{way: function}`` of the worker, each of which returns when it had it all."""
     from fedmpi.transport import messages
     comm = side.comm
-    parts = SimpleNamespace(model=network, codec=values.float32())
-    worker = Worker(lambda options, shape, classes: parts, lambda name, local: torch.device(name))
+    parts = SimpleNamespace(model=network, codec=values.float32(), objective=classification())
+    worker = Worker(lambda options, shape, outputs: parts, lambda name, local: torch.device(name))
     worker.receive({"kind": "data", "local_rank": 0}, {})
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))
-    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [], "classes": 0,
+    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [], "classes": 0, "outputs": 0,
                     "known": known, "sums": False, "values": True, "statistics": [], "constants": ""},
                    {"known": array, "frozen": np.zeros(0, np.uint8)})
     buffer = np.zeros(network.weight.numel(), np.float32)

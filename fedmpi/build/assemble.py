@@ -11,9 +11,10 @@ from fedmpi import catalog
 from fedmpi.build import footprint
 from fedmpi.plugins import fit
 from fedmpi.transport import place
-from fedmpi.build.named import estimators, faults, model
+from fedmpi.build.named import estimators, faults, model, objective
 from fedmpi.methods.datasets.dataset import (Dataset, as_they_are, digest, inputs, inputs_text,
-                                             laid, model_dtype, taken_as_ids, whole_numbers)
+                                             laid, model_dtype, num_outputs, taken_as_ids, targets_text,
+                                             whole_numbers)
 from fedmpi.compute.derivatives import derivatives
 from fedmpi.compute.forward import IMAGES, MODELS
 from fedmpi.core.errors import UserError
@@ -42,7 +43,7 @@ class Federation(NamedTuple):
     validation: np.ndarray        # indices into x_train
     offsets: np.ndarray           # (N + 1,) int64: client n holds rows offsets[n]:offsets[n + 1] of what follows
     indices: np.ndarray           # int64 into x_train
-    labels: np.ndarray            # int64, as the clients see them
+    labels: np.ndarray            # targets, as the clients see them
     noise: np.ndarray             # (N,) fraction of labels that are wrong
     features: np.ndarray          # (N,) level of feature skew
     faults: np.ndarray            # (F, N) bool: who has which fault
@@ -59,12 +60,16 @@ class Federation(NamedTuple):
     def shape(self):
         return self.dataset.x_train.shape[1:]
 
+    @property
+    def outputs(self):
+        return num_outputs(self.dataset)
+
 
 def loaded(options):
     """``(options, Federation)``: what nobody named and the data decide is decided in the
     options."""
     dataset = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
-    options = settled(options, dataset.client, dataset.client_names)
+    options = settled(options, dataset.client, dataset.client_names, dataset.classes > 0)
     return options, federation(options, dataset)
 
 
@@ -107,7 +112,7 @@ def _as_model_takes(options, dataset):
     embedding; as it is where no model is named."""
     if not dataset.ids or as_they_are(dataset) or options["model"] is None:
         return dataset
-    network = model(options, dataset.x_train.shape[1:], dataset.classes)
+    network = model(options, dataset.x_train.shape[1:], num_outputs(dataset))
     if not fit.looks_up(network):
         return dataset._replace(ids=False)
     return taken_as_ids(dataset)
@@ -118,7 +123,8 @@ def data_lines(options, fed_data):
     dataset = fed_data.dataset
     if not dataset.told and options["dataset"].partition(":")[0] != "hdf5":
         return []
-    return [*dataset.told, f"inputs: {inputs_text(dataset)}"]
+    targets = [] if dataset.classes else [f"targets: {targets_text(dataset)}"]
+    return [*dataset.told, f"inputs: {inputs_text(dataset)}", *targets]
 
 
 def _natural(options, partition, dataset):
@@ -173,10 +179,15 @@ def _faulty(options):
 
 def _labels(options, dataset, shards, source, given, faulty):
     """``(labels as each client sees them, fraction of them that is wrong)``: noise first, which a duplicate shares with
-    its ``source (N,)``, then the faults that flip."""
+    its ``source (N,)``, then the faults that flip. Targets that are no classes stay as they are."""
     seed, true = options["seed"], [dataset.y_train[shard] for shard in shards]
-    labels, _ = _named(f"--noise {options['noise']}", apply, catalog.make(catalog.NOISES, options["noise"]), true,
-                       dataset.classes, lambda client: stream(seed, Purpose.NOISE, client))
+    flipping = [spec for spec, fault in zip(options["fault"], given) if fault.labels is not None]
+    if flipping and not dataset.classes:
+        raise UserError(f"--fault {flipping[0]}: it changes classes, and these data have none; leave it out")
+    labels, levels = _named(f"--noise {options['noise']}", apply, catalog.make(catalog.NOISES, options["noise"]), true,
+                            dataset.classes, lambda client: stream(seed, Purpose.NOISE, client))
+    if not dataset.classes:
+        return labels, levels
     for client in np.flatnonzero(source >= 0):
         of = source[client]
         order = np.argsort(shards[of])
@@ -195,7 +206,8 @@ def dealt(options, fed_data):
     """How the data are dealt out and what is wrong with them, for people: ``partition iid, noise none (no label is
     changed)``."""
     low, high = 100 * fed_data.noise.min(), 100 * fed_data.noise.max()
-    wrong = f"{low:.0f} to {high:.0f} % of a client's labels are wrong" if high else "no label is changed"
+    what = "label" if fed_data.dataset.classes else "target"
+    wrong = f"{low:.0f} to {high:.0f} % of a client's labels are wrong" if high else f"no {what} is changed"
     more = [f"{name} {options[name]}" for name in ("features",) if options[name] != "none"]
     more += [f"fault {spec}" for spec in options["fault"]]
     told = [f"partition {options['partition']}", f"noise {options['noise']}", *more]
@@ -219,10 +231,12 @@ def population(fed_data, options):
         "quality": (fed_data.quality, "1",
                     "1 - noise, at most what its faults leave: what a contribution ought to find"),
         "duplicate_of": (fed_data.source, "1", "the client whose samples it duplicates, -1 for none"),
-        "labels": (histogram(fed_data.labels), "1", "samples by label as the client sees them, noise included",
-                   "class"),
-        "true_labels": (histogram(fed_data.dataset.y_train[fed_data.indices]), "1", "samples by true label", "class"),
     }
+    if fed_data.dataset.classes:
+        true = histogram(fed_data.dataset.y_train[fed_data.indices])
+        found["labels"] = (histogram(fed_data.labels), "1", "samples by label as the client sees them, noise included",
+                           "class")
+        found["true_labels"] = true, "1", "samples by true label", "class"
     if fed_data.client_names:
         texts = np.array([name.encode() for name in fed_data.client_names])
         found["name"] = texts, "", "what the data set calls the client"
@@ -261,15 +275,16 @@ def setup_message(fed_data, fed, options, state):
     that a resumed run sends the same bytes as one never stopped."""
     dataset = fed_data.dataset
     known, array = positions.encode(state["sent"].numpy())
-    return {"kind": "setup", "shape": list(fed_data.shape), "classes": dataset.classes, "mean": list(dataset.mean),
-            "std": list(dataset.std), "options": options, "known": known, "sums": fed.sums, "values": fed.values,
+    return {"kind": "setup", "shape": list(fed_data.shape), "classes": dataset.classes, "outputs": fed_data.outputs,
+            "mean": list(dataset.mean), "std": list(dataset.std), "options": options, "known": known,
+            "sums": fed.sums, "values": fed.values,
             "statistics": [slot.name for slot in fed.layout.buffers], "constants": fed.fixed.constants
             }, {"known": array, "frozen": fed.fixed.frozen}
 
 
 def fitting(options, fed_data):
     """The run's network, checked on samples of the data; on the CPU."""
-    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    network = model(options, fed_data.shape, fed_data.outputs)
     _check_fit(options, network, fed_data)
     return network
 
@@ -277,24 +292,26 @@ def fitting(options, fed_data):
 def _check_fit(options, network, fed_data):
     """UserError where the network does not fit the data."""
     _check_takes(options, network, fed_data)
-    fit.check_outputs(network, sample(fed_data, 2), fed_data.dataset.classes, f"--model {options['model']}")
+    fit.check_outputs(network, sample(fed_data, 2), targets(fed_data, 2), fed_data.dataset.classes,
+                      objective(options), f"--model {options['model']}")
 
 
 def server_parts(options, fed_data, device):
     """``(Fed, x)``: the server's parts, its transport still missing, and the initial model vector on the CPU."""
-    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    network = model(options, fed_data.shape, fed_data.outputs)
     # A pass may register more, such as a table that is made when it is first looked at: workers do not have that yet.
     buffers = {name for name, _ in network.named_buffers()}
     _check_fit(options, network, fed_data)
     network = network.to(device)
     layout, x = bound(options, fed_data, network)
     first = x.cpu().clone()
-    test, validate, slopes = evaluators(fed_data, network, layout, x, device)
+    task = objective(options)
+    test, validate, slopes = evaluators(fed_data, network, layout, x, device, task)
     strategy, weighting = (catalog.make(catalog.KINDS[kind], options[kind]) for kind in ("strategy", "weighting"))
     pruner, contributions = catalog.make(catalog.PRUNERS, options["pruner"]), estimators(options)
     aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
     sums = adds_up(strategy, pruner, weighting, aggregation)
-    fed = Fed(layout=layout, strategy=strategy, pruner=pruner, contributions=contributions, weighting=weighting,
+    fed = Fed(layout=layout, objective=task, strategy=strategy, pruner=pruner, contributions=contributions, weighting=weighting,
               codec=fitted(catalog.make(catalog.CODECS, options["codec"]), len(layout.tail)),
               sampler=catalog.make(catalog.SAMPLERS, options["sampler"]),
               devices=catalog.make(catalog.DEVICES, options["devices"]), aggregation=aggregation,
@@ -316,6 +333,12 @@ def sample(fed_data, count=1):
     dataset = fed_data.dataset
     raw = dataset.x_test[np.arange(count) % len(dataset.x_test)]
     return laid(inputs(torch.from_numpy(raw), dataset.mean, dataset.std))
+
+
+def targets(fed_data, count=1):
+    """The targets of ``sample``."""
+    y = fed_data.dataset.y_test
+    return torch.from_numpy(y[np.arange(count) % len(y)])
 
 
 def bound(options, fed_data, network):
@@ -372,19 +395,19 @@ def least(options, fed_data):
     return torch.from_numpy(np.where(bent, 0.0, fed_data.sizes * options["local_epochs"]))
 
 
-def evaluators(fed_data, network, layout, x, device):
+def evaluators(fed_data, network, layout, x, device, task):
     """``(test, validate, derivatives)``; the last two are None where the validation share is 0."""
     dataset, kept = fed_data.dataset, fed_data.validation
 
-    def on(make, pixels, labels, *arguments):
+    def on_device(pixels, labels):
         samples = laid(inputs(torch.from_numpy(pixels).to(device), dataset.mean, dataset.std))
-        return make(network, *arguments, x, samples, torch.from_numpy(labels).to(device))
+        return samples, torch.from_numpy(labels).to(device)
 
-    test = on(evaluator, dataset.x_test, dataset.y_test)
+    test = evaluator(network, x, *on_device(dataset.x_test, dataset.y_test), task)
     if not len(kept):
         return test, None, None
-    return (test, on(evaluator, dataset.x_train[kept], dataset.y_train[kept]),
-            on(derivatives, dataset.x_train[kept], dataset.y_train[kept], layout))
+    held_back = on_device(dataset.x_train[kept], dataset.y_train[kept])
+    return test, evaluator(network, x, *held_back, task), derivatives(network, layout, x, *held_back, task.loss)
 
 
 def check(options, fed_data, fed, x):
@@ -396,6 +419,7 @@ def check(options, fed_data, fed, x):
     wanting += [options["strategy"]] * fed.strategy.root
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
+    _check_classes(options, fed)
     check_time(options, fed)
     _check_whole(options, fed_data)
     if fed.together > 1 and (why := apart(options, fed_data)):
@@ -409,6 +433,19 @@ def check(options, fed_data, fed, x):
     if fed.batch_norm:
         _check_batches(options, fed_data, fed)
     _rehearse(options, fed_data, fed, x)
+
+
+def _check_classes(options, fed):
+    """UserError where a part that is made for classes stands in a run of another task."""
+    if fed.objective.classes:
+        return
+    specs = [options["contribution"], *options["observe"]]
+    parts = [("strategy", options["strategy"], fed.strategy)]
+    parts += [("contribution", spec, part) for spec, part in zip(specs, fed.contributions.values())]
+    for kind, spec, part in parts:
+        if part.classes:
+            raise UserError(f"--{kind} {spec} is made for one class a sample, and --task {options['task']} has none; "
+                            f"take another {kind}")
 
 
 def _check_batches(options, fed_data, fed):
@@ -450,7 +487,7 @@ def apart(options, fed_data):
     aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
     if (aggregation.concurrency or options["cohort"] or options["clients"]) == 1:
         return "only one is at work at a time"
-    network = model(options, fed_data.shape, fed_data.dataset.classes)
+    network = model(options, fed_data.shape, fed_data.outputs)
     layout, _ = bound(options, fed_data, network)
     why = refusal(network, layout, sample(fed_data, 2))
     return why and f"not those of --model {options['model']}: {why}"
@@ -587,7 +624,7 @@ def _told(parts, facts):
 def fits(options, fed_data, fed, places):
     """Lines about nodes whose memory may not do for the ranks at ``places``; UserError for a GPU that cannot hold
     its."""
-    layers = outputs(model(options, fed_data.shape, fed_data.dataset.classes), sample(fed_data))
+    layers = outputs(model(options, fed_data.shape, fed_data.outputs), sample(fed_data))
     P, batch_size = fed.layout.P, options["batch_size"]
     refused = list(footprint.gpu_refusals(_shares(options, places), *gpu_needs(options, fed_data, P, layers)))
     if refused:

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from fedmpi.build.assemble import apart, bound, sample
-from fedmpi.build.named import model
+from fedmpi.build.assemble import apart, bound, sample, targets
+from fedmpi.build.named import model, objective
 from fedmpi.catalog import STRATEGIES, make
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting
@@ -46,22 +46,20 @@ def together(options, fed_data, device, workers, say):
 
 def timing(options, fed_data, device):
     """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless
-    0, and of training G at once, turn by turn; on test samples with made-up labels."""
-    network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
+    0, and of training G at once, turn by turn; on test samples."""
+    network = model(options, fed_data.shape, fed_data.outputs).to(device)
     layout, x = bound(options, fed_data, network)
     g = torch.zeros(layout.R, device=device)
     n, base = STEPS * options["batch_size"], x.clone()
-    gen = torch.Generator().manual_seed(0)
-    inputs = sample(fed_data, n).to(device)
-    labels = torch.randint(0, fed_data.dataset.classes, (n,), generator=gen).to(device)
-    strategy, recorded = make(STRATEGIES, options["strategy"]), recorder(network, device)
+    inputs, labels, task = sample(fed_data, n).to(device), targets(fed_data, n).to(device), objective(options)
+    strategy, recorded = make(STRATEGIES, options["strategy"]), recorder(network, device, task.loss)
     live, mask = torch.ones(layout.R, device=device), layout.full_mask().to(device)
     wide = stacked(network, layout, recorded)
 
     def tasks(count):
         return [Task(network, layout, x, g, base, mask, live, inputs, labels, 1, options["batch_size"], options["lr"],
                      stream(0, Purpose.TRAIN, client), Round(1, 1), casting=casting(options["precision"], device),
-                     recorder=recorded)
+                     recorder=recorded, objective=task)
                 for client in range(count)]
 
     def seconds(work, count):

@@ -1,4 +1,4 @@
-"""What every rank builds from the options: the network, and a worker's parts."""
+"""What every rank builds from the options: the network, the objective, and a worker's parts."""
 
 import torch
 
@@ -9,15 +9,20 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, torch_seed
 
 
-def worker_parts(options, shape, classes):
+def worker_parts(options, shape, outputs):
     """A worker's ``WorkerParts``, its model freshly initialised from the seed."""
     found = estimators(options)
     reports = {label: part.report for label, part in found.items() if part.report is not None}
-    return WorkerParts(model(options, shape, classes), catalog.make(catalog.STRATEGIES, options["strategy"]),
+    return WorkerParts(model(options, shape, outputs), catalog.make(catalog.STRATEGIES, options["strategy"]),
                        catalog.make(catalog.PRUNERS, options["pruner"]), catalog.make(catalog.CODECS, options["codec"]),
-                       reports, next(iter(found)), catalog.make(catalog.FEATURES, options["features"]), faults(options),
+                       objective(options), reports, next(iter(found)), catalog.make(catalog.FEATURES, options["features"]), faults(options),
                        options["local_epochs"], options["batch_size"], options["lr"], options["seed"],
-                       options["rounds"], classes)
+                       options["rounds"])
+
+
+def objective(options):
+    """What the run's model is trained for and measured by."""
+    return catalog.make(catalog.TASKS, options["task"])
 
 
 def estimators(options):
@@ -38,12 +43,12 @@ def faults(options):
     return tuple(catalog.make(catalog.FAULTS, spec) for spec in options["fault"])
 
 
-def model(options, shape, classes):
-    """The network, initialised from the seed."""
+def model(options, shape, outputs):
+    """The network for samples of ``shape``, with so many outputs, initialised from the seed."""
     torch.manual_seed(torch_seed(options["seed"], Purpose.MODEL))
     spec, option = options["model"], f"--model {options['model']}"
     try:
-        made = catalog.make(catalog.MODELS, spec, tuple(shape), classes)
+        made = catalog.make(catalog.MODELS, spec, tuple(shape), outputs)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"{option} on inputs of shape {tuple(shape)}: {error}") from error
     return fit.network(made, option, tuple(shape))

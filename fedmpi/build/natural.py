@@ -14,11 +14,14 @@ from fedmpi.core.errors import UserError
 from fedmpi.build.options import DEFAULTS
 from fedmpi.methods.partition.natural import Natural
 
-def settled(options, client, client_names):
+
+def settled(options, client, client_names, classes=True):
     """The options with a partition and a number of clients: those named, else the natural clients
-    of ``client (N,)`` and ``client_names``, else the usual ones. UserError where --clients is not
-    their number."""
-    usual = DEFAULTS["partition"] if client is None else "natural"
+    of ``client (N,)`` and ``client_names``, else the usual ones, which deal by ``classes`` where
+    the data have some. UserError where --clients is not their number."""
+    usual = DEFAULTS["partition"] if classes else "iid"
+    if client is not None:
+        usual = "natural"
     options = options | {"partition": options["partition"] or usual}
     partition = catalog.make(catalog.PARTITIONS, options["partition"])
     if not isinstance(partition, Natural):
@@ -49,11 +52,11 @@ def settled_by_file(options):
     """``settled`` before any data are loaded, for what plans runs: of a user's own file only the
     clients are read; where there is no such file, and of other data sets, the usual options
     count."""
-    client, names = _clients_of_file(options)
+    client, names, classes = _clients_of_file(options)
     natural_named = (options["partition"] or "").partition(":")[0] == "natural"
     if client is None and natural_named:
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
-    return settled(options, client, names)
+    return settled(options, client, names, classes)
 
 
 def _clients_of_file(options):
@@ -61,11 +64,11 @@ def _clients_of_file(options):
     ())``."""
     target, given = catalog.parse(catalog.DATASETS, options["dataset"])
     if target != catalog.DATASETS["hdf5"]:
-        return None, ()
+        return None, (), classes
     from fedmpi.methods.datasets.owners import NAMES, owned
     from fedmpi.store import read_arrays
     path = os.path.join(options["data_dir"], given.get("file", "data.h5"))
     if not os.path.isfile(path):
-        return None, ()
+        return None, (), classes
     arrays, _ = read_arrays(path, ("y_train",), NAMES)
-    return owned(arrays, len(np.atleast_1d(arrays["y_train"])), path)
+    return *owned(arrays, len(np.atleast_1d(arrays["y_train"])), path), classes

@@ -19,7 +19,7 @@ from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.build.options import SEVERAL
 from fedmpi.transport.local import Local
 
-KINDS = ("strategy", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
+KINDS = ("task", "strategy", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
          "aggregation", "features")
 CLIENTS = 16
 SAMPLES = 2     # of a client: as many as batch norm needs

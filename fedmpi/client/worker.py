@@ -19,7 +19,7 @@ from fedmpi.core.layout import bind, check
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.compute.sgd import casting
-from fedmpi.core.parts import Codec, Pruner, Round, Strategy, Task, Updates
+from fedmpi.core.parts import Codec, Objective, Pruner, Round, Strategy, Task, Updates
 from fedmpi.core.rng import Purpose, stream, torch_seed
 from fedmpi.compute.stacked import stacked
 from fedmpi.compute.staging import resident, staging
@@ -31,14 +31,13 @@ from fedmpi.wire.feedback import carried, encoded
 from fedmpi.methods.codecs.values import fitted
 
 CHUNK = 500      # validation samples that a coalition's model sees at once
-WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
 
 
 class Number(IntEnum):
     """Where what an answer says in numbers lies in its ``numbers`` (8,) float64."""
 
     SAMPLES = 0      # that the client holds
-    LOSS = 1         # nats, the mean of the training
+    LOSS = 1         # in the unit of the objective, the mean of the training
     SEEN = 2         # samples that the training saw, all epochs
     EXTRA = 3        # those that went through a pass of their own for the pruner, with a dense gradient
     DENSE = 4        # those of the training whose gradient was dense
@@ -90,6 +89,7 @@ class WorkerParts(NamedTuple):
     strategy: Strategy
     pruner: Pruner
     codec: Codec
+    objective: Objective
     reports: dict                 # what estimators of contributions want from clients: name -> report(task)
     weighs: str                   # the name of the estimator that weighs
     features: Any                 # fedmpi.methods.features.images.Features
@@ -99,7 +99,6 @@ class WorkerParts(NamedTuple):
     lr: float
     seed: int
     rounds: int
-    classes: int
 
 
 class Received(NamedTuple):
@@ -119,7 +118,7 @@ class Worker:
     needs no single updates, ``sums`` (P,) int64, on the device, holds what this rank's clients brought in."""
 
     def __init__(self, build, pick_device):
-        """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
+        """``build(options, shape, outputs) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
         self.build, self.pick_device = build, pick_device
 
     def receive(self, meta, arrays):
@@ -169,7 +168,8 @@ class Worker:
 
     def _build(self, meta, arrays):
         self.mean, self.std = meta["mean"], meta["std"]
-        self.parts = self.build(meta["options"], meta["shape"], meta["classes"])
+        self.parts = self.build(meta["options"], meta["shape"], meta["outputs"])
+        self.classes = meta["classes"]
         self.device = self.pick_device(meta["options"]["device"], self.local_rank)
         self.layout, self.x, self.g = bind(self.parts.model.to(self.device), meta["statistics"])
         check(self.parts.model, self.layout, self.x)
@@ -178,7 +178,7 @@ class Worker:
             raise UserError(f"--model {meta['options']['model']} has other constants in its buffers on this rank than "
                             "on rank 0: draw them by torch's generator, which is seeded alike on all ranks")
         self.casting = casting(meta["options"]["precision"], self.device)
-        self.recorder = recorder(self.parts.model, self.device)
+        self.recorder = recorder(self.parts.model, self.device, self.parts.objective.loss)
         self.resident = resident(self.data, self.device)
         self.codec = fitted(self.parts.codec, len(self.layout.tail))
         self.stage = staging(self.layout.P, self.device)
@@ -350,8 +350,7 @@ class Worker:
         with torch.no_grad():
             for start in range(0, len(labels), CHUNK):
                 rows = slice(start, start + CHUNK)
-                total += float(torch.nn.functional.cross_entropy(self.parts.model(x[rows]), labels[rows],
-                                                                 reduction="sum"))
+                total += float(self.parts.objective.loss(self.parts.model(x[rows]), labels[rows], reduction="sum"))
         return total / len(labels)
 
     def _round(self, job):
@@ -391,7 +390,7 @@ class Worker:
         _seed(self.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
         return Task(parts.model, self.layout, self.x, self.g, received.base, mask, live, inputs, labels, parts.epochs,
                     parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
-                    casting=self.casting, recorder=self.recorder)
+                    casting=self.casting, recorder=self.recorder, objective=parts.objective)
 
     def _shard(self, client, rows=slice(None)):
         """``(inputs, labels, indices)`` of the chosen rows of a shard, before anything is done to the inputs."""
@@ -415,21 +414,22 @@ class Worker:
             true = torch.from_numpy(self.data["true_labels"][index]).to(self.device)
             source = int(self.data["source"][client])       # a duplicate's inputs are its source's
             gen = stream(seed, Purpose.FEATURES, client if source < 0 else source)
-            x = self.parts.features.apply(x, true, level, self.parts.classes, gen)
+            x = self.parts.features.apply(x, true, level, self.classes, gen)
         for number, (fault, who) in enumerate(self._faults(client)):
             if who and fault.inputs is not None:
                 x = fault.inputs(x, stream(seed, Purpose.FAULT, number, client, 1))
         return laid(x), labels
 
     def _take_cohort(self, meta, arrays):
-        self.many = self.many or ensemble(self.parts.model, self.layout)
+        self.many = self.many or ensemble(self.parts.model, self.layout, self.parts.objective)
         held = {name: torch.from_numpy(array) for name, array in arrays.items()}
         self.state = {name.removeprefix("state/"): held[name] for name in held if name.startswith("state/")}
         self.cohort = held
         self.updates = Updates(held["U"], held.get("B"), held["support"], held["n"], meta["trained"], held.get("root"))
 
     def _evaluate(self, job):
-        """Minus the loss, and the accuracy, of each coalition's model on the server's validation samples."""
+        """Minus the loss, and the headline, of each coalition's model on the server's validation samples: the more the
+        better."""
         bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]),
                              axis=1)
         C, server = len(self.updates.U), len(self.data["features"])
@@ -438,23 +438,28 @@ class Worker:
                                   self.cohort["shares"], coalitions).to(self.device)
         size = int(self.data["offsets"][server + 1] - self.data["offsets"][server])
         try:
-            loss, correct = self._validated(models, server, size)
+            loss, headline = self._validated(models, server, size)
             crowded = False
         except torch.cuda.OutOfMemoryError:
             crowded = True
         if crowded:                                        # out here, where the attempt's tensors are gone
             torch.cuda.empty_cache()
-            loss, correct = map(torch.cat, zip(*(self._validated(model[None], server, size) for model in models)))
-        values = torch.stack([-(loss / size).nan_to_num(WORST, WORST, WORST).clamp(max=WORST), correct / size], dim=1)
+            loss, headline = map(torch.cat, zip(*(self._validated(model[None], server, size) for model in models)))
+        objective = self.parts.objective
+        worst = objective.worst
+        headline = headline / size
+        if not objective.higher:
+            headline = -headline
+        values = torch.stack([-(loss / size).nan_to_num(worst, worst, worst).clamp(max=worst),
+                              headline.nan_to_num(-worst, worst, -worst).clamp(-worst, worst)], dim=1)
         return {"block": job["block"], "crowded": crowded}, {"values": values.numpy()}
 
     def _validated(self, models, server, size):
-        """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M,
-        P)``."""
-        loss, correct = torch.zeros(len(models), dtype=torch.float64), torch.zeros(len(models), dtype=torch.int64)
+        """``(loss (M,) float64, headline (M,))``, sums over the server's validation samples, of ``models (M, P)``."""
+        loss, headline = torch.zeros(len(models), dtype=torch.float64), 0
         for start in range(0, size, CHUNK):
             x, labels, _ = self._shard(server, slice(start, start + CHUNK))
-            summed, right = self.many(models, x, labels)
+            summed, found = self.many(models, x, labels)
             loss += summed.cpu()
-            correct += right.cpu()
-        return loss, correct
+            headline = headline + found.cpu()
+        return loss, headline

@@ -26,8 +26,10 @@ def schema(run):
         click.echo("\n".join([*wrapped(about, width, "  "), ""]))
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
+        from fedmpi import catalog
         from fedmpi.server import record
-        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"])),           # NAME of each estimator
+        usual = catalog.make(catalog.TASKS, "classification")
+        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"], usual)),    # NAME of each estimator
                   "clients": with_texts(record.client_columns(["NAME", "OTHER"]))}
         text = reflowed(TEXT.format(number=SCHEMA), width)
         click.echo("\n".join([text, "", *labelled(PLACES.items(), width), ""]))

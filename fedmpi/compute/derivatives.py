@@ -6,11 +6,10 @@ pooling) have curvature 0, as autograd takes them. Sizes: P values of the vector
 """
 
 import torch
-from torch.nn import functional as F
 
 
-def derivatives(model, layout, x, inputs, labels, batch_size=500):
-    """``(gradient, curvature)`` of the mean cross-entropy of ``model``, bound to ``x (P,)``, on ``inputs``, ``labels``.
+def derivatives(model, layout, x, inputs, labels, loss, batch_size=500):
+    """``(gradient, curvature)`` of the mean ``loss`` of ``model``, bound to ``x (P,)``, on ``inputs``, ``labels``.
 
     ``gradient(vector (P,)) -> (R,) float32``; ``curvature(vector (P,), v (R,)) -> (R,) float32`` is the Hessian times
     v, all on the CPU. Both in evaluation mode, with the dense derivatives: entries off a mask have theirs, padding has
@@ -28,7 +27,7 @@ def derivatives(model, layout, x, inputs, labels, batch_size=500):
         model.eval()
         for start in range(0, len(labels), batch_size):
             rows = slice(start, start + batch_size)
-            yield F.cross_entropy(model(inputs[rows]), labels[rows], reduction="sum")
+            yield loss(model(inputs[rows]), labels[rows], reduction="sum")
 
     def slopes(value, graph=False):
         """The derivative of ``value`` by every parameter, zero where there is none."""
@@ -44,17 +43,17 @@ def derivatives(model, layout, x, inputs, labels, batch_size=500):
 
     @torch.enable_grad()
     def gradient(vector):
-        return mean(slopes(loss) for loss in losses(vector))
+        return mean(slopes(value) for value in losses(vector))
 
     @torch.enable_grad()
     def curvature(vector, v):
         v = v.to(device=x.device, dtype=x.dtype)
         along = [v[slot.span].view(slot.shape) for slot in slots]
 
-        def product(loss):
-            slope = sum((g * part).sum() for g, part in zip(slopes(loss, graph=True), along))
+        def product(value):
+            slope = sum((g * part).sum() for g, part in zip(slopes(value, graph=True), along))
             return slopes(slope)
 
-        return mean(product(loss) for loss in losses(vector))
+        return mean(product(value) for value in losses(vector))
 
     return gradient, curvature

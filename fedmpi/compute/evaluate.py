@@ -1,42 +1,51 @@
-"""Loss and accuracy of a model vector."""
+"""Loss and metrics of a model vector."""
 
 import math
+from functools import partial
 
 import torch
-from torch.nn import functional as F
 
 from fedmpi.compute.forward import forward
 from fedmpi.core.errors import DivergedError
-from fedmpi.core.flops import outputs
+from fedmpi.core.flops import outputs as layers_of
 
 EVALUATED = 500          # samples in a forward pass on a GPU
 CACHED = 3 << 20         # bytes that a layer may put out for the samples of a pass on a CPU: what caches hold is a
                          # third faster; for a small CNN that are 42 samples, and 4 ms
 
 
-def evaluator(model, x, inputs, labels):
+def evaluator(model, x, inputs, labels, objective):
     """``evaluate(vector (P,))``, a generator that does a slice of the work at each step and returns ``(mean loss,
-    accuracy)`` of a model bound to ``x`` on ``inputs`` and ``labels``. In between nobody else may write to ``x``."""
+    {metric: mean})`` of a model bound to ``x`` on ``inputs`` and ``labels``, by the ``objective``. In between nobody
+    else may write to ``x``."""
     size = EVALUATED
     if inputs.device.type == "cpu":
-        largest = outputs(model, inputs[:1])[1]
+        largest = layers_of(model, inputs[:1])[1]
         size = max(16, CACHED // max(largest, 4 * inputs[0].numel()))
-    slices, logits_of = list(zip(inputs.split(size), labels.split(size))), forward(model, inputs.device)
+    slices, outputs_of = list(zip(inputs.split(size), labels.split(size))), forward(model, inputs.device)
+    totals = objective.totals or partial(summed, objective)
 
     def evaluate(vector):
         x.copy_(vector)
-        loss, correct = torch.zeros((), dtype=torch.float64), 0
+        loss, found = torch.zeros((), dtype=torch.float64), dict.fromkeys(objective.metrics, 0.0)
         model.eval()
         for given, wanted in slices:
             with torch.no_grad():
-                logits = logits_of(given)
-                logs = F.log_softmax(logits.t().contiguous(), dim=0)       # a class a row: 20 times as fast as a column
-                loss -= logs.gather(0, wanted[None]).sum(dtype=torch.float64).cpu()
-                correct += int((logits.argmax(dim=1) == wanted).sum())
+                more, sums = totals(outputs_of(given), wanted)
+                loss += more.cpu()
+                for name, value in sums.items():
+                    found[name] += float(value)
             yield
-        return float(loss) / len(labels), correct / len(labels)
+        return float(loss) / len(labels), {name: value / len(labels) for name, value in found.items()}
 
     return evaluate
+
+
+def summed(objective, outputs, targets):
+    """``Objective.totals`` of an objective that has none of its own."""
+    loss = objective.loss(outputs, targets, reduction="none").sum(dtype=torch.float64)
+    sums = {name: metric(outputs, targets).sum(dtype=torch.float64) for name, metric in objective.metrics.items()}
+    return loss, sums
 
 
 def finite(loss, whose):

@@ -4,7 +4,6 @@ import contextlib
 from functools import partial
 
 import torch
-from torch import nn
 
 from fedmpi.core.layout import views
 from fedmpi.core.support import count
@@ -25,11 +24,12 @@ def batches(task, shuffle=True):
         yield from zip(task.inputs[rows].split(size), task.labels[rows].split(size))
 
 
-def sgd(task, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=nn.functional.cross_entropy):
+def sgd(task, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=None):
     """Masked mini-batch SGD on ``task.x`` in place; returns the mean training loss over all samples seen.
 
     The arithmetic is that of ``torch.optim.SGD(fused=True)``, bit for bit. ``mu`` pulls towards ``task.base``,
-    as FedProx does. The gradient is masked before the momentum sees it, so pruned weights stay zero.
+    as FedProx does. The gradient is masked before the momentum sees it, so pruned weights stay zero. ``loss`` takes
+    the place of the objective's.
 
     Steps are recorded where the task has a recorder and nobody watches them.
     """
@@ -38,8 +38,9 @@ def sgd(task, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=nn.func
     start = {"live": task.live, "velocity": torch.zeros_like(task.g), "total": torch.zeros((), device=task.x.device)}
     if mu:
         start["base"] = task.base[: layout.R]
-    make, watched = partial(_step, task, momentum, weight_decay, mu, sparse, loss), probe.step or probe.epoch
-    if task.recorder is None or watched or loss is not nn.functional.cross_entropy:
+    value_of = loss or task.objective.loss
+    make, watched = partial(_step, task, momentum, weight_decay, mu, sparse, value_of), probe.step or probe.epoch
+    if task.recorder is None or watched or loss is not None:
         step, held = make(start), start
     else:
         step, held = task.recorder.steps((task.lr, momentum, weight_decay, mu, sparse), make, start)
@@ -97,9 +98,10 @@ def casting(precision, device):
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)
 
 
-def dense_gradient(task, num_batches, loss=nn.functional.cross_entropy):
+def dense_gradient(task, num_batches, loss=None):
     """(R,): the mean dense gradient at the received model over ``num_batches`` mini-batches drawn without replacement
     (all of them where there are fewer). Batch statistics are left as they were."""
+    loss = loss or task.objective.loss
     task.g.zero_()
     taken = 0
     task.model.eval()

@@ -50,17 +50,17 @@ class Step(NamedTuple):
 
 
 def stacked(model, layout, recorder=None):
-    """``train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=cross_entropy) -> [(x (P,), mean
+    """``train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=None) -> [(x (P,), mean
     loss)]``, an entry a task: what ``sgd`` would make of each from its ``base``. Tasks are only read, their generators
     used.
 
-    The tasks share model, layout, lr and casting, and no probe of theirs watches steps or epochs. ``mu`` pulls towards
-    ``base``; ``loss(logits, labels, reduction="none")`` gives one value a sample. The bits depend on the tasks of this
+    The tasks share model, layout, objective, lr and casting, and no probe of theirs watches steps or epochs. ``mu`` pulls towards
+    ``base``; ``loss(logits, labels, reduction="none")`` gives one value a sample and takes the place of the objective's. The bits depend on the tasks of this
     call and the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it is. Ask ``refusal`` first.
     Steps are recorded where there is the model's ``graphs.Recorder``.
     """
 
-    def train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=F.cross_entropy):
+    def train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=None):
         plan = planned(tasks, shuffle)
         ordered = [tasks[position] for position in plan.order]
         inputs, labels = (torch.cat([getattr(task, name) for task in ordered]) for name in ("inputs", "labels"))
@@ -72,8 +72,9 @@ def stacked(model, layout, recorder=None):
             start["base"] = _rows([task.base for task in ordered])[:, :R]
         if _sparse(ordered):
             start["live"] = _rows([task.live for task in ordered])
-        make = partial(_step, model, layout, tasks[0].casting, lr, momentum, weight_decay, mu, loss)
-        if recorder is None or loss is not F.cross_entropy:
+        make = partial(_step, model, layout, tasks[0].casting, lr, momentum, weight_decay, mu,
+                       loss or tasks[0].objective.loss)
+        if recorder is None or loss is not None:
             step, held = make(start), start
         else:
             step, held = recorder.steps(("together", lr, momentum, weight_decay, mu), make, start)
@@ -92,7 +93,7 @@ def stacked(model, layout, recorder=None):
 
 
 def _step(model, layout, casting, lr, momentum, weight_decay, mu, loss, held):
-    """``step(inputs (B, a, ...), labels (B, a), shares (B, a), counts (a,), even, number)`` of the first a clients,
+    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), even, number)`` of the first a clients,
     whose vectors are the rows of ``X (G, P)`` in ``held``; there, too, ``total (G,)``, the sum of each one's losses,
     ``velocity (G, R)`` with momentum, ``base`` with mu, and ``live`` where weights are pruned, both (G, R), or (1, R)
     where all have the same."""
@@ -106,7 +107,7 @@ def _step(model, layout, casting, lr, momentum, weight_decay, mu, loss, held):
             known[a] = leaves(layout, X[:a])
         with casting():
             logits = forward(known[a], inputs, Step(number, None if even else shares))
-            each = loss(logits.flatten(0, 1), labels.T.flatten(), reduction="none").view(a, -1)
+            each = loss(logits.flatten(0, 1), labels.transpose(0, 1).flatten(0, 1), reduction="none").view(a, -1)
         means = (each * shares.T).sum(1)
         gradient(means.sum(), layout, known[a], g[:a])
         total[:a] += means.detach() * counts

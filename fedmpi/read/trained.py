@@ -54,7 +54,7 @@ def trained(path, round=None, warn=lambda line: None):
     except CheckpointError as error:
         raise UserError(f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more") from error
     options, inputs = run.attrs["options"], _inputs(run.attrs)
-    network = model(options, inputs["shape"], inputs["classes"])
+    network = model(options, inputs["shape"], inputs.get("outputs", inputs["classes"]))
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     layout, x, _ = bind(network, run.attrs.get("statistics", floating))

@@ -410,15 +410,18 @@ def _create(options, data, fed, transport, overwrite):
         "layers": [[slot.name, list(slot.shape), use] for slot, use in zip(layout.weights, fed.costs.uses)],
         "flops_other": {"dense": fed.costs.dense, "frozen": fed.costs.frozen},
         "statistics": [slot.name for slot in layout.buffers],
-        "inputs": inputs_record(data.dataset) | {
-            "test_labels": np.bincount(data.dataset.y_test, minlength=data.dataset.classes)},
+        "inputs": inputs_record(data.dataset),
+        "objective": record.of_objective(fed.objective),
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size, "launcher": launcher(), "estimators": {
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in
             zip([options["contribution"], *options["observe"]], fed.contributions.items())},
     }
-    classes = list(data.dataset.names) or range(data.dataset.classes)
-    coordinates = {"layer": [slot.name for slot in layout.weights], "class": classes}
+    coordinates = {"layer": [slot.name for slot in layout.weights]}
+    if data.dataset.classes:
+        counts = np.bincount(data.dataset.y_test, minlength=data.dataset.classes)
+        attrs["inputs"]["test_labels"] = counts
+        coordinates["class"] = list(data.dataset.names) or range(data.dataset.classes)
     participations = fed.rounds * (options["cohort"] or options["clients"])
     return RunFile.create(options["out"], attrs, *record.columns(fed), assemble.population(data, options),
                           (data.offsets, data.indices), coordinates=coordinates, expected=(fed.rounds, participations),

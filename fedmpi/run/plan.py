@@ -167,7 +167,7 @@ def told(options, data, fed, plan, ranks, out, width=None):
     workers = max(ranks - 1, 1)
     cores = len(os.sched_getaffinity(0))
     at_once = min(workers, plan.asked)
-    layers = outputs(model(options, data.shape, data.dataset.classes), assemble.sample(data))
+    layers = outputs(model(options, data.shape, data.outputs), assemble.sample(data))
     need = footprint.host_need(layout.P, layers, batch_size=options["batch_size"], cohort=fed.cohort, ranks=ranks,
                             data_bytes=data.dataset.x_train.nbytes, first=True,
                             together=min(fed.together or 1, fed.cohort), memories=N * fed.codec.feedback)

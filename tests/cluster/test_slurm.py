@@ -508,7 +508,7 @@ def test_the_plan_estimates_what_the_run_will():
     options = with_usual_parts(DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"})
     data = assemble.federation(options)
     fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
-    network = named.model(options, data.shape, data.dataset.classes)
+    network = named.model(options, data.shape, data.outputs)
     layers = flops.outputs(network, assemble.sample(data))
     assert assemble.planned_needs(options) == assemble.gpu_needs(options, data, fed.layout.P, layers)
     assert assemble.block(fed.layout.P) == fed.block

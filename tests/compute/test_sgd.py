@@ -12,6 +12,7 @@ from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
 from fedmpi.compute.sgd import batches, dense_gradient, sgd
 from fedmpi.core.parts import Probe, Round, Task
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.strategies.fedprox import fedprox
 from fedmpi.methods.strategies.thesis import thesis_code
@@ -34,7 +35,7 @@ def task_of(model, n=23, epochs=3, batch_size=5, lr=0.1, mask=None, probe=None, 
     classes = model[-1].out_features
     return Task(model, layout, x, g, x.clone(), mask, live, torch.randn(n, *shape, generator=data),
                 torch.randint(0, classes, (n,), generator=data), epochs, batch_size, lr, np.random.default_rng(seed),
-                Round(1, 10), probe or Probe())
+                Round(1, 10), probe or Probe(), objective=classification())
 
 
 def half(layout):

@@ -21,6 +21,7 @@ from fedmpi.methods.models.mlp2nn import mlp2nn
 from fedmpi.methods.models.pfl_cnn import pfl_cnn
 from fedmpi.methods.models.small_cnn import small_cnn
 from fedmpi.core.parts import Round, Task
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.store import read_run, verify
 from fedmpi.transport.team import teams
@@ -90,7 +91,7 @@ def tasks_of(make, sizes=SIZES, epochs=2, batch_size=5, lr=0.02, mask=None, own=
             live[: layout.Q] = kept
         made.append(Task(model, layout, x, g, base, kept, live, torch.randn(n, *SHAPE, generator=gen),
                          torch.randint(0, CLASSES, (n,), generator=gen), epochs, batch_size, lr,
-                         np.random.default_rng(client), Round(1, 10)))
+                         np.random.default_rng(client), Round(1, 10), objective=classification()))
     return made
 
 

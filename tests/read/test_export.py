@@ -151,7 +151,7 @@ def accuracy_of(state, options):
     """Test ``(loss, accuracy)`` of a state dict, its network made anew."""
     data = assemble.federation(options)
     torch.manual_seed(1)
-    network = network_of(options | {"seed": 99}, data.shape, data.dataset.classes)
+    network = network_of(options | {"seed": 99}, data.shape, data.outputs)
     network.load_state_dict(state)
     layout, x, _ = bind(network)
     test, _, _ = assemble.evaluators(data, network, layout, x, torch.device("cpu"))

@@ -37,7 +37,7 @@ def shapfed():
     def score(state, cohort, utility, gen):
         return Scores(class_cosines(cohort.updates, cohort.shares, cohort.layout).mean(dim=1))
 
-    return Contribution(score, check=lambda C, layout: last_layer(layout))
+    return Contribution(score, check=lambda C, layout: last_layer(layout), classes=True)
 
 
 def class_cosines(updates, shares, layout):

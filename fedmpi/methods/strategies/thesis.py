@@ -117,4 +117,4 @@ def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softma
     return Strategy(lambda layout: {}, local, average,
                     pruner="set:distribution=thesis,init=magnitude,every=10,fraction=0.1,decay=cosine,signed=false",
                     contribution="cosine", weighting="thesis:schedule=thesis,start=zero", linear=True, additive=True,
-                    sgd=plain)
+                    sgd=plain, classes=True)
