@@ -83,14 +83,15 @@ def watch(runs, every, wait):
     Into a pipe or a file it prints a line a round instead. The runs do not notice.
 
     A run file that is not there yet is waited for: train names it in its first line."""
-    from fedmpi.read.report.live import ALONE, NEEDED
+    from fedmpi.read.report.live import ALONE, needed_of
     from fedmpi.store import read_run
     if not _all_there(runs, wait):
         return
     runs = run_paths(runs)
+    needed = set(ALONE) if len(runs) == 1 else set()
     for path in runs:
-        read_run(path, {}, patience_s=1.0)                 # what is none is refused before the screen is taken
-    needed = NEEDED | (ALONE if len(runs) == 1 else set())
+        # What is no run file is refused before the screen is taken.
+        needed |= needed_of(read_run(path, {}, patience_s=1.0).attrs)
     with contextlib.suppress(KeyboardInterrupt):
         (_screen if _has_screen() else _lines)([Seen(path) for path in runs], needed, every)
     found = {path: read_run(path, patience_s=1.0) for path in runs}

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.read.headline import headline
 from fedmpi.build.named import model
 from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
@@ -30,7 +31,8 @@ from fedmpi.core.tensors import fixed
 
 class Trained(NamedTuple):
     """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the weight's shape} of what
-    can be pruned, ``about`` a dict of texts and numbers: model, options, round, accuracy, loss, sparsity, inputs,
+    can be pruned, ``about`` a dict of texts and numbers: model, options, round, headline (the name of a metric, which
+    stands under it: accuracy, say), loss, sparsity, inputs,
     run_id, ``uses`` of a weight for one sample, {name: float}, ``flops_other`` of one sample's forward pass that no
     mask thins out, and the names of ``tied`` tensors, which stand in ``state`` under another name too."""
 
@@ -46,7 +48,7 @@ class Trained(NamedTuple):
 
 def trained(path, round=None, warn=lambda line: None):
     """The ``Trained`` model after ``round`` of the run file ``path``, by default of its newest checkpoint: what the run
-    evaluated, to the bit. ``about`` has the accuracy and loss that the run recorded, None where none were."""
+    evaluated, to the bit. ``about`` has the headline and loss that the run recorded, None where none were."""
     run = read_run(path, {"rounds"}, 2.0)
     folder = checkpoint_folder(path)
     try:
@@ -73,9 +75,10 @@ def trained(path, round=None, warn=lambda line: None):
              "inputs": inputs, "options": options,
              "uses": dict(zip(masks, _uses(run.attrs, network, layout))), "tied": _tied(network),
              "flops_other": sum(run.attrs.get("flops_other", {}).values())}
-    recorded = {name: float(run.rounds[name][done - 1]) for name in ("accuracy", "loss")
+    leading = headline(run)
+    recorded = {name: float(run.rounds[name][done - 1]) for name in (leading.name, "loss")
                 if name in run.rounds and 0 < done <= len(run.ends) and np.isfinite(run.rounds[name][done - 1])}
-    return found._replace(about={"accuracy": None, "loss": None} | recorded | about)
+    return found._replace(about={leading.name: None, "loss": None} | recorded | about | {"headline": leading.name})
 
 
 def _tied(network):

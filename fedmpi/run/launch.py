@@ -512,7 +512,7 @@ def _play(fed, data, state, store, done, options, say, begin, places):
 
         def on_round(row):
             each = (time.perf_counter() - now) / (row["round"] - done)
-            say(report.round_line(row, fed.rounds, each * (last - row["round"]), width))
+            say(report.round_line(row, fed.rounds, each * (last - row["round"]), width, fed.objective.headline))
 
         loop.simulate(fed, state, store, done + 1, last, save_every=options["save_every"], keep=options["keep"],
                         on_round=on_round)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedmpi.read.headline import headline
+
 MARGIN = 0.2                  # of the accuracy of guessing, or of its error, whichever is less: beyond it is learning
 
 
@@ -19,8 +21,10 @@ class Stuck(NamedTuple):
 
 
 def guessing(run):
-    """The share of the most frequent class: of the test set where the run has recorded it, else of the clients' true
+    """The share of the most frequent class, where accuracy is the headline: of the test set where the run has recorded it, else of the clients' true
     labels; NaN where it tells neither."""
+    if not headline(run).share:
+        return math.nan
     counts = (run.attrs.get("inputs") or {}).get("test_labels")
     for name in ("true_labels", "labels"):
         if counts is None and name in run.population:

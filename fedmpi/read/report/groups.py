@@ -8,6 +8,7 @@ from fedmpi.build import settings
 from fedmpi.catalog import split
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.build.options import DEFAULTS, PARTS
+from fedmpi.read.headline import headline
 from fedmpi.read.report.outcomes import WHERE
 from fedmpi.read.report.series import evaluated
 from fedmpi.read.report.truth import options
@@ -33,7 +34,7 @@ def grouped(runs):
         if place is None:
             found.append(place := {})
         place[path] = run
-    found.sort(key=lambda each: max((len(evaluated(run, "accuracy")) > 0, len(run.ends) > 0) for run in each.values()),
+    found.sort(key=lambda each: max((len(evaluated(run, headline(run).name)) > 0, len(run.ends) > 0) for run in each.values()),
                reverse=True)
     told = [_effective(next(iter(each.values()))) for each in found]
     labels = _labels(told, [_stem(list(each)) for each in found])

@@ -8,6 +8,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+from fedmpi.read.headline import common_headline
 from fedmpi.read.report import draw
 from fedmpi.read.report.figure import QUIET
 from fedmpi.read.report.metrics import FLOPS, chosen
@@ -46,9 +47,18 @@ AXES = {"rounds": ("round", "round"), "bytes": ("sent, up and down", "bytes sent
         "flops": ("training", "training FLOPs"), "virtual": ("virtual time", "virtual time"),
         "seconds": ("time of the rounds", "the rounds' own time")}              # on the axis, in a sentence
 UNITS = {"bytes": "B", "flops": "FLOP", "virtual": "s", "seconds": "s"}
-COLUMNS = {"accuracy": ("test accuracy", "the test set's own maximum", np.nanargmax),
-           "loss": ("test loss (nat)", "lowest", np.nanargmin),
-           "sparsity": ("sparsity (fraction of zeros)", "highest", np.nanargmax)}
+HEADLINE = "headline"             # stands for the column that the runs' task names
+
+
+def _column_of(column, leading):
+    """``(column, what it is, word of its turning point, how that is found)`` for runs with this ``Headline``."""
+    if column == "loss":
+        return column, f"test {leading.loss_text()}", "lowest", np.nanargmin
+    if column == "sparsity":
+        return column, "sparsity (fraction of zeros)", "highest", np.nanargmax
+    if leading.higher:
+        return leading.name, f"test {leading.word}", "the test set's own maximum", np.nanargmax
+    return leading.name, f"test {leading.word}", "the test set's own minimum", np.nanargmin
 
 
 class Curves(NamedTuple):
@@ -61,6 +71,9 @@ class Curves(NamedTuple):
     by: str                       # the axis in a sentence
     text: Callable                # of a place on the axis
     seeds: bool
+    what: str = ""                # is drawn
+    turn: str = ""                # a word for the point that is told of beside the last one
+    pick: Callable = np.nanargmax # finds it
     chosen: float | None = None   # where on the axis the round is that validation chooses, of one run alone
     frame: draw.Frame = draw.Frame()
 
@@ -68,13 +81,15 @@ class Curves(NamedTuple):
 def curve_of(column, axis):
     """``find`` of the groups' curves of ``column`` against ``axis``; of one run alone also of its validation set."""
     def find(groups):
-        found = mean_lines(groups, column, axis)
+        leading = common_headline([run for group in groups for run in group.runs.values()])
+        named = _column_of(column, leading)
+        found = mean_lines(groups, named[0], axis)
         if found is None:
             return None
         best = None
-        if column == "accuracy" and len(groups) == 1 and len(groups[0].runs) == 1:
+        if column == HEADLINE and len(groups) == 1 and len(groups[0].runs) == 1:
             found, best = _with_validation(groups[0], axis)
-        return _scaled(found, best, column, axis, groups)
+        return _scaled(found, best, named, axis, groups)
 
     return find
 
@@ -82,13 +97,13 @@ def curve_of(column, axis):
 def _with_validation(group, axis):
     """The lines of a run's test and validation sets, and where on the axis its best round is, None without one."""
     run = next(iter(group.runs.values()))
-    cost, at = spent(run, axis), chosen(run.rounds)
+    cost, at = spent(run, axis), chosen(run)
     lines = [Line(label, cost[rounds - 1], values) for label, rounds, values in curves(run)]
     return lines, None if at is None else float(cost[at])
 
 
-def _scaled(found, best, column, axis, groups):
-    """The Curves, with x in a unit that leaves one to three digits."""
+def _scaled(found, best, named, axis, groups):
+    """The Curves of the column ``named``, with x in a unit that leaves one to three digits."""
     factor, letter = prefix(max(line.x.max() for line in found)) if axis in ("bytes", "flops") else (1.0, "")
     label, by = AXES[axis]
     xlabel = f"{label} ({letter}{UNITS[axis]})" if axis in UNITS else label
@@ -96,8 +111,8 @@ def _scaled(found, best, column, axis, groups):
         by = f"training FLOPs ({FLOPS[flops_column(next(iter(groups[0].runs.values())))]})"
     text = {"rounds": lambda x: f"round {x:.0f}", "bytes": lambda x: human_bytes(x * factor),
             "flops": lambda x: human_flops(x * factor)}.get(axis, human_seconds)
-    return Curves([line._replace(x=line.x / factor) for line in found], column, axis, xlabel, by, text,
-                  any(len(group.runs) > 1 for group in groups), None if best is None else best / factor)
+    return Curves([line._replace(x=line.x / factor) for line in found], named[0], axis, xlabel, by, text,
+                  any(len(group.runs) > 1 for group in groups), *named[1:], None if best is None else best / factor)
 
 
 def _draw_curves(place, found):
@@ -106,13 +121,13 @@ def _draw_curves(place, found):
     if found.column == "sparsity" and high - low < 0.02:           # what hardly changes shall look so
         ax.set_ylim(max(low - 0.1, -0.02), min(high + 0.1, 1.02))
         ax.set_autoscaley_on(False)
-    ylabel = COLUMNS[found.column][0].removeprefix("test " * (found.lines[0].label == "test"))
+    ylabel = found.what.removeprefix("test " * (found.lines[0].label == "test"))
     draw.lines(ax, found.lines, found.xlabel, ylabel, whole=found.axis == "rounds", steps=found.axis == "virtual",
                frame=found.frame)
 
 
 def _say_curves(found):
-    what, told = COLUMNS[found.column][0].partition(" (")[0], []
+    what, told = found.what.partition(" (")[0], []
     for line in found.lines:
         word, best = _turn(found, line)
         last = f"{line.y[-1]:.3g} at {found.text(line.x[-1])}"
@@ -125,10 +140,9 @@ def _say_curves(found):
 
 def _turn(found, line):
     """``(word, index)`` of the point that is told of a line beside its last one. Only validation tells the best."""
-    if found.column == "accuracy" and found.chosen is not None:
+    if found.chosen is not None:
         return "best by validation", int(np.argmin(np.abs(line.x - found.chosen)))
-    _, word, pick = COLUMNS[found.column]
-    return word, int(pick(line.y))
+    return found.turn, int(found.pick(line.y))
 
 
 def _upper(text):
@@ -425,12 +439,13 @@ def _curve(line, column, axis, say=_say_curves):
 
 
 KINDS = {
-    "accuracy": _curve("test accuracy against rounds; of one run also of the validation set", "accuracy", "rounds"),
-    "accuracy-bytes": _curve("test accuracy against bytes sent, up and down", "accuracy", "bytes"),
-    "accuracy-flops": _curve("test accuracy against training FLOPs", "accuracy", "flops"),
-    "accuracy-virtual": _curve("test accuracy against virtual time, where --devices simulates it", "accuracy",
+    "accuracy": _curve("test accuracy, or the headline of another task, against rounds; of one run also of the "
+                       "validation set", HEADLINE, "rounds"),
+    "accuracy-bytes": _curve("test accuracy against bytes sent, up and down", HEADLINE, "bytes"),
+    "accuracy-flops": _curve("test accuracy against training FLOPs", HEADLINE, "flops"),
+    "accuracy-virtual": _curve("test accuracy against virtual time, where --devices simulates it", HEADLINE,
                                "virtual"),
-    "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", "accuracy", "seconds"),
+    "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", HEADLINE, "seconds"),
     "loss": _curve("test loss against rounds", "loss", "rounds"),
     "sparsity": _curve("sparsity by round", "sparsity", "rounds", _say_sparsity),
     "churn": Kind("share of the mask that each round flipped", _churn, _draw_churn, _say_churn,

@@ -2,11 +2,12 @@
 
 import statistics
 
+from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import final_metrics
 from fedmpi.core.wide import aligned
 
-OUTCOMES = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss", "up_bytes", "down_bytes", "flops_prunefl",
-            "flops_rigl")
+SPENT = ("up_bytes", "down_bytes", "flops_prunefl", "flops_rigl")
+OUTCOMES = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss", *SPENT)         # of classification
 WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence",
          "task_limit"}                                                   # options that say where and how, not what
 NAMES = {"rounds": "planned_rounds"}                                     # those that outcomes have as well
@@ -24,9 +25,22 @@ def outcomes(runs):
     for path, run in runs.items():
         found = final_metrics(run)
         rows.append({"run": path} | {key: options[path].get(key) for key in varying} | {"status": run.attrs["status"]}
-                    | {name: found.get(name) for name in OUTCOMES}
+                    | {name: found.get(name) for name in outcome_names(runs.values())}
                     | {"seconds": float(run.rounds["round_s"].sum()) if "round_s" in run.rounds else None})
     return varying, rows
+
+
+def outcome_names(runs):
+    """The outcomes that rows have: those of each headline among the runs."""
+    metrics = dict.fromkeys(headline(run).name for run in runs)
+    quality = [f"{part}_{name}" for name in metrics for part in ("final", "chosen")]
+    return ("rounds", *quality, "final_loss", *SPENT)
+
+
+def _of_rows(rows, varying):
+    """The names of the outcomes in rows of ``outcomes``."""
+    other = {"run", "status", "seconds", *varying}
+    return [name for name in rows[0] if name not in other] if rows else list(OUTCOMES)
 
 
 def _text(value):
@@ -42,7 +56,7 @@ def over_seeds(varying, rows):
         if row["status"] == "finished":
             groups.setdefault(tuple(row[key] for key in told), []).append(row)
     return [dict(zip(told, values)) | {"n": len(group)} | {
-        name: found for column in (*OUTCOMES, "seconds") for name, found in _spread(column, group).items()}
+        name: found for column in (*_of_rows(rows, varying), "seconds") for name, found in _spread(column, group).items()}
         for values, group in groups.items()]
 
 
@@ -55,14 +69,15 @@ def _spread(column, group):
 
 def outcomes_text(varying, rows, width=None):
     """The rows as a table for the terminal, ``width`` columns wide, then the groups of seeds."""
-    columns = [*varying, "status", *OUTCOMES, "seconds"]
+    names = _of_rows(rows, varying)
+    columns = [*varying, "status", *names, "seconds"]
     lines = _numbered(["run", *map(_head, columns)],
                       [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
                       len(varying) + 2, width)
     groups = over_seeds(varying, rows)
     if "seed" in varying and groups:
         told = [key for key in varying if key != "seed"]
-        columns = [key for key in (*OUTCOMES, "seconds") if key != "rounds"]
+        columns = [key for key in (*names, "seconds") if key != "rounds"]
         lines += ["", "over seeds, mean ± standard deviation of finished runs:", *_numbered(
             [*told, "n", *map(_head, columns)],
             [[*(_cell(key, group[key]) for key in told), str(group["n"]), *(_mean(key, group) for key in columns)]
@@ -78,7 +93,9 @@ def _numbered(head, rows, num_left, width):
 
 
 def _head(key):
-    units = {"chosen_accuracy": "accuracy at best validation", "up_bytes": "up MB", "down_bytes": "down MB",
+    if key.startswith("chosen_"):
+        return f"{key.removeprefix('chosen_').replace('_', ' ')} at best validation"
+    units = {"up_bytes": "up MB", "down_bytes": "down MB",
              "flops_prunefl": "TFLOP (PruneFL)", "flops_rigl": "TFLOP (RigL)"}
     return units.get(key, key.replace("_", " "))
 
@@ -89,7 +106,8 @@ def _cell(key, value):
     scale = 1e-6 if key.endswith("_bytes") else 1e-12 if key.startswith("flops") else None
     if scale is not None or key == "seconds":
         return f"{value * (scale or 1):.4g}"
-    return f"{value:.4f}" if isinstance(value, float) and key in OUTCOMES else str(value)
+    quality = key.startswith(("final_", "chosen_"))
+    return f"{value:.4f}" if isinstance(value, float) and quality else str(value)
 
 
 def _mean(key, group):
