@@ -214,7 +214,8 @@ def _cohorts(repeats, say):
             transport.share({"kind": "data"}, assemble.shared_arrays(data))
             state = loop.start(fed, x)
             transport.publish(*assemble.setup_message(data, fed, options, state))
-            store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"], classification()),
+            rounds = record.round_columns(False, 1, ["size"], classification())
+            store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, rounds,
                                    record.client_columns(["size"]), {}, ([0], []))
             found[cohort] = _rounds(fed, state, store)
         took = {cohort: [] for cohort in COHORTS}

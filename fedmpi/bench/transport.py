@@ -162,7 +162,8 @@ def receiving(side, network):
     worker = Worker(lambda options, shape, outputs: parts, lambda name, local: torch.device(name))
     worker.receive({"kind": "data", "local_rank": 0}, {})
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))
-    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [], "classes": 0, "outputs": 0,
+    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [],
+                    "classes": 0, "outputs": 0,
                     "known": known, "sums": False, "values": True, "statistics": [], "constants": ""},
                    {"known": array, "frozen": np.zeros(0, np.uint8)})
     buffer = np.zeros(network.weight.numel(), np.float32)

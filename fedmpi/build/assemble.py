@@ -311,7 +311,8 @@ def server_parts(options, fed_data, device):
     pruner, contributions = catalog.make(catalog.PRUNERS, options["pruner"]), estimators(options)
     aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
     sums = adds_up(strategy, pruner, weighting, aggregation)
-    fed = Fed(layout=layout, objective=task, strategy=strategy, pruner=pruner, contributions=contributions, weighting=weighting,
+    fed = Fed(layout=layout, objective=task, strategy=strategy, pruner=pruner, contributions=contributions,
+              weighting=weighting,
               codec=fitted(catalog.make(catalog.CODECS, options["codec"]), len(layout.tail)),
               sampler=catalog.make(catalog.SAMPLERS, options["sampler"]),
               devices=catalog.make(catalog.DEVICES, options["devices"]), aggregation=aggregation,

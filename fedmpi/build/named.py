@@ -15,7 +15,8 @@ def worker_parts(options, shape, outputs):
     reports = {label: part.report for label, part in found.items() if part.report is not None}
     return WorkerParts(model(options, shape, outputs), catalog.make(catalog.STRATEGIES, options["strategy"]),
                        catalog.make(catalog.PRUNERS, options["pruner"]), catalog.make(catalog.CODECS, options["codec"]),
-                       objective(options), reports, next(iter(found)), catalog.make(catalog.FEATURES, options["features"]), faults(options),
+                       objective(options), reports, next(iter(found)),
+                       catalog.make(catalog.FEATURES, options["features"]), faults(options),
                        options["local_epochs"], options["batch_size"], options["lr"], options["seed"],
                        options["rounds"])
 

@@ -3,7 +3,8 @@
 from fedmpi.transport.watch import SILENCE_S
 
 PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "graded", "features": "none",
-         "model": "small-cnn", "task": "classification", "strategy": "thesis", "pruner": None, "contribution": None, "weighting": None,
+         "model": "small-cnn", "task": "classification", "strategy": "thesis",
+         "pruner": None, "contribution": None, "weighting": None,
          "codec": "float32", "devices": "none", "sampler": "uniform", "aggregation": "sync"}
 SEVERAL = {"fault": "fault", "observe": "contribution"}      # options that may be given more than once, and their kinds
 DEFAULTS = PARTS | {"fault": [], "observe": [], "data_dir": "data", "train_samples": 0, "validation": 0.1,

@@ -177,6 +177,7 @@ def shortened(paths, width):
 def _lines(found, needed, every):
     """A line a round, with the run's name where there are several, as long as somebody reads them."""
     from fedmpi.read import report
+    from fedmpi.read.headline import headline
     from fedmpi.read.report.live import pace, planned
     shown, told, width = {seen.path: 0 for seen in found}, set(), terminal_width()
     names = shortened(list(shown), width // 3)
@@ -187,7 +188,8 @@ def _lines(found, needed, every):
                 each, last = pace(run), planned(run)
                 name = f"{names[path]}  " if len(found) > 1 else ""
                 left = None if each is None else each * (last - t - 1)
-                if not write_out(name + report.round_line(row, last, left, width - len(name))):
+                metric = headline(run).name
+                if not write_out(name + report.round_line(row, last, left, width - len(name), metric)):
                     return
             shown[path] = len(run.ends)                    # fewer than before where a run was resumed
         lines = {line.partition(" for ")[0]: line for line in notes(found, time.monotonic())}

@@ -5,7 +5,8 @@ a few times is recorded as a CUDA graph and replayed from then on: the same kern
 hence the same bits, at whatever step recording begins.
 
 What a replay does is what the recorded step did, so a network whose step may differ from one time to the next is not
-recorded: one that waits for the GPU (and may then decide), and one with layers or a loss that are neither torch's nor ours.
+recorded: one that waits for the GPU (and may then decide), and one with layers or a loss that are neither torch's nor
+ours.
 """
 
 import math

@@ -54,10 +54,11 @@ def stacked(model, layout, recorder=None):
     loss)]``, an entry a task: what ``sgd`` would make of each from its ``base``. Tasks are only read, their generators
     used.
 
-    The tasks share model, layout, objective, lr and casting, and no probe of theirs watches steps or epochs. ``mu`` pulls towards
-    ``base``; ``loss(logits, labels, reduction="none")`` gives one value a sample and takes the place of the objective's. The bits depend on the tasks of this
-    call and the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it is. Ask ``refusal`` first.
-    Steps are recorded where there is the model's ``graphs.Recorder``.
+    The tasks share model, layout, objective, lr and casting, and no probe of theirs watches steps or epochs. ``mu``
+    pulls towards ``base``; ``loss(logits, labels, reduction="none")`` gives one value a sample and takes the place of
+    the objective's. The bits depend on the tasks of this call and the seed alone. ``model`` is bound to a vector of
+    ``layout``, which stays as it is. Ask ``refusal`` first. Steps are recorded where there is the model's
+    ``graphs.Recorder``.
     """
 
     def train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=None):
@@ -93,10 +94,10 @@ def stacked(model, layout, recorder=None):
 
 
 def _step(model, layout, casting, lr, momentum, weight_decay, mu, loss, held):
-    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), even, number)`` of the first a clients,
-    whose vectors are the rows of ``X (G, P)`` in ``held``; there, too, ``total (G,)``, the sum of each one's losses,
-    ``velocity (G, R)`` with momentum, ``base`` with mu, and ``live`` where weights are pruned, both (G, R), or (1, R)
-    where all have the same."""
+    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), even, number)`` of the first a
+    clients, whose vectors are the rows of ``X (G, P)`` in ``held``; there, too, ``total (G,)``, the sum of each one's
+    losses, ``velocity (G, R)`` with momentum, ``base`` with mu, and ``live`` where weights are pruned, both (G, R), or
+    (1, R) where all have the same."""
     X, total, R, known = held["X"], held["total"], layout.R, {}
     g, forward = X.new_empty(len(X), R), _forward(model, layout, X.device)
 

@@ -276,8 +276,8 @@ class Contribution(NamedTuple):
 
     ``score(state, cohort, utility, gen) -> Scores``, where ``utility(coalitions (M, C) bool, of="loss") -> (M,)
     float64`` is minus the validation loss (``of="headline"``, or by its old name ``"accuracy"``: the objective's
-    headline, its sign turned where less is better) of what the strategy would have merged from each coalition; see ``fedmpi.server.score.Utility`` for what else it offers. ``init(n (N,) float64) ->
-    state``, a dict.
+    headline, its sign turned where less is better) of what the strategy would have merged from each coalition; see
+    ``fedmpi.server.score.Utility`` for what else it offers. ``init(n (N,) float64) -> state``, a dict.
     ``report(task) -> dict of numpy arrays`` runs on the client, at the received model before it trains, and is sent
     with its update. ``weighting`` turns the scores into weights where the user names no other.
     """

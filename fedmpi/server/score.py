@@ -33,10 +33,11 @@ def judge(fed, state, cohort, reports, t):
 
 
 class Utility:
-    """``utility(coalitions (M, C) bool, of="loss") -> (M,) float64``: minus the validation loss (``of="headline"``
-    or, by its old name, ``"accuracy"``: the objective's headline, minus it where less is better) of what the strategy would have merged from each coalition, with the clients' present shares; of updates
-    of 0, hence of the received model where the server has no momentum, where a coalition is empty. A loss above
-    the objective's ``worst``, 100 nats of classification, or one that is not a number, counts as that.
+    """``utility(coalitions (M, C) bool, of="loss") -> (M,) float64``: minus the validation loss (``of="headline"`` or,
+    by its old name, ``"accuracy"``: the objective's headline, minus it where less is better) of what the strategy would
+    have merged from each coalition, with the clients' present shares; of updates of 0, hence of the received model
+    where the server has no momentum, where a coalition is empty. A loss above the objective's ``worst``, 100 nats of
+    classification, or one that is not a number, counts as that.
 
     Each distinct coalition is evaluated once, in blocks spread over the workers. How blocks are cut depends on what is
     asked, never on the number of ranks, hence so do the bits. ``calls`` counts evaluated models, ``asked`` holds the

@@ -54,7 +54,8 @@ ATTRIBUTES = {
     "statistics": "the buffers that training moves, which are averaged",
     "layers": "[name, shape, uses of a weight for one sample] of each prunable tensor",
     "inputs": "shape of a sample, dtype in which models get it, classes and their names, mean and std a channel by "
-              "which inputs are normalised, and how many test samples are of each class; no classes, 0, for other tasks",
+              "which inputs are normalised, and how many test samples are of each class; classes is 0 where "
+              "targets are none",
     "objective": "what models are compared and selected by: headline, a metric and its column; higher, whether more is "
                  "better; the unit of losses; all metrics. Older files have accuracy",
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",

@@ -61,7 +61,8 @@ def outcome(study, folder):
             run = read_run(sweeps.path(folder, name, "h5"))
             measured[name] = {each: measure(run, each) for each in wanted}
             leading = headline(run)
-            traces[name] = dict(values=run.rounds[leading.name], word=leading.word, noisiest=noisiest_weight(run), weights=_weights(run))
+            traces[name] = dict(values=run.rounds[leading.name], word=leading.word,
+                                noisiest=noisiest_weight(run), weights=_weights(run))
 
     def value(arm, cell, seed, name):
         return measured.get(study.runs[arm, cell, seed], {}).get(name, math.nan)

@@ -151,7 +151,8 @@ def test_derivatives_agree_with_differences_in_double_precision():
 
 def test_derivatives_leave_everything_but_the_vector_alone():
     (inputs, labels), asked = samples(), task(*samples())
-    gradient, curvature = derivatives(asked.model, asked.layout, asked.x, inputs, labels, F.cross_entropy, batch_size=16)
+    gradient, curvature = derivatives(asked.model, asked.layout, asked.x, inputs, labels, F.cross_entropy,
+                                      batch_size=16)
     asked.g.normal_()
     g, before, drawn = asked.g.clone(), asked.x.clone(), torch.get_rng_state()
     other = before.clone()

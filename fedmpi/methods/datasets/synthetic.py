@@ -2,8 +2,8 @@
 
     x = prototype[y] + noise * N(0, 1),   prototype = 4 x 4 standard normal blocks, enlarged to size x size
 
-Targets that are no classes weigh the prototypes: x = sum_c y[c] prototype[c] + noise * N(0, 1), where y[c] is drawn from
-N(0, 1) for values and is 0 or 1, a coin's, for labels. Values are then a linear function of x, up to the noise.
+Targets that are no classes weigh the prototypes: x = sum_c y[c] prototype[c] + noise * N(0, 1), where y[c] is drawn
+from N(0, 1) for values and is 0 or 1, a coin's, for labels. Values are then a linear function of x, up to the noise.
 """
 
 from typing import Literal
@@ -27,7 +27,8 @@ def synthetic(data_dir, classes: int = 10, samples: int = 1000, size: int = 8, c
 
     Paper: none: made here.
     """
-    for key, value, least in (("classes", classes, 2 if targets == "classes" else 1), ("samples", samples, 4), ("size", size, 1),
+    fewest = 2 if targets == "classes" else 1
+    for key, value, least in (("classes", classes, fewest), ("samples", samples, 4), ("size", size, 1),
                               ("channels", channels, 1), ("noise", noise, 0), ("test", test, 0), ("seed", seed, 0)):
         if not value >= least:
             raise ValueError(f"{key} must be >= {least}, got {value}")

@@ -21,8 +21,8 @@ class Stuck(NamedTuple):
 
 
 def guessing(run):
-    """The share of the most frequent class, where accuracy is the headline: of the test set where the run has recorded it, else of the clients' true
-    labels; NaN where it tells neither."""
+    """The share of the most frequent class: of the test set where the run has recorded it, else of the clients' true
+    labels; NaN where it tells neither, and where another metric than accuracy is the headline."""
     if not headline(run).share:
         return math.nan
     counts = (run.attrs.get("inputs") or {}).get("test_labels")

@@ -50,11 +50,11 @@ def comparison(groups, target=None, against=0, every_pair=False):
 
     ``differ``: texts of the options that differ. ``outcomes``: Intervals over seeds, None where a run lacks it.
     ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs when they had spent it.
-    ``headline``: the name of the metric that is compared, under which its values stand. ``reach``: this name (``target``,
-    or the best that all runs reach, in percent for accuracy) and, by axis, what each run had spent when it was first
-    there, NaN where it never was. ``paired``: Intervals of the differences to the group number
-    ``against``, or of ``every_pair``, at equal cost, over the seeds that both have. ``chance``: the Stuck of each
-    group, None where all of its runs have learned something.
+    ``headline``: the name of the metric that is compared, under which its values stand. ``reach``: this name
+    (``target``, or the best that all runs reach, in percent for accuracy) and, by axis, what each run had spent when it
+    was first there, NaN where it never was. ``paired``: Intervals of the differences to the group number ``against``,
+    or of ``every_pair``, at equal cost, over the seeds that both have. ``chance``: the Stuck of each group, None where
+    all of its runs have learned something.
     """
     leading = common_headline([run for group in groups for run in group.runs.values()])
     if target is not None and leading.share and target > 1:

@@ -34,11 +34,15 @@ def grouped(runs):
         if place is None:
             found.append(place := {})
         place[path] = run
-    found.sort(key=lambda each: max((len(evaluated(run, headline(run).name)) > 0, len(run.ends) > 0) for run in each.values()),
-               reverse=True)
+    found.sort(key=lambda each: max(map(_shows, each.values())), reverse=True)
     told = [_effective(next(iter(each.values()))) for each in found]
     labels = _labels(told, [_stem(list(each)) for each in found])
     return [Group(_tag(number), label, each) for number, (label, each) in enumerate(zip(labels, found))]
+
+
+def _shows(run):
+    """(whether a round has been evaluated, whether there is one)."""
+    return len(evaluated(run, headline(run).name)) > 0, len(run.ends) > 0
 
 
 def _belongs(run, others):

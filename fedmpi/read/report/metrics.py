@@ -36,8 +36,8 @@ def _quality(run):
 
 def chosen(run):
     """The best round, from 0: the evaluated one with the best headline on validation samples, the first of equals; None
-    without one. Whatever is called best anywhere is of this round: a round that the test set selects makes the model look
-    better than it is."""
+    without one. Whatever is called best anywhere is of this round: a round that the test set selects makes the model
+    look better than it is."""
     leading = headline(run)
     values, validation = (run.rounds.get(name, np.empty(0)) for name in (leading.name, leading.validation))
     if len(values) != len(validation):

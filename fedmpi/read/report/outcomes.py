@@ -55,8 +55,9 @@ def over_seeds(varying, rows):
     for row in rows:
         if row["status"] == "finished":
             groups.setdefault(tuple(row[key] for key in told), []).append(row)
+    columns = [*_of_rows(rows, varying), "seconds"]
     return [dict(zip(told, values)) | {"n": len(group)} | {
-        name: found for column in (*_of_rows(rows, varying), "seconds") for name, found in _spread(column, group).items()}
+        name: found for column in columns for name, found in _spread(column, group).items()}
         for values, group in groups.items()]
 
 

@@ -188,7 +188,8 @@ BETTER = {"final_loss": min, "bytes": min, "flops": min}
 def _keys(groups):
     """The headline numbers of several: a row each, the best of a column, of those that have ended, in bold."""
     leading = common_headline([run for group in groups for run in group.runs.values()])
-    better_of = dict.fromkeys((f"final_{leading.name}", f"chosen_{leading.name}"), max if leading.higher else min) | BETTER
+    better = max if leading.higher else min
+    better_of = {f"final_{leading.name}": better, f"chosen_{leading.name}": better} | BETTER
     found, words = comparison(groups)["outcomes"], outcome_words(leading)
     names = [name for name in words if name in found]
     ended = [all(run.attrs.get("status", "finished") == "finished" for run in group.runs.values()) for group in groups]

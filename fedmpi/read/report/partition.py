@@ -19,7 +19,8 @@ def described(fed_data, population, options):
     """
     facts = {name: np.asarray(values) for name, (values, *_) in population.items()}
     found = {name: options[name] for name in NAMED} | dict(
-        classes=fed_data.dataset.classes, targets=targets_text(fed_data.dataset), class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
+        classes=fed_data.dataset.classes, targets=targets_text(fed_data.dataset),
+        class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
         distinct=len(np.unique(fed_data.indices)), validation=len(fed_data.validation),
         test=len(fed_data.dataset.y_test)) | clients_of(facts, options["fault"])
     return found | dict(summary=_summary(found["clients"]))

@@ -72,7 +72,7 @@ def curves_picture(groups, width=100, height=22, colour=False):
 
 
 def lettered_picture(lines, width=100, height=22, colour=False, word="accuracy"):
-    """A test metric, which ``word`` names, against rounds of several ``(letter, rounds (n,), values (n,))``, as text."""
+    """A test metric, the ``word``, against rounds of several ``(letter, rounds (n,), values (n,))``, as text."""
     return _built([_letter_panel(lines, "round", word, whole=True)], width, height, colour) if lines else UNEVALUATED
 
 

@@ -114,7 +114,8 @@ def specs(run):
 
 
 def utility_of(spec):
-    """What an estimator's game is about: loss or accuracy, which stands for any headline; None where it plays none, or is nobody's we know."""
+    """What an estimator's game is about: loss or accuracy, which stands for any headline; None where it plays none, or
+    is nobody's we know."""
     name = catalog.split(spec)[0]
     if name in ("loss-gain", "accuracy-gain"):
         return name.partition("-")[0]
