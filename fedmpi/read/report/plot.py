@@ -60,7 +60,7 @@ def _framed(panels, xlim, ylim, baselines):
         raise UserError("--xlim: these kinds have several axes, "
                         f"{', '.join(dict.fromkeys(each.xlabel for each in curves))}; draw one at a time")
     if len({each.column for each in curves}) > 1 and (ylim or any(isinstance(y, float) for _, y in baselines)):
-        raise UserError("--ylim, or a number as --baseline: these kinds show a metric, loss or sparsity side by side; "
+        raise UserError("--ylim, or a number as --baseline: these kinds show accuracy, loss or sparsity side by side; "
                         "draw one of them at a time")
     labels = {tuple(line.label for line in each.lines) for each in curves}
     shared = len(curves) > 1 and len(curves) == len(panels) and len(labels) == 1 and len(curves[0].lines) > 1
