@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from fedmpi.methods.datasets.dataset import targets_text
 from fedmpi.read.report.statistics import entropy_bits, proportions, total_variation
 
 NAMED = ("dataset", "partition", "noise", "features", "seed")    # options that say what was dealt out
@@ -17,6 +16,8 @@ def described(fed_data, population, options):
     ``clients``, a dict of columns with a row a client; ``summary``, numbers of all clients. Labels
     are counted as the client sees them. Nothing is checked.
     """
+    # It brings torch, which a page about run files does without.
+    from fedmpi.methods.datasets.dataset import targets_text
     facts = {name: np.asarray(values) for name, (values, *_) in population.items()}
     found = {name: options[name] for name in NAMED} | dict(
         classes=fed_data.dataset.classes, targets=targets_text(fed_data.dataset),
