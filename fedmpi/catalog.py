@@ -31,6 +31,15 @@ STRATEGIES = {
     "multi-krum": "fedmpi.methods.strategies.krum:multi_krum",
     "geometric-median": "fedmpi.methods.strategies.geometric_median:geometric_median",
     "fltrust": "fedmpi.methods.strategies.fltrust:fltrust",
+    "fedavgm": "fedmpi.methods.strategies.fedavgm:fedavgm",
+    "fedadam": "fedmpi.methods.strategies.fedopt:fedadam",
+    "fedyogi": "fedmpi.methods.strategies.fedopt:fedyogi",
+    "fedadagrad": "fedmpi.methods.strategies.fedopt:fedadagrad",
+    "fednova": "fedmpi.methods.strategies.fednova:fednova",
+    "scaffold": "fedmpi.methods.strategies.scaffold:scaffold",
+    "feddyn": "fedmpi.methods.strategies.feddyn:feddyn",
+    "fedper": "fedmpi.methods.strategies.fedper:fedper",
+    "fedbn": "fedmpi.methods.strategies.fedper:fedbn",
 }
 PRUNERS = {
     "dense": "fedmpi.methods.pruning.dense:dense",
@@ -164,13 +173,31 @@ AGGREGATIONS = {
     "fedasync": "fedmpi.methods.timing.fedasync:fedasync",
     "fedbuff": "fedmpi.methods.timing.fedbuff:fedbuff",
 }
+OPTIMISERS = {
+    "sgd": "fedmpi.methods.optimisers.sgd:sgd",
+    "adam": "fedmpi.methods.optimisers.adam:adam",
+    "adamw": "fedmpi.methods.optimisers.adamw:adamw",
+}
+SCHEDULES = {
+    "constant": "fedmpi.methods.schedules.constant:constant",
+    "step": "fedmpi.methods.schedules.step:step",
+    "cosine": "fedmpi.methods.schedules.cosine:cosine",
+    "linear": "fedmpi.methods.schedules.linear:linear",
+}
+AUGMENTATIONS = {
+    "flip": "fedmpi.methods.augment.flip:flip",
+    "crop": "fedmpi.methods.augment.crop:crop",
+}
 KINDS = {
-    "strategy": STRATEGIES, "pruner": PRUNERS, "contribution": CONTRIBUTIONS, "weighting": WEIGHTINGS, "codec": CODECS,
+    "strategy": STRATEGIES, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "augment": AUGMENTATIONS, "pruner": PRUNERS,
+    "contribution": CONTRIBUTIONS, "weighting": WEIGHTINGS, "codec": CODECS,
     "dataset": DATASETS, "partition": PARTITIONS, "noise": NOISES, "features": FEATURES, "fault": FAULTS,
     "model": MODELS, "task": TASKS, "devices": DEVICES, "sampler": SAMPLERS, "aggregation": AGGREGATIONS,
 }
 
 
+# What strategies once said of their clients' optimiser, and what it was by default.
+OPTIMISER_BEFORE = {"momentum": "0.9", "weight_decay": "0.001"}
 # what a factory is given besides its options
 CALLED_WITH = {"model": ("shape", "outputs"), "dataset": ("data_dir",)}
 
@@ -210,6 +237,17 @@ def _hint(name, known):
     """``; did you mean ...?`` where a known name is close, else an empty text."""
     near = nearest(name, known)
     return f"; did you mean {near}?" if near else ""
+
+
+def _moved(table, text):
+    """The way out for options of the clients' optimiser in a strategy's options ``text``, where they were once; empty
+    where there are none, or for another kind of part."""
+    moved = {key: default for key, default in OPTIMISER_BEFORE.items() if table is STRATEGIES}
+    given = dict(item.partition("=")[::2] for item in _items(text))
+    if not moved.keys() & given.keys():
+        return ""
+    values = ",".join(f"{key}={given.get(key, default)}" for key, default in moved.items())
+    return f": that is the optimiser's, say --optimiser sgd:{values}."
 
 
 def quoted(value):
@@ -308,7 +346,7 @@ def parse(table, spec):
         if not equals:
             raise UserError(f"in {spec!r}: expected option=value, got {item!r}; a comma inside a value is written \\,")
         if key not in known:
-            hint = _hint(key, known)
+            hint = _moved(table, text) or _hint(key, known)
             takes = ", ".join(f"{p.name}={p.default}" for p in known.values()) or "no options"
             raise UserError(f"{name} has no option {key!r}{hint or '.'} It takes ({takes})")
         if key in options:

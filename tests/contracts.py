@@ -11,7 +11,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.build import assemble
-from fedmpi.server import exchange, loop, recruit
+from fedmpi.server import exchange, fold, loop, recruit
 from fedmpi.build.named import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.compute.evaluate import summed
@@ -67,7 +67,7 @@ def first_cohort(fed, state):
     _, asks = exchange.announce(fed, state, 1, clients)
     answers = exchange.collect(fed, asks, support)
     own = answers[len(clients)] if fed.strategy.root else None
-    return clients, exchange.stack(fed, answers[: len(clients)], own, support)
+    return clients, fold.stack(fed, answers[: len(clients)], own, support)
 
 
 def small_layout():

@@ -29,7 +29,8 @@ def pages(worker, what):
     with open("/proc/self/status", encoding="utf-8") as file:
         found = dict(line.split(":", 1) for line in file)
     held = worker.received
-    vectors = (worker.x, worker.g, held.live, held.base) if held else (worker.x, worker.g)
+    home = worker.home
+    vectors = (home.x, home.g, held.live, held.base) if held else (home.x, home.g)
     data = sum(array.nbytes for array in worker.data.values())
     return np.array([int(found[kind].split()[0]) for kind in KINDS] + [
         sum(4 * len(each) for each in vectors), 4 * len(held.support) if held else 0, data])

@@ -25,6 +25,7 @@ from fedmpi.build.options import DEFAULTS
 from fedmpi.store import RunFile
 
 BARE = DEFAULTS | {"validation": 0.0, "partition": "iid", "noise": "none", "strategy": "fedavg", "pruner": "dense",
+                   "optimiser": "sgd:momentum=0.9,weight_decay=0.001",
                    "contribution": "size", "weighting": "size", "lr": 0.01, "local_epochs": 1, "device": "cpu",
                    "server_device": "cpu", "dataset": "fashion-mnist", "rounds": 1_000_000}
 SILO = BARE | {"model": "cnn", "clients": 32, "batch_size": 32, "train_samples": 60_000}

@@ -194,7 +194,7 @@ class Idle:
         self.worker, self.receive, self.total = worker, worker.receive, worker.total
 
     def run(self, job, arrays):
-        numbers = np.array([2.0, 1.0, 2.0, 0, 0, 0, 4.0 * self.worker.layout.P, 1.0])
+        numbers = np.array([2.0, 1.0, 2.0, 0, 0, 0, 4.0 * self.worker.layout.P, 1.0, 1.0, 1.0])
         meta = {"kind": "update", "t": self.worker.t, "support": self.worker.received.digest, "client": job["client"],
                 "row": job["row"]}
         return meta, {"numbers": numbers}

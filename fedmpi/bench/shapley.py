@@ -34,13 +34,13 @@ OPTIONS = BARE | {"train_samples": 10000, "validation": 0.1, "noise": "graded:hi
 
 def plain_loop(worker, coalitions):
     """``(seconds, losses ...)`` of evaluating ``coalitions``, lists of clients, in a loop over state dicts."""
-    model = named.model(OPTIONS, worker.data["x_train"].shape[1:], worker.classes)
-    received, updates = worker.cohort["x"], worker.updates
+    model = named.model(OPTIONS, worker.data["x_train"].shape[1:], worker.samples.classes)
+    received, updates = worker.cohort.x, worker.cohort.updates
     base = _dict(worker.layout, received)
     clients = [_dict(worker.layout, received.index_add(0, updates.support, u)) for u in updates.U]
     data, server_shard = worker.data, len(worker.data["features"])
     rows = slice(*data["offsets"][server_shard: server_shard + 2])
-    x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]), worker.mean, worker.std)
+    x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]), worker.samples.mean, worker.samples.std)
     y = torch.from_numpy(data["labels"][rows])
     start = time.perf_counter()
     losses = [_plain_loss(model, base, [clients[n] for n in chosen], updates.n[chosen].tolist(), x, y)

@@ -18,11 +18,12 @@ from fedmpi.run import launch
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
 from fedmpi.compute.graphs import recorder
-from fedmpi.compute.sgd import casting, sgd
+from fedmpi.compute.sgd import casting, descend
 from fedmpi.core.parts import Round, Task
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.core.allocator import keep_freed_memory
+from fedmpi.methods.optimisers.sgd import sgd
 
 RULE = {"momentum": 0.9, "weight_decay": 1e-3}
 LR, CLASSES = 0.01, 10
@@ -81,19 +82,19 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
     live[: layout.Q] = mask
     mask, live = mask.to(device), live.to(device)
     x[: layout.R] *= live
-    base, found = x.clone(), {}
+    base, found, optimiser = x.clone(), {}, sgd(**RULE)
 
     def task(client, record):
         return Task(model, layout, x, g, base, mask, live, inputs, labels, 1, batch_size, LR,
                     np.random.default_rng(client), Round(1, 1), casting=cast, recorder=record,
-                    objective=classification())
+                    optimiser=optimiser, objective=classification())
 
     def alone(record, repeat):
         x.copy_(base)
-        sgd(task(repeat, record), **RULE)
+        descend(task(repeat, record))
 
     def beside(wide, repeat):
-        wide([task(repeat * G + row, None) for row in range(G)], **RULE)
+        wide([task(repeat * G + row, None) for row in range(G)])
 
     why = refusal(model, layout, inputs[:2]) if G > 1 else "none asked for"
     if G > 1 and why:

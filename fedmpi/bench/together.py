@@ -23,19 +23,20 @@ from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.core.errors import DataError
 
 LR = 0.1
-OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "strategy": "fedavg:momentum=0,weight_decay=0"}
+OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "optimiser": "sgd"}
 
 
 def plain_loop(worker, given):
     """Seconds of training ``clients`` in batches of ``batch_size``, one after the other, each from the same weights."""
     data = worker.data
-    model = named.model({"model": given["model"], "seed": 0}, data["x_train"].shape[1:], worker.classes)
+    model = named.model({"model": given["model"], "seed": 0}, data["x_train"].shape[1:], worker.samples.classes)
     model = model.to(worker.device).train()
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start = time.perf_counter()
     for n in given["clients"]:
         rows = slice(*data["offsets"][n: n + 2])
-        x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]).to(worker.device), worker.mean, worker.std)
+        x = inputs(torch.from_numpy(data["x_train"][data["indices"][rows]]).to(worker.device),
+            worker.samples.mean, worker.samples.std)
         y = torch.from_numpy(data["labels"][rows]).to(worker.device)
         model.load_state_dict(first)
         optimiser = torch.optim.SGD(model.parameters(), lr=LR)

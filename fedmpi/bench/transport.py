@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from fedmpi.run import launch
-from fedmpi.client.worker import Worker
+from fedmpi.client.worker import Worker, WorkerParts
 from fedmpi.core.errors import UserError
 from fedmpi.server.exchange import model_message
 from fedmpi.core.layout import bind
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.codecs import values
+from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.wire import frame, positions
 
 SPARSITY, WIDTH = 0.9, 4000
@@ -123,7 +124,7 @@ def sending(side, network):
     from fedmpi.transport import messages
     layout, x, _ = bind(network)
     gen, comm = torch.Generator().manual_seed(0), side.comm
-    fed = SimpleNamespace(layout=layout, codec=values.fitted(values.float32(), 0))
+    fed = SimpleNamespace(layout=layout, codec=values.fitted(values.float32(), 0), strategy=fedavg())
     masks = [layout.full_mask() & (torch.rand(layout.Q, generator=gen) >= SPARSITY) for _ in range(2)]
     side.message, t = {}, itertools.count(1)
 
@@ -133,7 +134,7 @@ def sending(side, network):
 
     def model(name, mask, known):
         start, header = begin(), {"kind": "round", "t": next(t), "layout": layout.digest}
-        meta, arrays = model_message(fed, x, mask, known)
+        meta, arrays = model_message(fed, {"x": x}, mask, known)
         side.message[name] = frame.pack(header | meta, arrays)
         messages.send(comm, side.message[name], 1)
         return start
@@ -158,7 +159,9 @@ def receiving(side, network):
     """``{way: function}`` of the worker, each of which returns when it had it all."""
     from fedmpi.transport import messages
     comm = side.comm
-    parts = SimpleNamespace(model=network, codec=values.float32(), objective=classification())
+    parts = WorkerParts(network, fedavg(), None, values.float32(), {}, "", None, (), epochs=1, batch_size=1, lr=0.1,
+                        seed=0, rounds=1, objective=classification(), optimiser=None, rates=None, clip_norm=0.0, steps=0,
+                        augment=None)
     worker = Worker(lambda options, shape, outputs: parts, lambda name, local: torch.device(name))
     worker.receive({"kind": "data", "local_rank": 0}, {})
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))

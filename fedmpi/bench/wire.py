@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.client.worker import digest
+from fedmpi.client.received import digest
 from fedmpi.core.layout import Layout, Slot
 from fedmpi.core.support import index_of
 from fedmpi.compute.staging import staging

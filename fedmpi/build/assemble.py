@@ -20,14 +20,15 @@ from fedmpi.compute.forward import IMAGES, MODELS
 from fedmpi.core.errors import UserError
 from fedmpi.compute.evaluate import EVALUATED, evaluator
 from fedmpi.core.layout import bind
-from fedmpi.core.support import below
 from fedmpi.core.flops import costs, outputs
 from fedmpi.methods.noise.corrupt import apply
 from fedmpi.build.natural import kept_clients, settled
 from fedmpi.methods.partition.natural import Natural
-from fedmpi.core.parts import Facts, Updates
+from fedmpi.core.parts import Descent, Facts
 from fedmpi.core.rng import Purpose, stream
+from fedmpi.server.fold import still
 from fedmpi.server.loop import Fed
+from fedmpi.compute.sgd import length
 from fedmpi.compute.stacked import refusal
 from fedmpi.core.tensors import fixed, mode, moving_buffers, normalises_batches
 from fedmpi.wire import positions
@@ -304,13 +305,16 @@ def server_parts(options, fed_data, device):
     _check_fit(options, network, fed_data)
     network = network.to(device)
     layout, x = bound(options, fed_data, network)
+    strategy = catalog.make(catalog.STRATEGIES, options["strategy"])
+    layout = _named(f"--strategy {options['strategy']}", layout.with_personal, strategy.personal)
     first = x.cpu().clone()
     task = objective(options)
     test, validate, slopes = evaluators(fed_data, network, layout, x, device, task)
-    strategy, weighting = (catalog.make(catalog.KINDS[kind], options[kind]) for kind in ("strategy", "weighting"))
+    weighting = catalog.make(catalog.WEIGHTINGS, options["weighting"])
     pruner, contributions = catalog.make(catalog.PRUNERS, options["pruner"]), estimators(options)
     aggregation = catalog.make(catalog.AGGREGATIONS, options["aggregation"])
-    sums = adds_up(strategy, pruner, weighting, aggregation)
+    sums, normalises = adds_up(strategy, pruner, weighting, aggregation), normalises_batches(network)
+    schedule, steps = catalog.make(catalog.SCHEDULES, options["schedule"]), int(lengths(options, fed_data)[1].max())
     fed = Fed(layout=layout, objective=task, strategy=strategy, pruner=pruner, contributions=contributions,
               weighting=weighting,
               codec=fitted(catalog.make(catalog.CODECS, options["codec"]), len(layout.tail)),
@@ -319,13 +323,14 @@ def server_parts(options, fed_data, device):
               transport=None, test=test, validate=validate, sums=sums,
               values=not sums or any(part.updates for part in contributions.values()),
               on_error=options["on_error"], quorum=options["quorum"], every=options["evaluate_every"],
-              least=least(options, fed_data), derivatives=slopes, block=block(layout.P),
+              least=least(options, fed_data, normalises), derivatives=slopes, block=block(layout.P),
               stale=any(fault.stale for fault in faults(options)),
               sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"],
               cohort=options["cohort"] or options["clients"],
               rounds=options["rounds"], seed=options["seed"],
               costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
-              batch_norm=normalises_batches(network))
+              batch_norm=normalises,
+              lr=lambda now: options["lr"] * schedule.rate(now, 0, steps))
     return fed, first
 
 
@@ -388,12 +393,21 @@ def adds_up(strategy, pruner, weighting, aggregation):
     return strategy.additive and weighting.fixed and pruner.masks is None and not pruner.moves and waits
 
 
-def least(options, fed_data):
-    """float64 (N,): how many samples each client's training sees at least; 0 where a fault may cut it short."""
+def least(options, fed_data, normalises=False):
+    """float64 (N,): how many samples each client's training sees at least; 0 where a fault may cut it short.
+    ``normalises``: whether the model normalises over batches."""
     bent = np.zeros(len(fed_data.sizes), bool)
     for fault, who in zip(faults(options), fed_data.faults):
         bent |= who & (fault.local is not None)
-    return torch.from_numpy(np.where(bent, 0.0, fed_data.sizes * options["local_epochs"]))
+    return torch.from_numpy(np.where(bent, 0.0, lengths(options, fed_data, normalises)[2]))
+
+
+def lengths(options, fed_data, normalises=False):
+    """int64 (3, N): epochs, the last perhaps cut short, steps and samples of each client's training in a round;
+    ``normalises``: whether the model normalises over batches."""
+    found = {n: length(n, options["batch_size"], options["local_epochs"], options["local_steps"], normalises)
+             for n in np.unique(fed_data.sizes).tolist()}
+    return np.array([found[n] for n in fed_data.sizes.tolist()]).T
 
 
 def evaluators(fed_data, network, layout, x, device, task):
@@ -423,6 +437,7 @@ def check(options, fed_data, fed, x):
     _check_classes(options, fed)
     check_time(options, fed)
     _check_whole(options, fed_data)
+    _check_images(options, fed_data)
     if fed.together > 1 and (why := apart(options, fed_data)):
         raise UserError(f"--together {fed.together} trains clients side by side, but {why}; take --together 1")
     largest = N if next(iter(fed.contributions.values())).opening else fed.aggregation.buffer or fed.cohort
@@ -479,9 +494,22 @@ def _check_whole(options, fed_data):
                             "of the data set")
 
 
+def _check_images(options, fed_data):
+    """UserError where augmentation would get what is no image, or ids."""
+    if not options["augment"]:
+        return
+    shape, option = fed_data.shape, f"--augment {','.join(options['augment'])}"
+    if len(shape) != 3:
+        raise UserError(f"{option} changes images (channels, height, width), and the samples are of shape "
+                        f"{tuple(shape)}; leave it out")
+    if model_dtype(fed_data.dataset) != torch.float32 or whole_numbers(fed_data.dataset):
+        raise UserError(f"{option} changes images, and these samples are whole numbers that reach the model as they "
+                        "are; leave it out")
+
+
 def apart(options, fed_data):
     """Why no two clients of this run can be trained side by side: half a line, empty where some can."""
-    if catalog.make(catalog.STRATEGIES, options["strategy"]).sgd is None:
+    if not isinstance(catalog.make(catalog.STRATEGIES, options["strategy"]).local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
     if not least(options, fed_data).any():
         return "all of them are at fault and train in ways of their own"
@@ -533,9 +561,8 @@ def check_time(options, fed):
 
 def _rehearse(options, fed_data, fed, x):
     """One merge of a cohort that changed nothing and the feature skew of one sample, for what they refuse."""
-    C, support = fed.aggregation.buffer or fed.cohort, fed.layout.tail
-    nothing = Updates(torch.zeros(C, len(support)), None, support, torch.ones(C, dtype=torch.float64),
-                      below(support, fed.layout.R), torch.zeros(len(support)))
+    C = fed.aggregation.buffer or fed.cohort
+    nothing = still(fed.layout, fed.strategy, C, len(fed.sizes))
     _named(f"--strategy {options['strategy']}", fed.strategy.merge, fed.strategy.init(fed.layout), x, nothing,
            torch.full((C,), 1 / C, dtype=torch.float64))
     if fed_data.features.any():
@@ -592,17 +619,18 @@ def _without_effect(options, fed_data):
 
 def _notes(options, fed_data, fed):
     """What the parts themselves tell of this run, see ``parts.Facts``."""
-    batches = math.ceil(int(fed_data.sizes.max()) / options["batch_size"])
+    epochs, steps, _ = lengths(options, fed_data).max(axis=1).tolist()
     facts = Facts(
         fed.layout,
         rounds=fed.rounds,
-        epochs=options["local_epochs"],
-        steps=options["local_epochs"] * batches,
+        epochs=epochs,
+        steps=steps,
         cohort=fed.aggregation.buffer or fed.cohort,
         everybody=fed.cohort == len(fed.sizes) and not fed.aggregation.buffer,
         own_masks=fed.pruner.masks is not None or fed.pruner.moves or fed.aggregation.buffer > 0)
     weighing, *observing = fed.contributions.values()
     parts = [("strategy", options["strategy"], fed.strategy),
+             ("schedule", options["schedule"], catalog.make(catalog.SCHEDULES, options["schedule"])),
              ("pruner", options["pruner"], fed.pruner),
              ("weighting", options["weighting"], fed.weighting)]
     yield from _told(parts, facts)

@@ -9,10 +9,10 @@ import time
 import torch
 
 from fedmpi.build.assemble import apart, bound, sample, targets
-from fedmpi.build.named import model, objective
-from fedmpi.catalog import STRATEGIES, make
+from fedmpi.build.named import augmentation, model, objective
+from fedmpi.catalog import OPTIMISERS, SCHEDULES, STRATEGIES, make
 from fedmpi.compute.graphs import recorder
-from fedmpi.compute.sgd import casting
+from fedmpi.compute.sgd import casting, train
 from fedmpi.core.parts import Round, Task
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.compute.stacked import stacked
@@ -56,10 +56,13 @@ def timing(options, fed_data, device):
     live, mask = torch.ones(layout.R, device=device), layout.full_mask().to(device)
     wide = stacked(network, layout, recorded)
 
+    how = {"casting": casting(options["precision"], device), "recorder": recorded, "objective": task,
+           "optimiser": make(OPTIMISERS, options["optimiser"]), "rates": make(SCHEDULES, options["schedule"]),
+           "clip_norm": options["clip_norm"], "augment": augmentation(options)}
+
     def tasks(count):
         return [Task(network, layout, x, g, base, mask, live, inputs, labels, 1, options["batch_size"], options["lr"],
-                     stream(0, Purpose.TRAIN, client), Round(1, 1), casting=casting(options["precision"], device),
-                     recorder=recorded, objective=task)
+                     stream(0, Purpose.TRAIN, client), Round(1, 1), **how)
                 for client in range(count)]
 
     def seconds(work, count):
@@ -73,10 +76,10 @@ def timing(options, fed_data, device):
     def alone(given):
         for task in given:
             x.copy_(base)
-            strategy.local(task)
+            train(strategy.local, task)
 
     def timed(G, before):
-        pairs = [(seconds(alone, 4), seconds(lambda given: wide(given, **strategy.sgd), G) if G > 1 else 0.0)
+        pairs = [(seconds(alone, 4), seconds(lambda given: wide(given, strategy.local), G) if G > 1 else 0.0)
                  for _ in range(REPEATS + 1)][1:]                      # the first warms up
         one, side = (min(each) for each in zip(*pairs))
         return min(one, before or one), side

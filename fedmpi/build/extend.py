@@ -14,7 +14,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.server.loop import evaluates
 
-ONE = ("strategy", "pruner", "contribution", "weighting")          # kinds of parts that are given a schedule
+ONE = ("strategy", "schedule", "pruner", "contribution", "weighting")     # kinds of parts that are given a schedule
 SEVERAL = {"observe": "contribution", "fault": "fault"}
 
 

@@ -5,6 +5,7 @@ import torch
 from fedmpi import catalog
 from fedmpi.plugins import fit
 from fedmpi.client.worker import WorkerParts
+from fedmpi.compute.augment import joined
 from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, torch_seed
 
@@ -15,15 +16,11 @@ def worker_parts(options, shape, outputs):
     reports = {label: part.report for label, part in found.items() if part.report is not None}
     return WorkerParts(model(options, shape, outputs), catalog.make(catalog.STRATEGIES, options["strategy"]),
                        catalog.make(catalog.PRUNERS, options["pruner"]), catalog.make(catalog.CODECS, options["codec"]),
-                       objective(options), reports, next(iter(found)),
-                       catalog.make(catalog.FEATURES, options["features"]), faults(options),
+                       reports, next(iter(found)), catalog.make(catalog.FEATURES, options["features"]), faults(options),
                        options["local_epochs"], options["batch_size"], options["lr"], options["seed"],
-                       options["rounds"])
-
-
-def objective(options):
-    """What the run's model is trained for and measured by."""
-    return catalog.make(catalog.TASKS, options["task"])
+                       options["rounds"], objective(options), catalog.make(catalog.OPTIMISERS, options["optimiser"]),
+                       catalog.make(catalog.SCHEDULES, options["schedule"]), options["clip_norm"],
+                       options["local_steps"], augmentation(options))
 
 
 def estimators(options):
@@ -42,6 +39,16 @@ def estimators(options):
 def faults(options):
     """The faults that clients are given, in the order that the options name them."""
     return tuple(catalog.make(catalog.FAULTS, spec) for spec in options["fault"])
+
+
+def objective(options):
+    """What the run's model is trained for and measured by."""
+    return catalog.make(catalog.TASKS, options["task"])
+
+
+def augmentation(options):
+    """The ``Augmentation`` of all that the options name, one after the other; None where they name none."""
+    return joined([catalog.make(catalog.AUGMENTATIONS, spec) for spec in options["augment"]])
 
 
 def model(options, shape, outputs):

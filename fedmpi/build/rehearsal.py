@@ -19,8 +19,8 @@ from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.build.options import SEVERAL
 from fedmpi.transport.local import Local
 
-KINDS = ("task", "strategy", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
-         "aggregation", "features")
+KINDS = ("task", "strategy", "optimiser", "schedule", "pruner", "contribution", "weighting",
+         "codec", "devices", "sampler", "aggregation", "features")
 CLIENTS = 16
 SAMPLES = 2     # of a client: as many as batch norm needs
 FEW = 16    # validation samples
@@ -43,7 +43,7 @@ def rehearse(options, data, fed, x):
     contract, FedError with its traceback where the server's part of one raises."""
     if not own_methods(options):
         return
-    options = options | {"device": "cpu", "local_epochs": 1}
+    options = options | {"device": "cpu", "local_epochs": 1, "local_steps": 0}
     data, fed = _small(data), _quick(options, fed)
     fed = fed._replace(sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
                        least=torch.zeros_like(fed.least))

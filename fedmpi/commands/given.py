@@ -1,6 +1,7 @@
 """The options of a run on the command line, in a TOML file, or like those of another run."""
 
 import os
+import re
 import time
 
 import click
@@ -54,9 +55,15 @@ def part(kind, text, usual=None):
                         help=f"{text}; see fedmpi list {kind}.  [default: {usual}]")
 
 
-def several(name, text):
+def separated(context, parameter, specs):
+    """``("flip", "crop:pad=4")`` of ``("flip,crop:pad=4",)``: a comma begins the next part where no option=value of the
+    last one follows."""
+    return tuple(part for spec in specs for part in re.split(r",(?![^:,]*=)", spec))
+
+
+def several(name, text, callback=None):
     """A click option that may be given several times, each a part of the kind."""
-    return click.option(f"--{name}", multiple=True, metavar="NAME[:OPTION=VALUE,...]",
+    return click.option(f"--{name}", multiple=True, callback=callback, metavar="NAME[:OPTION=VALUE,...]",
                         shell_complete=completion.parts(SEVERAL[name]),
                         help=f"{text}; see fedmpi list {SEVERAL[name]}. May be given several times.")
 

@@ -6,7 +6,7 @@ import click
 
 from fedmpi.commands import completion
 from fedmpi.commands.given import (Options, data_options, part, read_config, read_like, run_file,
-                                   several, tell_changes)
+                                   separated, several, tell_changes)
 from fedmpi.commands.runs import check_parts
 from fedmpi.commands.say import naming, say
 from fedmpi.core.errors import UserError
@@ -22,9 +22,16 @@ from fedmpi.core.wide import terminal_width
 @click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn by --sampler; 0: all.  [default: 0]")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here. With --resume: "
               "another number than before, where no schedule depends on it.  [default: 50]")
-@click.option("--local-epochs", type=click.IntRange(1), help="Epochs a client trains a round.  [default: 2]")
+@click.option("--local-epochs", type=click.IntRange(0), help="Epochs a client trains a round.  [default: 2]")
+@click.option("--local-steps", type=click.IntRange(0), help="Steps a client trains a round, instead of epochs: as many "
+              "for all, whatever samples they hold.  [default: by --local-epochs]")
 @click.option("--batch-size", type=click.IntRange(1), help="Samples a step.  [default: 10]")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="The clients' learning rate.  [default: 0.1]")
+@part("schedule", "How the learning rate changes, over the rounds or over a client's steps")
+@part("optimiser", "How gradients move the clients' models")
+@click.option("--clip-norm", type=click.FloatRange(0), help="The largest norm of a step's gradient, longer ones are "
+              "shortened to it; 0: any.  [default: 0]")
+@several("augment", "What is done to training images each time that they are seen; flip,crop is both", separated)
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Of the clients' products and convolutions; "
               "weights and what is sent stay float32. bf16 is faster where the processor or GPU has it.  "
               "[default: float32]")

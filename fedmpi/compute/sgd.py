@@ -1,74 +1,181 @@
 """One client's local training on the model vector."""
 
 import contextlib
+import math
 from functools import partial
+from itertools import islice
 
 import torch
 
 from fedmpi.core.layout import views
+from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
 from fedmpi.core.tensors import normalises_batches
 
 GATHERED = 1 << 24            # input values that are brought into an epoch's order at a time, 64 MiB
+STATE = "state/"              # before the names of the optimiser's tensors among those of a training
+
+
+def train(local, task):
+    """The ``Trained`` of a task by a strategy's ``local``, a ``Descent`` or a function."""
+    return descend(task, local) if isinstance(local, Descent) else local(task)
+
+
+def deal(task, shuffle=True):
+    """``(order, drawn)`` of one epoch, from the task's generator: the samples' numbers in the order of training, int64,
+    and a row of what augmentation draws for each, None without it. A single sample left over is dropped where the model
+    normalises over the batch, which one sample cannot feed."""
+    n = len(task.labels)
+    order = torch.from_numpy(task.gen.permutation(n)) if shuffle else torch.arange(n)
+    if leaves_one_out(n, task.batch_size) and normalises_batches(task.model):
+        order = order[:-1]
+    if task.augment is None:
+        return order, None
+    return order, task.augment.draw(task.gen, len(order), tuple(task.inputs.shape[1:]))
+
+
+def leaves_one_out(n, batch_size):
+    """Whether the last of several batches of n samples is a single sample."""
+    return n > 1 and n % batch_size == 1
+
+
+def length(n, batch_size, epochs, steps=0, normalises=False):
+    """``(epochs, steps, samples)`` of a training on n samples: so many epochs or, where ``steps`` is not 0, so many
+    steps, in the last of the epochs at most. ``normalises``: whether the model normalises over batches."""
+    an_epoch = n - (normalises and leaves_one_out(n, batch_size))
+    batches_an_epoch = -(-an_epoch // batch_size)
+    if not (steps and an_epoch):
+        return epochs, epochs * batches_an_epoch, epochs * an_epoch
+    whole, rest = divmod(steps, batches_an_epoch)
+    return whole + (rest > 0), steps, whole * an_epoch + min(rest * batch_size, an_epoch)
+
+
+def length_of(task):
+    """``(epochs, steps, samples)`` of a task's training."""
+    n = len(task.labels)
+    normalises = leaves_one_out(n, task.batch_size) and normalises_batches(task.model)
+    return length(n, task.batch_size, task.epochs, task.steps, normalises)
+
+
+def learning_rates(task, steps):
+    """The learning rate of each of a task's steps: a list of floats."""
+    if task.rates is None:
+        return [task.lr] * steps
+    if not task.rates.within:
+        return [task.lr * task.rates.rate(task.schedule, 0, 1)] * steps
+    return [task.lr * task.rates.rate(task.schedule, step, steps) for step in range(steps)]
+
+
+def rate_tensor(lr, device):
+    """A learning rate as a tensor of no dimensions: of double precision on a CPU, where ``rate_of`` gives it back, and
+    of single precision on a GPU, as torch's kernels take it."""
+    return torch.tensor(lr, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+
+
+def rate_of(lr):
+    """What an optimiser gets for the learning rate ``lr ()``: a number, or on a GPU the tensor, which a recorded step
+    reads anew each time."""
+    return lr.item() if lr.device.type == "cpu" and lr.ndim == 0 else lr
 
 
 def batches(task, shuffle=True):
-    """The (inputs, labels) of one epoch, views; the last batch may be smaller. A single sample left over is dropped
-    where the model normalises over the batch, which one sample cannot feed."""
-    n, size = len(task.labels), task.batch_size
-    order = torch.from_numpy(task.gen.permutation(n)) if shuffle else torch.arange(n)
-    if n > 1 and n % size == 1 and normalises_batches(task.model):
-        order = order[:-1]
-    many = max(1, GATHERED // max(1, size * task.inputs[0].numel()))
-    for rows in order.to(task.labels.device).split(many * size):
-        yield from zip(task.inputs[rows].split(size), task.labels[rows].split(size))
+    """The (inputs, labels) of one epoch; the last batch may be smaller, or left out, see ``deal``."""
+    order, drawn = deal(task, shuffle)
+    many = task.batch_size * max(1, GATHERED // max(1, task.batch_size * task.inputs[0].numel()))
+    for start, rows in zip(range(0, len(order), many), order.to(task.labels.device).split(many)):
+        inputs = task.inputs[rows]
+        if drawn is not None:
+            inputs = augmented(task.augment, inputs, drawn[start: start + many])
+        yield from zip(inputs.split(task.batch_size), task.labels[rows].split(task.batch_size))
 
 
-def sgd(task, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=None):
-    """Masked mini-batch SGD on ``task.x`` in place; returns the mean training loss over all samples seen.
+def augmented(augment, images, drawn):
+    """The images (n, C, H, W) changed as ``drawn (n, k)`` says; on a CPU their channels lie last, as before."""
+    images = augment.apply(images, drawn.to(images.device))
+    return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
 
-    The arithmetic is that of ``torch.optim.SGD(fused=True)``, bit for bit. ``mu`` pulls towards ``task.base``,
-    as FedProx does. The gradient is masked before the momentum sees it, so pruned weights stay zero. ``loss`` takes
-    the place of the objective's.
+
+def descend(task, descent=Descent()):
+    """Masked mini-batch descent on ``task.x`` in place; the mean loss of what it returns is over all samples seen.
+
+    The arithmetic is that of torch's own optimisers where they are fused, bit for bit, and of
+    ``torch.nn.utils.clip_grad_norm_``. The gradient is masked before it is clipped and before the optimiser sees it, so
+    pruned weights stay zero.
 
     Steps are recorded where the task has a recorder and nobody watches them.
     """
-    probe, layout = task.probe, task.layout
-    sparse = count(task.mask) < layout.num_weights or probe.epoch is not None
-    start = {"live": task.live, "velocity": torch.zeros_like(task.g), "total": torch.zeros((), device=task.x.device)}
-    if mu:
-        start["base"] = task.base[: layout.R]
-    value_of = loss or task.objective.loss
-    make, watched = partial(_step, task, momentum, weight_decay, mu, sparse, value_of), probe.step or probe.epoch
-    if task.recorder is None or watched or loss is not None:
+    probe, layout, optimiser = task.probe, task.layout, task.optimiser
+    epochs, steps, _ = length_of(task)
+    lrs = learning_rates(task, steps)
+    start = _start(task, descent, lrs)
+    make, watched = partial(_step, task, descent, "live" in start), probe.step or probe.epoch
+    if task.recorder is None or watched or descent.loss is not None:
         step, held = make(start), start
     else:
-        step, held = task.recorder.steps((task.lr, momentum, weight_decay, mu, sparse), make, start)
-    seen = 0
+        rule = optimiser, descent, task.clip_norm
+        step, held = task.recorder.steps(rule, make, start)
+    taken, seen, lr = 0, 0, lrs[0] if lrs else task.lr
     task.model.train()
-    for epoch in range(task.epochs):
-        for inputs, labels in batches(task, shuffle):
+    for epoch in range(epochs):
+        for inputs, labels in islice(batches(task, descent.shuffle), steps - taken):
+            if lrs[taken] != lr:
+                lr = lrs[taken]
+                held["lr"].fill_(lr)
             step(inputs, labels)
+            taken += 1
             seen += len(labels)
         if probe.epoch is not None and probe.epoch(epoch):
-            task.x[: layout.R].mul_(task.live)
-            held["velocity"].mul_(task.live)
-    if mu or probe.step is not None:
+            for moved in (task.x[: layout.R], *_states(held).values()):
+                if moved.shape == task.live.shape:
+                    moved.mul_(task.live)
+    if _as_a_vector(descent, optimiser, probe.step):
         task.g.zero_()
-    return float(held["total"]) / max(seen, 1)
+    travelled = optimiser.travelled(lrs[:taken]) if optimiser.travelled else math.nan
+    return Trained(float(held["total"]) / max(seen, 1), taken, seen, travelled)
 
 
-def _step(task, momentum, weight_decay, mu, sparse, loss, held):
-    """``step(inputs, labels)`` of ``sgd`` with ``live``, ``velocity`` and with mu ``base``, all (R,), and ``total ()``,
-    the sum of the losses of all samples, in ``held``; it keeps nothing of the task that is its client's."""
+def _start(task, descent, lrs):
+    """The tensors, by name, that a training reads and writes beside the model: ``total ()``, the sum of the losses of
+    all samples, the learning rate ``lr ()``, and the optimiser's state; all others (R,): ``live`` where weights are
+    pruned, ``base`` with mu and ``shift`` with a shift."""
+    layout, x = task.layout, task.x[: task.layout.R]
+    start = {"total": torch.zeros((), device=x.device), "lr": rate_tensor(lrs[0] if lrs else task.lr, x.device)}
+    start |= {STATE + name: tensor for name, tensor in task.optimiser.init(x).items()}
+    if count(task.mask) < layout.num_weights or task.probe.epoch is not None:
+        start["live"] = task.live
+    if descent.mu:
+        start["base"] = task.base[: layout.R]
+    if descent.shift is not None:
+        start["shift"] = shift_of(descent, task)
+    return start
+
+
+def shift_of(descent, task):
+    """(R,): what is added to every gradient of the task, 0 on padding."""
+    R = task.layout.R
+    return descent.shift(task) * task.layout.real[:R].to(task.x.device)
+
+
+def _states(held):
+    """The optimiser's tensors among ``held``, by the optimiser's names."""
+    return {name.removeprefix(STATE): tensor for name, tensor in held.items() if name.startswith(STATE)}
+
+
+def _as_a_vector(descent, optimiser, watch):
+    """Whether somebody wants a step's gradient as one vector."""
+    return bool(descent.mu or descent.shift or watch or optimiser.fused is None)
+
+
+def _step(task, descent, sparse, held):
+    """``step(inputs, labels)`` of ``descend`` with the tensors ``held``, see ``_start``; it keeps nothing of the task
+    that is its client's."""
     model, layout, g, casting, watch = task.model, task.layout, task.g, task.casting, task.probe.step
-    x, velocity, total = task.x[: layout.R], held["velocity"], held["total"]
-    named, seeing = dict(model.named_parameters()), mu or watch is not None      # the gradient as one vector
+    x, total, loss = task.x[: layout.R], held["total"], descent.loss or task.objective.loss
+    as_a_vector, clip_norm = _as_a_vector(descent, task.optimiser, watch), task.clip_norm
+    named, move = dict(model.named_parameters()), _move(task, held)
     trained = [named[slot.name] for slot in layout.trained]
-    parameters, velocities = views(layout, x), views(layout, velocity) if momentum else []
-    lives, shown = views(layout, held["live"]) if sparse else [], views(layout, g) if seeing else []
-    move = partial(torch._fused_sgd_, lr=task.lr, momentum=momentum, weight_decay=weight_decay, dampening=0,
-                   nesterov=False, maximize=False, is_first_step=False)      # what SGD(fused=True) calls in the end
+    lives = views(layout, held["live"]) if sparse else []
+    shown = views(layout, g) if as_a_vector else []
 
     def step(inputs, labels):
         with casting():
@@ -76,18 +183,48 @@ def _step(task, momentum, weight_decay, mu, sparse, loss, held):
         gradients = torch.autograd.grad(value, trained, materialize_grads=True)
         gradients = [each.contiguous() for each in gradients]          # fused steps take all in memory's order
         total.add_(value.detach(), alpha=len(labels))
-        if seeing:
+        if as_a_vector:
             torch._foreach_copy_(shown, gradients)
             gradients = shown
         if watch is not None:
             watch(g)
-        if mu:
-            g.add_(x, alpha=mu).sub_(held["base"], alpha=mu)
+        if descent.mu:
+            g.add_(x, alpha=descent.mu).sub_(held["base"], alpha=descent.mu)
+        if descent.shift is not None:
+            g.add_(held["shift"])
         if sparse:
-            gradients = torch._foreach_mul(gradients, lives)           # not in place: two weights may share one
-        move(parameters, gradients, velocities)
+            gradients = _scaled(gradients, lives, as_a_vector)
+        if clip_norm:
+            gradients = _scaled(gradients, clipping(clip_norm, gradients), as_a_vector)
+        move(gradients, rate_of(held["lr"]))
 
     return step
+
+
+def _scaled(gradients, factors, in_place):
+    """The gradients times their factors; not in place where two weights may share one."""
+    if not in_place:
+        return torch._foreach_mul(gradients, factors)
+    torch._foreach_mul_(gradients, factors)
+    return gradients
+
+
+def clipping(most, gradients):
+    """(): the factor that shortens the gradients, all together, to the norm ``most``; 1 where they are shorter."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return (most / (norm + 1e-6)).clamp(max=1.0)
+
+
+def _move(task, held):
+    """``move(gradients, lr)``: the optimiser's step on the task's model with the state among ``held``. Without a fused
+    kernel the gradients are views of the task's ``g``."""
+    layout, optimiser, state = task.layout, task.optimiser, _states(held)
+    x, g = task.x[: layout.R], task.g
+    if optimiser.fused is None:
+        return lambda gradients, lr: optimiser.step(x, g, state, lr)
+    parameters = views(layout, x)
+    states = {name: views(layout, tensor) if tensor.shape == x.shape else tensor for name, tensor in state.items()}
+    return lambda gradients, lr: optimiser.fused(parameters, gradients, states, lr)
 
 
 def casting(precision, device):

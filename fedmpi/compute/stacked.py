@@ -1,4 +1,4 @@
-"""Local training of G clients of one architecture at once: ``fedmpi.compute.sgd.sgd``, side by side.
+"""Local training of G clients of one architecture at once: ``fedmpi.compute.sgd.descend``, side by side.
 
 A small model leaves a GPU waiting for its next kernel, and a CPU for Python. The clients' vectors are the rows of one
 matrix X (G, P), their gradients those of another (G, R); a step of all is one pass through one wide network (grouped
@@ -15,6 +15,7 @@ it.
 Sizes: G clients, a of them still at work, S steps, B samples a step and client.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -27,8 +28,11 @@ from torch.nn import functional as F
 from fedmpi.compute.forward import ELEMENTWISE, body_rule, chain, through
 from fedmpi.core.layout import ALIGN
 from fedmpi.core.support import count
-from fedmpi.compute.sgd import batches
+from fedmpi.core.parts import Descent, Trained
+from fedmpi.compute.sgd import (STATE, deal, learning_rates, length_of, rate_of, rate_tensor,
+                                shift_of)
 
+WITH_G = "base", "shift", "live"     # what a gradient is bent by, where it is there
 NORMS = nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
 
 
@@ -39,6 +43,7 @@ class Plan(NamedTuple):
     index: torch.Tensor           # (S, B, G) int64 into the clients' samples, one client after the other
     shares: torch.Tensor          # (S, B, G) float32: 1 / b for the b samples of a batch, 0 for what fills it up
     counts: torch.Tensor          # (S, G) float32: b, 0 for clients that have finished
+    drawn: torch.Tensor | None    # (S, B, G, k) int64: what augmentation draws for each sample
     steps: list                   # S: (clients still at work, samples of the largest batch, whether all are as large)
 
 
@@ -50,58 +55,90 @@ class Step(NamedTuple):
 
 
 def stacked(model, layout, recorder=None):
-    """``train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=None) -> [(x (P,), mean
-    loss)]``, an entry a task: what ``sgd`` would make of each from its ``base``. Tasks are only read, their generators
-    used.
+    """``train(tasks, descent=Descent()) -> [(x (P,), Trained)]``, an entry a task: what ``descend`` would make of each
+    from its ``base``. Tasks are only read, their generators used.
 
-    The tasks share model, layout, objective, lr and casting, and no probe of theirs watches steps or epochs. ``mu``
-    pulls towards ``base``; ``loss(logits, labels, reduction="none")`` gives one value a sample and takes the place of
-    the objective's. The bits depend on the tasks of this call and the seed alone. ``model`` is bound to a vector of
+    The tasks share model, layout, objective, lr and all that is done with it, and casting, and no probe of theirs
+    watches steps or epochs. The loss of ``descent`` gives one value a sample for ``loss(logits, labels,
+    reduction="none")``. The bits depend on the tasks of this call and the seed alone. ``model`` is bound to a vector of
     ``layout``, which stays as it is. Ask ``refusal`` first. Steps are recorded where there is the model's
     ``graphs.Recorder``.
     """
 
-    def train(tasks, momentum=0.0, weight_decay=0.0, mu=0.0, shuffle=True, loss=None):
-        plan = planned(tasks, shuffle)
+    def train(tasks, descent=Descent()):
+        plan, first = planned(tasks, descent.shuffle), tasks[0]
         ordered = [tasks[position] for position in plan.order]
         inputs, labels = (torch.cat([getattr(task, name) for task in ordered]) for name in ("inputs", "labels"))
-        X, R, lr = torch.stack([task.base for task in ordered]), layout.R, tasks[0].lr
-        start = {"X": X, "total": X.new_zeros(len(tasks))}
-        if momentum:
-            start["velocity"] = X.new_zeros(len(tasks), R)
-        if mu:
-            start["base"] = _rows([task.base for task in ordered])[:, :R]
-        if _sparse(ordered):
-            start["live"] = _rows([task.live for task in ordered])
-        make = partial(_step, model, layout, tasks[0].casting, lr, momentum, weight_decay, mu,
-                       loss or tasks[0].objective.loss)
-        if recorder is None or loss is not None:
+        start = _start(ordered, descent)
+        make = partial(_step, model, layout, first, descent)
+        if recorder is None or descent.loss is not None:
             step, held = make(start), start
         else:
-            step, held = recorder.steps(("together", lr, momentum, weight_decay, mu), make, start)
+            rule = "together", first.optimiser, descent, first.clip_norm
+            step, held = recorder.steps(rule, make, start)
+        lengths = plan.counts.count_nonzero(0).tolist()
+        lrs = [learning_rates(task, steps) for task, steps in zip(ordered, lengths)]
+        rates = _rates(lrs, first)
         model.train()
         for number, (a, width, even) in enumerate(plan.steps):
             index = plan.index[number, :width, :a]
-            step(inputs[index], labels[index], plan.shares[number, :width, :a], plan.counts[number, :a], even=even,
-                 number=number * averages)
+            batch = inputs[index]
+            if plan.drawn is not None:
+                images, drawn = batch.flatten(0, 1), plan.drawn[number, :width, :a].flatten(0, 1)
+                batch = first.augment.apply(images, drawn).unflatten(0, (width, a))
+            step(batch, labels[index], plan.shares[number, :width, :a], plan.counts[number, :a], rates(number, a),
+                 even=even, number=number * averages)
         X = held["X"] if held is start else held["X"].clone()
-        seen = plan.counts.sum(0).clamp(min=1)
-        done = dict(zip(plan.order, zip(X, (held["total"].double() / seen).tolist())))
+        seen = plan.counts.sum(0)
+        losses = (held["total"].double() / seen.clamp(min=1)).tolist()
+        travelled = [first.optimiser.travelled(each) if first.optimiser.travelled else math.nan for each in lrs]
+        trained = map(Trained, losses, lengths, map(int, seen.tolist()), travelled)
+        done = dict(zip(plan.order, zip(X, trained)))
         return [done[position] for position in range(len(tasks))]
 
     averages = any(isinstance(module, NORMS) and module.momentum is None for module in model.modules())
     return train
 
 
-def _step(model, layout, casting, lr, momentum, weight_decay, mu, loss, held):
-    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), even, number)`` of the first a
-    clients, whose vectors are the rows of ``X (G, P)`` in ``held``; there, too, ``total (G,)``, the sum of each one's
-    losses, ``velocity (G, R)`` with momentum, ``base`` with mu, and ``live`` where weights are pruned, both (G, R), or
-    (1, R) where all have the same."""
+def _start(tasks, descent):
+    """The tensors, by name, that a training reads and writes: ``X (G, P)``, a client a row, ``total (G,)``, the sum of
+    each one's losses, and the optimiser's state; all others (G, R), or (1, R) where all have the same: ``base`` with
+    mu, ``shift`` with a shift, and ``live`` where weights are pruned."""
+    X, R = torch.stack([task.base for task in tasks]), tasks[0].layout.R
+    start = {"X": X, "total": X.new_zeros(len(tasks))}
+    start |= {STATE + name: tensor for name, tensor in tasks[0].optimiser.init(X[:, :R]).items()}
+    if descent.mu:
+        start["base"] = _rows([task.base for task in tasks])[:, :R]
+    if descent.shift is not None:
+        start["shift"] = _rows([shift_of(descent, task) for task in tasks])
+    if _sparse(tasks):
+        start["live"] = _rows([task.live for task in tasks])
+    return start
+
+
+def _rates(lrs, task):
+    """``rates(number, a)``: the learning rate of step ``number`` as a tensor, of the a first clients (a, 1), or of no
+    dimensions where it is one for all and every step. ``lrs`` are a list a client."""
+    device = task.x.device
+    if task.rates is None or not task.rates.within:
+        lr = rate_tensor(next((each[0] for each in lrs if each), task.lr), device)
+        return lambda number, a: lr
+    rows = torch.zeros(max(map(len, lrs)), len(lrs), 1)
+    for client, each in enumerate(lrs):
+        rows[: len(each), client, 0] = torch.tensor(each)
+    rows = rows.to(device)
+    return lambda number, a: rows[number, :a]
+
+
+def _step(model, layout, task, descent, held):
+    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), lr, even, number)`` of the first a
+    clients with the tensors ``held``, see ``_start``; it keeps nothing of the ``task`` that is its client's."""
     X, total, R, known = held["X"], held["total"], layout.R, {}
     g, forward = X.new_empty(len(X), R), _forward(model, layout, X.device)
+    casting, optimiser, clip_norm = task.casting, task.optimiser, task.clip_norm
+    loss, states = descent.loss or task.objective.loss, [name for name in held if name.startswith(STATE)]
 
-    def step(inputs, labels, shares, counts, even, number):
+    def step(inputs, labels, shares, counts, lr, even, number):
         a = len(counts)
         if a not in known:
             known.clear()
@@ -112,52 +149,66 @@ def _step(model, layout, casting, lr, momentum, weight_decay, mu, loss, held):
         means = (each * shares.T).sum(1)
         gradient(means.sum(), layout, known[a], g[:a])
         total[:a] += means.detach() * counts
-        velocity, base, live = (held[name][:a] if name in held else None for name in ("velocity", "base", "live"))
-        _move(X[:a, :R], g[:a], velocity, base, live, lr, momentum, weight_decay, mu)
+        x, base, shift, live = X[:a, :R], *(held[name][:a] if name in held else None for name in WITH_G)
+        _bend(g[:a], x, base, shift, live, descent.mu, clip_norm)
+        state = {name.removeprefix(STATE): held[name][:a] for name in states}
+        optimiser.step(x, g[:a], state, rate_of(lr))
 
     return step
 
 
-def _move(x, g, velocity, base, live, lr, momentum, weight_decay, mu):
-    """One step of ``sgd``'s arithmetic on all rows, in place; all (a, R), ``base`` and ``live`` perhaps (1, R)."""
-    if mu:
+def _bend(g, x, base, shift, live, mu, clip_norm):
+    """What ``descend`` does to a gradient before the optimiser sees it, on all rows, in place; all (a, R), the last
+    three perhaps (1, R), or None where there are none."""
+    if base is not None:
         g.add_(x, alpha=mu).sub_(base, alpha=mu)
-    if weight_decay:
-        g.add_(x, alpha=weight_decay)
+    if shift is not None:
+        g.add_(shift)
     if live is not None:
         g.mul_(live)
-    if momentum:
-        velocity.mul_(momentum).add_(g)
-    x.add_(velocity if momentum else g, alpha=-lr)
+    if clip_norm:
+        g.mul_((clip_norm / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp_(max=1.0))
 
 
 def planned(tasks, shuffle):
-    """The ``Plan`` of the tasks' batches, as ``batches`` deals them from each task's own generator."""
-    dealt = []
-    for task in tasks:
-        numbers = torch.arange(len(task.labels))
-        own = task._replace(inputs=numbers, labels=numbers)
-        dealt.append([rows for _ in range(task.epochs) for rows, _ in batches(own, shuffle)])
-    order = sorted(range(len(tasks)), key=lambda position: -len(dealt[position]))       # stable
-    sizes = [np.array([len(rows) for rows in dealt[position]], np.int64) for position in order]
+    """The ``Plan`` of the tasks' batches, as ``deal`` deals them from each task's own generator."""
+    dealt = [_dealt(task, shuffle) for task in tasks]
+    order = sorted(range(len(tasks)), key=lambda position: -len(dealt[position][0]))       # stable
+    sizes = [np.array([len(rows) for rows in dealt[position][0]], np.int64) for position in order]
     S, B, G = len(sizes[0]), max(int(each.max(initial=0)) for each in sizes), len(tasks)
     index, shares, counts = np.zeros((S, B, G), np.int64), np.zeros((S, B, G), np.float32), np.zeros((S, G), np.float32)
+    drawn = None if tasks[0].augment is None else np.zeros((S, B, G, dealt[0][1].shape[1]), np.int64)
     start = 0
     for column, (position, each) in enumerate(zip(order, sizes)):
         if not len(each):
             continue
-        rows, ends = start + torch.cat(dealt[position]).numpy(), each.cumsum()
+        ends = each.cumsum()
         number = np.arange(len(each)).repeat(each)
-        place = np.arange(len(rows)) - (ends - each).repeat(each)
-        index[: len(each), :, column] = rows[ends - each][:, None]
-        index[number, place, column] = rows
+        place = np.arange(ends[-1]) - (ends - each).repeat(each)
         shares[number, place, column] = (1 / each).repeat(each)
         counts[: len(each), column] = each
+        rows, chance = start + torch.cat(dealt[position][0]).numpy(), dealt[position][1]
+        # The first sample of each batch everywhere, then all of them where they belong.
+        index[: len(each), :, column] = rows[ends - each][:, None]
+        index[number, place, column] = rows
+        if drawn is not None:
+            drawn[: len(each), :, column] = chance[ends - each][:, None]
+            drawn[number, place, column] = chance
         start += len(tasks[position].labels)
     at_step = [counts[number][counts[number] > 0] for number in range(S)]
     device = tasks[0].labels.device
-    return Plan(order, *(torch.from_numpy(array).to(device) for array in (index, shares, counts)),
-                [(len(each), int(each.max()), bool(each.min() == each.max())) for each in at_step])
+    arrays = (array if array is None else torch.from_numpy(array).to(device)
+              for array in (index, shares, counts, drawn))
+    return Plan(order, *arrays, [(len(each), int(each.max()), bool(each.min() == each.max())) for each in at_step])
+
+
+def _dealt(task, shuffle):
+    """``(batches, drawn (n, k))`` of a task's whole training: the samples' numbers, a tensor a step, and what
+    augmentation draws for each sample, one step after the other; None without it."""
+    epochs, steps, samples = length_of(task)
+    orders, drawn = zip(*(deal(task, shuffle) for _ in range(epochs)))
+    dealt = [rows for order in orders for rows in order.split(task.batch_size)]
+    return dealt[:steps], None if drawn[0] is None else torch.cat(drawn).numpy()[:samples]
 
 
 def leaves(layout, X):

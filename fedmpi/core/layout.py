@@ -12,7 +12,7 @@ Frozen parameters, constants and integer buffers stay in the module, outside the
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -50,6 +50,7 @@ class Layout:
     R: int
     P: int
     frozen: tuple = ()            # (name, shape) of each parameter that is not trained; none is in the vector
+    personal: tuple = ()          # names of tensors that stay with each client: they are in the vector, not on the wire
 
     @cached_property
     def digest(self):
@@ -65,9 +66,23 @@ class Layout:
         return real
 
     @cached_property
+    def shared(self):
+        """bool (P,): True where an entry is a value that travels: not padding, and not personal."""
+        shared = self.real.clone()
+        shared[self.own] = False
+        return shared
+
+    @cached_property
+    def own(self):
+        """int64, sorted: the positions of the personal tensors; of none where every tensor travels."""
+        slots = [slot for slot in self.weights + self.others + self.buffers if slot.name in self.personal]
+        spans = [torch.arange(slot.offset, slot.offset + slot.size) for slot in slots]
+        return torch.cat(spans) if spans else torch.empty(0, dtype=torch.int64)
+
+    @cached_property
     def tail(self):
-        """int32: the positions of [Q, P) that are not padding, sorted."""
-        return (torch.nonzero(self.real[self.Q:]).flatten() + self.Q).int()
+        """int32: the positions of [Q, P) that travel, sorted."""
+        return (torch.nonzero(self.shared[self.Q:]).flatten() + self.Q).int()
 
     @cached_property
     def _last(self):
@@ -99,16 +114,31 @@ class Layout:
         """How many parameters are not trained."""
         return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.frozen)
 
+    def with_personal(self, personal):
+        """The layout of a model of which the tensors that ``personal(layout)`` names stay with each client; None: of
+        which none does. ValueError for a name that the model does not have."""
+        if personal is None:
+            return self
+        names = tuple(personal(self))
+        known = {slot.name for slot in self.weights + self.others + self.buffers}
+        if strange := sorted(set(names) - known):
+            raise ValueError(f"the model has no {', '.join(strange)} that could stay with clients; it has "
+                             f"{', '.join(sorted(known))}")
+        return replace(self, personal=names)
+
     def full_mask(self):
         """bool (Q,): every weight kept; padding is False."""
         return self.real[: self.Q].clone()
 
     def support(self, mask):
-        """int32 (K,), sorted: the kept weights of ``mask (Q,) bool``, then the dense tail. The last one is remembered,
-        since a round asks for that of the same mask several times; it is not to be written to."""
+        """int32 (K,), sorted: the positions that travel under ``mask (Q,) bool``: the kept weights, then
+        the dense tail,
+        without what is personal. It is not to be written to."""
         last = self._last
-        if not last or last[0] is not mask or last[1] != mask._version:       # which changes with the mask
-            last[:] = mask, mask._version, torch.cat([torch.from_numpy(index_of(mask.numpy())), self.tail])
+        # A round asks for the support of the same mask several times. A mask's version changes with its values.
+        if not last or last[0] is not mask or last[1] != mask._version:
+            travels = mask & self.shared[: self.Q] if self.personal else mask
+            last[:] = mask, mask._version, torch.cat([torch.from_numpy(index_of(travels.numpy())), self.tail])
         return last[2]
 
     def kept(self, mask):

@@ -35,7 +35,7 @@ class Facts(NamedTuple):
     layout: Layout
     given: frozenset = frozenset()     # names of the part's options that somebody gave
     rounds: int = 1
-    epochs: int = 1               # that a client trains a round
+    epochs: int = 1               # that a client trains a round, the last perhaps cut short
     steps: int = 1                # the most that any client takes a round
     cohort: int = 1               # clients that are merged at once
     everybody: bool = True        # all clients take part in every round
@@ -73,16 +73,45 @@ class Optimiser(NamedTuple):
     """How a gradient moves a model (``--optimiser``), the same arithmetic as torch's own optimisers.
 
     ``init(x) -> state``, a dict of tensors, zero at the start: of the shape of ``x (..., R)``, whose rows are several
-    clients, or of a count (...). ``step(x, g, state, lr)`` moves x and the state in place, elementwise, where ``lr`` is
-    a number or a tensor of no dimensions on the device. ``travelled(lrs (steps,)) -> float`` is the displacement of a
-    constant gradient of 1 after steps of these learning rates, which FedNova and SCAFFOLD divide by; None where the
-    step is not linear in the gradients (Adam).
+    clients, or of a count (...). ``step(x, g, state, lr)`` moves x and the state in place, elementwise, and may write
+    to g; ``lr`` is a number, a tensor of no dimensions on the device, or a rate a row (G, 1). ``fused(xs, gs, states,
+    lr)`` is the same step of one client in one kernel: ``xs`` and ``gs`` are lists of a tensor for each parameter,
+    ``states`` has such a list for each entry of the shape of x, and counts as they are; None where there is no such
+    kernel. ``travelled(lrs (steps,)) -> float`` is the displacement of a constant gradient of 1 after steps of these
+    learning rates, which FedNova and SCAFFOLD divide by; None where the step is not linear in the gradients (Adam).
     """
 
     name: str
     init: Callable
     step: Callable
     travelled: Callable | None = None
+    fused: Callable | None = None
+
+
+class Schedule(NamedTuple):
+    """How the clients' learning rate changes (``--schedule``).
+
+    ``rate(now: Round, step, steps) -> factor`` of ``--lr`` for the step number ``step``, from 0, of a client's
+    ``steps`` in a round; only where ``within`` does it depend on the last two. ``planned`` as for Round.
+    """
+
+    rate: Callable
+    within: bool = False
+    planned: Callable | None = None
+    notes: Callable = lambda facts: ()     # see Facts
+
+
+class Augmentation(NamedTuple):
+    """How training images are changed each time that they are seen (``--augment``).
+
+    ``draw(gen, n, shape (C, H, W)) -> (n, width)`` int64 is what chance decides of n images, ``gen`` a numpy generator;
+    ``apply(images (n, C, H, W), drawn (n, width)) -> new images`` of the same shape does it, on any device, each image
+    by its own row.
+    """
+
+    draw: Callable
+    apply: Callable
+    width: int
 
 
 class Descent(NamedTuple):
@@ -160,8 +189,15 @@ class Task(NamedTuple):
     gen: Any                      # numpy generator of (TRAIN, round, client)
     schedule: Round
     probe: Probe = Probe()
-    casting: Callable = contextlib.nullcontext    # the context of forward passes, see local.casting
+    casting: Callable = contextlib.nullcontext    # the context of forward passes, see compute.sgd.casting
     recorder: Any = None          # graphs.Recorder of the model, on a GPU
+    given: dict = {}              # what the strategy sent beside the model, by name; on the device
+    kept: dict = {}               # what this client kept of its last round that counted; empty before; on the device
+    optimiser: Optimiser | None = None            # None in tasks that nobody trains
+    rates: Schedule | None = None                 # of lr; None: it stays
+    clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
+    steps: int = 0                # where not 0, training ends after so many, within the last of the epochs
+    augment: Augmentation | None = None
     objective: Objective | None = None            # what it is trained for; the engine always gives one
 
 
@@ -174,31 +210,65 @@ class Updates(NamedTuple):
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # the first `trained` columns are trained parameters, the rest buffers
     root: torch.Tensor | None = None    # (K,) float32: what the server's own samples gave, where the strategy asks
+    parts: dict = {}              # what else clients answered, {name: (C, ...) or list of C tensors}, see Field
+    totals: dict = {}             # and what of it is a sum over the cohort, {name: tensor}
+    steps: torch.Tensor | None = None   # (C,) float64: steps of each client's optimiser
+    travelled: torch.Tensor | None = None   # (C,) float64, see Trained
+    losses: torch.Tensor | None = None      # (C,) float64: mean training losses
+    seconds: torch.Tensor | None = None     # (C,) float64 of virtual time until each answer
+    clients: torch.Tensor | None = None     # (C,) int64, also where U is the mean of all
+    N: int = 0                    # clients in all
+    round: Round | None = None
 
     def rows(self, chosen):
-        """The updates of the chosen rows, ``chosen (C,) bool``."""
-        return self._replace(U=self.U[chosen], B=None if self.B is None else self.B[chosen], n=self.n[chosen])
+        """The updates of the chosen rows, ``chosen (C,) bool``. Sums over the cohort stay as they are."""
+        columns = {name: column[chosen] for name in BY_CLIENT if (column := getattr(self, name)) is not None}
+        parts = {name: _rows(part, chosen) for name, part in self.parts.items()}
+        return self._replace(parts=parts, **columns)
+
+
+BY_CLIENT = ("U", "B", "n", "steps", "travelled", "losses", "seconds", "clients")
+
+
+def _rows(part, chosen):
+    """The chosen rows of a tensor (C, ...) or of a list of C tensors."""
+    if isinstance(part, list):
+        return [row for row, wanted in zip(part, chosen.tolist()) if wanted]
+    return part[chosen]
 
 
 class Strategy(NamedTuple):
     """How clients train and the server merges.
 
-    ``init(layout) -> state``; ``local(task) -> mean loss`` trains ``task.x`` in place;
-    ``merge(state, x (P,), updates, weights (C,) float64 summing to 1) -> (state, x)``, in which entries outside the
-    support do not move; ``state`` is a flat dict of tensors. ``pruner``, ``contribution`` and ``weighting`` are the
-    parts it is used with where the user names none (no weighting: the contribution's own). Where ``linear``, merge
-    also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). ``root`` asks for an
-    update of the server's own validation samples, in ``updates.root``. Where it ``chooses`` one client, weights play no
-    part. Where ``additive``, merging one row, the mean of the updates by their weights, with weight 1 is the same
-    merge. Where ``local`` is ``fedmpi.compute.sgd.sgd``, ``sgd`` holds its keyword arguments, and ``mu`` where
-    it corrects
-    gradients by a pull towards the received model: what clients can be trained with side by side
-    (``fedmpi.compute.stacked``).
+    ``init(layout) -> state``, a flat dict of tensors; ``merge(state, x (P,), updates, weights (C,) float64 summing to
+    1) -> (state, x)``, in which entries outside the support do not move. ``local`` is a ``Descent``, or a function
+    ``local(task) -> Trained`` that trains ``task.x`` in place. ``optimiser``, ``pruner``, ``contribution`` and
+    ``weighting`` are the parts it is used with where the user names none (no weighting: the contribution's own). Where
+    ``linear``, merge also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). ``root``
+    asks for an update of the server's own validation samples, in ``updates.root``. Where it ``chooses`` one client,
+    weights play no part. Where ``additive``, merging one row, the mean of the updates by their weights, with weight 1
+    is the same merge.
+
+    Messages hold more than the model and its update where the strategy says so, each array by its ``Field``:
+
+    * ``sends`` names what goes to clients beside the model: ``send(state) -> {name: tensor}`` to all of them,
+      ``send_to(state, client) -> {name: tensor}`` to one. Clients find it in ``task.given``.
+    * ``answers`` names what clients answer beside their update, and ``keeps`` what each of them keeps for itself until
+      it takes part again: ``reply(task, trained) -> (answer, kept)``, two dicts, once the client has trained. The
+      server finds the answers in ``updates.parts`` and ``updates.totals``, the client what it kept in ``task.kept``,
+      which is empty before its first round and stays as it was where its answer was not merged.
+    * ``steps`` asks for ``updates.steps`` and ``updates.travelled``.
+    * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
+      neither sent nor merged.
+
+    ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
+    number}`` fills after each merge.
     """
 
     init: Callable
-    local: Callable
     merge: Callable
+    local: Descent | Callable = Descent()
+    optimiser: str = "sgd:momentum=0.9,weight_decay=0.001"
     pruner: str = "dense"
     contribution: str = "size"
     weighting: str = ""
@@ -206,18 +276,29 @@ class Strategy(NamedTuple):
     root: bool = False
     chooses: bool = False
     additive: bool = False
-    sgd: dict | None = None
-    classes: bool = False         # is made for one class a sample: refused for other tasks
     notes: Callable = lambda facts: ()     # see Facts
     planned: Callable | None = None
+    sends: dict = {}                       # {name: Field}
+    send: Callable | None = None
+    send_to: Callable | None = None
+    answers: dict = {}                     # {name: Field}
+    keeps: dict = {}                       # {name: Field}
+    reply: Callable | None = None
+    personal: Callable | None = None
+    update: bool = True                    # clients answer with the update of their model
+    steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
+    columns: tuple = ()                    # of (name, unit, description)
+    record: Callable | None = None
+    classes: bool = False                  # it is made for one class a sample: refused for other tasks
 
 
 class Pruner(NamedTuple):
     """Which weights live.
 
     ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``; ``evolve(state, mask, x, replies,
-    schedule, gen) -> (state, mask)`` after each merge, the same mask object where nothing changes; ``probe(task) ->
-    Probe`` on clients, or None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
+    schedule, gen) -> (state, mask)`` after each merge, the same mask object where nothing changes, or ``(state, mask,
+    x)`` where it takes weights back to what they were (rewinding); ``probe(task) -> Probe`` on clients, or
+    None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
     own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)``
@@ -428,10 +509,10 @@ class Fault(NamedTuple):
     sample numbers; ``source`` is the client that each one copies, -1 for none. ``labels(labels (n,), classes, gen) ->
     copy``; ``inputs(inputs (n, ...) float32, gen) -> new tensor``.
 
-    ``local(task, train, previous) -> mean loss`` stands in for the strategy's local training, which ``train()`` is:
-    ``task.x (P,)`` is changed in place, on live weights only. Its chance comes from ``task.gen`` alone. Where ``stale``
-    the engine gives ``previous (P,)``, the model published in the round before, None in the first round; otherwise
-    None.
+    ``local(task, train, previous) -> Trained`` stands in for the strategy's local training, which is ``train() ->
+    Trained``: ``task.x (P,)`` is changed in place, on live weights only. Its chance comes from ``task.gen`` alone.
+    Where ``stale`` the engine gives ``previous (P,)``, the model published in the round before, None in the first
+    round; otherwise None.
     """
 
     who: Callable

@@ -64,6 +64,12 @@ def _scaled(updates, weights, scale):
     return step
 
 
+def on_support(values, support, P):
+    """(P,): ``values (K,)`` at the positions ``support (K,)``, 0 elsewhere: what a server remembers of kept weights, so
+    that a weight that is pruned loses it."""
+    return torch.zeros(P).index_copy_(0, support.long(), values)
+
+
 def moved(x, support, step):
     """A copy of ``x (P,)`` with ``step (K,)`` added on ``support``; (M, P) for steps (M, K)."""
     if step.ndim > 1 or not leading(support):

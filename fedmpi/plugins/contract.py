@@ -20,11 +20,15 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Fault
 from fedmpi.core.parts import Features
 from fedmpi.core.parts import Noise
-from fedmpi.core.parts import (Aggregation, Codec, Contribution, Devices, Fleet, Objective, Probe,
-                               Pruner, Sampler, Scores, Strategy, Weighting)
+from fedmpi.core.parts import (Aggregation, Augmentation, Codec, Contribution, Descent, Devices,
+                               Fleet, Objective, Optimiser, Probe, Pruner, Sampler, Schedule,
+                               Scores, Strategy, Trained, Weighting)
 
 MADE = {
     "strategy": Strategy,
+    "optimiser": Optimiser,
+    "schedule": Schedule,
+    "augment": Augmentation,
     "pruner": Pruner,
     "contribution": Contribution,
     "weighting": Weighting,
@@ -171,10 +175,10 @@ def _strategy(part, option):
         return state
 
     def local(task):
-        loss = part.local(task)
-        _number(loss, option, "the mean training loss that local returns")
+        trained = part.local(task)
+        _check_trained(trained, option)
         _trained_on_the_mask(task, option)
-        return loss
+        return trained
 
     def merge(state, x, updates, weights):
         inputs = {"x": x, "U": updates.U, "weights": weights}
@@ -193,7 +197,33 @@ def _strategy(part, option):
             _still(x, merged, updates.support, option)
         return answer
 
+    if isinstance(part.local, Descent):
+        return part._replace(init=init, local=_descent(part.local, option), merge=merge)
+    _require(callable(part.local), option, "a Descent, or a function (task) -> Trained, as Strategy.local",
+             told(part.local), "see fedmpi/core/parts.py")
     return part._replace(init=init, local=local, merge=merge)
+
+
+def _descent(descent, option):
+    """The Descent, its shift checked."""
+    if descent.shift is None:
+        return descent
+
+    def shift(task):
+        found = descent.shift(task)
+        _tensor(found, (task.layout.R,), torch.float32, option, "what the shift of local returns")
+        return found
+
+    return descent._replace(shift=shift)
+
+
+def _check_trained(trained, option):
+    """UserError unless local training has told what it came to."""
+    _require(isinstance(trained, Trained), option, "a Trained from local", told(trained),
+             "return fedmpi.core.parts.Trained(loss, steps, samples)")
+    _number(trained.loss, option, "the loss of what local returns")
+    for name in ("steps", "samples"):
+        _number(getattr(trained, name), option, f"the {name} of what local returns")
 
 
 def _trained_on_the_mask(task, option):
@@ -215,6 +245,67 @@ def _still(x, merged, support, option):
     _require(not num_moved, option, "merge to move entries of the support only",
              f"{num_moved} others, pruned weights or padding, that it has moved",
              "write to x.clone() at updates.support")
+
+
+# ---------------------------------------------------------------- optimisers and what goes with them
+
+
+def _optimiser(part, option):
+    """Two steps on two rows and on each alone must agree, and a weight of 0 without gradient stay."""
+    x = torch.tensor([[1.0, -2.0, 0.0], [0.5, 3.0, 0.0]])
+    gradients = [torch.tensor([[0.5, 1.0, 0.0], [-2.0, 0.25, 0.0]]), torch.tensor([[-1.0, 0.5, 0.0], [1.0, 2.0, 0.0]])]
+    rows = _moved(part, x, gradients, option)
+    for row in range(2):
+        alone = _moved(part, x[row], [each[row] for each in gradients], option)
+        _require(torch.allclose(alone, rows[row], rtol=1e-5, atol=1e-7), option,
+                 "step to move each row of x as if it were alone", f"{_few(rows[row])} for {_few(alone)}",
+                 "work elementwise, and keep counts of the shape x.shape[:-1]")
+    _require(not bool(rows[:, 2].any()), option, "step to leave a weight of 0 without a gradient", "one that moved",
+             "pruned weights must stay at 0")
+    return part
+
+
+def _moved(part, x, gradients, option):
+    """``x`` after a step by each of the gradients."""
+    x, state = x.clone(), part.init(x.clone())
+    _state(state, option, "init", only_tensors=True)
+    for name, tensor in state.items():
+        fits = tensor.shape in (x.shape, x.shape[:-1])
+        _require(fits, option, f"state[{name!r}] of init of the shape of x {tuple(x.shape)} or of a count "
+                 f"{tuple(x.shape[:-1])}", told(tensor), "see fedmpi.core.parts.Optimiser")
+    for g in gradients:
+        part.step(x, g.clone(), state, 0.1)
+    return x
+
+
+def _schedule(part, option):
+    def rate(now, step, steps):
+        factor = part.rate(now, step, steps)
+        _number(factor, option, "the factor that rate returns")
+        _require(factor >= 0 and math.isfinite(factor), option, "a finite factor >= 0 from rate", told(factor),
+                 "the learning rate is --lr times that")
+        return factor
+
+    return part._replace(rate=rate)
+
+
+def _augment(part, option):
+    def draw(gen, n, shape):
+        drawn = part.draw(gen, n, shape)
+        _tensor(drawn, (n, part.width), torch.int64, option, "what draw returns")
+        return drawn
+
+    def apply(images, drawn):
+        before = images._version
+        return _unwritten_images(part.apply(images, drawn), images, before, option)
+
+    return part._replace(draw=draw, apply=apply)
+
+
+def _unwritten_images(found, images, version, option):
+    _check_inputs(found, images, option)
+    _unwritten(option, "apply", {"images": images}, {"images": version})
+    return found
 
 
 # ---------------------------------------------------------------- pruners
@@ -561,9 +652,9 @@ def _fault(part, option):
         return answer
 
     def local(task, train, previous):
-        loss = part.local(task, train, previous)
-        _number(loss, option, "the mean loss that local returns")
-        return loss
+        trained = part.local(task, train, previous)
+        _check_trained(trained, option)
+        return trained
 
     kept = {"labels": labels, "inputs": inputs, "shards": shards, "local": local}
     there = {name: function for name, function in kept.items() if getattr(part, name) is not None}
@@ -640,6 +731,9 @@ def _aggregation(part, option):
 
 KEEPERS = {
     "strategy": _strategy,
+    "optimiser": _optimiser,
+    "schedule": _schedule,
+    "augment": _augment,
     "pruner": _pruner,
     "contribution": _contribution,
     "weighting": _weighting,

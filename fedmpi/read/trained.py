@@ -67,7 +67,7 @@ def trained(path, round=None, warn=lambda line: None):
         raise UserError(f"{path} was trained with other frozen parameters or constants than --model {options['model']} "
                         "has here; was its code or the file that it reads changed?")
     mask = counted(catalog.make(catalog.PRUNERS, options["pruner"]), layout, state)
-    x.copy_(served(state["x"], layout.support(mask)))
+    x.copy_(served(state["x"], layout.support(mask), layout))
     masks = {slot.name: mask[slot.span].view(slot.shape).clone() for slot in layout.weights}
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     found = Trained(tensors, masks, {})

@@ -432,7 +432,7 @@ def _restored(store, data, fed, x, say, common=None):
     """``(state, rounds done)`` of the newest sound checkpoint, or that of round ``common``, of the beginning where
     there is none. Rounds beyond it will be played again, to the same bits where their number stays."""
     from fedmpi.server import record
-    from fedmpi.server.loop import start
+    from fedmpi.server.loop import loaded_state, start
     attrs = store.run().attrs
     if attrs["data_digest"] != data.digest:
         raise UserError(f"{store.path} was trained on other data than these (digest {attrs['data_digest'][:12]}, got "
@@ -452,6 +452,7 @@ def _restored(store, data, fed, x, say, common=None):
                             f"{', '.join(differ)} of /{table}: it can be shown, not resumed")
     try:
         state, done = store.load(warn=lambda text: say(f"warning: {text}"), round=common)
+        state = loaded_state(state)
     except CheckpointError as error:
         if attrs["status"] == "finished":                  # the rows that it would begin with are all there is
             raise UserError(f"{store.path} is finished: there is nothing to go on with ({error})") from error

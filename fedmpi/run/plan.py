@@ -95,7 +95,8 @@ def _tries(options, data, fed):
     """``[(clients a round, whether samples are cut)]``, from the least to the whole run."""
     everybody = next(iter(fed.contributions.values())).opening or fed.aggregation.buffer or fed.sampler.candidates
     few = fed.cohort if everybody else min(FEW, fed.cohort)
-    cuts = int(data.sizes.max()) > BATCHES * options["batch_size"]
+    # Fewer samples would not take fewer local steps.
+    cuts = int(data.sizes.max()) > BATCHES * options["batch_size"] and not options["local_steps"]
     return list(dict.fromkeys([(few, cuts), (fed.cohort, cuts), (fed.cohort, False)]))
 
 
@@ -111,7 +112,7 @@ def _play(options, data, fed, x, clients, cut):
         fed = fed._replace(sampler=Sampler(_first))     # the same clients each round, as when everybody takes part
     fed = fed._replace(transport=Local(worker()), cohort=clients, rounds=max(2, options["rounds"]), every=1,
                        sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
-                       least=fed.least.clamp(max=float(data.sizes.max()) * options["local_epochs"]))
+                       least=assemble.least(options, data, fed.batch_norm))
     store = MemoryStore({}, *record.columns(fed), {}, (data.offsets, data.indices))
     state = loop.start(fed, x)
     fed.transport.share({"kind": "data", "goes_on": ""}, assemble.shared_arrays(data))

@@ -8,9 +8,9 @@ import torch
 
 from fedmpi.core import virtual_time, flops
 from fedmpi.core.errors import FedError
-from fedmpi.server.exchange import (Ask, Outcome, Refused, Update, collect, enough, model_message,
-                                    owed)
-from fedmpi.server.recruit import PATIENCE, WAIT_S, Gathered, drawing, known, outcome_of, worked
+from fedmpi.server.answers import Outcome, Refused, Update, enough, outcome_of
+from fedmpi.server.exchange import ask, collect, model_message
+from fedmpi.server.recruit import PATIENCE, WAIT_S, Gathered, drawing, known, worked
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.wire import frame
 
@@ -31,7 +31,7 @@ def gather(fed, state, t, support, laps):
               for key, value in state["flight"].items()}
     flight |= {"models": flight["models"] | {t: {"x": state["x"], "mask": state["mask"]}},
                "answers": dict(flight["answers"])}
-    message = model_message(fed, state["x"], state["mask"])
+    message = model_message(fed, state, state["mask"])
     laps.lap("encode_s")
     now, came = state["now"], []                    # rows: (client, version, answer, outcome, seconds)
     while sum(row[3] == Outcome.MERGED for row in came) < fed.aggregation.buffer:
@@ -107,11 +107,10 @@ def train(fed, state, flight, t, support):
         version = int(flight["version"][slot])
         model = flight["models"][version]
         if version not in made:
-            made[version] = model_message(fed, model["x"], model["mask"])
+            made[version] = model_message(fed, state | model, model["mask"])
         meta, arrays = made[version]
-        asks.append(Ask(int(flight["client"][slot]), version, model["mask"],
-                        meta | {"t": version, "number": int(flight["number"][slot])}, arrays,
-                        owed(fed, state, int(flight["client"][slot]), model["mask"])))
+        meta = meta | {"t": version, "number": int(flight["number"][slot])}
+        asks.append(ask(fed, state, int(flight["client"][slot]), version, model["mask"], meta, arrays))
     answers = collect(fed, asks, support, None, f"round {t}: clients trained")
     for slot, answer, work in zip(slots, answers, worked(fed, [ask.mask for ask in asks], answers)):
         fleet = fed.devices.at(float(flight["start"][slot]), len(fed.sizes), drawing(fed))

@@ -2,15 +2,19 @@
 
 import math
 import time
+from collections import deque
 from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
 from fedmpi.server import asynchronous, record
-from fedmpi.client.worker import Number
+from fedmpi.client.numbers import Number
 from fedmpi.core.errors import FedError, Stopped
 from fedmpi.compute.evaluate import finite
-from fedmpi.server.exchange import Outcome, remembered, stack, summed
+from fedmpi.server import client_states
+from fedmpi.server.answers import Outcome
+from fedmpi.server.exchange import remembered
+from fedmpi.server.fold import stack, summed
 from fedmpi.core.layout import Layout
 from fedmpi.core.support import gathered, scattered
 from fedmpi.server.recruit import gather, present
@@ -55,16 +59,28 @@ class Fed(NamedTuple):
     tell: Callable = lambda line: None      # takes a line about work that goes on for long
     meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
     together: int = 1             # clients that one worker trains at once
+    lr: Callable = lambda now: math.nan     # the learning rate of a client's first step in the Round ``now``
+    shelf: Any = None             # files of what clients keep, where that is too much for memory
+
+    @property
+    def weighs(self):
+        """The label of the estimator that weighs."""
+        return next(iter(self.contributions))
+
+    @property
+    def clients_keep(self):
+        """Whether clients keep something from one of their rounds to the next."""
+        return bool(self.codec.feedback or self.strategy.keeps or self.layout.personal)
 
 
 def start(fed, x):
     """The state before round 1 from the initial vector ``x (P,)``: a nested dict of tensors and numbers, which is
     also what a checkpoint holds. ``held[n]`` is the last round that client n took part in, ``sent`` the mask of the
     last model message, ``changed`` the first round of the present mask, ``now`` the virtual time in seconds, ``losses``
-    the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous, ``memory`` what each
-    client remembers of its encodings, on the support of the mask."""
+    the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous, ``clients``
+    what each client keeps, ``grown`` the round from which on each weight has lived."""
     pruner, mask = fed.pruner.init(fed.layout, x, Round(0, fed.rounds), stream(fed.seed, Purpose.MASK))
-    x = x if fed.pruner.residuals else served(x, fed.layout.support(mask))
+    x = x if fed.pruner.residuals else served(x, fed.layout.support(mask), fed.layout)
     N = len(fed.sizes)
     state = {"x": x, "mask": mask, "sent": torch.zeros_like(mask), "changed": 1,
              "held": torch.zeros(N, dtype=torch.int64), "strategy": fed.strategy.init(fed.layout), "pruner": pruner,
@@ -73,8 +89,8 @@ def start(fed, x):
              "contribution": {name: part.init(fed.sizes) for name, part in fed.contributions.items()}}
     if fed.stale:
         state["previous"] = torch.zeros_like(x)
-    if fed.codec.feedback:
-        state["memory"] = {}
+    if fed.clients_keep:
+        state |= {"clients": {}, "grown": torch.zeros(fed.layout.Q, dtype=torch.int32)}
     if fed.aggregation.buffer:
         state["flight"] = asynchronous.nobody(fed.aggregation.concurrency or fed.cohort)
     return state
@@ -94,16 +110,17 @@ def play(fed, state, t):
     laps, support = record.Clock(fed.transport), fed.layout.support(state["mask"])
     gathering = asynchronous.gather if fed.aggregation.buffer else gather
     got = gathering(fed, state, t, support, laps)
-    learnt = learn(fed, state, t, support, got, laps) if len(got.counts) else nothing(state, support)
+    learnt = learn(fed, state, t, support, got, laps) if len(got.counts) else nothing(fed, state, support)
 
     after = state | learnt.changes | {"now": got.now, "sent": state["mask"]}
     after["held"] = state["held"].index_fill(0, got.clients[got.outcome != Outcome.DROPPED], t)
     if fed.stale:
-        after["previous"] = served(state["x"], support)
-    if fed.codec.feedback:
+        after["previous"] = served(state["x"], support, fed.layout)
+    if fed.clients_keep:
         merged = got.counts.tolist()
-        answers = [got.answers[row] for row in merged]
-        after["memory"] = remembered(fed, state, got.clients[merged], answers, after["mask"])
+        answers, masks = [got.answers[row] for row in merged], [got.masks[row] for row in merged]
+        after["clients"] = remembered(fed, state, t, got.clients[merged], answers, masks)
+        after["grown"] = client_states.grown(state["grown"], after["mask"], state["mask"], t)
     if fed.aggregation.buffer:
         after["flight"] = got.flight
     row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)
@@ -150,10 +167,12 @@ def learn(fed, state, t, support, got, laps):
     schedule, counts = Round(t, fed.rounds), got.counts
     replies, clients = [got.answers[row] for row in counts.tolist()], got.clients[counts]
     updates = stack(fed, replies, next((own for own, _ in got.own), None), support)
-    total = summed(fed, replies, got.shares[counts], support) if fed.sums else None
+    updates = updates._replace(clients=clients, N=len(fed.sizes), seconds=got.seconds[counts], round=schedule)
+    total = summed(fed, updates, got.shares[counts], support) if fed.sums else None
     laps.lap("train_s")
 
-    sent = served(state["x"], support) if fed.pruner.residuals else state["x"]          # else it is zero off the mask
+    # Without residuals the model is zero off the mask anyway.
+    sent = served(state["x"], support, fed.layout) if fed.pruner.residuals else state["x"]
     cohort = Cohort(clients, updates, schedule, present(state, clients), sent, fed.layout)
     scores, asked, seconds, calls = judge(fed, state, cohort, [reply.scores for reply in replies], t)
     phi = next(iter(scores.values())).phi
@@ -164,14 +183,15 @@ def learn(fed, state, t, support, got, laps):
     strategy, x = fed.strategy.merge(state["strategy"], state["x"], *merging)
     known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.costs.uses, clients,
                     weighting.get("score", weighting["weights"]), fed.sizes)
-    merged = served(x, updates.support) if fed.pruner.residuals else x
-    pruner, mask = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
-                                     stream(fed.seed, Purpose.EVOLVE, t))
+    merged = served(x, updates.support, fed.layout) if fed.pruner.residuals else x
+    pruner, mask, *rewound = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
+                                               stream(fed.seed, Purpose.EVOLVE, t))
+    x = rewound[0] if rewound else x
     same, kept = mask is state["mask"], fed.layout.kept
     assert same or not fed.pruner.exact or sum(kept(mask)) == sum(kept(state["mask"])), (
         "the number of kept weights changed")
-    stays = same and updates.support is support
-    x = x if fed.pruner.residuals or stays else served(x, fed.layout.support(mask))
+    stays = same and updates.support is support and not rewound
+    x = x if fed.pruner.residuals or stays else served(x, fed.layout.support(mask), fed.layout)
     losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)
     changed = not same and not torch.equal(mask, state["mask"])
     changes = {"x": x, "mask": mask, "changed": t + 1 if changed else state["changed"], "strategy": strategy,
@@ -181,9 +201,9 @@ def learn(fed, state, t, support, got, laps):
     return Learnt(changes, merged, weights, scores, asked, seconds, calls)
 
 
-def nothing(state, support):
+def nothing(fed, state, support):
     """A round in which no answer counts: the model stays."""
-    return Learnt({}, served(state["x"], support), torch.empty(0, dtype=torch.float64))
+    return Learnt({}, served(state["x"], support, fed.layout), torch.empty(0, dtype=torch.float64))
 
 
 def counted(pruner, layout, state):
@@ -193,7 +213,7 @@ def counted(pruner, layout, state):
 
 def tested(fed, state):
     """(P,): the model that counts, zero off its mask."""
-    return served(state["x"], fed.layout.support(counted(fed.pruner, fed.layout, state)))
+    return served(state["x"], fed.layout.support(counted(fed.pruner, fed.layout, state)), fed.layout)
 
 
 SAVED_S = 1.0             # seconds that may pass without a checkpoint, where nobody says how many rounds
@@ -207,6 +227,8 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
     checkpoint: a run killed between the two plays the round again, to the same bits. Asked to stop, or where another
     rank fails, it saves the last whole one."""
     saved, done, spent, owed = first - 1, (first - 1, state), 0.0, iter(())
+    # Until the newest checkpoint is on the disk the oldest is still there.
+    named = deque(maxlen=keep + 1)
     before = time.perf_counter()
 
     def settle(played, t):
@@ -217,7 +239,11 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
         done = t, played.state
         due = t % save_every == 0 if save_every else begin > before + SAVED_S
         if due or t == last:
-            store.save(played.state, t, keep)
+            store.save(saved_state(played.state), t, keep)
+            named.append(client_states.files_of(played.state.get("clients", {})))
+            # Files that older checkpoints of an earlier session name stay until these have gone.
+            if fed.shelf and len(named) == named.maxlen:
+                fed.shelf.sweep(set().union(*named))
             saved, before = t, begin
         spent = time.perf_counter() - begin
         on_round(row)
@@ -236,10 +262,20 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
             finish(owed)
         finally:                                           # whatever that may raise
             if done[0] > saved:
-                store.save(done[1], done[0], keep)
+                store.save(saved_state(done[1]), done[0], keep)
             store.settle()
         raise
     return state
+
+
+def saved_state(state):
+    """A run's state as a checkpoint holds it."""
+    return state | {"clients": client_states.as_dict(state["clients"])} if "clients" in state else state
+
+
+def loaded_state(state):
+    """The state that such a checkpoint holds."""
+    return state | {"clients": client_states.from_dict(state["clients"])} if "clients" in state else state
 
 
 def finish(work):
@@ -251,9 +287,13 @@ def finish(work):
             return end.value
 
 
-def served(x, support):
-    """(P,): ``x`` on the support, zero elsewhere."""
-    return scattered(gathered(x, support), support, torch.zeros_like(x))
+def served(x, support, layout):
+    """(P,): ``x`` on the support, zero elsewhere, but for tensors that stay with clients, which are as the factory made
+    them."""
+    whole = scattered(gathered(x, support), support, torch.zeros_like(x))
+    if layout.personal:
+        whole[layout.own] = x[layout.own]
+    return whole
 
 
 def evaluated(fed, state, merged, due=True):

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from fedmpi.core import flops
-from fedmpi.client.worker import WORK, Number
 from fedmpi.core.errors import UserError
-from fedmpi.server.exchange import Outcome, Update
+from fedmpi.core.parts import Round
+from fedmpi.client.numbers import WORK, Number
+from fedmpi.server.answers import Outcome, Update
 from fedmpi.store import Column
 
 PHASES = {
@@ -75,6 +76,7 @@ def round_columns(validated, num_layers, labels, objective):
         Column("round", "int64", "1", "round, from 1"),
         *evaluation_columns(objective, validated),
         Column("train_loss", "float64", objective.unit, "clients' mean training loss, by samples"),
+        Column("lr", "float64", "1", "the clients' learning rate, of the first local step of the round"),
         Column("sparsity", "float64", "1", "fraction of zeros among prunable weights of the model trained this round"),
         Column("kept", "int64", "1", "prunable weights kept, by any client where masks differ"),
         Column("kept_layers", "int64", "1", "the same a layer, in the order of attrs/layers", width=num_layers,
@@ -215,6 +217,7 @@ def round_row(fed, state, after, t, got, learnt):
         "sim_s": got.now - state["now"],
         "sim_total_s": got.now,
         "train_loss": float((samples * losses).sum() / samples.sum()) if counted.any() else float("nan"),
+        "lr": fed.lr(Round(t, fed.rounds)),
         "sparsity": 1 - kept / layout.num_weights,
         "kept": sum(layers),
         "kept_layers": layers,
@@ -254,10 +257,10 @@ def costs(fed, learnt):
 def client_rows(fed, t, got, learnt):
     """One row for each client that was asked, as columns; what is not known of those that do not count is NaN."""
     A, counts = len(got.clients), got.counts.numpy()
-    numbers = np.full((A, len(Number)), np.nan)
+    numbers = np.full((A, Number.STEPS), np.nan)
     for row, answer in enumerate(got.answers):
         if answer is not None and answer.numbers is not None:
-            numbers[row] = answer.numbers
+            numbers[row] = answer.numbers[: Number.STEPS]
 
     def spread(values):
         column = np.full(A, np.nan)

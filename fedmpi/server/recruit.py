@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 
 from fedmpi.core import virtual_time, flops
-from fedmpi.client.worker import WORK
+from fedmpi.client.numbers import WORK
 from fedmpi.core.errors import FedError
-from fedmpi.server.exchange import Outcome, Update, announce, collect, enough, failed
+from fedmpi.server.answers import Outcome, enough, failed, outcome_of
+from fedmpi.server.exchange import announce, collect
 from fedmpi.core.parts import Known
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.transport.base import watched
@@ -168,11 +169,6 @@ def told_losses(fed, t, got, rows):
         got.up_bytes[row] += reply.reply_bytes
         got.down_bytes[row] += reply.job_bytes
     return losses
-
-
-def outcome_of(answer):
-    """Whether an answer is fit for merging."""
-    return Outcome.MERGED if isinstance(answer, Update) else answer.outcome
 
 
 def worked(fed, masks, answers):

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import torch
 
+from fedmpi.client.cohort import message
 from fedmpi.core.errors import DivergedError
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.transport.base import watched
@@ -85,13 +86,5 @@ class Utility:
         """Hand the cohort's updates to every worker, unless they were the last."""
         if self.loaded[0] is self:
             return
-        updates, arrays = self.cohort.updates, {}
-        if updates.B is not None:
-            arrays["B"] = updates.B.numpy()
-        if updates.root is not None:
-            arrays["root"] = updates.root.numpy()
-        arrays |= {f"state/{name}": tensor.numpy() for name, tensor in self.state.items()}
-        self.transport.share({"kind": "cohort", "trained": updates.trained}, arrays | {
-            "U": updates.U.numpy(), "support": updates.support.numpy(), "n": updates.n.numpy(),
-            "x": self.cohort.x.numpy(), "shares": self.cohort.shares.numpy()})
+        self.transport.share(*message(self.cohort, self.state))
         self.loaded[0] = self

@@ -17,6 +17,7 @@ from fedmpi.store.attrs import (own_attrs, plain, read_attrs, read_sessions, sam
                                 set_sessions)
 from fedmpi.store.checkpoint import (checkpoint_folder, checkpoints, load_checkpoint,
                                      remove_checkpoints, write_checkpoint)
+from fedmpi.store.client_files import Shelf, shelf_folder
 from fedmpi.store.disk import refused_by, remove, rewriting, sync, writing
 from fedmpi.store.places import get, place_of, put
 from fedmpi.store.read import open_run, read_run
@@ -50,6 +51,7 @@ class RunFile:
         self._expected = 0, 0
         self.path, self.patience_s = os.path.realpath(path), patience_s
         self.folder = checkpoint_folder(self.path)
+        self.shelf = Shelf(shelf_folder(self.path))
 
     @classmethod
     def create(cls, path, attrs, rounds, clients, population, partition, *, coordinates=None, expected=EXPECTED,
@@ -80,6 +82,7 @@ class RunFile:
         if replaced:
             # Only now: a kill in between leaves checkpoints that the new run refuses, as they are of another run.
             remove_checkpoints(checkpoint_folder(path), replaced)
+            Shelf(shelf_folder(path)).sweep(set())
         store = cls(path)
         store._expected = expected
         return store
@@ -351,6 +354,7 @@ def remove_run(path):
     run_id = _last_writer(path)[0]["run_id"]
     os.unlink(path)
     remove_checkpoints(checkpoint_folder(path), run_id)
+    Shelf(shelf_folder(path)).sweep(set())
 
 
 def _check_name(path):
@@ -359,7 +363,8 @@ def _check_name(path):
     beside = checkpoint_folder(path)
     if beside == path:
         raise UserError(f"cannot create {path}: that is the name of its own folder of checkpoints; end it on .h5")
-    longest = max(len(os.fsencode(each)) for each in (f"{name}.tmp", os.path.basename(beside)))
+    longest = max(len(os.fsencode(each)) for each in (f"{name}.tmp", os.path.basename(beside),
+                                                     os.path.basename(shelf_folder(path))))
     room = os.pathconf(folder, "PC_NAME_MAX")
     if longest > room:
         raise UserError(f"cannot create {path}: with its ending .tmp or .ckpt the name has {longest} bytes, {room} are "

@@ -10,7 +10,7 @@ weight is pruned, what was still owed to it is forgotten.
 import torch
 
 
-def encoded(codec, values, memory=None):
+def feeding_back(codec, values, memory=None):
     """``(arrays, memory (K,))`` of an update ``values (K,)``; ``memory (K,)`` is what earlier ones have lost."""
     total = values if memory is None else values + memory
     arrays = codec.encode(total)

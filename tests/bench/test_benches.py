@@ -61,7 +61,7 @@ def test_one_worker_is_one():
     if mpirun is None:
         pytest.skip("no mpirun: pip install mpich, or load the cluster's MPI")
     code = """
-from fedmpi import launch
+from fedmpi.run import launch
 from fedmpi.bench import shapley
 
 class Idle:

@@ -221,15 +221,15 @@ def test_ranks_that_share_a_gpu_give_the_same_bits(fedmpi, tmp_path, more):
 def test_a_client_without_memory_trains_again_and_the_run_goes_on(fedmpi, tmp_path, gpu, monkeypatch):
     """A real allocation that fails, once."""
     from fedmpi.client import worker
-    usual, failed = worker.Worker._samples, []
+    usual, failed = worker.Worker.prepare, []
 
-    def greedy(self, number):
+    def greedy(self, job, arrays):
         if not failed:
-            failed.append(number)
+            failed.append(job["client"])
             torch.empty(1 << 45, dtype=torch.uint8, device=self.device)
-        return usual(self, number)
+        return usual(self, job, arrays)
 
-    monkeypatch.setattr(worker.Worker, "_samples", greedy)
+    monkeypatch.setattr(worker.Worker, "prepare", greedy)
     told = fedmpi(1, "train", *SMALL, "--device", "cuda", "--out", tmp_path / "run.h5")
     assert failed and "ran out of GPU memory" in told
 

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
-from fedmpi.compute.sgd import batches, dense_gradient, sgd
-from fedmpi.core.parts import Probe, Round, Task
 from fedmpi.methods.tasks.classification import classification
+from fedmpi.compute.sgd import batches, dense_gradient, descend, train
+from fedmpi.core.parts import Descent, Probe, Round, Task
+from fedmpi.methods.optimisers import sgd as optimisers
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.strategies.fedprox import fedprox
 from fedmpi.methods.strategies.thesis import thesis_code
@@ -35,7 +36,18 @@ def task_of(model, n=23, epochs=3, batch_size=5, lr=0.1, mask=None, probe=None, 
     classes = model[-1].out_features
     return Task(model, layout, x, g, x.clone(), mask, live, torch.randn(n, *shape, generator=data),
                 torch.randint(0, classes, (n,), generator=data), epochs, batch_size, lr, np.random.default_rng(seed),
-                Round(1, 10), probe or Probe(), objective=classification())
+                Round(1, 10), probe or Probe(), optimiser=optimisers.sgd(momentum=0.9, weight_decay=1e-3),
+                objective=classification())
+
+
+def sgd(task, momentum=0.0, weight_decay=0.0, **descent):
+    """The mean loss of training by SGD."""
+    return descend(task._replace(optimiser=optimisers.sgd(momentum, weight_decay)), Descent(**descent)).loss
+
+
+def plain(task):
+    """The task with plain SGD."""
+    return task._replace(optimiser=optimisers.sgd())
 
 
 def half(layout):
@@ -175,7 +187,7 @@ def test_the_probe_sees_each_dense_gradient_before_anything_is_added():
     task = task_of(conv_net(), mask=half, epochs=1, batch_size=23, probe=Probe(step=lambda g: seen.append(g.clone())))
     twin = task_of(conv_net(), mask=half)
     F.cross_entropy(twin.model(twin.inputs), twin.labels).backward()
-    fedprox(mu=5.0, weight_decay=0.5).local(task)
+    train(fedprox(mu=5.0).local, task._replace(optimiser=optimisers.sgd(0.9, 0.5)))
     assert len(seen) == 1
     torch.testing.assert_close(seen[0], twin.g, rtol=0, atol=1e-7)
     assert seen[0][: task.layout.Q][task.layout.full_mask() & ~task.mask].any()
@@ -221,7 +233,7 @@ def test_dense_gradient_takes_what_there_is():
 def test_fedprox_gradient_by_hand():
     """Two full-batch steps: the first has no pull, the second ``mu (x1 - x0)``; off the mask nothing moves."""
     task = task_of(conv_net(), mask=half, epochs=2, batch_size=23, lr=0.2)
-    fedprox(mu=0.7, momentum=0.0, weight_decay=0.0).local(task)
+    train(fedprox(mu=0.7).local, plain(task))
     twin = task_of(conv_net(), mask=half)
     x, x0, R = twin.x, twin.x.clone(), twin.layout.R
     for _ in range(2):
@@ -234,8 +246,8 @@ def test_fedprox_gradient_by_hand():
 
 def test_fedprox_without_pull_is_fedavg():
     one, other = task_of(conv_net()), task_of(conv_net())
-    fedprox(mu=0.0).local(one)
-    fedavg().local(other)
+    train(fedprox(mu=0.0).local, one)
+    train(fedavg().local, other)
     assert torch.equal(one.x, other.x)
 
 
@@ -243,7 +255,7 @@ def test_a_stronger_pull_stays_nearer():
     distances = []
     for mu in (0.0, 1.0, 5.0):
         task = task_of(conv_net(), epochs=5)
-        fedprox(mu=mu, momentum=0.0, weight_decay=0.0).local(task)
+        train(fedprox(mu=mu).local, plain(task))
         distances.append(float((task.x - task.base).norm()))
     assert distances[0] > distances[1] > distances[2]
 
@@ -251,18 +263,18 @@ def test_a_stronger_pull_stays_nearer():
 def test_the_thesis_program_applies_softmax_twice():
     task = task_of(conv_net(), epochs=1, batch_size=23)
     twin = task_of(conv_net())
-    loss = thesis_code(momentum=0.0, weight_decay=0.0).local(task)
+    loss = train(thesis_code().local, plain(task)).loss
     double = F.cross_entropy(twin.model(twin.inputs).softmax(dim=1), twin.labels)
     double.backward()
     assert loss == pytest.approx(float(double.detach()), abs=1e-6)
     torch.testing.assert_close(task.x[: task.layout.R], (twin.x[: task.layout.R] - 0.1 * twin.g), rtol=0, atol=1e-7)
     once = task_of(conv_net(), epochs=1, batch_size=23)
-    thesis_code(momentum=0.0, weight_decay=0.0, double_softmax=False).local(once)
+    train(thesis_code(double_softmax=False).local, plain(once))
     assert float((once.x - once.base).norm()) > 1.5 * float((task.x - task.base).norm())
 
 
 def test_the_thesis_program_never_shuffles():
     task = task_of(conv_net())
     before = copy.deepcopy(task.gen).random()
-    thesis_code().local(task)
+    train(thesis_code().local, task)
     assert task.gen.random() == before

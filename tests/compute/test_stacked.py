@@ -12,16 +12,17 @@ from torch.nn import functional as F
 from fedmpi import catalog
 from fedmpi.build import choose
 from fedmpi.server import loop
-from fedmpi.server.exchange import Outcome
+from fedmpi.server.answers import Outcome
 from fedmpi.core.layout import bind
-from fedmpi.compute.sgd import sgd
+from fedmpi.methods.tasks.classification import classification
+from fedmpi.compute.sgd import descend, train
 from fedmpi.methods.models.lenet5 import lenet5
 from fedmpi.methods.models.logistic import logistic
 from fedmpi.methods.models.mlp2nn import mlp2nn
 from fedmpi.methods.models.pfl_cnn import pfl_cnn
 from fedmpi.methods.models.small_cnn import small_cnn
-from fedmpi.core.parts import Round, Task
-from fedmpi.methods.tasks.classification import classification
+from fedmpi.core.parts import Descent, Round, Task
+from fedmpi.methods.optimisers.sgd import sgd
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.store import read_run, verify
 from fedmpi.transport.team import teams
@@ -91,37 +92,47 @@ def tasks_of(make, sizes=SIZES, epochs=2, batch_size=5, lr=0.02, mask=None, own=
             live[: layout.Q] = kept
         made.append(Task(model, layout, x, g, base, kept, live, torch.randn(n, *SHAPE, generator=gen),
                          torch.randint(0, CLASSES, (n,), generator=gen), epochs, batch_size, lr,
-                         np.random.default_rng(client), Round(1, 10), objective=classification()))
+                         np.random.default_rng(client), Round(1, 10), optimiser=sgd(),
+                         objective=classification()))
     return made
 
 
+def ruled(task, momentum=0.0, weight_decay=0.0, **options):
+    """``(task, descent)``: the task with SGD by these options, the others of the Descent."""
+    if momentum or weight_decay:
+        task = task._replace(optimiser=sgd(momentum, weight_decay))
+    return task, Descent(**options)
+
+
 def alone(task, **options):
-    """``(x, loss)`` of a client trained by ``sgd`` on the bound model; its counters start anew, as a worker's do."""
+    """``(x, Trained)`` of a client trained alone on the bound model; its counters start anew, as a worker's do."""
     for buffer in task.model.buffers():
         if not buffer.is_floating_point():
             buffer.zero_()
     task.x.copy_(task.base)
-    loss = sgd(task._replace(gen=copy.deepcopy(task.gen)), **options)
-    return task.x.clone(), loss
+    trained = descend(*ruled(task._replace(gen=copy.deepcopy(task.gen)), **options))
+    return task.x.clone(), trained
 
 
 def together(tasks, **options):
     for buffer in tasks[0].model.buffers():
         if not buffer.is_floating_point():
             buffer.zero_()
-    fresh = [task._replace(gen=copy.deepcopy(task.gen)) for task in tasks]
-    return stacked(tasks[0].model, tasks[0].layout)(fresh, **options)
+    fresh = [ruled(task._replace(gen=copy.deepcopy(task.gen)), **options) for task in tasks]
+    return stacked(tasks[0].model, tasks[0].layout)([task for task, _ in fresh], fresh[0][1])
 
 
 def agree(tasks, rtol=1e-3, atol=2e-5, **options):
     before = [copy.deepcopy(task.base) for task in tasks]
     got = together(tasks, **options)
-    for task, (x, loss), base in zip(tasks, got, before, strict=True):
+    for task, (x, trained), base in zip(tasks, got, before, strict=True):
         want, told = alone(task, **options)
         assert torch.equal(task.base, base) and not x[~task.layout.real].any()
         assert float((want - base).abs().max()) > 100 * atol                  # it has moved by far more
         torch.testing.assert_close(x, want, rtol=rtol, atol=atol)
-        assert loss == pytest.approx(told, rel=1e-4)
+        assert trained.loss == pytest.approx(told.loss, rel=1e-4)
+        assert trained[1:3] == told[1:3]
+        assert trained.travelled == pytest.approx(told.travelled, nan_ok=True)
 
 
 def sizes_for(make):
@@ -163,7 +174,7 @@ def test_the_same_bits_each_time_and_nothing_left_behind(make):
     first = together(tasks, momentum=0.9)
     assert all(torch.equal(value, tasks[0].model.state_dict()[name]) for name, value in state.items())
     second = together(tasks, momentum=0.9)
-    assert all(torch.equal(a, b) and loss == again for (a, loss), (b, again) in zip(first, second))
+    assert all(torch.equal(a, b) and told == again for (a, told), (b, again) in zip(first, second))
 
 
 @pytest.mark.parametrize("make", MODELS)
@@ -225,12 +236,12 @@ def test_what_cannot_be_stacked_is_refused(make, why):
 def test_what_a_strategy_says_of_its_local_training_is_what_it_does(name):
     strategy = catalog.make(catalog.STRATEGIES, name)
     task = tasks_of(small_cnn, (12,), mask=half)[0]
-    if strategy.sgd is not None:
-        want, told = alone(task, **strategy.sgd)
-        task.x.copy_(task.base)
-        assert strategy.local(task._replace(gen=copy.deepcopy(task.gen))) == told
-        assert torch.equal(task.x, want)
-        agree([task], **strategy.sgd)
+    assert isinstance(strategy.local, Descent)
+    want, told = alone(task, **strategy.local._asdict())
+    task.x.copy_(task.base)
+    assert train(strategy.local, task._replace(gen=copy.deepcopy(task.gen))) == told
+    assert torch.equal(task.x, want)
+    agree([task], **strategy.local._asdict())
 
 
 # --- rounds ---
@@ -274,7 +285,8 @@ def test_a_team_whose_updates_pass_through_one_buffer_keeps_each(pruner):
     (fed, state), (other, twin) = (contracts.assembled(**options) for _ in range(2))
     worker = other.transport.worker
     buffer = torch.empty(worker.layout.P)
-    worker.stage = worker.stage._replace(down=lambda values: buffer[: len(values)].copy_(values), reuses=True)
+    stage = worker.home.stage._replace(down=lambda values: buffer[: len(values)].copy_(values), reuses=True)
+    worker.home = worker.home._replace(stage=stage)
     assert torch.equal(loop.play_round(fed, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
 
 
@@ -282,16 +294,16 @@ def failing(error, whom, times):
     """A federation of 5 in teams of 3, and how often client ``whom`` raises ``error`` when it gets ready."""
     fed, state = contracts.assembled(clients=5, partition="quantity", together=3, on_error="retry" if times else "drop")
     worker, count = fed.transport.worker, [0]
-    ready = worker._samples
+    usual = worker.prepare
 
-    def samples(client):
-        if client == whom:
+    def prepare(job, arrays):
+        if job["client"] == whom:
             count[0] += 1
             if not times or count[0] <= times:
                 raise error
-        return ready(client)
+        return usual(job, arrays)
 
-    worker._samples = samples
+    worker.prepare = prepare
     return fed, state, count
 
 
@@ -323,8 +335,9 @@ SMALL = ("--rounds", 2, "--clients", 6, "--model", "small-cnn:width=4", "--local
     (("--strategy", "own_strategy:made"), "has a way of training of its own")])
 def test_together_is_refused_where_nothing_can_be(fedmpi, tmp_path, monkeypatch, arguments, why):
     (tmp_path / "own_strategy.py").write_text(
-        "from fedmpi.methods.strategies.fedavg import fedavg\ndef made(rate: float = 1.0):\n"
-        "    return fedavg()._replace(sgd=None)\n")
+        "from fedmpi.compute.sgd import train\nfrom fedmpi.methods.strategies.fedavg import fedavg\n"
+        "def made(rate: float = 1.0):\n"
+        "    return fedavg()._replace(local=lambda task: train(fedavg().local, task))\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     told = fedmpi(1, "train", *SMALL, *arguments, "--together", 3, "--out", tmp_path / "run.h5", code=2)
     assert told.startswith("error: --together 3") and why in told and told.strip().endswith("take --together 1")

@@ -26,7 +26,7 @@ from fedmpi.build.options import DEFAULTS, OPEN
 from fedmpi.store import read_run
 from fedmpi.build.usual import with_usual_parts
 
-HERE = str(Path(__file__).parent)
+HERE = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
 PLAIN = {"noise": "none", "strategy": "fedavg", "pruner": "dense", "model": "logistic"}
 FLAGS = ("--noise", "none", "--strategy", "fedavg", "--pruner", "dense", "--local-epochs", 1)
 

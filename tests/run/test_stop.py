@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from conftest import environment, python_processes
-from test_engine import assembled
+from engine import assembled
 
 from fedmpi.core import stop
 from fedmpi.server import loop, record

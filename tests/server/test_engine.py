@@ -2,38 +2,16 @@
 
 import contracts
 import pytest
-import torch
+from engine import assembled
 
-from fedmpi.build import assemble
-from fedmpi.run import launch
-from fedmpi.server import exchange, loop
-from fedmpi.client.worker import Number
+from fedmpi.client.received import digest
+from fedmpi.server import answers, exchange, loop
+from fedmpi.client.numbers import Number
 from fedmpi.core.errors import WireError
-from fedmpi.build.options import DEFAULTS
-from fedmpi.transport.local import Local
-from fedmpi.build.usual import with_usual_parts
-
-OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", "local_epochs": 1, "strategy": "fedavg",
-                      "pruner": "rigl:every=2", "contribution": "size", "dataset": "synthetic:samples=200",
-                      "partition": "iid", "noise": "none", "device": "cpu"}
-
-
-def assembled(**changes):
-    """``(fed, state)`` of a small run in this process."""
-    options = with_usual_parts(OPTIONS | changes)
-    data = assemble.federation(options)
-    transport = Local(launch.worker())
-    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-    fed = fed._replace(transport=transport)
-    transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = loop.start(fed, x)
-    transport.publish(*assemble.setup_message(data, fed, options, state))
-    return fed, state
-
 
 def message(fed, state, t=1):
     known = exchange.common_mask(fed, state, t, contracts.sampled(fed, state, t))
-    meta, arrays = exchange.model_message(fed, state["x"], state["mask"], known)
+    meta, arrays = exchange.model_message(fed, state, state["mask"], known)
     return meta | {"kind": "round", "t": t, "layout": fed.layout.digest}, arrays
 
 
@@ -53,28 +31,28 @@ def test_a_model_on_another_support_is_refused():
 
 def test_an_answer_on_another_support_or_round_is_refused():
     fed, state = assembled()
-    support = fed.layout.support(state["mask"])
+    support, asked = fed.layout.support(state["mask"]), exchange.Ask(0, 1, state["mask"], {}, {})
     fed.transport.publish(*message(fed, state))
     reply = next(fed.transport.map([{"client": 0, "row": 0}]))
-    exchange.read_reply(fed, reply, 1, support, *[exchange.digest(support)] * 2)
+    answers.read(fed, reply, asked, support, *[digest(support)] * 2)
     with pytest.raises(WireError, match="support"):
-        exchange.read_reply(fed, reply, 1, support, 1, 1)
+        answers.read(fed, reply, asked, support, 1, 1)
     with pytest.raises(WireError, match="round 1 .* expected round 2"):
-        exchange.read_reply(fed, reply, 2, support, *[exchange.digest(support)] * 2)
+        answers.read(fed, reply, asked._replace(t=2), support, *[digest(support)] * 2)
 
 
 @pytest.mark.parametrize("where", ["loss", "value"])
 def test_an_answer_that_is_not_finite_is_refused(where):
     fed, state = assembled(weighting="relu")
-    support = fed.layout.support(state["mask"])
+    support, asked = fed.layout.support(state["mask"]), exchange.Ask(0, 1, state["mask"], {}, {})
     fed.transport.publish(*message(fed, state))
     reply = next(fed.transport.map([{"client": 2, "row": 2}]))
     if where == "loss":
         reply.arrays["numbers"][Number.LOSS] = float("nan")
     else:
         reply.arrays["values"][5] = float("inf")
-    answer = exchange.read_reply(fed, reply, 1, support, *[exchange.digest(support)] * 2)
-    assert answer.outcome == exchange.Outcome.REJECTED and "round 1: client 2 diverged" in answer.why
+    answer = answers.read(fed, reply, asked, support, *[digest(support)] * 2)
+    assert answer.outcome == answers.Outcome.REJECTED and "round 1: client 2 diverged" in answer.why
 
 
 def test_positions_travel_only_where_they_cannot_be_known():

@@ -6,53 +6,19 @@ import contracts
 import numpy as np
 import pytest
 import torch
+from breaking import breaking, devices, fleet, raising, without_memory
 
 from fedmpi.build import assemble
-from fedmpi.server import asynchronous, exchange, loop, recruit
+from fedmpi.client.train import RESIDUAL
+from fedmpi.server import answers, asynchronous, client_states, exchange, loop, recruit
 from fedmpi.build.options import DEFAULTS
-from fedmpi.client.worker import Number
+from fedmpi.client.numbers import Number
 from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
-from fedmpi.server.exchange import Outcome
+from fedmpi.server.answers import Outcome
 from fedmpi.core.reduce import average
-from fedmpi.core.parts import Aggregation, Devices, Fleet, Sampler, Updates
+from fedmpi.core.parts import Aggregation, Devices, Sampler, Updates
 from fedmpi.core.exact_sum import LARGEST, QUANTUM, add_small
 from fedmpi.build.usual import with_usual_parts
-
-
-def fleet(N, **changes):
-    """A ``Fleet`` whose devices are infinitely fast but for ``changes``, numbers or lists."""
-    endless = torch.full((N,), torch.inf, dtype=torch.float64)
-    none = torch.zeros(N, dtype=torch.float64)
-    found = Fleet(endless, endless, endless, none, none, torch.ones(N, dtype=torch.bool))
-    return found._replace(**{name: torch.as_tensor(value, dtype=getattr(found, name).dtype).expand(N)
-                             for name, value in changes.items()})
-
-
-def devices(N, **changes):
-    return Devices(lambda seconds, N, draw: fleet(N, **changes))
-
-
-def breaking(fed, when, how):
-    """The same run whose worker answers ``how(answer)`` to those jobs for which ``when(job, times asked)`` holds."""
-    worker, times = fed.transport.worker, {}
-    train = worker._train
-
-    def bent(job, arrays):
-        times[job["client"]] = times.get(job["client"], 0) + 1
-        if when(job, times[job["client"]]):
-            return how(lambda: train(job, arrays))
-        return train(job, arrays)
-
-    worker._train = bent
-    return fed
-
-
-def raising(answer):
-    raise ZeroDivisionError("a client's own bug")
-
-
-def without_memory(answer):
-    raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 
 # --- sums on the workers ---
@@ -157,7 +123,7 @@ def test_what_a_client_owes_is_no_way_round_the_bound_on_updates():
     fed, state = contracts.assembled(clients=4, codec="int8:feedback=true")
     owed = torch.zeros(len(fed.layout.support(state["mask"])))
     owed[3] = 2 * LARGEST
-    state["memory"] = {1: owed}
+    state["clients"] = {1: client_states.kept(0, state["mask"], {RESIDUAL: owed}, None, 1)}
     after, row, rows = loop.play_round(fed, state, 1)
     assert fed.sums and rows["outcome"].tolist() == [0, Outcome.REJECTED, 0, 0] and after["x"].abs().max() < 100
 
@@ -300,8 +266,8 @@ def test_candidates_tell_their_loss_and_the_largest_train():
     assert row["asked"] == 5 and row["merged"] == 2 and (rows["outcome"] == Outcome.PASSED).sum() == 3
     assert (rows["up_bytes"] > 0).all() and row["sim_s"] == 4.0                       # two ways there and back
     fed.transport.worker.receive({"kind": "round", "t": 1, "layout": fed.layout.digest} |
-                                 exchange.model_message(fed, state["x"], state["mask"])[0],
-                                 exchange.model_message(fed, state["x"], state["mask"])[1])
+                                 exchange.model_message(fed, state, state["mask"])[0],
+                                 exchange.model_message(fed, state, state["mask"])[1])
     losses = [float(fed.transport.worker.run({"loss": client, "row": 0}, {})[1]["loss"][0]) for client in range(5)]
     assert sorted(trained) == sorted(np.argsort(losses)[-2:])
 
@@ -312,7 +278,7 @@ def asynchronous_run(rounds, aggregation, clients=6, latency=None, **options):
     fed, state = contracts.assembled(clients=clients, weighting="uniform", contribution="uniform", **options)
     fed = fed._replace(aggregation=aggregation, sums=False, values=True, devices=devices(
         clients, latency=latency or [1.0 + 0.37 * n for n in range(clients)], speed=1e9, up=1e6, down=1e6))
-    fed.transport.worker.values, fed.transport.worker.sums = True, None
+    fed.transport.worker.single, fed.transport.worker.sums = True, None
     state["flight"] = asynchronous.nobody(aggregation.concurrency)
     states, rows = [], []
     for t in range(1, rounds + 1):
@@ -358,10 +324,10 @@ def test_mixing_takes_the_mean_of_models():
     """FedAsync: x <- (1 - alpha) x + alpha x_n, whatever model client n has started from."""
     fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform")
     support = fed.layout.support(state["mask"])
-    base = loop.served(state["x"] + 0.5, support)
+    base = loop.served(state["x"] + 0.5, support, fed.layout)
     own = torch.randn(len(support), generator=torch.Generator().manual_seed(0))
     fed = fed._replace(aggregation=Aggregation(buffer=1, discount=lambda s: 0.6 * (1 + s) ** -0.5, mixing=True))
-    answer = exchange.Update(own - base[support], support, False, np.ones(8), {}, {}, 0, 0, 0)
+    answer = answers.Update(own - base[support], support, False, np.ones(8), {}, {}, 0, 0, 0)
     update = asynchronous.aged(fed, state, base, answer, 3, support)
     updates = Updates(update.values[None], None, support, torch.ones(1).double(), len(support))
     _, x = average({}, state["x"], updates, torch.ones(1).double())
@@ -397,7 +363,7 @@ def test_in_flight_are_trained_together():
     fed.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
     fed = fed._replace(aggregation=Aggregation(buffer=1, concurrency=4, discount=flat), sums=False, values=True,
                        devices=devices(6, latency=1.0, speed=1e9))
-    fed.transport.worker.values, fed.transport.worker.sums = True, None
+    fed.transport.worker.single, fed.transport.worker.sums = True, None
     state["flight"] = asynchronous.nobody(4)
     for t in range(1, 9):
         state, _, _ = loop.play_round(fed, state, t)
@@ -412,7 +378,7 @@ def test_a_client_that_fails_does_not_arrive_before_it_could():
                                      quorum=0.0)
     fed = fed._replace(aggregation=Aggregation(buffer=1, concurrency=2, discount=flat), sums=False, values=True,
                        devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
-    fed.transport.worker.values, fed.transport.worker.sums = True, None
+    fed.transport.worker.single, fed.transport.worker.sums = True, None
     state["flight"] = asynchronous.nobody(2)
     fed = breaking(fed, lambda job, n: job["client"] == 1, raising)
     now = 0.0
@@ -450,7 +416,7 @@ def test_mixing_holds_for_what_a_pruner_keeps_off_the_mask():
     support = fed.layout.support(mask)
     fed = fed._replace(aggregation=Aggregation(buffer=1, discount=lambda s: 0.25 * torch.ones_like(s), mixing=True))
     own = torch.randn(len(old), generator=torch.Generator().manual_seed(0))
-    answer = exchange.Update(own - state["x"][old], old, False, np.ones(8), {}, {}, 0, 0, 0)
+    answer = answers.Update(own - state["x"][old], old, False, np.ones(8), {}, {}, 0, 0, 0)
     update = asynchronous.aged(fed, state | {"mask": mask}, state["x"], answer, 1, support)
     torch.testing.assert_close(state["x"][old] + update.values, 0.75 * state["x"][old] + 0.25 * own)
 
@@ -484,8 +450,8 @@ def test_candidates_that_are_not_chosen_took_their_own_time():
 
 def test_a_candidate_whose_loss_fails_is_left_out():
     fed, state = chosen_by_loss(cohort=1, on_error="drop")
-    plain = fed.transport.worker._loss
-    fed.transport.worker._loss = lambda job: raising(None) if job["loss"] == 1 else plain(job)
+    plain = fed.transport.worker.tell_loss
+    fed.transport.worker.tell_loss = lambda job: raising(None) if job["loss"] == 1 else plain(job)
     row, rows = loop.play_round(fed, state, 1)[1:]
     assert rows["outcome"][1] == Outcome.FAILED and row["merged"] == 1
 

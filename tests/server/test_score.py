@@ -10,6 +10,7 @@ from fedmpi.server import exchange, loop, recruit
 from fedmpi.build.named import estimators
 from fedmpi.core.errors import DivergedError, UserError
 from fedmpi.server.score import Utility
+from fedmpi.client.samples import of_client
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.core.parts import Cohort, Round
 from fedmpi.transport.base import watched
@@ -20,7 +21,7 @@ def first_round(**options):
     """``(fed, state, cohort)`` of a first round that everybody trained, before it is judged."""
     fed, state = contracts.assembled(**{"validation": 0.3, "weighting": "relu"} | options)
     clients, updates = contracts.first_cohort(fed, state)
-    received = loop.served(state["x"], fed.layout.support(state["mask"]))
+    received = loop.served(state["x"], fed.layout.support(state["mask"]), fed.layout)
     return fed, state, Cohort(clients, updates, Round(1, fed.rounds), recruit.present(state, clients), received,
                               fed.layout)
 
@@ -191,7 +192,7 @@ def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
     assert not (nominal & ~states[-1]["mask"]).any()
 
     def loss(mask):
-        return loop.finish(fed.test(loop.served(states[-1]["x"], fed.layout.support(mask))))[0]
+        return loop.finish(fed.test(loop.served(states[-1]["x"], fed.layout.support(mask), fed.layout)))[0]
 
     assert rows[-1]["loss"] == pytest.approx(loss(nominal))
     assert rows[-1]["loss"] != loss(states[-1]["mask"])
@@ -246,7 +247,7 @@ def test_a_stale_client_repeats_the_step_that_it_has_seen():
     lazy = int(np.flatnonzero(data["faults"][0])[0])
     fed.transport.worker.receive({"kind": "previous"}, {"values": state["x"].numpy()})
     x = states[0]["x"]
-    meta, arrays = exchange.model_message(fed, x, states[0]["mask"])
+    meta, arrays = exchange.model_message(fed, states[0], states[0]["mask"])
     fed.transport.publish({"kind": "round", "t": 2, "layout": fed.layout.digest} | meta, arrays)
     reply = next(fed.transport.map([{"client": lazy, "row": 0}]))
     live = fed.layout.support(states[0]["mask"])[: -len(fed.layout.tail) or None]
@@ -271,7 +272,7 @@ def test_a_duplicate_sends_what_its_source_would_learn():
              for a, b in zip(data["offsets"], data["offsets"][1:])]
     source = int(data["source"][who])
     assert shard[who] == shard[source] and data["features"][who] == data["features"][source]
-    same = [fed.transport.worker._samples(n)[0] for n in (who, source)]
+    same = [of_client(fed.transport.worker.samples, n)[0] for n in (who, source)]
     assert torch.equal(*(x.flatten(1).sum(dim=1).sort().values for x in same)) or data["features"][source] > 0
     with pytest.raises(UserError, match="may be given once"):
         contracts.assembled(fault=["duplicate", "duplicate"])

@@ -18,7 +18,7 @@ import fedmpi
 from fedmpi.server import record
 from fedmpi.core.errors import DiskError
 from fedmpi.methods.tasks.classification import classification
-from fedmpi.server.exchange import Outcome
+from fedmpi.server.answers import Outcome
 from fedmpi.store import Column, MemoryStore, RunFile, differences, read_run, relay, tables
 
 OLD = pathlib.Path(__file__).parents[1] / "data" / "schema-2.h5.gz"

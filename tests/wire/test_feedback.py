@@ -3,16 +3,23 @@
 import contracts
 import pytest
 import torch
-from test_rounds import breaking, devices, raising
+from breaking import breaking, devices, raising
 
 from fedmpi.server import loop
-from fedmpi.server.exchange import Outcome
+from fedmpi.client.train import RESIDUAL
+from fedmpi.server.answers import Outcome
+from fedmpi.server.exchange import memory
 
 SIGNS = {"codec": "sign:block=50", "pruner": "static:sparsity=0.5"}
 
 
 def on_support(fed, state, vector):
     return vector.index_select(0, fed.layout.support(state["mask"]))
+
+
+def owed_to(fed, state, client):
+    """(K,): what encoding the client's updates has lost, on the support of the present mask."""
+    return memory(fed, state, client, state["mask"])[RESIDUAL]
 
 
 def test_what_is_merged_and_what_is_remembered_add_up_to_the_update():
@@ -23,9 +30,10 @@ def test_what_is_merged_and_what_is_remembered_add_up_to_the_update():
         update = on_support(fed, state, loop.play_round(exact, twin | {"x": state["x"]}, t)[0]["x"] - state["x"])
         after = loop.play_round(fed, state, t)[0]
         merged = on_support(fed, state, after["x"] - state["x"])
-        torch.testing.assert_close(merged + after["memory"][0], update + owed, rtol=0, atol=1e-6)
-        assert after["memory"][0].abs().max() > 1e-4 and not after["memory"][0][-len(fed.layout.tail):].any()
-        state, owed = after, after["memory"][0]
+        left = owed_to(fed, after, 0)
+        torch.testing.assert_close(merged + left, update + owed, rtol=0, atol=1e-6)
+        assert left.abs().max() > 1e-4 and not left[-len(fed.layout.tail):].any()
+        state, owed = after, left
 
 
 @pytest.mark.parametrize("codec", ["sign", "int8:feedback=true"])
@@ -36,7 +44,7 @@ def test_memories_are_not_billed(codec):
         for t in (1, 2, 3):
             state, _, rows = loop.play_round(fed, state, t)
             bytes_of.setdefault(t, []).append((rows["up_bytes"].tolist(), rows["down_bytes"].tolist()))
-        assert ("memory" in state) == (spec == codec)
+        assert ("clients" in state) == (spec == codec)
     for plain, remembering in bytes_of.values():
         assert plain == remembering
 
@@ -53,7 +61,7 @@ def test_who_was_not_merged_keeps_its_memory():
     fed, state = contracts.assembled(**SIGNS, clients=5, aggregation="sync:deadline=5", devices="drawn",
                                      on_error="drop", quorum=0.1)
     state = loop.play_round(fed._replace(devices=devices(5)), state, 1)[0]
-    assert sorted(state["memory"]) == [0, 1, 2, 3, 4]
+    assert sorted(state["clients"]) == [0, 1, 2, 3, 4]
 
     def infinite(answer):
         meta, arrays = answer()
@@ -65,8 +73,8 @@ def test_who_was_not_merged_keeps_its_memory():
     fed = fed._replace(devices=devices(5, latency=[0.5, 4.0, 1, 1, 1], dropout=[0, 0, 1, 0, 0]))
     after, _, rows = loop.play_round(fed, state, 2)
     assert rows["outcome"].tolist() == [Outcome.MERGED, Outcome.LATE, Outcome.DROPPED, Outcome.FAILED, Outcome.REJECTED]
-    assert not torch.equal(after["memory"][0], state["memory"][0])
-    assert all(after["memory"][client] is state["memory"][client] for client in (1, 2, 3, 4))
+    assert not torch.equal(owed_to(fed, after, 0), owed_to(fed, state, 0))
+    assert all(after["clients"][client] is state["clients"][client] for client in (1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("pruner", ["set:every=1", "feddst:every=1", "adaptive:every=1,spread=0.2"])
@@ -76,19 +84,19 @@ def test_where_the_mask_changes_what_is_owed_to_pruned_weights_is_forgotten(prun
     for t in (1, 2, 3, 4):
         after = loop.play_round(fed, state, t)[0]
         support, old = fed.layout.support(after["mask"]), set(fed.layout.support(state["mask"]).tolist())
-        absent = [client for client in state["memory"] if after["held"][client] != t]
-        for client, memory in after["memory"].items():
-            assert memory.shape == support.shape
+        absent = [client for client in state["clients"] if after["held"][client] != t]
+        for client in after["clients"]:
+            assert owed_to(fed, after, client).shape == support.shape
         for client in absent:
-            for place, value in zip(support.tolist(), after["memory"][client].tolist()):
+            for place, value in zip(support.tolist(), owed_to(fed, after, client).tolist()):
                 assert place in old or value == 0
         state = after
-    assert len(state["memory"]) > 2
+    assert len(state["clients"]) > 2
 
 
 def test_the_servers_own_samples_remember_nothing():
     fed, state = contracts.assembled(codec="sign", strategy="fltrust", contribution=None)
-    assert sorted(loop.play_round(fed, state, 1)[0]["memory"]) == [0, 1, 2]
+    assert sorted(loop.play_round(fed, state, 1)[0]["clients"]) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("aggregation", ["fedasync", "fedbuff:buffer=2,concurrency=3"])
@@ -96,10 +104,10 @@ def test_asynchronous_clients_remember_what_they_last_lost(aggregation):
     fed, state = contracts.assembled(codec="sign", clients=5, aggregation=aggregation, devices="drawn",
                                      model="logistic", lr=0.1)
     states, rows = contracts.play(fed, state, 8)
-    assert len(states[-1]["memory"]) >= 3 and rows[-1]["accuracy"] > 0.8
-    merged = [after["memory"] for after in states]
+    assert len(states[-1]["clients"]) >= 3 and rows[-1]["accuracy"] > 0.8
+    merged = [after["clients"] for after in states]
     for before, after in zip(merged, merged[1:]):
-        changed = [client for client in after if client not in before or not torch.equal(after[client], before[client])]
+        changed = [client for client in after if client not in before or after[client].t != before[client].t]
         assert 1 <= len(changed) <= 2
 
 

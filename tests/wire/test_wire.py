@@ -17,7 +17,7 @@ from fedmpi.core.support import index_of
 from fedmpi.core.mask import budgets, random_mask
 from fedmpi.methods.models.cifar10net import cifar10net
 from fedmpi.methods.models.mnistnet import mnistnet
-from fedmpi.wire.feedback import carried, encoded
+from fedmpi.wire.feedback import carried, feeding_back
 from fedmpi.wire.frame import MAGIC, checksum, pack, unpack
 from fedmpi.wire.positions import decode, encode, mask_of
 from fedmpi.wire.squeeze import BARE, expand, squeeze
@@ -275,7 +275,7 @@ def test_with_feedback_what_was_sent_adds_up_to_what_was_meant(name):
     meant, sent, memory = torch.zeros(500, dtype=torch.float64), torch.zeros(500, dtype=torch.float64), None
     for _ in range(50):
         update = torch.randn(500, generator=gen) * .1 + .3
-        arrays, memory = encoded(codec, update, memory)
+        arrays, memory = feeding_back(codec, update, memory)
         meant += update
         sent += codec.decode(arrays, 500)
     torch.testing.assert_close(sent + memory, meant, rtol=0, atol=1e-5)
@@ -289,7 +289,7 @@ def test_without_feedback_signs_lose_what_is_small_and_constant():
     for _ in range(1000):
         update = torch.tensor([torch.randn(1, generator=gen).item(), .01])
         sums[0] += codec.decode(codec.encode(update), 2)
-        arrays, memory = encoded(codec, update, memory)
+        arrays, memory = feeding_back(codec, update, memory)
         sums[1] += codec.decode(arrays, 2)
     assert sums[0, 1] > 300 and abs(sums[1, 1] - 10) < 3
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from fedmpi.core.effect import needs
-from fedmpi.core.parts import Fault
+from fedmpi.core.parts import Fault, Trained
 from fedmpi.methods.fault.training import drawn, non_negative, received_loss, set_update
 
 
@@ -32,7 +32,7 @@ def free_rider(share: float = 0.2, kind: Literal["zero", "random", "stale"] = "z
     def local(task, train, previous):
         loss = received_loss(task)
         set_update(task, KINDS[kind](task, previous, std))
-        return loss
+        return Trained(loss, steps=0, samples=0, travelled=0.0)
 
     return Fault(drawn(share), 0.0, local=local, stale=kind == "stale")
 

@@ -29,11 +29,11 @@ def set_update(task, update):
 
 
 def stretched(task, train, factor):
-    """The mean loss of honest training whose update is then multiplied by ``factor``; buffers stay as trained."""
-    loss, R = train(), task.layout.R
+    """The ``Trained`` of honest training whose update is then multiplied by ``factor``; buffers stay as trained."""
+    trained, R = train(), task.layout.R
     base = task.base[:R]
     task.x[:R] = (base + factor * (task.x[:R] - base)) * trained_entries(task)
-    return loss
+    return trained
 
 
 @torch.no_grad()

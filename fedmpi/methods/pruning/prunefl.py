@@ -18,6 +18,7 @@ reconfiguration round itself, since clients keep nothing between rounds. The pap
 import numpy as np
 import torch
 
+from fedmpi.compute.sgd import length_of
 from fedmpi.core.effect import needs
 from fedmpi.core.mask import (Distribution, Init, MIN_KEPT, budgets, by_layer, check, first_mask,
                               largest, living, never_moves, positions, top_among)
@@ -53,6 +54,7 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
         if not due(task.schedule):
             return Probe()
         total, steps = torch.zeros_like(task.g), [0]
+        _, _, samples = length_of(task)
 
         def step(g):
             total.addcmul_(g, g)
@@ -62,9 +64,9 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
             squares = (total / max(steps[0], 1)).cpu()
             others = float(squares[task.layout.Q:].double().sum())
             return {"squares": squares[: task.layout.Q][task.layout.full_mask()].numpy(),
-                    "others": np.array([others, len(task.labels) * task.epochs])}
+                    "others": np.array([others, samples])}
 
-        return Probe(step=step, report=report, dense=len(task.labels) * task.epochs)
+        return Probe(step=step, report=report, dense=samples)
 
     def evolve(state, mask, x, replies, schedule, gen):
         if not due(schedule):

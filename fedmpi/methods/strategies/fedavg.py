@@ -1,15 +1,14 @@
 """FedAvg: ``x <- x + sum_n w_n (x_n - x)``, w the clients' shares of the data (arXiv 1602.05629).
 
-Clients start their optimiser anew each round. The local optimiser's defaults are those of the thesis's experiments,
-shared by all strategies so that comparisons are fair; ``momentum=0,weight_decay=0`` is the paper's plain SGD.
+Clients start their optimiser anew each round. The usual one is that of the thesis's experiments, shared by all
+strategies so that comparisons are fair; ``--optimiser sgd`` is the paper's plain SGD.
 """
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import average
 from fedmpi.core.parts import Strategy
 
 
-def fedavg(momentum: float = 0.9, weight_decay: float = 1e-3):
+def fedavg():
     """Local SGD, averaged by weight.
 
     Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
@@ -18,10 +17,4 @@ def fedavg(momentum: float = 0.9, weight_decay: float = 1e-3):
     Down: the kept values of the model, as many; the measure of all others.
     Example: fedmpi train --strategy fedavg --pruner dense
     """
-
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
-
-    return Strategy(lambda layout: {}, local, average, linear=True, additive=True, sgd=plain)
+    return Strategy(lambda layout: {}, average, linear=True, additive=True)

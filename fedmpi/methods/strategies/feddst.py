@@ -6,13 +6,12 @@ back to the budget (arXiv 2112.09824).
 gradient that steers growth never sees the pull.
 """
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import average
-from fedmpi.core.parts import Strategy
+from fedmpi.core.parts import Descent, Strategy
 from fedmpi.methods.strategies.fedprox import no_pull
 
 
-def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
+def feddst(mu: float = 0.0):
     """FedAvg or FedProx with masks that clients adjust.
 
     Paper: Bibikar et al. 2022, "Federated Dynamic Sparse Training: Computing Less, Communicating Less, Yet Learning
@@ -25,6 +24,5 @@ def feddst(mu: float = 0.0, momentum: float = 0.9, weight_decay: float = 1e-3):
     if mu < 0:
         raise ValueError(f"mu must be >= 0, got {mu}")
 
-    rule = {"momentum": momentum, "weight_decay": weight_decay, "mu": mu}
-    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, pruner="feddst", linear=True,
-                    sgd=rule, notes=lambda facts: no_pull(mu, facts))
+    return Strategy(lambda layout: {}, average, Descent(mu=mu), pruner="feddst", linear=True,
+                    notes=lambda facts: no_pull(mu, facts))

@@ -4,12 +4,11 @@ On a sparse model the pull acts on kept weights only. Every client does the same
 paper's inexactness plays no part.
 """
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import average
-from fedmpi.core.parts import Strategy
+from fedmpi.core.parts import Descent, Strategy
 
 
-def fedprox(mu: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-3):
+def fedprox(mu: float = 0.01):
     """FedAvg with a pull towards the received model during local training.
 
     Paper: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127.
@@ -20,9 +19,8 @@ def fedprox(mu: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-3)
     if mu < 0:
         raise ValueError(f"mu must be >= 0, got {mu}")
 
-    rule = {"momentum": momentum, "weight_decay": weight_decay, "mu": mu}
-    return Strategy(lambda layout: {}, lambda task: sgd(task, **rule), average, linear=True, additive=True,
-                    sgd=rule, notes=lambda facts: no_pull(mu, facts))
+    return Strategy(lambda layout: {}, average, Descent(mu=mu), linear=True, additive=True,
+                    notes=lambda facts: no_pull(mu, facts))
 
 
 def no_pull(mu, facts):

@@ -14,7 +14,6 @@ weights v, not rescaled, and have no part in cosines and lengths. Cost: two pass
 import torch
 
 from fedmpi.core.errors import UserError
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import mean, moved
 from fedmpi.core.parts import Strategy
 from fedmpi.methods.strategies.krum import trained_blocks
@@ -22,7 +21,7 @@ from fedmpi.methods.strategies.krum import trained_blocks
 TINY = 1e-20                                 # an update shorter than this has no direction
 
 
-def fltrust(momentum: float = 0.9, weight_decay: float = 1e-3):
+def fltrust():
     """Trust by the cosine with an update of the server's own samples.
 
     Paper: Cao et al. 2021, "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", arXiv 2012.13995.
@@ -30,11 +29,6 @@ def fltrust(momentum: float = 0.9, weight_decay: float = 1e-3):
     Down: the kept values of the model, as FedAvg.
     Example: fedmpi train --strategy fltrust --fault label-flip:share=0.2
     """
-
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
         if updates.root is None:
@@ -47,7 +41,7 @@ def fltrust(momentum: float = 0.9, weight_decay: float = 1e-3):
         U[:, : updates.trained] *= scale.float()[:, None]
         return state, moved(x, updates.support, mean(updates._replace(U=U), v / v.sum()))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform", root=True, sgd=plain)
+    return Strategy(lambda layout: {}, merge, contribution="uniform", root=True)
 
 
 def trusted(updates):

@@ -14,14 +14,12 @@ once for all iterations; under own masks a pass over all updates an iteration.
 
 import torch
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import mean, moved
 from fedmpi.core.parts import Strategy
 from fedmpi.methods.strategies.krum import trained_blocks
 
 
-def geometric_median(iterations: int = 50, nu: float = 1e-6, tolerance: float = 1e-3, momentum: float = 0.9,
-                     weight_decay: float = 1e-3):
+def geometric_median(iterations: int = 50, nu: float = 1e-6, tolerance: float = 1e-3):
     """Least weighted sum of distances to the updates.
 
     Paper: Pillutla, Kakade and Harchaoui 2022, "Robust Aggregation for Federated Learning", arXiv 1912.13445.
@@ -36,16 +34,11 @@ def geometric_median(iterations: int = 50, nu: float = 1e-6, tolerance: float = 
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be >= 0, got {tolerance}")
 
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
-
     def merge(state, x, updates, weights):
         betas = weiszfeld(weights, distances_from_mean(updates), iterations, nu, tolerance)
         return state, moved(x, updates.support, mean(updates, betas))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain)
+    return Strategy(lambda layout: {}, merge, contribution="uniform")
 
 
 def weiszfeld(weights, distances, iterations, nu, tolerance):

@@ -18,12 +18,11 @@ import math
 
 import torch
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import mean, moved
 from fedmpi.core.parts import Strategy
 
 
-def krum(byzantine: float = 0.2, momentum: float = 0.9, weight_decay: float = 1e-3):
+def krum(byzantine: float = 0.2):
     """The one update that is nearest to its neighbours; ``byzantine`` is the share f / C, rounded down to clients.
 
     Paper: Blanchard et al. 2017, "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS
@@ -32,10 +31,10 @@ def krum(byzantine: float = 0.2, momentum: float = 0.9, weight_decay: float = 1e
     Down: the kept values of the model, as FedAvg.
     Example: fedmpi train --strategy krum --fault sign-flip:share=0.2
     """
-    return multi_krum(byzantine, 1, momentum, weight_decay)._replace(chooses=True)
+    return multi_krum(byzantine, 1)._replace(chooses=True)
 
 
-def multi_krum(byzantine: float = 0.2, select: int = 0, momentum: float = 0.9, weight_decay: float = 1e-3):
+def multi_krum(byzantine: float = 0.2, select: int = 0):
     """Mean of the ``select`` updates nearest to their neighbours, where 0 is C - f - 2; ``byzantine`` is f / C.
 
     Paper: Blanchard et al. 2017, "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS
@@ -48,11 +47,6 @@ def multi_krum(byzantine: float = 0.2, select: int = 0, momentum: float = 0.9, w
         raise ValueError(f"byzantine must be in [0, 0.5), the share of the cohort, got {byzantine}")
     if select < 0:
         raise ValueError(f"select must be >= 0, got {select}")
-
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
 
     def merge(state, x, updates, weights):
         updates, weights = updates.rows(weights > 0), weights[weights > 0]
@@ -68,7 +62,7 @@ def multi_krum(byzantine: float = 0.2, select: int = 0, momentum: float = 0.9, w
         if select >= facts.cohort:
             yield f"select={select} takes all of the {facts.cohort} clients: this is a plain mean"
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain, notes=notes)
+    return Strategy(lambda layout: {}, merge, contribution="uniform", notes=notes)
 
 
 def neighbours(C, byzantine):

@@ -11,14 +11,13 @@ statistics are coordinates like all others. Cost: a sort of C values a coordinat
 import numpy as np
 import torch
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import moved
 from fedmpi.core.parts import Strategy
 
 EVEN = 1e-9                                  # weights that differ by less, relatively, are one half: they are rounded
 
 
-def median(momentum: float = 0.9, weight_decay: float = 1e-3):
+def median():
     """Weighted median of every coordinate.
 
     Paper: Yin et al. 2018, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", arXiv
@@ -28,15 +27,10 @@ def median(momentum: float = 0.9, weight_decay: float = 1e-3):
     Example: fedmpi train --strategy median --fault sign-flip:share=0.2
     """
 
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
-
     def merge(state, x, updates, weights):
         return state, moved(x, updates.support, by_column(updates, weights, middle))
 
-    return Strategy(lambda layout: {}, local, merge, contribution="uniform", sgd=plain)
+    return Strategy(lambda layout: {}, merge, contribution="uniform")
 
 
 def middle(values, weights):

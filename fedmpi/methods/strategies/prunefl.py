@@ -3,12 +3,11 @@
 What makes it PruneFL is its pruner (``fedmpi.methods.pruning.prunefl``), used unless another is named.
 """
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import average
 from fedmpi.core.parts import Strategy
 
 
-def prunefl(momentum: float = 0.9, weight_decay: float = 1e-3):
+def prunefl():
     """FedAvg with PruneFL's adaptive pruning.
 
     Paper: Jiang et al. 2023, "Model Pruning Enables Efficient Federated Learning on Edge Devices", arXiv 1909.12326.
@@ -16,10 +15,4 @@ def prunefl(momentum: float = 0.9, weight_decay: float = 1e-3):
     Down: the kept values of the model, as FedAvg.
     Example: fedmpi train --strategy prunefl --pruner prunefl:every=10
     """
-
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
-
-    return Strategy(lambda layout: {}, local, average, pruner="prunefl", linear=True, additive=True, sgd=plain)
+    return Strategy(lambda layout: {}, average, pruner="prunefl", linear=True, additive=True)

@@ -16,13 +16,11 @@ Corrected against the printed text, with the reason:
 import torch
 from torch.nn import functional as F
 
-from fedmpi.compute.sgd import sgd
 from fedmpi.core.reduce import average, mean, moved
-from fedmpi.core.parts import Strategy
+from fedmpi.core.parts import Descent, Strategy
 
 
-def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0, rho: float = 0.1,
-           server_momentum: float = 0.0, server_lr: float = 1.0):
+def thesis(clip: float = 3.0, rho: float = 0.1, server_momentum: float = 0.0, server_lr: float = 1.0):
     """Gradient growth by sparse uploads, clean mixing of score and data share, clipped updates, server momentum.
 
     ``clip`` limits an update's norm to that many times the cohort's median (0: never); ``rho`` is the least share of
@@ -42,11 +40,6 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
     def init(layout):
         return {"velocity": torch.zeros(layout.P)} if server_momentum else {}
 
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
-
     def merge(state, x, updates, weights):
         step = mean(updates, weights, rho, clip)
         trained = step[..., : updates.trained]
@@ -62,11 +55,10 @@ def thesis(momentum: float = 0.9, weight_decay: float = 1e-3, clip: float = 3.0,
         if "rho" in facts.given and not facts.own_masks:
             yield "no effect of rho: all clients train one common mask, so that all hold each weight"
 
-    return Strategy(init, local, merge, pruner="rigl", contribution="cosine", linear=True,
-                    additive=not clip, sgd=plain, notes=notes)
+    return Strategy(init, merge, pruner="rigl", contribution="cosine", linear=True, additive=not clip, notes=notes)
 
 
-def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bool = False):
+def thesis_text(normalise: bool = False):
     """As printed: residuals kept on the server, the mask adjusted each round, weights mixed with raw cosines.
 
     Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning.
@@ -75,11 +67,6 @@ def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bo
     Example: fedmpi train --strategy thesis-text
     """
 
-    plain = {"momentum": momentum, "weight_decay": weight_decay}
-
-    def local(task):
-        return sgd(task, **plain)
-
     def merge(state, x, updates, weights):
         if normalise:
             U = updates.U.clone()
@@ -87,12 +74,11 @@ def thesis_text(momentum: float = 0.9, weight_decay: float = 1e-3, normalise: bo
             updates = updates._replace(U=U)
         return average(state, x, updates, weights)
 
-    return Strategy(lambda layout: {}, local, merge, pruner="residual:distribution=thesis",
-                    contribution="cosine", weighting="thesis:schedule=thesis", linear=True, additive=not normalise,
-                    sgd=plain)
+    return Strategy(lambda layout: {}, merge, pruner="residual:distribution=thesis",
+                    contribution="cosine", weighting="thesis:schedule=thesis", linear=True, additive=not normalise)
 
 
-def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softmax: bool = True, shuffle: bool = False):
+def thesis_code(double_softmax: bool = True, shuffle: bool = False):
     """As programmed: random growth from zero, softmax before a cross-entropy that applies its own, fixed batches.
 
     Growth comes every ten rounds, residuals are lost, scores start at zero. One difference: there a weight just
@@ -109,12 +95,7 @@ def thesis_code(momentum: float = 0.9, weight_decay: float = 1e-3, double_softma
     def loss(logits, labels, reduction="mean"):
         return F.cross_entropy(logits.softmax(dim=1) if double_softmax else logits, labels, reduction=reduction)
 
-    plain = {"momentum": momentum, "weight_decay": weight_decay, "shuffle": shuffle, "loss": loss}
-
-    def local(task):
-        return sgd(task, **plain)
-
-    return Strategy(lambda layout: {}, local, average,
+    return Strategy(lambda layout: {}, average, Descent(loss=loss, shuffle=shuffle),
                     pruner="set:distribution=thesis,init=magnitude,every=10,fraction=0.1,decay=cosine,signed=false",
                     contribution="cosine", weighting="thesis:schedule=thesis,start=zero", linear=True, additive=True,
-                    sgd=plain, classes=True)
+                    classes=True)

@@ -128,11 +128,12 @@ def _usual_parts(given):
 
     if not {"strategy", "contribution"} <= given.keys():
         return {}
-    parts = ("pruner", "contribution", "weighting")
+    parts = ("optimiser", "pruner", "contribution", "weighting")
     try:
         found = with_usual_parts(given | dict.fromkeys(parts))
         if found["contribution"] != given["contribution"]:              # which brings a weighting of its own
-            found["weighting"] = with_usual_parts(given | {"weighting": None, "pruner": None})["weighting"]
+            others = ("optimiser", "pruner", "weighting")
+            found["weighting"] = with_usual_parts(given | dict.fromkeys(others))["weighting"]
     except (FedError, ImportError, AttributeError):
         return {}
     return {name: found[name] for name in parts}
