@@ -160,7 +160,8 @@ def receiving(side, network):
     from fedmpi.transport import messages
     comm = side.comm
     parts = WorkerParts(network, fedavg(), None, values.float32(), {}, "", None, (), epochs=1, batch_size=1, lr=0.1,
-                        seed=0, rounds=1, objective=classification(), optimiser=None, rates=None, clip_norm=0.0, steps=0,
+                        seed=0, rounds=1, objective=classification(), optimiser=None, rates=None,
+                        clip_norm=0.0, steps=0,
                         augment=None)
     worker = Worker(lambda options, shape, outputs: parts, lambda name, local: torch.device(name))
     worker.receive({"kind": "data", "local_rank": 0}, {})
