@@ -92,9 +92,11 @@ def as_dict(states):
              "t": torch.tensor([states[client].t for client in clients], dtype=torch.int64), "values": {}}
     names = {name for client in clients for name in states[client].values or ()}
     for name in sorted(names):
-        rows = [states[client].values[name] for client in clients]
-        entry["values"][name] = {"flat": torch.cat([row.flatten() for row in rows]),
-                                 "shapes": torch.tensor([row.shape for row in rows], dtype=torch.int64)}
+        have = [row for row, client in enumerate(clients) if name in states[client].values]
+        tensors = [states[clients[row]].values[name] for row in have]
+        entry["values"][name] = {"rows": torch.tensor(have),
+                                 "flat": torch.cat([tensor.flatten() for tensor in tensors]),
+                                 "shapes": torch.tensor([tensor.shape for tensor in tensors], dtype=torch.int64)}
     return entry
 
 
@@ -105,7 +107,8 @@ def from_dict(entry):
     if entry["values"]:
         values = [{} for _ in clients]
     for name, columns in entry["values"].items():
-        sizes = [math.prod(shape) for shape in columns["shapes"].tolist()]
-        for row, part, shape in zip(values, columns["flat"].split(sizes), columns["shapes"].tolist()):
-            row[name] = part.view(shape)
+        shapes = columns["shapes"].tolist()
+        parts = columns["flat"].split([math.prod(shape) for shape in shapes])
+        for row, part, shape in zip(columns["rows"].tolist(), parts, shapes):
+            values[row][name] = part.view(shape)
     return {client: Kept(t, row) for client, t, row in zip(clients, rounds, values)}

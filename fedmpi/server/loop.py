@@ -9,6 +9,7 @@ import torch
 
 from fedmpi.server import asynchronous, record
 from fedmpi.client.numbers import Number
+from fedmpi.client.train import OWN, RESIDUAL
 from fedmpi.core.errors import FedError, Stopped
 from fedmpi.compute.evaluate import finite
 from fedmpi.server import client_states
@@ -19,8 +20,8 @@ from fedmpi.core.layout import Layout
 from fedmpi.core.support import gathered, scattered
 from fedmpi.server.recruit import gather, present
 from fedmpi.server.score import judge
-from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Objective, Pruner, Replies,
-                               Round, Sampler, Strategy, Weighting)
+from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Field, Objective, Pruner,
+                               Replies, Round, Sampler, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, stream
 
 
@@ -68,9 +69,14 @@ class Fed(NamedTuple):
         return next(iter(self.contributions))
 
     @property
-    def clients_keep(self):
-        """Whether clients keep something from one of their rounds to the next."""
-        return bool(self.codec.feedback or self.strategy.keeps or self.layout.personal)
+    def kept_fields(self):
+        """``{name: Field}`` of what clients keep from one of their rounds to the next."""
+        found = dict(self.strategy.keeps)
+        if self.codec.feedback:
+            found[RESIDUAL] = Field()
+        if self.layout.personal:
+            found[OWN] = Field(on=(len(self.layout.own),))
+        return found
 
 
 def start(fed, x):
@@ -89,7 +95,7 @@ def start(fed, x):
              "contribution": {name: part.init(fed.sizes) for name, part in fed.contributions.items()}}
     if fed.stale:
         state["previous"] = torch.zeros_like(x)
-    if fed.clients_keep:
+    if fed.kept_fields:
         state |= {"clients": {}, "grown": torch.zeros(fed.layout.Q, dtype=torch.int32)}
     if fed.aggregation.buffer:
         state["flight"] = asynchronous.nobody(fed.aggregation.concurrency or fed.cohort)
@@ -116,7 +122,7 @@ def play(fed, state, t):
     after["held"] = state["held"].index_fill(0, got.clients[got.outcome != Outcome.DROPPED], t)
     if fed.stale:
         after["previous"] = served(state["x"], support, fed.layout)
-    if fed.clients_keep:
+    if fed.kept_fields:
         merged = got.counts.tolist()
         answers, masks = [got.answers[row] for row in merged], [got.masks[row] for row in merged]
         after["clients"] = remembered(fed, state, t, got.clients[merged], answers, masks)
@@ -227,6 +233,11 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
     checkpoint: a run killed between the two plays the round again, to the same bits. Asked to stop, or where another
     rank fails, it saves the last whole one."""
     saved, done, spent, owed = first - 1, (first - 1, state), 0.0, iter(())
+    if client_states.spills(fed.kept_fields, fed.layout, len(fed.sizes)):
+        fed = fed._replace(shelf=store.shelf)
+    if fed.shelf:
+        # Rounds after these were given up.
+        fed.shelf.sweep(set(), after=first - 1)
     # Until the newest checkpoint is on the disk the oldest is still there.
     named = deque(maxlen=keep + 1)
     before = time.perf_counter()

@@ -14,6 +14,8 @@ from fedmpi.store.states import check_save, flattened, unflattened
 class MemoryStore:
     """A run that is held in memory, for notebooks and tests; the same interface and bits as RunFile."""
 
+    shelf = None                  # what clients keep stays in the state
+
     def __init__(self, attrs, rounds, clients, population, partition):
         self.columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
         self._attrs = plain(own_attrs(attrs))

@@ -4,7 +4,7 @@ With the mean update d and the velocity v::
 
     heavy      v <- momentum v + d                     x <- x + server_lr v
     nesterov   v <- momentum v + d                     x <- x + server_lr (d + momentum v)
-    ema        v <- momentum v + (1 - momentum) d      x <- x + server_lr v           (v = d in the first round)
+    ema        v <- momentum v + (1 - momentum) d      x <- x + server_lr v
 
 ``heavy`` with momentum .9 takes steps ten times as long as ``ema``: choose server_lr with it. Ozdayi et al. 2020
 (arXiv 2010.15582), which the thesis cites for momentum on the server, add three more techniques of which neither code
@@ -35,22 +35,18 @@ def fedavgm(momentum: float = 0.9, server_lr: float = 1.0, kind: Literal["heavy"
         raise ValueError(f"server_lr must be > 0, got {server_lr}")
 
     def init(layout):
-        return {"velocity": torch.zeros(layout.P), "rounds": torch.zeros((), dtype=torch.int64)}
+        return {"velocity": torch.zeros(layout.P)}
 
     def merge(state, x, updates, weights):
         step = mean(updates, weights)
         trained, moving = step[..., : updates.trained], updates.support[: updates.trained]
         velocity = state["velocity"].index_select(0, moving)
-        fresh = trained
-        if kind == "ema" and int(state["rounds"]) > 0:
-            fresh = (1 - momentum) * trained
-        if kind == "ema" and int(state["rounds"]) == 0:
-            velocity = torch.zeros_like(velocity)
+        fresh = (1 - momentum) * trained if kind == "ema" else trained
         velocity = momentum * velocity + fresh
         trained_step = trained + momentum * velocity if kind == "nesterov" else velocity
         step[..., : updates.trained] = server_lr * trained_step
         if weights.ndim == 1:
-            state = {"velocity": on_support(velocity, moving, len(x)), "rounds": state["rounds"] + 1}
+            state = {"velocity": on_support(velocity, moving, len(x))}
         return state, moved(x, updates.support, step)
 
     return Strategy(init, merge, linear=True, additive=True)
