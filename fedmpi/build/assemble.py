@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import footprint
+from fedmpi.build import footprint, held_out, smaller
+from fedmpi.build.held_out import HeldOut
 from fedmpi.plugins import fit
 from fedmpi.transport import place
 from fedmpi.build.named import estimators, faults, model, objective
@@ -52,6 +53,7 @@ class Federation(NamedTuple):
     quality: np.ndarray           # (N,) in [0, 1]: what an estimator of contributions ought to find
     digest: str                   # of the data, the partition, the labels and all that is done to them
     client_names: tuple = ()      # N texts, where clients are those of the data set
+    held_out: HeldOut | None = None     # clients' own test parts
 
     @property
     def sizes(self):
@@ -85,6 +87,7 @@ def federation(options, dataset=None):
     validation, pool = _split(options, dataset, partition, owner)
     of_pool = dataset.y_train[pool] if owner is None else owner[pool]
     shards = [pool[shard] for shard in _dealt(options, partition, of_pool)]
+    shards, tests = held_out.parted(shards, options["client_test"], options["seed"])
     given, faulty = faults(options), _faulty(options)
     if sum(fault.shards is not None for fault in given) > 1:
         raise UserError("--fault duplicate may be given once: a copy of a copy would not be what it is recorded as")
@@ -97,6 +100,7 @@ def federation(options, dataset=None):
     labels, noise = _labels(options, dataset, shards, source, given, faulty)
     skew = catalog.make(catalog.FEATURES, options["features"])
     features = skew.levels(len(shards), stream(options["seed"], Purpose.FEATURES, len(shards)))
+    tests = held_out.held_out(tests, features, options["client_test"])
     features = np.where(source >= 0, features[source], features)         # a duplicate sees what its source sees
     quality = np.min([1 - noise] + [np.where(who, fault.quality, 1) for fault, who in zip(given, faulty)], axis=0)
     offsets = np.concatenate([[0], np.cumsum([len(shard) for shard in shards])]).astype(np.int64)
@@ -104,8 +108,10 @@ def federation(options, dataset=None):
     name = hashlib.sha256(digest(dataset).encode())
     for array in (validation, offsets, indices, labels, features, faulty):
         name.update(array)
+    for array in tests or ():
+        name.update(array)
     return Federation(dataset, validation, offsets, indices, labels, noise, features, faulty, source, quality,
-                      name.hexdigest(), names)
+                      name.hexdigest(), names, tests)
 
 
 def _as_model_takes(options, dataset):
@@ -241,6 +247,8 @@ def population(fed_data, options):
     if fed_data.client_names:
         texts = np.array([name.encode() for name in fed_data.client_names])
         found["name"] = texts, "", "what the data set calls the client"
+    if fed_data.held_out is not None:
+        found["test_samples"] = fed_data.held_out.sizes, "1", "samples of its own test part, see --client-test"
     for number, (spec, who) in enumerate(zip(options["fault"], fed_data.faults)):
         found[f"fault_{number}"] = (who, "1", f"whether the client is faulty by {spec}")
     return found
@@ -253,7 +261,8 @@ def shared_arrays(fed_data):
             "offsets": np.append(fed_data.offsets, fed_data.offsets[-1] + len(kept)),
             "indices": np.concatenate([fed_data.indices, kept]),
             "labels": np.concatenate([fed_data.labels, dataset.y_train[kept]]),
-            "features": fed_data.features, "faults": fed_data.faults, "source": fed_data.source}
+            "features": fed_data.features, "faults": fed_data.faults, "source": fed_data.source,
+            **held_out.shared(fed_data.held_out)}
 
 
 def without_pixels(fed_data):
@@ -330,8 +339,12 @@ def server_parts(options, fed_data, device):
               rounds=options["rounds"], seed=options["seed"],
               costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
               batch_norm=normalises,
-              lr=lambda now: options["lr"] * schedule.rate(now, 0, steps))
-    return fed, first
+              lr=lambda now: options["lr"] * schedule.rate(now, 0, steps),
+              structure=smaller.structure(options, pruner, network, layout, x,
+                                          sample(fed_data, 2).to(device)))
+    trained = aggregation.buffer or fed.cohort
+    tests = held_out.own_tests(options, fed_data, trained, network, sample(fed_data).to(device))
+    return fed._replace(own_tests=tests), first
 
 
 def sample(fed_data, count=1):
@@ -390,7 +403,8 @@ def adds_up(strategy, pruner, weighting, aggregation):
     before training, all train the same mask, and all answers are waited for. It follows from how updates are merged,
     not from the ranks or from who observes, and so do the bits."""
     waits = not aggregation.buffer and not aggregation.over and aggregation.deadline == math.inf
-    return strategy.additive and weighting.fixed and pruner.masks is None and not pruner.moves and waits
+    same = pruner.masks is None and pruner.units is None and not pruner.moves
+    return strategy.additive and weighting.fixed and same and waits
 
 
 def least(options, fed_data, normalises=False):
@@ -436,6 +450,7 @@ def check(options, fed_data, fed, x):
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
     _check_classes(options, fed)
     check_time(options, fed)
+    smaller.check_run(options, fed, faults(options))
     _check_whole(options, fed_data)
     _check_images(options, fed_data)
     if fed.together > 1 and (why := apart(options, fed_data)):
@@ -575,6 +590,7 @@ def _rehearse(options, fed_data, fed, x):
 def warnings(options, fed_data, fed):
     """What the user may not have meant, a line each: nothing that is wrong."""
     yield from _without_effect(options, fed_data)
+    yield from held_out.remarks(options, fed_data)
     yield from _notes(options, fed_data, fed)
     for spec, who in zip(options["fault"], fed_data.faults):
         if not who.any():
@@ -627,7 +643,8 @@ def _notes(options, fed_data, fed):
         steps=steps,
         cohort=fed.aggregation.buffer or fed.cohort,
         everybody=fed.cohort == len(fed.sizes) and not fed.aggregation.buffer,
-        own_masks=fed.pruner.masks is not None or fed.pruner.moves or fed.aggregation.buffer > 0)
+        own_masks=(fed.pruner.masks is not None or fed.pruner.units is not None or fed.pruner.moves
+                   or fed.aggregation.buffer > 0))
     weighing, *observing = fed.contributions.values()
     parts = [("strategy", options["strategy"], fed.strategy),
              ("schedule", options["schedule"], catalog.make(catalog.SCHEDULES, options["schedule"])),

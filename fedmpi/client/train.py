@@ -20,8 +20,9 @@ RESIDUAL = "_residual"    # and of what encoding its updates has lost
 
 
 class Prepared(NamedTuple):
-    """A client that is about to train."""
+    """A client that is about to train in the model of ``home``."""
 
+    home: homes.Home
     task: Task
     received: Received
     known: np.ndarray             # (Q,) bool: the mask that the server knows the client by
@@ -54,10 +55,10 @@ def prepared(parts, home, samples, job, arrays, received, known, given):
     residual = kept.pop(RESIDUAL, None)
     base = received.base
     if home.layout.personal:
-        base = _with_own(home, received, kept.pop(OWN, None))
+        base = with_own(home, received, kept.pop(OWN, None))
     task = _task(parts, home, samples, job, received, base)
     if client >= samples.N:
-        return Prepared(task, received, known, {}, server=True)
+        return Prepared(home, task, received, known, {}, server=True)
     strategy = parts.strategy
     sent_to = {name: strategy.sends[name] for name in job.get("given", ())}
     own = spread(home, sent_to, fields.decoded(sent_to, arrays, "given/", parts.codec.down, len(support)), support)
@@ -67,7 +68,7 @@ def prepared(parts, home, samples, job, arrays, received, known, given):
                for label, report in parts.reports.items() for name, array in report(task).items()}
     if parts.pruner.probe is not None:
         task = task._replace(probe=parts.pruner.probe(task))
-    return Prepared(task, received, known, reports, residual)
+    return Prepared(home, task, received, known, reports, residual)
 
 
 def spread(home, named, tensors, support):
@@ -80,7 +81,7 @@ def spread(home, named, tensors, support):
     return on_device
 
 
-def _with_own(home, received, own):
+def with_own(home, received, own):
     """(P,): the received model with the client's personal tensors, those of the factory's model before its first
     round."""
     base, positions = received.base.clone(), home.layout.own

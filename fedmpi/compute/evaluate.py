@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import torch
 
 from fedmpi.compute.forward import forward
@@ -18,10 +19,7 @@ def evaluator(model, x, inputs, labels, objective):
     """``evaluate(vector (P,))``, a generator that does a slice of the work at each step and returns ``(mean loss,
     {metric: mean})`` of a model bound to ``x`` on ``inputs`` and ``labels``, by the ``objective``. In between nobody
     else may write to ``x``."""
-    size = EVALUATED
-    if inputs.device.type == "cpu":
-        largest = layers_of(model, inputs[:1])[1]
-        size = max(16, CACHED // max(largest, 4 * inputs[0].numel()))
+    size = EVALUATED if inputs.device.type != "cpu" else in_cache(model, inputs[:1])
     slices, outputs_of = list(zip(inputs.split(size), labels.split(size))), forward(model, inputs.device)
     totals = objective.totals or partial(summed, objective)
 
@@ -46,6 +44,34 @@ def summed(objective, outputs, targets):
     loss = objective.loss(outputs, targets, reduction="none").sum(dtype=torch.float64)
     sums = {name: metric(outputs, targets).sum(dtype=torch.float64) for name, metric in objective.metrics.items()}
     return loss, sums
+
+
+def in_cache(model, sample):
+    """How many samples like ``sample (1, ...)`` go through the model in one pass on a CPU."""
+    largest = layers_of(model, sample)[1]
+    return max(16, CACHED // max(largest, 4 * sample.numel()))
+
+
+def by_sample(model, x, objective, at_once):
+    """``measure(vector (P,), inputs (n, ...), labels (n, ...)) -> (n, 2)`` float64, numpy: each sample's loss and
+    headline, by the ``objective`` and a model bound to ``x``, which is left at ``vector``. On a CPU ``at_once`` samples
+    go through it in one pass; to find that out takes what a rank that trains never imports."""
+    size, outputs_of = at_once if x.device.type == "cpu" else EVALUATED, forward(model, x.device)
+    headline = objective.metrics[objective.headline]
+
+    def measure(vector, inputs, labels):
+        x.copy_(vector)
+        model.eval()
+        found = []
+        for given, wanted in zip(inputs.split(size), labels.split(size)):
+            with torch.no_grad():
+                outputs = outputs_of(given)
+                losses = objective.loss(outputs, wanted, reduction="none")
+                values = headline(outputs, wanted)
+                found.append(torch.stack([losses.double(), values.double()], dim=1).cpu().numpy())
+        return np.concatenate(found)
+
+    return measure
 
 
 def finite(loss, whose):

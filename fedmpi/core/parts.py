@@ -261,6 +261,10 @@ class Strategy(NamedTuple):
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
       neither sent nor merged.
 
+    A client is tested on its own test part (``--client-test``) by the model that it would be sent now, its personal
+    tensors laid over it, or by ``own_model(task) -> (P,)`` where that gives one: ``task`` is the client's as it would
+    train now, with ``given`` and ``kept``; it may train ``task.x`` in place and return it. None: the model itself.
+
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
     """
@@ -285,6 +289,7 @@ class Strategy(NamedTuple):
     keeps: dict = {}                       # {name: Field}
     reply: Callable | None = None
     personal: Callable | None = None
+    own_model: Callable | None = None
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
@@ -301,7 +306,9 @@ class Pruner(NamedTuple):
     None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
-    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)``
+    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``units(state, x, structure, clients (C,),
+    fleet, gen) -> C dicts {layer: (n,) bool}`` gives every client a smaller network, without the units that are False
+    (``fedmpi.core.units``); clients that train the same get the same object, and the mask is full. ``check(N, layout)``
     raises UserError where it cannot prune for N clients. Where clients ``move`` their masks while they train, updates
     do not add up.
     """
@@ -313,6 +320,7 @@ class Pruner(NamedTuple):
     exact: bool = True
     masks: Callable | None = None
     nominal: Callable | None = None
+    units: Callable | None = None
     check: Callable | None = None
     moves: bool = False
     notes: Callable = lambda facts: ()     # see Facts

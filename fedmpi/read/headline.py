@@ -29,6 +29,11 @@ class Headline(NamedTuple):
         return f"val_{self.name}"
 
     @property
+    def own(self):
+        """The columns of clients' models on their own test parts: mean, mean by samples, worst tenth."""
+        return f"own_{self.name}", f"own_{self.name}_weighted", f"own_{self.name}_worst"
+
+    @property
     def share(self):
         """Whether values are shares of what is right, so that percents of them have a meaning."""
         return self.name == "accuracy"

@@ -5,11 +5,14 @@ Which rank trained whom, and in what order answers arrive, plays no part.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from fedmpi.client.received import digest
 from fedmpi.core.errors import WorkerError
-from fedmpi.core.support import gathered
+from fedmpi.core.rng import Purpose, stream
+from fedmpi.core.support import gathered, index_of
+from fedmpi.core.units import flat, held
 from fedmpi.methods.codecs.values import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
@@ -27,6 +30,7 @@ class Ask(NamedTuple):
     meta: dict                    # goes with the job: nothing where the model was published
     arrays: dict
     kept: dict = {}               # {name: tensor} of what the client keeps: it travels with the job, unbilled
+    support: torch.Tensor | None = None   # (K,) int32: all values of a smaller network; None: those of the mask
 
 
 def announce(fed, state, t, clients):
@@ -38,6 +42,11 @@ def announce(fed, state, t, clients):
     header = {"kind": "round", "t": t, "layout": fed.layout.digest}
     if fed.stale and t > 1:
         fed.transport.publish({"kind": "previous"}, {"values": state["previous"].numpy()})
+    if fed.pruner.units is not None:
+        published = fed.transport.publish(header, {})
+        asks = smaller_asks(fed, state, t, clients)
+        return published, asks + [Ask(client, t, state["mask"], *model_message(fed, state, t, state["mask"]))
+                                  for client in server]
     if fed.pruner.masks is None:
         meta, arrays = model_message(fed, state, t, state["mask"], common_mask(fed, state, t, clients))
         published = fed.transport.publish(header | meta, arrays)
@@ -49,6 +58,28 @@ def announce(fed, state, t, clients):
     published = fed.transport.publish(header, {})
     asks = [ask(fed, state, client, t, mask, *made[id(mask)]) for client, mask in zip(clients.tolist(), masks)]
     return published, asks + [Ask(client, t, state["mask"], *made[id(state["mask"])]) for client in server]
+
+
+def smaller_asks(fed, state, t, clients):
+    """An ``Ask`` for each client, which brings it the network that the pruner gives it, whole or smaller."""
+    gen = stream(fed.seed, Purpose.MASK, t)
+    fleet = fed.devices.at(state["now"], len(fed.sizes), lambda *key: stream(fed.seed, Purpose.DEVICES, *key))
+    kept = fed.pruner.units(state["pruner"], state["x"], fed.structure, clients, fleet, gen)
+    made = {id(each): _network_message(fed, state, t, each) for each in kept}
+    return [Ask(client, t, *made[id(each)]) for client, each in zip(clients.tolist(), kept)]
+
+
+def _network_message(fed, state, t, kept):
+    """``(mask, meta, arrays, {}, support)`` of an ``Ask`` for the network of the units ``kept {layer: (n,) bool}``. The
+    mask is what the network has of the prunable weights."""
+    units = flat(fed.structure, kept)
+    if units.all():
+        return state["mask"], *model_message(fed, state, t, state["mask"])
+    entries = held(fed.structure, units)
+    support = torch.from_numpy(index_of(entries.numpy()))
+    codec = drawing(fed.codec.down, fed.seed, t)
+    arrays = {"units": np.packbits(units.numpy())} | codec.encode(gathered(state["x"], support))
+    return entries[: fed.layout.Q].clone(), {"support": digest(support)}, arrays, {}, support
 
 
 def ask(fed, state, client, t, mask, meta={}, arrays={}):
@@ -158,8 +189,9 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
 
 def _reader(fed, asks, support):
     """The ``Reader`` of the answers to ``asks``."""
-    supports = {id(ask.mask): ask.mask for ask in asks}
-    supports = {key: fed.layout.support(mask) for key, mask in supports.items()}
+    distinct = {id(ask.mask): ask for ask in asks}
+    supports = {key: fed.layout.support(ask.mask) if ask.support is None else ask.support
+                for key, ask in distinct.items()}
     expected = {key: digest(each) for key, each in supports.items()}
     U = torch.empty(len(asks), len(support)) if fed.values else None
     return Reader(fed, supports, expected, digest(support), U)

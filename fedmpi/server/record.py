@@ -11,6 +11,7 @@ from fedmpi.core import flops
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.client.numbers import WORK, Number
+from fedmpi.server import own_accuracy
 from fedmpi.server.answers import Outcome, Update
 from fedmpi.store import Column
 
@@ -33,13 +34,20 @@ def columns(fed):
     """``(columns of /rounds, columns of /clients)`` that a run of these parts has."""
     labels = list(fed.contributions)
     validated, num_layers = fed.validate is not None, len(fed.layout.weights)
-    columns = round_columns(validated, num_layers, labels, fed.objective)
+    columns = round_columns(validated, num_layers, labels, fed.objective, fed.own_tests is not None)
     names = [column.name for column in columns]
     for name in fed.objective.metrics:
         if names.count(name) > 1:
             raise UserError(f"--task has a metric {name}, which is the name of another column of run files; "
                             "call it otherwise")
     return columns, client_columns(labels, fed.objective.unit)
+
+
+def own_columns(fed):
+    """The columns of /own; none where clients have no test parts of their own."""
+    if fed.own_tests is None:
+        return []
+    return own_accuracy.table_columns(fed.objective.headline, fed.objective.unit)
 
 
 def of_objective(objective):
@@ -69,9 +77,9 @@ def words(metric):
     return metric.replace("_", " ")
 
 
-def round_columns(validated, num_layers, labels, objective):
+def round_columns(validated, num_layers, labels, objective, own=False):
     """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
-    ``labels``."""
+    ``labels``, and clients' ``own`` test parts where they have some."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
         *evaluation_columns(objective, validated),
@@ -111,7 +119,7 @@ def round_columns(validated, num_layers, labels, objective):
         columns += [Column(f"calls_{label}", "int64", "1", f"distinct coalitions that {label} asked for"),
                     Column(f"score_{label}_s", "float64", "s", f"scoring by {label}, what others asked before is free",
                            machine=True)]
-    return columns
+    return columns + own_accuracy.round_columns(objective.headline, objective.unit) * own
 
 
 def client_columns(labels, unit="nat"):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from training import sgd
 
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.server import answers, fold
 from fedmpi.catalog import PRUNERS
 from fedmpi.core.layout import bind
-from fedmpi.compute.sgd import dense_gradient, sgd
+from fedmpi.compute.sgd import dense_gradient
 from fedmpi.core.mask import budgets, largest, top_mask
 from fedmpi.core.reduce import mean, moved
 from fedmpi.core.parts import Replies, Round, Task, Updates

@@ -22,7 +22,7 @@ METHODS = {
                "--observe", "shapley", "--observe", "comfedsv", "--observe", "least-core-mc", "--observe", "or-shapley",
                "--observe", "information-gain", "--observe", "influence-hessian", "--fault", "free-rider:kind=stale",
                "--fault", "scaled", "--fault", "duplicate", "--features", "rotation", "--cohort", 6, "--weighting",
-               "tanh"),
+               "tanh", "--client-test", 0.3),
     "fltrust": ("--strategy", "fltrust", "--contribution", "tmc-shapley", "--fault", "free-rider:kind=random",
                 "--fault", "feature-noise", "--noise", "fedcorr", "--features", "gaussian"),
     "fedbuff": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
@@ -30,6 +30,8 @@ METHODS = {
     "late": ("--aggregation", "sync:deadline=30", "--devices", "tiers:dropout=0.1", "--cohort", 5,
              "--sampler", "power-of-choice:candidates=7", "--strategy", "fedavg", "--contribution", "cosine"),
     "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
+    "smaller": ("--strategy", "fedmp", "--pruner", "fedmp:by=speed", "--devices", "tiers:slow=0.4,fast=0.2",
+                "--contribution", "loo", "--model", "norm_model:net", "--partition", "iid", "--cohort", 6),
     "sums": ("--strategy", "fedavg", "--weighting", "size", "--observe", "loo"),
     "signs": ("--strategy", "fedavg", "--codec", "sign:block=64", "--cohort", 6, "--pruner", "rigl:every=2",
               "--together", 4),
@@ -43,7 +45,7 @@ METHODS = {
     "fedper": ("--strategy", "fedper", "--optimiser", "adam", "--schedule", "cosine", "--cohort", 6, "--lr", 0.01),
     "fednova": ("--strategy", "fednova", "--partition", "quantity", "--contribution", "loo", "--clip-norm", 1.0),
     "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
-               "--pruner", "set"),
+               "--pruner", "set", "--client-test", 0.2, "--client-test-every", 2),
 }
 
 
@@ -90,11 +92,12 @@ def alone(tmp_path_factory, fedmpi):
 WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "fedbuff"), (3, "flying"),
          (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams"),
          (3, "scaffold"),
-         (3, "feddyn"), (3, "fedper"), (3, "fednova"), (5, "scaffold"), (5, "feddyn"), (5, "fedper")]
+         (3, "feddyn"), (3, "fedper"), (3, "fednova"), (5, "scaffold"), (5, "feddyn"), (5, "fedper"), (4, "smaller")]
 PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
          ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1),
          ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3), ("owed", 3, 1, 1),
-         ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1)]
+         ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1),
+         ("smaller", 2, 1, 1)]
 
 
 @pytest.fixture(scope="module")

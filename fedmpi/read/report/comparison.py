@@ -30,7 +30,10 @@ OUTCOMES = {"final_loss": "final loss", "sparsity": "sparsity", "rounds": "round
 def outcome_words(leading):
     """``{name: words}`` of the outcomes of runs with this ``Headline``."""
     word = leading.word
-    return {f"final_{leading.name}": f"final {word}", f"chosen_{leading.name}": f"{word} at best validation"} | OUTCOMES
+    own = {f"final_own_{leading.name}": "own tests, mean of clients",
+           f"final_own_{leading.name}_worst": "own tests, worst tenth"}
+    return {f"final_{leading.name}": f"final {word}", f"chosen_{leading.name}": f"{word} at best validation"
+            } | own | OUTCOMES
 
 
 def refuse_other_data(runs):

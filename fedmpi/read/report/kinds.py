@@ -8,10 +8,11 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from fedmpi.read.headline import common_headline
+from fedmpi.read.headline import common_headline, headline
 from fedmpi.read.report import draw
 from fedmpi.read.report.figure import QUIET
 from fedmpi.read.report.metrics import FLOPS, chosen
+from fedmpi.read.report.own import last
 from fedmpi.read.report.partition import clients_of
 from fedmpi.read.report.pictures import curves, draw_shares, shares
 from fedmpi.read.report.profile import OWN, profile
@@ -47,7 +48,7 @@ AXES = {"rounds": ("round", "round"), "bytes": ("sent, up and down", "bytes sent
         "flops": ("training", "training FLOPs"), "virtual": ("virtual time", "virtual time"),
         "seconds": ("time of the rounds", "the rounds' own time")}              # on the axis, in a sentence
 UNITS = {"bytes": "B", "flops": "FLOP", "virtual": "s", "seconds": "s"}
-HEADLINE = "headline"             # stands for the column that the runs' task names
+HEADLINE, OWN_TESTS = "headline", "own tests"      # stand for the columns that the runs' task names
 
 
 def _column_of(column, leading):
@@ -56,9 +57,11 @@ def _column_of(column, leading):
         return column, f"test {leading.loss_text()}", "lowest", np.nanargmin
     if column == "sparsity":
         return column, "sparsity (fraction of zeros)", "highest", np.nanargmax
-    if leading.higher:
-        return leading.name, f"test {leading.word}", "the test set's own maximum", np.nanargmax
-    return leading.name, f"test {leading.word}", "the test set's own minimum", np.nanargmin
+    pick = np.nanargmax if leading.higher else np.nanargmin
+    if column == OWN_TESTS:
+        return leading.own[0], f"{leading.word} on clients' own tests", "highest" if leading.higher else "lowest", pick
+    end = "maximum" if leading.higher else "minimum"
+    return leading.name, f"test {leading.word}", f"the test set's own {end}", pick
 
 
 class Curves(NamedTuple):
@@ -79,7 +82,8 @@ class Curves(NamedTuple):
 
 
 def curve_of(column, axis):
-    """``find`` of the groups' curves of ``column`` against ``axis``; of one run alone also of its validation set."""
+    """``find`` of the groups' curves of ``column`` against ``axis``; of one run alone also of its validation set, and
+    of its worst clients."""
     def find(groups):
         leading = common_headline([run for group in groups for run in group.runs.values()])
         named = _column_of(column, leading)
@@ -87,6 +91,10 @@ def curve_of(column, axis):
         if found is None:
             return None
         best = None
+        if column == OWN_TESTS and len(groups) == 1:
+            labelled = [groups[0]._replace(label=label) for label in ("mean of clients", "worst tenth")]
+            found = [line for group, each in zip(labelled, (leading.own[0], leading.own[2]))
+                     for line in mean_lines([group], each, axis)]
         if column == HEADLINE and len(groups) == 1 and len(groups[0].runs) == 1:
             found, best = _with_validation(groups[0], axis)
         return _scaled(found, best, named, axis, groups)
@@ -173,6 +181,33 @@ def _churn(groups):
         share = np.mean([100 * run.rounds["mask_changed"][:T] / run.attrs["prunable"] for run in runs], axis=0)
         found.append(Line(group.label, np.arange(T) + 1.0, share))
     return found if any(line.y.any() for line in found) else None
+
+
+def _own_clients(run):
+    """The last evaluation of clients on their own test parts, from the worst client to the best."""
+    found = last(run)
+    if found is None or len(found.clients) < 2:
+        return None
+    worth = found.values if headline(run).higher else -found.values
+    order = np.argsort(worth, kind="stable")
+    return found._replace(**{name: getattr(found, name)[order] for name in ("clients", "samples", "values")})
+
+
+def _draw_own_clients(place, found):
+    ax = place.subplots()
+    if found.metric == "accuracy":
+        ax.set_ylim(-0.02, 1.02)
+        ax.set_autoscaley_on(False)
+    share = 100 * (np.arange(len(found.clients)) + 1) / len(found.clients)
+    draw.lines(ax, [Line("clients", share, found.values)], "clients, from the worst (%)",
+               f"{found.metric} on its own test")
+
+
+def _say_own_clients(found):
+    low, middle, high = np.percentile(found.values, [0, 50, 100])
+    return (f"{_upper(found.metric)} of {len(found.clients)} clients on their own test parts after round "
+            f"{found.round}, from the worst to the best: lowest {low:.3g}, median {middle:.3g}, highest {high:.3g}; "
+            f"the worst is client {found.clients[0]}.")
 
 
 def _draw_churn(place, found):
@@ -397,7 +432,8 @@ def _say_time(found):
     own = sorted(((each["share"], name) for name, each in found["phases"].items() if each["kind"] == OWN), reverse=True)
     told = ", ".join(f"{name} {100 * share:.0f} %" for share, name in own[:3])
     return (f"Where {human_seconds(found['wall_s'])} of {found['rounds']} rounds went: {told}. Lighter bars are parts "
-            "of train, or go on beside it.")
+            "of train, or go on beside it" + ", or come after a round." * ("own tests" in found["phases"])
+            + "." * ("own tests" not in found["phases"]))
 
 
 OUTCOMES = {"merged": "merged"} | LOST
@@ -446,6 +482,10 @@ KINDS = {
     "accuracy-virtual": _curve("test accuracy against virtual time, where --devices simulates it", HEADLINE,
                                "virtual"),
     "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", HEADLINE, "seconds"),
+    "own": _curve("accuracy on clients' own test parts against rounds; of one set-up also of the worst tenth",
+                  OWN_TESTS, "rounds"),
+    "own-clients": Kind("accuracy of each client on its own test part, from the worst to the best", _own_clients,
+                        _draw_own_clients, _say_own_clients, each=True),
     "loss": _curve("test loss against rounds", "loss", "rounds"),
     "sparsity": _curve("sparsity by round", "sparsity", "rounds", _say_sparsity),
     "churn": Kind("share of the mask that each round flipped", _churn, _draw_churn, _say_churn,

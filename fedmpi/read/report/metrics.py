@@ -25,7 +25,7 @@ def _quality(run):
     rounds, name = run.rounds, headline(run).name
     names = [name, "loss", *(other for other in headline(run).metrics if other != name)]
     names = [each for part in ("", "val_") for each in (part + other for other in names)]
-    last = {f"final_{k}": _last(rounds, k) for k in names}
+    last = {f"final_{k}": _last(rounds, k) for k in (*names, *headline(run).own)}
     found = {k: v for k, v in last.items() if v is not None}
     at = chosen(run)
     if at is not None:
@@ -85,6 +85,7 @@ def to_json(run):
             profile=profile(run),
             rounds=run.rounds,
             population=run.population,
+            own=run.own,
             sessions=run.sessions,
         )
     )

@@ -6,8 +6,8 @@ from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import final_metrics
 from fedmpi.core.wide import aligned
 
+QUALITY = "final_", "chosen_"                 # before the names of losses and metrics
 SPENT = ("up_bytes", "down_bytes", "flops_prunefl", "flops_rigl")
-OUTCOMES = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss", *SPENT)         # of classification
 WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence",
          "task_limit"}                                                   # options that say where and how, not what
 NAMES = {"rounds": "planned_rounds"}                                     # those that outcomes have as well
@@ -21,26 +21,24 @@ def outcomes(runs):
                for path, run in runs.items()}
     keys = dict.fromkeys(key for each in options.values() for key in each)
     varying = [key for key in keys if len({each.get(key) for each in options.values()}) > 1]
+    found = {path: final_metrics(run) for path, run in runs.items()}
+    names = _outcome_names(runs.values(), found.values())
     rows = []
     for path, run in runs.items():
-        found = final_metrics(run)
         rows.append({"run": path} | {key: options[path].get(key) for key in varying} | {"status": run.attrs["status"]}
-                    | {name: found.get(name) for name in outcome_names(runs.values())}
+                    | {name: found[path].get(name) for name in names}
                     | {"seconds": float(run.rounds["round_s"].sum()) if "round_s" in run.rounds else None})
     return varying, rows
 
 
-def outcome_names(runs):
-    """The outcomes that rows have: those of each headline among the runs."""
-    metrics = dict.fromkeys(headline(run).name for run in runs)
-    quality = [f"{part}_{name}" for name in metrics for part in ("final", "chosen")]
-    return ("rounds", *quality, "final_loss", *SPENT)
-
-
-def _of_rows(rows, varying):
-    """The names of the outcomes in rows of ``outcomes``."""
-    other = {"run", "status", "seconds", *varying}
-    return [name for name in rows[0] if name not in other] if rows else list(OUTCOMES)
+def _outcome_names(runs, found):
+    """The outcomes that rows have, by the headlines of the runs and what was ``found`` of each: those of clients' own
+    test parts where any run has some."""
+    headlines = {headline(run).name: headline(run) for run in runs}
+    quality = [f"{part}_{name}" for name in headlines for part in ("final", "chosen")]
+    own = [f"final_{name}" for each in headlines.values() for name in each.own]
+    own = [name for name in own if any(name in each for each in found)]
+    return ("rounds", *quality, "final_loss", *SPENT, *own)
 
 
 def _text(value):
@@ -55,10 +53,15 @@ def over_seeds(varying, rows):
     for row in rows:
         if row["status"] == "finished":
             groups.setdefault(tuple(row[key] for key in told), []).append(row)
-    columns = [*_of_rows(rows, varying), "seconds"]
     return [dict(zip(told, values)) | {"n": len(group)} | {
-        name: found for column in columns for name, found in _spread(column, group).items()}
+        name: found for column in _numbers(rows) for name, found in _spread(column, group).items()}
         for values, group in groups.items()]
+
+
+def _numbers(rows):
+    """The outcomes that the rows have."""
+    known = rows[0] if rows else ()
+    return [name for name in known if name in ("rounds", *SPENT, "seconds") or name.startswith(QUALITY)]
 
 
 def _spread(column, group):
@@ -70,15 +73,14 @@ def _spread(column, group):
 
 def outcomes_text(varying, rows, width=None):
     """The rows as a table for the terminal, ``width`` columns wide, then the groups of seeds."""
-    names = _of_rows(rows, varying)
-    columns = [*varying, "status", *names, "seconds"]
+    columns = [*varying, "status", *_numbers(rows)]
     lines = _numbered(["run", *map(_head, columns)],
                       [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
                       len(varying) + 2, width)
     groups = over_seeds(varying, rows)
     if "seed" in varying and groups:
         told = [key for key in varying if key != "seed"]
-        columns = [key for key in (*names, "seconds") if key != "rounds"]
+        columns = [key for key in _numbers(rows) if key != "rounds"]
         lines += ["", "over seeds, mean ± standard deviation of finished runs:", *_numbered(
             [*told, "n", *map(_head, columns)],
             [[*(_cell(key, group[key]) for key in told), str(group["n"]), *(_mean(key, group) for key in columns)]
@@ -107,7 +109,7 @@ def _cell(key, value):
     scale = 1e-6 if key.endswith("_bytes") else 1e-12 if key.startswith("flops") else None
     if scale is not None or key == "seconds":
         return f"{value * (scale or 1):.4g}"
-    quality = key.startswith(("final_", "chosen_"))
+    quality = key.startswith(QUALITY)
     return f"{value:.4f}" if isinstance(value, float) and quality else str(value)
 
 

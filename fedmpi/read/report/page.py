@@ -17,6 +17,7 @@ from fedmpi.read.report.html import Cell, fold, key, picture, table, text
 from fedmpi.read.report.kinds import KINDS
 from fedmpi.read.report.kinds import OUTCOMES as ANSWERS
 from fedmpi.read.report.metrics import FLOPS, final_metrics
+from fedmpi.read.report.own import last
 from fedmpi.read.report.page_style import CSS
 from fedmpi.read.report.profile import BESIDE, OWN, profile
 from fedmpi.read.report.profile_text import notes
@@ -27,11 +28,12 @@ from fedmpi.read.report.truth import by_client, judged, options, quality
 # {} stands for the name of the metric.
 TITLES = {"accuracy": "{} by round", "accuracy-bytes": "{} by bytes sent",
           "accuracy-flops": "{} by training FLOPs", "accuracy-virtual": "{} by virtual time",
+          "own": "{} on clients' own tests", "own-clients": "Clients from the worst to the best",
           "loss": "Loss by round", "sparsity": "Sparsity by round", "churn": "How the mask moved",
           "layers": "Sparsity by layer", "contribution": "Contribution by round", "found": "Who finds the bad clients",
           "truth": "Contribution against the truth", "clients": "Who holds what", "time": "Time by phase",
           "answers": "What became of those asked"}
-LEARNING = ("accuracy", "accuracy-bytes", "accuracy-flops", "accuracy-virtual", "loss")
+LEARNING = ("accuracy", "accuracy-bytes", "accuracy-flops", "accuracy-virtual", "loss", "own")
 PRUNING = ("sparsity", "churn")
 OPENED = 3                        # runs whose part of a page about several is open
 PRINTED = 4                       # set-ups of which a run's part is printed
@@ -153,6 +155,9 @@ def _quality_cards(found, leading):
         if chosen in found:
             more = f"{found[chosen]:.3f} in round {found['chosen_round']}, the best by validation"
         yield f"Test {leading.word}", f"{found[final]:.3f}", more
+    mean, _, worst = (f"final_{name}" for name in leading.own)
+    if mean in found:
+        yield "Clients' own tests", f"{found[mean]:.3f}", f"mean of clients; worst tenth {found[worst]:.3f}"
     if "final_loss" in found:
         unit = "" if leading.unit in ("", "1") else leading.unit
         yield "Test loss", f"{found['final_loss']:.3f}", "nat, cross-entropy" if leading.share else unit
@@ -189,7 +194,8 @@ def _keys(groups):
     """The headline numbers of several: a row each, the best of a column, of those that have ended, in bold."""
     leading = common_headline([run for group in groups for run in group.runs.values()])
     better = max if leading.higher else min
-    better_of = {f"final_{leading.name}": better, f"chosen_{leading.name}": better} | BETTER
+    named = leading.name, f"own_{leading.name}", f"own_{leading.name}_worst"
+    better_of = {f"final_{name}": better for name in named} | {f"chosen_{leading.name}": better} | BETTER
     found, words = comparison(groups)["outcomes"], outcome_words(leading)
     names = [name for name in words if name in found]
     ended = [all(run.attrs.get("status", "finished") == "finished" for run in group.runs.values()) for group in groups]
@@ -309,7 +315,7 @@ def _of_run(run, count, groups=None):
     """[(name, HTML)] of what is shown of each run; curves of pruning where ``groups`` are its own."""
     pruning = _pictures(PRUNING, groups, count) if groups else ""
     yield "Pruning", _joined(pruning, _pictures(("layers",), run, count))
-    yield "Clients", _pictures(("contribution", "found", "truth", "clients"), run, count) + _judges(run)
+    yield "Clients", _pictures(("contribution", "found", "truth", "own-clients", "clients"), run, count) + _judges(run)
     yield "Time", _beside(_pictures(("time",), run, count), _phases(run))
     yield "Faults", _faults(run, count)
     rounds = "Every round" if len(run.ends) <= ROWS else f"{ROWS} of {len(run.ends)} rounds"
@@ -387,15 +393,19 @@ def _client_table(run):
     merged = np.bincount(client[run.clients["outcome"] == 0], minlength=N) if "outcome" in run.clients else asked
     sent = sum(np.bincount(client, run.clients[name], N) for name in ("up_bytes", "down_bytes") if name in run.clients)
     score, truth = by_client(run, "contribution"), quality(run)
+    tested = last(run)
+    own = {} if tested is None else dict(zip(tested.clients.tolist(), tested.values.tolist()))
     rows = [[_client_name(population, client), f"{population['samples'][client]:,}",
              f"{100 * population['noise'][client]:.0f}" if "noise" in population else "-",
              _number(None if truth is None else truth[client], ".2f"), _faults_of(run, client), asked[client],
              merged[client], _number(None if score is None else score[client], ".3f"),
-             human_bytes(sent[client]) if np.ndim(sent) else "-"] for client in range(min(N, CLIENTS))]
+             human_bytes(sent[client]) if np.ndim(sent) else "-", *[_number(own.get(client), ".3f")] * bool(own)]
+            for client in range(min(N, CLIENTS))]
     head = ["client", "samples", "wrong labels (%)", "quality", "faults", "asked", "merged", "mean contribution",
-            "sent"]
+            "sent", *["accuracy on its own test"] * bool(own)]
     more = f"the first {CLIENTS} of {N:,}" if N > CLIENTS else ""
-    return fold("Every client", table("", head, rows, numbers=(1, 2, 3, 5, 6, 7, 8), wide=True), more, kind="numbers")
+    return fold("Every client", table("", head, rows, numbers=(1, 2, 3, 5, 6, 7, 8, *[9] * bool(own)), wide=True), more,
+                kind="numbers")
 
 
 def _client_name(population, client):
@@ -438,7 +448,9 @@ def _round_table(run):
     T = len(run.ends)
     at = np.unique(np.linspace(0, T - 1, min(T, ROWS)).round().astype(int))
     leading = headline(run)
-    quality = [(leading.name, f"test {leading.word}"), ("loss", f"test {leading.loss_text()}")]
+    own = zip(leading.own, ("own tests, mean", "by samples", "worst tenth"))
+    quality = [(leading.name, f"test {leading.word}"), *(pair for pair in own if pair[1] != "by samples"),
+               ("loss", f"test {leading.loss_text()}")]
     columns = [(name, head, "{:.4f}".format) for name, head in quality] + list(ROUND_COLUMNS)
     columns = [(name, head, show) for name, head, show in columns if name in run.rounds]
     rows = [[t + 1, *(show(run.rounds[name][t]) if np.isfinite(run.rounds[name][t]) else "-"

@@ -6,6 +6,7 @@ import numpy as np
 
 from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import FLOPS, TIMES, final_metrics
+from fedmpi.read.report.own import own_text
 from fedmpi.read.report.statistics import tied
 from fedmpi.read.report.truth import exact, faulty, is_bad, judged, options, quality
 from fedmpi.core.wide import aligned, labelled
@@ -61,7 +62,8 @@ def round_line(row, total_rounds, eta_s, width=None, metric="accuracy"):
     return "  ".join(found.values())
 
 
-LEFT_OUT = ("sparsity", "up", "loss", "seconds")      # in this order, and then the headline, where a line is too long
+# In this order, and then those of the headline, where a line is too long.
+LEFT_OUT = ("sparsity", "up", "loss", "own", "seconds")
 LONGEST_LEFT = "59 min 59 s left"
 
 
@@ -70,9 +72,10 @@ def _progress(row, total_rounds, eta_s, metric):
     digits, found = len(str(total_rounds)), {}
     if "round" in row:
         found["round"] = f"round {row['round']:>{digits}}/{total_rounds}"
-    for name, form in ((metric, ".4f"), ("loss", ".4f"), ("sparsity", ".3f")):
+    for name, word, form in ((metric, metric, ".4f"), (f"own_{metric}", "own", ".4f"), ("loss", "loss", ".4f"),
+                             ("sparsity", "sparsity", ".3f")):
         if name in row and np.isfinite(row[name]):
-            found[name] = f"{name.replace('_', ' ')} {row[name]:{form}}"
+            found[word] = f"{word.replace('_', ' ')} {row[name]:{form}}"
     if "up_bytes" in row:
         found["up"] = f"up {human_bytes(row['up_bytes'])}"
     if "round_s" in row and np.isfinite(row["round_s"]):
@@ -126,6 +129,7 @@ def _how_good(run, found):
     leading = headline(run)
     if f"final_{leading.name}" in found:
         yield leading.word, _headline_text(found, leading)
+    yield "own tests", own_text(found, leading)
     others = [name for name in leading.metrics if name != leading.name and f"final_{name}" in found]
     for name in others:
         yield name.replace("_", " "), f"final {found[f'final_{name}']:.4f}"
