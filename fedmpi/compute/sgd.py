@@ -6,7 +6,6 @@ from functools import partial
 from itertools import islice
 
 import torch
-from torch import nn
 
 from fedmpi.core.layout import views
 from fedmpi.core.parts import Descent, Trained
@@ -171,7 +170,7 @@ def _step(task, descent, sparse, held):
     """``step(inputs, labels)`` of ``descend`` with the tensors ``held``, see ``_start``; it keeps nothing of the task
     that is its client's."""
     model, layout, g, casting, watch = task.model, task.layout, task.g, task.casting, task.probe.step
-    x, total, loss = task.x[: layout.R], held["total"], descent.loss or nn.functional.cross_entropy
+    x, total, loss = task.x[: layout.R], held["total"], descent.loss or task.objective.loss
     as_a_vector, clip_norm = _as_a_vector(descent, task.optimiser, watch), task.clip_norm
     named, move = dict(model.named_parameters()), _move(task, held)
     trained = [named[slot.name] for slot in layout.trained]
@@ -238,9 +237,10 @@ def casting(precision, device):
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)
 
 
-def dense_gradient(task, num_batches, loss=nn.functional.cross_entropy):
+def dense_gradient(task, num_batches, loss=None):
     """(R,): the mean dense gradient at the received model over ``num_batches`` mini-batches drawn without replacement
     (all of them where there are fewer). Batch statistics are left as they were."""
+    loss = loss or task.objective.loss
     task.g.zero_()
     taken = 0
     task.model.eval()

@@ -58,10 +58,11 @@ def stacked(model, layout, recorder=None):
     """``train(tasks, descent=Descent()) -> [(x (P,), Trained)]``, an entry a task: what ``descend`` would make of each
     from its ``base``. Tasks are only read, their generators used.
 
-    The tasks share model, layout, lr and all that is done with it, and casting, and no probe of theirs watches steps or
-    epochs. The loss of ``descent`` gives one value a sample for ``loss(logits, labels, reduction="none")``. The bits
-    depend on the tasks of this call and the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it
-    is. Ask ``refusal`` first. Steps are recorded where there is the model's ``graphs.Recorder``.
+    The tasks share model, layout, objective, lr and all that is done with it, and casting, and no probe of theirs
+    watches steps or epochs. The loss of ``descent`` gives one value a sample for ``loss(logits, labels,
+    reduction="none")``. The bits depend on the tasks of this call and the seed alone. ``model`` is bound to a vector of
+    ``layout``, which stays as it is. Ask ``refusal`` first. Steps are recorded where there is the model's
+    ``graphs.Recorder``.
     """
 
     def train(tasks, descent=Descent()):
@@ -130,12 +131,12 @@ def _rates(lrs, task):
 
 
 def _step(model, layout, task, descent, held):
-    """``step(inputs (B, a, ...), labels (B, a), shares (B, a), counts (a,), lr, even, number)`` of the first a clients
-    with the tensors ``held``, see ``_start``; it keeps nothing of the ``task`` that is its client's."""
+    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), lr, even, number)`` of the first a
+    clients with the tensors ``held``, see ``_start``; it keeps nothing of the ``task`` that is its client's."""
     X, total, R, known = held["X"], held["total"], layout.R, {}
     g, forward = X.new_empty(len(X), R), _forward(model, layout, X.device)
     casting, optimiser, clip_norm = task.casting, task.optimiser, task.clip_norm
-    loss, states = descent.loss or F.cross_entropy, [name for name in held if name.startswith(STATE)]
+    loss, states = descent.loss or task.objective.loss, [name for name in held if name.startswith(STATE)]
 
     def step(inputs, labels, shares, counts, lr, even, number):
         a = len(counts)
@@ -144,7 +145,7 @@ def _step(model, layout, task, descent, held):
             known[a] = leaves(layout, X[:a])
         with casting():
             logits = forward(known[a], inputs, Step(number, None if even else shares))
-            each = loss(logits.flatten(0, 1), labels.T.flatten(), reduction="none").view(a, -1)
+            each = loss(logits.flatten(0, 1), labels.transpose(0, 1).flatten(0, 1), reduction="none").view(a, -1)
         means = (each * shares.T).sum(1)
         gradient(means.sum(), layout, known[a], g[:a])
         total[:a] += means.detach() * counts

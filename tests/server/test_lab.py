@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from fedmpi import catalog
-from fedmpi.build.named import worker_parts
+from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core import flops
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.parts import Training
+from fedmpi.plugins.spec import make
 from fedmpi.server import lab, loop
 from fedmpi.transport.local import Local
 
@@ -176,7 +177,7 @@ def test_bytes_of_own_work_are_no_clients(strategy, idle):
     options = {"partition": "classes:per_client=2", "cohort": 2, "server_data": "12"}
     fed, state = contracts.assembled(strategy=strategy, **options)
     _, row, clients = loop.play_round(fed, state, 1)
-    plain = fed._replace(strategy=catalog.make(catalog.STRATEGIES, idle))
+    plain = fed._replace(strategy=make(catalog.STRATEGIES, idle))
     _, alone, others = loop.play_round(plain, state, 1)
     assert row["flops_server"] > 0 == alone["flops_server"]
     for name in ("up_bytes", "down_bytes"):
