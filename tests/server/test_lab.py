@@ -165,7 +165,7 @@ def test_the_servers_work_takes_virtual_time():
 
 def test_a_training_beside_the_clients_takes_time_only_where_it_is_the_last():
     """Clients take 3 s each way round; the server's training that goes on meanwhile is done before, or after."""
-    from test_rounds import devices
+    from breaking import devices
     for gflops in (1.0, 1e-6):
         fed, state = contracts.assembled(strategy="fltrust", server_data="12", server_gflops=gflops)
         _, row, _ = loop.play_round(fed._replace(devices=devices(3, latency=1.5)), state, 1)
