@@ -220,8 +220,7 @@ def clipping(most, gradients, order):
 
 def _move(task, x, held):
     """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, where the task's model lives, with the state among
-    ``held``. Without a fused
-    kernel the gradients are views of the task's ``g``."""
+    ``held``. Without a fused kernel the gradients are views of the task's ``g``."""
     layout, optimiser, state, g = task.layout, task.optimiser, _states(held), task.g
     if optimiser.fused is None:
         return lambda gradients, lr: optimiser.step(x, g, state, lr)
