@@ -11,6 +11,7 @@ from fedmpi.client.numbers import WORK, Number
 from fedmpi.client.train import OWN, RESIDUAL
 from fedmpi.core import exact_sum
 from fedmpi.core.support import gathered
+from fedmpi.methods.codecs.values import drawing
 from fedmpi.wire import fields, frame, positions
 from fedmpi.wire.feedback import carried, feeding_back
 
@@ -64,6 +65,7 @@ def answer(parts, home, sums, single, job, client, trained, begin, cause):
     ``sums`` is where its update is added, or None; ``single`` says whether the server wants it by itself. ``cause()``
     names what made an update useless. ``begin`` is when the work began, by ``time.perf_counter``."""
     task, received = client.task, client.received
+    parts = parts._replace(codec=drawing(parts.codec, parts.seed, job["t"], job["client"]))
     meta = {"kind": "update", "t": job["t"], "support": received.digest, "client": job["client"], "row": job["row"]}
     arrays = dict(client.reports)
     support = _own_support(home, client, meta, arrays)
@@ -71,9 +73,7 @@ def answer(parts, home, sums, single, job, client, trained, begin, cause):
     loss, size = _checked(reply, trained.loss, meta, cause)
     counted = sums is not None and "share" in job
     values = _encoded(parts, home, client, reply, arrays, counted and not single)
-    others = {}
-    if not client.server:
-        others = fields.encoded(parts.strategy.answers, reply.answers, "answer/", parts.codec, support)
+    others = fields.encoded(parts.strategy.answers, reply.answers, "answer/", parts.codec, support)
     arrays |= values | others
     _report(task, meta, arrays)
     arrays["numbers"] = numbers = _numbers(task, trained, loss, time.perf_counter() - begin, parts.strategy.steps)
@@ -101,8 +101,6 @@ def _own_support(home, client, meta, arrays):
 def _reply(parts, home, client, trained, support):
     """The ``Reply`` of a client."""
     task, strategy = client.task, parts.strategy
-    if client.server:
-        return Reply(support, home.stage.difference(task.x, client.received.base, support), {}, {})
     if strategy.update:
         update = home.stage.difference(task.x, client.received.base, support)
     else:
@@ -128,7 +126,7 @@ def _encoded(parts, home, client, reply, arrays, only_size):
     """The arrays of the encoded update; what the client keeps goes into ``arrays``. Where ``only_size`` they stay here,
     and may hold anything of the right size."""
     codec, kept = parts.codec, reply.kept
-    if codec.feedback and not client.server:
+    if codec.feedback:
         owed = client.residual
         if owed is not None:
             owed = carried(owed, client.received.support, reply.support, home.layout.P)

@@ -9,13 +9,17 @@ import numpy as np
 import torch
 
 from fedmpi.client import answer as answers
+from fedmpi.client import lab
+from fedmpi.client import own_model as own_models
 from fedmpi.client import samples as shards
 from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
 from fedmpi.client.home import home
+from fedmpi.client import smaller
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
+from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Optimiser, Pruner, Schedule, Strategy
@@ -60,9 +64,11 @@ class Worker:
 
     def receive(self, meta, arrays):
         """Take a message for every worker: ``data``, the node's shared arrays, see ``Samples``; ``setup``, the options;
-        ``round``, the model of a round; ``previous``, the one before; ``cohort``, what coalitions are formed from."""
+        ``round``, the model of a round; ``previous``, the one before; ``tested``, the model of clients' own tests;
+        ``cohort``, what coalitions are formed from; ``models``, what the server's own compute looks at."""
         take = {"data": self._take_data, "setup": self._take_setup, "round": self._take_model,
-                "previous": self._take_previous, "cohort": self._take_cohort}
+                "previous": self._take_previous, "tested": self._take_tested, "cohort": self._take_cohort,
+                "models": self._take_models}
         take[meta["kind"]](meta, arrays)
 
     def _take_data(self, meta, arrays):
@@ -78,6 +84,7 @@ class Worker:
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.received = self.previous = self.many = self.wide = self.cohort = None
+        self.tested = self.measure = self.networks = None
         self.t, self.given = 0, {}
         self.sums = answers.no_sums(self.layout, parts.strategy.answers, self.device) if meta["sums"] else None
         # Whether the server wants single updates.
@@ -93,23 +100,37 @@ class Worker:
             answers.clear(self.sums)
         if "mask" in meta:
             self.received, self.known = decoded(self.home, self.parts.codec, meta, arrays, self.known, self.received)
-        self.given = self._given(meta, arrays)
+        self.given = self._given(meta, arrays, self.received)
 
-    def _given(self, meta, arrays):
+    def _given(self, meta, arrays, received):
         """What the strategy sends to all clients beside the model, by name, on the device."""
         sent = {name: self.parts.strategy.sends[name] for name in meta.get("given", ())}
         if not sent:
             return {}
-        support = self.received.support
+        support = received.support
         tensors = fields.decoded(sent, arrays, "given/", self.parts.codec.down, len(support))
         return spread(self.home, sent, tensors, support)
+
+    def _take_tested(self, meta, arrays):
+        """Take the model by which clients are tested on their own test parts."""
+        last = self.tested.received if self.tested else None
+        received, known = decoded(self.home, self.parts.codec, meta, arrays, last=last)
+        self.tested = own_models.Tested(meta["t"], received, known, self._given(meta, arrays, received))
+        self.measure = self.measure or by_sample(self.home.model, self.home.x, meta["at_once"])
 
     def _take_previous(self, meta, arrays):
         self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
 
     def _take_cohort(self, meta, arrays):
-        self.many = self.many or ensemble(self.home.model, self.layout)
         self.cohort = taken(meta, arrays)
+
+    def _take_models(self, meta, arrays):
+        self.models = torch.from_numpy(arrays["models"])
+
+    def ensemble(self):
+        """``evaluate(X (M, P), inputs, labels)`` of many models at once, see ``fedmpi.compute.forward``."""
+        self.many = self.many or ensemble(self.home.model, self.layout)
+        return self.many
 
     # ------------------------------------------------------------- jobs
 
@@ -117,7 +138,11 @@ class Worker:
         """The answer to a job: to evaluate coalitions, to tell a client's loss, to train a client, or a team of them. A
         training that raises is an answer, too: what becomes of it is the server's decision."""
         if "coalitions" in job:
-            return evaluated(self.parts, self.home, self.samples, self.cohort, self.many, job)
+            return evaluated(self.parts, self.home, self.samples, self.cohort, self.ensemble(), job)
+        if "own" in job:
+            return own_models.tested(self.parts, self.home, self.samples, self.tested, self.measure, job, arrays)
+        if "lab" in job:
+            return lab.answer(self, job, arrays)
         if "team" in job:
             return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
         if "loss" in job:
@@ -156,15 +181,24 @@ class Worker:
         """The ``Prepared`` client of a job. Its random numbers follow from the present round, unless the job brings a
         model of its own time."""
         job = {"t": self.t} | job
+        if "units" in arrays:
+            return self._prepare_smaller(job, arrays)
         received, known = self.received, self.known
         if "mask" in job:
             received, known = decoded(self.home, self.parts.codec, job, arrays)
         return prepared(self.parts, self.home, self.samples, job, arrays, received, known, self.given)
 
+    def _prepare_smaller(self, job, arrays):
+        """The ``Prepared`` client of a job that brings a network without some of its units."""
+        self.networks = self.networks or smaller.networks(self.home, self.samples)
+        network = smaller.network(self.networks, self.home, arrays["units"])
+        received = smaller.decoded(network, self.parts.codec, job, arrays)
+        return prepared(self.parts, network.home, self.samples, job, arrays, received, None, self.given)
+
     def _answer(self, job, client, done, begin):
         job = {"t": self.t} | job
-        return answers.answer(self.parts, self.home, self.sums, self.single, job, client, done, begin,
-                              partial(self._why_diverged, job["client"], client.received))
+        return answers.answer(self.parts, client.home, self.sums, self.single, job, client, done, begin,
+                              partial(self._why_diverged, job["client"], client))
 
     def _train_team(self, jobs, arrays):
         """The answers to ``jobs``, each that of a client. Those whose training is plain descent train side by side, all
@@ -197,11 +231,11 @@ class Worker:
             found = {name: array.copy() for name, array in found.items()}
         return meta, found
 
-    def _why_diverged(self, client, received):
-        """What made a client's update useless, as far as can be seen: one of ``CAUSES``."""
-        if shards.trains_otherwise(self.samples, client):
+    def _why_diverged(self, number, client):
+        """What made the update of client ``number`` useless, as far as can be seen: one of ``CAUSES``."""
+        if shards.trains_otherwise(self.samples, number):
             return "fault"
-        before = mean_loss(self.home, self.samples, client, received.base)
+        before = mean_loss(client.home, self.samples, number, client.received.base)
         return "training" if np.isfinite(before) else "model"
 
     def tell_loss(self, job):

@@ -41,6 +41,8 @@ from fedmpi.core.wide import terminal_width
 @several("observe", "More estimators of contributions, recorded and not used")
 @part("codec", "Values on the wire")
 @part("devices", "How fast and how often there the clients' devices are, in virtual time")
+@click.option("--server-gflops", type=click.FloatRange(0), help="GFLOP/s of the server's own compute in virtual time; "
+              "0: it takes no time.  [default: 0]")
 @part("sampler", "Who takes part in a round")
 @part("aggregation", "When the server merges, in virtual time")
 @click.option("--on-error", type=click.Choice(["fatal", "retry", "drop"]),
@@ -57,6 +59,9 @@ from fedmpi.core.wide import terminal_width
 @click.option("--evaluate-every", type=click.IntRange(1),
               help="Rounds from one evaluation on the test and validation sets "
               "to the next; the last round always has one.  [default: 1]")
+@click.option("--client-test-every", type=click.IntRange(0),
+              help="Rounds from one evaluation of all clients on their own test parts to the next; the last round "
+              "always has one. 0: as often as costs a tenth of the training at most.  [default: 0]")
 @click.option("--save-every", type=click.IntRange(0), help="Rounds between checkpoints; 0: after each round, but not "
               "within a second of the last one.  [default: 0]")
 @click.option("--keep", type=click.IntRange(1), help="Checkpoints kept.  [default: 2]")
@@ -80,7 +85,7 @@ from fedmpi.core.wide import terminal_width
               "train nothing, write nothing.")
 def train(resume, dry_run, overwrite, **given):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
-    from fedmpi.run.launch import train as play
+    from fedmpi.run.session import train as play
     check_parts(given)
     _check_overwrite(overwrite, resume, given)
     context = click.get_current_context()
@@ -118,16 +123,16 @@ def _planned(given, resume, overwrite):
         raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
     if not speaks():
         return 0
-    from fedmpi.build import assemble
+    from fedmpi.build.notes import warnings
     from fedmpi.run import plan
     from fedmpi.store import check_target
     options = opened(given)
     out = options["out"] or run_file(options["seed"])
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
         check_target(out, overwrite)
-    options, data, fed, found = plan.played(options, say)
-    for line in plan.told(options, data, fed, found, size or 1, out, terminal_width()):
+    setup, found = plan.played(options, say)
+    for line in plan.told(setup, found, size or 1, out, terminal_width()):
         click.echo(line)
-    for line in assemble.warnings(options, data, fed):
+    for line in warnings(setup):
         click.echo(f"warning: {line}")
     return 0

@@ -26,21 +26,63 @@ class Round(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a part may know of a run before it starts, to tell what has no effect in it.
+    """What a part may know of a run before it starts: its sizes, and properties of its other parts.
 
-    Strategies, pruners, contributions and weightings may have ``notes(facts) -> lines``, each a sentence for
-    the user about something in this part that comes to nothing in this run.
+    Any part that is a tuple of functions has ``refuses(facts) -> lines``, each a reason, with a way out, why it cannot
+    work in this run: the first one of any part ends the run before work starts. It has ``notes(facts) -> lines``, each
+    a sentence for the user about something in this part that comes to nothing in this run. Before each line comes the
+    option that names the part. ``named`` holds how other parts were named, for these lines and for nothing else.
     """
 
     layout: Layout
+    named: dict = {}                   # {option: "--option value"}
     given: frozenset = frozenset()     # names of the part's options that somebody gave
     rounds: int = 1
     epochs: int = 1               # that a client trains a round, the last perhaps cut short
     steps: int = 1                # the most that any client takes a round
+    clients: int = 1              # in all
     cohort: int = 1               # clients that are merged at once
+    largest: int = 1              # the most that are: all of them, where round 1 asks everybody
+    drawn: int = 1                # clients that the sampler draws at once
+    at_work: int = 1              # clients that are at work at once
+    fixed_cohort: bool = False    # somebody gave --cohort
     everybody: bool = True        # all clients take part in every round
+    timed: bool = True            # devices have a speed: there is a model of time
+    asynchronous: bool = False    # answers are merged as they arrive: clients share no rounds
+    candidates: bool = False      # the sampler asks more clients for their loss than it keeps
+    opening: bool = False         # round 1 asks everybody
+    common_model: bool = True     # all clients of a round receive the same model
+    pruner_reports: bool = False  # clients report to the pruner what they saw while they trained
+    server_update: bool = False   # the strategy asks for an update of the server's own samples
+    needs_previous: bool = False  # some client's answer follows from the model of the round before
     own_masks: bool = False       # clients train masks of their own
     scored: bool = True           # weights in the merge follow from scores
+    even: bool = False            # all clients weigh the same in the merge
+    touched: int = 1              # clients that this part changes: of features and faults
+    shape: tuple = ()             # of a sample
+    ids: bool = False             # inputs are whole numbers that reach the model as they are
+
+
+def nothing(facts):
+    """No line: what ``refuses`` and ``notes`` of a part say where it has no more to say."""
+    return ()
+
+
+def wants_images(facts):
+    """What ``refuses`` of an augmentation tells where samples are no images."""
+    if len(facts.shape) != 3:
+        yield (f"it changes images (channels, height, width), and the samples are of shape "
+               f"{facts.shape}; leave it out")
+    elif facts.ids:
+        yield ("it changes images, and these samples are whole numbers that reach the model as they "
+               "are; leave it out")
+
+
+def leaves_nobody_out(facts):
+    """What ``notes`` of a sampler tells where all clients take part anyway."""
+    if facts.everybody:
+        yield (f"no effect: all {facts.clients} clients take part in every round; give a --cohort "
+               "below that")
 
 
 class Objective(NamedTuple):
@@ -79,6 +121,8 @@ class Optimiser(NamedTuple):
     step: Callable
     travelled: Callable | None = None
     fused: Callable | None = None
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Schedule(NamedTuple):
@@ -91,7 +135,8 @@ class Schedule(NamedTuple):
     rate: Callable
     within: bool = False
     planned: Callable | None = None
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Augmentation(NamedTuple):
@@ -105,6 +150,8 @@ class Augmentation(NamedTuple):
     draw: Callable
     apply: Callable
     width: int
+    refuses: Callable = wants_images       # see Facts
+    notes: Callable = nothing
 
 
 class Descent(NamedTuple):
@@ -193,6 +240,46 @@ class Task(NamedTuple):
     augment: Augmentation | None = None
 
 
+class Training(NamedTuple):
+    """A training on the server's own samples, as the strategy's clients train: on the samples ``on``, from the model
+    ``x (P,)`` on ``mask (Q,) bool``. A setting of 0 is that of the run."""
+
+    x: torch.Tensor
+    mask: torch.Tensor
+    on: str = "server"
+    epochs: int = 0
+    batch_size: int = 0
+    lr: float = 0.0
+
+
+class Lab(NamedTuple):
+    """The server's own compute in one round, done by all ranks, to the same bits on any number of them.
+
+    Samples are named by ``on``: ``"server"``, those of ``--server-data``, or ``"validation"``. Models are vectors
+    (P,); ``mask (Q,) bool`` says off which weights they are zero, by which FLOPs are counted: as dense ones where it
+    is None. No input is written to.
+
+    ``evaluate(models (M, P), on, mask=None) -> (loss (M,), headline (M,))``, float64, the means over all samples in
+    evaluation mode. ``outputs(x, on, rows=None, of="", mask=None) -> (n, ...) float32`` of the samples ``rows``, a
+    pair (start, stop), all where it is None: the model's, or those of its module named ``of``. ``gradient(x, on,
+    mask=None) -> (R,) float32`` is the dense gradient of the mean loss, in evaluation mode. ``train(trainings) ->
+    [(x (P,), Trained)]``, in their order: several go to several ranks. The trained vectors are those that were given
+    but on the masks and on what is never pruned.
+
+    ``sizes`` holds the numbers of samples by name, ``labels`` how many of them have each label (L,), and under
+    ``"clients"`` those of every client (N, L), as it sees them.
+    """
+
+    evaluate: Callable
+    outputs: Callable
+    gradient: Callable
+    train: Callable
+    sizes: dict
+    labels: dict
+    round: Round
+    mask: torch.Tensor            # (Q,) bool: that of the model which was trained in this round
+
+
 class Updates(NamedTuple):
     """What a cohort sent: a client a row, a kept weight a column."""
 
@@ -201,7 +288,7 @@ class Updates(NamedTuple):
     support: torch.Tensor         # (K,) int32, sorted positions in x
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # the first `trained` columns are trained parameters, the rest buffers
-    root: torch.Tensor | None = None    # (K,) float32: what the server's own samples gave, where the strategy asks
+    root: torch.Tensor | None = None    # (K,) float32: of the server's training beside the clients', see Strategy
     parts: dict = {}              # what else clients answered, {name: (C, ...) or list of C tensors}, see Field
     totals: dict = {}             # and what of it is a sum over the cohort, {name: tensor}
     steps: torch.Tensor | None = None   # (C,) float64: steps of each client's optimiser
@@ -236,10 +323,14 @@ class Strategy(NamedTuple):
     1) -> (state, x)``, in which entries outside the support do not move. ``local`` is a ``Descent``, or a function
     ``local(task) -> Trained`` that trains ``task.x`` in place. ``optimiser``, ``pruner``, ``contribution`` and
     ``weighting`` are the parts it is used with where the user names none (no weighting: the contribution's own). Where
-    ``linear``, merge also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). ``root``
-    asks for an update of the server's own validation samples, in ``updates.root``. Where it ``chooses`` one client,
-    weights play no part. Where ``additive``, merging one row, the mean of the updates by their weights, with weight 1
-    is the same merge.
+    ``linear``, merge also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). Where
+    ``additive``, merging one row, the mean of the updates by their weights, with weight 1 is the same merge.
+
+    ``server_data`` says what it does with the samples of ``--server-data``: nothing, or it works with them
+    ``"labelled"`` or ``"unlabelled"``. ``before(state, x (P,), mask) -> Training`` is what the server trains while the
+    clients train, x being the model that they train: what that adds to x is ``updates.root (K,)``. ``after(state, x
+    (P,), updates, lab) -> (state, x)`` is the server's own work on what was merged, once a round that merges
+    something; entries outside the support do not move. Coalitions are judged by what is merged, without that.
 
     Messages hold more than the model and its update where the strategy says so, each array by its ``Field``:
 
@@ -253,6 +344,10 @@ class Strategy(NamedTuple):
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
       neither sent nor merged.
 
+    A client is tested on its own test part (``--client-test``) by the model that it would be sent now, its personal
+    tensors laid over it, or by ``own_model(task) -> (P,)`` where that gives one: ``task`` is the client's as it would
+    train now, with ``given`` and ``kept``; it may train ``task.x`` in place and return it. None: the model itself.
+
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
     """
@@ -265,10 +360,12 @@ class Strategy(NamedTuple):
     contribution: str = "size"
     weighting: str = ""
     linear: bool = False
-    root: bool = False
-    chooses: bool = False
+    server_data: str = ""
+    before: Callable | None = None
+    after: Callable | None = None
     additive: bool = False
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None
     sends: dict = {}                       # {name: Field}
     send: Callable | None = None
@@ -277,6 +374,7 @@ class Strategy(NamedTuple):
     keeps: dict = {}                       # {name: Field}
     reply: Callable | None = None
     personal: Callable | None = None
+    own_model: Callable | None = None
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
@@ -292,9 +390,10 @@ class Pruner(NamedTuple):
     None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
-    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)``
-    raises UserError where it cannot prune for N clients. Where clients ``move`` their masks while they train, updates
-    do not add up.
+    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``units(state, x,
+    structure, clients (C,), fleet, gen) -> C dicts {layer: (n,) bool}`` gives every client a smaller network, without
+    the units that are False (``fedmpi.core.units``); clients that train the same get the same object, and the mask is
+    full. Where clients ``move`` their masks while they train, updates do not add up.
     """
 
     init: Callable
@@ -304,9 +403,10 @@ class Pruner(NamedTuple):
     exact: bool = True
     masks: Callable | None = None
     nominal: Callable | None = None
-    check: Callable | None = None
+    units: Callable | None = None
     moves: bool = False
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None
 
 
@@ -361,10 +461,10 @@ class Contribution(NamedTuple):
     validated: bool = False       # asks for utilities, hence for validation samples on the server
     opening: bool = False         # wants everybody in round 1
     cumulative: bool = False      # scores hold what earlier rounds brought: the last one counts
-    check: Callable | None = None # check(C, layout) raises UserError where it cannot judge a cohort of C clients
     updates: bool = True          # looks at single updates, or asks for utilities
     sees: str = "updates"         # what it looks at: recorded, since some look at what clients would not show
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None
 
 
@@ -380,7 +480,8 @@ class Weighting(NamedTuple):
     init: Callable
     weigh: Callable
     fixed: bool = False
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None
 
 
@@ -398,10 +499,14 @@ class Fleet(NamedTuple):
 class Devices(NamedTuple):
     """The clients' devices: ``at(seconds, N, draw) -> Fleet`` at a moment of virtual time, where ``draw(*key)`` is the
     generator of the run's seed and the non-negative integers ``key``. The same arguments give the same fleet.
-    ``digest`` is the sha256 of what they were read from, where that is a file: another file makes another run."""
+    ``digest`` is the sha256 of what they were read from, where that is a file: another file makes another run. Where
+    they are not ``timed`` nothing takes time, and all answers come at once."""
 
     at: Callable
     digest: str = ""
+    timed: bool = True
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Known(NamedTuple):
@@ -419,13 +524,13 @@ class Sampler(NamedTuple):
     ``draw(gen, count, known) -> int64 (count,)`` distinct clients, all available (fewer where fewer are). Where
     ``candidates`` is not 0, the server draws ``max(count, candidates)`` instead, sends them the model, asks for its
     loss on their samples, and ``choose(count, clients (d,), losses (d,)) -> int64`` keeps ``count`` of them.
-    ``check(count, N)`` raises UserError where drawing ``count`` of N clients would be no choice.
     """
 
     draw: Callable
     candidates: int = 0
     choose: Callable | None = None
-    check: Callable | None = None
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = leaves_nobody_out
 
 
 class Aggregation(NamedTuple):
@@ -444,6 +549,16 @@ class Aggregation(NamedTuple):
     concurrency: int = 0
     discount: Callable | None = None
     mixing: bool = False
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
+
+
+class Coding(NamedTuple):
+    """What a codec that draws may know of the message that it encodes."""
+
+    gen: Any                      # numpy generator of (ENCODE, round, client)
+    t: int                        # the round whose model is trained
+    client: int                   # whose update it is, -1 for the model itself
 
 
 class Codec(NamedTuple):
@@ -453,7 +568,8 @@ class Codec(NamedTuple):
     server publishes models by the codec ``down``. Where it is ``exact``, decoding gives back the very values, and their
     number alone decides the size. Where there is ``feedback``, a client adds what earlier encodings of
     its updates have lost before it encodes, and remembers what that loses. Where it is for ``weights``, what is never
-    pruned (biases, norms, running averages) travels as float32 beside it.
+    pruned (biases, norms, running averages) travels as float32 beside it. Where it ``draws``, it is called as
+    ``encode(values, coding)``: by chance that is the same on any number of ranks.
     """
 
     encode: Callable
@@ -463,7 +579,9 @@ class Codec(NamedTuple):
     exact: bool = False
     feedback: bool = False
     weights: bool = False
-
+    draws: bool = False
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Noise(NamedTuple):
@@ -476,7 +594,8 @@ class Noise(NamedTuple):
     rates: Callable
     corrupt: Callable
     shared: Callable | None = None
-
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Features(NamedTuple):
@@ -488,7 +607,8 @@ class Features(NamedTuple):
 
     levels: Callable
     apply: Callable
-
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Fault(NamedTuple):
@@ -512,4 +632,6 @@ class Fault(NamedTuple):
     inputs: Callable | None = None
     local: Callable | None = None
     stale: bool = False
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None        # see Round

@@ -31,7 +31,7 @@ def gather(fed, state, t, support, laps):
               for key, value in state["flight"].items()}
     flight |= {"models": flight["models"] | {t: {"x": state["x"], "mask": state["mask"]}},
                "answers": dict(flight["answers"])}
-    message = model_message(fed, state, state["mask"])
+    message = model_message(fed, state, t, state["mask"])
     laps.lap("encode_s")
     now, came = state["now"], []                    # rows: (client, version, answer, outcome, seconds)
     while sum(row[3] == Outcome.MERGED for row in came) < fed.aggregation.buffer:
@@ -44,13 +44,15 @@ def gather(fed, state, t, support, laps):
         if bool(flight["finish"][slot].isnan()):
             train(fed, state, flight, t, support)
             continue
-        now = float(flight["finish"][slot])
+        finish = float(flight["finish"][slot])
+        # An answer that came while the server was at its own work has waited for it.
+        now = max(now, finish)
         version, answer = int(flight["version"][slot]), flight["answers"].pop(slot)
         answer = Update(**answer) if "values" in answer else Refused(**answer)
         if isinstance(answer, Update):
             answer = aged(fed, state, flight["models"][version]["x"], answer, t - version, support)
         came.append((int(flight["client"][slot]), version, answer, outcome_of(answer),
-                     now - float(flight["start"][slot])))
+                     finish - float(flight["start"][slot])))
         flight["client"][slot] = -1
         answered = [row[2] for row in came if row[2] is not None]
         if len(answered) >= 2 * fed.aggregation.buffer + len(flight["client"]):
@@ -64,7 +66,7 @@ def gather(fed, state, t, support, laps):
                 for name in ("up_bytes", "job_bytes"))
     down = [frame.size(*message) if answer is None else bytes_ for answer, bytes_ in zip(answers, down)]
     return Gathered(torch.tensor(clients), masks, list(answers), torch.tensor([int(each) for each in outcome]),
-                    torch.tensor(seconds, dtype=torch.float64), torch.tensor(up), torch.tensor(down), [], now, None,
+                    torch.tensor(seconds, dtype=torch.float64), torch.tensor(up), torch.tensor(down), now, None,
                     flight)
 
 
@@ -107,7 +109,7 @@ def train(fed, state, flight, t, support):
         version = int(flight["version"][slot])
         model = flight["models"][version]
         if version not in made:
-            made[version] = model_message(fed, state | model, model["mask"])
+            made[version] = model_message(fed, state | model, version, model["mask"])
         meta, arrays = made[version]
         meta = meta | {"t": version, "number": int(flight["number"][slot])}
         asks.append(ask(fed, state, int(flight["client"][slot]), version, model["mask"], meta, arrays))

@@ -33,6 +33,10 @@ def named(job):
     """What a rank that has this job is at: ``client 17``."""
     if "team" in job:
         return "clients " + ", ".join(str(each["client"]) for each in job["team"])
+    if "own" in job:
+        return "clients' own test parts"
+    if "lab" in job:
+        return f"the server's own work ({job['lab']})"
     return f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job"
 
 

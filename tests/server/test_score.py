@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedmpi.build import assemble
+from fedmpi.build.notes import warnings
 from fedmpi.server import exchange, loop, recruit
-from fedmpi.build.named import estimators
+from fedmpi.build import parts
 from fedmpi.core.errors import DivergedError, UserError
 from fedmpi.server.score import Utility
 from fedmpi.client.samples import of_client
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.core.parts import Cohort, Round
 from fedmpi.transport.base import watched
-from fedmpi.build.usual import with_usual_parts
 
 
 def first_round(**options):
@@ -155,16 +154,13 @@ def test_what_observers_ask_of_clients_is_no_cost_of_the_method():
 
 
 def test_estimators_are_numbered_by_their_own_name():
-    named = estimators({"contribution": "shapley", "observe": ["shapley-mc", "shapley:of=accuracy", "loo", "loo-cosine",
-                                                               "loo", "shapley"]})
-    assert list(named) == ["shapley", "shapley-mc", "shapley-2", "loo", "loo-cosine", "loo-2", "shapley-3"]
+    specs = ["shapley", "shapley-mc", "shapley:of=accuracy", "loo", "loo-cosine", "loo", "shapley"]
+    assert parts.labels(specs) == ["shapley", "shapley-mc", "shapley-2", "loo", "loo-cosine", "loo-2", "shapley-3"]
 
 
 def test_what_does_nothing_is_told():
     def told(**options):
-        options = with_usual_parts(contracts.DEFAULTS | contracts.SMALL | options)
-        data = assemble.federation(options)
-        return list(assemble.warnings(options, data, assemble.server_parts(options, data, torch.device("cpu"))[0]))
+        return list(warnings(contracts.small(**options)))
 
     assert told() == [] and told(strategy="krum", contribution=None, clients=5) == []
     assert "hits none of the 3 clients" in told(fault=["sign-flip:share=0.1"])[0]
@@ -173,9 +169,11 @@ def test_what_does_nothing_is_told():
 
 
 def test_the_servers_own_training_is_counted_apart():
-    rows = [contracts.play(*contracts.assembled(strategy=name, validation=0.3), 1)[1][0]
-            for name in ("fedavg", "fltrust")]
-    assert rows[0]["flops_server"] == 0 < rows[1]["flops_server"] and rows[0]["flops_rigl"] == rows[1]["flops_rigl"]
+    rows = [contracts.play(*contracts.assembled(strategy=name, server_data=own), 1)[1][0]
+            for name, own in (("fedavg", "0"), ("fltrust", "24"))]
+    assert rows[0]["flops_server"] == 0 and all("flops_lab" not in row for row in rows)
+    clients = 3 * 28                                       # of 120 samples 12 are for validation
+    assert rows[1]["flops_server"] / 24 == pytest.approx(rows[1]["flops_rigl"] / clients)
 
 
 def test_who_trains_nothing_costs_nothing():
@@ -247,7 +245,7 @@ def test_a_stale_client_repeats_the_step_that_it_has_seen():
     lazy = int(np.flatnonzero(data["faults"][0])[0])
     fed.transport.worker.receive({"kind": "previous"}, {"values": state["x"].numpy()})
     x = states[0]["x"]
-    meta, arrays = exchange.model_message(fed, states[0], states[0]["mask"])
+    meta, arrays = exchange.model_message(fed, states[0], 1, states[0]["mask"])
     fed.transport.publish({"kind": "round", "t": 2, "layout": fed.layout.digest} | meta, arrays)
     reply = next(fed.transport.map([{"client": lazy, "row": 0}]))
     live = fed.layout.support(states[0]["mask"])[: -len(fed.layout.tail) or None]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fedmpi import catalog
+from fedmpi.plugins.spec import split
 from fedmpi.read.report.statistics import proportions
 from fedmpi.core.wide import aligned, labelled, wrapped
 
@@ -28,7 +28,9 @@ def _headline(found):
     copies = found["dealt"] - found["distinct"]
     yield (f"{found['dataset']}: {found['classes']} classes; {found['dealt']:,} training samples dealt out to "
            f"{found['summary']['clients']:,} clients" + (f", {copies:,} of them copies" if copies else ""))
-    yield f"{found['validation']:,} samples for validation, {found['test']:,} for testing"
+    own = f", {found['held_out']:,} in clients' own test parts" * bool(found["held_out"])
+    server = f"{found['server']:,} for the server's own work, " * bool(found["server"])
+    yield f"{found['validation']:,} samples for validation, {server}{found['test']:,} for testing{own}"
     yield ", ".join(f"{name} {found[name]}" for name in ("partition", "noise", "features", "seed"))
     if found["faults"]:
         counts = zip(found["faults"], found["clients"]["faulty"].sum(axis=0))
@@ -92,7 +94,7 @@ def _most_frequent(found, n):
 
 
 def _faults(found, n):
-    names = [catalog.split(spec)[0] for spec in found["faults"]]
+    names = [split(spec)[0] for spec in found["faults"]]
     return ", ".join(name for name, has in zip(names, found["clients"]["faulty"][n]) if has) or "-"
 
 
