@@ -29,8 +29,7 @@ from fedmpi.compute.forward import ELEMENTWISE, body_rule, chain, through
 from fedmpi.core.layout import ALIGN
 from fedmpi.core.support import count
 from fedmpi.core.parts import Descent, Trained
-from fedmpi.compute.sgd import (STATE, deal, learning_rates, length_of, rate_of, rate_tensor,
-                                shift_of)
+from fedmpi.compute.sgd import STATE, deal, learning_rates, length_of, shift_of
 
 WITH_G = "base", "shift", "live"     # what a gradient is bent by, where it is there
 NORMS = nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
@@ -118,10 +117,12 @@ def _start(tasks, descent):
 
 def _rates(lrs, task):
     """``rates(number, a)``: the learning rate of step ``number`` as a tensor, of the a first clients (a, 1), or of no
-    dimensions where it is one for all and every step. ``lrs`` are a list a client."""
+    dimensions where it is one for all and every step: in double precision on a CPU, as what it stands for is a number
+    there. ``lrs`` are a list a client."""
     device = task.x.device
     if task.rates is None or not task.rates.within:
-        lr = rate_tensor(next((each[0] for each in lrs if each), task.lr), device)
+        dtype = torch.float64 if device.type == "cpu" else torch.float32
+        lr = torch.full((), next((each[0] for each in lrs if each), task.lr), dtype=dtype, device=device)
         return lambda number, a: lr
     rows = torch.zeros(max(map(len, lrs)), len(lrs), 1)
     for client, each in enumerate(lrs):
@@ -152,7 +153,7 @@ def _step(model, layout, task, descent, held):
         x, base, shift, live = X[:a, :R], *(held[name][:a] if name in held else None for name in WITH_G)
         _bend(g[:a], x, base, shift, live, descent.mu, clip_norm)
         state = {name.removeprefix(STATE): held[name][:a] for name in states}
-        optimiser.step(x, g[:a], state, rate_of(lr))
+        optimiser.step(x, g[:a], state, lr if lr.is_cuda or lr.ndim else lr.item())
 
     return step
 
