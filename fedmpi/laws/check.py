@@ -42,10 +42,18 @@ def played(kind, spec):
     return models[0]
 
 
+def _beside(kind, spec):
+    """The other options of a run with the part."""
+    if kind != "task":
+        return BESIDE.get(kind, {})
+    targets = training.targets_of(spec)
+    return {"dataset": f"synthetic:samples=120,size=4,classes=4,targets={targets}", "model": "logistic", "lr": 0.01}
+
+
 def _last_model(kind, spec):
     several = {of: name for name, of in SEVERAL.items() if name != "observe"}
     named = {several[kind]: [spec]} if kind in several else {kind: spec}
-    options = OWN_PARTS.get(kind, {}) | BESIDE.get(kind, {}) | named
+    options = OWN_PARTS.get(kind, {}) | _beside(kind, spec) | named
     fed, state = assembled(**options)
     states, _ = play(fed, state, ROUNDS)
     return states[-1]["x"]

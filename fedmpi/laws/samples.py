@@ -6,6 +6,7 @@ import torch
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Cohort, Round, Strategy, Task, Updates
 from fedmpi.methods.optimisers.sgd import sgd
+from fedmpi.methods.tasks.classification import classification
 
 CLASSES = 10
 
@@ -68,7 +69,7 @@ def small_task(client=0, network=None):
     labels = torch.randint(0, CLASSES, (n,), generator=gen)
     return Task(model, layout, x, g, x.clone(), layout.full_mask(), torch.ones(layout.R), inputs,
                 labels, epochs=1, batch_size=4, lr=0.1, gen=np.random.default_rng(client),
-                schedule=Round(1, 5), optimiser=sgd())
+                schedule=Round(1, 5), optimiser=sgd(), objective=classification())
 
 
 def small_cohort(clients=3):

@@ -1,11 +1,13 @@
 """Laws of how clients train: optimisers, schedules, augmentations, models and tasks."""
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.compute.evaluate import summed
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.laws.hold import hold, near
@@ -93,8 +95,8 @@ def model(spec):
 def task(spec):
     """The reductions of the loss agree with torch's rules, samples do not mix, metrics are one value a sample, a faster
     way to the sums finds the same, other shapes are refused, and nothing is written to."""
-    part = make(catalog.KINDS["task"], spec)
-    outputs, targets, classes = _task_samples(part)
+    part = make(catalog.TASKS, spec)
+    _, outputs, targets, classes = _task_samples(part)
     before = outputs.clone(), targets.clone()
     losses = _check_loss(part, outputs, targets)
     _check_metrics(part, outputs, targets, losses)
@@ -102,19 +104,24 @@ def task(spec):
     hold(torch.equal(outputs, before[0]) and torch.equal(targets, before[1]), "outputs or targets were written to")
 
 
+def targets_of(spec):
+    """The sort of targets that a task takes, as the data set ``synthetic`` calls it: classes, labels or values."""
+    return _task_samples(make(catalog.TASKS, spec))[0]
+
+
 def _task_samples(part):
-    """``(outputs (7, 3), targets (7, ...), classes)`` with targets of the first sort that the task takes."""
+    """``(sort, outputs (7, 3), targets (7, ...), classes)`` with targets of the first sort that the task takes."""
     gen = torch.Generator().manual_seed(3)
     outputs = torch.randn(7, 3, generator=gen)
-    sorts = ((torch.randint(0, 3, (7,), generator=gen), 3),
-             (torch.randint(0, 2, (7, 3), generator=gen, dtype=torch.uint8), 0),
-             (torch.randn(7, 3, generator=gen), 0))
-    for targets, classes in sorts:
+    sorts = (("classes", torch.randint(0, 3, (7,), generator=gen), 3),
+             ("labels", torch.randint(0, 2, (7, 3), generator=gen, dtype=torch.uint8), 0),
+             ("values", torch.randn(7, 3, generator=gen), 0))
+    for sort, targets, classes in sorts:
         try:
             part.check(outputs, targets, classes, "--model")
         except UserError:
             continue
-        return outputs, targets, classes
+        return sort, outputs, targets, classes
     raise AssertionError("check takes no targets: neither classes, nor labels (n, C) uint8, nor values (n, d) float32")
 
 
@@ -143,9 +150,8 @@ def _check_metrics(part, outputs, targets, losses):
         number = values.dtype == torch.bool or values.is_floating_point()
         hold(values.shape == (7,) and number, f"{name} is not one number a sample")
         sums[name] = float(values.double().sum())
-    if part.totals is None:
-        return
-    loss, totals = part.totals(outputs, targets)
+    loss, totals = (part.totals or partial(summed, part))(outputs, targets)
+    hold(loss.dtype == torch.float64, f"totals sum losses in {loss.dtype}, not float64")
     hold(abs(float(loss) - float(losses.double().sum())) < 1e-5, "totals have another loss")
     for name, value in sums.items():
         hold(abs(float(totals[name]) - value) < 1e-5, f"totals have another {name}")
