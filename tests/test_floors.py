@@ -129,7 +129,7 @@ finally:
 
 
 @pytest.mark.parametrize("options", [
-    (), ("--strategy", "prunefl"), ("--contribution", "gtg-shapley", "--codec", "int8")])
+    ("--client-test", 0.5), ("--strategy", "prunefl"), ("--contribution", "gtg-shapley", "--codec", "int8")])
 def test_a_worker_that_has_trained_has_imported_nothing_that_it_does_not_use(command, tmp_path, options):
     argv = command(2, "train", "--dataset", "synthetic:samples=60", "--model", "logistic", "--clients", 2,
                    "--rounds", 1, "--local-epochs", 1, "--out", tmp_path / "run.h5", *options)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import footprint
+from fedmpi.build import footprint, held_out
+from fedmpi.build.held_out import HeldOut
 from fedmpi.plugins import fit
 from fedmpi.transport import place
 from fedmpi.build.named import estimators, faults, model
@@ -51,6 +52,7 @@ class Federation(NamedTuple):
     quality: np.ndarray           # (N,) in [0, 1]: what an estimator of contributions ought to find
     digest: str                   # of the data, the partition, the labels and all that is done to them
     client_names: tuple = ()      # N texts, where clients are those of the data set
+    held_out: HeldOut | None = None     # clients' own test parts
 
     @property
     def sizes(self):
@@ -80,6 +82,7 @@ def federation(options, dataset=None):
     validation, pool = _split(options, dataset, partition, owner)
     of_pool = dataset.y_train[pool] if owner is None else owner[pool]
     shards = [pool[shard] for shard in _dealt(options, partition, of_pool)]
+    shards, tests = held_out.parted(shards, options["client_test"], options["seed"])
     given, faulty = faults(options), _faulty(options)
     if sum(fault.shards is not None for fault in given) > 1:
         raise UserError("--fault duplicate may be given once: a copy of a copy would not be what it is recorded as")
@@ -92,6 +95,7 @@ def federation(options, dataset=None):
     labels, noise = _labels(options, dataset, shards, source, given, faulty)
     skew = catalog.make(catalog.FEATURES, options["features"])
     features = skew.levels(len(shards), stream(options["seed"], Purpose.FEATURES, len(shards)))
+    tests = held_out.held_out(tests, features, options["client_test"])
     features = np.where(source >= 0, features[source], features)         # a duplicate sees what its source sees
     quality = np.min([1 - noise] + [np.where(who, fault.quality, 1) for fault, who in zip(given, faulty)], axis=0)
     offsets = np.concatenate([[0], np.cumsum([len(shard) for shard in shards])]).astype(np.int64)
@@ -99,8 +103,10 @@ def federation(options, dataset=None):
     name = hashlib.sha256(digest(dataset).encode())
     for array in (validation, offsets, indices, labels, features, faulty):
         name.update(array)
+    for array in tests or ():
+        name.update(array)
     return Federation(dataset, validation, offsets, indices, labels, noise, features, faulty, source, quality,
-                      name.hexdigest(), names)
+                      name.hexdigest(), names, tests)
 
 
 def _as_model_takes(options, dataset):
@@ -227,6 +233,8 @@ def population(fed_data, options):
     if fed_data.client_names:
         texts = np.array([name.encode() for name in fed_data.client_names])
         found["name"] = texts, "", "what the data set calls the client"
+    if fed_data.held_out is not None:
+        found["test_samples"] = fed_data.held_out.sizes, "1", "samples of its own test part, see --client-test"
     for number, (spec, who) in enumerate(zip(options["fault"], fed_data.faults)):
         found[f"fault_{number}"] = (who, "1", f"whether the client is faulty by {spec}")
     return found
@@ -239,7 +247,8 @@ def shared_arrays(fed_data):
             "offsets": np.append(fed_data.offsets, fed_data.offsets[-1] + len(kept)),
             "indices": np.concatenate([fed_data.indices, kept]),
             "labels": np.concatenate([fed_data.labels, dataset.y_train[kept]]),
-            "features": fed_data.features, "faults": fed_data.faults, "source": fed_data.source}
+            "features": fed_data.features, "faults": fed_data.faults, "source": fed_data.source,
+            **held_out.shared(fed_data.held_out)}
 
 
 def without_pixels(fed_data):
@@ -313,7 +322,9 @@ def server_parts(options, fed_data, device):
               costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
               batch_norm=normalises,
               lr=lambda now: options["lr"] * schedule.rate(now, 0, steps))
-    return fed, first
+    trained = aggregation.buffer or fed.cohort
+    tests = held_out.own_tests(options, fed_data, trained, network, sample(fed_data).to(device))
+    return fed._replace(own_tests=tests), first
 
 
 def sample(fed_data, count=1):
@@ -537,6 +548,7 @@ def _rehearse(options, fed_data, fed, x):
 def warnings(options, fed_data, fed):
     """What the user may not have meant, a line each: nothing that is wrong."""
     yield from _without_effect(options, fed_data)
+    yield from held_out.remarks(options, fed_data)
     yield from _notes(options, fed_data, fed)
     for spec, who in zip(options["fault"], fed_data.faults):
         if not who.any():

@@ -22,6 +22,9 @@ def plans(options):
     """``{option: planned}`` of all that looks at the number of rounds, ``planned(schedule)`` being
     what it makes of it. UserError for a part that looks at it and does not say."""
     found = {f"--evaluate-every {options['evaluate_every']}": evaluates(options["evaluate_every"])}
+    if options["client_test"]:
+        between = options["client_test_every"]
+        found[f"--client-test-every {between}"] = evaluates(between)
     for option, kind, spec in _named_parts(options):
         planned = catalog.make(catalog.KINDS[kind], spec).planned
         if planned is not None:

@@ -13,7 +13,8 @@ class Samples(NamedTuple):
     """Where samples come from, and what is done to them before a model sees them.
 
     ``data`` holds the node's shared ``x_train``, and ``offsets``, ``indices`` and ``labels`` of the partition, whose
-    last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``.
+    last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``; where
+    clients have test parts of their own, also ``test_offsets``, ``test_indices`` and ``test_features``.
     """
 
     data: dict
@@ -81,6 +82,25 @@ def _skewed(samples, client, x, index):
     source = int(samples.data["source"][client])
     gen = stream(samples.seed, Purpose.FEATURES, client if source < 0 else source)
     return samples.features.apply(x, true_labels, level, samples.classes, gen)
+
+
+def own_test(samples, client):
+    """``(inputs, labels)`` of a client's own test part: by its own feature skew, without faults; labels are true."""
+    data = samples.data
+    start, stop = data["test_offsets"][client: client + 2]
+    index = data["test_indices"][start:stop]
+    if samples.kept:
+        pixels = samples.kept.x_train[torch.from_numpy(index.copy()).to(samples.device)]
+    else:
+        pixels = torch.from_numpy(data["x_train"][index]).to(samples.device)
+    x = inputs(pixels, samples.mean, samples.std)
+    labels = torch.from_numpy(data["true_labels"][index]).to(samples.device)
+    level = float(data["test_features"][client])
+    if level:
+        # The draws that make a client's skew its own come first, hence the same as for its training part.
+        gen = stream(samples.seed, Purpose.FEATURES, client)
+        x = samples.features.apply(x, labels, level, samples.classes, gen)
+    return laid(x), labels
 
 
 def faults_of(samples, client):

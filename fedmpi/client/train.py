@@ -54,7 +54,7 @@ def prepared(parts, home, samples, job, arrays, received, known, given):
     residual = kept.pop(RESIDUAL, None)
     base = received.base
     if home.layout.personal:
-        base = _with_own(home, received, kept.pop(OWN, None))
+        base = with_own(home, received, kept.pop(OWN, None))
     task = _task(parts, home, samples, job, received, base)
     if client >= samples.N:
         return Prepared(task, received, known, {}, server=True)
@@ -80,7 +80,7 @@ def spread(home, named, tensors, support):
     return on_device
 
 
-def _with_own(home, received, own):
+def with_own(home, received, own):
     """(P,): the received model with the client's personal tensors, those of the factory's model before its first
     round."""
     base, positions = received.base.clone(), home.layout.own

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fedmpi.client import answer as answers
+from fedmpi.client import own_model as own_models
 from fedmpi.client import samples as shards
 from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
@@ -16,6 +17,7 @@ from fedmpi.client.home import home
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
+from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
 from fedmpi.core.errors import FedError, WireError
 from fedmpi.core.parts import Augmentation, Codec, Optimiser, Pruner, Schedule, Strategy
@@ -60,9 +62,10 @@ class Worker:
 
     def receive(self, meta, arrays):
         """Take a message for every worker: ``data``, the node's shared arrays, see ``Samples``; ``setup``, the options;
-        ``round``, the model of a round; ``previous``, the one before; ``cohort``, what coalitions are formed from."""
+        ``round``, the model of a round; ``previous``, the one before; ``tested``, the model of clients' own tests;
+        ``cohort``, what coalitions are formed from."""
         take = {"data": self._take_data, "setup": self._take_setup, "round": self._take_model,
-                "previous": self._take_previous, "cohort": self._take_cohort}
+                "previous": self._take_previous, "tested": self._take_tested, "cohort": self._take_cohort}
         take[meta["kind"]](meta, arrays)
 
     def _take_data(self, meta, arrays):
@@ -77,7 +80,7 @@ class Worker:
         self.parts = parts._replace(codec=fitted(parts.codec, len(self.layout.tail)))
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
-        self.received = self.previous = self.many = self.wide = self.cohort = None
+        self.received = self.previous = self.many = self.wide = self.cohort = self.tested = self.measure = None
         self.t, self.given = 0, {}
         self.sums = answers.no_sums(self.layout, parts.strategy.answers, self.device) if meta["sums"] else None
         # Whether the server wants single updates.
@@ -93,16 +96,23 @@ class Worker:
             answers.clear(self.sums)
         if "mask" in meta:
             self.received, self.known = decoded(self.home, self.parts.codec, meta, arrays, self.known, self.received)
-        self.given = self._given(meta, arrays)
+        self.given = self._given(meta, arrays, self.received)
 
-    def _given(self, meta, arrays):
+    def _given(self, meta, arrays, received):
         """What the strategy sends to all clients beside the model, by name, on the device."""
         sent = {name: self.parts.strategy.sends[name] for name in meta.get("given", ())}
         if not sent:
             return {}
-        support = self.received.support
+        support = received.support
         tensors = fields.decoded(sent, arrays, "given/", self.parts.codec.down, len(support))
         return spread(self.home, sent, tensors, support)
+
+    def _take_tested(self, meta, arrays):
+        """Take the model by which clients are tested on their own test parts."""
+        last = self.tested.received if self.tested else None
+        received, known = decoded(self.home, self.parts.codec, meta, arrays, last=last)
+        self.tested = own_models.Tested(meta["t"], received, known, self._given(meta, arrays, received))
+        self.measure = self.measure or by_sample(self.home.model, self.home.x, meta["at_once"])
 
     def _take_previous(self, meta, arrays):
         self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
@@ -118,6 +128,8 @@ class Worker:
         training that raises is an answer, too: what becomes of it is the server's decision."""
         if "coalitions" in job:
             return evaluated(self.parts, self.home, self.samples, self.cohort, self.many, job)
+        if "own" in job:
+            return own_models.tested(self.parts, self.home, self.samples, self.tested, self.measure, job, arrays)
         if "team" in job:
             return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
         if "loss" in job:

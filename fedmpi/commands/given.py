@@ -78,6 +78,9 @@ def data_options(command):
             click.option("--validation", type=click.FloatRange(0, 0.5),
                          help="Share of the training data that the server "
                          "keeps for all that selects.  [default: 0.1]"),
+            click.option("--client-test", type=click.FloatRange(0, 0.9),
+                         help="Share of each client's samples that it never trains on and is tested on by itself.  "
+                         "[default: 0]"),
             click.option("--clients", type=click.IntRange(1), help="Clients in all.  [default: 32]"),
             part("partition", "Who holds which samples"),
             part("noise", "Which labels are wrong",

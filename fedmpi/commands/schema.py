@@ -19,21 +19,25 @@ def schema(run):
         run = one_run(run)
         found = read_run(run, patience_s=1.0)
         tables = {table: [column for name, column in found.columns.items() if name.startswith(f"{table}/")]
-                  for table in ("rounds", "clients", "population")}
+                  for table in ("rounds", "clients", "own", "population")}
         if found.attrs["schema"] >= NETCDF:
             tables = {table: with_texts(columns) for table, columns in tables.items()}
         about = f"{run}: schema {found.attrs['schema']}, {len(found.ends)} rounds"
         click.echo("\n".join([*wrapped(about, width, "  "), ""]))
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
-        from fedmpi.server import record
-        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"])),           # NAME of each estimator
-                  "clients": with_texts(record.client_columns(["NAME", "OTHER"]))}
+        from fedmpi.server import own_accuracy, record
+        # NAME stands for that of each estimator.
+        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"], own=True)),
+                  "clients": with_texts(record.client_columns(["NAME", "OTHER"])),
+                  "own": own_accuracy.table_columns()}
         text = reflowed(TEXT.format(number=SCHEMA), width)
         click.echo("\n".join([text, "", *labelled(PLACES.items(), width), ""]))
         known = ATTRIBUTES.items()
     click.echo("\n".join(aligned(("attribute", ""), known, (0, 1), width)))
     for table, columns in tables.items():
+        if not columns:
+            continue
         rows = [(column.name, _kind(column), column.unit, "yes" * column.machine, column.description)
                 for column in columns]
         lines = aligned((f"/{table}", "dtype", "unit", "machine", ""), rows, (0, 1, 2, 3, 4), width)

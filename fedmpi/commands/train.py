@@ -57,6 +57,9 @@ from fedmpi.core.wide import terminal_width
 @click.option("--evaluate-every", type=click.IntRange(1),
               help="Rounds from one evaluation on the test and validation sets "
               "to the next; the last round always has one.  [default: 1]")
+@click.option("--client-test-every", type=click.IntRange(0),
+              help="Rounds from one evaluation of all clients on their own test parts to the next; the last round "
+              "always has one. 0: as often as costs a tenth of the training at most.  [default: 0]")
 @click.option("--save-every", type=click.IntRange(0), help="Rounds between checkpoints; 0: after each round, but not "
               "within a second of the last one.  [default: 0]")
 @click.option("--keep", type=click.IntRange(1), help="Checkpoints kept.  [default: 2]")

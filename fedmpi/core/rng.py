@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     FAULT = 13       # which clients are faulty, and how
     DEVICES = 14     # what clients' devices can do, and when
     DROPOUT = 15     # who never answers
+    OWN_TEST = 16    # which of its samples a client is tested on
 
 
 def stream(seed, purpose, *key):

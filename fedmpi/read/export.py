@@ -12,7 +12,7 @@ from fedmpi.read.frames import open_run
 from fedmpi.core.paths import readable
 from fedmpi.store.disk import refused_by
 
-TABLES = ("rounds", "clients", "layers", "events", "population")
+TABLES = ("rounds", "clients", "layers", "events", "population", "own")
 KINDS = ("csv", "parquet", "tensorboard")
 EVENT_FILE = "events.out.tfevents."
 GROUPS = {"B": "bytes", "FLOP": "flops", "s": "seconds", "nat": "loss"}        # of TensorBoard's tags, by unit
@@ -86,6 +86,9 @@ def _to_tables(run, place, kind):
     told = []
     for table in TABLES:
         frame, path = _indexed(getattr(run, table)), os.path.join(place, f"{table}.{kind}")
+        # A run without clients' own tests has no such table.
+        if table == "own" and not len(frame.columns):
+            continue
         _write(frame, path, kind)
         told += [(table, name, frame.attrs["units"][name], frame.attrs["descriptions"][name]) for name in frame]
         yield f"{path}: {len(frame)} rows, {len(frame.columns)} columns"

@@ -41,7 +41,8 @@ EVENTS = {
 @dataclass(frozen=True, repr=False)
 class Frames:
     """A run: pandas frames ``rounds`` (a row a round), ``clients`` (a row a participation), ``layers`` (a row a layer
-    and round), ``events`` and ``population`` (a row a client); ``attrs``, a dict, and ``sessions``, a list of dicts."""
+    and round), ``events``, ``population`` (a row a client) and ``own`` (a row a client and evaluation on its own test
+    part, none without --client-test); ``attrs``, a dict, and ``sessions``, a list of dicts."""
 
     path: str
     attrs: dict
@@ -53,7 +54,7 @@ class Frames:
         planned = self.attrs.get("options", {}).get("rounds", "?")
         return (f"{self.path}: {self.attrs.get('status')}, {self.num_rounds} of {planned} rounds, "
                 f"{self.num_participations} participations; "
-                ".rounds .clients .layers .events .population .attrs .sessions")
+                ".rounds .clients .layers .events .population .own .attrs .sessions")
 
     @cached_property
     def rounds(self):
@@ -66,6 +67,11 @@ class Frames:
         if "outcome" in frame:
             frame["outcome"] = named(frame["outcome"].to_numpy(), run.columns["clients/outcome"].description)
         return frame
+
+    @cached_property
+    def own(self):
+        run = self._read("own")
+        return _frame(run, "own", run.own)
 
     @cached_property
     def population(self):
@@ -95,9 +101,11 @@ class Frames:
 
     def _read(self, table):
         run = self._same_run({table})
+        own_ends = run.own_ends[: self.num_rounds]
+        tested = int(own_ends[-1]) if len(own_ends) else 0
         return run._replace(rounds={k: v[: self.num_rounds] for k, v in run.rounds.items()},
-                            clients={k: v[: self.num_participations] for k, v in run.clients.items()})
-
+                            clients={k: v[: self.num_participations] for k, v in run.clients.items()},
+                            own={k: v[:tested] for k, v in run.own.items()})
 
     def _same_run(self, wanted=()):
         """The run that was opened as it is now, with what is ``wanted`` of it."""

@@ -32,7 +32,8 @@ from fedmpi.core.wide import labelled, terminal_width, wrapped
 from fedmpi.build.usual import with_usual_parts
 from fedmpi.core.allocator import keep_freed_memory
 
-AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0))          # what a resumed run had decided
+# What a resumed run had decided.
+AUTO = (("device", "auto"), ("server_device", "auto"), ("together", 0), ("client_test_every", 0))
 MISTAKE = 2                            # exit code of a user's mistake
 LIMITS = ("silence", "task_limit")     # options that say how long others are waited for
 WIDEST = 100                           # columns of the picture at the end
@@ -267,6 +268,8 @@ def _serve_run(options, resume, say, connect, guard, see, overwrite):
     if not options["together"]:
         options["together"] = _chosen(options, data, local, say)
     fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], local))
+    if fed.own_tests is not None:
+        options["client_test_every"] = fed.own_tests.every
     assemble.check(options, data, fed, x)
     rehearse(options, data, fed, x)
     if resume:
@@ -420,9 +423,13 @@ def _create(options, data, fed, transport, overwrite):
     classes = list(data.dataset.names) or range(data.dataset.classes)
     coordinates = {"layer": [slot.name for slot in layout.weights], "class": classes}
     participations = fed.rounds * (options["cohort"] or options["clients"])
-    return RunFile.create(options["out"], attrs, *record.columns(fed), assemble.population(data, options),
-                          (data.offsets, data.indices), coordinates=coordinates, expected=(fed.rounds, participations),
-                          overwrite=overwrite)
+    partition, tested = (data.offsets, data.indices), 0
+    if fed.own_tests is not None:
+        partition += (data.held_out.offsets, data.held_out.indices)
+        tested = len(fed.own_tests.clients) * math.ceil(fed.rounds / fed.own_tests.every)
+    return RunFile.create(options["out"], attrs, *record.columns(fed), assemble.population(data, options), partition,
+                          record.own_columns(fed), coordinates=coordinates,
+                          expected=(fed.rounds, participations, tested), overwrite=overwrite)
 
 
 def _restored(store, data, fed, x, say, common=None):
@@ -547,6 +554,9 @@ def _opening(options, fed, data, seconds, width):
     ready = f"{_count(fed.transport.size, 'rank')} ready after {seconds:.0f} s{by}"
     samples = (f"{len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test "
                "samples")
+    if fed.own_tests is not None:
+        every = "every round" if fed.own_tests.every == 1 else f"every {fed.own_tests.every} rounds"
+        samples += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {every}"
     rows = [("clients", f"{fed.cohort} of {len(fed.sizes)} a round on {_count(workers, 'worker')}"),
             ("data", f"{options['dataset']}: {samples}"),
             ("dealt out", assemble.dealt(options, data)),

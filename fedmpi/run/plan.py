@@ -111,9 +111,10 @@ def _play(options, data, fed, x, clients, cut):
     if clients < fed.cohort == len(data.sizes):
         fed = fed._replace(sampler=Sampler(_first))     # the same clients each round, as when everybody takes part
     fed = fed._replace(transport=Local(worker()), cohort=clients, rounds=max(2, options["rounds"]), every=1,
+                       own_tests=fed.own_tests and fed.own_tests._replace(every=1),
                        sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
                        least=assemble.least(options, data, fed.batch_norm))
-    store = MemoryStore({}, *record.columns(fed), {}, (data.offsets, data.indices))
+    store = MemoryStore({}, *record.columns(fed), {}, (data.offsets, data.indices), record.own_columns(fed))
     state = loop.start(fed, x)
     fed.transport.share({"kind": "data", "goes_on": ""}, assemble.shared_arrays(data))
     fed.transport.publish(*assemble.setup_message(assemble.without_pixels(data), fed, options, state))
@@ -155,7 +156,9 @@ def scaled(found, data, fed):
     train_s = max(row["train_s"], found.trained_s)    # where aggregation is asynchronous round 1 has done some of it
     training, judging = train_s * by_samples, row["contribution_s"] * by_clients
     rest = row["round_s"] - row["train_s"] - row["contribution_s"] + row["evaluate_s"] / fed.every
-    return Plan(asked, training + judging + rest, training + judging, float(row["rss_bytes"]),
+    testing = row["own_s"] / fed.own_tests.every if fed.own_tests is not None else 0.0
+    shared = training + judging + testing
+    return Plan(asked, shared + rest, shared, float(row["rss_bytes"]),
                 row["down_bytes"] * by_clients, row["up_bytes"] * by_clients, first["down_bytes"] * by_clients,
                 row["dense_bytes"] * by_clients,
                 {name: row[f"flops_{name}"] * by_samples for name in ("rigl", "prunefl", "dense")},
@@ -180,6 +183,7 @@ def told(options, data, fed, plan, ranks, out, width=None):
                     f"{T} round{'s' * (T > 1)}"),
         ("data", f"{options['dataset']}: {len(data.indices):,} training, {len(data.validation):,} validation, "
                  f"{len(data.dataset.y_test):,} test samples"),
+        *_own_tests(data, fed),
         ("dealt out", assemble.dealt(options, data)),
         *(line.partition(": ")[::2] for line in data.dataset.told),
         ("inputs", inputs_text(data.dataset)),
@@ -206,6 +210,17 @@ def told(options, data, fed, plan, ranks, out, width=None):
         ("writes", f"{out}, and checkpoints beside it"),
     ]
     return labelled(rows, width)
+
+
+def _own_tests(data, fed):
+    """The row about clients' own test parts, where they have some."""
+    if fed.own_tests is None:
+        return []
+    tests, every = fed.own_tests, "every round"
+    if tests.every > 1:
+        every = f"every {tests.every} rounds"
+    return [("own tests", f"{len(tests.clients)} clients on {len(data.held_out.indices):,} samples of their own, "
+                          f"{every}")]
 
 
 def _gpus(options, data, P, layers, at_once):

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
-from fedmpi.server import asynchronous, record
+from fedmpi.server import asynchronous, own_accuracy, record
 from fedmpi.client.numbers import Number
 from fedmpi.client.train import OWN, RESIDUAL
 from fedmpi.core.errors import FedError, Stopped
@@ -59,6 +59,7 @@ class Fed(NamedTuple):
     tell: Callable = lambda line: None      # takes a line about work that goes on for long
     meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
     together: int = 1             # clients that one worker trains at once
+    own_tests: Any = None         # own_accuracy.OwnTests: clients' own test parts, where they have some
     lr: Callable = lambda now: math.nan     # the learning rate of a client's first step in the Round ``now``
     shelf: Any = None             # files of what clients keep, where that is too much for memory
 
@@ -108,6 +109,7 @@ class Played(NamedTuple):
     row: dict                     # of /rounds, without accuracies
     clients: dict                 # rows of /clients
     evaluation: Iterator          # slices of work that end in the columns about the new model
+    own: dict | None = None       # rows of /own, where clients were evaluated on their own test parts
 
 
 def play(fed, state, t):
@@ -133,8 +135,18 @@ def play(fed, state, t):
         fed.tell(nobody(row))
     row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
                            "round_s": laps.total()}
-    evaluation = evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Round(t, fed.rounds)))
-    return Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+    evaluation = Slices(evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Round(t, fed.rounds))))
+    played = Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+    return played if fed.own_tests is None else tested_by_clients(fed, played, t)
+
+
+def tested_by_clients(fed, played, t):
+    """The round with what clients' own test parts say of its model, where they are due. Rank 0 evaluates meanwhile."""
+    if not evaluates(fed.own_tests.every)(Round(t, fed.rounds)):
+        return played._replace(row=played.row | own_accuracy.nothing())
+    mask = counted(fed.pruner, fed.layout, played.state)
+    row, rows = own_accuracy.evaluate(fed, played.state, mask, t, played.evaluation)
+    return played._replace(row=played.row | row, own=rows)
 
 
 def evaluates(every):
@@ -245,7 +257,7 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
         nonlocal saved, done, spent, before
         row = played.row | (yield from played.evaluation)
         begin = time.perf_counter()
-        store.append(row | record.stored(spent), played.clients)
+        store.append(row | record.stored(spent), played.clients, played.own)
         done = t, played.state
         due = t % save_every == 0 if save_every else begin > before + SAVED_S
         if due or t == last:
@@ -276,6 +288,24 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
             store.settle()
         raise
     return state
+
+
+class Slices:
+    """The generator ``work``, whose result is there for whoever comes to its end, also a second time."""
+
+    def __init__(self, work):
+        self.work, self.ended, self.result = work, False, None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.ended:
+            try:
+                return next(self.work)
+            except StopIteration as end:
+                self.ended, self.result = True, end.value
+        raise StopIteration(self.result)
 
 
 def saved_state(state):

@@ -10,6 +10,7 @@ import torch
 from fedmpi.core import flops
 from fedmpi.core.parts import Round
 from fedmpi.client.numbers import WORK, Number
+from fedmpi.server import own_accuracy
 from fedmpi.server.answers import Outcome, Update
 from fedmpi.store import Column
 
@@ -31,12 +32,18 @@ LATER = {
 def columns(fed):
     """``(columns of /rounds, columns of /clients)`` that a run of these parts has."""
     labels = list(fed.contributions)
-    return round_columns(fed.validate is not None, len(fed.layout.weights), labels), client_columns(labels)
+    rounds = round_columns(fed.validate is not None, len(fed.layout.weights), labels, fed.own_tests is not None)
+    return rounds, client_columns(labels)
 
 
-def round_columns(validated, num_layers, labels):
+def own_columns(fed):
+    """The columns of /own; none where clients have no test parts of their own."""
+    return own_accuracy.table_columns() if fed.own_tests is not None else []
+
+
+def round_columns(validated, num_layers, labels, own=False):
     """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
-    ``labels``."""
+    ``labels``, and clients' ``own`` test parts where they have some."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
         Column("accuracy", "float64", "1", "test accuracy after pruning and growing"),
@@ -81,7 +88,7 @@ def round_columns(validated, num_layers, labels):
     if validated:
         columns[4:4] = [Column("val_accuracy", "float64", "1", "validation accuracy after pruning and growing"),
                         Column("val_loss", "float64", "nat", "validation cross-entropy after pruning and growing")]
-    return columns
+    return columns + own_accuracy.round_columns() * own
 
 
 def client_columns(labels):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fedmpi.store.read import read_run
+from fedmpi.store.tables import PARTITION
 
 
 def verify(a_path, b_path):
@@ -21,7 +22,7 @@ def differences(a, b):
 
 def _different_facts(a, b):
     named = [("population/" + k, a.population.get(k), b.population.get(k)) for k in {**a.population, **b.population}]
-    named += [("partition/" + k, *pair) for k, *pair in zip(("offsets", "indices"), a.partition, b.partition)]
+    named += [("partition/" + k, *pair) for k, *pair in zip(PARTITION, a.partition, b.partition)]
     for name, x, y in named:
         if x is None or y is None:
             yield f"{name}: only in the {'second' if x is None else 'first'} run"
@@ -32,26 +33,41 @@ def _different_facts(a, b):
 
 
 def _different_rows(a, b):
-    """Lines, the earliest round first; rows of /clients are compared as far as both have the same number a round."""
+    """Lines, the earliest round first; rows of /clients and of /own are compared as far as both have the same number a
+    round."""
     num = min(len(a.ends), len(b.ends))
-    apart = first_difference(a.ends[:num], b.ends[:num])
-    found = []
-    if apart is not None:
-        sizes = [np.diff(r.ends[:num], prepend=0)[apart] for r in (a, b)]
-        found.append((apart, f"clients: round {_label(a, apart)} has {sizes[0]} against {sizes[1]} participants"))
-    common = num if apart is None else apart
-    size = int(a.ends[common - 1]) if common else 0
+    limits, found = {"rounds": num}, []
+    for table, what in (("clients", "participants"), ("own", "clients tested")):
+        limits[table], line = _common_rows(a, b, table, what, num)
+        found.append(line)
     for name in _compared(a, b):
         table, key = name.split("/", 1)
-        limit = num if table == "rounds" else size
-        found.append(_different_column(a, b, name, getattr(a, table).get(key), getattr(b, table).get(key), limit))
+        pair = getattr(a, table).get(key), getattr(b, table).get(key)
+        found.append(_different_column(a, b, name, *pair, limits[table]))
     return [line for _, line in sorted((f for f in found if f), key=lambda f: f[0])]
+
+
+def _common_rows(a, b, table, what, num):
+    """``(rows of a table until the two differ in how many a round has, (round index, line) of that or None)``."""
+    ends = [_ends(run, table)[:num] for run in (a, b)]
+    common = min(map(len, ends))
+    apart = first_difference(*(each[:common] for each in ends))
+    if apart is None:
+        return int(ends[0][common - 1]) if common else 0, None
+    sizes = [np.diff(each, prepend=0)[apart] for each in ends]
+    line = f"{table}: round {_label(a, apart)} has {sizes[0]} against {sizes[1]} {what}"
+    return int(ends[0][apart - 1]) if apart else 0, (apart, line)
+
+
+def _ends(run, table):
+    """(T,) rows of a table after each round."""
+    return run.ends if table == "clients" else run.own_ends
 
 
 def _compared(a, b):
     both = {**a.columns, **b.columns}
     machine = {k for r in (a, b) for k, c in r.columns.items() if c.machine}
-    return [k for k in both if k not in machine and k.startswith(("rounds/", "clients/"))]
+    return [k for k in both if k not in machine and k.startswith(("rounds/", "clients/", "own/"))]
 
 
 def _different_column(a, b, name, x, y, limit):
@@ -64,10 +80,11 @@ def _different_column(a, b, name, x, y, limit):
     i = first_difference(x[:limit], y[:limit])
     if i is None:
         return None
-    t = i if name.startswith("rounds/") else int(np.searchsorted(a.ends, i, side="right"))
+    table = name.partition("/")[0]
+    t = i if table == "rounds" else int(np.searchsorted(_ends(a, table), i, side="right"))
     client = ""
-    if name.startswith("clients/") and "client" in a.clients:
-        client = f", client {a.clients['client'][i]}"
+    if table != "rounds" and "client" in getattr(a, table):
+        client = f", client {getattr(a, table)['client'][i]}"
     return t, f"{name}: differs first in round {_label(a, t)}{client}: {_show(x[i])} against {_show(y[i])}"
 
 

@@ -24,9 +24,9 @@ from fedmpi.store.read import open_run, read_run
 from fedmpi.store.relay import lay_out
 from fedmpi.store.rows import check_truncate, checked_columns, checked_round
 from fedmpi.store.schema import NETCDF
-from fedmpi.store.tables import (EXPECTED, attach_scales, clear, column_of, create_coordinates,
-                                 create_partition, create_population, create_tables, dtypes_of,
-                                 is_packed, room_of, start_room)
+from fedmpi.store.tables import (ENDS, EXPECTED, ROW_DIMS, attach_scales, clear, column_of, committed,
+                                 create_coordinates, create_partition, create_population,
+                                 create_tables, dtypes_of, is_packed, room_of, start_room)
 from fedmpi.store.texts import hexadecimal, text_names, with_texts
 from fedmpi.store.writer import lives
 
@@ -41,29 +41,31 @@ class RunFile:
 
     def __init__(self, path, *, patience_s=10.0):
         with open_run(path) as f:
-            self._texts = {table: text_names(dtypes_of(f[table])) for table in ("rounds", "clients")}
-            self.columns = {table: tuple(column_of(data) for name, data in f[table].items() if name not in texts)
-                            for table, texts in self._texts.items()}
+            groups = {table: f.get(table, {}) for table in ROW_DIMS}
+            self._texts = {table: text_names(dtypes_of(group)) for table, group in groups.items()}
+            self.columns = {table: tuple(column_of(data) for name, data in group.items()
+                                         if name not in self._texts[table]) for table, group in groups.items()}
             self.run_id = f.attrs["run_id"]
-            self._committed = tuple(f["committed"][...].tolist())
+            self._committed = committed(f)
             self._room = room_of(f)
         self._left, self._places, self._saving = None, {}, None
-        self._expected = 0, 0
+        self._expected = 0, 0, 0
         self.path, self.patience_s = os.path.realpath(path), patience_s
         self.folder = checkpoint_folder(self.path)
         self.shelf = Shelf(shelf_folder(self.path))
 
     @classmethod
-    def create(cls, path, attrs, rounds, clients, population, partition, *, coordinates=None, expected=EXPECTED,
-               overwrite=False):
+    def create(cls, path, attrs, rounds, clients, population, partition, own=(), *, coordinates=None,
+               expected=EXPECTED, overwrite=False):
         """A new run file, in place of one of which ``check_target`` says that it may go.
 
         ``attrs`` may hold str, int, float, bool, and anything JSON can say; ``population`` maps a name to ``(array,
-        unit, description, dimension of each further axis)``; ``partition`` is ``(offsets (N + 1,), indices)``.
-        ``coordinates`` maps a dimension to its coordinates; ``expected`` is how many (rounds, client rows) will come
-        if all goes as planned, for which the file's chunks are made.
+        unit, description, dimension of each further axis)``; ``partition`` is ``(offsets (N + 1,), indices)``, and
+        the same of clients' test parts where they have some, as ``own`` has columns of /own then. ``coordinates``
+        maps a dimension to its coordinates; ``expected`` is how many (rounds, client rows, own rows) will come if all
+        goes as planned, for which the file's chunks are made.
         """
-        columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
+        columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients), own=checked_columns(own))
         room = start_room(columns, expected)
         check_target(path, overwrite)
         path = os.path.realpath(path)
@@ -92,22 +94,28 @@ class RunFile:
         """Number of committed rounds."""
         return self._committed[0]
 
-    def append(self, row, client_rows):
-        """Adds one round: a row of /rounds, C rows of /clients; ValueError, and no change, if a value does not fit."""
-        row, client_rows, num = checked_round(self.columns, row, client_rows)
-        for values, texts in ((row, self._texts["rounds"]), (client_rows, self._texts["clients"])):
-            values |= {name: hexadecimal(values[name.removesuffix("_text")]) for name in texts}
-        t, r = self._committed
-        self._make_room(t + 1, r + num)
+    def append(self, row, client_rows, own_rows=None):
+        """Adds one round: a row of /rounds, C rows of /clients, and those of /own; ValueError, and no change, if a
+        value does not fit."""
+        row, many = checked_round(self.columns, row, client_rows, own_rows)
+        rows = {"rounds": row} | {table: values for table, (values, _) in many.items()}
+        for table, values in rows.items():
+            values |= {name: hexadecimal(values[name.removesuffix("_text")]) for name in self._texts[table]}
+        before = dict(zip(ROW_DIMS, self._committed))
+        after = before | {"rounds": before["rounds"] + 1}
+        after |= {table: before[table] + num for table, (_, num) in many.items()}
+        self._make_room(*after.values())
         with refused_by(self.path), self._opened() as handle:
-            for name, value in row.items():
-                put(handle, self._places["rounds", name], t, value)
-            for name, values in client_rows.items():
-                put(handle, self._places["clients", name], r, values)
-            put(handle, self._places["ends"], t, r + num)
-            put(handle, self._places["committed"], 0, (t + 1, r + num))     # last: now they are there
+            for table, values in rows.items():
+                for name, value in values.items():
+                    put(handle, self._places[table, name], before[table], value)
+            for table, ends in ENDS.items():
+                if ends in self._places:
+                    put(handle, self._places[ends], before["rounds"], after[table])
+            # Last: now the rows are there.
+            put(handle, self._places["committed"], 0, (after["rounds"], after["clients"]))
             self._left = _signature(os.fstat(handle))
-        self._committed = t + 1, r + num
+        self._committed = tuple(after.values())
 
     def truncate(self, rounds):
         """Forgets every round but the first ``rounds``, and the checkpoints of those that are forgotten."""
@@ -120,8 +128,9 @@ class RunFile:
             remove(self.folder, [name for round, name in checkpoints(self.folder) if round > rounds])
         with open_run(self.path) as f:
             self._check_alone(f)
-            client_rows = int(f["ends"][rounds - 1]) if rounds else 0
-        self._lay_out(self._room, rows=(rounds, client_rows))
+            client_rows, own_rows = (int(f[ends][rounds - 1]) if rounds and ends in f else 0
+                                     for ends in ENDS.values())
+        self._lay_out(self._room, rows=(rounds, client_rows, own_rows))
 
     def update(self, attrs):
         """Sets root attributes, such as ``status`` and ``ended``; a status that ends the run trims the room."""
@@ -187,7 +196,7 @@ class RunFile:
         try:
             self._lock(handle)
             as_left = self._left == _signature(os.fstat(handle))
-            if not as_left or tuple(get(handle, self._places["committed"])) != self._committed:
+            if not as_left or tuple(get(handle, self._places["committed"])) != self._committed[:2]:
                 with self._with_hdf5(handle):
                     self._look(handle)
             yield handle
@@ -225,13 +234,13 @@ class RunFile:
             if not os.path.samestat(os.stat(self.path), os.fstat(handle)):
                 raise FedError(f"{self.path} was replaced by another process")
             self._places = {(table, name): place_of(data)
-                            for table in ("rounds", "clients") for name, data in f[table].items()}
-            self._places |= {name: place_of(f[name]) for name in ("ends", "committed")}
+                            for table in ROW_DIMS for name, data in f.get(table, {}).items()}
+            self._places |= {name: place_of(f[name]) for name in (*ENDS.values(), "committed") if name in f}
 
-    def _make_room(self, rounds, client_rows):
+    def _make_room(self, rounds, client_rows, own_rows):
         """Doubles the room that does not suffice, but for no more than is expected: seldom, and cheap beside what fills
         it. A packed file has no room."""
-        need = rounds, client_rows
+        need = rounds, client_rows, own_rows
         if all(n <= have for n, have in zip(need, self._room)):
             return
         first = start_room(self.columns, self._expected)
@@ -251,7 +260,7 @@ class RunFile:
     def _check_alone(self, f):
         if f.attrs["run_id"] != self.run_id:
             raise FedError(f"{self.path} was replaced by another process, with another run")
-        found = tuple(f["committed"][...].tolist())
+        found = committed(f)
         if found != self._committed:
             raise FedError(f"{self.path} was changed by another process: {found} rows, expected {self._committed}")
 

@@ -16,35 +16,36 @@ class MemoryStore:
 
     shelf = None                  # what clients keep stays in the state
 
-    def __init__(self, attrs, rounds, clients, population, partition):
-        self.columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients))
+    def __init__(self, attrs, rounds, clients, population, partition, own=()):
+        self.columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients), own=checked_columns(own))
         self._attrs = plain(own_attrs(attrs))
         self.run_id = self._attrs["run_id"]
         self._population = {name: (np.array(fact[0]), *fact[1:]) for name, fact in population.items()}
         self._partition = tuple(np.array(a) for a in partition)
-        self._rows, self._client_rows, self._sessions, self._saved = [], [], [], {}
+        self._rows, self._many, self._sessions, self._saved = [], [], [], {}
 
     @classmethod
-    def create(cls, path, attrs, rounds, clients, population, partition, *, coordinates=None, expected=None):
+    def create(cls, path, attrs, rounds, clients, population, partition, own=(), *, coordinates=None, expected=None):
         """A new store, from the arguments that RunFile takes; ``path``, ``coordinates`` and ``expected``, which shape a
         file, have no meaning here."""
-        return cls(attrs, rounds, clients, population, partition)
+        return cls(attrs, rounds, clients, population, partition, own)
 
     @property
     def rounds(self):
         """Number of committed rounds."""
         return len(self._rows)
 
-    def append(self, row, client_rows):
-        """Adds one round: a row of /rounds, C rows of /clients; ValueError, and no change, if a value does not fit."""
-        row, client_rows, num = checked_round(self.columns, row, client_rows)
+    def append(self, row, client_rows, own_rows=None):
+        """Adds one round: a row of /rounds, C rows of /clients, and those of /own; ValueError, and no change, if a
+        value does not fit."""
+        row, many = checked_round(self.columns, row, client_rows, own_rows)
         self._rows.append(row)
-        self._client_rows.append((client_rows, num))
+        self._many.append(many)
 
     def truncate(self, rounds):
         """Forgets every round but the first ``rounds``, and what was saved after those."""
         check_truncate(rounds, self.rounds)
-        del self._rows[rounds:], self._client_rows[rounds:]
+        del self._rows[rounds:], self._many[rounds:]
         self._saved = {round: saved for round, saved in self._saved.items() if round <= rounds}
 
     def update(self, attrs):
@@ -82,14 +83,26 @@ class MemoryStore:
         return Run(
             attrs=plain(self._attrs),
             rounds={c.name: _stacked(c, [[row[c.name]] for row in self._rows]) for c in tables["rounds"]},
-            clients={c.name: _stacked(c, [rows[c.name] for rows, _ in self._client_rows]) for c in tables["clients"]},
+            clients=self._table("clients"),
             population={name: fact[0].copy() for name, fact in self._population.items()},
             partition=tuple(a.copy() for a in self._partition),
             sessions=plain(self._sessions),
             columns={f"{table}/{c.name}": c for table, cs in tables.items() for c in cs}
             | {f"population/{k}": _fact_column(k, *fact) for k, fact in self._population.items()},
-            ends=np.cumsum([num for _, num in self._client_rows], dtype=np.int64),
+            ends=self._ends("clients"),
+            own=self._table("own"),
+            own_ends=self._ends("own"),
         )
+
+    def _table(self, table):
+        """All rows of a table that has several a round, by column."""
+        rounds = [many[table][0] for many in self._many]
+        return {c.name: _stacked(c, [rows[c.name] for rows in rounds]) for c in self.columns[table]}
+
+    def _ends(self, table):
+        """(T,) rows of that table after each round; nothing where it has no columns."""
+        counts = [many[table][1] for many in self._many] if self.columns[table] else []
+        return np.cumsum(counts, dtype=np.int64)
 
 
 def _fact_column(name, values, unit, description, *dims):

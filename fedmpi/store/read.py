@@ -12,7 +12,8 @@ from fedmpi.core.errors import DataError, UserError
 from fedmpi.store.attrs import read_attrs, read_sessions
 from fedmpi.store.rows import Run
 from fedmpi.store.schema import FILETYPE, RENAMED, SCHEMA
-from fedmpi.store.tables import POPULATION_DIM, column_of, dtypes_of, fact_values
+from fedmpi.store.tables import (PARTITION, POPULATION_DIM, column_of, committed, dtypes_of,
+                                 fact_values)
 from fedmpi.store.texts import text_names
 
 
@@ -43,13 +44,12 @@ def read_run(path, only=None, patience_s=0.0):
 
 def _read(path, only):
     with open_run(path) as f:
-        t, r = f["committed"][...].tolist()
-        wanted = {table: {RENAMED.get(f"{table}/{name}", name): data for name, data in group.items()
+        t, r, s = committed(f)
+        wanted = {table: {RENAMED.get(f"{table}/{name}", name): data for name, data in f.get(table, {}).items()
                           if only is None or {table, f"{table}/{name}"} & set(only)}
-                  for table, group in (("rounds", f["rounds"]), ("clients", f["clients"]),
-                                       ("partition", f["partition"]), ("population", f.get("population", {})))}
+                  for table in ("rounds", "clients", "own", "partition", "population")}
         wanted["population"].pop(POPULATION_DIM, None)     # 0, 1 ...: the coordinates of its dimension
-        for table in ("rounds", "clients"):
+        for table in ("rounds", "clients", "own"):
             for name in text_names(dtypes_of(wanted[table])):
                 del wanted[table][name]
         ends = f["ends"][:t]
@@ -61,11 +61,14 @@ def _read(path, only):
             rounds={name: data[:t] for name, data in wanted["rounds"].items()},
             clients={name: data[:r] for name, data in wanted["clients"].items()},
             population={name: fact_values(data) for name, data in wanted["population"].items()},
-            partition=tuple(wanted["partition"][name][...] for name in ("offsets", "indices") if wanted["partition"]),
+            partition=tuple(wanted["partition"][name][...] for name in PARTITION if name in wanted["partition"]),
             sessions=read_sessions(f),
             columns={f"{table}/{name}": column_of(data)._replace(name=name)
-                     for table in ("rounds", "clients", "population") for name, data in wanted[table].items()},
+                     for table in ("rounds", "clients", "own", "population")
+                     for name, data in wanted[table].items()},
             ends=ends,
+            own={name: data[:s] for name, data in wanted["own"].items()},
+            own_ends=f["own_ends"][:t] if "own_ends" in f else np.zeros(0, np.int64),
         )
 
 

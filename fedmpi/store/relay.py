@@ -11,17 +11,17 @@ import h5py
 
 from fedmpi.store.disk import beginning, finish
 from fedmpi.store.scales import OF_SCALES, bare_scale, is_bare, is_scale, scale_name
-from fedmpi.store.tables import (PACKED, PACKED_FROM, ROW_DIMS, attach_scales, clear, column_of,
-                                 copy_rows, create_tables, row_data, table_bytes)
+from fedmpi.store.tables import (ENDS, PACKED, PACKED_FROM, ROW_DIMS, attach_scales, clear,
+                                 columns_of, copy_rows, create_tables, row_data, table_bytes)
 
 FACTS = {"population", "partition", "sessions"}
-MADE_ANEW = {"rounds", "clients", "ends", "committed", *ROW_DIMS.values()}
+MADE_ANEW = {"committed", *ROW_DIMS, *ROW_DIMS.values(), *ENDS.values()}
 
 
 def lay_out(source, path, rows, room, packed=False):
-    """Replaces the run file ``path``, open as ``source``, by one with the first ``rows``, (rounds, client rows), and
-    with ``room``. Attributes and data sets that others have added stay."""
-    columns = {table: [column_of(data) for data in source[table].values()] for table in ("rounds", "clients")}
+    """Replaces the run file ``path``, open as ``source``, by one with the first ``rows``, (rounds, client rows, own
+    rows), and with ``room``. Attributes and data sets that others have added stay."""
+    columns = columns_of(source)
     with beginning(path, _most_bytes(source, path, columns, room)) as f:
         _copy_attrs(source, f)
         _copy_facts(source, f, packed)
@@ -29,7 +29,7 @@ def lay_out(source, path, rows, room, packed=False):
         copy_rows(source, f, *rows)
         if not packed:
             clear(f, *rows)
-        for (data, _), (wanted, _) in zip(row_data(source, 0, 0), row_data(f, 0, 0)):
+        for (data, _), (wanted, _) in zip(row_data(source), row_data(f)):
             _copy_attrs(data, wanted)
         attach_scales(f)
     finish(path)
@@ -37,7 +37,7 @@ def lay_out(source, path, rows, room, packed=False):
 
 def _most_bytes(source, path, columns, room):
     """What the new file takes at most: its tables, and all else that the old one holds."""
-    tables = sum(data.id.get_storage_size() for data, _ in row_data(source, 0, 0))
+    tables = sum(data.id.get_storage_size() for data, _ in row_data(source))
     return table_bytes(columns, room) + os.path.getsize(path) - tables
 
 

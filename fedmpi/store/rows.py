@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Column(NamedTuple):
-    """The description of one column of /rounds or /clients; ``width`` 0 is a scalar. ``machine``: not compared between
+    """The description of one column of /rounds, /clients or /own; ``width`` 0 is a scalar. ``machine``: not compared between
     runs. ``dim`` names the dimension of a width; ``names`` are those of the values 0, 1 ... of an enumeration."""
 
     name: str
@@ -28,8 +28,10 @@ class Run(NamedTuple):
     population: dict  # name -> (N, ...)
     partition: tuple  # offsets (N + 1,), indices
     sessions: list  # one dict for each start or resume
-    columns: dict  # "rounds/accuracy" -> Column, also for clients and population
+    columns: dict  # "rounds/accuracy" -> Column, also for clients, own and population
     ends: np.ndarray  # (T,) client rows committed after each round
+    own: dict = {}  # name -> (S,): clients' models on their own test parts; empty where there are none
+    own_ends: np.ndarray = np.zeros(0, np.int64)  # (T,) rows of own committed after each round
 
 
 def checked_columns(columns):
@@ -66,16 +68,22 @@ def dtype_name(dtype):
     return dtype.name if dtype.kind in "biuf" else dtype.str.lstrip("|")
 
 
-def checked_round(columns, row, client_rows):
-    """``(row, client_rows, C)`` with every value an array of its column's dtype and shape, or ValueError."""
+def checked_round(columns, row, client_rows, own_rows=None):
+    """``(row, {table: (rows, how many)})`` of what a round adds to /rounds and to /clients and /own, with every value
+    an array of its column's dtype and shape, or ValueError. No ``own_rows`` are none of them."""
     _check_names("rounds", columns["rounds"], row)
-    _check_names("clients", columns["clients"], client_rows)
-    num = len(np.atleast_1d(np.asarray(next(iter(client_rows.values()), ()))))
-    return (
-        {c.name: _fitted(f"rounds/{c.name}", c, row[c.name], ()) for c in columns["rounds"]},
-        {c.name: _fitted(f"clients/{c.name}", c, client_rows[c.name], (num,)) for c in columns["clients"]},
-        num,
-    )
+    if own_rows is None:
+        own_rows = {column.name: np.empty(0, column.dtype) for column in columns["own"]}
+    many = {"clients": _checked_rows("clients", columns, client_rows),
+            "own": _checked_rows("own", columns, own_rows)}
+    return {c.name: _fitted(f"rounds/{c.name}", c, row[c.name], ()) for c in columns["rounds"]}, many
+
+
+def _checked_rows(table, columns, rows):
+    """``(rows, how many)`` of a table that has several rows a round."""
+    _check_names(table, columns[table], rows)
+    num = len(np.atleast_1d(np.asarray(next(iter(rows.values()), ()))))
+    return {c.name: _fitted(f"{table}/{c.name}", c, rows[c.name], (num,)) for c in columns[table]}, num
 
 
 def _check_names(table, columns, values):

@@ -25,10 +25,13 @@ PLACES = {
                     "and Matlab end at 2^53",
     "/ends": "rows of /clients that are committed after each round",
     "/clients/NAME": "(participation) a row for each client that was asked in a round",
+    "/own/NAME": "(own_test) with --client-test: a row for each client in each round that evaluates clients' models on "
+                 "their own test parts; /own_ends: its rows after each round",
     "/population/NAME": "(client, ...) a row a client, what is true of it for the whole run: samples, noise (rate of "
                         "wrong labels), features (level of skew), quality (1: good), duplicate_of, fault_0 ..., "
-                        "labels, true_labels (by class), name (of a natural client)",
-    "/partition": "client n has the training samples indices[offsets[n]:offsets[n + 1]]",
+                        "labels, true_labels (by class), name (of a natural client), test_samples",
+    "/partition": "client n has the training samples indices[offsets[n]:offsets[n + 1]] and, with --client-test, the "
+                  "test part test_indices[test_offsets[n]:test_offsets[n + 1]], of the same training data",
     "/sessions/NAME": "(time) a row for each start or resume: time, ranks, launcher, hosts, git_commit, command, "
                       "versions, places; process (which writes: number, start, machine); done, the rounds that were "
                       "there already; rounds, those that it was to have at its end, and rounds_before, those that were "

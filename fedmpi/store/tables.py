@@ -1,4 +1,6 @@
-"""/rounds, /clients and all else that a run file holds beside its attributes: made, described, read back.
+"""/rounds, /clients, /own and all else that a run file holds beside its attributes: made, described, read back.
+
+Rows are counted as a triple: of /rounds, of /clients and of /own, which only runs have whose clients have test parts.
 
 A file has one of two forms. While it grows, each table has room for rows to come: allocated, neither compressed nor
 shuffled, so that a row is written to its place without HDF5 (``places``). Once it has ended it is *packed*: shuffled
@@ -13,30 +15,46 @@ import numpy as np
 from fedmpi.store.rows import Column, dtype_name, own_dims
 from fedmpi.store.scales import attach, bare_scale, describe, label, scale_of
 
-EXPECTED = 1024, 4096                 # (rounds, client rows) where nobody says how many will come
+EXPECTED = 1024, 4096, 4096           # (rounds, client rows, own rows) where nobody says how many will come
 LEAST_ROOM, ROOM_BYTES, CHUNK_BYTES = 16, 8 << 20, 64 << 10
 PACKED = {"shuffle": True, "compression": "gzip", "compression_opts": 6}
 PACKED_FROM = 4096                    # bytes of a data set beside the tables: below, its chunks take more than it saves
-ROW_DIMS = {"rounds": "round", "clients": "participation"}
+ROW_DIMS = {"rounds": "round", "clients": "participation", "own": "own_test"}
+ENDS = {"clients": "ends", "own": "own_ends"}         # of a table with several rows a round: its rows after each round
 POPULATION_DIM = "client"
-GROUPS = ("rounds", "clients", "population", "partition", "sessions")
+GROUPS = ("rounds", "clients", "own", "population", "partition", "sessions")
 MISSING = "missing"                   # the name of -1 in an enumeration
 
 
 def start_room(columns, expected=EXPECTED):
-    """(rounds, client rows) a file has room for at first, of those that are expected."""
+    """(rounds, client rows, own rows) a file has room for at first, of those that are expected."""
 
     def fitting(cs, most):
         row_bytes = sum(np.dtype(c.dtype).itemsize * max(c.width, 1) for c in cs)
         return max(LEAST_ROOM, min(most, ROOM_BYTES // max(row_bytes, 1)))
 
-    rounds, client_rows = (min(wanted, most) for wanted, most in zip(expected, EXPECTED))
-    return fitting(columns["rounds"], rounds), fitting(columns["clients"], client_rows)
+    expected = (*expected, *EXPECTED[len(expected):])
+    rounds, client_rows, own_rows = (min(wanted, most) for wanted, most in zip(expected, EXPECTED))
+    own_room = fitting(columns["own"], own_rows) if columns["own"] else 0
+    return fitting(columns["rounds"], rounds), fitting(columns["clients"], client_rows), own_room
 
 
 def room_of(f):
-    """(rounds, client rows) the file has room for."""
-    return len(f["ends"]), min((len(d) for d in f["clients"].values()), default=sys.maxsize)
+    """(rounds, client rows, own rows) the file has room for."""
+    own_room = min((len(d) for d in f["own"].values()), default=0) if "own" in f else 0
+    return len(f["ends"]), min((len(d) for d in f["clients"].values()), default=sys.maxsize), own_room
+
+
+def columns_of(f):
+    """``{table: the Columns of its data sets}``; those of a table that the file lacks are none."""
+    return {table: [column_of(data) for data in f[table].values()] if table in f else [] for table in ROW_DIMS}
+
+
+def committed(f):
+    """(rounds, client rows, own rows) that are valid. Rows of /own follow from the rounds."""
+    rounds, client_rows = f["committed"][...].tolist()
+    own_rows = int(f["own_ends"][rounds - 1]) if rounds and "own_ends" in f else 0
+    return rounds, client_rows, own_rows
 
 
 def dtypes_of(group):
@@ -51,16 +69,21 @@ def is_packed(f):
 
 
 def create_tables(f, columns, room, packed=False):
-    """Makes /rounds, /clients, /ends and /committed, with ``room``, (rounds, client rows), and nothing in it yet: see
-    ``clear``."""
+    """Makes /rounds, /clients, /own, the ends of the latter two and /committed, with ``room``, (rounds, client rows,
+    own rows), and nothing in it yet: see ``clear``. Without columns of /own there is none."""
     for (table, dim), rows in zip(ROW_DIMS.items(), room):
+        if table == "own" and not columns[table]:
+            continue
         group = f.create_group(table, track_order=True)
         for column in columns[table]:
             data = _create_column(group, column, rows, packed)
             _label_column(f, data, dim, column)
-    f["clients"].attrs["coordinates"] = "round client"     # as netCDF has it: they tell the rows apart
-    ends = Column("ends", "int64", "1", "rows of /clients that are committed after each round")
-    label(_create_column(f, ends, room[0], packed), "ends")
+    for table, ends in ENDS.items():
+        if table not in f:
+            continue
+        f[table].attrs["coordinates"] = "round client"     # as netCDF has it: they tell the rows apart
+        counts = Column(ends, "int64", "1", f"rows of /{table} that are committed after each round")
+        label(_create_column(f, counts, room[0], packed), ends)
     committed = f.create_dataset("committed", data=np.zeros(2, np.int64))
     describe(committed, "1", "[rounds, client rows] that are valid; what lies beyond is room for the next rounds")
     label(committed, "committed")
@@ -118,34 +141,34 @@ def _need_scale(f, group, name, length):
         raise ValueError(f"dimension {name} has the lengths {len(scale)} and {length}")
 
 
-def clear(f, rounds=0, client_rows=0):
+def clear(f, rounds=0, client_rows=0, own_rows=0):
     """Writes "nothing" to all rows from these on, chunk by chunk, so that all the room is allocated."""
-    for data, first in row_data(f, rounds, client_rows):
+    for data, first in row_data(f, rounds, client_rows, own_rows):
         for start in range(first, len(data), data.chunks[0]):
             data[start : start + data.chunks[0]] = nothing(data.dtype)
 
 
-def copy_rows(source, f, rounds, client_rows):
+def copy_rows(source, f, rounds, client_rows, own_rows):
     """Copies so many rows of each table, chunk by chunk: a whole column may not fit into memory."""
-    for (data, size), (wanted, _) in zip(row_data(source, rounds, client_rows), row_data(f, 0, 0), strict=True):
+    for (data, size), (wanted, _) in zip(row_data(source, rounds, client_rows, own_rows), row_data(f), strict=True):
         for start in range(0, size, wanted.chunks[0]):
             stop = min(start + wanted.chunks[0], size)
             wanted[start:stop] = data[start:stop]
     f["committed"][...] = rounds, client_rows
 
 
-def row_data(f, rounds, client_rows):
-    """Every data set that has rows, with the one number or the other."""
-    found = [(f["ends"], rounds), *((data, rounds) for data in f["rounds"].values())]
-    return found + [(data, client_rows) for data in f["clients"].values()]
+def row_data(f, rounds=0, client_rows=0, own_rows=0):
+    """Every data set that has rows, with one of the numbers."""
+    found = [(f[ends], rounds) for ends in ENDS.values() if ends in f]
+    for table, rows in zip(ROW_DIMS, (rounds, client_rows, own_rows)):
+        found += [(data, rows) for data in f.get(table, {}).values()]
+    return found
 
 
 def table_bytes(columns, room):
     """An upper bound of what tables with this room take on the disk."""
-    rounds, client_rows = room
-    sized = [(column, rounds) for column in columns["rounds"]]
-    sized += [(column, client_rows) for column in columns["clients"]]
-    total = rounds * 8
+    sized = [(column, rows) for table, rows in zip(ROW_DIMS, room) for column in columns[table]]
+    total = len(ENDS) * room[0] * 8
     for column, rows in sized:
         chunk = _chunk_rows(column, rows)
         chunks = -(-rows // chunk)
@@ -206,13 +229,20 @@ def fact_values(data):
     return data.asstr()[...].astype(str) if h5py.check_string_dtype(data.dtype) else data[...]
 
 
-def create_partition(f, offsets, indices):
-    data = f.create_dataset("partition/offsets", data=np.asarray(offsets))
-    describe(data, "1", "client i has the samples indices[offsets[i]:offsets[i + 1]]")
-    label(data, "offsets")
-    data = f.create_dataset("partition/indices", data=np.asarray(indices))
-    describe(data, "1", "training samples, client after client")
-    label(data, "indices")
+PARTITION = {
+    "offsets": "client i trains on the samples indices[offsets[i]:offsets[i + 1]]",
+    "indices": "training samples, client after client",
+    "test_offsets": "client i has the test part test_indices[test_offsets[i]:test_offsets[i + 1]]",
+    "test_indices": "samples of the training data that are clients' own test parts, client after client",
+}
+
+
+def create_partition(f, *arrays):
+    """Makes /partition of the first two or of all four of PARTITION."""
+    for (name, description), values in zip(PARTITION.items(), arrays):
+        data = f.create_dataset(f"partition/{name}", data=np.asarray(values))
+        describe(data, "1", description)
+        label(data, name)
 
 
 def attach_scales(f):

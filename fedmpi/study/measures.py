@@ -31,6 +31,21 @@ def accuracy_decline(run):
     return accuracy_best(run) - accuracy(run)
 
 
+def own_accuracy(run):
+    """accuracy of clients on their own test parts (--client-test) after the last round, mean over clients"""
+    return final_metrics(run).get("final_own_accuracy", math.nan)
+
+
+def own_accuracy_weighted(run):
+    """the same, weighted by clients' test samples"""
+    return final_metrics(run).get("final_own_accuracy_weighted", math.nan)
+
+
+def own_accuracy_worst(run):
+    """the same, of the worst tenth of the clients"""
+    return final_metrics(run).get("final_own_accuracy_worst", math.nan)
+
+
 def learned(run):
     """1 for a run whose test accuracy ever was 1.2 times that of guessing (of the most frequent class, at least), 0 for
     one that never left chance"""
@@ -170,7 +185,7 @@ def _first(run, least):
 
 
 PLAIN = {f.__name__: f for f in (
-    accuracy, accuracy_best, accuracy_decline, learned, up_mb, mb, tflop, sparsity, seconds, weight_noise_spearman,
+    accuracy, accuracy_best, accuracy_decline, own_accuracy, own_accuracy_weighted, own_accuracy_worst, learned, up_mb, mb, tflop, sparsity, seconds, weight_noise_spearman,
     weight_auc, score_noise_spearman, score_auc, noisy_weight, noisy_rise, noisy_low_at)}
 WITH_VALUE = {f.__name__: f for f in (mb_to, rounds_to)}      # written mb_to:0.6
 

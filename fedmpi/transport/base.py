@@ -33,6 +33,8 @@ def named(job):
     """What a rank that has this job is at: ``client 17``."""
     if "team" in job:
         return "clients " + ", ".join(str(each["client"]) for each in job["team"])
+    if "own" in job:
+        return "clients' own test parts"
     return f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job"
 
 

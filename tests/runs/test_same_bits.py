@@ -22,7 +22,7 @@ METHODS = {
                "--observe", "shapley", "--observe", "comfedsv", "--observe", "least-core-mc", "--observe", "or-shapley",
                "--observe", "information-gain", "--observe", "influence-hessian", "--fault", "free-rider:kind=stale",
                "--fault", "scaled", "--fault", "duplicate", "--features", "rotation", "--cohort", 6, "--weighting",
-               "tanh"),
+               "tanh", "--client-test", 0.3),
     "fltrust": ("--strategy", "fltrust", "--contribution", "tmc-shapley", "--fault", "free-rider:kind=random",
                 "--fault", "feature-noise", "--noise", "fedcorr", "--features", "gaussian"),
     "fedbuff": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
@@ -43,7 +43,7 @@ METHODS = {
     "fedper": ("--strategy", "fedper", "--optimiser", "adam", "--schedule", "cosine", "--cohort", 6, "--lr", 0.01),
     "fednova": ("--strategy", "fednova", "--partition", "quantity", "--contribution", "loo", "--clip-norm", 1.0),
     "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
-               "--pruner", "set"),
+               "--pruner", "set", "--client-test", 0.2, "--client-test-every", 2),
 }
 
 

@@ -335,7 +335,7 @@ def test_what_others_have_added_stays(long):
 def test_a_row_is_never_written_into_a_packed_file(long):
     long.update({"status": "finished"})
     long.pack()
-    long._room = 100, 100                                  # as if there were room
+    long._room = 100, 100, 0                                # as if there were room
     with pytest.raises(Exception, match="is packed: a row has no place of its own"):
         play(long)
 
@@ -396,4 +396,4 @@ def test_chunks_fit_the_run(tmp_path):
         assert f["rounds/loss"].chunks == (30,) and f["clients/loss"].chunks == (90,)
     store = create(tmp_path / "large.h5", expected=(10**6, 10**8))
     with h5py.File(store.path) as f:
-        assert (len(f["ends"]), len(f["clients/loss"])) == tables.EXPECTED
+        assert (len(f["ends"]), len(f["clients/loss"])) == tables.EXPECTED[:2]

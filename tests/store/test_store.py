@@ -753,3 +753,46 @@ print(peak() - first)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     assert int(done.stdout) < 12e6
+
+
+# ---------------------------------------------------------------- /own: a second table with several rows a round
+
+
+OWN = [Column("round", "int64", "1", "r"), Column("client", "int64", "1", "c"), Column("accuracy", "float64", "1", "a")]
+
+
+def own_rows(t, num):
+    return dict(round=np.full(num, t), client=np.arange(num), accuracy=np.arange(num) / 7 + t)
+
+
+def test_own_rows_come_back_also_after_room_truncation_and_packing(tmp_path):
+    stores = [kind.create(tmp_path / "run.h5", ATTRS, ROUNDS, CLIENTS, {}, ([0, 1], [4], [0, 2], [5, 6]), OWN)
+              for kind in (MemoryStore, RunFile)]
+    for store in stores:
+        for t in range(40):
+            store.append(*round_of(t, num=2), own_rows(t, 3) if t % 3 == 0 else None)
+        store.truncate(31)
+        store.append(*round_of(31), own_rows(31, 5))
+        store.update(dict(status="finished"))
+        store.pack()
+    runs = [store.run() for store in stores]
+    for run in runs:
+        assert run.own_ends[:5].tolist() == [3, 3, 3, 6, 6] and run.own_ends[-2:].tolist() == [33, 38]
+        assert run.own["round"][-6:].tolist() == [30, *[31] * 5] and run.own["accuracy"][-1] == 4 / 7 + 31
+        assert [part.tolist() for part in run.partition] == [[0, 1], [4], [0, 2], [5, 6]]
+    assert not differences(*runs) and runs[0].columns == runs[1].columns
+    again = RunFile(tmp_path / "run.h5")
+    again.append(*round_of(32), own_rows(32, 1))
+    assert again.run().own["round"][-1] == 32
+
+
+def test_differences_of_own_rows_are_told(tmp_path):
+    a, b, c = (MemoryStore({}, ROUNDS, CLIENTS, {}, ([0], []), OWN) for _ in range(3))
+    for store, num in ((a, 3), (b, 3), (c, 2)):
+        store.append(*round_of(0), own_rows(0, num))
+        later = own_rows(1, 2)
+        later["accuracy"][1] += store is b
+        store.append(*round_of(1), later)
+    assert any(line.startswith("own/accuracy: differs first in round") and "client 1" in line
+               for line in differences(a.run(), b.run()))
+    assert any("3 against 2 clients tested" in line for line in differences(a.run(), c.run()))

@@ -23,6 +23,7 @@ WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "
 OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
 STATUS = {"running": "still running, or killed"}
 OUTCOMES = {"final_accuracy": "final accuracy", "chosen_accuracy": "accuracy at best validation",
+            "final_own_accuracy": "own tests, mean of clients", "final_own_accuracy_worst": "own tests, worst tenth",
             "final_loss": "final loss", "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down",
             "flops": "training FLOPs", "virtual": "virtual time", "seconds": "time of the rounds"}
 

@@ -11,6 +11,7 @@ import numpy as np
 from fedmpi.read.report import draw
 from fedmpi.read.report.figure import QUIET
 from fedmpi.read.report.metrics import FLOPS, chosen
+from fedmpi.read.report.own import last
 from fedmpi.read.report.partition import clients_of
 from fedmpi.read.report.pictures import curves, draw_shares, shares
 from fedmpi.read.report.profile import OWN, profile
@@ -47,6 +48,7 @@ AXES = {"rounds": ("round", "round"), "bytes": ("sent, up and down", "bytes sent
         "seconds": ("time of the rounds", "the rounds' own time")}              # on the axis, in a sentence
 UNITS = {"bytes": "B", "flops": "FLOP", "virtual": "s", "seconds": "s"}
 COLUMNS = {"accuracy": ("test accuracy", "the test set's own maximum", np.nanargmax),
+           "own_accuracy": ("accuracy on clients' own tests", "highest", np.nanargmax),
            "loss": ("test loss (nat)", "lowest", np.nanargmin),
            "sparsity": ("sparsity (fraction of zeros)", "highest", np.nanargmax)}
 
@@ -66,12 +68,17 @@ class Curves(NamedTuple):
 
 
 def curve_of(column, axis):
-    """``find`` of the groups' curves of ``column`` against ``axis``; of one run alone also of its validation set."""
+    """``find`` of the groups' curves of ``column`` against ``axis``; of one run alone also of its validation set, and
+    of its worst clients."""
     def find(groups):
         found = mean_lines(groups, column, axis)
         if found is None:
             return None
         best = None
+        if column == "own_accuracy" and len(groups) == 1:
+            named = [groups[0]._replace(label=label) for label in ("mean of clients", "worst tenth")]
+            found = [line for group, each in zip(named, (column, f"{column}_worst"))
+                     for line in mean_lines([group], each, axis)]
         if column == "accuracy" and len(groups) == 1 and len(groups[0].runs) == 1:
             found, best = _with_validation(groups[0], axis)
         return _scaled(found, best, column, axis, groups)
@@ -159,6 +166,29 @@ def _churn(groups):
         share = np.mean([100 * run.rounds["mask_changed"][:T] / run.attrs["prunable"] for run in runs], axis=0)
         found.append(Line(group.label, np.arange(T) + 1.0, share))
     return found if any(line.y.any() for line in found) else None
+
+
+def _own_clients(run):
+    """The last evaluation of clients on their own test parts, from the worst client to the best."""
+    found = last(run)
+    if found is None or len(found.clients) < 2:
+        return None
+    order = np.argsort(found.accuracy, kind="stable")
+    return found._replace(**{name: getattr(found, name)[order] for name in ("clients", "samples", "accuracy")})
+
+
+def _draw_own_clients(place, found):
+    ax = place.subplots()
+    ax.set_ylim(-0.02, 1.02)
+    ax.set_autoscaley_on(False)
+    share = 100 * (np.arange(len(found.clients)) + 1) / len(found.clients)
+    draw.lines(ax, [Line("clients", share, found.accuracy)], "clients, from the worst (%)", "accuracy on its own test")
+
+
+def _say_own_clients(found):
+    low, middle, high = np.percentile(found.accuracy, [0, 50, 100])
+    return (f"Accuracy of {len(found.clients)} clients on their own test parts after round {found.round}, from the "
+            f"worst to the best: lowest {low:.3g} (client {found.clients[0]}), median {middle:.3g}, highest {high:.3g}.")
 
 
 def _draw_churn(place, found):
@@ -383,7 +413,8 @@ def _say_time(found):
     own = sorted(((each["share"], name) for name, each in found["phases"].items() if each["kind"] == OWN), reverse=True)
     told = ", ".join(f"{name} {100 * share:.0f} %" for share, name in own[:3])
     return (f"Where {human_seconds(found['wall_s'])} of {found['rounds']} rounds went: {told}. Lighter bars are parts "
-            "of train, or go on beside it.")
+            "of train, or go on beside it" + ", or come after a round." * ("own tests" in found["phases"])
+            + "." * ("own tests" not in found["phases"]))
 
 
 OUTCOMES = {"merged": "merged"} | LOST
@@ -431,6 +462,10 @@ KINDS = {
     "accuracy-virtual": _curve("test accuracy against virtual time, where --devices simulates it", "accuracy",
                                "virtual"),
     "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", "accuracy", "seconds"),
+    "own": _curve("accuracy on clients' own test parts against rounds; of one set-up also of the worst tenth",
+                  "own_accuracy", "rounds"),
+    "own-clients": Kind("accuracy of each client on its own test part, from the worst to the best", _own_clients,
+                        _draw_own_clients, _say_own_clients, each=True),
     "loss": _curve("test loss against rounds", "loss", "rounds"),
     "sparsity": _curve("sparsity by round", "sparsity", "rounds", _say_sparsity),
     "churn": Kind("share of the mask that each round flipped", _churn, _draw_churn, _say_churn,

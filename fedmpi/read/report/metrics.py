@@ -8,6 +8,7 @@ from fedmpi.read.report.profile import profile
 from fedmpi.read.report.truth import judged, quality_found
 
 TIMES = ("encode_s", "train_s", "contribution_s", "merge_s", "evaluate_s")
+OWN = ("own_accuracy", "own_accuracy_weighted", "own_accuracy_worst")      # on clients' own test parts
 FLOPS = {"flops_prunefl": "as PruneFL counts", "flops_rigl": "as RigL counts"}
 
 
@@ -20,7 +21,7 @@ def final_metrics(run):
 
 
 def _accuracy(rounds):
-    last = {f"final_{k}": _last(rounds, k) for k in ("accuracy", "loss", "val_accuracy", "val_loss")}
+    last = {f"final_{k}": _last(rounds, k) for k in ("accuracy", "loss", "val_accuracy", "val_loss", *OWN)}
     found = {k: v for k, v in last.items() if v is not None}
     accuracy = rounds.get("accuracy", np.empty(0))
     at = chosen(rounds)
@@ -80,6 +81,7 @@ def to_json(run):
             profile=profile(run),
             rounds=run.rounds,
             population=run.population,
+            own=run.own,
             sessions=run.sessions,
         )
     )

@@ -2,11 +2,12 @@
 
 import statistics
 
-from fedmpi.read.report.metrics import final_metrics
+from fedmpi.read.report.metrics import OWN, final_metrics
 from fedmpi.core.wide import aligned
 
 OUTCOMES = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss", "up_bytes", "down_bytes", "flops_prunefl",
             "flops_rigl")
+OWN_TESTS = tuple(f"final_{name}" for name in OWN)                       # of runs whose clients have test parts
 WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence",
          "task_limit"}                                                   # options that say where and how, not what
 NAMES = {"rounds": "planned_rounds"}                                     # those that outcomes have as well
@@ -20,11 +21,12 @@ def outcomes(runs):
                for path, run in runs.items()}
     keys = dict.fromkeys(key for each in options.values() for key in each)
     varying = [key for key in keys if len({each.get(key) for each in options.values()}) > 1]
+    found = {path: final_metrics(run) for path, run in runs.items()}
+    own = OWN_TESTS * any(OWN_TESTS[0] in each for each in found.values())
     rows = []
     for path, run in runs.items():
-        found = final_metrics(run)
         rows.append({"run": path} | {key: options[path].get(key) for key in varying} | {"status": run.attrs["status"]}
-                    | {name: found.get(name) for name in OUTCOMES}
+                    | {name: found[path].get(name) for name in (*OUTCOMES, *own)}
                     | {"seconds": float(run.rounds["round_s"].sum()) if "round_s" in run.rounds else None})
     return varying, rows
 
@@ -42,8 +44,14 @@ def over_seeds(varying, rows):
         if row["status"] == "finished":
             groups.setdefault(tuple(row[key] for key in told), []).append(row)
     return [dict(zip(told, values)) | {"n": len(group)} | {
-        name: found for column in (*OUTCOMES, "seconds") for name, found in _spread(column, group).items()}
+        name: found for column in _numbers(rows) for name, found in _spread(column, group).items()}
         for values, group in groups.items()]
+
+
+def _numbers(rows):
+    """The outcomes that the rows have."""
+    known = rows[0] if rows else ()
+    return [name for name in (*OUTCOMES, *OWN_TESTS, "seconds") if name in known]
 
 
 def _spread(column, group):
@@ -55,14 +63,14 @@ def _spread(column, group):
 
 def outcomes_text(varying, rows, width=None):
     """The rows as a table for the terminal, ``width`` columns wide, then the groups of seeds."""
-    columns = [*varying, "status", *OUTCOMES, "seconds"]
+    columns = [*varying, "status", *_numbers(rows)]
     lines = _numbered(["run", *map(_head, columns)],
                       [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
                       len(varying) + 2, width)
     groups = over_seeds(varying, rows)
     if "seed" in varying and groups:
         told = [key for key in varying if key != "seed"]
-        columns = [key for key in (*OUTCOMES, "seconds") if key != "rounds"]
+        columns = [key for key in _numbers(rows) if key != "rounds"]
         lines += ["", "over seeds, mean ± standard deviation of finished runs:", *_numbered(
             [*told, "n", *map(_head, columns)],
             [[*(_cell(key, group[key]) for key in told), str(group["n"]), *(_mean(key, group) for key in columns)]
@@ -89,7 +97,7 @@ def _cell(key, value):
     scale = 1e-6 if key.endswith("_bytes") else 1e-12 if key.startswith("flops") else None
     if scale is not None or key == "seconds":
         return f"{value * (scale or 1):.4g}"
-    return f"{value:.4f}" if isinstance(value, float) and key in OUTCOMES else str(value)
+    return f"{value:.4f}" if isinstance(value, float) and key in (*OUTCOMES, *OWN_TESTS) else str(value)
 
 
 def _mean(key, group):

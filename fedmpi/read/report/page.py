@@ -15,6 +15,7 @@ from fedmpi.read.report.html import Cell, fold, key, picture, table, text
 from fedmpi.read.report.kinds import KINDS
 from fedmpi.read.report.kinds import OUTCOMES as ANSWERS
 from fedmpi.read.report.metrics import FLOPS, final_metrics
+from fedmpi.read.report.own import last
 from fedmpi.read.report.page_style import CSS
 from fedmpi.read.report.profile import BESIDE, OWN, profile
 from fedmpi.read.report.profile_text import notes
@@ -24,11 +25,12 @@ from fedmpi.read.report.truth import by_client, judged, options, quality
 
 TITLES = {"accuracy": "Accuracy by round", "accuracy-bytes": "Accuracy by bytes sent",
           "accuracy-flops": "Accuracy by training FLOPs", "accuracy-virtual": "Accuracy by virtual time",
+          "own": "Accuracy on clients' own tests", "own-clients": "Clients from the worst to the best",
           "loss": "Loss by round", "sparsity": "Sparsity by round", "churn": "How the mask moved",
           "layers": "Sparsity by layer", "contribution": "Contribution by round", "found": "Who finds the bad clients",
           "truth": "Contribution against the truth", "clients": "Who holds what", "time": "Time by phase",
           "answers": "What became of those asked"}
-LEARNING = ("accuracy", "accuracy-bytes", "accuracy-flops", "accuracy-virtual", "loss")
+LEARNING = ("accuracy", "accuracy-bytes", "accuracy-flops", "accuracy-virtual", "loss", "own")
 PRUNING = ("sparsity", "churn")
 OPENED = 3                        # runs whose part of a page about several is open
 PRINTED = 4                       # set-ups of which a run's part is printed
@@ -149,6 +151,9 @@ def _quality_cards(found):
         yield ("Test accuracy", f"{found['final_accuracy']:.3f}",
                f"{found['chosen_accuracy']:.3f} in round {found['chosen_round']}, the best by validation"
                if chosen else "after the last round")
+    if "final_own_accuracy" in found:
+        yield ("Clients' own tests", f"{found['final_own_accuracy']:.3f}",
+               f"mean of clients; worst tenth {found['final_own_accuracy_worst']:.3f}")
     if "final_loss" in found:
         yield "Test loss", f"{found['final_loss']:.3f}", "nat, cross-entropy"
     if math.isfinite(found.get("quality_auc", math.nan)):
@@ -177,7 +182,8 @@ def _cost_cards(run, found):
         yield "Virtual time", human_seconds(virtual[-1]), f"{human_seconds(virtual[-1] / len(virtual))} a round"
 
 
-BETTER = {"final_accuracy": max, "chosen_accuracy": max, "final_loss": min, "bytes": min, "flops": min}
+BETTER = {"final_accuracy": max, "chosen_accuracy": max, "final_own_accuracy": max, "final_own_accuracy_worst": max,
+          "final_loss": min, "bytes": min, "flops": min}
 
 
 def _keys(groups):
@@ -293,7 +299,7 @@ def _of_run(run, count, groups=None):
     """[(name, HTML)] of what is shown of each run; curves of pruning where ``groups`` are its own."""
     pruning = _pictures(PRUNING, groups, count) if groups else ""
     yield "Pruning", _joined(pruning, _pictures(("layers",), run, count))
-    yield "Clients", _pictures(("contribution", "found", "truth", "clients"), run, count) + _judges(run)
+    yield "Clients", _pictures(("contribution", "found", "truth", "own-clients", "clients"), run, count) + _judges(run)
     yield "Time", _beside(_pictures(("time",), run, count), _phases(run))
     yield "Faults", _faults(run, count)
     rounds = "Every round" if len(run.ends) <= ROWS else f"{ROWS} of {len(run.ends)} rounds"
@@ -371,15 +377,19 @@ def _client_table(run):
     merged = np.bincount(client[run.clients["outcome"] == 0], minlength=N) if "outcome" in run.clients else asked
     sent = sum(np.bincount(client, run.clients[name], N) for name in ("up_bytes", "down_bytes") if name in run.clients)
     score, truth = by_client(run, "contribution"), quality(run)
+    tested = last(run)
+    own = {} if tested is None else dict(zip(tested.clients.tolist(), tested.accuracy.tolist()))
     rows = [[_client_name(population, client), f"{population['samples'][client]:,}",
              f"{100 * population['noise'][client]:.0f}" if "noise" in population else "-",
              _number(None if truth is None else truth[client], ".2f"), _faults_of(run, client), asked[client],
              merged[client], _number(None if score is None else score[client], ".3f"),
-             human_bytes(sent[client]) if np.ndim(sent) else "-"] for client in range(min(N, CLIENTS))]
+             human_bytes(sent[client]) if np.ndim(sent) else "-", *[_number(own.get(client), ".3f")] * bool(own)]
+            for client in range(min(N, CLIENTS))]
     head = ["client", "samples", "wrong labels (%)", "quality", "faults", "asked", "merged", "mean contribution",
-            "sent"]
+            "sent", *["accuracy on its own test"] * bool(own)]
     more = f"the first {CLIENTS} of {N:,}" if N > CLIENTS else ""
-    return fold("Every client", table("", head, rows, numbers=(1, 2, 3, 5, 6, 7, 8), wide=True), more, kind="numbers")
+    return fold("Every client", table("", head, rows, numbers=(1, 2, 3, 5, 6, 7, 8, *[9] * bool(own)), wide=True), more,
+                kind="numbers")
 
 
 def _client_name(population, client):
@@ -412,7 +422,9 @@ def _faults(run, count):
     return _beside(_pictures(("answers",), run, count), f"<p>{text(' '.join(told))}</p>" * bool(told) + sessions)
 
 
-ROUND_COLUMNS = (("accuracy", "test accuracy", lambda v: f"{v:.4f}"), ("loss", "test loss (nat)", lambda v: f"{v:.4f}"),
+ROUND_COLUMNS = (("accuracy", "test accuracy", lambda v: f"{v:.4f}"),
+                 ("own_accuracy", "own tests, mean", lambda v: f"{v:.4f}"),
+                 ("own_accuracy_worst", "worst tenth", lambda v: f"{v:.4f}"), ("loss", "test loss (nat)", lambda v: f"{v:.4f}"),
                  ("sparsity", "sparsity", lambda v: f"{v:.4f}"), ("mask_changed", "mask flips", lambda v: f"{v:,d}"),
                  ("up_bytes", "up", human_bytes), ("down_bytes", "down", human_bytes), ("asked", "asked", str),
                  ("merged", "merged", str), ("round_s", "seconds", lambda v: f"{v:.3g}"))

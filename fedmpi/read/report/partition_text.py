@@ -28,7 +28,8 @@ def _headline(found):
     copies = found["dealt"] - found["distinct"]
     yield (f"{found['dataset']}: {found['classes']} classes; {found['dealt']:,} training samples dealt out to "
            f"{found['summary']['clients']:,} clients" + (f", {copies:,} of them copies" if copies else ""))
-    yield f"{found['validation']:,} samples for validation, {found['test']:,} for testing"
+    own = f", {found['held_out']:,} in clients' own test parts" * bool(found["held_out"])
+    yield f"{found['validation']:,} samples for validation, {found['test']:,} for testing{own}"
     yield ", ".join(f"{name} {found[name]}" for name in ("partition", "noise", "features", "seed"))
     if found["faults"]:
         counts = zip(found["faults"], found["clients"]["faulty"].sum(axis=0))

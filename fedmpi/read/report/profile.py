@@ -1,15 +1,17 @@
 """Where the time of a run's rounds went: seconds by phase, how busy the workers were, who was slow.
 
 What a round does one after the other adds up to its seconds. Two kinds of entries lie inside training and are not added
-again: parts of it, and what rank 0 does beside it, while it would wait for clients.
+again: parts of it, and what rank 0 does beside it, while it would wait for clients. Clients' own tests come after a
+round and are no part of its seconds.
 """
 
 import numpy as np
 
-OWN, PART, BESIDE = "phase", "part of train", "beside train"
+OWN, PART, BESIDE, AFTER = "phase", "part of train", "beside train", "after the round"
 PHASES = {"encode": ("encode_s", OWN), "train": ("train_s", OWN), "wait": ("wait_s", PART),
           "decode": ("decode_s", PART), "evaluate": ("evaluate_s", BESIDE), "store": ("store_s", BESIDE),
-          "value": ("contribution_s", OWN), "merge": ("merge_s", OWN), "row": ("row_s", OWN)}
+          "value": ("contribution_s", OWN), "merge": ("merge_s", OWN), "row": ("row_s", OWN),
+          "own tests": ("own_s", AFTER)}
 SLOWEST = 3                   # clients that are named
 
 
@@ -26,7 +28,8 @@ def profile(run):
     phases = {name: {"kind": kind} | _spent(rounds[column], numbers, wall) for name, (column, kind) in known.items()}
     if wall - own > 1e-6 * wall:
         phases["rest"] = {"kind": OWN, "seconds": wall - own, "share": (wall - own) / wall}
-    missing = [column for column in ("round_s", *(column for column, _ in PHASES.values())) if column not in rounds]
+    usual = [column for column, kind in PHASES.values() if kind != AFTER]
+    missing = [column for column in ("round_s", *usual) if column not in rounds]
     missing += [f"clients/{name}" for name in ("train_s", "rank") if name not in run.clients]
     return {"rounds": len(run.ends), "wall_s": wall, "phases": phases, **_of_workers(run), "slowest": _slowest(run),
             "not_recorded": missing}

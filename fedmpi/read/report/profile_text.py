@@ -1,6 +1,6 @@
 """The profile of a run as text: a table with bars, and lines on the workers."""
 
-from fedmpi.read.report.profile import BESIDE, OWN, alone, profile
+from fedmpi.read.report.profile import AFTER, BESIDE, OWN, alone, profile
 from fedmpi.read.report.text import human_seconds
 from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned, wrapped
@@ -24,7 +24,7 @@ def profile_text(run, width=None):
 
 def notes(run, found):
     """Lines on what the phases mean, on the workers and on the slowest clients."""
-    return [*_beside(run, found), *_workers(found), *_clients(run, found), *_missing(found)]
+    return [*_beside(run, found), *_after(found), *_workers(found), *_clients(run, found), *_missing(found)]
 
 
 def _table(found, width):
@@ -50,6 +50,12 @@ def _beside(run, found):
                "in none")
     else:
         yield "* of the round before, while clients train: part of train, but for the last round's, which is in none"
+
+
+def _after(found):
+    """What the entries are that no round's seconds hold."""
+    if any(each["kind"] == AFTER for each in found["phases"].values()):
+        yield "own tests: clients' models on their own test parts, after a round and no part of its seconds"
 
 
 def _workers(found):

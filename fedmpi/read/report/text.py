@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fedmpi.read.report.metrics import FLOPS, TIMES, final_metrics
+from fedmpi.read.report.own import own_text
 from fedmpi.read.report.statistics import tied
 from fedmpi.read.report.truth import exact, faulty, is_bad, judged, options, quality
 from fedmpi.core.wide import aligned, labelled
@@ -60,7 +61,7 @@ def round_line(row, total_rounds, eta_s, width=None):
     return "  ".join(found.values())
 
 
-LEFT_OUT = ("sparsity", "up", "loss", "seconds", "accuracy")      # in this order, where a line is too long
+LEFT_OUT = ("sparsity", "up", "loss", "own_accuracy", "seconds", "accuracy")      # in this order, where a line is too long
 LONGEST_LEFT = "59 min 59 s left"
 
 
@@ -69,9 +70,10 @@ def _progress(row, total_rounds, eta_s):
     digits, found = len(str(total_rounds)), {}
     if "round" in row:
         found["round"] = f"round {row['round']:>{digits}}/{total_rounds}"
-    for name, form in (("accuracy", ".4f"), ("loss", ".4f"), ("sparsity", ".3f")):
+    for name, word, form in (("accuracy", "accuracy", ".4f"), ("own_accuracy", "own", ".4f"), ("loss", "loss", ".4f"),
+                             ("sparsity", "sparsity", ".3f")):
         if name in row and np.isfinite(row[name]):
-            found[name] = f"{name} {row[name]:{form}}"
+            found[name] = f"{word} {row[name]:{form}}"
     if "up_bytes" in row:
         found["up"] = f"up {human_bytes(row['up_bytes'])}"
     if "round_s" in row and np.isfinite(row["round_s"]):
@@ -123,6 +125,7 @@ def _how_good(run, found):
     yield "status", ", ".join(filter(None, [str(run.attrs.get("status", "")), done, created]))
     if "final_accuracy" in found:
         yield "accuracy", _accuracy(found)
+    yield "own tests", own_text(found)
     yield "loss", f"final {found['final_loss']:.4f}" if "final_loss" in found else ""
     validation = {k: found.get(f"final_val_{k}") for k in ("accuracy", "loss")}
     yield "validation", ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None)
