@@ -123,7 +123,8 @@ def sending(side, network):
     from fedmpi.transport import messages
     layout, x, _ = bind(network)
     gen, comm = torch.Generator().manual_seed(0), side.comm
-    fed = SimpleNamespace(layout=layout, codec=values.fitted(values.float32(), 0), strategy=fedavg())
+    fed = SimpleNamespace(layout=layout, codec=values.fitted(values.float32(), 0), strategy=fedavg(),
+                          seed=0)
     masks = [layout.full_mask() & (torch.rand(layout.Q, generator=gen) >= SPARSITY) for _ in range(2)]
     side.message, t = {}, itertools.count(1)
 
@@ -133,7 +134,7 @@ def sending(side, network):
 
     def model(name, mask, known):
         start, header = begin(), {"kind": "round", "t": next(t), "layout": layout.digest}
-        meta, arrays = model_message(fed, {"x": x}, mask, known)
+        meta, arrays = model_message(fed, {"x": x}, 1, mask, known)
         side.message[name] = frame.pack(header | meta, arrays)
         messages.send(comm, side.message[name], 1)
         return start

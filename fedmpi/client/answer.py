@@ -11,6 +11,7 @@ from fedmpi.client.numbers import WORK, Number
 from fedmpi.client.train import OWN, RESIDUAL
 from fedmpi.core import exact_sum
 from fedmpi.core.support import gathered
+from fedmpi.methods.codecs.values import drawing
 from fedmpi.wire import fields, frame, positions
 from fedmpi.wire.feedback import carried, feeding_back
 
@@ -64,6 +65,7 @@ def answer(parts, home, sums, single, job, client, trained, begin, cause):
     ``sums`` is where its update is added, or None; ``single`` says whether the server wants it by itself. ``cause()``
     names what made an update useless. ``begin`` is when the work began, by ``time.perf_counter``."""
     task, received = client.task, client.received
+    parts = parts._replace(codec=drawing(parts.codec, parts.seed, job["t"], job["client"]))
     meta = {"kind": "update", "t": job["t"], "support": received.digest, "client": job["client"], "row": job["row"]}
     arrays = dict(client.reports)
     support = _own_support(home, client, meta, arrays)

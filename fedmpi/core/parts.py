@@ -451,6 +451,14 @@ class Aggregation(NamedTuple):
     mixing: bool = False
 
 
+class Coding(NamedTuple):
+    """What a codec that draws may know of the message that it encodes."""
+
+    gen: Any                      # numpy generator of (ENCODE, round, client)
+    t: int                        # the round whose model is trained
+    client: int                   # whose update it is, -1 for the model itself
+
+
 class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, ``decode(arrays, K) -> (K,)``.
 
@@ -458,7 +466,8 @@ class Codec(NamedTuple):
     server publishes models by the codec ``down``. Where it is ``exact``, decoding gives back the very values, and their
     number alone decides the size. Where there is ``feedback``, a client adds what earlier encodings of
     its updates have lost before it encodes, and remembers what that loses. Where it is for ``weights``, what is never
-    pruned (biases, norms, running averages) travels as float32 beside it.
+    pruned (biases, norms, running averages) travels as float32 beside it. Where it ``draws``, it is called as
+    ``encode(values, coding)``: by chance that is the same on any number of ranks.
     """
 
     encode: Callable
@@ -468,6 +477,7 @@ class Codec(NamedTuple):
     exact: bool = False
     feedback: bool = False
     weights: bool = False
+    draws: bool = False
 
 
 

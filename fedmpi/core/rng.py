@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     DEVICES = 14     # what clients' devices can do, and when
     DROPOUT = 15     # who never answers
     OWN_TEST = 16    # which of its samples a client is tested on
+    ENCODE = 18      # what chance decides in the encoding of a message
 
 
 def stream(seed, purpose, *key):

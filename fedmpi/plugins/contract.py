@@ -16,12 +16,11 @@ import torch
 
 from fedmpi.methods.datasets.dataset import Dataset, checked
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import Fault
-from fedmpi.core.parts import Features
-from fedmpi.core.parts import Noise
-from fedmpi.core.parts import (Aggregation, Augmentation, Codec, Contribution, Descent, Devices,
-                               Fleet, Optimiser, Probe, Pruner, Sampler, Schedule, Scores,
-                               Strategy, Trained, Weighting)
+from fedmpi.core.parts import (Aggregation, Augmentation, Codec, Coding, Contribution, Descent,
+                               Devices, Fault, Features, Fleet, Noise, Optimiser, Probe, Pruner,
+                               Sampler, Schedule, Scores, Strategy, Trained, Weighting)
+from fedmpi.core.rng import Purpose, stream
+
 
 MADE = {
     "strategy": Strategy,
@@ -456,9 +455,9 @@ def _few(values):
 
 
 def _codec(part, option):
-    def encode(values):
+    def encode(values, *coding):
         before = values._version
-        arrays = part.encode(values)
+        arrays = part.encode(values, *coding)
         _arrays(arrays, option, "what encode returns")
         _require(values._version == before, option, "encode to leave its input as it is",
                  "values that it has written "
@@ -473,7 +472,8 @@ def _codec(part, option):
     if part.down is not None:
         _check_type(part.down, Codec, f"{option}: its codec down")
     trial = torch.tensor([0.0, 1.0, -1.5, 3e-5, -2e4])
-    back = decode(encode(trial.clone()), len(trial))
+    coding = [Coding(stream(0, Purpose.ENCODE, 0, 0), 0, -1)] * part.draws
+    back = decode(encode(trial.clone(), *coding), len(trial))
     _require(not part.exact or torch.equal(back, trial), option,
              "decode to give back the very values, since the Codec "
              "is exact", f"{_few(back)} for {_few(trial)}", "return Codec(..., exact=False)")

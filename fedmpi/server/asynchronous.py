@@ -31,7 +31,7 @@ def gather(fed, state, t, support, laps):
               for key, value in state["flight"].items()}
     flight |= {"models": flight["models"] | {t: {"x": state["x"], "mask": state["mask"]}},
                "answers": dict(flight["answers"])}
-    message = model_message(fed, state, state["mask"])
+    message = model_message(fed, state, t, state["mask"])
     laps.lap("encode_s")
     now, came = state["now"], []                    # rows: (client, version, answer, outcome, seconds)
     while sum(row[3] == Outcome.MERGED for row in came) < fed.aggregation.buffer:
@@ -107,7 +107,7 @@ def train(fed, state, flight, t, support):
         version = int(flight["version"][slot])
         model = flight["models"][version]
         if version not in made:
-            made[version] = model_message(fed, state | model, model["mask"])
+            made[version] = model_message(fed, state | model, version, model["mask"])
         meta, arrays = made[version]
         meta = meta | {"t": version, "number": int(flight["number"][slot])}
         asks.append(ask(fed, state, int(flight["client"][slot]), version, model["mask"], meta, arrays))

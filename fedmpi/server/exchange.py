@@ -10,6 +10,7 @@ import torch
 from fedmpi.client.received import digest
 from fedmpi.core.errors import WorkerError
 from fedmpi.core.support import gathered
+from fedmpi.methods.codecs.values import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
 from fedmpi.transport.base import watched
@@ -38,13 +39,13 @@ def announce(fed, state, t, clients):
     if fed.stale and t > 1:
         fed.transport.publish({"kind": "previous"}, {"values": state["previous"].numpy()})
     if fed.pruner.masks is None:
-        meta, arrays = model_message(fed, state, state["mask"], common_mask(fed, state, t, clients))
+        meta, arrays = model_message(fed, state, t, state["mask"], common_mask(fed, state, t, clients))
         published = fed.transport.publish(header | meta, arrays)
         asks = [ask(fed, state, client, t, state["mask"]) for client in clients.tolist()]
         return published, asks + [Ask(client, t, state["mask"], {}, {}) for client in server]
     masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
     distinct = {id(mask): mask for mask in [*masks, *[state["mask"]] * len(server)]}
-    made = {key: model_message(fed, state, mask) for key, mask in distinct.items()}
+    made = {key: model_message(fed, state, t, mask) for key, mask in distinct.items()}
     published = fed.transport.publish(header, {})
     asks = [ask(fed, state, client, t, mask, *made[id(mask)]) for client, mask in zip(clients.tolist(), masks)]
     return published, asks + [Ask(client, t, state["mask"], *made[id(state["mask"])]) for client in server]
@@ -53,10 +54,10 @@ def announce(fed, state, t, clients):
 def ask(fed, state, client, t, mask, meta={}, arrays={}):
     """The ``Ask`` of a client that trains under ``mask`` in round ``t``. ``meta`` and ``arrays`` hold the model that
     goes with its job, nothing where that was published."""
-    return Ask(client, t, mask, *_with_own(fed, state, client, mask, meta, arrays), memory(fed, state, client, mask))
+    return Ask(client, t, mask, *_with_own(fed, state, client, t, mask, meta, arrays), memory(fed, state, client, mask))
 
 
-def _with_own(fed, state, client, mask, meta, arrays):
+def _with_own(fed, state, client, t, mask, meta, arrays):
     """``(meta, arrays)`` with what the strategy sends to this client alone."""
     strategy = fed.strategy
     if strategy.send_to is None:
@@ -64,7 +65,7 @@ def _with_own(fed, state, client, mask, meta, arrays):
     tensors = strategy.send_to(state["strategy"], client)
     named = {name: strategy.sends[name] for name in tensors}
     support = fed.layout.support(mask)
-    sent = fields.encoded(named, tensors, "given/", fed.codec.down, support)
+    sent = fields.encoded(named, tensors, "given/", drawing(fed.codec.down, fed.seed, t, client), support)
     return meta | {"given": [*meta.get("given", ()), *named]}, arrays | sent
 
 
@@ -106,9 +107,9 @@ def common_mask(fed, state, t, clients):
     return state["sent"] if knows else None
 
 
-def model_message(fed, state, mask, known=None):
-    """``(meta, arrays)`` that takes the kept values of the model to clients, and what the strategy sends to all beside
-    it. Positions go along only as far as the mask ``known`` does not tell: all of them, the changes, or none."""
+def model_message(fed, state, t, mask, known=None):
+    """``(meta, arrays)`` that takes the kept values of the model to clients in round ``t``, and what the strategy sends
+    to all beside it. Positions go along only as far as the mask ``known`` does not tell: all of them, the changes, or none."""
     support = fed.layout.support(mask)
     bits = mask.numpy()
     before = None
@@ -116,12 +117,13 @@ def model_message(fed, state, mask, known=None):
         before = bits if known is mask else known.numpy()
     code, array = positions.encode(bits, before)
     meta = {"support": digest(support), "mask": code}
-    arrays = {"mask": array} | fed.codec.down.encode(gathered(state["x"], support))
+    codec = drawing(fed.codec.down, fed.seed, t)
+    arrays = {"mask": array} | codec.encode(gathered(state["x"], support))
     if fed.strategy.send is None:
         return meta, arrays
     tensors = fed.strategy.send(state["strategy"])
     named = {name: fed.strategy.sends[name] for name in tensors}
-    sent = fields.encoded(named, tensors, "given/", fed.codec.down, support)
+    sent = fields.encoded(named, tensors, "given/", codec, support)
     return meta | {"given": list(named)}, arrays | sent
 
 

@@ -144,7 +144,8 @@ def test_server_momentum_of_three_rounds(kind, expected):
 
 
 @pytest.mark.parametrize("strategy, expected", [
-    (fedadam(server_lr=1.0), (0.990099, 0.990099 + 1.337394)), (fedyogi(server_lr=1.0), (0.990099, 0.990099 + 1.334070))])
+    (fedadam(server_lr=1.0), (0.990099, 0.990099 + 1.337394)),
+    (fedyogi(server_lr=1.0), (0.990099, 0.990099 + 1.334070))])
 def test_adaptive_servers_take_the_known_steps(strategy, expected):
     assert steps_of(strategy, 2) == pytest.approx(expected, abs=2e-6)
 

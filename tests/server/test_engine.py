@@ -11,7 +11,7 @@ from fedmpi.core.errors import WireError
 
 def message(fed, state, t=1):
     known = exchange.common_mask(fed, state, t, contracts.sampled(fed, state, t))
-    meta, arrays = exchange.model_message(fed, state, state["mask"], known)
+    meta, arrays = exchange.model_message(fed, state, 1, state["mask"], known)
     return meta | {"kind": "round", "t": t, "layout": fed.layout.digest}, arrays
 
 

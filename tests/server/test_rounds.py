@@ -266,8 +266,8 @@ def test_candidates_tell_their_loss_and_the_largest_train():
     assert row["asked"] == 5 and row["merged"] == 2 and (rows["outcome"] == Outcome.PASSED).sum() == 3
     assert (rows["up_bytes"] > 0).all() and row["sim_s"] == 4.0                       # two ways there and back
     fed.transport.worker.receive({"kind": "round", "t": 1, "layout": fed.layout.digest} |
-                                 exchange.model_message(fed, state, state["mask"])[0],
-                                 exchange.model_message(fed, state, state["mask"])[1])
+                                 exchange.model_message(fed, state, 1, state["mask"])[0],
+                                 exchange.model_message(fed, state, 1, state["mask"])[1])
     losses = [float(fed.transport.worker.run({"loss": client, "row": 0}, {})[1]["loss"][0]) for client in range(5)]
     assert sorted(trained) == sorted(np.argsort(losses)[-2:])
 

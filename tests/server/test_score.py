@@ -247,7 +247,7 @@ def test_a_stale_client_repeats_the_step_that_it_has_seen():
     lazy = int(np.flatnonzero(data["faults"][0])[0])
     fed.transport.worker.receive({"kind": "previous"}, {"values": state["x"].numpy()})
     x = states[0]["x"]
-    meta, arrays = exchange.model_message(fed, states[0], states[0]["mask"])
+    meta, arrays = exchange.model_message(fed, states[0], 1, states[0]["mask"])
     fed.transport.publish({"kind": "round", "t": 2, "layout": fed.layout.digest} | meta, arrays)
     reply = next(fed.transport.map([{"client": lazy, "row": 0}]))
     live = fed.layout.support(states[0]["mask"])[: -len(fed.layout.tail) or None]

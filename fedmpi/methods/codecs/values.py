@@ -7,7 +7,8 @@ Entropy coding takes out what is redundant in the bytes, without loss.
 import numpy as np
 import torch
 
-from fedmpi.core.parts import Codec
+from fedmpi.core.parts import Codec, Coding
+from fedmpi.core.rng import Purpose, stream
 from fedmpi.wire.squeeze import expand, squeeze
 
 TINY = torch.finfo(torch.float32).tiny
@@ -150,8 +151,8 @@ def squeezed(codec, name, dtype):
     values, then all second ones, since what is redundant, the exponent, is in one of them."""
     width = np.dtype(dtype).itemsize
 
-    def encode(values):
-        arrays = codec.encode(values)
+    def encode(values, *coding):
+        arrays = codec.encode(values, *coding)
         return arrays | {name: squeeze(np.ascontiguousarray(arrays[name].view(np.uint8).reshape(-1, width).T))}
 
     def decode(arrays, K):
@@ -167,8 +168,8 @@ def fitted(codec, tail):
     if not codec.weights:
         return codec
 
-    def encode(values):
-        return codec.encode(values[: len(values) - tail]) | {"tail": values[len(values) - tail:].cpu().numpy()}
+    def encode(values, *coding):
+        return codec.encode(values[: len(values) - tail], *coding) | {"tail": values[len(values) - tail:].cpu().numpy()}
 
     def decode(arrays, K):
         return torch.cat([codec.decode(arrays, K - tail), torch.from_numpy(arrays["tail"])])
@@ -177,3 +178,15 @@ def fitted(codec, tail):
         return torch.cat([codec.bound(values[: len(values) - tail]), torch.zeros(tail)])
 
     return codec._replace(encode=encode, decode=decode, bound=bound)
+
+
+def drawing(codec, seed, t, client=-1):
+    """The ``codec`` as it encodes the update of a client in round ``t``, or the model: what it draws by chance follows
+    from the run's ``seed`` and these alone."""
+    if not codec.draws:
+        return codec
+
+    def encode(values):
+        return codec.encode(values, Coding(stream(seed, Purpose.ENCODE, t, client + 1), t, client))
+
+    return codec._replace(encode=encode)
