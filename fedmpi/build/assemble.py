@@ -299,6 +299,8 @@ def server_parts(options, fed_data, device):
     network = network.to(device)
     layout, x = bound(options, fed_data, network)
     strategy = catalog.make(catalog.STRATEGIES, options["strategy"])
+    if strategy.fits is not None:
+        _named(f"--strategy {options['strategy']}", strategy.fits, network, sample(fed_data).to(device))
     layout = _named(f"--strategy {options['strategy']}", layout.with_personal, strategy.personal)
     first = x.cpu().clone()
     test, validate, slopes = evaluators(fed_data, network, layout, x, device)

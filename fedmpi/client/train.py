@@ -107,7 +107,7 @@ def _task(parts, home, samples, job, received, base):
     task = Task(home.model, home.layout, home.x, home.g, base, mask, live, inputs, labels, parts.epochs,
                 parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
                 casting=home.casting, recorder=home.recorder, optimiser=parts.optimiser, rates=parts.rates,
-                clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment)
+                clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment, classes=parts.classes)
     return task._replace(epochs=length_of(task)[0]) if parts.steps else task
 
 

@@ -46,16 +46,17 @@ def in_cache(model, sample):
 def by_sample(model, x, at_once):
     """``measure(vector (P,), inputs (n, ...), labels (n,)) -> (n, 2)`` float64, numpy: each sample's loss, and 1 where
     its class is found, else 0, by a model bound to ``x``, which is left at ``vector``. On a CPU ``at_once`` samples
-    go through it in one pass; to find that out takes what a rank that trains never imports."""
-    size, logits_of = at_once if x.device.type == "cpu" else EVALUATED, forward(model, x.device)
+    go through it in one pass; to find that out takes what a rank that trains never imports. ``measure(...,
+    outputs_of)`` takes the outputs from that function of inputs instead of the model."""
+    size, its_own = at_once if x.device.type == "cpu" else EVALUATED, forward(model, x.device)
 
-    def measure(vector, inputs, labels):
+    def measure(vector, inputs, labels, outputs_of=its_own):
         x.copy_(vector)
         model.eval()
         found = []
         for given, wanted in zip(inputs.split(size), labels.split(size)):
             with torch.no_grad():
-                logits = logits_of(given)
+                logits = outputs_of(given)
                 losses = F.cross_entropy(logits, wanted, reduction="none")
                 right = logits.argmax(dim=1) == wanted
                 found.append(torch.stack([losses.double(), right.double()], dim=1).cpu().numpy())

@@ -191,6 +191,7 @@ class Task(NamedTuple):
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
     steps: int = 0                # where not 0, training ends after so many, within the last of the epochs
     augment: Augmentation | None = None
+    classes: int = 0              # that the data set has
 
 
 class Updates(NamedTuple):
@@ -256,6 +257,11 @@ class Strategy(NamedTuple):
     A client is tested on its own test part (``--client-test``) by the model that it would be sent now, its personal
     tensors laid over it, or by ``own_model(task) -> (P,)`` where that gives one: ``task`` is the client's as it would
     train now, with ``given`` and ``kept``; it may train ``task.x`` in place and return it. None: the model itself.
+    Where a client's outputs are not its model's, ``predict(task, inputs (n, ...)) -> (n, classes)`` gives them, of such
+    a task and with its model at that vector, in evaluation mode and without gradients.
+
+    ``fits(network, sample (1, ...))`` raises ValueError where the network cannot be trained this way. Where all tensors
+    are personal the server has no model: its loss and metrics are NaN.
 
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
@@ -282,6 +288,8 @@ class Strategy(NamedTuple):
     reply: Callable | None = None
     personal: Callable | None = None
     own_model: Callable | None = None
+    predict: Callable | None = None
+    fits: Callable | None = None
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)

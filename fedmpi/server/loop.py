@@ -338,10 +338,11 @@ def served(x, support, layout):
 
 def evaluated(fed, state, merged, due=True):
     """A generator, slice by slice, of the columns that look at the new model: its digest, and the accuracies, NaN where
-    no evaluation is due; the test set is evaluated again before pruning where that differs."""
+    no evaluation is due, or where the server has no model; the test set is evaluated again before pruning where that
+    differs."""
     known = {"weights_digest": record.digest(state["x"], state["mask"])}
     yield
-    if not due:
+    if not (due and fed.layout.travels):
         return known | dict.fromkeys(("loss", "accuracy", "accuracy_before", "evaluate_s") + (
             "val_accuracy", "val_loss") * (fed.validate is not None), math.nan)
     x, timed = tested(fed, state), record.Stopwatch()

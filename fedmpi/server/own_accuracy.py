@@ -58,12 +58,13 @@ def evaluate(fed, state, mask, t, meanwhile=()):
     """``(columns of /rounds, columns of /own)`` of the model of ``state``, on ``mask``, after round ``t``. Rank 0 does
     slices of ``meanwhile`` as long as it waits for workers."""
     begin, elsewhere = time.perf_counter(), fed.transport.meanwhile_s
-    meta, arrays = model_message(fed, state, mask)
+    meta, arrays = model_message(fed, state, t, mask)
     tests = fed.own_tests
     fed.transport.publish({"kind": "tested", "t": t, "at_once": tests.at_once} | meta, arrays)
     jobs = [{"own": chosen.tolist(), "block": number} for number, chosen in enumerate(blocks(tests))]
     given = None
-    if fed.layout.personal or fed.strategy.own_model is not None:
+    strategy = fed.strategy
+    if fed.layout.personal or strategy.own_model is not None or strategy.predict is not None:
         jobs = [job | {"alone": True} for job in jobs]
         given = OnDemand(jobs, partial(alone, fed, state, mask, t))
     values = [None] * len(jobs)

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from fedmpi.compute.features import giving_features, split
 from fedmpi.compute.sgd import descend
+from fedmpi.core.tensors import mode
 from fedmpi.core.parts import Descent, Field, Strategy, Trained
 
 AT_ONCE = 500            # samples in a forward pass
@@ -62,22 +63,25 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
         found = split(network, sample, before)
         if len(found.shape) != 1:
             raise ValueError(f"prototypes are means of one vector a sample, and the features are of shape {found.shape}")
-        if not found.features(sample).requires_grad:
+        with mode(network, training=False):
+            trained = found.features(sample).requires_grad
+        if not trained:
             raise ValueError("nothing that is trained comes before its features: use a model of more layers")
 
     def body_of(task):
         return split(task.model, task.inputs[:1], before)
 
     def local(task):
-        owned, rows, means = task.given["owned"], task.given["rows"], task.given["means"]
-        if not len(owned):
-            if first == "collect":
-                return Trained(0.0, 0, 0)
-            classes, rows = collected(task, body_of(task).features)
-            owned, means = classes[None], rows
-        known, prototypes = filled(owned, rows, means)
+        given, body = task.given, body_of(task)
+        if len(given["owned"]):
+            known, prototypes = filled(given["owned"], given["rows"], given["means"])
+        elif first == "train":
+            known, rows = collected(task, body.features)
+            prototypes = rows[None]
+        else:
+            return Trained(0.0, 0, 0)
         loss = partial(contrast, known=known, prototypes=prototypes, temperature=temperature)
-        with giving_features(task.model, body_of(task).module):
+        with giving_features(task.model, body.module):
             return descend(task, Descent(loss=loss))
 
     def reply(task, trained):
@@ -95,9 +99,11 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
         return {"owned": owned, "rows": rows, "means": means_of(owned, rows)}
 
     def predicted(task, inputs):
-        known, rows = task.given["owned"].any(dim=0), task.given["means"]
+        known, rows = torch.zeros(task.classes, dtype=torch.bool, device=inputs.device), None
         if predict == "own" and task.kept:
             known, rows = task.kept["classes"], task.kept["prototypes"]
+        elif len(task.given["owned"]):
+            known, rows = task.given["owned"].any(dim=0), task.given["means"]
         z = F.normalize(body_of(task).features(inputs).float(), dim=1)
         return nearness(z, known, rows) / temperature
 
@@ -121,11 +127,11 @@ def collected(task, features):
     task.model.eval()
     with torch.no_grad(), task.casting():
         z = torch.cat([F.normalize(features(few).float(), dim=1) for few in task.inputs.split(AT_ONCE)])
-    C = task.classes
-    sums = torch.zeros(C, z.shape[1], device=z.device).index_add_(0, task.labels, z)
-    counts = torch.bincount(task.labels, minlength=C)
+    # A product: additions by index come in any order on a GPU.
+    belongs = F.one_hot(task.labels, task.classes).float()
+    counts = belongs.sum(dim=0)
     classes = counts > 0
-    return classes, sums[classes] / counts[classes, None]
+    return classes, (belongs.t() @ z)[classes] / counts[classes, None]
 
 
 def filled(owned, rows, means):
@@ -155,7 +161,7 @@ def nearness(z, known, rows):
     """(n, C): minus half the squared distance of ``z (n, d)`` from each class's prototype; classes without one are
     farther away than any other can be. ``rows`` are those of ``known (C,) bool``."""
     outputs = z.new_full((len(z), len(known)), -FARTHEST)
-    if len(rows):
+    if rows is not None:
         outputs[:, known] = -0.5 * (z[:, None] - rows).square().sum(dim=2)
     return outputs
 
