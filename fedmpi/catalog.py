@@ -31,6 +31,8 @@ STRATEGIES = {
     "multi-krum": "fedmpi.methods.strategies.krum:multi_krum",
     "geometric-median": "fedmpi.methods.strategies.geometric_median:geometric_median",
     "fltrust": "fedmpi.methods.strategies.fltrust:fltrust",
+    "fedmp": "fedmpi.methods.strategies.fedmp:fedmp",
+    "feddu": "fedmpi.methods.strategies.feddu:feddu",
     "fedavgm": "fedmpi.methods.strategies.fedavgm:fedavgm",
     "fedadam": "fedmpi.methods.strategies.fedopt:fedadam",
     "fedyogi": "fedmpi.methods.strategies.fedopt:fedyogi",
@@ -51,6 +53,7 @@ PRUNERS = {
     "feddst": "fedmpi.methods.pruning.feddst:feddst",
     "prunefl": "fedmpi.methods.pruning.prunefl:prunefl",
     "adaptive": "fedmpi.methods.pruning.adaptive:adaptive",
+    "fedmp": "fedmpi.methods.pruning.fedmp:fedmp",
 }
 CONTRIBUTIONS = {
     "size": "fedmpi.methods.contribution.size:size",

@@ -11,7 +11,7 @@ declare -A ATTACKS=([none]="" [noise]="--noise symmetric:rate=0.6,share=0.3" [la
   [rider]="--fault free-rider:kind=random,share=0.3")
 declare -A ARMS=([mean]="--strategy fedavg" [median]="--strategy median" [trimmed]="--strategy trimmed-mean:trim=0.3"
   [krum]="--strategy krum:byzantine=0.3" [multi-krum]="--strategy multi-krum:byzantine=0.3"
-  [geometric]="--strategy geometric-median" [fltrust]="--strategy fltrust"
+  [geometric]="--strategy geometric-median" [fltrust]="--strategy fltrust --server-data 300"
   [cosine]="--strategy fedavg --contribution cosine" [loss-gain]="--strategy fedavg --contribution loss-gain"
   [gtg]="--strategy fedavg --contribution gtg-shapley:budget=51")
 for seed in ${SEEDS:-0 1}; do

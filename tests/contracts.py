@@ -27,8 +27,11 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model":
 
 
 def assembled(**options):
-    """``(fed, state before round 1)`` of a real one-process federation, small unless ``options`` say otherwise."""
+    """``(fed, state before round 1)`` of a real one-process federation, small unless ``options`` say otherwise. The
+    server has samples of its own where the strategy works with them."""
     options = with_usual_parts(DEFAULTS | SMALL | options)
+    if catalog.make(catalog.STRATEGIES, options["strategy"]).server_data and options["server_data"] == "0":
+        options["server_data"] = "0.1"
     data = assemble.federation(options)
     transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
     fed, x = assemble.server_parts(options, data, torch.device("cpu"))
@@ -60,8 +63,10 @@ def first_cohort(fed, state):
     support, clients = fed.layout.support(state["mask"]), sampled(fed, state, 1)
     _, asks = exchange.announce(fed, state, 1, clients)
     answers = exchange.collect(fed, asks, support)
-    own = answers[len(clients)] if fed.strategy.root else None
-    return clients, fold.stack(fed, answers[: len(clients)], own, support)
+    updates = fold.stack(fed, answers, support)
+    if fed.strategy.before is not None:
+        updates = updates._replace(root=updates.U.mean(dim=0))
+    return clients, updates
 
 
 def small_layout():
@@ -203,7 +208,7 @@ def check_strategy(spec):
     weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     for own in (False, True):
         updates = updates_of(layout, mask, own=own)
-        if strategy.root:
+        if strategy.before is not None:
             updates = updates._replace(root=updates.U.mean(dim=0))
         state, before, given = strategy.init(layout), x.clone(), copy.deepcopy(updates)
         _, merged = strategy.merge(state, x, updates, weights)
@@ -222,7 +227,7 @@ def check_strategy(spec):
             check_linear(strategy, layout, x, updates, weights)
 
     row = updates_of(layout, mask, clients=1)
-    row = row._replace(root=row.U[0] if strategy.root else None)
+    row = row._replace(root=None if strategy.before is None else row.U[0])
     equal = row._replace(U=row.U.repeat(3, 1), n=torch.ones(3, dtype=torch.float64))
     _, merged = strategy.merge(strategy.init(layout), x, equal, weights)
     torch.testing.assert_close((merged - x)[row.support], row.U[0], rtol=1e-5, atol=1e-6)

@@ -198,10 +198,11 @@ def test_every_method_file_is_in_the_catalogue():
     """A factory file that nobody can choose is dead: every public module of a method's folder has its line."""
     root = pathlib.Path(catalog.__file__).parent
     targets = {target.partition(":")[0] for table in KINDS.values() for target in table.values()}
-    helpers = {f"fedmpi.{name}" for name in ("partition.deal", "noise.model", "features.model", "fault.model",
-                                             "weighting.earned", "contribution.game", "devices.model",
-                                             "sampler.race", "aggregation.staleness")}
-    for folder in ("strategies", "pruning", "contribution", "weighting", "partition", "noise", "features", "fault",
-                   "devices", "sampler", "aggregation"):
-        modules = {f"fedmpi.{folder}.{path.stem}" for path in (root / folder).glob("*.py") if path.stem != "__init__"}
-        assert modules - helpers <= targets
+    helpers = {f"fedmpi.methods.{name}" for name in (
+        "partition.deal", "noise.corrupt", "features.images", "fault.training", "weighting.earned", "contribution.game",
+        "devices.fleet", "sampler.race", "timing.staleness", "schedules.progress")}
+    for folder in ("strategies", "optimisers", "schedules", "augment", "pruning", "contribution", "weighting", "partition",
+                   "noise", "features", "fault", "devices", "sampler", "timing"):
+        modules = {f"fedmpi.methods.{folder}.{path.stem}" for path in (root / "methods" / folder).glob("*.py")
+                   if path.stem != "__init__"}
+        assert modules and modules - helpers <= targets

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fedmpi.build import assemble, named
 from fedmpi.run import launch
-from fedmpi.server import exchange, loop
+from fedmpi.server import exchange, fold, loop
 from fedmpi.bench.reference import WithReference
 from fedmpi.bench.round import BARE
 from fedmpi.methods.datasets.dataset import inputs
@@ -134,7 +134,7 @@ def _round(fed, state):
     """The ``Cohort`` of a first round that everybody trained."""
     clients, support = torch.arange(CLIENTS), fed.layout.support(state["mask"])
     _, asks = exchange.announce(fed, state, 1, clients)
-    updates = exchange.stack(fed, exchange.collect(fed, asks, support), None, support)
+    updates = fold.stack(fed, exchange.collect(fed, asks, support), support)
     return Cohort(clients, updates, Round(1, fed.rounds), fed.sizes / fed.sizes.sum(), state["x"], fed.layout)
 
 

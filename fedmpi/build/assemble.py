@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import footprint, held_out
+from fedmpi.build import footprint, held_out, server_data, smaller
 from fedmpi.build.held_out import HeldOut
 from fedmpi.plugins import fit
 from fedmpi.transport import place
@@ -53,6 +53,7 @@ class Federation(NamedTuple):
     digest: str                   # of the data, the partition, the labels and all that is done to them
     client_names: tuple = ()      # N texts, where clients are those of the data set
     held_out: HeldOut | None = None     # clients' own test parts
+    server: np.ndarray = np.empty(0, np.int64)     # indices into x_train of what the server works with itself
 
     @property
     def sizes(self):
@@ -80,6 +81,8 @@ def federation(options, dataset=None):
     partition = catalog.make(catalog.PARTITIONS, options["partition"])
     owner, names = _natural(options, partition, dataset)
     validation, pool = _split(options, dataset, partition, owner)
+    spare = None if owner is None else lambda order: partition.spare(owner[order])
+    server, pool = server_data.taken(options, dataset, pool, len(pool) + len(validation), spare)
     of_pool = dataset.y_train[pool] if owner is None else owner[pool]
     shards = [pool[shard] for shard in _dealt(options, partition, of_pool)]
     shards, tests = held_out.parted(shards, options["client_test"], options["seed"])
@@ -101,12 +104,12 @@ def federation(options, dataset=None):
     offsets = np.concatenate([[0], np.cumsum([len(shard) for shard in shards])]).astype(np.int64)
     indices, labels = np.concatenate(shards), np.concatenate(labels)
     name = hashlib.sha256(digest(dataset).encode())
-    for array in (validation, offsets, indices, labels, features, faulty):
+    for array in (validation, server, offsets, indices, labels, features, faulty):
         name.update(array)
     for array in tests or ():
         name.update(array)
     return Federation(dataset, validation, offsets, indices, labels, noise, features, faulty, source, quality,
-                      name.hexdigest(), names, tests)
+                      name.hexdigest(), names, tests, server)
 
 
 def _as_model_takes(options, dataset):
@@ -241,12 +244,14 @@ def population(fed_data, options):
 
 
 def shared_arrays(fed_data):
-    """What every rank of a node shares; the last shard is the server's own validation samples."""
-    dataset, kept = fed_data.dataset, fed_data.validation
+    """What every rank of a node shares; the last two shards are the server's validation samples and those that it works
+    with itself."""
+    dataset, kept, own = fed_data.dataset, fed_data.validation, fed_data.server
+    ends = fed_data.offsets[-1] + np.cumsum([len(kept), len(own)])
     return {"x_train": dataset.x_train, "true_labels": dataset.y_train,
-            "offsets": np.append(fed_data.offsets, fed_data.offsets[-1] + len(kept)),
-            "indices": np.concatenate([fed_data.indices, kept]),
-            "labels": np.concatenate([fed_data.labels, dataset.y_train[kept]]),
+            "offsets": np.append(fed_data.offsets, ends),
+            "indices": np.concatenate([fed_data.indices, kept, own]),
+            "labels": np.concatenate([fed_data.labels, dataset.y_train[kept], dataset.y_train[own]]),
             "features": fed_data.features, "faults": fed_data.faults, "source": fed_data.source,
             **held_out.shared(fed_data.held_out)}
 
@@ -316,6 +321,7 @@ def server_parts(options, fed_data, device):
               transport=None, test=test, validate=validate, sums=sums,
               values=not sums or any(part.updates for part in contributions.values()),
               on_error=options["on_error"], quorum=options["quorum"], every=options["evaluate_every"],
+              server=server_data.holdings(options, strategy, fed_data),
               least=least(options, fed_data, normalises), derivatives=slopes, block=block(layout.P),
               stale=any(fault.stale for fault in faults(options)),
               sizes=torch.from_numpy(fed_data.sizes.astype(np.float64)), together=options["together"],
@@ -323,7 +329,9 @@ def server_parts(options, fed_data, device):
               rounds=options["rounds"], seed=options["seed"],
               costs=costs(network, layout, sample(fed_data).to(device)), fixed=fixed(network, layout, buffers),
               batch_norm=normalises,
-              lr=lambda now: options["lr"] * schedule.rate(now, 0, steps))
+              lr=lambda now: options["lr"] * schedule.rate(now, 0, steps),
+              structure=smaller.structure(options, pruner, network, layout, x,
+                                          sample(fed_data, 2).to(device)))
     trained = aggregation.buffer or fed.cohort
     tests = held_out.own_tests(options, fed_data, trained, network, sample(fed_data).to(device))
     return fed._replace(own_tests=tests), first
@@ -379,7 +387,8 @@ def adds_up(strategy, pruner, weighting, aggregation):
     before training, all train the same mask, and all answers are waited for. It follows from how updates are merged,
     not from the ranks or from who observes, and so do the bits."""
     waits = not aggregation.buffer and not aggregation.over and aggregation.deadline == math.inf
-    return strategy.additive and weighting.fixed and pruner.masks is None and not pruner.moves and waits
+    same = pruner.masks is None and pruner.units is None and not pruner.moves
+    return strategy.additive and weighting.fixed and same and waits
 
 
 def least(options, fed_data, normalises=False):
@@ -420,10 +429,11 @@ def check(options, fed_data, fed, x):
     if not 1 <= fed.cohort <= N:
         raise UserError(f"--cohort must be between 1 and the {N} clients, got {fed.cohort}")
     wanting = [name for name, part in fed.contributions.items() if part.validated]
-    wanting += [options["strategy"]] * fed.strategy.root
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
+    server_data.check(options, fed.strategy, len(fed_data.server))
     check_time(options, fed)
+    smaller.check_run(options, fed, faults(options))
     _check_whole(options, fed_data)
     _check_images(options, fed_data)
     if fed.together > 1 and (why := apart(options, fed_data)):
@@ -441,7 +451,7 @@ def check(options, fed_data, fed, x):
 
 def _check_batches(options, fed_data, fed):
     """UserError where batch norm would get a batch of one sample, which has no variance."""
-    smallest, kept = int(fed_data.sizes.min()), len(fed_data.validation)
+    smallest, kept = int(fed_data.sizes.min()), len(fed_data.server)
     instead = "or take a model without batch normalisation"
     if options["batch_size"] < 2:
         raise UserError(f"--batch-size {options['batch_size']}: batch normalisation cannot train on batches of one "
@@ -449,9 +459,9 @@ def _check_batches(options, fed_data, fed):
     if smallest < 2:
         raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train on: ask the "
                         f"partition for min_size=2 or more, {instead}")
-    if fed.strategy.root and kept < 2:
-        raise UserError(f"--strategy {options['strategy']} trains on the server's {kept} validation sample, which "
-                        f"batch normalisation cannot: give a larger --validation, {instead}")
+    if kept == 1:
+        raise UserError(f"--strategy {options['strategy']} works with the server's {kept} sample, on which batch "
+                        f"normalisation cannot train: give a larger --server-data, {instead}")
 
 
 def _check_whole(options, fed_data):
@@ -522,7 +532,7 @@ def check_time(options, fed):
         f"--aggregation {name} with --pruner {options['pruner']}: its clients report on rounds, which asynchronous "
         "clients do not share; take static, set, residual or dense": buffer and (fed.pruner.probe or fed.pruner.masks),
         f"--aggregation {name} with --strategy {options['strategy']}: the server's own update belongs to a round":
-            buffer and fed.strategy.root,
+            buffer and fed.strategy.before,
         f"--aggregation {name} with a stale free-rider: there is no common round before": buffer and fed.stale,
         f"--aggregation {name} with --contribution {options['contribution']}, which wants everybody in round 1":
             buffer and next(iter(fed.contributions.values())).opening,
@@ -603,7 +613,8 @@ def _notes(options, fed_data, fed):
         steps=steps,
         cohort=fed.aggregation.buffer or fed.cohort,
         everybody=fed.cohort == len(fed.sizes) and not fed.aggregation.buffer,
-        own_masks=fed.pruner.masks is not None or fed.pruner.moves or fed.aggregation.buffer > 0)
+        own_masks=(fed.pruner.masks is not None or fed.pruner.units is not None or fed.pruner.moves
+                   or fed.aggregation.buffer > 0))
     weighing, *observing = fed.contributions.values()
     parts = [("strategy", options["strategy"], fed.strategy),
              ("schedule", options["schedule"], catalog.make(catalog.SCHEDULES, options["schedule"])),

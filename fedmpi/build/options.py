@@ -12,6 +12,7 @@ SEVERAL = {"fault": "fault", "observe": "contribution", "augment": "augment"}
 DEFAULTS = PARTS | {"fault": [], "observe": [], "augment": [],
                     "data_dir": "data", "train_samples": 0, "validation": 0.1,
                     "client_test": 0.0, "client_test_every": 0,
+                    "server_data": "0", "server_gflops": 0.0,
                     "clients": 32, "cohort": 0, "rounds": 50, "local_epochs": 2, "local_steps": 0,
                     "batch_size": 10, "lr": 0.1, "clip_norm": 0.0, "precision": "float32", "seed": 0,
                     "on_error": "fatal", "quorum": 0.5, "out": None, "device": "auto", "server_device": "auto",

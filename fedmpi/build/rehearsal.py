@@ -54,7 +54,7 @@ def rehearse(options, data, fed, x):
 def _small(data):
     """The federation with few samples a client, and few for validation."""
     cut = assemble.cut(data, SAMPLES)
-    return cut._replace(validation=data.validation[:FEW])
+    return cut._replace(validation=data.validation[:FEW], server=data.server[:FEW])
 
 
 def _quick(options, fed):

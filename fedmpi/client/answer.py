@@ -73,9 +73,7 @@ def answer(parts, home, sums, single, job, client, trained, begin, cause):
     loss, size = _checked(reply, trained.loss, meta, cause)
     counted = sums is not None and "share" in job
     values = _encoded(parts, home, client, reply, arrays, counted and not single)
-    others = {}
-    if not client.server:
-        others = fields.encoded(parts.strategy.answers, reply.answers, "answer/", parts.codec, support)
+    others = fields.encoded(parts.strategy.answers, reply.answers, "answer/", parts.codec, support)
     arrays |= values | others
     _report(task, meta, arrays)
     arrays["numbers"] = numbers = _numbers(task, trained, loss, time.perf_counter() - begin, parts.strategy.steps)
@@ -103,8 +101,6 @@ def _own_support(home, client, meta, arrays):
 def _reply(parts, home, client, trained, support):
     """The ``Reply`` of a client."""
     task, strategy = client.task, parts.strategy
-    if client.server:
-        return Reply(support, home.stage.difference(task.x, client.received.base, support), {}, {})
     if strategy.update:
         update = home.stage.difference(task.x, client.received.base, support)
     else:
@@ -130,7 +126,7 @@ def _encoded(parts, home, client, reply, arrays, only_size):
     """The arrays of the encoded update; what the client keeps goes into ``arrays``. Where ``only_size`` they stay here,
     and may hold anything of the right size."""
     codec, kept = parts.codec, reply.kept
-    if codec.feedback and not client.server:
+    if codec.feedback:
         owed = client.residual
         if owed is not None:
             owed = carried(owed, client.received.support, reply.support, home.layout.P)

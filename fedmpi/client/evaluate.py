@@ -1,4 +1,4 @@
-"""Coalitions of a cohort, evaluated on the server's validation samples."""
+"""Models evaluated on the samples that the server holds: those of coalitions, and any others."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ import torch
 from fedmpi.client import samples as shards
 from fedmpi.compute.coalitions import coalition_models
 
-CHUNK = 500      # validation samples that a coalition's model sees at once
+CHUNK = 500      # samples that a model sees at once
 WORST = 100.0    # nats: what a coalition's loss counts as where it is larger, or not a number
 
 
@@ -17,27 +17,33 @@ def evaluated(parts, home, samples, cohort, many, job):
     coalitions = torch.from_numpy(bits[:, :len(cohort.updates.n)].astype(bool))
     models = coalition_models(parts.strategy, cohort.state, cohort.x, cohort.updates, cohort.shares, coalitions)
     models = models.to(home.device)
-    try:
-        loss, correct = validated(samples, many, models)
-        crowded = False
-    except torch.cuda.OutOfMemoryError:
-        crowded = True
-    # Out here the attempt's tensors are gone.
-    if crowded:
-        torch.cuda.empty_cache()
-        loss, correct = map(torch.cat, zip(*(validated(samples, many, model[None]) for model in models)))
-    size = shards.size(samples, samples.N)
+    size = shards.size(samples, shards.of_server(samples, "validation"))
+    loss, correct, crowded = scored(samples, many, models, "validation", 0, size)
     utility = -(loss / size).nan_to_num(WORST, WORST, WORST).clamp(max=WORST)
     values = torch.stack([utility, correct / size], dim=1)
     return {"block": job["block"], "crowded": crowded}, {"values": values.numpy()}
 
 
-def validated(samples, many, models):
-    """``(loss (M,) float64, correct (M,) int64)``, sums over the server's validation samples, of ``models (M, P)``."""
+def scored(samples, many, models, on, start, stop):
+    """``(loss (M,) float64, correct (M,) int64, crowded)``: sums over the server's samples ``start`` to ``stop`` under
+    the name ``on``, of ``models (M, P)``. Where a GPU's memory is too small for all of them it is ``crowded``, and they
+    take turns."""
+    try:
+        return *_summed(samples, many, models, on, start, stop), False
+    except torch.cuda.OutOfMemoryError:
+        pass
+    # Out of the handler, where the attempt's tensors are gone.
+    torch.cuda.empty_cache()
+    one_by_one = [_summed(samples, many, model[None], on, start, stop) for model in models]
+    return *map(torch.cat, zip(*one_by_one)), True
+
+
+def _summed(samples, many, models, on, start, stop):
     loss = torch.zeros(len(models), dtype=torch.float64)
     correct = torch.zeros(len(models), dtype=torch.int64)
-    for start in range(0, shards.size(samples, samples.N), CHUNK):
-        x, labels, _ = shards.raw(samples, samples.N, slice(start, start + CHUNK))
+    shard = shards.of_server(samples, on)
+    for first in range(start, stop, CHUNK):
+        x, labels, _ = shards.raw(samples, shard, slice(first, min(first + CHUNK, stop)))
         summed, right = many(models, x, labels)
         loss += summed.cpu()
         correct += right.cpu()

@@ -91,7 +91,7 @@ def measured(clients, samples_of, vector_of, measure):
     targets) -> (n, 2)`` float64, a row a sample. Neighbours that share a model, the same object, go through it
     together: a client with a few samples costs little more than these.
     """
-    found, same = [], []
+    found, same, model = [], [], None
     for client in clients:
         vector = vector_of(client)
         if same and vector is not model:

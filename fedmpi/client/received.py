@@ -45,10 +45,15 @@ def decoded(home, codec, meta, arrays, known=None, last=None):
     base = home.stage.up(values, support, _buffer(same, last))
     if same:
         return same._replace(base=base), kept
+    return placed(home, mask, support, found, base), kept
+
+
+def placed(home, mask, support, digest, base):
+    """The ``Received`` of a model ``base (P,)`` on the device, 0 off the ``support`` of ``mask (Q,)``."""
     there = mask.to(home.device)
-    live = torch.ones(layout.R, device=home.device)
-    live[: layout.Q] = there
-    return Received(mask, support, found, base, there, live), kept
+    live = torch.ones(home.layout.R, device=home.device)
+    live[: home.layout.Q] = there
+    return Received(mask, support, digest, base, there, live)
 
 
 def _buffer(same, last):

@@ -9,12 +9,15 @@ from fedmpi.core.rng import Purpose, stream
 from fedmpi.methods.datasets.dataset import inputs, laid
 
 
+SERVER = ("validation", "server")        # what the server holds, in the order of its shards: behind the clients'
+
+
 class Samples(NamedTuple):
     """Where samples come from, and what is done to them before a model sees them.
 
     ``data`` holds the node's shared ``x_train``, and ``offsets``, ``indices`` and ``labels`` of the partition, whose
-    last shard is the server's validation samples, with each client's ``features``, ``faults`` and ``source``; where
-    clients have test parts of their own, also ``test_offsets``, ``test_indices`` and ``test_features``.
+    last two shards are what the server holds, see SERVER, with each client's ``features``, ``faults`` and ``source``;
+    where clients have test parts of their own, also ``test_offsets``, ``test_indices`` and ``test_features``.
     """
 
     data: dict
@@ -29,7 +32,7 @@ class Samples(NamedTuple):
 
     @property
     def N(self):
-        """How many clients there are; shard N is the server's validation samples."""
+        """How many clients there are; the server's shards come after theirs."""
         return len(self.data["features"])
 
 
@@ -37,6 +40,11 @@ def samples(data, meta, parts, device):
     """The ``Samples`` of a rank with these shared ``data``, by the set-up message ``meta``."""
     return Samples(data, resident(data, device), meta["mean"], meta["std"], device, parts.features, parts.faults,
                    parts.seed, parts.classes)
+
+
+def of_server(samples, on):
+    """The number of the shard that the server holds under the name ``on``."""
+    return samples.N + SERVER.index(on)
 
 
 def size(samples, shard):

@@ -13,7 +13,8 @@ def side_by_side(worker, jobs, arrays):
     if not isinstance(parts.strategy.local, Descent):
         return ready
     for row, (job, part) in enumerate(zip(jobs, arrays)):
-        if shards.trains_otherwise(worker.samples, job["client"]):
+        # Networks of sizes of their own cannot be stacked.
+        if shards.trains_otherwise(worker.samples, job["client"]) or "units" in part:
             continue
         client = worker.prepare(job, part)
         if client.task.probe.step is None and client.task.probe.epoch is None:

@@ -20,14 +20,14 @@ RESIDUAL = "_residual"    # and of what encoding its updates has lost
 
 
 class Prepared(NamedTuple):
-    """A client that is about to train."""
+    """A client that is about to train in the model of ``home``."""
 
+    home: homes.Home
     task: Task
     received: Received
     known: np.ndarray             # (Q,) bool: the mask that the server knows the client by
     reports: dict                 # arrays that estimators of contributions want to know, by name on the wire
     residual: torch.Tensor | None = None      # (K,) float32: what encoding its earlier updates has lost
-    server: bool = False          # these are the server's own samples
 
 
 def key_of(t, client, number):
@@ -47,7 +47,6 @@ def seed(device, value):
 def prepared(parts, home, samples, job, arrays, received, known, given):
     """The ``Prepared`` client of a ``job``, with its ``arrays``; ``given`` is what the strategy sent to all, (P,) on
     the device of what is on the support."""
-    client = job["client"]
     support = received.support
     kept = {name.removeprefix("kept/"): torch.from_numpy(array)
             for name, array in arrays.items() if name.startswith("kept/")}
@@ -55,9 +54,7 @@ def prepared(parts, home, samples, job, arrays, received, known, given):
     base = received.base
     if home.layout.personal:
         base = with_own(home, received, kept.pop(OWN, None))
-    task = _task(parts, home, samples, job, received, base)
-    if client >= samples.N:
-        return Prepared(task, received, known, {}, server=True)
+    task = task_of(parts, home, samples, job, received, base)
     strategy = parts.strategy
     sent_to = {name: strategy.sends[name] for name in job.get("given", ())}
     own = spread(home, sent_to, fields.decoded(sent_to, arrays, "given/", parts.codec.down, len(support)), support)
@@ -67,7 +64,7 @@ def prepared(parts, home, samples, job, arrays, received, known, given):
                for label, report in parts.reports.items() for name, array in report(task).items()}
     if parts.pruner.probe is not None:
         task = task._replace(probe=parts.pruner.probe(task))
-    return Prepared(task, received, known, reports, residual)
+    return Prepared(home, task, received, known, reports, residual)
 
 
 def spread(home, named, tensors, support):
@@ -91,9 +88,9 @@ def with_own(home, received, own):
     return base
 
 
-def _task(parts, home, samples, job, received, base):
-    """The ``Task`` of a client in the round of its job; its random numbers follow from the round, or from the number of
-    its start."""
+def task_of(parts, home, samples, job, received, base):
+    """The ``Task`` of a client, or of a shard of the server's, in the round of its job; its random numbers follow from
+    the round, or from the number of its start."""
     t, client = job["t"], job["client"]
     key = key_of(t, client, job.get("number"))
     home.x.copy_(base)

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from fedmpi.client import answer as answers
+from fedmpi.client import lab
 from fedmpi.client import own_model as own_models
 from fedmpi.client import samples as shards
 from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
 from fedmpi.client.home import home
+from fedmpi.client import smaller
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
@@ -63,9 +65,10 @@ class Worker:
     def receive(self, meta, arrays):
         """Take a message for every worker: ``data``, the node's shared arrays, see ``Samples``; ``setup``, the options;
         ``round``, the model of a round; ``previous``, the one before; ``tested``, the model of clients' own tests;
-        ``cohort``, what coalitions are formed from."""
+        ``cohort``, what coalitions are formed from; ``models``, what the server's own compute looks at."""
         take = {"data": self._take_data, "setup": self._take_setup, "round": self._take_model,
-                "previous": self._take_previous, "tested": self._take_tested, "cohort": self._take_cohort}
+                "previous": self._take_previous, "tested": self._take_tested, "cohort": self._take_cohort,
+                "models": self._take_models}
         take[meta["kind"]](meta, arrays)
 
     def _take_data(self, meta, arrays):
@@ -80,7 +83,8 @@ class Worker:
         self.parts = parts._replace(codec=fitted(parts.codec, len(self.layout.tail)))
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
-        self.received = self.previous = self.many = self.wide = self.cohort = self.tested = self.measure = None
+        self.received = self.previous = self.many = self.wide = self.cohort = None
+        self.tested = self.measure = self.networks = None
         self.t, self.given = 0, {}
         self.sums = answers.no_sums(self.layout, parts.strategy.answers, self.device) if meta["sums"] else None
         # Whether the server wants single updates.
@@ -118,8 +122,15 @@ class Worker:
         self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
 
     def _take_cohort(self, meta, arrays):
-        self.many = self.many or ensemble(self.home.model, self.layout)
         self.cohort = taken(meta, arrays)
+
+    def _take_models(self, meta, arrays):
+        self.models = torch.from_numpy(arrays["models"])
+
+    def ensemble(self):
+        """``evaluate(X (M, P), inputs, labels)`` of many models at once, see ``fedmpi.compute.forward``."""
+        self.many = self.many or ensemble(self.home.model, self.layout)
+        return self.many
 
     # ------------------------------------------------------------- jobs
 
@@ -127,9 +138,11 @@ class Worker:
         """The answer to a job: to evaluate coalitions, to tell a client's loss, to train a client, or a team of them. A
         training that raises is an answer, too: what becomes of it is the server's decision."""
         if "coalitions" in job:
-            return evaluated(self.parts, self.home, self.samples, self.cohort, self.many, job)
+            return evaluated(self.parts, self.home, self.samples, self.cohort, self.ensemble(), job)
         if "own" in job:
             return own_models.tested(self.parts, self.home, self.samples, self.tested, self.measure, job, arrays)
+        if "lab" in job:
+            return lab.answer(self, job, arrays)
         if "team" in job:
             return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
         if "loss" in job:
@@ -168,15 +181,24 @@ class Worker:
         """The ``Prepared`` client of a job. Its random numbers follow from the present round, unless the job brings a
         model of its own time."""
         job = {"t": self.t} | job
+        if "units" in arrays:
+            return self._prepare_smaller(job, arrays)
         received, known = self.received, self.known
         if "mask" in job:
             received, known = decoded(self.home, self.parts.codec, job, arrays)
         return prepared(self.parts, self.home, self.samples, job, arrays, received, known, self.given)
 
+    def _prepare_smaller(self, job, arrays):
+        """The ``Prepared`` client of a job that brings a network without some of its units."""
+        self.networks = self.networks or smaller.networks(self.home, self.samples)
+        network = smaller.network(self.networks, self.home, arrays["units"])
+        received = smaller.decoded(network, self.parts.codec, job, arrays)
+        return prepared(self.parts, network.home, self.samples, job, arrays, received, None, self.given)
+
     def _answer(self, job, client, done, begin):
         job = {"t": self.t} | job
-        return answers.answer(self.parts, self.home, self.sums, self.single, job, client, done, begin,
-                              partial(self._why_diverged, job["client"], client.received))
+        return answers.answer(self.parts, client.home, self.sums, self.single, job, client, done, begin,
+                              partial(self._why_diverged, job["client"], client))
 
     def _train_team(self, jobs, arrays):
         """The answers to ``jobs``, each that of a client. Those whose training is plain descent train side by side, all
@@ -209,11 +231,11 @@ class Worker:
             found = {name: array.copy() for name, array in found.items()}
         return meta, found
 
-    def _why_diverged(self, client, received):
-        """What made a client's update useless, as far as can be seen: one of ``CAUSES``."""
-        if shards.trains_otherwise(self.samples, client):
+    def _why_diverged(self, number, client):
+        """What made the update of client ``number`` useless, as far as can be seen: one of ``CAUSES``."""
+        if shards.trains_otherwise(self.samples, number):
             return "fault"
-        before = mean_loss(self.home, self.samples, client, received.base)
+        before = mean_loss(client.home, self.samples, number, client.received.base)
         return "training" if np.isfinite(before) else "model"
 
     def tell_loss(self, job):

@@ -72,6 +72,25 @@ def bench_step(device, repeats, **given):
     return measure(device, repeats, say, **given)
 
 
+@bench.command("structure")
+@click.option("--model", default="small-cnn:width=32", show_default=True)
+@click.option("--size", type=click.IntRange(1), default=28, show_default=True,
+              help="Of the square images, pixels.")
+@click.option("--channels", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--samples", type=click.IntRange(1), default=320, show_default=True,
+              help="Of a client.")
+@click.option("--rate", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True,
+              help="Share of the filters and neurons of each layer that is cut.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=11, show_default=True)
+def bench_structure(device, repeats, **given):
+    """A training step of a network without half of its filters against the whole one's, pair by
+    pair; on a CPU more than 0.35 of it is exit code 1: fedmpi bench structure."""
+    from fedmpi.bench.structure import measure
+    return measure(device, repeats, say, **given)
+
+
 @bench.command("together")
 @click.option("--together", type=click.IntRange(1), multiple=True, default=(1, 8, 25, 50), show_default=True,
               help="Clients that a worker trains at once. May be given several times.")

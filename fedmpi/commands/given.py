@@ -81,6 +81,9 @@ def data_options(command):
             click.option("--client-test", type=click.FloatRange(0, 0.9),
                          help="Share of each client's samples that it never trains on and is tested on by itself.  "
                          "[default: 0]"),
+            click.option("--server-data", metavar="SHARE|COUNT[:labels=L+L]", help="Training samples that the server "
+                         "works with itself, apart from validation: a share of all, or so many; of these labels "
+                         "alone. For strategies that ask for them.  [default: 0]"),
             click.option("--clients", type=click.IntRange(1), help="Clients in all.  [default: 32]"),
             part("partition", "Who holds which samples"),
             part("noise", "Which labels are wrong",

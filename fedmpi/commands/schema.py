@@ -28,8 +28,8 @@ def schema(run):
     else:
         from fedmpi.server import own_accuracy, record
         # NAME stands for that of each estimator.
-        tables = {"rounds": with_texts(record.round_columns(True, 0, ["NAME"], own=True)),
-                  "clients": with_texts(record.client_columns(["NAME", "OTHER"])),
+        rounds = record.round_columns(True, 0, ["NAME"], own=True, working=True)
+        tables = {"rounds": with_texts(rounds), "clients": with_texts(record.client_columns(["NAME", "OTHER"])),
                   "own": own_accuracy.table_columns()}
         text = reflowed(TEXT.format(number=SCHEMA), width)
         click.echo("\n".join([text, "", *labelled(PLACES.items(), width), ""]))

@@ -58,7 +58,7 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
     strategy = ["fedavg", "thesis"]
     seed = [0, 1, 2]
     [[run]]                           # one more run
-    strategy = "fltrust"
+    strategy = "krum"
     [slurm]                           # options of this command
     time = "00:30:00"
     """

@@ -41,6 +41,8 @@ from fedmpi.core.wide import terminal_width
 @several("observe", "More estimators of contributions, recorded and not used")
 @part("codec", "Values on the wire")
 @part("devices", "How fast and how often there the clients' devices are, in virtual time")
+@click.option("--server-gflops", type=click.FloatRange(0), help="GFLOP/s of the server's own compute in virtual time; "
+              "0: it takes no time.  [default: 0]")
 @part("sampler", "Who takes part in a round")
 @part("aggregation", "When the server merges, in virtual time")
 @click.option("--on-error", type=click.Choice(["fatal", "retry", "drop"]),

@@ -9,6 +9,25 @@ import torch
 from torch.nn import functional as F
 
 
+def summed_gradient(model, layout, inputs, labels):
+    """(R,) float32 on the device: the dense gradient of the summed cross-entropy on ``inputs`` and ``labels``, at the
+    values and in the mode that the model is in; 0 for padding, and for what plays no part. ``.grad`` is not touched."""
+    slots = layout.weights + layout.others
+    named = dict(model.named_parameters())
+    with torch.enable_grad():
+        loss = F.cross_entropy(model(inputs), labels, reduction="sum")
+        parts = torch.autograd.grad(loss, [named[slot.name] for slot in slots], materialize_grads=True)
+    return laid_out(layout, slots, parts)
+
+
+def laid_out(layout, slots, parts):
+    """(R,): tensors, one a slot, at their places in the vector."""
+    whole = torch.zeros(layout.R, device=parts[0].device)
+    for slot, part in zip(slots, parts):
+        whole[slot.span] = part.reshape(-1)
+    return whole
+
+
 def derivatives(model, layout, x, inputs, labels, batch_size=500):
     """``(gradient, curvature)`` of the mean cross-entropy of ``model``, bound to ``x (P,)``, on ``inputs``, ``labels``.
 
@@ -21,40 +40,34 @@ def derivatives(model, layout, x, inputs, labels, batch_size=500):
     named = dict(model.named_parameters())
     parameters = [named[slot.name] for slot in slots]
 
-    def losses(vector):
-        """The summed loss of each batch at ``vector``, with its graph."""
+    def batches(vector):
+        """The samples, batch by batch, with the model at ``vector``."""
         with torch.no_grad():
             x.copy_(vector)
         model.eval()
-        for start in range(0, len(labels), batch_size):
-            rows = slice(start, start + batch_size)
-            yield F.cross_entropy(model(inputs[rows]), labels[rows], reduction="sum")
+        return zip(inputs.split(batch_size), labels.split(batch_size))
 
-    def slopes(value, graph=False):
-        """The derivative of ``value`` by every parameter, zero where there is none."""
-        return torch.autograd.grad(value, parameters, create_graph=graph, materialize_grads=True)
-
-    def mean(batches):
-        """(R,) on the CPU: the batches' tensors, one a parameter, summed and divided by the samples."""
+    def mean(parts):
+        """(R,) on the CPU: the batches' vectors, summed in their order and divided by the samples."""
         whole = torch.zeros(layout.R, device=x.device)
-        for parts in batches:
-            for slot, part in zip(slots, parts):
-                whole[slot.span] += part.reshape(-1)
+        for part in parts:
+            whole += part
         return (whole / len(labels)).cpu()
 
-    @torch.enable_grad()
     def gradient(vector):
-        return mean(slopes(loss) for loss in losses(vector))
+        return mean(summed_gradient(model, layout, *batch) for batch in batches(vector))
 
     @torch.enable_grad()
     def curvature(vector, v):
         v = v.to(device=x.device, dtype=x.dtype)
         along = [v[slot.span].view(slot.shape) for slot in slots]
 
-        def product(loss):
-            slope = sum((g * part).sum() for g, part in zip(slopes(loss, graph=True), along))
-            return slopes(slope)
+        def product(given, wanted):
+            loss = F.cross_entropy(model(given), wanted, reduction="sum")
+            slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+            slope = sum((g * part).sum() for g, part in zip(slopes, along))
+            return laid_out(layout, slots, torch.autograd.grad(slope, parameters, materialize_grads=True))
 
-        return mean(product(loss) for loss in losses(vector))
+        return mean(product(*batch) for batch in batches(vector))
 
     return gradient, curvature

@@ -70,7 +70,7 @@ def learning_rates(task, steps):
 def rate_tensor(lr, device):
     """A learning rate as a tensor of no dimensions: of double precision on a CPU, where ``rate_of`` gives it back, and
     of single precision on a GPU, as torch's kernels take it."""
-    return torch.tensor(lr, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    return torch.full((), lr, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
 
 
 def rate_of(lr):
@@ -175,6 +175,8 @@ def _step(task, descent, sparse, held):
     as_a_vector, clip_norm = _as_a_vector(descent, task.optimiser, watch), task.clip_norm
     named, move = dict(model.named_parameters()), _move(task, held)
     trained = [named[slot.name] for slot in layout.trained]
+    places = {slot.name: place for place, slot in enumerate(layout.trained)}
+    in_order = [places[name] for name in named if name in places]      # a sum of norms has its bits by it
     lives = views(layout, held["live"]) if sparse else []
     shown = views(layout, g) if as_a_vector else []
 
@@ -196,7 +198,7 @@ def _step(task, descent, sparse, held):
         if sparse:
             gradients = _scaled(gradients, lives, as_a_vector)
         if clip_norm:
-            gradients = _scaled(gradients, clipping(clip_norm, gradients), as_a_vector)
+            gradients = _scaled(gradients, clipping(clip_norm, [gradients[place] for place in in_order]), as_a_vector)
         move(gradients, rate_of(held["lr"]))
 
     return step

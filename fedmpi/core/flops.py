@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from fedmpi.core.tensors import mode
+from fedmpi.core.tensors import mode, tensors_in
 
 ADDS_ITS_FIRST_ARGUMENT = (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
 
@@ -116,10 +116,10 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        given, made = _tensors([args, kwargs]), _tensors(result)
+        given, made = tensors_in([args, kwargs]), tensors_in(result)
         operation = function._overloadpacket
         if operation in flop_registry:
-            factors = _tensors(args[1:]) if operation in ADDS_ITS_FIRST_ARGUMENT else given
+            factors = tensors_in(args[1:]) if operation in ADDS_ITS_FIRST_ARGUMENT else given
             self._count(flop_registry[operation](*args, **kwargs, out_val=result), factors)
         else:
             self._trace(given, made)
@@ -175,14 +175,3 @@ def _homes(named):
 def _storage(tensor):
     """What two tensors that share memory have in common."""
     return tensor.untyped_storage()._cdata
-
-
-def _tensors(values):
-    """The tensors in a nest of lists, tuples and dicts."""
-    if isinstance(values, torch.Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = list(values.values())
-    if isinstance(values, (list, tuple)):
-        return [tensor for value in values for tensor in _tensors(value)]
-    return []

@@ -12,6 +12,7 @@ Frozen parameters, constants and integer buffers stay in the module, outside the
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -95,6 +96,11 @@ class Layout:
         return []
 
     @property
+    def slots(self):
+        """The slots of all tensors in the vector, in its order."""
+        return self.weights + self.others + self.buffers
+
+    @property
     def trained(self):
         """The slots of all parameters, prunable or not."""
         return self.weights + self.others
@@ -152,12 +158,25 @@ class Layout:
         return [int(np.count_nonzero(bits[slot.span])) for slot in self.weights]
 
 
+def arranged(weights, others, buffers, frozen=()):
+    """The ``Layout`` of these tensors, each argument a sequence of (name, shape)."""
+    weights, Q = _lay(weights, 0)
+    others, R = _lay(others, Q)
+    buffers, P = _lay(buffers, R)
+    return Layout(weights, others, buffers, Q, R, P, tuple(frozen))
+
+
 def _lay(tensors, start):
     slots = []
-    for name, tensor in tensors:
-        slots.append(Slot(name, tuple(tensor.shape), start, tensor.numel()))
-        start += -(-tensor.numel() // ALIGN) * ALIGN
+    for name, shape in tensors:
+        size = math.prod(shape)
+        slots.append(Slot(name, tuple(shape), start, size))
+        start += -(-size // ALIGN) * ALIGN
     return tuple(slots), start
+
+
+def _shapes(named):
+    return [(name, tuple(tensor.shape)) for name, tensor in named]
 
 
 def _sort(model, moving):
@@ -196,19 +215,16 @@ def bind(model, moving=()):
     if not prunable:
         raise ValueError("the model has nothing to prune or train: no parameter of two or more dimensions is trained "
                          "and prunable")
-    weights, Q = _lay(prunable, 0)
-    other, R = _lay(others, Q)
-    buffers, P = _lay(statistics, R)
+    layout = arranged(_shapes(prunable), _shapes(others), _shapes(statistics), _shapes(frozen(model)))
     device = prunable[0][1].device
-    x, g = torch.zeros(P, device=device), torch.zeros(R, device=device)
-    for slot, (_, tensor) in zip(weights + other + buffers, prunable + others + statistics):
+    x, g = torch.zeros(layout.P, device=device), torch.zeros(layout.R, device=device)
+    for slot, (_, tensor) in zip(layout.slots, prunable + others + statistics):
         view = x[slot.span].view(slot.shape)
         view.copy_(tensor.detach())
         tensor.data = view
-        if slot.offset < R:
+        if slot.offset < layout.R:
             tensor.grad = g[slot.span].view(slot.shape)
-    fixed = tuple((name, tuple(parameter.shape)) for name, parameter in frozen(model))
-    return Layout(weights, other, buffers, Q, R, P, fixed), x, g
+    return layout, x, g
 
 
 def described(layout):

@@ -194,6 +194,46 @@ class Task(NamedTuple):
     classes: int = 0              # that the data set has
 
 
+class Training(NamedTuple):
+    """A training on the server's own samples, as the strategy's clients train: on the samples ``on``, from the model
+    ``x (P,)`` on ``mask (Q,) bool``. A setting of 0 is that of the run."""
+
+    x: torch.Tensor
+    mask: torch.Tensor
+    on: str = "server"
+    epochs: int = 0
+    batch_size: int = 0
+    lr: float = 0.0
+
+
+class Lab(NamedTuple):
+    """The server's own compute in one round, done by all ranks, to the same bits on any number of them.
+
+    Samples are named by ``on``: ``"server"``, those of ``--server-data``, or ``"validation"``. Models are vectors
+    (P,); ``mask (Q,) bool`` says off which weights they are zero, by which FLOPs are counted: as dense ones where it
+    is None. No input is written to.
+
+    ``evaluate(models (M, P), on, mask=None) -> (loss (M,), headline (M,))``, float64, the means over all samples in
+    evaluation mode. ``outputs(x, on, rows=None, of="", mask=None) -> (n, ...) float32`` of the samples ``rows``, a
+    pair (start, stop), all where it is None: the model's, or those of its module named ``of``. ``gradient(x, on,
+    mask=None) -> (R,) float32`` is the dense gradient of the mean loss, in evaluation mode. ``train(trainings) ->
+    [(x (P,), Trained)]``, in their order: several go to several ranks. The trained vectors are those that were given
+    but on the masks and on what is never pruned.
+
+    ``sizes`` holds the numbers of samples by name, ``labels`` how many of them have each label (L,), and under
+    ``"clients"`` those of every client (N, L), as it sees them.
+    """
+
+    evaluate: Callable
+    outputs: Callable
+    gradient: Callable
+    train: Callable
+    sizes: dict
+    labels: dict
+    round: Round
+    mask: torch.Tensor            # (Q,) bool: that of the model which was trained in this round
+
+
 class Updates(NamedTuple):
     """What a cohort sent: a client a row, a kept weight a column."""
 
@@ -202,7 +242,7 @@ class Updates(NamedTuple):
     support: torch.Tensor         # (K,) int32, sorted positions in x
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # the first `trained` columns are trained parameters, the rest buffers
-    root: torch.Tensor | None = None    # (K,) float32: what the server's own samples gave, where the strategy asks
+    root: torch.Tensor | None = None    # (K,) float32: of the server's training beside the clients', see Strategy
     parts: dict = {}              # what else clients answered, {name: (C, ...) or list of C tensors}, see Field
     totals: dict = {}             # and what of it is a sum over the cohort, {name: tensor}
     steps: torch.Tensor | None = None   # (C,) float64: steps of each client's optimiser
@@ -237,10 +277,15 @@ class Strategy(NamedTuple):
     1) -> (state, x)``, in which entries outside the support do not move. ``local`` is a ``Descent``, or a function
     ``local(task) -> Trained`` that trains ``task.x`` in place. ``optimiser``, ``pruner``, ``contribution`` and
     ``weighting`` are the parts it is used with where the user names none (no weighting: the contribution's own). Where
-    ``linear``, merge also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). ``root``
-    asks for an update of the server's own validation samples, in ``updates.root``. Where it ``chooses`` one client,
-    weights play no part. Where ``additive``, merging one row, the mean of the updates by their weights, with weight 1
-    is the same merge.
+    ``linear``, merge also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). Where it
+    ``chooses`` one client, weights play no part. Where ``additive``, merging one row, the mean of the updates by their
+    weights, with weight 1 is the same merge.
+
+    ``server_data`` says what it does with the samples of ``--server-data``: nothing, or it works with them
+    ``"labelled"`` or ``"unlabelled"``. ``before(state, x (P,), mask) -> Training`` is what the server trains while the
+    clients train, x being the model that they train: what that adds to x is ``updates.root (K,)``. ``after(state, x
+    (P,), updates, lab) -> (state, x)`` is the server's own work on what was merged, once a round that merges
+    something; entries outside the support do not move. Coalitions are judged by what is merged, without that.
 
     Messages hold more than the model and its update where the strategy says so, each array by its ``Field``:
 
@@ -275,7 +320,9 @@ class Strategy(NamedTuple):
     contribution: str = "size"
     weighting: str = ""
     linear: bool = False
-    root: bool = False
+    server_data: str = ""
+    before: Callable | None = None
+    after: Callable | None = None
     chooses: bool = False
     additive: bool = False
     notes: Callable = lambda facts: ()     # see Facts
@@ -305,7 +352,9 @@ class Pruner(NamedTuple):
     None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
-    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``check(N, layout)``
+    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``units(state, x, structure, clients (C,),
+    fleet, gen) -> C dicts {layer: (n,) bool}`` gives every client a smaller network, without the units that are False
+    (``fedmpi.core.units``); clients that train the same get the same object, and the mask is full. ``check(N, layout)``
     raises UserError where it cannot prune for N clients. Where clients ``move`` their masks while they train, updates
     do not add up.
     """
@@ -317,6 +366,7 @@ class Pruner(NamedTuple):
     exact: bool = True
     masks: Callable | None = None
     nominal: Callable | None = None
+    units: Callable | None = None
     check: Callable | None = None
     moves: bool = False
     notes: Callable = lambda facts: ()     # see Facts

@@ -26,7 +26,8 @@ class Purpose(IntEnum):
     FAULT = 13       # which clients are faulty, and how
     DEVICES = 14     # what clients' devices can do, and when
     DROPOUT = 15     # who never answers
-    OWN_TEST = 16    # which of its samples a client is tested on
+    SERVER = 16      # which samples the server holds for its own work
+    OWN_TEST = 17    # which of its samples a client is tested on
     ENCODE = 18      # what chance decides in the encoding of a message
 
 

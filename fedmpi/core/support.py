@@ -26,6 +26,13 @@ def index_of(mask):
     return found
 
 
+def mask_of(support, Q):
+    """bool (Q,): the mask whose kept weights are those of the sorted positions ``support`` that are below Q."""
+    mask = torch.zeros(Q, dtype=torch.bool)
+    mask[support[: below(support, Q)]] = True
+    return mask
+
+
 def count(mask):
     """How many entries of ``mask (n,) bool``, on any device, are True."""
     return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else torch.count_nonzero(mask))

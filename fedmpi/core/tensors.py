@@ -169,3 +169,14 @@ def set_frozen(model, values):
 def _bytes(tensor):
     """(n,) uint8: what a tensor holds, in C order."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def tensors_in(values):
+    """The tensors in a nest of lists, tuples and dicts."""
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = list(values.values())
+    if isinstance(values, (list, tuple)):
+        return [tensor for value in values for tensor in tensors_in(value)]
+    return []

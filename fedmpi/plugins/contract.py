@@ -18,7 +18,7 @@ from fedmpi.methods.datasets.dataset import Dataset, checked
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import (Aggregation, Augmentation, Codec, Coding, Contribution, Descent,
                                Devices, Fault, Features, Fleet, Noise, Optimiser, Probe, Pruner,
-                               Sampler, Schedule, Scores, Strategy, Trained, Weighting)
+                               Sampler, Schedule, Scores, Strategy, Trained, Training, Weighting)
 from fedmpi.core.rng import Purpose, stream
 
 
@@ -194,11 +194,35 @@ def _strategy(part, option):
             _still(x, merged, updates.support, option)
         return answer
 
+    def before(state, x, mask):
+        asked = part.before(state, x, mask)
+        _require(isinstance(asked, Training), option, "a Training from before", told(asked),
+                 "return fedmpi.core.parts.Training(x, mask)")
+        _tensor(asked.x, x.shape, torch.float32, option, "x of the Training")
+        _tensor(asked.mask, mask.shape, torch.bool, option, "mask of the Training")
+        return asked
+
+    def after(state, x, updates, lab):
+        inputs = {"x": x, "U": updates.U}
+        versions = _versions(inputs)
+        answer = part.after(state, x, updates, lab)
+        _several(answer, 2, option, "(state, x) from after")
+        _state(answer[0], option, "after", only_tensors=True)
+        _tensor(answer[1], x.shape, torch.float32, option, "the model that after returns")
+        _unwritten(option, "after", inputs, versions)
+        _still(x, answer[1], updates.support, option, "after")
+        return answer
+
+    kinds = ("", "labelled", "unlabelled")
+    _require(part.server_data in kinds, option, f"server_data as one of {', '.join(map(repr, kinds))}",
+             repr(part.server_data), "see fedmpi.core.parts.Strategy")
+    kept = {"before": before, "after": after}
+    there = {name: function for name, function in kept.items() if getattr(part, name) is not None}
     if isinstance(part.local, Descent):
-        return part._replace(init=init, local=_descent(part.local, option), merge=merge)
+        return part._replace(init=init, local=_descent(part.local, option), merge=merge, **there)
     _require(callable(part.local), option, "a Descent, or a function (task) -> Trained, as Strategy.local",
              told(part.local), "see fedmpi/core/parts.py")
-    return part._replace(init=init, local=local, merge=merge)
+    return part._replace(init=init, local=local, merge=merge, **there)
 
 
 def _descent(descent, option):
@@ -234,12 +258,12 @@ def _trained_on_the_mask(task, option):
                  f"{num_moved} that it has moved", "multiply gradients by task.live")
 
 
-def _still(x, merged, support, option):
+def _still(x, merged, support, option, function="merge"):
     """UserError where an entry outside the support has moved."""
     moved = merged != x
     moved[support] = False
     num_moved = int(torch.count_nonzero(moved))
-    _require(not num_moved, option, "merge to move entries of the support only",
+    _require(not num_moved, option, f"{function} to move entries of the support only",
              f"{num_moved} others, pruned weights or padding, that it has moved",
              "write to x.clone() at updates.support")
 

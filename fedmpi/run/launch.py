@@ -399,7 +399,7 @@ def _refuse_other_parts(resume, attrs, options):
 def _create(options, data, fed, transport, overwrite):
     import numpy as np
 
-    from fedmpi.build import assemble, settings
+    from fedmpi.build import assemble, server_data, settings
     from fedmpi.server import record
     from fedmpi.methods.datasets.dataset import inputs_record
     from fedmpi.store import RunFile
@@ -415,6 +415,7 @@ def _create(options, data, fed, transport, overwrite):
         "statistics": [slot.name for slot in layout.buffers],
         "inputs": inputs_record(data.dataset) | {
             "test_labels": np.bincount(data.dataset.y_test, minlength=data.dataset.classes)},
+        "server_data": server_data.recorded(fed.strategy, data.dataset, data.server),
         "versions": _versions(transport), "git_commit": _git_commit(), "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size, "launcher": launcher(), "estimators": {
             name: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative} for spec, (name, part) in
@@ -552,7 +553,8 @@ def _opening(options, fed, data, seconds, width):
     by = f" (started by {launcher()}; {_short(library)})" if library else ""
     parts = ("strategy", "pruner", "contribution", "weighting", "codec")
     ready = f"{_count(fed.transport.size, 'rank')} ready after {seconds:.0f} s{by}"
-    samples = (f"{len(data.indices)} training, {len(data.validation)} validation, {len(dataset.y_test)} test "
+    own = f"{len(data.server)} of the server's own, " if len(data.server) else ""
+    samples = (f"{len(data.indices)} training, {len(data.validation)} validation, {own}{len(dataset.y_test)} test "
                "samples")
     if fed.own_tests is not None:
         every = "every round" if fed.own_tests.every == 1 else f"every {fed.own_tests.every} rounds"

@@ -182,7 +182,8 @@ def told(options, data, fed, plan, ranks, out, width=None):
         ("clients", f"{N} with {int(data.sizes.min())} to {int(data.sizes.max())} samples, {plan.asked} asked a round, "
                     f"{T} round{'s' * (T > 1)}"),
         ("data", f"{options['dataset']}: {len(data.indices):,} training, {len(data.validation):,} validation, "
-                 f"{len(data.dataset.y_test):,} test samples"),
+                 + f"{len(data.server):,} of the server's own, " * bool(len(data.server))
+                 + f"{len(data.dataset.y_test):,} test samples"),
         *_own_tests(data, fed),
         ("dealt out", assemble.dealt(options, data)),
         *(line.partition(": ")[::2] for line in data.dataset.told),

@@ -127,8 +127,8 @@ def _decoded(fed, meta, arrays, support):
     """``(values, parts)``: the update, None where the server wants no single ones, and those of the strategy's answers
     that workers have not summed."""
     there = {name: field for name, field in fed.strategy.answers.items() if not (fed.sums and field.fold == "sum")}
-    server = meta["client"] >= len(fed.sizes)
-    parts = {} if server else fields.decoded(there, arrays, "answer/", fed.codec, len(support))
+    parts = fields.decoded(there, arrays, "answer/", fed.codec, len(support))
+    # Copy: a view would keep the whole message alive.
     parts = {name: tensor.clone() for name, tensor in parts.items()}
     if not fed.values:
         return None, parts

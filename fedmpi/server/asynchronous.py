@@ -44,13 +44,15 @@ def gather(fed, state, t, support, laps):
         if bool(flight["finish"][slot].isnan()):
             train(fed, state, flight, t, support)
             continue
-        now = float(flight["finish"][slot])
+        finish = float(flight["finish"][slot])
+        # An answer that came while the server was at its own work has waited for it.
+        now = max(now, finish)
         version, answer = int(flight["version"][slot]), flight["answers"].pop(slot)
         answer = Update(**answer) if "values" in answer else Refused(**answer)
         if isinstance(answer, Update):
             answer = aged(fed, state, flight["models"][version]["x"], answer, t - version, support)
         came.append((int(flight["client"][slot]), version, answer, outcome_of(answer),
-                     now - float(flight["start"][slot])))
+                     finish - float(flight["start"][slot])))
         flight["client"][slot] = -1
         answered = [row[2] for row in came if row[2] is not None]
         if len(answered) >= 2 * fed.aggregation.buffer + len(flight["client"]):
@@ -64,7 +66,7 @@ def gather(fed, state, t, support, laps):
                 for name in ("up_bytes", "job_bytes"))
     down = [frame.size(*message) if answer is None else bytes_ for answer, bytes_ in zip(answers, down)]
     return Gathered(torch.tensor(clients), masks, list(answers), torch.tensor([int(each) for each in outcome]),
-                    torch.tensor(seconds, dtype=torch.float64), torch.tensor(up), torch.tensor(down), [], now, None,
+                    torch.tensor(seconds, dtype=torch.float64), torch.tensor(up), torch.tensor(down), now, None,
                     flight)
 
 

@@ -5,16 +5,19 @@ Which rank trained whom, and in what order answers arrive, plays no part.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from fedmpi.client.received import digest
 from fedmpi.core.errors import WorkerError
-from fedmpi.core.support import gathered
+from fedmpi.core.rng import Purpose, stream
+from fedmpi.core.support import gathered, index_of
+from fedmpi.core.units import flat, held
 from fedmpi.methods.codecs.values import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
 from fedmpi.transport.base import watched
-from fedmpi.transport.team import replies, teams
+from fedmpi.transport.team import NOTHING, replies, teams
 from fedmpi.wire import fields, frame, positions
 
 
@@ -27,28 +30,51 @@ class Ask(NamedTuple):
     meta: dict                    # goes with the job: nothing where the model was published
     arrays: dict
     kept: dict = {}               # {name: tensor} of what the client keeps: it travels with the job, unbilled
+    support: torch.Tensor | None = None   # (K,) int32: all values of a smaller network; None: those of the mask
 
 
 def announce(fed, state, t, clients):
-    """Tell every worker about the round: ``(bytes published, asks)``, an ``Ask`` for each client and, where the
-    strategy wants its own update, one for the server.
+    """Tell every worker about the round: ``(bytes published, asks)``, an ``Ask`` for each client.
 
     One model for all is published; where the pruner gives clients masks of their own, each model goes with its job."""
-    server = [len(fed.sizes)] * fed.strategy.root
     header = {"kind": "round", "t": t, "layout": fed.layout.digest}
     if fed.stale and t > 1:
         fed.transport.publish({"kind": "previous"}, {"values": state["previous"].numpy()})
+    if fed.pruner.units is not None:
+        published = fed.transport.publish(header, {})
+        return published, smaller_asks(fed, state, t, clients)
     if fed.pruner.masks is None:
         meta, arrays = model_message(fed, state, t, state["mask"], common_mask(fed, state, t, clients))
         published = fed.transport.publish(header | meta, arrays)
-        asks = [ask(fed, state, client, t, state["mask"]) for client in clients.tolist()]
-        return published, asks + [Ask(client, t, state["mask"], {}, {}) for client in server]
+        return published, [ask(fed, state, client, t, state["mask"]) for client in clients.tolist()]
     masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
-    distinct = {id(mask): mask for mask in [*masks, *[state["mask"]] * len(server)]}
+    distinct = {id(mask): mask for mask in masks}
     made = {key: model_message(fed, state, t, mask) for key, mask in distinct.items()}
     published = fed.transport.publish(header, {})
-    asks = [ask(fed, state, client, t, mask, *made[id(mask)]) for client, mask in zip(clients.tolist(), masks)]
-    return published, asks + [Ask(client, t, state["mask"], *made[id(state["mask"])]) for client in server]
+    return published, [ask(fed, state, client, t, mask, *made[id(mask)])
+                       for client, mask in zip(clients.tolist(), masks)]
+
+
+def smaller_asks(fed, state, t, clients):
+    """An ``Ask`` for each client, which brings it the network that the pruner gives it, whole or smaller."""
+    gen = stream(fed.seed, Purpose.MASK, t)
+    fleet = fed.devices.at(state["now"], len(fed.sizes), lambda *key: stream(fed.seed, Purpose.DEVICES, *key))
+    kept = fed.pruner.units(state["pruner"], state["x"], fed.structure, clients, fleet, gen)
+    made = {id(each): _network_message(fed, state, t, each) for each in kept}
+    return [Ask(client, t, *made[id(each)]) for client, each in zip(clients.tolist(), kept)]
+
+
+def _network_message(fed, state, t, kept):
+    """``(mask, meta, arrays, {}, support)`` of an ``Ask`` for the network of the units ``kept {layer: (n,) bool}``. The
+    mask is what the network has of the prunable weights."""
+    units = flat(fed.structure, kept)
+    if units.all():
+        return state["mask"], *model_message(fed, state, t, state["mask"])
+    entries = held(fed.structure, units)
+    support = torch.from_numpy(index_of(entries.numpy()))
+    codec = drawing(fed.codec.down, fed.seed, t)
+    arrays = {"units": np.packbits(units.numpy())} | codec.encode(gathered(state["x"], support))
+    return entries[: fed.layout.Q].clone(), {"support": digest(support)}, arrays, {}, support
 
 
 def ask(fed, state, client, t, mask, meta={}, arrays={}):
@@ -142,8 +168,8 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     unbilled = [_unbilled(job, arrays) if ask.kept else 0 for ask, job, arrays in zip(asks, jobs, sent)]
     answers = [None] * len(asks)
 
-    def play(chosen):
-        came = replies(fed.transport, jobs, sent, chosen, fed.meanwhile)
+    def play(chosen, beside=NOTHING):
+        came = replies(fed.transport, jobs, sent, chosen, fed.meanwhile, beside)
         # An answer is keyed by its row: when it arrives does not matter.
         for reply in watched(came, sum(map(len, chosen)), fed.tell, what):
             row = reply.meta["row"]
@@ -158,8 +184,9 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
 
 def _reader(fed, asks, support):
     """The ``Reader`` of the answers to ``asks``."""
-    supports = {id(ask.mask): ask.mask for ask in asks}
-    supports = {key: fed.layout.support(mask) for key, mask in supports.items()}
+    distinct = {id(ask.mask): ask for ask in asks}
+    supports = {key: fed.layout.support(ask.mask) if ask.support is None else ask.support
+                for key, ask in distinct.items()}
     expected = {key: digest(each) for key, each in supports.items()}
     U = torch.empty(len(asks), len(support)) if fed.values else None
     return Reader(fed, supports, expected, digest(support), U)
@@ -179,12 +206,9 @@ def _unbilled(job, arrays):
 
 
 def _by_length(fed, asks):
-    """Teams of rows, those with the most samples first; the server's own samples before all others, by themselves."""
-    N = len(fed.sizes)
-    samples = torch.tensor([float(fed.sizes[ask.client]) if ask.client < N else torch.inf for ask in asks])
-    order = torch.argsort(samples, descending=True, stable=True).tolist()
-    server = {row for row, ask in enumerate(asks) if ask.client >= N}
-    return teams(order, server, fed.together)
+    """Teams of rows, those with the most samples first."""
+    samples = torch.tensor([float(fed.sizes[ask.client]) for ask in asks])
+    return teams(torch.argsort(samples, descending=True, stable=True).tolist(), fed.together)
 
 
 def _until_done(fed, chosen, answers, play):
@@ -196,7 +220,7 @@ def _until_done(fed, chosen, answers, play):
                 for team in chosen]
         return [team for team in left if team]
 
-    play(chosen)
+    play(chosen, fed.beside)
     if crowded := failing(OUT_OF_MEMORY):
         fed.tell(f"warning: {sum(map(len, crowded))} clients ran out of GPU memory and train again, while nobody else "
                  "does; fewer ranks on a GPU, or a smaller --batch-size or --together, would avoid that")

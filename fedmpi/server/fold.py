@@ -9,22 +9,19 @@ from fedmpi.core.parts import Round, Updates
 from fedmpi.core.support import below
 
 
-def stack(fed, replies, own, support):
+def stack(fed, replies, support):
     """``Updates`` of the clients that count, by their ``replies``: on the announced ``support (K,)``, or on the union
-    where clients' masks differ from it; ``own`` is the server's own ``Update`` or None."""
-    root = None
+    where clients' masks differ from it."""
     if replies[0].values is None:
         # They are in the workers' sums, and nobody looks at them.
         U, B = torch.empty(len(replies), 0), None
     elif not any(reply.own for reply in replies):
         U, B = rows_of([reply.values for reply in replies]), None
-        root = None if own is None else own.values
     else:
         support = union(fed.layout, support, replies)
         U, B = _on_union(replies, support)
-        root = None if own is None else _spread(own.values, own.support, support)
     parts, totals = _parts(fed, replies, support)
-    return Updates(U, B, support, trained=below(support, fed.layout.R), root=root, parts=parts, totals=totals,
+    return Updates(U, B, support, trained=below(support, fed.layout.R), parts=parts, totals=totals,
                    **_columns(fed, replies))
 
 

@@ -16,6 +16,7 @@ from fedmpi.server import client_states
 from fedmpi.server.answers import Outcome
 from fedmpi.server.exchange import remembered
 from fedmpi.server.fold import stack, summed
+from fedmpi.server.lab import Holdings, round_lab, update_beside
 from fedmpi.core.layout import Layout
 from fedmpi.core.support import gathered, scattered
 from fedmpi.server.recruit import gather, present
@@ -23,6 +24,8 @@ from fedmpi.server.score import judge
 from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Field, Pruner, Replies, Sampler,
                                Round, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, stream
+from fedmpi.transport.team import NOTHING, Beside
+from fedmpi.wire.feedback import carried
 
 
 class Fed(NamedTuple):
@@ -50,6 +53,7 @@ class Fed(NamedTuple):
     costs: Any                    # flops.Costs of the model
     fixed: Any                    # tensors.Fixed of the model
     batch_norm: bool              # the model has some
+    server: Holdings              # samples of the server's own
     least: torch.Tensor           # (N,) float64 samples that a client's training sees at least
     sums: bool                    # workers add updates up: merging needs no single ones
     values: bool                  # updates come one by one: for merging, or for an estimator
@@ -58,8 +62,10 @@ class Fed(NamedTuple):
     quorum: float                 # least share of the answers that must be fit for merging
     tell: Callable = lambda line: None      # takes a line about work that goes on for long
     meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
+    beside: Beside = NOTHING      # jobs of the server's own that workers do while clients train
     together: int = 1             # clients that one worker trains at once
     own_tests: Any = None         # own_accuracy.OwnTests: clients' own test parts, where they have some
+    structure: Any = None         # core.units.Structure, where clients train smaller networks
     lr: Callable = lambda now: math.nan     # the learning rate of a client's first step in the Round ``now``
     shelf: Any = None             # files of what clients keep, where that is too much for memory
 
@@ -116,8 +122,16 @@ def play(fed, state, t):
     """``Played``: clients train, who contributed is judged, what counts is merged."""
     laps, support = record.Clock(fed.transport), fed.layout.support(state["mask"])
     gathering = asynchronous.gather if fed.aggregation.buffer else gather
-    got = gathering(fed, state, t, support, laps)
-    learnt = learn(fed, state, t, support, got, laps) if len(got.counts) else nothing(fed, state, support)
+    lab = round_lab(fed, t, state["mask"])
+    own = started(fed, state, support, lab)
+    got = gathering(fed if own is None else fed._replace(beside=own.beside), state, t, support, laps)
+    root = None if own is None else update_beside(fed, t, own, sent(fed, state, support), support)
+    # The server trained while the clients did, and does the rest after the merge.
+    begun_s, there_s = lab.seconds, max(got.now, state["now"] + lab.seconds)
+    learnt = nothing(fed, state, support)
+    if len(got.counts):
+        learnt = learn(fed, state, t, support, got, laps, lab, root)
+    got = got._replace(now=there_s + (lab.seconds - begun_s))
 
     after = state | learnt.changes | {"now": got.now, "sent": state["mask"]}
     after["held"] = state["held"].index_fill(0, got.clients[got.outcome != Outcome.DROPPED], t)
@@ -131,6 +145,7 @@ def play(fed, state, t):
     if fed.aggregation.buffer:
         after["flight"] = got.flight
     row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)
+    row |= record.own_costs(fed, lab)
     if not row["merged"]:
         fed.tell(nobody(row))
     row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
@@ -179,18 +194,32 @@ class Learnt(NamedTuple):
     calls: int = 0                # coalition models evaluated
 
 
-def learn(fed, state, t, support, got, laps):
-    """Judge, weigh, merge, prune and grow. U is (C, K): a client a row, a kept weight a column."""
+def started(fed, state, support, lab):
+    """The ``Work`` of the training that the server does beside the clients'; None where it does none."""
+    if fed.strategy.before is None:
+        return None
+    return lab.work([fed.strategy.before(state["strategy"], sent(fed, state, support), state["mask"])])
+
+
+def sent(fed, state, support):
+    """(P,): the model that clients receive, zero off ``support``."""
+    # Without residuals the model is zero off the mask anyway.
+    return served(state["x"], support, fed.layout) if fed.pruner.residuals else state["x"]
+
+
+def learn(fed, state, t, support, got, laps, lab, root=None):
+    """Judge, weigh, merge, prune and grow. U is (C, K): a client a row, a kept weight a column; ``root (K,)`` is the
+    update of the server's own training, where there is one."""
     schedule, counts = Round(t, fed.rounds), got.counts
     replies, clients = [got.answers[row] for row in counts.tolist()], got.clients[counts]
-    updates = stack(fed, replies, next((own for own, _ in got.own), None), support)
+    updates = stack(fed, replies, support)
     updates = updates._replace(clients=clients, N=len(fed.sizes), seconds=got.seconds[counts], round=schedule)
+    if root is not None:
+        updates = updates._replace(root=carried(root, support, updates.support, fed.layout.P))
     total = summed(fed, updates, got.shares[counts], support) if fed.sums else None
     laps.lap("train_s")
 
-    # Without residuals the model is zero off the mask anyway.
-    sent = served(state["x"], support, fed.layout) if fed.pruner.residuals else state["x"]
-    cohort = Cohort(clients, updates, schedule, present(state, clients), sent, fed.layout)
+    cohort = Cohort(clients, updates, schedule, present(state, clients), sent(fed, state, support), fed.layout)
     scores, asked, seconds, calls = judge(fed, state, cohort, [reply.scores for reply in replies], t)
     phi = next(iter(scores.values())).phi
     weighting, weights = fed.weighting.weigh(state["weighting"], phi, cohort)
@@ -198,6 +227,10 @@ def learn(fed, state, t, support, got, laps):
 
     merging = (updates, weights) if total is None else (total, torch.ones(1, dtype=torch.float64))
     strategy, x = fed.strategy.merge(state["strategy"], state["x"], *merging)
+    if fed.strategy.after is not None:
+        laps.lap("merge_s")
+        strategy, x = fed.strategy.after(strategy, x, updates, lab.lab)
+        laps.lap("lab_s")
     known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.costs.uses, clients,
                     weighting.get("score", weighting["weights"]), fed.sizes)
     merged = served(x, updates.support, fed.layout) if fed.pruner.residuals else x

@@ -11,7 +11,7 @@ from fedmpi.core import flops
 from fedmpi.core.parts import Round
 from fedmpi.client.numbers import WORK, Number
 from fedmpi.server import own_accuracy
-from fedmpi.server.answers import Outcome, Update
+from fedmpi.server.answers import Outcome
 from fedmpi.store import Column
 
 PHASES = {
@@ -32,7 +32,8 @@ LATER = {
 def columns(fed):
     """``(columns of /rounds, columns of /clients)`` that a run of these parts has."""
     labels = list(fed.contributions)
-    rounds = round_columns(fed.validate is not None, len(fed.layout.weights), labels, fed.own_tests is not None)
+    rounds = round_columns(fed.validate is not None, len(fed.layout.weights), labels, own=fed.own_tests is not None,
+                           working=fed.strategy.after is not None)
     return rounds, client_columns(labels)
 
 
@@ -41,9 +42,10 @@ def own_columns(fed):
     return own_accuracy.table_columns() if fed.own_tests is not None else []
 
 
-def round_columns(validated, num_layers, labels, own=False):
+def round_columns(validated, num_layers, labels, own=False, working=False):
     """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
-    ``labels``, and clients' ``own`` test parts where they have some."""
+    ``labels``, clients' ``own`` test parts where they have some, and the server's own work after a merge where it is
+    ``working``."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
         Column("accuracy", "float64", "1", "test accuracy after pruning and growing"),
@@ -71,7 +73,7 @@ def round_columns(validated, num_layers, labels, own=False):
         Column("flops_prunefl", "float64", "FLOP", "training, PruneFL's convention"),
         Column("flops_rigl", "float64", "FLOP", "training, RigL's convention"),
         Column("flops_dense", "float64", "FLOP", "training the dense model on the same samples (both conventions)"),
-        Column("flops_server", "float64", "FLOP", "training of the server's own samples (RigL's convention); utilities "
+        Column("flops_server", "float64", "FLOP", "training on the server's own samples (RigL's convention); utilities "
                "and evaluations are not counted"),
         Column("utility_calls", "int64", "1", "coalition models evaluated, by all estimators together"),
         Column("weights_digest", "uint64", "1", "of the server's vector and mask, to compare runs"),
@@ -81,6 +83,11 @@ def round_columns(validated, num_layers, labels, own=False):
         Column("round_s", "float64", "s", "the whole round", machine=True),
         Column("recorded", "float64", "s", "when the round was recorded, since 1970-01-01 UTC", machine=True),
     ] + [Column(name, "float64", "s", text, machine=True) for name, text in (PHASES | LATER).items()]
+    if working:
+        columns += [Column("flops_lab", "float64", "FLOP", "the server's own evaluations, outputs and gradients; those "
+                           "of estimators and of the test and validation sets are not counted"),
+                    Column("lab_s", "float64", "s", "the server's own work on what was merged, done by all ranks",
+                           machine=True)]
     for label in labels:
         columns += [Column(f"calls_{label}", "int64", "1", f"distinct coalitions that {label} asked for"),
                     Column(f"score_{label}_s", "float64", "s", f"scoring by {label}, what others asked before is free",
@@ -128,7 +135,7 @@ class Clock:
 
     def lap(self, name):
         now = time.perf_counter()
-        self.seconds[name] += now - self.last
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
         if name == "train_s":
             waited, meanwhile = self.transport.waited_s - self.waited_s, self.transport.meanwhile_s - self.meanwhile_s
             self.seconds["wait_s"] += waited
@@ -184,7 +191,6 @@ def round_row(fed, state, after, t, got, learnt):
     kept = sum(int(torch.count_nonzero(each)) * len(rows) for each, rows in distinct) / len(masks)
     layers = layout.kept(union)
     changed = [0] * len(layers) if mask is state["mask"] else layout.kept(mask ^ state["mask"])
-    own = [(update, each) for update, each in got.own if isinstance(update, Update)]
     tally = {name: int((got.outcome == code).sum()) for name, code in (
         ("merged", Outcome.MERGED), ("late", Outcome.LATE), ("dropped", Outcome.DROPPED),
         ("rejected", Outcome.REJECTED), ("failed", Outcome.FAILED))}
@@ -206,7 +212,6 @@ def round_row(fed, state, after, t, got, learnt):
         "flops_prunefl": sum(prunefl for prunefl, _ in price),
         "flops_rigl": sum(rigl for _, rigl in price),
         "flops_dense": flops.training(layout, fed.costs, layout.full_mask(), numbers[:, Number.SEEN].sum(), 0, 0)[1],
-        "flops_server": sum(flops.training(layout, fed.costs, each, *update.numbers[WORK])[1] for update, each in own),
         "utility_calls": learnt.calls,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -223,6 +228,13 @@ def _distinct(masks):
 def stored(spent_s):
     """The columns that are known when the row is written; ``spent_s`` went into writing the row before."""
     return {"store_s": spent_s, "recorded": time.time()}
+
+
+def own_costs(fed, lab):
+    """The columns of what the server's own work took, from the ``RoundLab``; its seconds where it had nothing to do."""
+    if fed.strategy.after is None:
+        return {"flops_server": lab.spent["flops_server"]}
+    return lab.spent | {"lab_s": 0.0}
 
 
 def costs(fed, learnt):

@@ -28,7 +28,6 @@ class Gathered(NamedTuple):
     seconds: torch.Tensor         # (A,) float64 of virtual time until the answer, NaN where none came
     up_bytes: torch.Tensor        # (A,) int64
     down_bytes: torch.Tensor      # (A,) int64
-    own: list                     # [(Update, mask)] of the server's own samples, or nothing
     now: float                    # virtual time at the round's end
     shares: torch.Tensor | None = None   # (A,) float64 by which workers added up updates, where they did
     flight: dict = {}             # clients still at work
@@ -46,14 +45,14 @@ def gather(fed, state, t, support, laps):
     gone = virtual_time.dropped(fleet, clients, stream(fed.seed, Purpose.DROPOUT, t))
     published, asks = announce(fed, state, t, clients)
     laps.lap("encode_s")
-    got = asked(clients, gone, published, asks[: len(clients)], now)
+    got = asked(clients, gone, published, asks, now)
     rows, model = torch.nonzero(~gone).flatten(), published     # bytes of the model that training must wait for
     if fed.sampler.choose and len(rows) > count:
         rows, model = chosen(fed, state, t, fleet, got, rows, count), 0
     got.shares[rows] = present(state, clients[rows])
-    own = trained(fed, t, support, got, rows, asks)
+    trained(fed, t, support, got, rows, asks)
     took = arrived(fed, fleet, got, rows, model, count)
-    return got._replace(own=own, now=now + took)
+    return got._replace(now=now + took)
 
 
 def asked(clients, gone, published, asks, now):
@@ -63,7 +62,7 @@ def asked(clients, gone, published, asks, now):
     down[gone] += torch.tensor([frame.size(ask.meta, ask.arrays) if ask.arrays else 0 for ask in asks])[gone]
     outcome = torch.where(gone, int(Outcome.DROPPED), int(Outcome.PASSED))
     return Gathered(clients, [ask.mask for ask in asks], [None] * A, outcome, torch.zeros(A, dtype=torch.float64),
-                    torch.zeros(A, dtype=torch.int64), down, [], now, torch.zeros(A, dtype=torch.float64))
+                    torch.zeros(A, dtype=torch.int64), down, now, torch.zeros(A, dtype=torch.float64))
 
 
 def chosen(fed, state, t, fleet, got, rows, count):
@@ -81,18 +80,12 @@ def chosen(fed, state, t, fleet, got, rows, count):
 
 
 def trained(fed, t, support, got, rows, asks):
-    """``[(Update, mask)]`` of the server's own samples, where the strategy wants that. The clients of ``rows`` train;
-    their answers and what these are fit for go into ``got``."""
-    server = asks[len(got.clients):]
-    found = collect(fed, [asks[row] for row in rows.tolist()] + server, support, got.shares[rows] if fed.sums else None,
+    """The clients of ``rows`` train; their answers and what these are fit for go into ``got``."""
+    found = collect(fed, [asks[row] for row in rows.tolist()], support, got.shares[rows] if fed.sums else None,
                     f"round {t}: clients trained")
     for row, answer in zip(rows.tolist(), found):
         got.answers[row], got.outcome[row] = answer, outcome_of(answer)
     enough(fed, t, [answer for answer in got.answers if answer is not None])
-    own = [(answer, ask.mask) for answer, ask in zip(found[len(rows):], server)]
-    if own and outcome_of(own[0][0]) != Outcome.MERGED:
-        raise FedError(f"round {t}: the server's own training gave nothing to compare with: {own[0][0].why}")
-    return own
 
 
 def arrived(fed, fleet, got, rows, model, count):

@@ -58,6 +58,8 @@ ATTRIBUTES = {
     "layers": "[name, shape, uses of a weight for one sample] of each prunable tensor",
     "inputs": "shape of a sample, dtype in which models get it, classes and their names, mean and std a channel by "
               "which inputs are normalised, and how many test samples are of each class",
+    "server_data": "the samples of --server-data: how many, how many of each label, and whether the strategy works "
+                   "with labels",
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",
     "judged": "each estimator against the truth that was injected",
     "data_digest": "of data, partition, labels and faults", "devices_digest": "of the trace of devices",

@@ -35,6 +35,8 @@ def named(job):
         return "clients " + ", ".join(str(each["client"]) for each in job["team"])
     if "own" in job:
         return "clients' own test parts"
+    if "lab" in job:
+        return f"the server's own work ({job['lab']})"
     return f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job"
 
 

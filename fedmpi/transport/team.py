@@ -5,14 +5,15 @@ be alone: what it costs in a federation does not depend on how that is simulated
 cohort, never from ranks.
 """
 
+from typing import NamedTuple
+
 from fedmpi.transport.base import Reply
 from fedmpi.wire import frame
 
 
-def teams(rows, alone, G):
-    """``rows`` in teams of up to G, in their order; those in ``alone`` by themselves."""
-    others = [row for row in rows if row not in alone]
-    return [[row] for row in rows if row in alone] + [others[start: start + G] for start in range(0, len(others), G)]
+def teams(rows, G):
+    """``rows`` in teams of up to G, in their order."""
+    return [rows[start: start + G] for start in range(0, len(rows), G)]
 
 
 def joined(answers):
@@ -30,13 +31,28 @@ def parted(arrays, count):
     return parts
 
 
-def replies(transport, jobs, arrays, chosen, meanwhile=()):
+class Beside(NamedTuple):
+    """Jobs that workers do beside those of clients, which start before them: ``replies`` takes the answers."""
+
+    jobs: list
+    arrays: list                  # a dict of arrays a job
+    replies: list
+
+
+NOTHING = Beside([], [], [])
+
+
+def replies(transport, jobs, arrays, chosen, meanwhile=(), beside=NOTHING):
     """A ``Reply`` to each of the ``chosen`` of ``jobs``, teams of positions, in any order; each job travels with its
-    ``arrays``. ``meanwhile`` is the transport's."""
+    ``arrays``. ``meanwhile`` is the transport's; the answers to the jobs ``beside`` go to its list."""
     whole = [jobs[team[0]] if len(team) == 1 else {"team": [jobs[each] for each in team]} for team in chosen]
     given = [arrays[team[0]] if len(team) == 1 else joined([({}, arrays[each]) for each in team])[1] for team in chosen]
-    for reply in transport.map(whole, given, meanwhile):
-        team = chosen[reply.index]
+    first = len(beside.jobs)
+    for reply in transport.map([*beside.jobs, *whole], [*beside.arrays, *given], meanwhile):
+        if reply.index < first:
+            beside.replies.append(reply)
+            continue
+        team = chosen[reply.index - first]
         if len(team) == 1:
             yield reply._replace(index=team[0])
             continue

@@ -47,6 +47,21 @@ def test_steps(fedmpi, more, sides):
     assert all(f"  {side} " in told for side in ("bare loop", *sides)) and "recorded" not in told
 
 
+def test_structure(fedmpi):
+    told = fedmpi(1, "bench", "structure", "--model", "small-cnn:width=4", "--size", 8, "--rate", 0.25,
+                  "--samples", 20, "--batch-size", 10, "--repeats", 2)
+    assert ratio(told, "ratio, pair by pair +") > 0 and ratio(told, "values +") < 1
+    assert "images (1, 8, 8), batch 10" in told and "to build a smaller network" in told
+
+
+def test_structure_has_a_limit(fedmpi, monkeypatch):
+    from fedmpi.bench import structure
+    monkeypatch.setattr(structure, "LIMIT", 0.0)
+    given = ("--model", "small-cnn:width=4", "--size", 8, "--samples", 20, "--repeats", 1)
+    fedmpi(1, "bench", "structure", *given, code=1)
+    fedmpi(1, "bench", "structure", *given, "--rate", 0.25)
+
+
 def test_cohorts(monkeypatch):
     from fedmpi.bench import server
     told = []

@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from training import ruled, sgd
 
 from fedmpi import catalog
 from fedmpi.compute import graphs, staging
 from fedmpi.core import exact_sum
 from fedmpi.run import launch
 from fedmpi.core.layout import bind
-from fedmpi.compute.sgd import casting, sgd
+from fedmpi.compute.sgd import casting, descend
 from fedmpi.methods.models.zoo import torchvision
 from fedmpi.core.parts import Round, Task
 from fedmpi.compute.stacked import refusal, stacked
@@ -74,6 +75,23 @@ def trained(task, recorder, **rule):
     return torch.stack(found), losses
 
 
+@pytest.mark.parametrize("optimiser", ["sgd:momentum=0.9", "adam", "adamw"])
+def test_a_recorded_step_survives_a_schedule(gpu, optimiser):
+    """One recording for all rates, over steps and from round to round, to the bits of steps that are not recorded."""
+    task = task_of(partial(catalog.make, catalog.MODELS, "small-cnn"), (3, 32, 32), gpu, n=20)
+    part, rates = (catalog.make(table, spec) for table, spec in (
+        (catalog.OPTIMISERS, optimiser), (catalog.SCHEDULES, "cosine:over=steps,warmup=2")))
+    recorder, found = graphs.recorder(task.model, gpu), []
+    for kept in (None, recorder):
+        for lr in (0.01, 0.005):
+            task.x.copy_(task.base)
+            trained = descend(task._replace(recorder=kept, epochs=6, gen=np.random.default_rng(1), optimiser=part,
+                                            rates=rates, lr=lr, clip_norm=0.5))
+            found.append((task.x.clone(), trained.loss))
+    assert all(torch.equal(x, y) and a == b for (x, a), (y, b) in zip(found[:2], found[2:]))
+    assert recordings(recorder) == 1 and not torch.equal(found[0][0], found[1][0])
+
+
 def recordings(recorder):
     return sum(len(step.graphs) for step, _ in recorder.made.values())
 
@@ -96,17 +114,20 @@ def test_recorded_steps_have_the_bits_of_those_taken_one_by_one(gpu, name, spars
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("name", sorted(name for name in catalog.MODELS if name != "torchvision"))
-def test_recorded_steps_of_clients_side_by_side_have_the_same_bits(gpu, name, precision):
+@pytest.mark.parametrize("spec", ["sgd:momentum=0.9,weight_decay=0.001", "adam"])
+def test_recorded_steps_of_clients_side_by_side_have_the_same_bits(gpu, name, precision, spec):
     """Of as many samples each, and of some with fewer, who finish before the others."""
     task = task_of(partial(catalog.make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision)
     recorder, found = graphs.recorder(task.model, gpu), []
+    optimiser = catalog.make(catalog.OPTIMISERS, spec)
     for kept in (None, recorder):
         wide = stacked(task.model, task.layout, kept)
         for sizes in ((23, 23, 23), (23, 20, 7), (23, 23, 23)):
             torch.cuda.manual_seed(0)
-            team = [task._replace(epochs=8, gen=np.random.default_rng(client), inputs=task.inputs[:n],
-                                  labels=task.labels[:n]) for client, n in enumerate(sizes)]
-            found.append(wide(team, momentum=0.9, weight_decay=1e-3, mu=0.1))
+            same, descent = ruled(task, momentum=0.9, weight_decay=1e-3, mu=0.1)
+            team = [same._replace(epochs=8, gen=np.random.default_rng(client), inputs=task.inputs[:n],
+                                  labels=task.labels[:n], optimiser=optimiser) for client, n in enumerate(sizes)]
+            found.append(wide(team, descent))
     for before, after in zip(found[:3], found[3:]):
         assert all(torch.equal(x, y) and a == b for (x, a), (y, b) in zip(before, after))
     assert recordings(recorder) >= 2
@@ -173,16 +194,17 @@ def test_side_by_side_is_near_one_by_one(gpu, monkeypatch, precision, near):
 
     task = task_of(make, (3, 32, 32), gpu, precision=precision, sparsity=0.0)
     assert refusal(task.model, task.layout, torch.zeros(2, 3, 32, 32)) == ""
+    task, _ = ruled(task)
     generators = [np.random.default_rng(seed) for seed in range(4)]
     wide = stacked(task.model, task.layout)
     side = wide([task._replace(gen=gen) for gen in generators])
     again = wide([task._replace(gen=np.random.default_rng(seed)) for seed in range(4)])
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(side, again))
-    for seed, (x, loss) in enumerate(side):
+    for seed, (x, told) in enumerate(side):
         task.x.copy_(task.base)
         alone = sgd(task._replace(gen=np.random.default_rng(seed)))
         moved = float((task.x - task.base).norm())
-        assert loss == pytest.approx(alone, rel=1e-2) and float((x - task.x).norm()) < near * moved
+        assert told.loss == pytest.approx(alone, rel=1e-2) and float((x - task.x).norm()) < near * moved
 
 
 @pytest.mark.parametrize("pruner", sorted(catalog.PRUNERS))
@@ -194,7 +216,9 @@ def test_every_pruner_runs_with_the_server_on_the_gpu(fedmpi, tmp_path, pruner):
 
 @pytest.mark.parametrize("strategy", sorted(catalog.STRATEGIES))
 def test_every_strategy_runs(fedmpi, tmp_path, strategy):
-    fedmpi(1, "train", *SMALL, "--strategy", strategy, "--device", "cuda", "--out", tmp_path / "run.h5")
+    wants = catalog.make(catalog.STRATEGIES, strategy).server_data
+    own = ("--server-data", 0.1) if wants else ()
+    fedmpi(1, "train", *SMALL, "--strategy", strategy, *own, "--device", "cuda", "--out", tmp_path / "run.h5")
 
 
 def test_every_estimator_runs_on_the_gpu(fedmpi, tmp_path):

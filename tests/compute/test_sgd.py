@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from training import sgd
 
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
-from fedmpi.compute.sgd import batches, dense_gradient, descend, train
-from fedmpi.core.parts import Descent, Probe, Round, Task
+from fedmpi import catalog
+from fedmpi.compute.sgd import batches, dense_gradient, descend, length, train
+from fedmpi.core.parts import Probe, Round, Task
 from fedmpi.methods.optimisers import sgd as optimisers
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.strategies.fedprox import fedprox
@@ -36,11 +38,6 @@ def task_of(model, n=23, epochs=3, batch_size=5, lr=0.1, mask=None, probe=None, 
     return Task(model, layout, x, g, x.clone(), mask, live, torch.randn(n, *shape, generator=data),
                 torch.randint(0, classes, (n,), generator=data), epochs, batch_size, lr, np.random.default_rng(seed),
                 Round(1, 10), probe or Probe(), optimiser=optimisers.sgd(momentum=0.9, weight_decay=1e-3))
-
-
-def sgd(task, momentum=0.0, weight_decay=0.0, **descent):
-    """The mean loss of training by SGD."""
-    return descend(task._replace(optimiser=optimisers.sgd(momentum, weight_decay)), Descent(**descent)).loss
 
 
 def plain(task):
@@ -76,7 +73,7 @@ def test_sgd_is_torch_sgd_to_the_last_bit(momentum, weight_decay, norm):
     model, twin = conv_net(norm), conv_net(norm)
     task = task_of(model)
     expected = plain_torch(twin, task, momentum, weight_decay)
-    loss = sgd(task, momentum, weight_decay)
+    loss = sgd(task, momentum=momentum, weight_decay=weight_decay)
     for have, want in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(have, want)
     assert abs(loss - expected) < 1e-5
@@ -92,7 +89,7 @@ def test_gradients_in_another_order_than_the_weights_are_taken_right():
     task = task_of(model)
     task = task._replace(inputs=laid(task.inputs))
     plain_torch(twin, task, 0.9, 1e-3)
-    sgd(task, 0.9, 1e-3)
+    sgd(task, momentum=0.9, weight_decay=1e-3)
     for have, want in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(have, want)
 
@@ -100,7 +97,7 @@ def test_gradients_in_another_order_than_the_weights_are_taken_right():
 @pytest.mark.parametrize("momentum, weight_decay", [(0, 0), (0.9, 0), (0, 0.1), (0.9, 0.1)])
 def test_masked_weights_stay_exactly_zero(momentum, weight_decay):
     task = task_of(conv_net(), mask=half)
-    sgd(task, momentum, weight_decay)
+    sgd(task, momentum=momentum, weight_decay=weight_decay)
     layout = task.layout
     assert not task.x[: layout.Q][~task.mask].any()
     assert int((task.x != task.base).sum()) == int(task.mask.sum()) + 12            # all that live moved, 12 biases too
@@ -149,7 +146,7 @@ def test_two_steps_of_momentum_and_decay_by_hand():
 
 def test_padding_is_never_trained():
     task = task_of(conv_net(True))
-    sgd(task, 0.9, 0.1)
+    sgd(task, momentum=0.9, weight_decay=0.1)
     assert not task.x[~task.layout.real].any()
 
 
@@ -199,7 +196,7 @@ def test_a_mask_changed_between_epochs_is_obeyed():
         return e == 0
 
     task = task_of(conv_net(), mask=half, epochs=2, probe=Probe(epoch=epoch))
-    sgd(task, 0.9, 1e-3)
+    sgd(task, momentum=0.9, weight_decay=1e-3)
     layout = task.layout
     assert not task.x[: layout.Q][~task.mask].any()
     assert all(bool(task.x[slot.span][task.mask[slot.span]].any()) for slot in layout.weights)
@@ -276,3 +273,38 @@ def test_the_thesis_program_never_shuffles():
     before = copy.deepcopy(task.gen).random()
     train(thesis_code().local, task)
     assert task.gen.random() == before
+
+
+@pytest.mark.parametrize("n, batch_size, epochs, steps, normalises, expected", [
+    (23, 5, 3, 0, False, (3, 15, 69)), (21, 5, 2, 0, True, (2, 8, 40)), (21, 5, 2, 0, False, (2, 10, 42)),
+    (23, 5, 0, 5, False, (1, 5, 23)), (23, 5, 0, 6, False, (2, 6, 28)), (23, 5, 0, 12, False, (3, 12, 56)),
+    (21, 5, 0, 9, True, (3, 9, 45)), (3, 5, 0, 4, False, (4, 4, 12)), (1, 5, 2, 0, True, (2, 2, 2))])
+def test_how_long_a_training_is(n, batch_size, epochs, steps, normalises, expected):
+    assert length(n, batch_size, epochs, steps, normalises) == expected
+    task = task_of(conv_net(normalises), n=n, batch_size=batch_size, epochs=epochs)._replace(steps=steps)
+    if n > 1:
+        trained = descend(plain(task))
+        assert (trained.steps, trained.samples) == expected[1:]
+
+
+def test_local_steps_are_the_first_steps_of_as_many_epochs():
+    task, twin = task_of(conv_net(), epochs=3), task_of(conv_net(), epochs=2)
+    descend(task._replace(steps=10))
+    descend(twin)
+    assert torch.equal(task.x, twin.x)
+
+
+def test_a_schedule_over_steps_is_torchs():
+    model, twin = conv_net(), conv_net()
+    rates = catalog.make(catalog.SCHEDULES, "linear:over=steps")
+    task = task_of(model, epochs=1, lr=0.2)._replace(rates=rates)
+    optimiser = torch.optim.SGD(twin.parameters(), 0.2, 0.9, weight_decay=1e-3, fused=True)
+    fall = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / 5)
+    for rows in torch.from_numpy(copy.deepcopy(task.gen).permutation(23)).split(5):
+        optimiser.zero_grad()
+        F.cross_entropy(twin(task.inputs[rows]), task.labels[rows]).backward()
+        optimiser.step()
+        fall.step()
+    descend(task)
+    for have, want in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(have, want)

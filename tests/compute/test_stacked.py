@@ -14,6 +14,7 @@ from fedmpi.build import choose
 from fedmpi.server import loop
 from fedmpi.server.answers import Outcome
 from fedmpi.core.layout import bind
+from fedmpi.compute.augment import joined
 from fedmpi.compute.sgd import descend, train
 from fedmpi.methods.models.lenet5 import lenet5
 from fedmpi.methods.models.logistic import logistic
@@ -244,9 +245,9 @@ def test_what_a_strategy_says_of_its_local_training_is_what_it_does(name):
 
 # --- rounds ---
 
-def test_teams_follow_the_order_and_leave_the_server_alone():
-    assert teams([4, 0, 3, 1, 2], {4}, 3) == [[4], [0, 3, 1], [2]]
-    assert teams([1, 0], set(), 1) == [[1], [0]] and teams([], set(), 3) == []
+def test_teams_follow_the_order():
+    assert teams([0, 3, 1, 2], 3) == [[0, 3, 1], [2]]
+    assert teams([1, 0], 1) == [[1], [0]] and teams([], 3) == []
 
 
 @pytest.mark.parametrize("options", [
@@ -383,3 +384,23 @@ def test_the_bench_measures_all_sides(fedmpi, tmp_path):
     assert "4 of 6 clients a round, 6 samples each, batch 3" in last and "1 worker on a CPU" in last
     assert all(name in last for name in ("loop ", "G=1 ", "G=3 ", " times the loop"))
     assert told.count("rounds/s loop") == 2
+
+
+@pytest.mark.parametrize("steps", [1, 4, 11])
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "mu": 0.2}])
+def test_as_many_local_steps_for_all(steps, options):
+    tasks = [task._replace(steps=steps) for task in tasks_of(small_cnn)]
+    agree(tasks, atol=1e-5, **options)
+    assert [trained.steps for _, trained in together(tasks)] == [steps] * len(tasks)
+
+
+@pytest.mark.parametrize("spec", ["linear:over=steps", "cosine:over=steps,warmup=2", "step:every=2"])
+def test_each_client_follows_its_own_schedule(spec):
+    rates = catalog.make(catalog.SCHEDULES, spec)
+    agree([task._replace(rates=rates) for task in tasks_of(small_cnn)], momentum=0.9)
+
+
+@pytest.mark.parametrize("make", [lenet5, Residual])
+def test_augmentation_is_drawn_alike(make):
+    part = joined([catalog.make(catalog.AUGMENTATIONS, spec) for spec in ("flip", "crop:pad=1")])
+    agree([task._replace(augment=part) for task in tasks_of(make)])

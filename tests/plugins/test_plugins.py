@@ -287,6 +287,7 @@ from fedmpi.core.parts import Noise
 from fedmpi.core.parts import *
 from fedmpi.methods.pruning.static import static
 from fedmpi.methods.sampler.uniform import uniform as drawn
+from fedmpi.compute.sgd import train
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.weighting.uniform import uniform
 from fedmpi.methods.codecs.values import float32
@@ -313,17 +314,17 @@ def strategy(fault: str = ""):
         return new if fault == "alone" else (state, new)
 
     def local(task):
-        loss = part.local(task)
+        trained = train(part.local, task)
         if fault == "moves pruned":
             task.x[: task.layout.Q] += 1
-        return None if fault == "no loss" else loss
+        return None if fault == "no loss" else trained
 
     if fault == "raises":
         def merge(state, x, updates, weights):
             return 1 / 0
     if fault == "not callable":
         merge = 3
-    return part._replace(init=init, merge=merge, local=local, additive=False, linear=False, sgd=None)
+    return part._replace(init=init, merge=merge, local=local, additive=False, linear=False)
 
 
 def pruner(fault: str = ""):
@@ -486,7 +487,7 @@ BREACHES = [
     ("strategy", "writes", "expected merge to leave its input x as it is"),
     ("strategy", "forgets", "expected merge to keep the entries of its state, got none for t"),
     ("strategy", "alone", "expected (state, x) from merge, got a tensor (80,) float32"),
-    ("strategy", "no loss", "expected the mean training loss that local returns as a number, got None"),
+    ("strategy", "no loss", "expected a Trained from local, got None"),
     ("strategy", "moves pruned", "expected local to leave pruned weights at 0, got 32 that it has moved"),
     ("strategy", "not callable", "expected a function as Strategy.merge, got 3"),
     ("pruner", "float", "expected the mask that init returns as a tensor (64,) bool, got a tensor (64,) float32"),
@@ -553,6 +554,7 @@ def test_a_method_that_breaks_its_contract_is_one_line_before_work_starts(own, k
 
 
 LATE = """
+from fedmpi.compute.sgd import train
 from fedmpi.methods.pruning.static import static
 from fedmpi.methods.strategies.fedavg import fedavg
 
@@ -570,17 +572,17 @@ def strategy():
     part = fedavg()
 
     def local(task):
-        loss = part.local(task)
-        return loss if task.schedule.t < 2 else None
+        trained = train(part.local, task)
+        return trained if task.schedule.t < 2 else None
 
-    return part._replace(local=local, sgd=None)
+    return part._replace(local=local)
 """
 
 
 @pytest.mark.parametrize("ranks, kind, message", [
     (1, "pruner", "expected evolve to keep 320 weights, since the Pruner is exact, got 640"),
     (3, "pruner", "expected evolve to keep 320 weights, since the Pruner is exact, got 640"),
-    (3, "strategy", "expected the mean training loss that local returns as a number, got None")])
+    (3, "strategy", "expected a Trained from local, got None")])
 def test_a_contract_that_is_broken_in_a_later_round_is_one_line_too(own, fedmpi, ranks, kind, message):
     own("late.py", LATE)
     parts = {"strategy": "fedavg", "pruner": "static:sparsity=0.5"} | {kind: f"late:{kind}"}
@@ -636,11 +638,11 @@ def half(own, fedmpi):
 def test_the_run_file_has_every_option_of_every_part(half, fedmpi):
     parts = read_run("a.h5").attrs["parts"]
     assert [part["kind"] for part in parts] == ["dataset", "partition", "noise", "features", "model", "strategy",
-                                                "pruner", "contribution", "weighting", "codec", "devices", "sampler",
+                                                "optimiser", "schedule", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
                                                 "aggregation"]
     found = {part["kind"]: part for part in parts}
     assert found["pruner"]["options"] == {"share": 0.5} and found["pruner"]["files"] == ["my_half.py"]
-    assert found["strategy"]["options"] == {"momentum": 0.9, "weight_decay": 0.001}
+    assert found["strategy"]["options"] == {} and found["optimiser"]["options"]["momentum"] == 0.9
     assert "source" not in found["strategy"]
     told = fedmpi(1, "show", "a.h5", "--options")
     assert re.search(r"pruner +my_half:half: share=0.5, my_half.py [0-9a-f]{12}\n", told)
@@ -661,9 +663,10 @@ def test_a_resume_with_another_default_or_source_is_refused(half, fedmpi, text, 
 def test_a_resume_with_another_default_of_the_catalogues_is_refused(half, fedmpi):
     with h5py.File("a.h5", "r+") as file:
         parts = json.loads(file.attrs["parts"])
-        next(part for part in parts if part["kind"] == "strategy")["options"]["momentum"] = 0.5
+        next(part for part in parts if part["kind"] == "optimiser")["options"]["eps"] = 0.5
         file.attrs["parts"] = json.dumps(parts)
-    assert "strategy fedavg: momentum was 0.5, is 0.9" in fedmpi(1, "train", "--resume", "a.h5", code=2)
+    told = fedmpi(1, "train", "--resume", "a.h5", code=2)
+    assert "optimiser sgd:momentum=0.9,weight_decay=0.001: eps was 0.5, is not there" in told
 
 
 def test_a_run_of_before_parts_were_recorded_goes_on_and_is_compared(half, fedmpi):

@@ -21,6 +21,7 @@ import xarray
 from conftest import environment
 
 import fedmpi as package
+from fedmpi.build.options import DEFAULTS
 from fedmpi.server import record
 from fedmpi.commands.watch import SILENT_S, TROUBLE_S, Seen, look, notes
 from fedmpi.core.errors import UserError
@@ -213,7 +214,9 @@ def test_old_files_still_open(old, fedmpi, tmp_path):
 def test_a_run_of_other_columns_is_not_resumed_and_loses_nothing(fedmpi, tmp_path):
     path = tmp_path / "old.h5"
     path.write_bytes(gzip.decompress(OLD[1].read_bytes()))
-    RunFile(path).update({"status": "interrupted"})
+    options = read_run(path).attrs["options"]
+    later = {key: DEFAULTS[key] for key in DEFAULTS.keys() - options.keys() - {"silence", "task_limit"}}
+    RunFile(path).update({"status": "interrupted", "options": options | later})
     before = path.read_bytes()
     told = fedmpi(1, "train", "--resume", path, code=2)
     assert "differs in the columns mask_changed_layers, recorded of /rounds" in told and "Traceback" not in told

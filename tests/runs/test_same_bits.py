@@ -23,13 +23,17 @@ METHODS = {
                "--observe", "information-gain", "--observe", "influence-hessian", "--fault", "free-rider:kind=stale",
                "--fault", "scaled", "--fault", "duplicate", "--features", "rotation", "--cohort", 6, "--weighting",
                "tanh", "--client-test", 0.3),
-    "fltrust": ("--strategy", "fltrust", "--contribution", "tmc-shapley", "--fault", "free-rider:kind=random",
-                "--fault", "feature-noise", "--noise", "fedcorr", "--features", "gaussian"),
+    "fltrust": ("--strategy", "fltrust", "--server-data", 0.1, "--contribution", "tmc-shapley", "--fault",
+                "free-rider:kind=random", "--fault", "feature-noise", "--noise", "fedcorr", "--features", "gaussian"),
+    "feddu": ("--strategy", "feddu:decay=1", "--server-data", "40:labels=0+1+2", "--server-gflops", 0.1,
+              "--devices", "drawn", "--pruner", "rigl:every=2,sparsity=0.5", "--cohort", 4),
     "fedbuff": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
                 "--devices", "drawn:dropout=0.2,availability=0.8", "--on-error", "drop"),
     "late": ("--aggregation", "sync:deadline=30", "--devices", "tiers:dropout=0.1", "--cohort", 5,
              "--sampler", "power-of-choice:candidates=7", "--strategy", "fedavg", "--contribution", "cosine"),
     "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
+    "smaller": ("--strategy", "fedmp", "--pruner", "fedmp:by=speed", "--devices", "tiers:slow=0.4,fast=0.2",
+                "--contribution", "loo", "--model", "norm_model:net", "--partition", "iid", "--cohort", 6),
     "sums": ("--strategy", "fedavg", "--weighting", "size", "--observe", "loo"),
     "signs": ("--strategy", "fedavg", "--codec", "sign:block=64", "--cohort", 6, "--pruner", "rigl:every=2",
               "--together", 4),
@@ -87,14 +91,14 @@ def alone(tmp_path_factory, fedmpi):
     return run
 
 
-WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "fedbuff"), (3, "flying"),
-         (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams"),
-         (3, "scaffold"),
-         (3, "feddyn"), (3, "fedper"), (3, "fednova"), (5, "scaffold"), (5, "feddyn"), (5, "fedper")]
+WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "feddu"), (3, "fedbuff"),
+         (3, "flying"), (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams"),
+         (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (5, "scaffold"), (5, "feddyn"), (5, "fedper"),
+         (4, "smaller")]
 PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
-         ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("fedbuff", 3, 1, 1),
-         ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3), ("owed", 3, 1, 1),
-         ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1)]
+         ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("feddu", 3, 1, 1),
+         ("fedbuff", 3, 1, 1), ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3),
+         ("owed", 3, 1, 1), ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1), ("smaller", 2, 1, 1)]
 
 
 @pytest.fixture(scope="module")

@@ -173,9 +173,11 @@ def test_what_does_nothing_is_told():
 
 
 def test_the_servers_own_training_is_counted_apart():
-    rows = [contracts.play(*contracts.assembled(strategy=name, validation=0.3), 1)[1][0]
-            for name in ("fedavg", "fltrust")]
-    assert rows[0]["flops_server"] == 0 < rows[1]["flops_server"] and rows[0]["flops_rigl"] == rows[1]["flops_rigl"]
+    rows = [contracts.play(*contracts.assembled(strategy=name, server_data=own), 1)[1][0]
+            for name, own in (("fedavg", "0"), ("fltrust", "24"))]
+    assert rows[0]["flops_server"] == 0 and all("flops_lab" not in row for row in rows)
+    clients = 3 * 28                                       # of 120 samples 12 are for validation
+    assert rows[1]["flops_server"] / 24 == pytest.approx(rows[1]["flops_rigl"] / clients)
 
 
 def test_who_trains_nothing_costs_nothing():

@@ -11,8 +11,8 @@ def described(fed_data, population, options):
     """A dict of what is known of a ``Federation`` and its ``population`` before any training.
 
     The options that made it; ``classes`` (K), ``class_names`` (K texts, or none), ``faults`` (their
-    specs, F), ``dealt``, ``distinct``, ``validation``, ``test`` and, in clients' own test parts,
-    ``held_out`` (numbers of samples);
+    specs, F), ``dealt``, ``distinct``, ``validation``, ``server``, ``test`` and, in clients' own test
+    parts, ``held_out`` (numbers of samples);
     ``clients``, a dict of columns with a row a client; ``summary``, numbers of all clients. Labels
     are counted as the client sees them. Nothing is checked.
     """
@@ -20,7 +20,8 @@ def described(fed_data, population, options):
     found = {name: options[name] for name in NAMED} | dict(
         classes=fed_data.dataset.classes, class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
         distinct=len(np.unique(fed_data.indices)), validation=len(fed_data.validation),
-        test=len(fed_data.dataset.y_test), held_out=int(facts.get("test_samples", np.zeros(1, np.int64)).sum())
+        server=len(fed_data.server), test=len(fed_data.dataset.y_test),
+        held_out=int(facts.get("test_samples", np.zeros(1, np.int64)).sum())
     ) | clients_of(facts, options["fault"])
     return found | dict(summary=_summary(found["clients"]))
 

@@ -29,7 +29,8 @@ def _headline(found):
     yield (f"{found['dataset']}: {found['classes']} classes; {found['dealt']:,} training samples dealt out to "
            f"{found['summary']['clients']:,} clients" + (f", {copies:,} of them copies" if copies else ""))
     own = f", {found['held_out']:,} in clients' own test parts" * bool(found["held_out"])
-    yield f"{found['validation']:,} samples for validation, {found['test']:,} for testing{own}"
+    server = f"{found['server']:,} for the server's own work, " * bool(found["server"])
+    yield f"{found['validation']:,} samples for validation, {server}{found['test']:,} for testing{own}"
     yield ", ".join(f"{name} {found[name]}" for name in ("partition", "noise", "features", "seed"))
     if found["faults"]:
         counts = zip(found["faults"], found["clients"]["faulty"].sum(axis=0))

@@ -10,8 +10,9 @@ import numpy as np
 OWN, PART, BESIDE, AFTER = "phase", "part of train", "beside train", "after the round"
 PHASES = {"encode": ("encode_s", OWN), "train": ("train_s", OWN), "wait": ("wait_s", PART),
           "decode": ("decode_s", PART), "evaluate": ("evaluate_s", BESIDE), "store": ("store_s", BESIDE),
-          "value": ("contribution_s", OWN), "merge": ("merge_s", OWN), "row": ("row_s", OWN),
+          "value": ("contribution_s", OWN), "merge": ("merge_s", OWN), "lab": ("lab_s", OWN), "row": ("row_s", OWN),
           "own tests": ("own_s", AFTER)}
+SOMETIMES = ("lab", "own tests")          # phases that only some runs have
 SLOWEST = 3                   # clients that are named
 
 
@@ -28,8 +29,8 @@ def profile(run):
     phases = {name: {"kind": kind} | _spent(rounds[column], numbers, wall) for name, (column, kind) in known.items()}
     if wall - own > 1e-6 * wall:
         phases["rest"] = {"kind": OWN, "seconds": wall - own, "share": (wall - own) / wall}
-    usual = [column for column, kind in PHASES.values() if kind != AFTER]
-    missing = [column for column in ("round_s", *usual) if column not in rounds]
+    always = [column for name, (column, _) in PHASES.items() if name not in SOMETIMES]
+    missing = [column for column in ("round_s", *always) if column not in rounds]
     missing += [f"clients/{name}" for name in ("train_s", "rank") if name not in run.clients]
     return {"rounds": len(run.ends), "wall_s": wall, "phases": phases, **_of_workers(run), "slowest": _slowest(run),
             "not_recorded": missing}

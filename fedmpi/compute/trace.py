@@ -1,0 +1,361 @@
+"""Finds the filters and neurons of a model that can be cut: its ``fedmpi.core.units.Structure``.
+
+Two samples go through the model in evaluation mode. Beside every activation goes a tensor of the
+same shape that says which unit each value comes from, its *labels*. A convolution or linear layer
+reads the labels of its input and gives its outputs new ones; an operation that moves values moves
+labels, and one that adds values makes their units one. Units that another operation sees are never
+cut: a model that is only partly understood is cut where it is.
+
+So these stay whole: the model's outputs; what grouped convolutions read, other than depthwise ones;
+what layer norm, group norm or attention mix; channels that are split or shuffled; and what layers
+make or read whose weights are frozen or computed.
+"""
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from fedmpi.core.errors import UserError
+from fedmpi.core.tensors import mode, tensors_in
+from fedmpi.core.units import FIXED, Axis, Structure
+
+# By the names of torch's functions and methods, without underscores at either end.
+POINTWISE = frozenset("""
+    relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish softplus tanh sigmoid hardsigmoid
+    hardswish abs neg exp square sqrt pow clamp clone detach contiguous to float type_as dropout
+    dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout stochastic_depth
+    """.split())
+TOGETHER = frozenset("""
+    add iadd radd sub isub rsub mul imul rmul div truediv itruediv maximum minimum
+    """.split())
+MOVES = frozenset("""
+    flatten view reshape permute transpose movedim squeeze unsqueeze cat concat concatenate chunk
+    split getitem narrow expand
+    """.split())
+POOLS = frozenset("""
+    max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    """.split())
+REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+NORMS = frozenset({"batch_norm", "instance_norm"})
+
+WHOLE = 0        # the label of what is never cut
+
+
+def trace(model, layout, sample):
+    """The ``Structure`` of a model that is bound to a vector of ``layout``.
+
+    ``sample (2, ...)`` is what it is seen on; other samples are taken to go the same way. The model
+    is left as it was. UserError where it has no unit that can be cut.
+    """
+    watch = _Trace(model, layout)
+    with torch.no_grad(), mode(model, training=False), watch:
+        outputs = model(sample)
+    watch.pin(all_of(outputs), "they are the model's outputs")
+    structure = watch.structure()
+    if not structure.layers:
+        reasons = "; ".join(f"{name}: {why}" for name, why in structure.whole.items())
+        reasons = reasons or "it has no convolution or linear layer"
+        raise UserError(f"the model has no filters or neurons that can be cut ({reasons})")
+    return structure
+
+
+def all_of(outputs):
+    """The tensors that a model puts out: one, a nest of them, or the attributes of an object."""
+    plain = isinstance(outputs, (torch.Tensor, list, tuple, dict))
+    return tensors_in(outputs if plain else vars(outputs))
+
+
+class _Trace(TorchFunctionMode):
+    """Sees operations, and keeps the labels of what goes in and comes out."""
+
+    def __init__(self, model, layout):
+        super().__init__()
+        self.layout = layout
+        slots = {slot.name: slot for slot in layout.slots}
+        named = [*model.named_parameters(), *model.named_buffers()]
+        self.slots = {id(tensor): slots[name] for name, tensor in named if name in slots}
+        self.labels = {}          # id(tensor) -> (tensor, its labels)
+        self.parent = [WHOLE]     # label -> one that is the same unit, up to the least of them
+        self.axes = {}            # (slot's name, dim) -> (slot, labels, role)
+        self.makers = {}          # name of a module -> labels of the units that it makes
+        self.pinned = {}          # label -> why it is never cut
+        self.odd = {}             # slot's name -> the operation that uses it in a way of its own
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = tensors_in([args, kwargs])
+        # Operations in place change what they are given: its labels are looked up before.
+        before = {id(tensor): self.labels[id(tensor)][1] for tensor in given
+                  if id(tensor) in self.labels}
+        held = [tensor for tensor in given if id(tensor) in self.slots]
+        result = function(*args, **kwargs)
+        made = tensors_in(result)
+        if made and (before or held):
+            self._see(function, args, kwargs, before, held, result)
+        return result
+
+    def _see(self, function, args, kwargs, before, held, result):
+        name = function.__name__.strip("_")
+        if name in CONVOLUTIONS:
+            self._convolution(result, *args, **kwargs)
+        elif name == "linear":
+            self._linear(result, *args, **kwargs)
+        elif name in NORMS:
+            self._norm(result, *args, **kwargs)
+        elif held:
+            self._unknown(name, before, held)
+        elif name in POINTWISE:
+            self._pointwise(name, before, result)
+        elif name in TOGETHER:
+            self._together(name, args, before, result)
+        elif name in MOVES:
+            self._moved(function, args, kwargs, before, result)
+        elif name in POOLS:
+            self._pooled(result, *args, **kwargs)
+        elif name in REDUCTIONS:
+            self._reduced(name, before, result, *args, **kwargs)
+        else:
+            self._unknown(name, before)
+
+    # --- layers with weights ---
+
+    def _convolution(self, result, input, weight, bias=None, stride=1, padding=0, dilation=1,
+                     groups=1):
+        if groups == 1:
+            self._layer(result, input, weight, bias, dim=1)
+            return
+        line = self._line(input, 1)
+        if groups != len(line):
+            self._pin(line, "a convolution in groups reads them")
+            return
+        # Depthwise: what leaves a channel is still the unit that came in.
+        line = line.repeat_interleave(len(weight) // groups)
+        self._along(weight, 0, line, "other")
+        self._along(bias, 0, line, "other")
+        self._give(result, line, 1)
+
+    def _linear(self, result, input, weight, bias=None):
+        self._layer(result, input, weight, bias, dim=input.ndim - 1)
+
+    def _layer(self, result, input, weight, bias, dim):
+        """A layer that reads units along ``dim``, and makes new ones along that of its output."""
+        read = self._line(input, dim)
+        slot = self.slots.get(id(weight))
+        if slot is None:
+            self._pin(read, "they are read by a weight that is frozen or computed")
+            return
+        made = self._new(len(weight))
+        name = slot.name.rpartition(".")[0] or slot.name
+        self.makers[name] = torch.cat([self.makers.get(name, made[:0]), made])
+        self._along(weight, 1, read, "input")
+        self._along(weight, 0, made, "weight")
+        self._along(bias, 0, made, "bias")
+        self._give(result, made, dim)
+
+    def _norm(self, result, input, running_mean=None, running_var=None, weight=None, bias=None,
+              *args, **kwargs):
+        line = self._line(input, 1)
+        self._along(weight, 0, line, "norm")
+        for tensor in (bias, running_mean, running_var):
+            self._along(tensor, 0, line, "other")
+        self._give(result, line, 1)
+
+    # --- operations without weights ---
+
+    def _pointwise(self, name, before, result):
+        labels = next(iter(before.values()))
+        if len(before) > 1 or result.shape != labels.shape:
+            self._unknown(name, before)
+        else:
+            self._set(result, labels)
+
+    def _together(self, name, args, before, result):
+        """Values that are added or multiplied belong to one unit; a number changes none."""
+        operands = [tensor for tensor in tensors_in(args[:2])
+                    if id(tensor) in before or tensor.numel() > 1]
+        if any(id(tensor) not in before for tensor in operands):
+            self._unknown(f"{name} of a tensor that is no activation", before)
+            return
+        first, *others = [before[id(tensor)].expand(result.shape) for tensor in operands]
+        for other in others:
+            self._join(first, other)
+        self._set(result, first)
+
+    def _moved(self, function, args, kwargs, before, result):
+        """Labels move as values do. All must come out, and still lie along one dimension."""
+        name = function.__name__.strip("_")
+        if _picks(name, args, kwargs):
+            self._unknown(f"{name} of some", before)
+            return
+
+        def shadow(value):
+            if isinstance(value, torch.Tensor):
+                nothing = torch.full(value.shape, WHOLE)
+                return before.get(id(value), nothing).contiguous()
+            if isinstance(value, (list, tuple)) and tensors_in(value):
+                return type(value)(shadow(part) for part in value)
+            return value
+
+        moved = function(*shadow(args), **{key: shadow(value) for key, value in kwargs.items()})
+        came = set().union(*(labels.unique().tolist() for labels in before.values()))
+        for labels in tensors_in(moved):
+            lost = came - set(labels.unique().tolist())
+            if lost or _varying(labels) > 1:
+                self._unknown(f"{name} across channels", before)
+                return
+        for output, labels in zip(tensors_in(result), tensors_in(moved)):
+            self._set(output, labels)
+
+    def _pooled(self, result, input, *args, **kwargs):
+        line = self._line(input, 1)
+        for output in tensors_in(result):
+            self._give(output, line, 1)
+
+    def _reduced(self, name, before, result, input, dim=None, keepdim=False, **kwargs):
+        """A mean over places that all belong to one unit."""
+        if dim is None or id(input) not in before:
+            self._unknown(name, before)
+            return
+        labels = before[id(input)]
+        low, high = labels.amin(dim, keepdim), labels.amax(dim, keepdim)
+        if torch.equal(low, high):
+            self._set(result, low)
+        else:
+            self._unknown(f"{name} over channels", before)
+
+    def _unknown(self, name, before, held=()):
+        for labels in before.values():
+            self._pin(labels, f"{name} uses them")
+        for tensor in held:
+            self.odd[self.slots[id(tensor)].name] = f"{name} uses their weights"
+
+    # --- labels ---
+
+    def pin(self, tensors, why):
+        """Never cut what these tensors hold."""
+        for tensor in tensors:
+            if id(tensor) in self.labels:
+                self._pin(self.labels[id(tensor)][1], why)
+
+    def _pin(self, labels, why):
+        for label in labels.unique().tolist():
+            self.pinned.setdefault(label, why)
+
+    def _new(self, count):
+        start = len(self.parent)
+        self.parent += range(start, start + count)
+        return torch.arange(start, start + count)
+
+    def _set(self, tensor, labels):
+        # The tensor is kept, so that no other one comes under its id.
+        self.labels[id(tensor)] = tensor, labels
+
+    def _give(self, tensor, line, dim):
+        """The labels ``line (n,)`` along ``dim`` of a tensor, the same at all other places."""
+        shape = [1] * tensor.ndim
+        shape[dim] = len(line)
+        self._set(tensor, line.view(shape).expand(tensor.shape))
+
+    def _line(self, tensor, dim):
+        """(n,) labels along ``dim``; WHOLE where they are not the same at all other places."""
+        whole = torch.full((tensor.shape[dim],), WHOLE)
+        if id(tensor) not in self.labels:
+            return whole
+        labels = self.labels[id(tensor)][1].movedim(dim, 0).reshape(len(whole), -1)
+        line = labels[:, 0]
+        if bool((labels == line[:, None]).all()):
+            return line
+        self._pin(labels, "a layer reads them along another dimension")
+        return whole
+
+    def _along(self, tensor, dim, line, role):
+        """Note that the labels ``line`` lie along a dimension of a parameter or statistic."""
+        if tensor is None:
+            return
+        slot = self.slots.get(id(tensor))
+        if slot is None:
+            self._pin(line, "a layer of theirs has frozen or computed values")
+        elif (slot.name, dim) in self.axes:
+            # The layer is used twice.
+            self._join(self.axes[slot.name, dim][1], line)
+        else:
+            self.axes[slot.name, dim] = slot, line, role
+
+    def _join(self, a, b):
+        """Make the labels at the same places of ``a`` and ``b`` one unit."""
+        count = len(self.parent)
+        for pair in (a * count + b).unique().tolist():
+            first, second = self._root(pair // count), self._root(pair % count)
+            self.parent[max(first, second)] = min(first, second)
+
+    def _root(self, label):
+        while self.parent[label] != label:
+            self.parent[label] = self.parent[self.parent[label]]
+            label = self.parent[label]
+        return label
+
+    # --- the result ---
+
+    def structure(self):
+        """The ``Structure`` of what was seen."""
+        for slot, line, _ in self.axes.values():
+            if slot.name in self.odd:
+                self._pin(line, self.odd[slot.name])
+        roots = torch.tensor([self._root(label) for label in range(len(self.parent))])
+        why = {int(roots[label]): reason for label, reason in self.pinned.items()}
+        layers, whole = {}, {}
+        unit_of = torch.full((len(roots),), FIXED)
+        for names, units in self._groups(roots):
+            reason = _reason(units, why)
+            if reason:
+                whole |= dict.fromkeys(names, reason)
+                continue
+            unit_of[torch.tensor(units)] = torch.arange(len(units)) + sum(layers.values())
+            layers[names[0]] = len(units)
+        axes = [Axis(slot, dim, unit_of[roots[line]], role)
+                for (_, dim), (slot, line, role) in self.axes.items()]
+        axes = [axis for axis in axes if bool((axis.units != FIXED).any())]
+        return Structure(self.layout, layers, tuple(axes), whole)
+
+    def _groups(self, roots):
+        """``[(names of modules, units)]``: modules that share a unit are cut together."""
+        groups = []
+        for name, labels in self.makers.items():
+            names, units = [name], dict.fromkeys(roots[labels].tolist())
+            touching = [group for group in groups if group[1].keys() & units.keys()]
+            for other_names, other_units in reversed(touching):
+                names, units = other_names + names, other_units | units
+            groups = [group for group in groups if group not in touching] + [(names, units)]
+        order = list(self.makers)
+        groups.sort(key=lambda group: order.index(group[0][0]))
+        return [(names, list(units)) for names, units in groups]
+
+
+def _reason(units, why):
+    """Why units are never cut, empty where they can be."""
+    for unit in units:
+        if unit in why:
+            return why[unit]
+    if WHOLE in units:
+        return "they are added to what is never cut"
+    return "there is only one" if len(units) == 1 else ""
+
+
+def _picks(name, args, kwargs):
+    """Whether a move depends on numbers that another number of channels would change."""
+    if name == "getitem":
+        places = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return not all(isinstance(place, (slice, int, type(None), type(...))) for place in places)
+    # Without a dimension it would also drop the last channel that is left.
+    return name == "squeeze" and len(args) + len(kwargs) == 1
+
+
+def _varying(labels):
+    """Along how many dimensions labels differ."""
+    count = 0
+    for dim in range(labels.ndim):
+        if not bool((labels == labels.narrow(dim, 0, 1)).all()):
+            count += 1
+    return count

@@ -1,0 +1,162 @@
+"""Filters and neurons: which entries of a model's vector belong to each.
+
+A *unit* is a filter of a convolution or a neuron of a linear layer. It owns the rows of weights
+that make it, its bias, what a norm holds for it, and the columns of the weights that read it. Where
+outputs are added up, as around a residual block, the units added to each other are one unit.
+
+An entry of the vector belongs to at most one unit in each dimension of its tensor: ``W[o, c]`` to
+the unit o that it makes and to the unit c that it reads. A smaller model holds the entries all of
+whose units are kept. ``fedmpi.compute.trace`` finds the units, ``fedmpi.compute.structure`` builds
+the smaller module.
+
+Sizes: U units in all layers, n in one, P values in the vector.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from fedmpi.core.errors import UserError
+from fedmpi.core.layout import Layout, Slot, arranged
+from fedmpi.core.mask import top
+
+FIXED = -1       # in place of a unit: never cut, as the channels of an image
+
+
+class Axis(NamedTuple):
+    """One dimension of one tensor, along which units lie.
+
+    ``role`` says what the tensor does: ``"weight"`` makes the units, ``"bias"`` is added to them,
+    ``"norm"`` scales them, ``"input"`` reads them; ``"other"`` is anything else.
+    """
+
+    slot: Slot
+    dim: int
+    units: torch.Tensor           # (slot.shape[dim],) int64: a unit each, or FIXED
+    role: str
+
+
+class Structure(NamedTuple):
+    """The units of a model whose vector has this layout."""
+
+    layout: Layout
+    layers: dict                  # {name of the first module that makes them: how many units}
+    axes: tuple                   # of Axis
+    whole: dict                   # {name of a module that makes units: why they are never cut}
+
+    @property
+    def num_units(self):
+        return sum(self.layers.values())
+
+
+def flat(structure, kept):
+    """(U,) bool, True for the units that stay, of ``kept {layer: (n,) bool}``.
+
+    Layers that ``kept`` leaves out stay whole. ValueError where a layer has no units to cut, a mask
+    does not fit, or no unit of a layer would be left.
+    """
+    unknown = [name for name in kept if name not in structure.layers]
+    if unknown:
+        why = structure.whole.get(unknown[0], "no layer of this name makes any")
+        raise ValueError(f"the units of {unknown[0]!r} cannot be cut: {why}; "
+                         f"those of {', '.join(structure.layers)} can")
+    parts = []
+    for name, count in structure.layers.items():
+        part = kept.get(name, torch.ones(count, dtype=torch.bool))
+        if part.shape != (count,) or part.dtype != torch.bool:
+            raise ValueError(f"the mask of {name} must be bool ({count},), "
+                             f"got {part.dtype} {tuple(part.shape)}")
+        if not part.any():
+            raise ValueError(f"the mask of {name} keeps none of its {count} units: keep one")
+        parts.append(part)
+    return torch.cat(parts)
+
+
+def by_layer(structure, units):
+    """``{layer: (n,)}``: the parts of ``units (U,)``, as views."""
+    return dict(zip(structure.layers, units.split(list(structure.layers.values()))))
+
+
+def held(structure, units):
+    """(P,) bool: the entries of the model that keeps ``units (U,) bool``. Padding is False."""
+    entries = structure.layout.real.clone()
+    for axis in structure.axes:
+        stays = _stays(axis, units)
+        if stays.all():
+            continue
+        across = [1] * len(axis.slot.shape)
+        across[axis.dim] = -1
+        entries[axis.slot.span].view(axis.slot.shape).logical_and_(stays.view(across))
+    return entries
+
+
+def small_layout(structure, units):
+    """The ``Layout`` of the model that keeps ``units (U,) bool``: the same tensors, smaller."""
+    layout = structure.layout
+    shapes = {slot.name: list(slot.shape) for slot in layout.slots}
+    for axis in structure.axes:
+        shapes[axis.slot.name][axis.dim] = int(_stays(axis, units).sum())
+
+    def smaller(slots):
+        return [(slot.name, tuple(shapes[slot.name])) for slot in slots]
+
+    return arranged(smaller(layout.weights), smaller(layout.others), smaller(layout.buffers),
+                    layout.frozen)
+
+
+def _stays(axis, units):
+    """(n,) bool: the places of an axis that stay."""
+    fixed = axis.units == FIXED
+    return fixed | units[axis.units.masked_fill(fixed, 0)]
+
+
+def l1(structure, x):
+    """``{layer: (n,) float64}``: the sum of the magnitudes in ``x (P,)`` of a unit's own weights.
+
+    Those are the weights that make it, in all layers that do; biases, norms and the weights that
+    read it do not count (FedMP).
+    """
+    return by_layer(structure, _magnitudes(structure, x, "weight"))
+
+
+def norm_scale(structure, x):
+    """``{layer: (n,) float64}``: the magnitude in ``x (P,)`` of the factor by which batch norms
+    scale a unit (Sub-FedAvg). UserError where a layer has no norm."""
+    scaled = torch.zeros(structure.num_units, dtype=torch.bool)
+    for axis in structure.axes:
+        if axis.role == "norm":
+            scaled[axis.units[axis.units != FIXED]] = True
+    bare = [name for name, part in by_layer(structure, scaled).items() if not part.all()]
+    if bare:
+        raise UserError(f"no batch norm scales the units of {', '.join(bare)}: score them by l1")
+    return by_layer(structure, _magnitudes(structure, x, "norm"))
+
+
+def _magnitudes(structure, x, role):
+    """(U,) float64: the sum of the magnitudes of each unit's entries in this role."""
+    total = torch.zeros(structure.num_units, dtype=torch.float64)
+    for axis in structure.axes:
+        if axis.role != role:
+            continue
+        rows = x[axis.slot.span].view(axis.slot.shape).movedim(axis.dim, 0)
+        sizes = rows.reshape(len(axis.units), -1).abs().sum(1, dtype=torch.float64)
+        free = axis.units != FIXED
+        total.index_add_(0, axis.units[free], sizes[free])
+    return total
+
+
+def choose(scores, rate):
+    """``{layer: (n,) bool}``: all units but the share ``rate`` of least score in each layer.
+
+    How many go is rounded down, and one unit at least stays; of equal ones the last goes.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"the share of units to cut must be in [0, 1), got {rate}")
+    return {name: top(score, len(score) - _num_cut(len(score), rate))
+            for name, score in scores.items()}
+
+
+def _num_cut(count, rate):
+    # .29 * 100 is 28.999999999999996: the share is meant as it is written.
+    return min(math.floor(rate * count + 1e-9), count - 1)
