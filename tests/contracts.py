@@ -226,6 +226,8 @@ def check_strategy(spec):
         if strategy.linear:
             check_linear(strategy, layout, x, updates, weights)
 
+    if not strategy.update:
+        return
     row = updates_of(layout, mask, clients=1)
     row = row._replace(root=None if strategy.before is None else row.U[0])
     equal = row._replace(U=row.U.repeat(3, 1), n=torch.ones(3, dtype=torch.float64))

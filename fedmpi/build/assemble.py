@@ -432,6 +432,8 @@ def check(options, fed_data, fed, x):
     if wanting and fed.validate is None:
         raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
     server_data.check(options, fed.strategy, len(fed_data.server))
+    for line in fed.strategy.refuses(_facts(options, fed_data, fed)):
+        raise UserError(f"--strategy {options['strategy']}: {line}")
     check_time(options, fed)
     smaller.check_run(options, fed, faults(options))
     _check_whole(options, fed_data)
@@ -603,11 +605,19 @@ def _without_effect(options, fed_data):
         estimated.append(spec)
 
 
-def _notes(options, fed_data, fed):
-    """What the parts themselves tell of this run, see ``parts.Facts``."""
+def _facts(options, fed_data, fed):
+    """What parts may know of this run."""
     epochs, steps, _ = lengths(options, fed_data).max(axis=1).tolist()
-    facts = Facts(
+    estimators_by_option = zip(("contribution", *["observe"] * len(options["observe"])),
+                               (options["contribution"], *options["observe"]), fed.contributions.values())
+    return Facts(
         fed.layout,
+        judged=tuple(f"--{option} {spec}" for option, spec, part in estimators_by_option
+                     if part.updates or part.validated),
+        fixed_masks=fed.pruner.fixed,
+        candidates=fed.sampler.candidates > 0,
+        coded=not fed.codec.exact,
+        own_tests=fed.own_tests is not None,
         rounds=fed.rounds,
         epochs=epochs,
         steps=steps,
@@ -615,6 +625,11 @@ def _notes(options, fed_data, fed):
         everybody=fed.cohort == len(fed.sizes) and not fed.aggregation.buffer,
         own_masks=(fed.pruner.masks is not None or fed.pruner.units is not None or fed.pruner.moves
                    or fed.aggregation.buffer > 0))
+
+
+def _notes(options, fed_data, fed):
+    """What the parts themselves tell of this run, see ``parts.Facts``."""
+    facts = _facts(options, fed_data, fed)
     weighing, *observing = fed.contributions.values()
     parts = [("strategy", options["strategy"], fed.strategy),
              ("schedule", options["schedule"], catalog.make(catalog.SCHEDULES, options["schedule"])),

@@ -41,6 +41,23 @@ class Facts(NamedTuple):
     everybody: bool = True        # all clients take part in every round
     own_masks: bool = False       # clients train masks of their own
     scored: bool = True           # weights in the merge follow from scores
+    judged: tuple = ()            # how estimators were named that look at updates, or ask for utilities
+    fixed_masks: bool = True      # the first mask stays
+    candidates: bool = False      # the sampler asks more clients for their loss than it keeps
+    coded: bool = False           # the codec changes values, or their size
+    own_tests: bool = False       # clients have test parts of their own
+
+
+def without_model(facts):
+    """``refuses`` of a strategy all of whose tensors are personal: the server has no model, and gets no update."""
+    if facts.judged:
+        yield (f"clients send no update of a model, which {', '.join(facts.judged)} would judge; take --contribution "
+               "uniform, and nothing to --observe")
+    if not facts.fixed_masks:
+        yield ("clients send no update of a model, from which the pruner's next mask would follow; take --pruner dense, "
+               "or static")
+    if facts.candidates:
+        yield ("the server has no model whose loss the sampler could ask clients for; take --sampler uniform")
 
 
 class Objective(NamedTuple):
@@ -295,6 +312,7 @@ class Strategy(NamedTuple):
       it takes part again: ``reply(task, trained) -> (answer, kept)``, two dicts, once the client has trained. The
       server finds the answers in ``updates.parts`` and ``updates.totals``, the client what it kept in ``task.kept``,
       which is empty before its first round and stays as it was where its answer was not merged.
+    * Where all tensors are personal the server has no model, and its loss and metrics are NaN.
     * ``steps`` asks for ``updates.steps`` and ``updates.travelled``.
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
       neither sent nor merged.
@@ -305,8 +323,9 @@ class Strategy(NamedTuple):
     Where a client's outputs are not its model's, ``predict(task, inputs (n, ...)) -> (n, classes)`` gives them, of such
     a task and with its model at that vector, in evaluation mode and without gradients.
 
-    ``fits(network, sample (1, ...))`` raises ValueError where the network cannot be trained this way. Where all tensors
-    are personal the server has no model: its loss and metrics are NaN.
+    ``refuses(facts)`` gives reasons, each a line with a way out, why the strategy cannot work in this run: the first one
+    ends it before work starts. ``fits(network, sample (1, ...))`` raises ValueError where the network cannot be trained
+    this way.
 
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
@@ -337,6 +356,7 @@ class Strategy(NamedTuple):
     own_model: Callable | None = None
     predict: Callable | None = None
     fits: Callable | None = None
+    refuses: Callable = lambda facts: ()   # see Facts
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
@@ -369,6 +389,7 @@ class Pruner(NamedTuple):
     units: Callable | None = None
     check: Callable | None = None
     moves: bool = False
+    fixed: bool = False           # its first mask stays
     notes: Callable = lambda facts: ()     # see Facts
     planned: Callable | None = None
 

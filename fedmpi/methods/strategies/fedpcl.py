@@ -31,8 +31,8 @@ from torch.nn import functional as F
 
 from fedmpi.compute.features import giving_features, split
 from fedmpi.compute.sgd import descend
+from fedmpi.core.parts import Descent, Field, Strategy, Trained, without_model
 from fedmpi.core.tensors import mode
-from fedmpi.core.parts import Descent, Field, Strategy, Trained
 
 AT_ONCE = 500            # samples in a forward pass
 FARTHEST = 4.0           # the square of the largest distance between two vectors of length 1
@@ -107,8 +107,16 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
         z = F.normalize(body_of(task).features(inputs).float(), dim=1)
         return nearness(z, known, rows) / temperature
 
+    def notes(facts):
+        if not facts.own_tests:
+            yield ("the server has no model to test, so that nothing will say what clients have learnt; give "
+                   "--client-test 0.2, say")
+        if facts.coded:
+            yield "--codec has no effect: prototypes travel as float32"
+
     anything = Field(on="any", fold="list")
-    return Strategy(lambda layout: nobodys(), merge, local, optimiser="adam:weight_decay=0.0001", fits=fits,
+    return Strategy(lambda layout: nobodys(), merge, local, optimiser="adam:weight_decay=0.0001",
+                    contribution="uniform", weighting="uniform", fits=fits, refuses=without_model, notes=notes,
                     sends=dict.fromkeys(("owned", "rows", "means"), anything), send=send,
                     answers={"classes": anything, "prototypes": anything},
                     keeps={"classes": anything, "prototypes": anything},
