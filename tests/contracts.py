@@ -7,18 +7,22 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import assemble
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import make
+from fedmpi.build.check import check
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.parts import made
+from fedmpi.build.setup import dealt_out, message, set_up
 from fedmpi.server import exchange, fold, loop, recruit
-from fedmpi.build.named import worker_parts
+from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core.layout import bind
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.core.mask import budgets
 from fedmpi.build.options import DEFAULTS
-from fedmpi.core.parts import Cohort, Round, Task, Updates
+from fedmpi.core.parts import Cohort, Facts, Round, Task, Updates
 from fedmpi.transport.local import Local
 from fedmpi.wire import positions
-from fedmpi.build.usual import with_usual_parts
 
 SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model": "small-cnn:width=4",
          "partition": "iid",
@@ -29,18 +33,27 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4", "model":
 def assembled(**options):
     """``(fed, state before round 1)`` of a real one-process federation, small unless ``options`` say otherwise. The
     server has samples of its own where the strategy works with them."""
-    options = with_usual_parts(DEFAULTS | SMALL | options)
-    if catalog.make(catalog.STRATEGIES, options["strategy"]).server_data and options["server_data"] == "0":
-        options["server_data"] = "0.1"
-    data = assemble.federation(options)
+    setup = small(**options)
+    check(setup)
     transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
-    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-    fed = fed._replace(transport=transport)
-    assemble.check(options, data, fed, x)
-    transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = loop.start(fed, x)
-    transport.publish(*assemble.setup_message(data, fed, options, state))
+    fed = setup.fed._replace(transport=transport)
+    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(fed, setup.network.first)
+    transport.publish(*message(setup, state))
     return fed, state
+
+
+def small(**options):
+    """The ``Setup`` of such a federation."""
+    options = DEFAULTS | SMALL | options
+    if make(catalog.STRATEGIES, options["strategy"]).server_data and options["server_data"] == "0":
+        options["server_data"] = "0.1"
+    return set_up(options, torch.device("cpu"))
+
+
+def dealt(options):
+    """The ``Federation`` of a run's options."""
+    return dealt_out(*made(options))[0]
 
 
 def play(fed, state, rounds):
@@ -90,7 +103,7 @@ def updates_of(layout, mask, clients=3, own=False, seed=0):
 
 def frequent(kind, name, every=2):
     """The spec of a method that acts every other round, where it has that option."""
-    options = {p.name for p in catalog.entry(catalog.KINDS[kind], name).signature.parameters.values()}
+    options = {p.name for p in entry(catalog.KINDS[kind], name).signature.parameters.values()}
     wanted = {"every": every, "sparsity": 0.8} if kind == "pruner" else {}
     return name + ":" * bool(options & set(wanted)) + ",".join(f"{k}={v}" for k, v in wanted.items() if k in options)
 
@@ -99,7 +112,7 @@ def frequent(kind, name, every=2):
 
 def check_codec(spec):
     """A round trip stays within the declared bound, keeps length and dtype, writes nothing, and repeats itself."""
-    codec = catalog.make(catalog.CODECS, spec)
+    codec = make(catalog.CODECS, spec)
     for values in codec_samples():
         before = values.clone()
         arrays = codec.encode(values)
@@ -147,7 +160,7 @@ def check_pruner(spec, rounds=8):
     name, every = spec.partition(":")[0], option(spec, "every", 1)
     fed, state = assembled(pruner=spec, rounds=rounds + 2)
     layout, seen = fed.layout, []
-    first, again = (catalog.make(catalog.PRUNERS, spec).init(layout, state["x"].clone(), Round(0, 10),
+    first, again = (make(catalog.PRUNERS, spec).init(layout, state["x"].clone(), Round(0, 10),
                                                              np.random.default_rng(3))[1] for _ in range(2))
     assert torch.equal(first, again)
     assert_counts(layout, name, spec, first, first)
@@ -171,7 +184,7 @@ def check_pruner(spec, rounds=8):
 def assert_counts(layout, name, spec, first, mask):
     """The mask's shape, its padding and its exact count (a cap where the count is an outcome)."""
     assert mask.dtype == torch.bool and mask.shape == (layout.Q,) and not mask[~layout.real[: layout.Q]].any()
-    part = catalog.make(catalog.PRUNERS, spec)
+    part = make(catalog.PRUNERS, spec)
     if part.masks is not None:                   # the mask is that of the client pruned least
         assert mask.any()
     elif not part.exact:
@@ -201,7 +214,7 @@ def option(spec, name, default):
 
 def check_strategy(spec):
     """The laws of merging, with and without masks of the clients' own."""
-    strategy = catalog.make(catalog.STRATEGIES, spec)
+    strategy = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
     mask = layout.full_mask()
     mask[::3] = False
@@ -252,7 +265,7 @@ def check_linear(strategy, layout, x, updates, weights):
 
 def check_contribution(spec):
     """Finite float64 scores and errors, inputs only read, the same for the same generator; for every cohort."""
-    part = catalog.make(catalog.CONTRIBUTIONS, spec)
+    part = make(catalog.CONTRIBUTIONS, spec)
     network, layout, x = small_network()
     sizes = torch.tensor([10., 40., 20., 30., 5.], dtype=torch.float64)
     state = part.init(sizes)
@@ -261,8 +274,7 @@ def check_contribution(spec):
         clients = torch.tensor(who)
         updates = updates_of(layout, layout.full_mask(), len(who), own=t == 2, seed=t)._replace(n=sizes[clients])
         shares = sizes[clients] / sizes[clients].sum()
-        if part.check is not None:
-            part.check(len(who), layout)
+        assert not list(part.refuses(Facts(layout, largest=len(who))))
         cohort = Cohort(clients, updates, Round(t, 5), shares, x.clone(), layout,
                         [{} if part.report is None else part.report(task_of(network, layout, x, n)) for n in who])
         before, given = copy.deepcopy(state), copy.deepcopy(updates)
@@ -318,7 +330,7 @@ def task_of(network, layout, x, client):
 
 def check_weighting(spec):
     """Weights >= 0 of sum 1 for any finite scores, no trace on absent clients, the same for every order of rows."""
-    part = catalog.make(catalog.WEIGHTINGS, spec)
+    part = make(catalog.WEIGHTINGS, spec)
     sizes = torch.tensor([10., 40., 20., 30., 5.], dtype=torch.float64)
     state = part.init(sizes)
     scores = ([.5, -.2, .1], [-1., -2., -3.], [0., 0., 0., 0., 0.], [7.], [1e6, -1e6, 1e-9], [2., 2., 2.])

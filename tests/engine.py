@@ -2,9 +2,9 @@
 
 import torch
 
-from fedmpi.build import assemble
+from fedmpi.build.federation import shared_arrays
 from fedmpi.build.options import DEFAULTS
-from fedmpi.build.usual import with_usual_parts
+from fedmpi.build.setup import message, set_up
 from fedmpi.run import launch
 from fedmpi.server import loop
 from fedmpi.transport.local import Local
@@ -16,12 +16,10 @@ OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", 
 
 def assembled(**changes):
     """``(fed, state)`` of a small run in this process."""
-    options = with_usual_parts(OPTIONS | changes)
-    data = assemble.federation(options)
+    setup = set_up(OPTIONS | changes, torch.device("cpu"))
     transport = Local(launch.worker())
-    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-    fed = fed._replace(transport=transport)
-    transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = loop.start(fed, x)
-    transport.publish(*assemble.setup_message(data, fed, options, state))
+    fed = setup.fed._replace(transport=transport)
+    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(fed, setup.network.first)
+    transport.publish(*message(setup, state))
     return fed, state

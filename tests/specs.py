@@ -2,12 +2,13 @@
 
 from hypothesis import strategies as st
 
-from fedmpi import catalog
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import parse
 
 
 def specs(table, name, options):
     """A strategy of ``name:option=value,...``: any of the entry's options that ``options`` has a strategy for."""
-    known = catalog.entry(table, name).signature.parameters
+    known = entry(table, name).signature.parameters
     chosen = {key: values for key, values in options.items() if key in known}
     return st.fixed_dictionaries({}, optional=chosen).map(
         lambda given: name + ":" * bool(given) + ",".join(f"{key}={value}" for key, value in given.items()))
@@ -15,5 +16,5 @@ def specs(table, name, options):
 
 def options_of(table, spec):
     """All options of a spec, those not named at their defaults."""
-    known = catalog.entry(table, spec.partition(":")[0]).signature.parameters.values()
-    return {p.name: p.default for p in known} | catalog.parse(table, spec)[1]
+    known = entry(table, spec.partition(":")[0]).signature.parameters.values()
+    return {p.name: p.default for p in known} | parse(table, spec)[1]

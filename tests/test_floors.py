@@ -11,7 +11,7 @@ from conftest import environment
 
 ROOT = pathlib.Path(__file__).parents[1] / "fedmpi"
 # The house, lowest floor first: a module imports from its own folder and from those before it.
-FLOORS = ("core", "store", "wire", "compute", "methods", "plugins", "catalog", "transport", "client", "server", "build",
+FLOORS = ("core", "store", "wire", "compute", "methods", "catalog", "plugins", "transport", "client", "server", "build",
           "read", "run", "cluster", "study", "bench", "commands", "cli", "__main__")
 ROOT_FILES = {"__init__", "__main__", "catalog", "cli"}
 SHARED = {("fault", "noise"), ("fault", "features"), ("features", "noise")}
@@ -107,8 +107,8 @@ def test_the_package_alone_imports_nothing():
 @pytest.mark.parametrize("start, absent", [
     ("fedmpi", "torch numpy mpi4py h5py click pandas"),
     ("fedmpi.cli", "torch mpi4py h5py numpy matplotlib pandas"),
-    ("fedmpi.client.worker, fedmpi.build.named", "h5py torchvision sklearn mpi4py click matplotlib pandas"),
-    ("fedmpi.build.assemble, fedmpi.transport.local", "torchvision sklearn mpi4py click matplotlib")])
+    ("fedmpi.client.worker, fedmpi.build.worker", "h5py torchvision sklearn mpi4py click matplotlib pandas"),
+    ("fedmpi.build.setup, fedmpi.transport.local", "torchvision sklearn mpi4py click matplotlib")])
 def test_what_an_import_does_not_import(start, absent):
     code = f"import sys, {start}; print(*sorted(set({absent.split()}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
@@ -116,7 +116,7 @@ def test_what_an_import_does_not_import(start, absent):
 
 
 UNUSED = ("h5py", "torchvision", "sklearn", "scipy", "matplotlib", "plotext", "PIL", "fedmpi.store", "fedmpi.read",
-          "fedmpi.server.loop", "fedmpi.build.assemble", "fedmpi.cluster", "torch._dynamo", "torch._inductor")
+          "fedmpi.server.loop", "fedmpi.build.setup", "fedmpi.cluster", "torch._dynamo", "torch._inductor")
 CODE = """
 import os, sys
 from fedmpi.cli import main

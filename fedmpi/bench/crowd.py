@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from fedmpi.build import assemble
+from fedmpi.build.federation import shared_arrays
 from fedmpi.run import launch
 from fedmpi.transport import place
 from fedmpi.bench import round as works
@@ -57,8 +57,8 @@ def _play(connect, data_dir, samples, rounds, tell):
     data, options = works.federation(options, tell)
     transport = connect()
     with tempfile.TemporaryDirectory() as folder:
-        arm = works.Arm(options, data, transport, os.path.join(folder, "run.h5"), tell)
-        transport.share({"kind": "data"}, assemble.shared_arrays(data))
+        arm = works.Arm(options, data.dataset, transport, os.path.join(folder, "run.h5"), tell)
+        transport.share({"kind": "data"}, shared_arrays(data))
         arm.set_up()
         arm.play(1)
         tell(f"{TOLD} {arm.play(rounds):.4f}")

@@ -11,7 +11,9 @@ import tempfile
 import numpy as np
 import torch
 
-from fedmpi.build import assemble
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.parts import made
+from fedmpi.build.setup import dealt_out
 from fedmpi.run import launch
 from fedmpi.bench import round as works
 from fedmpi.bench.reference import WithReference
@@ -48,11 +50,11 @@ def _play(transport, model, rounds, limit_kb, say):
     if not os.path.exists("/proc/self/status"):
         raise FedError("resident memory is read from /proc, which this system lacks")
     options = OPTIONS | {"model": model}
-    data = assemble.federation(options)
+    data = dealt_out(*made(options))[0]
     seen, settled = {}, max(1, round(SETTLED * rounds))
     with tempfile.TemporaryDirectory() as folder:
-        arm = works.Arm(options, data, transport, os.path.join(folder, "run.h5"), say)
-        transport.share({"kind": "data"}, assemble.shared_arrays(data))
+        arm = works.Arm(options, data.dataset, transport, os.path.join(folder, "run.h5"), say)
+        transport.share({"kind": "data"}, shared_arrays(data))
         arm.set_up()
         seen[0] = _told(transport)
         for last in (settled, rounds):

@@ -16,8 +16,12 @@ import time
 
 import torch
 
-from fedmpi.build import assemble, choose
+from fedmpi.build import choose
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.parts import made
+from fedmpi.build.setup import dealt_out, message, set_up
 from fedmpi.run import launch
+from fedmpi.run.devices import pick_device
 from fedmpi.server import loop, record
 from fedmpi.bench.reference import WithReference, plain_loop
 from fedmpi.core.errors import DataError
@@ -56,9 +60,9 @@ def _compare(name, data_dir, samples, repeats, device, say, connect):
     data, options = federation(options | ({"train_samples": samples} if samples else {}), say)
     transport = connect()
     with tempfile.TemporaryDirectory() as folder:
-        arms = {arm: Arm(options | change, data, transport, os.path.join(folder, f"{number}.h5"), say)
+        arms = {arm: Arm(options | change, data.dataset, transport, os.path.join(folder, f"{number}.h5"), say)
                 for number, (arm, change) in enumerate(changes.items())}
-        transport.share({"kind": "data"}, assemble.shared_arrays(data))
+        transport.share({"kind": "data"}, shared_arrays(data))
         seconds = {arm: [] for arm in ("reference", *arms)}
         for repeat in range(repeats + 1):                  # the first warms up
             seconds["reference"].append(_reference(transport, data.dataset, options, rounds))
@@ -85,12 +89,12 @@ def _compare(name, data_dir, samples, repeats, device, say, connect):
 def federation(options, say):
     """``(Federation, options)`` of Fashion-MNIST where it is there, else of synthetic images of its shape."""
     try:
-        return assemble.federation(options), options
+        return dealt_out(*made(options))[0], options
     except DataError as error:
         say(f"{error}; measuring on synthetic images of the same shape")
         num = options["train_samples"]                     # and a test set of as many as Fashion-MNIST has beside them
         options = options | {"dataset": f"synthetic:samples={num * 7 // 6},size=28,test={num // 6}"}
-        return assemble.federation(options), options
+        return dealt_out(*made(options))[0], options
 
 
 def _reference(transport, dataset, options, rounds):
@@ -105,19 +109,17 @@ def _reference(transport, dataset, options, rounds):
 class Arm:
     """One run of ours, played a few rounds at a time; the workers are set up for it anew each time."""
 
-    def __init__(self, options, data, transport, path, say):
-        device = launch.pick_device(options["device"], 0)
-        if not options["together"]:
-            workers = max(transport.size - 1, 1)
-            options = options | {"together": choose.together(options, data, device, workers, say)}
-        self.options, self.data = options, data
-        fed, x = assemble.server_parts(options, data, device)
-        self.fed, self.done, self.accuracy = fed._replace(transport=transport), 0, float("nan")
-        self.state = loop.start(self.fed, x)
-        self.store = RunFile.create(path, {}, *record.columns(fed), {}, ([0], []))
+    def __init__(self, options, dataset, transport, path, say):
+        device = pick_device(options["device"], 0)
+        workers = max(transport.size - 1, 1)
+        self.setup = choose.decided(set_up(options, device, dataset), device, workers, say)
+        self.fed = self.setup.fed._replace(transport=transport)
+        self.done, self.accuracy = 0, float("nan")
+        self.state = loop.start(self.fed, self.setup.network.first)
+        self.store = RunFile.create(path, {}, *record.columns(self.fed), {}, ([0], []))
 
     def set_up(self):
-        self.fed.transport.publish(*assemble.setup_message(self.data, self.fed, self.options, self.state))
+        self.fed.transport.publish(*message(self.setup, self.state))
 
     def play(self, rounds):
         """Seconds a round; the workers are set up for it."""

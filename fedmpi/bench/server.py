@@ -14,7 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from fedmpi import catalog
-from fedmpi.build import assemble
+from fedmpi.plugins.spec import make
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.setup import message, set_up
 from fedmpi.core import reduce
 from fedmpi.run import launch
 from fedmpi.server import loop, record
@@ -127,7 +129,7 @@ def _pruning(repeats, say):
 
 def _evolving(spec, layout, x):
     """A function that prunes and grows once; where the mask never moves, the one that makes it."""
-    pruner = catalog.make(catalog.PRUNERS, spec)
+    pruner = make(catalog.PRUNERS, spec)
     state, mask = pruner.init(layout, x, Round(0, 100), np.random.default_rng(0))
     if spec.startswith("static"):
         return lambda: pruner.init(layout, x, Round(0, 100), np.random.default_rng(0))
@@ -206,13 +208,12 @@ def _cohorts(repeats, say):
     with tempfile.TemporaryDirectory() as here:
         for cohort in COHORTS:
             options = OPTIONS | {"cohort": cohort}
-            data = assemble.federation(options)
-            fed, x = assemble.server_parts(options, data, torch.device("cpu"))
+            setup = set_up(options, torch.device("cpu"))
             transport = Local(Idle(launch.worker()))
-            fed = fed._replace(transport=transport)
-            transport.share({"kind": "data"}, assemble.shared_arrays(data))
-            state = loop.start(fed, x)
-            transport.publish(*assemble.setup_message(data, fed, options, state))
+            fed = setup.fed._replace(transport=transport)
+            transport.share({"kind": "data"}, shared_arrays(setup.data))
+            state = loop.start(fed, setup.network.first)
+            transport.publish(*message(setup, state))
             store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"]),
                                    record.client_columns(["size"]), {}, ([0], []))
             found[cohort] = _rounds(fed, state, store)

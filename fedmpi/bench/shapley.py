@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi.build import assemble, named
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.parts import network_of
+from fedmpi.build.setup import message, set_up
 from fedmpi.run import launch
 from fedmpi.server import exchange, fold, loop
 from fedmpi.bench.reference import WithReference
@@ -34,7 +36,7 @@ OPTIONS = BARE | {"train_samples": 10000, "validation": 0.1, "noise": "graded:hi
 
 def plain_loop(worker, coalitions):
     """``(seconds, losses ...)`` of evaluating ``coalitions``, lists of clients, in a loop over state dicts."""
-    model = named.model(OPTIONS, worker.data["x_train"].shape[1:], worker.parts.classes)
+    model = network_of(OPTIONS)(worker.data["x_train"].shape[1:], worker.parts.classes)
     received, updates = worker.cohort.x, worker.cohort.updates
     base = _dict(worker.layout, received)
     clients = [_dict(worker.layout, received.index_add(0, updates.support, u)) for u in updates.U]
@@ -77,15 +79,14 @@ def measure(data_dir, repeats, rounds, say):
 def _play(data_dir, repeats, rounds, say, connect):
     torch.set_num_threads(1)
     options = OPTIONS | {"observe": [f"gtg-shapley:budget={(1 << CLIENTS) // 20}"], "data_dir": data_dir}
-    data, options = _data(options, say)
-    fed, x = assemble.server_parts(options, data, torch.device("cpu"))
+    setup = _set_up(options, say)
     transport = connect()
     if transport.size < 3:
         raise UserError("needs 2 workers or more: mpirun -n 3 fedmpi bench shapley")
-    fed = fed._replace(transport=transport)
-    transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = loop.start(fed, x)
-    transport.publish(*assemble.setup_message(data, fed, options, state))
+    fed = setup.fed._replace(transport=transport)
+    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(fed, setup.network.first)
+    transport.publish(*message(setup, state))
     _speed(fed, state, repeats, say)
     _agreement(fed, state, rounds, say)
 
@@ -151,10 +152,10 @@ def _agreement(fed, state, rounds, say):
         f"{min(each):.3f}, median {statistics.median(each):.3f}), {spearman(exact, sampled):.3f} over all rounds")
 
 
-def _data(options, say):
+def _set_up(options, say):
+    cpu = torch.device("cpu")
     try:
-        return assemble.federation(options), options
+        return set_up(options, cpu)
     except DataError as error:
         say(f"{error}; measuring on synthetic images of the same shape")
-        options = options | {"dataset": "synthetic:samples=12000,size=28"}
-        return assemble.federation(options), options
+        return set_up(options | {"dataset": "synthetic:samples=12000,size=28"}, cpu)

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from fedmpi import catalog
-from fedmpi.run import launch
+from fedmpi.plugins.spec import make
+from fedmpi.run.devices import pick_device
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
 from fedmpi.compute.graphs import recorder
@@ -33,9 +34,9 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     ``samples`` those of a client, ``sparsity`` the share of weights that are pruned."""
     torch.set_num_threads(1)
     keep_freed_memory()                             # as a run does; for both sides
-    device = launch.pick_device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu", 0)
+    device = pick_device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu", 0)
     shape = channels, size, size
-    network, plain = (catalog.make(catalog.MODELS, model, shape, CLASSES).to(device) for _ in range(2))
+    network, plain = (make(catalog.MODELS, model, shape, CLASSES).to(device) for _ in range(2))
     gen = torch.Generator().manual_seed(0)
     x = laid(torch.randn(samples, *shape, generator=gen).to(device))
     y = torch.randint(0, CLASSES, (samples,), generator=gen).to(device)

@@ -1,7 +1,7 @@
 """A training step of a network without some of its filters and neurons against one of the whole.
 
-Both sides train the same batches by ``fedmpi.compute.sgd.descend``, turn by turn. The filters of least
-L1 norm are cut, the same share in every layer, as a client of FedMP's does.
+Both sides train the same batches by ``fedmpi.compute.sgd.descend``, turn by turn. The filters of
+least L1 norm are cut, the same share in every layer, as a client of FedMP's does.
 """
 
 import statistics
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.compute.sgd import descend
 from fedmpi.compute.structure import check, cut
 from fedmpi.compute.trace import trace
@@ -21,7 +22,7 @@ from fedmpi.core.parts import Round, Task
 from fedmpi.core.units import choose, flat, held, l1
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.methods.optimisers.sgd import sgd
-from fedmpi.run import launch
+from fedmpi.run.devices import pick_device
 
 RULE = {"momentum": 0.9, "weight_decay": 1e-3}
 LR, CLASSES = 0.01, 10
@@ -36,10 +37,10 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     """
     torch.set_num_threads(1)
     keep_freed_memory()
-    device = launch.pick_device(device, 0)
+    device = pick_device(device, 0)
     shape = channels, size, size
     torch.manual_seed(0)
-    network = catalog.make(catalog.MODELS, model, shape, CLASSES).to(device)
+    network = make(catalog.MODELS, model, shape, CLASSES).to(device)
     layout, x, g = bind(network)
     sample = torch.randn(2, *shape)
     trace_s, structure = _timed(lambda: trace(network, layout, sample.to(device)))

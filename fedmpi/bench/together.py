@@ -14,8 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedmpi.build import assemble, named
+from fedmpi.build.check import check
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.parts import network_of
+from fedmpi.build.setup import message, set_up
 from fedmpi.run import launch
+from fedmpi.run.devices import pick_device
 from fedmpi.server import loop, recruit
 from fedmpi.bench.reference import WithReference
 from fedmpi.bench.round import BARE
@@ -29,7 +33,8 @@ OPTIONS = BARE | {"evaluate_every": 10 ** 6, "lr": LR, "optimiser": "sgd"}
 def plain_loop(worker, given):
     """Seconds of training ``clients`` in batches of ``batch_size``, one after the other, each from the same weights."""
     data = worker.data
-    model = named.model({"model": given["model"], "seed": 0}, data["x_train"].shape[1:], worker.parts.classes)
+    network = network_of({"model": given["model"], "seed": 0})
+    model = network(data["x_train"].shape[1:], worker.parts.classes)
     model = model.to(worker.device).train()
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start = time.perf_counter()
@@ -61,13 +66,12 @@ def _play(together, device, data_dir, repeats, say, connect, *, users, samples, 
     device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     options = OPTIONS | {"clients": users, "cohort": cohort, "batch_size": batch_size, "model": model, "device": device,
                          "data_dir": data_dir, "train_samples": users * samples, "together": max(together)}
-    data, options = _data(options, say)
-    fed, x = assemble.server_parts(options, data, launch.pick_device(device, 0))
-    assemble.check(options, data, fed, x)
-    fed = fed._replace(transport=connect())
-    fed.transport.share({"kind": "data"}, assemble.shared_arrays(data))
-    state = loop.start(fed, x)
-    fed.transport.publish(*assemble.setup_message(data, fed, options, state))
+    setup = _set_up(options, pick_device(device, 0), say)
+    check(setup)
+    options, fed = setup.options, setup.fed._replace(transport=connect())
+    fed.transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(fed, setup.network.first)
+    fed.transport.publish(*message(setup, state))
     workers, rates = max(fed.transport.size - 1, 1), {"loop": []} | {G: [] for G in together}
     for t in range(1, repeats + 2):                       # the first of each warms up
         clients = recruit.sample(fed, state, t, recruit.look(fed, state["now"])[1])[1].tolist()
@@ -98,11 +102,10 @@ def _medians(rates):
     return "; ".join(told)
 
 
-def _data(options, say):
+def _set_up(options, device, say):
     try:
-        options = options | {"dataset": "cifar10"}
-        return assemble.federation(options), options
+        return set_up(options | {"dataset": "cifar10"}, device)
     except DataError as error:
         say(f"{error}; measuring on synthetic images of the same shape")
-        options = options | {"dataset": f"synthetic:samples={options['train_samples']},size=32,channels=3"}
-        return assemble.federation(options), options
+        synthetic = f"synthetic:samples={options['train_samples']},size=32,channels=3"
+        return set_up(options | {"dataset": synthetic}, device)

@@ -13,6 +13,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.client.received import digest
+from fedmpi.plugins.spec import make
 from fedmpi.core.layout import Layout, Slot
 from fedmpi.core.support import index_of
 from fedmpi.compute.staging import staging
@@ -125,7 +126,7 @@ def _values(K, repeats, say):
     say(f"{'':34}{'bytes':>11}{'encode':>9}{'decode':>9}")
     values = torch.randn(K, generator=torch.Generator().manual_seed(0)) * .01
     for spec in CODECS:
-        codec = catalog.make(catalog.CODECS, spec)
+        codec = make(catalog.CODECS, spec)
         arrays = codec.encode(values)
         there, back = best(repeats, lambda: codec.encode(values), lambda: codec.decode(arrays, K))
         size = sum(array.nbytes for array in arrays.values())

@@ -4,6 +4,9 @@ option it is."""
 from typing import NamedTuple
 
 from fedmpi import catalog
+from fedmpi.core.nearest import nearest
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import split
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import PARTS
 
@@ -23,7 +26,7 @@ def way_out(key, known, given):
     which known key is near, or all of them. ``given`` are the keys and values beside it."""
     kinds = [kind for kind in catalog.KINDS if kind in known]
     found = of_parts(key, given, kinds, "{kind} = {spec!r}")
-    near = catalog.nearest(key, known)
+    near = nearest(key, known)
     if near and not found:
         return f"did you mean {near}?"
     return found or f"known are {', '.join(known)}"
@@ -54,8 +57,8 @@ def _chosen(kind, option, given):
     """The part of a kind that has the option: the one that was chosen, else the usual one, else the
     first; None where none has it."""
     table = catalog.KINDS[kind]
-    name, rest = catalog.split(_text(given.get(kind)))
-    usual, _ = catalog.split(PARTS.get(kind) or "")
+    name, rest = split(_text(given.get(kind)))
+    usual, _ = split(PARTS.get(kind) or "")
     if name and _has(table, name, option):
         return _Found(kind, f"{name}:{rest}," if rest else f"{name}:", 0)
     if usual and _has(table, usual, option):
@@ -74,7 +77,7 @@ def _text(value):
 def _has(table, name, option):
     """Whether a part has an option, by its source."""
     try:
-        found = catalog.entry(table, name).signature.parameters.get(option)
+        found = entry(table, name).signature.parameters.get(option)
     except UserError:
         return False
     return found is not None and found.default is not found.empty

@@ -1,89 +1,140 @@
 """How many clients a worker trains at once, where nobody says: the fastest of a few, by a short timing.
 
-What is chosen becomes part of the run's options, since another number gives other bits. On a CPU that is 8 to 50 for
-models of few weights, and 1 for most others.
+The number becomes part of the run's options, since another one gives other bits. On a CPU it is 8 to 50 for models of
+few weights, and 1 for most others.
 """
 
 import time
 
 import torch
 
-from fedmpi.build.assemble import apart, bound, sample
-from fedmpi.build.named import augmentation, model
-from fedmpi.catalog import OPTIMISERS, SCHEDULES, STRATEGIES, make
+from fedmpi.build.check import apart
+from fedmpi.build.network import bound, sample
+from fedmpi.compute.augment import joined
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting, train
+from fedmpi.compute.stacked import stacked
 from fedmpi.core.parts import Round, Task
 from fedmpi.core.rng import Purpose, stream
-from fedmpi.compute.stacked import stacked
 
 SIZES = (8, 25, 50)           # and a worker's whole share of a round, where that is no larger
 STEPS = 4                     # of each client
+ALONE = 4                     # clients that are timed one by one
 GAIN = 1.2                    # times as fast as one by one: less is not worth other bits
 REPEATS = 3
 
 
-def together(options, fed_data, device, workers, say):
-    """1, or the fastest of SIZES that leaves work for all ``workers``; ``say(line)`` tells what was measured on
+def decided(setup, device, workers, say):
+    """The ``Setup`` with ``--together 0`` replaced by the number that is fastest on ``device``, where clients
+    train."""
+    if setup.options["together"]:
+        return setup
+    G = together(setup, device, workers, say)
+    return setup._replace(options=setup.options | {"together": G}, fed=setup.fed._replace(together=G))
+
+
+def together(setup, device, workers, say):
+    """1, or the fastest of SIZES that leaves work for all ``workers``; ``say(line)`` tells the times on
     ``device``."""
-    why = apart(options, fed_data)
+    options, parts, data, network, _ = setup
+    why = apart(options, parts, data, network)
     if why:
         say(f"--together 0: {why}: one by one")
         return 1
-    share = -(-(options["cohort"] or options["clients"]) // workers)
-    timed = timing(options, fed_data, device)
-    best, told = 1, {1: timed(1, 0)[0]}
-    for G in sorted(G for G in {*SIZES, share} if 1 < G <= min(share, max(SIZES))):
-        told[1], told[G] = timed(G, told[1])
-        if told[G] > told[best] and best > 1 or told[G] > GAIN * told[1]:
-            break
-        if told[G] < told[best] / (GAIN if best == 1 else 1):
-            best = G
-    say(f"--together 0: {best} on {device} (milliseconds a client of {STEPS} steps: "
-        + ", ".join(f"{1e3 * seconds:.3g} for {G}" for G, seconds in told.items()) + ")")
+    cohort = options["cohort"] or options["clients"]
+    share = -(-cohort // workers)
+    best, seconds = _fastest(timing(options, parts, data, device), share)
+    times = ", ".join(f"{1e3 * each:.3g} for {G}" for G, each in seconds.items())
+    say(f"--together 0: {best} on {device} (milliseconds a client of {STEPS} steps: {times})")
     return best
 
 
-def timing(options, fed_data, device):
+def _fastest(timed, share):
+    """``(best, {G: seconds a client})`` of the sizes up to a worker's ``share`` of a round; larger ones are left out
+    once they are slower."""
+    most = min(share, max(SIZES))
+    sizes = sorted(G for G in {*SIZES, share} if 1 < G <= most)
+    best, seconds = 1, {1: timed(1, 0)[0]}
+    for G in sizes:
+        seconds[1], seconds[G] = timed(G, seconds[1])
+        past_the_best = best > 1 and seconds[G] > seconds[best]
+        if past_the_best or seconds[G] > GAIN * seconds[1]:
+            break
+        needed = GAIN if best == 1 else 1
+        if seconds[G] < seconds[best] / needed:
+            best = G
+    return best, seconds
+
+
+def timing(options, parts, data, device):
     """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless
     0, and of training G at once, turn by turn; on test samples with made-up labels."""
-    network = model(options, fed_data.shape, fed_data.dataset.classes).to(device)
-    layout, x = bound(options, fed_data, network)
-    g = torch.zeros(layout.R, device=device)
-    n, base = STEPS * options["batch_size"], x.clone()
-    gen = torch.Generator().manual_seed(0)
-    inputs = sample(fed_data, n).to(device)
-    labels = torch.randint(0, fed_data.dataset.classes, (n,), generator=gen).to(device)
-    strategy, recorded = make(STRATEGIES, options["strategy"]), recorder(network, device)
-    live, mask = torch.ones(layout.R, device=device), layout.full_mask().to(device)
-    wide = stacked(network, layout, recorded)
-
-    how = {"casting": casting(options["precision"], device), "recorder": recorded,
-           "optimiser": make(OPTIMISERS, options["optimiser"]), "rates": make(SCHEDULES, options["schedule"]),
-           "clip_norm": options["clip_norm"], "augment": augmentation(options)}
-
-    def tasks(count):
-        return [Task(network, layout, x, g, base, mask, live, inputs, labels, 1, options["batch_size"], options["lr"],
-                     stream(0, Purpose.TRAIN, client), Round(1, 1), **how)
-                for client in range(count)]
+    tasks, wide = _tasks(options, parts, data, device)
 
     def seconds(work, count):
-        given = tasks(count)
+        clients = tasks(count)
         start = time.perf_counter()
-        work(given)
+        work(clients)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return (time.perf_counter() - start) / count
 
-    def alone(given):
-        for task in given:
-            x.copy_(base)
-            train(strategy.local, task)
+    def alone(clients):
+        for task in clients:
+            task.x.copy_(task.base)
+            train(parts.strategy.local, task)
+
+    def at_once(clients):
+        wide(clients, parts.strategy.local)
+
+    def pair(G):
+        one = seconds(alone, ALONE)
+        if G == 1:
+            return one, 0.0
+        return one, seconds(at_once, G)
 
     def timed(G, before):
-        pairs = [(seconds(alone, 4), seconds(lambda given: wide(given, strategy.local), G) if G > 1 else 0.0)
-                 for _ in range(REPEATS + 1)][1:]                      # the first warms up
+        # The first warms up.
+        pair(G)
+        pairs = [pair(G) for _ in range(REPEATS)]
         one, side = (min(each) for each in zip(*pairs))
         return min(one, before or one), side
 
     return timed
+
+
+def _tasks(options, parts, data, device):
+    """``(tasks(count), wide)``: a worker's tasks of ``count`` clients on a network of their own, as it would be theirs,
+    and the function that trains them at once."""
+    model = parts.network(data.shape, data.dataset.classes).to(device)
+    layout, x = bound(options, data, model)
+    g, base = torch.zeros(layout.R, device=device), x.clone()
+    n = STEPS * options["batch_size"]
+    gen = torch.Generator().manual_seed(0)
+    inputs = sample(data, n).to(device)
+    labels = torch.randint(0, data.dataset.classes, (n,), generator=gen).to(device)
+    live = torch.ones(layout.R, device=device)
+    mask = layout.full_mask().to(device)
+    recorded = recorder(model, device)
+    cast = casting(options["precision"], device)
+    augment = joined(parts.augmentations)
+
+    def task(client):
+        return Task(
+            model, layout, x, g, base, mask, live, inputs, labels,
+            epochs=1,
+            batch_size=options["batch_size"],
+            lr=options["lr"],
+            gen=stream(0, Purpose.TRAIN, client),
+            schedule=Round(1, 1),
+            casting=cast,
+            recorder=recorded,
+            optimiser=parts.optimiser,
+            rates=parts.schedule,
+            clip_norm=options["clip_norm"],
+            augment=augment)
+
+    def tasks(count):
+        return [task(client) for client in range(count)]
+
+    return tasks, stacked(model, layout, recorded)

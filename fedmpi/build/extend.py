@@ -10,25 +10,26 @@ import ast
 import tokenize
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import split
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.server.loop import evaluates
 
-ONE = ("strategy", "schedule", "pruner", "contribution", "weighting")     # kinds of parts that are given a schedule
-SEVERAL = {"observe": "contribution", "fault": "fault"}
+# Kinds of parts that are given a schedule, of which a run has one.
+ONE = ("strategy", "schedule", "pruner", "weighting")
 
 
-def plans(options):
+def plans(options, parts):
     """``{option: planned}`` of all that looks at the number of rounds, ``planned(schedule)`` being
     what it makes of it. UserError for a part that looks at it and does not say."""
     found = {f"--evaluate-every {options['evaluate_every']}": evaluates(options["evaluate_every"])}
     if options["client_test"]:
         between = options["client_test_every"]
         found[f"--client-test-every {between}"] = evaluates(between)
-    for option, kind, spec in _named_parts(options):
-        planned = catalog.make(catalog.KINDS[kind], spec).planned
-        if planned is not None:
-            found[f"--{option} {spec}"] = planned
+    for option, kind, spec, part in _named_parts(options, parts):
+        if part.planned is not None:
+            found[f"--{option} {spec}"] = part.planned
         elif any(map(looks_at_rounds, _sources(catalog.KINDS[kind], spec))):
             raise UserError(f"--{option} {spec} looks at schedule.rounds and does not say what it makes of it, hence "
                             "the number of rounds must stay: give its part a "
@@ -36,19 +37,21 @@ def plans(options):
     return found
 
 
-def _named_parts(options):
-    """``(option, kind, spec)`` of each part that is given a schedule."""
+def _named_parts(options, parts):
+    """``(option, kind, spec, part)`` of each part that is given a schedule."""
     for kind in ONE:
-        yield kind, kind, options[kind]
-    for option, kind in SEVERAL.items():
-        for spec in options[option]:
-            yield option, kind, spec
+        yield kind, kind, options[kind], getattr(parts, kind)
+    estimators = zip([options["contribution"], *options["observe"]], parts.contributions.values())
+    for number, (spec, part) in enumerate(estimators):
+        yield "observe" if number else "contribution", "contribution", spec, part
+    for spec, part in zip(options["fault"], parts.faults):
+        yield "fault", "fault", spec, part
 
 
 def _sources(table, spec):
     """The source of each file that defines a part's factory."""
-    name, _ = catalog.split(spec)
-    for path in catalog.entry(table, name).sources:
+    name, _ = split(spec)
+    for path in entry(table, name).sources:
         with tokenize.open(path) as file:
             yield file.read()
 

@@ -9,18 +9,23 @@ import os
 
 import numpy as np
 
-from fedmpi import catalog
+from fedmpi.catalog import DATASETS, PARTITIONS
+from fedmpi.plugins.spec import make, parse
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import DEFAULTS
 from fedmpi.methods.partition.natural import Natural
 
-def settled(options, client, client_names):
-    """The options with a partition and a number of clients: those named, else the natural clients
-    of ``client (N,)`` and ``client_names``, else the usual ones. UserError where --clients is not
-    their number."""
+
+def partition_of(options, client):
+    """The spec of the partition: the one named, else natural where ``client (N,)`` says whose each sample is, None
+    being that nobody says, else the usual one."""
     usual = DEFAULTS["partition"] if client is None else "natural"
-    options = options | {"partition": options["partition"] or usual}
-    partition = catalog.make(catalog.PARTITIONS, options["partition"])
+    return options["partition"] or usual
+
+
+def with_clients(options, partition, client, client_names):
+    """The options with a number of clients: those named, else the natural clients of ``client (N,)`` and
+    ``client_names``, else the usual ones. UserError where --clients is not their number."""
     if not isinstance(partition, Natural):
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
     there = len(kept_clients(options, partition, client, client_names)[1])
@@ -46,21 +51,25 @@ def kept_clients(options, partition, client, client_names):
 
 
 def settled_by_file(options):
-    """``settled`` before any data are loaded, for what plans runs: of a user's own file only the
-    clients are read; where there is no such file, and of other data sets, the usual options
-    count."""
+    """The options with a partition and a number of clients before any data are loaded, for what plans runs.
+
+    Of a user's own file only the clients are read; where there is no such file, and of other data sets, the usual
+    options count.
+    """
     client, names = _clients_of_file(options)
     natural_named = (options["partition"] or "").partition(":")[0] == "natural"
     if client is None and natural_named:
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
-    return settled(options, client, names)
+    options = options | {"partition": partition_of(options, client)}
+    partition = make(PARTITIONS, options["partition"])
+    return with_clients(options, partition, client, names)
 
 
 def _clients_of_file(options):
     """``(client, client_names)`` of the data set where it is a user's own file, else ``(None,
     ())``."""
-    target, given = catalog.parse(catalog.DATASETS, options["dataset"])
-    if target != catalog.DATASETS["hdf5"]:
+    target, given = parse(DATASETS, options["dataset"])
+    if target != DATASETS["hdf5"]:
         return None, ()
     from fedmpi.methods.datasets.owners import NAMES, owned
     from fedmpi.store import read_arrays

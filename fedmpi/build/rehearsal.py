@@ -8,15 +8,21 @@ and leaves no trace. Exceptions of a client's training are left to the run, whic
 are and has an option for them.
 """
 
+from functools import partial
+
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import assemble
+from fedmpi.plugins.entry import is_own
+from fedmpi.plugins.spec import split
+from fedmpi.build import setup as setups
+from fedmpi.build.federation import cut, shared_arrays, without_pixels
 from fedmpi.server import loop
-from fedmpi.build.named import worker_parts
+from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.build.options import SEVERAL
+from fedmpi.methods.contribution.size import size
 from fedmpi.transport.local import Local
 
 KINDS = ("strategy", "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
@@ -35,35 +41,35 @@ def own_methods(options):
 
 
 def _is_own(kind, spec):
-    return catalog.is_own(catalog.KINDS[kind], catalog.split(spec)[0])
+    return is_own(catalog.KINDS[kind], split(spec)[0])
 
 
-def rehearse(options, data, fed, x):
+def rehearse(setup):
     """Play the round where a method of the run is the user's; UserError where one breaks its
     contract, FedError with its traceback where the server's part of one raises."""
-    if not own_methods(options):
+    if not own_methods(setup.options):
         return
-    options = options | {"device": "cpu", "local_epochs": 1, "local_steps": 0}
-    data, fed = _small(data), _quick(options, fed)
-    fed = fed._replace(sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
-                       least=torch.zeros_like(fed.least))
+    options = setup.options | {"device": "cpu", "local_epochs": 1, "local_steps": 0}
+    data = _small(setup.data)
+    fed = _quick(options, setup.fed)._replace(
+        sizes=setup.fed.sizes.new_tensor(data.sizes.astype(float)),
+        least=torch.zeros_like(setup.fed.least))
     with torch.random.fork_rng(devices=[]):
-        _play(options, data, fed, x)
+        _play(setup._replace(options=options, data=data, fed=fed))
 
 
 def _small(data):
     """The federation with few samples a client, and few for validation."""
-    cut = assemble.cut(data, SAMPLES)
-    return cut._replace(validation=data.validation[:FEW], server=data.server[:FEW])
+    few = cut(data, SAMPLES)
+    return few._replace(validation=data.validation[:FEW], server=data.server[:FEW])
 
 
 def _quick(options, fed):
     """The Fed whose rounds are not evaluated, of which only the user's own estimators ask for
     anything."""
-    size = catalog.make(catalog.CONTRIBUTIONS, "size")
     specs = [options["contribution"], *options["observe"]]
     contributions = {
-        label: part if _is_own("contribution", spec) else size
+        label: part if _is_own("contribution", spec) else size()
         for spec, (label, part) in zip(specs, fed.contributions.items())
     }
     cohort = fed.cohort if fed.aggregation.buffer else min(fed.cohort, CLIENTS)
@@ -72,13 +78,14 @@ def _quick(options, fed):
                         tell=lambda line: None, together=1)
 
 
-def _play(options, data, fed, x):
-    worker = Worker(worker_parts, lambda name, local_rank: torch.device("cpu"))
-    fed = fed._replace(transport=Local(worker))
-    state = loop.start(fed, x)
-    fed.transport.share({"kind": "data", "goes_on": ""}, assemble.shared_arrays(data))
-    fed.transport.publish(
-        *assemble.setup_message(assemble.without_pixels(data), fed, options, state))
+def _play(setup):
+    build = partial(worker_parts, parts=setup.parts)
+    transport = Local(Worker(build, lambda name, local_rank: torch.device("cpu")))
+    fed = setup.fed._replace(transport=transport)
+    state = loop.start(fed, setup.network.first)
+    transport.share({"kind": "data", "goes_on": ""}, shared_arrays(setup.data))
+    sent = setup._replace(data=without_pixels(setup.data))
+    transport.publish(*setups.message(sent, state))
     try:
         loop.play(fed, state, 1)
     except UserError:
@@ -86,5 +93,5 @@ def _play(options, data, fed, x):
     except (WorkerError, DivergedError):    # a client's: the run tells
         return
     except FedError:
-        if options["on_error"] == "fatal":    # else it is that too few could be merged
+        if setup.options["on_error"] == "fatal":    # else it is that too few could be merged
             raise

@@ -11,6 +11,8 @@ import os
 import re
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry, is_own
+from fedmpi.plugins.spec import settings, split
 from fedmpi.plugins import factories
 from fedmpi.build.options import PARTS, SEVERAL
 
@@ -25,11 +27,11 @@ def of(options):
 
 
 def _part(kind, spec):
-    table, name = catalog.KINDS[SEVERAL.get(kind, kind)], catalog.split(spec)[0]
-    values = {key: _plain(value) for key, value in catalog.settings(table, spec).items()}
+    table, name = catalog.KINDS[SEVERAL.get(kind, kind)], split(spec)[0]
+    values = {key: _plain(value) for key, value in settings(table, spec).items()}
     part = {"kind": kind, "spec": spec, "options": values}
-    if catalog.is_own(table, name):
-        sources = catalog.entry(table, name).sources
+    if is_own(table, name):
+        sources = entry(table, name).sources
         part |= {
             "source": factories.digest(sources),
             "files": [os.path.basename(path) for path in sources]
@@ -103,7 +105,7 @@ def lines(parts):
         if "source" in part:
             values.append(f"{' and '.join(part['files'])} {part['source'][:SHORT]}")
         if values:
-            found.append((part["kind"], f"{catalog.split(part['spec'])[0]}: {', '.join(values)}"))
+            found.append((part["kind"], f"{split(part['spec'])[0]}: {', '.join(values)}"))
     return found
 
 

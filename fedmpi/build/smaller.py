@@ -1,4 +1,4 @@
-"""Runs whose clients train smaller networks: what of the model can be cut, and what does not go with it."""
+"""Runs whose clients train smaller networks: what can be cut, and what does not go with it."""
 
 from fedmpi.compute.structure import check
 from fedmpi.compute.trace import trace
@@ -6,9 +6,9 @@ from fedmpi.core.errors import UserError
 
 
 def structure(options, pruner, model, layout, x, sample):
-    """The checked ``Structure`` of a model that lives in ``x (P,)``; None where clients train the whole one.
+    """The checked ``Structure`` of a model that lives in ``x (P,)``, seen on ``sample (2, ...)``.
 
-    ``sample (2, ...)`` is what the model is seen on. UserError where nothing of it can be cut.
+    None where clients train the whole one. UserError where nothing of it can be cut.
     """
     if pruner.units is None:
         return None
@@ -21,7 +21,7 @@ def structure(options, pruner, model, layout, x, sample):
     return found
 
 
-def check_run(options, fed, faults):
+def check_run(options, parts, fed):
     """UserError where a part of the run does not go with networks of several sizes."""
     if fed.structure is None:
         return
@@ -37,9 +37,9 @@ def check_run(options, fed, faults):
         f"--aggregation {options['aggregation']} merges as answers arrive, and clients train the "
         "network of their start: take sync": fed.aggregation.buffer,
         f"--together {options['together']} trains clients of one network side by side: take "
-        "--together 1": fed.together > 1,
+        "--together 1": options["together"] > 1,
         "a fault sends the whole model of the round before: leave out free-rider:kind=stale": any(
-            fault.stale for fault in faults),
+            fault.stale for fault in parts.faults),
     }
     for why, applies in refused.items():
         if applies:

@@ -1,4 +1,4 @@
-"""The smaller networks that clients of this rank train: the resident model without some of its units."""
+"""The smaller networks that clients of a rank train: its resident model without some units."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Networks(NamedTuple):
 
 
 def networks(home, samples):
-    """``Networks`` of a rank's model, none of them built yet; its units are found on two samples."""
+    """``Networks`` of a rank's model, none of them built yet. Two samples show its units."""
     data = samples.data
     first = torch.from_numpy(data["x_train"][:2].copy()).to(home.device)
     sample = laid(inputs(first, samples.mean, samples.std))
@@ -39,7 +39,10 @@ def networks(home, samples):
 
 
 def network(networks, whole, bits):
-    """The ``Smaller`` network of the ``whole`` one's Home that keeps the units of ``bits`` (uint8), packed."""
+    """The ``Smaller`` network that keeps the units of ``bits`` (uint8, packed).
+
+    ``whole`` is the Home of the whole network.
+    """
     key, built = bits.tobytes(), networks.built
     if key in built:
         built[key] = built.pop(key)
@@ -47,14 +50,15 @@ def network(networks, whole, bits):
     units = torch.from_numpy(np.unpackbits(bits, count=networks.structure.num_units).astype(bool))
     small = cut(whole.model, networks.structure, units)
     # A step is recorded once for many rounds, and this network may serve one.
-    home = whole._replace(model=small.model, layout=small.layout, x=small.x, g=small.g, recorder=None)
+    home = whole._replace(
+        model=small.model, layout=small.layout, x=small.x, g=small.g, recorder=None)
     built[key] = Smaller(home, digest(small.support.cpu()))
     _forget(built, CACHED * whole.layout.P)
     return built[key]
 
 
 def _forget(built, most):
-    """Let go of the oldest networks that together have more than ``most`` values; the last one stays."""
+    """Let go of the oldest networks while all have more than ``most`` values; the last stays."""
     total = sum(smaller.home.layout.P for smaller in built.values())
     for key in list(built)[:-1]:
         if total <= most:
@@ -63,11 +67,12 @@ def _forget(built, most):
 
 
 def decoded(smaller, codec, meta, arrays):
-    """The ``Received`` of a message with the values of a smaller network; ``digest`` is that of the message."""
+    """The ``Received`` of a message with the values of a smaller network."""
     home = smaller.home
     layout = home.layout
     if smaller.digest != meta["support"]:
-        raise WireError(f"the server's support is {meta['support']}, this worker cut {smaller.digest}")
+        raise WireError(f"the server's support is {meta['support']}, this worker cut one of "
+                        f"{smaller.digest}")
     mask = layout.full_mask()
     support = layout.support(mask)
     values = codec.down.decode(arrays, len(support))

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from fedmpi.build import footprint
 from fedmpi.transport import place
-from fedmpi.catalog import AGGREGATIONS, parse, split
+from fedmpi.catalog import AGGREGATIONS
+from fedmpi.plugins.spec import parse, split
 from fedmpi.core.errors import DataError, UserError
 from fedmpi.build.footprint import GPU_RANK_BYTES, RANK_BYTES, VECTORS
 from fedmpi.core.stop import COME_BACK, notice
@@ -229,7 +230,7 @@ def told(job, options, measured=None):
 
 def on_gpus(job, options):
     """What the fullest GPU will need, by the data and the model themselves; where the data are not here, that."""
-    from fedmpi.build.assemble import planned_needs
+    from fedmpi.build.needs import planned_needs
     try:
         worker, server = planned_needs(options)
     except DataError as error:

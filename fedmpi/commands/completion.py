@@ -9,6 +9,8 @@ import os
 import click
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import choices, split
 from fedmpi.core.errors import FedError, UserError
 
 VARIABLE = "_FEDMPI_COMPLETE"
@@ -90,9 +92,9 @@ def parts(kind):
     def complete(context, parameter, typed):
         from click.shell_completion import CompletionItem
         table = catalog.KINDS[kind]
-        name, rest = catalog.split(typed)
+        name, rest = split(typed)
         if ":" not in typed:
-            found = [CompletionItem(each, help=catalog.entry(table, each).line) for each in table
+            found = [CompletionItem(each, help=entry(table, each).line) for each in table
                      if each.startswith(typed)]
             more = [CompletionItem(typed + ":", help="its options")] if _options(table, typed) else []
             own = [CompletionItem(path) for path in files(".h5", ".hdf5")(None, None, typed)] * (kind == "dataset")
@@ -121,7 +123,7 @@ def names(context, parameter, typed):
 def _options(table, name):
     """``{option: parameter}`` of a part; none of what is no part, or would have to be imported."""
     try:
-        return catalog.entry(table, name, importing=False).options
+        return entry(table, name, importing=False).options
     except FedError:
         return {}
 
@@ -131,7 +133,7 @@ def _values(parameter):
     if isinstance(parameter.default, bool):
         return ["true", "false"]
     usual = str(parameter.default)
-    others = [str(each) for each in catalog.choices(parameter)]
+    others = [str(each) for each in choices(parameter)]
     return list(dict.fromkeys([usual, *others]))
 
 

@@ -25,17 +25,20 @@ def data(as_json, picture, **given):
     from fedmpi.read import report
     if picture:
         report.picture_kind(picture)
-    from fedmpi.build import assemble
+    from fedmpi.build.federation import federation
+    from fedmpi.build.parts import of_data
+    from fedmpi.build.population import data_lines, population
     # No model is trained here: whole numbers are not taken for ids of one that has an embedding.
-    options, dealt = assemble.loaded(opened(given) | {"model": None})
-    found = report.described(dealt, assemble.population(dealt, options), options)
+    options, parts = of_data(opened(given))
+    dealt = federation(options, parts)
+    found = report.described(dealt, population(options, dealt), options)
     if picture:
         report.save_partition(found, picture)
     if as_json:
         write_out(json.dumps(report.plain(found)))
     else:
         width = terminal_width()
-        for line in assemble.data_lines(options, dealt):
+        for line in data_lines(options, dealt):
             write_out("\n".join(wrapped(line, width, "  ")))
         write_out(report.partition_text(found, width) + "\n\n" + report.partition_picture(found, width))
         if picture:

@@ -3,6 +3,8 @@
 import click
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import choices, wanted
 from fedmpi.core.wide import reflowed, terminal_width, wrapped
 from fedmpi.commands.completion import names
 
@@ -25,7 +27,7 @@ WIRE = {                     # of the kinds whose parts send nothing of their ow
 def list_parts(kind, name):
     """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""
     if name:
-        told = in_full(kind, name, catalog.entry(catalog.KINDS[kind], name))
+        told = in_full(kind, name, entry(catalog.KINDS[kind], name))
         click.echo(reflowed(told, terminal_width()))
         return
     room = terminal_width()
@@ -33,7 +35,7 @@ def list_parts(kind, name):
         click.echo(f"--{this}")
         width = max(map(len, catalog.KINDS[this]))
         for each in catalog.KINDS[this]:
-            found = catalog.entry(catalog.KINDS[this], each)
+            found = entry(catalog.KINDS[this], each)
             options = ",".join(f"{p.name}={p.default}" for p in found.options.values())
             space = " " * (width + 3)
             click.echo("\n".join(wrapped(f"  {each:<{width}} {found.line}", room, space)))
@@ -76,5 +78,5 @@ def options_text(found):
 
 def _kind(parameter):
     """The choices of an option, or its type."""
-    words = catalog.wanted(parameter)
-    return words if catalog.choices(parameter) else words.removeprefix("a ")
+    words = wanted(parameter)
+    return words if choices(parameter) else words.removeprefix("a ")

@@ -11,6 +11,7 @@ import sys
 import click
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make, parse, quoted, split
 from fedmpi.core import stop
 from fedmpi.commands.say import say
 from fedmpi.core.errors import FedError, UserError
@@ -49,11 +50,11 @@ def check_parts(given):
         given["dataset"] = dataset_spec(given["dataset"])
     for kind in PARTS:
         if given.get(kind):
-            catalog.parse(catalog.KINDS[kind], given[kind])
+            parse(catalog.KINDS[kind], given[kind])
     for name in SEVERAL.keys() & given.keys():
         given[name] = list(given[name]) or None
         for spec in given[name] or ():
-            catalog.parse(catalog.KINDS[SEVERAL[name]], spec)
+            parse(catalog.KINDS[SEVERAL[name]], spec)
 
 
 # Names that end so are files of data, be they there or not; others only if they are.
@@ -66,13 +67,13 @@ def dataset_spec(text):
     """``text`` as the catalogue takes a data set: the path of a file, with options behind a colon
     or without, becomes an option of hdf5; a name of the catalogue is never a path."""
     found = FILE_AND_OPTIONS.fullmatch(text)
-    if catalog.split(text)[0] in catalog.DATASETS or found is None:
+    if split(text)[0] in catalog.DATASETS or found is None:
         return text
     path, options = found["path"], found["options"]
     is_file = path.lower().endswith(DATA_FILES) or os.path.exists(path)
     if not is_file:
         return text
-    return f"hdf5:file={catalog.quoted(os.path.abspath(path))}" + (f",{options}" if options else "")
+    return f"hdf5:file={quoted(os.path.abspath(path))}" + (f",{options}" if options else "")
 
 
 def slurm_options(command):
@@ -218,7 +219,7 @@ def array(folder, points, todo, at_once, given):
 def check_data(options):
     """Read every data set of these runs once: DataError for one that is missing or broken, before hours are played."""
     for dataset, folder in sorted({(each["dataset"], each["data_dir"]) for each in options}):
-        catalog.make(catalog.DATASETS, dataset, folder)
+        make(catalog.DATASETS, dataset, folder)
 
 
 def play_all(folder, names, start, datasets, parallel, line):

@@ -85,7 +85,7 @@ from fedmpi.core.wide import terminal_width
               "train nothing, write nothing.")
 def train(resume, dry_run, overwrite, **given):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
-    from fedmpi.run.launch import train as play
+    from fedmpi.run.session import train as play
     check_parts(given)
     _check_overwrite(overwrite, resume, given)
     context = click.get_current_context()
@@ -123,16 +123,16 @@ def _planned(given, resume, overwrite):
         raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
     if not speaks():
         return 0
-    from fedmpi.build import assemble
+    from fedmpi.build.notes import warnings
     from fedmpi.run import plan
     from fedmpi.store import check_target
     options = opened(given)
     out = options["out"] or run_file(options["seed"])
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
         check_target(out, overwrite)
-    options, data, fed, found = plan.played(options, say)
-    for line in plan.told(options, data, fed, found, size or 1, out, terminal_width()):
+    setup, found = plan.played(options, say)
+    for line in plan.told(setup, found, size or 1, out, terminal_width()):
         click.echo(line)
-    for line in assemble.warnings(options, data, fed):
+    for line in warnings(setup):
         click.echo(f"warning: {line}")
     return 0

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from fedmpi.catalog import nearest
+from fedmpi.core.nearest import nearest
 from fedmpi.commands.reading import NAMED, run_paths, runs_argument
 from fedmpi.commands.say import say, write_out
 from fedmpi.commands.show import in_words_and_curves

@@ -1,9 +1,9 @@
 """A model in two: its body, which makes features of inputs, and its head, which makes outputs of features.
 
-The head is the last linear layer in the order of execution, or a module that somebody names; features are what goes into
-it. Nobody asks the author of the model: one sample goes through it, and hooks tell which linear layer ran last. The cut
-is sound where the head's output is the model's own, or where the model is a chain of layers, whose end then belongs to
-the head. All other models are refused, such as one that puts out something of two layers, or one without linear layers.
+The head is the linear layer that runs last, or a module that somebody names; features are what goes into it. The
+model's author need not help: one sample goes through the model, and hooks tell which linear layer ran last. The cut is
+sound where the head's output is the model's own, or where the model is a chain of layers, whose end then belongs to the
+head. All other models are refused, such as one whose outputs follow from two layers, or one without a linear layer.
 """
 
 import contextlib
@@ -39,14 +39,14 @@ def split(model, sample, name=""):
         with seen.watching(module):
             outputs = model(sample)
         if not seen.runs:
-            raise ValueError(f"the model cannot be cut before {_name_of(model, module)}, which does not run when the model "
-                             "does")
+            raise ValueError(f"the model cannot be cut before {_name_of(model, module)}, which does not run when the "
+                             "model does")
         head = _head(model, module, outputs is seen.output)
         # A layer that works in place may have changed its input meanwhile.
         if head is None or not torch.equal(head(features(sample)), outputs):
-            raise ValueError(f"the model cannot be cut before {_name_of(model, module)}: its outputs do not follow, as far "
-                             "as can be seen, from what goes in there alone; name another module, or use a model whose "
-                             "last layer is linear")
+            raise ValueError(f"the model cannot be cut before {_name_of(model, module)}: its outputs do not follow, as "
+                             "far as can be seen, from what goes in there alone; name another module, or use a model "
+                             "whose last layer is linear")
     return Split(features, head, tuple(seen.input.shape[1:]), module)
 
 

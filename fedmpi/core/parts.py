@@ -26,38 +26,81 @@ class Round(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a part may know of a run before it starts, to tell what has no effect in it.
+    """What a part may know of a run before it starts: its sizes, and properties of its other parts.
 
-    Strategies, pruners, contributions and weightings may have ``notes(facts) -> lines``, each a sentence for
-    the user about something in this part that comes to nothing in this run.
+    Any part that is a tuple of functions has ``refuses(facts) -> lines``, each a reason, with a way out, why it cannot
+    work in this run: the first one of any part ends the run before work starts. It has ``notes(facts) -> lines``, each
+    a sentence for the user about something in this part that comes to nothing in this run. Before each line comes the
+    option that names the part. ``named`` holds how other parts were named, for these lines and for nothing else.
     """
 
     layout: Layout
+    named: dict = {}                   # {option: "--option value"}
     given: frozenset = frozenset()     # names of the part's options that somebody gave
     rounds: int = 1
     epochs: int = 1               # that a client trains a round, the last perhaps cut short
     steps: int = 1                # the most that any client takes a round
+    clients: int = 1              # in all
     cohort: int = 1               # clients that are merged at once
+    largest: int = 1              # the most that are: all of them, where round 1 asks everybody
+    drawn: int = 1                # clients that the sampler draws at once
+    at_work: int = 1              # clients that are at work at once
+    fixed_cohort: bool = False    # somebody gave --cohort
     everybody: bool = True        # all clients take part in every round
+    timed: bool = True            # devices have a speed: there is a model of time
+    asynchronous: bool = False    # answers are merged as they arrive: clients share no rounds
+    candidates: bool = False      # the sampler asks more clients for their loss than it keeps
+    opening: bool = False         # round 1 asks everybody
+    common_model: bool = True     # all clients of a round receive the same model
+    pruner_reports: bool = False  # clients report to the pruner what they saw while they trained
+    server_update: bool = False   # the strategy asks for an update of the server's own samples
+    needs_previous: bool = False  # some client's answer follows from the model of the round before
     own_masks: bool = False       # clients train masks of their own
     scored: bool = True           # weights in the merge follow from scores
+    even: bool = False            # all clients weigh the same in the merge
+    touched: int = 1              # clients that this part changes: of features and faults
+    shape: tuple = ()             # of a sample
+    ids: bool = False             # inputs are whole numbers that reach the model as they are
     judged: tuple = ()            # how estimators were named that look at updates, or ask for utilities
     fixed_masks: bool = True      # the first mask stays
-    candidates: bool = False      # the sampler asks more clients for their loss than it keeps
-    coded: bool = False           # the codec changes values, or their size
+    coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
 
 
+def nothing(facts):
+    """No line: what ``refuses`` and ``notes`` of a part say where it has no more to say."""
+    return ()
+
+
+def wants_images(facts):
+    """What ``refuses`` of an augmentation tells where samples are no images."""
+    if len(facts.shape) != 3:
+        yield (f"it changes images (channels, height, width), and the samples are of shape "
+               f"{facts.shape}; leave it out")
+    elif facts.ids:
+        yield ("it changes images, and these samples are whole numbers that reach the model as they "
+               "are; leave it out")
+
+
+def leaves_nobody_out(facts):
+    """What ``notes`` of a sampler tells where all clients take part anyway."""
+    if facts.everybody:
+        yield (f"no effect: all {facts.clients} clients take part in every round; give a --cohort "
+               "below that")
+
+
 def without_model(facts):
-    """``refuses`` of a strategy all of whose tensors are personal: the server has no model, and gets no update."""
+    """What ``refuses`` of a strategy tells all of whose tensors are personal: the server has no model, and gets no
+    update of one."""
     if facts.judged:
-        yield (f"clients send no update of a model, which {', '.join(facts.judged)} would judge; take --contribution "
-               "uniform, and nothing to --observe")
+        yield (f"clients send no update of a model, which {', '.join(facts.judged)} would judge; "
+               "take --contribution uniform, and nothing to --observe")
     if not facts.fixed_masks:
-        yield ("clients send no update of a model, from which the pruner's next mask would follow; take --pruner dense, "
-               "or static")
+        yield ("clients send no update of a model, from which the pruner's next mask would follow; "
+               "take --pruner dense, or static")
     if facts.candidates:
-        yield ("the server has no model whose loss the sampler could ask clients for; take --sampler uniform")
+        yield ("the server has no model whose loss the sampler could ask clients for; "
+               "take --sampler uniform")
 
 
 class Objective(NamedTuple):
@@ -96,6 +139,8 @@ class Optimiser(NamedTuple):
     step: Callable
     travelled: Callable | None = None
     fused: Callable | None = None
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Schedule(NamedTuple):
@@ -108,7 +153,8 @@ class Schedule(NamedTuple):
     rate: Callable
     within: bool = False
     planned: Callable | None = None
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Augmentation(NamedTuple):
@@ -122,6 +168,8 @@ class Augmentation(NamedTuple):
     draw: Callable
     apply: Callable
     width: int
+    refuses: Callable = wants_images       # see Facts
+    notes: Callable = nothing
 
 
 class Descent(NamedTuple):
@@ -294,9 +342,8 @@ class Strategy(NamedTuple):
     1) -> (state, x)``, in which entries outside the support do not move. ``local`` is a ``Descent``, or a function
     ``local(task) -> Trained`` that trains ``task.x`` in place. ``optimiser``, ``pruner``, ``contribution`` and
     ``weighting`` are the parts it is used with where the user names none (no weighting: the contribution's own). Where
-    ``linear``, merge also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). Where it
-    ``chooses`` one client, weights play no part. Where ``additive``, merging one row, the mean of the updates by their
-    weights, with weight 1 is the same merge.
+    ``linear``, merge also takes weights (M, C), a coalition a row and 0 for who is out, and returns x (M, P). Where
+    ``additive``, merging one row, the mean of the updates by their weights, with weight 1 is the same merge.
 
     ``server_data`` says what it does with the samples of ``--server-data``: nothing, or it works with them
     ``"labelled"`` or ``"unlabelled"``. ``before(state, x (P,), mask) -> Training`` is what the server trains while the
@@ -323,9 +370,7 @@ class Strategy(NamedTuple):
     Where a client's outputs are not its model's, ``predict(task, inputs (n, ...)) -> (n, classes)`` gives them, of such
     a task and with its model at that vector, in evaluation mode and without gradients.
 
-    ``refuses(facts)`` gives reasons, each a line with a way out, why the strategy cannot work in this run: the first one
-    ends it before work starts. ``fits(network, sample (1, ...))`` raises ValueError where the network cannot be trained
-    this way.
+    ``fits(network, sample (1, ...))`` raises ValueError where the network cannot be trained this way.
 
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
@@ -342,9 +387,9 @@ class Strategy(NamedTuple):
     server_data: str = ""
     before: Callable | None = None
     after: Callable | None = None
-    chooses: bool = False
     additive: bool = False
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None
     sends: dict = {}                       # {name: Field}
     send: Callable | None = None
@@ -356,7 +401,6 @@ class Strategy(NamedTuple):
     own_model: Callable | None = None
     predict: Callable | None = None
     fits: Callable | None = None
-    refuses: Callable = lambda facts: ()   # see Facts
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
@@ -372,11 +416,10 @@ class Pruner(NamedTuple):
     None. The server zeroes what the mask prunes, unless the pruner keeps ``residuals``: their
     last values, which are not sent. Where ``exact`` the number of kept weights never changes, and the server asserts
     it. ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every client one of its
-    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``units(state, x, structure, clients (C,),
-    fleet, gen) -> C dicts {layer: (n,) bool}`` gives every client a smaller network, without the units that are False
-    (``fedmpi.core.units``); clients that train the same get the same object, and the mask is full. ``check(N, layout)``
-    raises UserError where it cannot prune for N clients. Where clients ``move`` their masks while they train, updates
-    do not add up.
+    own to train; the model that counts is then cut to ``nominal(state, mask, layout) -> mask``. ``units(state, x,
+    structure, clients (C,), fleet, gen) -> C dicts {layer: (n,) bool}`` gives every client a smaller network, without
+    the units that are False (``fedmpi.core.units``); clients that train the same get the same object, and the mask is
+    full. Where clients ``move`` their masks while they train, updates do not add up.
     """
 
     init: Callable
@@ -387,10 +430,10 @@ class Pruner(NamedTuple):
     masks: Callable | None = None
     nominal: Callable | None = None
     units: Callable | None = None
-    check: Callable | None = None
     moves: bool = False
     fixed: bool = False           # its first mask stays
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None
 
 
@@ -445,10 +488,10 @@ class Contribution(NamedTuple):
     validated: bool = False       # asks for utilities, hence for validation samples on the server
     opening: bool = False         # wants everybody in round 1
     cumulative: bool = False      # scores hold what earlier rounds brought: the last one counts
-    check: Callable | None = None # check(C, layout) raises UserError where it cannot judge a cohort of C clients
     updates: bool = True          # looks at single updates, or asks for utilities
     sees: str = "updates"         # what it looks at: recorded, since some look at what clients would not show
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None
 
 
@@ -464,7 +507,8 @@ class Weighting(NamedTuple):
     init: Callable
     weigh: Callable
     fixed: bool = False
-    notes: Callable = lambda facts: ()     # see Facts
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None
 
 
@@ -482,10 +526,14 @@ class Fleet(NamedTuple):
 class Devices(NamedTuple):
     """The clients' devices: ``at(seconds, N, draw) -> Fleet`` at a moment of virtual time, where ``draw(*key)`` is the
     generator of the run's seed and the non-negative integers ``key``. The same arguments give the same fleet.
-    ``digest`` is the sha256 of what they were read from, where that is a file: another file makes another run."""
+    ``digest`` is the sha256 of what they were read from, where that is a file: another file makes another run. Where
+    they are not ``timed`` nothing takes time, and all answers come at once."""
 
     at: Callable
     digest: str = ""
+    timed: bool = True
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Known(NamedTuple):
@@ -503,13 +551,13 @@ class Sampler(NamedTuple):
     ``draw(gen, count, known) -> int64 (count,)`` distinct clients, all available (fewer where fewer are). Where
     ``candidates`` is not 0, the server draws ``max(count, candidates)`` instead, sends them the model, asks for its
     loss on their samples, and ``choose(count, clients (d,), losses (d,)) -> int64`` keeps ``count`` of them.
-    ``check(count, N)`` raises UserError where drawing ``count`` of N clients would be no choice.
     """
 
     draw: Callable
     candidates: int = 0
     choose: Callable | None = None
-    check: Callable | None = None
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = leaves_nobody_out
 
 
 class Aggregation(NamedTuple):
@@ -528,6 +576,8 @@ class Aggregation(NamedTuple):
     concurrency: int = 0
     discount: Callable | None = None
     mixing: bool = False
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Coding(NamedTuple):
@@ -557,7 +607,8 @@ class Codec(NamedTuple):
     feedback: bool = False
     weights: bool = False
     draws: bool = False
-
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Noise(NamedTuple):
@@ -570,7 +621,8 @@ class Noise(NamedTuple):
     rates: Callable
     corrupt: Callable
     shared: Callable | None = None
-
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Features(NamedTuple):
@@ -582,7 +634,8 @@ class Features(NamedTuple):
 
     levels: Callable
     apply: Callable
-
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
 
 
 class Fault(NamedTuple):
@@ -606,4 +659,6 @@ class Fault(NamedTuple):
     inputs: Callable | None = None
     local: Callable | None = None
     stale: bool = False
+    refuses: Callable = nothing            # see Facts
+    notes: Callable = nothing
     planned: Callable | None = None        # see Round

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.build.named import model
+from fedmpi.plugins.spec import make
+from fedmpi.build.parts import network_of
 from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
 from fedmpi.core.layout import bind
@@ -54,7 +55,7 @@ def trained(path, round=None, warn=lambda line: None):
     except CheckpointError as error:
         raise UserError(f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more") from error
     options, inputs = run.attrs["options"], _inputs(run.attrs)
-    network = model(options, inputs["shape"], inputs["classes"])
+    network = network_of(options)(inputs["shape"], inputs["classes"])
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     layout, x, _ = bind(network, run.attrs.get("statistics", floating))
@@ -64,7 +65,7 @@ def trained(path, round=None, warn=lambda line: None):
     if run.attrs.get("fixed_digest", "") != (fixed(network, layout).digest if "fixed_digest" in run.attrs else ""):
         raise UserError(f"{path} was trained with other frozen parameters or constants than --model {options['model']} "
                         "has here; was its code or the file that it reads changed?")
-    mask = counted(catalog.make(catalog.PRUNERS, options["pruner"]), layout, state)
+    mask = counted(make(catalog.PRUNERS, options["pruner"]), layout, state)
     x.copy_(served(state["x"], layout.support(mask), layout))
     masks = {slot.name: mask[slot.span].view(slot.shape).clone() for slot in layout.weights}
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -97,7 +98,7 @@ def _inputs(attrs):
     if "inputs" in attrs:
         return attrs["inputs"]
     options = attrs["options"]
-    data = catalog.make(catalog.DATASETS, options["dataset"], options["data_dir"])
+    data = make(catalog.DATASETS, options["dataset"], options["data_dir"])
     return inputs_record(data)
 
 

@@ -15,15 +15,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.build import assemble, footprint
-from fedmpi.build.named import model
-from fedmpi.methods.datasets.dataset import inputs_text
+from fedmpi.build import footprint
+from fedmpi.build.federation import cut, shared_arrays, without_pixels
+from fedmpi.build.needs import gpu_needs, host_need
+from fedmpi.build.population import dealt
+from fedmpi.build.server import least
+from fedmpi.build.setup import message
 from fedmpi.core.layout import described
-from fedmpi.core.flops import outputs
 from fedmpi.core.parts import Sampler
-from fedmpi.build.rehearsal import rehearse
 from fedmpi.core.wide import labelled
-from fedmpi.build.usual import with_usual_parts
+from fedmpi.methods.datasets.dataset import inputs_text
 
 LIMIT_S = 10.0                # for all that is played but the smallest try, which is always finished
 BATCHES = 4                   # of a client whose samples are cut
@@ -63,67 +64,71 @@ class _Over(BaseException):
 
 
 def played(options, say):
-    """``(options with usual parts, federation, Fed, Plan)`` of the run that ``options`` describe. UserError for what
-    train would refuse; ``say(line)`` takes what --together 0 has measured."""
-    options, data, fed, x = parts(options, say)
-    begin, tries = time.monotonic(), _tries(options, data, fed)
+    """``(Setup, Plan)`` of the run that ``options`` describe. UserError for what train would refuse; ``say(line)``
+    takes what --together 0 has measured."""
+    setup = set_up(options, say)
+    begin, tries = time.monotonic(), _tries(setup)
     found = None
-    for number, (clients, cut) in enumerate(tries):
+    for number, (clients, few_samples) in enumerate(tries):
         left = LIMIT_S - (time.monotonic() - begin) if number else 0
         if number and left <= 0:
             break
         with contextlib.suppress(_Over), _limited(left):
-            found = _play(options, data, fed, x, clients, cut)
-    return options, data, fed, scaled(found, data, fed)
+            found = _play(setup, clients, few_samples)
+    return setup, scaled(found, setup.data, setup.fed)
 
 
-def parts(options, say):
-    """``(options with usual parts, federation, Fed without a transport, x)``, checked as ``train`` checks them."""
-    from fedmpi.build import choose
-    from fedmpi.run.launch import on_device, pick_device
-    options = with_usual_parts(on_device(options))
-    options, data = assemble.loaded(options)
-    if not options["together"]:
-        options = options | {"together": choose.together(options, data, pick_device(options["device"], 0), 1, say)}
-    fed, x = assemble.server_parts(options, data, pick_device(options["server_device"], 0))
-    assemble.check(options, data, fed, x)
-    rehearse(options, data, fed, x)
-    return options, data, fed, x
+def set_up(options, say):
+    """The ``Setup`` of the run, checked as ``train`` checks it."""
+    from fedmpi.run.devices import on_device
+    from fedmpi.run.session import prepared
+    return prepared(on_device(options), 0, say)
 
 
-def _tries(options, data, fed):
+def _tries(setup):
     """``[(clients a round, whether samples are cut)]``, from the least to the whole run."""
-    everybody = next(iter(fed.contributions.values())).opening or fed.aggregation.buffer or fed.sampler.candidates
-    few = fed.cohort if everybody else min(FEW, fed.cohort)
+    parts, cohort = setup.parts, setup.fed.cohort
+    everybody = parts.weigher.opening or parts.aggregation.buffer or parts.sampler.candidates
+    few = cohort if everybody else min(FEW, cohort)
     # Fewer samples would not take fewer local steps.
-    cuts = int(data.sizes.max()) > BATCHES * options["batch_size"] and not options["local_steps"]
-    return list(dict.fromkeys([(few, cuts), (fed.cohort, cuts), (fed.cohort, False)]))
+    many = int(setup.data.sizes.max()) > BATCHES * setup.options["batch_size"]
+    cuts = many and not setup.options["local_steps"]
+    return list(dict.fromkeys([(few, cuts), (cohort, cuts), (cohort, False)]))
 
 
-def _play(options, data, fed, x, clients, cut):
+def _play(setup, clients, few_samples):
     """Two rounds, in memory."""
     from fedmpi.server import record, loop
     from fedmpi.run.launch import worker
     from fedmpi.store import MemoryStore
     from fedmpi.transport.local import Local
-    if cut:
-        data = assemble.cut(data, BATCHES * options["batch_size"])
-    if clients < fed.cohort == len(data.sizes):
-        fed = fed._replace(sampler=Sampler(_first))     # the same clients each round, as when everybody takes part
-    fed = fed._replace(transport=Local(worker()), cohort=clients, rounds=max(2, options["rounds"]), every=1,
-                       own_tests=fed.own_tests and fed.own_tests._replace(every=1),
-                       sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
-                       least=assemble.least(options, data, fed.batch_norm))
+    data, options = setup.data, setup.options
+    if few_samples:
+        data = cut(data, BATCHES * options["batch_size"])
+    fed = _short(setup, data, clients)._replace(transport=Local(worker(setup.parts)))
     store = MemoryStore({}, *record.columns(fed), {}, (data.offsets, data.indices), record.own_columns(fed))
-    state = loop.start(fed, x)
-    fed.transport.share({"kind": "data", "goes_on": ""}, assemble.shared_arrays(data))
-    fed.transport.publish(*assemble.setup_message(assemble.without_pixels(data), fed, options, state))
+    state = loop.start(fed, setup.network.first)
+    fed.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
+    sent = setup._replace(data=without_pixels(data), fed=fed)
+    fed.transport.publish(*message(sent, state))
     loop.simulate(fed, state, store, 1, 2)
     rows = store.run()
     first, last = ({name: column[t] for name, column in rows.rounds.items()} for t in (0, 1))
     of_last = rows.clients["round"] == 2
-    return Played(last, first, int(last["asked"]), float(rows.clients["samples"][of_last].mean()), cut,
+    return Played(last, first, int(last["asked"]), float(rows.clients["samples"][of_last].mean()), few_samples,
                   float(np.nansum(rows.clients["train_s"][of_last])))
+
+
+def _short(setup, data, clients):
+    """The ``Fed`` of two rounds of so many clients, each of which is evaluated."""
+    options, fed = setup.options, setup.fed
+    if clients < fed.cohort == len(data.sizes):
+        # The same clients each round, as when everybody takes part.
+        fed = fed._replace(sampler=Sampler(_first))
+    return fed._replace(cohort=clients, rounds=max(2, options["rounds"]), every=1,
+                        own_tests=fed.own_tests and fed.own_tests._replace(every=1),
+                        sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
+                        least=least(options, setup.parts, data, fed.batch_norm))
 
 
 def _first(gen, count, known):
@@ -165,16 +170,14 @@ def scaled(found, data, fed):
                 int(row["kept"]), found, not found.cut and by_clients == 1)
 
 
-def told(options, data, fed, plan, ranks, out, width=None):
+def told(setup, plan, ranks, out, width=None):
     """Lines, at most ``width`` wide, about a run on ``ranks`` ranks that would write ``out``."""
+    options, data, fed = setup.options, setup.data, setup.fed
     layout, N, T = fed.layout, len(data.sizes), options["rounds"]
     workers = max(ranks - 1, 1)
     cores = len(os.sched_getaffinity(0))
     at_once = min(workers, plan.asked)
-    layers = outputs(model(options, data.shape, data.dataset.classes), assemble.sample(data))
-    need = footprint.host_need(layout.P, layers, batch_size=options["batch_size"], cohort=fed.cohort, ranks=ranks,
-                            data_bytes=data.dataset.x_train.nbytes, first=True,
-                            together=min(fed.together or 1, fed.cohort), memories=N * fed.codec.feedback)
+    need = host_need(setup, ranks, first=True)
     each = plan.round_s - plan.shared_s * (1 - math.ceil(plan.asked / at_once) / plan.asked)
     slow = max(1.0, min(at_once, ranks) / cores)
     known = "played whole" if plan.exact else _known(plan, fed)
@@ -185,7 +188,7 @@ def told(options, data, fed, plan, ranks, out, width=None):
                  + f"{len(data.server):,} of the server's own, " * bool(len(data.server))
                  + f"{len(data.dataset.y_test):,} test samples"),
         *_own_tests(data, fed),
-        ("dealt out", assemble.dealt(options, data)),
+        ("dealt out", dealt(options, data)),
         *(line.partition(": ")[::2] for line in data.dataset.told),
         ("inputs", inputs_text(data.dataset)),
         ("method", f"strategy {options['strategy']}, pruner {options['pruner']}, contribution "
@@ -199,7 +202,7 @@ def told(options, data, fed, plan, ranks, out, width=None):
         ("memory", f"about {_bytes(footprint.RANK_BYTES + need / ranks)} a rank, "
                    f"{_bytes(ranks * footprint.RANK_BYTES + need)} in all, estimated; this process took "
                    f"{_bytes(plan.rank_bytes)}"),
-        *_gpus(options, data, layout.P, layers, at_once),
+        *_gpus(setup, at_once),
         ("FLOPs a round", f"{plan.flops['rigl']:.3g} by RigL's convention, {plan.flops['prunefl']:.3g} by PruneFL's, "
                           f"{plan.flops['dense']:.3g} dense"),
         ("time a round", f"about {_seconds(each * slow)}" + f" on {ranks} ranks" * (ranks > 1)
@@ -224,12 +227,13 @@ def _own_tests(data, fed):
                           f"{every}")]
 
 
-def _gpus(options, data, P, layers, at_once):
+def _gpus(setup, at_once):
     """The row about GPUs, where any is used."""
+    options = setup.options
     used = [name for name in ("device", "server_device") if options[name] == "cuda"]
     if not used:
         return []
-    count, (worker, server) = torch.cuda.device_count(), assemble.gpu_needs(options, data, P, layers)
+    count, (worker, server) = torch.cuda.device_count(), gpu_needs(options, setup.data, setup.network)
     needs = {"device": f"a worker takes about {footprint.told(worker)}",
              "server_device": f"the server about {footprint.told(server)}"}
     share = math.ceil(at_once / count)

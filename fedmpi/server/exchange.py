@@ -58,9 +58,11 @@ def announce(fed, state, t, clients):
 def smaller_asks(fed, state, t, clients):
     """An ``Ask`` for each client, which brings it the network that the pruner gives it, whole or smaller."""
     gen = stream(fed.seed, Purpose.MASK, t)
-    fleet = fed.devices.at(state["now"], len(fed.sizes), lambda *key: stream(fed.seed, Purpose.DEVICES, *key))
+    fleet = fed.devices.at(state["now"], len(fed.sizes),
+                           lambda *key: stream(fed.seed, Purpose.DEVICES, *key))
     kept = fed.pruner.units(state["pruner"], state["x"], fed.structure, clients, fleet, gen)
-    made = {id(each): _network_message(fed, state, t, each) for each in kept}
+    distinct = {id(each): each for each in kept}
+    made = {key: _network_message(fed, state, t, each) for key, each in distinct.items()}
     return [Ask(client, t, *made[id(each)]) for client, each in zip(clients.tolist(), kept)]
 
 

@@ -1,9 +1,9 @@
 """Clients' models on clients' own test parts: after a round's merge, spread over all workers.
 
-The model that a client has is what the server would publish now, through the same codec, with what the client keeps of
-its own laid over it: its personal tensors, or what the strategy's ``own_model`` makes of it. One that has not taken part
-yet has those of the first model. Jobs are cut by clients, never by ranks, and so are the bits. While workers evaluate,
-rank 0 evaluates the test set.
+The model that a client has is what the server would publish now, through the same codec, with what
+the client keeps of its own laid over it: its personal tensors, or what the strategy's ``own_model``
+makes of it. One that has not taken part yet has those of the first model. Jobs are cut by clients,
+never by ranks, and so are the bits. While workers evaluate, rank 0 evaluates the test set.
 """
 
 import time
@@ -58,7 +58,8 @@ def evaluate(fed, state, mask, t, meanwhile=()):
     """``(columns of /rounds, columns of /own)`` of the model of ``state``, on ``mask``, after round ``t``. Rank 0 does
     slices of ``meanwhile`` as long as it waits for workers."""
     begin, elsewhere = time.perf_counter(), fed.transport.meanwhile_s
-    meta, arrays = model_message(fed, state, t, mask)
+    # As the next round would publish it: a codec may draw by the round.
+    meta, arrays = model_message(fed, state, t + 1, mask)
     tests = fed.own_tests
     fed.transport.publish({"kind": "tested", "t": t, "at_once": tests.at_once} | meta, arrays)
     jobs = [{"own": chosen.tolist(), "block": number} for number, chosen in enumerate(blocks(tests))]
@@ -66,7 +67,7 @@ def evaluate(fed, state, mask, t, meanwhile=()):
     strategy = fed.strategy
     if fed.layout.personal or strategy.own_model is not None or strategy.predict is not None:
         jobs = [job | {"alone": True} for job in jobs]
-        given = OnDemand(jobs, partial(alone, fed, state, mask, t))
+        given = OnDemand(jobs, partial(alone, fed, state, mask, t + 1))
     values = [None] * len(jobs)
     meanwhile = _as_long(meanwhile, lambda: any(each is None for each in values))
     replies = fed.transport.map(jobs, given, meanwhile)
@@ -90,8 +91,8 @@ class OnDemand:
 
 
 def alone(fed, state, mask, t, job):
-    """The arrays that go to each client of a job alone, in one message: what it keeps, and what the strategy sends to
-    it."""
+    """The arrays that go to each client of a job alone, in one message: what it keeps, and what the strategy would send
+    to it in round ``t``."""
     found = []
     for client in job["own"]:
         asked = ask(fed, state, client, t, mask)

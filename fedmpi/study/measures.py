@@ -185,7 +185,8 @@ def _first(run, least):
 
 
 PLAIN = {f.__name__: f for f in (
-    accuracy, accuracy_best, accuracy_decline, own_accuracy, own_accuracy_weighted, own_accuracy_worst, learned, up_mb, mb, tflop, sparsity, seconds, weight_noise_spearman,
+    accuracy, accuracy_best, accuracy_decline, own_accuracy, own_accuracy_weighted, own_accuracy_worst,
+    learned, up_mb, mb, tflop, sparsity, seconds, weight_noise_spearman,
     weight_auc, score_noise_spearman, score_auc, noisy_weight, noisy_rise, noisy_low_at)}
 WITH_VALUE = {f.__name__: f for f in (mb_to, rounds_to)}      # written mb_to:0.6
 

@@ -26,7 +26,8 @@ from fedmpi.core.stop import COME_BACK, notices
 
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1                 # of <linux/prctl.h>: the signal that a process gets when its parent dies
-IMPORTED = ["fedmpi.build.assemble", "fedmpi.build.named", "fedmpi.cli", "fedmpi.client.worker",
+IMPORTED = ["fedmpi.build.check", "fedmpi.build.needs", "fedmpi.build.rehearsal", "fedmpi.build.worker",
+            "fedmpi.cli", "fedmpi.client.worker",
             "fedmpi.read.report.text", "fedmpi.server.loop",
             "fedmpi.store", "plotext"]
 READERS = {"digits": ["sklearn.datasets"], "hdf5": [], "synthetic": []}      # torchvision reads the other data sets

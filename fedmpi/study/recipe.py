@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from fedmpi.build.advice import check_keys
 from fedmpi.core.errors import UserError
-from fedmpi.run.launch import FREE
+from fedmpi.run.resume import FREE
 from fedmpi.build.options import DEFAULTS
 from fedmpi.study.measures import check_measure
 from fedmpi.study.sweep import name_of

@@ -19,9 +19,9 @@ from collections import Counter
 from typing import NamedTuple
 
 from fedmpi.build.advice import check_keys
-from fedmpi.catalog import split
+from fedmpi.plugins.spec import split
 from fedmpi.core.errors import UserError
-from fedmpi.run.launch import AUTO, FREE
+from fedmpi.run.resume import AUTO, FREE
 from fedmpi.build.options import DEFAULTS, PARTS
 
 TABLES = {"folder": str, "fixed": dict, "grid": dict, "run": list, "slurm": dict}

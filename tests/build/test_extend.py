@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import load, make
 from fedmpi.build import extend
 from fedmpi.core.parts import Round
 from fedmpi.store import RunFile, checkpoint_folder, checkpoints, read_run
@@ -149,8 +150,8 @@ PARTS = [(kind, name) for kind in KINDS for name in catalog.KINDS[kind]]
 @pytest.mark.parametrize("kind, name", PARTS)
 def test_a_part_that_looks_at_the_number_of_rounds_says_so(kind, name):
     table = catalog.KINDS[kind]
-    source = inspect.getsource(inspect.getmodule(catalog.load(table, name)))
-    planned = catalog.make(table, name).planned
+    source = inspect.getsource(inspect.getmodule(load(table, name)))
+    planned = make(table, name).planned
     assert extend.looks_at_rounds(source) == (planned is not None)
     assert planned is None or planned(Round(3, 6)) == planned(Round(3, 6))
 

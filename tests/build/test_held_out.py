@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import contracts
-from fedmpi.build import assemble, held_out
+from fedmpi.build import held_out
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.population import population
 from fedmpi.build.options import DEFAULTS
-from fedmpi.build.usual import with_usual_parts
 from fedmpi.core.errors import UserError
 
 
@@ -15,7 +16,7 @@ NETWORK = torch.nn.Linear(4, 2)
 
 
 def federation(**options):
-    return assemble.federation(with_usual_parts(DEFAULTS | contracts.SMALL | options))
+    return contracts.dealt(DEFAULTS | contracts.SMALL | options)
 
 
 def part(offsets, indices, client):
@@ -57,7 +58,7 @@ def test_a_sample_that_a_client_holds_twice_is_in_one_part_only():
 
 def test_without_the_option_data_stay_as_they_were():
     plain, split = federation(), federation(client_test=0.25)
-    assert plain.held_out is None and "test_offsets" not in assemble.shared_arrays(plain)
+    assert plain.held_out is None and "test_offsets" not in shared_arrays(plain)
     assert plain.digest != split.digest and plain.validation.tolist() == split.validation.tolist()
     for client in range(3):
         tested = part(split.held_out.offsets, split.held_out.indices, client)
@@ -86,14 +87,14 @@ def test_nobody_with_a_test_part_is_refused_and_some_are_told():
     with pytest.raises(UserError, match="no client holds enough samples"):
         federation(clients=90, client_test=0.2)
     options = DEFAULTS | contracts.SMALL | dict(client_test=0.5, partition="quantity:beta=0.3,min_size=1", clients=12)
-    split = assemble.federation(with_usual_parts(options))
+    split = contracts.dealt(options)
     empty = int((split.held_out.sizes == 0).sum())
     assert 0 < empty < 12
     line, = held_out.remarks(options, split)
     assert line.startswith(f"--client-test 0.5: {empty} of 12 clients hold too few samples")
     tests = held_out.own_tests(options, split, 12, NETWORK, torch.zeros(1, 4))
     assert tests.clients.tolist() == np.flatnonzero(split.held_out.sizes).tolist() and (tests.samples > 0).all()
-    assert assemble.population(split, options | {"fault": []})["test_samples"][0].tolist() == (
+    assert population(options | {"fault": []}, split)["test_samples"][0].tolist() == (
         split.held_out.sizes.tolist())
 
 

@@ -4,7 +4,6 @@ import contracts
 import numpy as np
 import pytest
 
-from fedmpi.build import assemble
 from fedmpi.build.options import DEFAULTS
 from fedmpi.build.server_data import Wanted, wanted
 from fedmpi.core.errors import UserError
@@ -12,7 +11,7 @@ from fedmpi.store import read_run
 
 
 def federation(**options):
-    return assemble.federation(DEFAULTS | contracts.SMALL | options)
+    return contracts.dealt(DEFAULTS | contracts.SMALL | options)
 
 
 @pytest.mark.parametrize("text, expected", [

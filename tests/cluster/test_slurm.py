@@ -21,13 +21,15 @@ from conftest import environment
 from other_mpi import DEBIAN, TINY_RUN
 
 from fedmpi import catalog
-from fedmpi.build import assemble, footprint, named
+from fedmpi.plugins.spec import make
+from fedmpi.build import footprint
+from fedmpi.build.needs import gpu_needs, planned_needs
+from fedmpi.build.server import block
+from fedmpi.build.setup import set_up
 from fedmpi.cluster import sbatch
-from fedmpi.core import flops
 from fedmpi.build.options import DEFAULTS
 from fedmpi.core.errors import UserError
 from fedmpi.store import read_run, verify
-from fedmpi.build.usual import with_usual_parts
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
@@ -483,7 +485,7 @@ def test_a_plan_deals_ranks_out_over_gpus_as_the_run_will(job, served, loads):
 
 def test_a_plan_says_what_the_fullest_gpu_will_hold(fedmpi, tmp_path):
     asked = ("--clients", 8, "--ranks", 9, "--gpus", 2)
-    worker, server = assemble.planned_needs(DEFAULTS | {"clients": 8})
+    worker, server = planned_needs(DEFAULTS | {"clients": 8})
     four = f"about {4 * worker.total / 1e9:.2g} GB of the fullest GPU, for 4 workers on it, estimated"
     assert four in fedmpi(1, "sbatch", *asked, "--server-device", "cpu")
     total = (4 * worker.total + server.total) / 1e9
@@ -505,13 +507,10 @@ def test_a_plan_counts_those_that_are_asked_beside_the_cohort(fedmpi):
 
 
 def test_the_plan_estimates_what_the_run_will():
-    options = with_usual_parts(DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"})
-    data = assemble.federation(options)
-    fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
-    network = named.model(options, data.shape, data.dataset.classes)
-    layers = flops.outputs(network, assemble.sample(data))
-    assert assemble.planned_needs(options) == assemble.gpu_needs(options, data, fed.layout.P, layers)
-    assert assemble.block(fed.layout.P) == fed.block
+    options = DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"}
+    setup = set_up(options, torch.device("cpu"))
+    assert planned_needs(options) == gpu_needs(setup.options, setup.data, setup.network)
+    assert block(setup.fed.layout.P) == setup.fed.block
 
 
 @pytest.fixture
@@ -573,7 +572,7 @@ def test_other_times_are_refused(text):
 
 @pytest.mark.parametrize("name", catalog.MODELS)
 def test_the_estimate_knows_every_model(name):
-    network = catalog.make(catalog.MODELS, name, (3, 32, 32), 10)
+    network = make(catalog.MODELS, name, (3, 32, 32), 10)
     weights = sum(parameter.numel() for parameter in network.parameters())
     assert weights <= sbatch.WEIGHTS[name] * 1.02 and sbatch.WEIGHTS[name] <= weights * 1.1
 

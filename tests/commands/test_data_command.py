@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from fedmpi.read import report
-from fedmpi.build.assemble import federation, population
+from fedmpi.build import federation as dealing
+from fedmpi.build.parts import of_data
+from fedmpi.build.population import population
 from fedmpi.build.options import DEFAULTS
 
 FAULTS = ("--fault", "label-flip:share=0.25", "--fault", "duplicate:share=0.25", "--fault", "free-rider:share=0.125")
@@ -26,6 +28,11 @@ def dealt(labels, noise=None, faults=None, **facts):
     found = SimpleNamespace(dataset=data, indices=np.arange(labels.sum()), validation=np.zeros(20), server=np.zeros(0))
     options = DEFAULTS | {"fault": list(faults)}
     return report.described(found, {k: (v, "1", k) for k, v in facts.items()}, options)
+
+
+def federation(options):
+    """The ``Federation`` that the options deal out."""
+    return dealing.federation(*of_data(options))
 
 
 def test_numbers_of_each_client():
@@ -130,7 +137,7 @@ def test_a_clients_quality_is_its_worst_flaw():
     low, high = data.noise.argsort()
     assert data.noise[[low, high]] == pytest.approx([.3, .8], abs=.04) and data.faults.all()
     assert data.quality[low] == .5 and data.quality[high] == 1 - data.noise[high]
-    assert np.array_equal(population(data, options | {"fault": []})["quality"][0], data.quality)
+    assert np.array_equal(population(options | {"fault": []}, data)["quality"][0], data.quality)
     data = federation(options | {"clients": 4, "fault": ["feature-noise:share=0.5,std=1", "scaled:share=0.5,factor=4"]})
     noisy, scaled = data.faults
     wanted = [min(1 - noise, .5 if a else 1, .25 if b else 1) for noise, a, b in zip(data.noise, noisy, scaled)]
@@ -141,7 +148,7 @@ def test_the_command_shows_what_training_would_use(fedmpi, tmp_path):
     output = fedmpi(1, "data", "--clients", 8, *FAULTS, "--seed", 3, "--picture", tmp_path / "a.png")
     options = DEFAULTS | {"clients": 8, "seed": 3, "fault": list(FAULTS[1::2])}
     data = federation(options)
-    told = report.described(data, population(data, options), options)
+    told = report.described(data, population(options, data), options)
     shown = [report.partition_text(told, 80), report.partition_picture(told, 80), f"picture: {tmp_path / 'a.png'}\n"]
     assert output == "\n\n".join(shown)
     assert "label-flip:share=0.25 (2 clients), duplicate:share=0.25 (2 clients)" in output

@@ -11,6 +11,7 @@ import h5py
 import pytest
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import parse
 from fedmpi.store import RunFile, differences, read_run
 
 README = pathlib.Path(__file__).parents[2].joinpath("README.md").read_text()
@@ -34,7 +35,7 @@ def test_the_pruner_of_the_readme_is_a_pruner(fedmpi, tmp_path, monkeypatch):
     code = re.search(r"```python\n(\"\"\"Shuffle.*?)```", README, re.S).group(1)
     (tmp_path / "shuffle_pruner.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert catalog.parse(catalog.PRUNERS, "shuffle_pruner:shuffle:fraction=0.2")[1] == {"fraction": 0.2}
+    assert parse(catalog.PRUNERS, "shuffle_pruner:shuffle:fraction=0.2")[1] == {"fraction": 0.2}
     fedmpi(1, "train", "--pruner", "shuffle_pruner:shuffle:fraction=0.2", "--rounds", 3, "--clients", 4,
            "--local-epochs", 1, "--out", tmp_path / "run.h5")
     run = read_run(tmp_path / "run.h5")

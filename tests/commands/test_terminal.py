@@ -15,6 +15,7 @@ import pytest
 from conftest import environment
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry
 from fedmpi.cli import cli
 from fedmpi.commands.parts import in_full, options_lines
 from fedmpi.read.report import round_line
@@ -103,7 +104,7 @@ ENTRIES = [(kind, name) for kind, table in catalog.KINDS.items() for name in tab
 
 def test_every_part_in_full_fits():
     for kind, name in ENTRIES:
-        told = in_full(kind, name, catalog.entry(catalog.KINDS[kind], name))
+        told = in_full(kind, name, entry(catalog.KINDS[kind], name))
         assert too_wide(reflowed(told, 80), 80) == []
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from fedmpi import catalog
 from fedmpi.compute.features import giving_features, split
 from fedmpi.core.layout import bind
+from fedmpi.plugins.spec import make
 
 SHAPES = {"torchvision": [(name, (3, size, size)) for name, size in (
     ("resnet18", 64), ("vgg11", 32), ("mobilenet_v3_small", 64), ("densenet121", 32), ("efficientnet_b0", 32),
@@ -23,7 +24,7 @@ def networks():
 
 def made(spec, shape):
     torch.manual_seed(0)
-    return catalog.make(catalog.MODELS, spec, shape, 7)
+    return make(catalog.MODELS, spec, shape, 7)
 
 
 @pytest.mark.parametrize("spec, shape", list(networks()))

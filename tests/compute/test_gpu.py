@@ -10,9 +10,10 @@ import torch
 from training import ruled, sgd
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.compute import graphs, staging
 from fedmpi.core import exact_sum
-from fedmpi.run import launch
+from fedmpi.run.devices import pick_device
 from fedmpi.core.layout import bind
 from fedmpi.compute.sgd import casting, descend
 from fedmpi.methods.models.zoo import torchvision
@@ -26,7 +27,7 @@ SMALL = ("--rounds", 3, "--clients", 6, "--model", "small-cnn:width=4", "--lr", 
 
 @pytest.fixture(scope="module")
 def gpu():
-    return launch.pick_device("cuda", 0)
+    return pick_device("cuda", 0)
 
 
 def task_of(make, shape, device, n=23, precision="float32", sparsity=0.5):
@@ -46,8 +47,8 @@ def task_of(make, shape, device, n=23, precision="float32", sparsity=0.5):
 
 @pytest.mark.parametrize("name", sorted(name for name in catalog.MODELS if name != "torchvision"))
 def test_every_model_trains_to_what_the_cpu_makes_of_it(gpu, name):
-    make = partial(catalog.make, catalog.MODELS, name)
-    here, there = task_of(make, (3, 32, 32), gpu), task_of(make, (3, 32, 32), torch.device("cpu"))
+    made = partial(make, catalog.MODELS, name)
+    here, there = task_of(made, (3, 32, 32), gpu), task_of(made, (3, 32, 32), torch.device("cpu"))
     for task in (here, there):
         for module in task.model.modules():
             if isinstance(module, torch.nn.modules.dropout._DropoutNd):
@@ -78,8 +79,8 @@ def trained(task, recorder, **rule):
 @pytest.mark.parametrize("optimiser", ["sgd:momentum=0.9", "adam", "adamw"])
 def test_a_recorded_step_survives_a_schedule(gpu, optimiser):
     """One recording for all rates, over steps and from round to round, to the bits of steps that are not recorded."""
-    task = task_of(partial(catalog.make, catalog.MODELS, "small-cnn"), (3, 32, 32), gpu, n=20)
-    part, rates = (catalog.make(table, spec) for table, spec in (
+    task = task_of(partial(make, catalog.MODELS, "small-cnn"), (3, 32, 32), gpu, n=20)
+    part, rates = (make(table, spec) for table, spec in (
         (catalog.OPTIMISERS, optimiser), (catalog.SCHEDULES, "cosine:over=steps,warmup=2")))
     recorder, found = graphs.recorder(task.model, gpu), []
     for kept in (None, recorder):
@@ -101,7 +102,7 @@ def recordings(recorder):
 @pytest.mark.parametrize("name", sorted(catalog.MODELS))
 def test_recorded_steps_have_the_bits_of_those_taken_one_by_one(gpu, name, sparsity, precision):
     """The last batch of an epoch, which is smaller, too."""
-    task = task_of(partial(catalog.make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision,
+    task = task_of(partial(make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision,
                    sparsity=sparsity)
     recorder = graphs.recorder(task.model, gpu)
     rule = {"momentum": 0.9, "weight_decay": 1e-3, "mu": 0.1 * (sparsity == 0)}
@@ -117,9 +118,9 @@ def test_recorded_steps_have_the_bits_of_those_taken_one_by_one(gpu, name, spars
 @pytest.mark.parametrize("spec", ["sgd:momentum=0.9,weight_decay=0.001", "adam"])
 def test_recorded_steps_of_clients_side_by_side_have_the_same_bits(gpu, name, precision, spec):
     """Of as many samples each, and of some with fewer, who finish before the others."""
-    task = task_of(partial(catalog.make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision)
+    task = task_of(partial(make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision)
     recorder, found = graphs.recorder(task.model, gpu), []
-    optimiser = catalog.make(catalog.OPTIMISERS, spec)
+    optimiser = make(catalog.OPTIMISERS, spec)
     for kept in (None, recorder):
         wide = stacked(task.model, task.layout, kept)
         for sizes in ((23, 23, 23), (23, 20, 7), (23, 23, 23)):
@@ -164,7 +165,7 @@ def test_samples_that_stay_on_the_gpu_are_those_on_the_host(gpu, monkeypatch):
 
 
 def test_a_recording_that_runs_out_of_memory_leaves_training_as_it_was(gpu, monkeypatch):
-    task = task_of(partial(catalog.make, catalog.MODELS, "cnn"), (3, 32, 32), gpu)
+    task = task_of(partial(make, catalog.MODELS, "cnn"), (3, 32, 32), gpu)
     recorder = graphs.recorder(task.model, gpu)
     plain = trained(task, None)
 
@@ -189,10 +190,10 @@ def test_a_recording_that_runs_out_of_memory_leaves_training_as_it_was(gpu, monk
 def test_side_by_side_is_near_one_by_one(gpu, monkeypatch, precision, near):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)                        # which rounds to 10 bits
 
-    def make(shape, classes):
-        return catalog.make(catalog.MODELS, "pfl-cnn:dropout=false", shape, classes)
+    def made(shape, classes):
+        return make(catalog.MODELS, "pfl-cnn:dropout=false", shape, classes)
 
-    task = task_of(make, (3, 32, 32), gpu, precision=precision, sparsity=0.0)
+    task = task_of(made, (3, 32, 32), gpu, precision=precision, sparsity=0.0)
     assert refusal(task.model, task.layout, torch.zeros(2, 3, 32, 32)) == ""
     task, _ = ruled(task)
     generators = [np.random.default_rng(seed) for seed in range(4)]

@@ -10,6 +10,7 @@ from test_stacked import half as drawn_half
 from torch import nn
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.compute.sgd import descend
 from fedmpi.core.errors import UserError
 from fedmpi.methods.models.lenet5 import lenet5
@@ -32,7 +33,7 @@ SPECS = pytest.mark.parametrize("spec", TORCHS)
 
 
 def made(spec):
-    return catalog.make(catalog.OPTIMISERS, spec)
+    return make(catalog.OPTIMISERS, spec)
 
 
 def by_torch(spec, model, task, clip_norm=0.0):

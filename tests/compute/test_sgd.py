@@ -12,6 +12,7 @@ from training import sgd
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.compute.sgd import batches, dense_gradient, descend, length, train
 from fedmpi.core.parts import Probe, Round, Task
 from fedmpi.methods.optimisers import sgd as optimisers
@@ -296,7 +297,7 @@ def test_local_steps_are_the_first_steps_of_as_many_epochs():
 
 def test_a_schedule_over_steps_is_torchs():
     model, twin = conv_net(), conv_net()
-    rates = catalog.make(catalog.SCHEDULES, "linear:over=steps")
+    rates = make(catalog.SCHEDULES, "linear:over=steps")
     task = task_of(model, epochs=1, lr=0.2)._replace(rates=rates)
     optimiser = torch.optim.SGD(twin.parameters(), 0.2, 0.9, weight_decay=1e-3, fused=True)
     fall = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / 5)

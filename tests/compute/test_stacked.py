@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.build import choose
 from fedmpi.server import loop
 from fedmpi.server.answers import Outcome
@@ -26,7 +27,6 @@ from fedmpi.methods.optimisers.sgd import sgd
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.store import read_run, verify
 from fedmpi.transport.team import teams
-from fedmpi.build.usual import with_usual_parts
 
 SHAPE, CLASSES = (2, 8, 8), 5
 SIZES = (23, 5, 31, 12, 1, 20)            # clients of 5, 1, 7, 3, 1 and 4 batches an epoch
@@ -233,7 +233,7 @@ def test_what_cannot_be_stacked_is_refused(make, why):
 
 @pytest.mark.parametrize("name", [name for name in catalog.STRATEGIES if name != "fedpcl"])
 def test_what_a_strategy_says_of_its_local_training_is_what_it_does(name):
-    strategy = catalog.make(catalog.STRATEGIES, name)
+    strategy = make(catalog.STRATEGIES, name)
     task = tasks_of(small_cnn, (12,), mask=half)[0]
     assert isinstance(strategy.local, Descent)
     want, told = alone(task, **strategy.local._asdict())
@@ -366,13 +366,13 @@ def test_what_was_timed_is_recorded_and_kept(fedmpi, tmp_path, monkeypatch):
 def test_the_choice_by_timing(monkeypatch, seconds, workers, best):
     monkeypatch.setattr(choose, "timing", lambda *arguments: lambda G, before: (1.0, seconds.get(G, 9.0)))
     monkeypatch.setattr(choose, "apart", lambda *arguments: "")
-    lines = []
-    assert choose.together({"cohort": 50}, None, torch.device("cpu"), workers, lines.append) == best and len(lines) == 1
+    setup, lines = ({"cohort": 50}, None, None, None, None), []
+    assert choose.together(setup, torch.device("cpu"), workers, lines.append) == best and len(lines) == 1
 
 
 def test_timing_times_both(fedmpi):
-    options = with_usual_parts(contracts.DEFAULTS | contracts.SMALL)
-    one, side = choose.timing(options, contracts.assemble.federation(options), torch.device("cpu"))(3, 0)
+    options, parts, data, *_ = contracts.small()
+    one, side = choose.timing(options, parts, data, torch.device("cpu"))(3, 0)
     assert 0 < one < 1 and 0 < side < 1
 
 
@@ -396,11 +396,11 @@ def test_as_many_local_steps_for_all(steps, options):
 
 @pytest.mark.parametrize("spec", ["linear:over=steps", "cosine:over=steps,warmup=2", "step:every=2"])
 def test_each_client_follows_its_own_schedule(spec):
-    rates = catalog.make(catalog.SCHEDULES, spec)
+    rates = make(catalog.SCHEDULES, spec)
     agree([task._replace(rates=rates) for task in tasks_of(small_cnn)], momentum=0.9)
 
 
 @pytest.mark.parametrize("make", [lenet5, Residual])
 def test_augmentation_is_drawn_alike(make):
-    part = joined([catalog.make(catalog.AUGMENTATIONS, spec) for spec in ("flip", "crop:pad=1")])
+    part = joined([make(catalog.AUGMENTATIONS, spec) for spec in ("flip", "crop:pad=1")])
     agree([task._replace(augment=part) for task in tasks_of(make)])

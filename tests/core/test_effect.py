@@ -5,19 +5,15 @@ import pytest
 import torch
 
 from fedmpi import catalog
-from fedmpi.build import assemble
+from fedmpi.plugins.spec import make
+from fedmpi.build.notes import warnings
 from fedmpi.core.effect import needs
 from fedmpi.core.errors import UserError
-from fedmpi.build.options import DEFAULTS
-from fedmpi.build.usual import with_usual_parts
 
 
 def warned(**options):
     """The warnings of a small run, before anything is trained."""
-    options = with_usual_parts(DEFAULTS | contracts.SMALL | options)
-    data = assemble.federation(options)
-    fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
-    return list(assemble.warnings(options, data, fed))
+    return list(warnings(contracts.small(**options)))
 
 
 @needs(cap="by=class", period="daily=true", a="how!=constant", both=("by=class", "daily=true"))
@@ -50,7 +46,7 @@ def test_defaults_may_stand_beside_any_choice():
     ("aggregation", "fedasync:staleness=constant,a=0.5"), ("aggregation", "fedasync:b=4")])
 def test_parts_refuse_what_their_other_options_leave_no_effect(kind, spec):
     with pytest.raises(UserError, match=f"{spec}: .* has no effect with .*; leave .* out"):
-        catalog.make(catalog.KINDS[kind], spec)
+        make(catalog.KINDS[kind], spec)
 
 
 @pytest.mark.parametrize("pruner, last_still", [

@@ -1,11 +1,15 @@
 """Flips and crops: what they do to an image, the same draws alone and side by side, on images only."""
 
+import re
+
 import contracts
 import numpy as np
 import pytest
 import torch
 
 from fedmpi import catalog
+from fedmpi.core.parts import Facts
+from fedmpi.plugins.spec import make
 from fedmpi.commands.given import separated
 from fedmpi.compute.augment import joined
 from fedmpi.core.errors import UserError
@@ -14,7 +18,7 @@ from fedmpi.store import read_run, verify
 
 
 def made(spec):
-    return catalog.make(catalog.AUGMENTATIONS, spec)
+    return make(catalog.AUGMENTATIONS, spec)
 
 
 def images(n=5, shape=(3, 6, 4), seed=0):
@@ -81,12 +85,9 @@ def test_the_same_bits_on_any_ranks(fedmpi, tmp_path):
 
 
 def test_what_is_no_image_is_refused():
-    from fedmpi.build import assemble
-    options = contracts.with_usual_parts(contracts.DEFAULTS | contracts.SMALL | {"augment": ["flip"]})
-    data = assemble.federation(options)
-    flat = data.dataset._replace(x_train=data.dataset.x_train.reshape(len(data.dataset.x_train), -1))
-    with pytest.raises(UserError, match=r"--augment flip changes images .*, and the samples are of shape \(16,\)"):
-        assemble._check_images(options, data._replace(dataset=flat))
-    ids = data.dataset._replace(x_train=data.dataset.x_train.astype(np.int16))
-    with pytest.raises(UserError, match="these samples are whole numbers"):
-        assemble._check_images(options, data._replace(dataset=ids))
+    rule = make(catalog.AUGMENTATIONS, "flip").refuses
+    assert list(rule(Facts(None, shape=(1, 4, 4)))) == []
+    line, = rule(Facts(None, shape=(16,)))
+    assert re.match(r"it changes images .*, and the samples are of shape \(16,\)", line)
+    line, = rule(Facts(None, shape=(1, 4, 4), ids=True))
+    assert "these samples are whole numbers" in line

@@ -322,9 +322,9 @@ def test_loo_finds_the_client_with_wrong_labels():
 def test_size_and_uniform_by_hand():
     given = cohort([0, 2], updates(torch.zeros(2, 1))._replace(n=double(10, 30)))
     for spec, expected in (("size", [.25, .75]), ("uniform", [.5, .5])):
-        phi = contracts.catalog.make(CONTRIBUTIONS, spec).score({}, given, None, None).phi
+        phi = contracts.make(CONTRIBUTIONS, spec).score({}, given, None, None).phi
         assert (phi / phi.sum()).tolist() == expected
-        weighting = contracts.catalog.make(WEIGHTINGS, spec)
+        weighting = contracts.make(WEIGHTINGS, spec)
         assert weighting.weigh(weighting.init(SIZES), torch.zeros(2, dtype=torch.float64),
                                given)[1].tolist() == expected
 

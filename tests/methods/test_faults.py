@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from fedmpi.catalog import FAULTS, make
+from fedmpi.catalog import FAULTS
+from fedmpi.plugins.spec import make
 from fedmpi.methods.fault.duplicate import duplicate
 from fedmpi.methods.fault.feature_noise import feature_noise
 from fedmpi.methods.fault.free_rider import free_rider

@@ -8,7 +8,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fedmpi.catalog import FEATURES, make
+from fedmpi.catalog import FEATURES
+from fedmpi.plugins.spec import make
 from fedmpi.methods.features.gaussian import gaussian
 from fedmpi.methods.features.images import _grid, turned
 from fedmpi.methods.features.restyle import _styled, restyle

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmpi.catalog import NOISES, make
+from fedmpi.catalog import NOISES
+from fedmpi.plugins.spec import make
 from fedmpi.methods.noise.asymmetric import asymmetric
 from fedmpi.methods.noise.class_dependent import class_dependent, confusion
 from fedmpi.methods.noise.fedcorr import fedcorr

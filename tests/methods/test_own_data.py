@@ -14,9 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-from fedmpi.build import assemble, choose
+from fedmpi.build import choose
+from fedmpi.build.federation import federation
+from fedmpi.build.parts import of_data
+from fedmpi.build.population import population
 from fedmpi.read import report
-from fedmpi.catalog import PARTITIONS, make
+from fedmpi.catalog import PARTITIONS
+from fedmpi.plugins.spec import make
 from fedmpi.commands.runs import all_options, dataset_spec
 from fedmpi.methods.datasets.dataset import (Dataset, as_they_are, checked, inputs, inputs_text,
                                              moments, whole_numbers)
@@ -24,7 +28,6 @@ from fedmpi.methods.datasets.hdf5 import hdf5
 from fedmpi.core.errors import DataError, UserError
 from fedmpi.build.options import DEFAULTS, OPEN
 from fedmpi.store import read_run
-from fedmpi.build.usual import with_usual_parts
 
 HERE = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
 PLAIN = {"noise": "none", "strategy": "fedavg", "pruner": "dense", "model": "logistic"}
@@ -212,8 +215,8 @@ def test_ids_reach_an_embedding_as_they_are(tmp_path, dtype, model, normalise, a
     name = model if model == "logistic" else f"test_own_data:{model}"
     fed, state = contracts.assembled(dataset=f"hdf5:file={path},normalise={normalise}", model=name, validation=0.2,
                                      lr=0.5, rounds=3)
-    data = assemble.federation(DEFAULTS | contracts.SMALL | {"dataset": f"hdf5:file={path},normalise={normalise}",
-                                                             "model": name})
+    data = contracts.dealt(DEFAULTS | contracts.SMALL | {"dataset": f"hdf5:file={path},normalise={normalise}",
+                                                         "model": name})
     assert as_they_are(data.dataset) == as_is == whole_numbers(data.dataset)
     _, rows = contracts.play(fed, state, 3)
     assert np.isfinite(rows[-1]["loss"]) and rows[-1]["accuracy"] > 0.6
@@ -228,8 +231,8 @@ def test_lazy_layers_behind_an_embedding_take_their_shapes_from_ids(tmp_path):
 
 def test_numbers_with_fractions_are_normalised_for_an_embedding_of_places_too(tmp_path):
     path = written(tmp_path / "a.h5", floats(18, 7), CYCLE)
-    data = assemble.federation(DEFAULTS | contracts.SMALL | {"dataset": f"hdf5:file={path}",
-                                                             "model": "test_own_data:words"})
+    data = contracts.dealt(DEFAULTS | contracts.SMALL | {"dataset": f"hdf5:file={path}",
+                                                         "model": "test_own_data:words"})
     assert not as_they_are(data.dataset)
 
 
@@ -244,8 +247,8 @@ def test_a_model_of_floats_refuses_ids_with_advice_that_works(fedmpi, tmp_path):
 
 
 @pytest.mark.parametrize("options, why", [
-    ({"features": "gaussian:sigma=1"}, "--features gaussian:sigma=1 changes the values"),
-    ({"fault": ["feature-noise:share=1"]}, "--fault feature-noise:share=1 changes the values"),
+    ({"features": "gaussian:sigma=1"}, "--features gaussian:sigma=1: it changes the values"),
+    ({"fault": ["feature-noise:share=1"]}, "--fault feature-noise:share=1: it changes the values"),
     ({"fault": ["feature-noise:share=0.1"]}, ""), ({}, "")])
 @pytest.mark.parametrize("dtype", [np.int64, np.float32])
 def test_noise_on_ids_is_refused(tmp_path, options, why, dtype):
@@ -264,8 +267,8 @@ def test_ids_train_side_by_side_as_one_by_one(tmp_path, dtype):
     options = {"dataset": f"hdf5:file={path}", "model": "test_own_data:words", "rounds": 2}
     one, side = (contracts.play(*contracts.assembled(**options, together=G), 2)[0][-1]["x"] for G in (1, 3))
     torch.testing.assert_close(one, side, rtol=1e-4, atol=1e-5)
-    options = with_usual_parts(contracts.DEFAULTS | contracts.SMALL | options)
-    assert min(choose.timing(options, assemble.federation(options), torch.device("cpu"))(3, 0)) > 0
+    options, parts, data, *_ = contracts.small(**options)
+    assert min(choose.timing(options, parts, data, torch.device("cpu"))(3, 0)) > 0
 
 
 def test_another_scale_of_inputs_is_another_run(fedmpi, tmp_path):
@@ -332,7 +335,8 @@ OWNER = np.array([b"bo", b"al", b"al", b"cy", b"al", b"bo", b"al", b"bo", b"al",
 def natural(tmp_path, ids=OWNER, **options):
     """``(options, Federation)`` of a file whose training samples are of the clients ``ids``."""
     path = written(tmp_path / "a.h5", floats(18, 5), CYCLE, client=ids)
-    return assemble.loaded(DEFAULTS | OPEN | PLAIN | {"dataset": f"hdf5:file={path}", "validation": 0.0} | options)
+    options, parts = of_data(DEFAULTS | OPEN | PLAIN | {"dataset": f"hdf5:file={path}", "validation": 0.0} | options)
+    return options, federation(options, parts)
 
 
 def test_clients_of_the_file_are_the_clients_of_the_run(tmp_path):
@@ -342,7 +346,7 @@ def test_clients_of_the_file_are_the_clients_of_the_run(tmp_path):
     for client, name in enumerate(data.client_names):
         mine = data.indices[data.offsets[client]: data.offsets[client + 1]]
         assert sorted(mine) == np.flatnonzero(OWNER == name.encode()).tolist()
-    facts = assemble.population(data, options)
+    facts = population(options, data)
     assert facts["name"][0].tolist() == [b"al", b"bo", b"cy"]
 
 
@@ -383,10 +387,10 @@ def test_what_natural_clients_cannot_do_is_refused(tmp_path, options, line):
 
 def test_another_partition_and_number_of_clients_can_be_named(tmp_path):
     options, data = natural(tmp_path, partition="iid", clients=4)
-    assert options["clients"] == 4 and data.client_names == () and "name" not in assemble.population(data, options)
+    assert options["clients"] == 4 and data.client_names == () and "name" not in population(options, data)
     options, data = natural(tmp_path, clients=3)
     assert options["partition"] == "natural"
-    usual, _ = assemble.loaded(DEFAULTS | OPEN | {"dataset": "synthetic:samples=700"})
+    usual, _ = of_data(DEFAULTS | OPEN | {"dataset": "synthetic:samples=700"})
     assert (usual["partition"], usual["clients"]) == (DEFAULTS["partition"], DEFAULTS["clients"])
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fedmpi.catalog import PARTITIONS, make
+from fedmpi.catalog import PARTITIONS
+from fedmpi.plugins.spec import make
 from fedmpi.methods.partition.classes import classes
 from fedmpi.methods.partition.deal import proportions, split, topped_up
 from fedmpi.methods.partition.dirichlet import dirichlet

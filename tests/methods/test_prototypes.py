@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import contracts
 from fedmpi.client.samples import of_client
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import Updates
+from fedmpi.core.parts import Facts, Updates
 from fedmpi.methods.strategies import fedpcl
 from fedmpi.server import loop
 from fedmpi.server.exchange import memory
@@ -192,6 +192,8 @@ def test_a_static_mask_prunes_the_clients_models():
 
 
 def test_what_comes_to_nothing_is_told():
-    facts = contracts.assemble.Facts(None, coded=True)
+    facts = Facts(None, {"codec": "--codec int8", "weighting": "--weighting size"}, coded=True)
     said = " ".join(fedpcl.fedpcl().notes(facts))
-    assert "give --client-test 0.2" in said and "--codec has no effect" in said
+    assert "give --client-test 0.2" in said and "--codec int8 has no effect" in said
+    assert "--weighting size has no effect" in said
+    assert not list(fedpcl.fedpcl().notes(facts._replace(coded=False, own_tests=True, even=True)))

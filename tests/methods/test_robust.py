@@ -10,7 +10,8 @@ import torch
 from scipy.optimize import minimize
 from scipy.stats import trim_mean
 
-from fedmpi.catalog import STRATEGIES, make
+from fedmpi.catalog import STRATEGIES
+from fedmpi.plugins.spec import make
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Updates
 from fedmpi.methods.strategies.krum import neighbours, squared_distances

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedmpi import catalog
+from fedmpi.plugins.spec import make
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Facts, Round
 from fedmpi.store import read_run
@@ -15,7 +16,7 @@ SPECS = [f"{name}:over={over},warmup={warmup}" for name in catalog.SCHEDULES for
 
 
 def made(spec):
-    return catalog.make(catalog.SCHEDULES, spec)
+    return make(catalog.SCHEDULES, spec)
 
 
 def by_rounds(spec, rounds):

@@ -12,6 +12,8 @@ import torch
 import contracts
 from contracts import SMALL
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import parse
 from fedmpi.build import settings
 from fedmpi.run import plan
 from fedmpi.commands.completion import answer
@@ -106,9 +108,9 @@ def test_whatever_can_be_called_tells_its_options(own, name, share):
     own("package_of_it/__init__.py", f"from .inside import {name} as factory\nfrom .inside import *\n")
     own("package_of_it/inside.py", KINDS_OF_FACTORY)
     for spec in (f"kinds_of_factory:{name}", "package_of_it:factory", f"package_of_it:{name}"):
-        found = catalog.entry(catalog.PRUNERS, spec)
+        found = entry(catalog.PRUNERS, spec)
         assert found.options["share"].default == share
-        assert catalog.parse(catalog.PRUNERS, f"{spec}:share=0.0625")[1] == {"share": 0.0625}
+        assert parse(catalog.PRUNERS, f"{spec}:share=0.0625")[1] == {"share": 0.0625}
         files = [pathlib.Path(path).name for path in found.sources]
         assert files[-1] == ("kinds_of_factory.py" if spec.startswith("kinds") else "inside.py")
         assert len(files) == 1 or spec == f"package_of_it:{name}"     # of a star, the package is one more
@@ -118,13 +120,13 @@ def test_a_name_that_a_package_re_exports_is_read_without_running_the_module(own
     own("package_of_mine/__init__.py", "from .inside import factory\n")
     own("package_of_mine/inside.py", "def factory(share: float = 0.5):\n    '''It.'''\n")
     for spec in ("package_of_mine:factory", "package_of_mine.inside:factory"):
-        assert catalog.entry(catalog.PRUNERS, spec).line == "It."
+        assert entry(catalog.PRUNERS, spec).line == "It."
     assert not {"package_of_mine", "package_of_mine.inside"} & set(sys.modules)
 
 
 def test_completion_imports_nothing(own):
     own("loud.py", "raise RuntimeError('imported')\nfactory = other\n")
-    assert catalog.entry(catalog.PRUNERS, "loud:factory", importing=False).options == {}
+    assert entry(catalog.PRUNERS, "loud:factory", importing=False).options == {}
 
 
 @pytest.mark.parametrize("text, message", [
@@ -138,14 +140,14 @@ def test_what_an_option_cannot_be_is_told(own, text, message):
     own("kinds_of_factory.py", KINDS_OF_FACTORY
         + "def needs(share): pass\ndef listed(sizes=(1, 2)): pass\nTABLE = {}\n")
     with pytest.raises(UserError, match=re.escape(message)):
-        catalog.parse(catalog.PRUNERS, f"kinds_of_factory:{text}")
+        parse(catalog.PRUNERS, f"kinds_of_factory:{text}")
 
 
 def test_none_and_numbers_are_told_apart_from_texts(own):
     own("kinds_of_factory.py", KINDS_OF_FACTORY)
-    taken = catalog.parse(catalog.PRUNERS, "kinds_of_factory:plain:most=3")[1]["most"]
+    taken = parse(catalog.PRUNERS, "kinds_of_factory:plain:most=3")[1]["most"]
     assert taken == 3 and type(taken) is int
-    assert catalog.parse(catalog.PRUNERS, "kinds_of_factory:plain:most=none")[1] == {"most": None}
+    assert parse(catalog.PRUNERS, "kinds_of_factory:plain:most=none")[1] == {"most": None}
 
 
 @pytest.mark.parametrize("name", ["random", "torch", "click"])
@@ -154,7 +156,7 @@ def test_a_file_with_the_name_of_a_library_is_named_by_its_path(own, name):
     sys.path.remove(str(path.parent))
     sys.path.append(str(path.parent))                # as the command puts it
     with pytest.raises(UserError, match=f"not your file {re.escape(str(path))}, which has the same name"):
-        catalog.entry(catalog.MODELS, f"{name}:net")
+        entry(catalog.MODELS, f"{name}:net")
 
 
 def test_the_working_folder_comes_last_under_python_m(own, fedmpi):
@@ -548,7 +550,7 @@ def test_a_method_that_breaks_its_contract_is_one_line_before_work_starts(own, k
     given = {kind: [spec] if kind == "fault" else spec}
     options = DEFAULTS | SMALL | {"model": "logistic", "pruner": "static:sparsity=0.5"} | given
     with pytest.raises(UserError) as caught:
-        plan.parts(options, print)
+        plan.set_up(options, print)
     told = str(caught.value)
     assert told.startswith((f"--{kind} {spec}: ", f"data set {spec}: ")) and message in told and "\n" not in told
 
@@ -603,7 +605,7 @@ def test_a_divergence_under_a_method_of_the_users_is_told_as_one(own):
 def test_an_exception_of_the_servers_part_of_a_method_flies(own):
     own("my_methods.py", METHODS)
     with pytest.raises(ZeroDivisionError):
-        plan.parts(DEFAULTS | SMALL | {"strategy": "my_methods:strategy:fault=raises", "model": "logistic"}, print)
+        plan.set_up(DEFAULTS | SMALL | {"strategy": "my_methods:strategy:fault=raises", "model": "logistic"}, print)
 
 
 def test_methods_of_the_users_that_keep_their_contract_give_the_catalogues_bits(own, fedmpi):
@@ -714,4 +716,4 @@ def test_choices_are_listed_and_completed(fedmpi):
     ("fault", "free-rider:kind=stail", "kind must be zero, random or stale, got 'stail'")])
 def test_a_wrong_choice_is_told_with_the_right_ones(kind, spec, message):
     with pytest.raises(UserError, match=f"^{spec}: {re.escape(message)}"):
-        catalog.parse(catalog.KINDS[kind], spec)
+        parse(catalog.KINDS[kind], spec)

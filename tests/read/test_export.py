@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fedmpi as package
-from fedmpi.build import assemble
+from fedmpi.build.federation import federation
 from fedmpi.read import export, trained
-from fedmpi.build.named import model as network_of
+from fedmpi.build.parts import network_of, of_data
+from fedmpi.build.server import evaluators
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
 from fedmpi.server.loop import finish
@@ -149,12 +150,13 @@ def test_tensorboard_reads_what_was_recorded(fedmpi, path, tmp_path):
 
 def accuracy_of(state, options):
     """Test ``(loss, accuracy)`` of a state dict, its network made anew."""
-    data = assemble.federation(options)
+    options, parts = of_data(options)
+    data = federation(options, parts)
     torch.manual_seed(1)
-    network = network_of(options | {"seed": 99}, data.shape, data.dataset.classes)
+    network = network_of(options | {"seed": 99})(data.shape, data.dataset.classes)
     network.load_state_dict(state)
     layout, x, _ = bind(network)
-    test, _, _ = assemble.evaluators(data, network, layout, x, torch.device("cpu"))
+    test, _, _ = evaluators(data, network, layout, x, torch.device("cpu"))
     return finish(test(x.clone()))
 
 

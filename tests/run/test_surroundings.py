@@ -14,6 +14,7 @@ from conftest import environment
 
 import fedmpi as package
 from fedmpi import catalog
+from fedmpi.plugins.spec import parse, quoted
 from fedmpi.core import paths, stop
 from fedmpi.run import launcher
 from fedmpi.commands import streams
@@ -156,11 +157,11 @@ def test_a_path_is_a_path(fedmpi, tmp_path, monkeypatch, name):
 
 def test_a_value_with_commas_and_backslashes_is_what_was_quoted():
     value = "/a,b\\c,\\,=d.h5"
-    assert catalog.parse(catalog.DATASETS, f"hdf5:file={catalog.quoted(value)},classes=3")[1] == {
+    assert parse(catalog.DATASETS, f"hdf5:file={quoted(value)},classes=3")[1] == {
         "file": value, "classes": 3}
-    assert catalog.parse(catalog.DATASETS, "hdf5:file=/a\\b.h5")[1] == {"file": "/a\\b.h5"}
+    assert parse(catalog.DATASETS, "hdf5:file=/a\\b.h5")[1] == {"file": "/a\\b.h5"}
     with pytest.raises(UserError, match="a comma inside a value is written"):
-        catalog.parse(catalog.DATASETS, "hdf5:file=/Doe, J.h5")
+        parse(catalog.DATASETS, "hdf5:file=/Doe, J.h5")
 
 
 @pytest.mark.parametrize("name, told", [

@@ -6,7 +6,6 @@ import random
 import pytest
 
 from fedmpi.store import read_run, verify
-from fedmpi.build.usual import with_usual_parts
 
 SMALL = ("--rounds", 5, "--clients", 9, "--model", "small-cnn:width=4", "--lr", 0.1, "--local-epochs", 1,
          "--train-samples", 600)
@@ -45,6 +44,7 @@ METHODS = {
                  "cosine", "--codec", "int8:feedback=true"),
     "feddyn": ("--strategy", "feddyn:alpha=0.1", "--optimiser", "sgd", "--pruner", "feddst:every=2", "--cohort", 5),
     "fedper": ("--strategy", "fedper", "--optimiser", "adam", "--schedule", "cosine", "--cohort", 6, "--lr", 0.01),
+    "fedpcl": ("--strategy", "fedpcl", "--partition", "classes", "--cohort", 6, "--lr", 0.01, "--client-test", 0.2),
     "fednova": ("--strategy", "fednova", "--partition", "quantity", "--contribution", "loo", "--clip-norm", 1.0),
     "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
                "--pruner", "set", "--client-test", 0.2, "--client-test-every", 2),
@@ -93,12 +93,13 @@ def alone(tmp_path_factory, fedmpi):
 
 WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "feddu"), (3, "fedbuff"),
          (3, "flying"), (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams"),
-         (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (5, "scaffold"), (5, "feddyn"), (5, "fedper"),
-         (4, "smaller")]
+         (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (3, "fedpcl"), (5, "scaffold"), (5, "feddyn"),
+         (5, "fedper"), (4, "smaller")]
 PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
          ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("feddu", 3, 1, 1),
          ("fedbuff", 3, 1, 1), ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3),
-         ("owed", 3, 1, 1), ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1), ("smaller", 2, 1, 1)]
+         ("owed", 3, 1, 1), ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1), ("fedpcl", 3, 3, 1),
+         ("smaller", 2, 1, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,8 @@ def test_order_of_arrival_does_not_matter(tmp_path):
     """The same rounds with replies shuffled: what a slow or a fast rank changes is only the order."""
     import torch
 
-    from fedmpi.build import assemble
+    from fedmpi.build.federation import shared_arrays
+    from fedmpi.build.setup import message, set_up
     from fedmpi.run import launch
     from fedmpi.server import loop
     from fedmpi.build.options import DEFAULTS
@@ -184,14 +186,12 @@ def test_order_of_arrival_does_not_matter(tmp_path):
         options = DEFAULTS | dict(rounds=3, clients=6, pruner="feddst:every=2", contribution="cosine",
                                   strategy="feddst",
                                   model="small-cnn:width=4", local_epochs=1, device="cpu", observe=["loo"])
-        options = with_usual_parts(options)
-        data = assemble.federation(options)
+        setup = set_up(options, torch.device("cpu"))
         transport = transport_of(launch.worker())
-        fed, x = assemble.server_parts(options, data, torch.device("cpu"))
-        fed = fed._replace(transport=transport)
-        transport.share({"kind": "data"}, assemble.shared_arrays(data))
-        state = loop.start(fed, x)
-        transport.publish(*assemble.setup_message(data, fed, options, state))
+        fed = setup.fed._replace(transport=transport)
+        transport.share({"kind": "data"}, shared_arrays(setup.data))
+        state = loop.start(fed, setup.network.first)
+        transport.publish(*message(setup, state))
         rows = []
         for t in range(1, 4):
             state, row, clients = loop.play_round(fed, state, t)

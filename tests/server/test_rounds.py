@@ -8,17 +8,15 @@ import pytest
 import torch
 from breaking import breaking, devices, fleet, raising, without_memory
 
-from fedmpi.build import assemble
+from fedmpi.build.notes import warnings
 from fedmpi.client.train import RESIDUAL
 from fedmpi.server import answers, asynchronous, client_states, exchange, loop, recruit
-from fedmpi.build.options import DEFAULTS
 from fedmpi.client.numbers import Number
 from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.server.answers import Outcome
 from fedmpi.core.reduce import average
 from fedmpi.core.parts import Aggregation, Devices, Sampler, Training, Updates
 from fedmpi.core.exact_sum import LARGEST, QUANTUM, add_small
-from fedmpi.build.usual import with_usual_parts
 
 
 # --- sums on the workers ---
@@ -488,7 +486,8 @@ def test_what_a_client_was_sent_twice_counts_twice():
     ({"aggregation": "fedbuff"}, "needs a model of time"),
     ({"aggregation": "sync:over=1"}, "needs a model of time"),
     ({"aggregation": "fedbuff:buffer=3,concurrency=2", "devices": "drawn"}, "--clients 4 at least, got 3"),
-    ({"aggregation": "fedasync:concurrency=2", "cohort": 1, "devices": "drawn"}, "--cohort 1 with --aggregation"),
+    ({"aggregation": "fedasync:concurrency=2", "cohort": 1, "devices": "drawn"},
+     "says how many clients are at work, and so does --cohort 1"),
     ({"aggregation": "sync:over=1", "devices": "drawn", "sampler": "power-of-choice"}, "more than are needed"),
     ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "pruner": "rigl"}, "report on rounds"),
     ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "fault": ["free-rider:kind=stale"]},
@@ -511,10 +510,8 @@ def test_what_does_not_go_together_is_refused(options, line):
     ({"sampler": "size", "cohort": 2}, False),
     ({"sampler": "size", "devices": "drawn", "aggregation": "fedbuff:buffer=1"}, False)])
 def test_a_sampler_that_has_nobody_to_leave_out_is_warned_of(options, warned):
-    options = with_usual_parts(DEFAULTS | contracts.SMALL | options)
-    data = assemble.federation(options)
-    fed, _ = assemble.server_parts(options, data, torch.device("cpu"))
-    found = [line for line in assemble.warnings(options, data, fed) if "--sampler" in line and "no effect" in line]
+    lines = warnings(contracts.small(**options))
+    found = [line for line in lines if "--sampler" in line and "no effect" in line]
     assert len(found) == warned
 
 

@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedmpi.build import assemble
+from fedmpi.build.notes import warnings
 from fedmpi.server import exchange, loop, recruit
-from fedmpi.build.named import estimators
+from fedmpi.build import parts
 from fedmpi.core.errors import DivergedError, UserError
 from fedmpi.server.score import Utility
 from fedmpi.client.samples import of_client
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.core.parts import Cohort, Round
 from fedmpi.transport.base import watched
-from fedmpi.build.usual import with_usual_parts
 
 
 def first_round(**options):
@@ -155,16 +154,13 @@ def test_what_observers_ask_of_clients_is_no_cost_of_the_method():
 
 
 def test_estimators_are_numbered_by_their_own_name():
-    named = estimators({"contribution": "shapley", "observe": ["shapley-mc", "shapley:of=accuracy", "loo", "loo-cosine",
-                                                               "loo", "shapley"]})
-    assert list(named) == ["shapley", "shapley-mc", "shapley-2", "loo", "loo-cosine", "loo-2", "shapley-3"]
+    specs = ["shapley", "shapley-mc", "shapley:of=accuracy", "loo", "loo-cosine", "loo", "shapley"]
+    assert parts.labels(specs) == ["shapley", "shapley-mc", "shapley-2", "loo", "loo-cosine", "loo-2", "shapley-3"]
 
 
 def test_what_does_nothing_is_told():
     def told(**options):
-        options = with_usual_parts(contracts.DEFAULTS | contracts.SMALL | options)
-        data = assemble.federation(options)
-        return list(assemble.warnings(options, data, assemble.server_parts(options, data, torch.device("cpu"))[0]))
+        return list(warnings(contracts.small(**options)))
 
     assert told() == [] and told(strategy="krum", contribution=None, clients=5) == []
     assert "hits none of the 3 clients" in told(fault=["sign-flip:share=0.1"])[0]

@@ -6,14 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fedmpi.build import assemble, footprint
-from fedmpi.run import launch
+from fedmpi.build import footprint
+from fedmpi.build.needs import fits
+from fedmpi.build.setup import set_up
+from fedmpi.run.devices import placed
 from fedmpi.transport import place
 from fedmpi.build.options import DEFAULTS
 from fedmpi.core.errors import UserError
 from fedmpi.compute.staging import staging
 from fedmpi.store import read_run
-from fedmpi.build.usual import with_usual_parts
 
 GPU = {"name": "NVIDIA H200", "uuid": "aaaa0000-1", "total_bytes": 139 << 30, "free_bytes": 138 << 30}
 
@@ -131,17 +132,16 @@ def test_ranks_bound_to_one_core_while_others_lie_idle():
 
 def test_gpus_that_options_leave_alone_are_not_counted():
     own, others = rank_at(place.SERVER, gpus=[GPU], gpu=0), {1: rank_at(gpus=[GPU], gpu=0)}
-    used = launch.placed(own, others, {"device": "cuda", "server_device": "cpu"})
+    used = placed(own, others, {"device": "cuda", "server_device": "cpu"})
     assert [used[rank]["gpu"] for rank in (0, 1)] == [None, 0]
-    assert launch.placed(own, {}, {"device": "cuda", "server_device": "cpu"})[0]["gpu"] == 0     # it trains there, too
+    assert placed(own, {}, {"device": "cuda", "server_device": "cpu"})[0]["gpu"] == 0     # it trains there, too
 
 
 @pytest.fixture(scope="module")
 def small():
-    """``(options, data, fed)`` of a small run."""
-    options = with_usual_parts(DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"})
-    data = assemble.federation(options)
-    return options, data, assemble.server_parts(options, data, torch.device("cpu"))[0]
+    """The ``Setup`` of a small run."""
+    options = DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"}
+    return set_up(options, torch.device("cpu"))
 
 
 def test_a_gpu_that_cannot_hold_its_ranks_is_refused(small):
@@ -149,20 +149,20 @@ def test_a_gpu_that_cannot_hold_its_ranks_is_refused(small):
         gpu = GPU | {"free_bytes": free}
         return {rank: rank_at(rank - 1, gpus=[gpu], gpu=0) for rank in range(ranks)}
 
-    assert list(assemble.fits(*small, places(8e9, 9))) == []
+    assert list(fits(small, places(8e9, 9))) == []
     with pytest.raises(UserError, match=r"gpu 0 .* of node01 has 4.0 GB free, but 8 workers and the server on it need "
                                         r"about .* fewer ranks.*--server-device cpu") as refused:
-        list(assemble.fits(*small, places(4e9, 9)))
+        list(fits(small, places(4e9, 9)))
     assert "\n" not in str(refused.value)
     alone = {0: rank_at(gpus=[GPU | {"free_bytes": 0.9e9}], gpu=0)}
     with pytest.raises(UserError, match="1 worker and the server"):
-        list(assemble.fits(*small, alone))
+        list(fits(small, alone))
 
 
 def test_a_gpu_whose_free_memory_is_not_told_counts_as_empty(small):
     gpu = GPU | {"free_bytes": None, "total_bytes": 2e9}
     with pytest.raises(UserError, match="has 2.0 GB free"):
-        list(assemble.fits(*small, {rank: rank_at(gpus=[gpu], gpu=0) for rank in range(8)}))
+        list(fits(small, {rank: rank_at(gpus=[gpu], gpu=0) for rank in range(8)}))
 
 
 def test_one_rank_tells_the_free_memory_of_all_gpus_of_its_node(small):
@@ -171,12 +171,12 @@ def test_one_rank_tells_the_free_memory_of_all_gpus_of_its_node(small):
     places = {rank: rank_at(rank - 1, gpus=asked if rank < 2 else gpus, gpu=place.gpu_index(rank - 1, 3))
               for rank in range(4)}
     with pytest.raises(UserError, match="gpu 1 .* has 0.1 GB free, but 1 worker on it"):
-        list(assemble.fits(*small, places))
+        list(fits(small, places))
     assert place.free_of(places, range(4)) == {"0": 9e9, "1": 0.1e9, "2": 9e9}
 
 
 def test_a_node_with_too_little_memory_is_warned_of(small):
-    assert "node01 has 0.0 GB" in next(assemble.fits(*small, {0: rank_at(memory_bytes=1e4), 1: rank_at()}))
+    assert "node01 has 0.0 GB" in next(fits(small, {0: rank_at(memory_bytes=1e4), 1: rank_at()}))
 
 
 def test_the_estimate_adds_up():

@@ -10,7 +10,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmpi.catalog import CODECS, make
+from fedmpi.catalog import CODECS
+from fedmpi.plugins.spec import make
 from fedmpi.core.errors import WireError
 from fedmpi.core.layout import bind
 from fedmpi.core.support import index_of

@@ -19,7 +19,6 @@ below the last layer; an error that most clients share.
 
 import torch
 
-from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Contribution, Scores
 
 
@@ -37,7 +36,12 @@ def shapfed():
     def score(state, cohort, utility, gen):
         return Scores(class_cosines(cohort.updates, cohort.shares, cohort.layout).mean(dim=1))
 
-    return Contribution(score, check=lambda C, layout: last_layer(layout))
+    def refuses(facts):
+        if not linear_layers(facts.layout):
+            yield ("it compares classes in the last linear layer, and this model has none; use cosine, "
+                   "which takes the whole update")
+
+    return Contribution(score, refuses=refuses)
 
 
 def class_cosines(updates, shares, layout):
@@ -70,10 +74,11 @@ def class_columns(layout, support):
     return torch.cat(columns), torch.cat(row)
 
 
+def linear_layers(layout):
+    """The slots of linear layers' weights."""
+    return [slot for slot in layout.weights if len(slot.shape) == 2]
+
+
 def last_layer(layout):
     """The slot of the last linear layer's weight."""
-    flat = [slot for slot in layout.weights if len(slot.shape) == 2]
-    if not flat:
-        raise UserError("shapfed compares classes in the last linear layer, and this model has none; "
-                        "use cosine, which takes the whole update")
-    return flat[-1]
+    return linear_layers(layout)[-1]

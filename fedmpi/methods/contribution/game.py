@@ -11,14 +11,13 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from fedmpi.core.errors import UserError
-from fedmpi.core.parts import Contribution, Scores
+from fedmpi.core.parts import Contribution, Scores, nothing
 
 Of = Literal["loss", "accuracy"]      # what a utility is about
 SEES = "updates, the server's samples"
 
 
-def contribution(of, estimate, check=None, notes=lambda facts: ()):
+def contribution(of, estimate, refuses=nothing, notes=nothing):
     """The part whose scores are ``estimate(v, C, gen) -> (phi (C,), standard errors (C,) or None)`` of each round's
     game ``v(coalitions (M, C) bool) -> (M,) float64``, which forgets from round to round."""
     check_of(of)
@@ -28,7 +27,7 @@ def contribution(of, estimate, check=None, notes=lambda facts: ()):
         phi, error = estimate(v, len(rank), gen)
         return Scores(phi[rank], error=None if error is None else error[rank])
 
-    return Contribution(score, validated=True, check=check, sees=SEES, notes=notes)
+    return Contribution(score, validated=True, refuses=refuses, sees=SEES, notes=notes)
 
 
 def check_of(of):
@@ -59,23 +58,25 @@ def ends(C):
 
 
 def at_most(limit, instead):
-    """A ``check`` that refuses cohorts of more than ``limit`` clients, with ``instead`` as the way out."""
+    """A ``refuses`` for cohorts of more than ``limit`` clients, with ``instead`` as the way out."""
 
-    def check(C, layout):
+    def refuses(facts):
+        C = facts.largest
         if C > limit:
-            raise UserError(f"a cohort of {C} clients has 2^{C} coalitions, and limit={limit} clients; {instead}")
+            yield f"a cohort of {C} clients has 2^{C} coalitions, and limit={limit} clients; {instead}"
 
-    return check
+    return refuses
 
 
 def affordable(budget, least):
-    """A ``check`` that refuses cohorts for which ``budget`` coalitions do not pay ``least(C)``; 0 pays for all."""
+    """A ``refuses`` for cohorts of C for which ``budget`` coalitions do not pay ``least(C)``; 0 pays for all."""
 
-    def check(C, layout):
+    def refuses(facts):
+        C = facts.largest
         if 0 < budget < least(C):
-            raise UserError(f"a budget of {budget} coalitions does not pay for {C} clients; it takes {least(C)}")
+            yield f"a budget of {budget} coalitions does not pay for {C} clients; it takes {least(C)}"
 
-    return check
+    return refuses
 
 
 def powerset(C):

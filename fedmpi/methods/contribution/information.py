@@ -45,10 +45,10 @@ def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permuta
     if permutations < 4:
         raise ValueError(f"permutations must be >= 4, got {permutations}: they come in pairs, and errors need two")
 
-    def check(C, layout):
-        if not any(len(slot.shape) == 2 for slot in layout.weights):
-            raise UserError("information-gain needs the features before the last linear layer, and this model has "
-                            "none; use robust-volume, which takes the inputs")
+    def refuses(facts):
+        if not any(len(slot.shape) == 2 for slot in facts.layout.weights):
+            yield ("it needs the features before the last linear layer, and this model has none; use "
+                   "robust-volume, which takes the inputs")
 
     def report(task):
         features = penultimate(task).double()
@@ -70,7 +70,7 @@ def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permuta
             yield (f"no effect of permutations: up to limit={limit} clients all coalitions are taken, and "
                    f"here are {facts.cohort}")
 
-    return Contribution(score, report=report, check=check, updates=False,
+    return Contribution(score, report=report, refuses=refuses, updates=False,
                         sees="features of the clients' inputs", notes=notes)
 
 

@@ -37,4 +37,4 @@ def mr_shapley(of: Of = "loss", decay: float = 1.0, limit: int = 16):
 
     return Contribution(score, weighting="relu:memory=0", init=lambda n: {"total": torch.zeros_like(n)},
                         validated=True, cumulative=True, sees=SEES,
-                        check=at_most(limit, "use shapley-mc or gtg-shapley, a smaller cohort or a larger limit"))
+                        refuses=at_most(limit, "use shapley-mc or gtg-shapley, a smaller cohort or a larger limit"))

@@ -60,7 +60,7 @@ def or_shapley(of: Of = "accuracy", every: int = 0, limit: int = 16):
 
     return Contribution(score, init=lambda n: {"sum": torch.zeros(len(n), 0), "first": torch.zeros(0)},
                         validated=True, cumulative=True, sees=SEES, notes=notes, planned=due,
-                        check=at_most(limit, "use gtg-shapley, a smaller cohort or a larger limit"))
+                        refuses=at_most(limit, "use gtg-shapley, a smaller cohort or a larger limit"))
 
 
 def accumulated(state, cohort):

@@ -16,4 +16,4 @@ def none():
     def at(seconds, N, draw):
         return fleet(N, gflops=math.inf, down_mbit=math.inf, up_mbit=math.inf, latency_ms=0, dropout=0, available=True)
 
-    return Devices(at)
+    return Devices(at, timed=False)

@@ -8,7 +8,7 @@ features kind ``gaussian`` is the same as a difference between all clients; here
 
 from fedmpi.core.parts import Fault
 from fedmpi.methods.fault.training import drawn, non_negative
-from fedmpi.methods.features.images import noised
+from fedmpi.methods.features.images import changes_ids, noised
 
 
 def feature_noise(share: float = 0.2, std: float = 1.0):
@@ -22,4 +22,4 @@ def feature_noise(share: float = 0.2, std: float = 1.0):
     def inputs(inputs, gen):
         return noised(inputs, std, gen)
 
-    return Fault(drawn(share), 1.0 / (1.0 + std * std), inputs=inputs)
+    return Fault(drawn(share), 1.0 / (1.0 + std * std), inputs=inputs, refuses=changes_ids)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fedmpi.core.parts import Features
-from fedmpi.methods.features.images import noised
+from fedmpi.methods.features.images import changes_ids, noised
 
 
 def gaussian(sigma: float = 0.1, shuffle: bool = False):
@@ -29,4 +29,4 @@ def gaussian(sigma: float = 0.1, shuffle: bool = False):
     def apply(inputs, labels, level, classes, gen):
         return noised(inputs, math.sqrt(level), gen) if level else inputs.clone()
 
-    return Features(levels, apply)
+    return Features(levels, apply, refuses=changes_ids)

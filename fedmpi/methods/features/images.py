@@ -16,6 +16,13 @@ def require_images(inputs, kind):
                          f"{tuple(inputs.shape)}")
 
 
+def changes_ids(facts):
+    """``refuses`` of a part that changes the values of inputs: another id is not a little noisier."""
+    if facts.ids and facts.touched:
+        yield ("it changes the values of inputs, and these are whole numbers that reach the model as they are; leave "
+               "it out, or say normalise=true of the data set")
+
+
 def noised(inputs, std, gen):
     """A copy of ``inputs`` plus Gaussian noise of deviation ``std``, drawn on the CPU: the same on every device."""
     noise = torch.from_numpy(gen.standard_normal(tuple(inputs.shape), np.float32))

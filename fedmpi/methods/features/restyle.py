@@ -11,7 +11,7 @@ the channel's mean. A style may be a label's undoing: a 6 turned by 180 degrees 
 import torch
 
 from fedmpi.core.parts import Features
-from fedmpi.methods.features.images import require_images, turned
+from fedmpi.methods.features.images import changes_ids, require_images, turned
 from fedmpi.methods.noise.corrupt import fraction as in_unit_interval
 from fedmpi.methods.noise.corrupt import shared_rates
 
@@ -36,7 +36,7 @@ def restyle(fraction: float = 1.0, share: float = 1.0):
                 restyled[mine] = _styled(inputs[mine], int(styles[k]))
         return restyled
 
-    return Features(shared_rates(fraction, share), apply)
+    return Features(shared_rates(fraction, share), apply, refuses=changes_ids)
 
 
 def _styled(images, style):

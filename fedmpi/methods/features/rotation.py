@@ -10,7 +10,7 @@ import numpy as np
 
 from fedmpi.core.effect import needs
 from fedmpi.core.parts import Features
-from fedmpi.methods.features.images import require_images, turned
+from fedmpi.methods.features.images import changes_ids, require_images, turned
 
 
 @needs(shuffle="quarter=false")
@@ -27,4 +27,4 @@ def rotation(quarter: bool = False, shuffle: bool = False):
         require_images(inputs, "rotation")
         return turned(inputs, level)
 
-    return Features(levels, apply)
+    return Features(levels, apply, refuses=changes_ids)

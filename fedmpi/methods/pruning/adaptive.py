@@ -19,7 +19,6 @@ from typing import Literal
 
 import torch
 
-from fedmpi.core.errors import UserError
 from fedmpi.core.mask import (Distribution, bearable, budgets, check, cosine_decay, draw, falling,
                               never_moves, positions, top)
 from fedmpi.core.parts import Pruner, Round
@@ -104,9 +103,9 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
         kept = [min(a, b) for a, b in zip(budgets(layout, sparsity, distribution), held)]
         return next(_nested(layout, state["ranking"], held, [kept]))
 
-    def bearable_for(N, layout):
-        if 2 * groups > N:
-            raise UserError(f"two groups of {groups} need {2 * groups} clients, there are {N}")
+    def refuses(facts):
+        if 2 * groups > facts.clients:
+            yield f"two groups of {groups} need {2 * groups} clients, there are {facts.clients}"
 
     def notes(facts):
         yield from never_moves(lambda t: share(Round(t, facts.rounds)) is not None, facts.rounds,
@@ -116,7 +115,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
             yield f"with spread=0 all clients have the same sparsity: no effect of {', '.join(idle)}"
 
     return Pruner(start, evolve, residuals=True, exact=False, masks=masks, nominal=nominal,
-                  check=bearable_for, notes=notes, planned=share)
+                  refuses=refuses, notes=notes, planned=share)
 
 
 def _nested(layout, ranking, held, budgets):

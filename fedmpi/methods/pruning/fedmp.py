@@ -1,14 +1,16 @@
-"""FedMP's sub-models: each client trains a smaller network, without the filters of least L1 norm (ICDE 2022).
+"""FedMP's sub-models: each client trains a smaller network, without some filters (ICDE 2022).
 
-    kept units of a layer: all but floor(rate_n units) of least sum |w|, the same rate in every layer
-    rate_n = rate, or by speed  1 - sqrt(speed_n / fastest), as FLOPs fall with the square; at most ``most``
+    of each layer  floor(rate_n units)  units go, those of least sum |w|, or |gamma| of batch norm
+    rate_n         ``rate``; or by speed  min(most, 1 - sqrt(speed_n / fastest))
 
-Channels of norms and of the layers behind follow. Filters are chosen anew each round from the server's whole model, so
-that one that is cut here may come back there. A client gets and sends the values of its own network only, and its time
-and FLOPs are those of the smaller one. The merge is R2SP, ``fedmpi.methods.strategies.fedmp``.
+FLOPs fall with the square of the share that is kept: by speed, all clients need the same time for a
+sample. Norms and the layers behind follow their filters. Filters are chosen anew each round, from
+the server's whole model: one that a client lacks today may be back tomorrow. A client gets and
+sends the values of its own network alone, and its time and FLOPs are those of the smaller one. The
+merge is R2SP, ``fedmpi.methods.strategies.fedmp``.
 
-The paper learns each rate by a bandit, E-UCB, from how loss and time of the clients answer to it. That is not played:
-here rates are fixed, or follow from the devices' speeds.
+The paper learns each client's rate by a bandit, E-UCB, from the loss and the time that it led to.
+That is not played: here rates are fixed, or follow from the devices' speeds.
 """
 
 from typing import Literal
@@ -25,8 +27,8 @@ def fedmp(rate: float = 0.3, by: Literal["fixed", "speed"] = "fixed", most: floa
           score: Literal["l1", "norm"] = "l1"):
     """A smaller network for each client: filters and neurons of least norm are cut.
 
-    Paper: Jiang et al. 2022, "FedMP: Federated Learning through Adaptive Model Pruning in Heterogeneous Edge
-        Computing", ICDE 2022, pp. 767-779; without its bandit, see the module.
+    Paper: Jiang et al. 2022, "FedMP: Federated Learning through Adaptive Model Pruning in
+        Heterogeneous Edge Computing", ICDE 2022, pp. 767-779; without its bandit, see the module.
     Up: the values of the client's own network: about (1 - rate)^2 of a dense update.
     Down: as many, and a bit a unit, every round.
     Example: fedmpi train --model small-cnn --strategy fedmp --pruner fedmp:rate=0.5
@@ -47,17 +49,19 @@ def fedmp(rate: float = 0.3, by: Literal["fixed", "speed"] = "fixed", most: floa
         return state, mask
 
     def units(state, x, structure, clients, fleet, gen):
-        rates = [rate] * len(clients) if by == "fixed" else by_speed(fleet.speed[clients], fleet.speed, most)
+        rates = [rate] * len(clients)
+        if by == "speed":
+            rates = by_speed(fleet.speed[clients], fleet.speed, most)
         scores = scores_of[score](structure, x)
-        kept = {each: choose(scores, each) for each in set(rates)}
-        return [kept[each] for each in rates]
+        chosen = {share: choose(scores, share) for share in set(rates)}
+        return [chosen[share] for share in rates]
 
     cuts = rate > 0 or by == "speed"
     return Pruner(init, evolve, units=units if cuts else None)
 
 
 def by_speed(speeds, of_all, most):
-    """A list of rates by which clients of ``speeds (C,)`` need as long as the fastest ``of_all (N,)`` with its whole
-    network, where FLOPs fall with the square of what is kept; at most ``most``."""
+    """The rates, a list, at which clients of ``speeds (C,)`` need as long as the fastest of all
+    ``of_all (N,)`` with the whole network; at most ``most``."""
     share = torch.where(speeds.isinf(), 1.0, speeds / of_all.max())
     return (1 - share.sqrt()).clamp(0, most).tolist()

@@ -11,7 +11,6 @@ to weigh alike: ``--weighting uniform``.
 
 import torch
 
-from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Sampler
 from fedmpi.methods.sampler.race import race, there
 
@@ -28,13 +27,16 @@ def power_of_choice(candidates: int = 20, remembered: bool = False):
     if candidates < 1:
         raise ValueError(f"candidates must be >= 1, got {candidates}")
 
-    def check(count, N):
-        if count == N:
-            raise UserError(f"--sampler power-of-choice chooses who takes part, but all {N} clients do: give a "
-                            "--cohort below that, or --sampler uniform")
-        if candidates < count:
-            raise UserError(f"--sampler power-of-choice:candidates={candidates} are fewer than the cohort of {count}, "
-                            f"which leaves nothing to choose: give candidates={2 * count}, say, or --sampler size")
+    def refuses(facts):
+        if not (remembered or facts.common_model):
+            yield (f"it asks clients for the loss of one common model; {facts.named['pruner']} gives "
+                   "everybody a model of their own")
+        if facts.drawn == facts.clients:
+            yield (f"it chooses who takes part, but all {facts.clients} clients do: give a --cohort "
+                   "below that, or --sampler uniform")
+        if candidates < facts.drawn:
+            yield (f"candidates={candidates} are fewer than the cohort of {facts.drawn}, which leaves "
+                   f"nothing to choose: give candidates={2 * facts.drawn}, say, or --sampler size")
 
     def draw(gen, count, known):
         clients = there(known)
@@ -45,7 +47,9 @@ def power_of_choice(candidates: int = 20, remembered: bool = False):
         drawn = clients[race(gen, known.sizes[clients], max(count, candidates))]
         return choose(count, drawn, known.losses[drawn].nan_to_num(nan=torch.inf, posinf=torch.inf))
 
-    return Sampler(draw, check=check) if remembered else Sampler(draw, candidates, choose, check)
+    if remembered:
+        return Sampler(draw, refuses=refuses)
+    return Sampler(draw, candidates, choose, refuses)
 
 
 def choose(count, clients, losses):

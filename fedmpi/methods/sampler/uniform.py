@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fedmpi.core.parts import Sampler
+from fedmpi.core.parts import Sampler, nothing
 from fedmpi.methods.sampler.race import there
 
 
@@ -23,4 +23,4 @@ def uniform():
             return clients
         return clients[torch.from_numpy(np.sort(gen.choice(len(clients), count, replace=False)))]
 
-    return Sampler(draw)
+    return Sampler(draw, notes=nothing)

@@ -62,7 +62,8 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
     def fits(network, sample):
         found = split(network, sample, before)
         if len(found.shape) != 1:
-            raise ValueError(f"prototypes are means of one vector a sample, and the features are of shape {found.shape}")
+            raise ValueError("prototypes are means of one vector a sample, and the features are of shape "
+                             f"{found.shape}; name another module by before")
         with mode(network, training=False):
             trained = found.features(sample).requires_grad
         if not trained:
@@ -112,7 +113,9 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
             yield ("the server has no model to test, so that nothing will say what clients have learnt; give "
                    "--client-test 0.2, say")
         if facts.coded:
-            yield "--codec has no effect: prototypes travel as float32"
+            yield f"{facts.named['codec']} has no effect: prototypes travel as float32"
+        if not facts.even:
+            yield f"{facts.named['weighting']} has no effect: in means of prototypes all clients count alike"
 
     anything = Field(on="any", fold="list")
     return Strategy(lambda layout: nobodys(), merge, local, optimiser="adam:weight_decay=0.0001",

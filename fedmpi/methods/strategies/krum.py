@@ -31,7 +31,15 @@ def krum(byzantine: float = 0.2):
     Down: the kept values of the model, as FedAvg.
     Example: fedmpi train --strategy krum --fault sign-flip:share=0.2
     """
-    return multi_krum(byzantine, 1)._replace(chooses=True)
+    one = multi_krum(byzantine, 1)
+
+    def notes(facts):
+        yield from one.notes(facts)
+        if not facts.even:
+            yield (f"it takes one client's update: {facts.named['weighting']} decides at most who is "
+                   "left out")
+
+    return one._replace(notes=notes)
 
 
 def multi_krum(byzantine: float = 0.2, select: int = 0):

@@ -9,6 +9,7 @@ polynomial; hinge is usually run with a = 10, b = 4. (Formulas and values as pub
 """
 
 from fedmpi.methods.timing.staleness import Staleness, check_workers, staleness_function
+from fedmpi.methods.timing.without_rounds import notes_of, refusals_of
 from fedmpi.core.effect import needs
 from fedmpi.core.parts import Aggregation
 
@@ -27,4 +28,9 @@ def fedasync(alpha: float = 0.6, staleness: Staleness = "polynomial", a: float =
         raise ValueError(f"alpha must be in (0, 1], got {alpha}")
     check_workers(concurrency)
     s = staleness_function(staleness, a, b)
-    return Aggregation(buffer=1, concurrency=concurrency, discount=lambda tau: alpha * s(tau), mixing=True)
+
+    def discount(tau):
+        return alpha * s(tau)
+
+    return Aggregation(buffer=1, concurrency=concurrency, discount=discount, mixing=True,
+                       refuses=refusals_of(concurrency), notes=notes_of)

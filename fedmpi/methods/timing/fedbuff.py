@@ -11,6 +11,7 @@ any time; ``server_lr`` is the paper's server rate, beside which a strategy may 
 import math
 
 from fedmpi.methods.timing.staleness import check_workers, staleness_function
+from fedmpi.methods.timing.without_rounds import notes_of, refusals_of
 from fedmpi.core.parts import Aggregation
 
 
@@ -28,4 +29,9 @@ def fedbuff(buffer: int = 10, concurrency: int = 0, a: float = 0.5, server_lr: f
         raise ValueError(f"server_lr must be > 0 and finite, got {server_lr}")
     check_workers(concurrency)
     s = staleness_function("polynomial", a, 0)
-    return Aggregation(buffer=buffer, concurrency=concurrency, discount=lambda tau: server_lr * s(tau))
+
+    def discount(tau):
+        return server_lr * s(tau)
+
+    return Aggregation(buffer=buffer, concurrency=concurrency, discount=discount,
+                       refuses=refusals_of(concurrency), notes=notes_of)

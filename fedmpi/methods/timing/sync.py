@@ -24,4 +24,15 @@ def sync(deadline: float = 0.0, over: float = 0.0):
         raise ValueError(f"deadline must be > 0 seconds, or 0 for none, got {deadline}")
     if not (over >= 0 and math.isfinite(over)):
         raise ValueError(f"over must be >= 0 and finite, got {over}")
-    return Aggregation(deadline=deadline or math.inf, over=over)
+
+    def refuses(facts):
+        if (over or deadline) and not facts.timed:
+            yield "it leaves the slow out, which needs a model of time: --devices drawn, say"
+        if over and facts.candidates:
+            yield (f"the candidates of {facts.named['sampler']} are already more than are needed; "
+                   "leave over out")
+        if over and facts.cohort == facts.clients:
+            yield (f"it asks more clients than are needed, but all {facts.clients} are asked already: "
+                   "give a --cohort below that, or no over")
+
+    return Aggregation(deadline=deadline or math.inf, over=over, refuses=refuses)

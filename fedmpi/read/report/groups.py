@@ -5,7 +5,7 @@ import os
 from typing import NamedTuple
 
 from fedmpi.build import settings
-from fedmpi.catalog import split
+from fedmpi.plugins.spec import split
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.build.options import DEFAULTS, PARTS
 from fedmpi.read.report.outcomes import WHERE

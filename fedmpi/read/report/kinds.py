@@ -188,7 +188,8 @@ def _draw_own_clients(place, found):
 def _say_own_clients(found):
     low, middle, high = np.percentile(found.accuracy, [0, 50, 100])
     return (f"Accuracy of {len(found.clients)} clients on their own test parts after round {found.round}, from the "
-            f"worst to the best: lowest {low:.3g} (client {found.clients[0]}), median {middle:.3g}, highest {high:.3g}.")
+            f"worst to the best: lowest {low:.3g} (client {found.clients[0]}), median {middle:.3g}, "
+            f"highest {high:.3g}.")
 
 
 def _draw_churn(place, found):

@@ -424,7 +424,8 @@ def _faults(run, count):
 
 ROUND_COLUMNS = (("accuracy", "test accuracy", lambda v: f"{v:.4f}"),
                  ("own_accuracy", "own tests, mean", lambda v: f"{v:.4f}"),
-                 ("own_accuracy_worst", "worst tenth", lambda v: f"{v:.4f}"), ("loss", "test loss (nat)", lambda v: f"{v:.4f}"),
+                 ("own_accuracy_worst", "worst tenth", lambda v: f"{v:.4f}"),
+                 ("loss", "test loss (nat)", lambda v: f"{v:.4f}"),
                  ("sparsity", "sparsity", lambda v: f"{v:.4f}"), ("mask_changed", "mask flips", lambda v: f"{v:,d}"),
                  ("up_bytes", "up", human_bytes), ("down_bytes", "down", human_bytes), ("asked", "asked", str),
                  ("merged", "merged", str), ("round_s", "seconds", lambda v: f"{v:.3g}"))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fedmpi import catalog
+from fedmpi.plugins.spec import split
 from fedmpi.read.report.statistics import proportions
 from fedmpi.core.wide import aligned, labelled, wrapped
 
@@ -94,7 +94,7 @@ def _most_frequent(found, n):
 
 
 def _faults(found, n):
-    names = [catalog.split(spec)[0] for spec in found["faults"]]
+    names = [split(spec)[0] for spec in found["faults"]]
     return ", ".join(name for name, has in zip(names, found["clients"]["faulty"][n]) if has) or "-"
 
 

@@ -61,7 +61,8 @@ def round_line(row, total_rounds, eta_s, width=None):
     return "  ".join(found.values())
 
 
-LEFT_OUT = ("sparsity", "up", "loss", "own_accuracy", "seconds", "accuracy")      # in this order, where a line is too long
+# What is left out, in this order, where a line is too long.
+LEFT_OUT = ("sparsity", "up", "loss", "own_accuracy", "seconds", "accuracy")
 LONGEST_LEFT = "59 min 59 s left"
 
 

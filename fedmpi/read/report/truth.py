@@ -13,6 +13,8 @@ import math
 import numpy as np
 
 from fedmpi import catalog
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import settings, split
 from fedmpi.core.errors import FedError
 from fedmpi.read.report.statistics import (auc, cosine_distance, euclidean_distance, max_distance,
                                            spearman, tied)
@@ -97,14 +99,14 @@ def faulty(run):
 def estimators(run):
     """``{label: its column of /clients}`` of the estimators that the run has scores of, the one that weighs first."""
     named = str(options(run).get("contribution") or "contribution")
-    labels = list(run.attrs.get("estimators") or [catalog.split(named)[0].rpartition(":")[2]])
+    labels = list(run.attrs.get("estimators") or [split(named)[0].rpartition(":")[2]])
     columns = {label: f"score_{label}" if number else "contribution" for number, label in enumerate(labels)}
     return {label: column for label, column in columns.items() if column in run.clients}
 
 
 def exact(run):
     """The label of the first exact Shapley estimator of the run, or None."""
-    return next((label for label, spec in specs(run).items() if catalog.split(spec)[0] == EXACT), None)
+    return next((label for label, spec in specs(run).items() if split(spec)[0] == EXACT), None)
 
 
 def specs(run):
@@ -115,12 +117,12 @@ def specs(run):
 
 def utility_of(spec):
     """What an estimator's game is about: loss or accuracy; None where it plays none, or is nobody's we know."""
-    name = catalog.split(spec)[0]
+    name = split(spec)[0]
     if name in ("loss-gain", "accuracy-gain"):
         return name.partition("-")[0]
     try:
-        known = catalog.entry(catalog.CONTRIBUTIONS, name, importing=False).options
-        return catalog.settings(catalog.CONTRIBUTIONS, spec)["of"] if "of" in known else None
+        known = entry(catalog.CONTRIBUTIONS, name, importing=False).options
+        return settings(catalog.CONTRIBUTIONS, spec)["of"] if "of" in known else None
     except FedError:
         return None
 

@@ -1,0 +1,109 @@
+"""What cannot work, told before any client trains."""
+
+import torch
+
+from fedmpi.build import server_data, smaller
+from fedmpi.build.facts import asked
+from fedmpi.build.federation import named
+from fedmpi.build.network import sample
+from fedmpi.build.server import least
+from fedmpi.compute.stacked import refusal
+from fedmpi.core.errors import UserError
+from fedmpi.core.parts import Descent
+from fedmpi.core.rng import Purpose, stream
+from fedmpi.methods.datasets.dataset import model_dtype
+from fedmpi.server.fold import still
+
+
+def check(setup):
+    """UserError for what cannot work: each part is asked by its ``refuses``, here is only what belongs to no part."""
+    options, parts, data, network, fed = setup
+    N = len(data.sizes)
+    if not 1 <= fed.cohort <= N:
+        raise UserError(f"--cohort must be between 1 and the {N} clients, got {fed.cohort}")
+    _check_validation(parts, data)
+    server_data.check(options, parts.strategy, len(data.server))
+    smaller.check_run(options, parts, fed)
+    for said, part, facts in asked(options, parts, data, network.layout):
+        for line in part.refuses(facts):
+            raise UserError(f"{said}: {line}")
+    if parts.strategy.fits is not None:
+        option, one = f"--strategy {options['strategy']}", sample(data).to(network.x.device)
+        named(option, parts.strategy.fits, network.model, one)
+    if network.batch_norm:
+        _check_batches(options, data)
+    if options["together"] > 1:
+        _check_together(options, parts, data, network)
+    _rehearse(setup)
+
+
+def _check_validation(parts, data):
+    """UserError where an estimator wants validation samples and there are none."""
+    if len(data.validation):
+        return
+    wanting = [label for label, part in parts.contributions.items() if part.validated]
+    if wanting:
+        raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
+
+
+def _check_batches(options, data):
+    """UserError where batch norm would get a batch of one sample, which has no variance."""
+    smallest, kept = int(data.sizes.min()), len(data.server)
+    instead = "or take a model without batch normalisation"
+    if options["batch_size"] < 2:
+        raise UserError(f"--batch-size {options['batch_size']}: batch normalisation cannot train "
+                        f"on batches of one sample: give 2 or more, {instead}")
+    if smallest < 2:
+        raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train "
+                        f"on: ask the partition for min_size=2 or more, {instead}")
+    if kept == 1:
+        raise UserError(f"--strategy {options['strategy']} works with the server's {kept} sample, on "
+                        "which batch normalisation cannot train: give a larger --server-data, "
+                        f"{instead}")
+
+
+def _check_together(options, parts, data, network):
+    why = apart(options, parts, data, network)
+    if why:
+        G = options["together"]
+        raise UserError(f"--together {G} trains clients side by side, but {why}; take --together 1")
+
+
+def apart(options, parts, data, network):
+    """Why no two clients of this run can be trained side by side: half a line, empty where some can."""
+    if not isinstance(parts.strategy.local, Descent):
+        return f"--strategy {options['strategy']} has a way of training of its own"
+    if not least(options, parts, data).any():
+        return "all of them are at fault and train in ways of their own"
+    at_work = parts.aggregation.concurrency or options["cohort"] or options["clients"]
+    if at_work == 1:
+        return "only one is at work at a time"
+    why = refusal(network.model, network.layout, sample(data, 2))
+    return why and f"not those of --model {options['model']}: {why}"
+
+
+def _rehearse(setup):
+    """One merge of a cohort that changed nothing and the feature skew of one sample, for what they refuse."""
+    options, parts, data, network, fed = setup
+    C = fed.aggregation.buffer or fed.cohort
+    _rehearse_merge(options, parts.strategy, network, C)
+    if data.features.any():
+        _rehearse_features(options, parts.features, data)
+
+
+def _rehearse_merge(options, strategy, network, C):
+    idle = still(network.layout, strategy, C, options["clients"])
+    weights = torch.full((C,), 1 / C, dtype=torch.float64)
+    state = strategy.init(network.layout)
+    option = f"--strategy {options['strategy']}"
+    named(option, strategy.merge, state, network.first, idle, weights)
+
+
+def _rehearse_features(options, features, data):
+    dataset = data.dataset
+    zeros = torch.zeros(1, *data.shape, dtype=model_dtype(dataset))
+    label = torch.zeros(1, dtype=torch.int64)
+    level = float(data.features.max())
+    gen = stream(options["seed"], Purpose.FEATURES, 0)
+    option = f"--features {options['features']}"
+    named(option, features.apply, zeros, label, level, dataset.classes, gen)

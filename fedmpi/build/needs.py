@@ -1,0 +1,97 @@
+"""How much memory a run needs, on each node and each GPU that it uses."""
+
+import numpy as np
+import torch
+
+from fedmpi.build import footprint
+from fedmpi.build.parts import network_of, of_data
+from fedmpi.build.network import network
+from fedmpi.build.server import block
+from fedmpi.build.setup import dealt_out
+from fedmpi.compute.evaluate import EVALUATED
+from fedmpi.compute.forward import IMAGES
+from fedmpi.core.errors import UserError
+from fedmpi.methods.datasets.dataset import model_dtype
+from fedmpi.transport import place
+
+
+def fits(setup, places):
+    """Lines about nodes whose memory may not do for the ranks at ``places``; UserError for a GPU that cannot hold
+    its."""
+    needs = gpu_needs(setup.options, setup.data, setup.network)
+    refused = list(footprint.gpu_refusals(_shares(setup.options, places), *needs))
+    if refused:
+        raise UserError(refused[0])
+    for ranks in place.by_node(places).values():
+        need = host_need(setup, len(ranks), first=0 in ranks)
+        left = min(places[rank]["memory_bytes"] for rank in ranks)
+        if need > left:
+            yield (f"{places[ranks[0]]['host']} has {left / 1e9:.1f} GB of memory left, its "
+                   f"{len(ranks)} ranks may need {need / 1e9:.1f} GB more: take fewer ranks a node, "
+                   "or a smaller --batch-size")
+
+
+def host_need(setup, ranks, first):
+    """Bytes that this many ranks of one node will still take; ``first`` where rank 0 is among them."""
+    fed, network = setup.fed, setup.network
+    return footprint.host_need(
+        network.layout.P,
+        network.output_bytes,
+        batch_size=setup.options["batch_size"],
+        cohort=fed.cohort,
+        data_bytes=setup.data.dataset.x_train.nbytes,
+        ranks=ranks,
+        first=first,
+        together=min(fed.together or 1, fed.cohort),
+        memories=len(fed.sizes) * fed.codec.feedback)
+
+
+def planned_needs(options):
+    """``gpu_needs`` before there is anything; loads the data and builds the model, on the CPU. DataError without
+    data."""
+    options, parts = of_data(options)
+    data, model = dealt_out(options, parts._replace(network=network_of(options)))
+    return gpu_needs(options, data, network(options, data, model, torch.device("cpu")))
+
+
+def gpu_needs(options, data, network):
+    """``(worker, server)``: the ``Need`` of either on a GPU."""
+    P, layers = network.layout.P, network.output_bytes
+    values = int(np.prod(data.shape))
+    sample_bytes = model_dtype(data.dataset).itemsize * values
+    held = len(data.dataset.y_test) + 2 * len(data.validation)
+    cohort = options["cohort"] or options["clients"]
+    worker = footprint.worker_need(
+        P,
+        layers,
+        batch_size=options["batch_size"],
+        block=block(P),
+        images=IMAGES,
+        samples_bytes=int(data.sizes.max()) * sample_bytes,
+        together=min(options["together"] or 1, cohort))
+    server = footprint.server_need(
+        P,
+        layers,
+        samples_bytes=held * sample_bytes,
+        batch_size=EVALUATED)
+    return worker, server
+
+
+def _shares(options, places):
+    """``[(name, free bytes, workers, whether the server is there)]`` of every GPU in use whose memory is known."""
+    for ranks in place.by_node(places).values():
+        free_bytes = place.free_of(places, ranks)
+        for name, users in place.by_gpu(places, ranks).items():
+            first = places[users[0]]
+            gpu = place.gpu_of(first)
+            free = free_bytes.get(gpu["uuid"], gpu["total_bytes"])
+            served = 0 in users and options["server_device"] == "cuda"
+            shown = f"gpu {name} ({gpu['name']}) of {first['host']}"
+            yield shown, free, _workers(options, places, users), served
+
+
+def _workers(options, places, users):
+    """How many of the ``users`` of a GPU are workers; rank 0 alone is one, too, where clients train there."""
+    if len(places) > 1:
+        return len(users) - (0 in users)
+    return int(options["device"] == "cuda")

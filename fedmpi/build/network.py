@@ -1,0 +1,100 @@
+"""The model on rank 0, built once, and what follows from it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedmpi.build.federation import named
+from fedmpi.core.errors import UserError
+from fedmpi.core.flops import costs, outputs
+from fedmpi.core.layout import Layout, bind
+from fedmpi.core.tensors import fixed, mode, moving_buffers, normalises_batches
+from fedmpi.methods.datasets.dataset import inputs, inputs_text, laid, model_dtype
+from fedmpi.plugins import fit
+
+
+class Network(NamedTuple):
+    """A model that fits the data, and what the run needs to know of it."""
+
+    model: nn.Module              # on the server's device
+    layout: Layout
+    x: torch.Tensor               # (P,) float32: the model's own vector, in which it lives
+    first: torch.Tensor           # (P,) float32 on the CPU: the initial values
+    costs: Any                    # flops.Costs of the model
+    fixed: Any                    # tensors.Fixed of the model
+    batch_norm: bool              # the model has some
+    output_bytes: tuple           # (all, largest): what its layers put out for a sample
+
+
+def network(options, data, model, device, personal=None):
+    """The ``Network`` of a model as its factory made it; UserError where it does not fit the data. ``personal`` is the
+    strategy's, which names what of it stays with each client."""
+    # A pass may register more buffers, such as a table that is made when it is first looked at: workers do not have
+    # those yet.
+    buffers = {name for name, _ in model.named_buffers()}
+    _check_fit(options, model, data)
+    output_bytes = outputs(model, sample(data))
+    model = model.to(device)
+    layout, x = bound(options, data, model)
+    layout = named(f"--strategy {options['strategy']}", layout.with_personal, personal)
+    first = x.cpu().clone()
+    one = sample(data).to(device)
+    return Network(
+        model=model,
+        layout=layout,
+        x=x,
+        first=first,
+        costs=costs(model, layout, one),
+        fixed=fixed(model, layout, buffers),
+        batch_norm=normalises_batches(model),
+        output_bytes=output_bytes)
+
+
+def sample(data, count=1):
+    """``count`` inputs (count, ...) as models get them: the first of the test samples, again where those are
+    fewer."""
+    dataset = data.dataset
+    rows = np.arange(count) % len(dataset.x_test)
+    raw = torch.from_numpy(dataset.x_test[rows])
+    return laid(inputs(raw, dataset.mean, dataset.std))
+
+
+def bound(options, data, model):
+    """``(layout, x (P,))`` of the model, which now lives in ``x``."""
+    device = next(model.parameters()).device
+    option = f"--model {options['model']}"
+    moving = named(option, moving_buffers, model, sample(data, 2).to(device))
+    layout, x, _ = named(option, bind, model, moving)
+    return layout, x
+
+
+def _check_fit(options, model, data):
+    """UserError where the model does not fit the data."""
+    _check_takes(options, model, data)
+    classes, option = data.dataset.classes, f"--model {options['model']}"
+    fit.check_outputs(model, sample(data, 2), classes, option)
+
+
+def _check_takes(options, model, data):
+    """UserError where the samples are whole numbers and the model takes the same as floats only."""
+    if model_dtype(data.dataset) == torch.float32:
+        return
+    samples = sample(data)
+    why = _failure(model, samples)
+    if why and not _failure(model, samples.float()):
+        raise UserError(f"--model {options['model']} takes floats, and the data set's samples are "
+                        f"whole numbers, which reach it as {inputs_text(data.dataset)} "
+                        f"({why}); say normalise=true of the data set, or take a model that looks "
+                        "them up in an nn.Embedding")
+
+
+def _failure(model, samples):
+    """The first line of the model's complaint about the samples; empty where it takes them."""
+    try:
+        with torch.no_grad(), mode(model, training=False):
+            model(samples)
+    except (RuntimeError, TypeError, IndexError) as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ""

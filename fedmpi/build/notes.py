@@ -1,0 +1,47 @@
+"""What has no effect in a run, or not the one that was meant: nothing that is wrong."""
+
+from fedmpi.build import held_out
+from fedmpi.build.facts import asked
+
+
+def warnings(setup):
+    """Lines for the user: first of options, then each part's own, then of the model."""
+    options, parts, data, network, _ = setup
+    yield from _without_effect(options, data)
+    yield from held_out.remarks(options, data)
+    for said, part, facts in asked(options, parts, data, network.layout):
+        for line in part.notes(facts):
+            yield f"{said}: {line}"
+    for spec, who in zip(options["fault"], data.faults):
+        if not who.any():
+            yield f"--fault {spec} hits none of the {len(who)} clients: its share rounds to 0"
+    yield from unused(network)
+
+
+def unused(network):
+    """A line where prunable weights are in no product that one sample's forward pass takes: their FLOPs count as
+    0."""
+    slots = zip(network.layout.weights, network.costs.uses)
+    names = [slot.name for slot, uses in slots if not uses]
+    if names:
+        first = ", ".join(names[:3])
+        more = f" and {len(names) - 3} more" * (len(names) > 3)
+        yield (f"{first}{more} of the model are in no matrix product or convolution of a forward "
+               "pass: their FLOPs count as 0; a parameter with the attribute prunable = False is "
+               "left dense")
+
+
+def _without_effect(options, data):
+    """Lines about options of the run that change nothing in it."""
+    injected = (("noise", data.noise, "label"), ("features", data.features, "input"))
+    for option, levels, changed in injected:
+        if options[option] != "none" and not levels.any():
+            yield f"--{option} {options[option]} has no effect: no client has a changed {changed}"
+    until, rounds = options["until"], options["rounds"]
+    if until >= rounds:
+        yield f"--until {until} has no effect: the run ends after --rounds {rounds}"
+    estimated = [options["contribution"]]
+    for spec in options["observe"]:
+        if spec in estimated:
+            yield f"--observe {spec} is estimated already: it costs as much again, for nothing new"
+        estimated.append(spec)

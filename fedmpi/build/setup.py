@@ -1,0 +1,65 @@
+"""A run on rank 0, all of whose parts are made and nothing of which is trained."""
+
+from typing import NamedTuple
+
+from fedmpi.build import parts as making
+from fedmpi.build.federation import Federation, federation
+from fedmpi.build.network import Network, network
+from fedmpi.build.parts import Parts
+from fedmpi.build.server import server_parts
+from fedmpi.server.loop import Fed
+from fedmpi.wire import positions
+
+
+class Setup(NamedTuple):
+    """The run that some options describe."""
+
+    options: dict                 # in which all is decided, but for --together 0
+    parts: Parts
+    data: Federation
+    network: Network
+    fed: Fed                      # its transport still missing
+
+
+def set_up(options, device, dataset=None):
+    """The ``Setup`` of a run whose server evaluates on ``device``; the data set is loaded, unless it is given.
+
+    Each part is made once, and so is the model. Whether they fit each other is for ``fedmpi.build.check``.
+    """
+    options, parts = making.made(options, dataset)
+    data, model = dealt_out(options, parts)
+    net = network(options, data, model, device, parts.strategy.personal)
+    fed = server_parts(options, parts, data, net, device)
+    if fed.own_tests is not None:
+        options = options | {"client_test_every": fed.own_tests.every}
+    return Setup(options, parts, data, net, fed)
+
+
+def dealt_out(options, parts):
+    """``(Federation, model)``: the data as the model takes them, and the model as its factory made it."""
+    dataset = parts.dataset
+    shape = dataset.x_train.shape[1:]
+    model = parts.network(shape, dataset.classes)
+    return federation(options, parts, model), model
+
+
+def message(setup, state):
+    """``(meta, arrays)`` from which a worker builds its parts; it also holds the mask of the last model message, so
+    that a resumed run sends the same bytes as one never stopped."""
+    data, fed = setup.data, setup.fed
+    dataset = data.dataset
+    known, array = positions.encode(state["sent"].numpy())
+    meta = {
+        "kind": "setup",
+        "shape": list(data.shape),
+        "classes": dataset.classes,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "options": setup.options,
+        "known": known,
+        "sums": fed.sums,
+        "values": fed.values,
+        "statistics": [slot.name for slot in fed.layout.buffers],
+        "constants": fed.fixed.constants
+    }
+    return meta, {"known": array, "frozen": fed.fixed.frozen}

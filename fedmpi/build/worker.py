@@ -1,0 +1,36 @@
+"""What a worker builds from the set-up message."""
+
+from fedmpi.build.parts import of_worker
+from fedmpi.client.worker import WorkerParts
+from fedmpi.compute.augment import joined
+
+
+def worker_parts(options, shape, classes, parts=None):
+    """A worker's ``WorkerParts``, its model freshly initialised from the seed.
+
+    ``parts`` are those of rank 0 where the worker is in its process; else the worker makes its own.
+    """
+    parts = parts or of_worker(options)
+    reports = {
+        label: part.report for label, part in parts.contributions.items() if part.report is not None
+    }
+    return WorkerParts(
+        model=parts.network(shape, classes),
+        strategy=parts.strategy,
+        pruner=parts.pruner,
+        codec=parts.codec,
+        reports=reports,
+        weighs=next(iter(parts.contributions)),
+        features=parts.features,
+        faults=parts.faults,
+        epochs=options["local_epochs"],
+        batch_size=options["batch_size"],
+        lr=options["lr"],
+        seed=options["seed"],
+        rounds=options["rounds"],
+        classes=classes,
+        optimiser=parts.optimiser,
+        rates=parts.schedule,
+        clip_norm=options["clip_norm"],
+        steps=options["local_steps"],
+        augment=joined(parts.augmentations))

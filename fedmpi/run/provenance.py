@@ -1,0 +1,102 @@
+"""Where a run comes from: versions, commit, command, hosts; recorded in its file."""
+
+import datetime
+import json
+import os
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+
+import fedmpi
+from fedmpi.run.launcher import launcher
+from fedmpi.transport import place
+
+
+def attrs(setup, transport):
+    """What the run file records of a run once, by name."""
+    import numpy as np
+
+    from fedmpi.build import server_data, settings
+    from fedmpi.methods.datasets.dataset import inputs_record
+    options, data, fed = setup.options, setup.data, setup.fed
+    layout, dataset = fed.layout, data.dataset
+    test_labels = np.bincount(dataset.y_test, minlength=dataset.classes)
+    uses = zip(layout.weights, fed.costs.uses)
+    return {
+        "options": options,
+        "command": shlex.join(sys.argv),
+        "created": now(),
+        "status": "running",
+        "seed": options["seed"],
+        "parts": settings.of(options),
+        "data_digest": data.digest,
+        "devices_digest": fed.devices.digest,
+        "layout_digest": layout.digest,
+        "weights": layout.num_parameters,
+        "prunable": layout.num_weights,
+        "frozen": layout.num_frozen,
+        "fixed_digest": fed.fixed.digest,
+        "layers": [[slot.name, list(slot.shape), use] for slot, use in uses],
+        "flops_other": {"dense": fed.costs.dense, "frozen": fed.costs.frozen},
+        "statistics": [slot.name for slot in layout.buffers],
+        "inputs": inputs_record(dataset) | {"test_labels": test_labels},
+        "server_data": server_data.recorded(fed.strategy, dataset, data.server),
+        "versions": versions(transport),
+        "git_commit": git_commit(),
+        "hosts": sorted(set(transport.hosts)),
+        "ranks": transport.size,
+        "launcher": launcher(),
+        "estimators": _estimators(options, fed.contributions)
+    }
+
+
+def session(setup, places, before, done):
+    """What the run file records each time that a run goes on, here after round ``done``; ``before`` is the number of
+    rounds that it was asked for until now."""
+    from fedmpi.store import this_process
+    transport = setup.fed.transport
+    return {
+        "time": now(),
+        "ranks": transport.size,
+        "launcher": launcher(),
+        "hosts": ",".join(sorted(set(transport.hosts))),
+        "git_commit": git_commit(),
+        "command": shlex.join(sys.argv),
+        "versions": json.dumps(versions(transport)),
+        "places": place.recorded(places),
+        "process": this_process(),
+        "done": done,
+        "rounds": setup.fed.rounds,
+        "rounds_before": before
+    }
+
+
+def versions(transport):
+    """What the bits and the file depend on, by name."""
+    libraries = {name: version(name) for name in ("torch", "numpy", "h5py")}
+    python = sys.version.split()[0]
+    return libraries | transport.versions | {"fedmpi": fedmpi.__version__, "python": python}
+
+
+def now():
+    """This moment as text, in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def git_commit():
+    """The commit of the code that runs, empty outside a checkout."""
+    package = os.path.dirname(os.path.abspath(fedmpi.__file__))
+    if not os.path.isdir(os.path.join(os.path.dirname(package), ".git")):
+        return ""
+    command = ["git", "-C", package, "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _estimators(options, contributions):
+    """``{label: what it is}`` of the estimators of contributions."""
+    specs = [options["contribution"], *options["observe"]]
+    return {
+        label: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative}
+        for spec, (label, part) in zip(specs, contributions.items())
+    }
