@@ -142,6 +142,11 @@ MODELS = {
     "pfl-cnn": "fedmpi.methods.models.pfl_cnn:pfl_cnn",
     "torchvision": "fedmpi.methods.models.zoo:torchvision",
 }
+TASKS = {
+    "classification": "fedmpi.methods.tasks.classification:classification",
+    "regression": "fedmpi.methods.tasks.regression:regression",
+    "multi-label": "fedmpi.methods.tasks.multi_label:multi_label",
+}
 DEVICES = {
     "none": "fedmpi.methods.devices.none:none",
     "constant": "fedmpi.methods.devices.constant:constant",
@@ -179,5 +184,5 @@ KINDS = {
     "strategy": STRATEGIES, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "augment": AUGMENTATIONS, "pruner": PRUNERS,
     "contribution": CONTRIBUTIONS, "weighting": WEIGHTINGS, "codec": CODECS,
     "dataset": DATASETS, "partition": PARTITIONS, "noise": NOISES, "features": FEATURES, "fault": FAULTS,
-    "model": MODELS, "devices": DEVICES, "sampler": SAMPLERS, "aggregation": AGGREGATIONS,
+    "model": MODELS, "task": TASKS, "devices": DEVICES, "sampler": SAMPLERS, "aggregation": AGGREGATIONS,
 }

@@ -2,8 +2,11 @@
 
 import copy
 import json
+import math
+from functools import partial
 
 import numpy as np
+import pytest
 import torch
 
 from fedmpi import catalog
@@ -16,11 +19,14 @@ from fedmpi.build.setup import dealt_out, message, set_up
 from fedmpi.server import exchange, fold, loop, recruit
 from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
+from fedmpi.compute.evaluate import summed
+from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
 from fedmpi.compute.coalitions import coalition_models
 from fedmpi.core.mask import budgets
 from fedmpi.build.options import DEFAULTS
 from fedmpi.core.parts import Cohort, Facts, Round, Task, Updates
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.transport.local import Local
 from fedmpi.wire import positions
 
@@ -325,7 +331,47 @@ def task_of(network, layout, x, client):
     n = 12 + client
     return Task(model, layout, x, g, x.clone(), layout.full_mask(), torch.ones(layout.R),
                 torch.randn(n, 1, 4, 4, generator=gen), torch.randint(0, 10, (n,), generator=gen), 1, 4, 0.1,
-                np.random.default_rng(client), Round(1, 5))
+                np.random.default_rng(client), Round(1, 5), objective=classification())
+
+
+def task_samples(spec):
+    """``(outputs (7, 3), targets (7, ...), classes)`` that a task of the catalogue takes."""
+    gen = torch.Generator().manual_seed(3)
+    outputs, name = torch.randn(7, 3, generator=gen), spec.partition(":")[0]
+    if name == "classification":
+        return outputs, torch.randint(0, 3, (7,), generator=gen), 3
+    if name == "multi-label":
+        return outputs, torch.randint(0, 2, (7, 3), generator=gen, dtype=torch.uint8), 0
+    return outputs, torch.randn(7, 3, generator=gen), 0
+
+
+def check_task(spec):
+    """The reductions of the loss agree with torch's rules, samples do not mix, metrics are one value a sample, a faster
+    way to the sums finds the same, other shapes are refused, and nothing is written to."""
+    part, (outputs, targets, classes) = make(catalog.TASKS, spec), task_samples(spec)
+    before = outputs.clone(), targets.clone()
+    each = part.loss(outputs, targets, reduction="none")
+    assert each.shape == (7,) and bool(each.isfinite().all()) and part.worst > float(each.max())
+    assert part.headline in part.metrics and math.isfinite(part.worst)
+    torch.testing.assert_close(part.loss(outputs, targets), each.mean())
+    torch.testing.assert_close(part.loss(outputs, targets, reduction="sum"), each.sum())
+    torch.testing.assert_close(part.loss(outputs[2:3], targets[2:3], reduction="none"), each[2:3])
+    leaf = outputs.clone().requires_grad_()
+    part.loss(leaf, targets).backward()
+    assert bool(leaf.grad.isfinite().all()) and bool(leaf.grad.any())
+    half = part.loss(outputs.bfloat16(), targets)
+    assert half.dtype in (torch.float32, torch.bfloat16) and abs(float(half) - float(each.mean())) < 0.05
+    loss, sums = (part.totals or partial(summed, part))(outputs, targets)
+    assert loss.dtype == torch.float64 and abs(float(loss) - float(each.double().sum())) < 1e-5
+    for name, metric in part.metrics.items():
+        values = metric(outputs, targets)
+        assert values.shape == (7,) and (values.dtype == torch.bool or values.is_floating_point())
+        assert abs(float(sums[name]) - float(values.double().sum())) < 1e-5
+    part.check(outputs, targets, classes, "--model")
+    for wrong in (outputs[:, :2], outputs[:5], (outputs,), outputs / 0):
+        with pytest.raises(UserError, match="^--model: expected "):
+            part.check(wrong, targets, classes, "--model")
+    assert torch.equal(outputs, before[0]) and torch.equal(targets, before[1])
 
 
 def check_weighting(spec):

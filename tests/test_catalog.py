@@ -10,9 +10,11 @@ import sys
 import pytest
 
 from fedmpi import catalog
-from fedmpi.catalog import KINDS, PRUNERS, STRATEGIES, entry, make, parse, split
+from fedmpi.catalog import KINDS, PRUNERS, STRATEGIES
 from fedmpi.commands.parts import WIRE, example, in_full
 from fedmpi.core.errors import UserError
+from fedmpi.plugins.entry import entry
+from fedmpi.plugins.spec import choices, load, make, parse, split
 
 ENTRIES = [(kind, name) for kind, table in KINDS.items() for name in table]
 
@@ -20,7 +22,7 @@ ENTRIES = [(kind, name) for kind, table in KINDS.items() for name in table]
 @pytest.mark.parametrize("kind, name", ENTRIES)
 def test_every_entry_is_what_its_source_says(kind, name):
     found = entry(KINDS[kind], name)
-    function = catalog.load(KINDS[kind], name)
+    function = load(KINDS[kind], name)
     real = inspect.signature(function)
     assert found.line and found.line == inspect.getdoc(function).partition("\n")[0]
     assert found.text and found.text == inspect.getdoc(importlib.import_module(found.target.partition(":")[0]))
@@ -38,7 +40,7 @@ def test_the_lines_of_a_kind_tell_its_parts_apart(kind):
 def test_every_option_has_a_type_and_survives_the_command_line(kind, name):
     options = {p.name: p for p in entry(KINDS[kind], name).signature.parameters.values() if p.default is not p.empty}
     for each in options.values():
-        known = catalog.choices(each)
+        known = choices(each)
         simple = each.annotation in (str, int, float, bool) and type(each.default) is each.annotation
         assert each.default in known if known else simple
     texts = {key: p.default for key, p in options.items() if not (p.annotation is str and not p.default)}
@@ -79,7 +81,7 @@ def test_a_part_of_the_users_is_listed_as_far_as_it_says(fedmpi, own_module):
 
 
 @pytest.mark.parametrize("kind", ["strategy", "pruner", "contribution", "weighting", "codec", "partition", "noise",
-                                  "features", "fault", "sampler", "aggregation"])
+                                  "features", "fault", "sampler", "aggregation", "task"])
 def test_every_method_is_made_with_its_defaults(kind):
     assert all(make(KINDS[kind], name) is not None for name in KINDS[kind])
 
@@ -167,7 +169,7 @@ def own_module(tmp_path, monkeypatch):
 def called(spec):
     """What the factory of a spec returns, whatever that is."""
     target, options = parse(PRUNERS, spec)
-    return catalog.load({}, target)(**options)
+    return load({}, target)(**options)
 
 
 def test_any_function_of_the_users_serves(own_module):

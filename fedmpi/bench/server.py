@@ -25,6 +25,7 @@ from fedmpi.methods.contribution.cosine import cosines
 from fedmpi.core.layout import ALIGN, Layout, Slot
 from fedmpi.core.mask import budgets, draw, positions, swap
 from fedmpi.core.parts import Replies, Round, Updates
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.pruning.rigl import _largest_pruned
 from fedmpi.store import RunFile
 from fedmpi.transport.local import Local
@@ -160,7 +161,7 @@ def _own_masks(layout, mask, gen):
 
 
 def _writing(folder, repeats, say):
-    rounds, clients = record.round_columns(False, 1, ["size"]), record.client_columns(["size"])
+    rounds, clients = record.round_columns(False, 1, ["size"], classification()), record.client_columns(["size"])
     row = {c.name: [0] * c.width if c.width else 0 for c in rounds}
     rows = {c.name: np.zeros(10, c.dtype) for c in clients}
     with tempfile.TemporaryDirectory(dir=folder) as here:
@@ -214,7 +215,8 @@ def _cohorts(repeats, say):
             transport.share({"kind": "data"}, shared_arrays(setup.data))
             state = loop.start(fed, setup.network.first)
             transport.publish(*message(setup, state))
-            store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, record.round_columns(False, 1, ["size"]),
+            rounds = record.round_columns(False, 1, ["size"], classification())
+            store = RunFile.create(os.path.join(here, f"{cohort}.h5"), {}, rounds,
                                    record.client_columns(["size"]), {}, ([0], []))
             found[cohort] = _rounds(fed, state, store)
         took = {cohort: [] for cohort in COHORTS}

@@ -36,7 +36,7 @@ OPTIONS = BARE | {"train_samples": 10000, "validation": 0.1, "noise": "graded:hi
 
 def plain_loop(worker, coalitions):
     """``(seconds, losses ...)`` of evaluating ``coalitions``, lists of clients, in a loop over state dicts."""
-    model = network_of(OPTIONS)(worker.data["x_train"].shape[1:], worker.parts.classes)
+    model = network_of(OPTIONS)(worker.data["x_train"].shape[1:], worker.samples.classes)
     received, updates = worker.cohort.x, worker.cohort.updates
     base = _dict(worker.layout, received)
     clients = [_dict(worker.layout, received.index_add(0, updates.support, u)) for u in updates.U]

@@ -21,6 +21,7 @@ from fedmpi.core.layout import bind
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting, descend
 from fedmpi.core.parts import Round, Task
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.core.allocator import keep_freed_memory
 from fedmpi.methods.optimisers.sgd import sgd
@@ -87,7 +88,7 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
     def task(client, record):
         return Task(model, layout, x, g, base, mask, live, inputs, labels, 1, batch_size, LR,
                     np.random.default_rng(client), Round(1, 1), casting=cast, recorder=record,
-                    optimiser=optimiser)
+                    optimiser=optimiser, objective=classification())
 
     def alone(record, repeat):
         x.copy_(base)
@@ -99,7 +100,7 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
     why = refusal(model, layout, inputs[:2]) if G > 1 else "none asked for"
     if G > 1 and why:
         say(f"no clients side by side: {why}")
-    kept = recorder(model, device)
+    kept = recorder(model, device, classification().loss)
     for way, record in [("", None)] + [(", recorded", kept)] * (kept is not None):
         found["one by one" + way] = partial(alone, record), 1
         if not why:

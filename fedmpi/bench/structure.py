@@ -17,6 +17,7 @@ from fedmpi.compute.structure import check, cut
 from fedmpi.compute.trace import trace
 from fedmpi.core.allocator import keep_freed_memory
 from fedmpi.core.flops import costs, forward
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Round, Task
 from fedmpi.core.units import choose, flat, held, l1
@@ -95,7 +96,7 @@ def _task(model, layout, x, g, inputs, labels, batch_size, seed):
     """A client's training of one epoch."""
     mask, live = layout.full_mask().to(x.device), torch.ones(layout.R, device=x.device)
     return Task(model, layout, x, g, x.clone(), mask, live, inputs, labels, 1, batch_size, LR,
-                np.random.default_rng(seed), Round(1, 1), optimiser=sgd(**RULE))
+                np.random.default_rng(seed), Round(1, 1), optimiser=sgd(**RULE), objective=classification())
 
 
 def _trained(task):

@@ -34,7 +34,7 @@ def plain_loop(worker, given):
     """Seconds of training ``clients`` in batches of ``batch_size``, one after the other, each from the same weights."""
     data = worker.data
     network = network_of({"model": given["model"], "seed": 0})
-    model = network(data["x_train"].shape[1:], worker.parts.classes)
+    model = network(data["x_train"].shape[1:], worker.samples.classes)
     model = model.to(worker.device).train()
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start = time.perf_counter()

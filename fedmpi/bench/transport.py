@@ -24,6 +24,7 @@ from fedmpi.client.worker import Worker, WorkerParts
 from fedmpi.core.errors import UserError
 from fedmpi.server.exchange import model_message
 from fedmpi.core.layout import bind
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.codecs import values
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.wire import frame, positions
@@ -160,11 +161,14 @@ def receiving(side, network):
     from fedmpi.transport import messages
     comm = side.comm
     parts = WorkerParts(network, fedavg(), None, values.float32(), {}, "", None, (), epochs=1, batch_size=1, lr=0.1,
-                        seed=0, rounds=1, classes=0, optimiser=None, rates=None, clip_norm=0.0, steps=0, augment=None)
-    worker = Worker(lambda options, shape, classes: parts, lambda name, local: torch.device(name))
+                        seed=0, rounds=1, objective=classification(), optimiser=None, rates=None,
+                        clip_norm=0.0, steps=0,
+                        augment=None)
+    worker = Worker(lambda options, shape, outputs: parts, lambda name, local: torch.device(name))
     worker.receive({"kind": "data", "local_rank": 0}, {})
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))
-    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [], "classes": 0,
+    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [],
+                    "classes": 0, "outputs": 0,
                     "known": known, "sums": False, "values": True, "statistics": [], "constants": ""},
                    {"known": array, "frozen": np.zeros(0, np.uint8)})
     buffer = np.zeros(network.weight.numel(), np.float32)

@@ -21,6 +21,7 @@ def check(setup):
     N = len(data.sizes)
     if not 1 <= fed.cohort <= N:
         raise UserError(f"--cohort must be between 1 and the {N} clients, got {fed.cohort}")
+    _check_classes(options, parts)
     _check_validation(parts, data)
     server_data.check(options, parts.strategy, len(data.server))
     smaller.check_run(options, parts, fed)
@@ -35,6 +36,19 @@ def check(setup):
     if options["together"] > 1:
         _check_together(options, parts, data, network)
     _rehearse(setup)
+
+
+def _check_classes(options, parts):
+    """UserError where a part that is made for classes stands in a run of another task."""
+    if parts.task.classes:
+        return
+    specs = [options["contribution"], *options["observe"]]
+    rows = [("strategy", options["strategy"], parts.strategy)]
+    rows += [("contribution", *pair) for pair in zip(specs, parts.contributions.values())]
+    for kind, spec, part in rows:
+        if part.classes:
+            raise UserError(f"--{kind} {spec} is made for one class a sample, and --task {options['task']} has none; "
+                            f"take another {kind}")
 
 
 def _check_validation(parts, data):

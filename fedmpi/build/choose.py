@@ -9,7 +9,7 @@ import time
 import torch
 
 from fedmpi.build.check import apart
-from fedmpi.build.network import bound, sample
+from fedmpi.build.network import bound, sample, targets
 from fedmpi.compute.augment import joined
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting, train
@@ -68,7 +68,7 @@ def _fastest(timed, share):
 
 def timing(options, parts, data, device):
     """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless
-    0, and of training G at once, turn by turn; on test samples with made-up labels."""
+    0, and of training G at once, turn by turn; on test samples."""
     tasks, wide = _tasks(options, parts, data, device)
 
     def seconds(work, count):
@@ -106,16 +106,15 @@ def timing(options, parts, data, device):
 def _tasks(options, parts, data, device):
     """``(tasks(count), wide)``: a worker's tasks of ``count`` clients on a network of their own, as it would be theirs,
     and the function that trains them at once."""
-    model = parts.network(data.shape, data.dataset.classes).to(device)
+    model = parts.network(data.shape, data.outputs).to(device)
     layout, x = bound(options, data, model)
     g, base = torch.zeros(layout.R, device=device), x.clone()
     n = STEPS * options["batch_size"]
-    gen = torch.Generator().manual_seed(0)
     inputs = sample(data, n).to(device)
-    labels = torch.randint(0, data.dataset.classes, (n,), generator=gen).to(device)
+    labels = targets(data, n).to(device)
     live = torch.ones(layout.R, device=device)
     mask = layout.full_mask().to(device)
-    recorded = recorder(model, device)
+    recorded = recorder(model, device, parts.task.loss)
     cast = casting(options["precision"], device)
     augment = joined(parts.augmentations)
 
@@ -132,7 +131,8 @@ def _tasks(options, parts, data, device):
             optimiser=parts.optimiser,
             rates=parts.schedule,
             clip_norm=options["clip_norm"],
-            augment=augment)
+            augment=augment,
+            objective=parts.task)
 
     def tasks(count):
         return [task(client) for client in range(count)]

@@ -10,7 +10,7 @@ from fedmpi.build.held_out import HeldOut
 from fedmpi.build.natural import kept_clients
 from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
-from fedmpi.methods.datasets.dataset import Dataset, as_they_are, digest, taken_as_ids
+from fedmpi.methods.datasets.dataset import Dataset, as_they_are, digest, num_outputs, taken_as_ids
 from fedmpi.methods.noise.corrupt import apply
 from fedmpi.methods.partition.natural import Natural
 from fedmpi.plugins import fit
@@ -23,7 +23,7 @@ class Federation(NamedTuple):
     validation: np.ndarray        # indices into x_train
     offsets: np.ndarray           # (N + 1,) int64: client n holds rows offsets[n]:offsets[n + 1] of what follows
     indices: np.ndarray           # int64 into x_train
-    labels: np.ndarray            # int64, as the clients see them
+    labels: np.ndarray            # targets, as the clients see them
     noise: np.ndarray             # (N,) fraction of labels that are wrong
     features: np.ndarray          # (N,) level of feature skew
     faults: np.ndarray            # (F, N) bool: who has which fault
@@ -41,6 +41,11 @@ class Federation(NamedTuple):
     @property
     def shape(self):
         return self.dataset.x_train.shape[1:]
+
+    @property
+    def outputs(self):
+        """How many outputs a model of these data has."""
+        return num_outputs(self.dataset)
 
 
 def federation(options, parts, network=None):
@@ -190,9 +195,12 @@ def _copied(options, faults, faulty, shards):
 
 def _labels(options, parts, dataset, shards, source, faulty):
     """``(labels as each client sees them, fraction of them that is wrong)``: noise first, which a duplicate shares
-    with its ``source (N,)``, then the faults that flip."""
+    with its ``source (N,)``, then the faults that flip. Targets that are no classes stay as they are."""
     true = [dataset.y_train[shard] for shard in shards]
-    labels = _noisy(options, parts.noise, true, dataset.classes)
+    labels, rates = _noisy(options, parts.noise, true, dataset.classes)
+    if not dataset.classes:
+        _refuse_flips(options, parts.faults)
+        return labels, rates
     for client in np.flatnonzero(source >= 0):
         labels[client] = _shared_labels(shards, labels, client, source[client])
     for number, fault in enumerate(parts.faults):
@@ -201,6 +209,13 @@ def _labels(options, parts, dataset, shards, source, faulty):
             _flip(options, number, fault, clients, labels, dataset.classes)
     wrong = [_wrong(*pair) for pair in zip(labels, true)]
     return labels, np.array(wrong)
+
+
+def _refuse_flips(options, faults):
+    """UserError for a fault that changes classes, of data that have none."""
+    for spec, fault in zip(options["fault"], faults):
+        if fault.labels is not None:
+            raise UserError(f"--fault {spec}: it changes classes, and these data have none; leave it out")
 
 
 def _wrong(labels, true):
@@ -218,12 +233,11 @@ def _flip(options, number, fault, clients, labels, classes):
 
 
 def _noisy(options, noise, true, classes):
-    """The clients' labels with noise, a list of arrays."""
+    """``(labels, rates (N,))``: the clients' labels with noise, a list of arrays, and the fraction that is wrong."""
     def gen_of(client):
         return stream(options["seed"], Purpose.NOISE, client)
 
-    labels, _ = named(f"--noise {options['noise']}", apply, noise, true, classes, gen_of)
-    return labels
+    return named(f"--noise {options['noise']}", apply, noise, true, classes, gen_of)
 
 
 def _shared_labels(shards, labels, client, source):

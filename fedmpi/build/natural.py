@@ -16,10 +16,12 @@ from fedmpi.build.options import DEFAULTS
 from fedmpi.methods.partition.natural import Natural
 
 
-def partition_of(options, client):
+def partition_of(options, client, classes=True):
     """The spec of the partition: the one named, else natural where ``client (N,)`` says whose each sample is, None
-    being that nobody says, else the usual one."""
-    usual = DEFAULTS["partition"] if client is None else "natural"
+    being that nobody says, else the usual one, which deals by ``classes`` where the data have some."""
+    usual = DEFAULTS["partition"] if classes else "iid"
+    if client is not None:
+        usual = "natural"
     return options["partition"] or usual
 
 
@@ -56,25 +58,26 @@ def settled_by_file(options):
     Of a user's own file only the clients are read; where there is no such file, and of other data sets, the usual
     options count.
     """
-    client, names = _clients_of_file(options)
+    client, names, classes = _clients_of_file(options)
     natural_named = (options["partition"] or "").partition(":")[0] == "natural"
     if client is None and natural_named:
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
-    options = options | {"partition": partition_of(options, client)}
+    options = options | {"partition": partition_of(options, client, classes)}
     partition = make(PARTITIONS, options["partition"])
     return with_clients(options, partition, client, names)
 
 
 def _clients_of_file(options):
-    """``(client, client_names)`` of the data set where it is a user's own file, else ``(None,
-    ())``."""
+    """``(client, client_names, classes)`` of the data set where it is a user's own file, ``classes`` whether its
+    targets are classes; ``(None, (), True)`` where it is none."""
     target, given = parse(DATASETS, options["dataset"])
     if target != DATASETS["hdf5"]:
-        return None, ()
+        return None, (), True
     from fedmpi.methods.datasets.owners import NAMES, owned
     from fedmpi.store import read_arrays
     path = os.path.join(options["data_dir"], given.get("file", "data.h5"))
     if not os.path.isfile(path):
-        return None, ()
+        return None, (), True
     arrays, _ = read_arrays(path, ("y_train",), NAMES)
-    return owned(arrays, len(np.atleast_1d(arrays["y_train"])), path)
+    targets = np.atleast_1d(arrays["y_train"])
+    return *owned(arrays, len(targets), path), targets.dtype.kind != "f"

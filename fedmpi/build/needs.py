@@ -51,7 +51,7 @@ def planned_needs(options):
     data."""
     options, parts = of_data(options)
     data, model = dealt_out(options, parts._replace(network=network_of(options)))
-    return gpu_needs(options, data, network(options, data, model, torch.device("cpu")))
+    return gpu_needs(options, data, network(options, data, model, torch.device("cpu"), parts.task))
 
 
 def gpu_needs(options, data, network):

@@ -28,13 +28,13 @@ class Network(NamedTuple):
     output_bytes: tuple           # (all, largest): what its layers put out for a sample
 
 
-def network(options, data, model, device, personal=None):
-    """The ``Network`` of a model as its factory made it; UserError where it does not fit the data. ``personal`` is the
-    strategy's, which names what of it stays with each client."""
+def network(options, data, model, device, objective, personal=None):
+    """The ``Network`` of a model as its factory made it; UserError where it does not fit the data or the objective.
+    ``personal`` is the strategy's, which names what of it stays with each client."""
     # A pass may register more buffers, such as a table that is made when it is first looked at: workers do not have
     # those yet.
     buffers = {name for name, _ in model.named_buffers()}
-    _check_fit(options, model, data)
+    _check_fit(options, model, data, objective)
     output_bytes = outputs(model, sample(data))
     model = model.to(device)
     layout, x = bound(options, data, model)
@@ -61,6 +61,12 @@ def sample(data, count=1):
     return laid(inputs(raw, dataset.mean, dataset.std))
 
 
+def targets(data, count=1):
+    """The targets of ``sample``."""
+    y = data.dataset.y_test
+    return torch.from_numpy(y[np.arange(count) % len(y)])
+
+
 def bound(options, data, model):
     """``(layout, x (P,))`` of the model, which now lives in ``x``."""
     device = next(model.parameters()).device
@@ -70,11 +76,11 @@ def bound(options, data, model):
     return layout, x
 
 
-def _check_fit(options, model, data):
+def _check_fit(options, model, data, objective):
     """UserError where the model does not fit the data."""
     _check_takes(options, model, data)
     classes, option = data.dataset.classes, f"--model {options['model']}"
-    fit.check_outputs(model, sample(data, 2), classes, option)
+    fit.check_outputs(model, sample(data, 2), targets(data, 2), classes, objective, option)
 
 
 def _check_takes(options, model, data):

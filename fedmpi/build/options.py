@@ -4,7 +4,8 @@ from fedmpi.core.errors import UserError
 from fedmpi.transport.watch import SILENCE_S
 
 PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "graded", "features": "none",
-         "model": "small-cnn", "strategy": "thesis", "optimiser": None, "schedule": "constant",
+         "model": "small-cnn", "task": "classification", "strategy": "thesis",
+         "optimiser": None, "schedule": "constant",
          "pruner": None, "contribution": None, "weighting": None,
          "codec": "float32", "devices": "none", "sampler": "uniform", "aggregation": "sync"}
 # options that may be given more than once, and their kinds

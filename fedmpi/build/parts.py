@@ -13,7 +13,7 @@ from fedmpi.build import natural
 from fedmpi.build.usual import with_named
 from fedmpi.catalog import CONTRIBUTIONS, DATASETS, KINDS, MODELS
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Optimiser, Pruner,
+from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Objective, Optimiser, Pruner,
                                Sampler, Schedule, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, torch_seed
 from fedmpi.methods.datasets.dataset import Dataset
@@ -21,8 +21,8 @@ from fedmpi.plugins import fit
 from fedmpi.plugins.spec import make, split
 
 # What a worker trains with, and what it is not alone in needing.
-OF_WORKER = ("strategy", "optimiser", "schedule", "pruner", "codec", "features")
-REST = ("optimiser", "schedule", "pruner", "weighting", "codec", "sampler", "devices", "aggregation")
+OF_WORKER = ("task", "strategy", "optimiser", "schedule", "pruner", "codec", "features")
+REST = ("task", "optimiser", "schedule", "pruner", "weighting", "codec", "sampler", "devices", "aggregation")
 
 
 class Parts(NamedTuple):
@@ -33,7 +33,8 @@ class Parts(NamedTuple):
     noise: Noise | None = None
     features: Features | None = None
     faults: tuple = ()                # of Fault, as the options name them
-    network: Callable | None = None   # (shape, classes) -> nn.Module, initialised from the seed
+    network: Callable | None = None   # (shape, outputs) -> nn.Module, initialised from the seed
+    task: Objective | None = None
     strategy: Strategy | None = None
     optimiser: Optimiser | None = None
     schedule: Schedule | None = None
@@ -75,7 +76,8 @@ def of_data(options, dataset=None):
     clients."""
     if dataset is None:
         dataset = make(DATASETS, options["dataset"], options["data_dir"])
-    options = options | {"partition": natural.partition_of(options, dataset.client)}
+    has_classes = dataset.classes > 0
+    options = options | {"partition": natural.partition_of(options, dataset.client, has_classes)}
     partition = _made("partition", options)
     options = natural.with_clients(options, partition, dataset.client, dataset.client_names)
     return options, Parts(
@@ -99,7 +101,7 @@ def of_worker(options):
 
 
 def network_of(options):
-    """``network(shape, classes)``, which makes the model of the options."""
+    """``network(shape, outputs)``, which makes the model of the options."""
     return partial(_network, options["model"], options["seed"])
 
 
@@ -132,12 +134,12 @@ def labels(specs):
     return found
 
 
-def _network(spec, seed, shape, classes):
+def _network(spec, seed, shape, outputs):
     """The network, initialised from the seed; UserError where its factory does not take these inputs."""
     torch.manual_seed(torch_seed(seed, Purpose.MODEL))
     option, shape = f"--model {spec}", tuple(shape)
     try:
-        network = make(MODELS, spec, shape, classes)
+        network = make(MODELS, spec, shape, outputs)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"{option} on inputs of shape {shape}: {error}") from error
     return fit.network(network, option, shape)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedmpi.methods.datasets.dataset import inputs_text
+from fedmpi.methods.datasets.dataset import inputs_text, targets_text
 
 
 def data_lines(options, data):
@@ -10,14 +10,16 @@ def data_lines(options, data):
     dataset = data.dataset
     if not dataset.told and options["dataset"].partition(":")[0] != "hdf5":
         return []
-    return [*dataset.told, f"inputs: {inputs_text(dataset)}"]
+    targets = [] if dataset.classes else [f"targets: {targets_text(dataset)}"]
+    return [*dataset.told, f"inputs: {inputs_text(dataset)}", *targets]
 
 
 def dealt(options, data):
     """How the data are dealt out and what is wrong with them, for people: ``partition iid, noise none (no label is
     changed)``."""
     low, high = 100 * data.noise.min(), 100 * data.noise.max()
-    wrong = "no label is changed"
+    what = "label" if data.dataset.classes else "target"
+    wrong = f"no {what} is changed"
     if high:
         wrong = f"{low:.0f} to {high:.0f} % of a client's labels are wrong"
     words = [f"partition {options['partition']}", f"noise {options['noise']}"]
@@ -39,10 +41,11 @@ def population(options, data):
         "quality": (data.quality, "1",
                     "1 - noise, at most what its faults leave: what a contribution ought to find"),
         "duplicate_of": (data.source, "1", "the client whose samples it duplicates, -1 for none"),
-        "labels": (_histogram(data, data.labels), "1",
-                   "samples by label as the client sees them, noise included", "class"),
-        "true_labels": (_histogram(data, true), "1", "samples by true label", "class"),
     }
+    if data.dataset.classes:
+        recorded["labels"] = (_histogram(data, data.labels), "1",
+                              "samples by label as the client sees them, noise included", "class")
+        recorded["true_labels"] = (_histogram(data, true), "1", "samples by true label", "class")
     if data.client_names:
         texts = np.array([name.encode() for name in data.client_names])
         recorded["name"] = texts, "", "what the data set calls the client"

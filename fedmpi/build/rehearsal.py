@@ -25,8 +25,8 @@ from fedmpi.build.options import SEVERAL
 from fedmpi.methods.contribution.size import size
 from fedmpi.transport.local import Local
 
-KINDS = ("strategy", "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
-         "devices", "sampler", "aggregation", "features")
+KINDS = ("task", "strategy", "optimiser", "schedule", "pruner", "contribution", "weighting",
+         "codec", "devices", "sampler", "aggregation", "features")
 CLIENTS = 16
 SAMPLES = 2     # of a client: as many as batch norm needs
 FEW = 16    # validation samples

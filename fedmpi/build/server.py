@@ -23,11 +23,12 @@ def server_parts(options, parts, data, network, device):
     layout = network.layout
     two = sample(data, 2).to(device)
     trained = parts.aggregation.buffer or options["cohort"] or options["clients"]
-    test, validate, slopes = evaluators(data, network.model, layout, network.x, device)
+    test, validate, slopes = evaluators(data, network.model, layout, network.x, device, parts.task)
     sums = adds_up(parts)
     wants_updates = any(part.updates for part in parts.contributions.values())
     return Fed(
         layout=layout,
+        objective=parts.task,
         strategy=parts.strategy,
         pruner=parts.pruner,
         contributions=parts.contributions,
@@ -107,18 +108,18 @@ def lengths(options, data, normalises=False):
     return np.array([of_size[n] for n in data.sizes.tolist()]).T
 
 
-def evaluators(data, model, layout, x, device):
+def evaluators(data, model, layout, x, device, objective):
     """``(test, validate, derivatives)``; the last two are None where the validation share is 0."""
     dataset, kept = data.dataset, data.validation
 
-    def on(make, pixels, labels, *arguments):
+    def on_device(pixels, labels):
         raw = torch.from_numpy(pixels).to(device)
         samples = laid(inputs(raw, dataset.mean, dataset.std))
-        labels = torch.from_numpy(labels).to(device)
-        return make(model, *arguments, x, samples, labels)
+        return samples, torch.from_numpy(labels).to(device)
 
-    test = on(evaluator, dataset.x_test, dataset.y_test)
+    test = evaluator(model, x, *on_device(dataset.x_test, dataset.y_test), objective)
     if not len(kept):
         return test, None, None
-    own = dataset.x_train[kept], dataset.y_train[kept]
-    return test, on(evaluator, *own), on(derivatives, *own, layout)
+    own = on_device(dataset.x_train[kept], dataset.y_train[kept])
+    validate = evaluator(model, x, *own, objective)
+    return test, validate, derivatives(model, layout, x, *own, objective.loss)

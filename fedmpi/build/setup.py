@@ -7,6 +7,7 @@ from fedmpi.build.federation import Federation, federation
 from fedmpi.build.network import Network, network
 from fedmpi.build.parts import Parts
 from fedmpi.build.server import server_parts
+from fedmpi.methods.datasets.dataset import num_outputs
 from fedmpi.server.loop import Fed
 from fedmpi.wire import positions
 
@@ -28,7 +29,7 @@ def set_up(options, device, dataset=None):
     """
     options, parts = making.made(options, dataset)
     data, model = dealt_out(options, parts)
-    net = network(options, data, model, device, parts.strategy.personal)
+    net = network(options, data, model, device, parts.task, parts.strategy.personal)
     fed = server_parts(options, parts, data, net, device)
     if fed.own_tests is not None:
         options = options | {"client_test_every": fed.own_tests.every}
@@ -39,7 +40,7 @@ def dealt_out(options, parts):
     """``(Federation, model)``: the data as the model takes them, and the model as its factory made it."""
     dataset = parts.dataset
     shape = dataset.x_train.shape[1:]
-    model = parts.network(shape, dataset.classes)
+    model = parts.network(shape, num_outputs(dataset))
     return federation(options, parts, model), model
 
 
@@ -53,6 +54,7 @@ def message(setup, state):
         "kind": "setup",
         "shape": list(data.shape),
         "classes": dataset.classes,
+        "outputs": data.outputs,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "options": setup.options,

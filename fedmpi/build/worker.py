@@ -5,7 +5,7 @@ from fedmpi.client.worker import WorkerParts
 from fedmpi.compute.augment import joined
 
 
-def worker_parts(options, shape, classes, parts=None):
+def worker_parts(options, shape, outputs, parts=None):
     """A worker's ``WorkerParts``, its model freshly initialised from the seed.
 
     ``parts`` are those of rank 0 where the worker is in its process; else the worker makes its own.
@@ -15,7 +15,7 @@ def worker_parts(options, shape, classes, parts=None):
         label: part.report for label, part in parts.contributions.items() if part.report is not None
     }
     return WorkerParts(
-        model=parts.network(shape, classes),
+        model=parts.network(shape, outputs),
         strategy=parts.strategy,
         pruner=parts.pruner,
         codec=parts.codec,
@@ -28,7 +28,7 @@ def worker_parts(options, shape, classes, parts=None):
         lr=options["lr"],
         seed=options["seed"],
         rounds=options["rounds"],
-        classes=classes,
+        objective=parts.task,
         optimiser=parts.optimiser,
         rates=parts.schedule,
         clip_norm=options["clip_norm"],

@@ -27,9 +27,9 @@ class Home(NamedTuple):
     counters: list                # [(buffer, its first value)] of all buffers that are not in the vector
 
 
-def home(model, device, options, meta, frozen, personal):
-    """The ``Home`` of ``model``, as the set-up message ``meta`` describes it; ``frozen`` are the values of its frozen
-    parameters, ``personal(layout)`` names the tensors that stay with clients, or is None."""
+def home(model, loss, device, options, meta, frozen, personal):
+    """The ``Home`` of ``model``, which trains on ``loss``, as the set-up message ``meta`` describes it; ``frozen`` are
+    the values of its frozen parameters, ``personal(layout)`` names the tensors that stay with clients, or is None."""
     layout, x, g = bind(model.to(device), meta["statistics"])
     check(model, layout, x)
     set_frozen(model, frozen)
@@ -39,7 +39,7 @@ def home(model, device, options, meta, frozen, personal):
     layout = layout.with_personal(personal)
     counters = [(buffer, buffer.clone()) for _, buffer in constants(model, layout)]
     return Home(model, layout, x, g, x.cpu().clone(), device, casting(options["precision"], device),
-                recorder(model, device), staging(layout.P, device), counters)
+                recorder(model, device, loss), staging(layout.P, device), counters)
 
 
 def fresh_counters(home):

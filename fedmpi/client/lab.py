@@ -29,9 +29,9 @@ def answer(worker, job, arrays):
 
 
 def _evaluate(worker, job, arrays):
-    """The sums of each model's losses and right answers over the job's samples."""
-    loss, right, _ = scored(worker.samples, worker.ensemble(), _models(worker, job), job["on"], *job["rows"])
-    return {"loss": loss.numpy(), "right": right.numpy()}
+    """The sums of each model's losses and headlines over the job's samples."""
+    loss, headline, _ = scored(worker.samples, worker.ensemble(), _models(worker, job), job["on"], *job["rows"])
+    return {"loss": loss.numpy(), "headline": headline.numpy()}
 
 
 def _outputs(worker, job, arrays):
@@ -50,7 +50,7 @@ def _outputs(worker, job, arrays):
 
 def _gradient(worker, job, arrays):
     """(R,): the gradient of the summed loss of the job's samples."""
-    found = summed_gradient(worker.home.model, worker.layout, *_ready(worker, job)[1:])
+    found = summed_gradient(worker.home.model, worker.layout, *_ready(worker, job)[1:], worker.parts.objective.loss)
     return {"gradient": found.cpu().numpy()}
 
 

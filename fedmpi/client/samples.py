@@ -39,7 +39,7 @@ class Samples(NamedTuple):
 def samples(data, meta, parts, device):
     """The ``Samples`` of a rank with these shared ``data``, by the set-up message ``meta``."""
     return Samples(data, resident(data, device), meta["mean"], meta["std"], device, parts.features, parts.faults,
-                   parts.seed, parts.classes)
+                   parts.seed, meta["classes"])
 
 
 def of_server(samples, on):

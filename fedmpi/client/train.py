@@ -104,7 +104,8 @@ def task_of(parts, home, samples, job, received, base):
     task = Task(home.model, home.layout, home.x, home.g, base, mask, live, inputs, labels, parts.epochs,
                 parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
                 casting=home.casting, recorder=home.recorder, optimiser=parts.optimiser, rates=parts.rates,
-                clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment, classes=parts.classes)
+                clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment,
+                objective=parts.objective, classes=parts.classes)
     return task._replace(epochs=length_of(task)[0]) if parts.steps else task
 
 

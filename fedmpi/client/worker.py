@@ -22,7 +22,7 @@ from fedmpi.client.train import prepared, spread, trained
 from fedmpi.compute.evaluate import by_sample
 from fedmpi.compute.forward import ensemble
 from fedmpi.core.errors import FedError, WireError
-from fedmpi.core.parts import Augmentation, Codec, Optimiser, Pruner, Schedule, Strategy
+from fedmpi.core.parts import Augmentation, Codec, Objective, Optimiser, Pruner, Schedule, Strategy
 from fedmpi.methods.codecs.values import fitted
 from fedmpi.transport.team import joined, parted
 from fedmpi.wire import fields, positions
@@ -44,7 +44,7 @@ class WorkerParts(NamedTuple):
     lr: float
     seed: int
     rounds: int
-    classes: int
+    objective: Objective
     optimiser: Optimiser
     rates: Schedule
     clip_norm: float
@@ -57,7 +57,7 @@ class Worker:
     they keep comes with their jobs and goes with their answers, so that any rank can play them."""
 
     def __init__(self, build, pick_device):
-        """``build(options, shape, classes) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
+        """``build(options, shape, outputs) -> WorkerParts``; ``pick_device(name, local_rank) -> torch.device``."""
         self.build, self.pick_device = build, pick_device
 
     # ------------------------------------------------------------- messages
@@ -76,9 +76,10 @@ class Worker:
 
     def _take_setup(self, meta, arrays):
         options = meta["options"]
-        parts = self.build(options, meta["shape"], meta["classes"])
+        parts = self.build(options, meta["shape"], meta["outputs"])
         self.device = self.pick_device(options["device"], self.local_rank)
-        self.home = home(parts.model, self.device, options, meta, arrays["frozen"], parts.strategy.personal)
+        self.home = home(parts.model, parts.objective.loss, self.device, options, meta, arrays["frozen"],
+                         parts.strategy.personal)
         self.layout = self.home.layout
         self.parts = parts._replace(codec=fitted(parts.codec, len(self.layout.tail)))
         self.samples = shards.samples(self.data, meta, parts, self.device)
@@ -116,7 +117,7 @@ class Worker:
         last = self.tested.received if self.tested else None
         received, known = decoded(self.home, self.parts.codec, meta, arrays, last=last)
         self.tested = own_models.Tested(meta["t"], received, known, self._given(meta, arrays, received))
-        self.measure = self.measure or by_sample(self.home.model, self.home.x, meta["at_once"])
+        self.measure = self.measure or by_sample(self.home.model, self.home.x, self.parts.objective, meta["at_once"])
 
     def _take_previous(self, meta, arrays):
         self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
@@ -129,7 +130,7 @@ class Worker:
 
     def ensemble(self):
         """``evaluate(X (M, P), inputs, labels)`` of many models at once, see ``fedmpi.compute.forward``."""
-        self.many = self.many or ensemble(self.home.model, self.layout)
+        self.many = self.many or ensemble(self.home.model, self.layout, self.parts.objective)
         return self.many
 
     # ------------------------------------------------------------- jobs
@@ -235,12 +236,12 @@ class Worker:
         """What made the update of client ``number`` useless, as far as can be seen: one of ``CAUSES``."""
         if shards.trains_otherwise(self.samples, number):
             return "fault"
-        before = mean_loss(client.home, self.samples, number, client.received.base)
+        before = mean_loss(self.parts.objective, client.home, self.samples, number, client.received.base)
         return "training" if np.isfinite(before) else "model"
 
     def tell_loss(self, job):
         """The received model's mean loss over a client's samples."""
-        loss = mean_loss(self.home, self.samples, job["loss"], self.received.base)
+        loss = mean_loss(self.parts.objective, self.home, self.samples, job["loss"], self.received.base)
         return {"row": job["row"]}, {"loss": np.array([loss])}
 
     def total(self, count):

@@ -13,8 +13,9 @@ from fedmpi.core.wide import terminal_width
 
 @click.command()
 @runs_argument
-@click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True), help="What it takes to reach this test "
-              "accuracy.  [default: the highest percent that all runs reach]")
+@click.option("--accuracy", type=click.FloatRange(0, min_open=True), help="What it takes to reach this test "
+              "accuracy, or headline of another task.  [default: the highest percent, or the best, that all runs "
+              "reach]")
 @click.option("--other-data", is_flag=True, help="Also compare runs on different data sets.")
 @click.option("--baseline", metavar="NAME|RUN.h5", help="Hold all others against this set-up: its name or letter here, "
               "or a run of it.  [default: the first]")
@@ -23,8 +24,8 @@ from fedmpi.core.wide import terminal_width
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def compare(runs, accuracy, other_data, baseline, pairs, picture, as_json):
     """What differs between runs: first their options, then test accuracy at equal rounds, bytes and FLOPs, and what it
-    takes to reach an accuracy. Runs that differ in the seed only are one set-up; two with the same seeds are compared
-    seed by seed, with a 95 % interval of the mean difference."""
+    takes to reach an accuracy; for other tasks their headline. Runs that differ in the seed only are one set-up; two
+    with the same seeds are compared seed by seed, with a 95 % interval of the mean difference."""
     from fedmpi.read import report
     if picture:
         report.picture_kind(picture)

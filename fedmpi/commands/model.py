@@ -77,7 +77,8 @@ def model(place, round, as_json):
 
 def _told(found):
     about = found.about
-    accuracy = "" if about["accuracy"] is None else f", test accuracy {about['accuracy']:.4f}"
+    name = about.get("headline", "accuracy")
+    accuracy = "" if about[name] is None else f", test {name.replace('_', ' ')} {about[name]:.4f}"
     return f"{about['model']} after round {about['round']}{accuracy}, sparsity {found.sparsity:.4f}"
 
 

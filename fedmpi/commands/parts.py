@@ -17,6 +17,7 @@ WIRE = {                     # of the kinds whose parts send nothing of their ow
     "features": f"{OWN}: inputs never travel",
     "fault": f"{OWN}: as many bytes as an honest client",
     "model": "4 bytes for every kept weight and every bias, each way, as float32; fedmpi train --dry-run weighs it",
+    "task": "nothing: losses and metrics are found where the samples are",
     "devices": f"{OWN}: they say how long it takes",
 }
 

@@ -26,9 +26,12 @@ def schema(run):
         click.echo("\n".join([*wrapped(about, width, "  "), ""]))
         known = [(name, ATTRIBUTES.get(name, "")) for name in found.attrs]
     else:
+        from fedmpi.catalog import TASKS
+        from fedmpi.plugins.spec import make
         from fedmpi.server import own_accuracy, record
+        usual = make(TASKS, "classification")
         # NAME stands for that of each estimator.
-        rounds = record.round_columns(True, 0, ["NAME"], own=True, working=True)
+        rounds = record.round_columns(True, 0, ["NAME"], usual, own=True, working=True)
         tables = {"rounds": with_texts(rounds), "clients": with_texts(record.client_columns(["NAME", "OTHER"])),
                   "own": own_accuracy.table_columns()}
         text = reflowed(TEXT.format(number=SCHEMA), width)

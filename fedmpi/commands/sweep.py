@@ -149,22 +149,24 @@ def _ended(folder, name, code, seconds):
     from fedmpi.read.report.text import human_seconds
     from fedmpi.study.play import last_line
     file, took = sweeps.path(folder, name, "h5"), human_seconds(seconds)
-    rounds, accuracy = _reached(file)
+    rounds, value = _reached(file)
     if code == stop.COME_BACK:
         return f"{file}: stopped after {rounds} rounds, {took}"
     if code:
         return (f"{file}: FAILED after {rounds} rounds (exit code {code}), {took}: {last_line(folder, name)}; see "
                 f"{sweeps.path(folder, name, 'log')}")
-    return f"{file}: done, accuracy {accuracy}, {took}"
+    return f"{file}: done, {value}, {took}"
 
 
 def _reached(file):
-    """``(rounds, test accuracy after the last of them that was evaluated, as a text)`` of a run file, if there is
+    """``(rounds, test headline after the last of them that was evaluated, as a text)`` of a run file, if there is
     one."""
+    from fedmpi.read.headline import headline
     from fedmpi.read.report import final_metrics
     from fedmpi.store import read_run
     if not os.path.exists(file):
-        return 0, "unknown"
+        return 0, "accuracy unknown"
     run = read_run(file, {"rounds"})
-    found = final_metrics(run).get("final_accuracy")
-    return len(run.ends), "unknown" if found is None else f"{found:.4f}"
+    leading = headline(run)
+    found = final_metrics(run).get(f"final_{leading.name}")
+    return len(run.ends), f"{leading.word} " + ("unknown" if found is None else f"{found:.4f}")

@@ -18,6 +18,7 @@ from fedmpi.core.wide import terminal_width
 @click.command(cls=Options)
 @data_options
 @part("model", "The network")
+@part("task", "What it is trained for and measured by")
 @click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn by --sampler; 0: all.  [default: 0]")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here. With --resume: "
               "another number than before, where no schedule depends on it.  [default: 50]")

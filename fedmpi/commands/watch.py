@@ -83,14 +83,15 @@ def watch(runs, every, wait):
     Into a pipe or a file it prints a line a round instead. The runs do not notice.
 
     A run file that is not there yet is waited for: train names it in its first line."""
-    from fedmpi.read.report.live import ALONE, NEEDED
+    from fedmpi.read.report.live import ALONE, needed_of
     from fedmpi.store import read_run
     if not _all_there(runs, wait):
         return
     runs = run_paths(runs)
+    needed = set(ALONE) if len(runs) == 1 else set()
     for path in runs:
-        read_run(path, {}, patience_s=1.0)                 # what is none is refused before the screen is taken
-    needed = NEEDED | (ALONE if len(runs) == 1 else set())
+        # What is no run file is refused before the screen is taken.
+        needed |= needed_of(read_run(path, {}, patience_s=1.0).attrs)
     with contextlib.suppress(KeyboardInterrupt):
         (_screen if _has_screen() else _lines)([Seen(path) for path in runs], needed, every)
     found = {path: read_run(path, patience_s=1.0) for path in runs}
@@ -176,6 +177,7 @@ def shortened(paths, width):
 def _lines(found, needed, every):
     """A line a round, with the run's name where there are several, as long as somebody reads them."""
     from fedmpi.read import report
+    from fedmpi.read.headline import headline
     from fedmpi.read.report.live import pace, planned
     shown, told, width = {seen.path: 0 for seen in found}, set(), terminal_width()
     names = shortened(list(shown), width // 3)
@@ -186,7 +188,8 @@ def _lines(found, needed, every):
                 each, last = pace(run), planned(run)
                 name = f"{names[path]}  " if len(found) > 1 else ""
                 left = None if each is None else each * (last - t - 1)
-                if not write_out(name + report.round_line(row, last, left, width - len(name))):
+                metric = headline(run).name
+                if not write_out(name + report.round_line(row, last, left, width - len(name), metric)):
                     return
             shown[path] = len(run.ends)                    # fewer than before where a run was resumed
         lines = {line.partition(" for ")[0]: line for line in notes(found, time.monotonic())}

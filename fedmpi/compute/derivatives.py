@@ -6,17 +6,16 @@ pooling) have curvature 0, as autograd takes them. Sizes: P values of the vector
 """
 
 import torch
-from torch.nn import functional as F
 
 
-def summed_gradient(model, layout, inputs, labels):
-    """(R,) float32 on the device: the dense gradient of the summed cross-entropy on ``inputs`` and ``labels``, at the
+def summed_gradient(model, layout, inputs, labels, loss):
+    """(R,) float32 on the device: the dense gradient of the summed ``loss`` on ``inputs`` and ``labels``, at the
     values and in the mode that the model is in; 0 for padding, and for what plays no part. ``.grad`` is not touched."""
     slots = layout.weights + layout.others
     named = dict(model.named_parameters())
     with torch.enable_grad():
-        loss = F.cross_entropy(model(inputs), labels, reduction="sum")
-        parts = torch.autograd.grad(loss, [named[slot.name] for slot in slots], materialize_grads=True)
+        value = loss(model(inputs), labels, reduction="sum")
+        parts = torch.autograd.grad(value, [named[slot.name] for slot in slots], materialize_grads=True)
     return laid_out(layout, slots, parts)
 
 
@@ -28,8 +27,8 @@ def laid_out(layout, slots, parts):
     return whole
 
 
-def derivatives(model, layout, x, inputs, labels, batch_size=500):
-    """``(gradient, curvature)`` of the mean cross-entropy of ``model``, bound to ``x (P,)``, on ``inputs``, ``labels``.
+def derivatives(model, layout, x, inputs, labels, loss, batch_size=500):
+    """``(gradient, curvature)`` of the mean ``loss`` of ``model``, bound to ``x (P,)``, on ``inputs``, ``labels``.
 
     ``gradient(vector (P,)) -> (R,) float32``; ``curvature(vector (P,), v (R,)) -> (R,) float32`` is the Hessian times
     v, all on the CPU. Both in evaluation mode, with the dense derivatives: entries off a mask have theirs, padding has
@@ -55,7 +54,7 @@ def derivatives(model, layout, x, inputs, labels, batch_size=500):
         return (whole / len(labels)).cpu()
 
     def gradient(vector):
-        return mean(summed_gradient(model, layout, *batch) for batch in batches(vector))
+        return mean(summed_gradient(model, layout, *batch, loss) for batch in batches(vector))
 
     @torch.enable_grad()
     def curvature(vector, v):
@@ -63,8 +62,8 @@ def derivatives(model, layout, x, inputs, labels, batch_size=500):
         along = [v[slot.span].view(slot.shape) for slot in slots]
 
         def product(given, wanted):
-            loss = F.cross_entropy(model(given), wanted, reduction="sum")
-            slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+            value = loss(model(given), wanted, reduction="sum")
+            slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
             slope = sum((g * part).sum() for g, part in zip(slopes, along))
             return laid_out(layout, slots, torch.autograd.grad(slope, parameters, materialize_grads=True))
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy of many models of one architecture on the same samples: the inner loop of Shapley values.
+"""Loss and headline of many models of one architecture on the same samples: the inner loop of Shapley values.
 
 Chains of layers run as one wide network. Up to Flatten, m models of c channels are one network of m * c channels: the
 first convolution, whose input they share, is one large convolution, the others are grouped, and pooling, activations
@@ -27,36 +27,44 @@ ELEMENTWISE = {nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tan
 BY_CHANNEL = {nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout2d} | ELEMENTWISE
 
 
-def ensemble(model, layout):
-    """``evaluate(X (M, P) float32, inputs (n, ...) float32, labels (n,) int64) -> (loss_sum (M,) float64, correct (M,)
-    int64)`` of the models ``X`` in eval mode: summed cross-entropy, and how often the largest logit is the label's.
+def ensemble(model, layout, objective):
+    """``evaluate(X (M, P) float32, inputs (n, ...), labels (n, ...)) -> (loss_sum (M,) float64, headline_sum (M,))`` of
+    the models ``X`` in eval mode: the sums of the objective's loss and of its headline, int64 where that is true or
+    false of a sample, else float64.
 
     ``model`` is bound to a vector of ``layout``; neither its vector nor its mode changes. All lies on one device.
     Rows go in blocks of 8. For the same samples the bits of a row depend on its place in its block and on the size of
     the block at most, never on what the other rows hold, finite or not.
     """
     chain = shared_chain(model, layout)
-    logits_of = partial(_side_by_side, *chain) if chain else partial(_one_by_one, model, layout)
+    outputs_of = partial(_side_by_side, *chain) if chain else partial(_one_by_one, model, layout)
 
     @torch.no_grad()
     def evaluate(X, inputs, labels):
         with mode(model, training=False):
-            blocks = [_score(logits_of(rows), inputs, labels) for rows in X.split(MODELS)]
+            blocks = [_score(objective, outputs_of(rows), inputs, labels) for rows in X.split(MODELS)]
         return tuple(map(torch.cat, zip(*blocks)))
 
     return evaluate
 
 
-def _score(logits, inputs, labels):
-    """``(loss_sum (m,) float64, correct (m,) int64)`` of ``logits(inputs (s, ...)) -> (m, s, classes)``."""
-    loss, correct = 0, 0
+def _score(objective, outputs, inputs, labels):
+    """``(loss_sum (m,) float64, headline_sum (m,))`` of ``outputs(inputs (s, ...)) -> (m, s, ...)``."""
+    headline = objective.metrics[objective.headline]
+    loss, found = 0, 0
     for given, wanted in zip(inputs.split(SAMPLES), labels.split(SAMPLES)):
-        z = logits(given)
-        wanted = wanted.expand(len(z), -1)
-        losses = F.cross_entropy(z.flatten(0, 1), wanted.flatten(), reduction="none").view(wanted.shape)
+        z = outputs(given)
+        m, s = z.shape[:2]
+        z, wanted = z.flatten(0, 1), wanted.expand(m, *wanted.shape).flatten(0, 1)
+        losses = objective.loss(z, wanted, reduction="none").view(m, s)
         loss = loss + losses.sum(1, dtype=torch.float64)
-        correct = correct + (z.argmax(2) == wanted).sum(1)
-    return loss, correct
+        found = found + _count(headline(z, wanted).view(m, s))
+    return loss, found
+
+
+def _count(values):
+    """(m,): the sums of the rows of ``values (m, s)``, int64 of bools, else float64."""
+    return values.sum(1) if values.dtype == torch.bool else values.sum(1, dtype=torch.float64)
 
 
 def _one_by_one(model, layout, rows):

@@ -5,7 +5,8 @@ a few times is recorded as a CUDA graph and replayed from then on: the same kern
 hence the same bits, at whatever step recording begins.
 
 What a replay does is what the recorded step did, so a network whose step may differ from one time to the next is not
-recorded: one that waits for the GPU (and may then decide), and one with layers that are neither torch's nor ours.
+recorded: one that waits for the GPU (and may then decide), and one with layers or a loss that are neither torch's nor
+ours.
 """
 
 import math
@@ -24,12 +25,13 @@ KNOWN = {"torch", "torchvision", "fedmpi"}
 WAITING = "called a synchronizing CUDA operation"
 
 
-def recorder(model, device):
-    """The ``Recorder`` of a model that stays where it is on a GPU; None where its steps are not to be recorded."""
+def recorder(model, device, loss):
+    """The ``Recorder`` of a model that stays where it is on a GPU and trains on this ``loss``; None where its steps are
+    not to be recorded."""
     if device.type != "cuda":
         return None
     modules = list(model.modules())
-    known = all(type(module).__module__.partition(".")[0] in KNOWN for module in modules)
+    known = all(each.__module__.partition(".")[0] in KNOWN for each in (loss, *map(type, modules)))
     counts = any(isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None for module in modules)
     remembers = any(isinstance(module, nn.RNNBase) for module in modules)
     return Recorder() if known and not (counts or remembers) else None

@@ -6,7 +6,6 @@ from functools import partial
 from itertools import islice
 
 import torch
-from torch import nn
 
 from fedmpi.core.layout import views
 from fedmpi.core.parts import Descent, Trained
@@ -67,18 +66,6 @@ def learning_rates(task, steps):
     return [task.lr * task.rates.rate(task.schedule, step, steps) for step in range(steps)]
 
 
-def rate_tensor(lr, device):
-    """A learning rate as a tensor of no dimensions: of double precision on a CPU, where ``rate_of`` gives it back, and
-    of single precision on a GPU, as torch's kernels take it."""
-    return torch.full((), lr, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
-
-
-def rate_of(lr):
-    """What an optimiser gets for the learning rate ``lr ()``: a number, or on a GPU the tensor, which a recorded step
-    reads anew each time."""
-    return lr.item() if lr.device.type == "cpu" and lr.ndim == 0 else lr
-
-
 def batches(task, shuffle=True):
     """The (inputs, labels) of one epoch; the last batch may be smaller, or left out, see ``deal``."""
     order, drawn = deal(task, shuffle)
@@ -108,21 +95,24 @@ def descend(task, descent=Descent()):
     probe, layout, optimiser = task.probe, task.layout, task.optimiser
     epochs, steps, _ = length_of(task)
     lrs = learning_rates(task, steps)
-    start = _start(task, descent, lrs)
+    start = _start(task, descent)
     make, watched = partial(_step, task, descent, "live" in start), probe.step or probe.epoch
     if task.recorder is None or watched or descent.loss is not None:
         step, held = make(start), start
     else:
         rule = optimiser, descent, task.clip_norm
         step, held = task.recorder.steps(rule, make, start)
-    taken, seen, lr = 0, 0, lrs[0] if lrs else task.lr
+    taken, seen, lr = 0, 0, None
     task.model.train()
     for epoch in range(epochs):
         for inputs, labels in islice(batches(task, descent.shuffle), steps - taken):
-            if lrs[taken] != lr:
-                lr = lrs[taken]
-                held["lr"].fill_(lr)
-            step(inputs, labels)
+            if "lr" not in held:
+                step(inputs, labels, lrs[taken])
+            else:
+                if lrs[taken] != lr:
+                    lr = lrs[taken]
+                    held["lr"].fill_(lr)
+                step(inputs, labels)
             taken += 1
             seen += len(labels)
         if probe.epoch is not None and probe.epoch(epoch):
@@ -135,12 +125,14 @@ def descend(task, descent=Descent()):
     return Trained(float(held["total"]) / max(seen, 1), taken, seen, travelled)
 
 
-def _start(task, descent, lrs):
+def _start(task, descent):
     """The tensors, by name, that a training reads and writes beside the model: ``total ()``, the sum of the losses of
-    all samples, the learning rate ``lr ()``, and the optimiser's state; all others (R,): ``live`` where weights are
-    pruned, ``base`` with mu and ``shift`` with a shift."""
+    all samples, on a GPU the learning rate ``lr ()``, which a recorded step reads anew each time, and the optimiser's
+    state; all others (R,): ``live`` where weights are pruned, ``base`` with mu and ``shift`` with a shift."""
     layout, x = task.layout, task.x[: task.layout.R]
-    start = {"total": torch.zeros((), device=x.device), "lr": rate_tensor(lrs[0] if lrs else task.lr, x.device)}
+    start = {"total": torch.zeros((), device=x.device)}
+    if x.is_cuda:
+        start["lr"] = torch.zeros((), device=x.device)
     start |= {STATE + name: tensor for name, tensor in task.optimiser.init(x).items()}
     if count(task.mask) < layout.num_weights or task.probe.epoch is not None:
         start["live"] = task.live
@@ -168,19 +160,18 @@ def _as_a_vector(descent, optimiser, watch):
 
 
 def _step(task, descent, sparse, held):
-    """``step(inputs, labels)`` of ``descend`` with the tensors ``held``, see ``_start``; it keeps nothing of the task
-    that is its client's."""
+    """``step(inputs, labels, lr)`` of ``descend`` with the tensors ``held``, see ``_start``, among which on a GPU is
+    the learning rate; it keeps nothing of the task that is its client's."""
     model, layout, g, casting, watch = task.model, task.layout, task.g, task.casting, task.probe.step
-    x, total, loss = task.x[: layout.R], held["total"], descent.loss or nn.functional.cross_entropy
+    x, total, loss = task.x[: layout.R], held["total"], descent.loss or task.objective.loss
     as_a_vector, clip_norm = _as_a_vector(descent, task.optimiser, watch), task.clip_norm
-    named, move = dict(model.named_parameters()), _move(task, held)
+    named, move = dict(model.named_parameters()), _move(task, x, held)
     trained = [named[slot.name] for slot in layout.trained]
-    places = {slot.name: place for place, slot in enumerate(layout.trained)}
-    in_order = [places[name] for name in named if name in places]      # a sum of norms has its bits by it
     lives = views(layout, held["live"]) if sparse else []
     shown = views(layout, g) if as_a_vector else []
+    order = _models_order(layout, named) if clip_norm else []
 
-    def step(inputs, labels):
+    def step(inputs, labels, lr=None):
         with casting():
             value = loss(model(inputs), labels)
         gradients = torch.autograd.grad(value, trained, materialize_grads=True)
@@ -198,8 +189,8 @@ def _step(task, descent, sparse, held):
         if sparse:
             gradients = _scaled(gradients, lives, as_a_vector)
         if clip_norm:
-            gradients = _scaled(gradients, clipping(clip_norm, [gradients[place] for place in in_order]), as_a_vector)
-        move(gradients, rate_of(held["lr"]))
+            gradients = _scaled(gradients, clipping(clip_norm, gradients, order), as_a_vector)
+        move(gradients, held["lr"] if lr is None else lr)
 
     return step
 
@@ -212,17 +203,24 @@ def _scaled(gradients, factors, in_place):
     return gradients
 
 
-def clipping(most, gradients):
-    """(): the factor that shortens the gradients, all together, to the norm ``most``; 1 where they are shorter."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+def _models_order(layout, named):
+    """The places of ``layout.trained`` in the order of the model's parameters ``named``, in which torch adds up."""
+    places = {slot.name: place for place, slot in enumerate(layout.trained)}
+    return [places[name] for name in named if name in places]
+
+
+def clipping(most, gradients, order):
+    """(): the factor that shortens the gradients, all together, to the norm ``most``; 1 where they are shorter.
+    ``order`` is that in which their norms are added up."""
+    norms = torch._foreach_norm([gradients[place] for place in order])
+    norm = torch.linalg.vector_norm(torch.stack(norms))
     return (most / (norm + 1e-6)).clamp(max=1.0)
 
 
-def _move(task, held):
-    """``move(gradients, lr)``: the optimiser's step on the task's model with the state among ``held``. Without a fused
-    kernel the gradients are views of the task's ``g``."""
-    layout, optimiser, state = task.layout, task.optimiser, _states(held)
-    x, g = task.x[: layout.R], task.g
+def _move(task, x, held):
+    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, where the task's model lives, with the state among
+    ``held``. Without a fused kernel the gradients are views of the task's ``g``."""
+    layout, optimiser, state, g = task.layout, task.optimiser, _states(held), task.g
     if optimiser.fused is None:
         return lambda gradients, lr: optimiser.step(x, g, state, lr)
     parameters = views(layout, x)
@@ -238,9 +236,10 @@ def casting(precision, device):
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)
 
 
-def dense_gradient(task, num_batches, loss=nn.functional.cross_entropy):
+def dense_gradient(task, num_batches, loss=None):
     """(R,): the mean dense gradient at the received model over ``num_batches`` mini-batches drawn without replacement
     (all of them where there are fewer). Batch statistics are left as they were."""
+    loss = loss or task.objective.loss
     task.g.zero_()
     taken = 0
     task.model.eval()

@@ -29,8 +29,7 @@ from fedmpi.compute.forward import ELEMENTWISE, body_rule, chain, through
 from fedmpi.core.layout import ALIGN
 from fedmpi.core.support import count
 from fedmpi.core.parts import Descent, Trained
-from fedmpi.compute.sgd import (STATE, deal, learning_rates, length_of, rate_of, rate_tensor,
-                                shift_of)
+from fedmpi.compute.sgd import STATE, deal, learning_rates, length_of, shift_of
 
 WITH_G = "base", "shift", "live"     # what a gradient is bent by, where it is there
 NORMS = nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
@@ -58,10 +57,11 @@ def stacked(model, layout, recorder=None):
     """``train(tasks, descent=Descent()) -> [(x (P,), Trained)]``, an entry a task: what ``descend`` would make of each
     from its ``base``. Tasks are only read, their generators used.
 
-    The tasks share model, layout, lr and all that is done with it, and casting, and no probe of theirs watches steps or
-    epochs. The loss of ``descent`` gives one value a sample for ``loss(logits, labels, reduction="none")``. The bits
-    depend on the tasks of this call and the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it
-    is. Ask ``refusal`` first. Steps are recorded where there is the model's ``graphs.Recorder``.
+    The tasks share model, layout, objective, lr and all that is done with it, and casting, and no probe of theirs
+    watches steps or epochs. The loss of ``descent`` gives one value a sample for ``loss(logits, labels,
+    reduction="none")``. The bits depend on the tasks of this call and the seed alone. ``model`` is bound to a vector of
+    ``layout``, which stays as it is. Ask ``refusal`` first. Steps are recorded where there is the model's
+    ``graphs.Recorder``.
     """
 
     def train(tasks, descent=Descent()):
@@ -117,10 +117,12 @@ def _start(tasks, descent):
 
 def _rates(lrs, task):
     """``rates(number, a)``: the learning rate of step ``number`` as a tensor, of the a first clients (a, 1), or of no
-    dimensions where it is one for all and every step. ``lrs`` are a list a client."""
+    dimensions where it is one for all and every step: in double precision on a CPU, as what it stands for is a number
+    there. ``lrs`` are a list a client."""
     device = task.x.device
     if task.rates is None or not task.rates.within:
-        lr = rate_tensor(next((each[0] for each in lrs if each), task.lr), device)
+        dtype = torch.float64 if device.type == "cpu" else torch.float32
+        lr = torch.full((), next((each[0] for each in lrs if each), task.lr), dtype=dtype, device=device)
         return lambda number, a: lr
     rows = torch.zeros(max(map(len, lrs)), len(lrs), 1)
     for client, each in enumerate(lrs):
@@ -130,12 +132,12 @@ def _rates(lrs, task):
 
 
 def _step(model, layout, task, descent, held):
-    """``step(inputs (B, a, ...), labels (B, a), shares (B, a), counts (a,), lr, even, number)`` of the first a clients
-    with the tensors ``held``, see ``_start``; it keeps nothing of the ``task`` that is its client's."""
+    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), lr, even, number)`` of the first a
+    clients with the tensors ``held``, see ``_start``; it keeps nothing of the ``task`` that is its client's."""
     X, total, R, known = held["X"], held["total"], layout.R, {}
     g, forward = X.new_empty(len(X), R), _forward(model, layout, X.device)
     casting, optimiser, clip_norm = task.casting, task.optimiser, task.clip_norm
-    loss, states = descent.loss or F.cross_entropy, [name for name in held if name.startswith(STATE)]
+    loss, states = descent.loss or task.objective.loss, [name for name in held if name.startswith(STATE)]
 
     def step(inputs, labels, shares, counts, lr, even, number):
         a = len(counts)
@@ -144,14 +146,14 @@ def _step(model, layout, task, descent, held):
             known[a] = leaves(layout, X[:a])
         with casting():
             logits = forward(known[a], inputs, Step(number, None if even else shares))
-            each = loss(logits.flatten(0, 1), labels.T.flatten(), reduction="none").view(a, -1)
+            each = loss(logits.flatten(0, 1), labels.transpose(0, 1).flatten(0, 1), reduction="none").view(a, -1)
         means = (each * shares.T).sum(1)
         gradient(means.sum(), layout, known[a], g[:a])
         total[:a] += means.detach() * counts
         x, base, shift, live = X[:a, :R], *(held[name][:a] if name in held else None for name in WITH_G)
         _bend(g[:a], x, base, shift, live, descent.mu, clip_norm)
         state = {name.removeprefix(STATE): held[name][:a] for name in states}
-        optimiser.step(x, g[:a], state, rate_of(lr))
+        optimiser.step(x, g[:a], state, lr if lr.is_cuda or lr.ndim else lr.item())
 
     return step
 

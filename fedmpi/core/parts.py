@@ -108,10 +108,14 @@ class Objective(NamedTuple):
 
     ``loss(outputs (n, ...), targets (n, ...), reduction)`` works as torch's losses do: ``"mean"`` and ``"sum"`` give
     one differentiable value, ``"none"`` one value a sample (n,). ``metrics`` is ``{name: metric(outputs, targets) ->
-    (n,) float}``, one value a sample, whose means over all samples are recorded under these names. ``headline`` names
-    the metric by which models are compared and selected; the larger the better where ``higher``. ``unit`` is that of
-    the loss. ``check(outputs, targets, classes, option)`` raises UserError where a model's outputs for a few samples
-    do not fit the targets; ``classes`` is 0 where the data set has none.
+    (n,) float or bool}``, one value a sample, whose means over all samples are recorded under these names.
+    ``headline`` names the metric by which models are compared and selected; the larger the better where ``higher``.
+    ``unit`` is that of the loss. ``check(outputs, targets, classes, option)`` raises UserError where a model's outputs
+    for a few samples do not fit the targets; ``classes`` is 0 where the data set has none.
+
+    ``worst``: what a coalition's loss counts as where it is larger, or not a number. ``totals(outputs, targets) ->
+    (summed loss () float64, {metric: sum})`` gives the sums over the samples where that is faster than one value a
+    sample. ``classes``: the targets are classes, one a sample, which some parts are made for.
     """
 
     loss: Callable
@@ -120,6 +124,9 @@ class Objective(NamedTuple):
     check: Callable
     higher: bool = True
     unit: str = "nat"
+    worst: float = 100.0
+    totals: Callable | None = None
+    classes: bool = False
 
 
 class Optimiser(NamedTuple):
@@ -240,7 +247,7 @@ class Task(NamedTuple):
     mask: torch.Tensor            # (Q,) bool, may be changed by the probe in place
     live: torch.Tensor            # (R,) float32, 1 where trained: mask, then ones
     inputs: torch.Tensor          # (n, ...) float32 on the model's device
-    labels: torch.Tensor          # (n,) int64
+    labels: torch.Tensor          # (n, ...) targets: (n,) int64 where they are classes
     epochs: int
     batch_size: int
     lr: float
@@ -256,6 +263,7 @@ class Task(NamedTuple):
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
     steps: int = 0                # where not 0, training ends after so many, within the last of the epochs
     augment: Augmentation | None = None
+    objective: Objective | None = None            # what it is trained for; the engine always gives one
     classes: int = 0              # that the data set has
 
 
@@ -405,6 +413,7 @@ class Strategy(NamedTuple):
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
     record: Callable | None = None
+    classes: bool = False                  # it is made for one class a sample: refused for other tasks
 
 
 class Pruner(NamedTuple):
@@ -474,9 +483,9 @@ class Contribution(NamedTuple):
     """Who contributed.
 
     ``score(state, cohort, utility, gen) -> Scores``, where ``utility(coalitions (M, C) bool, of="loss") -> (M,)
-    float64`` is minus the validation loss (``of="accuracy"``: the accuracy) of what the strategy would have merged from
-    each coalition; see ``fedmpi.server.score.Utility`` for what else it offers. ``init(n (N,) float64) ->
-    state``, a dict.
+    float64`` is minus the validation loss (``of="headline"``, or by its old name ``"accuracy"``: the objective's
+    headline, its sign turned where less is better) of what the strategy would have merged from each coalition; see
+    ``fedmpi.server.score.Utility`` for what else it offers. ``init(n (N,) float64) -> state``, a dict.
     ``report(task) -> dict of numpy arrays`` runs on the client, at the received model before it trains, and is sent
     with its update. ``weighting`` turns the scores into weights where the user names no other.
     """
@@ -489,6 +498,7 @@ class Contribution(NamedTuple):
     opening: bool = False         # wants everybody in round 1
     cumulative: bool = False      # scores hold what earlier rounds brought: the last one counts
     updates: bool = True          # looks at single updates, or asks for utilities
+    classes: bool = False         # is made for one class a sample: refused for other tasks
     sees: str = "updates"         # what it looks at: recorded, since some look at what clients would not show
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing

@@ -9,6 +9,7 @@ them to more; see ``fedmpi.build.rehearsal`` for when a part of the user's is as
 
 import functools
 import math
+import re
 from typing import Callable
 
 import numpy as np
@@ -17,8 +18,9 @@ import torch
 from fedmpi.methods.datasets.dataset import Dataset, checked
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import (Aggregation, Augmentation, Codec, Coding, Contribution, Descent,
-                               Devices, Fault, Features, Fleet, Noise, Optimiser, Probe, Pruner,
-                               Sampler, Schedule, Scores, Strategy, Trained, Training, Weighting)
+                               Devices, Fault, Features, Fleet, Noise, Objective, Optimiser, Probe,
+                               Pruner, Sampler, Schedule, Scores, Strategy, Trained, Training,
+                               Weighting)
 from fedmpi.core.rng import Purpose, stream
 
 
@@ -32,6 +34,7 @@ MADE = {
     "weighting": Weighting,
     "codec": Codec,
     "dataset": Dataset,
+    "task": Objective,
     "noise": Noise,
     "features": Features,
     "fault": Fault,
@@ -504,6 +507,58 @@ def _codec(part, option):
     return part._replace(encode=encode, decode=decode)
 
 
+# ---------------------------------------------------------------- what is learnt
+
+METRIC = re.compile("[a-z][a-z0-9_]*")    # a name that can be a column of a run file
+
+
+def _task(part, option):
+    _check_metrics(part, option)
+
+    @functools.wraps(part.loss)
+    def loss(outputs, targets, reduction="mean"):
+        value = part.loss(outputs, targets, reduction=reduction)
+        shape = (len(outputs),) if reduction == "none" else ()
+        _floats(value, shape, option, f"the loss with reduction={reduction}")
+        return value
+
+    def held(name, metric):
+        def checked_metric(outputs, targets):
+            values = metric(outputs, targets)
+            _floats(values, (len(outputs),), option, f"the metric {name}", also=(torch.bool,))
+            return values
+
+        return checked_metric
+
+    metrics = {name: held(name, metric) for name, metric in part.metrics.items()}
+    return part._replace(loss=loss, metrics=metrics)
+
+
+def _floats(value, shape, option, what, also=()):
+    """UserError unless ``value`` is a float tensor of a shape, or one of a dtype in ``also``."""
+    is_tensor = isinstance(value, torch.Tensor)
+    fits = is_tensor and value.shape == shape and (value.is_floating_point() or value.dtype in also)
+    _require(fits, option, f"{what} as a tensor {tuple(shape)} of floats", told(value),
+             "see fedmpi.core.parts.Objective")
+
+
+def _check_metrics(part, option):
+    """UserError for metrics that cannot be columns of a run file, or a headline that is none."""
+    fits = isinstance(part.metrics, dict) and all(map(callable, part.metrics.values()))
+    _require(fits and part.metrics, option, "metrics as {name: function}", told(part.metrics),
+             "see fedmpi.core.parts.Objective")
+    for name in part.metrics:
+        fits = isinstance(name, str) and METRIC.fullmatch(name)
+        _require(fits, option, "names of metrics in small letters, digits and _", repr(name),
+                 "call it otherwise")
+    _require(part.headline in part.metrics, option,
+             f"a headline among the metrics {', '.join(part.metrics)}", repr(part.headline),
+             "name one of them")
+    fits = isinstance(part.worst, (int, float)) and 0 < part.worst < math.inf
+    _require(fits, option, "worst as a finite number > 0", told(part.worst),
+             "it is what a coalition's loss counts as where it is no number")
+
+
 # ---------------------------------------------------------------- data and what is wrong with them
 
 
@@ -709,6 +764,7 @@ KEEPERS = {
     "weighting": _weighting,
     "codec": _codec,
     "dataset": _dataset,
+    "task": _task,
     "partition": _partition,
     "noise": _noise,
     "features": _features,

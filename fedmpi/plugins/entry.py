@@ -13,7 +13,7 @@ from fedmpi.plugins import factories
 from fedmpi.plugins.shadow import namesake
 
 # What a factory is given besides its options.
-CALLED_WITH = {"model": ("shape", "classes"), "dataset": ("data_dir",)}
+CALLED_WITH = {"model": ("shape", "outputs"), "dataset": ("data_dir",)}
 # Of a factory's docstring: its source; from and to clients on the wire; a command line.
 FIELDS = ("Paper", "Up", "Down", "Example")
 

@@ -9,7 +9,6 @@ from fedmpi.plugins.contract import told
 from fedmpi.core.errors import UserError
 from fedmpi.plugins.factories import own_code
 
-FLOATS = (torch.float32, torch.bfloat16)    # what a network may put out, see fedmpi.compute.sgd.casting
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -24,7 +23,7 @@ def network(made, option, shape):
     if not isinstance(made, nn.Module):
         raise UserError(
             f"{option}: expected a torch.nn.Module from the factory, got {told(made)}; return the "
-            "network, made for the shape and the classes that the factory is given")
+            "network, made for the shape and the outputs that the factory is given")
     if any(is_lazy(tensor) for tensor in [*made.parameters(), *made.buffers()]):
         _fill(made, option, shape)
     dtypes = {str(each.dtype).removeprefix("torch.") for each in made.parameters() if each.requires_grad}
@@ -62,18 +61,18 @@ def _takes(made, inputs):
     return True
 
 
-def check_outputs(model, samples, classes, option):
-    """UserError unless the network makes finite logits (n, classes) of ``samples``, one or two of
-    the data's, as they are in training and in evaluation, and a single sample is told apart from
-    none. Its buffers and torch's generators stay as they are."""
-    two = samples[torch.arange(2, device=samples.device) % len(samples)]
+def check_outputs(model, samples, targets, classes, objective, option):
+    """UserError unless what the network makes of ``samples``, two of the data's, suits their
+    ``targets`` as the ``objective`` says, in training and in evaluation, and a single sample is
+    told apart from none. Its buffers and torch's generators stay as they are."""
     devices = [samples.device] if samples.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        for mode, given in (("training", two), ("evaluation", two), ("evaluation", two[:1])):
-            logits = _passed(model, given, mode, option)
-            _check_logits(logits, len(given), classes, mode, option)
+        for mode, n in (("training", 2), ("evaluation", 2), ("evaluation", 1)):
+            outputs = _passed(model, samples[:n], mode, option)
+            objective.check(outputs, targets[:n], classes, f"{option} in {mode}")
             if mode == "training":
-                _check_gradient(model, logits, option)
+                _check_gradient(model, outputs, option)
+        _check_sums(objective, outputs, targets[:1])
 
 
 def _passed(model, given, mode, option):
@@ -88,26 +87,18 @@ def _passed(model, given, mode, option):
         model.train(before)
 
 
-def _check_logits(logits, n, classes, mode, option):
-    wanted = f"a tensor ({n}, {classes}) of logits, float32, in {mode}"
-    if not isinstance(logits, torch.Tensor):
+def _check_gradient(model, outputs, option):
+    if any(each.requires_grad for each in model.parameters()) and not outputs.requires_grad:
         raise UserError(
-            f"{option}: expected {wanted}, got {told(logits)}; let forward return the logits alone")
-    if logits.shape != (n, classes):
-        raise UserError(
-            f"{option}: expected {wanted}, got {told(logits)}; the factory is given the {classes} "
-            f"classes as its second argument, and {n} samples must make {n} rows")
-    if logits.dtype not in FLOATS:
-        raise UserError(
-            f"{option}: expected {wanted}, got {told(logits)}; leave dtypes to --precision")
-    if not bool(logits.isfinite().all()):
-        raise UserError(
-            f"{option}: expected finite logits of finite samples, in {mode}, got NaN or infinity; "
-            "look at its initial weights, and for logarithms and divisions")
-
-
-def _check_gradient(model, logits, option):
-    if any(each.requires_grad for each in model.parameters()) and not logits.requires_grad:
-        raise UserError(
-            f"{option}: expected logits that depend on the parameters, got some without a "
+            f"{option}: expected outputs that depend on the parameters, got some without a "
             "gradient; leave no_grad and detach out of forward")
+
+
+def _check_sums(objective, outputs, targets):
+    """Ask the objective for what a run will ask it for; one of the user's is held to its contract
+    by that."""
+    with torch.no_grad():
+        for reduction in ("none", "mean", "sum"):
+            objective.loss(outputs, targets, reduction=reduction)
+        for metric in objective.metrics.values():
+            metric(outputs, targets)

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pandas as pd
 
+from fedmpi.read.headline import headline_of
 from fedmpi.core.errors import UserError
 from fedmpi.read.frames import open_run
 from fedmpi.core.paths import readable
@@ -167,18 +168,22 @@ def wall_times(run):
 
 
 def _round_scalars(run):
+    metrics = headline_of(run.attrs).metrics
     for name in run.rounds:
         number = pd.api.types.is_numeric_dtype(run.rounds[name])
         if number and name not in ("round", "weights_digest", "recorded"):
-            yield f"{_group(name, run.rounds.attrs['units'][name])}/{name}", run.rounds[name].to_numpy(float)
+            yield f"{_group(name, run.rounds.attrs['units'][name], metrics)}/{name}", run.rounds[name].to_numpy(float)
 
 
-def _group(name, unit):
+def _group(name, unit, metrics):
     if name in ("asked", "merged", "late", "dropped", "rejected", "failed"):
         return "clients"
     if name.startswith(("calls_", "utility_")):
         return "contribution"
-    return "accuracy" if "accuracy" in name else GROUPS.get(unit, "model")
+    if name.endswith("loss"):
+        return "loss"
+    metric = name.removeprefix("val_").removesuffix("_before")
+    return "accuracy" if metric in metrics else GROUPS.get(unit, "model")
 
 
 def _layer_scalars(run):

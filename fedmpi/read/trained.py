@@ -19,6 +19,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.plugins.spec import make
+from fedmpi.read.headline import headline
 from fedmpi.build.parts import network_of
 from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
@@ -31,7 +32,8 @@ from fedmpi.core.tensors import fixed
 
 class Trained(NamedTuple):
     """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the weight's shape} of what
-    can be pruned, ``about`` a dict of texts and numbers: model, options, round, accuracy, loss, sparsity, inputs,
+    can be pruned, ``about`` a dict of texts and numbers: model, options, round, headline (the name of a metric, which
+    stands under it: accuracy, say), loss, sparsity, inputs,
     run_id, ``uses`` of a weight for one sample, {name: float}, ``flops_other`` of one sample's forward pass that no
     mask thins out, and the names of ``tied`` tensors, which stand in ``state`` under another name too."""
 
@@ -47,7 +49,7 @@ class Trained(NamedTuple):
 
 def trained(path, round=None, warn=lambda line: None):
     """The ``Trained`` model after ``round`` of the run file ``path``, by default of its newest checkpoint: what the run
-    evaluated, to the bit. ``about`` has the accuracy and loss that the run recorded, None where none were."""
+    evaluated, to the bit. ``about`` has the headline and loss that the run recorded, None where none were."""
     run = read_run(path, {"rounds"}, 2.0)
     folder = checkpoint_folder(path)
     try:
@@ -55,7 +57,7 @@ def trained(path, round=None, warn=lambda line: None):
     except CheckpointError as error:
         raise UserError(f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more") from error
     options, inputs = run.attrs["options"], _inputs(run.attrs)
-    network = network_of(options)(inputs["shape"], inputs["classes"])
+    network = network_of(options)(inputs["shape"], inputs.get("outputs", inputs["classes"]))
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     layout, x, _ = bind(network, run.attrs.get("statistics", floating))
@@ -74,9 +76,10 @@ def trained(path, round=None, warn=lambda line: None):
              "inputs": inputs, "options": options,
              "uses": dict(zip(masks, _uses(run.attrs, network, layout))), "tied": _tied(network),
              "flops_other": sum(run.attrs.get("flops_other", {}).values())}
-    recorded = {name: float(run.rounds[name][done - 1]) for name in ("accuracy", "loss")
+    leading = headline(run)
+    recorded = {name: float(run.rounds[name][done - 1]) for name in (leading.name, "loss")
                 if name in run.rounds and 0 < done <= len(run.ends) and np.isfinite(run.rounds[name][done - 1])}
-    return found._replace(about={"accuracy": None, "loss": None} | recorded | about)
+    return found._replace(about={leading.name: None, "loss": None} | recorded | about | {"headline": leading.name})
 
 
 def _tied(network):

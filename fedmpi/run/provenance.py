@@ -19,9 +19,12 @@ def attrs(setup, transport):
 
     from fedmpi.build import server_data, settings
     from fedmpi.methods.datasets.dataset import inputs_record
+    from fedmpi.server import record
     options, data, fed = setup.options, setup.data, setup.fed
     layout, dataset = fed.layout, data.dataset
-    test_labels = np.bincount(dataset.y_test, minlength=dataset.classes)
+    about_inputs = inputs_record(dataset)
+    if dataset.classes:
+        about_inputs["test_labels"] = np.bincount(dataset.y_test, minlength=dataset.classes)
     uses = zip(layout.weights, fed.costs.uses)
     return {
         "options": options,
@@ -40,7 +43,8 @@ def attrs(setup, transport):
         "layers": [[slot.name, list(slot.shape), use] for slot, use in uses],
         "flops_other": {"dense": fed.costs.dense, "frozen": fed.costs.frozen},
         "statistics": [slot.name for slot in layout.buffers],
-        "inputs": inputs_record(dataset) | {"test_labels": test_labels},
+        "inputs": about_inputs,
+        "objective": record.of_objective(fed.objective),
         "server_data": server_data.recorded(fed.strategy, dataset, data.server),
         "versions": versions(transport),
         "git_commit": git_commit(),

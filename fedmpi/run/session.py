@@ -146,8 +146,9 @@ def _created(setup, overwrite):
     from fedmpi.store import RunFile
     options, data, fed = setup.options, setup.data, setup.fed
     attrs = provenance.attrs(setup, fed.transport)
-    classes = list(data.dataset.names) or range(data.dataset.classes)
-    coordinates = {"layer": [slot.name for slot in fed.layout.weights], "class": classes}
+    coordinates = {"layer": [slot.name for slot in fed.layout.weights]}
+    if data.dataset.classes:
+        coordinates["class"] = list(data.dataset.names) or range(data.dataset.classes)
     partition, tested = (data.offsets, data.indices), 0
     if fed.own_tests is not None:
         partition += (data.held_out.offsets, data.held_out.indices)
@@ -272,7 +273,7 @@ def _rounds(setup, state, store, done, say):
     def on_round(row):
         each = (time.perf_counter() - begin) / (row["round"] - done)
         left = each * (last - row["round"])
-        say(report.round_line(row, fed.rounds, left, width))
+        say(report.round_line(row, fed.rounds, left, width, fed.objective.headline))
 
     loop.simulate(fed, state, store, done + 1, last, save_every=options["save_every"],
                   keep=options["keep"], on_round=on_round)

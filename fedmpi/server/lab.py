@@ -70,16 +70,16 @@ def round_lab(fed, t, mask):
 
     def evaluate(models, on="server", mask=None):
         size = _size(fed, on, labelled=True)
-        loss, right = torch.zeros(2, len(models), dtype=torch.float64)
+        loss, headline = torch.zeros(2, len(models), dtype=torch.float64)
         jobs = [{"lab": "evaluate", "on": on, "models": block, "rows": rows}
                 for block in _spans(0, len(models), fed.block) for rows in _spans(0, size, ROWS)]
         _hand_out(fed, models)
         for job, reply in zip(jobs, _in_order(fed, t, jobs)):
             block = slice(*job["models"])
             loss[block] += torch.from_numpy(reply.arrays["loss"])
-            right[block] += torch.from_numpy(reply.arrays["right"])
+            headline[block] += torch.from_numpy(reply.arrays["headline"])
         book(size * len(models), forward(mask))
-        return loss / size, right / size
+        return loss / size, headline / size
 
     def outputs(x, on="server", rows=None, of="", mask=None):
         start, stop = rows or (0, _size(fed, on))

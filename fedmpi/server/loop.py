@@ -21,8 +21,8 @@ from fedmpi.core.layout import Layout
 from fedmpi.core.support import gathered, scattered
 from fedmpi.server.recruit import gather, present
 from fedmpi.server.score import judge
-from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Field, Pruner, Replies, Sampler,
-                               Round, Strategy, Weighting)
+from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Field, Objective, Pruner,
+                               Replies, Round, Sampler, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.transport.team import NOTHING, Beside
 from fedmpi.wire.feedback import carried
@@ -32,6 +32,7 @@ class Fed(NamedTuple):
     """A run's parts, already built. N clients of ``sizes (N,)`` float64 samples, ``cohort`` of them a round."""
 
     layout: Layout
+    objective: Objective
     strategy: Strategy
     pruner: Pruner
     contributions: dict           # name -> Contribution: the one that weighs, then those that only observe
@@ -41,7 +42,7 @@ class Fed(NamedTuple):
     devices: Devices
     aggregation: Aggregation
     transport: Any
-    test: Callable                # vector (P,) -> slices that end in (loss, accuracy) on the test set, never used
+    test: Callable                # vector (P,) -> slices that end in (loss, {metric: mean}) on the test set, never used
     validate: Callable | None     # the same on the server's validation set: for all that selects
     derivatives: tuple | None     # gradient and curvature of the validation loss
     block: int                    # coalition models that one job evaluates
@@ -112,7 +113,7 @@ class Played(NamedTuple):
     """A round whose model stands, before it is evaluated."""
 
     state: dict                   # after the round
-    row: dict                     # of /rounds, without accuracies
+    row: dict                     # of /rounds, without losses and metrics of the test set
     clients: dict                 # rows of /clients
     evaluation: Iterator          # slices of work that end in the columns about the new model
     own: dict | None = None       # rows of /own, where clients were evaluated on their own test parts
@@ -158,7 +159,7 @@ def play(fed, state, t):
 def tested_by_clients(fed, played, t):
     """The round with what clients' own test parts say of its model, where they are due. Rank 0 evaluates meanwhile."""
     if not evaluates(fed.own_tests.every)(Round(t, fed.rounds)):
-        return played._replace(row=played.row | own_accuracy.nothing())
+        return played._replace(row=played.row | own_accuracy.nothing(fed.objective.headline))
     mask = counted(fed.pruner, fed.layout, played.state)
     row, rows = own_accuracy.evaluate(fed, played.state, mask, t, played.evaluation)
     return played._replace(row=played.row | row, own=rows)
@@ -370,20 +371,22 @@ def served(x, support, layout):
 
 
 def evaluated(fed, state, merged, due=True):
-    """A generator, slice by slice, of the columns that look at the new model: its digest, and the accuracies, NaN where
+    """A generator, slice by slice, of the columns that look at the new model: its digest, losses and metrics, NaN where
     no evaluation is due, or where the server has no model; the test set is evaluated again before pruning where that
     differs."""
     known = {"weights_digest": record.digest(state["x"], state["mask"])}
     yield
     if not (due and fed.layout.travels):
-        return known | dict.fromkeys(("loss", "accuracy", "accuracy_before", "evaluate_s") + (
-            "val_accuracy", "val_loss") * (fed.validate is not None), math.nan)
+        columns = record.evaluation_columns(fed.objective, fed.validate is not None)
+        return known | dict.fromkeys([column.name for column in columns] + ["evaluate_s"], math.nan)
+    headline, before = fed.objective.headline, f"{fed.objective.headline}_before"
     x, timed = tested(fed, state), record.Stopwatch()
-    loss, accuracy = yield from timed(fed.test(x))
-    row = known | {"loss": finite(loss, "the merged model"), "accuracy": accuracy, "accuracy_before": accuracy}
+    loss, metrics = yield from timed(fed.test(x))
+    row = known | {"loss": finite(loss, "the merged model")} | metrics | {before: metrics[headline]}
     if not torch.equal(x, merged):
-        row["accuracy_before"] = (yield from timed(fed.test(merged)))[1]
+        row[before] = (yield from timed(fed.test(merged)))[1][headline]
     if fed.validate is not None:
-        loss, row["val_accuracy"] = yield from timed(fed.validate(x))
+        loss, metrics = yield from timed(fed.validate(x))
         row["val_loss"] = finite(loss, "the merged model, on validation samples,")
+        row |= {f"val_{name}": value for name, value in metrics.items()}
     return row | {"evaluate_s": timed.seconds}

@@ -75,8 +75,9 @@ def evaluate(fed, state, mask, t, meanwhile=()):
         values[reply.meta["block"]] = reply.arrays["values"].copy()
     losses, metric = np.concatenate(values).T
     elsewhere = fed.transport.meanwhile_s - elsewhere
-    row = summary(metric, losses, tests.samples) | {"own_s": time.perf_counter() - begin - elsewhere}
-    return row, rows(t, tests, metric, losses)
+    row = summary(metric, losses, tests.samples, fed.objective.headline, fed.objective.higher) | {
+        "own_s": time.perf_counter() - begin - elsewhere}
+    return row, rows(t, tests, metric, losses, fed.objective.headline)
 
 
 class OnDemand:

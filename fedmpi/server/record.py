@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fedmpi.core import flops
+from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.client.numbers import WORK, Number
 from fedmpi.server import own_accuracy
@@ -32,26 +33,59 @@ LATER = {
 def columns(fed):
     """``(columns of /rounds, columns of /clients)`` that a run of these parts has."""
     labels = list(fed.contributions)
-    rounds = round_columns(fed.validate is not None, len(fed.layout.weights), labels, own=fed.own_tests is not None,
-                           working=fed.strategy.after is not None)
-    return rounds, client_columns(labels)
+    validated, num_layers = fed.validate is not None, len(fed.layout.weights)
+    columns = round_columns(validated, num_layers, labels, fed.objective,
+                            own=fed.own_tests is not None, working=fed.strategy.after is not None)
+    names = [column.name for column in columns]
+    for name in fed.objective.metrics:
+        if names.count(name) > 1:
+            raise UserError(f"--task has a metric {name}, which is the name of another column of run files; "
+                            "call it otherwise")
+    return columns, client_columns(labels, fed.objective.unit)
 
 
 def own_columns(fed):
     """The columns of /own; none where clients have no test parts of their own."""
-    return own_accuracy.table_columns() if fed.own_tests is not None else []
+    if fed.own_tests is None:
+        return []
+    return own_accuracy.table_columns(fed.objective.headline, fed.objective.unit)
 
 
-def round_columns(validated, num_layers, labels, own=False, working=False):
+def of_objective(objective):
+    """What a run file records of its objective, beside the spec of its task."""
+    return {"headline": objective.headline, "higher": objective.higher, "unit": objective.unit,
+            "metrics": list(objective.metrics)}
+
+
+def evaluation_columns(objective, validated):
+    """The columns that evaluations fill, by the run's objective; those of the validation set where there is one."""
+    headline, others = objective.headline, [name for name in objective.metrics if name != objective.headline]
+    word, after = words(headline), "after pruning and growing"
+    columns = [
+        Column(headline, "float64", "1", f"test {word} {after}"),
+        Column("loss", "float64", objective.unit, f"test loss {after}"),
+        Column(f"{headline}_before", "float64", "1", f"test {word} of the merged model before pruning and growing"),
+    ] + [Column(name, "float64", "1", f"test {words(name)} {after}") for name in others]
+    if validated:
+        columns += [Column(f"val_{headline}", "float64", "1", f"validation {word} {after}"),
+                    Column("val_loss", "float64", objective.unit, f"validation loss {after}")]
+        columns += [Column(f"val_{name}", "float64", "1", f"validation {words(name)} {after}") for name in others]
+    return columns
+
+
+def words(metric):
+    """A metric's name as text says it."""
+    return metric.replace("_", " ")
+
+
+def round_columns(validated, num_layers, labels, objective, own=False, working=False):
     """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
     ``labels``, clients' ``own`` test parts where they have some, and the server's own work after a merge where it is
     ``working``."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
-        Column("accuracy", "float64", "1", "test accuracy after pruning and growing"),
-        Column("loss", "float64", "nat", "test cross-entropy after pruning and growing"),
-        Column("accuracy_before", "float64", "1", "test accuracy of the merged model before pruning and growing"),
-        Column("train_loss", "float64", "nat", "clients' mean training loss, by samples"),
+        *evaluation_columns(objective, validated),
+        Column("train_loss", "float64", objective.unit, "clients' mean training loss, by samples"),
         Column("lr", "float64", "1", "the clients' learning rate, of the first local step of the round"),
         Column("sparsity", "float64", "1", "fraction of zeros among prunable weights of the model trained this round"),
         Column("kept", "int64", "1", "prunable weights kept, by any client where masks differ"),
@@ -92,19 +126,16 @@ def round_columns(validated, num_layers, labels, own=False, working=False):
         columns += [Column(f"calls_{label}", "int64", "1", f"distinct coalitions that {label} asked for"),
                     Column(f"score_{label}_s", "float64", "s", f"scoring by {label}, what others asked before is free",
                            machine=True)]
-    if validated:
-        columns[4:4] = [Column("val_accuracy", "float64", "1", "validation accuracy after pruning and growing"),
-                        Column("val_loss", "float64", "nat", "validation cross-entropy after pruning and growing")]
-    return columns + own_accuracy.round_columns() * own
+    return columns + own_accuracy.round_columns(objective.headline, objective.unit) * own
 
 
-def client_columns(labels):
+def client_columns(labels, unit="nat"):
     """The columns of /clients: the estimator that weighs is called contribution, those that observe by their name."""
     return [
         Column("round", "int64", "1", "round, from 1"),
         Column("client", "int64", "1", "client, from 0"),
         Column("samples", "int64", "1", "training samples"),
-        Column("loss", "float64", "nat", "mean training loss over the local epochs"),
+        Column("loss", "float64", unit, "mean training loss over the local epochs"),
         Column("sparsity", "float64", "1", "fraction of zeros among the prunable weights that it trained"),
         Column("weight", "float64", "1", "share in this round's merge"),
         Column("outcome", "int8", "1", ", ".join(f"{each.value} {each.name.lower()}" for each in Outcome),

@@ -34,10 +34,11 @@ def judge(fed, state, cohort, reports, t):
 
 
 class Utility:
-    """``utility(coalitions (M, C) bool, of="loss") -> (M,) float64``: minus the validation loss (``of="accuracy"``: the
-    accuracy) of what the strategy would have merged from each coalition, with the clients' present shares; of updates
-    of 0, hence of the received model where the server has no momentum, where a coalition is empty. A loss above 100
-    nats, or one that is not a number, counts as 100.
+    """``utility(coalitions (M, C) bool, of="loss") -> (M,) float64``: minus the validation loss (``of="headline"`` or,
+    by its old name, ``"accuracy"``: the objective's headline, minus it where less is better) of what the strategy would
+    have merged from each coalition, with the clients' present shares; of updates of 0, hence of the received model
+    where the server has no momentum, where a coalition is empty. A loss above the objective's ``worst``, 100 nats of
+    classification, or one that is not a number, counts as that.
 
     Each distinct coalition is evaluated once, in blocks spread over the workers. How blocks are cut depends on what is
     asked, never on the number of ranks, hence so do the bits. ``calls`` counts evaluated models, ``asked`` holds the
@@ -78,7 +79,7 @@ class Utility:
                 self.tell(f"warning: rank {reply.rank} ran out of GPU memory with {len(block)} models side by side and "
                           "took one at a time, which may differ in the last bits")
             self.known |= {key: values for (key, _), values in zip(block, reply.arrays["values"])}
-        column = ("loss", "accuracy").index(of)
+        column = {"loss": 0, "headline": 1, "accuracy": 1}[of]
         return torch.tensor([self.known[key][column] for key in keys], dtype=torch.float64)
 
     def _load(self):

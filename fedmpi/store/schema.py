@@ -57,7 +57,10 @@ ATTRIBUTES = {
     "statistics": "the buffers that training moves, which are averaged",
     "layers": "[name, shape, uses of a weight for one sample] of each prunable tensor",
     "inputs": "shape of a sample, dtype in which models get it, classes and their names, mean and std a channel by "
-              "which inputs are normalised, and how many test samples are of each class",
+              "which inputs are normalised, and how many test samples are of each class; classes is 0 where "
+              "targets are none",
+    "objective": "what models are compared and selected by: headline, a metric and its column; higher, whether more is "
+                 "better; the unit of losses; all metrics. Older files have accuracy",
     "server_data": "the samples of --server-data: how many, how many of each label, and whether the strategy works "
                    "with labels",
     "estimators": "of contributions, the one that weighs first: spec, what it sees, whether its scores accumulate",

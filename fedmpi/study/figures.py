@@ -60,8 +60,8 @@ def _legend(figure, axes):
 
 
 def _curves(study, found, traces, spec):
-    """Test accuracy by round, mean over seeds; a panel a cell, a line an arm, a band of a standard deviation."""
-    lines = {(cell, arm): [traces[study.runs[arm, cell, seed]]["accuracy"] for seed in study.seeds
+    """The test headline by round, mean over seeds; a panel a cell, a line an arm, a band of a standard deviation."""
+    lines = {(cell, arm): [traces[study.runs[arm, cell, seed]]["values"] for seed in study.seeds
                            if study.runs[arm, cell, seed] in traces] for cell in study.cells for arm in study.arms}
     cells = [cell for cell in study.cells if any(lines[cell, arm] for arm in study.arms)]
     if not cells:
@@ -82,7 +82,9 @@ def _curves(study, found, traces, spec):
             _title(ax, dict(zip(study.grid, cell)), study.grid)
             ax.xaxis.get_major_locator().set_params(integer=True)
             plain_axes(ax)
-        _finish(figure, axes, len(cells), "round", "test accuracy (fraction right)")
+        words = dict.fromkeys(trace["word"] for trace in traces.values())
+        label = "test " + " or ".join(words)
+        _finish(figure, axes, len(cells), "round", label + " (fraction right)" * (list(words) == ["accuracy"]))
 
     return "Learning curves, mean and standard deviation over seeds", size, on
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from fedmpi.core.errors import UserError
+from fedmpi.read.headline import headline
 from fedmpi.read.report.chance import left_chance
 from fedmpi.read.report.metrics import chosen, final_metrics
 from fedmpi.read.report.statistics import auc, spearman, tied
@@ -16,34 +17,35 @@ NEAR = 0.05                   # rates of wrong labels so near to one another are
 
 
 def accuracy(run):
-    """test accuracy after the last round"""
-    return final_metrics(run).get("final_accuracy", math.nan)
+    """test accuracy, or the headline of another task, after the last round"""
+    return final_metrics(run).get(f"final_{headline(run).name}", math.nan)
 
 
 def accuracy_best(run):
-    """test accuracy after the round with the best validation accuracy, the first of equals"""
-    at = chosen(run.rounds)
-    return math.nan if at is None else float(run.rounds["accuracy"][at])
+    """test accuracy, or headline, after the round where that of validation is best, the first of equals"""
+    at = chosen(run)
+    return math.nan if at is None else float(run.rounds[headline(run).name][at])
 
 
 def accuracy_decline(run):
-    """accuracy_best - accuracy: what is lost until the last round"""
-    return accuracy_best(run) - accuracy(run)
+    """accuracy_best - accuracy: what is lost until the last round; the other way round where less is better"""
+    lost = accuracy_best(run) - accuracy(run)
+    return lost if headline(run).higher else -lost
 
 
 def own_accuracy(run):
-    """accuracy of clients on their own test parts (--client-test) after the last round, mean over clients"""
-    return final_metrics(run).get("final_own_accuracy", math.nan)
+    """accuracy, or headline, of clients on their own test parts (--client-test) after the last round, mean over clients"""
+    return final_metrics(run).get(f"final_{headline(run).own[0]}", math.nan)
 
 
 def own_accuracy_weighted(run):
     """the same, weighted by clients' test samples"""
-    return final_metrics(run).get("final_own_accuracy_weighted", math.nan)
+    return final_metrics(run).get(f"final_{headline(run).own[1]}", math.nan)
 
 
 def own_accuracy_worst(run):
     """the same, of the worst tenth of the clients"""
-    return final_metrics(run).get("final_own_accuracy_worst", math.nan)
+    return final_metrics(run).get(f"final_{headline(run).own[2]}", math.nan)
 
 
 def learned(run):
@@ -79,13 +81,13 @@ def seconds(run):
 
 
 def mb_to(run, least):
-    """MB that a client sends and gets until the validation accuracy reaches the value behind the colon"""
+    """MB that a client sends and gets until the validation accuracy, or headline, reaches the value behind the colon"""
     reached = _first(run, least)
     return math.nan if reached is None else float(_bytes(run)[reached]) / run.attrs["options"]["clients"] / 1e6
 
 
 def rounds_to(run, least):
-    """rounds until the validation accuracy reaches the value behind the colon"""
+    """rounds until the validation accuracy, or headline, reaches the value behind the colon"""
     reached = _first(run, least)
     return math.nan if reached is None else float(reached + 1)
 
@@ -180,7 +182,8 @@ def _bytes(run):
 
 
 def _first(run, least):
-    reached = np.flatnonzero(np.nan_to_num(run.rounds["val_accuracy"], nan=-1) >= least)
+    leading = headline(run)
+    reached = np.flatnonzero(leading.reached(run.rounds[leading.validation], least))
     return int(reached[0]) if len(reached) else None
 
 

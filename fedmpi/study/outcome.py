@@ -9,6 +9,7 @@ import numpy as np
 from fedmpi.study import sweep as sweeps
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import DEFAULTS
+from fedmpi.read.headline import headline
 from fedmpi.read.report.statistics import interval
 from fedmpi.store import read_run
 from fedmpi.study.measures import measure, noisiest_weight
@@ -59,7 +60,9 @@ def outcome(study, folder):
         if status[name] == "finished":
             run = read_run(sweeps.path(folder, name, "h5"))
             measured[name] = {each: measure(run, each) for each in wanted}
-            traces[name] = dict(accuracy=run.rounds["accuracy"], noisiest=noisiest_weight(run), weights=_weights(run))
+            leading = headline(run)
+            traces[name] = dict(values=run.rounds[leading.name], word=leading.word,
+                                noisiest=noisiest_weight(run), weights=_weights(run))
 
     def value(arm, cell, seed, name):
         return measured.get(study.runs[arm, cell, seed], {}).get(name, math.nan)

@@ -29,7 +29,7 @@ def options(path):
     ("round = 2", "unknown round; did you mean rounds?"), ("[train]\nrounds = 2", "unknown train"),
     ("resume = 'a.h5'", "unknown resume"), ("zzz = 1", "unknown zzz; known are dataset, partition"),
     ("local-epoch = 2", "unknown local_epoch; did you mean local_epochs?"),
-    ("momentum = 0.5", "momentum is an option of the optimiser: optimiser = 'sgd:momentum=0.5'"),
+    ("weight_decay = 0.5", "weight_decay is an option of the optimiser: optimiser = 'sgd:weight_decay=0.5'"),
     ("optimiser = 'sgd:weight_decay=0.1'\nmomentum = 0.5",
      "the optimiser: optimiser = 'sgd:weight_decay=0.1,momentum=0.5'"),
     ("strategy = 'fedavg:weight_decay=0.1'", "say --optimiser sgd:momentum=0.9,weight_decay=0.1"),
@@ -53,9 +53,10 @@ def test_a_wrong_file_is_one_line(fedmpi, tmp_path, text, line):
 
 
 @pytest.mark.parametrize("words, line", [
-    (("--momentum", 0.9), "momentum is an option of the optimiser: --optimiser sgd:momentum=0.9"),
+    (("--weight-decay", 0.9), "weight_decay is an option of the optimiser: --optimiser sgd:weight_decay=0.9"),
     (("--weight-decay=0.9", "--optimiser", "adamw"), "--optimiser adamw:weight_decay=0.9"),
-    (("--optimiser", "sgd:nesterov=true", "--momentum", 0.9), "--optimiser sgd:nesterov=true,momentum=0.9"),
+    (("--optimiser", "sgd:nesterov=true", "--momentum", 0.9),
+     "of the optimiser: --optimiser sgd:nesterov=true,momentum=0.9"),
     (("--mu", 0.1, "--strategy=feddst"), "--strategy feddst:mu=0.1"),
     (("--beta", 0.1), "beta is an option of the partition: --partition dirichlet:beta=0.1"),
     (("--sparsity", 0.9, "--pruner", "rigl"), "sparsity is an option of the pruner: --pruner rigl:sparsity=0.9"),

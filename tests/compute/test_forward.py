@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fedmpi.core.layout import bind, check
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.compute.forward import MODELS, ensemble, forward, largest_of_four, quick, shared_chain
 from fedmpi.compute.evaluate import evaluator
 from fedmpi.methods.models.cifar10net import cifar10net
@@ -76,13 +77,13 @@ def case(make, M, shape=(1, 14, 14), n=NUM_SAMPLES):
 @pytest.mark.parametrize("make", CHAINS + OTHERS)
 def test_agrees_with_plain_evaluation(make, M):
     model, layout, x, X, inputs, labels = case(make, M)
-    loss_sum, correct = ensemble(model, layout)(X, inputs, labels)
+    loss_sum, correct = ensemble(model, layout, classification())(X, inputs, labels)
     assert loss_sum.dtype == torch.float64 and correct.dtype == torch.int64
-    plain = evaluator(model, x, inputs, labels)
+    plain = evaluator(model, x, inputs, labels, classification())
     for row, loss, right in zip(X, loss_sum.tolist(), correct.tolist(), strict=True):
-        mean, accuracy = finish(plain(row))
+        mean, metrics = finish(plain(row))
         assert loss == pytest.approx(mean * NUM_SAMPLES, rel=1e-5)
-        assert right == round(accuracy * NUM_SAMPLES)
+        assert right == round(metrics["accuracy"] * NUM_SAMPLES)
 
 
 @pytest.mark.parametrize("make", CHAINS + OTHERS)
@@ -93,8 +94,8 @@ def test_which_models_are_chains(make):
 
 def test_more_samples_than_a_pass_takes():
     model, layout, x, X, inputs, labels = case(lenet5, 2, n=1203)
-    loss_sum, _ = ensemble(model, layout)(X, inputs, labels)
-    plain = evaluator(model, x, inputs, labels)
+    loss_sum, _ = ensemble(model, layout, classification())(X, inputs, labels)
+    plain = evaluator(model, x, inputs, labels, classification())
     assert loss_sum.tolist() == pytest.approx([finish(plain(row))[0] * 1203 for row in X], rel=1e-5)
 
 
@@ -102,7 +103,7 @@ def test_more_samples_than_a_pass_takes():
 @pytest.mark.parametrize("filler", [0.0, 1.0, float("nan"), float("inf")])
 def test_the_bits_of_a_model_do_not_depend_on_the_others(make, filler):
     model, layout, x, X, inputs, labels = case(make, MODELS)
-    evaluate = ensemble(model, layout)
+    evaluate = ensemble(model, layout, classification())
     loss_sum, correct = evaluate(X, inputs, labels)
     for i in (0, 5, MODELS - 1):
         other = torch.full_like(X, filler)
@@ -114,7 +115,7 @@ def test_the_bits_of_a_model_do_not_depend_on_the_others(make, filler):
 @pytest.mark.parametrize("make", CHAINS + OTHERS)
 def test_the_same_bits_each_time_and_in_another_order(make):
     model, layout, x, X, inputs, labels = case(make, MODELS)
-    evaluate = ensemble(model, layout)
+    evaluate = ensemble(model, layout, classification())
     loss_sum, _ = evaluate(X, inputs, labels)
     assert torch.equal(evaluate(X, inputs, labels)[0], loss_sum)
     assert torch.equal(evaluate(X.flip(0), inputs, labels)[0].flip(0), loss_sum)
@@ -127,7 +128,7 @@ def test_the_model_stays_as_it_was(make):
     next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).eval()           # one layer frozen
     modes = [module.training for module in model.modules()]
     before, state = [tensor.clone() for tensor in (x, X, inputs)], {k: v.clone() for k, v in model.state_dict().items()}
-    ensemble(model, layout)(X, inputs, labels)
+    ensemble(model, layout, classification())(X, inputs, labels)
     assert all(map(torch.equal, before, (x, X, inputs)))
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
@@ -137,7 +138,7 @@ def test_the_model_stays_as_it_was(make):
 def test_the_mode_is_restored_after_an_error():
     model, layout, x, X, inputs, labels = case(Residual, 2)
     with pytest.raises(RuntimeError):
-        ensemble(model, layout)(X, inputs[:, :, :5], labels)
+        ensemble(model, layout, classification())(X, inputs[:, :, :5], labels)
     assert model.training
 
 

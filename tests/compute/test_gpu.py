@@ -18,6 +18,7 @@ from fedmpi.core.layout import bind
 from fedmpi.compute.sgd import casting, descend
 from fedmpi.methods.models.zoo import torchvision
 from fedmpi.core.parts import Round, Task
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.store import read_run, verify
 
@@ -42,7 +43,8 @@ def task_of(make, shape, device, n=23, precision="float32", sparsity=0.5):
     live[: layout.Q] = mask
     x[: layout.R] *= live
     return Task(model, layout, x, g, x.clone(), mask, live, inputs.to(device), labels.to(device), 1, 5, 0.01,
-                np.random.default_rng(0), Round(1, 1), casting=casting(precision, device))
+                np.random.default_rng(0), Round(1, 1), casting=casting(precision, device),
+                objective=classification())
 
 
 @pytest.mark.parametrize("name", sorted(name for name in catalog.MODELS if name != "torchvision"))
@@ -82,7 +84,7 @@ def test_a_recorded_step_survives_a_schedule(gpu, optimiser):
     task = task_of(partial(make, catalog.MODELS, "small-cnn"), (3, 32, 32), gpu, n=20)
     part, rates = (make(table, spec) for table, spec in (
         (catalog.OPTIMISERS, optimiser), (catalog.SCHEDULES, "cosine:over=steps,warmup=2")))
-    recorder, found = graphs.recorder(task.model, gpu), []
+    recorder, found = graphs.recorder(task.model, gpu, classification().loss), []
     for kept in (None, recorder):
         for lr in (0.01, 0.005):
             task.x.copy_(task.base)
@@ -104,7 +106,7 @@ def test_recorded_steps_have_the_bits_of_those_taken_one_by_one(gpu, name, spars
     """The last batch of an epoch, which is smaller, too."""
     task = task_of(partial(make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision,
                    sparsity=sparsity)
-    recorder = graphs.recorder(task.model, gpu)
+    recorder = graphs.recorder(task.model, gpu, classification().loss)
     rule = {"momentum": 0.9, "weight_decay": 1e-3, "mu": 0.1 * (sparsity == 0)}
     plain, losses = trained(task, None, **rule)
     recorded, again = trained(task, recorder, **rule)
@@ -119,7 +121,7 @@ def test_recorded_steps_have_the_bits_of_those_taken_one_by_one(gpu, name, spars
 def test_recorded_steps_of_clients_side_by_side_have_the_same_bits(gpu, name, precision, spec):
     """Of as many samples each, and of some with fewer, who finish before the others."""
     task = task_of(partial(make, catalog.MODELS, name), (3, 32, 32), gpu, precision=precision)
-    recorder, found = graphs.recorder(task.model, gpu), []
+    recorder, found = graphs.recorder(task.model, gpu, classification().loss), []
     optimiser = make(catalog.OPTIMISERS, spec)
     for kept in (None, recorder):
         wide = stacked(task.model, task.layout, kept)
@@ -142,14 +144,14 @@ def test_steps_that_wait_for_the_gpu_or_are_not_known_are_not_recorded(gpu):
     Looking.__module__ = "torch.nn"                        # as if it were torch's own
     task = task_of(lambda shape, classes: torch.nn.Sequential(torch.nn.Flatten(), Looking(), torch.nn.Linear(
         3 * 32 * 32, classes)), (3, 32, 32), gpu)
-    recorder = graphs.recorder(task.model, gpu)
+    recorder = graphs.recorder(task.model, gpu, classification().loss)
     plain, recorded = trained(task, None), trained(task, recorder)
     assert torch.equal(plain[0], recorded[0]) and recordings(recorder) == 0
 
     class Mine(torch.nn.ReLU):
         pass
 
-    assert graphs.recorder(torch.nn.Sequential(torch.nn.Linear(2, 2), Mine()), gpu) is None
+    assert graphs.recorder(torch.nn.Sequential(torch.nn.Linear(2, 2), Mine()), gpu, classification().loss) is None
 
 
 def test_samples_that_stay_on_the_gpu_are_those_on_the_host(gpu, monkeypatch):
@@ -166,7 +168,7 @@ def test_samples_that_stay_on_the_gpu_are_those_on_the_host(gpu, monkeypatch):
 
 def test_a_recording_that_runs_out_of_memory_leaves_training_as_it_was(gpu, monkeypatch):
     task = task_of(partial(make, catalog.MODELS, "cnn"), (3, 32, 32), gpu)
-    recorder = graphs.recorder(task.model, gpu)
+    recorder = graphs.recorder(task.model, gpu, classification().loss)
     plain = trained(task, None)
 
     def greedy(step, batch, fixed, usual=graphs.record):
@@ -217,7 +219,7 @@ def test_every_pruner_runs_with_the_server_on_the_gpu(fedmpi, tmp_path, pruner):
 
 @pytest.mark.parametrize("strategy", sorted(catalog.STRATEGIES))
 def test_every_strategy_runs(fedmpi, tmp_path, strategy):
-    wants = catalog.make(catalog.STRATEGIES, strategy).server_data
+    wants = make(catalog.STRATEGIES, strategy).server_data
     own = ("--server-data", 0.1) if wants else ()
     fedmpi(1, "train", *SMALL, "--strategy", strategy, *own, "--device", "cuda", "--out", tmp_path / "run.h5")
 

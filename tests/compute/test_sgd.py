@@ -11,6 +11,7 @@ from training import sgd
 
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.core.layout import bind
+from fedmpi.methods.tasks.classification import classification
 from fedmpi import catalog
 from fedmpi.plugins.spec import make
 from fedmpi.compute.sgd import batches, dense_gradient, descend, length, train
@@ -38,7 +39,8 @@ def task_of(model, n=23, epochs=3, batch_size=5, lr=0.1, mask=None, probe=None, 
     classes = model[-1].out_features
     return Task(model, layout, x, g, x.clone(), mask, live, torch.randn(n, *shape, generator=data),
                 torch.randint(0, classes, (n,), generator=data), epochs, batch_size, lr, np.random.default_rng(seed),
-                Round(1, 10), probe or Probe(), optimiser=optimisers.sgd(momentum=0.9, weight_decay=1e-3))
+                Round(1, 10), probe or Probe(), optimiser=optimisers.sgd(momentum=0.9, weight_decay=1e-3),
+                objective=classification())
 
 
 def plain(task):

@@ -15,6 +15,7 @@ from fedmpi.build import choose
 from fedmpi.server import loop
 from fedmpi.server.answers import Outcome
 from fedmpi.core.layout import bind
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.compute.augment import joined
 from fedmpi.compute.sgd import descend, train
 from fedmpi.methods.models.lenet5 import lenet5
@@ -92,7 +93,8 @@ def tasks_of(make, sizes=SIZES, epochs=2, batch_size=5, lr=0.02, mask=None, own=
             live[: layout.Q] = kept
         made.append(Task(model, layout, x, g, base, kept, live, torch.randn(n, *SHAPE, generator=gen),
                          torch.randint(0, CLASSES, (n,), generator=gen), epochs, batch_size, lr,
-                         np.random.default_rng(client), Round(1, 10), optimiser=sgd()))
+                         np.random.default_rng(client), Round(1, 10), optimiser=sgd(),
+                         objective=classification()))
     return made
 
 

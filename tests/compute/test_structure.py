@@ -13,6 +13,7 @@ from fedmpi.compute.structure import check, cut
 from fedmpi.compute.trace import trace
 from fedmpi.core.errors import UserError
 from fedmpi.core.flops import costs, forward
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.core.layout import bind
 from fedmpi.core.layout import check as check_home
 from fedmpi.core.parts import Round, Task
@@ -228,7 +229,7 @@ def trained(model, layout, x, g, entries, shape):
     labels = torch.randint(0, 3, (12,), generator=gen)
     task = Task(model, layout, x, g, x.clone(), entries[: layout.Q], entries[: layout.R].float(),
                 inputs, labels, 2, 5, 0.05, np.random.default_rng(1), Round(1, 1),
-                optimiser=sgd(momentum=0.9, weight_decay=0.01))
+                optimiser=sgd(momentum=0.9, weight_decay=0.01), objective=classification())
     return descend(task).loss, x
 
 

@@ -23,6 +23,7 @@ from fedmpi.compute.derivatives import derivatives
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Cohort, Facts, Round, Task, Updates
+from fedmpi.methods.tasks.classification import classification
 
 
 def double(*values):
@@ -49,7 +50,7 @@ def task(inputs, labels, model=None):
     mask = layout.full_mask()
     live = torch.cat([mask.float(), torch.ones(layout.R - layout.Q)])
     return Task(model, layout, x, g, x.clone(), mask, live, inputs, labels, 1, 10, 0.1, np.random.default_rng(0),
-                Round(1, 2))
+                Round(1, 2), objective=classification())
 
 
 def half(layout):
@@ -100,7 +101,7 @@ def test_derivatives_of_a_logistic_model_are_the_textbooks(batch_size):
     inputs, labels = torch.randn(30, 5, generator=torch.Generator().manual_seed(0)), samples(30)[1]
     model = nn.Sequential(nn.Linear(5, 3))
     layout, x, _ = bind(model)
-    gradient, curvature = derivatives(model, layout, x, inputs, labels, batch_size)
+    gradient, curvature = derivatives(model, layout, x, inputs, labels, F.cross_entropy, batch_size)
     W, b = model[0].weight.detach().double().clone(), model[0].bias.detach().double().clone()
     z = torch.cat([inputs.double(), torch.ones(30, 1, dtype=torch.float64)], dim=1)
     p = (inputs.double() @ W.T + b).softmax(dim=1)
@@ -124,7 +125,7 @@ def test_derivatives_agree_with_differences_in_double_precision():
     model, (inputs, labels) = network(), samples()
     exact = copy.deepcopy(model).double().eval()
     layout, x, g = bind(model)
-    gradient, curvature = derivatives(model, layout, x, inputs, labels, batch_size=16)
+    gradient, curvature = derivatives(model, layout, x, inputs, labels, F.cross_entropy, batch_size=16)
     slots, weights = layout.weights + layout.others, dict(exact.named_parameters())
     v, w = (torch.randn(layout.R, generator=torch.Generator().manual_seed(k)).double() * layout.real[: layout.R]
             for k in (1, 2))
@@ -151,7 +152,8 @@ def test_derivatives_agree_with_differences_in_double_precision():
 
 def test_derivatives_leave_everything_but_the_vector_alone():
     (inputs, labels), asked = samples(), task(*samples())
-    gradient, curvature = derivatives(asked.model, asked.layout, asked.x, inputs, labels, batch_size=16)
+    gradient, curvature = derivatives(asked.model, asked.layout, asked.x, inputs, labels, F.cross_entropy,
+                                      batch_size=16)
     asked.g.normal_()
     g, before, drawn = asked.g.clone(), asked.x.clone(), torch.get_rng_state()
     other = before.clone()
@@ -172,7 +174,7 @@ def test_the_hessian_is_symmetric_and_batches_do_not_matter():
     model, (inputs, labels) = network(), samples()
     layout, x, _ = bind(model)
     u, v = (torch.randn(layout.R, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
-    parts = [derivatives(model, layout, x, inputs, labels, size) for size in (500, 13, 1)]
+    parts = [derivatives(model, layout, x, inputs, labels, F.cross_entropy, size) for size in (500, 13, 1)]
     gradients = [gradient(x.clone()) for gradient, _ in parts]
     bends = [curvature(x.clone(), v) for _, curvature in parts]
     for one, other in zip(gradients[1:] + bends[1:], gradients[:1] * 2 + bends[:1] * 2):
@@ -248,7 +250,7 @@ def test_influence_predicts_the_change_of_the_real_loss():
     model, (inputs, labels) = network(), samples()
     layout, x, _ = bind(model)
     utility = Quadratic(torch.zeros(0, 0), torch.zeros(0))
-    utility.gradient, utility.curvature = derivatives(model, layout, x, inputs, labels)
+    utility.gradient, utility.curvature = derivatives(model, layout, x, inputs, labels, F.cross_entropy)
     judged = cohort(layout, x.clone())
     U = judged.updates.U * 1e-3
     U[:, judged.updates.trained:] = 7                                             # running statistics do not count

@@ -22,6 +22,7 @@ from fedmpi.methods.fault.scaled import scaled
 from fedmpi.methods.fault.sign_flip import sign_flip
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Probe, Round, Task
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.pruning.feddst import feddst
 from fedmpi.compute.sgd import train
 from fedmpi.methods.optimisers.sgd import sgd
@@ -59,7 +60,8 @@ def task_of(sparse=True, seed=0, probe=None):
     live[: layout.Q] = mask
     data = torch.Generator().manual_seed(2)
     task = Task(model, layout, x, g, x.clone(), mask, live, torch.randn(9, 1, 4, 4, generator=data),
-                torch.randint(0, 5, (9,), generator=data), 2, 4, 0.1, rng(seed), Round(2, 10), optimiser=sgd(0.9))
+                torch.randint(0, 5, (9,), generator=data), 2, 4, 0.1, rng(seed), Round(2, 10), optimiser=sgd(0.9),
+                objective=classification())
     return task if probe is None else task._replace(probe=probe(task))
 
 

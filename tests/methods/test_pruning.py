@@ -20,6 +20,7 @@ from fedmpi.compute.sgd import dense_gradient
 from fedmpi.core.mask import budgets, largest, top_mask
 from fedmpi.core.reduce import mean, moved
 from fedmpi.core.parts import Replies, Round, Task, Updates
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.pruning.adaptive import adaptive, centred_ranks, settled, shifted, wanted_rates
 from fedmpi.methods.pruning.feddst import feddst
 from fedmpi.methods.pruning.prunefl import joining, prunefl
@@ -60,7 +61,7 @@ def task_of(model, mask, inputs, labels, epochs=2, batch_size=4, schedule=Round(
     live = torch.ones(layout.R)
     live[: layout.Q] = mask
     return Task(model, layout, x, g, x.clone(), mask.clone(), live, inputs, labels, epochs, batch_size, 0.1, gen(),
-                schedule)
+                schedule, objective=classification())
 
 
 # --- the contract ---

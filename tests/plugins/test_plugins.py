@@ -231,12 +231,12 @@ def kind(shape, classes): return Net
 
 
 @pytest.mark.parametrize("name, message", [
-    ("pair", "expected a tensor (2, 10) of logits, float32, in training, got a tuple of 2"),
-    ("trains", "in training, got a tuple of 2; let forward return the logits alone"),
+    ("pair", " in training: expected a tensor (2, 10) of logits, float32, got a tuple"),
+    ("trains", "got a tuple; let forward return the logits alone"),
     ("half", "got a tensor (2, 10) float16; leave dtypes to --precision"),
-    ("squeezed", "expected a tensor (1, 10) of logits, float32, in evaluation, got a tensor (10,) float32"),
-    ("detached", "expected logits that depend on the parameters"),
-    ("infinite", "expected finite logits of finite samples, in training"),
+    ("squeezed", " in evaluation: expected a tensor (1, 10) of logits, float32, got a tensor (10,) float32"),
+    ("detached", "expected outputs that depend on the parameters"),
+    ("infinite", " in training: expected finite logits of finite samples"),
     ("narrow", "got a tensor (2, 9) float32"),
     ("double", "expected parameters of float32, got float64; convert the network with .float()"),
     ("function", "expected a torch.nn.Module from the factory, got a function"),
@@ -267,10 +267,12 @@ def test_an_exception_of_a_forward_pass_keeps_its_traceback(own, fedmpi):
 
 
 def test_checking_a_network_leaves_it_and_the_generators_as_they_were():
+    from fedmpi.methods.tasks.classification import classification
     from fedmpi.plugins.fit import check_outputs
     net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.Dropout())
     before, at = {key: value.clone() for key, value in net.state_dict().items()}, torch.random.get_rng_state()
-    check_outputs(net, torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), 3, "--model mine:net")
+    samples = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    check_outputs(net, samples, torch.tensor([0, 2]), 3, classification(), "--model mine:net")
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), at) and net.training
 
@@ -287,6 +289,7 @@ from fedmpi.core.parts import Features
 from fedmpi.core.mask import budgets, random_mask
 from fedmpi.core.parts import Noise
 from fedmpi.core.parts import *
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.methods.pruning.static import static
 from fedmpi.methods.sampler.uniform import uniform as drawn
 from fedmpi.compute.sgd import train

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fedmpi as package
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.build.federation import federation
 from fedmpi.read import export, trained
 from fedmpi.build.parts import network_of, of_data
@@ -153,10 +154,10 @@ def accuracy_of(state, options):
     options, parts = of_data(options)
     data = federation(options, parts)
     torch.manual_seed(1)
-    network = network_of(options | {"seed": 99})(data.shape, data.dataset.classes)
+    network = network_of(options | {"seed": 99})(data.shape, data.outputs)
     network.load_state_dict(state)
     layout, x, _ = bind(network)
-    test, _, _ = evaluators(data, network, layout, x, torch.device("cpu"))
+    test, _, _ = evaluators(data, network, layout, x, torch.device("cpu"), classification())
     return finish(test(x.clone()))
 
 

@@ -25,6 +25,7 @@ from fedmpi.build.options import DEFAULTS
 from fedmpi.server import record
 from fedmpi.commands.watch import SILENT_S, TROUBLE_S, Seen, look, notes
 from fedmpi.core.errors import UserError
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.read.report import live
 from fedmpi.store import RunFile, read_run
 from fedmpi.store.schema import ATTRIBUTES, SCHEMA
@@ -113,7 +114,7 @@ def test_events_tell_what_happened_in_order(path):
     assert str(events["time"].dtype).startswith("datetime64") and events["time"].iloc[0].tzinfo is not None
 
 
-ROUNDS = record.round_columns(False, 1, ["size"])
+ROUNDS = record.round_columns(False, 1, ["size"], classification())
 CLIENTS = record.client_columns(["size"])
 
 

@@ -117,7 +117,7 @@ def test_an_alarm_lets_a_block_end_and_breaks_off_what_follows():
 def test_a_given_up_round_leaves_the_state_of_the_last_whole_one():
     """Whatever the interval of checkpoints."""
     fed, state = assembled(rounds=4)
-    store = MemoryStore({}, record.round_columns(True, len(fed.layout.weights), list(fed.contributions)),
+    store = MemoryStore({}, record.round_columns(True, len(fed.layout.weights), list(fed.contributions), fed.objective),
                         record.client_columns(list(fed.contributions)), {}, ([0], []))
 
     def on_round(row):
@@ -132,7 +132,7 @@ def test_a_given_up_round_leaves_the_state_of_the_last_whole_one():
 def test_an_evaluation_that_fails_while_the_run_is_stopped_costs_no_round(monkeypatch):
     """Round 3 diverges, which is found while round 4 is given up: rounds 1 and 2 are there and saved."""
     fed, state = assembled(rounds=5)
-    store = MemoryStore({}, record.round_columns(True, len(fed.layout.weights), list(fed.contributions)),
+    store = MemoryStore({}, record.round_columns(True, len(fed.layout.weights), list(fed.contributions), fed.objective),
                         record.client_columns(list(fed.contributions)), {}, ([0], []))
     play, evaluated = loop.play, loop.evaluated
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from fedmpi import catalog
-from fedmpi.build.named import worker_parts
+from fedmpi.build.worker import worker_parts
 from fedmpi.client.worker import Worker
 from fedmpi.core import flops
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.parts import Training
+from fedmpi.plugins.spec import make
 from fedmpi.server import lab, loop
 from fedmpi.transport.local import Local
 
@@ -164,7 +165,7 @@ def test_the_servers_work_takes_virtual_time():
 
 def test_a_training_beside_the_clients_takes_time_only_where_it_is_the_last():
     """Clients take 3 s each way round; the server's training that goes on meanwhile is done before, or after."""
-    from test_rounds import devices
+    from breaking import devices
     for gflops in (1.0, 1e-6):
         fed, state = contracts.assembled(strategy="fltrust", server_data="12", server_gflops=gflops)
         _, row, _ = loop.play_round(fed._replace(devices=devices(3, latency=1.5)), state, 1)
@@ -176,7 +177,7 @@ def test_bytes_of_own_work_are_no_clients(strategy, idle):
     options = {"partition": "classes:per_client=2", "cohort": 2, "server_data": "12"}
     fed, state = contracts.assembled(strategy=strategy, **options)
     _, row, clients = loop.play_round(fed, state, 1)
-    plain = fed._replace(strategy=catalog.make(catalog.STRATEGIES, idle))
+    plain = fed._replace(strategy=make(catalog.STRATEGIES, idle))
     _, alone, others = loop.play_round(plain, state, 1)
     assert row["flops_server"] > 0 == alone["flops_server"]
     for name in ("up_bytes", "down_bytes"):

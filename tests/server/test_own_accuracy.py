@@ -12,6 +12,7 @@ from fedmpi.build.parts import network_of
 from fedmpi.build.options import DEFAULTS
 from fedmpi.client import samples, train
 from fedmpi.compute.evaluate import by_sample, evaluator
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Field
 from fedmpi.core.support import gathered, scattered
@@ -46,9 +47,9 @@ def test_values_of_samples_add_up_to_the_evaluation():
     _, x, _ = bind(network)
     images, labels = torch.randn(50, 1, 4, 4), torch.arange(50) % 4
     vector = torch.randn(len(x)) / 4
-    values = by_sample(network, x, 16)(vector, images, labels)
-    loss, accuracy = loop.finish(evaluator(network, x, images, labels)(vector))
-    assert values.shape == (50, 2) and values[:, 1].mean() == accuracy and abs(values[:, 0].mean() - loss) < 1e-6
+    values = by_sample(network, x, classification(), 16)(vector, images, labels)
+    loss, metrics = loop.finish(evaluator(network, x, images, labels, classification())(vector))
+    assert values.shape == (50, 2) and values[:, 1].mean() == metrics["accuracy"] and abs(values[:, 0].mean() - loss) < 1e-6
 
 
 def by_hand(options, *models):

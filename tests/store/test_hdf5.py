@@ -17,11 +17,12 @@ import xarray
 import fedmpi
 from fedmpi.server import record
 from fedmpi.core.errors import DiskError
+from fedmpi.methods.tasks.classification import classification
 from fedmpi.server.answers import Outcome
 from fedmpi.store import Column, MemoryStore, RunFile, differences, read_run, relay, tables
 
 OLD = pathlib.Path(__file__).parents[1] / "data" / "schema-2.h5.gz"
-ROUNDS = record.round_columns(True, 2, ["size"])
+ROUNDS = record.round_columns(True, 2, ["size"], classification())
 CLIENTS = record.client_columns(["size"])
 FACTS = {
     "noise": (np.array([0.0, 0.25, 0.5]), "1", "rate of wrong labels"),

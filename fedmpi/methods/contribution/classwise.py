@@ -41,7 +41,7 @@ def shapfed():
             yield ("it compares classes in the last linear layer, and this model has none; use cosine, "
                    "which takes the whole update")
 
-    return Contribution(score, refuses=refuses)
+    return Contribution(score, refuses=refuses, classes=True)
 
 
 def class_cosines(updates, shares, layout):

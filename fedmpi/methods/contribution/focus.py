@@ -11,7 +11,6 @@ client reports; skewed labels raise the second term just as wrong ones do; a coh
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from fedmpi.core.parts import Contribution, Scores
 
@@ -27,14 +26,15 @@ def focus(alpha: float = 1.0):
         raise ValueError(f"alpha must be > 0, got {alpha}")
 
     def report(task):
-        return {"loss": np.array([float(F.cross_entropy(outputs(task).double(), task.labels))])}
+        return {"loss": np.array([float(task.objective.loss(outputs(task).double(), task.labels))])}
 
     def score(state, cohort, utility, gen):
         theirs = torch.tensor([float(report["loss"][0]) for report in cohort.reports], dtype=torch.float64)
         ours = -utility(torch.eye(len(cohort.clients), dtype=torch.bool))
         return Scores(credibility(alpha * (theirs + ours)))
 
-    return Contribution(score, report=report, validated=True, sees="clients' losses, the server's samples")
+    return Contribution(score, report=report, validated=True, classes=True,
+                        sees="clients' losses, the server's samples")
 
 
 def credibility(E):

@@ -1,8 +1,9 @@
 """Gain alone: what a client's update does to the received model by itself, ``phi_n = v({n}) - v(nobody)``.
 
-v is the accuracy (accuracy-gain) or minus the loss (loss-gain) on the server's validation samples. Costs C + 1
-utilities a round. Blind to what others bring: duplicates are all paid in full, and a client of rare classes looks bad
-alone. Accuracy moves in steps of one validation sample. Sees: the updates, the server's own samples.
+v is the accuracy, or the headline of another task (accuracy-gain), or minus the loss (loss-gain) on the server's
+validation samples. Costs C + 1 utilities a round. Blind to what others bring: duplicates are all paid in full, and a
+client of rare classes looks bad alone. Accuracy moves in steps of one validation sample. Sees: the updates, the
+server's own samples.
 """
 
 import torch
@@ -18,7 +19,7 @@ def accuracy_gain():
     Up: nothing more: it judges the updates that are sent anyway.
     Down: nothing more.
     """
-    return contribution("accuracy", alone)
+    return contribution("headline", alone)
 
 
 def loss_gain():

@@ -13,7 +13,8 @@ import torch
 
 from fedmpi.core.parts import Contribution, Scores, nothing
 
-Of = Literal["loss", "accuracy"]      # what a utility is about
+# What a utility is about; accuracy is the old name of the headline.
+Of = Literal["loss", "headline", "accuracy"]
 SEES = "updates, the server's samples"
 
 
@@ -32,7 +33,7 @@ def contribution(of, estimate, refuses=nothing, notes=nothing):
 
 def check_of(of):
     if of not in get_args(Of):
-        raise ValueError(f"of must be loss or accuracy, got {of!r}")
+        raise ValueError(f"of must be loss, headline or accuracy, got {of!r}")
 
 
 def check_limit(limit):

@@ -1,7 +1,8 @@
 """Leave-one-out: what the merged model loses without a client, ``phi_n = v(all) - v(all but n)`` (Wang et al.
 2019).
 
-v is minus the loss (``of=accuracy``: the accuracy) on the server's validation samples. Costs C + 1 utilities a round.
+v is minus the loss (``of=headline``: the task's headline, such as the accuracy) on the server's validation samples.
+Costs C + 1 utilities a round.
 Duplicated clients score about 0. Sees: labels of the server's own samples only.
 """
 

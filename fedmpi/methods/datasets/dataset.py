@@ -21,21 +21,22 @@ CACHED = 1 << 15    # values of one that is to stay in a core's cache
 
 
 class Dataset(NamedTuple):
-    """Arrays of one classification task; nothing is checked before ``checked``.
+    """Arrays of samples and their targets; nothing is checked before ``checked``.
 
     The last five fields may be left out. Samples are (N, C, H, W) images, (N, F) features, or of
-    any other shape that the model takes.
+    any other shape that the model takes. Targets are classes (N,) int64; values (N,) or (N, d)
+    float32; or labels (N, C) uint8, 1 where label c holds, as ``fedmpi list task`` has uses for them.
     """
 
     # (N, ...), C-contiguous: uint8, float32, or whole numbers as int16, int32 or int64.
     x_train: np.ndarray
-    y_train: np.ndarray     # (N,) int64 in [0, classes)
+    y_train: np.ndarray     # (N,) int64 in [0, classes); (N,) or (N, d) float32; (N, C) uint8
     x_test: np.ndarray
     y_test: np.ndarray
-    classes: int
+    classes: int            # 0 where targets are no classes
     mean: tuple             # a float per channel, one for features; applies after uint8 is divided by 255
     std: tuple
-    names: tuple = ()       # a text per class; empty where classes are called by their numbers
+    names: tuple = ()       # a text per class or label; empty where they are called by their numbers
     client: np.ndarray | None = None    # (N,) int64: the natural client of each training sample
     client_names: tuple = ()            # a text per natural client
     ids: bool = False       # samples are all whole numbers and no images: an embedding's, perhaps
@@ -57,6 +58,9 @@ def checked(dataset, whose):
     _require(d.x_train.shape[1:] == d.x_test.shape[1:] and d.x_train.dtype == d.x_test.dtype, whose,
              f"x_train and x_test must agree in sample shape and dtype, got {d.x_train.shape[1:]} {d.x_train.dtype} "
              f"and {d.x_test.shape[1:]} {d.x_test.dtype}; convert one of them")
+    _require(d.y_train.shape[1:] == d.y_test.shape[1:] and d.y_train.dtype == d.y_test.dtype, whose,
+             f"y_train and y_test must agree in shape and dtype, got {d.y_train.shape[1:]} {d.y_train.dtype} and "
+             f"{d.y_test.shape[1:]} {d.y_test.dtype}; convert one of them")
     _check_scale(d, whose)
     _check_names(d, whose)
     return dataset
@@ -71,8 +75,13 @@ def _check_part(x, y, classes, name, part):
     _require(x.ndim >= 2, name,
              f"x_{part} must be images (N, C, H, W), features (N, F) or another array of samples, "
              f"got shape {x.shape}; reshape it")
-    _require(y.ndim == 1 and y.dtype == np.int64, name,
-             f"y_{part} must be (N,) int64, got {y.shape} {y.dtype}; {label_advice(y)}")
+    _require(isinstance(classes, (int, np.integer)), name,
+             f"classes must be a whole number, 0 where targets are no classes, got {classes!r}")
+    if classes:
+        _require(y.ndim == 1 and y.dtype == np.int64, name,
+                 f"y_{part} must be (N,) int64, got {y.shape} {y.dtype}; {label_advice(y)}")
+    else:
+        _check_targets(y, name, part)
     _require(len(x) == len(y), name,
              f"x_{part} and y_{part} must be as long, got {len(x)} and {len(y)}; give every sample "
              "one label")
@@ -80,10 +89,27 @@ def _check_part(x, y, classes, name, part):
     _require(x.flags.c_contiguous, name, f"x_{part} must be C-contiguous; use numpy.ascontiguousarray")
     _require(x.dtype.kind != "f" or all(np.isfinite(part).all() for part in _chunks(x)), name,
              f"x_{part} must be finite, got NaN or infinity; clean the data")
-    _require(isinstance(classes, (int, np.integer)) and classes >= 2, name,
-             f"classes must be at least 2, got {classes}; a classifier needs labels of two kinds")
-    _require(y.min() >= 0 and y.max() < classes, name,
-             f"y_{part} must lie in [0, {classes}), got {y.min()} to {y.max()}; shift the labels or raise classes")
+    if classes:
+        _require(classes >= 2, name,
+                 f"classes must be at least 2, got {classes}; a classifier needs labels of two kinds")
+        _require(y.min() >= 0 and y.max() < classes, name,
+                 f"y_{part} must lie in [0, {classes}), got {y.min()} to {y.max()}; shift the labels or raise classes")
+
+
+def _check_targets(y, name, part):
+    """Those of a data set without classes: values or labels."""
+    values = y.dtype == np.float32 and y.ndim in (1, 2)
+    labels = y.dtype == np.uint8 and y.ndim == 2
+    _require(values or labels, name,
+             f"y_{part} must be values (N,) or (N, d) float32, or labels (N, C) uint8, where classes "
+             f"is 0, got {y.shape} {y.dtype}; convert it, or say how many classes there are")
+    _require(y.size > 0, name, f"y_{part} must not be empty, got shape {y.shape}; add samples")
+    if values:
+        _require(bool(np.isfinite(y).all()), name,
+                 f"y_{part} must be finite, got NaN or infinity; clean the data")
+    else:
+        _require(y.max() <= 1, name,
+                 f"y_{part} must be 0 or 1 for each label, got {y.max()}; values are float32")
 
 
 def label_advice(y):
@@ -110,13 +136,14 @@ def _check_scale(d, name):
 
 def _check_names(d, name):
     """Names of classes and natural clients, where there are any."""
-    _require(len(d.names) in (0, d.classes), name,
-             f"names must be one a class, got {len(d.names)} for {d.classes} classes; leave them "
+    wanted = num_outputs(d)
+    _require(len(d.names) in (0, wanted), name,
+             f"names must be one a class, got {len(d.names)} for {wanted} classes; leave them "
              "out or name all")
     if d.client is None:
         return
     owners = len(d.client_names)
-    fits = isinstance(d.client, np.ndarray) and d.client.shape == d.y_train.shape
+    fits = isinstance(d.client, np.ndarray) and d.client.shape == d.y_train.shape[:1]
     _require(fits and d.client.dtype == np.int64, name,
              "client must be (N,) int64, one number a training sample")
     _require(d.client.min() >= 0 and d.client.max() < owners, name,
@@ -127,6 +154,22 @@ def _check_names(d, name):
 def _require(ok, name, text):
     if not ok:
         raise DataError(f"data set {name}: {text}")
+
+
+def num_outputs(dataset):
+    """How many outputs a model of these data has: one a class, value or label."""
+    if dataset.classes:
+        return dataset.classes
+    return dataset.y_train.shape[1] if dataset.y_train.ndim > 1 else 1
+
+
+def targets_text(dataset):
+    """Half a line: what targets are."""
+    y = dataset.y_train
+    if dataset.classes:
+        return f"{dataset.classes} classes"
+    kind = "value" if y.dtype.kind == "f" else "label"
+    return f"{num_outputs(dataset)} {kind}{'s' * (num_outputs(dataset) > 1)} a sample"
 
 
 def digest(dataset):
@@ -196,7 +239,7 @@ def inputs_record(dataset):
     """What a run and an exported model record of their inputs."""
     dtype = str(model_dtype(dataset)).removeprefix("torch.")
     return {"shape": list(dataset.x_train.shape[1:]), "dtype": dtype,
-            "classes": dataset.classes, "names": list(dataset.names),
+            "classes": dataset.classes, "outputs": num_outputs(dataset), "names": list(dataset.names),
             "mean": list(dataset.mean), "std": list(dataset.std)}
 
 

@@ -19,7 +19,8 @@ What a model gets of the values, unless ``normalise`` says true or false:
                         stay as they are where the model has an nn.Embedding
     other integers      as they are, as int64; images are normalised
 
-Labels are numbers, words or one-hot rows: see ``fedmpi.methods.datasets.labels``. A data set ``client`` (or
+Labels are numbers, words or one-hot rows, values with ``targets=values``, several a sample with
+``targets=labels``: see ``fedmpi.methods.datasets.labels``. A data set ``client`` (or
 ``client_train``) of an id a training row makes natural clients: see ``fedmpi.methods.partition.natural``.
 """
 
@@ -29,7 +30,7 @@ from typing import Literal
 import numpy as np
 
 from fedmpi.methods.datasets.dataset import CHUNK, WHOLE, Dataset, checked, moments, unscaled
-from fedmpi.methods.datasets.labels import classified
+from fedmpi.methods.datasets.labels import labelled
 from fedmpi.methods.datasets.owners import NAMES as OWNERS
 from fedmpi.methods.datasets.owners import owned, owners_text
 from fedmpi.core.errors import DataError
@@ -44,10 +45,12 @@ NORMALISE = ("auto", "true", "false")
 
 def hdf5(data_dir, file: str = "data.h5",
          layout: Literal["auto", "nchw", "nhwc", "nhw", "ncl", "nlc", "as-is"] = "auto",
-         classes: int = 0, normalise: Literal["auto", "true", "false"] = "auto"):
+         classes: int = 0, normalise: Literal["auto", "true", "false"] = "auto",
+         targets: Literal["classes", "values", "labels"] = "classes"):
     """The data in ``file``, relative to ``data_dir`` or absolute.
 
-    ``classes=0`` stands for as many as there are distinct labels.
+    ``classes=0`` stands for as many as there are distinct labels. ``targets`` says what ``y_train`` and ``y_test``
+    are: classes; values, for --task regression; or rows of 0 and 1, a label a column, for --task multi-label.
 
     Paper: none: your own data.
     Example: fedmpi train --dataset mine.h5
@@ -63,7 +66,9 @@ def hdf5(data_dir, file: str = "data.h5",
     path = os.path.join(data_dir, file)
     arrays, others = read_arrays(path, NAMES, OWNERS)
     x_train, x_test = _values(arrays["x_train"], arrays["x_test"], path)
-    labels = classified(arrays["y_train"], arrays["y_test"], classes, path)
+    if classes and targets != "classes":
+        raise ValueError(f"classes has no effect with targets={targets}; leave it out")
+    labels = labelled(arrays["y_train"], arrays["y_test"], classes, targets, path)
     client, client_names = owned(arrays, len(x_train), path)
     form = _layout(x_train, layout, path)
     told = _layout_text(x_train.shape, form) if layout == "auto" else ()

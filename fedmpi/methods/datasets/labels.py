@@ -1,4 +1,5 @@
-"""Labels of a user's own file as classes 0 .. K - 1: numbers, words, one-hot rows.
+"""Targets of a user's own file: values, several labels a sample, or classes 0 .. K - 1 from numbers, words, one-hot
+rows.
 
 The classes are the distinct labels of training and test data in their order. They are called by
 their numbers where these are 0 .. K - 1, else by names, which a run records.
@@ -14,13 +15,44 @@ SHOWN = 5           # names of classes that a line lists
 
 
 class Labels(NamedTuple):
-    """Labels as classes."""
+    """Targets as a ``Dataset`` has them."""
 
-    y_train: np.ndarray     # (N,) int64 in [0, classes)
+    y_train: np.ndarray     # (N,) int64 in [0, classes), or without classes (N, ...) float32, or (N, C) uint8
     y_test: np.ndarray
-    classes: int
+    classes: int            # 0 where targets are none
     names: tuple            # a text per class; empty where they are called by their numbers
     told: tuple             # lines for the user
+
+
+def labelled(y_train, y_test, classes, targets, path):
+    """The ``Labels`` of two arrays that are ``targets``, "classes", "values" or "labels"."""
+    if targets == "classes":
+        return classified(y_train, y_test, classes, path)
+    taken = _values if targets == "values" else _bits
+    found = [taken(y, name, path) for name, y in (("y_train", y_train), ("y_test", y_test))]
+    return Labels(*found, 0, (), ())
+
+
+def _values(y, name, path):
+    """(N,) or (N, d) float32; DataError in one line for what are no values."""
+    numbers = y.dtype.kind in "biuf" and y.ndim in (1, 2) and y.size > 0
+    if not numbers:
+        raise DataError(f"data set {path}: {name} must be values (N,) or (N, d), got {y.shape} "
+                        f"{y.dtype}; store numbers, a row a sample")
+    if not np.all(np.abs(y.astype(np.float64)) <= np.finfo(np.float32).max):
+        raise DataError(f"data set {path}: {name} must be finite in float32, got NaN, infinity or "
+                        "too large a number; clean the data")
+    return y.astype(np.float32)
+
+
+def _bits(y, name, path):
+    """(N, C) uint8 of 0 and 1; DataError in one line for what are no labels."""
+    table = y.dtype.kind in "biuf" and y.ndim == 2 and y.size > 0
+    if not (table and ((y == 0) | (y == 1)).all()):
+        raise DataError(f"data set {path}: {name} must be rows of 0 and 1, (N, labels), got {y.shape} "
+                        f"{y.dtype}; store a column a label, 1 where it holds, or leave "
+                        "targets=labels out")
+    return y.astype(np.uint8)
 
 
 def classified(y_train, y_test, classes, path):
@@ -55,7 +87,8 @@ def _one_hot_width(y, name, path):
     if not one_hot:
         raise DataError(f"data set {path}: {name} is {y.shape} {y.dtype} and not one-hot: rows "
                         "must hold a single 1 and else 0; where the largest of a row is its class, "
-                        "store y.argmax(1)")
+                        "store y.argmax(1); values are for targets=values, several labels a row "
+                        "for targets=labels")
     return y.shape[1]
 
 
@@ -90,7 +123,8 @@ def _flat(y, name, path):
     if y.dtype.kind == "f" and not (np.isfinite(y).all() and (y == np.rint(y)).all()):
         raise DataError(f"data set {path}: {name} must be classes, that is, whole numbers or "
                         f"words, got {y.dtype} with fractions, NaN or infinity; cut a range into "
-                        "classes by numpy.digitize, drop what has none")
+                        "classes by numpy.digitize, drop what has none, or say targets=values "
+                        "and --task regression")
     return y.astype(np.int64)
 
 

@@ -6,7 +6,6 @@ others alone. A hook that the kind does not need is None.
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from fedmpi.methods.noise.corrupt import shared_rates
 
@@ -39,10 +38,10 @@ def stretched(task, train, factor):
 
 @torch.no_grad()
 def received_loss(task):
-    """The mean cross-entropy of ``task.x`` on the client's samples, untrained; batch statistics are left as they were.
+    """The mean loss of ``task.x`` on the client's samples, untrained; batch statistics are left as they were.
     A strategy that trains on another loss reports that one for honest clients."""
     task.model.eval()
-    total = sum(F.cross_entropy(task.model(inputs), labels, reduction="sum")
+    total = sum(task.objective.loss(task.model(inputs), labels, reduction="sum")
                 for inputs, labels in zip(task.inputs.split(task.batch_size), task.labels.split(task.batch_size)))
     return float(total) / max(len(task.labels), 1)
 

@@ -26,6 +26,8 @@ def restyle(fraction: float = 1.0, share: float = 1.0):
 
     def apply(inputs, labels, level, classes, gen):
         require_images(inputs, "restyle")
+        if level and not classes:
+            raise ValueError("it restyles classes, and these data have none; take gaussian or rotation")
         count = max(1, round(level * classes)) if level else 0
         chosen = gen.permutation(classes)[:count]
         styles = gen.integers(1, 16 * inputs.shape[1], classes)

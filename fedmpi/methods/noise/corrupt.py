@@ -10,10 +10,14 @@ def apply(noise, labels_per_client, classes, gen_of):
     """``(noisy, true_rates)``: an array of labels per client and, (clients,), the fraction that really changed.
 
     ``gen_of(n)`` is the generator of client n; ``gen_of(clients)``, one past the last, draws the levels, and the next
-    what clients have in common.
+    what clients have in common. ``classes`` 0: the targets are no classes, which no noise can change, else ValueError.
     """
     clients = len(labels_per_client)
     levels = noise.rates(clients, gen_of(clients))
+    if not classes:
+        if np.any(levels):
+            raise ValueError("it changes classes, and these data have none; leave it out")
+        return labels_per_client, np.zeros(clients)
     common = () if noise.shared is None else (noise.shared(classes, gen_of(clients + 1)),)
     noisy = [noise.corrupt(labels, level, classes, gen_of(n), *common)
              for n, (labels, level) in enumerate(zip(labels_per_client, levels))]

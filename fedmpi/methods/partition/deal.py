@@ -34,7 +34,9 @@ def lists(owner, clients, gen):
 
 
 def by_class(labels, gen):
-    """A list of index arrays, one per class that occurs, each in random order."""
+    """A list of index arrays, one per class that occurs, each in random order; ValueError where there are none."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError("it deals by class, and these data have no classes; take iid, quantity or lognormal")
     shuffled = gen.permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)

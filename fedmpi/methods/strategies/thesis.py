@@ -97,4 +97,5 @@ def thesis_code(double_softmax: bool = True, shuffle: bool = False):
 
     return Strategy(lambda layout: {}, average, Descent(loss=loss, shuffle=shuffle),
                     pruner="set:distribution=thesis,init=magnitude,every=10,fraction=0.1,decay=cosine,signed=false",
-                    contribution="cosine", weighting="thesis:schedule=thesis,start=zero", linear=True, additive=True)
+                    contribution="cosine", weighting="thesis:schedule=thesis,start=zero", linear=True, additive=True,
+                    classes=True)

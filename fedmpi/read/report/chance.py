@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedmpi.read.headline import headline
+
 MARGIN = 0.2                  # of the accuracy of guessing, or of its error, whichever is less: beyond it is learning
 
 
@@ -20,7 +22,9 @@ class Stuck(NamedTuple):
 
 def guessing(run):
     """The share of the most frequent class: of the test set where the run has recorded it, else of the clients' true
-    labels; NaN where it tells neither."""
+    labels; NaN where it tells neither, and where another metric than accuracy is the headline."""
+    if not headline(run).share:
+        return math.nan
     counts = (run.attrs.get("inputs") or {}).get("test_labels")
     for name in ("true_labels", "labels"):
         if counts is None and name in run.population:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedmpi.core.errors import UserError
+from fedmpi.read.headline import Headline, common_headline, headline
 from fedmpi.read.report.chance import stuck, stuck_text
 from fedmpi.read.report.groups import differing, option_text
 from fedmpi.read.report.metrics import final_metrics
@@ -22,10 +23,17 @@ SPENT = ("rounds", "bytes", "flops", "virtual", "seconds")
 WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "virtual": "virtual time"}
 OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
 STATUS = {"running": "still running, or killed"}
-OUTCOMES = {"final_accuracy": "final accuracy", "chosen_accuracy": "accuracy at best validation",
-            "final_own_accuracy": "own tests, mean of clients", "final_own_accuracy_worst": "own tests, worst tenth",
-            "final_loss": "final loss", "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down",
+OUTCOMES = {"final_loss": "final loss", "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down",
             "flops": "training FLOPs", "virtual": "virtual time", "seconds": "time of the rounds"}
+
+
+def outcome_words(leading):
+    """``{name: words}`` of the outcomes of runs with this ``Headline``."""
+    word = leading.word
+    own = {f"final_own_{leading.name}": "own tests, mean of clients",
+           f"final_own_{leading.name}_worst": "own tests, worst tenth"}
+    return {f"final_{leading.name}": f"final {word}", f"chosen_{leading.name}": f"{word} at best validation"
+            } | own | OUTCOMES
 
 
 def refuse_other_data(runs):
@@ -44,26 +52,31 @@ def comparison(groups, target=None, against=0, every_pair=False):
     """Dict of all that ``fedmpi compare`` says of Groups; a list has an entry a group, in their order.
 
     ``differ``: texts of the options that differ. ``outcomes``: Intervals over seeds, None where a run lacks it.
-    ``equal``: by axis, ``budgets`` and, for each, test accuracies of each group's runs when they had spent it.
-    ``reach``: ``accuracy`` (``target``, or the highest percent that all runs reach) and, by axis, what each run had
-    spent when it was first there, NaN where it never was. ``paired``: Intervals of the differences to the group number
-    ``against``, or of ``every_pair``, at equal cost, over the seeds that both have. ``chance``: the Stuck of each
-    group, None where all of its runs have learned something.
+    ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs when they had spent it.
+    ``headline``: the name of the metric that is compared, under which its values stand. ``reach``: this name
+    (``target``, or the best that all runs reach, in percent for accuracy) and, by axis, what each run had spent when it
+    was first there, NaN where it never was. ``paired``: Intervals of the differences to the group number ``against``,
+    or of ``every_pair``, at equal cost, over the seeds that both have. ``chance``: the Stuck of each group, None where
+    all of its runs have learned something.
     """
-    known = _known(groups)
+    leading = common_headline([run for group in groups for run in group.runs.values()])
+    if target is not None and leading.share and target > 1:
+        raise UserError(f"--accuracy must be in (0, 1], got {target}")
+    known, name = _known(groups), leading.name
     axes = [axis for axis in AXES if known and all(spent(run, axis) is not None for run in known)]
     equal = {axis: _equal(groups, axis) for axis in axes}
     target = _common(groups) if target is None and axes else target
     reach = {} if target is None else {axis: [[to_reach(run, axis, target) for run in group.runs.values()]
                                               for group in groups] for axis in axes}
-    return {"groups": [_who(group) for group in groups], "differ": differing(groups), "outcomes": _outcomes(groups),
-            "equal": equal, "reach": {"accuracy": target} | reach, "chance": [stuck(group) for group in groups],
+    return {"groups": [_who(group) for group in groups], "headline": name, "higher": leading.higher,
+            "differ": differing(groups), "outcomes": _outcomes(groups, leading),
+            "equal": equal, "reach": {name: target} | reach, "chance": [stuck(group) for group in groups],
             "paired": _paired(groups, equal, _wanted_pairs(len(groups), against, every_pair))}
 
 
 def _known(groups):
     """The runs of which a round has been evaluated."""
-    return [run for group in groups for run in group.runs.values() if len(evaluated(run, "accuracy"))]
+    return [run for group in groups for run in group.runs.values() if len(evaluated(run, headline(run).name))]
 
 
 def _who(group):
@@ -73,9 +86,9 @@ def _who(group):
             "played": [len(run.ends) for run in group.runs.values()]}
 
 
-def _outcomes(groups):
+def _outcomes(groups, leading):
     """``{name: [Interval or None a group]}`` of what any group has, over those of its runs that have it."""
-    found = {name: [] for name in OUTCOMES}
+    found = {name: [] for name in outcome_words(leading)}
     for group in groups:
         rows = [final_metrics(run) | {axis: float(cost[-1]) for axis in ("bytes", "flops", "virtual", "seconds")
                                       if (cost := spent(run, axis)) is not None and len(cost)}
@@ -88,19 +101,25 @@ def _outcomes(groups):
 
 def _equal(groups, axis):
     """At parts of what all that have been evaluated had spent by their last evaluation."""
-    common = min(float(spent(run, axis)[evaluated(run, "accuracy")[-1]]) for run in _known(groups))
+    common = min(float(spent(run, axis)[evaluated(run, headline(run).name)[-1]]) for run in _known(groups))
     budgets = [part * common for part in PARTS]
     if axis == "rounds":
         budgets = sorted({max(1.0, math.floor(budget)) for budget in budgets})
-    return {"budgets": budgets, "accuracy": [[[within(run, axis, budget) for run in group.runs.values()]
-                                              for group in groups] for budget in budgets]}
+    name = headline(_known(groups)[0]).name
+    return {"budgets": budgets, name: [[[within(run, axis, budget) for run in group.runs.values()]
+                                        for group in groups] for budget in budgets]}
 
 
 def _common(groups):
-    """The highest percent of accuracy that every run that was evaluated has reached, as a fraction; None where that is
-    not one percent."""
-    best = min(float(np.nanmax(run.rounds["accuracy"])) for run in _known(groups))
-    return math.floor(100 * best + 1e-9) / 100 or None
+    """The best headline that every run that was evaluated has reached, of accuracy in whole percents, as a fraction;
+    None where that is not one percent."""
+    known = _known(groups)
+    leading = headline(known[0])
+    columns = [run.rounds[leading.name] for run in known]
+    if not leading.higher:
+        return max(float(np.nanmin(column)) for column in columns)
+    best = min(float(np.nanmax(column)) for column in columns)
+    return math.floor(100 * best + 1e-9) / 100 or None if leading.share else best
 
 
 def _wanted_pairs(num, against, every_pair):
@@ -116,7 +135,8 @@ def _paired(groups, equal, wanted):
     found = []
     for number, first in wanted:
         for axis, each in equal.items():
-            base, other = each["accuracy"][-1][first], each["accuracy"][-1][number]
+            values = each[headline(_known(groups)[0]).name][-1]
+            base, other = values[first], values[number]
             pairs = [(seed, a, b) for seed, a, b in _pairs(groups[first], groups[number])
                      if math.isfinite(base[a] + other[b])]
             if len(pairs) < 2:
@@ -164,7 +184,7 @@ def outcome_text(name, found, of=None):
 
 
 def accuracy_text(values):
-    """Test accuracies of a group's runs: the mean of those that are known, and the standard deviation of several."""
+    """Test headlines of a group's runs: the mean of those that are known, and the standard deviation of several."""
     return outcome_text("accuracy", _of_known(values), len(values))
 
 
@@ -185,7 +205,9 @@ def difference_text(found):
 
 def comparison_text(found, width=None):
     """All of it for the terminal, at most ``width`` wide, first what differs in the options."""
-    tags = [each["tag"] for each in found["groups"]]
+    tags, name = [each["tag"] for each in found["groups"]], found["headline"]
+    word = name.replace("_", " ")
+    known = outcome_words(Headline(name))
     lines = [line for each in found["groups"] for line in _who_text(each)]
     lines += chance_lines(found)
     lines += ["", *_section("what differs", ["option", *tags],
@@ -194,14 +216,14 @@ def comparison_text(found, width=None):
     several = any(len(each["runs"]) > 1 for each in found["groups"])
     spread = ", mean ± standard deviation over seeds" * several
     lines += ["", *_section(f"what came of it{spread}", ["", *tags], [
-        [OUTCOMES[name], *(outcome_text(name, each, len(who["runs"])) for each, who in zip(column, found["groups"]))]
-        for name, column in found["outcomes"].items()])]
-    lines += ["", *_section(f"test accuracy at equal cost{spread}", ["spent", *tags], [
+        [known[each], *(outcome_text(each, value, len(who["runs"])) for value, who in zip(column, found["groups"]))]
+        for each, column in found["outcomes"].items()])]
+    lines += ["", *_section(f"test {word} at equal cost{spread}", ["spent", *tags], [
         [spent_text(axis, budget), *map(accuracy_text, row)] for axis, each in found["equal"].items()
-        for budget, row in zip(each["budgets"], each["accuracy"])], "no round has been evaluated yet")]
-    lines += ["", *_to_reach(found["reach"], tags)] if found["reach"]["accuracy"] is not None else []
+        for budget, row in zip(each["budgets"], each[name])], "no round has been evaluated yet")]
+    lines += ["", *_to_reach(found["reach"], tags, name)] if found["reach"][name] is not None else []
     if found["paired"]:
-        lines += ["", *_section("differences of test accuracy at equal cost, seed by seed: mean and 95 % interval",
+        lines += ["", *_section(f"differences of test {word} at equal cost, seed by seed: mean and 95 % interval",
                                 ["", "at", "seeds", "difference"], [
             [f"{each['group']} - {each['against']}", spent_text(each["axis"], each["budget"]), str(len(each["seeds"])),
              difference_text(each["interval"])] for each in found["paired"]], left=(0, 1))]
@@ -248,10 +270,11 @@ def _section(title, head, rows, otherwise="", left=(0,)):
     return [title, Table(head, rows, left)] if rows else [f"{title}: {otherwise}"]
 
 
-def _to_reach(reach, tags):
-    return _section(f"to reach a test accuracy of {reach['accuracy']:.4g}", ["", *tags], [
+def _to_reach(reach, tags, name):
+    word = name.replace("_", " ")
+    return _section(f"to reach a test {word} of {reach[name]:.4g}", ["", *tags], [
         [WORDS[axis], *(reach_text(axis, values) for values in column)] for axis, column in reach.items()
-        if axis != "accuracy"])
+        if axis != name])
 
 
 def without_tuples(found):

@@ -8,6 +8,7 @@ from fedmpi.build import settings
 from fedmpi.plugins.spec import split
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.build.options import DEFAULTS, PARTS
+from fedmpi.read.headline import headline
 from fedmpi.read.report.outcomes import WHERE
 from fedmpi.read.report.series import evaluated
 from fedmpi.read.report.truth import options
@@ -33,11 +34,15 @@ def grouped(runs):
         if place is None:
             found.append(place := {})
         place[path] = run
-    found.sort(key=lambda each: max((len(evaluated(run, "accuracy")) > 0, len(run.ends) > 0) for run in each.values()),
-               reverse=True)
+    found.sort(key=lambda each: max(map(_shows, each.values())), reverse=True)
     told = [_effective(next(iter(each.values()))) for each in found]
     labels = _labels(told, [_stem(list(each)) for each in found])
     return [Group(_tag(number), label, each) for number, (label, each) in enumerate(zip(labels, found))]
+
+
+def _shows(run):
+    """(whether a round has been evaluated, whether there is one)."""
+    return len(evaluated(run, headline(run).name)) > 0, len(run.ends) > 0
 
 
 def _belongs(run, others):

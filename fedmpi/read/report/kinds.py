@@ -8,6 +8,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+from fedmpi.read.headline import common_headline, headline
 from fedmpi.read.report import draw
 from fedmpi.read.report.figure import QUIET
 from fedmpi.read.report.metrics import FLOPS, chosen
@@ -47,10 +48,20 @@ AXES = {"rounds": ("round", "round"), "bytes": ("sent, up and down", "bytes sent
         "flops": ("training", "training FLOPs"), "virtual": ("virtual time", "virtual time"),
         "seconds": ("time of the rounds", "the rounds' own time")}              # on the axis, in a sentence
 UNITS = {"bytes": "B", "flops": "FLOP", "virtual": "s", "seconds": "s"}
-COLUMNS = {"accuracy": ("test accuracy", "the test set's own maximum", np.nanargmax),
-           "own_accuracy": ("accuracy on clients' own tests", "highest", np.nanargmax),
-           "loss": ("test loss (nat)", "lowest", np.nanargmin),
-           "sparsity": ("sparsity (fraction of zeros)", "highest", np.nanargmax)}
+HEADLINE, OWN_TESTS = "headline", "own tests"      # stand for the columns that the runs' task names
+
+
+def _column_of(column, leading):
+    """``(column, what it is, word of its turning point, how that is found)`` for runs with this ``Headline``."""
+    if column == "loss":
+        return column, f"test {leading.loss_text()}", "lowest", np.nanargmin
+    if column == "sparsity":
+        return column, "sparsity (fraction of zeros)", "highest", np.nanargmax
+    pick = np.nanargmax if leading.higher else np.nanargmin
+    if column == OWN_TESTS:
+        return leading.own[0], f"{leading.word} on clients' own tests", "highest" if leading.higher else "lowest", pick
+    end = "maximum" if leading.higher else "minimum"
+    return leading.name, f"test {leading.word}", f"the test set's own {end}", pick
 
 
 class Curves(NamedTuple):
@@ -63,6 +74,9 @@ class Curves(NamedTuple):
     by: str                       # the axis in a sentence
     text: Callable                # of a place on the axis
     seeds: bool
+    what: str = ""                # is drawn
+    turn: str = ""                # a word for the point that is told of beside the last one
+    pick: Callable = np.nanargmax # finds it
     chosen: float | None = None   # where on the axis the round is that validation chooses, of one run alone
     frame: draw.Frame = draw.Frame()
 
@@ -71,17 +85,19 @@ def curve_of(column, axis):
     """``find`` of the groups' curves of ``column`` against ``axis``; of one run alone also of its validation set, and
     of its worst clients."""
     def find(groups):
-        found = mean_lines(groups, column, axis)
+        leading = common_headline([run for group in groups for run in group.runs.values()])
+        named = _column_of(column, leading)
+        found = mean_lines(groups, named[0], axis)
         if found is None:
             return None
         best = None
-        if column == "own_accuracy" and len(groups) == 1:
-            named = [groups[0]._replace(label=label) for label in ("mean of clients", "worst tenth")]
-            found = [line for group, each in zip(named, (column, f"{column}_worst"))
+        if column == OWN_TESTS and len(groups) == 1:
+            labelled = [groups[0]._replace(label=label) for label in ("mean of clients", "worst tenth")]
+            found = [line for group, each in zip(labelled, (leading.own[0], leading.own[2]))
                      for line in mean_lines([group], each, axis)]
-        if column == "accuracy" and len(groups) == 1 and len(groups[0].runs) == 1:
+        if column == HEADLINE and len(groups) == 1 and len(groups[0].runs) == 1:
             found, best = _with_validation(groups[0], axis)
-        return _scaled(found, best, column, axis, groups)
+        return _scaled(found, best, named, axis, groups)
 
     return find
 
@@ -89,13 +105,13 @@ def curve_of(column, axis):
 def _with_validation(group, axis):
     """The lines of a run's test and validation sets, and where on the axis its best round is, None without one."""
     run = next(iter(group.runs.values()))
-    cost, at = spent(run, axis), chosen(run.rounds)
+    cost, at = spent(run, axis), chosen(run)
     lines = [Line(label, cost[rounds - 1], values) for label, rounds, values in curves(run)]
     return lines, None if at is None else float(cost[at])
 
 
-def _scaled(found, best, column, axis, groups):
-    """The Curves, with x in a unit that leaves one to three digits."""
+def _scaled(found, best, named, axis, groups):
+    """The Curves of the column ``named``, with x in a unit that leaves one to three digits."""
     factor, letter = prefix(max(line.x.max() for line in found)) if axis in ("bytes", "flops") else (1.0, "")
     label, by = AXES[axis]
     xlabel = f"{label} ({letter}{UNITS[axis]})" if axis in UNITS else label
@@ -103,8 +119,8 @@ def _scaled(found, best, column, axis, groups):
         by = f"training FLOPs ({FLOPS[flops_column(next(iter(groups[0].runs.values())))]})"
     text = {"rounds": lambda x: f"round {x:.0f}", "bytes": lambda x: human_bytes(x * factor),
             "flops": lambda x: human_flops(x * factor)}.get(axis, human_seconds)
-    return Curves([line._replace(x=line.x / factor) for line in found], column, axis, xlabel, by, text,
-                  any(len(group.runs) > 1 for group in groups), None if best is None else best / factor)
+    return Curves([line._replace(x=line.x / factor) for line in found], named[0], axis, xlabel, by, text,
+                  any(len(group.runs) > 1 for group in groups), *named[1:], None if best is None else best / factor)
 
 
 def _draw_curves(place, found):
@@ -113,13 +129,13 @@ def _draw_curves(place, found):
     if found.column == "sparsity" and high - low < 0.02:           # what hardly changes shall look so
         ax.set_ylim(max(low - 0.1, -0.02), min(high + 0.1, 1.02))
         ax.set_autoscaley_on(False)
-    ylabel = COLUMNS[found.column][0].removeprefix("test " * (found.lines[0].label == "test"))
+    ylabel = found.what.removeprefix("test " * (found.lines[0].label == "test"))
     draw.lines(ax, found.lines, found.xlabel, ylabel, whole=found.axis == "rounds", steps=found.axis == "virtual",
                frame=found.frame)
 
 
 def _say_curves(found):
-    what, told = COLUMNS[found.column][0].partition(" (")[0], []
+    what, told = found.what.partition(" (")[0], []
     for line in found.lines:
         word, best = _turn(found, line)
         last = f"{line.y[-1]:.3g} at {found.text(line.x[-1])}"
@@ -132,10 +148,9 @@ def _say_curves(found):
 
 def _turn(found, line):
     """``(word, index)`` of the point that is told of a line beside its last one. Only validation tells the best."""
-    if found.column == "accuracy" and found.chosen is not None:
+    if found.chosen is not None:
         return "best by validation", int(np.argmin(np.abs(line.x - found.chosen)))
-    _, word, pick = COLUMNS[found.column]
-    return word, int(pick(line.y))
+    return found.turn, int(found.pick(line.y))
 
 
 def _upper(text):
@@ -173,23 +188,26 @@ def _own_clients(run):
     found = last(run)
     if found is None or len(found.clients) < 2:
         return None
-    order = np.argsort(found.accuracy, kind="stable")
-    return found._replace(**{name: getattr(found, name)[order] for name in ("clients", "samples", "accuracy")})
+    worth = found.values if headline(run).higher else -found.values
+    order = np.argsort(worth, kind="stable")
+    return found._replace(**{name: getattr(found, name)[order] for name in ("clients", "samples", "values")})
 
 
 def _draw_own_clients(place, found):
     ax = place.subplots()
-    ax.set_ylim(-0.02, 1.02)
-    ax.set_autoscaley_on(False)
+    if found.metric == "accuracy":
+        ax.set_ylim(-0.02, 1.02)
+        ax.set_autoscaley_on(False)
     share = 100 * (np.arange(len(found.clients)) + 1) / len(found.clients)
-    draw.lines(ax, [Line("clients", share, found.accuracy)], "clients, from the worst (%)", "accuracy on its own test")
+    draw.lines(ax, [Line("clients", share, found.values)], "clients, from the worst (%)",
+               f"{found.metric} on its own test")
 
 
 def _say_own_clients(found):
-    low, middle, high = np.percentile(found.accuracy, [0, 50, 100])
-    return (f"Accuracy of {len(found.clients)} clients on their own test parts after round {found.round}, from the "
-            f"worst to the best: lowest {low:.3g} (client {found.clients[0]}), median {middle:.3g}, "
-            f"highest {high:.3g}.")
+    low, middle, high = np.percentile(found.values, [0, 50, 100])
+    return (f"{_upper(found.metric)} of {len(found.clients)} clients on their own test parts after round "
+            f"{found.round}, from the worst to the best: lowest {low:.3g}, median {middle:.3g}, highest {high:.3g}; "
+            f"the worst is client {found.clients[0]}.")
 
 
 def _draw_churn(place, found):
@@ -457,14 +475,15 @@ def _curve(line, column, axis, say=_say_curves):
 
 
 KINDS = {
-    "accuracy": _curve("test accuracy against rounds; of one run also of the validation set", "accuracy", "rounds"),
-    "accuracy-bytes": _curve("test accuracy against bytes sent, up and down", "accuracy", "bytes"),
-    "accuracy-flops": _curve("test accuracy against training FLOPs", "accuracy", "flops"),
-    "accuracy-virtual": _curve("test accuracy against virtual time, where --devices simulates it", "accuracy",
+    "accuracy": _curve("test accuracy, or the headline of another task, against rounds; of one run also of the "
+                       "validation set", HEADLINE, "rounds"),
+    "accuracy-bytes": _curve("test accuracy against bytes sent, up and down", HEADLINE, "bytes"),
+    "accuracy-flops": _curve("test accuracy against training FLOPs", HEADLINE, "flops"),
+    "accuracy-virtual": _curve("test accuracy against virtual time, where --devices simulates it", HEADLINE,
                                "virtual"),
-    "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", "accuracy", "seconds"),
+    "accuracy-seconds": _curve("test accuracy against the rounds' own seconds", HEADLINE, "seconds"),
     "own": _curve("accuracy on clients' own test parts against rounds; of one set-up also of the worst tenth",
-                  "own_accuracy", "rounds"),
+                  OWN_TESTS, "rounds"),
     "own-clients": Kind("accuracy of each client on its own test part, from the worst to the best", _own_clients,
                         _draw_own_clients, _say_own_clients, each=True),
     "loss": _curve("test loss against rounds", "loss", "rounds"),

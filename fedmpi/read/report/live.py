@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fedmpi.read.headline import headline, headline_of
 from fedmpi.read.report.metrics import chosen
 from fedmpi.read.report.pictures import curves, lettered_picture, picture
 from fedmpi.read.report.text import human_bytes, human_seconds
@@ -10,10 +11,16 @@ from fedmpi.core.wide import aligned
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LOST = ("late", "dropped", "rejected", "failed")
-NEEDED = {f"rounds/{name}" for name in ("round", "accuracy", "val_accuracy", "loss", "sparsity", "round_s", "recorded",
+NEEDED = {f"rounds/{name}" for name in ("round", "loss", "sparsity", "round_s", "recorded",
                                         "asked", "merged", "up_bytes", "down_bytes", *LOST)}  # to be read of several
 ALONE = {"clients/client", "clients/contribution", "population"}                              # and of one
 RECENT = 20                          # rounds that the pace is taken from
+
+
+def needed_of(attrs):
+    """The columns to be read of several runs of which one has these attributes."""
+    leading = headline_of(attrs)
+    return NEEDED | {f"rounds/{leading.name}", f"rounds/{leading.validation}"}
 
 
 def pace(run):
@@ -53,7 +60,8 @@ def board(runs, notes=(), width=100, height=30, colour=False):
     else:
         found = [(letter, *curve) for letter, run in zip(_letters(len(runs)), runs.values())
                  for name, *curve in curves(run) if name == "test"]
-        drawn = lettered_picture(found, width, room, colour)
+        words = dict.fromkeys(headline(run).word for run in runs.values())
+        drawn = lettered_picture(found, width, room, colour, " or ".join(words))
     return "\n".join([*lines, "", drawn])
 
 
@@ -61,7 +69,7 @@ def table(runs, width=200):
     """The lines of a table with a row a run; columns to the right go where the width does not suffice."""
     several = len(runs) > 1
     rows = [_row(letter, name, run) for letter, (name, run) in zip(_letters(len(runs)), runs.items())]
-    head = ["", "run", "status", "round", "left", "accuracy", "best", "s/round", "clients", "lost", "clients/s",
+    head = ["", "run", "status", "round", "left", _metric_head(runs), "best", "s/round", "clients", "lost", "clients/s",
             "sent/round", "sparsity"]
     columns = [number for number in range(len(head)) if several or number]
     while True:
@@ -72,16 +80,23 @@ def table(runs, width=200):
         columns.pop()
 
 
+def _metric_head(runs):
+    """The name of the column of headlines."""
+    words = {headline(run).word for run in runs.values()}
+    return words.pop() if len(words) == 1 else "headline"
+
+
 def _letters(num):
     return [LETTERS[i % len(LETTERS)] for i in range(num)]
 
 
 def _row(letter, name, run):
     rounds, T, each, left = run.rounds, len(run.ends), pace(run), left_s(run)
-    best = chosen(rounds)                        # the test accuracy of the round that validation chooses
-    best = None if best is None else float(rounds["accuracy"][best])
-    accuracy = rounds.get("accuracy", np.empty(0))
-    accuracy = accuracy[np.isfinite(accuracy)]
+    name_of_metric = headline(run).name
+    best = chosen(run)                           # the test headline of the round that validation chooses
+    best = None if best is None else float(rounds[name_of_metric][best])
+    values = rounds.get(name_of_metric, np.empty(0))
+    values = values[np.isfinite(values)]
     asked, merged = (int(rounds[key][-1]) if T and key in rounds else None for key in ("asked", "merged"))
     lost = sum(int(rounds[key].sum()) for key in LOST if key in rounds)
     sent = sum(float(rounds[key].mean()) for key in ("up_bytes", "down_bytes") if key in rounds) if T else 0
@@ -92,7 +107,7 @@ def _row(letter, name, run):
 
     return (letter, name, str(run.attrs.get("status", "")), f"{T}/{planned(run)}",
             "-" if left is None else human_seconds(left),
-            number(accuracy[-1] if len(accuracy) else None, ".4f"),
+            number(values[-1] if len(values) else None, ".4f"),
             number(best, ".4f"),
             number(each, ".3g"), "-" if asked is None else f"{merged}/{asked}", str(lost), number(rate, ".3g"),
             human_bytes(sent), number(rounds["sparsity"][-1] if T and "sparsity" in rounds else None, ".3f"))

@@ -4,42 +4,46 @@ import math
 
 import numpy as np
 
+from fedmpi.read.headline import headline
 from fedmpi.read.report.profile import profile
 from fedmpi.read.report.truth import judged, quality_found
 
 TIMES = ("encode_s", "train_s", "contribution_s", "merge_s", "evaluate_s")
-OWN = ("own_accuracy", "own_accuracy_weighted", "own_accuracy_worst")      # on clients' own test parts
 FLOPS = {"flops_prunefl": "as PruneFL counts", "flops_rigl": "as RigL counts"}
 
 
 def final_metrics(run):
     """Flat dict of the numbers a run is judged by; what was not recorded is missing."""
     found = dict(rounds=len(run.ends))
-    found |= _accuracy(run.rounds) | _traffic(run) | _cost(run)
+    found |= _quality(run) | _traffic(run) | _cost(run)
     truth = quality_found(run)
     return found | ({f"quality_{k}": v for k, v in truth.items()} if truth else {})
 
 
-def _accuracy(rounds):
-    last = {f"final_{k}": _last(rounds, k) for k in ("accuracy", "loss", "val_accuracy", "val_loss", *OWN)}
+def _quality(run):
+    """Losses and metrics after the last evaluation; the headline where validation chooses."""
+    rounds, name = run.rounds, headline(run).name
+    names = [name, "loss", *(other for other in headline(run).metrics if other != name)]
+    names = [each for part in ("", "val_") for each in (part + other for other in names)]
+    last = {f"final_{k}": _last(rounds, k) for k in (*names, *headline(run).own)}
     found = {k: v for k, v in last.items() if v is not None}
-    accuracy = rounds.get("accuracy", np.empty(0))
-    at = chosen(rounds)
+    at = chosen(run)
     if at is not None:
-        found |= dict(chosen_accuracy=float(accuracy[at]), chosen_round=at + 1)
+        found |= {f"chosen_{name}": float(rounds[name][at]), "chosen_round": at + 1}
     sparsity = _last(rounds, "sparsity")
     return found if sparsity is None else found | dict(sparsity=sparsity)
 
 
-def chosen(rounds):
-    """The best round, from 0: the evaluated one with the best validation accuracy, the first of equals; None without
-    one. Whatever is called best anywhere is of this round: a round that the test set selects makes the model look
-    better than it is."""
-    accuracy, validation = (rounds.get(name, np.empty(0)) for name in ("accuracy", "val_accuracy"))
-    if len(accuracy) != len(validation):
+def chosen(run):
+    """The best round, from 0: the evaluated one with the best headline on validation samples, the first of equals; None
+    without one. Whatever is called best anywhere is of this round: a round that the test set selects makes the model
+    look better than it is."""
+    leading = headline(run)
+    values, validation = (run.rounds.get(name, np.empty(0)) for name in (leading.name, leading.validation))
+    if len(values) != len(validation):
         return None
-    known = np.flatnonzero(np.isfinite(accuracy) & np.isfinite(validation))
-    return int(known[np.argmax(validation[known])]) if len(known) else None
+    known = np.flatnonzero(np.isfinite(values) & np.isfinite(validation))
+    return int(known[leading.best(validation[known])]) if len(known) else None
 
 
 def _last(rounds, name):

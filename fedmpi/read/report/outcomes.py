@@ -2,12 +2,12 @@
 
 import statistics
 
-from fedmpi.read.report.metrics import OWN, final_metrics
+from fedmpi.read.headline import headline
+from fedmpi.read.report.metrics import final_metrics
 from fedmpi.core.wide import aligned
 
-OUTCOMES = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss", "up_bytes", "down_bytes", "flops_prunefl",
-            "flops_rigl")
-OWN_TESTS = tuple(f"final_{name}" for name in OWN)                       # of runs whose clients have test parts
+QUALITY = "final_", "chosen_"                 # before the names of losses and metrics
+SPENT = ("up_bytes", "down_bytes", "flops_prunefl", "flops_rigl")
 WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence",
          "task_limit"}                                                   # options that say where and how, not what
 NAMES = {"rounds": "planned_rounds"}                                     # those that outcomes have as well
@@ -22,13 +22,23 @@ def outcomes(runs):
     keys = dict.fromkeys(key for each in options.values() for key in each)
     varying = [key for key in keys if len({each.get(key) for each in options.values()}) > 1]
     found = {path: final_metrics(run) for path, run in runs.items()}
-    own = OWN_TESTS * any(OWN_TESTS[0] in each for each in found.values())
+    names = _outcome_names(runs.values(), found.values())
     rows = []
     for path, run in runs.items():
         rows.append({"run": path} | {key: options[path].get(key) for key in varying} | {"status": run.attrs["status"]}
-                    | {name: found[path].get(name) for name in (*OUTCOMES, *own)}
+                    | {name: found[path].get(name) for name in names}
                     | {"seconds": float(run.rounds["round_s"].sum()) if "round_s" in run.rounds else None})
     return varying, rows
+
+
+def _outcome_names(runs, found):
+    """The outcomes that rows have, by the headlines of the runs and what was ``found`` of each: those of clients' own
+    test parts where any run has some."""
+    headlines = {headline(run).name: headline(run) for run in runs}
+    quality = [f"{part}_{name}" for name in headlines for part in ("final", "chosen")]
+    own = [f"final_{name}" for each in headlines.values() for name in each.own]
+    own = [name for name in own if any(name in each for each in found)]
+    return ("rounds", *quality, "final_loss", *SPENT, *own)
 
 
 def _text(value):
@@ -51,7 +61,7 @@ def over_seeds(varying, rows):
 def _numbers(rows):
     """The outcomes that the rows have."""
     known = rows[0] if rows else ()
-    return [name for name in (*OUTCOMES, *OWN_TESTS, "seconds") if name in known]
+    return [name for name in known if name in ("rounds", *SPENT, "seconds") or name.startswith(QUALITY)]
 
 
 def _spread(column, group):
@@ -86,7 +96,9 @@ def _numbered(head, rows, num_left, width):
 
 
 def _head(key):
-    units = {"chosen_accuracy": "accuracy at best validation", "up_bytes": "up MB", "down_bytes": "down MB",
+    if key.startswith("chosen_"):
+        return f"{key.removeprefix('chosen_').replace('_', ' ')} at best validation"
+    units = {"up_bytes": "up MB", "down_bytes": "down MB",
              "flops_prunefl": "TFLOP (PruneFL)", "flops_rigl": "TFLOP (RigL)"}
     return units.get(key, key.replace("_", " "))
 
@@ -97,7 +109,8 @@ def _cell(key, value):
     scale = 1e-6 if key.endswith("_bytes") else 1e-12 if key.startswith("flops") else None
     if scale is not None or key == "seconds":
         return f"{value * (scale or 1):.4g}"
-    return f"{value:.4f}" if isinstance(value, float) and key in (*OUTCOMES, *OWN_TESTS) else str(value)
+    quality = key.startswith(QUALITY)
+    return f"{value:.4f}" if isinstance(value, float) and quality else str(value)
 
 
 def _mean(key, group):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedmpi.read.report.metrics import OWN
+from fedmpi.read.headline import headline
 
 
 class Last(NamedTuple):
@@ -13,7 +13,8 @@ class Last(NamedTuple):
     round: int
     clients: np.ndarray       # (M,) int64
     samples: np.ndarray       # (M,) int64
-    accuracy: np.ndarray      # (M,) float64
+    values: np.ndarray        # (M,) float64, of the headline
+    metric: str               # its name
 
 
 def last(run):
@@ -21,12 +22,13 @@ def last(run):
     if not len(run.own.get("round", ())):
         return None
     rows = run.own["round"] == run.own["round"][-1]
-    return Last(int(run.own["round"][-1]), *(run.own[name][rows] for name in ("client", "samples", "accuracy")))
+    columns = (run.own[name][rows] for name in ("client", "samples", headline(run).name))
+    return Last(int(run.own["round"][-1]), *columns, headline(run).word)
 
 
-def own_text(found):
-    """What ``final_metrics`` found about own test parts, in words; empty where there is nothing."""
-    if f"final_{OWN[0]}" not in found:
+def own_text(found, leading):
+    """What ``final_metrics`` found of the ``Headline`` on own test parts, in words; empty where there is nothing."""
+    if f"final_{leading.own[0]}" not in found:
         return ""
-    mean, weighted, worst = (found[f"final_{name}"] for name in OWN)
+    mean, weighted, worst = (found[f"final_{name}"] for name in leading.own)
     return f"mean of clients {mean:.4f}, by samples {weighted:.4f}, worst tenth {worst:.4f}"

@@ -7,9 +7,11 @@ import os
 import numpy as np
 
 from fedmpi import __version__
+from fedmpi.read.headline import common_headline, headline
 from fedmpi.read.report.chance import stuck, stuck_text
-from fedmpi.read.report.comparison import (OUTCOMES, STATUS, WORDS, accuracy_text, comparison,
-                                           difference_text, outcome_text, reach_text, spent_text)
+from fedmpi.read.report.comparison import (STATUS, WORDS, accuracy_text, comparison,
+                                           difference_text, outcome_text, outcome_words,
+                                           reach_text, spent_text)
 from fedmpi.read.report.groups import grouped, option_text, unusual
 from fedmpi.read.report.html import Cell, fold, key, picture, table, text
 from fedmpi.read.report.kinds import KINDS
@@ -23,9 +25,10 @@ from fedmpi.read.report.series import flops_column
 from fedmpi.read.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.read.report.truth import by_client, judged, options, quality
 
-TITLES = {"accuracy": "Accuracy by round", "accuracy-bytes": "Accuracy by bytes sent",
-          "accuracy-flops": "Accuracy by training FLOPs", "accuracy-virtual": "Accuracy by virtual time",
-          "own": "Accuracy on clients' own tests", "own-clients": "Clients from the worst to the best",
+# {} stands for the name of the metric.
+TITLES = {"accuracy": "{} by round", "accuracy-bytes": "{} by bytes sent",
+          "accuracy-flops": "{} by training FLOPs", "accuracy-virtual": "{} by virtual time",
+          "own": "{} on clients' own tests", "own-clients": "Clients from the worst to the best",
           "loss": "Loss by round", "sparsity": "Sparsity by round", "churn": "How the mask moved",
           "layers": "Sparsity by layer", "contribution": "Contribution by round", "found": "Who finds the bad clients",
           "truth": "Contribution against the truth", "clients": "Who holds what", "time": "Time by phase",
@@ -139,23 +142,25 @@ def _alarm(runs):
 def _cards(run):
     """The headline numbers of one run."""
     found = final_metrics(run)
-    cards = [*_quality_cards(found), *_cost_cards(run, found)]
+    cards = [*_quality_cards(found, headline(run)), *_cost_cards(run, found)]
     return '<dl class="cards">' + "".join(
         f'<div><dt>{text(name)}</dt><dd class="value">{text(value)}</dd><dd class="more">{text(more)}</dd></div>'
         for name, value, more in cards) + "</dl>"
 
 
-def _quality_cards(found):
-    if "final_accuracy" in found:
-        chosen = "chosen_accuracy" in found
-        yield ("Test accuracy", f"{found['final_accuracy']:.3f}",
-               f"{found['chosen_accuracy']:.3f} in round {found['chosen_round']}, the best by validation"
-               if chosen else "after the last round")
-    if "final_own_accuracy" in found:
-        yield ("Clients' own tests", f"{found['final_own_accuracy']:.3f}",
-               f"mean of clients; worst tenth {found['final_own_accuracy_worst']:.3f}")
+def _quality_cards(found, leading):
+    final, chosen = f"final_{leading.name}", f"chosen_{leading.name}"
+    if final in found:
+        more = "after the last round"
+        if chosen in found:
+            more = f"{found[chosen]:.3f} in round {found['chosen_round']}, the best by validation"
+        yield f"Test {leading.word}", f"{found[final]:.3f}", more
+    mean, _, worst = (f"final_{name}" for name in leading.own)
+    if mean in found:
+        yield "Clients' own tests", f"{found[mean]:.3f}", f"mean of clients; worst tenth {found[worst]:.3f}"
     if "final_loss" in found:
-        yield "Test loss", f"{found['final_loss']:.3f}", "nat, cross-entropy"
+        unit = "" if leading.unit in ("", "1") else leading.unit
+        yield "Test loss", f"{found['final_loss']:.3f}", "nat, cross-entropy" if leading.share else unit
     if math.isfinite(found.get("quality_auc", math.nan)):
         yield ("Bad clients found", f"{found['quality_auc']:.2f}",
                f"AUC; Spearman {found['quality_spearman']:+.2f} with true quality")
@@ -182,23 +187,26 @@ def _cost_cards(run, found):
         yield "Virtual time", human_seconds(virtual[-1]), f"{human_seconds(virtual[-1] / len(virtual))} a round"
 
 
-BETTER = {"final_accuracy": max, "chosen_accuracy": max, "final_own_accuracy": max, "final_own_accuracy_worst": max,
-          "final_loss": min, "bytes": min, "flops": min}
+BETTER = {"final_loss": min, "bytes": min, "flops": min}
 
 
 def _keys(groups):
     """The headline numbers of several: a row each, the best of a column, of those that have ended, in bold."""
-    found = comparison(groups)["outcomes"]
-    names = [name for name in OUTCOMES if name in found]
+    leading = common_headline([run for group in groups for run in group.runs.values()])
+    better = max if leading.higher else min
+    named = leading.name, f"own_{leading.name}", f"own_{leading.name}_worst"
+    better_of = {f"final_{name}": better for name in named} | {f"chosen_{leading.name}": better} | BETTER
+    found, words = comparison(groups)["outcomes"], outcome_words(leading)
+    names = [name for name in words if name in found]
     ended = [all(run.attrs.get("status", "finished") == "finished" for run in group.runs.values()) for group in groups]
     best = {name: better((each.mean for each, end in zip(found[name], ended) if each and end), default=None)
-            for name, better in BETTER.items() if name in found and len(groups) > 1}
+            for name, better in better_of.items() if name in found and len(groups) > 1}
     rows = [[_name(number, group), *(_marked(name, found[name][number], best.get(name) if ended[number] else None,
                                              len(group.runs)) for name in names)]
             for number, group in enumerate(groups)]
     several = any(len(group.runs) > 1 for group in groups)
     caption = "What came of it" + ", mean ± standard deviation over seeds" * several
-    heads = ["set-up", *(OUTCOMES[name] for name in names)]
+    heads = ["set-up", *(words[name] for name in names)]
     return f'<div class="keep first">{table(caption, heads, rows, numbers=range(1, len(heads)), wide=True)}</div>'
 
 
@@ -260,34 +268,42 @@ def _provenance(run):
 def _pictures(names, what, count):
     """Those of the kinds that are recorded of ``what``, groups or a run."""
     found = [(name, KINDS[name].find(what)) for name in names]
-    figures = [picture(next(count), TITLES[name], KINDS[name], numbers)
+    runs = [run for group in what for run in group.runs.values()] if isinstance(what, list) else [what]
+    word = _upper(common_headline(runs).word)
+    figures = [picture(next(count), TITLES[name].format(word), KINDS[name], numbers)
                for name, numbers in found if numbers is not None]
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
+
+
+def _upper(word):
+    return word[:1].upper() + word[1:]
 
 
 def _compared(groups):
     """At equal cost, what it takes to reach an accuracy, and the differences seed by seed."""
     found = comparison(groups)
+    metric = found["headline"]
+    word = metric.replace("_", " ")
     if not found["equal"]:
         return "<p>No round has been evaluated yet.</p>"
     names = [key(number, group.label) for number, group in enumerate(groups)]
     numbers = range(1, len(groups) + 1)
     rows = [[spent_text(axis, budget), *map(accuracy_text, row)] for axis, each in found["equal"].items()
-            for budget, row in zip(each["budgets"], each["accuracy"])]
-    parts = [table("Test accuracy at equal cost: after a quarter, half and all of what the cheapest spent",
+            for budget, row in zip(each["budgets"], each[metric])]
+    parts = [table(f"Test {word} at equal cost: after a quarter, half and all of what the cheapest spent",
                    ["spent", *names], rows, numbers=numbers, wide=True)]
     reach = found["reach"]
-    if reach["accuracy"]:
-        parts.append(table(f"What it took to reach a test accuracy of {reach['accuracy']:.2f}, which all have reached",
+    if reach.get(metric) is not None:
+        parts.append(table(f"What it took to reach a test {word} of {reach[metric]:.2f}, which all have reached",
                            ["", *names], [[WORDS[axis], *(reach_text(axis, values) for values in column)]
-                                          for axis, column in reach.items() if axis != "accuracy"],
+                                          for axis, column in reach.items() if axis != metric],
                            numbers=numbers, wide=True))
     if found["paired"]:
         labels = {each["tag"]: each["label"] for each in found["groups"]}
         rows = [[f"{labels[each['group']]} - {labels[each['against']]}",
                  spent_text(each["axis"], each["budget"]), len(each["seeds"]), difference_text(each["interval"])]
                 for each in found["paired"]]
-        parts.append(table("Differences of test accuracy at equal cost, seed by seed: mean and 95 % interval",
+        parts.append(table(f"Differences of test {word} at equal cost, seed by seed: mean and 95 % interval",
                            ["difference of", "at", "seeds", "mean [95 %]"], rows, numbers=(2, 3), wide=True))
     return "".join(parts)
 
@@ -378,7 +394,7 @@ def _client_table(run):
     sent = sum(np.bincount(client, run.clients[name], N) for name in ("up_bytes", "down_bytes") if name in run.clients)
     score, truth = by_client(run, "contribution"), quality(run)
     tested = last(run)
-    own = {} if tested is None else dict(zip(tested.clients.tolist(), tested.accuracy.tolist()))
+    own = {} if tested is None else dict(zip(tested.clients.tolist(), tested.values.tolist()))
     rows = [[_client_name(population, client), f"{population['samples'][client]:,}",
              f"{100 * population['noise'][client]:.0f}" if "noise" in population else "-",
              _number(None if truth is None else truth[client], ".2f"), _faults_of(run, client), asked[client],
@@ -422,11 +438,7 @@ def _faults(run, count):
     return _beside(_pictures(("answers",), run, count), f"<p>{text(' '.join(told))}</p>" * bool(told) + sessions)
 
 
-ROUND_COLUMNS = (("accuracy", "test accuracy", lambda v: f"{v:.4f}"),
-                 ("own_accuracy", "own tests, mean", lambda v: f"{v:.4f}"),
-                 ("own_accuracy_worst", "worst tenth", lambda v: f"{v:.4f}"),
-                 ("loss", "test loss (nat)", lambda v: f"{v:.4f}"),
-                 ("sparsity", "sparsity", lambda v: f"{v:.4f}"), ("mask_changed", "mask flips", lambda v: f"{v:,d}"),
+ROUND_COLUMNS = (("sparsity", "sparsity", lambda v: f"{v:.4f}"), ("mask_changed", "mask flips", lambda v: f"{v:,d}"),
                  ("up_bytes", "up", human_bytes), ("down_bytes", "down", human_bytes), ("asked", "asked", str),
                  ("merged", "merged", str), ("round_s", "seconds", lambda v: f"{v:.3g}"))
 
@@ -435,7 +447,12 @@ def _round_table(run):
     """The rounds, at most ROWS of them, the last among them."""
     T = len(run.ends)
     at = np.unique(np.linspace(0, T - 1, min(T, ROWS)).round().astype(int))
-    columns = [(name, head, show) for name, head, show in ROUND_COLUMNS if name in run.rounds]
+    leading = headline(run)
+    own = zip(leading.own, ("own tests, mean", "by samples", "worst tenth"))
+    quality = [(leading.name, f"test {leading.word}"), *(pair for pair in own if pair[1] != "by samples"),
+               ("loss", f"test {leading.loss_text()}")]
+    columns = [(name, head, "{:.4f}".format) for name, head in quality] + list(ROUND_COLUMNS)
+    columns = [(name, head, show) for name, head, show in columns if name in run.rounds]
     rows = [[t + 1, *(show(run.rounds[name][t]) if np.isfinite(run.rounds[name][t]) else "-"
                       for name, _, show in columns)] for t in at]
     return table("", ["round", *(head for _, head, _ in columns)], rows, numbers=range(1, len(columns) + 1), wide=True)

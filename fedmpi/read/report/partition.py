@@ -10,15 +10,18 @@ NAMED = ("dataset", "partition", "noise", "features", "seed")    # options that 
 def described(fed_data, population, options):
     """A dict of what is known of a ``Federation`` and its ``population`` before any training.
 
-    The options that made it; ``classes`` (K), ``class_names`` (K texts, or none), ``faults`` (their
-    specs, F), ``dealt``, ``distinct``, ``validation``, ``server``, ``test`` and, in clients' own test
-    parts, ``held_out`` (numbers of samples);
+    The options that made it; ``classes`` (K, 0 where targets are none), ``targets``, what they are, in words;
+    ``class_names`` (K texts, or none), ``faults`` (their specs, F), ``dealt``, ``distinct``, ``validation``,
+    ``server``, ``test`` and, in clients' own test parts, ``held_out`` (numbers of samples);
     ``clients``, a dict of columns with a row a client; ``summary``, numbers of all clients. Labels
     are counted as the client sees them. Nothing is checked.
     """
+    # It brings torch, which a page about run files does without.
+    from fedmpi.methods.datasets.dataset import targets_text
     facts = {name: np.asarray(values) for name, (values, *_) in population.items()}
     found = {name: options[name] for name in NAMED} | dict(
-        classes=fed_data.dataset.classes, class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
+        classes=fed_data.dataset.classes, targets=targets_text(fed_data.dataset),
+        class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
         distinct=len(np.unique(fed_data.indices)), validation=len(fed_data.validation),
         server=len(fed_data.server), test=len(fed_data.dataset.y_test),
         held_out=int(facts.get("test_samples", np.zeros(1, np.int64)).sum())
@@ -33,16 +36,24 @@ def clients_of(population, faults):
 
 def _clients(facts, F):
     """Columns with a row a client: (N,), but labels (N, K) counts and faulty (N, F) bool."""
-    labels = facts["labels"]
+    # Of targets that are no classes there is nothing to count.
+    labels = facts.get("labels", np.zeros((len(facts["samples"]), 0), np.int64))
     nothing = np.zeros(len(labels))              # of what the first run files do not have
-    share = proportions(labels)
     faulty = [facts[f"fault_{number}"] for number in range(F)]
     return dict(
-        samples=facts["samples"], classes_held=np.count_nonzero(labels, axis=1), entropy_bits=entropy_bits(labels),
-        top_class=share.argmax(axis=1), top_share=share.max(axis=1), label_skew=total_variation(share, _whole(labels)),
-        noise=facts["noise"], features=facts.get("features", nothing),
+        samples=facts["samples"], **_of_classes(labels), noise=facts["noise"], features=facts.get("features", nothing),
         quality=facts.get("quality", 1 - facts["noise"]), duplicate_of=facts.get("duplicate_of", nothing - 1),
         faulty=np.array(faulty, bool).reshape(F, len(labels)).T, labels=labels, name=_names(facts))
+
+
+def _of_classes(labels):
+    """The columns about classes of ``labels (N, K)`` counts; none where there are no classes."""
+    if not labels.shape[1]:
+        return {}
+    share = proportions(labels)
+    return dict(classes_held=np.count_nonzero(labels, axis=1), entropy_bits=entropy_bits(labels),
+                top_class=share.argmax(axis=1), top_share=share.max(axis=1),
+                label_skew=total_variation(share, _whole(labels)))
 
 
 def _names(facts):
@@ -59,13 +70,16 @@ def _whole(labels):
 
 
 def _summary(clients):
-    """Numbers of all clients; ``label_skew`` is the mean total variation distance to the labels of all together."""
-    samples = clients["samples"]
+    """Numbers of all clients; ``label_skew`` is the mean total variation distance to the labels of all together. Those
+    about labels are left out where there are no classes."""
+    samples, skew = clients["samples"], {}
+    if "label_skew" in clients:
+        skew = dict(entropy_bits_mean=float(clients["entropy_bits"].mean()),
+                    entropy_bits_whole=float(entropy_bits(clients["labels"].sum(axis=0))),
+                    label_skew=float(clients["label_skew"].mean()), label_skew_max=float(clients["label_skew"].max()))
     return dict(
         clients=len(samples), samples_min=int(samples.min()), samples_median=float(np.median(samples)),
-        samples_max=int(samples.max()), entropy_bits_mean=float(clients["entropy_bits"].mean()),
-        entropy_bits_whole=float(entropy_bits(clients["labels"].sum(axis=0))),
-        label_skew=float(clients["label_skew"].mean()), label_skew_max=float(clients["label_skew"].max()),
+        samples_max=int(samples.max()), **skew,
         noise_mean=float(clients["noise"].mean()), noise_max=float(clients["noise"].max()),
         features_mean=float(clients["features"].mean()), faulty=int(clients["faulty"].any(axis=1).sum()),
         duplicates=int((clients["duplicate_of"] >= 0).sum()))

@@ -18,9 +18,13 @@ def save_partition(found, path):
 
 def draw_partition(place, found):
     """The same on a figure or a part of one, from ``clients_of``."""
-    heat_ax, bars = place.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-    image = _draw_labels(heat_ax, found["clients"]["labels"])
-    place.colorbar(image, ax=heat_ax, location="top", label="share of a client's samples (%)", aspect=30, pad=0.02)
+    labels = found["clients"]["labels"]
+    if labels.shape[1]:
+        heat_ax, bars = place.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+        image = _draw_labels(heat_ax, labels)
+        place.colorbar(image, ax=heat_ax, location="top", label="share of a client's samples (%)", aspect=30, pad=0.02)
+    else:
+        bars = place.subplots()
     _draw_samples(bars, found)
     handles, names = bars.get_legend_handles_labels()
     if len(names) > 1:

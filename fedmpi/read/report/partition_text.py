@@ -26,7 +26,7 @@ def partition_text(found, width=None):
 
 def _headline(found):
     copies = found["dealt"] - found["distinct"]
-    yield (f"{found['dataset']}: {found['classes']} classes; {found['dealt']:,} training samples dealt out to "
+    yield (f"{found['dataset']}: {found['targets']}; {found['dealt']:,} training samples dealt out to "
            f"{found['summary']['clients']:,} clients" + (f", {copies:,} of them copies" if copies else ""))
     own = f", {found['held_out']:,} in clients' own test parts" * bool(found["held_out"])
     server = f"{found['server']:,} for the server's own work, " * bool(found["server"])
@@ -73,6 +73,7 @@ def _table(found, width):
     }
     needless = {"name": not len(clients["name"]), "features": not clients["features"].any(),
                 "copy of": not found["summary"]["duplicates"],
+                **dict.fromkeys(("classes", "entropy", "most frequent", "wrong"), not found["classes"]),
                 "faults": not found["summary"]["faulty"]}
     columns = {name: cell for name, cell in columns.items() if not needless.get(name)}
     rows, left_out = shown(len(clients["samples"]))
@@ -99,29 +100,38 @@ def _faults(found, n):
 
 
 def _all_clients(found, width):
-    whole, most = found["summary"], math.log2(found["classes"])
+    whole = found["summary"]
     median = f"{whole['samples_median']:,.1f}".removesuffix(".0")
     rows = [
         ("samples", f"min {whole['samples_min']:,}, median {median}, max {whole['samples_max']:,}"),
-        ("label entropy", f"mean {whole['entropy_bits_mean']:.2f} bits of a client, {whole['entropy_bits_whole']:.2f} "
-                          f"of all together (at most {most:.2f})"),
-        ("label skew", f"mean {whole['label_skew']:.3f}, max {whole['label_skew_max']:.3f}: total variation distance "
-                       "of a client's labels to all"),
-        ("wrong labels", f"mean {100 * whole['noise_mean']:.1f} %, max {100 * whole['noise_max']:.1f} %"),
+        *(_of_labels(whole, found["classes"]) if found["classes"] else ()),
         ("faulty clients", f"{whole['faulty']} of {whole['clients']}, {_number(whole['duplicates'], 'duplicate')}"),
     ]
     return labelled(rows, width)
 
 
+def _of_labels(whole, classes):
+    """The rows about labels."""
+    return (
+        ("label entropy", f"mean {whole['entropy_bits_mean']:.2f} bits of a client, {whole['entropy_bits_whole']:.2f} "
+                          f"of all together (at most {math.log2(classes):.2f})"),
+        ("label skew", f"mean {whole['label_skew']:.3f}, max {whole['label_skew_max']:.3f}: total variation distance "
+                       "of a client's labels to all"),
+        ("wrong labels", f"mean {100 * whole['noise_mean']:.1f} %, max {100 * whole['noise_max']:.1f} %"),
+    )
+
+
 def partition_picture(found, width=WIDTH):
-    """Clients by classes as shades, and a bar of samples a client, its end for wrong labels; at most ``width`` wide."""
+    """Clients by classes, if there are any, as shades, and a bar of samples a client, its end for wrong labels; at most
+    ``width`` wide."""
     clients = found["clients"]
     rows, left_out = shown(len(clients["samples"]))
     longest = max(int(clients["samples"].max()), 1)
     digits, label = len(f"{longest:,}"), max(len("client"), len(f"{rows[-1]}*"))
     room = width - label - len("   ") - max(digits + 1 + BAR, len(BARS))
-    each = -(-found["classes"] // room)                            # classes that share a column
-    wide = max(1, min(3, room // found["classes"]))
+    K = max(found["classes"], 1)
+    each = -(-K // room)                                           # classes that share a column
+    wide = max(1, min(3, room // K))
     share = proportions(clients["labels"])
     lines = [f"{'client':>{label}} {_class_numbers(found['classes'], each, wide)}  {BARS}"]
     for n in rows:
@@ -134,9 +144,10 @@ def partition_picture(found, width=WIDTH):
 
 
 def _legend(found, each):
-    steps = [f"{100 * low:.0f}" for low, _ in SHADES[1:]] + ["100"]
-    shades = "  ".join(f"{shade} to {step}" for (_, shade), step in zip(SHADES, steps))
-    yield f"share of a client's samples (%) by label:  {shades}, blank: none"
+    if found["classes"]:
+        steps = [f"{100 * low:.0f}" for low, _ in SHADES[1:]] + ["100"]
+        shades = "  ".join(f"{shade} to {step}" for (_, shade), step in zip(SHADES, steps))
+        yield f"share of a client's samples (%) by label:  {shades}, blank: none"
     notes = ["* faulty"] * bool(found["summary"]["faulty"]) + [f"each column is {each} classes"] * (each > 1)
     if notes:
         yield ", ".join(notes)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fedmpi.core.errors import UserError
+from fedmpi.read.headline import common_headline, headline
 from fedmpi.read.report import draw
 from fedmpi.read.report.figure import save_figure
 from fedmpi.read.report.series import Line, mean_lines, prefix
@@ -20,7 +21,7 @@ WRONG, QUALITY = "true rate of wrong labels", "quality (1 = good client)"
 def curves(run):
     """[(label, rounds from 1, values)] of the learning curve, without the rounds that were not evaluated."""
     found = []
-    for name, label in (("accuracy", "test"), ("val_accuracy", "validation")):
+    for name, label in ((headline(run).name, "test"), (headline(run).validation, "validation")):
         values = run.rounds.get(name, np.empty(0))
         known = np.flatnonzero(np.isfinite(values))
         if len(known):
@@ -65,14 +66,14 @@ def picture(run, width=100, height=22, colour=False):
 
 
 def curves_picture(groups, width=100, height=22, colour=False):
-    """Test accuracy of Groups against rounds and against bytes sent, as text; a group is drawn in its letter."""
+    """The test headline of Groups against rounds and against bytes sent, as text; a group is drawn in its letter."""
     panels = [p for p in (_group_panel(groups, "rounds"), _group_panel(groups, "bytes")) if p]
     return _built(panels, width, height, colour) if panels else UNEVALUATED
 
 
-def lettered_picture(lines, width=100, height=22, colour=False):
-    """Test accuracy against rounds of several ``(letter, rounds (n,), values (n,))``, as text."""
-    return _built([_letter_panel(lines, "round", whole=True)], width, height, colour) if lines else UNEVALUATED
+def lettered_picture(lines, width=100, height=22, colour=False, word="accuracy"):
+    """A test metric, the ``word``, against rounds of several ``(letter, rounds (n,), values (n,))``, as text."""
+    return _built([_letter_panel(lines, "round", word, whole=True)], width, height, colour) if lines else UNEVALUATED
 
 
 def _built(panels, width, height, colour):
@@ -94,16 +95,17 @@ def _built(panels, width, height, colour):
 
 
 def _group_panel(groups, axis):
-    lines = mean_lines(groups, "accuracy", axis)
+    leading = common_headline([run for group in groups for run in group.runs.values()])
+    lines = mean_lines(groups, leading.name, axis)
     if lines is None:
         return None
     factor, letter = prefix(max(line.x.max() for line in lines)) if axis == "bytes" else (1.0, "")
     label = "round" if axis == "rounds" else f"{letter}B sent, up and down"
     return _letter_panel([(group.tag, line.x / factor, line.y) for group, line in zip(groups, lines)], label,
-                         whole=axis == "rounds")
+                         leading.word, whole=axis == "rounds")
 
 
-def _letter_panel(lines, label, whole):
+def _letter_panel(lines, label, word, whole):
     """Lines, then a letter on each every few columns."""
     def panel(place, width):
         for _, x, y in lines:
@@ -111,7 +113,7 @@ def _letter_panel(lines, label, whole):
         for letter, x, y in lines:
             every = math.ceil(len(x) / max(1, width // 6))
             place.draw(_signal(place, x[::-every], y[::-every], letter))
-        place.title("test accuracy")
+        place.title(f"test {word}")
         _rule(place, "x", [x for _, x, _ in lines], width // 12, whole)
         _rule(place, "y", [y for *_, y in lines], 5)
         place.label(label, axis="x")
@@ -130,7 +132,7 @@ def _curve_panel(run):
             every = 1 if sign == "line" else math.ceil(len(x) / max(1, width // 4))  # marks that let the line through
             place.draw(_signal(place, x[::every], y[::every], marker, joined=sign == "line"))
             keys.append(f"{sign}: {label}")
-        place.title(f"accuracy ({', '.join(keys)})")
+        place.title(f"{headline(run).word} ({', '.join(keys)})")
         _rule(place, "x", [x for _, x, _ in lines], width // 12, whole=True)
         _rule(place, "y", [y for _, _, y in lines], 5)
         place.label("round", axis="x")
@@ -189,7 +191,7 @@ def save_picture(run, path):
     def show(figure):
         axes = list(np.ravel(figure.subplots(1, num)))
         if lines:
-            draw.lines(axes.pop(0), [Line(*each) for each in lines], "round", "accuracy", whole=True)
+            draw.lines(axes.pop(0), [Line(*each) for each in lines], "round", headline(run).word, whole=True)
         if points is not None:
             draw_shares(axes.pop(0), run, points)
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import FLOPS
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
@@ -67,19 +68,21 @@ def _mean_line(label, runs, column, axis):
     return Line(label, x.mean(axis=0), y.mean(axis=0), *band)
 
 
-def within(run, axis, budget, column="accuracy"):
-    """The last value of ``column`` that was known when ``budget`` of ``axis`` had been spent, NaN for none: what one
+def within(run, axis, budget):
+    """The last value of the headline that was known when ``budget`` of ``axis`` had been spent, NaN for none: what one
     would hold then. Nothing is interpolated."""
+    column = headline(run).name
     at = evaluated(run, column)
     at = at[spent(run, axis)[at] <= budget * (1 + 1e-12)] if len(at) else at
     return float(run.rounds[column][at[-1]]) if len(at) else np.nan
 
 
-def to_reach(run, axis, target, column="accuracy"):
-    """What had been spent of ``axis`` by the first evaluated round with ``column`` at ``target`` or above; NaN where
+def to_reach(run, axis, target):
+    """What had been spent of ``axis`` by the first evaluated round with the headline at ``target`` or better; NaN where
     it never was. Curves are not smoothed."""
+    column = headline(run).name
     at = evaluated(run, column)
-    at = at[run.rounds[column][at] >= target]
+    at = at[headline(run).reached(run.rounds[column][at], target)]
     cost = spent(run, axis)
     return float(cost[at[0]]) if len(at) and cost is not None else np.nan
 

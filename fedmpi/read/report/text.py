@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import FLOPS, TIMES, final_metrics
 from fedmpi.read.report.own import own_text
 from fedmpi.read.report.statistics import tied
@@ -48,11 +49,11 @@ def human_seconds(seconds):
     return f"{seconds // 86400} d {seconds % 86400 // 3600:02d} h"
 
 
-def round_line(row, total_rounds, eta_s, width=None):
-    """One line of progress from a round's row; ``row["round"]`` counts from 1, ``eta_s`` None where nobody knows. Where
-    it has more than ``width`` columns, the least telling numbers are left out."""
-    found = _progress(row, total_rounds, eta_s)
-    for name in LEFT_OUT:
+def round_line(row, total_rounds, eta_s, width=None, metric="accuracy"):
+    """One line of progress from a round's row; ``row["round"]`` counts from 1, ``eta_s`` None where nobody knows;
+    ``metric`` is the headline. Where it has more than ``width`` columns, the least telling numbers are left out."""
+    found = _progress(row, total_rounds, eta_s, metric)
+    for name in (*LEFT_OUT, metric):
         # as long as the time left may become, so that all lines of a run have the same columns
         longest = found | {"left": LONGEST_LEFT}
         if width is None or len("  ".join(longest.values())) <= width:
@@ -61,20 +62,20 @@ def round_line(row, total_rounds, eta_s, width=None):
     return "  ".join(found.values())
 
 
-# What is left out, in this order, where a line is too long.
-LEFT_OUT = ("sparsity", "up", "loss", "own_accuracy", "seconds", "accuracy")
+# In this order, and then those of the headline, where a line is too long.
+LEFT_OUT = ("sparsity", "up", "loss", "own", "seconds")
 LONGEST_LEFT = "59 min 59 s left"
 
 
-def _progress(row, total_rounds, eta_s):
+def _progress(row, total_rounds, eta_s, metric):
     """What is told of a round, by name."""
     digits, found = len(str(total_rounds)), {}
     if "round" in row:
         found["round"] = f"round {row['round']:>{digits}}/{total_rounds}"
-    for name, word, form in (("accuracy", "accuracy", ".4f"), ("own_accuracy", "own", ".4f"), ("loss", "loss", ".4f"),
+    for name, word, form in ((metric, metric, ".4f"), (f"own_{metric}", "own", ".4f"), ("loss", "loss", ".4f"),
                              ("sparsity", "sparsity", ".3f")):
         if name in row and np.isfinite(row[name]):
-            found[name] = f"{word} {row[name]:{form}}"
+            found[word] = f"{word.replace('_', ' ')} {row[name]:{form}}"
     if "up_bytes" in row:
         found["up"] = f"up {human_bytes(row['up_bytes'])}"
     if "round_s" in row and np.isfinite(row["round_s"]):
@@ -104,9 +105,10 @@ def _what(run):
         several = {name: " + ".join(value) if isinstance(value, list) else value for name, value in named.items()}
         return ", ".join(f"{name} {value}" for name, value in several.items() if value not in (None, ""))
 
+    task = ["task"] if given.get("task", "classification") != "classification" else []
     yield "run", str(run.attrs.get("command", ""))
     yield "data", listed("dataset", "partition", "noise", "features", "fault", "clients", "cohort")
-    yield "method", listed("model", "strategy", "pruner", "contribution", "weighting", "codec", "seed")
+    yield "method", listed("model", *task, "strategy", "pruner", "contribution", "weighting", "codec", "seed")
     unusual = {"sampler": "uniform", "devices": "none", "aggregation": "sync"}
     yield "clients", listed(*(name for name, usual in unusual.items() if given.get(name, usual) != usual))
 
@@ -124,12 +126,16 @@ def _how_good(run, found):
     done = f"{found['rounds']} of {planned} rounds" if planned is not None else f"{found['rounds']} rounds"
     created = f"created {run.attrs['created']}" if "created" in run.attrs else ""
     yield "status", ", ".join(filter(None, [str(run.attrs.get("status", "")), done, created]))
-    if "final_accuracy" in found:
-        yield "accuracy", _accuracy(found)
-    yield "own tests", own_text(found)
+    leading = headline(run)
+    if f"final_{leading.name}" in found:
+        yield leading.word, _headline_text(found, leading)
+    yield "own tests", own_text(found, leading)
+    others = [name for name in leading.metrics if name != leading.name and f"final_{name}" in found]
+    for name in others:
+        yield name.replace("_", " "), f"final {found[f'final_{name}']:.4f}"
     yield "loss", f"final {found['final_loss']:.4f}" if "final_loss" in found else ""
-    validation = {k: found.get(f"final_val_{k}") for k in ("accuracy", "loss")}
-    yield "validation", ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None)
+    validation = {k: found.get(f"final_val_{k}") for k in (leading.name, "loss")}
+    yield "validation", ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in validation.items() if v is not None)
     if "sparsity" in found:
         yield "sparsity", f"{found['sparsity']:.4f} of the prunable weights are zero{_kept(run)}"
     yield "prunable", _prunable(run.attrs)
@@ -144,11 +150,11 @@ def _prunable(attrs):
     return f"{share:.3g} % of {attrs['weights']:,} trained parameters{frozen}"
 
 
-def _accuracy(found):
-    final = f"final {found['final_accuracy']:.4f}"
-    if "chosen_accuracy" not in found:
+def _headline_text(found, leading):
+    final, chosen = f"final {found[f'final_{leading.name}']:.4f}", f"chosen_{leading.name}"
+    if chosen not in found:
         return f"{final} (without validation samples no round can be called the best)"
-    return f"{final}; {found['chosen_accuracy']:.4f} in round {found['chosen_round']}, the best by validation"
+    return f"{final}; {found[chosen]:.4f} in round {found['chosen_round']}, the best by validation"
 
 
 def _kept(run):

@@ -116,13 +116,15 @@ def specs(run):
 
 
 def utility_of(spec):
-    """What an estimator's game is about: loss or accuracy; None where it plays none, or is nobody's we know."""
+    """What an estimator's game is about: loss or accuracy, which stands for any headline; None where it plays none, or
+    is nobody's we know."""
     name = split(spec)[0]
     if name in ("loss-gain", "accuracy-gain"):
         return name.partition("-")[0]
     try:
         known = entry(catalog.CONTRIBUTIONS, name, importing=False).options
-        return settings(catalog.CONTRIBUTIONS, spec)["of"] if "of" in known else None
+        of = settings(catalog.CONTRIBUTIONS, spec)["of"] if "of" in known else None
+        return "accuracy" if of == "headline" else of
     except FedError:
         return None
 

@@ -1,0 +1,73 @@
+"""The metric by which a run's models are compared and selected, as its file tells it.
+
+Files from before there were tasks have no ``objective``: they are of classification.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fedmpi.core.errors import UserError
+
+
+class Headline(NamedTuple):
+    """A metric, which is a column of /rounds, and how it is read."""
+
+    name: str = "accuracy"
+    higher: bool = True           # whether more is better
+    unit: str = "nat"             # of losses
+    metrics: tuple = ("accuracy",)
+
+    @property
+    def word(self):
+        """The name as text says it."""
+        return self.name.replace("_", " ")
+
+    @property
+    def validation(self):
+        """The column of the validation set."""
+        return f"val_{self.name}"
+
+    @property
+    def own(self):
+        """The columns of clients' models on their own test parts: mean, mean by samples, worst tenth."""
+        return f"own_{self.name}", f"own_{self.name}_weighted", f"own_{self.name}_worst"
+
+    @property
+    def share(self):
+        """Whether values are shares of what is right, so that percents of them have a meaning."""
+        return self.name == "accuracy"
+
+    def best(self, values):
+        """The index of the best of some numbers, the first of equals."""
+        return int(np.argmax(values) if self.higher else np.argmin(values))
+
+    def reached(self, values, target):
+        """Whether each of the values is as good as ``target``."""
+        return values >= target if self.higher else values <= target
+
+    def loss_text(self):
+        """The loss with its unit."""
+        return "loss" if self.unit in ("", "1") else f"loss ({self.unit})"
+
+
+def headline_of(attrs):
+    """The ``Headline`` of a run file's attributes."""
+    told = attrs.get("objective")
+    if not told:
+        return Headline()
+    return Headline(told["headline"], bool(told["higher"]), told["unit"], tuple(told["metrics"]))
+
+
+def headline(run):
+    """The ``Headline`` of a run."""
+    return headline_of(run.attrs)
+
+
+def common_headline(runs):
+    """The ``Headline`` of several runs; UserError where they have different ones."""
+    found = list(dict.fromkeys(headline(run)[:3] for run in runs))
+    if len(found) > 1:
+        names = ", ".join(f"{name} ({'more' if higher else 'less'} is better)" for name, higher, _ in found)
+        raise UserError(f"these runs have different tasks, which cannot be compared: {names}; name runs of one task")
+    return headline(next(iter(runs))) if found else Headline()
