@@ -111,5 +111,6 @@ def option(spec, name, default):
 def check_strategy(spec):
     """The laws of strategies; besides, equal updates make that update."""
     merging.strategy(spec)
-    if spec.partition(":")[0] not in ADAPTIVE:
+    has_update = make(catalog.STRATEGIES, spec).update
+    if has_update and spec.partition(":")[0] not in ADAPTIVE:
         merging.mean_of_equals(spec)

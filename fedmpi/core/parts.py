@@ -90,6 +90,10 @@ class Facts(NamedTuple):
     touched: int = 1              # clients that this part changes: of features and faults
     shape: tuple = ()             # of a sample
     ids: bool = False             # inputs are whole numbers that reach the model as they are
+    judged: tuple = ()            # how estimators were named that look at updates, or ask for utilities
+    fixed_masks: bool = True      # the first mask stays
+    coded: bool = False           # the codec changes values
+    own_tests: bool = False       # clients have test parts of their own
 
 
 def nothing(facts):
@@ -112,6 +116,20 @@ def leaves_nobody_out(facts):
     if facts.everybody:
         yield (f"no effect: all {facts.clients} clients take part in every round; give a --cohort "
                "below that")
+
+
+def without_model(facts):
+    """What ``refuses`` of a strategy tells all of whose tensors are personal: the server has no model, and gets no
+    update of one."""
+    if facts.judged:
+        yield (f"clients send no update of a model, which {', '.join(facts.judged)} would judge; "
+               "take --contribution uniform, and nothing to --observe")
+    if not facts.fixed_masks:
+        yield ("clients send no update of a model, from which the pruner's next mask would follow; "
+               "take --pruner dense, or static")
+    if facts.candidates:
+        yield ("the server has no model whose loss the sampler could ask clients for; "
+               "take --sampler uniform")
 
 
 class Objective(NamedTuple):
@@ -275,6 +293,7 @@ class Task(NamedTuple):
     steps: int = 0                # where not 0, training ends after so many, within the last of the epochs
     augment: Augmentation | None = None
     objective: Objective | None = None            # what it is trained for; the engine always gives one
+    classes: int = 0              # that the data set has
 
 
 class Training(NamedTuple):
@@ -377,6 +396,7 @@ class Strategy(NamedTuple):
       it takes part again: ``reply(task, trained) -> (answer, kept)``, two dicts, once the client has trained. The
       server finds the answers in ``updates.parts`` and ``updates.totals``, the client what it kept in ``task.kept``,
       which is empty before its first round and stays as it was where its answer was not merged.
+    * Where all tensors are personal the server has no model, and its loss and metrics are NaN.
     * ``steps`` asks for ``updates.steps`` and ``updates.travelled``.
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
       neither sent nor merged.
@@ -384,6 +404,10 @@ class Strategy(NamedTuple):
     A client is tested on its own test part (``--client-test``) by the model that it would be sent now, its personal
     tensors laid over it, or by ``own_model(task) -> (P,)`` where that gives one: ``task`` is the client's as it would
     train now, with ``given`` and ``kept``; it may train ``task.x`` in place and return it. None: the model itself.
+    Where a client's outputs are not its model's, ``predict(task, inputs (n, ...)) -> (n, classes)`` gives them, of such
+    a task and with its model at that vector, in evaluation mode and without gradients.
+
+    ``fits(network, sample (1, ...))`` raises ValueError where the network cannot be trained this way.
 
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
@@ -412,6 +436,8 @@ class Strategy(NamedTuple):
     reply: Callable | None = None
     personal: Callable | None = None
     own_model: Callable | None = None
+    predict: Callable | None = None
+    fits: Callable | None = None
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
@@ -443,6 +469,7 @@ class Pruner(NamedTuple):
     nominal: Callable | None = None
     units: Callable | None = None
     moves: bool = False
+    fixed: bool = False           # its first mask stays
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
     planned: Callable | None = None
