@@ -7,7 +7,8 @@ from fedmpi import catalog, laws
 from fedmpi.laws.check import LAWS
 from fedmpi.laws.hold import hold, near, same
 
-HERE = ("task", "optimiser", "schedule", "augment", "model", "dataset", "partition", "noise", "features", "fault", "devices",
+HERE = ("task", "optimiser", "schedule", "augment", "model", "dataset", "partition", "noise", "features", "fault",
+        "devices",
         "sampler", "aggregation")
 # They want files or a download, or samples of many classes.
 ELSEWHERE = {"mnist", "fashion-mnist", "emnist", "cifar10", "cifar100", "svhn", "hdf5", "natural", "trace",

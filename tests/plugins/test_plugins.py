@@ -329,7 +329,8 @@ def strategy(fault: str = ""):
             return 1 / 0
     if fault == "not callable":
         merge = 3
-    replies = {"alone in reply": {}, "short reply": ({"a": torch.zeros(3)}, {}), "strange": ({"b": torch.zeros(80)}, {})}
+    replies = {"alone in reply": {}, "short reply": ({"a": torch.zeros(3)}, {}),
+               "strange": ({"b": torch.zeros(80)}, {})}
     if fault in replies:
         part = part._replace(answers={"a": Field()}, reply=lambda task, trained: replies[fault])
     if fault == "no reply":
@@ -661,7 +662,8 @@ def half(own, fedmpi):
 def test_the_run_file_has_every_option_of_every_part(half, fedmpi):
     parts = read_run("a.h5").attrs["parts"]
     assert [part["kind"] for part in parts] == ["dataset", "partition", "noise", "features", "model", "strategy",
-                                                "optimiser", "schedule", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
+                                                "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
+                                                "devices", "sampler",
                                                 "aggregation"]
     found = {part["kind"]: part for part in parts}
     assert found["pruner"]["options"] == {"share": 0.5} and found["pruner"]["files"] == ["my_half.py"]
