@@ -21,8 +21,8 @@ from fedmpi.server import exchange, fold, loop, recruit
 from fedmpi.wire import positions
 
 __all__ = ["DEFAULTS", "SMALL", "assembled", "catalog", "laws", "loop", "make", "play", "small", "small_layout"]
-# Servers that adapt their steps, whose first one is not the mean update.
-ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
+# Their first step is not the mean update: servers that adapt it, or add something to it.
+OTHER_STEPS = ("fedadam", "fedyogi", "fedadagrad", "feddyn")
 
 
 def dealt(options):
@@ -112,5 +112,5 @@ def check_strategy(spec):
     """The laws of strategies; besides, equal updates make that update."""
     merging.strategy(spec)
     has_update = make(catalog.STRATEGIES, spec).update
-    if has_update and spec.partition(":")[0] not in ADAPTIVE:
+    if has_update and spec.partition(":")[0] not in OTHER_STEPS:
         merging.mean_of_equals(spec)

@@ -37,6 +37,7 @@ import contextlib
 import math
 from typing import Any, Callable, NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from fedmpi.core.layout import Layout
@@ -703,6 +704,30 @@ class Fault(NamedTuple):
     planned: Callable | None = None        # see Round
 
 
+class Dataset(NamedTuple):
+    """Arrays of samples and their targets, from a factory ``(data_dir, **options)``.
+
+    ``checked`` of ``fedmpi.methods.datasets.dataset`` holds them to what is said here, and raises DataError; its
+    ``moments`` gives mean and std. The last five fields may be left out. Samples are (N, C, H, W) images, (N, F) features, or of
+    any other shape that the model takes. Targets are classes (N,) int64; values (N,) or (N, d)
+    float32; or labels (N, C) uint8, 1 where label c holds, as ``fedmpi list task`` has uses for them.
+    """
+
+    # (N, ...), C-contiguous: uint8, float32, or whole numbers as int16, int32 or int64.
+    x_train: np.ndarray
+    y_train: np.ndarray     # (N,) int64 in [0, classes); (N,) or (N, d) float32; (N, C) uint8
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: int            # 0 where targets are no classes
+    mean: tuple             # a float per channel, one for features; applies after uint8 is divided by 255
+    std: tuple
+    names: tuple = ()       # a text per class or label; empty where they are called by their numbers
+    client: np.ndarray | None = None    # (N,) int64: the natural client of each training sample
+    client_names: tuple = ()            # a text per natural client
+    ids: bool = False       # samples are all whole numbers and no images: an embedding's, perhaps
+    told: tuple = ()        # lines for the user about how the arrays were read
+
+
 class Partition(Protocol):
     """Who holds which samples: the function that a partition's factory returns.
 
@@ -717,8 +742,8 @@ class Partition(Protocol):
 class Model(Protocol):
     """The network: ``factory(shape, classes, **options) -> torch.nn.Module``.
 
-    ``shape`` is that of one sample without the batch, and ``classes`` the number of outputs that the task asks for,
-    one a class. The module takes inputs (n, *shape), float32 or, of whole numbers, int64, and gives outputs (n,
+    ``shape`` is that of one sample without the batch, and ``classes`` the number of outputs that the task asks for:
+    a logit a class or label, or a value. The module takes inputs (n, *shape), float32 or, of whole numbers, int64, and gives outputs (n,
     classes): float32 or bfloat16, finite, without a softmax, and with a gradient. Initial weights come from torch's
     global generator, which is seeded before, the same on every rank. Each sample's outputs follow from that sample
     alone in evaluation mode. ``parameter.prunable = True`` or ``False`` overrules what is pruned, and

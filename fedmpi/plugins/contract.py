@@ -654,7 +654,7 @@ def _dataset(made, option):
                  "fedmpi.methods.datasets.dataset.moments(x_train) gives both")
     whole = isinstance(made.classes, (int, np.integer)) and not isinstance(made.classes, bool)
     _require(whole, option, "classes as a whole number", told(made.classes),
-             "see fedmpi.methods.datasets.dataset.Dataset")
+             "see fedmpi.core.parts.Dataset")
     mean, std = (tuple(float(value) for value in values) for values in (made.mean, made.std))
     return checked(made._replace(classes=int(made.classes), mean=mean, std=std),
                    option.removeprefix("--dataset "))

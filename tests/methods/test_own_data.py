@@ -585,7 +585,7 @@ def test_a_lock_on_the_file_does_not_matter(tmp_path):
 # ---------------------------------------------------------------- one check for everybody's
 
 def test_the_check_is_for_data_sets_of_any_maker():
-    wanted = r"data set mine: expected a fedmpi.methods.datasets.dataset.Dataset, got tuple; return"
+    wanted = r"data set mine: expected a fedmpi.core.parts.Dataset, got tuple; return"
     with pytest.raises(DataError, match=wanted):
         checked((1, 2), "mine")
     x, y = np.zeros((6, 7), np.int64), np.arange(6) % 2

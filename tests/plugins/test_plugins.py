@@ -540,7 +540,7 @@ BREACHES = [
     ("dataset", "mean", "expected mean as a tuple with a number for each channel, got 0.5"),
     ("dataset", "classes", "expected classes as a whole number, got '4'"),
     ("dataset", "pair", "expected a Dataset from the factory, got a tuple of 2; return "
-                        "fedmpi.methods.datasets.dataset.Da"),
+                        "fedmpi.core.parts.Dataset("),
     ("partition", "few", "expected a list of 3 index arrays, one a client, got a list of 2"),
     ("partition", "twice", "expected each sample with one client at most, got one that is dealt 2 times"),
     ("partition", "beyond", "expected samples in [0, "),

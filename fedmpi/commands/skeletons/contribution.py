@@ -1,4 +1,6 @@
-"""NAME: who sends a long update has contributed much. A control for methods that look at more.
+"""NAME: a client that sends a long update has contributed much.
+
+A control for methods that look at more.
 
     phi_n = |u_n|^power
 """

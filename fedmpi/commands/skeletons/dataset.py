@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fedmpi.methods.datasets.dataset import Dataset, checked, moments
+from fedmpi.core.parts import Dataset
+from fedmpi.methods.datasets.dataset import checked, moments
 
 CLASSES = 3
 
@@ -20,7 +21,8 @@ def NAME(data_dir, noise: float = 0.1):
     x_train, y_train = _spirals(900, noise, gen)
     x_test, y_test = _spirals(300, noise, gen)
     mean, std = moments(x_train)
-    return checked(Dataset(x_train, y_train, x_test, y_test, CLASSES, mean, std), "NAME")
+    data = Dataset(x_train, y_train, x_test, y_test, CLASSES, mean, std)
+    return checked(data, "NAME")
 
 
 def _spirals(samples, noise, gen):

@@ -1,4 +1,4 @@
-"""NAME: clients that drift apart from the others are held back by what they remember.
+"""NAME: clients that drift apart are held back by what they remember.
 
 Client n keeps d_n, the way it went in its last round. The server keeps d, the mean over all N
 clients, and sends it with the model. Each step of a client corrects its gradient::

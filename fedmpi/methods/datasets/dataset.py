@@ -9,47 +9,22 @@ as int64.
 import hashlib
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from fedmpi.core.errors import DataError
+from fedmpi.core.parts import Dataset
 
 CHUNK = 4096    # samples per step of a statistic: bounds the float64 copy
 CACHED = 1 << 15    # values of one that is to stay in a core's cache
-
-
-class Dataset(NamedTuple):
-    """Arrays of samples and their targets; nothing is checked before ``checked``.
-
-    The last five fields may be left out. Samples are (N, C, H, W) images, (N, F) features, or of
-    any other shape that the model takes. Targets are classes (N,) int64; values (N,) or (N, d)
-    float32; or labels (N, C) uint8, 1 where label c holds, as ``fedmpi list task`` has uses for them.
-    """
-
-    # (N, ...), C-contiguous: uint8, float32, or whole numbers as int16, int32 or int64.
-    x_train: np.ndarray
-    y_train: np.ndarray     # (N,) int64 in [0, classes); (N,) or (N, d) float32; (N, C) uint8
-    x_test: np.ndarray
-    y_test: np.ndarray
-    classes: int            # 0 where targets are no classes
-    mean: tuple             # a float per channel, one for features; applies after uint8 is divided by 255
-    std: tuple
-    names: tuple = ()       # a text per class or label; empty where they are called by their numbers
-    client: np.ndarray | None = None    # (N,) int64: the natural client of each training sample
-    client_names: tuple = ()            # a text per natural client
-    ids: bool = False       # samples are all whole numbers and no images: an embedding's, perhaps
-    told: tuple = ()        # lines for the user about how the arrays were read
-
-
 WHOLE = (np.int16, np.int32, np.int64)      # dtypes of samples that are never normalised
 
 
 def checked(dataset, whose):
     """The same data set; raises ``DataError`` with one line, which begins with ``whose`` it is, at
     the first thing that is wrong."""
-    _require(isinstance(dataset, Dataset), whose, f"expected a fedmpi.methods.datasets.dataset.Dataset, got "
+    _require(isinstance(dataset, Dataset), whose, f"expected a fedmpi.core.parts.Dataset, got "
              f"{type(dataset).__name__}; return Dataset(x_train, y_train, x_test, y_test, classes, "
              "mean, std)")
     d = dataset
