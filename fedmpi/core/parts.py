@@ -708,8 +708,8 @@ class Dataset(NamedTuple):
     """Arrays of samples and their targets, from a factory ``(data_dir, **options)``.
 
     ``checked`` of ``fedmpi.methods.datasets.dataset`` holds them to what is said here, and raises DataError; its
-    ``moments`` gives mean and std. The last five fields may be left out. Samples are (N, C, H, W) images, (N, F) features, or of
-    any other shape that the model takes. Targets are classes (N,) int64; values (N,) or (N, d)
+    ``moments`` gives mean and std. The last five fields may be left out. Samples are (N, C, H, W) images, (N, F)
+    features, or of any other shape that the model takes. Targets are classes (N,) int64; values (N,) or (N, d)
     float32; or labels (N, C) uint8, 1 where label c holds, as ``fedmpi list task`` has uses for them.
     """
 
@@ -743,8 +743,8 @@ class Model(Protocol):
     """The network: ``factory(shape, classes, **options) -> torch.nn.Module``.
 
     ``shape`` is that of one sample without the batch, and ``classes`` the number of outputs that the task asks for:
-    a logit a class or label, or a value. The module takes inputs (n, *shape), float32 or, of whole numbers, int64, and gives outputs (n,
-    classes): float32 or bfloat16, finite, without a softmax, and with a gradient. Initial weights come from torch's
+    a logit a class or label, or a value. The module takes inputs (n, *shape), float32 or, of whole numbers, int64, and
+    gives outputs (n, classes): float32 or bfloat16, finite, without a softmax, and with a gradient. Initial weights come from torch's
     global generator, which is seeded before, the same on every rank. Each sample's outputs follow from that sample
     alone in evaluation mode. ``parameter.prunable = True`` or ``False`` overrules what is pruned, and
     ``requires_grad = False`` freezes. ValueError for a shape that it cannot take.
