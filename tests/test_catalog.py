@@ -203,8 +203,8 @@ def test_every_method_file_is_in_the_catalogue():
     helpers = {f"fedmpi.methods.{name}" for name in (
         "partition.deal", "noise.corrupt", "features.images", "fault.training", "weighting.earned", "contribution.game",
         "devices.fleet", "sampler.race", "timing.staleness", "schedules.progress")}
-    for folder in ("strategies", "optimisers", "schedules", "augment", "pruning", "contribution", "weighting", "partition",
-                   "noise", "features", "fault", "devices", "sampler", "timing"):
+    for folder in ("strategies", "optimisers", "schedules", "augment", "pruning", "contribution", "weighting",
+                   "partition", "noise", "features", "fault", "devices", "sampler", "timing"):
         modules = {f"fedmpi.methods.{folder}.{path.stem}" for path in (root / "methods" / folder).glob("*.py")
                    if path.stem != "__init__"}
         assert modules and modules - helpers <= targets
