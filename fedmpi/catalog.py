@@ -30,6 +30,7 @@ STRATEGIES = {
     "feddyn": "fedmpi.methods.strategies.feddyn:feddyn",
     "fedper": "fedmpi.methods.strategies.fedper:fedper",
     "fedbn": "fedmpi.methods.strategies.fedper:fedbn",
+    "fedpcl": "fedmpi.methods.strategies.fedpcl:fedpcl",
 }
 PRUNERS = {
     "dense": "fedmpi.methods.pruning.dense:dense",

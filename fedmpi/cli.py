@@ -21,6 +21,7 @@ from fedmpi.commands.export import export
 from fedmpi.commands.fetch import fetch
 from fedmpi.commands.merge import merge
 from fedmpi.commands.model import export_model, model
+from fedmpi.commands.new import new
 from fedmpi.commands.parts import list_parts
 from fedmpi.commands.plot import plot
 from fedmpi.commands.report import report
@@ -36,7 +37,7 @@ from fedmpi.core.errors import FedError, UserError
 from fedmpi.plugins.shadow import in_the_way
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
-WITHOUT_FILES = ("list", "completion", "doctor")      # commands that work, or tell of it, where HDF5 does not
+WITHOUT_FILES = ("list", "new", "completion", "doctor")      # commands that work, or tell of it, where HDF5 does not
 
 
 def main():
@@ -118,6 +119,6 @@ def cli():
         surroundings.check_hdf5()
 
 
-for command in (train, sbatch, sweep, experiment, data, list_parts, show, watch, report, compare, plot, export, model,
-                export_model, merge, verify, schema, fetch, doctor, bench, completion.completion):
+for command in (train, sbatch, sweep, experiment, data, list_parts, new, show, watch, report, compare, plot, export,
+                model, export_model, merge, verify, schema, fetch, doctor, bench, completion.completion):
     cli.add_command(command)

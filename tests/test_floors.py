@@ -12,7 +12,7 @@ from conftest import environment
 ROOT = pathlib.Path(__file__).parents[1] / "fedmpi"
 # The house, lowest floor first: a module imports from its own folder and from those before it.
 FLOORS = ("core", "store", "wire", "compute", "methods", "catalog", "plugins", "transport", "client", "server", "build",
-          "read", "run", "cluster", "study", "bench", "commands", "cli", "__main__")
+          "laws", "read", "run", "cluster", "study", "bench", "commands", "cli", "__main__")
 ROOT_FILES = {"__init__", "__main__", "catalog", "cli"}
 SHARED = {("fault", "noise"), ("fault", "features"), ("features", "noise")}
 OUTSIDE = {"mpi4py": {f"transport.{name}" for name in ("messages", "heart", "probe", "mpi", "serve")},

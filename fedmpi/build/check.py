@@ -28,6 +28,9 @@ def check(setup):
     for said, part, facts in asked(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{said}: {line}")
+    if parts.strategy.fits is not None:
+        option, one = f"--strategy {options['strategy']}", sample(data).to(network.x.device)
+        named(option, parts.strategy.fits, network.model, one)
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:

@@ -59,6 +59,10 @@ def of_run(options, parts, data, layout):
         server_update=parts.strategy.before is not None,
         needs_previous=any(fault.stale for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,
+        judged=_judged(options, parts),
+        fixed_masks=pruner.fixed,
+        coded=not parts.codec.exact,
+        own_tests=options["client_test"] > 0,
         even=_even(parts.weighting, data.sizes),
         shape=tuple(data.shape),
         ids=whole_numbers(data.dataset))
@@ -68,6 +72,14 @@ def _named(options):
     """``{option: "--option value"}`` of what was chosen."""
     given = [name for name in (*PARTS, "cohort") if options[name]]
     return {name: f"--{name} {options[name]}" for name in given}
+
+
+def _judged(options, parts):
+    """How the estimators were named that look at updates, or ask for utilities."""
+    named = [f"--contribution {options['contribution']}"]
+    named += [f"--observe {spec}" for spec in options["observe"]]
+    estimators = parts.contributions.values()
+    return tuple(name for name, part in zip(named, estimators) if part.updates or part.validated)
 
 
 def _even(weighting, sizes):

@@ -30,6 +30,8 @@ def tested(parts, home, samples, now, measure, job, arrays):
     vector_of = partial(_received, now)
     if "alone" in job:
         alone = dict(zip(clients, parted(arrays, len(clients))))
+        if parts.strategy.predict is not None:
+            return {"block": job["block"]}, {"values": _predicted(parts, home, samples, now, alone, measure)}
         vector_of = partial(own_model, parts, home, samples, now, alone)
     values = measured(clients, partial(shards.own_test, samples), vector_of, measure)
     return {"block": job["block"]}, {"values": values}
@@ -47,6 +49,11 @@ def own_model(parts, home, samples, now, alone, client):
     if parts.strategy.own_model is None:
         kept = arrays.get(f"kept/{OWN}")
         return with_own(home, now.received, None if kept is None else torch.from_numpy(kept))
+    return _made(parts.strategy, _task(parts, home, samples, now, arrays, client))
+
+
+def _task(parts, home, samples, now, arrays, client):
+    """The client's ``Task`` as it would train now; ``arrays`` are those that go to it alone."""
     # Nobody asks here what clients tell estimators, or a pruner.
     parts = parts._replace(reports={}, pruner=parts.pruner._replace(probe=None))
     given = sorted({name.split("/")[1] for name in arrays if name.startswith("given/")})
@@ -54,11 +61,27 @@ def own_model(parts, home, samples, now, alone, client):
     task = prepared(parts, home, samples, ask, arrays, now.received, now.known, now.given).task
     key = parts.seed, Purpose.OWN_TEST, client, now.t
     seed(home.device, torch_seed(*key))
-    vector = parts.strategy.own_model(task._replace(gen=stream(*key)))
+    return task._replace(gen=stream(*key))
+
+
+def _made(strategy, task):
+    """(P,): what the strategy makes of the model that a client would train."""
+    vector = strategy.own_model(task) if strategy.own_model is not None else None
     if vector is None:
         return task.base
     # What was trained in place is about to be written again.
     return vector.clone()
+
+
+def _predicted(parts, home, samples, now, alone, measure):
+    """(M, 2) float64, as ``measured``, of clients whose outputs are the strategy's ``predict``."""
+    values = []
+    for client, arrays in alone.items():
+        task = _task(parts, home, samples, now, arrays, client)
+        vector = _made(parts.strategy, task)
+        inputs, targets = shards.own_test(samples, client)
+        values.append(measure(vector, inputs, targets, partial(parts.strategy.predict, task)).mean(axis=0))
+    return np.stack(values)
 
 
 def measured(clients, samples_of, vector_of, measure):

@@ -105,7 +105,7 @@ def task_of(parts, home, samples, job, received, base):
                 parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
                 casting=home.casting, recorder=home.recorder, optimiser=parts.optimiser, rates=parts.rates,
                 clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment,
-                objective=parts.objective)
+                objective=parts.objective, classes=samples.classes)
     return task._replace(epochs=length_of(task)[0]) if parts.steps else task
 
 

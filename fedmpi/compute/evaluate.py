@@ -55,11 +55,12 @@ def in_cache(model, sample):
 def by_sample(model, x, objective, at_once):
     """``measure(vector (P,), inputs (n, ...), labels (n, ...)) -> (n, 2)`` float64, numpy: each sample's loss and
     headline, by the ``objective`` and a model bound to ``x``, which is left at ``vector``. On a CPU ``at_once`` samples
-    go through it in one pass; to find that out takes what a rank that trains never imports."""
-    size, outputs_of = at_once if x.device.type == "cpu" else EVALUATED, forward(model, x.device)
+    go through it in one pass; to find that out takes what a rank that trains never imports. ``measure(...,
+    outputs_of)`` takes the outputs from that function of inputs instead of the model."""
+    size, its_own = at_once if x.device.type == "cpu" else EVALUATED, forward(model, x.device)
     headline = objective.metrics[objective.headline]
 
-    def measure(vector, inputs, labels):
+    def measure(vector, inputs, labels, outputs_of=its_own):
         x.copy_(vector)
         model.eval()
         found = []

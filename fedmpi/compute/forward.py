@@ -138,7 +138,7 @@ def shared_chain(model, layout):
 
 def chain(model):
     """``(body, head)``: the layers before and after the one Flatten of a model that is a chain of layers; else None."""
-    layers = _leaves(model)
+    layers = leaves(model)
     cuts = [i for i, layer in enumerate(layers) if type(layer) is nn.Flatten]
     hooks = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     if hooks or len(cuts) != 1 or (layers[cuts[0]].start_dim, layers[cuts[0]].end_dim) != (1, -1):
@@ -146,8 +146,9 @@ def chain(model):
     return _relu_last(layers[: cuts[0]]), layers[cuts[0] + 1:]
 
 
-def _leaves(module):
-    return [leaf for child in module for leaf in _leaves(child)] if type(module) is nn.Sequential else [module]
+def leaves(module):
+    """The layers of a chain, one after the other; the module alone where it is no ``nn.Sequential``."""
+    return [leaf for child in module for leaf in leaves(child)] if type(module) is nn.Sequential else [module]
 
 
 def _relu_last(layers):

@@ -74,6 +74,11 @@ class Layout:
         return shared
 
     @cached_property
+    def travels(self):
+        """Whether any tensor travels: the server has a model only then."""
+        return bool(self.shared.any())
+
+    @cached_property
     def own(self):
         """int64, sorted: the positions of the personal tensors; of none where every tensor travels."""
         slots = [slot for slot in self.weights + self.others + self.buffers if slot.name in self.personal]

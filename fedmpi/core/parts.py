@@ -1,12 +1,41 @@
 """The parts that a run is made of: tuples of pure functions and the values that pass between them.
 
-A method is a factory with keyword arguments (its hyper-parameters) that returns one of these. Sizes: P values in the
+This is the contract of every kind of part, in one place. A method is a factory with keyword arguments (its options)
+that returns one of these; ValueError, with what it got and what it expected, refuses an option. Sizes: P values in the
 model vector, Q prunable, R trained, K kept (the support), C clients in the cohort, N clients in all, M coalitions.
+
+============  ==================================  =====================================================
+kind          its factory returns                 asked by
+============  ==================================  =====================================================
+strategy      ``Strategy``                        clients that train, the server that merges
+optimiser     ``Optimiser``                       clients, in every step
+schedule      ``Schedule``                        clients, in every step
+augment       ``Augmentation``                    clients, for every batch
+pruner        ``Pruner``                          the server after each merge, clients while they train
+contribution  ``Contribution``                    the server after the answers, before the merge
+weighting     ``Weighting``                       the server after the scores, before the merge
+codec         ``Codec``                           both ends of every message
+dataset       ``Dataset``, from ``(data_dir)``    the server, once before the run
+partition     a function, see ``Partition``       the server, once before the run
+noise         ``Noise``                           the server, once before the run
+features      ``Features``                        each worker, once for each of its clients
+fault         ``Fault``                           the server before the run, clients while they train
+model         a network, see ``Model``            every rank, once
+task          ``Objective``                       clients in every step, whoever evaluates
+devices       ``Devices``                         the server, at moments of virtual time
+sampler       ``Sampler``                         the server, at the start of a round
+aggregation   ``Aggregation``                     the server, to know when to merge
+============  ==================================  =====================================================
+
+What holds for all of them: functions do not write to what they are given, but for what is said to change in place;
+chance comes from the generator that they are given, never from torch's or numpy's own; a state is a dict that a
+checkpoint can hold; the same arguments give the same answer. ``fedmpi.laws`` tests a part for all that, and
+``fedmpi.plugins.contract`` checks the answers of parts that are not the catalogue's while they run.
 """
 
 import contextlib
 import math
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Protocol
 
 import torch
 
@@ -61,6 +90,10 @@ class Facts(NamedTuple):
     touched: int = 1              # clients that this part changes: of features and faults
     shape: tuple = ()             # of a sample
     ids: bool = False             # inputs are whole numbers that reach the model as they are
+    judged: tuple = ()            # how estimators were named that look at updates, or ask for utilities
+    fixed_masks: bool = True      # the first mask stays
+    coded: bool = False           # the codec changes values
+    own_tests: bool = False       # clients have test parts of their own
 
 
 def nothing(facts):
@@ -83,6 +116,20 @@ def leaves_nobody_out(facts):
     if facts.everybody:
         yield (f"no effect: all {facts.clients} clients take part in every round; give a --cohort "
                "below that")
+
+
+def without_model(facts):
+    """What ``refuses`` of a strategy tells all of whose tensors are personal: the server has no model, and gets no
+    update of one."""
+    if facts.judged:
+        yield (f"clients send no update of a model, which {', '.join(facts.judged)} would judge; "
+               "take --contribution uniform, and nothing to --observe")
+    if not facts.fixed_masks:
+        yield ("clients send no update of a model, from which the pruner's next mask would follow; "
+               "take --pruner dense, or static")
+    if facts.candidates:
+        yield ("the server has no model whose loss the sampler could ask clients for; "
+               "take --sampler uniform")
 
 
 class Objective(NamedTuple):
@@ -246,6 +293,7 @@ class Task(NamedTuple):
     steps: int = 0                # where not 0, training ends after so many, within the last of the epochs
     augment: Augmentation | None = None
     objective: Objective | None = None            # what it is trained for; the engine always gives one
+    classes: int = 0              # that the data set has
 
 
 class Training(NamedTuple):
@@ -348,6 +396,7 @@ class Strategy(NamedTuple):
       it takes part again: ``reply(task, trained) -> (answer, kept)``, two dicts, once the client has trained. The
       server finds the answers in ``updates.parts`` and ``updates.totals``, the client what it kept in ``task.kept``,
       which is empty before its first round and stays as it was where its answer was not merged.
+    * Where all tensors are personal the server has no model, and its loss and metrics are NaN.
     * ``steps`` asks for ``updates.steps`` and ``updates.travelled``.
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
       neither sent nor merged.
@@ -355,6 +404,10 @@ class Strategy(NamedTuple):
     A client is tested on its own test part (``--client-test``) by the model that it would be sent now, its personal
     tensors laid over it, or by ``own_model(task) -> (P,)`` where that gives one: ``task`` is the client's as it would
     train now, with ``given`` and ``kept``; it may train ``task.x`` in place and return it. None: the model itself.
+    Where a client's outputs are not its model's, ``predict(task, inputs (n, ...)) -> (n, classes)`` gives them, of such
+    a task and with its model at that vector, in evaluation mode and without gradients.
+
+    ``fits(network, sample (1, ...))`` raises ValueError where the network cannot be trained this way.
 
     ``columns`` are columns of its own in the run file's table of rounds, which ``record(state, updates) -> {name:
     number}`` fills after each merge.
@@ -383,6 +436,8 @@ class Strategy(NamedTuple):
     reply: Callable | None = None
     personal: Callable | None = None
     own_model: Callable | None = None
+    predict: Callable | None = None
+    fits: Callable | None = None
     update: bool = True                    # clients answer with the update of their model
     steps: bool = False                    # and with how many steps they took and how far those travelled: 16 bytes
     columns: tuple = ()                    # of (name, unit, description)
@@ -414,6 +469,7 @@ class Pruner(NamedTuple):
     nominal: Callable | None = None
     units: Callable | None = None
     moves: bool = False
+    fixed: bool = False           # its first mask stays
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
     planned: Callable | None = None
@@ -645,3 +701,28 @@ class Fault(NamedTuple):
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
     planned: Callable | None = None        # see Round
+
+
+class Partition(Protocol):
+    """Who holds which samples: the function that a partition's factory returns.
+
+    ``labels (n,) int64`` are the training samples' targets, which are only read; ``gen`` is a numpy generator. The
+    answer is a list of ``clients`` int64 arrays of sample numbers in [0, n): at least one number each, and no sample
+    twice. Samples that are left out are nobody's. ValueError where such a partition cannot be.
+    """
+
+    def __call__(self, labels, clients, gen): ...
+
+
+class Model(Protocol):
+    """The network: ``factory(shape, classes, **options) -> torch.nn.Module``.
+
+    ``shape`` is that of one sample without the batch, and ``classes`` the number of outputs that the task asks for,
+    one a class. The module takes inputs (n, *shape), float32 or, of whole numbers, int64, and gives outputs (n,
+    classes): float32 or bfloat16, finite, without a softmax, and with a gradient. Initial weights come from torch's
+    global generator, which is seeded before, the same on every rank. Each sample's outputs follow from that sample
+    alone in evaluation mode. ``parameter.prunable = True`` or ``False`` overrules what is pruned, and
+    ``requires_grad = False`` freezes. ValueError for a shape that it cannot take.
+    """
+
+    def __call__(self, shape, classes): ...

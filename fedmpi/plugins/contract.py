@@ -18,8 +18,8 @@ import torch
 from fedmpi.methods.datasets.dataset import Dataset, checked
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import (Aggregation, Augmentation, Codec, Coding, Contribution, Descent,
-                               Devices, Fault, Features, Fleet, Noise, Objective, Optimiser, Probe,
-                               Pruner, Sampler, Schedule, Scores, Strategy, Trained, Training,
+                               Devices, Fault, Features, Field, Fleet, Noise, Objective, Optimiser,
+                               Probe, Pruner, Sampler, Schedule, Scores, Strategy, Trained, Training,
                                Weighting)
 from fedmpi.core.rng import Purpose, stream
 
@@ -221,11 +221,95 @@ def _strategy(part, option):
              repr(part.server_data), "see fedmpi.core.parts.Strategy")
     kept = {"before": before, "after": after}
     there = {name: function for name, function in kept.items() if getattr(part, name) is not None}
+    there |= _messages(part, option)
     if isinstance(part.local, Descent):
         return part._replace(init=init, local=_descent(part.local, option), merge=merge, **there)
     _require(callable(part.local), option, "a Descent, or a function (task) -> Trained, as Strategy.local",
              told(part.local), "see fedmpi/core/parts.py")
     return part._replace(init=init, local=local, merge=merge, **there)
+
+
+def _messages(part, option):
+    """The functions of a strategy that fill its messages, checked, by name."""
+    _check_messages(part, option)
+
+    def send(state):
+        return _named_tensors(part.send(state), part.sends, option, "send")
+
+    def send_to(state, client):
+        return _named_tensors(part.send_to(state, client), part.sends, option, "send_to")
+
+    def reply(task, trained):
+        answer = part.reply(task, trained)
+        _several(answer, 2, option, "(answer, kept) from reply")
+        _named_tensors(answer[0], part.answers, option, "the answer of reply", task.layout.P)
+        _named_tensors(answer[1], part.keeps, option, "what reply keeps", task.layout.P)
+        return answer
+
+    def personal(layout):
+        names = part.personal(layout)
+        fits = isinstance(names, (list, tuple, set, frozenset)) and all(isinstance(each, str) for each in names)
+        _require(fits, option, "names of the model's tensors from personal", told(names), "return a tuple of texts")
+        return names
+
+    def record(state, updates):
+        numbers = part.record(state, updates)
+        _check_record(numbers, [name for name, *_ in part.columns], option)
+        return numbers
+
+    held = {"send": send, "send_to": send_to, "reply": reply, "personal": personal, "record": record}
+    return {name: function for name, function in held.items() if getattr(part, name) is not None}
+
+
+def _check_messages(part, option):
+    """UserError unless the fields are what they must be, and there are functions that fill them."""
+    for name in ("sends", "answers", "keeps"):
+        _check_fields(getattr(part, name), option, name)
+    sent = not part.sends or part.send or part.send_to
+    _require(sent, option, "send or send_to, since sends names arrays", "neither",
+             "return Strategy(..., send=lambda state: {...})")
+    replied = not (part.answers or part.keeps) or part.reply
+    _require(replied, option, "a function reply, since answers or keeps name arrays", "none",
+             "return Strategy(..., reply=reply)")
+
+
+def _check_fields(fields, option, name):
+    """UserError unless a strategy's ``name`` is ``{array: Field}``, each field of a known kind."""
+    _require(isinstance(fields, dict), option, f"{name} as a dict of a Field for each name", told(fields),
+             "see fedmpi/core/parts.py")
+    for key, field in fields.items():
+        _require(isinstance(field, Field), option, f"a Field for {key!r} in {name}", told(field), "use Field()")
+        known = field.on in ("support", "any") or isinstance(field.on, tuple)
+        _require(known, option, f"on of the Field {key!r} as 'support', 'any' or a shape", repr(field.on),
+                 "see fedmpi.core.parts.Field")
+        _require(field.fold in ("rows", "sum", "list"), option,
+                 f"fold of the Field {key!r} as 'rows', 'sum' or 'list'", repr(field.fold),
+                 "see fedmpi.core.parts.Field")
+
+
+def _named_tensors(found, fields, option, function, P=None):
+    """``found`` itself; UserError unless it is a dict of tensors by names of the fields, vectors (P,) of those on
+    the support where P is said."""
+    _require(isinstance(found, dict), option, f"a dict of tensors as {function}", told(found),
+             "return {name: tensor}")
+    for name, tensor in found.items():
+        known = ", ".join(fields) or "(none)"
+        _require(name in fields, option, f"names of {known} as {function}", repr(name), "give it a Field")
+        _require(isinstance(tensor, torch.Tensor), option, f"{name} of {function} as a tensor",
+                 told(tensor), "use torch.as_tensor")
+        if fields[name].on == "support" and P is not None:
+            _require(tensor.shape == (P,), option, f"{name} of {function} as a vector ({P},)",
+                     told(tensor), "it is on the support: give the whole vector")
+    return found
+
+
+def _check_record(numbers, wanted, option):
+    """UserError unless there is a number for each of the strategy's own columns."""
+    fits = isinstance(numbers, dict) and sorted(numbers) == sorted(wanted)
+    _require(fits, option, f"a number for each of the columns {', '.join(wanted)} from record",
+             told(numbers), "return {name: number}")
+    for name, number in numbers.items():
+        _number(number, option, f"{name} of record")
 
 
 def _descent(descent, option):

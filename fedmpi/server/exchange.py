@@ -137,7 +137,8 @@ def common_mask(fed, state, t, clients):
 
 def model_message(fed, state, t, mask, known=None):
     """``(meta, arrays)`` that takes the kept values of the model to clients in round ``t``, and what the strategy sends
-    to all beside it. Positions go along only as far as the mask ``known`` does not tell: all of them, the changes, or none."""
+    to all beside it. Positions go along only as far as the mask ``known`` does not tell: all of them, the
+    changes, or none."""
     support = fed.layout.support(mask)
     bits = mask.numpy()
     before = None

@@ -372,10 +372,11 @@ def served(x, support, layout):
 
 def evaluated(fed, state, merged, due=True):
     """A generator, slice by slice, of the columns that look at the new model: its digest, losses and metrics, NaN where
-    no evaluation is due; the test set is evaluated again before pruning where that differs."""
+    no evaluation is due, or where the server has no model; the test set is evaluated again before pruning where that
+    differs."""
     known = {"weights_digest": record.digest(state["x"], state["mask"])}
     yield
-    if not due:
+    if not (due and fed.layout.travels):
         columns = record.evaluation_columns(fed.objective, fed.validate is not None)
         return known | dict.fromkeys([column.name for column in columns] + ["evaluate_s"], math.nan)
     headline, before = fed.objective.headline, f"{fed.objective.headline}_before"

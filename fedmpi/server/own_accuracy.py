@@ -64,7 +64,8 @@ def evaluate(fed, state, mask, t, meanwhile=()):
     fed.transport.publish({"kind": "tested", "t": t, "at_once": tests.at_once} | meta, arrays)
     jobs = [{"own": chosen.tolist(), "block": number} for number, chosen in enumerate(blocks(tests))]
     given = None
-    if fed.layout.personal or fed.strategy.own_model is not None:
+    strategy = fed.strategy
+    if fed.layout.personal or strategy.own_model is not None or strategy.predict is not None:
         jobs = [job | {"alone": True} for job in jobs]
         given = OnDemand(jobs, partial(alone, fed, state, mask, t + 1))
     values = [None] * len(jobs)

@@ -7,7 +7,8 @@ import numpy as np
 
 class Column(NamedTuple):
     """The description of one column of /rounds, /clients or /own; ``width`` 0 is a scalar. ``machine``: not compared
-    between runs. ``dim`` names the dimension of a width; ``names`` are those of the values 0, 1 ... of an enumeration."""
+    between runs. ``dim`` names the dimension of a width; ``names`` are those of the values 0, 1 ... of an
+    enumeration."""
 
     name: str
     dtype: str

@@ -34,7 +34,7 @@ def accuracy_decline(run):
 
 
 def own_accuracy(run):
-    """accuracy, or headline, of clients on their own test parts (--client-test) after the last round, mean over clients"""
+    """accuracy, or headline, of clients on their own test parts (--client-test) after the last round, their mean"""
     return final_metrics(run).get(f"final_{headline(run).own[0]}", math.nan)
 
 

@@ -5,18 +5,19 @@ import pathlib
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 
 import h5py
 import pytest
+from conftest import environment
 
-from fedmpi import catalog
-from fedmpi.plugins.spec import parse
 from fedmpi.store import RunFile, differences, read_run
 
 README = pathlib.Path(__file__).parents[2].joinpath("README.md").read_text()
+ADDING = re.search(r"^## Add a method\n(.*?)^## ", README, re.M | re.S)[1]
 COMMANDS = [line.split("#")[0].strip()
-            for line in README.partition("## Fifteen minutes")[0].splitlines()
+            for line in README.partition("## Fifteen minutes")[0].replace(ADDING, "").splitlines()
             if line.startswith("    fedmpi train --") and "resume" not in line]
 TUTORIAL = re.search(r"^## Fifteen minutes\n(.*?)^## ", README, re.M | re.S)[1]
 
@@ -31,15 +32,30 @@ def test_every_training_command_runs(fedmpi, tmp_path, line):
     fedmpi(1, *arguments, "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--out", tmp_path / "run.h5")
 
 
-def test_the_pruner_of_the_readme_is_a_pruner(fedmpi, tmp_path, monkeypatch):
-    code = re.search(r"```python\n(\"\"\"Shuffle.*?)```", README, re.S).group(1)
-    (tmp_path / "shuffle_pruner.py").write_text(code)
+def test_the_methods_of_the_readme_are_added_as_typed(fedmpi, tmp_path, monkeypatch):
+    """Each is written, edited by its diff and played; their tests pass in one process."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert parse(catalog.PRUNERS, "shuffle_pruner:shuffle:fraction=0.2")[1] == {"fraction": 0.2}
-    fedmpi(1, "train", "--pruner", "shuffle_pruner:shuffle:fraction=0.2", "--rounds", 3, "--clients", 4,
-           "--local-epochs", 1, "--out", tmp_path / "run.h5")
-    run = read_run(tmp_path / "run.h5")
-    assert len(set(run.rounds["kept"])) == 1 and (run.rounds["mask_changed"] > 0).all()
+    lines = [shlex.split(line, comments=True) for line in ADDING.splitlines() if line.startswith("    ")]
+    for arguments in lines:
+        if arguments[:2] == ["fedmpi", "new"]:
+            fedmpi(1, *arguments[1:])
+    edits = re.search("```diff\n(.*?)```", ADDING, re.S)[1]
+    for name, edit in re.findall(r"^--- (.*)\n((?:[-+](?!--).*\n)+)", edits, re.M):
+        before, after = ("".join(line[1:] for line in edit.splitlines(True) if line[0] == sign) for sign in "-+")
+        text = pathlib.Path(name).read_text()
+        assert text.count(before) == 1
+        pathlib.Path(name).write_text(text.replace(before, after))
+    tests = next(arguments for arguments in lines if arguments[0] == "pytest")
+    assert tests[1:] == ["test_drift.py", "test_coarse.py", "test_margins.py"]
+    done = subprocess.run([sys.executable, "-m", *tests], env=environment(), stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout
+    train, listed = (arguments[1:] for arguments in lines if arguments[:2] in (["fedmpi", "train"], ["fedmpi", "list"]))
+    fedmpi(1, *train, "--clients", 4, "--local-epochs", 1)
+    run = read_run("mine.h5")
+    assert len(run.rounds["sure"]) == 5 and run.rounds["up_bytes"][0] < 2 * run.rounds["dense_bytes"][0]
+    assert "strength=0.1" in fedmpi(1, *listed)
 
 
 def test_commands_of_use_exist(fedmpi, tmp_path):
@@ -115,11 +131,10 @@ def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
     for name, code in re.findall(r"(?:Save|save) this as `(.*?)`.*?```\w+\n(.*?)```", TUTORIAL, re.S):
         (tmp_path / name).write_text(
             code.replace("seed = [0, 1, 2]", "seed = [0]").replace("rounds = 20", "rounds = 2"))
-    (tmp_path / "shuffle_pruner.py").write_text(re.search(r"```python\n(\"\"\"Shuffle.*?)```", README, re.S)[1])
     grid = tmp_path / "grid.toml"
     grid.write_text(grid.read_text().replace('["fedavg", "thesis"]', '["thesis"]'))
     monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("shuffle_pruner", None)
+    sys.modules.pop("shuffle", None)
     lines = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines()
              if re.match("    (fedmpi|python) ", line)]
     told = {}
@@ -128,7 +143,7 @@ def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
             runpy.run_path(arguments[0], run_name="__main__")
         else:
             told[" ".join(arguments[:2])] = fedmpi(1, *arguments)
-    assert len(lines) == 13 and len((tmp_path / "make_mine.py").read_text().splitlines()) == 6
+    assert len(lines) == 14 and len((tmp_path / "make_mine.py").read_text().splitlines()) == 6
     assert "1911.11134" in told["list pruner"]
     assert "time in all" in told["train --dry-run"] and "strategy thesis (was fedavg)" in told["train --like"]
     assert "2 of 2 played" in told["sweep grid.toml"] and "rigl" in told["compare runs/mine"]

@@ -248,7 +248,8 @@ def test_free_riders_do_not_train_and_report_the_received_models_loss():
         told = free_rider(kind=kind).local(task, train, None)
         twin.model.eval()
         assert told[1:] == (0, 0, 0.0)
-        assert told.loss == pytest.approx(float(F.cross_entropy(twin.model(twin.inputs), twin.labels).detach()), rel=1e-5)
+        expected = F.cross_entropy(twin.model(twin.inputs), twin.labels).detach()
+        assert told.loss == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_zero_free_rider_sends_back_what_it_received():

@@ -329,6 +329,18 @@ def strategy(fault: str = ""):
             return 1 / 0
     if fault == "not callable":
         merge = 3
+    replies = {"alone in reply": {}, "short reply": ({"a": torch.zeros(3)}, {}),
+               "strange": ({"b": torch.zeros(80)}, {})}
+    if fault in replies:
+        part = part._replace(answers={"a": Field()}, reply=lambda task, trained: replies[fault])
+    if fault == "no reply":
+        part = part._replace(keeps={"a": Field()})
+    if fault == "no field":
+        part = part._replace(answers={"a": "support"}, reply=lambda task, trained: ({}, {}))
+    if fault == "fold":
+        part = part._replace(answers={"a": Field(fold="mean")}, reply=lambda task, trained: ({}, {}))
+    if fault == "send":
+        part = part._replace(sends={"a": Field()}, send=lambda state: [3])
     return part._replace(init=init, merge=merge, local=local, additive=False, linear=False)
 
 
@@ -495,6 +507,13 @@ BREACHES = [
     ("strategy", "no loss", "expected a Trained from local, got None"),
     ("strategy", "moves pruned", "expected local to leave pruned weights at 0, got 32 that it has moved"),
     ("strategy", "not callable", "expected a function as Strategy.merge, got 3"),
+    ("strategy", "alone in reply", "expected (answer, kept) from reply, got a dict"),
+    ("strategy", "short reply", "expected a of the answer of reply as a vector (80,), got a tensor (3,) float32"),
+    ("strategy", "strange", "expected names of a as the answer of reply, got 'b'"),
+    ("strategy", "no reply", "expected a function reply, since answers or keeps name arrays, got none"),
+    ("strategy", "no field", "expected a Field for 'a' in answers, got 'support'"),
+    ("strategy", "fold", "expected fold of the Field 'a' as 'rows', 'sum' or 'list', got 'mean'"),
+    ("strategy", "send", "expected a dict of tensors as send, got a list of 1"),
     ("pruner", "float", "expected the mask that init returns as a tensor (64,) bool, got a tensor (64,) float32"),
     ("pruner", "short", "got a tensor (63,) bool"),
     ("pruner", "empty", "expected init to keep some weights"),
@@ -643,7 +662,8 @@ def half(own, fedmpi):
 def test_the_run_file_has_every_option_of_every_part(half, fedmpi):
     parts = read_run("a.h5").attrs["parts"]
     assert [part["kind"] for part in parts] == ["dataset", "partition", "noise", "features", "model", "strategy",
-                                                "optimiser", "schedule", "pruner", "contribution", "weighting", "codec", "devices", "sampler",
+                                                "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
+                                                "devices", "sampler",
                                                 "aggregation"]
     found = {part["kind"]: part for part in parts}
     assert found["pruner"]["options"] == {"share": 0.5} and found["pruner"]["files"] == ["my_half.py"]

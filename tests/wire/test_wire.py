@@ -16,6 +16,7 @@ from fedmpi.core.errors import WireError
 from fedmpi.core.layout import bind
 from fedmpi.core.support import index_of
 from fedmpi.core.mask import budgets, random_mask
+from fedmpi.laws import wire as wire_laws
 from fedmpi.methods.models.cifar10net import cifar10net
 from fedmpi.methods.models.mnistnet import mnistnet
 from fedmpi.wire.feedback import carried, feeding_back
@@ -222,13 +223,13 @@ ENTROPY = ["float16", "bfloat16", "int8"]
 
 @pytest.mark.parametrize("name", [*CODECS, *(name + ":entropy=true" for name in ENTROPY)])
 def test_codecs_keep_their_bounds(name):
-    contracts.check_codec(name)
+    wire_laws.codec(name)
 
 
 @pytest.mark.parametrize("block", [1, 7, 256, 5000])
 @pytest.mark.parametrize("name", ["int8", "sign"])
 def test_codecs_keep_their_bounds_for_any_block(name, block):
-    contracts.check_codec(f"{name}:block={block}")
+    wire_laws.codec(f"{name}:block={block}")
 
 
 @pytest.mark.parametrize("name, most", [("float16", .9), ("bfloat16", .8), ("int8", .95)])

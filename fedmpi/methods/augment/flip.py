@@ -8,8 +8,7 @@ from fedmpi.core.parts import Augmentation
 def flip(p: float = 0.5):
     """Each image is mirrored with probability ``p``, anew each time that it is seen.
 
-    Paper: Krizhevsky, Sutskever and Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks",
-        NeurIPS 2012, section 4.1.
+    Paper: none: usual in the training of image classifiers.
     Example: fedmpi train --augment flip
     """
     if not 0 < p <= 1:

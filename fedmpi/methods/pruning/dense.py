@@ -18,4 +18,4 @@ def dense():
     def evolve(state, mask, x, replies, schedule, gen):
         return state, mask
 
-    return Pruner(init, evolve)
+    return Pruner(init, evolve, fixed=True)

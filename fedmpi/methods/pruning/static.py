@@ -22,4 +22,4 @@ def static(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
     def evolve(state, mask, x, replies, schedule, gen):
         return state, mask
 
-    return Pruner(start, evolve)
+    return Pruner(start, evolve, fixed=True)

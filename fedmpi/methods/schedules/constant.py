@@ -10,6 +10,6 @@ def constant(warmup: int = 0, over: Over = "rounds"):
 
     Paper: Goyal et al. 2017, "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", arXiv 1706.02677, for the
         warm-up.
-    Example: fedmpi train --schedule constant:warmup=5
+    Example: fedmpi train --schedule constant:warmup=5,over=steps
     """
     return schedule(lambda place, total: 1.0, over, warmup)

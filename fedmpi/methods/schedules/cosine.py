@@ -13,7 +13,7 @@ def cosine(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
     """Half a cosine over the run's rounds, or over the local steps of each round.
 
     Paper: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", arXiv 1608.03983.
-    Example: fedmpi train --schedule cosine:final=0.01,warmup=3
+    Example: fedmpi train --schedule cosine:final=0.01
     """
     final_share(final)
 

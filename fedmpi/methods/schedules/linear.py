@@ -10,8 +10,7 @@ from fedmpi.methods.schedules.progress import Over, final_share, schedule
 def linear(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
     """A fall by equal amounts over the run's rounds, or over the local steps of each round.
 
-    Paper: Goyal et al. 2017, "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", arXiv 1706.02677, for the
-        warm-up; none for the line, which is the simplest fall to 0.
+    Paper: none: the usual line to 0.
     Example: fedmpi train --schedule linear:over=steps
     """
     final_share(final)

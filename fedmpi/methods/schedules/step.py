@@ -9,7 +9,7 @@ from fedmpi.methods.schedules.progress import Over, schedule
 def step(every: int = 10, factor: float = 0.1, warmup: int = 0, over: Over = "rounds"):
     """A fall by ``factor`` after ``every`` rounds, or local steps of each round.
 
-    Paper: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, section 3.4, for one.
+    Paper: none: the usual drops of supervised training.
     Example: fedmpi train --schedule step:every=20,factor=0.5
     """
     if every < 1:

@@ -53,7 +53,8 @@ def feddu(decay: float = 0.99):
         undone = not (math.isfinite(grown) and grown <= GROWTH * loss)
         return state, x if undone else further
 
-    return Strategy(lambda layout: {}, average, linear=True, additive=True, classes=True, server_data="labelled", after=after)
+    return Strategy(lambda layout: {}, average, linear=True, additive=True, classes=True,
+                    server_data="labelled", after=after)
 
 
 def share(accuracy, clients, server):

@@ -45,11 +45,17 @@ def feddyn(alpha: float = 0.01):
     def merge(state, x, updates, weights):
         step = mean(updates, weights)
         trained, moving = step[..., : updates.trained], updates.support[: updates.trained]
-        drift = state["drift"].index_select(0, moving) + trained * (len(updates.clients) / updates.N)
+        drift = state["drift"].index_select(0, moving) + trained * (members(updates, weights) / updates.N)
         step[..., : updates.trained] = trained + drift
         if weights.ndim == 1:
             state = {"drift": on_support(drift, moving, len(x))}
         return state, moved(x, updates.support, step)
+
+    def members(updates, weights):
+        if weights.ndim == 1:
+            return len(updates.clients)
+        # Of coalitions, those that are in each.
+        return (weights > 0).sum(dim=1, keepdim=True)
 
     return Strategy(init, merge, Descent(mu=alpha, shift=shift), weighting="uniform", linear=True, additive=True,
                     keeps={"drift": Field()}, reply=reply)

@@ -17,7 +17,7 @@ def fedper(head: int = 1):
     Paper: Arivazhagan et al. 2019, "Federated Learning with Personalization Layers", arXiv 1912.00818.
     Up: the kept values of the update without the head.
     Down: the kept values of the model without the head.
-    Example: fedmpi train --strategy fedper --partition classes --client-test 0.2
+    Example: fedmpi train --strategy fedper --model small-cnn --partition classes --client-test 0.2
     """
     if head < 0:
         raise ValueError(f"head must be >= 0 layers, got {head}")

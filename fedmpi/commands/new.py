@@ -1,0 +1,129 @@
+"""``fedmpi new``: a working method of any kind, with its test, to be edited.
+
+The texts are the files of ``skeletons`` beside this one: real methods, in which NAME stands for the name.
+"""
+
+import importlib.util
+import keyword
+import os
+import pathlib
+
+import click
+
+from fedmpi import catalog
+from fedmpi.commands.say import write_out
+from fedmpi.core.errors import UserError
+from fedmpi.core.nearest import hint
+
+SKELETONS = pathlib.Path(__file__).with_name("skeletons")
+# Options of kinds of which a run needs another part beside them.
+BESIDE = {"weighting": "--contribution cosine", "aggregation": "--devices drawn --cohort 4", "sampler": "--cohort 4",
+          "dataset": "--model 2nn"}
+
+
+def kinds(context, parameter, typed):
+    """Completes KIND."""
+    return [kind for kind in catalog.KINDS if kind.startswith(typed)]
+
+
+@click.command("new")
+@click.argument("kind", shell_complete=kinds)
+@click.argument("name")
+@click.option("--stateful", is_flag=True, help="A strategy whose clients remember, and send more than an update.")
+@click.option("--out", type=click.Path(file_okay=False), default=".", show_default=True, help="Folder to write to.")
+def new(kind, name, stateful, out):
+    """Write a method of a KIND as NAME.py, and its test: both work, and are to be edited.
+
+    \b
+    fedmpi new codec halves                  # halves.py and test_halves.py
+    fedmpi new strategy drift --stateful     # clients with a state of their own
+    pytest test_halves.py                    # the laws of codecs, and one exact number
+    fedmpi train --codec halves:halves       # played as it is
+    """
+    check_kind(kind, stateful)
+    check_name(name)
+    skeleton = f"stateful_{kind}" if stateful else kind
+    texts = {f"{name}.py": filled(f"{skeleton}.py", name), f"test_{name}.py": filled(f"test_{skeleton}.py", name)}
+    folder = pathlib.Path(out)
+    check_room(folder, name, texts)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    write_out(way_on(kind, name, folder))
+
+
+def filled(file, name):
+    """The text of a skeleton for a name."""
+    return (SKELETONS / file).read_text(encoding="utf-8").replace("NAME", name)
+
+
+def check_kind(kind, stateful):
+    """UserError unless there is a skeleton of the kind."""
+    if kind not in catalog.KINDS:
+        perhaps = hint(kind, catalog.KINDS) or "."
+        raise UserError(f"unknown kind {kind!r}{perhaps} Known: {', '.join(catalog.KINDS)}")
+    if stateful and kind != "strategy":
+        raise UserError(f"--stateful is for a strategy, got {kind}: what clients keep belongs to strategies")
+
+
+def check_name(name):
+    """UserError unless a module and its function can be called so."""
+    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
+        raise UserError(f"expected a name for a Python module and function, got {name!r}; {meant(name)}")
+    if name.startswith("test_"):
+        raise UserError(f"expected a name for a method, got {name!r}; test_ begins the name of its test")
+
+
+def meant(name):
+    """The way out for a name that Python cannot take."""
+    plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_")
+    fits = plain.isidentifier() and not keyword.iskeyword(plain)
+    return f"{plain} would do" if fits else "take letters, digits and _"
+
+
+def check_room(folder, name, files):
+    """UserError where a file is there already, or another module has the name."""
+    for file in files:
+        if (folder / file).exists():
+            raise UserError(f"{folder / file} is there already; take another name, or another folder with --out")
+    taken = importlib.util.find_spec(name)
+    if taken is not None:
+        where = taken.origin or "Python itself"
+        raise UserError(f"the module {name} is there already ({where}), and would be taken for yours; "
+                        "take another name")
+
+
+def way_on(kind, name, folder):
+    """What was written, and what can be done with it."""
+    here = os.path.relpath(folder) == os.curdir
+    path = folder / f"{name}.py"
+    test = folder / f"test_{name}.py"
+    train = " ".join(filter(None, ["fedmpi train", BESIDE.get(kind), f"--{kind} {name}:{name}"]))
+    lines = [f"{path}: a {kind} that works, to be edited",
+             f"{test}: the laws of its kind, and one exact case",
+             "",
+             f"  pytest {test}",
+             f"  {train}" if here else f"  cd {folder} && {train}",
+             f"  fedmpi list {kind} {name}:{name}",
+             "",
+             f"What each function is given and gives: fedmpi/core/parts.py, {type_of(kind)}.",
+             f"Into the catalogue: {name}.py goes to {home(kind)}, and fedmpi/catalog.py gets the line",
+             f'  "{name.replace("_", "-")}": "{module_of(kind)}.{name}:{name}",']
+    return "\n".join(lines)
+
+
+def module_of(kind):
+    """The package of a kind's methods: that of most lines of its table."""
+    packages = [target.partition(":")[0].rpartition(".")[0] for target in catalog.KINDS[kind].values()]
+    return max(packages, key=packages.count)
+
+
+def home(kind):
+    """The folder of a kind's methods, as a path from the root of the source."""
+    return module_of(kind).replace(".", "/") + "/"
+
+
+def type_of(kind):
+    """The name under which ``fedmpi.core.parts`` describes a kind."""
+    names = {"task": "Objective", "augment": "Augmentation", "model": "Model", "dataset": "Dataset"}
+    return names.get(kind, kind.capitalize())

@@ -1,0 +1,51 @@
+"""A small run of the real engine in this process, in which a part is tried."""
+
+import torch
+
+from fedmpi import catalog
+from fedmpi.build.check import check
+from fedmpi.build.federation import shared_arrays
+from fedmpi.build.options import DEFAULTS
+from fedmpi.build.setup import message, set_up
+from fedmpi.build.worker import worker_parts
+from fedmpi.client.worker import Worker
+from fedmpi.plugins.spec import make
+from fedmpi.server import loop
+from fedmpi.transport.local import Local
+
+SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4",
+         "model": "small-cnn:width=4", "partition": "iid", "noise": "none", "clients": 3, "rounds": 8,
+         "local_epochs": 2, "batch_size": 10, "device": "cpu", "strategy": "fedavg",
+         "pruner": "dense", "contribution": "size"}
+
+
+def small(**options):
+    """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise. The server has samples of its
+    own where the strategy works with them."""
+    options = DEFAULTS | SMALL | options
+    strategy = make(catalog.STRATEGIES, options["strategy"])
+    if strategy.server_data and options["server_data"] == "0":
+        options["server_data"] = "0.1"
+    return set_up(options, torch.device("cpu"))
+
+
+def assembled(**options):
+    """``(fed, state before round 1)`` of such a federation."""
+    setup = small(**options)
+    check(setup)
+    transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
+    fed = setup.fed._replace(transport=transport)
+    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(fed, setup.network.first)
+    transport.publish(*message(setup, state))
+    return fed, state
+
+
+def play(fed, state, rounds):
+    """``(states, rows)`` after each of the first ``rounds`` rounds."""
+    states, rows = [], []
+    for t in range(1, rounds + 1):
+        state, row, _ = loop.play_round(fed, state, t)
+        states.append(state)
+        rows.append(row)
+    return states, rows

@@ -1,0 +1,102 @@
+"""What laws are tried on: a small network with all three regions of the vector, updates, a task, a cohort."""
+
+import numpy as np
+import torch
+
+from fedmpi.core.layout import bind
+from fedmpi.core.parts import Cohort, Round, Strategy, Task, Updates
+from fedmpi.methods.optimisers.sgd import sgd
+from fedmpi.methods.tasks.classification import classification
+
+CLASSES = 10
+
+
+def small_network():
+    """``((model, gradient), layout, x)``, the model's parameters being views of x."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4),
+                                torch.nn.Flatten(), torch.nn.Linear(16, CLASSES))
+    layout, x, g = bind(model)
+    return (model, g), layout, x
+
+
+def small_layout():
+    """``(layout, x (P,))`` of a convolution, a norm and a linear layer."""
+    _, layout, x = small_network()
+    return layout, x
+
+
+def random_updates(layout, mask, clients=3, own=False, seed=0, of=None):
+    """Random ``Updates`` on the support of ``mask (Q,)``.
+
+    With ``own`` each client lacks some of the entries, and sends 0 there. ``of`` is a strategy
+    whose answers there are as well.
+    """
+    gen = torch.Generator().manual_seed(seed)
+    support = layout.support(mask)
+    U = torch.randn(clients, len(support), generator=gen)
+    B = torch.rand(clients, len(support), generator=gen) < 0.7 if own else None
+    n = torch.arange(1, clients + 1, dtype=torch.float64) * 10
+    trained = int((support < layout.R).sum())
+    everybody = torch.arange(clients)
+    updates = Updates(U if B is None else U * B, B, support, n, trained, clients=everybody,
+                      N=2 * clients, round=Round(1, 10))
+    return updates if of is None else answered(updates, of, gen)
+
+
+def answered(updates, strategy: Strategy, gen):
+    """The updates with random values of all that a strategy asks of clients beside them."""
+    C, K = updates.U.shape
+    parts, totals = {}, {}
+    for name, field in strategy.answers.items():
+        shape = (K,) if field.on == "support" else field.on
+        if field.on == "any":
+            parts[name] = [torch.randn(3, generator=gen) for _ in range(C)]
+        elif field.fold == "sum":
+            totals[name] = torch.randn(shape, generator=gen)
+        else:
+            parts[name] = torch.randn(C, *shape, generator=gen)
+    steps = torch.arange(1, C + 1, dtype=torch.float64)
+    return updates._replace(parts=parts, totals=totals, steps=steps, travelled=0.1 * steps)
+
+
+def small_task(client=0, network=None):
+    """A client's task on random samples, before it trains: ``task.x`` is at the values received."""
+    (model, g), layout, x = network or small_network()
+    gen = torch.Generator().manual_seed(client)
+    n = 12 + client
+    inputs = torch.randn(n, 1, 4, 4, generator=gen)
+    labels = torch.randint(0, CLASSES, (n,), generator=gen)
+    return Task(model, layout, x, g, x.clone(), layout.full_mask(), torch.ones(layout.R), inputs,
+                labels, epochs=1, batch_size=4, lr=0.1, gen=np.random.default_rng(client),
+                schedule=Round(1, 5), optimiser=sgd(), objective=classification())
+
+
+def small_cohort(clients=3):
+    """A ``Cohort`` of random updates, in which everybody has the same share."""
+    layout, x = small_layout()
+    updates = random_updates(layout, layout.full_mask(), clients)
+    shares = torch.full((clients,), 1 / clients, dtype=torch.float64)
+    return Cohort(torch.arange(clients), updates, Round(1, 5), shares, x, layout)
+
+
+class Additive:
+    """The utility of a game in which every client is worth a fixed amount, and of a model with a
+    linear loss."""
+
+    VALUE = torch.tensor([.5, -.2, .1, 0., .3], dtype=torch.float64)
+
+    def __init__(self, clients, layout):
+        self.value, self.layout = self.VALUE[clients], layout
+
+    def __call__(self, coalitions, of="loss"):
+        return coalitions.double() @ self.value
+
+    def on(self, updates, x):
+        return self
+
+    def gradient(self, x):
+        return torch.ones(self.layout.R)
+
+    def curvature(self, x, v):
+        return v.clone()
