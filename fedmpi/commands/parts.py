@@ -18,9 +18,6 @@ WIRE = {                     # of the kinds whose parts send nothing of their ow
     "fault": f"{OWN}: as many bytes as an honest client",
     "model": "4 bytes for every kept weight and every bias, each way, as float32; fedmpi train --dry-run weighs it",
     "task": "nothing: losses and metrics are found where the samples are",
-    "optimiser": f"{OWN}: its state stays with the client, and begins anew each round",
-    "schedule": f"{OWN}: clients know the round",
-    "augment": f"{OWN}: samples never travel",
     "devices": f"{OWN}: they say how long it takes",
 }
 

@@ -49,8 +49,8 @@ def test_a_run_that_ends_while_it_is_extended_goes_on_to_the_same_bits(fedmpi, t
     trained(fedmpi, extended, *options, "--rounds", 3)
     append = RunFile.append
 
-    def broken_off(store, row, client_rows):
-        append(store, row, client_rows)
+    def broken_off(store, *rows):
+        append(store, *rows)
         raise RuntimeError("broken off")
 
     with monkeypatch.context() as patch:

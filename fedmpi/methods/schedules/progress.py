@@ -29,7 +29,7 @@ def schedule(decay, over, warmup):
             yield (f"warmup={warmup} is not over by the end of the {last} {over}: the learning rate never comes to "
                    "what --lr says")
 
-    return Schedule(rate, within, planned, notes)
+    return Schedule(rate, within, planned, notes=notes)
 
 
 def final_share(final):
