@@ -745,10 +745,9 @@ class Model(Protocol):
     ``shape`` is that of one sample without the batch, and ``classes`` the number of outputs that the task asks for:
     a logit a class or label, or a value. The module takes inputs (n, *shape), float32 or, of whole numbers, int64, and
     gives outputs (n, classes): float32 or bfloat16, finite, without a softmax, and with a gradient. Initial weights
-    come from torch's global generator, which is seeded before, the same on every rank. Each sample's outputs follow
-    from that sample
-    alone in evaluation mode. ``parameter.prunable = True`` or ``False`` overrules what is pruned, and
-    ``requires_grad = False`` freezes. ValueError for a shape that it cannot take.
+    come from torch's global generator, which is seeded before, the same on every rank. In evaluation mode each
+    sample's outputs follow from that sample alone. ``parameter.prunable = True`` or ``False`` overrules what is
+    pruned, and ``requires_grad = False`` freezes. ValueError for a shape that it cannot take.
     """
 
     def __call__(self, shape, classes): ...
