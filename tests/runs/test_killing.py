@@ -18,7 +18,10 @@ from fedmpi.store import read_run, verify
 
 SILENCE_S = 4
 RUN = ("--rounds", 5000, "--clients", 6, "--model", "small-cnn:width=4", "--local-epochs", 1, "--device", "cpu",
-       "--dataset", "synthetic:samples=300")
+       "--dataset", "synthetic:samples=300",
+       # Clients keep controls and what encoding has lost, under a mask that moves.
+       "--strategy", "scaffold", "--pruner", "set:every=2,sparsity=0.5", "--codec", "int8:feedback=true",
+       "--contribution", "size")
 EXPLAINED = r"^error: .*(died|was killed|silent for|not heard rank 0|ranks are ready after).*$"
 
 
