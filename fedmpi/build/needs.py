@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from fedmpi.catalog import TASKS
+from fedmpi.plugins.spec import make
 from fedmpi.build import footprint
 from fedmpi.build.parts import network_of, of_data
 from fedmpi.build.network import network
@@ -51,7 +53,8 @@ def planned_needs(options):
     data."""
     options, parts = of_data(options)
     data, model = dealt_out(options, parts._replace(network=network_of(options)))
-    return gpu_needs(options, data, network(options, data, model, torch.device("cpu"), parts.task))
+    task = make(TASKS, options["task"])
+    return gpu_needs(options, data, network(options, data, model, torch.device("cpu"), task))
 
 
 def gpu_needs(options, data, network):
