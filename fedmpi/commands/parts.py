@@ -11,6 +11,9 @@ from fedmpi.commands.completion import names
 OWN = "what the strategy, the pruner and the codec send, and nothing of its own"
 WIRE = {                     # of the kinds whose parts send nothing of their own: who decides the bytes
     "weighting": f"{OWN}: weights stay on the server",
+    "optimiser": f"{OWN}: its state stays on the client, and starts anew each round",
+    "schedule": f"{OWN}: the learning rate follows from the round and the step",
+    "augment": f"{OWN}: inputs never travel",
     "dataset": "nothing: samples never travel; inputs and classes set the size of the model's ends",
     "partition": f"{OWN}: samples never travel",
     "noise": f"{OWN}: labels never travel",

@@ -143,7 +143,7 @@ def test_equal_generators_give_equal_scores(spec):
 def test_the_kind_of_utility_is_an_option(spec):
     assert played(spec, games.ODD)[1].of == {"loss"}
     assert played(spec + ("," if ":" in spec else ":") + "of=accuracy", games.ODD)[1].of == {"accuracy"}
-    with pytest.raises(UserError, match="of must be loss or accuracy, got 'auc'"):
+    with pytest.raises(UserError, match="of must be loss, headline or accuracy, got 'auc'"):
         part(spec.partition(":")[0] + ":of=auc")
 
 

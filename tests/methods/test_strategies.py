@@ -12,7 +12,8 @@ from fedmpi.core.parts import Updates
 from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.strategies.thesis import thesis, thesis_text
 
-WITH_MODEL = [name for name in STRATEGIES if name != "fedpcl"]         # of the server's own
+# Those whose server has a whole model of its own.
+WITH_MODEL = [name for name in STRATEGIES if name not in ("fedpcl", "fedper")]
 SPECS = [*STRATEGIES, "thesis:server_momentum=0.5", "thesis:rho=1", "feddst:mu=1", "thesis-code:double_softmax=false"]
 HALF = torch.tensor([.5, .5], dtype=torch.float64)
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import fedmpi as package
-from fedmpi.build import assemble
+from fedmpi.build.parts import made
+from fedmpi.build.population import population
+from fedmpi.build.setup import dealt_out
 from fedmpi.build.options import DEFAULTS
 from fedmpi.build.usual import with_usual_parts
 from fedmpi.catalog import TASKS, make
@@ -260,9 +262,10 @@ def test_partitions_by_size_deal_out_any_targets(partition):
 
 
 def test_data_without_classes_are_dealt_out_alike_where_nobody_says_how():
-    options, data = assemble.loaded(DEFAULTS | VALUES | {"noise": "none", "partition": None, "clients": 4})
+    options, parts = made(DEFAULTS | VALUES | {"noise": "none", "partition": None, "clients": 4})
+    data = dealt_out(options, parts)[0]
     assert options["partition"] == "iid" and not data.noise.any()
-    assert "labels" not in assemble.population(data, options)
+    assert "labels" not in population(options, data)
 
 
 # ---------------------------------------------------------------- runs

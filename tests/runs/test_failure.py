@@ -56,7 +56,7 @@ def test_a_wrong_option_is_one_line(fedmpi, ranks, arguments, message):
     (("--resume", "nothing.h5", "--out", "other.h5"), "--out has no place beside --resume"),
     (("--train-samples", 99999), "digits has 1438"),
     (("--contribution", "cosine", "--weighting", "relu:gamma=0.5"), "relu has no option 'gamma'"),
-    (("--observe", "cosine", "--observe", "loo:of=F1"), "of must be loss or accuracy"),
+    (("--observe", "cosine", "--observe", "loo:of=F1"), "of must be loss, headline or accuracy"),
     (("--fault", "free-rider:kind=lazy"), "kind must be"),
     (("--observe", "shapley", "--clients", 20), "a cohort of 20 clients has 2^20 coalitions, and limit=16"),
     (("--clients", 20, "--cohort", 4, "--contribution", "comfedsv", "--observe", "shapley"), "a cohort of 20 clients"),

@@ -51,7 +51,7 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
         2209.10083.
     Up: a float32 feature vector for each of the client's classes, and a byte for each class.
     Down: such vectors of all clients' classes, and of the mean of each class.
-    Example: fedmpi train --strategy fedpcl --partition classes --client-test 0.2 --lr 0.001
+    Example: fedmpi train --strategy fedpcl --model small-cnn --partition classes --client-test 0.2 --lr 0.001
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
