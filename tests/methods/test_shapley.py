@@ -195,7 +195,7 @@ def test_gain_is_the_gain_of_one_alone():
     found, asked = played("loss-gain", v)
     close(found.phi, [v[1] - v[0], v[2] - v[0], v[4] - v[0], v[8] - v[0]], 0)
     assert (asked.calls, len(asked.distinct), asked.of) == (1, 5, {"loss"})
-    assert played("accuracy-gain", v)[1].of == {"accuracy"}
+    assert played("accuracy-gain", v)[1].of == {"headline"}
 
 
 # --- sampled values ---

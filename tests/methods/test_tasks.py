@@ -17,7 +17,8 @@ from fedmpi.build.population import population
 from fedmpi.build.setup import dealt_out
 from fedmpi.build.options import DEFAULTS
 from fedmpi.build.usual import with_usual_parts
-from fedmpi.catalog import TASKS, make
+from fedmpi.catalog import TASKS
+from fedmpi.plugins.spec import make
 from fedmpi.compute.sgd import dense_gradient, descend
 from fedmpi.compute.stacked import stacked
 from fedmpi.core.errors import DataError, UserError

@@ -733,7 +733,8 @@ def test_choices_are_listed_and_completed(fedmpi):
 @pytest.mark.parametrize("kind, spec, message", [
     ("pruner", "rigl:distribution=ekr",
      "distribution must be uniform, first-dense, er, erk or thesis, got 'ekr'; did you mean e"),
-    ("contribution", "shapley:of=acuracy", "of must be loss, headline or accuracy, got 'acuracy'; did you mean accuracy?"),
+    ("contribution", "shapley:of=acuracy",
+     "of must be loss, headline or accuracy, got 'acuracy'; did you mean accuracy?"),
     ("dataset", "hdf5:layout=nchv",
      "layout must be auto, nchw, nhwc, nhw, ncl, nlc or as-is, got 'nchv'; did you mean nchw?"),
     ("fault", "free-rider:kind=stail", "kind must be zero, random or stale, got 'stail'")])
