@@ -37,7 +37,7 @@ def new(kind, name, stateful, out):
     \b
     fedmpi new codec halves                  # halves.py and test_halves.py
     fedmpi new strategy drift --stateful     # clients with a state of their own
-    pytest test_halves.py                    # the laws of codecs, and one exact number
+    pytest test_halves.py              # the laws of codecs, and one exact number
     fedmpi train --codec halves:halves       # played as it is
     """
     check_kind(kind, stateful)

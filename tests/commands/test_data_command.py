@@ -24,7 +24,7 @@ def dealt(labels, noise=None, faults=None, **facts):
     facts = dict(samples=labels.sum(axis=1), noise=noise, features=np.zeros(N), quality=1 - noise,
                  duplicate_of=np.full(N, -1), labels=labels) | {k: np.array(v) for k, v in facts.items()}
     facts |= {f"fault_{number}": np.array(who) for number, who in enumerate(faults.values())}
-    data = SimpleNamespace(classes=K, names=(), y_test=np.zeros(30))
+    data = SimpleNamespace(classes=K, names=(), y_test=np.zeros(30), y_train=np.zeros(30, np.int64))
     found = SimpleNamespace(dataset=data, indices=np.arange(labels.sum()), validation=np.zeros(20), server=np.zeros(0))
     options = DEFAULTS | {"fault": list(faults)}
     return report.described(found, {k: (v, "1", k) for k, v in facts.items()}, options)

@@ -13,7 +13,7 @@ def crop(pad: int = 4):
     """A window of the image's own size at random in the image with a border of ``pad`` pixels, anew each time that it
     is seen.
 
-    Paper: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, section 4.2.
+    Paper: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385.
     Example: fedmpi train --augment crop:pad=1
     """
     if pad < 1:

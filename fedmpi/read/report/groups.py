@@ -112,8 +112,10 @@ def unusual(run):
     """``{option: (its text, the default's)}`` of the options that are not as they are by default, or usual with the
     run's strategy. Imports torch where the run says which strategy that is."""
     usual = DEFAULTS | _usual_noise(options(run)) | _usual_parts(options(run))
-    return {key: (option_text(value), option_text(usual.get(key))) for key, value in options(run).items()
-            if key not in WHERE and option_text(value) != option_text(usual.get(key))}
+    # What is not recorded, as in runs of before the option, was nobody's choice.
+    chosen = {key: value for key, value in options(run).items() if value is not None and key not in WHERE}
+    texts = {key: (option_text(value), option_text(usual.get(key))) for key, value in chosen.items()}
+    return {key: pair for key, pair in texts.items() if pair[0] != pair[1]}
 
 
 def _usual_noise(given):
