@@ -151,7 +151,7 @@ def load(path):
 
 
 def _value(name, text):
-    return text if name in ("form", "model", "run_id") else json.loads(text)
+    return text if name in ("form", "model", "run_id", "headline") else json.loads(text)
 
 
 def _mask(stored, shape):

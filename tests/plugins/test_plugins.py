@@ -661,7 +661,8 @@ def half(own, fedmpi):
 
 def test_the_run_file_has_every_option_of_every_part(half, fedmpi):
     parts = read_run("a.h5").attrs["parts"]
-    assert [part["kind"] for part in parts] == ["dataset", "partition", "noise", "features", "model", "strategy",
+    assert [part["kind"] for part in parts] == ["dataset", "partition", "noise", "features", "model", "task",
+                                                "strategy",
                                                 "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
                                                 "devices", "sampler",
                                                 "aggregation"]

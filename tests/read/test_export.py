@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import fedmpi as package
 from fedmpi.methods.tasks.classification import classification
+from fedmpi.build.options import DEFAULTS
 from fedmpi.build.federation import federation
 from fedmpi.read import export, trained
 from fedmpi.build.parts import network_of, of_data
@@ -44,7 +45,8 @@ def path(fedmpi, tmp_path_factory):
 def test_tables_come_back(fedmpi, path, tmp_path, kind):
     told = fedmpi(1, "export", path, "--to", tmp_path, "--format", kind)
     run = package.open(path)
-    for table in export.TABLES:
+    # Nobody in this run has a test part of their own.
+    for table in (name for name in export.TABLES if name != "own"):
         file = tmp_path / "run" / f"{table}.{kind}"
         got = pd.read_csv(file) if kind == "csv" else pd.read_parquet(file)
         frame = getattr(run, table)
@@ -151,14 +153,15 @@ def test_tensorboard_reads_what_was_recorded(fedmpi, path, tmp_path):
 
 def accuracy_of(state, options):
     """Test ``(loss, accuracy)`` of a state dict, its network made anew."""
-    options, parts = of_data(options)
+    options, parts = of_data(DEFAULTS | options)
     data = federation(options, parts)
     torch.manual_seed(1)
     network = network_of(options | {"seed": 99})(data.shape, data.outputs)
     network.load_state_dict(state)
     layout, x, _ = bind(network)
     test, _, _ = evaluators(data, network, layout, x, torch.device("cpu"), classification())
-    return finish(test(x.clone()))
+    loss, metrics = finish(test(x.clone()))
+    return loss, metrics["accuracy"]
 
 
 @pytest.mark.parametrize("sparse", [False, True])

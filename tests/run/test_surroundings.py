@@ -166,7 +166,7 @@ def test_a_value_with_commas_and_backslashes_is_what_was_quoted():
 
 @pytest.mark.parametrize("name, told", [
     ("folder/", "is a folder's"), ("run.ckpt", "its own folder of checkpoints"),
-    ("x" * 251 + ".h5", "has 258 bytes, 255 are allowed here"), ("~/run.h5", "write it out")])
+    ("x" * 251 + ".h5", "has 259 bytes, 255 are allowed here"), ("~/run.h5", "write it out")])
 def test_a_name_that_would_fail_later_is_refused_at_once(tmp_path, name, told):
     with pytest.raises(UserError, match=told):
         check_target(f"{tmp_path}/{name}")

@@ -10,6 +10,7 @@ from fedmpi.client.worker import Worker
 from fedmpi.core import flops
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.parts import Training
+from fedmpi.laws import engine
 from fedmpi.plugins.spec import make
 from fedmpi.server import lab, loop
 from fedmpi.transport.local import Local
@@ -48,7 +49,7 @@ def spread(W, **options):
         return Several([first, *(worker() for _ in range(W - 1))])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contracts, "Local", several)
+        patch.setattr(engine, "Local", several)
         fed, state = contracts.assembled(**DATA | options)
     gen = torch.Generator().manual_seed(1)
     x = torch.where(fed.layout.real, state["x"] + 0.1 * torch.randn(fed.layout.P, generator=gen), 0.0)
