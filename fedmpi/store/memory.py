@@ -101,7 +101,8 @@ class MemoryStore:
 
     def _ends(self, table):
         """(T,) rows of that table after each round; nothing where it has no columns."""
-        counts = [many[table][1] for many in self._many] if self.columns[table] else []
+        has_rows = table == "clients" or self.columns[table]
+        counts = [many[table][1] for many in self._many] if has_rows else []
         return np.cumsum(counts, dtype=np.int64)
 
 

@@ -15,7 +15,7 @@ from fedmpi.transport import place
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import DEFAULTS
 from fedmpi.read.report import outcomes_text
-from fedmpi.read.report.outcomes import OUTCOMES
+from fedmpi.read.report.outcomes import SPENT
 from fedmpi.store import RunFile, read_run
 
 GRID = """\
@@ -30,6 +30,8 @@ strategy = ["fedavg", "fedprox"]
 seed = [0, 1]
 """
 NAMES = [f"strategy-{strategy}_seed-{seed}" for strategy in ("fedavg", "fedprox") for seed in (0, 1)]
+
+QUALITY = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss")
 
 
 @pytest.fixture
@@ -330,7 +332,7 @@ def test_each_row_of_a_narrow_table_of_outcomes_has_a_number():
     varying = ["strategy", "pruner", "contribution", "seed"]
     pruners = ["rigl:sparsity=0.9", "mine:shuffle:sparsity=0.9"]
     arms = list(itertools.product(["fedavg", "thesis"], pruners, ["loo"], [0, 1]))
-    same = dict.fromkeys([*OUTCOMES, "seconds"], 0.1) | {"status": "finished"}
+    same = dict.fromkeys([*QUALITY, *SPENT, "seconds"], 0.1) | {"status": "finished"}
     rows = [{"run": f"runs/{'-'.join(map(str, arm))}.h5"} | dict(zip(varying, arm)) | same for arm in arms]
     _, seeds = outcomes_text(varying, rows, 80).split("over seeds, ")
     blocks = seeds.split("\n\n")
