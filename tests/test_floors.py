@@ -66,6 +66,12 @@ def test_every_module_stands_on_a_floor():
         "__init__"} == ROOT_FILES
 
 
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by their name alone, and refuses the second of two."""
+    names = [path.name for path in pathlib.Path(__file__).parent.rglob("test_*.py") if "skeletons" not in path.parts]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_there_are_no_cycles():
     edges = {module: own_imports(module) & FILES.keys() for module in FILES}
     while leaves := {module for module, others in edges.items() if not others}:

@@ -385,12 +385,12 @@ def signs(fault: str = ""):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    (tmp_path / "own_task.py").write_text(OWN)
+    (tmp_path / "signs_task.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
 def test_a_task_of_the_users_plays(own):
-    fed, state = contracts.assembled(**VALUES | {"task": "own_task:signs", "contribution": "loo"})
+    fed, state = contracts.assembled(**VALUES | {"task": "signs_task:signs", "contribution": "loo"})
     _, rows = contracts.play(fed, state, 3)
     assert rows[-1]["right"] > rows[0]["right"] - 0.05 and 0 <= rows[-1]["val_right"] <= 1
 
@@ -402,12 +402,12 @@ def test_a_task_of_the_users_plays(own):
     ("headline", "expected a headline among the metrics right, got 'wrong'"),
     ("worst", "expected worst as a finite number > 0, got inf")])
 def test_a_task_that_breaks_its_contract_is_one_line(own, fault, message):
-    assert message in refusal(task=f"own_task:signs:fault={fault}")
+    assert message in refusal(task=f"signs_task:signs:fault={fault}")
 
 
 def test_a_metric_cannot_take_the_name_of_another_column(own):
     from fedmpi.server import record
-    fed, _ = contracts.assembled(**VALUES | {"task": "own_task:signs:fault=taken"})
+    fed, _ = contracts.assembled(**VALUES | {"task": "signs_task:signs:fault=taken"})
     with pytest.raises(UserError, match="a metric sparsity, which is the name of another column"):
         record.columns(fed)
 
