@@ -57,6 +57,7 @@ def of_run(options, parts, data, layout):
         common_model=common_model,
         pruner_reports=pruner.probe is not None,
         server_update=parts.strategy.before is not None,
+        sends=bool(parts.strategy.sends),
         needs_previous=any(fault.stale for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,
         judged=_judged(options, parts),

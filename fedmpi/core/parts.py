@@ -95,6 +95,7 @@ class Facts(NamedTuple):
     fixed_masks: bool = True      # the first mask stays
     coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
+    sends: bool = False           # the strategy sends more than the model
 
 
 def nothing(facts):
@@ -240,7 +241,7 @@ class Field(NamedTuple):
     parts give and get a vector (P,); a tuple, a fixed shape; or ``"any"``, an array of any shape that may differ from
     client to client. ``fold`` says what the server gets of a cohort of C: ``"rows"`` one tensor (C, ...), ``"sum"``
     the exact sum over the cohort, which workers add up where they add up updates, or ``"list"`` of C tensors. ``coded``
-    arrays pass through ``--codec``, all others travel as float32 or as the integers that they are. What is not
+    arrays, on the support only, pass through ``--codec``. All others travel in the dtype that they have. What is not
     ``billed`` would not travel in a real federation.
     """
 
@@ -338,7 +339,10 @@ class Lab(NamedTuple):
 
 
 class Updates(NamedTuple):
-    """What a cohort sent: a client a row, a kept weight a column."""
+    """What a cohort sent: a client a row, a kept weight a column.
+
+    Where workers add updates up, merge gets their mean as the one row of U and n; all else has a row a client.
+    """
 
     U: torch.Tensor               # (C, K) float32: trained minus received
     B: torch.Tensor | None        # (C, K) bool, which entries a client holds, U being 0 elsewhere; None where all do
@@ -352,7 +356,7 @@ class Updates(NamedTuple):
     travelled: torch.Tensor | None = None   # (C,) float64, see Trained
     losses: torch.Tensor | None = None      # (C,) float64: mean training losses
     seconds: torch.Tensor | None = None     # (C,) float64 of virtual time until each answer
-    clients: torch.Tensor | None = None     # (C,) int64, also where U is the mean of all
+    clients: torch.Tensor | None = None     # (C,) int64
     N: int = 0                    # clients in all
     round: Round | None = None
 

@@ -282,6 +282,9 @@ def _check_fields(fields, option, name):
         known = field.on in ("support", "any") or isinstance(field.on, tuple)
         _require(known, option, f"on of the Field {key!r} as 'support', 'any' or a shape", repr(field.on),
                  "see fedmpi.core.parts.Field")
+        _require(field.on == "support" or not field.coded, option,
+                 f"the Field {key!r} on the support, since it is coded", f"on={field.on!r}",
+                 "leave coded out: a codec is made for the values of a model")
         _require(field.fold in ("rows", "sum", "list"), option,
                  f"fold of the Field {key!r} as 'rows', 'sum' or 'list'", repr(field.fold),
                  "see fedmpi.core.parts.Field")

@@ -99,8 +99,8 @@ def exact(rows):
 
 
 def summed(fed, updates, shares, support):
-    """``Updates`` of one row: the mean of the cohort's ``updates`` by ``shares (C,)`` of those that count, which the
-    workers have added up, to the same bits in any order."""
+    """The ``updates`` of C clients with one row instead of theirs: the mean by ``shares (C,)``, which the workers have
+    added up, to the same bits in any order. What else clients answered stays a row each."""
     answers = {name: field for name, field in fed.strategy.answers.items() if field.fold == "sum"}
     K = len(support)
     sizes = [K, *(size_of(field, K) for field in answers.values())]
@@ -109,8 +109,8 @@ def summed(fed, updates, shares, support):
     totals = {name: total if answers[name].on == "support" else total.view(answers[name].on)
               for name, total in totals.items()}
     step = exact_sum.mean(step, float(shares.sum()))
-    return Updates(step[None], None, support, updates.n.sum()[None], below(support, fed.layout.R), totals=totals,
-                   clients=updates.clients, N=updates.N, round=updates.round)
+    return updates._replace(U=step[None], B=None, support=support, n=updates.n.sum()[None],
+                            trained=below(support, fed.layout.R), totals=totals)
 
 
 def still(layout, strategy, C, N):

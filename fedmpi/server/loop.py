@@ -146,7 +146,7 @@ def play(fed, state, t):
     if fed.aggregation.buffer:
         after["flight"] = got.flight
     row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)
-    row |= record.own_costs(fed, lab)
+    row |= record.own_costs(fed, lab) | record.of_strategy(fed.strategy, learnt)
     if not row["merged"]:
         fed.tell(nobody(row))
     row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
@@ -193,6 +193,7 @@ class Learnt(NamedTuple):
     asked: dict = {}              # {label: coalitions asked for}
     seconds: dict = {}            # {label: seconds}
     calls: int = 0                # coalition models evaluated
+    recorded: dict = {}           # {column: number} of the strategy's own
 
 
 def started(fed, state, support, lab):
@@ -232,6 +233,9 @@ def learn(fed, state, t, support, got, laps, lab, root=None):
         laps.lap("merge_s")
         strategy, x = fed.strategy.after(strategy, x, updates, lab.lab)
         laps.lap("lab_s")
+    recorded = {}
+    if fed.strategy.record is not None:
+        recorded = fed.strategy.record(strategy, updates if total is None else updates._replace(totals=total.totals))
     known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.costs.uses, clients,
                     weighting.get("score", weighting["weights"]), fed.sizes)
     merged = served(x, updates.support, fed.layout) if fed.pruner.residuals else x
@@ -249,7 +253,7 @@ def learn(fed, state, t, support, got, laps, lab, root=None):
                "pruner": pruner, "weighting": weighting, "losses": state["losses"].index_copy(0, clients, losses),
                "contribution": {name: found.state for name, found in scores.items()}}
     laps.lap("merge_s")
-    return Learnt(changes, merged, weights, scores, asked, seconds, calls)
+    return Learnt(changes, merged, weights, scores, asked, seconds, calls, recorded)
 
 
 def nothing(fed, state, support):

@@ -36,12 +36,20 @@ def columns(fed):
     validated, num_layers = fed.validate is not None, len(fed.layout.weights)
     columns = round_columns(validated, num_layers, labels, fed.objective,
                             own=fed.own_tests is not None, working=fed.strategy.after is not None)
+    columns += [Column(name, "float64", unit, text) for name, unit, text in fed.strategy.columns]
     names = [column.name for column in columns]
-    for name in fed.objective.metrics:
+    chosen = [("--task has a metric", name) for name in fed.objective.metrics]
+    chosen += [("--strategy has a column", name) for name, _, _ in fed.strategy.columns]
+    for whose, name in chosen:
         if names.count(name) > 1:
-            raise UserError(f"--task has a metric {name}, which is the name of another column of run files; "
-                            "call it otherwise")
+            raise UserError(f"{whose} {name}, which is the name of another column of run files; call it otherwise")
     return columns, client_columns(labels, fed.objective.unit)
+
+
+def of_strategy(strategy, learnt):
+    """The columns that the strategy has of its own; NaN in a round that merged nobody's answer."""
+    unknown = {name: float("nan") for name, _, _ in strategy.columns}
+    return unknown | learnt.recorded
 
 
 def own_columns(fed):

@@ -5,7 +5,6 @@ a codec as ``answer/control/values`` and whatever else the codec makes of it. Wh
 as its values (K,) on the support, at both ends of which it is a vector (P,).
 """
 
-import numpy as np
 import torch
 
 from fedmpi.core.errors import WireError
@@ -64,7 +63,7 @@ def decoded(fields, arrays, prefix, codec, K):
         coded = {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}
         if not coded:
             raise WireError(f"the message has no {prefix}{name}")
-        found[name] = codec.decode(coded, K if field.on == "support" else int(np.prod(field.on)))
+        found[name] = codec.decode(coded, K)
     for name, tensor in found.items():
         _check(prefix + name, fields[name], tensor, K)
     return found

@@ -59,6 +59,10 @@ def scaffold(server_lr: float = 1.0):
             state = {"control": on_support(control, updates.support, len(x))}
         return state, moved(x, updates.support, step)
 
+    def record(state, updates):
+        return {"control_norm": float(state["control"].norm())}
+
     return Strategy(init, merge, Descent(shift=shift), weighting="uniform", linear=True, additive=True,
                     sends={"control": Field()}, send=lambda state: {"control": state["control"]},
-                    answers={"change": Field(fold="sum")}, keeps={"control": Field()}, reply=reply)
+                    answers={"change": Field(fold="sum")}, keeps={"control": Field()}, reply=reply,
+                    columns=(("control_norm", "1", "length of the server's control"),), record=record)

@@ -33,6 +33,9 @@ def _of_rounds(facts):
                "do not share; take static, set, residual or dense")
     if facts.server_update:
         yield f"the server's own update, by {facts.named['strategy']}, belongs to a round"
+    if facts.sends:
+        yield (f"{facts.named['strategy']} sends more than the model, which would be of another round than the model "
+               "of a client that started earlier")
     if facts.needs_previous:
         yield "a stale free-rider answers by the model of the round before, and there is no common one"
     if facts.opening:
