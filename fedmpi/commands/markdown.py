@@ -7,12 +7,14 @@ code, which is indented or fenced.
 import itertools
 import re
 
-from fedmpi.core.wide import aligned, wrapped
+from fedmpi.core.wide import GAP, aligned, wrapped
 
 INDENT = "    "
 FENCE = "```"
 LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
 PICTURE = re.compile(r"!\[([^\]]+)\]\(([^)]+)\)")
+# A comment behind code, and the spaces before it.
+COMMENT = re.compile(r"(?<=\S)( {2,})# ")
 BOLD = re.compile(r"\*\*(.+?)\*\*")
 UNDERLINES = {1: "=", 2: "-"}
 # Programs whose command lines may be broken by a backslash.
@@ -96,8 +98,11 @@ def table(lines, width):
 
 
 def code(lines, width):
-    """Lines of code as they stand; those that are too long are broken."""
-    shown = [_code_line(line, width) for line in _whole(lines)]
+    """Lines of code as they stand. Where one is too long, comments move to the left, or above their line."""
+    whole = _whole(lines)
+    if max(map(len, whole)) > width:
+        whole = _squeezed(whole)
+    shown = [_code_line(line, width) for line in whole]
     return list(itertools.chain(*shown))
 
 
@@ -107,8 +112,15 @@ def _whole(lines):
     return re.sub(r" \\\n +", " ", text).split("\n")
 
 
+def _squeezed(lines):
+    """The lines, whose comments behind code stand as far to the left as all of them can."""
+    gaps = [match for match in map(COMMENT.search, lines) if match]
+    spare = min((len(match[1]) - GAP for match in gaps), default=0)
+    return [COMMENT.sub(lambda match: match[1][spare:] + "# ", line) for line in lines]
+
+
 def _code_line(line, width):
-    """One line of code. Where it is too long its comment stands above it."""
+    """The lines of one line of code; where it is too long its comment stands above it."""
     if len(line) <= width:
         return [line]
     command, mark, comment = line.partition("  # ")
