@@ -51,9 +51,9 @@ def of_fedmpi(text):
 def trainings():
     """The trainings that stand alone, each once."""
     texts = [text for name, text in PAGES.items() if name not in IN_ORDER]
-    lines = [tuple(words) for text in texts for words in commands(text) if words[:2] == ["fedmpi", "train"]]
-    alone = [words for words in lines if len(words) > 2 and "--resume" not in words and "shuffle" not in " ".join(words)]
-    return [shlex.join(words) for words in dict.fromkeys(alone)]
+    lines = [words for text in texts for words in commands(text) if words[:2] == ["fedmpi", "train"]]
+    joined = dict.fromkeys(shlex.join(words) for words in lines if len(words) > 2)
+    return [line for line in joined if "--resume" not in line and "shuffle" not in line]
 
 
 def test_there_are_commands_to_check():
