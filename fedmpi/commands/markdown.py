@@ -29,11 +29,11 @@ def as_text(page, width):
 
 def blocks(page):
     """``(kind, lines)`` of each block; the kinds are heading, paragraph, list, table and code."""
-    labelled = zip(_kinds(page.splitlines()), page.splitlines())
-    for kind, group in itertools.groupby(labelled, key=lambda pair: pair[0]):
+    lines = page.splitlines()
+    kinds = iter(_kinds(lines))
+    for kind, group in itertools.groupby(lines, key=lambda line: next(kinds)):
         if kind is not None:
-            lines = [line for _, line in group]
-            yield kind, [line for line in lines if not line.startswith(FENCE)]
+            yield kind, [line for line in group if not line.startswith(FENCE)]
 
 
 def _kinds(lines):
@@ -86,15 +86,22 @@ def items(lines, width):
 
 def table(lines, width):
     """A table in columns. Where a cell takes several lines, an empty line parts the rows."""
-    rows = [[plain(cell.strip()) for cell in line.strip().strip("|").split("|")] for line in lines]
-    head, body = rows[0], rows[2:]
+    head, _, *body = map(_cells, lines)
     left = range(len(head))
     shown = aligned(head, body, left, width)
     if len(shown) == 1 + len(body):
         return shown
     empty = [""] * len(head)
-    parted = [row for pair in zip(body, itertools.repeat(empty)) for row in pair]
+    parted = []
+    for row in body:
+        parted += [row, empty]
     return aligned(head, parted[:-1], left, width)
+
+
+def _cells(line):
+    """The cells of one row of a table."""
+    inner = line.strip().strip("|")
+    return [plain(cell.strip()) for cell in inner.split("|")]
 
 
 def code(lines, width):
