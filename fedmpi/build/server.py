@@ -13,7 +13,7 @@ from fedmpi.compute.forward import MODELS
 from fedmpi.compute.sgd import length
 from fedmpi.methods.codecs.values import fitted
 from fedmpi.methods.datasets.dataset import inputs, laid
-from fedmpi.server.loop import Fed
+from fedmpi.server.fed import Fed
 
 MODEL_VALUES = 1 << 24      # of the coalition models that one job forms: 64 MiB
 

@@ -8,7 +8,7 @@ from fedmpi.build.network import Network, network
 from fedmpi.build.parts import Parts
 from fedmpi.build.server import server_parts
 from fedmpi.methods.datasets.dataset import num_outputs
-from fedmpi.server.loop import Fed
+from fedmpi.server.fed import Fed
 from fedmpi.wire import positions
 
 

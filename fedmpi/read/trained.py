@@ -25,7 +25,7 @@ from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
 from fedmpi.core.layout import bind
 from fedmpi.core.flops import costs
-from fedmpi.server.loop import counted, served
+from fedmpi.server.model import counted, served
 from fedmpi.store import checkpoint_folder, load_checkpoint, read_run
 from fedmpi.core.tensors import fixed
 

@@ -1,133 +1,244 @@
-"""Asynchronous rounds: clients are always at work, each on the model of its own start, in virtual time.
+"""Asynchronous rounds: clients are always at work, each on the model of its own start.
 
-What is trained when, on which rank, plays no part: an answer is merged when it arrives by the clients' devices. Those
-whose arrival must be known are trained together with all others that have started, which is what keeps ranks busy.
+Time is virtual: an answer is merged when the client's devices deliver it, whenever and on
+whichever rank it was trained. As soon as one arrival must be known, all clients that have
+started are trained together, which keeps the ranks busy.
 """
+
+import math
+from typing import Any, NamedTuple
 
 import torch
 
-from fedmpi.core import virtual_time, flops
-from fedmpi.core.errors import FedError
+from fedmpi.core import flops, virtual_time
+from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.answers import Outcome, Refused, Update, enough, outcome_of
 from fedmpi.server.exchange import ask, collect, model_message
-from fedmpi.server.recruit import PATIENCE, WAIT_S, Gathered, drawing, known, worked
-from fedmpi.core.rng import Purpose, stream
+from fedmpi.server.recruit import (PATIENCE, WAIT_S, Gathered, drawing, known, nobody_available,
+                                   worked)
 from fedmpi.wire import frame
 
 
+class Turn(NamedTuple):
+    """A client's turn that ended in this round."""
+
+    client: int
+    version: int                  # the round whose model it got
+    answer: Any                   # Update, Refused, or None if its device never answered
+    outcome: Outcome
+    seconds: float                # virtual seconds of its work
+
+
 def nobody(slots):
-    """The state of ``slots`` clients at work before the first has started: ``client`` (-1: a free slot), ``start`` and
-    ``finish`` (s of virtual time; NaN while unknown), ``version`` (the round whose model it got) and ``number`` (of its
-    start, unique in the run), all (M,); ``started`` counts starts; ``models`` by round and ``answers`` by slot."""
-    return {"client": torch.full((slots,), -1), "start": torch.zeros(slots, dtype=torch.float64),
-            "finish": torch.full((slots,), torch.nan, dtype=torch.float64),
-            "least": torch.zeros(slots, dtype=torch.float64), "version": torch.zeros(slots, dtype=torch.int64),
-            "number": torch.zeros(slots, dtype=torch.int64), "started": 0, "models": {}, "answers": {}}
+    """The state of ``slots`` places for clients at work, all of them free.
+
+    Tensors (slots,): ``client`` (-1: free), ``start`` and ``finish`` (virtual seconds, NaN while
+    unknown), ``least`` (a bound that ``finish`` will not be below), ``version`` (the round whose model
+    the client got) and ``number`` (of its start, unique in the run). ``started`` counts starts;
+    ``models`` are keyed by round, ``answers`` by slot.
+    """
+    return {
+        "client": torch.full((slots,), -1),
+        "start": torch.zeros(slots, dtype=torch.float64),
+        "finish": torch.full((slots,), torch.nan, dtype=torch.float64),
+        "least": torch.zeros(slots, dtype=torch.float64),
+        "version": torch.zeros(slots, dtype=torch.int64),
+        "number": torch.zeros(slots, dtype=torch.int64),
+        "started": 0,
+        "models": {},
+        "answers": {},
+    }
 
 
 def gather(fed, state, t, support, laps):
-    """A round's ``Gathered``: the next answers, as many as ``fed.aggregation.buffer``, scaled by their staleness."""
-    flight = {key: value.clone() if isinstance(value, torch.Tensor) else value
-              for key, value in state["flight"].items()}
-    flight |= {"models": flight["models"] | {t: {"x": state["x"], "mask": state["mask"]}},
-               "answers": dict(flight["answers"])}
+    """``Gathered`` of the next ``fed.aggregation.buffer`` answers, scaled by their staleness.
+
+    ``support (K,)`` is the server's.
+    """
+    flight = _copied(state["flight"])
+    flight["models"][t] = {"x": state["x"], "mask": state["mask"]}
     message = model_message(fed, state, t, state["mask"])
     laps.lap("encode_s")
-    now, came = state["now"], []                    # rows: (client, version, answer, outcome, seconds)
-    while sum(row[3] == Outcome.MERGED for row in came) < fed.aggregation.buffer:
-        now = fill(fed, state, t, flight, now, came, message)
-        working = torch.nonzero(flight["client"] >= 0).flatten()
-        if not len(working):
-            break                                   # everybody has had a turn
-        slot = int(working[virtual_time.earliest({key: flight[key][working] for key in ("finish", "number")},
-                                          flight["least"][working])])
+
+    buffer = fed.aggregation.buffer
+    now, turns = state["now"], []
+    while sum(turn.outcome == Outcome.MERGED for turn in turns) < buffer:
+        now = fill(fed, state, t, flight, now, turns, message)
+        slot = _next_slot(flight)
+        if slot is None:
+            # Every client has had a turn.
+            break
         if bool(flight["finish"][slot].isnan()):
             train(fed, state, flight, t, support)
             continue
-        finish = float(flight["finish"][slot])
-        # An answer that came while the server was at its own work has waited for it.
-        now = max(now, finish)
-        version, answer = int(flight["version"][slot]), flight["answers"].pop(slot)
-        answer = Update(**answer) if "values" in answer else Refused(**answer)
-        if isinstance(answer, Update):
-            answer = aged(fed, state, flight["models"][version]["x"], answer, t - version, support)
-        came.append((int(flight["client"][slot]), version, answer, outcome_of(answer),
-                     finish - float(flight["start"][slot])))
-        flight["client"][slot] = -1
-        answered = [row[2] for row in came if row[2] is not None]
-        if len(answered) >= 2 * fed.aggregation.buffer + len(flight["client"]):
-            enough(fed, t, answered)                # most of them were unfit: no use to wait for more
-    enough(fed, t, [row[2] for row in came if row[2] is not None])
-    masks = [flight["models"][version]["mask"] for _, version, *_ in came]
-    working = flight["client"] >= 0
-    flight["models"] = {v: flight["models"][v] for v in sorted(set(flight["version"][working].tolist()))}
-    clients, _, answers, outcome, seconds = zip(*came)                # never empty
-    up, down = ([0 if answer is None else getattr(answer, name) for answer in answers]
-                for name in ("up_bytes", "job_bytes"))
-    down = [frame.size(*message) if answer is None else bytes_ for answer, bytes_ in zip(answers, down)]
-    return Gathered(torch.tensor(clients), masks, list(answers), torch.tensor([int(each) for each in outcome]),
-                    torch.tensor(seconds, dtype=torch.float64), torch.tensor(up), torch.tensor(down), now, None,
-                    flight)
+        # An answer that came during the server's own work has waited for its end.
+        now = max(now, float(flight["finish"][slot]))
+        turns.append(_taken(fed, state, t, flight, slot, support))
+        if len(_answers(turns)) >= 2 * buffer + len(flight["client"]):
+            # Most answers were unfit: waiting for more is of no use.
+            enough(fed, t, _answers(turns))
+    enough(fed, t, _answers(turns))
+    return _gathered(flight, turns, now, message)
 
 
-def fill(fed, state, t, flight, now, came, message):
-    """Start available clients in all free slots, and return the virtual time; those that drop out go to ``came``. While
-    nobody is at work, and somebody has not had a turn in this round, others are waited for."""
+def _copied(flight):
+    """A copy of ``flight`` for this round to write to."""
+    copy = {key: value.clone() for key, value in flight.items() if isinstance(value, torch.Tensor)}
+    models, answers = dict(flight["models"]), dict(flight["answers"])
+    return flight | copy | {"models": models, "answers": answers}
+
+
+def _next_slot(flight):
+    """The slot of the client at work that arrives next; None if nobody is at work."""
+    working = torch.nonzero(flight["client"] >= 0).flatten()
+    if not len(working):
+        return None
+    arrivals = {key: flight[key][working] for key in ("finish", "number")}
+    return int(working[virtual_time.earliest(arrivals, flight["least"][working])])
+
+
+def _taken(fed, state, t, flight, slot, support):
+    """``Turn`` of the client in ``slot``, whose answer has arrived; the slot is free again."""
+    version = int(flight["version"][slot])
+    fields = flight["answers"].pop(slot)
+    if "values" in fields:
+        base = flight["models"][version]["x"]
+        answer = aged(fed, state, base, Update(**fields), t - version, support)
+    else:
+        answer = Refused(**fields)
+    client = int(flight["client"][slot])
+    seconds = float(flight["finish"][slot]) - float(flight["start"][slot])
+    flight["client"][slot] = -1
+    return Turn(client, version, answer, outcome_of(answer), seconds)
+
+
+def _answers(turns):
+    """The answers of clients whose devices answered."""
+    return [turn.answer for turn in turns if turn.answer is not None]
+
+
+def _gathered(flight, turns, now, message):
+    """``Gathered`` of the round's ``turns``, never empty; models that nobody works on are forgotten."""
+    masks = [flight["models"][turn.version]["mask"] for turn in turns]
+    in_use = flight["version"][flight["client"] >= 0].tolist()
+    flight["models"] = {version: flight["models"][version] for version in sorted(set(in_use))}
+    up_bytes = [0 if turn.answer is None else turn.answer.up_bytes for turn in turns]
+    model_bytes = frame.size(*message)
+    down_bytes = [model_bytes if turn.answer is None else turn.answer.job_bytes for turn in turns]
+    return Gathered(
+        clients=torch.tensor([turn.client for turn in turns]),
+        masks=masks,
+        answers=[turn.answer for turn in turns],
+        outcome=torch.tensor([int(turn.outcome) for turn in turns]),
+        seconds=torch.tensor([turn.seconds for turn in turns], dtype=torch.float64),
+        up_bytes=torch.tensor(up_bytes),
+        down_bytes=torch.tensor(down_bytes),
+        now=now,
+        flight=flight)
+
+
+def fill(fed, state, t, flight, now, turns, message):
+    """Start available clients in all free slots; returns the virtual time.
+
+    Clients that drop out go to ``turns``. The server waits for others only while nobody is at work
+    and some client has not had a turn in this round.
+    """
     N = len(fed.sizes)
     for _ in range(PATIENCE):
-        fleet = fed.devices.at(now, N, drawing(fed))
-        free = torch.nonzero(flight["client"] < 0).flatten().tolist()
-        while free:
-            idle = fleet.available.clone()
-            idle[flight["client"][flight["client"] >= 0]] = False
-            idle[[row[0] for row in came]] = False                     # a client has one turn in a round
-            if not bool(idle.any()):
-                break
-            number, flight["started"] = flight["started"], flight["started"] + 1
-            client = fed.sampler.draw(stream(fed.seed, Purpose.SAMPLE, t, number), 1, known(fed, state, idle))
-            if bool(virtual_time.dropped(fleet, client, stream(fed.seed, Purpose.DROPOUT, t, number))):
-                came.append((int(client), t, None, Outcome.DROPPED, float("nan")))
-                continue
-            work = fed.least[client] * flops.training(fed.layout, fed.costs, state["mask"], 1, 0, 0)[1]
-            took = virtual_time.durations(fleet, client, torch.tensor([frame.size(*message)]), work, torch.zeros(1))
-            slot = free.pop(0)
-            for key, value in (("client", client), ("start", now), ("finish", torch.nan), ("least", now + float(took)),
-                               ("version", t), ("number", number)):
-                flight[key][slot] = value
-        if bool((flight["client"] >= 0).any()) or len({row[0] for row in came}) == N:
+        _start_all(fed, state, t, flight, now, turns, message)
+        at_work = bool((flight["client"] >= 0).any())
+        if at_work or len({turn.client for turn in turns}) == N:
             return now
         now += WAIT_S
-    raise FedError(f"no client has been available for {PATIENCE * WAIT_S / 86400:.0f} days of virtual time: see "
-                   "--devices")
+    raise nobody_available()
+
+
+def _start_all(fed, state, t, flight, now, turns, message):
+    """Start clients available at the time ``now`` until no slot is free, or no client idle."""
+    fleet = fed.devices.at(now, len(fed.sizes), drawing(fed))
+    free = torch.nonzero(flight["client"] < 0).flatten().tolist()
+    while free:
+        idle = _idle(fleet, flight, turns)
+        if not bool(idle.any()):
+            return
+        number = flight["started"]
+        flight["started"] += 1
+        gen = stream(fed.seed, Purpose.SAMPLE, t, number)
+        client = fed.sampler.draw(gen, 1, known(fed, state, idle))
+        gen = stream(fed.seed, Purpose.DROPOUT, t, number)
+        if bool(virtual_time.dropped(fleet, client, gen)):
+            turns.append(Turn(int(client), t, None, Outcome.DROPPED, math.nan))
+            continue
+        slot = free.pop(0)
+        flight["client"][slot] = client
+        flight["start"][slot] = now
+        flight["finish"][slot] = torch.nan
+        flight["least"][slot] = now + _least_s(fed, state, fleet, client, message)
+        flight["version"][slot] = t
+        flight["number"][slot] = number
+
+
+def _idle(fleet, flight, turns):
+    """(N,) bool: available clients that are not at work and have had no turn in this round."""
+    idle = fleet.available.clone()
+    idle[flight["client"][flight["client"] >= 0]] = False
+    idle[[turn.client for turn in turns]] = False
+    return idle
+
+
+def _least_s(fed, state, fleet, client, message):
+    """Virtual seconds that the work of ``client (1,)`` takes at least."""
+    one_sample = flops.training(fed.layout, fed.costs, state["mask"], 1, 0, 0)[1]
+    down_bytes = torch.tensor([frame.size(*message)])
+    work = fed.least[client] * one_sample
+    return float(virtual_time.durations(fleet, client, down_bytes, work, torch.zeros(1)))
 
 
 def train(fed, state, flight, t, support):
-    """Train all that have started and are not trained yet, and tell when they arrive."""
-    slots = torch.nonzero((flight["client"] >= 0) & flight["finish"].isnan()).flatten().tolist()
-    made, asks = {}, []
-    for slot in slots:
-        version = int(flight["version"][slot])
-        model = flight["models"][version]
-        if version not in made:
-            made[version] = model_message(fed, state | model, version, model["mask"])
-        meta, arrays = made[version]
-        meta = meta | {"t": version, "number": int(flight["number"][slot])}
-        asks.append(ask(fed, state, int(flight["client"][slot]), version, model["mask"], meta, arrays))
+    """Train all clients at work that are not trained yet; writes answers and arrivals to ``flight``."""
+    untrained = (flight["client"] >= 0) & flight["finish"].isnan()
+    slots = torch.nonzero(untrained).flatten().tolist()
+    asks = _asks(fed, state, flight, slots)
     answers = collect(fed, asks, support, None, f"round {t}: clients trained")
-    masks, clients = [ask.mask for ask in asks], [ask.client for ask in asks]
-    for slot, answer, work in zip(slots, answers, worked(fed, masks, answers, clients)):
-        fleet = fed.devices.at(float(flight["start"][slot]), len(fed.sizes), drawing(fed))
-        took = virtual_time.durations(fleet, flight["client"][slot: slot + 1], torch.tensor([answer.job_bytes]),
-                                       work[None],
-                               torch.tensor([answer.up_bytes]))
-        flight["finish"][slot] = max(flight["start"][slot] + took[0], flight["least"][slot])      # one that failed, too
+    masks = [ask.mask for ask in asks]
+    clients = [ask.client for ask in asks]
+    work = worked(fed, masks, answers, clients)
+    for row, (slot, answer) in enumerate(zip(slots, answers)):
+        start = flight["start"][slot]
+        fleet = fed.devices.at(float(start), len(fed.sizes), drawing(fed))
+        client = flight["client"][slot: slot + 1]
+        down_bytes = torch.tensor([answer.job_bytes])
+        up_bytes = torch.tensor([answer.up_bytes])
+        took = virtual_time.durations(fleet, client, down_bytes, work[row: row + 1], up_bytes)
+        # A training that raised has done no work: it counts from the bound.
+        flight["finish"][slot] = max(start + took[0], flight["least"][slot])
         flight["answers"][slot] = answer._asdict()
 
 
+def _asks(fed, state, flight, slots):
+    """An ``Ask`` for the client of each slot, with the model of its start."""
+    messages, asks = {}, []
+    for slot in slots:
+        version = int(flight["version"][slot])
+        model = flight["models"][version]
+        if version not in messages:
+            messages[version] = model_message(fed, state | model, version, model["mask"])
+        meta, arrays = messages[version]
+        meta = meta | {"t": version, "number": int(flight["number"][slot])}
+        client = int(flight["client"][slot])
+        asks.append(ask(fed, state, client, version, model["mask"], meta, arrays))
+    return asks
+
+
 def aged(fed, state, base, answer, staleness, support):
-    """The ``Update`` of a client that started ``staleness`` merges ago, as the server's present model takes it."""
+    """The ``Update`` of a client that started ``staleness`` merges ago, for the present model.
+
+    ``base (P,)`` is the model of its start.
+    """
+    on = answer.support
     values = answer.values
     if fed.aggregation.mixing:
-        values = values + (base[answer.support] - state["x"][answer.support])
-    values = values * float(fed.aggregation.discount(torch.tensor([float(staleness)], dtype=torch.float64))[0])
-    return answer._replace(values=values, own=not torch.equal(answer.support, support))
+        values = values + (base[on] - state["x"][on])
+    ages = torch.tensor([float(staleness)], dtype=torch.float64)
+    values = values * float(fed.aggregation.discount(ages)[0])
+    return answer._replace(values=values, own=not torch.equal(on, support))

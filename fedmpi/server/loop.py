@@ -1,399 +1,454 @@
-"""The server: one round on one screen, and the loop around it."""
+"""The server: one round (``play`` and ``learn``), and the loop over rounds (``simulate``)."""
 
-import math
 import time
 from collections import deque
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Iterator, NamedTuple
 
 import torch
 
-from fedmpi.server import asynchronous, own_accuracy, record
 from fedmpi.client.numbers import Number
-from fedmpi.client.train import OWN, RESIDUAL
-from fedmpi.core.errors import FedError, Stopped
 from fedmpi.compute.evaluate import finite
-from fedmpi.server import client_states
+from fedmpi.core.errors import FedError, Stopped
+from fedmpi.core.parts import Cohort, Replies, Round
+from fedmpi.core.rng import Purpose, stream
+from fedmpi.server import asynchronous, client_states, own_accuracy, record
 from fedmpi.server.answers import Outcome
 from fedmpi.server.exchange import remembered
 from fedmpi.server.fold import stack, summed
-from fedmpi.server.lab import Holdings, round_lab, update_beside
-from fedmpi.core.layout import Layout
-from fedmpi.core.support import gathered, scattered
+from fedmpi.server.lab import round_lab, update_beside
+from fedmpi.server.model import counted, sent, served, tested
 from fedmpi.server.recruit import gather, present
 from fedmpi.server.score import judge
-from fedmpi.core.parts import (Aggregation, Codec, Cohort, Devices, Field, Objective, Pruner,
-                               Replies, Round, Sampler, Strategy, Weighting)
-from fedmpi.core.rng import Purpose, stream
-from fedmpi.transport.team import NOTHING, Beside
+from fedmpi.server.slices import Slices, Stopwatch, finish
 from fedmpi.wire.feedback import carried
 
-
-class Fed(NamedTuple):
-    """A run's parts, already built. N clients of ``sizes (N,)`` float64 samples, ``cohort`` of them a round."""
-
-    layout: Layout
-    objective: Objective
-    strategy: Strategy
-    pruner: Pruner
-    contributions: dict           # name -> Contribution: the one that weighs, then those that only observe
-    weighting: Weighting
-    codec: Codec
-    sampler: Sampler
-    devices: Devices
-    aggregation: Aggregation
-    transport: Any
-    test: Callable                # vector (P,) -> slices that end in (loss, {metric: mean}) on the test set, never used
-    validate: Callable | None     # the same on the server's validation set: for all that selects
-    derivatives: tuple | None     # gradient and curvature of the validation loss
-    block: int                    # coalition models that one job evaluates
-    stale: bool                   # some fault needs the model of the round before
-    sizes: torch.Tensor
-    cohort: int
-    rounds: int
-    seed: int
-    costs: Any                    # flops.Costs of the model
-    fixed: Any                    # tensors.Fixed of the model
-    batch_norm: bool              # the model has some
-    server: Holdings              # samples of the server's own
-    least: torch.Tensor           # (N,) float64 samples that a client's training sees at least
-    sums: bool                    # workers add updates up: merging needs no single ones
-    values: bool                  # updates come one by one: for merging, or for an estimator
-    on_error: str                 # of a client's training: "fatal", "retry" (once, then drop) or "drop"
-    every: int                    # rounds from one evaluation to the next
-    quorum: float                 # least share of the answers that must be fit for merging
-    tell: Callable = lambda line: None      # takes a line about work that goes on for long
-    meanwhile: Iterator = iter(())          # slices of work for rank 0 while it waits for clients
-    beside: Beside = NOTHING      # jobs of the server's own that workers do while clients train
-    together: int = 1             # clients that one worker trains at once
-    own_tests: Any = None         # own_accuracy.OwnTests: clients' own test parts, where they have some
-    kinds: Any = None             # core.kinds.Kinds, where clients train several networks, or the server has its own
-    own_network: Any = None       # own_network.OwnNetwork, where the server has one
-    structure: Any = None         # core.units.Structure, where clients train smaller networks
-    lr: Callable = lambda now: math.nan     # the learning rate of a client's first step in the Round ``now``
-    shelf: Any = None             # files of what clients keep, where that is too much for memory
-
-    @property
-    def weighs(self):
-        """The label of the estimator that weighs."""
-        return next(iter(self.contributions))
-
-    @property
-    def kept_fields(self):
-        """``{name: Field}`` of what clients keep from one of their rounds to the next."""
-        found = dict(self.strategy.keeps)
-        if self.codec.feedback:
-            found[RESIDUAL] = Field()
-        if self.layout.personal:
-            # Of several networks each client keeps fewer.
-            found[OWN] = Field(on=(len(self.layout.own),))
-        return found
-
-
-def start(fed, x):
-    """The state before round 1 from the initial vector ``x (P,)``: a nested dict of tensors and numbers, which is
-    also what a checkpoint holds. ``held[n]`` is the last round that client n took part in, ``sent`` the mask of the
-    last model message, ``changed`` the first round of the present mask, ``now`` the virtual time in seconds, ``losses``
-    the clients' last training losses, ``flight`` who is at work where aggregation is asynchronous, ``clients``
-    what each client keeps, ``grown`` the round from which on each weight has lived."""
-    pruner, mask = fed.pruner.init(fed.layout, x, Round(0, fed.rounds), stream(fed.seed, Purpose.MASK))
-    x = x if fed.pruner.residuals else served(x, fed.layout.support(mask), fed.layout)
-    N = len(fed.sizes)
-    state = {"x": x, "mask": mask, "sent": torch.zeros_like(mask), "changed": 1,
-             "held": torch.zeros(N, dtype=torch.int64), "strategy": fed.strategy.init(fed.layout), "pruner": pruner,
-             "weighting": fed.weighting.init(fed.sizes), "now": 0.0,
-             "losses": torch.full((N,), torch.nan, dtype=torch.float64),
-             "contribution": {name: part.init(fed.sizes) for name, part in fed.contributions.items()}}
-    if fed.stale:
-        state["previous"] = torch.zeros_like(x)
-    if fed.kept_fields:
-        state |= {"clients": {}, "grown": torch.zeros(fed.layout.Q, dtype=torch.int32)}
-    if fed.aggregation.buffer:
-        state["flight"] = asynchronous.nobody(fed.aggregation.concurrency or fed.cohort)
-    return state
+# Seconds from one checkpoint to the next, unless the user counts in rounds.
+SAVED_S = 1.0
 
 
 class Played(NamedTuple):
-    """A round whose model stands, before it is evaluated."""
+    """A round once its model stands, and before that is evaluated."""
 
     state: dict                   # after the round
-    row: dict                     # of /rounds, without losses and metrics of the test set
+    row: dict                     # of /rounds, the columns of the evaluation still missing
     clients: dict                 # rows of /clients
-    evaluation: Iterator          # slices of work that end in the columns about the new model
-    own: dict | None = None       # rows of /own, where clients were evaluated on their own test parts
+    evaluation: Iterator          # slices of work, which end in the missing columns
+    own: dict | None = None       # rows of /own, if clients were tested on their own test parts
+
+
+class Learnt(NamedTuple):
+    """The effect of the C merged answers of a round."""
+
+    changes: dict                 # entries of the state
+    merged: torch.Tensor          # (P,) the model before pruning and growing
+    weights: torch.Tensor         # (C,) float64, shares in the merge
+    scores: dict = {}             # {label: Scores}, by estimator
+    asked: dict = {}              # {label: coalitions that the estimator asked for}
+    seconds: dict = {}            # {label: seconds}
+    calls: int = 0                # coalition models evaluated, by all estimators together
+    recorded: dict = {}           # {column: number} of the strategy's own
+
+
+# ------------------------------------------------------------- a round
 
 
 def play(fed, state, t):
-    """``Played``: clients train, who contributed is judged, what counts is merged."""
-    laps, support = record.Clock(fed.transport), fed.layout.support(state["mask"])
-    gathering = asynchronous.gather if fed.aggregation.buffer else gather
+    """Play round ``t``: clients train, estimators score them, the server merges. Gives ``Played``."""
+    laps = record.Clock(fed.transport)
+    support = fed.layout.support(state["mask"])
     lab = round_lab(fed, t, state["mask"])
-    own = started(fed, state, support, lab)
-    got = gathering(fed if own is None else fed._replace(beside=own.beside), state, t, support, laps)
-    root = None if own is None else update_beside(fed, t, own, sent(fed, state, support), support)
-    # The server trained while the clients did, and does the rest after the merge.
-    begun_s, there_s = lab.seconds, max(got.now, state["now"] + lab.seconds)
-    learnt = nothing(fed, state, support)
+
+    got, root = exchanged(fed, state, t, support, laps, lab)
+    beside_s = lab.seconds
     if len(got.counts):
         learnt = learn(fed, state, t, support, got, laps, lab, root)
-    got = got._replace(now=there_s + (lab.seconds - begun_s))
+    else:
+        learnt = nothing(fed, state, support)
 
+    # The server's own training ran beside the clients'; the rest of its work came after them.
+    all_answered_s = max(got.now, state["now"] + beside_s)
+    got = got._replace(now=all_answered_s + (lab.seconds - beside_s))
+    after = next_state(fed, state, t, support, got, learnt)
+
+    row = row_of(fed, state, after, t, got, learnt, lab, laps)
+    is_due = evaluates(fed.every)(Round(t, fed.rounds))
+    evaluation = Slices(evaluated(fed, after, learnt.merged, due=is_due))
+    played = Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+    return tested_by_clients(fed, played, t)
+
+
+def learn(fed, state, t, support, got, laps, lab, root=None):
+    """``Learnt``: score the answers of ``got``, weigh them, merge them, then prune and grow.
+
+    ``support (K,)`` is the server's. ``root (K,)`` is the update of the server's own training, if
+    the strategy has one.
+    """
+    replies = [got.answers[row] for row in got.counts.tolist()]
+    updates = updates_of(fed, t, support, got, replies, root)
+    total = summed(fed, updates, got.shares[got.counts], support) if fed.sums else None
+    laps.lap("train_s")
+
+    clients = updates.clients
+    base = sent(fed, state, support)
+    cohort = Cohort(clients, updates, updates.round, present(state, clients), base, fed.layout)
+    judged = judge(fed, state, cohort, [reply.scores for reply in replies], t)
+    phi = judged.scores[fed.weighs].phi
+    weighting, weights = fed.weighting.weigh(state["weighting"], phi, cohort)
+    laps.lap("contribution_s")
+
+    strategy, x = merge(fed, state, updates, total, weights, laps, lab)
+    merged = served(x, updates.support, fed.layout) if fed.pruner.residuals else x
+    recorded = own_columns(fed, strategy, updates, total)
+    reports = reports_of(fed, updates, weights, weighting, replies)
+    pruned = prune(fed, state, t, x, reports, updates.support is support)
+    changes = pruned | {
+        "strategy": strategy,
+        "weighting": weighting,
+        "losses": state["losses"].index_copy(0, clients, losses_of(replies)),
+        "contribution": {label: scores.state for label, scores in judged.scores.items()},
+    }
+    laps.lap("merge_s")
+    return Learnt(changes, merged, weights, *judged, recorded)
+
+
+# ------------------------------------------------------------- its steps, in their order
+
+
+def exchanged(fed, state, t, support, laps, lab):
+    """``(Gathered, root)``: the cohort's answers, and the update of the server's own training.
+
+    ``root (K,)`` is None if the strategy trains nothing on the server before the merge.
+    """
+    gathering = asynchronous.gather if fed.aggregation.buffer else gather
+    if fed.strategy.before is None:
+        return gathering(fed, state, t, support, laps), None
+    base = sent(fed, state, support)
+    training = fed.strategy.before(state["strategy"], base, state["mask"])
+    work = lab.work([training])
+    got = gathering(fed._replace(beside=work.beside), state, t, support, laps)
+    return got, update_beside(fed, t, work, base, support)
+
+
+def updates_of(fed, t, support, got, replies, root):
+    """``Updates`` of the merged ``replies``: U is (C, K), a client a row, a kept weight a column."""
+    counts = got.counts
+    updates = stack(fed, replies, support)
+    updates = updates._replace(
+        clients=got.clients[counts],
+        N=len(fed.sizes),
+        seconds=got.seconds[counts],
+        round=Round(t, fed.rounds))
+    if root is None:
+        return updates
+    return updates._replace(root=carried(root, support, updates.support, fed.layout.P))
+
+
+def merge(fed, state, updates, total, weights, laps, lab):
+    """``(strategy's state, x (P,))`` after the merge, and after the server's own work on it.
+
+    ``total`` holds the workers' sum of the updates in one row, or is None.
+    """
+    strategy, x = state["strategy"], state["x"]
+    if total is None:
+        strategy, x = fed.strategy.merge(strategy, x, updates, weights)
+    else:
+        # The workers have weighted the single updates.
+        strategy, x = fed.strategy.merge(strategy, x, total, torch.ones(1, dtype=torch.float64))
+    if fed.strategy.after is not None:
+        laps.lap("merge_s")
+        strategy, x = fed.strategy.after(strategy, x, updates, lab.lab)
+        laps.lap("lab_s")
+    return strategy, x
+
+
+def own_columns(fed, strategy, updates, total):
+    """``{column: number}`` of the strategy's own columns of /rounds."""
+    if fed.strategy.record is None:
+        return {}
+    if total is not None:
+        updates = updates._replace(totals=total.totals)
+    return fed.strategy.record(strategy, updates)
+
+
+def reports_of(fed, updates, weights, weighting, replies):
+    """``Replies``: all that a pruner may go by."""
+    reports = [reply.report for reply in replies]
+    scores = weighting.get("score", weighting["weights"])
+    return Replies(updates, weights, reports, fed.layout, fed.costs.uses, updates.clients, scores,
+                   fed.sizes)
+
+
+def prune(fed, state, t, x, reports, on_support):
+    """The entries ``x``, ``mask``, ``changed`` and ``pruner`` of the state after pruning ``x (P,)``.
+
+    ``on_support``: the merge left nothing off the support of the present mask.
+    """
+    last, layout = state["mask"], fed.layout
+    gen = stream(fed.seed, Purpose.EVOLVE, t)
+    now = Round(t, fed.rounds)
+    pruner, mask, *rewound = fed.pruner.evolve(state["pruner"], last, x, reports, now, gen)
+    if rewound:
+        x = rewound[0]
+    same = mask is last
+    if fed.pruner.exact and not same:
+        assert sum(layout.kept(mask)) == sum(layout.kept(last)), "the number of kept weights changed"
+    is_served = same and on_support and not rewound
+    if not (fed.pruner.residuals or is_served):
+        x = served(x, layout.support(mask), layout)
+    changed = state["changed"]
+    if not (same or torch.equal(mask, last)):
+        changed = t + 1
+    return {"x": x, "mask": mask, "changed": changed, "pruner": pruner}
+
+
+def losses_of(replies):
+    """(C,) float64: the clients' mean training losses."""
+    losses = [reply.numbers[Number.LOSS] for reply in replies]
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+def nothing(fed, state, support):
+    """``Learnt`` of a round without any answer fit for merging: the model stays."""
+    return Learnt({}, served(state["x"], support, fed.layout), torch.empty(0, dtype=torch.float64))
+
+
+def next_state(fed, state, t, support, got, learnt):
+    """The state after round ``t``."""
     after = state | learnt.changes | {"now": got.now, "sent": state["mask"]}
-    after["held"] = state["held"].index_fill(0, got.clients[got.outcome != Outcome.DROPPED], t)
+    answered = got.clients[got.outcome != Outcome.DROPPED]
+    after["held"] = state["held"].index_fill(0, answered, t)
     if fed.stale:
         after["previous"] = served(state["x"], support, fed.layout)
     if fed.kept_fields:
         merged = got.counts.tolist()
-        answers, masks = [got.answers[row] for row in merged], [got.masks[row] for row in merged]
+        answers = [got.answers[row] for row in merged]
+        masks = [got.masks[row] for row in merged]
         after["clients"] = remembered(fed, state, t, got.clients[merged], answers, masks)
         after["grown"] = client_states.grown(state["grown"], after["mask"], state["mask"], t)
     if fed.aggregation.buffer:
         after["flight"] = got.flight
-    row = record.round_row(fed, state, after, t, got, learnt) | record.costs(fed, learnt)
-    row |= record.own_costs(fed, lab) | record.of_strategy(fed.strategy, learnt)
+    return after
+
+
+def row_of(fed, state, after, t, got, learnt, lab, laps):
+    """The row of /rounds, the evaluation's columns still missing. Warns if no update was merged."""
+    row = record.round_row(fed, state, after, t, got, learnt)
+    row |= record.costs(fed, learnt)
+    row |= record.own_costs(fed, lab)
+    row |= record.of_strategy(fed.strategy, learnt)
     if not row["merged"]:
         fed.tell(nobody(row))
-    row |= laps.seconds | {"wire_sent_bytes": fed.transport.sent, "wire_received_bytes": fed.transport.received,
-                           "round_s": laps.total()}
-    evaluation = Slices(evaluated(fed, after, learnt.merged, due=evaluates(fed.every)(Round(t, fed.rounds))))
-    played = Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
-    return played if fed.own_tests is None else tested_by_clients(fed, played, t)
+    wire = {
+        "wire_sent_bytes": fed.transport.sent,
+        "wire_received_bytes": fed.transport.received,
+        "round_s": laps.total(),
+    }
+    return row | laps.seconds | wire
+
+
+def nobody(row):
+    """The warning about a round that merged no update, from its row."""
+    reasons = [f"{row[name]} {name}" for name in ("late", "dropped", "rejected", "failed") if row[name]]
+    return (f"warning: round {row['round']} merged nobody's update, the model stays: of "
+            f"{row['asked']} asked {', '.join(reasons)}; see --devices, --aggregation")
 
 
 def tested_by_clients(fed, played, t):
-    """The round with what clients' own test parts say of its model, where they are due. Rank 0 evaluates meanwhile."""
+    """``played`` with the results of clients' own test parts, in rounds that evaluate them.
+
+    Rank 0 goes on with the round's evaluation while workers test.
+    """
+    if fed.own_tests is None:
+        return played
     if not evaluates(fed.own_tests.every)(Round(t, fed.rounds)):
-        return played._replace(row=played.row | own_accuracy.nothing(fed.objective.headline))
+        missing = own_accuracy.nothing(fed.objective.headline)
+        return played._replace(row=played.row | missing)
     mask = counted(fed.pruner, fed.layout, played.state)
     row, rows = own_accuracy.evaluate(fed, played.state, mask, t, played.evaluation)
     return played._replace(row=played.row | row, own=rows)
 
 
 def evaluates(every):
-    """Whether a round of a schedule is evaluated: every ``every``-th is, and the last one."""
-    return lambda schedule: schedule.t % every == 0 or schedule.t == schedule.rounds
+    """``is_due(now: Round) -> bool``: every ``every``-th round is evaluated, and the last one."""
+    return lambda now: now.t % every == 0 or now.t == now.rounds
 
 
-def play_round(fed, state, t):
-    """``(state after round t, row, client rows)``: a round, and its evaluation at once."""
-    played = play(fed, state, t)
-    return played.state, played.row | finish(played.evaluation) | record.stored(0.0), played.clients
+def evaluated(fed, state, merged, due=True):
+    """A generator of slices of work, which ends in the columns about the new model of ``state``.
+
+    These are its digest, and losses and metrics on the test and validation sets: NaN unless ``due``,
+    and if the server has no model. ``merged (P,)`` is the model before pruning and growing; where
+    pruning changed it, it is tested as well.
+    """
+    row = {"weights_digest": record.digest(state["x"], state["mask"])}
+    yield
+    if not (due and fed.layout.travels):
+        return row | record.no_evaluation(fed)
+    x = tested(fed, state)
+    timed = Stopwatch()
+    loss, metrics = yield from timed(fed.test(x))
+    row |= {"loss": finite(loss, "the merged model")} | metrics
+    before = metrics
+    if not torch.equal(x, merged):
+        _, before = yield from timed(fed.test(merged))
+    headline = fed.objective.headline
+    row[f"{headline}_before"] = before[headline]
+    if fed.validate is not None:
+        loss, metrics = yield from timed(fed.validate(x))
+        row["val_loss"] = finite(loss, "the merged model, on validation samples,")
+        row |= {f"val_{name}": value for name, value in metrics.items()}
+    return row | {"evaluate_s": timed.seconds}
 
 
-def nobody(row):
-    """The line about a round that merged no update, from its row."""
-    why = [f"{row[name]} {name}" for name in ("late", "dropped", "rejected", "failed") if row[name]]
-    return (f"warning: round {row['round']} merged nobody's update, the model stays: of {row['asked']} asked "
-            f"{', '.join(why)}; see --devices, --aggregation")
+# ------------------------------------------------------------- the loop over rounds
 
 
-class Learnt(NamedTuple):
-    """What the C clients that count brought about."""
+def start(fed, x):
+    """The state before round 1, from the initial vector ``x (P,)``: all that a checkpoint holds.
 
-    changes: dict                 # entries of the state
-    merged: torch.Tensor          # (P,) before pruning and growing
-    weights: torch.Tensor         # (C,) float64
-    scores: dict = {}             # {label: Scores}
-    asked: dict = {}              # {label: coalitions asked for}
-    seconds: dict = {}            # {label: seconds}
-    calls: int = 0                # coalition models evaluated
-    recorded: dict = {}           # {column: number} of the strategy's own
+    It is a nested dict of tensors and numbers:
 
-
-def started(fed, state, support, lab):
-    """The ``Work`` of the training that the server does beside the clients'; None where it does none."""
-    if fed.strategy.before is None:
-        return None
-    return lab.work([fed.strategy.before(state["strategy"], sent(fed, state, support), state["mask"])])
-
-
-def sent(fed, state, support):
-    """(P,): the model that clients receive, zero off ``support``."""
-    # Without residuals the model is zero off the mask anyway.
-    return served(state["x"], support, fed.layout) if fed.pruner.residuals else state["x"]
-
-
-def learn(fed, state, t, support, got, laps, lab, root=None):
-    """Judge, weigh, merge, prune and grow. U is (C, K): a client a row, a kept weight a column; ``root (K,)`` is the
-    update of the server's own training, where there is one."""
-    schedule, counts = Round(t, fed.rounds), got.counts
-    replies, clients = [got.answers[row] for row in counts.tolist()], got.clients[counts]
-    updates = stack(fed, replies, support)
-    updates = updates._replace(clients=clients, N=len(fed.sizes), seconds=got.seconds[counts], round=schedule)
-    if root is not None:
-        updates = updates._replace(root=carried(root, support, updates.support, fed.layout.P))
-    total = summed(fed, updates, got.shares[counts], support) if fed.sums else None
-    laps.lap("train_s")
-
-    cohort = Cohort(clients, updates, schedule, present(state, clients), sent(fed, state, support), fed.layout)
-    scores, asked, seconds, calls = judge(fed, state, cohort, [reply.scores for reply in replies], t)
-    phi = next(iter(scores.values())).phi
-    weighting, weights = fed.weighting.weigh(state["weighting"], phi, cohort)
-    laps.lap("contribution_s")
-
-    merging = (updates, weights) if total is None else (total, torch.ones(1, dtype=torch.float64))
-    strategy, x = fed.strategy.merge(state["strategy"], state["x"], *merging)
-    if fed.strategy.after is not None:
-        laps.lap("merge_s")
-        strategy, x = fed.strategy.after(strategy, x, updates, lab.lab)
-        laps.lap("lab_s")
-    recorded = {}
-    if fed.strategy.record is not None:
-        recorded = fed.strategy.record(strategy, updates if total is None else updates._replace(totals=total.totals))
-    known = Replies(updates, weights, [reply.report for reply in replies], fed.layout, fed.costs.uses, clients,
-                    weighting.get("score", weighting["weights"]), fed.sizes)
-    merged = served(x, updates.support, fed.layout) if fed.pruner.residuals else x
-    pruner, mask, *rewound = fed.pruner.evolve(state["pruner"], state["mask"], x, known, schedule,
-                                               stream(fed.seed, Purpose.EVOLVE, t))
-    x = rewound[0] if rewound else x
-    same, kept = mask is state["mask"], fed.layout.kept
-    assert same or not fed.pruner.exact or sum(kept(mask)) == sum(kept(state["mask"])), (
-        "the number of kept weights changed")
-    stays = same and updates.support is support and not rewound
-    x = x if fed.pruner.residuals or stays else served(x, fed.layout.support(mask), fed.layout)
-    losses = torch.tensor([reply.numbers[Number.LOSS] for reply in replies], dtype=torch.float64)
-    changed = not same and not torch.equal(mask, state["mask"])
-    changes = {"x": x, "mask": mask, "changed": t + 1 if changed else state["changed"], "strategy": strategy,
-               "pruner": pruner, "weighting": weighting, "losses": state["losses"].index_copy(0, clients, losses),
-               "contribution": {name: found.state for name, found in scores.items()}}
-    laps.lap("merge_s")
-    return Learnt(changes, merged, weights, scores, asked, seconds, calls, recorded)
-
-
-def nothing(fed, state, support):
-    """A round in which no answer counts: the model stays."""
-    return Learnt({}, served(state["x"], support, fed.layout), torch.empty(0, dtype=torch.float64))
-
-
-def counted(pruner, layout, state):
-    """(Q,) bool: the mask of the model that counts, also where clients were sent more, or less, than the budget."""
-    return state["mask"] if pruner.nominal is None else pruner.nominal(state["pruner"], state["mask"], layout)
-
-
-def tested(fed, state):
-    """(P,): the model that counts, zero off its mask."""
-    return served(state["x"], fed.layout.support(counted(fed.pruner, fed.layout, state)), fed.layout)
-
-
-SAVED_S = 1.0             # seconds that may pass without a checkpoint, where nobody says how many rounds
+    * ``x (P,)`` and ``mask (Q,)``: the model; ``strategy``, ``pruner``, ``weighting`` and
+      ``contribution``: states of these parts; ``now``: virtual time in seconds;
+    * ``sent (Q,)``: the mask of the last model message; ``changed``: the first round of the present
+      mask; ``held (N,)``: the last round of each client; ``losses (N,)``: its last training loss;
+    * ``previous (P,)``: the model of the round before, for faults that replay it;
+    * ``clients`` and ``grown (Q,)``: see ``fedmpi.server.client_states``;
+    * ``flight``: clients at work between two rounds, see ``fedmpi.server.asynchronous``.
+    """
+    gen = stream(fed.seed, Purpose.MASK)
+    pruner, mask = fed.pruner.init(fed.layout, x, Round(0, fed.rounds), gen)
+    if not fed.pruner.residuals:
+        x = served(x, fed.layout.support(mask), fed.layout)
+    N = len(fed.sizes)
+    state = {
+        "x": x,
+        "mask": mask,
+        "sent": torch.zeros_like(mask),
+        "changed": 1,
+        "held": torch.zeros(N, dtype=torch.int64),
+        "strategy": fed.strategy.init(fed.layout),
+        "pruner": pruner,
+        "weighting": fed.weighting.init(fed.sizes),
+        "now": 0.0,
+        "losses": torch.full((N,), torch.nan, dtype=torch.float64),
+        "contribution": {label: part.init(fed.sizes) for label, part in fed.contributions.items()},
+    }
+    if fed.stale:
+        state["previous"] = torch.zeros_like(x)
+    if fed.kept_fields:
+        state["clients"] = {}
+        state["grown"] = torch.zeros(fed.layout.Q, dtype=torch.int32)
+    if fed.aggregation.buffer:
+        state["flight"] = asynchronous.nobody(fed.aggregation.concurrency or fed.cohort)
+    return state
 
 
 def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=lambda row: None):
-    """Play rounds ``first`` to ``last``; returns the state after the last. Checkpoints come every ``save_every``
-    rounds; 0: after each round that ends SAVED_S after the last one, so that saving takes no part of short rounds.
+    """Play rounds ``first`` to ``last``; returns the state after the last.
 
-    A round is evaluated, recorded and saved while the clients of the next one train. A row is committed before its
-    checkpoint: a run killed between the two plays the round again, to the same bits. Asked to stop, or where another
-    rank fails, it saves the last whole one."""
-    saved, done, spent, owed = first - 1, (first - 1, state), 0.0, iter(())
+    A checkpoint is saved every ``save_every`` rounds; with 0, after each round that ends SAVED_S
+    after the last checkpoint, so that saving takes no part of short rounds. ``keep`` checkpoints
+    stay. ``on_round(row)`` hears of each round.
+
+    A round is evaluated, recorded and saved while clients train in the next one. Its row is written
+    before its checkpoint: a run killed between the two plays the round again, to the same bits. A
+    run that is asked to stop, or loses a rank, saves its last whole round.
+    """
     if client_states.spills(fed.kept_fields, fed.layout, len(fed.sizes)):
         fed = fed._replace(shelf=store.shelf)
-    if fed.shelf:
-        # Rounds after these were given up.
-        fed.shelf.sweep(set(), after=first - 1)
-    # Until the newest checkpoint is on the disk the oldest is still there.
-    named = deque(maxlen=keep + 1)
-    before = time.perf_counter()
-
-    def settle(played, t):
-        nonlocal saved, done, spent, before
-        row = played.row | (yield from played.evaluation)
-        begin = time.perf_counter()
-        store.append(row | record.stored(spent), played.clients, played.own)
-        done = t, played.state
-        due = t % save_every == 0 if save_every else begin > before + SAVED_S
-        if due or t == last:
-            store.save(saved_state(played.state), t, keep)
-            named.append(client_states.files_of(played.state.get("clients", {})))
-            # Files that older checkpoints of an earlier session name stay until these have gone.
-            if fed.shelf and len(named) == named.maxlen:
-                fed.shelf.sweep(set().union(*named))
-            saved, before = t, begin
-        spent = time.perf_counter() - begin
-        on_round(row)
-
+    ledger = Ledger(fed.shelf, store, first, last, save_every, keep, on_round)
+    owed = iter(())
     try:
         for t in range(first, last + 1):
             if name := fed.transport.asked():
                 raise Stopped(f"asked to stop by {name}")
             played = play(fed._replace(meanwhile=owed), state, t)
             finish(owed)
-            state, owed = played.state, settle(played, t)
+            state = played.state
+            owed = ledger.settle(played, t)
         finish(owed)
         store.settle()
     except FedError:
+        # The last whole round is saved even if its evaluation raises.
         try:
             finish(owed)
-        finally:                                           # whatever that may raise
-            if done[0] > saved:
-                store.save(saved_state(done[1]), done[0], keep)
+        finally:
+            ledger.save_last()
             store.settle()
         raise
     return state
 
 
-class Slices:
-    """The generator ``work``, whose result is there for whoever comes to its end, also a second time."""
+class Ledger:
+    """Writes rounds down: rows into the store, and a checkpoint now and then."""
 
-    def __init__(self, work):
-        self.work, self.ended, self.result = work, False, None
+    def __init__(self, shelf, store, first, last, save_every, keep, on_round):
+        self.shelf = shelf
+        self.store = store
+        self.last = last
+        self.save_every = save_every
+        self.keep = keep
+        self.on_round = on_round
+        self.saved_t = first - 1
+        self.written = first - 1, None        # the last written round, and the state after it
+        self.saved_at = time.perf_counter()
+        self.writing_s = 0.0
+        # Until the newest checkpoint is on the disk the oldest is still there.
+        self.files_in_use = deque(maxlen=keep + 1)
+        if shelf:
+            # Rounds after these were given up.
+            shelf.sweep(set(), after=first - 1)
 
-    def __iter__(self):
-        return self
+    def settle(self, played, t):
+        """A generator of slices of work: evaluate round ``t``, write its row, save it if that is due."""
+        row = played.row | (yield from played.evaluation)
+        begin = time.perf_counter()
+        self.store.append(row | record.stored(self.writing_s), played.clients, played.own)
+        self.written = t, played.state
+        if self._is_due(t, begin):
+            self._save(played.state, t, begin)
+        self.writing_s = time.perf_counter() - begin
+        self.on_round(row)
 
-    def __next__(self):
-        if not self.ended:
-            try:
-                return next(self.work)
-            except StopIteration as end:
-                self.ended, self.result = True, end.value
-        raise StopIteration(self.result)
+    def save_last(self):
+        """Save the last written round, unless it is saved."""
+        t, state = self.written
+        if t > self.saved_t:
+            self.store.save(saved_state(state), t, self.keep)
+
+    def _is_due(self, t, now_s):
+        if t == self.last:
+            return True
+        if self.save_every:
+            return t % self.save_every == 0
+        return now_s > self.saved_at + SAVED_S
+
+    def _save(self, state, t, now_s):
+        self.store.save(saved_state(state), t, self.keep)
+        self.saved_t, self.saved_at = t, now_s
+        self.files_in_use.append(client_states.files_of(state.get("clients", {})))
+        # Checkpoints of an earlier session name files, too: wait until those checkpoints are gone.
+        if self.shelf and len(self.files_in_use) == self.files_in_use.maxlen:
+            self.shelf.sweep(set().union(*self.files_in_use))
+
+
+def play_round(fed, state, t):
+    """``(state after round t, row, client rows)``: the round, evaluated at once."""
+    played = play(fed, state, t)
+    row = played.row | finish(played.evaluation) | record.stored(0.0)
+    return played.state, row, played.clients
 
 
 def saved_state(state):
-    """A run's state as a checkpoint holds it."""
-    return state | {"clients": client_states.as_dict(state["clients"])} if "clients" in state else state
+    """A run's state, as a checkpoint holds it."""
+    if "clients" not in state:
+        return state
+    return state | {"clients": client_states.as_dict(state["clients"])}
 
 
 def loaded_state(state):
-    """The state that such a checkpoint holds."""
-    return state | {"clients": client_states.from_dict(state["clients"])} if "clients" in state else state
-
-
-def finish(work):
-    """What the generator ``work`` returns at its end; None where it has ended before."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-
-
-def served(x, support, layout):
-    """(P,): ``x`` on the support, zero elsewhere, but for tensors that stay with clients, which are as the factory made
-    them."""
-    whole = scattered(gathered(x, support), support, torch.zeros_like(x))
-    if layout.personal:
-        whole[layout.own] = x[layout.own]
-    return whole
-
-
-def evaluated(fed, state, merged, due=True):
-    """A generator, slice by slice, of the columns that look at the new model: its digest, losses and metrics, NaN where
-    no evaluation is due, or where the server has no model; the test set is evaluated again before pruning where that
-    differs."""
-    known = {"weights_digest": record.digest(state["x"], state["mask"])}
-    yield
-    if not (due and fed.layout.travels):
-        columns = record.evaluation_columns(fed.objective, fed.validate is not None, record.names_of(fed.kinds))
-        return known | dict.fromkeys([column.name for column in columns] + ["evaluate_s"], math.nan)
-    headline, before = fed.objective.headline, f"{fed.objective.headline}_before"
-    x, timed = tested(fed, state), record.Stopwatch()
-    loss, metrics = yield from timed(fed.test(x))
-    row = known | {"loss": finite(loss, "the merged model")} | metrics | {before: metrics[headline]}
-    if not torch.equal(x, merged):
-        row[before] = (yield from timed(fed.test(merged)))[1][headline]
-    if fed.validate is not None:
-        loss, metrics = yield from timed(fed.validate(x))
-        row["val_loss"] = finite(loss, "the merged model, on validation samples,")
-        row |= {f"val_{name}": value for name, value in metrics.items()}
-    return row | {"evaluate_s": timed.seconds}
+    """A run's state from a checkpoint."""
+    if "clients" not in state:
+        return state
+    return state | {"clients": client_states.from_dict(state["clients"])}

@@ -1,37 +1,39 @@
-"""Who takes part in a synchronous round, what they answer, and who of them counts."""
+"""A synchronous round: the sampler draws a cohort, the cohort trains, and answers in time count."""
 
 import math
 from typing import NamedTuple
 
 import torch
 
-from fedmpi.core import virtual_time, flops
 from fedmpi.client.numbers import WORK
+from fedmpi.core import flops, virtual_time
 from fedmpi.core.errors import FedError
+from fedmpi.core.parts import Known
+from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.answers import Outcome, enough, failed, outcome_of
 from fedmpi.server.exchange import announce, collect
 from fedmpi.server.sizes import costs_of
-from fedmpi.core.parts import Known
-from fedmpi.core.rng import Purpose, stream
 from fedmpi.transport.base import watched
 from fedmpi.wire import frame
 
-WAIT_S, PATIENCE = 60.0, 60 * 24 * 7     # virtual seconds between looks for available clients, and how many looks
+# While no client is available the server looks again after WAIT_S virtual seconds, PATIENCE times.
+WAIT_S = 60.0
+PATIENCE = 60 * 24 * 7
 
 
 class Gathered(NamedTuple):
-    """What a round brought: a row for each of the A clients that were asked, written in place as the round goes on."""
+    """The answers of a round: a row for each of A clients, filled in place as the round goes on."""
 
     clients: torch.Tensor         # (A,) int64
-    masks: list                   # A masks (Q,) that they were given
+    masks: list                   # A masks (Q,) bool, which the clients were sent
     answers: list                 # A of Update, Refused or None
     outcome: torch.Tensor         # (A,) int64 of Outcome
-    seconds: torch.Tensor         # (A,) float64 of virtual time until the answer, NaN where none came
+    seconds: torch.Tensor         # (A,) float64, virtual time until the answer; NaN if none came
     up_bytes: torch.Tensor        # (A,) int64
     down_bytes: torch.Tensor      # (A,) int64
     now: float                    # virtual time at the round's end
-    shares: torch.Tensor | None = None   # (A,) float64 by which workers added up updates, where they did
-    flight: dict = {}             # clients still at work
+    shares: torch.Tensor | None = None   # (A,) float64, weights in the workers' sums
+    flight: dict = {}             # clients still at work, in asynchronous runs
 
     @property
     def counts(self):
@@ -40,83 +42,122 @@ class Gathered(NamedTuple):
 
 
 def gather(fed, state, t, support, laps):
-    """A synchronous round's ``Gathered``: the sampler draws, devices drop out or come late, answers may be unfit."""
+    """``Gathered`` of a synchronous round. ``support (K,)`` is the server's."""
     now, fleet = look(fed, state["now"])
     count, clients = sample(fed, state, t, fleet)
     gone = virtual_time.dropped(fleet, clients, stream(fed.seed, Purpose.DROPOUT, t))
     published, asks = announce(fed, state, t, clients)
     laps.lap("encode_s")
+
     got = asked(clients, gone, published, asks, now)
-    rows, model = torch.nonzero(~gone).flatten(), published     # bytes of the model that training must wait for
+    rows = torch.nonzero(~gone).flatten()
+    # Training starts once the model is there: candidates have had it since they told their loss.
+    awaited_bytes = published
     if fed.sampler.choose and len(rows) > count:
-        rows, model = chosen(fed, state, t, fleet, got, rows, count), 0
+        rows = chosen(fed, state, t, fleet, got, rows, count)
+        awaited_bytes = 0
     got.shares[rows] = present(state, clients[rows])
     trained(fed, t, support, got, rows, asks)
-    took = arrived(fed, fleet, got, rows, model, count)
-    return got._replace(now=now + took)
+    took_s = arrived(fed, fleet, got, rows, awaited_bytes, count)
+    return got._replace(now=now + took_s)
 
 
 def asked(clients, gone, published, asks, now):
-    """The ``Gathered`` of a round that has just begun, for what follows to write its rows in place: the model of
-    ``published`` bytes is out, nobody has answered, and who is ``gone (A,)`` never will."""
-    A, down = len(clients), torch.full((len(clients),), published)
-    down[gone] += torch.tensor([frame.size(ask.meta, ask.arrays) if ask.arrays else 0 for ask in asks])[gone]
-    outcome = torch.where(gone, int(Outcome.DROPPED), int(Outcome.PASSED))
-    return Gathered(clients, [ask.mask for ask in asks], [None] * A, outcome, torch.zeros(A, dtype=torch.float64),
-                    torch.zeros(A, dtype=torch.int64), down, now, torch.zeros(A, dtype=torch.float64))
+    """``Gathered`` before any answer: the ``published`` bytes of the model are out to all clients.
+
+    Clients that are ``gone (A,) bool`` will never answer; they get their jobs nevertheless.
+    """
+    A = len(clients)
+    down_bytes = torch.full((A,), published)
+    down_bytes[gone] += torch.tensor([_job_bytes(ask) for ask in asks])[gone]
+    return Gathered(
+        clients=clients,
+        masks=[ask.mask for ask in asks],
+        answers=[None] * A,
+        outcome=torch.where(gone, int(Outcome.DROPPED), int(Outcome.PASSED)),
+        seconds=torch.zeros(A, dtype=torch.float64),
+        up_bytes=torch.zeros(A, dtype=torch.int64),
+        down_bytes=down_bytes,
+        now=now,
+        shares=torch.zeros(A, dtype=torch.float64))
+
+
+def _job_bytes(ask):
+    """The bytes of a model that goes with a client's job; 0 if all clients get the same model."""
+    return frame.size(ask.meta, ask.arrays) if ask.arrays else 0
 
 
 def chosen(fed, state, t, fleet, got, rows, count):
-    """int64, sorted: ``count`` of the candidates' ``rows (d,)``, kept by the losses that they tell. Writes into ``got``
-    what that cost: nobody trains before all candidates have answered."""
+    """int64, sorted: ``count`` of the candidates' ``rows (d,)``, chosen by the losses that they tell.
+
+    No client trains before all candidates have told theirs: writes that wait, and failures, to ``got``.
+    """
     losses = told_losses(fed, t, got, rows)
-    forward = fed.sizes[got.clients] * flops.forward(fed.layout, fed.costs, state["mask"])
-    got.seconds.copy_(virtual_time.durations(fleet, got.clients, got.down_bytes, forward, got.up_bytes))
-    told = torch.tensor([got.answers[row] is None for row in rows.tolist()])
-    got.outcome[rows[~told]] = Outcome.FAILED
-    kept = fed.sampler.choose(count, got.clients[rows[told]], losses[told]).sort().values
-    kept = torch.searchsorted(got.clients, kept)
+    forward = flops.forward(fed.layout, fed.costs, state["mask"])
+    got.seconds.copy_(virtual_time.durations(
+        fleet, got.clients, got.down_bytes, fed.sizes[got.clients] * forward, got.up_bytes))
+    answered = torch.tensor([got.answers[row] is None for row in rows.tolist()])
+    got.outcome[rows[~answered]] = Outcome.FAILED
+    clients = fed.sampler.choose(count, got.clients[rows[answered]], losses[answered])
+    kept = torch.searchsorted(got.clients, clients.sort().values)
     got.seconds[kept] = got.seconds[rows].max()
     return kept
 
 
 def trained(fed, t, support, got, rows, asks):
-    """The clients of ``rows`` train; their answers and what these are fit for go into ``got``."""
-    found = collect(fed, [asks[row] for row in rows.tolist()], support, got.shares[rows] if fed.sums else None,
-                    f"round {t}: clients trained")
-    for row, answer in zip(rows.tolist(), found):
-        got.answers[row], got.outcome[row] = answer, outcome_of(answer)
+    """Have the clients of ``rows`` train, and write answers and outcomes to ``got``."""
+    shares = got.shares[rows] if fed.sums else None
+    rows = rows.tolist()
+    line = f"round {t}: clients trained"
+    answers = collect(fed, [asks[row] for row in rows], support, shares, line)
+    for row, answer in zip(rows, answers):
+        got.answers[row] = answer
+        got.outcome[row] = outcome_of(answer)
     enough(fed, t, [answer for answer in got.answers if answer is not None])
 
 
-def arrived(fed, fleet, got, rows, model, count):
-    """The round's virtual seconds. Those of the clients that trained, ``rows``, which waited for ``model`` bytes beside
-    their jobs, go into ``got``, as does who of them is late."""
-    answers, deadline = [got.answers[row] for row in rows.tolist()], fed.aggregation.deadline
-    down, up = torch.tensor([(answer.job_bytes, answer.up_bytes) for answer in answers],
-                            dtype=torch.int64).reshape(-1, 2).T
-    work = worked(fed, [got.masks[row] for row in rows.tolist()], answers, got.clients[rows].tolist())
-    got.seconds[rows] += virtual_time.durations(fleet, got.clients[rows], down + model, work, up)
+def arrived(fed, fleet, got, rows, awaited_bytes, count):
+    """The round's virtual seconds; writes each client's seconds and bytes, and late ones, to ``got``.
+
+    ``rows`` are the clients that trained, once ``awaited_bytes`` had reached them beside their jobs.
+    """
+    answers = [got.answers[row] for row in rows.tolist()]
+    masks = [got.masks[row] for row in rows.tolist()]
+    clients = got.clients[rows]
+    down = torch.tensor([answer.job_bytes for answer in answers], dtype=torch.int64)
+    up = torch.tensor([answer.up_bytes for answer in answers], dtype=torch.int64)
+    work = worked(fed, masks, answers, clients.tolist())
+    got.seconds[rows] += virtual_time.durations(fleet, clients, down + awaited_bytes, work, up)
     got.down_bytes[rows] += down
     got.up_bytes[rows] += up
-    got.seconds[(got.outcome == Outcome.DROPPED) | (got.outcome == Outcome.FAILED)] = torch.nan
-    sound = torch.nonzero(got.outcome == Outcome.MERGED).flatten()
-    got.outcome[sound[~virtual_time.in_time(got.seconds[sound], count, deadline)]] = Outcome.LATE
+    silent = (got.outcome == Outcome.DROPPED) | (got.outcome == Outcome.FAILED)
+    got.seconds[silent] = torch.nan
+
+    deadline = fed.aggregation.deadline
+    sound = got.counts
+    in_time = virtual_time.in_time(got.seconds[sound], count, deadline)
+    got.outcome[sound[~in_time]] = Outcome.LATE
     waited = got.outcome == Outcome.MERGED
-    if int(waited.sum()) < count:                                    # who is unfit is known when its answer is there
+    if int(waited.sum()) < count:
+        # An answer shows that it is unfit only once it is there.
         waited |= got.outcome == Outcome.REJECTED
     return virtual_time.round_s(got.seconds, waited, count, deadline)
 
 
 def look(fed, now):
-    """``(virtual time, fleet)`` when somebody is available, from ``now`` on."""
+    """``(virtual time, fleet)`` from ``now`` on, as soon as some client is available."""
     for _ in range(PATIENCE):
         fleet = fed.devices.at(now, len(fed.sizes), drawing(fed))
         if bool(fleet.available.any()):
             return now, fleet
         now += WAIT_S
-    raise FedError(f"no client has been available for {PATIENCE * WAIT_S / 86400:.0f} days of virtual time: "
-                   "see --devices")
+    raise nobody_available()
+
+
+def nobody_available():
+    """The FedError of a run in which no client came back."""
+    days = PATIENCE * WAIT_S / 86400
+    return FedError(f"no client has been available for {days:.0f} days of virtual time: see --devices")
 
 
 def drawing(fed):
@@ -125,35 +166,45 @@ def drawing(fed):
 
 
 def sample(fed, state, t, fleet):
-    """``(count, clients (A,) int64 sorted)``: how many answers are wanted, and who is asked. In round 1 everybody where
-    the estimator that weighs wants that."""
+    """``(count, clients (A,) int64 sorted)``: how many answers are wanted, and the clients asked.
+
+    Some estimators open with a round of all clients.
+    """
     N = int(fleet.available.sum())
-    opening = t == 1 and next(iter(fed.contributions.values())).opening
+    opening = t == 1 and fed.contributions[fed.weighs].opening
     count = N if opening else min(fed.cohort, N)
-    asked = min(N, max(math.ceil(count * (1 + fed.aggregation.over)), fed.sampler.candidates))
-    drawn = fed.sampler.draw(stream(fed.seed, Purpose.SAMPLE, t), asked, known(fed, state, fleet.available))
+    wanted = max(math.ceil(count * (1 + fed.aggregation.over)), fed.sampler.candidates)
+    gen = stream(fed.seed, Purpose.SAMPLE, t)
+    drawn = fed.sampler.draw(gen, min(N, wanted), known(fed, state, fleet.available))
     return count, drawn.sort().values
 
 
 def known(fed, state, available):
-    """What a sampler may go by."""
+    """``Known``: all that a sampler may go by; ``available (N,) bool``."""
     scores = state["weighting"].get("score", state["weighting"]["weights"])
-    return Known(available, fed.sizes, torch.where(state["losses"].isnan(), torch.nan, scores), state["losses"])
+    # A client without a loss has never been merged: its score is only a start.
+    scores = torch.where(state["losses"].isnan(), torch.nan, scores)
+    return Known(available, fed.sizes, scores, state["losses"])
 
 
 def present(state, clients):
-    """float64 (C,) that sum to 1: the weights that the clients have before this round is judged."""
+    """(C,) float64: the shares of the clients before this round is scored; their sum is 1."""
     shares = state["weighting"]["weights"][clients]
     total = shares.sum()
-    return shares / total if total > 0 else torch.full_like(shares, 1 / max(len(shares), 1))
+    if total > 0:
+        return shares / total
+    return torch.full_like(shares, 1 / max(len(shares), 1))
 
 
 def told_losses(fed, t, got, rows):
-    """(d,) float64: the published model's loss on the samples of the candidates' ``rows``, as they tell it. The bytes
-    of asking and telling, and those that failed, go into ``got``."""
+    """(d,) float64: the model's losses on the candidates' samples, as their ``rows (d,)`` tell them.
+
+    Writes the bytes of questions and answers, and failures, to ``got``.
+    """
     losses = torch.empty(len(rows), dtype=torch.float64)
     jobs = [{"loss": int(got.clients[row]), "row": number} for number, row in enumerate(rows)]
-    for reply in watched(fed.transport.map(jobs), len(jobs), fed.tell, f"round {t}: candidates asked for their loss"):
+    line = f"round {t}: candidates asked for their loss"
+    for reply in watched(fed.transport.map(jobs), len(jobs), fed.tell, line):
         number = reply.meta["row"]
         row = int(rows[number])
         if reply.meta.get("kind") == "failed":
@@ -166,17 +217,29 @@ def told_losses(fed, t, got, rows):
 
 
 def worked(fed, masks, answers, clients):
-    """(A,) float64: FLOPs of each training, by RigL's convention; 0 where there was none. Clients of one mask train one
-    network."""
-    trained = {id(mask): (mask, client) for mask, answer, client in zip(masks, answers, clients) if answer is not None}
-    price = {key: _prices(fed, *pair) for key, pair in trained.items()}
-    return torch.tensor([0.0 if answer is None or answer.numbers is None else
-                         float(price[id(mask)] @ torch.from_numpy(answer.numbers[WORK].copy())) for mask, answer in
-                         zip(masks, answers)], dtype=torch.float64)
+    """(A,) float64: FLOPs of each training by RigL's convention; 0 for answers without numbers.
+
+    Clients with the same mask object train the same network.
+    """
+    prices = {}
+    work = torch.zeros(len(answers), dtype=torch.float64)
+    for row, (mask, answer, client) in enumerate(zip(masks, answers, clients)):
+        if answer is None or answer.numbers is None:
+            continue
+        if id(mask) not in prices:
+            prices[id(mask)] = _prices(fed, mask, client)
+        # Copy: torch warns about arrays that it must not write to.
+        samples = torch.from_numpy(answer.numbers[WORK].copy())
+        work[row] = prices[id(mask)] @ samples
+    return work
 
 
 def _prices(fed, mask, client):
-    """(3,) float64: FLOPs of a sample seen, of one in a pass of its own, and of one with a dense gradient."""
+    """(3,) float64: FLOPs of a sample, in the order of ``numbers.WORK``.
+
+    That is a sample seen, one in a pass of its own, and one with a dense gradient.
+    """
     costs = costs_of(fed, client)
-    each = [flops.training(fed.layout, costs, mask, *unit)[1] for unit in torch.eye(3).tolist()]
-    return torch.tensor(each, dtype=torch.float64)
+    units = torch.eye(3).tolist()
+    prices = [flops.training(fed.layout, costs, mask, *unit)[1] for unit in units]
+    return torch.tensor(prices, dtype=torch.float64)

@@ -1,7 +1,10 @@
-"""What clients contributed: the utilities of coalitions, evaluated on all ranks, and the estimators that ask for
-them."""
+"""Scores of the clients' contributions: estimators ask for the utilities of coalitions of clients.
+
+All ranks evaluate the models of these coalitions.
+"""
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,55 +14,90 @@ from fedmpi.core.errors import DivergedError
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.transport.base import watched
 
+# The two utilities of a model, in the order of a worker's answer; "accuracy" is an old name.
+COLUMNS = {"loss": 0, "headline": 1, "accuracy": 1}
+
+
+class Judged(NamedTuple):
+    """The scores of a round by every estimator of the run, and their price."""
+
+    scores: dict                  # {label: Scores}
+    asked: dict                   # {label: distinct coalitions that the estimator asked for}
+    seconds: dict                 # {label: seconds}
+    calls: int                    # models evaluated, by all estimators together
+
 
 def judge(fed, state, cohort, reports, t):
-    """``({label: Scores}, {label: coalitions asked}, {label: seconds}, models evaluated)`` of every estimator of the
-    run. ``reports`` holds what each client reported, as ``{label: arrays}``.
+    """``Judged`` of a ``Cohort``; ``reports`` holds a ``{label: arrays}`` for each client.
 
-    All draw from the same stream, and the estimator that weighs asks first: who else observes changes nothing for it.
+    All estimators draw from the same stream, and the one that weighs asks first: its scores are the
+    same whoever else observes.
     """
-    utility = Utility(fed.transport, fed.derivatives, fed.block, cohort, state["strategy"], fed.tell)
-    found, asked, seconds = {}, {}, {}
+    strategy = state["strategy"]
+    utility = Utility(fed.transport, fed.derivatives, fed.block, cohort, strategy, fed.tell)
+    scores, asked, seconds = {}, {}, {}
     for label, part in fed.contributions.items():
-        begin, utility.asked = time.perf_counter(), set()
-        own = cohort._replace(reports=[report.get(label, {}) for report in reports])
-        found[label] = part.score(state["contribution"][label], own, utility, stream(fed.seed, Purpose.CONTRIBUTION, t))
-        if not bool(found[label].phi.isfinite().all()):
-            line = f"round {t}: {label} found scores that are not finite: {found[label].phi.tolist()}"
-            if len(found) == 1:                            # it is the one that weighs
-                raise DivergedError(line)
-            fed.tell(f"warning: {line}")
-        asked[label], seconds[label] = len(utility.asked), time.perf_counter() - begin
-    return found, asked, seconds, utility.calls
+        begin = time.perf_counter()
+        utility.asked = set()
+        own_reports = [report.get(label, {}) for report in reports]
+        gen = stream(fed.seed, Purpose.CONTRIBUTION, t)
+        scores[label] = part.score(
+            state["contribution"][label], cohort._replace(reports=own_reports), utility, gen)
+        _check_finite(fed, t, label, scores[label].phi)
+        asked[label] = len(utility.asked)
+        seconds[label] = time.perf_counter() - begin
+    return Judged(scores, asked, seconds, utility.calls)
+
+
+def _check_finite(fed, t, label, phi):
+    """Raise DivergedError if the estimator that weighs gave a score ``phi`` that is not finite.
+
+    Observers are only warned about.
+    """
+    if bool(phi.isfinite().all()):
+        return
+    line = f"round {t}: {label} found scores that are not finite: {phi.tolist()}"
+    if label == fed.weighs:
+        raise DivergedError(line)
+    fed.tell(f"warning: {line}")
 
 
 class Utility:
-    """``utility(coalitions (M, C) bool, of="loss") -> (M,) float64``: minus the validation loss (``of="headline"`` or,
-    by its old name, ``"accuracy"``: the objective's headline, minus it where less is better) of what the strategy would
-    have merged from each coalition, with the clients' present shares; of updates of 0, hence of the received model
-    where the server has no momentum, where a coalition is empty. A loss above the objective's ``worst``, 100 nats of
-    classification, or one that is not a number, counts as that.
+    """``utility(coalitions (M, C) bool, of="loss") -> (M,) float64``, the more the better.
 
-    Each distinct coalition is evaluated once, in blocks spread over the workers. How blocks are cut depends on what is
-    asked, never on the number of ranks, hence so do the bits. ``calls`` counts evaluated models, ``asked`` holds the
-    distinct coalitions that the present estimator asked for: what it would have cost alone.
+    A coalition stands for the model that the strategy would have merged from its clients alone, with
+    their present shares. The empty coalition counts as zero updates: it leaves the received model,
+    unless the server has momentum. ``of="loss"`` gives minus the model's validation loss;
+    ``of="headline"`` gives the objective's headline metric, or minus it if less is better. Values
+    worse than the objective's ``worst`` (100 nats in classification) count as ``worst``, as does NaN.
+
+    Each distinct coalition is evaluated once, in blocks spread over the workers. Blocks are cut
+    by the question and never by the number of ranks: so the bits are the same on any number.
+    ``calls`` counts the evaluated models. ``asked`` holds the present estimator's distinct
+    coalitions: the price that it would have paid alone.
     """
 
     def __init__(self, transport, derivatives, block, cohort, state, tell=lambda line: None):
-        """``derivatives`` is ``(gradient, curvature)`` of the validation loss, ``block`` the models that one job forms
-        and evaluates, ``state`` the strategy's, ``tell(line)`` hears how far long work has come."""
-        self.transport, self.block, self.cohort, self.state, self.tell = transport, block, cohort, state, tell
+        """``derivatives``: ``(gradient, curvature)`` of the validation loss, or None. ``block``: how
+        many models one job forms and evaluates. ``state``: the strategy's. ``tell(line)`` hears of
+        the progress of long work."""
+        self.transport, self.block, self.tell = transport, block, tell
+        self.cohort, self.state = cohort, state
         self.gradient, self.curvature = derivatives or (None, None)
-        self.known, self.asked, self.loaded, self.others = {}, set(), [None], []
+        self.known = {}           # {bits of a coalition: its values, by COLUMNS}
+        self.asked = set()
+        self.others = []          # utilities of the same clients with other updates
+        # Shared with ``others``: the utility whose cohort the workers hold.
+        self.loaded = [None]
 
     @property
     def calls(self):
         return len(self.known) + sum(len(other.known) for other in self.others)
 
     def on(self, updates, x):
-        """The utility of the same clients with other ``updates`` of another model ``x (P,)``."""
-        other = Utility(self.transport, None, self.block, self.cohort._replace(updates=updates, x=x), self.state,
-                        self.tell)
+        """The utility of the same clients with other ``updates``, of another model ``x (P,)``."""
+        cohort = self.cohort._replace(updates=updates, x=x)
+        other = Utility(self.transport, None, self.block, cohort, self.state, self.tell)
         other.loaded, other.asked = self.loaded, self.asked
         self.others.append(other)
         return other
@@ -67,23 +105,29 @@ class Utility:
     def __call__(self, coalitions, of="loss"):
         keys = [bytes(row) for row in np.packbits(coalitions.numpy(), axis=1)]
         self.asked.update((id(self), key) for key in keys)
-        new = list({key: row for row, key in enumerate(keys) if key not in self.known}.items())
-        blocks = [new[start: start + self.block] for start in range(0, len(new), self.block)]
+        # A dict keeps the order of the question, and drops repetitions.
+        new = list(dict.fromkeys(key for key in keys if key not in self.known))
+        self._evaluate([new[start: start + self.block] for start in range(0, len(new), self.block)])
+        column = COLUMNS[of]
+        values = [self.known[key][column] for key in keys]
+        return torch.tensor(values, dtype=torch.float64)
+
+    def _evaluate(self, blocks):
+        """Have the workers evaluate ``blocks`` of coalitions, and note the values."""
         if blocks:
             self._load()
-        jobs = [{"block": number, "coalitions": [key.hex() for key, _ in block]} for number, block in enumerate(blocks)]
-        what = f"round {self.cohort.schedule.t}: blocks of {self.block} coalitions evaluated"
-        for reply in watched(self.transport.map(jobs), len(jobs), self.tell, what):
+        jobs = [{"block": number, "coalitions": [key.hex() for key in block]}
+                for number, block in enumerate(blocks)]
+        line = f"round {self.cohort.schedule.t}: blocks of {self.block} coalitions evaluated"
+        for reply in watched(self.transport.map(jobs), len(jobs), self.tell, line):
             block = blocks[reply.meta["block"]]
             if reply.meta["crowded"]:
-                self.tell(f"warning: rank {reply.rank} ran out of GPU memory with {len(block)} models side by side and "
-                          "took one at a time, which may differ in the last bits")
-            self.known |= {key: values for (key, _), values in zip(block, reply.arrays["values"])}
-        column = {"loss": 0, "headline": 1, "accuracy": 1}[of]
-        return torch.tensor([self.known[key][column] for key in keys], dtype=torch.float64)
+                self.tell(f"warning: rank {reply.rank} ran out of GPU memory with {len(block)} models "
+                          "side by side and took one at a time, which may differ in the last bits")
+            self.known |= dict(zip(block, reply.arrays["values"]))
 
     def _load(self):
-        """Hand the cohort's updates to every worker, unless they were the last."""
+        """Hand the cohort's updates to every worker, unless they hold them already."""
         if self.loaded[0] is self:
             return
         self.transport.share(*message(self.cohort, self.state))

@@ -1,0 +1,40 @@
+"""The server's model as others see it: clients, evaluations, exports."""
+
+import torch
+
+from fedmpi.core.support import gathered, scattered
+
+
+def served(x, support, layout):
+    """(P,): ``x (P,)`` on the ``support (K,)``, zero elsewhere.
+
+    Personal tensors stay as the model's factory made them, on the support or not.
+    """
+    whole = scattered(gathered(x, support), support, torch.zeros_like(x))
+    if layout.personal:
+        whole[layout.own] = x[layout.own]
+    return whole
+
+
+def sent(fed, state, support):
+    """(P,): the model that clients receive, zero off ``support (K,)``."""
+    if fed.pruner.residuals:
+        return served(state["x"], support, fed.layout)
+    # Other pruners leave nothing off the mask.
+    return state["x"]
+
+
+def counted(pruner, layout, state):
+    """(Q,) bool: the mask within the budget, by which the model is tested.
+
+    Some pruners send clients more weights than that, or fewer.
+    """
+    if pruner.nominal is None:
+        return state["mask"]
+    return pruner.nominal(state["pruner"], state["mask"], layout)
+
+
+def tested(fed, state):
+    """(P,): the model that is tested, zero off its mask."""
+    mask = counted(fed.pruner, fed.layout, state)
+    return served(state["x"], fed.layout.support(mask), fed.layout)
