@@ -1,4 +1,4 @@
-"""Answers of clients, as the server reads and checks them: an ``Update``, or a ``Refused`` that cannot be merged."""
+"""Clients' answers, read and checked: an ``Update``, or ``Refused`` if nothing of it can be merged."""
 
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -13,133 +13,163 @@ from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import index_of
 from fedmpi.wire import fields, positions
 
+# How the reason of a failure begins if a GPU's memory was too small.
+OUT_OF_MEMORY = "out of GPU memory"
+
 
 class Outcome(IntEnum):
-    """What became of a client that was asked."""
+    """The end of a client's part in a round."""
 
     MERGED = 0
-    LATE = 1         # after the deadline, or not among the first answers
+    LATE = 1         # after the deadline, or after the first answers that were wanted
     DROPPED = 2      # its device never answered
-    REJECTED = 3     # not finite, or too large
+    REJECTED = 3     # its update is not finite, or too large
     FAILED = 4       # its training raised
-    PASSED = 5       # asked for its loss only, and not chosen
+    PASSED = 5       # a candidate that told its loss and was not chosen
 
 
 class Update(NamedTuple):
-    """One client's decoded answer."""
+    """A client's answer, decoded."""
 
-    values: torch.Tensor | None   # float32, on ``support``; None where workers have added it to their sums
-    support: torch.Tensor
+    values: torch.Tensor | None   # (K,) float32 on ``support``; None if workers add updates up
+    support: torch.Tensor         # (K,) int32
     own: bool                     # the support differs from the server's
     numbers: np.ndarray           # float64, by fedmpi.client.numbers.Number
     report: dict                  # of the pruner's probe
-    scores: dict                  # {label: arrays} for the estimators of contributions
+    scores: dict                  # {label: arrays} for estimators of contributions
     up_bytes: int
     job_bytes: int
     rank: int
-    parts: dict = {}              # {name: tensor} of the strategy's answers, (K,) on ``support`` where they are on it
-    kept: dict = {}               # {name: tensor} of what the client keeps, likewise
+    parts: dict = {}              # {name: tensor} of the strategy's answers
+    kept: dict = {}               # {name: tensor} of the client's state
 
 
 class Refused(NamedTuple):
     """An answer that cannot be merged."""
 
     outcome: Outcome
-    why: str                      # one line
+    why: str                      # a line, or the trace of a failure
     job_bytes: int
     up_bytes: int
     rank: int
-    numbers: np.ndarray | None = None     # as an Update's, where it came
-    cause: str = ""                       # of a divergence: a key of client.CAUSES
-
-
-OUT_OF_MEMORY = "out of GPU memory"
+    numbers: np.ndarray | None = None     # like an Update's, unless the training raised
+    cause: str = ""                       # of a divergence: a key of numbers.CAUSES
 
 
 def failed(fed, reply):
-    """The ``Refused`` of a training that raised, which ends the run at once where that is fatal."""
+    """``Refused`` of a training that raised. Raises WorkerError if a failure ends the run."""
     meta = reply.meta
+    trace = meta["trace"]
     if fed.on_error == "fatal" and not meta["memory"]:
-        raise WorkerError(reply.rank, meta["trace"])
-    last = meta["trace"].strip().splitlines()[-1]
-    fed.tell(f"warning: round {meta['t']}: client {meta['client']} failed on rank {reply.rank}: {last}")
-    why = meta["trace"]
-    if meta["memory"]:
-        why = f"{OUT_OF_MEMORY}: {why}"
+        raise WorkerError(reply.rank, trace)
+    last_line = trace.strip().splitlines()[-1]
+    fed.tell(f"warning: round {meta['t']}: client {meta['client']} failed on rank {reply.rank}: "
+             f"{last_line}")
+    why = f"{OUT_OF_MEMORY}: {trace}" if meta["memory"] else trace
     return Refused(Outcome.FAILED, why, reply.job_bytes, 0, reply.rank)
 
 
 def is_failed(answer):
-    """Whether an answer is that of a training that raised."""
+    """Whether the training behind an answer raised."""
     return isinstance(answer, Refused) and answer.outcome == Outcome.FAILED
 
 
 def outcome_of(answer):
-    """Whether an answer is fit for merging."""
+    """The ``Outcome`` of an answer, as far as its content decides."""
     return Outcome.MERGED if isinstance(answer, Update) else answer.outcome
 
 
 class Reader(NamedTuple):
-    """Turns replies into answers: the supports and their digests by mask, and the rows that values go to."""
+    """Reads the replies of a cohort."""
 
     fed: Any
-    supports: dict                # id(mask) -> (K,) int32
-    expected: dict                # id(mask) -> its digest
-    announced: int                # digest of the support that the server itself trains on
-    U: torch.Tensor | None        # (C, K) float32
+    supports: dict                # {id(mask): (K,) int32}
+    expected: dict                # {id(mask): digest of its support}
+    announced: int                # digest of the server's support
+    U: torch.Tensor | None        # (C, K) float32: a row for each update on the server's support
 
     def reply(self, reply, ask, row):
-        """``Update`` or ``Refused``. Raises WireError where the answer belongs to another round or support."""
+        """``Update`` or ``Refused``. Raises WireError if the reply answers another question."""
         key = id(ask.mask)
         answer = read(self.fed, reply, ask, self.supports[key], self.expected[key], self.announced)
-        if not isinstance(answer, Update) or answer.own or answer.values is None or self.U is None:
+        if self.U is None or isinstance(answer, Refused):
             return answer
-        # The message's own memory is free again.
+        if answer.own or answer.values is None:
+            return answer
+        # Copy into the row: the message's own memory is free again.
         self.U[row] = answer.values
         return answer._replace(values=self.U[row])
 
 
 def read(fed, reply, ask, support, expected, announced):
-    """The answer to ``ask`` that a reply holds. ``support (K,)`` is that of the mask that was asked, ``expected`` its
-    digest, ``announced`` the one of the support that the server itself trains on. WireError where the answer belongs to
-    another round or support."""
+    """``Update`` or ``Refused``: the answer to ``ask`` in a ``reply``.
+
+    ``support (K,)`` is the client's when it was asked, ``expected`` its digest, ``announced`` the
+    digest of the server's support. Raises WireError if the reply belongs to another round or support.
+    """
     meta, arrays = reply.meta, reply.arrays
     if (meta["t"], meta["support"]) != (ask.t, expected):
-        raise WireError(f"client {meta['client']} answered round {meta['t']} on support {meta['support']}, "
-                        f"expected round {ask.t} on {expected}")
-    # Copy what is small: a view would keep the whole message alive.
+        raise WireError(f"client {meta['client']} answered round {meta['t']} on support "
+                        f"{meta['support']}, expected round {ask.t} on {expected}")
+    # Copy small arrays: a view would keep the whole message alive.
     numbers = arrays["numbers"].copy()
-    own = "mask" in meta or expected != announced
+    own = expected != announced
     if "mask" in meta:
+        own = True
         mask = positions.decode(meta["mask"], arrays["mask"], fed.layout.Q, ask.mask.numpy())
         support = fed.layout.support(torch.from_numpy(mask))
-    up_bytes = int(numbers[Number.BYTES]) or reply.reply_bytes - unbilled(meta, arrays, fed.weighs, fed.strategy)
-    values, parts = _decoded(fed, meta, arrays, support)
+    values = _values(fed, meta, arrays, support)
+    parts = _parts(fed, arrays, support)
+    up_bytes = _up_bytes(fed, reply, numbers)
     if not _sound(numbers, values, parts):
         why = f"round {ask.t}: client {meta['client']} diverged (loss {numbers[Number.LOSS]:.3g})"
-        return Refused(Outcome.REJECTED, why, reply.job_bytes, up_bytes, reply.rank, numbers,
-                       meta.get("cause", "training"))
-    return Update(values, support, own, numbers, _report(fed.layout, meta, arrays), _scores(arrays), up_bytes,
-                  reply.job_bytes, reply.rank, parts, _kept(arrays))
+        cause = meta.get("cause", "training")
+        return Refused(
+            Outcome.REJECTED, why, reply.job_bytes, up_bytes, reply.rank, numbers, cause)
+    return Update(
+        values=values,
+        support=support,
+        own=own,
+        numbers=numbers,
+        report=_report(fed.layout, meta, arrays),
+        scores=_scores(arrays),
+        up_bytes=up_bytes,
+        job_bytes=reply.job_bytes,
+        rank=reply.rank,
+        parts=parts,
+        kept=_kept(arrays))
 
 
-def _decoded(fed, meta, arrays, support):
-    """``(values, parts)``: the update, None where the server wants no single ones, and those of the strategy's answers
-    that workers have not summed."""
-    there = {name: field for name, field in fed.strategy.answers.items() if not (fed.sums and field.fold == "sum")}
-    parts = fields.decoded(there, arrays, "answer/", fed.codec, len(support))
-    # Copy: a view would keep the whole message alive.
-    parts = {name: tensor.clone() for name, tensor in parts.items()}
+def _up_bytes(fed, reply, numbers):
+    """The billed bytes of a reply: as it tells them if its update stayed in the worker's sums."""
+    told = int(numbers[Number.BYTES])
+    if told:
+        return told
+    return reply.reply_bytes - unbilled(reply.meta, reply.arrays, fed.weighs, fed.strategy)
+
+
+def _values(fed, meta, arrays, support):
+    """(K,) float32: the update; None if the server wants no single ones."""
     if not fed.values:
-        return None, parts
+        return None
     values = fed.codec.decode(arrays, len(support))
     if len(values) != len(support):
-        raise WireError(f"client {meta['client']} sent {len(values)} values for a support of {len(support)}")
-    return values, parts
+        raise WireError(f"client {meta['client']} sent {len(values)} values for a support of "
+                        f"{len(support)}")
+    return values
+
+
+def _parts(fed, arrays, support):
+    """``{name: tensor}`` of the strategy's answers, without those that workers have summed."""
+    wanted = {name: field for name, field in fed.strategy.answers.items()
+              if not (fed.sums and field.fold == "sum")}
+    parts = fields.decoded(wanted, arrays, "answer/", fed.codec, len(support))
+    # Copy: a view would keep the whole message alive.
+    return {name: tensor.clone() for name, tensor in parts.items()}
 
 
 def _sound(numbers, values, parts):
-    """Whether an answer is finite and not too large, so that it can be merged."""
+    """Whether an answer can be merged: finite, and not too large."""
     if not np.isfinite(numbers[Number.LOSS]):
         return False
     if values is None:
@@ -148,40 +178,46 @@ def _sound(numbers, values, parts):
 
 
 def _report(layout, meta, arrays):
-    """What the pruner's probe reports, as numpy arrays."""
+    """``{name: array}`` of the pruner's probe."""
     report = {name.removeprefix("report/"): array.copy()
               for name, array in arrays.items() if name.startswith("report/")}
     if "index" in report:
-        report["index"] = index_of(positions.decode(meta["index"], report["index"], layout.Q))
+        mask = positions.decode(meta["index"], report["index"], layout.Q)
+        report["index"] = index_of(mask)
     return report
 
 
 def _scores(arrays):
-    """``{label: arrays}`` of what clients report to estimators of contributions."""
+    """``{label: {name: array}}`` of the client's reports to estimators of contributions."""
     scores = {}
-    for name in arrays:
-        if name.startswith("score/"):
-            _, label, key = name.split("/", 2)
-            scores.setdefault(label, {})[key] = arrays[name].copy()
+    for path in arrays:
+        if path.startswith("score/"):
+            _, label, name = path.split("/", 2)
+            scores.setdefault(label, {})[name] = arrays[path].copy()
     return scores
 
 
 def _kept(arrays):
-    """What the client keeps, by name."""
+    """``{name: tensor}`` of the client's state."""
     return {name.removeprefix("kept/"): torch.from_numpy(array.copy())
             for name, array in arrays.items() if name.startswith("kept/")}
 
 
 def enough(fed, t, answers):
-    """Raise where fewer than ``fed.quorum`` of the clients that answered did so with something that can be merged."""
+    """Raise if a share of less than ``fed.quorum`` of the ``answers``, or none, can be merged.
+
+    DivergedError if some client diverged, FedError if all trainings raised.
+    """
     refused = [answer for answer in answers if isinstance(answer, Refused)]
     sound = len(answers) - len(refused)
-    if not refused or sound and sound >= fed.quorum * len(answers):
+    has_quorum = sound > 0 and sound >= fed.quorum * len(answers)
+    if not refused or has_quorum:
         return
-    failures = sum(is_failed(answer) for answer in refused)
-    line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged ({len(refused) - failures} "
-            f"diverged, {failures} failed); --quorum asks for {fed.quorum:g} of them")
-    if failures < len(refused):
-        diverged = [answer for answer in refused if not is_failed(answer)]
-        raise DivergedError(f"{line}; {diverged[0].why}: {CAUSES[diverged[0].cause]}")
+    diverged = [answer for answer in refused if not is_failed(answer)]
+    line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged "
+            f"({len(diverged)} diverged, {len(refused) - len(diverged)} failed); --quorum asks for "
+            f"{fed.quorum:g} of them")
+    if diverged:
+        first = diverged[0]
+        raise DivergedError(f"{line}; {first.why}: {CAUSES[first.cause]}")
     raise FedError(f"{line}\n{refused[0].why}")

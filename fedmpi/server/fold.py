@@ -1,4 +1,4 @@
-"""From a cohort's answers to what strategies and estimators work on: one tensor of updates, a client a row."""
+"""From a cohort's answers to one tensor of updates, a client a row, for strategies and estimators."""
 
 import torch
 
@@ -10,24 +10,29 @@ from fedmpi.core.support import below
 
 
 def stack(fed, replies, support):
-    """``Updates`` of the clients that count, by their ``replies``: on the announced ``support (K,)``, or on the union
-    where clients' masks differ from it."""
+    """``Updates`` of C ``replies``, on the server's ``support (K,)``, or on the union of all supports.
+
+    The union is taken if some client's support differs from the server's.
+    """
+    B = None
     if replies[0].values is None:
-        # They are in the workers' sums, and nobody looks at them.
-        U, B = torch.empty(len(replies), 0), None
+        # The updates are in the workers' sums, and no estimator looks at them.
+        U = torch.empty(len(replies), 0)
     elif not any(reply.own for reply in replies):
-        U, B = rows_of([reply.values for reply in replies]), None
+        U = rows_of([reply.values for reply in replies])
     else:
-        support = union(fed.layout, support if fed.kinds is None else None, replies)
+        # With several networks the server's own model is not any client's.
+        servers = support if fed.kinds is None else None
+        support = union(fed.layout, servers, replies)
         U, B = _on_union(replies, support)
     parts, totals = _parts(fed, replies, support)
-    return Updates(U, B, support, trained=below(support, fed.layout.R), parts=parts, totals=totals,
-                   **_columns(fed, replies))
+    trained = below(support, fed.layout.R)
+    columns = _columns(fed, replies)
+    return Updates(U, B, support, trained=trained, parts=parts, totals=totals, **columns)
 
 
 def union(layout, support, replies):
-    """int32: the positions that any client of the cohort holds, or the server, whose ``support`` is None where its
-    model is no client's."""
+    """int32: all positions in the clients' supports, and in the server's ``support`` unless None."""
     held = torch.zeros(layout.P, dtype=torch.bool)
     # Keep the server's positions even if no client kept them.
     if support is not None:
@@ -38,9 +43,10 @@ def union(layout, support, replies):
 
 
 def _on_union(replies, support):
-    """``(U, B)``, both (C, K), of answers on supports of their own."""
-    U = torch.zeros(len(replies), len(support))
-    B = torch.zeros(len(replies), len(support), dtype=torch.bool)
+    """``(U, B)``, both (C, K): updates on the union ``support (K,)``, and the positions they have."""
+    shape = len(replies), len(support)
+    U = torch.zeros(shape)
+    B = torch.zeros(shape, dtype=torch.bool)
     for row, reply in enumerate(replies):
         columns = torch.searchsorted(support, reply.support)
         U[row, columns] = reply.values
@@ -49,46 +55,70 @@ def _on_union(replies, support):
 
 
 def _spread(values, of, support):
-    """(K,) on ``support``: ``values`` on a part ``of`` it, 0 elsewhere."""
+    """(K,) on ``support``: ``values`` at the positions ``of``, which are part of it, 0 elsewhere."""
     whole = torch.zeros(len(support))
     whole[torch.searchsorted(support, of)] = values
     return whole
 
 
 def rows_of(values):
-    """(C, K): vectors as the rows of one tensor; no copy where they are that already, one after the other."""
+    """(C, K): a list of vectors as the rows of one tensor, without a copy if they are that already."""
     first = values[0]
-    step, storage = 4 * len(first), first.untyped_storage().data_ptr()
-    if all(each.untyped_storage().data_ptr() == storage and each.data_ptr() == first.data_ptr() + row * step
-           for row, each in enumerate(values)):
-        return first.as_strided((len(values), len(first)), (len(first), 1))
+    shape = len(values), len(first)
+    if _in_one_block(values):
+        return first.as_strided(shape, (len(first), 1))
     return torch.stack(values)
 
 
+def _in_one_block(values):
+    """Whether float32 vectors lie one behind the other in one storage."""
+    first = values[0]
+    storage = first.untyped_storage().data_ptr()
+    row_bytes = 4 * len(first)
+    for row, vector in enumerate(values):
+        if vector.untyped_storage().data_ptr() != storage:
+            return False
+        if vector.data_ptr() != first.data_ptr() + row * row_bytes:
+            return False
+    return True
+
+
 def _columns(fed, replies):
-    """What is known of each client in numbers, all (C,) float64."""
+    """``{name: (C,) float64}``: the numbers that merging may go by."""
     columns = {"n": Number.SAMPLES, "losses": Number.LOSS}
     if fed.strategy.steps:
         columns |= {"steps": Number.STEPS, "travelled": Number.TRAVELLED}
-    return {name: torch.tensor([float(reply.numbers[number]) for reply in replies], dtype=torch.float64)
-            for name, number in columns.items()}
+    return {name: _column(replies, number) for name, number in columns.items()}
+
+
+def _column(replies, number):
+    values = [float(reply.numbers[number]) for reply in replies]
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _parts(fed, replies, support):
-    """``(parts, totals)`` of the strategy's answers, each by the rule of its field."""
+    """``(parts, totals)`` of the strategy's answers, each folded by the rule of its field."""
     parts, totals = {}, {}
     for name, field in fed.strategy.answers.items():
         if name not in replies[0].parts:
             continue
         rows = [reply.parts[name] for reply in replies]
         if field.on == "support":
-            rows = [row if len(row) == len(support) and not reply.own else _spread(row, reply.support, support)
-                    for row, reply in zip(rows, replies)]
+            rows = [_on_support(row, reply, support) for row, reply in zip(rows, replies)]
         if field.fold == "sum":
             totals[name] = exact(rows)
+        elif field.fold == "list":
+            parts[name] = rows
         else:
-            parts[name] = rows if field.fold == "list" else torch.stack(rows)
+            parts[name] = torch.stack(rows)
     return parts, totals
+
+
+def _on_support(row, reply, support):
+    """(K,): a client's part of an answer on the ``support (K,)`` of all of them."""
+    if len(row) == len(support) and not reply.own:
+        return row
+    return _spread(row, reply.support, support)
 
 
 def exact(rows):
@@ -101,33 +131,63 @@ def exact(rows):
 
 
 def summed(fed, updates, shares, support):
-    """The ``updates`` of C clients with one row instead of theirs: the mean by ``shares (C,)``, which the workers have
-    added up, to the same bits in any order. What else clients answered stays a row each."""
-    answers = {name: field for name, field in fed.strategy.answers.items() if field.fold == "sum"}
+    """``updates`` with one row for all C clients: their mean by ``shares (C,)``.
+
+    The workers have added it up, to the same bits in any order. Other answers keep a row a client.
+    """
+    fields = {name: field for name, field in fed.strategy.answers.items() if field.fold == "sum"}
     K = len(support)
-    sizes = [K, *(size_of(field, K) for field in answers.values())]
-    step, *others = torch.from_numpy(fed.transport.total(sum(sizes))).split(sizes)
-    totals = {name: exact_sum.mean(total, 1.0) for name, total in zip(answers, others)}
-    totals = {name: total if answers[name].on == "support" else total.view(answers[name].on)
-              for name, total in totals.items()}
-    step = exact_sum.mean(step, float(shares.sum()))
-    return updates._replace(U=step[None], B=None, support=support, n=updates.n.sum()[None],
-                            trained=below(support, fed.layout.R), totals=totals)
+    sizes = [K, *(size_of(field, K) for field in fields.values())]
+    sums = torch.from_numpy(fed.transport.total(sum(sizes)))
+    step, *others = sums.split(sizes)
+    totals = {name: _total(total, field) for total, (name, field) in zip(others, fields.items())}
+    mean = exact_sum.mean(step, float(shares.sum()))
+    return updates._replace(
+        U=mean[None],
+        B=None,
+        support=support,
+        n=updates.n.sum()[None],
+        trained=below(support, fed.layout.R),
+        totals=totals)
+
+
+def _total(total, field):
+    """A summed answer as float32, in the shape of its field."""
+    mean = exact_sum.mean(total, 1.0)
+    return mean if field.on == "support" else mean.view(field.on)
 
 
 def still(layout, strategy, C, N):
-    """``Updates`` of C of N clients that changed nothing, on the dense tail alone: what a strategy's merge is tried
-    with before clients train."""
-    support, ones = layout.tail, torch.ones(C, dtype=torch.float64)
+    """``Updates`` of C of N clients that changed nothing, on the dense positions alone.
+
+    With them a strategy's merge is tried before clients train.
+    """
+    support = layout.tail
     parts, totals = {}, {}
     for name, field in strategy.answers.items():
         if field.on == "any":
             continue
-        none = torch.zeros(len(support) if field.on == "support" else field.on)
+        zeros = torch.zeros(len(support) if field.on == "support" else field.on)
         if field.fold == "sum":
-            totals[name] = none
+            totals[name] = zeros
+        elif field.fold == "list":
+            parts[name] = [zeros] * C
         else:
-            parts[name] = [none] * C if field.fold == "list" else torch.stack([none] * C)
-    return Updates(torch.zeros(C, len(support)), None, support, ones, below(support, layout.R),
-                   torch.zeros(len(support)), parts, totals, steps=ones, travelled=ones, losses=ones, seconds=ones,
-                   clients=torch.arange(C), N=N, round=Round(1, 1))
+            parts[name] = torch.stack([zeros] * C)
+    ones = torch.ones(C, dtype=torch.float64)
+    return Updates(
+        U=torch.zeros(C, len(support)),
+        B=None,
+        support=support,
+        n=ones,
+        trained=below(support, layout.R),
+        root=torch.zeros(len(support)),
+        parts=parts,
+        totals=totals,
+        steps=ones,
+        travelled=ones,
+        losses=ones,
+        seconds=ones,
+        clients=torch.arange(C),
+        N=N,
+        round=Round(1, 1))
