@@ -1,13 +1,13 @@
-"""What clients keep between their rounds, held by the server in trust: a simulated client has no memory of its own.
+"""Clients' states between their rounds, held by the server: a simulated client has no memory.
 
-A client's state belongs to the client and never to a rank: it travels with the client's job and comes back with its
-answer, is billed to nobody, and counts once the answer was merged. A state on the support of a mask is kept as the
-values there, together with the mask; when it is wanted under another mask it is 0 wherever a weight is new, also where
-one was pruned and has grown again in between.
+A state belongs to the client, never to a rank. It travels with the client's job and comes back with
+its answer, is billed to nobody, and counts once the answer is merged. Values on the support of a
+mask are kept together with the mask. Under another mask they are 0 wherever a weight is new, also
+if it was pruned and has grown again in between.
 
-``{client: Kept}`` is part of the run's state. The values lie in memory, or in a file a client and round where those of
-all clients would need more than ``IN_MEMORY`` bytes (``fedmpi.store.client_files``); then a checkpoint names the files,
-and no state is written twice.
+``{client: Kept}`` is part of the run's state. Values lie in memory, or in one file for each client
+and round if all clients together would need more than IN_MEMORY bytes
+(``fedmpi.store.client_files``). A checkpoint then names the files, so that no state is written twice.
 """
 
 import math
@@ -18,94 +18,120 @@ import torch
 
 from fedmpi.core.support import scattered
 
-IN_MEMORY = 256 << 20      # bytes of all clients' states together that rank 0 holds
-MASK = "_mask"             # among the values of a client: the mask, packed, that those on the support belong to
+# Bytes of all clients' states together that rank 0 holds at most.
+IN_MEMORY = 256 << 20
+# The name, among a client's values, of the packed mask that values on the support belong to.
+MASK = "_mask"
 
 
 class Kept(NamedTuple):
-    """What one client keeps since round ``t``."""
+    """A client's state since round ``t``."""
 
     t: int
-    values: dict | None           # {name: tensor}; None where they lie in a file
+    values: dict | None           # {name: tensor}; None if they lie in a file
 
 
 def kept(t, mask, values, shelf, client):
-    """The ``Kept`` of a client whose answer, of ``mask (Q,) bool``, was merged in round ``t``."""
-    values = values | {MASK: torch.from_numpy(np.packbits(mask.numpy()))}
+    """The ``Kept`` of a client whose answer, on ``mask (Q,) bool``, was merged in round ``t``."""
+    packed = torch.from_numpy(np.packbits(mask.numpy()))
+    values = values | {MASK: packed}
     if shelf is None:
         return Kept(t, values)
     shelf.write(client, t, {name: tensor.numpy() for name, tensor in values.items()})
     return Kept(t, None)
 
 
-def recalled(found, layout, mask, support, grown, fixed, shelf=None, client=None):
-    """``{name: tensor}``: what a client kept, as it is under ``mask (Q,)`` with this ``support (K,)``.
+def recalled(state, layout, mask, support, grown, fixed, shelf=None, client=None):
+    """``{name: tensor}``: the values of ``state``, a Kept, as they are under ``mask (Q,)``.
 
-    ``grown (Q,)`` int32 is the round from which on each weight has lived without a break, or None where masks never
-    change; values of the names in ``fixed`` are of no support."""
-    values = found.values
-    if values is None:
-        values = {name: torch.from_numpy(array) for name, array in shelf.read(client, found.t).items()}
-    values = dict(values)
+    ``support (K,)`` is the mask's. ``grown (Q,)`` int32 is the round from which on each weight has
+    lived without a break, or None if masks never change. The names in ``fixed`` are on no support.
+    """
+    values = _values(state, shelf, client)
     bits = values.pop(MASK)
     if grown is None or values.keys() <= fixed:
         return values
     before = torch.from_numpy(np.unpackbits(bits.numpy(), count=layout.Q).astype(bool))
-    # What has grown in the very next round was in the client's own mask, if it was in any.
-    alive = before & (grown <= found.t + 1)
+    # Weights grown in the very next round were in the client's own mask, if they were in any.
+    alive = before & (grown <= state.t + 1)
     if torch.equal(alive, mask):
         return values
-    return {name: tensor if name in fixed else carried(tensor, layout, alive, before, support)
-            for name, tensor in values.items()}
+    for name, tensor in values.items():
+        if name not in fixed:
+            values[name] = carried(tensor, layout, alive, before, support)
+    return values
+
+
+def _values(state, shelf, client):
+    """A new dict of a client's values, from memory or from its file."""
+    if state.values is not None:
+        return dict(state.values)
+    arrays = shelf.read(client, state.t)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def carried(values, layout, alive, before, support):
-    """(K',) float32 on ``support (K',)``: ``values (K,)`` of the mask ``before (Q,)``, 0 where a weight is not ``alive
-    (Q,)`` any more."""
+    """(K',) float32 on ``support (K',)``, from ``values (K,)`` on the mask ``before (Q,)``.
+
+    Weights that are not ``alive (Q,)`` any more have 0.
+    """
     whole = scattered(values, layout.support(before), torch.zeros(layout.P))
     whole[: layout.Q] *= alive
     return whole.index_select(0, support)
 
 
 def grown(before, mask, last, t):
-    """(Q,) int32: from which round on each weight lives, where ``mask`` comes after ``last``, that of round ``t``."""
+    """(Q,) int32: the round from which on each weight lives; ``before (Q,)`` holds it until round ``t``.
+
+    ``mask (Q,)`` comes after ``last (Q,)``, the mask of round ``t``.
+    """
     new = mask & ~last
-    return torch.where(new, t + 1, before) if bool(new.any()) else before
+    if not bool(new.any()):
+        return before
+    return torch.where(new, t + 1, before)
 
 
 def spills(fields, layout, N):
-    """Whether what N clients keep is too much for memory; ``fields`` are the sizes that can be known before."""
-    sizes = [layout.P if field.on == "support" else math.prod(field.on) for field in fields.values()
-             if field.on != "any"]
+    """Whether the states of N clients exceed IN_MEMORY, as far as ``{name: Field}`` tells sizes."""
+    sizes = [layout.P if field.on == "support" else math.prod(field.on)
+             for field in fields.values() if field.on != "any"]
     return 4 * N * sum(sizes) > IN_MEMORY
 
 
 def files_of(states):
-    """The pairs (client, round) of the files that ``{client: Kept}`` names."""
-    return {(client, found.t) for client, found in states.items() if found.values is None}
+    """``{(client, round)}``: the files that ``{client: Kept}`` names."""
+    return {(client, state.t) for client, state in states.items() if state.values is None}
 
 
 def as_dict(states):
-    """``{client: Kept}`` as a checkpoint holds it: columns of all clients instead of an entry each."""
+    """``{client: Kept}`` as a checkpoint holds it: columns instead of an entry a client."""
     clients = sorted(states)
-    entry = {"client": torch.tensor(clients, dtype=torch.int64),
-             "t": torch.tensor([states[client].t for client in clients], dtype=torch.int64), "values": {}}
-    names = {name for client in clients for name in states[client].values or ()}
-    for name in sorted(names):
-        have = [row for row, client in enumerate(clients) if name in states[client].values]
-        tensors = [states[clients[row]].values[name] for row in have]
-        entry["values"][name] = {"rows": torch.tensor(have),
-                                 "flat": torch.cat([tensor.flatten() for tensor in tensors]),
-                                 "shapes": torch.tensor([tensor.shape for tensor in tensors], dtype=torch.int64)}
-    return entry
+    ordered = [states[client] for client in clients]
+    names = {name for state in ordered for name in state.values or ()}
+    return {
+        "client": torch.tensor(clients, dtype=torch.int64),
+        "t": torch.tensor([state.t for state in ordered], dtype=torch.int64),
+        "values": {name: _column(ordered, name) for name in sorted(names)},
+    }
+
+
+def _column(states, name):
+    """The values ``name`` of all states that have it, one behind the other."""
+    rows = [row for row, state in enumerate(states) if name in state.values]
+    tensors = [states[row].values[name] for row in rows]
+    shapes = [tensor.shape for tensor in tensors]
+    return {
+        "rows": torch.tensor(rows),
+        "flat": torch.cat([tensor.flatten() for tensor in tensors]),
+        "shapes": torch.tensor(shapes, dtype=torch.int64),
+    }
 
 
 def from_dict(entry):
-    """``{client: Kept}`` of such columns."""
+    """``{client: Kept}`` from the columns of a checkpoint."""
     clients, rounds = entry["client"].tolist(), entry["t"].tolist()
-    values = [None] * len(clients)
-    if entry["values"]:
-        values = [{} for _ in clients]
+    in_files = not entry["values"]
+    values = [None if in_files else {} for _ in clients]
     for name, columns in entry["values"].items():
         shapes = columns["shapes"].tolist()
         parts = columns["flat"].split([math.prod(shape) for shape in shapes])

@@ -1,9 +1,9 @@
 """Clients' models on clients' own test parts: after a round's merge, spread over all workers.
 
-The model that a client has is what the server would publish now, through the same codec, with what
-the client keeps of its own laid over it: its personal tensors, or what the strategy's ``own_model``
-makes of it. One that has not taken part yet has those of the first model. Jobs are cut by clients,
-never by ranks, and so are the bits. While workers evaluate, rank 0 evaluates the test set.
+A client's model is the one that the server would publish now, through the same codec, together with
+the client's own state: its personal tensors, or the strategy's ``own_model``. A client that has not
+taken part yet has the tensors of the first model. Work is cut into jobs of clients, never by ranks: so
+are the bits. While workers evaluate, rank 0 evaluates the test set.
 """
 
 import time
@@ -18,28 +18,34 @@ from fedmpi.store import Column
 from fedmpi.transport.base import watched
 from fedmpi.transport.team import joined
 
-SAMPLES = 512           # that a job has at least, but for the last one
-WORST = 10              # the worst of so many clients make own_accuracy_worst
+# A job has at least so many samples, but for the last one.
+SAMPLES = 512
+# One client in WORST, rounded up, makes own_accuracy_worst.
+WORST = 10
 
 
 class OwnTests(NamedTuple):
-    """Who is evaluated on test parts of their own, and when."""
+    """The clients with test parts of their own, and the rounds that evaluate them."""
 
-    clients: np.ndarray       # (M,) int64, ascending: those that have a test part
-    samples: np.ndarray       # (M,) int64 of it
+    clients: np.ndarray       # (M,) int64, ascending
+    samples: np.ndarray       # (M,) int64, of the test parts
     every: int                # rounds from one evaluation to the next; the last round has one
     at_once: int = 64         # samples that go through the model in one pass on a CPU
 
 
 def round_columns(headline="accuracy", unit="nat"):
-    """The columns of /rounds about clients' own test parts, of the metric ``headline``; NaN in rounds without."""
+    """The columns of /rounds about clients' own test parts, by the metric ``headline``."""
     return [
-        Column(f"own_{headline}", "float64", "1", f"{headline} of clients' models on their own test parts, mean over "
-               "clients"),
-        Column(f"own_{headline}_weighted", "float64", "1", "the same, weighted by their test samples"),
-        Column(f"own_{headline}_worst", "float64", "1", "the same, of the worst tenth of the clients, rounded up"),
-        Column("own_loss", "float64", unit, "loss of clients' models on their own test parts, mean over clients"),
-        Column("own_s", "float64", "s", "evaluating clients on their own test parts, no part of round_s", machine=True),
+        Column(f"own_{headline}", "float64", "1",
+               f"{headline} of clients' models on their own test parts, mean over clients"),
+        Column(f"own_{headline}_weighted", "float64", "1",
+               "the same, weighted by their test samples"),
+        Column(f"own_{headline}_worst", "float64", "1",
+               "the same, of the worst tenth of the clients, rounded up"),
+        Column("own_loss", "float64", unit,
+               "loss of clients' models on their own test parts, mean over clients"),
+        Column("own_s", "float64", "s",
+               "evaluating clients on their own test parts, no part of round_s", machine=True),
     ]
 
 
@@ -55,35 +61,64 @@ def table_columns(headline="accuracy", unit="nat"):
 
 
 def evaluate(fed, state, mask, t, meanwhile=()):
-    """``(columns of /rounds, columns of /own)`` of the model of ``state``, on ``mask``, after round ``t``. Rank 0 does
-    slices of ``meanwhile`` as long as it waits for workers."""
-    begin, elsewhere = time.perf_counter(), fed.transport.meanwhile_s
+    """``(columns of /rounds, columns of /own)`` of the model of ``state`` after round ``t``.
+
+    ``mask (Q,)`` is the model's. Rank 0 does slices of ``meanwhile`` while it waits for workers.
+    """
+    begin, others_s = time.perf_counter(), fed.transport.meanwhile_s
+    tests, headline = fed.own_tests, fed.objective.headline
     # As the next round would publish it: a codec may draw by the round.
     meta, arrays = model_message(fed, state, t + 1, mask)
-    tests = fed.own_tests
-    fed.transport.publish({"kind": "tested", "t": t, "at_once": tests.at_once} | meta, arrays)
-    jobs = [{"own": chosen.tolist(), "block": number} for number, chosen in enumerate(blocks(tests))]
-    if fed.kinds is not None:
-        jobs = [job | {"networks": fed.kinds.of[job["own"]].tolist()} for job in jobs]
-    given = None
+    header = {"kind": "tested", "t": t, "at_once": tests.at_once}
+    fed.transport.publish(header | meta, arrays)
+
+    jobs = jobs_of(fed)
+    losses, metric = _answers(fed, jobs, _arrays(fed, state, mask, t, jobs), t, meanwhile).T
+    others_s = fed.transport.meanwhile_s - others_s
+    row = summary(metric, losses, tests.samples, headline, fed.objective.higher)
+    row["own_s"] = time.perf_counter() - begin - others_s
+    return row, rows(t, tests, metric, losses, headline)
+
+
+def jobs_of(fed):
+    """The workers' jobs: blocks of clients, with the numbers of their networks if there are several."""
+    jobs = []
+    for number, clients in enumerate(blocks(fed.own_tests)):
+        job = {"own": clients.tolist(), "block": number}
+        if fed.kinds is not None:
+            job["networks"] = fed.kinds.of[job["own"]].tolist()
+        if _models_differ(fed):
+            job["alone"] = True
+        jobs.append(job)
+    return jobs
+
+
+def _models_differ(fed):
+    """Whether clients need arrays of their own for their models."""
     strategy = fed.strategy
-    if fed.layout.personal or strategy.own_model is not None or strategy.predict is not None:
-        jobs = [job | {"alone": True} for job in jobs]
-        given = OnDemand(jobs, partial(alone, fed, state, mask, t + 1))
+    own_model = strategy.own_model is not None or strategy.predict is not None
+    return bool(fed.layout.personal) or own_model
+
+
+def _arrays(fed, state, mask, t, jobs):
+    """The arrays of each job, or None if all clients have the same model."""
+    if not _models_differ(fed):
+        return None
+    return OnDemand(jobs, partial(alone, fed, state, mask, t + 1))
+
+
+def _answers(fed, jobs, arrays, t, meanwhile):
+    """(M, 2) float64: loss and metric of each client, in the order of the jobs."""
     values = [None] * len(jobs)
-    meanwhile = _as_long(meanwhile, lambda: any(each is None for each in values))
-    replies = fed.transport.map(jobs, given, meanwhile)
+    meanwhile = _as_long(meanwhile, lambda: any(block is None for block in values))
+    replies = fed.transport.map(jobs, arrays, meanwhile)
     for reply in watched(replies, len(jobs), fed.tell, f"round {t}: blocks of clients tested"):
         values[reply.meta["block"]] = reply.arrays["values"].copy()
-    losses, metric = np.concatenate(values).T
-    elsewhere = fed.transport.meanwhile_s - elsewhere
-    row = summary(metric, losses, tests.samples, fed.objective.headline, fed.objective.higher) | {
-        "own_s": time.perf_counter() - begin - elsewhere}
-    return row, rows(t, tests, metric, losses, fed.objective.headline)
+    return np.concatenate(values)
 
 
 class OnDemand:
-    """The arrays of each job, made when it is sent: those of all clients together may be more than memory holds."""
+    """The arrays of each job, made when the job is sent: all together might exceed the memory."""
 
     def __init__(self, jobs, make):
         """``make(job) -> {name: array}``."""
@@ -94,19 +129,24 @@ class OnDemand:
 
 
 def alone(fed, state, mask, t, job):
-    """The arrays that go to each client of a job alone, in one message: what it keeps, and what the strategy would send
-    to it in round ``t``."""
-    found = []
+    """The arrays for the clients of a job, in one message, as they would get them in round ``t``.
+
+    For each client: its state, and the strategy's message to it alone.
+    """
+    messages = []
     for client in job["own"]:
         asked = ask(fed, state, client, t, mask)
-        kept = {f"kept/{name}": tensor.numpy() for name, tensor in asked.kept.items() if name != RESIDUAL}
-        found.append(({}, asked.arrays | kept))
-    return joined(found)[1]
+        kept = {f"kept/{name}": tensor.numpy()
+                for name, tensor in asked.kept.items() if name != RESIDUAL}
+        messages.append(({}, asked.arrays | kept))
+    return joined(messages)[1]
 
 
 def _as_long(work, wanted):
-    """The slices of ``work`` as long as they are ``wanted()``: what is left is done while the next round's clients
-    train."""
+    """The slices of ``work`` as long as they are ``wanted()``.
+
+    The next round goes on with the rest while its clients train.
+    """
     work = iter(work)
     while wanted():
         try:
@@ -117,17 +157,18 @@ def _as_long(work, wanted):
 
 
 def blocks(tests):
-    """The clients of each job: an array of clients in their order, with SAMPLES samples or little more."""
+    """The clients of each job: arrays of clients in their order, with SAMPLES samples or little more."""
     before = np.cumsum(tests.samples) - tests.samples
     starts = np.flatnonzero(np.diff(before // SAMPLES, prepend=-1))
     return np.split(tests.clients, starts[1:])
 
 
 def summary(metric, losses, samples, headline="accuracy", higher=True):
-    """The columns of /rounds, but for the seconds, of values (M,) a client with ``samples (M,)``."""
+    """The columns of /rounds but for the seconds; ``metric``, ``losses`` and ``samples`` are (M,)."""
+    weighted = (metric * samples).sum() / samples.sum()
     return {
         f"own_{headline}": float(metric.mean()),
-        f"own_{headline}_weighted": float((metric * samples).sum() / samples.sum()),
+        f"own_{headline}_weighted": float(weighted),
         f"own_{headline}_worst": worst(metric, higher),
         "own_loss": float(losses.mean()),
     }
@@ -135,16 +176,23 @@ def summary(metric, losses, samples, headline="accuracy", higher=True):
 
 def worst(metric, higher=True):
     """The mean of the worst tenth of the values, rounded up: of 25 values of the worst 3."""
-    ordered = np.sort(metric) if higher else -np.sort(-metric)
-    return float(ordered[: -(-len(metric) // WORST)].mean())
+    worst_first = np.sort(metric) if higher else -np.sort(-metric)
+    count = -(-len(metric) // WORST)
+    return float(worst_first[:count].mean())
 
 
 def rows(t, tests, metric, losses, headline="accuracy"):
     """The rows of /own of a round."""
-    return {"round": np.full(len(tests.clients), t), "client": tests.clients, "samples": tests.samples,
-            headline: metric, "loss": losses}
+    return {
+        "round": np.full(len(tests.clients), t),
+        "client": tests.clients,
+        "samples": tests.samples,
+        headline: metric,
+        "loss": losses,
+    }
 
 
 def nothing(headline="accuracy"):
-    """The columns of /rounds of a round in which clients are not evaluated."""
-    return dict.fromkeys((column.name for column in round_columns(headline)), float("nan"))
+    """The columns of /rounds in a round that evaluates no client: NaN."""
+    names = [column.name for column in round_columns(headline)]
+    return dict.fromkeys(names, float("nan"))

@@ -1,4 +1,4 @@
-"""The network that only the server has, trained by rank 0 on what clients have sent."""
+"""The network that only the server has: rank 0 trains it on the features that clients sent."""
 
 from typing import Any, Callable, NamedTuple
 
@@ -12,7 +12,7 @@ from fedmpi.core.rng import Purpose, stream, torch_seed
 
 
 class OwnNetwork(NamedTuple):
-    """The server's network in a vector of its own, and how it is trained: as clients train theirs."""
+    """The server's network in a vector of its own; it is trained with the options of the clients."""
 
     kind: Kind                    # where its values lie in the common vector
     model: torch.nn.Module
@@ -29,29 +29,49 @@ def fitted(own, now, run_seed, number, x, mask, samples, loss, settings):
     """``(x (P,), Trained)``: the common vector once the network has been trained on ``samples``.
 
     ``now`` is the Round, ``number`` how many trainings of this network came before in it. ``mask (Q,)``
-    is the common one. ``settings`` take the place of the run's where they are not 0.
+    is the common one. ``settings`` take the place of the run's unless they are 0.
     """
+    device = own.x.device
     layout = own.kind.layout
-    chosen = own.settings | {name: value for name, value in settings.items() if value}
-    base = part(own.kind, x).to(own.x.device)
+    base = part(own.kind, x).to(device)
     own.x.copy_(base)
-    kept = mask[own.kind.weights].to(own.x.device)
-    live = torch.ones(layout.R, device=own.x.device)
+    kept = mask[own.kind.weights].to(device)
+    live = torch.ones(layout.R, device=device)
     live[: layout.Q] = kept
     # No client has this number.
     key = Purpose.SERVER, now.t, number, 1
-    seed(own.x.device, torch_seed(run_seed, *key))
+    seed(device, torch_seed(run_seed, *key))
+    chosen = own.settings | {name: value for name, value in settings.items() if value}
     inputs, targets = samples[0]
-    task = Task(own.model, layout, own.x, own.g, base, kept, live, inputs, targets, chosen["epochs"],
-                chosen["batch_size"], chosen["lr"], stream(run_seed, *key), now, casting=own.casting,
-                optimiser=own.optimiser, rates=own.rates, clip_norm=own.clip_norm)
-    trained = descend(task, Descent(loss=loss, batches=in_order(samples, chosen["batch_size"])))
+    task = Task(
+        model=own.model,
+        layout=layout,
+        x=own.x,
+        g=own.g,
+        base=base,
+        mask=kept,
+        live=live,
+        inputs=inputs,
+        labels=targets,
+        epochs=chosen["epochs"],
+        batch_size=chosen["batch_size"],
+        lr=chosen["lr"],
+        gen=stream(run_seed, *key),
+        schedule=now,
+        casting=own.casting,
+        optimiser=own.optimiser,
+        rates=own.rates,
+        clip_norm=own.clip_norm)
+    batches = in_order(samples, chosen["batch_size"])
+    trained = descend(task, Descent(loss=loss, batches=batches))
     return with_part(own.kind, x, own.x.cpu()), trained
 
 
 def in_order(samples, batch_size):
-    """The batches of ``samples``, a list of (inputs, targets), in their order: no batch holds
-    samples of two of them."""
+    """The batches of ``samples``, a list of (inputs, targets), in their order.
+
+    No batch holds samples of two entries.
+    """
     batches = []
     for inputs, targets in samples:
         sizes = _sizes(len(targets), batch_size)
@@ -60,10 +80,14 @@ def in_order(samples, batch_size):
 
 
 def _sizes(n, batch_size):
-    """The sizes of the batches of n samples. A last one of a single sample joins the batch before it, as it
-    has no variance to normalise by."""
+    """The sizes of the batches of n samples.
+
+    A last batch of a single sample joins the batch before it: it has no variance to normalise by.
+    """
     whole, rest = divmod(n, batch_size)
-    sizes = [batch_size] * whole + [rest] * (rest > 0)
+    sizes = [batch_size] * whole
     if rest == 1 and whole:
-        sizes[-2:] = [batch_size + 1]
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
     return sizes
