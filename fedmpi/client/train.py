@@ -15,8 +15,10 @@ from fedmpi.core.rng import Purpose, stream, torch_seed
 from fedmpi.core.support import scattered
 from fedmpi.wire import fields
 
-OWN = "_personal"         # what a client keeps of the personal tensors, beside what its strategy keeps
-RESIDUAL = "_residual"    # and of what encoding its updates has lost
+# Names in a client's state, beside those of its strategy: its personal tensors, and the part of its
+# updates that encoding has lost so far.
+OWN = "_personal"
+RESIDUAL = "_residual"
 
 
 class Prepared(NamedTuple):
@@ -25,51 +27,68 @@ class Prepared(NamedTuple):
     home: homes.Home
     task: Task
     received: Received
-    known: np.ndarray             # (Q,) bool: the mask that the server knows the client by
-    reports: dict                 # arrays that estimators of contributions want to know, by name on the wire
-    residual: torch.Tensor | None = None      # (K,) float32: what encoding its earlier updates has lost
+    known: np.ndarray             # (Q,) bool: the client's mask, as far as the server knows it
+    reports: dict                 # {path on the wire: array} for estimators of contributions
+    residual: torch.Tensor | None = None      # (K,) float32: see RESIDUAL
 
 
 def key_of(t, client, number):
-    """What a training's random numbers follow from: the round, or the ``number`` of its start."""
+    """The key of a training's random numbers: by its round, or by the ``number`` of its start."""
     return (t, client) if number is None else (number, client, 1)
 
 
 def seed(device, value):
     """Seed torch's generators of the CPU and of ``device``."""
-    # torch.manual_seed does so for every kind of device that there is, which costs a client a millisecond, and keeps a
-    # stack trace a call where the kind is not in use.
+    # torch.manual_seed would seed every kind of device: that costs a client a millisecond, and memory
+    # for a stack trace a call for each kind not in use.
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
         torch.cuda.manual_seed(value)
 
 
 def prepared(parts, home, samples, job, arrays, received, known, given):
-    """The ``Prepared`` client of a ``job``, with its ``arrays``; ``given`` is what the strategy sent to all, (P,) on
-    the device of what is on the support."""
-    support = received.support
+    """The ``Prepared`` client of a ``job``, whose ``arrays`` hold its state and the server's message.
+
+    ``given`` is the strategy's message to all clients, ``{name: tensor}`` on the device.
+    """
+    strategy, support = parts.strategy, received.support
     kept = {name.removeprefix("kept/"): torch.from_numpy(array)
             for name, array in arrays.items() if name.startswith("kept/")}
     residual = kept.pop(RESIDUAL, None)
     base = received.base
     if home.layout.personal:
         base = with_own(home, received, kept.pop(OWN, None))
-    strategy = parts.strategy
-    sent_to = {name: strategy.sends[name] for name in job.get("given", ())}
-    own = fields.decoded(sent_to, arrays, "given/", parts.codec.down, len(support))
-    given = given | spread(home, sent_to, own, support)
     kept = spread(home, strategy.keeps, kept, support)
+    given = given | _given_alone(parts, home, job, arrays, support)
     task = task_of(parts, home, samples, job, received, base, given, kept)
-    reports = {f"score/{label}/{name}": array
-               for label, report in parts.reports.items() for name, array in report(task).items()}
+    reports = _reports(parts, task)
     if parts.pruner.probe is not None:
         task = task._replace(probe=parts.pruner.probe(task))
     return Prepared(home, task, received, known, reports, residual)
 
 
+def _given_alone(parts, home, job, arrays, support):
+    """``{name: tensor}`` on the device: the strategy's message to this client alone."""
+    names = job.get("given", ())
+    if not names:
+        return {}
+    sent = {name: parts.strategy.sends[name] for name in names}
+    tensors = fields.decoded(sent, arrays, "given/", parts.codec.down, len(support))
+    return spread(home, sent, tensors, support)
+
+
+def _reports(parts, task):
+    """``{path on the wire: array}``: the client's reports to estimators of contributions."""
+    return {f"score/{label}/{name}": array
+            for label, report in parts.reports.items()
+            for name, array in report(task).items()}
+
+
 def spread(home, fields_of, tensors, support):
-    """``{name: tensor}`` on the device: a vector (P,) of what a field has on the ``support (K,)``. ``fields_of`` holds
-    the ``Field`` of each of ``tensors``, and perhaps others."""
+    """``{name: tensor}`` on the device; fields on the ``support (K,)`` become vectors (P,).
+
+    ``fields_of`` holds the ``Field`` of each of ``tensors``, and perhaps others.
+    """
     on_device = {}
     for name, tensor in tensors.items():
         if fields_of[name].on == "support":
@@ -79,9 +98,12 @@ def spread(home, fields_of, tensors, support):
 
 
 def with_own(home, received, own):
-    """(P,): the received model with the client's personal tensors, those of the factory's model before its first
-    round."""
-    base, positions = received.base.clone(), home.layout.own
+    """(P,): the received model with the client's personal tensors ``own``.
+
+    Before a client's first round ``own`` is None: it has the tensors of the first model.
+    """
+    base = received.base.clone()
+    positions = home.layout.own
     values = home.initial[positions] if own is None else own
     base[positions.to(home.device)] = values.to(home.device)
     # Personal weights are pruned by the common mask, too.
@@ -90,8 +112,10 @@ def with_own(home, received, own):
 
 
 def task_of(parts, home, samples, job, received, base, given={}, kept={}):
-    """The ``Task`` of a client, or of a shard of the server's, in the round of its job; its random numbers follow from
-    the round, or from the number of its start. ``given`` and ``kept`` are the task's."""
+    """The ``Task`` of a client, or of a shard of the server's, in the round of its job.
+
+    The model is at ``base (P,)``. ``given`` and ``kept`` are the task's.
+    """
     t, client = job["t"], job["client"]
     key = key_of(t, client, job.get("number"))
     home.x.copy_(base)
@@ -102,18 +126,42 @@ def task_of(parts, home, samples, job, received, base, given={}, kept={}):
         mask, live = mask.clone(), live.clone()
     inputs, labels = shards.of_client(samples, client)
     seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
-    task = Task(home.model, home.layout, home.x, home.g, base, mask, live, inputs, labels, parts.epochs,
-                parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
-                casting=home.casting, recorder=home.recorder, given=given, kept=kept, optimiser=parts.optimiser,
-                rates=parts.rates,
-                clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment,
-                objective=parts.objective, classes=samples.classes)
-    return task._replace(epochs=length_of(task)[0]) if parts.steps else task
+    task = Task(
+        model=home.model,
+        layout=home.layout,
+        x=home.x,
+        g=home.g,
+        base=base,
+        mask=mask,
+        live=live,
+        inputs=inputs,
+        labels=labels,
+        epochs=parts.epochs,
+        batch_size=parts.batch_size,
+        lr=parts.lr,
+        gen=stream(parts.seed, Purpose.TRAIN, *key),
+        schedule=Round(t, parts.rounds),
+        casting=home.casting,
+        recorder=home.recorder,
+        given=given,
+        kept=kept,
+        optimiser=parts.optimiser,
+        rates=parts.rates,
+        clip_norm=parts.clip_norm,
+        steps=parts.steps,
+        augment=parts.augment,
+        objective=parts.objective,
+        classes=samples.classes)
+    if parts.steps:
+        return task._replace(epochs=length_of(task)[0])
+    return task
 
 
 def trained(parts, samples, task, client, previous):
-    """The ``Trained`` of a task: local training as the strategy does it, and as the client's faults bend it. ``previous
-    (P,)`` is the model of the round before, for faults that want it."""
+    """The ``Trained`` of a task: the strategy's local training, bent by the client's faults.
+
+    ``previous (P,)`` is the model of the round before, for faults that replay it.
+    """
     training = partial(train, parts.strategy.local, task)
     for fault, has_it in shards.faults_of(samples, client):
         if has_it and fault.local is not None:
