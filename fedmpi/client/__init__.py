@@ -1,1 +1,1 @@
-"""The worker: what a rank does with the jobs that it is sent."""
+"""The worker: a rank's answers to the server's jobs."""

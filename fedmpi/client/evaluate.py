@@ -1,4 +1,4 @@
-"""Models evaluated on the samples that the server holds: those of coalitions, and any others."""
+"""Models evaluated on the server's samples: the models of coalitions, and others."""
 
 import numpy as np
 import torch
@@ -6,15 +6,18 @@ import torch
 from fedmpi.client import samples as shards
 from fedmpi.compute.coalitions import coalition_models
 
-CHUNK = 500      # samples that a model sees at once
+# Samples in one pass of a model.
+CHUNK = 500
 
 
 def evaluated(parts, home, samples, cohort, many, job):
-    """``(meta, arrays)``: minus the loss, and the headline, of each coalition's model: the more the better;
-    ``many(models, x, labels)`` gives the sums of both."""
-    bits = np.unpackbits(np.stack([np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]), axis=1)
-    coalitions = torch.from_numpy(bits[:, :len(cohort.updates.n)].astype(bool))
-    models = coalition_models(parts.strategy, cohort.state, cohort.x, cohort.updates, cohort.shares, coalitions)
+    """``(meta, arrays)``: the two utilities of each coalition of a ``job``.
+
+    ``many(models, x, labels)`` gives sums of losses and headlines over samples.
+    """
+    coalitions = _coalitions(job, len(cohort.updates.n))
+    models = coalition_models(
+        parts.strategy, cohort.state, cohort.x, cohort.updates, cohort.shares, coalitions)
     models = models.to(home.device)
     size = shards.size(samples, shards.of_server(samples, "validation"))
     loss, headline, crowded = scored(samples, many, models, "validation", 0, size)
@@ -22,9 +25,19 @@ def evaluated(parts, home, samples, cohort, many, job):
     return {"block": job["block"], "crowded": crowded}, {"values": values.numpy()}
 
 
+def _coalitions(job, C):
+    """(M, C) bool: the coalitions of a job, which travel as hexadecimal digits of packed bits."""
+    packed = [np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]
+    bits = np.unpackbits(np.stack(packed), axis=1)
+    return torch.from_numpy(bits[:, :C].astype(bool))
+
+
 def utilities(objective, loss, headline):
-    """``(of the loss, of the headline)``, both (M,), the more the better: mean losses and headlines of models, as
-    far from good as the objective's ``worst`` where they are further, or no number."""
+    """``(of the loss, of the headline)``, both (M,), the more the better.
+
+    ``loss`` and ``headline``, (M,), are means over samples. Values further from good than the
+    objective's ``worst`` count as that, and so does NaN.
+    """
     worst = objective.worst
     of_loss = -loss.nan_to_num(worst, worst, worst).clamp(max=worst)
     if not objective.higher:
@@ -33,34 +46,41 @@ def utilities(objective, loss, headline):
 
 
 def scored(samples, many, models, on, start, stop):
-    """``(loss (M,) float64, headline (M,), crowded)``: sums over the server's samples ``start`` to ``stop`` under
-    the name ``on``, of ``models (M, P)``. Where a GPU's memory is too small for all of them it is ``crowded``, and they
-    take turns."""
+    """``(loss (M,) float64, headline (M,), crowded)`` of ``models (M, P)``: sums over samples.
+
+    The samples are ``start`` to ``stop`` of those that the server holds under the name ``on``. If a
+    GPU's memory is too small for all models at once, they take turns: then ``crowded`` is true.
+    """
     try:
         return *_summed(samples, many, models, on, start, stop), False
     except torch.cuda.OutOfMemoryError:
         pass
-    # Out of the handler, where the attempt's tensors are gone.
+    # Outside the handler, as the attempt's tensors live on inside.
     torch.cuda.empty_cache()
     one_by_one = [_summed(samples, many, model[None], on, start, stop) for model in models]
-    return *map(torch.cat, zip(*one_by_one)), True
+    losses, headlines = zip(*one_by_one)
+    return torch.cat(losses), torch.cat(headlines), True
 
 
 def _summed(samples, many, models, on, start, stop):
+    """``(loss (M,) float64, headline (M,))`` of ``models (M, P)``, chunk by chunk."""
     loss = torch.zeros(len(models), dtype=torch.float64)
     headline = 0
     shard = shards.of_server(samples, on)
     for first in range(start, stop, CHUNK):
-        x, labels, _ = shards.raw(samples, shard, slice(first, min(first + CHUNK, stop)))
-        summed, found = many(models, x, labels)
-        loss += summed.cpu()
-        headline = headline + found.cpu()
+        rows = slice(first, min(first + CHUNK, stop))
+        x, labels, _ = shards.raw(samples, shard, rows)
+        losses, headlines = many(models, x, labels)
+        loss += losses.cpu()
+        headline = headline + headlines.cpu()
     return loss, headline
 
 
 def mean_loss(objective, home, samples, client, vector):
-    """The mean loss, by the ``objective``, of the model ``vector (P,)`` over a client's samples. The model is left at
-    ``vector``."""
+    """The mean loss of the model ``vector (P,)`` over a client's samples.
+
+    The resident model is left at ``vector``.
+    """
     x, labels = shards.of_client(samples, client)
     home.x.copy_(vector)
     home.model.eval()
@@ -68,5 +88,6 @@ def mean_loss(objective, home, samples, client, vector):
     with torch.no_grad():
         for start in range(0, len(labels), CHUNK):
             rows = slice(start, start + CHUNK)
-            total += float(objective.loss(home.model(x[rows]), labels[rows], reduction="sum"))
+            outputs = home.model(x[rows])
+            total += float(objective.loss(outputs, labels[rows], reduction="sum"))
     return total / len(labels)

@@ -1,4 +1,4 @@
-"""A rank's one resident model: bound to its vector, on the rank's device. Clients take turns in it."""
+"""A rank's one resident model, bound to its vector on the rank's device. Clients take turns in it."""
 
 from typing import Any, Callable, NamedTuple
 
@@ -25,25 +25,38 @@ class Home(NamedTuple):
     casting: Callable             # the context of forward passes
     recorder: Any                 # graphs.Recorder on a GPU, else None
     stage: Staging                # between the host, where messages are made, and the device
-    counters: list                # [(buffer, its first value)] of all buffers that are not in the vector
+    counters: list                # [(buffer, its first value)] of all buffers outside the vector
 
 
 def home(model, loss, device, options, meta, frozen, personal):
-    """The ``Home`` of ``model``, which trains on ``loss``, as the set-up message ``meta`` describes it; ``frozen`` are
-    the values of its frozen parameters, ``personal(layout)`` names the tensors that stay with clients, or is None."""
+    """The ``Home`` of ``model``, which trains on ``loss``, by the set-up message ``meta``.
+
+    ``frozen`` holds the values of its frozen parameters. ``personal(layout)`` names the tensors that
+    stay with clients, or is None. UserError if the model differs from rank 0's.
+    """
     layout, x, g = bind(model.to(device), meta["statistics"])
     check(model, layout, x)
     set_frozen(model, frozen)
     if fixed(model, layout).constants != meta["constants"]:
-        raise UserError(f"--model {options['model']} has other constants in its buffers on this rank than on rank 0: "
-                        "draw them by torch's generator, which is seeded alike on all ranks")
+        raise UserError(f"--model {options['model']} has other constants in its buffers on this rank "
+                        "than on rank 0: draw them by torch's generator, which is seeded alike on all "
+                        "ranks")
     layout = laid_out(layout, model, personal)
     counters = [(buffer, buffer.clone()) for _, buffer in constants(model, layout)]
-    return Home(model, layout, x, g, x.cpu().clone(), device, casting(options["precision"], device),
-                recorder(model, device, loss), staging(layout.P, device), counters)
+    return Home(
+        model=model,
+        layout=layout,
+        x=x,
+        g=g,
+        initial=x.cpu().clone(),
+        device=device,
+        casting=casting(options["precision"], device),
+        recorder=recorder(model, device, loss),
+        stage=staging(layout.P, device),
+        counters=counters)
 
 
 def fresh_counters(home):
-    """Set what no message carries back to its first value, so that no client finds a trace of the one before."""
+    """Set buffers that no message carries to their first values: no client finds the last one's."""
     for buffer, first in home.counters:
         buffer.copy_(first)

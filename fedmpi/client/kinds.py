@@ -1,4 +1,4 @@
-"""The networks of a rank where clients train several: one resident model each, built when it is first trained."""
+"""The networks of a run with several: a resident model for each, built when it is first trained."""
 
 import copy
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Resident(NamedTuple):
 
 
 def resident(whole, number, loss):
-    """The ``Resident`` of the network ``number`` among those that the Home ``whole`` holds; it trains on ``loss``."""
+    """The ``Resident`` of network ``number`` of the Home ``whole``; it trains on ``loss``."""
     name = whole.model.names[number]
     one = kind(whole.layout, name)
     network = copy.deepcopy(whole.model.get_submodule(name))
@@ -48,26 +48,32 @@ def decoded(resident, codec, meta, arrays):
     home, layout = resident.home, resident.kind.layout
     mask = torch.from_numpy(positions.decode(meta["mask"], arrays["mask"], layout.Q))
     support = layout.support(mask)
-    found = digest(positions_of(resident.kind, support))
-    if found != meta["support"]:
-        raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
+    # Both ends compare positions in the common vector.
+    decoded_digest = digest(positions_of(resident.kind, support))
+    if decoded_digest != meta["support"]:
+        raise WireError(f"the server's support is {meta['support']}, this worker decoded "
+                        f"{decoded_digest}")
     values = codec.down.decode(arrays, len(support))
-    base = home.stage.up(values, support, torch.zeros(layout.P, device=home.device))
-    return placed(home, mask, support, found, base)
+    zeros = torch.zeros(layout.P, device=home.device)
+    base = home.stage.up(values, support, zeros)
+    return placed(home, mask, support, decoded_digest, base)
 
 
 def cut_out(resident, received):
-    """The ``Received`` of one network out of that of all."""
+    """The ``Received`` of one network, cut out of the ``received`` vector of all."""
     one = resident.kind
     mask = received.mask[one.weights].clone()
     support = one.layout.support(mask)
+    common_digest = digest(positions_of(one, support))
     base = part(one, received.base)
-    return placed(resident.home, mask, support, digest(positions_of(one, support)), base)
+    return placed(resident.home, mask, support, common_digest, base)
 
 
 def server_network(whole, received):
-    """``outputs_of(features)`` of the server's own network, at the received values, in evaluation mode; None where the
-    server has none."""
+    """``outputs_of(features)``: the server's own network at the received values, in evaluation mode.
+
+    None if the server has no network of its own.
+    """
     network = whole.model.of_server
     if network is None:
         return None

@@ -1,7 +1,7 @@
-"""The worker's side of the server's own compute: the answers to its jobs, see ``fedmpi.server.lab``.
+"""The worker's side of the server's own compute: answers to its jobs, see ``fedmpi.server.lab``.
 
-A job's models are rows of what the server shared last, but for a training, whose model comes with the job. What a job
-leaves behind changes no other one.
+The models of a job are rows of the server's last shared message; a training's model comes with the
+job. No job leaves traces for another one.
 """
 
 import torch
@@ -19,63 +19,76 @@ from fedmpi.wire import positions
 
 
 def answer(worker, job, arrays):
-    """``(meta, arrays)`` of a job; the meta says ``again`` where the rank ran out of GPU memory."""
+    """``(meta, arrays)`` of a job; the meta says ``again`` if the rank ran out of GPU memory."""
     try:
         return {}, JOBS[job["lab"]](worker, job, arrays)
     except torch.cuda.OutOfMemoryError:
         pass
+    # Outside the handler, as the attempt's tensors live on inside.
     worker.free_memory()
     return {"again": True}, {}
 
 
 def _evaluate(worker, job, arrays):
     """The sums of each model's losses and headlines over the job's samples."""
-    loss, headline, _ = scored(worker.samples, worker.ensemble(), _models(worker, job), job["on"], *job["rows"])
+    models = _models(worker, job)
+    loss, headline, _ = scored(
+        worker.samples, worker.ensemble(), models, job["on"], *job["rows"])
     return {"loss": loss.numpy(), "headline": headline.numpy()}
 
 
 def _outputs(worker, job, arrays):
-    """What the model puts out for the job's samples, or one of its modules."""
+    """Outputs for the job's samples, of the model or of one of its modules."""
     model, inputs, _ = _ready(worker, job)
-    made = []
+    results = []
     module = model.get_submodule(job["of"]) if job["of"] else model
-    hook = module.register_forward_hook(lambda module, given, result: made.append(result))
+    hook = module.register_forward_hook(lambda module, inputs, result: results.append(result))
     try:
         with torch.no_grad():
             model(inputs)
     finally:
         hook.remove()
-    return {"outputs": made[-1].float().cpu().numpy()}
+    return {"outputs": results[-1].float().cpu().numpy()}
 
 
 def _gradient(worker, job, arrays):
     """(R,): the gradient of the summed loss of the job's samples."""
-    found = summed_gradient(worker.home.model, worker.layout, *_ready(worker, job)[1:], worker.parts.objective.loss)
-    return {"gradient": found.cpu().numpy()}
+    model, inputs, labels = _ready(worker, job)
+    loss = worker.parts.objective.loss
+    gradient = summed_gradient(model, worker.layout, inputs, labels, loss)
+    return {"gradient": gradient.cpu().numpy()}
 
 
 def _train(worker, job, arrays):
-    """Train the model that came along as clients train; back go its values on the support."""
+    """Train the job's model as clients train; returns its values on the support."""
     home, parts = worker.home, worker.parts
-    mask = torch.from_numpy(positions.decode(job["mask"], arrays["mask"], worker.layout.Q))
-    support = worker.layout.support(mask)
-    base = home.stage.up(torch.from_numpy(arrays["values"].copy()), support)
-    model = placed(home, mask, support, 0, base)
-    t, shard = job["t"], shards.of_server(worker.samples, job["on"])
-    task = task_of(parts, home, worker.samples, {"t": t, "client": shard}, model, base)
-    # The first training of a round is keyed by round and shard alone, others also by their number.
-    if job["number"]:
-        key = t, shard, job["number"]
-        seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
-        task = task._replace(gen=stream(parts.seed, Purpose.TRAIN, *key))
+    task, support = _task(worker, job, arrays)
     done = train(parts.strategy.local, _set(task, job))
     values = home.stage.down(gathered(task.x, support.to(home.device)))
     trained = torch.tensor(done, dtype=torch.float64)
     return {"values": values.numpy(), "trained": trained.numpy()}
 
 
+def _task(worker, job, arrays):
+    """``(Task, support (K,))`` of the server's shard that the job names."""
+    home, parts = worker.home, worker.parts
+    mask = torch.from_numpy(positions.decode(job["mask"], arrays["mask"], worker.layout.Q))
+    support = worker.layout.support(mask)
+    base = home.stage.up(torch.from_numpy(arrays["values"].copy()), support)
+    model = placed(home, mask, support, 0, base)
+    t, number = job["t"], job["number"]
+    shard = shards.of_server(worker.samples, job["on"])
+    task = task_of(parts, home, worker.samples, {"t": t, "client": shard}, model, base)
+    # The first training of a round is keyed by round and shard alone, others also by their number.
+    if number:
+        key = t, shard, number
+        seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
+        task = task._replace(gen=stream(parts.seed, Purpose.TRAIN, *key))
+    return task, support
+
+
 def _set(task, job):
-    """The task with the settings that the job has of its own: those that are not 0."""
+    """The task with the job's own settings: those that are not 0."""
     settings = {name: job[name] for name in ("epochs", "batch_size", "lr") if job[name]}
     if "epochs" in settings:
         settings["steps"] = 0
@@ -89,7 +102,7 @@ def _models(worker, job):
 
 
 def _ready(worker, job):
-    """``(model, inputs, labels)`` of a job of one model, bound to it, in evaluation mode."""
+    """``(model, inputs, labels)`` of a job of one model, in evaluation mode."""
     home = worker.home
     home.x.copy_(_models(worker, job)[0])
     home.model.eval()

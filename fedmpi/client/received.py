@@ -17,35 +17,43 @@ class Received(NamedTuple):
     digest: int                   # of the support
     base: torch.Tensor            # (P,) float32, 0 off the support; on the device
     there: torch.Tensor           # the mask, on the device
-    live: torch.Tensor            # (R,) float32, there: 1 for what is trained, 0 for pruned weights
+    live: torch.Tensor            # (R,) float32 on the device: 1 if trained, 0 if pruned
 
 
 def digest(support):
-    """A number that changes with the support, for both ends to compare. It is found once a support, as nobody writes to
-    one."""
+    """A checksum of the ``support (K,)``, for both ends to compare. Computed once for each support."""
+    # No code writes to a support, so that its checksum may stay with it.
     if not hasattr(support, "digest"):
         support.digest = zlib.crc32(support.numpy())
     return support.digest
 
 
 def decoded(home, codec, meta, arrays, known=None, last=None):
-    """``(Received, its mask as numpy's)`` of a model message, whose mask is told relative to ``known (Q,)``.
+    """``(Received, its mask as a numpy array)`` of a model message.
 
-    ``last`` is the model received before: its buffer is written again, and its mask stays where the message says that
-    it is the same."""
+    The mask may be told relative to ``known (Q,) bool``. ``last``: the model received before. Its
+    buffer is reused, and its mask too if the message says "same". WireError unless both ends agree
+    on the support.
+    """
     layout = home.layout
-    same = last if "same" in meta["mask"] else None
     kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
-    mask = same.mask if same else torch.from_numpy(kept)
-    support = same.support if same else layout.support(mask)
-    found = same.digest if same else digest(support)
-    if found != meta["support"]:
-        raise WireError(f"the server's support is {meta['support']}, this worker decoded {found}")
-    values = codec.down.decode(arrays, len(support))
-    base = home.stage.up(values, support, _buffer(same, last))
+    same = last is not None and "same" in meta["mask"]
     if same:
-        return same._replace(base=base), kept
-    return placed(home, mask, support, found, base), kept
+        mask, support, own_digest = last.mask, last.support, last.digest
+    else:
+        mask = torch.from_numpy(kept)
+        support = layout.support(mask)
+        own_digest = digest(support)
+    if own_digest != meta["support"]:
+        raise WireError(f"the server's support is {meta['support']}, this worker decoded {own_digest}")
+    values = codec.down.decode(arrays, len(support))
+    if same:
+        # Every position off the support is 0 already.
+        return last._replace(base=home.stage.up(values, support, last.base)), kept
+    # A new buffer would cost as much as filling three.
+    buffer = last.base.zero_() if last else None
+    base = home.stage.up(values, support, buffer)
+    return placed(home, mask, support, own_digest, base), kept
 
 
 def placed(home, mask, support, digest, base):
@@ -54,11 +62,3 @@ def placed(home, mask, support, digest, base):
     live = torch.ones(home.layout.R, device=home.device)
     live[: home.layout.Q] = there
     return Received(mask, support, digest, base, there, live)
-
-
-def _buffer(same, last):
-    """(P,), 0 off the new support, to be written to; None where there is none yet."""
-    if same:
-        return same.base
-    # A new buffer would cost as much as filling three.
-    return last.base.zero_() if last else None

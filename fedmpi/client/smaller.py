@@ -13,52 +13,58 @@ from fedmpi.core.errors import WireError
 from fedmpi.core.units import Structure
 from fedmpi.methods.datasets.dataset import inputs, laid
 
-CACHED = 4       # times the values of the whole model: what the networks that are kept may take
+# The networks in memory may have so many times the values of the whole model.
+CACHED = 4
 
 
 class Smaller(NamedTuple):
-    """A network of which clients train every value, on the rank's device."""
+    """A network without some units, on the rank's device; clients train all of its values."""
 
     home: Home
-    digest: int                   # of where its values lie in the whole model's vector
+    digest: int                   # of its support in the whole model's vector
 
 
 class Networks(NamedTuple):
-    """The networks built lately, by what they keep. Building one takes as long as a few steps."""
+    """The networks built lately. Building one takes as long as a few steps of training."""
 
     structure: Structure
-    built: dict                   # {bits of the units, as they travel: Smaller}, the latest last
+    built: dict                   # {packed bits of the kept units: Smaller}, the last used at the end
 
 
 def networks(home, samples):
-    """``Networks`` of a rank's model, none of them built yet. Two samples show its units."""
-    data = samples.data
-    first = torch.from_numpy(data["x_train"][:2].copy()).to(home.device)
-    sample = laid(inputs(first, samples.mean, samples.std))
+    """The ``Networks`` of a rank's model, none of them built yet."""
+    # Two samples that go through the model show its units.
+    pixels = torch.from_numpy(samples.data["x_train"][:2].copy()).to(home.device)
+    sample = laid(inputs(pixels, samples.mean, samples.std))
     return Networks(trace(home.model, home.layout, sample), {})
 
 
 def network(networks, whole, bits):
-    """The ``Smaller`` network that keeps the units of ``bits`` (uint8, packed).
+    """The ``Smaller`` network with the units of ``bits`` (uint8, packed).
 
     ``whole`` is the Home of the whole network.
     """
     key, built = bits.tobytes(), networks.built
     if key in built:
+        # Move it to the end, as the last used.
         built[key] = built.pop(key)
         return built[key]
     units = torch.from_numpy(np.unpackbits(bits, count=networks.structure.num_units).astype(bool))
     small = cut(whole.model, networks.structure, units)
-    # A step is recorded once for many rounds, and this network may serve one.
     home = whole._replace(
-        model=small.model, layout=small.layout, x=small.x, g=small.g, recorder=None)
+        model=small.model,
+        layout=small.layout,
+        x=small.x,
+        g=small.g,
+        # Recording a step pays over many rounds, and this network may serve a single one.
+        recorder=None)
     built[key] = Smaller(home, digest(small.support.cpu()))
     _forget(built, CACHED * whole.layout.P)
     return built[key]
 
 
 def _forget(built, most):
-    """Let go of the oldest networks while all have more than ``most`` values; the last stays."""
+    """Drop the least used networks while all have more than ``most`` values; the last one stays."""
     total = sum(smaller.home.layout.P for smaller in built.values())
     for key in list(built)[:-1]:
         if total <= most:

@@ -8,25 +8,47 @@ from fedmpi.core.rng import Purpose, torch_seed
 
 
 def side_by_side(worker, jobs, arrays):
-    """``{row: (Prepared, Trained)}`` of those jobs whose training is plain descent; of none where that is one alone."""
-    parts, home, ready = worker.parts, worker.home, {}
+    """``{row: (Prepared, Trained)}`` of the ``jobs`` whose training is plain descent.
+
+    Empty if they are fewer than two.
+    """
+    parts, home = worker.parts, worker.home
     if not isinstance(parts.strategy.local, Descent):
-        return ready
-    for row, (job, part) in enumerate(zip(jobs, arrays)):
-        # Networks of sizes of their own cannot be stacked.
-        alone = "units" in part or "network" in job
-        if alone or shards.trains_otherwise(worker.samples, job["client"]):
-            continue
-        client = worker.prepare(job, part)
-        if client.task.probe.step is None and client.task.probe.epoch is None:
-            ready[row] = client._replace(task=client.task._replace(live=client.received.live))
+        return {}
+    ready = _ready(worker, jobs, arrays)
     if len(ready) < 2:
         return {}
     # Dropout draws for all of them from the first one's key.
     job = {"t": worker.t} | jobs[min(ready)]
     key = key_of(job["t"], job["client"], job.get("number"))
     seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
-    worker.wide = worker.wide or stacked(home.model, home.layout, home.recorder)
-    results = worker.wide([client.task for client in ready.values()], parts.strategy.local)
-    return {row: (client._replace(task=client.task._replace(x=x)), done)
-            for (row, client), (x, done) in zip(ready.items(), results)}
+    if worker.wide is None:
+        worker.wide = stacked(home.model, home.layout, home.recorder)
+    tasks = [client.task for client in ready.values()]
+    results = worker.wide(tasks, parts.strategy.local)
+    done = {}
+    for (row, client), (x, trained) in zip(ready.items(), results):
+        done[row] = client._replace(task=client.task._replace(x=x)), trained
+    return done
+
+
+def _ready(worker, jobs, arrays):
+    """``{row: Prepared}`` of the clients that can train side by side."""
+    ready = {}
+    for row, (job, own) in enumerate(zip(jobs, arrays)):
+        if _trains_alone(worker, job, own):
+            continue
+        client = worker.prepare(job, own)
+        probe = client.task.probe
+        if probe.step is None and probe.epoch is None:
+            # No probe changes it, so that all clients share one.
+            task = client.task._replace(live=client.received.live)
+            ready[row] = client._replace(task=task)
+    return ready
+
+
+def _trains_alone(worker, job, arrays):
+    """Whether a client has a network of another size, which cannot be stacked, or trains otherwise."""
+    if "units" in arrays or "network" in job:
+        return True
+    return shards.trains_otherwise(worker.samples, job["client"])

@@ -1,1 +1,1 @@
-"""Rank 0: one round, and what belongs to it."""
+"""Rank 0: its rounds, and the parts of a round."""
