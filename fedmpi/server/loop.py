@@ -53,27 +53,32 @@ class Learnt(NamedTuple):
 
 
 def play(fed, state, t):
-    """Play round ``t``: clients train, estimators score them, the server merges. Gives ``Played``."""
+    """``Played``: clients train in round ``t``, estimators score them, the server merges."""
     laps = record.Clock(fed.transport)
     support = fed.layout.support(state["mask"])
     lab = round_lab(fed, t, state["mask"])
 
+    # Models out, answers in.
     got, root = exchanged(fed, state, t, support, laps, lab)
     beside_s = lab.seconds
+    all_answered_s = max(got.now, state["now"] + beside_s)
+
     if len(got.counts):
         learnt = learn(fed, state, t, support, got, laps, lab, root)
     else:
         learnt = nothing(fed, state, support)
 
     # The server's own training ran beside the clients'; the rest of its work came after them.
-    all_answered_s = max(got.now, state["now"] + beside_s)
-    got = got._replace(now=all_answered_s + (lab.seconds - beside_s))
+    after_merge_s = lab.seconds - beside_s
+    got = got._replace(now=all_answered_s + after_merge_s)
     after = next_state(fed, state, t, support, got, learnt)
 
     row = row_of(fed, state, after, t, got, learnt, lab, laps)
+    client_rows = record.client_rows(fed, t, got, learnt)
     is_due = evaluates(fed.every)(Round(t, fed.rounds))
+    # The next round's clients train while this model is evaluated.
     evaluation = Slices(evaluated(fed, after, learnt.merged, due=is_due))
-    played = Played(after, row, record.client_rows(fed, t, got, learnt), evaluation)
+    played = Played(after, row, client_rows, evaluation)
     return tested_by_clients(fed, played, t)
 
 
@@ -85,30 +90,49 @@ def learn(fed, state, t, support, got, laps, lab, root=None):
     """
     replies = [got.answers[row] for row in got.counts.tolist()]
     updates = updates_of(fed, t, support, got, replies, root)
-    total = summed(fed, updates, got.shares[got.counts], support) if fed.sums else None
+    total = None
+    if fed.sums:
+        shares = got.shares[got.counts]
+        total = summed(fed, updates, shares, support)
     laps.lap("train_s")
 
     clients = updates.clients
-    base = sent(fed, state, support)
-    cohort = Cohort(clients, updates, updates.round, present(state, clients), base, fed.layout)
-    judged = judge(fed, state, cohort, [reply.scores for reply in replies], t)
+    cohort = Cohort(
+        clients=clients,
+        updates=updates,
+        schedule=updates.round,
+        shares=present(state, clients),
+        x=sent(fed, state, support),
+        layout=fed.layout)
+    reports = [reply.scores for reply in replies]
+    judged = judge(fed, state, cohort, reports, t)
     phi = judged.scores[fed.weighs].phi
     weighting, weights = fed.weighting.weigh(state["weighting"], phi, cohort)
     laps.lap("contribution_s")
 
     strategy, x = merge(fed, state, updates, total, weights, laps, lab)
-    merged = served(x, updates.support, fed.layout) if fed.pruner.residuals else x
+    merged = x
+    if fed.pruner.residuals:
+        merged = served(x, updates.support, fed.layout)
     recorded = own_columns(fed, strategy, updates, total)
-    reports = reports_of(fed, updates, weights, weighting, replies)
-    pruned = prune(fed, state, t, x, reports, updates.support is support)
-    changes = pruned | {
-        "strategy": strategy,
-        "weighting": weighting,
-        "losses": state["losses"].index_copy(0, clients, losses_of(replies)),
-        "contribution": {label: scores.state for label, scores in judged.scores.items()},
-    }
+
+    known = known_to_pruner(fed, updates, weights, weighting, replies)
+    on_support = updates.support is support
+    changes = prune(fed, state, t, x, known, on_support)
+    changes["strategy"] = strategy
+    changes["weighting"] = weighting
+    changes["losses"] = losses_after(state, clients, replies)
+    changes["contribution"] = judged.states
     laps.lap("merge_s")
-    return Learnt(changes, merged, weights, *judged, recorded)
+    return Learnt(
+        changes=changes,
+        merged=merged,
+        weights=weights,
+        scores=judged.scores,
+        asked=judged.asked,
+        seconds=judged.seconds,
+        calls=judged.calls,
+        recorded=recorded)
 
 
 # ------------------------------------------------------------- its steps, in their order
@@ -121,16 +145,20 @@ def exchanged(fed, state, t, support, laps, lab):
     """
     gathering = asynchronous.gather if fed.aggregation.buffer else gather
     if fed.strategy.before is None:
-        return gathering(fed, state, t, support, laps), None
+        got = gathering(fed, state, t, support, laps)
+        return got, None
     base = sent(fed, state, support)
     training = fed.strategy.before(state["strategy"], base, state["mask"])
     work = lab.work([training])
-    got = gathering(fed._replace(beside=work.beside), state, t, support, laps)
-    return got, update_beside(fed, t, work, base, support)
+    # Workers train for the server while others train clients.
+    fed = fed._replace(beside=work.beside)
+    got = gathering(fed, state, t, support, laps)
+    root = update_beside(fed, t, work, base, support)
+    return got, root
 
 
 def updates_of(fed, t, support, got, replies, root):
-    """``Updates`` of the merged ``replies``: U is (C, K), a client a row, a kept weight a column."""
+    """``Updates`` of ``replies``: U is (C, K), a client a row, a kept weight a column."""
     counts = got.counts
     updates = stack(fed, replies, support)
     updates = updates._replace(
@@ -138,9 +166,11 @@ def updates_of(fed, t, support, got, replies, root):
         N=len(fed.sizes),
         seconds=got.seconds[counts],
         round=Round(t, fed.rounds))
-    if root is None:
-        return updates
-    return updates._replace(root=carried(root, support, updates.support, fed.layout.P))
+    if root is not None:
+        # Clients' masks may have widened the support.
+        root = carried(root, support, updates.support, fed.layout.P)
+        updates = updates._replace(root=root)
+    return updates
 
 
 def merge(fed, state, updates, total, weights, laps, lab):
@@ -153,7 +183,8 @@ def merge(fed, state, updates, total, weights, laps, lab):
         strategy, x = fed.strategy.merge(strategy, x, updates, weights)
     else:
         # The workers have weighted the single updates.
-        strategy, x = fed.strategy.merge(strategy, x, total, torch.ones(1, dtype=torch.float64))
+        whole = torch.ones(1, dtype=torch.float64)
+        strategy, x = fed.strategy.merge(strategy, x, total, whole)
     if fed.strategy.after is not None:
         laps.lap("merge_s")
         strategy, x = fed.strategy.after(strategy, x, updates, lab.lab)
@@ -170,28 +201,36 @@ def own_columns(fed, strategy, updates, total):
     return fed.strategy.record(strategy, updates)
 
 
-def reports_of(fed, updates, weights, weighting, replies):
-    """``Replies``: all that a pruner may go by."""
-    reports = [reply.report for reply in replies]
-    scores = weighting.get("score", weighting["weights"])
-    return Replies(updates, weights, reports, fed.layout, fed.costs.uses, updates.clients, scores,
-                   fed.sizes)
+def known_to_pruner(fed, updates, weights, weighting, replies):
+    """``Replies``: the arguments of a pruner about the round."""
+    return Replies(
+        updates=updates,
+        weights=weights,
+        reports=[reply.report for reply in replies],
+        layout=fed.layout,
+        uses=fed.costs.uses,
+        clients=updates.clients,
+        scores=weighting.get("score", weighting["weights"]),
+        sizes=fed.sizes)
 
 
-def prune(fed, state, t, x, reports, on_support):
-    """The entries ``x``, ``mask``, ``changed`` and ``pruner`` of the state after pruning ``x (P,)``.
+def prune(fed, state, t, x, known, on_support):
+    """Entries of the next state: ``x``, ``mask``, ``changed``, ``pruner`` after pruning ``x (P,)``.
 
-    ``on_support``: the merge left nothing off the support of the present mask.
+    ``known`` is ``Replies``. ``on_support``: the merge left nothing off the support of the mask.
     """
     last, layout = state["mask"], fed.layout
     gen = stream(fed.seed, Purpose.EVOLVE, t)
     now = Round(t, fed.rounds)
-    pruner, mask, *rewound = fed.pruner.evolve(state["pruner"], last, x, reports, now, gen)
+    pruner, mask, *rewound = fed.pruner.evolve(state["pruner"], last, x, known, now, gen)
+    # Some pruners take the model back to earlier values.
     if rewound:
         x = rewound[0]
     same = mask is last
     if fed.pruner.exact and not same:
-        assert sum(layout.kept(mask)) == sum(layout.kept(last)), "the number of kept weights changed"
+        kept, before = sum(layout.kept(mask)), sum(layout.kept(last))
+        assert kept == before, "the number of kept weights changed"
+
     is_served = same and on_support and not rewound
     if not (fed.pruner.residuals or is_served):
         x = served(x, layout.support(mask), layout)
@@ -201,33 +240,46 @@ def prune(fed, state, t, x, reports, on_support):
     return {"x": x, "mask": mask, "changed": changed, "pruner": pruner}
 
 
-def losses_of(replies):
-    """(C,) float64: the clients' mean training losses."""
+def losses_after(state, clients, replies):
+    """(N,) float64: each client's last training loss, with those of this round's ``clients (C,)``."""
     losses = [reply.numbers[Number.LOSS] for reply in replies]
-    return torch.tensor(losses, dtype=torch.float64)
+    losses = torch.tensor(losses, dtype=torch.float64)
+    return state["losses"].index_copy(0, clients, losses)
 
 
 def nothing(fed, state, support):
     """``Learnt`` of a round without any answer fit for merging: the model stays."""
-    return Learnt({}, served(state["x"], support, fed.layout), torch.empty(0, dtype=torch.float64))
+    model = served(state["x"], support, fed.layout)
+    no_weights = torch.empty(0, dtype=torch.float64)
+    return Learnt({}, model, no_weights)
 
 
 def next_state(fed, state, t, support, got, learnt):
     """The state after round ``t``."""
-    after = state | learnt.changes | {"now": got.now, "sent": state["mask"]}
+    after = state | learnt.changes
+    mask = state["mask"]
+    after["now"] = got.now
+    after["sent"] = mask
+    # A client that dropped out may never have seen the model.
     answered = got.clients[got.outcome != Outcome.DROPPED]
     after["held"] = state["held"].index_fill(0, answered, t)
     if fed.stale:
         after["previous"] = served(state["x"], support, fed.layout)
     if fed.kept_fields:
-        merged = got.counts.tolist()
-        answers = [got.answers[row] for row in merged]
-        masks = [got.masks[row] for row in merged]
-        after["clients"] = remembered(fed, state, t, got.clients[merged], answers, masks)
-        after["grown"] = client_states.grown(state["grown"], after["mask"], state["mask"], t)
+        after["clients"] = states_of_clients(fed, state, t, got)
+        after["grown"] = client_states.grown(state["grown"], after["mask"], mask, t)
     if fed.aggregation.buffer:
         after["flight"] = got.flight
     return after
+
+
+def states_of_clients(fed, state, t, got):
+    """``{client: Kept}`` after the merge: clients whose answers count have new states."""
+    merged = got.counts.tolist()
+    clients = got.clients[merged]
+    answers = [got.answers[row] for row in merged]
+    masks = [got.masks[row] for row in merged]
+    return remembered(fed, state, t, clients, answers, masks)
 
 
 def row_of(fed, state, after, t, got, learnt, lab, laps):
@@ -248,9 +300,10 @@ def row_of(fed, state, after, t, got, learnt, lab, laps):
 
 def nobody(row):
     """The warning about a round that merged no update, from its row."""
-    reasons = [f"{row[name]} {name}" for name in ("late", "dropped", "rejected", "failed") if row[name]]
+    outcomes = ("late", "dropped", "rejected", "failed")
+    counts = [f"{row[name]} {name}" for name in outcomes if row[name]]
     return (f"warning: round {row['round']} merged nobody's update, the model stays: of "
-            f"{row['asked']} asked {', '.join(reasons)}; see --devices, --aggregation")
+            f"{row['asked']} asked {', '.join(counts)}; see --devices, --aggregation")
 
 
 def tested_by_clients(fed, played, t):
@@ -260,7 +313,8 @@ def tested_by_clients(fed, played, t):
     """
     if fed.own_tests is None:
         return played
-    if not evaluates(fed.own_tests.every)(Round(t, fed.rounds)):
+    is_due = evaluates(fed.own_tests.every)(Round(t, fed.rounds))
+    if not is_due:
         missing = own_accuracy.nothing(fed.objective.headline)
         return played._replace(row=played.row | missing)
     mask = counted(fed.pruner, fed.layout, played.state)
@@ -287,7 +341,8 @@ def evaluated(fed, state, merged, due=True):
     x = tested(fed, state)
     timed = Stopwatch()
     loss, metrics = yield from timed(fed.test(x))
-    row |= {"loss": finite(loss, "the merged model")} | metrics
+    row["loss"] = finite(loss, "the merged model")
+    row |= metrics
     before = metrics
     if not torch.equal(x, merged):
         _, before = yield from timed(fed.test(merged))
@@ -297,7 +352,8 @@ def evaluated(fed, state, merged, due=True):
         loss, metrics = yield from timed(fed.validate(x))
         row["val_loss"] = finite(loss, "the merged model, on validation samples,")
         row |= {f"val_{name}": value for name, value in metrics.items()}
-    return row | {"evaluate_s": timed.seconds}
+    row["evaluate_s"] = timed.seconds
+    return row
 
 
 # ------------------------------------------------------------- the loop over rounds
@@ -401,7 +457,7 @@ class Ledger:
             shelf.sweep(set(), after=first - 1)
 
     def settle(self, played, t):
-        """A generator of slices of work: evaluate round ``t``, write its row, save it if that is due."""
+        """A generator of slices of work: evaluate round ``t``, write its row, save it if due."""
         row = played.row | (yield from played.evaluation)
         begin = time.perf_counter()
         self.store.append(row | record.stored(self.writing_s), played.clients, played.own)
@@ -426,11 +482,15 @@ class Ledger:
 
     def _save(self, state, t, now_s):
         self.store.save(saved_state(state), t, self.keep)
-        self.saved_t, self.saved_at = t, now_s
-        self.files_in_use.append(client_states.files_of(state.get("clients", {})))
+        self.saved_t = t
+        self.saved_at = now_s
+        files = client_states.files_of(state.get("clients", {}))
+        self.files_in_use.append(files)
         # Checkpoints of an earlier session name files, too: wait until those checkpoints are gone.
-        if self.shelf and len(self.files_in_use) == self.files_in_use.maxlen:
-            self.shelf.sweep(set().union(*self.files_in_use))
+        all_known = len(self.files_in_use) == self.files_in_use.maxlen
+        if self.shelf and all_known:
+            in_use = set().union(*self.files_in_use)
+            self.shelf.sweep(in_use)
 
 
 def play_round(fed, state, t):

@@ -26,6 +26,11 @@ class Judged(NamedTuple):
     seconds: dict                 # {label: seconds}
     calls: int                    # models evaluated, by all estimators together
 
+    @property
+    def states(self):
+        """``{label: state}`` of the estimators after the round."""
+        return {label: scores.state for label, scores in self.scores.items()}
+
 
 def judge(fed, state, cohort, reports, t):
     """``Judged`` of a ``Cohort``; ``reports`` holds a ``{label: arrays}`` for each client.
@@ -33,16 +38,23 @@ def judge(fed, state, cohort, reports, t):
     All estimators draw from the same stream, and the one that weighs asks first: its scores are the
     same whoever else observes.
     """
-    strategy = state["strategy"]
-    utility = Utility(fed.transport, fed.derivatives, fed.block, cohort, strategy, fed.tell)
+    utility = Utility(
+        transport=fed.transport,
+        derivatives=fed.derivatives,
+        block=fed.block,
+        cohort=cohort,
+        state=state["strategy"],
+        tell=fed.tell)
     scores, asked, seconds = {}, {}, {}
     for label, part in fed.contributions.items():
         begin = time.perf_counter()
+        # Utilities that another estimator asked for are known, but count for this one, too.
         utility.asked = set()
         own_reports = [report.get(label, {}) for report in reports]
+        cohort = cohort._replace(reports=own_reports)
         gen = stream(fed.seed, Purpose.CONTRIBUTION, t)
-        scores[label] = part.score(
-            state["contribution"][label], cohort._replace(reports=own_reports), utility, gen)
+        own_state = state["contribution"][label]
+        scores[label] = part.score(own_state, cohort, utility, gen)
         _check_finite(fed, t, label, scores[label].phi)
         asked[label] = len(utility.asked)
         seconds[label] = time.perf_counter() - begin
@@ -103,28 +115,37 @@ class Utility:
         return other
 
     def __call__(self, coalitions, of="loss"):
-        keys = [bytes(row) for row in np.packbits(coalitions.numpy(), axis=1)]
+        packed = np.packbits(coalitions.numpy(), axis=1)
+        keys = [bytes(row) for row in packed]
         self.asked.update((id(self), key) for key in keys)
-        # A dict keeps the order of the question, and drops repetitions.
-        new = list(dict.fromkeys(key for key in keys if key not in self.known))
-        self._evaluate([new[start: start + self.block] for start in range(0, len(new), self.block)])
+        new = [key for key in keys if key not in self.known]
+        if new:
+            # A dict keeps the order of the question, and drops repetitions.
+            distinct = list(dict.fromkeys(new))
+            self._load()
+            self._evaluate(distinct)
         column = COLUMNS[of]
         values = [self.known[key][column] for key in keys]
         return torch.tensor(values, dtype=torch.float64)
 
-    def _evaluate(self, blocks):
-        """Have the workers evaluate ``blocks`` of coalitions, and note the values."""
-        if blocks:
-            self._load()
-        jobs = [{"block": number, "coalitions": [key.hex() for key in block]}
-                for number, block in enumerate(blocks)]
-        line = f"round {self.cohort.schedule.t}: blocks of {self.block} coalitions evaluated"
+    def _evaluate(self, keys):
+        """Have the workers evaluate the coalitions ``keys``, and note the values."""
+        starts = range(0, len(keys), self.block)
+        blocks = [keys[start: start + self.block] for start in starts]
+        jobs = []
+        for number, block in enumerate(blocks):
+            coalitions = [key.hex() for key in block]
+            jobs.append({"block": number, "coalitions": coalitions})
+        t = self.cohort.schedule.t
+        line = f"round {t}: blocks of {self.block} coalitions evaluated"
         for reply in watched(self.transport.map(jobs), len(jobs), self.tell, line):
             block = blocks[reply.meta["block"]]
             if reply.meta["crowded"]:
-                self.tell(f"warning: rank {reply.rank} ran out of GPU memory with {len(block)} models "
-                          "side by side and took one at a time, which may differ in the last bits")
-            self.known |= dict(zip(block, reply.arrays["values"]))
+                self.tell(f"warning: rank {reply.rank} ran out of GPU memory with {len(block)} "
+                          "models side by side and took one at a time, which may differ in the "
+                          "last bits")
+            values = reply.arrays["values"]
+            self.known |= dict(zip(block, values))
 
     def _load(self):
         """Hand the cohort's updates to every worker, unless they hold them already."""
