@@ -23,7 +23,7 @@ class Turn(NamedTuple):
     """A client's turn that ended in this round."""
 
     client: int
-    version: int                  # the round whose model it got
+    version: int                  # the round of its model
     answer: Any                   # Update, Refused, or None if its device never answered
     outcome: Outcome
     seconds: float                # virtual seconds of its work
@@ -33,9 +33,9 @@ def nobody(slots):
     """The state of ``slots`` places for clients at work, all of them free.
 
     Tensors (slots,): ``client`` (-1: free), ``start`` and ``finish`` (virtual seconds, NaN while
-    unknown), ``least`` (a bound that ``finish`` will not be below), ``version`` (the round whose model
-    the client got) and ``number`` (of its start, unique in the run). ``started`` counts starts;
-    ``models`` are keyed by round, ``answers`` by slot.
+    unknown), ``least`` (a lower bound of ``finish``), ``version`` (the round of the client's model)
+    and ``number`` (of its start, unique in the run). ``started`` counts starts; ``models`` are keyed
+    by round, ``answers`` by slot.
     """
     return {
         "client": torch.full((slots,), -1),
@@ -83,9 +83,14 @@ def gather(fed, state, t, support, laps):
 
 def _copied(flight):
     """A copy of ``flight`` for this round to write to."""
-    copy = {key: value.clone() for key, value in flight.items() if isinstance(value, torch.Tensor)}
-    models, answers = dict(flight["models"]), dict(flight["answers"])
-    return flight | copy | {"models": models, "answers": answers}
+    copy = {}
+    for key, value in flight.items():
+        if isinstance(value, torch.Tensor):
+            value = value.clone()
+        if isinstance(value, dict):
+            value = dict(value)
+        copy[key] = value
+    return copy
 
 
 def _next_slot(flight):
@@ -94,7 +99,9 @@ def _next_slot(flight):
     if not len(working):
         return None
     arrivals = {key: flight[key][working] for key in ("finish", "number")}
-    return int(working[virtual_time.earliest(arrivals, flight["least"][working])])
+    bounds = flight["least"][working]
+    row = virtual_time.earliest(arrivals, bounds)
+    return int(working[row])
 
 
 def _taken(fed, state, t, flight, slot, support):
@@ -102,14 +109,15 @@ def _taken(fed, state, t, flight, slot, support):
     version = int(flight["version"][slot])
     fields = flight["answers"].pop(slot)
     if "values" in fields:
+        answer = Update(**fields)
         base = flight["models"][version]["x"]
-        answer = aged(fed, state, base, Update(**fields), t - version, support)
+        answer = aged(fed, state, base, answer, t - version, support)
     else:
         answer = Refused(**fields)
     client = int(flight["client"][slot])
-    seconds = float(flight["finish"][slot]) - float(flight["start"][slot])
+    start, finish = float(flight["start"][slot]), float(flight["finish"][slot])
     flight["client"][slot] = -1
-    return Turn(client, version, answer, outcome_of(answer), seconds)
+    return Turn(client, version, answer, outcome_of(answer), finish - start)
 
 
 def _answers(turns):
@@ -118,19 +126,25 @@ def _answers(turns):
 
 
 def _gathered(flight, turns, now, message):
-    """``Gathered`` of the round's ``turns``, never empty; models that nobody works on are forgotten."""
-    masks = [flight["models"][turn.version]["mask"] for turn in turns]
+    """``Gathered`` of the round's ``turns``, never empty; forgets models without clients at work."""
+    models = flight["models"]
+    masks = [models[turn.version]["mask"] for turn in turns]
     in_use = flight["version"][flight["client"] >= 0].tolist()
-    flight["models"] = {version: flight["models"][version] for version in sorted(set(in_use))}
-    up_bytes = [0 if turn.answer is None else turn.answer.up_bytes for turn in turns]
+    flight["models"] = {version: models[version] for version in sorted(set(in_use))}
+
+    clients, _, answers, outcomes, seconds = zip(*turns)
     model_bytes = frame.size(*message)
-    down_bytes = [model_bytes if turn.answer is None else turn.answer.job_bytes for turn in turns]
+    up_bytes, down_bytes = [], []
+    for answer in answers:
+        # A client that dropped out got the model.
+        up_bytes.append(0 if answer is None else answer.up_bytes)
+        down_bytes.append(model_bytes if answer is None else answer.job_bytes)
     return Gathered(
-        clients=torch.tensor([turn.client for turn in turns]),
+        clients=torch.tensor(clients),
         masks=masks,
-        answers=[turn.answer for turn in turns],
-        outcome=torch.tensor([int(turn.outcome) for turn in turns]),
-        seconds=torch.tensor([turn.seconds for turn in turns], dtype=torch.float64),
+        answers=list(answers),
+        outcome=torch.tensor([int(outcome) for outcome in outcomes]),
+        seconds=torch.tensor(seconds, dtype=torch.float64),
         up_bytes=torch.tensor(up_bytes),
         down_bytes=torch.tensor(down_bytes),
         now=now,
@@ -161,12 +175,14 @@ def _start_all(fed, state, t, flight, now, turns, message):
         idle = _idle(fleet, flight, turns)
         if not bool(idle.any()):
             return
+        # The number keys all random draws of a start.
         number = flight["started"]
         flight["started"] += 1
-        gen = stream(fed.seed, Purpose.SAMPLE, t, number)
-        client = fed.sampler.draw(gen, 1, known(fed, state, idle))
-        gen = stream(fed.seed, Purpose.DROPOUT, t, number)
-        if bool(virtual_time.dropped(fleet, client, gen)):
+        sampling = stream(fed.seed, Purpose.SAMPLE, t, number)
+        client = fed.sampler.draw(sampling, 1, known(fed, state, idle))
+        fate = stream(fed.seed, Purpose.DROPOUT, t, number)
+        drops_out = bool(virtual_time.dropped(fleet, client, fate))
+        if drops_out:
             turns.append(Turn(int(client), t, None, Outcome.DROPPED, math.nan))
             continue
         slot = free.pop(0)
@@ -181,38 +197,53 @@ def _start_all(fed, state, t, flight, now, turns, message):
 def _idle(fleet, flight, turns):
     """(N,) bool: available clients that are not at work and have had no turn in this round."""
     idle = fleet.available.clone()
-    idle[flight["client"][flight["client"] >= 0]] = False
-    idle[[turn.client for turn in turns]] = False
+    clients = flight["client"]
+    idle[clients[clients >= 0]] = False
+    had_a_turn = [turn.client for turn in turns]
+    idle[had_a_turn] = False
     return idle
 
 
 def _least_s(fed, state, fleet, client, message):
     """Virtual seconds that the work of ``client (1,)`` takes at least."""
-    one_sample = flops.training(fed.layout, fed.costs, state["mask"], 1, 0, 0)[1]
-    down_bytes = torch.tensor([frame.size(*message)])
+    _, one_sample = flops.training(fed.layout, fed.costs, state["mask"], 1, 0, 0)
     work = fed.least[client] * one_sample
-    return float(virtual_time.durations(fleet, client, down_bytes, work, torch.zeros(1)))
+    down_bytes = torch.tensor([frame.size(*message)])
+    # The size of the answer is not known yet.
+    up_bytes = torch.zeros(1)
+    took = virtual_time.durations(fleet, client, down_bytes, work, up_bytes)
+    return float(took)
 
 
 def train(fed, state, flight, t, support):
-    """Train all clients at work that are not trained yet; writes answers and arrivals to ``flight``."""
+    """Train the clients at work without an answer; writes answers and arrivals to ``flight``."""
     untrained = (flight["client"] >= 0) & flight["finish"].isnan()
     slots = torch.nonzero(untrained).flatten().tolist()
     asks = _asks(fed, state, flight, slots)
-    answers = collect(fed, asks, support, None, f"round {t}: clients trained")
+    line = f"round {t}: clients trained"
+    answers = collect(fed, asks, support, what=line)
     masks = [ask.mask for ask in asks]
     clients = [ask.client for ask in asks]
     work = worked(fed, masks, answers, clients)
-    for row, (slot, answer) in enumerate(zip(slots, answers)):
-        start = flight["start"][slot]
-        fleet = fed.devices.at(float(start), len(fed.sizes), drawing(fed))
-        client = flight["client"][slot: slot + 1]
-        down_bytes = torch.tensor([answer.job_bytes])
-        up_bytes = torch.tensor([answer.up_bytes])
-        took = virtual_time.durations(fleet, client, down_bytes, work[row: row + 1], up_bytes)
+    for slot, answer, own_work in zip(slots, answers, work):
+        arrival = _arrival(fed, flight, slot, answer, own_work[None])
         # A training that raised has done no work: it counts from the bound.
-        flight["finish"][slot] = max(start + took[0], flight["least"][slot])
+        flight["finish"][slot] = max(arrival, flight["least"][slot])
         flight["answers"][slot] = answer._asdict()
+
+
+def _arrival(fed, flight, slot, answer, work):
+    """Virtual time, a 0-d float64, at which the answer of a ``slot`` is there.
+
+    ``work (1,)`` are the FLOPs of the training.
+    """
+    start = flight["start"][slot]
+    fleet = fed.devices.at(float(start), len(fed.sizes), drawing(fed))
+    client = flight["client"][slot: slot + 1]
+    down_bytes = torch.tensor([answer.job_bytes])
+    up_bytes = torch.tensor([answer.up_bytes])
+    took = virtual_time.durations(fleet, client, down_bytes, work, up_bytes)
+    return start + took[0]
 
 
 def _asks(fed, state, flight, slots):
@@ -224,9 +255,11 @@ def _asks(fed, state, flight, slots):
         if version not in messages:
             messages[version] = model_message(fed, state | model, version, model["mask"])
         meta, arrays = messages[version]
-        meta = meta | {"t": version, "number": int(flight["number"][slot])}
+        number = int(flight["number"][slot])
+        meta = meta | {"t": version, "number": number}
         client = int(flight["client"][slot])
-        asks.append(ask(fed, state, client, version, model["mask"], meta, arrays))
+        order = ask(fed, state, client, version, model["mask"], meta, arrays)
+        asks.append(order)
     return asks
 
 
@@ -240,5 +273,7 @@ def aged(fed, state, base, answer, staleness, support):
     if fed.aggregation.mixing:
         values = values + (base[on] - state["x"][on])
     ages = torch.tensor([float(staleness)], dtype=torch.float64)
-    values = values * float(fed.aggregation.discount(ages)[0])
-    return answer._replace(values=values, own=not torch.equal(on, support))
+    discount = float(fed.aggregation.discount(ages)[0])
+    values = values * discount
+    own = not torch.equal(on, support)
+    return answer._replace(values=values, own=own)

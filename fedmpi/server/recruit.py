@@ -45,16 +45,19 @@ def gather(fed, state, t, support, laps):
     """``Gathered`` of a synchronous round. ``support (K,)`` is the server's."""
     now, fleet = look(fed, state["now"])
     count, clients = sample(fed, state, t, fleet)
-    gone = virtual_time.dropped(fleet, clients, stream(fed.seed, Purpose.DROPOUT, t))
+    gen = stream(fed.seed, Purpose.DROPOUT, t)
+    gone = virtual_time.dropped(fleet, clients, gen)
     published, asks = announce(fed, state, t, clients)
     laps.lap("encode_s")
 
     got = asked(clients, gone, published, asks, now)
     rows = torch.nonzero(~gone).flatten()
-    # Training starts once the model is there: candidates have had it since they told their loss.
+    # Training starts once the model has arrived.
     awaited_bytes = published
-    if fed.sampler.choose and len(rows) > count:
+    has_choice = len(rows) > count
+    if fed.sampler.choose and has_choice:
         rows = chosen(fed, state, t, fleet, got, rows, count)
+        # Candidates have had the model since they told their losses.
         awaited_bytes = 0
     got.shares[rows] = present(state, clients[rows])
     trained(fed, t, support, got, rows, asks)
@@ -69,7 +72,8 @@ def asked(clients, gone, published, asks, now):
     """
     A = len(clients)
     down_bytes = torch.full((A,), published)
-    down_bytes[gone] += torch.tensor([_job_bytes(ask) for ask in asks])[gone]
+    job_bytes = torch.tensor([_job_bytes(ask) for ask in asks])
+    down_bytes[gone] += job_bytes[gone]
     return Gathered(
         clients=clients,
         masks=[ask.mask for ask in asks],
@@ -88,60 +92,77 @@ def _job_bytes(ask):
 
 
 def chosen(fed, state, t, fleet, got, rows, count):
-    """int64, sorted: ``count`` of the candidates' ``rows (d,)``, chosen by the losses that they tell.
+    """int64, sorted: ``count`` of the candidates' ``rows (d,)``, chosen by the candidates' losses.
 
-    No client trains before all candidates have told theirs: writes that wait, and failures, to ``got``.
+    No client trains before all losses are told: writes this wait, and failures, to ``got``.
     """
     losses = told_losses(fed, t, got, rows)
-    forward = flops.forward(fed.layout, fed.costs, state["mask"])
-    got.seconds.copy_(virtual_time.durations(
-        fleet, got.clients, got.down_bytes, fed.sizes[got.clients] * forward, got.up_bytes))
-    answered = torch.tensor([got.answers[row] is None for row in rows.tolist()])
-    got.outcome[rows[~answered]] = Outcome.FAILED
-    clients = fed.sampler.choose(count, got.clients[rows[answered]], losses[answered])
-    kept = torch.searchsorted(got.clients, clients.sort().values)
+    candidates = got.clients
+    one_sample = flops.forward(fed.layout, fed.costs, state["mask"])
+    work = fed.sizes[candidates] * one_sample
+    waits = virtual_time.durations(fleet, candidates, got.down_bytes, work, got.up_bytes)
+    got.seconds.copy_(waits)
+
+    # So far only failures count as answers.
+    sound = torch.tensor([got.answers[row] is None for row in rows.tolist()])
+    got.outcome[rows[~sound]] = Outcome.FAILED
+    clients = fed.sampler.choose(count, candidates[rows[sound]], losses[sound])
+    clients = clients.sort().values
+    kept = torch.searchsorted(candidates, clients)
     got.seconds[kept] = got.seconds[rows].max()
     return kept
 
 
 def trained(fed, t, support, got, rows, asks):
     """Have the clients of ``rows`` train, and write answers and outcomes to ``got``."""
-    shares = got.shares[rows] if fed.sums else None
+    shares = None
+    if fed.sums:
+        shares = got.shares[rows]
     rows = rows.tolist()
+    own_asks = [asks[row] for row in rows]
     line = f"round {t}: clients trained"
-    answers = collect(fed, [asks[row] for row in rows], support, shares, line)
+    answers = collect(fed, own_asks, support, shares, line)
     for row, answer in zip(rows, answers):
         got.answers[row] = answer
         got.outcome[row] = outcome_of(answer)
-    enough(fed, t, [answer for answer in got.answers if answer is not None])
+    # Candidates that failed before count, too.
+    all_answers = [answer for answer in got.answers if answer is not None]
+    enough(fed, t, all_answers)
 
 
 def arrived(fed, fleet, got, rows, awaited_bytes, count):
-    """The round's virtual seconds; writes each client's seconds and bytes, and late ones, to ``got``.
+    """The round's virtual seconds; writes seconds, bytes and late answers to ``got``.
 
-    ``rows`` are the clients that trained, once ``awaited_bytes`` had reached them beside their jobs.
+    The clients of ``rows`` trained once ``awaited_bytes`` had reached them beside their jobs.
     """
-    answers = [got.answers[row] for row in rows.tolist()]
-    masks = [got.masks[row] for row in rows.tolist()]
+    _bill(fed, fleet, got, rows, awaited_bytes)
+    outcome, deadline = got.outcome, fed.aggregation.deadline
+    silent = (outcome == Outcome.DROPPED) | (outcome == Outcome.FAILED)
+    got.seconds[silent] = torch.nan
+
+    sound = got.counts
+    in_time = virtual_time.in_time(got.seconds[sound], count, deadline)
+    outcome[sound[~in_time]] = Outcome.LATE
+    waited = outcome == Outcome.MERGED
+    if int(waited.sum()) < count:
+        # The server sees only from an answer that it is unfit.
+        waited |= outcome == Outcome.REJECTED
+    return virtual_time.round_s(got.seconds, waited, count, deadline)
+
+
+def _bill(fed, fleet, got, rows, awaited_bytes):
+    """Write the virtual seconds and the bytes of the trainings of ``rows`` to ``got``."""
+    numbers = rows.tolist()
+    answers = [got.answers[row] for row in numbers]
+    masks = [got.masks[row] for row in numbers]
     clients = got.clients[rows]
     down = torch.tensor([answer.job_bytes for answer in answers], dtype=torch.int64)
     up = torch.tensor([answer.up_bytes for answer in answers], dtype=torch.int64)
-    work = worked(fed, masks, answers, clients.tolist())
-    got.seconds[rows] += virtual_time.durations(fleet, clients, down + awaited_bytes, work, up)
     got.down_bytes[rows] += down
     got.up_bytes[rows] += up
-    silent = (got.outcome == Outcome.DROPPED) | (got.outcome == Outcome.FAILED)
-    got.seconds[silent] = torch.nan
-
-    deadline = fed.aggregation.deadline
-    sound = got.counts
-    in_time = virtual_time.in_time(got.seconds[sound], count, deadline)
-    got.outcome[sound[~in_time]] = Outcome.LATE
-    waited = got.outcome == Outcome.MERGED
-    if int(waited.sum()) < count:
-        # An answer shows that it is unfit only once it is there.
-        waited |= got.outcome == Outcome.REJECTED
-    return virtual_time.round_s(got.seconds, waited, count, deadline)
+    work = worked(fed, masks, answers, clients.tolist())
+    took = virtual_time.durations(fleet, clients, down + awaited_bytes, work, up)
+    got.seconds[rows] += took
 
 
 def look(fed, now):
@@ -157,7 +178,8 @@ def look(fed, now):
 def nobody_available():
     """The FedError of a run in which no client came back."""
     days = PATIENCE * WAIT_S / 86400
-    return FedError(f"no client has been available for {days:.0f} days of virtual time: see --devices")
+    return FedError(f"no client has been available for {days:.0f} days of virtual time: "
+                    "see --devices")
 
 
 def drawing(fed):
@@ -170,21 +192,26 @@ def sample(fed, state, t, fleet):
 
     Some estimators open with a round of all clients.
     """
-    N = int(fleet.available.sum())
+    available = fleet.available
+    N = int(available.sum())
     opening = t == 1 and fed.contributions[fed.weighs].opening
     count = N if opening else min(fed.cohort, N)
-    wanted = max(math.ceil(count * (1 + fed.aggregation.over)), fed.sampler.candidates)
+    # More are asked than needed if the server is ready to leave some behind, or to choose.
+    with_spare = math.ceil(count * (1 + fed.aggregation.over))
+    wanted = max(with_spare, fed.sampler.candidates)
     gen = stream(fed.seed, Purpose.SAMPLE, t)
-    drawn = fed.sampler.draw(gen, min(N, wanted), known(fed, state, fleet.available))
+    about = known(fed, state, available)
+    drawn = fed.sampler.draw(gen, min(N, wanted), about)
     return count, drawn.sort().values
 
 
 def known(fed, state, available):
     """``Known``: all that a sampler may go by; ``available (N,) bool``."""
-    scores = state["weighting"].get("score", state["weighting"]["weights"])
+    weighting, losses = state["weighting"], state["losses"]
+    scores = weighting.get("score", weighting["weights"])
     # A client without a loss has never been merged: its score is only a start.
-    scores = torch.where(state["losses"].isnan(), torch.nan, scores)
-    return Known(available, fed.sizes, scores, state["losses"])
+    scores = torch.where(losses.isnan(), torch.nan, scores)
+    return Known(available, fed.sizes, scores, losses)
 
 
 def present(state, clients):
@@ -197,14 +224,16 @@ def present(state, clients):
 
 
 def told_losses(fed, t, got, rows):
-    """(d,) float64: the model's losses on the candidates' samples, as their ``rows (d,)`` tell them.
+    """(d,) float64: the model's loss on each candidate's samples, for the ``rows (d,)``.
 
     Writes the bytes of questions and answers, and failures, to ``got``.
     """
     losses = torch.empty(len(rows), dtype=torch.float64)
-    jobs = [{"loss": int(got.clients[row]), "row": number} for number, row in enumerate(rows)]
+    candidates = got.clients[rows].tolist()
+    jobs = [{"loss": client, "row": number} for number, client in enumerate(candidates)]
     line = f"round {t}: candidates asked for their loss"
-    for reply in watched(fed.transport.map(jobs), len(jobs), fed.tell, line):
+    replies = fed.transport.map(jobs)
+    for reply in watched(replies, len(jobs), fed.tell, line):
         number = reply.meta["row"]
         row = int(rows[number])
         if reply.meta.get("kind") == "failed":
@@ -240,6 +269,8 @@ def _prices(fed, mask, client):
     That is a sample seen, one in a pass of its own, and one with a dense gradient.
     """
     costs = costs_of(fed, client)
-    units = torch.eye(3).tolist()
-    prices = [flops.training(fed.layout, costs, mask, *unit)[1] for unit in units]
+    prices = []
+    for unit in torch.eye(3).tolist():
+        _, rigl = flops.training(fed.layout, costs, mask, *unit)
+        prices.append(rigl)
     return torch.tensor(prices, dtype=torch.float64)
