@@ -64,20 +64,26 @@ def announce(fed, state, t, clients):
 def _masked_asks(fed, state, t, clients):
     """An ``Ask`` for each client, with the model under the mask that the pruner gives it."""
     masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
-    distinct = {id(mask): mask for mask in masks}
-    messages = {key: model_message(fed, state, t, mask) for key, mask in distinct.items()}
-    return [ask(fed, state, client, t, mask, *messages[id(mask)])
-            for client, mask in zip(clients.tolist(), masks)]
+    messages, asks = {}, []
+    for client, mask in zip(clients.tolist(), masks):
+        if id(mask) not in messages:
+            messages[id(mask)] = model_message(fed, state, t, mask)
+        meta, arrays = messages[id(mask)]
+        order = ask(fed, state, client, t, mask, meta, arrays)
+        asks.append(order)
+    return asks
 
 
 def asks_by_kind(fed, state, t, clients):
     """An ``Ask`` for each client, with the network of the client's kind."""
     numbers = fed.kinds.of[clients].tolist()
-    messages = {number: _kind_message(fed, state, t, number) for number in sorted(set(numbers))}
-    asks = []
+    messages, asks = {}, []
     for client, number in zip(clients.tolist(), numbers):
+        if number not in messages:
+            messages[number] = _kind_message(fed, state, t, number)
         mask, meta, arrays, support = messages[number]
-        asks.append(ask(fed, state, client, t, mask, meta, arrays, support))
+        order = ask(fed, state, client, t, mask, meta, arrays, support)
+        asks.append(order)
     return asks
 
 
@@ -93,7 +99,8 @@ def _kind_message(fed, state, t, number):
     code, bits = positions.encode(own_mask.numpy())
     meta = {"support": digest(support), "mask": code, "network": number}
     codec = drawing(fed.codec.down, fed.seed, t)
-    arrays = {"mask": bits} | codec.encode(gathered(state["x"], support))
+    values = gathered(state["x"], support)
+    arrays = {"mask": bits} | codec.encode(values)
     meta, arrays = _with_sent(fed, state, meta, arrays, codec, support)
     return mask, meta, arrays, support
 
@@ -101,38 +108,60 @@ def _kind_message(fed, state, t, number):
 def smaller_asks(fed, state, t, clients):
     """An ``Ask`` for each client, with the network that the pruner gives it: whole, or smaller."""
     gen = stream(fed.seed, Purpose.MASK, t)
-    fleet = fed.devices.at(state["now"], len(fed.sizes),
-                           lambda *key: stream(fed.seed, Purpose.DEVICES, *key))
-    units = fed.pruner.units(state["pruner"], state["x"], fed.structure, clients, fleet, gen)
-    distinct = {id(kept): kept for kept in units}
-    messages = {key: _network_message(fed, state, t, kept) for key, kept in distinct.items()}
-    return [Ask(client, t, *messages[id(kept)]) for client, kept in zip(clients.tolist(), units)]
+    x = state["x"]
+    fleet = _fleet(fed, state)
+    networks = fed.pruner.units(state["pruner"], x, fed.structure, clients, fleet, gen)
+    orders, asks = {}, []
+    for client, units in zip(clients.tolist(), networks):
+        if id(units) not in orders:
+            orders[id(units)] = _network_order(fed, state, t, units)
+        order = orders[id(units)]
+        asks.append(order._replace(client=client))
+    return asks
 
 
-def _network_message(fed, state, t, kept):
-    """``(mask, meta, arrays, {}, support)`` of an ``Ask``; ``kept`` is ``{layer: (n,) bool}``, its units.
+def _fleet(fed, state):
+    """The clients' devices at the beginning of the round."""
+    def draw(*key):
+        return stream(fed.seed, Purpose.DEVICES, *key)
+
+    return fed.devices.at(state["now"], len(fed.sizes), draw)
+
+
+def _network_order(fed, state, t, units):
+    """An ``Ask``, the client still missing, for the network of ``units``, ``{layer: (n,) bool}``.
 
     The mask marks the network's prunable weights in the vector of the whole one.
     """
-    units = flat(fed.structure, kept)
+    units = flat(fed.structure, units)
     if units.all():
-        return state["mask"], *model_message(fed, state, t, state["mask"])
+        mask = state["mask"]
+        meta, arrays = model_message(fed, state, t, mask)
+        return Ask(None, t, mask, meta, arrays)
     entries = held(fed.structure, units)
     support = torch.from_numpy(index_of(entries.numpy()))
-    codec = drawing(fed.codec.down, fed.seed, t)
-    values = codec.encode(gathered(state["x"], support))
-    arrays = {"units": np.packbits(units.numpy())} | values
     mask = entries[: fed.layout.Q].clone()
-    return mask, {"support": digest(support)}, arrays, {}, support
+    codec = drawing(fed.codec.down, fed.seed, t)
+    values = gathered(state["x"], support)
+    arrays = {"units": np.packbits(units.numpy())} | codec.encode(values)
+    return Ask(None, t, mask, {"support": digest(support)}, arrays, support=support)
 
 
 def ask(fed, state, client, t, mask, meta={}, arrays={}, support=None):
     """The ``Ask`` of a client that trains under ``mask`` the model of round ``t``.
 
-    ``meta`` and ``arrays`` hold that model, unless it is published. ``support`` defaults to the mask's.
+    ``meta`` and ``arrays`` hold the model, unless it is published. ``support`` defaults to that of
+    the mask.
     """
     meta, arrays = _with_own(fed, state, client, t, mask, meta, arrays)
-    return Ask(client, t, mask, meta, arrays, memory(fed, state, client, mask), support)
+    return Ask(
+        client=client,
+        t=t,
+        mask=mask,
+        meta=meta,
+        arrays=arrays,
+        kept=memory(fed, state, client, mask),
+        support=support)
 
 
 def _with_own(fed, state, client, t, mask, meta, arrays):
@@ -143,8 +172,11 @@ def _with_own(fed, state, client, t, mask, meta, arrays):
     tensors = strategy.send_to(state["strategy"], client)
     named = {name: strategy.sends[name] for name in tensors}
     codec = drawing(fed.codec.down, fed.seed, t, client)
-    sent = fields.encoded(named, tensors, "given/", codec, fed.layout.support(mask))
-    return meta | {"given": [*meta.get("given", ()), *named]}, arrays | sent
+    support = fed.layout.support(mask)
+    sent = fields.encoded(named, tensors, "given/", codec, support)
+    # The model may have brought the message to all clients.
+    names = [*meta.get("given", ()), *named]
+    return meta | {"given": names}, arrays | sent
 
 
 def memory(fed, state, client, mask):
@@ -153,10 +185,14 @@ def memory(fed, state, client, mask):
     if kept is None:
         return {}
     fixed = {name for name, field in fed.kept_fields.items() if field.on != "support"}
-    one_mask_ever = state["changed"] == 1 and fed.pruner.masks is None and not fed.pruner.moves
-    grown = None if one_mask_ever else state["grown"]
-    support = fed.layout.support(mask)
-    return client_states.recalled(kept, fed.layout, mask, support, grown, fixed, fed.shelf, client)
+    pruner = fed.pruner
+    same_for_all = pruner.masks is None and not pruner.moves
+    has_never_changed = state["changed"] == 1
+    grown = state["grown"]
+    if same_for_all and has_never_changed:
+        grown = None
+    return client_states.recalled(
+        kept, fed.layout, mask, fed.layout.support(mask), grown, fixed, fed.shelf, client)
 
 
 def remembered(fed, state, t, clients, answers, masks):
@@ -192,7 +228,7 @@ def common_mask(fed, state, t, clients):
 
 
 def model_message(fed, state, t, mask, known=None):
-    """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all clients.
+    """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
     ``known (Q,) bool`` is the mask that clients have, or None: positions travel only as far as they
     differ from it.
@@ -208,7 +244,8 @@ def model_message(fed, state, t, mask, known=None):
     code, array = positions.encode(bits, before)
     meta = {"support": digest(support), "mask": code}
     codec = drawing(fed.codec.down, fed.seed, t)
-    arrays = {"mask": array} | codec.encode(gathered(state["x"], support))
+    values = gathered(state["x"], support)
+    arrays = {"mask": array} | codec.encode(values)
     return _with_sent(fed, state, meta, arrays, codec, support)
 
 
@@ -219,7 +256,8 @@ def _with_sent(fed, state, meta, arrays, codec, support):
     tensors = fed.strategy.send(state["strategy"])
     named = {name: fed.strategy.sends[name] for name in tensors}
     sent = fields.encoded(named, tensors, "given/", codec, support)
-    return meta | {"given": list(named)}, arrays | sent
+    meta = meta | {"given": list(named)}
+    return meta, arrays | sent
 
 
 # ------------------------------------------------------------- answers come back
@@ -228,20 +266,28 @@ def _with_sent(fed, state, meta, arrays, codec, support):
 def collect(fed, asks, support, shares=None, what="clients trained"):
     """The answer to each of ``asks``, in their order whatever the order of arrival.
 
-    Answers on the server's ``support (K,)`` have their values in the rows of one tensor. ``shares
-    (C,)`` are the weights of clients in the workers' sums, if workers add updates up. ``what`` tells
-    the user about the progress.
+    Answers on the server's ``support (K,)`` have their values in the rows of one tensor. If workers
+    add updates up, ``shares (C,)`` are the clients' weights in the sums. ``what`` tells the user
+    about the progress.
 
     The longest trainings start first: jobs go by number of samples, ``fed.together`` clients a job.
-    A training that raised is tried again, dropped, or ends the run, by ``fed.on_error``. A training
-    that ran out of GPU memory is tried again while nobody else trains.
+    Failed trainings are tried again, dropped, or end the run, by ``fed.on_error``. If a GPU's memory
+    was too small they are tried again while nobody else trains.
     """
     jobs = [_job(ask, row, shares) for row, ask in enumerate(asks)]
     arrays = [_arrays(ask) for ask in asks]
-    unbilled = [_unbilled(ask, job, own) for ask, job, own in zip(asks, jobs, arrays)]
-    reader = _reader(fed, asks, support)
-    collecting = Collecting(fed, asks, jobs, arrays, unbilled, reader, [None] * len(asks), what)
-    _until_done(fed, _by_length(fed, asks), collecting)
+    unbilled = [_unbilled(*row) for row in zip(asks, jobs, arrays)]
+    collecting = Collecting(
+        fed=fed,
+        asks=asks,
+        jobs=jobs,
+        arrays=arrays,
+        unbilled=unbilled,
+        reader=_reader(fed, asks, support),
+        answers=[None] * len(asks),
+        what=what)
+    chosen = _by_length(fed, asks)
+    _until_done(fed, chosen, collecting)
     return collecting.answers
 
 
@@ -265,36 +311,51 @@ class Collecting(NamedTuple):
         for reply in watched(came, num_clients, fed.tell, self.what):
             # An answer is keyed by its row: its time of arrival does not matter.
             row = reply.meta["row"]
-            answer = self._read(reply._replace(job_bytes=reply.job_bytes - self.unbilled[row]), row)
-            if self.answers[row]:
+            answer = self._read(reply, row)
+            before = self.answers[row]
+            if before:
                 # A second try is billed on top of the first.
-                answer = answer._replace(job_bytes=self.answers[row].job_bytes + answer.job_bytes)
+                job_bytes = before.job_bytes + answer.job_bytes
+                answer = answer._replace(job_bytes=job_bytes)
             self.answers[row] = answer
 
     def _read(self, reply, row):
+        """The answer in a ``reply``, billed for its job without the client's state."""
+        job_bytes = reply.job_bytes - self.unbilled[row]
+        reply = reply._replace(job_bytes=job_bytes)
         if reply.meta["kind"] == "failed":
             return failed(self.fed, reply)
         return self.reader.reply(reply, self.asks[row], row)
 
     def failing(self, chosen, why=""):
-        """The teams of ``chosen``, without clients whose answer is there; empty teams are left out.
+        """The teams of ``chosen``, reduced to clients with a failure that begins with ``why``.
 
-        ``why`` limits them to failures that begin with this text. A team that ran out of memory trains
-        again as it was, for the same bits.
+        Teams without failures are left out. A team that ran out of memory failed as a whole, and
+        trains again as it was, for the same bits.
         """
-        rest = [[row for row in team if self._failed(row, why)] for team in chosen]
+        rest = [self._failing_rows(team, why) for team in chosen]
         return [team for team in rest if team]
 
-    def _failed(self, row, why):
-        return is_failed(self.answers[row]) and self.answers[row].why.startswith(why)
+    def _failing_rows(self, team, why):
+        rows = []
+        for row in team:
+            answer = self.answers[row]
+            if is_failed(answer) and answer.why.startswith(why):
+                rows.append(row)
+        return rows
 
 
 def _reader(fed, asks, support):
     """The ``Reader`` of the answers to ``asks``."""
-    distinct = {id(ask.mask): ask for ask in asks}
-    supports = {key: _support_of(fed, ask) for key, ask in distinct.items()}
-    expected = {key: digest(own) for key, own in supports.items()}
-    U = torch.empty(len(asks), len(support)) if fed.values else None
+    supports, expected = {}, {}
+    for ask in asks:
+        key = id(ask.mask)
+        if key not in supports:
+            supports[key] = _support_of(fed, ask)
+            expected[key] = digest(supports[key])
+    U = None
+    if fed.values:
+        U = torch.empty(len(asks), len(support))
     return Reader(fed, supports, expected, digest(support), U)
 
 
@@ -329,18 +390,19 @@ def _unbilled(ask, job, arrays):
 def _by_length(fed, asks):
     """Teams of rows, first the clients with the most samples."""
     samples = torch.tensor([float(fed.sizes[ask.client]) for ask in asks])
-    rows = torch.argsort(samples, descending=True, stable=True).tolist()
-    return teams(rows, fed.together)
+    rows = torch.argsort(samples, descending=True, stable=True)
+    return teams(rows.tolist(), fed.together)
 
 
 def _until_done(fed, chosen, collecting):
-    """Train the teams ``chosen``, and again those that failed, by ``fed.on_error``."""
+    """Train the teams ``chosen``, and failed ones again, by ``fed.on_error``."""
     collecting.play(chosen, fed.beside)
     crowded = collecting.failing(chosen, OUT_OF_MEMORY)
     if crowded:
-        fed.tell(f"warning: {sum(map(len, crowded))} clients ran out of GPU memory and train again, "
-                 "while nobody else does; fewer ranks on a GPU, or a smaller --batch-size or "
-                 "--together, would avoid that")
+        num_clients = sum(map(len, crowded))
+        fed.tell(f"warning: {num_clients} clients ran out of GPU memory and train again, while nobody "
+                 "else does; fewer ranks on a GPU, or a smaller --batch-size or --together, would "
+                 "avoid that")
     for team in crowded:
         collecting.play([team])
     failing = collecting.failing(chosen)

@@ -65,23 +65,26 @@ def evaluate(fed, state, mask, t, meanwhile=()):
 
     ``mask (Q,)`` is the model's. Rank 0 does slices of ``meanwhile`` while it waits for workers.
     """
-    begin, others_s = time.perf_counter(), fed.transport.meanwhile_s
-    tests, headline = fed.own_tests, fed.objective.headline
+    begin = time.perf_counter()
+    others_s = fed.transport.meanwhile_s
+    tests, objective = fed.own_tests, fed.objective
     # As the next round would publish it: a codec may draw by the round.
     meta, arrays = model_message(fed, state, t + 1, mask)
     header = {"kind": "tested", "t": t, "at_once": tests.at_once}
     fed.transport.publish(header | meta, arrays)
 
     jobs = jobs_of(fed)
-    losses, metric = _answers(fed, jobs, _arrays(fed, state, mask, t, jobs), t, meanwhile).T
+    arrays = _arrays(fed, state, mask, t, jobs)
+    values = _answers(fed, jobs, arrays, t, meanwhile)
+    losses, metric = values.T
     others_s = fed.transport.meanwhile_s - others_s
-    row = summary(metric, losses, tests.samples, headline, fed.objective.higher)
+    row = summary(metric, losses, tests.samples, objective.headline, objective.higher)
     row["own_s"] = time.perf_counter() - begin - others_s
-    return row, rows(t, tests, metric, losses, headline)
+    return row, rows(t, tests, metric, losses, objective.headline)
 
 
 def jobs_of(fed):
-    """The workers' jobs: blocks of clients, with the numbers of their networks if there are several."""
+    """The workers' jobs: blocks of clients, and the numbers of their networks if it has several."""
     jobs = []
     for number, clients in enumerate(blocks(fed.own_tests)):
         job = {"own": clients.tolist(), "block": number}
@@ -110,10 +113,16 @@ def _arrays(fed, state, mask, t, jobs):
 def _answers(fed, jobs, arrays, t, meanwhile):
     """(M, 2) float64: loss and metric of each client, in the order of the jobs."""
     values = [None] * len(jobs)
-    meanwhile = _as_long(meanwhile, lambda: any(block is None for block in values))
-    replies = fed.transport.map(jobs, arrays, meanwhile)
-    for reply in watched(replies, len(jobs), fed.tell, f"round {t}: blocks of clients tested"):
-        values[reply.meta["block"]] = reply.arrays["values"].copy()
+
+    def some_missing():
+        return any(block is None for block in values)
+
+    replies = fed.transport.map(jobs, arrays, _as_long(meanwhile, some_missing))
+    line = f"round {t}: blocks of clients tested"
+    for reply in watched(replies, len(jobs), fed.tell, line):
+        number = reply.meta["block"]
+        # Copy: a view would keep the whole message alive.
+        values[number] = reply.arrays["values"].copy()
     return np.concatenate(values)
 
 
@@ -136,10 +145,14 @@ def alone(fed, state, mask, t, job):
     messages = []
     for client in job["own"]:
         asked = ask(fed, state, client, t, mask)
-        kept = {f"kept/{name}": tensor.numpy()
-                for name, tensor in asked.kept.items() if name != RESIDUAL}
-        messages.append(({}, asked.arrays | kept))
-    return joined(messages)[1]
+        arrays = dict(asked.arrays)
+        for name, tensor in asked.kept.items():
+            # A test sends no update, and needs no residual of earlier ones.
+            if name != RESIDUAL:
+                arrays[f"kept/{name}"] = tensor.numpy()
+        messages.append(({}, arrays))
+    _, arrays = joined(messages)
+    return arrays
 
 
 def _as_long(work, wanted):
@@ -157,14 +170,15 @@ def _as_long(work, wanted):
 
 
 def blocks(tests):
-    """The clients of each job: arrays of clients in their order, with SAMPLES samples or little more."""
+    """The clients of each job, in their order: arrays with SAMPLES samples or little more."""
     before = np.cumsum(tests.samples) - tests.samples
-    starts = np.flatnonzero(np.diff(before // SAMPLES, prepend=-1))
+    block = before // SAMPLES
+    starts = np.flatnonzero(np.diff(block, prepend=-1))
     return np.split(tests.clients, starts[1:])
 
 
 def summary(metric, losses, samples, headline="accuracy", higher=True):
-    """The columns of /rounds but for the seconds; ``metric``, ``losses`` and ``samples`` are (M,)."""
+    """The columns of /rounds but for the seconds; ``metric``, ``losses``, ``samples`` are (M,)."""
     weighted = (metric * samples).sum() / samples.sum()
     return {
         f"own_{headline}": float(metric.mean()),
@@ -176,7 +190,11 @@ def summary(metric, losses, samples, headline="accuracy", higher=True):
 
 def worst(metric, higher=True):
     """The mean of the worst tenth of the values, rounded up: of 25 values of the worst 3."""
-    worst_first = np.sort(metric) if higher else -np.sort(-metric)
+    if higher:
+        worst_first = np.sort(metric)
+    else:
+        worst_first = -np.sort(-metric)
+    # Divided and rounded up.
     count = -(-len(metric) // WORST)
     return float(worst_first[:count].mean())
 
