@@ -1,4 +1,4 @@
-"""Clients' answers, read and checked: an ``Update``, or ``Refused`` if nothing of it can be merged."""
+"""Clients' answers, read and checked: an ``Update``, or ``Refused`` if it cannot be merged."""
 
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -57,16 +57,23 @@ class Refused(NamedTuple):
 
 
 def failed(fed, reply):
-    """``Refused`` of a training that raised. Raises WorkerError if a failure ends the run."""
-    meta = reply.meta
-    trace = meta["trace"]
-    if fed.on_error == "fatal" and not meta["memory"]:
-        raise WorkerError(reply.rank, trace)
+    """``Refused`` of a failed training. Raises WorkerError if a failure ends the run."""
+    meta, rank = reply.meta, reply.rank
+    trace, out_of_memory = meta["trace"], meta["memory"]
+    if fed.on_error == "fatal" and not out_of_memory:
+        raise WorkerError(rank, trace)
     last_line = trace.strip().splitlines()[-1]
-    fed.tell(f"warning: round {meta['t']}: client {meta['client']} failed on rank {reply.rank}: "
+    fed.tell(f"warning: round {meta['t']}: client {meta['client']} failed on rank {rank}: "
              f"{last_line}")
-    why = f"{OUT_OF_MEMORY}: {trace}" if meta["memory"] else trace
-    return Refused(Outcome.FAILED, why, reply.job_bytes, 0, reply.rank)
+    why = trace
+    if out_of_memory:
+        why = f"{OUT_OF_MEMORY}: {trace}"
+    return Refused(
+        outcome=Outcome.FAILED,
+        why=why,
+        job_bytes=reply.job_bytes,
+        up_bytes=0,
+        rank=rank)
 
 
 def is_failed(answer):
@@ -91,7 +98,8 @@ class Reader(NamedTuple):
     def reply(self, reply, ask, row):
         """``Update`` or ``Refused``. Raises WireError if the reply answers another question."""
         key = id(ask.mask)
-        answer = read(self.fed, reply, ask, self.supports[key], self.expected[key], self.announced)
+        support, expected = self.supports[key], self.expected[key]
+        answer = read(self.fed, reply, ask, support, expected, self.announced)
         if self.U is None or isinstance(answer, Refused):
             return answer
         if answer.own or answer.values is None:
@@ -105,10 +113,11 @@ def read(fed, reply, ask, support, expected, announced):
     """``Update`` or ``Refused``: the answer to ``ask`` in a ``reply``.
 
     ``support (K,)`` is the client's when it was asked, ``expected`` its digest, ``announced`` the
-    digest of the server's support. Raises WireError if the reply belongs to another round or support.
+    digest of the server's support. WireError if the reply belongs to another round or support.
     """
     meta, arrays = reply.meta, reply.arrays
-    if (meta["t"], meta["support"]) != (ask.t, expected):
+    fits = (meta["t"], meta["support"]) == (ask.t, expected)
+    if not fits:
         raise WireError(f"client {meta['client']} answered round {meta['t']} on support "
                         f"{meta['support']}, expected round {ask.t} on {expected}")
     # Copy small arrays: a view would keep the whole message alive.
@@ -116,16 +125,22 @@ def read(fed, reply, ask, support, expected, announced):
     own = expected != announced
     if "mask" in meta:
         own = True
-        mask = positions.decode(meta["mask"], arrays["mask"], fed.layout.Q, ask.mask.numpy())
+        asked = ask.mask.numpy()
+        mask = positions.decode(meta["mask"], arrays["mask"], fed.layout.Q, asked)
         support = fed.layout.support(torch.from_numpy(mask))
     values = _values(fed, meta, arrays, support)
     parts = _parts(fed, arrays, support)
     up_bytes = _up_bytes(fed, reply, numbers)
     if not _sound(numbers, values, parts):
-        why = f"round {ask.t}: client {meta['client']} diverged (loss {numbers[Number.LOSS]:.3g})"
-        cause = meta.get("cause", "training")
+        loss = numbers[Number.LOSS]
         return Refused(
-            Outcome.REJECTED, why, reply.job_bytes, up_bytes, reply.rank, numbers, cause)
+            outcome=Outcome.REJECTED,
+            why=f"round {ask.t}: client {meta['client']} diverged (loss {loss:.3g})",
+            job_bytes=reply.job_bytes,
+            up_bytes=up_bytes,
+            rank=reply.rank,
+            numbers=numbers,
+            cause=meta.get("cause", "training"))
     return Update(
         values=values,
         support=support,
@@ -160,9 +175,10 @@ def _values(fed, meta, arrays, support):
 
 
 def _parts(fed, arrays, support):
-    """``{name: tensor}`` of the strategy's answers, without those that workers have summed."""
-    wanted = {name: field for name, field in fed.strategy.answers.items()
-              if not (fed.sums and field.fold == "sum")}
+    """``{name: tensor}`` of the strategy's answers, without sums of the workers."""
+    wanted = dict(fed.strategy.answers)
+    if fed.sums:
+        wanted = {name: field for name, field in wanted.items() if field.fold != "sum"}
     parts = fields.decoded(wanted, arrays, "answer/", fed.codec, len(support))
     # Copy: a view would keep the whole message alive.
     return {name: tensor.clone() for name, tensor in parts.items()}
@@ -174,7 +190,9 @@ def _sound(numbers, values, parts):
         return False
     if values is None:
         return bool(numbers[Number.SUMMED])
-    return exact_sum.sound(values) and all(exact_sum.sound(part.float()) for part in parts.values())
+    if not exact_sum.sound(values):
+        return False
+    return all(exact_sum.sound(part.float()) for part in parts.values())
 
 
 def _report(layout, meta, arrays):
@@ -214,8 +232,9 @@ def enough(fed, t, answers):
     if not refused or has_quorum:
         return
     diverged = [answer for answer in refused if not is_failed(answer)]
+    num_failed = len(refused) - len(diverged)
     line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged "
-            f"({len(diverged)} diverged, {len(refused) - len(diverged)} failed); --quorum asks for "
+            f"({len(diverged)} diverged, {num_failed} failed); --quorum asks for "
             f"{fed.quorum:g} of them")
     if diverged:
         first = diverged[0]

@@ -7,7 +7,7 @@ if it was pruned and has grown again in between.
 
 ``{client: Kept}`` is part of the run's state. Values lie in memory, or in one file for each client
 and round if all clients together would need more than IN_MEMORY bytes
-(``fedmpi.store.client_files``). A checkpoint then names the files, so that no state is written twice.
+(``fedmpi.store.client_files``). A checkpoint then names the files: no state is written twice.
 """
 
 import math
@@ -33,11 +33,12 @@ class Kept(NamedTuple):
 
 def kept(t, mask, values, shelf, client):
     """The ``Kept`` of a client whose answer, on ``mask (Q,) bool``, was merged in round ``t``."""
-    packed = torch.from_numpy(np.packbits(mask.numpy()))
-    values = values | {MASK: packed}
+    packed = np.packbits(mask.numpy())
+    values = values | {MASK: torch.from_numpy(packed)}
     if shelf is None:
         return Kept(t, values)
-    shelf.write(client, t, {name: tensor.numpy() for name, tensor in values.items()})
+    arrays = {name: tensor.numpy() for name, tensor in values.items()}
+    shelf.write(client, t, arrays)
     return Kept(t, None)
 
 
@@ -51,7 +52,8 @@ def recalled(state, layout, mask, support, grown, fixed, shelf=None, client=None
     bits = values.pop(MASK)
     if grown is None or values.keys() <= fixed:
         return values
-    before = torch.from_numpy(np.unpackbits(bits.numpy(), count=layout.Q).astype(bool))
+    unpacked = np.unpackbits(bits.numpy(), count=layout.Q)
+    before = torch.from_numpy(unpacked.astype(bool))
     # Weights grown in the very next round were in the client's own mask, if they were in any.
     alive = before & (grown <= state.t + 1)
     if torch.equal(alive, mask):
@@ -81,9 +83,9 @@ def carried(values, layout, alive, before, support):
 
 
 def grown(before, mask, last, t):
-    """(Q,) int32: the round from which on each weight lives; ``before (Q,)`` holds it until round ``t``.
+    """(Q,) int32: the round from which on each weight has lived, updated from ``before (Q,)``.
 
-    ``mask (Q,)`` comes after ``last (Q,)``, the mask of round ``t``.
+    ``last (Q,)`` is the mask of round ``t``, ``mask (Q,)`` the next one.
     """
     new = mask & ~last
     if not bool(new.any()):
@@ -93,9 +95,14 @@ def grown(before, mask, last, t):
 
 def spills(fields, layout, N):
     """Whether the states of N clients exceed IN_MEMORY, as far as ``{name: Field}`` tells sizes."""
-    sizes = [layout.P if field.on == "support" else math.prod(field.on)
-             for field in fields.values() if field.on != "any"]
-    return 4 * N * sum(sizes) > IN_MEMORY
+    num_values = 0
+    for field in fields.values():
+        if field.on == "support":
+            num_values += layout.P
+        elif field.on != "any":
+            num_values += math.prod(field.on)
+    # Values are float32.
+    return 4 * N * num_values > IN_MEMORY
 
 
 def files_of(states):
@@ -129,12 +136,17 @@ def _column(states, name):
 
 def from_dict(entry):
     """``{client: Kept}`` from the columns of a checkpoint."""
-    clients, rounds = entry["client"].tolist(), entry["t"].tolist()
-    in_files = not entry["values"]
-    values = [None if in_files else {} for _ in clients]
-    for name, columns in entry["values"].items():
-        shapes = columns["shapes"].tolist()
-        parts = columns["flat"].split([math.prod(shape) for shape in shapes])
-        for row, part, shape in zip(columns["rows"].tolist(), parts, shapes):
+    clients = entry["client"].tolist()
+    if entry["values"]:
+        values = [{} for _ in clients]
+    else:
+        # All values lie in files.
+        values = [None for _ in clients]
+    for name, column in entry["values"].items():
+        shapes = column["shapes"].tolist()
+        sizes = [math.prod(shape) for shape in shapes]
+        parts = column["flat"].split(sizes)
+        for row, part, shape in zip(column["rows"].tolist(), parts, shapes):
             values[row][name] = part.view(shape)
-    return {client: Kept(t, row) for client, t, row in zip(clients, rounds, values)}
+    states = map(Kept, entry["t"].tolist(), values)
+    return dict(zip(clients, states))

@@ -1,4 +1,4 @@
-"""From a cohort's answers to one tensor of updates, a client a row, for strategies and estimators."""
+"""From a cohort's answers to one tensor of updates, a client a row."""
 
 import torch
 
@@ -10,9 +10,9 @@ from fedmpi.core.support import below
 
 
 def stack(fed, replies, support):
-    """``Updates`` of C ``replies``, on the server's ``support (K,)``, or on the union of all supports.
+    """``Updates`` of C ``replies``, on the server's ``support (K,)``.
 
-    The union is taken if some client's support differs from the server's.
+    If some client's support differs from it, the updates are on the union of all supports.
     """
     B = None
     if replies[0].values is None:
@@ -32,7 +32,7 @@ def stack(fed, replies, support):
 
 
 def union(layout, support, replies):
-    """int32: all positions in the clients' supports, and in the server's ``support`` unless None."""
+    """int32: the positions of all clients' supports, and of the server's ``support`` unless None."""
     held = torch.zeros(layout.P, dtype=torch.bool)
     # Keep the server's positions even if no client kept them.
     if support is not None:
@@ -43,7 +43,7 @@ def union(layout, support, replies):
 
 
 def _on_union(replies, support):
-    """``(U, B)``, both (C, K): updates on the union ``support (K,)``, and the positions they have."""
+    """``(U, B)``, both (C, K): updates on the union ``support (K,)``, and their own positions."""
     shape = len(replies), len(support)
     U = torch.zeros(shape)
     B = torch.zeros(shape, dtype=torch.bool)
@@ -55,19 +55,19 @@ def _on_union(replies, support):
 
 
 def _spread(values, of, support):
-    """(K,) on ``support``: ``values`` at the positions ``of``, which are part of it, 0 elsewhere."""
+    """(K,) on ``support``: ``values`` at the positions ``of``, a part of it, and 0 elsewhere."""
     whole = torch.zeros(len(support))
     whole[torch.searchsorted(support, of)] = values
     return whole
 
 
 def rows_of(values):
-    """(C, K): a list of vectors as the rows of one tensor, without a copy if they are that already."""
+    """(C, K): a list of vectors as the rows of one tensor, without a copy if they are that."""
+    if not _in_one_block(values):
+        return torch.stack(values)
     first = values[0]
-    shape = len(values), len(first)
-    if _in_one_block(values):
-        return first.as_strided(shape, (len(first), 1))
-    return torch.stack(values)
+    K = len(first)
+    return first.as_strided((len(values), K), (K, 1))
 
 
 def _in_one_block(values):
@@ -123,11 +123,14 @@ def _on_support(row, reply, support):
 
 def exact(rows):
     """The sum of float32 tensors of one shape, to the same bits in any order."""
-    total = torch.zeros(rows[0].numel(), dtype=torch.int64)
+    first = rows[0]
+    total = torch.zeros(first.numel(), dtype=torch.int64)
     for row in rows:
         values = row.float().flatten()
-        exact_sum.add(total, values, 1.0, exact_sum.magnitude(values))
-    return exact_sum.mean(total, 1.0).view(rows[0].shape)
+        size = exact_sum.magnitude(values)
+        exact_sum.add(total, values, 1.0, size)
+    whole = exact_sum.mean(total, 1.0)
+    return whole.view(first.shape)
 
 
 def summed(fed, updates, shares, support):
@@ -135,12 +138,15 @@ def summed(fed, updates, shares, support):
 
     The workers have added it up, to the same bits in any order. Other answers keep a row a client.
     """
-    fields = {name: field for name, field in fed.strategy.answers.items() if field.fold == "sum"}
+    answers = fed.strategy.answers
+    fields = {name: field for name, field in answers.items() if field.fold == "sum"}
     K = len(support)
-    sizes = [K, *(size_of(field, K) for field in fields.values())]
+    sizes = [K] + [size_of(field, K) for field in fields.values()]
     sums = torch.from_numpy(fed.transport.total(sum(sizes)))
     step, *others = sums.split(sizes)
-    totals = {name: _total(total, field) for total, (name, field) in zip(others, fields.items())}
+    totals = {}
+    for (name, field), total in zip(fields.items(), others):
+        totals[name] = _total(total, field)
     mean = exact_sum.mean(step, float(shares.sum()))
     return updates._replace(
         U=mean[None],

@@ -83,13 +83,14 @@ class Bench(NamedTuple):
     numbers: Any                  # counts the round's trainings
 
     def evaluate(self, models, on="server", mask=None):
-        """``(losses, headlines)``, both (M,) float64: means of ``models (M, P)`` over the samples ``on``."""
+        """``(losses, headlines)``, both (M,) float64: means of ``models (M, P)`` over samples."""
         size = _size(self.fed, on, labelled=True)
-        loss, headline = torch.zeros(2, len(models), dtype=torch.float64)
-        jobs = [{"lab": "evaluate", "on": on, "models": block, "rows": rows}
-                for block in _spans(0, len(models), self.fed.block)
-                for rows in _spans(0, size, ROWS)]
+        jobs = []
+        for block in _spans(0, len(models), self.fed.block):
+            for rows in _spans(0, size, ROWS):
+                jobs.append({"lab": "evaluate", "on": on, "models": block, "rows": rows})
         _hand_out(self.fed, models)
+        loss, headline = torch.zeros(2, len(models), dtype=torch.float64)
         for job, reply in zip(jobs, self._in_order(jobs)):
             block = slice(*job["models"])
             loss[block] += torch.from_numpy(reply.arrays["loss"])
@@ -98,13 +99,16 @@ class Bench(NamedTuple):
         return loss / size, headline / size
 
     def outputs(self, x, on="server", rows=None, of="", mask=None):
-        """(n, ...): outputs of the model ``x (P,)``, or of its module ``of``, for n samples ``on``."""
+        """(n, ...): outputs of the model ``x (P,)``, or of its module ``of``, for n samples."""
         start, stop = rows or (0, _size(self.fed, on))
         jobs = [{"lab": "outputs", "on": on, "models": (0, 1), "rows": span, "of": of}
                 for span in _spans(start, stop, ROWS)]
         _hand_out(self.fed, x[None])
-        # Copy: a view would keep the whole message alive.
-        outputs = [torch.from_numpy(reply.arrays["outputs"].copy()) for reply in self._in_order(jobs)]
+        outputs = []
+        for reply in self._in_order(jobs):
+            # Copy: a view would keep the whole message alive.
+            own = reply.arrays["outputs"].copy()
+            outputs.append(torch.from_numpy(own))
         self._book_passes(stop - start, mask)
         return torch.cat(outputs)
 
@@ -117,9 +121,9 @@ class Bench(NamedTuple):
         total = torch.zeros(self.fed.layout.R)
         for reply in self._in_order(jobs):
             total += torch.from_numpy(reply.arrays["gradient"])
-        layout = self.fed.layout
-        kept = layout.full_mask() if mask is None else mask
-        self.spent["flops_lab"] += flops.training(layout, self.fed.costs, kept, 0, size, 0)[1]
+        kept = self._kept(mask)
+        _, work = flops.training(self.fed.layout, self.fed.costs, kept, 0, size, 0)
+        self.spent["flops_lab"] += work
         return total / size
 
     def train(self, trainings):
@@ -132,27 +136,31 @@ class Bench(NamedTuple):
 
     def work(self, trainings):
         """``Work`` of ``trainings``, for other jobs' side."""
-        messages = [_training(self.fed, self.t, next(self.numbers), training)
-                    for training in trainings]
-        jobs = [job for job, _ in messages]
-        arrays = [own for _, own in messages]
+        jobs, arrays = [], []
+        for training in trainings:
+            number = next(self.numbers)
+            job, own = _training(self.fed, self.t, number, training)
+            jobs.append(job)
+            arrays.append(own)
 
         def result(replies):
-            replies = sorted(replies, key=lambda reply: reply.index)
-            return [self._trained(*pair) for pair in zip(trainings, replies)]
+            in_order = sorted(replies, key=lambda reply: reply.index)
+            return [self._trained(*pair) for pair in zip(trainings, in_order)]
 
-        return Work(Beside(jobs, arrays, []), result)
+        beside = Beside(jobs, arrays, [])
+        return Work(beside, result)
 
     def fit(self, x, samples, loss, epochs=0, batch_size=0, lr=0.0):
         """``(x (P,), Trained)``: the server's own network, trained on ``samples`` of features."""
         fed = self.fed
         if fed.own_network is None:
-            raise UserError("the strategy trains a network of the server's own, and the run has none; "
-                            "give --server-model")
+            raise UserError("the strategy trains a network of the server's own, and the run has "
+                            "none; give --server-model")
         settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
         now = Round(self.t, fed.rounds)
-        x, trained = own_network.fitted(fed.own_network, now, fed.seed, next(self.numbers), x, self.mask,
-                                        samples, loss, settings)
+        number = next(self.numbers)
+        x, trained = own_network.fitted(
+            fed.own_network, now, fed.seed, number, x, self.mask, samples, loss, settings)
         mask = mask_of(fed.kinds.server, self.mask)
         self._book_training(fed.kinds.server_costs, mask, trained)
         return x, trained
@@ -160,24 +168,29 @@ class Bench(NamedTuple):
     def _trained(self, training, reply):
         """``(x (P,), Trained)`` of the answer to a training."""
         # Copy: a view would keep the whole message alive.
-        values = torch.from_numpy(reply.arrays["values"].copy())
+        values = reply.arrays["values"].copy()
         support = self.fed.layout.support(training.mask)
-        x = scattered(values, support, training.x.clone())
+        x = scattered(torch.from_numpy(values), support, training.x.clone())
         loss, steps, samples, travelled = reply.arrays["trained"].tolist()
+        # All four travel as float64.
         trained = Trained(loss, int(steps), int(samples), travelled)
         self._book_training(self.fed.costs, training.mask, trained)
         return x, trained
 
     def _book_training(self, costs, mask, trained):
         """Count a training's FLOPs."""
-        work = flops.training(self.fed.layout, costs, mask, trained.samples, 0, 0)
-        self.spent["flops_server"] += work[1]
+        _, work = flops.training(self.fed.layout, costs, mask, trained.samples, 0, 0)
+        self.spent["flops_server"] += work
 
     def _book_passes(self, samples, mask):
         """Count the FLOPs of forward passes; ``mask`` None: of the dense model."""
-        layout = self.fed.layout
-        kept = layout.full_mask() if mask is None else mask
-        self.spent["flops_lab"] += samples * flops.forward(layout, self.fed.costs, kept)
+        kept = self._kept(mask)
+        one_sample = flops.forward(self.fed.layout, self.fed.costs, kept)
+        self.spent["flops_lab"] += samples * one_sample
+
+    def _kept(self, mask):
+        """(Q,) bool: ``mask``, or all weights if it is None."""
+        return self.fed.layout.full_mask() if mask is None else mask
 
     def _in_order(self, jobs, arrays=None):
         """The replies to ``jobs`` in their order, each as soon as all before it have come.
@@ -211,8 +224,8 @@ def _size(fed, on, labelled=False):
                         f"{option}, say")
     needs_labels = labelled and on == "server"
     if needs_labels and not fed.server.labelled:
-        raise UserError("the strategy works with unlabelled server data, and asks for what takes their "
-                        'labels; its part must say server_data="labelled"')
+        raise UserError("the strategy works with unlabelled server data, and asks for what takes "
+                        'their labels; its part must say server_data="labelled"')
     return fed.server.sizes[on]
 
 
@@ -267,7 +280,8 @@ def update_beside(fed, t, work, base, support):
     """
     [(x, trained)] = _finished(fed, work)
     update = gathered(x, support) - gathered(base, support)
-    if not (math.isfinite(trained.loss) and bool(update.isfinite().all())):
+    is_finite = math.isfinite(trained.loss) and bool(update.isfinite().all())
+    if not is_finite:
         raise FedError(f"round {t}: the server's own training gave nothing to compare with: it "
                        f"diverged (loss {trained.loss:.3g})")
     return update

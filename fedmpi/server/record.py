@@ -20,8 +20,8 @@ from fedmpi.store import Column
 # Seconds of a round, phase by phase; PHASES are laps of its Clock.
 PHASES = {
     "encode_s": "encoding the model and handing it to every worker",
-    "train_s": "from the first job sent to the last update decoded: the four below, and what else is "
-               "done meanwhile",
+    "train_s": "from the first job sent to the last update decoded: the four below, and what else "
+               "is done meanwhile",
     "wait_s": "of train_s, waiting for clients with nothing else to do",
     "decode_s": "of train_s, handing out jobs, opening and decoding answers",
     "contribution_s": "scoring contributions, utilities included",
@@ -56,8 +56,8 @@ def _check_names(fed, names):
     named += [("--strategy has a column", name) for name, _, _ in fed.strategy.columns]
     for source, name in named:
         if names.count(name) > 1:
-            raise UserError(f"{source} {name}, which is the name of another column of run files; call "
-                            "it otherwise")
+            raise UserError(f"{source} {name}, which is the name of another column of run files; "
+                            "call it otherwise")
 
 
 def of_strategy(strategy, learnt):
@@ -118,8 +118,10 @@ def evaluation_columns(objective, validated, networks=()):
 
 def no_evaluation(fed):
     """The columns of an evaluation in a round without one: NaN."""
-    columns = evaluation_columns(fed.objective, fed.validate is not None, names_of(fed.kinds))
-    return dict.fromkeys([column.name for column in columns] + ["evaluate_s"], math.nan)
+    validated = fed.validate is not None
+    columns = evaluation_columns(fed.objective, validated, names_of(fed.kinds))
+    names = [column.name for column in columns]
+    return dict.fromkeys([*names, "evaluate_s"], math.nan)
 
 
 def words(metric):
@@ -187,8 +189,8 @@ def _cost_columns():
         Column("flops_dense", "float64", "FLOP",
                "training the dense model on the same samples (both conventions)"),
         Column("flops_server", "float64", "FLOP",
-               "training on the server's own samples (RigL's convention); utilities and evaluations "
-               "are not counted"),
+               "training on the server's own samples (RigL's convention); utilities and "
+               "evaluations are not counted"),
         Column("utility_calls", "int64", "1",
                "coalition models evaluated, by all estimators together"),
     ]
@@ -215,8 +217,8 @@ def _working_columns():
     """Columns of /rounds about the server's own work after a merge."""
     return [
         Column("flops_lab", "float64", "FLOP",
-               "the server's own evaluations, outputs and gradients; those of estimators and of the "
-               "test and validation sets are not counted"),
+               "the server's own evaluations, outputs and gradients; those of estimators and of "
+               "the test and validation sets are not counted"),
         Column("lab_s", "float64", "s",
                "the server's own work on what was merged, done by all ranks", machine=True),
     ]
@@ -311,7 +313,7 @@ def digest(x, mask):
 
 
 def round_row(fed, state, after, t, got, learnt):
-    """The part of the row that follows from ``Gathered``, ``Learnt`` and the states around the round."""
+    """The columns that follow from ``Gathered``, ``Learnt`` and the states around the round."""
     trained = [row for row, answer in enumerate(got.answers) if _has_numbers(answer)]
     numbers = _numbers(got, trained)
     sim = {"sim_s": got.now - state["now"], "sim_total_s": got.now}
@@ -349,7 +351,11 @@ def _numbers(got, trained):
 def _tally(got):
     """``{outcome: how many clients had it}``."""
     names = ("merged", "late", "dropped", "rejected", "failed")
-    return {name: int((got.outcome == Outcome[name.upper()]).sum()) for name in names}
+    tally = {}
+    for name in names:
+        had_it = got.outcome == Outcome[name.upper()]
+        tally[name] = int(had_it.sum())
+    return tally
 
 
 def _train_loss(got, trained, numbers):
@@ -369,14 +375,18 @@ def _mask_columns(fed, state, after, got, trained):
     union = distinct[0][0]
     if len(distinct) > 1:
         union = torch.stack([mask for mask, _ in distinct]).any(dim=0)
-    kept = sum(int(torch.count_nonzero(mask)) * len(rows) for mask, rows in distinct) / len(masks)
+    # All clients' kept weights together.
+    kept = 0
+    for mask, rows in distinct:
+        kept += int(torch.count_nonzero(mask)) * len(rows)
     clients = got.clients[trained] if trained else got.clients
+    density = kept / len(masks) / mean_weights(fed, clients)
     layers = fed.layout.kept(union)
     changed = [0] * len(layers)
     if after["mask"] is not state["mask"]:
         changed = fed.layout.kept(after["mask"] ^ state["mask"])
     return {
-        "sparsity": 1 - kept / mean_weights(fed, clients),
+        "sparsity": 1 - density,
         "kept": sum(layers),
         "kept_layers": layers,
         "mask_changed": sum(changed),
@@ -423,9 +433,11 @@ def own_costs(fed, lab):
 
 def costs(fed, learnt):
     """The columns about each estimator's coalitions and seconds."""
-    calls = {f"calls_{label}": learnt.asked.get(label, 0) for label in fed.contributions}
-    seconds = {f"score_{label}_s": learnt.seconds.get(label, 0.0) for label in fed.contributions}
-    return calls | seconds
+    columns = {}
+    for label in fed.contributions:
+        columns[f"calls_{label}"] = learnt.asked.get(label, 0)
+        columns[f"score_{label}_s"] = learnt.seconds.get(label, 0.0)
+    return columns
 
 
 def client_rows(fed, t, got, learnt):
@@ -469,8 +481,10 @@ def _sparsities(fed, got):
     """(A,) float64: the sparsity of each client's network."""
     sparsities = np.empty(len(got.clients))
     for mask, rows in _distinct(got.masks):
-        all_weights = layout_of(fed, got.clients[rows[0]]).num_weights
-        sparsities[rows] = 1 - int(torch.count_nonzero(mask)) / all_weights
+        # Clients with the same mask object train the same network.
+        layout = layout_of(fed, got.clients[rows[0]])
+        kept = int(torch.count_nonzero(mask))
+        sparsities[rows] = 1 - kept / layout.num_weights
     return sparsities
 
 
