@@ -1,4 +1,4 @@
-"""A client's answer after its training: its update, and the parts for strategy, pruner, estimators."""
+"""A client's answer after its training: its update, and reports to the methods."""
 
 import math
 import time
@@ -28,8 +28,12 @@ def no_sums(layout, answers, device):
     def zeros(size):
         return torch.zeros(size, dtype=torch.int64, device=device)
 
-    summed = {name: field for name, field in answers.items() if field.fold == "sum"}
-    totals = {name: zeros(size_of(field, layout.P)) for name, field in summed.items()}
+    totals = {}
+    for name, field in answers.items():
+        if field.fold == "sum":
+            # Any support is smaller than the whole vector.
+            size = size_of(field, layout.P)
+            totals[name] = zeros(size)
     return Sums(zeros(layout.P), totals)
 
 
@@ -46,9 +50,12 @@ def clear(sums):
 
 
 def joined(sums, answers, K):
-    """int64, on the host: the sums of updates (K,), then those of the strategy's answers in turn."""
-    totals = [total[: size_of(answers[name], K)] for name, total in sums.totals.items()]
-    return torch.cat([sums.update[:K], *totals]).cpu().numpy()
+    """int64, on the host: the sum of updates (K,), then the sums of the strategy's answers."""
+    parts = [sums.update[:K]]
+    for name, total in sums.totals.items():
+        size = size_of(answers[name], K)
+        parts.append(total[:size])
+    return torch.cat(parts).cpu().numpy()
 
 
 class Reply(NamedTuple):
@@ -108,11 +115,12 @@ def _own_support(home, client, meta, arrays):
 
     A mask that differs from the received one goes into the message.
     """
-    mask, there = client.task.mask, client.received.there
-    if mask is there or torch.equal(mask, there):
-        return client.received.support
+    mask, received = client.task.mask, client.received
+    if mask is received.there or torch.equal(mask, received.there):
+        return received.support
     mask = mask.cpu()
-    meta["mask"], arrays["mask"] = positions.encode(mask.numpy(), client.known)
+    bits = mask.numpy()
+    meta["mask"], arrays["mask"] = positions.encode(bits, client.known)
     return home.layout.support(mask)
 
 
@@ -126,15 +134,18 @@ def _reply(parts, home, client, trained, support):
     answers, kept = {}, {}
     if strategy.reply:
         answers, kept = strategy.reply(task, trained)
-    kept = {name: fields.values_of(name, strategy.keeps[name], tensor, support)
-            for name, tensor in kept.items()}
+    state = {}
+    for name, tensor in kept.items():
+        field = strategy.keeps[name]
+        state[name] = fields.values_of(name, field, tensor, support)
     if home.layout.personal:
-        kept[OWN] = gathered(task.x, home.layout.own.to(home.device))
-    return Reply(support, update, answers, kept)
+        own = home.layout.own.to(home.device)
+        state[OWN] = gathered(task.x, own)
+    return Reply(support, update, answers, state)
 
 
 def _checked(reply, loss, meta, cause):
-    """``(loss, size)``: the loss, NaN if nothing can be merged, and the update's largest magnitude."""
+    """``(loss, size)``: the loss, NaN if nothing can be merged, and the update's magnitude."""
     # Check before encoding: a codec may make an exploded value look sound.
     size = exact_sum.magnitude(reply.update)
     sound = size <= exact_sum.LARGEST and _all_sound(reply.answers)
@@ -178,7 +189,7 @@ def _report(task, meta, arrays):
 
 
 def _numbers(task, trained, loss, seconds, steps):
-    """float64, by ``Number``, but for the numbers of the sums; ``steps``: with the optimiser's steps."""
+    """float64, by ``Number``, without the sums' numbers; ``steps``: with the optimiser's steps."""
     numbers = np.zeros(len(Number) if steps else int(Number.STEPS))
     probe = task.probe
     numbers[WORK] = trained.samples, probe.extra, min(probe.dense, trained.samples)
@@ -223,14 +234,14 @@ def unbilled(meta, arrays, weighs, strategy):
     These are reports to estimators that only observe, and the client's state: a real client would
     keep it.
     """
-    billed = {name: array for name, array in arrays.items() if is_billed(name, weighs, strategy)}
+    billed = {path: array for path, array in arrays.items() if is_billed(path, weighs, strategy)}
     if len(billed) == len(arrays):
         return 0
     return frame.size(meta, arrays) - frame.size(meta, billed)
 
 
 def is_billed(path, weighs, strategy):
-    """Whether an array of a message is billed; ``weighs`` is the label of the estimator that weighs."""
+    """Whether an array of a message is billed; ``weighs`` labels the estimator that weighs."""
     kind, _, rest = path.partition("/")
     if kind == "score":
         return rest.startswith(weighs + "/")

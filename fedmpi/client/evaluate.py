@@ -19,10 +19,13 @@ def evaluated(parts, home, samples, cohort, many, job):
     models = coalition_models(
         parts.strategy, cohort.state, cohort.x, cohort.updates, cohort.shares, coalitions)
     models = models.to(home.device)
-    size = shards.size(samples, shards.of_server(samples, "validation"))
+    shard = shards.of_server(samples, "validation")
+    size = shards.size(samples, shard)
     loss, headline, crowded = scored(samples, many, models, "validation", 0, size)
-    values = torch.stack(utilities(parts.objective, loss / size, headline / size), dim=1)
-    return {"block": job["block"], "crowded": crowded}, {"values": values.numpy()}
+    both = utilities(parts.objective, loss / size, headline / size)
+    values = torch.stack(both, dim=1)
+    meta = {"block": job["block"], "crowded": crowded}
+    return meta, {"values": values.numpy()}
 
 
 def _coalitions(job, C):
@@ -39,17 +42,20 @@ def utilities(objective, loss, headline):
     objective's ``worst`` count as that, and so does NaN.
     """
     worst = objective.worst
-    of_loss = -loss.nan_to_num(worst, worst, worst).clamp(max=worst)
+    loss = loss.nan_to_num(worst, worst, worst)
+    loss = loss.clamp(max=worst)
     if not objective.higher:
         headline = -headline
-    return of_loss, headline.nan_to_num(-worst, worst, -worst).clamp(-worst, worst)
+    headline = headline.nan_to_num(-worst, worst, -worst)
+    headline = headline.clamp(-worst, worst)
+    return -loss, headline
 
 
 def scored(samples, many, models, on, start, stop):
     """``(loss (M,) float64, headline (M,), crowded)`` of ``models (M, P)``: sums over samples.
 
-    The samples are ``start`` to ``stop`` of those that the server holds under the name ``on``. If a
-    GPU's memory is too small for all models at once, they take turns: then ``crowded`` is true.
+    The samples are ``start`` to ``stop`` of the server's samples ``on``. If a GPU's memory is too
+    small for all models at once, they take turns: then ``crowded`` is true.
     """
     try:
         return *_summed(samples, many, models, on, start, stop), False

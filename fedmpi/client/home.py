@@ -1,4 +1,4 @@
-"""A rank's one resident model, bound to its vector on the rank's device. Clients take turns in it."""
+"""A rank's one resident model, bound to its vector on the device. Clients take turns in it."""
 
 from typing import Any, Callable, NamedTuple
 
@@ -31,16 +31,16 @@ class Home(NamedTuple):
 def home(model, loss, device, options, meta, frozen, personal):
     """The ``Home`` of ``model``, which trains on ``loss``, by the set-up message ``meta``.
 
-    ``frozen`` holds the values of its frozen parameters. ``personal(layout)`` names the tensors that
-    stay with clients, or is None. UserError if the model differs from rank 0's.
+    ``frozen`` holds the values of its frozen parameters. ``personal(layout)`` names personal
+    tensors, or is None. UserError if the model differs from rank 0's.
     """
     layout, x, g = bind(model.to(device), meta["statistics"])
     check(model, layout, x)
     set_frozen(model, frozen)
     if fixed(model, layout).constants != meta["constants"]:
-        raise UserError(f"--model {options['model']} has other constants in its buffers on this rank "
-                        "than on rank 0: draw them by torch's generator, which is seeded alike on all "
-                        "ranks")
+        raise UserError(f"--model {options['model']} has other constants in its buffers on this "
+                        "rank than on rank 0: draw them by torch's generator, which is seeded "
+                        "alike on all ranks")
     layout = laid_out(layout, model, personal)
     counters = [(buffer, buffer.clone()) for _, buffer in constants(model, layout)]
     return Home(

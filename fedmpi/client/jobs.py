@@ -1,14 +1,14 @@
 """The kinds of jobs that the server sends to a worker, and their fields.
 
-A job is a dict. Its bytes are billed to the client that it is for, hence it spends none on a name of
-its kind: the first of these fields that it has tells it.
+A job is a dict. Its bytes are billed to its client, hence it spends none on a name for its kind:
+its fields tell it.
 """
 
 from enum import Enum
 
 
 class Kind(Enum):
-    """A kind of job; the value is the field that only jobs of this kind have."""
+    """A kind of job; the value is a field of this kind alone."""
 
     # Evaluate coalitions: "block" (its number), "coalitions" (hex of packed bits).
     COALITIONS = "coalitions"

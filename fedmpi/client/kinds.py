@@ -70,9 +70,9 @@ def cut_out(resident, received):
 
 
 def server_network(whole, received):
-    """``outputs_of(features)``: the server's own network at the received values, in evaluation mode.
+    """``outputs_of(features)``: the server's own network at the received values, for evaluation.
 
-    None if the server has no network of its own.
+    None if the server has none.
     """
     network = whole.model.of_server
     if network is None:

@@ -61,35 +61,43 @@ def _gradient(worker, job, arrays):
 
 def _train(worker, job, arrays):
     """Train the job's model as clients train; returns its values on the support."""
-    home, parts = worker.home, worker.parts
+    home, strategy = worker.home, worker.parts.strategy
     task, support = _task(worker, job, arrays)
-    done = train(parts.strategy.local, _set(task, job))
-    values = home.stage.down(gathered(task.x, support.to(home.device)))
+    task = _set(task, job)
+    done = train(strategy.local, task)
+    on_device = gathered(task.x, support.to(home.device))
+    values = home.stage.down(on_device)
+    # All four numbers travel as float64.
     trained = torch.tensor(done, dtype=torch.float64)
     return {"values": values.numpy(), "trained": trained.numpy()}
 
 
 def _task(worker, job, arrays):
     """``(Task, support (K,))`` of the server's shard that the job names."""
-    home, parts = worker.home, worker.parts
-    mask = torch.from_numpy(positions.decode(job["mask"], arrays["mask"], worker.layout.Q))
-    support = worker.layout.support(mask)
-    base = home.stage.up(torch.from_numpy(arrays["values"].copy()), support)
+    home, parts, layout = worker.home, worker.parts, worker.layout
+    mask = positions.decode(job["mask"], arrays["mask"], layout.Q)
+    mask = torch.from_numpy(mask)
+    support = layout.support(mask)
+    # Copy: torch warns about arrays that are read-only.
+    values = torch.from_numpy(arrays["values"].copy())
+    base = home.stage.up(values, support)
     model = placed(home, mask, support, 0, base)
     t, number = job["t"], job["number"]
     shard = shards.of_server(worker.samples, job["on"])
-    task = task_of(parts, home, worker.samples, {"t": t, "client": shard}, model, base)
+    order = {"t": t, "client": shard}
+    task = task_of(parts, home, worker.samples, order, model, base)
     # The first training of a round is keyed by round and shard alone, others also by their number.
     if number:
-        key = t, shard, number
-        seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
-        task = task._replace(gen=stream(parts.seed, Purpose.TRAIN, *key))
+        key = parts.seed, Purpose.TRAIN, t, shard, number
+        seed(home.device, torch_seed(*key))
+        task = task._replace(gen=stream(*key))
     return task, support
 
 
 def _set(task, job):
-    """The task with the job's own settings: those that are not 0."""
-    settings = {name: job[name] for name in ("epochs", "batch_size", "lr") if job[name]}
+    """The task with the job's own settings; 0 stands for the run's."""
+    names = ("epochs", "batch_size", "lr")
+    settings = {name: job[name] for name in names if job[name]}
     if "epochs" in settings:
         settings["steps"] = 0
     return task._replace(**settings)
@@ -103,11 +111,13 @@ def _models(worker, job):
 
 def _ready(worker, job):
     """``(model, inputs, labels)`` of a job of one model, in evaluation mode."""
-    home = worker.home
-    home.x.copy_(_models(worker, job)[0])
+    home, samples = worker.home, worker.samples
+    [vector] = _models(worker, job)
+    home.x.copy_(vector)
     home.model.eval()
-    shard = shards.of_server(worker.samples, job["on"])
-    inputs, labels, _ = shards.raw(worker.samples, shard, slice(*job["rows"]))
+    shard = shards.of_server(samples, job["on"])
+    rows = slice(*job["rows"])
+    inputs, labels, _ = shards.raw(samples, shard, rows)
     return home.model, laid(inputs), labels
 
 

@@ -35,18 +35,21 @@ class Place(NamedTuple):
 
 
 def tested(parts, samples, now, place_of, job, arrays):
-    """``(meta, arrays)``: the mean loss and the metric of each client of a ``job``; ``now`` is ``Tested``.
+    """``(meta, arrays)``: the mean loss and the metric of each client of a ``job``.
 
-    ``place_of(number)`` is the ``Place`` of a network; the job names each client's network, if there
-    are several. If models differ from client to client, ``arrays`` hold each client's own arrays.
+    ``now`` is ``Tested``. ``place_of(number)`` is the ``Place`` of a network; the job names each
+    client's network, if the run has several. If models differ from client to client, ``arrays``
+    hold each client's own arrays.
     """
     clients = job["own"]
-    places = [place_of(number) for number in job.get("networks", [None] * len(clients))]
-    if "alone" not in job:
-        values = _measured(samples, clients, places, lambda row: places[row].received.base)
-    else:
+    only_network = [None] * len(clients)
+    numbers = job.get("networks", only_network)
+    places = [place_of(number) for number in numbers]
+    if "alone" in job:
         alone = parted(arrays, len(clients))
         values = _alone(parts, samples, now, clients, places, alone)
+    else:
+        values = _measured(samples, clients, places, lambda row: places[row].received.base)
     return {"block": job["block"]}, {"values": values}
 
 
@@ -56,10 +59,12 @@ def _measured(samples, clients, places, model_of):
 
 
 def _alone(parts, samples, now, clients, places, alone):
-    """(M, 2) float64 of clients with models of their own, made from each one's arrays in ``alone``."""
+    """(M, 2) float64 of clients with models of their own, from the clients' arrays ``alone``."""
+    def model_of(row):
+        return own_model(parts, places[row], samples, now, alone[row], clients[row])
+
     if parts.strategy.predict is None:
-        return _measured(samples, clients, places, lambda row: own_model(
-            parts, places[row], samples, now, alone[row], clients[row]))
+        return _measured(samples, clients, places, model_of)
     values = []
     for place, own, client in zip(places, alone, clients):
         task = _task(parts, place, samples, now, own, client)
@@ -74,29 +79,35 @@ def own_model(parts, place, samples, now, arrays, client):
     strategy's ``own_model``.
     """
     if parts.strategy.own_model is not None:
-        return _made(parts.strategy, _task(parts, place, samples, now, arrays, client))
+        task = _task(parts, place, samples, now, arrays, client)
+        return _made(parts.strategy, task)
+    own = None
     kept = arrays.get(f"kept/{OWN}")
-    own = None if kept is None else torch.from_numpy(kept)
+    if kept is not None:
+        own = torch.from_numpy(kept)
     return with_own(place.home, place.received, own)
 
 
 def _task(parts, place, samples, now, arrays, client):
     """The client's ``Task``, as it would train now; ``arrays`` are the client's own."""
     # No estimator and no pruner listens to a test.
-    parts = parts._replace(reports={}, pruner=parts.pruner._replace(probe=None))
-    home = place.home
-    given = sorted({path.split("/")[1] for path in arrays if path.startswith("given/")})
+    silent_pruner = parts.pruner._replace(probe=None)
+    parts = parts._replace(reports={}, pruner=silent_pruner)
+    paths = [path.split("/") for path in arrays]
+    given = sorted({path[1] for path in paths if path[0] == "given"})
     job = {"client": client, "t": now.t, "given": given}
-    client_ready = prepared(
-        parts, home, samples, job, arrays, place.received, now.known, now.given)
+    home = place.home
+    ready = prepared(parts, home, samples, job, arrays, place.received, now.known, now.given)
     key = parts.seed, Purpose.OWN_TEST, client, now.t
     seed(home.device, torch_seed(*key))
-    return client_ready.task._replace(gen=stream(*key), server=place.server)
+    return ready.task._replace(gen=stream(*key), server=place.server)
 
 
 def _made(strategy, task):
     """(P,): the strategy's ``own_model`` of a client, by default the received one."""
-    vector = strategy.own_model(task) if strategy.own_model is not None else None
+    vector = None
+    if strategy.own_model is not None:
+        vector = strategy.own_model(task)
     if vector is None:
         return task.base
     # Copy: the next client trains in the same vector.
@@ -108,15 +119,16 @@ def _predicted(strategy, place, samples, client, task):
     vector = _made(strategy, task)
     inputs, targets = shards.own_test(samples, client)
     predict = partial(strategy.predict, task)
-    return place.measure(vector, inputs, targets, predict).mean(axis=0)
+    values = place.measure(vector, inputs, targets, predict)
+    return values.mean(axis=0)
 
 
 def measured(clients, places, samples_of, model_of):
     """(M, 2) float64: the mean loss and the metric of M clients' models on their own test parts.
 
     ``places`` are M of ``Place``; ``samples_of(client) -> (inputs, targets)``, at least one;
-    ``model_of(row) -> (P,)``. Neighbours that share a model, the same object, go through it together:
-    a client with a few samples costs little more than these.
+    ``model_of(row) -> (P,)``. Neighbours with the same model object go through it together: a
+    client with a few samples costs little more than these samples.
     """
     values, same, model = [], [], None
     for row, client in enumerate(clients):
@@ -132,8 +144,13 @@ def measured(clients, places, samples_of, model_of):
 
 def _together(clients, samples_of, vector, measure):
     """(m, 2) float64: the means of clients with the same model ``vector (P,)``."""
-    inputs, targets = zip(*map(samples_of, clients))
-    values = measure(vector, laid(torch.cat(inputs)), torch.cat(targets))
+    parts = [samples_of(client) for client in clients]
+    inputs, targets = zip(*parts)
+    all_inputs = laid(torch.cat(inputs))
+    all_targets = torch.cat(targets)
+    values = measure(vector, all_inputs, all_targets)
+    # Back to one row a client.
     sizes = np.array([len(own) for own in targets])
     starts = np.cumsum(sizes) - sizes
-    return np.add.reduceat(values, starts, axis=0) / sizes[:, None]
+    sums = np.add.reduceat(values, starts, axis=0)
+    return sums / sizes[:, None]

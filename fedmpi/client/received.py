@@ -21,7 +21,7 @@ class Received(NamedTuple):
 
 
 def digest(support):
-    """A checksum of the ``support (K,)``, for both ends to compare. Computed once for each support."""
+    """A checksum of the ``support (K,)``, for both ends to compare."""
     # No code writes to a support, so that its checksum may stay with it.
     if not hasattr(support, "digest"):
         support.digest = zlib.crc32(support.numpy())
@@ -45,7 +45,8 @@ def decoded(home, codec, meta, arrays, known=None, last=None):
         support = layout.support(mask)
         own_digest = digest(support)
     if own_digest != meta["support"]:
-        raise WireError(f"the server's support is {meta['support']}, this worker decoded {own_digest}")
+        raise WireError(f"the server's support is {meta['support']}, this worker decoded "
+                        f"{own_digest}")
     values = codec.down.decode(arrays, len(support))
     if same:
         # Every position off the support is 0 already.
@@ -57,7 +58,7 @@ def decoded(home, codec, meta, arrays, known=None, last=None):
 
 
 def placed(home, mask, support, digest, base):
-    """The ``Received`` of a model ``base (P,)`` on the device, 0 off the ``support`` of ``mask (Q,)``."""
+    """The ``Received`` of a model ``base (P,)`` on the device, 0 off ``mask (Q,)``."""
     there = mask.to(home.device)
     live = torch.ones(home.layout.R, device=home.device)
     live[: home.layout.Q] = there

@@ -15,9 +15,10 @@ SERVER = ("validation", "server")
 class Samples(NamedTuple):
     """The source of samples, and the changes before a model sees them.
 
-    ``data`` holds the node's shared arrays: ``x_train``; the partition's ``offsets``, ``indices`` and
-    ``labels``, of clients and then of SERVER; each client's ``features``, ``faults`` and ``source``. If
-    clients have test parts of their own, also ``test_offsets``, ``test_indices`` and ``test_features``.
+    ``data`` holds the node's shared arrays: ``x_train``; the partition's ``offsets``, ``indices``
+    and ``labels``, of clients and then of SERVER; each client's ``features``, ``faults`` and
+    ``source``. If clients have test parts of their own, also ``test_offsets``, ``test_indices``
+    and ``test_features``.
     """
 
     data: dict
@@ -67,16 +68,23 @@ def raw(samples, shard, rows=slice(None)):
     start, stop = data["offsets"][shard: shard + 2]
     index = data["indices"][start:stop][rows]
     if kept:
-        pixels = kept.x_train[kept.indices[start:stop][rows]]
+        on_device = kept.indices[start:stop][rows]
+        pixels = kept.x_train[on_device]
         labels = kept.labels[start:stop][rows]
     else:
-        pixels = torch.from_numpy(data["x_train"][index]).to(samples.device)
-        labels = torch.from_numpy(data["labels"][start:stop][rows]).to(samples.device)
-    return inputs(pixels, samples.mean, samples.std), labels, index
+        pixels = _on_device(samples, data["x_train"][index])
+        labels = _on_device(samples, data["labels"][start:stop][rows])
+    x = inputs(pixels, samples.mean, samples.std)
+    return x, labels, index
+
+
+def _on_device(samples, array):
+    """A numpy array as a tensor on the device."""
+    return torch.from_numpy(array).to(samples.device)
 
 
 def of_client(samples, client):
-    """``(inputs, labels)`` of a client, after its feature skew and faults, or of a server's shard."""
+    """``(inputs, labels)`` of a client, by its feature skew and faults, or of a server's shard."""
     x, labels, index = raw(samples, client)
     if client >= samples.N:
         return laid(x), labels
@@ -93,10 +101,12 @@ def _skewed(samples, client, x, index):
     level = float(samples.data["features"][client])
     if not level:
         return x
-    true_labels = torch.from_numpy(samples.data["true_labels"][index]).to(samples.device)
-    # A duplicate has the skew of the client that it copies.
+    true_labels = _on_device(samples, samples.data["true_labels"][index])
     source = int(samples.data["source"][client])
-    gen = stream(samples.seed, Purpose.FEATURES, client if source < 0 else source)
+    if source >= 0:
+        # A duplicate has the skew of the client that it copies.
+        client = source
+    gen = stream(samples.seed, Purpose.FEATURES, client)
     return samples.features.apply(x, true_labels, level, samples.classes, gen)
 
 
@@ -109,12 +119,12 @@ def own_test(samples, client):
     start, stop = data["test_offsets"][client: client + 2]
     index = data["test_indices"][start:stop]
     if samples.kept:
-        on_device = torch.from_numpy(index.copy()).to(samples.device)
+        on_device = _on_device(samples, index.copy())
         pixels = samples.kept.x_train[on_device]
     else:
-        pixels = torch.from_numpy(data["x_train"][index]).to(samples.device)
+        pixels = _on_device(samples, data["x_train"][index])
     x = inputs(pixels, samples.mean, samples.std)
-    labels = torch.from_numpy(data["true_labels"][index]).to(samples.device)
+    labels = _on_device(samples, data["true_labels"][index])
     level = float(data["test_features"][client])
     if level:
         # The draws of a client's own skew come first: they are those of its training part.
@@ -124,7 +134,7 @@ def own_test(samples, client):
 
 
 def faults_of(samples, client):
-    """``[(fault, whether the client has it)]`` of each kind of fault; none for the server's shards."""
+    """``[(fault, whether the client has it)]`` of each fault; none for the server's shards."""
     if client >= samples.N:
         return []
     return list(zip(samples.faults, samples.data["faults"][:, client]))

@@ -28,7 +28,7 @@ class Networks(NamedTuple):
     """The networks built lately. Building one takes as long as a few steps of training."""
 
     structure: Structure
-    built: dict                   # {packed bits of the kept units: Smaller}, the last used at the end
+    built: dict                   # {packed bits of units: Smaller}, the last used at the end
 
 
 def networks(home, samples):

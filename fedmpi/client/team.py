@@ -19,8 +19,8 @@ def side_by_side(worker, jobs, arrays):
     if len(ready) < 2:
         return {}
     # Dropout draws for all of them from the first one's key.
-    job = {"t": worker.t} | jobs[min(ready)]
-    key = key_of(job["t"], job["client"], job.get("number"))
+    first = {"t": worker.t} | jobs[min(ready)]
+    key = key_of(first["t"], first["client"], first.get("number"))
     seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
     if worker.wide is None:
         worker.wide = stacked(home.model, home.layout, home.recorder)
@@ -28,7 +28,9 @@ def side_by_side(worker, jobs, arrays):
     results = worker.wide(tasks, parts.strategy.local)
     done = {}
     for (row, client), (x, trained) in zip(ready.items(), results):
-        done[row] = client._replace(task=client.task._replace(x=x)), trained
+        # The resident vector holds none of them.
+        task = client.task._replace(x=x)
+        done[row] = client._replace(task=task), trained
     return done
 
 
@@ -48,7 +50,7 @@ def _ready(worker, jobs, arrays):
 
 
 def _trains_alone(worker, job, arrays):
-    """Whether a client has a network of another size, which cannot be stacked, or trains otherwise."""
+    """Whether a client cannot be stacked: its network has another size, or it trains otherwise."""
     if "units" in arrays or "network" in job:
         return True
     return shards.trains_otherwise(worker.samples, job["client"])

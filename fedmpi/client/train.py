@@ -39,32 +39,41 @@ def key_of(t, client, number):
 
 def seed(device, value):
     """Seed torch's generators of the CPU and of ``device``."""
-    # torch.manual_seed would seed every kind of device: that costs a client a millisecond, and memory
-    # for a stack trace a call for each kind not in use.
+    # torch.manual_seed would seed every kind of device: that costs a client a millisecond, and
+    # memory for a stack trace a call for each kind not in use.
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
         torch.cuda.manual_seed(value)
 
 
 def prepared(parts, home, samples, job, arrays, received, known, given):
-    """The ``Prepared`` client of a ``job``, whose ``arrays`` hold its state and the server's message.
+    """The ``Prepared`` client of a ``job``.
 
-    ``given`` is the strategy's message to all clients, ``{name: tensor}`` on the device.
+    ``arrays`` hold the client's state, and the strategy's message to it alone; ``given`` is the
+    message to all clients, ``{name: tensor}`` on the device.
     """
-    strategy, support = parts.strategy, received.support
-    kept = {name.removeprefix("kept/"): torch.from_numpy(array)
-            for name, array in arrays.items() if name.startswith("kept/")}
+    support = received.support
+    kept = _kept(arrays)
     residual = kept.pop(RESIDUAL, None)
     base = received.base
     if home.layout.personal:
-        base = with_own(home, received, kept.pop(OWN, None))
-    kept = spread(home, strategy.keeps, kept, support)
+        own = kept.pop(OWN, None)
+        base = with_own(home, received, own)
+    # The rest of the state is the strategy's.
+    kept = spread(home, parts.strategy.keeps, kept, support)
     given = given | _given_alone(parts, home, job, arrays, support)
     task = task_of(parts, home, samples, job, received, base, given, kept)
     reports = _reports(parts, task)
     if parts.pruner.probe is not None:
-        task = task._replace(probe=parts.pruner.probe(task))
+        probe = parts.pruner.probe(task)
+        task = task._replace(probe=probe)
     return Prepared(home, task, received, known, reports, residual)
+
+
+def _kept(arrays):
+    """``{name: tensor}``: the client's state, from the arrays of its job."""
+    return {path.removeprefix("kept/"): torch.from_numpy(array)
+            for path, array in arrays.items() if path.startswith("kept/")}
 
 
 def _given_alone(parts, home, job, arrays, support):

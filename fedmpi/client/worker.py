@@ -55,8 +55,8 @@ class WorkerParts(NamedTuple):
 class Worker:
     """One rank: its resident model, and the last messages of the server.
 
-    Clients keep nothing here between rounds but their data and the last mask. Their states come with
-    their jobs and go with their answers, so that any rank can play any client.
+    Clients keep nothing here between rounds but their data and the last mask. Their states come
+    with their jobs and go with their answers, so that any rank can play any client.
     """
 
     def __init__(self, build, pick_device):
@@ -94,10 +94,18 @@ class Worker:
     def _take_setup(self, meta, arrays):
         options = meta["options"]
         parts = self.build(options, meta["shape"], meta["outputs"])
+        strategy = parts.strategy
         self.device = self.pick_device(options["device"], self.local_rank)
-        self.home = home(parts.model, parts.objective.loss, self.device, options, meta,
-                         arrays["frozen"], parts.strategy.personal)
+        self.home = home(
+            model=parts.model,
+            loss=parts.objective.loss,
+            device=self.device,
+            options=options,
+            meta=meta,
+            frozen=arrays["frozen"],
+            personal=strategy.personal)
         self.layout = self.home.layout
+        # Codecs treat dense positions by themselves.
         codec = fitted(parts.codec, len(self.layout.tail))
         self.parts = parts._replace(codec=codec)
         self.samples = shards.samples(self.data, meta, parts, self.device)
@@ -105,7 +113,7 @@ class Worker:
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.sums = None
         if meta["sums"]:
-            self.sums = answers.no_sums(self.layout, parts.strategy.answers, self.device)
+            self.sums = answers.no_sums(self.layout, strategy.answers, self.device)
         # Whether the server wants single updates.
         self.single = meta["values"]
 
@@ -147,10 +155,16 @@ class Worker:
 
     def _take_tested(self, meta, arrays):
         """Take the model by which clients are tested on their own test parts."""
-        last = self.tested.received if self.tested else None
+        last = None
+        if self.tested:
+            last = self.tested.received
         received, known = decoded(self.home, self.parts.codec, meta, arrays, last=last)
-        given = self._given(meta, arrays, received)
-        self.tested = own_models.Tested(meta["t"], meta["at_once"], received, known, given)
+        self.tested = own_models.Tested(
+            t=meta["t"],
+            at_once=meta["at_once"],
+            received=received,
+            known=known,
+            given=self._given(meta, arrays, received))
         self.places = {}
 
     def _take_cohort(self, meta, arrays):
@@ -162,7 +176,7 @@ class Worker:
     # ------------------------------------------------------------- networks, built at first use
 
     def place(self, number):
-        """The ``Place`` where clients of the network ``number`` are tested; None: the only network."""
+        """The ``Place`` for tests of clients with the network ``number``; None: the only one."""
         if number not in self.places:
             self.places[number] = self._place(number)
         return self.places[number]
@@ -187,7 +201,7 @@ class Worker:
         return self.residents[number]
 
     def ensemble(self):
-        """``evaluate(X (M, P), inputs, labels)`` of many models at once, see ``compute.forward``."""
+        """``evaluate(X (M, P), inputs, labels)`` of many models, see ``fedmpi.compute.forward``."""
         if self.many is None:
             self.many = ensemble(self.home.model, self.layout, self.parts.objective)
         return self.many
@@ -200,16 +214,22 @@ class Worker:
         A training that raises gives an answer, too: the server decides about its end.
         """
         kind = kind_of(job)
+        parts, samples = self.parts, self.samples
         if kind is Kind.TRAIN:
-            return self.tried(job, partial(self.train, job, arrays))
+            work = partial(self.train, job, arrays)
+            return self.tried(job, work)
         if kind is Kind.TEAM:
-            return joined(self._train_team(job["team"], parted(arrays, len(job["team"]))))
+            jobs = job["team"]
+            members = self._train_team(jobs, parted(arrays, len(jobs)))
+            return joined(members)
         if kind is Kind.LOSS:
-            return self.tried(job, partial(self.tell_loss, job))
+            work = partial(self.tell_loss, job)
+            return self.tried(job, work)
         if kind is Kind.COALITIONS:
-            return evaluated(self.parts, self.home, self.samples, self.cohort, self.ensemble(), job)
+            many = self.ensemble()
+            return evaluated(parts, self.home, samples, self.cohort, many, job)
         if kind is Kind.OWN_TESTS:
-            return own_models.tested(self.parts, self.samples, self.tested, self.place, job, arrays)
+            return own_models.tested(parts, samples, self.tested, self.place, job, arrays)
         return lab.answer(self, job, arrays)
 
     def tried(self, job, work):
@@ -267,7 +287,7 @@ class Worker:
         return prepared(self.parts, home, self.samples, job, arrays, received, known, self.given)
 
     def _smaller(self, units):
-        """The ``Smaller`` network without some units; ``units`` uint8 are the packed bits of the kept."""
+        """The ``Smaller`` network with the ``units``, uint8: packed bits."""
         if self.networks is None:
             self.networks = smaller.networks(self.home, self.samples)
         return smaller.network(self.networks, self.home, units)
@@ -282,8 +302,8 @@ class Worker:
     def _train_team(self, jobs, arrays):
         """The answers to ``jobs``, a client each.
 
-        Clients whose training is plain descent train side by side, the others one by one. If something
-        raises, all train one by one, to tell the client at fault.
+        Clients whose training is plain descent train side by side, the others one by one. If
+        something raises, all train one by one, to tell the client at fault.
         """
         begin = time.perf_counter()
         try:
@@ -328,8 +348,8 @@ class Worker:
 
     def tell_loss(self, job):
         """The answer with the received model's mean loss over a client's samples."""
-        base = self.received.base
-        loss = mean_loss(self.parts.objective, self.home, self.samples, job["loss"], base)
+        client, base = job["loss"], self.received.base
+        loss = mean_loss(self.parts.objective, self.home, self.samples, client, base)
         return {"row": job["row"]}, {"loss": np.array([loss])}
 
     def total(self, count):

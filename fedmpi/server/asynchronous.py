@@ -33,9 +33,9 @@ def nobody(slots):
     """The state of ``slots`` places for clients at work, all of them free.
 
     Tensors (slots,): ``client`` (-1: free), ``start`` and ``finish`` (virtual seconds, NaN while
-    unknown), ``least`` (a lower bound of ``finish``), ``version`` (the round of the client's model)
-    and ``number`` (of its start, unique in the run). ``started`` counts starts; ``models`` are keyed
-    by round, ``answers`` by slot.
+    unknown), ``least`` (a lower bound of ``finish``), ``version`` (the round of the client's
+    model) and ``number`` (of its start, unique in the run). ``started`` counts starts; ``models``
+    are keyed by round, ``answers`` by slot.
     """
     return {
         "client": torch.full((slots,), -1),
@@ -126,7 +126,7 @@ def _answers(turns):
 
 
 def _gathered(flight, turns, now, message):
-    """``Gathered`` of the round's ``turns``, never empty; forgets models without clients at work."""
+    """``Gathered`` of the round's ``turns``, never empty; forgets models that nobody trains."""
     models = flight["models"]
     masks = [models[turn.version]["mask"] for turn in turns]
     in_use = flight["version"][flight["client"] >= 0].tolist()

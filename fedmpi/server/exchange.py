@@ -270,9 +270,9 @@ def collect(fed, asks, support, shares=None, what="clients trained"):
     add updates up, ``shares (C,)`` are the clients' weights in the sums. ``what`` tells the user
     about the progress.
 
-    The longest trainings start first: jobs go by number of samples, ``fed.together`` clients a job.
-    Failed trainings are tried again, dropped, or end the run, by ``fed.on_error``. If a GPU's memory
-    was too small they are tried again while nobody else trains.
+    The longest trainings start first: jobs go by number of samples, ``fed.together`` clients a
+    job. Failed trainings are tried again, dropped, or end the run, by ``fed.on_error``. If a
+    GPU's memory was too small they are tried again while nobody else trains.
     """
     jobs = [_job(ask, row, shares) for row, ask in enumerate(asks)]
     arrays = [_arrays(ask) for ask in asks]
@@ -400,9 +400,9 @@ def _until_done(fed, chosen, collecting):
     crowded = collecting.failing(chosen, OUT_OF_MEMORY)
     if crowded:
         num_clients = sum(map(len, crowded))
-        fed.tell(f"warning: {num_clients} clients ran out of GPU memory and train again, while nobody "
-                 "else does; fewer ranks on a GPU, or a smaller --batch-size or --together, would "
-                 "avoid that")
+        fed.tell(f"warning: {num_clients} clients ran out of GPU memory and train again, while "
+                 "nobody else does; fewer ranks on a GPU, or a smaller --batch-size or --together, "
+                 "would avoid that")
     for team in crowded:
         collecting.play([team])
     failing = collecting.failing(chosen)

@@ -43,7 +43,7 @@ class Fed(NamedTuple):
     rounds: int
     seed: int
 
-    # Evaluation: vector (P,) -> a generator of slices of work, which ends in (loss, {metric: mean}).
+    # Evaluation: vector (P,) -> a generator of slices of work that ends in (loss, {metric: mean}).
     test: Callable                # on the test set: for the run file, never for a decision
     validate: Callable | None     # on the server's validation set: for every decision
     derivatives: tuple | None     # gradient and curvature of the validation loss

@@ -241,7 +241,7 @@ def prune(fed, state, t, x, known, on_support):
 
 
 def losses_after(state, clients, replies):
-    """(N,) float64: each client's last training loss, with those of this round's ``clients (C,)``."""
+    """(N,) float64: each client's last training loss; new are those of ``clients (C,)``."""
     losses = [reply.numbers[Number.LOSS] for reply in replies]
     losses = torch.tensor(losses, dtype=torch.float64)
     return state["losses"].index_copy(0, clients, losses)
@@ -330,9 +330,9 @@ def evaluates(every):
 def evaluated(fed, state, merged, due=True):
     """A generator of slices of work, which ends in the columns about the new model of ``state``.
 
-    These are its digest, and losses and metrics on the test and validation sets: NaN unless ``due``,
-    and if the server has no model. ``merged (P,)`` is the model before pruning and growing; where
-    pruning changed it, it is tested as well.
+    These are its digest, and losses and metrics on the test and validation sets: NaN unless
+    ``due``, and if the server has no model. ``merged (P,)`` is the model before pruning and
+    growing; where pruning changed it, it is tested as well.
     """
     row = {"weights_digest": record.digest(state["x"], state["mask"])}
     yield

@@ -1,9 +1,9 @@
 """Clients' models on clients' own test parts: after a round's merge, spread over all workers.
 
-A client's model is the one that the server would publish now, through the same codec, together with
-the client's own state: its personal tensors, or the strategy's ``own_model``. A client that has not
-taken part yet has the tensors of the first model. Work is cut into jobs of clients, never by ranks: so
-are the bits. While workers evaluate, rank 0 evaluates the test set.
+A client's model is the one that the server would publish now, through the same codec, together
+with the client's own state: its personal tensors, or the strategy's ``own_model``. A client that
+has not taken part yet has the tensors of the first model. Work is cut into jobs of clients, never
+by ranks: so are the bits. While workers evaluate, rank 0 evaluates the test set.
 """
 
 import time
@@ -50,7 +50,7 @@ def round_columns(headline="accuracy", unit="nat"):
 
 
 def table_columns(headline="accuracy", unit="nat"):
-    """The columns of /own: a row for each client with a test part, in each round that evaluates them."""
+    """The columns of /own: a row for each client with a test part, and each evaluation."""
     return [
         Column("round", "int64", "1", "round, from 1"),
         Column("client", "int64", "1", "client, from 0"),

@@ -12,7 +12,7 @@ from fedmpi.core.rng import Purpose, stream, torch_seed
 
 
 class OwnNetwork(NamedTuple):
-    """The server's network in a vector of its own; it is trained with the options of the clients."""
+    """The server's network in a vector of its own; its training takes the clients' options."""
 
     kind: Kind                    # where its values lie in the common vector
     model: torch.nn.Module
@@ -28,8 +28,8 @@ class OwnNetwork(NamedTuple):
 def fitted(own, now, run_seed, number, x, mask, samples, loss, settings):
     """``(x (P,), Trained)``: the common vector once the network has been trained on ``samples``.
 
-    ``now`` is the Round, ``number`` how many trainings of this network came before in it. ``mask (Q,)``
-    is the common one. ``settings`` take the place of the run's unless they are 0.
+    ``now`` is the Round, ``number`` how many trainings of this network came before in it. ``mask
+    (Q,)`` is the common one. ``settings`` take the place of the run's unless they are 0.
     """
     device = own.x.device
     layout = own.kind.layout

@@ -91,8 +91,8 @@ def names_of(kinds):
 def evaluation_columns(objective, validated, networks=()):
     """The columns that evaluations fill, by the objective.
 
-    ``validated`` adds the validation set. Each of several ``networks`` has columns of its own, beside
-    the means over clients.
+    ``validated`` adds the validation set. Each of several ``networks`` has columns of its own,
+    beside the means over clients.
     """
     headline = objective.headline
     others = [name for name in objective.metrics if name != headline]
@@ -132,9 +132,9 @@ def words(metric):
 def round_columns(validated, num_layers, labels, objective, networks=(), own=False, working=False):
     """The columns of /rounds.
 
-    ``validated``: the server has a validation set. ``labels``: the estimators. ``networks``: the names
-    of several networks. ``own``: clients have test parts of their own. ``working``: the server works
-    on the merged model.
+    ``validated``: the server has a validation set. ``labels``: the estimators. ``networks``: the
+    names of several networks. ``own``: clients have test parts of their own. ``working``: the
+    server works on the merged model.
     """
     columns = [Column("round", "int64", "1", "round, from 1")]
     columns += evaluation_columns(objective, validated, networks)

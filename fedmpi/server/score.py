@@ -77,11 +77,12 @@ def _check_finite(fed, t, label, phi):
 class Utility:
     """``utility(coalitions (M, C) bool, of="loss") -> (M,) float64``, the more the better.
 
-    A coalition stands for the model that the strategy would have merged from its clients alone, with
-    their present shares. The empty coalition counts as zero updates: it leaves the received model,
-    unless the server has momentum. ``of="loss"`` gives minus the model's validation loss;
+    A coalition stands for the model that the strategy would have merged from its clients alone,
+    with their present shares. The empty coalition counts as zero updates: it leaves the received
+    model, unless the server has momentum. ``of="loss"`` gives minus the model's validation loss;
     ``of="headline"`` gives the objective's headline metric, or minus it if less is better. Values
-    worse than the objective's ``worst`` (100 nats in classification) count as ``worst``, as does NaN.
+    worse than the objective's ``worst`` (100 nats in classification) count as ``worst``, as does
+    NaN.
 
     Each distinct coalition is evaluated once, in blocks spread over the workers. Blocks are cut
     by the question and never by the number of ranks: so the bits are the same on any number.
