@@ -1,23 +1,28 @@
 """Large integers as texts, for programs whose numbers end at 2^53: R, Matlab, JavaScript.
 
-In a file, a column ``x`` of uint64 is followed by ``x_text``, the same in hexadecimal. It is no column of its own:
-whoever writes a row gives ``x``, and a Run has ``x``.
+In a file, a column ``x`` of uint64 is followed by ``x_text``, the same number in hexadecimal. ``x_text`` is no column
+of a run: writers give ``x`` alone, and a Run has ``x`` alone.
 """
 
 import numpy as np
 
-BYTES = 16                           # of a uint64 in hexadecimal
+# Bytes of a uint64 in hexadecimal.
+BYTES = 16
 
 
 def with_texts(columns):
     """The columns of a file for these columns of a run."""
-    found = []
+    all_columns = []
     for column in columns:
-        found.append(column)
+        all_columns.append(column)
         if column.dtype == "uint64":
-            found.append(column._replace(
-                name=f"{column.name}_text", dtype=f"S{BYTES}", unit="", description=described(column.name)))
-    return tuple(found)
+            all_columns.append(_text_column(column))
+    return tuple(all_columns)
+
+
+def _text_column(column):
+    name = f"{column.name}_text"
+    return column._replace(name=name, dtype=f"S{BYTES}", unit="", description=described(column.name))
 
 
 def described(name):
