@@ -37,7 +37,10 @@ def _is_native(value):
         return _is_text(value)
     if isinstance(value, (bool, float)):
         return True
-    return isinstance(value, int) and -(2**63) <= value < 2**63
+    if isinstance(value, int):
+        # The range of int64.
+        return -(2**63) <= value < 2**63
+    return False
 
 
 def _is_text(value):
@@ -53,7 +56,10 @@ def _is_texts(value):
     """Whether the value is a list of texts for HDF5. An empty list has no type, so it goes as JSON."""
     if not isinstance(value, list) or not value:
         return False
-    return all(isinstance(item, str) and _is_text(item) for item in value)
+    for item in value:
+        if not isinstance(item, str) or not _is_text(item):
+            return False
+    return True
 
 
 def set_attrs(f, attrs):
@@ -104,7 +110,10 @@ def read_attrs(f):
 
 def same_keys(sessions):
     """The sessions, each with the keys of all; a value missing in a session is None."""
-    keys = list(dict.fromkeys(key for session in sessions for key in session))
+    # A dict keeps the order of its first keys.
+    keys = {}
+    for session in sessions:
+        keys |= session
     return [{key: session.get(key) for key in keys} for session in sessions]
 
 
@@ -141,7 +150,8 @@ def _session_dtype(values):
     for value in values:
         if type(value) is not kind or not _is_native(value):
             return None
-    return {int: np.int64, float: np.float64, str: h5py.string_dtype()}.get(kind)
+    dtypes = {int: np.int64, float: np.float64, str: h5py.string_dtype()}
+    return dtypes.get(kind)
 
 
 def read_sessions(f):

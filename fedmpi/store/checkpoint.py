@@ -45,11 +45,14 @@ def write_checkpoint(folder, state, round, *, run_id, keep=2):
     with refused_by(folder):
         os.makedirs(folder, exist_ok=True)
         # Killed processes leave temporary files behind.
-        remove(folder, [name for name in os.listdir(folder) if name.endswith(".tmp")])
+        leftovers = [name for name in os.listdir(folder) if name.endswith(".tmp")]
+        remove(folder, leftovers)
     path = os.path.join(folder, f"{round:06d}.h5")
     manifest = json.dumps(dict(run_id=run_id, round=round, entries=entries)).encode()
     named_arrays = _named_arrays(entries, arrays)
-    num_bytes = len(manifest) + sum(array.nbytes + HEADER_BYTES for array in named_arrays.values())
+    num_bytes = len(manifest)
+    for array in named_arrays.values():
+        num_bytes += array.nbytes + HEADER_BYTES
     with beginning(path, num_bytes) as f:
         f.attrs.update(filetype=CHECKPOINT, schema=SCHEMA, run_id=run_id, round=round)
         f.attrs["sha256"] = _digest(manifest, arrays)
@@ -126,8 +129,9 @@ def _candidates(folder, round):
     if round is None:
         return listed
     if round not in dict(listed):
-        rounds = ", ".join(str(number) for number, _ in reversed(listed)) or "none"
-        raise CheckpointError(f"there is no checkpoint after round {round} in {folder}; there is: {rounds}")
+        rounds = [str(number) for number, _ in reversed(listed)]
+        present = ", ".join(rounds) or "none"
+        raise CheckpointError(f"there is no checkpoint after round {round} in {folder}; there is: {present}")
     return [pair for pair in listed if pair[0] == round]
 
 

@@ -50,7 +50,8 @@ class Shelf:
             os.rmdir(self.folder)
 
     def _path(self, client, t):
-        return os.path.join(self.folder, f"{client:06d}-{t:06d}.npz")
+        name = f"{client:06d}-{t:06d}.npz"
+        return os.path.join(self.folder, name)
 
 
 def _is_unused(name, live, after):
@@ -58,7 +59,8 @@ def _is_unused(name, live, after):
     match = NAME.fullmatch(name)
     if not match:
         return name.endswith(".tmp")
-    client, t = int(match[1]), int(match[2])
+    client = int(match[1])
+    t = int(match[2])
     if (client, t) in live:
         return False
     return after is None or t > after

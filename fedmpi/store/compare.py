@@ -14,7 +14,8 @@ def verify(a_path, b_path):
 def differences(a, b):
     """As ``verify``, for two Runs: the population first, then one line a column, the earliest round first."""
     lines = [*_different_facts(a, b), *_different_rows(a, b)]
-    num_a, num_b = len(a.ends), len(b.ends)
+    num_a = len(a.ends)
+    num_b = len(b.ends)
     if num_a != num_b:
         lines.append(f"rounds: {num_a} against {num_b}")
     if not lines:
@@ -25,7 +26,9 @@ def differences(a, b):
 
 def _different_facts(a, b):
     for name in {**a.population, **b.population}:
-        yield from _different_fact(f"population/{name}", a.population.get(name), b.population.get(name))
+        x = a.population.get(name)
+        y = b.population.get(name)
+        yield from _different_fact(f"population/{name}", x, y)
     for name, x, y in zip(PARTITION, a.partition, b.partition):
         yield from _different_fact(f"partition/{name}", x, y)
 
@@ -40,7 +43,8 @@ def _different_fact(name, x, y):
         return
     i = first_difference(x, y)
     if i is not None:
-        yield f"{name}: differs first at {i}: {_show(x[i])} against {_show(y[i])}"
+        values = f"{_show(x[i])} against {_show(y[i])}"
+        yield f"{name}: differs first at {i}: {values}"
 
 
 def _only_in(name, first):
@@ -61,23 +65,30 @@ def _different_rows(a, b):
         dated.append(dated_line)
     for name in _compared(a, b):
         table, key = name.split("/", 1)
-        x, y = getattr(a, table).get(key), getattr(b, table).get(key)
-        dated.append(_different_column(a, b, name, x, y, limits[table]))
+        x = getattr(a, table).get(key)
+        y = getattr(b, table).get(key)
+        limit = limits[table]
+        dated.append(_different_column(a, b, name, x, y, limit))
     present = [pair for pair in dated if pair]
-    return [line for _, line in sorted(present, key=lambda pair: pair[0])]
+    # Only by the round: lines of one round keep their order.
+    present.sort(key=lambda pair: pair[0])
+    return [line for _, line in present]
 
 
 def _common_rows(a, b, table, noun, num_rounds):
     """``(rows to compare, (round index, line) or None)``: the line tells of the first round in which the table has
     different numbers of rows; the rows before it are compared."""
-    ends_a, ends_b = _ends(a, table)[:num_rounds], _ends(b, table)[:num_rounds]
+    ends_a = _ends(a, table)[:num_rounds]
+    ends_b = _ends(b, table)[:num_rounds]
     common = min(len(ends_a), len(ends_b))
     apart = first_difference(ends_a[:common], ends_b[:common])
     if apart is None:
         return _rows_before(ends_a, common), None
-    size_a, size_b = (np.diff(ends, prepend=0)[apart] for ends in (ends_a, ends_b))
+    before = _rows_before(ends_a, apart)
+    size_a = ends_a[apart] - before
+    size_b = ends_b[apart] - before
     line = f"{table}: round {_label(a, apart)} has {size_a} against {size_b} {noun}"
-    return _rows_before(ends_a, apart), (apart, line)
+    return before, (apart, line)
 
 
 def _rows_before(ends, t):
@@ -97,9 +108,17 @@ def _ends(run, table):
 def _compared(a, b):
     """The names of the columns with rows and without dependence on the machine."""
     columns = {**a.columns, **b.columns}
-    machine = {name for run in (a, b) for name, column in run.columns.items() if column.machine}
-    with_rows = [name for name in columns if name.startswith(("rounds/", "clients/", "own/"))]
-    return [name for name in with_rows if name not in machine]
+    compared = []
+    for name in columns:
+        has_rows = name.startswith(("rounds/", "clients/", "own/"))
+        if has_rows and not _is_machine(a, name) and not _is_machine(b, name):
+            compared.append(name)
+    return compared
+
+
+def _is_machine(run, name):
+    """Whether the column depends on the machine in this run."""
+    return name in run.columns and run.columns[name].machine
 
 
 def _different_column(a, b, name, x, y, limit):
@@ -109,13 +128,16 @@ def _different_column(a, b, name, x, y, limit):
     # Integers of any size: their values are the same.
     integers = x.dtype.kind == y.dtype.kind == "i"
     comparable = integers or x.dtype == y.dtype
-    if not comparable or x.shape[1:] != y.shape[1:]:
-        return 0, f"{name}: {x.dtype} {x.shape[1:]} against {y.dtype} {y.shape[1:]}"
+    width_x = x.shape[1:]
+    width_y = y.shape[1:]
+    if not comparable or width_x != width_y:
+        return 0, f"{name}: {x.dtype} {width_x} against {y.dtype} {width_y}"
     i = first_difference(x[:limit], y[:limit])
     if i is None:
         return None
     t, place = _place(a, name.partition("/")[0], i)
-    return t, f"{name}: differs first in {place}: {_show(x[i])} against {_show(y[i])}"
+    values = f"{_show(x[i])} against {_show(y[i])}"
+    return t, f"{name}: differs first in {place}: {values}"
 
 
 def _place(run, table, i):
@@ -141,11 +163,17 @@ def _show(value):
 
 
 def _different_options(a, b):
-    x, y = a.attrs.get("options"), b.attrs.get("options")
+    x = a.attrs.get("options")
+    y = b.attrs.get("options")
     if not isinstance(x, dict) or not isinstance(y, dict):
         return []
-    different = [name for name in {**x, **y} if x.get(name) != y.get(name)]
-    return [f"option {name}: {x.get(name)!r} against {y.get(name)!r}" for name in different]
+    lines = []
+    for name in {**x, **y}:
+        first = x.get(name)
+        second = y.get(name)
+        if first != second:
+            lines.append(f"option {name}: {first!r} against {second!r}")
+    return lines
 
 
 def first_difference(x, y):
@@ -165,4 +193,6 @@ def _same(x, y):
         return x == y
     # As integers, since 0.0 == -0.0.
     bits = f"u{x.dtype.itemsize}"
-    return (x.view(bits) == y.view(bits)) | (np.isnan(x) & np.isnan(y))
+    same_bits = x.view(bits) == y.view(bits)
+    both_nan = np.isnan(x) & np.isnan(y)
+    return same_bits | both_nan

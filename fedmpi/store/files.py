@@ -46,8 +46,12 @@ class RunFile:
         with open_run(path) as f:
             groups = {table: f.get(table, {}) for table in ROW_DIMS}
             # Texts of large integers are written here, and are no columns of the run.
-            self._texts = {table: text_names(dtypes_of(group)) for table, group in groups.items()}
-            self.columns = {table: _columns(group, self._texts[table]) for table, group in groups.items()}
+            self._texts = {}
+            self.columns = {}
+            for table, group in groups.items():
+                texts = text_names(dtypes_of(group))
+                self._texts[table] = texts
+                self.columns[table] = _columns(group, texts)
             self.run_id = f.attrs["run_id"]
             self._committed = committed(f)
             self._room = room_of(f)
@@ -56,7 +60,8 @@ class RunFile:
         # The Future of the last save.
         self._saving = None
         self._expected = 0, 0, 0
-        self.path, self.patience_s = os.path.realpath(path), patience_s
+        self.path = os.path.realpath(path)
+        self.patience_s = patience_s
         self.folder = checkpoint_folder(self.path)
         self.shelf = Shelf(shelf_folder(self.path))
 
@@ -80,7 +85,8 @@ class RunFile:
             with writing(path) as f:
                 set_attrs(f, own_attrs(attrs))
                 create_coordinates(f, coordinates or {})
-                create_tables(f, {table: with_texts(group) for table, group in columns.items()}, room)
+                stored = {table: with_texts(group) for table, group in columns.items()}
+                create_tables(f, stored, room)
                 clear(f)
                 create_population(f, population)
                 create_partition(f, *partition)
@@ -105,22 +111,28 @@ class RunFile:
         value does not fit."""
         row, many = checked_round(self.columns, row, client_rows, own_rows)
         before = dict(zip(ROW_DIMS, self._committed))
-        rows, after = {"rounds": row}, {"rounds": before["rounds"] + 1}
+        rows = {"rounds": row}
+        after = {"rounds": before["rounds"] + 1}
         for table, (values, num_rows) in many.items():
             rows[table] = values
             after[table] = before[table] + num_rows
         for table, values in rows.items():
-            values |= {name: hexadecimal(values[name.removesuffix("_text")]) for name in self._texts[table]}
+            for name in self._texts[table]:
+                numbers = values[name.removesuffix("_text")]
+                values[name] = hexadecimal(numbers)
         self._make_room(*after.values())
         with refused_by(self.path), self._opened() as handle:
+            places = self._places
             for table, values in rows.items():
+                first = before[table]
                 for name, value in values.items():
-                    put(handle, self._places[table, name], before[table], value)
+                    put(handle, places[table, name], first, value)
             for table, ends in ENDS.items():
-                if ends in self._places:
-                    put(handle, self._places[ends], before["rounds"], after[table])
+                if ends in places:
+                    put(handle, places[ends], before["rounds"], after[table])
             # Last: a reader that sees the new numbers finds the rows.
-            put(handle, self._places["committed"], 0, (after["rounds"], after["clients"]))
+            valid = after["rounds"], after["clients"]
+            put(handle, places["committed"], 0, valid)
             self._signature = _signature(os.fstat(handle))
         self._committed = tuple(after.values())
 
@@ -132,7 +144,8 @@ class RunFile:
             return
         # First: a kill in between leaves some rows to be played again, but no checkpoint of an abandoned future.
         with refused_by(self.folder):
-            remove(self.folder, [name for round, name in checkpoints(self.folder) if round > rounds])
+            later = [name for round, name in checkpoints(self.folder) if round > rounds]
+            remove(self.folder, later)
         with open_run(self.path) as f:
             self._check_alone(f)
             client_rows, own_rows = (_rows_before(f, ends, rounds) for ends in ENDS.values())
@@ -181,7 +194,8 @@ class RunFile:
 
     def settle(self):
         """Waits until the last ``save`` is on the disk under its name. DiskError if the disk refused it."""
-        saving, self._saving = self._saving, None
+        saving = self._saving
+        self._saving = None
         if saving is not None:
             saving.result()
 
@@ -214,7 +228,8 @@ class RunFile:
         """Whether the file is unchanged since the last append, so that the places still hold."""
         if self._signature != _signature(os.fstat(handle)):
             return False
-        return tuple(get(handle, self._places["committed"])) == self._committed[:2]
+        valid = get(handle, self._places["committed"])
+        return tuple(valid) == self._committed[:2]
 
     def _lock(self, handle):
         """Lock the file. Waits for another program's lock, a notebook's perhaps; UserError if it takes too long."""
@@ -246,10 +261,7 @@ class RunFile:
             self._check_alone(f)
             if not os.path.samestat(os.stat(self.path), os.fstat(handle)):
                 raise FedError(f"{self.path} was replaced by another process")
-            places = {name: place_of(f[name]) for name in (*ENDS.values(), "committed") if name in f}
-            for table in ROW_DIMS:
-                places |= {(table, name): place_of(data) for name, data in f.get(table, {}).items()}
-            self._places = places
+            self._places = _all_places(f)
 
     def _make_room(self, rounds, client_rows, own_rows):
         """Doubles a table's room if it is too small, up to the expected rows. A packed file has no room."""
@@ -283,6 +295,18 @@ class RunFile:
 def _columns(group, texts):
     """The Columns of a group's data sets, without the ones named in ``texts``."""
     return tuple(column_of(data) for name, data in group.items() if name not in texts)
+
+
+def _all_places(f):
+    """``{(table, name of a column) or name of a data set: Place}``."""
+    places = {}
+    for name in (*ENDS.values(), "committed"):
+        if name in f:
+            places[name] = place_of(f[name])
+    for table in ROW_DIMS:
+        for name, data in f.get(table, {}).items():
+            places[table, name] = place_of(data)
+    return places
 
 
 def _rows_before(f, ends, rounds):
@@ -361,7 +385,8 @@ def _check_neighbours(path):
     """UserError if another run's checkpoints lie where this run's would."""
     stem = os.path.splitext(path)[0]
     for other in sorted(glob.glob(glob.escape(stem) + "*")):
-        if other != path and os.path.splitext(other)[0] == stem and _is_run(other):
+        other_stem = os.path.splitext(other)[0]
+        if other != path and other_stem == stem and _is_run(other):
             raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those "
                             f"of {other} do; choose another name")
 
@@ -391,7 +416,9 @@ def check_replaceable(path, overwrite):
 def _last_writer(path):
     """``(attributes, number of committed rounds, its last process or None)`` of the run file ``path``."""
     with open_run(path) as f:
-        attrs, rounds, sessions = read_attrs(f), int(f["committed"][0]), read_sessions(f)
+        attrs = read_attrs(f)
+        rounds = int(f["committed"][0])
+        sessions = read_sessions(f)
     writer = None
     if sessions:
         writer = sessions[-1].get("process")
@@ -423,7 +450,8 @@ def _check_name(path):
     beside = checkpoint_folder(path)
     if beside == path:
         raise UserError(f"cannot create {path}: that is the name of its own folder of checkpoints; end it on .h5")
-    names = [f"{name}.tmp", os.path.basename(beside), os.path.basename(shelf_folder(path))]
+    shelf = shelf_folder(path)
+    names = [f"{name}.tmp", os.path.basename(beside), os.path.basename(shelf)]
     longest = max(len(os.fsencode(text)) for text in names)
     most = os.pathconf(folder, "PC_NAME_MAX")
     if longest > most:

@@ -21,7 +21,10 @@ class MemoryStore:
         self.columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients), own=checked_columns(own))
         self._attrs = plain(own_attrs(attrs))
         self.run_id = self._attrs["run_id"]
-        self._population = {name: (np.array(values), *rest) for name, (values, *rest) in population.items()}
+        # {name: (values, unit, description, dimension of each further axis)}
+        self._population = {}
+        for name, (values, *texts) in population.items():
+            self._population[name] = (np.array(values), *texts)
         self._partition = tuple(np.array(array) for array in partition)
         # One dict of values a round; one ``{table: (values, number of rows)}`` a round.
         self._rows, self._many = [], []
@@ -87,8 +90,10 @@ class MemoryStore:
 
     def run(self):
         """The run so far, as ``read_run`` gives it."""
-        rounds = {column.name: _stacked(column, [[row[column.name]] for row in self._rows])
-                  for column in self.columns["rounds"]}
+        rounds = {}
+        for column in self.columns["rounds"]:
+            values = [[row[column.name]] for row in self._rows]
+            rounds[column.name] = _stacked(column, values)
         return Run(
             attrs=plain(self._attrs),
             rounds=rounds,
@@ -104,15 +109,22 @@ class MemoryStore:
 
     def _all_columns(self):
         """``{table/name: Column}`` of tables and population."""
-        columns = {f"{table}/{column.name}": column for table, group in self.columns.items() for column in group}
-        facts = {f"population/{name}": _fact_column(name, *fact) for name, fact in self._population.items()}
-        return columns | facts
+        columns = {}
+        for table, group in self.columns.items():
+            for column in group:
+                columns[f"{table}/{column.name}"] = column
+        for name, fact in self._population.items():
+            columns[f"population/{name}"] = _fact_column(name, *fact)
+        return columns
 
     def _table(self, table):
         """All rows of a table with several rows a round, by column."""
         rounds = [many[table][0] for many in self._many]
-        return {column.name: _stacked(column, [rows[column.name] for rows in rounds])
-                for column in self.columns[table]}
+        stacked = {}
+        for column in self.columns[table]:
+            values = [rows[column.name] for rows in rounds]
+            stacked[column.name] = _stacked(column, values)
+        return stacked
 
     def _ends(self, table):
         """(T,) rows of the table after each round; (0,) for /own without columns."""
@@ -139,4 +151,5 @@ def _stacked(column, rows):
     shape = (0, column.width) if column.width else (0,)
     # First an empty array: a run without rounds has dtype and width, too.
     empty = np.empty(shape, column.dtype)
-    return np.concatenate([empty, *(np.asarray(values, column.dtype) for values in rows)])
+    arrays = [np.asarray(values, column.dtype) for values in rows]
+    return np.concatenate([empty, *arrays])

@@ -23,11 +23,13 @@ class Place(NamedTuple):
 
 def place_of(data):
     """The ``Place`` of a fully allocated data set; FedError if it is packed, or not all allocated."""
-    row_bytes = data.dtype.itemsize * int(np.prod(data.shape[1:]))
+    row_shape = data.shape[1:]
+    row_bytes = data.dtype.itemsize * int(np.prod(row_shape))
     if data.compression or data.shuffle:
         raise FedError(f"{data.name} is packed: a row has no place of its own")
     if data.chunks is None:
-        return Place(data.dtype, len(data), row_bytes, (data.id.get_offset(),))
+        begin = data.id.get_offset()
+        return Place(data.dtype, len(data), row_bytes, (begin,))
     chunk_rows = data.chunks[0]
     num_chunks = -(-len(data) // chunk_rows)
     begins = [0] * num_chunks
@@ -44,9 +46,11 @@ def put(handle, place, first, values):
     content = np.ascontiguousarray(values, place.dtype).tobytes()
     while content:
         chunk, row = divmod(first, place.rows)
-        num_rows = min(place.rows - row, len(content) // place.row_bytes)
+        rows_left = len(content) // place.row_bytes
+        num_rows = min(place.rows - row, rows_left)
         num_bytes = num_rows * place.row_bytes
-        _write(handle, content[:num_bytes], place.begins[chunk] + row * place.row_bytes)
+        begin = place.begins[chunk] + row * place.row_bytes
+        _write(handle, content[:num_bytes], begin)
         content = content[num_bytes:]
         first += num_rows
 
@@ -62,4 +66,6 @@ def _write(handle, content, begin):
 
 def get(handle, place):
     """All values of a place of one chunk."""
-    return np.frombuffer(os.pread(handle, place.rows * place.row_bytes, place.begins[0]), place.dtype)
+    num_bytes = place.rows * place.row_bytes
+    content = os.pread(handle, num_bytes, place.begins[0])
+    return np.frombuffer(content, place.dtype)

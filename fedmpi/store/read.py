@@ -76,9 +76,10 @@ def _wanted(f, table, only):
     """``{name: h5py.Dataset}`` of a group, by today's names; without ``only``, of all."""
     wanted = {}
     for stored_name, data in f.get(table, {}).items():
-        is_named = only is None or table in only or f"{table}/{stored_name}" in only
-        if is_named:
-            wanted[RENAMED.get(f"{table}/{stored_name}", stored_name)] = data
+        path = f"{table}/{stored_name}"
+        if only is None or table in only or path in only:
+            name = RENAMED.get(path, stored_name)
+            wanted[name] = data
     return wanted
 
 
@@ -100,7 +101,8 @@ def _columns(groups):
     columns = {}
     for table in (*TABLES, "population"):
         for name, data in groups[table].items():
-            columns[f"{table}/{name}"] = column_of(data)._replace(name=name)
+            column = column_of(data)
+            columns[f"{table}/{name}"] = column._replace(name=name)
     return columns
 
 
@@ -119,18 +121,24 @@ def read_arrays(path, names, optional=()):
         used = {name: places[0] for name, places in spellings.items()}
         for place in used.values():
             _refuse_filters(path, data_sets[place])
-        others = {place: data for place, data in data_sets.items() if place not in used.values()}
-        others = _listed(others)
+        others = dict(data_sets)
+        for place in used.values():
+            del others[place]
         try:
-            return {name: _array(data_sets[place]) for name, place in used.items()}, others
+            arrays = {name: _array(data_sets[place]) for name, place in used.items()}
         except (OSError, RuntimeError) as reason:
             raise DataError(f"{path}: damaged ({one_line(reason)})") from reason
+        return arrays, _listed(others)
 
 
 def _spellings(data_sets, names):
     """``{name: data sets of this name in any capitals}``, without names absent from the file."""
-    spellings = {name: [place for place in data_sets if place.lower() == name.lower()] for name in names}
-    return {name: places for name, places in spellings.items() if places}
+    spellings = {}
+    for name in names:
+        places = [place for place in data_sets if place.lower() == name.lower()]
+        if places:
+            spellings[name] = places
+    return spellings
 
 
 def _refuse_run(path, f):

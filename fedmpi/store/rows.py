@@ -73,7 +73,8 @@ def _usual(column):
     dim = ""
     if column.width:
         dim = column.dim or own_dims(column.name, 2)[0]
-    return column._replace(dtype=dtype_name(np.dtype(column.dtype)), dim=dim, names=tuple(column.names))
+    dtype = dtype_name(np.dtype(column.dtype))
+    return column._replace(dtype=dtype, dim=dim, names=tuple(column.names))
 
 
 def own_dims(name, ndim):
@@ -99,9 +100,16 @@ def checked_round(columns, row, client_rows, own_rows=None):
         own_rows = {column.name: np.empty(0, column.dtype) for column in columns["own"]}
     many = {"clients": _checked_rows("clients", columns, client_rows),
             "own": _checked_rows("own", columns, own_rows)}
-    fitted = {column.name: _fitted(f"rounds/{column.name}", column, row[column.name], ())
-              for column in columns["rounds"]}
-    return fitted, many
+    return _fitted_columns("rounds", columns["rounds"], row, ()), many
+
+
+def _fitted_columns(table, columns, values, lead):
+    """``{name: array}`` of ``values``, with the axes ``lead`` before a column's own."""
+    fitted = {}
+    for column in columns:
+        label = f"{table}/{column.name}"
+        fitted[column.name] = _fitted(label, column, values[column.name], lead)
+    return fitted
 
 
 def _checked_rows(table, columns, rows):
@@ -109,15 +117,14 @@ def _checked_rows(table, columns, rows):
     _check_names(table, columns[table], rows)
     first = next(iter(rows.values()), ())
     num = len(np.atleast_1d(np.asarray(first)))
-    fitted = {column.name: _fitted(f"{table}/{column.name}", column, rows[column.name], (num,))
-              for column in columns[table]}
-    return fitted, num
+    return _fitted_columns(table, columns[table], rows, (num,)), num
 
 
 def _check_names(table, columns, values):
     names = {column.name for column in columns}
     if names != set(values):
-        missing, extra = sorted(names - set(values)), sorted(set(values) - names)
+        missing = sorted(names - set(values))
+        extra = sorted(set(values) - names)
         raise ValueError(f"{table}: the row must have every column and no other; missing {missing}, extra {extra}")
 
 
@@ -128,7 +135,8 @@ ACCEPTED = {"b": "b", "i": "biu", "u": "biu", "f": "biuf", "S": "S"}
 def _fitted(label, column, value, lead):
     """``value`` in the column's dtype and shape, behind the axes ``lead``. ValueError rather than a number rounded to
     an integer, wrapped or cut."""
-    got, dtype = np.asarray(value), np.dtype(column.dtype)
+    got = np.asarray(value)
+    dtype = np.dtype(column.dtype)
     shape = lead
     if column.width:
         shape = (*lead, column.width)
@@ -157,7 +165,8 @@ def _is_kept(fitted, got):
 def _check_range(label, column, fitted, value):
     last = len(column.names) - 1
     if fitted.min() < 0 or fitted.max() > last:
-        raise ValueError(f"{label}: must be 0 to {last} ({', '.join(column.names)}), got {value!r}")
+        names = ", ".join(column.names)
+        raise ValueError(f"{label}: must be 0 to {last} ({names}), got {value!r}")
 
 
 def check_truncate(rounds, have):

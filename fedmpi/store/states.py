@@ -64,8 +64,10 @@ def _tensor_entry(entry, tensor, torch):
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ValueError(f"a state can hold dense tensors only (at {_at(entry['path'])})")
     resolved = tensor.detach().resolve_conj().resolve_neg()
-    raw = resolved.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    dtype, shape = str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
+    flat = resolved.cpu().contiguous().reshape(-1)
+    raw = flat.view(torch.uint8).numpy()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    shape = list(tensor.shape)
     entry |= dict(kind="tensor", dtype=dtype, shape=shape)
     return entry, _stored(raw, dtype, shape)
 
@@ -77,7 +79,8 @@ def _array_entry(entry, leaf):
     kind = "scalar"
     if isinstance(leaf, np.ndarray):
         kind = "array"
-    dtype, shape = array.dtype.str, list(array.shape)
+    dtype = array.dtype.str
+    shape = list(array.shape)
     entry |= dict(kind=kind, dtype=dtype, shape=shape)
     raw = np.ravel(array).view(np.uint8)
     return entry, _stored(raw, dtype, shape)
@@ -113,7 +116,8 @@ def _leaf(entry, array):
     if entry["kind"] == "tensor":
         import torch
 
-        return torch.from_numpy(raw).view(getattr(torch, entry["dtype"])).reshape(entry["shape"])
+        dtype = getattr(torch, entry["dtype"])
+        return torch.from_numpy(raw).view(dtype).reshape(entry["shape"])
     leaf = raw.view(entry["dtype"]).reshape(entry["shape"])
     if entry["kind"] == "scalar":
         return leaf[()]

@@ -36,10 +36,12 @@ def start_room(columns, expected=EXPECTED):
     """A new file's room for (rounds, client rows, own rows), up to the expected numbers."""
     expected = (*expected, *EXPECTED[len(expected):])
     rounds, client_rows, own_rows = (min(wanted, most) for wanted, most in zip(expected, EXPECTED))
+    round_room = _start_rows(columns["rounds"], rounds)
+    client_room = _start_rows(columns["clients"], client_rows)
     own_room = 0
     if columns["own"]:
         own_room = _start_rows(columns["own"], own_rows)
-    return _start_rows(columns["rounds"], rounds), _start_rows(columns["clients"], client_rows), own_room
+    return round_room, client_room, own_room
 
 
 def _start_rows(columns, most):
@@ -55,14 +57,21 @@ def _row_bytes(column):
 
 def room_of(f):
     """(rounds, client rows, own rows) the file has room for."""
-    client_room = min((len(data) for data in f["clients"].values()), default=sys.maxsize)
-    own_room = min((len(data) for data in f.get("own", {}).values()), default=0)
+    client_lengths = [len(data) for data in f["clients"].values()]
+    own_lengths = [len(data) for data in f.get("own", {}).values()]
+    # Without columns no row needs room.
+    client_room = min(client_lengths, default=sys.maxsize)
+    own_room = min(own_lengths, default=0)
     return len(f["ends"]), client_room, own_room
 
 
 def columns_of(f):
     """``{table: the Columns of its data sets}``; an empty list for a missing table."""
-    return {table: [column_of(data) for data in f.get(table, {}).values()] for table in ROW_DIMS}
+    columns = {}
+    for table in ROW_DIMS:
+        group = f.get(table, {})
+        columns[table] = [column_of(data) for data in group.values()]
+    return columns
 
 
 def committed(f):
@@ -188,8 +197,10 @@ def copy_rows(source, f, rounds, client_rows, own_rows):
 def row_data(f, rounds=0, client_rows=0, own_rows=0):
     """[(data set, number)] of every data set with rows: the number of its table."""
     pairs = [(f[ends], rounds) for ends in ENDS.values() if ends in f]
-    for table, rows in zip(ROW_DIMS, (rounds, client_rows, own_rows)):
-        pairs += [(data, rows) for data in f.get(table, {}).values()]
+    numbers = rounds, client_rows, own_rows
+    for table, num_rows in zip(ROW_DIMS, numbers):
+        group = f.get(table, {})
+        pairs += [(data, num_rows) for data in group.values()]
     return pairs
 
 
@@ -226,8 +237,9 @@ def _enumeration(dtype):
     if dtype.kind != "i":
         return ()
     values = h5py.check_enum_dtype(dtype) or {}
-    names = sorted((value, name) for name, value in values.items() if value >= 0)
-    return tuple(name for _, name in names)
+    # Without -1, the name of missing values.
+    present = [name for name, value in values.items() if value >= 0]
+    return tuple(sorted(present, key=values.get))
 
 
 # ---------------------------------------------------------------- data sets of fixed size

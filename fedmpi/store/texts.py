@@ -22,7 +22,8 @@ def with_texts(columns):
 
 def _text_column(column):
     name = f"{column.name}_text"
-    return column._replace(name=name, dtype=f"S{BYTES}", unit="", description=described(column.name))
+    description = described(column.name)
+    return column._replace(name=name, dtype=f"S{BYTES}", unit="", description=description)
 
 
 def described(name):
@@ -32,8 +33,12 @@ def described(name):
 
 def text_names(dtypes):
     """The names of the texts among ``{name: dtype}``."""
-    large = {name for name, dtype in dtypes.items() if np.dtype(dtype) == np.uint64}
-    return {f"{name}_text" for name in large} & set(dtypes)
+    texts = set()
+    for name, dtype in dtypes.items():
+        if np.dtype(dtype) == np.uint64:
+            texts.add(f"{name}_text")
+    # A file of an older schema has none.
+    return texts & set(dtypes)
 
 
 def hexadecimal(numbers):

@@ -50,7 +50,8 @@ def _failure(attempt, path):
 
 def _missing(folder):
     """The folders still to be made for ``folder``, the innermost first."""
-    folder, missing = os.path.abspath(folder), []
+    folder = os.path.abspath(folder)
+    missing = []
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)

@@ -48,7 +48,8 @@ def _started(pid):
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
-    state, ticks = fields[0], int(fields[19])
+    state = fields[0]
+    ticks = int(fields[19])
     # Z and X: dead, but nobody has waited for it.
     if state in "ZX":
         return None
