@@ -32,7 +32,8 @@ def pages(worker, what):
     with open("/proc/self/status", encoding="utf-8") as file:
         status = dict(line.split(":", 1) for line in file)
     resident_kb = [int(status[kind].split()[0]) for kind in KINDS]
-    home, received = worker.home, worker.received
+    home = worker.home
+    received = worker.received
     vectors = [home.x, home.g]
     update_bytes = 0
     if received:

@@ -58,7 +58,9 @@ def plain_loop(worker, what):
         x = torch.empty(x.shape, device=device).copy_(x)
     model = plain_model(what["model"], x.shape[1:]).to(device)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
-    steps, first, start = 0, 0, time.perf_counter()
+    steps = 0
+    first = 0
+    start = time.perf_counter()
     for shard in shards:
         for batch in (torch.randperm(len(shard)) + first).split(what["batch_size"]):
             plain_step(model, optimiser, x[batch], y[batch])

@@ -211,7 +211,8 @@ def _client_columns():
 
 
 def _appending(store, scratch, folder, repeats, say):
-    rounds, clients = _round_columns(), _client_columns()
+    rounds = _round_columns()
+    clients = _client_columns()
     row = {column.name: [0] * column.width if column.width else 0 for column in rounds}
     rows = {column.name: np.zeros(10, column.dtype) for column in clients}
     say(f"a row of {len(rounds)} columns and 10 rows of {len(clients)}, in {folder or tempfile.gettempdir()}")

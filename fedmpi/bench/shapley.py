@@ -124,7 +124,9 @@ def _speed(fed, state, repeats, say):
     coalitions = _all_coalitions()
     sampled = np.sort(np.random.default_rng(0).choice(COALITIONS, SAMPLED, replace=False))
     one_worker = alone(fed.transport)
-    by_all, by_one, by_loop = [], [], []
+    by_all = []
+    by_one = []
+    by_loop = []
     for repeat in range(repeats + 1):
         all_s, _ = _timed(fed, state, cohort, coalitions, fed.transport)
         one_s, values = _timed(fed, state, cohort, coalitions, one_worker)
