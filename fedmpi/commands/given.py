@@ -157,11 +157,14 @@ def _check_types(context, options, where):
 
 def _check_type(key, value, items, where):
     kind = type(DEFAULTS[key])
-    types, name = (str,), "text"
+    types = (str,)
+    name = "text"
     if kind is int:
-        types, name = (int,), "a whole number"
+        types = (int,)
+        name = "a whole number"
     elif kind is float:
-        types, name = (int, float), "a number"
+        types = (int, float)
+        name = "a number"
     elif key in SEVERAL:
         name = "text or a list of texts"
     for item in items:
