@@ -32,7 +32,9 @@ def measure(ranks, data_dir, samples, rounds, repeats, say):
     for repeat in range(1, repeats + 1):
         for size in seconds:
             seconds[size].append(_round_s(size, data_dir, samples, rounds))
-        texts = [f"{size} ranks {taken[-1]:.3f} s a round" for size, taken in seconds.items()]
+        texts = []
+        for size, taken in seconds.items():
+            texts.append(f"{size} ranks {taken[-1]:.3f} s a round")
         say(f"repeat {repeat}: " + ", ".join(texts))
     few, many = seconds.values()
     quotients = ratios(many, few)

@@ -58,13 +58,21 @@ def _play(transport, model, rounds, limit_kb, say):
     seen = _pages_after(transport, OPTIONS | {"model": model}, (settled, rounds), say)
     for rank, row in sorted(seen[rounds].items()):
         say(_parts_line(rank, row))
-    # Columns 0: KB of the process's own, by rank.
-    growth_kb = {rank: int(row[0] - seen[settled][rank][0]) for rank, row in seen[rounds].items()}
-    start_kb = [int(row[0] - seen[0][rank][0]) for rank, row in seen[settled].items()]
+    start_kb = _growth_kb(seen[0], seen[settled])
+    growth_kb = _growth_kb(seen[settled], seen[rounds])
     worst = max(growth_kb, key=growth_kb.get)
-    say(f"memory: {growth_kb[worst]:,} KB more in round {rounds} than in round {settled}, rank {worst}, the limit is "
-        f"{limit_kb:,} KB; until round {settled} it was {max(start_kb):,} KB at most")
-    return int(growth_kb[worst] > limit_kb)
+    most_kb = growth_kb[worst]
+    say(f"memory: {most_kb:,} KB more in round {rounds} than in round {settled}, rank {worst}, the limit is "
+        f"{limit_kb:,} KB; until round {settled} it was {max(start_kb.values()):,} KB at most")
+    return int(most_kb > limit_kb)
+
+
+def _growth_kb(before, after):
+    """``{rank: KB}`` more of the process's own, column 0 of its pages."""
+    growth_kb = {}
+    for rank, row in after.items():
+        growth_kb[rank] = int(row[0] - before[rank][0])
+    return growth_kb
 
 
 def _pages_after(transport, options, rounds, say):
@@ -89,7 +97,9 @@ def _pages(transport):
 
 
 def _parts_line(rank, row):
-    own_kb, files_kb, shared_kb, vector_bytes, update_bytes, data_bytes = row
-    return (f"rank {rank}: {own_kb / 1e3:.1f} MB of its own, of these {vector_bytes / 1e6:.3f} the model's vectors "
-            f"(weights, gradient, received, live) and {update_bytes / 1e6:.3f} an update; {files_kb / 1e3:.1f} MB of "
-            f"libraries; {shared_kb / 1e3:.1f} MB shared; the node's data are {data_bytes / 1e6:.1f} MB")
+    # The kernel counts in KB, vectors are counted in bytes.
+    own, files, shared = row[:3] / 1e3
+    vectors, update, data = row[3:] / 1e6
+    return (f"rank {rank}: {own:.1f} MB of its own, of these {vectors:.3f} the model's vectors "
+            f"(weights, gradient, received, live) and {update:.3f} an update; {files:.1f} MB of "
+            f"libraries; {shared:.1f} MB shared; the node's data are {data:.1f} MB")

@@ -3,6 +3,13 @@
 import statistics
 
 
+def turn(number):
+    """The name of a turn; the first warms up."""
+    if number == 0:
+        return "warm-up"
+    return f"repeat {number}"
+
+
 def ratios(ours, reference):
     """The quotients, one a turn."""
     return [own / other for own, other in zip(ours, reference)]
@@ -11,4 +18,6 @@ def ratios(ours, reference):
 def spread(numbers):
     """``1.02 (of 5: 1.00 to 1.10)``, with three decimals: the median, the count, the least and the largest."""
     median = statistics.median(numbers)
-    return f"{median:.3f} (of {len(numbers)}: {min(numbers):.3f} to {max(numbers):.3f})"
+    least = min(numbers)
+    most = max(numbers)
+    return f"{median:.3f} (of {len(numbers)}: {least:.3f} to {most:.3f})"

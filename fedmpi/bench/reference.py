@@ -9,6 +9,11 @@ from torch import nn
 from fedmpi.methods.datasets.dataset import inputs, laid
 
 
+def slowest_s(replies, column=0):
+    """The largest of the workers' seconds; ``column`` is their place in an answer to ``plain``."""
+    return max(float(reply.arrays["plain"][column]) for reply in replies)
+
+
 class WithReference:
     """A worker with one more job: it answers ``{"plain": what}`` with ``{"plain": plain(worker, what)}``, a numpy
     array."""
@@ -33,10 +38,13 @@ def plain_model(name, shape):
     """The network in plain PyTorch, 10 classes: ``cnn`` (582,026 weights on 28 x 28 grey images) or ``logistic``."""
     if name == "logistic":
         return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 10))
-    body = nn.Sequential(nn.Conv2d(shape[0], 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5), nn.ReLU(),
-                         nn.MaxPool2d(2), nn.Flatten())
-    features = body(torch.zeros(1, *shape)).numel()
-    return nn.Sequential(*body, nn.Linear(features, 512), nn.ReLU(), nn.Linear(512, 10))
+    channels = shape[0]
+    body = [nn.Conv2d(channels, 32, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    sample = torch.zeros(1, *shape)
+    features = nn.Sequential(*body)(sample).numel()
+    head = [nn.Linear(features, 512), nn.ReLU(), nn.Linear(512, 10)]
+    return nn.Sequential(*body, *head)
 
 
 def plain_loop(worker, what):
@@ -47,9 +55,13 @@ def plain_loop(worker, what):
     in our own loop, which is unusual elsewhere."""
     data = worker.data
     device = torch.device(what.get("device", "cpu"))
-    shards = [np.arange(*data["offsets"][n: n + 2]) for n in what["clients"]]
+    shards = []
+    for client in what["clients"]:
+        first, stop = data["offsets"][client: client + 2]
+        shards.append(np.arange(first, stop))
     rows = np.concatenate(shards)
-    raw = torch.from_numpy(data["x_train"][data["indices"][rows]]).to(device)
+    samples = data["indices"][rows]
+    raw = torch.from_numpy(data["x_train"][samples]).to(device)
     x = inputs(raw, what["mean"], what["std"])
     y = torch.from_numpy(data["labels"][rows]).to(device)
     if what.get("laid"):
@@ -62,7 +74,9 @@ def plain_loop(worker, what):
     first = 0
     start = time.perf_counter()
     for shard in shards:
-        for batch in (torch.randperm(len(shard)) + first).split(what["batch_size"]):
+        # x and y hold the shards one after the other.
+        order = torch.randperm(len(shard)) + first
+        for batch in order.split(what["batch_size"]):
             plain_step(model, optimiser, x[batch], y[batch])
             steps += 1
         first += len(shard)

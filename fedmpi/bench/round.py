@@ -16,8 +16,8 @@ import time
 
 import torch
 
-from fedmpi.bench.ratios import ratios, spread
-from fedmpi.bench.reference import WithReference, plain_loop
+from fedmpi.bench.ratios import ratios, spread, turn
+from fedmpi.bench.reference import WithReference, plain_loop, slowest_s
 from fedmpi.build import choose
 from fedmpi.build.federation import shared_arrays
 from fedmpi.build.options import DEFAULTS
@@ -90,8 +90,8 @@ def _seconds(transport, dataset, options, arms, rounds, repeats, say):
                 # So that evaluations come in the middle of the timed rounds.
                 arm.play(arm.fed.every // 2)
             seconds[name].append(arm.play(rounds))
-        label = f"repeat {repeat}" if repeat else "warm-up"
-        say(f"{label}: " + "; ".join(f"{name} {taken[-1]:.4g} s" for name, taken in seconds.items()))
+        last = [f"{name} {taken[-1]:.4g} s" for name, taken in seconds.items()]
+        say(f"{turn(repeat)}: " + "; ".join(last))
     return {name: taken[1:] for name, taken in seconds.items()}
 
 
@@ -131,8 +131,7 @@ def _reference(transport, dataset, options, rounds):
     for worker in range(workers):
         share = [n % options["clients"] for n in range(worker, rounds * cohort, workers)]
         jobs.append({"plain": job | {"clients": share}})
-    slowest = max(float(reply.arrays["plain"][1]) for reply in transport.map(jobs))
-    return slowest / rounds
+    return slowest_s(transport.map(jobs), column=1) / rounds
 
 
 class Arm:
@@ -146,7 +145,9 @@ class Arm:
         self.done = 0
         self.accuracy = float("nan")
         self.state = loop.start(self.fed, self.setup.network.first)
-        self.store = RunFile.create(path, {}, *record.columns(self.fed), {}, ([0], []))
+        columns = record.columns(self.fed)
+        # Nobody looks at its population and partition.
+        self.store = RunFile.create(path, {}, *columns, {}, ([0], []))
 
     def set_up(self):
         self.fed.transport.publish(*message(self.setup, self.state))

@@ -68,8 +68,10 @@ def side_by_side(ours, reference, repeats):
 
 def _print(say, name, medians, reference):
     """Print one step's line, from the answer of ``side_by_side``."""
-    ours, theirs, ratio = medians
-    say(f"{name}: {1e3 * ours:.2f} ms against {1e3 * theirs:.2f} ms of {reference}: ratio {ratio:.2f}")
+    own_s, reference_s, ratio = medians
+    own_ms = 1e3 * own_s
+    reference_ms = 1e3 * reference_s
+    say(f"{name}: {own_ms:.2f} ms against {reference_ms:.2f} ms of {reference}: ratio {ratio:.2f}")
 
 
 def _merging(repeats, say):
@@ -82,7 +84,8 @@ def _merging(repeats, say):
     long = updates._replace(U=U * lengths)
     B = torch.rand(CLIENTS, KEPT, generator=gen) < 0.7
     masked = updates._replace(U=U * B, B=B)
-    say(f"{CLIENTS} clients, {KEPT:,} kept values: {U.numel() * 4 / 1e6:.0f} MB")
+    num_bytes = 4 * U.numel()
+    say(f"{CLIENTS} clients, {KEPT:,} kept values: {num_bytes / 1e6:.0f} MB")
 
     def compare(name, ours, reference, text):
         _print(say, name, side_by_side(ours, reference, repeats), text)
@@ -145,7 +148,11 @@ def _pruning(repeats, say):
 
 
 def _topks(layout, x, kept):
-    return [torch.topk(x[slot.span].abs(), k, sorted=False) for slot, k in zip(layout.weights, kept)]
+    largest = []
+    for slot, k in zip(layout.weights, kept):
+        magnitudes = x[slot.span].abs()
+        largest.append(torch.topk(magnitudes, k, sorted=False))
+    return largest
 
 
 def _evolving(spec, layout, x):
@@ -188,15 +195,22 @@ def _own_masks(layout, mask, gen):
     def grow(slot, k):
         return draw(~mask[slot.span], k, gen)
 
-    masks = [swap(layout, mask, moves, torch.randn(layout.Q), grow) for _ in range(ASKED)]
-    support = positions(torch.stack(masks).any(dim=0)).int()
+    masks = []
+    for _ in range(ASKED):
+        scores = torch.randn(layout.Q)
+        masks.append(swap(layout, mask, moves, scores, grow))
+    union = torch.stack(masks).any(dim=0)
+    support = positions(union).int()
     B = torch.stack([own[support] for own in masks])
-    return Updates(torch.zeros(ASKED, 0), B, support, torch.ones(ASKED, dtype=torch.float64), len(support))
+    no_values = torch.zeros(ASKED, 0)
+    weights = torch.ones(ASKED, dtype=torch.float64)
+    return Updates(no_values, B, support, weights, len(support))
 
 
 def _writing(folder, repeats, say):
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        store = RunFile.create(os.path.join(scratch, "run.h5"), {}, _round_columns(), _client_columns(), {}, ([0], []))
+        path = os.path.join(scratch, "run.h5")
+        store = RunFile.create(path, {}, _round_columns(), _client_columns(), {}, ([0], []))
         _appending(store, scratch, folder, repeats, say)
         for name, values in (("small checkpoint", 7850), ("large checkpoint", 11_200_000)):
             _saving(store, scratch, name, values, repeats, say)
@@ -213,9 +227,12 @@ def _client_columns():
 def _appending(store, scratch, folder, repeats, say):
     rounds = _round_columns()
     clients = _client_columns()
-    row = {column.name: [0] * column.width if column.width else 0 for column in rounds}
+    row = {}
+    for column in rounds:
+        row[column.name] = [0] * column.width if column.width else 0
     rows = {column.name: np.zeros(10, column.dtype) for column in clients}
-    say(f"a row of {len(rounds)} columns and 10 rows of {len(clients)}, in {folder or tempfile.gettempdir()}")
+    place = folder or tempfile.gettempdir()
+    say(f"a row of {len(rounds)} columns and 10 rows of {len(clients)}, in {place}")
     reference = partial(_plain, scratch, bytes(8192), False)
     medians = side_by_side(lambda: store.append(row, rows), reference, 10 * repeats)
     _print(say, "append", medians, "a plain write of 8 KiB")
@@ -224,14 +241,17 @@ def _appending(store, scratch, folder, repeats, say):
 def _saving(store, scratch, name, values, repeats, say):
     """Print the line of a checkpoint of so many ``values`` and their mask."""
     state = {"x": torch.randn(values), "mask": torch.ones(values, dtype=torch.bool)}
-    content = b"".join(tensor.numpy().tobytes() for tensor in state.values())
+    parts = [tensor.numpy().tobytes() for tensor in state.values()]
+    content = b"".join(parts)
 
     def save():
         store.save(state, 1)
         store.settle()
 
-    medians = side_by_side(save, partial(_plain, scratch, content, True), repeats)
-    _print(say, f"{name}, {len(content) / 1e6:.2f} MB, until it is on the disk", medians, "a plain write and fsync")
+    reference = partial(_plain, scratch, content, True)
+    medians = side_by_side(save, reference, repeats)
+    megabytes = len(content) / 1e6
+    _print(say, f"{name}, {megabytes:.2f} MB, until it is on the disk", medians, "a plain write and fsync")
 
 
 def _plain(folder, content, sync):

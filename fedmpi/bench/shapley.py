@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi.bench.ratios import ratios
+from fedmpi.bench.ratios import ratios, turn
 from fedmpi.bench.reference import WithReference
 from fedmpi.bench.round import BARE
 from fedmpi.build.federation import shared_arrays
@@ -44,7 +44,10 @@ def plain_loop(worker, coalitions):
     received = worker.cohort.x
     updates = worker.cohort.updates
     base = _dict(worker.layout, received)
-    clients = [_dict(worker.layout, received.index_add(0, updates.support, u)) for u in updates.U]
+    clients = []
+    for update in updates.U:
+        vector = received.index_add(0, updates.support, update)
+        clients.append(_dict(worker.layout, vector))
     x, y = _validation_set(worker)
     start = time.perf_counter()
     losses = []
@@ -90,9 +93,10 @@ def _plain_loss(model, base, dicts, sizes, x, y):
 def _mixed(dicts, sizes):
     """The mean of the state dicts, weighted by ``sizes``."""
     total = sum(sizes)
+    shares = [size / total for size in sizes]
     mixed = {}
     for key in dicts[0]:
-        mixed[key] = sum(n / total * tensors[key] for n, tensors in zip(sizes, dicts))
+        mixed[key] = sum(share * tensors[key] for share, tensors in zip(shares, dicts))
     return mixed
 
 
@@ -136,8 +140,7 @@ def _speed(fed, state, repeats, say):
         by_loop.append(loop_s)
         # A coalition's value is its loss with a minus.
         worst = float(np.abs(losses + values[sampled].numpy()).max())
-        label = f"repeat {repeat}" if repeat else "warm-up"
-        say(f"{label}: {num_workers} workers {all_s:.2f} s, one {one_s:.2f} s, loop over state dicts {loop_s:.2f} s "
+        say(f"{turn(repeat)}: {num_workers} workers {all_s:.2f} s, one {one_s:.2f} s, loop over state dicts {loop_s:.2f} s "
             f"(losses within {worst:.1e})")
     speedup = _spread(ratios(by_one[1:], by_all[1:]))
     gain = _spread(ratios(by_loop[1:], by_all[1:]))
@@ -180,8 +183,11 @@ def alone(transport):
     return one
 
 
-def _spread(ratios):
-    return f"{statistics.median(ratios):.2f} times faster ({min(ratios):.2f} to {max(ratios):.2f})"
+def _spread(numbers):
+    median = statistics.median(numbers)
+    least = min(numbers)
+    most = max(numbers)
+    return f"{median:.2f} times faster ({least:.2f} to {most:.2f})"
 
 
 def _round(fed, state):

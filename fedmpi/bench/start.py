@@ -17,7 +17,7 @@ import time
 import h5py
 import numpy as np
 
-from fedmpi.bench.ratios import ratios, spread
+from fedmpi.bench.ratios import ratios, spread, turn
 from fedmpi.core.errors import FedError
 from fedmpi.run.launcher import launcher_path
 from fedmpi.store import read_run
@@ -51,9 +51,8 @@ def measure(ranks, repeats, say):
             rounds = read_run(out).rounds
             os.remove(out)
             ours.append(ready_s + float(rounds["encode_s"][0]))
-            label = f"repeat {repeat}" if repeat else "warm-up"
             first_s, second_s = rounds["round_s"][:2]
-            say(f"{label}: reference {reference[-1]:.2f} s, ours {ours[-1]:.2f} s; round 1 then "
+            say(f"{turn(repeat)}: reference {reference[-1]:.2f} s, ours {ours[-1]:.2f} s; round 1 then "
                 f"{first_s:.2f} s, round 2 {second_s:.2f} s")
     say(_result(ranks, ours[1:], reference[1:]))
     return 0

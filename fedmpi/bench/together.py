@@ -13,8 +13,8 @@ import time
 import numpy as np
 import torch
 
-from fedmpi.bench.ratios import ratios
-from fedmpi.bench.reference import WithReference, plain_step
+from fedmpi.bench.ratios import ratios, turn
+from fedmpi.bench.reference import WithReference, plain_step, slowest_s
 from fedmpi.bench.round import BARE
 from fedmpi.build.check import check
 from fedmpi.build.federation import shared_arrays
@@ -54,7 +54,8 @@ def _samples(worker, client):
     """``(inputs, labels)`` of a client, on the worker's device."""
     data = worker.data
     rows = slice(*data["offsets"][client: client + 2])
-    raw = torch.from_numpy(data["x_train"][data["indices"][rows]]).to(worker.device)
+    images = data["x_train"][data["indices"][rows]]
+    raw = torch.from_numpy(images).to(worker.device)
     x = inputs(raw, worker.samples.mean, worker.samples.std)
     y = torch.from_numpy(data["labels"][rows]).to(worker.device)
     return x, y
@@ -85,9 +86,10 @@ def _play(together, device, data_dir, repeats, say, connect, *, users, samples, 
     for t in range(1, repeats + 2):
         rates["loop"].append(1 / _loop_s(fed, state, t, batch_size, model))
         for G in together:
-            rates[f"G={G}"].append(1 / _round_s(fed._replace(together=G), state, t))
-        label = f"repeat {t - 1}" if t > 1 else "warm-up"
-        say(f"{label}: rounds/s " + ", ".join(f"{name} {taken[-1]:.3g}" for name, taken in rates.items()))
+            round_s = _round_s(fed._replace(together=G), state, t)
+            rates[f"G={G}"].append(1 / round_s)
+        last = [f"{name} {taken[-1]:.3g}" for name, taken in rates.items()]
+        say(f"{turn(t - 1)}: rounds/s " + ", ".join(last))
     workers = max(fed.transport.size - 1, 1)
     where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
     say(f"{cohort} of {users} clients a round, {samples} samples each, batch {batch_size}, {options['model']} "
@@ -105,7 +107,7 @@ def _loop_s(fed, state, t, batch_size, model):
     for worker in range(workers):
         job = {"clients": clients[worker::workers], "batch_size": batch_size, "model": model}
         jobs.append({"plain": job})
-    return max(float(reply.arrays["plain"][0]) for reply in fed.transport.map(jobs))
+    return slowest_s(fed.transport.map(jobs))
 
 
 def _round_s(fed, state, t):

@@ -116,7 +116,8 @@ class Side:
     def spread(self, do, num_bytes, repeats):
         """``{way: [(begin, end)]}``: when this rank began and when it had the message, by our broadcast and by MPI's."""
         buffer = np.zeros(num_bytes, np.uint8)
-        ways = {"ours": lambda: self.messages.broadcast(self.comm, buffer), "bare": lambda: self.comm.Bcast(buffer)}
+        ways = {"ours": lambda: self.messages.broadcast(self.comm, buffer),
+                "bare": lambda: self.comm.Bcast(buffer)}
         times = {way: [] for way in ways}
         for _ in range(repeats + 1):
             for way, broadcast in ways.items():
@@ -143,7 +144,10 @@ def sending(side, network):
     codec = values.fitted(values.float32(), 0)
     fed = SimpleNamespace(layout=layout, codec=codec, strategy=fedavg(), seed=0)
     full = layout.full_mask()
-    masks = [full & (torch.rand(layout.Q, generator=gen) >= SPARSITY) for _ in range(2)]
+    masks = []
+    for _ in range(2):
+        kept = torch.rand(layout.Q, generator=gen) >= SPARSITY
+        masks.append(full & kept)
     side.message = {}
     t = itertools.count(1)
 

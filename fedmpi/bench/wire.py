@@ -39,8 +39,11 @@ def measure(weights, repeats, say):
 
 def bound_bytes(n, k):
     """log2 of the number of masks with k of n weights kept, in bytes."""
-    nats = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return nats / math.log(2) / 8
+    # lgamma(n + 1) is the logarithm of n!.
+    of_n = math.lgamma(n + 1)
+    of_kept = math.lgamma(k + 1)
+    of_pruned = math.lgamma(n - k + 1)
+    return (of_n - of_kept - of_pruned) / math.log(2) / 8
 
 
 def best(repeats, *functions):
@@ -85,8 +88,15 @@ def _mask_row(name, repeats, mask, known=None):
     encode_s, decode_s = best(repeats, lambda: positions.encode(mask, known),
                               lambda: positions.decode(meta, array, n, known))
     coded = mask if known is None else mask ^ known
-    of_bound = array.nbytes / bound_bytes(n, int(coded.sum()))
-    return f"{name:34}{array.nbytes:11,}{of_bound:9.3f}{n / encode_s / 1e6:9.0f}{n / decode_s / 1e6:9.0f}"
+    bound = bound_bytes(n, int(coded.sum()))
+    speeds = _speeds(n, encode_s, decode_s)
+    return f"{name:34}{array.nbytes:11,}{array.nbytes / bound:9.3f}{speeds}"
+
+
+def _speeds(number, encode_s, decode_s):
+    """Two cells: millions a second there and back."""
+    millions = number / 1e6
+    return f"{millions / encode_s:9.0f}{millions / decode_s:9.0f}"
 
 
 def _libraries(n, repeats, gen, say):
@@ -114,8 +124,7 @@ def _library_row(name, repeats, data, coder, bound):
     coded = encode(data)
     assert decode(coded) == data
     encode_s, decode_s = best(repeats, lambda: encode(data), lambda: decode(coded))
-    megabytes = len(data) / 1e6
-    return f"{name:45}{len(coded) / bound:9.3f}{megabytes / encode_s:9.0f}{megabytes / decode_s:9.0f}"
+    return f"{name:45}{len(coded) / bound:9.3f}{_speeds(len(data), encode_s, decode_s)}"
 
 
 def _coders(size):
@@ -168,7 +177,7 @@ def _values(K, repeats, say):
         arrays = codec.encode(values)
         encode_s, decode_s = best(repeats, lambda: codec.encode(values), lambda: codec.decode(arrays, K))
         num_bytes = sum(array.nbytes for array in arrays.values())
-        say(f"{spec:34}{num_bytes / K:11.3f}{K / encode_s / 1e6:9.0f}{K / decode_s / 1e6:9.0f}")
+        say(f"{spec:34}{num_bytes / K:11.3f}{_speeds(K, encode_s, decode_s)}")
 
 
 def _path(n, repeats, say):
@@ -185,8 +194,9 @@ def _path(n, repeats, say):
     dense = _steps(x, layout.support(full).clone(), stage, copy, repeats)
     say(f"a model of {n:,} weights, its mask known: milliseconds{'sparsity 0.9':>26}{'dense':>9}{'ratio':>9}")
     for name, seconds in sparse.items():
-        ratio = dense[name] / seconds
-        say(f"{name:60}{1e3 * seconds:14.2f}{1e3 * dense[name]:9.2f}{ratio:9.1f}")
+        sparse_ms = 1e3 * seconds
+        dense_ms = 1e3 * dense[name]
+        say(f"{name:60}{sparse_ms:14.2f}{dense_ms:9.2f}{dense_ms / sparse_ms:9.1f}")
 
 
 def _steps(x, support, stage, copy, repeats):

@@ -43,10 +43,12 @@ class Heart:
     def _hear(self):
         status = MPI.Status()
         while self.comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
-            self.comm.Recv([bytearray(0), MPI.BYTE], status.source, status.tag)
-            self.watch.hear(status.source, time.monotonic())
-            if status.tag == LEAVE:
-                self.watch.leave(status.source)
+            peer = status.source
+            tag = status.tag
+            self.comm.Recv([bytearray(0), MPI.BYTE], peer, tag)
+            self.watch.hear(peer, time.monotonic())
+            if tag == LEAVE:
+                self.watch.leave(peer)
 
     def _send(self):
         """Send a beat to every listening peer."""
@@ -55,7 +57,11 @@ class Heart:
         for peer in self.peers:
             # A peer with an untaken beat does not listen; it gets no more.
             if peer not in self.sent or self.sent[peer].Test():
-                self.sent[peer] = self.comm.Isend([bytearray(0), MPI.BYTE], peer, BEAT)
+                self.sent[peer] = self._post(peer, BEAT)
+
+    def _post(self, peer, tag):
+        """The request of an empty message."""
+        return self.comm.Isend([bytearray(0), MPI.BYTE], peer, tag)
 
     def _all_left(self):
         with self.lock:
@@ -65,7 +71,7 @@ class Heart:
     def end(self, check=lambda: None):
         """Say goodbye, and wait for every peer's goodbye: then all beats have arrived."""
         with self.lock:
-            goodbyes = [self.comm.Isend([bytearray(0), MPI.BYTE], peer, LEAVE) for peer in self.peers]
+            goodbyes = [self._post(peer, LEAVE) for peer in self.peers]
             self.leaving = True
         messages.wait(self._all_left, check)
         self.ended.set()

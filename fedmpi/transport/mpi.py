@@ -78,7 +78,8 @@ class Mpi:
         welcome = messages.answer(self.workers, messages.COME)
         messages.wait(lambda: MPI.Request.Testall(welcome.requests), patient)
         self.comm = messages.duplicate(MPI.COMM_WORLD, patient)
-        self.heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), self.workers, self.silence_s, self._lost)
+        beats = messages.duplicate(MPI.COMM_WORLD, patient)
+        self.heart = Heart(beats, self.workers, self.silence_s, self._lost)
         self.nodes = messages.nodes(self.comm)
         # Collective calls: only the workers need the answers.
         messages.crowding(self.nodes[0])
@@ -103,7 +104,8 @@ class Mpi:
         self.hosts[rank] = meta["host"]
         self.pids[rank] = int(arrays["pid"][0])
         if meta["version"] != version:
-            raise UserError(f"rank {rank} on {meta['host']} runs fedmpi {meta['version']}, rank 0 {version}")
+            own_version = meta["version"]
+            raise UserError(f"rank {rank} on {self.hosts[rank]} runs fedmpi {own_version}, rank 0 {version}")
         self._does(rank, "waiting")
         return rank
 
@@ -349,7 +351,8 @@ class Mpi:
         leaving = set(self.workers)
         while leaving:
             try:
-                meta, _, rank = self._opened(*messages.receive(self.comm, check=check))
+                buffer, source = messages.receive(self.comm, check=check)
+                meta, _, rank = self._opened(buffer, source)
             except WorkerError:
                 if code == 0:
                     raise

@@ -106,9 +106,11 @@ def free_bytes(text):
     free = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 3 and cells[1].isdecimal() and cells[2] != "Enabled":
-            uuid = cells[0].removeprefix("GPU-")
-            free[uuid] = int(cells[1]) << 20
+        if len(cells) != 3:
+            continue
+        uuid, mebibytes, slices = cells
+        if mebibytes.isdecimal() and slices != "Enabled":
+            free[uuid.removeprefix("GPU-")] = int(mebibytes) << 20
     return free
 
 
@@ -224,7 +226,13 @@ def ranges(numbers):
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    texts = []
+    for first, last in runs:
+        if first == last:
+            texts.append(str(first))
+        else:
+            texts.append(f"{first}-{last}")
+    return ",".join(texts)
 
 
 def by_node(places):
@@ -257,7 +265,9 @@ def lines(places):
     """The map of ``places``: a line a node, and one a GPU in use."""
     for ranks in by_node(places).values():
         gpus = by_gpu(places, ranks)
-        line = f"{places[ranks[0]]['host']}: {_plural('rank', ranks)} {ranges(ranks)}, {_cores(places, ranks)}"
+        host = places[ranks[0]]["host"]
+        noun = _plural("rank", ranks)
+        line = f"{host}: {noun} {ranges(ranks)}, {_cores(places, ranks)}"
         if not gpus:
             line += ", no GPU"
         yield line
@@ -341,7 +351,11 @@ def _crowded(places, ranks):
 
 def _too_many_threads(places, ranks):
     """A line if ranks of one node have more threads than cores."""
-    eager = [rank for rank in ranks if places[rank]["threads"] > len(places[rank]["cores"])]
+    eager = []
+    for rank in ranks:
+        place = places[rank]
+        if place["threads"] > len(place["cores"]):
+            eager.append(rank)
     if eager:
         first = places[eager[0]]
         yield (f"{first['host']}: ranks {ranges(eager)} have {first['threads']} threads on "

@@ -32,7 +32,8 @@ def probe(comm, places):
     buffer = np.zeros(LENGTH, np.uint8)
     broadcast = {"bytes": len(buffer)}
     for bare, prefix in KINDS:
-        broadcast[prefix + "seconds"] = min(_broadcast_s(comm, workers, buffer, bare) for _ in range(3))
+        seconds = [_broadcast_s(comm, workers, buffer, bare) for _ in range(3)]
+        broadcast[prefix + "seconds"] = min(seconds)
     pairs = _pairs(comm, places, workers)
     for rank in workers:
         messages.send(comm, pack({"what": "end"}, {}), rank)

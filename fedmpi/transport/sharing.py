@@ -37,7 +37,9 @@ def share(nodes, table, arrays=None, check=lambda: None):
     messages.barrier(node, check)
     if node.rank == 0:
         os.unlink(name)
-    shared = {name: _view(content[places[name]], dtype, shape) for name, dtype, shape, _ in table}
+    shared = {}
+    for name, dtype, shape, _ in table:
+        shared[name] = _view(content[places[name]], dtype, shape)
     if node.rank == node.size - 1 and arrays is None:
         _check_sums(table, shared)
     return shared

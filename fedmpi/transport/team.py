@@ -12,7 +12,8 @@ from fedmpi.wire import frame
 
 def teams(rows, G):
     """``rows`` in teams of up to G, in their order."""
-    return [rows[start: start + G] for start in range(0, len(rows), G)]
+    starts = range(0, len(rows), G)
+    return [rows[start: start + G] for start in starts]
 
 
 def joined(answers):
@@ -52,7 +53,9 @@ def replies(transport, jobs, arrays, chosen, meanwhile=(), beside=NOTHING):
     team_jobs = [_team_job(jobs, team) for team in chosen]
     team_arrays = [_team_arrays(arrays, team) for team in chosen]
     first = len(beside.jobs)
-    for reply in transport.map([*beside.jobs, *team_jobs], [*beside.arrays, *team_arrays], meanwhile):
+    all_jobs = [*beside.jobs, *team_jobs]
+    all_arrays = [*beside.arrays, *team_arrays]
+    for reply in transport.map(all_jobs, all_arrays, meanwhile):
         if reply.index < first:
             beside.replies.append(reply)
         else:

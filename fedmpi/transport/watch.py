@@ -42,7 +42,12 @@ class Watch:
         # A longer time between two calls means this process was halted, perhaps with the others: it counts for nothing.
         halted_s = now - self.looked - 2 * self.interval_s
         if halted_s > 0:
-            self.heard = {peer: min(last + halted_s, now) for peer, last in self.heard.items()}
+            for peer, last in self.heard.items():
+                self.heard[peer] = min(last + halted_s, now)
         self.looked = now
-        silences = {peer: now - last for peer, last in self.heard.items()}
-        return {peer: seconds for peer, seconds in silences.items() if seconds > self.silence_s > 0}
+        silent = {}
+        for peer, last in self.heard.items():
+            seconds = now - last
+            if seconds > self.silence_s > 0:
+                silent[peer] = seconds
+        return silent

@@ -49,7 +49,10 @@ def values_of(name, field, tensor, support):
 
 def _is_short(tensor, support):
     """Whether the last position of the sorted support lies behind the tensor's end."""
-    return len(support) > 0 and len(tensor) <= int(support[-1])
+    if not len(support):
+        return False
+    last = int(support[-1])
+    return len(tensor) <= last
 
 
 def zeros(name, field, K):

@@ -94,11 +94,13 @@ def mask_of(index, n):
 def _joined(pieces, step, array, n):
     """bool (n,): the mask made of ``pieces`` of ``step`` weights; their bytes lie in ``array``, one after the other."""
     num_bytes = sum(piece[0] for piece in pieces)
-    if step < 1 or len(pieces) != -(-n // step) or num_bytes != len(array):
+    is_sound = step >= 1 and len(pieces) == -(-n // step)
+    if not is_sound or num_bytes != len(array):
         raise ValueError(f"{len(pieces)} pieces of {step} for {n} weights in {len(array)} bytes")
     mask = np.empty(n, bool)
     start = 0
-    for place, (size, form, *numbers) in zip(range(0, n, step), pieces):
+    places = range(0, n, step)
+    for place, (size, form, *numbers) in zip(places, pieces):
         if form not in FORMS:
             raise WireError(f"unknown form of a mask {form!r}; this version reads {', '.join(FORMS)}")
         part = mask[place: place + step]
