@@ -9,7 +9,7 @@ import click
 from fedmpi import catalog
 from fedmpi.build import settings
 from fedmpi.build.advice import check_keys, of_parts
-from fedmpi.build.options import DEFAULTS, PARTS, SEVERAL, completed
+from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, completed
 from fedmpi.commands import completion
 from fedmpi.commands.runs import toml
 from fedmpi.core.errors import UserError
@@ -52,8 +52,9 @@ def _key(flag):
 def part(kind, text, usual=None):
     """A click option for one of the catalogue's kinds; ``usual`` describes a default the table of parts cannot."""
     usual = usual or PARTS[kind] or "as the strategy is usually played"
-    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(kind),
-                        help=f"{text}; see fedmpi list {kind}.  [default: {usual}]")
+    listed = KIND_OF.get(_key(kind), kind)
+    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(listed),
+                        help=f"{text}; see fedmpi list {listed}.  [default: {usual}]")
 
 
 def separated(context, parameter, specs):
@@ -67,9 +68,10 @@ def separated(context, parameter, specs):
 
 def several(name, text, callback=None):
     """A click option for several parts, each given by an option of its own."""
+    kind = SEVERAL[_key(name)]
     return click.option(f"--{name}", multiple=True, callback=callback, metavar="NAME[:OPTION=VALUE,...]",
-                        shell_complete=completion.parts(SEVERAL[name]),
-                        help=f"{text}; see fedmpi list {SEVERAL[name]}. May be given several times.")
+                        shell_complete=completion.parts(kind),
+                        help=f"{text}; see fedmpi list {kind}. May be given several times.")
 
 
 def data_options(command):
