@@ -145,9 +145,9 @@ def _speed(fed, state, repeats, say):
     speedup = _spread(ratios(by_one[1:], by_all[1:]))
     gain = _spread(ratios(by_loop[1:], by_all[1:]))
     single = _spread(ratios(by_loop[1:], by_one[1:]))
-    say(f"exact Shapley, {CLIENTS} clients, {COALITIONS} coalitions, LeNet-5, 1000 validation samples: {num_workers} "
-        f"workers against one {speedup}; against a loop over state dicts {gain}, one worker against "
-        f"it {single}")
+    say(f"exact Shapley, {CLIENTS} clients, {COALITIONS} coalitions, LeNet-5, 1000 validation samples: "
+        f"{num_workers} workers against one {speedup}; against a loop over state dicts {gain}, one worker "
+        f"against it {single}")
 
 
 def _all_coalitions():

@@ -100,8 +100,8 @@ class Side:
         time.sleep(seconds)
 
     def model(self, do, weights, repeats):
-        """``{way: [time]}``: when rank 0 began to send, or this worker had received. One model after the other, in every
-        way, a warm-up before."""
+        """``{way: [time]}``: when rank 0 began to send, or this worker had received. One model after the other, in
+        every way, a warm-up before."""
         network = nn.Linear(WIDTH, -(-weights // WIDTH), bias=False)
         if self.comm.rank == 0:
             ways = sending(self, network)
@@ -114,7 +114,7 @@ class Side:
         return times
 
     def spread(self, do, num_bytes, repeats):
-        """``{way: [(begin, end)]}``: when this rank began and when it had the message, by our broadcast and by MPI's."""
+        """``{way: [(begin, end)]}``: when this rank began, and when it had the message; ours and MPI's broadcast."""
         buffer = np.zeros(num_bytes, np.uint8)
         ways = {"ours": lambda: self.messages.broadcast(self.comm, buffer),
                 "bare": lambda: self.comm.Bcast(buffer)}
@@ -135,8 +135,8 @@ def _used():
 
 
 def sending(side, network):
-    """``{way: function}`` of rank 0. Each function waits until the worker is ready, sends, and returns the time at which
-    it began."""
+    """``{way: function}`` of rank 0. Each function waits until the worker is ready, sends, and returns the time of its
+    beginning."""
     from fedmpi.transport import messages
     comm = side.comm
     layout, x, _ = bind(network)

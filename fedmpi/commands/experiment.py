@@ -186,8 +186,13 @@ def _renamed(study, own, known):
     ``{name: identity}`` of the study and of the folder."""
     by_identity = {identity: name for name, identity in known.items()}
     new_names = {name: by_identity.get(identity, name) for name, identity in own.items()}
-    return study._replace(runs={key: new_names[name] for key, name in study.runs.items()},
-                          options={new_names[name]: options for name, options in study.options.items()})
+    renamed_runs = {}
+    for key, name in study.runs.items():
+        renamed_runs[key] = new_names[name]
+    renamed_options = {}
+    for name, options in study.options.items():
+        renamed_options[new_names[name]] = options
+    return study._replace(runs=renamed_runs, options=renamed_options)
 
 
 def _points(study):

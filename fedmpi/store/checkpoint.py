@@ -1,4 +1,4 @@
-"""Checkpoints in HDF5: the state after a round, one file each. A file is refused unless its sha256 and its run match."""
+"""Checkpoints in HDF5: the state after a round, one file each; refused unless sha256 and run match."""
 
 import hashlib
 import json

@@ -131,6 +131,7 @@ class MemoryStore:
         counts = []
         if table == "clients" or self.columns[table]:
             counts = [many[table][1] for many in self._many]
+        # Without rounds, too, of int64.
         return np.cumsum(counts, dtype=np.int64)
 
 

@@ -27,6 +27,7 @@ def place_of(data):
     row_bytes = data.dtype.itemsize * int(np.prod(row_shape))
     if data.compression or data.shuffle:
         raise FedError(f"{data.name} is packed: a row has no place of its own")
+    # A small table of fixed size, such as /committed, lies in one piece.
     if data.chunks is None:
         begin = data.id.get_offset()
         return Place(data.dtype, len(data), row_bytes, (begin,))

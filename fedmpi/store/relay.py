@@ -27,6 +27,7 @@ def lay_out(source, path, rows, room, packed=False):
         _copy_facts(source, f, packed)
         create_tables(f, columns, room, packed)
         copy_rows(source, f, *rows)
+        # A packed file has no room to clear.
         if not packed:
             clear(f, *rows)
         for (data, _), (target, _) in zip(row_data(source), row_data(f)):

@@ -142,10 +142,12 @@ def _fitted(label, column, value, lead):
         shape = (*lead, column.width)
     if got.shape != shape:
         raise ValueError(f"{label}: shape must be {shape}, got {got.shape}")
+    # HDF5 holds texts of fixed size as bytes.
     if got.dtype.kind == "U" and dtype.kind == "S":
         got = np.char.encode(got, "utf-8")
     if got.size and got.dtype.kind not in ACCEPTED[dtype.kind]:
         raise ValueError(f"{label}: must be {column.dtype}, got {got.dtype}")
+    # An overflow is an error below, not a warning.
     with np.errstate(over="ignore"):
         fitted = got.astype(dtype)
     if not _is_kept(fitted, got):

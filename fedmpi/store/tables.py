@@ -206,6 +206,7 @@ def row_data(f, rounds=0, client_rows=0, own_rows=0):
 
 def table_bytes(columns, room):
     """An upper bound of the bytes on the disk, for tables with this room."""
+    # The ends: 8 bytes a round.
     total = len(ENDS) * room[0] * 8
     for table, rows in zip(ROW_DIMS, room):
         total += sum(_column_bytes(column, rows) for column in columns[table])

@@ -136,8 +136,8 @@ def _tree(rank, size):
 
 
 def add_up(comm, total, check=lambda: None):
-    """``(sum, bytes received)`` of everybody's ``total (n,) int64``, along a binomial tree: on rank 0 the sum of all, on
-    other ranks of themselves and their descendants. None adds nothing. ``total`` is not changed."""
+    """``(sum, bytes received)`` of everybody's ``total (n,) int64``, along a binomial tree: on rank 0 the sum of all,
+    on other ranks of themselves and their descendants. None adds nothing. ``total`` is not changed."""
     rank = comm.rank
     step = 1
     received = 0
