@@ -140,8 +140,8 @@ def _speed(fed, state, repeats, say):
         by_loop.append(loop_s)
         # A coalition's value is its loss with a minus.
         worst = float(np.abs(losses + values[sampled].numpy()).max())
-        say(f"{turn(repeat)}: {num_workers} workers {all_s:.2f} s, one {one_s:.2f} s, loop over state dicts {loop_s:.2f} s "
-            f"(losses within {worst:.1e})")
+        say(f"{turn(repeat)}: {num_workers} workers {all_s:.2f} s, one {one_s:.2f} s, loop over state dicts "
+            f"{loop_s:.2f} s (losses within {worst:.1e})")
     speedup = _spread(ratios(by_one[1:], by_all[1:]))
     gain = _spread(ratios(by_loop[1:], by_all[1:]))
     single = _spread(ratios(by_loop[1:], by_one[1:]))
