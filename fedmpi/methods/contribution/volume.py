@@ -77,8 +77,12 @@ def projected(inputs, dims, block=256):
     """``(n, dims) float64`` on the CPU: the flattened inputs times a fixed Gaussian matrix."""
     numbers = inputs[0].numel()
     matrix = gaussian(numbers, dims) / numbers ** 0.5
-    flat = [part.flatten(1).cpu().double() for part in inputs.split(block)]
-    return torch.cat([part @ matrix for part in flat])
+    pieces = []
+    # Piece by piece: float64 takes twice the memory of the inputs.
+    for part in inputs.split(block):
+        flat = part.flatten(1).cpu().double()
+        pieces.append(flat @ matrix)
+    return torch.cat(pieces)
 
 
 def gaussian(rows, columns):
