@@ -34,11 +34,13 @@ def banzhaf(of: Of = "loss", limit: int = 8, samples: int = 256):
                          "them")
 
     def estimate(v, C, gen):
+        """The value (C,), and its standard errors if it is sampled."""
         if C <= limit:
             return all_coalitions(v, C), None
         return from_pairs(v, C, samples // 2, gen)
 
     def notes(facts):
+        # Small cohorts draw nothing.
         if "samples" in facts.given and facts.cohort <= limit:
             yield (f"no effect of samples: up to limit={limit} clients all coalitions are taken, "
                    f"and here are {facts.cohort}")
@@ -51,12 +53,15 @@ def all_coalitions(v, C):
     coalitions = powerset(C)
     utilities = v(coalitions)
     gains = utilities - utilities[0]
+    # A client's coalitions count 1, all others -1.
     return gains @ signs(coalitions) / 2 ** (C - 1)
 
 
 def from_pairs(v, C, pairs, gen):
     """``(phi (C,), standard errors (C,))``, float64, from ``pairs`` of complements."""
-    drawn = torch.from_numpy(gen.random((pairs, C)) < 0.5)
+    # Each client is in with probability 1/2.
+    chance = gen.random((pairs, C))
+    drawn = torch.from_numpy(chance < 0.5)
     both = torch.cat([drawn, ~drawn])
     inside, outside = v(both).chunk(2)
     differences = inside - outside

@@ -36,6 +36,7 @@ def shapfed():
     """
 
     def score(state, cohort, utility, gen):
+        """The mean cosine over the classes."""
         by_class = class_cosines(cohort.updates, cohort.shares, cohort.layout)
         return Scores(by_class.mean(dim=1))
 
@@ -61,13 +62,16 @@ def class_cosines(updates, shares, layout):
     classes = last_layer(layout).shape[0]
 
     def by_class(values):
+        """``(C, classes)``: the sums of ``values (C, k)`` over each class's columns."""
         sums = torch.zeros(C, classes, dtype=torch.float64)
         return sums.index_add_(1, class_of, values)
 
     own_squares = by_class(U * U)
+    # The mean's length as well is over the client's own entries.
     mean_squares = by_class(B * mean * mean)
     squares = own_squares * mean_squares
-    cosines = by_class(U * mean) / squares.sqrt().clamp(min=1e-300)
+    lengths = squares.sqrt().clamp(min=1e-300)
+    cosines = by_class(U * mean) / lengths
     return torch.where(squares > 0, cosines, 0.0)
 
 
@@ -81,6 +85,7 @@ def _mean_over_holders(U, B, shares):
 def class_columns(layout, support):
     """``(columns, class of each)``, int64: the columns of the last layer's weights and biases."""
     weight = last_layer(layout)
+    # A model need not have one.
     bias_name = weight.name.removesuffix("weight") + "bias"
     biases = [slot for slot in layout.others if slot.name == bias_name]
     pieces = [_columns_of(weight, weight.shape[1], support)]
@@ -91,10 +96,13 @@ def class_columns(layout, support):
 
 def _columns_of(slot, width, support):
     """``(columns, class of each)``, int64, of one slot with ``width`` entries a class."""
-    edges = torch.tensor([slot.offset, slot.offset + slot.size], dtype=support.dtype)
+    start = slot.offset
+    end = start + slot.size
+    edges = torch.tensor([start, end], dtype=support.dtype)
     first, last = torch.searchsorted(support, edges).tolist()
-    inside = support[first:last].long() - slot.offset
-    return torch.arange(first, last), inside // width
+    columns = torch.arange(first, last)
+    inside = support[first:last].long() - start
+    return columns, inside // width
 
 
 def linear_layers(layout):

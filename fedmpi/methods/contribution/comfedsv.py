@@ -52,6 +52,7 @@ def comfedsv(of: Of = "loss", permutations: int = 20, rank: int = 5, ridge: floa
                          "no value")
 
     def score(state, cohort, utility, gen):
+        """The cohort's values over all rounds, and the matrix with one more row."""
         orders = state["orders"]
         N = orders.shape[1]
         if not len(orders):
@@ -61,11 +62,14 @@ def comfedsv(of: Of = "loss", permutations: int = 20, rank: int = 5, ridge: floa
         columns, column_of = torch.unique(grown, dim=0, return_inverse=True)
 
         def v(coalitions):
+            """The game of this round's cohort."""
             return utility(coalitions, of)
 
-        values, seen = appended(state, *observe(columns, cohort, v))
+        row, row_seen = observe(columns, cohort, v)
+        values, seen = appended(state, row, row_seen)
         U = completed(values, seen, rank, ridge, iterations)
-        levels = U.sum(dim=0)[column_of].view(len(orders), N + 1)
+        over_rounds = U.sum(dim=0)
+        levels = over_rounds[column_of].view(-1, N + 1)
         phi, error = mean_and_error(gains(orders, levels))
         # Of all N! orders the mean is exact.
         if len(orders) == math.factorial(N):
@@ -84,9 +88,11 @@ def comfedsv(of: Of = "loss", permutations: int = 20, rank: int = 5, ridge: floa
 
     return Contribution(
         score,
+        # Scores remember all rounds: weights need not.
         weighting="relu:memory=0",
         init=init,
         validated=True,
+        # Round 1 observes every column.
         opening=True,
         cumulative=True,
         sees=SEES,
@@ -124,19 +130,25 @@ def observe(columns, cohort, v):
     away = torch.ones(N, dtype=torch.bool)
     away[cohort.clients] = False
     seen = ~(columns & away).any(dim=1)
-    nobody = torch.zeros(1, len(cohort.clients), dtype=torch.bool)
+    # The utility knows the cohort alone.
     coalitions = columns[seen][:, cohort.clients]
+    C = len(cohort.clients)
+    nobody = torch.zeros(1, C, dtype=torch.bool)
     utilities = v(torch.cat([nobody, coalitions]))
+    gains = utilities[1:] - utilities[0]
     values = torch.zeros(1, K, dtype=torch.float64)
-    values[0, seen] = utilities[1:] - utilities[0]
+    values[0, seen] = gains
     return values, seen[None]
 
 
-def appended(state, values, seen):
+def appended(state, row, row_seen):
     """``(values (T, K), seen (T, K))``: the state's rows and one more."""
+    # The state before round 1 has no columns.
     if not len(state["values"]):
-        return values, seen
-    return torch.cat([state["values"], values]), torch.cat([state["seen"], seen])
+        return row, row_seen
+    values = torch.cat([state["values"], row])
+    seen = torch.cat([state["seen"], row_seen])
+    return values, seen
 
 
 # --- its completion ---
@@ -145,7 +157,8 @@ def completed(values, seen, rank, ridge, iterations):
     """``(T, K)``: ``values`` where they were ``seen``, inferred elsewhere."""
     if bool(seen.all()):
         return values
-    inferred = complete(values, seen, rank_of(seen, rank), ridge, iterations)
+    sure_rank = rank_of(seen, rank)
+    inferred = complete(values, seen, sure_rank, ridge, iterations)
     return torch.where(seen, values, inferred)
 
 
@@ -163,11 +176,14 @@ def complete(values, seen, rank, ridge, iterations):
     Values are 0 off ``seen``. It starts from the singular vectors of the seen values, with a ridge
     that falls from 1: from random factors and with a small ridge alternation often ends with
     unseen entries of thousands (on the games of the tests)."""
-    scale = float(values[seen].square().mean().sqrt()) or 1.0
+    mean_square = values[seen].square().mean()
+    # A matrix of zeros has no unit.
+    scale = float(mean_square.sqrt()) or 1.0
     U = values / scale
     weight = seen.double()
     _, s, V = torch.linalg.svd(U, full_matrices=False)
-    H = (V[:rank] * s[:rank, None].sqrt()).T
+    roots = s[:rank, None].sqrt()
+    H = (V[:rank] * roots).T
     for i in range(iterations):
         current_ridge = max(ridge, 0.9 ** i)
         W = regress(H, U, weight, current_ridge)
@@ -180,8 +196,10 @@ def regress(F, U, weight, ridge):
 
     Only entries with ``weight (T, K)`` 1 count."""
     r = F.shape[1]
-    # (K, r r): the outer product of each row of F with itself.
-    squares = (F[:, :, None] * F[:, None, :]).flatten(1)
-    A = (weight @ squares).view(-1, r, r)
-    A = A + ridge * torch.eye(r, dtype=torch.float64)
-    return torch.linalg.solve(A, (weight * U) @ F)
+    # (K, r, r): the product of each row of F with itself.
+    outer = F[:, :, None] * F[:, None, :]
+    A = weight @ outer.flatten(1)
+    eye = torch.eye(r, dtype=torch.float64)
+    A = A.view(-1, r, r) + ridge * eye
+    b = (weight * U) @ F
+    return torch.linalg.solve(A, b)

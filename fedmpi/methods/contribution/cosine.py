@@ -34,7 +34,9 @@ def cosine():
     """
 
     def score(state, cohort, utility, gen):
-        return Scores(cosines(cohort.updates, cohort.shares))
+        """The cosines with the mean of all."""
+        psi = cosines(cohort.updates, cohort.shares)
+        return Scores(psi)
 
     return Contribution(score)
 
@@ -49,7 +51,9 @@ def loo_cosine():
     """
 
     def score(state, cohort, utility, gen):
-        return Scores(cosines(cohort.updates, cohort.shares, leave_one_out=True))
+        """The cosines with the means of all others."""
+        psi = cosines(cohort.updates, cohort.shares, leave_one_out=True)
+        return Scores(psi)
 
     return Contribution(score)
 
@@ -101,9 +105,11 @@ def _by_products(gram, r, leave_one_out):
     # Row n holds the weights in the mean for client n.
     weights = r.expand(C, -1)
     if leave_one_out:
-        weights = weights * (1 - torch.eye(C, dtype=torch.float64))
+        self_alone = torch.eye(C, dtype=torch.float64)
+        weights = weights * (1 - self_alone)
     dots = (weights * unit).sum(dim=1)
-    square = ((weights @ unit) * weights).sum(dim=1)
+    products = (weights @ unit) * weights
+    square = products.sum(dim=1)
     # The mean's squared length, were all at right angles.
     apart = weights.square().sum(dim=1)
     if bool((square < 1e-2 * apart).any()):
@@ -118,7 +124,8 @@ def _by_passes(U, r, leave_one_out):
     """The cosines from two passes over ``U (C, K)``, in float64."""
     norms = row_norms(U)
     moves = norms > 0
-    scale = torch.where(moves, 1 / norms.clamp(min=1e-300), 0.0)
+    inverse = 1 / norms.clamp(min=1e-300)
+    scale = torch.where(moves, inverse, 0.0)
     # U . Delta_n by client, and |U|^2.
     dots = torch.zeros_like(r)
     square = torch.zeros((), dtype=torch.float64)
@@ -135,8 +142,10 @@ def _by_passes(U, r, leave_one_out):
 
 def _without_self(dots, square, r, moves):
     """``(dots, squares)``, (C,) each, with the mean of the others in place of the mean."""
-    whole = square + r * r
-    squares = square - 2 * r * dots + r * r * moves
+    own_square = r * r
+    whole = square + own_square
+    # |U - r_n u_n|^2, and u_n . (U - r_n u_n).
+    squares = square - 2 * r * dots + own_square * moves
     # Of a client alone only rounding is left.
     squares = torch.where(squares > 1e-14 * whole, squares, 0.0)
     return dots - r * moves, squares
@@ -150,11 +159,13 @@ def _held_cosines(updates, r, leave_one_out):
     U = updates.U[:, : updates.trained]
     B = updates.B[:, : updates.trained]
     # As wide as those of in_double.
-    blocks = B.split(max(1, BLOCK // max(C, 1)), dim=1)
+    width = max(1, BLOCK // max(C, 1))
+    blocks = B.split(width, dim=1)
     scale = _held_scales(U, blocks)
     dots, squares = torch.zeros(2, C, dtype=torch.float64)
     for u, held in zip(in_double(U), blocks):
         held = held.double()
+        # In the buffer of in_double: unit updates, 0 elsewhere.
         u.mul_(held).mul_(scale)
         total = r @ u
         share = r @ held
@@ -174,6 +185,7 @@ def _held_scales(U, blocks):
     """float64 (C, 1): one over the length of each update on its own entries; 0 for length 0."""
     squares = torch.zeros(len(U), dtype=torch.float64)
     for u, held in zip(in_double(U), blocks):
-        squares += u.mul_(held).square().sum(dim=1)
+        own = u.mul_(held)
+        squares += own.square().sum(dim=1)
     scale = squares.clamp(min=1e-300).rsqrt()
     return torch.where(squares > 0, scale, 0.0)[:, None]

@@ -30,8 +30,9 @@ def focus(alpha: float = 1.0):
         raise ValueError(f"alpha must be > 0, got {alpha}")
 
     def score(state, cohort, utility, gen):
+        """The cohort's credibilities."""
         C = len(cohort.clients)
-        reported = [float(report["loss"][0]) for report in cohort.reports]
+        reported = [float(answer["loss"][0]) for answer in cohort.reports]
         on_clients = torch.tensor(reported, dtype=torch.float64)
         single = torch.eye(C, dtype=torch.bool)
         # Utilities are minus losses.
@@ -50,6 +51,7 @@ def focus(alpha: float = 1.0):
 
 def report(task):
     """The loss of the received model on the client's samples, float64 (1,)."""
+    # In float64, as utilities are.
     logits = outputs(task).double()
     loss = task.objective.loss(logits, task.labels)
     return {"loss": np.array([float(loss)])}
@@ -66,9 +68,11 @@ def outputs(task, block=500):
 
     The model's modes are then as before. No statistics, gradients or random streams are touched.
     """
-    modes = [(module, module.training) for module in task.model.modules()]
-    task.model.eval()
-    pieces = [task.model(inputs) for inputs in task.inputs.split(block)]
+    model = task.model
+    # Frozen norms may be in evaluation mode while the rest trains.
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    pieces = [model(inputs) for inputs in task.inputs.split(block)]
     for module, training in modes:
         module.training = training
     return torch.cat(pieces)

@@ -40,4 +40,5 @@ def alone(v, C, gen):
     nobody = torch.zeros(1, C, dtype=torch.bool)
     single = torch.eye(C, dtype=torch.bool)
     utilities = v(torch.cat([nobody, single]))
-    return utilities[1:] - utilities[0], None
+    gains = utilities[1:] - utilities[0]
+    return gains, None

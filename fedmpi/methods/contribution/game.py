@@ -31,13 +31,20 @@ def contribution(of, estimate, refuses=nothing, notes=nothing):
     check_of(of)
 
     def score(state, cohort, utility, gen):
+        """The estimate, back in the order of the cohort's rows."""
         v, rank = by_id(cohort, utility, of)
         phi, error = estimate(v, len(rank), gen)
         if error is not None:
             error = error[rank]
         return Scores(phi[rank], error=error)
 
-    return Contribution(score, validated=True, refuses=refuses, sees=SEES, notes=notes)
+    return Contribution(
+        score,
+        validated=True,
+        refuses=refuses,
+        sees=SEES,
+        notes=notes,
+    )
 
 
 def check_of(of):
@@ -64,6 +71,7 @@ def by_id(cohort, utility, of):
     rank = cohort.clients.argsort().argsort()
 
     def v(coalitions):
+        """float64 (M,): the utilities of ``coalitions (M, C) bool``, columns by id."""
         return utility(coalitions[:, rank], of)
 
     return v, rank
@@ -106,7 +114,8 @@ def powerset(C):
 
 def ends(C):
     """``(2, C) bool``: nobody, and everybody."""
-    return torch.tensor([False, True])[:, None].repeat(1, C)
+    both = torch.tensor([False, True])
+    return both[:, None].repeat(1, C)
 
 
 def exact(v, C):
@@ -123,7 +132,7 @@ def shapley_value(coalitions, v):
     ``sum_S a(|S|) (v(S + n) - v(S))`` with ``a(s) = s! (C - s - 1)! / C!``, as one product over
     the whole table."""
     C = coalitions.shape[1]
-    a = [1 / (C * math.comb(C - 1, s)) for s in range(C)]
+    a = [_share_of_orders(s, C) for s in range(C)]
     a = torch.tensor(a, dtype=torch.float64)
     size = coalitions.sum(dim=1)
     # A coalition counts a(|S| - 1) for each member and -a(|S|) for all others.
@@ -131,6 +140,11 @@ def shapley_value(coalitions, v):
     left = a[size.clamp(max=C - 1)]
     factors = torch.where(coalitions, joined[:, None], -left[:, None])
     return (v - v[0]) @ factors
+
+
+def _share_of_orders(s, C):
+    """``s! (C - s - 1)! / C!``: how often just s given players stand before a given one."""
+    return 1 / (C * math.comb(C - 1, s))
 
 
 # --- orders of joining ---
@@ -172,7 +186,8 @@ def mean_and_error(samples):
     mean = samples.mean(dim=0)
     if m < 2:
         return mean, None
-    return mean, samples.std(dim=0) / math.sqrt(m)
+    deviation = samples.std(dim=0)
+    return mean, deviation / math.sqrt(m)
 
 
 # --- budgets ---
@@ -187,6 +202,7 @@ def purse(budget):
     paid = set()
 
     def pay(groups):
+        # Bits: a coalition is the key of a set.
         packed = np.packbits(groups.numpy(), axis=-1)
         for number, group in enumerate(packed):
             coalitions = {row.tobytes() for row in group}

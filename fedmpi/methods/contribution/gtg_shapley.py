@@ -63,10 +63,12 @@ def gtg_shapley(of: Of = "loss", eps_round: float = 1e-4, eps_inside: float = 0.
         raise ValueError(f"permutations must be >= 1, got {permutations}")
 
     def estimate(v, C, gen):
+        """The value (C,) without standard errors."""
         pay, _ = purse(budget)
         pay(ends(C)[None])
         bounds = v(ends(C))
         span = (bounds[1] - bounds[0]).abs()
+        # The rule between rounds.
         if span <= eps_round * bounds[0].abs():
             return torch.zeros(C, dtype=torch.float64), None
         alone = torch.eye(C, dtype=torch.bool)
@@ -76,7 +78,8 @@ def gtg_shapley(of: Of = "loss", eps_round: float = 1e-4, eps_inside: float = 0.
             costs = guided(gen, v(alone))
         walk_by = partial(walk, v, bounds, eps_inside * span, pay)
         square, levels = walk_by(costs, C)
-        if square.shape[1] < C:
+        num_positions = square.shape[1]
+        if num_positions < C:
             return of_cut_square(square, levels, bounds[1]), None
         squares = all_squares(square, levels, walk_by, gen)
         return mean_of_squares(squares), None
@@ -124,14 +127,15 @@ def walk(v, bounds, rest, pay, costs, C):
         players = assigned(costs(square, levels), joined)
         joined = joined.index_put((lanes, players), torch.tensor(True))
         level = levels[:, -1].clone()
+        # An order that is left stays left.
         alive &= (bounds[1] - level).abs() >= rest
         if alive.any():
             coalitions = joined[alive]
             if not pay(coalitions[None]):
                 break
             level[alive] = v(coalitions)
-        square = torch.cat([square, players[:, None]], dim=1)
-        levels = torch.cat([levels, level[:, None]], dim=1)
+        square = torch.column_stack([square, players])
+        levels = torch.column_stack([levels, level])
     return square, levels
 
 
@@ -164,14 +168,19 @@ def guided(gen, quality):
     deviations; ties are drawn."""
     C = len(quality)
     q = quality - quality.mean()
-    q = q / q.std(correction=0).clamp(min=1e-300)
+    # Clients of one quality deviate by 0.
+    deviation = q.std(correction=0).clamp(min=1e-300)
+    q = q / deviation
 
     def costs(square, levels):
+        """``(C, C)`` by lane and player, for the position after those of ``square (C, k)``."""
         k = square.shape[1] + 1
         members = q[square].sum(dim=1)
-        even = (members[:, None] + q).abs() / k
+        joined = members[:, None] + q
+        even = joined.abs() / k
+        company = made_up(square, levels)
         ties = torch.from_numpy(gen.random((C, C)))
-        return even + 0.5 * made_up(square, levels) + 0.02 * ties
+        return even + 0.5 * company + 0.02 * ties
 
     return costs
 
@@ -187,10 +196,13 @@ def made_up(square, levels):
     sizes = torch.arange(1, k + 1)
     above = (levels - levels.mean(dim=0)) / sizes
     places = square.argsort(dim=0)
-    met = above[:, :-1].gather(0, places).sum(dim=1)
+    met = above[:, :-1].gather(0, places)
     present = above[:, -1:]
-    unit = above[:, -1].std(correction=0) + 1e-12 * levels.abs().max() + 1e-300
-    return (met + present).abs() / unit
+    company = met.sum(dim=1) + present
+    # Lanes of equal levels differ by rounding alone.
+    rounding = 1e-12 * levels.abs().max() + 1e-300
+    unit = present.std(correction=0) + rounding
+    return company.abs() / unit
 
 
 # --- scores ---
@@ -223,12 +235,13 @@ def mean_of_squares(squares):
     All squares but the last reach all positions."""
     *full, last = squares
     C, k = last.shape
-    total = torch.zeros(C, C, dtype=torch.float64)
-    total = sum(full, total)
+    nothing = torch.zeros(C, C, dtype=torch.float64)
+    total = sum(full, nothing)
     total[:, :k] += last
-    number = torch.full((C,), float(len(full)), dtype=torch.float64)
+    number = torch.full((C,), len(full), dtype=torch.float64)
     number[:k] += 1
-    return (total / number).mean(dim=1)
+    means = total / number
+    return means.mean(dim=1)
 
 
 def settled(orders_gains, change):
@@ -240,5 +253,6 @@ def settled(orders_gains, change):
     means = orders_gains.cumsum(dim=0) / numbers[:, None]
     now = means[-1]
     before = means[-LAST - 1: -1]
-    moved = (before - now).abs() / now.abs().clamp(min=1e-12)
+    size = now.abs().clamp(min=1e-12)
+    moved = (before - now).abs() / size
     return bool(moved.mean(dim=1).max() < change)

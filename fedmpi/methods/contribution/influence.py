@@ -37,10 +37,15 @@ def influence():
     """
 
     def score(state, cohort, utility, gen):
+        """phi = <-g, Delta>."""
         g = slope(cohort, utility)
         return Scores(-dots(cohort.updates, g))
 
-    return Contribution(score, validated=True, sees=SEES)
+    return Contribution(
+        score,
+        validated=True,
+        sees=SEES,
+    )
 
 
 def influence_hessian(damping: float = 1.0, iterations: int = 20, tolerance: float = 0.01):
@@ -60,6 +65,7 @@ def influence_hessian(damping: float = 1.0, iterations: int = 20, tolerance: flo
                          "gradient")
 
     def score(state, cohort, utility, gen):
+        """phi = <-s, Delta>."""
         support = trained(cohort)
 
         def product(v):
@@ -73,7 +79,11 @@ def influence_hessian(damping: float = 1.0, iterations: int = 20, tolerance: flo
         s = solve(product, g, iterations, tolerance)
         return Scores(-dots(cohort.updates, s))
 
-    return Contribution(score, validated=True, sees=SEES)
+    return Contribution(
+        score,
+        validated=True,
+        sees=SEES,
+    )
 
 
 def trained(cohort):
@@ -118,12 +128,15 @@ def solve(product, g, iterations, tolerance):
             break
         image = product(direction)
         bend = direction @ image
+        if bend <= 0 and step == 0:
+            return g
         if bend <= 0:
-            return s if step else g
+            return s
         length = square / bend
         s = s + length * direction
         residual = residual - length * image
         before = square
         square = residual @ residual
-        direction = residual + square / before * direction
+        turn = square / before
+        direction = residual + turn * direction
     return s

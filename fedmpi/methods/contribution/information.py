@@ -54,16 +54,19 @@ def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permuta
                          "errors need two")
 
     def report(task):
+        """The inner products of the features over the client's samples, float32 (d, d)."""
         features = mixed(penultimate(task).double(), dims)
         gram = features.T @ features
         return {"gram": gram.float().cpu().numpy()}
 
     def score(state, cohort, utility, gen):
+        """The Shapley values of the information; no utility is asked for."""
         # Players by increasing id: draws do not depend on the order of rows.
         rows = cohort.clients.argsort()
         rank = rows.argsort()
         C = len(rows)
-        grams = np.stack([cohort.reports[row]["gram"] for row in rows.tolist()])
+        reports = [cohort.reports[row] for row in rows.tolist()]
+        grams = np.stack([answer["gram"] for answer in reports])
         precisions = torch.from_numpy(grams).double() / noise
         v = partial(information, precisions)
         if C <= limit:
@@ -110,16 +113,21 @@ def penultimate(task):
     For the task's own inputs. The last layer is the one that a forward pass calls last. UserError
     if it calls none.
     """
-    linear = [module for module in task.model.modules() if isinstance(module, torch.nn.Linear)]
-    one_sample = task._replace(inputs=task.inputs[:1], labels=task.labels[:1])
+    modules = task.model.modules()
+    linear = [module for module in modules if isinstance(module, torch.nn.Linear)]
+    # One sample tells the order of calls.
+    one_sample = task._replace(
+        inputs=task.inputs[:1],
+        labels=task.labels[:1],
+    )
     calls = _entering(linear, one_sample)
     if not calls:
         raise UserError("information-gain needs the features before the last linear layer, but no "
                         "nn.Linear of this model is called in a forward pass; use robust-volume, "
                         "which takes the inputs")
     last, _ = calls[-1]
-    pieces = [features for _, features in _entering([last], task)]
-    return torch.cat(pieces)
+    calls = _entering([last], task)
+    return torch.cat([features for _, features in calls])
 
 
 def _entering(modules, task):
@@ -127,7 +135,11 @@ def _entering(modules, task):
     calls = []
 
     def watch(module, inputs, named):
-        entering = inputs[0] if inputs else named["input"]
+        """A hook: notes the module's input, which may be given by name."""
+        if inputs:
+            entering = inputs[0]
+        else:
+            entering = named["input"]
         calls.append((module, entering.flatten(0, -2)))
 
     hooks = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in modules]
@@ -151,7 +163,9 @@ def information(grams, coalitions, block=1 << 22):
     rows = max(1, block // d ** 2)
     pieces = []
     for part in coalitions.split(rows):
-        precisions = eye + (part.double() @ flat).view(-1, d, d)
+        sums = part.double() @ flat
+        precisions = eye + sums.view(-1, d, d)
+        # Positive definite: the sign is 1.
         logdets = torch.linalg.slogdet(precisions).logabsdet
         pieces.append(logdets / 2)
     return torch.cat(pieces)
@@ -163,6 +177,7 @@ def sampled(v, C, permutations, gen):
     coalitions = prefixes(orders).view(-1, C)
     # Orders share coalitions: each is evaluated once.
     distinct, row_of = torch.unique(coalitions, dim=0, return_inverse=True)
-    levels = v(distinct)[row_of].view(-1, 2, C + 1)
+    utilities = v(distinct)
+    levels = utilities[row_of].view(-1, 2, C + 1)
     draws = gains(orders, levels).mean(dim=1)
     return mean_and_error(draws)

@@ -37,6 +37,7 @@ def least_core(of: Of = "loss", limit: int = 16):
     check_limit(limit)
 
     def estimate(v, C, gen):
+        """The allocation (C,) by all coalitions, without errors."""
         coalitions = powerset(C)
         return allocation(coalitions, v(coalitions)), None
 
@@ -55,9 +56,12 @@ def least_core_mc(of: Of = "loss", samples: int = 200):
         raise ValueError(f"samples must be >= 1, got {samples}")
 
     def estimate(v, C, gen):
-        drawn = torch.from_numpy(gen.random((samples, C)) < 0.5)
+        """The allocation (C,) by the drawn coalitions, without errors."""
+        chance = gen.random((samples, C))
+        drawn = torch.from_numpy(chance < 0.5)
+        both = torch.cat([ends(C), drawn])
         # Distinct ones come out sorted: nobody first, everybody last.
-        coalitions = torch.unique(torch.cat([ends(C), drawn]), dim=0)
+        coalitions = torch.unique(both, dim=0)
         return allocation(coalitions, v(coalitions)), None
 
     return contribution(of, estimate)
@@ -69,9 +73,12 @@ def allocation(coalitions, v):
     They are sorted, nobody first and everybody last, with utilities ``v (M,)``."""
     S = coalitions.double().numpy()
     gain = (v - v[0]).numpy()
+    # The solvers' tolerances are absolute: to them the largest gain is 1.
     scale = np.abs(gain).max() or 1.0
     gain = gain / scale
-    phi = least_norm(S[1:-1], gain[1:-1], gain[-1])
+    proper = slice(1, -1)
+    total = gain[-1]
+    phi = least_norm(S[proper], gain[proper], total)
     return torch.from_numpy(phi * scale)
 
 
@@ -91,7 +98,8 @@ def least_norm(S, v, total, slack=1e-9):
     Z = null_space(np.ones((1, C)))
     e = least_deficit(S, v, total)
     G = S @ Z
-    h = v - e - slack - S @ equal
+    in_equal_shares = S @ equal
+    h = v - e - slack - in_equal_shares
     target = np.zeros(C)
     target[-1] = 1
     E = np.vstack([G.T, h])

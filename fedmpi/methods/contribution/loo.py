@@ -24,10 +24,16 @@ def loo(of: Of = "loss"):
     check_of(of)
 
     def score(state, cohort, utility, gen):
+        """The cohort's losses of utility, float64 (C,)."""
         C = len(cohort.clients)
         everybody = torch.ones(1, C, dtype=torch.bool)
         without_one = ~torch.eye(C, dtype=torch.bool)
-        v = utility(torch.cat([everybody, without_one]), of)
+        coalitions = torch.cat([everybody, without_one])
+        v = utility(coalitions, of)
         return Scores(v[0] - v[1:])
 
-    return Contribution(score, validated=True, sees=SEES)
+    return Contribution(
+        score,
+        validated=True,
+        sees=SEES,
+    )

@@ -30,15 +30,18 @@ def mr_shapley(of: Of = "loss", decay: float = 1.0, limit: int = 16):
         raise ValueError(f"decay must be in (0, 1], got {decay}")
 
     def score(state, cohort, utility, gen):
+        """The cohort's totals, with this round's values."""
         v, rank = by_id(cohort, utility, of)
         phi = exact(v, len(rank))[rank]
-        share = decay ** cohort.schedule.t
-        total = state["total"].index_add(0, cohort.clients, share * phi)
-        return Scores(total[cohort.clients], {"total": total})
+        earned = decay ** cohort.schedule.t * phi
+        clients = cohort.clients
+        total = state["total"].index_add(0, clients, earned)
+        return Scores(total[clients], {"total": total})
 
     instead = "use shapley-mc or gtg-shapley, a smaller cohort or a larger limit"
     return Contribution(
         score,
+        # Totals remember all rounds: weights need not.
         weighting="relu:memory=0",
         init=init,
         validated=True,

@@ -48,11 +48,13 @@ def or_shapley(of: Of = "accuracy", every: int = 0, limit: int = 16):
         raise ValueError(f"every must be >= 0 rounds (0: the last only), got {every}")
 
     def due(schedule):
+        """Whether the game is played after this round."""
         if schedule.t == schedule.rounds:
             return True
         return every > 0 and schedule.t % every == 0
 
     def score(state, cohort, utility, gen):
+        """The cohort's values, or zeros, and the sums with this round's updates."""
         state = accumulated(state, cohort)
         C = len(cohort.clients)
         if not due(cohort.schedule):
@@ -99,7 +101,8 @@ def accumulated(state, cohort):
     updates = cohort.updates
     weighted = torch.zeros(len(cohort.clients), P)
     shares = cohort.shares.float()[:, None]
-    weighted[:, updates.support.long()] = updates.U * shares
+    columns = updates.support.long()
+    weighted[:, columns] = updates.U * shares
     total = total.index_add(0, cohort.clients, weighted)
     return {"sum": total, "first": first}
 
@@ -108,6 +111,14 @@ def rebuilt(state, cohort):
     """``Updates`` of the cohort's rows on all P positions; their mean by shares is that of x_S."""
     A = state["sum"][cohort.clients]
     shares = cohort.shares.float().clamp(min=1e-12)
+    # The mean of coalitions multiplies by them again.
     U = A / shares[:, None]
-    everywhere = torch.arange(U.shape[1], dtype=torch.int32)
-    return Updates(U, None, everywhere, cohort.updates.n, cohort.layout.R)
+    P = U.shape[1]
+    everywhere = torch.arange(P, dtype=torch.int32)
+    return Updates(
+        U,
+        B=None,
+        support=everywhere,
+        n=cohort.updates.n,
+        trained=cohort.layout.R,
+    )

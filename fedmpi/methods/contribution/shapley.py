@@ -24,6 +24,7 @@ def shapley(of: Of = "loss", limit: int = 16):
     check_limit(limit)
 
     def estimate(v, C, gen):
+        """The value (C,); exact, without errors."""
         return exact(v, C), None
 
     instead = "use gtg-shapley or shapley-mc, a smaller cohort or a larger limit"

@@ -38,11 +38,13 @@ def shapley_mc(of: Of = "loss", permutations: int = 1000, batch: int = 32,
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
     if tolerance < 0:
         raise ValueError(f"tolerance must be >= 0, got {tolerance}: a share of v(all) - v(nobody)")
+    # Two with antithetic.
     orders_a_draw = 1 + antithetic
     most_draws = permutations // orders_a_draw
     draws_a_batch = batch // orders_a_draw
 
     def estimate(v, C, gen):
+        """The mean (C,) of all draws, and its standard errors."""
         pay, _ = purse(budget)
         draws = torch.empty(0, C, dtype=torch.float64)
         while len(draws) < most_draws:
@@ -50,6 +52,7 @@ def shapley_mc(of: Of = "loss", permutations: int = 1000, batch: int = 32,
             orders = draw_orders(gen, wanted, C)
             new = paid_gains(v, _groups(orders), pay)
             draws = torch.cat([draws, new])
+            # The budget is spent.
             if len(new) < wanted:
                 break
             # The gains of any order sum to v(all) - v(nobody).
@@ -81,7 +84,8 @@ def paid_gains(v, orders, pay):
     paid = pay(coalitions.flatten(1, 2))
     orders = orders[:paid]
     _, each, C = orders.shape
-    utilities = v(coalitions[:paid].reshape(-1, C))
+    asked = coalitions[:paid].reshape(-1, C)
+    utilities = v(asked)
     levels = utilities.view(paid, each, C + 1)
     return gains(orders, levels).mean(dim=1)
 

@@ -18,6 +18,7 @@ def size():
     """
     return Contribution(
         score,
+        # Their shares are FedAvg's weights.
         weighting="size",
         updates=False,
         sees="numbers of samples",

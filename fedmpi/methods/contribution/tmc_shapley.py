@@ -42,19 +42,23 @@ def tmc_shapley(of: Of = "loss", tolerance: float = 0.01, permutations: int = 50
                          f"{permutations}, {window} and {lanes}")
 
     def estimate(v, C, gen):
+        """The mean (C,) of all orders, and its standard errors."""
         pay, left = purse(budget)
         pay(ends(C)[None])
         bounds = v(ends(C))
-        rest = tolerance * (bounds[1] - bounds[0]).abs()
+        span = (bounds[1] - bounds[0]).abs()
+        rest = tolerance * span
         samples = torch.empty(0, C, dtype=torch.float64)
         while len(samples) < permutations and not settled(samples, window, change):
             # An order takes C - 1 new coalitions at most; its ends are paid.
-            affordable_orders = max(1, left() // max(1, C - 1))
+            price = max(1, C - 1)
+            affordable_orders = max(1, left() // price)
             wanted = min(lanes, permutations - len(samples), affordable_orders)
             orders = draw_orders(gen, wanted, C)
             levels, whole = walk(v, orders, bounds, rest, pay)
             new = gains(orders, levels)[:whole]
             samples = torch.cat([samples, new])
+            # The budget is spent.
             if whole < wanted:
                 break
         return mean_and_error(samples)
@@ -94,7 +98,8 @@ def walk(v, orders, bounds, rest, pay):
             lanes = lanes[:paid]
         levels[:, k] = last
         if paid:
-            levels[lanes, k] = v(coalitions[lanes, k])
+            members = coalitions[lanes, k]
+            levels[lanes, k] = v(members)
     return levels, whole
 
 
@@ -104,5 +109,6 @@ def settled(samples, window, change):
         return False
     now = samples.mean(dim=0)
     before = samples[:-window].mean(dim=0)
-    relative = (now - before).abs() / now.abs().clamp(min=1e-12)
+    size = now.abs().clamp(min=1e-12)
+    relative = (now - before).abs() / size
     return bool(relative.mean() < change)

@@ -14,6 +14,7 @@ def uniform():
     """
 
     def score(state, cohort, utility, gen):
+        """Ones, float64 (C,)."""
         C = len(cohort.clients)
         return Scores(torch.ones(C, dtype=torch.float64))
 

@@ -50,14 +50,21 @@ def robust_volume(dims: int = 5, omega: float = 0.1):
                          "are about 1")
 
     def report(task):
+        """log RV of the client's inputs, float64 (1,)."""
         X = projected(task.inputs, dims)
         return {"log_volume": np.array([log_robust_volume(X, omega)])}
 
     def score(state, cohort, utility, gen):
-        logs = [float(report["log_volume"][0]) for report in cohort.reports]
+        """The volumes over the cohort's largest."""
+        logs = [float(answer["log_volume"][0]) for answer in cohort.reports]
         return Scores(relative(logs))
 
-    return Contribution(score, report=report, updates=False, sees="clients' raw inputs")
+    return Contribution(
+        score,
+        report=report,
+        updates=False,
+        sees="clients' raw inputs",
+    )
 
 
 # --- on the server ---
@@ -96,7 +103,8 @@ def log_robust_volume(X, omega):
     means, counts = cube_means(X, omega)
     a = 1 / (10 * len(counts))
     # log (1 - a^(count + 1)) / (1 - a), by cube.
-    numerators = torch.log1p(-a ** (counts.double() + 1))
+    powers = a ** (counts.double() + 1)
+    numerators = torch.log1p(-powers)
     factors = numerators - math.log1p(-a)
     return log_volume(means) + float(factors.sum())
 
@@ -117,7 +125,9 @@ def log_volume(X):
     if rows < dims:
         return -math.inf
     values = torch.linalg.svdvals(X)
-    rounding = values[0] * rows * torch.finfo(X.dtype).eps
+    eps = torch.finfo(X.dtype).eps
+    # The rule of numpy's matrix_rank.
+    rounding = values[0] * rows * eps
     if values[-1] <= rounding:
         return -math.inf
     return float(values.log().sum())
