@@ -8,7 +8,7 @@ Of all semivalues it is the one whose ranking noise in v disturbs least; it does
 utilities a round. Above, it is the maximum-sample-reuse estimator: ``samples`` coalitions, each
 client in with probability 1/2, and all of them serve all clients. Here they come in pairs, a
 coalition and the rest of the cohort: every client is in just one of the two, and the part of v
-that does not depend on members cancels. ``error`` is the standard error over pairs.
+without dependence on members cancels. ``error`` is the standard error over pairs.
 
 Blind spots: those of v; nearly all weight is on coalitions of about half the cohort. Sees: the
 updates, the server's own samples.

@@ -14,8 +14,9 @@ of its own, the better the more it contributed; here all receive the same one, a
 weight in the merge alone.
 
 The last layer is the last prunable tensor of two dimensions, in the order in which the model
-declares them. Cost: the last layer's columns once. Sees: updates. Blind spots: a client is part of
-the mean to which it is compared; everything below the last layer; an error that most clients share.
+declares them. Cost: the last layer's columns once. Sees: updates. Blind spots: a client is part
+of the mean to which it is compared; everything below the last layer; an error that most clients
+share.
 """
 
 import torch
@@ -26,7 +27,7 @@ from fedmpi.core.parts import Contribution, Scores
 def shapfed():
     """Agreement with the mean update, class by class of the last layer.
 
-    The paper's scores only: its personal models, better for those who contribute more, are not
+    The paper's scores only: its personal models, better for larger contributors, are not
     sent. All clients receive the same model.
 
     Paper: Tastan et al. 2024, "Redefining Contributions: Shapley-Driven Federated Learning", arXiv

@@ -1,26 +1,25 @@
-"""ComFedSV: Shapley values of a utility matrix that sampled cohorts leave incomplete.
+"""ComFedSV: Shapley values of a utility matrix, incomplete for sampled cohorts.
 
-Rows are rounds, columns the coalitions that grow along ``permutations`` random orders of all N
+Rows are rounds, columns the growing coalitions along ``permutations`` random orders of all N
 clients, drawn once; entry (t, S) is ``U_t(S) = v_t(S) - v_t(nobody)``, observed if all of S took
 part in round t. All other entries follow from (arXiv 2109.09046)
 
     min over W, H of  sum over observed (U_tS - w_t . h_S)^2 + ridge (|W|^2 + |H|^2)
 
 with w, h of ``rank`` numbers and U in units of its root mean square, solved by ``iterations`` of
-alternating least squares, in which the ridge falls to its value by a tenth each. Observed entries
-stay as they are. Then, summed over the rounds so far,
+alternating least squares. Their ridge starts at 1 and falls by a tenth each, down to ``ridge``.
+Observed entries stay as they are. Then, summed over the rounds so far,
 
-    phi_n = mean over orders of sum over t of U_t(those before n, and n) - U_t(those before n)
+    phi_n = mean over orders of sum over t of U_t(n's predecessors, and n) - U_t(n's predecessors)
 
 so that clients with the same data score alike whether or not they were sampled. If N! <=
 ``permutations``, each order is taken once. Everybody takes part in round 1: every coalition is
 observed there. ``error`` is the standard error over orders; it does not know of the completion.
 
-Costs up to ``permutations`` (N - 1) + 2 utilities in round 1, later those of orders that start
-with clients of the cohort; and, every round, the sweeps over the matrix of all rounds. Its state,
-that matrix, grows by ``permutations`` N floats a round. Blind spots: a round without a client
-tells of it by inference alone; the scores remember, hence its usual weighting does not. Sees: the
-updates, the server's own samples.
+Costs up to ``permutations`` (N - 1) + 2 utilities in round 1, later only for coalitions inside the
+cohort; and, every round, the sweeps over the matrix of all rounds. The matrix is its state, and
+grows by ``permutations`` N floats a round. Blind spots: a client's absent rounds are inferred; the
+scores remember, hence its usual weighting does not. Sees: the updates, the server's own samples.
 """
 
 import itertools

@@ -8,8 +8,9 @@ second is the client's own model on the server's samples, one utility a client. 
 both (Chen et al. 2020). The sum over the cohort makes phi a credibility in [0, 1] whose mean is
 1 - 1/C: in a large cohort all are close to 1 and only the order tells clients apart.
 
-Sees: clients' losses, labels of the server's own samples. Blind spots: it believes the loss that a
-client reports; skewed labels raise the second term just as wrong ones do; a cohort of one scores 0.
+Sees: clients' losses, labels of the server's own samples. Blind spots: it believes the loss
+that a client reports; skewed labels raise the second term just as wrong ones do; a cohort of
+one scores 0.
 """
 
 import numpy as np

@@ -6,29 +6,29 @@ with the paper's four rules:
 
 * between rounds: if ``|v(all) - v(nobody)| <= eps_round |v(nobody)|``, everybody scores 0, at 2
   utilities;
-* within an order: it is left, with gains of 0 for all clients that have not joined, once
+* within an order: it is left, with gains of 0 for all clients outside, once
   ``|v(all) - v(members)| < eps_inside |v(all) - v(nobody)|``;
 * guided sampling: every client is at every position equally often;
 * the end: ``mean over clients of |phi_n - phi_n of j orders ago| / |phi_n| < change`` for the last
   10 orders, after at least 30 (its program's least), or ``permutations`` orders, in whole squares
   of them.
 
-Departures, and room that the paper leaves: thresholds are shares, not absolute. Guided are all
-positions: orders come as Latin squares of C, each client once at each position, which advance side
+Departures, and the paper's open points: thresholds are shares, not absolute. Guided are all
+positions: orders come as Latin squares of C, each client once at each position. They advance side
 by side, one position a batch of utilities. In the first square (``balance``) the players of a
-position are chosen as it goes, so that a client's gains stem from company typical of its size, not
-from chance: the mean of ``v({n})`` over the members stays close to that of all, and a client that
-joined good company so far is sent to bad. Further squares are drawn at random, so that more of
-them lead to the exact value.
+position are chosen as it goes: a client's gains then stem from company typical of its size, not
+from chance. The mean of ``v({n})`` over the members stays close to the cohort's mean, and after
+good company a client is sent to bad. Further squares are drawn at random: more of them lead to the
+exact value.
 
-``budget`` limits distinct coalitions, those of nobody and everybody included (0: no limit). It is
-spent evenly: a position is evaluated for all clients or for none. Beyond the last position that
-the first square could pay, the clients that have not joined an order share equally in the rest of
-the way to v(all); later squares add to the positions they reached.
+``budget`` limits distinct coalitions, nobody and everybody included (0: no limit). It is spent
+evenly: a position is evaluated for all clients or for none. Beyond the last paid position of the
+first square, the clients outside an order share equally in the rest of the way to v(all); later
+squares add to the positions they reached.
 
-Costs 2 + C utilities at least, C - 1 an order at most. No standard errors: the orders of a square
-are not independent. Blind spots: those of the exact value; and with small budgets the clients'
-worth to large coalitions. Sees: the updates, the server's own samples.
+Costs 2 + C utilities at least, C - 1 an order at most. No standard errors: the orders of a
+square are not independent. Blind spots: those of the exact value; and with small budgets the
+clients' worth to large coalitions. Sees: the updates, the server's own samples.
 """
 
 from functools import partial
@@ -214,7 +214,7 @@ def by_position(square, levels):
 
 
 def of_cut_square(square, levels, end):
-    """``phi (C,)`` of one square of k < C positions: gains, and shares in the rest up to ``end``."""
+    """``phi (C,)`` of one square of k < C positions: gains, and shares in the rest to ``end``."""
     C = len(square)
     reached = by_position(square, levels).sum(dim=1)
     rest = end - levels[:, -1]

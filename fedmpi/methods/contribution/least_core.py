@@ -2,13 +2,13 @@
 
     e* = min e   so that   sum_n phi_n = v(all),   sum_{n in S} phi_n + e >= v(S) for all S
 
-with v(nobody) = 0 (Yan and Procaccia). Solutions are seldom unique: of those at e* (plus 1e-9 of
-the largest |v|) this is the one of least norm, as equal as e* allows. The empty coalition is among
+with v(nobody) = 0 (Yan and Procaccia). Solutions are seldom unique: at e* (plus 1e-9 of the
+largest |v|) this is the one of least norm, as equal as e* allows. The empty coalition is among
 the S, as in the paper: e* >= 0, and if the core is not empty this is its point of least norm.
 
 least-core takes all 2^C coalitions and is refused above ``limit`` clients; least-core-mc takes
-``samples`` drawn with each client in with probability 1/2, and those of nobody and of everybody:
-with probability 1 - p it violates at most a share d of all coalitions if samples ~ (C - log p) /
+``samples`` drawn with each client in with probability 1/2, nobody and everybody besides: with
+probability 1 - p it violates at most a share d of all coalitions if samples ~ (C - log p) /
 d^2. A linear and a quadratic programme of C unknowns and a row a coalition come on top. No
 standard errors: the solution is no mean.
 

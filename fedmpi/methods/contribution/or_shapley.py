@@ -8,21 +8,20 @@ Utilities are accuracies by default. A client's own steps, added up over rounds,
 of all clients: a client with clean labels ends confident and far off, at a huge loss, one with
 random labels goes nowhere; by ``of=loss`` clients are then ranked in reverse, while accuracy still
 tells them. With one small step a round both agree with the exact values of the rounds. If the
-merge is no plain mean (median, Krum, momentum, masks that move), the model of everybody is not the
-trained one.
-
-w are the clients' shares in the cohort before the round was judged, in x_S those of the round of
-evaluation. Coalitions never train: models are rebuilt from updates of all clients' training. If
-everybody takes part with fixed shares, x_S is the paper's, and that of everybody is the trained
+merge is no plain mean (median, Krum, momentum, moving masks), everybody's x_S is not the trained
 model.
 
-The game is played among the cohort of the last round, and of each ``every``-th if that is not 0;
-all scores are 0 before and between. Clients outside that cohort get no score there and are in no
-coalition, whatever they did before; a client that is there for the first time has the update of
-that round alone.
+w are the clients' shares in the cohort before the round was judged, in x_S of the evaluated
+round. Coalitions never train: models are rebuilt from updates of all clients' training. If
+everybody takes part with fixed shares, x_S is the paper's, and everybody's x_S is the trained
+model.
 
-Costs 2^C utilities, refused above ``limit`` clients, in those rounds only; and a state of N models,
-float32, in memory and in every checkpoint. Blind spots: those of the exact value; the
+The game is played among the cohort of the last round, and of each ``every``-th for ``every`` > 0;
+all scores are 0 before and between. Clients outside the cohort get no score then and are in no
+coalition, whatever they did before; a newcomer has the update of its one round alone.
+
+Costs 2^C utilities, refused above ``limit`` clients, in evaluated rounds only; and a state of N
+models, float32, in memory and in every checkpoint. Blind spots: those of the exact value; the
 reconstruction drifts with the number of rounds; entries outside a client's own mask count as
 updates of 0. Sees: the updates, the server's own samples.
 """
@@ -108,7 +107,7 @@ def accumulated(state, cohort):
 
 
 def rebuilt(state, cohort):
-    """``Updates`` of the cohort's rows on all P positions; their mean by shares is that of x_S."""
+    """``Updates`` of the cohort's rows on all P positions; their mean by shares makes x_S."""
     A = state["sum"][cohort.clients]
     shares = cohort.shares.float().clamp(min=1e-12)
     # The mean of coalitions multiplies by them again.

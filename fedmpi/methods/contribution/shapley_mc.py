@@ -4,13 +4,13 @@
 
 With ``antithetic`` an order and its reverse are one draw: if gains fall as coalitions grow, the
 two errors cancel in part, at the same price. ``error`` is the standard error over independent
-draws. Sampling stops when every client's interval of ``confidence`` (Student's t, each client for
-itself) is at most ``tolerance |v(all) - v(nobody)|`` to either side, at ``permutations`` orders, or
-when ``budget`` distinct coalitions (0: no limit) do not pay for the next draw. Looking after every
-batch makes the interval slightly optimistic.
+draws. Sampling stops when every client's interval of ``confidence`` (Student's t, each client
+for itself) is at most ``tolerance |v(all) - v(nobody)|`` to either side, at ``permutations``
+orders, or when ``budget`` distinct coalitions (0: no limit) do not pay for the next draw.
+Looking after every batch makes the interval slightly optimistic.
 
-Costs up to C - 1 utilities an order, and 2; ``batch`` orders are asked for at once. Blind spots:
-those of the exact value. Sees: the updates, the server's own samples.
+Costs up to C - 1 utilities an order, and 2; ``batch`` orders are asked for at once. Blind
+spots: those of the exact value. Sees: the updates, the server's own samples.
 """
 
 import torch
