@@ -12,9 +12,9 @@ contributors more (the thesis's conclusion), a negative one high contributors. C
 
 One ranking a layer serves all: magnitudes of the server's dense vector, residuals included, then
 ``fraction/2 (1 + cos)`` of the budget drawn at random as in ``fedmpi.methods.pruning.residual``. A
-client's mask is the first part of that ranking, so masks are nested, and their union is the mask
-of the client pruned least: exploration is for clients with room. The model that is tested and
-served is cut to ``sparsity`` by the same ranking (``accuracy_before``: the union).
+client's mask is the first part of the ranking, so masks are nested, and their union is the mask
+of the client pruned least: exploration is for clients with room. The tested and served model is
+cut to ``sparsity`` by the same ranking (``accuracy_before``: the union).
 """
 
 from typing import Literal
@@ -25,7 +25,7 @@ from fedmpi.core.mask import (Distribution, bearable, budgets, check, cosine_dec
                               never_moves, positions, top)
 from fedmpi.core.parts import Pruner, Round
 
-# Halvings of the interval of c: float64 has fewer bits.
+# Halvings of the interval of c: float64 has 52 bits.
 HALVINGS = 60
 
 
@@ -45,37 +45,31 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
     """
     check(sparsity, distribution, "random", every, fraction)
     _check_rates(sparsity, least, most)
-    if by not in ("contribution", "size", "random"):
-        raise ValueError(f"by must be contribution, size or random, got {by!r}")
-    if not -1 <= spread <= 1:
-        raise ValueError(f"spread must be in [-1, 1], got {spread}")
-    if groups < 0 or hysteresis < 0:
-        raise ValueError(f"groups and hysteresis must be >= 0, got {groups} and {hysteresis}")
+    _check_ranking(by, spread, groups, hysteresis)
 
     def share(schedule):
         """The share of the budget that is drawn at random; None if masks stay."""
-        if schedule.t % every or schedule.t >= schedule.rounds:
+        if schedule.t % every:
+            return None
+        # After the last round nobody would train the new masks.
+        if schedule.t >= schedule.rounds:
             return None
         return cosine_decay(fraction, schedule.t, schedule.rounds)
 
     def start(layout, x, schedule, gen):
         kept = budgets(layout, sparsity, distribution)
-        ranking, mask = ranked(layout, x, kept, share(schedule), gen)
+        random = share(schedule)
+        ranking, mask = ranked(layout, x, kept, random, gen)
+        # Clients are not ranked before the first update.
         no_rates = torch.zeros(0, dtype=torch.float64)
         return {"rates": no_rates, "ranking": ranking}, mask
 
     def masks(state, mask, x, layout, clients):
-        rates = state["rates"].tolist()
-        # Clients are not ranked before the first update.
-        if not rates:
-            rates = [sparsity] * (int(clients.max()) + 1)
-        kept = _kept_at(layout, rates, distribution)
-        rate_of = [rates[client] for client in clients.tolist()]
-        sparsest_first = sorted(set(rate_of), reverse=True)
-        wanted = [kept[rate] for rate in sparsest_first]
-        nested = _nested(layout, state["ranking"], layout.kept(mask), wanted)
-        mask_at = dict(zip(sparsest_first, nested))
-        return [mask_at[rate] for rate in rate_of]
+        num_clients = int(clients.max()) + 1
+        rates = state["rates"].tolist() or [sparsity] * num_clients
+        kept_at = _kept_at(layout, rates, distribution)
+        own_rates = [rates[client] for client in clients.tolist()]
+        return _masks_at(own_rates, kept_at, layout, state["ranking"], mask)
 
     def evolve(state, mask, x, replies, schedule, gen):
         random = share(schedule)
@@ -83,48 +77,34 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
             return state, mask
         layout = replies.layout
         key = _key(state, len(replies.sizes), gen)
-        merit = {"contribution": replies.scores, "size": replies.sizes, "random": key}[by]
-        rates = next_rates(state["rates"], merit, bearable(layout, distribution))
-        densest = float(rates.min())
-        kept = _kept_at(layout, rates.tolist(), distribution)[densest]
+        merits = {"contribution": replies.scores, "size": replies.sizes, "random": key}
+        # No sparser than every layer bears.
+        bound = min(most, bearable(layout, distribution))
+        wanted = wanted_rates(merits[by], sparsity, spread, groups, least, bound)
+        old = _rates_before(state, wanted, sparsity)
+        rates = settled(old, wanted, hysteresis, sparsity, least, bound)
+        kept = _densest(layout, rates.tolist(), distribution)
         ranking, mask = ranked(layout, x, kept, random, gen)
         return {"rates": rates, "ranking": ranking, "key": key}, mask
 
-    def next_rates(old, merit, bearable_rate):
-        """float64 (N,): each client's sparsity from now on, by its ``merit (N,)``."""
-        if not len(old):
-            old = torch.full((len(merit),), sparsity, dtype=torch.float64)
-        bound = min(most, bearable_rate)
-        wanted = wanted_rates(merit, sparsity, spread, groups, least, bound)
-        return settled(old, wanted, hysteresis, sparsity, least, bound)
-
     def nominal(state, mask, layout):
-        held = layout.kept(mask)
-        wanted = budgets(layout, sparsity, distribution)
-        kept = [min(pair) for pair in zip(wanted, held)]
-        return next(_nested(layout, state["ranking"], held, [kept]))
+        kept = budgets(layout, sparsity, distribution)
+        return _cut(layout, state["ranking"], mask, kept)
 
     def refuses(facts):
         if 2 * groups > facts.clients:
             yield f"two groups of {groups} need {2 * groups} clients, there are {facts.clients}"
 
     def notes(facts):
-        def moves(t):
-            return share(Round(t, facts.rounds)) is not None
-
-        reason = f"every={every} leaves it no round before the last one"
-        yield from never_moves(moves, facts.rounds, reason)
-        options = ("by", "groups", "least", "most", "hysteresis")
-        idle = [name for name in options if name in facts.given]
-        if spread == 0 and idle:
-            yield ("with spread=0 all clients have the same sparsity: no effect of "
-                   f"{', '.join(idle)}")
+        yield from _never_ranked(share, every, facts.rounds)
+        if spread == 0:
+            yield from _idle_options(facts)
 
     return Pruner(
         start,
         evolve,
         residuals=True,
-        # The union is as dense as the densest client.
+        # The mask is a union, as dense as the densest client.
         exact=False,
         masks=masks,
         nominal=nominal,
@@ -140,11 +120,51 @@ def _check_rates(sparsity, least, most):
                          f"{least}, {sparsity}, {most}")
 
 
+def _check_ranking(by, spread, groups, hysteresis):
+    if by not in ("contribution", "size", "random"):
+        raise ValueError(f"by must be contribution, size or random, got {by!r}")
+    if not -1 <= spread <= 1:
+        raise ValueError(f"spread must be in [-1, 1], got {spread}")
+    if groups < 0 or hysteresis < 0:
+        raise ValueError(f"groups and hysteresis must be >= 0, got {groups} and {hysteresis}")
+
+
+def _never_ranked(share, every, rounds):
+    """A line for the user if there is no ranking after round 0."""
+
+    def moves(t):
+        """Whether there are new masks after round t."""
+        return share(Round(t, rounds)) is not None
+
+    reason = f"every={every} leaves it no round before the last one"
+    return never_moves(moves, rounds, reason)
+
+
+def _idle_options(facts):
+    """A line for the user if somebody gave options that need a spread."""
+    options = ("by", "groups", "least", "most", "hysteresis")
+    idle = [name for name in options if name in facts.given]
+    if idle:
+        yield ("with spread=0 all clients have the same sparsity: no effect of "
+               f"{', '.join(idle)}")
+
+
+# --- state ---
+
+def _rates_before(state, wanted, sparsity):
+    """float64 (N,): the clients' rates so far, ``sparsity`` before the first update."""
+    rates = state["rates"]
+    if len(rates):
+        return rates
+    return torch.full_like(wanted, sparsity)
+
+
 def _key(state, N, gen):
     """float64 (N,): the random merits of N clients, drawn once."""
     if "key" in state:
         return state["key"]
-    return torch.from_numpy(gen.permutation(N)).double()
+    order = gen.permutation(N)
+    return torch.from_numpy(order).double()
 
 
 # --- masks ---
@@ -180,6 +200,28 @@ def _kept_at(layout, rates, distribution):
     return kept_at
 
 
+def _densest(layout, rates, distribution):
+    """Kept weights a layer of the client pruned least."""
+    kept_at = _kept_at(layout, rates, distribution)
+    return kept_at[min(rates)]
+
+
+def _cut(layout, ranking, mask, kept):
+    """bool (Q,): the first ``kept`` weights a layer of the mask's, fewer if it has no more."""
+    held = layout.kept(mask)
+    kept = [min(pair) for pair in zip(kept, held)]
+    return next(_nested(layout, ranking, held, [kept]))
+
+
+def _masks_at(rates, kept_at, layout, ranking, mask):
+    """A mask, bool (Q,), for each of the ``rates``; one object for equal rates."""
+    sparsest_first = sorted(set(rates), reverse=True)
+    wanted = [kept_at[rate] for rate in sparsest_first]
+    nested = _nested(layout, ranking, layout.kept(mask), wanted)
+    mask_at = dict(zip(sparsest_first, nested))
+    return [mask_at[rate] for rate in rates]
+
+
 def _nested(layout, ranking, held, budgets):
     """A mask, bool (Q,), for each of the ``budgets``, the smallest first.
 
@@ -208,7 +250,8 @@ def centred_ranks(merit):
     below = (others > merit).sum(dim=1).double()
     equal = (others == merit).sum(dim=1).double()
     rank = below + (equal - 1) / 2
-    return (2 * rank - (N - 1)) / max(N - 1, 1)
+    last = N - 1
+    return (2 * rank - last) / max(last, 1)
 
 
 def wanted_rates(merit, sparsity, spread, groups, least, most):
@@ -216,8 +259,9 @@ def wanted_rates(merit, sparsity, spread, groups, least, most):
     z = centred_ranks(merit)
     if groups:
         z = _in_groups(z, merit, groups)
+    rates = sparsity - spread * z
     everybody = torch.ones(len(z), dtype=torch.bool)
-    return shifted(sparsity - spread * z, everybody, sparsity, least, most)
+    return shifted(rates, everybody, sparsity, least, most)
 
 
 def _in_groups(z, merit, groups):
@@ -254,10 +298,13 @@ def shifted(rates, free, sparsity, least, most):
     high = most - float(rates.min())
 
     def moved(c):
+        """The rates with the free ones moved by c."""
         bounded = (rates + c).clamp(least, most)
         return torch.where(free, bounded, rates)
 
-    reachable = moved(low).mean() <= sparsity <= moved(high).mean()
+    smallest = moved(low).mean()
+    largest = moved(high).mean()
+    reachable = smallest <= sparsity <= largest
     if not all_free and not reachable:
         return shifted(rates, torch.ones_like(free), sparsity, least, most)
     for _ in range(HALVINGS):

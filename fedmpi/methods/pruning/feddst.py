@@ -56,11 +56,13 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
         swap_epoch = min(after, task.epochs - 1)
 
         def epoch(e):
+            """Swaps after the one epoch, and says so."""
             if e != swap_epoch:
                 return False
             swap_mask(task, gradient, swapped)
             return True
 
+        # Only the last batch's dense gradient is used.
         samples = min(task.batch_size, len(task.labels))
         return Probe(step=gradient.copy_, epoch=epoch, dense=samples)
 
@@ -76,6 +78,7 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
 
     def notes(facts):
         def share_of(t):
+            """The share that is swapped in round t."""
             return share(Round(t, facts.rounds))
 
         kept = budgets(facts.layout, sparsity, distribution)
@@ -91,16 +94,19 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
 def swap_mask(task, gradient, share):
     """Swaps this share of the task's mask in place, by the dense ``gradient (R,)``."""
     layout = task.layout
-    counts = [math.floor(share * kept) for kept in layout.kept(task.mask)]
+    mask = task.mask
+    counts = [math.floor(share * kept) for kept in layout.kept(mask)]
 
     def grow(slot, k):
+        """bool: the places of the layer's k new weights."""
         sizes = gradient[slot.span].abs()
         # Kept weights cannot grow.
-        sizes.masked_fill_(task.mask[slot.span], -1)
+        sizes.masked_fill_(mask[slot.span], -1)
         return top(sizes, k)
 
-    task.mask.copy_(swap(layout, task.mask, counts, task.x, grow))
-    task.live[: layout.Q] = task.mask
+    new_mask = swap(layout, mask, counts, task.x, grow)
+    mask.copy_(new_mask)
+    task.live[: layout.Q] = mask
 
 
 def held_by_anybody(updates):

@@ -3,13 +3,13 @@
     of each layer  floor(rate_n units)  units go, those of least sum |w|, or |gamma| of batch norm
     rate_n         ``rate``; or by speed  min(most, 1 - sqrt(speed_n / fastest))
 
-FLOPs fall with the square of the share that is kept: by speed, all clients need the same time for
-a sample. Norms and the layers behind follow their filters. Filters are chosen anew each round,
-from the server's whole model: one that a client lacks today may be back tomorrow. A client gets
+FLOPs fall with the square of the kept share: by speed, all clients need the same time for a
+sample. Norms and the layers behind follow their filters. Filters are chosen anew each round, from
+the server's whole model: a filter cut today may be back tomorrow. A client gets
 and sends the values of its own network alone, and its time and FLOPs are those of the smaller one.
 The merge is R2SP, ``fedmpi.methods.strategies.fedmp``.
 
-The paper learns each client's rate by a bandit, E-UCB, from the loss and the time that it led to.
+The paper learns each client's rate by a bandit, E-UCB, from the loss and the time of a rate.
 The bandit is not played: here rates are fixed, or follow from the devices' speeds.
 """
 
@@ -48,6 +48,7 @@ def fedmp(rate: float = 0.3, by: Literal["fixed", "speed"] = "fixed", most: floa
         return {}, layout.full_mask()
 
     def units(state, x, structure, clients, fleet, gen):
+        """C dicts {layer: (n,) bool}: the units that each client trains."""
         if by == "speed":
             rates = by_speed(fleet.speed[clients], fleet.speed, most)
         else:
@@ -57,6 +58,7 @@ def fedmp(rate: float = 0.3, by: Literal["fixed", "speed"] = "fixed", most: floa
         chosen = {share: choose(scores, share) for share in set(rates)}
         return [chosen[share] for share in rates]
 
+    # Without units, models of whole networks travel as FedAvg's.
     cuts = rate > 0 or by == "speed"
     return Pruner(start, unmoved, units=units if cuts else None)
 
@@ -66,7 +68,7 @@ def by_speed(speeds, of_all, most):
 
     The fastest of ``of_all (N,)`` has the whole network. Rates are at most ``most``."""
     relative = speeds / of_all.max()
-    # Infinite speeds stand for no model of time.
+    # An infinite speed takes no time: nothing is cut.
     share = torch.where(speeds.isinf(), 1.0, relative)
     rates = 1 - share.sqrt()
     return rates.clamp(0, most).tolist()

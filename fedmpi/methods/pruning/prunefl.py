@@ -57,7 +57,15 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
         return {}, first_mask(layout, x, kept, init, gen)
 
     def due(schedule):
-        return schedule.t % every == 0 and schedule.t < schedule.rounds
+        """Whether the mask is reconfigured after this round; never after the last."""
+        if schedule.t >= schedule.rounds:
+            return False
+        return schedule.t % every == 0
+
+    def seconds(uses, samples):
+        """t_j: of a weight with so many multiplications a sample."""
+        # 3: one multiplication forward, two backward.
+        return comm_s + 3 * compute_s * uses * samples
 
     def probe(task):
         if not due(task.schedule):
@@ -69,7 +77,7 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
             return state, mask
         layout = replies.layout
         others, samples = mean_totals(replies)
-        costs = [comm_s + 3 * compute_s * uses * samples for uses in replies.uses]
+        costs = [seconds(uses, samples) for uses in replies.uses]
         squares = [report["squares"] for report in replies.reports]
         ratio = ratios(layout, squares, replies.weights.tolist(), costs)
         removable = decrease * 0.5 ** (schedule.t / half_life)
@@ -79,12 +87,14 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
         room = max(cap - len(kept), 0)
 
         def cost_of(places):
+            """float64 (n,): t_j of the weights at ``places (n,)``."""
             return seconds_of(layout, places, costs)
 
         new = joining(ratio, cost_of, kept, room, others, constant_s, fixed)
         return state, sure.index_fill_(0, new, True)
 
     def notes(facts):
+        # Without removable weights the cap has no room for others.
         def moves(t):
             return decrease > 0 and due(Round(t, facts.rounds))
 
@@ -106,17 +116,21 @@ def squares_probe(task):
     _, _, samples = length_of(task)
 
     def step(g):
+        """Adds the squares of one step's gradient (R,)."""
         nonlocal num_steps
         total.addcmul_(g, g)
         num_steps += 1
 
     def report():
+        """The means over the steps."""
         Q = task.layout.Q
         squares = (total / max(num_steps, 1)).cpu()
-        others = float(squares[Q:].double().sum())
+        # Biases and norms: they are never pruned.
+        others = squares[Q:].double().sum()
+        totals = np.array([float(others), samples])
         # Padding does not travel.
         prunable = squares[:Q][task.layout.full_mask()]
-        return {"squares": prunable.numpy(), "others": np.array([others, samples])}
+        return {"squares": prunable.numpy(), "others": totals}
 
     return Probe(step=step, report=report, dense=samples)
 
@@ -129,7 +143,9 @@ def mean_totals(replies):
     totals = [report["others"] for report in replies.reports]
 
     def mean(i):
-        return sum(weight * float(total[i]) for weight, total in zip(weights, totals))
+        """The mean of the i-th total."""
+        pairs = zip(weights, totals)
+        return sum(weight * float(total[i]) for weight, total in pairs)
 
     return mean(0), mean(1)
 
@@ -142,7 +158,7 @@ def seconds_of(layout, places, costs):
 
 
 def _sure(layout, mask, x, removable):
-    """bool (Q,): the kept weights but for a ``removable`` share, the smallest magnitudes a layer."""
+    """bool (Q,): the kept weights without a ``removable`` share of least magnitude a layer."""
     layers = living(layout, mask)
     kept = [_num_sure(len(live), removable) for live in layers]
     return top_among(layout, layers, x, kept)
@@ -176,8 +192,8 @@ def joining(ratio, cost_of, kept, room, others, constant_s, fixed):
 
     The rule finds the maximum of ``sum g^2 / sum t`` over supersets. ``ratio (Q,)``: squared
     gradient per second, negative on padding; it is overwritten at ``kept``. ``cost_of(places) ->
-    (n,) float64`` seconds; ``others``: the squared gradients of all that is never pruned; ``room``:
-    how many may join, no more than there are; if ``fixed``, all of them do.
+    (n,) float64`` seconds; ``others``: the squared gradients of weights that are never pruned;
+    ``room``: how many may join, no more than there are; if ``fixed``, as many do.
     """
     seconds = cost_of(kept)
     squares = ratio.index_select(0, kept) * seconds

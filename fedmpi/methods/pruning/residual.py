@@ -31,11 +31,15 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
 
     def share(schedule):
         """The share of weights that return in the next round's mask; None if the mask stays."""
-        if schedule.t % every or schedule.t >= schedule.rounds:
+        if schedule.t % every:
+            return None
+        # After the last round nobody would train the new mask.
+        if schedule.t >= schedule.rounds:
             return None
         return cosine_decay(fraction, schedule.t + 1, end * schedule.rounds)
 
     def prune(layout, x, returning, gen):
+        """bool (Q,): the next mask, with this share of returns."""
         kept = budgets(layout, sparsity, distribution)
         by_magnitude = surest(layout, returning)
         return restored(layout, x, kept, by_magnitude, gen)
@@ -43,6 +47,7 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
     def surest(layout, returning):
         """How many weights a layer keeps by magnitude, at sparsity rate+."""
         rate = sparsity + (1 - sparsity) * returning
+        # Everything returns at random.
         if rate >= 1:
             return [0] * len(layout.weights)
         return budgets(layout, rate, distribution, least=0)
@@ -58,6 +63,7 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
 
     def notes(facts):
         def moves(t):
+            """Whether there is a new mask after round t."""
             return share(Round(t, facts.rounds)) is not None
 
         reason = f"every={every} leaves it no round before the last one"

@@ -30,13 +30,13 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
          oversample: float = 2.0):
     """Drop near zero, grow by gradient.
 
-    The paper's uniform, whose first layer is dense, is ``distribution=first-dense``; ``uniform``
-    prunes that one too.
+    The paper's uniform, with a dense first layer, is ``distribution=first-dense``; ``uniform``
+    prunes the first layer too.
 
     Paper: Evci et al. 2020, "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134;
         in federated learning an extension of the thesis.
-    Up: as static; in the rounds that grow also position and a 16-bit value of the largest
-        gradients, oversample times what will grow.
+    Up: as static; in growing rounds also position and a 16-bit value of the largest gradients,
+        oversample times as many as will grow.
     Down: as static, and the mask's changes after it moved.
     Example: fedmpi train --strategy fedavg --pruner rigl:every=3
     """
@@ -67,8 +67,10 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
         if swaps is None:
             return Probe()
         gradient = dense_gradient(task, batches)
+        # Made now: training moves the model on.
         report = _largest_pruned(task.layout, task.mask, gradient, swaps, oversample)
-        samples = min(batches * task.batch_size, len(task.labels))
+        most = batches * task.batch_size
+        samples = min(most, len(task.labels))
         return Probe(report=lambda: report, extra=samples)
 
     def evolve(state, mask, x, replies, schedule, gen):
@@ -79,7 +81,9 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
         gradients = mean_reported(layout, replies.reports, replies.weights)
 
         def grow(slot, k):
-            return _grow(gradients[slot.span], ~mask[slot.span], k, gen)
+            """bool: the places of the layer's k new weights."""
+            pruned = ~mask[slot.span]
+            return _grow(gradients[slot.span], pruned, k, gen)
 
         return state, swap(layout, mask, swaps, x, grow)
 
@@ -89,6 +93,7 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
                    "keeps it dense, which is distribution=first-dense here")
 
         def share_of(t):
+            """The share that is swapped in round t."""
             return share(Round(t, facts.rounds))
 
         kept = budgets(facts.layout, sparsity, distribution)
@@ -110,7 +115,9 @@ def _largest_pruned(layout, mask, gradient, swaps, oversample):
         kept = mask[slot.span]
         num_pruned = int(torch.count_nonzero(~kept))
         wanted = min(math.ceil(oversample * k), num_pruned)
-        sizes = gradient[slot.span].abs().masked_fill_(kept, -1)
+        sizes = gradient[slot.span].abs()
+        # Below all others: kept weights cannot grow.
+        sizes.masked_fill_(kept, -1)
         pieces.append(slot.offset + largest(sizes, wanted))
     index = torch.cat(pieces)
     # On the CPU they come sorted.
@@ -136,7 +143,8 @@ def mean_reported(layout, reports, weights):
         gradient = torch.from_numpy(report["value"]).float()
         index = torch.from_numpy(report["index"])
         unit = report["scale"][0]
-        mean.index_add_(0, index, gradient, alpha=float(weight * unit))
+        factor = float(weight * unit)
+        mean.index_add_(0, index, gradient, alpha=factor)
     return mean
 
 
@@ -144,12 +152,16 @@ def _grow(score, free, k, gen):
     """bool (n,): the ``k`` places of largest ``|score|``, ``score (n,)``, among ``free (n,) bool``.
 
     If fewer were reported, those and the rest at random."""
-    places = torch.from_numpy(np.flatnonzero(score.numpy() != 0))
+    reported = np.flatnonzero(score.numpy() != 0)
+    places = torch.from_numpy(reported)
+    # Only pruned weights can grow.
     places = places[positions(free.index_select(0, places))]
     chosen = torch.zeros_like(free)
-    if len(places) < k:
-        reported = chosen.index_fill_(0, places, True)
-        return reported | draw(free & ~reported, k - len(places), gen)
+    missing = k - len(places)
+    if missing > 0:
+        chosen.index_fill_(0, places, True)
+        drawn = draw(free & ~chosen, missing, gen)
+        return chosen | drawn
     sizes = score.index_select(0, places).abs_()
     grown = places[largest(sizes, k)]
     return chosen.index_fill_(0, grown, True)

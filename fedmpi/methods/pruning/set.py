@@ -45,7 +45,10 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
 
     def share(schedule):
         """The share of a layer's kept weights that is swapped; 0 in rounds without an update."""
-        if schedule.t % every or schedule.t >= schedule.rounds:
+        if schedule.t % every:
+            return 0.0
+        # After the last round nobody would train the new weights.
+        if schedule.t >= schedule.rounds:
             return 0.0
         if decay == "constant":
             return fraction
@@ -59,6 +62,7 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
         counts = [math.floor(swapped * kept) for kept in layout.kept(mask)]
 
         def grow(slot, k):
+            """bool: the places of the layer's k new weights."""
             pruned = ~mask[slot.span]
             return draw(pruned, k, gen)
 
@@ -66,6 +70,7 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
 
     def notes(facts):
         def share_of(t):
+            """The share that is swapped in round t."""
             return share(Round(t, facts.rounds))
 
         kept = budgets(facts.layout, sparsity, distribution)
@@ -89,7 +94,9 @@ def nearest_of_both_signs(values, k):
     from_positive = min(positive_share, k)
     from_negative = k - from_positive
     nearness = values.abs().neg_()
-    chosen = top(nearness.masked_fill(negative, -torch.inf), from_positive)
+    of_positive = nearness.masked_fill(negative, -torch.inf)
     # The last use of nearness: it may be written to.
-    below = nearness.masked_fill_(~negative, -torch.inf)
-    return positions(chosen | top(below, from_negative))
+    of_negative = nearness.masked_fill_(~negative, -torch.inf)
+    chosen = top(of_positive, from_positive)
+    chosen = chosen | top(of_negative, from_negative)
+    return positions(chosen)

@@ -23,6 +23,7 @@ def fedavg():
     return Strategy(
         stateless,
         average,
+        # Coalitions merge in one product, and workers may add updates up.
         linear=True,
         additive=True,
     )

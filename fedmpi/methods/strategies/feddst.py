@@ -34,6 +34,7 @@ def feddst(mu: float = 0.0):
         average,
         Descent(mu=mu),
         pruner="feddst",
+        # Not additive: clients' masks differ.
         linear=True,
         notes=notes,
     )

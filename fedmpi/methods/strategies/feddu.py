@@ -51,7 +51,8 @@ def feddu(decay: float = 0.99):
         mask = mask_of(updates.support, len(lab.mask))
         loss, accuracy = evaluated(x, mask, lab)
         clients, server = _sides(updates, lab)
-        k = share(accuracy, clients, server) * decay ** lab.round.t
+        worth = share(accuracy, clients, server)
+        k = worth * decay ** lab.round.t
         # So small a step is not worth a training.
         if not k > LEAST:
             return state, x
@@ -66,6 +67,7 @@ def feddu(decay: float = 0.99):
         average,
         linear=True,
         additive=True,
+        # It compares label counts.
         classes=True,
         server_data="labelled",
         after=after,

@@ -35,12 +35,14 @@ def feddyn(alpha: float = 0.01):
         # Before its first round a client has no h_n.
         if "drift" not in task.kept:
             return torch.zeros_like(task.g)
-        return alpha * task.kept["drift"][: task.layout.R]
+        drift = task.kept["drift"]
+        return alpha * drift[: task.layout.R]
 
     return Strategy(
         init,
         merge,
         Descent(mu=alpha, shift=shift),
+        # The paper's mean.
         weighting="uniform",
         linear=True,
         additive=True,
@@ -55,7 +57,9 @@ def reply(task, trained):
     """``(no answer, kept)``: the client's h_n after its training, float32 (P,)."""
     R = task.layout.R
     moves = torch.zeros_like(task.base)
-    moves[:R] = task.x[:R] - task.base[:R]
+    after = task.x[:R]
+    # Buffers, behind the trained R, have no h.
+    moves[:R] = after - task.base[:R]
     drift = task.kept.get("drift", torch.zeros_like(task.base))
     return {}, {"drift": drift + moves}
 

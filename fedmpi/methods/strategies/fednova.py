@@ -36,6 +36,7 @@ def fednova():
         stateless,
         merge,
         linear=True,
+        # Clients answer with their ways a_n.
         steps=True,
     )
 
@@ -50,7 +51,9 @@ def merge(state, x, updates, weights):
     # Equal ways would still change the last bits of the mean.
     if bool((way != way[0]).any()):
         normalised_step = mean(updates, normalised(weights, way))
-        step[..., : updates.trained] = normalised_step[..., : updates.trained]
+        # Buffers keep the plain mean.
+        trained = slice(updates.trained)
+        step[..., trained] = normalised_step[..., trained]
     return state, moved(x, updates.support, step)
 
 

@@ -76,6 +76,7 @@ def _fedopt(second_moment, server_lr, beta1, beta2, tau):
     def rule(d, m, v):
         m = beta1 * m + (1 - beta1) * d
         v = second_moment(v, d.square())
+        # No bias correction, as in the paper.
         step = server_lr * m / (v.sqrt() + tau)
         return step, {"m": m, "v": v}
 

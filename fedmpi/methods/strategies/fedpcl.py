@@ -175,21 +175,24 @@ def candidates(task, predict, device):
     owned = task.given["owned"]
     if len(owned):
         return owned.any(dim=0), task.given["means"]
-    return torch.zeros(task.classes, dtype=torch.bool, device=device), None
+    no_class = torch.zeros(task.classes, dtype=torch.bool, device=device)
+    return no_class, None
 
 
 def collected(task, features):
     """``(classes (C,) bool, rows (own, d) float32)``: the client's classes, and its prototypes."""
     task.model.eval()
     with torch.no_grad(), task.casting():
-        pieces = [features(part).float() for part in task.inputs.split(AT_ONCE)]
-        z = torch.cat([F.normalize(piece, dim=1) for piece in pieces])
+        parts = task.inputs.split(AT_ONCE)
+        pieces = [features(part).float() for part in parts]
+        z = F.normalize(torch.cat(pieces), dim=1)
     # A product: additions by index come in any order on a GPU.
     belongs = F.one_hot(task.labels, task.classes).float()
     sums = belongs.t() @ z
     counts = belongs.sum(dim=0)
     classes = counts > 0
-    return classes, sums[classes] / counts[classes, None]
+    counts = counts[classes]
+    return classes, sums[classes] / counts[:, None]
 
 
 def filled(owned, rows, means):
@@ -200,6 +203,7 @@ def filled(owned, rows, means):
     known = owned.any(dim=0)
     m = len(owned)
     prototypes = means.expand(m, *means.shape).clone()
+    # Client by client, as the rows stand.
     prototypes[owned[:, known]] = rows
     return known, prototypes
 
@@ -228,10 +232,12 @@ def nearness(z, known, rows):
 
     ``rows`` are the prototypes of ``known (C,) bool``. Classes without one are farther away than
     any other can be."""
-    outputs = z.new_full((len(z), len(known)), -FARTHEST)
+    shape = (len(z), len(known))
+    outputs = z.new_full(shape, -FARTHEST)
     if rows is not None:
         ways = z[:, None] - rows
-        outputs[:, known] = -0.5 * ways.square().sum(dim=2)
+        squares = ways.square().sum(dim=2)
+        outputs[:, known] = -0.5 * squares
     return outputs
 
 

@@ -36,6 +36,7 @@ def fedper(head: int = 1):
         average,
         linear=True,
         additive=True,
+        # Without a head this is FedAvg, also in its messages.
         personal=personal if head else None,
     )
 
@@ -67,6 +68,7 @@ def fedbn():
 def last_layers(layout, head):
     """The names of the tensors of the last ``head`` layers; ValueError where none would be left."""
     modules = [module_of(slot.name) for slot in layout.weights]
+    # Each once, in the model's order.
     layers = list(dict.fromkeys(modules))
     if head >= len(layers):
         raise ValueError(f"head={head} of a model of {len(layers)} layers with weights would leave "

@@ -37,6 +37,7 @@ def fltrust():
     return Strategy(
         stateless,
         merge,
+        # The rule itself mistrusts: no scores unless somebody asks for them.
         contribution="uniform",
         server_data="labelled",
         before=before,
@@ -57,8 +58,11 @@ def merge(state, x, updates, weights):
     if not v.sum() > 0:
         return state, x
     U = updates.U.clone()
-    U[:, : updates.trained] *= scale.float()[:, None]
-    step = mean(updates._replace(U=U), v / v.sum())
+    # Buffers keep their size.
+    trained = U[:, : updates.trained]
+    trained *= scale.float()[:, None]
+    rescaled = updates._replace(U=U)
+    step = mean(rescaled, v / v.sum())
     return state, moved(x, updates.support, step)
 
 
@@ -69,9 +73,12 @@ def trusted(updates):
     have the length of the server's."""
     dots, length, root_length = _against_root(updates)
     points = (length > TINY) & (root_length > TINY)
-    cosine = dots / (length * root_length).clamp(min=TINY ** 2)
-    trust = torch.where(points, cosine, 0.0).clamp(0, 1)
-    scale = torch.where(points, root_length / length.clamp(min=TINY), 0.0)
+    both = (length * root_length).clamp(min=TINY ** 2)
+    trust = torch.where(points, dots / both, 0.0)
+    # Rounding may take a cosine above 1.
+    trust = trust.clamp(0, 1)
+    ratio = root_length / length.clamp(min=TINY)
+    scale = torch.where(points, ratio, 0.0)
     return trust, scale
 
 

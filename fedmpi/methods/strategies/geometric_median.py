@@ -49,7 +49,12 @@ def geometric_median(iterations: int = 50, nu: float = 1e-6, tolerance: float = 
         step = mean(updates, betas)
         return state, moved(x, updates.support, step)
 
-    return Strategy(stateless, merge, contribution="uniform")
+    return Strategy(
+        stateless,
+        merge,
+        # The rule itself mistrusts: no scores unless somebody asks for them.
+        contribution="uniform",
+    )
 
 
 def weiszfeld(weights, distances, iterations, nu, tolerance):

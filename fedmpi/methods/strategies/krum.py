@@ -82,7 +82,13 @@ def multi_krum(byzantine: float = 0.2, select: int = 0):
         if select >= facts.cohort:
             yield (f"select={select} takes all of the {facts.cohort} clients: this is a plain mean")
 
-    return Strategy(stateless, merge, contribution="uniform", notes=notes)
+    return Strategy(
+        stateless,
+        merge,
+        # The rule itself mistrusts: no scores unless somebody asks for them.
+        contribution="uniform",
+        notes=notes,
+    )
 
 
 def neighbours(C, byzantine):

@@ -32,7 +32,12 @@ def median():
     Down: the kept values of the model, as FedAvg.
     Example: fedmpi train --strategy median --fault sign-flip:share=0.2
     """
-    return Strategy(stateless, merge, contribution="uniform")
+    return Strategy(
+        stateless,
+        merge,
+        # The rule itself mistrusts: no scores unless somebody asks for them.
+        contribution="uniform",
+    )
 
 
 def merge(state, x, updates, weights):
@@ -50,8 +55,10 @@ def middle(values, weights):
     last = values.shape[1] - 1
     lower = before_lower.sum(dim=1, keepdim=True)
     upper = before_upper.sum(dim=1, keepdim=True).clamp(max=last)
-    ends = values.gather(1, lower).double() + values.gather(1, upper)
-    return ends.flatten() / 2
+    lower_end = values.gather(1, lower)
+    upper_end = values.gather(1, upper)
+    both = lower_end.double() + upper_end
+    return both.flatten() / 2
 
 
 def by_column(updates, weights, rule, block=1 << 12):
@@ -94,7 +101,9 @@ def ascending(values):
     # As integers, negative floats stand in reverse: flip all their bits but the sign.
     sign = bits >> 31
     bits = bits ^ (sign & 0x7FFFFFFF)
-    keys = (bits.long() << 32) | torch.arange(values.shape[1])
+    columns = torch.arange(values.shape[1])
+    # The value in the upper 32 bits, its column in the lower ones.
+    keys = (bits.long() << 32) | columns
     sorted_keys = np.sort(keys.numpy(), axis=1)
     columns = torch.from_numpy(sorted_keys) & 0xFFFFFFFF
     return values.gather(1, columns), columns

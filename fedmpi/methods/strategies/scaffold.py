@@ -54,11 +54,13 @@ def scaffold(server_lr: float = 1.0):
         init,
         merge,
         Descent(shift=shift),
+        # The paper's mean.
         weighting="uniform",
         linear=True,
         additive=True,
         sends={"control": Field()},
         send=send,
+        # Only the sum of changes matters: workers may add them up.
         answers={"change": Field(fold="sum")},
         keeps={"control": Field()},
         reply=reply,
@@ -83,11 +85,14 @@ def reply(task, trained):
     control = task.given["control"]
     own = task.kept.get("control", torch.zeros_like(task.base))
     change = torch.zeros_like(control)
+    # A client without a step keeps its control.
     if trained.travelled > 0:
         R = task.layout.R
         way_back = task.base[:R] - task.x[:R]
+        # The mean gradient on the way.
         gradient = way_back / trained.travelled
-        change[:R] = (gradient - control[:R]) * task.live
+        difference = gradient - control[:R]
+        change[:R] = difference * task.live
     return {"change": change}, {"control": own + change}
 
 

@@ -18,12 +18,15 @@ def stepped(rule, state, x, updates, mean_update):
     ``mean_update`` is written to.
     """
     moving = updates.support[: updates.trained]
-    memory = {name: vector.index_select(0, moving) for name, vector in state.items()}
+    memory = {}
+    for name, vector in state.items():
+        memory[name] = vector.index_select(0, moving)
     trained = mean_update[..., : updates.trained]
     step, memory = rule(trained, **memory)
     trained.copy_(step)
     # Coalitions are hypothetical: only a real merge is remembered.
     if mean_update.ndim == 1:
-        P = len(x)
-        state = {name: on_support(values, moving, P) for name, values in memory.items()}
+        state = {}
+        for name, values in memory.items():
+            state[name] = on_support(values, moving, len(x))
     return state, moved(x, updates.support, mean_update)

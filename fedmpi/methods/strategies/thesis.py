@@ -59,7 +59,8 @@ def thesis(clip: float = 3.0, rho: float = 0.1, server_momentum: float = 0.0,
         trained = step[..., : updates.trained]
         if server_momentum:
             moving = updates.support[: updates.trained]
-            trained += server_momentum * state["velocity"][moving]
+            velocity = state["velocity"][moving]
+            trained += server_momentum * velocity
             # Coalitions (M, C) are hypothetical: only a real merge is remembered.
             if weights.ndim == 1:
                 state = {"velocity": on_support(trained, moving, len(x))}

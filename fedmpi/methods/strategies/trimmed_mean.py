@@ -46,7 +46,13 @@ def trimmed_mean(trim: float = 0.1):
             yield (f"it cuts nobody, as a plain mean: trim={trim} of {facts.cohort} clients rounds "
                    "down to 0; give more trim or a larger cohort")
 
-    return Strategy(stateless, merge, contribution="uniform", notes=notes)
+    return Strategy(
+        stateless,
+        merge,
+        # The rule itself mistrusts: no scores unless somebody asks for them.
+        contribution="uniform",
+        notes=notes,
+    )
 
 
 def inner_mean(values, weights, trim):
@@ -59,4 +65,5 @@ def inner_mean(values, weights, trim):
     place = torch.arange(values.shape[1])
     inner = (place >= cut) & (place < holders - cut)
     weights = weights * inner
-    return (weights * values).sum(dim=1) / weights.sum(dim=1)
+    total = (weights * values).sum(dim=1)
+    return total / weights.sum(dim=1)
