@@ -1,11 +1,11 @@
 """A sparsity for every client, by what it contributes (the thesis's "rate by contribution").
 
 Every ``every`` rounds clients are ranked ``by`` their remembered contribution, or as controls by
-data size or once at random. With z_n in [-1, 1] the centred rank, 1 for the best,
+data size or once at random. With the centred rank z_n in [-1, 1], 1 for the best,
 
     rate_n = clip(sparsity - spread z_n + c, least, most),      c such that the mean is ``sparsity``
 
-so that the budget is that of equal rates. Or, with ``groups = k``, the thesis's two groups: the
+so that the budget is as for equal rates. Or, with ``groups = k``, the thesis's two groups: the
 best k get sparsity - spread, the last k sparsity + spread. A positive spread prunes low
 contributors more (the thesis's conclusion), a negative one high contributors. Changes below
 ``hysteresis`` are ignored.
@@ -58,15 +58,13 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
 
     def start(layout, x, schedule, gen):
         kept = budgets(layout, sparsity, distribution)
-        random = share(schedule)
-        ranking, mask = ranked(layout, x, kept, random, gen)
+        ranking, mask = ranked(layout, x, kept, share(schedule), gen)
         # Clients are not ranked before the first update.
         no_rates = torch.zeros(0, dtype=torch.float64)
         return {"rates": no_rates, "ranking": ranking}, mask
 
     def masks(state, mask, x, layout, clients):
-        num_clients = int(clients.max()) + 1
-        rates = state["rates"].tolist() or [sparsity] * num_clients
+        rates = _rates_of_all(state, clients, sparsity)
         kept_at = _kept_at(layout, rates, distribution)
         own_rates = [rates[client] for client in clients.tolist()]
         return _masks_at(own_rates, kept_at, layout, state["ranking"], mask)
@@ -151,6 +149,15 @@ def _idle_options(facts):
 
 # --- state ---
 
+def _rates_of_all(state, clients, sparsity):
+    """A list of the rates of all clients, or up to the last of ``clients`` before any update."""
+    rates = state["rates"].tolist()
+    if rates:
+        return rates
+    last = int(clients.max())
+    return [sparsity] * (last + 1)
+
+
 def _rates_before(state, wanted, sparsity):
     """float64 (N,): the clients' rates so far, ``sparsity`` before the first update."""
     rates = state["rates"]
@@ -178,6 +185,7 @@ def ranked(layout, x, kept, random, gen):
     mask = torch.zeros(layout.Q, dtype=torch.bool)
     for slot, k in zip(layout.weights, kept):
         sizes = x[slot.span].abs()
+        # The last part of the ranking, in any order.
         num_drawn = int(k * random)
         sure = top(sizes, k - num_drawn)
         drawn = draw(~sure, num_drawn, gen)
@@ -215,10 +223,12 @@ def _cut(layout, ranking, mask, kept):
 
 def _masks_at(rates, kept_at, layout, ranking, mask):
     """A mask, bool (Q,), for each of the ``rates``; one object for equal rates."""
-    sparsest_first = sorted(set(rates), reverse=True)
-    wanted = [kept_at[rate] for rate in sparsest_first]
-    nested = _nested(layout, ranking, layout.kept(mask), wanted)
-    mask_at = dict(zip(sparsest_first, nested))
+    # The sparsest first: each mask adds to the one before.
+    distinct = sorted(set(rates), reverse=True)
+    wanted = [kept_at[rate] for rate in distinct]
+    held = layout.kept(mask)
+    nested = _nested(layout, ranking, held, wanted)
+    mask_at = dict(zip(distinct, nested))
     return [mask_at[rate] for rate in rates]
 
 
@@ -288,7 +298,7 @@ def settled(old, new, hysteresis, sparsity, least, most):
 
 
 def shifted(rates, free, sparsity, least, most):
-    """The rates, those of ``free (N,) bool`` moved by one number, so that the mean is ``sparsity``.
+    """The rates, the ``free (N,) bool`` ones moved by one number to the mean ``sparsity``.
 
     They stay in [least, most]. All are moved if the free ones do not suffice."""
     all_free = bool(free.all())

@@ -14,14 +14,13 @@ share does decay, biases are not in the budgets. The budgets are ERK's as the pa
 program's own rule is ``distribution=thesis``.
 """
 
-import math
-
 import numpy as np
 import torch
 
 from fedmpi.core.mask import (Distribution, Init, budgets, by_layer, check, cosine_decay,
                               first_mask, never_swaps, swap, top, top_among)
 from fedmpi.core.parts import Probe, Pruner, Round
+from fedmpi.methods.pruning.set import num_swaps
 
 
 def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "magnitude",
@@ -95,7 +94,7 @@ def swap_mask(task, gradient, share):
     """Swaps this share of the task's mask in place, by the dense ``gradient (R,)``."""
     layout = task.layout
     mask = task.mask
-    counts = [math.floor(share * kept) for kept in layout.kept(mask)]
+    counts = num_swaps(layout, mask, share)
 
     def grow(slot, k):
         """bool: the places of the layer's k new weights."""

@@ -55,7 +55,8 @@ def fedmp(rate: float = 0.3, by: Literal["fixed", "speed"] = "fixed", most: floa
             rates = [rate] * len(clients)
         scores = SCORES[score](structure, x)
         # Clients with the same rate get the same object.
-        chosen = {share: choose(scores, share) for share in set(rates)}
+        distinct = set(rates)
+        chosen = {share: choose(scores, share) for share in distinct}
         return [chosen[share] for share in rates]
 
     # Without units, models of whole networks travel as FedAvg's.

@@ -124,7 +124,8 @@ def squares_probe(task):
     def report():
         """The means over the steps."""
         Q = task.layout.Q
-        squares = (total / max(num_steps, 1)).cpu()
+        mean = total / max(num_steps, 1)
+        squares = mean.cpu()
         # Biases and norms: they are never pruned.
         others = squares[Q:].double().sum()
         totals = np.array([float(others), samples])
@@ -144,8 +145,9 @@ def mean_totals(replies):
 
     def mean(i):
         """The mean of the i-th total."""
-        pairs = zip(weights, totals)
-        return sum(weight * float(total[i]) for weight, total in pairs)
+        values = [float(total[i]) for total in totals]
+        pairs = zip(weights, values)
+        return sum(weight * value for weight, value in pairs)
 
     return mean(0), mean(1)
 
@@ -211,11 +213,11 @@ def joining(ratio, cost_of, kept, room, others, constant_s, fixed):
 
 
 def worthwhile(gains, seconds, have, spent):
-    """int64: the candidates that make ``(have + gains) / (spent + seconds)`` largest.
+    """int64: the candidates for the largest ``(have + gains) / (spent + seconds)``.
 
     ``gains`` and ``seconds`` are (n,) float64. The greedy rule would take the same ones, one by
-    one. Here candidates below the ratio of all that are left go, until none is (Dinkelbach 1967):
-    a few passes instead of a sort."""
+    one. Here candidates below the common ratio go, until none is below it (Dinkelbach 1967): a few
+    passes instead of a sort."""
     left = positions(gains * spent > have * seconds)
     while True:
         gained = gains.index_select(0, left)

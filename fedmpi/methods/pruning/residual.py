@@ -36,7 +36,8 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
         # After the last round nobody would train the new mask.
         if schedule.t >= schedule.rounds:
             return None
-        return cosine_decay(fraction, schedule.t + 1, end * schedule.rounds)
+        next_round = schedule.t + 1
+        return cosine_decay(fraction, next_round, end * schedule.rounds)
 
     def prune(layout, x, returning, gen):
         """bool (Q,): the next mask, with this share of returns."""

@@ -23,6 +23,7 @@ from fedmpi.compute.sgd import dense_gradient
 from fedmpi.core.mask import (Distribution, Init, budgets, check, cosine_decay, draw, first_mask,
                               largest, never_swaps, positions, swap)
 from fedmpi.core.parts import Probe, Pruner, Round
+from fedmpi.methods.pruning.set import num_swaps
 
 
 def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = "random",
@@ -60,7 +61,7 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
         swapped = share(schedule)
         if not swapped:
             return None
-        return [math.floor(swapped * kept) for kept in layout.kept(mask)]
+        return num_swaps(layout, mask, swapped)
 
     def probe(task):
         swaps = counts(task.layout, task.mask, task.schedule)

@@ -59,7 +59,7 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
         if swapped == 0:
             return state, mask
         layout = replies.layout
-        counts = [math.floor(swapped * kept) for kept in layout.kept(mask)]
+        counts = num_swaps(layout, mask, swapped)
 
         def grow(slot, k):
             """bool: the places of the layer's k new weights."""
@@ -79,6 +79,12 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
         return never_swaps(facts.layout, kept, share_of, facts.rounds, reason)
 
     return Pruner(start, evolve, notes=notes, planned=share)
+
+
+def num_swaps(layout, mask, share):
+    """A count a layer: this share of its kept weights, rounded down."""
+    kept = layout.kept(mask)
+    return [math.floor(share * active) for active in kept]
 
 
 def nearest_of_both_signs(values, k):
