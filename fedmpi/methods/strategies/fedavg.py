@@ -26,6 +26,7 @@ def fedavg():
         # Coalitions merge in one product, and workers may add updates up.
         linear=True,
         additive=True,
+        by_entry=True,
     )
 
 

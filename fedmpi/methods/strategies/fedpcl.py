@@ -117,6 +117,8 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
         # Clients answer with prototypes alone.
         update=False,
         classes=True,
+        # Prototypes come from networks of any kind.
+        by_entry=True,
     )
 
 

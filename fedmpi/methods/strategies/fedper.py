@@ -36,6 +36,7 @@ def fedper(head: int = 1):
         average,
         linear=True,
         additive=True,
+        by_entry=True,
         # Without a head this is FedAvg, also in its messages.
         personal=personal if head else None,
     )
@@ -60,6 +61,7 @@ def fedbn():
         average,
         linear=True,
         additive=True,
+        by_entry=True,
         personal=batch_norms,
         notes=notes,
     )
