@@ -148,8 +148,7 @@ def check_features(network, sample, body):
 
 def every_tensor(layout):
     """The names of all tensors in the model's vector."""
-    slots = layout.weights + layout.others + layout.buffers
-    return [slot.name for slot in slots]
+    return [slot.name for slot in layout.slots]
 
 
 def _check_choice(option, value, choices):

@@ -95,6 +95,5 @@ def module_of(name):
 
 def of_modules(layout, modules):
     """The names of all tensors that these modules hold."""
-    slots = layout.weights + layout.others + layout.buffers
-    names = [slot.name for slot in slots]
+    names = [slot.name for slot in layout.slots]
     return [name for name in names if module_of(name) in modules]
