@@ -160,9 +160,9 @@ def _check_choice(option, value, choices):
 
 def targets(task, features):
     """``(known, prototypes)``, see ``filled``: of all clients, or before any answered its own."""
-    given = task.given
-    if len(given["owned"]):
-        return filled(given["owned"], given["rows"], given["means"])
+    sent = task.given
+    if len(sent["owned"]):
+        return filled(sent["owned"], sent["rows"], sent["means"])
     known, rows = collected(task, features)
     return known, rows[None]
 
