@@ -1,8 +1,9 @@
 """Every selectable name: a table a kind of part, a line a method.
 
-A line says where the method's factory is, ``name -> "module:function"``: strings, so that a listing imports nothing.
-The factory's arguments with defaults are its options, ``name:option=value,option=value`` on the command line
-(``fedmpi.plugins.spec``). Any importable ``package.module:factory`` serves as well, without a line here.
+A line says where the method's factory is, ``name -> "module:function"``: strings, so that a
+listing imports nothing. The factory's arguments with defaults are its options,
+``name:option=value,option=value`` on the command line (``fedmpi.plugins.spec``). Any importable
+``package.module:factory`` serves as well, without a line here.
 """
 
 STRATEGIES = {

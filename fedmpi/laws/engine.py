@@ -20,8 +20,8 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4",
 
 
 def small(**options):
-    """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise. The server has samples of its
-    own where the strategy works with them."""
+    """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise. The
+    server has samples of its own where the strategy works with them."""
     options = DEFAULTS | SMALL | options
     strategy = make(catalog.STRATEGIES, options["strategy"])
     if strategy.server_data and options["server_data"] == "0":

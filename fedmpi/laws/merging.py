@@ -79,7 +79,8 @@ def _check_stillness(part, layout, x, mask):
 
 
 def mean_of_equals(spec):
-    """What all clients agree on is what the first merge makes; adaptive servers do not keep this one."""
+    """What all clients agree on is what the first merge makes; adaptive servers do not keep
+    this one."""
     part = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
     row = sample(part, layout, layout.full_mask(), clients=1)

@@ -13,9 +13,11 @@ from fedmpi.plugins.spec import make
 
 
 def pruner(spec, rounds=8, more=None):
-    """Exact counts, no mask on padding, inputs that are only read, and the same mask of the same generator.
+    """Exact counts, no mask on padding, inputs that are only read, and the same mask of the
+    same generator.
 
-    ``more(layout, now, mask, new_mask)`` holds each change of the mask, in round ``now.t``, to further laws.
+    ``more(layout, now, mask, new_mask)`` holds each change of the mask, in round ``now.t``, to
+    further laws.
     """
     fed, state = assembled(pruner=spec, rounds=rounds + 2)
     part = fed.pruner
@@ -57,7 +59,8 @@ def _check_mask(part, layout, first, mask):
 
 
 def _check_pruned(part, layout, states):
-    """After every round the server's vector is 0 on pruned weights, unless it keeps their last values."""
+    """After every round the server's vector is 0 on pruned weights, unless it keeps their last
+    values."""
     for state in states:
         values = state["x"][: layout.Q][~state["mask"]]
         hold(part.residuals or not values.any(), "a pruned weight is not 0")

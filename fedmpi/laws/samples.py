@@ -1,4 +1,5 @@
-"""What laws are tried on: a small network with all three regions of the vector, updates, a task, a cohort."""
+"""What laws are tried on: a small network with all three regions of the vector, updates, a
+task, a cohort."""
 
 import numpy as np
 import torch

@@ -19,7 +19,8 @@ WEIGHED = (([0, 1, 2], [.5, -.2, .1]), ([1, 3, 4], [-1., -2., -3.]),
 
 
 def contribution(spec):
-    """Finite float64 scores and errors, inputs only read, the same for the same generator; for every cohort."""
+    """Finite float64 scores and errors, inputs only read, the same for the same generator; for
+    every cohort."""
     part = make(catalog.CONTRIBUTIONS, spec)
     network = small_network()
     state = part.init(SIZES)
@@ -59,7 +60,8 @@ def _check_score(part, state, cohort, t):
 
 
 def weighting(spec):
-    """Weights >= 0 of sum 1 for any finite scores, no trace on absent clients, the same for every order of rows."""
+    """Weights >= 0 of sum 1 for any finite scores, no trace on absent clients, the same for
+    every order of rows."""
     part = make(catalog.WEIGHTINGS, spec)
     state = part.init(SIZES)
     for t, (who, phi) in enumerate(WEIGHED, start=1):

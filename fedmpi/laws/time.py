@@ -17,7 +17,8 @@ AWAY = 2         # a client that is not there
 
 
 def devices(spec):
-    """Shapes, types and ranges at any moment; the same arguments give the same fleet, in any order of calls."""
+    """Shapes, types and ranges at any moment; the same arguments give the same fleet, in any
+    order of calls."""
     part = make(catalog.DEVICES, spec)
     for N in (1, 3, 50):
         first = [part.at(seconds, N, _draw) for seconds in MOMENTS]
@@ -44,7 +45,8 @@ def _check_fleet(fleet, N):
 
 
 def sampler(spec):
-    """Distinct available clients, as many as are asked for, by the generator alone, whatever is known."""
+    """Distinct available clients, as many as are asked for, by the generator alone, whatever is
+    known."""
     part = make(catalog.SAMPLERS, spec)
     for known in _known():
         for count in (1, 3, 6, 9):

@@ -18,8 +18,8 @@ STEPS = 5
 
 
 def optimiser(spec):
-    """Rows are moved as if each were alone, weights of 0 without a gradient stay, the learning rate may be
-    of any kind, and a fused step is the same step."""
+    """Rows are moved as if each were alone, weights of 0 without a gradient stay, the learning
+    rate may be of any kind, and a fused step is the same step."""
     part = make(catalog.OPTIMISERS, spec)
     gen = torch.Generator().manual_seed(0)
     x = torch.randn(2, 6, generator=gen)
@@ -75,7 +75,8 @@ def augment(spec):
 
 
 def model(spec):
-    """Finite outputs of the right shape, a gradient for every trained weight, and the seed's weights."""
+    """Finite outputs of the right shape, a gradient for every trained weight, and the seed's
+    weights."""
     shape, classes = (1, 8, 8), 7
     torch.manual_seed(0)
     network = make(catalog.MODELS, spec, shape, classes)
@@ -93,8 +94,9 @@ def model(spec):
 
 
 def task(spec):
-    """The reductions of the loss agree with torch's rules, samples do not mix, metrics are one value a sample, a faster
-    way to the sums finds the same, other shapes are refused, and nothing is written to."""
+    """The reductions of the loss agree with torch's rules, samples do not mix, metrics are one
+    value a sample, a faster way to the sums finds the same, other shapes are refused, and
+    nothing is written to."""
     part = make(catalog.TASKS, spec)
     _, outputs, targets, classes = _task_samples(part)
     before = outputs.clone(), targets.clone()
@@ -105,12 +107,14 @@ def task(spec):
 
 
 def targets_of(spec):
-    """The sort of targets that a task takes, as the data set ``synthetic`` calls it: classes, labels or values."""
+    """The sort of targets that a task takes, as the data set ``synthetic`` calls it: classes,
+    labels or values."""
     return _task_samples(make(catalog.TASKS, spec))[0]
 
 
 def _task_samples(part):
-    """``(sort, outputs (7, 3), targets (7, ...), classes)`` with targets of the first sort that the task takes."""
+    """``(sort, outputs (7, 3), targets (7, ...), classes)`` with targets of the first sort that
+    the task takes."""
     gen = torch.Generator().manual_seed(3)
     outputs = torch.randn(7, 3, generator=gen)
     sorts = (("classes", torch.randint(0, 3, (7,), generator=gen), 3),

@@ -10,7 +10,8 @@ from fedmpi.plugins.spec import make
 
 
 def codec(spec):
-    """A round trip stays within the declared bound, keeps length and dtype, writes nothing, and repeats itself."""
+    """A round trip stays within the declared bound, keeps length and dtype, writes nothing, and
+    repeats itself."""
     part = make(catalog.CODECS, spec)
     for values in value_samples():
         _check_round_trip(part, values)
@@ -37,14 +38,16 @@ def _check_round_trip(part, values):
 
 
 def encoded(part, values):
-    """What the codec makes of values; one that draws gets the generator of the same client and round."""
+    """What the codec makes of values; one that draws gets the generator of the same client and
+    round."""
     if not part.draws:
         return part.encode(values)
     return part.encode(values, Coding(np.random.default_rng(0), 1, 0))
 
 
 def value_samples():
-    """float32 vectors: none, one, odd, more than a block; zeros, denormals, the largest, both signs, mixed scales."""
+    """float32 vectors: none, one, odd, more than a block; zeros, denormals, the largest, both
+    signs, mixed scales."""
     gen = torch.Generator().manual_seed(1)
     largest = torch.finfo(torch.float32).max
     for size in (0, 1, 7, 255, 256, 257, 1001):

@@ -1,10 +1,11 @@
 """What a part of the user's must keep to: each answer of its functions is checked, whenever it is
 asked.
 
-``bound(kind, made, option)`` is the part that a factory made, with checks around its functions. A
-breach is a UserError of one line: the option, what was expected, what came, the way out. Exceptions
-of the user's own code pass through. The parts of the catalogue need none of this, the suite holds
-them to more; see ``fedmpi.build.rehearsal`` for when a part of the user's is asked for the first time.
+``bound(kind, made, option)`` is the part that a factory made, with checks around its functions.
+A breach is a UserError of one line: the option, what was expected, what came, the way out.
+Exceptions of the user's own code pass through. The parts of the catalogue need none of this,
+the suite holds them to more; see ``fedmpi.build.rehearsal`` for when a part of the user's is
+asked for the first time.
 """
 
 import functools
@@ -291,8 +292,8 @@ def _check_fields(fields, option, name):
 
 
 def _named_tensors(found, fields, option, function, P=None):
-    """``found`` itself; UserError unless it is a dict of tensors by names of the fields, vectors (P,) of those on
-    the support where P is said."""
+    """``found`` itself; UserError unless it is a dict of tensors by names of the fields,
+    vectors (P,) of those on the support where P is said."""
     _require(isinstance(found, dict), option, f"a dict of tensors as {function}", told(found),
              "return {name: tensor}")
     for name, tensor in found.items():
@@ -338,8 +339,8 @@ def _check_trained(trained, option):
 
 
 def _trained_on_the_mask(task, option):
-    """UserError where a pruned weight has moved. One that is not finite is what a divergence leaves,
-    0 times infinity, and the worker tells of that."""
+    """UserError where a pruned weight has moved. One that is not finite is what a divergence
+    leaves, 0 times infinity, and the worker tells of that."""
     x = task.x[:task.layout.Q]
     moved = x.ne(0) & ~task.mask
     if bool(moved.any()):
@@ -362,7 +363,8 @@ def _still(x, merged, support, option, function="merge"):
 
 
 def _optimiser(part, option):
-    """Two steps on two rows and on each alone must agree, and a weight of 0 without gradient stay."""
+    """Two steps on two rows and on each alone must agree, and a weight of 0 without gradient
+    stay."""
     x = torch.tensor([[1.0, -2.0, 0.0], [0.5, 3.0, 0.0]])
     gradients = [torch.tensor([[0.5, 1.0, 0.0], [-2.0, 0.25, 0.0]]), torch.tensor([[-1.0, 0.5, 0.0], [1.0, 2.0, 0.0]])]
     rows = _moved(part, x, gradients, option)

@@ -1,5 +1,6 @@
-"""What a name of the catalogue, or ``package.module:factory`` of the user's, stands for: its factory as the source
-declares it. Nothing is imported where the source shows it, so a misspelt option fails before torch is loaded.
+"""What a name of the catalogue, or ``package.module:factory`` of the user's, stands for: its
+factory as the source declares it. Nothing is imported where the source shows it, so a misspelt
+option fails before torch is loaded.
 """
 
 import inspect
@@ -41,7 +42,8 @@ def is_own(table, name):
 
 
 def resolve(table, name):
-    """``"module:function"`` for a name of ``table`` or for any importable ``package.module:function``."""
+    """``"module:function"`` for a name of ``table`` or for any importable
+    ``package.module:function``."""
     if name in table:
         return table[name]
     if ":" in name:
@@ -53,7 +55,8 @@ def resolve(table, name):
 def entry(table, name, importing=True):
     """The ``Entry`` of a name; UserError where there is no such module or factory.
 
-    What the source does not show is imported, unless ``importing`` is False: then it has no options.
+    What the source does not show is imported, unless ``importing`` is False: then it has no
+    options.
     """
     target = resolve(table, name)
     module, _, function = target.partition(":")
@@ -102,6 +105,7 @@ def _check_arguments(table, name, signature):
 
 
 def _fields(doc):
-    """``{field: text}`` of the lines ``Field: text`` of a docstring and the indented ones after each."""
+    """``{field: text}`` of the lines ``Field: text`` of a docstring and the indented ones after
+    each."""
     found = re.findall(rf"^({'|'.join(FIELDS)}): (.*(?:\n +\S.*)*)", doc, re.M)
     return {name: " ".join(text.split()).removesuffix(".") for name, text in found}

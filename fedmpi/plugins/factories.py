@@ -272,7 +272,8 @@ def _arguments(node):
 
 
 def _keeps_arguments(decorator):
-    """Whether a decorator leaves a function's arguments as they are: ``fedmpi.core.effect.needs`` does."""
+    """Whether a decorator leaves a function's arguments as they are:
+    ``fedmpi.core.effect.needs`` does."""
     return isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "needs"
 
 

@@ -1,7 +1,8 @@
 """How ``name:option=value,option=value``, a spec, becomes a part.
 
-The name is one of a table of ``fedmpi.catalog``, or any importable ``package.module:factory``. Names and values are
-checked against the factory's source (``fedmpi.plugins.entry``) before anything is imported.
+The name is one of a table of ``fedmpi.catalog``, or any importable ``package.module:factory``.
+Names and values are checked against the factory's source (``fedmpi.plugins.entry``) before
+anything is imported.
 """
 
 import inspect
@@ -26,7 +27,8 @@ WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def split(spec):
-    """``(name, options text)`` of ``name[:options]``, where name may be ``package.module:function``."""
+    """``(name, options text)`` of ``name[:options]``, where name may be
+    ``package.module:function``."""
     head, _, rest = spec.partition(":")
     first = rest.partition(",")[0].partition(":")[0]
     if not rest or "=" in first:
@@ -41,8 +43,8 @@ def quoted(value):
 
 
 def _items(text):
-    """The texts between the commas of ``text``, without those of ``quoted`` values. A backslash before anything else
-    stands for itself."""
+    """The texts between the commas of ``text``, without those of ``quoted`` values. A backslash
+    before anything else stands for itself."""
     items = [""]
     for piece in re.split(r"(\\\\|\\,|,)", text):
         if piece == ",":
@@ -55,7 +57,8 @@ def _items(text):
 
 
 def parse(table, spec):
-    """``(target, options)``: names and values checked against the factory's source; nothing is built."""
+    """``(target, options)``: names and values checked against the factory's source; nothing is
+    built."""
     name, text = split(spec)
     found = entry(table, name)
     options = {}
@@ -75,8 +78,8 @@ def parse(table, spec):
 
 
 def _moved(table, text):
-    """The way out for options of the clients' optimiser in a strategy's options ``text``, where they were once; empty
-    where there are none, or for another kind of part."""
+    """The way out for options of the clients' optimiser in a strategy's options ``text``, where
+    they were once; empty where there are none, or for another kind of part."""
     if table is not STRATEGIES:
         return ""
     given = dict(item.partition("=")[::2] for item in _items(text))
@@ -87,7 +90,8 @@ def _moved(table, text):
 
 
 def settings(table, spec):
-    """``{option: value}`` of all options of a part, those that ``spec`` does not name as they are by default."""
+    """``{option: value}`` of all options of a part, those that ``spec`` does not name as they
+    are by default."""
     named = parse(table, spec)[1]
     known = entry(table, split(spec)[0]).options
     return {key: named.get(key, each.default) for key, each in known.items()}
@@ -123,7 +127,8 @@ def _types(parameter):
 
 
 def _type_of(default):
-    """The type that a default stands for: text where it is None, its simple type where it has one."""
+    """The type that a default stands for: text where it is None, its simple type where it has
+    one."""
     if default is None:
         return str
     simple = [each for each in (bool, int, float, str) if isinstance(default, each)]

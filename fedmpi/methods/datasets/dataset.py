@@ -1,9 +1,9 @@
 """What a data set is, the checks it must pass, and how raw pixels become a network's input.
 
-A loader is ``loader(data_dir, **options) -> Dataset``: arrays and nothing else. Pixels stay uint8 until
-``inputs`` normalises the shard of one client: ``(x / 255 - mean) / std`` per channel (float32 is
-not divided). Other whole numbers, such as the ids of words, are never normalised: a model gets them
-as int64.
+A loader is ``loader(data_dir, **options) -> Dataset``: arrays and nothing else. Pixels stay
+uint8 until ``inputs`` normalises the shard of one client: ``(x / 255 - mean) / std`` per
+channel (float32 is not divided). Other whole numbers, such as the ids of words, are never
+normalised: a model gets them as int64.
 """
 
 import hashlib
@@ -148,7 +148,8 @@ def targets_text(dataset):
 
 
 def digest(dataset):
-    """The sha256, in hex, of the four arrays with their names, dtypes and shapes, and of ``classes``."""
+    """The sha256, in hex, of the four arrays with their names, dtypes and shapes, and of
+    ``classes``."""
     sha = hashlib.sha256(f"classes {dataset.classes}".encode())
     for name in ("x_train", "y_train", "x_test", "y_test"):
         array = np.ascontiguousarray(getattr(dataset, name))
@@ -235,8 +236,9 @@ def _scale_and_shift(unit, mean, std, ndim, device):
 
 
 def laid(x):
-    """``x`` with images (n, C, H, W) on a CPU laid out channels last, whatever their stride says of C = 1: convolutions
-    there then take two thirds of the time, and evaluation less than half."""
+    """``x`` with images (n, C, H, W) on a CPU laid out channels last, whatever their stride
+    says of C = 1: convolutions there then take two thirds of the time, and evaluation less than
+    half."""
     return x.to(memory_format=torch.channels_last) if x.ndim == 4 and x.device.type == "cpu" else x
 
 
@@ -264,8 +266,9 @@ def _real_moments(x, per_channel):
 
 
 def _whole_moments(x, per_channel):
-    """Those of uint8, exact before the last division: float64 holds such sums of squares of 10^11 pixels, and one pass
-    in a core's cache takes a tenth of the time of two with a centre."""
+    """Those of uint8, exact before the last division: float64 holds such sums of squares of
+    10^11 pixels, and one pass in a core's cache takes a tenth of the time of two with a
+    centre."""
     mean, std = [], []
     for pixels in x.swapaxes(0, 1) if per_channel else [x]:
         first, second, step = 0, 0, max(1, CACHED // pixels[0].size)

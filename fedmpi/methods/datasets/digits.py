@@ -1,6 +1,7 @@
 """scikit-learn's bundled digits: 1,797 grey images of 8 x 8 pixels, 10 classes; needs no download.
 
-Values 0..16 become float32 in [0, 1]. A fifth of every class is the test set, the same in every run.
+Values 0..16 become float32 in [0, 1]. A fifth of every class is the test set, the same in every
+run.
 """
 
 import numpy as np

@@ -1,8 +1,10 @@
-"""Download a data set once, however many processes ask at the same time and wherever one of them is killed.
+"""Download a data set once, however many processes ask at the same time and wherever one of
+them is killed.
 
-Under a file lock torchvision downloads and unpacks into a staging folder beside the final one; each finished file
-is then moved into place by one rename. What a killed fetch left in the staging folder is thrown away by the next.
-Archives that already lie in the folder are unpacked without a network.
+Under a file lock torchvision downloads and unpacks into a staging folder beside the final one;
+each finished file is then moved into place by one rename. What a killed fetch left in the
+staging folder is thrown away by the next. Archives that already lie in the folder are unpacked
+without a network.
 """
 
 import os
@@ -15,7 +17,8 @@ from fedmpi.core.errors import DataError
 
 
 def fetch(name, data_dir):
-    """The absolute folder in which data set ``name`` now lies complete; raises ``DataError`` in one line."""
+    """The absolute folder in which data set ``name`` now lies complete; raises ``DataError`` in
+    one line."""
     if name not in SOURCES:
         raise DataError(f"there is nothing to fetch for {name!r}; fetch knows {', '.join(sorted(SOURCES))}")
     data_dir = os.path.abspath(data_dir)

@@ -1,4 +1,5 @@
-"""The user's own data: an HDF5 file with the arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+"""The user's own data: an HDF5 file with the arrays ``x_train``, ``y_train``, ``x_test``,
+``y_test``.
 
 The number of dimensions says what a sample is, unless ``layout`` does:
 
@@ -21,7 +22,8 @@ What a model gets of the values, unless ``normalise`` says true or false:
 
 Labels are numbers, words or one-hot rows, values with ``targets=values``, several a sample with
 ``targets=labels``: see ``fedmpi.methods.datasets.labels``. A data set ``client`` (or
-``client_train``) of an id a training row makes natural clients: see ``fedmpi.methods.partition.natural``.
+``client_train``) of an id a training row makes natural clients: see
+``fedmpi.methods.partition.natural``.
 """
 
 import os
@@ -49,8 +51,9 @@ def hdf5(data_dir, file: str = "data.h5",
          targets: Literal["classes", "values", "labels"] = "classes"):
     """The data in ``file``, relative to ``data_dir`` or absolute.
 
-    ``classes=0`` stands for as many as there are distinct labels. ``targets`` says what ``y_train`` and ``y_test``
-    are: classes; values, for --task regression; or rows of 0 and 1, a label a column, for --task multi-label.
+    ``classes=0`` stands for as many as there are distinct labels. ``targets`` says what
+    ``y_train`` and ``y_test`` are: classes; values, for --task regression; or rows of 0 and 1,
+    a label a column, for --task multi-label.
 
     Paper: none: your own data.
     Example: fedmpi train --dataset mine.h5

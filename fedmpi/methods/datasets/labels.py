@@ -1,5 +1,5 @@
-"""Targets of a user's own file: values, several labels a sample, or classes 0 .. K - 1 from numbers, words, one-hot
-rows.
+"""Targets of a user's own file: values, several labels a sample, or classes 0 .. K - 1 from
+numbers, words, one-hot rows.
 
 The classes are the distinct labels of training and test data in their order. They are called by
 their numbers where these are 0 .. K - 1, else by names, which a run records.

@@ -1,7 +1,8 @@
-"""The files of torchvision's data sets, opened without a download and without a picture object per sample.
+"""The files of torchvision's data sets, opened without a download and without a picture object
+per sample.
 
-Every loader and ``fetch`` go through here, so what is searched, where, and what is said when it is missing
-is the same for all.
+Every loader and ``fetch`` go through here, so what is searched, where, and what is said when it
+is missing is the same for all.
 """
 
 import os
@@ -12,7 +13,8 @@ from fedmpi.core.errors import DataError
 
 
 class Source(NamedTuple):
-    """One data set of torchvision: its class there and what is downloaded for it, relative to the folder."""
+    """One data set of torchvision: its class there and what is downloaded for it, relative to
+    the folder."""
 
     kind: str
     archives: tuple
@@ -33,7 +35,8 @@ SOURCES = {
 
 
 def read(name, data_dir, split=""):
-    """``(train, test)``: torchvision's two objects, whose raw arrays are ``.data`` and ``.targets`` or ``.labels``."""
+    """``(train, test)``: torchvision's two objects, whose raw arrays are ``.data`` and
+    ``.targets`` or ``.labels``."""
     if not os.path.isdir(data_dir):
         raise DataError(f"data set {name}: there is no folder {_shown(data_dir)}; {_fetch_hint(name, data_dir)}")
     try:
@@ -47,7 +50,8 @@ def read(name, data_dir, split=""):
 
 
 def opened(name, data_dir, part, *, split="", download=False):
-    """torchvision's data set ``name``, its ``part`` "train" or "test"; raises what torchvision raises."""
+    """torchvision's data set ``name``, its ``part`` "train" or "test"; raises what torchvision
+    raises."""
     from torchvision import datasets
     source = SOURCES[name]
     options = {"split": part} if name == "svhn" else {"train": part == "train"}

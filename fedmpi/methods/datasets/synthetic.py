@@ -1,9 +1,11 @@
-"""A small learnable task of images without a download: one smooth prototype per class plus pixel noise.
+"""A small learnable task of images without a download: one smooth prototype per class plus
+pixel noise.
 
     x = prototype[y] + noise * N(0, 1),   prototype = 4 x 4 standard normal blocks, enlarged to size x size
 
-Targets that are no classes weigh the prototypes: x = sum_c y[c] prototype[c] + noise * N(0, 1), where y[c] is drawn
-from N(0, 1) for values and is 0 or 1, a coin's, for labels. Values are then a linear function of x, up to the noise.
+Targets that are no classes weigh the prototypes: x = sum_c y[c] prototype[c] + noise * N(0, 1),
+where y[c] is drawn from N(0, 1) for values and is 0 or 1, a coin's, for labels. Values are then
+a linear function of x, up to the noise.
 """
 
 from typing import Literal
@@ -19,9 +21,9 @@ BLOCKS = 4
 def synthetic(data_dir, classes: int = 10, samples: int = 1000, size: int = 8, channels: int = 1,
               noise: float = 1.0, test: int = 0, seed: int = 0,
               targets: Literal["classes", "values", "labels"] = "classes"):
-    """Blobs (samples + test, channels, size, size) float32, classes balanced; ``data_dir`` is not read. ``test`` 0: a
-    quarter of ``samples``. ``targets`` values or labels: ``classes`` of them a sample, values for --task regression and
-    labels for --task multi-label.
+    """Blobs (samples + test, channels, size, size) float32, classes balanced; ``data_dir`` is
+    not read. ``test`` 0: a quarter of ``samples``. ``targets`` values or labels: ``classes`` of
+    them a sample, values for --task regression and labels for --task multi-label.
 
     ``seed`` belongs to the task and not to the run, so that runs of several seeds share one task.
 
@@ -62,7 +64,8 @@ def _draw_labels(prototypes, samples, noise, gen):
 
 
 def _mixed(prototypes, y, noise, gen):
-    """(samples, channels, size, size) float32: the prototypes weighed by ``y (samples, classes)``, and noise."""
+    """(samples, channels, size, size) float32: the prototypes weighed by ``y (samples,
+    classes)``, and noise."""
     x = np.zeros((len(y), *prototypes.shape[1:]), np.float32)
     # One prototype after the other: the bits of a matrix product depend on the machine.
     for weights, prototype in zip(y.T.astype(np.float32), prototypes):

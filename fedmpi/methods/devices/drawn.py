@@ -2,13 +2,15 @@
 
     speed_n = gflops exp(speed_sigma z_n),   links_n = mbit exp(link_sigma w_n),   corr(z, w) = correlation
 
-``gflops``, ``down_mbit`` and ``up_mbit`` are medians; a client's two links share w. Client n's device does not depend
-on how many clients there are. That phones differ by orders of magnitude is what FedScale (Lai 2022, arXiv 2105.11367)
-shows, with speeds from AI Benchmark and links from MobiPerf; the log-normal shape and the numbers here are chosen, not
-fitted to them. sigma = 1 puts a factor of 13 between the 10th and the 90th percentile.
+``gflops``, ``down_mbit`` and ``up_mbit`` are medians; a client's two links share w. Client n's
+device does not depend on how many clients there are. That phones differ by orders of magnitude
+is what FedScale (Lai 2022, arXiv 2105.11367) shows, with speeds from AI Benchmark and links
+from MobiPerf; the log-normal shape and the numbers here are chosen, not fitted to them. sigma =
+1 puts a factor of 13 between the 10th and the 90th percentile.
 
-Availability is drawn a slot of ``slot_s`` seconds, as in ``constant``. With ``diurnal`` every client is instead there
-for the first ``availability`` of its own day of ``period_h`` hours, days beginning evenly spread over the clock.
+Availability is drawn a slot of ``slot_s`` seconds, as in ``constant``. With ``diurnal`` every
+client is instead there for the first ``availability`` of its own day of ``period_h`` hours,
+days beginning evenly spread over the clock.
 """
 
 import math
@@ -26,8 +28,8 @@ def drawn(gflops: float = 5.0, speed_sigma: float = 1.0, down_mbit: float = 20.0
           availability: float = 1.0, slot_s: float = 3600.0, diurnal: bool = False, period_h: float = 24.0):
     """Log-normal speeds and links, by medians and sigmas.
 
-    Paper: Lai et al. 2022, "FedScale: Benchmarking Model and System Performance of Federated Learning at Scale", arXiv
-        2105.11367.
+    Paper: Lai et al. 2022, "FedScale: Benchmarking Model and System Performance of Federated
+        Learning at Scale", arXiv 2105.11367.
     """
     check_common(gflops, down_mbit, up_mbit, latency_ms, dropout, availability, slot_s)
     check(spreads=(("speed_sigma", speed_sigma), ("link_sigma", link_sigma)), positive=(("period_h", period_h),))

@@ -1,7 +1,9 @@
-"""What the kinds of devices share: units, who is there in a slot of time, and the checks of their options.
+"""What the kinds of devices share: units, who is there in a slot of time, and the checks of
+their options.
 
-The keys of ``draw`` are part of a run's identity: ``draw(0)`` is for what a device is for good, ``draw(1, slot)`` for
-who is there in a slot of time, ``draw(2)`` for when a client's day begins.
+The keys of ``draw`` are part of a run's identity: ``draw(0)`` is for what a device is for good,
+``draw(1, slot)`` for who is there in a slot of time, ``draw(2)`` for when a client's day
+begins.
 """
 
 import math
@@ -25,14 +27,15 @@ def fleet(N, *, gflops, down_mbit, up_mbit, latency_ms, dropout, available):
 
 
 def present(seconds, N, draw, availability, slot_s):
-    """bool (N,): who is there in the slot of ``slot_s`` seconds that ``seconds`` lies in, each client with probability
-    ``availability``, slots and clients apart."""
+    """bool (N,): who is there in the slot of ``slot_s`` seconds that ``seconds`` lies in, each
+    client with probability ``availability``, slots and clients apart."""
     return torch.from_numpy(draw(1, int(seconds // slot_s)).random(N) < availability)
 
 
 def check(*, positive=(), rates=(), shares=(), spreads=()):
-    """Raise ``ValueError`` for the first of the ``(name, value)`` pairs that is out of its range: ``positive`` finite,
-    ``rates`` positive or infinite, ``shares`` in [0, 1], ``spreads`` finite and >= 0."""
+    """Raise ``ValueError`` for the first of the ``(name, value)`` pairs that is out of its
+    range: ``positive`` finite, ``rates`` positive or infinite, ``shares`` in [0, 1],
+    ``spreads`` finite and >= 0."""
     for name, value in positive:
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be > 0 and finite, got {value}")

@@ -1,5 +1,5 @@
-"""No model of time: training and messages take none, everybody is always there and always answers. Virtual time stands
-still."""
+"""No model of time: training and messages take none, everybody is always there and always
+answers. Virtual time stands still."""
 
 import math
 

@@ -2,8 +2,8 @@
 
     round(slow N) clients have speed and links times slow_factor, round(fast N) times fast_factor, the others times 1
 
-Who is in which class is drawn once. With ``links=false`` the factors are of the speed alone. Shares and factors are
-chosen. Availability as in ``constant``.
+Who is in which class is drawn once. With ``links=false`` the factors are of the speed alone.
+Shares and factors are chosen. Availability as in ``constant``.
 """
 
 import torch
@@ -17,7 +17,8 @@ def tiers(slow: float = 0.3, fast: float = 0.2, slow_factor: float = 0.2, fast_f
           dropout: float = 0.0, availability: float = 1.0, slot_s: float = 3600.0):
     """Shares of slow, middle and fast devices.
 
-    Paper: Chai et al. 2020, "TiFL: A Tier-based Federated Learning System", arXiv 2001.09249, there five tiers by CPU.
+    Paper: Chai et al. 2020, "TiFL: A Tier-based Federated Learning System", arXiv 2001.09249,
+        there five tiers by CPU.
     """
     check_common(gflops, down_mbit, up_mbit, latency_ms, dropout, availability, slot_s)
     check(shares=(("slow", slow), ("fast", fast)),

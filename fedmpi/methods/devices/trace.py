@@ -2,16 +2,18 @@
 
     client,time_s,gflops,down_mbit,up_mbit,latency_ms,dropout,available          the header
 
-A row says what a client's device is from ``time_s`` on, until the client's next row. Clients are numbered from 0
-without gaps; with more clients in the run than in the file, client n is client n modulo their number. Columns come in
-any order; all but ``client`` may be missing, and a missing column or an empty cell is
+A row says what a client's device is from ``time_s`` on, until the client's next row. Clients
+are numbered from 0 without gaps; with more clients in the run than in the file, client n is
+client n modulo their number. Columns come in any order; all but ``client`` may be missing, and
+a missing column or an empty cell is
 
     time_s 0    gflops inf    down_mbit inf    up_mbit inf    latency_ms 0    dropout 0    available 1
 
-``available`` is 0 or 1, ``inf`` takes no time. Rows may be in any order; empty lines and those that begin with # are
-skipped. Before its first row a client is not available, with the other values of that row. With ``period_s`` time
-starts again after so many seconds, and a client's last row holds until its first one comes round. ``file`` is absolute
-or relative to the working directory; it is read once, when the devices are made.
+``available`` is 0 or 1, ``inf`` takes no time. Rows may be in any order; empty lines and those
+that begin with # are skipped. Before its first row a client is not available, with the other
+values of that row. With ``period_s`` time starts again after so many seconds, and a client's
+last row holds until its first one comes round. ``file`` is absolute or relative to the working
+directory; it is read once, when the devices are made.
 """
 
 import hashlib
@@ -31,8 +33,8 @@ RANGES = {"time_s": "spreads", "gflops": "rates", "down_mbit": "rates", "up_mbit
 def trace(file: str = "", period_s: float = 0.0):
     """Rows of a CSV file, each from its time on; ``period_s`` 0: no repetition.
 
-    Paper: Lai et al. 2022, "FedScale: Benchmarking Model and System Performance of Federated Learning at Scale", arXiv
-        2105.11367, which takes measured devices likewise.
+    Paper: Lai et al. 2022, "FedScale: Benchmarking Model and System Performance of Federated
+        Learning at Scale", arXiv 2105.11367, which takes measured devices likewise.
     Example: fedmpi train --devices trace:file=fleet.csv
     """
     check(spreads=(("period_s", period_s),))
@@ -71,7 +73,8 @@ def _text(content, file):
 
 
 def _rows(text, file, period_s):
-    """Columns (rows,) as a dict, ``client`` int64 and the others float64, sorted by client, then time."""
+    """Columns (rows,) as a dict, ``client`` int64 and the others float64, sorted by client,
+    then time."""
     header, found, seen = None, [], {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):

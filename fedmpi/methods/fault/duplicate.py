@@ -1,11 +1,12 @@
-"""Duplicates: clients that hold what an honest client already holds, and so bring nothing, or little, that is new.
+"""Duplicates: clients that hold what an honest client already holds, and so bring nothing, or
+little, that is new.
 
     shard_n = shard_s for partial=1;   else (1 - partial) of its own samples and ``partial`` of those of s
 
-s is a random client that duplicates nobody; several may copy the same one. The recorded quality stays 1: the data are
-as good as the source's, from which no estimator that sees updates can tell them; what to look at is how much copies and
-sources are paid (``copies`` in ``fedmpi.read.report.judged``). Replication is what a fair estimator must not
-pay for twice
+s is a random client that duplicates nobody; several may copy the same one. The recorded quality
+stays 1: the data are as good as the source's, from which no estimator that sees updates can
+tell them; what to look at is how much copies and sources are paid (``copies`` in
+``fedmpi.read.report.judged``). Replication is what a fair estimator must not pay for twice
 (Agarwal 2019, arXiv 1805.08125; data Shapley shares it among the copies).
 """
 
@@ -19,7 +20,8 @@ from fedmpi.methods.noise.corrupt import fraction
 def duplicate(share: float = 0.2, partial: float = 1.0):
     """round(share * clients) random clients whose shards are copies of honest ones.
 
-    Paper: Agarwal, Dahleh and Sarkar 2019, "A Marketplace for Data: An Algorithmic Solution", arXiv 1805.08125.
+    Paper: Agarwal, Dahleh and Sarkar 2019, "A Marketplace for Data: An Algorithmic Solution",
+        arXiv 1805.08125.
     """
     fraction(partial=partial)
 

@@ -4,9 +4,10 @@
     kind=random  x_n - x = std N(0, 1)                 (random weights)
     kind=stale   x_n - x = x - x_previous              (delta weights of Lin 2019, arXiv 1911.12560)
 
-``x_previous`` is the model received the time before, so stale sends nothing in the first round. Only live weights move;
-buffers are sent back as received. The loss they report is the received model's on their samples: they evaluate, but
-do not train. The recorded quality is 0. The random kind is Gaussian; Lin's is uniform.
+``x_previous`` is the model received the time before, so stale sends nothing in the first round.
+Only live weights move; buffers are sent back as received. The loss they report is the received
+model's on their samples: they evaluate, but do not train. The recorded quality is 0. The random
+kind is Gaussian; Lin's is uniform.
 """
 
 from typing import Literal
@@ -22,8 +23,9 @@ from fedmpi.methods.fault.training import drawn, non_negative, received_loss, se
 def free_rider(share: float = 0.2, kind: Literal["zero", "random", "stale"] = "zero", std: float = 0.01):
     """round(share * clients) random free-riders; ``std`` is of the random kind.
 
-    Paper: Fraboni, Vidal and Lorenzi 2021, "Free-rider Attacks on Model Aggregation in Federated Learning", arXiv
-        2006.11901; Lin, Du and Liu 2019, "Free-riders in Federated Learning: Attacks and Defenses", arXiv 1911.12560.
+    Paper: Fraboni, Vidal and Lorenzi 2021, "Free-rider Attacks on Model Aggregation in
+        Federated Learning", arXiv 2006.11901; Lin, Du and Liu 2019, "Free-riders in Federated
+        Learning: Attacks and Defenses", arXiv 1911.12560.
     """
     non_negative(std=std)
     if kind not in KINDS:

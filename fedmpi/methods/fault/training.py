@@ -1,7 +1,8 @@
-"""What a faulty client is: one that copies, poisons, takes without giving, or overstates what it gives.
+"""What a faulty client is: one that copies, poisons, takes without giving, or overstates what
+it gives.
 
-A kind is a factory that returns a ``Fault``; its hooks change what such clients hold, see or send, and leave all
-others alone. A hook that the kind does not need is None.
+A kind is a factory that returns a ``Fault``; its hooks change what such clients hold, see or
+send, and leave all others alone. A hook that the kind does not need is None.
 """
 
 import numpy as np
@@ -17,19 +18,22 @@ def drawn(share):
 
 
 def trained_entries(task):
-    """(R,) float32, 1 on the entries of ``task.x`` that training may move: alive, and not padding."""
+    """(R,) float32, 1 on the entries of ``task.x`` that training may move: alive, and not
+    padding."""
     return task.live * task.layout.real[: task.layout.R].to(task.live.device)
 
 
 def set_update(task, update):
-    """Make ``task.x`` the received model plus ``update (R,)`` on the trained entries; buffers are as received."""
+    """Make ``task.x`` the received model plus ``update (R,)`` on the trained entries; buffers
+    are as received."""
     R = task.layout.R
     task.x.copy_(task.base)
     task.x[:R] += update * trained_entries(task)
 
 
 def stretched(task, train, factor):
-    """The ``Trained`` of honest training whose update is then multiplied by ``factor``; buffers stay as trained."""
+    """The ``Trained`` of honest training whose update is then multiplied by ``factor``; buffers
+    stay as trained."""
     trained, R = train(), task.layout.R
     base = task.base[:R]
     task.x[:R] = (base + factor * (task.x[:R] - base)) * trained_entries(task)
@@ -38,8 +42,8 @@ def stretched(task, train, factor):
 
 @torch.no_grad()
 def received_loss(task):
-    """The mean loss of ``task.x`` on the client's samples, untrained; batch statistics are left as they were.
-    A strategy that trains on another loss reports that one for honest clients."""
+    """The mean loss of ``task.x`` on the client's samples, untrained; batch statistics are left
+    as they were. A strategy that trains on another loss reports that one for honest clients."""
     task.model.eval()
     total = sum(task.objective.loss(task.model(inputs), labels, reduction="sum")
                 for inputs, labels in zip(task.inputs.split(task.batch_size), task.labels.split(task.batch_size)))

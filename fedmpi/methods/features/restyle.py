@@ -1,11 +1,13 @@
-"""Same label, different features (P(x|y) differs): each client draws its classes in styles of its own.
+"""Same label, different features (P(x|y) differs): each client draws its classes in styles of
+its own.
 
     images of class k on client n:  turned by 0, 90, 180 or 270 degrees, mirrored or not, inverted or not, channels
                                     shifted by 0 .. C - 1;   uniform over the 16 C - 1 styles that change something
 
-A client restyles round(fraction classes) random classes, at least one where ``fraction`` > 0, all samples of a class
-alike; the recorded level is ``fraction``. Inverting turns the sign of the normalised pixels, that is, mirrors them at
-the channel's mean. A style may be a label's undoing: a 6 turned by 180 degrees is a 9.
+A client restyles round(fraction classes) random classes, at least one where ``fraction`` > 0,
+all samples of a class alike; the recorded level is ``fraction``. Inverting turns the sign of
+the normalised pixels, that is, mirrors them at the channel's mean. A style may be a label's
+undoing: a 6 turned by 180 degrees is a 9.
 """
 
 import torch
@@ -17,10 +19,11 @@ from fedmpi.methods.noise.corrupt import shared_rates
 
 
 def restyle(fraction: float = 1.0, share: float = 1.0):
-    """A style per client and class, for ``fraction`` of the classes on round(share * clients) random clients.
+    """A style per client and class, for ``fraction`` of the classes on round(share * clients)
+    random clients.
 
-    Paper: none of its own; the kind of skew is of Kairouz et al. 2021, "Advances and Open Problems in Federated
-        Learning", arXiv 1912.04977.
+    Paper: none of its own; the kind of skew is of Kairouz et al. 2021, "Advances and Open
+        Problems in Federated Learning", arXiv 1912.04977.
     """
     in_unit_interval(fraction=fraction)
 

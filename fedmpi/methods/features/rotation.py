@@ -3,7 +3,8 @@
     client n = 0 .. N - 1 is turned by 360 n / N degrees, counter-clockwise;   the recorded level is the angle
     quarter=true: one of 0, 90, 180, 270, as many clients each as can be, in random order (IFCA, arXiv 2006.04088)
 
-Angles between quarter turns are sampled bilinearly, which also blurs a little; the edge is repeated outwards.
+Angles between quarter turns are sampled bilinearly, which also blurs a little; the edge is
+repeated outwards.
 """
 
 import numpy as np
@@ -17,7 +18,8 @@ from fedmpi.methods.features.images import changes_ids, require_images, turned
 def rotation(quarter: bool = False, shuffle: bool = False):
     """Images turned by a client's own angle; ``shuffle`` deals the angles out in random order.
 
-    Paper: Ghosh et al. 2020, "An Efficient Framework for Clustered Federated Learning", arXiv 2006.04088.
+    Paper: Ghosh et al. 2020, "An Efficient Framework for Clustered Federated Learning", arXiv
+        2006.04088.
     """
     def levels(clients, gen):
         angles = np.arange(clients) % 4 * 90.0 if quarter else 360.0 * np.arange(clients) / clients

@@ -11,8 +11,8 @@ from fedmpi.methods.models.shape import image, num_features
 def mcmahan_cnn(shape, classes):
     """Two padded 5 x 5 convolutions and 512 hidden units, for images of at least 4 x 4 pixels.
 
-    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
-        1602.05629.
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
+        Decentralized Data", arXiv 1602.05629.
     """
     channels = image(shape, "mcmahan_cnn", 4)[0]
     body = nn.Sequential(

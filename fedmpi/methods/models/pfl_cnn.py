@@ -1,4 +1,5 @@
-"""The CIFAR-10 network of the pfl-research benchmarks (2404.06430): 1,626,442 parameters, Glorot weights.
+"""The CIFAR-10 network of the pfl-research benchmarks (2404.06430): 1,626,442 parameters,
+Glorot weights.
 
     conv 3x3, 32 - conv 3x3, 64 - pool 2 - dropout 1/4 - fc 128 - dropout 1/2 - fc classes
 """
@@ -9,10 +10,11 @@ from fedmpi.methods.models.shape import image, num_features
 
 
 def pfl_cnn(shape, classes, dropout: bool = True):
-    """pfl-research's CNN for CIFAR-10, for images of at least 6 x 6 pixels; ``dropout=False`` leaves dropout out.
+    """pfl-research's CNN for CIFAR-10, for images of at least 6 x 6 pixels; ``dropout=False``
+    leaves dropout out.
 
-    Paper: Granqvist et al. 2024, "pfl-research: simulation framework for accelerating research in Private Federated
-        Learning", arXiv 2404.06430.
+    Paper: Granqvist et al. 2024, "pfl-research: simulation framework for accelerating research
+        in Private Federated Learning", arXiv 2404.06430.
     """
     channels = image(shape, "pfl_cnn", 6)[0]
     body = nn.Sequential(

@@ -9,7 +9,8 @@ from fedmpi.methods.models.shape import image, num_features
 
 
 def small_cnn(shape, classes, width: int = 16):
-    """Two 3 x 3 convolutions of ``width`` and 2 ``width`` channels, for images of at least 2 x 2 pixels.
+    """Two 3 x 3 convolutions of ``width`` and 2 ``width`` channels, for images of at least 2 x
+    2 pixels.
 
     Paper: none: made for quick runs.
     """

@@ -1,8 +1,8 @@
 """Any classifier of torchvision by its name, untrained; nothing is downloaded.
 
-The first convolution is built anew when it is a plain one of 3 channels and the images have another number. Most of
-these networks are made for 224 x 224 pixels; whether one works on smaller images is not checked. Auxiliary outputs
-(googlenet, inception_v3) are left out.
+The first convolution is built anew when it is a plain one of 3 channels and the images have
+another number. Most of these networks are made for 224 x 224 pixels; whether one works on
+smaller images is not checked. Auxiliary outputs (googlenet, inception_v3) are left out.
 """
 
 import difflib
@@ -18,8 +18,8 @@ OPTIONS = {"googlenet": NO_AUXILIARY, "inception_v3": NO_AUXILIARY}
 def torchvision(shape, classes, name: str = "resnet18"):
     """torchvision's model ``name`` with ``classes`` outputs for images ``shape``.
 
-    Paper: of the model; the usual one: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv
-        1512.03385.
+    Paper: of the model; the usual one: He et al. 2016, "Deep Residual Learning for Image
+        Recognition", arXiv 1512.03385.
     Example: fedmpi train --dataset cifar10 --model torchvision:name=resnet18
     """
     from torchvision import models

@@ -1,9 +1,11 @@
-"""Asymmetric label noise of CIFAR-10 (Patrini et al. 2017, arXiv 1609.03683): lookalikes are confused.
+"""Asymmetric label noise of CIFAR-10 (Patrini et al. 2017, arXiv 1609.03683): lookalikes are
+confused.
 
     with probability rate:  truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
 
-The other five classes stay, so on balanced data half of ``rate`` of the labels are wrong; what is recorded is the
-fraction that really changed. Any data set of 10 classes is taken; elsewhere than on CIFAR-10 the pairs mean nothing.
+The other five classes stay, so on balanced data half of ``rate`` of the labels are wrong; what
+is recorded is the fraction that really changed. Any data set of 10 classes is taken; elsewhere
+than on CIFAR-10 the pairs mean nothing.
 """
 
 import numpy as np
@@ -16,10 +18,11 @@ MISTAKEN = (0,       1,         0,   5,  7,   3,  6,   7,    8,   1)
 
 
 def asymmetric(rate: float = 0.4, share: float = 1.0):
-    """A lookalike of CIFAR-10's classes with probability ``rate``, on round(share * clients) random clients.
+    """A lookalike of CIFAR-10's classes with probability ``rate``, on round(share * clients)
+    random clients.
 
-    Paper: Patrini et al. 2017, "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach", arXiv
-        1609.03683.
+    Paper: Patrini et al. 2017, "Making Deep Neural Networks Robust to Label Noise: a Loss
+        Correction Approach", arXiv 1609.03683.
     """
     def corrupt(labels, level, classes, gen):
         if classes != len(MISTAKEN):

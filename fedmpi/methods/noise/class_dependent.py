@@ -2,11 +2,12 @@
 
     P(y' = j | y = k) = 1 - r_k for j = k, r_k d_kj otherwise;   r_k = rate + spread min(rate, 1 - rate) e_k
 
-``e`` (K,) is uniform, shifted to mean 0 and scaled to largest size 1, so the mean of r over the classes is ``rate``
-exactly and no r_k leaves [0, 1]; each row d_k ~ Dir(focus 1_(K-1)) says where the wrong ones of class k go, to few
-classes for a small ``focus``. Class-conditional noise is of Natarajan 2013 and Patrini 2017 (1609.03683); random
-matrices of a given trace, here K (1 - rate), of Northcutt 2021 (1911.00068). A client's recorded rate is the fraction
-of its labels that changed, which differs from ``rate`` with its mix of classes.
+``e`` (K,) is uniform, shifted to mean 0 and scaled to largest size 1, so the mean of r over the
+classes is ``rate`` exactly and no r_k leaves [0, 1]; each row d_k ~ Dir(focus 1_(K-1)) says
+where the wrong ones of class k go, to few classes for a small ``focus``. Class-conditional
+noise is of Natarajan 2013 and Patrini 2017 (1609.03683); random matrices of a given trace, here
+K (1 - rate), of Northcutt 2021 (1911.00068). A client's recorded rate is the fraction of its
+labels that changed, which differs from ``rate`` with its mix of classes.
 """
 
 import math
@@ -18,11 +19,12 @@ from fedmpi.methods.noise.corrupt import fraction, shared_rates
 
 
 def class_dependent(rate: float = 0.4, share: float = 1.0, spread: float = 1.0, focus: float = 0.5):
-    """By one random confusion matrix of mean level ``rate``, on round(share * clients) random clients.
+    """By one random confusion matrix of mean level ``rate``, on round(share * clients) random
+    clients.
 
-    Paper: Patrini et al. 2017, "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach", arXiv
-        1609.03683; Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels",
-        arXiv 1911.00068.
+    Paper: Patrini et al. 2017, "Making Deep Neural Networks Robust to Label Noise: a Loss
+        Correction Approach", arXiv 1609.03683; Northcutt, Jiang and Chuang 2021, "Confident
+        Learning: Estimating Uncertainty in Dataset Labels", arXiv 1911.00068.
     """
     fraction(spread=spread)
     if not (focus > 0 and math.isfinite(focus)):
@@ -40,7 +42,8 @@ def class_dependent(rate: float = 0.4, share: float = 1.0, spread: float = 1.0, 
 
 
 def confusion(level, spread, unevenness, destinations):
-    """``(K, K) float64`` of rows that sum to 1: the chance that a label of the row's class becomes the column's."""
+    """``(K, K) float64`` of rows that sum to 1: the chance that a label of the row's class
+    becomes the column's."""
     rates = (level + spread * min(level, 1 - level) * unevenness).clip(0, 1)
     return np.diag(1 - rates) + rates[:, None] * destinations
 

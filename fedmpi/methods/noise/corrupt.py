@@ -1,16 +1,19 @@
 """What label noise is, and how it is laid over the clients' labels.
 
-A kind of noise is a factory that returns ``Noise(rates, corrupt)``. Labels are corrupted once, before training.
+A kind of noise is a factory that returns ``Noise(rates, corrupt)``. Labels are corrupted once,
+before training.
 """
 
 import numpy as np
 
 
 def apply(noise, labels_per_client, classes, gen_of):
-    """``(noisy, true_rates)``: an array of labels per client and, (clients,), the fraction that really changed.
+    """``(noisy, true_rates)``: an array of labels per client and, (clients,), the fraction that
+    really changed.
 
-    ``gen_of(n)`` is the generator of client n; ``gen_of(clients)``, one past the last, draws the levels, and the next
-    what clients have in common. ``classes`` 0: the targets are no classes, which no noise can change, else ValueError.
+    ``gen_of(n)`` is the generator of client n; ``gen_of(clients)``, one past the last, draws
+    the levels, and the next what clients have in common. ``classes`` 0: the targets are no
+    classes, which no noise can change, else ValueError.
     """
     clients = len(labels_per_client)
     levels = noise.rates(clients, gen_of(clients))
@@ -26,7 +29,8 @@ def apply(noise, labels_per_client, classes, gen_of):
 
 
 def shared_rates(rate, share):
-    """``rates`` that are ``rate`` for round(share * clients) clients drawn at random, and 0 for the others."""
+    """``rates`` that are ``rate`` for round(share * clients) clients drawn at random, and 0 for
+    the others."""
     fraction(rate=rate, share=share)
 
     def rates(clients, gen):
@@ -38,7 +42,8 @@ def shared_rates(rate, share):
 
 
 def flip_to_others(labels, level, classes, gen):
-    """Each label becomes, with probability ``level``, one of the other ``classes - 1``, all alike."""
+    """Each label becomes, with probability ``level``, one of the other ``classes - 1``, all
+    alike."""
     shift = gen.integers(1, classes, len(labels))
     return np.where(gen.random(len(labels)) < level, (labels + shift) % classes, labels)
 

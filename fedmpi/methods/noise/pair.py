@@ -12,8 +12,8 @@ from fedmpi.methods.noise.corrupt import shared_rates
 def pair(rate: float = 0.3, share: float = 1.0):
     """The next class with probability ``rate``, on round(share * clients) random clients.
 
-    Paper: Han et al. 2018, "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels", arXiv
-        1804.06872.
+    Paper: Han et al. 2018, "Co-teaching: Robust Training of Deep Neural Networks with Extremely
+        Noisy Labels", arXiv 1804.06872.
     """
     def corrupt(labels, level, classes, gen):
         return np.where(gen.random(len(labels)) < level, (labels + 1) % classes, labels)

@@ -2,9 +2,9 @@
 
     y -> sigma_n(y),  sigma_n one random cycle over round(rate C) random classes, another on every such client
 
-The test of clustered federated learning (Sattler 2020, arXiv 1910.01991). All labels of a chosen class change, none of
-the others; at least two classes take part where ``rate`` > 0, which is a swap. The recorded rate is the fraction of
-labels that changed.
+The test of clustered federated learning (Sattler 2020, arXiv 1910.01991). All labels of a
+chosen class change, none of the others; at least two classes take part where ``rate`` > 0,
+which is a swap. The recorded rate is the fraction of labels that changed.
 """
 
 import numpy as np
@@ -14,10 +14,11 @@ from fedmpi.methods.noise.corrupt import shared_rates
 
 
 def permuted(rate: float = 1.0, share: float = 0.5):
-    """A random permutation of ``rate`` of the classes on each of round(share * clients) random clients.
+    """A random permutation of ``rate`` of the classes on each of round(share * clients) random
+    clients.
 
-    Paper: Sattler, Müller and Samek 2021, "Clustered Federated Learning: Model-Agnostic Distributed Multi-Task
-        Optimization under Privacy Constraints", arXiv 1910.01991.
+    Paper: Sattler, Müller and Samek 2021, "Clustered Federated Learning: Model-Agnostic
+        Distributed Multi-Task Optimization under Privacy Constraints", arXiv 1910.01991.
     """
     return Noise(shared_rates(rate, share), _permute)
 

@@ -3,8 +3,8 @@
     batch i of a fixed order is hit iff i mod p = 0;  its labels are uniform over all C classes
     p = PERIODS[n * 10 // N] of client n
 
-The level of a client is its period p, not a rate: the wrong labels are about (C - 1) / C / p of all, and batch 0
-is always hit.
+The level of a client is its period p, not a rate: the wrong labels are about (C - 1) / C / p of
+all, and batch 0 is always hit.
 """
 
 import numpy as np
@@ -17,7 +17,8 @@ PERIODS = (1, 1, 2, 2, 2, 5, 5, 5, 10000, 10000)
 def thesis(batch_size: int = 32):
     """Noise whose level is the period of the hit mini-batches; nothing about the clients is random.
 
-    Paper: the thesis (2023) that this project implements, on training large models federatedly by pruning.
+    Paper: the thesis (2023) that this project implements, on training large models federatedly
+        by pruning.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")

@@ -1,8 +1,10 @@
-"""Adam, the arithmetic of ``torch.optim.Adam``: steps of the mean gradient over its root mean square.
+"""Adam, the arithmetic of ``torch.optim.Adam``: steps of the mean gradient over its root mean
+square.
 
-``m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2``, then with ``c = 1 - beta^steps``
-``x <- x - (lr / c1) m / (sqrt(v / c2) + eps)``. Weight decay is added to the gradient, unlike that of ``adamw``. A
-weight that is pruned has the gradient 0 throughout and stays. Cost: two vectors more.
+``m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2``, then with ``c = 1 -
+beta^steps`` ``x <- x - (lr / c1) m / (sqrt(v / c2) + eps)``. Weight decay is added to the
+gradient, unlike that of ``adamw``. A weight that is pruned has the gradient 0 throughout and
+stays. Cost: two vectors more.
 """
 
 from functools import partial
@@ -38,8 +40,8 @@ def check(beta1, beta2, eps, weight_decay):
 
 
 def moments(name, decay, kernel, weight_decay, beta1, beta2, eps):
-    """The ``Optimiser`` of Adam's rule after ``decay(x, g, lr)`` in place, None where nothing decays; ``kernel`` is
-    torch's for both."""
+    """The ``Optimiser`` of Adam's rule after ``decay(x, g, lr)`` in place, None where nothing
+    decays; ``kernel`` is torch's for both."""
 
     def init(x):
         return {"mean": torch.zeros_like(x), "square": torch.zeros_like(x), "steps": x.new_zeros(x.shape[:-1])}

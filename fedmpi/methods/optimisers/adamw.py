@@ -1,5 +1,6 @@
-"""AdamW, the arithmetic of ``torch.optim.AdamW``: Adam whose weights decay by themselves, ``x <- x - lr weight_decay
-x`` before each step, and not through the gradient. A weight of 0, as pruned ones are, decays to 0."""
+"""AdamW, the arithmetic of ``torch.optim.AdamW``: Adam whose weights decay by themselves, ``x
+<- x - lr weight_decay x`` before each step, and not through the gradient. A weight of 0, as
+pruned ones are, decays to 0."""
 
 import torch
 

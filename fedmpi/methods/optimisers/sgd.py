@@ -1,7 +1,9 @@
-"""Stochastic gradient descent with momentum and weight decay, the arithmetic of ``torch.optim.SGD``.
+"""Stochastic gradient descent with momentum and weight decay, the arithmetic of
+``torch.optim.SGD``.
 
 ``g <- g + weight_decay x;  v <- momentum v + (1 - dampening) g``, at the first step ``v <- g``;
-``x <- x - lr v``, with Nesterov's momentum ``x <- x - lr (g + momentum v)``. Cost: one vector more with momentum.
+``x <- x - lr v``, with Nesterov's momentum ``x <- x - lr (g + momentum v)``. Cost: one vector
+more with momentum.
 """
 
 from functools import partial
@@ -16,7 +18,8 @@ def sgd(momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
 
     On a GPU a ``dampening`` waits for each step, as the first one is another.
 
-    Paper: Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", ICML 2013.
+    Paper: Sutskever et al. 2013, "On the importance of initialization and momentum in deep
+        learning", ICML 2013.
     Example: fedmpi train --optimiser sgd:momentum=0.9,nesterov=true
     """
     if not 0 <= momentum < 1:

@@ -1,10 +1,12 @@
-"""C classes per client (2102.02079, NIID-Bench): client n owns class n mod K and C - 1 random others.
+"""C classes per client (2102.02079, NIID-Bench): client n owns class n mod K and C - 1 random
+others.
 
     each class is split equally among its owners
 
-NIID-Bench loses the samples of a class that nobody drew. Here such a class takes a place from the class with most
-owners; where there are fewer places than classes (N C < K) the classes left over go whole to the clients in turn.
-A client that would hold fewer than ``min_size`` samples gets random ones of the largest.
+NIID-Bench loses the samples of a class that nobody drew. Here such a class takes a place from
+the class with most owners; where there are fewer places than classes (N C < K) the classes left
+over go whole to the clients in turn. A client that would hold fewer than ``min_size`` samples
+gets random ones of the largest.
 """
 
 import numpy as np
@@ -17,7 +19,8 @@ def classes(per_client: int = 2, min_size: int = 1):
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
+    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study",
+        arXiv 2102.02079.
     """
     positive(per_client=per_client, min_size=min_size)
 
@@ -44,7 +47,8 @@ def _chosen(clients, num_classes, per_client, gen):
 
 
 def _owned(owns, gen):
-    """``owns`` with an owner for every class: places move from the class with most owners, while it has two."""
+    """``owns`` with an owner for every class: places move from the class with most owners,
+    while it has two."""
     owns = owns.copy()
     for n, k in enumerate(np.flatnonzero(~owns.any(0))):
         most = owns.sum(0).argmax()

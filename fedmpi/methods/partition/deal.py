@@ -1,7 +1,8 @@
 """Who owns which sample, as one vector: what all partitions share.
 
-``owner (N,) int64`` names the client of every sample. A partition makes an owner vector; here it is checked,
-repaired where a client has too little, and turned into index lists in random order.
+``owner (N,) int64`` names the client of every sample. A partition makes an owner vector; here
+it is checked, repaired where a client has too little, and turned into index lists in random
+order.
 """
 
 import math
@@ -10,7 +11,8 @@ import numpy as np
 
 
 def feasible(total, clients, min_size):
-    """Raise ``ValueError`` when ``total`` samples cannot give each of ``clients`` at least ``min_size``."""
+    """Raise ``ValueError`` when ``total`` samples cannot give each of ``clients`` at least
+    ``min_size``."""
     if clients < 1:
         raise ValueError(f"clients must be >= 1, got {clients}")
     if total < clients * min_size:
@@ -34,7 +36,8 @@ def lists(owner, clients, gen):
 
 
 def by_class(labels, gen):
-    """A list of index arrays, one per class that occurs, each in random order; ValueError where there are none."""
+    """A list of index arrays, one per class that occurs, each in random order; ValueError where
+    there are none."""
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError("it deals by class, and these data have no classes; take iid, quantity or lognormal")
     shuffled = gen.permutation(len(labels))
@@ -43,7 +46,8 @@ def by_class(labels, gen):
 
 
 def dealt(pools, table):
-    """``owner (N,)``: client n gets ``table[n, k]`` samples of ``pools[k]``; rows of ``table`` cover the pools."""
+    """``owner (N,)``: client n gets ``table[n, k]`` samples of ``pools[k]``; rows of ``table``
+    cover the pools."""
     owner = np.empty(sum(map(len, pools)), np.int64)
     for members, counts in zip(pools, table.T):
         owner[members] = np.repeat(np.arange(len(table)), counts)
@@ -63,8 +67,8 @@ def split(total, shares):
 
 
 def lognormal_sizes(total, clients, sigma, gen):
-    """``sizes (N,) int64`` that sum to ``total``, log-normal of deviation ``sigma``; equal to within 1, and nothing is
-    drawn, where sigma is 0."""
+    """``sizes (N,) int64`` that sum to ``total``, log-normal of deviation ``sigma``; equal to
+    within 1, and nothing is drawn, where sigma is 0."""
     if not sigma:
         return np.full(clients, total // clients) + (np.arange(clients) < total % clients)
     power = min(sigma, 1e300) * gen.standard_normal(clients)    # beyond it float64 overflows
@@ -73,7 +77,8 @@ def lognormal_sizes(total, clients, sigma, gen):
 
 
 def proportions(beta, size, gen):
-    """``(size,) float64`` of Dir(beta, ..., beta); one random corner where a tiny ``beta`` underflows."""
+    """``(size,) float64`` of Dir(beta, ..., beta); one random corner where a tiny ``beta``
+    underflows."""
     shares = gen.dirichlet(np.full(size, min(beta, 1e12)))    # above it all shares are equal to 6 digits
     total = shares.sum()
     corner = np.eye(size)[gen.integers(size)]
@@ -81,7 +86,8 @@ def proportions(beta, size, gen):
 
 
 def topped_up(owner, clients, min_size, gen):
-    """``owner`` with every client at ``min_size`` or more: random samples move from whoever is largest."""
+    """``owner`` with every client at ``min_size`` or more: random samples move from whoever is
+    largest."""
     counts = np.bincount(owner, minlength=clients)
     need = np.maximum(min_size - counts, 0)
     if not need.any():
@@ -97,7 +103,8 @@ def topped_up(owner, clients, min_size, gen):
 
 
 def _gifts(counts, total):
-    """How many samples each client gives, when ``total`` are taken one by one from the currently largest."""
+    """How many samples each client gives, when ``total`` are taken one by one from the
+    currently largest."""
     low, high = 0, int(counts.max())    # the highest level such that what stands above it suffices
     while high - low > 1:
         level = (low + high) // 2

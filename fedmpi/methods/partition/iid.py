@@ -13,8 +13,8 @@ def iid(min_size: int = 1):
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
-        1602.05629.
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
+        Decentralized Data", arXiv 1602.05629.
     """
     positive(min_size=min_size)
 

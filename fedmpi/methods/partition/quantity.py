@@ -12,7 +12,8 @@ def quantity(beta: float = 0.5, min_size: int = 10):
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
+    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study",
+        arXiv 2102.02079.
     """
     positive(beta=beta, min_size=min_size)
 

@@ -1,4 +1,5 @@
-"""The pathological split of McMahan (1602.05629): sort by label, cut N s shards, give each client s at random.
+"""The pathological split of McMahan (1602.05629): sort by label, cut N s shards, give each
+client s at random.
 
     n_i = total / N, at most 2 s classes per client where no class is smaller than a shard
 """
@@ -13,8 +14,8 @@ def shards(per_client: int = 2, min_size: int = 1):
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
-        1602.05629.
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
+        Decentralized Data", arXiv 1602.05629.
     """
     positive(per_client=per_client, min_size=min_size)
 

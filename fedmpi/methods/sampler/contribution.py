@@ -2,12 +2,12 @@
 
     p_n = floor / A + (1 - floor) gain_n / sum(gain)          over the A available clients
 
-``gain`` is max(score, 0), or, with a ``temperature`` > 0, exp(score / temperature), in units of the standard deviation
-of the known scores. Clients are drawn one after the other by p, without replacement, see
-``fedmpi.methods.sampler.race``. A
-client that the server has never heard of has the mean gain of those it has: neither preferred nor starved. Where nobody
-gains, all are alike. A score moves only when its client takes part: with ``floor`` 0 and temperature 0 a client whose
-score is not above 0 comes again only when too few others are there.
+``gain`` is max(score, 0), or, with a ``temperature`` > 0, exp(score / temperature), in units of
+the standard deviation of the known scores. Clients are drawn one after the other by p, without
+replacement, see ``fedmpi.methods.sampler.race``. A client that the server has never heard of
+has the mean gain of those it has: neither preferred nor starved. Where nobody gains, all are
+alike. A score moves only when its client takes part: with ``floor`` 0 and temperature 0 a
+client whose score is not above 0 comes again only when too few others are there.
 """
 
 import torch
@@ -19,8 +19,8 @@ from fedmpi.methods.sampler.race import race, there
 def contribution(floor: float = 0.1, temperature: float = 0.0):
     """In proportion to remembered contributions; ``floor`` is the share that is drawn uniformly.
 
-    Paper: Nagalapatti and Narayanam 2021, "Game of Gradients: Mitigating Irrelevant Clients in Federated Learning",
-        arXiv 2110.12257, which draws by a softmax of Shapley values.
+    Paper: Nagalapatti and Narayanam 2021, "Game of Gradients: Mitigating Irrelevant Clients in
+        Federated Learning", arXiv 2110.12257, which draws by a softmax of Shapley values.
     Up: nothing more: the server remembers the scores.
     Down: nothing more.
     Example: fedmpi train --sampler contribution:floor=0.2 --cohort 4

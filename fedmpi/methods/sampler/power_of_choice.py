@@ -1,12 +1,14 @@
-"""Power of choice: of d candidates, the clients with the largest losses (Cho, Wang and Joshi 2020, arXiv 2010.01243).
+"""Power of choice: of d candidates, the clients with the largest losses (Cho, Wang and Joshi
+2020, arXiv 2010.01243).
 
     A = d clients drawn without replacement in proportion to their samples,   cohort = the m of A with the largest loss
 
-d is ``candidates``, at least the cohort m; d = m draws by size, d = all takes the largest losses of all. Every round
-the candidates are sent the model and asked for its loss on their samples, before m of them train. With ``remembered``
-(their rpow-d) nobody is asked: the loss is the one that a client reported when it last took part, infinite for a client
-that never did; of such clients those drawn first go first. A larger d is faster and more biased. The updates are meant
-to weigh alike: ``--weighting uniform``.
+d is ``candidates``, at least the cohort m; d = m draws by size, d = all takes the largest
+losses of all. Every round the candidates are sent the model and asked for its loss on their
+samples, before m of them train. With ``remembered`` (their rpow-d) nobody is asked: the loss is
+the one that a client reported when it last took part, infinite for a client that never did; of
+such clients those drawn first go first. A larger d is faster and more biased. The updates are
+meant to weigh alike: ``--weighting uniform``.
 """
 
 import torch
@@ -18,10 +20,11 @@ from fedmpi.methods.sampler.race import race, there
 def power_of_choice(candidates: int = 20, remembered: bool = False):
     """The largest losses among ``candidates`` clients drawn by size.
 
-    Paper: Cho, Wang and Joshi 2020, "Client Selection in Federated Learning: Convergence Analysis and Power-of-Choice
-        Selection Strategies", arXiv 2010.01243.
+    Paper: Cho, Wang and Joshi 2020, "Client Selection in Federated Learning: Convergence
+        Analysis and Power-of-Choice Selection Strategies", arXiv 2010.01243.
     Up: one loss of every candidate, before the cohort's updates; nothing with remembered=true.
-    Down: the model to every candidate, candidates / cohort times as much as uniform; no more with remembered=true.
+    Down: the model to every candidate, candidates / cohort times as much as uniform; no more
+        with remembered=true.
     Example: fedmpi train --sampler power-of-choice:candidates=12 --weighting uniform --cohort 4
     """
     if candidates < 1:
@@ -53,7 +56,7 @@ def power_of_choice(candidates: int = 20, remembered: bool = False):
 
 
 def choose(count, clients, losses):
-    """int64, sorted: the ``count`` of ``clients (d,)`` with the largest ``losses (d,)``, of equal ones the first; NaN
-    is the smallest."""
+    """int64, sorted: the ``count`` of ``clients (d,)`` with the largest ``losses (d,)``, of
+    equal ones the first; NaN is the smallest."""
     order = torch.argsort(losses.nan_to_num(nan=-torch.inf, posinf=torch.inf), descending=True, stable=True)
     return clients[order[:count]].sort().values

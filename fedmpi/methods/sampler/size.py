@@ -1,11 +1,12 @@
-"""Size: clients are drawn one after the other, in proportion to their samples among those not drawn yet.
+"""Size: clients are drawn one after the other, in proportion to their samples among those not
+drawn yet.
 
     P(next = n) = n_n / sum of n over the available clients not drawn yet
 
-See ``fedmpi.methods.sampler.race`` for what that means for a cohort of several. Who is drawn by size and
-weighted by size
-counts twice: ``--weighting uniform`` goes with it. That is still not FedAvg's mean over all clients: a cohort has
-distinct clients here, and large ones are drawn less often than in proportion.
+See ``fedmpi.methods.sampler.race`` for what that means for a cohort of several. Who is drawn by
+size and weighted by size counts twice: ``--weighting uniform`` goes with it. That is still not
+FedAvg's mean over all clients: a cohort has distinct clients here, and large ones are drawn
+less often than in proportion.
 """
 
 from fedmpi.core.parts import Sampler

@@ -10,8 +10,8 @@ from fedmpi.methods.sampler.race import there
 def uniform():
     """All available clients alike.
 
-    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
-        1602.05629.
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
+        Decentralized Data", arXiv 1602.05629.
     Up: nothing more.
     Down: nothing more.
     Example: fedmpi train --sampler uniform --cohort 4

@@ -1,7 +1,7 @@
 """A line: the learning rate falls from --lr to the share ``final`` of it by equal amounts.
 
-``1 - (1 - final) k / n`` at number k of n, from 0, after the warm-up: the last round, or step, still trains where
-``final`` is 0.
+``1 - (1 - final) k / n`` at number k of n, from 0, after the warm-up: the last round, or step,
+still trains where ``final`` is 0.
 """
 
 from fedmpi.methods.schedules.progress import Over, final_share, schedule

@@ -8,8 +8,9 @@ Over = Literal["rounds", "steps"]
 
 
 def schedule(decay, over, warmup):
-    """The ``Schedule`` whose factor is ``decay(place, total)``, place 0 being the first of ``total`` rounds or local
-    steps after the warm-up. The ``warmup`` first ones rise to it by equal amounts: 1 / (warmup + 1) is the first."""
+    """The ``Schedule`` whose factor is ``decay(place, total)``, place 0 being the first of
+    ``total`` rounds or local steps after the warm-up. The ``warmup`` first ones rise to it by
+    equal amounts: 1 / (warmup + 1) is the first."""
     if warmup < 0:
         raise ValueError(f"warmup must be >= 0 {over}, got {warmup}")
     within = over == "steps"

@@ -1,4 +1,5 @@
-"""Steps: the learning rate is multiplied by ``factor`` after ``every`` rounds, or local steps, and again after as many.
+"""Steps: the learning rate is multiplied by ``factor`` after ``every`` rounds, or local steps,
+and again after as many.
 
 ``factor^floor(k / every)`` at number k, from 0, after the warm-up.
 """

@@ -2,10 +2,11 @@
 
     x <- (1 - alpha_t) x + alpha_t x_new,    alpha_t = alpha s(tau)
 
-x_new is the model that the client sends, trained from the one of its start, tau merges ago. ``staleness`` names s:
-``constant`` 1, ``polynomial`` (1 + tau)^-a, or ``hinge``, 1 where tau <= b, else 1 / (a (tau - b) + 1). a = 0.5 is for
-polynomial; hinge is usually run with a = 10, b = 4. (Formulas and values as public implementations agree on them.)
-``concurrency`` clients are at work at any time. The paper adds a proximal term on the clients: ``--strategy fedprox``.
+x_new is the model that the client sends, trained from the one of its start, tau merges ago.
+``staleness`` names s: ``constant`` 1, ``polynomial`` (1 + tau)^-a, or ``hinge``, 1 where tau <=
+b, else 1 / (a (tau - b) + 1). a = 0.5 is for polynomial; hinge is usually run with a = 10, b =
+4. (Formulas and values as public implementations agree on them.) ``concurrency`` clients are at
+work at any time. The paper adds a proximal term on the clients: ``--strategy fedprox``.
 """
 
 from fedmpi.methods.timing.staleness import Staleness, check_workers, staleness_function

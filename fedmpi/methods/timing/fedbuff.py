@@ -2,10 +2,11 @@
 
     x <- x + server_lr sum_{n in buffer} w_n s(tau_n) (x_n - x_start,n),    s(tau) = (1 + tau)^-a
 
-with ``buffer`` answers a merge, 10 in the paper, and a = 0.5, 1 / sqrt(1 + tau). The weights w sum to 1 (the paper's
-are 1 / buffer: ``--weighting uniform``) and are not normalised again after s: stale buffers move the model less. An
-update is the difference from the model that its client received, tau merges ago. ``concurrency`` clients are at work at
-any time; ``server_lr`` is the paper's server rate, beside which a strategy may have its own.
+with ``buffer`` answers a merge, 10 in the paper, and a = 0.5, 1 / sqrt(1 + tau). The weights w
+sum to 1 (the paper's are 1 / buffer: ``--weighting uniform``) and are not normalised again
+after s: stale buffers move the model less. An update is the difference from the model that its
+client received, tau merges ago. ``concurrency`` clients are at work at any time; ``server_lr``
+is the paper's server rate, beside which a strategy may have its own.
 """
 
 import math
@@ -18,7 +19,8 @@ from fedmpi.core.parts import Aggregation
 def fedbuff(buffer: int = 10, concurrency: int = 0, a: float = 0.5, server_lr: float = 1.0):
     """``buffer`` answers a merge, each scaled by its staleness; ``concurrency`` 0: the cohort.
 
-    Paper: Nguyen et al. 2022, "Federated Learning with Buffered Asynchronous Aggregation", arXiv 2106.06639.
+    Paper: Nguyen et al. 2022, "Federated Learning with Buffered Asynchronous Aggregation",
+        arXiv 2106.06639.
     Up: buffer updates a merge.
     Down: as many models a merge: as many bytes an update as sync.
     Example: fedmpi train --strategy fedavg --devices drawn --aggregation fedbuff:buffer=4 --cohort 4

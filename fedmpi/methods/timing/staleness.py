@@ -1,4 +1,5 @@
-"""How much an update counts by its staleness: the merges between its client's start and its arrival.
+"""How much an update counts by its staleness: the merges between its client's start and its
+arrival.
 
     constant 1;   polynomial (1 + tau)^-a;   hinge 1 where tau <= b, else 1 / (a (tau - b) + 1)
 
@@ -14,7 +15,8 @@ Staleness = Literal["constant", "polynomial", "hinge"]
 
 
 def staleness_function(name, a, b):
-    """``s(tau (C,) float64) -> (C,)`` in (0, 1], 1 for a fresh update; ``ValueError`` for what makes no sense."""
+    """``s(tau (C,) float64) -> (C,)`` in (0, 1], 1 for a fresh update; ``ValueError`` for what
+    makes no sense."""
     if not (a >= 0 and math.isfinite(a)):
         raise ValueError(f"a must be >= 0 and finite, got {a}")
     if not (b >= 0 and math.isfinite(b)):

@@ -2,9 +2,10 @@
 
     asked = ceil(cohort (1 + over)),   merged = the first ``cohort`` answers within ``deadline`` seconds
 
-``over`` asks more clients than are needed, so that the slowest can be left out (Bonawitz 2019, arXiv 1902.01046, asks
-1.3 times as many). Who answers later is late, and what it did is lost. ``deadline`` 0 waits for all. Without a model of
-time (``--devices none``) all answers come at once: the first clients by number are merged, so leave over at 0 there.
+``over`` asks more clients than are needed, so that the slowest can be left out (Bonawitz 2019,
+arXiv 1902.01046, asks 1.3 times as many). Who answers later is late, and what it did is lost.
+``deadline`` 0 waits for all. Without a model of time (``--devices none``) all answers come at
+once: the first clients by number are merged, so leave over at 0 there.
 """
 
 import math
@@ -15,7 +16,8 @@ from fedmpi.core.parts import Aggregation
 def sync(deadline: float = 0.0, over: float = 0.0):
     """Rounds of a cohort; ``deadline`` in virtual seconds, 0: none.
 
-    Paper: Bonawitz et al. 2019, "Towards Federated Learning at Scale: System Design", arXiv 1902.01046.
+    Paper: Bonawitz et al. 2019, "Towards Federated Learning at Scale: System Design", arXiv
+        1902.01046.
     Up: an update a client that was asked, late ones in vain: (1 + over) times what is merged.
     Down: the model, to all that are asked.
     Example: fedmpi train --devices drawn --aggregation sync:over=0.3 --cohort 4

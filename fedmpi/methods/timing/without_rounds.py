@@ -1,4 +1,5 @@
-"""What cannot work, and what comes to nothing, where answers are merged as they arrive and clients share no rounds."""
+"""What cannot work, and what comes to nothing, where answers are merged as they arrive and
+clients share no rounds."""
 
 
 def refusals_of(concurrency):

@@ -5,9 +5,9 @@ A map turns the cohort's scores into gains >= 0. Then, each an option of its own
     s_n <- memory s_n + (1 - memory) gain_n / sum(gain) sum(s)     over the cohort: exponential average
     r_n ~ n_n^size_power max(s_n, floor / N)^score_power           data-size prior, floor
 
-The weights serve at once. s starts equal for all, not at the data's shares, which the prior holds already. Scaled to
-the mass that s gave the cohort, ``memory`` means what it says and absent clients are neither raised nor lowered. Where
-no gain is positive s stays.
+The weights serve at once. s starts equal for all, not at the data's shares, which the prior
+holds already. Scaled to the mass that s gave the cohort, ``memory`` means what it says and
+absent clients are neither raised nor lowered. Where no gain is positive s stays.
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""Min-max: ``gain = (phi - min) / (max - min)`` (ShapleyFL, KDD 2023, there with memory 0.3). The worst client of a
-cohort always earns 0, however good it is. Then averaged, floored and multiplied with the data size, see
-``fedmpi.methods.weighting.earned``."""
+"""Min-max: ``gain = (phi - min) / (max - min)`` (ShapleyFL, KDD 2023, there with memory 0.3).
+The worst client of a cohort always earns 0, however good it is. Then averaged, floored and
+multiplied with the data size, see ``fedmpi.methods.weighting.earned``."""
 
 import torch
 

@@ -1,5 +1,6 @@
-"""Proportional: ``gain = phi - min(phi, 0)``: scores as they are, shifted up where some are negative. Then averaged,
-floored and multiplied with the data size, see ``fedmpi.methods.weighting.earned``."""
+"""Proportional: ``gain = phi - min(phi, 0)``: scores as they are, shifted up where some are
+negative. Then averaged, floored and multiplied with the data size, see
+``fedmpi.methods.weighting.earned``."""
 
 from fedmpi.methods.weighting.earned import earned
 

@@ -1,8 +1,8 @@
-"""Softmax: ``gain = exp(phi / temperature)``, normalised. Then averaged, floored and multiplied with the data size, see
-``fedmpi.methods.weighting.earned``.
+"""Softmax: ``gain = exp(phi / temperature)``, normalised. Then averaged, floored and multiplied
+with the data size, see ``fedmpi.methods.weighting.earned``.
 
-Scores of different estimators differ in scale by orders; with ``standard`` the temperature is in units of the cohort's
-standard deviation of phi, otherwise in those of phi.
+Scores of different estimators differ in scale by orders; with ``standard`` the temperature is
+in units of the cohort's standard deviation of phi, otherwise in those of phi.
 """
 
 import torch

@@ -1,4 +1,5 @@
-"""Uniform: every client of the cohort weighs the same, whatever the scores, which are remembered as relu does."""
+"""Uniform: every client of the cohort weighs the same, whatever the scores, which are
+remembered as relu does."""
 
 from fedmpi.methods.weighting.earned import earned
 
