@@ -1,7 +1,7 @@
-"""FedCorr's label noise (Xu et al. 2022, arXiv 2204.04677): some clients are noisy, each at a
-level of its own.
+"""FedCorr's label noise (Xu et al. 2022, arXiv 2204.04677): noisy clients, each of its own level.
 
-    with probability rho a client is noisy, of level mu ~ U(tau, 1);   y -> any class with probability mu
+    with probability rho a client is noisy, of level mu ~ U(tau, 1)
+    y -> any class with probability mu
 
 The fresh label is drawn from all C classes, the true one included, so the recorded rate, the
 fraction that really changed, is about mu (C - 1) / C.
@@ -23,6 +23,9 @@ def fedcorr(rho: float = 0.6, tau: float = 0.5):
     fraction(rho=rho, tau=tau)
 
     def rates(clients, gen):
-        return np.where(gen.random(clients) < rho, gen.uniform(tau, 1, clients), 0.0)
+        is_noisy = gen.random(clients) < rho
+        levels = gen.uniform(tau, 1, clients)
+        return np.where(is_noisy, levels, 0.0)
 
-    return Noise(rates, symmetric(include_true=True).corrupt)
+    corrupt = symmetric(include_true=True).corrupt
+    return Noise(rates, corrupt)
