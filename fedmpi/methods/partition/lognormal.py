@@ -5,8 +5,8 @@
 
 import math
 
-from fedmpi.methods.partition.deal import (feasible, lists, lognormal_sizes, positive, sized,
-                                           topped_up)
+from fedmpi.methods.partition.deal import (feasible, lists, lognormal_sizes, positive,
+                                           sized, topped_up)
 
 
 def lognormal(sigma: float = 1.0, min_size: int = 10):
@@ -22,7 +22,8 @@ def lognormal(sigma: float = 1.0, min_size: int = 10):
 
     def partition(labels, clients, gen):
         feasible(len(labels), clients, min_size)
-        owner = sized(lognormal_sizes(len(labels), clients, sigma, gen), gen)
+        sizes = lognormal_sizes(len(labels), clients, sigma, gen)
+        owner = sized(sizes, gen)
         return lists(topped_up(owner, clients, min_size, gen), clients, gen)
 
     return partition

@@ -19,7 +19,8 @@ def quantity(beta: float = 0.5, min_size: int = 10):
 
     def partition(labels, clients, gen):
         feasible(len(labels), clients, min_size)
-        owner = sized(split(len(labels), proportions(beta, clients, gen)), gen)
+        shares = proportions(beta, clients, gen)
+        owner = sized(split(len(labels), shares), gen)
         return lists(topped_up(owner, clients, min_size, gen), clients, gen)
 
     return partition

@@ -20,11 +20,15 @@ def shards(per_client: int = 2, min_size: int = 1):
     positive(per_client=per_client, min_size=min_size)
 
     def partition(labels, clients, gen):
-        feasible(len(labels), clients, max(per_client, min_size))
-        pieces = np.array_split(np.concatenate(by_class(labels, gen)), clients * per_client)
+        # A piece holds a sample at least.
+        fewest = max(per_client, min_size)
+        feasible(len(labels), clients, fewest)
+        num_pieces = clients * per_client
+        sorted_by_class = np.concatenate(by_class(labels, gen))
+        pieces = np.array_split(sorted_by_class, num_pieces)
         owner = np.empty(len(labels), np.int64)
-        for i, piece in zip(gen.permutation(clients * per_client), pieces):
-            owner[piece] = i // per_client
+        for place, piece in zip(gen.permutation(num_pieces), pieces):
+            owner[piece] = place // per_client
         return lists(topped_up(owner, clients, min_size, gen), clients, gen)
 
     return partition
