@@ -1,6 +1,5 @@
 """Uniform: every available client is as likely as any other, without replacement."""
 
-import numpy as np
 import torch
 
 from fedmpi.core.parts import Sampler, nothing
@@ -21,6 +20,8 @@ def uniform():
         clients = there(known)
         if count >= len(clients):
             return clients
-        return clients[torch.from_numpy(np.sort(gen.choice(len(clients), count, replace=False)))]
+        places = gen.choice(len(clients), count, replace=False)
+        places.sort()
+        return clients[torch.from_numpy(places)]
 
     return Sampler(draw, notes=nothing)

@@ -1,8 +1,7 @@
 """A cosine: the learning rate falls from --lr to the share ``final`` of it along half a wave.
 
-``final + (1 - final) (1 + cos(pi k / n)) / 2`` at number k of n, from 0, after the warm-up: the
-last round, or step, comes just before the end of the wave, and still trains where ``final`` is
-0.
+``final + (1 - final) (1 + cos(pi k / n)) / 2`` at number k of n, from 0, after the warm-up. The
+last round, or step, comes just before the end of the wave, and still trains where ``final`` is 0.
 """
 
 import math
@@ -20,6 +19,7 @@ def cosine(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
     final_share(final)
 
     def decay(place, total):
-        return final + (1 - final) * (1 + math.cos(math.pi * place / total)) / 2
+        angle = math.pi * place / total
+        return final + (1 - final) * (1 + math.cos(angle)) / 2
 
     return schedule(decay, over, warmup)

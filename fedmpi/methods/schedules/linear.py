@@ -14,4 +14,8 @@ def linear(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
     Example: fedmpi train --schedule linear:over=steps
     """
     final_share(final)
-    return schedule(lambda place, total: 1 - (1 - final) * place / total, over, warmup)
+
+    def decay(place, total):
+        return 1 - (1 - final) * place / total
+
+    return schedule(decay, over, warmup)
