@@ -4,16 +4,16 @@
 
 with ``buffer`` answers a merge, 10 in the paper, and a = 0.5, 1 / sqrt(1 + tau). The weights w
 sum to 1 (the paper's are 1 / buffer: ``--weighting uniform``) and are not normalised again
-after s: stale buffers move the model less. An update is the difference from the model that its
-client received, tau merges ago. ``concurrency`` clients are at work at any time; ``server_lr``
+after s: stale buffers move the model less. An update is the difference from its client's received
+model, of tau merges ago. ``concurrency`` clients are at work at any time; ``server_lr``
 is the paper's server rate, beside which a strategy may have its own.
 """
 
 import math
 
+from fedmpi.core.parts import Aggregation
 from fedmpi.methods.timing.staleness import check_workers, staleness_function
 from fedmpi.methods.timing.without_rounds import notes_of, refusals_of
-from fedmpi.core.parts import Aggregation
 
 
 def fedbuff(buffer: int = 10, concurrency: int = 0, a: float = 0.5, server_lr: float = 1.0):
@@ -35,5 +35,10 @@ def fedbuff(buffer: int = 10, concurrency: int = 0, a: float = 0.5, server_lr: f
     def discount(tau):
         return server_lr * s(tau)
 
-    return Aggregation(buffer=buffer, concurrency=concurrency, discount=discount,
-                       refuses=refusals_of(concurrency), notes=notes_of)
+    return Aggregation(
+        buffer=buffer,
+        concurrency=concurrency,
+        discount=discount,
+        refuses=refusals_of(concurrency),
+        notes=notes_of,
+    )
