@@ -5,7 +5,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from fedmpi.plugins.contract import told
+from fedmpi.plugins.contract.require import in_words
 from fedmpi.core.errors import UserError
 from fedmpi.plugins.factories import own_code
 
@@ -22,7 +22,7 @@ def network(made, option, shape):
     ``shape``, zeros. UserError where it is none that can be trained here."""
     if not isinstance(made, nn.Module):
         raise UserError(
-            f"{option}: expected a torch.nn.Module from the factory, got {told(made)}; return the "
+            f"{option}: expected a torch.nn.Module from the factory, got {in_words(made)}; return the "
             "network, made for the shape and the outputs that the factory is given")
     if any(is_lazy(tensor) for tensor in [*made.parameters(), *made.buffers()]):
         _fill(made, option, shape)
