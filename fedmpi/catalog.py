@@ -1,7 +1,7 @@
 """Every selectable name: a table a kind of part, a line a method.
 
-A line says where the method's factory is, ``name -> "module:function"``: strings, so that a
-listing imports nothing. The factory's arguments with defaults are its options,
+A line names the method's factory, ``name -> "module:function"``, as a text: a listing imports
+nothing. The factory's arguments with defaults are its options,
 ``name:option=value,option=value`` on the command line (``fedmpi.plugins.spec``). Any importable
 ``package.module:factory`` serves as well, without a line here.
 """
@@ -182,8 +182,22 @@ AUGMENTATIONS = {
     "crop": "fedmpi.methods.augment.crop:crop",
 }
 KINDS = {
-    "strategy": STRATEGIES, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "augment": AUGMENTATIONS, "pruner": PRUNERS,
-    "contribution": CONTRIBUTIONS, "weighting": WEIGHTINGS, "codec": CODECS,
-    "dataset": DATASETS, "partition": PARTITIONS, "noise": NOISES, "features": FEATURES, "fault": FAULTS,
-    "model": MODELS, "task": TASKS, "devices": DEVICES, "sampler": SAMPLERS, "aggregation": AGGREGATIONS,
+    "strategy": STRATEGIES,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "augment": AUGMENTATIONS,
+    "pruner": PRUNERS,
+    "contribution": CONTRIBUTIONS,
+    "weighting": WEIGHTINGS,
+    "codec": CODECS,
+    "dataset": DATASETS,
+    "partition": PARTITIONS,
+    "noise": NOISES,
+    "features": FEATURES,
+    "fault": FAULTS,
+    "model": MODELS,
+    "task": TASKS,
+    "devices": DEVICES,
+    "sampler": SAMPLERS,
+    "aggregation": AGGREGATIONS,
 }

@@ -38,10 +38,11 @@ OWN_PARTS = {"strategy": {"pruner": None, "contribution": None}}
 
 
 def check(kind, spec):
-    """AssertionError, in words, at the first law of its kind that a part does not keep.
+    """AssertionError, in words, at the first broken law of its kind.
 
-    ``spec`` is written as on the command line: a name of the catalogue or ``module:factory``, with
-    options. After the laws the part plays three rounds, twice, which must agree in every bit.
+    ``spec`` is written as on the command line: a name of the catalogue or ``module:factory``,
+    with options. After the laws the part plays three rounds, twice: they must agree in every
+    bit.
     """
     LAWS[kind](spec)
     played(kind, spec)
@@ -72,7 +73,7 @@ def _last_model(kind, spec):
 
 
 def _named(kind, spec):
-    """The option that names the part: a list for a kind of several parts a run."""
+    """The part's option: a list for a kind of several parts a run."""
     # observe is a second option for contributions.
     several = {part_kind: option for option, part_kind in SEVERAL.items() if option != "observe"}
     if kind in several:

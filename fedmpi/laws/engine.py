@@ -1,4 +1,4 @@
-"""A small run of the real engine in this process, in which a part is tried."""
+"""A small run of the real engine in this process, as a trial of a part."""
 
 import torch
 
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 def small(**options):
     """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise.
 
-    The server has samples of its own where the strategy works with them.
+    The server has samples of its own if the strategy works with them.
     """
     options = DEFAULTS | SMALL | options
     strategy = make(catalog.STRATEGIES, options["strategy"])

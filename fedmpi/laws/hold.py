@@ -16,7 +16,7 @@ def hold_all(booleans, broken):
 
 
 def hold_equal(one, other, broken):
-    """``hold`` for two tensors, or two arrays, that must agree in every bit."""
+    """``hold`` for two tensors, or two arrays: they must agree in every bit."""
     if isinstance(one, torch.Tensor):
         hold(torch.equal(one, other), broken)
     else:
@@ -49,5 +49,5 @@ def same(one, other):
 
 
 def twice(answer):
-    """``(answer(), answer())``: two answers that a law compares."""
+    """``(answer(), answer())``: two answers for a comparison."""
     return answer(), answer()

@@ -32,7 +32,7 @@ def strategy(spec):
 
 
 def sample(part, layout, mask, clients=3, own=False):
-    """Updates with all fields that the strategy asks for."""
+    """Updates with all fields of the strategy."""
     updates = random_updates(layout, mask, clients, own=own, of=part)
     if part.before is None:
         return updates

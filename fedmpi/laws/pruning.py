@@ -43,7 +43,7 @@ def pruner(spec, rounds=8, more=None):
 
 
 def _first_mask(fed, state, spec):
-    """The mask before round 1, the same each time that the same generator draws it."""
+    """The mask before round 1, the same for the same generator."""
 
     def first():
         part = make(catalog.PRUNERS, spec)

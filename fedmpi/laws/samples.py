@@ -33,8 +33,8 @@ def small_layout():
 def random_updates(layout, mask, clients=3, own=False, seed=0, of=None):
     """Random ``Updates`` on the support of ``mask (Q,)``.
 
-    With ``own`` each client lacks some of the entries, and sends 0 there. ``of`` is a strategy
-    whose answers there are as well.
+    With ``own`` each client lacks some of the entries, and sends 0 there. The updates have
+    the answers of the strategy ``of`` as well.
     """
     gen = torch.Generator().manual_seed(seed)
     support = layout.support(mask)
@@ -60,7 +60,7 @@ def random_updates(layout, mask, clients=3, own=False, seed=0, of=None):
 
 
 def answered(updates, strategy: Strategy, gen):
-    """The updates with random values of all answers that a strategy asks of clients."""
+    """The updates with random values of all answers of a strategy's clients."""
     C, K = updates.U.shape
     parts, totals = {}, {}
     for name, field in strategy.answers.items():
@@ -101,7 +101,7 @@ def small_task(client=0, network=None):
 
 
 def small_cohort(clients=3):
-    """A ``Cohort`` of random updates, in which everybody has the same share."""
+    """A ``Cohort`` of random updates, with equal shares."""
     layout, x = small_layout()
     updates = random_updates(layout, layout.full_mask(), clients)
     shares = torch.full((clients,), 1 / clients, dtype=torch.float64)
@@ -109,7 +109,7 @@ def small_cohort(clients=3):
 
 
 class Additive:
-    """The utility of a game in which every client is worth a fixed amount.
+    """The utility of a game with a fixed worth of every client.
 
     Also of a model with a linear loss, by its gradient and curvature.
     """

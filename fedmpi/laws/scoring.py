@@ -59,7 +59,7 @@ def _report(part, client, network):
 
 
 def _check_score(part, state, cohort, t):
-    """The state after a round that keeps the laws."""
+    """The state after a lawful round."""
     state_before = copy.deepcopy(state)
     cohort_before = copy.deepcopy(cohort)
     utility = Additive(cohort.clients, cohort.layout)
@@ -95,7 +95,7 @@ def weighting(spec):
 
 
 def _check_weigh(part, state, phi, cohort):
-    """The state after a round that keeps the laws."""
+    """The state after a lawful round."""
     before = copy.deepcopy(state)
     after, weights = part.weigh(state, phi, cohort)
     hold(same(before, state), "weigh wrote to its state")

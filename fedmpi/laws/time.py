@@ -85,7 +85,7 @@ def _known():
 
 
 def aggregation(spec):
-    """Times >= 0, and a finite discount of every staleness where there is a buffer."""
+    """Times >= 0, and with a buffer a finite discount of every staleness."""
     part = make(catalog.AGGREGATIONS, spec)
     hold(part.deadline >= 0 and part.over >= 0, "deadline and over must be >= 0")
     if part.buffer:

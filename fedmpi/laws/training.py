@@ -117,8 +117,8 @@ def model(spec):
 def task(spec):
     """The laws of losses, metrics and checks; outputs and targets are only read.
 
-    The reductions of the loss agree with torch's rules, samples do not mix, metrics are one value a
-    sample, a faster way to the sums makes the same sums, other shapes are refused.
+    The reductions of the loss agree with torch's rules, samples do not mix, metrics are one
+    value a sample, a faster way to the sums makes the same sums, other shapes are refused.
     """
     part = make(catalog.TASKS, spec)
     _, outputs, targets, classes = _task_samples(part)
@@ -138,7 +138,7 @@ def targets_of(spec):
 
 
 def _task_samples(part):
-    """``(sort, outputs (7, 3), targets (7, ...), classes)`` of a sort that the task takes."""
+    """``(sort, outputs (7, 3), targets (7, ...), classes)`` of the task's sort."""
     gen = torch.Generator().manual_seed(3)
     shape = (SAMPLES, OUTPUTS)
     outputs = torch.randn(shape, generator=gen)
@@ -203,7 +203,7 @@ def _check_metrics(part, outputs, targets, losses):
 
 
 def _check_refusals(part, outputs, targets, classes):
-    """Outputs that fit no targets are refused by a UserError that begins with the option."""
+    """Outputs of other shapes are refused by a UserError, the option first."""
     narrow = outputs[:, :2]
     short = outputs[:5]
     infinite = outputs / 0

@@ -1,6 +1,6 @@
 """The factory behind a name of the catalogue, or behind ``package.module:factory`` of the user's.
 
-Nothing is imported where the source shows the factory, so a misspelt option fails before torch is
+Nothing is imported if the source shows the factory, so a misspelt option fails before torch is
 loaded.
 """
 
@@ -57,10 +57,9 @@ def resolve(table, name):
 
 
 def entry(table, name, importing=True):
-    """The ``Entry`` of a name; UserError where there is no such module or factory.
+    """The ``Entry`` of a name; UserError without such a module or factory.
 
-    A factory that the source does not show is imported. If ``importing`` is False it has no options
-    instead.
+    A factory hidden from the source is imported, or has no options if ``importing`` is False.
     """
     target = resolve(table, name)
     module, _, function = target.partition(":")
@@ -82,7 +81,7 @@ def entry(table, name, importing=True):
 
 
 def _check_module(table, name, module, function):
-    """UserError where there is no such module, or where it is another file than the user's."""
+    """UserError without such a module, or if it is another file than the user's."""
     spec = factories.find(module)
     own = ""
     if is_own(table, name):
@@ -101,7 +100,7 @@ def _check_module(table, name, module, function):
 
 
 def _options(table, signature):
-    """The parameters with a default, except those that fedmpi fills."""
+    """The parameters with a default, except fedmpi's own arguments."""
     num_filled = len(CALLED_WITH.get(kind_of(table), ()))
     parameters = list(signature.parameters.values())[num_filled:]
     options = {}
@@ -112,7 +111,7 @@ def _options(table, signature):
 
 
 def _check_arguments(table, name, signature):
-    """UserError for a factory that cannot be called with fedmpi's arguments."""
+    """UserError unless the factory can be called with fedmpi's arguments."""
     arguments = CALLED_WITH.get(kind_of(table), ())
     try:
         signature.bind(*arguments)

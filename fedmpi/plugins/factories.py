@@ -1,9 +1,9 @@
-"""The declaration of a factory: its options, its docstring, and the files that define it.
+"""The declaration of a factory: its options, its docstring, its files.
 
-Source is read without importing it where it shows the factory: a function, or a class with an
-``__init__`` of its own, under its name, or under the name that a package's ``from .impl import
-factory`` takes it from. Any other callable (a partial, an assigned name, a dataclass, a decorated
-function, an inherited ``__init__``) is imported and asked.
+Source is read without importing it if it shows the factory: a function, or a class with an
+``__init__`` of its own, under its name, or behind a package's ``from .impl import factory``. Any
+other callable (a partial, an assigned name, a dataclass, a decorated function, an inherited
+``__init__``) is imported and asked.
 """
 
 import ast
@@ -44,10 +44,10 @@ class Declared(NamedTuple):
 
 
 def declared(module, name, importing=True):
-    """``Declared`` of ``module:name``; None where the module has no such name, or does not exist.
+    """``Declared`` of ``module:name``; None without such a module or name.
 
-    If ``importing`` is False, a factory that the source does not show has no options. UserError
-    where the name cannot be called.
+    If ``importing`` is False, a factory hidden from the source has no options. UserError for an
+    object that is no callable.
     """
     if find(module) is None:
         return None
@@ -61,7 +61,7 @@ def declared(module, name, importing=True):
 
 
 def find(module):
-    """The spec of a module; None where it cannot be found.
+    """The spec of a module, or None.
 
     Its packages are imported only if it does not lie in their folders.
     """
@@ -81,7 +81,7 @@ def find(module):
 
 
 def _spec_by_importing(module):
-    """The spec of a module, its package imported; None where it cannot be found."""
+    """The spec of a module, its package imported; or None."""
     package = module.rpartition(".")[0]
     if package:
         if find(package) is None:
@@ -97,7 +97,7 @@ def _spec_by_importing(module):
 def load(module, name):
     """The object ``name``, perhaps with dots, of a module, imported.
 
-    AttributeError where there is none.
+    AttributeError without such an object.
     """
     with own_code(f"the module {module!r}"):
         imported = importlib.import_module(module)
@@ -131,7 +131,7 @@ def own_code(whose, passing=()):
 
 
 def _line_about(error):
-    """One line about an error that needs no traceback; empty for others."""
+    """One line about an error without need of a traceback; empty for others."""
     if isinstance(error, SyntaxError) and os.path.isfile(error.filename or ""):
         return _syntax(error)
     if isinstance(error, (ImportError, AttributeError)):
@@ -161,9 +161,9 @@ def _syntax(error):
 
 
 def digest(sources):
-    """sha256, in hex, of the files that define a factory, byte by byte.
+    """sha256, in hex, of the files of a factory, byte by byte.
 
-    A change of a comment counts too; imported modules, and data that the files read, do not.
+    A change of a comment counts too; imported modules and data files do not.
     """
     sha = hashlib.sha256()
     for path in sources:
@@ -189,9 +189,9 @@ def _home(module, name):
 
 
 def _binding(module, name):
-    """The statement of a module that binds a name.
+    """The only statement of a module to bind a name.
 
-    None where the module has no source, or where no statement binds it, or several do.
+    None without source, or if no statement binds it, or if several do.
     """
     path = _source_of(module)
     if not path:
@@ -204,7 +204,7 @@ def _binding(module, name):
 
 
 def _read(module, name):
-    """``Declared``, from source alone; None where the source does not show it."""
+    """``Declared``, from source alone; None if the source does not show it."""
     node = _binding(module, name)
     arguments = node and _arguments(node)
     if arguments is None:
@@ -221,7 +221,7 @@ def _read(module, name):
 
 
 def _source_of(module):
-    """The path of a module's source, None where it has none."""
+    """The path of a module's source, or None."""
     spec = find(module)
     if spec is None or not spec.origin:
         return None
@@ -231,7 +231,7 @@ def _source_of(module):
 
 
 def _parsed(path):
-    """``(tree, {name: the statements of the module that bind it})``."""
+    """``(tree, {name: the module's statements to bind it})``."""
     stat = os.stat(path)
     return _parsed_as_of(path, stat.st_mtime_ns, stat.st_size)
 
@@ -267,7 +267,7 @@ def _statements(body):
 
 
 def _bound_names(node):
-    """The names that a statement binds."""
+    """The names bound by a statement."""
     if isinstance(node, DEFINITION):
         return [node.name]
     if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -290,7 +290,7 @@ def _name_here(alias):
 
 
 def _source_of_import(node, name, module):
-    """``(module, name)`` that an import takes a name from; None outside of the same package."""
+    """``(module, name)`` at the source of an import; None outside of the same package."""
     other = node.module or ""
     if node.level:
         relative = "." * node.level + other
@@ -307,7 +307,7 @@ def _source_of_import(node, name, module):
 
 
 def _package_of(module):
-    """The package that a module's relative imports start from: itself, where it is one."""
+    """The package of a module's relative imports: itself, if it is one."""
     file = os.path.basename(_source_of(module))
     if file == "__init__.py":
         return module
@@ -317,7 +317,7 @@ def _package_of(module):
 def _arguments(node):
     """The arguments of a function or of a class's own ``__init__``.
 
-    None where something else decides, a decorator or a base class for instance.
+    None if something else decides, a decorator or a base class for instance.
     """
     if isinstance(node, ast.FunctionDef):
         if all(map(_keeps_arguments, node.decorator_list)):
@@ -337,7 +337,7 @@ def _keeps_arguments(decorator):
 
 
 def _signature(arguments, is_method, module):
-    """An ``inspect.Signature``; None where a default is not a literal.
+    """An ``inspect.Signature``; None unless all defaults are literals.
 
     The first argument of a method, ``self``, is left out.
     """
@@ -351,9 +351,9 @@ def _signature(arguments, is_method, module):
             )
             for argument, kind, default in _rows(arguments, is_method)
         ]
+        return inspect.Signature(parameters)
     except ValueError:
         return None
-    return inspect.Signature(parameters)
 
 
 def _rows(arguments, is_method):
@@ -376,7 +376,7 @@ def _rows(arguments, is_method):
 
 
 def _literal(node):
-    """The value of a default's node; ValueError where it is no literal."""
+    """The value of a default's node; ValueError unless it is a literal."""
     if node is None:
         return EMPTY
     return ast.literal_eval(node)
@@ -386,7 +386,7 @@ def _literal(node):
 
 
 def _annotation(node, module, far=FAR):
-    """The type that an annotation names, if an option can be of it; else empty."""
+    """The type of an annotation, if an option can be of it; else empty."""
     if isinstance(node, ast.Constant):
         return _constant(node.value, module, far)
     if isinstance(node, ast.Name):
@@ -403,7 +403,7 @@ def _annotation(node, module, far=FAR):
 
 
 def _constant(value, module, far):
-    """The type of an annotation that is a text, or None."""
+    """The type of an annotation by a text or None."""
     if value is None:
         return type(None)
     if not isinstance(value, str):
@@ -437,7 +437,7 @@ def _union(left, right):
 
 
 def _alias(name, module, far):
-    """The type that a module calls ``name``, by an assignment of its own or an imported one."""
+    """The type called ``name`` in a module, by an assignment of its own or an imported one."""
     home, own_name = _home(module, name)
     node = _binding(home, own_name)
     if far and isinstance(node, ast.Assign):
@@ -449,9 +449,9 @@ def _alias(name, module, far):
 
 
 def _imported(module, name, home):
-    """``Declared`` of an imported object, which the module ``home`` binds.
+    """``Declared`` of an imported object, bound in the module ``home``.
 
-    None where the module has no such name.
+    None if the module has no such name.
     """
     try:
         factory = load(module, name)
@@ -516,9 +516,9 @@ def _option_type(annotation):
 
 
 def _sources(module, factory, core):
-    """The files that define a factory: of the function or class beneath it, and of ``module``.
+    """The files of a factory: of the function or class beneath it, and of ``module``.
 
-    The module, which names the factory, counts only if it has made something of its own of that.
+    The module names the factory, and counts only if it has made something of its own of it.
     """
     files = [_file(core)]
     if factory is not core:

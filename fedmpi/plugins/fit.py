@@ -21,9 +21,9 @@ def looks_up(model):
 
 
 def network(made, option, shape):
-    """The network that a factory made, its lazy layers filled in by a pass of zeros of ``shape``.
+    """A factory's network, its lazy layers filled in by a pass of zeros of ``shape``.
 
-    UserError where it cannot be trained here.
+    UserError if it cannot be trained here.
     """
     if not isinstance(made, nn.Module):
         raise UserError(
@@ -80,8 +80,8 @@ def _takes(made, inputs):
 def check_outputs(model, samples, targets, classes, objective, option):
     """UserError unless the network's outputs for two ``samples`` suit their ``targets``.
 
-    The ``objective`` decides, in training and in evaluation, for two samples and for one, since a
-    network may squeeze a single row away. Buffers and torch's generators stay as they are.
+    The ``objective`` decides, in training and in evaluation, for two samples and for one, since
+    a network may squeeze a single row away. Buffers and torch's generators stay as they are.
     """
     devices = [samples.device] if samples.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -114,7 +114,7 @@ def _check_gradient(model, outputs, option):
 
 
 def _ask_all(objective, outputs, targets):
-    """Ask the objective for everything that a run will ask: so its contract is checked now."""
+    """Ask the objective all questions of a run: so its contract is checked now."""
     with torch.no_grad():
         for reduction in ("none", "mean", "sum"):
             objective.loss(outputs, targets, reduction=reduction)

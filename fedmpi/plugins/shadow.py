@@ -35,8 +35,7 @@ def _files(top, folder):
 def in_the_way(error):
     """One line about a file of the working folder, imported in place of a library's module.
 
-    ``error``, an ImportError or AttributeError, has missed a name in it; "" where its module is
-    another one.
+    ``error``, an ImportError or AttributeError, has missed a name in it; "" for another module.
     """
     path = _path_of(error)
     if not path:
@@ -55,7 +54,7 @@ def in_the_way(error):
 
 
 def _path_of(error):
-    """The path of the module that lacks a name, None where the error has none."""
+    """The path of the module without the missing name; None if the error has none."""
     if isinstance(error, ImportError):
         return error.path
     if isinstance(error, AttributeError) and isinstance(error.obj, types.ModuleType):

@@ -1,8 +1,8 @@
 """From ``name:option=value,option=value``, a spec, to a part.
 
 The name is one of a table of ``fedmpi.catalog``, or any importable ``package.module:factory``.
-Names and values are checked against the factory's source (``fedmpi.plugins.entry``) before anything
-is imported.
+Names and values are checked against the factory's source (``fedmpi.plugins.entry``) before
+anything is imported.
 """
 
 import inspect
@@ -48,7 +48,7 @@ def split(spec):
 
 
 def quoted(value):
-    """A value as it stands in a spec, where a comma would begin the next option."""
+    """A value as it stands in a spec: a plain comma would begin the next option."""
     return value.replace(BACKSLASH, BACKSLASH * 2).replace(",", COMMA)
 
 
@@ -88,7 +88,7 @@ def parse(table, spec):
 
 
 def _unknown_option(table, name, key, text, parameters):
-    """The message about an option that the factory does not have."""
+    """The message about an unknown option of a factory."""
     meant = _moved(table, text) or hint(key, parameters) or "."
     defaults = [f"{parameter.name}={parameter.default}" for parameter in parameters.values()]
     takes = ", ".join(defaults) or "no options"
@@ -110,7 +110,7 @@ def _moved(table, text):
 
 
 def settings(table, spec):
-    """``{option: value}`` of all options of a part, by default where ``spec`` does not name them."""
+    """``{option: value}`` of all options of a part, named in ``spec`` or by default."""
     _, named = parse(table, spec)
     name, _ = split(spec)
     values = {}
@@ -123,7 +123,7 @@ def settings(table, spec):
 
 
 def wanted(parameter):
-    """The values of an option in words: its choices, or its type; empty where no text is one."""
+    """The values of an option in words: its choices, or its type; empty if no text is one."""
     kinds = _types(parameter)
     words = [str(choice) for choice in choices(parameter)]
     words += [WANTED[kind] for kind in WANTED if kind in kinds]
@@ -152,7 +152,7 @@ def _types(parameter):
 
 
 def _type_of(default):
-    """The type that a default stands for: text for None, its simple type where it has one."""
+    """The type of a default: text for None, its simple type if it has one."""
     if default is None:
         return str
     # bool first, since it is an int.
@@ -220,7 +220,7 @@ def make(table, spec, *arguments):
 
 
 def _own(table, spec, factory, arguments, options):
-    """The part that a factory of the user's makes."""
+    """The part of a user's factory."""
     with factories.own_code(spec, passing=(ValueError,)):
         made = factory(*arguments, **options)
     # Only here, since it imports torch.

@@ -12,7 +12,7 @@ from fedmpi.core.parts import Augmentation
 def crop(pad: int = 4):
     """A random window of the image with a border of ``pad`` pixels.
 
-    The window has the image's own size, and is drawn anew each time that the image is seen.
+    The window has the image's own size, and is drawn anew for each batch.
 
     Paper: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385.
     Example: fedmpi train --augment crop:pad=1

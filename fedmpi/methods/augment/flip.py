@@ -6,7 +6,7 @@ from fedmpi.core.parts import Augmentation
 
 
 def flip(p: float = 0.5):
-    """Each image is mirrored with probability ``p``, anew each time that it is seen.
+    """Each image is mirrored with probability ``p``, drawn anew for each batch.
 
     Paper: none: usual in the training of image classifiers.
     Example: fedmpi train --augment flip
@@ -15,7 +15,7 @@ def flip(p: float = 0.5):
         raise ValueError(f"p must be in (0, 1], got {p}")
 
     def draw(gen, n, shape):
-        """(n, 1) int64: 1 for an image that is mirrored."""
+        """(n, 1) int64: 1 for a mirrored image."""
         mirrored = gen.random((n, 1)) < p
         return torch.from_numpy(mirrored.astype("int64"))
 

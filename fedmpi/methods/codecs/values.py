@@ -40,8 +40,8 @@ def float16(entropy: bool = False, feedback: bool = False):
 
     ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error.
 
-    Paper: Micikevicius et al. 2018, "Mixed Precision Training", arXiv 1710.03740, which introduces
-        it to training.
+    Paper: Micikevicius et al. 2018, "Mixed Precision Training", arXiv 1710.03740, which
+        introduces it to training.
     Up: 2 bytes a kept value, half of float32.
     Down: as many.
     """
@@ -75,7 +75,8 @@ def bfloat16(entropy: bool = False, feedback: bool = False):
 
     ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error.
 
-    Paper: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training", arXiv 1905.12322.
+    Paper: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training", arXiv
+        1905.12322.
     Up: 2 bytes a kept value, half of float32.
     Down: as many.
     """
@@ -104,11 +105,11 @@ def bfloat16(entropy: bool = False, feedback: bool = False):
 def int8(block: int = 256, entropy: bool = False, feedback: bool = False):
     """One byte each and a float32 scale a block: error half of (largest in the block) / 127.
 
-    A block has ``block`` values. ``entropy``: fewer bytes, without loss; ``feedback``: updates with
-    feedback of the error.
+    A block has ``block`` values. ``entropy``: fewer bytes, without loss; ``feedback``: updates
+    with feedback of the error.
 
-    Paper: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", arXiv 2110.02861,
-        there for optimiser states.
+    Paper: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", arXiv
+        2110.02861, there for optimiser states.
     Up: 1 byte a kept value and 4 a block, about a quarter of float32; less with entropy=true.
     Down: as many.
     """
@@ -148,12 +149,12 @@ def sign(block: int = 1024, feedback: bool = True):
     """Updates as signs, a bit each and a scale a block of ``block`` values, with error feedback.
 
     A scale is the mean magnitude of its block. Models come down as float32: none can be sent as
-    signs. Biases, norms and running averages travel as float32 both ways: a running variance must
-    not change its sign. Signs are as good as random: entropy coding would gain nothing.
+    signs. Biases, norms and running averages travel as float32 both ways: a running variance
+    must not change its sign. Signs are as good as random: entropy coding would gain nothing.
 
-    1-bit SGD (Seide et al. 2014) with the scale and the analysis of Karimireddy et al. 2019 (arXiv
-    1901.09847): without feedback it need not converge, with it it converges as SGD does. 1.03 bits
-    a weight.
+    1-bit SGD (Seide et al. 2014) with the scale and the analysis of Karimireddy et al. 2019
+    (arXiv 1901.09847): without feedback it need not converge, with it it converges as SGD does.
+    1.03 bits a weight.
 
     Paper: Karimireddy et al. 2019, "Error Feedback Fixes SignSGD and other Gradient Compression
         Schemes", arXiv 1901.09847; Seide et al. 2014, "1-Bit Stochastic Gradient Descent".
@@ -199,7 +200,7 @@ def _signs_of_byte():
 
 
 def _blocks(values, block):
-    """(blocks, block) on the CPU: ``values (K,)`` and zeros that fill the last block."""
+    """(blocks, block) on the CPU: ``values (K,)``, and zeros in the rest of the last block."""
     missing = -len(values) % block
     padded = F.pad(values.cpu(), (0, missing))
     return padded.view(-1, block)
@@ -213,8 +214,8 @@ def _check(block):
 def squeezed(codec, name, dtype):
     """The ``codec`` with entropy coding of its array ``name (K,)`` of ``dtype``.
 
-    The first bytes of all values are coded together, then the second bytes: the redundant part of a
-    float, its exponent, is in one of them.
+    The first bytes of all values are coded together, then the second bytes: the redundant part
+    of a float, its exponent, is in one of them.
     """
     width = np.dtype(dtype).itemsize
 
@@ -234,7 +235,7 @@ def squeezed(codec, name, dtype):
 
 
 def fitted(codec, tail):
-    """The ``codec`` for vectors whose last ``tail`` values are never pruned.
+    """The ``codec`` for vectors with a ``tail`` of so many values without pruning.
 
     Its ``down`` is filled in. A codec for weights alone sends the tail as float32.
     """

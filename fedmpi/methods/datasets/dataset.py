@@ -1,9 +1,9 @@
 """Data sets: the checks that one must pass, and the way from raw pixels to a network's input.
 
-A loader is ``loader(data_dir, **options) -> Dataset``: arrays and nothing else. Pixels stay uint8
-until ``inputs`` normalises the shard of one client: ``(x / 255 - mean) / std`` per channel (float32
-is not divided). Other whole numbers, such as the ids of words, are never normalised: a model gets
-them as int64.
+A loader is ``loader(data_dir, **options) -> Dataset``: arrays and nothing else. Pixels stay
+uint8 until ``inputs`` normalises the shard of one client: ``(x / 255 - mean) / std`` per
+channel (float32 is not divided). Other whole numbers, such as the ids of words, are never
+normalised: a model gets them as int64.
 """
 
 import hashlib
@@ -326,8 +326,8 @@ def laid(x):
 def moments(x, per_channel=None):
     """``(mean, std)``, tuples per channel of ``x`` (N, C, ...), or of all its entries.
 
-    By default per channel for images (N, C, H, W) alone. uint8 counts in 255ths. A constant channel
-    gets the standard deviation 1.
+    By default per channel for images (N, C, H, W) alone. uint8 counts in 255ths. A constant
+    channel gets the standard deviation 1.
     """
     if per_channel is None:
         per_channel = x.ndim == 4
@@ -361,8 +361,8 @@ def _real_moments(x, per_channel):
 def _whole_moments(x, per_channel):
     """``(mean, std)`` of uint8, each (C,) or (1,) float64, exact before the last division.
 
-    float64 holds such sums of squares of 10^11 pixels, and one pass in a core's cache takes a tenth
-    of the time of two with a centre.
+    float64 holds such sums of squares of 10^11 pixels, and one pass in a core's cache takes a
+    tenth of the time of two with a centre.
     """
     channels = x.swapaxes(0, 1) if per_channel else [x]
     mean, std = [], []

@@ -1,9 +1,9 @@
 """Download a data set once, however many processes ask at the same time.
 
-Under a file lock torchvision downloads and unpacks into a staging folder beside the final one; each
-finished file is then moved into place by one rename. So a process may be killed at any moment: the
-next fetch throws away its staging folder. Archives that already lie in the folder are unpacked
-without a network.
+Under a file lock torchvision downloads and unpacks into a staging folder beside the final one;
+each finished file is then moved into place by one rename. So a process may be killed at any
+moment: the next fetch throws away its staging folder. Archives that already lie in the folder
+are unpacked without a network.
 """
 
 import os

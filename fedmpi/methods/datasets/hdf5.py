@@ -9,8 +9,8 @@ The number of dimensions is the sort of sample, unless ``layout`` names it:
     (N, C, H, W)  images, if the second size is 1 or 3 and the last is not
 
 Any other shape is refused unless ``layout`` names it: ``nchw`` or ``nhwc`` images, ``nhw`` grey
-images, ``ncl`` or ``nlc`` signals of C channels and length L, or ``as-is``: the model gets samples
-in the file's own shape.
+images, ``ncl`` or ``nlc`` signals of C channels and length L, or ``as-is``: the model gets
+samples in the file's own shape.
 
 A model gets values as follows, unless ``normalise`` is true or false:
 
@@ -51,9 +51,9 @@ def hdf5(data_dir, file: str = "data.h5",
          targets: Literal["classes", "values", "labels"] = "classes"):
     """The data in ``file``, relative to ``data_dir`` or absolute.
 
-    ``classes=0`` stands for the number of distinct labels. ``targets`` is the kind of ``y_train``
-    and ``y_test``: classes; values, for --task regression; or rows of 0 and 1, a label a column,
-    for --task multi-label.
+    ``classes=0`` stands for the number of distinct labels. ``targets`` is the kind of
+    ``y_train`` and ``y_test``: classes; values, for --task regression; or rows of 0 and 1, a
+    label a column, for --task multi-label.
 
     Paper: none: your own data.
     Example: fedmpi train --dataset mine.h5

@@ -1,8 +1,8 @@
 """Targets of a user's own file: values, several labels a sample, or classes 0 .. K - 1.
 
-Classes come from numbers, words or one-hot rows: the distinct labels of training and test data in
-their order. They are called by their numbers where these are 0 .. K - 1, else by names, which a run
-records.
+Classes come from numbers, words or one-hot rows: the distinct labels of training and test data
+in their order. They are called by their numbers where these are 0 .. K - 1, else by names,
+which a run records.
 """
 
 from typing import NamedTuple

@@ -27,8 +27,8 @@ EMNIST_CLASSES = {
 def mnist(data_dir):
     """MNIST, handwritten digits: (60000 + 10000, 1, 28, 28) uint8.
 
-    Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE
-        86(11).
+    Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc.
+        IEEE 86(11).
     """
     train, test = read("mnist", data_dir)
     dataset = Dataset(*_arrays(train), *_arrays(test), classes=10, mean=(0.1307,), std=(0.3081,))

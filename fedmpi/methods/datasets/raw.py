@@ -1,7 +1,7 @@
 """The files of torchvision's data sets, opened without a download.
 
-No picture object is made for a sample. Every loader and ``fetch`` go through here, so all of them
-search the same files, in the same place, and say the same when one is missing.
+No picture object is made for a sample. Every loader and ``fetch`` go through here, so all of
+them search the same files, in the same place, and say the same when one is missing.
 """
 
 import os
@@ -35,7 +35,8 @@ SOURCES = {
 def read(name, data_dir, split=""):
     """``(train, test)``: torchvision's two objects of data set ``name``.
 
-    Their raw arrays are ``.data`` and ``.targets`` or ``.labels``. DataError where none is readable.
+    Their raw arrays are ``.data`` and ``.targets`` or ``.labels``. DataError where none is
+    readable.
     """
     if not os.path.isdir(data_dir):
         raise DataError(f"data set {name}: there is no folder {_shown(data_dir)}; "

@@ -4,8 +4,8 @@
     prototype = 4 x 4 standard normal blocks, enlarged to size x size
 
 Targets that are no classes weigh the prototypes: x = sum_c y[c] prototype[c] + noise * N(0, 1),
-where y[c] is drawn from N(0, 1) for values and is 0 or 1, a coin's, for labels. Values are then a
-linear function of x, up to the noise.
+where y[c] is drawn from N(0, 1) for values and is 0 or 1, a coin's, for labels. Values are then
+a linear function of x, up to the noise.
 """
 
 from typing import Literal
@@ -26,7 +26,8 @@ def synthetic(data_dir, classes: int = 10, samples: int = 1000, size: int = 8, c
     ``data_dir`` is not read. ``test`` 0: a quarter of ``samples``. ``targets`` values or labels:
     ``classes`` of them a sample, values for --task regression and labels for --task multi-label.
 
-    ``seed`` belongs to the task and not to the run, so that runs of several seeds share one task.
+    ``seed`` belongs to the task and not to the run, so that runs of several seeds share one
+    task.
 
     Paper: none: made here.
     """

@@ -3,10 +3,10 @@
     speed = gflops 1e9 FLOP/s,   links = mbit 1e6 / 8 B/s
     available_n(slot) ~ Bernoulli(availability)
 
-``gflops`` is the speed that a device sustains while it trains, not its peak. A client that was
-asked and drops out (``dropout``) never answers. Availability is drawn anew for each slot of
-``slot_s`` seconds of virtual time. The defaults are chosen, of the order of a mid-range phone on a
-mobile network.
+``gflops`` is a device's sustained speed in training, not its peak. A client may drop out
+(``dropout``) after it was asked: it never answers. Availability is drawn anew for each slot of
+``slot_s`` seconds of virtual time. The defaults are chosen, of the order of a mid-range phone
+on a mobile network.
 """
 
 from fedmpi.core.parts import Devices

@@ -4,10 +4,10 @@
     corr(z, w) = correlation
 
 ``gflops``, ``down_mbit`` and ``up_mbit`` are medians; a client's two links share w. Client n's
-device does not depend on the number of clients. FedScale (Lai 2022, arXiv 2105.11367) shows that
-phones differ by orders of magnitude, with speeds from AI Benchmark and links from MobiPerf; the
-log-normal shape and the numbers here are chosen, not fitted to them. sigma = 1 puts a factor of 13
-between the 10th and the 90th percentile.
+device does not depend on the number of clients. FedScale (Lai 2022, arXiv 2105.11367) shows
+that phones differ by orders of magnitude, with speeds from AI Benchmark and links from
+MobiPerf; the log-normal shape and the numbers here are chosen, not fitted to them. sigma = 1
+puts a factor of 13 between the 10th and the 90th percentile.
 
 Availability is drawn a slot of ``slot_s`` seconds, as in ``constant``. With ``diurnal`` every
 client is instead available for the first ``availability`` of its own day of ``period_h`` hours,

@@ -1,8 +1,8 @@
 """Shared by the kinds of devices: units, availability in a slot of time, checks of options.
 
-The keys of ``draw`` are part of a run's identity: ``draw(0)`` is for the properties that a device
-keeps for good, ``draw(1, slot)`` for availability in a slot of time, ``draw(2)`` for the beginning
-of a client's day.
+The keys of ``draw`` are part of a run's identity: ``draw(0)`` is for the properties that a
+device keeps for good, ``draw(1, slot)`` for availability in a slot of time, ``draw(2)`` for the
+beginning of a client's day.
 """
 
 import math
@@ -46,8 +46,8 @@ def present(seconds, N, draw, availability, slot_s):
 def check(*, positive=(), rates=(), shares=(), spreads=()):
     """Raise ``ValueError`` for the first of the ``(name, value)`` pairs that is out of range.
 
-    ``positive`` finite and > 0, ``rates`` positive or infinite, ``shares`` in [0, 1], ``spreads``
-    finite and >= 0.
+    ``positive`` finite and > 0, ``rates`` positive or infinite, ``shares`` in [0, 1],
+    ``spreads`` finite and >= 0.
     """
     for name, value in positive:
         if not (value > 0 and math.isfinite(value)):

@@ -2,19 +2,19 @@
 
     client,time_s,gflops,down_mbit,up_mbit,latency_ms,dropout,available          the header
 
-A row gives a client's device from ``time_s`` on, until the client's next row. Clients are numbered
-from 0 without gaps; with more clients in the run than in the file, client n is client n modulo
-their number. Columns come in any order; all but ``client`` may be missing, and a missing column or
-an empty cell is
+A row gives a client's device from ``time_s`` on, until the client's next row. Clients are
+numbered from 0 without gaps; with more clients in the run than in the file, client n is client
+n modulo their number. Columns come in any order; all but ``client`` may be missing, and a
+missing column or an empty cell is
 
     time_s 0      gflops inf   down_mbit inf   up_mbit inf
     latency_ms 0  dropout 0    available 1
 
-``available`` is 0 or 1, ``inf`` takes no time. Rows may be in any order; empty lines and lines that
-begin with # are skipped. Before its first row a client is not available, with the other values of
-that row. With ``period_s`` time starts again after so many seconds, and a client's last row holds
-until its first one comes round. ``file`` is absolute or relative to the working directory; it is
-read once, when the devices are made.
+``available`` is 0 or 1, ``inf`` takes no time. Rows may be in any order; empty lines and lines
+that begin with # are skipped. Before its first row a client is not available, with the other
+values of that row. With ``period_s`` time starts again after so many seconds, and a client's
+last row holds until its first one comes round. ``file`` is absolute or relative to the working
+directory; it is read once, when the devices are made.
 """
 
 import hashlib

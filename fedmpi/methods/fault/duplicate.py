@@ -1,13 +1,13 @@
-"""Duplicates: clients that hold the data of an honest client, and bring nothing, or little, new.
+"""Duplicates: clients with the data of an honest client, which bring nothing, or little, new.
 
     shard_n = shard_s for partial=1
     else (1 - partial) of its own samples and ``partial`` of the samples of s
 
-s is a random client that duplicates nobody; several may copy the same one. The recorded quality
-stays 1: the data are as good as the source's, and no estimator that sees updates can tell the two
-apart; the question is how much copies and sources are paid (``copies`` in
-``fedmpi.read.report.judged``). A fair estimator must not pay twice for replication (Agarwal 2019,
-arXiv 1805.08125; data Shapley shares the pay among the copies).
+s is a random honest client; several may copy the same one. The recorded quality stays 1: the
+data are as good as the source's, and no estimator can tell the two apart by their updates; the
+question is how much copies and sources are paid (``copies`` in ``fedmpi.read.report.judged``).
+A fair estimator must not pay twice for replication (Agarwal 2019, arXiv 1805.08125; data
+Shapley shares the pay among the copies).
 """
 
 import numpy as np
@@ -20,10 +20,10 @@ HONEST = -1
 
 
 def duplicate(share: float = 0.2, partial: float = 1.0):
-    """round(share * clients) random clients whose shards are copies of honest ones.
+    """round(share * clients) random clients with copies of honest clients' shards.
 
-    Paper: Agarwal, Dahleh and Sarkar 2019, "A Marketplace for Data: An Algorithmic Solution", arXiv
-        1805.08125.
+    Paper: Agarwal, Dahleh and Sarkar 2019, "A Marketplace for Data: An Algorithmic Solution",
+        arXiv 1805.08125.
     """
     fraction(partial=partial)
 
@@ -37,7 +37,7 @@ def duplicate(share: float = 0.2, partial: float = 1.0):
         return changed, source
 
     def sources(who, gen):
-        """(clients,) int64: the honest client that each copies, or HONEST."""
+        """(clients,) int64: the honest client behind each copy, or HONEST."""
         source = np.full(len(who), HONEST, np.int64)
         honest = np.flatnonzero(~who)
         if not who.any():
@@ -52,7 +52,7 @@ def duplicate(share: float = 0.2, partial: float = 1.0):
 
 
 def _mixed(own, other, partial, gen):
-    """``other``, or a random part of both; never empty where neither is."""
+    """``other``, or a random part of both; never empty if neither is."""
     if partial == 1:
         return other.copy()
     num_kept = len(own) - round(partial * len(own))

@@ -1,4 +1,4 @@
-"""Free-riders: clients that send an update without training, to be paid for nothing.
+"""Free-riders: clients send an update without training, to be paid for nothing.
 
     kind=zero    x_n - x = 0                   (plain free-riding of Fraboni 2021, arXiv 2006.11901)
     kind=random  x_n - x = std N(0, 1)         (random weights)

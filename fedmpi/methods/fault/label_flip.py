@@ -4,8 +4,8 @@
     with ``source`` and ``target``: source -> target     (Tolpegin 2020, arXiv 2007.08432)
 
 Unlike noise a flip is the same for all samples of a class and for all poisoners, so they pull
-together. The recorded quality is 0, however many labels change. With an odd number of classes the
-middle one stays.
+together. The recorded quality is 0, however many labels change. With an odd number of classes
+the middle one stays.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ from fedmpi.methods.fault.training import drawn
 def label_flip(share: float = 0.2, source: int = -1, target: int = -1):
     """round(share * clients) random poisoners; ``source`` and ``target`` -1 for all classes.
 
-    Paper: Fang et al. 2020, "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning",
-        arXiv 1911.11815; Tolpegin et al. 2020, "Data Poisoning Attacks Against Federated Learning
-        Systems", arXiv 2007.08432.
+    Paper: Fang et al. 2020, "Local Model Poisoning Attacks to Byzantine-Robust Federated
+        Learning", arXiv 1911.11815; Tolpegin et al. 2020, "Data Poisoning Attacks Against
+        Federated Learning Systems", arXiv 2007.08432.
     """
     flips_all = source == target == -1
     are_classes = min(source, target) >= 0

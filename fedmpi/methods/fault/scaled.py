@@ -1,10 +1,11 @@
-"""Scaled updates: clients that train honestly and multiply their update by ``factor``.
+"""Scaled updates: clients train honestly, then multiply their update by ``factor``.
 
     x_n - x = factor (trained - x)
 
-This is the scaling of model replacement (Bagdasaryan 2020, arXiv 1807.00459). Replacing the model
-takes factor = clients / server rate. The data are as good as anyone's, but the update is not: the
-recorded quality is ``min(factor, 1 / factor)``. Buffers are not scaled, nor is the loss.
+This is the scaling of model replacement (Bagdasaryan 2020, arXiv 1807.00459). Replacing the
+model takes factor = clients / server rate. The data are as good as anyone's, but the update is
+not: the recorded quality is ``min(factor, 1 / factor)``. Buffers are not scaled, nor is the
+loss.
 """
 
 from fedmpi.core.parts import Fault

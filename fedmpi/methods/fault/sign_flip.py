@@ -1,4 +1,4 @@
-"""Sign flipping: Byzantine clients that train honestly and send the opposite.
+"""Sign flipping: Byzantine clients train honestly and send the opposite.
 
     x_n - x = -scale (trained - x)        (Li 2019, RSA, arXiv 1811.03761)
 

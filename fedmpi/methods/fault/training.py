@@ -1,8 +1,8 @@
 """Shared by all kinds of faulty clients: the choice of the clients, and their training.
 
-A faulty client copies, poisons, takes without giving, or overstates its update. A kind is a factory
-that returns a ``Fault``; its hooks change the data, labels or updates of such clients, and leave
-all other clients alone. A hook that the kind does not need is None.
+A faulty client copies, poisons, takes without giving, or overstates its update. A kind is a
+factory of a ``Fault``; its hooks change the data, labels or updates of faulty clients, and
+leave all other clients alone. A hook may be None.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def drawn(share):
 
 
 def trained_entries(task):
-    """(R,) float32, 1 on the entries of ``task.x`` that training may move: alive, and no padding."""
+    """(R,) float32, 1 on the trained entries of ``task.x``: alive, and no padding."""
     real = task.layout.real[: task.layout.R]
     return task.live * real.to(task.live.device)
 
@@ -38,7 +38,7 @@ def set_update(task, update):
 
 
 def stretched(task, train, factor):
-    """The ``Trained`` of honest training, whose update is then multiplied by ``factor`` in place.
+    """The ``Trained`` of honest training; its update is then multiplied by ``factor`` in place.
 
     Buffers stay as trained.
     """
@@ -54,8 +54,8 @@ def stretched(task, train, factor):
 def received_loss(task):
     """The mean loss of ``task.x`` on the client's samples, untrained.
 
-    Batch statistics are left as they were. A strategy that trains on another loss reports that one
-    for honest clients.
+    Batch statistics are left as they were. A strategy with a loss of its own reports its own
+    loss for honest clients.
     """
     task.model.eval()
     total = 0

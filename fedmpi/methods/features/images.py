@@ -1,7 +1,7 @@
 """Shared by all kinds of feature skew: noise on inputs, turned images, checks.
 
 With feature skew the inputs of the clients differ, their labels stay (P(x) or P(x|y) differs). A
-kind is a factory that returns ``Features(levels, apply)``. Inputs are changed after normalisation,
+kind is a factory of ``Features(levels, apply)``. Inputs are changed after normalisation,
 where a channel has mean 0 and variance 1 over the training data; nothing is done to the server's
 validation and test samples.
 """
@@ -19,7 +19,7 @@ def require_images(inputs, kind):
 
 
 def changes_ids(facts):
-    """``refuses`` of a part that changes the values of inputs: another id is no noisier id."""
+    """``refuses`` of a change of the inputs' values: another id is no noisier id."""
     if facts.ids and facts.touched:
         yield ("it changes the values of inputs, and these are whole numbers that reach the model "
                "as they are; leave it out, or say normalise=true of the data set")
@@ -36,8 +36,8 @@ def noised(inputs, std, gen):
 def turned(images, degrees):
     """A copy of ``images`` (n, C, H, W) turned counter-clockwise about the centre, same shape.
 
-    Quarter turns of a square and half turns are exact; others are bilinear, and pixels from outside
-    repeat the edge, which is the background of digits.
+    Quarter turns of a square and half turns are exact; others are bilinear, and pixels from
+    outside repeat the edge, which is the background of digits.
     """
     quarters, rest = divmod(degrees, 90)
     is_square = images.shape[2] == images.shape[3]

@@ -4,10 +4,10 @@
                                     inverted or not, channels shifted by 0 .. C - 1;
                                     uniform over the 16 C - 1 styles that change something
 
-A client restyles round(fraction classes) random classes, at least one where ``fraction`` > 0, all
-samples of a class alike; the recorded level is ``fraction``. Inverting turns the sign of the
-normalised pixels, that is, mirrors them at the channel's mean. A style may be a label's undoing: a
-6 turned by 180 degrees is a 9.
+A client restyles round(fraction classes) random classes, at least one where ``fraction`` > 0,
+all samples of a class alike; the recorded level is ``fraction``. Inverting turns the sign of
+the normalised pixels, that is, mirrors them at the channel's mean. A style may be a label's
+undoing: a 6 turned by 180 degrees is a 9.
 """
 
 import torch
@@ -23,8 +23,8 @@ def restyle(fraction: float = 1.0, share: float = 1.0):
 
     round(share * clients) clients are drawn at random.
 
-    Paper: none of its own; the kind of skew is of Kairouz et al. 2021, "Advances and Open Problems
-        in Federated Learning", arXiv 1912.04977.
+    Paper: none of its own; the kind of skew is of Kairouz et al. 2021, "Advances and Open
+        Problems in Federated Learning", arXiv 1912.04977.
     """
     in_unit_interval(fraction=fraction)
 

@@ -2,7 +2,8 @@
 
     conv 5x5, 32 - pool 2 - conv 5x5, 64 - pool 2 - fc 512 - fc classes
 
-Images smaller than 16 x 16 are padded by 2 in both convolutions, as nothing would be left of them.
+Images smaller than 16 x 16 are padded by 2 in both convolutions, as nothing would be left of
+them.
 """
 
 from torch import nn

@@ -2,10 +2,10 @@
 
     conv 5x5, 6 - pool 2 - conv 5x5, 16 - pool 2 - fc 120 - fc 84 - fc classes
 
-61,706 parameters on MNIST; on CIFAR-10 61,770 weights and 236 biases, 62,006 parameters. The first
-convolution pads images smaller than 32 x 32 by 2, the second images smaller than 12 x 12. ``width``
-multiplies the channels and the hidden units. Dense networks with as many weights as a sparse one
-keeps, on MNIST and CIFAR-10:
+61,706 parameters on MNIST; on CIFAR-10 61,770 weights and 236 biases, 62,006 parameters. The
+first convolution pads images smaller than 32 x 32 by 2, the second images smaller than 12 x 12.
+``width`` multiplies the channels and the hidden units. Dense networks with as many weights as a
+sparse one keeps, on MNIST and CIFAR-10:
 
     width   weights on MNIST   on CIFAR-10
     0.44    12,206 (0.199)     12,356 (0.200)
@@ -21,8 +21,8 @@ from fedmpi.methods.models.shape import image, num_features, padding_below, scal
 def lenet5(shape, classes, width: float = 1.0):
     """LeNet-5, ``width`` times as wide, for images of at least 4 x 4 pixels.
 
-    Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE
-        86(11).
+    Paper: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", Proc.
+        IEEE 86(11).
     """
     channels, _, _ = image(shape, "lenet5", 4)
     first, second, wide, narrow = scaled(width, 6, 16, 120, 84)

@@ -2,9 +2,9 @@
 
     conv 5x5, 10 - pool 3 stride 1 - conv 5x5, 20 - pool 3 stride 1 - fc 50 - fc classes
 
-The widths multiply the channels and the hidden units. Images smaller than 13 x 13 are padded by 2
-in both convolutions. The thesis ends with softmax and applies it again in the loss; here the output
-is logits.
+The widths multiply the channels and the hidden units. Images smaller than 13 x 13 are padded by
+2 in both convolutions. The thesis ends with softmax and applies it again in the loss; here the
+output is logits.
 """
 
 from torch import nn
@@ -15,8 +15,8 @@ from fedmpi.methods.models.shape import image, num_features, padding_below, scal
 def mnistnet(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
     """The thesis's network for MNIST, for images of at least 5 x 5 pixels.
 
-    Paper: the thesis (2023) that this project implements, on training large models federatedly by
-        pruning.
+    Paper: the thesis (2023) that this project implements, on training large models federatedly
+        by pruning.
     """
     channels, _, _ = image(shape, "mnistnet", 5)
     first, second = scaled(conv_width, 10, 20)

@@ -15,8 +15,8 @@ def pfl_cnn(shape, classes, dropout: bool = True):
 
     ``dropout=False`` leaves dropout out.
 
-    Paper: Granqvist et al. 2024, "pfl-research: simulation framework for accelerating research in
-        Private Federated Learning", arXiv 2404.06430.
+    Paper: Granqvist et al. 2024, "pfl-research: simulation framework for accelerating research
+        in Private Federated Learning", arXiv 2404.06430.
     """
     channels, _, _ = image(shape, "pfl_cnn", 6)
     early_rate, late_rate = (0.25, 0.5) if dropout else (0.0, 0.0)

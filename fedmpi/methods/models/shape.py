@@ -37,7 +37,7 @@ def padding_below(least, shape):
 
 
 def scaled(width, *sizes):
-    """``sizes`` times ``width``, rounded, at least 1; ``ValueError`` for a width that is not > 0."""
+    """``sizes`` times ``width``, rounded, at least 1; ``ValueError`` unless ``width`` is > 0."""
     if not (width > 0 and math.isfinite(width)):
         raise ValueError(f"a width must be > 0, got {width}")
     return [max(1, round(width * size)) for size in sizes]

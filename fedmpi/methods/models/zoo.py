@@ -1,8 +1,8 @@
 """Any classifier of torchvision by its name, untrained; nothing is downloaded.
 
-The first convolution is built anew when it is a plain one of 3 channels and the images have another
-number. Most of these networks are made for 224 x 224 pixels; whether one works on smaller images is
-not checked. Auxiliary outputs (googlenet, inception_v3) are left out.
+The first convolution is built anew when it is a plain one of 3 channels and the images have
+another number. Most of these networks are made for 224 x 224 pixels; whether one works on
+smaller images is not checked. Auxiliary outputs (googlenet, inception_v3) are left out.
 """
 
 import difflib

@@ -4,8 +4,8 @@
     r_k = rate + spread min(rate, 1 - rate) e_k
 
 ``e`` (K,) is uniform, shifted to mean 0 and scaled to largest size 1, so the mean of r over the
-classes is ``rate`` exactly and no r_k leaves [0, 1]; each row d_k ~ Dir(focus 1_(K-1)) spreads the
-wrong labels of class k over the other classes, over few of them for a small ``focus``.
+classes is ``rate`` exactly and no r_k leaves [0, 1]; each row d_k ~ Dir(focus 1_(K-1)) spreads
+the wrong labels of class k over the other classes, over few of them for a small ``focus``.
 Class-conditional noise is of Natarajan 2013 and Patrini 2017 (1609.03683); random matrices of a
 fixed trace, here K (1 - rate), of Northcutt 2021 (1911.00068). A client's recorded rate is the
 fraction of its labels that changed, which differs from ``rate`` with its mix of classes.

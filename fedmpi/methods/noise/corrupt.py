@@ -10,9 +10,9 @@ import numpy as np
 def apply(noise, labels_per_client, classes, gen_of):
     """``(noisy, true_rates)``: an array of labels per client and, (clients,), the changed fraction.
 
-    ``gen_of(n)`` is the generator of client n; ``gen_of(clients)``, one past the last, draws the
-    levels, and the next one the things that clients have in common. ``classes`` 0: the targets are
-    no classes, which no noise can change, else ValueError.
+    ``gen_of(n)`` is the generator of client n; ``gen_of(clients)``, one past the last, draws
+    the levels, and the next one the things that clients have in common. ``classes`` 0: the
+    targets are no classes, which no noise can change, else ValueError.
     """
     clients = len(labels_per_client)
     levels = noise.rates(clients, gen_of(clients))
@@ -58,7 +58,7 @@ def hit(labels, level, gen):
 
 
 def flip_to_others(labels, level, classes, gen):
-    """Each label becomes, with probability ``level``, one of the other ``classes - 1``, all alike."""
+    """Each label becomes one of the other classes with probability ``level``, all alike."""
     shift = gen.integers(1, classes, len(labels))
     others = (labels + shift) % classes
     return np.where(hit(labels, level, gen), others, labels)

@@ -3,9 +3,9 @@
     y -> sigma_n(y)
     sigma_n: one random cycle over round(rate C) random classes, another on every such client
 
-This is the test of clustered federated learning (Sattler 2020, arXiv 1910.01991). All labels of a
-chosen class change, and none of another; at least two classes take part where ``rate`` > 0, which
-is a swap. The recorded rate is the fraction of labels that changed.
+This is the test of clustered federated learning (Sattler 2020, arXiv 1910.01991). All labels of
+a chosen class change, and none of another; at least two classes take part where ``rate`` > 0,
+which is a swap. The recorded rate is the fraction of labels that changed.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ def permuted(rate: float = 1.0, share: float = 0.5):
 
     round(share * clients) clients are drawn at random.
 
-    Paper: Sattler, Müller and Samek 2021, "Clustered Federated Learning: Model-Agnostic Distributed
-        Multi-Task Optimization under Privacy Constraints", arXiv 1910.01991.
+    Paper: Sattler, Müller and Samek 2021, "Clustered Federated Learning: Model-Agnostic
+        Distributed Multi-Task Optimization under Privacy Constraints", arXiv 1910.01991.
     """
     return Noise(shared_rates(rate, share), _permute)
 

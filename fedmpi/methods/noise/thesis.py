@@ -18,8 +18,8 @@ PERIODS = (1, 1, 2, 2, 2, 5, 5, 5, 10000, 10000)
 def thesis(batch_size: int = 32):
     """Noise whose level is the period of the hit mini-batches; the clients are not random.
 
-    Paper: the thesis (2023) that this project implements, on training large models federatedly by
-        pruning.
+    Paper: the thesis (2023) that this project implements, on training large models federatedly
+        by pruning.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")

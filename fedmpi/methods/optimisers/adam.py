@@ -1,8 +1,9 @@
 """Adam, the arithmetic of ``torch.optim.Adam``: the mean gradient over its root mean square.
 
-``m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2``, then with ``c = 1 - beta^steps``
-``x <- x - (lr / c1) m / (sqrt(v / c2) + eps)``. Weight decay is added to the gradient, unlike that
-of ``adamw``. A pruned weight has the gradient 0 throughout and stays. Cost: two vectors more.
+``m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2``, then with ``c = 1 -
+beta^steps`` ``x <- x - (lr / c1) m / (sqrt(v / c2) + eps)``. Weight decay is added to the
+gradient, unlike that of ``adamw``. A pruned weight has the gradient 0 throughout and stays.
+Cost: two vectors more.
 """
 
 from functools import partial

@@ -1,8 +1,8 @@
-"""Stochastic gradient descent with momentum and weight decay, the arithmetic of ``torch.optim.SGD``.
+"""SGD with momentum and weight decay, the arithmetic of ``torch.optim.SGD``.
 
 ``g <- g + weight_decay x;  v <- momentum v + (1 - dampening) g``, at the first step ``v <- g``;
-``x <- x - lr v``, with Nesterov's momentum ``x <- x - lr (g + momentum v)``. Cost: one vector more
-with momentum.
+``x <- x - lr v``, with Nesterov's momentum ``x <- x - lr (g + momentum v)``. Cost: one vector
+more with momentum.
 """
 
 from functools import partial

@@ -2,10 +2,9 @@
 
     the others are random;   each class is split equally among its owners
 
-NIID-Bench loses the samples of a class that nobody drew. Here such a class takes a place from the
-class with most owners; where there are fewer places than classes (N C < K) the classes left over go
-whole to the clients in turn. A client that would hold fewer than ``min_size`` samples gets random
-ones of the largest.
+NIID-Bench loses the samples of an undrawn class. Here such a class takes a place from the class
+with most owners; with fewer places than classes (N C < K) the classes left over go whole to the
+clients in turn. A client with fewer than ``min_size`` samples gets random ones of the largest.
 """
 
 import numpy as np
@@ -18,8 +17,8 @@ def classes(per_client: int = 2, min_size: int = 1):
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv
-        2102.02079.
+    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study",
+        arXiv 2102.02079.
     """
     positive(per_client=per_client, min_size=min_size)
 

@@ -1,7 +1,7 @@
 """The owner of every sample, as one vector: shared by all partitions.
 
-``owner (N,) int64`` names the client of every sample. A partition makes an owner vector; here it is
-checked, repaired where a client has too little, and turned into index lists in random order.
+``owner (N,) int64`` names the client of every sample. A partition makes an owner vector; here
+it is checked, repaired if a client has too little, and turned into index lists in random order.
 """
 
 import math
@@ -47,7 +47,7 @@ def _shuffled_by(keys, gen):
 
 
 def by_class(labels, gen):
-    """A list of index arrays, one per class that occurs, each in random order.
+    """A list of index arrays, one per class in the data, each in random order.
 
     ValueError for data without classes.
     """
@@ -87,7 +87,7 @@ def split(total, shares):
 def lognormal_sizes(total, clients, sigma, gen):
     """``sizes (N,) int64`` that sum to ``total``, log-normal of deviation ``sigma``.
 
-    Equal to within 1, and without a draw, where sigma is 0.
+    Equal to within 1, and without a draw, if sigma is 0.
     """
     if not sigma:
         share, rest = divmod(total, clients)
@@ -101,7 +101,7 @@ def lognormal_sizes(total, clients, sigma, gen):
 def proportions(beta, size, gen):
     """``(size,) float64`` of Dir(beta, ..., beta).
 
-    One random corner where a tiny ``beta`` underflows.
+    One random corner if a tiny ``beta`` underflows.
     """
     strengths = np.full(size, min(beta, MOST_BETA))
     shares = gen.dirichlet(strengths)
@@ -116,7 +116,7 @@ def proportions(beta, size, gen):
 def topped_up(owner, clients, min_size, gen):
     """``owner`` with every client at ``min_size`` or more.
 
-    Random samples move from the client that is largest at the time.
+    Random samples move from the largest client at the time.
     """
     counts = np.bincount(owner, minlength=clients)
     need = np.maximum(min_size - counts, 0)
@@ -134,7 +134,7 @@ def topped_up(owner, clients, min_size, gen):
 
 
 def _gifts(counts, total):
-    """(N,): the samples that each client gives, ``total`` in all, one by one from the largest."""
+    """(N,): the gifts of each client, ``total`` samples in all, one by one from the largest."""
     level = _level(counts, total)
     gifts = np.maximum(counts - level, 0)
     surplus = gifts.sum() - total

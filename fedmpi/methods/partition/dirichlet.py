@@ -1,16 +1,16 @@
 """Label skew by Dirichlet draws, in the two variants in circulation; a smaller ``beta`` skews more.
 
-``by="class"`` (A; 2102.02079): for each class p ~ Dir(beta 1_N) over the clients; sizes vary a lot.
-With ``cap`` the share of a client that already holds total/N or more is set to 0, as NIID-Bench
-does; ``cap=false,min_size=1`` is the split of the thesis's and FedDST's programs (2112.09824),
-where tiny clients occur.
+``by="class"`` (A; 2102.02079): for each class p ~ Dir(beta 1_N) over the clients; sizes vary a
+lot. With ``cap`` a client with total/N samples or more gets a share of 0, as in NIID-Bench;
+``cap=false,min_size=1`` is the split of the thesis's and FedDST's programs (2112.09824), with
+some tiny clients.
 
-``by="client"`` (B; Hsu 2019, 2208.02507): for each client, in random order, p ~ Dir(beta 1_K) over
-the classes; sizes differ by at most 1, or with ``sigma`` > 0 are log-normal: label and quantity
-skew, each of its own strength. A class that runs out is left out and p is normalised again.
+``by="client"`` (B; Hsu 2019, 2208.02507): for each client, in random order, p ~ Dir(beta 1_K)
+over the classes; sizes differ by at most 1, or with ``sigma`` > 0 are log-normal: label and
+quantity skew, each of its own strength. An empty class is left out and p is normalised again.
 
-NIID-Bench draws anew until everybody has ``min_size`` samples; here there is one draw, and clients
-that are too small get random samples of the largest, so it always ends.
+NIID-Bench draws anew until everybody has ``min_size`` samples; here there is one draw, and small
+clients get random samples of the largest, so it always ends.
 """
 
 import math
@@ -31,8 +31,8 @@ def dirichlet(beta: float = 0.5, min_size: int = 10, by: Literal["class", "clien
     Returns ``(labels, clients, gen) -> index arrays``.
 
     Paper: Hsu, Qi and Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for
-        Federated Visual Classification", arXiv 1909.06335; Li et al. 2022, "Federated Learning on
-        Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
+        Federated Visual Classification", arXiv 1909.06335; Li et al. 2022, "Federated Learning
+        on Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
     """
     positive(beta=beta, min_size=min_size)
     if by not in ("class", "client"):
@@ -69,7 +69,7 @@ def _over_clients(pool_sizes, clients, beta, gen, cap):
 
 
 def _or_else(weights, fallback):
-    """``weights`` divided by their sum, or where that is 0 ``fallback`` divided by its own."""
+    """``weights`` divided by their sum, or for a sum of 0 ``fallback`` divided by its own."""
     if not weights.sum() > 0:
         weights = fallback.astype(np.float64)
     return weights / weights.sum()

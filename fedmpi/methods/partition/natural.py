@@ -1,9 +1,9 @@
 """Natural clients: everybody holds its own samples, as in FEMNIST or Shakespeare.
 
-A data set names the client of each sample, a user's own file by its data set ``client``, an id a
-training row. Only the order of each client's samples is drawn. The validation samples of the server
-are taken so that each client keeps ``min_size``; clients that have fewer in the data set are left
-out, as LEAF leaves out users with few samples.
+A data set names the client of each sample, a user's own file by its data set ``client``, an id
+a training row. Only the order of each client's samples is drawn. The server's validation
+samples leave ``min_size`` to each client; clients with fewer in the data set are left out, as
+LEAF leaves out users with few samples.
 """
 
 from typing import NamedTuple
@@ -23,8 +23,8 @@ class Natural(NamedTuple):
     def chosen(self, client, num_clients):
         """``(owner (N,) int64, kept (n,) int64)`` of ``client (N,)`` in [0, num_clients).
 
-        ``kept`` are the clients with enough samples; ``owner`` is each sample's place among them,
-        or -1. ``ValueError`` where nobody has enough.
+        ``kept`` are the clients with enough samples; ``owner`` is each sample's place among
+        them, or -1. ``ValueError`` if nobody has enough.
         """
         counts = np.bincount(client, minlength=num_clients)
         kept = np.flatnonzero(counts >= self.min_size)
@@ -36,7 +36,7 @@ class Natural(NamedTuple):
         return place[client], kept
 
     def spare(self, owner):
-        """``(n,) bool``: the samples of ``owner (n,)`` that may be taken from their clients.
+        """``(n,) bool``: the spare samples of clients, by their ``owner (n,)``.
 
         If they are taken from first to last, everybody keeps ``min_size``.
         """
@@ -51,7 +51,7 @@ class Natural(NamedTuple):
     def dealt(self, owner, clients, gen):
         """Index arrays of the samples of each of ``clients``.
 
-        ``ValueError`` where a client has fewer than ``min_size``.
+        ``ValueError`` if a client has fewer than ``min_size``.
         """
         counts = np.bincount(owner, minlength=clients)
         num_small = np.count_nonzero(counts < self.min_size)

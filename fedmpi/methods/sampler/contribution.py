@@ -2,12 +2,12 @@
 
     p_n = floor / A + (1 - floor) gain_n / sum(gain)          over the A available clients
 
-``gain`` is max(score, 0), or, with a ``temperature`` > 0, exp(score / temperature), in units of the
-standard deviation of the known scores. Clients are drawn one after the other by p, without
-replacement, see ``fedmpi.methods.sampler.race``. A client that the server has never heard of has
-the mean gain of all others: neither preferred nor starved. Where nobody gains, all are alike. A
-score moves only when its client takes part: with ``floor`` 0 and temperature 0 a client whose score
-is not above 0 comes again only when too few others are available.
+``gain`` is max(score, 0), or, with a ``temperature`` > 0, exp(score / temperature), in units of
+the standard deviation of the known scores. Clients are drawn one after the other by p, without
+replacement, see ``fedmpi.methods.sampler.race``. A client that the server has never heard of
+has the mean gain of all others: neither preferred nor starved. Where nobody gains, all are
+alike. A score moves only when its client takes part: with ``floor`` 0 and temperature 0 a
+client whose score is not above 0 comes again only when too few others are available.
 """
 
 import torch

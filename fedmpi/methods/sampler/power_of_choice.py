@@ -3,12 +3,12 @@
     A = d clients drawn without replacement in proportion to their samples
     cohort = the m of A with the largest loss         (Cho, Wang and Joshi 2020, arXiv 2010.01243)
 
-d is ``candidates``, at least the cohort m; d = m draws by size, d = all takes the largest losses of
-all. Every round the candidates are sent the model and asked for its loss on their samples, before m
-of them train. With ``remembered`` (their rpow-d) nobody is asked: the loss is the last one that a
-client reported when it took part, infinite for a client that never did; among such clients the
-first drawn go first. A larger d is faster and more biased. The updates are meant to weigh alike:
-``--weighting uniform``.
+d is ``candidates``, at least the cohort m; d = m draws by size, d = all takes the largest
+losses of all. Every round the candidates are sent the model and asked for its loss on their
+samples, before m of them train. With ``remembered`` (their rpow-d) nobody is asked: the loss is
+the last one that a client reported when it took part, infinite for a client that never did;
+among such clients the first drawn go first. A larger d is faster and more biased. The updates
+are meant to weigh alike: ``--weighting uniform``.
 """
 
 import torch
@@ -20,11 +20,11 @@ from fedmpi.methods.sampler.race import drawn_by, race, there
 def power_of_choice(candidates: int = 20, remembered: bool = False):
     """The largest losses among ``candidates`` clients drawn by size.
 
-    Paper: Cho, Wang and Joshi 2020, "Client Selection in Federated Learning: Convergence Analysis
-        and Power-of-Choice Selection Strategies", arXiv 2010.01243.
+    Paper: Cho, Wang and Joshi 2020, "Client Selection in Federated Learning: Convergence
+        Analysis and Power-of-Choice Selection Strategies", arXiv 2010.01243.
     Up: one loss of every candidate, before the cohort's updates; nothing with remembered=true.
-    Down: the model to every candidate, candidates / cohort times as much as uniform; no more with
-        remembered=true.
+    Down: the model to every candidate, candidates / cohort times as much as uniform; no more
+        with remembered=true.
     Example: fedmpi train --sampler power-of-choice:candidates=12 --weighting uniform --cohort 4
     """
     if candidates < 1:

@@ -3,9 +3,9 @@
     P(next = n) = p_n / sum of p over those not drawn yet           (successive sampling)
 
 It is run as a race (Efraimidis and Spirakis 2006): n arrives at ``e_n / p_n`` with ``e_n ~
-Exp(1)``, and the first ``count`` win. A client of twice the weight is twice as likely to be first,
-but less than twice as likely to be among several: inclusion is not proportional to p, unless one is
-drawn. Clients of weight 0 come last, in random order.
+Exp(1)``, and the first ``count`` win. A client of twice the weight is twice as likely to be
+first, but less than twice as likely to be among several: inclusion is not proportional to p,
+unless one is drawn. Clients of weight 0 come last, in random order.
 """
 
 import numpy as np

@@ -2,10 +2,10 @@
 
     P(next = n) = n_n / sum of n over the available clients not drawn yet
 
-``fedmpi.methods.sampler.race`` says what this means for a cohort of several. A client drawn by size
-and weighted by size counts twice: ``--weighting uniform`` goes with it. That is still not FedAvg's
-mean over all clients: a cohort has distinct clients here, and large ones are drawn less often than
-in proportion.
+``fedmpi.methods.sampler.race`` says what this means for a cohort of several. A client drawn by
+size and weighted by size counts twice: ``--weighting uniform`` goes with it. That is still not
+FedAvg's mean over all clients: a cohort has distinct clients here, and large ones are drawn
+less often than in proportion.
 """
 
 from fedmpi.core.parts import Sampler

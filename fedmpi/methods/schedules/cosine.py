@@ -1,7 +1,8 @@
 """A cosine: the learning rate falls from --lr to the share ``final`` of it along half a wave.
 
 ``final + (1 - final) (1 + cos(pi k / n)) / 2`` at number k of n, from 0, after the warm-up. The
-last round, or step, comes just before the end of the wave, and still trains where ``final`` is 0.
+last round, or step, comes just before the end of the wave, and still trains where ``final`` is
+0.
 """
 
 import math

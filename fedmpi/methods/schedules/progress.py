@@ -10,8 +10,8 @@ Over = Literal["rounds", "steps"]
 def schedule(decay, over, warmup):
     """The ``Schedule`` of the factor ``decay(place, total)``.
 
-    Place 0 is the first of ``total`` rounds or local steps after the warm-up. The ``warmup`` first
-    ones rise to it by equal amounts: 1 / (warmup + 1) is the first.
+    Place 0 is the first of ``total`` rounds or local steps after the warm-up. The ``warmup``
+    first ones rise to it by equal amounts: 1 / (warmup + 1) is the first.
     """
     if warmup < 0:
         raise ValueError(f"warmup must be >= 0 {over}, got {warmup}")

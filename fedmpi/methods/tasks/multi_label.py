@@ -7,8 +7,9 @@
     f1             = 2 |A and B| / (|A| + |B|) of the labels A predicted and B true,
                      1 where both are empty
 
-Targets are (n, C) of 0 and 1, outputs (n, C) logits; a label is predicted by a logit above 0. This
-f1 is the mean over samples. Micro and macro F1 are no means over samples, so they are not recorded.
+Targets are (n, C) of 0 and 1, outputs (n, C) logits; a label is predicted by a logit above 0.
+This f1 is the mean over samples. Micro and macro F1 are no means over samples, so they are not
+recorded.
 """
 
 from typing import Literal

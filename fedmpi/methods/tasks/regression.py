@@ -4,8 +4,8 @@
     mae   = mean over outputs of |output - target|
     huber = mean over outputs of e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2)
 
-Targets are (n,) or (n, d) float32, outputs (n, d), d = 1 for targets (n,). The squared error of all
-samples together is the mean over samples, so unlike its root it adds up over clients.
+Targets are (n,) or (n, d) float32, outputs (n, d), d = 1 for targets (n,). The squared error of
+all samples together is the mean over samples, so unlike its root it adds up over clients.
 """
 
 from typing import Literal
@@ -26,8 +26,8 @@ def regression(loss: Literal["mse", "huber"] = "mse", headline: Literal["mae", "
                delta: float = 1.0):
     """Values: squared or Huber error, with mean absolute and mean squared error as metrics.
 
-    ``headline`` is the metric by which models are compared and selected. ``delta`` is where Huber's
-    loss turns from squared to absolute, in units of the targets.
+    ``headline`` is the metric by which models are compared and selected. ``delta`` is where
+    Huber's loss turns from squared to absolute, in units of the targets.
 
     Paper: none for mse; Huber 1964, "Robust Estimation of a Location Parameter".
     Example: fedmpi train --task regression --dataset synthetic:samples=200,targets=values --model logistic

@@ -3,8 +3,8 @@
     x <- (1 - alpha_t) x + alpha_t x_new,    alpha_t = alpha s(tau)
 
 x_new is the client's model, trained from the server's of tau merges ago. ``staleness`` names s:
-``constant`` 1, ``polynomial`` (1 + tau)^-a, or ``hinge``, 1 where tau <= b, else
-1 / (a (tau - b) + 1). a = 0.5 is for polynomial; hinge is usually run with a = 10, b = 4. (Public
+``constant`` 1, ``polynomial`` (1 + tau)^-a, or ``hinge``, 1 where tau <= b, else 1 / (a (tau -
+b) + 1). a = 0.5 is for polynomial; hinge is usually run with a = 10, b = 4. (Public
 implementations agree on these formulas and values.) ``concurrency`` clients are at work at any
 time. The paper adds a proximal term on the clients: ``--strategy fedprox``.
 """

@@ -4,9 +4,9 @@
 
 with ``buffer`` answers a merge, 10 in the paper, and a = 0.5, 1 / sqrt(1 + tau). The weights w
 sum to 1 (the paper's are 1 / buffer: ``--weighting uniform``) and are not normalised again
-after s: stale buffers move the model less. An update is the difference from its client's received
-model, of tau merges ago. ``concurrency`` clients are at work at any time; ``server_lr``
-is the paper's server rate, beside which a strategy may have its own.
+after s: stale buffers move the model less. An update is the difference from its client's
+received model, of tau merges ago. ``concurrency`` clients are at work at any time;
+``server_lr`` is the paper's server rate, beside which a strategy may have its own.
 """
 
 import math

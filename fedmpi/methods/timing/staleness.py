@@ -2,7 +2,8 @@
 
     constant 1;   polynomial (1 + tau)^-a;   hinge 1 where tau <= b, else 1 / (a (tau - b) + 1)
 
-The staleness tau counts the merges between a client's start and its arrival. The names and formulas are those of FedAsync (Xie 2019, arXiv 1903.03934).
+The staleness tau counts the merges between a client's start and its arrival. Names and formulas
+are of FedAsync (Xie 2019, arXiv 1903.03934).
 """
 
 import math

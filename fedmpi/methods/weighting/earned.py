@@ -5,10 +5,10 @@ A map turns the cohort's scores into gains >= 0. Then, each an option of its own
     s_n <- memory s_n + (1 - memory) gain_n / sum(gain) sum(s)     sums over the cohort
     r_n ~ n_n^size_power max(s_n, floor / N)^score_power           data-size prior, floor
 
-The first line is an exponential average. The weights serve at once. s starts equal for all, not at
-the data's shares, which are in the prior already. Scaled to the mass of the cohort in s, ``memory``
-means the same for any cohort, and absent clients are neither raised nor lowered. Where no gain is
-positive s stays.
+The first line is an exponential average. The weights serve at once. s starts equal for all, not
+at the data's shares, which are in the prior already. Scaled to the mass of the cohort in s,
+``memory`` means the same for any cohort, and absent clients are neither raised nor lowered.
+Where no gain is positive s stays.
 """
 
 import torch

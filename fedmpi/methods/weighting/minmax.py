@@ -13,7 +13,8 @@ def minmax(memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.
            floor: float = 1e-3):
     """Scores stretched to [0, 1].
 
-    Paper: Sun et al. 2023, "ShapleyFL: Robust Federated Learning Based on Shapley Value", KDD 2023.
+    Paper: Sun et al. 2023, "ShapleyFL: Robust Federated Learning Based on Shapley Value", KDD
+        2023.
     """
     return earned(gains, memory, size_power, score_power, floor)
 

@@ -3,8 +3,8 @@
 ``schedule=thesis`` is ``gamma_t = 1 - (1 - gamma) / t``, ``constant`` the same gamma always;
 ``start`` is ``data`` (the shares of the data) or ``zero`` (as the thesis's program, which then
 forgets the sizes after one round). r sums to 1 and psi to several: that difference of scale is
-kept. gamma = 1 is FedAvg. With a constant gamma = 0.95 it is CGSV's rule (NeurIPS 2021). The floor
-is the program's; the printed rule has none and can turn weights negative.
+kept. gamma = 1 is FedAvg. With a constant gamma = 0.95 it is CGSV's rule (NeurIPS 2021). The
+floor is the program's; the printed rule has none and can turn weights negative.
 """
 
 from typing import Literal
@@ -19,9 +19,9 @@ def thesis(gamma: float = 0.7, schedule: Literal["constant", "thesis"] = "consta
            start: Literal["data", "zero"] = "data", floor: float = 1e-3):
     """Old weight and raw score, mixed.
 
-    Paper: the thesis (2023) that this project implements, on training large models federatedly by
-        pruning; with constant gamma Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness
-        in Collaborative Machine Learning", NeurIPS 2021.
+    Paper: the thesis (2023) that this project implements, on training large models federatedly
+        by pruning; with constant gamma Xu et al. 2021, "Gradient Driven Rewards to Guarantee
+        Fairness in Collaborative Machine Learning", NeurIPS 2021.
     """
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must be in [0, 1], got {gamma}")

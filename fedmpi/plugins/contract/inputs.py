@@ -6,7 +6,7 @@ from fedmpi.plugins.contract.require import check_array, check_tensor, require
 
 
 def check_inputs(changed, inputs, option):
-    """``changed`` itself, which must be finite, of the shape and dtype of ``inputs``."""
+    """``changed`` itself, if it is finite and of the shape and dtype of ``inputs``."""
     check_tensor(changed, inputs.shape, inputs.dtype, option, "the inputs that it returns")
     is_finite = bool(changed.isfinite().all())
     require(is_finite, option, "finite inputs", "NaN or infinity", "clamp them")

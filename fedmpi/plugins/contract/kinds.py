@@ -1,4 +1,4 @@
-"""The contract of each kind of part: the type that a factory returns, and the checks."""
+"""The contract of each kind of part: its factory's type, and its checks."""
 
 from fedmpi.core.parts import (Aggregation, Augmentation, Codec, Contribution, Dataset, Devices,
                                Fault, Features, Noise, Objective, Optimiser, Pruner, Sampler,
@@ -48,7 +48,7 @@ KEEPERS = {
 
 
 def bound(kind, made, option):
-    """The part, its functions checked; UserError where it is of another type than its kind."""
+    """The part, its functions checked; UserError for another type than its kind's."""
     if kind in TYPES:
         check_type(made, TYPES[kind], option)
     keep = KEEPERS.get(kind)

@@ -118,7 +118,7 @@ def _probe(part, option):
 
 
 def _reported(report, Q, option):
-    """The arrays that a probe reports; ``index`` must be sorted positions in [0, Q)."""
+    """A probe's arrays; ``index`` must be sorted positions in [0, Q)."""
     arrays = report()
     check_arrays(arrays, option, "what the probe reports")
     if "index" in arrays:

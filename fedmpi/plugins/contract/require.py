@@ -1,6 +1,6 @@
-"""Checks of single values: types, tensors, arrays, states, and inputs that must not be written to.
+"""Checks of single values: types, tensors, arrays, states, and inputs that are only read.
 
-Each takes the ``option`` that named the part, and raises a UserError of one line.
+Each takes the part's ``option``, and raises a UserError of one line.
 """
 
 from typing import Callable
@@ -95,7 +95,7 @@ def check_tensor(value, shape, dtype, option, what):
 
 
 def check_array(value, shape, kinds, option, what):
-    """``value`` itself, which must be an array of a shape, its dtype one of ``kinds``."""
+    """``value`` itself, if it is an array of a shape, its dtype one of ``kinds``."""
     shape = tuple(shape)
     is_array = isinstance(value, np.ndarray)
     fits = is_array and value.shape == shape and value.dtype.kind in kinds
@@ -120,7 +120,7 @@ def check_number(value, option, what):
 
 
 def check_arrays(value, option, what):
-    """``value`` must be a dict of numpy arrays whose bytes can be sent."""
+    """``value`` must be a dict of numpy arrays with plain bytes to send."""
     require(isinstance(value, dict), option, f"{what} as a dict of numpy arrays", in_words(value),
             "return {'name': array}")
     for name, array in value.items():
@@ -132,7 +132,7 @@ def check_arrays(value, option, what):
 
 
 def check_state(value, option, function, only_tensors=False):
-    """A state must be a dict of values that a checkpoint can hold."""
+    """A state must be a dict of values for a checkpoint."""
     words = "tensors" if only_tensors else "tensors, arrays, numbers and texts"
     require(isinstance(value, dict), option,
             f"the state that {function} returns to be a dict of {words}", in_words(value),
@@ -160,7 +160,7 @@ def _can_be_held(leaf, only_tensors):
 
 
 def versions(inputs):
-    """The torch version of each of ``{name: tensor}``, which any write to it raises."""
+    """The torch version of each of ``{name: tensor}``; any write to it raises the version."""
     return {name: tensor._version for name, tensor in inputs.items()}
 
 

@@ -166,7 +166,7 @@ def _check_still(x, merged, support, option, function):
 
 
 def _check_messages(part, option):
-    """The fields must be sound, and have functions that fill them."""
+    """The fields must be sound, and have functions to fill them."""
     for name in ("sends", "answers", "keeps"):
         _check_fields(getattr(part, name), option, name)
     has_sender = part.send or part.send_to
@@ -231,9 +231,9 @@ def _reply(part, option):
 
 
 def _named_tensors(tensors, fields, option, function, P=None):
-    """``tensors`` itself, which must be a dict of tensors by names of the fields.
+    """``tensors`` itself, if it is a dict of tensors by names of the fields.
 
-    Vectors (P,) for fields on the support, where P is given.
+    With P, fields on the support must hold vectors (P,).
     """
     require(isinstance(tensors, dict), option, f"a dict of tensors as {function}",
             in_words(tensors), "return {name: tensor}")
