@@ -19,6 +19,7 @@ def _gen(seed=0):
 
 def _read_only_labels():
     labels = LABELS.copy()
+    # A write raises at once.
     labels.flags.writeable = False
     return labels
 
@@ -65,15 +66,15 @@ def noise(spec):
 
 
 def _check_levels(levels):
-    fits = levels.shape == (CLIENTS,) and np.isfinite(levels).all()
-    hold(fits, f"levels {levels}")
+    hold(levels.shape == (CLIENTS,), f"levels {levels}")
+    hold_all(np.isfinite(levels), f"levels {levels}")
 
 
 def _check_labels(change):
     labels = _read_only_labels()
     changed, again = twice(lambda: change(labels, _gen(2)))
-    are_integers = changed.dtype.kind in "iu"
-    hold(changed.shape == labels.shape and are_integers, "labels are not integers (n,)")
+    hold(changed.dtype.kind in "iu", "labels are not integers (n,)")
+    hold(changed.shape == labels.shape, "labels are not integers (n,)")
     hold(not np.shares_memory(changed, labels), "labels are not a copy")
     lowest, highest = changed.min(), changed.max()
     hold(0 <= lowest and highest < CLASSES, f"labels {lowest} to {highest}")
@@ -97,6 +98,7 @@ def _check_inputs(inputs, change):
     before = inputs.clone()
     changed, again = twice(lambda: change(_gen(2)))
     hold_equal(inputs, before, "inputs were written to")
+    # A view of the inputs would be changed with them later.
     hold(changed.data_ptr() != inputs.data_ptr(), "inputs are not a new tensor")
     hold_type(changed, inputs.shape, inputs.dtype, "inputs changed their shape or dtype")
     hold_all(changed.isfinite(), "inputs are not finite")
@@ -120,11 +122,12 @@ def fault(spec):
 
 
 def _check_shards(part, who):
+    # No sample is held twice, so a copy shows.
     before = [np.arange(10) + 10 * n for n in range(CLIENTS)]
     copies = [shard.copy() for shard in before]
     shards, source = part.shards(copies, who, _gen())
-    one_a_client = len(shards) == CLIENTS and source.shape == (CLIENTS,)
-    hold(one_a_client, "shards or source are not one a client")
+    hold(len(shards) == CLIENTS, "shards or source are not one a client")
+    hold(source.shape == (CLIENTS,), "shards or source are not one a client")
     for client in np.flatnonzero(~who):
         hold_equal(shards[client], before[client], "an honest client has other samples")
         hold(source[client] == -1, "an honest client has a source")

@@ -47,6 +47,7 @@ def assembled(**options):
     setup = small(**options)
     check(setup)
     worker = Worker(worker_parts, lambda name, local_rank: CPU)
+    # The real transport of one process, not a stand-in.
     transport = Local(worker)
     fed = setup.fed._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))

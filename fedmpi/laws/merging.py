@@ -21,6 +21,7 @@ def strategy(spec):
     part = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
     mask = layout.full_mask()
+    # A pruned weight here and there, so that the support is not everything.
     mask[::3] = False
     for own in (False, True):
         updates = sample(part, layout, mask, own=own)
@@ -61,7 +62,8 @@ def _check_order(part, layout, x, updates):
     """The clients' order in the cohort does not matter, but for rounding."""
     merged = _merged(part, layout, x, updates)
     order = torch.tensor([2, 0, 1])
-    permuted = _merged(part, layout, x, _reordered(updates, order), WEIGHTS[order])
+    shuffled = _reordered(updates, order)
+    permuted = _merged(part, layout, x, shuffled, WEIGHTS[order])
     near(merged, permuted, "clients in another order make another model")
 
 
@@ -83,10 +85,14 @@ def _reordered(updates, order):
 
 def _check_linear(part, layout, x, updates):
     """Many coalitions at once make the same models as one merge after the other."""
-    state = {name: torch.rand_like(tensor) for name, tensor in part.init(layout).items()}
+    state = {}
+    for name, tensor in part.init(layout).items():
+        # As after some rounds.
+        state[name] = torch.rand_like(tensor)
     one_by_one = part._replace(linear=False)
-    together = coalition_models(part, state, x, updates, WEIGHTS, COALITIONS)
-    apart = coalition_models(one_by_one, state, x, updates, WEIGHTS, COALITIONS)
+    inputs = (state, x, updates, WEIGHTS, COALITIONS)
+    together = coalition_models(part, *inputs)
+    apart = coalition_models(one_by_one, *inputs)
     near(together, apart, "a linear merge makes other models of many coalitions at once")
     # A state may move the model by itself, a momentum for instance.
     hold(bool(state) or torch.equal(together[3], x), "nobody's merge moved the model")
@@ -95,8 +101,11 @@ def _check_linear(part, layout, x, updates):
 def _check_stillness(part, layout, x, mask):
     """Updates of 0 leave a fresh model where it is."""
     updates = sample(part, layout, mask)
-    no_totals = {name: torch.zeros_like(tensor) for name, tensor in updates.totals.items()}
-    still = updates._replace(U=torch.zeros_like(updates.U), totals=no_totals)
+    no_totals = {}
+    for name, tensor in updates.totals.items():
+        no_totals[name] = torch.zeros_like(tensor)
+    no_move = torch.zeros_like(updates.U)
+    still = updates._replace(U=no_move, totals=no_totals)
     merged = _merged(part, layout, x, still)
     hold_equal(merged, x, "updates of 0 moved the model")
 
@@ -105,6 +114,7 @@ def mean_of_equals(spec):
     """The first merge of equal updates is that update; adaptive servers do not keep this law."""
     part = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
+    # Sizes and steps are equal as well: some strategies weigh by them.
     row = sample(part, layout, layout.full_mask(), clients=1)
     columns = {}
     for name in ("n", "steps", "travelled"):

@@ -30,6 +30,7 @@ def pruner(spec, rounds=8, more=None):
         new_mask = evolved[1]
         hold_equal(mask_before, mask, "evolve wrote to the mask or to x")
         hold_equal(x_before, x, "evolve wrote to the mask or to x")
+        # After the checks above: the second call starts from the same inputs.
         again = part.evolve(state, mask, x, replies, schedule, twin_gen)
         hold_equal(new_mask, again[1], "the same generator made another mask")
         _check_mask(part, fed.layout, first, new_mask)
@@ -61,8 +62,10 @@ def _check_mask(part, layout, first, mask):
     is_padding = ~layout.real[: layout.Q]
     hold(not mask[is_padding].any(), "a mask is True on padding")
     hold(bool(mask.any()), "a mask keeps nothing")
+    # Masks of the clients' own may be smaller.
     if part.exact and part.masks is None:
-        kept, wanted = int(mask.sum()), int(first.sum())
+        kept = int(mask.sum())
+        wanted = int(first.sum())
         hold(kept == wanted, f"{kept} weights are kept, not {wanted}, though the pruner is exact")
 
 

@@ -103,9 +103,14 @@ def small_task(client=0, network=None):
 def small_cohort(clients=3):
     """A ``Cohort`` of random updates, with equal shares."""
     layout, x = small_layout()
-    updates = random_updates(layout, layout.full_mask(), clients)
-    shares = torch.full((clients,), 1 / clients, dtype=torch.float64)
-    return Cohort(torch.arange(clients), updates, Round(1, 5), shares, x, layout)
+    return Cohort(
+        clients=torch.arange(clients),
+        updates=random_updates(layout, layout.full_mask(), clients),
+        schedule=Round(1, 5),
+        shares=torch.full((clients,), 1 / clients, dtype=torch.float64),
+        x=x,
+        layout=layout,
+    )
 
 
 class Additive:

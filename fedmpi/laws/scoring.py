@@ -45,9 +45,10 @@ def _cohort(part, network, numbers, t):
     refused = list(part.refuses(Facts(layout, largest=C)))
     hold(not refused, f"a cohort of {C} is refused: {refused}")
     clients = torch.tensor(numbers)
+    n = SIZES[clients]
     updates = random_updates(layout, layout.full_mask(), C, own=t == 2, seed=t)
-    updates = updates._replace(n=SIZES[clients], clients=clients)
-    shares = SIZES[clients] / SIZES[clients].sum()
+    updates = updates._replace(n=n, clients=clients)
+    shares = n / n.sum()
     reports = [_report(part, n, network) for n in numbers]
     return Cohort(clients, updates, Round(t, 5), shares, x.clone(), layout, reports)
 

@@ -63,10 +63,12 @@ def sampler(spec):
 def _check_draw(part, known, count):
     drawn, again = twice(lambda: part.draw(np.random.default_rng(1), count, known))
     num_available = int(known.available.sum())
+    num_drawn = len(drawn)
     hold(drawn.dtype == torch.int64, f"clients are {drawn.dtype}, not int64")
-    complete = len(drawn) == min(count, num_available)
-    hold(complete, f"{len(drawn)} of {num_available} clients, not {count}")
-    hold(len(drawn.unique()) == len(drawn), "a client was drawn twice")
+    # Fewer where fewer are available.
+    wanted = min(count, num_available)
+    hold(num_drawn == wanted, f"{num_drawn} of {num_available} clients, not {count}")
+    hold(len(drawn.unique()) == num_drawn, "a client was drawn twice")
     hold_all(known.available[drawn], "a client was drawn that is not available")
     hold_equal(drawn, again, "the same generator drew others")
 

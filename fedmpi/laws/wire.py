@@ -33,6 +33,7 @@ def _check_round_trip(part, values):
     hold(back.dtype == torch.float32, f"decode gives {back.dtype}, not float32")
     alike = back.shape == values.shape == bound.shape
     hold(alike, f"{len(values)} values became {len(back)}, with {len(bound)} bounds")
+    # In double precision: the difference of two floats may round to the bound.
     error = (back.double() - values.double()).abs()
     inside = error <= bound.double()
     wrong = torch.nonzero(~inside).flatten()[:3]

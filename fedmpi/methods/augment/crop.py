@@ -29,14 +29,16 @@ def crop(pad: int = 4):
     def apply(images, offsets):
         n, _, height, width = images.shape
         device = images.device
-        top, left = offsets[:, :1], offsets[:, 1:]
-        rows = top + torch.arange(height, device=device)
-        columns = left + torch.arange(width, device=device)
-        image = torch.arange(n, device=device)
+        top = offsets[:, :1]
+        left = offsets[:, 1:]
+        # Three indices that broadcast to (n, height, width).
+        image = torch.arange(n, device=device)[:, None, None]
+        rows = (top + torch.arange(height, device=device))[:, :, None]
+        columns = (left + torch.arange(width, device=device))[:, None, :]
         padded = F.pad(images, (pad,) * 4)
         # Channels last, so that one index takes a pixel's colours together.
         pixels = padded.permute(0, 2, 3, 1)
-        windows = pixels[image[:, None, None], rows[:, :, None], columns[:, None, :]]
+        windows = pixels[image, rows, columns]
         return windows.permute(0, 3, 1, 2)
 
     return Augmentation(draw, apply, width=2)

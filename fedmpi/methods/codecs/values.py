@@ -123,14 +123,18 @@ def int8(block: int = 256, entropy: bool = False, feedback: bool = False):
     def encode(values):
         blocks = _blocks(values, block)
         scales = scales_of(blocks)
-        steps = (blocks / scales[:, None]).round_().clamp_(-127, 127)
-        bytes_ = steps.to(torch.int8).view(-1)[: len(values)]
-        return {"steps": bytes_.numpy(), "scales": scales.numpy()}
+        steps = (blocks / scales[:, None]).round_()
+        # A quotient may exceed 127 by rounding.
+        steps = steps.clamp_(-127, 127).to(torch.int8)
+        steps = steps.view(-1)[: len(values)]
+        return {"steps": steps.numpy(), "scales": scales.numpy()}
 
     def decode(arrays, K):
-        steps = torch.from_numpy(arrays["steps"]).float()
+        steps = torch.from_numpy(arrays["steps"])
         scales = np.repeat(arrays["scales"], block)[:K]
-        values = steps.mul_(torch.from_numpy(scales))
+        values = steps.float()
+        values.mul_(torch.from_numpy(scales))
+        # 127 scales may be a little more than the largest float.
         return values.clamp_(FLOAT32.min, FLOAT32.max)
 
     def bound(values):
@@ -167,10 +171,13 @@ def sign(block: int = 1024, feedback: bool = True):
 
     def scales_of(values):
         blocks = _blocks(values, block)
+        num_full = len(blocks) - 1
         counts = torch.full((len(blocks),), block)
-        counts[-1:] = len(values) - block * (len(blocks) - 1)
+        # The zeros of the last block do not count; without values there is no block.
+        counts[-1:] = len(values) - block * num_full
         sums = blocks.abs().sum(dim=1, dtype=torch.float64)
-        return (sums / counts).float()
+        means = sums / counts
+        return means.float()
 
     def encode(values):
         negative = np.signbit(values.cpu().numpy())
@@ -179,8 +186,9 @@ def sign(block: int = 1024, feedback: bool = True):
 
     def decode(arrays, K):
         signs = signs_of_byte.take(arrays["signs"], axis=0)
+        scales = np.repeat(arrays["scales"], block)
         values = signs.reshape(-1)[:K]
-        values *= np.repeat(arrays["scales"], block)[:K]
+        values *= scales[:K]
         return torch.from_numpy(values)
 
     def bound(values):
@@ -194,9 +202,10 @@ def sign(block: int = 1024, feedback: bool = True):
 
 def _signs_of_byte():
     """(256, 8) float32: the eight signs, 1 or -1, of every byte."""
-    bytes_ = np.arange(256, dtype=np.uint8)
-    bits = np.unpackbits(bytes_[:, None], axis=1)
-    return 1 - 2 * bits.astype(np.float32)
+    column = np.arange(256, dtype=np.uint8)[:, None]
+    bits = np.unpackbits(column, axis=1).astype(np.float32)
+    # A bit is set for a negative value.
+    return 1 - 2 * bits
 
 
 def _blocks(values, block):
@@ -217,19 +226,21 @@ def squeezed(codec, name, dtype):
     The first bytes of all values are coded together, then the second bytes: the redundant part
     of a float, its exponent, is in one of them.
     """
+    # Bytes a value.
     width = np.dtype(dtype).itemsize
 
     def encode(values, *coding):
         arrays = codec.encode(values, *coding)
-        bytes_ = arrays[name].view(np.uint8)
-        planes = np.ascontiguousarray(bytes_.reshape(-1, width).T)
-        return arrays | {name: squeeze(planes)}
+        by_value = arrays[name].view(np.uint8).reshape(-1, width)
+        by_place = np.ascontiguousarray(by_value.T)
+        return arrays | {name: squeeze(by_place)}
 
     def decode(arrays, K):
-        planes = expand(arrays[name], K * width).reshape(width, K)
-        bytes_ = np.array(planes.T, order="C")
-        whole = bytes_.view(dtype).reshape(K)
-        return codec.decode(arrays | {name: whole}, K)
+        content = expand(arrays[name], K * width)
+        by_place = content.reshape(width, K)
+        by_value = np.array(by_place.T, order="C")
+        array = by_value.view(dtype).reshape(K)
+        return codec.decode(arrays | {name: array}, K)
 
     return codec._replace(encode=encode, decode=decode)
 

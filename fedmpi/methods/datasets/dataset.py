@@ -138,13 +138,15 @@ def _check_scale(d, name):
 
     Features (N, F) have one channel.
     """
-    channels = d.x_train.shape[1] if d.x_train.ndim > 2 else 1
-    is_image = d.x_train.ndim == 4
-    allowed = {channels} if is_image else {1, channels}
+    ndim = d.x_train.ndim
+    channels = d.x_train.shape[1] if ndim > 2 else 1
+    allowed = {channels}
+    if ndim != 4:
+        allowed.add(1)
     for key, values in (("mean", d.mean), ("std", d.std)):
         fits = len(values) in allowed and all(np.isfinite(values))
-        _require(fits, name,
-                 f"{key} must hold {channels} finite numbers, one per channel, got {values}")
+        text = f"{key} must hold {channels} finite numbers, one per channel, got {values}"
+        _require(fits, name, text)
     _require(len(d.mean) == len(d.std), name,
              f"mean and std must be as many, got {len(d.mean)} and {len(d.std)}")
     _require(min(d.std) > 0, name, f"std must be > 0, got {d.std}; use 1 for a constant channel")
@@ -196,6 +198,7 @@ def digest(dataset):
     sha = hashlib.sha256(f"classes {dataset.classes}".encode())
     for name in ("x_train", "y_train", "x_test", "y_test"):
         array = np.ascontiguousarray(getattr(dataset, name))
+        # Without it arrays of the same bytes and other shapes would be equal.
         header = f"{name} {array.dtype.str} {array.shape}"
         sha.update(header.encode())
         sha.update(array.data)

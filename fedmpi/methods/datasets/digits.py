@@ -20,12 +20,15 @@ def digits(data_dir):
     """
     from sklearn.datasets import load_digits
     values, labels = load_digits(return_X_y=True)
-    x = (values / LARGEST).astype(np.float32).reshape(-1, 1, 8, 8)
+    pixels = (values / LARGEST).astype(np.float32)
+    x = pixels.reshape(-1, 1, 8, 8)
     y = labels.astype(np.int64)
+    # Another seed would make another data set.
     test = _is_test(y, stream(0, Purpose.DATA))
-    x_train = x[~test]
+    x_train, y_train = x[~test], y[~test]
     mean, std = moments(x_train)
-    return checked(Dataset(x_train, y[~test], x[test], y[test], 10, mean, std), "digits")
+    dataset = Dataset(x_train, y_train, x[test], y[test], 10, mean, std)
+    return checked(dataset, "digits")
 
 
 def _is_test(y, gen):

@@ -85,4 +85,5 @@ def _publish(stage, data_dir):
         target = os.path.join(data_dir, place)
         os.makedirs(target, exist_ok=True)
         for file in files:
-            os.replace(os.path.join(folder, file), os.path.join(target, file))
+            staged = os.path.join(folder, file)
+            os.replace(staged, os.path.join(target, file))

@@ -267,6 +267,7 @@ def _scaled(x_train, x_test, form, normalise):
     if normalise == "false" and x_train.dtype == np.uint8 and not per_channel:
         x_train = x_train.astype(np.int16)
         x_test = x_test.astype(np.int16)
+    # Whole numbers may be ids: a model with an embedding gets them as they are.
     ids = form not in IMAGES and _all_whole(x_train) and _all_whole(x_test)
     if normalise == "false" or x_train.dtype in WHOLE:
         mean, std = unscaled(x_train)

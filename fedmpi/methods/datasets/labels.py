@@ -164,11 +164,13 @@ def _from_values(y_train, y_test, classes, path):
     if K < 2:
         raise DataError(f"data set {path}: classes must be at least 2, got 1: every label is "
                         f"{distinct[0]}; a classifier needs labels of two kinds")
+    # Labels 0 .. K - 1 need no names.
     names = ()
     lines = ()
     if kind == "words" or not np.array_equal(distinct, np.arange(K)):
         names = _texts(distinct)
         lines += (_names_line(names, kind),)
+    # A mistake more often than not: a test set of other classes.
     unseen = np.setdiff1d(y_test, y_train)
     if len(unseen):
         lines += (f"labels: {_listed(_texts(unseen))} of the test data never occurs in the "

@@ -62,6 +62,7 @@ def opened(name, data_dir, part, *, split="", download=False):
     """
     from torchvision import datasets
     source = SOURCES[name]
+    # torchvision's classes take their part in two ways.
     options = {"train": part == "train"}
     if name == "svhn":
         options = {"split": part}

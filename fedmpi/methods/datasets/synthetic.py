@@ -35,8 +35,9 @@ def synthetic(data_dir, classes: int = 10, samples: int = 1000, size: int = 8, c
     gen = stream(seed, Purpose.DATA)
     prototypes = _prototypes(classes, channels, size, gen)
     draw = {"classes": _draw, "values": _draw_values, "labels": _draw_labels}[targets]
+    num_test = test or samples // 4
     x_train, y_train = draw(prototypes, samples, noise, gen)
-    x_test, y_test = draw(prototypes, test or samples // 4, noise, gen)
+    x_test, y_test = draw(prototypes, num_test, noise, gen)
     mean, std = moments(x_train)
     num_classes = classes if targets == "classes" else 0
     dataset = Dataset(x_train, y_train, x_test, y_test, num_classes, mean, std)
@@ -94,7 +95,8 @@ def _mixed(prototypes, y, noise, gen):
     """(samples, channels, size, size) float32: prototypes weighed by ``y (samples, classes)``."""
     x = np.zeros((len(y), *prototypes.shape[1:]), np.float32)
     # One prototype after the other: the bits of a matrix product depend on the machine.
-    for weights, prototype in zip(y.T.astype(np.float32), prototypes):
+    columns = y.T.astype(np.float32)
+    for weights, prototype in zip(columns, prototypes):
         x += weights[:, None, None, None] * prototype
     _add_noise(x, noise, gen)
     return x

@@ -71,6 +71,7 @@ def drawn(gflops: float = 5.0, speed_sigma: float = 1.0, down_mbit: float = 20.0
         return present(seconds, N, draw, availability, slot_s)
 
     def on_duty(seconds, N, draw):
+        # Days begin at any time: drawn once, by a key without a slot.
         phase = torch.from_numpy(draw(2).random(N))
         time_of_day = (seconds / period_s + phase) % 1
         return time_of_day < availability

@@ -76,6 +76,7 @@ def trace(file: str = "", period_s: float = 0.0):
         rows = np.where(num_begun > 0, latest, rows_before)
         has_row = (num_begun > 0) | repeats
         available = (columns["available"][rows] == 1) & has_row
+        # A run may have more clients than the file.
         client = np.arange(N) % num_clients
         values = {name: columns[name][rows][client] for name in VALUES}
         return fleet(N, **values, available=available[client])
@@ -93,6 +94,7 @@ def _content(file):
 
 def _text(content, file):
     try:
+        # Spreadsheets write a byte order mark.
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"file {file!r} must be UTF-8 text: {error}") from error
@@ -171,6 +173,7 @@ def _row(header, cells, place):
     """A row as a dict of all columns, in range."""
     if len(cells) != len(header):
         raise ValueError(f"{place}: expected {len(header)} values, got {len(cells)}")
+    # An empty cell stands for the usual value.
     row = dict(USUAL)
     for name, cell in zip(header, cells):
         if cell or name == "client":

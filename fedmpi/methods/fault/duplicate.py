@@ -55,6 +55,7 @@ def _mixed(own, other, partial, gen):
     """``other``, or a random part of both; never empty if neither is."""
     if partial == 1:
         return other.copy()
+    # Kept and taken samples add up to the client's own number, if both have as many.
     num_kept = len(own) - round(partial * len(own))
     num_taken = round(partial * len(other))
     kept = gen.permutation(own)[:num_kept]

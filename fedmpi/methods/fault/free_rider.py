@@ -56,6 +56,7 @@ def _random(task, previous, std):
 
 
 def _stale(task, previous, std):
+    # The first round has no model before it.
     if previous is None:
         return torch.zeros_like(task.g)
     base = task.base[: task.layout.R]

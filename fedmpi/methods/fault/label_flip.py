@@ -29,6 +29,7 @@ def label_flip(share: float = 0.2, source: int = -1, target: int = -1):
                          f"them, got source={source} and target={target}")
 
     def labels(labels, classes, gen):
+        # The number of classes is known only now, with the data.
         if max(source, target) >= classes:
             raise ValueError(f"source and target must be classes below {classes}, "
                              f"got {source} and {target}")

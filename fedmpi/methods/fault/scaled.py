@@ -22,6 +22,7 @@ def scaled(share: float = 0.2, factor: float = 10.0):
     def local(task, train, previous):
         return stretched(task, train, factor)
 
+    # A factor of 0 sends nothing.
     quality = 0.0
     if factor:
         quality = min(factor, 1.0 / factor)

@@ -23,6 +23,7 @@ def drawn(share):
 
 def trained_entries(task):
     """(R,) float32, 1 on the trained entries of ``task.x``: alive, and no padding."""
+    # False on the padding between tensors.
     real = task.layout.real[: task.layout.R]
     return task.live * real.to(task.live.device)
 
@@ -57,12 +58,14 @@ def received_loss(task):
     Batch statistics are left as they were. A strategy with a loss of its own reports its own
     loss for honest clients.
     """
+    # Evaluation mode: a free-rider must not move running averages.
     task.model.eval()
     total = 0
     batches = zip(task.inputs.split(task.batch_size), task.labels.split(task.batch_size))
     for inputs, labels in batches:
         outputs = task.model(inputs)
         total += task.objective.loss(outputs, labels, reduction="sum")
+    # A client may have no sample.
     return float(total) / max(len(task.labels), 1)
 
 

@@ -33,6 +33,7 @@ def gaussian(sigma: float = 0.1, shuffle: bool = False):
     def apply(inputs, labels, level, classes, gen):
         if not level:
             return inputs.clone()
+        # The level is a variance.
         std = math.sqrt(level)
         return noised(inputs, std, gen)
 

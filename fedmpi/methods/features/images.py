@@ -52,6 +52,7 @@ def turned(images, degrees):
 def _grid(images, angle):
     """(n, H, W, 2): the source of each pixel of a turned image, in half widths and half heights."""
     n, _, height, width = images.shape
+    # affine_grid counts in halves of each side, so an angle needs the sides' ratio.
     aspect = height / width
     cos, sin = np.cos(angle), np.sin(angle)
     rows = [

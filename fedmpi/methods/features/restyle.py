@@ -40,6 +40,7 @@ def restyle(fraction: float = 1.0, share: float = 1.0):
         restyled = inputs.clone()
         for k in chosen.tolist():
             rows = torch.nonzero(labels == k).flatten()
+            # A client may hold no sample of the class.
             if len(rows):
                 restyled[rows] = _styled(inputs[rows], int(styles[k]))
         return restyled
@@ -56,6 +57,7 @@ def num_restyled(level, classes):
 
 def _styled(images, style):
     """Style 0 .. 16 C - 1 of ``images`` (n, C, H, W); 0 changes nothing."""
+    # The digits of a style: 4 turns, 2 mirrorings, 2 inversions, C shifts.
     style, quarters = divmod(style, 4)
     style, mirrors = divmod(style, 2)
     shift, inverts = divmod(style, 2)

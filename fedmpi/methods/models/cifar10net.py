@@ -28,6 +28,7 @@ def cifar10net(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
     first, second = scaled(conv_width, 6, 16)
     wide, narrow = scaled(fc_width, 120, 84)
     padding = padding_below(13, shape)
+    # Pooling before ReLU makes the same values, with less work.
     body = nn.Sequential(
         nn.Conv2d(channels, first, 5, padding=padding),
         nn.MaxPool2d(3, 1),

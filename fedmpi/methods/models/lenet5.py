@@ -26,6 +26,7 @@ def lenet5(shape, classes, width: float = 1.0):
     """
     channels, _, _ = image(shape, "lenet5", 4)
     first, second, wide, narrow = scaled(width, 6, 16, 120, 84)
+    # Pooling before ReLU makes the same values, with less work.
     body = nn.Sequential(
         nn.Conv2d(channels, first, 5, padding=padding_below(32, shape)),
         nn.MaxPool2d(2),

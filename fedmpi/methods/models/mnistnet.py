@@ -22,6 +22,7 @@ def mnistnet(shape, classes, conv_width: float = 1.0, fc_width: float = 1.0):
     first, second = scaled(conv_width, 10, 20)
     hidden, = scaled(fc_width, 50)
     padding = padding_below(13, shape)
+    # Pooling before ReLU makes the same values, with less work.
     body = nn.Sequential(
         nn.Conv2d(channels, first, 5, padding=padding),
         nn.MaxPool2d(3, 1),

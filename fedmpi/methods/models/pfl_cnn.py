@@ -20,6 +20,7 @@ def pfl_cnn(shape, classes, dropout: bool = True):
     """
     channels, _, _ = image(shape, "pfl_cnn", 6)
     early_rate, late_rate = (0.25, 0.5) if dropout else (0.0, 0.0)
+    # Pooling before ReLU makes the same values, with less work.
     body = nn.Sequential(
         nn.Conv2d(channels, 32, 3),
         nn.ReLU(),
@@ -36,6 +37,7 @@ def pfl_cnn(shape, classes, dropout: bool = True):
         nn.Dropout(late_rate),
         nn.Linear(128, classes),
     )
+    # The weights of the benchmark's program, not torch's.
     for layer in model:
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight)

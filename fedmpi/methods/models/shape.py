@@ -21,6 +21,7 @@ def image(shape, name, least):
 
 def num_features(body, shape):
     """How many numbers ``body`` makes of one input of ``shape``."""
+    # By trial: padding and pooling round in ways of their own.
     one_input = torch.zeros(1, *shape)
     with torch.no_grad():
         return body(one_input).numel()

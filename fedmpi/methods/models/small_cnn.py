@@ -16,6 +16,7 @@ def small_cnn(shape, classes, width: int = 16):
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width}")
     channels, _, _ = image(shape, "small_cnn", 2)
+    # Pooling before ReLU makes the same values, with less work.
     body = nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1),
         nn.ReLU(),

@@ -42,9 +42,10 @@ def class_dependent(rate: float = 0.4, share: float = 1.0, spread: float = 1.0, 
 
     def corrupt(labels, level, classes, gen, common):
         table = confusion(level, spread, *common)
-        cumulated = np.cumsum(table, 1)[labels]
+        cumulated = np.cumsum(table, 1)
         luck = gen.random((len(labels), 1))
-        fresh = (luck >= cumulated).sum(1)
+        # The number of classes whose cumulated chance is below a label's luck.
+        fresh = (luck >= cumulated[labels]).sum(1)
         # A row may sum to a little less than 1.
         return np.minimum(fresh, classes - 1)
 
@@ -56,6 +57,7 @@ def confusion(level, spread, unevenness, destinations):
 
     Rows sum to 1.
     """
+    # No rate may leave [0, 1].
     room = min(level, 1 - level)
     rates = (level + spread * room * unevenness).clip(0, 1)
     return np.diag(1 - rates) + rates[:, None] * destinations

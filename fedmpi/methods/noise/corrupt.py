@@ -20,6 +20,7 @@ def apply(noise, labels_per_client, classes, gen_of):
         if np.any(levels):
             raise ValueError("it changes classes, and these data have none; leave it out")
         return labels_per_client, np.zeros(clients)
+    # One draw for all clients, a confusion matrix for instance.
     common = ()
     if noise.shared is not None:
         common = (noise.shared(classes, gen_of(clients + 1)),)
@@ -43,6 +44,7 @@ def shared_rates(rate, share):
     fraction(rate=rate, share=share)
 
     def rates(clients, gen):
+        # A fixed number of clients, not one by chance: runs can be compared.
         num_noisy = round(share * clients)
         noisy = gen.permutation(clients)[:num_noisy]
         levels = np.zeros(clients)
@@ -59,6 +61,7 @@ def hit(labels, level, gen):
 
 def flip_to_others(labels, level, classes, gen):
     """Each label becomes one of the other classes with probability ``level``, all alike."""
+    # A shift of 0 would be the label itself.
     shift = gen.integers(1, classes, len(labels))
     others = (labels + shift) % classes
     return np.where(hit(labels, level, gen), others, labels)

@@ -26,7 +26,10 @@ def permuted(rate: float = 1.0, share: float = 0.5):
 
 
 def _permute(labels, level, classes, gen):
-    count = max(2, round(level * classes)) if level > 0 else 0
+    count = 0
+    if level > 0:
+        # A single class has no other meaning to take.
+        count = max(2, round(level * classes))
     chosen = gen.permutation(classes)[:count]
     meaning = np.arange(classes)
     # Each chosen class takes the meaning of its neighbour: one cycle.

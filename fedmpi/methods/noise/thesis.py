@@ -32,6 +32,7 @@ def thesis(batch_size: int = 32):
         period = int(level)
         batch = np.arange(len(labels)) // batch_size
         is_hit = batch % period == 0
+        # The true class may come again.
         fresh = gen.integers(0, classes, len(labels))
         return np.where(is_hit, fresh, labels)
 

@@ -9,7 +9,7 @@ clients in turn. A client with fewer than ``min_size`` samples gets random ones 
 
 import numpy as np
 
-from fedmpi.methods.partition.deal import by_class, dealt, feasible, lists, positive, topped_up
+from fedmpi.methods.partition.deal import by_class, dealt, feasible, positive, shards_of
 
 
 def classes(per_client: int = 2, min_size: int = 1):
@@ -33,7 +33,7 @@ def classes(per_client: int = 2, min_size: int = 1):
         owns = _owned(chosen, gen)
         columns = [_equal(len(pool), owners) for pool, owners in zip(pools, owns.T)]
         owner = dealt(pools, np.stack(columns, 1))
-        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+        return shards_of(owner, clients, min_size, gen)
 
     return partition
 
@@ -60,6 +60,7 @@ def _owned(owns, gen):
     for n, k in enumerate(unowned):
         num_owners = owns.sum(0)
         most = num_owners.argmax()
+        # No class can spare an owner: a client gets a class more.
         if num_owners[most] < 2:
             owns[n % len(owns), k] = True
             continue

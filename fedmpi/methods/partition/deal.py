@@ -66,7 +66,8 @@ def dealt(pools, table):
     """
     owner = np.empty(sum(map(len, pools)), np.int64)
     clients = np.arange(len(table))
-    for members, counts in zip(pools, table.T):
+    for k, members in enumerate(pools):
+        counts = table[:, k]
         owner[members] = np.repeat(clients, counts)
     return owner
 
@@ -79,7 +80,9 @@ def sized(sizes, gen):
 
 def split(total, shares):
     """``sizes (N,) int64`` that sum to ``total``: the cumulated ``shares`` (sum 1), rounded."""
-    ends = np.rint(np.cumsum(shares) * total).astype(np.int64).clip(0, total)
+    ends = np.rint(np.cumsum(shares) * total).astype(np.int64)
+    ends = ends.clip(0, total)
+    # The sum of the shares may be a little off 1.
     ends[-1] = total
     return np.diff(ends, prepend=0)
 
@@ -94,6 +97,7 @@ def lognormal_sizes(total, clients, sigma, gen):
         gets_one_more = np.arange(clients) < rest
         return np.full(clients, share) + gets_one_more
     power = min(sigma, MOST_SIGMA) * gen.standard_normal(clients)
+    # The largest is 1: a large sigma would overflow otherwise.
     shares = np.exp(power - power.max())
     return split(total, shares / shares.sum())
 
@@ -113,6 +117,12 @@ def proportions(beta, size, gen):
     return np.eye(size)[corner]
 
 
+def shards_of(owner, clients, min_size, gen):
+    """``clients`` int64 index arrays, each of ``min_size`` samples or more in random order."""
+    repaired = topped_up(owner, clients, min_size, gen)
+    return lists(repaired, clients, gen)
+
+
 def topped_up(owner, clients, min_size, gen):
     """``owner`` with every client at ``min_size`` or more.
 
@@ -126,7 +136,9 @@ def topped_up(owner, clients, min_size, gen):
     order = _shuffled_by(owner, gen)
     starts = np.cumsum(counts) - counts
     place_in_client = np.arange(len(owner)) - np.repeat(starts, counts)
-    moved = order[place_in_client < gifts[owner[order]]]
+    # The first samples of each giver, in its random order.
+    gifts_of_owner = gifts[owner[order]]
+    moved = order[place_in_client < gifts_of_owner]
     takers = np.repeat(np.arange(clients), need)
     repaired = owner.copy()
     repaired[moved] = gen.permutation(takers)
@@ -137,6 +149,7 @@ def _gifts(counts, total):
     """(N,): the gifts of each client, ``total`` samples in all, one by one from the largest."""
     level = _level(counts, total)
     gifts = np.maximum(counts - level, 0)
+    # Several clients stand at the level, and not all need to give their last sample.
     surplus = gifts.sum() - total
     givers = np.flatnonzero(gifts)
     gifts[givers[:surplus]] -= 1
@@ -145,6 +158,7 @@ def _gifts(counts, total):
 
 def _level(counts, total):
     """The highest level such that at least ``total`` samples stand above it."""
+    # low suffices and high does not, at every turn.
     low, high = 0, int(counts.max())
     while high - low > 1:
         middle = (low + high) // 2

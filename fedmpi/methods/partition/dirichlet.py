@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 
 from fedmpi.core.effect import needs
-from fedmpi.methods.partition.deal import (by_class, dealt, feasible, lists, lognormal_sizes,
-                                           positive, proportions, split, topped_up)
+from fedmpi.methods.partition.deal import (by_class, dealt, feasible, lognormal_sizes, positive,
+                                           proportions, shards_of, split)
 
 
 @needs(cap="by=class", sigma="by=client")
@@ -50,8 +50,9 @@ def dirichlet(beta: float = 0.5, min_size: int = 10, by: Literal["class", "clien
         feasible(len(labels), clients, min_size)
         pools = by_class(labels, gen)
         pool_sizes = [len(pool) for pool in pools]
-        owner = dealt(pools, table_of(pool_sizes, clients, gen))
-        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+        table = table_of(pool_sizes, clients, gen)
+        owner = dealt(pools, table)
+        return shards_of(owner, clients, min_size, gen)
 
     return partition
 
@@ -63,7 +64,8 @@ def _over_clients(pool_sizes, clients, beta, gen, cap):
     for k, size in enumerate(pool_sizes):
         # Never empty: less than the total is dealt.
         is_open = (table.sum(1) < fair) | (not cap)
-        shares = _or_else(proportions(beta, clients, gen) * is_open, is_open)
+        drawn = proportions(beta, clients, gen)
+        shares = _or_else(drawn * is_open, is_open)
         table[:, k] = _split_open(size, shares, is_open)
     return table
 

@@ -40,6 +40,7 @@ class Natural(NamedTuple):
 
         If they are taken from first to last, everybody keeps ``min_size``.
         """
+        # By client, each client's samples in their order.
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner)
         ends = np.cumsum(counts)

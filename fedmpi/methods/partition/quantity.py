@@ -3,8 +3,8 @@
     (n_1, ..., n_N) / total ~ Dir(beta 1_N)
 """
 
-from fedmpi.methods.partition.deal import (feasible, lists, positive, proportions, sized, split,
-                                           topped_up)
+from fedmpi.methods.partition.deal import (feasible, positive, proportions, shards_of, sized,
+                                           split)
 
 
 def quantity(beta: float = 0.5, min_size: int = 10):
@@ -20,7 +20,8 @@ def quantity(beta: float = 0.5, min_size: int = 10):
     def partition(labels, clients, gen):
         feasible(len(labels), clients, min_size)
         shares = proportions(beta, clients, gen)
-        owner = sized(split(len(labels), shares), gen)
-        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+        sizes = split(len(labels), shares)
+        owner = sized(sizes, gen)
+        return shards_of(owner, clients, min_size, gen)
 
     return partition

@@ -6,7 +6,7 @@ client s at random.
 
 import numpy as np
 
-from fedmpi.methods.partition.deal import by_class, feasible, lists, positive, topped_up
+from fedmpi.methods.partition.deal import by_class, feasible, positive, shards_of
 
 
 def shards(per_client: int = 2, min_size: int = 1):
@@ -25,10 +25,11 @@ def shards(per_client: int = 2, min_size: int = 1):
         feasible(len(labels), clients, fewest)
         num_pieces = clients * per_client
         sorted_by_class = np.concatenate(by_class(labels, gen))
+        # Of equal size but for 1.
         pieces = np.array_split(sorted_by_class, num_pieces)
         owner = np.empty(len(labels), np.int64)
         for place, piece in zip(gen.permutation(num_pieces), pieces):
             owner[piece] = place // per_client
-        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+        return shards_of(owner, clients, min_size, gen)
 
     return partition

@@ -35,6 +35,7 @@ def contribution(floor: float = 0.1, temperature: float = 0.0):
 
     def draw(gen, count, known):
         clients = there(known)
+        # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
         p = probabilities(known.scores[clients], floor, temperature)
@@ -61,6 +62,7 @@ def probabilities(scores, floor, temperature):
 def _gains(scores, temperature):
     if not temperature:
         return scores.clamp(min=0)
+    # Scores of estimators differ in scale by orders.
     unit = float(scores.std(correction=0))
     largest = float(scores.abs().max())
     if unit <= ROUNDING * largest:

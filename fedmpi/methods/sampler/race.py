@@ -19,6 +19,7 @@ def race(gen, weights, count):
     # A weight of 0 arrives at infinity, which is meant.
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         arrival = e / weights
+    # By arrival, then by e: clients of weight 0 all arrive at infinity.
     order = np.lexsort((e, arrival))
     return torch.from_numpy(order[:count])
 

@@ -23,6 +23,7 @@ def size():
 
     def draw(gen, count, known):
         clients = there(known)
+        # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
         return drawn_by(known.sizes[clients], clients, count, gen)

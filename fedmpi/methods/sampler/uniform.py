@@ -18,6 +18,7 @@ def uniform():
 
     def draw(gen, count, known):
         clients = there(known)
+        # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
         places = gen.choice(len(clients), count, replace=False)

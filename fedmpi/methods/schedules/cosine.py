@@ -20,6 +20,7 @@ def cosine(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
     final_share(final)
 
     def decay(place, total):
+        # 0 at the first place, and a place short of pi at the last.
         angle = math.pi * place / total
         return final + (1 - final) * (1 + math.cos(angle)) / 2
 

@@ -31,6 +31,7 @@ def schedule(decay, over, warmup):
         return decay(place - warmup, rest)
 
     def planned(now):
+        # Local steps know nothing of the run's length.
         if within:
             return None
         return rate(now, 0, 1)

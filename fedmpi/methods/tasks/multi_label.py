@@ -38,6 +38,7 @@ def loss(outputs, targets, reduction="mean"):
     """Binary cross-entropy with logits, in nats, the mean over labels."""
     logits = widened(outputs)
     wanted = targets.to(logits.dtype)
+    # One value a label first: torch's own mean would mix samples.
     losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     return reduced(losses.mean(1), reduction)
 

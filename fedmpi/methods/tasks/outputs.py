@@ -54,6 +54,7 @@ def check_outputs(outputs, shape, what, option, way_out):
         raise UserError(f"{option}: expected {wanted}, got {got}; {way_out}")
     if outputs.dtype not in FLOATS:
         raise UserError(f"{option}: expected {wanted}, got {got}; leave dtypes to --precision")
+    # The samples are finite, so the network is at fault.
     if not bool(outputs.isfinite().all()):
         raise UserError(f"{option}: expected finite {what} of finite samples, got NaN or infinity; "
                         "look at its initial weights, and for logarithms and divisions")

@@ -69,7 +69,8 @@ def _alike(outputs, targets):
 
 def check(outputs, targets, classes, option):
     """UserError unless targets are values and there is an output for each."""
-    fits = targets.dtype.is_floating_point and targets.ndim in (1, 2)
+    are_floats = targets.dtype.is_floating_point
+    fits = are_floats and targets.ndim in (1, 2)
     way_out = "take --task classification for classes, or say targets=values of the data set"
     require_targets(fits, option, "regression", "values, float32", targets, way_out)
     n = len(targets)

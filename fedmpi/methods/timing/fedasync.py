@@ -33,6 +33,7 @@ def fedasync(alpha: float = 0.6, staleness: Staleness = "polynomial", a: float =
     def discount(tau):
         return alpha * s(tau)
 
+    # mixing: the model is pulled towards the answer, not moved by its update.
     return Aggregation(
         buffer=1,
         concurrency=concurrency,

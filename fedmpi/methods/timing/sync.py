@@ -38,4 +38,5 @@ def sync(deadline: float = 0.0, over: float = 0.0):
             yield (f"it asks more clients than are needed, but all {facts.clients} are asked "
                    "already: give a --cohort below that, or no over")
 
+    # Without a deadline the server waits for ever.
     return Aggregation(deadline=deadline or math.inf, over=over, refuses=refuses)

@@ -20,6 +20,7 @@ def _of_numbers(facts, concurrency):
     if needed > facts.clients:
         yield (f"{facts.at_work} clients at work and {facts.cohort} answers a merge need --clients "
                f"{needed} at least, got {facts.clients}: nobody counts twice in a merge")
+    # Both options mean the same number.
     if concurrency and facts.fixed_cohort:
         yield (f"concurrency={concurrency} says how many clients are at work, and so does "
                f"{facts.named['cohort']}; leave one of them out")
@@ -37,6 +38,7 @@ def _of_rounds(facts):
     if facts.sends:
         yield (f"{facts.named['strategy']} sends more than the model, which would be of another "
                "round than the model of a client that started earlier")
+    # Every client starts from another model.
     if facts.needs_previous:
         yield ("a stale free-rider answers by the model of the round before, and there is no "
                "common one")
@@ -46,6 +48,7 @@ def _of_rounds(facts):
 
 def notes_of(facts):
     """``notes`` of such a way of merging."""
+    # A single answer has the weight 1, and no score beside others.
     if facts.cohort == 1:
         yield (f"it merges single answers: {facts.named['weighting']} plays no part, and remembered "
                "scores, by which --sampler contribution draws, do not move")

@@ -31,16 +31,18 @@ def earned(gains, memory, size_power, score_power, floor):
         return {"score": score, "size": n.clone(), "weights": n ** size_power}
 
     def weigh(state, phi, cohort):
-        score = averaged(state["score"], gains(phi), cohort.clients)
-        floored = score.clamp(min=floor / len(score))
+        clients = cohort.clients
         size = state["size"]
+        score = averaged(state["score"], gains(phi), clients)
+        floored = score.clamp(min=floor / len(score))
         weights = size ** size_power * floored ** score_power
         after = {"score": score, "size": size, "weights": weights}
-        return after, shares(weights[cohort.clients])
+        return after, shares(weights[clients])
 
     def averaged(score, gain, clients):
         """(N,): a copy of ``score (N,)``, its entries of the cohort moved towards their gains."""
         score = score.clone()
+        # Nobody has earned anything: the past counts.
         if gain.sum() > 0:
             past = score[clients]
             mass = past.sum()

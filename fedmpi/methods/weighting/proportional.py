@@ -16,6 +16,7 @@ def proportional(memory: float = 0.9, size_power: float = 1.0, score_power: floa
     """
 
     def gains(phi):
+        # Scores without a negative one stay as they are.
         lowest = phi.min().clamp(max=0)
         return phi - lowest
 

@@ -23,6 +23,7 @@ def tanh(beta: float = 1.0, memory: float = 0.9, size_power: float = 1.0, score_
 
     def gains(phi):
         largest = phi.abs().max().clamp(min=TINY)
+        # In units of the largest, so that beta means the same for any estimator.
         gate = (beta * phi / largest).tanh()
         return positive(gate)
 

@@ -48,6 +48,7 @@ def thesis(gamma: float = 0.7, schedule: Literal["constant", "thesis"] = "consta
         # Nothing is mixed in: the weights stay the same to the last bit.
         if gamma_t == 1:
             return state, now
+        # start=zero: a client's first score is mixed with 0.
         prior = now * state["mixed"][clients]
         mixed = gamma_t * prior + (1 - gamma_t) * phi
         share = shares(mixed.clamp(min=floor))
