@@ -68,12 +68,17 @@ def sgd(momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
 
     def travelled(lrs):
         """The displacement by a constant gradient of 1."""
-        velocity = 0.0
         way = 0.0
-        for number, lr in enumerate(lrs):
-            share = 1 - dampening if number else 1
+        velocity = 0.0
+        share = 1
+        for lr in lrs:
             velocity = momentum * velocity + share
-            way += lr * (1 + momentum * velocity if nesterov else velocity)
+            speed = velocity
+            if nesterov:
+                speed = 1 + momentum * velocity
+            way += lr * speed
+            # Every step but the first is dampened.
+            share = 1 - dampening
         return way
 
     return Optimiser("sgd", init, step, travelled, fused)
