@@ -45,6 +45,7 @@ def check(kind, spec):
     bit.
     """
     LAWS[kind](spec)
+    # Last: a run would break with a less telling message.
     played(kind, spec)
 
 
@@ -58,6 +59,7 @@ def played(kind, spec):
 
 def _beside(kind, spec):
     """The other options of a run with the part."""
+    # A task takes one sort of targets, so the data depend on it.
     if kind != "task":
         return BESIDE.get(kind, {})
     targets = training.targets_of(spec)

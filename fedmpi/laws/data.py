@@ -43,11 +43,13 @@ def partition(spec):
     parts, again = twice(lambda: deal(labels, CLIENTS, _gen()))
     hold(len(parts) == CLIENTS, f"{len(parts)} parts for {CLIENTS} clients")
     for part in parts:
-        hold(part.dtype == np.int64 and part.ndim == 1, "a part is not (n,) int64")
-    hold(min(map(len, parts)) > 0, "a client has no sample")
+        hold(part.dtype == np.int64, "a part is not (n,) int64")
+        hold(part.ndim == 1, "a part is not (n,) int64")
+        hold(len(part) > 0, "a client has no sample")
+    # Samples may be left over, but none may come twice.
     dealt = np.concatenate(parts)
-    exists = (dealt >= 0) & (dealt < len(labels))
-    hold_all(exists, "a sample that does not exist")
+    hold_all(dealt >= 0, "a sample that does not exist")
+    hold_all(dealt < len(labels), "a sample that does not exist")
     hold(len(np.unique(dealt)) == len(dealt), "a sample was dealt twice")
     for one, other in zip(parts, again):
         hold_equal(one, other, "the same generator dealt otherwise")

@@ -71,6 +71,7 @@ def answered(updates, strategy: Strategy, gen):
             totals[name] = torch.randn(shape, generator=gen)
         else:
             parts[name] = torch.randn(C, *shape, generator=gen)
+    # Unequal, as with clients of unequal sizes.
     steps = torch.arange(1, C + 1, dtype=torch.float64)
     return updates._replace(parts=parts, totals=totals, steps=steps, travelled=0.1 * steps)
 
@@ -79,6 +80,7 @@ def small_task(client=0, network=None):
     """A client's task on random samples, before it trains: ``task.x`` is the received model."""
     (model, g), layout, x = network or small_network()
     gen = torch.Generator().manual_seed(client)
+    # Clients of different sizes, the last batch cut short.
     n = 12 + client
     return Task(
         model,

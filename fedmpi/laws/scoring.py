@@ -105,6 +105,7 @@ def _check_weigh(part, state, phi, cohort):
     broken = f"weights {weights} sum to {total}"
     hold_all(weights >= 0, broken)
     hold(abs(total - 1) < 1e-12, broken)
+    # Rows are in any order: only the numbers of the clients count.
     reversed_cohort = cohort._replace(clients=cohort.clients.flip(0))
     _, reversed_weights = part.weigh(state, phi.flip(0), reversed_cohort)
     broken = "clients in another order get other weights"
@@ -122,6 +123,7 @@ def _check_absent(before, after, clients):
     for name, tensor in after.items():
         old = before[name][absent].double()
         new = tensor[absent].double()
+        # A weighting may normalise all weights anew.
         factor = 1.0
         if name == "weights":
             factor = float(old.sum() / new.sum())

@@ -24,6 +24,7 @@ def devices(spec):
     """
     part = make(catalog.DEVICES, spec)
     for N in (1, 3, 50):
+        # A device that counted its calls would differ.
         forwards = {seconds: part.at(seconds, N, _draw) for seconds in MOMENTS}
         backwards = {seconds: part.at(seconds, N, _draw) for seconds in reversed(MOMENTS)}
         for seconds, fleet in forwards.items():

@@ -26,21 +26,26 @@ def codec(spec):
 def _check_round_trip(part, values):
     before = values.clone()
     arrays, again = twice(lambda: encoded(part, values))
-    for array in arrays.values():
-        hold(isinstance(array, np.ndarray), "encode gives no numpy arrays")
-    back = part.decode(arrays, len(values))
-    bound = part.bound(values)
-    hold(back.dtype == torch.float32, f"decode gives {back.dtype}, not float32")
-    alike = back.shape == values.shape == bound.shape
-    hold(alike, f"{len(values)} values became {len(back)}, with {len(bound)} bounds")
-    # In double precision: the difference of two floats may round to the bound.
-    error = (back.double() - values.double()).abs()
-    inside = error <= bound.double()
-    wrong = torch.nonzero(~inside).flatten()[:3]
-    hold(not len(wrong), f"{values[wrong]} became {back[wrong]}, beyond the bound {bound[wrong]}")
-    hold_equal(values, before, "encode wrote to its values")
     for name, array in arrays.items():
+        hold(isinstance(array, np.ndarray), "encode gives no numpy arrays")
         hold_equal(again[name], array, "the same values were encoded in two ways")
+    back = part.decode(arrays, len(values))
+    hold_equal(values, before, "encode wrote to its values")
+    hold(back.dtype == torch.float32, f"decode gives {back.dtype}, not float32")
+    _check_bound(values, back, part.bound(values))
+
+
+def _check_bound(values, back, bound):
+    """The values that came back are as many as before, each within its bound."""
+    counts = f"{len(values)} values became {len(back)}, with {len(bound)} bounds"
+    hold(back.shape == values.shape, counts)
+    hold(bound.shape == values.shape, counts)
+    # In double precision: the difference of two floats may round to the bound.
+    difference = back.double() - values.double()
+    is_beyond = ~(difference.abs() <= bound.double())
+    # A few of them are enough for the message.
+    wrong = torch.nonzero(is_beyond).flatten()[:3]
+    hold(not len(wrong), f"{values[wrong]} became {back[wrong]}, beyond the bound {bound[wrong]}")
 
 
 def _check_zeros(part, size):

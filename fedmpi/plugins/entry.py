@@ -83,6 +83,7 @@ def entry(table, name, importing=True):
 def _check_module(table, name, module, function):
     """UserError without such a module, or if it is another file than the user's."""
     spec = factories.find(module)
+    # A name of the catalogue is fedmpi's own module.
     own = ""
     if is_own(table, name):
         own = namesake(module)

@@ -51,6 +51,7 @@ def declared(module, name, importing=True):
     """
     if find(module) is None:
         return None
+    # A package's __init__ often only imports the factory.
     home, own_name = _home(module, name)
     from_source = _read(home, own_name)
     if from_source is not None:
@@ -142,6 +143,7 @@ def _line_about(error):
 def own_trace(error):
     """The traceback of ``error`` without the leading frames of fedmpi and Python's imports."""
     first = error.__traceback__
+    # The user's part begins behind them.
     while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
         first = first.tb_next
     # All frames where none is the user's.
@@ -232,6 +234,7 @@ def _source_of(module):
 
 def _parsed(path):
     """``(tree, {name: the module's statements to bind it})``."""
+    # A file that was edited is read again.
     stat = os.stat(path)
     return _parsed_as_of(path, stat.st_mtime_ns, stat.st_size)
 
@@ -326,6 +329,7 @@ def _arguments(node):
     if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
         return None
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+    # An inherited __init__ is in another class, perhaps in another file.
     if "__init__" not in methods or "__new__" in methods:
         return None
     return _arguments(methods["__init__"])
@@ -475,6 +479,7 @@ def _imported(module, name, home):
 
 def _core(factory):
     """The function or class of a partial, or of an instance with ``__call__``."""
+    # A partial of a partial, too.
     while isinstance(factory, functools.partial):
         factory = factory.func
     factory = inspect.unwrap(factory)

@@ -29,6 +29,7 @@ def network(made, option, shape):
         raise UserError(
             f"{option}: expected a torch.nn.Module from the factory, got {in_words(made)}; return "
             "the network, made for the shape and the outputs that the factory is given")
+    # Lazy norms have lazy buffers as well.
     tensors = [*made.parameters(), *made.buffers()]
     if any(map(is_lazy, tensors)):
         _fill(made, option, shape)
@@ -54,6 +55,7 @@ def _fill(made, option, shape):
     zeros = torch.zeros(2, *shape)
     with own_code(f"{option} on inputs of shape {(2, *shape)}"), torch.no_grad():
         made.eval()
+        # An embedding refuses floats; a model with one may still want them.
         if looks_up(made) and not _takes(made, zeros):
             zeros = zeros.long()
         made(zeros)
@@ -84,6 +86,7 @@ def check_outputs(model, samples, targets, classes, objective, option):
     a network may squeeze a single row away. Buffers and torch's generators stay as they are.
     """
     devices = [samples.device] if samples.device.type == "cuda" else []
+    # Dropout draws numbers, which the run must not miss.
     with torch.random.fork_rng(devices=devices):
         for mode, n in (("training", 2), ("evaluation", 2), ("evaluation", 1)):
             outputs = _outputs(model, samples[:n], mode, option)

@@ -14,6 +14,7 @@ def namesake(module):
     if not own:
         return ""
     spec = importlib.util.find_spec(top)
+    # Python imports this one.
     origin = spec.origin if spec else None
     if origin and _is_one_of(origin, own):
         return ""
@@ -41,6 +42,7 @@ def in_the_way(error):
     if not path:
         return ""
     folder, name = os.path.split(os.path.abspath(path))
+    # The file of a package: its folder has the name.
     if name == "__init__.py":
         folder, name = os.path.split(folder)
     top = name.removesuffix(".py")

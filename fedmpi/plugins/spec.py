@@ -40,6 +40,7 @@ def split(spec):
     ``package.module:function`` is a name.
     """
     head, _, rest = spec.partition(":")
+    # "rigl:every=2" has an option behind the colon, "mine:half:share=1" a function.
     first_item = rest.partition(",")[0].partition(":")[0]
     if not rest or "=" in first_item:
         return head, rest
@@ -90,7 +91,9 @@ def parse(table, spec):
 def _unknown_option(table, name, key, text, parameters):
     """The message about an unknown option of a factory."""
     meant = _moved(table, text) or hint(key, parameters) or "."
-    defaults = [f"{parameter.name}={parameter.default}" for parameter in parameters.values()]
+    defaults = []
+    for parameter in parameters.values():
+        defaults.append(f"{parameter.name}={parameter.default}")
     takes = ", ".join(defaults) or "no options"
     return f"{name} has no option {key!r}{meant} It takes ({takes})"
 
@@ -103,6 +106,7 @@ def _moved(table, text):
     if table is not STRATEGIES:
         return ""
     items = dict(item.partition("=")[::2] for item in _items(text))
+    # Only these two names moved.
     if not OPTIMISER_BEFORE.keys() & items.keys():
         return ""
     values = [f"{key}={items.get(key, default)}" for key, default in OPTIMISER_BEFORE.items()]
@@ -165,6 +169,7 @@ def _type_of(default):
 def _convert(spec, parameter, text):
     """The option's value in its declared type, or in its default's."""
     kinds = _types(parameter)
+    # A choice may be a number as well as a text.
     choice_of = {str(choice): choice for choice in choices(parameter)}
     if text in choice_of:
         return choice_of[text]

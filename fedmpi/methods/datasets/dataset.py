@@ -351,14 +351,17 @@ def _real_moments(x, per_channel):
     axes = tuple(range(x.ndim))
     size = x.size
     if per_channel:
-        axes = tuple(axis for axis in axes if axis != 1)
+        # All axes but the channels'.
+        axes = (0, *axes[2:])
         size = x.size / x.shape[1]
-    mean = sum(part.sum(axes, dtype=np.float64) for part in _chunks(x)) / size
+    total = sum(part.sum(axes, dtype=np.float64) for part in _chunks(x))
+    mean = total / size
     centre = mean
     if per_channel:
-        centre = np.reshape(mean, (-1,) + (1,) * (x.ndim - 2))
+        centre = mean.reshape(-1, *[1] * (x.ndim - 2))
     squares = sum(np.square(part - centre).sum(axes) for part in _chunks(x))
-    return mean, np.sqrt(squares / size)
+    variance = squares / size
+    return mean, np.sqrt(variance)
 
 
 def _whole_moments(x, per_channel):

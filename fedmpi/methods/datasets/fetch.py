@@ -35,6 +35,7 @@ def fetch(name, data_dir):
 
 def _fetch_locked(name, data_dir):
     source = SOURCES[name]
+    # Beside the data, on the same disk: a rename moves it.
     stage = os.path.join(data_dir, f".{name}.part")
     os.makedirs(data_dir, exist_ok=True)
     with FileLock(os.path.join(data_dir, f".{name}.lock")):

@@ -107,6 +107,7 @@ def _values(x_train, x_test, path):
 
     DataError in one line for others.
     """
+    # By families: both may differ in width, int32 and int64 for instance.
     family = _family(x_train, "x_train", path)
     same_family = family == _family(x_test, "x_test", path)
     same_shape = x_train.shape[1:] == x_test.shape[1:]
@@ -186,6 +187,7 @@ def _layout(x, layout, path):
 
 
 def _layout_of_3(x, path):
+    # (N, 1, L) could be an image of one row, but hardly ever is.
     if x.shape[1] == 1:
         return "ncl"
     if x.shape[2] == 1:
@@ -257,18 +259,20 @@ class Samples(NamedTuple):
 def _scaled(x_train, x_test, form, normalise):
     """The ``Samples`` in the dtype, and with the mean and std, for a model's inputs."""
     per_channel = form in CHANNELS
-    wants_floats = normalise == "true" or (normalise == "auto" and form in IMAGES)
+    is_image = form in IMAGES
+    wants_floats = normalise == "true" or (normalise == "auto" and is_image)
     if x_train.dtype in WHOLE and wants_floats:
         x_train = x_train.astype(np.float32)
         x_test = x_test.astype(np.float32)
         mean, std = _moments(x_train, per_channel)
         return Samples(x_train, x_test, mean, std, ids=False)
+    is_pixel = x_train.dtype == np.uint8
     # uint8 would be divided by 255.
-    if normalise == "false" and x_train.dtype == np.uint8 and not per_channel:
+    if normalise == "false" and is_pixel and not per_channel:
         x_train = x_train.astype(np.int16)
         x_test = x_test.astype(np.int16)
     # Whole numbers may be ids: a model with an embedding gets them as they are.
-    ids = form not in IMAGES and _all_whole(x_train) and _all_whole(x_test)
+    ids = not is_image and _all_whole(x_train) and _all_whole(x_test)
     if normalise == "false" or x_train.dtype in WHOLE:
         mean, std = unscaled(x_train)
         return Samples(x_train, x_test, mean, std, ids)

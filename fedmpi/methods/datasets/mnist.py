@@ -61,6 +61,7 @@ def emnist(data_dir, split: Split = "balanced"):
     x_test, y_test = _arrays(test)
     x_train = _upright(x_train)
     x_test = _upright(x_test)
+    # Its labels count from 1.
     if split == "letters":
         y_train = y_train - 1
         y_test = y_test - 1

@@ -60,8 +60,8 @@ def drawn(gflops: float = 5.0, speed_sigma: float = 1.0, down_mbit: float = 20.0
 
     def factors(N, draw):
         """Two (N,) float64: the factors of the medians of speed and links."""
-        normal = torch.from_numpy(draw(0).standard_normal((N, 2)))
-        z, w = normal.unbind(1)
+        normal = draw(0).standard_normal((N, 2))
+        z, w = torch.from_numpy(normal).unbind(1)
         # A share of z in w makes the correlation; the rest keeps w at variance 1.
         own_part = math.sqrt(1 - correlation ** 2)
         w = correlation * z + own_part * w

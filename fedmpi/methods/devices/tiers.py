@@ -33,6 +33,7 @@ def tiers(slow: float = 0.3, fast: float = 0.2, slow_factor: float = 0.2, fast_f
 
     def at(seconds, N, draw):
         speed = factor_of(N, draw)
+        # With links=false all links are alike.
         link = speed if links else 1.0
         return fleet(
             N,

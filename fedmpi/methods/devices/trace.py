@@ -75,7 +75,8 @@ def trace(file: str = "", period_s: float = 0.0):
         latest = first_rows + num_begun - 1
         rows = np.where(num_begun > 0, latest, rows_before)
         has_row = (num_begun > 0) | repeats
-        available = (columns["available"][rows] == 1) & has_row
+        says_available = columns["available"][rows] == 1
+        available = says_available & has_row
         # A run may have more clients than the file.
         client = np.arange(N) % num_clients
         values = {name: columns[name][rows][client] for name in VALUES}

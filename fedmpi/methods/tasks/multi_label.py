@@ -28,7 +28,8 @@ def multi_label(headline: Literal["f1", "label_accuracy", "exact_match"] = "f1")
     label accuracy is high for a model that finds none: f1 tells.
 
     Paper: none: the usual one.
-    Example: fedmpi train --task multi-label --dataset synthetic:samples=200,targets=labels --model logistic
+    Example: fedmpi train --task multi-label --dataset synthetic:samples=200,targets=labels
+        --model logistic
     """
     metrics = {"f1": f1, "label_accuracy": label_accuracy, "exact_match": exact_match}
     return Objective(loss, metrics, headline, check)

@@ -30,7 +30,8 @@ def regression(loss: Literal["mse", "huber"] = "mse", headline: Literal["mae", "
     Huber's loss turns from squared to absolute, in units of the targets.
 
     Paper: none for mse; Huber 1964, "Robust Estimation of a Location Parameter".
-    Example: fedmpi train --task regression --dataset synthetic:samples=200,targets=values --model logistic
+    Example: fedmpi train --task regression --dataset synthetic:samples=200,targets=values
+        --model logistic
     """
     if not delta > 0:
         raise ValueError(f"delta must be > 0, got {delta}")
@@ -62,6 +63,7 @@ def mse(outputs, targets):
 
 def _alike(outputs, targets):
     """Both as (n, d): torch would spread targets (n,) over outputs (n, 1) to (n, n)."""
+    # bfloat16 has 8 bits, too few for a difference.
     values = widened(outputs)
     wanted = targets.reshape(values.shape).to(values.dtype)
     return values, wanted

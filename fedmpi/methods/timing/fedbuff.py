@@ -23,7 +23,8 @@ def fedbuff(buffer: int = 10, concurrency: int = 0, a: float = 0.5, server_lr: f
         arXiv 2106.06639.
     Up: buffer updates a merge.
     Down: as many models a merge: as many bytes an update as sync.
-    Example: fedmpi train --strategy fedavg --devices drawn --aggregation fedbuff:buffer=4 --cohort 4
+    Example: fedmpi train --strategy fedavg --devices drawn --aggregation fedbuff:buffer=4
+        --cohort 4
     """
     if buffer < 1:
         raise ValueError(f"buffer must be >= 1, got {buffer}")

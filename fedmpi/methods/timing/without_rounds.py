@@ -50,5 +50,5 @@ def notes_of(facts):
     """``notes`` of such a way of merging."""
     # A single answer has the weight 1, and no score beside others.
     if facts.cohort == 1:
-        yield (f"it merges single answers: {facts.named['weighting']} plays no part, and remembered "
-               "scores, by which --sampler contribution draws, do not move")
+        yield (f"it merges single answers: {facts.named['weighting']} plays no part, and "
+               "remembered scores, by which --sampler contribution draws, do not move")

@@ -6,6 +6,7 @@ from fedmpi.core.parts import Codec, Coding
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.plugins.contract.require import check_arrays, check_tensor, check_type, few, require
 
+# 0, both signs, small and large.
 TRIAL = (0.0, 1.0, -1.5, 3e-5, -2e4)
 
 
@@ -25,6 +26,7 @@ def codec(part, option):
         check_tensor(values, (K,), torch.float32, option, "what decode returns")
         return values
 
+    # A second codec, for models on their way to clients.
     if part.down is not None:
         check_type(part.down, Codec, f"{option}: its codec down")
     checked = part._replace(encode=encode, decode=decode)

@@ -21,6 +21,7 @@ def dataset(made, option):
     is_whole = is_integer and not isinstance(made.classes, bool)
     require(is_whole, option, "classes as a whole number", in_words(made.classes),
             "see fedmpi.core.parts.Dataset")
+    # Numbers of numpy or torch would end up in a run file.
     plain = made._replace(
         classes=int(made.classes),
         mean=tuple(map(float, made.mean)),

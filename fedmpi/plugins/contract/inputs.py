@@ -15,6 +15,7 @@ def check_inputs(changed, inputs, option):
 
 def changed_labels(change, labels, classes, option):
     """``change(labels)`` as int64: as many integers in [0, classes), and a copy."""
+    # A copy: a part that writes to its input must not spoil the client's labels.
     own = labels.copy()
     changed = change(own)
     unwritten = np.array_equal(own, labels)

@@ -31,6 +31,7 @@ def in_words(value):
         return f"an array {value.shape} {value.dtype}"
     if value is None:
         return "None"
+    # A named tuple says more by its name.
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, (bool, int, float, str)):
@@ -68,6 +69,7 @@ def check_type(made, wanted, option):
         if annotation not in (Callable, Callable | None):
             continue
         value = getattr(made, name)
+        # A function with the default None may be missing.
         may_lack = name in wanted._field_defaults and value is None
         require(may_lack or callable(value), option, f"a function as {wanted.__name__}.{name}",
                 in_words(value), PARTS)
@@ -114,6 +116,7 @@ def check_number(value, option, what):
     """``value`` must be a number, or a tensor of one."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return
+    # bool is an int, but no number here.
     is_number = isinstance(value, (int, float, np.number))
     fits = is_number and not isinstance(value, bool)
     require(fits, option, f"{what} as a number", in_words(value), "return it")

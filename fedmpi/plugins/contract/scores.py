@@ -74,6 +74,7 @@ def _check_weighing(state, N, option, function):
     require("weights" in state, option,
             f"an entry weights ({N},) in the state that {function} returns", names,
             "see fedmpi.core.parts.Weighting")
+    # score is the remembered contribution, which a sampler may ask for.
     for name in ("weights", "score"):
         if name in state:
             check_tensor(state[name], (N,), torch.float64, option, f"state[{name!r}] of {function}")

@@ -108,6 +108,7 @@ def _merge(part, option):
         check_tuple(answer, 2, option, "(state, x) from merge")
         state_after, merged = answer
         check_state(state_after, option, "merge", only_tensors=True)
+        # An entry that disappears would be missed by the next merge.
         lacking = sorted(state.keys() - state_after.keys())
         require(not lacking, option, "merge to keep the entries of its state",
                 f"none for {', '.join(lacking)}", "return those that do not change as well")

@@ -28,6 +28,7 @@ def sampler(part, option):
 
     def draw(gen, count, known):
         clients = part.draw(gen, count, known)
+        # Fewer clients where fewer are available.
         num_available = int(known.available.sum())
         shape = (min(count, num_available),)
         check_tensor(clients, shape, torch.int64, option, "the clients that draw returns")

@@ -115,6 +115,7 @@ def _metric(part, name, option):
 
 def _check_floats(value, shape, option, what, also=()):
     """``value`` must be a float tensor of a shape, or one of a dtype in ``also``."""
+    # Only a tensor has a dtype to ask for.
     fits = False
     if isinstance(value, torch.Tensor):
         are_floats = value.is_floating_point() or value.dtype in also
