@@ -33,6 +33,7 @@ STRATEGIES = {
     "fedper": "fedmpi.methods.strategies.fedper:fedper",
     "fedbn": "fedmpi.methods.strategies.fedper:fedbn",
     "fedpcl": "fedmpi.methods.strategies.fedpcl:fedpcl",
+    "fedgkt": "fedmpi.methods.strategies.fedgkt:fedgkt",
 }
 # --pruner: the mask of kept weights, round by round.
 PRUNERS = {

@@ -77,6 +77,14 @@ def batches(task, shuffle=True):
         yield from zip(inputs.split(task.batch_size), task.labels[rows].split(task.batch_size))
 
 
+def _epoch(task, descent):
+    """The (inputs, targets) of one epoch: those that the descent brings, or what is dealt."""
+    if not descent.batches:
+        return batches(task, descent.shuffle)
+    device = task.x.device
+    return ((inputs.to(device), targets.to(device)) for inputs, targets in descent.batches)
+
+
 def augmented(augment, images, drawn):
     """The images (n, C, H, W) changed as ``drawn (n, k)`` says; on a CPU their channels lie last, as before."""
     images = augment.apply(images, drawn.to(images.device))
@@ -94,6 +102,8 @@ def descend(task, descent=Descent()):
     """
     probe, layout, optimiser = task.probe, task.layout, task.optimiser
     epochs, steps, _ = length_of(task)
+    if descent.batches:
+        epochs, steps = task.epochs, task.epochs * len(descent.batches)
     lrs = learning_rates(task, steps)
     start = _start(task, descent)
     make, watched = partial(_step, task, descent, "live" in start), probe.step or probe.epoch
@@ -105,7 +115,7 @@ def descend(task, descent=Descent()):
     taken, seen, lr = 0, 0, None
     task.model.train()
     for epoch in range(epochs):
-        for inputs, labels in islice(batches(task, descent.shuffle), steps - taken):
+        for inputs, labels in islice(_epoch(task, descent), steps - taken):
             if "lr" not in held:
                 step(inputs, labels, lrs[taken])
             else:

@@ -33,6 +33,8 @@ BESIDE = {
     "sampler": {"cohort": 2},
     "aggregation": {"devices": "drawn", "cohort": 2},
 }
+# Second options for contributions and models.
+SECOND_OPTIONS = ("observe", "also_model")
 # The usual parts of a strategy are its own, where nobody names others.
 OWN_PARTS = {"strategy": {"pruner": None, "contribution": None}}
 
@@ -76,8 +78,10 @@ def _last_model(kind, spec):
 
 def _named(kind, spec):
     """The part's option: a list for a kind of several parts a run."""
-    # observe is a second option for contributions.
-    several = {part_kind: option for option, part_kind in SEVERAL.items() if option != "observe"}
+    several = {}
+    for option, part_kind in SEVERAL.items():
+        if option not in SECOND_OPTIONS:
+            several[part_kind] = option
     if kind in several:
         return {several[kind]: [spec]}
     return {kind: spec}

@@ -33,13 +33,15 @@ CPU = torch.device("cpu")
 def small(**options):
     """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise.
 
-    The server has samples of its own if the strategy works with them.
+    The server has samples and a network of its own if the strategy works with them.
     """
-    options = DEFAULTS | SMALL | options
-    strategy = make(catalog.STRATEGIES, options["strategy"])
-    if strategy.server_data and options["server_data"] == "0":
-        options["server_data"] = "0.1"
-    return set_up(options, CPU)
+    complete = DEFAULTS | SMALL | options
+    strategy = make(catalog.STRATEGIES, complete["strategy"])
+    if strategy.server_data and complete["server_data"] == "0":
+        complete["server_data"] = "0.1"
+    if strategy.features is not None and "server_model" not in options:
+        complete["server_model"] = "2nn:hidden=8"
+    return set_up(complete, CPU)
 
 
 def assembled(**options):
