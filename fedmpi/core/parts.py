@@ -339,11 +339,11 @@ class Lab(NamedTuple):
     outputs: Callable
     gradient: Callable
     train: Callable
-    fit: Callable
     sizes: dict
     labels: dict
     round: Round
     mask: torch.Tensor            # (Q,) bool: that of the model which was trained in this round
+    fit: Callable | None = None
 
 
 class Updates(NamedTuple):

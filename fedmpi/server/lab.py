@@ -135,7 +135,7 @@ def round_lab(fed, t, mask):
         spent["flops_server"] += flops.training(fed.layout, fed.kinds.server_costs, own, trained.samples, 0, 0)[1]
         return x, trained
 
-    lab = Lab(evaluate, outputs, gradient, train, fit, fed.server.sizes, fed.server.labels, Round(t, fed.rounds), mask)
+    lab = Lab(evaluate, outputs, gradient, train, fed.server.sizes, fed.server.labels, Round(t, fed.rounds), mask, fit)
     return RoundLab(lab, work, spent, fed.server.speed)
 
 

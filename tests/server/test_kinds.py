@@ -162,7 +162,8 @@ def test_own_tests_use_the_clients_network():
 
 @pytest.mark.parametrize("options, message", [
     ({"strategy": "thesis"}, "combines whole updates"), ({"strategy": "krum"}, "combines whole updates"),
-    ({"strategy": "scaffold"}, "sends more vectors than the model"), ({"strategy": "fednova"}, "combines whole updates"),
+    ({"strategy": "scaffold"}, "sends more vectors than the model"),
+    ({"strategy": "fednova"}, "combines whole updates"),
     ({"strategy": "fedavgm"}, "combines whole updates"), ({"strategy": "feddu"}, "combines whole updates"),
     ({"pruner": "rigl"}, "gives clients masks of their own"), ({"pruner": "adaptive"}, "masks of their own"),
     ({"codec": "int8:feedback=true"}, "remembers what it lost"), ({"codec": "sign"}, "apart from biases"),

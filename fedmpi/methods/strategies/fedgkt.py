@@ -17,8 +17,8 @@ network is averaged: each client keeps its own. A sample is classified by the se
 client's: what counts is ``--client-test``.
 
 Departures. Optimisers start anew each round, as for all strategies here; the authors' code keeps them. A client deals
-its samples anew each epoch, since z_s travels with its sample, where the authors' code must keep one order. A last batch
-of a single sample joins the one before it. The features of test samples are not sent: clients are tested where the
+its samples anew each epoch, as z_s travels with its sample; the authors' code must keep one order. A last batch of a
+single sample joins the one before it. The features of test samples are not sent: clients are tested where the
 simulation has their samples, which costs no bytes.
 
 Cost: the client's last pass is counted by no column of FLOPs; the server's training is, by ``flops_server``.
