@@ -184,8 +184,8 @@ def _screen(looks, needed, every):
     with _keys() as pressed:
         click.echo(SCREEN, nl=False)
         try:
-            for looks in _looks(looks, needed, every, lambda seconds: pressed(seconds) == "q"):
-                click.echo(_board(looks), nl=False)
+            for seen in _looks(looks, needed, every, lambda seconds: pressed(seconds) == "q"):
+                click.echo(_board(seen), nl=False)
         finally:
             click.echo(BACK, nl=False)
 
@@ -227,8 +227,8 @@ def _lines(looks, needed, every):
     if len(looks) > 1:
         names = {path: f"{name}  " for path, name in shortened(list(shown), width // 3).items()}
     noted = set()
-    for looks in _looks(looks, needed, every, lambda seconds: time.sleep(seconds)):
-        for seen in looks:
+    for now in _looks(looks, needed, every, time.sleep):
+        for seen in now:
             if seen.run is None:
                 continue
             for t in range(shown[seen.path], len(seen.run.ends)):
@@ -238,7 +238,7 @@ def _lines(looks, needed, every):
             # Fewer than before if the run was resumed.
             shown[seen.path] = len(seen.run.ends)
         # A note is the same while only its seconds change.
-        lines = {line.partition(" for ")[0]: line for line in notes(looks, time.monotonic())}
+        lines = {line.partition(" for ")[0]: line for line in notes(now, time.monotonic())}
         for key in lines.keys() - noted:
             write_out(lines[key])
         noted = set(lines)

@@ -1,5 +1,7 @@
 """Laws of data sets, of partitions, and of the faults in clients' data."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -63,8 +65,12 @@ def noise(spec):
     common = ()
     if part.shared is not None:
         common = (part.shared(CLASSES, _gen(1)),)
+
+    def corrupted(level, labels, gen):
+        return part.corrupt(labels, level, CLASSES, gen, *common)
+
     for level in levels:
-        _check_labels(lambda labels, gen: part.corrupt(labels, level, CLASSES, gen, *common))
+        _check_labels(partial(corrupted, level))
 
 
 def _check_levels(levels):
@@ -91,7 +97,7 @@ def features(spec):
     inputs = _random_images()
     labels = torch.arange(6) % CLASSES
     for level in levels:
-        _check_inputs(inputs, lambda gen: part.apply(inputs, labels, level, CLASSES, gen))
+        _check_inputs(inputs, partial(part.apply, inputs, labels, level, CLASSES))
     still = part.apply(inputs, labels, 0.0, CLASSES, _gen())
     hold_equal(still, inputs, "level 0 changed a value")
 

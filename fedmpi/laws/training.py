@@ -63,7 +63,7 @@ def schedule(spec):
     part = make(catalog.SCHEDULES, spec)
     for t in range(1, ROUNDS + 1):
         now = Round(t, ROUNDS)
-        factors, again = twice(lambda: _factors(part, now))
+        factors, again = twice(partial(_factors, part, now))
         for factor in factors:
             hold(math.isfinite(factor) and factor >= 0, f"factors {factors}")
         hold(factors == again, "the same step has two rates")

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 import zlib
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ def send(comm, buffer, rank, check=lambda: None, pid=None):
     if it may be dozing on this machine."""
     requests = post(comm, buffer, rank)
     ring(pid)
-    wait(lambda: MPI.Request.Testall(requests), check)
+    wait(partial(MPI.Request.Testall, requests), check)
 
 
 def post(comm, buffer, rank):
@@ -115,7 +116,7 @@ def broadcast(comm, buffer, check=lambda: None):
             request = comm.Irecv(part, parent, TREE)
             wait(request.Test, check)
         requests = [comm.Isend(part, child, TREE) for child in children]
-        wait(lambda: MPI.Request.Testall(requests), check)
+        wait(partial(MPI.Request.Testall, requests), check)
 
 
 def _tree(rank, size):

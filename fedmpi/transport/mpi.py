@@ -152,8 +152,8 @@ class Mpi:
                 raise LostRank(f"rank {rank} on {self.hosts[rank]} has been at {text} for "
                                f"{at_it_s:.3g} s, longer than --task-limit {self.task_s:g}")
 
-    def _send(self, meta, rank, arrays={}):
-        buffer = pack(meta, arrays)
+    def _send(self, meta, rank, arrays=None):
+        buffer = pack(meta, arrays or {})
         self.sent += len(buffer)
         messages.send(self.comm, buffer, rank, self.check, self._near(rank))
         return len(buffer)
