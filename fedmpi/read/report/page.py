@@ -15,7 +15,7 @@ from fedmpi.read.report.comparison import (STATUS, WORDS, accuracy_text, compari
 from fedmpi.read.report.groups import grouped, option_text, unusual
 from fedmpi.read.report.html import Cell, fold, key, picture, table, text
 from fedmpi.read.report.kinds import KINDS
-from fedmpi.read.report.kinds import OUTCOMES as ANSWERS
+from fedmpi.read.report.kinds.answers import OUTCOMES as ANSWERS
 from fedmpi.read.report.metrics import FLOPS, final_metrics
 from fedmpi.read.report.own import last
 from fedmpi.read.report.page_style import CSS
