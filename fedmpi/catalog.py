@@ -31,6 +31,7 @@ STRATEGIES = {
     "fedper": "fedmpi.methods.strategies.fedper:fedper",
     "fedbn": "fedmpi.methods.strategies.fedper:fedbn",
     "fedpcl": "fedmpi.methods.strategies.fedpcl:fedpcl",
+    "fedgkt": "fedmpi.methods.strategies.fedgkt:fedgkt",
 }
 PRUNERS = {
     "dense": "fedmpi.methods.pruning.dense:dense",

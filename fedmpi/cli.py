@@ -19,6 +19,7 @@ from fedmpi.commands.doctor import doctor
 from fedmpi.commands.experiment import experiment
 from fedmpi.commands.export import export
 from fedmpi.commands.fetch import fetch
+from fedmpi.commands.help import help_pages
 from fedmpi.commands.merge import merge
 from fedmpi.commands.model import export_model, model
 from fedmpi.commands.new import new
@@ -37,7 +38,8 @@ from fedmpi.core.errors import FedError, UserError
 from fedmpi.plugins.shadow import in_the_way
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)    # not the user's mistake, and mostly without a file's name
-WITHOUT_FILES = ("list", "new", "completion", "doctor")      # commands that work, or tell of it, where HDF5 does not
+# Commands that work, or tell of it, where HDF5 does not.
+WITHOUT_FILES = ("list", "new", "help", "completion", "doctor")
 
 
 def main():
@@ -114,11 +116,12 @@ def cli():
     fedmpi list pruner               what can be chosen, with its options
     fedmpi data --partition shards   who would hold which samples
     fedmpi show RUN.h5               summary and curves
+    fedmpi help                      the pages of the documentation
     """
     if click.get_current_context().invoked_subcommand not in WITHOUT_FILES:
         surroundings.check_hdf5()
 
 
 for command in (train, sbatch, sweep, experiment, data, list_parts, new, show, watch, report, compare, plot, export,
-                model, export_model, merge, verify, schema, fetch, doctor, bench, completion.completion):
+                model, export_model, merge, verify, schema, fetch, doctor, bench, help_pages, completion.completion):
     cli.add_command(command)

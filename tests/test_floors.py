@@ -1,6 +1,7 @@
 """The direction of imports. Architecture that is not a test is a wish."""
 
 import ast
+import fnmatch
 import pathlib
 import re
 import subprocess
@@ -97,6 +98,13 @@ def test_only_the_command_line_prints():
                 for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"}
     assert printing <= {"cli"}
+
+
+def test_pytest_leaves_out_no_folder_of_tests(request):
+    """By itself it does not look into folders that are called build, among others."""
+    left_out = request.config.getini("norecursedirs")
+    folders = [path.name for path in pathlib.Path(__file__).parent.rglob("*") if path.is_dir()]
+    assert [name for name in folders if any(fnmatch.fnmatch(name, pattern) for pattern in left_out)] == []
 
 
 def test_lines_have_at_most_120_characters():

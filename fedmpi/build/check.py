@@ -2,11 +2,12 @@
 
 import torch
 
-from fedmpi.build import server_data, smaller
+from fedmpi.build import kinds, server_data, smaller
 from fedmpi.build.facts import asked
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
 from fedmpi.build.server import least
+from fedmpi.compute.several import networks_of
 from fedmpi.compute.stacked import refusal
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Descent
@@ -25,12 +26,14 @@ def check(setup):
     _check_validation(parts, data)
     server_data.check(options, parts.strategy, len(data.server))
     smaller.check_run(options, parts, fed)
+    kinds.check_run(options, parts)
     for said, part, facts in asked(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{said}: {line}")
     if parts.strategy.fits is not None:
         option, one = f"--strategy {options['strategy']}", sample(data).to(network.x.device)
-        named(option, parts.strategy.fits, network.model, one)
+        for each in networks_of(network.model):
+            named(option, parts.strategy.fits, each, one)
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:

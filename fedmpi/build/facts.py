@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fedmpi.build.options import PARTS, SEVERAL
+from fedmpi.build.options import KIND_OF, PARTS
 from fedmpi.build.server import lengths
 from fedmpi.catalog import KINDS
 from fedmpi.core.parts import Facts
@@ -72,7 +72,7 @@ def of_run(options, parts, data, layout):
 def _named(options):
     """``{option: "--option value"}`` of what was chosen."""
     given = [name for name in (*PARTS, "cohort") if options[name]]
-    return {name: f"--{name} {options[name]}" for name in given}
+    return {name: f"--{name.replace('_', '-')} {options[name]}" for name in given}
 
 
 def _judged(options, parts):
@@ -93,7 +93,7 @@ def _even(weighting, sizes):
 
 def _given(option, spec):
     """The names of the part's options that somebody gave."""
-    table = KINDS[SEVERAL.get(option, option)]
+    table = KINDS[KIND_OF.get(option, option)]
     return frozenset(parse(table, spec)[1])
 
 

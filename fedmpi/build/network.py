@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedmpi.build import kinds
 from fedmpi.build.federation import named
+from fedmpi.compute.several import laid_out, networks_of
 from fedmpi.core.errors import UserError
 from fedmpi.core.flops import costs, outputs
 from fedmpi.core.layout import Layout, bind
@@ -34,11 +36,12 @@ def network(options, data, model, device, objective, personal=None):
     # A pass may register more buffers, such as a table that is made when it is first looked at: workers do not have
     # those yet.
     buffers = {name for name, _ in model.named_buffers()}
-    _check_fit(options, model, data, objective)
+    for option, each in _by_option(options, model).items():
+        _check_fit(option, each, data, objective)
     output_bytes = outputs(model, sample(data))
     model = model.to(device)
     layout, x = bound(options, data, model)
-    layout = named(f"--strategy {options['strategy']}", layout.with_personal, personal)
+    layout = named(f"--strategy {options['strategy']}", laid_out, layout, model, personal)
     first = x.cpu().clone()
     one = sample(data).to(device)
     return Network(
@@ -76,21 +79,27 @@ def bound(options, data, model):
     return layout, x
 
 
-def _check_fit(options, model, data, objective):
-    """UserError where the model does not fit the data."""
-    _check_takes(options, model, data)
-    classes, option = data.dataset.classes, f"--model {options['model']}"
+def _by_option(options, model):
+    """``{"--model small-cnn": module}`` of each network that clients train."""
+    named = [f"{option} {spec}" for spec, option in kinds.specs(options).items()]
+    return dict(zip(named, networks_of(model)))
+
+
+def _check_fit(option, model, data, objective):
+    """UserError where a network does not fit the data."""
+    _check_takes(option, model, data)
+    classes = data.dataset.classes
     fit.check_outputs(model, sample(data, 2), targets(data, 2), classes, objective, option)
 
 
-def _check_takes(options, model, data):
+def _check_takes(option, model, data):
     """UserError where the samples are whole numbers and the model takes the same as floats only."""
     if model_dtype(data.dataset) == torch.float32:
         return
     samples = sample(data)
     why = _failure(model, samples)
     if why and not _failure(model, samples.float()):
-        raise UserError(f"--model {options['model']} takes floats, and the data set's samples are "
+        raise UserError(f"{option} takes floats, and the data set's samples are "
                         f"whole numbers, which reach it as {inputs_text(data.dataset)} "
                         f"({why}); say normalise=true of the data set, or take a model that looks "
                         "them up in an nn.Embedding")

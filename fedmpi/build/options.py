@@ -4,13 +4,15 @@ from fedmpi.core.errors import UserError
 from fedmpi.transport.watch import SILENCE_S
 
 PARTS = {"dataset": "digits", "partition": "dirichlet:beta=0.5", "noise": "graded", "features": "none",
-         "model": "small-cnn", "task": "classification", "strategy": "thesis",
+         "model": "small-cnn", "server_model": None, "task": "classification", "strategy": "thesis",
          "optimiser": None, "schedule": "constant",
          "pruner": None, "contribution": None, "weighting": None,
          "codec": "float32", "devices": "none", "sampler": "uniform", "aggregation": "sync"}
 # options that may be given more than once, and their kinds
-SEVERAL = {"fault": "fault", "observe": "contribution", "augment": "augment"}
-DEFAULTS = PARTS | {"fault": [], "observe": [], "augment": [],
+SEVERAL = {"fault": "fault", "observe": "contribution", "augment": "augment", "also_model": "model"}
+# The kind of each option that is not called like it.
+KIND_OF = SEVERAL | {"server_model": "model"}
+DEFAULTS = PARTS | {"fault": [], "observe": [], "augment": [], "also_model": [],
                     "data_dir": "data", "train_samples": 0, "validation": 0.1,
                     "client_test": 0.0, "client_test_every": 0,
                     "server_data": "0", "server_gflops": 0.0,

@@ -9,16 +9,19 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from fedmpi.build import natural
+from fedmpi.build import kinds, natural
 from fedmpi.build.usual import with_named
 from fedmpi.catalog import CONTRIBUTIONS, DATASETS, KINDS, MODELS
+from fedmpi.compute.several import Several
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Objective, Optimiser, Pruner,
                                Sampler, Schedule, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, torch_seed
+from fedmpi.core.tensors import mode
 from fedmpi.methods.datasets.dataset import Dataset
 from fedmpi.plugins import fit
-from fedmpi.plugins.spec import make, split
+from fedmpi.build.labels import labels
+from fedmpi.plugins.spec import make
 
 # What a worker trains with, and what it is not alone in needing.
 OF_WORKER = ("task", "strategy", "optimiser", "schedule", "pruner", "codec", "features")
@@ -64,7 +67,7 @@ def made(options, dataset=None):
     methods = {kind: _made(kind, options) for kind in REST}
     options, data = of_data(options, dataset)
     return options, data._replace(
-        network=network_of(options),
+        network=network_of(options, strategy),
         strategy=strategy,
         augmentations=_several("augment", options),
         contributions=_estimators(options, weigher),
@@ -94,15 +97,22 @@ def of_worker(options):
     own = {kind: _made(kind, options) for kind in OF_WORKER}
     return Parts(
         faults=_several("fault", options),
-        network=network_of(options),
+        network=network_of(options, own["strategy"]),
         augmentations=_several("augment", options),
         contributions=_estimators(options, weigher),
         **own)
 
 
-def network_of(options):
-    """``network(shape, outputs)``, which makes the model of the options."""
-    return partial(_network, options["model"], options["seed"])
+def network_of(options, strategy=None):
+    """``network(shape, outputs)``, which makes the model of the options, or all of them as one ``Several``.
+
+    ``strategy`` says what a network of the server's own takes; it is made where none is given."""
+    specs = kinds.specs(options)
+    server = options.get("server_model")
+    if len(specs) == 1 and not server:
+        return partial(_network, "--model", options["model"], options["seed"])
+    strategy = strategy or _made("strategy", options)
+    return partial(_networks, specs, server, strategy.features, options["seed"])
 
 
 def _made(kind, options):
@@ -121,23 +131,45 @@ def _estimators(options, weigher):
     return dict(zip(labels(specs), [weigher, *observing]))
 
 
-def labels(specs):
-    """What the estimators of these specs are called: their names, numbered where one comes again."""
-    found = []
-    for spec in specs:
-        name = label = split(spec)[0].rpartition(":")[2]
-        number = 1
-        while label in found:
-            number += 1
-            label = f"{name}-{number}"
-        found.append(label)
-    return found
+def _networks(specs, server, features, seed, shape, outputs):
+    """A ``Several`` of the networks of these specs; each is initialised as if it were the only one."""
+    made = {}
+    for name, (spec, option) in zip(labels(specs), specs.items()):
+        made[name] = _network(option, spec, seed, shape, outputs)
+    try:
+        clients = Several(made)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not server:
+        return clients
+    if features is None:
+        raise UserError(f"--server-model {server} has no effect: with this strategy the server has no network of its "
+                        "own; leave it out, or take --strategy fedgkt, say")
+    of_server = _network("--server-model", server, seed, _shape_of_features(features, made, specs, shape), outputs)
+    return Several(made, of_server, features)
 
 
-def _network(spec, seed, shape, outputs):
+def _shape_of_features(features, networks, specs, shape):
+    """The shape of a sample's features, which all ``networks`` must share."""
+    zeros = torch.zeros(1, *shape)
+    shapes = {}
+    for network, (spec, option) in zip(networks.values(), specs.items()):
+        try:
+            with torch.no_grad(), mode(network, training=False):
+                shapes[f"{option} {spec}"] = tuple(features(network, zeros).shape[1:])
+        except ValueError as error:
+            raise UserError(f"{option} {spec}: {error}") from error
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{named} gives {found}" for named, found in shapes.items())
+        raise UserError(f"--server-model takes features of one shape, and {told}; take networks, or a place to cut "
+                        "them, of which all give the same")
+    return next(iter(shapes.values()))
+
+
+def _network(option, spec, seed, shape, outputs):
     """The network, initialised from the seed; UserError where its factory does not take these inputs."""
     torch.manual_seed(torch_seed(seed, Purpose.MODEL))
-    option, shape = f"--model {spec}", tuple(shape)
+    option, shape = f"{option} {spec}", tuple(shape)
     try:
         network = make(MODELS, spec, shape, outputs)
     except (RuntimeError, TypeError) as error:

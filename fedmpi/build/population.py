@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from fedmpi.build import kinds
+from fedmpi.build.labels import labels
 from fedmpi.methods.datasets.dataset import inputs_text, targets_text
 
 
@@ -46,6 +48,10 @@ def population(options, data):
         recorded["labels"] = (_histogram(data, data.labels), "1",
                               "samples by label as the client sees them, noise included", "class")
         recorded["true_labels"] = (_histogram(data, true), "1", "samples by true label", "class")
+    if kinds.several(options):
+        names = np.array([name.encode() for name in labels(kinds.specs(options))])
+        trained = kinds.of_clients(options, len(data.sizes)).numpy()
+        recorded["network"] = names[trained], "", "the network that the client trains"
     if data.client_names:
         texts = np.array([name.encode() for name in data.client_names])
         recorded["name"] = texts, "", "what the data set calls the client"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from fedmpi.build import held_out, server_data, smaller
+from fedmpi.build import held_out, kinds, server_data, smaller
 from fedmpi.build.network import sample
 from fedmpi.compute.derivatives import derivatives
 from fedmpi.compute.evaluate import evaluator
@@ -22,9 +22,10 @@ def server_parts(options, parts, data, network, device):
     """The ``Fed`` of a run, its transport still missing; the server evaluates on ``device``."""
     layout = network.layout
     two = sample(data, 2).to(device)
+    several = kinds.kinds(options, network.model, layout, two[:1], len(data.sizes))
     trained = parts.aggregation.buffer or options["cohort"] or options["clients"]
-    test, validate, slopes = evaluators(data, network.model, layout, network.x, device, parts.task)
-    sums = adds_up(parts)
+    test, validate, slopes = evaluators(data, network.model, layout, network.x, device, parts.task, several)
+    sums = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
     return Fed(
         layout=layout,
@@ -60,6 +61,8 @@ def server_parts(options, parts, data, network, device):
         together=options["together"],
         lr=_first_rate(options, parts.schedule, data),
         structure=smaller.structure(options, parts.pruner, network.model, layout, network.x, two),
+        kinds=several,
+        own_network=kinds.own_network(options, parts, network.model, several, device),
         own_tests=held_out.own_tests(options, data, trained, network.model, two[:1]))
 
 
@@ -108,7 +111,7 @@ def lengths(options, data, normalises=False):
     return np.array([of_size[n] for n in data.sizes.tolist()]).T
 
 
-def evaluators(data, model, layout, x, device, objective):
+def evaluators(data, model, layout, x, device, objective, several=None):
     """``(test, validate, derivatives)``; the last two are None where the validation share is 0."""
     dataset, kept = data.dataset, data.validation
 
@@ -117,9 +120,17 @@ def evaluators(data, model, layout, x, device, objective):
         samples = laid(inputs(raw, dataset.mean, dataset.std))
         return samples, torch.from_numpy(labels).to(device)
 
-    test = evaluator(model, x, *on_device(dataset.x_test, dataset.y_test), objective)
+    def evaluator_on(samples):
+        if several is None:
+            return evaluator(model, x, *samples, objective)
+        each = [evaluator(network, x, *samples, objective) for network in model.of_clients]
+        return kinds.evaluator(each, several)
+
+    test = evaluator_on(on_device(dataset.x_test, dataset.y_test))
     if not len(kept):
         return test, None, None
     own = on_device(dataset.x_train[kept], dataset.y_train[kept])
-    validate = evaluator(model, x, *own, objective)
+    validate = evaluator_on(own)
+    if several is not None:
+        return test, validate, None
     return test, validate, derivatives(model, layout, x, *own, objective.loss)

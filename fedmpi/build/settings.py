@@ -14,7 +14,7 @@ from fedmpi import catalog
 from fedmpi.plugins.entry import entry, is_own
 from fedmpi.plugins.spec import settings, split
 from fedmpi.plugins import factories
-from fedmpi.build.options import PARTS, SEVERAL
+from fedmpi.build.options import KIND_OF, PARTS, SEVERAL
 
 SHORT = 12    # characters of a digest that are shown
 
@@ -27,7 +27,7 @@ def of(options):
 
 
 def _part(kind, spec):
-    table, name = catalog.KINDS[SEVERAL.get(kind, kind)], split(spec)[0]
+    table, name = catalog.KINDS[KIND_OF.get(kind, kind)], split(spec)[0]
     values = {key: _plain(value) for key, value in settings(table, spec).items()}
     part = {"kind": kind, "spec": spec, "options": values}
     if is_own(table, name):

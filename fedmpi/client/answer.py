@@ -65,25 +65,25 @@ def answer(parts, home, sums, single, job, client, trained, begin, cause):
     ``sums`` is where its update is added, or None; ``single`` says whether the server wants it by itself. ``cause()``
     names what made an update useless. ``begin`` is when the work began, by ``time.perf_counter``."""
     task, received = client.task, client.received
-    parts = parts._replace(codec=drawing(parts.codec, parts.seed, job["t"], job["client"]))
+    codec, fields_of = drawing(parts.codec, parts.seed, job["t"], job["client"]), parts.strategy.answers
     meta = {"kind": "update", "t": job["t"], "support": received.digest, "client": job["client"], "row": job["row"]}
     arrays = dict(client.reports)
     support = _own_support(home, client, meta, arrays)
     reply = _reply(parts, home, client, trained, support)
     loss, size = _checked(reply, trained.loss, meta, cause)
     counted = sums is not None and "share" in job
-    values = _encoded(parts, home, client, reply, arrays, counted and not single)
-    others = fields.encoded(parts.strategy.answers, reply.answers, "answer/", parts.codec, support)
+    values = _encoded(codec, home, client, reply, arrays, counted and not single)
+    others = fields.encoded(fields_of, reply.answers, "answer/", codec, support)
     arrays |= values | others
     _report(task, meta, arrays)
     arrays["numbers"] = numbers = _numbers(task, trained, loss, time.perf_counter() - begin, parts.strategy.steps)
     if counted:
         numbers[Number.BYTES] = frame.size(meta, arrays) - unbilled(meta, arrays, parts.weighs, parts.strategy)
         # Add last, so that a client that fails leaves the sums untouched.
-        numbers[Number.SUMMED] = _added(parts, home, sums, reply, job, loss, size, values, others)
+        numbers[Number.SUMMED] = _added(codec, fields_of, home, sums, reply, job["share"], loss, size, values, others)
     stays = set() if single else set(values)
     if counted:
-        stays |= {name for name in others if _summed(parts.strategy.answers, name)}
+        stays |= {name for name in others if _summed(fields_of, name)}
     return meta, {name: array for name, array in arrays.items() if name not in stays}
 
 
@@ -122,10 +122,10 @@ def _checked(reply, loss, meta, cause):
     return (loss if sound else math.nan), size
 
 
-def _encoded(parts, home, client, reply, arrays, only_size):
+def _encoded(codec, home, client, reply, arrays, only_size):
     """The arrays of the encoded update; what the client keeps goes into ``arrays``. Where ``only_size`` they stay here,
     and may hold anything of the right size."""
-    codec, kept = parts.codec, reply.kept
+    kept = reply.kept
     if codec.feedback:
         owed = client.residual
         if owed is not None:
@@ -158,9 +158,9 @@ def _numbers(task, trained, loss, seconds, steps):
     return numbers
 
 
-def _added(parts, home, sums, reply, job, loss, size, values, others):
+def _added(codec, fields_of, home, sums, reply, share, loss, size, values, others):
     """Whether a reply is in the sums now: one that cannot be merged is not."""
-    codec, answers, K = parts.codec, parts.strategy.answers, len(reply.support)
+    K = len(reply.support)
     update = reply.update
     if not codec.exact:
         # What encoding lost before went along, so that the decoded update may be larger.
@@ -168,18 +168,18 @@ def _added(parts, home, sums, reply, job, loss, size, values, others):
         size = exact_sum.magnitude(update)
     if not (math.isfinite(loss) and size <= exact_sum.LARGEST):
         return 0
-    decoded = fields.decoded({name: answers[name] for name in sums.totals}, others, "answer/", codec, K)
-    exact_sum.add(sums.update[:K], update, job["share"], size)
+    decoded = fields.decoded({name: fields_of[name] for name in sums.totals}, others, "answer/", codec, K)
+    exact_sum.add(sums.update[:K], update, share, size)
     for name, tensor in decoded.items():
         tensor = tensor.float().flatten().to(home.device)
         exact_sum.add(sums.totals[name][: len(tensor)], tensor, 1.0, exact_sum.magnitude(tensor))
     return 1
 
 
-def _summed(answers, name_on_the_wire):
+def _summed(fields_of, name_on_the_wire):
     """Whether an array belongs to an answer of which the server wants the sum alone."""
     name = name_on_the_wire.removeprefix("answer/").partition("/")[0]
-    return answers[name].fold == "sum"
+    return fields_of[name].fold == "sum"
 
 
 def unbilled(meta, arrays, weighs, strategy):

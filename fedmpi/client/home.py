@@ -5,6 +5,7 @@ from typing import Any, Callable, NamedTuple
 import torch
 
 from fedmpi.compute.graphs import recorder
+from fedmpi.compute.several import laid_out
 from fedmpi.compute.sgd import casting
 from fedmpi.compute.staging import Staging, staging
 from fedmpi.core.errors import UserError
@@ -36,7 +37,7 @@ def home(model, loss, device, options, meta, frozen, personal):
     if fixed(model, layout).constants != meta["constants"]:
         raise UserError(f"--model {options['model']} has other constants in its buffers on this rank than on rank 0: "
                         "draw them by torch's generator, which is seeded alike on all ranks")
-    layout = layout.with_personal(personal)
+    layout = laid_out(layout, model, personal)
     counters = [(buffer, buffer.clone()) for _, buffer in constants(model, layout)]
     return Home(model, layout, x, g, x.cpu().clone(), device, casting(options["precision"], device),
                 recorder(model, device, loss), staging(layout.P, device), counters)

@@ -1,12 +1,13 @@
 """A worker's part of evaluating clients on their own test parts."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 import torch
 
 from fedmpi.client import samples as shards
+from fedmpi.client.home import Home
 from fedmpi.client.received import Received
 from fedmpi.client.train import OWN, prepared, seed, with_own
 from fedmpi.core.rng import Purpose, stream, torch_seed
@@ -18,50 +19,66 @@ class Tested(NamedTuple):
     """What clients are tested by after round ``t``."""
 
     t: int
+    at_once: int                  # samples that go through a model in one pass on a CPU
     received: Received            # the model that the server would publish now
     known: np.ndarray             # (Q,) bool: its mask
     given: dict                   # what the strategy sends to all clients beside it
 
 
-def tested(parts, home, samples, now, measure, job, arrays):
-    """``(meta, arrays)``: the mean loss and the metric of each client of a ``job``; ``now`` is ``Tested``. Where models
-    differ from client to client, ``arrays`` hold what goes to each of them ``alone``."""
+class Place(NamedTuple):
+    """Where clients that train the same network are tested."""
+
+    home: Home
+    received: Received            # the network's part of what the server would publish now
+    measure: Callable             # see ``fedmpi.compute.evaluate.by_sample``
+    server: Callable | None       # (features) -> outputs of the server's own network
+
+
+def tested(parts, samples, now, place_of, job, arrays):
+    """``(meta, arrays)``: the mean loss and the metric of each client of a ``job``; ``now`` is ``Tested``.
+
+    ``place_of(number)`` is the ``Place`` of a network; the job says which one each client trains, where there are
+    several. Where models differ from client to client, ``arrays`` hold what goes to each of them ``alone``."""
     clients = job["own"]
-    vector_of = partial(_received, now)
-    if "alone" in job:
-        alone = dict(zip(clients, parted(arrays, len(clients))))
-        if parts.strategy.predict is not None:
-            return {"block": job["block"]}, {"values": _predicted(parts, home, samples, now, alone, measure)}
-        vector_of = partial(own_model, parts, home, samples, now, alone)
-    values = measured(clients, partial(shards.own_test, samples), vector_of, measure)
-    return {"block": job["block"]}, {"values": values}
+    places = [place_of(number) for number in job.get("networks", [None] * len(clients))]
+    own_part = partial(shards.own_test, samples)
+    if "alone" not in job:
+        models = [place.received.base for place in places]
+        return {"block": job["block"]}, {"values": measured(clients, places, own_part, lambda row: models[row])}
+    alone = parted(arrays, len(clients))
+    tasks = (_task(parts, place, samples, now, own, client)
+             for place, own, client in zip(places, alone, clients))
+    if parts.strategy.predict is not None:
+        values = [_predicted(parts.strategy, place, samples, client, task)
+                  for place, client, task in zip(places, clients, tasks)]
+        return {"block": job["block"]}, {"values": np.stack(values)}
+
+    def model_of(row):
+        return own_model(parts, places[row], samples, now, alone[row], clients[row])
+
+    return {"block": job["block"]}, {"values": measured(clients, places, own_part, model_of)}
 
 
-def _received(now, client):
-    """(P,): one model for all."""
-    return now.received.base
-
-
-def own_model(parts, home, samples, now, alone, client):
+def own_model(parts, place, samples, now, arrays, client):
     """(P,): the model that a client has after the round: what the server would publish, with its personal tensors laid
-    over it, or what the strategy makes of that. ``alone`` is ``{client: its arrays}``."""
-    arrays = alone[client]
+    over it, or what the strategy makes of that. ``arrays`` are those that go to it alone."""
     if parts.strategy.own_model is None:
         kept = arrays.get(f"kept/{OWN}")
-        return with_own(home, now.received, None if kept is None else torch.from_numpy(kept))
-    return _made(parts.strategy, _task(parts, home, samples, now, arrays, client))
+        return with_own(place.home, place.received, None if kept is None else torch.from_numpy(kept))
+    return _made(parts.strategy, _task(parts, place, samples, now, arrays, client))
 
 
-def _task(parts, home, samples, now, arrays, client):
+def _task(parts, place, samples, now, arrays, client):
     """The client's ``Task`` as it would train now; ``arrays`` are those that go to it alone."""
     # Nobody asks here what clients tell estimators, or a pruner.
     parts = parts._replace(reports={}, pruner=parts.pruner._replace(probe=None))
     given = sorted({name.split("/")[1] for name in arrays if name.startswith("given/")})
     ask = {"client": client, "t": now.t, "given": given}
-    task = prepared(parts, home, samples, ask, arrays, now.received, now.known, now.given).task
+    home = place.home
+    task = prepared(parts, home, samples, ask, arrays, place.received, now.known, now.given).task
     key = parts.seed, Purpose.OWN_TEST, client, now.t
     seed(home.device, torch_seed(*key))
-    return task._replace(gen=stream(*key))
+    return task._replace(gen=stream(*key), server=place.server)
 
 
 def _made(strategy, task):
@@ -73,33 +90,29 @@ def _made(strategy, task):
     return vector.clone()
 
 
-def _predicted(parts, home, samples, now, alone, measure):
-    """(M, 2) float64, as ``measured``, of clients whose outputs are the strategy's ``predict``."""
-    values = []
-    for client, arrays in alone.items():
-        task = _task(parts, home, samples, now, arrays, client)
-        vector = _made(parts.strategy, task)
-        inputs, targets = shards.own_test(samples, client)
-        values.append(measure(vector, inputs, targets, partial(parts.strategy.predict, task)).mean(axis=0))
-    return np.stack(values)
+def _predicted(strategy, place, samples, client, task):
+    """(2,) float64, as a row of ``measured``, of a client whose outputs are the strategy's ``predict``."""
+    vector = _made(strategy, task)
+    inputs, targets = shards.own_test(samples, client)
+    return place.measure(vector, inputs, targets, partial(strategy.predict, task)).mean(axis=0)
 
 
-def measured(clients, samples_of, vector_of, measure):
+def measured(clients, places, samples_of, model_of):
     """(M, 2) float64: the mean loss and the metric of each of M clients, of its own model on its own test part.
 
-    ``samples_of(client) -> (inputs, targets)``, at least one; ``vector_of(client) -> (P,)``. ``measure(vector, inputs,
-    targets) -> (n, 2)`` float64, a row a sample. Neighbours that share a model, the same object, go through it
-    together: a client with a few samples costs little more than these.
+    ``places`` are M of ``Place``; ``samples_of(client) -> (inputs, targets)``, at least one; ``model_of(row) -> (P,)``.
+    Neighbours that share a model, the same object, go through it together: a client with a few samples costs little
+    more than these.
     """
-    found, same, model = [], [], None
-    for client in clients:
-        vector = vector_of(client)
+    rows, same, model = [], [], None
+    for row, client in enumerate(clients):
+        vector = model_of(row)
         if same and vector is not model:
-            found.append(_together(same, samples_of, model, measure))
+            rows.append(_together(same, samples_of, model, places[row - 1].measure))
             same = []
         model = vector
         same.append(client)
-    return np.concatenate([*found, _together(same, samples_of, model, measure)])
+    return np.concatenate([*rows, _together(same, samples_of, model, places[-1].measure)])
 
 
 def _together(clients, samples_of, vector, measure):

@@ -14,7 +14,8 @@ def side_by_side(worker, jobs, arrays):
         return ready
     for row, (job, part) in enumerate(zip(jobs, arrays)):
         # Networks of sizes of their own cannot be stacked.
-        if shards.trains_otherwise(worker.samples, job["client"]) or "units" in part:
+        alone = "units" in part or "network" in job
+        if alone or shards.trains_otherwise(worker.samples, job["client"]):
             continue
         client = worker.prepare(job, part)
         if client.task.probe.step is None and client.task.probe.epoch is None:

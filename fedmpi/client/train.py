@@ -54,12 +54,12 @@ def prepared(parts, home, samples, job, arrays, received, known, given):
     base = received.base
     if home.layout.personal:
         base = with_own(home, received, kept.pop(OWN, None))
-    task = task_of(parts, home, samples, job, received, base)
     strategy = parts.strategy
     sent_to = {name: strategy.sends[name] for name in job.get("given", ())}
-    own = spread(home, sent_to, fields.decoded(sent_to, arrays, "given/", parts.codec.down, len(support)), support)
-    keeps = {name: field for name, field in strategy.keeps.items() if name in kept}
-    task = task._replace(given=given | own, kept=spread(home, keeps, kept, support))
+    own = fields.decoded(sent_to, arrays, "given/", parts.codec.down, len(support))
+    given = given | spread(home, sent_to, own, support)
+    kept = spread(home, strategy.keeps, kept, support)
+    task = task_of(parts, home, samples, job, received, base, given, kept)
     reports = {f"score/{label}/{name}": array
                for label, report in parts.reports.items() for name, array in report(task).items()}
     if parts.pruner.probe is not None:
@@ -67,11 +67,12 @@ def prepared(parts, home, samples, job, arrays, received, known, given):
     return Prepared(home, task, received, known, reports, residual)
 
 
-def spread(home, named, tensors, support):
-    """``{name: tensor}`` on the device: a vector (P,) of what a field has on the ``support (K,)``."""
+def spread(home, fields_of, tensors, support):
+    """``{name: tensor}`` on the device: a vector (P,) of what a field has on the ``support (K,)``. ``fields_of`` holds
+    the ``Field`` of each of ``tensors``, and perhaps others."""
     on_device = {}
     for name, tensor in tensors.items():
-        if named[name].on == "support":
+        if fields_of[name].on == "support":
             tensor = scattered(tensor, support, torch.zeros(home.layout.P))
         on_device[name] = tensor.to(home.device)
     return on_device
@@ -88,9 +89,9 @@ def with_own(home, received, own):
     return base
 
 
-def task_of(parts, home, samples, job, received, base):
+def task_of(parts, home, samples, job, received, base, given={}, kept={}):
     """The ``Task`` of a client, or of a shard of the server's, in the round of its job; its random numbers follow from
-    the round, or from the number of its start."""
+    the round, or from the number of its start. ``given`` and ``kept`` are the task's."""
     t, client = job["t"], job["client"]
     key = key_of(t, client, job.get("number"))
     home.x.copy_(base)
@@ -103,7 +104,8 @@ def task_of(parts, home, samples, job, received, base):
     seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
     task = Task(home.model, home.layout, home.x, home.g, base, mask, live, inputs, labels, parts.epochs,
                 parts.batch_size, parts.lr, stream(parts.seed, Purpose.TRAIN, *key), Round(t, parts.rounds),
-                casting=home.casting, recorder=home.recorder, optimiser=parts.optimiser, rates=parts.rates,
+                casting=home.casting, recorder=home.recorder, given=given, kept=kept, optimiser=parts.optimiser,
+                rates=parts.rates,
                 clip_norm=parts.clip_norm, steps=parts.steps, augment=parts.augment,
                 objective=parts.objective, classes=samples.classes)
     return task._replace(epochs=length_of(task)[0]) if parts.steps else task

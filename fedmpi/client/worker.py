@@ -15,7 +15,7 @@ from fedmpi.client import samples as shards
 from fedmpi.client.cohort import taken
 from fedmpi.client.evaluate import evaluated, mean_loss
 from fedmpi.client.home import home
-from fedmpi.client import smaller
+from fedmpi.client import kinds, smaller
 from fedmpi.client.received import decoded
 from fedmpi.client.team import side_by_side
 from fedmpi.client.train import prepared, spread, trained
@@ -85,8 +85,8 @@ class Worker:
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
         self.received = self.previous = self.many = self.wide = self.cohort = None
-        self.tested = self.measure = self.networks = None
-        self.t, self.given = 0, {}
+        self.tested = self.networks = None
+        self.t, self.given, self.residents, self.measures = 0, {}, {}, {}
         self.sums = answers.no_sums(self.layout, parts.strategy.answers, self.device) if meta["sums"] else None
         # Whether the server wants single updates.
         self.single = meta["values"]
@@ -116,8 +116,25 @@ class Worker:
         """Take the model by which clients are tested on their own test parts."""
         last = self.tested.received if self.tested else None
         received, known = decoded(self.home, self.parts.codec, meta, arrays, last=last)
-        self.tested = own_models.Tested(meta["t"], received, known, self._given(meta, arrays, received))
-        self.measure = self.measure or by_sample(self.home.model, self.home.x, self.parts.objective, meta["at_once"])
+        given = self._given(meta, arrays, received)
+        self.tested = own_models.Tested(meta["t"], meta["at_once"], received, known, given)
+        self.places = {}
+
+    def place(self, number):
+        """The ``Place`` in which clients that train the network ``number`` are tested; None: the run's only one."""
+        if number not in self.places:
+            self.places[number] = self._place(number)
+        return self.places[number]
+
+    def _place(self, number):
+        tested, home, received, server = self.tested, self.home, self.tested.received, None
+        if number is not None:
+            network = self.resident(number)
+            home, received = network.home, kinds.cut_out(network, received)
+            server = kinds.server_network(self.home, tested.received)
+        if number not in self.measures:
+            self.measures[number] = by_sample(home.model, home.x, self.parts.objective, tested.at_once)
+        return own_models.Place(home, received, self.measures[number], server)
 
     def _take_previous(self, meta, arrays):
         self.previous = torch.from_numpy(arrays["values"].copy()).to(self.device)
@@ -127,6 +144,12 @@ class Worker:
 
     def _take_models(self, meta, arrays):
         self.models = torch.from_numpy(arrays["models"])
+
+    def resident(self, number):
+        """The ``Resident`` of one of the networks that clients train, see ``fedmpi.client.kinds``."""
+        if number not in self.residents:
+            self.residents[number] = kinds.resident(self.home, number, self.parts.objective.loss)
+        return self.residents[number]
 
     def ensemble(self):
         """``evaluate(X (M, P), inputs, labels)`` of many models at once, see ``fedmpi.compute.forward``."""
@@ -141,7 +164,7 @@ class Worker:
         if "coalitions" in job:
             return evaluated(self.parts, self.home, self.samples, self.cohort, self.ensemble(), job)
         if "own" in job:
-            return own_models.tested(self.parts, self.home, self.samples, self.tested, self.measure, job, arrays)
+            return own_models.tested(self.parts, self.samples, self.tested, self.place, job, arrays)
         if "lab" in job:
             return lab.answer(self, job, arrays)
         if "team" in job:
@@ -184,6 +207,10 @@ class Worker:
         job = {"t": self.t} | job
         if "units" in arrays:
             return self._prepare_smaller(job, arrays)
+        if "network" in job:
+            network = self.resident(job["network"])
+            received = kinds.decoded(network, self.parts.codec, job, arrays)
+            return prepared(self.parts, network.home, self.samples, job, arrays, received, None, self.given)
         received, known = self.received, self.known
         if "mask" in job:
             received, known = decoded(self.home, self.parts.codec, job, arrays)

@@ -12,7 +12,7 @@ from fedmpi.build.advice import check_keys, of_parts
 from fedmpi.commands import completion
 from fedmpi.commands.runs import toml
 from fedmpi.core.errors import UserError
-from fedmpi.build.options import DEFAULTS, PARTS, SEVERAL, completed
+from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, completed
 
 
 class Options(click.Command):
@@ -51,8 +51,9 @@ def _key(flag):
 def part(kind, text, usual=None):
     """A click option for one of the catalogue's kinds; ``usual`` says what its default is where that is not simple."""
     usual = usual or PARTS[kind] or "as the strategy is usually played"
-    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(kind),
-                        help=f"{text}; see fedmpi list {kind}.  [default: {usual}]")
+    listed = KIND_OF.get(_key(kind), kind)
+    return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(listed),
+                        help=f"{text}; see fedmpi list {listed}.  [default: {usual}]")
 
 
 def separated(context, parameter, specs):
@@ -63,9 +64,10 @@ def separated(context, parameter, specs):
 
 def several(name, text, callback=None):
     """A click option that may be given several times, each a part of the kind."""
+    kind = SEVERAL[_key(name)]
     return click.option(f"--{name}", multiple=True, callback=callback, metavar="NAME[:OPTION=VALUE,...]",
-                        shell_complete=completion.parts(SEVERAL[name]),
-                        help=f"{text}; see fedmpi list {SEVERAL[name]}. May be given several times.")
+                        shell_complete=completion.parts(kind),
+                        help=f"{text}; see fedmpi list {kind}. May be given several times.")
 
 
 def data_options(command):

@@ -16,7 +16,7 @@ from fedmpi.core import stop
 from fedmpi.commands.say import say
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.run.launcher import launcher_path
-from fedmpi.build.options import DEFAULTS, PARTS, SEVERAL, opened
+from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, opened
 
 
 def toml(path, where):
@@ -50,7 +50,7 @@ def check_parts(given):
         given["dataset"] = dataset_spec(given["dataset"])
     for kind in PARTS:
         if given.get(kind):
-            parse(catalog.KINDS[kind], given[kind])
+            parse(catalog.KINDS[KIND_OF.get(kind, kind)], given[kind])
     for name in SEVERAL.keys() & given.keys():
         given[name] = list(given[name]) or None
         for spec in given[name] or ():

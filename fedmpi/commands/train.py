@@ -18,6 +18,8 @@ from fedmpi.core.wide import terminal_width
 @click.command(cls=Options)
 @data_options
 @part("model", "The network")
+@several("also-model", "Another network that clients train: they are dealt out evenly to --model and these")
+@part("server-model", "The network that the server alone has, for strategies with one", "none")
 @part("task", "What it is trained for and measured by")
 @click.option("--cohort", type=click.IntRange(0), help="Clients a round, drawn by --sampler; 0: all.  [default: 0]")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds; schedules end here. With --resume: "

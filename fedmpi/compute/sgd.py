@@ -77,6 +77,14 @@ def batches(task, shuffle=True):
         yield from zip(inputs.split(task.batch_size), task.labels[rows].split(task.batch_size))
 
 
+def _epoch(task, descent):
+    """The (inputs, targets) of one epoch: those that the descent brings, or what is dealt."""
+    if not descent.batches:
+        return batches(task, descent.shuffle)
+    device = task.x.device
+    return ((inputs.to(device), targets.to(device)) for inputs, targets in descent.batches)
+
+
 def augmented(augment, images, drawn):
     """The images (n, C, H, W) changed as ``drawn (n, k)`` says; on a CPU their channels lie last, as before."""
     images = augment.apply(images, drawn.to(images.device))
@@ -92,11 +100,14 @@ def descend(task, descent=Descent()):
 
     Steps are recorded where the task has a recorder and nobody watches them.
     """
-    probe, layout, optimiser = task.probe, task.layout, task.optimiser
+    probe, optimiser = task.probe, task.optimiser
+    x = task.x[: task.layout.R]
     epochs, steps, _ = length_of(task)
+    if descent.batches:
+        epochs, steps = task.epochs, task.epochs * len(descent.batches)
     lrs = learning_rates(task, steps)
-    start = _start(task, descent)
-    make, watched = partial(_step, task, descent, "live" in start), probe.step or probe.epoch
+    start = _start(task, descent, x)
+    make, watched = partial(_step, task, descent, x, "live" in start), probe.step or probe.epoch
     if task.recorder is None or watched or descent.loss is not None:
         step, held = make(start), start
     else:
@@ -105,7 +116,7 @@ def descend(task, descent=Descent()):
     taken, seen, lr = 0, 0, None
     task.model.train()
     for epoch in range(epochs):
-        for inputs, labels in islice(batches(task, descent.shuffle), steps - taken):
+        for inputs, labels in islice(_epoch(task, descent), steps - taken):
             if "lr" not in held:
                 step(inputs, labels, lrs[taken])
             else:
@@ -116,7 +127,7 @@ def descend(task, descent=Descent()):
             taken += 1
             seen += len(labels)
         if probe.epoch is not None and probe.epoch(epoch):
-            for moved in (task.x[: layout.R], *_states(held).values()):
+            for moved in (x, *_states(held).values()):
                 if moved.shape == task.live.shape:
                     moved.mul_(task.live)
     if _as_a_vector(descent, optimiser, probe.step):
@@ -125,11 +136,13 @@ def descend(task, descent=Descent()):
     return Trained(float(held["total"]) / max(seen, 1), taken, seen, travelled)
 
 
-def _start(task, descent):
-    """The tensors, by name, that a training reads and writes beside the model: ``total ()``, the sum of the losses of
-    all samples, on a GPU the learning rate ``lr ()``, which a recorded step reads anew each time, and the optimiser's
-    state; all others (R,): ``live`` where weights are pruned, ``base`` with mu and ``shift`` with a shift."""
-    layout, x = task.layout, task.x[: task.layout.R]
+def _start(task, descent, x):
+    """The tensors, by name, that a training reads and writes beside the model in ``x (R,)``.
+
+    ``total ()`` is the sum of the losses of all samples. On a GPU ``lr ()`` is the learning rate, which a recorded step
+    reads anew each time. All others are (R,): the optimiser's state, ``live`` where weights are pruned, ``base`` with
+    mu and ``shift`` with a shift."""
+    layout = task.layout
     start = {"total": torch.zeros((), device=x.device)}
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
@@ -159,14 +172,15 @@ def _as_a_vector(descent, optimiser, watch):
     return bool(descent.mu or descent.shift or watch or optimiser.fused is None)
 
 
-def _step(task, descent, sparse, held):
-    """``step(inputs, labels, lr)`` of ``descend`` with the tensors ``held``, see ``_start``, among which on a GPU is
-    the learning rate; it keeps nothing of the task that is its client's."""
+def _step(task, descent, x, sparse, held):
+    """``step(inputs, labels, lr)`` of ``descend`` on the model in ``x (R,)``, with the tensors ``held``, see
+    ``_start``, among which on a GPU is the learning rate; it keeps nothing of the task that is its client's."""
     model, layout, g, casting, watch = task.model, task.layout, task.g, task.casting, task.probe.step
-    x, total, loss = task.x[: layout.R], held["total"], descent.loss or task.objective.loss
+    total, loss = held["total"], descent.loss or task.objective.loss
     as_a_vector, clip_norm = _as_a_vector(descent, task.optimiser, watch), task.clip_norm
-    named, move = dict(model.named_parameters()), _move(task, x, held)
+    named = dict(model.named_parameters())
     trained = [named[slot.name] for slot in layout.trained]
+    move = _move(task, x, trained, held)
     lives = views(layout, held["live"]) if sparse else []
     shown = views(layout, g) if as_a_vector else []
     order = _models_order(layout, named) if clip_norm else []
@@ -217,13 +231,13 @@ def clipping(most, gradients, order):
     return (most / (norm + 1e-6)).clamp(max=1.0)
 
 
-def _move(task, x, held):
-    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, where the task's model lives, with the state among
-    ``held``. Without a fused kernel the gradients are views of the task's ``g``."""
+def _move(task, x, trained, held):
+    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, where the ``trained`` parameters live, with the
+    state among ``held``. Without a fused kernel the gradients are views of the task's ``g``."""
     layout, optimiser, state, g = task.layout, task.optimiser, _states(held), task.g
     if optimiser.fused is None:
         return lambda gradients, lr: optimiser.step(x, g, state, lr)
-    parameters = views(layout, x)
+    parameters = [parameter.data for parameter in trained]
     states = {name: views(layout, tensor) if tensor.shape == x.shape else tensor for name, tensor in state.items()}
     return lambda gradients, lr: optimiser.fused(parameters, gradients, states, lr)
 

@@ -52,6 +52,7 @@ class Layout:
     P: int
     frozen: tuple = ()            # (name, shape) of each parameter that is not trained; none is in the vector
     personal: tuple = ()          # names of tensors that stay with each client: they are in the vector, not on the wire
+    held: tuple = ()              # names of tensors of the server's own network, which no client has
 
     @cached_property
     def digest(self):
@@ -75,13 +76,14 @@ class Layout:
 
     @cached_property
     def travels(self):
-        """Whether any tensor travels: the server has a model only then."""
-        return bool(self.shared.any())
+        """Whether any tensor travels: the server has a model of the clients' only then."""
+        stays = {*self.personal, *self.held}
+        return any(slot.name not in stays for slot in self.slots)
 
     @cached_property
     def own(self):
         """int64, sorted: the positions of the personal tensors; of none where every tensor travels."""
-        slots = [slot for slot in self.weights + self.others + self.buffers if slot.name in self.personal]
+        slots = [slot for slot in self.slots if slot.name in self.personal]
         spans = [torch.arange(slot.offset, slot.offset + slot.size) for slot in slots]
         return torch.cat(spans) if spans else torch.empty(0, dtype=torch.int64)
 

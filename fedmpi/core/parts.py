@@ -216,13 +216,14 @@ class Descent(NamedTuple):
 
     ``mu`` adds ``mu (x - base)`` to the gradient, base being the received model; ``shift(task) -> (R,)`` or None is
     one constant vector more that is added to every gradient of this client and round. ``loss`` takes the place of the
-    objective's; ``shuffle`` deals the samples anew each epoch.
+    objective's; ``shuffle`` deals the samples anew each epoch. With ``batches`` of its own a client trains alone.
     """
 
     mu: float = 0.0
     shift: Callable | None = None
     loss: Callable | None = None
     shuffle: bool = True
+    batches: tuple = ()           # of slices, the rows of each batch of an epoch, in place of what is dealt
 
 
 class Trained(NamedTuple):
@@ -296,6 +297,7 @@ class Task(NamedTuple):
     augment: Augmentation | None = None
     objective: Objective | None = None            # what it is trained for; the engine always gives one
     classes: int = 0              # that the data set has
+    server: Callable | None = None                # (features) -> outputs of the server's own network, in own tests
 
 
 class Training(NamedTuple):
@@ -324,6 +326,11 @@ class Lab(NamedTuple):
     [(x (P,), Trained)]``, in their order: several go to several ranks. The trained vectors are those that were given
     but on the masks and on what is never pruned.
 
+    ``fit(x (P,), samples, loss, epochs=0, batch_size=0, lr=0.0) -> (x (P,), Trained)`` trains the server's own network,
+    that of ``--server-model``, on what clients have sent: ``samples`` is a list of (inputs (n, ...), targets (n, ...)),
+    which are gone through in their order, in batches that never hold samples of two of them;
+    ``loss(outputs, targets) -> ()``. It is done by rank 0 alone, as steps follow one another.
+
     ``sizes`` holds the numbers of samples by name, ``labels`` how many of them have each label (L,), and under
     ``"clients"`` those of every client (N, L), as it sees them.
     """
@@ -336,6 +343,7 @@ class Lab(NamedTuple):
     labels: dict
     round: Round
     mask: torch.Tensor            # (Q,) bool: that of the model which was trained in this round
+    fit: Callable | None = None
 
 
 class Updates(NamedTuple):
@@ -403,6 +411,11 @@ class Strategy(NamedTuple):
       which is empty before its first round and stays as it was where its answer was not merged.
     * Where all tensors are personal the server has no model, and its loss and metrics are NaN.
     * ``steps`` asks for ``updates.steps`` and ``updates.travelled``.
+    * ``by_entry``: the merge takes each entry of the vector by itself, over the clients that hold it, and the strategy
+      needs nothing of a client's update as a whole. Only then may clients train networks of several kinds
+      (``--also-model``): in ``updates.B`` each holds the entries of its own network.
+    * ``features(network, inputs (n, ...)) -> (n, ...)`` is what a network of the server's own takes of a client's
+      network (``--server-model``). ``Lab.fit`` trains that network, and ``task.server`` is it where clients are tested.
     * ``personal(layout) -> names`` are tensors of the model that stay with each client: they are trained, kept, and
       neither sent nor merged.
 
@@ -448,6 +461,8 @@ class Strategy(NamedTuple):
     columns: tuple = ()                    # of (name, unit, description)
     record: Callable | None = None
     classes: bool = False                  # it is made for one class a sample: refused for other tasks
+    by_entry: bool = False
+    features: Callable | None = None
 
 
 class Pruner(NamedTuple):

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     SERVER = 16      # which samples the server holds for its own work
     OWN_TEST = 17    # which of its samples a client is tested on
     ENCODE = 18      # what chance decides in the encoding of a message
+    KIND = 19        # which network a client trains, where there are several
 
 
 def stream(seed, purpose, *key):

@@ -51,7 +51,7 @@ def _beside(kind, spec):
 
 
 def _last_model(kind, spec):
-    several = {of: name for name, of in SEVERAL.items() if name != "observe"}
+    several = {of: name for name, of in SEVERAL.items() if name not in ("observe", "also_model")}
     named = {several[kind]: [spec]} if kind in several else {kind: spec}
     options = OWN_PARTS.get(kind, {}) | _beside(kind, spec) | named
     fed, state = assembled(**options)

@@ -20,12 +20,15 @@ SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4",
 
 
 def small(**options):
-    """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise. The server has samples of its
-    own where the strategy works with them."""
-    options = DEFAULTS | SMALL | options
+    """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise. The server has samples and a
+    network of its own where the strategy works with them."""
+    given = options
+    options = DEFAULTS | SMALL | given
     strategy = make(catalog.STRATEGIES, options["strategy"])
     if strategy.server_data and options["server_data"] == "0":
         options["server_data"] = "0.1"
+    if strategy.features is not None and "server_model" not in given:
+        options["server_model"] = "2nn:hidden=8"
     return set_up(options, torch.device("cpu"))
 
 

@@ -114,7 +114,8 @@ def train(fed, state, flight, t, support):
         meta = meta | {"t": version, "number": int(flight["number"][slot])}
         asks.append(ask(fed, state, int(flight["client"][slot]), version, model["mask"], meta, arrays))
     answers = collect(fed, asks, support, None, f"round {t}: clients trained")
-    for slot, answer, work in zip(slots, answers, worked(fed, [ask.mask for ask in asks], answers)):
+    masks, clients = [ask.mask for ask in asks], [ask.client for ask in asks]
+    for slot, answer, work in zip(slots, answers, worked(fed, masks, answers, clients)):
         fleet = fed.devices.at(float(flight["start"][slot]), len(fed.sizes), drawing(fed))
         took = virtual_time.durations(fleet, flight["client"][slot: slot + 1], torch.tensor([answer.job_bytes]),
                                        work[None],

@@ -10,6 +10,8 @@ import torch
 
 from fedmpi.client.received import digest
 from fedmpi.core.errors import WorkerError
+from fedmpi.core.kinds import mask_of
+from fedmpi.core.kinds import positions as positions_of
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.support import gathered, index_of
 from fedmpi.core.units import flat, held
@@ -40,6 +42,9 @@ def announce(fed, state, t, clients):
     header = {"kind": "round", "t": t, "layout": fed.layout.digest}
     if fed.stale and t > 1:
         fed.transport.publish({"kind": "previous"}, {"values": state["previous"].numpy()})
+    if fed.kinds is not None:
+        published = fed.transport.publish(header, {})
+        return published, asks_by_kind(fed, state, t, clients)
     if fed.pruner.units is not None:
         published = fed.transport.publish(header, {})
         return published, smaller_asks(fed, state, t, clients)
@@ -53,6 +58,31 @@ def announce(fed, state, t, clients):
     published = fed.transport.publish(header, {})
     return published, [ask(fed, state, client, t, mask, *made[id(mask)])
                        for client, mask in zip(clients.tolist(), masks)]
+
+
+def asks_by_kind(fed, state, t, clients):
+    """An ``Ask`` for each client, which brings it the network that clients of its kind train."""
+    numbers = fed.kinds.of[clients].tolist()
+    made = {number: _kind_message(fed, state, t, number) for number in sorted(set(numbers))}
+    asks = []
+    for client, number in zip(clients.tolist(), numbers):
+        mask, meta, arrays, support = made[number]
+        asks.append(ask(fed, state, client, t, mask, meta, arrays, support))
+    return asks
+
+
+def _kind_message(fed, state, t, number):
+    """``(mask (Q,), meta, arrays, support)`` of an ``Ask`` of a client of this kind. Mask and support are those of the
+    common vector; positions travel as those of the network's own."""
+    one = fed.kinds.kinds[number]
+    mask = mask_of(one, state["mask"])
+    own = mask[one.weights]
+    support = positions_of(one, one.layout.support(own))
+    code, bits = positions.encode(own.numpy())
+    meta = {"support": digest(support), "mask": code, "network": number}
+    codec = drawing(fed.codec.down, fed.seed, t)
+    arrays = {"mask": bits} | codec.encode(gathered(state["x"], support))
+    return mask, *_with_sent(fed, state, meta, arrays, codec, support), support
 
 
 def smaller_asks(fed, state, t, clients):
@@ -79,10 +109,11 @@ def _network_message(fed, state, t, kept):
     return entries[: fed.layout.Q].clone(), {"support": digest(support)}, arrays, {}, support
 
 
-def ask(fed, state, client, t, mask, meta={}, arrays={}):
+def ask(fed, state, client, t, mask, meta={}, arrays={}, support=None):
     """The ``Ask`` of a client that trains under ``mask`` in round ``t``. ``meta`` and ``arrays`` hold the model that
-    goes with its job, nothing where that was published."""
-    return Ask(client, t, mask, *_with_own(fed, state, client, t, mask, meta, arrays), memory(fed, state, client, mask))
+    goes with its job, nothing where that was published. ``support`` is given where it is not that of the mask."""
+    message = _with_own(fed, state, client, t, mask, meta, arrays)
+    return Ask(client, t, mask, *message, memory(fed, state, client, mask), support)
 
 
 def _with_own(fed, state, client, t, mask, meta, arrays):
@@ -148,6 +179,11 @@ def model_message(fed, state, t, mask, known=None):
     meta = {"support": digest(support), "mask": code}
     codec = drawing(fed.codec.down, fed.seed, t)
     arrays = {"mask": array} | codec.encode(gathered(state["x"], support))
+    return _with_sent(fed, state, meta, arrays, codec, support)
+
+
+def _with_sent(fed, state, meta, arrays, codec, support):
+    """``(meta, arrays)`` with what the strategy sends to all clients beside the model."""
     if fed.strategy.send is None:
         return meta, arrays
     tensors = fed.strategy.send(state["strategy"])

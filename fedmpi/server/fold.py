@@ -18,7 +18,7 @@ def stack(fed, replies, support):
     elif not any(reply.own for reply in replies):
         U, B = rows_of([reply.values for reply in replies]), None
     else:
-        support = union(fed.layout, support, replies)
+        support = union(fed.layout, support if fed.kinds is None else None, replies)
         U, B = _on_union(replies, support)
     parts, totals = _parts(fed, replies, support)
     return Updates(U, B, support, trained=below(support, fed.layout.R), parts=parts, totals=totals,
@@ -26,10 +26,12 @@ def stack(fed, replies, support):
 
 
 def union(layout, support, replies):
-    """int32: the positions that any client of the cohort holds, or the server."""
+    """int32: the positions that any client of the cohort holds, or the server, whose ``support`` is None where its
+    model is no client's."""
     held = torch.zeros(layout.P, dtype=torch.bool)
     # Keep the server's positions even if no client kept them.
-    held[support] = True
+    if support is not None:
+        held[support] = True
     for reply in replies:
         held[reply.support] = True
     return torch.nonzero(held).flatten().int()

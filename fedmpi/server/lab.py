@@ -14,9 +14,11 @@ import torch
 
 from fedmpi.client.evaluate import CHUNK
 from fedmpi.core import flops
+from fedmpi.core.kinds import mask_of
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.parts import Lab, Round, Trained
 from fedmpi.core.support import gathered, scattered
+from fedmpi.server import own_network
 from fedmpi.transport.base import watched
 from fedmpi.transport.team import Beside
 from fedmpi.wire import positions
@@ -122,7 +124,18 @@ def round_lab(fed, t, mask):
         asked = work(trainings)
         return asked.result(list(_in_order(fed, t, asked.beside.jobs, asked.beside.arrays)))
 
-    lab = Lab(evaluate, outputs, gradient, train, fed.server.sizes, fed.server.labels, Round(t, fed.rounds), mask)
+    def fit(x, samples, loss, epochs=0, batch_size=0, lr=0.0):
+        if fed.own_network is None:
+            raise UserError("the strategy trains a network of the server's own, and the run has none; give "
+                            "--server-model")
+        settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+        now = Round(t, fed.rounds)
+        x, trained = own_network.fitted(fed.own_network, now, fed.seed, next(numbers), x, mask, samples, loss, settings)
+        own = mask_of(fed.kinds.server, mask)
+        spent["flops_server"] += flops.training(fed.layout, fed.kinds.server_costs, own, trained.samples, 0, 0)[1]
+        return x, trained
+
+    lab = Lab(evaluate, outputs, gradient, train, fed.server.sizes, fed.server.labels, Round(t, fed.rounds), mask, fit)
     return RoundLab(lab, work, spent, fed.server.speed)
 
 

@@ -66,6 +66,8 @@ class Fed(NamedTuple):
     beside: Beside = NOTHING      # jobs of the server's own that workers do while clients train
     together: int = 1             # clients that one worker trains at once
     own_tests: Any = None         # own_accuracy.OwnTests: clients' own test parts, where they have some
+    kinds: Any = None             # core.kinds.Kinds, where clients train several networks, or the server has its own
+    own_network: Any = None       # own_network.OwnNetwork, where the server has one
     structure: Any = None         # core.units.Structure, where clients train smaller networks
     lr: Callable = lambda now: math.nan     # the learning rate of a client's first step in the Round ``now``
     shelf: Any = None             # files of what clients keep, where that is too much for memory
@@ -82,6 +84,7 @@ class Fed(NamedTuple):
         if self.codec.feedback:
             found[RESIDUAL] = Field()
         if self.layout.personal:
+            # Of several networks each client keeps fewer.
             found[OWN] = Field(on=(len(self.layout.own),))
         return found
 
@@ -381,7 +384,7 @@ def evaluated(fed, state, merged, due=True):
     known = {"weights_digest": record.digest(state["x"], state["mask"])}
     yield
     if not (due and fed.layout.travels):
-        columns = record.evaluation_columns(fed.objective, fed.validate is not None)
+        columns = record.evaluation_columns(fed.objective, fed.validate is not None, record.names_of(fed.kinds))
         return known | dict.fromkeys([column.name for column in columns] + ["evaluate_s"], math.nan)
     headline, before = fed.objective.headline, f"{fed.objective.headline}_before"
     x, timed = tested(fed, state), record.Stopwatch()

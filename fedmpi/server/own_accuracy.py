@@ -63,6 +63,8 @@ def evaluate(fed, state, mask, t, meanwhile=()):
     tests = fed.own_tests
     fed.transport.publish({"kind": "tested", "t": t, "at_once": tests.at_once} | meta, arrays)
     jobs = [{"own": chosen.tolist(), "block": number} for number, chosen in enumerate(blocks(tests))]
+    if fed.kinds is not None:
+        jobs = [job | {"networks": fed.kinds.of[job["own"]].tolist()} for job in jobs]
     given = None
     strategy = fed.strategy
     if fed.layout.personal or strategy.own_model is not None or strategy.predict is not None:

@@ -13,6 +13,7 @@ from fedmpi.core.parts import Round
 from fedmpi.client.numbers import WORK, Number
 from fedmpi.server import own_accuracy
 from fedmpi.server.answers import Outcome
+from fedmpi.server.sizes import costs_of, dense_flops, dense_values, layout_of, mean_weights
 from fedmpi.store import Column
 
 PHASES = {
@@ -34,7 +35,7 @@ def columns(fed):
     """``(columns of /rounds, columns of /clients)`` that a run of these parts has."""
     labels = list(fed.contributions)
     validated, num_layers = fed.validate is not None, len(fed.layout.weights)
-    columns = round_columns(validated, num_layers, labels, fed.objective,
+    columns = round_columns(validated, num_layers, labels, fed.objective, names_of(fed.kinds),
                             own=fed.own_tests is not None, working=fed.strategy.after is not None)
     columns += [Column(name, "float64", unit, text) for name, unit, text in fed.strategy.columns]
     names = [column.name for column in columns]
@@ -65,9 +66,16 @@ def of_objective(objective):
             "metrics": list(objective.metrics)}
 
 
-def evaluation_columns(objective, validated):
-    """The columns that evaluations fill, by the run's objective; those of the validation set where there is one."""
+def names_of(kinds):
+    """The names of the networks of a run with several, ``Kinds`` or None."""
+    return () if kinds is None else tuple(one.name for one in kinds.kinds)
+
+
+def evaluation_columns(objective, validated, networks=()):
+    """The columns that evaluations fill, by the run's objective; those of the validation set where there is one. Where
+    there are several ``networks``, each has columns of its own, beside the means over clients."""
     headline, others = objective.headline, [name for name in objective.metrics if name != objective.headline]
+    others += [f"{value}_{name}" for name in networks for value in ("loss", *objective.metrics)]
     word, after = words(headline), "after pruning and growing"
     columns = [
         Column(headline, "float64", "1", f"test {word} {after}"),
@@ -86,13 +94,13 @@ def words(metric):
     return metric.replace("_", " ")
 
 
-def round_columns(validated, num_layers, labels, objective, own=False, working=False):
+def round_columns(validated, num_layers, labels, objective, networks=(), own=False, working=False):
     """The columns of /rounds; those of the validation set where there is one, costs of each of the estimators
     ``labels``, clients' ``own`` test parts where they have some, and the server's own work after a merge where it is
     ``working``."""
     columns = [
         Column("round", "int64", "1", "round, from 1"),
-        *evaluation_columns(objective, validated),
+        *evaluation_columns(objective, validated, networks),
         Column("train_loss", "float64", objective.unit, "clients' mean training loss, by samples"),
         Column("lr", "float64", "1", "the clients' learning rate, of the first local step of the round"),
         Column("sparsity", "float64", "1", "fraction of zeros among prunable weights of the model trained this round"),
@@ -224,8 +232,8 @@ def round_row(fed, state, after, t, got, learnt):
     samples, losses = numbers[counted, Number.SAMPLES], numbers[counted, Number.LOSS]
     masks = [got.masks[row] for row in trained] or [state["mask"]]
     distinct = _distinct(masks)
-    price = [flops.training(layout, fed.costs, each, *numbers[rows, WORK].sum(axis=0))
-             for each, rows in distinct if trained]
+    price = [flops.training(layout, costs_of(fed, got.clients[trained[rows[0]]]), each,
+                            *numbers[rows, WORK].sum(axis=0)) for each, rows in distinct if trained]
     union = distinct[0][0] if len(distinct) == 1 else torch.stack([each for each, _ in distinct]).any(dim=0)
     kept = sum(int(torch.count_nonzero(each)) * len(rows) for each, rows in distinct) / len(masks)
     layers = layout.kept(union)
@@ -240,17 +248,17 @@ def round_row(fed, state, after, t, got, learnt):
         "sim_total_s": got.now,
         "train_loss": float((samples * losses).sum() / samples.sum()) if counted.any() else float("nan"),
         "lr": fed.lr(Round(t, fed.rounds)),
-        "sparsity": 1 - kept / layout.num_weights,
+        "sparsity": 1 - kept / mean_weights(fed, got.clients[trained] if trained else got.clients),
         "kept": sum(layers),
         "kept_layers": layers,
         "mask_changed": sum(changed),
         "mask_changed_layers": changed,
         "up_bytes": int(got.up_bytes.sum()),
         "down_bytes": int(got.down_bytes.sum()),
-        "dense_bytes": 2 * len(got.clients) * 4 * layout.num_values,
+        "dense_bytes": 2 * 4 * dense_values(fed, got.clients),
         "flops_prunefl": sum(prunefl for prunefl, _ in price),
         "flops_rigl": sum(rigl for _, rigl in price),
-        "flops_dense": flops.training(layout, fed.costs, layout.full_mask(), numbers[:, Number.SEEN].sum(), 0, 0)[1],
+        "flops_dense": dense_flops(fed, got.clients[trained], numbers[:, Number.SEEN]),
         "utility_calls": learnt.calls,
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -310,7 +318,8 @@ def client_rows(fed, t, got, learnt):
         "rank": np.array([-1 if answer is None else answer.rank for answer in got.answers]),
     }
     for mask, same in _distinct(got.masks):
-        rows["sparsity"][same] = 1 - int(torch.count_nonzero(mask)) / fed.layout.num_weights
+        all_weights = layout_of(fed, got.clients[same[0]]).num_weights
+        rows["sparsity"][same] = 1 - int(torch.count_nonzero(mask)) / all_weights
     for number, label in enumerate(fed.contributions):
         name, found = score_name(number, label), learnt.scores.get(label)
         error = found and found.error

@@ -10,6 +10,7 @@ from fedmpi.client.numbers import WORK
 from fedmpi.core.errors import FedError
 from fedmpi.server.answers import Outcome, enough, failed, outcome_of
 from fedmpi.server.exchange import announce, collect
+from fedmpi.server.sizes import costs_of
 from fedmpi.core.parts import Known
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.transport.base import watched
@@ -94,7 +95,7 @@ def arrived(fed, fleet, got, rows, model, count):
     answers, deadline = [got.answers[row] for row in rows.tolist()], fed.aggregation.deadline
     down, up = torch.tensor([(answer.job_bytes, answer.up_bytes) for answer in answers],
                             dtype=torch.int64).reshape(-1, 2).T
-    work = worked(fed, [got.masks[row] for row in rows.tolist()], answers)
+    work = worked(fed, [got.masks[row] for row in rows.tolist()], answers, got.clients[rows].tolist())
     got.seconds[rows] += virtual_time.durations(fleet, got.clients[rows], down + model, work, up)
     got.down_bytes[rows] += down
     got.up_bytes[rows] += up
@@ -164,12 +165,18 @@ def told_losses(fed, t, got, rows):
     return losses
 
 
-def worked(fed, masks, answers):
-    """(A,) float64: FLOPs of each training, by RigL's convention; 0 where there was none."""
-    price = {id(mask): mask for mask, answer in zip(masks, answers) if answer is not None}
-    price = {key: torch.tensor([flops.training(fed.layout, fed.costs, mask, *unit)[1]
-                                for unit in torch.eye(3).tolist()],
-                               dtype=torch.float64) for key, mask in price.items()}
+def worked(fed, masks, answers, clients):
+    """(A,) float64: FLOPs of each training, by RigL's convention; 0 where there was none. Clients of one mask train one
+    network."""
+    trained = {id(mask): (mask, client) for mask, answer, client in zip(masks, answers, clients) if answer is not None}
+    price = {key: _prices(fed, *pair) for key, pair in trained.items()}
     return torch.tensor([0.0 if answer is None or answer.numbers is None else
                          float(price[id(mask)] @ torch.from_numpy(answer.numbers[WORK].copy())) for mask, answer in
                          zip(masks, answers)], dtype=torch.float64)
+
+
+def _prices(fed, mask, client):
+    """(3,) float64: FLOPs of a sample seen, of one in a pass of its own, and of one with a dense gradient."""
+    costs = costs_of(fed, client)
+    each = [flops.training(fed.layout, costs, mask, *unit)[1] for unit in torch.eye(3).tolist()]
+    return torch.tensor(each, dtype=torch.float64)

@@ -26,7 +26,7 @@ def offered(line, shell="bash"):
     ("fedmpi train --codec int8:entropy=", ["true", "false"]), ("fedmpi train --device c", ["cpu", "cuda"]),
     ("fedmpi train --observe lo", ["loo-cosine", "loo", "loss-gain"]), ("fedmpi train --pruner no.such:f:", []),
     ("fedmpi sbatch --weighting so", ["softmax"]), ("fedmpi completion f", ["fish"]),
-    ("fedmpi train --pruner zzz:", [])])
+    ("fedmpi train --pruner zzz:", []), ("fedmpi help co", ["contributions", "contributing"])])
 def test_what_can_follow(line, expected):
     assert offered(line) == expected
 

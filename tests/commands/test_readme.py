@@ -1,42 +1,113 @@
-"""What the README shows works as typed."""
+"""Commands of the README and of the pages work as typed."""
 
+import glob
 import json
 import pathlib
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 
+import click
 import h5py
 import pytest
 from conftest import environment
 
+from fedmpi import catalog
+from fedmpi.cli import cli
+from fedmpi.commands import help as pages
+from fedmpi.commands.markdown import blocks
+from fedmpi.plugins.spec import make
 from fedmpi.store import RunFile, differences, read_run
 
-README = pathlib.Path(__file__).parents[2].joinpath("README.md").read_text()
-ADDING = re.search(r"^## Add a method\n(.*?)^## ", README, re.M | re.S)[1]
-COMMANDS = [line.split("#")[0].strip()
-            for line in README.partition("## Fifteen minutes")[0].replace(ADDING, "").splitlines()
-            if line.startswith("    fedmpi train --") and "resume" not in line]
-TUTORIAL = re.search(r"^## Fifteen minutes\n(.*?)^## ", README, re.M | re.S)[1]
+README = pathlib.Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+PAGES = {"README": README} | {topic: pages.page(topic) for topic in pages.TOPICS}
+ADDING = PAGES["own-methods"].partition("## What each kind must offer")[0]
+# The commands of these pages build on one another, and have tests of their own.
+IN_ORDER = ("tutorial", "own-methods")
+
+
+def commands(text):
+    """The words of each indented line of code; a command that goes on after a backslash is one line."""
+    code = ["\n".join(lines) for kind, lines in blocks(text) if kind == "code" and lines[0].startswith("    ")]
+    whole = re.sub(r" \\\n +", " ", "\n".join(code))
+    return [shlex.split(line, comments=True) for line in whole.splitlines() if line.strip() and "'" not in line]
+
+
+def python(text):
+    """The blocks of Python of a page."""
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def of_fedmpi(text):
+    """The arguments of each call of fedmpi, in lines of code and within sentences."""
+    shown = re.findall(r"`(fedmpi [a-z][^`|$]*)`", " ".join(text.split()))
+    lines = commands(text) + [shlex.split(line) for line in shown]
+    return [words[words.index("fedmpi") + 1:] for words in lines if "fedmpi" in words]
+
+
+def trainings():
+    """The trainings that stand alone, each once."""
+    texts = [text for name, text in PAGES.items() if name not in IN_ORDER]
+    lines = [words for text in texts for words in commands(text) if words[:2] == ["fedmpi", "train"]]
+    joined = dict.fromkeys(shlex.join(words) for words in lines if len(words) > 2)
+    return [line for line in joined if "--resume" not in line and "shuffle" not in line]
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) >= 4
+    assert len(trainings()) >= 15 and all(of_fedmpi(text) for text in PAGES.values())
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_and_options_of_every_page_exist(name):
+    for command, *arguments in of_fedmpi(PAGES[name]):
+        if not command.startswith("-") and command.islower():
+            found = cli.commands[command]
+            found.make_parser(click.Context(found)).parse_args(arguments)
+
+
+@pytest.mark.parametrize("line", trainings())
 def test_every_training_command_runs(fedmpi, tmp_path, line):
     arguments = shlex.split(line)[1:]
     fedmpi(1, *arguments, "--rounds", 2, "--clients", 4, "--local-epochs", 1, "--out", tmp_path / "run.h5")
 
 
-def test_the_methods_of_the_readme_are_added_as_typed(fedmpi, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def two_runs(fedmpi, tmp_path_factory):
+    """A folder with the runs that pages about reading name."""
+    folder = tmp_path_factory.mktemp("pages")
+    small = ("--dataset", "synthetic:samples=400,size=8", "--model", "logistic", "--clients", 4,
+             "--local-epochs", 1, "--rounds", 2)
+    for seed, name in enumerate("ab"):
+        fedmpi(1, "train", *small, "--seed", seed, "--out", folder / f"{name}.h5")
+    (folder / "runs").mkdir()
+    for name in ("run.h5", "runs/a.h5"):
+        shutil.copy(folder / "a.h5", folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["reading", "run-file"])
+def test_pages_about_reading_work_as_typed(fedmpi, two_runs, monkeypatch, name):
+    """``network`` is the model of the runs; all else is as typed."""
+    monkeypatch.chdir(two_runs)
+    for words in commands(PAGES[name]):
+        arguments = [file for word in words[1:] for file in glob.glob(word) or [word]]
+        differ = arguments[0] == "verify"
+        assert fedmpi(1, *arguments, code=int(differ))
+    given = {"network": make(catalog.MODELS, "logistic", (1, 8, 8), 10)}
+    for block in python(PAGES[name]):
+        exec(block, given)
+    written = {"reading": ["a.png", "ab.html", "c.pdf", "curves.pdf", "model.safetensors", "out"], "run-file": []}
+    assert all(pathlib.Path(file).exists() for file in written[name])
+
+
+def test_own_methods_are_added_as_typed(fedmpi, tmp_path, monkeypatch):
     """Each is written, edited by its diff and played; their tests pass in one process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    lines = [shlex.split(line, comments=True) for line in ADDING.splitlines() if line.startswith("    ")]
+    lines = commands(ADDING)
     for arguments in lines:
         if arguments[:2] == ["fedmpi", "new"]:
             fedmpi(1, *arguments[1:])
@@ -115,9 +186,9 @@ def test_a_checkpoint_without_what_its_pruner_now_keeps_is_not_resumed(fedmpi, t
     assert "another fedmpi, without pruner/ranking: " in fedmpi(1, "train", "--resume", out, code=2)
 
 
-def test_the_sweep_of_the_readme_is_one(fedmpi, tmp_path, monkeypatch):
+def test_the_sweep_of_the_page_is_one(fedmpi, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    block = re.search(r'^    folder = .*?(?=\n\n)', README, re.M | re.S)[0]
+    block = re.search(r'^    folder = .*?(?=\n\n)', PAGES["studies"], re.M | re.S)[0]
     (tmp_path / "grid.toml").write_text(re.sub("^    ", "", block, flags=re.M))
     listed = fedmpi(1, "sweep", "grid.toml", "--dry-run")
     assert "7 runs in runs/grid: 7 missing" in listed and "strategy-krum_seed-0" in listed
@@ -126,17 +197,17 @@ def test_the_sweep_of_the_readme_is_one(fedmpi, tmp_path, monkeypatch):
 
 def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
     """Files are saved under the names that it gives them, commands run in its order; of the sweep two runs are
-    played."""
+    played. The README's training with the same pruner comes last."""
     monkeypatch.chdir(tmp_path)
-    for name, code in re.findall(r"(?:Save|save) this as `(.*?)`.*?```\w+\n(.*?)```", TUTORIAL, re.S):
+    tutorial = PAGES["tutorial"]
+    for name, code in re.findall(r"(?:Save|save) this as `(.*?)`.*?```\w+\n(.*?)```", tutorial, re.S):
         (tmp_path / name).write_text(
             code.replace("seed = [0, 1, 2]", "seed = [0]").replace("rounds = 20", "rounds = 2"))
     grid = tmp_path / "grid.toml"
     grid.write_text(grid.read_text().replace('["fedavg", "thesis"]', '["thesis"]'))
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("shuffle", None)
-    lines = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines()
-             if re.match("    (fedmpi|python) ", line)]
+    lines = [words for words in commands(tutorial) if words[0] in ("fedmpi", "python")]
     told = {}
     for program, *arguments in lines:
         if program == "python":
@@ -150,3 +221,5 @@ def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
     assert "rigl" in (tmp_path / "runs/mine.html").read_text()
     accuracies = [read_run(tmp_path / name).rounds["accuracy"][-1] for name in ("shuffle.h5", "thesis.h5")]
     assert min(accuracies) > 0.8
+    added = next(words for words in commands(README) if "shuffle:shuffle:sparsity=0.9" in words)
+    fedmpi(1, *added[1:], "--rounds", 1, "--clients", 4)

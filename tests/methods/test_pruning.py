@@ -316,7 +316,7 @@ def test_feddst_union_mean_over_holders_and_prune_back_by_hand():
         support = torch.tensor(sorted(({*range(16)} - dropped) | set(grown)), dtype=torch.int32)
         values = torch.tensor([grown.get(j, changed.get(j, 0.0)) for j in support.tolist()])
         sent.append(answers.Update(values, support, True, np.array([1.0, 0, 0, 0, 0, 0, 0, 0]), {}, {}, 0, 0, 0))
-    updates = fold.stack(SimpleNamespace(layout=layout, strategy=fedavg()), sent, announced)
+    updates = fold.stack(SimpleNamespace(layout=layout, strategy=fedavg(), kinds=None), sent, announced)
     weights = torch.tensor([.5, .3, .2], dtype=torch.float64)
     merged = moved(x, updates.support, mean(updates, weights))
     expected = torch.cat([torch.tensor([5.0, 1.2, .8]), torch.arange(4., 17) / 10, torch.tensor([1.7, .1, .01, -3])])
@@ -460,7 +460,7 @@ def test_updates_of_own_masks_widen_to_the_union():
     rows = [answers.Update(torch.tensor([1., 2]), torch.tensor([0, 5], dtype=torch.int32), True, np.zeros(8), {}, {},
                             0, 0, 0),
             answers.Update(torch.tensor([3., 4, 5]), announced, False, np.zeros(8), {}, {}, 0, 0, 0)]
-    updates = fold.stack(SimpleNamespace(layout=layout, strategy=fedavg()), rows, announced)
+    updates = fold.stack(SimpleNamespace(layout=layout, strategy=fedavg(), kinds=None), rows, announced)
     assert isinstance(updates, Updates) and updates.support.tolist() == [0, 1, 2, 5]
     assert updates.U.tolist() == [[1, 0, 0, 2], [3, 4, 5, 0]] and updates.trained == 4
     assert updates.B.tolist() == [[True, False, False, True], [True, True, True, False]]

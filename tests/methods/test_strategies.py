@@ -13,7 +13,7 @@ from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.methods.strategies.thesis import thesis, thesis_text
 
 # Those whose server has a whole model of its own.
-WITH_MODEL = [name for name in STRATEGIES if name not in ("fedpcl", "fedper")]
+WITH_MODEL = [name for name in STRATEGIES if name not in ("fedpcl", "fedgkt", "fedper")]
 SPECS = [*STRATEGIES, "thesis:server_momentum=0.5", "thesis:rho=1", "feddst:mu=1", "thesis-code:double_softmax=false"]
 HALF = torch.tensor([.5, .5], dtype=torch.float64)
 

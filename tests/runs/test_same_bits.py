@@ -45,6 +45,10 @@ METHODS = {
     "feddyn": ("--strategy", "feddyn:alpha=0.1", "--optimiser", "sgd", "--pruner", "feddst:every=2", "--cohort", 5),
     "fedper": ("--strategy", "fedper", "--optimiser", "adam", "--schedule", "cosine", "--cohort", 6, "--lr", 0.01),
     "fedpcl": ("--strategy", "fedpcl", "--partition", "classes", "--cohort", 6, "--lr", 0.01, "--client-test", 0.2),
+    "fedgkt": ("--strategy", "fedgkt:server_epochs=2", "--server-model", "norm_model:head", "--also-model",
+               "norm_model:wide", "--model", "norm_model:narrow", "--cohort", 6, "--lr", 0.01, "--client-test", 0.2),
+    "kinds": ("--strategy", "fedper", "--also-model", "norm_model:net", "--also-model", "norm_model:net", "--partition",
+              "iid", "--pruner", "static:sparsity=0.5", "--contribution", "size", "--cohort", 6, "--client-test", 0.2),
     "fednova": ("--strategy", "fednova", "--partition", "quantity", "--contribution", "loo", "--clip-norm", 1.0),
     "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
                "--pruner", "set", "--client-test", 0.2, "--client-test-every", 2),
@@ -58,6 +62,16 @@ def net(shape, classes):
     # momentum=None averages by a counter, which lives outside the vector; dropout draws from torch's own generator
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(),
                          nn.Linear(144, classes))
+
+def narrow(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, classes))
+
+def wide(shape, classes):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(0.2), nn.Flatten(), nn.Linear(144, 24), nn.ReLU(),
+                         nn.Linear(24, classes))
+
+def head(shape, classes):
+    return nn.Sequential(nn.Linear(24, 32), nn.BatchNorm1d(32), nn.Dropout(0.2), nn.ReLU(), nn.Linear(32, classes))
 """
 
 
@@ -93,12 +107,14 @@ def alone(tmp_path_factory, fedmpi):
 
 WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "feddu"), (3, "fedbuff"),
          (3, "flying"), (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams"),
-         (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (3, "fedpcl"), (5, "scaffold"), (5, "feddyn"),
+         (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (3, "fedpcl"), (3, "fedgkt"), (3, "kinds"),
+         (5, "fedgkt"), (5, "scaffold"), (5, "feddyn"),
          (5, "fedper"), (4, "smaller")]
 PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),
          ("prunefl", 2, 1, 1), ("norms", 2, 1, 1), ("judged", 3, 1, 2), ("fltrust", 2, 1, 1), ("feddu", 3, 1, 1),
          ("fedbuff", 3, 1, 1), ("late", 2, 1, 1), ("teams", 2, 1, 3), ("flying", 3, 1, 1), ("signs", 3, 1, 3),
          ("owed", 3, 1, 1), ("scaffold", 2, 3, 1), ("feddyn", 3, 1, 3), ("fedper", 2, 1, 1), ("fedpcl", 3, 3, 1),
+         ("fedgkt", 2, 3, 1), ("kinds", 3, 1, 3),
          ("smaller", 2, 1, 1)]
 
 

@@ -17,4 +17,4 @@ def fedavg():
     Down: the kept values of the model, as many; the measure of all others.
     Example: fedmpi train --strategy fedavg --pruner dense
     """
-    return Strategy(lambda layout: {}, average, linear=True, additive=True)
+    return Strategy(lambda layout: {}, average, linear=True, additive=True, by_entry=True)

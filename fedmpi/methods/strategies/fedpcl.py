@@ -123,7 +123,7 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
                     sends=dict.fromkeys(("owned", "rows", "means"), anything), send=send,
                     answers={"classes": anything, "prototypes": anything},
                     keeps={"classes": anything, "prototypes": anything},
-                    reply=reply, personal=every_tensor, predict=predicted, update=False, classes=True)
+                    reply=reply, personal=every_tensor, predict=predicted, update=False, classes=True, by_entry=True)
 
 
 def every_tensor(layout):

@@ -29,7 +29,8 @@ def fedper(head: int = 1):
                              "average")
         return of_modules(layout, modules[len(modules) - head:])
 
-    return Strategy(lambda layout: {}, average, linear=True, additive=True, personal=personal if head else None)
+    return Strategy(lambda layout: {}, average, linear=True, additive=True, by_entry=True,
+                    personal=personal if head else None)
 
 
 def fedbn():
@@ -51,7 +52,8 @@ def fedbn():
         if not facts.layout.personal:
             yield "the model has no batch norm with running statistics, so that this is FedAvg"
 
-    return Strategy(lambda layout: {}, average, linear=True, additive=True, personal=personal, notes=notes)
+    return Strategy(lambda layout: {}, average, linear=True, additive=True, by_entry=True, personal=personal,
+                    notes=notes)
 
 
 def module_of(name):

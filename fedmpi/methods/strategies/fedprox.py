@@ -19,7 +19,7 @@ def fedprox(mu: float = 0.01):
     if mu < 0:
         raise ValueError(f"mu must be >= 0, got {mu}")
 
-    return Strategy(lambda layout: {}, average, Descent(mu=mu), linear=True, additive=True,
+    return Strategy(lambda layout: {}, average, Descent(mu=mu), linear=True, additive=True, by_entry=True,
                     notes=lambda facts: no_pull(mu, facts))
 
 
