@@ -193,7 +193,8 @@ def _is_foreign(version_text, library):
 
 
 def _typed_launcher(mpirun, library):
-    """A note if PATH has another mpirun than fedmpi starts, and it starts no rank of the MPI that mpi4py loads."""
+    """A note if PATH has another mpirun than fedmpi starts, and it starts no rank of the MPI that
+    mpi4py loads."""
     typed, text = mpirun["typed"], mpirun["typed_text"]
     if typed and _is_foreign(text, library):
         yield Finding("note", "launcher", f"{_whose(typed, text)} and comes first in PATH, mpi4py loads "
@@ -264,7 +265,8 @@ def _blind(ranks):
 
 
 def _gpu(ranks, name, users, free_of):
-    """About one GPU with its ranks ``users``; ``free_of`` are the free bytes by uuid, as far as known."""
+    """About one GPU with its ranks ``users``; ``free_of`` are the free bytes by uuid, as far as
+    known."""
     first = ranks[users[0]]
     gpu = place.gpu_of(first)
     free = ""
@@ -358,7 +360,8 @@ def _waiting(share_of):
 
 
 def _rate(pairs, size, alone):
-    """About messages of ``size`` bytes; ranks must be ``alone`` on their cores for the comparison with bare MPI."""
+    """About messages of ``size`` bytes; ranks must be ``alone`` on their cores for the comparison
+    with bare MPI."""
     rates, shares = {}, []
     for rank, pair in pairs.items():
         if size in map(int, pair["rates"]):
@@ -505,8 +508,8 @@ def _size_text(value):
 
 
 def text(findings, width=None):
-    """The table, at most ``width`` wide: problems first, each with the expected value and the way out, then all that is
-    well."""
+    """The table, at most ``width`` wide: problems first, each with the expected value and the way
+    out, then all that is well."""
     rows, space = [], max(len(finding.subject) for finding in findings)
     for finding in findings:
         rows.append((f"{finding.severity:<8} {finding.subject:<{space}}", finding.got))

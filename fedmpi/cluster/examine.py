@@ -1,4 +1,5 @@
-"""The measurements of ``fedmpi doctor``, on every rank and between them; ``fedmpi.cluster.doctor`` judges them."""
+"""The measurements of ``fedmpi doctor``, on every rank and between them; ``fedmpi.cluster.doctor``
+judges them."""
 
 import json
 import os
@@ -55,7 +56,8 @@ def examine(folder, show, say):
 
 
 def measured(connect, folder):
-    """All facts, as JSON takes them: ``ranks`` by number, ``probe`` between them (None in one process), ``folder``."""
+    """All facts, as JSON takes them: ``ranks`` by number, ``probe`` between them (None in one
+    process), ``folder``."""
     alone = rank_and_size()[1] == 1
     if alone:
         own = of_rank(0, launched=False)
@@ -87,7 +89,8 @@ def _facts(ranks, probe, folder, mislaunched):
 
 
 def of_rank(local, launched):
-    """The facts that a rank tells of itself; ``launched`` by an MPI launcher, else another process looks at MPI."""
+    """The facts that a rank tells of itself; ``launched`` by an MPI launcher, else another process
+    looks at MPI."""
     import torch
     torch.set_num_threads(1)
     mounts = _mounts()
@@ -178,8 +181,9 @@ def _library_elsewhere():
 
 
 def mpirun():
-    """``{"path", "text", "typed", "typed_text"}``: the mpirun that fedmpi starts, and another one in PATH that a user
-    gets who types its name; each with its version's text. Empty texts if there is none."""
+    """``{"path", "text", "typed", "typed_text"}``: the mpirun that fedmpi starts, and another one
+    in PATH that a user gets who types its name; each with its version's text. Empty texts if there
+    is none."""
     path = find_launcher("mpirun") or find_launcher("mpiexec") or ""
     typed = shutil.which("mpirun") or ""
     if typed and os.path.realpath(typed) == os.path.realpath(path):

@@ -1,6 +1,8 @@
-"""A batch script for Slurm, from the options of a run: it stops in time, queues itself again and goes on.
+"""A batch script for Slurm, from the options of a run: it stops in time, queues itself again and
+goes on.
 
-The needs of a job are estimated without torch, unless there is a measurement, or GPUs are asked for.
+The needs of a job are estimated without torch, unless there is a measurement, or GPUs are asked
+for.
 """
 
 import math
@@ -70,7 +72,8 @@ class Measured(NamedTuple):
 
 
 def seconds(text):
-    """Of a time as Slurm writes it: minutes[:seconds], hours:minutes:seconds, days-hours[:minutes[:seconds]]."""
+    """Of a time as Slurm writes it: minutes[:seconds], hours:minutes:seconds,
+    days-hours[:minutes[:seconds]]."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if not match:
         raise UserError(f"--time must be minutes, hours:minutes:seconds or days-hours, got {text!r}")
@@ -98,7 +101,8 @@ def on_node(job):
 
 
 def cohort(options):
-    """Clients that train at the same time: those that a round asks, or those at work in asynchronous runs."""
+    """Clients that train at the same time: those that a round asks, or those at work in
+    asynchronous runs."""
     timing = parse(AGGREGATIONS, options["aggregation"])[1]
     if timing.get("concurrency", 0):
         return timing["concurrency"]
@@ -107,7 +111,8 @@ def cohort(options):
 
 
 def node_bytes(job, options, measured=None):
-    """Bytes that the fullest node needs: the model on each rank, the data once, and the cohort's updates on rank 0."""
+    """Bytes that the fullest node needs: the model on each rank, the data once, and the cohort's
+    updates on rank 0."""
     weight_bytes = 4 * WEIGHTS.get(split(options["model"])[0], 0)
     data_bytes = 3 * DATA_BYTES.get(split(options["dataset"])[0], 0)
     if measured:
@@ -125,7 +130,8 @@ def gigabytes(number):
 
 
 def program(launcher):
-    """``srun`` or ``mpirun``, by which ``--launcher`` begins; UserError for what a number of ranks cannot follow."""
+    """``srun`` or ``mpirun``, by which ``--launcher`` begins; UserError for what a number of ranks
+    cannot follow."""
     try:
         words = shlex.split(launcher)
     except ValueError as error:
@@ -280,7 +286,8 @@ def _without(options):
 
 
 def on_gpus(job, options):
-    """The needs of the fullest GPU, by the data and the model themselves; without the data, a line that says so."""
+    """The needs of the fullest GPU, by the data and the model themselves; without the data, a line
+    that says so."""
     from fedmpi.build.needs import planned_needs
     try:
         worker, server = planned_needs(options)
@@ -294,8 +301,8 @@ def on_gpus(job, options):
 
 
 def gpu_loads(job, served):
-    """``[(workers, whether the server is there)]`` of the GPUs of the first node and, if there are more nodes, of one
-    without the server. ``served``: whether the server takes a GPU at all."""
+    """``[(workers, whether the server is there)]`` of the GPUs of the first node and, if there are
+    more nodes, of one without the server. ``served``: whether the server takes a GPU at all."""
     G, ranks = job.gpus, on_node(job)
     nodes = [(ranks - (job.ranks > 1), served), (ranks, False)]
     server_gpu = place.gpu_index(place.SERVER, G)
@@ -320,16 +327,18 @@ def fitting(job, options, measured):
 
 
 def script(job, options, arguments, command, measured=None):
-    """The text of the batch script that runs ``fedmpi train`` with ``arguments``, made by ``command``."""
+    """The text of the batch script that runs ``fedmpi train`` with ``arguments``, made by
+    ``command``."""
     what = WHAT.format(run=shlex.quote(options["out"]), train=_train(job, arguments))
     return _script(job, "fedmpi", {}, what, command, node_bytes(job, options, measured), "")
 
 
 def array_script(job, needs, names, todo, at_once, folder, command):
-    """The text of the batch script for an array job: task N plays the run ``names[N]`` of the ``folder``, by the
-    options beside it.
+    """The text of the batch script for an array job: task N plays the run ``names[N]`` of the
+    ``folder``, by the options beside it.
 
-    ``todo`` are the tasks to start, ``at_once`` of them at a time (0: all), ``needs`` bytes a node."""
+    ``todo`` are the tasks to start, ``at_once`` of them at a time (0: all), ``needs`` bytes a
+    node."""
     quoted = "\n".join(f"    {shlex.quote(name)}" for name in names)
     what = WHAT_OF_MANY.format(folder=shlex.quote(folder), names=quoted, train=_train(job, []))
     tasks = place.ranges(todo)
@@ -407,7 +416,8 @@ def _preparation(job, is_srun):
 
 
 def _directive(value):
-    """A value for a line of #SBATCH: in quotes if it has a blank or a character that begins a comment there."""
+    """A value for a line of #SBATCH: in quotes if it has a blank or a character that begins a
+    comment there."""
     text = str(value)
     if re.search(r"[\s#']", text):
         return f'"{text}"'

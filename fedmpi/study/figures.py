@@ -1,4 +1,5 @@
-"""Figures of a study: learning curves, a measure against a factor, weights of noisy clients, claims as intervals."""
+"""Figures of a study: learning curves, a measure against a factor, weights of noisy clients, claims
+as intervals."""
 
 import math
 import os
@@ -19,7 +20,8 @@ VERDICT_COLOURS = {"confirmed": "#009E73", "refuted": "#D55E00", "not confirmed"
 
 
 def draw(study, found, traces, folder):
-    """Write all figures as SVG and PNG into ``folder``/figures; ``[(title, path of the PNG below folder)]``."""
+    """Write all figures as SVG and PNG into ``folder``/figures; ``[(title, path of the PNG below
+    folder)]``."""
     os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
     makers = {"curves": _curves, "factor": _factor, "weights": _weights}
     drawn = []
@@ -51,7 +53,8 @@ def _panels(num, most=3):
 
 
 def _title(ax, cell, grid, arm=None):
-    """Write the subject of ``ax`` over it, in lines that fit, broken at commas; nothing if it is the only one."""
+    """Write the subject of ``ax`` over it, in lines that fit, broken at commas; nothing if it is
+    the only one."""
     subject = ", ".join(filter(None, (arm, told(cell, grid))))
     # Only the blanks behind commas may become line breaks.
     breakable = subject.replace(" ", "\xa0").replace(",\xa0", ", ")
@@ -74,7 +77,8 @@ def _legend(figure, axes):
 
 
 def _curves(study, found, traces, spec):
-    """The test headline by round, mean over seeds; a panel a cell, a line an arm, a band of a standard deviation."""
+    """The test headline by round, mean over seeds; a panel a cell, a line an arm, a band of a
+    standard deviation."""
     lines = _seed_curves(study, traces)
     cells = [cell for cell in study.cells if lines[cell]]
     if not cells:
@@ -129,7 +133,8 @@ def _finish(figure, axes, used, x, y):
 
 
 def _factor(study, found, traces, spec):
-    """A measure against the levels of a factor: a line an arm (or a level of ``lines``), a panel for all the rest."""
+    """A measure against the levels of a factor: a line an arm (or a level of ``lines``), a panel
+    for all the rest."""
     x, by, name = spec["x"], spec.get("lines", "arm"), spec.get("measure", "accuracy")
     levels = study.grid.get(x, ())
     if len(levels) < 2:
@@ -161,7 +166,8 @@ def _factor(study, found, traces, spec):
 
 
 def _points(found, x, by, name):
-    """``{rest: {line: {level: [values]}}}`` of a measure; ``rest`` are the other factors with their levels."""
+    """``{rest: {line: {level: [values]}}}`` of a measure; ``rest`` are the other factors with their
+    levels."""
     points = {}
     for run in found["runs"]:
         if not run["measures"] or not math.isfinite(run["measures"][name]):
@@ -175,7 +181,8 @@ def _points(found, x, by, name):
 
 
 def _draw_levels(ax, values_of, levels, label, number):
-    """A line through the means of ``values_of`` {level: values}, with bars of a standard deviation."""
+    """A line through the means of ``values_of`` {level: values}, with bars of a standard
+    deviation."""
     at = [place for place, level in enumerate(levels) if level in values_of]
     intervals = [interval(values_of[levels[place]]) for place in at]
     means = [each.mean for each in intervals]
@@ -185,7 +192,8 @@ def _draw_levels(ax, values_of, levels, label, number):
 
 
 def _weights(study, found, traces, spec):
-    """Weights by round of clients with like rates of wrong labels, mean over them and seeds; a panel a cell and arm."""
+    """Weights by round of clients with like rates of wrong labels, mean over them and seeds; a
+    panel a cell and arm."""
     panels = {}
     for (arm, cell, _), name in study.runs.items():
         if name in traces and traces[name]["weights"] is not None:
@@ -211,7 +219,8 @@ def _weights(study, found, traces, spec):
 
 
 def _draw_weights(ax, runs, level, number):
-    """The mean weight of the clients of one noise level; ``runs`` [(noise (N,), weights (T, N))]."""
+    """The mean weight of the clients of one noise level; ``runs`` [(noise (N,), weights (T,
+    N))]."""
     low, high, rate = level
     of_level = np.hstack([weights[:, (noise >= low) & (noise <= high)] for noise, weights in runs])
     if not of_level.size:
@@ -225,8 +234,8 @@ def _draw_weights(ax, runs, level, number):
 def noise_levels(rates):
     """``[(lowest, highest, mean)]`` of the levels of the ``rates`` (n,) of wrong labels.
 
-    Noise is drawn, so that clients of one level differ, but by less than NEAR from the next one. Rates without levels
-    are put into tenths."""
+    Noise is drawn, so that clients of one level differ, but by less than NEAR from the next one.
+    Rates without levels are put into tenths."""
     rates = np.sort(rates)
     gaps = np.flatnonzero(np.diff(rates) > NEAR)
     levels = np.split(rates, gaps + 1)
@@ -237,7 +246,8 @@ def noise_levels(rates):
 
 
 def _claims(found):
-    """Every judged claim as its mean and interval against its criterion, in units of the measure; a panel a measure."""
+    """Every judged claim as its mean and interval against its criterion, in units of the measure; a
+    panel a measure."""
     by_measure = {}
     for claim in found["claims"]:
         for judged in claim["judged"]:

@@ -1,6 +1,7 @@
 """The measures of a study, by name: each makes a number of a run, NaN without an answer.
 
-Whatever is selected, is selected by the validation share of the training data; the test set is only read off."""
+Whatever is selected, is selected by the validation share of the training data; the test set is only
+read off."""
 
 import math
 
@@ -24,19 +25,22 @@ def accuracy(run):
 
 
 def accuracy_best(run):
-    """test accuracy, or headline, after the round where that of validation is best, the first of equals"""
+    """test accuracy, or headline, after the round where that of validation is best, the first of
+    equals"""
     at = chosen(run)
     return math.nan if at is None else float(run.rounds[headline(run).name][at])
 
 
 def accuracy_decline(run):
-    """accuracy_best - accuracy: what is lost until the last round; the other way round where less is better"""
+    """accuracy_best - accuracy: what is lost until the last round; the other way round where less
+    is better"""
     lost = accuracy_best(run) - accuracy(run)
     return lost if headline(run).higher else -lost
 
 
 def own_accuracy(run):
-    """accuracy, or headline, of clients on their own test parts (--client-test) after the last round, their mean"""
+    """accuracy, or headline, of clients on their own test parts (--client-test) after the last
+    round, their mean"""
     return final_metrics(run).get(f"final_{headline(run).own[0]}", math.nan)
 
 
@@ -51,8 +55,8 @@ def own_accuracy_worst(run):
 
 
 def learned(run):
-    """1 for a run whose test accuracy ever was 1.2 times that of guessing (of the most frequent class, at least), 0 for
-    one that never left chance"""
+    """1 for a run whose test accuracy ever was 1.2 times that of guessing (of the most frequent
+    class, at least), 0 for one that never left chance"""
     left = left_chance(run)
     return math.nan if left is None else float(left)
 
@@ -83,7 +87,8 @@ def seconds(run):
 
 
 def mb_to(run, least):
-    """MB that a client sends and gets until the validation accuracy, or headline, reaches the value behind the colon"""
+    """MB that a client sends and gets until the validation accuracy, or headline, reaches the value
+    behind the colon"""
     reached = _first(run, least)
     return math.nan if reached is None else float(_bytes(run)[reached]) / run.attrs["options"]["clients"] / 1e6
 
@@ -95,12 +100,14 @@ def rounds_to(run, least):
 
 
 def weight_noise_spearman(run):
-    """Spearman's correlation of clients' weights, last quarter of the rounds, with their rate of wrong labels"""
+    """Spearman's correlation of clients' weights, last quarter of the rounds, with their rate of
+    wrong labels"""
     return _against_noise(run, by_client(run, "weight", LAST), spearman)
 
 
 def weight_auc(run):
-    """chance that a clean client (one of the cleanest, within .05) weighs more than another, last quarter of rounds"""
+    """chance that a clean client (one of the cleanest, within .05) weighs more than another, last
+    quarter of rounds"""
     return _clean_over_noisy(run, by_client(run, "weight", LAST))
 
 
@@ -110,7 +117,8 @@ def score_noise_spearman(run):
 
 
 def score_auc(run):
-    """chance that a clean client (one of the cleanest, within .05) has a higher score than another"""
+    """chance that a clean client (one of the cleanest, within .05) has a higher score than
+    another"""
     return _clean_over_noisy(run, _score(run))
 
 
@@ -124,8 +132,9 @@ def noisy_weight(run):
 
 
 def noisy_rise(run):
-    """weight of the noisiest clients in the last tenth of the rounds less that at their lowest; the lowest window of
-    odd rounds is sought in even ones, so that chance makes no rise from one round to the next; wandering makes some"""
+    """weight of the noisiest clients in the last tenth of the rounds less that at their lowest; the
+    lowest window of odd rounds is sought in even ones, so that chance makes no rise from one round
+    to the next; wandering makes some"""
     trace = noisiest_weight(run)
     if trace is None or len(trace) < 8:
         return math.nan
@@ -153,7 +162,8 @@ def lowest(values, width):
 
 
 def noisiest_weight(run):
-    """(T,) mean weight in each round of the clients with the most wrong labels; None if no label is wrong."""
+    """(T,) mean weight in each round of the clients with the most wrong labels; None if no label is
+    wrong."""
     noise = run.population.get("noise")
     if noise is None or not len(run.ends) or noise.max(initial=0) <= 0:
         return None
@@ -173,7 +183,8 @@ def _score(run):
 
 
 def _against_noise(run, values, statistic):
-    """``statistic`` of ``values (N,)`` and the rates of wrong labels, over clients with a finite value."""
+    """``statistic`` of ``values (N,)`` and the rates of wrong labels, over clients with a finite
+    value."""
     noise = run.population.get("noise")
     if noise is None or values is None:
         return math.nan
@@ -186,8 +197,8 @@ def _against_noise(run, values, statistic):
 def _clean_over_noisy(run, values):
     """AUC of the clients within NEAR of the best quality over all others.
 
-    (``truth.is_bad`` cuts at the middle of the range. The thesis's noise has three of its clients there: chance would
-    decide about them.)"""
+    (``truth.is_bad`` cuts at the middle of the range. The thesis's noise has three of its clients
+    there: chance would decide about them.)"""
     truth = quality(run)
     if truth is None or values is None:
         return math.nan
@@ -203,7 +214,8 @@ def _bytes(run):
 
 
 def _first(run, least):
-    """The first round, from 0, with the validation headline at ``least`` or better; None if there is none."""
+    """The first round, from 0, with the validation headline at ``least`` or better; None if there
+    is none."""
     leading = headline(run)
     is_reached = leading.reached(run.rounds[leading.validation], least)
     rounds = np.flatnonzero(is_reached)

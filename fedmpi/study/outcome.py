@@ -1,4 +1,5 @@
-"""The findings of a study, as one dict that JSON takes: its runs, their measures, differences, verdicts."""
+"""The findings of a study, as one dict that JSON takes: its runs, their measures, differences,
+verdicts."""
 
 import itertools
 import math
@@ -36,10 +37,11 @@ def state(folder, name):
 
 
 def seconds_left(study, found):
-    """Seconds that the rounds of unfinished runs will take on one process; None before the first round.
+    """Seconds that the rounds of unfinished runs will take on one process; None before the first
+    round.
 
-    ``found`` are the ``states``. The pace is the median of finished runs of the same cell, else the same arm, else
-    all."""
+    ``found`` are the ``states``. The pace is the median of finished runs of the same cell, else the
+    same arm, else all."""
     # From the nearest kin to the farthest.
     kin = {name: ((arm, cell), arm, None) for (arm, cell, _), name in reversed(study.runs.items())}
     paces = {}
@@ -143,7 +145,8 @@ def _seeds(study, arm, cell, name, value):
 
 
 def _arms(study, cell, value):
-    """A dict for each arm: of each measure the interval of its mean, and of its paired difference to ``against``."""
+    """A dict for each arm: of each measure the interval of its mean, and of its paired difference
+    to ``against``."""
     against, rows = _against(study), []
     for arm in study.arms:
         row = {"arm": arm, "measures": {}}

@@ -41,7 +41,8 @@ def span(found, name, sign=True):
 
 
 def some(found, of):
-    """`` (2 of 5 seeds)`` if not all of ``of`` seeds have an answer, such as the MB until an accuracy is reached.
+    """`` (2 of 5 seeds)`` if not all of ``of`` seeds have an answer, such as the MB until an
+    accuracy is reached.
 
     Seeds with an answer may be no fair sample of all."""
     if 0 < found["n"] < of:
@@ -182,7 +183,8 @@ def _spans(differences):
 
 
 def _cell(found, arms):
-    """The table of one cell: a row an arm, its measures, then the differences of accuracies to ``against``."""
+    """The table of one cell: a row an arm, its measures, then the differences of accuracies to
+    ``against``."""
     names, compared = found["measures"], []
     if found["against"]:
         compared = [name for name in names if name.startswith("accuracy")]
@@ -247,7 +249,8 @@ def _means_table(found, width):
 
 
 def _fitted(line, width):
-    """A line in lines at most ``width`` wide, the later ones behind two columns more than its own indent."""
+    """A line in lines at most ``width`` wide, the later ones behind two columns more than its own
+    indent."""
     if len(line) <= width:
         return [line]
     indent = len(line) - len(line.lstrip()) + 2

@@ -1,9 +1,9 @@
-"""Runs of a study or a sweep, several at a time on one machine, each a process of its own with its log beside its run
-file.
+"""Runs of a study or a sweep, several at a time on one machine, each a process of its own with its
+log beside its run file.
 
-A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew.
-Where the study is killed, its runs and launchers are asked to stop. A run holds a lock on its log: nobody plays it a
-second time meanwhile.
+A run without a launcher is a fork of a server process that has imported torch, which would take
+each run 2 s anew. Where the study is killed, its runs and launchers are asked to stop. A run holds
+a lock on its log: nobody plays it a second time meanwhile.
 """
 
 import contextlib
@@ -42,11 +42,13 @@ class Flight(NamedTuple):
 
 
 def play(folder, names, start, datasets, parallel, told, waits):
-    """``({name: exit code}, whether it was asked to stop)``: the runs that were played, ``parallel`` at a time.
+    """``({name: exit code}, whether it was asked to stop)``: the runs that were played,
+    ``parallel`` at a time.
 
-    Each is played by the command ``start`` before ``python -m fedmpi train``. ``datasets`` are the specs of the runs'
-    data sets. ``told(name, code, seconds)`` hears of each run that has ended, ``waits(names)`` of runs that another
-    process plays now. After a signal that asks to stop no run starts any more, and those in flight get the signal."""
+    Each is played by the command ``start`` before ``python -m fedmpi train``. ``datasets`` are the
+    specs of the runs' data sets. ``told(name, code, seconds)`` hears of each run that has ended,
+    ``waits(names)`` of runs that another process plays now. After a signal that asks to stop no run
+    starts any more, and those in flight get the signal."""
     begun = _launcher(start) if start else _forks(datasets)
     waiting, flying, codes, asked, announced = list(names), {}, {}, [], set()
 
@@ -111,7 +113,8 @@ def free(log):
 
 
 def _launcher(start):
-    """``begun(arguments, log) -> Flight`` of runs by a launcher: ``start`` is put before the command."""
+    """``begun(arguments, log) -> Flight`` of runs by a launcher: ``start`` is put before the
+    command."""
     dies_with_us = None
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
@@ -131,7 +134,8 @@ def _launcher(start):
 
 
 def _forks(datasets):
-    """``begun(arguments, log) -> Flight`` of runs that are forked from a server with all imports behind it."""
+    """``begun(arguments, log) -> Flight`` of runs that are forked from a server with all imports
+    behind it."""
     # The server keeps the environment of its start.
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")

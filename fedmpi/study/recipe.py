@@ -1,4 +1,5 @@
-"""Recipes of studies, as people copy and edit them: TOML files that say what is run, what is measured, what is claimed.
+"""Recipes of studies, as people copy and edit them: TOML files that say what is run, what is
+measured, what is claimed.
 
     title, question    a line each
     lacks              what of the published experiment is not in here; told in every outcome
@@ -13,10 +14,10 @@
     [[figure]]         kind = "curves", "factor" (x, lines) or "weights"
     [size.NAME]        about, seeds, arms (else all), [size.NAME.fixed], [size.NAME.grid]: levels of each factor
 
-A run is an arm in a *cell*, which is a level of every factor, with a seed. Options are those of [fixed], then of the
-size, the levels in the order of the grid, and the arm: later ones win. In their texts ``{F}`` is the level of factor F,
-``{word}`` a word of a level, which may hold words itself. Arms that come to the same options in several cells share one
-run.
+A run is an arm in a *cell*, which is a level of every factor, with a seed. Options are those of
+[fixed], then of the size, the levels in the order of the grid, and the arm: later ones win. In
+their texts ``{F}`` is the level of factor F, ``{word}`` a word of a level, which may hold words
+itself. Arms that come to the same options in several cells share one run.
 """
 
 import itertools
@@ -46,8 +47,8 @@ OPTIONS = set(DEFAULTS) - {"seed", "out", "until"}           # that a recipe may
 class Study(NamedTuple):
     """A recipe at one size.
 
-    ``runs`` maps (arm, cell, seed) to the name of its run; a cell is a tuple of level names, one a factor of ``grid``.
-    ``options`` maps names to the options of train."""
+    ``runs`` maps (arm, cell, seed) to the name of its run; a cell is a tuple of level names, one a
+    factor of ``grid``. ``options`` maps names to the options of train."""
 
     name: str
     size: str
@@ -156,7 +157,8 @@ def _check_arms(found, arms, where):
 
 
 def _check_levels(found, factor, levels, where):
-    """UserError for a level that the factor does not have; a factor without a table has any level."""
+    """UserError for a level that the factor does not have; a factor without a table has any
+    level."""
     names = found.get("factors", {}).get(factor)
     if names is None:
         return
@@ -242,8 +244,8 @@ def _check_factor_figure(found, figure, where):
 def study(found, name, size, changes, typed):
     """The Study of recipe ``found`` at ``size``.
 
-    ``changes(options)`` are options that win over all, such as ``data_dir``; ``typed(options, where)`` checks options
-    as train does, and returns them."""
+    ``changes(options)`` are options that win over all, such as ``data_dir``; ``typed(options,
+    where)`` checks options as train does, and returns them."""
     if size not in found["size"]:
         raise UserError(f"{name} has no size {size}; it has {', '.join(found['size'])}")
     this = found["size"][size]
@@ -298,6 +300,7 @@ def _filled(value, words, where):
 
 
 def identity(given):
-    """A text that is equal for options of equal runs, regardless of the places of their data and files."""
+    """A text that is equal for options of equal runs, regardless of the places of their data and
+    files."""
     decisive = {key: value for key, value in given.items() if key == "dataset" or key not in FREE}
     return json.dumps(decisive, sort_keys=True)

@@ -1,4 +1,5 @@
-"""Sweeps: many runs from one TOML file, in one folder, each with a file of its options and a run file.
+"""Sweeps: many runs from one TOML file, in one folder, each with a file of its options and a run
+file.
 
     folder = "runs/noise"      where they lie                      [default: runs/ and the file's name]
     [fixed]                    options of train that all runs share
@@ -6,8 +7,9 @@
     [[run]]                    options of one more run; any number of such tables
     [slurm]                    resources, as the options of fedmpi sbatch and sweep are called
 
-A run keeps its name as long as its options stay: NAME.toml holds them, whatever becomes of the file of the sweep.
-A new name tells the options in which the runs of the sweep differ, and of those as little as tells them apart.
+A run keeps its name as long as its options stay: NAME.toml holds them, whatever becomes of the file
+of the sweep. A new name tells the options in which the runs of the sweep differ, and of those as
+little as tells them apart.
 """
 
 import hashlib
@@ -58,8 +60,8 @@ def check_tables(found, where):
 
 
 def combined(grid, runs):
-    """The options of each run beside [fixed]: every combination of the lists of ``grid``, the last one fastest, then
-    ``runs``."""
+    """The options of each run beside [fixed]: every combination of the lists of ``grid``, the last
+    one fastest, then ``runs``."""
     if not grid:
         return [*runs]
     points = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
@@ -74,8 +76,9 @@ def identity(options):
 def named(own, given, options, known, played, where):
     """A Point for each run of the lists; UserError for the same run twice.
 
-    ``own`` are the options of the run beside [fixed], ``given`` both together, ``options`` all. ``known`` maps names of
-    the folder to their runs' options, ``played`` are the names of its run files."""
+    ``own`` are the options of the run beside [fixed], ``given`` both together, ``options`` all.
+    ``known`` maps names of the folder to their runs' options, ``played`` are the names of its run
+    files."""
     identities = [identity(each) for each in options]
     _refuse_twice(identities, where)
     keys = dict.fromkeys(key for each in given for key in each)
@@ -153,7 +156,8 @@ def _options_of(rest):
 
 
 def _part_text(head, options, kin, heads):
-    """A part by its name, if there are several, and by the options in which it differs from its ``kin``."""
+    """A part by its name, if there are several, and by the options in which it differs from its
+    ``kin``."""
     words = []
     for option in dict.fromkeys(option for other in kin for option in other):
         values = {other.get(option) for other in kin}
@@ -165,7 +169,8 @@ def _part_text(head, options, kin, heads):
 
 
 def _heads(names):
-    """The names of parts; of ``package.module:function`` the function, where that tells them apart."""
+    """The names of parts; of ``package.module:function`` the function, where that tells them
+    apart."""
     short = [name.rpartition(":")[2] for name in names]
     return short if len(set(short)) == len(set(names)) else names
 
@@ -194,8 +199,8 @@ def _number(value):
 
 
 def name_of(varying):
-    """A file name, without its end, for the values of what varies: ``strategy-fedavg_seed-0``. One that would be too
-    long ends in a digest."""
+    """A file name, without its end, for the values of what varies: ``strategy-fedavg_seed-0``. One
+    that would be too long ends in a digest."""
     name = _long_name(varying)
     if len(name) <= LONGEST:
         return name
@@ -225,8 +230,8 @@ def path(folder, name, end):
 
 
 class State(NamedTuple):
-    """The progress of a run: ``status`` (``missing`` without a run file), ``rounds``, and, as texts, the options in
-    which the files under its name differ from it."""
+    """The progress of a run: ``status`` (``missing`` without a run file), ``rounds``, and, as
+    texts, the options in which the files under its name differ from it."""
 
     status: str
     rounds: int
@@ -245,8 +250,8 @@ def state(folder, point, known):
 
 
 def replaced(folder, points, states, overwrite):
-    """The names whose run, if there is one, is to be played anew: runs without a committed round, and, by
-    ``overwrite``, failed runs and those of other options.
+    """The names whose run, if there is one, is to be played anew: runs without a committed round,
+    and, by ``overwrite``, failed runs and those of other options.
 
     UserError if other options are in the way, or a run that would have to go is being written."""
     return [point.name for point, state in zip(points, states) if _is_replaced(folder, point, state, overwrite)]

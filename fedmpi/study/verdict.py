@@ -1,11 +1,12 @@
 """Claims and what becomes of them.
 
-A claim is about a contrast: for each seed, the sum of a measure over the terms of ``plus`` less that over ``minus``; a
-term is ``{arm = ..., FACTOR = LEVEL, ...}``. Two terms make a paired difference, four a difference of differences, one
-alone a level. A factor that neither a term nor ``where`` names is free: the claim is judged for each of its levels.
+A claim is about a contrast: for each seed, the sum of a measure over the terms of ``plus`` less
+that over ``minus``; a term is ``{arm = ..., FACTOR = LEVEL, ...}``. Two terms make a paired
+difference, four a difference of differences, one alone a level. A factor that neither a term nor
+``where`` names is free: the claim is judged for each of its levels.
 
-Its interval is Student's over seeds, 95 %, two-sided, for one claim alone: among twenty true null hypotheses one
-interval excludes 0.
+Its interval is Student's over seeds, 95 %, two-sided, for one claim alone: among twenty true null
+hypotheses one interval excludes 0.
 
     confirmed      the interval lies wholly beyond ``above`` (or ``below``), and the mean reaches ``reach`` where given
     refuted        it lies wholly on the other side
@@ -13,9 +14,9 @@ interval excludes 0.
     incomplete     runs are missing, have failed, or have no answer
     not run        the size has no such arm or level
 
-Where a run never left chance the reason says so: the verdict is then on who starts to learn, not on who learns better.
-Where none of a seed's runs did, nothing is confirmed or refuted: models that have learned nothing are no worse than
-others.
+Where a run never left chance the reason says so: the verdict is then on who starts to learn, not on
+who learns better. Where none of a seed's runs did, nothing is confirmed or refuted: models that
+have learned nothing are no worse than others.
 """
 
 import itertools
@@ -51,8 +52,9 @@ def decide(found, expected, above=None, below=None, reach=None):
 
 
 def judge(claim, study, values):
-    """A dict for every combination of free levels: ``cell`` (free factors and those in ``where``), ``interval``,
-    ``verdict``, ``reason``. ``values(arm, cell, seed, measure)`` is the number, or NaN."""
+    """A dict for every combination of free levels: ``cell`` (free factors and those in ``where``),
+    ``interval``, ``verdict``, ``reason``. ``values(arm, cell, seed, measure)`` is the number, or
+    NaN."""
     terms = [(1, term) for term in claim["plus"]]
     terms += [(-1, term) for term in claim.get("minus", [])]
     where = {factor: _level_names(levels) for factor, levels in claim.get("where", {}).items()}
@@ -75,7 +77,8 @@ def _level_names(levels):
 
 
 def _missing(terms, where, study):
-    """The first arm or level of a claim that the study's size does not have, as a text; None if it has all."""
+    """The first arm or level of a claim that the study's size does not have, as a text; None if it
+    has all."""
     for _, term in terms:
         for key, value in term.items():
             names = study.arms if key == "arm" else study.grid.get(key, [])
@@ -88,7 +91,8 @@ def _missing(terms, where, study):
 
 
 def _free_levels(terms, where, study):
-    """``{factor: [level]}`` of the factors that no term names, with the levels that ``where`` leaves."""
+    """``{factor: [level]}`` of the factors that no term names, with the levels that ``where``
+    leaves."""
     bound = {key for _, term in terms for key in term}
     free = {}
     for factor, levels in study.grid.items():

@@ -1,4 +1,5 @@
-"""Runs that have learned nothing: their models never were better than naming the most frequent class."""
+"""Runs that have learned nothing: their models never were better than naming the most frequent
+class."""
 
 import math
 from typing import NamedTuple
@@ -21,7 +22,8 @@ class Stuck(NamedTuple):
 
 
 def guessing(run):
-    """The share of the most frequent class: of the recorded test set, else of the clients' true labels.
+    """The share of the most frequent class: of the recorded test set, else of the clients' true
+    labels.
 
     NaN if neither is recorded, or if another metric than accuracy is the headline."""
     if not headline(run).share:
@@ -45,7 +47,8 @@ def _label_counts(run):
 
 
 def left_chance(run):
-    """Whether the run's test accuracy ever was clearly above guessing: 1.2 times it for ten classes of equal size.
+    """Whether the run's test accuracy ever was clearly above guessing: 1.2 times it for ten classes
+    of equal size.
 
     None if nobody can tell."""
     share, best = guessing(run), best_accuracy(run)
@@ -65,7 +68,8 @@ def best_accuracy(run):
 
 
 def stuck(group):
-    """The Stuck of a Group; None if all of its runs have learned something, or none can be judged."""
+    """The Stuck of a Group; None if all of its runs have learned something, or none can be
+    judged."""
     runs, num_judged = [], 0
     for run in group.runs.values():
         left = left_chance(run)

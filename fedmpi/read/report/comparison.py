@@ -40,7 +40,8 @@ def outcome_words(leading):
 
 
 def refuse_other_data(runs):
-    """UserError if the recorded data sets of ``{path: Run}`` differ: their accuracies cannot be compared.
+    """UserError if the recorded data sets of ``{path: Run}`` differ: their accuracies cannot be
+    compared.
 
     Partitions, noise and faults may differ."""
     first_with = {}
@@ -59,11 +60,12 @@ def comparison(groups, target=None, against=0, every_pair=False):
     * ``differ``: texts of the options that differ.
     * ``outcomes``: Intervals over seeds, None if a run lacks it.
     * ``headline``: the name of the compared metric, the key of its values below.
-    * ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs within it.
-    * ``reach``: under the headline's name ``target``, or the best value of all runs (in percent for accuracy); by axis,
-      each run's cost when it was first there, NaN if it never was.
-    * ``paired``: Intervals of the differences to the group number ``against``, or of ``every_pair``, at equal cost,
-      over common seeds.
+    * ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs within
+      it.
+    * ``reach``: under the headline's name ``target``, or the best value of all runs (in percent for
+      accuracy); by axis, each run's cost when it was first there, NaN if it never was.
+    * ``paired``: Intervals of the differences to the group number ``against``, or of
+      ``every_pair``, at equal cost, over common seeds.
     * ``chance``: the Stuck of each group, None if a run of it has learned something.
     """
     leading = common_headline([run for group in groups for run in group.runs.values()])
@@ -116,7 +118,8 @@ def _record(group):
 
 
 def _outcomes(groups, leading):
-    """``{name: [Interval or None a group]}`` of the outcomes that any group has, over its runs that have them."""
+    """``{name: [Interval or None a group]}`` of the outcomes that any group has, over its runs that
+    have them."""
     columns = {name: [] for name in outcome_words(leading)}
     for group in groups:
         rows = [final_metrics(run) | _costs(run) for run in group.runs.values()]
@@ -137,7 +140,8 @@ def _costs(run):
 
 
 def _equal(groups, axis):
-    """The headlines at ``PARTS`` of the cost that all evaluated runs had reached by their last evaluation."""
+    """The headlines at ``PARTS`` of the cost that all evaluated runs had reached by their last
+    evaluation."""
     runs = _evaluated_runs(groups)
     name = headline(runs[0]).name
     common = min(_cost_of_last(run, axis) for run in runs)
@@ -157,7 +161,8 @@ def _at_budget(groups, axis, budget):
 
 
 def _common(groups):
-    """The best headline that every evaluated run has reached; of accuracy in whole percents, as a fraction.
+    """The best headline that every evaluated run has reached; of accuracy in whole percents, as a
+    fraction.
 
     None if an accuracy is less than one percent."""
     runs = _evaluated_runs(groups)
@@ -179,7 +184,8 @@ def _wanted_pairs(num, against, every_pair):
 
 
 def _paired(groups, equal, pairs):
-    """``[{group, against, axis, budget, seeds, interval}]`` of the ``pairs``, at the whole of the common budget.
+    """``[{group, against, axis, budget, seeds, interval}]`` of the ``pairs``, at the whole of the
+    common budget.
 
     Seeds without an evaluation within it are left out; fewer than two have no interval."""
     found = []
@@ -242,7 +248,8 @@ def spent_text(axis, value):
 
 
 def outcome_text(name, found, of=None):
-    """An Interval over seeds: its mean, and the standard deviation if it is at least half a percent of the mean.
+    """An Interval over seeds: its mean, and the standard deviation if it is at least half a percent
+    of the mean.
 
     The number of seeds is told if it is less than ``of``."""
     if found is None or not found.n:
@@ -264,12 +271,14 @@ def outcome_text(name, found, of=None):
 
 
 def accuracy_text(values):
-    """Test headlines of a group's runs: the mean of the finite ones, and the standard deviation of several."""
+    """Test headlines of a group's runs: the mean of the finite ones, and the standard deviation of
+    several."""
     return outcome_text("accuracy", _of_finite(values), len(values))
 
 
 def reach_text(axis, values):
-    """The cost of a group's runs when they first reached the target: the mean of those that ever did."""
+    """The cost of a group's runs when they first reached the target: the mean of those that ever
+    did."""
     found = _of_finite(values)
     if not found.n:
         return "never"
@@ -373,7 +382,8 @@ class Table(NamedTuple):
 
 
 def chance_lines(found):
-    """The set-ups of a ``comparison`` that never left chance, and the meaning of this; nothing if all have learned."""
+    """The set-ups of a ``comparison`` that never left chance, and the meaning of this; nothing if
+    all have learned."""
     texts = []
     for record, runs in zip(found["groups"], found["chance"]):
         if runs:

@@ -18,7 +18,8 @@ LONGEST = 32                      # characters of a name that stands beside a li
 
 
 class Group(NamedTuple):
-    """Runs that are one set-up: ``tag`` A, B, ... in the order given, ``runs`` {path: Run}, each with its own seed."""
+    """Runs that are one set-up: ``tag`` A, B, ... in the order given, ``runs`` {path: Run}, each
+    with its own seed."""
 
     tag: str
     label: str
@@ -28,8 +29,9 @@ class Group(NamedTuple):
 def grouped(runs):
     """The Groups of ``{path: Run}``.
 
-    A run is alone if its group already has its seed, or if it records no options. Groups without an evaluated round
-    come last, those without any round behind them: pictures cannot show them, and keep the colours of all others."""
+    A run is alone if its group already has its seed, or if it records no options. Groups without an
+    evaluated round come last, those without any round behind them: pictures cannot show them, and
+    keep the colours of all others."""
     sets = []
     for path, run in runs.items():
         place = next((others for others in sets if _belongs(run, others)), None)
@@ -103,7 +105,8 @@ def _is_called(path, name):
 def differing(groups):
     """``{option: [its text in each group]}`` of the options that differ between the groups.
 
-    Then, by part, options that differ though they were given alike: a default has changed, or a plug-in's source."""
+    Then, by part, options that differ though they were given alike: a default has changed, or a
+    plug-in's source."""
     runs = [next(iter(group.runs.values())) for group in groups]
     in_parts = _differing_parts([_parts(run) for run in runs])
     return _differing([_effective(run) for run in runs]) | in_parts
@@ -129,8 +132,8 @@ def _differing(options_of):
 
 
 def unusual(run):
-    """``{option: (its text, the default's)}`` of the options that are neither as by default, nor as usual with the
-    run's strategy. Imports torch if the run records its strategy."""
+    """``{option: (its text, the default's)}`` of the options that are neither as by default, nor as
+    usual with the run's strategy. Imports torch if the run records its strategy."""
     recorded = options(run)
     usual = DEFAULTS | _usual_noise(recorded) | _usual_parts(recorded)
     texts = {}
@@ -152,7 +155,8 @@ def _usual_noise(recorded):
 
 
 def _usual_parts(recorded):
-    """The usual parts of the strategy; none if the strategy cannot be imported, as a plug-in of somebody else."""
+    """The usual parts of the strategy; none if the strategy cannot be imported, as a plug-in of
+    somebody else."""
     from fedmpi.build.usual import with_usual_parts
 
     if not {"strategy", "contribution"} <= recorded.keys():
@@ -196,7 +200,8 @@ def _stem(paths):
 
 
 def _labels(options_of, stems):
-    """A name for each group: the fewest options that tell all apart, else the names of their files."""
+    """A name for each group: the fewest options that tell all apart, else the names of their
+    files."""
     if len(options_of) == 1:
         return stems
     stems = _distinct(_brief(stems))
@@ -224,8 +229,8 @@ def _fewest_keys(texts_of, num_groups):
 def _brief(names):
     """Names that fit beside a line; all as they are if all fit.
 
-    Names of a sweep or a study are KEY-VALUE joined by _: only values that differ are kept. Names that are still too
-    long lose their middle."""
+    Names of a sweep or a study are KEY-VALUE joined by _: only values that differ are kept. Names
+    that are still too long lose their middle."""
     if max(map(len, names)) <= LONGEST:
         return names
     bare = [name.rstrip("-_. 0123456789") for name in names]

@@ -26,8 +26,8 @@ def needed_of(attrs):
 def pace(run):
     """Seconds a round: the median of the last RECENT rounds, None without any.
 
-    Measured from one record to the next, all other work included; of a first round, and of files that do not record
-    it, the rounds' own seconds."""
+    Measured from one record to the next, all other work included; of a first round, and of files
+    that do not record it, the rounds' own seconds."""
     seconds = run.rounds.get("round_s", np.empty(0))
     if len(run.rounds.get("recorded", ())) > 1:
         seconds = np.diff(run.rounds["recorded"])
@@ -41,7 +41,8 @@ def pace(run):
 def planned(run):
     """The number of rounds at which this run will end by itself.
 
-    The recorded options are those of its first session: nobody knows whether a resumed one will stop earlier."""
+    The recorded options are those of its first session: nobody knows whether a resumed one will
+    stop earlier."""
     recorded = options(run)
     rounds = recorded.get("rounds") or len(run.ends)
     if len(run.sessions) > 1:
@@ -58,7 +59,8 @@ def left_s(run):
 
 
 def board(runs, notes=(), width=100, height=30, colour=False):
-    """The ``{name: Run}`` as text, at most ``width`` wide and ``height`` high: a table, then ``notes``, then curves.
+    """The ``{name: Run}`` as text, at most ``width`` wide and ``height`` high: a table, then
+    ``notes``, then curves.
 
     One run is drawn with its clients, several in their letters."""
     lines = table(runs, width) + list(notes)
@@ -83,7 +85,8 @@ def _test_curves(runs):
 
 
 def table(runs, width=200):
-    """The lines of a table with a row a run; columns to the right go if the width does not suffice."""
+    """The lines of a table with a row a run; columns to the right go if the width does not
+    suffice."""
     several = len(runs) > 1
     rows = [_row(letter, name, run) for letter, (name, run) in zip(_letters(len(runs)), runs.items())]
     head = ["", "run", "status", "round", "left", _metric_head(runs), "best", "s/round", "clients", "lost", "clients/s",
@@ -143,7 +146,8 @@ def _last(run, column):
 
 
 def _latest_and_best(run):
-    """The last test headline, and the one of the round that validation selects; None without one."""
+    """The last test headline, and the one of the round that validation selects; None without
+    one."""
     values = run.rounds.get(headline(run).name, np.empty(0))
     latest, best, best_round = None, None, chosen(run)
     finite = values[np.isfinite(values)]

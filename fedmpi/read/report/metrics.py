@@ -24,7 +24,8 @@ def final_metrics(run):
 
 
 def _quality(run):
-    """Losses and metrics after the last evaluation, and the headline of the round that validation selects."""
+    """Losses and metrics after the last evaluation, and the headline of the round that validation
+    selects."""
     leading = headline(run)
     numbers = {}
     for column in (*_evaluated_columns(leading), *leading.own):
@@ -51,10 +52,11 @@ def _put(numbers, name, value):
 
 
 def chosen(run):
-    """The best round, from 0: the evaluated one with the best headline on validation samples, the first of equals.
+    """The best round, from 0: the evaluated one with the best headline on validation samples, the
+    first of equals.
 
-    None without one. Every "best" of a report is of this round: a round that the test set selects would make the model
-    look better than it is."""
+    None without one. Every "best" of a report is of this round: a round that the test set selects
+    would make the model look better than it is."""
     leading = headline(run)
     values = run.rounds.get(leading.name, np.empty(0))
     validation = run.rounds.get(leading.validation, np.empty(0))
@@ -77,7 +79,8 @@ def _last(rounds, name):
 
 
 def _traffic(run):
-    """Bytes sent: in all, a client and round, and against all weights as float32 both ways (``dense_bytes``)."""
+    """Bytes sent: in all, a client and round, and against all weights as float32 both ways
+    (``dense_bytes``)."""
     rounds = run.rounds
     numbers = _sums(rounds, ("up_bytes", "down_bytes"))
     total = sum(numbers.values())
@@ -94,7 +97,8 @@ def _traffic(run):
 
 
 def _cost(run):
-    """Training FLOPs, also against the same rounds without pruning (``flops_dense``); seconds a round."""
+    """Training FLOPs, also against the same rounds without pruning (``flops_dense``); seconds a
+    round."""
     rounds = run.rounds
     numbers = _sums(rounds, FLOPS)
     dense = _sum(rounds, "flops_dense")
@@ -120,7 +124,8 @@ def _sum(rounds, column):
 
 
 def to_json(run):
-    """The run as a dict for ``json.dumps``: options, final metrics, profile, columns as lists, NaN as None."""
+    """The run as a dict for ``json.dumps``: options, final metrics, profile, columns as lists, NaN
+    as None."""
     attrs = {name: value for name, value in run.attrs.items() if name != "options"}
     return plain({
         "options": run.attrs.get("options", {}),

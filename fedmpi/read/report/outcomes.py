@@ -21,10 +21,11 @@ UNITS = {
 
 
 def outcomes(runs):
-    """``(varying, rows)`` of ``{path: Run}``: the names of the options that differ, and a dict a run.
+    """``(varying, rows)`` of ``{path: Run}``: the names of the options that differ, and a dict a
+    run.
 
-    A row has the run's path, these options, its status and its outcomes, with ``seconds`` of all rounds; None stands
-    for a number that was not recorded."""
+    A row has the run's path, these options, its status and its outcomes, with ``seconds`` of all
+    rounds; None stands for a number that was not recorded."""
     options = {path: _options(run) for path, run in runs.items()}
     varying = _varying(options.values())
     metrics = {path: final_metrics(run) for path, run in runs.items()}
@@ -79,8 +80,8 @@ def _text(value):
 def over_seeds(varying, rows):
     """A dict for each group of finished runs that differ in the seed only.
 
-    It has the options in which the groups differ, ``n``, and ``NAME_mean`` and ``NAME_std`` of every outcome (of the
-    sample; None for one run)."""
+    It has the options in which the groups differ, ``n``, and ``NAME_mean`` and ``NAME_std`` of
+    every outcome (of the sample; None for one run)."""
     keys = [key for key in varying if key != "seed"]
     groups = {}
     for row in rows:
@@ -147,8 +148,8 @@ def _seeds_lines(varying, rows, width):
 def _numbered(head, rows, num_left, width):
     """The lines of a table whose rows have numbers.
 
-    Numbers tell the rows apart if the table is too wide and its columns stand below one another: one option alone may
-    be the same in several rows."""
+    Numbers tell the rows apart if the table is too wide and its columns stand below one another:
+    one option alone may be the same in several rows."""
     numbered = [[str(number), *row] for number, row in enumerate(rows, 1)]
     return aligned(["#", *head], numbered, range(1, num_left + 1), width)
 

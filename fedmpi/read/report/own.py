@@ -8,7 +8,8 @@ from fedmpi.read.headline import headline
 
 
 class Last(NamedTuple):
-    """The last evaluation of clients on their own test parts: a row a client that has such a part."""
+    """The last evaluation of clients on their own test parts: a row a client that has such a
+    part."""
 
     round: int
     clients: np.ndarray       # (M,) int64
@@ -30,7 +31,8 @@ def last(run):
 
 
 def own_text(metrics, leading):
-    """The ``final_metrics`` of own test parts in words, for the ``Headline`` leading; empty without any."""
+    """The ``final_metrics`` of own test parts in words, for the ``Headline`` leading; empty without
+    any."""
     if f"final_{leading.own[0]}" not in metrics:
         return ""
     mean, weighted, worst = (metrics[f"final_{name}"] for name in leading.own)

@@ -1,4 +1,5 @@
-"""``fedmpi report``: one HTML page about one run or several, with everything in it: no script, no font, no request."""
+"""``fedmpi report``: one HTML page about one run or several, with everything in it: no script, no
+font, no request."""
 
 import itertools
 import math
@@ -148,7 +149,8 @@ def _title_of_several(groups, data):
 
 
 def _lead(groups):
-    """Data, clients, model, rounds and dates in a line; options with more than three values are left out."""
+    """Data, clients, model, rounds and dates in a line; options with more than three values are
+    left out."""
     runs = _runs_of(groups)
     recorded = [options(run) for run in runs]
     parts = []
@@ -204,7 +206,8 @@ def _never_left_chance(groups):
 
 
 def _alarm(runs):
-    """A note for each status of unfinished runs: a reader must know first that it is not the end."""
+    """A note for each status of unfinished runs: a reader must know first that it is not the
+    end."""
     by_status = {}
     for path, run in runs.items():
         status = str(run.attrs.get("status", ""))
@@ -287,7 +290,8 @@ def _dense_text(share):
 
 
 def _keys(groups):
-    """The headline numbers of several set-ups: a row each, the best finished one of a column in bold."""
+    """The headline numbers of several set-ups: a row each, the best finished one of a column in
+    bold."""
     words = outcome_words(common_headline(_runs_of(groups)))
     outcomes = comparison(groups)["outcomes"]
     names = [name for name in words if name in outcomes]
@@ -443,7 +447,8 @@ def _weights_text(attrs):
 
 
 def _pictures(names, subject, count):
-    """The kinds ``names`` of pictures of the ``subject``, groups or a run; kinds that were not recorded are left out."""
+    """The kinds ``names`` of pictures of the ``subject``, groups or a run; kinds that were not
+    recorded are left out."""
     runs = _runs_of(subject) if isinstance(subject, list) else [subject]
     word = capitalized(common_headline(runs).word)
     figures = []
@@ -508,7 +513,8 @@ def _paired_table(found):
 
 
 def _of_run(run, count, groups=None):
-    """[(name, HTML)] of the sections about each run; curves of pruning if ``groups`` hold this run only."""
+    """[(name, HTML)] of the sections about each run; curves of pruning if ``groups`` hold this run
+    only."""
     pruning = ""
     if groups:
         pruning = _pictures(PRUNING, groups, count)
@@ -580,7 +586,8 @@ def _phases(run):
 
 
 def _phase_row(name, phase):
-    """Marks as in the picture: a dot for a part of another phase, a star for work beside training."""
+    """Marks as in the picture: a dot for a part of another phase, a star for work beside
+    training."""
     if phase["kind"] != OWN:
         name = f"·\u00a0{name}"
     if phase["kind"] == BESIDE:

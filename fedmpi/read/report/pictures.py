@@ -1,4 +1,5 @@
-"""Pictures of a run, in the terminal and for print: the learning curve, and contributions against the truth."""
+"""Pictures of a run, in the terminal and for print: the learning curve, and contributions against
+the truth."""
 
 import math
 
@@ -21,7 +22,8 @@ WRONG, QUALITY = "true rate of wrong labels", "quality (1 = good client)"
 
 
 def curves(run):
-    """[(label, rounds from 1, values)] of the learning curve, without the rounds that were not evaluated."""
+    """[(label, rounds from 1, values)] of the learning curve, without the rounds that were not
+    evaluated."""
     leading = headline(run)
     lines = []
     for name, label in ((leading.name, "test"), (leading.validation, "validation")):
@@ -35,7 +37,8 @@ def curves(run):
 def shares(run):
     """(title, x label, x, y) of contribution against quality; None of a run without scores.
 
-    Noise takes the place of quality if labels are all that is wrong, samples if quality does not vary."""
+    Noise takes the place of quality if labels are all that is wrong, samples if quality does not
+    vary."""
     score = by_client(run, "contribution", LAST)
     if score is None or not np.isfinite(score).any():
         return None
@@ -78,19 +81,22 @@ def _span(run, label, x):
 
 
 def picture(run, width=100, height=22, colour=False):
-    """The learning curve and the contribution of each client as text, at most ``width`` wide and ``height`` high.
+    """The learning curve and the contribution of each client as text, at most ``width`` wide and
+    ``height`` high.
 
     Side by side if 80 columns allow it. Without ``colour`` there are no escape codes in it."""
     return _built([_curve_panel(run), _share_panel(run)], width, height, colour)
 
 
 def curves_picture(groups, width=100, height=22, colour=False):
-    """The test headline of Groups against rounds and against bytes sent, as text; a group is drawn in its letter."""
+    """The test headline of Groups against rounds and against bytes sent, as text; a group is drawn
+    in its letter."""
     return _built([_group_panel(groups, "rounds"), _group_panel(groups, "bytes")], width, height, colour)
 
 
 def lettered_picture(lines, width=100, height=22, colour=False, word="accuracy"):
-    """A test metric, the ``word``, against rounds of several ``(letter, rounds (n,), values (n,))``, as text."""
+    """A test metric, the ``word``, against rounds of several ``(letter, rounds (n,), values
+    (n,))``, as text."""
     if not lines:
         return UNEVALUATED
     return _built([_letter_panel(lines, "round", word, whole=True)], width, height, colour)
@@ -117,7 +123,8 @@ def _built(panels, width, height, colour):
 
 
 def _placed(figure, panels, width):
-    """(place on the figure, its width, panel) of one or two panels: side by side if there is room."""
+    """(place on the figure, its width, panel) of one or two panels: side by side if there is
+    room."""
     if len(panels) == 1:
         yield figure, width, panels[0]
     elif width >= 80:
@@ -214,7 +221,8 @@ def _rule(place, axis, series, most, whole=False):
 
 
 def nice_ticks(low, high, most, whole=False):
-    """At most ``most`` + 1 round positions from ``low`` or below to ``high`` or below, with their labels."""
+    """At most ``most`` + 1 round positions from ``low`` or below to ``high`` or below, with their
+    labels."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
     least_step = (high - low) / most
@@ -262,7 +270,8 @@ def draw_shares(ax, run, points):
 
 
 def _kinds(run, label, x):
-    """``[(points (n,) bool, name)]``: the good and the bad clients, if the axis shows this, else all clients."""
+    """``[(points (n,) bool, name)]``: the good and the bad clients, if the axis shows this, else
+    all clients."""
     if label not in (WRONG, QUALITY):
         return [(np.ones(len(x), bool), "clients")]
     is_scored = np.isfinite(by_client(run, "contribution", LAST))

@@ -18,11 +18,12 @@ def save_plot(groups, names, path, width_cm=8.5, height_cm=None, font="sans", co
 
 def plotted(groups, names, width_cm=8.5, height_cm=None, columns=None, *, title=None, xlim=None, ylim=None,
             baselines=()):
-    """``(size in inches, show)``: ``show(figure)`` draws a panel of each of ``names`` (of KINDS) of Groups.
+    """``(size in inches, show)``: ``show(figure)`` draws a panel of each of ``names`` (of KINDS) of
+    Groups.
 
-    Some kinds have a panel a run. Several panels have titles, and one legend if they show the same lines.
-    ``baselines`` [(name, a number or a Run)] are levels across the panels of curves. UserError if a run has not
-    recorded the numbers of a panel."""
+    Some kinds have a panel a run. Several panels have titles, and one legend if they show the same
+    lines. ``baselines`` [(name, a number or a Run)] are levels across the panels of curves.
+    UserError if a run has not recorded the numbers of a panel."""
     panels = [panel for name in names for panel in _panels(groups, name)]
     panels, lines = _framed(panels, xlim, ylim, baselines)
     columns = min(len(panels), columns or max(1, int(width_cm // NARROW_CM)))
@@ -66,9 +67,11 @@ def _head_height(lines, width_cm):
 
 
 def _framed(panels, xlim, ylim, baselines):
-    """``(panels, lines)``: the panels with frames around their curves, and the lines of one legend for all.
+    """``(panels, lines)``: the panels with frames around their curves, and the lines of one legend
+    for all.
 
-    No lines if each panel names its own. UserError for limits or levels that a panel cannot take."""
+    No lines if each panel names its own. UserError for limits or levels that a panel cannot
+    take."""
     curves = [found for _, _, found in panels if isinstance(found, Curves)]
     _check_frame(panels, curves, xlim, ylim, baselines)
     is_shared = len(curves) == len(panels) and _have_same_lines(curves)

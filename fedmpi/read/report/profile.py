@@ -1,8 +1,8 @@
 """The time of a run's rounds: seconds by phase, the workers' load, the slowest clients.
 
-The phases of a round, one after the other, add up to its seconds. Two kinds of entries lie inside training and are not
-added again: parts of it, and rank 0's work beside it, in the time of waiting for clients. Clients' own tests come after
-a round and are no part of its seconds.
+The phases of a round, one after the other, add up to its seconds. Two kinds of entries lie inside
+training and are not added again: parts of it, and rank 0's work beside it, in the time of waiting
+for clients. Clients' own tests come after a round and are no part of its seconds.
 """
 
 import numpy as np
@@ -21,8 +21,10 @@ def profile(run):
     """Nested dict of a run's times:
 
     * ``rounds``, ``wall_s``: the sum of ``round_s``, of the phases in old files;
-    * ``phases``: ``{name: {kind, seconds, share, median_s, largest_s, largest_round}}``, with a ``rest``;
-    * ``workers``, ``busy`` (None if unknown), ``client_s``, ``ranks``: ``{rank: seconds of its clients}``;
+    * ``phases``: ``{name: {kind, seconds, share, median_s, largest_s, largest_round}}``, with a
+      ``rest``;
+    * ``workers``, ``busy`` (None if unknown), ``client_s``, ``ranks``: ``{rank: seconds of its
+      clients}``;
     * ``slowest`` clients, ``not_recorded`` columns."""
     rounds = run.rounds
     kinds = {name: _kind(kind, rounds) for name, (column, kind) in PHASES.items() if column in rounds}
@@ -80,7 +82,8 @@ def _spent(seconds, numbers, wall):
 
 
 def _of_workers(run):
-    """The number of workers, their seconds of training, and the share of training's seconds that this is."""
+    """The number of workers, their seconds of training, and the share of training's seconds that
+    this is."""
     seconds = run.clients.get("train_s")
     if seconds is None:
         return {"workers": None, "busy": None, "client_s": None, "ranks": {}}

@@ -9,7 +9,8 @@ BAR = 24                      # characters
 
 
 def profile_text(run, width=None):
-    """The profile as a table with bars, and lines on their meaning and on the workers, at most ``width`` wide."""
+    """The profile as a table with bars, and lines on their meaning and on the workers, at most
+    ``width`` wide."""
     found = profile(run)
     if not found["rounds"]:
         return "no round has been played yet"

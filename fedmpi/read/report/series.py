@@ -1,4 +1,5 @@
-"""Curves of runs against their cost (rounds, bytes sent, training FLOPs, time), and the value of a budget."""
+"""Curves of runs against their cost (rounds, bytes sent, training FLOPs, time), and the value of a
+budget."""
 
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 class Line(NamedTuple):
-    """One line of a picture: ``x (n,)``, ``y (n,)``, and, of several seeds, the lowest and highest at each point."""
+    """One line of a picture: ``x (n,)``, ``y (n,)``, and, of several seeds, the lowest and highest
+    at each point."""
 
     label: str
     x: np.ndarray
@@ -21,8 +23,9 @@ class Line(NamedTuple):
 
 
 def spent(run, axis):
-    """(T,) float64 cost of a run by the end of each round, on one ``axis``: ``rounds``, ``bytes`` up and down,
-    training ``flops``, ``virtual`` or own ``seconds``. None if it is not recorded, or time is not simulated."""
+    """(T,) float64 cost of a run by the end of each round, on one ``axis``: ``rounds``, ``bytes``
+    up and down, training ``flops``, ``virtual`` or own ``seconds``. None if it is not recorded, or
+    time is not simulated."""
     if axis == "rounds":
         return np.arange(1.0, len(run.ends) + 1)
     if axis == "bytes":
@@ -73,8 +76,8 @@ def evaluated(run, column):
 def mean_lines(groups, column, axis):
     """[Line] of ``column`` against ``axis``, one for each group that has evaluated it.
 
-    Of several seeds it is the mean over the rounds that all of them have evaluated, with the lowest and highest. None
-    if one of these runs has not recorded the axis, or no line is left."""
+    Of several seeds it is the mean over the rounds that all of them have evaluated, with the lowest
+    and highest. None if one of these runs has not recorded the axis, or no line is left."""
     lines = []
     for group in groups:
         runs = [run for run in group.runs.values() if len(evaluated(run, column))]
@@ -124,7 +127,8 @@ def within(run, axis, budget):
 
 
 def to_reach(run, axis, target):
-    """The cost on ``axis`` of the first evaluated round whose headline is at ``target`` or better; NaN if none is.
+    """The cost on ``axis`` of the first evaluated round whose headline is at ``target`` or better;
+    NaN if none is.
 
     Curves are not smoothed."""
     leading = headline(run)
@@ -138,7 +142,8 @@ def to_reach(run, axis, target):
 
 
 def prefix(largest):
-    """``(factor, prefix)`` of the decimal unit in which ``largest`` has one to three digits before the point."""
+    """``(factor, prefix)`` of the decimal unit in which ``largest`` has one to three digits before
+    the point."""
     power = 0
     while abs(largest) >= 999.5 and power < len(PREFIXES) - 1:
         largest /= 1000

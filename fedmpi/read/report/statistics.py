@@ -18,7 +18,8 @@ def ranks(x):
 
 
 def spearman(x, y):
-    """Spearman's rank correlation, ties by mean ranks; NaN if one side does not vary or there are no pairs."""
+    """Spearman's rank correlation, ties by mean ranks; NaN if one side does not vary or there are
+    no pairs."""
     a, b = _centred_ranks(x), _centred_ranks(y)
     norm = math.sqrt(a @ a) * math.sqrt(b @ b)
     if not norm:
@@ -32,7 +33,8 @@ def _centred_ranks(values):
 
 
 def auc(scores, positive):
-    """Chance that a positive has a higher score than a negative, a tie counting one half; NaN without both kinds."""
+    """Chance that a positive has a higher score than a negative, a tie counting one half; NaN
+    without both kinds."""
     positive = np.asarray(positive, bool)
     num, other = int(positive.sum()), int((~positive).sum())
     if not num or not other:
@@ -51,7 +53,8 @@ def tied(x):
 
 
 class Interval(NamedTuple):
-    """Of ``n`` values: mean, standard deviation of the sample, and the interval ``[low, high]`` of the mean."""
+    """Of ``n`` values: mean, standard deviation of the sample, and the interval ``[low, high]`` of
+    the mean."""
 
     n: int
     mean: float
@@ -63,8 +66,8 @@ class Interval(NamedTuple):
 def interval(values, level=LEVEL):
     """Interval of ``values`` (n,), by Student's t with n - 1 degrees of freedom.
 
-    It holds the mean of the population in ``level`` of all samples if values are normal. One value has no spread (NaN),
-    none has no mean, and one NaN makes all NaN."""
+    It holds the mean of the population in ``level`` of all samples if values are normal. One value
+    has no spread (NaN), none has no mean, and one NaN makes all NaN."""
     values = np.asarray(values, float)
     n = len(values)
     mean = math.nan
@@ -95,17 +98,20 @@ def cosine_distance(x, y):
 
 
 def euclidean_distance(x, y):
-    """Euclidean distance of the two vectors, each divided by its sum; NaN if a sum is not positive."""
+    """Euclidean distance of the two vectors, each divided by its sum; NaN if a sum is not
+    positive."""
     return float(np.linalg.norm(_gap(x, y)))
 
 
 def max_distance(x, y):
-    """Largest absolute difference of the two vectors, each divided by its sum; NaN if a sum is not positive."""
+    """Largest absolute difference of the two vectors, each divided by its sum; NaN if a sum is not
+    positive."""
     return float(np.abs(_gap(x, y)).max())
 
 
 def _gap(x, y):
-    """(n,) difference of the two vectors, each divided by its sum; (1,) NaN if a sum is not positive."""
+    """(n,) difference of the two vectors, each divided by its sum; (1,) NaN if a sum is not
+    positive."""
     a, b = np.sum(x), np.sum(y)
     if a > 0 and b > 0:
         return x / a - y / b
@@ -113,13 +119,15 @@ def _gap(x, y):
 
 
 def proportions(counts):
-    """(N, K) float64: each row of ``counts`` (N, K) divided by its sum; a row of zeros stays one."""
+    """(N, K) float64: each row of ``counts`` (N, K) divided by its sum; a row of zeros stays
+    one."""
     sums = counts.sum(axis=-1, keepdims=True)
     return counts / np.maximum(sums, 1)
 
 
 def entropy_bits(counts):
-    """(...) float64: entropy of each histogram ``counts`` (..., K) in bits, from 0 to log2 K; 0 for an empty one."""
+    """(...) float64: entropy of each histogram ``counts`` (..., K) in bits, from 0 to log2 K; 0 for
+    an empty one."""
     p = proportions(counts)
     log = np.log2(p, out=np.zeros_like(p), where=p > 0)
     entropy = -np.sum(p * log, axis=-1)
@@ -127,5 +135,6 @@ def entropy_bits(counts):
 
 
 def total_variation(p, q):
-    """(...) float64: half the sum of |p - q| over the last axis; for proportions 0 if equal, 1 if disjoint."""
+    """(...) float64: half the sum of |p - q| over the last axis; for proportions 0 if equal, 1 if
+    disjoint."""
     return np.abs(p - q).sum(axis=-1) / 2

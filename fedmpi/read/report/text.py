@@ -57,9 +57,11 @@ def human_seconds(seconds):
 
 
 def round_line(row, total_rounds, eta_s, width=None, metric="accuracy"):
-    """One line of progress from a round's row; ``row["round"]`` counts from 1, ``eta_s`` is None if unknown.
+    """One line of progress from a round's row; ``row["round"]`` counts from 1, ``eta_s`` is None if
+    unknown.
 
-    ``metric`` is the headline. Beyond ``width`` columns the least important numbers are left out."""
+    ``metric`` is the headline. Beyond ``width`` columns the least important numbers are left
+    out."""
     texts = _progress(row, total_rounds, eta_s, metric)
     for name in (*LEFT_OUT, metric):
         # Measured with the longest time left, so that all lines of a run have the same columns.
@@ -96,7 +98,8 @@ def _progress(row, total_rounds, eta_s, metric):
 
 
 def summary(run, width=None):
-    """The run on one screen: a table with a label and a line of text in each row, at most ``width`` wide."""
+    """The run on one screen: a table with a label and a line of text in each row, at most ``width``
+    wide."""
     metrics = final_metrics(run)
     rows = [*_set_up(run), *_extended(run), *_status(run, metrics), *_model_quality(run, metrics)]
     rows += [*_spent(metrics), *_seconds(metrics), *_answers(run), *_bad_clients(run)]
@@ -334,7 +337,8 @@ def _measures_text(names, reference):
 
 
 def _cell(name, numbers):
-    """A number of an estimator: ``-`` without an answer, ``constant`` if its scores do not vary, though quality does."""
+    """A number of an estimator: ``-`` without an answer, ``constant`` if its scores do not vary,
+    though quality does."""
     value = numbers.get(name, math.nan)
     if math.isfinite(value):
         return format(value, FORMS.get(name, ".4f"))

@@ -1,11 +1,13 @@
 """Scores against the injected truth: does an estimator of contributions find the bad clients?
 
-The truth is /population/quality: 1 for a good client, lower by the rate of wrong labels and by faults. A client is bad
-if its faults leave less than half of it, or if it lies below the middle of the range of all other clients.
+The truth is /population/quality: 1 for a good client, lower by the rate of wrong labels and by
+faults. A client is bad if its faults leave less than half of it, or if it lies below the middle of
+the range of all other clients.
 
-An estimator is judged by each client's mean score over its rounds. Scores that already sum up earlier rounds
-(``cumulative``) are judged by each client's last one. Under partial participation clients are judged in different
-rounds, with different gains to share: scores that fall with the rounds, as Shapley values do, then tell less.
+An estimator is judged by each client's mean score over its rounds. Scores that already sum up
+earlier rounds (``cumulative``) are judged by each client's last one. Under partial participation
+clients are judged in different rounds, with different gains to share: scores that fall with the
+rounds, as Shapley values do, then tell less.
 """
 
 import math
@@ -32,7 +34,8 @@ def options(run):
 
 
 def by_client(run, name, last=1.0):
-    """(N,) mean of the clients' column ``name`` over the last share of rounds, NaN for a client that took no part.
+    """(N,) mean of the clients' column ``name`` over the last share of rounds, NaN for a client
+    that took no part.
 
     None if the run has no such column."""
     if name not in run.clients or "client" not in run.clients:
@@ -56,7 +59,8 @@ def _first_row(run, last):
 
 
 def last_of_client(run, name):
-    """(N,) each client's last score in the column ``name``, NaN for a client without one; None without the column.
+    """(N,) each client's last score in the column ``name``, NaN for a client without one; None
+    without the column.
 
     Rounds with scores of 0 only say nothing."""
     if name not in run.clients or "client" not in run.clients:
@@ -134,7 +138,8 @@ def faulty(run):
 
 
 def estimators(run):
-    """``{label: its column of /clients}`` of the run's recorded estimators, the weighing one first."""
+    """``{label: its column of /clients}`` of the run's recorded estimators, the weighing one
+    first."""
     labels = run.attrs.get("estimators")
     if not labels:
         spec = str(options(run).get("contribution") or "contribution")
@@ -179,14 +184,16 @@ def utility_of(spec):
 
 
 def judged(run):
-    """``{label: numbers}`` of every estimator of the run, the weighing one first. The numbers, as far as recorded:
+    """``{label: numbers}`` of every estimator of the run, the weighing one first. The numbers, as
+    far as recorded:
 
-    * ``spearman`` with quality and ``auc`` of telling good clients (higher scores) from bad ones, NaN if nothing
-      varies;
+    * ``spearman`` with quality and ``auc`` of telling good clients (higher scores) from bad ones,
+      NaN if nothing varies;
     * ``calls``, the requested coalitions, and ``seconds``, of all rounds;
-    * ``copies``, with duplicates: the mean score of copies and their sources over the mean of all others;
-    * ``cosine_distance``, ``euclidean_distance``, ``max_distance`` and ``shapley_spearman`` to the exact Shapley value,
-      if another estimator has it for the same kind of utility;
+    * ``copies``, with duplicates: the mean score of copies and their sources over the mean of all
+      others;
+    * ``cosine_distance``, ``euclidean_distance``, ``max_distance`` and ``shapley_spearman`` to the
+      exact Shapley value, if another estimator has it for the same kind of utility;
     * ``weight_spearman`` of the weights in the merge, for the weighing estimator.
     """
     by_label, truth, reference = scores(run), quality(run), exact(run)
@@ -206,8 +213,8 @@ def judged(run):
 
 
 def _plays_like(run, label, reference):
-    """Whether another estimator than the reference may be held against it: its utility is of the same kind, or not
-    recorded."""
+    """Whether another estimator than the reference may be held against it: its utility is of the
+    same kind, or not recorded."""
     if label == reference:
         return False
     spec_of = specs(run)
@@ -263,8 +270,9 @@ def _cost(run, label):
 def quality_found(run):
     """How well the run's own contributions find the bad clients.
 
-    A dict of ``spearman`` and ``auc`` of the weighing estimator, ``weight_spearman``, ``bad`` and ``clients`` (numbers
-    of scored clients); None if quality does not vary or fewer than two clients were scored."""
+    A dict of ``spearman`` and ``auc`` of the weighing estimator, ``weight_spearman``, ``bad`` and
+    ``clients`` (numbers of scored clients); None if quality does not vary or fewer than two clients
+    were scored."""
     truth, label = quality(run), next(iter(estimators(run)), None)
     if truth is None or label is None or not len(truth):
         return None

@@ -1,7 +1,7 @@
 """Every kind of picture of a run or of several, by name.
 
-A kind finds its numbers, draws them, and puts the same numbers into words, so that a page, a paper and a screen reader
-tell the same. Each kind has a file of its own.
+A kind finds its numbers, draws them, and puts the same numbers into words, so that a page, a paper
+and a screen reader tell the same. Each kind has a file of its own.
 """
 
 from fedmpi.read.report.draw import names_above

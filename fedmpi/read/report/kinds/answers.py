@@ -10,8 +10,9 @@ BARS = 60                         # of a long run
 
 
 def find(run):
-    """``(parts, x, sums)``: ``parts`` [(outcome, (n,) clients a round, its look)] over n bars at ``x (n,)``,
-    ``sums`` {column: clients of all rounds}. None where all that were asked were merged."""
+    """``(parts, x, sums)``: ``parts`` [(outcome, (n,) clients a round, its look)] over n bars at
+    ``x (n,)``, ``sums`` {column: clients of all rounds}. None where all that were asked were
+    merged."""
     rounds = run.rounds
     if not {"asked", "merged"} <= set(rounds):
         return None

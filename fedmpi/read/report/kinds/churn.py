@@ -8,7 +8,8 @@ from fedmpi.read.report.series import Line
 
 
 def find(groups):
-    """A Line a group, the mean over its seeds; None if a run has not recorded it, or no mask ever moved."""
+    """A Line a group, the mean over its seeds; None if a run has not recorded it, or no mask ever
+    moved."""
     lines = []
     for group in groups:
         runs = [run for run in group.runs.values() if len(run.ends)]
@@ -26,7 +27,8 @@ def _is_recorded(run):
 
 
 def _mean_line(label, runs):
-    """The mean over the rounds that all of the runs have played, in percent of the prunable weights."""
+    """The mean over the rounds that all of the runs have played, in percent of the prunable
+    weights."""
     T = min(len(run.ends) for run in runs)
     percents = [100 * run.rounds["mask_changed"][:T] / run.attrs["prunable"] for run in runs]
     return Line(label, np.arange(T) + 1.0, np.mean(percents, axis=0))

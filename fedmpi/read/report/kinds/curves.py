@@ -101,7 +101,8 @@ def _mean_and_worst(group, leading, axis):
 
 
 def _with_validation(group, axis):
-    """The lines of a run's test and validation sets, and the place of its best round on the axis, or None."""
+    """The lines of a run's test and validation sets, and the place of its best round on the axis,
+    or None."""
     run = next(iter(group.runs.values()))
     cost, best_round = spent(run, axis), chosen(run)
     lines = [Line(label, cost[rounds - 1], values) for label, rounds, values in curves(run)]
@@ -111,7 +112,8 @@ def _with_validation(group, axis):
 
 
 def _scaled(lines, best, quantity, axis, groups):
-    """The ``Curves`` of a quantity, with x in a unit that leaves one to three digits before the point."""
+    """The ``Curves`` of a quantity, with x in a unit that leaves one to three digits before the
+    point."""
     factor, letter = 1.0, ""
     if axis in ("bytes", "flops"):
         factor, letter = prefix(max(line.x.max() for line in lines))

@@ -7,7 +7,8 @@ NAMED = 10                        # at most so many classes are named in the cap
 
 
 def find(run):
-    """The columns of ``clients_of`` and ``class_names``; None of a run that has not recorded its partition."""
+    """The columns of ``clients_of`` and ``class_names``; None of a run that has not recorded its
+    partition."""
     if not {"labels", "samples", "noise"} <= set(run.population):
         return None
     names = run.attrs.get("inputs", {}).get("names", [])

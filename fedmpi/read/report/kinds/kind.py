@@ -9,9 +9,9 @@ class Kind(NamedTuple):
     """One kind of picture: three functions that share the numbers of one run or of several groups.
 
     ``find(groups or run)`` returns these numbers, or None if a run has not recorded them.
-    ``draw(place, numbers)`` draws them on a figure or on a part of one, ``say(numbers)`` puts them into words.
-    ``each``: a picture shows one run, not several groups. ``size(numbers)`` is its height over its width,
-    without the ``names(numbers)`` lines of names above it."""
+    ``draw(place, numbers)`` draws them on a figure or on a part of one, ``say(numbers)`` puts them
+    into words. ``each``: a picture shows one run, not several groups. ``size(numbers)`` is its
+    height over its width, without the ``names(numbers)`` lines of names above it."""
 
     line: str                     # for --help
     find: Callable
@@ -37,7 +37,8 @@ def sentence(parts):
 
 
 def prefixes(lines):
-    """The beginning of the part about each line: its name and a colon, nothing for a line that is alone."""
+    """The beginning of the part about each line: its name and a colon, nothing for a line that is
+    alone."""
     if len(lines) == 1:
         return [""]
     return [f"{line.label}: " for line in lines]

@@ -10,7 +10,8 @@ from fedmpi.read.report.series import Line
 
 
 def find(run):
-    """The run's ``Last`` evaluation, sorted from the worst client to the best; None of fewer than two clients."""
+    """The run's ``Last`` evaluation, sorted from the worst client to the best; None of fewer than
+    two clients."""
     tested = last(run)
     if tested is None or len(tested.clients) < 2:
         return None

@@ -1,4 +1,5 @@
-"""Each client's contribution in the last quarter of the rounds, against the truth about the client."""
+"""Each client's contribution in the last quarter of the rounds, against the truth about the
+client."""
 
 import numpy as np
 
