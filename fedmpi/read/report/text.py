@@ -117,7 +117,8 @@ def _set_up(run):
     if recorded.get("task", "classification") != "classification":
         task = ["task"]
     data = ("dataset", "partition", "noise", "features", "fault", "clients", "cohort")
-    method = ("model", *task, "strategy", "pruner", "contribution", "weighting", "codec", "seed")
+    networks = ("model", "also_model", "server_model")
+    method = (*networks, *task, "strategy", "pruner", "contribution", "weighting", "codec", "seed")
     usual = {"sampler": "uniform", "devices": "none", "aggregation": "sync"}
     clients = [name for name, default in usual.items() if recorded.get(name, default) != default]
     yield "run", str(run.attrs.get("command", ""))
@@ -134,7 +135,7 @@ def _listed(recorded, names):
         if isinstance(value, list):
             value = " + ".join(value)
         if value not in (None, ""):
-            parts.append(f"{name} {value}")
+            parts.append(f"{name.replace('_', '-')} {value}")
     return ", ".join(parts)
 
 
@@ -164,6 +165,7 @@ def _model_quality(run, metrics):
     leading = headline(run)
     if f"final_{leading.name}" in metrics:
         yield leading.word, _headline_text(metrics, leading)
+    yield "networks", _of_networks(run, leading)
     yield "own tests", own_text(metrics, leading)
     for name in leading.metrics:
         if name != leading.name and f"final_{name}" in metrics:
@@ -181,6 +183,21 @@ def _headline_text(metrics, leading):
     if chosen not in metrics:
         return f"final {final:.4f} (without validation samples no round can be called the best)"
     return f"final {final:.4f}; {metrics[chosen]:.4f} in round {metrics['chosen_round']}, the best by validation"
+
+
+def _of_networks(run, leading):
+    """The last headline of each network; empty if the run has one network, or tests none of them."""
+    trained = run.population.get("network")
+    if trained is None:
+        return ""
+    names, clients = np.unique(trained, return_counts=True)
+    parts = []
+    for name, count in zip(names, clients):
+        values = run.rounds.get(f"{leading.name}_{name}", np.empty(0))
+        known = values[np.isfinite(values)]
+        if len(known):
+            parts.append(f"{name} {known[-1]:.4f} ({count} clients)")
+    return ", ".join(parts)
 
 
 def _prunable(attrs):
