@@ -1,13 +1,13 @@
 """The network that only the server has: rank 0 trains it on the features that clients sent."""
 
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 
 from fedmpi.client.train import seed
 from fedmpi.compute.sgd import descend
 from fedmpi.core.kinds import Kind, part, with_part
-from fedmpi.core.parts import Descent, Optimiser, Round, Schedule, Task
+from fedmpi.core.parts import Descent, Optimiser, Schedule, Task
 from fedmpi.core.rng import Purpose, stream, torch_seed
 
 
