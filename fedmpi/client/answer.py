@@ -234,10 +234,14 @@ def unbilled(meta, arrays, weighs, strategy):
     These are reports to estimators that only observe, and the client's state: a real client would
     keep it.
     """
-    billed = {path: array for path, array in arrays.items() if is_billed(path, weighs, strategy)}
+    billed = {}
+    for path, array in arrays.items():
+        if is_billed(path, weighs, strategy):
+            billed[path] = array
     if len(billed) == len(arrays):
         return 0
-    return frame.size(meta, arrays) - frame.size(meta, billed)
+    whole = frame.size(meta, arrays)
+    return whole - frame.size(meta, billed)
 
 
 def is_billed(path, weighs, strategy):

@@ -30,9 +30,14 @@ def evaluated(parts, home, samples, cohort, many, job):
 
 def _coalitions(job, C):
     """(M, C) bool: the coalitions of a job, which travel as hexadecimal digits of packed bits."""
-    packed = [np.frombuffer(bytes.fromhex(row), np.uint8) for row in job["coalitions"]]
+    packed = []
+    for digits in job["coalitions"]:
+        row = bytes.fromhex(digits)
+        packed.append(np.frombuffer(row, np.uint8))
     bits = np.unpackbits(np.stack(packed), axis=1)
-    return torch.from_numpy(bits[:, :C].astype(bool))
+    # The last byte may have spare bits.
+    coalitions = bits[:, :C].astype(bool)
+    return torch.from_numpy(coalitions)
 
 
 def utilities(objective, loss, headline):

@@ -120,7 +120,7 @@ def with_own(home, received, own):
     return base
 
 
-def task_of(parts, home, samples, job, received, base, given={}, kept={}):
+def task_of(parts, home, samples, job, received, base, given=None, kept=None):
     """The ``Task`` of a client, or of a shard of the server's, in the round of its job.
 
     The model is at ``base (P,)``. ``given`` and ``kept`` are the task's.
@@ -152,8 +152,8 @@ def task_of(parts, home, samples, job, received, base, given={}, kept={}):
         schedule=Round(t, parts.rounds),
         casting=home.casting,
         recorder=home.recorder,
-        given=given,
-        kept=kept,
+        given=given or {},
+        kept=kept or {},
         optimiser=parts.optimiser,
         rates=parts.rates,
         clip_norm=parts.clip_norm,

@@ -263,7 +263,8 @@ class Worker:
         """Train client ``job["client"]`` and return its answer."""
         begin = time.perf_counter()
         client = self.prepare(job, arrays)
-        done = trained(self.parts, self.samples, client.task, job["client"], self.previous)
+        number = job["client"]
+        done = trained(self.parts, self.samples, client.task, number, self.previous)
         return self._answer(job, client, done, begin)
 
     def prepare(self, job, arrays):
@@ -348,9 +349,12 @@ class Worker:
 
     def tell_loss(self, job):
         """The answer with the received model's mean loss over a client's samples."""
-        client, base = job["loss"], self.received.base
-        loss = mean_loss(self.parts.objective, self.home, self.samples, client, base)
-        return {"row": job["row"]}, {"loss": np.array([loss])}
+        client = job["loss"]
+        base = self.received.base
+        objective = self.parts.objective
+        loss = mean_loss(objective, self.home, self.samples, client, base)
+        meta = {"row": job["row"]}
+        return meta, {"loss": np.array([loss])}
 
     def total(self, count):
         """(count,) int64: this round's sums, laid out as by ``fedmpi.client.answer.joined``."""

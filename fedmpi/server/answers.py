@@ -176,9 +176,11 @@ def _values(fed, meta, arrays, support):
 
 def _parts(fed, arrays, support):
     """``{name: tensor}`` of the strategy's answers, without sums of the workers."""
-    wanted = dict(fed.strategy.answers)
-    if fed.sums:
-        wanted = {name: field for name, field in wanted.items() if field.fold != "sum"}
+    wanted = {}
+    for name, field in fed.strategy.answers.items():
+        stays_on_worker = fed.sums and field.fold == "sum"
+        if not stays_on_worker:
+            wanted[name] = field
     parts = fields.decoded(wanted, arrays, "answer/", fed.codec, len(support))
     # Copy: a view would keep the whole message alive.
     return {name: tensor.clone() for name, tensor in parts.items()}
@@ -189,6 +191,7 @@ def _sound(numbers, values, parts):
     if not np.isfinite(numbers[Number.LOSS]):
         return False
     if values is None:
+        # The worker has checked before it added.
         return bool(numbers[Number.SUMMED])
     if not exact_sum.sound(values):
         return False

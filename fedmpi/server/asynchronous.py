@@ -239,6 +239,7 @@ def _arrival(fed, flight, slot, answer, work):
     """
     start = flight["start"][slot]
     fleet = fed.devices.at(float(start), len(fed.sizes), drawing(fed))
+    # The devices are those of the moment when the client started.
     client = flight["client"][slot: slot + 1]
     down_bytes = torch.tensor([answer.job_bytes])
     up_bytes = torch.tensor([answer.up_bytes])
@@ -253,7 +254,9 @@ def _asks(fed, state, flight, slots):
         version = int(flight["version"][slot])
         model = flight["models"][version]
         if version not in messages:
-            messages[version] = model_message(fed, state | model, version, model["mask"])
+            # The state as it was, as far as the message needs it.
+            then = state | model
+            messages[version] = model_message(fed, then, version, model["mask"])
         meta, arrays = messages[version]
         number = int(flight["number"][slot])
         meta = meta | {"t": version, "number": number}

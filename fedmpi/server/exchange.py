@@ -45,7 +45,9 @@ def announce(fed, state, t, clients):
     """
     header = {"kind": "round", "t": t, "layout": fed.layout.digest}
     if fed.stale and t > 1:
-        fed.transport.publish({"kind": "previous"}, {"values": state["previous"].numpy()})
+        values = state["previous"].numpy()
+        fed.transport.publish({"kind": "previous"}, {"values": values})
+    # Clients may differ by their networks, by units, or by masks.
     if fed.kinds is not None:
         asks_of = asks_by_kind
     elif fed.pruner.units is not None:
@@ -53,17 +55,27 @@ def announce(fed, state, t, clients):
     elif fed.pruner.masks is not None:
         asks_of = _masked_asks
     else:
-        last = common_mask(fed, state, t, clients)
-        meta, arrays = model_message(fed, state, t, state["mask"], last)
-        published = fed.transport.publish(header | meta, arrays)
-        return published, [ask(fed, state, client, t, state["mask"]) for client in clients.tolist()]
+        return _announce_one_model(fed, state, t, clients, header)
+    # The header alone begins the round.
     published = fed.transport.publish(header, {})
     return published, asks_of(fed, state, t, clients)
 
 
+def _announce_one_model(fed, state, t, clients, header):
+    """``announce`` for clients that all train the same model."""
+    mask = state["mask"]
+    last = common_mask(fed, state, t, clients)
+    meta, arrays = model_message(fed, state, t, mask, last)
+    published = fed.transport.publish(header | meta, arrays)
+    asks = [ask(fed, state, client, t, mask) for client in clients.tolist()]
+    return published, asks
+
+
 def _masked_asks(fed, state, t, clients):
     """An ``Ask`` for each client, with the model under the mask that the pruner gives it."""
-    masks = fed.pruner.masks(state["pruner"], state["mask"], state["x"], fed.layout, clients)
+    pruner, layout = fed.pruner, fed.layout
+    masks = pruner.masks(state["pruner"], state["mask"], state["x"], layout, clients)
+    # Clients with the same mask object share a message.
     messages, asks = {}, []
     for client, mask in zip(clients.tolist(), masks):
         if id(mask) not in messages:
@@ -95,7 +107,8 @@ def _kind_message(fed, state, t, number):
     kind = fed.kinds.kinds[number]
     mask = mask_of(kind, state["mask"])
     own_mask = mask[kind.weights]
-    support = positions_of(kind, kind.layout.support(own_mask))
+    own_support = kind.layout.support(own_mask)
+    support = positions_of(kind, own_support)
     code, bits = positions.encode(own_mask.numpy())
     meta = {"support": digest(support), "mask": code, "network": number}
     codec = drawing(fed.codec.down, fed.seed, t)
@@ -138,22 +151,26 @@ def _network_order(fed, state, t, units):
         mask = state["mask"]
         meta, arrays = model_message(fed, state, t, mask)
         return Ask(None, t, mask, meta, arrays)
+    # Of all values, those of the network; of the prunable ones, its mask.
     entries = held(fed.structure, units)
-    support = torch.from_numpy(index_of(entries.numpy()))
+    index = index_of(entries.numpy())
+    support = torch.from_numpy(index)
     mask = entries[: fed.layout.Q].clone()
     codec = drawing(fed.codec.down, fed.seed, t)
     values = gathered(state["x"], support)
-    arrays = {"units": np.packbits(units.numpy())} | codec.encode(values)
-    return Ask(None, t, mask, {"support": digest(support)}, arrays, support=support)
+    packed = np.packbits(units.numpy())
+    arrays = {"units": packed} | codec.encode(values)
+    meta = {"support": digest(support)}
+    return Ask(None, t, mask, meta, arrays, support=support)
 
 
-def ask(fed, state, client, t, mask, meta={}, arrays={}, support=None):
+def ask(fed, state, client, t, mask, meta=None, arrays=None, support=None):
     """The ``Ask`` of a client that trains under ``mask`` the model of round ``t``.
 
     ``meta`` and ``arrays`` hold the model, unless it is published. ``support`` defaults to that of
     the mask.
     """
-    meta, arrays = _with_own(fed, state, client, t, mask, meta, arrays)
+    meta, arrays = _with_own(fed, state, client, t, mask, meta or {}, arrays or {})
     return Ask(
         client=client,
         t=t,

@@ -91,10 +91,12 @@ class Bench(NamedTuple):
                 jobs.append({"lab": "evaluate", "on": on, "models": block, "rows": rows})
         _hand_out(self.fed, models)
         loss, headline = torch.zeros(2, len(models), dtype=torch.float64)
+        # The order of the jobs fixes the order of the sums.
         for job, reply in zip(jobs, self._in_order(jobs)):
             block = slice(*job["models"])
-            loss[block] += torch.from_numpy(reply.arrays["loss"])
-            headline[block] += torch.from_numpy(reply.arrays["headline"])
+            arrays = reply.arrays
+            loss[block] += torch.from_numpy(arrays["loss"])
+            headline[block] += torch.from_numpy(arrays["headline"])
         self._book_passes(size * len(models), mask)
         return loss / size, headline / size
 
@@ -123,6 +125,7 @@ class Bench(NamedTuple):
             total += torch.from_numpy(reply.arrays["gradient"])
         kept = self._kept(mask)
         _, work = flops.training(self.fed.layout, self.fed.costs, kept, 0, size, 0)
+        # Counted like the training's passes with a dense gradient.
         self.spent["flops_lab"] += work
         return total / size
 

@@ -55,14 +55,17 @@ class Learnt(NamedTuple):
 def play(fed, state, t):
     """``Played``: clients train in round ``t``, estimators score them, the server merges."""
     laps = record.Clock(fed.transport)
-    support = fed.layout.support(state["mask"])
-    lab = round_lab(fed, t, state["mask"])
+    mask = state["mask"]
+    support = fed.layout.support(mask)
+    lab = round_lab(fed, t, mask)
 
     # Models out, answers in.
     got, root = exchanged(fed, state, t, support, laps, lab)
     beside_s = lab.seconds
-    all_answered_s = max(got.now, state["now"] + beside_s)
+    own_training_done_s = state["now"] + beside_s
+    all_done_s = max(got.now, own_training_done_s)
 
+    # Scores, weights, merge, pruning.
     if len(got.counts):
         learnt = learn(fed, state, t, support, got, laps, lab, root)
     else:
@@ -70,9 +73,10 @@ def play(fed, state, t):
 
     # The server's own training ran beside the clients'; the rest of its work came after them.
     after_merge_s = lab.seconds - beside_s
-    got = got._replace(now=all_answered_s + after_merge_s)
+    got = got._replace(now=all_done_s + after_merge_s)
     after = next_state(fed, state, t, support, got, learnt)
 
+    # The record of the round.
     row = row_of(fed, state, after, t, got, learnt, lab, laps)
     client_rows = record.client_rows(fed, t, got, learnt)
     is_due = evaluates(fed.every)(Round(t, fed.rounds))
@@ -91,11 +95,13 @@ def learn(fed, state, t, support, got, laps, lab, root=None):
     replies = [got.answers[row] for row in got.counts.tolist()]
     updates = updates_of(fed, t, support, got, replies, root)
     total = None
+    # Workers have added updates up if the merge needs no single ones.
     if fed.sums:
         shares = got.shares[got.counts]
         total = summed(fed, updates, shares, support)
     laps.lap("train_s")
 
+    # How much did each client contribute?
     clients = updates.clients
     cohort = Cohort(
         clients=clients,
@@ -113,9 +119,11 @@ def learn(fed, state, t, support, got, laps, lab, root=None):
     strategy, x = merge(fed, state, updates, total, weights, laps, lab)
     merged = x
     if fed.pruner.residuals:
+        # This pruner keeps values of pruned weights; the model has none.
         merged = served(x, updates.support, fed.layout)
     recorded = own_columns(fed, strategy, updates, total)
 
+    # Prune and grow; the rest of the state follows.
     known = known_to_pruner(fed, updates, weights, weighting, replies)
     on_support = updates.support is support
     changes = prune(fed, state, t, x, known, on_support)

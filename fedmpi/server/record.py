@@ -136,6 +136,7 @@ def round_columns(validated, num_layers, labels, objective, networks=(), own=Fal
     names of several networks. ``own``: clients have test parts of their own. ``working``: the
     server works on the merged model.
     """
+    # The order of the columns is that of the run file.
     columns = [Column("round", "int64", "1", "round, from 1")]
     columns += evaluation_columns(objective, validated, networks)
     columns += _model_columns(num_layers, objective)
@@ -320,6 +321,7 @@ def round_row(fed, state, after, t, got, learnt):
     bytes_ = {
         "up_bytes": int(got.up_bytes.sum()),
         "down_bytes": int(got.down_bytes.sum()),
+        # Both ways, 4 bytes a float32.
         "dense_bytes": 2 * 4 * dense_values(fed, got.clients),
     }
     others = {
@@ -372,9 +374,10 @@ def _mask_columns(fed, state, after, got, trained):
     """The columns about the masks of the clients in the rows ``trained``, and of the new model."""
     masks = [got.masks[row] for row in trained] or [state["mask"]]
     distinct = _distinct(masks)
-    union = distinct[0][0]
+    union, _ = distinct[0]
     if len(distinct) > 1:
-        union = torch.stack([mask for mask, _ in distinct]).any(dim=0)
+        all_masks = [mask for mask, _ in distinct]
+        union = torch.stack(all_masks).any(dim=0)
     # All clients' kept weights together.
     kept = 0
     for mask, rows in distinct:
@@ -383,6 +386,7 @@ def _mask_columns(fed, state, after, got, trained):
     density = kept / len(masks) / mean_weights(fed, clients)
     layers = fed.layout.kept(union)
     changed = [0] * len(layers)
+    # The same object has not changed: spare the comparison.
     if after["mask"] is not state["mask"]:
         changed = fed.layout.kept(after["mask"] ^ state["mask"])
     return {
@@ -399,6 +403,7 @@ def _work_columns(fed, got, trained, numbers):
     prunefl = rigl = 0
     for mask, rows in _distinct([got.masks[row] for row in trained]):
         costs = costs_of(fed, got.clients[trained[rows[0]]])
+        # FLOPs are linear in the samples: add these up first.
         work = numbers[rows, WORK].sum(axis=0)
         price = flops.training(fed.layout, costs, mask, *work)
         prunefl += price[0]

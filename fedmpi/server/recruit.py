@@ -98,17 +98,22 @@ def chosen(fed, state, t, fleet, got, rows, count):
     """
     losses = told_losses(fed, t, got, rows)
     candidates = got.clients
+    # A loss takes a forward pass over all samples.
     one_sample = flops.forward(fed.layout, fed.costs, state["mask"])
     work = fed.sizes[candidates] * one_sample
     waits = virtual_time.durations(fleet, candidates, got.down_bytes, work, got.up_bytes)
     got.seconds.copy_(waits)
 
     # So far only failures count as answers.
-    sound = torch.tensor([got.answers[row] is None for row in rows.tolist()])
+    is_sound = [got.answers[row] is None for row in rows.tolist()]
+    sound = torch.tensor(is_sound)
     got.outcome[rows[~sound]] = Outcome.FAILED
-    clients = fed.sampler.choose(count, candidates[rows[sound]], losses[sound])
+    sound_clients = candidates[rows[sound]]
+    clients = fed.sampler.choose(count, sound_clients, losses[sound])
     clients = clients.sort().values
+    # Candidates are sorted.
     kept = torch.searchsorted(candidates, clients)
+    # Training starts after the slowest candidate.
     got.seconds[kept] = got.seconds[rows].max()
     return kept
 
@@ -156,12 +161,17 @@ def _bill(fed, fleet, got, rows, awaited_bytes):
     answers = [got.answers[row] for row in numbers]
     masks = [got.masks[row] for row in numbers]
     clients = got.clients[rows]
-    down = torch.tensor([answer.job_bytes for answer in answers], dtype=torch.int64)
-    up = torch.tensor([answer.up_bytes for answer in answers], dtype=torch.int64)
+    job_bytes = [answer.job_bytes for answer in answers]
+    up_bytes = [answer.up_bytes for answer in answers]
+    # The type of an empty list would be float.
+    down = torch.tensor(job_bytes, dtype=torch.int64)
+    up = torch.tensor(up_bytes, dtype=torch.int64)
     got.down_bytes[rows] += down
     got.up_bytes[rows] += up
     work = worked(fed, masks, answers, clients.tolist())
-    took = virtual_time.durations(fleet, clients, down + awaited_bytes, work, up)
+    awaited = down + awaited_bytes
+    took = virtual_time.durations(fleet, clients, awaited, work, up)
+    # Candidates have waited before.
     got.seconds[rows] += took
 
 

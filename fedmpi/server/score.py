@@ -91,9 +91,11 @@ class Utility:
     """
 
     def __init__(self, transport, derivatives, block, cohort, state, tell=lambda line: None):
-        """``derivatives``: ``(gradient, curvature)`` of the validation loss, or None. ``block``: how
-        many models one job forms and evaluates. ``state``: the strategy's. ``tell(line)`` hears of
-        the progress of long work."""
+        """``derivatives`` is ``(gradient, curvature)`` of the validation loss, or None.
+
+        ``block`` is the number of models in one job, ``state`` the strategy's; ``tell(line)`` hears of
+        the progress of long work.
+        """
         self.transport, self.block, self.tell = transport, block, tell
         self.cohort, self.state = cohort, state
         self.gradient, self.curvature = derivatives or (None, None)
