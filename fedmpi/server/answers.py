@@ -240,6 +240,7 @@ def enough(fed, t, answers):
             f"({len(diverged)} diverged, {num_failed} failed); --quorum asks for "
             f"{fed.quorum:g} of them")
     if diverged:
+        # One client stands for all: the causes are mostly the same.
         first = diverged[0]
         raise DivergedError(f"{line}; {first.why}: {CAUSES[first.cause]}")
     raise FedError(f"{line}\n{refused[0].why}")

@@ -2,7 +2,7 @@
 
 Time is virtual: an answer is merged when the client's devices deliver it, whenever and on
 whichever rank it was trained. As soon as one arrival must be known, all clients that have
-started are trained together, which keeps the ranks busy.
+started are trained together, to keep the ranks busy.
 """
 
 import math
@@ -94,7 +94,7 @@ def _copied(flight):
 
 
 def _next_slot(flight):
-    """The slot of the client at work that arrives next; None if nobody is at work."""
+    """The slot of the next client to arrive; None if nobody is at work."""
     working = torch.nonzero(flight["client"] >= 0).flatten()
     if not len(working):
         return None
@@ -105,7 +105,7 @@ def _next_slot(flight):
 
 
 def _taken(fed, state, t, flight, slot, support):
-    """``Turn`` of the client in ``slot``, whose answer has arrived; the slot is free again."""
+    """``Turn`` of the client in ``slot``; its answer has arrived, and the slot is free again."""
     version = int(flight["version"][slot])
     fields = flight["answers"].pop(slot)
     if "values" in fields:
@@ -121,7 +121,7 @@ def _taken(fed, state, t, flight, slot, support):
 
 
 def _answers(turns):
-    """The answers of clients whose devices answered."""
+    """The answers of the ``turns``, without clients that dropped out."""
     return [turn.answer for turn in turns if turn.answer is not None]
 
 
@@ -163,6 +163,7 @@ def fill(fed, state, t, flight, now, turns, message):
         at_work = bool((flight["client"] >= 0).any())
         if at_work or len({turn.client for turn in turns}) == N:
             return now
+        # Nobody can work now: look again later.
         now += WAIT_S
     raise nobody_available()
 
@@ -195,7 +196,7 @@ def _start_all(fed, state, t, flight, now, turns, message):
 
 
 def _idle(fleet, flight, turns):
-    """(N,) bool: available clients that are not at work and have had no turn in this round."""
+    """(N,) bool: available clients, not at work, without a turn in this round."""
     idle = fleet.available.clone()
     clients = flight["client"]
     idle[clients[clients >= 0]] = False
@@ -205,7 +206,7 @@ def _idle(fleet, flight, turns):
 
 
 def _least_s(fed, state, fleet, client, message):
-    """Virtual seconds that the work of ``client (1,)`` takes at least."""
+    """A lower bound of the virtual seconds of the work of ``client (1,)``."""
     _, one_sample = flops.training(fed.layout, fed.costs, state["mask"], 1, 0, 0)
     work = fed.least[client] * one_sample
     down_bytes = torch.tensor([frame.size(*message)])
@@ -233,7 +234,7 @@ def train(fed, state, flight, t, support):
 
 
 def _arrival(fed, flight, slot, answer, work):
-    """Virtual time, a 0-d float64, at which the answer of a ``slot`` is there.
+    """The virtual time of an answer's arrival, a 0-d float64, for the client in ``slot``.
 
     ``work (1,)`` are the FLOPs of the training.
     """

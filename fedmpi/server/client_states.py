@@ -75,7 +75,7 @@ def _values(state, shelf, client):
 def carried(values, layout, alive, before, support):
     """(K',) float32 on ``support (K',)``, from ``values (K,)`` on the mask ``before (Q,)``.
 
-    Weights that are not ``alive (Q,)`` any more have 0.
+    Weights have 0 unless they are still ``alive (Q,)``.
     """
     whole = scattered(values, layout.support(before), torch.zeros(layout.P))
     whole[: layout.Q] *= alive
@@ -106,7 +106,7 @@ def spills(fields, layout, N):
 
 
 def files_of(states):
-    """``{(client, round)}``: the files that ``{client: Kept}`` names."""
+    """``{(client, round)}``: the files of ``{client: Kept}``."""
     return {(client, state.t) for client, state in states.items() if state.values is None}
 
 
@@ -123,7 +123,7 @@ def as_dict(states):
 
 
 def _column(states, name):
-    """The values ``name`` of all states that have it, one behind the other."""
+    """The values ``name`` of all states with this name, one behind the other."""
     rows = [row for row, state in enumerate(states) if name in state.values]
     tensors = [states[row].values[name] for row in rows]
     shapes = [tensor.shape for tensor in tensors]

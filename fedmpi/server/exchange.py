@@ -1,6 +1,6 @@
 """A round's exchange with the clients: the model goes out, answers come back.
 
-Neither the ranks that clients trained on nor the order of arrival plays a part.
+Neither the ranks of the trainings nor the order of arrival plays a part.
 """
 
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ class Ask(NamedTuple):
 def announce(fed, state, t, clients):
     """Tell every worker about round ``t``: ``(bytes published, an Ask for each client)``.
 
-    One model for all clients is published. Models that differ go with the clients' jobs.
+    One model for all clients is published. Different models go with the clients' jobs.
     """
     header = {"kind": "round", "t": t, "layout": fed.layout.digest}
     if fed.stale and t > 1:
@@ -72,7 +72,7 @@ def _announce_one_model(fed, state, t, clients, header):
 
 
 def _masked_asks(fed, state, t, clients):
-    """An ``Ask`` for each client, with the model under the mask that the pruner gives it."""
+    """An ``Ask`` for each client, with the model under the client's mask, by the pruner."""
     pruner, layout = fed.pruner, fed.layout
     masks = pruner.masks(state["pruner"], state["mask"], state["x"], layout, clients)
     # Clients with the same mask object share a message.
@@ -119,7 +119,7 @@ def _kind_message(fed, state, t, number):
 
 
 def smaller_asks(fed, state, t, clients):
-    """An ``Ask`` for each client, with the network that the pruner gives it: whole, or smaller."""
+    """An ``Ask`` for each client, with the client's network, by the pruner: whole, or smaller."""
     gen = stream(fed.seed, Purpose.MASK, t)
     x = state["x"]
     fleet = _fleet(fed, state)
@@ -165,7 +165,7 @@ def _network_order(fed, state, t, units):
 
 
 def ask(fed, state, client, t, mask, meta=None, arrays=None, support=None):
-    """The ``Ask`` of a client that trains under ``mask`` the model of round ``t``.
+    """The ``Ask`` of a client for training under ``mask`` the model of round ``t``.
 
     ``meta`` and ``arrays`` hold the model, unless it is published. ``support`` defaults to that of
     the mask.
@@ -197,7 +197,7 @@ def _with_own(fed, state, client, t, mask, meta, arrays):
 
 
 def memory(fed, state, client, mask):
-    """``{name: tensor}``: the state that a client keeps, as it is under ``mask (Q,)``."""
+    """``{name: tensor}``: a client's state, as it is under ``mask (Q,)``."""
     kept = state.get("clients", {}).get(client)
     if kept is None:
         return {}
@@ -215,7 +215,7 @@ def memory(fed, state, client, mask):
 def remembered(fed, state, t, clients, answers, masks):
     """``{client: Kept}`` after the ``answers`` of ``clients (C,)`` were merged in round ``t``.
 
-    ``masks`` are those that the clients were sent. All other clients keep their states.
+    ``masks`` are the masks sent to the clients. All other clients keep their states.
     """
     after = dict(state["clients"])
     for client, answer, mask in zip(clients.tolist(), answers, masks):
@@ -227,8 +227,9 @@ def remembered(fed, state, t, clients, answers, masks):
 
 
 def _ended(fed, answer, mask):
-    """(Q,) bool: the mask that a client ended with, from the support of its answer."""
+    """(Q,) bool: a client's mask after its training, from the support of its answer."""
     ended = torch.zeros_like(mask)
+    # Prunable weights come first in the vector.
     prunable = answer.support < fed.layout.Q
     ended[answer.support[prunable].long()] = True
     return ended
@@ -345,7 +346,7 @@ class Collecting(NamedTuple):
         return self.reader.reply(reply, self.asks[row], row)
 
     def failing(self, chosen, why=""):
-        """The teams of ``chosen``, reduced to clients with a failure that begins with ``why``.
+        """The teams of ``chosen``, reduced to failed clients; ``why`` begins the reason.
 
         Teams without failures are left out. A team that ran out of memory failed as a whole, and
         trains again as it was, for the same bits.
@@ -377,7 +378,7 @@ def _reader(fed, asks, support):
 
 
 def _support_of(fed, ask):
-    """(K,) int32: the support that a client trains on."""
+    """(K,) int32: the support of a client's training."""
     return fed.layout.support(ask.mask) if ask.support is None else ask.support
 
 
@@ -390,7 +391,7 @@ def _job(ask, row, shares):
 
 
 def _arrays(ask):
-    """The arrays that travel with a client's job."""
+    """The arrays of a client's job."""
     kept = {f"kept/{name}": tensor.numpy() for name, tensor in ask.kept.items()}
     return ask.arrays | kept
 
@@ -420,6 +421,7 @@ def _until_done(fed, chosen, collecting):
         fed.tell(f"warning: {num_clients} clients ran out of GPU memory and train again, while "
                  "nobody else does; fewer ranks on a GPU, or a smaller --batch-size or --together, "
                  "would avoid that")
+    # One team at a time has all of a GPU's memory.
     for team in crowded:
         collecting.play([team])
     failing = collecting.failing(chosen)

@@ -32,7 +32,7 @@ def stack(fed, replies, support):
 
 
 def union(layout, support, replies):
-    """int32: the positions of all clients' supports, and of the server's, unless that is None."""
+    """int32: the positions of all clients' supports, and of the server's ``support``."""
     held = torch.zeros(layout.P, dtype=torch.bool)
     # Keep the server's positions even if no client kept them.
     if support is not None:
@@ -48,6 +48,7 @@ def _on_union(replies, support):
     U = torch.zeros(shape)
     B = torch.zeros(shape, dtype=torch.bool)
     for row, reply in enumerate(replies):
+        # Supports are sorted, and each is part of the union.
         columns = torch.searchsorted(support, reply.support)
         U[row, columns] = reply.values
         B[row, columns] = True
@@ -62,7 +63,7 @@ def _spread(values, of, support):
 
 
 def rows_of(values):
-    """(C, K): a list of vectors as the rows of one tensor, without a copy if they are that."""
+    """(C, K): a list of vectors as the rows of one tensor, without a copy if they lie so."""
     if not _in_one_block(values):
         return torch.stack(values)
     first = values[0]

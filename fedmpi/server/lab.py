@@ -58,7 +58,7 @@ class RoundLab(NamedTuple):
 
 
 def round_lab(fed, t, mask):
-    """The ``RoundLab`` of round ``t``, in which ``mask (Q,)`` is trained."""
+    """The ``RoundLab`` of round ``t``, with the trained ``mask (Q,)``."""
     bench = Bench(fed, t, mask, {"flops_server": 0.0, "flops_lab": 0.0}, itertools.count())
     lab = Lab(
         bench.evaluate,
@@ -198,7 +198,7 @@ class Bench(NamedTuple):
     def _in_order(self, jobs, arrays=None):
         """The replies to ``jobs`` in their order, each as soon as all before it have come.
 
-        Jobs that ran out of a GPU's memory beside other ranks are done again once those are ready.
+        A job that ran out of a GPU's memory is done again while no other rank works.
         """
         waiting, turn = {}, 0
         line = f"round {self.t}: jobs of the server's own work done"
@@ -210,14 +210,14 @@ class Bench(NamedTuple):
 
 
 def _spans(start, stop, size):
-    """Pairs (start, stop) of at most ``size`` that cover a range."""
+    """A range in pairs (start, stop) of at most ``size``."""
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 def _size(fed, on, labelled=False):
     """The number of the samples ``on``.
 
-    UserError if there are none, or if the server lacks the labels that are asked for.
+    UserError if there are none, or if labels are asked for and the server lacks them.
     """
     if on not in fed.server.sizes:
         raise ValueError(f"the server's samples are {' or '.join(fed.server.sizes)}, got {on!r}")
@@ -257,6 +257,7 @@ def _training(fed, t, number, training):
 
 def _sound(fed, jobs, arrays):
     """A reply to every job, in any order."""
+    # Jobs without enough memory wait until the ranks that share a GPU are idle.
     again = []
     for reply in fed.transport.map(jobs, arrays):
         if reply.meta.get("again"):
@@ -268,7 +269,7 @@ def _sound(fed, jobs, arrays):
 
 
 def retried(fed, job, arrays, index=0):
-    """The reply to a job that ran out of memory before, now that no other rank works."""
+    """The reply to a job after it ran out of memory, while no other rank works."""
     [reply] = fed.transport.map([job], [arrays])
     if reply.meta.get("again"):
         raise FedError(f"rank {reply.rank} ran out of GPU memory twice at the server's own work "
@@ -291,7 +292,7 @@ def update_beside(fed, t, work, base, support):
 
 
 def _finished(fed, work):
-    """The result of ``work`` whose jobs have been done beside others."""
+    """The result of ``work`` after its jobs were done beside others."""
     beside = work.beside
     replies = []
     for reply in beside.replies:

@@ -27,7 +27,7 @@ SAVED_S = 1.0
 
 
 class Played(NamedTuple):
-    """A round once its model stands, and before that is evaluated."""
+    """A round once its model stands; the evaluation is still to come."""
 
     state: dict                   # after the round
     row: dict                     # of /rounds, the columns of the evaluation still missing
@@ -249,7 +249,7 @@ def prune(fed, state, t, x, known, on_support):
 
 
 def losses_after(state, clients, replies):
-    """(N,) float64: each client's last training loss; new are those of ``clients (C,)``."""
+    """(N,) float64: each client's last training loss, new for ``clients (C,)``."""
     losses = [reply.numbers[Number.LOSS] for reply in replies]
     losses = torch.tensor(losses, dtype=torch.float64)
     return state["losses"].index_copy(0, clients, losses)
@@ -282,7 +282,7 @@ def next_state(fed, state, t, support, got, learnt):
 
 
 def states_of_clients(fed, state, t, got):
-    """``{client: Kept}`` after the merge: clients whose answers count have new states."""
+    """``{client: Kept}`` after the merge: new states for the merged clients."""
     merged = got.counts.tolist()
     clients = got.clients[merged]
     answers = [got.answers[row] for row in merged]
@@ -307,7 +307,7 @@ def row_of(fed, state, after, t, got, learnt, lab, laps):
 
 
 def nobody(row):
-    """The warning about a round that merged no update, from its row."""
+    """The warning about a round without merged updates, from its row."""
     outcomes = ("late", "dropped", "rejected", "failed")
     counts = [f"{row[name]} {name}" for name in outcomes if row[name]]
     return (f"warning: round {row['round']} merged nobody's update, the model stays: of "
@@ -315,7 +315,7 @@ def nobody(row):
 
 
 def tested_by_clients(fed, played, t):
-    """``played`` with the results of clients' own test parts, in rounds that evaluate them.
+    """``played`` with the results of clients' own test parts, if the round has some.
 
     Rank 0 goes on with the round's evaluation while workers test.
     """
@@ -468,6 +468,7 @@ class Ledger:
         """A generator of slices of work: evaluate round ``t``, write its row, save it if due."""
         row = played.row | (yield from played.evaluation)
         begin = time.perf_counter()
+        # The row first: a killed run plays a round without a checkpoint again.
         self.store.append(row | record.stored(self.writing_s), played.clients, played.own)
         self.written = t, played.state
         if self._is_due(t, begin):

@@ -25,9 +25,9 @@ def sent(fed, state, support):
 
 
 def counted(pruner, layout, state):
-    """(Q,) bool: the mask within the budget, by which the model is tested.
+    """(Q,) bool: the mask within the budget, for tests of the model.
 
-    Some pruners send clients more weights than that, or fewer.
+    Some pruners send clients more weights, or fewer.
     """
     if pruner.nominal is None:
         return state["mask"]
@@ -35,6 +35,6 @@ def counted(pruner, layout, state):
 
 
 def tested(fed, state):
-    """(P,): the model that is tested, zero off its mask."""
+    """(P,): the model for tests, zero off its mask."""
     mask = counted(fed.pruner, fed.layout, state)
     return served(state["x"], fed.layout.support(mask), fed.layout)

@@ -117,6 +117,7 @@ def _answers(fed, jobs, arrays, t, meanwhile):
     def some_missing():
         return any(block is None for block in values)
 
+    # Rank 0 evaluates the test set until the last client is tested.
     replies = fed.transport.map(jobs, arrays, _as_long(meanwhile, some_missing))
     line = f"round {t}: blocks of clients tested"
     for reply in watched(replies, len(jobs), fed.tell, line):

@@ -1,4 +1,4 @@
-"""The record of a round: the columns of the run file, with units, and the rows that fill them."""
+"""The record of a round: the columns of the run file, with units, and their rows."""
 
 import hashlib
 import math
@@ -51,7 +51,7 @@ def columns(fed):
 
 
 def _check_names(fed, names):
-    """Raise UserError if the task or the strategy calls a column by a name that is taken."""
+    """Raise UserError if the task or the strategy gives a column a name twice."""
     named = [("--task has a metric", name) for name in fed.objective.metrics]
     named += [("--strategy has a column", name) for name, _, _ in fed.strategy.columns]
     for source, name in named:
@@ -89,7 +89,7 @@ def names_of(kinds):
 
 
 def evaluation_columns(objective, validated, networks=()):
-    """The columns that evaluations fill, by the objective.
+    """The columns of evaluations, by the objective.
 
     ``validated`` adds the validation set. Each of several ``networks`` has columns of its own,
     beside the means over clients.
@@ -416,7 +416,7 @@ def _work_columns(fed, got, trained, numbers):
 
 
 def _distinct(masks):
-    """``[(mask, rows that share it)]``, one entry for each mask object."""
+    """``[(mask, its rows)]``, one entry for each mask object."""
     rows = {}
     for row, mask in enumerate(masks):
         rows.setdefault(id(mask), []).append(row)
@@ -424,7 +424,7 @@ def _distinct(masks):
 
 
 def stored(spent_s):
-    """The columns that are filled in as the row is written; the last row took ``spent_s``."""
+    """The columns of the moment of writing; the last row took ``spent_s``."""
     return {"store_s": spent_s, "recorded": time.time()}
 
 
@@ -438,6 +438,7 @@ def own_costs(fed, lab):
 
 def costs(fed, learnt):
     """The columns about each estimator's coalitions and seconds."""
+    # An empty round asks no estimator.
     columns = {}
     for label in fed.contributions:
         columns[f"calls_{label}"] = learnt.asked.get(label, 0)
@@ -446,7 +447,7 @@ def costs(fed, learnt):
 
 
 def client_rows(fed, t, got, learnt):
-    """The rows of /clients: columns with an entry for each of the A clients that were asked.
+    """The rows of /clients: columns with an entry for each of A clients.
 
     Unknown values are NaN.
     """

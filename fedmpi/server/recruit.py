@@ -37,7 +37,7 @@ class Gathered(NamedTuple):
 
     @property
     def counts(self):
-        """(C,) int64: the rows that are merged."""
+        """(C,) int64: the rows of merged clients."""
         return torch.nonzero(self.outcome == Outcome.MERGED).flatten()
 
 
@@ -87,7 +87,7 @@ def asked(clients, gone, published, asks, now):
 
 
 def _job_bytes(ask):
-    """The bytes of a model that goes with a client's job; 0 if all clients get the same model."""
+    """The bytes of the model in a client's job; 0 if all clients get the same model."""
     return frame.size(ask.meta, ask.arrays) if ask.arrays else 0
 
 
@@ -186,7 +186,7 @@ def look(fed, now):
 
 
 def nobody_available():
-    """The FedError of a run in which no client came back."""
+    """The FedError about a run without available clients."""
     days = PATIENCE * WAIT_S / 86400
     return FedError(f"no client has been available for {days:.0f} days of virtual time: "
                     "see --devices")
@@ -216,7 +216,7 @@ def sample(fed, state, t, fleet):
 
 
 def known(fed, state, available):
-    """``Known``: all that a sampler may go by; ``available (N,) bool``."""
+    """``Known``: the facts for a sampler; ``available (N,) bool``."""
     weighting, losses = state["weighting"], state["losses"]
     scores = weighting.get("score", weighting["weights"])
     # A client without a loss has never been merged: its score is only a start.
@@ -276,7 +276,7 @@ def worked(fed, masks, answers, clients):
 def _prices(fed, mask, client):
     """(3,) float64: FLOPs of a sample, in the order of ``numbers.WORK``.
 
-    That is a sample seen, one in a pass of its own, and one with a dense gradient.
+    These are a sample seen, one in a pass of its own, and one with a dense gradient.
     """
     costs = costs_of(fed, client)
     prices = []

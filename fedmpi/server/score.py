@@ -87,14 +87,14 @@ class Utility:
     Each distinct coalition is evaluated once, in blocks spread over the workers. Blocks are cut
     by the question and never by the number of ranks: so the bits are the same on any number.
     ``calls`` counts the evaluated models. ``asked`` holds the present estimator's distinct
-    coalitions: the price that it would have paid alone.
+    coalitions: its price if it were alone.
     """
 
     def __init__(self, transport, derivatives, block, cohort, state, tell=lambda line: None):
         """``derivatives`` is ``(gradient, curvature)`` of the validation loss, or None.
 
-        ``block`` is the number of models in one job, ``state`` the strategy's; ``tell(line)`` hears of
-        the progress of long work.
+        ``block`` is the number of models in one job, ``state`` the strategy's; ``tell(line)`` hears
+        of the progress of long work.
         """
         self.transport, self.block, self.tell = transport, block, tell
         self.cohort, self.state = cohort, state
