@@ -46,3 +46,33 @@ def count(mask):
     return int(torch.count_nonzero(mask))
 
 
+def gathered(x, support):
+    """(K,): the values of ``x (P,)`` at the sorted positions ``support (K,)``.
+
+    It is a view if those are the first K, as in most models without pruned weights.
+    """
+    if leading(support):
+        return x[: len(support)]
+    return x.index_select(0, support)
+
+
+def scattered(values, support, into):
+    """``into (P,)``, with ``values (K,)`` written to the sorted positions ``support (K,)``."""
+    if leading(support):
+        into[: len(support)] = values
+    elif into.device.type == "cpu":
+        # numpy takes a third of torch's time.
+        into.numpy()[support.numpy()] = values.numpy()
+    else:
+        into[support] = values
+    return into
+
+
+def below(support, bound):
+    """How many of the sorted positions ``support (K,)`` are smaller than ``bound``."""
+    return int(torch.searchsorted(support, bound))
+
+
+def leading(support):
+    """Whether sorted positions are the first ones, as in a model without pruned weights."""
+    return len(support) == 0 or int(support[-1]) == len(support) - 1
