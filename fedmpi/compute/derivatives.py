@@ -1,13 +1,15 @@
 """Gradient and curvature of a model's mean loss, as functions of its vector.
 
-The gradient is autograd's. The product of the Hessian with a vector v is that of Pearlmutter
-(1994), the gradient of ``<grad L, v>``: exact up to rounding. A product costs about two gradients,
+The gradient is autograd's. The product of the Hessian with a vector v is Pearlmutter's (1994), the
+gradient of ``<grad L, v>``: exact up to rounding. A product costs about two gradients,
 and no Hessian is formed. Kinks (ReLU, max pooling) have curvature 0, as in autograd.
 
 Sizes: P values of the vector, R of them trained.
 """
 
 import torch
+
+from fedmpi.core.layout import views
 
 
 def summed_gradient(model, layout, inputs, labels, loss):
@@ -83,7 +85,7 @@ def _product(model, layout, inputs, labels, loss, v):
     slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
     # <grad L, v>
     slope = 0
-    for slot, part in zip(layout.trained, slopes):
-        slope = slope + (part * v[slot.span].view(slot.shape)).sum()
+    for part, direction in zip(slopes, views(layout, v)):
+        slope = slope + (part * direction).sum()
     parts = torch.autograd.grad(slope, parameters, materialize_grads=True)
     return laid_out(layout, layout.trained, parts)

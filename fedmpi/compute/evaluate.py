@@ -49,7 +49,7 @@ def evaluator(model, x, inputs, labels, objective):
 
 
 def summed(objective, outputs, targets):
-    """``Objective.totals`` of an objective that has none of its own."""
+    """``Objective.totals`` of an objective without its own."""
     losses = objective.loss(outputs, targets, reduction="none")
     sums = {}
     for name, metric in objective.metrics.items():
@@ -67,12 +67,12 @@ def in_cache(model, sample):
 def by_sample(model, x, objective, at_once):
     """``measure(vector (P,), inputs (n, ...), labels (n, ...)) -> (n, 2)`` float64, numpy.
 
-    A row is a sample's loss and headline, by the ``objective`` and a model bound to ``x``, which
-    is left at ``vector``. ``measure(..., outputs_of)`` takes the outputs from that function of
-    inputs instead of the model.
+    A row is a sample's loss and headline, by the ``objective`` and a model bound to ``x``; x is
+    left at ``vector``. ``measure(..., outputs_of)`` takes the outputs from a function of inputs
+    instead of the model.
 
-    On a CPU ``at_once`` samples go through the model in one pass. The caller counts them, since
-    ``in_cache`` needs modules that a training rank never imports.
+    On a CPU ``at_once`` samples go through the model in one pass. The caller counts them:
+    ``in_cache`` needs modules beyond those of a training rank.
     """
     size = at_once if x.device.type == "cpu" else EVALUATED
     its_own = forward(model, x.device)

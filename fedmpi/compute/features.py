@@ -1,10 +1,10 @@
 """A model in two: its body makes features of inputs, its head makes outputs of features.
 
-The head is the linear layer that runs last, or a module that the user names; features are its
-input. The model's author need not help: one sample goes through the model, and hooks tell which
-linear layer ran last. The cut is sound in two cases: if the head's output is the model's own, or
-if the model is a chain of layers, whose end then belongs to the head. All other models are
-refused, such as a model whose outputs follow from two layers, or without a linear layer.
+The head is the linear layer that runs last, or a module named by the user; features are its
+input. The model's author need not help: one sample goes through the model, and hooks note the last
+linear layer. The cut is sound in two cases: if the head's output is the model's own, or if the
+model is a chain of layers, with an end that then belongs to the head. All other models are refused,
+such as a model with outputs from two layers, or without a linear layer.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from fedmpi.core.tensors import mode
 
 
 class Split(NamedTuple):
-    """A model in two parts that share its weights: ``head(features(inputs))`` is ``model(inputs)``.
+    """A model in two parts with its weights: ``head(features(inputs))`` is ``model(inputs)``.
 
     Gradients flow through both.
     """
@@ -64,7 +64,7 @@ def split(model, sample, name=""):
 def giving_features(model, module):
     """A context in which ``model(inputs)`` returns the input of its ``module``.
 
-    It is for code that trains on a model's outputs, whatever they are.
+    Code that trains on a model's outputs then trains on features.
     """
     seen = _Seen()
     with seen.watching(module):

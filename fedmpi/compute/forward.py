@@ -68,15 +68,18 @@ def ensemble(model, layout, objective):
 def _score(objective, outputs, inputs, labels):
     """``(loss_sum (m,) float64, headline_sum (m,))`` of ``outputs(inputs (s, ...)) -> (m, s, ...)``."""
     headline = objective.metrics[objective.headline]
-    loss_sum, headline_sum = 0, 0
+    loss_sum = headline_sum = 0
     for few_inputs, few_labels in zip(inputs.split(SAMPLES), labels.split(SAMPLES)):
         z = outputs(few_inputs)
         m, s = z.shape[:2]
+        # All models' samples, one model after the other.
         z = z.flatten(0, 1)
-        targets = few_labels.expand(m, *few_labels.shape).flatten(0, 1)
-        losses = objective.loss(z, targets, reduction="none").view(m, s)
-        loss_sum = loss_sum + losses.sum(1, dtype=torch.float64)
-        headline_sum = headline_sum + _count(headline(z, targets).view(m, s))
+        targets = few_labels.expand(m, *few_labels.shape)
+        targets = targets.flatten(0, 1)
+        losses = objective.loss(z, targets, reduction="none")
+        values = headline(z, targets)
+        loss_sum = loss_sum + losses.view(m, s).sum(1, dtype=torch.float64)
+        headline_sum = headline_sum + _count(values.view(m, s))
     return loss_sum, headline_sum
 
 
@@ -156,9 +159,15 @@ def largest_of_four(x):
 
     A maximum is NaN if any of its entries is.
     """
-    height, width = (size // 2 * 2 for size in x.shape[2:])
-    rows = torch.maximum(x[:, :, :height:2], x[:, :, 1:height:2])
-    return torch.maximum(rows[..., :width:2], rows[..., 1:width:2])
+    # A last row or column without a partner is left out.
+    height = x.shape[2] // 2 * 2
+    width = x.shape[3] // 2 * 2
+    upper = x[:, :, :height:2]
+    lower = x[:, :, 1:height:2]
+    rows = torch.maximum(upper, lower)
+    left = rows[..., :width:2]
+    right = rows[..., 1:width:2]
+    return torch.maximum(left, right)
 
 
 def through(layers, h):
@@ -203,9 +212,11 @@ def chain(model):
     if len(cuts) != 1:
         return None
     cut = cuts[0]
-    if (layers[cut].start_dim, layers[cut].end_dim) != (1, -1):
+    flatten = layers[cut]
+    if (flatten.start_dim, flatten.end_dim) != (1, -1):
         return None
-    return _relu_last(layers[:cut]), layers[cut + 1:]
+    body, head = layers[:cut], layers[cut + 1:]
+    return _relu_last(body), head
 
 
 def leaves(module):
@@ -299,9 +310,15 @@ def _head_rule(layer, stack):
     """``rule(rows) -> layer`` after Flatten; None for an unknown layer."""
     if type(layer) in ELEMENTWISE:
         return lambda rows: layer
-    if type(layer) is nn.Linear and layer.bias is not None:
-        return lambda rows: partial(_linear, stack(rows, layer.weight), stack(rows, layer.bias))
-    return None
+    if type(layer) is not nn.Linear or layer.bias is None:
+        return None
+
+    def rule(rows):
+        weight = stack(rows, layer.weight)
+        bias = stack(rows, layer.bias)
+        return partial(_linear, weight, bias)
+
+    return rule
 
 
 def _linear(weight, bias, h):
@@ -309,5 +326,7 @@ def _linear(weight, bias, h):
     if h.ndim == 3:
         return torch.baddbmm(bias[:, None], h, weight.transpose(1, 2))
     # Shared: one product for all models.
-    outputs = F.linear(h, weight.flatten(0, 1), bias.flatten())
-    return outputs.unflatten(1, bias.shape).transpose(0, 1)
+    all_weights = weight.flatten(0, 1)
+    outputs = F.linear(h, all_weights, bias.flatten())
+    by_model = outputs.unflatten(1, bias.shape)
+    return by_model.transpose(0, 1)

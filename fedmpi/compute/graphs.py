@@ -1,12 +1,12 @@
 """A training step as one launch.
 
-A small network leaves a GPU waiting for Python, which launches some hundred kernels a step. A step
-that has been taken a few times is recorded as a CUDA graph and replayed from then on: the same
-kernels on the same memory in one launch, hence the same bits, at whatever step recording begins.
+A small network leaves a GPU waiting for Python, as Python launches some hundred kernels a step.
+After a few times a step is recorded as a CUDA graph and replayed from then on: the same kernels on
+the same memory in one launch, hence the same bits, at whatever step recording begins.
 
-A replay repeats the recorded step, so networks whose step may differ from one time to the next are
-not recorded: networks that wait for the GPU (and may then decide), and networks with layers or a
-loss that are neither torch's nor ours.
+A replay repeats the recorded step. Networks with steps that may differ from one time to the next
+are not recorded: networks that wait for the GPU (and may then decide), and networks with layers or
+a loss from outside torch and this package.
 """
 
 import math
@@ -63,21 +63,23 @@ class Recorder:
     def steps(self, rule, make, start):
         """``(step, held)``: ``make(held)``, made once for each rule and shapes, and its tensors.
 
-        The step reads and writes the tensors ``held``, by name, which hold the values of
+        The step reads and writes the tensors ``held``, by name, first with the values of
         ``start``. It may depend on ``rule``, the model and these tensors alone.
         """
         shapes = tuple((name, tensor.shape) for name, tensor in start.items())
         key = rule, shapes
         if key in self.made:
-            for name, tensor in self.made[key][1].items():
+            step, held = self.made[key]
+            for name, tensor in held.items():
                 tensor.copy_(start[name])
-            return self.made[key]
+            return step, held
 
         if len(self.made) == RULES:
             self.forget()
         held = {name: tensor.clone() for name, tensor in start.items()}
-        self.made[key] = Recorded(make(held)), held
-        return self.made[key]
+        step = Recorded(make(held))
+        self.made[key] = step, held
+        return step, held
 
     def forget(self):
         """Give all memory back."""
@@ -145,7 +147,7 @@ def replay(recorded, batch):
 
 
 def waits(work):
-    """Whether ``work()`` waits for the GPU, as code does that looks at a value."""
+    """Whether ``work()`` waits for the GPU, as it must to look at a value."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")

@@ -36,13 +36,17 @@ def deal(task, shuffle=True):
     dropped if the model normalises over the batch, as one sample cannot feed it.
     """
     n = len(task.labels)
-    order = torch.from_numpy(task.gen.permutation(n)) if shuffle else torch.arange(n)
+    if shuffle:
+        order = torch.from_numpy(task.gen.permutation(n))
+    else:
+        order = torch.arange(n)
     if leaves_one_out(n, task.batch_size) and normalises_batches(task.model):
         order = order[:-1]
     if task.augment is None:
         return order, None
     sample_shape = tuple(task.inputs.shape[1:])
-    return order, task.augment.draw(task.gen, len(order), sample_shape)
+    drawn = task.augment.draw(task.gen, len(order), sample_shape)
+    return order, drawn
 
 
 def leaves_one_out(n, batch_size):
@@ -80,23 +84,28 @@ def learning_rates(task, steps):
     """The learning rate of each of a task's steps: a list of floats."""
     if task.rates is None:
         return [task.lr] * steps
+    rate, now = task.rates.rate, task.schedule
     if not task.rates.within:
-        return [task.lr * task.rates.rate(task.schedule, 0, 1)] * steps
-    return [task.lr * task.rates.rate(task.schedule, step, steps) for step in range(steps)]
+        lr = task.lr * rate(now, 0, 1)
+        return [lr] * steps
+    return [task.lr * rate(now, step, steps) for step in range(steps)]
 
 
 def batches(task, shuffle=True):
     """The (inputs, labels) of one epoch; the last batch may be smaller, or left out, see ``deal``."""
     order, drawn = deal(task, shuffle)
+    order = order.to(task.labels.device)
     size = task.batch_size
     batch_values = max(1, size * task.inputs[0].numel())
     block = size * max(1, GATHERED // batch_values)
     start = 0
-    for rows in order.to(task.labels.device).split(block):
+    for rows in order.split(block):
         inputs = task.inputs[rows]
+        labels = task.labels[rows]
         if drawn is not None:
-            inputs = augmented(task.augment, inputs, drawn[start: start + block])
-        yield from zip(inputs.split(size), task.labels[rows].split(size))
+            draws = drawn[start: start + block]
+            inputs = augmented(task.augment, inputs, draws)
+        yield from zip(inputs.split(size), labels.split(size))
         start += block
 
 
@@ -128,11 +137,12 @@ def descend(task, descent=Descent()):
 
     Steps are recorded if the task has a recorder and its probe does not watch them.
     """
-    probe, optimiser = task.probe, task.optimiser
+    probe = task.probe
     x = task.x[: task.layout.R]
     epochs, steps, _ = length_of(task)
     if descent.batches:
-        epochs, steps = task.epochs, task.epochs * len(descent.batches)
+        epochs = task.epochs
+        steps = epochs * len(descent.batches)
     lrs = learning_rates(task, steps)
     step, held = _prepared(task, descent, x)
     take = _taking(step, held)
@@ -147,17 +157,24 @@ def descend(task, descent=Descent()):
         if probe.epoch is not None and probe.epoch(epoch):
             _mask_again(task, x, held)
 
-    if _as_a_vector(descent, optimiser, probe.step):
+    if _as_a_vector(descent, task.optimiser, probe.step):
         task.g.zero_()
     loss = float(held["total"]) / max(seen, 1)
-    travelled = optimiser.travelled(lrs[:taken]) if optimiser.travelled else math.nan
-    return Trained(loss, taken, seen, travelled)
+    return Trained(loss, taken, seen, _travelled(task.optimiser, lrs[:taken]))
+
+
+def _travelled(optimiser, lrs):
+    """``Trained.travelled`` after steps of these learning rates."""
+    if optimiser.travelled is None:
+        return math.nan
+    return optimiser.travelled(lrs)
 
 
 def _prepared(task, descent, x):
     """``(step, held)``: the step of ``descend``, recorded if it can be, and its tensors."""
     start = _start(task, descent, x)
-    make = partial(_step, task, descent, x, "live" in start)
+    sparse = "live" in start
+    make = partial(_step, task, descent, x, sparse)
     watched = task.probe.step or task.probe.epoch
     if task.recorder is None or watched or descent.loss is not None:
         return make(start), start
@@ -189,19 +206,21 @@ def _mask_again(task, x, held):
 
 
 def _start(task, descent, x):
-    """The tensors, by name, that a training reads and writes beside the model in ``x (R,)``.
+    """The tensors of a training, by name, beside the model in ``x (R,)``.
 
-    ``total ()`` is the sum of the losses of all samples. On a GPU ``lr ()`` is the learning rate,
-    which a recorded step reads anew each time. All others are (R,): the optimiser's state,
+    ``total ()`` is the sum of the losses of all samples. On a GPU ``lr ()`` is the learning rate: a
+    recorded step reads it anew each time. All others are (R,): the optimiser's state,
     ``live`` if weights are pruned, ``base`` with mu and ``shift`` with a shift.
     """
     layout = task.layout
     start = {"total": torch.zeros((), device=x.device)}
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
-    for name, tensor in task.optimiser.init(x).items():
+    state = task.optimiser.init(x)
+    for name, tensor in state.items():
         start[STATE + name] = tensor
-    if count(task.mask) < layout.num_weights or task.probe.epoch is not None:
+    may_move = task.probe.epoch is not None
+    if may_move or count(task.mask) < layout.num_weights:
         start["live"] = task.live
     if descent.mu:
         start["base"] = task.base[: layout.R]
@@ -211,9 +230,9 @@ def _start(task, descent, x):
 
 
 def shift_of(descent, task):
-    """(R,): the vector that is added to every gradient of the task, 0 on padding."""
-    R = task.layout.R
-    return descent.shift(task) * task.layout.real[:R].to(task.x.device)
+    """(R,): the vector to add to every gradient of the task, 0 on padding."""
+    real = task.layout.real[: task.layout.R]
+    return descent.shift(task) * real.to(task.x.device)
 
 
 def _states(held):
@@ -235,8 +254,9 @@ def _step(task, descent, x, sparse, held):
     ``held`` are the tensors of ``_start``; on a GPU the learning rate is among them, and ``lr``
     is left out. The step keeps nothing of the task that belongs to its client.
     """
-    model, layout, g, casting = task.model, task.layout, task.g, task.casting
-    watch, mu, clip_norm = task.probe.step, descent.mu, task.clip_norm
+    model, layout, g = task.model, task.layout, task.g
+    casting, watch = task.casting, task.probe.step
+    mu, clip_norm = descent.mu, task.clip_norm
     shifted = descent.shift is not None
     total = held["total"]
     loss = descent.loss or task.objective.loss
@@ -315,10 +335,11 @@ def _move(task, x, trained, held):
         return lambda gradients, lr: optimiser.step(x, g, state, lr)
 
     parameters = [parameter.data for parameter in trained]
-    states = {}
+    states = dict(state)
     for name, tensor in state.items():
-        is_a_count = tensor.shape != x.shape
-        states[name] = tensor if is_a_count else views(layout, tensor)
+        # Others are counts.
+        if tensor.shape == x.shape:
+            states[name] = views(layout, tensor)
     return lambda gradients, lr: optimiser.fused(parameters, gradients, states, lr)
 
 

@@ -4,13 +4,13 @@ A small model leaves a GPU waiting for its next kernel, and a CPU for Python. So
 vectors are the rows of one matrix X (G, P), and their gradients the rows of another (G, R). One
 step of all clients is one pass through one wide network (grouped convolutions and batched
 products, see ``fedmpi.compute.forward``) and one pass of the optimiser over both matrices. Models
-that are not a chain of layers go through ``torch.func.vmap``.
+without a chain of layers go through ``torch.func.vmap``.
 
 A client's result differs from training one by one by rounding alone, dropout aside: its own
 generator deals its batches. Rows stand in order of their number of steps, so the rows still at
 work come first. A batch smaller than the widest of its step is filled up with its first sample, at
 weight 0 in the loss and in batch statistics. Dropout draws for all rows at once from torch's
-generator, which the caller seeds: a client's dropout depends on its neighbours.
+generator, seeded by the caller: a client's dropout depends on its neighbours.
 
 Sizes: G clients, a of them still at work, S steps, B samples a step and client.
 """
@@ -65,51 +65,62 @@ def stacked(model, layout, recorder=None):
     The tasks share model, layout, objective, lr with its schedule, clipping, optimiser and
     casting, and none of their probes watches steps or epochs. The loss of ``descent`` gives one
     value a sample for ``loss(logits, labels, reduction="none")``. The bits depend on the tasks of
-    this call and the seed alone. ``model`` is bound to a vector of ``layout``, which stays as it
-    is. Ask ``refusal`` first. With the model's ``graphs.Recorder`` steps are recorded.
+    this call and the seed alone. ``model`` is bound to a vector of ``layout``, and the vector stays
+    as it is. Ask ``refusal`` first. With the model's ``graphs.Recorder`` steps are recorded.
     """
-    averages = any(isinstance(layer, NORMS) and layer.momentum is None for layer in model.modules())
+    averages = any(_averages(module) for module in model.modules())
+    return partial(_train, model, layout, recorder, averages)
 
-    def train(tasks, descent=Descent()):
-        plan = planned(tasks, descent.shuffle)
-        first = tasks[0]
-        ordered = [tasks[position] for position in plan.order]
-        inputs = torch.cat([task.inputs for task in ordered])
-        labels = torch.cat([task.labels for task in ordered])
 
-        start = _start(ordered, descent)
-        make = partial(_step, model, layout, first, descent)
-        if recorder is None or descent.loss is not None:
-            step, held = make(start), start
-        else:
-            rule = "together", first.optimiser, descent, first.clip_norm
-            step, held = recorder.steps(rule, make, start)
+def _averages(module):
+    """Whether a layer is a norm that averages over its batches by their number."""
+    return isinstance(module, NORMS) and module.momentum is None
 
-        lengths = plan.counts.count_nonzero(0).tolist()
-        lrs = [learning_rates(task, steps) for task, steps in zip(ordered, lengths)]
-        rates = _rates(lrs, first)
-        model.train()
-        for number, (a, width, even) in enumerate(plan.steps):
-            index = plan.index[number, :width, :a]
-            batch = inputs[index]
-            if plan.drawn is not None:
-                batch = _augmented(first.augment, batch, plan.drawn[number, :width, :a])
-            shares = plan.shares[number, :width, :a]
-            counts = plan.counts[number, :a]
-            # A recorded step is one for each value of `number`: only an average needs it.
-            fixed_number = number if averages else 0
-            step(
-                batch, labels[index], shares, counts, rates(number, a),
-                even=even, number=fixed_number,
-            )
 
-        # A recorder's tensors are written again by its next training.
-        X = held["X"] if held is start else held["X"].clone()
-        trained = _trained(plan, held["total"], lengths, lrs, first.optimiser)
-        done = dict(zip(plan.order, zip(X, trained)))
-        return [done[position] for position in range(len(tasks))]
+def _train(model, layout, recorder, averages, tasks, descent=Descent()):
+    """``train`` of ``stacked``; ``averages``: a norm needs the number of each step."""
+    plan = planned(tasks, descent.shuffle)
+    first = tasks[0]
+    ordered = [tasks[position] for position in plan.order]
+    inputs = torch.cat([task.inputs for task in ordered])
+    labels = torch.cat([task.labels for task in ordered])
+    start = _start(ordered, descent)
+    step, held = _prepared(model, layout, recorder, first, descent, start)
 
-    return train
+    lengths = plan.counts.count_nonzero(0).tolist()
+    lrs = [learning_rates(task, steps) for task, steps in zip(ordered, lengths)]
+    rates = _rates(lrs, first)
+    model.train()
+    for number, (a, width, even) in enumerate(plan.steps):
+        index = plan.index[number, :width, :a]
+        batch = inputs[index]
+        if plan.drawn is not None:
+            drawn = plan.drawn[number, :width, :a]
+            batch = _augmented(first.augment, batch, drawn)
+        targets = labels[index]
+        shares = plan.shares[number, :width, :a]
+        counts = plan.counts[number, :a]
+        lr = rates(number, a)
+        # A recorded step is one for each value of `number`: only an average needs it.
+        known_number = number if averages else 0
+        step(batch, targets, shares, counts, lr, even=even, number=known_number)
+
+    X = held["X"]
+    if held is not start:
+        # The recorder's next training writes to its tensors again.
+        X = X.clone()
+    trained = _trained(plan, held["total"], lengths, lrs, first.optimiser)
+    done = dict(zip(plan.order, zip(X, trained)))
+    return [done[position] for position in range(len(tasks))]
+
+
+def _prepared(model, layout, recorder, task, descent, start):
+    """``(step, held)``: the step of all clients, recorded if it can be, and its tensors."""
+    make = partial(_step, model, layout, task, descent)
+    if recorder is None or descent.loss is not None:
+        return make(start), start
+    rule = "together", task.optimiser, descent, task.clip_norm
+    return recorder.steps(rule, make, start)
 
 
 def _augmented(augment, batch, drawn):
@@ -121,11 +132,12 @@ def _augmented(augment, batch, drawn):
 def _trained(plan, total, lengths, lrs, optimiser):
     """The ``Trained`` of each client, in the plan's order, by the sums of losses ``total (G,)``."""
     seen = plan.counts.sum(0)
-    losses = (total.double() / seen.clamp(min=1)).tolist()
+    divisors = seen.clamp(min=1)
+    losses = (total.double() / divisors).tolist()
     travelled = [math.nan] * len(lrs)
     if optimiser.travelled:
         travelled = [optimiser.travelled(rates) for rates in lrs]
-    samples = [int(number) for number in seen.tolist()]
+    samples = seen.long().tolist()
     return list(map(Trained, losses, lengths, samples, travelled))
 
 
@@ -136,13 +148,16 @@ def _start(tasks, descent):
     state; all others (G, R), or (1, R) if all clients have the same: ``base`` with mu, ``shift``
     with a shift, and ``live`` if weights are pruned.
     """
-    X = torch.stack([task.base for task in tasks])
-    R = tasks[0].layout.R
+    first = tasks[0]
+    R = first.layout.R
+    bases = [task.base for task in tasks]
+    X = torch.stack(bases)
     start = {"X": X, "total": X.new_zeros(len(tasks))}
-    for name, tensor in tasks[0].optimiser.init(X[:, :R]).items():
+    state = first.optimiser.init(X[:, :R])
+    for name, tensor in state.items():
         start[STATE + name] = tensor
     if descent.mu:
-        start["base"] = _rows([task.base for task in tasks])[:, :R]
+        start["base"] = _rows(bases)[:, :R]
     if descent.shift is not None:
         start["shift"] = _rows([shift_of(descent, task) for task in tasks])
     if _sparse(tasks):
@@ -160,18 +175,22 @@ def _rates(lrs, task):
     if task.rates is None or not task.rates.within:
         lr = _one_rate(lrs, task.lr, device)
         return lambda number, a: lr
-    rows = torch.zeros(max(map(len, lrs)), len(lrs), 1)
+    steps = max(map(len, lrs))
+    table = torch.zeros(steps, len(lrs), 1)
     for client, rates in enumerate(lrs):
-        rows[: len(rates), client, 0] = torch.tensor(rates)
-    rows = rows.to(device)
-    return lambda number, a: rows[number, :a]
+        table[: len(rates), client, 0] = torch.tensor(rates)
+    table = table.to(device)
+    return lambda number, a: table[number, :a]
 
 
 def _one_rate(lrs, default, device):
     """(): the learning rate that all clients share; ``default`` if none of them takes a step."""
-    rate = next((rates[0] for rates in lrs if rates), default)
-    # On a CPU the step turns it into a Python float, which has double precision.
-    dtype = torch.float64 if device.type == "cpu" else torch.float32
+    firsts = [rates[0] for rates in lrs if rates]
+    rate = firsts[0] if firsts else default
+    dtype = torch.float32
+    if device.type == "cpu":
+        # The step turns it into a Python float, which has double precision.
+        dtype = torch.float64
     return torch.full((), rate, dtype=dtype, device=device)
 
 
@@ -181,38 +200,57 @@ def _step(model, layout, task, descent, held):
 
     It keeps nothing of the ``task`` that belongs to its client.
     """
-    X, total, R = held["X"], held["total"], layout.R
+    X, total = held["X"], held["total"]
+    R = layout.R
     g = X.new_empty(len(X), R)
     forward = _forward(model, layout, X.device)
-    casting, optimiser, clip_norm = task.casting, task.optimiser, task.clip_norm
+    casting, optimiser = task.casting, task.optimiser
+    mu, clip_norm = descent.mu, task.clip_norm
     loss = descent.loss or task.objective.loss
-    states = {name.removeprefix(STATE): held[name] for name in held if name.startswith(STATE)}
-    leaves_of = {}                # the last a -> its leaves
+    state_of = _first_rows_of(held)
+    last_leaves = {}              # a -> the leaves of the last step
 
     def step(inputs, labels, shares, counts, lr, even, number):
         a = len(counts)
-        if a not in leaves_of:
-            leaves_of.clear()
-            leaves_of[a] = leaves(layout, X[:a])
-        tensors = leaves_of[a]
+        if a not in last_leaves:
+            last_leaves.clear()
+            last_leaves[a] = leaves(layout, X[:a])
+        tensors = last_leaves[a]
+        facts = Step(number, None if even else shares)
 
         with casting():
-            logits = forward(tensors, inputs, Step(number, None if even else shares))
+            logits = forward(tensors, inputs, facts).flatten(0, 1)
             targets = labels.transpose(0, 1).flatten(0, 1)
-            losses = loss(logits.flatten(0, 1), targets, reduction="none").view(a, -1)
+            losses = loss(logits, targets, reduction="none").view(a, -1)
         means = (losses * shares.T).sum(1)
-        gradient(means.sum(), layout, tensors, g[:a])
+        slopes = g[:a]
+        gradient(means.sum(), layout, tensors, slopes)
         total[:a] += means.detach() * counts
 
         x = X[:a, :R]
-        bends = [held[name][:a] if name in held else None for name in ("base", "shift", "live")]
-        _bend(g[:a], x, *bends, descent.mu, clip_norm)
-        state = {name: tensor[:a] for name, tensor in states.items()}
+        bends, state = state_of(a)
+        _bend(slopes, x, *bends, mu, clip_norm)
         if not lr.is_cuda and lr.ndim == 0:
             lr = lr.item()
-        optimiser.step(x, g[:a], state, lr)
+        optimiser.step(x, slopes, state, lr)
 
     return step
+
+
+def _first_rows_of(held):
+    """``first_rows(a) -> ((base, shift, live), optimiser's state)`` of the first a clients."""
+    bends = [held.get(name) for name in ("base", "shift", "live")]
+    states = {}
+    for name, tensor in held.items():
+        if name.startswith(STATE):
+            states[name.removeprefix(STATE)] = tensor
+
+    def first_rows(a):
+        bend = [None if tensor is None else tensor[:a] for tensor in bends]
+        state = {name: tensor[:a] for name, tensor in states.items()}
+        return bend, state
+
+    return first_rows
 
 
 def _bend(g, x, base, shift, live, mu, clip_norm):
@@ -236,16 +274,16 @@ def _bend(g, x, base, shift, live, mu, clip_norm):
 
 def planned(tasks, shuffle):
     """The ``Plan`` of the tasks' batches, as ``deal`` deals them from each task's own generator."""
-    dealt = [_dealt(task, shuffle) for task in tasks]
+    batches, draws = zip(*[_dealt(task, shuffle) for task in tasks])
     # Stable: clients with as many steps keep their order.
-    order = sorted(range(len(tasks)), key=lambda position: -len(dealt[position][0]))
-    sizes = [_sizes(dealt[position][0]) for position in order]
-    table = _empty_table(sizes, tasks[0], dealt[0])
+    order = sorted(range(len(tasks)), key=lambda position: -len(batches[position]))
+    sizes = [_sizes(batches[position]) for position in order]
+    table = _empty_table(sizes, draws[0])
 
     start = 0
     for column, position in enumerate(order):
-        if len(sizes[column]):
-            _fill(table, column, sizes[column], start, *dealt[position])
+        if batches[position]:
+            _fill(table, column, sizes[column], start, batches[position], draws[position])
         start += len(tasks[position].labels)
 
     device = tasks[0].labels.device
@@ -284,36 +322,44 @@ class _Table(NamedTuple):
     drawn: np.ndarray | None
 
 
-def _empty_table(sizes, task, dealt):
-    """A ``_Table`` of zeros for clients with batches of ``sizes``, the longest training first."""
+def _empty_table(sizes, draws):
+    """A ``_Table`` of zeros for clients with batches of ``sizes``, the longest training first.
+
+    ``draws`` are any client's draws (n, k), None without augmentation.
+    """
     S, G = len(sizes[0]), len(sizes)
-    B = max(int(client_sizes.max(initial=0)) for client_sizes in sizes)
+    largest = [client_sizes.max(initial=0) for client_sizes in sizes]
+    B = int(max(largest))
     index = np.zeros((S, B, G), np.int64)
     shares = np.zeros((S, B, G), np.float32)
     counts = np.zeros((S, G), np.float32)
     drawn = None
-    if task.augment is not None:
-        width = dealt[1].shape[1]
-        drawn = np.zeros((S, B, G, width), np.int64)
+    if draws is not None:
+        k = draws.shape[1]
+        drawn = np.zeros((S, B, G, k), np.int64)
     return _Table(index, shares, counts, drawn)
 
 
 def _fill(table, column, sizes, start, batches, draws):
     """Write a client's batches to its ``column``; its samples begin at number ``start``."""
     steps = len(sizes)
-    ends = sizes.cumsum()
-    firsts = ends - sizes
-    number = np.arange(steps).repeat(sizes)
-    place = np.arange(ends[-1]) - firsts.repeat(sizes)
-    table.shares[number, place, column] = (1 / sizes).repeat(sizes)
-    table.counts[:steps, column] = sizes
     rows = start + torch.cat(batches).numpy()
+    firsts = sizes.cumsum() - sizes
+    # Of each sample its step, and its place in the batch.
+    step = np.arange(steps).repeat(sizes)
+    place = np.arange(len(rows)) - firsts.repeat(sizes)
+    at = step, place, column
+    everywhere = slice(steps), slice(None), column
+
+    share = 1 / sizes
+    table.shares[at] = share.repeat(sizes)
+    table.counts[:steps, column] = sizes
     # The first sample of each batch everywhere, then all samples at their own places.
-    table.index[:steps, :, column] = rows[firsts][:, None]
-    table.index[number, place, column] = rows
+    table.index[everywhere] = rows[firsts][:, None]
+    table.index[at] = rows
     if table.drawn is not None:
-        table.drawn[:steps, :, column] = draws[firsts][:, None]
-        table.drawn[number, place, column] = draws
+        table.drawn[everywhere] = draws[firsts][:, None]
+        table.drawn[at] = draws
 
 
 def _on(device, array):
@@ -344,8 +390,9 @@ def _rows(vectors):
 def _sparse(tasks):
     """Whether any of the tasks' masks prunes weights."""
     num_weights = tasks[0].layout.num_weights
-    masks = {id(task.live): task.mask for task in tasks}.values()
-    return any(count(mask) != num_weights for mask in masks)
+    # Many tasks share a mask, and then its `live`.
+    masks = {id(task.live): task.mask for task in tasks}
+    return any(count(mask) != num_weights for mask in masks.values())
 
 
 # --- derivatives ---
@@ -426,11 +473,14 @@ def _wide(body, head, memory, tensors, inputs, step):
     """Logits of a chain; ``body`` and ``head`` are rules ``(tensors, step) -> layer``."""
     head_layers = [rule(tensors, step) for rule in head]
     if not body:
-        return through(head_layers, inputs.flatten(2).transpose(0, 1))
-    a = inputs.shape[1]
+        flat = inputs.flatten(2)
+        return through(head_layers, flat.transpose(0, 1))
+    B, a = inputs.shape[:2]
     body_layers = [rule(tensors, step) for rule in body]
-    h = through(body_layers, inputs.flatten(1, 2).to(memory_format=memory))
-    return through(head_layers, h.reshape(len(h), a, -1).transpose(0, 1))
+    wide_inputs = inputs.flatten(1, 2).to(memory_format=memory)
+    h = through(body_layers, wide_inputs)
+    flat = h.reshape(B, a, -1)
+    return through(head_layers, flat.transpose(0, 1))
 
 
 def _rules(model, layout, device):
@@ -492,10 +542,17 @@ def _linear(layer, stack, tensors, step):
     """A linear layer of all clients."""
     # As the first factor the weight has a gradient in its own order, and nothing is copied.
     weight = stack(tensors, layer.weight)
-    if layer.bias is None:
-        return lambda h: torch.bmm(weight, h.transpose(1, 2)).transpose(1, 2)
-    bias = stack(tensors, layer.bias)[:, :, None]
-    return lambda h: torch.baddbmm(bias, weight, h.transpose(1, 2)).transpose(1, 2)
+    bias = None
+    if layer.bias is not None:
+        bias = stack(tensors, layer.bias)[:, :, None]
+
+    def linear(h):
+        columns = h.transpose(1, 2)
+        if bias is None:
+            return torch.bmm(weight, columns).transpose(1, 2)
+        return torch.baddbmm(bias, weight, columns).transpose(1, 2)
+
+    return linear
 
 
 def _counted(layer):
@@ -561,9 +618,12 @@ def _even_norm(layer, weight, bias, move, h):
 def _uneven_norm(layer, weight, bias, move, shares, h):
     """Batch norm of batches filled up with samples of weight 0 in ``shares (B, a)``."""
     h = h.unflatten(1, (-1, layer.num_features))
+    # (B, a, channels, *places): all but clients and channels are averaged.
     dims = (0, *range(3, h.ndim))
+    ones = [1] * (h.ndim - 3)
     places = h[0, 0, 0].numel()
-    shares = shares.view(*shares.shape, *[1] * (h.ndim - 2)) / places
+    shares = shares.view(*shares.shape, 1, *ones) / places
+
     batch_mean = (h * shares).sum(dims, keepdim=True)
     h = h - batch_mean
     batch_var = (h.square() * shares).sum(dims, keepdim=True)
@@ -571,9 +631,11 @@ def _uneven_norm(layer, weight, bias, move, shares, h):
         # The number of values behind a client's statistics.
         values = 1 / shares.amax(0, keepdim=True)
         unbiased = batch_var * (values / (values - 1))
-        move(batch_mean.flatten(0, 1).flatten(1), unbiased.flatten(0, 1).flatten(1))
+        a, channels = h.shape[1:3]
+        move(batch_mean.reshape(a, channels), unbiased.reshape(a, channels))
+
     h = h * (batch_var + layer.eps).rsqrt()
     if weight is not None:
-        shape = (*weight.shape, *[1] * (h.ndim - 3))
+        shape = (*weight.shape, *ones)
         h = h * weight.view(shape) + bias.view(shape)
     return h.flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Kept values between the host, where messages are made, and the device, where models live.
+"""Kept values between the host with its messages and the device with its models.
 
 On a GPU kept values pass through one page-locked buffer, allocated once: the driver copies from
 and to such memory directly, without a buffer of its own in between, and only K values cross the
@@ -7,8 +7,8 @@ bus. On the CPU nothing is staged. Samples stay on a GPU if they are small besid
 Device buffers are not handed to MPI, though some MPI libraries take them. A message is one frame:
 positions coded against the last mask, then coded values (float16, int8 ...), then a header with
 their sizes. All of it is made and compressed on the host, and has to be there anyway, as the
-server merges on the CPU. The one copy over the bus that a CUDA-aware MPI would save is a copy that
-rank 0 needs. It is also small beside training: at 25 GB/s a million float32 values take 0.2 ms.
+server merges on the CPU. A CUDA-aware MPI would save one copy over the bus, and rank 0 needs this
+copy. It is also small beside training: at 25 GB/s a million float32 values take 0.2 ms.
 Merges on GPUs with frames coded there would pay; they would be another engine.
 """
 
@@ -56,9 +56,10 @@ def _moved(array, device):
     row_bytes = max(1, array[:1].nbytes)
     rows = max(1, PIECE // row_bytes)
     for start in range(0, len(array), rows):
+        rows_now = slice(start, start + rows)
         # Copy: the array may be read-only, and torch takes no such array.
-        piece = array[start: start + rows].copy()
-        moved[start: start + rows] = torch.from_numpy(piece)
+        piece = array[rows_now].copy()
+        moved[rows_now] = torch.from_numpy(piece)
     return moved
 
 

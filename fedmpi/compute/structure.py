@@ -45,9 +45,9 @@ class Cut(NamedTuple):
 
 
 def cut(model, structure, units):
-    """The ``Cut`` of ``model`` that keeps ``units (U,) bool``. Its vector is zero at first.
+    """The ``Cut`` of ``model`` to ``units (U,) bool``. Its vector is zero at first.
 
-    It shares frozen parameters, constants and counters with ``model``, which is left as it is.
+    It shares frozen parameters, constants and counters with ``model``, and changes none of them.
     """
     layout = small_layout(structure, units)
     device = next(model.parameters()).device
@@ -57,7 +57,8 @@ def cut(model, structure, units):
     # deepcopy looks up the copy of a tensor here, and makes none of its own.
     copies = {id(tensor): tensor for tensor in tensors.values()}
     for slot in layout.slots:
-        copies[id(tensors[slot.name])] = _tensor(slot, layout, x, g)
+        original = tensors[slot.name]
+        copies[id(original)] = _tensor(slot, layout, x, g)
     smaller = copy.deepcopy(model, copies)
     for module in smaller.modules():
         _resize(module)

@@ -1,15 +1,14 @@
-"""Finds the filters and neurons of a model that can be cut: its ``fedmpi.core.units.Structure``.
+"""Finds a model's filters and neurons for cutting: its ``fedmpi.core.units.Structure``.
 
 Two samples go through the model in evaluation mode. Beside every activation goes a tensor of the
-same shape, its *labels*: they name the unit that each value comes from. A convolution or linear
-layer reads the labels of its input and gives its outputs new ones. An operation that moves values
-moves labels; an operation that adds values makes their units one. Any other operation pins its
-units, which are then never cut: a model that is only partly understood is cut in its understood
-parts.
+same shape, its *labels*: they name the unit of each value. A convolution or linear layer reads the
+labels of its input and gives its outputs new ones. An operation moves labels as it moves values;
+an addition of values makes their units one. Any other operation pins its units, so they are never
+cut: a partly understood model is cut in its understood parts.
 
 These stay whole: the model's outputs; inputs of grouped convolutions, other than depthwise ones;
-channels that layer norm, group norm or attention mix, or that are split or shuffled; and units on
-either side of a layer with frozen or computed weights.
+channels that layer norm, group norm or attention mix; channels that are split or shuffled; and
+units on either side of a layer with frozen or computed weights.
 """
 
 import torch
@@ -305,7 +304,8 @@ class _Trace(TorchFunctionMode):
         """Make the labels at the same places of ``a`` and ``b`` one unit."""
         count = len(self.parent)
         # One number for each pair of labels, so that each pair is looked at once.
-        for pair in (a * count + b).unique().tolist():
+        pairs = a * count + b
+        for pair in pairs.unique().tolist():
             label_a, label_b = divmod(pair, count)
             roots = self._root(label_a), self._root(label_b)
             self.parent[max(roots)] = min(roots)
@@ -320,7 +320,7 @@ class _Trace(TorchFunctionMode):
     # --- the result ---
 
     def structure(self):
-        """The ``Structure`` of all operations that were seen."""
+        """The ``Structure`` of the model, once all its operations were seen."""
         for slot, line, _ in self.axes.values():
             if slot.name in self.odd:
                 self._pin(line, self.odd[slot.name])
@@ -335,9 +335,11 @@ class _Trace(TorchFunctionMode):
             if reason:
                 whole |= dict.fromkeys(names, reason)
                 continue
-            unit_of[torch.tensor(units)] = torch.arange(len(units)) + num_units
-            layers[names[0]] = len(units)
-            num_units += len(units)
+            count = len(units)
+            numbers = torch.arange(num_units, num_units + count)
+            unit_of[torch.tensor(units)] = numbers
+            layers[names[0]] = count
+            num_units += count
         axes = self._axes(unit_of[roots])
         return Structure(self.layout, layers, axes, whole)
 
@@ -357,12 +359,16 @@ class _Trace(TorchFunctionMode):
             names = [name]
             # A dict for a set that keeps its order.
             units = dict.fromkeys(roots[labels].tolist())
-            touching = [group for group in groups if group[1].keys() & units.keys()]
+            apart, touching = [], []
+            for group in groups:
+                if group[1].keys() & units.keys():
+                    touching.append(group)
+                else:
+                    apart.append(group)
             for other_names, other_units in reversed(touching):
                 names = other_names + names
                 units = other_units | units
-            groups = [group for group in groups if group not in touching]
-            groups.append((names, units))
+            groups = [*apart, (names, units)]
         order = list(self.makers)
         groups.sort(key=lambda group: order.index(group[0][0]))
         return [(names, list(units)) for names, units in groups]

@@ -1,7 +1,7 @@
 """Sums of updates as whole numbers: the same bits in any order of addition, on any device.
 
 A value times its client's share is a double, rounded to a whole multiple of QUANTUM; int64 sums of
-those multiples are exact.
+these multiples are exact.
 """
 
 import numpy as np
@@ -40,13 +40,15 @@ def add(sums, values, share, size):
     """
     on_cpu = sums.device.type == "cpu"
     scale = share / QUANTUM
-    if on_cpu and size * share / QUANTUM < 2.0 ** 50:
+    largest = size * share / QUANTUM
+    if on_cpu and largest < 2.0 ** 50:
         add_small(sums.numpy(), values.numpy(), scale)
         return
     # On a GPU launches cost the time: 128 MiB at once.
     block = BLOCK if on_cpu else BLOCK << 9
     for part, total in zip(values.split(block), sums.split(block)):
-        total += part.double().mul_(scale).round_().long()
+        products = part.double().mul_(scale)
+        total += products.round_().long()
 
 
 def add_small(sums, values, scale):
@@ -56,8 +58,9 @@ def add_small(sums, values, scale):
     """
     product = np.empty(min(BLOCK, len(values)))
     for start in range(0, len(values), BLOCK):
-        part = values[start: start + BLOCK]
-        total = sums[start: start + BLOCK]
+        end = start + BLOCK
+        part = values[start:end]
+        total = sums[start:end]
         block = product[: len(part)]
         np.multiply(part, scale, out=block, dtype=np.float64)
         block += ROUNDER
@@ -69,5 +72,6 @@ def mean(sums, whole):
     """float32 (K,): the values of ``sums (K,) int64``, divided by the ``whole`` of the shares."""
     means = torch.empty(len(sums))
     for part, out in zip(sums.split(BLOCK), means.split(BLOCK)):
-        out.copy_(part.double().mul_(QUANTUM).div_(whole))
+        values = part.double().mul_(QUANTUM)
+        out.copy_(values.div_(whole))
     return means

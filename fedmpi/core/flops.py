@@ -60,14 +60,20 @@ def training(layout, costs, mask, seen, extra, dense):
 
     PruneFL and the thesis charge a forward pass and the input gradient at the layer's density, and
     the weight gradient as dense. RigL charges all three at the density, and each dense gradient
-    that is taken. Both charge products that no mask thins out three times, and frozen products
-    twice, as these need no weight gradient.
+    taken. Both charge all other products three times, and frozen ones twice, as these need no
+    weight gradient.
     """
     full = _by_mask(costs, [slot.size for slot in layout.weights])
     sparse = _by_mask(costs, layout.kept(mask))
-    always = (seen + extra) * (3 * costs.dense + 2 * costs.frozen)
-    prunefl = (seen + extra) * (2 * sparse + full) + always
-    rigl = seen * 3 * sparse + extra * (2 * sparse + full) + dense * (full - sparse) + always
+    passes = seen + extra
+    always = passes * (3 * costs.dense + 2 * costs.frozen)
+    # A forward pass, an input gradient, and a dense weight gradient.
+    with_dense_gradient = 2 * sparse + full
+    prunefl = passes * with_dense_gradient + always
+    rigl = seen * 3 * sparse
+    rigl += extra * with_dense_gradient
+    rigl += dense * (full - sparse)
+    rigl += always
     return prunefl, rigl
 
 
@@ -87,7 +93,7 @@ def outputs(model, sample):
 
 
 def _watched(model, sample):
-    """The ``_Watch`` that has seen ``sample`` go through the model in evaluation mode."""
+    """A ``_Watch``, after ``sample`` went through the model in evaluation mode."""
     watch = _Watch(model)
     with torch.no_grad(), mode(model, training=False), _plain_kernels(), watch:
         model(sample)
@@ -116,8 +122,8 @@ class _Watch(TorchDispatchMode):
     ``flops`` is {parameter's name: FLOPs}, and under None the products of activations with each
     other. ``output_bytes`` is a list, an entry for each output in memory of its own.
 
-    A tensor's sources are the parameters that alone make it: the source of a view or a copy of a
-    weight is the weight. A tensor that depends on the sample has none.
+    A tensor's sources are the parameters that alone make it: the source of a weight's view or copy
+    is the weight. A tensor made from the sample has none.
     """
 
     def __init__(self, model):

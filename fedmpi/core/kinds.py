@@ -42,36 +42,43 @@ class Kinds(NamedTuple):
     server_costs: Costs | None = None
 
     def of_client(self, client):
-        """The ``Kind`` that a client trains."""
+        """The ``Kind`` of a client."""
         return self.kinds[int(self.of[client])]
 
     def costs_of(self, client):
-        """The ``Costs`` of the network that a client trains."""
+        """The ``Costs`` of a client's network."""
         return self.costs[int(self.of[client])]
 
     def shares(self):
-        """(kinds,) float64: the share of the clients that trains each of the networks."""
+        """(kinds,) float64: the share of each kind among the clients."""
         counts = torch.bincount(self.of, minlength=len(self.kinds))
         return counts.double() / len(self.of)
 
 
 def kind(layout, name):
     """The ``Kind`` called ``name`` among the networks of a common ``layout``."""
-    regions = []
-    for slots in (layout.weights, layout.others, layout.buffers):
-        regions.append([slot for slot in slots if _is_of(slot.name, name)])
-    shapes = [_own_shapes(slots, name) for slots in regions]
-    frozen = []
-    for tensor, shape in layout.frozen:
-        if _is_of(tensor, name):
-            frozen.append((_within(tensor, name), shape))
-    own = arranged(*shapes, frozen)
+    own, regions = _own_layout(layout, name)
     personal = [_within(tensor, name) for tensor in layout.personal if _is_of(tensor, name)]
     if personal:
         own = own.with_personal(lambda _: personal)
     lengths = own.Q, own.R - own.Q, own.P - own.R
     spans = [_span(slots, length) for slots, length in zip(regions, lengths)]
     return Kind(name, own, tuple(spans))
+
+
+def _own_layout(layout, name):
+    """``(own, regions)``: the layout of a network, and its slots in the common one, by region."""
+    regions = []
+    for slots in (layout.weights, layout.others, layout.buffers):
+        regions.append([slot for slot in slots if _is_of(slot.name, name)])
+    shapes = []
+    for slots in regions:
+        shapes.append([(_within(slot.name, name), slot.shape) for slot in slots])
+    frozen = []
+    for tensor, shape in layout.frozen:
+        if _is_of(tensor, name):
+            frozen.append((_within(tensor, name), shape))
+    return arranged(*shapes, frozen), regions
 
 
 def _is_of(tensor, name):
@@ -82,11 +89,6 @@ def _is_of(tensor, name):
 def _within(tensor, name):
     """The network's own name for a tensor, without ``mlp.`` for a network called ``mlp``."""
     return tensor.removeprefix(name + ".")
-
-
-def _own_shapes(slots, name):
-    """``[(name, shape)]`` of a network's slots, by its own names."""
-    return [(_within(slot.name, name), slot.shape) for slot in slots]
 
 
 def _span(slots, length):
@@ -122,5 +124,7 @@ def positions(kind, own):
     first = own.new_tensor([0, layout.Q, layout.R])
     starts = own.new_tensor([span.start for span in kind.spans])
     moves = starts - first
-    region = (own >= layout.Q).long() + (own >= layout.R).long()
+    after_weights = (own >= layout.Q).long()
+    after_parameters = (own >= layout.R).long()
+    region = after_weights + after_parameters
     return own + moves[region]

@@ -1,4 +1,4 @@
-"""Which weights live: budgets a layer, and exact selections inside a layer.
+"""The choice of kept weights: budgets a layer, and exact selections inside a layer.
 
 A mask is bool (Q,) over the prunable region of a layout, False on its padding. Sparsity is the
 fraction of zeros.
@@ -21,7 +21,7 @@ Init = Literal["random", "magnitude"]
 
 
 def check(sparsity, distribution, init="random", every=1, fraction=0.0):
-    """Raise ValueError for hyper-parameters that no pruner can work with, before building."""
+    """Raise ValueError for hyper-parameters out of range, before a pruner is built."""
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
     _check_choice("distribution", distribution, get_args(Distribution))
@@ -43,8 +43,8 @@ def _check_choice(name, value, choices):
 def budgets(layout, sparsity, distribution="erk", least=MIN_KEPT):
     """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly.
 
-    A layer keeps at least ``least`` weights, or all of a smaller layer. UserError if that cannot
-    be. ``distribution`` is one of
+    A layer keeps at least ``least`` weights, or all of a smaller layer. UserError if the budget is
+    too small. ``distribution`` is one of
 
     * ``uniform``: the same density in every layer, the first one too;
     * ``first-dense``: the first prunable layer whole, the same density in all others. RigL's paper
@@ -96,7 +96,9 @@ def _first_dense(shapes, density):
 
 
 def _er(shapes, density):
-    raw = [(shape[0] + shape[1]) / (shape[0] * shape[1]) for shape in shapes]
+    raw = []
+    for rows, columns, *_ in shapes:
+        raw.append((rows + columns) / (rows * columns))
     return _rescale(shapes, density, raw)
 
 
@@ -108,25 +110,29 @@ def _erk(shapes, density):
 def _rescale(shapes, density, raw):
     """Densities eps * raw that meet the budget; layers above 1 become dense and leave the sum."""
     sizes = [math.prod(shape) for shape in shapes]
-    layers = range(len(shapes))
-    dense = set()
-    while len(dense) < len(shapes):
-        rest = [i for i in layers if i not in dense]
-        budget = density * sum(sizes) - sum(sizes[i] for i in dense)
-        eps = budget / sum(raw[i] * sizes[i] for i in rest)
-        top = max(raw[i] for i in rest)
+    budget = density * sum(sizes)
+    densities = [1.0] * len(shapes)
+    sparse = list(range(len(shapes)))
+    while sparse:
+        dense_size = sum(sizes) - sum(sizes[i] for i in sparse)
+        wanted = sum(raw[i] * sizes[i] for i in sparse)
+        eps = (budget - dense_size) / wanted
+        top = max(raw[i] for i in sparse)
         if eps * top <= 1:
-            return [1.0 if i in dense else eps * raw[i] for i in layers]
-        dense |= {i for i in rest if raw[i] == top}
-    return [1.0] * len(shapes)
+            for i in sparse:
+                densities[i] = eps * raw[i]
+            break
+        sparse = [i for i in sparse if raw[i] != top]
+    return densities
 
 
 def _thesis(shapes, density):
     """``S_l = (1 - raw_l) S sum(n) / sum((1 - raw) n)``: nearly uniform, as raw is mostly tiny."""
     sizes = [math.prod(shape) for shape in shapes]
-    raw = [sum(shape) / size for shape, size in zip(shapes, sizes)]
-    scale = (1 - density) * sum(sizes) / sum((1 - r) * size for r, size in zip(raw, sizes))
-    return [1 - (1 - r) * scale for r in raw]
+    rest = [1 - sum(shape) / size for shape, size in zip(shapes, sizes)]
+    num_zeros = (1 - density) * sum(sizes)
+    scale = num_zeros / sum(share * size for share, size in zip(rest, sizes))
+    return [1 - share * scale for share in rest]
 
 
 RULES = {
@@ -169,9 +175,11 @@ def _share_out(kept, missing, order, bounds):
     Layers that reach their bound leave some of it missing.
     """
     sign = 1 if missing > 0 else -1
-    rooms = {i: abs(bounds[i] - kept[i]) for i in order if bounds[i] != kept[i]}
-    share, extra = divmod(abs(missing), len(rooms))
-    for rank, (i, room) in enumerate(rooms.items()):
+    open_layers = [i for i in order if kept[i] != bounds[i]]
+    share, extra = divmod(abs(missing), len(open_layers))
+    for rank, i in enumerate(open_layers):
+        room = abs(bounds[i] - kept[i])
+        # The first layers take one weight more.
         wanted = share + (rank < extra)
         kept[i] += sign * min(room, wanted)
 
@@ -206,9 +214,10 @@ def _guessed_bound(values, k):
     """A value that more than ``k`` of the ``values (n,)`` probably reach, by a sample of them."""
     n = len(values)
     sample = np.sort(values[:: n // SAMPLE])
+    size = len(sample)
     # A tenth more than its share, and 40 for small shares.
-    rank = int(1.1 * k / n * len(sample)) + 40
-    return sample[-min(rank, len(sample))]
+    rank = int(1.1 * k / n * size) + 40
+    return sample[-min(rank, size)]
 
 
 def top(scores, k):
@@ -259,8 +268,9 @@ def by_layer(layout, places):
     Positions of no layer are left out.
     """
     spans = [(slot.offset, slot.offset + slot.size) for slot in layout.weights]
-    edges = torch.searchsorted(places, places.new_tensor(spans))
-    return [places[start:end] for start, end in edges.tolist()]
+    offsets = places.new_tensor(spans)
+    edges = torch.searchsorted(places, offsets).tolist()
+    return [places[start:end] for start, end in edges]
 
 
 def living(layout, mask):
@@ -323,7 +333,8 @@ def top_mask(layout, scores, kept):
     """bool (Q,): the ``kept`` weights of largest ``scores (Q,)`` or (P,) a layer."""
     mask = torch.zeros(layout.Q, dtype=torch.bool)
     for slot, k in zip(layout.weights, kept):
-        mask[slot.span] = top(scores[slot.span], k)
+        span = slot.span
+        mask[span] = top(scores[span], k)
     assert layout.kept(mask) == list(kept), "a layer cannot hold that many weights"
     return mask
 
@@ -390,12 +401,16 @@ def never_moves(moves, rounds, why):
 def never_swaps(layout, kept, share, rounds, why):
     """``never_moves`` of a mask that swaps a share of its weights.
 
-    Round t swaps ``share(t)`` of the ``kept`` weights of every layer that is not dense, rounded
-    down to whole weights.
+    Round t swaps ``share(t)`` of the ``kept`` weights of every sparse layer, rounded down to whole
+    weights.
     """
     sparse = [k for slot, k in zip(layout.weights, kept) if k < slot.size]
     most = max(sparse, default=0)
-    return never_moves(lambda t: math.floor(share(t) * most) > 0, rounds, why)
+
+    def moves(t):
+        return math.floor(share(t) * most) > 0
+
+    return never_moves(moves, rounds, why)
 
 
 def cosine_decay(start, t, end):

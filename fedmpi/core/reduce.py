@@ -35,7 +35,8 @@ def held_shares(B, w):
     # Bools convert at a quarter of the speed of bytes.
     bits = B.view(torch.uint8)
     width = _width(B)
-    for part, out in zip(bits.split(width, dim=1), share.split(width, dim=-1)):
+    parts = bits.split(width, dim=1)
+    for part, out in zip(parts, share.split(width, dim=-1)):
         out.copy_(w @ part.float())
     return share
 
@@ -57,16 +58,21 @@ def _clipped(updates, weights, factor):
 
     width = max(1, _width(updates.U) // 2)
     waits = _probably_long(U[:, :width], weights, factor)
-    step, norms = _product_and_norms(updates, torch.where(waits, 0.0, weights), width)
+    present = torch.where(waits, 0.0, weights)
+    step, norms = _product_and_norms(updates, present, width)
     scale = clip_scales(norms, weights, factor)
     scaled = weights if scale is None else weights * scale
-    if bool((scaled[~waits] != weights[~waits]).any()):
-        # A row was long that did not look long: do it again.
+    counted = ~waits
+    if bool((scaled[counted] != weights[counted]).any()):
+        # A long row did not look long by its first columns: do it again.
         return _scaled(updates, weights, scale)
 
-    step[updates.trained:] = weights.float() @ updates.U[:, updates.trained:]
-    for row in torch.nonzero(waits).flatten().tolist():
-        step[: updates.trained].add_(U[row], alpha=float(scaled[row]))
+    statistics = updates.U[:, updates.trained:]
+    step[updates.trained:] = weights.float() @ statistics
+    step_of_trained = step[: updates.trained]
+    waiting = torch.nonzero(waits).flatten()
+    for row in waiting.tolist():
+        step_of_trained.add_(U[row], alpha=float(scaled[row]))
     return step
 
 
@@ -83,8 +89,9 @@ def _product_and_norms(updates, weights, width):
     U = updates.U[:, : updates.trained]
     weights = weights.float()
     step = torch.empty(updates.U.shape[1])
+    step_of_trained = step[: updates.trained]
     squares = np.zeros(len(weights))
-    for part, out in zip(U.split(width, dim=1), step[: updates.trained].split(width)):
+    for part, out in zip(U.split(width, dim=1), step_of_trained.split(width)):
         # The product brings the block to the cache.
         torch.mv(part.t(), weights, out=out)
         squares += _squares(part)
@@ -98,9 +105,11 @@ def _scaled(updates, weights, scale):
     """
     if scale is None:
         return weights.float() @ updates.U
-    step = (weights * scale).float() @ updates.U
+    scaled = weights * scale
+    step = scaled.float() @ updates.U
     if updates.trained < updates.U.shape[1]:
-        step[..., updates.trained:] = weights.float() @ updates.U[:, updates.trained:]
+        statistics = updates.U[:, updates.trained:]
+        step[..., updates.trained:] = weights.float() @ statistics
     return step
 
 
@@ -136,7 +145,8 @@ def on_support(values, support, P):
 def moved(x, support, step):
     """A copy of ``x (P,)`` with ``step (K,)`` added on ``support``; (M, P) for steps (M, K)."""
     if step.ndim > 1 or not leading(support):
-        return x.expand(*step.shape[:-1], -1).index_add(-1, support, step)
+        models = x.expand(*step.shape[:-1], -1)
+        return models.index_add(-1, support, step)
     after = x.clone()
     after[: len(step)] += step
     return after
@@ -153,9 +163,11 @@ def average(state, x, updates, weights):
 def in_double(U):
     """The columns of ``U (C, K)`` as float64, block by block in one buffer."""
     width = _width(U)
-    buffer = torch.empty(len(U), min(width, U.shape[1]), dtype=torch.float64)
+    C, K = U.shape
+    buffer = torch.empty(C, min(width, K), dtype=torch.float64)
     for columns in U.split(width, dim=1):
-        yield buffer[:, : columns.shape[1]].copy_(columns)
+        block = buffer[:, : columns.shape[1]]
+        yield block.copy_(columns)
 
 
 def _width(U):

@@ -65,9 +65,9 @@ def is_prunable(name, parameter, owners):
 
 
 def normalises_batches(model):
-    """Whether the model has batch norm, which cannot train on a batch of one sample.
+    """Whether the model has batch norm: a batch of one sample cannot train it.
 
-    A norm that keeps to its running statistics while the model trains, as in fine-tuning, can.
+    A norm with fixed running statistics, as in fine-tuning, does not count.
     """
     batch_norm = nn.modules.batchnorm._BatchNorm
     norms = [module for module in model.modules() if isinstance(module, batch_norm)]
@@ -172,10 +172,10 @@ def _same(a, b):
 
 
 class Fixed(NamedTuple):
-    """A model's frozen parameters and constants, which never change.
+    """A model's frozen parameters and constants: both never change.
 
-    ``frozen`` are bytes that workers are sent once, ``constants`` a digest of buffers that every
-    rank has from the model's factory.
+    ``frozen`` are bytes for workers, sent once; ``constants`` is a digest of buffers from the
+    model's factory, equal on all ranks.
     """
 
     frozen: np.ndarray            # (n,) uint8
@@ -195,16 +195,23 @@ def fixed(model, layout, buffers=None):
 
     ``buffers`` are the names of its factory's buffers, if passes may have registered more.
     """
-    frozen_bytes = [_bytes(parameter) for _, parameter in frozen(model)]
-    values = np.concatenate([np.zeros(0, np.uint8), *frozen_bytes])
+    frozen_bytes = [np.zeros(0, np.uint8)]
+    for _, parameter in frozen(model):
+        frozen_bytes.append(_bytes(parameter))
     named = constants(model, layout, buffers)
+    return Fixed(np.concatenate(frozen_bytes), _digest(named))
+
+
+def _digest(named):
+    """16 hexadecimal characters of ``[(name, buffer)]``; empty without any."""
     if not named:
-        return Fixed(values, "")
+        return ""
     digest = hashlib.blake2b(digest_size=8)
     for name, buffer in named:
-        digest.update(f"{name} {buffer.dtype} {tuple(buffer.shape)}".encode())
+        head = f"{name} {buffer.dtype} {tuple(buffer.shape)}"
+        digest.update(head.encode())
         digest.update(_bytes(buffer).data)
-    return Fixed(values, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def set_frozen(model, values):

@@ -1,12 +1,12 @@
-"""Filters and neurons: the entries of a model's vector that belong to each.
+"""Filters and neurons, and the entries of each in a model's vector.
 
 A *unit* is a filter of a convolution or a neuron of a linear layer. It owns the rows of weights
-that make it, its bias, its entries in a norm, and the columns of the weights that read it. Units
-whose outputs are added to each other, as around a residual block, are one unit.
+that make it, its bias, its entries in a norm, and the columns of the weights that read it. An
+addition of outputs, as around a residual block, makes their units one.
 
 An entry of the vector belongs to at most one unit in each dimension of its tensor: ``W[o, c]`` to
-the unit o that it makes and to the unit c that it reads. A smaller model holds the entries all of
-whose units are kept. ``fedmpi.compute.trace`` finds the units, ``fedmpi.compute.structure`` builds
+the unit o that it makes and to the unit c that it reads. A smaller model holds the entries without
+a cut unit. ``fedmpi.compute.trace`` finds the units, ``fedmpi.compute.structure`` builds
 the smaller module.
 
 Sizes: U units in all layers, n in one, P values in the vector.
@@ -108,8 +108,9 @@ def small_layout(structure, units):
     layout = structure.layout
     shapes = {slot.name: list(slot.shape) for slot in layout.slots}
     for axis in structure.axes:
-        num_left = int(_stays(axis, units).sum())
-        shapes[axis.slot.name][axis.dim] = num_left
+        stays = _stays(axis, units)
+        shape = shapes[axis.slot.name]
+        shape[axis.dim] = int(stays.sum())
 
     def smaller(slots):
         return [(slot.name, tuple(shapes[slot.name])) for slot in slots]
@@ -139,8 +140,10 @@ def norm_scale(structure, x):
     scaled = torch.zeros(structure.num_units, dtype=torch.bool)
     for axis in structure.axes:
         if axis.role == "norm":
-            scaled[axis.units[axis.units != FIXED]] = True
-    bare = [name for name, part in by_layer(structure, scaled).items() if not part.all()]
+            free = axis.units != FIXED
+            scaled[axis.units[free]] = True
+    parts = by_layer(structure, scaled)
+    bare = [name for name, part in parts.items() if not part.all()]
     if bare:
         raise UserError(f"no batch norm scales the units of {', '.join(bare)}: score them by l1")
     return by_layer(structure, _magnitudes(structure, x, "norm"))
@@ -152,8 +155,9 @@ def _magnitudes(structure, x, role):
     for axis in structure.axes:
         if axis.role != role:
             continue
-        rows = x[axis.slot.span].view(axis.slot.shape).movedim(axis.dim, 0)
-        sizes = rows.reshape(len(axis.units), -1).abs().sum(1, dtype=torch.float64)
+        tensor = x[axis.slot.span].view(axis.slot.shape)
+        rows = tensor.movedim(axis.dim, 0).reshape(len(axis.units), -1)
+        sizes = rows.abs().sum(1, dtype=torch.float64)
         free = axis.units != FIXED
         total.index_add_(0, axis.units[free], sizes[free])
     return total

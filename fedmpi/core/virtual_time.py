@@ -39,9 +39,11 @@ def in_time(arrival, count, deadline=math.inf):
     ``arrival (C,)`` are seconds, infinite for an answer that never comes. Of answers at the same
     moment the earlier rows are first.
     """
+    order = torch.argsort(arrival, stable=True)
     first = torch.zeros(len(arrival), dtype=torch.bool)
-    first[torch.argsort(arrival, stable=True)[:count]] = True
-    return first & arrival.isfinite() & (arrival <= deadline)
+    first[order[:count]] = True
+    punctual = arrival.isfinite() & (arrival <= deadline)
+    return first & punctual
 
 
 def round_s(arrival, counted, count, deadline=math.inf):
@@ -68,5 +70,7 @@ def earliest(state, lower):
     """
     finish = state["finish"]
     time = torch.where(finish.isnan(), lower, finish)
-    next_ones = torch.nonzero(time == time.min()).flatten()
-    return int(next_ones[state["number"][next_ones].argmin()])
+    is_next = time == time.min()
+    next_rows = torch.nonzero(is_next).flatten()
+    numbers = state["number"][next_rows]
+    return int(next_rows[numbers.argmin()])

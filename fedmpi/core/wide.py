@@ -76,7 +76,9 @@ def _least(column):
 def _widths(columns, width):
     """The width of each column: its longest text, or its share of the room if that is too little."""
     widths = [_least(column) for column in columns]
-    lacks = [_longest(column) - least for column, least in zip(columns, widths)]
+    lacks = []
+    for column, width_now in zip(columns, widths):
+        lacks.append(_longest(column) - width_now)
     gaps = GAP * (len(columns) - 1)
     spare = max(0, width - sum(widths) - gaps)
     # Columns that lack little come first, and leave more than their share to the others.
@@ -119,7 +121,8 @@ def _cell(text, width):
             lines.append("")
         lines[-1] += piece
         while len(lines[-1].rstrip()) > width:
-            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+            too_long = lines.pop()
+            lines += [too_long[:width], too_long[width:]]
     return [line.rstrip() for line in lines]
 
 
