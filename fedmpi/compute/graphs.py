@@ -58,7 +58,8 @@ class Recorder:
     """Steps of one model by each rule that it is trained with."""
 
     def __init__(self):
-        self.made = {}                # (rule, shapes) -> (step, its tensors)
+        # (rule, shapes) -> (step, its tensors)
+        self.made = {}
 
     def steps(self, rule, make, start):
         """``(step, held)``: ``make(held)``, made once for each rule and shapes, and its tensors.
@@ -94,8 +95,10 @@ class Recorded:
 
     def __init__(self, step):
         self.step = step
-        self.taken = {}               # kind -> number of steps
-        self.graphs = {}              # kind -> Graph
+        # kind -> number of steps
+        self.taken = {}
+        # kind -> Graph
+        self.graphs = {}
 
     def __call__(self, *batch, **fixed):
         shapes = [tensor.shape for tensor in batch]

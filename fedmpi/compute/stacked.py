@@ -41,19 +41,27 @@ NO_CHAIN = (
 class Plan(NamedTuple):
     """The samples of each step; clients stand in ``order`` of falling number of steps."""
 
-    order: list                   # G positions in the tasks
-    index: torch.Tensor           # (S, B, G) int64 into the samples of all clients, end to end
-    shares: torch.Tensor          # (S, B, G) float32: 1 / b in a batch of b samples, 0 for filling
-    counts: torch.Tensor          # (S, G) float32: b, 0 for clients that have finished
-    drawn: torch.Tensor | None    # (S, B, G, k) int64: augmentation's draws for each sample
-    steps: list                   # S: (clients at work, largest batch, whether all are as large)
+    # G positions in the tasks.
+    order: list
+    # (S, B, G) int64 into the samples of all clients, end to end.
+    index: torch.Tensor
+    # (S, B, G) float32: 1 / b in a batch of b samples, 0 for filling.
+    shares: torch.Tensor
+    # (S, G) float32: b, 0 for clients that have finished.
+    counts: torch.Tensor
+    # (S, B, G, k) int64: augmentation's draws for each sample.
+    drawn: torch.Tensor | None
+    # S times (clients at work, largest batch, whether all are as large).
+    steps: list
 
 
 class Step(NamedTuple):
     """The facts about a step that a layer may need beside its input."""
 
-    number: int                   # steps before it, for a norm that averages by their number
-    shares: torch.Tensor | None   # (B, a), if batches differ in size
+    # Steps before it, for a norm that averages by their number.
+    number: int
+    # (B, a), if batches differ in size.
+    shares: torch.Tensor | None
 
 
 def stacked(model, layout, recorder=None):
@@ -208,7 +216,8 @@ def _step(model, layout, task, descent, held):
     mu, clip_norm = descent.mu, task.clip_norm
     loss = descent.loss or task.objective.loss
     state_of = _first_rows_of(held)
-    last_leaves = {}              # a -> the leaves of the last step
+    # a -> the leaves of the last step.
+    last_leaves = {}
 
     def step(inputs, labels, shares, counts, lr, even, number):
         a = len(counts)

@@ -78,17 +78,23 @@ class _Trace(TorchFunctionMode):
         super().__init__()
         self.layout = layout
         slots = {slot.name: slot for slot in layout.slots}
-        self.slots = {}           # id(parameter or statistic) -> its slot
+        # id(parameter or statistic) -> its slot
+        self.slots = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if name in slots:
                 self.slots[id(tensor)] = slots[name]
-        self.labels = {}          # id(tensor) -> (tensor, its labels)
+        # id(tensor) -> (tensor, its labels)
+        self.labels = {}
         # label -> a smaller label of the same unit, or itself if it is the least.
         self.parent = [WHOLE]
-        self.axes = {}            # (slot's name, dim) -> (slot, labels, role)
-        self.makers = {}          # name of a module -> labels of the units that it makes
-        self.pinned = {}          # label -> why it is never cut
-        self.odd = {}             # slot's name -> the operation that uses it in a way of its own
+        # (slot's name, dim) -> (slot, labels, role)
+        self.axes = {}
+        # name of a module -> labels of the units that it makes
+        self.makers = {}
+        # label -> why it is never cut
+        self.pinned = {}
+        # slot's name -> the operation that uses it in a way of its own
+        self.odd = {}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}

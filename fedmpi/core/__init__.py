@@ -1,1 +1,1 @@
-"""What everything else is made of: types, the model as a vector, masks, exact sums, random numbers."""
+"""The materials of all other packages: types, the model as a vector, masks, exact sums, random numbers."""

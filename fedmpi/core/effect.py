@@ -3,9 +3,9 @@
     @needs(cap="by=class", sigma="by=client")
     def dirichlet(by: str = "class", cap: bool = True, sigma: float = 0.0):
 
-Only options given as keywords are checked: defaults may stand beside any choice. A number that is
-0 or 1 as the end of a sweep is no such choice. Effects that depend on the rest of the run are in
-the ``notes`` of a part, see ``fedmpi.core.parts``.
+Only options given as keywords are checked: defaults may stand beside any choice. A number of 0 or
+1, the end of a sweep, is no such choice. A part's effects in the rest of the run are a matter of
+its ``notes``, see ``fedmpi.core.parts``.
 """
 
 import functools

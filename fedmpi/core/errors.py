@@ -1,4 +1,4 @@
-"""The exceptions that some caller catches.
+"""The exceptions, each caught somewhere.
 
     FedError
     |- UserError        a mistake of the user's: one clear line, exit code 2
@@ -6,7 +6,7 @@
     |  `- Mislaunched   a process that takes itself for a rank, and was not started as one
     |- CheckpointError  a damaged checkpoint, or another run's
     |- WireError        a message of another layout, support or length than its receiver's
-    |- DivergedError    a loss or an update with a value that is not finite
+    |- DivergedError    a loss or an update with a value of infinity or NaN
     |- DiskError        a full, read-only or broken disk
     |- LostRank         a dead or stopped rank, or one out of reach
     |- WorkerError      an exception on another rank, with its traceback there
@@ -43,7 +43,7 @@ class WireError(FedError):
 
 
 class DivergedError(FedError):
-    """A loss or an update with a value that is not finite."""
+    """A loss or an update with a value of infinity or NaN."""
 
 
 class DiskError(FedError):

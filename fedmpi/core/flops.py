@@ -27,9 +27,12 @@ ADDS_ITS_FIRST_ARGUMENT = (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
 class Costs(NamedTuple):
     """The costs of one sample's forward pass."""
 
-    uses: tuple                   # floats, in the order of layout.weights: multiplications a weight
-    dense: float = 0.0            # FLOPs with dense parameters, and among activations
-    frozen: float = 0.0           # FLOPs with parameters that are not trained
+    # Floats, in the order of layout.weights: multiplications of each weight.
+    uses: tuple
+    # FLOPs with dense parameters, and of activations with each other.
+    dense: float = 0.0
+    # FLOPs with parameters that are not trained.
+    frozen: float = 0.0
 
 
 def costs(model, layout, sample):
@@ -131,7 +134,8 @@ class _Watch(TorchDispatchMode):
         self.flops, self.output_bytes = {}, []
         self.sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
         self.homes = _homes([*model.named_parameters(), *model.named_buffers()])
-        self.sources = {}         # storage -> set of names
+        # storage -> set of names
+        self.sources = {}
         # All storages, kept: a freed one could come again under the same address.
         self.storages = {}
 

@@ -23,8 +23,10 @@ class Kind(NamedTuple):
     """One network among several."""
 
     name: str
-    layout: Layout                # of the network by itself
-    spans: tuple                  # slices of the common vector: weights, other parameters, buffers
+    # Of the network by itself.
+    layout: Layout
+    # Three slices of the common vector: its weights, other parameters and buffers.
+    spans: tuple
 
     @property
     def weights(self):
@@ -35,10 +37,14 @@ class Kind(NamedTuple):
 class Kinds(NamedTuple):
     """The networks of a run, and each client's kind. N clients."""
 
-    kinds: tuple                  # of Kind, for clients
-    of: torch.Tensor              # (N,) int64: the number of each client's kind
-    costs: tuple                  # of Costs, one a kind, by the layers of the common layout
-    server: Kind | None = None    # the server's own network
+    # Of Kind, for clients.
+    kinds: tuple
+    # (N,) int64: the number of each client's kind.
+    of: torch.Tensor
+    # Of Costs, one a kind, by the layers of the common layout.
+    costs: tuple
+    # The server's own network.
+    server: Kind | None = None
     server_costs: Costs | None = None
 
     def of_client(self, client):

@@ -53,14 +53,16 @@ class Layout:
     Q: int
     R: int
     P: int
-    frozen: tuple = ()            # (name, shape) of untrained parameters, outside the vector
+    # (name, shape) of untrained parameters, outside the vector.
+    frozen: tuple = ()
     # Names of tensors that stay with each client: in the vector, not on the wire.
     personal: tuple = ()
-    held: tuple = ()              # names of tensors of the server's own network: no client has them
+    # Names of tensors of the server's own network: no client has them.
+    held: tuple = ()
 
     @cached_property
     def digest(self):
-        """8 hexadecimal characters that change with any name, shape or offset."""
+        """8 hexadecimal characters, others for any other name, shape or offset."""
         text = repr((self.weights, self.others, self.buffers))
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
@@ -74,7 +76,7 @@ class Layout:
 
     @cached_property
     def shared(self):
-        """bool (P,): True for values that travel: neither padding nor personal."""
+        """bool (P,): True for travelling values: neither padding nor personal."""
         shared = self.real.clone()
         shared[self.own] = False
         return shared
@@ -96,7 +98,7 @@ class Layout:
 
     @cached_property
     def tail(self):
-        """int32: the positions of [Q, P) that travel, sorted."""
+        """int32, sorted: the travelling positions of [Q, P)."""
         places = torch.nonzero(self.shared[self.Q:]).flatten()
         return (places + self.Q).int()
 
@@ -138,7 +140,7 @@ class Layout:
     def with_personal(self, personal):
         """This layout, the tensors that ``personal(layout)`` names staying with each client.
 
-        None: no tensor stays. ValueError for a name that the model does not have.
+        None: no tensor stays. ValueError for a name of no tensor of the model.
         """
         if personal is None:
             return self
@@ -157,7 +159,7 @@ class Layout:
         return self.real[: self.Q].clone()
 
     def support(self, mask):
-        """int32 (K,), sorted: the positions that travel under ``mask (Q,) bool``. Read only.
+        """int32 (K,), sorted: the travelling positions under ``mask (Q,) bool``. Read only.
 
         These are the kept weights, then the dense tail, without personal tensors.
         """
@@ -189,7 +191,7 @@ def arranged(weights, others, buffers, frozen=()):
 
 
 def _lay(tensors, start):
-    """``(slots, end)`` of tensors that lie one after the other from ``start`` on."""
+    """``(slots, end)`` of tensors one after the other, from ``start`` on."""
     slots = []
     for name, shape in tensors:
         size = math.prod(shape)

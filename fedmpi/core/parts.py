@@ -1,8 +1,8 @@
-"""The parts that a run is made of: tuples of pure functions and the values that pass between them.
+"""The parts of a run: tuples of pure functions, and the values between them.
 
 This module is the contract of every kind of part, in one place. A method is a factory: it takes
 its options as keyword arguments and returns one of these tuples. A factory refuses a bad option
-by ValueError, with the value that it got and the values that it accepts.
+by ValueError, with the wrong value and the accepted ones.
 
 Sizes: P values in the model vector, Q prunable, R trained, K kept (the support), C clients in the
 cohort, N clients in all, M coalitions.
@@ -34,7 +34,7 @@ Rules for all kinds:
 
 * A function never writes to its arguments, unless its contract says "in place".
 * Chance comes from the generator argument, never from torch's or numpy's own generators.
-* A state is a dict that a checkpoint can hold.
+* A state is a dict of values for a checkpoint.
 * The same arguments give the same answer.
 
 ``fedmpi.laws`` tests a part against these rules. ``fedmpi.plugins.contract`` checks the answers of
@@ -56,9 +56,9 @@ from fedmpi.core.layout import Layout
 class Round(NamedTuple):
     """A moment of a run: round ``t`` in 1..``rounds``, 0 before the first.
 
-    A part that looks at ``rounds`` has a field ``planned``, a function of a Round. If it returns
+    A part with a use for ``rounds`` has a field ``planned``, a function of a Round. If it returns
     the same number for two values, the part behaves the same under both. More rounds can be added
-    to a run as long as these numbers agree, see ``fedmpi.build.extend``. A part that looks at
+    to a run as long as these numbers agree, see ``fedmpi.build.extend``. A part with a use for
     ``t`` alone has no ``planned``.
     """
 
@@ -67,16 +67,16 @@ class Round(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """The facts about a run that a part may use before the start: sizes, and other parts' traits.
+    """The facts about a run before its start, for its parts: sizes, and other parts' traits.
 
-    A part that is a tuple of functions has two functions of these facts:
+    A part, if it is a tuple of functions, has two functions of these facts:
 
-    * ``refuses(facts) -> lines``: each line is a reason, with a way out, for which the part cannot
-      work in this run. The first line of any part ends the run before work starts.
+    * ``refuses(facts) -> lines``: each line is a reason, with a way out, why the part cannot work
+      in this run. The first line of any part ends the run before work starts.
     * ``notes(facts) -> lines``: each line is a sentence for the user about a setting of this part
       without effect in this run.
 
-    The option that names the part is put before each line. ``named`` holds the names of the other
+    The part's option is put before each line. ``named`` holds the names of the other
     parts, for these lines and for nothing else.
     """
 
@@ -168,7 +168,7 @@ def without_model(facts):
 
 
 class Objective(NamedTuple):
-    """The loss that a model is trained for, and the metrics that it is measured by (``--task``).
+    """A model's loss for training, and its metrics (``--task``).
 
     ``loss(outputs (n, ...), targets (n, ...), reduction)`` works as torch's losses do: ``"mean"``
     and ``"sum"`` give one differentiable value, ``"none"`` one value a sample (n,).
@@ -181,7 +181,7 @@ class Objective(NamedTuple):
     ``check(outputs, targets, classes, option)`` raises UserError if a model's outputs for a few
     samples do not fit the targets; ``classes`` is 0 if the data set has none.
 
-    ``worst`` replaces a coalition's loss that is larger, or not a number. ``totals(outputs,
+    ``worst`` replaces a coalition's loss if it is larger, or not a number. ``totals(outputs,
     targets) -> (summed loss () float64, {metric: sum})`` gives the sums over the samples, if there
     is a faster way to them than one value a sample. ``classes``: a target is one class a sample,
     as some parts need.
@@ -241,7 +241,7 @@ class Schedule(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """A random change of training images, a new one each time that they are seen (``--augment``).
+    """A random change of training images, a new one in every epoch (``--augment``).
 
     ``draw(gen, n, shape (C, H, W)) -> (n, width)`` int64 holds the random choices for n images;
     ``gen`` is a numpy generator. ``apply(images (n, C, H, W), drawn (n, width)) -> new images`` of
@@ -256,12 +256,12 @@ class Augmentation(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """Local training by mini-batch descent with a few changes, so that clients can be stacked.
+    """Local training by mini-batch descent with a few changes.
 
     ``fedmpi.compute.stacked`` trains such clients side by side.
 
     ``mu`` adds ``mu (x - base)`` to the gradient, base being the received model. ``shift(task) ->
-    (R,)`` or None is a constant vector that is added to every gradient of this client and round.
+    (R,)`` or None is a constant vector, added to every gradient of this client and round.
     ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch. A client with
     ``batches`` of its own trains alone.
     """
@@ -288,15 +288,15 @@ class Field(NamedTuple):
     """How one named array of a message travels.
 
     ``on`` names its contents: ``"support"``, the values (K,) on the kept positions of the client's
-    mask, for which the parts give and get a vector (P,); a tuple, a fixed shape; or ``"any"``, an
-    array whose shape may differ from client to client.
+    mask, as a vector (P,) in the parts' hands; a tuple, a fixed shape; or ``"any"``, an array of a
+    shape that may differ from client to client.
 
     ``fold`` names the server's view of a cohort of C: ``"rows"`` one tensor (C, ...); ``"sum"``
-    the exact sum over the cohort, which workers add up if they add up updates; or ``"list"`` of C
+    the exact sum over the cohort, added up by workers if they add up updates; or ``"list"`` of C
     tensors.
 
     ``coded`` arrays, on the support only, pass through ``--codec``. All others travel in their own
-    dtype. An array that is not ``billed`` would not travel in a real federation.
+    dtype. An array without ``billed`` would not travel in a real federation.
     """
 
     on: str | tuple = "support"
@@ -377,8 +377,8 @@ class Lab(NamedTuple):
     """The server's own compute in one round, done by all ranks: the same bits on any number.
 
     ``on`` names samples: ``"server"``, the samples of ``--server-data``, or ``"validation"``.
-    Models are vectors (P,). ``mask (Q,) bool`` tells the weights that are not zero, by which FLOPs
-    are counted; None counts a dense model. No input is written to.
+    Models are vectors (P,). ``mask (Q,) bool`` tells their nonzero weights, to count FLOPs; None
+    counts a dense model. No input is written to.
 
     * ``evaluate(models (M, P), on, mask=None) -> (loss (M,), headline (M,))``: float64 means over
       all samples in evaluation mode.
@@ -463,7 +463,7 @@ class Strategy(NamedTuple):
 
     ``init(layout) -> state`` is a flat dict of tensors. ``merge(state, x (P,), updates, weights
     (C,) float64 summing to 1) -> (state, x)`` moves no entry outside the support. ``local`` is a
-    ``Descent``, or a function ``local(task) -> Trained`` that trains ``task.x`` in place.
+    ``Descent``, or a function ``local(task) -> Trained``; it trains ``task.x`` in place.
     ``optimiser``, ``pruner``, ``contribution`` and ``weighting`` name its parts by default; an
     empty weighting stands for the contribution's own.
 
@@ -473,35 +473,35 @@ class Strategy(NamedTuple):
 
     ``server_data`` is ``"labelled"`` or ``"unlabelled"`` if it works with the samples of
     ``--server-data``, else empty. ``before(state, x (P,), mask) -> Training`` is the server's
-    training beside the clients, x being the model that they train; the result is
+    training beside the clients, x being the model for all of them; the result is
     ``updates.root (K,)``, a difference from x. ``after(state, x (P,), updates, lab) -> (state,
-    x)`` is the server's own work on the merged model, once in a round that merges; entries outside
-    the support do not move. Coalitions are judged by merged models without that work.
+    x)`` is the server's own work on the merged model, once after each merge; entries outside the
+    support do not move. Coalitions are judged by merged models without this work.
 
     Messages may hold more than the model and its update, each array with its ``Field``:
 
     * ``sends`` names the arrays for clients beside the model: ``send(state) -> {name: tensor}`` to
       all of them, ``send_to(state, client) -> {name: tensor}`` to one. Clients find them in
       ``task.given``.
-    * ``answers`` names the arrays in a client's answer beside its update, and ``keeps`` the arrays
-      that a client keeps for itself until its next round: ``reply(task, trained) -> (answer,
+    * ``answers`` names the arrays in a client's answer beside its update, and ``keeps`` a client's
+      arrays for itself, until its next round: ``reply(task, trained) -> (answer,
       kept)``, two dicts, once the client has trained. The server finds answers in
       ``updates.parts`` and ``updates.totals``. A client finds its kept arrays in ``task.kept``,
       empty before its first round, and unchanged if its answer was not merged.
     * If all tensors are personal the server has no model: its loss and metrics are NaN.
     * ``steps`` asks for ``updates.steps`` and ``updates.travelled``.
-    * ``by_entry``: the merge takes each entry of the vector by itself, over the clients that hold
-      it, and the strategy needs nothing of a client's update as a whole. Only then may clients
+    * ``by_entry``: the merge takes each entry of the vector by itself, over the clients with this
+      entry, and the strategy needs nothing of a client's update as a whole. Only then may clients
       train networks of several kinds (``--also-model``): in ``updates.B`` each client holds the
       entries of its own network.
     * ``features(network, inputs (n, ...)) -> (n, ...)`` makes the inputs of the server's own
       network (``--server-model``) from a client's network. ``Lab.fit`` trains the server's
       network, and ``task.server`` calls it when clients are tested.
-    * ``personal(layout) -> names`` are tensors of the model that stay with each client: trained
-      and kept, neither sent nor merged.
+    * ``personal(layout) -> names`` are each client's own tensors of the model: trained and kept,
+      neither sent nor merged.
 
-    A client is tested on its own test part (``--client-test``) by the model that it would receive
-    now with its personal tensors laid over it, or by ``own_model(task) -> (P,)``, unless that is
+    A client is tested on its own test part (``--client-test``) by the present model with the
+    client's personal tensors laid over it, or by ``own_model(task) -> (P,)``, unless the result is
     None. ``task`` is the client's as it would train now, with ``given`` and ``kept``; the function
     may train ``task.x`` in place and return it. If a client's outputs are not its model's,
     ``predict(task, inputs (n, ...)) -> (n, classes)`` gives them, for such a task with its model
@@ -549,15 +549,15 @@ class Strategy(NamedTuple):
 
 
 class Pruner(NamedTuple):
-    """The choice of weights that live.
+    """The choice of kept weights.
 
     ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``.
     ``evolve(state, mask, x, replies, schedule, gen) -> (state, mask)`` follows each merge, with
-    the same mask object if nothing changes; a pruner that rewinds weights to earlier values
-    returns ``(state, mask, x)``. ``probe(task) -> Probe`` runs on clients, or is None.
+    the same mask object if nothing changes; a pruner returns ``(state, mask, x)`` to rewind weights
+    to earlier values. ``probe(task) -> Probe`` runs on clients, or is None.
 
-    The server zeroes pruned weights, unless the pruner keeps their last values (``residuals``),
-    which are not sent. ``exact``: the number of kept weights never changes, as the server asserts.
+    The server zeroes pruned weights, unless the pruner keeps their last values (``residuals``);
+    they are not sent. ``exact``: the number of kept weights never changes, as the server asserts.
     ``moves``: clients change their masks while they train, so updates do not add up.
 
     ``masks(state, mask, x, layout, clients (C,)) -> C masks``, subsets of the mask, gives every
@@ -565,7 +565,7 @@ class Pruner(NamedTuple):
     layout) -> mask``.
 
     ``units(state, x, structure, clients (C,), fleet, gen) -> C dicts {layer: (n,) bool}`` gives
-    every client a smaller network, without the units that are False (``fedmpi.core.units``).
+    every client a smaller network, only of the True units (``fedmpi.core.units``).
     Clients of the same network get the same object, and the mask is full.
     """
 
@@ -623,8 +623,7 @@ class Contribution(NamedTuple):
     """An estimator of the clients' contributions.
 
     ``score(state, cohort, utility, gen) -> Scores``. ``utility(coalitions (M, C) bool, of="loss")
-    -> (M,) float64`` is minus the validation loss of the model that the strategy would have merged
-    from each coalition. ``of="headline"``, or by its old name ``"accuracy"``, takes the
+    -> (M,) float64`` is minus the validation loss of the strategy's merge of each coalition. ``of="headline"``, or by its old name ``"accuracy"``, takes the
     objective's headline instead, with its sign turned if less is better. See
     ``fedmpi.server.score.Utility`` for its other functions.
 
@@ -682,8 +681,7 @@ class Devices(NamedTuple):
 
     ``at(seconds, N, draw) -> Fleet`` at a moment of virtual time; ``draw(*key)`` is the generator
     of the run's seed and the non-negative integers ``key``. The same arguments give the same
-    fleet. ``digest`` is the sha256 of the file that they were read from, if any: another file
-    makes another run. If they are not ``timed`` nothing takes time, and all answers come at once.
+    fleet. ``digest`` is the sha256 of the devices' file, if any: another file makes another run. If they are not ``timed`` nothing takes time, and all answers come at once.
     """
 
     at: Callable
@@ -694,7 +692,7 @@ class Devices(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A sampler's information about clients; NaN for a client that has not answered yet."""
+    """A sampler's information about clients; NaN for a client without an answer yet."""
 
     available: torch.Tensor       # (N,) bool
     sizes: torch.Tensor           # (N,) float64 samples
@@ -719,7 +717,7 @@ class Sampler(NamedTuple):
 
 
 class Aggregation(NamedTuple):
-    """The moments of virtual time at which the server merges.
+    """The timing of merges, in virtual time.
 
     Synchronous if ``buffer`` is 0: the server asks ``ceil(count * (1 + over))`` clients, merges
     the first ``count`` answers and waits ``deadline`` seconds at most.
@@ -727,7 +725,7 @@ class Aggregation(NamedTuple):
     Else ``concurrency`` clients (0: the cohort) are always at work, each on the model of its own
     start, and ``buffer`` answers make a merge. Their updates are scaled by ``discount(staleness
     (C,) float64) -> (C,)``; staleness counts merges since the client's start. ``mixing``: an
-    update counts from the server's present model, not from the model that its client received.
+    update counts from the server's present model, not from its client's received model.
     """
 
     deadline: float = math.inf
@@ -744,7 +742,7 @@ class Aggregation(NamedTuple):
 
 
 class Coding(NamedTuple):
-    """The facts about a message for a codec that draws."""
+    """The facts about a message for a codec with random choices."""
 
     gen: Any                      # numpy generator of (ENCODE, round, client)
     t: int                        # the round whose model is trained
@@ -762,8 +760,8 @@ class Codec(NamedTuple):
       and remembers the new loss.
     * ``weights``: only prunable weights are coded; biases, norms and running averages travel as
       float32 beside them.
-    * ``draws``: it is called as ``encode(values, coding)``, so that its chance is the same on any
-      number of ranks.
+    * ``draws``: it is called as ``encode(values, coding)``, for the same chance on any number of
+      ranks.
     """
 
     encode: Callable
@@ -814,12 +812,12 @@ class Fault(NamedTuple):
 
     ``who(clients, gen) -> (clients,) bool``. ``quality`` in [0, 1] is the truth for judging
     estimators, 1 for an honest client. ``shards(shards, who, gen) -> (new list, source (clients,)
-    int64)`` takes and gives int64 arrays of sample numbers; ``source`` is the client that each one
-    copies, -1 for none. ``labels(labels (n,), classes, gen) -> copy``; ``inputs(inputs (n, ...)
+    int64)`` takes and gives int64 arrays of sample numbers; ``source`` is the origin of a client's
+    copied samples, -1 for none. ``labels(labels (n,), classes, gen) -> copy``; ``inputs(inputs (n, ...)
     float32, gen) -> new tensor``.
 
-    ``local(task, train, previous) -> Trained`` replaces the strategy's local training, which is
-    ``train() -> Trained``: it changes ``task.x (P,)`` in place, on live weights only. Its chance
+    ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train() ->
+    Trained``: it changes ``task.x (P,)`` in place, on live weights only. Its chance
     comes from ``task.gen`` alone. If ``stale``, ``previous (P,)`` is the model published in the
     round before, None in the first round; otherwise it is None.
     """
@@ -878,12 +876,12 @@ class Partition(Protocol):
 class Model(Protocol):
     """The network: ``factory(shape, classes, **options) -> torch.nn.Module``.
 
-    ``shape`` is the shape of one sample without the batch, and ``classes`` the number of outputs
-    that the task asks for: a logit a class or label, or a value. The module takes inputs (n,
+    ``shape`` is the shape of one sample without the batch, and ``classes`` the task's number of
+    outputs: a logit a class or label, or a value. The module takes inputs (n,
     *shape), float32 or, of whole numbers, int64. Its outputs (n, classes) are float32 or bfloat16,
     finite, without a softmax, and have a gradient. Initial weights come from torch's global
-    generator, which is seeded before, the same on every rank. In evaluation mode each sample's
-    outputs follow from that sample alone.
+    generator, seeded the same on every rank. In evaluation mode a sample's outputs follow from this
+    sample alone.
 
     ``parameter.prunable = True`` or ``False`` overrules the choice of pruned parameters, and
     ``requires_grad = False`` freezes. ValueError for a shape that it cannot take.

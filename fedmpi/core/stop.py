@@ -40,7 +40,7 @@ def _is_positive(text):
 
 
 def notices():
-    """``{signal number: seconds of notice}`` of the signals that ask a run to stop.
+    """``{signal number: seconds of notice}`` of all requests to stop.
 
     These are SIGTERM, the signal of FEDMPI_SIGNAL, and SIGHUP, sent by a closing terminal, unless
     nohup has it ignored.
@@ -56,8 +56,8 @@ def notices():
 class Stop:
     """A request to stop.
 
-    ``asked`` names the signal that asked the run to stop, empty before any did. A round may still
-    end until the time ``by``.
+    ``asked`` names the signal behind it, empty before any came. A round may still end until the
+    time ``by``.
     """
 
     def __init__(self):
@@ -130,12 +130,12 @@ def _in_main_thread():
 
 
 def pass_on(send):
-    """From now on every signal that asks to stop calls ``send(number)``: for serving ranks."""
+    """From now on every request to stop calls ``send(number)``: for serving ranks."""
     for number in notices():
         signal.signal(number, lambda number, frame: send(number))
 
 
 def ignore():
-    """From now on signals that ask to stop are ignored: for ranks about to leave, or not ready."""
+    """From now on requests to stop are ignored: for ranks about to leave, or not ready."""
     for number in notices():
         signal.signal(number, signal.SIG_IGN)
