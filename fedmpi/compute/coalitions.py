@@ -16,12 +16,15 @@ def coalition_models(strategy, state, x, updates, shares, coalitions):
         _, models = strategy.merge(state, x, updates, W)
         return models
 
-    models = _unmoved(strategy, state, x, updates, shares).repeat(len(coalitions), 1)
+    unmoved = _unmoved(strategy, state, x, updates, shares)
+    models = unmoved.repeat(len(coalitions), 1)
     for row, weights in enumerate(W):
         # A client of weight 0 is no member.
         members = weights > 0
         if members.any():
-            _, models[row] = strategy.merge(state, x, updates.rows(members), weights[members])
+            answers = updates.rows(members)
+            _, model = strategy.merge(state, x, answers, weights[members])
+            models[row] = model
     return models
 
 

@@ -43,7 +43,8 @@ def evaluator(model, x, inputs, labels, objective):
                     sums[name] += float(value)
             yield
         n = len(labels)
-        return float(loss) / n, {name: value / n for name, value in sums.items()}
+        means = {name: value / n for name, value in sums.items()}
+        return float(loss) / n, means
 
     return evaluate
 

@@ -92,11 +92,13 @@ def _count(values):
 
 def _one_by_one(model, layout, rows):
     """``logits(inputs)`` of any module, for each of ``rows (m, P)``."""
-    models = [
-        {slot.name: row[slot.span].view(slot.shape) for slot in layout.slots}
-        for row in rows
-    ]
-    return lambda inputs: torch.stack([functional_call(model, own, inputs) for own in models])
+    models = [{slot.name: slot.of(row) for slot in layout.slots} for row in rows]
+
+    def logits(inputs):
+        outputs = [functional_call(model, tensors, inputs) for tensors in models]
+        return torch.stack(outputs)
+
+    return logits
 
 
 def _side_by_side(body, head, rows):
@@ -112,8 +114,10 @@ def _side_by_side(body, head, rows):
 
     def features(images):
         # On a CPU channels that lie last are four times as fast.
-        h = through(body_layers, images.to(memory_format=torch.channels_last))
-        return h.reshape(len(images), len(rows), -1).transpose(0, 1)
+        images = images.to(memory_format=torch.channels_last)
+        h = through(body_layers, images)
+        flat = h.reshape(len(images), len(rows), -1)
+        return flat.transpose(0, 1)
 
     def logits(inputs):
         if not body:
@@ -252,7 +256,7 @@ def _stack(model, layout):
         slot = slot_of.get(id(tensor))
         if slot is None:
             return tensor.detach().expand(len(rows), *tensor.shape)
-        return rows[:, slot.span].view(-1, *slot.shape)
+        return slot.of_rows(rows)
 
     return stack
 

@@ -69,8 +69,9 @@ def length(n, batch_size, epochs, steps=0, normalises=False):
 
     whole, rest = divmod(steps, batches_an_epoch)
     started = whole + (rest > 0)
-    samples = whole * an_epoch + min(rest * batch_size, an_epoch)
-    return started, steps, samples
+    # The last batch of an epoch may be smaller.
+    in_rest = min(rest * batch_size, an_epoch)
+    return started, steps, whole * an_epoch + in_rest
 
 
 def length_of(task):
@@ -113,8 +114,13 @@ def _epoch(task, descent):
     """The (inputs, targets) of one epoch: the descent's own batches, or freshly dealt ones."""
     if not descent.batches:
         return batches(task, descent.shuffle)
-    device = task.x.device
-    return ((inputs.to(device), targets.to(device)) for inputs, targets in descent.batches)
+    return _moved(descent.batches, task.x.device)
+
+
+def _moved(batches, device):
+    """The batches on the device."""
+    for inputs, targets in batches:
+        yield inputs.to(device), targets.to(device)
 
 
 def augmented(augment, images, drawn):

@@ -284,8 +284,7 @@ def _bend(g, x, base, shift, live, mu, clip_norm):
 def planned(tasks, shuffle):
     """The ``Plan`` of the tasks' batches, as ``deal`` deals them from each task's own generator."""
     batches, draws = zip(*[_dealt(task, shuffle) for task in tasks])
-    # Stable: clients with as many steps keep their order.
-    order = sorted(range(len(tasks)), key=lambda position: -len(batches[position]))
+    order = _longest_first(batches)
     sizes = [_sizes(batches[position]) for position in order]
     table = _empty_table(sizes, draws[0])
 
@@ -312,9 +311,19 @@ def _dealt(task, shuffle):
         order, draws = deal(task, shuffle)
         batches += order.split(task.batch_size)
         drawn.append(draws)
+    # The last epoch may be cut short.
+    batches = batches[:steps]
     if task.augment is None:
-        return batches[:steps], None
-    return batches[:steps], torch.cat(drawn).numpy()[:samples]
+        return batches, None
+    draws = torch.cat(drawn).numpy()
+    return batches, draws[:samples]
+
+
+def _longest_first(batches):
+    """The positions of ``batches`` by falling number of steps."""
+    lengths = [len(of_client) for of_client in batches]
+    # Stable: clients with as many steps keep their order.
+    return sorted(range(len(lengths)), key=lambda position: -lengths[position])
 
 
 def _sizes(batches):
@@ -384,7 +393,8 @@ def _steps(counts):
     for row in counts:
         sizes = row[row > 0]
         largest = int(sizes.max())
-        steps.append((len(sizes), largest, bool(sizes.min() == largest)))
+        even = bool(sizes.min() == largest)
+        steps.append((len(sizes), largest, even))
     return steps
 
 
@@ -413,15 +423,10 @@ def leaves(layout, X):
     tensors = {}
     for slot in layout.weights + layout.others:
         # By .data each has a version of its own: buffers move before the gradient is taken.
-        tensors[slot.name] = _columns(X, slot).data.requires_grad_()
+        tensors[slot.name] = slot.of_rows(X).data.requires_grad_()
     for slot in layout.buffers:
-        tensors[slot.name] = _columns(X, slot)
+        tensors[slot.name] = slot.of_rows(X)
     return tensors
-
-
-def _columns(X, slot):
-    """(a, *shape): the rows' values of one tensor, a view."""
-    return X[:, slot.span].view(-1, *slot.shape)
 
 
 def gradient(value, layout, tensors, g):
@@ -576,8 +581,10 @@ def _flat_norm(layer, stack, counted, tensors, step):
     norm = _norm(layer, stack, counted, tensors, step)
 
     def flat_norm(h):
-        rows = h.transpose(0, 1).flatten(1)
-        return norm(rows).unflatten(1, (len(h), -1)).transpose(0, 1)
+        a = len(h)
+        wide = h.transpose(0, 1).flatten(1)
+        normed = norm(wide).unflatten(1, (a, -1))
+        return normed.transpose(0, 1)
 
     return flat_norm
 

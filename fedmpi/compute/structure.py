@@ -75,11 +75,11 @@ def _positions(mask, device):
 def _tensor(slot, layout, x, g):
     """The parameter or statistic that lies in ``x`` at this slot."""
     # By .data each has a version of its own: statistics move before the backward pass.
-    tensor = x[slot.span].view(slot.shape).data
+    tensor = slot.of(x).data
     if slot.offset >= layout.R:
         return tensor
     parameter = nn.Parameter(tensor)
-    parameter.grad = g[slot.span].view(slot.shape)
+    parameter.grad = slot.of(g)
     return parameter
 
 
@@ -110,7 +110,10 @@ def check(model, structure, x, sample):
     ``model`` is bound to the vector ``x (P,)``; both networks get ``sample (n, ...)``. The model is
     left as it was. A model whose code fixes a width, as in ``x.view(-1, 320)``, fails.
     """
-    every_other = [torch.arange(count) % 2 == 0 for count in structure.layers.values()]
+    every_other = []
+    for count in structure.layers.values():
+        numbers = torch.arange(count)
+        every_other.append(numbers % 2 == 0)
     units = torch.cat(every_other)
     smaller = cut(model, structure, units)
     smaller.down(x)

@@ -58,8 +58,8 @@ def trace(model, layout, sample):
     watch.pin(all_of(outputs), "they are the model's outputs")
     structure = watch.structure()
     if not structure.layers:
-        reasons = "; ".join(f"{name}: {why}" for name, why in structure.whole.items())
-        reasons = reasons or "it has no convolution or linear layer"
+        lines = [f"{name}: {why}" for name, why in structure.whole.items()]
+        reasons = "; ".join(lines) or "it has no convolution or linear layer"
         raise UserError(f"the model has no filters or neurons that can be cut ({reasons})")
     return structure
 

@@ -52,7 +52,8 @@ def costs(model, layout, sample):
 
 def forward(layout, costs, mask):
     """FLOPs of one sample's forward pass on ``mask``."""
-    return _by_mask(costs, layout.kept(mask)) + costs.dense + costs.frozen
+    sparse = _by_mask(costs, layout.kept(mask))
+    return sparse + costs.dense + costs.frozen
 
 
 def training(layout, costs, mask, seen, extra, dense):
@@ -132,8 +133,9 @@ class _Watch(TorchDispatchMode):
     def __init__(self, model):
         super().__init__()
         self.flops, self.output_bytes = {}, []
-        self.sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        self.homes = _homes([*model.named_parameters(), *model.named_buffers()])
+        parameters = list(model.named_parameters())
+        self.sizes = {name: parameter.numel() for name, parameter in parameters}
+        self.homes = _homes([*parameters, *model.named_buffers()])
         # storage -> set of names
         self.sources = {}
         # All storages, kept: a freed one could come again under the same address.
@@ -163,8 +165,9 @@ class _Watch(TorchDispatchMode):
         names = max(candidates, key=self._size, default=set())
         if not names:
             self._book(None, flops)
+        size = self._size(names)
         for name in names:
-            self._book(name, flops * self.sizes[name] / self._size(names))
+            self._book(name, flops * self.sizes[name] / size)
 
     def _book(self, name, flops):
         self.flops[name] = self.flops.get(name, 0) + flops
@@ -211,7 +214,11 @@ def _homes(named):
     for name, tensor in named:
         place = tensor.storage_offset(), name
         places.setdefault(_storage(tensor), []).append(place)
-    return {storage: tuple(zip(*sorted(residents))) for storage, residents in places.items()}
+    homes = {}
+    for storage, residents in places.items():
+        offsets, names = zip(*sorted(residents))
+        homes[storage] = offsets, names
+    return homes
 
 
 def _storage(tensor):

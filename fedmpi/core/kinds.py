@@ -67,9 +67,13 @@ def kind(layout, name):
     personal = [_within(tensor, name) for tensor in layout.personal if _is_of(tensor, name)]
     if personal:
         own = own.with_personal(lambda _: personal)
-    lengths = own.Q, own.R - own.Q, own.P - own.R
-    spans = [_span(slots, length) for slots, length in zip(regions, lengths)]
-    return Kind(name, own, tuple(spans))
+    weights, others, buffers = regions
+    spans = (
+        _span(weights, own.Q),
+        _span(others, own.R - own.Q),
+        _span(buffers, own.P - own.R),
+    )
+    return Kind(name, own, spans)
 
 
 def _own_layout(layout, name):

@@ -42,6 +42,14 @@ class Slot(NamedTuple):
     def span(self):
         return slice(self.offset, self.offset + self.size)
 
+    def of(self, vector):
+        """The tensor's values in ``vector (P,)`` or (R,), a view in its shape."""
+        return vector[self.span].view(self.shape)
+
+    def of_rows(self, X):
+        """(n, *shape): the tensor's values in each row of ``X (n, P)`` or (n, R), a view."""
+        return X[:, self.span].view(-1, *self.shape)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -93,7 +101,8 @@ class Layout:
         positions = [torch.empty(0, dtype=torch.int64)]
         for slot in self.slots:
             if slot.name in self.personal:
-                positions.append(torch.arange(slot.offset, slot.offset + slot.size))
+                span = slot.span
+                positions.append(torch.arange(span.start, span.stop))
         return torch.cat(positions)
 
     @cached_property
@@ -135,7 +144,7 @@ class Layout:
     @property
     def num_frozen(self):
         """How many parameters are not trained."""
-        return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.frozen)
+        return sum(math.prod(shape) for _, shape in self.frozen)
 
     def with_personal(self, personal):
         """This layout, the tensors that ``personal(layout)`` names staying with each client.
@@ -208,8 +217,13 @@ def _shapes(named):
 def _sort(model, moving):
     """``(prunable, others, statistics)``: the tensors of the vector, lists of (name, tensor)."""
     owners = _owners(model)
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    strange = [name for name, p in trained if p.dtype != torch.float32]
+    trained, strange = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        trained.append((name, parameter))
+        if parameter.dtype != torch.float32:
+            strange.append(name)
     if strange:
         raise ValueError(
             f"parameters must be float32, got {', '.join(strange)}; "
@@ -224,7 +238,10 @@ def _sort(model, moving):
         else:
             others.append((name, parameter))
     moved = norm_statistics(model) | set(moving)
-    statistics = [(name, buffer) for name, buffer in model.named_buffers() if name in moved]
+    statistics = []
+    for name, buffer in model.named_buffers():
+        if name in moved:
+            statistics.append((name, buffer))
     return prunable, others, statistics
 
 
@@ -263,11 +280,11 @@ def bind(model, moving=()):
     x = torch.zeros(layout.P, device=first.device)
     g = torch.zeros(layout.R, device=first.device)
     for slot, (_, tensor) in zip(layout.slots, prunable + others + statistics):
-        view = x[slot.span].view(slot.shape)
+        view = slot.of(x)
         view.copy_(tensor.detach())
         tensor.data = view
         if slot.offset < layout.R:
-            tensor.grad = g[slot.span].view(slot.shape)
+            tensor.grad = slot.of(g)
     return layout, x, g
 
 
@@ -282,7 +299,7 @@ def described(layout):
 
 def views(layout, vector):
     """The values of each trained parameter in ``vector (R,)``, in its shape."""
-    return [vector[slot.span].view(slot.shape) for slot in layout.trained]
+    return [slot.of(vector) for slot in layout.trained]
 
 
 def check(model, layout, x):

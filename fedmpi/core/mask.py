@@ -56,10 +56,12 @@ def budgets(layout, sparsity, distribution="erk", least=MIN_KEPT):
     """
     check(sparsity, distribution)
     density = 1 - sparsity
-    densities = RULES[distribution]([slot.shape for slot in layout.weights], density)
+    shapes = [slot.shape for slot in layout.weights]
     sizes = [slot.size for slot in layout.weights]
+    densities = RULES[distribution](shapes, density)
     total = round(density * layout.num_weights)
-    return _round(sizes, densities, total, _low(layout, distribution, least), least)
+    low = _low(layout, distribution, least)
+    return _round(sizes, densities, total, low, least)
 
 
 def bearable(layout, distribution="erk", least=MIN_KEPT):
@@ -92,7 +94,8 @@ def _first_dense(shapes, density):
             f"{1 - density:.4g} leaves only {left + first:,.0f} of the model: take another "
             f"distribution, or a sparsity of {sum(others) / total:.3f} at most"
         )
-    return [1.0] + [left / max(sum(others), 1)] * len(others)
+    rest = left / max(sum(others), 1)
+    return [1.0] + [rest] * len(others)
 
 
 def _er(shapes, density):
@@ -131,7 +134,8 @@ def _thesis(shapes, density):
     sizes = [math.prod(shape) for shape in shapes]
     rest = [1 - sum(shape) / size for shape, size in zip(shapes, sizes)]
     num_zeros = (1 - density) * sum(sizes)
-    scale = num_zeros / sum(share * size for share, size in zip(rest, sizes))
+    weighted = sum(share * size for share, size in zip(rest, sizes))
+    scale = num_zeros / weighted
     return [1 - share * scale for share in rest]
 
 
@@ -161,7 +165,8 @@ def _round(sizes, densities, total, low, least):
         kept.append(min(sizes[i], max(low[i], wanted)))
 
     # The layers furthest below their share come first.
-    order = sorted(layers, key=lambda i: kept[i] - densities[i] * sizes[i])
+    surplus = [kept[i] - densities[i] * sizes[i] for i in layers]
+    order = sorted(layers, key=lambda i: surplus[i])
     missing = total - sum(kept)
     while missing:
         _share_out(kept, missing, order, sizes if missing > 0 else low)
@@ -237,7 +242,8 @@ def top(scores, k):
     chosen = values >= least
     surplus = np.count_nonzero(chosen) - k
     if surplus:
-        chosen[np.flatnonzero(values == least)[-surplus:]] = False
+        equal = np.flatnonzero(values == least)
+        chosen[equal[-surplus:]] = False
     return torch.from_numpy(chosen)
 
 
@@ -294,13 +300,15 @@ def draw(free, k, gen):
         # Most draws among all places would miss: draw among the free ones.
         chosen = draw(torch.ones(count, dtype=torch.bool), k, gen)
         return _among(free, chosen)
-    return free & ~torch.from_numpy(_without(free.numpy(), count - k, gen))
+    left = _without(free.numpy(), count - k, gen)
+    return free & ~torch.from_numpy(left)
 
 
 def _among(free, chosen):
     """bool (n,): the places of ``chosen (count,) bool``, counted among those of ``free (n,)``."""
     mask = torch.zeros_like(free)
-    mask.numpy()[positions(free).numpy()[chosen.numpy()]] = True
+    places = positions(free).numpy()
+    mask.numpy()[places[chosen.numpy()]] = True
     return mask
 
 
@@ -417,4 +425,5 @@ def cosine_decay(start, t, end):
     """``start / 2 * (1 + cos(pi t / end))``, 0 from ``end`` on: the share of weights to swap."""
     if t >= end:
         return 0.0
-    return start / 2 * (1 + math.cos(math.pi * t / end))
+    angle = math.pi * t / end
+    return start / 2 * (1 + math.cos(angle))

@@ -440,7 +440,8 @@ class Updates(NamedTuple):
 
     def rows(self, chosen):
         """The updates of the rows ``chosen (C,) bool``. Sums over the cohort stay as they are."""
-        replaced = {"parts": {name: _rows(part, chosen) for name, part in self.parts.items()}}
+        parts = {name: _rows(part, chosen) for name, part in self.parts.items()}
+        replaced = {"parts": parts}
         for name in BY_CLIENT:
             column = getattr(self, name)
             if column is not None:

@@ -31,7 +31,8 @@ def mean(updates, weights, rho=0.0, clip=0.0):
 
 def held_shares(B, w):
     """float32 (K,), or (M, K): ``sum_n w_n B_nj``, the weight of each entry's holders."""
-    share = torch.empty(*w.shape[:-1], B.shape[1])
+    K = B.shape[1]
+    share = torch.empty(*w.shape[:-1], K)
     # Bools convert at a quarter of the speed of bytes.
     bits = B.view(torch.uint8)
     width = _width(B)
@@ -125,7 +126,8 @@ def clip_scales(norms, weights, factor):
         # Each row is a coalition: the median over its members.
         members = torch.where(weights > 0, norms, torch.nan)
         limit = factor * members.nanmedian(dim=1, keepdim=True).values
-    scale = torch.where(norms > limit, limit / norms.clamp(min=1e-30), 1.0)
+    shrinks = limit / norms.clamp(min=1e-30)
+    scale = torch.where(norms > limit, shrinks, 1.0)
     if bool((scale == 1).all()):
         return None
     return scale
@@ -197,4 +199,6 @@ def near_norms(U):
 def _squares(part):
     """The array float32 (C,) of the squared lengths of a block's rows."""
     rows = part.numpy()
-    return np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0]
+    # Each row times itself, (C, 1, 1).
+    squares = np.matmul(rows[:, None, :], rows[:, :, None])
+    return squares[:, 0, 0]

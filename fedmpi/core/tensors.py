@@ -104,10 +104,12 @@ def constants(model, layout, buffers=None):
     ``buffers`` names the candidates; None: all.
     """
     moving = {slot.name for slot in layout.buffers}
-    outside = [(name, buffer) for name, buffer in model.named_buffers() if name not in moving]
-    if buffers is None:
-        return outside
-    return [(name, buffer) for name, buffer in outside if name in buffers]
+    outside = []
+    for name, buffer in model.named_buffers():
+        is_candidate = buffers is None or name in buffers
+        if is_candidate and name not in moving:
+            outside.append((name, buffer))
+    return outside
 
 
 def norm_statistics(model):
@@ -220,7 +222,8 @@ def set_frozen(model, values):
     for _, parameter in frozen(model):
         size = parameter.numel() * parameter.element_size()
         part = torch.from_numpy(values[start: start + size].copy())
-        parameter.data.copy_(part.view(parameter.dtype).view(parameter.shape))
+        part = part.view(parameter.dtype)
+        parameter.data.copy_(part.view(parameter.shape))
         start += size
     assert start == len(values), (
         f"{len(values)} bytes of frozen parameters came, this model has {start}"

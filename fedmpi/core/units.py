@@ -86,7 +86,8 @@ def _check_mask(part, name, count):
 
 def by_layer(structure, units):
     """``{layer: (n,)}``: the parts of ``units (U,)``, as views."""
-    return dict(zip(structure.layers, units.split(list(structure.layers.values()))))
+    counts = list(structure.layers.values())
+    return dict(zip(structure.layers, units.split(counts)))
 
 
 def held(structure, units):
@@ -98,7 +99,7 @@ def held(structure, units):
             continue
         across = [1] * len(axis.slot.shape)
         across[axis.dim] = -1
-        tensor = entries[axis.slot.span].view(axis.slot.shape)
+        tensor = axis.slot.of(entries)
         tensor.logical_and_(stays.view(across))
     return entries
 
@@ -155,8 +156,9 @@ def _magnitudes(structure, x, role):
     for axis in structure.axes:
         if axis.role != role:
             continue
-        tensor = x[axis.slot.span].view(axis.slot.shape)
-        rows = tensor.movedim(axis.dim, 0).reshape(len(axis.units), -1)
+        # A unit a row.
+        tensor = axis.slot.of(x).movedim(axis.dim, 0)
+        rows = tensor.reshape(len(axis.units), -1)
         sizes = rows.abs().sum(1, dtype=torch.float64)
         free = axis.units != FIXED
         total.index_add_(0, axis.units[free], sizes[free])
@@ -180,4 +182,5 @@ def choose(scores, rate):
 def _num_cut(count, rate):
     """How many of ``count`` units go."""
     # .29 * 100 is 28.999999999999996: the share is meant as it is written.
-    return min(math.floor(rate * count + 1e-9), count - 1)
+    num_cut = math.floor(rate * count + 1e-9)
+    return min(num_cut, count - 1)

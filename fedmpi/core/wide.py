@@ -141,7 +141,8 @@ def labelled(rows, width=None):
     """Lines of ``(label, text)``: the labels in a column of their own, and the texts beside it,
     wrapped at words."""
     rows = list(rows)
-    space = max((len(label) for label, _ in rows), default=0) + GAP
+    lengths = [len(label) for label, _ in rows]
+    space = max(lengths, default=0) + GAP
     lines = []
     for label, text in rows:
         whole = f"{label:<{space}}{text}".rstrip()
