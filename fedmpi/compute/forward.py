@@ -66,7 +66,7 @@ def ensemble(model, layout, objective):
 
 
 def _score(objective, outputs, inputs, labels):
-    """``(loss_sum (m,) float64, headline_sum (m,))`` of ``outputs(inputs (s, ...)) -> (m, s, ...)``."""
+    """``(loss_sum (m,) float64, headline_sum (m,))`` of ``outputs(inputs) -> (m, s, ...)``."""
     headline = objective.metrics[objective.headline]
     loss_sum = headline_sum = 0
     for few_inputs, few_labels in zip(inputs.split(SAMPLES), labels.split(SAMPLES)):

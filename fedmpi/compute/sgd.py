@@ -93,10 +93,11 @@ def learning_rates(task, steps):
 
 
 def batches(task, shuffle=True):
-    """The (inputs, labels) of one epoch; the last batch may be smaller, or left out, see ``deal``."""
+    """The (inputs, labels) of one epoch; the last batch may be smaller or missing, see ``deal``."""
     order, drawn = deal(task, shuffle)
     order = order.to(task.labels.device)
     size = task.batch_size
+    # A block is as many whole batches as GATHERED allows.
     batch_values = max(1, size * task.inputs[0].numel())
     block = size * max(1, GATHERED // batch_values)
     start = 0
@@ -166,7 +167,8 @@ def descend(task, descent=Descent()):
     if _as_a_vector(descent, task.optimiser, probe.step):
         task.g.zero_()
     loss = float(held["total"]) / max(seen, 1)
-    return Trained(loss, taken, seen, _travelled(task.optimiser, lrs[:taken]))
+    travelled = _travelled(task.optimiser, lrs[:taken])
+    return Trained(loss, taken, seen, travelled)
 
 
 def _travelled(optimiser, lrs):
@@ -189,7 +191,7 @@ def _prepared(task, descent, x):
 
 
 def _taking(step, held):
-    """``take(inputs, labels, lr)``: one step; on a GPU the rate goes to the tensor that it reads."""
+    """``take(inputs, labels, lr)``: one step; on a GPU it reads the rate from its tensor."""
     if "lr" not in held:
         return step
     last_lr = None
@@ -206,7 +208,7 @@ def _taking(step, held):
 
 def _mask_again(task, x, held):
     """Zero the model and the optimiser's state off the task's mask, after the mask has moved."""
-    for tensor in (x, *_states(held).values()):
+    for tensor in (x, *states_of(held).values()):
         if tensor.shape == task.live.shape:
             tensor.mul_(task.live)
 
@@ -241,17 +243,20 @@ def shift_of(descent, task):
     return descent.shift(task) * real.to(task.x.device)
 
 
-def _states(held):
+def states_of(held):
     """The optimiser's tensors among ``held``, by the optimiser's names."""
-    return {
-        name.removeprefix(STATE): tensor
-        for name, tensor in held.items() if name.startswith(STATE)
-    }
+    states = {}
+    for name, tensor in held.items():
+        if name.startswith(STATE):
+            states[name.removeprefix(STATE)] = tensor
+    return states
 
 
 def _as_a_vector(descent, optimiser, watch):
     """Whether any reader of a step's gradient needs it as one vector."""
-    return bool(descent.mu or descent.shift or watch or optimiser.fused is None)
+    if optimiser.fused is None:
+        return True
+    return bool(descent.mu or descent.shift or watch)
 
 
 def _step(task, descent, x, sparse, held):
@@ -336,7 +341,7 @@ def _move(task, x, trained, held):
     task's ``g``.
     """
     layout, optimiser, g = task.layout, task.optimiser, task.g
-    state = _states(held)
+    state = states_of(held)
     if optimiser.fused is None:
         return lambda gradients, lr: optimiser.step(x, g, state, lr)
 

@@ -26,7 +26,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from fedmpi.compute.forward import ELEMENTWISE, body_rule, chain, through
-from fedmpi.compute.sgd import STATE, deal, learning_rates, length_of, shift_of
+from fedmpi.compute.sgd import STATE, deal, learning_rates, length_of, shift_of, states_of
 from fedmpi.core.layout import ALIGN
 from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
@@ -133,7 +133,8 @@ def _prepared(model, layout, recorder, task, descent, start):
 
 def _augmented(augment, batch, drawn):
     """The samples of ``batch (B, a, ...)``, each changed by its own row of ``drawn (B, a, k)``."""
-    changed = augment.apply(batch.flatten(0, 1), drawn.flatten(0, 1))
+    samples = batch.flatten(0, 1)
+    changed = augment.apply(samples, drawn.flatten(0, 1))
     return changed.unflatten(0, batch.shape[:2])
 
 
@@ -249,10 +250,7 @@ def _step(model, layout, task, descent, held):
 def _first_rows_of(held):
     """``first_rows(a) -> ((base, shift, live), optimiser's state)`` of the first a clients."""
     bends = [held.get(name) for name in ("base", "shift", "live")]
-    states = {}
-    for name, tensor in held.items():
-        if name.startswith(STATE):
-            states[name.removeprefix(STATE)] = tensor
+    states = states_of(held)
 
     def first_rows(a):
         bend = [None if tensor is None else tensor[:a] for tensor in bends]
@@ -295,8 +293,9 @@ def planned(tasks, shuffle):
         start += len(tasks[position].labels)
 
     device = tasks[0].labels.device
-    index, shares, counts, drawn = (_on(device, array) for array in table)
-    return Plan(order, index, shares, counts, drawn, _steps(table.counts))
+    index, shares, counts, drawn = [_on(device, array) for array in table]
+    steps = _steps(table.counts)
+    return Plan(order, index, shares, counts, drawn, steps)
 
 
 def _dealt(task, shuffle):
@@ -468,7 +467,7 @@ def refusal(model, layout, sample):
 
 
 def _forward(model, layout, device):
-    """``forward(tensors, inputs (B, a, ...), step) -> logits (a, B, classes)``, in training mode."""
+    """``forward(tensors, inputs (B, a, ...), step) -> logits (a, B, ...)`` in training mode."""
     rules = _rules(model, layout, device)
     if rules is None:
         return partial(_mapped, model)
@@ -626,8 +625,8 @@ def _even_norm(layer, weight, bias, move, h):
     h = F.batch_norm(
         h, batch_mean, batch_var, weight, bias, training=True, momentum=1.0, eps=layer.eps
     )
-    channels = layer.num_features
-    move(batch_mean.view(-1, channels), batch_var.view(-1, channels))
+    by_client = (-1, layer.num_features)
+    move(batch_mean.view(by_client), batch_var.view(by_client))
     return h
 
 

@@ -32,8 +32,10 @@ class Cut(NamedTuple):
     layout: Layout
     x: torch.Tensor               # (P',) the model's own vector
     g: torch.Tensor               # (R',) its gradient
-    support: torch.Tensor         # (K,) int32, sorted: its values in the whole model's vector
-    places: torch.Tensor          # (K,) int32, sorted: its values in its own vector
+    # (K,) int32, sorted: the positions of its values in the whole model's vector.
+    support: torch.Tensor
+    # (K,) int32, sorted: the positions of its values in its own vector.
+    places: torch.Tensor
 
     def down(self, x):
         """Take the values of the whole model's ``x (P,)``."""

@@ -18,24 +18,33 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.tensors import mode, tensors_in
 from fedmpi.core.units import FIXED, Axis, Structure
 
+# Torch's functions call their first argument `input`, also as a keyword.
+# ruff: noqa: A002
+
+
+def _names(text):
+    """The names in a text with spaces between them."""
+    return frozenset(text.split())
+
+
 # By the names of torch's functions and methods, without underscores at either end.
-POINTWISE = frozenset("""
+POINTWISE = _names("""
     relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish softplus tanh sigmoid hardsigmoid
     hardswish abs neg exp square sqrt pow clamp clone detach contiguous to float type_as dropout
     dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout stochastic_depth
-    """.split())
-TOGETHER = frozenset("""
+    """)
+TOGETHER = _names("""
     add iadd radd sub isub rsub mul imul rmul div truediv itruediv maximum minimum
-    """.split())
-MOVES = frozenset("""
+    """)
+MOVES = _names("""
     flatten view reshape permute transpose movedim squeeze unsqueeze cat concat concatenate chunk
     split getitem narrow expand
-    """.split())
-POOLS = frozenset("""
+    """)
+POOLS = _names("""
     max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
     adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    """.split())
+    """)
 REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 NORMS = frozenset({"batch_norm", "instance_norm"})
@@ -249,7 +258,8 @@ class _Trace(TorchFunctionMode):
         for labels in before.values():
             self._pin(labels, f"{name} uses them")
         for tensor in held:
-            self.odd[self.slots[id(tensor)].name] = f"{name} uses their weights"
+            slot = self.slots[id(tensor)]
+            self.odd[slot.name] = f"{name} uses their weights"
 
     # --- labels ---
 
@@ -330,11 +340,12 @@ class _Trace(TorchFunctionMode):
         for slot, line, _ in self.axes.values():
             if slot.name in self.odd:
                 self._pin(line, self.odd[slot.name])
-        roots = torch.tensor([self._root(label) for label in range(len(self.parent))])
+        num_labels = len(self.parent)
+        roots = torch.tensor([self._root(label) for label in range(num_labels)])
         why = {int(roots[label]): reason for label, reason in self.pinned.items()}
 
         layers, whole = {}, {}
-        unit_of = torch.full((len(roots),), FIXED)
+        unit_of = torch.full((num_labels,), FIXED)
         num_units = 0
         for names, units in self._groups(roots):
             reason = _reason(units, why)

@@ -13,7 +13,7 @@ import inspect
 
 
 def needs(**conditions):
-    """A decorator of factories: a given option needs its condition ``other=value``, else ValueError.
+    """A decorator of factories: an option needs its condition ``other=value``, or ValueError.
 
     ``other!=value`` and a tuple of conditions are possible.
     """

@@ -23,7 +23,7 @@ class FedError(Exception):
 
 
 class UserError(FedError):
-    """A mistake of the user's: one clear line, exit code 2; found before work starts if possible."""
+    """A mistake of the user's: one clear line, exit code 2; found before work if possible."""
 
 
 class DataError(UserError):

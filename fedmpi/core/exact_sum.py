@@ -29,7 +29,8 @@ def magnitude(values):
     if not len(values):
         return 0.0
     # One NaN makes both NaN.
-    low, high = torch.stack(torch.aminmax(values)).tolist()
+    extremes = torch.stack(torch.aminmax(values))
+    low, high = extremes.tolist()
     return max(-low, high)
 
 

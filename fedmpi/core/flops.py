@@ -44,8 +44,11 @@ def costs(model, layout, sample):
     uses = []
     for slot in layout.weights:
         # Two operations a use.
-        uses.append(flops.pop(slot.name, 0) / (2 * slot.size))
-    frozen = sum(flops.pop(name, 0) for name, _ in layout.frozen)
+        of_slot = flops.pop(slot.name, 0)
+        uses.append(of_slot / (2 * slot.size))
+    frozen = 0
+    for name, _ in layout.frozen:
+        frozen += flops.pop(name, 0)
     dense = sum(flops.values())
     return Costs(tuple(uses), float(dense), float(frozen))
 
@@ -71,7 +74,7 @@ def training(layout, costs, mask, seen, extra, dense):
     sparse = _by_mask(costs, layout.kept(mask))
     passes = seen + extra
     always = passes * (3 * costs.dense + 2 * costs.frozen)
-    # A forward pass, an input gradient, and a dense weight gradient.
+    # A forward pass and an input gradient by the mask, and a dense weight gradient.
     with_dense_gradient = 2 * sparse + full
     prunefl = passes * with_dense_gradient + always
     rigl = seen * 3 * sparse
@@ -107,6 +110,7 @@ def _watched(model, sample):
 @contextlib.contextmanager
 def _plain_kernels():
     """Attention and recurrent layers as products, since fused kernels hide their products."""
+    # The fast path of attention, and oneDNN's recurrent layers, are fused kernels.
     mha, mkldnn = torch.backends.mha, torch.backends.mkldnn
     fast_attention = mha.get_fastpath_enabled()
     fast_layers = mkldnn.enabled

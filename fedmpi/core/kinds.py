@@ -113,7 +113,7 @@ def part(kind, x):
 
 
 def with_part(kind, x, own):
-    """``(P,)``: a copy of ``x`` in which the network has the values of its own vector ``own (P_k,)``."""
+    """``(P,)``: a copy of ``x`` with the network's own vector ``own (P_k,)`` in its places."""
     whole = x.clone()
     lengths = [span.stop - span.start for span in kind.spans]
     for span, values in zip(kind.spans, own.split(lengths)):
@@ -129,11 +129,12 @@ def mask_of(kind, mask):
 
 
 def positions(kind, own):
-    """int32 (K,), sorted: the places in the common vector of a network's own positions ``own (K,)``."""
+    """int32 (K,), sorted: a network's own positions ``own (K,)``, in the common vector."""
     layout = kind.layout
     first = own.new_tensor([0, layout.Q, layout.R])
     starts = own.new_tensor([span.start for span in kind.spans])
     moves = starts - first
+    # A position moves with its region: 0 for weights, 1 for other parameters, 2 for buffers.
     after_weights = (own >= layout.Q).long()
     after_parameters = (own >= layout.R).long()
     region = after_weights + after_parameters

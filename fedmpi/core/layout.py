@@ -53,7 +53,7 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Names, shapes and offsets of a model's tensors in its vector, and the sizes Q, R, P of the regions."""
+    """The slots of a model's tensors in its vector, and the ends Q, R, P of its regions."""
 
     weights: tuple[Slot, ...]     # prunable
     others: tuple[Slot, ...]      # dense parameters
@@ -188,7 +188,8 @@ class Layout:
     def kept(self, mask):
         """Kept weights a layer, a list of ints."""
         bits = mask.cpu().numpy()
-        return [int(np.count_nonzero(bits[slot.span])) for slot in self.weights]
+        parts = [bits[slot.span] for slot in self.weights]
+        return [int(np.count_nonzero(part)) for part in parts]
 
 
 def arranged(weights, others, buffers, frozen=()):

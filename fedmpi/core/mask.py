@@ -90,9 +90,9 @@ def _first_dense(shapes, density):
     left = density * total - first
     if left < 0:
         raise UserError(
-            f"distribution=first-dense keeps all {first:,} weights of the first layer, and sparsity "
-            f"{1 - density:.4g} leaves only {left + first:,.0f} of the model: take another "
-            f"distribution, or a sparsity of {sum(others) / total:.3f} at most"
+            f"distribution=first-dense keeps all {first:,} weights of the first layer, "
+            f"and sparsity {1 - density:.4g} leaves only {left + first:,.0f} of the model: "
+            f"take another distribution, or a sparsity of {sum(others) / total:.3f} at most"
         )
     rest = left / max(sum(others), 1)
     return [1.0] + [rest] * len(others)
@@ -117,7 +117,8 @@ def _rescale(shapes, density, raw):
     densities = [1.0] * len(shapes)
     sparse = list(range(len(shapes)))
     while sparse:
-        dense_size = sum(sizes) - sum(sizes[i] for i in sparse)
+        sparse_size = sum(sizes[i] for i in sparse)
+        dense_size = sum(sizes) - sparse_size
         wanted = sum(raw[i] * sizes[i] for i in sparse)
         eps = (budget - dense_size) / wanted
         top = max(raw[i] for i in sparse)
@@ -273,8 +274,8 @@ def by_layer(layout, places):
 
     Positions of no layer are left out.
     """
-    spans = [(slot.offset, slot.offset + slot.size) for slot in layout.weights]
-    offsets = places.new_tensor(spans)
+    spans = [slot.span for slot in layout.weights]
+    offsets = places.new_tensor([(span.start, span.stop) for span in spans])
     edges = torch.searchsorted(places, offsets).tolist()
     return [places[start:end] for start, end in edges]
 

@@ -608,7 +608,7 @@ class Cohort(NamedTuple):
     shares: torch.Tensor          # (C,) float64 summing to 1: weights before this round's scores
     x: torch.Tensor               # (P,) the model that they received, 0 off the support
     layout: Layout
-    reports: list = ()            # C dicts of numpy arrays, from the contribution's ``report``
+    reports: list | tuple = ()    # C dicts of numpy arrays, from the contribution's ``report``
 
 
 class Scores(NamedTuple):
@@ -624,9 +624,10 @@ class Contribution(NamedTuple):
     """An estimator of the clients' contributions.
 
     ``score(state, cohort, utility, gen) -> Scores``. ``utility(coalitions (M, C) bool, of="loss")
-    -> (M,) float64`` is minus the validation loss of the strategy's merge of each coalition. ``of="headline"``, or by its old name ``"accuracy"``, takes the
-    objective's headline instead, with its sign turned if less is better. See
-    ``fedmpi.server.score.Utility`` for its other functions.
+    -> (M,) float64`` is minus the validation loss of the strategy's merge of each coalition.
+    ``of="headline"``, or by its old name ``"accuracy"``, takes the objective's headline instead,
+    with its sign turned if less is better. See ``fedmpi.server.score.Utility`` for its other
+    functions.
 
     ``init(n (N,) float64) -> state``, a dict. ``report(task) -> dict of numpy arrays`` runs on the
     client, at the received model before it trains, and is sent with its update. ``weighting``
@@ -682,7 +683,8 @@ class Devices(NamedTuple):
 
     ``at(seconds, N, draw) -> Fleet`` at a moment of virtual time; ``draw(*key)`` is the generator
     of the run's seed and the non-negative integers ``key``. The same arguments give the same
-    fleet. ``digest`` is the sha256 of the devices' file, if any: another file makes another run. If they are not ``timed`` nothing takes time, and all answers come at once.
+    fleet. ``digest`` is the sha256 of the devices' file, if any: another file makes another run.
+    If they are not ``timed`` nothing takes time, and all answers come at once.
     """
 
     at: Callable
@@ -814,13 +816,13 @@ class Fault(NamedTuple):
     ``who(clients, gen) -> (clients,) bool``. ``quality`` in [0, 1] is the truth for judging
     estimators, 1 for an honest client. ``shards(shards, who, gen) -> (new list, source (clients,)
     int64)`` takes and gives int64 arrays of sample numbers; ``source`` is the origin of a client's
-    copied samples, -1 for none. ``labels(labels (n,), classes, gen) -> copy``; ``inputs(inputs (n, ...)
-    float32, gen) -> new tensor``.
+    copied samples, -1 for none. ``labels(labels (n,), classes, gen) -> copy``; ``inputs(inputs
+    (n, ...) float32, gen) -> new tensor``.
 
-    ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train() ->
-    Trained``: it changes ``task.x (P,)`` in place, on live weights only. Its chance
-    comes from ``task.gen`` alone. If ``stale``, ``previous (P,)`` is the model published in the
-    round before, None in the first round; otherwise it is None.
+    ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train()
+    -> Trained``: it changes ``task.x (P,)`` in place, on live weights only. Its chance comes from
+    ``task.gen`` alone. If ``stale``, ``previous (P,)`` is the model published in the round before,
+    None in the first round; otherwise it is None.
     """
 
     who: Callable

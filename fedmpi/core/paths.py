@@ -29,7 +29,7 @@ def leave_what_is_gone():
 
 
 def perhaps_gone():
-    """The end of an error's line: a possible cause if the working folder was removed, else empty."""
+    """The end of an error's line: a possible cause if the working folder is gone, else empty."""
     if working_folder():
         return ""
     return f"; {GONE}"
@@ -48,5 +48,5 @@ def typed(path):
 
 
 def readable(name):
-    """``name`` as a text for any file or library: a byte that is no text becomes ``\\udce9``, say."""
+    """``name`` as a text for any file or library: a byte of no text becomes ``\\udce9``, say."""
     return name.encode(errors="backslashreplace").decode()

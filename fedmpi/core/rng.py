@@ -34,7 +34,8 @@ class Purpose(IntEnum):
 
 def stream(seed, purpose, *key):
     """The numpy generator of ``(seed, purpose, *key)``; all keys are non-negative integers."""
-    return np.random.Generator(np.random.PCG64(_sequence(seed, purpose, key)))
+    bits = np.random.PCG64(_sequence(seed, purpose, key))
+    return np.random.Generator(bits)
 
 
 def torch_seed(seed, purpose, *key):

@@ -25,7 +25,9 @@ def index_of(mask):
         # Jumps are faster only in pieces that are nearly empty.
         if n // 40 < k <= n // 10:
             padded[:n] = part
-            part = padded[: n + n // 9 - k + 1]
+            # More than a tenth of it is True.
+            num_more = n // 9 - k + 1
+            part = padded[: n + num_more]
         begin, end = end, end + k
         positions[begin:end] = np.flatnonzero(part)[:k]
         positions[begin:end] += np.int32(start)
@@ -75,4 +77,7 @@ def below(support, bound):
 
 def leading(support):
     """Whether sorted positions are the first ones, as in a model without pruned weights."""
-    return len(support) == 0 or int(support[-1]) == len(support) - 1
+    if len(support) == 0:
+        return True
+    last = int(support[-1])
+    return last == len(support) - 1

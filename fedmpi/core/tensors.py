@@ -24,7 +24,10 @@ PRUNABLE_MODULES = (
     nn.RNNBase, nn.RNNCellBase,
 )
 # A sample reads a few rows of an embedding's table, and norms scale their input: both stay dense.
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+NORMS: tuple[type, ...] = (
+    nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm,
+)
+# Not in every version of torch.
 if hasattr(nn, "RMSNorm"):
     NORMS += (nn.RMSNorm,)
 DENSE_MODULES = (nn.Embedding, nn.EmbeddingBag, *NORMS)
@@ -74,7 +77,12 @@ def normalises_batches(model):
     if not norms:
         return False
     with mode(model, training=True):
-        return any(norm.training or norm.running_mean is None for norm in norms)
+        return any(_by_batch(norm) for norm in norms)
+
+
+def _by_batch(norm):
+    """Whether a batch norm, in its present mode, takes the batch's own statistics."""
+    return norm.training or norm.running_mean is None
 
 
 @contextlib.contextmanager
@@ -132,7 +140,9 @@ def moving_buffers(model, sample):
     place of a buffer of any dtype: it could neither be followed nor set back before the next
     client.
     """
-    before = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
+    before = {}
+    for name, buffer in model.named_buffers():
+        before[name] = buffer, buffer.clone()
     if not before:
         return []
     devices = [sample.device] if sample.device.type == "cuda" else []
@@ -217,7 +227,7 @@ def _digest(named):
 
 
 def set_frozen(model, values):
-    """Write ``values``, the bytes of another rank's ``fixed``, to this model's frozen parameters."""
+    """Write ``values``, another rank's ``Fixed.frozen``, to this model's frozen parameters."""
     start = 0
     for _, parameter in frozen(model):
         size = parameter.numel() * parameter.element_size()

@@ -42,9 +42,12 @@ class Structure(NamedTuple):
     """The units of a model whose vector has this layout."""
 
     layout: Layout
-    layers: dict                  # {name of the first module that makes them: how many units}
-    axes: tuple                   # of Axis
-    whole: dict                   # {name of a module that makes units: why they are never cut}
+    # {name of the first module that makes them: how many units}
+    layers: dict
+    # Of Axis.
+    axes: tuple
+    # {name of a module that makes units: why they are never cut}
+    whole: dict
 
     @property
     def num_units(self):
@@ -113,10 +116,9 @@ def small_layout(structure, units):
         shape = shapes[axis.slot.name]
         shape[axis.dim] = int(stays.sum())
 
-    def smaller(slots):
-        return [(slot.name, tuple(shapes[slot.name])) for slot in slots]
-
-    regions = [smaller(slots) for slots in (layout.weights, layout.others, layout.buffers)]
+    regions = []
+    for slots in (layout.weights, layout.others, layout.buffers):
+        regions.append([(slot.name, shapes[slot.name]) for slot in slots])
     return arranged(*regions, layout.frozen)
 
 

@@ -2,7 +2,8 @@
 
     a client's seconds = latency + down_bytes / down + flops / speed + latency + up_bytes / up
 
-Nothing here looks at the machine's own clock. C clients of a cohort, M clients at work at the same time.
+Nothing here looks at the machine's own clock. Sizes: C clients of a cohort, M clients at work at
+the same time.
 """
 
 import math

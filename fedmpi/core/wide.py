@@ -74,7 +74,7 @@ def _least(column):
 
 
 def _widths(columns, width):
-    """The width of each column: its longest text, or its share of the room if that is too little."""
+    """The width of each column: its longest text, or less if the room is too little."""
     widths = [_least(column) for column in columns]
     lacks = []
     for column, width_now in zip(columns, widths):
@@ -105,9 +105,12 @@ def _table_line(parts, widths, left):
     """One line of a table, a text for each column."""
     placed = []
     for place, (part, width) in enumerate(zip(parts, widths)):
-        to_the_left = place in left
-        placed.append(part.ljust(width) if to_the_left else part.rjust(width))
-    return (" " * GAP).join(placed).rstrip()
+        if place in left:
+            placed.append(part.ljust(width))
+        else:
+            placed.append(part.rjust(width))
+    gap = " " * GAP
+    return gap.join(placed).rstrip()
 
 
 def _cell(text, width):
