@@ -1,1 +1,1 @@
-"""The arithmetic on models: local training, evaluation, derivatives, side by side and recorded on a GPU."""
+"""The arithmetic on models: local training, alone or side by side, evaluation, derivatives."""

@@ -6,9 +6,11 @@ from fedmpi.core.parts import Augmentation
 
 
 def joined(parts):
-    """The ``Augmentation`` that does one of ``parts`` after the other; None where there is none."""
-    if len(parts) < 2:
-        return parts[0] if parts else None
+    """The ``Augmentation`` that applies ``parts`` one after the other; None for no parts."""
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0]
 
     widths = [part.width for part in parts]
 

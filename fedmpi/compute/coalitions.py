@@ -1,19 +1,37 @@
-"""The models of coalitions: what the strategy would have merged from some of the cohort."""
+"""The models of coalitions: merges of some of the cohort's clients."""
 
 import torch
 
 
 def coalition_models(strategy, state, x, updates, shares, coalitions):
-    """(M, P): the model ``x (P,)`` moved by what the strategy merges from each of ``coalitions (M, C) bool``, whose
-    members keep the proportions of ``shares (C,)``. One product where the merge is linear, else merge by merge.
-    Nobody is worth what updates of 0 are: ``x``, and where the server has momentum what that makes of it."""
+    """(M, P): the model that the strategy merges from each of ``coalitions (M, C) bool``.
+
+    The model before the merge is ``x (P,)``. A coalition's members keep the proportions of
+    ``shares (C,)``. One product computes a linear merge, else each coalition is merged by itself.
+    The empty coalition counts as zero updates: ``x``, unless the server has momentum.
+    """
     W = coalitions * shares
     W = W / W.sum(dim=1, keepdim=True).clamp(min=1e-300)
     if strategy.linear:
-        return strategy.merge(state, x, updates, W)[1]
-    still = strategy.merge(state, x, updates._replace(U=torch.zeros_like(updates.U)), shares)[1] if state else x
-    models = still.repeat(len(coalitions), 1)
-    for row, chosen in enumerate(W > 0):                   # a member of weight 0 is none
-        if chosen.any():
-            models[row] = strategy.merge(state, x, updates.rows(chosen), W[row][chosen])[1]
+        _, models = strategy.merge(state, x, updates, W)
+        return models
+
+    unmoved = _unmoved(strategy, state, x, updates, shares)
+    models = unmoved.repeat(len(coalitions), 1)
+    for row, weights in enumerate(W):
+        # A client of weight 0 is no member.
+        members = weights > 0
+        if members.any():
+            answers = updates.rows(members)
+            _, model = strategy.merge(state, x, answers, weights[members])
+            models[row] = model
     return models
+
+
+def _unmoved(strategy, state, x, updates, shares):
+    """(P,): the merge of updates that are zero."""
+    if not state:
+        return x
+    zeros = updates._replace(U=torch.zeros_like(updates.U))
+    _, model = strategy.merge(state, x, zeros, shares)
+    return model

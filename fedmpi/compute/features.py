@@ -1,9 +1,10 @@
-"""A model in two: its body, which makes features of inputs, and its head, which makes outputs of features.
+"""A model in two: its body makes features of inputs, its head makes outputs of features.
 
-The head is the linear layer that runs last, or a module that somebody names; features are what goes into it. The
-model's author need not help: one sample goes through the model, and hooks tell which linear layer ran last. The cut is
-sound where the head's output is the model's own, or where the model is a chain of layers, whose end then belongs to the
-head. All other models are refused, such as one whose outputs follow from two layers, or one without a linear layer.
+The head is the linear layer that runs last, or a module named by the user; features are its
+input. The model's author need not help: one sample goes through the model, and hooks note the last
+linear layer. The cut is sound in two cases: if the head's output is the model's own, or if the
+model is a chain of layers, with an end that then belongs to the head. All other models are refused,
+such as a model with outputs from two layers, or without a linear layer.
 """
 
 import contextlib
@@ -17,17 +18,22 @@ from fedmpi.core.tensors import mode
 
 
 class Split(NamedTuple):
-    """A model in two, sharing its weights: ``head(features(inputs))`` is ``model(inputs)``. Gradients flow."""
+    """A model in two parts with its weights: ``head(features(inputs))`` is ``model(inputs)``.
 
-    features: Callable            # inputs (n, ...) -> (n, ...), in the mode that the model is in
-    head: Callable                # what features gives -> the model's outputs
+    Gradients flow through both.
+    """
+
+    features: Callable            # inputs (n, ...) -> (n, ...), in the model's present mode
+    head: Callable                # features -> the model's outputs
     shape: tuple                  # of one sample's features
-    module: nn.Module             # at the head's start: what goes into it are the features
+    module: nn.Module             # at the head's start: its inputs are the features
 
 
 def split(model, sample, name=""):
-    """The ``Split`` of ``model`` before its module ``name``, or before the linear layer that runs last; ``sample (1,
-    ...)`` is an input. ValueError where it cannot be cut there."""
+    """The ``Split`` of ``model`` before its module ``name``, or before the last linear layer.
+
+    ``sample (1, ...)`` is an input. ValueError if the model cannot be cut there.
+    """
     module = _named(model, name) if name else _last_linear(model, sample)
 
     def features(inputs):
@@ -39,21 +45,27 @@ def split(model, sample, name=""):
         with seen.watching(module):
             outputs = model(sample)
         if not seen.runs:
-            raise ValueError(f"the model cannot be cut before {_name_of(model, module)}, which does not run when the "
-                             "model does")
+            raise ValueError(
+                f"the model cannot be cut before {_name_of(model, module)}, which does not run "
+                "when the model does"
+            )
         head = _head(model, module, outputs is seen.output)
         # A layer that works in place may have changed its input meanwhile.
         if head is None or not torch.equal(head(features(sample)), outputs):
-            raise ValueError(f"the model cannot be cut before {_name_of(model, module)}: its outputs do not follow, as "
-                             "far as can be seen, from what goes in there alone; name another module, or use a model "
-                             "whose last layer is linear")
+            raise ValueError(
+                f"the model cannot be cut before {_name_of(model, module)}: its outputs do not "
+                "follow, as far as can be seen, from what goes in there alone; name another "
+                "module, or use a model whose last layer is linear"
+            )
     return Split(features, head, tuple(seen.input.shape[1:]), module)
 
 
 @contextlib.contextmanager
 def giving_features(model, module):
-    """A context in which ``model(inputs)`` gives what goes into its ``module``, for code that trains whatever a model
-    puts out."""
+    """A context in which ``model(inputs)`` returns the input of its ``module``.
+
+    Code that trains on a model's outputs then trains on features.
+    """
     seen = _Seen()
     with seen.watching(module):
         handle = model.register_forward_hook(lambda model, inputs, outputs: seen.take())
@@ -64,7 +76,7 @@ def giving_features(model, module):
 
 
 class _Seen:
-    """What goes into a module, and comes out of it, when it last ran."""
+    """The input and output of a module's last run."""
 
     def __init__(self):
         self.input = self.output = None
@@ -72,7 +84,10 @@ class _Seen:
 
     @contextlib.contextmanager
     def watching(self, module):
-        handles = [module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._leave)]
+        handles = [
+            module.register_forward_pre_hook(self._enter),
+            module.register_forward_hook(self._leave),
+        ]
         try:
             yield
         finally:
@@ -87,8 +102,9 @@ class _Seen:
         self.output = output
 
     def take(self):
-        """The features, which are kept no longer."""
-        features, self.input, self.output = self.input, None, None
+        """The features; they are not kept any longer."""
+        features = self.input
+        self.input = self.output = None
         return features
 
 
@@ -96,21 +112,25 @@ def _named(model, name):
     """The module that is called ``name``."""
     modules = dict(model.named_modules())
     if name not in modules:
-        names = [each for each in modules if each]
+        names = [module_name for module_name in modules if module_name]
         raise ValueError(f"the model has no module {name}; it has {', '.join(names)}")
     return modules[name]
 
 
 def _name_of(model, module):
-    """What the model calls its module."""
-    return next(name for name, each in model.named_modules() if each is module)
+    """The model's name for its module."""
+    return next(name for name, other in model.named_modules() if other is module)
 
 
 def _last_linear(model, sample):
     """The linear layer that runs last."""
     ran = []
+
+    def note(module, inputs, output):
+        ran.append(module)
+
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    handles = [module.register_forward_hook(lambda module, inputs, output: ran.append(module)) for module in linear]
+    handles = [module.register_forward_hook(note) for module in linear]
     try:
         with mode(model, training=False), torch.no_grad():
             model(sample)
@@ -118,18 +138,23 @@ def _last_linear(model, sample):
         for handle in handles:
             handle.remove()
     if not ran:
-        raise ValueError("the model has no linear layer before which it could be cut in features and a head: name a "
-                         "module of it")
+        raise ValueError(
+            "the model has no linear layer before which it could be cut in features and a head: "
+            "name a module of it"
+        )
     return ran[-1]
 
 
 def _head(model, module, is_last):
-    """The function from what goes into ``module`` to the model's outputs; None where there is none. ``is_last``: what
-    the module puts out is what the model does."""
+    """The function from the input of ``module`` to the model's outputs; None without one.
+
+    ``is_last``: the module's output is the model's.
+    """
     if is_last:
         return module
-    layers, own = leaves(model), leaves(module)
-    starts = [place for place, layer in enumerate(layers) if layer is own[0]]
+    layers = leaves(model)
+    first = leaves(module)[0]
+    starts = [place for place, layer in enumerate(layers) if layer is first]
     if len(layers) < 2 or len(starts) != 1:
         return None
     rest = layers[starts[0]:]

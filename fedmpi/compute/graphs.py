@@ -1,12 +1,12 @@
 """A training step as one launch.
 
-A small network leaves a GPU waiting for Python, which launches some hundred kernels a step. A step that has been taken
-a few times is recorded as a CUDA graph and replayed from then on: the same kernels on the same memory in one launch,
-hence the same bits, at whatever step recording begins.
+A small network leaves a GPU waiting for Python, as Python launches some hundred kernels a step.
+After a few times a step is recorded as a CUDA graph and replayed from then on: the same kernels on
+the same memory in one launch, hence the same bits, at whatever step recording begins.
 
-What a replay does is what the recorded step did, so a network whose step may differ from one time to the next is not
-recorded: one that waits for the GPU (and may then decide), and one with layers or a loss that are neither torch's nor
-ours.
+A replay repeats the recorded step. Networks with steps that may differ from one time to the next
+are not recorded: networks that wait for the GPU (and may then decide), and networks with layers or
+a loss from outside torch and this package.
 """
 
 import math
@@ -17,46 +17,70 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-USUAL = 6             # steps of a shape that are taken kernel by kernel first: the libraries have then chosen theirs
-SHAPES = 8            # of batches, that are recorded of one rule: a client's last batch may have any size
-RULES = 4             # ways to train that are remembered
-ROOM = 1 / 4          # of a GPU's memory: where less is free no more is recorded
+# Steps of a shape that are taken kernel by kernel first: the libraries have then chosen theirs.
+USUAL = 6
+# Shapes of batches that are recorded of one rule: a client's last batch may have any size.
+SHAPES = 8
+# Ways to train that are remembered.
+RULES = 4
+# Of a GPU's memory: if less is free no more is recorded.
+ROOM = 1 / 4
 KNOWN = {"torch", "torchvision", "fedmpi"}
 WAITING = "called a synchronizing CUDA operation"
 
 
 def recorder(model, device, loss):
-    """The ``Recorder`` of a model that stays where it is on a GPU and trains on this ``loss``; None where its steps are
-    not to be recorded."""
+    """The ``Recorder`` of a model that stays on a GPU and trains on this ``loss``.
+
+    None if its steps are not to be recorded.
+    """
     if device.type != "cuda":
         return None
     modules = list(model.modules())
-    known = all(each.__module__.partition(".")[0] in KNOWN for each in (loss, *map(type, modules)))
-    counts = any(isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None for module in modules)
-    remembers = any(isinstance(module, nn.RNNBase) for module in modules)
-    return Recorder() if known and not (counts or remembers) else None
+    if not all(_is_known(code) for code in (loss, *map(type, modules))):
+        return None
+    if any(_counts(module) or isinstance(module, nn.RNNBase) for module in modules):
+        return None
+    return Recorder()
+
+
+def _is_known(code):
+    """Whether a function or class comes from torch or from us."""
+    return code.__module__.partition(".")[0] in KNOWN
+
+
+def _counts(module):
+    """Whether a layer is a norm that counts its batches, and averages by the count."""
+    return isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None
 
 
 class Recorder:
     """Steps of one model by each rule that it is trained with."""
 
     def __init__(self):
-        self.made = {}                # (rule, shapes) -> (step, its tensors)
+        # (rule, shapes) -> (step, its tensors)
+        self.made = {}
 
     def steps(self, rule, make, start):
-        """``(step, held)``: ``make(held)`` as made for the same rule and shapes before, and the tensors that it reads
-        and writes, by name, which hold the values of ``start``. What a step does may depend on ``rule``, the model and
-        these tensors alone."""
-        key = rule, tuple((name, tensor.shape) for name, tensor in start.items())
-        if key not in self.made:
-            if len(self.made) == RULES:
-                self.forget()
-            held = {name: tensor.clone() for name, tensor in start.items()}
-            self.made[key] = Recorded(make(held)), held
-            return self.made[key]
-        for name, tensor in self.made[key][1].items():
-            tensor.copy_(start[name])
-        return self.made[key]
+        """``(step, held)``: ``make(held)``, made once for each rule and shapes, and its tensors.
+
+        The step reads and writes the tensors ``held``, by name, first with the values of
+        ``start``. It may depend on ``rule``, the model and these tensors alone.
+        """
+        shapes = tuple((name, tensor.shape) for name, tensor in start.items())
+        key = rule, shapes
+        if key in self.made:
+            step, held = self.made[key]
+            for name, tensor in held.items():
+                tensor.copy_(start[name])
+            return step, held
+
+        if len(self.made) == RULES:
+            self.forget()
+        held = {name: tensor.clone() for name, tensor in start.items()}
+        step = Recorded(make(held))
+        self.made[key] = step, held
+        return step, held
 
     def forget(self):
         """Give all memory back."""
@@ -64,20 +88,30 @@ class Recorder:
 
 
 class Recorded:
-    """``step(*batch, **fixed)``, tensors and what else tells one kind of step from another, replayed once that kind has
-    been seen often enough."""
+    """``step(*batch, **fixed)``, replayed once its kind has been seen often enough.
+
+    A kind is the shapes of the batch's tensors and the values of ``fixed``.
+    """
 
     def __init__(self, step):
-        self.step, self.taken, self.graphs = step, {}, {}
+        self.step = step
+        # kind -> number of steps
+        self.taken = {}
+        # kind -> Graph
+        self.graphs = {}
 
     def __call__(self, *batch, **fixed):
-        kind = *(tensor.shape for tensor in batch), *fixed.items()
-        count = self.taken[kind] = self.taken.get(kind, 0) + 1
-        if count == USUAL:
+        shapes = [tensor.shape for tensor in batch]
+        kind = *shapes, *fixed.items()
+        taken = self.taken.get(kind, 0) + 1
+        self.taken[kind] = taken
+        if taken == USUAL:
             if waits(partial(self.step, *batch, **fixed)):
-                self.taken[kind] = math.inf                # and stays so: never recorded
+                # It stays so: never recorded.
+                self.taken[kind] = math.inf
             return
-        if count == USUAL + 1 and len(self.graphs) < SHAPES and roomy():
+
+        if taken == USUAL + 1 and len(self.graphs) < SHAPES and roomy():
             self.graphs[kind] = record(self.step, batch, fixed)
         if kind in self.graphs:
             replay(self.graphs[kind], batch)
@@ -94,8 +128,10 @@ class Graph(NamedTuple):
 
 def record(step, batch, fixed):
     """The ``Graph`` of ``step`` for batches like this one; nothing is computed yet."""
-    graph, held = torch.cuda.CUDAGraph(), [torch.empty_like(tensor) for tensor in batch]
-    with torch.cuda.graph(graph, capture_error_mode="relaxed"):         # the allocator may give memory back
+    graph = torch.cuda.CUDAGraph()
+    held = [torch.empty_like(tensor) for tensor in batch]
+    # Relaxed: the allocator may give memory back meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="relaxed"):
         step(*held, **fixed)
     return Graph(graph, held)
 
@@ -114,13 +150,13 @@ def replay(recorded, batch):
 
 
 def waits(work):
-    """Whether ``work()`` waits for the GPU, as one does who looks at a value."""
+    """Whether ``work()`` waits for the GPU, as it must to look at a value."""
     before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             work()
         finally:
             torch.cuda.set_sync_debug_mode(before)
-    return any(WAITING in str(each.message) for each in said)
+    return any(WAITING in str(warning.message) for warning in raised)

@@ -8,20 +8,23 @@ from fedmpi.core.kinds import SERVER, kind
 
 
 class Several(nn.Module):
-    """The networks that clients train, and the one that only the server has.
+    """The networks of the clients, and perhaps a network of the server alone.
 
-    A pass sends the inputs through every network once, which shows what each of them costs and which
-    of its buffers move. It puts out what the first network does.
+    A pass sends the inputs through every network once, to show each network's costs and its moving
+    buffers. Its outputs are those of the first network.
     """
 
     def __init__(self, networks, server=None, features=None):
-        """``networks`` is ``{name: module}``. ``features(network, inputs) -> (n, ...)`` makes what the
-        ``server``'s network takes."""
+        """``networks`` is ``{name: module}``. ``features(network, inputs) -> (n, ...)`` makes the
+        inputs of the ``server``'s network."""
         super().__init__()
         self.names = tuple(networks)
         for name, network in networks.items():
             if hasattr(self, name):
-                raise ValueError(f"among several networks none can be called {name}: call its factory otherwise")
+                raise ValueError(
+                    f"among several networks none can be called {name}: "
+                    "call its factory otherwise"
+                )
             self.add_module(name, network)
         self.features = features
         if server is not None:
@@ -29,12 +32,12 @@ class Several(nn.Module):
 
     @property
     def of_clients(self):
-        """The networks that clients train, in the order of their names."""
+        """The networks of the clients, in the order of their names."""
         return [self.get_submodule(name) for name in self.names]
 
     @property
     def of_server(self):
-        """The network that only the server has, or None."""
+        """The network of the server alone, or None."""
         return self._modules.get(SERVER)
 
     def forward(self, inputs):
@@ -45,18 +48,26 @@ class Several(nn.Module):
 
 
 def networks_of(model):
-    """The networks that clients train: those of a ``Several``, or the model itself."""
-    return model.of_clients if isinstance(model, Several) else [model]
+    """The networks of the clients: those of a ``Several``, or the model itself."""
+    if isinstance(model, Several):
+        return model.of_clients
+    return [model]
 
 
 def laid_out(layout, model, personal):
-    """The ``layout`` in which the tensors that stay with clients and those of the server's own network are
-    told. ``personal(layout)`` names the former in the layout of one network; None: there are none."""
+    """The ``layout`` with the names of the tensors that stay with clients, or with the server.
+
+    ``personal(layout)`` names the clients' tensors in the layout of one network; None: there are
+    none.
+    """
     if not isinstance(model, Several):
         return layout.with_personal(personal)
     held = [slot.name for slot in layout.slots if slot.name.startswith(SERVER + ".")]
     layout = replace(layout, held=tuple(held))
     if personal is None:
         return layout
-    stay = [f"{name}.{tensor}" for name in model.names for tensor in personal(kind(layout, name).layout)]
+    stay = []
+    for name in model.names:
+        own_layout = kind(layout, name).layout
+        stay += [f"{name}.{tensor}" for tensor in personal(own_layout)]
     return layout.with_personal(lambda _: stay)

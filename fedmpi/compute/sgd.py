@@ -12,26 +12,41 @@ from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
 from fedmpi.core.tensors import normalises_batches
 
-GATHERED = 1 << 24            # input values that are brought into an epoch's order at a time, 64 MiB
-STATE = "state/"              # before the names of the optimiser's tensors among those of a training
+# Input values that are brought into an epoch's order at a time: 64 MiB.
+GATHERED = 1 << 24
+# Before the names of the optimiser's tensors among the tensors of a training.
+STATE = "state/"
 
 
 def train(local, task):
     """The ``Trained`` of a task by a strategy's ``local``, a ``Descent`` or a function."""
-    return descend(task, local) if isinstance(local, Descent) else local(task)
+    if isinstance(local, Descent):
+        return descend(task, local)
+    return local(task)
+
+
+# --- the samples of each step ---
 
 
 def deal(task, shuffle=True):
-    """``(order, drawn)`` of one epoch, from the task's generator: the samples' numbers in the order of training, int64,
-    and a row of what augmentation draws for each, None without it. A single sample left over is dropped where the model
-    normalises over the batch, which one sample cannot feed."""
+    """``(order, drawn)`` of one epoch, from the task's generator.
+
+    ``order`` holds the samples' numbers in the order of training, int64, and ``drawn`` a row of
+    augmentation's draws for each sample, None without augmentation. A single sample left over is
+    dropped if the model normalises over the batch, as one sample cannot feed it.
+    """
     n = len(task.labels)
-    order = torch.from_numpy(task.gen.permutation(n)) if shuffle else torch.arange(n)
+    if shuffle:
+        order = torch.from_numpy(task.gen.permutation(n))
+    else:
+        order = torch.arange(n)
     if leaves_one_out(n, task.batch_size) and normalises_batches(task.model):
         order = order[:-1]
     if task.augment is None:
         return order, None
-    return order, task.augment.draw(task.gen, len(order), tuple(task.inputs.shape[1:]))
+    sample_shape = tuple(task.inputs.shape[1:])
+    drawn = task.augment.draw(task.gen, len(order), sample_shape)
+    return order, drawn
 
 
 def leaves_one_out(n, batch_size):
@@ -40,14 +55,23 @@ def leaves_one_out(n, batch_size):
 
 
 def length(n, batch_size, epochs, steps=0, normalises=False):
-    """``(epochs, steps, samples)`` of a training on n samples: so many epochs or, where ``steps`` is not 0, so many
-    steps, in the last of the epochs at most. ``normalises``: whether the model normalises over batches."""
-    an_epoch = n - (normalises and leaves_one_out(n, batch_size))
+    """``(epochs, steps, samples)`` of a training on n samples.
+
+    It lasts so many epochs or, if ``steps`` is not 0, so many steps; its last epoch may be cut
+    short. ``normalises``: the model normalises over batches.
+    """
+    an_epoch = n
+    if normalises and leaves_one_out(n, batch_size):
+        an_epoch = n - 1
     batches_an_epoch = -(-an_epoch // batch_size)
     if not (steps and an_epoch):
         return epochs, epochs * batches_an_epoch, epochs * an_epoch
+
     whole, rest = divmod(steps, batches_an_epoch)
-    return whole + (rest > 0), steps, whole * an_epoch + min(rest * batch_size, an_epoch)
+    started = whole + (rest > 0)
+    # The last batch of an epoch may be smaller.
+    in_rest = min(rest * batch_size, an_epoch)
+    return started, steps, whole * an_epoch + in_rest
 
 
 def length_of(task):
@@ -61,93 +85,150 @@ def learning_rates(task, steps):
     """The learning rate of each of a task's steps: a list of floats."""
     if task.rates is None:
         return [task.lr] * steps
+    rate, now = task.rates.rate, task.schedule
     if not task.rates.within:
-        return [task.lr * task.rates.rate(task.schedule, 0, 1)] * steps
-    return [task.lr * task.rates.rate(task.schedule, step, steps) for step in range(steps)]
+        lr = task.lr * rate(now, 0, 1)
+        return [lr] * steps
+    return [task.lr * rate(now, step, steps) for step in range(steps)]
 
 
 def batches(task, shuffle=True):
-    """The (inputs, labels) of one epoch; the last batch may be smaller, or left out, see ``deal``."""
+    """The (inputs, labels) of one epoch; the last batch may be smaller or missing, see ``deal``."""
     order, drawn = deal(task, shuffle)
-    many = task.batch_size * max(1, GATHERED // max(1, task.batch_size * task.inputs[0].numel()))
-    for start, rows in zip(range(0, len(order), many), order.to(task.labels.device).split(many)):
+    order = order.to(task.labels.device)
+    size = task.batch_size
+    # A block is as many whole batches as GATHERED allows.
+    batch_values = max(1, size * task.inputs[0].numel())
+    block = size * max(1, GATHERED // batch_values)
+    start = 0
+    for rows in order.split(block):
         inputs = task.inputs[rows]
+        labels = task.labels[rows]
         if drawn is not None:
-            inputs = augmented(task.augment, inputs, drawn[start: start + many])
-        yield from zip(inputs.split(task.batch_size), task.labels[rows].split(task.batch_size))
+            draws = drawn[start: start + block]
+            inputs = augmented(task.augment, inputs, draws)
+        yield from zip(inputs.split(size), labels.split(size))
+        start += block
 
 
 def _epoch(task, descent):
-    """The (inputs, targets) of one epoch: those that the descent brings, or what is dealt."""
+    """The (inputs, targets) of one epoch: the descent's own batches, or freshly dealt ones."""
     if not descent.batches:
         return batches(task, descent.shuffle)
-    device = task.x.device
-    return ((inputs.to(device), targets.to(device)) for inputs, targets in descent.batches)
+    return _moved(descent.batches, task.x.device)
+
+
+def _moved(batches, device):
+    """The batches on the device."""
+    for inputs, targets in batches:
+        yield inputs.to(device), targets.to(device)
 
 
 def augmented(augment, images, drawn):
-    """The images (n, C, H, W) changed as ``drawn (n, k)`` says; on a CPU their channels lie last, as before."""
+    """The images (n, C, H, W) changed by ``drawn (n, k)``; on a CPU their channels lie last."""
     images = augment.apply(images, drawn.to(images.device))
-    return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+    if images.device.type != "cpu":
+        return images
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+# --- descent ---
 
 
 def descend(task, descent=Descent()):
-    """Masked mini-batch descent on ``task.x`` in place; the mean loss of what it returns is over all samples seen.
+    """Masked mini-batch descent on ``task.x`` in place; its mean loss is over all samples seen.
 
-    The arithmetic is that of torch's own optimisers where they are fused, bit for bit, and of
-    ``torch.nn.utils.clip_grad_norm_``. The gradient is masked before it is clipped and before the optimiser sees it, so
-    pruned weights stay zero.
+    The arithmetic is that of torch's own optimisers in their fused form, bit for bit, and of
+    ``torch.nn.utils.clip_grad_norm_``. The gradient is masked before it is clipped and before the
+    optimiser sees it, so pruned weights stay zero.
 
-    Steps are recorded where the task has a recorder and nobody watches them.
+    Steps are recorded if the task has a recorder and its probe does not watch them.
     """
-    probe, optimiser = task.probe, task.optimiser
+    probe = task.probe
     x = task.x[: task.layout.R]
     epochs, steps, _ = length_of(task)
     if descent.batches:
-        epochs, steps = task.epochs, task.epochs * len(descent.batches)
+        epochs = task.epochs
+        steps = epochs * len(descent.batches)
     lrs = learning_rates(task, steps)
-    start = _start(task, descent, x)
-    make, watched = partial(_step, task, descent, x, "live" in start), probe.step or probe.epoch
-    if task.recorder is None or watched or descent.loss is not None:
-        step, held = make(start), start
-    else:
-        rule = optimiser, descent, task.clip_norm
-        step, held = task.recorder.steps(rule, make, start)
-    taken, seen, lr = 0, 0, None
+    step, held = _prepared(task, descent, x)
+    take = _taking(step, held)
+
+    taken = seen = 0
     task.model.train()
     for epoch in range(epochs):
         for inputs, labels in islice(_epoch(task, descent), steps - taken):
-            if "lr" not in held:
-                step(inputs, labels, lrs[taken])
-            else:
-                if lrs[taken] != lr:
-                    lr = lrs[taken]
-                    held["lr"].fill_(lr)
-                step(inputs, labels)
+            take(inputs, labels, lrs[taken])
             taken += 1
             seen += len(labels)
         if probe.epoch is not None and probe.epoch(epoch):
-            for moved in (x, *_states(held).values()):
-                if moved.shape == task.live.shape:
-                    moved.mul_(task.live)
-    if _as_a_vector(descent, optimiser, probe.step):
+            _mask_again(task, x, held)
+
+    if _as_a_vector(descent, task.optimiser, probe.step):
         task.g.zero_()
-    travelled = optimiser.travelled(lrs[:taken]) if optimiser.travelled else math.nan
-    return Trained(float(held["total"]) / max(seen, 1), taken, seen, travelled)
+    loss = float(held["total"]) / max(seen, 1)
+    travelled = _travelled(task.optimiser, lrs[:taken])
+    return Trained(loss, taken, seen, travelled)
+
+
+def _travelled(optimiser, lrs):
+    """``Trained.travelled`` after steps of these learning rates."""
+    if optimiser.travelled is None:
+        return math.nan
+    return optimiser.travelled(lrs)
+
+
+def _prepared(task, descent, x):
+    """``(step, held)``: the step of ``descend``, recorded if it can be, and its tensors."""
+    start = _start(task, descent, x)
+    sparse = "live" in start
+    make = partial(_step, task, descent, x, sparse)
+    watched = task.probe.step or task.probe.epoch
+    if task.recorder is None or watched or descent.loss is not None:
+        return make(start), start
+    rule = task.optimiser, descent, task.clip_norm
+    return task.recorder.steps(rule, make, start)
+
+
+def _taking(step, held):
+    """``take(inputs, labels, lr)``: one step; on a GPU it reads the rate from its tensor."""
+    if "lr" not in held:
+        return step
+    last_lr = None
+
+    def take(inputs, labels, lr):
+        nonlocal last_lr
+        if lr != last_lr:
+            last_lr = lr
+            held["lr"].fill_(lr)
+        step(inputs, labels)
+
+    return take
+
+
+def _mask_again(task, x, held):
+    """Zero the model and the optimiser's state off the task's mask, after the mask has moved."""
+    for tensor in (x, *states_of(held).values()):
+        if tensor.shape == task.live.shape:
+            tensor.mul_(task.live)
 
 
 def _start(task, descent, x):
-    """The tensors, by name, that a training reads and writes beside the model in ``x (R,)``.
+    """The tensors of a training, by name, beside the model in ``x (R,)``.
 
-    ``total ()`` is the sum of the losses of all samples. On a GPU ``lr ()`` is the learning rate, which a recorded step
-    reads anew each time. All others are (R,): the optimiser's state, ``live`` where weights are pruned, ``base`` with
-    mu and ``shift`` with a shift."""
+    ``total ()`` is the sum of the losses of all samples. On a GPU ``lr ()`` is the learning rate: a
+    recorded step reads it anew each time. All others are (R,): the optimiser's state,
+    ``live`` if weights are pruned, ``base`` with mu and ``shift`` with a shift.
+    """
     layout = task.layout
     start = {"total": torch.zeros((), device=x.device)}
     if x.is_cuda:
         start["lr"] = torch.zeros((), device=x.device)
-    start |= {STATE + name: tensor for name, tensor in task.optimiser.init(x).items()}
-    if count(task.mask) < layout.num_weights or task.probe.epoch is not None:
+    state = task.optimiser.init(x)
+    for name, tensor in state.items():
+        start[STATE + name] = tensor
+    may_move = task.probe.epoch is not None
+    if may_move or count(task.mask) < layout.num_weights:
         start["live"] = task.live
     if descent.mu:
         start["base"] = task.base[: layout.R]
@@ -157,60 +238,77 @@ def _start(task, descent, x):
 
 
 def shift_of(descent, task):
-    """(R,): what is added to every gradient of the task, 0 on padding."""
-    R = task.layout.R
-    return descent.shift(task) * task.layout.real[:R].to(task.x.device)
+    """(R,): the vector to add to every gradient of the task, 0 on padding."""
+    real = task.layout.real[: task.layout.R]
+    return descent.shift(task) * real.to(task.x.device)
 
 
-def _states(held):
+def states_of(held):
     """The optimiser's tensors among ``held``, by the optimiser's names."""
-    return {name.removeprefix(STATE): tensor for name, tensor in held.items() if name.startswith(STATE)}
+    states = {}
+    for name, tensor in held.items():
+        if name.startswith(STATE):
+            states[name.removeprefix(STATE)] = tensor
+    return states
 
 
 def _as_a_vector(descent, optimiser, watch):
-    """Whether somebody wants a step's gradient as one vector."""
-    return bool(descent.mu or descent.shift or watch or optimiser.fused is None)
+    """Whether any reader of a step's gradient needs it as one vector."""
+    if optimiser.fused is None:
+        return True
+    return bool(descent.mu or descent.shift or watch)
 
 
 def _step(task, descent, x, sparse, held):
-    """``step(inputs, labels, lr)`` of ``descend`` on the model in ``x (R,)``, with the tensors ``held``, see
-    ``_start``, among which on a GPU is the learning rate; it keeps nothing of the task that is its client's."""
-    model, layout, g, casting, watch = task.model, task.layout, task.g, task.casting, task.probe.step
-    total, loss = held["total"], descent.loss or task.objective.loss
-    as_a_vector, clip_norm = _as_a_vector(descent, task.optimiser, watch), task.clip_norm
+    """``step(inputs, labels, lr)`` of ``descend`` on the model in ``x (R,)``.
+
+    ``held`` are the tensors of ``_start``; on a GPU the learning rate is among them, and ``lr``
+    is left out. The step keeps nothing of the task that belongs to its client.
+    """
+    model, layout, g = task.model, task.layout, task.g
+    casting, watch = task.casting, task.probe.step
+    mu, clip_norm = descent.mu, task.clip_norm
+    shifted = descent.shift is not None
+    total = held["total"]
+    loss = descent.loss or task.objective.loss
+    as_a_vector = _as_a_vector(descent, task.optimiser, watch)
     named = dict(model.named_parameters())
     trained = [named[slot.name] for slot in layout.trained]
     move = _move(task, x, trained, held)
     lives = views(layout, held["live"]) if sparse else []
-    shown = views(layout, g) if as_a_vector else []
+    parts_of_g = views(layout, g) if as_a_vector else []
     order = _models_order(layout, named) if clip_norm else []
 
     def step(inputs, labels, lr=None):
         with casting():
             value = loss(model(inputs), labels)
         gradients = torch.autograd.grad(value, trained, materialize_grads=True)
-        gradients = [each.contiguous() for each in gradients]          # fused steps take all in memory's order
+        # Fused steps take all tensors in memory's order.
+        gradients = [part.contiguous() for part in gradients]
         total.add_(value.detach(), alpha=len(labels))
         if as_a_vector:
-            torch._foreach_copy_(shown, gradients)
-            gradients = shown
+            torch._foreach_copy_(parts_of_g, gradients)
+            gradients = parts_of_g
         if watch is not None:
             watch(g)
-        if descent.mu:
-            g.add_(x, alpha=descent.mu).sub_(held["base"], alpha=descent.mu)
-        if descent.shift is not None:
+        if mu:
+            g.add_(x, alpha=mu).sub_(held["base"], alpha=mu)
+        if shifted:
             g.add_(held["shift"])
         if sparse:
             gradients = _scaled(gradients, lives, as_a_vector)
         if clip_norm:
-            gradients = _scaled(gradients, clipping(clip_norm, gradients, order), as_a_vector)
-        move(gradients, held["lr"] if lr is None else lr)
+            factor = clipping(clip_norm, gradients, order)
+            gradients = _scaled(gradients, factor, as_a_vector)
+        if lr is None:
+            lr = held["lr"]
+        move(gradients, lr)
 
     return step
 
 
 def _scaled(gradients, factors, in_place):
-    """The gradients times their factors; not in place where two weights may share one."""
+    """The gradients times their factors; not in place if two weights may share a gradient."""
     if not in_place:
         return torch._foreach_mul(gradients, factors)
     torch._foreach_mul_(gradients, factors)
@@ -218,41 +316,61 @@ def _scaled(gradients, factors, in_place):
 
 
 def _models_order(layout, named):
-    """The places of ``layout.trained`` in the order of the model's parameters ``named``, in which torch adds up."""
+    """The places of ``layout.trained`` in the order of the model's parameters ``named``.
+
+    Torch adds up norms in this order.
+    """
     places = {slot.name: place for place, slot in enumerate(layout.trained)}
     return [places[name] for name in named if name in places]
 
 
 def clipping(most, gradients, order):
-    """(): the factor that shortens the gradients, all together, to the norm ``most``; 1 where they are shorter.
-    ``order`` is that in which their norms are added up."""
+    """(): the factor that shortens the gradients, all together, to the norm ``most``.
+
+    It is 1 if they are shorter. Their norms are added up in ``order``.
+    """
     norms = torch._foreach_norm([gradients[place] for place in order])
     norm = torch.linalg.vector_norm(torch.stack(norms))
     return (most / (norm + 1e-6)).clamp(max=1.0)
 
 
 def _move(task, x, trained, held):
-    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, where the ``trained`` parameters live, with the
-    state among ``held``. Without a fused kernel the gradients are views of the task's ``g``."""
-    layout, optimiser, state, g = task.layout, task.optimiser, _states(held), task.g
+    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, with its state among ``held``.
+
+    The ``trained`` parameters live in x. Without a fused kernel the gradients are views of the
+    task's ``g``.
+    """
+    layout, optimiser, g = task.layout, task.optimiser, task.g
+    state = states_of(held)
     if optimiser.fused is None:
         return lambda gradients, lr: optimiser.step(x, g, state, lr)
+
     parameters = [parameter.data for parameter in trained]
-    states = {name: views(layout, tensor) if tensor.shape == x.shape else tensor for name, tensor in state.items()}
+    states = dict(state)
+    for name, tensor in state.items():
+        # Others are counts.
+        if tensor.shape == x.shape:
+            states[name] = views(layout, tensor)
     return lambda gradients, lr: optimiser.fused(parameters, gradients, states, lr)
 
 
 def casting(precision, device):
-    """What ``Task.casting`` is for ``float32`` or ``bf16``: with bf16, products and convolutions take and give
-    bfloat16, and the weights, their gradients and the optimiser stay float32."""
+    """The ``Task.casting`` of ``float32`` or ``bf16``.
+
+    With bf16, products and convolutions take and give bfloat16; the weights, their gradients and
+    the optimiser stay float32.
+    """
     if precision == "float32":
         return contextlib.nullcontext
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)
 
 
 def dense_gradient(task, num_batches, loss=None):
-    """(R,): the mean dense gradient at the received model over ``num_batches`` mini-batches drawn without replacement
-    (all of them where there are fewer). Batch statistics are left as they were."""
+    """(R,): the mean dense gradient at the received model over ``num_batches`` mini-batches.
+
+    They are drawn without replacement; all of them if there are fewer. Batch statistics are left
+    as they were.
+    """
     loss = loss or task.objective.loss
     task.g.zero_()
     taken = 0

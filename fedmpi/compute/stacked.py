@@ -1,16 +1,16 @@
-"""Local training of G clients of one architecture at once: ``fedmpi.compute.sgd.descend``, side by side.
+"""Local training of G clients of one architecture at once: ``sgd.descend``, side by side.
 
-A small model leaves a GPU waiting for its next kernel, and a CPU for Python. The clients' vectors are the rows of one
-matrix X (G, P), their gradients those of another (G, R); a step of all is one pass through one wide network (grouped
-convolutions and batched products, see ``fedmpi.compute.forward``) and one pass of the optimiser over both
-matrices. Models
-that are no chain of layers go through ``torch.func.vmap``.
+A small model leaves a GPU waiting for its next kernel, and a CPU for Python. So the clients'
+vectors are the rows of one matrix X (G, P), and their gradients the rows of another (G, R). One
+step of all clients is one pass through one wide network (grouped convolutions and batched
+products, see ``fedmpi.compute.forward``) and one pass of the optimiser over both matrices. Models
+without a chain of layers go through ``torch.func.vmap``.
 
-What a client gets differs from one by one by rounding alone, dropout aside: its batches are those that its own
-generator deals. Rows stand in order of their steps, so those that still train are the first ones. A batch smaller than
-the widest of its step is filled up with its first sample, at weight 0 in the loss and in batch statistics. Dropout
-draws for all rows at once from torch's generator, which the caller seeds: what a client drops depends on who is beside
-it.
+A client's result differs from training one by one by rounding alone, dropout aside: its own
+generator deals its batches. Rows stand in order of their number of steps, so the rows still at
+work come first. A batch smaller than the widest of its step is filled up with its first sample, at
+weight 0 in the loss and in batch statistics. Dropout draws for all rows at once from torch's
+generator, seeded by the caller: a client's dropout depends on its neighbours.
 
 Sizes: G clients, a of them still at work, S steps, B samples a step and client.
 """
@@ -26,88 +26,147 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from fedmpi.compute.forward import ELEMENTWISE, body_rule, chain, through
+from fedmpi.compute.sgd import STATE, deal, learning_rates, length_of, shift_of, states_of
 from fedmpi.core.layout import ALIGN
-from fedmpi.core.support import count
 from fedmpi.core.parts import Descent, Trained
-from fedmpi.compute.sgd import STATE, deal, learning_rates, length_of, shift_of
+from fedmpi.core.support import count
 
-WITH_G = "base", "shift", "live"     # what a gradient is bent by, where it is there
 NORMS = nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
+NO_CHAIN = (
+    "the model has statistics that training moves, and is no chain of layers (nn.Sequential with "
+    "one nn.Flatten, of convolutions, linear layers, batch norm, pooling, activations and dropout)"
+)
 
 
 class Plan(NamedTuple):
-    """Who trains on what at each step; clients stand in ``order`` of falling number of steps."""
+    """The samples of each step; clients stand in ``order`` of falling number of steps."""
 
-    order: list                   # G positions in the tasks
-    index: torch.Tensor           # (S, B, G) int64 into the clients' samples, one client after the other
-    shares: torch.Tensor          # (S, B, G) float32: 1 / b for the b samples of a batch, 0 for what fills it up
-    counts: torch.Tensor          # (S, G) float32: b, 0 for clients that have finished
-    drawn: torch.Tensor | None    # (S, B, G, k) int64: what augmentation draws for each sample
-    steps: list                   # S: (clients still at work, samples of the largest batch, whether all are as large)
+    # G positions in the tasks.
+    order: list
+    # (S, B, G) int64 into the samples of all clients, end to end.
+    index: torch.Tensor
+    # (S, B, G) float32: 1 / b in a batch of b samples, 0 for filling.
+    shares: torch.Tensor
+    # (S, G) float32: b, 0 for clients that have finished.
+    counts: torch.Tensor
+    # (S, B, G, k) int64: augmentation's draws for each sample.
+    drawn: torch.Tensor | None
+    # S times (clients at work, largest batch, whether all are as large).
+    steps: list
 
 
 class Step(NamedTuple):
-    """What a layer may need to know of the step beside its input."""
+    """The facts about a step that a layer may need beside its input."""
 
-    number: int                   # steps before it, where a norm averages by them
-    shares: torch.Tensor | None   # (B, a), where batches are not all as large
+    # Steps before it, for a norm that averages by their number.
+    number: int
+    # (B, a), if batches differ in size.
+    shares: torch.Tensor | None
 
 
 def stacked(model, layout, recorder=None):
-    """``train(tasks, descent=Descent()) -> [(x (P,), Trained)]``, an entry a task: what ``descend`` would make of each
-    from its ``base``. Tasks are only read, their generators used.
+    """``train(tasks, descent=Descent()) -> [(x (P,), Trained)]``, an entry a task.
 
-    The tasks share model, layout, objective, lr and all that is done with it, and casting, and no probe of theirs
-    watches steps or epochs. The loss of ``descent`` gives one value a sample for ``loss(logits, labels,
-    reduction="none")``. The bits depend on the tasks of this call and the seed alone. ``model`` is bound to a vector of
-    ``layout``, which stays as it is. Ask ``refusal`` first. Steps are recorded where there is the model's
-    ``graphs.Recorder``.
+    An entry is the result of ``descend`` from the task's ``base``. Tasks are only read, their
+    generators used.
+
+    The tasks share model, layout, objective, lr with its schedule, clipping, optimiser and
+    casting, and none of their probes watches steps or epochs. The loss of ``descent`` gives one
+    value a sample for ``loss(logits, labels, reduction="none")``. The bits depend on the tasks of
+    this call and the seed alone. ``model`` is bound to a vector of ``layout``, and the vector stays
+    as it is. Ask ``refusal`` first. With the model's ``graphs.Recorder`` steps are recorded.
     """
+    averages = any(_averages(module) for module in model.modules())
+    return partial(_train, model, layout, recorder, averages)
 
-    def train(tasks, descent=Descent()):
-        plan, first = planned(tasks, descent.shuffle), tasks[0]
-        ordered = [tasks[position] for position in plan.order]
-        inputs, labels = (torch.cat([getattr(task, name) for task in ordered]) for name in ("inputs", "labels"))
-        start = _start(ordered, descent)
-        make = partial(_step, model, layout, first, descent)
-        if recorder is None or descent.loss is not None:
-            step, held = make(start), start
-        else:
-            rule = "together", first.optimiser, descent, first.clip_norm
-            step, held = recorder.steps(rule, make, start)
-        lengths = plan.counts.count_nonzero(0).tolist()
-        lrs = [learning_rates(task, steps) for task, steps in zip(ordered, lengths)]
-        rates = _rates(lrs, first)
-        model.train()
-        for number, (a, width, even) in enumerate(plan.steps):
-            index = plan.index[number, :width, :a]
-            batch = inputs[index]
-            if plan.drawn is not None:
-                images, drawn = batch.flatten(0, 1), plan.drawn[number, :width, :a].flatten(0, 1)
-                batch = first.augment.apply(images, drawn).unflatten(0, (width, a))
-            step(batch, labels[index], plan.shares[number, :width, :a], plan.counts[number, :a], rates(number, a),
-                 even=even, number=number * averages)
-        X = held["X"] if held is start else held["X"].clone()
-        seen = plan.counts.sum(0)
-        losses = (held["total"].double() / seen.clamp(min=1)).tolist()
-        travelled = [first.optimiser.travelled(each) if first.optimiser.travelled else math.nan for each in lrs]
-        trained = map(Trained, losses, lengths, map(int, seen.tolist()), travelled)
-        done = dict(zip(plan.order, zip(X, trained)))
-        return [done[position] for position in range(len(tasks))]
 
-    averages = any(isinstance(module, NORMS) and module.momentum is None for module in model.modules())
-    return train
+def _averages(module):
+    """Whether a layer is a norm that averages over its batches by their number."""
+    return isinstance(module, NORMS) and module.momentum is None
+
+
+def _train(model, layout, recorder, averages, tasks, descent=Descent()):
+    """``train`` of ``stacked``; ``averages``: a norm needs the number of each step."""
+    plan = planned(tasks, descent.shuffle)
+    first = tasks[0]
+    ordered = [tasks[position] for position in plan.order]
+    inputs = torch.cat([task.inputs for task in ordered])
+    labels = torch.cat([task.labels for task in ordered])
+    start = _start(ordered, descent)
+    step, held = _prepared(model, layout, recorder, first, descent, start)
+
+    lengths = plan.counts.count_nonzero(0).tolist()
+    lrs = [learning_rates(task, steps) for task, steps in zip(ordered, lengths)]
+    rates = _rates(lrs, first)
+    model.train()
+    for number, (a, width, even) in enumerate(plan.steps):
+        index = plan.index[number, :width, :a]
+        batch = inputs[index]
+        if plan.drawn is not None:
+            drawn = plan.drawn[number, :width, :a]
+            batch = _augmented(first.augment, batch, drawn)
+        targets = labels[index]
+        shares = plan.shares[number, :width, :a]
+        counts = plan.counts[number, :a]
+        lr = rates(number, a)
+        # A recorded step is one for each value of `number`: only an average needs it.
+        known_number = number if averages else 0
+        step(batch, targets, shares, counts, lr, even=even, number=known_number)
+
+    X = held["X"]
+    if held is not start:
+        # The recorder's next training writes to its tensors again.
+        X = X.clone()
+    trained = _trained(plan, held["total"], lengths, lrs, first.optimiser)
+    done = dict(zip(plan.order, zip(X, trained)))
+    return [done[position] for position in range(len(tasks))]
+
+
+def _prepared(model, layout, recorder, task, descent, start):
+    """``(step, held)``: the step of all clients, recorded if it can be, and its tensors."""
+    make = partial(_step, model, layout, task, descent)
+    if recorder is None or descent.loss is not None:
+        return make(start), start
+    rule = "together", task.optimiser, descent, task.clip_norm
+    return recorder.steps(rule, make, start)
+
+
+def _augmented(augment, batch, drawn):
+    """The samples of ``batch (B, a, ...)``, each changed by its own row of ``drawn (B, a, k)``."""
+    samples = batch.flatten(0, 1)
+    changed = augment.apply(samples, drawn.flatten(0, 1))
+    return changed.unflatten(0, batch.shape[:2])
+
+
+def _trained(plan, total, lengths, lrs, optimiser):
+    """The ``Trained`` of each client, in the plan's order, by the sums of losses ``total (G,)``."""
+    seen = plan.counts.sum(0)
+    divisors = seen.clamp(min=1)
+    losses = (total.double() / divisors).tolist()
+    travelled = [math.nan] * len(lrs)
+    if optimiser.travelled:
+        travelled = [optimiser.travelled(rates) for rates in lrs]
+    samples = seen.long().tolist()
+    return list(map(Trained, losses, lengths, samples, travelled))
 
 
 def _start(tasks, descent):
-    """The tensors, by name, that a training reads and writes: ``X (G, P)``, a client a row, ``total (G,)``, the sum of
-    each one's losses, and the optimiser's state; all others (G, R), or (1, R) where all have the same: ``base`` with
-    mu, ``shift`` with a shift, and ``live`` where weights are pruned."""
-    X, R = torch.stack([task.base for task in tasks]), tasks[0].layout.R
+    """The tensors, by name, that a training reads and writes.
+
+    ``X (G, P)``, a client a row; ``total (G,)``, the sum of each client's losses; the optimiser's
+    state; all others (G, R), or (1, R) if all clients have the same: ``base`` with mu, ``shift``
+    with a shift, and ``live`` if weights are pruned.
+    """
+    first = tasks[0]
+    R = first.layout.R
+    bases = [task.base for task in tasks]
+    X = torch.stack(bases)
     start = {"X": X, "total": X.new_zeros(len(tasks))}
-    start |= {STATE + name: tensor for name, tensor in tasks[0].optimiser.init(X[:, :R]).items()}
+    state = first.optimiser.init(X[:, :R])
+    for name, tensor in state.items():
+        start[STATE + name] = tensor
     if descent.mu:
-        start["base"] = _rows([task.base for task in tasks])[:, :R]
+        start["base"] = _rows(bases)[:, :R]
     if descent.shift is not None:
         start["shift"] = _rows([shift_of(descent, task) for task in tasks])
     if _sparse(tasks):
@@ -116,51 +175,96 @@ def _start(tasks, descent):
 
 
 def _rates(lrs, task):
-    """``rates(number, a)``: the learning rate of step ``number`` as a tensor, of the a first clients (a, 1), or of no
-    dimensions where it is one for all and every step: in double precision on a CPU, as what it stands for is a number
-    there. ``lrs`` are a list a client."""
+    """``rates(number, a)``: the learning rate of step ``number`` for the a first clients.
+
+    It is a tensor (a, 1), or of no dimensions if it is one for all clients and steps. ``lrs`` has
+    a list a client.
+    """
     device = task.x.device
     if task.rates is None or not task.rates.within:
-        dtype = torch.float64 if device.type == "cpu" else torch.float32
-        lr = torch.full((), next((each[0] for each in lrs if each), task.lr), dtype=dtype, device=device)
+        lr = _one_rate(lrs, task.lr, device)
         return lambda number, a: lr
-    rows = torch.zeros(max(map(len, lrs)), len(lrs), 1)
-    for client, each in enumerate(lrs):
-        rows[: len(each), client, 0] = torch.tensor(each)
-    rows = rows.to(device)
-    return lambda number, a: rows[number, :a]
+    steps = max(map(len, lrs))
+    table = torch.zeros(steps, len(lrs), 1)
+    for client, rates in enumerate(lrs):
+        table[: len(rates), client, 0] = torch.tensor(rates)
+    table = table.to(device)
+    return lambda number, a: table[number, :a]
+
+
+def _one_rate(lrs, default, device):
+    """(): the learning rate that all clients share; ``default`` if none of them takes a step."""
+    firsts = [rates[0] for rates in lrs if rates]
+    rate = firsts[0] if firsts else default
+    dtype = torch.float32
+    if device.type == "cpu":
+        # The step turns it into a Python float, which has double precision.
+        dtype = torch.float64
+    return torch.full((), rate, dtype=dtype, device=device)
 
 
 def _step(model, layout, task, descent, held):
-    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), lr, even, number)`` of the first a
-    clients with the tensors ``held``, see ``_start``; it keeps nothing of the ``task`` that is its client's."""
-    X, total, R, known = held["X"], held["total"], layout.R, {}
-    g, forward = X.new_empty(len(X), R), _forward(model, layout, X.device)
-    casting, optimiser, clip_norm = task.casting, task.optimiser, task.clip_norm
-    loss, states = descent.loss or task.objective.loss, [name for name in held if name.startswith(STATE)]
+    """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), lr, even,
+    number)`` of the first a clients, with the tensors ``held``, see ``_start``.
+
+    It keeps nothing of the ``task`` that belongs to its client.
+    """
+    X, total = held["X"], held["total"]
+    R = layout.R
+    g = X.new_empty(len(X), R)
+    forward = _forward(model, layout, X.device)
+    casting, optimiser = task.casting, task.optimiser
+    mu, clip_norm = descent.mu, task.clip_norm
+    loss = descent.loss or task.objective.loss
+    state_of = _first_rows_of(held)
+    # a -> the leaves of the last step.
+    last_leaves = {}
 
     def step(inputs, labels, shares, counts, lr, even, number):
         a = len(counts)
-        if a not in known:
-            known.clear()
-            known[a] = leaves(layout, X[:a])
+        if a not in last_leaves:
+            last_leaves.clear()
+            last_leaves[a] = leaves(layout, X[:a])
+        tensors = last_leaves[a]
+        facts = Step(number, None if even else shares)
+
         with casting():
-            logits = forward(known[a], inputs, Step(number, None if even else shares))
-            each = loss(logits.flatten(0, 1), labels.transpose(0, 1).flatten(0, 1), reduction="none").view(a, -1)
-        means = (each * shares.T).sum(1)
-        gradient(means.sum(), layout, known[a], g[:a])
+            logits = forward(tensors, inputs, facts).flatten(0, 1)
+            targets = labels.transpose(0, 1).flatten(0, 1)
+            losses = loss(logits, targets, reduction="none").view(a, -1)
+        means = (losses * shares.T).sum(1)
+        slopes = g[:a]
+        gradient(means.sum(), layout, tensors, slopes)
         total[:a] += means.detach() * counts
-        x, base, shift, live = X[:a, :R], *(held[name][:a] if name in held else None for name in WITH_G)
-        _bend(g[:a], x, base, shift, live, descent.mu, clip_norm)
-        state = {name.removeprefix(STATE): held[name][:a] for name in states}
-        optimiser.step(x, g[:a], state, lr if lr.is_cuda or lr.ndim else lr.item())
+
+        x = X[:a, :R]
+        bends, state = state_of(a)
+        _bend(slopes, x, *bends, mu, clip_norm)
+        if not lr.is_cuda and lr.ndim == 0:
+            lr = lr.item()
+        optimiser.step(x, slopes, state, lr)
 
     return step
 
 
+def _first_rows_of(held):
+    """``first_rows(a) -> ((base, shift, live), optimiser's state)`` of the first a clients."""
+    bends = [held.get(name) for name in ("base", "shift", "live")]
+    states = states_of(held)
+
+    def first_rows(a):
+        bend = [None if tensor is None else tensor[:a] for tensor in bends]
+        state = {name: tensor[:a] for name, tensor in states.items()}
+        return bend, state
+
+    return first_rows
+
+
 def _bend(g, x, base, shift, live, mu, clip_norm):
-    """What ``descend`` does to a gradient before the optimiser sees it, on all rows, in place; all (a, R), the last
-    three perhaps (1, R), or None where there are none."""
+    """Change all rows of a gradient in place, as ``descend`` does before the optimiser's step.
+
+    All are (a, R); the last three tensors may be (1, R), or None if there are none.
+    """
     if base is not None:
         g.add_(x, alpha=mu).sub_(base, alpha=mu)
     if shift is not None:
@@ -168,102 +272,210 @@ def _bend(g, x, base, shift, live, mu, clip_norm):
     if live is not None:
         g.mul_(live)
     if clip_norm:
-        g.mul_((clip_norm / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp_(max=1.0))
+        norms = g.norm(dim=1, keepdim=True)
+        g.mul_((clip_norm / (norms + 1e-6)).clamp_(max=1.0))
+
+
+# --- the plan ---
 
 
 def planned(tasks, shuffle):
     """The ``Plan`` of the tasks' batches, as ``deal`` deals them from each task's own generator."""
-    dealt = [_dealt(task, shuffle) for task in tasks]
-    order = sorted(range(len(tasks)), key=lambda position: -len(dealt[position][0]))       # stable
-    sizes = [np.array([len(rows) for rows in dealt[position][0]], np.int64) for position in order]
-    S, B, G = len(sizes[0]), max(int(each.max(initial=0)) for each in sizes), len(tasks)
-    index, shares, counts = np.zeros((S, B, G), np.int64), np.zeros((S, B, G), np.float32), np.zeros((S, G), np.float32)
-    drawn = None if tasks[0].augment is None else np.zeros((S, B, G, dealt[0][1].shape[1]), np.int64)
+    batches, draws = zip(*[_dealt(task, shuffle) for task in tasks])
+    order = _longest_first(batches)
+    sizes = [_sizes(batches[position]) for position in order]
+    table = _empty_table(sizes, draws[0])
+
     start = 0
-    for column, (position, each) in enumerate(zip(order, sizes)):
-        if not len(each):
-            continue
-        ends = each.cumsum()
-        number = np.arange(len(each)).repeat(each)
-        place = np.arange(ends[-1]) - (ends - each).repeat(each)
-        shares[number, place, column] = (1 / each).repeat(each)
-        counts[: len(each), column] = each
-        rows, chance = start + torch.cat(dealt[position][0]).numpy(), dealt[position][1]
-        # The first sample of each batch everywhere, then all of them where they belong.
-        index[: len(each), :, column] = rows[ends - each][:, None]
-        index[number, place, column] = rows
-        if drawn is not None:
-            drawn[: len(each), :, column] = chance[ends - each][:, None]
-            drawn[number, place, column] = chance
+    for column, position in enumerate(order):
+        if batches[position]:
+            _fill(table, column, sizes[column], start, batches[position], draws[position])
         start += len(tasks[position].labels)
-    at_step = [counts[number][counts[number] > 0] for number in range(S)]
+
     device = tasks[0].labels.device
-    arrays = (array if array is None else torch.from_numpy(array).to(device)
-              for array in (index, shares, counts, drawn))
-    return Plan(order, *arrays, [(len(each), int(each.max()), bool(each.min() == each.max())) for each in at_step])
+    index, shares, counts, drawn = [_on(device, array) for array in table]
+    steps = _steps(table.counts)
+    return Plan(order, index, shares, counts, drawn, steps)
 
 
 def _dealt(task, shuffle):
-    """``(batches, drawn (n, k))`` of a task's whole training: the samples' numbers, a tensor a step, and what
-    augmentation draws for each sample, one step after the other; None without it."""
+    """``(batches, drawn (n, k))`` of a task's whole training.
+
+    A batch is a tensor of sample numbers, a step each. ``drawn`` holds augmentation's draws for
+    the samples in the order of the steps; None without augmentation.
+    """
     epochs, steps, samples = length_of(task)
-    orders, drawn = zip(*(deal(task, shuffle) for _ in range(epochs)))
-    dealt = [rows for order in orders for rows in order.split(task.batch_size)]
-    return dealt[:steps], None if drawn[0] is None else torch.cat(drawn).numpy()[:samples]
+    batches, drawn = [], []
+    for _ in range(epochs):
+        order, draws = deal(task, shuffle)
+        batches += order.split(task.batch_size)
+        drawn.append(draws)
+    # The last epoch may be cut short.
+    batches = batches[:steps]
+    if task.augment is None:
+        return batches, None
+    draws = torch.cat(drawn).numpy()
+    return batches, draws[:samples]
 
 
-def leaves(layout, X):
-    """``{name: (a, *shape)}``, views of the rows of ``X (a, P)``: parameters as leaves of a graph, and buffers."""
-    parameters = {slot.name: X[:, slot.span].view(-1, *slot.shape).data.requires_grad_()   # .data: buffers move before
-                  for slot in layout.weights + layout.others}                              # the gradient is taken
-    return parameters | {slot.name: X[:, slot.span].view(-1, *slot.shape) for slot in layout.buffers}
+def _longest_first(batches):
+    """The positions of ``batches`` by falling number of steps."""
+    lengths = [len(of_client) for of_client in batches]
+    # Stable: clients with as many steps keep their order.
+    return sorted(range(len(lengths)), key=lambda position: -lengths[position])
 
 
-def gradient(value, layout, tensors, g):
-    """Write the derivative of ``value`` by the parameters among ``tensors`` to ``g (a, R)``, 0 on padding."""
-    slots = layout.weights + layout.others
-    found = torch.autograd.grad(value, [tensors[slot.name] for slot in slots], materialize_grads=True)
-    pads = g.new_zeros(len(g), ALIGN)
-    parts = [part for slot, each in zip(slots, found) for part in (each.flatten(1), pads[:, : -slot.size % ALIGN])]
-    torch.cat(parts, 1, out=g)
+def _sizes(batches):
+    """(steps,) int64: the number of samples of each batch."""
+    return np.array([len(rows) for rows in batches], np.int64)
+
+
+class _Table(NamedTuple):
+    """The arrays of a ``Plan``, numpy's."""
+
+    index: np.ndarray
+    shares: np.ndarray
+    counts: np.ndarray
+    drawn: np.ndarray | None
+
+
+def _empty_table(sizes, draws):
+    """A ``_Table`` of zeros for clients with batches of ``sizes``, the longest training first.
+
+    ``draws`` are any client's draws (n, k), None without augmentation.
+    """
+    S, G = len(sizes[0]), len(sizes)
+    largest = [client_sizes.max(initial=0) for client_sizes in sizes]
+    B = int(max(largest))
+    index = np.zeros((S, B, G), np.int64)
+    shares = np.zeros((S, B, G), np.float32)
+    counts = np.zeros((S, G), np.float32)
+    drawn = None
+    if draws is not None:
+        k = draws.shape[1]
+        drawn = np.zeros((S, B, G, k), np.int64)
+    return _Table(index, shares, counts, drawn)
+
+
+def _fill(table, column, sizes, start, batches, draws):
+    """Write a client's batches to its ``column``; its samples begin at number ``start``."""
+    steps = len(sizes)
+    rows = start + torch.cat(batches).numpy()
+    firsts = sizes.cumsum() - sizes
+    # Of each sample its step, and its place in the batch.
+    step = np.arange(steps).repeat(sizes)
+    place = np.arange(len(rows)) - firsts.repeat(sizes)
+    at = step, place, column
+    everywhere = slice(steps), slice(None), column
+
+    share = 1 / sizes
+    table.shares[at] = share.repeat(sizes)
+    table.counts[:steps, column] = sizes
+    # The first sample of each batch everywhere, then all samples at their own places.
+    table.index[everywhere] = rows[firsts][:, None]
+    table.index[at] = rows
+    if table.drawn is not None:
+        table.drawn[everywhere] = draws[firsts][:, None]
+        table.drawn[at] = draws
+
+
+def _on(device, array):
+    """The array as a tensor on the device; None stays None."""
+    if array is None:
+        return None
+    return torch.from_numpy(array).to(device)
+
+
+def _steps(counts):
+    """``Plan.steps`` by ``counts (S, G)``."""
+    steps = []
+    for row in counts:
+        sizes = row[row > 0]
+        largest = int(sizes.max())
+        even = bool(sizes.min() == largest)
+        steps.append((len(sizes), largest, even))
+    return steps
 
 
 def _rows(vectors):
-    """(G, ...): the vectors as rows; (1, ...) where all are one."""
+    """(G, ...): the vectors as rows; (1, ...) if all are one object."""
     first = vectors[0]
-    return first[None] if all(each is first for each in vectors) else torch.stack(vectors)
+    if all(vector is first for vector in vectors):
+        return first[None]
+    return torch.stack(vectors)
 
 
 def _sparse(tasks):
-    masks = {id(task.live): task.mask for task in tasks}.values()
-    return any(count(mask) != tasks[0].layout.num_weights for mask in masks)
+    """Whether any of the tasks' masks prunes weights."""
+    num_weights = tasks[0].layout.num_weights
+    # Many tasks share a mask, and then its `live`.
+    masks = {id(task.live): task.mask for task in tasks}
+    return any(count(mask) != num_weights for mask in masks.values())
+
+
+# --- derivatives ---
+
+
+def leaves(layout, X):
+    """``{name: (a, *shape)}``, views of the rows of ``X (a, P)``: parameters as leaves of a graph,
+    and buffers."""
+    tensors = {}
+    for slot in layout.weights + layout.others:
+        # By .data each has a version of its own: buffers move before the gradient is taken.
+        tensors[slot.name] = slot.of_rows(X).data.requires_grad_()
+    for slot in layout.buffers:
+        tensors[slot.name] = slot.of_rows(X)
+    return tensors
+
+
+def gradient(value, layout, tensors, g):
+    """Write the derivative of ``value`` by the parameters among ``tensors`` to ``g (a, R)``, 0 on
+    padding."""
+    slots = layout.weights + layout.others
+    parameters = [tensors[slot.name] for slot in slots]
+    slopes = torch.autograd.grad(value, parameters, materialize_grads=True)
+    padding = g.new_zeros(len(g), ALIGN)
+    parts = []
+    for slot, slope in zip(slots, slopes):
+        parts.append(slope.flatten(1))
+        parts.append(padding[:, : -slot.size % ALIGN])
+    torch.cat(parts, 1, out=g)
 
 
 def refusal(model, layout, sample):
-    """Why clients of this model cannot train side by side: half a line, empty where they can. ``sample (2, ...)`` is an
-    input of each of two clients; whether other values would change the answer is not tried."""
+    """The reason why clients of this model cannot train side by side: half a line, or empty.
+
+    ``sample (2, ...)`` is an input of each of two clients; other values are not tried.
+    """
     if _rules(model, layout, torch.device("cpu")) is not None:
         return ""
     if layout.buffers or any(isinstance(module, NORMS) for module in model.modules()):
-        return ("the model has statistics that training moves, and is no chain of layers (nn.Sequential with one "
-                "nn.Flatten, of convolutions, linear layers, batch norm, pooling, activations and dropout)")
+        return NO_CHAIN
     device = next(model.parameters()).device
-    tensors, g = leaves(layout, torch.zeros(2, layout.P, device=device)), torch.empty(2, layout.R, device=device)
+    tensors = leaves(layout, torch.zeros(2, layout.P, device=device))
+    g = torch.empty(2, layout.R, device=device)
     try:
-        gradient(_mapped(model, tensors, sample[None].to(device), None).sum(), layout, tensors, g)
+        outputs = _mapped(model, tensors, sample[None].to(device), None)
+        gradient(outputs.sum(), layout, tensors, g)
     except (RuntimeError, ValueError, TypeError) as error:
-        return f"torch.func.vmap cannot map the model: {str(error).strip().splitlines()[0]}"
+        reason = str(error).strip().splitlines()[0]
+        return f"torch.func.vmap cannot map the model: {reason}"
     return ""
 
 
+# --- forward passes ---
+
+
 def _forward(model, layout, device):
-    """``forward(tensors, inputs (B, a, ...), step) -> logits (a, B, classes)`` in training mode."""
+    """``forward(tensors, inputs (B, a, ...), step) -> logits (a, B, ...)`` in training mode."""
     rules = _rules(model, layout, device)
-    return partial(_mapped, model) if rules is None else partial(_wide, *rules)
+    if rules is None:
+        return partial(_mapped, model)
+    return partial(_wide, *rules)
 
 
 def _mapped(model, tensors, inputs, step):
-    """Any module that does not mix samples."""
+    """Logits of any module that does not mix samples."""
     def one(tensors, inputs):
         return functional_call(model, tensors, (inputs,))
 
@@ -271,40 +483,65 @@ def _mapped(model, tensors, inputs, step):
 
 
 def _wide(body, head, memory, tensors, inputs, step):
-    """A chain; ``body`` and ``head`` are rules ``(tensors, step) -> layer``."""
-    a = inputs.shape[1]
+    """Logits of a chain; ``body`` and ``head`` are rules ``(tensors, step) -> layer``."""
+    head_layers = [rule(tensors, step) for rule in head]
     if not body:
-        return through([rule(tensors, step) for rule in head], inputs.flatten(2).transpose(0, 1))
-    h = through([rule(tensors, step) for rule in body], inputs.flatten(1, 2).to(memory_format=memory))
-    return through([rule(tensors, step) for rule in head], h.reshape(len(h), a, -1).transpose(0, 1))
+        flat = inputs.flatten(2)
+        return through(head_layers, flat.transpose(0, 1))
+    B, a = inputs.shape[:2]
+    body_layers = [rule(tensors, step) for rule in body]
+    wide_inputs = inputs.flatten(1, 2).to(memory_format=memory)
+    h = through(body_layers, wide_inputs)
+    flat = h.reshape(B, a, -1)
+    return through(head_layers, flat.transpose(0, 1))
 
 
 def _rules(model, layout, device):
-    """``(body, head, memory format)``; None where the model is no chain of layers that have a rule."""
-    found = chain(model)
-    if found is None:
+    """``(body, head, memory format)``; None unless the model is a chain of layers with rules."""
+    layers = chain(model)
+    if layers is None:
         return None
-    memory = torch.channels_last if device.type == "cpu" else torch.contiguous_format      # CPU: a third faster
-    kept = {slot.name for slot in layout.weights + layout.others + layout.buffers}
-    name_of = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if name in kept}
+    body_layers, head_layers = layers
+    # On a CPU channels that lie last are a third faster.
+    memory = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    stack = _stack(model, layout)
+    body = [_body_rule(layer, stack, memory) for layer in body_layers]
+    head = [_head_rule(layer, stack) for layer in head_layers]
+    if None in body + head:
+        return None
+    return body, head, memory
+
+
+def _stack(model, layout):
+    """``stack(tensors, tensor) -> (a, *shape)``: the clients' values of one of the model's."""
+    in_vector = {slot.name for slot in layout.slots}
+    name_of = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name in in_vector:
+            name_of[id(tensor)] = name
 
     def stack(tensors, tensor):
         if id(tensor) in name_of:
             return tensors[name_of[id(tensor)]]
+        # Frozen: the same for all.
         clients = len(next(iter(tensors.values())))
-        return tensor.detach().expand(clients, *tensor.shape)        # frozen: the same for all
+        return tensor.detach().expand(clients, *tensor.shape)
 
-    def plain(rule):
-        return rule and (lambda tensors, step: rule(tensors))
+    return stack
 
-    body = [partial(_norm, layer, stack, _counted(layer)) if type(layer) is nn.BatchNorm2d
-            else plain(body_rule(layer, stack, shared=False, memory=memory)) for layer in found[0]]
-    head = [_head_rule(layer, stack) for layer in found[1]]
-    return None if None in body + head else (body, head, memory)
+
+def _body_rule(layer, stack, memory):
+    """``rule(tensors, step) -> layer`` on ``(B, a * channels, ...)``; None without a rule."""
+    if type(layer) is nn.BatchNorm2d:
+        return partial(_norm, layer, stack, _counted(layer))
+    rule = body_rule(layer, stack, shared=False, memory=memory)
+    if rule is None:
+        return None
+    return lambda tensors, step: rule(tensors)
 
 
 def _head_rule(layer, stack):
-    """``rule(tensors, step) -> layer`` on ``(a, B, features)``; None where the layer has no rule."""
+    """``rule(tensors, step) -> layer`` on ``(a, B, features)``; None without a rule."""
     if type(layer) in ELEMENTWISE:
         return lambda tensors, step: layer
     if type(layer) is nn.BatchNorm1d:
@@ -315,58 +552,105 @@ def _head_rule(layer, stack):
 
 
 def _linear(layer, stack, tensors, step):
-    """The weight is the first factor, so that its gradient comes in its own order and is not copied."""
+    """A linear layer of all clients."""
+    # As the first factor the weight has a gradient in its own order, and nothing is copied.
     weight = stack(tensors, layer.weight)
-    if layer.bias is None:
-        return lambda h: torch.bmm(weight, h.transpose(1, 2)).transpose(1, 2)
-    bias = stack(tensors, layer.bias)[:, :, None]
-    return lambda h: torch.baddbmm(bias, weight, h.transpose(1, 2)).transpose(1, 2)
+    bias = None
+    if layer.bias is not None:
+        bias = stack(tensors, layer.bias)[:, :, None]
+
+    def linear(h):
+        columns = h.transpose(1, 2)
+        if bias is None:
+            return torch.bmm(weight, columns).transpose(1, 2)
+        return torch.baddbmm(bias, weight, columns).transpose(1, 2)
+
+    return linear
 
 
 def _counted(layer):
-    """The batches that a norm has seen before these clients train, where it averages by their number."""
-    return int(layer.num_batches_tracked) if layer.track_running_stats and layer.momentum is None else 0
+    """The batches that a norm has seen before these clients train, if it averages by them."""
+    if layer.track_running_stats and layer.momentum is None:
+        return int(layer.num_batches_tracked)
+    return 0
 
 
 def _flat_norm(layer, stack, counted, tensors, step):
     """Batch norm of ``(a, B, features)``."""
     norm = _norm(layer, stack, counted, tensors, step)
-    return lambda h: norm(h.transpose(0, 1).flatten(1)).unflatten(1, (len(h), -1)).transpose(0, 1)
+
+    def flat_norm(h):
+        a = len(h)
+        wide = h.transpose(0, 1).flatten(1)
+        normed = norm(wide).unflatten(1, (a, -1))
+        return normed.transpose(0, 1)
+
+    return flat_norm
 
 
 def _norm(layer, stack, counted, tensors, step):
-    """Batch norm of ``(B, a * channels, ...)`` by each client's own batch, its running statistics moved in place."""
-    weight, bias, mean, var = (None if tensor is None else stack(tensors, tensor) for tensor in (
-        layer.weight, layer.bias, layer.running_mean, layer.running_var))
-    factor = 1 / (counted + step.number + 1) if layer.momentum is None else layer.momentum
+    """Batch norm of ``(B, a * channels, ...)`` by each client's own batch.
+
+    Its running statistics are moved in place.
+    """
+    def own(tensor):
+        return None if tensor is None else stack(tensors, tensor)
+
+    weight, bias = own(layer.weight), own(layer.bias)
+    mean, var = own(layer.running_mean), own(layer.running_var)
+    factor = layer.momentum
+    if factor is None:
+        factor = 1 / (counted + step.number + 1)
 
     def move(batch_mean, batch_var):
-        """By (a, channels), the variance unbiased."""
+        """Move the statistics by these (a, channels), the variance unbiased."""
         if mean is not None:
             mean.lerp_(batch_mean, factor)
             var.lerp_(batch_var, factor)
 
-    def even(h):
-        found = [torch.zeros(h.shape[1], device=h.device) for _ in range(2)]       # of this batch alone
-        scale = [None if each is None else each.flatten() for each in (weight, bias)]
-        h = F.batch_norm(h, *found, *scale, training=True, momentum=1.0, eps=layer.eps)
-        move(*(each.view(-1, layer.num_features) for each in found))
-        return h
+    if step.shares is None:
+        return partial(_even_norm, layer, weight, bias, move)
+    return partial(_uneven_norm, layer, weight, bias, move, step.shares)
 
-    def uneven(h):
-        h = h.unflatten(1, (-1, layer.num_features))
-        over = (0, *range(3, h.ndim))
-        shares = step.shares.view(*step.shares.shape, *[1] * (h.ndim - 2)) / h[0, 0, 0].numel()
-        batch_mean = (h * shares).sum(over, keepdim=True)
-        h = h - batch_mean
-        batch_var = (h.square() * shares).sum(over, keepdim=True)
-        values = 1 / shares.amax(0, keepdim=True)                                  # that a client's statistics are of
-        with torch.no_grad():
-            move(batch_mean.flatten(0, 1).flatten(1), (batch_var * (values / (values - 1))).flatten(0, 1).flatten(1))
-        h = h * (batch_var + layer.eps).rsqrt()
-        if weight is not None:
-            shape = (*weight.shape, *[1] * (h.ndim - 3))
-            h = h * weight.view(shape) + bias.view(shape)
-        return h.flatten(1, 2)
 
-    return even if step.shares is None else uneven
+def _even_norm(layer, weight, bias, move, h):
+    """Batch norm of batches of one size."""
+    # With momentum 1 the "running" statistics are those of this batch alone.
+    batch_mean = torch.zeros(h.shape[1], device=h.device)
+    batch_var = torch.zeros(h.shape[1], device=h.device)
+    if weight is not None:
+        weight = weight.flatten()
+    if bias is not None:
+        bias = bias.flatten()
+    h = F.batch_norm(
+        h, batch_mean, batch_var, weight, bias, training=True, momentum=1.0, eps=layer.eps
+    )
+    by_client = (-1, layer.num_features)
+    move(batch_mean.view(by_client), batch_var.view(by_client))
+    return h
+
+
+def _uneven_norm(layer, weight, bias, move, shares, h):
+    """Batch norm of batches filled up with samples of weight 0 in ``shares (B, a)``."""
+    h = h.unflatten(1, (-1, layer.num_features))
+    # (B, a, channels, *places): all but clients and channels are averaged.
+    dims = (0, *range(3, h.ndim))
+    ones = [1] * (h.ndim - 3)
+    places = h[0, 0, 0].numel()
+    shares = shares.view(*shares.shape, 1, *ones) / places
+
+    batch_mean = (h * shares).sum(dims, keepdim=True)
+    h = h - batch_mean
+    batch_var = (h.square() * shares).sum(dims, keepdim=True)
+    with torch.no_grad():
+        # The number of values behind a client's statistics.
+        values = 1 / shares.amax(0, keepdim=True)
+        unbiased = batch_var * (values / (values - 1))
+        a, channels = h.shape[1:3]
+        move(batch_mean.reshape(a, channels), unbiased.reshape(a, channels))
+
+    h = h * (batch_var + layer.eps).rsqrt()
+    if weight is not None:
+        shape = (*weight.shape, *ones)
+        h = h * weight.view(shape) + bias.view(shape)
+    return h.flatten(1, 2)

@@ -1,16 +1,18 @@
-"""Kept values between the host, where messages are made, and the device, where models live; and the samples, which a
-GPU keeps where they are small beside it.
+"""Kept values between the host with its messages and the device with its models.
 
-On a GPU kept values pass through one page-locked buffer, allocated once: the driver copies from and to such memory
-directly, without a buffer of its own in between, and only K values cross the bus. On the CPU nothing is staged.
+On a GPU kept values pass through one page-locked buffer, allocated once: the driver copies from
+and to such memory directly, without a buffer of its own in between, and only K values cross the
+bus. On the CPU nothing is staged. Samples stay on a GPU if they are small beside its memory.
 
-Device buffers are not handed to MPI, though some MPI libraries take them. A message is one frame: positions coded
-against the last mask, then values coded (float16, int8 ...), then a header with their sizes. All of that is made on the
-host, is compressed there, and has to be there anyway, as the server merges on the CPU: the one copy over the bus that a
-CUDA-aware MPI would save is a copy that rank 0 needs. It is also small beside training: at 25 GB/s a million float32
-values take 0.2 ms. What would pay is a merge on GPUs with frames coded there, which is another engine.
+Device buffers are not handed to MPI, though some MPI libraries take them. A message is one frame:
+positions coded against the last mask, then coded values (float16, int8 ...), then a header with
+their sizes. All of it is made and compressed on the host, and has to be there anyway, as the
+server merges on the CPU. A CUDA-aware MPI would save one copy over the bus, and rank 0 needs this
+copy. It is also small beside training: at 25 GB/s a million float32 values take 0.2 ms.
+Merges on GPUs with frames coded there would pay; they would be another engine.
 """
 
+from functools import partial
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -18,13 +20,14 @@ import torch
 
 from fedmpi.core.support import gathered, scattered
 
-
-PART = 1 / 128       # of a GPU's free memory that samples may take to stay there: all ranks on it take as much
-PIECE = 1 << 26      # bytes of samples that are copied at a time
+# Of a GPU's free memory, for samples that stay there: all ranks on it take as much.
+PART = 1 / 128
+# Bytes of samples that are copied at a time.
+PIECE = 1 << 26
 
 
 class Resident(NamedTuple):
-    """What clients train on, on a GPU: what the node's ranks share on the host, moved once."""
+    """The clients' samples on a GPU: the arrays that a node's ranks share, moved once."""
 
     x_train: torch.Tensor
     indices: torch.Tensor
@@ -32,30 +35,42 @@ class Resident(NamedTuple):
 
 
 def resident(data, device):
-    """The ``Resident`` of a worker's shared ``data``; None where they are not to stay on the device: on the CPU, and
-    where they would take too much of a GPU."""
+    """The ``Resident`` of a worker's shared ``data``.
+
+    None on the CPU, and if the arrays would take too much of a GPU.
+    """
     if device.type != "cuda":
         return None
     arrays = [data[name] for name in Resident._fields]
-    if sum(array.nbytes for array in arrays) > PART * torch.cuda.mem_get_info(device)[0]:
+    num_bytes = sum(array.nbytes for array in arrays)
+    free, _ = torch.cuda.mem_get_info(device)
+    if num_bytes > PART * free:
         return None
     return Resident(*(_moved(array, device) for array in arrays))
 
 
 def _moved(array, device):
-    """The array on the device, by pieces, as it may be read-only, which torch takes none of."""
-    into = torch.empty(array.shape, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype, device=device)
-    rows = max(1, PIECE // max(1, array[:1].nbytes))
+    """The array on the device, moved piece by piece."""
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    moved = torch.empty(array.shape, dtype=dtype, device=device)
+    row_bytes = max(1, array[:1].nbytes)
+    rows = max(1, PIECE // row_bytes)
     for start in range(0, len(array), rows):
-        into[start: start + rows] = torch.from_numpy(array[start: start + rows].copy())
-    return into
+        rows_now = slice(start, start + rows)
+        # Copy: the array may be read-only, and torch takes no such array.
+        piece = array[rows_now].copy()
+        moved[rows_now] = torch.from_numpy(piece)
+    return moved
 
 
 class Staging(NamedTuple):
-    """``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support: written into ``into (P,)``
-    where that is 0 off the support already; ``difference(x, base, support) -> (K,)`` on the device: x - base on the
-    support; ``down(values (K,)) -> (K,)`` on the host, in memory that the next call writes again where it ``reuses``
-    it."""
+    """The ways of kept values between host and device.
+
+    ``up(values (K,), support, into=None) -> (P,)`` on the device, 0 off the support; it writes
+    into ``into (P,)``, which must be 0 off the support already. ``difference(x, base, support) ->
+    (K,)`` on the device: x - base on the support. ``down(values (K,)) -> (K,)`` on the host;
+    ``reuses``: in memory that the next call overwrites.
+    """
 
     up: Callable
     difference: Callable
@@ -64,37 +79,59 @@ class Staging(NamedTuple):
 
 
 def staging(P, device, pinned=None):
-    """The ``Staging`` of a rank for vectors of length P; ``pinned`` says whether to stage, by default off the CPU only.
-    Supports are on the host. The same bits either way."""
-    if not (device.type != "cpu" if pinned is None else pinned):
-        return Staging(lambda values, support, into=None: _spread(values, support, P, into), _difference,
-                       lambda values: values, False)
-    buffer = torch.empty(P, pin_memory=True)
-    placed = [None, None]                         # the last support, and itself on the device
+    """The ``Staging`` of a rank for vectors of length P; the same bits staged or not.
 
-    def there(support):
-        if placed[0] is not support:
-            placed[:] = support, support.to(device)
-        return placed[1]
+    ``pinned`` says whether to stage, by default off the CPU only. Supports are on the host.
+    """
+    if pinned is None:
+        pinned = device.type != "cpu"
+    return _staged(P, device) if pinned else _direct(P)
+
+
+def _direct(P):
+    """The ``Staging`` of a rank whose models live on the host."""
+    def up(values, support, into=None):
+        return _spread(values, support, P, into)
+
+    def down(values):
+        return values
+
+    return Staging(up, _difference, down, reuses=False)
+
+
+def _staged(P, device):
+    """The ``Staging`` by a page-locked buffer."""
+    buffer = torch.empty(P, pin_memory=True)
+    on_device = partial(_on_device, device, [None, None])
 
     def up(values, support, into=None):
         staged = buffer[: len(values)].copy_(values)
-        return _spread(staged.to(device), there(support), P, into)
+        return _spread(staged.to(device), on_device(support), P, into)
 
     def difference(x, base, support):
-        return _difference(x, base, there(support))
+        return _difference(x, base, on_device(support))
 
     def down(values):
         return buffer[: len(values)].copy_(values)
 
-    return Staging(up, difference, down, True)
+    return Staging(up, difference, down, reuses=True)
+
+
+def _on_device(device, last, support):
+    """The support on the device; ``last`` holds the last support and its copy."""
+    if last[0] is not support:
+        last[:] = support, support.to(device)
+    return last[1]
 
 
 def _difference(x, base, support):
-    """(K,): x - base on the support; two gathers cost a third of subtracting all."""
+    """(K,): x - base on the support."""
+    # Two gathers cost a third of subtracting all.
     return gathered(x, support) - gathered(base, support)
 
 
 def _spread(values, support, P, into):
     """(P,): ``values`` at the positions ``support``, 0 elsewhere, on their device."""
-    return scattered(values, support, torch.zeros(P, device=values.device) if into is None else into)
+    if into is None:
+        into = torch.zeros(P, device=values.device)
+    return scattered(values, support, into)

@@ -1,7 +1,7 @@
-"""The smaller network that is left of a model without some of its filters and neurons.
+"""A model's smaller network, without some of its filters and neurons.
 
-It is a module of the same architecture whose tensors lie in a vector of its own. It computes what
-the whole model would with all entries of the cut units at zero, in less time.
+It is a module of the same architecture whose tensors lie in a vector of its own. Its outputs are
+the outputs of the whole model with all entries of the cut units at zero, in less time.
 """
 
 import copy
@@ -17,7 +17,12 @@ from fedmpi.core.support import gathered, index_of, scattered
 from fedmpi.core.tensors import mode
 from fedmpi.core.units import held, small_layout
 
-SAME = 1e-4      # of the largest output: by how much two ways to compute it may differ
+# Two ways to compute an output may differ by this share of the largest output.
+SAME = 1e-4
+FIXES_SIZES = (
+    "its own code may fix a number of channels: flatten by x.flatten(1), and take sizes "
+    "from x.shape"
+)
 
 
 class Cut(NamedTuple):
@@ -27,8 +32,10 @@ class Cut(NamedTuple):
     layout: Layout
     x: torch.Tensor               # (P',) the model's own vector
     g: torch.Tensor               # (R',) its gradient
-    support: torch.Tensor         # (K,) int32, sorted: its values in the whole model's vector
-    places: torch.Tensor          # (K,) int32, sorted: its values in its own vector
+    # (K,) int32, sorted: the positions of its values in the whole model's vector.
+    support: torch.Tensor
+    # (K,) int32, sorted: the positions of its values in its own vector.
+    places: torch.Tensor
 
     def down(self, x):
         """Take the values of the whole model's ``x (P,)``."""
@@ -40,45 +47,48 @@ class Cut(NamedTuple):
 
 
 def cut(model, structure, units):
-    """The ``Cut`` of ``model`` that keeps ``units (U,) bool``. Its vector is zero at first.
+    """The ``Cut`` of ``model`` to ``units (U,) bool``. Its vector is zero at first.
 
-    It shares frozen parameters, constants and counters with ``model``, which is left as it is.
+    It shares frozen parameters, constants and counters with ``model``, and changes none of them.
     """
     layout = small_layout(structure, units)
     device = next(model.parameters()).device
-    x, g = torch.zeros(layout.P, device=device), torch.zeros(layout.R, device=device)
+    x = torch.zeros(layout.P, device=device)
+    g = torch.zeros(layout.R, device=device)
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    # Copying a module, deepcopy takes these for the copies of its tensors.
+    # deepcopy looks up the copy of a tensor here, and makes none of its own.
     copies = {id(tensor): tensor for tensor in tensors.values()}
     for slot in layout.slots:
-        copies[id(tensors[slot.name])] = _tensor(slot, layout, x, g)
+        original = tensors[slot.name]
+        copies[id(original)] = _tensor(slot, layout, x, g)
     smaller = copy.deepcopy(model, copies)
     for module in smaller.modules():
         _resize(module)
-    support = torch.from_numpy(index_of(held(structure, units).numpy())).to(device)
-    places = torch.from_numpy(index_of(layout.real.numpy())).to(device)
+    support = _positions(held(structure, units), device)
+    places = _positions(layout.real, device)
     return Cut(smaller, layout, x, g, support, places)
+
+
+def _positions(mask, device):
+    """int32 (K,), sorted, on the device: where ``mask`` is True."""
+    return torch.from_numpy(index_of(mask.numpy())).to(device)
 
 
 def _tensor(slot, layout, x, g):
     """The parameter or statistic that lies in ``x`` at this slot."""
     # By .data each has a version of its own: statistics move before the backward pass.
-    tensor = x[slot.span].view(slot.shape).data
+    tensor = slot.of(x).data
     if slot.offset >= layout.R:
         return tensor
     parameter = nn.Parameter(tensor)
-    parameter.grad = g[slot.span].view(slot.shape)
+    parameter.grad = slot.of(g)
     return parameter
 
 
 def _resize(module):
-    """Let a module say the sizes that its tensors have."""
+    """Set a module's attributes to the sizes of its tensors."""
     if isinstance(module, nn.modules.conv._ConvNd) and not module.transposed:
-        depthwise = module.groups > 1 and module.groups == module.in_channels
-        if depthwise:
-            module.groups = len(module.weight) * module.groups // module.out_channels
-        module.out_channels = len(module.weight)
-        module.in_channels = module.weight.shape[1] * module.groups
+        _resize_convolution(module)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
@@ -87,39 +97,63 @@ def _resize(module):
                 module.num_features = len(tensor)
 
 
-def check(model, structure, x, sample):
-    """UserError where the network without every other unit is not the whole one with these zero.
+def _resize_convolution(module):
+    filters = len(module.weight)
+    depthwise = module.groups > 1 and module.groups == module.in_channels
+    if depthwise:
+        module.groups = filters * module.groups // module.out_channels
+    module.out_channels = filters
+    module.in_channels = module.weight.shape[1] * module.groups
 
-    ``x (P,)`` is the vector to which ``model`` is bound, ``sample (n, ...)`` what both are asked.
-    Both are left as they were. A model whose code fixes a width, as in ``x.view(-1, 320)``, fails.
+
+def check(model, structure, x, sample):
+    """UserError unless the network without every other unit equals the whole one with zeros there.
+
+    ``model`` is bound to the vector ``x (P,)``; both networks get ``sample (n, ...)``. The model is
+    left as it was. A model whose code fixes a width, as in ``x.view(-1, 320)``, fails.
     """
-    counts = structure.layers.values()
-    units = torch.cat([torch.arange(count) % 2 == 0 for count in counts])
-    smaller, before = cut(model, structure, units), x.clone()
+    every_other = []
+    for count in structure.layers.values():
+        numbers = torch.arange(count)
+        every_other.append(numbers % 2 == 0)
+    units = torch.cat(every_other)
+    smaller = cut(model, structure, units)
     smaller.down(x)
+    expected = _outputs_of_part(model, x, held(structure, units), sample)
     try:
-        x.mul_(held(structure, units).to(x.device))
-        expected = _outputs(model, sample)
+        outputs = _outputs(smaller.model, sample)
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            "the model does not work without half of its filters and neurons "
+            f"({reason}); {FIXES_SIZES}"
+        ) from error
+    if len(outputs) != len(expected) or not all(map(_same, outputs, expected)):
+        raise UserError(
+            "without half of its filters and neurons the model computes something "
+            f"else than with these zero; {FIXES_SIZES}"
+        )
+
+
+def _outputs_of_part(model, x, kept, sample):
+    """The outputs of the model, bound to ``x (P,)``, with 0 off ``kept (P,) bool``."""
+    before = x.clone()
+    try:
+        x.mul_(kept.to(x.device))
+        return _outputs(model, sample)
     finally:
         x.copy_(before)
-    try:
-        got = _outputs(smaller.model, sample)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise UserError("the model does not work without half of its filters and neurons "
-                        f"({str(error).splitlines()[0]}); {FIXES_SIZES}") from error
-    if len(got) != len(expected) or not all(map(_same, got, expected)):
-        raise UserError("without half of its filters and neurons the model computes something "
-                        f"else than with these zero; {FIXES_SIZES}")
-
-
-FIXES_SIZES = ("its own code may fix a number of channels: flatten by x.flatten(1), and take sizes "
-               "from x.shape")
 
 
 def _outputs(model, sample):
+    """The tensors that a model puts out for a sample, in evaluation mode."""
     with torch.no_grad(), mode(model, training=False):
         return all_of(model(sample))
 
 
 def _same(a, b):
-    return a.shape == b.shape and torch.allclose(a, b, rtol=SAME, atol=SAME * float(b.abs().max()))
+    """Whether two tensors agree up to rounding."""
+    if a.shape != b.shape:
+        return False
+    largest = float(b.abs().max())
+    return torch.allclose(a, b, rtol=SAME, atol=SAME * largest)

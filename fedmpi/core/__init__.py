@@ -1,1 +1,1 @@
-"""What everything else is made of: types, the model as a vector, masks, exact sums, random numbers."""
+"""The base of all other packages: types, the model as a vector, masks, sums, random numbers."""

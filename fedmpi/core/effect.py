@@ -1,11 +1,11 @@
-"""Options without effect: refused where another choice within the same part leaves them none.
+"""Options without effect, refused because of another option of the same part.
 
     @needs(cap="by=class", sigma="by=client")
     def dirichlet(by: str = "class", cap: bool = True, sigma: float = 0.0):
 
-Only what somebody gives as a keyword is looked at: defaults may stand beside any choice. A number that is 0 or 1 as the
-end of a sweep is no such choice. What depends on the rest of the run a part tells itself: see ``notes`` in
-``fedmpi.core.parts``.
+Only options given as keywords are checked: defaults may stand beside any choice. A number of 0 or
+1, the end of a sweep, is no such choice. A part's effects in the rest of the run are a matter of
+its ``notes``, see ``fedmpi.core.parts``.
 """
 
 import functools
@@ -13,20 +13,23 @@ import inspect
 
 
 def needs(**conditions):
-    """A decorator of factories: an option that is given needs its condition ``other=value`` to hold, else ValueError.
-    ``other!=value`` and a tuple of conditions are possible."""
+    """A decorator of factories: an option needs its condition ``other=value``, or ValueError.
+
+    ``other!=value`` and a tuple of conditions are possible.
+    """
 
     def decorated(factory):
         signature = inspect.signature(factory)
 
         @functools.wraps(factory)
-        def checked(*arguments, **given):
-            # first, since a value that is no value at all is the greater mistake
-            part = factory(*arguments, **given)
-            bound = signature.bind(*arguments, **given)
+        def checked(*arguments, **options):
+            # First: an invalid value is a greater mistake than a useless one.
+            part = factory(*arguments, **options)
+            bound = signature.bind(*arguments, **options)
             bound.apply_defaults()
-            for option in filter(conditions.get, given):
-                _check(option, conditions[option], bound.arguments)
+            for option in options:
+                if option in conditions:
+                    _check(option, conditions[option], bound.arguments)
             return part
 
         return checked
@@ -35,17 +38,21 @@ def needs(**conditions):
 
 
 def _check(option, conditions, settings):
-    for condition in [conditions] if isinstance(conditions, str) else conditions:
-        other, _, wanted = condition.partition("=")
-        unless = other.endswith("!")
+    """ValueError unless all conditions of an option hold among the settings."""
+    if isinstance(conditions, str):
+        conditions = [conditions]
+    for condition in conditions:
+        other, _, value = condition.partition("=")
+        unequal = other.endswith("!")
         other = other.removesuffix("!")
-        value = _text(settings[other])
-        if (value == wanted) != unless:
+        actual = _text(settings[other])
+        if (actual != value) == unequal:
             continue
-        use = "" if unless else f": it is for {condition}"
-        raise ValueError(f"{option} has no effect with {other}={value}{use}; leave {option} out")
+        use = "" if unequal else f": it is for {condition}"
+        raise ValueError(f"{option} has no effect with {other}={actual}{use}; leave {option} out")
 
 
 def _text(value):
-    """A value as the command line takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A value in the words of the command line."""
+    text = str(value)
+    return text.lower() if isinstance(value, bool) else text

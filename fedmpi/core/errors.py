@@ -1,19 +1,20 @@
-"""Every exception that somebody catches.
+"""The exceptions, each caught somewhere.
 
     FedError
     |- UserError        a mistake of the user's: one clear line, exit code 2
-    |  |- DataError     a data set that is missing, damaged or of the wrong shape
+    |  |- DataError     a missing or damaged data set, or one of the wrong shape
     |  `- Mislaunched   a process that takes itself for a rank, and was not started as one
-    |- CheckpointError  a checkpoint that is damaged or belongs to another run
-    |- WireError        a message that does not fit its receiver (layout, support, length)
-    |- DivergedError    a loss or an update that is not finite
-    |- DiskError        a disk that is full, read-only or broken
-    |- LostRank         a rank that is dead, stopped or out of reach
-    |- WorkerError      an exception on another rank, with that rank's traceback
+    |- CheckpointError  a damaged checkpoint, or another run's
+    |- WireError        a message of another layout, support or length than its receiver's
+    |- DivergedError    a loss or an update with a value of infinity or NaN
+    |- DiskError        a full, read-only or broken disk
+    |- LostRank         a dead or stopped rank, or one out of reach
+    |- WorkerError      an exception on another rank, with its traceback there
     `- Stopped          a signal asked the run to stop, and it did at a safe point: exit code 85
-       `- BrokenOff     it did not get there in time, so ranks may be in the middle of something
+       `- BrokenOff     it did not get there in time, so ranks may be in the middle of an exchange
 
-Factories raise plain ``ValueError`` for a bad hyper-parameter; the command line turns it into one line and exit code 2.
+Factories raise plain ``ValueError`` for a bad hyper-parameter; the command line turns it into one
+line and exit code 2.
 """
 
 
@@ -22,48 +23,53 @@ class FedError(Exception):
 
 
 class UserError(FedError):
-    """A mistake of the user's: one clear line, exit code 2; found before work starts wherever it can be."""
+    """A mistake of the user's: one clear line, exit code 2; found before work if possible."""
 
 
 class DataError(UserError):
-    """A data set that is missing, damaged or of the wrong shape."""
+    """A missing or damaged data set, or one of the wrong shape."""
 
 
 class Mislaunched(UserError):
-    """A process that takes itself for a rank, by the environment, and was not started as one."""
+    """A process that takes itself for a rank, by its environment, and was not started as one."""
 
 
 class CheckpointError(FedError):
-    """A checkpoint that is damaged or belongs to another run."""
+    """A damaged checkpoint, or another run's."""
 
 
 class WireError(FedError):
-    """A message that does not fit its receiver: another layout, support, schema or length."""
+    """A message of another layout, support, schema or length than its receiver's."""
 
 
 class DivergedError(FedError):
-    """A loss or an update that is not finite."""
+    """A loss or an update with a value of infinity or NaN."""
 
 
 class DiskError(FedError):
-    """A disk that is full, read-only or broken, where something had to be written."""
+    """A full, read-only or broken disk."""
 
 
 class LostRank(FedError):
-    """Another rank is dead, stopped or out of reach: no word of it for too long."""
+    """Another rank is dead, stopped or out of reach: no message came from it for too long."""
 
 
 class WorkerError(FedError):
-    """An exception on another rank; ``trace`` is that rank's formatted traceback."""
+    """An exception on another rank.
+
+    ``trace`` is the formatted traceback there; ``user``: it was a mistake of the user's.
+    """
 
     def __init__(self, rank, trace, user=False):
         super().__init__(f"rank {rank} failed:\n{trace}")
-        self.rank, self.trace, self.user = rank, trace, user
+        self.rank = rank
+        self.trace = trace
+        self.user = user
 
 
 class Stopped(FedError):
-    """A signal asked the run to stop, and it did at a safe point: no other rank is in the middle of an exchange."""
+    """A signal asked the run to stop, and it did at a safe point: no rank is in an exchange."""
 
 
 class BrokenOff(Stopped):
-    """The same, but no safe point came in time."""
+    """A signal asked the run to stop, and no safe point came in time."""

@@ -1,14 +1,20 @@
-"""Sums of updates that are the same bits in whatever order they are added up, on any device: whole numbers.
+"""Sums of updates as whole numbers: the same bits in any order of addition, on any device.
 
-A value times its client's share is a double, rounded to a whole multiple of QUANTUM; int64 sums of those are exact.
+A value times its client's share is a double, rounded to a whole multiple of QUANTUM; int64 sums of
+these multiples are exact.
 """
 
 import numpy as np
 import torch
 
-LARGEST = 1e6    # an update with a larger value has diverged
-BLOCK = 1 << 15  # values that are worked on at a time: they stay in a core's cache
-QUANTUM = 2.0 ** -40    # 2^63 of them hold the largest mean
+# An update with a larger value has diverged.
+LARGEST = 1e6
+# Values that are worked on at a time: they stay in a core's cache.
+BLOCK = 1 << 15
+# 2^63 of these hold the largest mean.
+QUANTUM = 2.0 ** -40
+# A double to which ROUNDER is added has been rounded to the nearest whole number, of two the even
+# one, and holds it in its last bits: in half the time of rounding and converting.
 ROUNDER = 1.5 * 2.0 ** 52
 ROUNDER_BITS = int(np.float64(ROUNDER).view(np.int64))
 
@@ -19,31 +25,43 @@ def sound(values):
 
 
 def magnitude(values):
-    """The largest magnitude among an update's values; NaN where one is no number."""
+    """The largest magnitude among an update's values; NaN if any value is NaN."""
     if not len(values):
         return 0.0
-    low, high = torch.stack(torch.aminmax(values)).tolist()     # a value that is no number makes both so
+    # One NaN makes both NaN.
+    extremes = torch.stack(torch.aminmax(values))
+    low, high = extremes.tolist()
     return max(-low, high)
 
 
 def add(sums, values, share, size):
-    """Add an update ``values (K,) float32`` of magnitude ``size`` to ``sums (K,) int64``, by its ``share`` in the
-    merge."""
+    """Add an update ``values (K,) float32`` to ``sums (K,) int64``, by its ``share`` in the merge.
+
+    ``size`` is the update's magnitude.
+    """
     on_cpu = sums.device.type == "cpu"
-    if on_cpu and size * share / QUANTUM < 2.0 ** 50:
-        return add_small(sums.numpy(), values.numpy(), share / QUANTUM)
-    block = BLOCK if on_cpu else BLOCK << 9                # 128 MiB: launches are what costs there
+    scale = share / QUANTUM
+    largest = size * share / QUANTUM
+    if on_cpu and largest < 2.0 ** 50:
+        add_small(sums.numpy(), values.numpy(), scale)
+        return
+    # On a GPU launches cost the time: 128 MiB at once.
+    block = BLOCK if on_cpu else BLOCK << 9
     for part, total in zip(values.split(block), sums.split(block)):
-        total += part.double().mul_(share / QUANTUM).round_().long()
+        products = part.double().mul_(scale)
+        total += products.round_().long()
 
 
 def add_small(sums, values, scale):
-    """Add ``values (K,) float32`` times ``scale``, products below 2^51, to ``sums (K,) int64`` as whole numbers, both
-    numpy's. A double to which 1.5 * 2^52 is added has been rounded to the nearest whole number, of two the even one,
-    and holds it in its last bits: in half the time of rounding and converting."""
+    """Add ``values (K,) float32`` times ``scale`` to ``sums (K,) int64`` as whole numbers.
+
+    Both are numpy's, and the products are below 2^51.
+    """
     product = np.empty(min(BLOCK, len(values)))
     for start in range(0, len(values), BLOCK):
-        part, total = values[start: start + BLOCK], sums[start: start + BLOCK]
+        end = start + BLOCK
+        part = values[start:end]
+        total = sums[start:end]
         block = product[: len(part)]
         np.multiply(part, scale, out=block, dtype=np.float64)
         block += ROUNDER
@@ -52,8 +70,9 @@ def add_small(sums, values, scale):
 
 
 def mean(sums, whole):
-    """float32 (K,): what ``sums (K,) int64`` stand for, divided by the ``whole`` of the shares."""
-    found = torch.empty(len(sums))
-    for part, out in zip(sums.split(BLOCK), found.split(BLOCK)):
-        out.copy_(part.double().mul_(QUANTUM).div_(whole))
-    return found
+    """float32 (K,): the values of ``sums (K,) int64``, divided by the ``whole`` of the shares."""
+    means = torch.empty(len(sums))
+    for part, out in zip(sums.split(BLOCK), means.split(BLOCK)):
+        values = part.double().mul_(QUANTUM)
+        out.copy_(values.div_(whole))
+    return means

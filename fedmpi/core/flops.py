@@ -1,12 +1,13 @@
-"""What training costs, in counted operations; not in measured time.
+"""The costs of training in counted operations, not in measured time.
 
-One forward pass is watched as torch dispatches it. Every product in it is counted by the formulas of
-``torch.utils.flop_counter``, two operations for a multiplication with its addition, whichever module asks for it:
-linear layers, convolutions, attention, recurrent layers, or a function called on a parameter.
+One forward pass is watched as torch dispatches it. Every product in it is counted by the formulas
+of ``torch.utils.flop_counter``, two operations for a multiplication with its addition. The module
+behind a product plays no role: linear layers, convolutions, attention, recurrent layers, or a
+function called on a parameter.
 
-A product with a prunable weight counts for that weight, and costs less as the weight's mask gets sparser. All other
-products cost the same under any mask: those with dense parameters, those with frozen ones, and those of activations
-with each other, as in attention.
+A product with a prunable weight counts for this weight, and costs less as the weight's mask gets
+sparser. All other products cost the same under any mask: products with dense or frozen parameters,
+and products of activations with each other, as in attention.
 """
 
 import bisect
@@ -24,58 +25,82 @@ ADDS_ITS_FIRST_ARGUMENT = (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
 
 
 class Costs(NamedTuple):
-    """What a forward pass of one sample costs."""
+    """The costs of one sample's forward pass."""
 
-    uses: tuple                   # floats in the order of layout.weights: multiplications of each weight
-    dense: float = 0.0            # FLOPs with dense parameters, and of activations with each other
-    frozen: float = 0.0           # FLOPs with parameters that are not trained
+    # Floats, in the order of layout.weights: multiplications of each weight.
+    uses: tuple
+    # FLOPs with dense parameters, and of activations with each other.
+    dense: float = 0.0
+    # FLOPs with parameters that are not trained.
+    frozen: float = 0.0
 
 
 def costs(model, layout, sample):
-    """The ``Costs`` of ``model``, bound to a vector of ``layout``, seen on ``sample (1, ...)``, in evaluation mode."""
+    """The ``Costs`` of ``model`` for ``sample (1, ...)``, in evaluation mode.
+
+    The model is bound to a vector of ``layout``.
+    """
     flops = _watched(model, sample).flops
-    uses = tuple(flops.pop(slot.name, 0) / (2 * slot.size) for slot in layout.weights)
-    of_frozen = sum(flops.pop(name, 0) for name, _ in layout.frozen)
-    return Costs(uses, float(sum(flops.values())), float(of_frozen))
+    uses = []
+    for slot in layout.weights:
+        # Two operations a use.
+        of_slot = flops.pop(slot.name, 0)
+        uses.append(of_slot / (2 * slot.size))
+    frozen = 0
+    for name, _ in layout.frozen:
+        frozen += flops.pop(name, 0)
+    dense = sum(flops.values())
+    return Costs(tuple(uses), float(dense), float(frozen))
 
 
 def forward(layout, costs, mask):
     """FLOPs of one sample's forward pass on ``mask``."""
-    return _by_mask(costs, layout.kept(mask)) + costs.dense + costs.frozen
+    sparse = _by_mask(costs, layout.kept(mask))
+    return sparse + costs.dense + costs.frozen
 
 
 def training(layout, costs, mask, seen, extra, dense):
-    """``(prunefl, rigl)``: FLOPs of training ``seen`` samples on ``mask``, ``extra`` in a dense-gradient pass of
-    their own and ``dense`` of those seen with a dense weight gradient.
+    """``(prunefl, rigl)``: FLOPs of training ``seen`` samples on ``mask``, in two ways to charge.
 
-    PruneFL and the thesis charge a forward pass and the input gradient at the layer's density and the weight gradient
-    as dense; RigL charges all three at the density, and a dense gradient where one is taken. What no mask thins out is
-    charged three times by both, and frozen products twice, as they need no weight gradient.
+    ``extra`` samples went through a dense-gradient pass of their own, and ``dense`` of the seen
+    ones had a dense weight gradient.
+
+    PruneFL and the thesis charge a forward pass and the input gradient at the layer's density, and
+    the weight gradient as dense. RigL charges all three at the density, and each dense gradient
+    taken. Both charge all other products three times, and frozen ones twice, as these need no
+    weight gradient.
     """
     full = _by_mask(costs, [slot.size for slot in layout.weights])
     sparse = _by_mask(costs, layout.kept(mask))
-    always = (seen + extra) * (3 * costs.dense + 2 * costs.frozen)
-    prunefl = (seen + extra) * (2 * sparse + full) + always
-    rigl = seen * 3 * sparse + extra * (2 * sparse + full) + dense * (full - sparse) + always
+    passes = seen + extra
+    always = passes * (3 * costs.dense + 2 * costs.frozen)
+    # A forward pass and an input gradient by the mask, and a dense weight gradient.
+    with_dense_gradient = 2 * sparse + full
+    prunefl = passes * with_dense_gradient + always
+    rigl = seen * 3 * sparse
+    rigl += extra * with_dense_gradient
+    rigl += dense * (full - sparse)
+    rigl += always
     return prunefl, rigl
 
 
 def _by_mask(costs, kept):
-    """FLOPs of one forward pass in the products with prunable weights, of which ``kept``, one a layer, are left."""
+    """FLOPs of one forward pass in the products with prunable weights, ``kept`` of them a layer."""
     return sum(2 * count * uses for count, uses in zip(kept, costs.uses))
 
 
 def outputs(model, sample):
-    """``(all, largest)``: bytes that the operations put out for ``sample (1, ...)``, in sum, and the largest of them.
+    """``(all, largest)``: the bytes of all operations' outputs for ``sample (1, ...)``.
 
-    Views take no memory, and integers none that a gradient needs: neither is counted.
+    They are the sum and the largest output. Views take no memory, and no gradient needs integers:
+    neither is counted.
     """
-    found = _watched(model, sample).output_bytes
-    return sum(found), max(found, default=0)
+    output_bytes = _watched(model, sample).output_bytes
+    return sum(output_bytes), max(output_bytes, default=0)
 
 
 def _watched(model, sample):
-    """The ``_Watch`` that has seen ``sample`` go through the model in evaluation mode."""
+    """A ``_Watch``, after ``sample`` went through the model in evaluation mode."""
     watch = _Watch(model)
     with torch.no_grad(), mode(model, training=False), _plain_kernels(), watch:
         model(sample)
@@ -84,9 +109,11 @@ def _watched(model, sample):
 
 @contextlib.contextmanager
 def _plain_kernels():
-    """Attention and recurrent layers as products, not as fused kernels in which products cannot be seen."""
+    """Attention and recurrent layers as products, since fused kernels hide their products."""
+    # The fast path of attention, and oneDNN's recurrent layers, are fused kernels.
     mha, mkldnn = torch.backends.mha, torch.backends.mkldnn
-    fast_attention, fast_layers = mha.get_fastpath_enabled(), mkldnn.enabled
+    fast_attention = mha.get_fastpath_enabled()
+    fast_layers = mkldnn.enabled
     mha.set_fastpath_enabled(False)
     mkldnn.enabled = False
     try:
@@ -98,57 +125,74 @@ def _plain_kernels():
 
 
 class _Watch(TorchDispatchMode):
-    """Sees operations: ``flops`` is {parameter's name: FLOPs}, under None those of activations with each other, and
-    ``output_bytes`` a list, one an output in memory of its own.
+    """Sees operations.
 
-    A tensor's sources are the parameters that alone make it: of a view or a copy of a weight, the weight. What depends
-    on the sample has none.
+    ``flops`` is {parameter's name: FLOPs}, and under None the products of activations with each
+    other. ``output_bytes`` is a list, an entry for each output in memory of its own.
+
+    A tensor's sources are the parameters that alone make it: the source of a weight's view or copy
+    is the weight. A tensor made from the sample has none.
     """
 
     def __init__(self, model):
         super().__init__()
         self.flops, self.output_bytes = {}, []
-        self.sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        self.homes = _homes([*model.named_parameters(), *model.named_buffers()])
-        self.sources = {}         # storage -> set of names
-        self.storages = {}        # all that were seen: one that is let go could come again under the same address
+        parameters = list(model.named_parameters())
+        self.sizes = {name: parameter.numel() for name, parameter in parameters}
+        self.homes = _homes([*parameters, *model.named_buffers()])
+        # storage -> set of names
+        self.sources = {}
+        # All storages, kept: a freed one could come again under the same address.
+        self.storages = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        given, made = tensors_in([args, kwargs]), tensors_in(result)
+        inputs = tensors_in([args, kwargs])
+        outputs = tensors_in(result)
         operation = function._overloadpacket
         if operation in flop_registry:
-            factors = tensors_in(args[1:]) if operation in ADDS_ITS_FIRST_ARGUMENT else given
-            self._count(flop_registry[operation](*args, **kwargs, out_val=result), factors)
+            flops = flop_registry[operation](*args, **kwargs, out_val=result)
+            adds = operation in ADDS_ITS_FIRST_ARGUMENT
+            self._count(flops, tensors_in(args[1:]) if adds else inputs)
         else:
-            self._trace(given, made)
-        self._measure(made)
+            self._trace(inputs, outputs)
+        self._measure(outputs)
         return result
 
     def _count(self, flops, factors):
         """Book the FLOPs of a product to the parameters among its ``factors``."""
-        names = max((self._sources_of(factor) or set() for factor in factors if factor.dim() > 1),
-                    key=self._size, default=set())
+        candidates = []
+        for factor in factors:
+            if factor.dim() > 1:
+                candidates.append(self._sources_of(factor) or set())
+        names = max(candidates, key=self._size, default=set())
         if not names:
-            self.flops[None] = self.flops.get(None, 0) + flops
+            self._book(None, flops)
+        size = self._size(names)
         for name in names:
-            self.flops[name] = self.flops.get(name, 0) + flops * self.sizes[name] / self._size(names)
+            self._book(name, flops * self.sizes[name] / size)
 
-    def _trace(self, given, made):
+    def _book(self, name, flops):
+        self.flops[name] = self.flops.get(name, 0) + flops
+
+    def _trace(self, inputs, outputs):
         """Note the sources of new tensors that parameters alone make."""
-        known = [self._sources_of(tensor) for tensor in given]
-        if None in known:
+        sources = [self._sources_of(tensor) for tensor in inputs]
+        if None in sources:
             return
-        for tensor in made:
-            if _storage(tensor) not in self.homes:
-                self.sources[_storage(tensor)] = set().union(*known)
+        for tensor in outputs:
+            storage = _storage(tensor)
+            if storage not in self.homes:
+                self.sources[storage] = set().union(*sources)
 
-    def _measure(self, made):
-        for tensor in made:
-            if _storage(tensor) in self.storages or _storage(tensor) in self.homes:
+    def _measure(self, outputs):
+        """Note the sizes of new tensors."""
+        for tensor in outputs:
+            storage = _storage(tensor)
+            if storage in self.storages or storage in self.homes:
                 continue
-            self.storages[_storage(tensor)] = tensor.untyped_storage()
+            self.storages[storage] = tensor.untyped_storage()
             if tensor.is_floating_point():
                 self.output_bytes.append(tensor.numel() * tensor.element_size())
 
@@ -156,22 +200,31 @@ class _Watch(TorchDispatchMode):
         return sum(self.sizes[name] for name in names)
 
     def _sources_of(self, tensor):
-        """The names of the parameters that alone make ``tensor``; None where it depends on the sample."""
-        if _storage(tensor) not in self.homes:
-            return self.sources.get(_storage(tensor))
-        starts, names = self.homes[_storage(tensor)]
+        """The names of the parameters that alone make ``tensor``; None if it needs the sample."""
+        storage = _storage(tensor)
+        if storage not in self.homes:
+            return self.sources.get(storage)
+        starts, names = self.homes[storage]
         name = names[bisect.bisect(starts, tensor.storage_offset()) - 1]
         return {name} & self.sizes.keys()
 
 
 def _homes(named):
-    """``{storage: (offsets, names)}``, sorted, of ``[(name, tensor)]``: many tensors may live in one storage."""
-    found = {}
+    """``{storage: (offsets, names)}``, sorted, of ``[(name, tensor)]``.
+
+    Many tensors may live in one storage.
+    """
+    places = {}
     for name, tensor in named:
-        found.setdefault(_storage(tensor), []).append((tensor.storage_offset(), name))
-    return {storage: tuple(zip(*sorted(places))) for storage, places in found.items()}
+        place = tensor.storage_offset(), name
+        places.setdefault(_storage(tensor), []).append(place)
+    homes = {}
+    for storage, residents in places.items():
+        offsets, names = zip(*sorted(residents))
+        homes[storage] = offsets, names
+    return homes
 
 
 def _storage(tensor):
-    """What two tensors that share memory have in common."""
+    """The identity of a tensor's memory, equal for tensors that share it."""
     return tensor.untyped_storage()._cdata

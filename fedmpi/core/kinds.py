@@ -1,5 +1,4 @@
-"""Several networks in one run: kinds of clients, each with a network of its own, and perhaps one that
-only the server has.
+"""Several networks in one run: kinds of clients, and perhaps a network of the server alone.
 
 All of them lie in one vector ``x (P,)``, so that masks, merges, checkpoints and digests know no
 difference. A network's tensors lie next to each other in each of the vector's three regions, in the
@@ -16,72 +15,94 @@ import torch
 from fedmpi.core.flops import Costs
 from fedmpi.core.layout import Layout, arranged
 
-SERVER = "server"        # the name of the network that only the server has
+# The name of the server's own network.
+SERVER = "server"
 
 
 class Kind(NamedTuple):
     """One network among several."""
 
     name: str
-    layout: Layout                # of the network by itself
-    spans: tuple                  # three slices of the common vector: its weights, other parameters, buffers
+    # Of the network by itself.
+    layout: Layout
+    # Three slices of the common vector: its weights, other parameters and buffers.
+    spans: tuple
 
     @property
     def weights(self):
-        """The slice of a mask (Q,) of the common vector that is this network's."""
+        """This network's slice of a mask (Q,) of the common vector."""
         return self.spans[0]
 
 
 class Kinds(NamedTuple):
-    """The networks of a run, and who trains which. N clients."""
+    """The networks of a run, and each client's kind. N clients."""
 
-    kinds: tuple                  # of Kind, those that clients train
-    of: torch.Tensor              # (N,) int64: which of them each client trains
-    costs: tuple                  # of Costs, one a kind, by the layers of the common layout
-    server: Kind | None = None    # the network that only the server has
+    # Of Kind, for clients.
+    kinds: tuple
+    # (N,) int64: the number of each client's kind.
+    of: torch.Tensor
+    # Of Costs, one a kind, by the layers of the common layout.
+    costs: tuple
+    # The server's own network.
+    server: Kind | None = None
     server_costs: Costs | None = None
 
     def of_client(self, client):
-        """The ``Kind`` that a client trains."""
+        """The ``Kind`` of a client."""
         return self.kinds[int(self.of[client])]
 
     def costs_of(self, client):
-        """The ``Costs`` of the network that a client trains."""
+        """The ``Costs`` of a client's network."""
         return self.costs[int(self.of[client])]
 
     def shares(self):
-        """(kinds,) float64: which share of the clients trains each of the networks."""
+        """(kinds,) float64: the share of each kind among the clients."""
         counts = torch.bincount(self.of, minlength=len(self.kinds))
         return counts.double() / len(self.of)
 
 
 def kind(layout, name):
     """The ``Kind`` called ``name`` among the networks of a common ``layout``."""
-    regions = [_named(slots, name) for slots in (layout.weights, layout.others, layout.buffers)]
-    shapes = [[(_within(slot.name, name), slot.shape) for slot in slots] for slots in regions]
-    frozen = [(_within(tensor, name), shape) for tensor, shape in layout.frozen if _is_of(tensor, name)]
-    own = arranged(*shapes, frozen)
+    own, regions = _own_layout(layout, name)
     personal = [_within(tensor, name) for tensor in layout.personal if _is_of(tensor, name)]
-    own = own.with_personal(lambda _: personal) if personal else own
-    lengths = own.Q, own.R - own.Q, own.P - own.R
-    spans = [_span(slots, length) for slots, length in zip(regions, lengths)]
-    return Kind(name, own, tuple(spans))
+    if personal:
+        own = own.with_personal(lambda _: personal)
+    weights, others, buffers = regions
+    spans = (
+        _span(weights, own.Q),
+        _span(others, own.R - own.Q),
+        _span(buffers, own.P - own.R),
+    )
+    return Kind(name, own, spans)
+
+
+def _own_layout(layout, name):
+    """``(own, regions)``: the layout of a network, and its slots in the common one, by region."""
+    regions = []
+    for slots in (layout.weights, layout.others, layout.buffers):
+        regions.append([slot for slot in slots if _is_of(slot.name, name)])
+    shapes = []
+    for slots in regions:
+        shapes.append([(_within(slot.name, name), slot.shape) for slot in slots])
+    frozen = []
+    for tensor, shape in layout.frozen:
+        if _is_of(tensor, name):
+            frozen.append((_within(tensor, name), shape))
+    return arranged(*shapes, frozen), regions
 
 
 def _is_of(tensor, name):
+    """Whether a tensor of the common layout belongs to the network called ``name``."""
     return tensor.startswith(name + ".")
 
 
 def _within(tensor, name):
-    """What a network calls a tensor that is ``mlp.layer.weight`` in the common layout."""
+    """The network's own name for a tensor, without ``mlp.`` for a network called ``mlp``."""
     return tensor.removeprefix(name + ".")
 
 
-def _named(slots, name):
-    return [slot for slot in slots if _is_of(slot.name, name)]
-
-
 def _span(slots, length):
+    """The slice of ``length`` values that begins with the first of the slots."""
     start = slots[0].offset if slots else 0
     return slice(start, start + length)
 
@@ -92,7 +113,7 @@ def part(kind, x):
 
 
 def with_part(kind, x, own):
-    """``(P,)``: a copy of ``x`` in which the network has the values of its own vector ``own (P_k,)``."""
+    """``(P,)``: a copy of ``x`` with the network's own vector ``own (P_k,)`` in its places."""
     whole = x.clone()
     lengths = [span.stop - span.start for span in kind.spans]
     for span, values in zip(kind.spans, own.split(lengths)):
@@ -101,16 +122,20 @@ def with_part(kind, x, own):
 
 
 def mask_of(kind, mask):
-    """bool (Q,): what of a common mask ``mask (Q,)`` is this network's."""
+    """bool (Q,): a common mask ``mask (Q,)`` on this network's weights, False elsewhere."""
     whole = torch.zeros_like(mask)
     whole[kind.weights] = mask[kind.weights]
     return whole
 
 
 def positions(kind, own):
-    """int32 (K,), sorted: the places in the common vector of a network's own positions ``own (K,)``."""
+    """int32 (K,), sorted: a network's own positions ``own (K,)``, in the common vector."""
     layout = kind.layout
     first = own.new_tensor([0, layout.Q, layout.R])
-    moves = own.new_tensor([span.start for span in kind.spans]) - first
-    region = (own >= layout.Q).long() + (own >= layout.R).long()
+    starts = own.new_tensor([span.start for span in kind.spans])
+    moves = starts - first
+    # A position moves with its region: 0 for weights, 1 for other parameters, 2 for buffers.
+    after_weights = (own >= layout.Q).long()
+    after_parameters = (own >= layout.R).long()
+    region = after_weights + after_parameters
     return own + moves[region]

@@ -1,14 +1,16 @@
-"""A model as one vector: whatever the network, the pruner, the wire and the server touch is a slice of it.
+"""A model as one vector: network, pruner, wire and server all work on slices of it.
 
 The vector ``x (P,) float32`` holds three regions, each tensor padded to 64 bytes::
 
     [0, Q)   prunable weights (of linear, convolutional, attention and recurrent layers)
     [Q, R)   other trained parameters (biases, norms, embeddings), always dense
-    [R, P)   statistics: floating-point buffers that training moves (running means), always dense, averaged, not trained
+    [R, P)   statistics: floating-point buffers that training moves (running means),
+             always dense, averaged, not trained
 
 Padding is zero and never travels.
 
-Frozen parameters, constants and integer buffers stay in the module, outside the vector: see ``fedmpi.core.tensors``.
+Frozen parameters, constants and integer buffers stay in the module, outside the vector: see
+``fedmpi.core.tensors``.
 """
 
 import hashlib
@@ -24,7 +26,8 @@ from torch import nn
 from fedmpi.core.support import index_of
 from fedmpi.core.tensors import frozen, is_prunable, norm_statistics
 
-ALIGN = 16  # float32 values: 64 bytes, a cache line, and what tensor cores and vector units like
+# float32 values: 64 bytes, a cache line, and a good length for tensor cores and vector units.
+ALIGN = 16
 
 
 class Slot(NamedTuple):
@@ -39,10 +42,18 @@ class Slot(NamedTuple):
     def span(self):
         return slice(self.offset, self.offset + self.size)
 
+    def of(self, vector):
+        """The tensor's values in ``vector (P,)`` or (R,), a view in its shape."""
+        return vector[self.span].view(self.shape)
+
+    def of_rows(self, X):
+        """(n, *shape): the tensor's values in each row of ``X (n, P)`` or (n, R), a view."""
+        return X[:, self.span].view(-1, *self.shape)
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Names, shapes and offsets of a model's tensors in its vector, and the sizes Q, R, P of the regions."""
+    """The slots of a model's tensors in its vector, and the ends Q, R, P of its regions."""
 
     weights: tuple[Slot, ...]     # prunable
     others: tuple[Slot, ...]      # dense parameters
@@ -50,47 +61,55 @@ class Layout:
     Q: int
     R: int
     P: int
-    frozen: tuple = ()            # (name, shape) of each parameter that is not trained; none is in the vector
-    personal: tuple = ()          # names of tensors that stay with each client: they are in the vector, not on the wire
-    held: tuple = ()              # names of tensors of the server's own network, which no client has
+    # (name, shape) of untrained parameters, outside the vector.
+    frozen: tuple = ()
+    # Names of tensors that stay with each client: in the vector, not on the wire.
+    personal: tuple = ()
+    # Names of tensors of the server's own network: no client has them.
+    held: tuple = ()
 
     @cached_property
     def digest(self):
-        """8 hexadecimal characters that change with any name, shape or offset."""
-        return hashlib.blake2b(repr((self.weights, self.others, self.buffers)).encode(), digest_size=4).hexdigest()
+        """8 hexadecimal characters, others for any other name, shape or offset."""
+        text = repr((self.weights, self.others, self.buffers))
+        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     @cached_property
     def real(self):
-        """bool (P,): True where an entry is a value and not padding."""
+        """bool (P,): True for values, False for padding."""
         real = torch.zeros(self.P, dtype=torch.bool)
-        for slot in self.weights + self.others + self.buffers:
+        for slot in self.slots:
             real[slot.span] = True
         return real
 
     @cached_property
     def shared(self):
-        """bool (P,): True where an entry is a value that travels: not padding, and not personal."""
+        """bool (P,): True for travelling values: neither padding nor personal."""
         shared = self.real.clone()
         shared[self.own] = False
         return shared
 
     @cached_property
     def travels(self):
-        """Whether any tensor travels: the server has a model of the clients' only then."""
+        """Whether any tensor travels: only then the server has a model of the clients'."""
         stays = {*self.personal, *self.held}
         return any(slot.name not in stays for slot in self.slots)
 
     @cached_property
     def own(self):
-        """int64, sorted: the positions of the personal tensors; of none where every tensor travels."""
-        slots = [slot for slot in self.slots if slot.name in self.personal]
-        spans = [torch.arange(slot.offset, slot.offset + slot.size) for slot in slots]
-        return torch.cat(spans) if spans else torch.empty(0, dtype=torch.int64)
+        """int64, sorted: the positions of the personal tensors; empty if every tensor travels."""
+        positions = [torch.empty(0, dtype=torch.int64)]
+        for slot in self.slots:
+            if slot.name in self.personal:
+                span = slot.span
+                positions.append(torch.arange(span.start, span.stop))
+        return torch.cat(positions)
 
     @cached_property
     def tail(self):
-        """int32: the positions of [Q, P) that travel, sorted."""
-        return (torch.nonzero(self.shared[self.Q:]).flatten() + self.Q).int()
+        """int32, sorted: the travelling positions of [Q, P)."""
+        places = torch.nonzero(self.shared[self.Q:]).flatten()
+        return (places + self.Q).int()
 
     @cached_property
     def _last(self):
@@ -125,18 +144,23 @@ class Layout:
     @property
     def num_frozen(self):
         """How many parameters are not trained."""
-        return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.frozen)
+        return sum(math.prod(shape) for _, shape in self.frozen)
 
     def with_personal(self, personal):
-        """The layout of a model of which the tensors that ``personal(layout)`` names stay with each client; None: of
-        which none does. ValueError for a name that the model does not have."""
+        """This layout, the tensors that ``personal(layout)`` names staying with each client.
+
+        None: no tensor stays. ValueError for a name of no tensor of the model.
+        """
         if personal is None:
             return self
         names = tuple(personal(self))
-        known = {slot.name for slot in self.weights + self.others + self.buffers}
-        if strange := sorted(set(names) - known):
-            raise ValueError(f"the model has no {', '.join(strange)} that could stay with clients; it has "
-                             f"{', '.join(sorted(known))}")
+        own_names = {slot.name for slot in self.slots}
+        strange = sorted(set(names) - own_names)
+        if strange:
+            raise ValueError(
+                f"the model has no {', '.join(strange)} that could stay with clients; it has "
+                f"{', '.join(sorted(own_names))}"
+            )
         return replace(self, personal=names)
 
     def full_mask(self):
@@ -144,20 +168,28 @@ class Layout:
         return self.real[: self.Q].clone()
 
     def support(self, mask):
-        """int32 (K,), sorted: the positions that travel under ``mask (Q,) bool``: the kept weights, then
-        the dense tail,
-        without what is personal. It is not to be written to."""
+        """int32 (K,), sorted: the travelling positions under ``mask (Q,) bool``. Read only.
+
+        These are the kept weights, then the dense tail, without personal tensors.
+        """
+        # A round asks for the support of the same mask several times. A mask's version changes
+        # with its values.
         last = self._last
-        # A round asks for the support of the same mask several times. A mask's version changes with its values.
-        if not last or last[0] is not mask or last[1] != mask._version:
-            travels = mask & self.shared[: self.Q] if self.personal else mask
-            last[:] = mask, mask._version, torch.cat([torch.from_numpy(index_of(travels.numpy())), self.tail])
-        return last[2]
+        if last and last[0] is mask and last[1] == mask._version:
+            return last[2]
+        travels = mask
+        if self.personal:
+            travels = mask & self.shared[: self.Q]
+        kept = torch.from_numpy(index_of(travels.numpy()))
+        support = torch.cat([kept, self.tail])
+        last[:] = mask, mask._version, support
+        return support
 
     def kept(self, mask):
         """Kept weights a layer, a list of ints."""
         bits = mask.cpu().numpy()
-        return [int(np.count_nonzero(bits[slot.span])) for slot in self.weights]
+        parts = [bits[slot.span] for slot in self.weights]
+        return [int(np.count_nonzero(part)) for part in parts]
 
 
 def arranged(weights, others, buffers, frozen=()):
@@ -169,11 +201,13 @@ def arranged(weights, others, buffers, frozen=()):
 
 
 def _lay(tensors, start):
+    """``(slots, end)`` of tensors one after the other, from ``start`` on."""
     slots = []
     for name, shape in tensors:
         size = math.prod(shape)
         slots.append(Slot(name, tuple(shape), start, size))
-        start += -(-size // ALIGN) * ALIGN
+        lines = -(-size // ALIGN)
+        start += lines * ALIGN
     return tuple(slots), start
 
 
@@ -182,67 +216,97 @@ def _shapes(named):
 
 
 def _sort(model, moving):
-    """The model's tensors that go into the vector, as (prunable, other, statistics) lists of (name, tensor)."""
+    """``(prunable, others, statistics)``: the tensors of the vector, lists of (name, tensor)."""
+    owners = _owners(model)
+    trained, strange = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        trained.append((name, parameter))
+        if parameter.dtype != torch.float32:
+            strange.append(name)
+    if strange:
+        raise ValueError(
+            f"parameters must be float32, got {', '.join(strange)}; "
+            "convert the model with .float()"
+        )
+
+    prunable, others = [], []
+    for name, parameter in trained:
+        own_name = name.rpartition(".")[2]
+        if is_prunable(own_name, parameter, owners[id(parameter)]):
+            prunable.append((name, parameter))
+        else:
+            others.append((name, parameter))
+    moved = norm_statistics(model) | set(moving)
+    statistics = []
+    for name, buffer in model.named_buffers():
+        if name in moved:
+            statistics.append((name, buffer))
+    return prunable, others, statistics
+
+
+def _owners(model):
+    """``{id(parameter): modules that hold it}``; ValueError for sparse gradients."""
     owners = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(module)
-        if getattr(module, "sparse", False) and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            raise ValueError("an embedding with sparse=True gives sparse gradients: build it with sparse=False")
-
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    strange = [name for name, p in trained if p.dtype != torch.float32]
-    if strange:
-        raise ValueError(f"parameters must be float32, got {', '.join(strange)}; convert the model with .float()")
-
-    prunable, others = [], []
-    for name, parameter in trained:
-        last = name.rpartition(".")[2]
-        kind = prunable if is_prunable(last, parameter, owners[id(parameter)]) else others
-        kind.append((name, parameter))
-    names = norm_statistics(model) | set(moving)
-    return prunable, others, [(name, buffer) for name, buffer in model.named_buffers() if name in names]
+        is_table = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+        if is_table and module.sparse:
+            raise ValueError(
+                "an embedding with sparse=True gives sparse gradients: build it with sparse=False"
+            )
+    return owners
 
 
 def bind(model, moving=()):
-    """Re-home a model in one vector: ``(layout, x (P,), g (R,))``, its gradients accumulating in ``g``.
+    """Re-home a model in one vector: ``(layout, x (P,), g (R,))``, gradients adding up in ``g``.
 
-    ``moving`` names what ``moving_buffers`` has found: statistics beside those of batch and instance norms. All other
-    buffers are constants.
+    ``moving`` names the result of ``moving_buffers``: statistics beside those of batch and
+    instance norms. All other buffers are constants.
 
-    Bind after moving the model to its device (``module.to`` re-allocates), and clear gradients with ``g.zero_()``
-    (``module.zero_grad()`` would drop the views).
+    Bind after moving the model to its device (``module.to`` re-allocates), and clear gradients
+    with ``g.zero_()`` (``module.zero_grad()`` would drop the views).
     """
     prunable, others, statistics = _sort(model, moving)
     if not prunable:
-        raise ValueError("the model has nothing to prune or train: no parameter of two or more dimensions is trained "
-                         "and prunable")
-    layout = arranged(_shapes(prunable), _shapes(others), _shapes(statistics), _shapes(frozen(model)))
-    device = prunable[0][1].device
-    x, g = torch.zeros(layout.P, device=device), torch.zeros(layout.R, device=device)
+        raise ValueError(
+            "the model has nothing to prune or train: no parameter of two or more dimensions is "
+            "trained and prunable"
+        )
+    shapes = [_shapes(named) for named in (prunable, others, statistics, frozen(model))]
+    layout = arranged(*shapes)
+    _, first = prunable[0]
+    x = torch.zeros(layout.P, device=first.device)
+    g = torch.zeros(layout.R, device=first.device)
     for slot, (_, tensor) in zip(layout.slots, prunable + others + statistics):
-        view = x[slot.span].view(slot.shape)
+        view = slot.of(x)
         view.copy_(tensor.detach())
         tensor.data = view
         if slot.offset < layout.R:
-            tensor.grad = g[slot.span].view(slot.shape)
+            tensor.grad = slot.of(g)
     return layout, x, g
 
 
 def described(layout):
-    """``9,930 parameters, 99.4 % of them prunable``, and how many more are frozen, where some are."""
+    """``9,930 parameters, 99.4 % of them prunable``, and the number of frozen ones, if any."""
     share = 100 * layout.num_weights / layout.num_parameters
     text = f"{layout.num_parameters:,} parameters, {share:.3g} % of them prunable"
-    return text + f", {layout.num_frozen:,} more frozen" * bool(layout.frozen)
+    if layout.frozen:
+        text += f", {layout.num_frozen:,} more frozen"
+    return text
 
 
 def views(layout, vector):
-    """What ``vector (R,)`` holds of each trained parameter, in its shape."""
-    return [vector[slot.span].view(slot.shape) for slot in layout.trained]
+    """The values of each trained parameter in ``vector (R,)``, in its shape."""
+    return [slot.of(vector) for slot in layout.trained]
 
 
 def check(model, layout, x):
-    """Raise AssertionError where the model no longer lives in ``x`` (moved after binding)."""
+    """Raise AssertionError if the model no longer lives in ``x`` (moved after binding)."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    for slot in layout.weights + layout.others + layout.buffers:
-        assert tensors[slot.name].data_ptr() == x.data_ptr() + 4 * slot.offset, f"{slot.name} left its vector"
+    for slot in layout.slots:
+        # float32: 4 bytes a value.
+        address = x.data_ptr() + 4 * slot.offset
+        assert tensors[slot.name].data_ptr() == address, f"{slot.name} left its vector"

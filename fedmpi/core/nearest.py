@@ -1,15 +1,18 @@
-"""The name that was meant, where a name is not known."""
+"""The name that a user probably meant by an unknown one."""
 
 
 def nearest(name, known):
-    """The one of the ``known`` names that ``name`` was probably meant to be; empty where none is close."""
+    """The closest of the ``known`` names; empty if none is close to ``name``."""
     # Only a mistake needs it, and each start would pay for it.
     import difflib
+
     close = difflib.get_close_matches(name, known, n=1)
     return close[0] if close else ""
 
 
 def hint(name, known):
-    """``; did you mean ...?`` where a known name is close, else an empty text."""
+    """``; did you mean ...?`` with the closest known name; empty if none is close."""
     near = nearest(name, known)
-    return f"; did you mean {near}?" if near else ""
+    if not near:
+        return ""
+    return f"; did you mean {near}?"

@@ -4,33 +4,42 @@ import os
 import shlex
 
 GONE = "the working folder was removed: cd to one that exists, or give absolute paths"
-NOWHERE = "/proc/self/fdinfo"          # a folder that is there, takes no files, and has none that anybody would name
+# A folder that exists, takes no files, and has none that a user would name.
+NOWHERE = "/proc/self/fdinfo"
 
 
 def working_folder():
-    """Where this process works; empty where that folder was removed, or cannot be reached."""
+    """The folder that this process works in; empty if it was removed, or cannot be reached."""
     try:
         folder = os.getcwd()
     except OSError:
         return ""
-    return "" if folder == os.path.realpath(NOWHERE) else folder
+    if folder == os.path.realpath(NOWHERE):
+        return ""
+    return folder
 
 
 def leave_what_is_gone():
-    """Work elsewhere where the working folder was removed: Intel's MKL ends a process that works in none. A relative
-    path then leads nowhere, as it did before."""
+    """Work elsewhere if the working folder was removed.
+
+    Intel's MKL ends a process without a working folder. A relative path leads nowhere, as before.
+    """
     if not working_folder():
         os.chdir(NOWHERE)
 
 
 def perhaps_gone():
-    """The end of an error's line: what may be behind it where the working folder was removed, else nothing."""
-    return "" if working_folder() else f"; {GONE}"
+    """The end of an error's line: a possible cause if the working folder is gone, else empty."""
+    if working_folder():
+        return ""
+    return f"; {GONE}"
 
 
 def near(path):
-    """``path`` as seen from the working folder, absolute where there is none."""
-    return os.path.relpath(path) if working_folder() else os.path.abspath(path)
+    """``path`` as seen from the working folder, absolute without one."""
+    if working_folder():
+        return os.path.relpath(path)
+    return os.path.abspath(path)
 
 
 def typed(path):
@@ -39,5 +48,5 @@ def typed(path):
 
 
 def readable(name):
-    """``name`` as a text that any file or library takes: a byte that is no text is written as ``\\udce9``, say."""
+    """``name`` as a text for any file or library: a byte of no text becomes ``\\udce9``, say."""
     return name.encode(errors="backslashreplace").decode()

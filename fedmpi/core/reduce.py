@@ -5,75 +5,150 @@ import torch
 
 from fedmpi.core.support import leading
 
-BLOCK = 1 << 18          # values that are worked on at a time: what a core's cache holds
+# Values that are worked on at a time: they stay in a core's cache.
+BLOCK = 1 << 18
 
 
 def mean(updates, weights, rho=0.0, clip=0.0):
-    """float32 (K,): the mean update, each entry over the clients that hold it; (M, K) for weights (M, C).
+    """float32 (K,): the mean update, each entry over its holders; (M, K) for weights (M, C).
 
-    ``sum_n w_n U_nj / max(sum_n w_n B_nj, rho)``: with rho = 0 a missing entry is no vote, with rho = 1 it is a vote
-    for no change. Where nobody holds an entry the step is 0, as U is. Without B every client holds every entry. Updates
-    of trained parameters longer than ``clip`` times the median norm (0: none) are shrunk to that, their votes stay.
-    Cost: a pass over U and B, and one over the updates that are clipped.
+    ``sum_n w_n U_nj / max(sum_n w_n B_nj, rho)``: with rho = 0 a missing entry is no vote, with
+    rho = 1 it is a vote for no change. The step of an entry without holders is 0, as U is. Without
+    B every client holds every entry.
+
+    Updates of trained parameters longer than ``clip`` times the median norm (0: none) are shrunk
+    to that length; their votes stay. Cost: a pass over U and B, and one over clipped updates.
     """
-    step = _clipped(updates, weights, clip) if clip else weights.float() @ updates.U
+    if clip:
+        step = _clipped(updates, weights, clip)
+    else:
+        step = weights.float() @ updates.U
     if updates.B is None:
         return step
-    return step.div_(held_shares(updates.B, weights.float()).clamp_(min=max(rho, 1e-12)))
+    votes = held_shares(updates.B, weights.float())
+    return step.div_(votes.clamp_(min=max(rho, 1e-12)))
 
 
 def held_shares(B, w):
-    """float32 (K,), or (M, K): ``sum_n w_n B_nj``, the weight of those that hold each entry."""
-    share = torch.empty(*w.shape[:-1], B.shape[1])
-    bits = B.view(torch.uint8)                             # bools convert at a quarter of the speed
-    for part, out in zip(bits.split(_width(B), dim=1), share.split(_width(B), dim=-1)):
+    """float32 (K,), or (M, K): ``sum_n w_n B_nj``, the weight of each entry's holders."""
+    K = B.shape[1]
+    share = torch.empty(*w.shape[:-1], K)
+    # Bools convert at a quarter of the speed of bytes.
+    bits = B.view(torch.uint8)
+    width = _width(B)
+    parts = bits.split(width, dim=1)
+    for part, out in zip(parts, share.split(width, dim=-1)):
         out.copy_(w @ part.float())
     return share
 
 
+# --- long updates ---
+
+
 def _clipped(updates, weights, factor):
-    """``weights @ U`` with rows that are too long shrunk. Norms and product come from one pass, in which rows that look
-    long by their first columns wait: taken away again, an outlier would leave its rounding errors behind."""
+    """``weights @ U`` with too long rows shrunk.
+
+    Norms and product come from one pass. Rows probably above the limit, by their first columns,
+    are added afterwards, already scaled: subtracted again, an outlier would leave its rounding
+    errors behind.
+    """
+    U = updates.U[:, : updates.trained]
     if weights.ndim == 2:
-        return _scaled(updates, weights, clip_scales(near_norms(updates.U[:, : updates.trained]), weights, factor))
-    U, C, width = updates.U[:, : updates.trained], len(weights), max(1, _width(updates.U) // 2)
-    looks = clip_scales(near_norms(U[:, :width]), weights, (1 + factor) / 2)
-    waits = torch.zeros(C, dtype=torch.bool) if looks is None else looks < 1
-    now, step = torch.where(waits, 0.0, weights).float(), torch.empty(updates.U.shape[1])
-    squares = np.zeros(C)
-    for part, out in zip(U.split(width, dim=1), step[: updates.trained].split(width)):
-        torch.mv(part.t(), now, out=out)                   # brings the block to the cache
-        squares += _squares(part)
-    scale = clip_scales(torch.from_numpy(squares).sqrt(), weights, factor)
-    scaled = weights if scale is None else weights * scale
-    if bool((scaled[~waits] != weights[~waits]).any()):    # it did not look that long
+        scale = clip_scales(near_norms(U), weights, factor)
         return _scaled(updates, weights, scale)
-    step[updates.trained:] = weights.float() @ updates.U[:, updates.trained:]
-    for row in torch.nonzero(waits).flatten().tolist():
-        step[: updates.trained].add_(U[row], alpha=float(scaled[row]))
+
+    width = max(1, _width(updates.U) // 2)
+    waits = _probably_long(U[:, :width], weights, factor)
+    present = torch.where(waits, 0.0, weights)
+    step, norms = _product_and_norms(updates, present, width)
+    scale = clip_scales(norms, weights, factor)
+    scaled = weights if scale is None else weights * scale
+    counted = ~waits
+    if bool((scaled[counted] != weights[counted]).any()):
+        # A long row did not look long by its first columns: do it again.
+        return _scaled(updates, weights, scale)
+
+    statistics = updates.U[:, updates.trained:]
+    step[updates.trained:] = weights.float() @ statistics
+    step_of_trained = step[: updates.trained]
+    waiting = torch.nonzero(waits).flatten()
+    for row in waiting.tolist():
+        step_of_trained.add_(U[row], alpha=float(scaled[row]))
     return step
+
+
+def _probably_long(columns, weights, factor):
+    """bool (C,): the rows whose first ``columns (C, k)`` look above the limit."""
+    scale = clip_scales(near_norms(columns), weights, (1 + factor) / 2)
+    if scale is None:
+        return torch.zeros(len(weights), dtype=torch.bool)
+    return scale < 1
+
+
+def _product_and_norms(updates, weights, width):
+    """``(weights @ U (K,), norms (C,))``, of trained columns; the other columns are not set."""
+    U = updates.U[:, : updates.trained]
+    weights = weights.float()
+    step = torch.empty(updates.U.shape[1])
+    step_of_trained = step[: updates.trained]
+    squares = np.zeros(len(weights))
+    for part, out in zip(U.split(width, dim=1), step_of_trained.split(width)):
+        # The product brings the block to the cache.
+        torch.mv(part.t(), weights, out=out)
+        squares += _squares(part)
+    return step, torch.from_numpy(squares).sqrt()
 
 
 def _scaled(updates, weights, scale):
-    """``weights @ U``, updates of trained parameters times ``scale``, of the weights' shape; None: as they are."""
+    """``weights @ U``, updates of trained parameters times ``scale``; None: as they are.
+
+    The scale has the weights' shape.
+    """
     if scale is None:
         return weights.float() @ updates.U
-    step = (weights * scale).float() @ updates.U
+    scaled = weights * scale
+    step = scaled.float() @ updates.U
     if updates.trained < updates.U.shape[1]:
-        step[..., updates.trained:] = weights.float() @ updates.U[:, updates.trained:]
+        statistics = updates.U[:, updates.trained:]
+        step[..., updates.trained:] = weights.float() @ statistics
     return step
 
 
+def clip_scales(norms, weights, factor):
+    """float64 of the shape of ``weights``, (C,) or (M, C): the scales that limit long updates.
+
+    The limit is ``factor`` times the median of the members' ``norms (C,)``. None: no update is
+    longer.
+    """
+    if weights.ndim == 1:
+        limit = factor * norms.median()
+    else:
+        # Each row is a coalition: the median over its members.
+        members = torch.where(weights > 0, norms, torch.nan)
+        limit = factor * members.nanmedian(dim=1, keepdim=True).values
+    shrinks = limit / norms.clamp(min=1e-30)
+    scale = torch.where(norms > limit, shrinks, 1.0)
+    if bool((scale == 1).all()):
+        return None
+    return scale
+
+
+# --- steps ---
+
+
 def on_support(values, support, P):
-    """(P,): ``values (K,)`` at the positions ``support (K,)``, 0 elsewhere: what a server remembers of kept weights, so
-    that a weight that is pruned loses it."""
+    """(P,): ``values (K,)`` at the positions ``support (K,)``, 0 elsewhere.
+
+    A server keeps its memory of kept weights this way: a pruned weight loses it.
+    """
     return torch.zeros(P).index_copy_(0, support.long(), values)
 
 
 def moved(x, support, step):
     """A copy of ``x (P,)`` with ``step (K,)`` added on ``support``; (M, P) for steps (M, K)."""
     if step.ndim > 1 or not leading(support):
-        return x.expand(*step.shape[:-1], -1).index_add(-1, support, step)
+        models = x.expand(*step.shape[:-1], -1)
+        return models.index_add(-1, support, step)
     after = x.clone()
     after[: len(step)] += step
     return after
@@ -84,11 +159,17 @@ def average(state, x, updates, weights):
     return state, moved(x, updates.support, mean(updates, weights))
 
 
+# --- rows in blocks of columns ---
+
+
 def in_double(U):
     """The columns of ``U (C, K)`` as float64, block by block in one buffer."""
-    buffer = torch.empty(len(U), min(_width(U), U.shape[1]), dtype=torch.float64)
-    for columns in U.split(_width(U), dim=1):
-        yield buffer[:, : columns.shape[1]].copy_(columns)
+    width = _width(U)
+    C, K = U.shape
+    buffer = torch.empty(C, min(width, K), dtype=torch.float64)
+    for columns in U.split(width, dim=1):
+        block = buffer[:, : columns.shape[1]]
+        yield block.copy_(columns)
 
 
 def _width(U):
@@ -98,28 +179,26 @@ def _width(U):
 
 def row_norms(U):
     """float64 (C,): the lengths of the rows."""
-    squares = (torch.linalg.vecdot(part, part) for part in in_double(U))
-    return sum(squares, torch.zeros(len(U), dtype=torch.float64)).sqrt()
+    squares = torch.zeros(len(U), dtype=torch.float64)
+    for block in in_double(U):
+        squares = squares + torch.linalg.vecdot(block, block)
+    return squares.sqrt()
 
 
 def near_norms(U):
-    """float64 (C,): the lengths of the rows of ``U (C, K)`` to seven digits, by squares in float32 that are summed up
-    in float64 block by block: at reading speed. Lengths below 1e-17 come out as 0."""
-    return torch.from_numpy(sum(map(_squares, U.split(_width(U), dim=1)), np.zeros(len(U)))).sqrt()
+    """float64 (C,): the lengths of the rows of ``U (C, K)`` to seven digits, at reading speed.
+
+    Squares in float32 are summed up in float64 block by block. Lengths below 1e-17 come out as 0.
+    """
+    squares = np.zeros(len(U))
+    for block in U.split(_width(U), dim=1):
+        squares = squares + _squares(block)
+    return torch.from_numpy(squares).sqrt()
 
 
 def _squares(part):
     """The array float32 (C,) of the squared lengths of a block's rows."""
     rows = part.numpy()
-    return np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0]
-
-
-def clip_scales(norms, weights, factor):
-    """float64 of the shape of ``weights``, (C,) or (M, C): what limits updates of ``norms (C,)`` to ``factor`` times
-    the median norm of those that take part; None where nothing is too long."""
-    if weights.ndim == 1:
-        limit = factor * norms.median()
-    else:                                                  # members only: a coalition a row
-        limit = factor * torch.where(weights > 0, norms, torch.nan).nanmedian(dim=1, keepdim=True).values
-    scale = torch.where(norms > limit, limit / norms.clamp(min=1e-30), 1.0)
-    return None if bool((scale == 1).all()) else scale
+    # Each row times itself, (C, 1, 1).
+    squares = np.matmul(rows[:, None, :], rows[:, :, None])
+    return squares[:, 0, 0]

@@ -1,7 +1,8 @@
-"""Asked to stop: a signal sets a flag, the run ends at its next safe point and exits with code 85, "come back".
+"""Asked to stop: a signal sets a flag, and the run ends at its next safe point.
 
-A scheduler says some time before it kills. A round may use half of that time to end. Then it is given up where the next
-client's task ends; resumed, it is played again to the same bits. After three quarters whatever goes on is broken off.
+Its exit code is 85, "come back". A scheduler gives notice some time before it kills. A round may
+use half of that time to end. Then it is given up at the end of the next client's task; after a
+resume it is played again to the same bits. After three quarters all work is broken off.
 """
 
 import contextlib
@@ -13,47 +14,71 @@ import time
 
 from fedmpi.core.errors import BrokenOff, Stopped, UserError
 
-COME_BACK = 85                # exit code of a run that was asked to stop and can be resumed
-KILL_WAIT_S = 30              # between SIGTERM and SIGKILL, unless a cluster changed Slurm's KillWait
-USUAL = "USR1@120"            # as #SBATCH --signal writes it
+# Exit code of a run that was asked to stop and can be resumed.
+COME_BACK = 85
+# Between SIGTERM and SIGKILL, unless a cluster changed Slurm's KillWait.
+KILL_WAIT_S = 30
+# As #SBATCH --signal writes it.
+USUAL = "USR1@120"
+SIGNALS = ("USR1", "USR2", "HUP", "XCPU")
 
 
 def notice(text):
     """``(signal number, seconds)`` of a text such as ``USR1@120``."""
     name, at, seconds = text.removeprefix("SIG").partition("@")
-    number = getattr(signal, "SIG" + name, None)
-    if name not in ("USR1", "USR2", "HUP", "XCPU") or at and not (seconds.isdecimal() and int(seconds)):
-        raise UserError(f"a signal is USR1, USR2, HUP or XCPU, with the seconds of notice after an @, got {text!r}")
-    return number, int(seconds or 120)
+    if name not in SIGNALS or at and not _is_positive(seconds):
+        raise UserError(
+            "a signal is USR1, USR2, HUP or XCPU, with the seconds of notice after an @, "
+            f"got {text!r}"
+        )
+    return getattr(signal, "SIG" + name), int(seconds or 120)
+
+
+def _is_positive(text):
+    """Whether a text is a whole number above 0."""
+    return text.isdecimal() and int(text) > 0
 
 
 def notices():
-    """``{signal number: seconds of notice}`` of what asks a run to stop: SIGTERM, what FEDMPI_SIGNAL says, and SIGHUP,
-    by which a terminal says that it goes, unless nohup has made that pass."""
-    usual = {signal.SIGTERM: KILL_WAIT_S}
+    """``{signal number: seconds of notice}`` of all requests to stop.
+
+    These are SIGTERM, the signal of FEDMPI_SIGNAL, and SIGHUP, sent by a closing terminal, unless
+    nohup has it ignored.
+    """
+    seconds_of = {signal.SIGTERM: KILL_WAIT_S}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        usual[signal.SIGHUP] = KILL_WAIT_S
-    return usual | dict([notice(os.environ.get("FEDMPI_SIGNAL") or USUAL)])
+        seconds_of[signal.SIGHUP] = KILL_WAIT_S
+    number, seconds = notice(os.environ.get("FEDMPI_SIGNAL") or USUAL)
+    seconds_of[number] = seconds
+    return seconds_of
 
 
 class Stop:
-    """``asked`` names the signal that asked the run to stop, empty where none did; until the time ``by`` a round may
-    still end."""
+    """A request to stop.
+
+    ``asked`` names the signal behind it, empty before any came. A round may still end until the
+    time ``by``.
+    """
 
     def __init__(self):
-        self.by, self.asked = math.inf, ""
-        self._whole, self._late = False, False
+        self.by = math.inf
+        self.asked = ""
+        # Inside ``unbroken``, and an alarm came meanwhile.
+        self._whole = self._late = False
 
     def ask(self, number, frame=None):
         """Handles the signal ``number``; of several the most urgent counts."""
-        seconds, now = notices()[number], time.monotonic()
-        if now + seconds / 2 < self.by:
-            self.by, self.asked = now + seconds / 2, signal.Signals(number).name
-            if threading.current_thread() is threading.main_thread():
-                signal.setitimer(signal.ITIMER_REAL, seconds * 3 / 4)
+        seconds = notices()[number]
+        by = time.monotonic() + seconds / 2
+        if by >= self.by:
+            return
+        self.by = by
+        self.asked = signal.Signals(number).name
+        if _in_main_thread():
+            signal.setitimer(signal.ITIMER_REAL, seconds * 3 / 4)
 
     def check(self):
-        """A safe point inside a round: raises where the round must not go on."""
+        """A safe point inside a round: raises if the round must not go on."""
         if time.monotonic() > self.by:
             raise Stopped(f"asked to stop by {self.asked}")
 
@@ -64,10 +89,9 @@ class Stop:
             return
         raise BrokenOff(f"asked to stop by {self.asked}, and broken off as it took too long")
 
-
     @contextlib.contextmanager
     def unbroken(self):
-        """An alarm that comes while the block runs breaks off what follows it."""
+        """An alarm during the block waits for its end, and breaks off the code behind it."""
         self._whole = True
         try:
             yield
@@ -80,12 +104,18 @@ class Stop:
 
 @contextlib.contextmanager
 def heeding(stop):
-    """Signals ask ``stop`` while the block runs; once one did, the process is to end and those that come later pass."""
-    if threading.current_thread() is not threading.main_thread():
+    """Signals ask ``stop`` while the block runs.
+
+    Once one has asked, the process is to end, and later signals are ignored.
+    """
+    if not _in_main_thread():
         yield
         return
-    handlers = {number: stop.ask for number in notices()} | {signal.SIGALRM: stop.break_off}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    handlers = dict.fromkeys(notices(), stop.ask)
+    handlers[signal.SIGALRM] = stop.break_off
+    before = {}
+    for number, handler in handlers.items():
+        before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
@@ -94,13 +124,18 @@ def heeding(stop):
             signal.signal(number, signal.SIG_IGN if stop.asked else handler)
 
 
+def _in_main_thread():
+    """Whether this is the main thread, the only one that handles signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def pass_on(send):
-    """From now on ``send(number)`` is called with every signal that asks to stop: on ranks that only serve."""
+    """From now on every request to stop calls ``send(number)``: for serving ranks."""
     for number in notices():
         signal.signal(number, lambda number, frame: send(number))
 
 
 def ignore():
-    """From now on signals that ask to stop pass: on ranks that are about to leave, or not ready yet."""
+    """From now on requests to stop are ignored: for ranks about to leave, or not ready."""
     for number in notices():
         signal.signal(number, signal.SIG_IGN)

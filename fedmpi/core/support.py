@@ -3,31 +3,39 @@
 import numpy as np
 import torch
 
-PIECE = 1 << 17   # weights of a mask whose positions are sought at once: they stay in a core's cache
+# Weights of a mask that are searched at once: they stay in a core's cache.
+PIECE = 1 << 17
 
 
 def index_of(mask):
     """int32 (k,), sorted: where ``mask (n,) bool``, numpy's, is True.
 
-    Where at most a tenth is True numpy jumps from one to the next, which takes 18 ns each, and above that it counts
-    along, 0.7 ns a weight: so a piece is sought with as many more that are True behind it, unless next to nothing
-    is."""
-    found, end = np.empty(np.count_nonzero(mask), np.int32), 0
-    sought = np.ones(2 * PIECE, bool)
+    Sparse pieces are padded with True, so that numpy takes its faster dense path: if at most a
+    tenth is True it jumps from one to the next, 18 ns each; above that it counts along, 0.7 ns a
+    weight.
+    """
+    positions = np.empty(np.count_nonzero(mask), np.int32)
+    # The first n entries are overwritten by a piece, the others are its padding.
+    padded = np.ones(2 * PIECE, bool)
+    end = 0
     for start in range(0, len(mask), PIECE):
         part = mask[start: start + PIECE]
-        n, k = len(part), int(np.count_nonzero(part))
+        n = len(part)
+        k = int(np.count_nonzero(part))
+        # Jumps are faster only in pieces that are nearly empty.
         if n // 40 < k <= n // 10:
-            sought[:n] = part
-            part = sought[: n + n // 9 - k + 1]
+            padded[:n] = part
+            # More than a tenth of it is True.
+            num_more = n // 9 - k + 1
+            part = padded[: n + num_more]
         begin, end = end, end + k
-        found[begin:end] = np.flatnonzero(part)[:k]
-        found[begin:end] += np.int32(start)
-    return found
+        positions[begin:end] = np.flatnonzero(part)[:k]
+        positions[begin:end] += np.int32(start)
+    return positions
 
 
 def mask_of(support, Q):
-    """bool (Q,): the mask whose kept weights are those of the sorted positions ``support`` that are below Q."""
+    """bool (Q,): the mask that keeps the sorted positions of ``support`` below Q."""
     mask = torch.zeros(Q, dtype=torch.bool)
     mask[support[: below(support, Q)]] = True
     return mask
@@ -35,13 +43,19 @@ def mask_of(support, Q):
 
 def count(mask):
     """How many entries of ``mask (n,) bool``, on any device, are True."""
-    return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else torch.count_nonzero(mask))
+    if mask.device.type == "cpu":
+        return int(np.count_nonzero(mask.numpy()))
+    return int(torch.count_nonzero(mask))
 
 
 def gathered(x, support):
-    """(K,): the values of ``x (P,)`` at the sorted positions ``support (K,)``; a view where those are the first K, as
-    in most models with no weight pruned."""
-    return x[: len(support)] if leading(support) else x.index_select(0, support)
+    """(K,): the values of ``x (P,)`` at the sorted positions ``support (K,)``.
+
+    It is a view if those are the first K, as in most models without pruned weights.
+    """
+    if leading(support):
+        return x[: len(support)]
+    return x.index_select(0, support)
 
 
 def scattered(values, support, into):
@@ -49,7 +63,8 @@ def scattered(values, support, into):
     if leading(support):
         into[: len(support)] = values
     elif into.device.type == "cpu":
-        into.numpy()[support.numpy()] = values.numpy()     # a third of the time of torch's
+        # numpy takes a third of torch's time.
+        into.numpy()[support.numpy()] = values.numpy()
     else:
         into[support] = values
     return into
@@ -61,5 +76,8 @@ def below(support, bound):
 
 
 def leading(support):
-    """Whether sorted positions are the first ones, as where no weight is pruned."""
-    return len(support) == 0 or int(support[-1]) == len(support) - 1
+    """Whether sorted positions are the first ones, as in a model without pruned weights."""
+    if len(support) == 0:
+        return True
+    last = int(support[-1])
+    return last == len(support) - 1

@@ -1,9 +1,10 @@
-"""What each tensor of a model is: trained or frozen, prunable or dense, a statistic that training moves or a constant.
+"""The role of each tensor of a model: trained or frozen, prunable or dense, statistic or constant.
 
-What is trained follows from ``requires_grad`` of the module that the factory made. Frozen parameters keep the values
-that the factory gave them; workers are sent them once. Constants are buffers that training leaves alone, such as a
-causal mask: every rank has them from the factory, and they never travel. Integer buffers are not averaged either, as
-the mean of counters has no meaning.
+Parameters are trained by ``requires_grad`` of the module from the factory. Frozen parameters keep
+their values from the factory; workers are sent them once. Statistics are buffers that training
+moves. Constants are buffers that training leaves alone, such as a causal mask: every rank has them
+from the factory, and they never travel. Integer buffers are not averaged either, as the mean of
+counters has no meaning.
 """
 
 import contextlib
@@ -22,28 +23,39 @@ PRUNABLE_MODULES = (
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
     nn.RNNBase, nn.RNNCellBase,
 )
-# Embeddings are tables that a sample reads a few rows of, and norms scale their input: both stay dense.
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+# A sample reads a few rows of an embedding's table, and norms scale their input: both stay dense.
+NORMS: tuple[type, ...] = (
+    nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm,
+)
+# Not in every version of torch.
 if hasattr(nn, "RMSNorm"):
     NORMS += (nn.RMSNorm,)
 DENSE_MODULES = (nn.Embedding, nn.EmbeddingBag, *NORMS)
-# A parameter that a module of one's own holds directly is dense where its name says that it is a table or a scale:
+# A parameter that a user's own module holds directly is dense if it is called a table or a scale:
 # pos_embedding, class_token, relative_position_bias_table, layer_scale.
 DENSE_NAMES = re.compile(
-    r"(?:^|_)(?:pos|position|positional|embed|embedding|embeddings|token|tokens|table|bias|scale)(?:$|_)")
+    r"(?:^|_)"
+    r"(?:pos|position|positional|embed|embedding|embeddings|token|tokens|table|bias|scale)"
+    r"(?:$|_)"
+)
 
 
 def is_prunable(name, parameter, owners):
-    """Whether masks may prune ``parameter``, which the modules ``owners`` hold under ``name``, the last part of it.
+    """Whether masks may prune ``parameter``.
 
-    Every parameter of two or more dimensions is prunable, unless a rule says otherwise. The attribute ``prunable`` of
-    the parameter comes first: a factory may set it to True or False. A parameter that several modules share (a head
-    tied to an embedding) is dense as soon as one of them wants it dense.
+    ``owners`` are the modules that hold it, under ``name``, the last part of its whole name.
+
+    Every parameter of two or more dimensions is prunable, unless a rule says otherwise. The
+    attribute ``prunable`` of the parameter comes first: a factory may set it to True or False. A
+    parameter of several modules (a head tied to an embedding) is dense as soon as one of them
+    wants it dense.
     """
     declared = getattr(parameter, "prunable", None)
     if declared and parameter.dim() < 2:
-        raise ValueError(f"{name} has shape {tuple(parameter.shape)}, but only parameters of two or more dimensions "
-                         "can be pruned: do not set its attribute prunable")
+        raise ValueError(
+            f"{name} has shape {tuple(parameter.shape)}, but only parameters of two or more "
+            "dimensions can be pruned: do not set its attribute prunable"
+        )
     if declared is not None:
         return bool(declared)
     if parameter.dim() < 2 or any(isinstance(owner, DENSE_MODULES) for owner in owners):
@@ -56,18 +68,29 @@ def is_prunable(name, parameter, owners):
 
 
 def normalises_batches(model):
-    """Whether the model has batch norm, which cannot train on a batch of one sample. A norm that keeps to its running
-    statistics while the model trains, as in fine-tuning, can."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    """Whether the model has batch norm: a batch of one sample cannot train it.
+
+    A norm with fixed running statistics, as in fine-tuning, does not count.
+    """
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    norms = [module for module in model.modules() if isinstance(module, batch_norm)]
     if not norms:
         return False
     with mode(model, training=True):
-        return any(norm.training or norm.running_mean is None for norm in norms)
+        return any(_by_batch(norm) for norm in norms)
+
+
+def _by_batch(norm):
+    """Whether a batch norm, in its present mode, takes the batch's own statistics."""
+    return norm.training or norm.running_mean is None
 
 
 @contextlib.contextmanager
 def mode(model, training):
-    """The model in training mode (True) or evaluation mode (False); each module's own mode comes back afterwards."""
+    """The model in training mode (True) or evaluation mode (False), inside a context.
+
+    Afterwards each module has its own mode again.
+    """
     before = [(module, module.training) for module in model.modules()]
     model.train(training)
     try:
@@ -78,97 +101,149 @@ def mode(model, training):
 
 
 def frozen(model):
-    """``[(name, parameter)]`` of those that are not trained; one that is shared appears once."""
-    return [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    """``[(name, parameter)]`` of the parameters that are not trained; a shared one appears once."""
+    named = model.named_parameters()
+    return [(name, parameter) for name, parameter in named if not parameter.requires_grad]
 
 
 def constants(model, layout, buffers=None):
-    """``[(name, buffer)]`` of those that are not in the vector: constants and integer buffers; of those that
-    ``buffers`` names, where it is given."""
+    """``[(name, buffer)]`` of the buffers outside the vector: constants and integer buffers.
+
+    ``buffers`` names the candidates; None: all.
+    """
     moving = {slot.name for slot in layout.buffers}
-    return [(name, buffer) for name, buffer in model.named_buffers()
-            if name not in moving and (buffers is None or name in buffers)]
+    outside = []
+    for name, buffer in model.named_buffers():
+        is_candidate = buffers is None or name in buffers
+        if is_candidate and name not in moving:
+            outside.append((name, buffer))
+    return outside
 
 
 def norm_statistics(model):
     """The names of the running means and variances of batch and instance norms."""
-    norms = [(path, module) for path, module in model.named_modules()
-             if isinstance(module, nn.modules.batchnorm._NormBase)]
-    return {f"{path}.{name}".removeprefix(".") for path, module in norms
-            for name, buffer in module.named_buffers(recurse=False) if buffer.is_floating_point()}
+    names = set()
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.modules.batchnorm._NormBase):
+            continue
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                names.add(f"{path}.{name}".removeprefix("."))
+    return names
 
 
 def moving_buffers(model, sample):
-    """The names of floating-point buffers, other than those of norms, that training moves: a sorted list.
+    """The names of floating-point buffers that training moves, other than those of norms, sorted.
 
-    They are seen in one forward pass in training mode of ``sample``, two real inputs or more, and the model is left as
-    it was. ValueError where a pass puts another tensor, of other values, in the place of a buffer of any dtype: it
-    could neither be followed nor set back before the next client.
+    They are seen in one forward pass in training mode of ``sample``, two real inputs or more. The
+    model is left as it was. ValueError if a pass puts another tensor, of other values, in the
+    place of a buffer of any dtype: it could neither be followed nor set back before the next
+    client.
     """
-    before = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
+    before = {}
+    for name, buffer in model.named_buffers():
+        before[name] = buffer, buffer.clone()
     if not before:
         return []
     devices = [sample.device] if sample.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices), mode(model, training=True):
         model(sample)
-    after = dict(model.named_buffers())
-    changed = [name for name, (_, value) in before.items() if name not in after or not _same(after[name], value)]
-    replaced = [name for name in changed if after.get(name) is not before[name][0]]
-    if replaced:
-        raise ValueError(f"the buffer {replaced[0]} becomes another tensor while the model trains; write into it "
-                         "instead, as in self.name.copy_(value), so that every client starts from the same value")
-    known = norm_statistics(model)
-    moved = sorted(name for name in changed if after[name].is_floating_point() and name not in known)
+    moved = _moved(before, dict(model.named_buffers()), norm_statistics(model))
     for buffer, value in before.values():
         buffer.copy_(value)
     return moved
 
 
+def _moved(before, after, of_norms):
+    """The sorted names of buffers that a pass has moved, without those ``of_norms``.
+
+    ``before`` is {name: (buffer, its values)}, ``after`` is {name: buffer}.
+    """
+    moved = []
+    for name, (buffer, value) in before.items():
+        now = after.get(name)
+        if now is not None and _same(now, value):
+            continue
+        if now is not buffer:
+            raise ValueError(
+                f"the buffer {name} becomes another tensor while the model trains; write into it "
+                "instead, as in self.name.copy_(value), so that every client starts from the same "
+                "value"
+            )
+        if buffer.is_floating_point() and name not in of_norms:
+            moved.append(name)
+    return sorted(moved)
+
+
 def _same(a, b):
     """Whether two tensors hold the same values, NaN being the same as NaN."""
-    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+    if a.shape != b.shape:
+        return False
+    both_nan = a.isnan() & b.isnan()
+    return bool(((a == b) | both_nan).all())
 
 
 class Fixed(NamedTuple):
-    """What of a model never changes: the bytes of its frozen parameters, which workers are sent once, and a digest of
-    its constants, which every rank has from the model's factory."""
+    """A model's frozen parameters and constants: both never change.
+
+    ``frozen`` are bytes for workers, sent once; ``constants`` is a digest of buffers from the
+    model's factory, equal on all ranks.
+    """
 
     frozen: np.ndarray            # (n,) uint8
-    constants: str                # 16 hexadecimal characters
+    constants: str                # 16 hexadecimal characters; empty without constants
 
     @property
     def digest(self):
-        """16 hexadecimal characters that change with any frozen value or constant; empty where there is neither."""
+        """16 hexadecimal characters of all frozen values and constants; empty without any."""
         if not len(self.frozen) and not self.constants:
             return ""
-        return hashlib.blake2b(self.frozen.data, digest_size=8, key=self.constants.encode()).hexdigest()
+        key = self.constants.encode()
+        return hashlib.blake2b(self.frozen.data, digest_size=8, key=key).hexdigest()
 
 
 def fixed(model, layout, buffers=None):
-    """The ``Fixed`` of a model that is bound to a vector of ``layout``; ``buffers`` are the names of those that it had
-    from its factory, where passes may have registered more."""
-    held = [_bytes(parameter) for _, parameter in frozen(model)]
-    digest, found = hashlib.blake2b(digest_size=8), constants(model, layout, buffers)
-    for name, buffer in found:
-        digest.update(f"{name} {buffer.dtype} {tuple(buffer.shape)}".encode())
+    """The ``Fixed`` of a model that is bound to a vector of ``layout``.
+
+    ``buffers`` are the names of its factory's buffers, if passes may have registered more.
+    """
+    frozen_bytes = [np.zeros(0, np.uint8)]
+    for _, parameter in frozen(model):
+        frozen_bytes.append(_bytes(parameter))
+    named = constants(model, layout, buffers)
+    return Fixed(np.concatenate(frozen_bytes), _digest(named))
+
+
+def _digest(named):
+    """16 hexadecimal characters of ``[(name, buffer)]``; empty without any."""
+    if not named:
+        return ""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, buffer in named:
+        head = f"{name} {buffer.dtype} {tuple(buffer.shape)}"
+        digest.update(head.encode())
         digest.update(_bytes(buffer).data)
-    return Fixed(np.concatenate(held) if held else np.zeros(0, np.uint8), digest.hexdigest() if found else "")
+    return digest.hexdigest()
 
 
 def set_frozen(model, values):
-    """Write ``values``, the bytes that ``fixed`` took of another rank's model, to the frozen parameters of this one."""
+    """Write ``values``, another rank's ``Fixed.frozen``, to this model's frozen parameters."""
     start = 0
     for _, parameter in frozen(model):
         size = parameter.numel() * parameter.element_size()
         part = torch.from_numpy(values[start: start + size].copy())
-        parameter.data.copy_(part.view(parameter.dtype).view(parameter.shape))
+        part = part.view(parameter.dtype)
+        parameter.data.copy_(part.view(parameter.shape))
         start += size
-    assert start == len(values), f"{len(values)} bytes of frozen parameters came, this model has {start}"
+    assert start == len(values), (
+        f"{len(values)} bytes of frozen parameters came, this model has {start}"
+    )
 
 
 def _bytes(tensor):
-    """(n,) uint8: what a tensor holds, in C order."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    """(n,) uint8: a tensor's values, in C order."""
+    values = tensor.detach().cpu().contiguous()
+    return values.reshape(-1).view(torch.uint8).numpy()
 
 
 def tensors_in(values):

@@ -1,12 +1,12 @@
-"""Filters and neurons: which entries of a model's vector belong to each.
+"""Filters and neurons, and the entries of each in a model's vector.
 
 A *unit* is a filter of a convolution or a neuron of a linear layer. It owns the rows of weights
-that make it, its bias, what a norm holds for it, and the columns of the weights that read it. Where
-outputs are added up, as around a residual block, the units added to each other are one unit.
+that make it, its bias, its entries in a norm, and the columns of the weights that read it. An
+addition of outputs, as around a residual block, makes their units one.
 
 An entry of the vector belongs to at most one unit in each dimension of its tensor: ``W[o, c]`` to
-the unit o that it makes and to the unit c that it reads. A smaller model holds the entries all of
-whose units are kept. ``fedmpi.compute.trace`` finds the units, ``fedmpi.compute.structure`` builds
+the unit o that it makes and to the unit c that it reads. A smaller model holds the entries without
+a cut unit. ``fedmpi.compute.trace`` finds the units, ``fedmpi.compute.structure`` builds
 the smaller module.
 
 Sizes: U units in all layers, n in one, P values in the vector.
@@ -21,13 +21,14 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.layout import Layout, Slot, arranged
 from fedmpi.core.mask import top
 
-FIXED = -1       # in place of a unit: never cut, as the channels of an image
+# In place of a unit: never cut, as the channels of an image.
+FIXED = -1
 
 
 class Axis(NamedTuple):
     """One dimension of one tensor, along which units lie.
 
-    ``role`` says what the tensor does: ``"weight"`` makes the units, ``"bias"`` is added to them,
+    ``role`` is the tensor's use: ``"weight"`` makes the units, ``"bias"`` is added to them,
     ``"norm"`` scales them, ``"input"`` reads them; ``"other"`` is anything else.
     """
 
@@ -41,9 +42,12 @@ class Structure(NamedTuple):
     """The units of a model whose vector has this layout."""
 
     layout: Layout
-    layers: dict                  # {name of the first module that makes them: how many units}
-    axes: tuple                   # of Axis
-    whole: dict                   # {name of a module that makes units: why they are never cut}
+    # {name of the first module that makes them: how many units}
+    layers: dict
+    # Of Axis.
+    axes: tuple
+    # {name of a module that makes units: why they are never cut}
+    whole: dict
 
     @property
     def num_units(self):
@@ -53,29 +57,40 @@ class Structure(NamedTuple):
 def flat(structure, kept):
     """(U,) bool, True for the units that stay, of ``kept {layer: (n,) bool}``.
 
-    Layers that ``kept`` leaves out stay whole. ValueError where a layer has no units to cut, a mask
-    does not fit, or no unit of a layer would be left.
+    Layers that ``kept`` leaves out stay whole. ValueError if a layer has no units to cut, if a mask
+    does not fit, or if no unit of a layer would be left.
     """
-    unknown = [name for name in kept if name not in structure.layers]
-    if unknown:
-        why = structure.whole.get(unknown[0], "no layer of this name makes any")
-        raise ValueError(f"the units of {unknown[0]!r} cannot be cut: {why}; "
-                         f"those of {', '.join(structure.layers)} can")
+    for name in kept:
+        if name not in structure.layers:
+            why = structure.whole.get(name, "no layer of this name makes any")
+            raise ValueError(
+                f"the units of {name!r} cannot be cut: {why}; "
+                f"those of {', '.join(structure.layers)} can"
+            )
     parts = []
     for name, count in structure.layers.items():
-        part = kept.get(name, torch.ones(count, dtype=torch.bool))
-        if part.shape != (count,) or part.dtype != torch.bool:
-            raise ValueError(f"the mask of {name} must be bool ({count},), "
-                             f"got {part.dtype} {tuple(part.shape)}")
-        if not part.any():
-            raise ValueError(f"the mask of {name} keeps none of its {count} units: keep one")
+        part = kept.get(name)
+        if part is None:
+            part = torch.ones(count, dtype=torch.bool)
+        _check_mask(part, name, count)
         parts.append(part)
     return torch.cat(parts)
 
 
+def _check_mask(part, name, count):
+    """ValueError unless ``part`` keeps some of a layer's ``count`` units."""
+    if part.shape != (count,) or part.dtype != torch.bool:
+        raise ValueError(
+            f"the mask of {name} must be bool ({count},), got {part.dtype} {tuple(part.shape)}"
+        )
+    if not part.any():
+        raise ValueError(f"the mask of {name} keeps none of its {count} units: keep one")
+
+
 def by_layer(structure, units):
     """``{layer: (n,)}``: the parts of ``units (U,)``, as views."""
-    return dict(zip(structure.layers, units.split(list(structure.layers.values()))))
+    counts = list(structure.layers.values())
+    return dict(zip(structure.layers, units.split(counts)))
 
 
 def held(structure, units):
@@ -87,7 +102,8 @@ def held(structure, units):
             continue
         across = [1] * len(axis.slot.shape)
         across[axis.dim] = -1
-        entries[axis.slot.span].view(axis.slot.shape).logical_and_(stays.view(across))
+        tensor = axis.slot.of(entries)
+        tensor.logical_and_(stays.view(across))
     return entries
 
 
@@ -96,13 +112,14 @@ def small_layout(structure, units):
     layout = structure.layout
     shapes = {slot.name: list(slot.shape) for slot in layout.slots}
     for axis in structure.axes:
-        shapes[axis.slot.name][axis.dim] = int(_stays(axis, units).sum())
+        stays = _stays(axis, units)
+        shape = shapes[axis.slot.name]
+        shape[axis.dim] = int(stays.sum())
 
-    def smaller(slots):
-        return [(slot.name, tuple(shapes[slot.name])) for slot in slots]
-
-    return arranged(smaller(layout.weights), smaller(layout.others), smaller(layout.buffers),
-                    layout.frozen)
+    regions = []
+    for slots in (layout.weights, layout.others, layout.buffers):
+        regions.append([(slot.name, shapes[slot.name]) for slot in slots])
+    return arranged(*regions, layout.frozen)
 
 
 def _stays(axis, units):
@@ -114,20 +131,22 @@ def _stays(axis, units):
 def l1(structure, x):
     """``{layer: (n,) float64}``: the sum of the magnitudes in ``x (P,)`` of a unit's own weights.
 
-    Those are the weights that make it, in all layers that do; biases, norms and the weights that
-    read it do not count (FedMP).
+    These make the unit, in one layer or several; biases, norms and the weights that read it do
+    not count (FedMP).
     """
     return by_layer(structure, _magnitudes(structure, x, "weight"))
 
 
 def norm_scale(structure, x):
     """``{layer: (n,) float64}``: the magnitude in ``x (P,)`` of the factor by which batch norms
-    scale a unit (Sub-FedAvg). UserError where a layer has no norm."""
+    scale a unit (Sub-FedAvg). UserError if a layer has no norm."""
     scaled = torch.zeros(structure.num_units, dtype=torch.bool)
     for axis in structure.axes:
         if axis.role == "norm":
-            scaled[axis.units[axis.units != FIXED]] = True
-    bare = [name for name, part in by_layer(structure, scaled).items() if not part.all()]
+            free = axis.units != FIXED
+            scaled[axis.units[free]] = True
+    parts = by_layer(structure, scaled)
+    bare = [name for name, part in parts.items() if not part.all()]
     if bare:
         raise UserError(f"no batch norm scales the units of {', '.join(bare)}: score them by l1")
     return by_layer(structure, _magnitudes(structure, x, "norm"))
@@ -139,8 +158,10 @@ def _magnitudes(structure, x, role):
     for axis in structure.axes:
         if axis.role != role:
             continue
-        rows = x[axis.slot.span].view(axis.slot.shape).movedim(axis.dim, 0)
-        sizes = rows.reshape(len(axis.units), -1).abs().sum(1, dtype=torch.float64)
+        # A unit a row.
+        tensor = axis.slot.of(x).movedim(axis.dim, 0)
+        rows = tensor.reshape(len(axis.units), -1)
+        sizes = rows.abs().sum(1, dtype=torch.float64)
         free = axis.units != FIXED
         total.index_add_(0, axis.units[free], sizes[free])
     return total
@@ -153,10 +174,15 @@ def choose(scores, rate):
     """
     if not 0 <= rate < 1:
         raise ValueError(f"the share of units to cut must be in [0, 1), got {rate}")
-    return {name: top(score, len(score) - _num_cut(len(score), rate))
-            for name, score in scores.items()}
+    chosen = {}
+    for name, score in scores.items():
+        num_kept = len(score) - _num_cut(len(score), rate)
+        chosen[name] = top(score, num_kept)
+    return chosen
 
 
 def _num_cut(count, rate):
+    """How many of ``count`` units go."""
     # .29 * 100 is 28.999999999999996: the share is meant as it is written.
-    return min(math.floor(rate * count + 1e-9), count - 1)
+    num_cut = math.floor(rate * count + 1e-9)
+    return min(num_cut, count - 1)
