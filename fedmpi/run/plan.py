@@ -302,7 +302,8 @@ def _method_rows(setup, plan):
     kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
     method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
     Q = layout.num_weights
-    kept = f"of {Q:,} prunable weights {plan.kept:,} kept, sparsity {1 - plan.kept / Q:.3f}"
+    sparsity = 1 - plan.kept / Q
+    kept = f"of {Q:,} prunable weights {plan.kept:,} kept, sparsity {sparsity:.3f}"
     model = f"{options['model']}: {described(layout)}; {kept}"
     return [("method", method), ("model", model)]
 
@@ -385,7 +386,7 @@ def _time_rows(setup, plan, ranks, at_once):
 
 
 def _round_s(plan, ranks, at_once):
-    """Seconds of a round on so many ranks, which are slower where they are more than the cores."""
+    """Seconds of a round on so many ranks; more ranks than cores slow each other down."""
     turns = math.ceil(plan.asked / at_once)
     saved = plan.shared_s * (1 - turns / plan.asked)
     busy = min(at_once, ranks)
