@@ -65,10 +65,16 @@ def looks_at_rounds(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and node.attr == "rounds":
             return True
-        unpacks = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
-        if unpacks and ast.unparse(node.value).endswith("schedule"):
+        if isinstance(node, ast.Assign) and _unpacks_schedule(node):
             return True
     return False
+
+
+def _unpacks_schedule(node):
+    """Whether an assignment is ``t, rounds = schedule``, or the like."""
+    if not isinstance(node.targets[0], ast.Tuple):
+        return False
+    return ast.unparse(node.value).endswith("schedule")
 
 
 def first_apart(planned, old, new, last):

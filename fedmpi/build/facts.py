@@ -89,8 +89,11 @@ def _judged(options, parts):
     """``--option spec`` of each estimator that needs single updates, or utilities."""
     named = [f"--contribution {options['contribution']}"]
     named += [f"--observe {spec}" for spec in options["observe"]]
-    estimators = zip(named, parts.contributions.values())
-    return tuple(name for name, part in estimators if part.updates or part.validated)
+    needy = []
+    for name, part in zip(named, parts.contributions.values()):
+        if part.updates or part.validated:
+            needy.append(name)
+    return tuple(needy)
 
 
 def _even(weighting, sizes):
@@ -123,10 +126,11 @@ def _on_clients(options, parts, data, facts):
     """Yield ``(option, spec, part, facts)`` of parts that change clients' data or training."""
     for spec, part in zip(options["augment"], parts.augmentations):
         yield "augment", spec, part, facts
-    skewed = np.count_nonzero(data.features)
-    of_features = facts._replace(touched=int(skewed))
+    skewed = int(np.count_nonzero(data.features))
+    of_features = facts._replace(touched=skewed)
     yield "features", options["features"], parts.features, of_features
     faults = zip(options["fault"], parts.faults, data.faults)
-    for spec, part, faulty in faults:
-        of_fault = facts._replace(touched=int(faulty.sum()))
+    for spec, part, clients in faults:
+        hit = int(clients.sum())
+        of_fault = facts._replace(touched=hit)
         yield "fault", spec, part, of_fault

@@ -70,7 +70,8 @@ def federation(options, parts, network=None):
     tests = held_out.held_out(tests, skew, options["client_test"])
     # A duplicate sees what its source sees.
     features = np.where(source >= 0, skew[source], skew)
-    offsets = _offsets([len(shard) for shard in shards])
+    sizes = [len(shard) for shard in shards]
+    offsets = _offsets(sizes)
     indices = np.concatenate(shards)
     labels = np.concatenate(labels)
     arrays = (validation, server, offsets, indices, labels, features, faulty, *(tests or ()))
@@ -138,7 +139,8 @@ def _split(options, dataset, partition, owner):
     order = _taken(options, dataset, owner)
     held_back = round(options["validation"] * len(order))
     if owner is None:
-        return np.sort(order[:held_back]), np.sort(order[held_back:])
+        validation, pool = order[:held_back], order[held_back:]
+        return np.sort(validation), np.sort(pool)
     may_take = partition.spare(owner[order])
     kept = order[may_take][:held_back]
     if held_back and not len(kept):
@@ -216,13 +218,16 @@ def _labels(options, parts, dataset, shards, source, faulty):
     if not dataset.classes:
         _refuse_flips(options, parts.faults)
         return labels, rates
-    for client in np.flatnonzero(source >= 0):
+    duplicates = np.flatnonzero(source >= 0)
+    for client in duplicates:
         labels[client] = _shared_labels(shards, labels, client, source[client])
     for number, fault in enumerate(parts.faults):
-        if fault.labels is not None:
-            clients = np.flatnonzero(faulty[number])
-            _flip(options, number, fault, clients, labels, dataset.classes)
-    wrong = [_wrong(*pair) for pair in zip(labels, true)]
+        if fault.labels is None:
+            continue
+        clients = np.flatnonzero(faulty[number])
+        _flip(options, number, fault, clients, labels, dataset.classes)
+    # Counted last: a flip may make a wrong label right.
+    wrong = [_wrong(seen, right) for seen, right in zip(labels, true)]
     return labels, np.array(wrong)
 
 
@@ -263,9 +268,12 @@ def _shared_labels(shards, labels, client, source):
     own = shards[client]
     order = np.argsort(theirs)
     place = np.searchsorted(theirs, own, sorter=order)
-    rows = order[place.clip(max=len(order) - 1)]
+    # A sample beyond the source's last one has a place after the end.
+    place = place.clip(max=len(order) - 1)
+    rows = order[place]
     both_hold = theirs[rows] == own
-    return np.where(both_hold, labels[source][rows], labels[client])
+    their_labels = labels[source][rows]
+    return np.where(both_hold, their_labels, labels[client])
 
 
 def _levels(options, features, N):

@@ -73,7 +73,10 @@ def server_need(P, outputs, *, samples_bytes, batch_size):
 
 def told(need):
     """``1.3 GB: 0.5 context, 0.4 model, ...``"""
-    parts = [f"{size / GB:.2g} {name}" for name, size in need._asdict().items() if size >= SHOWN_BYTES]
+    parts = []
+    for name, size in need._asdict().items():
+        if size >= SHOWN_BYTES:
+            parts.append(f"{size / GB:.2g} {name}")
     return f"{need.total / GB:.2g} GB: {', '.join(parts)}"
 
 
@@ -112,8 +115,13 @@ def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first, toget
     """
     all_layers, _ = outputs
     vectors = VECTORS + ROWS * _beside(together)
-    of_rank = FLOAT_BYTES * P * vectors + BOTH_WAYS * all_layers * batch_size * together
-    need = ranks * of_rank + data_bytes
+    model = FLOAT_BYTES * P * vectors
+    batch = BOTH_WAYS * all_layers * batch_size * together
+    # Ranks of a node share the data.
+    need = ranks * (model + batch) + data_bytes
     if first:
-        need += 2 * FLOAT_BYTES * P * cohort + FLOAT_BYTES * P * memories + data_bytes
+        # Rank 0 has read the data set before it shares it.
+        updates = 2 * FLOAT_BYTES * P * cohort
+        states = FLOAT_BYTES * P * memories
+        need += updates + states + data_bytes
     return need

@@ -94,10 +94,14 @@ def _period(options, fed_data, trained):
     It follows from numbers of samples, hence it is the same on every machine.
     """
     trained_samples = fed_data.sizes.mean() * trained * options["local_epochs"]
-    affordable = MOST * PASSES * max(trained_samples, 1)
-    rounds = fed_data.held_out.sizes.sum() / affordable
+    # With --local-steps the number of epochs is 0.
+    trained_samples = max(trained_samples, 1)
+    affordable = MOST * PASSES * trained_samples
+    tested_samples = fed_data.held_out.sizes.sum()
+    rounds = tested_samples / affordable
     between = options["evaluate_every"]
-    return between * max(1, math.ceil(rounds / between))
+    periods = math.ceil(rounds / between)
+    return between * max(1, periods)
 
 
 def shared(held):

@@ -33,13 +33,14 @@ def of_clients(options, N):
     Clients are dealt out evenly to --model and every --also-model, in an order drawn by the seed. A
     network that is given twice gets twice as many.
     """
-    numbers = {spec: number for number, spec in enumerate(specs(options))}
+    distinct = list(specs(options))
     models = options["model"], *options["also_model"]
-    turns = torch.tensor([numbers[spec] for spec in models])
+    turns = torch.tensor([distinct.index(spec) for spec in models])
     gen = stream(options["seed"], Purpose.KIND, N)
     order = torch.from_numpy(gen.permutation(N))
+    turn = torch.arange(N) % len(turns)
     network_of = torch.empty(N, dtype=torch.int64)
-    network_of[order] = turns[torch.arange(N) % len(turns)]
+    network_of[order] = turns[turn]
     return network_of
 
 

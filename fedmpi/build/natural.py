@@ -64,8 +64,9 @@ def settled_by_file(options):
     such file.
     """
     client, names, classes = _clients_of_file(options)
-    natural_named = (options["partition"] or "").partition(":")[0] == "natural"
-    if client is None and natural_named:
+    named, _, _ = (options["partition"] or "").partition(":")
+    # The data set may have clients, but they show only once it is loaded.
+    if client is None and named == "natural":
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
     options = options | {"partition": partition_of(options, client, classes)}
     partition = make(PARTITIONS, options["partition"])

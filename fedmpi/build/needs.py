@@ -25,6 +25,7 @@ def fits(setup, places):
         raise UserError(refusal)
     for ranks in place.by_node(places).values():
         need = host_need(setup, len(ranks), first=0 in ranks)
+        # Ranks see the node's free memory at different moments.
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need <= left:
             continue
@@ -86,6 +87,7 @@ def gpu_needs(options, data, network):
 
 def _shares(options, places):
     """Yield ``(name, free bytes, workers, whether the server is there)`` of every GPU in use."""
+    serves_on_gpu = options["server_device"] == "cuda"
     for ranks in place.by_node(places).values():
         free_bytes = place.free_of(places, ranks)
         for name, users in place.by_gpu(places, ranks).items():
@@ -93,8 +95,9 @@ def _shares(options, places):
             gpu = place.gpu_of(first)
             shown = f"gpu {name} ({gpu['name']}) of {first['host']}"
             free = free_bytes.get(gpu["uuid"], gpu["total_bytes"])
-            served = 0 in users and options["server_device"] == "cuda"
-            yield shown, free, _workers(options, places, users), served
+            workers = _workers(options, places, users)
+            served = serves_on_gpu and 0 in users
+            yield shown, free, workers, served
 
 
 def _workers(options, places, users):

@@ -21,16 +21,20 @@ def data_lines(options, data):
 
 def dealt(options, data):
     """The partition, noise, skew and faults in words: ``partition iid, noise none (no label is changed)``."""
-    low, high = 100 * data.noise.min(), 100 * data.noise.max()
-    noun = "label" if data.dataset.classes else "target"
-    wrong = f"no {noun} is changed"
-    if high:
-        wrong = f"{low:.0f} to {high:.0f} % of a client's labels are wrong"
     words = [f"partition {options['partition']}", f"noise {options['noise']}"]
     if options["features"] != "none":
         words.append(f"features {options['features']}")
     words += [f"fault {spec}" for spec in options["fault"]]
-    return f"{', '.join(words)} ({wrong})"
+    return f"{', '.join(words)} ({_wrong_text(data)})"
+
+
+def _wrong_text(data):
+    """How many of the labels are wrong."""
+    low, high = data.noise.min(), data.noise.max()
+    if high:
+        return f"{100 * low:.0f} to {100 * high:.0f} % of a client's labels are wrong"
+    noun = "label" if data.dataset.classes else "target"
+    return f"no {noun} is changed"
 
 
 def population(options, data):

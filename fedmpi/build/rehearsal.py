@@ -35,7 +35,8 @@ FEW = 16
 def own_methods(options):
     """The specs of the user's own methods that play a part in a round."""
     specs = [(kind, options[kind]) for kind in KINDS]
-    specs += [(SEVERAL[name], spec) for name in SEVERAL for spec in options[name]]
+    for name, kind in SEVERAL.items():
+        specs += [(kind, spec) for spec in options[name]]
     return [spec for kind, spec in specs if _is_own(kind, spec)]
 
 

@@ -119,8 +119,12 @@ def lengths(options, data, normalises=False):
 
     The last epoch may be cut short. ``normalises``: the model has batch norm.
     """
-    limits = options["batch_size"], options["local_epochs"], options["local_steps"]
-    of_size = {n: length(n, *limits, normalises) for n in np.unique(data.sizes).tolist()}
+    batch_size = options["batch_size"]
+    epochs, steps = options["local_epochs"], options["local_steps"]
+    # Many clients have the same number of samples.
+    of_size = {}
+    for n in np.unique(data.sizes).tolist():
+        of_size[n] = length(n, batch_size, epochs, steps, normalises)
     of_clients = [of_size[n] for n in data.sizes.tolist()]
     return np.array(of_clients).T
 
@@ -140,11 +144,14 @@ def evaluators(data, model, layout, x, device, objective, several=None):
         of_networks = [evaluator(network, x, *samples, objective) for network in model.of_clients]
         return kinds.evaluator(of_networks, several)
 
-    test = evaluator_on(on_device(dataset.x_test, dataset.y_test))
+    test_samples = on_device(dataset.x_test, dataset.y_test)
+    test = evaluator_on(test_samples)
     if not len(kept):
         return test, None, None
-    own = on_device(dataset.x_train[kept], dataset.y_train[kept])
-    validate = evaluator_on(own)
+    own_samples = on_device(dataset.x_train[kept], dataset.y_train[kept])
+    validate = evaluator_on(own_samples)
+    # Derivatives of several networks are not implemented.
     if several is not None:
         return test, validate, None
-    return test, validate, derivatives(model, layout, x, *own, objective.loss)
+    slopes = derivatives(model, layout, x, *own_samples, objective.loss)
+    return test, validate, slopes

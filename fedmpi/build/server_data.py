@@ -117,17 +117,26 @@ def holdings(options, strategy, fed_data):
     """The ``Holdings`` of a run: facts about the server's samples, for its strategy."""
     dataset = fed_data.dataset
     rows = {"validation": fed_data.validation, "server": fed_data.server}
+    sizes = {name: len(indices) for name, indices in rows.items()}
     counts = {}
     for name, indices in rows.items():
-        of_labels = counted(dataset.y_train[indices], dataset.classes)
+        true_labels = dataset.y_train[indices]
+        of_labels = counted(true_labels, dataset.classes)
         counts[name] = torch.from_numpy(of_labels)
-    clients = np.split(fed_data.labels, fed_data.offsets[1:-1])
-    of_clients = [counted(labels, dataset.classes) for labels in clients]
-    counts["clients"] = torch.from_numpy(np.stack(of_clients))
+    counts["clients"] = _of_clients(fed_data)
     # 0 GFLOP/s stands for a server that takes no time.
     flops_a_second = options["server_gflops"] * 1e9 or math.inf
-    sizes = {name: len(indices) for name, indices in rows.items()}
-    return Holdings(sizes, counts, strategy.server_data != "unlabelled", flops_a_second)
+    labelled = strategy.server_data != "unlabelled"
+    return Holdings(sizes, counts, labelled, flops_a_second)
+
+
+def _of_clients(fed_data):
+    """int64 (N, classes): the number of each client's samples of each label, as the clients see them."""
+    starts = fed_data.offsets[1:-1]
+    labels_of_clients = np.split(fed_data.labels, starts)
+    classes = fed_data.dataset.classes
+    rows = [counted(labels, classes) for labels in labels_of_clients]
+    return torch.from_numpy(np.stack(rows))
 
 
 def counted(labels, classes):

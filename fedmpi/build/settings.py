@@ -19,9 +19,10 @@ SHORT = 12    # characters of a digest that are shown
 
 def of(options):
     """The record of the parts, for JSON; every option must be decided."""
-    named = [(kind, options[kind]) for kind in PARTS]
-    named += [(name, spec) for name in SEVERAL for spec in options[name]]
-    return [_part(kind, spec) for kind, spec in named if spec]
+    specs = [(kind, options[kind]) for kind in PARTS]
+    for name in SEVERAL:
+        specs += [(name, spec) for spec in options[name]]
+    return [_part(kind, spec) for kind, spec in specs if spec]
 
 
 def _part(kind, spec):
