@@ -44,6 +44,7 @@ def of_parts(option, given, kinds, form):
     """
     candidates = [_candidate(kind, option, given) for kind in kinds]
     likely = [candidate for candidate in candidates if candidate is not None]
+    # The sort is stable: kinds of the same rank keep their order.
     likely.sort(key=lambda candidate: candidate.rank)
     value = _text(given.get(option)) or "VALUE"
     texts = []

@@ -27,15 +27,16 @@ def check(setup):
     server_data.check(options, parts.strategy, len(data.server))
     smaller.check_run(options, parts, fed)
     kinds.check_run(options, parts)
-    for said, part, facts in asked(options, parts, data, network.layout):
+    for option, part, facts in asked(options, parts, data, network.layout):
         for line in part.refuses(facts):
-            raise UserError(f"{said}: {line}")
+            raise UserError(f"{option}: {line}")
     if parts.strategy.fits is not None:
         _check_strategy_fits(options, parts.strategy, data, network)
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:
         _check_together(options, parts, data, network)
+    # Last, as parts may rely on all that was checked.
     _rehearse(setup)
 
 
@@ -118,19 +119,21 @@ def _rehearse(setup):
 
 def _rehearse_merge(options, strategy, network, C):
     """UserError if the strategy cannot merge the updates of C clients."""
-    unchanged = still(network.layout, strategy, C, options["clients"])
-    weights = torch.full((C,), 1 / C, dtype=torch.float64)
-    state = strategy.init(network.layout)
+    layout = network.layout
     option = f"--strategy {options['strategy']}"
+    unchanged = still(layout, strategy, C, options["clients"])
+    weights = torch.full((C,), 1 / C, dtype=torch.float64)
+    state = strategy.init(layout)
     named(option, strategy.merge, state, network.first, unchanged, weights)
 
 
 def _rehearse_features(options, features, data):
     """UserError if the feature skew cannot change one sample."""
     dataset = data.dataset
-    zeros = torch.zeros(1, *data.shape, dtype=model_dtype(dataset))
+    option = f"--features {options['features']}"
+    dtype = model_dtype(dataset)
+    zeros = torch.zeros(1, *data.shape, dtype=dtype)
     label = torch.zeros(1, dtype=torch.int64)
     level = float(data.features.max())
     gen = stream(options["seed"], Purpose.FEATURES, 0)
-    option = f"--features {options['features']}"
     named(option, features.apply, zeros, label, level, dataset.classes, gen)

@@ -79,8 +79,10 @@ def _unpacks_schedule(node):
 
 def first_apart(planned, old, new, last):
     """The first of rounds 0 to ``last`` with other plans in a run of ``old`` rounds than in one of ``new``, or None."""
+    # Round 0 is the beginning: some parts plan for it, too.
     for t in range(last + 1):
-        if planned(Round(t, old)) != planned(Round(t, new)):
+        before, after = planned(Round(t, old)), planned(Round(t, new))
+        if before != after:
             return t
     return None
 
@@ -98,6 +100,7 @@ def common_round(plans, old, new, saved):
         t = first_apart(planned, old, new, last)
         if t is not None:
             apart[name] = t
+    # A checkpoint of round t holds the state after t, so t itself must be the same.
     first = min(apart.values(), default=last + 1)
     same = [t for t in saved if t < first]
     if same:

@@ -100,6 +100,7 @@ def _even(weighting, sizes):
     """Whether all clients have the same weight in every round."""
     if not weighting.fixed:
         return False
+    # Fixed weights follow from the numbers of samples alone.
     samples = torch.from_numpy(sizes.astype(np.float64))
     weights = weighting.init(samples)["weights"]
     return bool((weights == weights[0]).all())

@@ -127,8 +127,10 @@ def _natural(options, partition, dataset):
     """
     if not isinstance(partition, Natural):
         return None, ()
-    owner, kept = kept_clients(options, partition, dataset.client, dataset.client_names)
-    return owner, tuple(dataset.client_names[client] for client in kept)
+    all_names = dataset.client_names
+    owner, kept = kept_clients(options, partition, dataset.client, all_names)
+    names = tuple(all_names[client] for client in kept)
+    return owner, names
 
 
 def _split(options, dataset, partition, owner):
@@ -141,8 +143,9 @@ def _split(options, dataset, partition, owner):
     if owner is None:
         validation, pool = order[:held_back], order[held_back:]
         return np.sort(validation), np.sort(pool)
-    may_take = partition.spare(owner[order])
-    kept = order[may_take][:held_back]
+    spare = partition.spare(owner[order])
+    may_take = order[spare]
+    kept = may_take[:held_back]
     if held_back and not len(kept):
         raise UserError(f"--validation {options['validation']}: every client needs all of its "
                         "samples; give --validation 0")
@@ -164,7 +167,8 @@ def _taken(options, dataset, owner):
     wanted, total = options["train_samples"], len(dataset.y_train)
     if wanted > total:
         raise UserError(f"--train-samples {wanted}: {options['dataset']} has {total}")
-    order = stream(options["seed"], Purpose.SPLIT).permutation(total)
+    gen = stream(options["seed"], Purpose.SPLIT)
+    order = gen.permutation(total)
     if owner is not None:
         order = order[owner[order] >= 0]
     return order[: wanted or None]
@@ -172,12 +176,13 @@ def _taken(options, dataset, owner):
 
 def _dealt(options, partition, dataset, owner, pool):
     """Index arrays into x_train, one a client, of the samples of ``pool``."""
-    deal, classes = partition, dataset.y_train
+    deal, groups = partition, dataset.y_train
+    # Natural clients are dealt by owner, as others are by class.
     if isinstance(partition, Natural):
-        deal, classes = partition.dealt, owner
+        deal, groups = partition.dealt, owner
     gen = stream(options["seed"], Purpose.PARTITION)
     option = f"--partition {options['partition']}"
-    shards = named(option, deal, classes[pool], options["clients"], gen)
+    shards = named(option, deal, groups[pool], options["clients"], gen)
     return [pool[shard] for shard in shards]
 
 
@@ -196,16 +201,18 @@ def _faulty(options, faults):
 
 def _copied(options, faults, faulty, shards):
     """``(shards, source (N,))`` after the fault of duplicates; a source of -1 stands for a client's own samples."""
-    source = np.full(len(shards), -1)
-    dealing = [number for number, fault in enumerate(faults) if fault.shards is not None]
-    if len(dealing) > 1:
+    N = len(shards)
+    copying = [number for number, fault in enumerate(faults) if fault.shards is not None]
+    if not copying:
+        return shards, np.full(N, -1)
+    if len(copying) > 1:
         raise UserError("--fault duplicate may be given once: a copy of a copy would not be what "
                         "it is recorded as")
-    for number in dealing:
-        gen = stream(options["seed"], Purpose.FAULT, number, len(shards), 1)
-        option = f"--fault {options['fault'][number]}"
-        shards, source = named(option, faults[number].shards, shards, faulty[number], gen)
-    return shards, source
+    number, = copying
+    option = f"--fault {options['fault'][number]}"
+    # Another stream than the one of _faulty.
+    gen = stream(options["seed"], Purpose.FAULT, number, N, 1)
+    return named(option, faults[number].shards, shards, faulty[number], gen)
 
 
 def _labels(options, parts, dataset, shards, source, faulty):

@@ -52,16 +52,19 @@ def kinds(options, model, layout, sample, N):
     if not several(options):
         return None
     clients_kinds = tuple(kind(layout, name) for name in model.names)
-    pairs = zip(clients_kinds, model.of_clients)
-    clients_costs = tuple(_costs(layout, own, network, sample) for own, network in pairs)
-    network_of = of_clients(options, N)
+    clients_costs = []
+    for own, network in zip(clients_kinds, model.of_clients):
+        clients_costs.append(_costs(layout, own, network, sample))
+    of_all = Kinds(clients_kinds, of_clients(options, N), tuple(clients_costs))
     if model.of_server is None:
-        return Kinds(clients_kinds, network_of, clients_costs)
+        return of_all
     server = kind(layout, SERVER)
+    # All clients' networks give features of one shape.
+    first = model.of_clients[0]
     with mode(model, training=False), torch.no_grad():
-        features = model.features(model.of_clients[0], sample)
+        features = model.features(first, sample)
     server_costs = _costs(layout, server, model.of_server, features)
-    return Kinds(clients_kinds, network_of, clients_costs, server, server_costs)
+    return of_all._replace(server=server, server_costs=server_costs)
 
 
 def _costs(layout, own, network, sample):

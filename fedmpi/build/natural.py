@@ -68,8 +68,9 @@ def settled_by_file(options):
     # The data set may have clients, but they show only once it is loaded.
     if client is None and named == "natural":
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
-    options = options | {"partition": partition_of(options, client, classes)}
-    partition = make(PARTITIONS, options["partition"])
+    spec = partition_of(options, client, classes)
+    partition = make(PARTITIONS, spec)
+    options = options | {"partition": spec}
     return with_clients(options, partition, client, names)
 
 
@@ -81,6 +82,7 @@ def _clients_of_file(options):
     target, given = parse(DATASETS, options["dataset"])
     if target != DATASETS["hdf5"]:
         return None, (), True
+    # Slow imports, only for a user's own file.
     from fedmpi.methods.datasets.owners import NAMES, owned
     from fedmpi.store import read_arrays
     path = os.path.join(options["data_dir"], given.get("file", "data.h5"))

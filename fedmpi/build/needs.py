@@ -25,7 +25,7 @@ def fits(setup, places):
         raise UserError(refusal)
     for ranks in place.by_node(places).values():
         need = host_need(setup, len(ranks), first=0 in ranks)
-        # Ranks see the node's free memory at different moments.
+        # Each rank reports the memory that it may still get.
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need <= left:
             continue

@@ -43,6 +43,7 @@ def network(options, data, model, device, objective, personal=None):
     model = model.to(device)
     layout, x = bound(options, data, model)
     layout = named(f"--strategy {options['strategy']}", laid_out, layout, model, personal)
+    # A copy: x changes with every model that the server evaluates.
     first = x.cpu().clone()
     one = sample(data).to(device)
     return Network(

@@ -63,6 +63,7 @@ def made(options, dataset=None):
 
     Without ``dataset`` the data set is loaded. UserError for a part's option, DataError without data.
     """
+    # These two come first: the usual parts of all other kinds follow from them.
     strategy = _made("strategy", options)
     weigher = make(CONTRIBUTIONS, options["contribution"] or strategy.contribution)
     options = with_named(options, strategy, weigher)

@@ -56,6 +56,7 @@ def rehearse(setup):
     fed = _quick(options, setup.fed)._replace(
         sizes=setup.fed.sizes.new_tensor(data.sizes.astype(float)),
         least=torch.zeros_like(setup.fed.least))
+    # The run's own random numbers must not depend on the rehearsal.
     with torch.random.fork_rng(devices=[]):
         _play(setup._replace(options=options, data=data, fed=fed))
 

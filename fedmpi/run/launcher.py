@@ -25,7 +25,10 @@ SRUN = {"pmi2": "srun, PMI-2", "pmix": "srun, PMIx"}
 def launcher(env=os.environ):
     """The launcher's name for people, such as ``srun, PMI-2``; ``none`` for a process alone."""
     if "OMPI_COMM_WORLD_RANK" in env:
-        return "mpirun of Open MPI, PRRTE" if "PRTE_LAUNCHED" in env else "mpirun of Open MPI"
+        # PRRTE is the launcher of Open MPI 5.
+        if "PRTE_LAUNCHED" in env:
+            return "mpirun of Open MPI, PRRTE"
+        return "mpirun of Open MPI"
     # Hydra before srun: inside a job Hydra starts its own helpers by srun.
     if "PMI_RANK" in env and "MPI_LOCALRANKID" in env:
         return "mpirun of MPICH, Hydra"

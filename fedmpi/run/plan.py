@@ -95,8 +95,10 @@ def set_up(options, say):
 def _tries(setup):
     """``[(clients a round, whether samples are cut)]``, from the least to the whole run."""
     parts, cohort = setup.parts, setup.fed.cohort
-    needs_cohort = parts.weigher.opening or parts.aggregation.buffer or parts.sampler.candidates
-    few = cohort if needs_cohort else min(FEW, cohort)
+    few = min(FEW, cohort)
+    # These parts work only with their number of clients.
+    if parts.weigher.opening or parts.aggregation.buffer or parts.sampler.candidates:
+        few = cohort
     largest = int(setup.data.sizes.max())
     cuts = largest > BATCHES * setup.options["batch_size"]
     # Local steps do not get fewer with the samples.
@@ -274,7 +276,8 @@ def _data_rows(setup, plan):
 def _clients_text(data, asked, T):
     N = len(data.sizes)
     least, most = int(data.sizes.min()), int(data.sizes.max())
-    return f"{N} with {least} to {most} samples, {asked} asked a round, {plural(T, 'round')}"
+    rounds = plural(T, "round")
+    return f"{N} with {least} to {most} samples, {asked} asked a round, {rounds}"
 
 
 def _samples_text(options, data):

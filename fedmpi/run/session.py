@@ -37,7 +37,10 @@ def train(options, resume, say, tell, overwrite=False):
     rank, size = rank_and_size()
     if size == 1:
         _tell_idle_limits(limits, tell)
-    guard = Guard() if rank == 0 and size != 1 else NoGuard()
+    guard = NoGuard()
+    # Before MPI and torch are loaded.
+    if rank == 0 and size != 1:
+        guard = Guard()
     if resume:
         guard.run(resume, True)
     see = partial(place.mine, gpus="cuda" in wishes(options))
@@ -233,6 +236,7 @@ def _opening(setup, seconds, width):
     from fedmpi.core.layout import described
     options, data, fed = setup.options, setup.data, setup.fed
     transport = fed.transport
+    # A process alone is its own worker.
     workers = plural(max(transport.size - 1, 1), "worker")
     kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
     method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
@@ -295,8 +299,10 @@ def _play(setup, state, store, done, say, begin, places):
         line = f"{error} after round {store.rounds} of {fed.rounds}; {_goes_on(store.path)}"
         raise type(error)(line) from None
     finally:
-        # An error of the disk must not hide the error that ended the run.
-        ignored = contextlib.suppress(DiskError) if status == "failed" else contextlib.nullcontext()
+        ignored = contextlib.nullcontext()
+        if status == "failed":
+            # An error of the disk must not hide the error that ended the run.
+            ignored = contextlib.suppress(DiskError)
         # Without its status, the run file would look as if the run went on.
         with fed.transport.stop.unbroken(), ignored:
             store.update({"status": status, "ended": provenance.now()})
