@@ -12,9 +12,13 @@ run: .venv/ready     ## the main job: mpirun -n 33 fedmpi train
 # a third worker for tests that wait; many processes are started, which would compile fedmpi each
 # if they may not keep it. At the end one line says what was skipped and why. .ci/run does more: as root
 # it first installs by apt-get what tests are skipped without, then allows no skip but for a GPU.
-test: .venv/ready    ## the whole suite, MPI tests included
+test: check          ## the whole suite, MPI tests included
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile \
 	  --no-loadscope-reorder --durations=10
+
+check: .venv/ready   ## the linter and the types, in seconds
+	$(BIN)/ruff check --quiet fedmpi tests jobs
+	$(BIN)/mypy --no-error-summary
 
 bench: .venv/ready   ## every measurement beside its reference
 	PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; \
@@ -34,4 +38,4 @@ clean:               ## remove .venv and caches
 	rm -rf .venv .pytest_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run test bench install clean
+.PHONY: help run check test bench install clean

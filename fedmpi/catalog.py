@@ -1,10 +1,12 @@
 """Every selectable name: a table a kind of part, a line a method.
 
-A line says where the method's factory is, ``name -> "module:function"``: strings, so that a listing imports nothing.
-The factory's arguments with defaults are its options, ``name:option=value,option=value`` on the command line
-(``fedmpi.plugins.spec``). Any importable ``package.module:factory`` serves as well, without a line here.
+A line names the method's factory, ``name -> "module:function"``, as a text: a listing imports
+nothing. The factory's arguments with defaults are its options,
+``name:option=value,option=value`` on the command line (``fedmpi.plugins.spec``). Any importable
+``package.module:factory`` serves as well, without a line here.
 """
 
+# --strategy: local training and the merge.
 STRATEGIES = {
     "fedavg": "fedmpi.methods.strategies.fedavg:fedavg",
     "fedprox": "fedmpi.methods.strategies.fedprox:fedprox",
@@ -33,6 +35,7 @@ STRATEGIES = {
     "fedpcl": "fedmpi.methods.strategies.fedpcl:fedpcl",
     "fedgkt": "fedmpi.methods.strategies.fedgkt:fedgkt",
 }
+# --pruner: the mask of kept weights, round by round.
 PRUNERS = {
     "dense": "fedmpi.methods.pruning.dense:dense",
     "static": "fedmpi.methods.pruning.static:static",
@@ -44,6 +47,7 @@ PRUNERS = {
     "adaptive": "fedmpi.methods.pruning.adaptive:adaptive",
     "fedmp": "fedmpi.methods.pruning.fedmp:fedmp",
 }
+# --contribution and --observe: a score for each client of a cohort.
 CONTRIBUTIONS = {
     "size": "fedmpi.methods.contribution.size:size",
     "uniform": "fedmpi.methods.contribution.uniform:uniform",
@@ -69,6 +73,7 @@ CONTRIBUTIONS = {
     "shapfed": "fedmpi.methods.contribution.classwise:shapfed",
     "focus": "fedmpi.methods.contribution.focus:focus",
 }
+# --weighting: from scores to weights in the merge.
 WEIGHTINGS = {
     "size": "fedmpi.methods.weighting.size:size",
     "uniform": "fedmpi.methods.weighting.uniform:uniform",
@@ -79,6 +84,7 @@ WEIGHTINGS = {
     "tanh": "fedmpi.methods.weighting.tanh:tanh",
     "thesis": "fedmpi.methods.weighting.thesis:thesis",
 }
+# --codec: the values of a message.
 CODECS = {
     "float32": "fedmpi.methods.codecs.values:float32",
     "float16": "fedmpi.methods.codecs.values:float16",
@@ -86,6 +92,7 @@ CODECS = {
     "int8": "fedmpi.methods.codecs.values:int8",
     "sign": "fedmpi.methods.codecs.values:sign",
 }
+# --dataset: samples and targets.
 DATASETS = {
     "digits": "fedmpi.methods.datasets.digits:digits",
     "mnist": "fedmpi.methods.datasets.mnist:mnist",
@@ -97,6 +104,7 @@ DATASETS = {
     "hdf5": "fedmpi.methods.datasets.hdf5:hdf5",
     "synthetic": "fedmpi.methods.datasets.synthetic:synthetic",
 }
+# --partition: the samples of each client.
 PARTITIONS = {
     "iid": "fedmpi.methods.partition.iid:iid",
     "dirichlet": "fedmpi.methods.partition.dirichlet:dirichlet",
@@ -106,6 +114,7 @@ PARTITIONS = {
     "lognormal": "fedmpi.methods.partition.lognormal:lognormal",
     "natural": "fedmpi.methods.partition.natural:natural",
 }
+# --noise: wrong labels on clients.
 NOISES = {
     "none": "fedmpi.methods.noise.none:none",
     "symmetric": "fedmpi.methods.noise.symmetric:symmetric",
@@ -117,12 +126,14 @@ NOISES = {
     "fedcorr": "fedmpi.methods.noise.fedcorr:fedcorr",
     "permuted": "fedmpi.methods.noise.permuted:permuted",
 }
+# --features: inputs that differ between clients.
 FEATURES = {
     "none": "fedmpi.methods.features.none:none",
     "gaussian": "fedmpi.methods.features.gaussian:gaussian",
     "rotation": "fedmpi.methods.features.rotation:rotation",
     "restyle": "fedmpi.methods.features.restyle:restyle",
 }
+# --fault: clients that copy, poison or cheat.
 FAULTS = {
     "duplicate": "fedmpi.methods.fault.duplicate:duplicate",
     "label-flip": "fedmpi.methods.fault.label_flip:label_flip",
@@ -131,6 +142,7 @@ FAULTS = {
     "scaled": "fedmpi.methods.fault.scaled:scaled",
     "sign-flip": "fedmpi.methods.fault.sign_flip:sign_flip",
 }
+# --model: the network.
 MODELS = {
     "logistic": "fedmpi.methods.models.logistic:logistic",
     "2nn": "fedmpi.methods.models.mlp2nn:mlp2nn",
@@ -143,11 +155,13 @@ MODELS = {
     "pfl-cnn": "fedmpi.methods.models.pfl_cnn:pfl_cnn",
     "torchvision": "fedmpi.methods.models.zoo:torchvision",
 }
+# --task: the loss and the metrics.
 TASKS = {
     "classification": "fedmpi.methods.tasks.classification:classification",
     "regression": "fedmpi.methods.tasks.regression:regression",
     "multi-label": "fedmpi.methods.tasks.multi_label:multi_label",
 }
+# --devices: speeds, links and availability in virtual time.
 DEVICES = {
     "none": "fedmpi.methods.devices.none:none",
     "constant": "fedmpi.methods.devices.constant:constant",
@@ -155,35 +169,55 @@ DEVICES = {
     "tiers": "fedmpi.methods.devices.tiers:tiers",
     "trace": "fedmpi.methods.devices.trace:trace",
 }
+# --sampler: the clients of a round.
 SAMPLERS = {
     "uniform": "fedmpi.methods.sampler.uniform:uniform",
     "size": "fedmpi.methods.sampler.size:size",
     "contribution": "fedmpi.methods.sampler.contribution:contribution",
     "power-of-choice": "fedmpi.methods.sampler.power_of_choice:power_of_choice",
 }
+# --aggregation: the moment of a merge.
 AGGREGATIONS = {
     "sync": "fedmpi.methods.timing.sync:sync",
     "fedasync": "fedmpi.methods.timing.fedasync:fedasync",
     "fedbuff": "fedmpi.methods.timing.fedbuff:fedbuff",
 }
+# --optimiser: the step of local training.
 OPTIMISERS = {
     "sgd": "fedmpi.methods.optimisers.sgd:sgd",
     "adam": "fedmpi.methods.optimisers.adam:adam",
     "adamw": "fedmpi.methods.optimisers.adamw:adamw",
 }
+# --schedule: the learning rate over rounds or steps.
 SCHEDULES = {
     "constant": "fedmpi.methods.schedules.constant:constant",
     "step": "fedmpi.methods.schedules.step:step",
     "cosine": "fedmpi.methods.schedules.cosine:cosine",
     "linear": "fedmpi.methods.schedules.linear:linear",
 }
+# --augment: changes of training images.
 AUGMENTATIONS = {
     "flip": "fedmpi.methods.augment.flip:flip",
     "crop": "fedmpi.methods.augment.crop:crop",
 }
+# Every kind of part, by the name of its option.
 KINDS = {
-    "strategy": STRATEGIES, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "augment": AUGMENTATIONS, "pruner": PRUNERS,
-    "contribution": CONTRIBUTIONS, "weighting": WEIGHTINGS, "codec": CODECS,
-    "dataset": DATASETS, "partition": PARTITIONS, "noise": NOISES, "features": FEATURES, "fault": FAULTS,
-    "model": MODELS, "task": TASKS, "devices": DEVICES, "sampler": SAMPLERS, "aggregation": AGGREGATIONS,
+    "strategy": STRATEGIES,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "augment": AUGMENTATIONS,
+    "pruner": PRUNERS,
+    "contribution": CONTRIBUTIONS,
+    "weighting": WEIGHTINGS,
+    "codec": CODECS,
+    "dataset": DATASETS,
+    "partition": PARTITIONS,
+    "noise": NOISES,
+    "features": FEATURES,
+    "fault": FAULTS,
+    "model": MODELS,
+    "task": TASKS,
+    "devices": DEVICES,
+    "sampler": SAMPLERS,
+    "aggregation": AGGREGATIONS,
 }

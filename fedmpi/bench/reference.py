@@ -9,8 +9,14 @@ from torch import nn
 from fedmpi.methods.datasets.dataset import inputs, laid
 
 
+def slowest_s(replies, column=0):
+    """The largest of the workers' seconds; ``column`` is their place in an answer to ``plain``."""
+    return max(float(reply.arrays["plain"][column]) for reply in replies)
+
+
 class WithReference:
-    """A worker that also answers ``{"plain": what}`` with ``{"plain": plain(worker, what)}``, a numpy array."""
+    """A worker with one more job: it answers ``{"plain": what}`` with ``{"plain": plain(worker, what)}``, a numpy
+    array."""
 
     def __init__(self, worker, plain):
         self.worker, self.plain = worker, plain
@@ -23,40 +29,64 @@ class WithReference:
 
     def run(self, job, arrays):
         if "plain" in job:
-            return {}, {"plain": self.plain(self.worker, job["plain"])}
+            answer = self.plain(self.worker, job["plain"])
+            return {}, {"plain": answer}
         return self.worker.run(job, arrays)
 
 
 def plain_model(name, shape):
-    """The network as one writes it, 10 classes: ``cnn`` (582,026 weights on 28 x 28 grey images) or ``logistic``."""
+    """The network in plain PyTorch, 10 classes: ``cnn`` (582,026 weights on 28 x 28 grey images) or ``logistic``."""
     if name == "logistic":
         return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 10))
-    body = nn.Sequential(nn.Conv2d(shape[0], 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5), nn.ReLU(),
-                         nn.MaxPool2d(2), nn.Flatten())
-    return nn.Sequential(*body, nn.Linear(body(torch.zeros(1, *shape)).numel(), 512), nn.ReLU(), nn.Linear(512, 10))
+    channels = shape[0]
+    body = [nn.Conv2d(channels, 32, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    sample = torch.zeros(1, *shape)
+    features = nn.Sequential(*body)(sample).numel()
+    head = [nn.Linear(features, 512), nn.ReLU(), nn.Linear(512, 10)]
+    return nn.Sequential(*body, *head)
 
 
 def plain_loop(worker, what):
     """``(steps, seconds)`` of the local steps of ``what["clients"]`` and nothing else: ``torch.optim.SGD`` with
-    momentum and weight decay over tensors in memory, one model for all of them. Images lie as torch lays them out,
-    channel by channel, also where there is one only; with ``what["laid"]`` as ours do, which hardly anybody's loop
-    does."""
+    momentum and weight decay over tensors in memory, one model for all of them.
+
+    Images lie in torch's own layout, channel by channel, even with a single channel. With ``what["laid"]`` they lie as
+    in our own loop, which is unusual elsewhere."""
     data = worker.data
-    shards = [np.arange(*data["offsets"][n: n + 2]) for n in what["clients"]]
-    rows, device = np.concatenate(shards), torch.device(what.get("device", "cpu"))
-    raw = torch.from_numpy(data["x_train"][data["indices"][rows]]).to(device)
-    x, y = inputs(raw, what["mean"], what["std"]), torch.from_numpy(data["labels"][rows]).to(device)
-    x = laid(x) if what.get("laid") else torch.empty(x.shape, device=device).copy_(x)
+    device = torch.device(what.get("device", "cpu"))
+    shards = []
+    for client in what["clients"]:
+        first, stop = data["offsets"][client: client + 2]
+        shards.append(np.arange(first, stop))
+    rows = np.concatenate(shards)
+    samples = data["indices"][rows]
+    raw = torch.from_numpy(data["x_train"][samples]).to(device)
+    x = inputs(raw, what["mean"], what["std"])
+    y = torch.from_numpy(data["labels"][rows]).to(device)
+    if what.get("laid"):
+        x = laid(x)
+    else:
+        x = torch.empty(x.shape, device=device).copy_(x)
     model = plain_model(what["model"], x.shape[1:]).to(device)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
-    steps, first, start = 0, 0, time.perf_counter()
+    steps = 0
+    first = 0
+    start = time.perf_counter()
     for shard in shards:
-        for batch in (torch.randperm(len(shard)) + first).split(what["batch_size"]):
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
-            optimiser.step()
+        # x and y hold the shards one after the other.
+        order = torch.randperm(len(shard)) + first
+        for batch in order.split(what["batch_size"]):
+            plain_step(model, optimiser, x[batch], y[batch])
             steps += 1
         first += len(shard)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return np.array([steps, time.perf_counter() - start])
+
+
+def plain_step(model, optimiser, x, y):
+    optimiser.zero_grad()
+    loss = nn.functional.cross_entropy(model(x), y)
+    loss.backward()
+    optimiser.step()

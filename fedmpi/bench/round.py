@@ -2,10 +2,10 @@
 
 Both sides train the same network on as many samples, in as many steps, with SGD with momentum and weight decay, one
 thread a rank, turn by turn in one run and in the same processes, hence with the same allocator settings. The reference
-is what the workers would do without us: local steps of ``torch.optim.SGD`` over tensors in memory, no messages, no
-merging, no evaluation. Ours is the wall time of whole rounds: model and updates on the wire, merge, test evaluation,
-the row and the checkpoint in a run file. An evaluation that is due every ten rounds comes in the middle of those that
-are timed together: after the last of them nobody trains beside it, which in a run happens once.
+is the workers' part without us: local steps of ``torch.optim.SGD`` over tensors in memory, no messages, no merging, no
+evaluation. Ours is the wall time of whole rounds: model and updates on the wire, merge, test evaluation, the row and
+the checkpoint in a run file. An evaluation every ten rounds comes in the middle of the rounds timed together: after the
+last of them nobody trains beside it, which in a run happens once.
 """
 
 import math
@@ -16,16 +16,17 @@ import time
 
 import torch
 
+from fedmpi.bench.ratios import ratios, spread, turn
+from fedmpi.bench.reference import WithReference, plain_loop, slowest_s
 from fedmpi.build import choose
 from fedmpi.build.federation import shared_arrays
+from fedmpi.build.options import DEFAULTS
 from fedmpi.build.parts import made
 from fedmpi.build.setup import dealt_out, message, set_up
+from fedmpi.core.errors import DataError
 from fedmpi.run import launch
 from fedmpi.run.devices import pick_device
 from fedmpi.server import loop, record
-from fedmpi.bench.reference import WithReference, plain_loop
-from fedmpi.core.errors import DataError
-from fedmpi.build.options import DEFAULTS
 from fedmpi.store import RunFile
 
 BARE = DEFAULTS | {"validation": 0.0, "partition": "iid", "noise": "none", "strategy": "fedavg", "pruner": "dense",
@@ -35,8 +36,10 @@ BARE = DEFAULTS | {"validation": 0.0, "partition": "iid", "noise": "none", "stra
 SILO = BARE | {"model": "cnn", "clients": 32, "batch_size": 32, "train_samples": 60_000}
 SPARSE = {"strategy": "thesis", "pruner": "rigl:sparsity=0.9", "contribution": "cosine", "weighting": "relu"}
 DEVICE = BARE | {"model": "cnn", "clients": 1000, "cohort": 50, "batch_size": 10, "train_samples": 60_000}
-SELDOM = {"evaluate_every": 10}        # as cross-device benchmarks do, pfl-research's for one
-WORKS = {                     # name: (options, the arms by what they change, rounds that are timed together)
+# As in cross-device benchmarks, pfl-research's for one.
+SELDOM = {"evaluate_every": 10}
+# {name: (options, the arms by their changes, rounds timed together)}
+WORKS = {
     "cross-silo": (SILO, {"dense, float32": {}, "dense, bf16": {"precision": "bf16"},
                           "thesis, sparsity 0.9, cosine": SPARSE}, 2),
     "cross-device": (DEVICE, {"evaluated every round": {}, "every 10 rounds": SELDOM}, 10),
@@ -48,7 +51,7 @@ WORKS = {                     # name: (options, the arms by what they change, ro
 
 def measure(name, data_dir, samples, repeats, device, say):
     """Print the wall time of a round of the work ``name`` against the reference, both on ``device``, ``cpu`` or
-    ``cuda``; returns the exit code. ``samples``, where not 0, replaces the number of training samples."""
+    ``cuda``; returns the exit code. ``samples``, unless 0, replaces the number of training samples."""
     return launch.on_ranks(lambda connect: _compare(name, data_dir, samples, repeats, device, say, connect),
                            lambda: WithReference(launch.worker(), plain_loop), say)
 
@@ -57,53 +60,78 @@ def _compare(name, data_dir, samples, repeats, device, say, connect):
     torch.set_num_threads(1)
     options, changes, rounds = WORKS[name]
     options = options | {"data_dir": data_dir, "device": device, "server_device": device}
-    data, options = federation(options | ({"train_samples": samples} if samples else {}), say)
+    if samples:
+        options["train_samples"] = samples
+    data, options = federation(options, say)
     transport = connect()
     with tempfile.TemporaryDirectory() as folder:
-        arms = {arm: Arm(options | change, data.dataset, transport, os.path.join(folder, f"{number}.h5"), say)
-                for number, (arm, change) in enumerate(changes.items())}
+        arms = {}
+        for number, (arm, change) in enumerate(changes.items()):
+            path = os.path.join(folder, f"{number}.h5")
+            arms[arm] = Arm(options | change, data.dataset, transport, path, say)
         transport.share({"kind": "data"}, shared_arrays(data))
-        seconds = {arm: [] for arm in ("reference", *arms)}
-        for repeat in range(repeats + 1):                  # the first warms up
-            seconds["reference"].append(_reference(transport, data.dataset, options, rounds))
-            for arm, played in arms.items():
-                played.set_up()
-                if not repeat and played.fed.every > 1:
-                    played.play(played.fed.every // 2)
-                seconds[arm].append(played.play(rounds))
-            say(f"{'warm-up' if not repeat else f'repeat {repeat}'}: " + "; ".join(
-                f"{arm} {taken[-1]:.4g} s" for arm, taken in seconds.items()))
-    workers = max(transport.size - 1, 1)
+        seconds = _seconds(transport, data.dataset, options, arms, rounds, repeats, say)
+    say(_head(name, device, options, len(data.indices), transport.size))
+    reference = seconds.pop("reference")
+    for arm, taken in seconds.items():
+        say(f"  {arm:30} {statistics.median(taken):8.4f} s against "
+            f"{statistics.median(reference):.4f} s: ratio {spread(ratios(taken, reference))}; "
+            f"test accuracy {arms[arm].accuracy:.4f} after round {arms[arm].done}")
+
+
+def _seconds(transport, dataset, options, arms, rounds, repeats, say):
+    """``{arm or "reference": [seconds a round]}``, a number a repeat, without the warm-up."""
+    seconds = {arm: [] for arm in ("reference", *arms)}
+    for repeat in range(repeats + 1):
+        seconds["reference"].append(_reference(transport, dataset, options, rounds))
+        for name, arm in arms.items():
+            arm.set_up()
+            if repeat == 0 and arm.fed.every > 1:
+                # So that evaluations come in the middle of the timed rounds.
+                arm.play(arm.fed.every // 2)
+            seconds[name].append(arm.play(rounds))
+        last = [f"{name} {taken[-1]:.4g} s" for name, taken in seconds.items()]
+        say(f"{turn(repeat)}: " + "; ".join(last))
+    return {name: taken[1:] for name, taken in seconds.items()}
+
+
+def _head(name, device, options, num_samples, size):
+    workers = max(size - 1, 1)
     where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
-    say(f"{name} on {where}: seconds a round with test evaluation and run file, {options['clients']} clients, "
-        f"{options['cohort'] or options['clients']} a round, {len(data.indices):,} samples, {workers} worker(s); "
-        f"the reference is {workers} plain PyTorch loop(s) of the same steps")
-    for arm in arms:
-        ratios = [a / b for a, b in zip(seconds[arm][1:], seconds["reference"][1:])]
-        say(f"  {arm:30} {statistics.median(seconds[arm][1:]):8.4f} s against "
-            f"{statistics.median(seconds['reference'][1:]):.4f} s: ratio {statistics.median(ratios):.3f} (of "
-            f"{len(ratios)}: {min(ratios):.3f} to {max(ratios):.3f}); test accuracy {arms[arm].accuracy:.4f} after "
-            f"round {arms[arm].done}")
+    cohort = options["cohort"] or options["clients"]
+    return (f"{name} on {where}: seconds a round with test evaluation and run file, {options['clients']} clients, "
+            f"{cohort} a round, {num_samples:,} samples, {workers} worker(s); "
+            f"the reference is {workers} plain PyTorch loop(s) of the same steps")
 
 
 def federation(options, say):
-    """``(Federation, options)`` of Fashion-MNIST where it is there, else of synthetic images of its shape."""
+    """``(Federation, options)`` of Fashion-MNIST if its files are present, else of synthetic images of its shape."""
     try:
-        return dealt_out(*made(options))[0], options
+        data, _ = dealt_out(*made(options))
     except DataError as error:
         say(f"{error}; measuring on synthetic images of the same shape")
-        num = options["train_samples"]                     # and a test set of as many as Fashion-MNIST has beside them
-        options = options | {"dataset": f"synthetic:samples={num * 7 // 6},size=28,test={num // 6}"}
-        return dealt_out(*made(options))[0], options
+    else:
+        return data, options
+    # With a test set in Fashion-MNIST's proportion.
+    num_train = options["train_samples"]
+    num_test = num_train // 6
+    dataset = f"synthetic:samples={num_train * 7 // 6},size=28,test={num_test}"
+    options = options | {"dataset": dataset}
+    data, _ = dealt_out(*made(options))
+    return data, options
 
 
 def _reference(transport, dataset, options, rounds):
-    """Seconds that all workers together need for a round's local steps, the slowest of them."""
-    workers, cohort = max(transport.size - 1, 1), options["cohort"] or options["clients"]
-    shares = [[n % options["clients"] for n in range(w, rounds * cohort, workers)] for w in range(workers)]
-    what = {key: options[key] for key in ("model", "batch_size", "device")} | {"mean": dataset.mean, "std": dataset.std}
-    jobs = [{"plain": what | {"clients": share}} for share in shares]
-    return max(float(reply.arrays["plain"][1]) for reply in transport.map(jobs)) / rounds
+    """Seconds a round of the local steps alone, by the slowest worker."""
+    workers = max(transport.size - 1, 1)
+    cohort = options["cohort"] or options["clients"]
+    job = {key: options[key] for key in ("model", "batch_size", "device")}
+    job |= {"mean": dataset.mean, "std": dataset.std}
+    jobs = []
+    for worker in range(workers):
+        share = [n % options["clients"] for n in range(worker, rounds * cohort, workers)]
+        jobs.append({"plain": job | {"clients": share}})
+    return slowest_s(transport.map(jobs), column=1) / rounds
 
 
 class Arm:
@@ -114,20 +142,26 @@ class Arm:
         workers = max(transport.size - 1, 1)
         self.setup = choose.decided(set_up(options, device, dataset), device, workers, say)
         self.fed = self.setup.fed._replace(transport=transport)
-        self.done, self.accuracy = 0, float("nan")
+        self.done = 0
+        self.accuracy = float("nan")
         self.state = loop.start(self.fed, self.setup.network.first)
-        self.store = RunFile.create(path, {}, *record.columns(self.fed), {}, ([0], []))
+        columns = record.columns(self.fed)
+        # Nobody looks at its population and partition.
+        self.store = RunFile.create(path, {}, *columns, {}, ([0], []))
 
     def set_up(self):
         self.fed.transport.publish(*message(self.setup, self.state))
 
     def play(self, rounds):
-        """Seconds a round; the workers are set up for it."""
-        fed, t = self.fed, self.done
+        """Seconds a round; the workers must be set up for it."""
+        first = self.done + 1
+        last = self.done + rounds
         start = time.perf_counter()
-        self.state = loop.simulate(fed, self.state, self.store, t + 1, t + rounds, on_round=self._note)
-        self.done += rounds
+        self.state = loop.simulate(self.fed, self.state, self.store, first, last, on_round=self._note)
+        self.done = last
         return (time.perf_counter() - start) / rounds
 
     def _note(self, row):
-        self.accuracy = row["accuracy"] if math.isfinite(row["accuracy"]) else self.accuracy
+        # NaN in rounds without evaluation.
+        if math.isfinite(row["accuracy"]):
+            self.accuracy = row["accuracy"]

@@ -1,7 +1,7 @@
 """Bytes and speed of masks and values on the wire, on one core: against the bound of information and other libraries.
 
 A row is measured in turns in one process, the best of several: a mask from bool to bytes and back to bool, values from
-float32 to the arrays that go into a message and back. Speeds count all weights, zeros included.
+float32 to a message's arrays and back. Speeds count all weights, zeros included.
 """
 
 import importlib
@@ -13,12 +13,12 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.client.received import digest
-from fedmpi.plugins.spec import make
+from fedmpi.compute.staging import staging
+from fedmpi.core.allocator import keep_freed_memory
 from fedmpi.core.layout import Layout, Slot
 from fedmpi.core.support import index_of
-from fedmpi.compute.staging import staging
+from fedmpi.plugins.spec import make
 from fedmpi.wire import frame, positions
-from fedmpi.core.allocator import keep_freed_memory
 
 SPARSITIES = (.5, .6, .7, .8, .9, .95, .98, .99)
 CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:entropy=true", "int8",
@@ -38,87 +38,134 @@ def measure(weights, repeats, say):
 
 
 def bound_bytes(n, k):
-    """log2 of the number of masks of n weights of which k are kept, in bytes."""
-    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2) / 8
+    """log2 of the number of masks with k of n weights kept, in bytes."""
+    # lgamma(n + 1) is the logarithm of n!.
+    of_n = math.lgamma(n + 1)
+    of_kept = math.lgamma(k + 1)
+    of_pruned = math.lgamma(n - k + 1)
+    return (of_n - of_kept - of_pruned) / math.log(2) / 8
 
 
 def best(repeats, *functions):
-    """The least seconds of each of the ``functions``, which are called in turns, the first time to warm up."""
-    seconds = []
+    """The least seconds of each of the ``functions``, called in turns, after a warm-up."""
+    seconds = [[] for _ in functions]
     for _ in range(repeats + 1):
-        row = []
-        for function in functions:
+        for taken, function in zip(seconds, functions):
             start = time.perf_counter()
             function()
-            row.append(time.perf_counter() - start)
-        seconds.append(row)
-    return [min(each) for each in zip(*seconds[1:])]
+            taken.append(time.perf_counter() - start)
+    return [min(taken[1:]) for taken in seconds]
 
 
 def _masks(n, repeats, gen, say):
     say(f"masks of {n:,} weights: bytes against the bound log2 C(n, k) for random ones; million weights a second")
     say(f"{'':34}{'bytes':>11}{'/ bound':>9}{'encode':>9}{'decode':>9}")
-
-    def row(name, mask, known=None):
-        meta, array = positions.encode(mask, known)
-        what = mask if known is None else mask ^ known
-        there, back = best(repeats, lambda: positions.encode(mask, known),
-                           lambda: positions.decode(meta, array, n, known))
-        say(f"{name:34}{array.nbytes:11,}{array.nbytes / bound_bytes(n, int(what.sum())):9.3f}{n / there / 1e6:9.0f}"
-            f"{n / back / 1e6:9.0f}")
-
     for sparsity in SPARSITIES:
-        row(f"random, sparsity {sparsity}", gen.random(n) >= sparsity)
+        say(_mask_row(f"random, sparsity {sparsity}", repeats, gen.random(n) >= sparsity))
     for sparsity in (.5, .9):
         for name, size in (("filters of 576 pruned", 576), ("kernels of 9 pruned", 9), ("blocks of 16 pruned", 16)):
-            row(f"{name}, sparsity {sparsity}", np.repeat(gen.random(n // size + 1) >= sparsity, size)[:n])
-        half = np.repeat(gen.random(n // 576 + 1) >= .5, 576)[:n]
-        row(f"half the filters, then to {1 - (1 - sparsity) / 2:g}", half & (gen.random(n) >= sparsity))
+            mask = _blocks(gen, n, size, sparsity)
+            say(_mask_row(f"{name}, sparsity {sparsity}", repeats, mask))
+        half = _blocks(gen, n, 576, .5)
+        mask = half & (gen.random(n) >= sparsity)
+        say(_mask_row(f"half the filters, then to {1 - (1 - sparsity) / 2:g}", repeats, mask))
     for sparsity in (.5, .9):
         known = gen.random(n) >= sparsity
         for share in (.001, .01, .1):
-            row(f"sparsity {sparsity}, {share:.1%} flipped", known ^ (gen.random(n) < share), known)
+            flips = gen.random(n) < share
+            say(_mask_row(f"sparsity {sparsity}, {share:.1%} flipped", repeats, known ^ flips, known))
+
+
+def _blocks(gen, n, size, sparsity):
+    """bool (n,): blocks of ``size`` weights, each kept or pruned as a whole."""
+    kept = gen.random(n // size + 1) >= sparsity
+    return np.repeat(kept, size)[:n]
+
+
+def _mask_row(name, repeats, mask, known=None):
+    n = len(mask)
+    meta, array = positions.encode(mask, known)
+    encode_s, decode_s = best(repeats, lambda: positions.encode(mask, known),
+                              lambda: positions.decode(meta, array, n, known))
+    coded = mask if known is None else mask ^ known
+    bound = bound_bytes(n, int(coded.sum()))
+    speeds = _speeds(n, encode_s, decode_s)
+    return f"{name:34}{array.nbytes:11,}{array.nbytes / bound:9.3f}{speeds}"
+
+
+def _speeds(number, encode_s, decode_s):
+    """Two cells: millions a second there and back."""
+    millions = number / 1e6
+    return f"{millions / encode_s:9.0f}{millions / decode_s:9.0f}"
 
 
 def _libraries(n, repeats, gen, say):
-    """The same gaps and bitmaps, coded by others; those that are not installed are left out."""
+    """Print other libraries' codes of the same gaps and bitmaps, without libraries not installed."""
     say(f"the bytes that are coded, by others: of the bound, and MB/s of those bytes there and back ({n:,} weights)")
     for sparsity, name in ((.7, "bitmap"), (.9, "gaps")):
         mask = gen.random(n) >= sparsity
-        gaps = np.diff(np.flatnonzero(mask), prepend=-1) - 1
-        data = (np.packbits(mask) if name == "bitmap" else gaps.astype(np.uint8)).tobytes()
-        for library, (there, back) in _coders(len(data)).items():
-            coded = there(data)
-            assert back(coded) == data
-            seconds = best(repeats, lambda: there(data), lambda: back(coded))
-            say(f"{f'{name}, sparsity {sparsity}, {library}':45}{len(coded) / bound_bytes(n, int(mask.sum())):9.3f}"
-                f"{len(data) / seconds[0] / 1e6:9.0f}{len(data) / seconds[1] / 1e6:9.0f}")
+        data = _bitmap(mask) if name == "bitmap" else _gaps(mask)
+        bound = bound_bytes(n, int(mask.sum()))
+        for library, coder in _coders(len(data)).items():
+            say(_library_row(f"{name}, sparsity {sparsity}, {library}", repeats, data, coder, bound))
+
+
+def _bitmap(mask):
+    return np.packbits(mask).tobytes()
+
+
+def _gaps(mask):
+    gaps = np.diff(np.flatnonzero(mask), prepend=-1) - 1
+    return gaps.astype(np.uint8).tobytes()
+
+
+def _library_row(name, repeats, data, coder, bound):
+    encode, decode = coder
+    coded = encode(data)
+    assert decode(coded) == data
+    encode_s, decode_s = best(repeats, lambda: encode(data), lambda: decode(coded))
+    return f"{name:45}{len(coded) / bound:9.3f}{_speeds(len(data), encode_s, decode_s)}"
 
 
 def _coders(size):
-    """``{name: (encode, decode)}`` of ``size`` bytes."""
+    """``{name: (encode, decode)}`` of ``size`` bytes, from the installed libraries."""
     def deflated(module, strategy):
-        def there(data):
+        def encode(data):
             coder = module.compressobj(1, module.DEFLATED, -15, 9, strategy)
             return coder.compress(data) + coder.flush()
-        return there, lambda coded: module.decompress(coded, -15, size)
 
-    offers = {
-        "zstandard": lambda m: {f"zstandard {level}": (
-            m.ZstdCompressor(level).compress, m.ZstdDecompressor().decompress) for level in (1, 3)},
-        "zlib": lambda m: {"zlib Huffman only": deflated(m, m.Z_HUFFMAN_ONLY), "zlib 1": deflated(m, 0)},
-        "isal.isal_zlib": lambda m: {"isal 1": deflated(m, 0)},
-        "zlib_ng.zlib_ng": lambda m: {"zlib-ng Huffman only": deflated(m, m.Z_HUFFMAN_ONLY)},
-        "deflate": lambda m: {"libdeflate 1": (lambda data: bytes(m.deflate_compress(data, 1)),
-                                               lambda coded: bytes(m.deflate_decompress(coded, size)))},
-        "lz4.frame": lambda m: {"lz4": (m.compress, m.decompress)}}
-    found = {}
+        return encode, lambda coded: module.decompress(coded, -15, size)
+
+    def zstandard(module):
+        return {f"zstandard {level}": (module.ZstdCompressor(level).compress, module.ZstdDecompressor().decompress)
+                for level in (1, 3)}
+
+    def zlib(module):
+        return {"zlib Huffman only": deflated(module, module.Z_HUFFMAN_ONLY), "zlib 1": deflated(module, 0)}
+
+    def isal(module):
+        return {"isal 1": deflated(module, 0)}
+
+    def zlib_ng(module):
+        return {"zlib-ng Huffman only": deflated(module, module.Z_HUFFMAN_ONLY)}
+
+    def libdeflate(module):
+        return {"libdeflate 1": (lambda data: bytes(module.deflate_compress(data, 1)),
+                                 lambda coded: bytes(module.deflate_decompress(coded, size)))}
+
+    def lz4(module):
+        return {"lz4": (module.compress, module.decompress)}
+
+    offers = {"zstandard": zstandard, "zlib": zlib, "isal.isal_zlib": isal, "zlib_ng.zlib_ng": zlib_ng,
+              "deflate": libdeflate, "lz4.frame": lz4}
+    coders = {}
     for name, offer in offers.items():
         try:
-            found |= offer(importlib.import_module(name))
+            module = importlib.import_module(name)
         except ImportError:
             continue
-    return found
+        coders |= offer(module)
+    return coders
 
 
 def _values(K, repeats, say):
@@ -128,34 +175,39 @@ def _values(K, repeats, say):
     for spec in CODECS:
         codec = make(catalog.CODECS, spec)
         arrays = codec.encode(values)
-        there, back = best(repeats, lambda: codec.encode(values), lambda: codec.decode(arrays, K))
-        size = sum(array.nbytes for array in arrays.values())
-        say(f"{spec:34}{size / K:11.3f}{K / there / 1e6:9.0f}{K / back / 1e6:9.0f}")
+        encode_s, decode_s = best(repeats, lambda: codec.encode(values), lambda: codec.decode(arrays, K))
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        say(f"{spec:34}{num_bytes / K:11.3f}{_speeds(K, encode_s, decode_s)}")
 
 
 def _path(n, repeats, say):
-    """The steps of a model from the server's vector to a worker's, sparse and with no weight pruned, and a bare
-    copy."""
+    """Print the steps of a model from the server's vector to a worker's, sparse and dense, and a bare copy."""
     P = -(-n // 16) * 16
     layout = Layout((Slot("weight", (n,), 0, n),), (), (), P, P, P)
     gen = torch.Generator().manual_seed(0)
-    x, copy, stage = torch.randn(P, generator=gen), np.empty(5 * P, np.uint8), staging(P, torch.device("cpu"))
-    dense = layout.full_mask()
-    found = [_steps(x, layout.support(mask).clone(), stage, copy, repeats)
-             for mask in (dense & (torch.rand(P, generator=gen) >= .9), dense)]
+    x = torch.randn(P, generator=gen)
+    copy = np.empty(5 * P, np.uint8)
+    stage = staging(P, torch.device("cpu"))
+    full = layout.full_mask()
+    mask = full & (torch.rand(P, generator=gen) >= .9)
+    sparse = _steps(x, layout.support(mask).clone(), stage, copy, repeats)
+    dense = _steps(x, layout.support(full).clone(), stage, copy, repeats)
     say(f"a model of {n:,} weights, its mask known: milliseconds{'sparsity 0.9':>26}{'dense':>9}{'ratio':>9}")
-    for name in found[0]:
-        sparse, whole = (each[name] * 1e3 for each in found)
-        say(f"{name:60}{sparse:14.2f}{whole:9.2f}{whole / sparse:9.1f}")
+    for name, seconds in sparse.items():
+        sparse_ms = 1e3 * seconds
+        dense_ms = 1e3 * dense[name]
+        say(f"{name:60}{sparse_ms:14.2f}{dense_ms:9.2f}{dense_ms / sparse_ms:9.1f}")
 
 
 def _steps(x, support, stage, copy, repeats):
-    """Seconds of the steps of ``x`` on its ``support``; ``copy`` is memory to copy the message into."""
-    header, values = {"kind": "round"}, x.index_select(0, support)
+    """``{step: seconds}`` of ``x`` on its ``support``; ``copy`` is memory for a copy of the message."""
+    header = {"kind": "round"}
+    values = x.index_select(0, support)
     message = frame.pack(header, {"values": values.numpy()})
-    arrived = torch.from_numpy(frame.unpack(message)[1]["values"])
-    base, kept = stage.up(arrived, support), np.zeros(len(x), bool)
-    kept[support.numpy()] = True
+    _, arrays = frame.unpack(message)
+    arrived = torch.from_numpy(arrays["values"])
+    base = stage.up(arrived, support)
+    kept = positions.mask_of(support.numpy(), len(x))
     steps = {
         "gather the values": lambda: x.index_select(0, support),
         "pack the message, with its checksum": lambda: frame.pack(header, {"values": values.numpy()}),
@@ -166,5 +218,5 @@ def _steps(x, support, stage, copy, repeats):
         "an update: gather the difference": lambda: stage.down(stage.difference(x, base, support)),
         "where the mask is new: its support": lambda: index_of(kept),
         "where the mask is new: its digest": lambda: digest(support)}
-    seconds = dict(zip(steps, best(repeats, *steps.values())))
-    return {"encode and decode, the first four": sum(list(seconds.values())[:4])} | seconds
+    seconds = best(repeats, *steps.values())
+    return {"encode and decode, the first four": sum(seconds[:4])} | dict(zip(steps, seconds))

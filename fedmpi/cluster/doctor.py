@@ -1,7 +1,7 @@
-"""What measured facts mean: findings, each with what is expected and a way out. Pure;
+"""Findings: the meaning of measured facts, each with the expected value and a way out. Pure;
 ``fedmpi.cluster.examine`` measures.
 
-Exit codes: 0 where nothing is worse than a note, 1 where there are warnings, 2 where there are errors.
+Exit codes: 0 if nothing is worse than a note, 1 for warnings, 2 for errors.
 """
 
 import os
@@ -30,13 +30,17 @@ STACK_BYTES = 1 << 20
 
 
 class Finding(NamedTuple):
-    """One line of the table; ``expected`` and ``way_out`` are empty where all is well."""
+    """One line of the table; ``expected`` and ``way_out`` are empty if all is well."""
 
     severity: str
     subject: str
     got: str
     expected: str = ""
     way_out: str = ""
+
+
+def _good(subject, got):
+    return Finding("ok", subject, got)
 
 
 def judged(facts):
@@ -55,19 +59,20 @@ def exit_code(findings):
 
 
 def file_system(path, mounts):
-    """The type of the file system that ``path`` lies on; ``mounts`` is the text of /proc/self/mountinfo."""
+    """The type of the file system of ``path``; ``mounts`` is the text of /proc/self/mountinfo."""
     best, kind = "", ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
+        # The kernel writes a blank in a path as \040.
         point = before.split()[4].replace("\\040", " ")
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
+        is_inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if is_inside and len(point) >= len(best):
             best, kind = point, after.split()[0]
     return kind
 
 
 def _around(around, mislaunched):
-    """Findings about what this process did not choose."""
+    """Findings about the surroundings, which this process did not choose."""
     if mislaunched:
         yield Finding("error", "launcher", mislaunched, "ranks of one job, or one process", "as it says")
     if not around["folder"]:
@@ -85,7 +90,7 @@ def _around(around, mislaunched):
 
 
 def _text(around):
-    """Findings about letters: those that come out, and those in the names of files."""
+    """Findings about letters: in output, and in the names of files."""
     utf8 = "LC_ALL=C.UTF-8 before the start"
     said = around["locale"] or "no locale is set"
     if not around["locale_known"]:
@@ -94,7 +99,7 @@ def _text(around):
         yield Finding("warning", "locale", f"{said}: names of files are read as {around['names']}",
                       "UTF-8, else names with other letters may not be found", f"{utf8}, or PYTHONUTF8=1")
     if _is_utf8(around["output"]):
-        yield Finding("ok", "locale", f"{said}; what comes out is UTF-8")
+        yield _good("locale", f"{said}; what comes out is UTF-8")
     else:
         yield Finding("note", "locale", f"{said}: what comes out is {around['output']}, pictures are drawn with it",
                       "UTF-8, for finer pictures", f"{utf8}, and unset PYTHONIOENCODING")
@@ -121,22 +126,28 @@ def _hdf5(variables):
 
 def _groups(ranks, value):
     """``{value: [rank]}``."""
-    found = {}
+    by_value = {}
     for rank, facts in ranks.items():
-        found.setdefault(value(facts), []).append(rank)
-    return found
+        by_value.setdefault(value(facts), []).append(rank)
+    return by_value
 
 
 def _who(numbers):
-    return f"rank{'s' * (len(numbers) > 1)} {place.ranges(sorted(numbers))}"
+    plural = "s" if len(numbers) > 1 else ""
+    return f"rank{plural} {place.ranges(sorted(numbers))}"
 
 
 def _unequal(ranks, value):
-    """``a on ranks 0-3, b on rank 4``, and whether that is one value only."""
-    groups = _groups(ranks, value)
-    if len(groups) == 1:
-        return str(next(iter(groups))), True
-    return "; ".join(f"{each} on {_who(numbers)}" for each, numbers in groups.items()), False
+    """``a on ranks 0-3, b on rank 4``, and whether all ranks have one value."""
+    by_value = _groups(ranks, value)
+    if len(by_value) == 1:
+        only = next(iter(by_value))
+        return str(only), True
+    parts = [f"{shown} on {_who(numbers)}" for shown, numbers in by_value.items()]
+    return "; ".join(parts), False
+
+
+CUDA_AWARE = {True: "yes", False: "no", None: "it does not say"}
 
 
 def _mpi(ranks, mpirun):
@@ -145,43 +156,55 @@ def _mpi(ranks, mpirun):
         yield Finding("warning", "MPI", first["error"], "an MPI that mpi4py can load; one process works without",
                       "load the cluster's MPI module, or pip install 'fedmpi[mpi]'; on a login node, ask inside a job")
     else:
-        text, same = _unequal(ranks, lambda facts: facts["mpi"]["library"])
-        if same:
-            aware = {True: "yes", False: "no", None: "it does not say"}[first["cuda_aware"]]
-            yield Finding("ok", "MPI", f"{text}, MPI {first['standard']}, mpi4py {first['mpi4py']} "
-                          f"({first['binary']}), threads {first['threads']}, CUDA-aware: {aware} (not used: messages "
-                          "are coded on the host)")
-        else:
-            yield Finding("error", "MPI", text, "one MPI library on all ranks", "load the same modules on all nodes")
+        yield _library(ranks, first)
     yield from _launcher(ranks, mpirun, first)
 
 
+def _library(ranks, first):
+    text, same = _unequal(ranks, lambda facts: facts["mpi"]["library"])
+    if not same:
+        return Finding("error", "MPI", text, "one MPI library on all ranks", "load the same modules on all nodes")
+    aware = CUDA_AWARE[first["cuda_aware"]]
+    return _good("MPI", f"{text}, MPI {first['standard']}, mpi4py {first['mpi4py']} "
+                 f"({first['binary']}), threads {first['threads']}, CUDA-aware: {aware} (not used: messages "
+                 "are coded on the host)")
+
+
 def _launcher(ranks, mpirun, library):
-    text, _ = _unequal(ranks, lambda facts: facts["launcher"])
-    known = "error" not in library
-    foreign = known and _is_open_mpi(mpirun["text"]) != _is_open_mpi(library["library"])
-    if not mpirun["path"] and text == "none":
+    started_by, _ = _unequal(ranks, lambda facts: facts["launcher"])
+    path = mpirun["path"]
+    if not path and started_by == "none":
         yield Finding("note", "launcher", "no mpirun in PATH", "one, for more than one rank",
                       "load the cluster's MPI module, or start by srun")
-    elif mpirun["path"] and foreign and text != "srun":
-        yield Finding("warning", "launcher", f"{_whose(mpirun['path'], mpirun['text'])}, "
+        return
+    if path and started_by != "srun" and _is_foreign(mpirun["text"], library):
+        yield Finding("warning", "launcher", f"{_whose(path, mpirun['text'])}, "
                       f"mpi4py loads {library['library']}", "both of one MPI", "put that MPI's bin first in PATH")
-    else:
-        yield Finding("ok", "launcher", f"started by {text}; mpirun is {mpirun['path'] or 'missing'}")
-        yield from _typed_launcher(mpirun, library, known)
+        return
+    yield _good("launcher", f"started by {started_by}; mpirun is {path or 'missing'}")
+    yield from _typed_launcher(mpirun, library)
 
 
-def _typed_launcher(mpirun, library, known):
-    """What PATH has is not what fedmpi starts, and starts no rank of the MPI that mpi4py loads."""
+def _is_foreign(version_text, library):
+    """Whether a launcher is not of the MPI that mpi4py loads, as far as known."""
+    if "error" in library:
+        return False
+    return _is_open_mpi(version_text) != _is_open_mpi(library["library"])
+
+
+def _typed_launcher(mpirun, library):
+    """A note if PATH has another mpirun than fedmpi starts, and it starts no rank of the MPI that
+    mpi4py loads."""
     typed, text = mpirun["typed"], mpirun["typed_text"]
-    if typed and known and _is_open_mpi(text) != _is_open_mpi(library["library"]):
+    if typed and _is_foreign(text, library):
         yield Finding("note", "launcher", f"{_whose(typed, text)} and comes first in PATH, mpi4py loads "
                       f"{library['library']}", f"to start by {mpirun['path']}, as fedmpi itself does",
                       f"put {os.path.dirname(mpirun['path'])} first in PATH, or type that path")
 
 
 def _whose(path, text):
-    return f"{path} is of {'Open MPI' if _is_open_mpi(text) else 'another MPI'}"
+    kind = "Open MPI" if _is_open_mpi(text) else "another MPI"
+    return f"{path} is of {kind}"
 
 
 def _is_open_mpi(text):
@@ -191,132 +214,191 @@ def _is_open_mpi(text):
 def _places(ranks):
     for line in place.lines(ranks):
         if not line.startswith(" "):
-            yield Finding("ok", "ranks", line)
+            yield _good("ranks", line)
     for line in place.warnings(ranks):
         yield Finding("warning", "ranks", line, "a core a rank, or all for all", "as it says")
     for numbers in place.by_node(ranks).values():
-        first = ranks[numbers[0]]
-        cores = len(set().union(*(ranks[rank]["cores"] for rank in numbers)))
-        allowed = min(cores, first["quota"] or cores)
-        if allowed < min(cores, len(numbers)):
-            yield Finding("warning", "cores", f"{first['host']}: its cgroup allows {first['quota']:g} of {cores} cores "
-                          f"to {len(numbers)} rank(s)", "as many as ranks",
-                          "ask for more (--cpus-per-task, --ntasks), or start fewer ranks")
-        if len(numbers) > cores:
-            yield Finding("note", "cores", f"{first['host']}: {len(numbers)} ranks on {cores} core{'s' * (cores > 1)}",
-                          "a core a rank is fastest", "this works; for speed start fewer ranks, or ask for more cores")
+        yield from _cores(ranks, numbers)
+
+
+def _num_cores(ranks, numbers):
+    """Cores that any of the ranks ``numbers`` of a node may use."""
+    return len(set().union(*(ranks[rank]["cores"] for rank in numbers)))
+
+
+def _cores(ranks, numbers):
+    """Findings about the ranks ``numbers`` of one node."""
+    first, num, cores = ranks[numbers[0]], len(numbers), _num_cores(ranks, numbers)
+    allowed = min(cores, first["quota"] or cores)
+    if allowed < min(cores, num):
+        yield Finding("warning", "cores", f"{first['host']}: its cgroup allows {first['quota']:g} of {cores} cores "
+                      f"to {num} rank(s)", "as many as ranks",
+                      "ask for more (--cpus-per-task, --ntasks), or start fewer ranks")
+    if num > cores:
+        plural = "s" if cores > 1 else ""
+        yield Finding("note", "cores", f"{first['host']}: {num} ranks on {cores} core{plural}",
+                      "a core a rank is fastest", "this works; for speed start fewer ranks, or ask for more cores")
 
 
 def _gpus(ranks):
     blind = {rank: facts for rank, facts in ranks.items() if facts["driver"] and not facts["gpus"]}
     if blind:
-        first = next(iter(blind.values()))
-        yield Finding("warning", "GPU", f"{_who(blind)}: {first['driver']}, but torch (CUDA "
-                      f"{first['torch']['cuda'] or 'none'}) sees none; CUDA_VISIBLE_DEVICES={first['visible']}",
-                      "torch sees the GPUs",
-                      "install a torch built for a CUDA that the driver knows, or check CUDA_VISIBLE_DEVICES; else "
-                      "--device cpu")
+        yield _blind(blind)
     for numbers in place.by_node(ranks).values():
-        known = place.free_of(ranks, numbers)
+        free_of = place.free_of(ranks, numbers)
         for name, users in place.by_gpu(ranks, numbers).items():
-            gpu = place.gpu_of(ranks[users[0]])
-            free = f"{known[gpu['uuid']] / GB:.0f} GB free of " if gpu["uuid"] in known else ""
-            line = (f"{ranks[users[0]]['host']}: gpu {name}, {gpu['name']}, {free}{gpu['total_bytes'] / GB:.0f} GB: "
-                    f"{_who(users)}")
-            if len(users) > 1:
-                yield Finding("note", "GPU", line,
-                              "ranks on one GPU take turns" + " unless MPS runs" * (not ranks[users[0]]["mps"]),
-                              "this works; start nvidia-cuda-mps-control, or fewer ranks, where it is slow")
-            else:
-                yield Finding("ok", "GPU", line)
+            yield _gpu(ranks, name, users, free_of)
     if not blind and not any(facts["gpus"] for facts in ranks.values()):
-        yield Finding("ok", "GPU", "none")
+        yield _good("GPU", "none")
+
+
+def _blind(ranks):
+    """About ``ranks`` with a driver, but without a GPU that torch sees."""
+    first = next(iter(ranks.values()))
+    built = first["torch"]["cuda"] or "none"
+    return Finding(
+        "warning", "GPU",
+        f"{_who(ranks)}: {first['driver']}, but torch (CUDA {built}) sees none; "
+        f"CUDA_VISIBLE_DEVICES={first['visible']}",
+        "torch sees the GPUs",
+        "install a torch built for a CUDA that the driver knows, or check CUDA_VISIBLE_DEVICES; else --device cpu")
+
+
+def _gpu(ranks, name, users, free_of):
+    """About one GPU with its ranks ``users``; ``free_of`` are the free bytes by uuid, as far as
+    known."""
+    first = ranks[users[0]]
+    gpu = place.gpu_of(first)
+    free = ""
+    if gpu["uuid"] in free_of:
+        free = f"{free_of[gpu['uuid']] / GB:.0f} GB free of "
+    line = f"{first['host']}: gpu {name}, {gpu['name']}, {free}{gpu['total_bytes'] / GB:.0f} GB: {_who(users)}"
+    if len(users) == 1:
+        return _good("GPU", line)
+    turns = "ranks on one GPU take turns"
+    if not first["mps"]:
+        turns += " unless MPS runs"
+    return Finding("note", "GPU", line, turns,
+                   "this works; start nvidia-cuda-mps-control, or fewer ranks, where it is slow")
 
 
 def _torch(ranks):
-    def built(facts):
-        parts = [name for name, there in (("MKL", facts["torch"]["mkl"]),
-                                          ("oneDNN", facts["torch"]["onednn"])) if there]
-        return (f"{facts['versions']['torch']}, CUDA {facts['torch']['cuda'] or 'none'}, "
-                f"{' and '.join(parts) or 'no MKL'}, {facts['torch']['vectors']}, {facts['threads']} thread(s) a rank")
+    text, same = _unequal(ranks, _built)
+    if same:
+        yield _good("torch", text)
+    else:
+        yield Finding("warning", "torch", text, "one build on processors of one kind, for the same bits in every run",
+                      "ask for nodes of one kind; which rank trains which client may differ from run to run")
 
-    text, same = _unequal(ranks, built)
-    yield Finding("ok", "torch", text) if same else Finding(
-        "warning", "torch", text, "one build on processors of one kind, for the same bits in every run",
-        "ask for nodes of one kind; which rank trains which client may differ from run to run")
+
+def _built(facts):
+    """The build of a rank's torch, as text."""
+    torch = facts["torch"]
+    libraries = [name for name, key in (("MKL", "mkl"), ("oneDNN", "onednn")) if torch[key]]
+    return (f"{facts['versions']['torch']}, CUDA {torch['cuda'] or 'none'}, "
+            f"{' and '.join(libraries) or 'no MKL'}, {torch['vectors']}, {facts['threads']} thread(s) a rank")
 
 
 def _versions(ranks):
-    for name in ranks[0]["versions"]:
+    versions = ranks[0]["versions"]
+    all_same = True
+    for name in versions:
         text, same = _unequal(ranks, lambda facts: facts["versions"][name])
+        all_same = all_same and same
         if not same:
             yield Finding("error", "versions", f"{name} {text}", "the same on all ranks",
                           "activate one environment on all nodes")
-    if len({tuple(facts["versions"].items()) for facts in ranks.values()}) == 1:
-        yield Finding("ok", "versions", ", ".join(f"{name} {each}" for name, each in ranks[0]["versions"].items())
-                      + (", on all ranks" if len(ranks) > 1 else ""))
+    if all_same:
+        text = ", ".join(f"{name} {version}" for name, version in versions.items())
+        if len(ranks) > 1:
+            text += ", on all ranks"
+        yield _good("versions", text)
 
 
 def _speed(ranks, probe):
     if probe is None:
         return
-    pairs, alone = probe["pairs"], all(len(set().union(*(ranks[rank]["cores"] for rank in numbers))) >= len(numbers)
-                                       for numbers in place.by_node(ranks).values())
-    trips = [pair["round_trip_s"] for pair in pairs.values()]
-    worst = max(pairs, key=lambda rank: pairs[rank]["round_trip_s"])
-    bare = statistics.median(pair["bare_round_trip_s"] for pair in pairs.values())
-    line = (f"8 bytes to a worker and back: median {statistics.median(trips) * 1e6:.0f} us, worst "
-            f"{max(trips) * 1e6:.0f} us (rank {worst}); MPI alone {bare * 1e6:.0f} us, "
-            f"{statistics.median(trips) / bare:.2g} times faster, and never asleep")
-    yield Finding("ok", "latency", line) if max(trips) < ROUND_TRIP_S else Finding(
-        "warning", "latency", line, f"at most {ROUND_TRIP_S * 1e3:.0f} ms",
-        "fewer ranks a core, or a faster network: see UCX_TLS, FI_PROVIDER")
-    for size in sorted({int(size) for pair in pairs.values() for size in pair["rates"]}):
+    pairs = probe["pairs"]
+    yield _latency(pairs)
+    sizes = {int(size) for pair in pairs.values() for size in pair["rates"]}
+    alone = all(_num_cores(ranks, numbers) >= len(numbers) for numbers in place.by_node(ranks).values())
+    for size in sorted(sizes):
         yield _rate(pairs, size, alone)
-    whole = probe["broadcast"]
-    yield Finding("ok", "broadcast", f"{whole['bytes'] / 2 ** 20:.0f} MiB to {len(ranks) - 1} worker(s): "
-                  f"{whole['seconds'] * 1e3:.1f} ms; MPI alone {whole['bare_seconds'] * 1e3:.1f} ms, "
-                  f"{whole['seconds'] / whole['bare_seconds']:.2g} times")
-    busy = {rank: share for rank, share in probe["waiting"].items() if share > WAITING}
-    line = f"a rank that waits burns {max(probe['waiting'].values()):.1%} of a core, at most"
-    yield Finding("ok", "waiting", line) if not busy else Finding(
-        "warning", "waiting", f"{line} ({_who(busy)})", f"at most {WAITING:.0%}",
-        "another program may burn it; is a thread of MPI's own spinning (UCX, MPICH_ASYNC_PROGRESS)?")
+    yield _broadcast(probe["broadcast"], len(ranks) - 1)
+    yield _waiting(probe["waiting"])
     yield from _clocks(ranks, pairs)
 
 
+def _latency(pairs):
+    worst = max(pairs, key=lambda rank: pairs[rank]["round_trip_s"])
+    longest = pairs[worst]["round_trip_s"]
+    median = statistics.median(pair["round_trip_s"] for pair in pairs.values())
+    bare = statistics.median(pair["bare_round_trip_s"] for pair in pairs.values())
+    line = (f"8 bytes to a worker and back: median {median * 1e6:.0f} us, worst "
+            f"{longest * 1e6:.0f} us (rank {worst}); MPI alone {bare * 1e6:.0f} us, "
+            f"{median / bare:.2g} times faster, and never asleep")
+    if longest < ROUND_TRIP_S:
+        return _good("latency", line)
+    return Finding("warning", "latency", line, f"at most {ROUND_TRIP_S * 1e3:.0f} ms",
+                   "fewer ranks a core, or a faster network: see UCX_TLS, FI_PROVIDER")
+
+
+def _broadcast(measured, num_workers):
+    seconds, bare = measured["seconds"], measured["bare_seconds"]
+    return _good("broadcast", f"{measured['bytes'] / 2 ** 20:.0f} MiB to {num_workers} worker(s): "
+                 f"{seconds * 1e3:.1f} ms; MPI alone {bare * 1e3:.1f} ms, {seconds / bare:.2g} times")
+
+
+def _waiting(share_of):
+    """About the share of a core that each waiting rank burns."""
+    busy = [rank for rank, share in share_of.items() if share > WAITING]
+    line = f"a rank that waits burns {max(share_of.values()):.1%} of a core, at most"
+    if not busy:
+        return _good("waiting", line)
+    return Finding("warning", "waiting", f"{line} ({_who(busy)})", f"at most {WAITING:.0%}",
+                   "another program may burn it; is a thread of MPI's own spinning (UCX, MPICH_ASYNC_PROGRESS)?")
+
+
 def _rate(pairs, size, alone):
-    """Of messages of ``size`` bytes; ``alone`` where ranks have cores of their own, else the comparison says
-    nothing."""
-    of = {rank: pair for rank, pair in pairs.items() if size in map(int, pair["rates"])}
-    rates = {rank: _at(pair["rates"], size) for rank, pair in of.items()}
-    shares = {rank: rates[rank] / _at(pair["bare_rates"], size) for rank, pair in of.items()}
-    slow = min(rates, key=rates.get)
-    line = (f"{size >> 20} MiB between rank 0 and a worker: median {statistics.median(rates.values()) / GB:.2g} GB/s, "
-            f"least {rates[slow] / GB:.2g} GB/s (rank {slow}); {statistics.median(shares.values()):.2g} of MPI alone")
+    """About messages of ``size`` bytes; ranks must be ``alone`` on their cores for the comparison
+    with bare MPI."""
+    rates, shares = {}, []
+    for rank, pair in pairs.items():
+        if size in map(int, pair["rates"]):
+            rates[rank] = _at(pair["rates"], size)
+            shares.append(rates[rank] / _at(pair["bare_rates"], size))
+    slow, share = min(rates, key=rates.get), statistics.median(shares)
+    median = statistics.median(rates.values())
+    line = (f"{size >> 20} MiB between rank 0 and a worker: median {median / GB:.2g} GB/s, "
+            f"least {rates[slow] / GB:.2g} GB/s (rank {slow}); {share:.2g} of MPI alone")
     if rates[slow] < RATE:
         return Finding("warning", "bandwidth", line, f"{RATE / GB:g} GB/s",
                        "is this the fast network? see UCX_NET_DEVICES, FI_PROVIDER")
-    if alone and statistics.median(shares.values()) < AGAINST_BARE:
+    if alone and share < AGAINST_BARE:
         return Finding("note", "bandwidth", line, f"{AGAINST_BARE:g} of MPI alone",
                        "a busy node shows less; repeat it on a quiet one")
-    return Finding("ok", "bandwidth", line)
+    return _good("bandwidth", line)
 
 
 def _at(rates, size):
-    return rates[size] if size in rates else rates[str(size)]
+    """The rate at ``size``; JSON makes texts of the keys."""
+    if size in rates:
+        return rates[size]
+    return rates[str(size)]
 
 
 def _clocks(ranks, pairs):
-    far = {rank: pair["clock_s"]
-           for rank, pair in pairs.items() if abs(pair["clock_s"]) > CLOCK_S + pair["clock_error_s"]}
-    if far:
-        rank = max(far, key=lambda rank: abs(far[rank]))
-        yield Finding("warning", "clocks", f"{ranks[rank]['host']} is {far[rank]:+.1f} s off rank 0's clock",
-                      f"{CLOCK_S:g} s at most", "tell the administrators: chrony or ntp does not run there")
-    else:
-        yield Finding("ok", "clocks",
-                      f"within {max(abs(pair['clock_s']) for pair in pairs.values()):.1g} s of rank 0's")
+    far = {}
+    for rank, pair in pairs.items():
+        if abs(pair["clock_s"]) > CLOCK_S + pair["clock_error_s"]:
+            far[rank] = pair["clock_s"]
+    if not far:
+        largest = max(abs(pair["clock_s"]) for pair in pairs.values())
+        yield _good("clocks", f"within {largest:.1g} s of rank 0's")
+        return
+    rank = max(far, key=lambda rank: abs(far[rank]))
+    yield Finding("warning", "clocks", f"{ranks[rank]['host']} is {far[rank]:+.1f} s off rank 0's clock",
+                  f"{CLOCK_S:g} s at most", "tell the administrators: chrony or ntp does not run there")
 
 
 def _folder(folder):
@@ -334,12 +416,16 @@ def _folder(folder):
         yield Finding("warning", "run files", f"{where}: file locking does not work: {locks}", "flock works",
                       "it runs, but nothing keeps two runs from one file; on Lustre mount with flock, or take another "
                       "folder")
-    line = (f"{where}: HDF5 writes, appends, reopens{'' if locks else ', locks'}; 1 MiB on the disk in "
-            f"{folder['sync_s']:.2g} s")
-    yield Finding("ok", "run files", line) if folder["sync_s"] <= SYNC_S else Finding(
-        "note", "run files", line, f"{SYNC_S:g} s", "each checkpoint waits for the disk: raise --save-every, "
-        "or take a faster folder and copy the run at the end")
+    able = "writes, appends, reopens" if locks else "writes, appends, reopens, locks"
+    yield _sync(folder["sync_s"], f"{where}: HDF5 {able}; 1 MiB on the disk in {folder['sync_s']:.2g} s")
     yield _disk("run files", folder, "give another --out, or make room")
+
+
+def _sync(seconds, line):
+    if seconds <= SYNC_S:
+        return _good("run files", line)
+    return Finding("note", "run files", line, f"{SYNC_S:g} s", "each checkpoint waits for the disk: raise "
+                   "--save-every, or take a faster folder and copy the run at the end")
 
 
 def _disk(subject, disk, way_out):
@@ -352,54 +438,78 @@ def _disk(subject, disk, way_out):
 def _room(ranks):
     for numbers in place.by_node(ranks).values():
         facts = [ranks[rank] for rank in numbers]
-        host, left = facts[0]["host"], min(each["memory_bytes"] for each in facts)
-        line = f"{host}: {left / GB:.1f} GB left for {len(numbers)} rank(s) that have loaded torch"
-        yield Finding("ok", "memory", line) if left >= LEFT_BYTES * len(numbers) else Finding(
-            "warning", "memory", line, f"{LEFT_BYTES * len(numbers) / GB:.1f} GB",
-            "fewer ranks a node, or ask for more (--mem)")
-        if max(each["swap_bytes"] for each in facts) > GB:
-            swapped = max(each["swap_bytes"] for each in facts) / GB
-            yield Finding("note", "memory", f"{host}: {swapped:.1f} GB are swapped out", "no swap in use",
+        host, num = facts[0]["host"], len(numbers)
+        yield _memory(host, num, min(rank["memory_bytes"] for rank in facts))
+        swapped = max(rank["swap_bytes"] for rank in facts)
+        if swapped > GB:
+            yield Finding("note", "memory", f"{host}: {swapped / GB:.1f} GB are swapped out", "no swap in use",
                           "other programs fill this node; rounds may stall")
-        yield from _shared_room(host, facts[0], len(numbers))
+        yield _temporary(host, facts[0]["temporary"])
+        if num > 1:
+            yield _shared_memory(host, facts[0]["shm"])
 
 
-def _shared_room(host, facts, count):
-    disk, shm = facts["temporary"], facts["shm"]
+def _memory(host, num, left):
+    line = f"{host}: {left / GB:.1f} GB left for {num} rank(s) that have loaded torch"
+    needed = LEFT_BYTES * num
+    if left >= needed:
+        return _good("memory", line)
+    return Finding("warning", "memory", line, f"{needed / GB:.1f} GB",
+                   "fewer ranks a node, or ask for more (--mem)")
+
+
+def _temporary(host, disk):
     way_out = "set TMPDIR to a folder of the node's own: ranks map the data from a file there"
     if not disk["path"]:
-        yield Finding("error", "temporary", f"{host}: no folder takes temporary files", "one", way_out)
-    elif disk["type"] in SHARED:
-        yield Finding("warning", "temporary", f"{host}: {disk['path']} lies on {disk['type']}, between nodes",
-                      "a disk of the node's own", way_out)
-    else:
-        yield _disk("temporary", disk | {"path": f"{host}: {disk['path']}"}, way_out)
-    if count > 1:
-        line = f"{host}: /dev/shm has {shm['free_bytes'] / GB:.2g} GB free"
-        yield Finding("ok", "shared memory", line) if shm["free_bytes"] >= SHM_BYTES else Finding(
-            "warning", "shared memory", line, f"{SHM_BYTES / GB:g} GB: MPI's messages inside a node pass through it",
-            "in a container start it with --ipc=host or --shm-size=1g, else free it")
+        return Finding("error", "temporary", f"{host}: no folder takes temporary files", "one", way_out)
+    path = f"{host}: {disk['path']}"
+    if disk["type"] in SHARED:
+        return Finding("warning", "temporary", f"{path} lies on {disk['type']}, between nodes",
+                       "a disk of the node's own", way_out)
+    return _disk("temporary", disk | {"path": path}, way_out)
+
+
+def _shared_memory(host, shm):
+    line = f"{host}: /dev/shm has {shm['free_bytes'] / GB:.2g} GB free"
+    if shm["free_bytes"] >= SHM_BYTES:
+        return _good("shared memory", line)
+    return Finding("warning", "shared memory", line,
+                   f"{SHM_BYTES / GB:g} GB: MPI's messages inside a node pass through it",
+                   "in a container start it with --ipc=host or --shm-size=1g, else free it")
 
 
 def _limits(ranks):
-    def told(limits):
-        def size(value):
-            return "unlimited" if value < 0 else f"{value >> 20} MiB"
-
-        files = "unlimited" if limits["open_files"] < 0 else limits["open_files"]
-        return (f"open files {files}, core {size(limits['core_bytes'])}, stack {size(limits['stack_bytes'])}, "
-                f"locked {size(limits['locked_bytes'])}")
-
-    text, _ = _unequal(ranks, lambda facts: told(facts["limits"]))
-    low = [rank for rank, facts in ranks.items() if 0 <= facts["limits"]["open_files"] < FILES
-           or 0 <= facts["limits"]["stack_bytes"] < STACK_BYTES]
+    text, _ = _unequal(ranks, lambda facts: _limits_text(facts["limits"]))
+    low = [rank for rank, facts in ranks.items() if _is_low(facts["limits"])]
+    if not low:
+        yield _good("limits", text)
+        return
     yield Finding("warning", "limits", f"{text}, {_who(low)}", f"{FILES} open files and 1 MiB of stack at least",
-                  "ulimit -n 4096 -s 8192 before the start") if low else Finding("ok", "limits", text)
+                  "ulimit -n 4096 -s 8192 before the start")
+
+
+def _is_low(limits):
+    """Whether a process may have too few open files or too little stack; -1 means unlimited."""
+    return 0 <= limits["open_files"] < FILES or 0 <= limits["stack_bytes"] < STACK_BYTES
+
+
+def _limits_text(limits):
+    files = limits["open_files"]
+    if files < 0:
+        files = "unlimited"
+    core, stack, locked = (_size_text(limits[name]) for name in ("core_bytes", "stack_bytes", "locked_bytes"))
+    return f"open files {files}, core {core}, stack {stack}, locked {locked}"
+
+
+def _size_text(value):
+    if value < 0:
+        return "unlimited"
+    return f"{value >> 20} MiB"
 
 
 def text(findings, width=None):
-    """The table, at most ``width`` wide: problems first, each with what is expected and the way out, then what is
-    well."""
+    """The table, at most ``width`` wide: problems first, each with the expected value and the way
+    out, then all that is well."""
     rows, space = [], max(len(finding.subject) for finding in findings)
     for finding in findings:
         rows.append((f"{finding.severity:<8} {finding.subject:<{space}}", finding.got))
@@ -410,10 +520,14 @@ def text(findings, width=None):
 
 
 def verdict(findings):
-    """How many of each, in a line."""
-    count = {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}
-    told = [f"{count[name]} {name}{'s' * (count[name] > 1)}" for name in ("error", "warning", "note") if count[name]]
-    return (", ".join(told) or "nothing to complain of") + f"; exit code {exit_code(findings)}"
+    """The number of findings of each severity, in a line."""
+    parts = []
+    for severity in ("error", "warning", "note"):
+        num = sum(finding.severity == severity for finding in findings)
+        if num:
+            plural = "s" if num > 1 else ""
+            parts.append(f"{num} {severity}{plural}")
+    return f"{', '.join(parts) or 'nothing to complain of'}; exit code {exit_code(findings)}"
 
 
 def as_json(facts, findings):

@@ -1,4 +1,5 @@
-"""What ``fedmpi doctor`` measures, on every rank and between them; ``fedmpi.cluster.doctor`` judges it."""
+"""The measurements of ``fedmpi doctor``, on every rank and between them; ``fedmpi.cluster.doctor``
+judges them."""
 
 import json
 import os
@@ -55,43 +56,80 @@ def examine(folder, show, say):
 
 
 def measured(connect, folder):
-    """All facts, as JSON takes them: ``ranks`` by number, ``probe`` between them (None in one process), ``folder``."""
+    """All facts, as JSON takes them: ``ranks`` by number, ``probe`` between them (None in one
+    process), ``folder``."""
     alone = rank_and_size()[1] == 1
-    own = of_rank(0 if alone else place.SERVER, launched=not alone)
+    if alone:
+        own = of_rank(0, launched=False)
+    else:
+        own = of_rank(place.SERVER, launched=True)
     transport = connect()
     ranks = {0: own | {"node": 0}} | transport.places
-    return {"ranks": dict(sorted(ranks.items())), "probe": None if alone else transport.probe(),
-            "folder": of_folder(folder), "mpirun": mpirun(), "around": around(), "mislaunched": ""}
+    probe = None
+    if not alone:
+        probe = transport.probe()
+    return _facts(dict(sorted(ranks.items())), probe, folder, "")
 
 
 def measured_alone(folder, mislaunched):
     """All facts of a process that takes itself for a rank and is none, as ``mislaunched`` says."""
-    return {"ranks": {0: of_rank(0, launched=False) | {"node": 0}}, "probe": None, "folder": of_folder(folder),
-            "mpirun": mpirun(), "around": around(), "mislaunched": mislaunched}
+    own = of_rank(0, launched=False)
+    return _facts({0: own | {"node": 0}}, None, folder, mislaunched)
+
+
+def _facts(ranks, probe, folder, mislaunched):
+    return {
+        "ranks": ranks,
+        "probe": probe,
+        "folder": of_folder(folder),
+        "mpirun": mpirun(),
+        "around": around(),
+        "mislaunched": mislaunched,
+    }
 
 
 def of_rank(local, launched):
-    """What a rank tells of itself; ``launched`` by an MPI launcher, else MPI is looked at from a process of its own."""
+    """The facts that a rank tells of itself; ``launched`` by an MPI launcher, else another process
+    looks at MPI."""
     import torch
     torch.set_num_threads(1)
+    mounts = _mounts()
+    facts = place.mine(local)
+    facts["versions"] = _versions()
+    facts["mpi"] = _library() if launched else _library_elsewhere()
+    facts["launcher"] = launcher()
+    facts["torch"] = {
+        "cuda": torch.version.cuda or "",
+        "available": torch.cuda.is_available(),
+        "mkl": torch.backends.mkl.is_available(),
+        "onednn": torch.backends.mkldnn.is_available(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+    }
+    facts["driver"] = _first_line("/proc/driver/nvidia/version")
+    facts["visible"] = os.environ.get("CUDA_VISIBLE_DEVICES")
+    facts["mps"] = bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY"))
+    facts["limits"] = {name: resource.getrlimit(number)[0] for name, number in LIMITS.items()}
+    facts["swap_bytes"] = place.swap_bytes()
+    facts["machine_cores"] = os.cpu_count()
+    facts["temporary"] = _disk(_temporary(), mounts)
+    facts["shm"] = _disk("/dev/shm", mounts)
+    return facts
+
+
+def _mounts():
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        mounts = file.read()
-    return place.mine(local) | {
-        "versions": {name: version(name) for name in ("torch", "numpy", "h5py", "mpi4py")} | {
-            "fedmpi": __version__, "python": platform.python_version()},
-        "mpi": _library() if launched else _library_elsewhere(), "launcher": launcher(),
-        "torch": {"cuda": torch.version.cuda or "", "available": torch.cuda.is_available(),
-                  "mkl": torch.backends.mkl.is_available(),
-                  "onednn": torch.backends.mkldnn.is_available(), "vectors": torch.backends.cpu.get_cpu_capability()},
-        "driver": _first_line("/proc/driver/nvidia/version"), "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "mps": bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY")),
-        "limits": {name: resource.getrlimit(which)[0] for name, which in LIMITS.items()},
-        "swap_bytes": place.swap_bytes(), "machine_cores": os.cpu_count(),
-        "temporary": _disk(_temporary(), mounts), "shm": _disk("/dev/shm", mounts)}
+        return file.read()
+
+
+def _versions():
+    versions = {name: version(name) for name in ("torch", "numpy", "h5py", "mpi4py")}
+    versions["fedmpi"] = __version__
+    versions["python"] = platform.python_version()
+    return versions
 
 
 def of_folder(folder):
-    """The run directory: its file system, its room, and what a trial there found."""
+    """The run directory: its file system, its room, and the results of a trial there."""
     if not (os.path.isabs(folder) or working_folder()):
         return _disk("", "") | {"path": folder, "write": GONE}
     try:
@@ -99,16 +137,16 @@ def of_folder(folder):
     except UserError as error:
         return _disk("", "") | {"path": folder, "write": str(error)}
     from fedmpi.store import trial
-    found = trial(folder)
+    results = trial(folder)
+    # A folder that does not exist yet will lie on the disk of its parent.
     there = os.path.abspath(folder)
     while not os.path.exists(there):
         there = os.path.dirname(there)
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        return _disk(there, file.read()) | found | {"path": folder}
+    return _disk(there, _mounts()) | results | {"path": folder}
 
 
 def _temporary():
-    """The folder for temporary files; empty where none takes any."""
+    """The folder for temporary files; empty if none takes any."""
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:
@@ -119,8 +157,8 @@ def _disk(path, mounts):
     if not os.path.isdir(path):
         return {"path": path, "type": "", "free_bytes": 0, "total_bytes": 0}
     usage = shutil.disk_usage(path)
-    return {"path": path, "type": doctor.file_system(os.path.realpath(path), mounts), "free_bytes": usage.free,
-            "total_bytes": usage.total}
+    kind = doctor.file_system(os.path.realpath(path), mounts)
+    return {"path": path, "type": kind, "free_bytes": usage.free, "total_bytes": usage.total}
 
 
 def _library():
@@ -129,20 +167,23 @@ def _library():
 
 
 def _library_elsewhere():
-    """What MPI a process of its own loads: on a login node loading it may fail, or hang."""
+    """The MPI that a process of its own loads: on a login node loading it may fail, or hang."""
+    command = [sys.executable, "-c", MPI_ALONE]
     try:
-        done = subprocess.run([sys.executable, "-c", MPI_ALONE], capture_output=True, text=True, timeout=PATIENCE_S,
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S,
                               check=False, env=without_ranks(os.environ))
     except subprocess.TimeoutExpired:
         return {"error": f"MPI did not start within {PATIENCE_S} s"}
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+    if not done.returncode:
+        return json.loads(done.stdout.splitlines()[-1])
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return {"error": lines[-1]}
 
 
 def mpirun():
-    """``{"path", "text", "typed", "typed_text"}``: the mpirun that fedmpi starts, and another one that PATH has for
-    whoever types its name; each with its version's text. Empty texts where there is none."""
+    """``{"path", "text", "typed", "typed_text"}``: the mpirun that fedmpi starts, and another one
+    in PATH that a user gets who types its name; each with its version's text. Empty texts if there
+    is none."""
     path = find_launcher("mpirun") or find_launcher("mpiexec") or ""
     typed = shutil.which("mpirun") or ""
     if typed and os.path.realpath(typed) == os.path.realpath(path):
@@ -151,12 +192,12 @@ def mpirun():
 
 
 def _version(path):
-    """The first 200 characters of what a launcher says of itself."""
+    """The first 200 characters of a launcher's own words about itself."""
     if not path:
         return ""
-    argv = [path, "--version"]
+    command = [path, "--version"]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)[:200]
     return " ".join(done.stdout.split())[:200]

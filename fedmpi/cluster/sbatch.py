@@ -1,6 +1,8 @@
-"""A batch script for Slurm, from the options of a run: it stops in time, queues itself again and goes on.
+"""A batch script for Slurm, from the options of a run: it stops in time, queues itself again and
+goes on.
 
-What is told beforehand is estimated without torch, unless a measurement is at hand or GPUs are asked for.
+The needs of a job are estimated without torch, unless there is a measurement, or GPUs are asked
+for.
 """
 
 import math
@@ -70,23 +72,27 @@ class Measured(NamedTuple):
 
 
 def seconds(text):
-    """Of a time as Slurm writes it: minutes[:seconds], hours:minutes:seconds, days-hours[:minutes[:seconds]]."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if not found:
+    """Of a time as Slurm writes it: minutes[:seconds], hours:minutes:seconds,
+    days-hours[:minutes[:seconds]]."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not match:
         raise UserError(f"--time must be minutes, hours:minutes:seconds or days-hours, got {text!r}")
-    days, *parts = found.groups()
+    days, *parts = match.groups()
     numbers = [int(part) for part in parts if part is not None]
     if days is None and len(numbers) < 3:
-        numbers = [0, *numbers]                              # a single number is minutes, two are minutes and seconds
-    return sum(number * unit for number, unit in zip([int(days or 0), *numbers], (86400, 3600, 60, 1)))
+        # A single number is minutes, two are minutes and seconds.
+        numbers.insert(0, 0)
+    numbers.insert(0, int(days or 0))
+    return sum(number * unit for number, unit in zip(numbers, (86400, 3600, 60, 1)))
 
 
 def size(text):
-    """Bytes of a size as Slurm writes it: megabytes where no unit is given."""
-    found = re.fullmatch(r"(\d+)([KMGT]?)", text.upper())
-    if not found:
+    """Bytes of a size as Slurm writes it: megabytes without a unit."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)", text.upper())
+    if not match:
         raise UserError(f"--memory must be a size such as 8G, got {text!r}")
-    return int(found[1]) * UNITS[found[2] or "M"]
+    number, unit = match.groups()
+    return int(number) * UNITS[unit or "M"]
 
 
 def on_node(job):
@@ -95,17 +101,27 @@ def on_node(job):
 
 
 def cohort(options):
-    """Clients that train at the same time: all that a round asks, or at work where aggregation is asynchronous."""
-    given = parse(AGGREGATIONS, options["aggregation"])[1]
+    """Clients that train at the same time: those that a round asks, or those at work in
+    asynchronous runs."""
+    timing = parse(AGGREGATIONS, options["aggregation"])[1]
+    if timing.get("concurrency", 0):
+        return timing["concurrency"]
     wanted = options["cohort"] or options["clients"]
-    return given.get("concurrency", 0) or min(options["clients"], math.ceil(wanted * (1 + given.get("over", 0))))
+    return min(options["clients"], math.ceil(wanted * (1 + timing.get("over", 0))))
 
 
 def node_bytes(job, options, measured=None):
-    """What the fullest node needs: ranks that all hold the model, data once, and the cohort's updates on rank 0."""
-    weights = 4 * WEIGHTS.get(split(options["model"])[0], 0)
-    each = measured.rank_bytes if measured else (GPU_RANK_BYTES if job.gpus else RANK_BYTES) + VECTORS * weights
-    return on_node(job) * each + 3 * DATA_BYTES.get(split(options["dataset"])[0], 0) + 2 * cohort(options) * weights
+    """Bytes that the fullest node needs: the model on each rank, the data once, and the cohort's
+    updates on rank 0."""
+    weight_bytes = 4 * WEIGHTS.get(split(options["model"])[0], 0)
+    data_bytes = 3 * DATA_BYTES.get(split(options["dataset"])[0], 0)
+    if measured:
+        rank_bytes = measured.rank_bytes
+    elif job.gpus:
+        rank_bytes = GPU_RANK_BYTES + VECTORS * weight_bytes
+    else:
+        rank_bytes = RANK_BYTES + VECTORS * weight_bytes
+    return on_node(job) * rank_bytes + data_bytes + 2 * cohort(options) * weight_bytes
 
 
 def gigabytes(number):
@@ -114,7 +130,8 @@ def gigabytes(number):
 
 
 def program(launcher):
-    """``srun`` or ``mpirun``, by which ``--launcher`` begins; UserError for what a number of ranks cannot follow."""
+    """``srun`` or ``mpirun``, by which ``--launcher`` begins; UserError for what a number of ranks
+    cannot follow."""
     try:
         words = shlex.split(launcher)
     except ValueError as error:
@@ -130,42 +147,54 @@ def program(launcher):
 
 def check(job, options, measured=None):
     """UserError for a job that cannot work."""
-    named = [name for name in ("venv", "conda", "container") if getattr(job, name)]
-    given = notice(job.signal)[1]
-    mpirun = program(job.launcher) == "mpirun"
-    kind, waits = split(options["aggregation"])[0], parse(AGGREGATIONS, options["aggregation"])[1]
-    needed = gigabytes(node_bytes(job, options, measured))
-    refused = {
-        f"--nodes {job.nodes} need as many ranks at least, got --ranks {job.ranks}": job.ranks < job.nodes,
-        f"--cohort {options['cohort']} of {options['clients']} clients": options["cohort"] > options["clients"],
-        "--device cuda needs --gpus": options["device"] == "cuda" and not job.gpus,
-        f"--aggregation {options['aggregation']} needs a model of time: --devices drawn, say":
-            options["devices"] == "none" and (kind != "sync" or any(waits.values())),
-        f"--gpus {job.gpus} a node for {on_node(job)} ranks there: some would lie idle": job.gpus > on_node(job),
-        "text options must be of one line": _lines_apart([*job, *options.values()]),
-        "--server-device cuda needs --gpus": options["server_device"] == "cuda" and not job.gpus,
-        f"--gpus {job.gpus} would lie idle with --device cpu": options["device"] == "cpu" and job.gpus > 0,
-        f"take one of --{' and --'.join(named)}": len(named) > 1,
-        f"mpirun passes on USR1 only, got --signal {job.signal}":
-            mpirun and notice(job.signal)[0] != notice("USR1")[0],
-        f"--time {job.time} is no longer than the notice of --signal {job.signal}": seconds(job.time) <= given,
-        f"--memory {job.memory} a node is too little: {on_node(job)} ranks there need about {needed}":
-            job.memory not in ("", "0") and size(job.memory) < node_bytes(job, options, measured),
-    }
-    for line, wrong in refused.items():
-        if wrong:
+    program(job.launcher)
+    for line, is_wrong in _refusals(job, options, measured):
+        if is_wrong:
             raise UserError(line)
     _check_mail(job)
     for name in ("job_name", "qos", "constraint", "mail_user", "log", "account", "queue"):
         _check_quotes(f"--{name.replace('_', '-')}", getattr(job, name) or "")
-    for each in job.sbatch:
-        _check_other(each)
+    for passed_on in job.sbatch:
+        _check_other(passed_on)
+
+
+def _refusals(job, options, measured):
+    """(message, whether it holds) of everything that would make a job fail or idle."""
+    device, server_device = options["device"], options["server_device"]
+    yield f"--nodes {job.nodes} need as many ranks at least, got --ranks {job.ranks}", job.ranks < job.nodes
+    yield f"--cohort {options['cohort']} of {options['clients']} clients", options["cohort"] > options["clients"]
+    yield "--device cuda needs --gpus", device == "cuda" and not job.gpus
+    yield (f"--aggregation {options['aggregation']} needs a model of time: --devices drawn, say",
+           options["devices"] == "none" and _needs_time(options))
+    yield f"--gpus {job.gpus} a node for {on_node(job)} ranks there: some would lie idle", job.gpus > on_node(job)
+    yield "text options must be of one line", _lines_apart([*job, *options.values()])
+    yield "--server-device cuda needs --gpus", server_device == "cuda" and not job.gpus
+    yield f"--gpus {job.gpus} would lie idle with --device cpu", device == "cpu" and job.gpus > 0
+    environments = [name for name in ("venv", "conda", "container") if getattr(job, name)]
+    yield f"take one of --{' and --'.join(environments)}", len(environments) > 1
+    number, notice_s = notice(job.signal)
+    is_lost = program(job.launcher) == "mpirun" and number != notice("USR1")[0]
+    yield f"mpirun passes on USR1 only, got --signal {job.signal}", is_lost
+    yield f"--time {job.time} is no longer than the notice of --signal {job.signal}", seconds(job.time) <= notice_s
+    need = node_bytes(job, options, measured)
+    yield (f"--memory {job.memory} a node is too little: {on_node(job)} ranks there need about {gigabytes(need)}",
+           job.memory not in ("", "0") and size(job.memory) < need)
+
+
+def _needs_time(options):
+    """Whether the run's timing waits for simulated seconds."""
+    kind = split(options["aggregation"])[0]
+    waits = parse(AGGREGATIONS, options["aggregation"])[1]
+    return kind != "sync" or any(waits.values())
 
 
 def _lines_apart(values):
-    """Whether any of the texts, or of the texts in lists, could begin a line of its own in a script."""
-    flat = [text for value in values for text in (value if isinstance(value, (list, tuple)) else [value])]
-    return any(re.search("[\n\r\v\f\0\x85\u2028\u2029]", str(text)) for text in flat)
+    """Whether any text, also in a list, could begin a line of its own in a script."""
+    for value in values:
+        texts = value if isinstance(value, (list, tuple)) else [value]
+        if any(re.search("[\n\r\v\f\0\x85\u2028\u2029]", str(text)) for text in texts):
+            return True
+    return False
 
 
 def _check_mail(job):
@@ -203,17 +232,12 @@ def check_log_of_array(log):
 
 def told(job, options, measured=None):
     """Lines that say what the job will do."""
-    workers, clients = max(job.ranks - 1, 1), cohort(options)
-    yield (f"{job.ranks} rank{'s' * (job.ranks > 1)} on {job.nodes} node{'s' * (job.nodes > 1)}; {workers} "
-           f"worker{'s' * (workers > 1)} train {clients} clients a round, {math.ceil(clients / workers)} each at most"
-           + (f"; {workers - clients} will lie idle" if workers > clients else ""))
-    yield f"{job.gpus} GPU{'s' * (job.gpus > 1)} a node, shared by {on_node(job)} ranks there" if job.gpus else "no GPU"
-    unknown = [f"--{kind} {options[kind]}" for kind, table in (("model", WEIGHTS), ("dataset", DATA_BYTES))
-               if split(options[kind])[0] not in table]
-    need = node_bytes(job, options, measured)
-    yield (f"about {need / job.ranks * job.nodes / 1e9:.1f} GB a rank and {need / 1e9:.1f} GB a node"
-           + (", measured" if measured else ", estimated" + f" without {' and '.join(unknown)}" * bool(unknown))
-           + f"; asks for {job.memory or gigabytes(need)} a node")
+    yield _ranks_text(job, cohort(options))
+    if job.gpus:
+        yield f"{job.gpus} GPU{_s(job.gpus)} a node, shared by {on_node(job)} ranks there"
+    else:
+        yield "no GPU"
+    yield _memory_text(job, options, measured)
     if job.gpus:
         yield on_gpus(job, options)
     if job.cpus_per_task > 1:
@@ -228,95 +252,184 @@ def told(job, options, measured=None):
            f"{options['out']}")
 
 
+def _s(number):
+    """The end of a noun behind ``number``."""
+    return "s" if number > 1 else ""
+
+
+def _ranks_text(job, clients):
+    workers = max(job.ranks - 1, 1)
+    text = (f"{job.ranks} rank{_s(job.ranks)} on {job.nodes} node{_s(job.nodes)}; {workers} "
+            f"worker{_s(workers)} train {clients} clients a round, {math.ceil(clients / workers)} each at most")
+    if workers > clients:
+        text += f"; {workers - clients} will lie idle"
+    return text
+
+
+def _memory_text(job, options, measured):
+    need = node_bytes(job, options, measured)
+    rank_need = need / job.ranks * job.nodes
+    source = "measured" if measured else f"estimated{_without(options)}"
+    return (f"about {rank_need / 1e9:.1f} GB a rank and {need / 1e9:.1f} GB a node, {source}; "
+            f"asks for {job.memory or gigabytes(need)} a node")
+
+
+def _without(options):
+    """The model and the data set that the estimate does not know, in words."""
+    unknown = []
+    for kind, table in (("model", WEIGHTS), ("dataset", DATA_BYTES)):
+        if split(options[kind])[0] not in table:
+            unknown.append(f"--{kind} {options[kind]}")
+    if not unknown:
+        return ""
+    return f" without {' and '.join(unknown)}"
+
+
 def on_gpus(job, options):
-    """What the fullest GPU will need, by the data and the model themselves; where the data are not here, that."""
+    """The needs of the fullest GPU, by the data and the model themselves; without the data, a line
+    that says so."""
     from fedmpi.build.needs import planned_needs
     try:
         worker, server = planned_needs(options)
     except DataError as error:
         return f"GPU memory: not estimated here, without the data: {error}"
-    need, workers, served = max((workers * worker.total + served * server.total, workers, served) for workers, served in
-                                gpu_loads(job, options["server_device"] != "cpu"))
+    loads = gpu_loads(job, options["server_device"] != "cpu")
+    needs = [(workers * worker.total + served * server.total, workers, served) for workers, served in loads]
+    need, workers, served = max(needs)
     return (f"about {need / 1e9:.2g} GB of the fullest GPU, for {footprint.users(workers, served)} on it, estimated; a "
             f"worker takes {footprint.told(worker)}")
 
 
 def gpu_loads(job, served):
-    """``[(workers, whether the server is there)]`` for the GPUs of the first node and, where there are more nodes, of
-    one that the server is not on; ``served`` where it takes a GPU at all."""
+    """``[(workers, whether the server is there)]`` of the GPUs of the first node and, if there are
+    more nodes, of one without the server. ``served``: whether the server takes a GPU at all."""
     G, ranks = job.gpus, on_node(job)
-    nodes = [(ranks - (job.ranks > 1), served), (ranks, False)][: job.nodes]
-    dealt = [(Counter(place.gpu_index(local, G) for local in range(workers)), there) for workers, there in nodes]
-    return [(count[gpu], there and gpu == place.gpu_index(place.SERVER, G))
-            for count, there in dealt for gpu in range(G)]
+    nodes = [(ranks - (job.ranks > 1), served), (ranks, False)]
+    server_gpu = place.gpu_index(place.SERVER, G)
+    loads = []
+    for workers, is_first in nodes[: job.nodes]:
+        count = Counter(place.gpu_index(local, G) for local in range(workers))
+        loads += [(count[gpu], is_first and gpu == server_gpu) for gpu in range(G)]
+    return loads
 
 
 def fitting(job, options, measured):
     """How many rounds fit the wall time, by a measurement in one process."""
     workers, clients = max(job.ranks - 1, 1), cohort(options)
-    each = measured.round_s - measured.shared_s * (1 - math.ceil(clients / workers) / clients)
-    room = int(max(0, seconds(job.time) - notice(job.signal)[1] - 60) / each)
-    fit = f"all {options['rounds']}" if room >= options["rounds"] else f"{room} of {options['rounds']}"
-    return (f"a round took {measured.round_s:.2g} s in one process here, about {each:.2g} s on {job.ranks} ranks of "
+    share = math.ceil(clients / workers) / clients
+    round_s = measured.round_s - measured.shared_s * (1 - share)
+    # A minute for the start, and the notice for the end.
+    left_s = max(0, seconds(job.time) - notice(job.signal)[1] - 60)
+    room, rounds = int(left_s / round_s), options["rounds"]
+    fit = f"all {rounds}" if room >= rounds else f"{room} of {rounds}"
+    return (f"a round took {measured.round_s:.2g} s in one process here, about {round_s:.2g} s on {job.ranks} ranks of "
             f"that speed: {fit} rounds fit {job.time}")
 
 
 def script(job, options, arguments, command, measured=None):
-    """The text of the batch script that runs ``fedmpi train`` with ``arguments``, made by ``command``."""
+    """The text of the batch script that runs ``fedmpi train`` with ``arguments``, made by
+    ``command``."""
     what = WHAT.format(run=shlex.quote(options["out"]), train=_train(job, arguments))
     return _script(job, "fedmpi", {}, what, command, node_bytes(job, options, measured), "")
 
 
 def array_script(job, needs, names, todo, at_once, folder, command):
-    """The text of the batch script for an array job whose task N plays the run ``names[N]`` of the ``folder``, by the
-    options beside it; ``todo`` are the tasks to start, ``at_once`` of them at a time (0: all), ``needs`` bytes a
+    """The text of the batch script for an array job: task N plays the run ``names[N]`` of the
+    ``folder``, by the options beside it.
+
+    ``todo`` are the tasks to start, ``at_once`` of them at a time (0: all), ``needs`` bytes a
     node."""
-    what = WHAT_OF_MANY.format(folder=shlex.quote(folder), names="\n".join(f"    {shlex.quote(n)}" for n in names),
-                               train=_train(job, []))
-    asked = {"array": place.ranges(todo) + f"%{at_once}" * (at_once > 0)}
-    return _script(job, "fedmpi-sweep", asked, what, command, needs, " --array=$SLURM_ARRAY_TASK_ID")
+    quoted = "\n".join(f"    {shlex.quote(name)}" for name in names)
+    what = WHAT_OF_MANY.format(folder=shlex.quote(folder), names=quoted, train=_train(job, []))
+    tasks = place.ranges(todo)
+    if at_once > 0:
+        tasks += f"%{at_once}"
+    return _script(job, "fedmpi-sweep", {"array": tasks}, what, command, needs, " --array=$SLURM_ARRAY_TASK_ID")
 
 
 def _train(job, arguments):
-    inside = f"apptainer exec {'--nv ' * (job.gpus > 0)}{shlex.quote(job.container)} " if job.container else ""
-    return inside + shlex.join(["fedmpi", "train", *arguments])
+    """The words of the command of a rank."""
+    train = shlex.join(["fedmpi", "train", *arguments])
+    if not job.container:
+        return train
+    gpus = "--nv " if job.gpus > 0 else ""
+    return f"apptainer exec {gpus}{shlex.quote(job.container)} {train}"
 
 
 def _script(job, name, asked, what, command, needs, again):
-    srun = program(job.launcher) == "srun"
+    is_srun = program(job.launcher) == "srun"
     # A rank that a signal kills before MPI is up leaves the others of srun waiting for ever; mpirun ends them itself.
-    launcher = f"{job.launcher} --kill-on-bad-exit=1" if srun else f"{job.launcher} -n {job.ranks}"
-    signal, seconds_left = job.signal.partition("@")[0], notice(job.signal)[1]
-    asked = {"job-name": job.job_name or name, **asked, "nodes": job.nodes, "ntasks": job.ranks,
-             "cpus-per-task": job.cpus_per_task, "gpus-per-node": job.gpus or None,
-             "mem": job.memory or gigabytes(needs), "time": job.time, "account": job.account, "partition": job.queue,
-             "qos": job.qos, "constraint": job.constraint, "mail-user": job.mail_user, "mail-type": job.mail_type,
-             "output": job.log}
-    lines = [f"#SBATCH --{name}={_directive(value)}" for name, value in asked.items() if value is not None]
-    lines += [f"#SBATCH {_other(each)}" for each in job.sbatch]
-    prepare = [f"module load {job.modules}"] if job.modules else []
-    prepare += [f". {shlex.quote(job.venv)}/bin/activate"] if job.venv else []
-    prepare += ['eval "$(conda shell.bash hook)"', f"conda activate {shlex.quote(job.conda)}"] if job.conda else []
-    if srun and job.cpus_per_task > 1:
-        prepare.append(f"export SRUN_CPUS_PER_TASK={job.cpus_per_task}")       # since 22.05 srun does not ask the job
-    gentle = "" if srun else GENTLE
-    made_by = " ".join(shlex.join(command).splitlines())                       # a comment, which ends with its line
+    launcher = f"{job.launcher} --kill-on-bad-exit=1" if is_srun else f"{job.launcher} -n {job.ranks}"
+    signal, notice_s = job.signal.partition("@")[0], notice(job.signal)[1]
+    # A comment ends with its line.
+    made_by = " ".join(shlex.join(command).splitlines())
     return TEXT.format(
-        command=made_by, asked="\n".join(lines), signal=signal, notice=f"{signal}@{seconds_left}",
-        left=seconds_left, launcher=launcher, prepare="".join(line + "\n" for line in prepare), requeues=job.requeues,
-        code=COME_BACK, what=what, again=again, gentle=gentle)
+        command=made_by,
+        asked="\n".join(_directives(job, name, asked, needs)),
+        signal=signal,
+        notice=f"{signal}@{notice_s}",
+        left=notice_s,
+        launcher=launcher,
+        prepare="".join(f"{line}\n" for line in _preparation(job, is_srun)),
+        requeues=job.requeues,
+        code=COME_BACK,
+        what=what,
+        again=again,
+        gentle="" if is_srun else GENTLE)
+
+
+def _directives(job, name, more, needs):
+    """The lines of #SBATCH."""
+    asked = {
+        "job-name": job.job_name or name,
+        **more,
+        "nodes": job.nodes,
+        "ntasks": job.ranks,
+        "cpus-per-task": job.cpus_per_task,
+        "gpus-per-node": job.gpus or None,
+        "mem": job.memory or gigabytes(needs),
+        "time": job.time,
+        "account": job.account,
+        "partition": job.queue,
+        "qos": job.qos,
+        "constraint": job.constraint,
+        "mail-user": job.mail_user,
+        "mail-type": job.mail_type,
+        "output": job.log,
+    }
+    lines = [f"#SBATCH --{key}={_directive(value)}" for key, value in asked.items() if value is not None]
+    return lines + [f"#SBATCH {_other(passed_on)}" for passed_on in job.sbatch]
+
+
+def _preparation(job, is_srun):
+    """The lines that make ``fedmpi`` available on a node."""
+    if job.modules:
+        yield f"module load {job.modules}"
+    if job.venv:
+        yield f". {shlex.quote(job.venv)}/bin/activate"
+    if job.conda:
+        yield 'eval "$(conda shell.bash hook)"'
+        yield f"conda activate {shlex.quote(job.conda)}"
+    if is_srun and job.cpus_per_task > 1:
+        # Since Slurm 22.05 srun does not ask the job.
+        yield f"export SRUN_CPUS_PER_TASK={job.cpus_per_task}"
 
 
 def _directive(value):
-    """A value as a line of #SBATCH takes it: quoted where it has what ends a word or begins a comment there."""
+    """A value for a line of #SBATCH: in quotes if it has a blank or a character that begins a
+    comment there."""
     text = str(value)
-    return f'"{text}"' if re.search(r"[\s#']", text) else text
+    if re.search(r"[\s#']", text):
+        return f'"{text}"'
+    return text
 
 
 def _other(text):
-    """What --sbatch passes through, as the rest of a line of #SBATCH."""
+    """An option of --sbatch as the rest of a line of #SBATCH."""
     name, equals, value = text.removeprefix("--").partition("=")
-    return f"--{name}{equals}{_directive(value) if equals else ''}"
+    if not equals:
+        return f"--{name}"
+    return f"--{name}={_directive(value)}"
 
 
 WHAT = """\

@@ -1,7 +1,7 @@
-"""Shell completion: ``fedmpi completion bash|zsh|fish``, and what can follow an option.
+"""Shell completion: ``fedmpi completion bash|zsh|fish``, and the candidates for an option's value.
 
-Click finds out which parameter is being completed; the scripts here hand it the line as typed, since bash cuts words
-at ``:`` and ``=``, and no space follows what goes on (``rigl:``, ``every=``, a folder). Nothing slow is imported.
+Click finds the parameter to complete. The scripts here hand it the line as typed, since bash cuts words at ``:`` and
+``=``, and add no space behind an unfinished value (``rigl:``, ``every=``, a folder). Nothing slow is imported.
 """
 
 import os
@@ -9,9 +9,9 @@ import os
 import click
 
 from fedmpi import catalog
+from fedmpi.core.errors import FedError, UserError
 from fedmpi.plugins.entry import entry
 from fedmpi.plugins.spec import choices, split
-from fedmpi.core.errors import FedError, UserError
 
 VARIABLE = "_FEDMPI_COMPLETE"
 BASH = """\
@@ -66,62 +66,100 @@ def completion(shell):
 
 
 def answer(cli, env=os.environ):
-    """The candidates that a shell has asked for, a line each, with a tab and a help text where the shell shows it."""
+    """The candidates for a shell, a line each; for zsh and fish with a tab and a help text."""
     from click.shell_completion import ShellComplete, split_arg_string
-    line, shell = env.get("COMP_LINE", ""), env[VARIABLE].partition("_")[0]
+    line = env.get("COMP_LINE", "")
+    shell = env[VARIABLE].partition("_")[0]
     words = split_arg_string(line)
-    last = "" if line[-1:].isspace() or not words else words.pop()
+    last = ""
+    if words and not line[-1:].isspace():
+        last = words.pop()
     try:
-        found = ShellComplete(cli, {}, "fedmpi", VARIABLE).get_completions(words[1:], last)
-    except UserError:                                     # a line that is wrong already
+        items = ShellComplete(cli, {}, "fedmpi", VARIABLE).get_completions(words[1:], last)
+    # The line is wrong already.
+    except UserError:
         return ""
-    typed = last.partition("=")[2] if last.startswith("--") and "=" in last else last
-    lead = last[: len(last) - len(typed)]
-    values = [(value, item.help) for item in found for value in (
-        files()(None, None, typed) if item.type in ("file", "dir") else [item.value])]
-    if shell != "fish" and not (line.count("'") % 2 or line.count('"') % 2):       # there it is quoted already
+    typed = last
+    if last.startswith("--") and "=" in last:
+        typed = last.partition("=")[2]
+    values = _candidates(items, typed)
+    # fish quotes by itself; inside quotes nothing needs it.
+    if shell != "fish" and not _in_quotes(line):
         values = [(value.replace(" ", "\\ "), text) for value, text in values]
     if shell == "bash":
-        cut = max(typed.rfind(":"), typed.rfind("=")) + 1            # what bash takes for the word begins there
+        # For bash, the word begins behind these.
+        cut = max(typed.rfind(":"), typed.rfind("=")) + 1
         return "\n".join(value[cut:] for value, _ in values)
+    lead = last[: len(last) - len(typed)]
     return "\n".join(f"{lead}{value}\t{text}" if text else lead + value for value, text in values)
 
 
+def _candidates(items, typed):
+    """``[(value, help text)]`` of click's items; an item for a file stands for all fitting files."""
+    values = []
+    for item in items:
+        if item.type in ("file", "dir"):
+            values += [(path, item.help) for path in files()(None, None, typed)]
+        else:
+            values.append((item.value, item.help))
+    return values
+
+
+def _in_quotes(line):
+    return line.count("'") % 2 == 1 or line.count('"') % 2 == 1
+
+
 def parts(kind):
-    """What completes the value of an option whose parts are of ``kind``: names, then their options, then values."""
+    """A completion of the value of an option for parts of a ``kind``: names, then their options, then values."""
     def complete(context, parameter, typed):
-        from click.shell_completion import CompletionItem
         table = catalog.KINDS[kind]
-        name, rest = split(typed)
         if ":" not in typed:
-            found = [CompletionItem(each, help=entry(table, each).line) for each in table
-                     if each.startswith(typed)]
-            more = [CompletionItem(typed + ":", help="its options")] if _options(table, typed) else []
-            own = [CompletionItem(path) for path in files(".h5", ".hdf5")(None, None, typed)] * (kind == "dataset")
-            return found + more + own
+            return _parts_named(kind, table, typed)
+        name, rest = split(typed)
+        # A name of the catalogue's holds no colon: its options begin here.
         if ":" in name and name.partition(":")[0] in table:
             name, rest = typed.split(":", 1)
-        *given, last = rest.split(",")
+        *finished, last = rest.split(",")
         head = typed[: len(typed) - len(last)]
-        known = _options(table, name)
-        key, equals, value = last.partition("=")
-        if not equals:
-            done = {each.partition("=")[0] for each in given}
-            return [CompletionItem(f"{head}{each}=", help=f"{p.default} usually")
-                    for each, p in known.items() if each.startswith(key) and each not in done]
-        values = _values(known[key]) if key in known else []
-        return [CompletionItem(f"{head}{key}={each}") for each in values if each and each.startswith(value)]
+        return _options_typed(_options(table, name), finished, last, head)
 
     return complete
 
 
+def _parts_named(kind, table, typed):
+    """Candidates for a name without options."""
+    from click.shell_completion import CompletionItem
+    items = [CompletionItem(name, help=entry(table, name).line) for name in table if name.startswith(typed)]
+    if _options(table, typed):
+        items.append(CompletionItem(typed + ":", help="its options"))
+    if kind == "dataset":
+        items += [CompletionItem(path) for path in files(".h5", ".hdf5")(None, None, typed)]
+    return items
+
+
+def _options_typed(options, finished, last, head):
+    """Candidates for the ``last`` option=value of a part, behind the ``finished`` ones; ``head`` is the text before."""
+    from click.shell_completion import CompletionItem
+    key, equals, value = last.partition("=")
+    if equals:
+        values = _values(options[key]) if key in options else []
+        return [CompletionItem(f"{head}{key}={text}") for text in values if text and text.startswith(value)]
+    used = {text.partition("=")[0] for text in finished}
+    items = []
+    for name, parameter in options.items():
+        if name.startswith(key) and name not in used:
+            items.append(CompletionItem(f"{head}{name}=", help=f"{parameter.default} usually"))
+    return items
+
+
 def names(context, parameter, typed):
     """Completes NAME of ``fedmpi list KIND NAME``."""
-    return [name for name in catalog.KINDS.get(context.params.get("kind"), {}) if name.startswith(typed)]
+    table = catalog.KINDS.get(context.params.get("kind"), {})
+    return [name for name in table if name.startswith(typed)]
 
 
 def _options(table, name):
-    """``{option: parameter}`` of a part; none of what is no part, or would have to be imported."""
+    """``{option: parameter}`` of a part; empty for an unknown part, or one to be imported first."""
     try:
         return entry(table, name, importing=False).options
     except FedError:
@@ -129,24 +167,30 @@ def _options(table, name):
 
 
 def _values(parameter):
-    """What an option can be, as texts: its choices, the usual one first; else what it usually is."""
+    """The values of an option, as texts: the usual one first, then its choices."""
     if isinstance(parameter.default, bool):
         return ["true", "false"]
     usual = str(parameter.default)
-    others = [str(each) for each in choices(parameter)]
+    others = [str(choice) for choice in choices(parameter)]
     return list(dict.fromkeys([usual, *others]))
 
 
 def files(*suffixes):
-    """What completes the path of a file whose name ends on one of ``suffixes`` (none: any), folders included."""
+    """A completion of the path of a file with one of ``suffixes`` (none: any), folders included."""
     def complete(context, parameter, typed):
         folder, start = os.path.split(typed)
         try:
-            found = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda each: each.name)
+            entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda item: item.name)
         except OSError:
             return []
-        return [os.path.join(folder, each.name) + "/" * each.is_dir() for each in found
-                if each.name.startswith(start) and (start or not each.name.startswith("."))
-                and (each.is_dir() or not suffixes or each.name.endswith(suffixes))]
+        paths = []
+        for item in entries:
+            # Hidden files only if the user begins with a point.
+            is_hidden = item.name.startswith(".") and not start
+            fits = item.is_dir() or not suffixes or item.name.endswith(suffixes)
+            if fits and item.name.startswith(start) and not is_hidden:
+                path = os.path.join(folder, item.name)
+                paths.append(path + "/" if item.is_dir() else path)
+        return paths
 
     return complete

@@ -44,7 +44,7 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
     if not recipe:
         click.echo(_listed())
         return 0
-    name, text, found = _read(recipe)
+    name, text, tables = _read(recipe)
     if copy:
         _write(copy, text, "x")
         click.echo(copy)
@@ -57,7 +57,7 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
     from fedmpi.study import sweep as sweeps
     from fedmpi.study.recipe import study as planned
     changes, unused = _changes(data_dir, files)
-    study = planned(found, name, size, changes, runs.typed)
+    study = planned(tables, name, size, changes, runs.typed)
     if unused:
         raise UserError(f"--data {unused[0]}=...: no run of size {size} in {name} is on a data set called {unused[0]}")
     folder = folder or os.path.join("runs", f"{name}-{size}")
@@ -83,19 +83,24 @@ def experiment(recipe, size, folder, data_dir, files, copy, dry_run, report, par
 
 
 def _recipes():
-    """``{name: file}`` of the recipes that come with fedmpi."""
+    """``{name: file}`` of fedmpi's own recipes, sorted."""
     folder = importlib.resources.files("fedmpi") / "study" / "recipes"
-    return {each.name.removesuffix(".toml"): each for each in sorted(folder.iterdir(), key=lambda each: each.name)
-            if each.name.endswith(".toml")}
+    recipes = {}
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".toml"):
+            recipes[file.name.removesuffix(".toml")] = file
+    return recipes
 
 
 def _listed():
-    lines, width = [], terminal_width()
+    width = terminal_width()
+    lines = []
     for name, file in _recipes().items():
-        found = runs.toml(file, name)
-        lines += wrapped(f"{name}  {found['title']}", width, "    ")
-        for size, each in found["size"].items():
-            lines += wrapped(f"      {size:<6} {each.get('about', '')}", width, " " * 13)
+        recipe = runs.toml(file, name)
+        lines += wrapped(f"{name}  {recipe['title']}", width, "    ")
+        for size, table in recipe["size"].items():
+            about = table.get("about", "")
+            lines += wrapped(f"      {size:<6} {about}", width, " " * 13)
     last = "fedmpi experiment NAME --size SIZE plays one; --copy mine.toml writes it out for editing"
     return "\n".join([*lines, "", *wrapped(last, width, "  ")])
 
@@ -103,15 +108,23 @@ def _listed():
 def _read(recipe):
     """``(name, text, tables)`` of a recipe of ours, or of a file."""
     from fedmpi.study.recipe import check_recipe
-    known = _recipes()
-    ours = {name.lower(): name for name in known}.get(recipe.lower())
-    file = known[ours] if ours else recipe
-    if not ours and not recipe.endswith(".toml"):
-        raise UserError(f"there is no recipe {recipe}; there are {', '.join(known)}, or name a file that ends on .toml")
-    found = runs.toml(file, recipe)
-    check_recipe(found, recipe)
+    name, file = _place(recipe)
+    tables = runs.toml(file, recipe)
+    check_recipe(tables, recipe)
     with open(file, encoding="utf-8") as source:
-        return ours or os.path.splitext(os.path.basename(recipe))[0], source.read(), found
+        return name, source.read(), tables
+
+
+def _place(recipe):
+    """``(name, file)`` of a recipe; capitals make no difference in our names."""
+    ours = _recipes()
+    for name, file in ours.items():
+        if name.lower() == recipe.lower():
+            return name, file
+    if not recipe.endswith(".toml"):
+        raise UserError(f"there is no recipe {recipe}; there are {', '.join(ours)}, or name a file that ends on .toml")
+    name, _ = os.path.splitext(os.path.basename(recipe))
+    return name, recipe
 
 
 def _write(path, text, mode="w"):
@@ -123,130 +136,164 @@ def _write(path, text, mode="w"):
 
 
 def _changes(data_dir, files):
-    """A function from a run's options to those that the command line changes, and the names of data sets that no run
-    has asked it for so far."""
+    """``(changes, unused)``: a function from a run's options to the ones changed by the command line, and the names of
+    data sets still without a run."""
     swaps = {}
-    for each in files:
-        name, equals, file = each.partition("=")
+    for pair in files:
+        name, equals, file = pair.partition("=")
         if not equals or not os.path.isfile(file):
-            raise UserError(f"--data {each}: say NAME=FILE.h5, with a file that exists")
+            raise UserError(f"--data {pair}: say NAME=FILE.h5, with a file that exists")
         swaps[name] = file
-    fixed, unused = {"data_dir": data_dir} if data_dir else {}, list(swaps)
+    unused = list(swaps)
 
-    def changes(given):
-        name = given.get("dataset", DEFAULTS["dataset"])
+    def changes(options):
+        changed = {}
+        if data_dir:
+            changed["data_dir"] = data_dir
+        name = options.get("dataset", DEFAULTS["dataset"])
         if name in unused:
             unused.remove(name)
-        return fixed | ({"dataset": swaps[name]} if name in swaps else {})
+        if name in swaps:
+            changed["dataset"] = swaps[name]
+        return changed
 
     return changes, unused
 
 
 def _with_known(study, folder, overwrite):
-    """``(study, anew)``: the study with the names that its runs have in the folder already, and the names of those that
-    are to be played anew. UserError where a name is another run's, which ``overwrite`` does not give up: a recipe may
-    be changed between calls."""
+    """``(study, anew)``: the study, its runs named as in the folder, and the names of the runs to play anew.
+
+    A recipe may be changed between calls. UserError if a name in the folder is another run's, without ``overwrite``."""
     from fedmpi.study import sweep as sweeps
     from fedmpi.study.outcome import states
     from fedmpi.study.recipe import identity
-    options = runs.known_options(folder)
-    known = {name: _same(each, identity) for name, each in options.items()}
-    mine = {name: _same(runs.all_options(each), identity) for name, each in study.options.items()}
-    by_identity = {each: name for name, each in known.items()}
-    renamed = {name: by_identity.get(each, name) for name, each in mine.items()}
-    study = study._replace(runs={key: renamed[name] for key, name in study.runs.items()},
-                           options={renamed[name]: each for name, each in study.options.items()})
-    points, found = _points(study), []
-    for old, (name, (status, rounds, _)) in zip(renamed, states(study, folder).items()):
-        same = known.get(name, mine[old]) == mine[old]
-        differs = [] if same else sweeps.changed(runs.all_options(study.options[name]), options[name]) or ["this"]
-        found.append(sweeps.State(status, rounds, differs))
-    return study, sweeps.replaced(folder, points, found, overwrite)
+    known_options = runs.known_options(folder)
+    known = {name: _identity(options, identity) for name, options in known_options.items()}
+    own = {name: _identity(runs.all_options(options), identity) for name, options in study.options.items()}
+    study = _renamed(study, own, known)
+    progress = []
+    for own_identity, (name, (status, rounds, _)) in zip(own.values(), states(study, folder).items()):
+        changed = []
+        if known.get(name, own_identity) != own_identity:
+            options = runs.all_options(study.options[name])
+            changed = sweeps.changed(options, known_options[name]) or ["this"]
+        progress.append(sweeps.State(status, rounds, changed))
+    return study, sweeps.replaced(folder, _points(study), progress, overwrite)
+
+
+def _renamed(study, own, known):
+    """The study, with the name of the same run in the folder for each of its runs; ``own`` and ``known`` are
+    ``{name: identity}`` of the study and of the folder."""
+    by_identity = {identity: name for name, identity in known.items()}
+    new_names = {name: by_identity.get(identity, name) for name, identity in own.items()}
+    renamed_runs = {}
+    for key, name in study.runs.items():
+        renamed_runs[key] = new_names[name]
+    renamed_options = {}
+    for name, options in study.options.items():
+        renamed_options[new_names[name]] = options
+    return study._replace(runs=renamed_runs, options=renamed_options)
 
 
 def _points(study):
     from fedmpi.study import sweep as sweeps
-    return [sweeps.Point(name, options, runs.all_options(options))
-            for name, options in study.options.items()]
+    points = []
+    for name, options in study.options.items():
+        points.append(sweeps.Point(name, options, runs.all_options(options)))
+    return points
 
 
-def _same(options, identity):
-    """What makes a run itself; a data set that is a file by its name, wherever it lies."""
+def _identity(options, identity):
+    """The identity of a run. A data set in a file counts by the file's name, in whatever folder it lies."""
     dataset = options["dataset"]
-    return identity(options | {"dataset": os.path.basename(dataset) if dataset.startswith("hdf5:file=") else dataset})
+    if dataset.startswith("hdf5:file="):
+        dataset = os.path.basename(dataset)
+    return identity(options | {"dataset": dataset})
 
 
 def _freeze(study, folder):
-    """Write the options of each run beside where its run file will be; where data lie may have changed."""
+    """Write the options of each run beside its future run file. Data may have moved since the last time."""
     from fedmpi.study import sweep as sweeps
     os.makedirs(folder, exist_ok=True)
     for name, options in study.options.items():
-        _write(sweeps.path(folder, name, "toml"),
-               "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in options.items()))
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in options.items()]
+        _write(sweeps.path(folder, name, "toml"), "".join(lines))
 
 
 def _plan(study, folder, parallel):
-    """The runs and how far they are, then the time that is left."""
+    """The table of runs and their progress, then the remaining time."""
     from fedmpi.read.report.text import human_seconds
     from fedmpi.study.outcome import seconds_left, states
-    found = states(study, folder)
-    rows = [(name, status, f"{rounds}/{study.options[name].get('rounds', DEFAULTS['rounds'])}",
-             human_seconds(seconds) if rounds else "-") for name, (status, rounds, seconds) in found.items()]
-    done = sum(status == "finished" for status, _, _ in found.values())
-    left = seconds_left(study, found)
-    time = ("unknown until a round is played" if left is None
-            else f"about {human_seconds(left / parallel)}, loading not counted")
+    progress = states(study, folder)
+    rows = []
+    for name, (status, rounds, seconds) in progress.items():
+        last = study.options[name].get("rounds", DEFAULTS["rounds"])
+        taken = human_seconds(seconds) if rounds else "-"
+        rows.append((name, status, f"{rounds}/{last}", taken))
+    done = sum(status == "finished" for status, _, _ in progress.values())
+    left_s = seconds_left(study, progress)
+    time = "unknown until a round is played"
+    if left_s is not None:
+        time = f"about {human_seconds(left_s / parallel)}, loading not counted"
     width = terminal_width()
-    told = [f"{done} of {len(found)} runs done in {folder}; time left with --parallel {parallel}: {time}",
-            *(f"not in this study: {line}" for line in study.recipe.get("lacks", []))]
-    table = aligned(("run", "status", "rounds", "took"), rows, (0, 1), width)
-    return "\n".join([*table, "", *(part for line in told for part in wrapped(line, width, "  "))])
+    lines = [*aligned(("run", "status", "rounds", "took"), rows, (0, 1), width), ""]
+    summary = f"{done} of {len(progress)} runs done in {folder}; time left with --parallel {parallel}: {time}"
+    for line in (summary, *_lacks(study)):
+        lines += wrapped(line, width, "  ")
+    return "\n".join(lines)
+
+
+def _lacks(study):
+    """A line for each part of the paper missing in the recipe."""
+    return [f"not in this study: {line}" for line in study.recipe.get("lacks", [])]
 
 
 def _todo(study, folder, anew):
-    """The names of the runs that are not finished, or are to be played ``anew``, those that have begun first."""
+    """The names of the unfinished runs and of the ones to play ``anew``; runs already begun come first."""
     from fedmpi.study.outcome import states
-    found = states(study, folder)
-    counts = {}
-    for status, _, _ in found.values():
-        counts[status] = counts.get(status, 0) + 1
-    runs.say(f"{len(found)} runs in {folder}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
-    for line in study.recipe.get("lacks", []):
-        runs.say(f"not in this study: {line}")
+    statuses = {name: status for name, (status, _, _) in states(study, folder).items()}
+    listed = list(statuses.values())
+    counts = [f"{listed.count(status)} {status}" for status in dict.fromkeys(listed)]
+    runs.say(f"{len(listed)} runs in {folder}: {', '.join(counts)}")
+    for line in _lacks(study):
+        runs.say(line)
     if anew:
         runs.say(f"to be played anew: {', '.join(anew)}")
-    return sorted((name for name in found if found[name][0] != "finished" or name in anew),
-                  key=lambda name: found[name][0] == "missing")
+    todo = [name for name, status in statuses.items() if status != "finished" or name in anew]
+    return sorted(todo, key=lambda name: statuses[name] == "missing")
 
 
 def _play(study, folder, names, parallel, start):
-    """Play the runs; a line for each. The exit code: of those that ask to be continued, else 1 where any failed."""
+    """Play the runs; a line for each. The exit code: COME_BACK if stopped, else 1 if any failed."""
     from fedmpi.read.report.text import human_seconds
     from fedmpi.study.outcome import seconds_left, state, states
     from fedmpi.study.play import last_line
-    found = states(study, folder)
+    progress = states(study, folder)
 
     def line(name, code, seconds):
-        found[name] = state(folder, name)
+        progress[name] = state(folder, name)
         if code == stop.COME_BACK:
             return f"{name}: stopped"
         if code:
             return f"{name}: FAILED (exit code {code}): {last_line(folder, name)}"
-        left = seconds_left(study, found)
-        more = f"; about {human_seconds(left / parallel)} left" if left else ""
-        return f"{name}: {human_seconds(seconds)}{more}"
+        text = f"{name}: {human_seconds(seconds)}"
+        left_s = seconds_left(study, progress)
+        if left_s:
+            text += f"; about {human_seconds(left_s / parallel)} left"
+        return text
 
     datasets = {completed(study.options[name])["dataset"] for name in names}
     return runs.play_all(folder, names, start, datasets, parallel, line)
 
 
 def _array(study, folder, todo, anew, at_once, given, script, submit):
-    """The batch script of those that are left."""
+    """Write the batch script of the runs ``todo``; returns the exit code."""
     from fedmpi.study import sweep as sweeps
     if not todo:
         return 0
     points = _points(study)
-    numbers = [number for number, point in enumerate(points) if point.name in set(todo)]
+    names = set(todo)
+    numbers = [number for number, point in enumerate(points) if point.name in names]
     text = runs.array(folder, points, numbers, at_once, given)
     sweeps.clear(folder, anew)
     _freeze(study, folder)
@@ -261,14 +308,17 @@ def _report(study, folder, text):
     from fedmpi.study.outcome import outcome
     if not os.path.isdir(folder):
         raise UserError(f"there is no folder {folder}: nothing has been played; leave --report out")
-    found, traces = outcome(study, folder)
-    shown = outcome_text.terminal(found, terminal_width())
-    drawn = figures.draw(study, found, traces, folder)
+    results, traces = outcome(study, folder)
+    verdicts = outcome_text.terminal(results, terminal_width())
+    drawn = figures.draw(study, results, traces, folder)
+    page = os.path.join(folder, "OUTCOME.md")
     _write(os.path.join(folder, "recipe.toml"), text)
-    _write(os.path.join(folder, "OUTCOME.md"), outcome_text.markdown(found, drawn))
-    for claim in found["claims"]:
-        claim["judged"] = [each | {"interval": each["interval"] and each["interval"]._asdict()}
-                           for each in claim["judged"]]
-    _write(os.path.join(folder, "outcome.json"), json.dumps(plain(found), indent=1))
-    click.echo(f"{shown}\n\n{os.path.join(folder, 'OUTCOME.md')}, outcome.json, figures/")
+    _write(page, outcome_text.markdown(results, drawn))
+    # JSON knows no named tuples.
+    for claim in results["claims"]:
+        for judged in claim["judged"]:
+            interval = judged["interval"]
+            judged["interval"] = interval and interval._asdict()
+    _write(os.path.join(folder, "outcome.json"), json.dumps(plain(results), indent=1))
+    click.echo(f"{verdicts}\n\n{page}, outcome.json, figures/")
     return 0

@@ -9,14 +9,14 @@ import click
 from fedmpi import catalog
 from fedmpi.build import settings
 from fedmpi.build.advice import check_keys, of_parts
+from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, completed
 from fedmpi.commands import completion
 from fedmpi.commands.runs import toml
 from fedmpi.core.errors import UserError
-from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, completed
 
 
 class Options(click.Command):
-    """A command with options of a run. One that it does not know, but a part does, is told with that part."""
+    """A command with options of a run. The error on an unknown option names the part with such an option, if any."""
 
     def parse_args(self, context, args):
         words = list(args)
@@ -26,18 +26,19 @@ class Options(click.Command):
             flags = _as_table(words)
             key = _key(error.option_name)
             kinds = [param.name for param in self.params if param.name in catalog.KINDS]
-            found = of_parts(key, flags, kinds, "--{kind} {spec}")
-            if not found:
+            advice = of_parts(key, flags, kinds, "--{kind} {spec}")
+            if not advice:
                 raise
-            raise UserError(f"no such option: {error.option_name}; {found}") from None
+            raise UserError(f"no such option: {error.option_name}; {advice}") from None
 
 
 def _as_table(words):
-    """``{option: value}`` of a command line as far as it can be told without knowing its options."""
+    """``{option: value}`` of a command line, as a guess without knowing its options."""
     table = {}
-    for word, after in zip(words, [*words[1:], ""]):
+    for word, next_word in zip(words, [*words[1:], ""]):
         name, equals, value = word.partition("=")
-        value = value if equals else after
+        if not equals:
+            value = next_word
         if name.startswith("--") and value and not value.startswith("--"):
             table[_key(name)] = value
     return table
@@ -49,7 +50,7 @@ def _key(flag):
 
 
 def part(kind, text, usual=None):
-    """A click option for one of the catalogue's kinds; ``usual`` says what its default is where that is not simple."""
+    """A click option for one of the catalogue's kinds; ``usual`` describes a default the table of parts cannot."""
     usual = usual or PARTS[kind] or "as the strategy is usually played"
     listed = KIND_OF.get(_key(kind), kind)
     return click.option(f"--{kind}", metavar="NAME[:OPTION=VALUE,...]", shell_complete=completion.parts(listed),
@@ -57,13 +58,16 @@ def part(kind, text, usual=None):
 
 
 def separated(context, parameter, specs):
-    """``("flip", "crop:pad=4")`` of ``("flip,crop:pad=4",)``: a comma begins the next part where no option=value of the
-    last one follows."""
-    return tuple(part for spec in specs for part in re.split(r",(?![^:,]*=)", spec))
+    """``("flip", "crop:pad=4")`` of ``("flip,crop:pad=4",)``: a comma begins the next part unless another option=value
+    of the last part follows."""
+    parts = []
+    for spec in specs:
+        parts += re.split(r",(?![^:,]*=)", spec)
+    return tuple(parts)
 
 
 def several(name, text, callback=None):
-    """A click option that may be given several times, each a part of the kind."""
+    """A click option for several parts, each given by an option of its own."""
     kind = SEVERAL[_key(name)]
     return click.option(f"--{name}", multiple=True, callback=callback, metavar="NAME[:OPTION=VALUE,...]",
                         shell_complete=completion.parts(kind),
@@ -71,7 +75,7 @@ def several(name, text, callback=None):
 
 
 def data_options(command):
-    """The options that say which data there are and who holds them, on ``command``."""
+    """The options about data and their holders, on ``command``."""
     for option in reversed((
             part("dataset", "The data set, or the path of your own HDF5 file"),
             click.option("--data-dir", help="Where data sets lie; fedmpi fetch puts them there.  [default: data]"),
@@ -98,68 +102,105 @@ def data_options(command):
 
 
 def read_config(context, parameter, path):
-    """``--config FILE.toml``: the file's keys become defaults, which flags override."""
-    if path:
-        where = f"--config {path}"
-        found = toml(path, where)
-        check_keys(found, DEFAULTS, where)
-        _check_types(context, found, where)
-        context.meta["config"] = found | {key: [found[key]] for key in SEVERAL if isinstance(found.get(key), str)}
-        _set_defaults(context)
+    """``--config FILE.toml``: the file's keys become defaults; flags override them."""
+    if not path:
+        return
+    where = f"--config {path}"
+    options = toml(path, where)
+    check_keys(options, DEFAULTS, where)
+    _check_types(context, options, where)
+    # A single part needs no list in the file.
+    for key in SEVERAL:
+        if isinstance(options.get(key), str):
+            options[key] = [options[key]]
+    context.meta["config"] = options
+    _set_defaults(context)
 
 
 def read_like(context, parameter, path):
-    """``--like RUN.h5``: the options of that run become defaults, which those of --config and flags override."""
-    if path:
-        from fedmpi.store import read_run
-        attrs = read_run(path).attrs
-        recorded = attrs["options"]
-        where = f"--like {path}"
-        if unknown := sorted(set(recorded) - set(DEFAULTS)):
-            raise UserError(f"{where}: it was written by another version of fedmpi, whose {', '.join(unknown)} this "
-                            "one does not know")
-        found = {key: value for key, value in recorded.items() if value is not None and key not in ("out", "until")}
-        _check_types(context, found, where)
-        context.meta["like"] = path, found
-        context.meta["parts"] = attrs.get("parts", [])
-        _set_defaults(context)
+    """``--like RUN.h5``: the options of this run become defaults; --config and flags override them."""
+    if not path:
+        return
+    from fedmpi.store import read_run
+    attrs = read_run(path).attrs
+    recorded = attrs["options"]
+    where = f"--like {path}"
+    unknown = sorted(set(recorded) - set(DEFAULTS))
+    if unknown:
+        raise UserError(f"{where}: it was written by another version of fedmpi, whose {', '.join(unknown)} this "
+                        "one does not know")
+    # Without the run's own file and its last round.
+    options = {key: value for key, value in recorded.items() if value is not None and key not in ("out", "until")}
+    _check_types(context, options, where)
+    context.meta["like"] = path, options
+    context.meta["parts"] = attrs.get("parts", [])
+    _set_defaults(context)
 
 
 def _set_defaults(context):
-    """Defaults of --like and, before them, of --config, whichever came first."""
-    context.default_map = context.meta.get("like", (None, {}))[1] | context.meta.get("config", {})
+    """Sets the defaults of --like, overridden by those of --config, in whatever order the two came."""
+    _, like = context.meta.get("like", (None, {}))
+    context.default_map = like | context.meta.get("config", {})
 
 
-def _check_types(context, found, where):
-    """UserError for values that no flag could have, by type (TOML tells 2 from 2.0 and "2"), then as a flag would."""
+def _check_types(context, options, where):
+    """UserError for values impossible for a flag: by type (TOML tells 2 from 2.0 and "2"), then by the flag's own
+    check."""
     params = {param.name: param for param in context.command.params}
-    for key, value in found.items():
-        usual, items = DEFAULTS[key], value if key in SEVERAL and isinstance(value, list) else [value]
-        kinds = {int: (int,), float: (int, float)}.get(type(usual), (str,))
-        name = {int: "a whole number", float: "a number"}.get(
-            type(usual), "text" + " or a list of texts" * (key in SEVERAL))
-        if any(isinstance(item, bool) or not isinstance(item, kinds) for item in items):
-            raise UserError(f"{where}: {key} must be {name}, got {value!r}")
+    for key, value in options.items():
+        is_several = key in SEVERAL
+        items = value if is_several and isinstance(value, list) else [value]
+        _check_type(key, value, items, where)
         try:
-            params[key].type_cast_value(context, items if key in SEVERAL else value)
+            params[key].type_cast_value(context, items if is_several else value)
         except click.BadParameter as error:
             raise UserError(f"{where}: {key}: {error.message}") from None
 
 
+def _check_type(key, value, items, where):
+    kind = type(DEFAULTS[key])
+    types = (str,)
+    name = "text"
+    if kind is int:
+        types = (int,)
+        name = "a whole number"
+    elif kind is float:
+        types = (int, float)
+        name = "a number"
+    elif key in SEVERAL:
+        name = "text or a list of texts"
+    for item in items:
+        # A bool is an int for Python.
+        if isinstance(item, bool) or not isinstance(item, types):
+            raise UserError(f"{where}: {key} must be {name}, got {value!r}")
+
+
 def tell_changes(context, given, tell):
-    """One line, to ``tell``, on what --like changes; a run of the same options would be the same run."""
+    """One line, to ``tell``, on the options changed against --like; with the same options it is the same run."""
     path, recorded = context.meta["like"]
-
-    def text(value):
-        return (", ".join(value) or "none") if isinstance(value, (list, tuple)) else value
-
     options = completed(given)
-    changed = [f"{key.replace('_', '-')} {text(options[key])} (was {text(value)})" for key, value in recorded.items()
-               if text(options[key]) != text(value)]
-    changed += map(settings.told, settings.changes(context.meta["parts"], settings.of(options)))
-    tell(f"like {path}" + (f", but {'; '.join(changed)}" if changed else ", in all options: the same run again"))
+    changes = []
+    for key, value in recorded.items():
+        before = _shown(value)
+        now = _shown(options[key])
+        if now != before:
+            changes.append(f"{key.replace('_', '-')} {now} (was {before})")
+    part_changes = settings.changes(context.meta["parts"], settings.of(options))
+    changes += map(settings.told, part_changes)
+    if changes:
+        tell(f"like {path}, but {'; '.join(changes)}")
+    else:
+        tell(f"like {path}, in all options: the same run again")
+
+
+def _shown(value):
+    """The value of an option, a list as a text."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return ", ".join(value) or "none"
 
 
 def run_file(seed):
-    """The name of a run file that nobody named; another process that starts in the same second takes another one."""
-    return os.path.join("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}-{os.getpid()}.h5")
+    """The default name of a run file. It holds the process: two may start in the same second."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    return os.path.join("runs", f"{now}-{seed}-{os.getpid()}.h5")

@@ -24,32 +24,34 @@ def merge(runs, out, as_json):
         check_no_run(out, runs)
     from fedmpi.read import report
     from fedmpi.store import read_run
-    read, unread = {}, []
+    read = {}
+    unread = []
     for path in run_paths(runs):
         try:
             read[path] = read_run(path)
         except FedError as error:
             unread.append(str(error))
-    for line in unread:
-        say(f"left out: {line}")
+            say(f"left out: {error}")
     if not read:
         raise UserError(f"no run file in {', '.join(runs)}")
     varying, rows = report.outcomes(read)
     groups = report.over_seeds(varying, rows)
     if out:
         _write_csv(out, rows)
-        _write_csv("{}-seeds{}".format(*os.path.splitext(out)), groups)
+        stem, suffix = os.path.splitext(out)
+        _write_csv(f"{stem}-seeds{suffix}", groups)
     if as_json:
         write_out(json.dumps(report.plain({"runs": rows, "over_seeds": groups, "left_out": unread})))
     else:
         write_out(report.outcomes_text(varying, rows, terminal_width()))
-    return 1 if unread else 0
+    return int(bool(unread))
 
 
 def _write_csv(path, rows):
-    """A table whose columns are those of the first row; empty where there is no value."""
+    """Writes a table with the first row's columns; a missing value is an empty cell."""
     import csv
+    columns = list(rows[0]) if rows else []
     with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -48,9 +48,14 @@ def export_model(run, out, round, sparse, overwrite):
         raise UserError(f"{out}: the name must end in .safetensors")
     check_new(out, overwrite)
     from fedmpi.read import trained
-    found = trained.trained(one_run(run), round, lambda line: click.echo(f"warning: {line}", err=True))
-    trained.write(found, out, sparse)
-    click.echo(f"{out}: {_told(found)}; {'sparse' if sparse else 'dense'}, {os.path.getsize(out):,} bytes")
+    result = trained.trained(one_run(run), round, _warn)
+    trained.write(result, out, sparse)
+    form = "sparse" if sparse else "dense"
+    click.echo(f"{out}: {_summary(result)}; {form}, {os.path.getsize(out):,} bytes")
+
+
+def _warn(line):
+    click.echo(f"warning: {line}", err=True)
 
 
 @click.command()
@@ -64,33 +69,41 @@ def model(place, round, as_json):
     if place.endswith(".safetensors"):
         if round is not None:
             raise UserError(f"--round goes with a run file; {place} holds one model")
-        found = trained.load(place)
+        result = trained.load(place)
     else:
-        found = trained.trained(one_run(place), round, lambda line: click.echo(f"warning: {line}", err=True))
-    rows = trained.by_layer(found)
+        result = trained.trained(one_run(place), round, _warn)
+    rows = trained.by_layer(result)
     if as_json:
-        click.echo(json.dumps({"about": found.about, "layers": rows}))
+        click.echo(json.dumps({"about": result.about, "layers": rows}))
     else:
-        about = wrapped(_told(found), terminal_width(), "  ")
+        about = wrapped(_summary(result), terminal_width(), "  ")
         click.echo("\n".join([*about, "", _table(rows)]))
 
 
-def _told(found):
-    about = found.about
+def _summary(result):
+    about = result.about
+    text = f"{about['model']} after round {about['round']}"
     name = about.get("headline", "accuracy")
-    accuracy = "" if about[name] is None else f", test {name.replace('_', ' ')} {about[name]:.4f}"
-    return f"{about['model']} after round {about['round']}{accuracy}, sparsity {found.sparsity:.4f}"
+    if about[name] is not None:
+        text += f", test {name.replace('_', ' ')} {about[name]:.4f}"
+    return f"{text}, sparsity {result.sparsity:.4f}"
 
 
 def _table(rows):
-    from fedmpi.read.report.text import human_bytes, human_flops
     head = ("layer", "shape", "weights", "kept", "sparsity", "FLOPs", "of dense", "dense file", "sparse file")
+    lines = aligned(head, [_cells(row) for row in rows], (0, 1), terminal_width())
+    return "\n".join(lines)
 
-    def cells(row):
-        share = "-" if not row["flops_dense"] else f"{row['flops'] / row['flops_dense']:.3f}"
-        return (row["layer"], " x ".join(map(str, row["shape"] or ())), f"{row['weights']:,}", f"{row['kept']:,}",
-                "-" if row["sparsity"] is None else f"{row['sparsity']:.4f}",
-                "-" if row["flops"] is None else human_flops(row["flops"]), share,
-                human_bytes(row["dense_bytes"]), human_bytes(row["sparse_bytes"]))
 
-    return "\n".join(aligned(head, [cells(row) for row in rows], (0, 1), terminal_width()))
+def _cells(row):
+    from fedmpi.read.report.text import human_bytes, human_flops
+    shape = " x ".join(map(str, row["shape"] or ()))
+    sparsity = flops = share = "-"
+    if row["sparsity"] is not None:
+        sparsity = f"{row['sparsity']:.4f}"
+    if row["flops"] is not None:
+        flops = human_flops(row["flops"])
+    if row["flops_dense"]:
+        share = f"{row['flops'] / row['flops_dense']:.3f}"
+    return (row["layer"], shape, f"{row['weights']:,}", f"{row['kept']:,}", sparsity, flops, share,
+            human_bytes(row["dense_bytes"]), human_bytes(row["sparse_bytes"]))

@@ -1,12 +1,13 @@
 """``fedmpi new``: a working method of any kind, with its test, to be edited.
 
-The texts are the files of ``skeletons`` beside this one: real methods, in which NAME stands for the name.
+The texts are the files of ``skeletons`` beside this one: real methods, with NAME in place of the name.
 """
 
 import importlib.util
 import keyword
 import os
 import pathlib
+import re
 
 import click
 
@@ -16,7 +17,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.nearest import hint
 
 SKELETONS = pathlib.Path(__file__).with_name("skeletons")
-# Options of kinds of which a run needs another part beside them.
+# Further options needed to run a part of a kind.
 BESIDE = {"weighting": "--contribution cosine", "aggregation": "--devices drawn --cohort 4", "sampler": "--cohort 4",
           "dataset": "--model 2nn"}
 
@@ -76,13 +77,14 @@ def check_name(name):
 
 def meant(name):
     """The way out for a name that Python cannot take."""
-    plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_")
-    fits = plain.isidentifier() and not keyword.iskeyword(plain)
-    return f"{plain} would do" if fits else "take letters, digits and _"
+    plain = re.sub("[^0-9A-Za-z]", "_", name).strip("_")
+    if plain.isidentifier() and not keyword.iskeyword(plain):
+        return f"{plain} would do"
+    return "take letters, digits and _"
 
 
 def check_room(folder, name, files):
-    """UserError where a file is there already, or another module has the name."""
+    """UserError if a file exists already, or another module has the name."""
     for file in files:
         if (folder / file).exists():
             raise UserError(f"{folder / file} is there already; take another name, or another folder with --out")
@@ -94,16 +96,19 @@ def check_room(folder, name, files):
 
 
 def way_on(kind, name, folder):
-    """What was written, and what can be done with it."""
-    here = os.path.relpath(folder) == os.curdir
+    """A text about the written files, and the next steps."""
     path = folder / f"{name}.py"
     test = folder / f"test_{name}.py"
-    train = " ".join(filter(None, ["fedmpi train", BESIDE.get(kind), f"--{kind} {name}:{name}"]))
+    beside = f"{BESIDE[kind]} " if kind in BESIDE else ""
+    train = f"fedmpi train {beside}--{kind} {name}:{name}"
+    # A run finds a module of its own folder only.
+    if os.path.relpath(folder) != os.curdir:
+        train = f"cd {folder} && {train}"
     lines = [f"{path}: a {kind} that works, to be edited",
              f"{test}: the laws of its kind, and one exact case",
              "",
              f"  pytest {test}",
-             f"  {train}" if here else f"  cd {folder} && {train}",
+             f"  {train}",
              f"  fedmpi list {kind} {name}:{name}",
              "",
              f"What each function is given and gives: fedmpi/core/parts.py, {type_of(kind)}.",
@@ -113,8 +118,11 @@ def way_on(kind, name, folder):
 
 
 def module_of(kind):
-    """The package of a kind's methods: that of most lines of its table."""
-    packages = [target.partition(":")[0].rpartition(".")[0] for target in catalog.KINDS[kind].values()]
+    """The package of a kind's methods: the most frequent one in its table."""
+    packages = []
+    for target in catalog.KINDS[kind].values():
+        module = target.partition(":")[0]
+        packages.append(module.rpartition(".")[0])
     return max(packages, key=packages.count)
 
 
@@ -124,6 +132,6 @@ def home(kind):
 
 
 def type_of(kind):
-    """The name under which ``fedmpi.core.parts`` describes a kind."""
+    """The name of a kind's type in ``fedmpi.core.parts``."""
     names = {"task": "Objective", "augment": "Augmentation", "model": "Model", "dataset": "Dataset"}
     return names.get(kind, kind.capitalize())

@@ -1,15 +1,16 @@
-"""``fedmpi list``: what can be chosen, and one part in full. Nothing is imported for it, see ``fedmpi.catalog``."""
+"""``fedmpi list``: the catalogue, and one part in full. Nothing is imported for it, see ``fedmpi.catalog``."""
 
 import click
 
 from fedmpi import catalog
+from fedmpi.commands.completion import names
+from fedmpi.core.wide import reflowed, terminal_width, wrapped
 from fedmpi.plugins.entry import entry
 from fedmpi.plugins.spec import choices, wanted
-from fedmpi.core.wide import reflowed, terminal_width, wrapped
-from fedmpi.commands.completion import names
 
 OWN = "what the strategy, the pruner and the codec send, and nothing of its own"
-WIRE = {                     # of the kinds whose parts send nothing of their own: who decides the bytes
+# For kinds without messages of their own: the parts deciding the bytes.
+WIRE = {
     "weighting": f"{OWN}: weights stay on the server",
     "optimiser": f"{OWN}: its state stays on the client, and starts anew each round",
     "schedule": f"{OWN}: the learning rate follows from the round and the step",
@@ -30,35 +31,47 @@ WIRE = {                     # of the kinds whose parts send nothing of their ow
 @click.argument("name", required=False, shell_complete=names)
 def list_parts(kind, name):
     """What can be chosen: all kinds, the names of one KIND, or one NAME in full."""
+    width = terminal_width()
     if name:
-        told = in_full(kind, name, entry(catalog.KINDS[kind], name))
-        click.echo(reflowed(told, terminal_width()))
+        text = in_full(kind, name, entry(catalog.KINDS[kind], name))
+        click.echo(reflowed(text, width))
         return
-    room = terminal_width()
-    for this in [kind] if kind else catalog.KINDS:
-        click.echo(f"--{this}")
-        width = max(map(len, catalog.KINDS[this]))
-        for each in catalog.KINDS[this]:
-            found = entry(catalog.KINDS[this], each)
-            options = ",".join(f"{p.name}={p.default}" for p in found.options.values())
-            space = " " * (width + 3)
-            click.echo("\n".join(wrapped(f"  {each:<{width}} {found.line}", room, space)))
-            if options:
-                click.echo("\n".join(space + line for line in options_lines(options, room - width - 3)))
+    kinds = [kind] if kind else catalog.KINDS
+    for listed in kinds:
+        click.echo("\n".join([f"--{listed}", *_names_lines(catalog.KINDS[listed], width)]))
     last = f"fedmpi list {kind or 'KIND'} NAME: what one does, its options, its paper, what it sends"
-    click.echo("\n".join(["", *wrapped(last, room, "  ")]))
+    click.echo("\n".join(["", *wrapped(last, width, "  ")]))
 
 
-def in_full(kind, name, found):
-    """All that is known of one part, of the user's own as well: it may say less."""
-    told = {"paper": found.fields.get("Paper"), "from clients": found.fields.get("Up", WIRE.get(kind)),
-            "to clients": found.fields.get("Down", WIRE.get(kind)), "example": example(kind, name, found)}
-    if told["from clients"] == told["to clients"]:
-        told["on the wire"] = told.pop("from clients")
-        del told["to clients"]
-    lines = [f"{label}:\n  {text}" for label, text in told.items() if text]
-    head = [f"{name}: {found.line}"] + [found.text] * bool(found.text)
-    return "\n\n".join([*head, "options:\n" + (options_text(found) or "  none"), *lines])
+def _names_lines(table, width):
+    """The names of a kind, each with its line and its options."""
+    name_width = max(map(len, table))
+    indent = " " * (name_width + 3)
+    lines = []
+    for name in table:
+        part = entry(table, name)
+        lines += wrapped(f"  {name:<{name_width}} {part.line}", width, indent)
+        options = ",".join(f"{option.name}={option.default}" for option in part.options.values())
+        if options:
+            lines += [indent + line for line in options_lines(options, width - len(indent))]
+    return lines
+
+
+def in_full(kind, name, part):
+    """The text about one part, also a user's own: its docstring may lack some of it."""
+    up = part.fields.get("Up", WIRE.get(kind))
+    down = part.fields.get("Down", WIRE.get(kind))
+    sections = {"paper": part.fields.get("Paper")}
+    if up == down:
+        sections |= {"example": example(kind, name, part), "on the wire": up}
+    else:
+        sections |= {"from clients": up, "to clients": down, "example": example(kind, name, part)}
+    texts = [f"{name}: {part.line}"]
+    if part.text:
+        texts.append(part.text)
+    texts.append("options:\n" + (options_text(part) or "  none"))
+    texts += [f"{label}:\n  {text}" for label, text in sections.items() if text]
+    return "\n\n".join(texts)
 
 
 def options_lines(options, width):
@@ -67,15 +80,20 @@ def options_lines(options, width):
     return [line.replace(", ", ",") for line in spaced]
 
 
-def example(kind, name, found):
-    """A command line with this part: its own example, else it and its first option as it is anyway."""
-    first = next((f":{p.name}={p.default}" for p in found.options.values() if p.default != ""), "")
-    return found.fields.get("Example", f"fedmpi train --{kind} {name}{first}")
+def example(kind, name, part):
+    """A command line with this part: its own example, else one with its first option and default."""
+    if "Example" in part.fields:
+        return part.fields["Example"]
+    command = f"fedmpi train --{kind} {name}"
+    for option in part.options.values():
+        if option.default != "":
+            return f"{command}:{option.name}={option.default}"
+    return command
 
 
-def options_text(found):
+def options_text(part):
     """A line an option: name, default, and its type or its choices."""
-    pairs = [(f"{each.name}={each.default}", _kind(each)) for each in found.options.values()]
+    pairs = [(f"{option.name}={option.default}", _kind(option)) for option in part.options.values()]
     width = max((len(text) for text, _ in pairs), default=0)
     return "\n".join(f"  {text:<{width}}  {kind}".rstrip() for text, kind in pairs)
 
@@ -83,4 +101,6 @@ def options_text(found):
 def _kind(parameter):
     """The choices of an option, or its type."""
     words = wanted(parameter)
-    return words if choices(parameter) else words.removeprefix("a ")
+    if choices(parameter):
+        return words
+    return words.removeprefix("a ")

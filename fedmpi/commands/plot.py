@@ -15,12 +15,15 @@ def _kinds():
 
 
 class Kinds(click.Command):
-    """A command whose help lists the kinds of pictures, imported only then: that takes a while."""
+    """A command with the kinds of pictures in its help. They are imported only then: this takes a while."""
 
     def format_epilog(self, context, formatter):
+        rows = []
+        for name, kind in _kinds().items():
+            suffix = "; a panel a run" if kind.each else ""
+            rows.append((name, kind.line + suffix))
         with formatter.section("Kinds"):
-            formatter.write_dl([(name, kind.line + ("; a panel a run" if kind.each else ""))
-                                for name, kind in _kinds().items()])
+            formatter.write_dl(rows)
 
 
 def _width(context, parameter, value):
@@ -40,30 +43,33 @@ def _limits(context, parameter, value):
     if value is None:
         return None
     low, high = value
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    are_finite = math.isfinite(low) and math.isfinite(high)
+    if not are_finite or low >= high:
         raise UserError(f"--{parameter.name} must be two numbers, the lower one first, got {low:g} {high:g}")
     return value
 
 
 def _baseline(text):
     """``(name, number or Run)`` of ``[NAME=]VALUE|RUN.h5``."""
-    name, equals, what = text.partition("=")
+    name, equals, value = text.partition("=")
+    # A file's name may have an equals sign.
     if not equals or os.path.exists(text):
-        name, what = "", text
+        name, value = "", text
     try:
-        level = float(what)
+        level = float(value)
     except ValueError:
         from fedmpi.store import read_run
-        if not os.path.isfile(what):
-            raise UserError(f"--baseline {text}: {what} is neither a number nor a run file") from None
-        return name or os.path.splitext(os.path.basename(what))[0], read_run(what)
+        if not os.path.isfile(value):
+            raise UserError(f"--baseline {text}: {value} is neither a number nor a run file") from None
+        stem, _ = os.path.splitext(os.path.basename(value))
+        return name or stem, read_run(value)
     if not math.isfinite(level):
         raise UserError(f"--baseline {text}: must be a finite number")
     return name or "baseline", level
 
 
 def _labelled(groups, labels):
-    """The Groups under the names that the user gives them; UserError where these are not one each."""
+    """The Groups under the user's names. UserError unless each gets one of its own."""
     if not labels:
         return groups
     listed = "; ".join(group.label for group in groups)

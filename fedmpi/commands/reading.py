@@ -1,6 +1,6 @@
-"""Run files that a command reads: named one by one, or by the folder that holds them.
+"""Run files read by a command: named one by one, or by their folder.
 
-A folder stands for the runs in it and in the folders below it, whichever command it is given to.
+For every command, a folder stands for the runs in it and in the folders below it.
 """
 
 import os
@@ -11,38 +11,40 @@ from fedmpi.commands import completion
 from fedmpi.commands.say import say
 from fedmpi.core.errors import UserError
 
-NAMED = (".h5", ".hdf5")      # how files are named that may be runs
-TOLD = 3                      # files that are passed over and told one by one
+# Endings of run files' names.
+NAMED = (".h5", ".hdf5")
+# Passed-over files named one by one.
+TOLD = 3
 
 
 def runs_argument(command):
-    """The argument ``runs``, at least one file or folder, on ``command``; ``run_paths`` makes files
-    of it."""
+    """The argument ``runs``, at least one file or folder, on ``command``; see ``run_paths``."""
     return click.argument("runs", nargs=-1, required=True, metavar="RUN.h5|FOLDER...",
                           shell_complete=completion.files(*NAMED))(command)
 
 
 def run_argument(name, metavar="RUN.h5"):
-    """The argument ``name``, one run file or a folder that holds one; ``one_run`` makes a file of
-    it."""
+    """The argument ``name``, one run file or a folder with a single one; see ``one_run``."""
     return click.argument(name, metavar=metavar, shell_complete=completion.files(*NAMED))
 
 
 def run_paths(places):
-    """The files that are named, and the runs of the folders that are, each once; UserError for a
-    folder without any. What is passed over in a folder is told."""
-    found = []
+    """The named files, and the runs of the named folders, each once. UserError for a folder without runs; says which
+    files of a folder are passed over."""
+    paths = []
     for place in places:
-        found += runs_in(place) if os.path.isdir(place) else [place]
-    first = {}
-    for path in found:
-        first.setdefault(os.path.realpath(path), path)
-    return list(first.values())
+        if os.path.isdir(place):
+            paths += runs_in(place)
+        else:
+            paths.append(place)
+    by_file = {}
+    for path in paths:
+        by_file.setdefault(os.path.realpath(path), path)
+    return list(by_file.values())
 
 
 def one_run(place):
-    """The file that is named, or the only run of the folder that is; UserError where it holds
-    several."""
+    """The named file, or the only run of the named folder. UserError for several."""
     paths = run_paths([place])
     if len(paths) > 1:
         raise UserError(f"{place} holds {len(paths)} runs, and this takes one: name {paths[0]}, say")
@@ -50,8 +52,8 @@ def one_run(place):
 
 
 def runs_in(folder):
-    """The run files in ``folder`` and in the folders below it, in the order of their names;
-    UserError where there is none. Files that only look like runs are told of, and left out."""
+    """The run files in ``folder`` and in the folders below it, in the order of their names. UserError for none. Says
+    which files only look like runs, and leaves them out."""
     from fedmpi.store import why_no_run
     runs, others = [], []
     for path in _files_below(folder):
@@ -61,7 +63,8 @@ def runs_in(folder):
         else:
             runs.append(path)
     if not runs:
-        raise UserError(f"{folder} is a folder without a run" + f" ({'; '.join(others[:TOLD])})" * bool(others))
+        reasons = f" ({'; '.join(others[:TOLD])})" if others else ""
+        raise UserError(f"{folder} is a folder without a run{reasons}")
     for why in others[:TOLD]:
         say(f"passed over: {why}")
     if len(others) > TOLD:
@@ -70,11 +73,11 @@ def runs_in(folder):
 
 
 def _files_below(folder):
-    """The files named as HDF5 files are, those of a folder before those of its folders.
-    Checkpoints, hidden folders and links to folders, which may lead back up, are left out."""
+    """The files named like HDF5 files, in a folder before the folders below it. Without checkpoints, hidden folders and
+    links to folders: these may lead back up."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
-        # Unlike the entry's own, this is False, and no error, for a link that leads to itself.
+        # os.path's own isfile: False, and no error, for a link to itself.
         if entry.name.lower().endswith(NAMED) and os.path.isfile(entry.path):
             yield entry.path
     for entry in entries:

@@ -1,4 +1,4 @@
-"""What commands that start runs share: options from files, checked as train checks them; batch scripts."""
+"""Shared by the commands starting runs: options from files, checked by train's own checks; batch scripts."""
 
 import math
 import os
@@ -11,16 +11,16 @@ import sys
 import click
 
 from fedmpi import catalog
-from fedmpi.plugins.spec import make, parse, quoted, split
-from fedmpi.core import stop
-from fedmpi.commands.say import say
-from fedmpi.core.errors import FedError, UserError
-from fedmpi.run.launcher import launcher_path
 from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, opened
+from fedmpi.commands.say import say
+from fedmpi.core import stop
+from fedmpi.core.errors import FedError, UserError
+from fedmpi.plugins.spec import make, parse, quoted, split
+from fedmpi.run.launcher import launcher_path
 
 
 def toml(path, where):
-    """What the TOML file says, its keys as the options are called in code."""
+    """The tables of a TOML file, with keys as in code: ``local_epochs``."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -32,20 +32,23 @@ def toml(path, where):
         raise UserError(f"{where}: {error}") from error
 
 
-def underscored(found):
-    twice = sorted(key for key in found if "-" in key and key.replace("-", "_") in found)
+def underscored(table):
+    """The table with keys as in code. UserError for a key in both spellings."""
+    renamed = {key: key.replace("-", "_") for key in table}
+    twice = sorted(key for key, name in renamed.items() if name != key and name in table)
     if twice:
-        raise UserError(f"{', '.join(twice)} and {twice[0].replace('-', '_')} are the same option, given twice")
-    return {key.replace("-", "_"): value for key, value in found.items()}
+        raise UserError(f"{', '.join(twice)} and {renamed[twice[0]]} are the same option, given twice")
+    return {renamed[key]: value for key, value in table.items()}
 
 
 def check_parts(given):
-    """Make of the options what the run file records, and refuse what the catalogue does not know, or is no number."""
+    """Brings the options, in place, into the run file's form. UserError for unknown parts and infinite numbers."""
     for name, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"--{name.replace('_', '-')} must be a finite number, got {value}")
-    if 0 < (given.get("silence") or 0) < 1:
-        raise UserError(f"--silence must be 0 (never) or 1 second at least, got {given['silence']:g}")
+    silence_s = given.get("silence") or 0
+    if 0 < silence_s < 1:
+        raise UserError(f"--silence must be 0 (never) or 1 second at least, got {silence_s:g}")
     if given["dataset"]:
         given["dataset"] = dataset_spec(given["dataset"])
     for kind in PARTS:
@@ -57,27 +60,31 @@ def check_parts(given):
             parse(catalog.KINDS[SEVERAL[name]], spec)
 
 
-# Names that end so are files of data, be they there or not; others only if they are.
+# Such names are files of data even if no file exists; other names only if one does.
 DATA_FILES = (".h5", ".hdf5", ".he5", ".hdf", ".nc", ".mat",
               ".npz", ".npy", ".csv", ".parquet", ".pt", ".pkl")
 FILE_AND_OPTIONS = re.compile(r"(?P<path>.*?)(?::(?P<options>\w+=[^,]*(?:,\w+=[^,]*)*))?", re.DOTALL)
 
 
 def dataset_spec(text):
-    """``text`` as the catalogue takes a data set: the path of a file, with options behind a colon
-    or without, becomes an option of hdf5; a name of the catalogue is never a path."""
-    found = FILE_AND_OPTIONS.fullmatch(text)
-    if split(text)[0] in catalog.DATASETS or found is None:
+    """``text`` as the catalogue's spec of a data set: a file's path, with or without options behind a colon, becomes an
+    option of hdf5. A name of the catalogue is never a path."""
+    match = FILE_AND_OPTIONS.fullmatch(text)
+    name, _ = split(text)
+    if name in catalog.DATASETS or match is None:
         return text
-    path, options = found["path"], found["options"]
+    path = match["path"]
     is_file = path.lower().endswith(DATA_FILES) or os.path.exists(path)
     if not is_file:
         return text
-    return f"hdf5:file={quoted(os.path.abspath(path))}" + (f",{options}" if options else "")
+    spec = f"hdf5:file={quoted(os.path.abspath(path))}"
+    if match["options"]:
+        spec += f",{match['options']}"
+    return spec
 
 
 def slurm_options(command):
-    """The options that say what is asked of a cluster, on ``command``."""
+    """The options of a cluster's job, on ``command``."""
     for option in reversed((
             click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Nodes."),
             click.option("--ranks", type=click.IntRange(1), help="Ranks in all.  [default: a worker a client, and the "
@@ -115,20 +122,24 @@ def slurm_options(command):
 
 def on_command_line(name):
     """Whether the option ``name`` of this command was given, not taken from a default or a file."""
-    return click.get_current_context().get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    source = click.get_current_context().get_parameter_source(name)
+    return source == click.core.ParameterSource.COMMANDLINE
 
 
 def refuse_slurm(why):
-    """UserError, which says ``why``, where an option was given that only a batch script has."""
+    """UserError, with the reason ``why``, if an option only for batch scripts was given."""
     from fedmpi.cluster.sbatch import Job
-    given = [name for name in (*Job._fields, "at_once", "script", "submit")
-             if name not in ("ranks", "launcher") and on_command_line(name)]
-    if given:
-        raise UserError(f"{', '.join('--' + name.replace('_', '-') for name in given)}: {why}")
+    flags = []
+    for name in (*Job._fields, "at_once", "script", "submit"):
+        # These two also start a run on this machine.
+        if name not in ("ranks", "launcher") and on_command_line(name):
+            flags.append("--" + name.replace("_", "-"))
+    if flags:
+        raise UserError(f"{', '.join(flags)}: {why}")
 
 
 def start_of_ranks(given):
-    """What is put before a run's command to start the ranks that the command line asks for; empty for one."""
+    """The words before a run's command to start the ranks asked for on the command line; empty for one rank."""
     from fedmpi.cluster.sbatch import program
     program(given["launcher"])
     if not on_command_line("ranks") or given["ranks"] == 1:
@@ -140,7 +151,7 @@ def start_of_ranks(given):
 
 
 def check_script(script, submit):
-    """Refuse before any work what --script and --submit cannot do."""
+    """UserError, before any work, if --script and --submit cannot be obeyed."""
     if script and os.path.exists(script):
         raise UserError(f"--script {script} exists already")
     if submit and not script:
@@ -151,85 +162,98 @@ def check_script(script, submit):
 
 
 def deliver(text, script, submit):
-    """A batch script to the terminal, or into its file and to Slurm. What Slurm refuses is removed: it says nothing
-    that the command does not, and would be in the way of the next try."""
+    """A batch script to the terminal, or into its file and to Slurm. A file refused by Slurm is removed."""
     if not script:
         click.echo(text, nl=False)
         return
     with open(script, "x", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
-    if submit and (code := subprocess.run(["sbatch", script], check=False).returncode):
+    if not submit:
+        return
+    code = subprocess.run(["sbatch", script], check=False).returncode
+    if code:
+        # It would be in the way of the next try, and this command can write it again.
         os.remove(script)
         raise FedError(f"sbatch refused the script (exit code {code}, see above), and {script} is removed: nothing is "
                        "queued, the same command may try again")
 
 
 def typed(options, where):
-    """The options of one run as the command line of train would give them, those that are given."""
+    """The given options of one run, as by the command line of train. UserError for a wrong one, naming its place
+    ``where``."""
     for key, value in options.items():
-        kinds = (str, int, float) + (list,) * (key in SEVERAL)
-        if isinstance(value, bool) or not isinstance(value, kinds):
+        types = (str, int, float)
+        if key in SEVERAL:
+            types = (*types, list)
+        if isinstance(value, bool) or not isinstance(value, types):
             raise UserError(f"{where}: {key} cannot be {value!r}")
     try:
         given = _train().make_context("train", arguments(options)).params
         check_parts(given)
-    except (click.UsageError, UserError) as error:
-        line = error.format_message() if isinstance(error, click.UsageError) else error
-        raise UserError(f"{where}: {line}") from None
+    except click.UsageError as error:
+        raise UserError(f"{where}: {error.format_message()}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     return {key: value for key, value in given.items() if key in DEFAULTS and value is not None}
 
 
 def all_options(given):
-    """All options of a run of which these are given; what follows from a file of own data is read
-    from it."""
+    """All options of a run with these given ones; some follow from the user's own file of data, and are read there."""
     from fedmpi.build.natural import settled_by_file
     return settled_by_file(opened(given))
 
 
 def known_options(folder):
-    """``{name: options}`` of the runs that have a file of their options in the folder; a file with tables, such as that
-    of a recipe or a grid, is none."""
-    known = {}
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        if name.endswith(".toml"):
-            path = os.path.join(folder, name)
-            found = toml(path, path)
-            if not any(isinstance(value, dict) for value in found.values()):
-                known[name.removesuffix(".toml")] = all_options(typed(found, path))
-    return known
+    """``{name: options}`` of the runs with a file of their options in the folder."""
+    if not os.path.isdir(folder):
+        return {}
+    options = {}
+    for name in sorted(os.listdir(folder)):
+        if not name.endswith(".toml"):
+            continue
+        path = os.path.join(folder, name)
+        content = toml(path, path)
+        # A recipe or a grid has tables.
+        has_tables = any(isinstance(value, dict) for value in content.values())
+        if not has_tables:
+            options[name.removesuffix(".toml")] = all_options(typed(content, path))
+    return options
 
 
 def array(folder, points, todo, at_once, given):
-    """The batch script for the runs ``todo``, with room for the largest; tells what it asks for."""
+    """The batch script for the runs ``todo``, with room for the largest; says its demands."""
     from fedmpi.cluster import sbatch as slurm
-    options = [points[number].options | {"out": os.path.join(folder, "NAME.h5")} for number in todo]
+    out = os.path.join(folder, "NAME.h5")
+    options = [points[number].options | {"out": out} for number in todo]
     job = slurm.Job(**given)
     job = job._replace(ranks=job.ranks or max(map(slurm.cohort, options)) + 1)
     slurm.check_log_of_array(job.log)
-    for each in options:
-        slurm.check(job, each)
-    largest = max(options, key=lambda each: slurm.node_bytes(job, each))
-    say(f"an array job of {len(todo)} runs" + f", {at_once} at a time" * (at_once > 0) + "; each:")
+    for own in options:
+        slurm.check(job, own)
+    largest = max(options, key=lambda own: slurm.node_bytes(job, own))
+    at_a_time = f", {at_once} at a time" if at_once > 0 else ""
+    say(f"an array job of {len(todo)} runs{at_a_time}; each:")
     for line in slurm.told(job, largest):
         say(line)
-    return slurm.array_script(job, slurm.node_bytes(job, largest), [point.name for point in points], todo, at_once,
-                              folder, sys.argv[1:])
+    names = [point.name for point in points]
+    num_bytes = slurm.node_bytes(job, largest)
+    return slurm.array_script(job, num_bytes, names, todo, at_once, folder, sys.argv[1:])
 
 
 def check_data(options):
-    """Read every data set of these runs once: DataError for one that is missing or broken, before hours are played."""
-    for dataset, folder in sorted({(each["dataset"], each["data_dir"]) for each in options}):
+    """Read every data set of these runs once, before hours of work. DataError for a missing or broken one."""
+    places = {(own["dataset"], own["data_dir"]) for own in options}
+    for dataset, folder in sorted(places):
         make(catalog.DATASETS, dataset, folder)
 
 
 def play_all(folder, names, start, datasets, parallel, line):
-    """Play the runs of these names, ``parallel`` at a time, each by ``start`` before the command; a line for each that
-    has ended, ``line(name, code, seconds)``. The exit code: of those that ask to be continued, else 1 where any
-    failed."""
+    """Play the runs of these names, ``parallel`` at a time, with ``start`` before each command; says
+    ``line(name, code, seconds)`` for each ended run. The exit code: COME_BACK if stopped, else 1 if any failed."""
     from fedmpi.study.play import play
     done = []
 
-    def told(name, code, seconds):
+    def ended(name, code, seconds):
         done.append(name)
         say(f"{len(done)}/{len(names)} {line(name, code, seconds)}")
 
@@ -237,20 +261,27 @@ def play_all(folder, names, start, datasets, parallel, line):
         say(f"waiting for {len(names)} runs that another process plays, such as {names[0]}: one that was killed has "
             "left them, or plays them now")
 
-    codes, stopped = play(folder, names, start, datasets, parallel, told, waits)
+    codes, stopped = play(folder, names, start, datasets, parallel, ended, waits)
     if stopped:
         say("stopped; the same command goes on")
         return stop.COME_BACK
-    return 1 if any(codes.values()) else 0
+    return int(any(codes.values()))
 
 
 def arguments(given):
-    """The options that are ``given``, as the command line of train, without the run file."""
-    pairs = [(key, value) for key, values in given.items() if key != "out" and values is not None
-             for value in (values if isinstance(values, (tuple, list)) else [values])]
-    return [text for key, value in pairs for text in (f"--{key.replace('_', '-')}", str(value))]
+    """The given options as the command line of train, without the run file."""
+    words = []
+    for key, value in given.items():
+        if key == "out" or value is None:
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        values = value if isinstance(value, (tuple, list)) else [value]
+        for item in values:
+            words += [flag, str(item)]
+    return words
 
 
 def _train():
-    """The command that trains, whose options these are."""
-    return click.get_current_context().find_root().command.commands["train"]
+    """The command ``train``, the owner of these options."""
+    root = click.get_current_context().find_root()
+    return root.command.commands["train"]

@@ -1,4 +1,4 @@
-"""Lines to the terminal, and what comes out of a command."""
+"""Lines to the terminal, and a command's output."""
 
 import contextlib
 import sys
@@ -9,8 +9,7 @@ from fedmpi.run.launcher import speaks
 
 
 def naming(path):
-    """A ``say`` whose first line is preceded by one that names the run file, so that it can be
-    watched from the start."""
+    """A ``say`` that first names the run file, so that it can be watched from the start."""
     named = []
 
     def tell(line):
@@ -23,15 +22,15 @@ def naming(path):
 
 
 def say(line):
-    """One line about what goes on, at once, from rank 0. A line that cannot be written is lost, and nothing else: a
-    run outlives the terminal, the reader and the room on the disk of its log."""
+    """One line about the progress, at once, from rank 0. An unwritable line is lost, and nothing else: a run outlives
+    the terminal, the reader and the room on the disk of its log."""
     if speaks():
         with contextlib.suppress(OSError):
             write(sys.stderr, f"{line}\n")
 
 
 def write_out(text):
-    """What a command was asked for; whether somebody can still read it. DiskError where it cannot be written."""
+    """Writes a command's output; whether somebody can still read it. DiskError if it cannot be written."""
     try:
         return write(sys.stdout, f"{text}\n")
     except OSError as error:

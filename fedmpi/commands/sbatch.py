@@ -40,8 +40,8 @@ def sbatch(measure, script, submit, **given):
 
 
 def _measured(options):
-    """What a round takes, by a short run in this process."""
+    """Time and memory of a round, by a short run in this process."""
     from fedmpi.cluster import sbatch as slurm
     from fedmpi.run import plan
-    found = plan.played(options, say)[-1]
-    return slurm.Measured(found.round_s, found.shared_s, found.rank_bytes)
+    _, measured = plan.played(options, say)
+    return slurm.Measured(measured.round_s, measured.shared_s, measured.rank_bytes)

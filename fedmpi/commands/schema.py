@@ -1,4 +1,4 @@
-"""``fedmpi schema``: what a run file holds, and where."""
+"""``fedmpi schema``: the contents of a run file, and their places."""
 
 import click
 
@@ -48,4 +48,6 @@ def schema(run):
 
 
 def _kind(column):
-    return f"enum {column.dtype}" if column.names else column.dtype
+    if column.names:
+        return f"enum {column.dtype}"
+    return column.dtype

@@ -11,7 +11,8 @@ from fedmpi.commands.say import write_out
 from fedmpi.core.errors import UserError
 from fedmpi.core.wide import labelled, terminal_width
 
-WIDEST = 100                  # columns of a picture
+# The most columns of a picture.
+WIDEST = 100
 
 
 @click.command()
@@ -52,7 +53,7 @@ def in_words_and_curves(run, colour):
 
 
 def _options_text(run):
-    """Each part of the run that has options, with all of them."""
+    """Each part of the run with options, and all of them."""
     if "parts" not in run.attrs:
         raise UserError("the run file was written before all options of its parts were recorded: "
                         "fedmpi show tells those that were given")

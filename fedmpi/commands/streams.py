@@ -1,4 +1,4 @@
-"""Standard input, output and error as a command finds them: closed, full, without a reader, of any encoding."""
+"""Standard input, output and error in every state: closed, full, without a reader, of any encoding."""
 
 import codecs
 import errno
@@ -12,14 +12,16 @@ import unicodedata
 
 from fedmpi.run.launcher import MPIRUNS, parents, started
 
-PLAIN = "fedmpi-plain"           # our way to write a character that a stream's encoding lacks
+# Our way to write a character missing in a stream's encoding.
+PLAIN = "fedmpi-plain"
 LOOK_ALIKES = str.maketrans({
     "─": "-", "│": "|", "·": ".", "░": ".", "▒": "+", "▓": "%", "█": "#", "±": "+-", "×": "x", "…": "...", "→": "->"})
-DOTS = ".:+#"                    # for one or two dots of a braille pattern, up to four, six and eight
+# For one or two dots of a braille pattern, up to four, six and eight.
+DOTS = ".:+#"
 
 
 def ready():
-    """Make the three streams fit to be used: to be called once, before a command opens anything."""
+    """Make the three streams usable: to be called once, before a command opens anything."""
     for handle in (0, 1, 2):
         _open_if_closed(handle)
     codecs.register_error(PLAIN, _plain)
@@ -31,8 +33,8 @@ def ready():
 
 
 def write(stream, text):
-    """Whether somebody can read what was written; OSError where the stream does not take it for another reason. What
-    was not taken is forgotten, so that it is in nobody's way later."""
+    """Writes ``text``: True; False if nobody can read it. OSError for any other failure. Unwritten text is dropped, so
+    that it cannot fail again later."""
     if _unread_by_launcher(stream):
         return False
     try:
@@ -48,7 +50,7 @@ def write(stream, text):
 
 
 def settle():
-    """Forget what cannot be written: Python would complain when it ends, and end with another exit code."""
+    """Drop unwritable text: Python would complain at its end, and exit with another code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -57,7 +59,7 @@ def settle():
 
 
 def plain(text):
-    """``text`` in ASCII: pictures by characters that look alike, all else as Python writes it in a literal."""
+    """``text`` in ASCII: pictures by similar characters, everything else as in a Python literal."""
     return "".join(_ascii(character) for character in text)
 
 
@@ -70,39 +72,47 @@ def _ascii(character):
         return "+"
     if name.startswith("BRAILLE PATTERN"):
         num_dots = (ord(character) - 0x2800).bit_count()
-        return DOTS[max(0, num_dots - 1) // 2] if num_dots else " "
+        if num_dots == 0:
+            return " "
+        return DOTS[(num_dots - 1) // 2]
     return character.encode("ascii", "backslashreplace").decode()
 
 
 def _plain(error):
-    """The handler of PLAIN. Bytes of a file's name that are no text are written as they are: so the name can be used
-    again."""
+    """The handler of PLAIN. Undecodable bytes of a file's name are written as they are, so that the name stays
+    usable."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return b"".join(_byte(each) for each in error.object[error.start: error.end]), error.end
+    unwritable = error.object[error.start: error.end]
+    return b"".join(map(_bytes_of, unwritable)), error.end
 
 
-def _byte(character):
-    if 0xDC80 <= ord(character) <= 0xDCFF:                 # as os.fsdecode hides a byte
+def _bytes_of(character):
+    # os.fsdecode hides a byte in such a character.
+    if 0xDC80 <= ord(character) <= 0xDCFF:
         return bytes([ord(character) - 0xDC00])
     return _ascii(character).encode()
 
 
 def _open_if_closed(handle):
-    """A closed one is taken by the next file that is opened, which then gets our lines and those of libraries in C."""
+    """Opens a closed stream. Otherwise the next opened file would take its number, and get our lines and C
+    libraries'."""
     try:
         os.fstat(handle)
     except OSError:
-        os.open(os.devnull, os.O_RDWR)                     # takes the lowest number that is free: this one
+        # This takes the lowest free number, the stream's.
+        os.open(os.devnull, os.O_RDWR)
 
 
 def _forget(stream, for_good):
-    """Drop what the stream holds; ``for_good``: and whatever is written there later."""
+    """Drop the stream's unwritten text; ``for_good``: all later text, too."""
     try:
         handle = stream.fileno()
-    except OSError:                                        # it is no file: a test's, or a notebook's
+    # It is no file: a test's, or a notebook's.
+    except OSError:
         return
-    before, nowhere = os.dup(handle), os.open(os.devnull, os.O_WRONLY)
+    before = os.dup(handle)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, handle)
     stream.flush()
     if not for_good:
@@ -112,12 +122,14 @@ def _forget(stream, for_good):
 
 
 def _unread_by_launcher(stream):
-    """Whether a launcher passes on what we write, to nobody: it would die of our next line, and end the run."""
+    """Whether a launcher passes our lines on to nobody: it would die of the next line, and end the run."""
     try:
         handle = stream.fileno()
     except OSError:
         return False
-    launcher = _passing_on() if handle in (1, 2) else 0
+    if handle not in (1, 2):
+        return False
+    launcher = _passing_on()
     return launcher > 0 and _unread(f"/proc/{launcher}/fd/{handle}")
 
 
@@ -128,7 +140,8 @@ def _unread(path):
             return False
         handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
-        return error.errno == errno.ENXIO                  # a pipe that has a name says so
+        # A named pipe without a reader.
+        return error.errno == errno.ENXIO
     poll = select.poll()
     poll.register(handle, select.POLLOUT)
     unread = any(event & select.POLLERR for _, event in poll.poll(0))
@@ -138,7 +151,10 @@ def _unread(path):
 
 @functools.cache
 def _passing_on():
-    """The process of this machine that has started us as a rank and passes on what we write; 0 where there is none."""
+    """The launcher's process on this machine, which passes on our lines; 0 without one."""
     if not started():
         return 0
-    return next((pid for pid, name in parents() if name.startswith(MPIRUNS)), 0)
+    for pid, name in parents():
+        if name.startswith(MPIRUNS):
+            return pid
+    return 0

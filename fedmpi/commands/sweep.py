@@ -4,34 +4,39 @@ import os
 
 import click
 
-from fedmpi.core import stop
 from fedmpi.build.advice import check_keys
+from fedmpi.build.options import DEFAULTS
 from fedmpi.commands import completion
 from fedmpi.commands.runs import (all_options, array, check_data, check_script, deliver,
                                   known_options, on_command_line, play_all, refuse_slurm,
                                   slurm_options, start_of_ranks, toml, typed, underscored)
 from fedmpi.commands.say import say
+from fedmpi.core import stop
 from fedmpi.core.errors import UserError
-from fedmpi.build.options import DEFAULTS
 from fedmpi.core.wide import aligned, terminal_width
 
 
 def _read_sweep(context, parameter, path):
-    """``GRID.toml`` as tables; what its [slurm] says become defaults, which flags override."""
+    """``GRID.toml`` as tables; its [slurm] becomes defaults, and flags override them."""
     from fedmpi.cluster import sbatch
     from fedmpi.study import sweep as sweeps
-    found = toml(path, path)
-    sweeps.check_tables(found, path)
-    found = {name: underscored(table) if isinstance(table, dict) else table for name, table in found.items()}
-    known = [name for name in DEFAULTS if name not in ("out", "until")]
-    for name, table in [("[fixed]", found.get("fixed", {})), ("[grid]", found.get("grid", {}))] + [
-            ("[[run]]", underscored(each)) for each in found.get("run", [])]:
-        check_keys(table, known, f"{path}: {name}")
-    check_keys(found.get("slurm", {}), [*sbatch.Job._fields, "at_once"], f"{path}: [slurm]")
-    others = found.get("slurm", {}).get("sbatch", [])
-    listed = {"sbatch": [others]} if isinstance(others, str) else {}
-    context.default_map = found.get("slurm", {}) | listed
-    return found | {"path": path}
+    grid = toml(path, path)
+    sweeps.check_tables(grid, path)
+    for name, table in grid.items():
+        if isinstance(table, dict):
+            grid[name] = underscored(table)
+    allowed = [name for name in DEFAULTS if name not in ("out", "until")]
+    check_keys(grid.get("fixed", {}), allowed, f"{path}: [fixed]")
+    check_keys(grid.get("grid", {}), allowed, f"{path}: [grid]")
+    for run in grid.get("run", []):
+        check_keys(underscored(run), allowed, f"{path}: [[run]]")
+    slurm = dict(grid.get("slurm", {}))
+    check_keys(slurm, [*sbatch.Job._fields, "at_once"], f"{path}: [slurm]")
+    # A single option of sbatch needs no list in the file.
+    if isinstance(slurm.get("sbatch"), str):
+        slurm["sbatch"] = [slurm["sbatch"]]
+    context.default_map = slurm
+    return grid | {"path": path}
 
 
 @click.command()
@@ -75,8 +80,7 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
     points = _points(grid, folder, known)
     states = [sweeps.state(folder, point, known) for point in points]
     anew = sweeps.replaced(folder, points, states, overwrite)
-    todo = [number for number, (point, state) in enumerate(zip(points, states))
-            if state.status != "finished" or point.name in anew]
+    todo = _todo(points, states, anew)
     if dry_run:
         click.echo(_listed(points, states))
     say(_counted(folder, [state.status for state in states]))
@@ -93,7 +97,8 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
         sweeps.clear(folder, anew)
         sweeps.freeze(folder, points)
         return _play_here(folder, todo_points, parallel, start)
-    if any(state.status == "running" and point.name not in anew for point, state in zip(points, states)):
+    running = {point.name for point, state in zip(points, states) if state.status == "running"}
+    if running.difference(anew):
         say("warning: what is running is in the script too: start it when no job plays these runs any more")
     text = array(folder, points, todo, at_once, given)
     sweeps.clear(folder, anew)
@@ -101,33 +106,52 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
     deliver(text, script, submit)
 
 
+def _todo(points, states, anew):
+    """The numbers of the unfinished runs and of the ones to play anew."""
+    numbers = []
+    for number, (point, state) in enumerate(zip(points, states)):
+        if state.status != "finished" or point.name in anew:
+            numbers.append(number)
+    return numbers
+
+
 def _counted(folder, statuses):
     """``4 runs in runs/grid: 3 finished, 1 missing``."""
     counts = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
-    return f"{len(statuses)} run{'s' * (len(statuses) > 1)} in {folder}: {', '.join(counts)}"
+    noun = "runs" if len(statuses) > 1 else "run"
+    return f"{len(statuses)} {noun} in {folder}: {', '.join(counts)}"
 
 
 def _points(grid, folder, known):
-    """The runs of a sweep, checked as train would check them; ``known`` are the options of those in the folder."""
+    """The runs of a sweep, checked by train's own checks; ``known`` are the options of the runs in the folder."""
     from fedmpi.study import sweep as sweeps
     where = grid["path"]
-    own = sweeps.combined(grid.get("grid", {}), [underscored(run) for run in grid.get("run", [])])
-    raw = [grid.get("fixed", {}) | each for each in own]
-    given = [typed(each, f"{where}: run {number}") for number, each in enumerate(raw)]
-    held = os.listdir(folder) if os.path.isdir(folder) else []
-    played = {name.removesuffix(".h5") for name in held if name.endswith(".h5")}
-    return sweeps.named(own, given, [all_options(each) for each in given], known, played, where)
+    fixed = grid.get("fixed", {})
+    further = [underscored(run) for run in grid.get("run", [])]
+    own = sweeps.combined(grid.get("grid", {}), further)
+    given = [typed(fixed | options, f"{where}: run {number}") for number, options in enumerate(own)]
+    resolved = [all_options(options) for options in given]
+    return sweeps.named(own, given, resolved, known, _played(folder), where)
+
+
+def _played(folder):
+    """The names of the runs with a run file in the folder."""
+    if not os.path.isdir(folder):
+        return set()
+    return {name.removesuffix(".h5") for name in os.listdir(folder) if name.endswith(".h5")}
 
 
 def _listed(points, states):
-    """A line a run: its number, name, how far it is."""
-    rows = [(str(number), point.name, state.status, f"{state.rounds}/{point.options['rounds']}")
-            for number, (point, state) in enumerate(zip(points, states))]
+    """A line a run: its number, name and progress."""
+    rows = []
+    for number, (point, state) in enumerate(zip(points, states)):
+        progress = f"{state.rounds}/{point.options['rounds']}"
+        rows.append((str(number), point.name, state.status, progress))
     return "\n".join(aligned(("run", "name", "status", "rounds"), rows, (1, 2), terminal_width()))
 
 
 def _play_here(folder, points, parallel, start):
-    """Play the runs, a line for each; the exit code of one that was asked to stop, else 1 where any failed."""
+    """Play the runs, a line for each. The exit code: COME_BACK if stopped, else 1 if any failed."""
     failed = []
 
     def line(name, code, seconds):
@@ -135,32 +159,36 @@ def _play_here(folder, points, parallel, start):
             failed.append(f"{name} (exit code {code})")
         return _ended(folder, name, code, seconds)
 
+    names = [point.name for point in points]
     datasets = {point.options["dataset"] for point in points}
-    code = play_all(folder, [point.name for point in points], start, datasets, parallel, line)
+    code = play_all(folder, names, start, datasets, parallel, line)
     if code != stop.COME_BACK:
-        told = f"; failed: {', '.join(failed)}" if failed else ""
-        say(f"{len(points) - len(failed)} of {len(points)} played{told}")
+        text = f"{len(points) - len(failed)} of {len(points)} played"
+        if failed:
+            text += f"; failed: {', '.join(failed)}"
+        say(text)
     return code
 
 
 def _ended(folder, name, code, seconds):
-    """How a run ended, in a line: its file, accuracy and time, or what went wrong."""
+    """A run's end, in a line: its file, accuracy and time, or the failure."""
     from fedmpi.study import sweep as sweeps
     from fedmpi.read.report.text import human_seconds
     from fedmpi.study.play import last_line
-    file, took = sweeps.path(folder, name, "h5"), human_seconds(seconds)
+    file = sweeps.path(folder, name, "h5")
+    took = human_seconds(seconds)
     rounds, value = _reached(file)
     if code == stop.COME_BACK:
         return f"{file}: stopped after {rounds} rounds, {took}"
     if code:
+        log = sweeps.path(folder, name, "log")
         return (f"{file}: FAILED after {rounds} rounds (exit code {code}), {took}: {last_line(folder, name)}; see "
-                f"{sweeps.path(folder, name, 'log')}")
+                f"{log}")
     return f"{file}: done, {value}, {took}"
 
 
 def _reached(file):
-    """``(rounds, test headline after the last of them that was evaluated, as a text)`` of a run file, if there is
-    one."""
+    """``(rounds, text of the last test headline)`` of a run file, if it exists."""
     from fedmpi.read.headline import headline
     from fedmpi.read.report import final_metrics
     from fedmpi.store import read_run
@@ -168,5 +196,6 @@ def _reached(file):
         return 0, "accuracy unknown"
     run = read_run(file, {"rounds"})
     leading = headline(run)
-    found = final_metrics(run).get(f"final_{leading.name}")
-    return len(run.ends), f"{leading.word} " + ("unknown" if found is None else f"{found:.4f}")
+    value = final_metrics(run).get(f"final_{leading.name}")
+    text = "unknown" if value is None else f"{value:.4f}"
+    return len(run.ends), f"{leading.word} {text}"

@@ -1,4 +1,4 @@
-"""Files that a command writes."""
+"""Files written by a command."""
 
 import os
 
@@ -6,7 +6,7 @@ from fedmpi.core.errors import UserError
 
 
 def check_new(path, overwrite):
-    """UserError, before any work, where ``path`` lies in no folder that takes it, or exists and may not be replaced."""
+    """UserError, before any work, if ``path`` cannot be written, or exists and may not be replaced."""
     from fedmpi.store import check_folder
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
@@ -17,7 +17,9 @@ def check_new(path, overwrite):
 
 
 def check_no_run(path, runs):
-    """UserError where ``path``, which would be replaced, is one of ``runs`` or named as run files are: what is typed as
-    ``-o a.h5 b.h5``, the name forgotten, must not cost a run."""
-    if path.endswith((".h5", ".hdf5")) or os.path.realpath(path) in map(os.path.realpath, runs):
+    """UserError if the output ``path`` is one of ``runs``, or named like a run file: ``-o a.h5 b.h5``, with
+    the output's name forgotten, must not cost a run."""
+    is_named = path.endswith((".h5", ".hdf5"))
+    files = [os.path.realpath(run) for run in runs]
+    if is_named or os.path.realpath(path) in files:
         raise UserError(f"{path} is a run file, or named like one: give another name for what comes out")

@@ -112,7 +112,7 @@ def train(resume, dry_run, overwrite, **given):
 
 
 def _check_overwrite(overwrite, resume, given):
-    """UserError where --overwrite would have no effect."""
+    """UserError if --overwrite would have no effect."""
     if overwrite and resume:
         raise UserError("--overwrite has no place beside --resume: a run that goes on keeps its rounds")
     if overwrite and not given["out"]:
@@ -120,8 +120,7 @@ def _check_overwrite(overwrite, resume, given):
 
 
 def _planned(given, resume, overwrite):
-    """Print what the run would take. Ranks other than 0 have nothing to do; MPI is not touched."""
-    size = rank_and_size()[1]
+    """Print the run's plan. Ranks other than 0 have nothing to do; MPI is not touched."""
     if resume:
         raise UserError("--dry-run has no place beside --resume: fedmpi show RUN.h5 tells how long its rounds took")
     if not speaks():
@@ -131,10 +130,12 @@ def _planned(given, resume, overwrite):
     from fedmpi.store import check_target
     options = opened(given)
     out = options["out"] or run_file(options["seed"])
-    if os.path.dirname(out) != "runs" or os.path.isdir("runs"):          # which train makes
+    # The folder runs is made by train.
+    if os.path.dirname(out) != "runs" or os.path.isdir("runs"):
         check_target(out, overwrite)
-    setup, found = plan.played(options, say)
-    for line in plan.told(setup, found, size or 1, out, terminal_width()):
+    setup, measured = plan.played(options, say)
+    _, size = rank_and_size()
+    for line in plan.told(setup, measured, size or 1, out, terminal_width()):
         click.echo(line)
     for line in warnings(setup):
         click.echo(f"warning: {line}")

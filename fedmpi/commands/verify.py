@@ -20,29 +20,38 @@ def verify(a, b):
     from fedmpi.store import verify as compare
     if os.path.isdir(a) and os.path.isdir(b):
         return _verify_folders(a, b, compare)
-    of_a, of_b = run_paths([a]), run_paths([b])
+    of_a = run_paths([a])
+    of_b = run_paths([b])
     if len(of_a) > 1 or len(of_b) > 1:
         raise UserError(f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two folders")
     lines = compare(of_a[0], of_b[0])
-    write_out("\n".join(lines) if lines else f"the runs {AGREE}")
-    return 1 if lines else 0
+    if lines:
+        write_out("\n".join(lines))
+        return 1
+    write_out(f"the runs {AGREE}")
+    return 0
 
 
 def _verify_folders(a, b, compare):
     """Compare the runs of two folders, one by one; the exit code."""
-    of_a, of_b = (_by_place(folder) for folder in (a, b))
-    differ = 0
+    of_a = _by_place(a)
+    of_b = _by_place(b)
+    num_different = 0
     for place in sorted(of_a.keys() | of_b.keys()):
-        if place not in of_a or place not in of_b:
-            lines = [f"only in {a if place in of_a else b}"]
+        if place not in of_b:
+            lines = [f"only in {a}"]
+        elif place not in of_a:
+            lines = [f"only in {b}"]
         else:
             lines = compare(of_a[place], of_b[place])
-        differ += bool(lines)
+        num_different += bool(lines)
         for line in lines:
             write_out(f"{place}: {line}")
-    both = len(of_a.keys() & of_b.keys())
-    write_out(f"{differ} of the runs differ" if differ else f"all {both} runs {AGREE}")
-    return 1 if differ else 0
+    if num_different:
+        write_out(f"{num_different} of the runs differ")
+        return 1
+    write_out(f"all {len(of_a)} runs {AGREE}")
+    return 0
 
 
 def _by_place(folder):

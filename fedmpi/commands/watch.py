@@ -1,9 +1,9 @@
 """``fedmpi watch``: live runs in the terminal.
 
-A look opens the file without a lock, reads a few columns and closes it; nothing is read before the file has changed,
-nor within twenty times what the last look took. Over a network file system opening a file is what brings news of it,
-and the rows may come after the number that counts them: what looks damaged is read again for a second, and only told
-of when it stays so.
+A look opens the file without a lock, reads a few columns and closes it. Nothing is read before the file has changed,
+nor within twenty times the duration of the last look. Over a network file system only opening a file brings news of it,
+and rows may come after their count: a file with signs of damage is read again for a second, and reported only if they
+stay.
 """
 
 import contextlib
@@ -17,29 +17,36 @@ from typing import Any, NamedTuple
 
 import click
 
-from fedmpi.core.nearest import nearest
 from fedmpi.commands.reading import NAMED, run_paths, runs_argument
 from fedmpi.commands.say import say, write_out
 from fedmpi.commands.show import in_words_and_curves
 from fedmpi.core.errors import UserError
+from fedmpi.core.nearest import nearest
 from fedmpi.core.paths import near
 from fedmpi.core.wide import USUAL, terminal_width
 
-SILENT_S = 60                        # without news of a run that is marked as running
-LOOK_S = 0.2                         # between two looks for a run file that is not there yet
-TROUBLE_S = 10                       # in which reading fails, before it is told of
+# Seconds without news until a run marked as running gets a note.
+SILENT_S = 60
+# Seconds between two looks for a missing run file.
+LOOK_S = 0.2
+# Seconds of failing reads until they get a note.
+TROUBLE_S = 10
+# The least pause between two looks, in durations of a look.
+REST = 20
 HOME, CLEAR_LINE, CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
-SCREEN, BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"       # a screen of its own, without the cursor
+# A screen of its own, without the cursor.
+SCREEN, BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 class Seen(NamedTuple):
-    """What is known of a run file."""
+    """The last look at a run file."""
 
     path: str
     run: Any = None
     signature: tuple = ()
-    heard: float = 0.0               # monotonic seconds of the last news
-    well: float = 0.0                # of the last look that went well
+    # Monotonic seconds of the last news, and of the last successful look.
+    heard: float = 0.0
+    well: float = 0.0
     trouble: str = ""
 
 
@@ -47,7 +54,8 @@ def look(seen, needed, now):
     """``seen`` after another look at the file."""
     from fedmpi.store import read_run
     try:
-        with open(seen.path, "rb") as file:                # and not stat: NFS asks the server when a file is opened
+        # Not os.stat: NFS asks the server only when a file is opened.
+        with open(seen.path, "rb") as file:
             stat = os.fstat(file.fileno())
         signature = stat.st_ino, stat.st_size, stat.st_mtime_ns
         if signature == seen.signature:
@@ -58,19 +66,23 @@ def look(seen, needed, now):
     return seen._replace(run=run, signature=signature, heard=now, well=now, trouble="")
 
 
-def notes(found, now):
-    """A line for each run that gives no news, or cannot be read."""
-    for seen in found:
-        if seen.trouble and now - seen.well > TROUBLE_S:
-            yield f"{seen.path} cannot be read for {now - seen.well:.0f} s: {seen.trouble}"
-        elif going(seen) and now - seen.heard > SILENT_S:
-            yield (f"{seen.path}: nothing new for {now - seen.heard:.0f} s; if it was killed, fedmpi train --resume "
+def notes(looks, now):
+    """A line for each silent or unreadable run."""
+    for seen in looks:
+        unread_s = now - seen.well
+        silent_s = now - seen.heard
+        if seen.trouble and unread_s > TROUBLE_S:
+            yield f"{seen.path} cannot be read for {unread_s:.0f} s: {seen.trouble}"
+        elif going(seen) and silent_s > SILENT_S:
+            yield (f"{seen.path}: nothing new for {silent_s:.0f} s; if it was killed, fedmpi train --resume "
                    f"{shlex.quote(seen.path)} goes on")
 
 
 def going(seen):
     """Whether the run may bring more."""
-    return seen.run is None or seen.run.attrs.get("status") == "running"
+    if seen.run is None:
+        return True
+    return seen.run.attrs.get("status") == "running"
 
 
 @click.command()
@@ -88,25 +100,28 @@ def watch(runs, every, wait):
     if not _all_there(runs, wait):
         return
     runs = run_paths(runs)
-    needed = set(ALONE) if len(runs) == 1 else set()
+    needed = set()
+    if len(runs) == 1:
+        needed |= set(ALONE)
     for path in runs:
-        # What is no run file is refused before the screen is taken.
-        needed |= needed_of(read_run(path, {}, patience_s=1.0).attrs)
+        # Here, before the screen is taken, other files are refused.
+        attrs = read_run(path, {}, patience_s=1.0).attrs
+        needed |= needed_of(attrs)
+    show = _screen if _has_screen() else _lines
     with contextlib.suppress(KeyboardInterrupt):
-        (_screen if _has_screen() else _lines)([Seen(path) for path in runs], needed, every)
-    found = {path: read_run(path, patience_s=1.0) for path in runs}
-    _last_words(found)
+        show([Seen(path) for path in runs], needed, every)
+    _last_words({path: read_run(path, patience_s=1.0) for path in runs})
 
 
 def _has_screen():
-    """Whether lines can be written over on what we write to."""
+    """Whether standard output is a terminal with lines to overwrite."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _all_there(places, wait_s):
-    """Wait until everything that is named exists; False where q or Ctrl-C ended that. UserError for what cannot be a
-    run file to come, and for what has not come."""
-    missing = [place for place in places if not os.path.exists(place)]
+    """Wait until all named places exist; False if q or Ctrl-C ended the wait. UserError for a name unfit for a future
+    run file, and for a file still missing after ``wait_s``."""
+    missing = _missing(places)
     for place in missing:
         check_may_come(place, wait_s)
     if not missing:
@@ -114,93 +129,137 @@ def _all_there(places, wait_s):
     give_up = time.monotonic() + wait_s
     with contextlib.suppress(KeyboardInterrupt), _keys() as pressed:
         say(f"waiting for {', '.join(missing)}, not there yet; q or Ctrl-C leaves")
-        while missing := [place for place in missing if not os.path.exists(place)]:
+        while missing:
             if time.monotonic() > give_up:
                 raise UserError(f"{missing[0]} has not come within {wait_s:g} s, see --wait")
             if pressed(LOOK_S) == "q":
                 return False
+            missing = _missing(missing)
         return True
     return False
 
 
+def _missing(places):
+    return [place for place in places if not os.path.exists(place)]
+
+
 def check_may_come(place, wait_s):
-    """UserError where ``place``, which does not exist, is no run file that a run may be about to write."""
+    """UserError unless a run may be about to write the missing file ``place``."""
     folder, name = os.path.split(place)
-    if not wait_s or not name.lower().endswith(NAMED):
+    is_named = name.lower().endswith(NAMED)
+    if not wait_s or not is_named:
         raise UserError(f"{place}: there is no such file or folder{_near(folder, name)}")
-    if folder and folder != "runs" and not os.path.isdir(folder):       # runs is made by train
+    # The folder runs is made by train.
+    if folder and folder != "runs" and not os.path.isdir(folder):
         raise UserError(f"{place}: there is no folder {folder}, so no run can be about to come there")
 
 
 def _near(folder, name):
-    """``; did you mean ...?`` where a name of the folder is close."""
-    names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    near = nearest(name, names)
-    return f"; did you mean {os.path.join(folder, near)}?" if near else ""
+    """``; did you mean ...?`` if the folder has a similar name, else ""."""
+    searched = folder or "."
+    if not os.path.isdir(searched):
+        return ""
+    similar = nearest(name, os.listdir(searched))
+    if not similar:
+        return ""
+    return f"; did you mean {os.path.join(folder, similar)}?"
 
 
-def _looks(found, needed, every, pause):
-    """Yields what is known, look by look, until all runs have ended or ``pause(seconds)`` says that it is enough."""
-    found = [seen._replace(heard=time.monotonic(), well=time.monotonic()) for seen in found]
+def _looks(looks, needed, every, pause):
+    """Yields a ``Seen`` of each run, again and again, until all runs have ended or ``pause(seconds)`` is true."""
+    now = time.monotonic()
+    looks = [seen._replace(heard=now, well=now) for seen in looks]
     while True:
         begin = time.monotonic()
-        found = [look(seen, needed, begin) if going(seen) else seen for seen in found]
-        yield found
-        if not any(map(going, found)) or pause(max(every, 20 * (time.monotonic() - begin))):
+        looks = [look(seen, needed, begin) if going(seen) else seen for seen in looks]
+        yield looks
+        if not any(map(going, looks)):
+            return
+        look_s = time.monotonic() - begin
+        if pause(max(every, REST * look_s)):
             return
 
 
-def _screen(found, needed, every):
-    from fedmpi.read.report.live import board
+def _screen(looks, needed, every):
     with _keys() as pressed:
         click.echo(SCREEN, nl=False)
         try:
-            for found in _looks(found, needed, every, lambda seconds: pressed(seconds) == "q"):
-                width, height = shutil.get_terminal_size(USUAL)
-                names = shortened([seen.path for seen in found], width // 3)
-                known = {names[seen.path]: seen.run for seen in found if seen.run is not None}
-                told = [*notes(found, time.monotonic()), f"{time.strftime('%H:%M:%S')}  q: leave"]
-                text = board(known, told, width - 1, height - 1, colour="NO_COLOR" not in os.environ)
-                click.echo(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in text.split("\n")) + CLEAR_REST, nl=False)
+            for seen in _looks(looks, needed, every, lambda seconds: pressed(seconds) == "q"):
+                click.echo(_board(seen), nl=False)
         finally:
             click.echo(BACK, nl=False)
 
 
+def _board(looks):
+    """The text of a whole screen, with the codes overwriting the last one."""
+    from fedmpi.read.report.live import board
+    width, height = shutil.get_terminal_size(USUAL)
+    names = shortened([seen.path for seen in looks], width // 3)
+    runs = {names[seen.path]: seen.run for seen in looks if seen.run is not None}
+    footer = [*notes(looks, time.monotonic()), f"{time.strftime('%H:%M:%S')}  q: leave"]
+    text = board(runs, footer, width - 1, height - 1, colour="NO_COLOR" not in os.environ)
+    lines = [f"{line}{CLEAR_LINE}\n" for line in text.split("\n")]
+    return HOME + "".join(lines) + CLEAR_REST
+
+
 def shortened(paths, width):
-    """``{path: name}``, names relative to the present folder; of longer ones the last ``width`` characters, where those
-    still differ."""
+    """``{path: name}``, names relative to the present folder. Long names are cut to their last ``width`` characters,
+    unless two would be equal then."""
     whole = {path: near(path) for path in paths}
-    names = {path: name if len(name) <= width else "…" + name[len(name) - width + 1:] for path, name in whole.items()}
-    return names if len(set(names.values())) == len(whole) else whole
+    names = {path: _cut(name, width) for path, name in whole.items()}
+    if len(set(names.values())) < len(whole):
+        return whole
+    return names
 
 
-def _lines(found, needed, every):
-    """A line a round, with the run's name where there are several, as long as somebody reads them."""
+def _cut(name, width):
+    if len(name) <= width:
+        return name
+    return "…" + name[len(name) - width + 1:]
+
+
+def _lines(looks, needed, every):
+    """Writes a line a round, with the run's name if there are several, as long as somebody reads them."""
+    # {path: rounds written}
+    shown = {seen.path: 0 for seen in looks}
+    names = {seen.path: "" for seen in looks}
+    width = terminal_width()
+    if len(looks) > 1:
+        names = {path: f"{name}  " for path, name in shortened(list(shown), width // 3).items()}
+    noted = set()
+    for now in _looks(looks, needed, every, time.sleep):
+        for seen in now:
+            if seen.run is None:
+                continue
+            for t in range(shown[seen.path], len(seen.run.ends)):
+                line = _round_line(seen.run, t, names[seen.path], width)
+                if not write_out(line):
+                    return
+            # Fewer than before if the run was resumed.
+            shown[seen.path] = len(seen.run.ends)
+        # A note is the same while only its seconds change.
+        lines = {line.partition(" for ")[0]: line for line in notes(now, time.monotonic())}
+        for key in lines.keys() - noted:
+            write_out(lines[key])
+        noted = set(lines)
+
+
+def _round_line(run, t, name, width):
     from fedmpi.read import report
     from fedmpi.read.headline import headline
     from fedmpi.read.report.live import pace, planned
-    shown, told, width = {seen.path: 0 for seen in found}, set(), terminal_width()
-    names = shortened(list(shown), width // 3)
-    for found in _looks(found, needed, every, lambda seconds: time.sleep(seconds)):
-        for path, run in ((seen.path, seen.run) for seen in found if seen.run is not None):
-            for t in range(shown[path], len(run.ends)):
-                row = {name: column[t] for name, column in run.rounds.items()}
-                each, last = pace(run), planned(run)
-                name = f"{names[path]}  " if len(found) > 1 else ""
-                left = None if each is None else each * (last - t - 1)
-                metric = headline(run).name
-                if not write_out(name + report.round_line(row, last, left, width - len(name), metric)):
-                    return
-            shown[path] = len(run.ends)                    # fewer than before where a run was resumed
-        lines = {line.partition(" for ")[0]: line for line in notes(found, time.monotonic())}
-        for key in lines.keys() - told:
-            write_out(lines[key])
-        told = set(lines)
+    row = {column: values[t] for column, values in run.rounds.items()}
+    round_s = pace(run)
+    last = planned(run)
+    left_s = None
+    if round_s is not None:
+        left_s = round_s * (last - t - 1)
+    return name + report.round_line(row, last, left_s, width - len(name), headline(run).name)
 
 
 @contextlib.contextmanager
 def _keys():
-    """``pressed(seconds)``: the key that is pressed within that time, or nothing."""
+    """``pressed(seconds)``: the key pressed within this time, else ""."""
     def wait(seconds):
         time.sleep(seconds)
         return ""
@@ -214,21 +273,24 @@ def _keys():
     before = termios.tcgetattr(handle)
 
     def pressed(seconds):
-        ready = select.select([handle], [], [], seconds)[0]
-        return os.read(handle, 1).decode("latin-1").lower() if ready else ""
+        ready, _, _ = select.select([handle], [], [], seconds)
+        if not ready:
+            return ""
+        return os.read(handle, 1).decode("latin-1").lower()
 
-    tty.setcbreak(handle)                                  # Ctrl-C stays what it is
+    # Ctrl-C still interrupts.
+    tty.setcbreak(handle)
     try:
         yield pressed
     finally:
         termios.tcsetattr(handle, termios.TCSADRAIN, before)
 
 
-def _last_words(found):
-    """What has become of the runs: of one its summary and picture, of several a table."""
+def _last_words(runs):
+    """Writes the outcome of the runs: of one its summary and picture, of several a table."""
     from fedmpi.read.report.live import table
-    if len(found) > 1:
-        write_out("\n".join(table(found, terminal_width())))
+    if len(runs) > 1:
+        write_out("\n".join(table(runs, terminal_width())))
         return
-    run = next(iter(found.values()))
+    run = next(iter(runs.values()))
     write_out(in_words_and_curves(run, sys.stdout.isatty()))

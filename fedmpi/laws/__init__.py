@@ -1,7 +1,7 @@
-"""The laws that every part must keep, for tests of methods: ``laws.check("codec", "mine:mine")``.
+"""Laws for every part, for tests of methods: ``laws.check("codec", "mine:mine")``.
 
-The catalogue's own parts are held to them by the suite. ``samples`` has the small layouts, updates
-and tasks that the laws are tried on, for exact tests beside them.
+The catalogue's own parts are held to them by the suite. ``samples`` has the laws' own small
+layouts, updates and tasks, for exact tests beside them.
 """
 
 from fedmpi.laws.check import check

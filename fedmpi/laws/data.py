@@ -1,10 +1,12 @@
-"""Laws of data sets, partitions, and what is wrong with clients' data."""
+"""Laws of data sets, of partitions, and of the faults in clients' data."""
+
+from functools import partial
 
 import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.laws.hold import hold
+from fedmpi.laws.hold import hold, hold_all, hold_equal, hold_type, twice
 from fedmpi.methods.datasets.dataset import checked, digest
 from fedmpi.plugins.spec import make
 
@@ -17,9 +19,21 @@ def _gen(seed=0):
     return np.random.default_rng(seed)
 
 
+def _read_only_labels():
+    labels = LABELS.copy()
+    # A write raises at once.
+    labels.flags.writeable = False
+    return labels
+
+
+def _random_images():
+    gen = torch.Generator().manual_seed(0)
+    return torch.randn(6, 1, 4, 4, generator=gen)
+
+
 def dataset(spec, data_dir="data"):
-    """Arrays that fit each other, the same ones each time that they are made."""
-    one, other = (make(catalog.DATASETS, spec, data_dir) for _ in range(2))
+    """Arrays that fit each other, the same ones each time."""
+    one, other = twice(lambda: make(catalog.DATASETS, spec, data_dir))
     checked(one, spec)
     hold(digest(one) == digest(other), "the same options made other data")
 
@@ -27,82 +41,101 @@ def dataset(spec, data_dir="data"):
 def partition(spec):
     """Samples that exist, none of them twice and some for everybody, by the generator alone."""
     deal = make(catalog.PARTITIONS, spec)
-    labels = LABELS.copy()
-    labels.flags.writeable = False
-    parts, again = (deal(labels, CLIENTS, _gen()) for _ in range(2))
+    labels = _read_only_labels()
+    parts, again = twice(lambda: deal(labels, CLIENTS, _gen()))
     hold(len(parts) == CLIENTS, f"{len(parts)} parts for {CLIENTS} clients")
-    hold(all(part.dtype == np.int64 and part.ndim == 1 for part in parts), "a part is not (n,) int64")
-    hold(min(map(len, parts)) > 0, "a client has no sample")
+    for part in parts:
+        hold(part.dtype == np.int64, "a part is not (n,) int64")
+        hold(part.ndim == 1, "a part is not (n,) int64")
+        hold(len(part) > 0, "a client has no sample")
+    # Samples may be left over, but none may come twice.
     dealt = np.concatenate(parts)
-    hold(0 <= dealt.min() and dealt.max() < len(labels), "a sample that does not exist")
+    hold_all(dealt >= 0, "a sample that does not exist")
+    hold_all(dealt < len(labels), "a sample that does not exist")
     hold(len(np.unique(dealt)) == len(dealt), "a sample was dealt twice")
-    same = all(np.array_equal(one, other) for one, other in zip(parts, again))
-    hold(same, "the same generator dealt otherwise")
+    for one, other in zip(parts, again):
+        hold_equal(one, other, "the same generator dealt otherwise")
 
 
 def noise(spec):
     """A new array of labels in [0, classes), by the generator alone; a level for each client."""
     part = make(catalog.NOISES, spec)
     levels = part.rates(CLIENTS, _gen())
-    hold(levels.shape == (CLIENTS,) and bool(np.isfinite(levels).all()), f"levels {levels}")
-    common = () if part.shared is None else (part.shared(CLASSES, _gen(1)),)
+    _check_levels(levels)
+    common = ()
+    if part.shared is not None:
+        common = (part.shared(CLASSES, _gen(1)),)
+
+    def corrupted(level, labels, gen):
+        return part.corrupt(labels, level, CLASSES, gen, *common)
+
     for level in levels:
-        _check_labels(lambda labels, gen: part.corrupt(labels, level, CLASSES, gen, *common))
+        _check_labels(partial(corrupted, level))
+
+
+def _check_levels(levels):
+    hold(levels.shape == (CLIENTS,), f"levels {levels}")
+    hold_all(np.isfinite(levels), f"levels {levels}")
 
 
 def _check_labels(change):
-    labels = LABELS.copy()
-    labels.flags.writeable = False
-    changed, again = (change(labels, _gen(2)) for _ in range(2))
-    hold(changed.shape == labels.shape and changed.dtype.kind in "iu", "labels are not integers (n,)")
+    labels = _read_only_labels()
+    changed, again = twice(lambda: change(labels, _gen(2)))
+    hold(changed.dtype.kind in "iu", "labels are not integers (n,)")
+    hold(changed.shape == labels.shape, "labels are not integers (n,)")
     hold(not np.shares_memory(changed, labels), "labels are not a copy")
-    hold(0 <= changed.min() and changed.max() < CLASSES, f"labels {changed.min()} to {changed.max()}")
-    hold(np.array_equal(changed, again), "the same generator made other labels")
+    lowest, highest = changed.min(), changed.max()
+    hold(0 <= lowest and highest < CLASSES, f"labels {lowest} to {highest}")
+    hold_equal(changed, again, "the same generator made other labels")
 
 
 def features(spec):
     """New finite inputs of the same shape, by the generator alone; level 0 changes nothing."""
     part = make(catalog.FEATURES, spec)
     levels = part.levels(CLIENTS, _gen())
-    hold(levels.shape == (CLIENTS,) and bool(np.isfinite(levels).all()), f"levels {levels}")
-    inputs = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    _check_levels(levels)
+    inputs = _random_images()
     labels = torch.arange(6) % CLASSES
     for level in levels:
-        _check_inputs(inputs, lambda gen: part.apply(inputs, labels, level, CLASSES, gen))
+        _check_inputs(inputs, partial(part.apply, inputs, labels, level, CLASSES))
     still = part.apply(inputs, labels, 0.0, CLASSES, _gen())
-    hold(torch.equal(still, inputs), "level 0 changed a value")
+    hold_equal(still, inputs, "level 0 changed a value")
 
 
 def _check_inputs(inputs, change):
     before = inputs.clone()
-    changed, again = (change(_gen(2)) for _ in range(2))
-    hold(torch.equal(inputs, before), "inputs were written to")
+    changed, again = twice(lambda: change(_gen(2)))
+    hold_equal(inputs, before, "inputs were written to")
+    # A view of the inputs would be changed with them later.
     hold(changed.data_ptr() != inputs.data_ptr(), "inputs are not a new tensor")
-    hold(changed.shape == inputs.shape and changed.dtype == inputs.dtype, "inputs changed their shape or dtype")
-    hold(bool(changed.isfinite().all()), "inputs are not finite")
-    hold(torch.equal(changed, again), "the same generator made other inputs")
+    hold_type(changed, inputs.shape, inputs.dtype, "inputs changed their shape or dtype")
+    hold_all(changed.isfinite(), "inputs are not finite")
+    hold_equal(changed, again, "the same generator made other inputs")
 
 
 def fault(spec):
-    """Who is at fault, and what such clients hold and see, by the generator alone, on copies."""
+    """Faulty clients, and changes of their data and labels, by the generator alone, on copies."""
     part = make(catalog.FAULTS, spec)
     hold(0 <= part.quality <= 1, f"a quality of {part.quality}, which must be in [0, 1]")
-    who, again = (part.who(CLIENTS, _gen()) for _ in range(2))
-    hold(who.shape == (CLIENTS,) and who.dtype == bool, "who is not (clients,) bool")
-    hold(np.array_equal(who, again), "the same generator chose others")
+    who, again = twice(lambda: part.who(CLIENTS, _gen()))
+    hold_type(who, (CLIENTS,), bool, "who is not (clients,) bool")
+    hold_equal(who, again, "the same generator chose others")
     if part.labels is not None:
         _check_labels(lambda labels, gen: part.labels(labels, CLASSES, gen))
     if part.inputs is not None:
-        inputs = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        inputs = _random_images()
         _check_inputs(inputs, lambda gen: part.inputs(inputs, gen))
     if part.shards is not None:
         _check_shards(part, who)
 
 
 def _check_shards(part, who):
-    given = [np.arange(10) + 10 * n for n in range(CLIENTS)]
-    shards, source = part.shards([each.copy() for each in given], who, _gen())
-    hold(len(shards) == CLIENTS and source.shape == (CLIENTS,), "shards or source are not one a client")
+    # No sample is held twice, so a copy shows.
+    before = [np.arange(10) + 10 * n for n in range(CLIENTS)]
+    copies = [shard.copy() for shard in before]
+    shards, source = part.shards(copies, who, _gen())
+    hold(len(shards) == CLIENTS, "shards or source are not one a client")
+    hold(source.shape == (CLIENTS,), "shards or source are not one a client")
     for client in np.flatnonzero(~who):
-        hold(np.array_equal(shards[client], given[client]), "an honest client has other samples")
+        hold_equal(shards[client], before[client], "an honest client has other samples")
         hold(source[client] == -1, "an honest client has a source")

@@ -1,4 +1,4 @@
-"""A small run of the real engine in this process, in which a part is tried."""
+"""A small run of the real engine in this process, as a trial of a part."""
 
 import torch
 
@@ -13,30 +13,44 @@ from fedmpi.plugins.spec import make
 from fedmpi.server import loop
 from fedmpi.transport.local import Local
 
-SMALL = {"dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4",
-         "model": "small-cnn:width=4", "partition": "iid", "noise": "none", "clients": 3, "rounds": 8,
-         "local_epochs": 2, "batch_size": 10, "device": "cpu", "strategy": "fedavg",
-         "pruner": "dense", "contribution": "size"}
+SMALL = {
+    "dataset": "synthetic:samples=120,size=4,noise=0.3,classes=4",
+    "model": "small-cnn:width=4",
+    "partition": "iid",
+    "noise": "none",
+    "clients": 3,
+    "rounds": 8,
+    "local_epochs": 2,
+    "batch_size": 10,
+    "device": "cpu",
+    "strategy": "fedavg",
+    "pruner": "dense",
+    "contribution": "size",
+}
+CPU = torch.device("cpu")
 
 
 def small(**options):
-    """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise. The server has samples and a
-    network of its own where the strategy works with them."""
-    given = options
-    options = DEFAULTS | SMALL | given
-    strategy = make(catalog.STRATEGIES, options["strategy"])
-    if strategy.server_data and options["server_data"] == "0":
-        options["server_data"] = "0.1"
-    if strategy.features is not None and "server_model" not in given:
-        options["server_model"] = "2nn:hidden=8"
-    return set_up(options, torch.device("cpu"))
+    """The ``Setup`` of a one-process federation, small unless ``options`` say otherwise.
+
+    The server has samples and a network of its own if the strategy works with them.
+    """
+    complete = DEFAULTS | SMALL | options
+    strategy = make(catalog.STRATEGIES, complete["strategy"])
+    if strategy.server_data and complete["server_data"] == "0":
+        complete["server_data"] = "0.1"
+    if strategy.features is not None and "server_model" not in options:
+        complete["server_model"] = "2nn:hidden=8"
+    return set_up(complete, CPU)
 
 
 def assembled(**options):
     """``(fed, state before round 1)`` of such a federation."""
     setup = small(**options)
     check(setup)
-    transport = Local(Worker(worker_parts, lambda name, local_rank: torch.device("cpu")))
+    worker = Worker(worker_parts, lambda name, local_rank: CPU)
+    # The real transport of one process, not a stand-in.
+    transport = Local(worker)
     fed = setup.fed._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
     state = loop.start(fed, setup.network.first)

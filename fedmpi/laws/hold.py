@@ -1,5 +1,6 @@
-"""How a law that is broken is told."""
+"""Checks of a law, and the texts of a broken one."""
 
+import numpy as np
 import torch
 
 
@@ -9,14 +10,44 @@ def hold(held, broken):
         raise AssertionError(broken)
 
 
-def near(found, wanted, broken, rtol=1e-5, atol=1e-6):
+def hold_all(booleans, broken):
+    """``hold`` for a tensor or array of truth values."""
+    hold(bool(booleans.all()), broken)
+
+
+def hold_equal(one, other, broken):
+    """``hold`` for two tensors, or two arrays: they must agree in every bit."""
+    if isinstance(one, torch.Tensor):
+        hold(torch.equal(one, other), broken)
+    else:
+        hold(np.array_equal(one, other), broken)
+
+
+def hold_type(tensor, shape, dtype, broken):
+    """``hold`` for the shape and dtype of a tensor or array."""
+    hold(tensor.shape == shape and tensor.dtype == dtype, broken)
+
+
+def near(value, wanted, broken, rtol=1e-5, atol=1e-6):
     """AssertionError unless two tensors agree but for rounding."""
-    torch.testing.assert_close(found, wanted, rtol=rtol, atol=atol,
-                               msg=lambda details: f"{broken}: {details}")
+
+    def message(details):
+        return f"{broken}: {details}"
+
+    torch.testing.assert_close(value, wanted, rtol=rtol, atol=atol, msg=message)
 
 
 def same(one, other):
     """Whether two states, dicts of tensors and numbers, agree in every bit."""
     if one.keys() != other.keys():
         return False
-    return all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in one)
+    for key in one:
+        left, right = torch.as_tensor(one[key]), torch.as_tensor(other[key])
+        if not torch.equal(left, right):
+            return False
+    return True
+
+
+def twice(answer):
+    """``(answer(), answer())``: two answers for a comparison."""
+    return answer(), answer()

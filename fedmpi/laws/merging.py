@@ -6,11 +6,14 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.compute.coalitions import coalition_models
-from fedmpi.laws.hold import hold, near
+from fedmpi.laws.hold import hold, hold_equal, near
 from fedmpi.laws.samples import random_updates, small_layout
 from fedmpi.plugins.spec import make
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+COALITIONS = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], dtype=torch.bool)
+# Columns of updates with a client a row.
+BY_CLIENT = ("U", "B", "n", "clients", "steps", "travelled")
 
 
 def strategy(spec):
@@ -18,6 +21,7 @@ def strategy(spec):
     part = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
     mask = layout.full_mask()
+    # A pruned weight here and there, so that the support is not everything.
     mask[::3] = False
     for own in (False, True):
         updates = sample(part, layout, mask, own=own)
@@ -29,62 +33,96 @@ def strategy(spec):
 
 
 def sample(part, layout, mask, clients=3, own=False):
-    """Updates with all that the strategy asks for."""
+    """Updates with all fields of the strategy."""
     updates = random_updates(layout, mask, clients, own=own, of=part)
-    if part.before is not None:
-        updates = updates._replace(root=updates.U.mean(dim=0))
-    return updates
+    if part.before is None:
+        return updates
+    return updates._replace(root=updates.U.mean(dim=0))
+
+
+def _merged(part, layout, x, updates, weights=WEIGHTS):
+    """The model (P,) after the first merge."""
+    state = part.init(layout)
+    _, merged = part.merge(state, x, updates, weights)
+    return merged
 
 
 def _check_merge(part, layout, x, updates):
-    before, given = x.clone(), copy.deepcopy(updates)
-    _, merged = part.merge(part.init(layout), x, updates, WEIGHTS)
-    hold(torch.equal(x, before), "merge wrote to x")
-    hold(torch.equal(updates.U, given.U), "merge wrote to the updates")
+    x_before = x.clone()
+    updates_before = copy.deepcopy(updates)
+    merged = _merged(part, layout, x, updates)
+    hold_equal(x, x_before, "merge wrote to x")
+    hold_equal(updates.U, updates_before.U, "merge wrote to the updates")
+    # Pruned weights, and padding.
     outside = torch.ones(layout.P, dtype=torch.bool)
     outside[updates.support] = False
-    hold(torch.equal(merged[outside], x[outside]), "an entry outside the support moved")
+    hold_equal(merged[outside], x[outside], "an entry outside the support moved")
 
 
 def _check_order(part, layout, x, updates):
     """The clients' order in the cohort does not matter, but for rounding."""
-    _, merged = part.merge(part.init(layout), x, updates, WEIGHTS)
+    merged = _merged(part, layout, x, updates)
     order = torch.tensor([2, 0, 1])
-    columns = {name: column[order] for name in ("U", "B", "n", "clients", "steps", "travelled")
-               if (column := getattr(updates, name)) is not None}
-    parts = {name: rows[order] if isinstance(rows, torch.Tensor) else [rows[n] for n in order]
-             for name, rows in updates.parts.items()}
-    shuffled = updates._replace(parts=parts, **columns)
-    _, permuted = part.merge(part.init(layout), x, shuffled, WEIGHTS[order])
+    shuffled = _reordered(updates, order)
+    permuted = _merged(part, layout, x, shuffled, WEIGHTS[order])
     near(merged, permuted, "clients in another order make another model")
 
 
+def _reordered(updates, order):
+    """The updates with their clients in another ``order (C,)``."""
+    columns = {}
+    for name in BY_CLIENT:
+        column = getattr(updates, name)
+        if column is not None:
+            columns[name] = column[order]
+    parts = {}
+    for name, rows in updates.parts.items():
+        # A list holds tensors of different shapes.
+        if isinstance(rows, torch.Tensor):
+            parts[name] = rows[order]
+        else:
+            parts[name] = [rows[n] for n in order]
+    return updates._replace(parts=parts, **columns)
+
+
 def _check_linear(part, layout, x, updates):
-    """Many coalitions at once are what one merge after the other makes of them."""
-    coalitions = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], dtype=torch.bool)
-    state = {name: torch.rand_like(tensor) for name, tensor in part.init(layout).items()}
-    together = coalition_models(part, state, x, updates, WEIGHTS, coalitions)
-    apart = coalition_models(part._replace(linear=False), state, x, updates, WEIGHTS, coalitions)
+    """Many coalitions at once make the same models as one merge after the other."""
+    state = {}
+    for name, tensor in part.init(layout).items():
+        # As after some rounds.
+        state[name] = torch.rand_like(tensor)
+    one_by_one = part._replace(linear=False)
+    inputs = (state, x, updates, WEIGHTS, COALITIONS)
+    together = coalition_models(part, *inputs)
+    apart = coalition_models(one_by_one, *inputs)
     near(together, apart, "a linear merge makes other models of many coalitions at once")
+    # A state may move the model by itself, a momentum for instance.
     hold(bool(state) or torch.equal(together[3], x), "nobody's merge moved the model")
 
 
 def _check_stillness(part, layout, x, mask):
     """Updates of 0 leave a fresh model where it is."""
     updates = sample(part, layout, mask)
-    none = {name: torch.zeros_like(tensor) for name, tensor in updates.totals.items()}
-    still = updates._replace(U=torch.zeros_like(updates.U), totals=none)
-    _, merged = part.merge(part.init(layout), x, still, WEIGHTS)
-    hold(torch.equal(merged, x), "updates of 0 moved the model")
+    no_totals = {}
+    for name, tensor in updates.totals.items():
+        no_totals[name] = torch.zeros_like(tensor)
+    no_move = torch.zeros_like(updates.U)
+    still = updates._replace(U=no_move, totals=no_totals)
+    merged = _merged(part, layout, x, still)
+    hold_equal(merged, x, "updates of 0 moved the model")
 
 
 def mean_of_equals(spec):
-    """What all clients agree on is what the first merge makes; adaptive servers do not keep this one."""
+    """The first merge of equal updates is that update; adaptive servers do not keep this law."""
     part = make(catalog.STRATEGIES, spec)
     layout, x = small_layout()
+    # Sizes and steps are equal as well: some strategies weigh by them.
     row = sample(part, layout, layout.full_mask(), clients=1)
-    columns = {name: getattr(row, name).repeat(3) for name in ("n", "steps", "travelled")
-               if getattr(row, name) is not None}
+    columns = {}
+    for name in ("n", "steps", "travelled"):
+        column = getattr(row, name)
+        if column is not None:
+            columns[name] = column.repeat(3)
     equal = row._replace(U=row.U.repeat(3, 1), clients=torch.arange(3), **columns)
-    _, merged = part.merge(part.init(layout), x, equal, WEIGHTS)
-    near((merged - x)[row.support], row.U[0], "three equal updates do not make that update")
+    move = _merged(part, layout, x, equal) - x
+    near(move[row.support], row.U[0], "three equal updates do not make that update")

@@ -8,24 +8,29 @@ import torch
 from fedmpi import catalog
 from fedmpi.core.parts import Known
 from fedmpi.core.rng import stream
-from fedmpi.laws.hold import hold
+from fedmpi.laws.hold import hold, hold_all, hold_equal, hold_type, twice
 from fedmpi.plugins.spec import make
 
-MOMENTS = (0.0, 1.0, 3599.9, 3600.0, 1e5, 1e9)
-PURPOSE = 99     # of the generators that devices are tried with
-AWAY = 2         # a client that is not there
+MOMENTS = (0.0, 1.0, 3599.9, 3600.0, 1e5, 1e9)      # seconds of virtual time
+PURPOSE = 99     # of the generators for devices in tests
+CLIENTS = 6
+AWAY = 2         # a client that is not available
 
 
 def devices(spec):
-    """Shapes, types and ranges at any moment; the same arguments give the same fleet, in any order of calls."""
+    """Shapes, types and ranges at any moment; the same fleet for the same arguments.
+
+    The order of the calls does not matter.
+    """
     part = make(catalog.DEVICES, spec)
     for N in (1, 3, 50):
-        first = [part.at(seconds, N, _draw) for seconds in MOMENTS]
-        again = [part.at(seconds, N, _draw) for seconds in reversed(MOMENTS)][::-1]
-        for fleet, twin in zip(first, again):
+        # A device that counted its calls would differ.
+        forwards = {seconds: part.at(seconds, N, _draw) for seconds in MOMENTS}
+        backwards = {seconds: part.at(seconds, N, _draw) for seconds in reversed(MOMENTS)}
+        for seconds, fleet in forwards.items():
             _check_fleet(fleet, N)
-            same = all(torch.equal(one, other) for one, other in zip(fleet, twin))
-            hold(same, "the same moment has two fleets")
+            for one, other in zip(fleet, backwards[seconds]):
+                hold_equal(one, other, "the same moment has two fleets")
 
 
 def _draw(*key):
@@ -36,44 +41,59 @@ def _check_fleet(fleet, N):
     for name in fleet._fields:
         column = getattr(fleet, name)
         dtype = torch.bool if name == "available" else torch.float64
-        hold(column.shape == (N,) and column.dtype == dtype, f"{name} is not (N,) {dtype}")
+        hold_type(column, (N,), dtype, f"{name} is not (N,) {dtype}")
     for name in ("speed", "down", "up"):
-        hold(bool((getattr(fleet, name) > 0).all()), f"{name} must be > 0")
-    hold(bool((fleet.latency >= 0).all()), "latency must be >= 0")
-    hold(bool(((fleet.dropout >= 0) & (fleet.dropout <= 1)).all()), "dropout must be in [0, 1]")
+        column = getattr(fleet, name)
+        hold_all(column > 0, f"{name} must be > 0")
+    hold_all(fleet.latency >= 0, "latency must be >= 0")
+    is_share = (fleet.dropout >= 0) & (fleet.dropout <= 1)
+    hold_all(is_share, "dropout must be in [0, 1]")
 
 
 def sampler(spec):
-    """Distinct available clients, as many as are asked for, by the generator alone, whatever is known."""
+    """Distinct available clients, as many as are asked for, by the generator alone.
+
+    With any knowledge of the server about them.
+    """
     part = make(catalog.SAMPLERS, spec)
     for known in _known():
         for count in (1, 3, 6, 9):
-            drawn, again = (part.draw(np.random.default_rng(1), count, known) for _ in range(2))
-            there = int(known.available.sum())
-            hold(drawn.dtype == torch.int64, f"clients are {drawn.dtype}, not int64")
-            hold(len(drawn) == min(count, there), f"{len(drawn)} of {there} clients, not {count}")
-            hold(len(drawn.unique()) == len(drawn), "a client was drawn twice")
-            hold(bool(known.available[drawn].all()), "a client was drawn that is not available")
-            hold(torch.equal(drawn, again), "the same generator drew others")
+            _check_draw(part, known, count)
+
+
+def _check_draw(part, known, count):
+    drawn, again = twice(lambda: part.draw(np.random.default_rng(1), count, known))
+    num_available = int(known.available.sum())
+    num_drawn = len(drawn)
+    hold(drawn.dtype == torch.int64, f"clients are {drawn.dtype}, not int64")
+    # Fewer where fewer are available.
+    wanted = min(count, num_available)
+    hold(num_drawn == wanted, f"{num_drawn} of {num_available} clients, not {count}")
+    hold(len(drawn.unique()) == num_drawn, "a client was drawn twice")
+    hold_all(known.available[drawn], "a client was drawn that is not available")
+    hold_equal(drawn, again, "the same generator drew others")
 
 
 def _known():
-    """What a server knows at the start, of some of six clients, and of all."""
-    available = torch.ones(6, dtype=torch.bool)
+    """The server's knowledge at the start, of some of six clients, and of all."""
+    available = torch.ones(CLIENTS, dtype=torch.bool)
     available[AWAY] = False
-    sizes = torch.arange(1, 7, dtype=torch.float64)
-    nothing = torch.full((6,), math.nan, dtype=torch.float64)
-    some = torch.where(sizes > 3, sizes, math.nan)
-    for what in (nothing, some, sizes):
-        yield Known(available, sizes, torch.ones(6, dtype=torch.float64), what)
+    sizes = torch.arange(1, CLIENTS + 1, dtype=torch.float64)
+    # NaN stands for a client never heard of.
+    of_nobody = torch.full((CLIENTS,), math.nan, dtype=torch.float64)
+    of_some = torch.where(sizes > 3, sizes, math.nan)
+    of_all = sizes
+    for numbers in (of_nobody, of_some, of_all):
+        yield Known(available, sizes, scores=numbers, losses=numbers)
 
 
 def aggregation(spec):
-    """Times >= 0, and a finite discount of every staleness where there is a buffer."""
+    """Times >= 0, and with a buffer a finite discount of every staleness."""
     part = make(catalog.AGGREGATIONS, spec)
     hold(part.deadline >= 0 and part.over >= 0, "deadline and over must be >= 0")
     if part.buffer:
         staleness = torch.tensor([0.0, 1.0, 2.0, 50.0], dtype=torch.float64)
         factors = part.discount(staleness)
         hold(factors.shape == staleness.shape, "the discount is not one number an answer")
-        hold(bool((factors.isfinite() & (factors >= 0)).all()), f"discounts {factors}")
+        is_sound = factors.isfinite() & (factors >= 0)
+        hold_all(is_sound, f"discounts {factors}")

@@ -1,4 +1,4 @@
-"""Laws of how clients train: optimisers, schedules, augmentations, models and tasks."""
+"""Laws of local training: optimisers, schedules, augmentations, models and tasks."""
 
 import math
 from functools import partial
@@ -10,31 +10,43 @@ from fedmpi import catalog
 from fedmpi.compute.evaluate import summed
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
-from fedmpi.laws.hold import hold, near
+from fedmpi.laws.hold import hold, hold_all, hold_equal, hold_type, near, twice
 from fedmpi.plugins.spec import make
 
 ROUNDS = 10
 STEPS = 5
+IMAGES = (6, 3, 5, 5)
+SAMPLES = 7     # of a task
+OUTPUTS = 3
 
 
 def optimiser(spec):
-    """Rows are moved as if each were alone, weights of 0 without a gradient stay, the learning rate may be
-    of any kind, and a fused step is the same step."""
+    """Rows move as if each were alone, and weights of 0 without a gradient stay.
+
+    The learning rate may be a number, a tensor or a rate a row.
+    """
     part = make(catalog.OPTIMISERS, spec)
-    gen = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 6, generator=gen)
-    x[:, -1] = 0
-    gradients = [torch.randn(2, 6, generator=gen) for _ in range(3)]
-    for g in gradients:
-        g[:, -1] = 0
+    x, *gradients = _tensors_with_dead_column(4)
     moved = _moved(part, x, gradients, 0.1)
     hold(not torch.equal(moved, x), "no step moved anything")
     hold(not moved[:, -1].any(), "a weight of 0 without a gradient moved")
-    near(_moved(part, x, gradients, torch.tensor(0.1)), moved, "a rate that is a tensor moves otherwise")
-    near(_moved(part, x, gradients, torch.full((2, 1), 0.1)), moved, "a rate a row moves otherwise")
+    by_tensor = _moved(part, x, gradients, torch.tensor(0.1))
+    near(by_tensor, moved, "a rate that is a tensor moves otherwise")
+    by_row = _moved(part, x, gradients, torch.full((2, 1), 0.1))
+    near(by_row, moved, "a rate a row moves otherwise")
     for row in range(2):
-        alone = [g[row] for g in gradients]
-        near(_moved(part, x[row], alone, 0.1), moved[row], "a row alone moves otherwise")
+        row_gradients = [g[row] for g in gradients]
+        alone = _moved(part, x[row], row_gradients, 0.1)
+        near(alone, moved[row], "a row alone moves otherwise")
+
+
+def _tensors_with_dead_column(num):
+    """``num`` random tensors (2, 6), the last column 0, as of a pruned weight."""
+    gen = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(2, 6, generator=gen) for _ in range(num)]
+    for tensor in tensors:
+        tensor[:, -1] = 0
+    return tensors
 
 
 def _moved(part, x, gradients, lr):
@@ -47,122 +59,179 @@ def _moved(part, x, gradients, lr):
 
 
 def schedule(spec):
-    """A finite factor >= 0 in every step of every round, the same each time that it is asked."""
+    """A finite factor >= 0 in every step of every round, the same each time."""
     part = make(catalog.SCHEDULES, spec)
     for t in range(1, ROUNDS + 1):
         now = Round(t, ROUNDS)
-        factors = [float(part.rate(now, step, STEPS)) for step in range(STEPS)]
-        again = [float(part.rate(now, step, STEPS)) for step in range(STEPS)]
-        hold(all(math.isfinite(each) and each >= 0 for each in factors), f"factors {factors}")
+        factors, again = twice(partial(_factors, part, now))
+        for factor in factors:
+            hold(math.isfinite(factor) and factor >= 0, f"factors {factors}")
         hold(factors == again, "the same step has two rates")
-        hold(part.within or len(set(factors)) == 1, "rates differ within a round, but within is False")
+        is_constant = len(set(factors)) == 1
+        hold(part.within or is_constant, "rates differ within a round, but within is False")
+
+
+def _factors(part, now):
+    """The factor of each step of a round."""
+    return [float(part.rate(now, step, STEPS)) for step in range(STEPS)]
 
 
 def augment(spec):
     """New images of the same shape, each by its own row, by the generator alone."""
     part = make(catalog.AUGMENTATIONS, spec)
-    images = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    n, *shape = IMAGES
+    gen = torch.Generator().manual_seed(0)
+    images = torch.randn(IMAGES, generator=gen)
     before = images.clone()
-    drawn, again = (part.draw(np.random.default_rng(1), 6, (3, 5, 5)) for _ in range(2))
-    hold(drawn.dtype == torch.int64 and drawn.shape == (6, part.width), "draw is not (n, width) int64")
-    hold(torch.equal(drawn, again), "the same generator drew otherwise")
+
+    def draw():
+        return part.draw(np.random.default_rng(1), n, tuple(shape))
+
+    drawn, again = twice(draw)
+    hold_type(drawn, (n, part.width), torch.int64, "draw is not (n, width) int64")
+    hold_equal(drawn, again, "the same generator drew otherwise")
     changed = part.apply(images, drawn)
-    hold(torch.equal(images, before), "apply wrote to its images")
-    hold(changed.shape == images.shape and changed.dtype == images.dtype, "images changed their shape")
-    for n in range(6):
-        alone = part.apply(images[n : n + 1], drawn[n : n + 1])
-        hold(torch.equal(alone[0], changed[n]), "an image alone is changed otherwise")
+    hold_equal(images, before, "apply wrote to its images")
+    hold_type(changed, images.shape, images.dtype, "images changed their shape")
+    # Images go to a device in batches of any size.
+    for row in range(n):
+        only = slice(row, row + 1)
+        alone = part.apply(images[only], drawn[only])
+        hold_equal(alone[0], changed[row], "an image alone is changed otherwise")
 
 
 def model(spec):
-    """Finite outputs of the right shape, a gradient for every trained weight, and the seed's weights."""
+    """Finite outputs of the right shape, a gradient for every weight, the seed's weights."""
     shape, classes = (1, 8, 8), 7
-    torch.manual_seed(0)
-    network = make(catalog.MODELS, spec, shape, classes)
-    torch.manual_seed(0)
-    again = make(catalog.MODELS, spec, shape, classes)
-    pairs = zip(network.parameters(), again.parameters(), strict=True)
-    hold(all(torch.equal(one, other) for one, other in pairs), "the same seed made other weights")
-    outputs = network(torch.rand(2, *shape))
+
+    # Initial weights come from torch's own generator.
+    def seeded():
+        torch.manual_seed(0)
+        return make(catalog.MODELS, spec, shape, classes)
+
+    network, again = twice(seeded)
+    for one, other in zip(network.parameters(), again.parameters(), strict=True):
+        hold_equal(one, other, "the same seed made other weights")
+    inputs = torch.rand(2, *shape)
+    labels = torch.tensor([0, 6])
+    outputs = network(inputs)
     hold(outputs.shape == (2, classes), f"outputs {tuple(outputs.shape)}, not (2, {classes})")
-    hold(bool(outputs.isfinite().all()), "outputs are not finite")
-    torch.nn.functional.cross_entropy(outputs, torch.tensor([0, 6])).backward()
+    hold_all(outputs.isfinite(), "outputs are not finite")
+    loss = torch.nn.functional.cross_entropy(outputs, labels)
+    loss.backward()
     for name, parameter in network.named_parameters():
-        reached = not parameter.requires_grad or parameter.grad is not None
-        hold(reached, f"no gradient reaches {name}")
+        reached = parameter.grad is not None
+        hold(reached or not parameter.requires_grad, f"no gradient reaches {name}")
 
 
 def task(spec):
-    """The reductions of the loss agree with torch's rules, samples do not mix, metrics are one value a sample, a faster
-    way to the sums finds the same, other shapes are refused, and nothing is written to."""
+    """The laws of losses, metrics and checks; outputs and targets are only read.
+
+    The reductions of the loss agree with torch's rules, samples do not mix, metrics are one
+    value a sample, a faster way to the sums makes the same sums, other shapes are refused.
+    """
     part = make(catalog.TASKS, spec)
     _, outputs, targets, classes = _task_samples(part)
-    before = outputs.clone(), targets.clone()
+    outputs_before = outputs.clone()
+    targets_before = targets.clone()
     losses = _check_loss(part, outputs, targets)
     _check_metrics(part, outputs, targets, losses)
     _check_refusals(part, outputs, targets, classes)
-    hold(torch.equal(outputs, before[0]) and torch.equal(targets, before[1]), "outputs or targets were written to")
+    hold_equal(outputs, outputs_before, "outputs or targets were written to")
+    hold_equal(targets, targets_before, "outputs or targets were written to")
 
 
 def targets_of(spec):
-    """The sort of targets that a task takes, as the data set ``synthetic`` calls it: classes, labels or values."""
-    return _task_samples(make(catalog.TASKS, spec))[0]
+    """A task's sort of targets, as the data set ``synthetic`` calls it: classes, labels, values."""
+    part = make(catalog.TASKS, spec)
+    return _task_samples(part)[0]
 
 
 def _task_samples(part):
-    """``(sort, outputs (7, 3), targets (7, ...), classes)`` with targets of the first sort that the task takes."""
+    """``(sort, outputs (7, 3), targets (7, ...), classes)`` of the task's sort."""
     gen = torch.Generator().manual_seed(3)
-    outputs = torch.randn(7, 3, generator=gen)
-    sorts = (("classes", torch.randint(0, 3, (7,), generator=gen), 3),
-             ("labels", torch.randint(0, 2, (7, 3), generator=gen, dtype=torch.uint8), 0),
-             ("values", torch.randn(7, 3, generator=gen), 0))
-    for sort, targets, classes in sorts:
+    shape = (SAMPLES, OUTPUTS)
+    outputs = torch.randn(shape, generator=gen)
+    classes = torch.randint(0, OUTPUTS, (SAMPLES,), generator=gen)
+    labels = torch.randint(0, 2, shape, generator=gen, dtype=torch.uint8)
+    values = torch.randn(shape, generator=gen)
+    sorts = (("classes", classes, OUTPUTS), ("labels", labels, 0), ("values", values, 0))
+    for sort, targets, num_classes in sorts:
         try:
-            part.check(outputs, targets, classes, "--model")
+            part.check(outputs, targets, num_classes, "--model")
         except UserError:
             continue
-        return sort, outputs, targets, classes
-    raise AssertionError("check takes no targets: neither classes, nor labels (n, C) uint8, nor values (n, d) float32")
+        return sort, outputs, targets, num_classes
+    raise AssertionError("check takes no targets: neither classes, nor labels (n, C) uint8, nor "
+                         "values (n, d) float32")
 
 
 def _check_loss(part, outputs, targets):
     """``(7,)``: the loss of each sample."""
     losses = part.loss(outputs, targets, reduction="none")
-    hold(losses.shape == (7,) and bool(losses.isfinite().all()), f"losses of 7 samples: {losses}")
-    near(part.loss(outputs, targets), losses.mean(), "the mean is not the mean of the samples' losses")
-    near(part.loss(outputs, targets, reduction="sum"), losses.sum(), "the sum is not that of the samples' losses")
-    alone = part.loss(outputs[2:3], targets[2:3], reduction="none")
-    near(alone, losses[2:3], "a sample alone has another loss")
-    leaf = outputs.clone().requires_grad_()
-    part.loss(leaf, targets).backward()
-    hold(bool(leaf.grad.isfinite().all()) and bool(leaf.grad.any()), f"the gradient is {leaf.grad}")
-    half = float(part.loss(outputs.bfloat16(), targets))
-    hold(abs(half - float(losses.mean())) < 0.05, "outputs in bfloat16 have another loss")
-    hold(part.worst > float(losses.max()) and math.isfinite(part.worst), "worst is less than a usual loss")
+    hold(losses.shape == (SAMPLES,), f"losses of 7 samples: {losses}")
+    hold_all(losses.isfinite(), f"losses of 7 samples: {losses}")
+    _check_reductions(part, outputs, targets, losses)
+    _check_gradient(part, outputs, targets)
+    one = slice(2, 3)
+    alone = part.loss(outputs[one], targets[one], reduction="none")
+    near(alone, losses[one], "a sample alone has another loss")
+    # --precision bf16 gives such outputs; their relative error is 2^-8.
+    half = part.loss(outputs.bfloat16(), targets)
+    difference = float(half) - float(losses.mean())
+    hold(abs(difference) < 0.05, "outputs in bfloat16 have another loss")
+    usual = float(losses.max())
+    hold(usual < part.worst < math.inf, "worst is less than a usual loss")
     return losses
+
+
+def _check_reductions(part, outputs, targets, losses):
+    mean = part.loss(outputs, targets)
+    near(mean, losses.mean(), "the mean is not the mean of the samples' losses")
+    total = part.loss(outputs, targets, reduction="sum")
+    near(total, losses.sum(), "the sum is not that of the samples' losses")
+
+
+def _check_gradient(part, outputs, targets):
+    leaf = outputs.clone().requires_grad_()
+    loss = part.loss(leaf, targets)
+    loss.backward()
+    gradient = leaf.grad
+    hold_all(gradient.isfinite(), f"the gradient is {gradient}")
+    hold(bool(gradient.any()), f"the gradient is {gradient}")
 
 
 def _check_metrics(part, outputs, targets, losses):
     hold(part.headline in part.metrics, f"the headline {part.headline} is none of the metrics")
-    sums = {}
+    # A faster way to the sums is optional.
+    totals_of = part.totals or partial(summed, part)
+    loss, totals = totals_of(outputs, targets)
+    hold(loss.dtype == torch.float64, f"totals sum losses in {loss.dtype}, not float64")
+    _check_total(loss, losses, "loss")
     for name, metric in part.metrics.items():
         values = metric(outputs, targets)
-        number = values.dtype == torch.bool or values.is_floating_point()
-        hold(values.shape == (7,) and number, f"{name} is not one number a sample")
-        sums[name] = float(values.double().sum())
-    loss, totals = (part.totals or partial(summed, part))(outputs, targets)
-    hold(loss.dtype == torch.float64, f"totals sum losses in {loss.dtype}, not float64")
-    hold(abs(float(loss) - float(losses.double().sum())) < 1e-5, "totals have another loss")
-    for name, value in sums.items():
-        hold(abs(float(totals[name]) - value) < 1e-5, f"totals have another {name}")
+        broken = f"{name} is not one number a sample"
+        hold(values.shape == (SAMPLES,), broken)
+        hold(values.dtype == torch.bool or values.is_floating_point(), broken)
+        _check_total(totals[name], values, name)
+
+
+def _check_total(total, values, name):
+    """A total is the sum of the samples' values, but for rounding."""
+    difference = float(total) - float(values.double().sum())
+    hold(abs(difference) < 1e-5, f"totals have another {name}")
 
 
 def _check_refusals(part, outputs, targets, classes):
-    """What no model should give is refused by a UserError that begins with the option."""
-    for wrong in (outputs[:, :2], outputs[:5], (outputs,), outputs / 0):
+    """Outputs of other shapes are refused by a UserError, the option first."""
+    narrow = outputs[:, :2]
+    short = outputs[:5]
+    infinite = outputs / 0
+    for wrong in (narrow, short, (outputs,), infinite):
         try:
             part.check(wrong, targets, classes, "--model")
         except UserError as error:
-            hold(str(error).startswith("--model: "), f"check says {error}, not --model: ...")
+            names_option = str(error).startswith("--model: ")
+            hold(names_option, f"check says {error}, not --model: ...")
         else:
             raise AssertionError(f"check takes outputs that do not fit the targets: {wrong}")

@@ -1,5 +1,7 @@
-"""What a name of the catalogue, or ``package.module:factory`` of the user's, stands for: its factory as the source
-declares it. Nothing is imported where the source shows it, so a misspelt option fails before torch is loaded.
+"""The factory behind a name of the catalogue, or behind ``package.module:factory`` of the user's.
+
+Nothing is imported if the source shows the factory, so a misspelt option fails before torch is
+loaded.
 """
 
 import inspect
@@ -12,7 +14,7 @@ from fedmpi.core.nearest import hint
 from fedmpi.plugins import factories
 from fedmpi.plugins.shadow import namesake
 
-# What a factory is given besides its options.
+# The arguments of a factory besides its options.
 CALLED_WITH = {"model": ("shape", "outputs"), "dataset": ("data_dir",)}
 # Of a factory's docstring: its source; from and to clients on the wire; a command line.
 FIELDS = ("Paper", "Up", "Down", "Example")
@@ -23,85 +25,107 @@ class Entry(NamedTuple):
 
     target: str
     signature: inspect.Signature
-    options: dict                 # {name: inspect.Parameter} of what can be chosen
+    options: dict                 # {name: inspect.Parameter} of the user's choices
     line: str                     # first line of its docstring
     text: str                     # docstring of its module
-    fields: dict                  # what its docstring says under FIELDS
+    fields: dict                  # {field: text} of FIELDS, from its docstring
     sources: tuple                # paths of the files that define it
 
 
 def kind_of(table):
-    """The kind of parts that a table holds; empty for a table that is none of the catalogue's."""
-    return next((kind for kind, each in KINDS.items() if each is table), "")
+    """The kind of a table's parts; empty for a table outside the catalogue."""
+    for kind, known_table in KINDS.items():
+        if known_table is table:
+            return kind
+    return ""
 
 
 def is_own(table, name):
-    """Whether a name is that of a factory of the user's, not one of the catalogue's."""
+    """Whether a name stands for a factory of the user's, not for one of the catalogue's."""
     return name not in table
 
 
 def resolve(table, name):
-    """``"module:function"`` for a name of ``table`` or for any importable ``package.module:function``."""
+    """``"module:function"`` of a name in ``table``, or of ``package.module:function`` itself."""
     if name in table:
         return table[name]
     if ":" in name:
         return name
     meant = hint(name, table) or "."
-    raise UserError(f"unknown name {name!r}{meant} Known: {', '.join(table)}, or package.module:function")
+    names = ", ".join(table)
+    raise UserError(f"unknown name {name!r}{meant} Known: {names}, or package.module:function")
 
 
 def entry(table, name, importing=True):
-    """The ``Entry`` of a name; UserError where there is no such module or factory.
+    """The ``Entry`` of a name; UserError without such a module or factory.
 
-    What the source does not show is imported, unless ``importing`` is False: then it has no options.
+    A factory hidden from the source is imported, or has no options if ``importing`` is False.
     """
     target = resolve(table, name)
     module, _, function = target.partition(":")
     _check_module(table, name, module, function)
-    found = factories.declared(module, function, importing)
-    if found is None:
-        where = f"module {module!r} ({factories.find(module).origin})"
-        raise UserError(f"{where} defines no function or class {function!r}")
-    _check_arguments(table, name, found.signature)
-    options = _options(table, found.signature)
-    line = found.doc.partition("\n")[0]
-    fields = _fields(found.doc)
-    return Entry(target, found.signature, options, line, found.text, fields, found.sources)
+    declared = factories.declared(module, function, importing)
+    if declared is None:
+        origin = factories.find(module).origin
+        raise UserError(f"module {module!r} ({origin}) defines no function or class {function!r}")
+    _check_arguments(table, name, declared.signature)
+    return Entry(
+        target=target,
+        signature=declared.signature,
+        options=_options(table, declared.signature),
+        line=declared.doc.partition("\n")[0],
+        text=declared.text,
+        fields=_fields(declared.doc),
+        sources=declared.sources,
+    )
 
 
 def _check_module(table, name, module, function):
-    """UserError where there is no such module, or where it is another file than the user's."""
+    """UserError without such a module, or if it is another file than the user's."""
     spec = factories.find(module)
-    own = "" if name in table else namesake(module)
+    # A name of the catalogue is fedmpi's own module.
+    own = ""
+    if is_own(table, name):
+        own = namesake(module)
     if own:
         taken = spec and spec.origin
         raise UserError(f"{name}: the module {module!r} is {taken}, not your file {own}, which has "
                         "the same name: rename your file")
     if spec is None:
-        meant = f" Or an option of {module}? {module}:option=value" * (module in table)
+        meant = ""
+        # "rigl:sparsity" looks like module:factory.
+        if module in table:
+            meant = f" Or an option of {module}? {module}:option=value"
         raise UserError(f"no module {module!r} to take {function!r} from; is it installed or on "
                         f"PYTHONPATH?{meant}")
 
 
 def _options(table, signature):
-    """The parameters that have a default, but for those that fedmpi gives."""
-    num_given = len(CALLED_WITH.get(kind_of(table), ()))
-    rest = list(signature.parameters.values())[num_given:]
-    return {each.name: each for each in rest if each.default is not inspect.Parameter.empty}
+    """The parameters with a default, except fedmpi's own arguments."""
+    num_filled = len(CALLED_WITH.get(kind_of(table), ()))
+    parameters = list(signature.parameters.values())[num_filled:]
+    options = {}
+    for parameter in parameters:
+        if parameter.default is not inspect.Parameter.empty:
+            options[parameter.name] = parameter
+    return options
 
 
 def _check_arguments(table, name, signature):
-    """UserError for a factory that cannot be called with what fedmpi gives it."""
-    given = CALLED_WITH.get(kind_of(table), ())
+    """UserError unless the factory can be called with fedmpi's arguments."""
+    arguments = CALLED_WITH.get(kind_of(table), ())
     try:
-        signature.bind(*given)
+        signature.bind(*arguments)
     except TypeError as error:
-        called = f"with {' and '.join(given)}" if given else "without arguments"
-        why = f"{error}; an option needs a default"
-        raise UserError(f"{name} cannot be called {called}: {why}") from None
+        called = "without arguments"
+        if arguments:
+            called = f"with {' and '.join(arguments)}"
+        raise UserError(f"{name} cannot be called {called}: {error}; an option needs a "
+                        "default") from None
 
 
 def _fields(doc):
-    """``{field: text}`` of the lines ``Field: text`` of a docstring and the indented ones after each."""
-    found = re.findall(rf"^({'|'.join(FIELDS)}): (.*(?:\n +\S.*)*)", doc, re.M)
-    return {name: " ".join(text.split()).removesuffix(".") for name, text in found}
+    """``{field: text}`` of a docstring's lines ``Field: text``, with the indented ones after."""
+    names = "|".join(FIELDS)
+    matches = re.findall(rf"^({names}): (.*(?:\n +\S.*)*)", doc, re.M)
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in matches}

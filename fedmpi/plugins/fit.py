@@ -1,12 +1,12 @@
-"""Whether a network fits its data: its type, its parameters, and what it makes of two samples."""
+"""The fit of a network and its data: its type, its parameters, its outputs for two samples."""
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from fedmpi.plugins.contract import told
 from fedmpi.core.errors import UserError
+from fedmpi.plugins.contract.require import in_words
 from fedmpi.plugins.factories import own_code
 
 TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -17,39 +17,54 @@ def looks_up(model):
     return any(isinstance(module, TABLES) for module in model.modules())
 
 
+# ---------------------------------------------------------------- the network
+
+
 def network(made, option, shape):
-    """The network that a factory made, its lazy layers filled in by one pass of inputs of
-    ``shape``, zeros. UserError where it is none that can be trained here."""
+    """A factory's network, its lazy layers filled in by a pass of zeros of ``shape``.
+
+    UserError if it cannot be trained here.
+    """
     if not isinstance(made, nn.Module):
         raise UserError(
-            f"{option}: expected a torch.nn.Module from the factory, got {told(made)}; return the "
-            "network, made for the shape and the outputs that the factory is given")
-    if any(is_lazy(tensor) for tensor in [*made.parameters(), *made.buffers()]):
+            f"{option}: expected a torch.nn.Module from the factory, got {in_words(made)}; return "
+            "the network, made for the shape and the outputs that the factory is given")
+    # Lazy norms have lazy buffers as well.
+    tensors = [*made.parameters(), *made.buffers()]
+    if any(map(is_lazy, tensors)):
         _fill(made, option, shape)
-    dtypes = {str(each.dtype).removeprefix("torch.") for each in made.parameters() if each.requires_grad}
-    others = ", ".join(sorted(dtypes - {"float32"}))
+    others = ", ".join(sorted(_trained_dtypes(made) - {"float32"}))
     if others:
         raise UserError(f"{option}: expected parameters of float32, got {others}; convert the "
                         "network with .float(), and take --precision bf16 for products in bfloat16")
     return made
 
 
+def _trained_dtypes(model):
+    """Names of the dtypes of a model's trained parameters."""
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    return {str(dtype).removeprefix("torch.") for dtype in dtypes}
+
+
 def _fill(made, option, shape):
-    """Lazy layers get their shapes, and their initial values from torch's generator, from a pass in
-    eval mode."""
-    training = made.training
+    """Give lazy layers their shapes, by a pass in eval mode.
+
+    Their initial values come from torch's generator.
+    """
+    was_training = made.training
     zeros = torch.zeros(2, *shape)
     with own_code(f"{option} on inputs of shape {(2, *shape)}"), torch.no_grad():
         made.eval()
+        # An embedding refuses floats; a model with one may still want them.
         if looks_up(made) and not _takes(made, zeros):
             zeros = zeros.long()
         made(zeros)
-    made.train(training)
-    left = [name for name, tensor in made.named_parameters() if is_lazy(tensor)]
-    if left:
-        raise UserError(
-            f"{option}: {left[0]} is lazy and has no shape after a pass of inputs; give its layer "
-            "the size of its inputs")
+    made.train(was_training)
+    for name, parameter in made.named_parameters():
+        if is_lazy(parameter):
+            raise UserError(
+                f"{option}: {name} is lazy and has no shape after a pass of inputs; give its "
+                "layer the size of its inputs")
 
 
 def _takes(made, inputs):
@@ -61,42 +76,48 @@ def _takes(made, inputs):
     return True
 
 
+# ---------------------------------------------------------------- its outputs
+
+
 def check_outputs(model, samples, targets, classes, objective, option):
-    """UserError unless what the network makes of ``samples``, two of the data's, suits their
-    ``targets`` as the ``objective`` says, in training and in evaluation, and a single sample is
-    told apart from none. Its buffers and torch's generators stay as they are."""
+    """UserError unless the network's outputs for two ``samples`` suit their ``targets``.
+
+    The ``objective`` decides, in training and in evaluation, for two samples and for one, since
+    a network may squeeze a single row away. Buffers and torch's generators stay as they are.
+    """
     devices = [samples.device] if samples.device.type == "cuda" else []
+    # Dropout draws numbers, which the run must not miss.
     with torch.random.fork_rng(devices=devices):
         for mode, n in (("training", 2), ("evaluation", 2), ("evaluation", 1)):
-            outputs = _passed(model, samples[:n], mode, option)
+            outputs = _outputs(model, samples[:n], mode, option)
             objective.check(outputs, targets[:n], classes, f"{option} in {mode}")
             if mode == "training":
                 _check_gradient(model, outputs, option)
-        _check_sums(objective, outputs, targets[:1])
+        _ask_all(objective, outputs, targets[:1])
 
 
-def _passed(model, given, mode, option):
-    """What the model makes of inputs in a mode, its buffers copied before."""
+def _outputs(model, inputs, mode, option):
+    """The model's outputs in a mode; it works on copies of its buffers."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    before = model.training
+    was_training = model.training
     model.train(mode == "training")
     try:
-        with own_code(f"{option} in {mode}, on inputs of shape {tuple(given.shape)},"):
-            return functional_call(model, buffers, (given,))
+        with own_code(f"{option} in {mode}, on inputs of shape {tuple(inputs.shape)},"):
+            return functional_call(model, buffers, (inputs,))
     finally:
-        model.train(before)
+        model.train(was_training)
 
 
 def _check_gradient(model, outputs, option):
-    if any(each.requires_grad for each in model.parameters()) and not outputs.requires_grad:
+    is_trained = any(parameter.requires_grad for parameter in model.parameters())
+    if is_trained and not outputs.requires_grad:
         raise UserError(
             f"{option}: expected outputs that depend on the parameters, got some without a "
             "gradient; leave no_grad and detach out of forward")
 
 
-def _check_sums(objective, outputs, targets):
-    """Ask the objective for what a run will ask it for; one of the user's is held to its contract
-    by that."""
+def _ask_all(objective, outputs, targets):
+    """Ask the objective all questions of a run: so its contract is checked now."""
     with torch.no_grad():
         for reduction in ("none", "mean", "sum"):
             objective.loss(outputs, targets, reduction=reduction)

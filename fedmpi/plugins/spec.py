@@ -1,7 +1,8 @@
-"""How ``name:option=value,option=value``, a spec, becomes a part.
+"""From ``name:option=value,option=value``, a spec, to a part.
 
-The name is one of a table of ``fedmpi.catalog``, or any importable ``package.module:factory``. Names and values are
-checked against the factory's source (``fedmpi.plugins.entry``) before anything is imported.
+The name is one of a table of ``fedmpi.catalog``, or any importable ``package.module:factory``.
+Names and values are checked against the factory's source (``fedmpi.plugins.entry``) before
+anything is imported.
 """
 
 import inspect
@@ -15,39 +16,53 @@ from fedmpi.core.nearest import hint
 from fedmpi.plugins import factories
 from fedmpi.plugins.entry import entry, is_own, kind_of, resolve
 
-# What strategies once said of their clients' optimiser, and what it was by default.
+# Strategies once had these options of their clients' optimiser, with these defaults.
 OPTIMISER_BEFORE = {"momentum": "0.9", "weight_decay": "0.001"}
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-# The types that a command line can write, and what they are called.
-WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
+# The types of options on a command line, in words.
+WANTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "none",
+}
+BACKSLASH = "\\"
+COMMA = "\\,"
 
 
 # ---------------------------------------------------------------- the text
 
 
 def split(spec):
-    """``(name, options text)`` of ``name[:options]``, where name may be ``package.module:function``."""
+    """``(name, options text)`` of ``name[:options]``; the name may hold a colon itself.
+
+    ``package.module:function`` is a name.
+    """
     head, _, rest = spec.partition(":")
-    first = rest.partition(",")[0].partition(":")[0]
-    if not rest or "=" in first:
+    # "rigl:every=2" has an option behind the colon, "mine:half:share=1" a function.
+    first_item = rest.partition(",")[0].partition(":")[0]
+    if not rest or "=" in first_item:
         return head, rest
     function, _, rest = rest.partition(":")
     return f"{head}:{function}", rest
 
 
 def quoted(value):
-    """A value as it stands in a spec, where a comma would begin the next option."""
-    return value.replace("\\", "\\\\").replace(",", "\\,")
+    """A value as it stands in a spec: a plain comma would begin the next option."""
+    return value.replace(BACKSLASH, BACKSLASH * 2).replace(",", COMMA)
 
 
 def _items(text):
-    """The texts between the commas of ``text``, without those of ``quoted`` values. A backslash before anything else
-    stands for itself."""
+    """The texts between the commas of ``text``, without the backslashes of ``quoted`` values.
+
+    A backslash before anything else stands for itself.
+    """
     items = [""]
     for piece in re.split(r"(\\\\|\\,|,)", text):
         if piece == ",":
             items.append("")
-        elif piece in ("\\\\", "\\,"):
+        elif piece in (BACKSLASH * 2, COMMA):
             items[-1] += piece[1:]
         else:
             items[-1] += piece
@@ -55,65 +70,83 @@ def _items(text):
 
 
 def parse(table, spec):
-    """``(target, options)``: names and values checked against the factory's source; nothing is built."""
+    """``(target, options)``, checked against the factory's source; nothing is built."""
     name, text = split(spec)
-    found = entry(table, name)
+    factory = entry(table, name)
     options = {}
     for item in filter(None, _items(text)):
         key, equals, value = item.partition("=")
         key = key.strip()
         if not equals:
-            raise UserError(f"in {spec!r}: expected option=value, got {item!r}; a comma inside a value is written \\,")
-        if key not in found.options:
-            meant = _moved(table, text) or hint(key, found.options) or "."
-            takes = ", ".join(f"{each.name}={each.default}" for each in found.options.values()) or "no options"
-            raise UserError(f"{name} has no option {key!r}{meant} It takes ({takes})")
+            raise UserError(f"in {spec!r}: expected option=value, got {item!r}; a comma inside a "
+                            "value is written \\,")
+        if key not in factory.options:
+            raise UserError(_unknown_option(table, name, key, text, factory.options))
         if key in options:
             raise UserError(f"in {spec!r}: {key} is given twice")
-        options[key] = _convert(spec, found.options[key], value.strip())
-    return found.target, options
+        options[key] = _convert(spec, factory.options[key], value.strip())
+    return factory.target, options
+
+
+def _unknown_option(table, name, key, text, parameters):
+    """The message about an unknown option of a factory."""
+    meant = _moved(table, text) or hint(key, parameters) or "."
+    defaults = []
+    for parameter in parameters.values():
+        defaults.append(f"{parameter.name}={parameter.default}")
+    takes = ", ".join(defaults) or "no options"
+    return f"{name} has no option {key!r}{meant} It takes ({takes})"
 
 
 def _moved(table, text):
-    """The way out for options of the clients' optimiser in a strategy's options ``text``, where they were once; empty
-    where there are none, or for another kind of part."""
+    """The way out for options of the clients' optimiser in a strategy's options ``text``.
+
+    They stood there once; empty without such options, or for another kind of part.
+    """
     if table is not STRATEGIES:
         return ""
-    given = dict(item.partition("=")[::2] for item in _items(text))
-    if not OPTIMISER_BEFORE.keys() & given.keys():
+    items = dict(item.partition("=")[::2] for item in _items(text))
+    # Only these two names moved.
+    if not OPTIMISER_BEFORE.keys() & items.keys():
         return ""
-    values = [f"{key}={given.get(key, default)}" for key, default in OPTIMISER_BEFORE.items()]
+    values = [f"{key}={items.get(key, default)}" for key, default in OPTIMISER_BEFORE.items()]
     return f": that is the optimiser's, say --optimiser sgd:{','.join(values)}."
 
 
 def settings(table, spec):
-    """``{option: value}`` of all options of a part, those that ``spec`` does not name as they are by default."""
-    named = parse(table, spec)[1]
-    known = entry(table, split(spec)[0]).options
-    return {key: named.get(key, each.default) for key, each in known.items()}
+    """``{option: value}`` of all options of a part, named in ``spec`` or by default."""
+    _, named = parse(table, spec)
+    name, _ = split(spec)
+    values = {}
+    for key, parameter in entry(table, name).options.items():
+        values[key] = named.get(key, parameter.default)
+    return values
 
 
 # ---------------------------------------------------------------- values
 
 
 def wanted(parameter):
-    """What an option can be, in words: its choices, or its type; empty where no text says that."""
+    """The values of an option in words: its choices, or its type; empty if no text is one."""
     kinds = _types(parameter)
-    words = [str(each) for each in choices(parameter)]
-    words += [WANTED[each] for each in WANTED if each in kinds]
+    words = [str(choice) for choice in choices(parameter)]
+    words += [WANTED[kind] for kind in WANTED if kind in kinds]
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def choices(parameter):
-    """The values that an option can have, where they are a fixed few; else an empty tuple."""
-    literals = [each for each in _types(parameter) if typing.get_origin(each) is typing.Literal]
-    return tuple(choice for each in literals for choice in typing.get_args(each))
+    """The values of an option with a fixed few; else an empty tuple."""
+    values = ()
+    for kind in _types(parameter):
+        if typing.get_origin(kind) is typing.Literal:
+            values += typing.get_args(kind)
+    return values
 
 
 def _types(parameter):
-    """The types that an option's value can have: as declared, or that of its default."""
+    """The types of an option's value: as declared, or of its default."""
     annotation = parameter.annotation
     if annotation is inspect.Parameter.empty:
         return (_type_of(parameter.default),)
@@ -123,22 +156,27 @@ def _types(parameter):
 
 
 def _type_of(default):
-    """The type that a default stands for: text where it is None, its simple type where it has one."""
+    """The type of a default: text for None, its simple type if it has one."""
     if default is None:
         return str
-    simple = [each for each in (bool, int, float, str) if isinstance(default, each)]
-    return simple[0] if simple else type(default)
+    # bool first, since it is an int.
+    for kind in (bool, int, float, str):
+        if isinstance(default, kind):
+            return kind
+    return type(default)
 
 
 def _convert(spec, parameter, text):
-    """The option's value in its declared type, or in that of its default."""
+    """The option's value in its declared type, or in its default's."""
     kinds = _types(parameter)
-    known = {str(choice): choice for choice in choices(parameter)}
-    if text in known:
-        return known[text]
-    plain = [each for each in WANTED if each in kinds]
+    # A choice may be a number as well as a text.
+    choice_of = {str(choice): choice for choice in choices(parameter)}
+    if text in choice_of:
+        return choice_of[text]
+    simple = [kind for kind in WANTED if kind in kinds]
     # Text comes last, since it takes anything.
-    for kind in sorted(plain, key=lambda each: each is str):
+    simple.sort(key=lambda kind: kind is str)
+    for kind in simple:
         try:
             return _value(kind, text)
         except (ValueError, KeyError):
@@ -148,11 +186,12 @@ def _convert(spec, parameter, text):
                         "written on a command line: name a factory of your own that sets it")
     # A message is one line, whatever is in the spec.
     shown = spec.replace("\n", "\\n")
-    raise UserError(f"{shown}: {parameter.name} must be {wanted(parameter)}, got {text!r}{hint(text, known)}")
+    raise UserError(f"{shown}: {parameter.name} must be {wanted(parameter)}, "
+                    f"got {text!r}{hint(text, choice_of)}")
 
 
 def _value(kind, text):
-    """``text`` as a value of ``kind``; ValueError or KeyError where it is none."""
+    """``text`` as a value of ``kind``; ValueError or KeyError for another text."""
     if kind is type(None):
         return {"none": None}[text.lower()]
     if kind is bool:
@@ -170,14 +209,15 @@ def load(table, name):
 
 
 def make(table, spec, *arguments):
-    """The part that ``spec`` names: its factory called with ``arguments`` and the options.
+    """The part of ``spec``: its factory called with ``arguments`` and the options.
 
-    A part of the user's is held to its kind's contract, now and whenever it is asked something.
+    A part of the user's is held to its kind's contract, now and in every later call.
     """
     target, options = parse(table, spec)
+    name, _ = split(spec)
     factory = load({}, target)
     try:
-        if is_own(table, split(spec)[0]):
+        if is_own(table, name):
             return _own(table, spec, factory, arguments, options)
         return factory(*arguments, **options)
     except ValueError as error:
@@ -185,7 +225,7 @@ def make(table, spec, *arguments):
 
 
 def _own(table, spec, factory, arguments, options):
-    """The part that a factory of the user's makes."""
+    """The part of a user's factory."""
     with factories.own_code(spec, passing=(ValueError,)):
         made = factory(*arguments, **options)
     # Only here, since it imports torch.

@@ -21,8 +21,8 @@ HISTOGRAMS = ("contribution", "weight", "loss", "up_bytes")
 
 
 def kind_of(place, kind):
-    """``csv``, ``parquet`` or ``tensorboard``, as named, else by the extension of ``place``; and whether it is a
-    file."""
+    """``csv``, ``parquet`` or ``tensorboard``, as named, else by the extension of ``place``; and
+    whether it is a file."""
     by_name = os.path.splitext(place)[1].lower().lstrip(".")
     is_file = by_name in ("csv", "parquet")
     if is_file and kind not in (None, by_name):
@@ -31,7 +31,8 @@ def kind_of(place, kind):
 
 
 def run_names(paths):
-    """A name for each run file, which is its folder in an export: the file's name, with folders where two are alike."""
+    """A name for each run file, which is its folder in an export: the file's name, with folders
+    where two are alike."""
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     if len(set(stems)) == len(stems):
         return stems
@@ -42,8 +43,8 @@ def run_names(paths):
 
 
 def to_file(paths, place, table="rounds"):
-    """Writes one table of the runs to the file ``place``, with a first column ``run`` where there are several; returns
-    a line that says so."""
+    """Writes one table of the runs to the file ``place``, with a first column ``run`` where there
+    are several; returns a line that says so."""
     kind, _ = kind_of(place, None)
     names = map(readable, run_names(paths))
     frames = {name: _indexed(getattr(open_run(path), table)) for name, path in zip(names, paths)}
@@ -133,7 +134,8 @@ def _or_missing(library):
 
 
 def _to_tensorboard(run, place):
-    """Scalars of rounds, of layers, and distributions over clients, by round and wall time; the options as a text."""
+    """Scalars of rounds, of layers, and distributions over clients, by round and wall time; the
+    options as a text."""
     with _or_missing("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
     writer, when = SummaryWriter(place), wall_times(run)
@@ -156,8 +158,8 @@ def _to_tensorboard(run, place):
 
 
 def wall_times(run):
-    """(T,) seconds since 1970 at the end of each round; of run files that do not record it, from when the run was
-    created and how long its rounds took."""
+    """(T,) seconds since 1970 at the end of each round; of run files that do not record it, from
+    when the run was created and how long its rounds took."""
     rounds = run.rounds
     if "recorded" in rounds:
         return rounds["recorded"].to_numpy()

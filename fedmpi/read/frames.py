@@ -1,8 +1,9 @@
 """A run file as pandas frames: ``fedmpi.open``.
 
-Every frame has ``attrs["units"]`` and ``attrs["descriptions"]``, a text for each column. A frame is read when it is
-first asked for, and holds what was committed when the file was opened, so that frames of a live run fit together. It
-is of the run that was opened, wherever the process works by then; UserError where the file is another run's by then.
+Every frame has ``attrs["units"]`` and ``attrs["descriptions"]``, a text for each column. A frame is
+read when it is first asked for, and holds what was committed when the file was opened, so that
+frames of a live run fit together. It is of the run that was opened, wherever the process works by
+then; UserError where the file is another run's by then.
 """
 
 import os
@@ -40,9 +41,10 @@ EVENTS = {
 
 @dataclass(frozen=True, repr=False)
 class Frames:
-    """A run: pandas frames ``rounds`` (a row a round), ``clients`` (a row a participation), ``layers`` (a row a layer
-    and round), ``events``, ``population`` (a row a client) and ``own`` (a row a client and evaluation on its own test
-    part, none without --client-test); ``attrs``, a dict, and ``sessions``, a list of dicts."""
+    """A run: pandas frames ``rounds`` (a row a round), ``clients`` (a row a participation),
+    ``layers`` (a row a layer and round), ``events``, ``population`` (a row a client) and ``own`` (a
+    row a client and evaluation on its own test part, none without --client-test); ``attrs``, a
+    dict, and ``sessions``, a list of dicts."""
 
     path: str
     attrs: dict
@@ -121,16 +123,16 @@ class Frames:
 
 
 def open_run(path):
-    """The ``Frames`` of the run file ``path``, also of one that is being written; UserError, one line, if it is
-    none."""
+    """The ``Frames`` of the run file ``path``, also of one that is being written; UserError, one
+    line, if it is none."""
     path = os.path.abspath(path)
     run = read_run(path, (), PATIENCE_S)
     return Frames(path, run.attrs, run.sessions, len(run.ends), int(run.ends[-1]) if len(run.ends) else 0)
 
 
 def _frame(run: Run, table, names):
-    """The columns ``names`` of a table; of one with a width a column each, NAME_0 and so on; of large integers their
-    text, too."""
+    """The columns ``names`` of a table; of one with a width a column each, NAME_0 and so on; of
+    large integers their text, too."""
     columns, told = {}, {}
     for name in names:
         values, column = getattr(run, table)[name], run.columns[f"{table}/{name}"]
@@ -156,7 +158,8 @@ def _described(frame, told):
 
 
 def named(codes, legend):
-    """A Categorical of ``codes``, by a legend such as ``0 merged, 1 late``; the codes themselves where it lacks one."""
+    """A Categorical of ``codes``, by a legend such as ``0 merged, 1 late``; the codes themselves
+    where it lacks one."""
     names = {int(code): name for code, name in re.findall(r"(\d+) (\w+)", legend)}
     known = set(np.unique(codes).tolist()) <= names.keys()
     return pd.Categorical([names[code] for code in codes.tolist()], list(names.values())) if known else codes

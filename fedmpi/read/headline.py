@@ -30,7 +30,8 @@ class Headline(NamedTuple):
 
     @property
     def own(self):
-        """The columns of clients' models on their own test parts: mean, mean by samples, worst tenth."""
+        """The columns of clients' models on their own test parts: mean, mean by samples, worst
+        tenth."""
         return f"own_{self.name}", f"own_{self.name}_weighted", f"own_{self.name}_worst"
 
     @property

@@ -1,11 +1,12 @@
 """The trained model of a run: taken from a checkpoint, written as safetensors, read again.
 
-A file holds each tensor of the torch state dict under its name, and the mask of each prunable one under NAME.mask:
+A file holds each tensor of the torch state dict under its name, and the mask of each prunable one
+under NAME.mask:
 
 * dense: NAME with zeros in place, NAME.mask bool of the same shape;
-* sparse: of a prunable tensor NAME.values (K,) float32, its kept weights in C order, and NAME.mask (ceil(size / 8),)
-  uint8, a bit a weight in C order, the first in the highest bit (numpy.packbits); its shape is in the metadata
-  ``shapes``.
+* sparse: of a prunable tensor NAME.values (K,) float32, its kept weights in C order, and NAME.mask
+  (ceil(size / 8),) uint8, a bit a weight in C order, the first in the highest bit (numpy.packbits);
+  its shape is in the metadata ``shapes``.
 
 A kept weight may be zero, as one that has just grown is; hence masks, not the places of zeros.
 """
@@ -31,11 +32,12 @@ from fedmpi.core.tensors import fixed
 
 
 class Trained(NamedTuple):
-    """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the weight's shape} of what
-    can be pruned, ``about`` a dict of texts and numbers: model, options, round, headline (the name of a metric, which
-    stands under it: accuracy, say), loss, sparsity, inputs,
-    run_id, ``uses`` of a weight for one sample, {name: float}, ``flops_other`` of one sample's forward pass that no
-    mask thins out, and the names of ``tied`` tensors, which stand in ``state`` under another name too."""
+    """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the
+    weight's shape} of what can be pruned, ``about`` a dict of texts and numbers: model, options,
+    round, headline (the name of a metric, which stands under it: accuracy, say), loss, sparsity,
+    inputs, run_id, ``uses`` of a weight for one sample, {name: float}, ``flops_other`` of one
+    sample's forward pass that no mask thins out, and the names of ``tied`` tensors, which stand in
+    ``state`` under another name too."""
 
     state: dict
     masks: dict
@@ -48,8 +50,9 @@ class Trained(NamedTuple):
 
 
 def trained(path, round=None, warn=lambda line: None):
-    """The ``Trained`` model after ``round`` of the run file ``path``, by default of its newest checkpoint: what the run
-    evaluated, to the bit. ``about`` has the headline and loss that the run recorded, None where none were."""
+    """The ``Trained`` model after ``round`` of the run file ``path``, by default of its newest
+    checkpoint: what the run evaluated, to the bit. ``about`` has the headline and loss that the run
+    recorded, None where none were."""
     run = read_run(path, {"rounds"}, 2.0)
     folder = checkpoint_folder(path)
     try:
@@ -83,13 +86,15 @@ def trained(path, round=None, warn=lambda line: None):
 
 
 def _tied(network):
-    """The names under which the state dict holds a tensor once more: a head that is an embedding, say."""
+    """The names under which the state dict holds a tensor once more: a head that is an embedding,
+    say."""
     state, parts = network.state_dict(), [*network.named_parameters(), *network.named_buffers()]
     return sorted(state.keys() - {name for name, _ in parts})
 
 
 def _uses(attrs, network, layout):
-    """Uses of a weight for one sample, one a prunable tensor; run files before schema 2 do not record them."""
+    """Uses of a weight for one sample, one a prunable tensor; run files before schema 2 do not
+    record them."""
     recorded = [use for _, _, *use in attrs.get("layers", [])]
     if recorded and all(recorded):
         return [use for use, in recorded]
@@ -97,7 +102,8 @@ def _uses(attrs, network, layout):
 
 
 def _inputs(attrs):
-    """What the model takes; run files that do not record it (before schema 2) need their data set for it."""
+    """What the model takes; run files that do not record it (before schema 2) need their data set
+    for it."""
     if "inputs" in attrs:
         return attrs["inputs"]
     options = attrs["options"]
@@ -106,7 +112,8 @@ def _inputs(attrs):
 
 
 def write(found, path, sparse=False):
-    """Writes the ``Trained`` model to ``path``; what is there is replaced. DiskError where the disk refuses it."""
+    """Writes the ``Trained`` model to ``path``; what is there is replaced. DiskError where the disk
+    refuses it."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
     tensors = {name: tensor.contiguous() for name, tensor in found.state.items()
@@ -161,9 +168,10 @@ def _mask(stored, shape):
 
 
 def by_layer(found):
-    """A dict for each prunable tensor, then one for all others, buffers included, and one for the model: ``layer``,
-    ``shape``, ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's forward pass, ``flops_dense``, and
-    ``dense_bytes`` and ``sparse_bytes`` in the two kinds of file, tensors alone."""
+    """A dict for each prunable tensor, then one for all others, buffers included, and one for the
+    model: ``layer``, ``shape``, ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's
+    forward pass, ``flops_dense``, and ``dense_bytes`` and ``sparse_bytes`` in the two kinds of
+    file, tensors alone."""
     rows = []
     for name, mask in found.masks.items():
         size, kept, use = mask.numel(), int(mask.sum()), found.about["uses"][name]

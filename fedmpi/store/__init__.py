@@ -1,22 +1,22 @@
-"""Run files and checkpoints: what a run leaves on disk, and how it is read again. The only importer of h5py.
+"""Run files and checkpoints: a run's traces on disk, written and read. The only importer of h5py.
 
     run.h5                attrs: filetype, schema, run_id, status, options (JSON text) ...
       /rounds/<name>      one row a round, (T,) or (T, width)
       /clients/<name>     a long table, one row for each participant of each round
-      /ends               (T,) rows of /clients that are committed after each round
-      /committed          [rounds, client rows] that are valid; what lies beyond is room for the next rounds
+      /ends               (T,) committed rows of /clients after each round
+      /committed          [rounds, client rows]: the valid rows; beyond them is room for the next rounds
       /population/<name>  facts about all clients; /partition/{offsets, indices}; /sessions/<name>
-      /<dimension>        coordinates of dimensions that no column is the scale of
+      /<dimension>        coordinates of dimensions without a column as their scale
     run.ckpt/000123.h5    the state after a round, beside the run file
 
-A process that dies must not take the file with it, so there are two ways to write and no third:
+A dying process must not damage the file, so there are two ways to write and no third:
 
-* A *row* goes into room that is already allocated, to the bytes where HDF5 would put it, then ``committed`` is set. No
-  metadata of the file changes, and HDF5 need not open it.
-* *Everything else* (create, more room, truncate, attributes, sessions, and packing a run that has ended) is done on a
-  copy, which is renamed into place.
+* A *row* goes into room already allocated, to the bytes where HDF5 would put it, then ``committed`` is set. No metadata
+  of the file changes, and HDF5 need not open it.
+* *Everything else* (creating, making room, truncating, attributes, sessions, packing an ended run) is done on a copy,
+  and the copy is renamed into place.
 
-A reader therefore never meets a half-written file, whatever moment it comes or the writer is killed at.
+So no reader ever meets a half-written file, even if the writer is killed.
 """
 
 from fedmpi.store.checkpoint import checkpoint_folder, checkpoints, load_checkpoint, save_checkpoint

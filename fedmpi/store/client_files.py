@@ -1,7 +1,7 @@
-"""Files of what clients keep: one a client and round, beside the run file, written once and read when wanted.
+"""Files of clients' states: one a client and round, beside the run file, written once and read on demand.
 
-A run that is killed loses none that a checkpoint names: a file has its name only once it is whole, and goes only when
-no checkpoint that is kept names it any more."""
+A killed run loses no state named by a checkpoint: a file gets its name only once it is whole, and is removed only when
+no remaining checkpoint names it."""
 
 import os
 import re
@@ -15,13 +15,13 @@ NAME = re.compile(r"(\d{6,})-(\d{6,})\.npz")
 
 
 class Shelf:
-    """The files in ``folder``, of states that arrays make up: ``{name: numpy array}``."""
+    """The files in ``folder``; a state is ``{name: numpy array}``."""
 
     def __init__(self, folder):
         self.folder = folder
 
     def write(self, client, t, arrays):
-        """Keep the state of a client after round ``t``. DiskError where there is no room."""
+        """Keep the state of a client after round ``t``. DiskError if the disk is full."""
         path = self._path(client, t)
         with refused_by(self.folder):
             os.makedirs(self.folder, exist_ok=True)
@@ -30,7 +30,7 @@ class Shelf:
             os.replace(path + ".tmp", path)
 
     def read(self, client, t):
-        """The state of a client after round ``t``. CheckpointError where its file is missing or damaged."""
+        """The state of a client after round ``t``. CheckpointError if its file is missing or damaged."""
         path = self._path(client, t)
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -39,27 +39,33 @@ class Shelf:
             raise CheckpointError(f"what client {client} kept in round {t} cannot be read: {error}") from error
 
     def sweep(self, live, after=None):
-        """Remove all files but those of the pairs ``live`` of (client, round); with ``after`` only those of later
+        """Remove all files except the pairs ``live`` of (client, round); with ``after``, only files of later
         rounds."""
         if not os.path.isdir(self.folder):
             return
-        gone, names = [], os.listdir(self.folder)
-        for name in names:
-            match = NAME.fullmatch(name)
-            if not match:
-                gone += [name] * name.endswith(".tmp")
-                continue
-            client, t = int(match[1]), int(match[2])
-            if (client, t) not in live and (after is None or t > after):
-                gone.append(name)
-        remove(self.folder, gone)
-        if len(gone) == len(names):
+        names = os.listdir(self.folder)
+        unused = [name for name in names if _is_unused(name, live, after)]
+        remove(self.folder, unused)
+        if len(unused) == len(names):
             os.rmdir(self.folder)
 
     def _path(self, client, t):
-        return os.path.join(self.folder, f"{client:06d}-{t:06d}.npz")
+        name = f"{client:06d}-{t:06d}.npz"
+        return os.path.join(self.folder, name)
+
+
+def _is_unused(name, live, after):
+    """Whether ``sweep`` removes the file ``name``. Files of others stay, half-written ones go."""
+    match = NAME.fullmatch(name)
+    if not match:
+        return name.endswith(".tmp")
+    client = int(match[1])
+    t = int(match[2])
+    if (client, t) in live:
+        return False
+    return after is None or t > after
 
 
 def shelf_folder(path):
-    """Where the files of the run file ``path`` lie."""
+    """The folder for the clients' files of the run file ``path``."""
     return os.path.splitext(os.path.realpath(path))[0] + ".clients"

@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Files written whole, or not at all."""
 
 import contextlib
 import os
@@ -9,13 +9,14 @@ import h5py
 
 from fedmpi.core.errors import DiskError
 
-SLACK = 100_000          # bytes that new attributes and HDF5's own tables may take
+# Bytes for new attributes and for HDF5's own tables.
+SLACK = 100_000
 
 
 @contextlib.contextmanager
 def writing(path):
-    """An empty HDF5 file in memory; when the block ends well, it takes the place of ``path``. In memory, as HDF5 does
-    not bear a full disk: it fails again and again, and cannot be closed."""
+    """An empty HDF5 file in memory; it becomes the file ``path`` when the block ends well."""
+    # In memory, since HDF5 cannot cope with a full disk: it fails again and again, and cannot be closed.
     in_memory = {"driver": "core", "backing_store": False, "block_size": 1 << 20}
     with refused_by(path), h5py.File(path, "w", locking=False, **in_memory) as f:
         yield f
@@ -26,21 +27,24 @@ def writing(path):
 
 @contextlib.contextmanager
 def rewriting(path, room=0):
-    """The HDF5 file ``path``, to be changed; when the block ends well, what it made of it takes its place. Not in
-    memory, as a run file grows with the run: a copy on the disk, where ``room`` bytes, and SLACK for attributes, are
-    taken first, so that HDF5 never meets a full disk."""
+    """A copy of the HDF5 file ``path``, to be changed; it replaces the file when the block ends well.
+
+    The copy may grow by ``room`` bytes, and by SLACK for attributes."""
+    # Run files grow with the run, so the copy is on the disk, not in memory. Its bytes are allocated first, so that
+    # HDF5 never meets a full disk; on closing, HDF5 gives back the unused ones.
     with refused_by(path), _temporary(path) as temporary:
         shutil.copyfile(path, temporary)
         with open(temporary, "rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary) + room + SLACK)
-        with h5py.File(temporary, "r+", locking=False, rdcc_nbytes=0) as f:       # gives back what it has not used
+            num_bytes = os.path.getsize(temporary) + room + SLACK
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        with h5py.File(temporary, "r+", locking=False, rdcc_nbytes=0) as f:
             yield f
 
 
 @contextlib.contextmanager
 def beginning(path, room):
-    """An empty HDF5 file beside ``path``, with ``room`` bytes and SLACK taken on the disk: ``finish(path)`` puts it
-    there. What is large goes straight to the disk, where ``writing`` would hold it in memory twice."""
+    """An empty HDF5 file beside ``path``, with ``room`` bytes and SLACK allocated; ``finish(path)`` puts it in place.
+    For large content: ``writing`` would hold it in memory twice."""
     with refused_by(path), _or_gone(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(_empty())
@@ -51,16 +55,17 @@ def beginning(path, room):
 
 
 def finish(path):
-    """What has been written beside ``path`` takes its place: onto the disk, then renamed."""
+    """The file written beside ``path`` replaces it: onto the disk, then renamed."""
     with refused_by(path), _or_gone(path) as temporary:
         sync(temporary)
         os.replace(temporary, path)
+        # The folder too: the new name must survive a power cut.
         sync(os.path.dirname(path))
 
 
 @cache
 def _empty():
-    """The bytes of an HDF5 file that holds nothing."""
+    """The bytes of an empty HDF5 file."""
     with h5py.File("empty", "w", driver="core", backing_store=False, block_size=1 << 12, locking=False) as f:
         f.flush()
         return f.id.get_file_image()
@@ -68,18 +73,19 @@ def _empty():
 
 @contextlib.contextmanager
 def _or_gone(path):
-    """The name of a file beside ``path``, which is gone where the block does not end well."""
+    """The name of a temporary file beside ``path``; the file is removed if the block fails."""
+    temporary = path + ".tmp"
     try:
-        yield path + ".tmp"
+        yield temporary
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path + ".tmp")
+            os.unlink(temporary)
         raise
 
 
 @contextlib.contextmanager
 def _temporary(path):
-    """The name of a file that takes the place of ``path`` when the block ends well, and is gone where it does not."""
+    """The name of a temporary file: it replaces ``path`` when the block ends well, and is removed otherwise."""
     with _or_gone(path) as temporary:
         yield temporary
         finish(path)
@@ -93,14 +99,20 @@ def replace(path, content):
 
 @contextlib.contextmanager
 def refused_by(path):
-    """DiskError in one line where the disk does not take what the block writes."""
+    """DiskError in one line if the disk refuses the block's writes."""
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())    # HDF5 often has no number
-        if not os.access(os.path.dirname(path), os.W_OK):
-            reason = "the folder is not writable"
-        raise DiskError(f"cannot write {path}: {reason}") from error
+        raise DiskError(f"cannot write {path}: {_reason(path, error)}") from error
+
+
+def _reason(path, error):
+    if not os.access(os.path.dirname(path), os.W_OK):
+        return "the folder is not writable"
+    if error.errno:
+        return os.strerror(error.errno)
+    # HDF5 often has no number.
+    return " ".join(str(error).split())
 
 
 def sync(path):

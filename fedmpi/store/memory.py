@@ -1,4 +1,4 @@
-"""The store in memory: the twin of RunFile that needs no file."""
+"""The store in memory: the twin of RunFile without a file."""
 
 import warnings
 
@@ -12,22 +12,30 @@ from fedmpi.store.states import check_save, flattened, unflattened
 
 
 class MemoryStore:
-    """A run that is held in memory, for notebooks and tests; the same interface and bits as RunFile."""
+    """A run held in memory, for notebooks and tests; the same interface and bits as RunFile."""
 
-    shelf = None                  # what clients keep stays in the state
+    # Without a shelf, clients' states stay in the run's state.
+    shelf = None
 
     def __init__(self, attrs, rounds, clients, population, partition, own=()):
         self.columns = dict(rounds=checked_columns(rounds), clients=checked_columns(clients), own=checked_columns(own))
         self._attrs = plain(own_attrs(attrs))
         self.run_id = self._attrs["run_id"]
-        self._population = {name: (np.array(fact[0]), *fact[1:]) for name, fact in population.items()}
-        self._partition = tuple(np.array(a) for a in partition)
-        self._rows, self._many, self._sessions, self._saved = [], [], [], {}
+        # {name: (values, unit, description, dimension of each further axis)}
+        self._population = {}
+        for name, (values, *texts) in population.items():
+            self._population[name] = (np.array(values), *texts)
+        self._partition = tuple(np.array(array) for array in partition)
+        # One dict of values a round; one ``{table: (values, number of rows)}`` a round.
+        self._rows, self._many = [], []
+        self._sessions = []
+        # ``{round: (entries, arrays)}`` of ``flattened``.
+        self._saved = {}
 
     @classmethod
     def create(cls, path, attrs, rounds, clients, population, partition, own=(), *, coordinates=None, expected=None):
-        """A new store, from the arguments that RunFile takes; ``path``, ``coordinates`` and ``expected``, which shape a
-        file, have no meaning here."""
+        """A new store, from RunFile's arguments. ``path``, ``coordinates`` and ``expected`` shape a file, and have no
+        meaning here."""
         return cls(attrs, rounds, clients, population, partition, own)
 
     @property
@@ -36,14 +44,14 @@ class MemoryStore:
         return len(self._rows)
 
     def append(self, row, client_rows, own_rows=None):
-        """Adds one round: a row of /rounds, C rows of /clients, and those of /own; ValueError, and no change, if a
+        """Adds one round: a row of /rounds, C rows of /clients, and those of /own. ValueError, and no change, if a
         value does not fit."""
         row, many = checked_round(self.columns, row, client_rows, own_rows)
         self._rows.append(row)
         self._many.append(many)
 
     def truncate(self, rounds):
-        """Forgets every round but the first ``rounds``, and what was saved after those."""
+        """Forgets all but the first ``rounds`` rounds, and the states saved after them."""
         check_truncate(rounds, self.rounds)
         del self._rows[rounds:], self._many[rounds:]
         self._saved = {round: saved for round, saved in self._saved.items() if round <= rounds}
@@ -60,9 +68,11 @@ class MemoryStore:
         """Keeps a copy of the state after ``round``, and of the newest ``keep`` only."""
         check_save(round, keep)
         entries, arrays = flattened(state)
-        self._saved[round] = entries, [None if a is None else a.copy() for a in arrays]
-        for old in [r for r in self._saved if r > round] + sorted(r for r in self._saved if r <= round)[:-keep]:
-            del self._saved[old]
+        self._saved[round] = entries, _copies(arrays)
+        later = [number for number in self._saved if number > round]
+        up_to_now = sorted(number for number in self._saved if number <= round)
+        for number in later + up_to_now[:-keep]:
+            del self._saved[number]
 
     def settle(self):
         """Nothing to wait for."""
@@ -74,44 +84,73 @@ class MemoryStore:
         """``(state, round)`` of the newest save."""
         if not self._saved:
             raise CheckpointError("this run has no checkpoint yet")
-        entries, arrays = self._saved[max(self._saved)]
-        return unflattened(entries, [None if a is None else a.copy() for a in arrays]), max(self._saved)
+        newest = max(self._saved)
+        entries, arrays = self._saved[newest]
+        return unflattened(entries, _copies(arrays)), newest
 
     def run(self):
         """The run so far, as ``read_run`` gives it."""
-        tables = self.columns
+        rounds = {}
+        for column in self.columns["rounds"]:
+            values = [[row[column.name]] for row in self._rows]
+            rounds[column.name] = _stacked(column, values)
         return Run(
             attrs=plain(self._attrs),
-            rounds={c.name: _stacked(c, [[row[c.name]] for row in self._rows]) for c in tables["rounds"]},
+            rounds=rounds,
             clients=self._table("clients"),
             population={name: fact[0].copy() for name, fact in self._population.items()},
-            partition=tuple(a.copy() for a in self._partition),
+            partition=tuple(array.copy() for array in self._partition),
             sessions=plain(self._sessions),
-            columns={f"{table}/{c.name}": c for table, cs in tables.items() for c in cs}
-            | {f"population/{k}": _fact_column(k, *fact) for k, fact in self._population.items()},
+            columns=self._all_columns(),
             ends=self._ends("clients"),
             own=self._table("own"),
             own_ends=self._ends("own"),
         )
 
+    def _all_columns(self):
+        """``{table/name: Column}`` of tables and population."""
+        columns = {}
+        for table, group in self.columns.items():
+            for column in group:
+                columns[f"{table}/{column.name}"] = column
+        for name, fact in self._population.items():
+            columns[f"population/{name}"] = _fact_column(name, *fact)
+        return columns
+
     def _table(self, table):
-        """All rows of a table that has several a round, by column."""
+        """All rows of a table with several rows a round, by column."""
         rounds = [many[table][0] for many in self._many]
-        return {c.name: _stacked(c, [rows[c.name] for rows in rounds]) for c in self.columns[table]}
+        stacked = {}
+        for column in self.columns[table]:
+            values = [rows[column.name] for rows in rounds]
+            stacked[column.name] = _stacked(column, values)
+        return stacked
 
     def _ends(self, table):
-        """(T,) rows of that table after each round; nothing where it has no columns."""
-        has_rows = table == "clients" or self.columns[table]
-        counts = [many[table][1] for many in self._many] if has_rows else []
+        """(T,) rows of the table after each round; (0,) for /own without columns."""
+        counts = []
+        if table == "clients" or self.columns[table]:
+            counts = [many[table][1] for many in self._many]
+        # Without rounds, too, of int64.
         return np.cumsum(counts, dtype=np.int64)
 
 
+def _copies(arrays):
+    """Copies of the arrays; None, for a plain value, stays None."""
+    return [array if array is None else array.copy() for array in arrays]
+
+
 def _fact_column(name, values, unit, description, *dims):
-    width = values.shape[1] if values.ndim > 1 else 0
-    dim = [*dims, *own_dims(name, 2)][0] if width else ""
+    width, dim = 0, ""
+    if values.ndim > 1:
+        width = values.shape[1]
+        dim = [*dims, *own_dims(name, 2)][0]
     return Column(name, dtype_name(values.dtype), unit, description, width=width, dim=dim)
 
 
 def _stacked(column, rows):
-    empty = np.empty((0, column.width) if column.width else (0,), column.dtype)
-    return np.concatenate([empty, *(np.asarray(r, column.dtype) for r in rows)])
+    shape = (0, column.width) if column.width else (0,)
+    # First an empty array: a run without rounds has dtype and width, too.
+    empty = np.empty(shape, column.dtype)
+    arrays = [np.asarray(values, column.dtype) for values in rows]
+    return np.concatenate([empty, *arrays])

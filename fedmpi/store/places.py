@@ -1,7 +1,7 @@
-"""Where the rows of a run file lie on the disk: a row is written there, without HDF5 opening the file.
+"""The places of a run file's rows on the disk: rows are written there, without opening the file with HDF5.
 
-The tables of a file that grows are chunked, neither compressed nor checked, and all their room is allocated: HDF5
-would write the same bytes to the same places, but looks up some fifty data sets first, which takes it 8 ms a round.
+The tables of a growing file are chunked, neither compressed nor checksummed, and their room is allocated. HDF5 would
+write the same bytes to the same places, but it looks up some fifty data sets first, at 8 ms a round.
 """
 
 import os
@@ -13,7 +13,7 @@ from fedmpi.core.errors import FedError
 
 
 class Place(NamedTuple):
-    """Where one data set lies: row r is row ``r % rows`` of the chunk that begins at byte ``begins[r // rows]``."""
+    """The place of one data set: row r is row ``r % rows`` of the chunk beginning at byte ``begins[r // rows]``."""
 
     dtype: np.dtype
     rows: int
@@ -22,19 +22,24 @@ class Place(NamedTuple):
 
 
 def place_of(data):
-    """The ``Place`` of a data set that is allocated in whole."""
-    row_bytes = data.dtype.itemsize * int(np.prod(data.shape[1:]))
+    """The ``Place`` of a fully allocated data set; FedError if it is packed, or not all allocated."""
+    row_shape = data.shape[1:]
+    row_bytes = data.dtype.itemsize * int(np.prod(row_shape))
     if data.compression or data.shuffle:
         raise FedError(f"{data.name} is packed: a row has no place of its own")
+    # A small table of fixed size, such as /committed, lies in one piece.
     if data.chunks is None:
-        return Place(data.dtype, len(data), row_bytes, (data.id.get_offset(),))
-    begins = [0] * -(-len(data) // data.chunks[0])
+        begin = data.id.get_offset()
+        return Place(data.dtype, len(data), row_bytes, (begin,))
+    chunk_rows = data.chunks[0]
+    num_chunks = -(-len(data) // chunk_rows)
+    begins = [0] * num_chunks
     for number in range(data.id.get_num_chunks()):
         chunk = data.id.get_chunk_info(number)
-        begins[chunk.chunk_offset[0] // data.chunks[0]] = chunk.byte_offset
+        begins[chunk.chunk_offset[0] // chunk_rows] = chunk.byte_offset
     if not all(begins):
         raise FedError(f"{data.name} has room that is not allocated")
-    return Place(data.dtype, data.chunks[0], row_bytes, tuple(begins))
+    return Place(data.dtype, chunk_rows, row_bytes, tuple(begins))
 
 
 def put(handle, place, first, values):
@@ -42,18 +47,26 @@ def put(handle, place, first, values):
     content = np.ascontiguousarray(values, place.dtype).tobytes()
     while content:
         chunk, row = divmod(first, place.rows)
-        num = min(place.rows - row, len(content) // place.row_bytes)
-        _write(handle, content[: num * place.row_bytes], place.begins[chunk] + row * place.row_bytes)
-        content, first = content[num * place.row_bytes:], first + num
+        rows_left = len(content) // place.row_bytes
+        num_rows = min(place.rows - row, rows_left)
+        num_bytes = num_rows * place.row_bytes
+        begin = place.begins[chunk] + row * place.row_bytes
+        _write(handle, content[:num_bytes], begin)
+        content = content[num_bytes:]
+        first += num_rows
 
 
 def _write(handle, content, begin):
-    """All of ``content`` at byte ``begin``: a write may take less than it was given."""
+    """Write all of ``content`` at byte ``begin``."""
+    # pwrite may take less than all at once.
     while content:
-        taken = os.pwrite(handle, content, begin)
-        content, begin = content[taken:], begin + taken
+        num_written = os.pwrite(handle, content, begin)
+        content = content[num_written:]
+        begin += num_written
 
 
 def get(handle, place):
-    """Everything that a place of one chunk holds."""
-    return np.frombuffer(os.pread(handle, place.rows * place.row_bytes, place.begins[0]), place.dtype)
+    """All values of a place of one chunk."""
+    num_bytes = place.rows * place.row_bytes
+    content = os.pread(handle, num_bytes, place.begins[0])
+    return np.frombuffer(content, place.dtype)

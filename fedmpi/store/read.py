@@ -1,4 +1,4 @@
-"""Reading HDF5 files, also while they are written; what is wrong with one is said in one line."""
+"""Reads HDF5 files, also while they are written; a faulty file gives an error of one line."""
 
 import contextlib
 import errno
@@ -16,22 +16,25 @@ from fedmpi.store.tables import (PARTITION, POPULATION_DIM, column_of, committed
                                  fact_values)
 from fedmpi.store.texts import text_names
 
-
 OWN_DATA = "; data of one's own are one HDF5 file with x_train, y_train, x_test and y_test"
-LISTED = 12         # data sets of a user's file that a line names
-DAMAGE = (OSError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)     # what h5py and JSON raise on it
+# Data sets of a user's file named in one line.
+LISTED = 12
+# The exceptions of h5py and JSON on a damaged file.
+DAMAGE = (OSError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
+TABLES = ("rounds", "clients", "own")
+GROUPS = (*TABLES, "partition", "population")
 
 
 class Unsettled(UserError):
-    """A run file that is damaged, or, over a network file system, not all there yet."""
+    """A run file is damaged or, over a network file system, not complete yet."""
 
 
 def read_run(path, only=None, patience_s=0.0):
-    """The committed part of a run file, also while it is being written; UserError in one line if it is none.
+    """The committed part of a run file, also while it is being written. UserError in one line if it is none.
 
-    ``only`` names what is wanted of the tables, as ``rounds`` or ``clients/outcome``; the rest is left empty. What
-    looks damaged is read again for ``patience_s`` seconds: over a network file system rows may come after what counts
-    them."""
+    ``only`` names the tables or columns to read, as ``rounds`` or ``clients/outcome``; the rest is left empty. A file
+    with signs of damage is read again for ``patience_s`` seconds: over a network file system, rows may come after
+    their count."""
     give_up = time.monotonic() + patience_s
     while True:
         try:
@@ -44,97 +47,139 @@ def read_run(path, only=None, patience_s=0.0):
 
 def _read(path, only):
     with open_run(path) as f:
-        t, r, s = committed(f)
-        wanted = {table: {RENAMED.get(f"{table}/{name}", name): data for name, data in f.get(table, {}).items()
-                          if only is None or {table, f"{table}/{name}"} & set(only)}
-                  for table in ("rounds", "clients", "own", "partition", "population")}
-        wanted["population"].pop(POPULATION_DIM, None)     # 0, 1 ...: the coordinates of its dimension
-        for table in ("rounds", "clients", "own"):
-            for name in text_names(dtypes_of(wanted[table])):
-                del wanted[table][name]
-        ends = f["ends"][:t]
-        if t and ends[-1] != r:
-            raise Unsettled(f"{path}: damaged, or its last rows are not there yet ({r} client rows, expected "
-                            f"{ends[-1]})")
+        num_rounds, client_rows, own_rows = committed(f)
+        ends = _client_ends(path, f, num_rounds, client_rows)
+        groups = {table: _wanted(f, table, only) for table in GROUPS}
+        # 0, 1 ...: only the coordinates of its dimension.
+        groups["population"].pop(POPULATION_DIM, None)
+        for table in TABLES:
+            for name in text_names(dtypes_of(groups[table])):
+                del groups[table][name]
+        own_ends = np.zeros(0, np.int64)
+        if "own_ends" in f:
+            own_ends = f["own_ends"][:num_rounds]
         return Run(
             attrs=read_attrs(f),
-            rounds={name: data[:t] for name, data in wanted["rounds"].items()},
-            clients={name: data[:r] for name, data in wanted["clients"].items()},
-            population={name: fact_values(data) for name, data in wanted["population"].items()},
-            partition=tuple(wanted["partition"][name][...] for name in PARTITION if name in wanted["partition"]),
+            rounds=_first_rows(groups["rounds"], num_rounds),
+            clients=_first_rows(groups["clients"], client_rows),
+            population={name: fact_values(data) for name, data in groups["population"].items()},
+            partition=tuple(groups["partition"][name][...] for name in PARTITION if name in groups["partition"]),
             sessions=read_sessions(f),
-            columns={f"{table}/{name}": column_of(data)._replace(name=name)
-                     for table in ("rounds", "clients", "own", "population")
-                     for name, data in wanted[table].items()},
+            columns=_columns(groups),
             ends=ends,
-            own={name: data[:s] for name, data in wanted["own"].items()},
-            own_ends=f["own_ends"][:t] if "own_ends" in f else np.zeros(0, np.int64),
+            own=_first_rows(groups["own"], own_rows),
+            own_ends=own_ends,
         )
+
+
+def _wanted(f, table, only):
+    """``{name: h5py.Dataset}`` of a group, by today's names; without ``only``, of all."""
+    wanted = {}
+    for stored_name, data in f.get(table, {}).items():
+        path = f"{table}/{stored_name}"
+        if only is None or table in only or path in only:
+            name = RENAMED.get(path, stored_name)
+            wanted[name] = data
+    return wanted
+
+
+def _client_ends(path, f, num_rounds, client_rows):
+    """(T,) client rows after each round. Unsettled if the last differs from the number of rows."""
+    ends = f["ends"][:num_rounds]
+    if num_rounds and ends[-1] != client_rows:
+        raise Unsettled(f"{path}: damaged, or its last rows are not there yet ({client_rows} client rows, expected "
+                        f"{ends[-1]})")
+    return ends
+
+
+def _first_rows(group, num_rows):
+    return {name: data[:num_rows] for name, data in group.items()}
+
+
+def _columns(groups):
+    """``{table/name: Column}`` of tables and population."""
+    columns = {}
+    for table in (*TABLES, "population"):
+        for name, data in groups[table].items():
+            column = column_of(data)
+            columns[f"{table}/{name}"] = column._replace(name=name)
+    return columns
 
 
 def read_arrays(path, names, optional=()):
     """``({name: array}, others)`` of a user's own HDF5 file, or DataError in one line.
 
-    The arrays are those of the data sets ``names`` and of those ``optional`` ones that are there,
-    texts as numpy's str; ``others`` tells of each other data set of the file. Capitals make no
-    difference: X_train is x_train.
+    The arrays are the data sets ``names``, and the ``optional`` ones if present, texts as numpy's str. ``others`` is a
+    list of texts, one for each other data set of the file. Capitals make no difference: X_train is x_train.
     """
     with _opened(path, DataError) as f:
         _refuse_run(path, f)
-        held = _data_sets(f)
-        places = {name: [place for place in held if place.lower() == name.lower()]
-                  for name in (*names, *optional)}
-        places = {name: found for name, found in places.items() if found}
-        _refuse_names(path, held, names, places)
-        for found in places.values():
-            _refuse_filters(path, held[found[0]])
-        used = {place for found in places.values() for place in found}
-        others = _listed({place: data for place, data in held.items() if place not in used})
+        data_sets = _data_sets(f)
+        spellings = _spellings(data_sets, (*names, *optional))
+        _refuse_names(path, data_sets, names, spellings)
+        # Now each name has one spelling.
+        used = {name: places[0] for name, places in spellings.items()}
+        for place in used.values():
+            _refuse_filters(path, data_sets[place])
+        others = dict(data_sets)
+        for place in used.values():
+            del others[place]
         try:
-            return {name: _array(held[found[0]]) for name, found in places.items()}, others
+            arrays = {name: _array(data_sets[place]) for name, place in used.items()}
         except (OSError, RuntimeError) as reason:
             raise DataError(f"{path}: damaged ({one_line(reason)})") from reason
+        return arrays, _listed(others)
+
+
+def _spellings(data_sets, names):
+    """``{name: data sets of this name in any capitals}``, without names absent from the file."""
+    spellings = {}
+    for name in names:
+        places = [place for place in data_sets if place.lower() == name.lower()]
+        if places:
+            spellings[name] = places
+    return spellings
 
 
 def _refuse_run(path, f):
-    """DataError where the file is one that this program has written."""
+    """DataError if the file is a run file of this program."""
     if f.attrs.get("filetype") == FILETYPE:
         raise DataError(f"{path}: it is the run file of an earlier training, no data set; name the "
                         "data's own file")
 
 
 def _data_sets(f):
-    """``{name: h5py.Dataset}`` of all data sets of a file, those in groups by their whole path."""
-    held = {}
+    """``{name: h5py.Dataset}`` of all data sets of a file; inside groups, by the whole path."""
+    data_sets = {}
 
     def look(name, item):
         if isinstance(item, h5py.Dataset):
-            held[name] = item
+            data_sets[name] = item
 
     # A visit passes over links and over a second name of the same data set.
     for name in f:
-        with contextlib.suppress(OSError):                 # a link to a file that is not there
+        # OSError: a link to an absent file.
+        with contextlib.suppress(OSError):
             look(name, f.get(name))
     f.visititems(look)
-    return held
+    return data_sets
 
 
-def _refuse_names(path, held, names, places):
-    """DataError where a data set is missing, or there are two that differ in capitals only."""
-    missing = [name for name in names if name not in places]
+def _refuse_names(path, data_sets, names, spellings):
+    """DataError if a data set is missing, or if two names differ in capitals only."""
+    missing = [name for name in names if name not in spellings]
     if missing:
-        has = ", ".join(_listed(held)) or "none"
+        present = ", ".join(_listed(data_sets)) or "none"
         raise DataError(f"{path}: has no data set {', '.join(missing)}; expected "
-                        f"{', '.join(names)}, a row a sample, and found {has}; rename them: "
+                        f"{', '.join(names)}, a row a sample, and found {present}; rename them: "
                         "h5py.File(path, 'a').move(old, new)")
-    for found in places.values():
-        if len(found) > 1:
-            raise DataError(f"{path}: has both {' and '.join(found)}; remove or rename one of them")
+    for places in spellings.values():
+        if len(places) > 1:
+            raise DataError(f"{path}: has both {' and '.join(places)}; remove or rename one of them")
 
 
 def _refuse_filters(path, data):
-    """DataError where the data set went through a filter, such as a compression, that is not
-    installed."""
+    """DataError if reading the data set needs a filter, such as a compression, missing on this machine."""
     plist = data.id.get_create_plist()
     for number in range(plist.get_nfilters()):
         code, _, _, name = plist.get_filter(number)
@@ -145,19 +190,22 @@ def _refuse_filters(path, data):
                             "a file that everybody can read")
 
 
-def _listed(held):
-    """A text for each data set of ``held``, its name, shape and dtype; at most LISTED of them."""
+def _listed(data_sets):
+    """A text for each data set: its name, shape and dtype; at most LISTED of them, then their number."""
     texts = []
-    for name, data in list(held.items())[:LISTED]:
-        kind = "text" if h5py.check_string_dtype(data.dtype) else data.dtype
-        texts.append(f"{name} {data.shape} {kind}")
-    more = len(held) - LISTED
-    return texts + [f"{more} more"] * (more > 0)
+    for name, data in list(data_sets.items())[:LISTED]:
+        dtype = data.dtype
+        if h5py.check_string_dtype(dtype):
+            dtype = "text"
+        texts.append(f"{name} {data.shape} {dtype}")
+    num_more = len(data_sets) - LISTED
+    if num_more > 0:
+        texts.append(f"{num_more} more")
+    return texts
 
 
 def _array(data):
-    """The values of a data set; texts as numpy's str, bytes that are no UTF-8 as backslashes and
-    digits."""
+    """The values of a data set; texts as numpy's str, with backslashes and digits for bytes outside UTF-8."""
     if not h5py.check_string_dtype(data.dtype):
         return np.asarray(data[()])
     texts = np.asarray(data.asstr("utf-8", "backslashreplace")[()])
@@ -166,7 +214,7 @@ def _array(data):
 
 @contextlib.contextmanager
 def open_run(path, **cache):
-    """A run file for reading; UserError in one line if it is none, or damaged. ``cache`` goes to h5py."""
+    """A run file for reading. UserError in one line if it is none, or damaged. ``cache`` goes to h5py."""
     with _opened(path, UserError, Unsettled, **cache) as f:
         try:
             _check_schema(path, f.attrs)
@@ -176,8 +224,8 @@ def open_run(path, **cache):
 
 
 def why_no_run(path):
-    """A line on why the file ``path`` is no run that can be read, empty where it is one. A run that is damaged is
-    one: whoever reads it says so."""
+    """A line on why the file ``path`` is no readable run, empty if it is one. A damaged run counts as one: its reader
+    reports the damage."""
     try:
         with open_run(path):
             return ""
@@ -197,38 +245,32 @@ def _check_schema(path, attrs):
 
 @contextlib.contextmanager
 def _opened(path, error, unsettled=None, **cache):
-    """An HDF5 file for reading, without a lock: a look must never make the writer wait. Raises ``error``, one line."""
+    """An HDF5 file for reading. Raises ``error`` in one line; ``unsettled``, if set, for signs of damage."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise error(f"{path}: {_why_no_file(path)}")
     try:
         f = _unlocked(path, cache)
     except OSError as reason:
-        denied = reason.errno in (errno.EACCES, errno.EPERM)
-        alien = not denied and not h5py.is_hdf5(path)
-        why = _why_closed(reason, denied, alien) + OWN_DATA * (alien and error is DataError)
-        raise (error if denied or alien else unsettled or error)(f"{path}: {why}") from None
+        raise _not_opened(path, reason, error, unsettled or error) from None
     with f:
         yield f
 
 
-def _why_no_file(path):
-    """Half a line about a path that is no regular file, with the HDF5 files of a folder."""
-    if os.path.exists(path) and not os.path.isdir(path):
-        return "it is a pipe or a device, not a file"
-    if not os.path.isdir(path):
-        return "there is no such file"
-    names = sorted(os.listdir(path)) if os.access(path, os.R_OK) else []
-    held = [name for name in names if name.lower().endswith((".h5", ".hdf5"))]
-    return "it is a folder, not a file" + f"; name one in it, such as {held[0]}" * bool(held)
+def _not_opened(path, reason, error, unsettled):
+    """The exception for a file h5py could not open."""
+    if reason.errno in (errno.EACCES, errno.EPERM):
+        return error(f"{path}: permission denied")
+    if h5py.is_hdf5(path):
+        return unsettled(f"{path}: {_why_closed(reason)}")
+    why = "not an HDF5 file"
+    if error is DataError:
+        why += OWN_DATA
+    return error(f"{path}: {why}")
 
 
-def _why_closed(reason, denied, alien):
-    """Half a line about why a file could not be opened, and the way out where there is one."""
-    if denied:
-        return "permission denied"
-    if alien:
-        return "not an HDF5 file"
+def _why_closed(reason):
+    """Half a line: why an HDF5 file could not be opened, and the way out if there is one."""
     text = one_line(reason)
     if "already open for write" in text:
         return ("another program has it open for writing: close it there; if none has, one was "
@@ -236,16 +278,35 @@ def _why_closed(reason, denied, alien):
     return text
 
 
+def _why_no_file(path):
+    """Half a line about a path to no regular file; for a folder, with an HDF5 file inside."""
+    if os.path.isdir(path):
+        return "it is a folder, not a file" + _example_in(path)
+    if os.path.exists(path):
+        return "it is a pipe or a device, not a file"
+    return "there is no such file"
+
+
+def _example_in(folder):
+    if not os.access(folder, os.R_OK):
+        return ""
+    for name in sorted(os.listdir(folder)):
+        if name.lower().endswith((".h5", ".hdf5")):
+            return f"; name one in it, such as {name}"
+    return ""
+
+
 def _unlocked(path, cache):
-    """The file, without a lock; where this process has it open already, a notebook say, with the lock that it has."""
+    """The file, without a lock, so that no reader makes the writer wait."""
     try:
         return h5py.File(path, "r", locking=False, **cache)
     except OSError as reason:
         if "locking flag" not in str(reason):
             raise
+    # This process has it open already, in a notebook perhaps: HDF5 wants the same locking then.
     return h5py.File(path, "r", **cache)
 
 
 def one_line(reason):
-    """An exception's text without line breaks, or its type if it says nothing."""
+    """An exception's text without line breaks, or its type if the text is empty."""
     return " ".join(str(reason).split()) or type(reason).__name__

@@ -1,8 +1,8 @@
 """A run file laid out anew: with more room, with fewer rows, or packed.
 
-HDF5 cannot change how a data set lies in its file, nor give back what a data set took. So everything is copied into a
-new file beside the old one, which takes its place when it is whole and on the disk. Whoever has the old one open reads
-on in it, and a process that is killed or a disk that is full leaves it as it was.
+HDF5 can neither change the layout of a data set nor give back its bytes. So everything is copied into a new file beside
+the old one, and the new file replaces it once it is whole and on the disk. Programs with the old file open go on
+reading it; a killed process or a full disk leaves it as it was.
 """
 
 import os
@@ -20,49 +20,54 @@ MADE_ANEW = {"committed", *ROW_DIMS, *ROW_DIMS.values(), *ENDS.values()}
 
 def lay_out(source, path, rows, room, packed=False):
     """Replaces the run file ``path``, open as ``source``, by one with the first ``rows``, (rounds, client rows, own
-    rows), and with ``room``. Attributes and data sets that others have added stay."""
+    rows), and with ``room``. Attributes and data sets added by other programs stay."""
     columns = columns_of(source)
     with beginning(path, _most_bytes(source, path, columns, room)) as f:
         _copy_attrs(source, f)
         _copy_facts(source, f, packed)
         create_tables(f, columns, room, packed)
         copy_rows(source, f, *rows)
+        # A packed file has no room to clear.
         if not packed:
             clear(f, *rows)
-        for (data, _), (wanted, _) in zip(row_data(source), row_data(f)):
-            _copy_attrs(data, wanted)
+        for (data, _), (target, _) in zip(row_data(source), row_data(f)):
+            _copy_attrs(data, target)
         attach_scales(f)
     finish(path)
 
 
 def _most_bytes(source, path, columns, room):
-    """What the new file takes at most: its tables, and all else that the old one holds."""
+    """The most bytes the new file takes: its tables, and everything else in the old file."""
     tables = sum(data.id.get_storage_size() for data, _ in row_data(source))
     return table_bytes(columns, room) + os.path.getsize(path) - tables
 
 
 def _copy_attrs(source, target):
-    """Those that the target lacks, without what HDF5 itself writes of scales."""
+    """Copies the attributes missing in the target, without HDF5's own ones about scales."""
     for name in source.attrs:
-        if name not in target.attrs and name not in OF_SCALES:
-            kind = source.attrs.get_id(name)
-            target.attrs.create(name, source.attrs[name], shape=kind.shape, dtype=kind.dtype)
+        if name in target.attrs or name in OF_SCALES:
+            continue
+        stored = source.attrs.get_id(name)
+        target.attrs.create(name, source.attrs[name], shape=stored.shape, dtype=stored.dtype)
 
 
 def _copy_facts(source, f, packed):
-    """Everything but the tables: coordinates, population, partition, sessions, and what is not ours."""
+    """Copies everything but the tables: coordinates, population, partition, sessions, and additions of others."""
     for name in source:
-        item = source[name]
-        if name in MADE_ANEW:
-            continue
-        if name in FACTS:
-            _copy_group(item, f.create_group(name, track_order=True), packed)
-        elif not isinstance(item, h5py.Dataset) or not is_scale(item):
-            source.copy(name, f)
-        elif is_bare(item):
-            bare_scale(f, name, len(item))
-        else:
-            _copy_fact(item, f, name, packed)
+        if name not in MADE_ANEW:
+            _copy_item(source, f, name, packed)
+
+
+def _copy_item(source, f, name, packed):
+    item = source[name]
+    if name in FACTS:
+        _copy_group(item, f.create_group(name, track_order=True), packed)
+    elif not isinstance(item, h5py.Dataset) or not is_scale(item):
+        source.copy(name, f)
+    elif is_bare(item):
+        bare_scale(f, name, len(item))
+    else:
+        _copy_fact(item, f, name, packed)
 
 
 def _copy_group(source, group, packed):
@@ -75,10 +80,12 @@ def _copy_group(source, group, packed):
 
 
 def _copy_fact(data, group, name, packed):
-    """A data set that does not grow; where it is large, packed."""
-    large = data.ndim and data.dtype.kind in "biuf" and data.nbytes > PACKED_FROM
-    how = PACKED if packed and large else {}
-    copy = group.create_dataset(name, data=data[...], dtype=data.dtype, **how)
+    """Copies a data set of fixed size; packed if it is large."""
+    is_large = data.ndim and data.dtype.kind in "biuf" and data.nbytes > PACKED_FROM
+    options = {}
+    if packed and is_large:
+        options = PACKED
+    copy = group.create_dataset(name, data=data[...], dtype=data.dtype, **options)
     _copy_attrs(data, copy)
     if is_scale(data):
         copy.make_scale(scale_name(data))

@@ -1,4 +1,4 @@
-"""What a run consists of: columns, rows that fit them, and the run as it is read."""
+"""The parts of a run: columns, rows fitting them, and the run as it is read."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,7 @@ import numpy as np
 
 class Column(NamedTuple):
     """The description of one column of /rounds, /clients or /own; ``width`` 0 is a scalar. ``machine``: not compared
-    between runs. ``dim`` names the dimension of a width; ``names`` are those of the values 0, 1 ... of an
-    enumeration."""
+    between runs. ``dim``: the dimension of the width. ``names``: of the values 0, 1 ... of an enumeration."""
 
     name: str
     dtype: str
@@ -23,95 +22,153 @@ class Column(NamedTuple):
 class Run(NamedTuple):
     """A run as it was read: committed rows only, everything decoded, no open file."""
 
-    attrs: dict  # name -> str, int, float, bool, dict or list
-    rounds: dict  # name -> (T,) or (T, width)
-    clients: dict  # name -> (R,) or (R, width)
-    population: dict  # name -> (N, ...)
-    partition: tuple  # offsets (N + 1,), indices
-    sessions: list  # one dict for each start or resume
-    columns: dict  # "rounds/accuracy" -> Column, also for clients, own and population
-    ends: np.ndarray  # (T,) client rows committed after each round
-    own: dict = {}  # name -> (S,): clients' models on their own test parts; empty where there are none
-    own_ends: np.ndarray = np.zeros(0, np.int64)  # (T,) rows of own committed after each round
+    # {name: str, int, float, bool, dict or list}
+    attrs: dict
+    # {name: (T,) or (T, width)}
+    rounds: dict
+    # {name: (R,) or (R, width)}
+    clients: dict
+    # {name: (N, ...)}
+    population: dict
+    # offsets (N + 1,) and indices; the same of clients' test parts, if there are some
+    partition: tuple
+    # one dict for each start or resume
+    sessions: list
+    # {"rounds/accuracy": Column}, also of clients, own and population
+    columns: dict
+    # (T,) client rows committed after each round
+    ends: np.ndarray
+    # {name: (S,)}: clients' models on their own test parts; empty without such parts
+    own: dict = {}
+    # (T,) rows of own committed after each round
+    own_ends: np.ndarray = np.zeros(0, np.int64)
 
 
 def checked_columns(columns):
-    """The columns as a tuple, dtypes by their usual names; ValueError for a name twice or a dtype of no fixed size."""
+    """The columns as a tuple, dtypes by their usual names. ValueError for a name twice or a dtype of no fixed size."""
     columns = tuple(columns)
-    names = [c.name for c in columns]
+    names = [column.name for column in columns]
     if len(set(names)) != len(names):
         raise ValueError(f"column names must differ, got {names}")
-    for c in columns:
-        dtype = np.dtype(c.dtype)
-        if dtype.kind not in "biufS" or dtype.itemsize == 0 or (dtype.kind == "f" and dtype.itemsize > 8):
-            raise ValueError(f"column {c.name}: dtype must be bool, int, float or S<bytes>, got {c.dtype}")
-        if not c.name or "/" in c.name or c.name == "." or c.width < 0:
-            raise ValueError(f"column {c.name!r}: needs a name without '/' and a width of at least 0")
-        if c.names and dtype.kind != "i":
-            raise ValueError(f"column {c.name}: an enumeration must be of signed integers, got {c.dtype}")
-    return tuple(_usual(c) for c in columns)
+    for column in columns:
+        _check_column(column)
+    return tuple(_usual(column) for column in columns)
+
+
+def _check_column(column):
+    dtype = np.dtype(column.dtype)
+    is_fixed = dtype.kind in "biufS" and dtype.itemsize > 0
+    is_long_float = dtype.kind == "f" and dtype.itemsize > 8
+    if not is_fixed or is_long_float:
+        raise ValueError(f"column {column.name}: dtype must be bool, int, float or S<bytes>, got {column.dtype}")
+    is_name = column.name not in ("", ".") and "/" not in column.name
+    if not is_name or column.width < 0:
+        raise ValueError(f"column {column.name!r}: needs a name without '/' and a width of at least 0")
+    if column.names and dtype.kind != "i":
+        raise ValueError(f"column {column.name}: an enumeration must be of signed integers, got {column.dtype}")
 
 
 def _usual(column):
-    """The column with its dtype's usual name, and with a dimension where it has a width."""
-    dim = column.dim or own_dims(column.name, 2)[0] if column.width else ""
-    return column._replace(dtype=dtype_name(np.dtype(column.dtype)), dim=dim, names=tuple(column.names))
+    """The column with its dtype's usual name, and a dimension for its width."""
+    dim = ""
+    if column.width:
+        dim = column.dim or own_dims(column.name, 2)[0]
+    dtype = dtype_name(np.dtype(column.dtype))
+    return column._replace(dtype=dtype, dim=dim, names=tuple(column.names))
 
 
 def own_dims(name, ndim):
-    """The names of all dimensions but the first, where nobody has named them."""
-    return [f"{name}_item" if axis == 1 else f"{name}_item_{axis}" for axis in range(1, ndim)]
+    """Default names of all dimensions but the first."""
+    first = [f"{name}_item"]
+    further = [f"{name}_item_{axis}" for axis in range(2, ndim)]
+    return (first + further)[: max(ndim - 1, 0)]
 
 
 def dtype_name(dtype):
     if dtype.kind in "OU":
         return "str"
-    return dtype.name if dtype.kind in "biuf" else dtype.str.lstrip("|")
+    if dtype.kind in "biuf":
+        return dtype.name
+    return dtype.str.lstrip("|")
 
 
 def checked_round(columns, row, client_rows, own_rows=None):
-    """``(row, {table: (rows, how many)})`` of what a round adds to /rounds and to /clients and /own, with every value
-    an array of its column's dtype and shape, or ValueError. No ``own_rows`` are none of them."""
+    """``(row, {table: (rows, number of rows)})``: a round's additions to /rounds, and to /clients and /own. Every value
+    is an array of its column's dtype and shape, or ValueError. ``own_rows`` None: no rows."""
     _check_names("rounds", columns["rounds"], row)
     if own_rows is None:
         own_rows = {column.name: np.empty(0, column.dtype) for column in columns["own"]}
     many = {"clients": _checked_rows("clients", columns, client_rows),
             "own": _checked_rows("own", columns, own_rows)}
-    return {c.name: _fitted(f"rounds/{c.name}", c, row[c.name], ()) for c in columns["rounds"]}, many
+    return _fitted_columns("rounds", columns["rounds"], row, ()), many
+
+
+def _fitted_columns(table, columns, values, lead):
+    """``{name: array}`` of ``values``, with the axes ``lead`` before a column's own."""
+    fitted = {}
+    for column in columns:
+        label = f"{table}/{column.name}"
+        fitted[column.name] = _fitted(label, column, values[column.name], lead)
+    return fitted
 
 
 def _checked_rows(table, columns, rows):
-    """``(rows, how many)`` of a table that has several rows a round."""
+    """``(rows, number of rows)`` of a table with several rows a round."""
     _check_names(table, columns[table], rows)
-    num = len(np.atleast_1d(np.asarray(next(iter(rows.values()), ()))))
-    return {c.name: _fitted(f"{table}/{c.name}", c, rows[c.name], (num,)) for c in columns[table]}, num
+    first = next(iter(rows.values()), ())
+    num = len(np.atleast_1d(np.asarray(first)))
+    return _fitted_columns(table, columns[table], rows, (num,)), num
 
 
 def _check_names(table, columns, values):
-    names = {c.name for c in columns}
+    names = {column.name for column in columns}
     if names != set(values):
-        missing, extra = sorted(names - set(values)), sorted(set(values) - names)
+        missing = sorted(names - set(values))
+        extra = sorted(set(values) - names)
         raise ValueError(f"{table}: the row must have every column and no other; missing {missing}, extra {extra}")
 
 
+# The kinds of values accepted for a column's kind of dtype: no number becomes a text, nor a float an integer.
+ACCEPTED = {"b": "b", "i": "biu", "u": "biu", "f": "biuf", "S": "S"}
+
+
 def _fitted(label, column, value, lead):
-    """``value`` as the column holds it; no number is rounded to an integer, wrapped or cut without a word."""
-    got, dtype = np.asarray(value), np.dtype(column.dtype)
-    shape = lead + ((column.width,) if column.width else ())
+    """``value`` in the column's dtype and shape, behind the axes ``lead``. ValueError rather than a number rounded to
+    an integer, wrapped or cut."""
+    got = np.asarray(value)
+    dtype = np.dtype(column.dtype)
+    shape = lead
+    if column.width:
+        shape = (*lead, column.width)
     if got.shape != shape:
         raise ValueError(f"{label}: shape must be {shape}, got {got.shape}")
+    # HDF5 holds texts of fixed size as bytes.
     if got.dtype.kind == "U" and dtype.kind == "S":
         got = np.char.encode(got, "utf-8")
-    if got.dtype.kind not in {"b": "b", "i": "biu", "u": "biu", "f": "biuf", "S": "S"}[dtype.kind] and got.size:
+    if got.size and got.dtype.kind not in ACCEPTED[dtype.kind]:
         raise ValueError(f"{label}: must be {column.dtype}, got {got.dtype}")
+    # An overflow is an error below, not a warning.
     with np.errstate(over="ignore"):
         fitted = got.astype(dtype)
-    whole = np.array_equal(np.isfinite(fitted), np.isfinite(got)) if dtype.kind == "f" else np.array_equal(fitted, got)
-    if not whole:
+    if not _is_kept(fitted, got):
         raise ValueError(f"{label}: {value!r} does not fit into {column.dtype}")
-    if column.names and fitted.size and not 0 <= fitted.min() <= fitted.max() < len(column.names):
-        raise ValueError(f"{label}: must be 0 to {len(column.names) - 1} ({', '.join(column.names)}), got {value!r}")
+    if column.names and fitted.size:
+        _check_range(label, column, fitted, value)
     return fitted
+
+
+def _is_kept(fitted, got):
+    """Whether a conversion kept the values; floats may be rounded, but not overflow."""
+    if fitted.dtype.kind == "f":
+        return np.array_equal(np.isfinite(fitted), np.isfinite(got))
+    return np.array_equal(fitted, got)
+
+
+def _check_range(label, column, fitted, value):
+    last = len(column.names) - 1
+    if fitted.min() < 0 or fitted.max() > last:
+        names = ", ".join(column.names)
+        raise ValueError(f"{label}: must be 0 to {last} ({names}), got {value!r}")
 
 
 def check_truncate(rounds, have):

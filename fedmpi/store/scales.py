@@ -1,26 +1,28 @@
-"""Dimensions, units and names of data sets as netCDF wants them: what xarray, ncdump and h5dump look for.
+"""Dimensions, units and names of data sets in netCDF's form, for xarray, ncdump and h5dump.
 
-Every axis of every data set has a label, the name of its dimension, and a *scale* is attached to it: the data set of
-that name in its group, or at the root. A scale with values of its own, such as /rounds/round, holds the coordinates of
-the dimension; one that only says how long the dimension is, is called by netCDF's own words for that.
+Every axis of every data set has a label, the name of its dimension. A *scale* is attached to it: the data set of this
+name in the same group, or at the root. A scale with values of its own, such as /rounds/round, holds the dimension's
+coordinates. A bare scale tells only the dimension's length; its name is netCDF's own phrase for this.
 """
 
 import h5py
 from h5py import h5ds
 
+# netCDF's phrase for a dimension without coordinates.
 BARE = "This is a netCDF dimension but not a netCDF variable.%10d"
-OF_SCALES = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}         # attributes that HDF5 keeps them in
+# The attributes holding HDF5's own record of scales.
+OF_SCALES = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}
 
 
 def describe(data, unit, description, machine=False):
-    """Says what a data set holds, in our words and in those of netCDF."""
+    """Stores the meaning of a data set, in our words and in netCDF's."""
     data.attrs.update(unit=unit, description=description, machine=machine, long_name=description)
     if unit:
         data.attrs["units"] = unit
 
 
 def label(data, *dims):
-    """Names the axes of ``data``; the one that its own dimension is called by becomes its scale."""
+    """Names the axes of ``data``; a data set named as one of them becomes the scale of the first."""
     for axis, dim in zip(data.dims, dims, strict=True):
         axis.label = dim
     if data.name.rsplit("/", 1)[-1] in dims:
@@ -28,8 +30,7 @@ def label(data, *dims):
 
 
 def bare_scale(f, name, length):
-    """Makes the dimension ``name``, of coordinates that are nothing but its length. It holds no values, so that it
-    takes no room; it can be as long as wanted."""
+    """Makes the dimension ``name``, without coordinates and of any length: it holds no values and takes no room."""
     data = f.create_dataset(name, (length,), "int8", maxshape=(None,), chunks=(1 << 16,), fillvalue=-1)
     describe(data, "1", f"the dimension {name}: its length, and no values")
     label(data, name)
@@ -46,22 +47,23 @@ def is_scale(data):
 
 
 def scale_name(data):
-    """The name that a scale gives to its dimension."""
+    """The name of a scale's dimension, as the scale says it."""
     return h5ds.get_scale_name(data.id).decode()
 
 
 def attach(f, group):
-    """Attaches its scales to every data set in ``group``: those in the group itself, else those at the root ``f``."""
+    """Attaches its scales to every data set in ``group``: scales in the group itself, else at the root ``f``."""
     for data in group.values():
         if not isinstance(data, h5py.Dataset) or is_scale(data):
             continue
         for axis in data.dims:
-            if scale := scale_of(f, group, axis.label):
+            scale = scale_of(f, group, axis.label)
+            if scale:
                 axis.attach_scale(scale)
 
 
 def scale_of(f, group, dim):
-    """The data set that is the scale of the dimension ``dim`` in ``group``; None where there is none."""
+    """The scale of the dimension ``dim`` in ``group``; None without one."""
     if not dim:
         return None
     return group.get(dim) or f.get(dim)

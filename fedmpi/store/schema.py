@@ -1,13 +1,16 @@
-"""The schema of run files: its number, what it says, and how older ones are read.
+"""The schema of run files: its number, its description, and names in older schemas.
 
-The number grows where a name or a meaning changes, so that an older fedmpi would misread the file; new columns and
-attributes do not change it. Whatever schema a file has, its columns say by themselves what they hold.
+The number grows when a name or a meaning changes, so that an older fedmpi would misread the file; new columns and
+attributes do not change it. In every schema, a file's columns describe themselves.
 """
 
 FILETYPE, SCHEMA = "fedmpi-run", 3
-NETCDF = 3                             # the first schema with dimensions and texts of digests, whose files are packed
-RENAMED = {"rounds/publish_s": "encode_s"}                 # by schema 2; read under the new name
+# The first schema with dimensions and texts of digests; only its files are packed.
+NETCDF = 3
+# Columns renamed in schema 2, read under the new name.
+RENAMED = {"rounds/publish_s": "encode_s"}
 
+# These texts are printed by `fedmpi schema`.
 TEXT = """\
 A run file is HDF5; h5py, h5dump, pandas, xarray and fedmpi.open read it, also while the run goes on. Every data set \
 has the attributes unit, description and machine (true where a value depends on the machine and is not compared \

@@ -1,4 +1,4 @@
-"""A nested state of mixed types as a list of entries that JSON can hold and a list of arrays; and back, bit for bit."""
+"""A nested state of mixed types as a list of entries for JSON and a list of arrays; and back, bit for bit."""
 
 import re
 import struct
@@ -13,13 +13,17 @@ def check_save(round, keep):
 
 
 def flattened(state):
-    """``(entries, arrays)``: what each leaf is, in a form JSON can hold, and its numbers (None for a plain value).
+    """``(entries, arrays)``: each leaf's description, for JSON, and its numbers (None for a plain value).
 
     The arrays may share memory with the leaves."""
     if not isinstance(state, dict):
         raise ValueError(f"a state must be a dict, got {type(state).__name__}")
-    pairs = [_entry(path, leaf) for path, leaf in _leaves(state, ())]
-    return [e for e, _ in pairs], [a for _, a in pairs]
+    entries, arrays = [], []
+    for path, leaf in _leaves(state, ()):
+        entry, array = _entry(path, leaf)
+        entries.append(entry)
+        arrays.append(array)
+    return entries, arrays
 
 
 def _leaves(tree, path):
@@ -38,16 +42,20 @@ def _at(path):
 
 def _entry(path, leaf):
     entry = dict(path=list(path))
-    torch = sys.modules.get("torch")  # a tensor cannot exist without it, and nothing else here needs it
+    # Without torch in memory there are no tensors, and nothing else here needs it.
+    torch = sys.modules.get("torch")
     if torch and isinstance(leaf, torch.Tensor):
         return _tensor_entry(entry, leaf, torch)
     if isinstance(leaf, (np.ndarray, np.generic)):
         return _array_entry(entry, leaf)
     if isinstance(leaf, float):
-        return {**entry, "kind": "float", "value": struct.pack("<d", leaf).hex()}, None
+        # As bits: JSON has neither NaN nor infinity.
+        bits = struct.pack("<d", leaf).hex()
+        return {**entry, "kind": "float", "value": bits}, None
     if leaf is None or isinstance(leaf, (bool, int, str)):
         return {**entry, "kind": "plain", "value": leaf}, None
-    if leaf == {} and isinstance(leaf, dict):
+    # ``_leaves`` gives dicts only if they are empty.
+    if isinstance(leaf, dict):
         return {**entry, "kind": "plain", "value": {}}, None
     raise ValueError(f"a state cannot hold a {type(leaf).__name__} (at {_at(path)})")
 
@@ -55,22 +63,31 @@ def _entry(path, leaf):
 def _tensor_entry(entry, tensor, torch):
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ValueError(f"a state can hold dense tensors only (at {_at(entry['path'])})")
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    entry |= dict(kind="tensor", dtype=str(tensor.dtype).removeprefix("torch."), shape=list(tensor.shape))
-    return entry, _stored(flat.view(torch.uint8).numpy(), entry["dtype"], entry["shape"])
+    resolved = tensor.detach().resolve_conj().resolve_neg()
+    flat = resolved.cpu().contiguous().reshape(-1)
+    raw = flat.view(torch.uint8).numpy()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    shape = list(tensor.shape)
+    entry |= dict(kind="tensor", dtype=dtype, shape=shape)
+    return entry, _stored(raw, dtype, shape)
 
 
 def _array_entry(entry, leaf):
     array = np.asarray(leaf)
     if array.dtype.hasobject or array.dtype.fields or not array.dtype.itemsize:
         raise ValueError(f"a state cannot hold an array of dtype {array.dtype} (at {_at(entry['path'])})")
-    kind = "array" if isinstance(leaf, np.ndarray) else "scalar"
-    entry |= dict(kind=kind, dtype=array.dtype.str, shape=list(array.shape))
-    return entry, _stored(np.ravel(array).view(np.uint8), entry["dtype"], entry["shape"])
+    kind = "scalar"
+    if isinstance(leaf, np.ndarray):
+        kind = "array"
+    dtype = array.dtype.str
+    shape = list(array.shape)
+    entry |= dict(kind=kind, dtype=dtype, shape=shape)
+    raw = np.ravel(array).view(np.uint8)
+    return entry, _stored(raw, dtype, shape)
 
 
 def _stored(raw, dtype, shape):
-    """Bytes (n,) uint8 as HDF5 shall show them: with dtype and shape where HDF5 has that dtype, else as they are."""
+    """The bytes ``raw (n,) uint8`` for HDF5: with dtype and shape if HDF5 has the dtype, else as they are."""
     if dtype == "bfloat16":
         return raw.view(np.uint16).reshape(shape or 1)
     if re.fullmatch(r"[<>|][iuf][1248]|u?int\d+|float(16|32|64)", dtype):
@@ -79,7 +96,7 @@ def _stored(raw, dtype, shape):
 
 
 def unflattened(entries, arrays):
-    """The state that ``flattened`` took apart; it may share memory with ``arrays``."""
+    """The state taken apart by ``flattened``; it may share memory with ``arrays``."""
     state = {}
     for entry, array in zip(entries, arrays):
         *folders, name = entry["path"]
@@ -99,6 +116,9 @@ def _leaf(entry, array):
     if entry["kind"] == "tensor":
         import torch
 
-        return torch.from_numpy(raw).view(getattr(torch, entry["dtype"])).reshape(entry["shape"])
+        dtype = getattr(torch, entry["dtype"])
+        return torch.from_numpy(raw).view(dtype).reshape(entry["shape"])
     leaf = raw.view(entry["dtype"]).reshape(entry["shape"])
-    return leaf[()] if entry["kind"] == "scalar" else leaf
+    if entry["kind"] == "scalar":
+        return leaf[()]
+    return leaf

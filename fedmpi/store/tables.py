@@ -1,9 +1,9 @@
-"""/rounds, /clients, /own and all else that a run file holds beside its attributes: made, described, read back.
+"""/rounds, /clients, /own and the other contents of a run file beside its attributes: made, described, read back.
 
-Rows are counted as a triple: of /rounds, of /clients and of /own, which only runs have whose clients have test parts.
+Rows are counted as a triple: of /rounds, of /clients and of /own. Only runs with clients' test parts have /own.
 
-A file has one of two forms. While it grows, each table has room for rows to come: allocated, neither compressed nor
-shuffled, so that a row is written to its place without HDF5 (``places``). Once it has ended it is *packed*: shuffled
+A file has one of two forms. While it grows, each table has room for further rows: allocated, neither compressed nor
+shuffled, so that rows are written to their places without HDF5 (``places``). An ended run's file is *packed*: shuffled
 and compressed, without room.
 """
 
@@ -15,45 +15,72 @@ import numpy as np
 from fedmpi.store.rows import Column, dtype_name, own_dims
 from fedmpi.store.scales import attach, bare_scale, describe, label, scale_of
 
-EXPECTED = 1024, 4096, 4096           # (rounds, client rows, own rows) where nobody says how many will come
+# The expected (rounds, client rows, own rows) unless the caller says how many will come.
+EXPECTED = 1024, 4096, 4096
 LEAST_ROOM, ROOM_BYTES, CHUNK_BYTES = 16, 8 << 20, 64 << 10
 PACKED = {"shuffle": True, "compression": "gzip", "compression_opts": 6}
-PACKED_FROM = 4096                    # bytes of a data set beside the tables: below, its chunks take more than it saves
+# Smaller data sets beside the tables are not packed, in bytes: chunks would take more than packing saves.
+PACKED_FROM = 4096
+# HDF5's table of chunks, a chunk, and its attributes, a column.
+BYTES_A_CHUNK, BYTES_A_COLUMN = 256, 6000
 ROW_DIMS = {"rounds": "round", "clients": "participation", "own": "own_test"}
-ENDS = {"clients": "ends", "own": "own_ends"}         # of a table with several rows a round: its rows after each round
+# For a table with several rows a round: the data set of its numbers of rows after each round.
+ENDS = {"clients": "ends", "own": "own_ends"}
 POPULATION_DIM = "client"
 GROUPS = ("rounds", "clients", "own", "population", "partition", "sessions")
-MISSING = "missing"                   # the name of -1 in an enumeration
+# The name of -1 in an enumeration.
+MISSING = "missing"
 
 
 def start_room(columns, expected=EXPECTED):
-    """(rounds, client rows, own rows) a file has room for at first, of those that are expected."""
-
-    def fitting(cs, most):
-        row_bytes = sum(np.dtype(c.dtype).itemsize * max(c.width, 1) for c in cs)
-        return max(LEAST_ROOM, min(most, ROOM_BYTES // max(row_bytes, 1)))
-
+    """A new file's room for (rounds, client rows, own rows), up to the expected numbers."""
     expected = (*expected, *EXPECTED[len(expected):])
     rounds, client_rows, own_rows = (min(wanted, most) for wanted, most in zip(expected, EXPECTED))
-    own_room = fitting(columns["own"], own_rows) if columns["own"] else 0
-    return fitting(columns["rounds"], rounds), fitting(columns["clients"], client_rows), own_room
+    round_room = _start_rows(columns["rounds"], rounds)
+    client_room = _start_rows(columns["clients"], client_rows)
+    own_room = 0
+    if columns["own"]:
+        own_room = _start_rows(columns["own"], own_rows)
+    return round_room, client_room, own_room
+
+
+def _start_rows(columns, most):
+    """``most`` rows, or as many as fit into ROOM_BYTES; at least LEAST_ROOM."""
+    row_bytes = sum(map(_row_bytes, columns))
+    fitting = ROOM_BYTES // max(row_bytes, 1)
+    return max(LEAST_ROOM, min(most, fitting))
+
+
+def _row_bytes(column):
+    return np.dtype(column.dtype).itemsize * max(column.width, 1)
 
 
 def room_of(f):
     """(rounds, client rows, own rows) the file has room for."""
-    own_room = min((len(d) for d in f["own"].values()), default=0) if "own" in f else 0
-    return len(f["ends"]), min((len(d) for d in f["clients"].values()), default=sys.maxsize), own_room
+    client_lengths = [len(data) for data in f["clients"].values()]
+    own_lengths = [len(data) for data in f.get("own", {}).values()]
+    # Without columns no row needs room.
+    client_room = min(client_lengths, default=sys.maxsize)
+    own_room = min(own_lengths, default=0)
+    return len(f["ends"]), client_room, own_room
 
 
 def columns_of(f):
-    """``{table: the Columns of its data sets}``; those of a table that the file lacks are none."""
-    return {table: [column_of(data) for data in f[table].values()] if table in f else [] for table in ROW_DIMS}
+    """``{table: the Columns of its data sets}``; an empty list for a missing table."""
+    columns = {}
+    for table in ROW_DIMS:
+        group = f.get(table, {})
+        columns[table] = [column_of(data) for data in group.values()]
+    return columns
 
 
 def committed(f):
-    """(rounds, client rows, own rows) that are valid. Rows of /own follow from the rounds."""
+    """The valid (rounds, client rows, own rows)."""
     rounds, client_rows = f["committed"][...].tolist()
-    own_rows = int(f["own_ends"][rounds - 1]) if rounds and "own_ends" in f else 0
+    # Not stored: rows of /own follow from the rounds.
+    own_rows = 0
+    if rounds and "own_ends" in f:
+        own_rows = int(f["own_ends"][rounds - 1])
     return rounds, client_rows, own_rows
 
 
@@ -69,8 +96,8 @@ def is_packed(f):
 
 
 def create_tables(f, columns, room, packed=False):
-    """Makes /rounds, /clients, /own, the ends of the latter two and /committed, with ``room``, (rounds, client rows,
-    own rows), and nothing in it yet: see ``clear``. Without columns of /own there is none."""
+    """Makes /rounds, /clients, /own, the ends of the latter two and /committed, with ``room`` for (rounds, client rows,
+    own rows), still unwritten: see ``clear``. Without columns of /own there is no /own."""
     for (table, dim), rows in zip(ROW_DIMS.items(), room):
         if table == "own" and not columns[table]:
             continue
@@ -81,20 +108,22 @@ def create_tables(f, columns, room, packed=False):
     for table, ends in ENDS.items():
         if table not in f:
             continue
-        f[table].attrs["coordinates"] = "round client"     # as netCDF has it: they tell the rows apart
+        # netCDF's convention: these columns tell the rows apart.
+        f[table].attrs["coordinates"] = "round client"
         counts = Column(ends, "int64", "1", f"rows of /{table} that are committed after each round")
         label(_create_column(f, counts, room[0], packed), ends)
-    committed = f.create_dataset("committed", data=np.zeros(2, np.int64))
-    describe(committed, "1", "[rounds, client rows] that are valid; what lies beyond is room for the next rounds")
-    label(committed, "committed")
+    valid = f.create_dataset("committed", data=np.zeros(2, np.int64))
+    describe(valid, "1", "[rounds, client rows] that are valid; what lies beyond is room for the next rounds")
+    label(valid, "committed")
 
 
 def _create_column(group, column, rows, packed):
     dtype = stored_dtype(column)
-    tail = (column.width,) if column.width else ()
-    data = group.create_dataset(
-        column.name, (rows, *tail), dtype, maxshape=(None, *tail), chunks=(_chunk_rows(column, rows), *tail),
-        fillvalue=nothing(dtype), **(PACKED if packed else {}))
+    row_shape = (column.width,) if column.width else ()
+    options = PACKED if packed else {}
+    chunks = (_chunk_rows(column, rows), *row_shape)
+    data = group.create_dataset(column.name, (rows, *row_shape), dtype, maxshape=(None, *row_shape), chunks=chunks,
+                                fillvalue=nothing(dtype), **options)
     describe(data, column.unit, column.description, column.machine)
     if dtype.kind == "f":
         data.attrs["_FillValue"] = nothing(dtype)
@@ -102,15 +131,16 @@ def _create_column(group, column, rows, packed):
 
 
 def stored_dtype(column):
-    """The dtype of a column in the file: an enumeration has a name for what is missing, too."""
+    """The dtype of a column in the file: an enumeration has a name for missing values, too."""
     if not column.names:
         return np.dtype(column.dtype)
-    values = {MISSING: -1} | {name: value for value, name in enumerate(column.names)}
+    values = {MISSING: -1}
+    values |= {name: value for value, name in enumerate(column.names)}
     return h5py.enum_dtype(values, basetype=column.dtype)
 
 
 def nothing(dtype):
-    """The value of rows that are not written yet: NaN, -1 (all bits set where there is no sign), an empty text."""
+    """The value of unwritten rows: NaN, -1 (all bits set where there is no sign), an empty text."""
     if dtype.kind == "f":
         return dtype.type(np.nan)
     if dtype.kind == "i":
@@ -121,19 +151,21 @@ def nothing(dtype):
 
 
 def _chunk_rows(column, rows):
-    row_bytes = np.dtype(column.dtype).itemsize * max(column.width, 1)
-    return max(1, min(rows, CHUNK_BYTES // row_bytes))
+    fitting = CHUNK_BYTES // _row_bytes(column)
+    return max(1, min(rows, fitting))
 
 
 def _label_column(f, data, dim, column):
-    dims = [dim] if not column.width else [dim, column.dim]
+    dims = [dim]
+    if column.width:
+        dims.append(column.dim)
     label(data, *dims)
     for name, length in zip(dims, data.shape):
         _need_scale(f, data.parent, name, length)
 
 
 def _need_scale(f, group, name, length):
-    """Makes the dimension at the root, where no data set of that name is there to be its scale."""
+    """Makes the dimension ``name`` at the root, unless it has a scale. ValueError for a scale of another length."""
     scale = scale_of(f, group, name)
     if scale is None:
         bare_scale(f, name, length)
@@ -142,59 +174,80 @@ def _need_scale(f, group, name, length):
 
 
 def clear(f, rounds=0, client_rows=0, own_rows=0):
-    """Writes "nothing" to all rows from these on, chunk by chunk, so that all the room is allocated."""
+    """Writes "nothing" to all rows from these on, so that all the room is allocated."""
+    # Chunk by chunk: a whole column may not fit into memory.
     for data, first in row_data(f, rounds, client_rows, own_rows):
-        for start in range(first, len(data), data.chunks[0]):
-            data[start : start + data.chunks[0]] = nothing(data.dtype)
+        chunk_rows = data.chunks[0]
+        for start in range(first, len(data), chunk_rows):
+            data[start : start + chunk_rows] = nothing(data.dtype)
 
 
 def copy_rows(source, f, rounds, client_rows, own_rows):
-    """Copies so many rows of each table, chunk by chunk: a whole column may not fit into memory."""
-    for (data, size), (wanted, _) in zip(row_data(source, rounds, client_rows, own_rows), row_data(f), strict=True):
-        for start in range(0, size, wanted.chunks[0]):
-            stop = min(start + wanted.chunks[0], size)
-            wanted[start:stop] = data[start:stop]
+    """Copies the first rows of each table."""
+    sources = row_data(source, rounds, client_rows, own_rows)
+    # Chunk by chunk: a whole column may not fit into memory.
+    for (data, size), (target, _) in zip(sources, row_data(f), strict=True):
+        chunk_rows = target.chunks[0]
+        for start in range(0, size, chunk_rows):
+            stop = min(start + chunk_rows, size)
+            target[start:stop] = data[start:stop]
     f["committed"][...] = rounds, client_rows
 
 
 def row_data(f, rounds=0, client_rows=0, own_rows=0):
-    """Every data set that has rows, with one of the numbers."""
-    found = [(f[ends], rounds) for ends in ENDS.values() if ends in f]
-    for table, rows in zip(ROW_DIMS, (rounds, client_rows, own_rows)):
-        found += [(data, rows) for data in f.get(table, {}).values()]
-    return found
+    """[(data set, number)] of every data set with rows: the number of its table."""
+    pairs = [(f[ends], rounds) for ends in ENDS.values() if ends in f]
+    numbers = rounds, client_rows, own_rows
+    for table, num_rows in zip(ROW_DIMS, numbers):
+        group = f.get(table, {})
+        pairs += [(data, num_rows) for data in group.values()]
+    return pairs
 
 
 def table_bytes(columns, room):
-    """An upper bound of what tables with this room take on the disk."""
-    sized = [(column, rows) for table, rows in zip(ROW_DIMS, room) for column in columns[table]]
+    """An upper bound of the bytes on the disk, for tables with this room."""
+    # The ends: 8 bytes a round.
     total = len(ENDS) * room[0] * 8
-    for column, rows in sized:
-        chunk = _chunk_rows(column, rows)
-        chunks = -(-rows // chunk)
-        row_bytes = np.dtype(column.dtype).itemsize * max(column.width, 1)
-        total += chunks * (chunk * row_bytes + 256) + 6000     # HDF5's own tables of chunks, and attributes
+    for table, rows in zip(ROW_DIMS, room):
+        total += sum(_column_bytes(column, rows) for column in columns[table])
     return total
 
 
+def _column_bytes(column, rows):
+    chunk_rows = _chunk_rows(column, rows)
+    num_chunks = -(-rows // chunk_rows)
+    chunk_bytes = chunk_rows * _row_bytes(column)
+    return num_chunks * (chunk_bytes + BYTES_A_CHUNK) + BYTES_A_COLUMN
+
+
 def column_of(data):
-    """The Column that a data set was made from."""
+    """The Column of a data set."""
     attrs = data.attrs
-    dtype = data.dtype
-    width = data.shape[1] if data.ndim > 1 else 0
     name = data.name.rsplit("/", 1)[-1]
-    dim = data.dims[1].label or own_dims(name, 2)[0] if width else ""
-    values = h5py.check_enum_dtype(dtype) if dtype.kind == "i" else None
-    names = sorted((value, name) for name, value in (values or {}).items() if value >= 0)
-    return Column(name, dtype_name(dtype), attrs["unit"], attrs["description"], bool(attrs["machine"]), width, dim,
-                  tuple(name for _, name in names))
+    width, dim = 0, ""
+    if data.ndim > 1:
+        width = data.shape[1]
+    if width:
+        dim = data.dims[1].label or own_dims(name, 2)[0]
+    return Column(name, dtype_name(data.dtype), attrs["unit"], attrs["description"], bool(attrs["machine"]), width, dim,
+                  _enumeration(data.dtype))
 
 
-# ---------------------------------------------------------------- what does not grow
+def _enumeration(dtype):
+    """The names of the values 0, 1 ...; () for a dtype without names."""
+    if dtype.kind != "i":
+        return ()
+    values = h5py.check_enum_dtype(dtype) or {}
+    # Without -1, the name of missing values.
+    present = [name for name, value in values.items() if value >= 0]
+    return tuple(sorted(present, key=values.get))
+
+
+# ---------------------------------------------------------------- data sets of fixed size
 
 
 def create_coordinates(f, coordinates):
-    """Makes a data set at the root for each dimension whose coordinates are known: ``{name: numbers or texts}``."""
+    """Makes a data set at the root for each dimension with coordinates: ``{name: numbers or texts}``."""
     for name, values in coordinates.items():
         data = _create_fact(f, name, values)
         describe(data, "", f"the dimension {name}")
@@ -207,9 +260,7 @@ def create_population(f, population):
     for name, (values, unit, description, *dims) in population.items():
         group = f.require_group("population")
         if POPULATION_DIM not in group:
-            clients = group.create_dataset(POPULATION_DIM, data=np.arange(len(values)))
-            describe(clients, "1", "client, from 0")
-            label(clients, POPULATION_DIM)
+            _create_clients(group, len(values))
         data = _create_fact(group, name, values)
         describe(data, unit, description)
         further = [*dims, *own_dims(name, data.ndim)[len(dims):]]
@@ -218,15 +269,26 @@ def create_population(f, population):
             _need_scale(f, group, dim, length)
 
 
+def _create_clients(group, num_clients):
+    """Makes the coordinates of the population's dimension: the clients' numbers."""
+    clients = group.create_dataset(POPULATION_DIM, data=np.arange(num_clients))
+    describe(clients, "1", "client, from 0")
+    label(clients, POPULATION_DIM)
+
+
 def _create_fact(group, name, values):
     values = np.asarray(values)
-    dtype = h5py.string_dtype() if values.dtype.kind in "UO" else values.dtype
+    dtype = values.dtype
+    if dtype.kind in "UO":
+        dtype = h5py.string_dtype()
     return group.create_dataset(name, data=values.astype(dtype), dtype=dtype)
 
 
 def fact_values(data):
-    """The values of a data set that does not grow, texts as texts."""
-    return data.asstr()[...].astype(str) if h5py.check_string_dtype(data.dtype) else data[...]
+    """The values of a data set of fixed size, texts as texts."""
+    if h5py.check_string_dtype(data.dtype):
+        return data.asstr()[...].astype(str)
+    return data[...]
 
 
 PARTITION = {

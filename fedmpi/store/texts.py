@@ -1,23 +1,29 @@
 """Large integers as texts, for programs whose numbers end at 2^53: R, Matlab, JavaScript.
 
-In a file, a column ``x`` of uint64 is followed by ``x_text``, the same in hexadecimal. It is no column of its own:
-whoever writes a row gives ``x``, and a Run has ``x``.
+In a file, a column ``x`` of uint64 is followed by ``x_text``, the same number in hexadecimal. ``x_text`` is no column
+of a run: writers give ``x`` alone, and a Run has ``x`` alone.
 """
 
 import numpy as np
 
-BYTES = 16                           # of a uint64 in hexadecimal
+# Bytes of a uint64 in hexadecimal.
+BYTES = 16
 
 
 def with_texts(columns):
     """The columns of a file for these columns of a run."""
-    found = []
+    all_columns = []
     for column in columns:
-        found.append(column)
+        all_columns.append(column)
         if column.dtype == "uint64":
-            found.append(column._replace(
-                name=f"{column.name}_text", dtype=f"S{BYTES}", unit="", description=described(column.name)))
-    return tuple(found)
+            all_columns.append(_text_column(column))
+    return tuple(all_columns)
+
+
+def _text_column(column):
+    name = f"{column.name}_text"
+    description = described(column.name)
+    return column._replace(name=name, dtype=f"S{BYTES}", unit="", description=description)
 
 
 def described(name):
@@ -27,8 +33,12 @@ def described(name):
 
 def text_names(dtypes):
     """The names of the texts among ``{name: dtype}``."""
-    large = {name for name, dtype in dtypes.items() if np.dtype(dtype) == np.uint64}
-    return {f"{name}_text" for name in large} & set(dtypes)
+    texts = set()
+    for name, dtype in dtypes.items():
+        if np.dtype(dtype) == np.uint64:
+            texts.add(f"{name}_text")
+    # A file of an older schema has none.
+    return texts & set(dtypes)
 
 
 def hexadecimal(numbers):

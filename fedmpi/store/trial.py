@@ -14,38 +14,44 @@ from fedmpi.store.disk import replace, sync
 
 
 def trial(folder):
-    """``{step: "" or what was wrong}`` of ``write`` (a file of HDF5 is made, opened again, and gets a row), ``rename``
-    (a file takes another's place), ``lock`` (flock keeps a second one out) and ``hdf5_lock`` (HDF5 can lock), and
-    ``sync_s``, the seconds until 1 MiB is on the disk. What it makes it removes; the folder itself too, if it was not
-    there."""
+    """``{step: "" or the failure}``, and under ``sync_s`` the seconds until 1 MiB is on the disk.
+
+    ``write``: an HDF5 file is made, opened again, and gets a row. ``rename``: a file takes another's place. ``lock``:
+    flock keeps a second process out. ``hdf5_lock``: HDF5 can lock. Everything made here is removed, also the folder if
+    it did not exist."""
     made = _missing(folder)
-    found = {"write": "", "rename": "", "lock": "", "hdf5_lock": "", "sync_s": None}
-    here = None
+    results = {"write": "", "rename": "", "lock": "", "hdf5_lock": "", "sync_s": None}
+    scratch = None
     try:
         os.makedirs(folder, exist_ok=True)
-        here = tempfile.mkdtemp(prefix="trial-", dir=folder)
-        path = os.path.join(here, "trial.h5")
-        attempts = {"write": _written, "rename": _renamed, "lock": _locked, "hdf5_lock": _hdf5_locked}
-        for step, attempt in attempts.items():
-            try:
-                found[step] = attempt(path) or ""
-            except (OSError, RuntimeError, DiskError) as error:       # here the failure is what is looked for
-                found[step] = " ".join(str(error).split()) or type(error).__name__
-        found["sync_s"] = _synced(os.path.join(here, "synced"))
+        scratch = tempfile.mkdtemp(prefix="trial-", dir=folder)
+        path = os.path.join(scratch, "trial.h5")
+        for step, attempt in ATTEMPTS.items():
+            results[step] = _failure(attempt, path)
+        results["sync_s"] = _synced(os.path.join(scratch, "synced"))
     except OSError as error:
-        found["write"] = f"{error.strerror}: {error.filename}"
+        results["write"] = f"{error.strerror}: {error.filename}"
     finally:
-        if here:
-            shutil.rmtree(here, ignore_errors=True)
-        for each in made:
-            if os.path.isdir(each) and not os.listdir(each):
-                os.rmdir(each)
-    return found
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+        for made_folder in made:
+            if os.path.isdir(made_folder) and not os.listdir(made_folder):
+                os.rmdir(made_folder)
+    return results
+
+
+def _failure(attempt, path):
+    """The failure of one attempt, in one line; "" if it succeeds."""
+    try:
+        return attempt(path)
+    except (OSError, RuntimeError, DiskError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
 
 
 def _missing(folder):
-    """The folders that would have to be made, the innermost first."""
-    folder, missing = os.path.abspath(folder), []
+    """The folders still to be made for ``folder``, the innermost first."""
+    folder = os.path.abspath(folder)
+    missing = []
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
@@ -59,13 +65,20 @@ def _written(path):
         f["rows"].resize((8,))
         f["rows"][4:] = np.arange(4.0, 8.0)
     with h5py.File(path, "r", locking=False) as f:
-        return "" if f["rows"][...].tolist() == list(range(8)) else "what was read is not what was written"
+        rows = f["rows"][...].tolist()
+    if rows != list(range(8)):
+        return "what was read is not what was written"
+    return ""
 
 
 def _renamed(path):
-    replace(path + "-name", b"new")
-    with open(path + "-name", encoding="utf-8") as file:
-        return "" if file.read() == "new" else "the old content is still there"
+    target = path + "-name"
+    replace(target, b"new")
+    with open(target, encoding="utf-8") as file:
+        content = file.read()
+    if content != "new":
+        return "the old content is still there"
+    return ""
 
 
 def _locked(path):
@@ -83,7 +96,12 @@ def _hdf5_locked(path):
         return ""
 
 
+# In this order: each needs the file of the first.
+ATTEMPTS = {"write": _written, "rename": _renamed, "lock": _locked, "hdf5_lock": _hdf5_locked}
+
+
 def _synced(path):
+    """The seconds until 1 MiB is on the disk."""
     start = time.perf_counter()
     with open(path, "wb") as file:
         file.write(bytes(1 << 20))

@@ -1,29 +1,30 @@
-"""Which process writes a run file, and whether it still lives: a run that goes on must not be replaced."""
+"""The process writing a run file, and whether it is alive: a run in progress must not be replaced."""
 
 import json
 import os
 
 
 def this_process():
-    """A text that names this process among all others of this machine, now and later."""
+    """A text naming this process among all others of this machine, now and later."""
     pid = os.getpid()
     return json.dumps({"pid": pid, "started": _started(pid), "boot": _boot(), "space": _space()})
 
 
 def lives(text):
-    """Whether the process that ``this_process`` named lives; None where that cannot be seen from here: it ran on
-    another machine, in another container, or before this machine was booted."""
+    """Whether the process named by ``this_process`` is alive. None if this process cannot see it: on another machine,
+    in another container, or from before the last boot."""
     if not text:
         return None
-    named = json.loads(text)
+    process = json.loads(text)
     here = _boot(), _space()
-    if None in here or (named["boot"], named["space"]) != here:
+    there = process["boot"], process["space"]
+    if None in here or there != here:
         return None
-    return _started(named["pid"]) == named["started"]
+    return _started(process["pid"]) == process["started"]
 
 
 def _boot():
-    """The id of the kernel's present start, which no two machines share; None where there is none to read."""
+    """The id of the kernel's present start, different on every machine; None if the system has none."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -32,7 +33,7 @@ def _boot():
 
 
 def _space():
-    """The name space that numbers of processes are of: a container has its own."""
+    """The name space of process numbers: a container has its own. None if the system has none."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -40,12 +41,16 @@ def _space():
 
 
 def _started(pid):
-    """When the process began, in ticks since the boot, so that a number that is used again is another process; None
-    where there is no such process, or a dead one that nobody has waited for."""
+    """The process's start, in ticks since the boot; None if no such process is alive."""
+    # The start tells processes apart: the system uses their numbers again.
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
-    state, ticks = fields[0], int(fields[19])
-    return None if state in "ZX" else ticks
+    state = fields[0]
+    ticks = int(fields[19])
+    # Z and X: dead, but nobody has waited for it.
+    if state in "ZX":
+        return None
+    return ticks

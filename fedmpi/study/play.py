@@ -1,9 +1,9 @@
-"""Runs of a study or a sweep, several at a time on one machine, each a process of its own with its log beside its run
-file.
+"""Runs of a study or a sweep, several at a time on one machine, each a process of its own with its
+log beside its run file.
 
-A run without a launcher is a fork of a server process that has imported torch, which would take each run 2 s anew.
-Where the study is killed, its runs and launchers are asked to stop. A run holds a lock on its log: nobody plays it a
-second time meanwhile.
+A run without a launcher is a fork of a server process that has imported torch, which would take
+each run 2 s anew. Where the study is killed, its runs and launchers are asked to stop. A run holds
+a lock on its log: nobody plays it a second time meanwhile.
 """
 
 import contextlib
@@ -42,39 +42,64 @@ class Flight(NamedTuple):
 
 
 def play(folder, names, start, datasets, parallel, told, waits):
-    """``{name: exit code}`` of the runs that were played, ``parallel`` at a time, each by the command ``start`` before
-    ``python -m fedmpi train``. ``told(name, code, seconds)`` hears of each that has ended. After a signal that asks to
-    stop no run starts any more, and those in flight are passed the signal. ``datasets`` are the specs of the data sets
-    that runs read; ``waits(names)`` hears of runs that can only start when another process is done with them."""
-    waiting, flying, codes, asked, known = list(names), {}, {}, [], set()
+    """``({name: exit code}, whether it was asked to stop)``: the runs that were played,
+    ``parallel`` at a time.
+
+    Each is played by the command ``start`` before ``python -m fedmpi train``. ``datasets`` are the
+    specs of the runs' data sets. ``told(name, code, seconds)`` hears of each run that has ended,
+    ``waits(names)`` of runs that another process plays now. After a signal that asks to stop no run
+    starts any more, and those in flight get the signal."""
     begun = _launcher(start) if start else _forks(datasets)
+    waiting, flying, codes, asked, announced = list(names), {}, {}, [], set()
 
     def ask(number, frame=None):
         asked.append(number)
+        # Ctrl-C on a run would mean: stop at once, without a checkpoint.
+        passed_on = signal.SIGTERM if number == signal.SIGINT else number
         for flight in flying.values():
-            flight.signal(signal.SIGTERM if number == signal.SIGINT else number)
+            flight.signal(passed_on)
+
+    def start_one():
+        """Whether a run was free and has been started."""
+        name = _first_free(folder, waiting)
+        if name is None:
+            if set(waiting) - announced:
+                waits(waiting)
+                announced.update(waiting)
+            return False
+        waiting.remove(name)
+        arguments = ["train", *sweeps.train_arguments(folder, name)]
+        flying[name] = begun(arguments, sweeps.path(folder, name, "log"))
+        return True
+
+    def collect():
+        """Tell of the runs that have ended."""
+        ended = [name for name, flight in flying.items() if flight.code() is not None]
+        for name in ended:
+            flight = flying.pop(name)
+            codes[name] = flight.code()
+            told(name, codes[name], time.monotonic() - flight.since)
 
     before = {number: signal.signal(number, ask) for number in [*notices(), signal.SIGINT]}
     try:
-        while flying or waiting and not asked:
+        while flying or (waiting and not asked):
             while waiting and len(flying) < parallel and not asked:
-                name = next((name for name in waiting if free(sweeps.path(folder, name, "log"))), None)
-                if name is None:
-                    if set(waiting) - known:
-                        waits(waiting)
-                        known.update(waiting)
+                if not start_one():
                     break
-                waiting.remove(name)
-                flying[name] = begun(["train", *sweeps.train_arguments(folder, name)], sweeps.path(folder, name, "log"))
             time.sleep(POLL_S)
-            for name in [name for name, flight in flying.items() if flight.code() is not None]:
-                flight = flying.pop(name)
-                codes[name] = flight.code()
-                told(name, codes[name], time.monotonic() - flight.since)
+            collect()
         return codes, bool(asked) or COME_BACK in codes.values()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _first_free(folder, names):
+    """The first of the names whose run no process plays, or None."""
+    for name in names:
+        if free(sweeps.path(folder, name, "log")):
+            return name
+    return None
 
 
 def free(log):
@@ -88,28 +113,37 @@ def free(log):
 
 
 def _launcher(start):
-    """``begun(arguments, log) -> Flight`` of the command that ``start`` is put before."""
-    dies = None
+    """``begun(arguments, log) -> Flight`` of runs by a launcher: ``start`` is put before the
+    command."""
+    dies_with_us = None
     if sys.platform == "linux":
-        dies = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl = ctypes.CDLL(None).prctl
+        dies_with_us = functools.partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def begun(arguments, log):
+        command = [*start, sys.executable, "-m", "fedmpi", *arguments]
         with open(log, "a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)               # the launcher inherits it
-            process = subprocess.Popen([*start, sys.executable, "-m", "fedmpi", *arguments], stdin=subprocess.DEVNULL,
-                                       stdout=file, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=dies,
-                                       env=os.environ | {"OMP_NUM_THREADS": "1"})
+            # The launcher inherits the lock.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=dies_with_us, env=os.environ | {"OMP_NUM_THREADS": "1"})
         return Flight(process.poll, process.send_signal, time.monotonic())
 
     return begun
 
 
 def _forks(datasets):
-    """``begun(arguments, log) -> Flight`` of runs that are forked where everything has been imported."""
-    os.environ["OMP_NUM_THREADS"] = "1"                    # the server has the environment of its start
+    """``begun(arguments, log) -> Flight`` of runs that are forked from a server with all imports
+    behind it."""
+    # The server keeps the environment of its start.
+    os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    readers = [READERS.get(spec.partition(":")[0], ["torchvision.datasets"]) for spec in sorted(datasets)]
-    context.set_forkserver_preload([*IMPORTED, *{name: None for names in readers for name in names}])
+    preloaded = [*IMPORTED]
+    for spec in sorted(datasets):
+        readers = READERS.get(spec.partition(":")[0], ["torchvision.datasets"])
+        preloaded += [name for name in readers if name not in preloaded]
+    context.set_forkserver_preload(preloaded)
 
     def begun(arguments, log):
         process = context.Process(target=_command, args=(arguments, log))
@@ -120,12 +154,14 @@ def _forks(datasets):
 
 
 def _command(arguments, log):
-    """``fedmpi`` with ``arguments`` in this process, what it says appended to the file ``log``."""
-    os.setsid()                                            # what the terminal sends is for the study to pass on
+    """``fedmpi`` with ``arguments`` in this process, its output appended to the file ``log``."""
+    # A session of its own: the study passes the terminal's signals on.
+    os.setsid()
     threading.Thread(target=_orphaned, daemon=True).start()
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     fcntl.flock(file, fcntl.LOCK_EX)
-    for number, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, file), (2, file)):
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, source in ((0, nothing), (1, file), (2, file)):
         os.dup2(source, number)
     sys.argv = ["fedmpi", *arguments]
     runpy.run_module("fedmpi", run_name="__main__", alter_sys=True)

@@ -1,4 +1,5 @@
-"""Recipes of studies, as people copy and edit them: TOML files that say what is run, what is measured, what is claimed.
+"""Recipes of studies, as people copy and edit them: TOML files that say what is run, what is
+measured, what is claimed.
 
     title, question    a line each
     lacks              what of the published experiment is not in here; told in every outcome
@@ -13,10 +14,10 @@
     [[figure]]         kind = "curves", "factor" (x, lines) or "weights"
     [size.NAME]        about, seeds, arms (else all), [size.NAME.fixed], [size.NAME.grid]: levels of each factor
 
-A run is an arm in a *cell*, which is a level of every factor, with a seed. Options are those of [fixed], then of the
-size, the levels in the order of the grid, and the arm: later ones win. In their texts ``{F}`` is the level of factor F,
-``{word}`` a word of a level, which may hold words itself. Arms that come to the same options in several cells share one
-run.
+A run is an arm in a *cell*, which is a level of every factor, with a seed. Options are those of
+[fixed], then of the size, the levels in the order of the grid, and the arm: later ones win. In
+their texts ``{F}`` is the level of factor F, ``{word}`` a word of a level, which may hold words
+itself. Arms that come to the same options in several cells share one run.
 """
 
 import itertools
@@ -44,8 +45,10 @@ OPTIONS = set(DEFAULTS) - {"seed", "out", "until"}           # that a recipe may
 
 
 class Study(NamedTuple):
-    """A recipe at one size. ``runs`` maps (arm, cell, seed) to the name of its run; a cell is a tuple of level names,
-    one a factor of ``grid``; ``options`` maps names to what is given to train."""
+    """A recipe at one size.
+
+    ``runs`` maps (arm, cell, seed) to the name of its run; a cell is a tuple of level names, one a
+    factor of ``grid``. ``options`` maps names to the options of train."""
 
     name: str
     size: str
@@ -67,44 +70,59 @@ def cells(grid):
 
 
 def check_recipe(found, where):
-    """UserError, in one line, where the recipe ``found`` is not one."""
+    """UserError, in one line, if the dict ``found`` is not a recipe."""
     _check_keys(found, KEYS, where)
     for key in NEEDED:
         if not found.get(key):
             raise UserError(f"{where}: {key} is missing")
     for name, arm in found["arms"].items():
         _check_options(arm, f"{where}: [arms.{name}]")
-    for name, levels in found.get("factors", {}).items():
-        _check_table(levels, f"{where}: [factors.{name}]")
-        for level, table in levels.items():
-            _check_table(table, f"{where}: [factors.{name}.{level}]")
+    _check_factors(found.get("factors", {}), where)
     _check_options(found.get("fixed", {}), f"{where}: [fixed]")
     for name, size in found["size"].items():
-        here = f"{where}: [size.{name}]"
-        _check_keys(size, SIZE_KEYS, here)
-        _check_options(size.get("fixed", {}), f"{here} fixed")
-        if not size.get("seeds") or not all(type(seed) is int for seed in size["seeds"]):
-            raise UserError(f"{here}: seeds must be a list of whole numbers, got {size.get('seeds')!r}")
-        if len(set(size["seeds"])) < len(size["seeds"]):
-            raise UserError(f"{here}: seeds must differ, got {size['seeds']}")
-        _check_arms(found, size.get("arms", []), here)
-        for factor, levels in size.get("grid", {}).items():
-            if not isinstance(levels, list) or not levels:
-                raise UserError(f"{here}: grid.{factor} must be a list of levels, got {levels!r}")
-            _check_levels(found, factor, levels, here)
+        _check_size(found, size, f"{where}: [size.{name}]")
     for measure in found["measures"]:
         check_measure(measure, where)
-    if isinstance(found.get("pairs"), str) and found["pairs"] != "all":
-        raise UserError(f"{where}: pairs must be \"all\", or a list of pairs, got {found['pairs']!r}")
-    for pair in named_pairs(found):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise UserError(f"{where}: pairs must be [[\"ours\", \"theirs\"], ...], got {pair!r}")
-    _check_arms(found, [*([found["against"]] if "against" in found else []), *itertools.chain(*named_pairs(found))],
-                where)
+    _check_pairs(found, where)
     for number, claim in enumerate(found.get("claim", []), 1):
         _check_claim(found, claim, f"{where}: [[claim]] {number}")
     for number, figure in enumerate(found.get("figure", []), 1):
         _check_figure(found, figure, f"{where}: [[figure]] {number}")
+
+
+def _check_factors(factors, where):
+    for name, levels in factors.items():
+        _check_table(levels, f"{where}: [factors.{name}]")
+        for level, table in levels.items():
+            _check_table(table, f"{where}: [factors.{name}.{level}]")
+
+
+def _check_size(found, size, where):
+    _check_keys(size, SIZE_KEYS, where)
+    _check_options(size.get("fixed", {}), f"{where} fixed")
+    seeds = size.get("seeds")
+    if not seeds or not all(type(seed) is int for seed in seeds):
+        raise UserError(f"{where}: seeds must be a list of whole numbers, got {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"{where}: seeds must differ, got {seeds}")
+    _check_arms(found, size.get("arms", []), where)
+    for factor, levels in size.get("grid", {}).items():
+        if not isinstance(levels, list) or not levels:
+            raise UserError(f"{where}: grid.{factor} must be a list of levels, got {levels!r}")
+        _check_levels(found, factor, levels, where)
+
+
+def _check_pairs(found, where):
+    pairs = found.get("pairs")
+    if isinstance(pairs, str) and pairs != "all":
+        raise UserError(f"{where}: pairs must be \"all\", or a list of pairs, got {pairs!r}")
+    for pair in named_pairs(found):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise UserError(f"{where}: pairs must be [[\"ours\", \"theirs\"], ...], got {pair!r}")
+    arms = list(itertools.chain(*named_pairs(found)))
+    if "against" in found:
+        arms.insert(0, found["against"])
+    _check_arms(found, arms, where)
 
 
 def named_pairs(found):
@@ -139,10 +157,14 @@ def _check_arms(found, arms, where):
 
 
 def _check_levels(found, factor, levels, where):
-    known = found.get("factors", {}).get(factor)
-    for level in levels if known is not None else ():
-        if str(level) not in known:
-            raise UserError(f"{where}: factor {factor} has no level {level}; it has {', '.join(known)}")
+    """UserError for a level that the factor does not have; a factor without a table has any
+    level."""
+    names = found.get("factors", {}).get(factor)
+    if names is None:
+        return
+    for level in levels:
+        if str(level) not in names:
+            raise UserError(f"{where}: factor {factor} has no level {level}; it has {', '.join(names)}")
 
 
 def _check_claim(found, claim, where):
@@ -151,51 +173,79 @@ def _check_claim(found, claim, where):
         if not claim.get(key):
             raise UserError(f"{where}: {key} is missing")
     check_measure(claim["measure"], where)
-    if ("above" in claim) == ("below" in claim):
-        raise UserError(f"{where}: say either above or below")
-    bound = claim.get("above", claim.get("below"))
-    if "reach" in claim and (claim["reach"] < bound) != ("below" in claim) and claim["reach"] != bound:
-        raise UserError(f"{where}: reach = {claim['reach']} lies on the wrong side of {bound}")
+    _check_bound(claim, where)
     terms = [*claim["plus"], *claim.get("minus", [])]
     for term in terms:
-        _check_table(term, f"{where}: a term of plus or minus")
-        if "arm" not in term:
-            raise UserError(f"{where}: a term of plus or minus must name its arm, got {term}")
-        _check_arms(found, [term["arm"]], where)
-    for levels in [*({key: level for key, level in term.items() if key != "arm"} for term in terms),
-                   claim.get("where", {})]:
-        for factor, level in levels.items():
-            _check_factor(found, factor, where)
-            _check_levels(found, factor, level if isinstance(level, list) else [level], where)
-    other = next((term for term in terms if term.keys() != terms[0].keys()), None)
-    if other:
-        raise UserError(f"{where}: all terms must name the same factors, got {terms[0]} and {other}")
+        _check_term(found, term, where)
+    _check_places(found, claim.get("where", {}), where)
+    first = terms[0]
+    for term in terms:
+        if term.keys() != first.keys():
+            raise UserError(f"{where}: all terms must name the same factors, got {first} and {term}")
+
+
+def _check_bound(claim, where):
+    if ("above" in claim) == ("below" in claim):
+        raise UserError(f"{where}: say either above or below")
+    if "reach" not in claim:
+        return
+    if "above" in claim:
+        bound, is_beyond = claim["above"], claim["reach"] >= claim["above"]
+    else:
+        bound, is_beyond = claim["below"], claim["reach"] <= claim["below"]
+    if not is_beyond:
+        raise UserError(f"{where}: reach = {claim['reach']} lies on the wrong side of {bound}")
+
+
+def _check_term(found, term, where):
+    _check_table(term, f"{where}: a term of plus or minus")
+    if "arm" not in term:
+        raise UserError(f"{where}: a term of plus or minus must name its arm, got {term}")
+    _check_arms(found, [term["arm"]], where)
+    _check_places(found, {key: level for key, level in term.items() if key != "arm"}, where)
+
+
+def _check_places(found, places, where):
+    """UserError unless ``places`` maps factors to one of their levels, or to a list of them."""
+    for factor, levels in places.items():
+        if not isinstance(levels, list):
+            levels = [levels]
+        _check_factor(found, factor, where)
+        _check_levels(found, factor, levels, where)
 
 
 def _check_factor(found, factor, where):
-    known = sorted({factor for size in found["size"].values() for factor in size.get("grid", {})})
-    if factor not in known:
-        raise UserError(f"{where}: {factor} is no factor; factors are {', '.join(known)}")
+    grids = [size.get("grid", {}) for size in found["size"].values()]
+    factors = sorted({name for grid in grids for name in grid})
+    if factor not in factors:
+        raise UserError(f"{where}: {factor} is no factor; factors are {', '.join(factors)}")
 
 
 def _check_figure(found, figure, where):
     _check_keys(figure, FIGURE_KEYS, where)
     if figure.get("kind") not in FIGURES:
         raise UserError(f"{where}: kind must be one of {', '.join(FIGURES)}, got {figure.get('kind')!r}")
-    of_a_factor = sorted(figure.keys() - {"kind"})
-    if figure["kind"] != "factor" and of_a_factor:
-        raise UserError(f"{where}: {', '.join(of_a_factor)}: only kind = \"factor\" has that")
     if figure["kind"] == "factor":
-        if "x" not in figure:
-            raise UserError(f"{where}: kind = \"factor\" needs x = a factor")
-        for factor in (figure["x"], *([figure["lines"]] if figure.get("lines", "arm") != "arm" else [])):
-            _check_factor(found, factor, where)
+        _check_factor_figure(found, figure, where)
+    elif len(figure) > 1:
+        others = sorted(figure.keys() - {"kind"})
+        raise UserError(f"{where}: {', '.join(others)}: only kind = \"factor\" has that")
     check_measure(figure.get("measure", "accuracy"), where)
 
 
+def _check_factor_figure(found, figure, where):
+    if "x" not in figure:
+        raise UserError(f"{where}: kind = \"factor\" needs x = a factor")
+    _check_factor(found, figure["x"], where)
+    if figure.get("lines", "arm") != "arm":
+        _check_factor(found, figure["lines"], where)
+
+
 def study(found, name, size, changes, typed):
-    """The Study of recipe ``found`` at ``size``. ``changes`` are options that win over all, such as ``data_dir``;
-    ``typed(options, where)`` checks options as train does, and returns them."""
+    """The Study of recipe ``found`` at ``size``.
+
+    ``changes(options)`` are options that win over all, such as ``data_dir``; ``typed(options,
+    where)`` checks options as train does, and returns them."""
     if size not in found["size"]:
         raise UserError(f"{name} has no size {size}; it has {', '.join(found['size'])}")
     this = found["size"][size]
@@ -203,40 +253,54 @@ def study(found, name, size, changes, typed):
     arms = this.get("arms") or list(found["arms"])
     runs, options, names = {}, {}, {}
     for seed, arm, cell in itertools.product(this["seeds"], arms, cells(grid)):
-        own = name_of({"arm": arm} | dict(zip(grid, cell)) | {"seed": seed}).removeprefix("arm-")
-        given = _options(found, this, arm, dict(zip(grid, cell)), f"{name}: {own}") | {"seed": seed}
+        levels = dict(zip(grid, cell))
+        own = name_of({"arm": arm, **levels, "seed": seed}).removeprefix("arm-")
+        place = f"{name}: {own}"
+        given = {**_options(found, this, arm, levels, place), "seed": seed}
         key = identity(given)
+        # Places with the same options share the first one's run.
         if key not in names:
             names[key] = own
-            options[own] = typed(given | changes(given), f"{name}: {own}")
+            options[own] = typed(given | changes(given), place)
         runs[arm, cell, seed] = names[key]
     return Study(name, size, found, this["seeds"], arms, grid, runs, options)
 
 
 def _options(found, size, arm, levels, where):
-    """What is given to train, in texts of which words are replaced."""
-    words, tables = {}, [found.get("fixed", {}), size.get("fixed", {})]
+    """The options of train for one cell of an arm, with the words in their texts replaced."""
+    tables, words = [found.get("fixed", {}), size.get("fixed", {})], {}
     for factor, level in levels.items():
         table = found.get("factors", {}).get(factor, {}).get(level, {})
-        words |= {key: value for key, value in table.items() if key.replace("-", "_") not in OPTIONS}
-        tables.append({key: value for key, value in table.items() if key.replace("-", "_") in OPTIONS})
-    merged = {key.replace("-", "_"): value for table in [*tables, found["arms"][arm]] for key, value in table.items()}
-    words = dict(levels) | {key: _filled(value, words | levels, where) for key, value in words.items()}
+        words |= {key: value for key, value in table.items() if not _is_option(key)}
+        tables.append({key: value for key, value in table.items() if _is_option(key)})
+    tables.append(found["arms"][arm])
+    merged = {}
+    for table in tables:
+        merged |= {key.replace("-", "_"): value for key, value in table.items()}
+    filled = {key: _filled(value, words | levels, where) for key, value in words.items()}
+    words = levels | filled
     return {key: _filled(value, words, where) for key, value in merged.items()}
 
 
+def _is_option(key):
+    return key.replace("-", "_") in OPTIONS
+
+
 def _filled(value, words, where):
+    """``value`` with each {word} in its texts replaced; UserError for a word that is missing."""
     if isinstance(value, list):
-        return [_filled(each, words, where) for each in value]
+        return [_filled(part, words, where) for part in value]
     if not isinstance(value, str):
         return value
-    missing = {name for _, name, _, _ in string.Formatter().parse(value) if name is not None} - words.keys()
+    names = {name for _, name, _, _ in string.Formatter().parse(value) if name is not None}
+    missing = names - words.keys()
     if missing:
         raise UserError(f"{where}: {value} has a word that no level gives: {', '.join(sorted(missing))}")
     return value.format_map(words)
 
 
 def identity(given):
-    """A text that is equal for options of equal runs, wherever their data and files lie."""
-    return json.dumps({key: value for key, value in given.items() if key == "dataset" or key not in FREE},
-                      sort_keys=True)
+    """A text that is equal for options of equal runs, regardless of the places of their data and
+    files."""
+    decisive = {key: value for key, value in given.items() if key == "dataset" or key not in FREE}
+    return json.dumps(decisive, sort_keys=True)

@@ -1,4 +1,5 @@
-"""Sweeps: many runs from one TOML file, in one folder, each with a file of its options and a run file.
+"""Sweeps: many runs from one TOML file, in one folder, each with a file of its options and a run
+file.
 
     folder = "runs/noise"      where they lie                      [default: runs/ and the file's name]
     [fixed]                    options of train that all runs share
@@ -6,8 +7,9 @@
     [[run]]                    options of one more run; any number of such tables
     [slurm]                    resources, as the options of fedmpi sbatch and sweep are called
 
-A run keeps its name as long as its options stay: NAME.toml holds them, whatever becomes of the file of the sweep.
-A new name tells the options in which the runs of the sweep differ, and of those as little as tells them apart.
+A run keeps its name as long as its options stay: NAME.toml holds them, whatever becomes of the file
+of the sweep. A new name tells the options in which the runs of the sweep differ, and of those as
+little as tells them apart.
 """
 
 import hashlib
@@ -37,15 +39,16 @@ class Point(NamedTuple):
 
 
 def check_tables(found, where):
-    """UserError where a sweep's file holds what a sweep does not know."""
+    """UserError for a sweep's file with unknown keys or values of wrong types."""
     for key in found.keys() - TABLES.keys():
         if key.replace("-", "_") in DEFAULTS:
             raise UserError(f"{where}: unknown {key}; options of train stand in a table: [fixed] or [grid]")
     check_keys(found, TABLES, where)
     for name, kind in TABLES.items():
         if not isinstance(found.get(name, kind()), kind):
-            raise UserError(f"{where}: {name} must be {'text' if kind is str else 'a table'}")
-    if not all(isinstance(each, dict) for each in found.get("run", [])):
+            wanted = "text" if kind is str else "a table"
+            raise UserError(f"{where}: {name} must be {wanted}")
+    if not all(isinstance(run, dict) for run in found.get("run", [])):
         raise UserError(f"{where}: write [[run]], a table for each single run")
     for key, values in found.get("grid", {}).items():
         if not isinstance(values, list) or not values:
@@ -57,10 +60,12 @@ def check_tables(found, where):
 
 
 def combined(grid, runs):
-    """What is given for each run beside [fixed]: every combination of the lists of ``grid``, the last one fastest, then
-    ``runs``."""
-    found = [dict(zip(grid, values)) for values in itertools.product(*grid.values())] if grid else []
-    return [*found, *runs]
+    """The options of each run beside [fixed]: every combination of the lists of ``grid``, the last
+    one fastest, then ``runs``."""
+    if not grid:
+        return [*runs]
+    points = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    return [*points, *runs]
 
 
 def identity(options):
@@ -69,33 +74,57 @@ def identity(options):
 
 
 def named(own, given, options, known, played, where):
-    """A Point for each run of the lists: ``own`` are the options that it has beside [fixed], ``given`` with those,
-    ``options`` all. ``known`` maps names of the folder to their runs' options, ``played`` are the names of its run
-    files. UserError for the same run twice."""
+    """A Point for each run of the lists; UserError for the same run twice.
+
+    ``own`` are the options of the run beside [fixed], ``given`` both together, ``options`` all.
+    ``known`` maps names of the folder to their runs' options, ``played`` are the names of its run
+    files."""
     identities = [identity(each) for each in options]
-    for number, each in enumerate(identities):
-        if identities.index(each) < number:
-            raise UserError(f"{where}: runs {identities.index(each)} and {number} are the same")
-    varying = [key for key in dict.fromkeys(key for each in given for key in each)
-               if len({json.dumps(each[key]) for each in options}) > 1]
+    _refuse_twice(identities, where)
+    keys = dict.fromkeys(key for each in given for key in each)
+    varying = [key for key in keys if len({json.dumps(each[key]) for each in options}) > 1]
     kept = {identity(each): name for name, each in known.items()}
-    short, once = _names(varying, own, options), _older_names(varying, options)
-    old = [kept.get(mine) or (name if name in played else None) for mine, name in zip(identities, once)]
-    count = Counter([mine or new for mine, new in zip(old, short)])
-    digests = [_digest({key: each[key] for key in varying}) for each in options]
-    names = [mine or (new if count[new] == 1 else f"{new}_{digest}")
-             for mine, new, digest in zip(old, short, digests)]
-    return [Point(*each) for each in zip(names, given, options)]
+    names = []
+    for mine, older in zip(identities, _older_names(varying, options)):
+        if mine not in kept and older in played:
+            names.append(older)
+        else:
+            names.append(kept.get(mine))
+    names = _with_new_names(names, varying, own, options)
+    return [Point(*point) for point in zip(names, given, options)]
+
+
+def _refuse_twice(identities, where):
+    first_at = {}
+    for number, mine in enumerate(identities):
+        first = first_at.setdefault(mine, number)
+        if first < number:
+            raise UserError(f"{where}: runs {first} and {number} are the same")
+
+
+def _with_new_names(names, varying, own, options):
+    """The names, with a short one for each None; equal names get a digest of their options."""
+    short = _names(varying, own, options)
+    count = Counter(name or new for name, new in zip(names, short))
+    complete = []
+    for name, new, each in zip(names, short, options):
+        if not name and count[new] > 1:
+            digest = _digest({key: each[key] for key in varying})
+            complete.append(f"{new}_{digest}")
+        else:
+            complete.append(name or new)
+    return complete
 
 
 def _names(varying, own, options):
-    """A short name for each run: the options of its own that vary, and its seed where seeds do."""
+    """A short name for each run: the options of its own that vary, and its seed if seeds do."""
     texts = [{} for _ in options]
     for key in varying:
-        tell = [number for number, each in enumerate(own) if key in each or key == "seed"]
-        for number, text in zip(tell, short_texts(key, [options[number][key] for number in tell])):
+        numbers = [number for number, each in enumerate(own) if key in each or key == "seed"]
+        values = [options[number][key] for number in numbers]
+        for number, text in zip(numbers, short_texts(key, values)):
             texts[number][key.replace("_", "-")] = text
-    return [name_of(each) for each in texts]
+    return [name_of(varied) for varied in texts]
 
 
 def _older_names(varying, options):
@@ -113,22 +142,35 @@ def short_texts(key, values):
         return [_text(_number(value)) for value in values]
     parts = [split(value) for value in values]
     heads = _heads([head for head, _ in parts])
-    options = [dict(item.partition("=")[::2] for item in rest.split(",") if item) for _, rest in parts]
-    return [_part_text(head, each, [other for name, other in zip(heads, options) if name == head], set(heads))
-            for head, each in zip(heads, options)]
+    options = [_options_of(rest) for _, rest in parts]
+    texts = []
+    for head, mine in zip(heads, options):
+        kin = [others for name, others in zip(heads, options) if name == head]
+        texts.append(_part_text(head, mine, kin, set(heads)))
+    return texts
+
+
+def _options_of(rest):
+    """``{option: value}`` of the text behind a part's colon."""
+    return dict(item.partition("=")[::2] for item in rest.split(",") if item)
 
 
 def _part_text(head, options, kin, heads):
-    """A part by its name, where there are several, and by the options in which it differs from its ``kin``."""
-    differing = [option for option in dict.fromkeys(option for each in kin for option in each)
-                 if len({each.get(option) for each in kin}) > 1]
-    words = [_word(option, options[option]) for option in differing if option in options]
-    named = [head] if len(heads) > 1 or not words else []
-    return "-".join([*named, *words])
+    """A part by its name, if there are several, and by the options in which it differs from its
+    ``kin``."""
+    words = []
+    for option in dict.fromkeys(option for other in kin for option in other):
+        values = {other.get(option) for other in kin}
+        if len(values) > 1 and option in options:
+            words.append(_word(option, options[option]))
+    if len(heads) > 1 or not words:
+        words.insert(0, head)
+    return "-".join(words)
 
 
 def _heads(names):
-    """The names of parts; of ``package.module:function`` the function, where that tells them apart."""
+    """The names of parts; of ``package.module:function`` the function, where that tells them
+    apart."""
     short = [name.rpartition(":")[2] for name in names]
     return short if len(set(short)) == len(set(names)) else names
 
@@ -148,12 +190,17 @@ def _text(value):
 
 def _number(value):
     """A number as short as it stays itself: 1e+09, not 1000000000.0."""
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else value
+    if not isinstance(value, float):
+        return value
+    short = f"{value:g}"
+    if float(short) != value:
+        return value
+    return short
 
 
 def name_of(varying):
-    """A file name, without its end, for the values of what varies: ``strategy-fedavg_seed-0``. One that would be too
-    long ends in a digest."""
+    """A file name, without its end, for the values of what varies: ``strategy-fedavg_seed-0``. One
+    that would be too long ends in a digest."""
     name = _long_name(varying)
     if len(name) <= LONGEST:
         return name
@@ -167,9 +214,15 @@ def _long_name(varying):
 
 
 def changed(options, recorded):
-    """What of ``options`` a run that has recorded its own has otherwise, as texts: ``--lr 0.1 (it has 0.5)``."""
-    return [f"--{key.replace('_', '-')} {value} (it has {recorded[key]})" for key, value in options.items()
-            if key in recorded and key not in FREE and (key, value) not in AUTO and value not in (None, recorded[key])]
+    """The options in which a recorded run differs, as texts: ``--lr 0.1 (it has 0.5)``."""
+    texts = []
+    for key, value in options.items():
+        if key not in recorded or key in FREE:
+            continue
+        if value is None or value == recorded[key] or (key, value) in AUTO:
+            continue
+        texts.append(f"--{key.replace('_', '-')} {value} (it has {recorded[key]})")
+    return texts
 
 
 def path(folder, name, end):
@@ -177,8 +230,8 @@ def path(folder, name, end):
 
 
 class State(NamedTuple):
-    """How far a run is: ``status`` (``missing`` where there is no run file), ``rounds``, and the options in which what
-    lies there under its name differs from it, as texts."""
+    """The progress of a run: ``status`` (``missing`` without a run file), ``rounds``, and, as
+    texts, the options in which the files under its name differ from it."""
 
     status: str
     rounds: int
@@ -197,25 +250,29 @@ def state(folder, point, known):
 
 
 def replaced(folder, points, states, overwrite):
-    """The names whose run, if there is one, is to be played anew: those that never committed a round, and, by
-    ``overwrite``, those that failed or are runs of other options. UserError where other options are in the way, or
-    where a run that would have to go is being written."""
+    """The names whose run, if there is one, is to be played anew: runs without a committed round,
+    and, by ``overwrite``, failed runs and those of other options.
+
+    UserError if other options are in the way, or a run that would have to go is being written."""
+    return [point.name for point, state in zip(points, states) if _is_replaced(folder, point, state, overwrite)]
+
+
+def _is_replaced(folder, point, state, overwrite):
     from fedmpi.store import check_replaceable
-    found = []
-    for point, (status, rounds, differs) in zip(points, states):
-        file = path(folder, point.name, "h5")
-        begun = status == "missing" or rounds > 0
-        if begun and differs and not overwrite:
-            there = path(folder, point.name, "toml" if status == "missing" else "h5")
-            raise UserError(f"{there} is of another run than {', '.join(differs)}: give --overwrite to play it "
-                            "anew, or take another folder")
-        if not begun and not differs and _is_written(file):
-            continue
-        if not begun or differs or overwrite and status == "failed":
-            if status != "missing":
-                check_replaceable(file, overwrite)
-            found.append(point.name)
-    return found
+    file = path(folder, point.name, "h5")
+    is_missing = state.status == "missing"
+    is_begun = is_missing or state.rounds > 0
+    if is_begun and state.differs and not overwrite:
+        there = path(folder, point.name, "toml") if is_missing else file
+        raise UserError(f"{there} is of another run than {', '.join(state.differs)}: give --overwrite to play it "
+                        "anew, or take another folder")
+    if not is_begun and not state.differs and _is_written(file):
+        return False
+    if is_begun and not state.differs and not (overwrite and state.status == "failed"):
+        return False
+    if not is_missing:
+        check_replaceable(file, overwrite)
+    return True
 
 
 def _is_written(file):
@@ -239,13 +296,15 @@ def clear(folder, names):
 
 
 def freeze(folder, points):
-    """Write the options of each run beside where its run file will be."""
+    """Write the options of each run beside the place of its run file."""
     os.makedirs(folder, exist_ok=True)
     for point in points:
-        if not os.path.exists(path(folder, point.name, "toml")):
-            with open(path(folder, point.name, "toml"), "x", encoding="utf-8") as file:
-                file.write("".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
-                                   for key, value in point.given.items()))
+        file_path = path(folder, point.name, "toml")
+        if os.path.exists(file_path):
+            continue
+        with open(file_path, "x", encoding="utf-8") as file:
+            for key, value in point.given.items():
+                file.write(f"{key} = {json.dumps(value, ensure_ascii=False)}\n")
 
 
 def train_arguments(folder, name):

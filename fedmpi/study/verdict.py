@@ -1,11 +1,12 @@
 """Claims and what becomes of them.
 
-A claim is about a contrast: for each seed, the sum of a measure over the terms of ``plus`` less that over ``minus``; a
-term is ``{arm = ..., FACTOR = LEVEL, ...}``. Two terms make a paired difference, four a difference of differences, one
-alone a level. A factor that neither a term nor ``where`` names is free: the claim is judged for each of its levels.
+A claim is about a contrast: for each seed, the sum of a measure over the terms of ``plus`` less
+that over ``minus``; a term is ``{arm = ..., FACTOR = LEVEL, ...}``. Two terms make a paired
+difference, four a difference of differences, one alone a level. A factor that neither a term nor
+``where`` names is free: the claim is judged for each of its levels.
 
-Its interval is Student's over seeds, 95 %, two-sided, for one claim alone: among twenty true null hypotheses one
-interval excludes 0.
+Its interval is Student's over seeds, 95 %, two-sided, for one claim alone: among twenty true null
+hypotheses one interval excludes 0.
 
     confirmed      the interval lies wholly beyond ``above`` (or ``below``), and the mean reaches ``reach`` where given
     refuted        it lies wholly on the other side
@@ -13,9 +14,9 @@ interval excludes 0.
     incomplete     runs are missing, have failed, or have no answer
     not run        the size has no such arm or level
 
-Where a run never left chance the reason says so: the verdict is then on who starts to learn, not on who learns better.
-Where none of a seed's runs did, nothing is confirmed or refuted: models that have learned nothing are no worse than
-others.
+Where a run never left chance the reason says so: the verdict is then on who starts to learn, not on
+who learns better. Where none of a seed's runs did, nothing is confirmed or refuted: models that
+have learned nothing are no worse than others.
 """
 
 import itertools
@@ -30,16 +31,18 @@ def paired(a, b):
 
 
 def decide(found, expected, above=None, below=None, reach=None):
-    """``(verdict, reason)`` of the Interval ``found`` of which ``expected`` seeds were to be."""
+    """``(verdict, reason)`` of the Interval ``found``, which should be over ``expected`` seeds."""
     if found.n < expected:
         return "incomplete", f"{found.n} of {expected} seeds"
     if expected < 2:
         return "not confirmed", "one seed has no interval"
-    sign = 1 if above is not None else -1
-    bound = above if above is not None else below
+    sign, bound, other_side = 1, above, "below"
+    if above is None:
+        sign, bound, other_side = -1, below, "above"
+    # From here on, positive means: on the claimed side.
     near, far = sorted((sign * (found.low - bound), sign * (found.high - bound)))
     if far < 0:
-        return "refuted", f"the interval lies {'below' if sign > 0 else 'above'} {bound:g}"
+        return "refuted", f"the interval lies {other_side} {bound:g}"
     if near <= 0:
         holds = "every seed has" if found.low == found.high else "the interval holds"
         return "not confirmed", f"{holds} {bound:g}"
@@ -49,44 +52,77 @@ def decide(found, expected, above=None, below=None, reach=None):
 
 
 def judge(claim, study, values):
-    """A dict for every combination of free levels: ``cell`` (what is free or in ``where``), ``interval``, ``verdict``,
-    ``reason``. ``values(arm, cell, seed, measure)`` is the number, or NaN."""
-    terms = [(1, term) for term in claim["plus"]] + [(-1, term) for term in claim.get("minus", [])]
-    where = {key: [str(v) for v in (value if isinstance(value, list) else [value])]
-             for key, value in claim.get("where", {}).items()}
-    bound = {key for _, term in terms for key in term}
-    if lost := _lost(terms, where, study):
-        return [dict(cell={}, interval=None, verdict="not run", reason=f"this size has no {lost}")]
-    free = {factor: [level for level in levels if level in where.get(factor, levels)]
-            for factor, levels in study.grid.items() if factor not in bound}
-    return [_judged(claim, terms, dict(zip(free, levels)), study, values)
-            for levels in itertools.product(*free.values())]
+    """A dict for every combination of free levels: ``cell`` (free factors and those in ``where``),
+    ``interval``, ``verdict``, ``reason``. ``values(arm, cell, seed, measure)`` is the number, or
+    NaN."""
+    terms = [(1, term) for term in claim["plus"]]
+    terms += [(-1, term) for term in claim.get("minus", [])]
+    where = {factor: _level_names(levels) for factor, levels in claim.get("where", {}).items()}
+    missing = _missing(terms, where, study)
+    if missing:
+        reason = f"this size has no {missing}"
+        return [{"cell": {}, "interval": None, "verdict": "not run", "reason": reason}]
+    free = _free_levels(terms, where, study)
+    judged = []
+    for levels in itertools.product(*free.values()):
+        judged.append(_judged(claim, terms, dict(zip(free, levels)), study, values))
+    return judged
 
 
-def _lost(terms, where, study):
-    """What of a claim the study's size does not have, as a text, or None."""
+def _level_names(levels):
+    """The texts of one level or of a list of them."""
+    if not isinstance(levels, list):
+        levels = [levels]
+    return [str(level) for level in levels]
+
+
+def _missing(terms, where, study):
+    """The first arm or level of a claim that the study's size does not have, as a text; None if it
+    has all."""
     for _, term in terms:
         for key, value in term.items():
-            known = study.arms if key == "arm" else study.grid.get(key, [])
-            if str(value) not in known:
+            names = study.arms if key == "arm" else study.grid.get(key, [])
+            if str(value) not in names:
                 return f"{key} {value}"
-    return next((f"{key} {', '.join(levels)}" for key, levels in where.items()
-                 if not set(levels) & set(study.grid.get(key, []))), None)
+    for factor, levels in where.items():
+        if not set(levels) & set(study.grid.get(factor, [])):
+            return f"{factor} {', '.join(levels)}"
+    return None
+
+
+def _free_levels(terms, where, study):
+    """``{factor: [level]}`` of the factors that no term names, with the levels that ``where``
+    leaves."""
+    bound = {key for _, term in terms for key in term}
+    free = {}
+    for factor, levels in study.grid.items():
+        if factor not in bound:
+            free[factor] = [level for level in levels if level in where.get(factor, levels)]
+    return free
 
 
 def _judged(claim, terms, cell, study, values):
-    places = [(sign, term["arm"], tuple(str(term.get(factor, cell.get(factor))) for factor in study.grid))
-              for sign, term in terms]
-    sums, stuck, mute = [], 0, 0
+    """The verdict in one cell."""
+    places = [(sign, term["arm"], _cell_of(term, cell, study)) for sign, term in terms]
+    contrasts, num_stuck, num_mute = [], 0, 0
     for seed in study.seeds:
         parts = [sign * values(arm, place, seed, claim["measure"]) for sign, arm, place in places]
-        sums += [math.fsum(parts)] if all(map(math.isfinite, parts)) else []
-        idle = [values(arm, place, seed, "learned") == 0 for _, arm, place in places]
-        stuck, mute = stuck + any(idle), mute + all(idle)
-    found = interval(sums)
-    verdict, reason = decide(found, len(study.seeds), claim.get("above"), claim.get("below"), claim.get("reach"))
-    if mute and verdict in ("confirmed", "refuted"):
-        verdict, reason = "not confirmed", f"in {mute} of {len(study.seeds)} seeds no run left chance"
-    elif stuck:
-        reason = "; ".join(filter(None, (reason, f"in {stuck} of {len(study.seeds)} seeds a run never left chance")))
-    return dict(cell=cell, interval=found, verdict=verdict, reason=reason)
+        if all(map(math.isfinite, parts)):
+            contrasts.append(math.fsum(parts))
+        never_left = [values(arm, place, seed, "learned") == 0 for _, arm, place in places]
+        num_stuck += any(never_left)
+        num_mute += all(never_left)
+    spread = interval(contrasts)
+    num = len(study.seeds)
+    verdict, reason = decide(spread, num, claim.get("above"), claim.get("below"), claim.get("reach"))
+    if num_mute and verdict in ("confirmed", "refuted"):
+        verdict, reason = "not confirmed", f"in {num_mute} of {num} seeds no run left chance"
+    elif num_stuck:
+        stuck = f"in {num_stuck} of {num} seeds a run never left chance"
+        reason = "; ".join(filter(None, (reason, stuck)))
+    return {"cell": cell, "interval": spread, "verdict": verdict, "reason": reason}
+
+
+def _cell_of(term, cell, study):
+    """The cell of a term: its own levels, else those of ``cell``."""
+    return tuple(str(term.get(factor, cell.get(factor))) for factor in study.grid)

@@ -1,15 +1,21 @@
-"""What every transport offers, and what it asks of a worker.
+"""The interface of every transport, and of a worker.
 
-A transport has ``share(meta, arrays)`` (a message of large read-only arrays, in memory once a node; the workers' meta
-gains ``local_rank``), ``publish(meta, arrays) -> bytes`` (the same message to every worker), ``map(jobs, arrays=None,
-meanwhile=()) -> iterator of Reply`` (any order; ``arrays[i]``, a dict, travels with job i; raises Stopped where a run
-that was asked to stop must wait no longer; the iterator ``meanwhile`` does a slice of work at each step, while no
-answer is there, and has ended when the last reply is taken), ``total(count) -> (count,) int64`` (the sum over all
-workers of what ``worker.total(count)`` gives, node by node), ``asked()`` (the name of the signal, on any rank, that
-asked, or an empty text) and ``close(code)``; ``size`` is the number of ranks, ``hosts`` their names, ``places`` what
-the workers said of where they run, by rank, ``versions`` the libraries used, ``sent`` and ``received`` count the bytes
-of every message on the server's side, ``waited_s`` the seconds in which it waited for answers and did nothing,
-``meanwhile_s`` those in which it had something else to do.
+A transport has these methods:
+
+    share(meta, arrays)             a message of large read-only arrays, in memory once a node; the workers' meta gains
+                                    ``local_rank``
+    publish(meta, arrays) -> bytes  the same message to every worker
+    map(jobs, arrays=None, meanwhile=()) -> iterator of Reply, in any order
+                                    ``arrays[i]``, a dict, travels with job i. While no answer has come, each step of
+                                    the iterator ``meanwhile`` does a slice of work; it has ended when the last reply is
+                                    taken. Raises Stopped once a run asked to stop must wait no longer.
+    total(count) -> (count,) int64  the sum of all workers' ``worker.total(count)``, node by node
+    asked()                         the name of the signal asking the run to stop, on any rank; "" without one
+    close(code)
+
+and these attributes: ``size``, the number of ranks; ``hosts``, their names; ``places``, the workers' own descriptions
+by rank, see ``place``; ``versions`` of libraries; ``sent`` and ``received``, the bytes of every message on the server's
+side; ``waited_s``, its seconds of waiting for answers without work; ``meanwhile_s``, its seconds of other work.
 
 A worker has ``receive(meta, arrays)``, ``run(job, arrays) -> (meta, arrays)`` and ``total(count)``.
 """
@@ -19,7 +25,7 @@ from typing import NamedTuple
 
 
 class Reply(NamedTuple):
-    """What came back for ``jobs[index]``, and the bytes of the job and of its reply as they were handed over."""
+    """The answer to ``jobs[index]``, and the packed bytes of the job and of its reply."""
 
     index: int
     meta: dict
@@ -30,18 +36,24 @@ class Reply(NamedTuple):
 
 
 def named(job):
-    """What a rank that has this job is at: ``client 17``."""
+    """The name of a rank's work at this job: ``client 17``."""
     if "team" in job:
-        return "clients " + ", ".join(str(each["client"]) for each in job["team"])
+        clients = [str(member["client"]) for member in job["team"]]
+        return "clients " + ", ".join(clients)
     if "own" in job:
         return "clients' own test parts"
     if "lab" in job:
         return f"the server's own work ({job['lab']})"
-    return f"client {job['client']}" if "client" in job else "coalitions" if "coalitions" in job else "a job"
+    if "client" in job:
+        return f"client {job['client']}"
+    if "coalitions" in job:
+        return "coalitions"
+    return "a job"
 
 
 def watched(replies, total, tell, what, every_s=5.0):
-    """The same replies; ``tell(line)`` says every few seconds how many of ``total`` have come."""
+    """The same replies. Every few seconds ``tell(line)`` gets the number of replies so far, out of ``total``; ``what``
+    begins the line."""
     last = time.perf_counter()
     for done, reply in enumerate(replies, start=1):
         yield reply

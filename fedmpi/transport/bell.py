@@ -1,6 +1,6 @@
-"""Waking a rank of the same machine that waits, by a signal: a rank that need not look by itself sleeps longer.
+"""Wakes a waiting rank of the same machine by a signal: a rank with a bell need not look by itself, and sleeps longer.
 
-SIGURG is ignored where nobody waits for it, so a signal that comes too late, or to another process, does nothing.
+SIGURG is ignored by default, so a signal coming too late, or to another process, does nothing.
 """
 
 import contextlib
@@ -11,19 +11,25 @@ BELL = signal.SIGURG
 
 
 def listen():
-    """Keep the signal for ``dozing``: to be called before there are other threads, MPI's among them, which might take
-    it."""
+    """Keep the signal for ``dozing``. To be called before other threads exist: they, or MPI's, might take it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [BELL])
 
 
 def dozing(longest, rung):
-    """How ``messages.wait`` sleeps where a bell may ring: for ``longest`` seconds at most, and at once where it surely
-    will be ``rung`` when there is something; else by and by, as others do."""
-    return lambda waited: signal.sigtimedwait([BELL], longest if rung else min(waited / 10, longest))
+    """A ``nap`` for ``messages.wait``, ended by a bell; ``longest`` in seconds. With ``rung`` every message rings, so
+    the whole of it is slept at once; without, naps grow as for other ranks."""
+
+    def nap(waited):
+        seconds = longest
+        if not rung:
+            seconds = min(waited / 10, longest)
+        return signal.sigtimedwait([BELL], seconds)
+
+    return nap
 
 
 def ring(pid):
-    """Wake a process of this machine that dozes; one that does not will not sleep the next time. None: nobody."""
+    """Wake a dozing process of this machine; a process still awake will skip its next nap. None: nobody."""
     if pid is not None:
         with contextlib.suppress(OSError):
             os.kill(pid, BELL)

@@ -1,8 +1,8 @@
-"""Which ranks take jobs where a node has more of them than cores.
+"""The ranks taking jobs on a node with more ranks than cores.
 
-Ranks that share a core take each other's place in it, and in its caches, every few milliseconds: with 32 workers on 2
-cores a round took 1.3 times as long as with 2. As any rank can play any client, as many as there are cores take all
-jobs, unless the environment's FEDMPI_ALL_RANKS is set on rank 0.
+Ranks sharing a core displace each other from it, and from its caches, every few milliseconds: with 32 workers on 2
+cores a round took 1.3 times as long as with 2. Any rank can play any client, so as many ranks as cores take all jobs,
+unless FEDMPI_ALL_RANKS is set in rank 0's environment.
 """
 
 import os
@@ -10,20 +10,26 @@ from collections import defaultdict
 
 
 def at_work(places):
-    """The ranks that take jobs, of ``{rank: place}`` of the workers: all, but on a node whose ranks have told fewer
-    cores and no GPU, on which they would work at once, the first ones, a rank a core."""
-    nodes = defaultdict(list)
+    """The ranks taking jobs, sorted, of ``{rank: place}`` of the workers.
+
+    All, except on a node with known cores, fewer than ranks, and no GPU: there only the first ranks, one a core."""
     if os.environ.get("FEDMPI_ALL_RANKS"):
         return sorted(places)
+    nodes = defaultdict(list)
     for rank, place in sorted(places.items()):
         nodes[place.get("node", 0)].append(rank)
-    return sorted(rank for ranks in nodes.values() for rank in ranks[: _cores([places[rank] for rank in ranks])])
+    working = []
+    for ranks in nodes.values():
+        num_cores = _num_cores([places[rank] for rank in ranks])
+        working += ranks[:num_cores]
+    return sorted(working)
 
 
-def _cores(places):
-    """How many cores there are for workers at these ``places`` of one node; None where they do not tell or have a
-    GPU."""
-    if not all(place.get("cores") and place["gpu"] is None for place in places):
-        return None
+def _num_cores(places):
+    """The number of cores for the workers at these ``places`` of one node; None if unknown, or if they have a GPU."""
+    for place in places:
+        if not place.get("cores") or place["gpu"] is not None:
+            return None
+    cores = set().union(*(place["cores"] for place in places))
     quotas = [max(1, int(place["quota"])) for place in places if place["quota"]]
-    return min([len(set().union(*(place["cores"] for place in places))), *quotas])
+    return min([len(cores), *quotas])

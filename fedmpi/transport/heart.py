@@ -1,4 +1,4 @@
-"""Beats by which rank 0 and each worker know of each other that they live."""
+"""Heartbeats between rank 0 and each worker: the signs of life by which they notice a lost rank."""
 
 import threading
 import time
@@ -8,18 +8,25 @@ from mpi4py import MPI
 from fedmpi.transport import messages
 from fedmpi.transport.watch import Watch
 
-BEAT, LEAVE = 1, 2        # tags of beats: one of many, the last
+# Tags of beats: one of many, and the last.
+BEAT, LEAVE = 1, 2
 
 
 class Heart:
-    """Beats to and from every peer, in a communicator and a thread of their own, a few in the time of silence. A rank
-    whose main thread works for minutes beats on; one that is dead, stopped or out of reach does not."""
+    """Beats to and from every peer, in a communicator and a thread of their own; several fit into the time of silence.
+    A rank beats on while its main thread works for minutes. A dead, stopped or unreachable rank does not."""
 
     def __init__(self, comm, peers, silence_s, lost):
         """``lost(peer, seconds)`` is called in the thread, again and again, while ``peer`` is silent for too long."""
-        self.comm, self.peers, self.lost, self.sent, self.lock = comm, list(peers), lost, {}, threading.Lock()
+        self.comm = comm
+        self.peers = list(peers)
+        self.lost = lost
+        # {peer: request of its last beat}
+        self.sent = {}
+        self.lock = threading.Lock()
         self.watch = Watch(peers, silence_s, time.monotonic())
-        self.leaving, self.ended = False, threading.Event()
+        self.leaving = False
+        self.ended = threading.Event()
         self.thread = threading.Thread(target=self._beat, name="heart", daemon=True)
         if silence_s and messages.threads():
             self.thread.start()
@@ -36,29 +43,38 @@ class Heart:
     def _hear(self):
         status = MPI.Status()
         while self.comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
-            self.comm.Recv([bytearray(0), MPI.BYTE], status.source, status.tag)
-            self.watch.hear(status.source, time.monotonic())
-            if status.tag == LEAVE:
-                self.watch.leave(status.source)
+            peer = status.source
+            tag = status.tag
+            self.comm.Recv([bytearray(0), MPI.BYTE], peer, tag)
+            self.watch.hear(peer, time.monotonic())
+            if tag == LEAVE:
+                self.watch.leave(peer)
 
     def _send(self):
-        """To every peer that took the last one: those that do not listen get no more."""
+        """Send a beat to every listening peer."""
+        if self.leaving:
+            return
         for peer in self.peers:
-            if not self.leaving and (peer not in self.sent or self.sent[peer].Test()):
-                self.sent[peer] = self.comm.Isend([bytearray(0), MPI.BYTE], peer, BEAT)
+            # A peer with an untaken beat does not listen; it gets no more.
+            if peer not in self.sent or self.sent[peer].Test():
+                self.sent[peer] = self._post(peer, BEAT)
 
-    def _left(self):
+    def _post(self, peer, tag):
+        """The request of an empty message."""
+        return self.comm.Isend([bytearray(0), MPI.BYTE], peer, tag)
+
+    def _all_left(self):
         with self.lock:
             self._hear()
             return not self.watch.heard
 
     def end(self, check=lambda: None):
-        """Say goodbye, and wait until every peer has: what was sent has arrived then."""
+        """Say goodbye, and wait for every peer's goodbye: then all beats have arrived."""
         with self.lock:
-            last = [self.comm.Isend([bytearray(0), MPI.BYTE], peer, LEAVE) for peer in self.peers]
+            goodbyes = [self._post(peer, LEAVE) for peer in self.peers]
             self.leaving = True
-        messages.wait(self._left, check)
+        messages.wait(self._all_left, check)
         self.ended.set()
         if self.thread.is_alive():
             self.thread.join()
-        MPI.Request.Waitall([*last, *self.sent.values()])
+        MPI.Request.Waitall([*goodbyes, *self.sent.values()])

@@ -16,7 +16,9 @@ class Local:
     places = {}
 
     def __init__(self, worker, stop=None):
-        self.worker, self.stop, self.hosts = worker, stop or Stop(), [socket.gethostname()]
+        self.worker = worker
+        self.stop = stop or Stop()
+        self.hosts = [socket.gethostname()]
         self.sent = self.received = 0
         self.waited_s = self.meanwhile_s = 0.0
 
@@ -32,15 +34,17 @@ class Local:
 
     def map(self, jobs, arrays=None, meanwhile=()):
         begin = time.perf_counter()
-        for _ in meanwhile:                              # nobody else works in between
+        # All of it at once: here no other rank works at the same time.
+        for _ in meanwhile:
             pass
         self.meanwhile_s += time.perf_counter() - begin
         for index, job in enumerate(jobs):
             self.stop.check()
-            request = pack({"kind": "run", "job": job}, arrays[index] if arrays else {})
-            meta, given = unpack(request)
+            job_arrays = arrays[index] if arrays else {}
+            request = pack({"kind": "run", "job": job}, job_arrays)
+            meta, received = unpack(request)
             begin = time.perf_counter()
-            answer = self.worker.run(meta["job"], given)
+            answer = self.worker.run(meta["job"], received)
             self.waited_s += time.perf_counter() - begin
             reply = pack(*answer)
             self.sent += len(request)

@@ -1,8 +1,8 @@
 """The transport over MPI, rank 0's side: rank 0 serves, every other rank works.
 
-A worker's exception travels to rank 0 as a message; an exception on rank 0 aborts the job. Beside all that, in
-COMM_WORLD itself, go a worker's first message and, out of order, empty ones: its signal to rank 0, and rank 0's word
-that jobs that still wait are dropped. And in a communicator of their own go the beats, see ``heart``.
+A worker's exception travels to rank 0 as a message; an exception on rank 0 aborts the job. COMM_WORLD itself carries a
+worker's first message and, out of order, empty messages: a worker's signal to rank 0, and rank 0's word that waiting
+jobs are dropped. Heartbeats have a communicator of their own, see ``heart``.
 """
 
 import math
@@ -26,7 +26,10 @@ from fedmpi.transport.sharing import share, sum_of
 from fedmpi.transport.watch import START, Limits
 from fedmpi.wire.frame import pack
 
-AHEAD = 2                 # jobs a worker holds while others wait in the queue
+# Jobs held by a worker while others wait in the queue.
+AHEAD = 2
+# The most ranks named in one line.
+NAMED = 10
 
 
 class Mpi:
@@ -34,97 +37,139 @@ class Mpi:
 
     def __init__(self, version, arrived=lambda missing, size: None, stop=None, limits=Limits(),
                  note=lambda rank, text: None, tell=lambda line: None):
-        """Waits until every rank is ready: ``arrived(missing, size)`` hears time and again which are not. ``note(rank,
-        text)`` hears what each rank does from now on; ``tell(line)`` the last words before the job is aborted."""
-        self.size, self.stop, self.note, self.tell = MPI.COMM_WORLD.size, stop or stopping.Stop(), note, tell
+        """Waits until every rank is ready. ``arrived(missing, size)`` hears time and again of the missing ranks.
+        ``note(rank, text)`` hears of each rank's work from now on; ``tell(line)`` of the last words before the job is
+        aborted."""
+        self.size = MPI.COMM_WORLD.size
+        self.stop = stop or stopping.Stop()
+        self.note, self.tell = note, tell
         self.silence_s, self.task_s = limits
-        self.versions = {"mpi4py": mpi4py.__version__, "mpi": MPI.Get_library_version().partition("\n")[0].strip("\0 ")}
+        library = MPI.Get_library_version().partition("\n")[0]
+        self.versions = {"mpi4py": mpi4py.__version__, "mpi": library.strip("\0 ")}
         self.workers = range(1, self.size)
         self.sent = self.received = 0
         self.waited_s = self.meanwhile_s = 0.0
+        # The current round, for texts, and the line about a lost rank.
         self.nodes = self.round = self.gone = None
-        self.unanswered = False                          # a map was given up before all answers came
-        self.posted, self.places = [], {}                # (buffer, requests) of jobs that may still be on their way
-        self.hosts, self.pids = [socket.gethostname()] * self.size, [os.getpid()] * self.size
+        # Whether a map was abandoned before all answers came.
+        self.unanswered = False
+        # [(buffer, requests)] of jobs that may still be on their way.
+        self.posted = []
+        self.places = {}
+        self.hosts = [socket.gethostname()] * self.size
+        self.pids = [os.getpid()] * self.size
+        # {rank: (its work, since when)}
         self.work = {rank: ("getting ready", time.monotonic()) for rank in range(self.size)}
-        self._gather(version, arrived)
+        self._recruit(version, arrived)
 
-    def _gather(self, version, arrived):
+    def _recruit(self, version, arrived):
         """Wait until every rank is ready, and for the communicators."""
-        start, missing = time.monotonic(), set(self.workers)
+        start = time.monotonic()
+        missing = set(self.workers)
 
         def patient():
             arrived(missing, self.size)
             if time.monotonic() - start > START * self.silence_s > 0:
-                who = (", ".join(map(str, sorted(missing)[:10])) or "unknown") + ", ..." * (len(missing) > 10)
-                raise LostRank(f"{self.size - len(missing)} of {self.size} ranks are ready after "
-                               f"{START * self.silence_s:.0f} s ({START} times --silence), not: rank {who}")
+                raise LostRank(self._missing_line(missing))
 
         while missing:
-            meta, arrays, rank = self._opened(*messages.receive(MPI.COMM_WORLD, check=patient, tag=READY))
-            self.hosts[rank], self.pids[rank] = meta["host"], int(arrays["pid"][0])
-            if meta["version"] != version:
-                raise UserError(f"rank {rank} on {meta['host']} runs fedmpi {meta['version']}, rank 0 {version}")
-            self._does(rank, "waiting")
-            missing -= {rank}
+            message = messages.receive(MPI.COMM_WORLD, check=patient, tag=READY)
+            missing.discard(self._welcome(message, version))
         welcome = messages.answer(self.workers, messages.COME)
         messages.wait(lambda: MPI.Request.Testall(welcome.requests), patient)
         self.comm = messages.duplicate(MPI.COMM_WORLD, patient)
-        self.heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), self.workers, self.silence_s, self._lost)
+        beats = messages.duplicate(MPI.COMM_WORLD, patient)
+        self.heart = Heart(beats, self.workers, self.silence_s, self._lost)
         self.nodes = messages.nodes(self.comm)
-        messages.crowding(self.nodes[0])                 # the workers ask
+        # Collective calls: only the workers need the answers.
+        messages.crowding(self.nodes[0])
         messages.server_process(self.comm)
         for _ in self.workers:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
         self.at_work = at_work(self.places)
-        near = all(host == self.hosts[0] for host in self.hosts)
-        self.nap = dozing(RUNG_S if near else LONGEST_S, near)
+        self.nap = self._own_nap()
+
+    def _missing_line(self, missing):
+        ranks = ", ".join(map(str, sorted(missing)[:NAMED])) or "unknown"
+        if len(missing) > NAMED:
+            ranks += ", ..."
+        num_ready = self.size - len(missing)
+        return (f"{num_ready} of {self.size} ranks are ready after "
+                f"{START * self.silence_s:.0f} s ({START} times --silence), not: rank {ranks}")
+
+    def _welcome(self, message, version):
+        """The rank of a first message. UserError if it runs another version."""
+        meta, arrays, rank = self._opened(*message)
+        self.hosts[rank] = meta["host"]
+        self.pids[rank] = int(arrays["pid"][0])
+        if meta["version"] != version:
+            own_version = meta["version"]
+            raise UserError(f"rank {rank} on {self.hosts[rank]} runs fedmpi {own_version}, rank 0 {version}")
+        self._does(rank, "waiting")
+        return rank
+
+    def _own_nap(self):
+        """Rank 0's way to wait: if all ranks are on its machine, they wake it."""
+        all_near = all(host == self.hosts[0] for host in self.hosts)
+        if all_near:
+            return dozing(RUNG_S, True)
+        return dozing(LONGEST_S, False)
 
     def _does(self, rank, text):
         self.work[rank] = text, time.monotonic()
         self.note(rank, text)
 
     def _lost(self, rank, seconds):
-        """In the heart's thread. A main thread that does not answer, as it is blocked itself, is not waited for."""
+        """Called in the heart's thread. The main thread raises at its next ``check``; if it is blocked itself, this
+        thread aborts the job."""
         if self.gone is None:
             text, since = self.work[rank]
+            at_it_s = time.monotonic() - since
+            # Set last: the main thread may read it at once.
+            self.answered = False
+            self.by = time.monotonic() + self.silence_s
             self.gone = (f"rank {rank} on {self.hosts[rank]} has been silent for {seconds:.0f} s, last known work: "
-                         f"{text} ({time.monotonic() - since:.0f} s ago)")
-            self.answered, self.by = False, time.monotonic() + self.silence_s
+                         f"{text} ({at_it_s:.0f} s ago)")
         elif not self.answered and time.monotonic() > self.by:
             self.tell(f"error: {self.gone}; rank 0 is blocked at {self.work[0][0]}")
             messages.abort(1)
 
     def check(self):
-        """Raises LostRank where another rank is lost."""
+        """Raises LostRank if another rank is lost."""
         if self.gone is not None:
             self.answered = True
             raise LostRank(self.gone)
 
-    def _overdue(self, ranks):
-        """Raises LostRank where one of ``ranks`` has been at its job for too long: it may live and yet never end."""
+    def _check_overdue(self, ranks):
+        """Raises LostRank if one of ``ranks`` has been at its job for too long: it may be alive and yet never end."""
+        if not self.task_s:
+            return
         for rank in ranks:
             text, since = self.work[rank]
-            if self.task_s and time.monotonic() - since > self.task_s:
+            at_it_s = time.monotonic() - since
+            if at_it_s > self.task_s:
                 raise LostRank(f"rank {rank} on {self.hosts[rank]} has been at {text} for "
-                               f"{time.monotonic() - since:.3g} s, longer than --task-limit {self.task_s:g}")
+                               f"{at_it_s:.3g} s, longer than --task-limit {self.task_s:g}")
 
-    def _send(self, meta, rank, arrays={}):
-        buffer = pack(meta, arrays)
+    def _send(self, meta, rank, arrays=None):
+        buffer = pack(meta, arrays or {})
         self.sent += len(buffer)
         messages.send(self.comm, buffer, rank, self.check, self._near(rank))
         return len(buffer)
 
     def _near(self, rank):
         """The process of a rank of this machine, else None."""
-        return self.pids[rank] if self.hosts[rank] == self.hosts[0] else None
+        if self.hosts[rank] == self.hosts[0]:
+            return self.pids[rank]
+        return None
 
     def _post(self, meta, rank, arrays):
         """As ``_send``, without waiting: the worker may be sending, too, and wait for us."""
         buffer = pack(meta, arrays)
         self.sent += len(buffer)
-        self.posted.append((buffer, messages.post(self.comm, buffer, rank)))
+        requests = messages.post(self.comm, buffer, rank)
+        self.posted.append((buffer, requests))
         ring(self._near(rank))
         return len(buffer)
 
@@ -133,8 +178,9 @@ class Mpi:
 
     def _opened(self, buffer, rank):
         self.received += len(buffer)
-        whose = f"a message from rank {rank} on {self.hosts[rank]}, at {self.work[rank][0]}, is"
-        meta, arrays = messages.opened(buffer, whose)
+        text, _ = self.work[rank]
+        subject = f"a message from rank {rank} on {self.hosts[rank]}, at {text}, is"
+        meta, arrays = messages.opened(buffer, subject)
         if meta.get("kind") == "error":
             raise WorkerError(rank, meta["trace"], meta["user"])
         self.reply_bytes = len(buffer)
@@ -142,23 +188,29 @@ class Mpi:
 
     def share(self, meta, arrays):
         """Give every rank of every node the same message, its arrays read-only and once a node. ``goes_on`` in ``meta``
-        says how a run that was ended goes on, for a worker's last words."""
-        table = [[name, array.dtype.str, list(array.shape), sum_of(array)] for name, array in arrays.items()]
+        says how an ended run goes on, for a worker's last words."""
+        table = []
+        for name, array in arrays.items():
+            table.append([name, array.dtype.str, list(array.shape), sum_of(array)])
+        announcement = {"kind": "share", "host": self.hosts[0], "table": table, "meta": meta}
         self._does(0, "sharing the data")
         for rank in self.workers:
             self._does(rank, "receiving the data")
-            self._send({"kind": "share", "host": self.hosts[0], "table": table, "meta": meta}, rank)
+            self._send(announcement, rank)
         self.sent += sum(array.nbytes for array in arrays.values())
         share(self.nodes, table, arrays, self.check)
 
     def publish(self, meta, arrays):
         buffer = pack(meta, arrays)
-        self.round = meta.get("t", self.round)
-        what = meta.get("kind", "message") + (f" {self.round}" if "t" in meta else "")
+        what = meta.get("kind", "message")
+        if "t" in meta:
+            self.round = meta["t"]
+            what += f" {self.round}"
+        announcement = {"kind": "publish", "what": what, "bytes": len(buffer)}
         self._does(0, f"publishing {what}")
         for rank in self.workers:
             self._does(rank, f"receiving {what}")
-            self._send({"kind": "publish", "what": what, "bytes": len(buffer)}, rank)
+            self._send(announcement, rank)
         messages.broadcast(self.comm, buffer, self.check)
         self.sent += len(buffer)
         return len(buffer)
@@ -175,17 +227,25 @@ class Mpi:
         return total
 
     def map(self, jobs, arrays=None, meanwhile=()):
-        jobs, meanwhile = list(jobs), iter(meanwhile)
+        jobs = list(jobs)
+        meanwhile = iter(meanwhile)
+        # Backwards: jobs are taken from its end.
         queue = list(enumerate(jobs))[::-1]
-        held = {rank: [] for rank in self.at_work}       # (index, job bytes) in the order that they were sent
+        # {rank: [(index, job bytes)]} in the order of sending, which is the order of answers.
+        held = {rank: [] for rank in self.at_work}
 
         def feed(rank):
-            while queue and len(held[rank]) < (AHEAD if len(queue) > len(self.at_work) else 1):
+            while queue and len(held[rank]) < self._most_held(queue):
                 index, job = queue.pop()
                 if not held[rank]:
                     self._does(rank, self._named(job))
-                size = self._post({"kind": "run", "job": job}, rank, arrays[index] if arrays else {})
-                held[rank].append((index, size))
+                job_arrays = arrays[index] if arrays else {}
+                num_bytes = self._post({"kind": "run", "job": job}, rank, job_arrays)
+                held[rank].append((index, num_bytes))
+
+        def check():
+            self.check()
+            self._check_overdue(rank for rank in held if held[rank])
 
         assert not self.unanswered, "a map that was given up: its answers would be taken for those of this one"
         self._does(0, self._in_round("waiting for workers"))
@@ -193,26 +253,36 @@ class Mpi:
             for rank in self.at_work:
                 feed(rank)
             while any(held.values()):
-                self._await(lambda: (self.check(), self._overdue(rank for rank in held if held[rank])), meanwhile)
+                self._await(check, meanwhile)
                 meta, answer, rank = self._receive()
-                size = self.reply_bytes
+                reply_bytes = self.reply_bytes
                 index, job_bytes = held[rank].pop(0)
-                self._does(rank, self._named(jobs[held[rank][0][0]]) if held[rank] else "waiting")
+                if held[rank]:
+                    next_index, _ = held[rank][0]
+                    self._does(rank, self._named(jobs[next_index]))
+                else:
+                    self._does(rank, "waiting")
                 feed(rank)
-                yield Reply(index, meta, answer, rank, job_bytes, size)
+                yield Reply(index, meta, answer, rank, job_bytes, reply_bytes)
             self._spend(meanwhile, lambda: False, self.check)
         finally:
             self.unanswered = any(held.values())
 
+    def _most_held(self, queue):
+        """The jobs a worker may hold. At the end of the queue one each, so that all end at the same time."""
+        if len(queue) > len(self.at_work):
+            return AHEAD
+        return 1
+
     def _await(self, check, meanwhile):
-        """Wait for the next message, and use the time as long as there is something to do ``meanwhile``."""
+        """Wait for the next message, and use the time for the work ``meanwhile``."""
         if not self._spend(meanwhile, self._come, check):
             begin = time.perf_counter()
             messages.wait(self._come, check, self.nap)
             self.waited_s += time.perf_counter() - begin
 
     def _spend(self, meanwhile, done, check):
-        """Work until ``done()``, and whether it was; False where the work ended before."""
+        """Work until ``done()`` is true: True; False if the work ended before."""
         begin = time.perf_counter()
         try:
             while not done():
@@ -227,18 +297,20 @@ class Mpi:
     def _named(self, job):
         return self._in_round(named(job))
 
-    def _in_round(self, what):
-        return f"{what} in round {self.round}" if self.round else what
+    def _in_round(self, text):
+        if not self.round:
+            return text
+        return f"{text} in round {self.round}"
 
     def _come(self):
-        """Whether a message is there; raises Stopped where the round is to be given up."""
+        """Whether a message has come. Raises Stopped if the round is to be abandoned."""
         self.asked()
         self.stop.check()
-        self.posted = [each for each in self.posted if not MPI.Request.Testall(each[1])]
+        self.posted = [pair for pair in self.posted if not MPI.Request.Testall(pair[1])]
         return self.comm.Iprobe()
 
     def asked(self):
-        """The name of the signal that asked the run to stop, here or on a worker, who passes it on; else ""."""
+        """The name of the signal asking the run to stop, sent to this rank or passed on by a worker; "" without one."""
         status = MPI.Status()
         while MPI.COMM_WORLD.Iprobe(status=status):
             MPI.COMM_WORLD.Recv([bytearray(0), MPI.BYTE], status.source, status.tag)
@@ -246,15 +318,16 @@ class Mpi:
         return self.stop.asked
 
     def probe(self):
-        """What the transport does beside what the MPI alone does, see ``fedmpi.transport.probe``."""
+        """Measurements of the transport beside MPI alone, see ``fedmpi.transport.probe``."""
         for rank in self.workers:
             self._send({"kind": "probe"}, rank)
         return probe(self.comm.Dup(), self.places)
 
     def close(self, code=0, patience_s=math.inf):
-        """End every worker's ``serve`` with ``code`` after the job it is at; jobs that wait are dropped, and answers.
-        At a good end an error that nobody has read yet is raised. LostRank where a worker stays at its job for more
-        than ``patience_s``."""
+        """End every worker's ``serve`` with ``code`` after its present job; waiting jobs and all answers are dropped.
+
+        With code 0, a worker's unread error is raised. LostRank if a worker stays at its job for more than
+        ``patience_s``."""
         give_up = time.monotonic() + patience_s
 
         def patient():
@@ -263,18 +336,26 @@ class Mpi:
                 raise LostRank(f"not every rank has left after {patience_s:g} s")
 
         self._does(0, "ending the run")
+        # Out of order: waiting jobs are dropped.
         requests = [messages.nudge(rank) for rank in self.workers]
         for rank in self.workers:
             self._send({"kind": "stop", "code": code}, rank)
+        self._see_off(code, patient)
+        self.heart.end(self.check)
+        MPI.Request.Waitall(requests)
+        # The workers may have passed on a signal before they left.
+        self.asked()
+
+    def _see_off(self, code, check):
+        """Wait for every worker's goodbye."""
         leaving = set(self.workers)
         while leaving:
             try:
-                meta, _, rank = self._opened(*messages.receive(self.comm, check=patient))
+                buffer, source = messages.receive(self.comm, check=check)
+                meta, _, rank = self._opened(buffer, source)
             except WorkerError:
                 if code == 0:
                     raise
-            else:
-                leaving -= {rank} if meta.get("kind") == "bye" else set()
-        self.heart.end(self.check)
-        MPI.Request.Waitall(requests)
-        self.asked()                                     # what workers passed on before they left
+                continue
+            if meta.get("kind") == "bye":
+                leaving.discard(rank)

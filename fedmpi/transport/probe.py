@@ -1,4 +1,4 @@
-"""What the transport does beside what the MPI alone does, and which MPI that is."""
+"""Measures the transport beside MPI alone, and names the MPI library."""
 
 import ctypes
 import os
@@ -12,69 +12,105 @@ from fedmpi.transport import messages
 from fedmpi.transport.messages import LAST
 from fedmpi.wire.frame import pack, unpack
 
-PROBED = 64               # workers, at most, that a probe asks one by one
+# The most workers asked one by one.
+PROBED = 64
+# Seconds of waiting while ranks measure their share of a core.
+WAIT_S = 0.5
+# Bytes of messages: every pair's, and those of one pair a node, on the first FAR nodes.
+LENGTH, LONG_LENGTH, FAR = 4 << 20, 64 << 20, 4
+# Messages there and back: of 8 bytes, and of many.
+SHORT_TRIPS, LONG_TRIPS = 20, 4
+# Measured twice: by the transport, and by MPI alone, under names with a prefix.
+KINDS = ((False, ""), (True, "bare_"))
 
 
 def probe(comm, places):
-    """What the transport does beside what the MPI alone does, as JSON takes it: ``waiting`` (share of a core, by
-    rank), ``pairs`` (of rank 0 and a worker: see ``_pair``) and ``broadcast`` (seconds, to all)."""
+    """Measurements for JSON: ``waiting`` (each rank's share of a core while it waits, by rank), ``pairs`` (of rank 0
+    and a worker: see ``_pair``) and ``broadcast`` (seconds, to all)."""
     workers = range(1, comm.size)
-    waiting = _ask_all(comm, workers, {"what": "wait"}, lambda: time.sleep(0.5))
-    buffer = np.zeros(4 << 20, np.uint8)
-    seconds = {bare: min(_timed(lambda bare=bare: _ask_all(comm, workers, {
-        "what": "broadcast", "bytes": len(buffer), "bare": bare}, lambda bare=bare: _broadcast(comm, buffer, bare)))
-        for _ in range(3)) for bare in (False, True)}
-    pairs, far = {}, set()                           # one worker a node is also asked for long messages
-    for rank in workers[:: -(-len(workers) // PROBED)]:
-        node = places[rank].get("node")
-        pairs[rank] = _pair(comm, rank, node not in far and len(far) < 4)
-        far.add(node)
+    waiting = _ask_all(comm, workers, {"what": "wait"}, lambda: time.sleep(WAIT_S))
+    buffer = np.zeros(LENGTH, np.uint8)
+    broadcast = {"bytes": len(buffer)}
+    for bare, prefix in KINDS:
+        seconds = [_broadcast_s(comm, workers, buffer, bare) for _ in range(3)]
+        broadcast[prefix + "seconds"] = min(seconds)
+    pairs = _pairs(comm, places, workers)
     for rank in workers:
         messages.send(comm, pack({"what": "end"}, {}), rank)
     comm.Free()
-    return {"waiting": waiting, "pairs": pairs, "broadcast": {
-        "bytes": len(buffer), "seconds": seconds[False], "bare_seconds": seconds[True]}}
+    return {"waiting": waiting, "pairs": pairs, "broadcast": broadcast}
 
 
-def _timed(do):
+def _broadcast_s(comm, workers, buffer, bare):
+    """The seconds of one broadcast of ``buffer``, with the exchange around it."""
+    meta = {"what": "broadcast", "bytes": len(buffer), "bare": bare}
     start = time.perf_counter()
-    do()
+    _ask_all(comm, workers, meta, lambda: _broadcast(comm, buffer, bare))
     return time.perf_counter() - start
 
 
+def _pairs(comm, places, workers):
+    """``{rank: _pair}`` of at most PROBED workers, evenly spread."""
+    pairs = {}
+    nodes = set()
+    step = -(-len(workers) // PROBED)
+    for rank in workers[::step]:
+        node = places[rank].get("node")
+        # One worker a node also gets long messages.
+        is_long = node not in nodes and len(nodes) < FAR
+        pairs[rank] = _pair(comm, rank, is_long)
+        nodes.add(node)
+    return pairs
+
+
 def _ask_all(comm, workers, meta, meanwhile):
-    """``{rank: number}`` that each worker answers to ``meta``; in between this rank does ``meanwhile()``."""
+    """``{rank: number}``: each worker's answer to ``meta``; in between this rank does ``meanwhile()``."""
     for rank in workers:
         messages.send(comm, pack(meta, {}), rank)
     meanwhile()
     for rank in workers:
         messages.send(comm, pack({}, {}), rank)
-    return {rank: unpack(messages.receive(comm, rank)[0])[0]["number"] for rank in workers}
+    numbers = {}
+    for rank in workers:
+        buffer, _ = messages.receive(comm, rank)
+        answer, _ = unpack(buffer)
+        numbers[rank] = answer["number"]
+    return numbers
 
 
-def _pair(comm, rank, long):
-    """Of this rank and another: ``round_trip_s`` of 8 bytes, ``clock_s`` (how much later it is there) and the error of
-    that, ``rates`` in bytes a second one way, by bytes sent; and the same of MPI alone, as ``bare_...``."""
-    found = {"rates": {}, "bare_rates": {}}
-    for bare, name in ((False, ""), (True, "bare_")):
-        trips = _trips(comm, rank, 8, 20, bare)
-        found[name + "round_trip_s"] = float(np.median([seconds for seconds, _ in trips]))
+def _pair(comm, rank, is_long):
+    """Measurements between this rank and another: ``round_trip_s`` of 8 bytes, ``clock_s`` (the other clock less this
+    one) and ``clock_error_s``, ``rates`` in bytes a second one way, by bytes sent; and ``bare_...``, by MPI alone."""
+    pair = {"rates": {}, "bare_rates": {}}
+    for bare, prefix in KINDS:
+        trips = _trips(comm, rank, 8, SHORT_TRIPS, bare)
+        median = np.median([seconds for seconds, _ in trips])
+        pair[prefix + "round_trip_s"] = float(median)
         if not bare:
-            seconds, found["clock_s"] = min(trips)
-            found["clock_error_s"] = seconds / 2
-    for num_bytes in [4 << 20] + [64 << 20] * long:
-        for bare, name in ((False, ""), (True, "bare_")):
-            trips = _trips(comm, rank, num_bytes, 4, bare)
-            found[name + "rates"][num_bytes] = 2 * num_bytes / min(seconds for seconds, _ in trips)
-    return found
+            # The fastest trip tells the time best.
+            seconds, pair["clock_s"] = min(trips)
+            pair["clock_error_s"] = seconds / 2
+    lengths = [LENGTH]
+    if is_long:
+        lengths.append(LONG_LENGTH)
+    for num_bytes in lengths:
+        for bare, prefix in KINDS:
+            trips = _trips(comm, rank, num_bytes, LONG_TRIPS, bare)
+            fastest = min(seconds for seconds, _ in trips)
+            pair[prefix + "rates"][num_bytes] = 2 * num_bytes / fastest
+    return pair
 
 
 def _trips(comm, rank, num_bytes, times, bare):
-    """``[(seconds, how much later it is there)]`` of each message to ``rank`` and back; the first warms up."""
-    messages.send(comm, pack({"what": "echo", "bytes": num_bytes, "times": times, "bare": bare}, {}), rank)
-    buffer, found = np.zeros(num_bytes, np.uint8), []
+    """``[(seconds, the other clock less this one)]`` of each message to ``rank`` and back, without the first, a
+    warm-up."""
+    meta = {"what": "echo", "bytes": num_bytes, "times": times, "bare": bare}
+    messages.send(comm, pack(meta, {}), rank)
+    buffer = np.zeros(num_bytes, np.uint8)
+    trips = []
     for _ in range(times):
-        start, now = time.perf_counter(), time.time()
+        start = time.perf_counter()
+        now = time.time()
         if bare:
             comm.Send([buffer, MPI.BYTE], rank, LAST)
             comm.Recv([buffer, MPI.BYTE], rank, LAST)
@@ -82,8 +118,9 @@ def _trips(comm, rank, num_bytes, times, bare):
             messages.send(comm, buffer, rank)
             buffer = messages.receive(comm, rank)[0]
         seconds = time.perf_counter() - start
-        found.append((seconds, float(buffer[-8:].view(np.float64)[0]) - now - seconds / 2))
-    return found[1:]
+        other_time = float(buffer[-8:].view(np.float64)[0])
+        trips.append((seconds, other_time - now - seconds / 2))
+    return trips[1:]
 
 
 def _broadcast(comm, buffer, bare):
@@ -96,21 +133,33 @@ def _broadcast(comm, buffer, bare):
 
 def be_probed(comm):
     """A worker's side of ``Mpi.probe``."""
-    while (meta := unpack(messages.receive(comm, 0)[0])[0])["what"] != "end":
+    while True:
+        buffer, _ = messages.receive(comm, 0)
+        meta, _ = unpack(buffer)
+        if meta["what"] == "end":
+            break
         if meta["what"] == "echo":
             _echo(comm, meta["bytes"], meta["times"], meta["bare"])
-            continue
-        start, used = time.perf_counter(), time.process_time()
-        if meta["what"] == "broadcast":
-            _broadcast(comm, np.empty(meta["bytes"], np.uint8), meta["bare"])
-        messages.receive(comm, 0)
-        share = (time.process_time() - used) / (time.perf_counter() - start)
-        messages.send(comm, pack({"number": share}, {}), 0)
+        else:
+            share = _share_of_core(comm, meta)
+            messages.send(comm, pack({"number": share}, {}), 0)
     comm.Free()
 
 
+def _share_of_core(comm, meta):
+    """This rank's share of a core, until rank 0's next message; it may take part in a broadcast before."""
+    start = time.perf_counter()
+    start_cpu = time.process_time()
+    if meta["what"] == "broadcast":
+        buffer = np.empty(meta["bytes"], np.uint8)
+        _broadcast(comm, buffer, meta["bare"])
+    messages.receive(comm, 0)
+    cpu_s = time.process_time() - start_cpu
+    return cpu_s / (time.perf_counter() - start)
+
+
 def _echo(comm, num_bytes, times, bare):
-    """Send back what comes, with the time of this rank in its last 8 bytes."""
+    """Send each message back, with this rank's time in its last 8 bytes."""
     buffer = np.empty(num_bytes, np.uint8)
     for _ in range(times):
         if bare:
@@ -124,19 +173,27 @@ def _echo(comm, num_bytes, times, bare):
             messages.send(comm, buffer, 0)
 
 
+THREADS = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled",
+           MPI.THREAD_SERIALIZED: "serialized", MPI.THREAD_MULTIPLE: "multiple"}
+
+
 def library():
-    """What MPI is loaded, as JSON takes it."""
-    name = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
-    return {"library": " ".join(name.split()), "mpi4py": mpi4py.__version__,
-            "standard": ".".join(map(str, MPI.Get_version())), "binary": os.path.basename(MPI.__file__),
-            "threads": {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled",
-                        MPI.THREAD_SERIALIZED: "serialized", MPI.THREAD_MULTIPLE: "multiple"}[MPI.Query_thread()],
-            "cuda_aware": cuda_aware()}
+    """The loaded MPI library, for JSON."""
+    first_line = MPI.Get_library_version().partition("\n")[0]
+    name = " ".join(first_line.strip("\0 ").split())
+    standard = ".".join(map(str, MPI.Get_version()))
+    binary = os.path.basename(MPI.__file__)
+    threads = THREADS[MPI.Query_thread()]
+    return {"library": name, "mpi4py": mpi4py.__version__, "standard": standard, "binary": binary,
+            "threads": threads, "cuda_aware": cuda_aware()}
 
 
 def cuda_aware():
-    """Whether this MPI says that it takes pointers to GPU memory; None where it has no word for it. Open MPI and MPICH
-    offer the same function, which is in no standard and not in mpi4py. This transport makes no use of it, see
-    staging."""
-    found = getattr(ctypes.CDLL(MPI.__file__), "MPIX_Query_cuda_support", None)
-    return None if found is None else bool(found())
+    """Whether this MPI says it takes pointers to GPU memory; None if it has no word for it.
+
+    This transport does not use it, see staging."""
+    # Open MPI and MPICH have the same function, outside every standard and outside mpi4py.
+    query = getattr(ctypes.CDLL(MPI.__file__), "MPIX_Query_cuda_support", None)
+    if query is None:
+        return None
+    return bool(query())

@@ -1,10 +1,11 @@
-"""A worker's side: it answers rank 0 until that says stop."""
+"""A worker's side: it answers rank 0 until rank 0 says stop."""
 
 import contextlib
 import os
 import socket
 import time
 import traceback
+from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -21,103 +22,184 @@ from fedmpi.transport.sharing import share
 from fedmpi.transport.watch import SILENCE_S, START
 from fedmpi.wire.frame import pack
 
+# Workers watch rank 0 with more patience than rank 0 watches them: it knows better, if it is alive.
+START_PATIENCE = 1.5
+# Rank 1 speaks for all workers; the others speak only if it does not.
+OTHERS_PATIENCE = 1.25
+
+
+class Links(NamedTuple):
+    """A worker's ways to the other ranks."""
+
+    comm: MPI.Comm
+    # The communicators of ``messages.nodes``.
+    nodes: tuple
+    # Rank 0's process if it runs on this machine, else None.
+    pid: int | None
+    # How this rank waits for a message, see ``messages.wait``.
+    nap: object
+
 
 def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
     """A worker's whole life: answer rank 0 until it says stop; returns the exit code. ``see(number among the node's
-    workers)`` is what rank 0 is told of the rank's place."""
-    nudges, start = [], time.monotonic()
+    workers)`` describes the rank's place for rank 0."""
+    # Requests of messages out of order, kept until they are done.
+    nudges = []
+    start = time.monotonic()
     stopping.pass_on(lambda number: nudges.append(messages.nudge(0, number)))
-    work, worker = {"at": "starting", "goes_on": "", "host": "its host"}, None
+    # This rank's work, and how an ended run goes on: for its last words.
+    work = {"at": "starting", "goes_on": "", "host": "its host"}
+    silence_s = _own_silence_s(silence_s)
 
     def lost(rank, seconds):
-        _last_words(f"error: rank {MPI.COMM_WORLD.rank} on {socket.gethostname()} ({work['at']}) has not heard rank 0 "
-                    f"on {work['host']} for {seconds:.0f} s and ends the job" + (
-                        work["goes_on"] and f"; {work['goes_on']}"))
+        _last_words(_lost_line(work, seconds))
 
     def patient():
-        if time.monotonic() - start > 1.5 * _later(START * silence_s) > 0:    # rank 0 knows better, if it lives
-            lost(0, time.monotonic() - start)
+        waited_s = time.monotonic() - start
+        if waited_s > START_PATIENCE * START * silence_s > 0:
+            lost(0, waited_s)
 
-    try:
-        worker = make_worker()
-        ready = pack({"kind": "hello", "host": socket.gethostname(), "version": version},
-                     {"pid": np.array([os.getpid()])})
-    except Exception as error:
-        ready = _failure(error)
+    worker, ready = _made(version, make_worker)
     nudges.append(MPI.COMM_WORLD.Isend([ready, MPI.BYTE], 0, READY))
     word = messages.answered(patient)
-    if word != messages.COME:                                     # a mistake of the user's, which rank 0 tells
+    # An exit code: rank 0 has found a mistake of the user's, and tells it.
+    if word != messages.COME:
         nudges.append(messages.nudge(0, messages.GONE))
         MPI.Request.Waitall(nudges)
         return word
-    comm = messages.duplicate(MPI.COMM_WORLD, patient)            # rank 0 comes when it has read its data
-    heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), [0], _later(silence_s), lost)
-    shared = messages.nodes(comm)
-    crowding = messages.crowding(shared[0])
-    pid = messages.server_process(comm)
-    nap = dozing(messages.LONGEST_S * max(1.0, crowding), pid is not None)
-    first, local = messages.among(shared[0], comm)
+    # Rank 0 comes when it has read its data.
+    comm = messages.duplicate(MPI.COMM_WORLD, patient)
+    heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), [0], silence_s, lost)
+    links = _links(comm)
+    _send_place(links, see)
+    return _answer_all(links, worker, work, heart, nudges)
+
+
+def _own_silence_s(silence_s):
+    """Seconds until rank 0 counts as lost here."""
+    if MPI.COMM_WORLD.rank == 1:
+        return silence_s
+    return OTHERS_PATIENCE * silence_s
+
+
+def _lost_line(work, seconds):
+    line = (f"error: rank {MPI.COMM_WORLD.rank} on {socket.gethostname()} ({work['at']}) has not heard rank 0 "
+            f"on {work['host']} for {seconds:.0f} s and ends the job")
+    if work["goes_on"]:
+        line += f"; {work['goes_on']}"
+    return line
+
+
+def _made(version, make_worker):
+    """``(worker, first message)``; if the worker fails, (None, its failure)."""
     try:
-        messages.send(comm, pack({"kind": "place", "place": see(local) | {"node": first}}, {}), 0)
+        worker = make_worker()
+        meta = {"kind": "hello", "host": socket.gethostname(), "version": version}
+        return worker, pack(meta, {"pid": np.array([os.getpid()])})
     except Exception as error:
-        messages.send(comm, _failure(error), 0)
-    return _answer_all(comm, worker, work, shared, heart, nudges, nap, pid)
+        return None, _failure(error)
 
 
-def _later(silence_s):
-    """Rank 1 speaks for all workers; the others only if it does not."""
-    return silence_s * (1 if MPI.COMM_WORLD.rank == 1 else 1.25)
+def _links(comm):
+    """The ``Links``; rank 0 makes the same calls in the same order."""
+    nodes = messages.nodes(comm)
+    crowding = messages.crowding(nodes[0])
+    pid = messages.server_process(comm)
+    longest_s = messages.LONGEST_S * max(1.0, crowding)
+    return Links(comm, nodes, pid, dozing(longest_s, pid is not None))
 
 
-def _answer_all(comm, worker, work, shared, heart, nudges, nap, pid):
-    """Answer one message after the other; ``work`` says at what this rank is, ``nap`` how it waits for one, ``pid`` is
-    rank 0's process where it is on this machine."""
+def _send_place(links, see):
+    first, local = messages.among(links.nodes[0], links.comm)
+    try:
+        place = see(local) | {"node": first}
+        messages.send(links.comm, pack({"kind": "place", "place": place}, {}), 0)
+    except Exception as error:
+        messages.send(links.comm, _failure(error), 0)
+
+
+def _answer_all(links, worker, work, heart, nudges):
+    """Answer one message after the other, until the exit code comes; ``work`` is kept up to date."""
+    comm = links.comm
     while True:
         work["at"] = "waiting"
         with _or_abort():
-            buffer = messages.receive(comm, 0, nap=nap)[0]
+            buffer, _ = messages.receive(comm, 0, nap=links.nap)
             meta, arrays = messages.opened(buffer, "a job or a call from rank 0 is")
         if meta["kind"] == "stop":
-            stopping.ignore()
-            MPI.COMM_WORLD.Recv([bytearray(0), MPI.BYTE], 0)
-            messages.send(comm, pack({"kind": "bye"}, {}), 0)
-            heart.end()
-            MPI.Request.Waitall(nudges)
+            _leave(comm, heart, nudges)
             return meta["code"]
-        work["at"] = named(meta["job"]) if "job" in meta else meta.get("what", meta["kind"])
+        work["at"] = _name_of(meta)
         if meta["kind"] == "share":
-            work |= {"host": meta["host"], "goes_on": meta["meta"].get("goes_on", "")}
+            work["host"] = meta["host"]
+            work["goes_on"] = meta["meta"].get("goes_on", "")
         try:
-            _answer(comm, worker, meta, arrays, shared, pid)
+            _answer(links, worker, meta, arrays)
         except Exception as error:
-            messages.send(comm, _failure(error), 0, pid=pid)
+            messages.send(comm, _failure(error), 0, pid=links.pid)
 
 
-def _answer(comm, worker, meta, given, shared, pid):
-    """Do what a message asks; ``shared`` are the communicators of ``nodes``, ``pid`` as above."""
-    if meta["kind"] == "publish":
-        with _or_abort():
-            buffer = np.empty(meta["bytes"], np.uint8)
-            messages.broadcast(comm, buffer)
-        worker.receive(*messages.opened(buffer, f"the message {meta['what']} from rank 0 is"))
-    elif meta["kind"] == "share":
-        with _or_abort():
-            arrays = share(shared, meta["table"])
-        worker.receive(meta["meta"] | {"local_rank": messages.among(shared[0], comm)[1]}, arrays)
-    elif meta["kind"] == "probe":
-        be_probed(comm.Dup())
-    elif meta["kind"] == "total":
-        with _or_abort():
-            total, _ = messages.add_up(shared[0], worker.total(meta["count"]))
-            if shared[0].rank == 0:
-                messages.add_up(shared[1], total)
-    elif meta["kind"] == "run" and not MPI.COMM_WORLD.Iprobe(0):
-        messages.send(comm, pack(*worker.run(meta["job"], given)), 0, pid=pid)
+def _name_of(meta):
+    """The name of the work asked by a message."""
+    if "job" in meta:
+        return named(meta["job"])
+    return meta.get("what", meta["kind"])
+
+
+def _leave(comm, heart, nudges):
+    """Say goodbye to rank 0, and wait for everything still on its way."""
+    stopping.ignore()
+    MPI.COMM_WORLD.Recv([bytearray(0), MPI.BYTE], 0)
+    messages.send(comm, pack({"kind": "bye"}, {}), 0)
+    heart.end()
+    MPI.Request.Waitall(nudges)
+
+
+def _answer(links, worker, meta, arrays):
+    """Do the work asked by a message."""
+    kind = meta["kind"]
+    if kind == "publish":
+        _receive_published(links, worker, meta)
+    elif kind == "share":
+        _receive_shared(links, worker, meta)
+    elif kind == "probe":
+        be_probed(links.comm.Dup())
+    elif kind == "total":
+        _add_up(links, worker, meta)
+    elif kind == "run":
+        # Rank 0's nudge: waiting jobs are dropped.
+        is_dropped = MPI.COMM_WORLD.Iprobe(0)
+        if not is_dropped:
+            answer = pack(*worker.run(meta["job"], arrays))
+            messages.send(links.comm, answer, 0, pid=links.pid)
+
+
+def _receive_published(links, worker, meta):
+    with _or_abort():
+        buffer = np.empty(meta["bytes"], np.uint8)
+        messages.broadcast(links.comm, buffer)
+    message, arrays = messages.opened(buffer, f"the message {meta['what']} from rank 0 is")
+    worker.receive(message, arrays)
+
+
+def _receive_shared(links, worker, meta):
+    with _or_abort():
+        arrays = share(links.nodes, meta["table"])
+    _, local = messages.among(links.nodes[0], links.comm)
+    worker.receive(meta["meta"] | {"local_rank": local}, arrays)
+
+
+def _add_up(links, worker, meta):
+    node, leaders = links.nodes
+    with _or_abort():
+        total, _ = messages.add_up(node, worker.total(meta["count"]))
+        if node.rank == 0:
+            messages.add_up(leaders, total)
 
 
 @contextlib.contextmanager
 def _or_abort():
-    """What fails in here fails while the other ranks wait in the same exchange, where no message reaches them."""
+    """Ends the job if the block fails: the other ranks wait in the same exchange, where no message reaches them."""
     try:
         yield
     except FedError as error:
@@ -134,7 +216,9 @@ def _last_words(line):
 
 
 def _failure(error):
-    """The message that tells rank 0 of an exception."""
-    own = isinstance(error, (UserError, WireError))
-    trace = str(error) if own else "".join(traceback.format_exception(error))
+    """The message telling rank 0 of an exception."""
+    if isinstance(error, (UserError, WireError)):
+        trace = str(error)
+    else:
+        trace = "".join(traceback.format_exception(error))
     return pack({"kind": "error", "trace": trace, "user": isinstance(error, UserError)}, {})

@@ -1,4 +1,4 @@
-"""Large read-only arrays in the memory of every node once, shared by its ranks."""
+"""Large read-only arrays, in the memory of every node once, shared by its ranks."""
 
 import os
 import socket
@@ -10,46 +10,92 @@ from fedmpi.core.errors import DiskError, WireError
 from fedmpi.transport import messages
 from fedmpi.wire.frame import checksum
 
+# Arrays begin at pages; a file's name fits into one, too.
+PAGE = 4096
+
 
 def share(nodes, table, arrays=None, check=lambda: None):
-    """The arrays of ``table``: one file a node, mapped by its ranks and already unlinked, so nothing is left behind
-    however the job ends. Rank 0 brings them; one leader a node receives them, the last rank checks the sums."""
+    """``{name: array}`` of ``table``, [[name, dtype, shape, checksum], ...]; WireError if an array arrives damaged.
+
+    One file a node, mapped by its ranks and already unlinked: nothing is left behind, however the job ends. Rank 0
+    brings the ``arrays``, one leader a node receives them, and the node's last rank checks the sums."""
     node, leaders = nodes
-    sizes = [max(1, int(np.prod(shape, dtype=np.int64))) * np.dtype(dtype).itemsize for _, dtype, shape, _ in table]
-    starts = np.concatenate([[0], np.cumsum([-(-size // 4096) * 4096 for size in sizes])]).astype(int)
-    path = np.zeros(4096, np.uint8)
+    places, num_bytes = _places(table)
+    path = np.zeros(PAGE, np.uint8)
     if node.rank == 0:
-        handle, name = tempfile.mkstemp(prefix="fedmpi-")
+        name = _new_file(num_bytes)
         encoded = np.frombuffer(os.fsencode(name), np.uint8)
         path[: len(encoded)] = encoded
-        try:
-            os.posix_fallocate(handle, 0, int(starts[-1]))
-        except OSError as error:
-            os.unlink(name)
-            raise DiskError(f"no room for {starts[-1]:,} bytes of data, shared by the ranks of "
-                            f"{socket.gethostname()}, in {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to "
-                            "another folder") from error
-        os.close(handle)
-        data = np.memmap(name, np.uint8, "r+")
-        for start, size, (key, *_) in zip(starts, sizes, table):
-            if arrays is not None and arrays[key].size:
-                data[start: start + size] = np.ascontiguousarray(arrays[key]).reshape(-1).view(np.uint8)
-        messages.broadcast(leaders, data, check)
+        content = np.memmap(name, np.uint8, "r+")
+        if arrays is not None:
+            _fill(content, arrays, places)
+        messages.broadcast(leaders, content, check)
     messages.broadcast(node, path, check)
     name = os.fsdecode(path.tobytes().rstrip(b"\0"))
-    data = np.memmap(name, np.uint8, "c")
+    # Copy on write: no rank changes another's data.
+    content = np.memmap(name, np.uint8, "c")
     messages.barrier(node, check)
     if node.rank == 0:
         os.unlink(name)
-    found = {key: np.asarray(data[start: start + size]).view(dtype).reshape(shape) if np.prod(shape) else
-             np.empty(shape, dtype) for start, size, (key, dtype, shape, _) in zip(starts, sizes, table)}
+    shared = {}
+    for name, dtype, shape, _ in table:
+        shared[name] = _view(content[places[name]], dtype, shape)
     if node.rank == node.size - 1 and arrays is None:
-        for key, _, _, expected in table:
-            if (got := sum_of(found[key])) != expected:
-                raise WireError(f"the data {key} from rank 0 are damaged: checksum {got:016x}, sent with "
-                                f"{expected:016x}")
-    return found
+        _check_sums(table, shared)
+    return shared
+
+
+def _places(table):
+    """``({name: slice of bytes}, bytes in all)`` of the file; an empty array has a place, too."""
+    places = {}
+    start = 0
+    for name, dtype, shape, _ in table:
+        num_items = max(1, int(np.prod(shape, dtype=np.int64)))
+        stop = start + num_items * np.dtype(dtype).itemsize
+        places[name] = slice(start, stop)
+        # Up to the next page.
+        start = -(-stop // PAGE) * PAGE
+    return places, start
+
+
+def _new_file(num_bytes):
+    """The name of a new file with its bytes allocated. DiskError if the disk has no room for them."""
+    handle, name = tempfile.mkstemp(prefix="fedmpi-")
+    try:
+        os.posix_fallocate(handle, 0, num_bytes)
+    except OSError as error:
+        os.unlink(name)
+        raise DiskError(f"no room for {num_bytes:,} bytes of data, shared by the ranks of "
+                        f"{socket.gethostname()}, in {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to "
+                        "another folder") from error
+    os.close(handle)
+    return name
+
+
+def _fill(content, arrays, places):
+    for name, place in places.items():
+        array = arrays[name]
+        if array.size:
+            content[place] = _bytes_of(array)
+
+
+def _view(content, dtype, shape):
+    if np.prod(shape) == 0:
+        return np.empty(shape, dtype)
+    return np.asarray(content).view(dtype).reshape(shape)
+
+
+def _check_sums(table, arrays):
+    for name, _, _, expected in table:
+        got = sum_of(arrays[name])
+        if got != expected:
+            raise WireError(f"the data {name} from rank 0 are damaged: checksum {got:016x}, sent with "
+                            f"{expected:016x}")
 
 
 def sum_of(array):
-    return checksum(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return checksum(_bytes_of(array))
+
+
+def _bytes_of(array):
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

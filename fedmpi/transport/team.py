@@ -1,8 +1,7 @@
-"""Teams: clients of a round that one worker trains at once, as one job.
+"""Teams: clients of a round trained at once by one worker, as one job.
 
-A team's job holds the jobs of its clients, its reply their answers. A client is billed for its own message as it would
-be alone: what it costs in a federation does not depend on how that is simulated. Who is in a team follows from the
-cohort, never from ranks.
+A team's job holds its clients' jobs, its reply their answers. Each client is billed for its own message as if it were
+alone: its cost in a federation does not depend on the simulation. Teams follow from the cohort, never from ranks.
 """
 
 from typing import NamedTuple
@@ -13,29 +12,35 @@ from fedmpi.wire import frame
 
 def teams(rows, G):
     """``rows`` in teams of up to G, in their order."""
-    return [rows[start: start + G] for start in range(0, len(rows), G)]
+    starts = range(0, len(rows), G)
+    return [rows[start: start + G] for start in starts]
 
 
 def joined(answers):
-    """``(meta, arrays)`` of one message that holds all ``answers``, a list of such pairs."""
-    return ({"kind": "team", "team": [meta for meta, _ in answers]},
-            {f"{number}/{name}": array for number, (_, arrays) in enumerate(answers) for name, array in arrays.items()})
+    """``(meta, arrays)`` of one message holding all ``answers``, a list of such pairs."""
+    meta = {"kind": "team", "team": [member for member, _ in answers]}
+    arrays = {}
+    for number, (_, member_arrays) in enumerate(answers):
+        for name, array in member_arrays.items():
+            arrays[f"{number}/{name}"] = array
+    return meta, arrays
 
 
 def parted(arrays, count):
-    """``count`` dicts of arrays, of those that were ``joined``."""
+    """``count`` dicts of arrays, from the arrays of ``joined``."""
     parts = [{} for _ in range(count)]
     for name, array in arrays.items():
-        number, _, rest = name.partition("/")
-        parts[int(number)][rest] = array
+        number, _, member_name = name.partition("/")
+        parts[int(number)][member_name] = array
     return parts
 
 
 class Beside(NamedTuple):
-    """Jobs that workers do beside those of clients, which start before them: ``replies`` takes the answers."""
+    """Jobs beside the clients' ones, started before them; ``replies`` takes the answers."""
 
     jobs: list
-    arrays: list                  # a dict of arrays a job
+    # a dict of arrays a job
+    arrays: list
     replies: list
 
 
@@ -44,18 +49,39 @@ NOTHING = Beside([], [], [])
 
 def replies(transport, jobs, arrays, chosen, meanwhile=(), beside=NOTHING):
     """A ``Reply`` to each of the ``chosen`` of ``jobs``, teams of positions, in any order; each job travels with its
-    ``arrays``. ``meanwhile`` is the transport's; the answers to the jobs ``beside`` go to its list."""
-    whole = [jobs[team[0]] if len(team) == 1 else {"team": [jobs[each] for each in team]} for team in chosen]
-    given = [arrays[team[0]] if len(team) == 1 else joined([({}, arrays[each]) for each in team])[1] for team in chosen]
+    ``arrays``. ``meanwhile`` is passed to the transport; the answers to the jobs ``beside`` go to its list."""
+    team_jobs = [_team_job(jobs, team) for team in chosen]
+    team_arrays = [_team_arrays(arrays, team) for team in chosen]
     first = len(beside.jobs)
-    for reply in transport.map([*beside.jobs, *whole], [*beside.arrays, *given], meanwhile):
+    all_jobs = [*beside.jobs, *team_jobs]
+    all_arrays = [*beside.arrays, *team_arrays]
+    for reply in transport.map(all_jobs, all_arrays, meanwhile):
         if reply.index < first:
             beside.replies.append(reply)
-            continue
-        team = chosen[reply.index - first]
-        if len(team) == 1:
-            yield reply._replace(index=team[0])
-            continue
-        for each, meta, part in zip(team, reply.meta["team"], parted(reply.arrays, len(team)), strict=True):
-            sent = frame.size({"kind": "run", "job": jobs[each]}, arrays[each])
-            yield Reply(each, meta, part, reply.rank, sent, frame.size(meta, part))
+        else:
+            yield from _parted_reply(reply, chosen[reply.index - first], jobs, arrays)
+
+
+def _team_job(jobs, team):
+    if len(team) == 1:
+        return jobs[team[0]]
+    return {"team": [jobs[position] for position in team]}
+
+
+def _team_arrays(arrays, team):
+    if len(team) == 1:
+        return arrays[team[0]]
+    _, joined_arrays = joined([({}, arrays[position]) for position in team])
+    return joined_arrays
+
+
+def _parted_reply(reply, team, jobs, arrays):
+    """A ``Reply`` for each member of a team, with the bytes of its own job and answer."""
+    if len(team) == 1:
+        yield reply._replace(index=team[0])
+        return
+    parts = parted(reply.arrays, len(team))
+    for position, meta, part in zip(team, reply.meta["team"], parts, strict=True):
+        job_bytes = frame.size({"kind": "run", "job": jobs[position]}, arrays[position])
+        reply_bytes = frame.size(meta, part)
+        yield Reply(position, meta, part, reply.rank, job_bytes, reply_bytes)

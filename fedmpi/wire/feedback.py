@@ -1,25 +1,26 @@
-"""Feedback of the error: what encoding an update loses is added to the client's next one.
+"""Error feedback: an encoding's loss is added to the client's next update.
 
     total = update + memory;  sent = decode(encode(total));  memory = total - sent
 
-so that after T updates what was sent adds up to what was meant, but for the last memory. Seide et al. 2014, "1-bit
-stochastic gradient descent"; Karimireddy et al. 2019 (arXiv 1901.09847). A memory is (K,) float32 on a support: where a
-weight is pruned, what was still owed to it is forgotten.
+After T updates, the sum of the sent ones is the sum of the true ones, less the last memory. Seide et al. 2014, "1-bit
+stochastic gradient descent"; Karimireddy et al. 2019 (arXiv 1901.09847). A memory is (K,) float32 on a support: with a
+pruned weight, its part of the memory is forgotten.
 """
 
 import torch
 
 
 def feeding_back(codec, values, memory=None):
-    """``(arrays, memory (K,))`` of an update ``values (K,)``; ``memory (K,)`` is what earlier ones have lost."""
+    """``(arrays, memory (K,))`` of an update ``values (K,)``; ``memory (K,)`` holds the losses of earlier updates."""
     total = values if memory is None else values + memory
     arrays = codec.encode(total)
-    return arrays, total - codec.decode(arrays, len(total))
+    sent = codec.decode(arrays, len(total))
+    return arrays, total - sent
 
 
 def carried(memory, before, after, P):
-    """(K',) float32: a ``memory (K,)`` on the support ``before (K,)`` as it is on ``after (K',)``: 0 where that is new.
-    P is the length of the vector that both point into."""
+    """(K',) float32: ``memory (K,)`` on the support ``before (K,)``, moved to the support ``after (K',)``; 0 at new
+    positions. Both supports index a vector of length P."""
     if before is after or torch.equal(before, after):
         return memory
     whole = torch.zeros(P)

@@ -1,8 +1,8 @@
-"""Named arrays of a message by their ``Field``: from tensors to what travels, and back.
+"""Named arrays of a message, by their ``Field``: from tensors to arrays on the wire, and back.
 
-An array of the name ``control`` under the prefix ``answer/`` travels as ``answer/control``, and one that passes through
-a codec as ``answer/control/values`` and whatever else the codec makes of it. What a field has ``on="support"`` travels
-as its values (K,) on the support, at both ends of which it is a vector (P,).
+An array of the name ``control`` under the prefix ``answer/`` travels as ``answer/control``; through a codec, as
+``answer/control/values`` and the codec's further arrays. A field with ``on="support"`` is a vector (P,) at both ends,
+and travels as its values (K,) on the support.
 """
 
 import torch
@@ -12,71 +12,97 @@ from fedmpi.core.support import gathered
 
 
 def encoded(fields, tensors, prefix, codec, support):
-    """``{name on the wire: numpy array}`` of ``tensors``, ``{name: tensor}``, on the host. ValueError for a tensor
-    that does not fit its field, or that has none; a missing one is sent as zeros where its size is known."""
+    """``{name on the wire: numpy array}`` of ``{name: tensor}``, on the host. A missing tensor is sent as zeros if its
+    field has a size. ValueError for a tensor without a field, or unlike its field."""
     strange = sorted(tensors.keys() - fields.keys())
     if strange:
-        raise ValueError(f"{', '.join(strange)} is not among the declared fields {', '.join(fields) or '(none)'}")
+        declared = ", ".join(fields) or "(none)"
+        raise ValueError(f"{', '.join(strange)} is not among the declared fields {declared}")
     arrays = {}
     for name, field in fields.items():
-        values = values_of(name, field, tensors.get(name), support)
+        values = values_of(name, field, tensors.get(name), support).cpu()
         if not field.coded:
-            arrays[prefix + name] = values.cpu().numpy()
+            arrays[prefix + name] = values.numpy()
             continue
-        for key, array in codec.encode(values.cpu()).items():
+        for key, array in codec.encode(values).items():
             arrays[f"{prefix}{name}/{key}"] = array
     return arrays
 
 
 def values_of(name, field, tensor, support):
-    """What travels of a ``tensor``: (K,) of a field on the ``support (K,)``, else the tensor itself."""
+    """The travelling part of a ``tensor``: (K,) for a field on the ``support (K,)``, else the tensor itself."""
     if tensor is None:
         return zeros(name, field, len(support))
+    shape = tuple(tensor.shape)
     if field.on == "any":
         return tensor.contiguous()
     if field.on == "support":
-        if tensor.ndim != 1 or len(support) and len(tensor) <= int(support[-1]):
+        if tensor.ndim != 1 or _is_short(tensor, support):
             raise ValueError(f"{name} is on the support: expected a vector of the model's length, got shape "
-                             f"{tuple(tensor.shape)}")
+                             f"{shape}")
         return gathered(tensor, support.to(tensor.device))
-    if tuple(tensor.shape) != tuple(field.on):
-        raise ValueError(f"{name} must have shape {tuple(field.on)}, got {tuple(tensor.shape)}")
+    if shape != tuple(field.on):
+        expected = tuple(field.on)
+        raise ValueError(f"{name} must have shape {expected}, got {shape}")
     return tensor.contiguous()
 
 
+def _is_short(tensor, support):
+    """Whether the last position of the sorted support lies behind the tensor's end."""
+    if not len(support):
+        return False
+    last = int(support[-1])
+    return len(tensor) <= last
+
+
 def zeros(name, field, K):
-    """What stands for an array that nobody made."""
+    """Zeros in place of a missing array. ValueError for a field of any shape."""
     if field.on == "any":
         raise ValueError(f"{name} may have any shape, so that no zeros can stand for it: give it")
-    return torch.zeros(K if field.on == "support" else field.on)
+    if field.on == "support":
+        return torch.zeros(K)
+    return torch.zeros(field.on)
 
 
 def decoded(fields, arrays, prefix, codec, K):
-    """``{name: tensor}`` of what ``encoded`` made, on the host: (K,) of a field on the support. The tensors may share
-    memory with ``arrays``."""
-    found = {}
+    """``{name: tensor}`` from the arrays of ``encoded``, on the host: (K,) for a field on the support. The tensors may
+    share memory with ``arrays``. WireError for a missing array, or one of the wrong size."""
+    tensors = {}
     for name, field in fields.items():
-        if not field.coded:
-            found[name] = torch.from_numpy(_of(arrays, prefix + name))
-            continue
-        start = f"{prefix}{name}/"
-        coded = {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}
-        if not coded:
-            raise WireError(f"the message has no {prefix}{name}")
-        found[name] = codec.decode(coded, K)
-    for name, tensor in found.items():
+        if field.coded:
+            tensors[name] = _decoded_one(arrays, prefix + name, codec, K)
+        else:
+            tensors[name] = torch.from_numpy(_array(arrays, prefix + name))
+    for name, tensor in tensors.items():
         _check(prefix + name, fields[name], tensor, K)
-    return found
+    return tensors
 
 
-def _of(arrays, name):
+def _decoded_one(arrays, name, codec, K):
+    start = f"{name}/"
+    # The codec's own names of its arrays.
+    coded = {}
+    for key, array in arrays.items():
+        if key.startswith(start):
+            coded[key.removeprefix(start)] = array
+    if not coded:
+        raise WireError(f"the message has no {name}")
+    return codec.decode(coded, K)
+
+
+def _array(arrays, name):
     if name not in arrays:
         raise WireError(f"the message has no {name}")
     return arrays[name]
 
 
 def _check(name, field, tensor, K):
-    """WireError where a tensor that came does not have the size of its field."""
-    expected = {"support": (K,), "any": tuple(tensor.shape)}.get(field.on, field.on)
-    if tuple(tensor.shape) != tuple(expected):
-        raise WireError(f"{name} came with shape {tuple(tensor.shape)}, expected {tuple(expected)}")
+    """WireError if a received tensor does not have its field's size."""
+    if field.on == "any":
+        return
+    expected = tuple(field.on)
+    if field.on == "support":
+        expected = (K,)
+    shape = tuple(tensor.shape)
+    if shape != expected:
+        raise WireError(f"{name} came with shape {shape}, expected {expected}")

@@ -1,13 +1,13 @@
-"""Masks on the wire, close to the fewest bits that any code can take: log2 of how many masks keep as many weights.
+"""Masks on the wire, close to the fewest bits of any code: log2 of the number of masks with as many kept weights.
 
-A mask ``(n,) bool`` is cut into pieces of 2^20 weights, since layers are pruned differently, and each is sent as the
-smallest of three forms; where it is close to a mask that the receiver holds, the flips between them are.
+A mask ``(n,) bool`` is cut into pieces of 2^20 weights, since layers are pruned differently. Each piece is sent as the
+smallest of three forms. If the receiver holds a similar mask, the flips between the two are sent instead.
 
-    bitmap   8 weights a byte: where neither kind of weight is rare, and where filters, rows or blocks repeat
+    bitmap   8 weights a byte: if neither kind of weight is rare, or if filters, rows or blocks repeat
     gaps     the distances between weights of the rarer kind: within 2 % of the bound for masks drawn at random
-    runs     the lengths of stretches of equal weights, in turn: where weights of a kind are neighbours
+    runs     the lengths of stretches of equal weights, in turn: if weights of a kind are neighbours
 
-each squeezed by Zstandard. ``fedmpi bench wire`` measures bytes and speed, beside other libraries.
+Each form is squeezed by Zstandard. ``fedmpi bench wire`` measures bytes and speed, beside other libraries.
 """
 
 import numpy as np
@@ -16,44 +16,71 @@ from fedmpi.core.errors import WireError
 from fedmpi.core.support import index_of
 from fedmpi.wire.squeeze import expand, squeeze
 
+# Weights a piece.
 PIECE = 1 << 20
-SPARSE = 100      # one piece where the rarer kind is less than one weight in SPARSE: the pieces' headers would show
-RARE = 6          # gaps are coded where the rarer kind is at most one weight in RARE: else the bitmap is as small
-BYTES = 32        # mean distance up to which distances are bytes for Huffman's code: faster; above, and where they are
-FEW = 1 << 12     # so few that a table of its code lengths would show, they are in Rice's code: smaller
+# With less than one rare weight in SPARSE, the mask is one piece: headers of pieces would show in the bytes.
+SPARSE = 100
+# Gaps are coded with at most one rare weight in RARE: above, a bitmap is as small.
+RARE = 6
+# Distances are bytes for Huffman's code up to a mean distance of BYTES, since this is faster; above, they are in Rice's
+# code. So are at most FEW of them: a table of Huffman's code lengths would show in the bytes.
+BYTES = 32
+FEW = 1 << 12
 
 
 def encode(mask, known=None):
-    """``(meta, array uint8)`` of ``mask (n,) bool``; ``known (n,) bool`` is a mask that the receiver holds already,
-    from which only the flips are sent where those are fewer than the weights of the rarer kind."""
-    n, k = len(mask), int(np.count_nonzero(mask))
-    meta, rare = {"k": k}, min(k, n - k)
+    """``(meta, array uint8)`` of ``mask (n,) bool``; ``known (n,) bool`` is a mask already held by the receiver. Only
+    the flips between them are sent if they are fewer than the weights of the rarer kind."""
+    n = len(mask)
+    k = int(np.count_nonzero(mask))
+    rare = min(k, n - k)
+    meta = {"k": k}
     if known is mask:
-        return meta | {"same": True}, np.empty(0, np.uint8)
+        return _same(meta)
     if known is not None:
         flips = mask ^ known
-        f = int(np.count_nonzero(flips))
-        if f == 0:
-            return meta | {"same": True}, np.empty(0, np.uint8)
-        if min(f, n - f) < rare:
-            mask, meta, rare = flips, meta | {"flips": True}, min(f, n - f)
-    step = PIECE if rare * SPARSE >= n else max(n, 1)
-    pieces = [_smallest(mask[start: start + step]) for start in range(0, n, step)]
-    meta |= {"step": step, "pieces": [[len(array), *form] for form, array in pieces]}
-    return meta, np.concatenate([np.empty(0, np.uint8), *(array for _, array in pieces)])
+        num_flips = int(np.count_nonzero(flips))
+        if num_flips == 0:
+            return _same(meta)
+        rare_flips = min(num_flips, n - num_flips)
+        if rare_flips < rare:
+            mask = flips
+            rare = rare_flips
+            meta["flips"] = True
+    step = max(n, 1)
+    if rare * SPARSE >= n:
+        step = PIECE
+    meta |= {"step": step, "pieces": []}
+    # First an empty array: a mask of no weights has no pieces.
+    arrays = [np.empty(0, np.uint8)]
+    for start in range(0, n, step):
+        form, array = _smallest(mask[start: start + step])
+        meta["pieces"].append([len(array), *form])
+        arrays.append(array)
+    return meta, np.concatenate(arrays)
+
+
+def _same(meta):
+    """The message of a mask equal to the receiver's."""
+    return meta | {"same": True}, np.empty(0, np.uint8)
 
 
 def decode(meta, array, n, known=None):
-    """bool (n,): the mask. Raises WireError where it does not fit, or needs a mask that the receiver lacks."""
-    if ("same" in meta or "flips" in meta) and known is None:
+    """bool (n,): the mask. WireError if the message does not fit, or needs a mask missing at this receiver."""
+    if known is None and ("same" in meta or "flips" in meta):
         raise WireError("the difference from a mask that this receiver does not hold")
     try:
-        mask = known if "same" in meta else _joined(meta["pieces"], meta["step"], array, n)
-        mask = mask ^ known if "flips" in meta else mask
+        if "same" in meta:
+            mask = known
+        else:
+            mask = _joined(meta["pieces"], meta["step"], array, n)
+        if "flips" in meta:
+            mask = mask ^ known
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise WireError(f"damaged mask: {type(error).__name__} {error}") from error
-    if (found := (len(mask), int(np.count_nonzero(mask)))) != (n, meta["k"]):
-        raise WireError(f"{meta['k']} of {n} weights announced as kept, got {found[1]} of {found[0]}")
+    k = int(np.count_nonzero(mask))
+    if len(mask) != n or k != meta["k"]:
+        raise WireError(f"{meta['k']} of {n} weights announced as kept, got {k} of {len(mask)}")
     return mask
 
 
@@ -65,93 +92,129 @@ def mask_of(index, n):
 
 
 def _joined(pieces, step, array, n):
-    """bool (n,): the mask whose ``pieces`` of ``step`` weights ``array`` holds, one after the other."""
-    mask, start = np.empty(n, bool), 0
-    if step < 1 or len(pieces) != -(-n // step) or sum(piece[0] for piece in pieces) != len(array):
+    """bool (n,): the mask made of ``pieces`` of ``step`` weights; their bytes lie in ``array``, one after the other."""
+    num_bytes = sum(piece[0] for piece in pieces)
+    is_sound = step >= 1 and len(pieces) == -(-n // step)
+    if not is_sound or num_bytes != len(array):
         raise ValueError(f"{len(pieces)} pieces of {step} for {n} weights in {len(array)} bytes")
-    for place, (size, form, *numbers) in zip(range(0, n, step), pieces):
+    mask = np.empty(n, bool)
+    start = 0
+    places = range(0, n, step)
+    for place, (size, form, *numbers) in zip(places, pieces):
         if form not in FORMS:
             raise WireError(f"unknown form of a mask {form!r}; this version reads {', '.join(FORMS)}")
         part = mask[place: place + step]
-        part[:] = FORMS[form](array[start: start + size], len(part), *numbers)
+        content = array[start: start + size]
+        part[:] = FORMS[form](content, len(part), *numbers)
         start += size
     return mask
 
 
 def _smallest(mask):
-    """``(form, array)`` of ``mask (n,) bool``, n > 0, in the form that takes the fewest bytes; ``form`` is its name and
-    the numbers that it needs to be read."""
+    """``(form, array)`` of ``mask (n,) bool``, n > 0, in the smallest form; ``form`` holds its name and the numbers
+    needed by its reader."""
     return min(_forms(mask), key=lambda form: form[1].nbytes)
 
 
 def _forms(mask):
-    """``(form, array)`` of each form that may be the smallest."""
-    n, k = len(mask), int(np.count_nonzero(mask))
-    starts = np.empty(n, bool)                            # of stretches of equal weights
+    """``(form, array)`` of each form with a chance to be the smallest."""
+    n = len(mask)
+    k = int(np.count_nonzero(mask))
+    rare = min(k, n - k)
+    # True at the first weight of each stretch of equal weights.
+    starts = np.empty(n, bool)
     starts[0] = mask[0]
     np.not_equal(mask[1:], mask[:-1], out=starts[1:])
-    num_starts, rare = int(np.count_nonzero(starts)), min(k, n - k)
-    clustered = num_starts * n * 10 < 9 * 2 * k * (n - k)                 # masks at random have 2 k (n - k) / n
+    num_starts = int(np.count_nonzero(starts))
+    # A mask at random has 2 k (n - k) / n starts, a clustered one less than nine tenths of this.
+    random_starts_n = 2 * k * (n - k)
+    clustered = num_starts * n * 10 < 9 * random_starts_n
     if rare * RARE > n or clustered:
         yield ["bitmap"], squeeze(np.packbits(mask))
     if 2 * num_starts < rare:
         yield _distances("runs", index_of(starts))
     elif rare * RARE <= n:
-        yield _distances("gaps", index_of(mask)) if k == rare else _distances("holes", index_of(~mask))
+        if k == rare:
+            yield _distances("gaps", index_of(mask))
+        else:
+            yield _distances("holes", index_of(~mask))
 
 
 def _distances(name, index):
-    """``(form, array)``: what lies between the sorted positions ``index``, a byte each or in Rice's code."""
+    """``(form, array)``: the distances between the sorted positions ``index``, a byte each or in Rice's code."""
     count = len(index)
     mean = int(index[-1]) // count if count else 0
-    gaps = _small_gaps(index) if count > FEW and mean < BYTES else None
-    if gaps is not None:
-        return [name, count], squeeze(gaps)
+    if count > FEW and mean < BYTES:
+        gaps = _small_gaps(index)
+        if gaps is not None:
+            return [name, count], squeeze(gaps)
     shift = int(0.4812 * mean).bit_length()
-    low, high = _rice(np.diff(index.astype(np.int32), prepend=np.int32(-1)) - 1, shift)
-    sent = squeeze(low)
-    return [name, count, shift, len(sent), len(high)], np.concatenate([sent, squeeze(high)])
+    steps = np.diff(index.astype(np.int32), prepend=np.int32(-1))
+    low, high = _rice(steps - 1, shift)
+    squeezed_low = squeeze(low)
+    form = [name, count, shift, len(squeezed_low), len(high)]
+    return form, np.concatenate([squeezed_low, squeeze(high)])
 
 
 def _small_gaps(index):
-    """uint8: what lies between neighbours of ``index (k,)``, k > 0, where that fits a byte everywhere; else None."""
-    gaps = np.diff(index.astype(np.uint8), prepend=np.uint8(255)) - np.uint8(1)          # modulo 256
-    fits = int(gaps.sum(dtype=np.int64)) == int(index[-1]) + 1 - len(index)              # else the sum lacks
-    return gaps if fits else None
+    """uint8: the gaps between neighbours of ``index (k,)``, k > 0, if all of them fit a byte; else None."""
+    # Modulo 256; their sum tells whether one of them was larger.
+    steps = np.diff(index.astype(np.uint8), prepend=np.uint8(255))
+    gaps = steps - np.uint8(1)
+    expected_sum = int(index[-1]) + 1 - len(index)
+    if int(gaps.sum(dtype=np.int64)) != expected_sum:
+        return None
+    return gaps
 
 
 def _rice(numbers, shift):
-    """``(low, high)`` uint8: the last ``shift`` bits of all numbers, a plane after the other, and the rest in unary.
+    """``(low, high)`` uint8: the last ``shift`` bits of all numbers, one plane after the other, and the rest in unary.
 
-    Rice (1979): numbers of a geometric distribution within 1 % of their entropy, where shift is the number of bits of
+    Rice (1979): numbers of a geometric distribution within 1 % of their entropy, if shift is the number of bits of
     0.48 mean (Kiely 2004; 0.48 is the logarithm of the golden ratio)."""
-    planes = [np.packbits((numbers & 1 << bit).astype(bool)) for bit in range(shift)]
-    stops = np.cumsum((numbers >> shift) + 1, dtype=np.int64) - 1
-    unary = mask_of(stops, int(stops[-1]) + 1 if len(stops) else 0)
-    return np.concatenate([np.empty(0, np.uint8), *planes]), np.packbits(unary)
+    planes = [np.empty(0, np.uint8)]
+    for bit in range(shift):
+        plane = (numbers & 1 << bit).astype(bool)
+        planes.append(np.packbits(plane))
+    # A number's unary digits end at its stop.
+    ends = np.cumsum((numbers >> shift) + 1, dtype=np.int64)
+    num_bits = 0
+    if len(ends):
+        num_bits = int(ends[-1])
+    unary = mask_of(ends - 1, num_bits)
+    return np.concatenate(planes), np.packbits(unary)
 
 
 def _unrice(array, n, count, shift, cut, high):
-    """int64 (count,): the numbers, adding up to less than n, that ``_rice`` has coded; the first ``cut`` bytes of
-    ``array`` are squeezed planes, the others ``high`` bytes of unary numbers, squeezed."""
-    if not (0 <= shift < 32 and 0 <= cut <= len(array) and 0 <= 8 * high <= count + (n >> shift) + 7):
+    """int64 (count,): the numbers coded by ``_rice``, adding up to less than n. ``array`` holds ``cut`` bytes of
+    squeezed planes, then ``high`` bytes of unary numbers, squeezed."""
+    is_sound = 0 <= shift < 32 and 0 <= cut <= len(array)
+    # A one a number, and zeros for all of n, rounded up to bytes.
+    if not is_sound or not 0 <= 8 * high <= count + (n >> shift) + 7:
         raise ValueError(f"the last {shift} bits in {cut} of {len(array)} bytes, the rest in {high}")
-    stops = np.flatnonzero(np.unpackbits(expand(array[cut:], high)).view(bool))
+    unary = np.unpackbits(expand(array[cut:], high)).view(bool)
+    stops = np.flatnonzero(unary)
     if len(stops) != count:
         raise ValueError(f"{count} positions announced, got {len(stops)}")
     numbers = np.diff(stops, prepend=-1) - 1 << shift
-    planes = expand(array[:cut], shift * -(-count // 8)).reshape(shift, -(-count // 8))
+    plane_bytes = -(-count // 8)
+    planes = expand(array[:cut], shift * plane_bytes).reshape(shift, plane_bytes)
     for bit, plane in enumerate(planes):
-        numbers |= np.unpackbits(plane, count=count).astype(np.int64) << bit
+        digits = np.unpackbits(plane, count=count)
+        numbers |= digits.astype(np.int64) << bit
     return numbers
 
 
 def _positions(array, n, count, *rice):
-    """int64 (count,), sorted: the positions below n that ``_distances`` has coded."""
+    """int64 (count,), sorted: the positions below n coded by ``_distances``."""
     if not 0 <= count <= n:
         raise ValueError(f"{count} positions below {n}")
-    gaps = _unrice(array, n, count, *rice) if rice else expand(array, count).astype(np.int64)
+    if rice:
+        gaps = _unrice(array, n, count, *rice)
+    else:
+        gaps = expand(array, count).astype(np.int64)
     gaps += 1
+    # In place: the vector is long.
     index = np.cumsum(gaps, out=gaps)
     index -= 1
     if count and not index[-1] < n:
@@ -160,7 +223,9 @@ def _positions(array, n, count, *rice):
 
 
 def _bitmap(array, n):
-    return np.unpackbits(expand(array, -(-n // 8)), count=n).view(bool)
+    num_bytes = -(-n // 8)
+    bits = expand(array, num_bytes)
+    return np.unpackbits(bits, count=n).view(bool)
 
 
 def _gaps(array, n, *numbers):
@@ -173,7 +238,11 @@ def _holes(array, n, *numbers):
 
 def _runs(array, n, *numbers):
     starts = _positions(array, n, *numbers)
-    return np.repeat(np.arange(len(starts) + 1) % 2 == 1, np.diff(starts, prepend=0, append=n))
+    # Stretches of True and of False in turn; the first, perhaps empty, is of False.
+    values = np.arange(len(starts) + 1) % 2 == 1
+    lengths = np.diff(starts, prepend=0, append=n)
+    return np.repeat(values, lengths)
 
 
-FORMS = {"bitmap": _bitmap, "gaps": _gaps, "holes": _holes, "runs": _runs}     # form(array, n, *numbers) -> bool (n,)
+# {name: form(array, n, *numbers) -> bool (n,)}
+FORMS = {"bitmap": _bitmap, "gaps": _gaps, "holes": _holes, "runs": _runs}

@@ -42,8 +42,8 @@ def merged(accuracy, loss_after=0.1, decay=1.0, t=1):
         return torch.tensor([loss]).double(), torch.tensor([right]).double()
 
     labels = {"clients": torch.tensor([[5, 0], [0, 5]]), "server": torch.tensor([5, 5])}
-    lab = Lab(evaluate, None, None, lambda trainings: [(torch.ones(4), None)], {"server": 10}, labels, Round(t, 9),
-              torch.ones(4, dtype=torch.bool))
+    lab = Lab(evaluate, outputs=None, gradient=None, train=lambda trainings: [(torch.ones(4), None)], fit=None,
+              sizes={"server": 10}, labels=labels, round=Round(t, 9), mask=torch.ones(4, dtype=torch.bool))
     updates = Updates(torch.zeros(1, 2), None, torch.tensor([0, 2], dtype=torch.int32), torch.ones(1).double(), 2,
                       clients=torch.tensor([0]))
     return feddu(decay=decay).after({}, torch.zeros(4), updates, lab)[1]

@@ -8,7 +8,9 @@ import contracts
 from fedmpi.core import flops, kinds
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.layout import bind
+from fedmpi.read.trained import trained
 from fedmpi.server import loop
+from fedmpi.store import read_run
 
 TWO = dict(model="small-cnn:width=4", also_model=["2nn:hidden=6"], clients=6, cohort=0)
 
@@ -195,3 +197,18 @@ def test_the_common_layout_binds_networks_one_after_the_other():
         one = kinds.kind(layout, name)
         own, values, _ = bind(network)
         assert own.digest == one.layout.digest and torch.equal(values, kinds.part(one, x))
+
+
+def test_a_run_of_several_networks_is_recorded_shown_and_exported(fedmpi, tmp_path):
+    out = tmp_path / "run.h5"
+    fedmpi(1, "train", "--dataset", "digits", "--train-samples", 200, "--clients", 5, "--rounds", 1, "--strategy",
+           "fedavg", "--model", "2nn:hidden=5", "--also-model", "logistic", "--contribution", "size", "--out", out)
+    run = read_run(out)
+    assert sorted(run.population["network"]) == ["2nn"] * 3 + ["logistic"] * 2
+    assert run.attrs["options"]["also_model"] == ["logistic"]
+    accuracy = run.rounds["accuracy_2nn"][-1] * 3 / 5 + run.rounds["accuracy_logistic"][-1] * 2 / 5
+    assert run.rounds["accuracy"][-1] == pytest.approx(accuracy)
+    shown = fedmpi(1, "show", out)
+    assert f"2nn {run.rounds['accuracy_2nn'][-1]:.4f} (3 clients), logistic" in " ".join(shown.split())
+    names = {name.partition(".")[0] for name in trained(out).state}
+    assert names == {"2nn", "logistic"}

@@ -6,7 +6,7 @@ from fedmpi.core.parts import Augmentation
 
 
 def flip(p: float = 0.5):
-    """Each image is mirrored with probability ``p``, anew each time that it is seen.
+    """Each image is mirrored with probability ``p``, drawn anew for each batch.
 
     Paper: none: usual in the training of image classifiers.
     Example: fedmpi train --augment flip
@@ -15,10 +15,14 @@ def flip(p: float = 0.5):
         raise ValueError(f"p must be in (0, 1], got {p}")
 
     def draw(gen, n, shape):
-        return torch.from_numpy((gen.random((n, 1)) < p).astype("int64"))
+        """(n, 1) int64: 1 for a mirrored image."""
+        mirrored = gen.random((n, 1)) < p
+        return torch.from_numpy(mirrored.astype("int64"))
 
     def apply(images, drawn):
         mirrored = drawn.bool().view(-1, 1, 1, 1)
-        return torch.where(mirrored, images.flip(3), images)
+        # Axis 3 is the width: (n, channels, height, width).
+        flipped = images.flip(3)
+        return torch.where(mirrored, flipped, images)
 
     return Augmentation(draw, apply, width=1)

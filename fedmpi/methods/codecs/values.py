@@ -1,17 +1,21 @@
-"""Values on the wire: exact, or fewer bits with a bound on the error.
+"""Codecs: the values on the wire, exact, or in fewer bits with a bound on the error.
 
-Updates may be encoded with feedback of the error: what encoding loses is not lost but late (``fedmpi.wire.feedback``).
-Entropy coding takes out what is redundant in the bytes, without loss.
+An update may be encoded with error feedback: a client adds the error of one round to its next
+update (``fedmpi.wire.feedback``). Entropy coding shortens the bytes without loss.
 """
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from fedmpi.core.parts import Codec, Coding
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.wire.squeeze import expand, squeeze
 
-TINY = torch.finfo(torch.float32).tiny
+FLOAT32 = torch.finfo(torch.float32)
+TINY = FLOAT32.tiny
+# Added to a relative bound, since float32 rounds numbers near 0 absolutely.
+SMALLEST = 1e-38
 
 
 def float32():
@@ -21,9 +25,14 @@ def float32():
     Up: 4 bytes a kept value.
     Down: 4 bytes a kept value; the measure of all others.
     """
-    return Codec(lambda values: {"values": values.cpu().numpy()},
-                 lambda arrays, K: torch.from_numpy(arrays["values"]),
-                 lambda values: torch.zeros_like(values), exact=True)
+
+    def encode(values):
+        return {"values": values.cpu().numpy()}
+
+    def decode(arrays, K):
+        return torch.from_numpy(arrays["values"])
+
+    return Codec(encode, decode, torch.zeros_like, exact=True)
 
 
 def float16(entropy: bool = False, feedback: bool = False):
@@ -31,20 +40,34 @@ def float16(entropy: bool = False, feedback: bool = False):
 
     ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error.
 
-    Paper: Micikevicius et al. 2018, "Mixed Precision Training", arXiv 1710.03740, which introduces it to training.
+    Paper: Micikevicius et al. 2018, "Mixed Precision Training", arXiv 1710.03740, which
+        introduces it to training.
     Up: 2 bytes a kept value, half of float32.
     Down: as many.
     """
     limit = torch.finfo(torch.float16)
 
+    def clipped(values):
+        return values.clamp(limit.min, limit.max)
+
     def encode(values):
-        return {"values": values.clamp(limit.min, limit.max).half().cpu().numpy()}
+        halves = clipped(values).half()
+        return {"values": halves.cpu().numpy()}
+
+    def decode(arrays, K):
+        halves = torch.from_numpy(arrays["values"])
+        return halves.float()
 
     def bound(values):
-        return (values - values.clamp(limit.min, limit.max)).abs() + values.abs() * 2 ** -11 + 2 ** -25
+        cut = (values - clipped(values)).abs()
+        rounding = values.abs() * 2 ** -11
+        # 2^-25: half of the smallest step between halves near 0.
+        return cut + rounding + 2 ** -25
 
-    codec = Codec(encode, lambda arrays, K: torch.from_numpy(arrays["values"]).float(), bound, feedback=feedback)
-    return squeezed(codec, "values", np.float16) if entropy else codec
+    codec = Codec(encode, decode, bound, feedback=feedback)
+    if entropy:
+        return squeezed(codec, "values", np.float16)
+    return codec
 
 
 def bfloat16(entropy: bool = False, feedback: bool = False):
@@ -52,93 +75,144 @@ def bfloat16(entropy: bool = False, feedback: bool = False):
 
     ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error.
 
-    Paper: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training", arXiv 1905.12322.
+    Paper: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training", arXiv
+        1905.12322.
     Up: 2 bytes a kept value, half of float32.
     Down: as many.
     """
     limit = torch.finfo(torch.bfloat16)
 
     def encode(values):
-        return {"values": values.clamp(limit.min, limit.max).bfloat16().cpu().view(torch.int16).numpy()}
+        clipped = values.clamp(limit.min, limit.max)
+        halves = clipped.bfloat16().cpu()
+        # numpy has no bfloat16: the bits travel as int16.
+        bits = halves.view(torch.int16)
+        return {"values": bits.numpy()}
 
     def decode(arrays, K):
-        return torch.from_numpy(arrays["values"]).view(torch.bfloat16).float()
+        bits = torch.from_numpy(arrays["values"])
+        return bits.view(torch.bfloat16).float()
 
-    codec = Codec(encode, decode, lambda values: values.abs() * 2 ** -8 + 1e-38, feedback=feedback)
-    return squeezed(codec, "values", np.int16) if entropy else codec
+    def bound(values):
+        return values.abs() * 2 ** -8 + SMALLEST
+
+    codec = Codec(encode, decode, bound, feedback=feedback)
+    if entropy:
+        return squeezed(codec, "values", np.int16)
+    return codec
 
 
 def int8(block: int = 256, entropy: bool = False, feedback: bool = False):
-    """One byte each and a float32 scale a block of ``block`` values: error half of (largest in the block) / 127.
+    """One byte each and a float32 scale a block: error half of (largest in the block) / 127.
 
-    ``entropy``: fewer bytes, without loss; ``feedback``: updates with feedback of the error.
+    A block has ``block`` values. ``entropy``: fewer bytes, without loss; ``feedback``: updates
+    with feedback of the error.
 
-    Paper: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", arXiv 2110.02861, there for optimiser
-        states.
+    Paper: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", arXiv
+        2110.02861, there for optimiser states.
     Up: 1 byte a kept value and 4 a block, about a quarter of float32; less with entropy=true.
     Down: as many.
     """
     _check(block)
 
-    def scales(values):
-        padded = torch.nn.functional.pad(values.cpu(), (0, -len(values) % block)).view(-1, block)
-        return padded, (padded.abs().amax(dim=1) / 127).clamp(min=TINY)
+    def scales_of(blocks):
+        largest = blocks.abs().amax(dim=1)
+        # Not 0, since values are divided by it.
+        return (largest / 127).clamp(min=TINY)
 
     def encode(values):
-        padded, scale = scales(values)
-        steps = (padded / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-        return {"steps": steps.view(-1)[: len(values)].numpy(), "scales": scale.numpy()}
+        blocks = _blocks(values, block)
+        scales = scales_of(blocks)
+        steps = (blocks / scales[:, None]).round_()
+        # A quotient may exceed 127 by rounding.
+        steps = steps.clamp_(-127, 127).to(torch.int8)
+        steps = steps.view(-1)[: len(values)]
+        return {"steps": steps.numpy(), "scales": scales.numpy()}
 
     def decode(arrays, K):
-        steps = torch.from_numpy(arrays["steps"]).float()
-        limit = torch.finfo(torch.float32)
-        return steps.mul_(torch.from_numpy(np.repeat(arrays["scales"], block)[:K])).clamp_(limit.min, limit.max)
+        steps = torch.from_numpy(arrays["steps"])
+        scales = np.repeat(arrays["scales"], block)[:K]
+        values = steps.float()
+        values.mul_(torch.from_numpy(scales))
+        # 127 scales may be a little more than the largest float.
+        return values.clamp_(FLOAT32.min, FLOAT32.max)
 
     def bound(values):
-        return scales(values)[1].repeat_interleave(block)[: len(values)] * 0.5001 + 1e-38
+        scales = scales_of(_blocks(values, block))
+        steps = scales.repeat_interleave(block)[: len(values)]
+        # Half a step, and room for the rounding of the division.
+        return steps * 0.5001 + SMALLEST
 
     codec = Codec(encode, decode, bound, feedback=feedback)
-    return squeezed(codec, "steps", np.int8) if entropy else codec
+    if entropy:
+        return squeezed(codec, "steps", np.int8)
+    return codec
 
 
 def sign(block: int = 1024, feedback: bool = True):
-    """Updates as signs, a bit each and a scale a block of ``block`` values, with feedback of the error.
+    """Updates as signs, a bit each and a scale a block of ``block`` values, with error feedback.
 
-    A scale is the mean magnitude of its block. Models come down as float32: none can be sent as signs. Biases, norms
-    and running averages travel as float32 both ways: a running variance must not change its sign. Signs are as good as
-    random: entropy coding would gain nothing.
+    A scale is the mean magnitude of its block. Models come down as float32: none can be sent as
+    signs. Biases, norms and running averages travel as float32 both ways: a running variance
+    must not change its sign. Signs are as good as random: entropy coding would gain nothing.
 
-    1-bit SGD (Seide et al. 2014) with the scale and the analysis of Karimireddy et al. 2019 (arXiv 1901.09847): without
-    feedback it need not converge, with it it converges as SGD does. 1.03 bits a weight.
+    1-bit SGD (Seide et al. 2014) with the scale and the analysis of Karimireddy et al. 2019
+    (arXiv 1901.09847): without feedback it need not converge, with it it converges as SGD does.
+    1.03 bits a weight.
 
-    Paper: Karimireddy et al. 2019, "Error Feedback Fixes SignSGD and other Gradient Compression Schemes", arXiv
-        1901.09847; Seide et al. 2014, "1-Bit Stochastic Gradient Descent".
+    Paper: Karimireddy et al. 2019, "Error Feedback Fixes SignSGD and other Gradient Compression
+        Schemes", arXiv 1901.09847; Seide et al. 2014, "1-Bit Stochastic Gradient Descent".
     Up: 1 bit a kept weight and 4 bytes a block, about a thirtieth of float32.
     Down: models do not travel as signs: float32, as that codec.
     Example: fedmpi train --strategy fedavg --pruner static --codec sign
     """
     _check(block)
-    every = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    eights = 1 - 2 * every.astype(np.float32)              # (256, 8): the signs that a byte holds
+    signs_of_byte = _signs_of_byte()
 
-    def scales(values):
-        padded = torch.nn.functional.pad(values.cpu(), (0, -len(values) % block)).view(-1, block)
-        counts = torch.full((len(padded),), block)
-        counts[-1:] = len(values) - block * (len(padded) - 1)
-        return (padded.abs().sum(dim=1, dtype=torch.float64) / counts).float()
+    def scales_of(values):
+        blocks = _blocks(values, block)
+        num_full = len(blocks) - 1
+        counts = torch.full((len(blocks),), block)
+        # The zeros of the last block do not count; without values there is no block.
+        counts[-1:] = len(values) - block * num_full
+        sums = blocks.abs().sum(dim=1, dtype=torch.float64)
+        means = sums / counts
+        return means.float()
 
     def encode(values):
-        return {"signs": np.packbits(np.signbit(values.cpu().numpy())), "scales": scales(values).numpy()}
+        negative = np.signbit(values.cpu().numpy())
+        scales = scales_of(values)
+        return {"signs": np.packbits(negative), "scales": scales.numpy()}
 
     def decode(arrays, K):
-        values = eights.take(arrays["signs"], axis=0).reshape(-1)[:K]
-        values *= np.repeat(arrays["scales"], block)[:K]
+        signs = signs_of_byte.take(arrays["signs"], axis=0)
+        scales = np.repeat(arrays["scales"], block)
+        values = signs.reshape(-1)[:K]
+        values *= scales[:K]
         return torch.from_numpy(values)
 
     def bound(values):
-        return (values.abs() - scales(values).repeat_interleave(block)[: len(values)]).abs() * 1.000001 + 1e-38
+        magnitudes = scales_of(values).repeat_interleave(block)[: len(values)]
+        error = (values.abs() - magnitudes).abs()
+        # A millionth more, for the rounding of the scales to float32.
+        return error * 1.000001 + SMALLEST
 
     return Codec(encode, decode, bound, down=float32(), feedback=feedback, weights=True)
+
+
+def _signs_of_byte():
+    """(256, 8) float32: the eight signs, 1 or -1, of every byte."""
+    column = np.arange(256, dtype=np.uint8)[:, None]
+    bits = np.unpackbits(column, axis=1).astype(np.float32)
+    # A bit is set for a negative value.
+    return 1 - 2 * bits
+
+
+def _blocks(values, block):
+    """(blocks, block) on the CPU: ``values (K,)``, and zeros in the rest of the last block."""
+    missing = -len(values) % block
+    padded = F.pad(values.cpu(), (0, missing))
+    return padded.view(-1, block)
 
 
 def _check(block):
@@ -147,46 +221,70 @@ def _check(block):
 
 
 def squeezed(codec, name, dtype):
-    """The ``codec`` whose array ``name (K,)`` of ``dtype`` travels without its redundancy: all first bytes of the
-    values, then all second ones, since what is redundant, the exponent, is in one of them."""
+    """The ``codec`` with entropy coding of its array ``name (K,)`` of ``dtype``.
+
+    The first bytes of all values are coded together, then the second bytes: the redundant part
+    of a float, its exponent, is in one of them.
+    """
+    # Bytes a value.
     width = np.dtype(dtype).itemsize
 
     def encode(values, *coding):
         arrays = codec.encode(values, *coding)
-        return arrays | {name: squeeze(np.ascontiguousarray(arrays[name].view(np.uint8).reshape(-1, width).T))}
+        by_value = arrays[name].view(np.uint8).reshape(-1, width)
+        by_place = np.ascontiguousarray(by_value.T)
+        return arrays | {name: squeeze(by_place)}
 
     def decode(arrays, K):
-        planes = expand(arrays[name], K * width).reshape(width, K)
-        return codec.decode(arrays | {name: np.array(planes.T, order="C").view(dtype).reshape(K)}, K)
+        content = expand(arrays[name], K * width)
+        by_place = content.reshape(width, K)
+        by_value = np.array(by_place.T, order="C")
+        array = by_value.view(dtype).reshape(K)
+        return codec.decode(arrays | {name: array}, K)
 
     return codec._replace(encode=encode, decode=decode)
 
 
 def fitted(codec, tail):
-    """The ``codec`` for vectors whose last ``tail`` values are never pruned, its ``down`` filled in."""
+    """The ``codec`` for vectors with a ``tail`` of so many values without pruning.
+
+    Its ``down`` is filled in. A codec for weights alone sends the tail as float32.
+    """
     codec = codec._replace(down=codec.down or codec)
     if not codec.weights:
         return codec
 
+    def parted(values):
+        num_weights = len(values) - tail
+        return values[:num_weights], values[num_weights:]
+
     def encode(values, *coding):
-        return codec.encode(values[: len(values) - tail], *coding) | {"tail": values[len(values) - tail:].cpu().numpy()}
+        weights, rest = parted(values)
+        arrays = codec.encode(weights, *coding)
+        return arrays | {"tail": rest.cpu().numpy()}
 
     def decode(arrays, K):
-        return torch.cat([codec.decode(arrays, K - tail), torch.from_numpy(arrays["tail"])])
+        weights = codec.decode(arrays, K - tail)
+        rest = torch.from_numpy(arrays["tail"])
+        return torch.cat([weights, rest])
 
     def bound(values):
-        return torch.cat([codec.bound(values[: len(values) - tail]), torch.zeros(tail)])
+        weights, _ = parted(values)
+        return torch.cat([codec.bound(weights), torch.zeros(tail)])
 
     return codec._replace(encode=encode, decode=decode, bound=bound)
 
 
 def drawing(codec, seed, t, client=-1):
-    """The ``codec`` as it encodes the update of a client in round ``t``, or the model: what it draws by chance follows
-    from the run's ``seed`` and these alone."""
+    """The ``codec`` for one message of round ``t``: a client's update, or the model (client -1).
+
+    Its chance follows from ``seed``, ``t`` and ``client`` alone.
+    """
     if not codec.draws:
         return codec
 
     def encode(values):
-        return codec.encode(values, Coding(stream(seed, Purpose.ENCODE, t, client + 1), t, client))
+        gen = stream(seed, Purpose.ENCODE, t, client + 1)
+        return codec.encode(values, Coding(gen, t, client))
 
     return codec._replace(encode=encode)

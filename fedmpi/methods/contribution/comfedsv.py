@@ -1,22 +1,24 @@
-"""ComFedSV: Shapley values of a utility matrix that sampled cohorts leave incomplete (arXiv 2109.09046).
+"""ComFedSV: Shapley values of a utility matrix, incomplete for sampled cohorts.
 
-Rows are rounds, columns the coalitions that grow along ``permutations`` random orders of all N clients, drawn once;
-entry (t, S) is ``v_t(S) - v_t(nobody)``, observed where all of S took part in round t. The rest follows from
+Rows are rounds, columns the growing coalitions along ``permutations`` random orders of all N
+clients, drawn once; entry (t, S) is ``U_t(S) = v_t(S) - v_t(nobody)``, observed if all of S took
+part in round t. All other entries follow from (arXiv 2109.09046)
 
-    min over W, H of  sum over observed (U_tS - w_t . h_S)^2 + ridge (|W|^2 + |H|^2),       w, h of ``rank`` numbers,
+    min over W, H of  sum over observed (U_tS - w_t . h_S)^2 + ridge (|W|^2 + |H|^2)
 
-with U in units of its root mean square, solved by ``iterations`` of alternating least squares, in which the ridge falls
-to its value by a tenth each. Observed entries stay as they are. Then, summed over the rounds so far,
+with w, h of ``rank`` numbers and U in units of its root mean square, solved by ``iterations`` of
+alternating least squares. Their ridge starts at 1 and falls by a tenth each, down to ``ridge``.
+Observed entries stay as they are. Then, summed over the rounds so far,
 
-    phi_n = mean over orders of sum over t of U_t(those before n, and n) - U_t(those before n)
+    phi_n = mean over orders of sum over t of U_t(n's predecessors, and n) - U_t(n's predecessors)
 
-so that clients with the same data score alike whether or not they were sampled. Where N! <= ``permutations`` each order
-is taken once. Everybody takes part in round 1: every coalition is observed there. ``error`` is the standard error over
-orders; it does not know of the completion.
+so that clients with the same data score alike whether or not they were sampled. If N! <=
+``permutations``, each order is taken once. Everybody takes part in round 1: every coalition is
+observed there. ``error`` is the standard error over orders; it does not know of the completion.
 
-Costs up to ``permutations`` (N - 1) + 2 utilities in round 1, later those of orders that start with clients of the
-cohort; and, every round, the sweeps over the matrix of all rounds. Its state, that matrix, grows by ``permutations`` N
-floats a round. Blind spots: what happened only in rounds in which a client was away is inferred; the
+Costs up to ``permutations`` (N - 1) + 2 utilities in round 1, later only for coalitions inside the
+cohort; and, every round, the sweeps over the matrix of all rounds. The matrix is its state, and
+grows by ``permutations`` N floats a round. Blind spots: a client's absent rounds are inferred; the
 scores remember, hence its usual weighting does not. Sees: the updates, the server's own samples.
 """
 
@@ -30,94 +32,173 @@ from fedmpi.methods.contribution.game import (Of, SEES, check_of, draw_orders, g
 from fedmpi.core.parts import Contribution, Scores
 
 
-def comfedsv(of: Of = "loss", permutations: int = 20, rank: int = 5, ridge: float = 0.01, iterations: int = 100):
+def comfedsv(of: Of = "loss", permutations: int = 20, rank: int = 5, ridge: float = 0.01,
+             iterations: int = 100):
     """Shapley values over all clients and rounds, absent ones inferred by matrix completion.
 
-    Paper: Fan et al. 2022, "Improving Fairness for Data Valuation in Horizontal Federated Learning", arXiv 2109.09046.
+    Paper: Fan et al. 2022, "Improving Fairness for Data Valuation in Horizontal Federated
+        Learning", arXiv 2109.09046.
     Up: nothing more: it judges the updates that are sent anyway.
     Down: nothing more; but all clients are asked in round 1.
     Example: fedmpi train --contribution comfedsv --cohort 4
     """
     check_of(of)
     if permutations < 1 or rank < 1 or iterations < 1:
-        raise ValueError(f"permutations, rank and iterations must be >= 1, got {permutations}, {rank} and {iterations}")
+        raise ValueError("permutations, rank and iterations must be >= 1, got "
+                         f"{permutations}, {rank} and {iterations}")
     if not ridge > 0:
-        raise ValueError(f"ridge must be > 0, got {ridge}: without it what was never observed has no value")
+        raise ValueError(f"ridge must be > 0, got {ridge}: without it what was never observed has "
+                         "no value")
 
     def score(state, cohort, utility, gen):
-        N = state["orders"].shape[1]
-        orders = state["orders"] if len(state["orders"]) else all_or_drawn(gen, permutations, N)
-        columns, column_of = torch.unique(prefixes(orders).flatten(0, 1), dim=0, return_inverse=True)
-        values, seen = observe(columns, cohort, lambda coalitions: utility(coalitions, of))
-        if len(state["values"]):
-            values, seen = torch.cat([state["values"], values]), torch.cat([state["seen"], seen])
-        whole = bool(seen.all())
-        table = values if whole else torch.where(seen, values,
-                                                 complete(values, seen, rank_of(seen, rank), ridge, iterations))
-        levels = table.sum(dim=0)[column_of].view(len(orders), N + 1)
-        phi, error = mean_and_error(gains(orders, levels))
-        sampled = error is not None and len(orders) < math.factorial(N)
-        return Scores(phi[cohort.clients], {"orders": orders, "values": values, "seen": seen},
-                      error[cohort.clients] if sampled else None)
+        """The cohort's values over all rounds, and the matrix with one more row."""
+        orders = state["orders"]
+        N = orders.shape[1]
+        if not len(orders):
+            orders = all_or_drawn(gen, permutations, N)
+        grown = prefixes(orders).flatten(0, 1)
+        # Orders share coalitions: each is a column once.
+        columns, column_of = torch.unique(grown, dim=0, return_inverse=True)
 
-    def init(n):
-        return {"orders": torch.zeros(0, len(n), dtype=torch.int64), "values": torch.zeros(0, 0, dtype=torch.float64),
-                "seen": torch.zeros(0, 0, dtype=torch.bool)}
+        def v(coalitions):
+            """The game of this round's cohort."""
+            return utility(coalitions, of)
+
+        row, row_seen = observe(columns, cohort, v)
+        values, seen = appended(state, row, row_seen)
+        U = completed(values, seen, rank, ridge, iterations)
+        over_rounds = U.sum(dim=0)
+        levels = over_rounds[column_of].view(-1, N + 1)
+        phi, error = mean_and_error(gains(orders, levels))
+        # Of all N! orders the mean is exact.
+        if len(orders) == math.factorial(N):
+            error = None
+        if error is not None:
+            error = error[cohort.clients]
+        state = {"orders": orders, "values": values, "seen": seen}
+        return Scores(phi[cohort.clients], state, error)
 
     def notes(facts):
-        idle = [name for name in ("rank", "ridge", "iterations") if name in facts.given]
+        options = ("rank", "ridge", "iterations")
+        idle = [name for name in options if name in facts.given]
         if facts.everybody and idle:
-            yield (f"no effect of {', '.join(idle)}: all clients take part in every round, and nothing is to "
-                   "be inferred")
+            yield (f"no effect of {', '.join(idle)}: all clients take part in every round, and "
+                   "nothing is to be inferred")
 
-    return Contribution(score, weighting="relu:memory=0", init=init, validated=True,
-                        opening=True, cumulative=True, sees=SEES, notes=notes)
+    return Contribution(
+        score,
+        # Scores remember all rounds: weights need not.
+        weighting="relu:memory=0",
+        init=init,
+        validated=True,
+        # Round 1 observes every column.
+        opening=True,
+        cumulative=True,
+        sees=SEES,
+        notes=notes,
+    )
 
+
+def init(n):
+    """The state before round 1: no orders of the N clients, and no rounds."""
+    N = len(n)
+    return {
+        "orders": torch.zeros(0, N, dtype=torch.int64),
+        "values": torch.zeros(0, 0, dtype=torch.float64),
+        "seen": torch.zeros(0, 0, dtype=torch.bool),
+    }
+
+
+# --- the matrix ---
 
 def all_or_drawn(gen, permutations, N):
-    """``(L, N) int64``: ``permutations`` orders of N clients; each once where there are no more."""
+    """``(L, N) int64``: ``permutations`` orders of N clients; each once if there are no more."""
+    # Factorials of more are beyond any number of permutations.
     if N <= 10 and math.factorial(N) <= permutations:
-        return torch.tensor(list(itertools.permutations(range(N))))
+        orders = itertools.permutations(range(N))
+        return torch.tensor(list(orders))
     return draw_orders(gen, permutations, N)
 
 
 def observe(columns, cohort, v):
-    """``(values (1, K) float64, seen (1, K) bool)``: what this round's cohort shows of ``columns (K, N) bool``, less
-    the utility of nobody, which is always seen; 0 where not seen."""
-    away = torch.ones(columns.shape[1], dtype=torch.bool)
+    """``(values (1, K) float64, seen (1, K) bool)``: the round's row of the matrix.
+
+    A coalition, a row of ``columns (K, N) bool``, is seen if all its clients are in the cohort.
+    Values are 0 elsewhere. The utility of nobody is always seen."""
+    K, N = columns.shape
+    away = torch.ones(N, dtype=torch.bool)
     away[cohort.clients] = False
     seen = ~(columns & away).any(dim=1)
-    utilities = v(torch.cat([torch.zeros(1, len(cohort.clients), dtype=torch.bool), columns[seen][:, cohort.clients]]))
-    values = torch.zeros(1, len(columns), dtype=torch.float64)
-    values[0, seen] = utilities[1:] - utilities[0]
+    # The utility knows the cohort alone.
+    coalitions = columns[seen][:, cohort.clients]
+    C = len(cohort.clients)
+    nobody = torch.zeros(1, C, dtype=torch.bool)
+    utilities = v(torch.cat([nobody, coalitions]))
+    gains = utilities[1:] - utilities[0]
+    values = torch.zeros(1, K, dtype=torch.float64)
+    values[0, seen] = gains
     return values, seen[None]
 
 
+def appended(state, row, row_seen):
+    """``(values (T, K), seen (T, K))``: the state's rows and one more."""
+    # The state before round 1 has no columns.
+    if not len(state["values"]):
+        return row, row_seen
+    values = torch.cat([state["values"], row])
+    seen = torch.cat([state["seen"], row_seen])
+    return values, seen
+
+
+# --- its completion ---
+
+def completed(values, seen, rank, ridge, iterations):
+    """``(T, K)``: ``values`` where they were ``seen``, inferred elsewhere."""
+    if bool(seen.all()):
+        return values
+    sure_rank = rank_of(seen, rank)
+    inferred = complete(values, seen, sure_rank, ridge, iterations)
+    return torch.where(seen, values, inferred)
+
+
 def rank_of(seen, rank):
-    """``rank``, or as many rounds as the least observed column was seen in: a vector of factors cannot be had from
-    fewer numbers than it has."""
-    return max(1, min(rank, int(seen.sum(dim=0).min())))
+    """``rank``, or as many rounds as the least observed column was seen in.
+
+    A vector of factors cannot follow from fewer numbers than it has."""
+    fewest = int(seen.sum(dim=0).min())
+    return max(1, min(rank, fewest))
 
 
 def complete(values, seen, rank, ridge, iterations):
-    """``(T, K)``: the product of factors of at most ``rank`` that fits ``values (T, K)`` where ``seen`` (0 elsewhere).
+    """``(T, K)``: the product of factors of at most ``rank`` that fits the seen ``values (T, K)``.
 
-    From the singular vectors of what is seen, and with a ridge that falls from 1: from random factors and with a small
-    ridge alternation often ends where entries that are not seen are thousands (seen on the games of the tests)."""
-    scale = float(values[seen].square().mean().sqrt()) or 1.0
-    U, weight = values / scale, seen.double()
+    Values are 0 off ``seen``. It starts from the singular vectors of the seen values, with a ridge
+    that falls from 1: from random factors and with a small ridge alternation often ends with
+    unseen entries of thousands (on the games of the tests)."""
+    mean_square = values[seen].square().mean()
+    # A matrix of zeros has no unit.
+    scale = float(mean_square.sqrt()) or 1.0
+    U = values / scale
+    weight = seen.double()
     _, s, V = torch.linalg.svd(U, full_matrices=False)
-    H = (V[:rank] * s[:rank, None].sqrt()).T
+    roots = s[:rank, None].sqrt()
+    H = (V[:rank] * roots).T
     for i in range(iterations):
-        now = max(ridge, 0.9 ** i)
-        W = regress(H, U, weight, now)
-        H = regress(W, U.T, weight.T, now)
+        current_ridge = max(ridge, 0.9 ** i)
+        W = regress(H, U, weight, current_ridge)
+        H = regress(W, U.T, weight.T, current_ridge)
     return scale * (W @ H.T)
 
 
 def regress(F, U, weight, ridge):
-    """``(T, r)``: for each row of ``U (T, K)`` the ridge regression on ``F (K, r)`` of its entries with ``weight``."""
+    """``(T, r)``: for each row of ``U (T, K)`` its ridge regression on ``F (K, r)``.
+
+    Only entries with ``weight (T, K)`` 1 count."""
     r = F.shape[1]
-    squares = (F[:, :, None] * F[:, None, :]).flatten(1)                                 # (K, r r)
-    A = (weight @ squares).view(-1, r, r) + ridge * torch.eye(r, dtype=torch.float64)
-    return torch.linalg.solve(A, (weight * U) @ F)
+    # (K, r, r): the product of each row of F with itself.
+    outer = F[:, :, None] * F[:, None, :]
+    A = weight @ outer.flatten(1)
+    eye = torch.eye(r, dtype=torch.float64)
+    A = A.view(-1, r, r) + ridge * eye
+    b = (weight * U) @ F
+    return torch.linalg.solve(A, b)

@@ -1,10 +1,14 @@
-"""Cosine: how far a client's update points where the others point (CGSV, NeurIPS 2021; the thesis's score).
+"""Cosine: how far a client's update points where the others point (CGSV, NeurIPS 2021).
 
-``psi_n = cos(u_n, U)`` with unit updates u_n and their mean ``U = sum_n r_n u_n`` under the present weights r. For
-loo-cosine the mean leaves the client itself out, ``cos(u_n, U - r_n u_n)``: otherwise ``cos(u_n, r_n u_n)``
-is part of the score and large clients are rewarded for being large. Sees: the updates, nothing else.
-An update of norm 0 scores 0; running statistics of normalisation layers do not count; where clients hold different
-masks a client is compared on the entries that it holds.
+    cosine        psi_n = cos(u_n, U),              U = sum_m r_m u_m,     u_n = Delta_n / |Delta_n|
+    loo-cosine    psi_n = cos(u_n, U - r_n u_n)
+
+r are the clients' present weights. ``cosine`` is the thesis's score. Its mean holds the client
+itself: ``cos(u_n, r_n u_n)`` is part of the score, and large clients are rewarded for being large.
+loo-cosine leaves the client out of the mean.
+
+Sees: the updates, nothing else. An update of norm 0 scores 0; running statistics of normalisation
+layers do not count; under masks of the clients' own a client is compared on its own entries.
 """
 
 import torch
@@ -12,32 +16,46 @@ import torch
 from fedmpi.core.reduce import BLOCK, in_double, row_norms
 from fedmpi.core.parts import Contribution, Scores
 
+# Up to so many clients all inner products cost no more than reading the updates twice.
+SIDE_BY_SIDE = 64
+# Columns whose products are summed in float32.
+WIDTH = 1 << 13
+# Updates of a smaller squared length have entries that float32 cannot square.
+FAINT = 1e-20
+
 
 def cosine():
     """Agreement with the weighted mean of unit updates.
 
-    Paper: Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness in Collaborative Machine Learning", NeurIPS
-        2021; the thesis's score.
+    Paper: Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness in Collaborative Machine
+        Learning", NeurIPS 2021; the thesis's score.
     Up: nothing more: it judges the updates that are sent anyway.
     Down: nothing more.
     """
-    return Contribution(lambda state, cohort, utility, gen: Scores(cosines(cohort.updates, cohort.shares)))
+
+    def score(state, cohort, utility, gen):
+        """The cosines with the mean of all."""
+        psi = cosines(cohort.updates, cohort.shares)
+        return Scores(psi)
+
+    return Contribution(score)
 
 
 def loo_cosine():
     """Agreement with the mean of the others: cosine without the self-term.
 
-    Paper: Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness in Collaborative Machine Learning", NeurIPS
-        2021, there with the client's own part in the mean.
+    Paper: Xu et al. 2021, "Gradient Driven Rewards to Guarantee Fairness in Collaborative Machine
+        Learning", NeurIPS 2021, there with the client's own part in the mean.
     Up: nothing more: it judges the updates that are sent anyway.
     Down: nothing more.
     """
-    return Contribution(lambda state, cohort, utility, gen: Scores(cosines(cohort.updates, cohort.shares, True)))
 
+    def score(state, cohort, utility, gen):
+        """The cosines with the means of all others."""
+        psi = cosines(cohort.updates, cohort.shares, leave_one_out=True)
+        return Scores(psi)
 
-SIDE_BY_SIDE = 64        # clients up to which all inner products cost no more than reading the updates twice
-WIDTH = 1 << 13          # columns whose products are summed in float32
-FAINT = 1e-20            # squared lengths whose entries float32 cannot square
+    return Contribution(score)
 
 
 def cosines(updates, r, leave_one_out=False):
@@ -45,73 +63,129 @@ def cosines(updates, r, leave_one_out=False):
     if updates.B is not None:
         return _held_cosines(updates, r, leave_one_out)
     U = updates.U[:, : updates.trained]
+    psi = None
     if len(U) <= SIDE_BY_SIDE:
         gram = _gram(U)
-        if bool((gram.diagonal() > FAINT).all()) and bool(gram.isfinite().all()):
-            found = _by_products(gram, r, leave_one_out)
-            if found is not None:
-                return found
-    return _by_passes(U, r, leave_one_out)
+        if _is_sound(gram):
+            psi = _by_products(gram, r, leave_one_out)
+    if psi is None:
+        psi = _by_passes(U, r, leave_one_out)
+    return psi
 
+
+# --- one pass: from all inner products ---
 
 def _gram(U):
-    """float64 (C, C): the inner products of the rows of ``U (C, K)``, block by block in float32: one pass.
+    """float64 (C, C): the inner products of the rows of ``U (C, K)``, block by block in float32.
 
-    Cosines from it are off by less than 1e-6 / q, where the mean's length is a part q of what unit updates at right
-    angles would leave."""
-    gram = torch.zeros(len(U), len(U), dtype=torch.float64)
+    Cosines from it are off by less than 1e-6 / q, q being the length of the mean over its length
+    if all unit updates stood at right angles."""
+    C = len(U)
+    gram = torch.zeros(C, C, dtype=torch.float64)
     for part in U.split(WIDTH, dim=1):
         gram += part @ part.T
     return gram
 
 
+def _is_sound(gram):
+    """Whether float32 was enough for these products."""
+    if not bool((gram.diagonal() > FAINT).all()):
+        return False
+    return bool(gram.isfinite().all())
+
+
 def _by_products(gram, r, leave_one_out):
-    """From all inner products: the mean's with each update, and its length, are sums of them. None where updates cancel
-    to less than a tenth, and rounding would show."""
+    """The cosines: the mean's products and its length are sums of inner products.
+
+    None if updates cancel to less than a tenth, when rounding would show."""
+    C = len(r)
     scale = gram.diagonal().rsqrt()
-    unit = gram * scale[:, None] * scale                   # (C, C) cosines of any two
-    weights = r.expand(len(r), -1)
+    # (C, C): the cosines of any two.
+    unit = gram * scale[:, None] * scale
+    # Row n holds the weights in the mean for client n.
+    weights = r.expand(C, -1)
     if leave_one_out:
-        weights = weights * (1 - torch.eye(len(r), dtype=torch.float64))
-    dots, square = (weights * unit).sum(dim=1), ((weights @ unit) * weights).sum(dim=1)
-    apart = weights.square().sum(dim=1)                    # the mean's square, were all at right angles
+        self_alone = torch.eye(C, dtype=torch.float64)
+        weights = weights * (1 - self_alone)
+    dots = (weights * unit).sum(dim=1)
+    products = (weights @ unit) * weights
+    square = products.sum(dim=1)
+    # The mean's squared length, were all at right angles.
+    apart = weights.square().sum(dim=1)
     if bool((square < 1e-2 * apart).any()):
         return None
-    return torch.where(apart > 0, dots / square.clamp(min=1e-24).sqrt(), 0.0)
+    psi = dots / square.clamp(min=1e-24).sqrt()
+    return torch.where(apart > 0, psi, 0.0)
 
+
+# --- two passes: lengths, then the mean ---
 
 def _by_passes(U, r, leave_one_out):
-    """Lengths first, then the mean and its products with all updates, in float64."""
+    """The cosines from two passes over ``U (C, K)``, in float64."""
     norms = row_norms(U)
-    scale = torch.where(norms > 0, 1 / norms.clamp(min=1e-300), 0.0)
-    dots, square = torch.zeros_like(r), torch.zeros((), dtype=torch.float64)
+    moves = norms > 0
+    inverse = 1 / norms.clamp(min=1e-300)
+    scale = torch.where(moves, inverse, 0.0)
+    # U . Delta_n by client, and |U|^2.
+    dots = torch.zeros_like(r)
+    square = torch.zeros((), dtype=torch.float64)
     for part in in_double(U):
         mean = (r * scale) @ part
-        dots += part @ mean                             # u_n . U, up to the length of u_n
-        square += mean @ mean                           # |U|^2
+        dots += part @ mean
+        square += mean @ mean
     dots *= scale
     if leave_one_out:
-        whole = square + r * r
-        square, dots = square - 2 * r * dots + r * r * (norms > 0), dots - r * (norms > 0)
-        square = torch.where(square > 1e-14 * whole, square, 0.0)        # nobody else: what is left is rounding
-    return torch.where(square > 1e-24, dots / square.clamp(min=1e-24).sqrt(), 0.0)
+        dots, square = _without_self(dots, square, r, moves)
+    psi = dots / square.clamp(min=1e-24).sqrt()
+    return torch.where(square > 1e-24, psi, 0.0)
 
+
+def _without_self(dots, square, r, moves):
+    """``(dots, squares)``, (C,) each, with the mean of the others in place of the mean."""
+    own_square = r * r
+    whole = square + own_square
+    # |U - r_n u_n|^2, and u_n . (U - r_n u_n).
+    squares = square - 2 * r * dots + own_square * moves
+    # Of a client alone only rounding is left.
+    squares = torch.where(squares > 1e-14 * whole, squares, 0.0)
+    return dots - r * moves, squares
+
+
+# --- under masks of the clients' own ---
 
 def _held_cosines(updates, r, leave_one_out):
-    """As ``cosines``, each client on the entries that it holds; the mean is over each entry's holders."""
-    U, B = updates.U[:, : updates.trained], updates.B[:, : updates.trained]
-    blocks = B.split(max(1, BLOCK // max(len(U), 1)), dim=1)
-    squares = sum((u.mul_(held).square().sum(dim=1) for u, held in zip(in_double(U), blocks)),
-                  torch.zeros(len(U), dtype=torch.float64))
-    scale = torch.where(squares > 0, squares.clamp(min=1e-300).rsqrt(), 0.0)[:, None]
-    dots, squares = torch.zeros(2, len(U), dtype=torch.float64)
+    """As ``cosines``, each client on its own entries; the mean is over each entry's holders."""
+    C = len(updates.U)
+    U = updates.U[:, : updates.trained]
+    B = updates.B[:, : updates.trained]
+    # As wide as those of in_double.
+    width = max(1, BLOCK // max(C, 1))
+    blocks = B.split(width, dim=1)
+    scale = _held_scales(U, blocks)
+    dots, squares = torch.zeros(2, C, dtype=torch.float64)
     for u, held in zip(in_double(U), blocks):
         held = held.double()
+        # In the buffer of in_double: unit updates, 0 elsewhere.
         u.mul_(held).mul_(scale)
-        total, share = r @ u, r @ held
-        if leave_one_out:                                  # a mean for each client, of those others that hold the entry
-            total, share = total - r[:, None] * u, share - r[:, None]
-        mean = torch.where(share > 1e-12, total / share.clamp(min=1e-12), 0.0) * held
+        total = r @ u
+        share = r @ held
+        # A mean for each client: of the other holders.
+        if leave_one_out:
+            total = total - r[:, None] * u
+            share = share - r[:, None]
+        mean = total / share.clamp(min=1e-12)
+        mean = torch.where(share > 1e-12, mean, 0.0) * held
         dots += (u * mean).sum(dim=1)
         squares += mean.square().sum(dim=1)
-    return torch.where(squares > 1e-24, dots / squares.clamp(min=1e-300).sqrt(), 0.0)
+    psi = dots / squares.clamp(min=1e-300).sqrt()
+    return torch.where(squares > 1e-24, psi, 0.0)
+
+
+def _held_scales(U, blocks):
+    """float64 (C, 1): one over the length of each update on its own entries; 0 for length 0."""
+    squares = torch.zeros(len(U), dtype=torch.float64)
+    for u, held in zip(in_double(U), blocks):
+        own = u.mul_(held)
+        squares += own.square().sum(dim=1)
+    scale = squares.clamp(min=1e-300).rsqrt()
+    return torch.where(squares > 0, scale, 0.0)[:, None]

@@ -1,7 +1,10 @@
-"""What estimators from cooperative game theory share. Players are a cohort's clients, v is the utility of a coalition.
+"""Shared by the estimators from cooperative game theory: a cohort's clients are the players.
 
-C clients, coalitions are rows of a (M, C) bool tensor, orders are rows of a (L, C) int64 tensor: permutations in which
-clients join. Players are numbered by increasing id, so that what is drawn does not depend on the order of rows.
+    v(S): the utility of the merge of the coalition S's updates
+
+Sizes: C clients; coalitions are rows of a (M, C) bool tensor; orders are rows of a (L, C) int64
+tensor, permutations in which clients join. Players are numbered by increasing id, so that random
+draws do not depend on the order of rows.
 """
 
 import math
@@ -13,22 +16,35 @@ import torch
 
 from fedmpi.core.parts import Contribution, Scores, nothing
 
-# What a utility is about; accuracy is the old name of the headline.
+# The measure behind a utility; accuracy is the old name of the headline.
 Of = Literal["loss", "headline", "accuracy"]
 SEES = "updates, the server's samples"
 
 
+# --- the part ---
+
 def contribution(of, estimate, refuses=nothing, notes=nothing):
-    """The part whose scores are ``estimate(v, C, gen) -> (phi (C,), standard errors (C,) or None)`` of each round's
-    game ``v(coalitions (M, C) bool) -> (M,) float64``, which forgets from round to round."""
+    """The part with the scores ``estimate(v, C, gen) -> (phi (C,), standard errors (C,) or None)``.
+
+    ``v(coalitions (M, C) bool) -> (M,) float64`` is each round's game. Nothing is remembered from
+    round to round. ValueError for an unknown ``of``."""
     check_of(of)
 
     def score(state, cohort, utility, gen):
+        """The estimate, back in the order of the cohort's rows."""
         v, rank = by_id(cohort, utility, of)
         phi, error = estimate(v, len(rank), gen)
-        return Scores(phi[rank], error=None if error is None else error[rank])
+        if error is not None:
+            error = error[rank]
+        return Scores(phi[rank], error=error)
 
-    return Contribution(score, validated=True, refuses=refuses, sees=SEES, notes=notes)
+    return Contribution(
+        score,
+        validated=True,
+        refuses=refuses,
+        sees=SEES,
+        notes=notes,
+    )
 
 
 def check_of(of):
@@ -38,24 +54,27 @@ def check_of(of):
 
 def check_limit(limit):
     if not 1 <= limit <= 24:
-        raise ValueError(f"limit must be in 1..24, got {limit}: the most clients of whom all coalitions are asked")
+        raise ValueError(f"limit must be in 1..24, got {limit}: the most clients of whom all "
+                         "coalitions are asked")
 
 
 def check_budget(budget):
     if budget < 0 or budget == 1:
-        raise ValueError(f"budget must be 0 (none) or at least 2 distinct coalitions a round, got {budget}")
+        raise ValueError("budget must be 0 (none) or at least 2 distinct coalitions a round, got "
+                         f"{budget}")
 
 
 def by_id(cohort, utility, of):
-    """``(v, rank)``: the utility of coalitions whose columns are the clients by increasing id, and, (C,) int64, the
-    column of each of the cohort's rows."""
+    """``(v, rank (C,) int64)``: the game with a column a client by increasing id.
+
+    ``rank`` is the column of each of the cohort's rows."""
     rank = cohort.clients.argsort().argsort()
-    return lambda coalitions: utility(coalitions[:, rank], of), rank
 
+    def v(coalitions):
+        """float64 (M,): the utilities of ``coalitions (M, C) bool``, columns by id."""
+        return utility(coalitions[:, rank], of)
 
-def ends(C):
-    """``(2, C) bool``: nobody, and everybody."""
-    return torch.tensor([False, True])[:, None].repeat(1, C)
+    return v, rank
 
 
 def at_most(limit, instead):
@@ -64,73 +83,144 @@ def at_most(limit, instead):
     def refuses(facts):
         C = facts.largest
         if C > limit:
-            yield f"a cohort of {C} clients has 2^{C} coalitions, and limit={limit} clients; {instead}"
+            yield (f"a cohort of {C} clients has 2^{C} coalitions, and limit={limit} clients; "
+                   f"{instead}")
 
     return refuses
 
 
 def affordable(budget, least):
-    """A ``refuses`` for cohorts of C for which ``budget`` coalitions do not pay ``least(C)``; 0 pays for all."""
+    """A ``refuses`` for cohorts of C that need more than ``budget`` coalitions; 0 pays for all.
+
+    ``least(C)`` is how many they need."""
 
     def refuses(facts):
         C = facts.largest
         if 0 < budget < least(C):
-            yield f"a budget of {budget} coalitions does not pay for {C} clients; it takes {least(C)}"
+            yield (f"a budget of {budget} coalitions does not pay for {C} clients; it takes "
+                   f"{least(C)}")
 
     return refuses
 
 
+# --- all coalitions ---
+
 def powerset(C):
     """``(2^C, C) bool``, all coalitions: row b holds the clients whose bits are set in b."""
-    return torch.arange(1 << C)[:, None].bitwise_right_shift(torch.arange(C)).bitwise_and(1).bool()
+    rows = torch.arange(1 << C)[:, None]
+    shifted = rows.bitwise_right_shift(torch.arange(C))
+    return shifted.bitwise_and(1).bool()
+
+
+def ends(C):
+    """``(2, C) bool``: nobody, and everybody."""
+    both = torch.tensor([False, True])
+    return both[:, None].repeat(1, C)
+
+
+def exact(v, C):
+    """``(C,) float64``: the Shapley value of the game ``v(coalitions (M, C) bool) -> (M,)``.
+
+    It asks for all 2^C coalitions in one batch."""
+    coalitions = powerset(C)
+    return shapley_value(coalitions, v(coalitions))
 
 
 def shapley_value(coalitions, v):
-    """``(C,) float64``: the Shapley value of the game that gives the rows of ``powerset`` the utilities ``v (2^C,)``.
+    """``(C,) float64``: the Shapley value of a game, ``v (2^C,)`` for the rows of ``powerset``.
 
-    ``sum_S a(|S|) (v(S + n) - v(S))`` with ``a(s) = s! (C - s - 1)! / C!``, as one product over the whole table."""
+    ``sum_S a(|S|) (v(S + n) - v(S))`` with ``a(s) = s! (C - s - 1)! / C!``, as one product over
+    the whole table."""
     C = coalitions.shape[1]
-    a = torch.tensor([1 / (C * math.comb(C - 1, s)) for s in range(C)], dtype=torch.float64)
+    a = [_share_of_orders(s, C) for s in range(C)]
+    a = torch.tensor(a, dtype=torch.float64)
     size = coalitions.sum(dim=1)
-    joined, left = a[(size - 1).clamp(min=0)], a[size.clamp(max=C - 1)]
-    return (v - v[0]) @ torch.where(coalitions, joined[:, None], -left[:, None])
+    # A coalition counts a(|S| - 1) for each member and -a(|S|) for all others.
+    joined = a[(size - 1).clamp(min=0)]
+    left = a[size.clamp(max=C - 1)]
+    factors = torch.where(coalitions, joined[:, None], -left[:, None])
+    return (v - v[0]) @ factors
 
+
+def _share_of_orders(s, C):
+    """``s! (C - s - 1)! / C!``: how often just s given players stand before a given one."""
+    return 1 / (C * math.comb(C - 1, s))
+
+
+# --- orders of joining ---
 
 def draw_orders(gen, L, C):
     """``(L, C) int64``: L permutations of C players."""
-    return torch.from_numpy(gen.permuted(np.tile(np.arange(C), (L, 1)), axis=1))
+    unshuffled = np.tile(np.arange(C), (L, 1))
+    return torch.from_numpy(gen.permuted(unshuffled, axis=1))
+
+
+def with_reverses(orders):
+    """``(L, 2, C)``: each of the orders (L, C), and its reverse."""
+    return torch.stack([orders, orders.flip(1)], dim=1)
 
 
 def prefixes(orders):
-    """``(..., C + 1, C) bool``: the coalitions that grow along ``orders (..., C)``, from nobody to everybody."""
-    joins = orders.argsort(dim=-1)                       # when each player joins
-    return joins[..., None, :] < torch.arange(orders.shape[-1] + 1)[:, None]
+    """``(..., C + 1, C) bool``: the coalitions that grow along ``orders (..., C)``.
+
+    The first is nobody, the last everybody."""
+    C = orders.shape[-1]
+    joins_at = orders.argsort(dim=-1)
+    sizes = torch.arange(C + 1)
+    return joins_at[..., None, :] < sizes[:, None]
 
 
 def gains(orders, levels):
-    """``(..., C)``: by player, what the utility grew when it joined; ``levels (..., C + 1)`` belong to ``prefixes``."""
-    return levels.diff(dim=-1).gather(-1, orders.argsort(dim=-1))
+    """``(..., C)``: by player, the growth of the utility when it joined.
 
+    ``levels (..., C + 1)`` are the utilities of ``prefixes``."""
+    joins_at = orders.argsort(dim=-1)
+    return levels.diff(dim=-1).gather(-1, joins_at)
+
+
+def mean_and_error(samples):
+    """Mean (C,) and its standard error (C,) of independent ``samples (m, C)``.
+
+    One sample alone has the error None."""
+    m = len(samples)
+    mean = samples.mean(dim=0)
+    if m < 2:
+        return mean, None
+    deviation = samples.std(dim=0)
+    return mean, deviation / math.sqrt(m)
+
+
+# --- budgets ---
 
 def purse(budget):
-    """``(pay, left)`` of a budget of distinct coalitions, 0 for no limit. ``pay(groups (G, M, C) bool) -> int``: how
-    many of the groups, from the first on, it pays for; what it paid for before is free. ``left() -> int``: the rest."""
+    """``(pay, left)`` of a budget of distinct coalitions, 0 for no limit.
+
+    ``pay(groups (G, M, C) bool) -> int``: how many of the groups, from the first on, it pays for;
+    a coalition that was paid before is free. ``left() -> int``: the rest of the budget."""
+    if not budget:
+        return _pay_all, _endless
     paid = set()
 
     def pay(groups):
-        if not budget:
-            return len(groups)
-        for number, group in enumerate(np.packbits(groups.numpy(), axis=-1)):
-            new = {row.tobytes() for row in group} - paid
+        # Bits: a coalition is the key of a set.
+        packed = np.packbits(groups.numpy(), axis=-1)
+        for number, group in enumerate(packed):
+            coalitions = {row.tobytes() for row in group}
+            new = coalitions - paid
             if len(paid) + len(new) > budget:
                 return number
             paid.update(new)
         return len(groups)
 
-    return pay, lambda: budget - len(paid) if budget else sys.maxsize
+    def left():
+        return budget - len(paid)
+
+    return pay, left
 
 
-def mean_and_error(samples):
-    """Mean (C,) and its standard error (C,) of independent ``samples (m, C)``; no error of one sample alone."""
-    m = len(samples)
-    return samples.mean(dim=0), samples.std(dim=0) / math.sqrt(m) if m > 1 else None
+def _pay_all(groups):
+    return len(groups)
+
+
+def _endless():
+    return sys.maxsize

@@ -1,17 +1,18 @@
-"""Multi-round Shapley value: exact inside every round, summed over rounds (MR; Song et al., IEEE Big Data 2019).
+"""Multi-round Shapley value: exact inside every round, summed over rounds (MR).
 
-    total_n <- total_n + decay^t phi_n^t  for the cohort of round t,        scores: the cohort's totals
+    total_n <- total_n + decay^t phi_n^t  for the cohort of round t,    scores: the cohort's totals
 
-Who does not take part adds 0, as in FedSV. With ``decay`` below 1 early rounds count more, in which models learn most.
-Totals of all clients sum to the decayed sum of what each round gained. Costs 2^C utilities a round, refused above
-``limit`` clients. Blind spots: those of the exact value; clients that are sampled more often have larger totals. The
+A client outside the cohort adds 0, as in FedSV (Song et al., IEEE Big Data 2019). With ``decay``
+below 1 early rounds count more: models learn most in them. Totals of all clients sum to the
+decayed sum of the rounds' gains. Costs 2^C utilities a round, refused above ``limit`` clients.
+Blind spots: those of the exact value; clients that are sampled more often have larger totals. The
 totals remember, hence its usual weighting does not. Sees: the updates, the server's own samples.
 """
 
 import torch
 
-from fedmpi.methods.contribution.game import (Of, at_most, SEES, by_id, check_limit, check_of,
-                                              powerset, shapley_value)
+from fedmpi.methods.contribution.game import (Of, SEES, at_most, by_id, check_limit, check_of,
+                                              exact)
 from fedmpi.core.parts import Contribution, Scores
 
 
@@ -29,12 +30,27 @@ def mr_shapley(of: Of = "loss", decay: float = 1.0, limit: int = 16):
         raise ValueError(f"decay must be in (0, 1], got {decay}")
 
     def score(state, cohort, utility, gen):
+        """The cohort's totals, with this round's values."""
         v, rank = by_id(cohort, utility, of)
-        coalitions = powerset(len(rank))
-        phi = shapley_value(coalitions, v(coalitions))[rank]
-        total = state["total"].index_add(0, cohort.clients, decay ** cohort.schedule.t * phi)
-        return Scores(total[cohort.clients], {"total": total})
+        phi = exact(v, len(rank))[rank]
+        earned = decay ** cohort.schedule.t * phi
+        clients = cohort.clients
+        total = state["total"].index_add(0, clients, earned)
+        return Scores(total[clients], {"total": total})
 
-    return Contribution(score, weighting="relu:memory=0", init=lambda n: {"total": torch.zeros_like(n)},
-                        validated=True, cumulative=True, sees=SEES,
-                        refuses=at_most(limit, "use shapley-mc or gtg-shapley, a smaller cohort or a larger limit"))
+    instead = "use shapley-mc or gtg-shapley, a smaller cohort or a larger limit"
+    return Contribution(
+        score,
+        # Totals remember all rounds: weights need not.
+        weighting="relu:memory=0",
+        init=init,
+        validated=True,
+        cumulative=True,
+        sees=SEES,
+        refuses=at_most(limit, instead),
+    )
+
+
+def init(n):
+    """Totals of 0 for all clients, float64 (N,)."""
+    return {"total": torch.zeros_like(n)}

@@ -1,4 +1,4 @@
-"""Uniform: every client of the cohort counts the same. Sees: nothing."""
+"""Uniform: every client of the cohort counts the same, ``phi_n = 1``. Sees: nothing."""
 
 import torch
 
@@ -14,10 +14,18 @@ def uniform():
     """
 
     def score(state, cohort, utility, gen):
-        return Scores(torch.ones(len(cohort.clients), dtype=torch.float64))
+        """Ones, float64 (C,)."""
+        C = len(cohort.clients)
+        return Scores(torch.ones(C, dtype=torch.float64))
 
     def notes(facts):
         if facts.scored:
             yield "all scores are equal: no weighting can tell clients apart by them"
 
-    return Contribution(score, weighting="uniform", updates=False, sees="nothing", notes=notes)
+    return Contribution(
+        score,
+        weighting="uniform",
+        updates=False,
+        sees="nothing",
+        notes=notes,
+    )

@@ -1,14 +1,16 @@
-"""scikit-learn's bundled digits: 1,797 grey images of 8 x 8 pixels, 10 classes; needs no download.
+"""scikit-learn's bundled digits: 1,797 grey images of 8 x 8 pixels, 10 classes; no download.
 
-Values 0..16 become float32 in [0, 1]. A fifth of every class is the test set, the same in every run.
+Values 0..16 become float32 in [0, 1]. A fifth of every class is the test set, the same in every
+run.
 """
 
 import numpy as np
 
-from fedmpi.methods.datasets.dataset import Dataset, checked, moments
 from fedmpi.core.rng import Purpose, stream
+from fedmpi.methods.datasets.dataset import Dataset, checked, moments
 
 TEST_FRAC = 0.2
+LARGEST = 16        # value of a pixel
 
 
 def digits(data_dir):
@@ -18,17 +20,23 @@ def digits(data_dir):
     """
     from sklearn.datasets import load_digits
     values, labels = load_digits(return_X_y=True)
-    x = (values / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    pixels = (values / LARGEST).astype(np.float32)
+    x = pixels.reshape(-1, 1, 8, 8)
     y = labels.astype(np.int64)
+    # Another seed would make another data set.
     test = _is_test(y, stream(0, Purpose.DATA))
-    mean, std = moments(x[~test])
-    return checked(Dataset(x[~test], y[~test], x[test], y[test], 10, mean, std), "digits")
+    x_train, y_train = x[~test], y[~test]
+    mean, std = moments(x_train)
+    dataset = Dataset(x_train, y_train, x[test], y[test], 10, mean, std)
+    return checked(dataset, "digits")
 
 
 def _is_test(y, gen):
     """``(N,) bool``: the stratified test samples."""
     test = np.zeros(len(y), bool)
     for label in np.unique(y):
-        members = gen.permutation(np.flatnonzero(y == label))
-        test[members[:round(TEST_FRAC * len(members))]] = True
+        members = np.flatnonzero(y == label)
+        num_test = round(TEST_FRAC * len(members))
+        chosen = gen.permutation(members)[:num_test]
+        test[chosen] = True
     return test

@@ -1,8 +1,9 @@
-"""Download a data set once, however many processes ask at the same time and wherever one of them is killed.
+"""Download a data set once, however many processes ask at the same time.
 
-Under a file lock torchvision downloads and unpacks into a staging folder beside the final one; each finished file
-is then moved into place by one rename. What a killed fetch left in the staging folder is thrown away by the next.
-Archives that already lie in the folder are unpacked without a network.
+Under a file lock torchvision downloads and unpacks into a staging folder beside the final one;
+each finished file is then moved into place by one rename. So a process may be killed at any
+moment: the next fetch throws away its staging folder. Archives that already lie in the folder
+are unpacked without a network.
 """
 
 import os
@@ -10,35 +11,42 @@ import shutil
 
 from filelock import FileLock
 
-from fedmpi.methods.datasets.raw import SOURCES, one_line, opened, read
 from fedmpi.core.errors import DataError
+from fedmpi.methods.datasets.raw import SOURCES, one_line, opened, read
 
 
 def fetch(name, data_dir):
-    """The absolute folder in which data set ``name`` now lies complete; raises ``DataError`` in one line."""
+    """The absolute folder in which data set ``name`` now lies complete; DataError in one line."""
     if name not in SOURCES:
-        raise DataError(f"there is nothing to fetch for {name!r}; fetch knows {', '.join(sorted(SOURCES))}")
+        names = ", ".join(sorted(SOURCES))
+        raise DataError(f"there is nothing to fetch for {name!r}; fetch knows {names}")
     data_dir = os.path.abspath(data_dir)
-    if not _complete(name, data_dir):
-        try:
-            _fetch_locked(name, data_dir)
-        # Networks, archives and disks fail in many ways; each is one line for the user.
-        except Exception as error:
-            raise DataError(f"cannot fetch {name} into {data_dir} ({one_line(error)}); "
-                            f"try again, or put {' '.join(SOURCES[name].archives)} there yourself") from error
+    if _complete(name, data_dir):
+        return data_dir
+    try:
+        _fetch_locked(name, data_dir)
+    # Networks, archives and disks fail in many ways; each is one line for the user.
+    except Exception as error:
+        archives = " ".join(SOURCES[name].archives)
+        raise DataError(f"cannot fetch {name} into {data_dir} ({one_line(error)}); "
+                        f"try again, or put {archives} there yourself") from error
     return data_dir
 
 
 def _fetch_locked(name, data_dir):
+    source = SOURCES[name]
+    # Beside the data, on the same disk: a rename moves it.
     stage = os.path.join(data_dir, f".{name}.part")
     os.makedirs(data_dir, exist_ok=True)
     with FileLock(os.path.join(data_dir, f".{name}.lock")):
-        if _complete(name, data_dir):    # another process was first
+        # Another process may have been first.
+        if _complete(name, data_dir):
             return
         shutil.rmtree(stage, ignore_errors=True)
-        _link_archives(SOURCES[name].archives, data_dir, stage)
+        _link_archives(source.archives, data_dir, stage)
         for part in ("train", "test"):
-            opened(name, stage, part, split=SOURCES[name].splits[0], download=True)
+            # Any split downloads all of them.
+            opened(name, stage, part, split=source.splits[0], download=True)
         _publish(stage, data_dir)
         shutil.rmtree(stage)
 
@@ -56,22 +64,27 @@ def _link_archives(archives, data_dir, stage):
     """Give the staging folder the archives that are already here."""
     os.makedirs(stage)
     for archive in archives:
-        have, want = os.path.join(data_dir, archive), os.path.join(stage, archive)
-        if os.path.isfile(have):
-            os.makedirs(os.path.dirname(want), exist_ok=True)
-            _link(have, want)
+        old = os.path.join(data_dir, archive)
+        new = os.path.join(stage, archive)
+        if os.path.isfile(old):
+            os.makedirs(os.path.dirname(new), exist_ok=True)
+            _link(old, new)
 
 
-def _link(have, want):
+def _link(old, new):
     try:
-        os.link(have, want)
-    except OSError:    # a file system without hard links, or a file of another user
-        shutil.copyfile(have, want)
+        os.link(old, new)
+    # A file system without hard links, or a file of another user.
+    except OSError:
+        shutil.copyfile(old, new)
 
 
 def _publish(stage, data_dir):
+    """Move all files of ``stage`` to the same places in ``data_dir``."""
     for folder, _, files in os.walk(stage):
-        target = os.path.join(data_dir, os.path.relpath(folder, stage))
+        place = os.path.relpath(folder, stage)
+        target = os.path.join(data_dir, place)
         os.makedirs(target, exist_ok=True)
         for file in files:
-            os.replace(os.path.join(folder, file), os.path.join(target, file))
+            staged = os.path.join(folder, file)
+            os.replace(staged, os.path.join(target, file))

@@ -1,7 +1,7 @@
-"""The files of torchvision's data sets, opened without a download and without a picture object per sample.
+"""The files of torchvision's data sets, opened without a download.
 
-Every loader and ``fetch`` go through here, so what is searched, where, and what is said when it is missing
-is the same for all.
+No picture object is made for a sample. Every loader and ``fetch`` go through here, so all of
+them search the same files, in the same place, and say the same when one is missing.
 """
 
 import os
@@ -12,7 +12,7 @@ from fedmpi.core.errors import DataError
 
 
 class Source(NamedTuple):
-    """One data set of torchvision: its class there and what is downloaded for it, relative to the folder."""
+    """One data set of torchvision: its class there and its downloads, relative to the folder."""
 
     kind: str
     archives: tuple
@@ -21,11 +21,11 @@ class Source(NamedTuple):
 
 IDX = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
        "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+EMNIST_SPLITS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 SOURCES = {
     "mnist": Source("MNIST", tuple(f"MNIST/raw/{file}" for file in IDX)),
     "fashion-mnist": Source("FashionMNIST", tuple(f"FashionMNIST/raw/{file}" for file in IDX)),
-    "emnist": Source("EMNIST", ("EMNIST/raw/gzip.zip",),
-                     ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")),
+    "emnist": Source("EMNIST", ("EMNIST/raw/gzip.zip",), EMNIST_SPLITS),
     "cifar10": Source("CIFAR10", ("cifar-10-python.tar.gz",)),
     "cifar100": Source("CIFAR100", ("cifar-100-python.tar.gz",)),
     "svhn": Source("SVHN", ("train_32x32.mat", "test_32x32.mat")),
@@ -33,34 +33,52 @@ SOURCES = {
 
 
 def read(name, data_dir, split=""):
-    """``(train, test)``: torchvision's two objects, whose raw arrays are ``.data`` and ``.targets`` or ``.labels``."""
+    """``(train, test)``: torchvision's two objects of data set ``name``.
+
+    Their raw arrays are ``.data`` and ``.targets`` or ``.labels``. DataError where none is
+    readable.
+    """
     if not os.path.isdir(data_dir):
-        raise DataError(f"data set {name}: there is no folder {_shown(data_dir)}; {_fetch_hint(name, data_dir)}")
+        raise DataError(f"data set {name}: there is no folder {_shown(data_dir)}; "
+                        f"{_fetch_hint(name, data_dir)}")
     try:
-        return tuple(opened(name, data_dir, part, split=split) for part in ("train", "test"))
-    except ImportError:    # torchvision or scipy is not installed: no matter of the data
+        train = opened(name, data_dir, "train", split=split)
+        test = opened(name, data_dir, "test", split=split)
+    # torchvision or scipy is not installed: the data may be sound.
+    except ImportError:
         raise
-    # A damaged file fails in torchvision in a dozen ways (assertions, pickles, views of the wrong size).
+    # A damaged file fails in torchvision in a dozen ways (assertions, pickles, views of the wrong
+    # size).
     except Exception as error:
-        raise DataError(f"data set {name}: nothing readable in {_shown(data_dir)} ({one_line(error)}); "
-                        f"{_fetch_hint(name, data_dir)}") from error
+        raise DataError(f"data set {name}: nothing readable in {_shown(data_dir)} "
+                        f"({one_line(error)}); {_fetch_hint(name, data_dir)}") from error
+    return train, test
 
 
 def opened(name, data_dir, part, *, split="", download=False):
-    """torchvision's data set ``name``, its ``part`` "train" or "test"; raises what torchvision raises."""
+    """torchvision's data set ``name``, its ``part`` "train" or "test".
+
+    Raises torchvision's own errors.
+    """
     from torchvision import datasets
     source = SOURCES[name]
-    options = {"split": part} if name == "svhn" else {"train": part == "train"}
+    # torchvision's classes take their part in two ways.
+    options = {"train": part == "train"}
+    if name == "svhn":
+        options = {"split": part}
     if source.splits != ("",):
         options["split"] = split
+    load = getattr(datasets, source.kind)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")    # numpy 2.4.0 to 2.4.4 warn about the pickles of CIFAR
-        return getattr(datasets, source.kind)(os.fspath(data_dir), download=download, **options)
+        # numpy 2.4.0 to 2.4.4 warn about the pickles of CIFAR.
+        warnings.simplefilter("ignore")
+        return load(os.fspath(data_dir), download=download, **options)
 
 
 def one_line(error):
     """The type and text of an exception, without line breaks."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"
 
 
 def _shown(data_dir):

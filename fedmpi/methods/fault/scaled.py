@@ -1,9 +1,11 @@
-"""Scaled updates: clients that train honestly and send ``factor`` times what they learnt.
+"""Scaled updates: clients train honestly, then multiply their update by ``factor``.
 
-    x_n - x = factor (trained - x)        (the scaling of model replacement, Bagdasaryan 2020, arXiv 1807.00459)
+    x_n - x = factor (trained - x)
 
-Replacing the model takes factor = clients / server rate. The data are as good as anyone's, but the update is not: the
-recorded quality is ``min(factor, 1 / factor)``. Buffers are not scaled, nor is the loss.
+This is the scaling of model replacement (Bagdasaryan 2020, arXiv 1807.00459). Replacing the
+model takes factor = clients / server rate. The data are as good as anyone's, but the update is
+not: the recorded quality is ``min(factor, 1 / factor)``. Buffers are not scaled, nor is the
+loss.
 """
 
 from fedmpi.core.parts import Fault
@@ -20,4 +22,8 @@ def scaled(share: float = 0.2, factor: float = 10.0):
     def local(task, train, previous):
         return stretched(task, train, factor)
 
-    return Fault(drawn(share), min(factor, 1.0 / factor) if factor else 0.0, local=local)
+    # A factor of 0 sends nothing.
+    quality = 0.0
+    if factor:
+        quality = min(factor, 1.0 / factor)
+    return Fault(drawn(share), quality, local=local)

@@ -1,4 +1,4 @@
-"""Sign flipping: Byzantine clients that train honestly and send the opposite.
+"""Sign flipping: Byzantine clients train honestly and send the opposite.
 
     x_n - x = -scale (trained - x)        (Li 2019, RSA, arXiv 1811.03761)
 
@@ -12,8 +12,8 @@ from fedmpi.methods.fault.training import drawn, non_negative, stretched
 def sign_flip(share: float = 0.2, scale: float = 1.0):
     """round(share * clients) random clients whose updates are multiplied by ``-scale``.
 
-    Paper: Li et al. 2019, "RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning from
-        Heterogeneous Datasets", arXiv 1811.03761.
+    Paper: Li et al. 2019, "RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed
+        Learning from Heterogeneous Datasets", arXiv 1811.03761.
     """
     non_negative(scale=scale)
 

@@ -1,7 +1,8 @@
-"""What a faulty client is: one that copies, poisons, takes without giving, or overstates what it gives.
+"""Shared by all kinds of faulty clients: the choice of the clients, and their training.
 
-A kind is a factory that returns a ``Fault``; its hooks change what such clients hold, see or send, and leave all
-others alone. A hook that the kind does not need is None.
+A faulty client copies, poisons, takes without giving, or overstates its update. A kind is a
+factory of a ``Fault``; its hooks change the data, labels or updates of faulty clients, and
+leave all other clients alone. A hook may be None.
 """
 
 import numpy as np
@@ -13,36 +14,58 @@ from fedmpi.methods.noise.corrupt import shared_rates
 def drawn(share):
     """``who``: round(share * clients) clients at random."""
     rates = shared_rates(1.0, share)
-    return lambda clients, gen: rates(clients, gen) > 0
+
+    def who(clients, gen):
+        return rates(clients, gen) > 0
+
+    return who
 
 
 def trained_entries(task):
-    """(R,) float32, 1 on the entries of ``task.x`` that training may move: alive, and not padding."""
-    return task.live * task.layout.real[: task.layout.R].to(task.live.device)
+    """(R,) float32, 1 on the trained entries of ``task.x``: alive, and no padding."""
+    # False on the padding between tensors.
+    real = task.layout.real[: task.layout.R]
+    return task.live * real.to(task.live.device)
 
 
 def set_update(task, update):
-    """Make ``task.x`` the received model plus ``update (R,)`` on the trained entries; buffers are as received."""
-    R = task.layout.R
+    """Make ``task.x`` the received model plus ``update (R,)`` on the trained entries.
+
+    Buffers are as received.
+    """
     task.x.copy_(task.base)
-    task.x[:R] += update * trained_entries(task)
+    trained = task.x[: task.layout.R]
+    trained += update * trained_entries(task)
 
 
 def stretched(task, train, factor):
-    """The ``Trained`` of honest training whose update is then multiplied by ``factor``; buffers stay as trained."""
-    trained, R = train(), task.layout.R
+    """The ``Trained`` of honest training; its update is then multiplied by ``factor`` in place.
+
+    Buffers stay as trained.
+    """
+    trained = train()
+    R = task.layout.R
     base = task.base[:R]
-    task.x[:R] = (base + factor * (task.x[:R] - base)) * trained_entries(task)
+    update = task.x[:R] - base
+    task.x[:R] = (base + factor * update) * trained_entries(task)
     return trained
 
 
 @torch.no_grad()
 def received_loss(task):
-    """The mean loss of ``task.x`` on the client's samples, untrained; batch statistics are left as they were.
-    A strategy that trains on another loss reports that one for honest clients."""
+    """The mean loss of ``task.x`` on the client's samples, untrained.
+
+    Batch statistics are left as they were. A strategy with a loss of its own reports its own
+    loss for honest clients.
+    """
+    # Evaluation mode: a free-rider must not move running averages.
     task.model.eval()
-    total = sum(task.objective.loss(task.model(inputs), labels, reduction="sum")
-                for inputs, labels in zip(task.inputs.split(task.batch_size), task.labels.split(task.batch_size)))
+    total = 0
+    batches = zip(task.inputs.split(task.batch_size), task.labels.split(task.batch_size))
+    for inputs, labels in batches:
+        outputs = task.model(inputs)
+        total += task.objective.loss(outputs, labels, reduction="sum")
+    # A client may have no sample.
     return float(total) / max(len(task.labels), 1)
 
 

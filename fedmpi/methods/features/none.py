@@ -10,6 +10,7 @@ def none():
 
     Paper: none.
     """
+
     def levels(clients, gen):
         return np.zeros(clients)
 

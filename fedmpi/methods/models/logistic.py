@@ -13,4 +13,5 @@ def logistic(shape, classes):
 
     Paper: none: the textbook's.
     """
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+    features = math.prod(shape)
+    return nn.Sequential(nn.Flatten(), nn.Linear(features, classes))

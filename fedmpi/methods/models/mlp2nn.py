@@ -1,4 +1,4 @@
-"""The "2NN" of McMahan (1602.05629): two hidden layers of 200 and ReLU; 199,210 parameters on MNIST."""
+"""The "2NN" of McMahan (1602.05629): two hidden layers of 200; 199,210 parameters on MNIST."""
 
 import math
 
@@ -8,13 +8,17 @@ from torch import nn
 def mlp2nn(shape, classes, hidden: int = 200):
     """A network of two hidden layers of ``hidden`` units for inputs of any ``shape``.
 
-    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
-        1602.05629.
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
+        Decentralized Data", arXiv 1602.05629.
     """
     if hidden < 1:
         raise ValueError(f"hidden must be >= 1, got {hidden}")
+    features = math.prod(shape)
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(math.prod(shape), hidden), nn.ReLU(),
-        nn.Linear(hidden, hidden), nn.ReLU(),
-        nn.Linear(hidden, classes))
+        nn.Linear(features, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, classes),
+    )

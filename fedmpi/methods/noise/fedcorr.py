@@ -1,9 +1,10 @@
-"""FedCorr's label noise (Xu et al. 2022, arXiv 2204.04677): some clients are noisy, each at a level of its own.
+"""FedCorr's label noise (Xu et al. 2022, arXiv 2204.04677): noisy clients, each of its own level.
 
-    with probability rho a client is noisy, of level mu ~ U(tau, 1);   y -> any class with probability mu
+    with probability rho a client is noisy, of level mu ~ U(tau, 1)
+    y -> any class with probability mu
 
-The fresh label is drawn from all C classes, the true one included, so the recorded rate, the fraction that really
-changed, is about mu (C - 1) / C.
+The fresh label is drawn from all C classes, the true one included, so the recorded rate, the
+fraction that really changed, is about mu (C - 1) / C.
 """
 
 import numpy as np
@@ -16,11 +17,15 @@ from fedmpi.methods.noise.symmetric import symmetric
 def fedcorr(rho: float = 0.6, tau: float = 0.5):
     """Noise of level U(tau, 1) on every client with probability ``rho``.
 
-    Paper: Xu et al. 2022, "FedCorr: Multi-Stage Federated Learning for Label Noise Correction", arXiv 2204.04677.
+    Paper: Xu et al. 2022, "FedCorr: Multi-Stage Federated Learning for Label Noise Correction",
+        arXiv 2204.04677.
     """
     fraction(rho=rho, tau=tau)
 
     def rates(clients, gen):
-        return np.where(gen.random(clients) < rho, gen.uniform(tau, 1, clients), 0.0)
+        is_noisy = gen.random(clients) < rho
+        levels = gen.uniform(tau, 1, clients)
+        return np.where(is_noisy, levels, 0.0)
 
-    return Noise(rates, symmetric(include_true=True).corrupt)
+    corrupt = symmetric(include_true=True).corrupt
+    return Noise(rates, corrupt)

@@ -1,6 +1,7 @@
 """Client-varying symmetric label noise: every client another rate, evenly spaced.
 
-    {rate_n} = {low + (high - low) k / (N - 1), k = 0 .. N - 1}, in random order;  y -> one of the other C - 1 classes
+    {rate_n} = {low + (high - low) k / (N - 1), k = 0 .. N - 1}, in random order
+    y -> one of the other C - 1 classes
 """
 
 import numpy as np
@@ -19,6 +20,7 @@ def graded(low: float = 0.0, high: float = 0.8):
         raise ValueError(f"low must be at most high, got low={low} and high={high}")
 
     def rates(clients, gen):
-        return gen.permutation(np.linspace(low, high, clients))
+        evenly_spaced = np.linspace(low, high, clients)
+        return gen.permutation(evenly_spaced)
 
     return Noise(rates, flip_to_others)

@@ -10,6 +10,7 @@ def none():
 
     Paper: none.
     """
+
     def rates(clients, gen):
         return np.zeros(clients)
 

@@ -7,18 +7,19 @@
 import numpy as np
 
 from fedmpi.core.parts import Noise
-from fedmpi.methods.noise.corrupt import flip_to_others, shared_rates
+from fedmpi.methods.noise.corrupt import flip_to_others, hit, shared_rates
 
 
 def symmetric(rate: float = 0.4, share: float = 1.0, include_true: bool = False):
     """Any other class with probability ``rate``, on round(share * clients) random clients.
 
-    Paper: Han et al. 2018, "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels", arXiv
-        1804.06872.
+    Paper: Han et al. 2018, "Co-teaching: Robust Training of Deep Neural Networks with Extremely
+        Noisy Labels", arXiv 1804.06872.
     """
-    return Noise(shared_rates(rate, share), _redraw if include_true else flip_to_others)
+    corrupt = _redraw if include_true else flip_to_others
+    return Noise(shared_rates(rate, share), corrupt)
 
 
 def _redraw(labels, level, classes, gen):
     fresh = gen.integers(0, classes, len(labels))
-    return np.where(gen.random(len(labels)) < level, fresh, labels)
+    return np.where(hit(labels, level, gen), fresh, labels)

@@ -1,5 +1,7 @@
-"""AdamW, the arithmetic of ``torch.optim.AdamW``: Adam whose weights decay by themselves, ``x <- x - lr weight_decay
-x`` before each step, and not through the gradient. A weight of 0, as pruned ones are, decays to 0."""
+"""AdamW, the arithmetic of ``torch.optim.AdamW``: Adam with a weight decay outside the gradient.
+
+``x <- x - lr weight_decay x`` before each step. A weight of 0, as pruned ones are, decays to 0.
+"""
 
 import torch
 
@@ -14,8 +16,8 @@ def adamw(beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_de
     """
     check(beta1, beta2, eps, weight_decay)
 
-    def decay(x, g, lr):
+    def shrink_weights(x, g, lr):
         x.mul_(1 - lr * weight_decay)
 
-    rule = {"beta1": beta1, "beta2": beta2, "eps": eps}
-    return moments("adamw", decay if weight_decay else None, torch._fused_adamw_, weight_decay, **rule)
+    decay = shrink_weights if weight_decay else None
+    return moments("adamw", decay, torch._fused_adamw_, weight_decay, beta1, beta2, eps)

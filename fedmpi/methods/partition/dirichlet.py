@@ -1,15 +1,16 @@
-"""Label skew by Dirichlet draws, in the two variants in circulation; a smaller ``beta`` is more skewed.
+"""Label skew by Dirichlet draws, in the two variants in circulation; a smaller ``beta`` skews more.
 
-``by="class"`` (A; 2102.02079): for each class p ~ Dir(beta 1_N) over the clients; sizes vary a lot. With ``cap`` the
-share of a client that already holds total/N or more is set to 0, as NIID-Bench does; ``cap=false,min_size=1`` is the
-split of the thesis's and FedDST's programs (2112.09824), where tiny clients occur.
+``by="class"`` (A; 2102.02079): for each class p ~ Dir(beta 1_N) over the clients; sizes vary a
+lot. With ``cap`` a client with total/N samples or more gets a share of 0, as in NIID-Bench;
+``cap=false,min_size=1`` is the split of the thesis's and FedDST's programs (2112.09824), with
+some tiny clients.
 
-``by="client"`` (B; Hsu 2019, 2208.02507): for each client, in random order, p ~ Dir(beta 1_K) over the classes; sizes
-differ by at most 1, or with ``sigma`` > 0 are log-normal: label and quantity skew, each of its own strength. A class
-that runs out is left out and p is normalised again.
+``by="client"`` (B; Hsu 2019, 2208.02507): for each client, in random order, p ~ Dir(beta 1_K)
+over the classes; sizes differ by at most 1, or with ``sigma`` > 0 are log-normal: label and
+quantity skew, each of its own strength. An empty class is left out and p is normalised again.
 
-NIID-Bench draws anew until everybody has ``min_size`` samples; here there is one draw, and clients that are too small
-get random samples of the largest, so it always ends.
+NIID-Bench draws anew until everybody has ``min_size`` samples; here there is one draw, and small
+clients get random samples of the largest, so it always ends.
 """
 
 import math
@@ -18,8 +19,8 @@ from typing import Literal
 import numpy as np
 
 from fedmpi.core.effect import needs
-from fedmpi.methods.partition.deal import (by_class, dealt, feasible, lists, lognormal_sizes,
-                                           positive, proportions, split, topped_up)
+from fedmpi.methods.partition.deal import (by_class, dealt, feasible, lognormal_sizes, positive,
+                                           proportions, shards_of, split)
 
 
 @needs(cap="by=class", sigma="by=client")
@@ -29,9 +30,9 @@ def dirichlet(beta: float = 0.5, min_size: int = 10, by: Literal["class", "clien
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: Hsu, Qi and Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
-        Classification", arXiv 1909.06335; Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental
-        Study", arXiv 2102.02079.
+    Paper: Hsu, Qi and Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for
+        Federated Visual Classification", arXiv 1909.06335; Li et al. 2022, "Federated Learning
+        on Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
     """
     positive(beta=beta, min_size=min_size)
     if by not in ("class", "client"):
@@ -39,16 +40,19 @@ def dirichlet(beta: float = 0.5, min_size: int = 10, by: Literal["class", "clien
     if not 0 <= sigma < math.inf:
         raise ValueError(f"sigma must be >= 0 and finite, got {sigma}")
 
-    def table(sizes, clients, beta, gen):
+    def table_of(pool_sizes, clients, gen):
         if by == "class":
-            return _over_clients(sizes, clients, beta, gen, cap)
-        return _over_classes(sizes, lognormal_sizes(sum(sizes), clients, sigma, gen), beta, gen)
+            return _over_clients(pool_sizes, clients, beta, gen, cap)
+        sizes = lognormal_sizes(sum(pool_sizes), clients, sigma, gen)
+        return _over_classes(pool_sizes, sizes, beta, gen)
 
     def partition(labels, clients, gen):
         feasible(len(labels), clients, min_size)
         pools = by_class(labels, gen)
-        owner = dealt(pools, table([len(pool) for pool in pools], clients, beta, gen))
-        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+        pool_sizes = [len(pool) for pool in pools]
+        table = table_of(pool_sizes, clients, gen)
+        owner = dealt(pools, table)
+        return shards_of(owner, clients, min_size, gen)
 
     return partition
 
@@ -58,11 +62,19 @@ def _over_clients(pool_sizes, clients, beta, gen, cap):
     table = np.zeros((clients, len(pool_sizes)), np.int64)
     fair = sum(pool_sizes) / clients
     for k, size in enumerate(pool_sizes):
-        is_open = (table.sum(1) < fair) | (not cap)    # never empty: less than the total is dealt
-        shares = proportions(beta, clients, gen) * is_open
-        shares = shares if shares.sum() > 0 else is_open.astype(np.float64)
-        table[:, k] = _split_open(size, shares / shares.sum(), is_open)
+        # Never empty: less than the total is dealt.
+        is_open = (table.sum(1) < fair) | (not cap)
+        drawn = proportions(beta, clients, gen)
+        shares = _or_else(drawn * is_open, is_open)
+        table[:, k] = _split_open(size, shares, is_open)
     return table
+
+
+def _or_else(weights, fallback):
+    """``weights`` divided by their sum, or for a sum of 0 ``fallback`` divided by its own."""
+    if not weights.sum() > 0:
+        weights = fallback.astype(np.float64)
+    return weights / weights.sum()
 
 
 def _split_open(size, shares, is_open):
@@ -77,7 +89,8 @@ def _over_classes(pool_sizes, sizes, beta, gen):
     left = np.array(pool_sizes, np.int64)
     table = np.zeros((len(sizes), len(left)), np.int64)
     for n in gen.permutation(len(sizes)):
-        table[n] = _drawn(sizes[n], proportions(beta, len(left), gen), left, gen)
+        shares = proportions(beta, len(left), gen)
+        table[n] = _drawn(sizes[n], shares, left, gen)
         left -= table[n]
     return table
 
@@ -85,10 +98,11 @@ def _over_classes(pool_sizes, sizes, beta, gen):
 def _drawn(size, shares, left, gen):
     """``counts (K,)`` that sum to ``size``, about proportional to ``shares``, at most ``left``."""
     counts = np.zeros_like(left)
-    while counts.sum() < size:    # each turn ends it or empties a class: at most K + 1 turns
+    # Each turn ends it or empties a class: at most K + 1 turns.
+    while counts.sum() < size:
         rest = left - counts
-        weights = shares * (rest > 0)
-        weights = weights if weights.sum() > 0 else rest.astype(np.float64)
-        draw = gen.multinomial(size - counts.sum(), weights / weights.sum())
+        weights = _or_else(shares * (rest > 0), rest)
+        missing = size - counts.sum()
+        draw = gen.multinomial(missing, weights)
         counts += np.minimum(draw, rest)
     return counts

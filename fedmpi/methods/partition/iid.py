@@ -1,6 +1,6 @@
-"""Independent and identically distributed: a random permutation cut into equal pieces (1602.05629).
+"""Independent and identically distributed: a random permutation cut into equal pieces.
 
-    |n_i - n_j| <= 1
+    |n_i - n_j| <= 1            (McMahan 2017, arXiv 1602.05629)
 """
 
 import numpy as np
@@ -13,15 +13,16 @@ def iid(min_size: int = 1):
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
-        1602.05629.
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
+        Decentralized Data", arXiv 1602.05629.
     """
     positive(min_size=min_size)
 
     def partition(labels, clients, gen):
         feasible(len(labels), clients, min_size)
-        sizes = np.full(clients, len(labels) // clients)
-        sizes[:len(labels) % clients] += 1
+        share, rest = divmod(len(labels), clients)
+        sizes = np.full(clients, share)
+        sizes[:rest] += 1
         return lists(sized(sizes, gen), clients, gen)
 
     return partition

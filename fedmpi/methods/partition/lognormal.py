@@ -5,8 +5,7 @@
 
 import math
 
-from fedmpi.methods.partition.deal import (feasible, lists, lognormal_sizes, positive, sized,
-                                           topped_up)
+from fedmpi.methods.partition.deal import feasible, lognormal_sizes, positive, shards_of, sized
 
 
 def lognormal(sigma: float = 1.0, min_size: int = 10):
@@ -22,7 +21,8 @@ def lognormal(sigma: float = 1.0, min_size: int = 10):
 
     def partition(labels, clients, gen):
         feasible(len(labels), clients, min_size)
-        owner = sized(lognormal_sizes(len(labels), clients, sigma, gen), gen)
-        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+        sizes = lognormal_sizes(len(labels), clients, sigma, gen)
+        owner = sized(sizes, gen)
+        return shards_of(owner, clients, min_size, gen)
 
     return partition

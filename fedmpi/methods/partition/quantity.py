@@ -3,8 +3,8 @@
     (n_1, ..., n_N) / total ~ Dir(beta 1_N)
 """
 
-from fedmpi.methods.partition.deal import (feasible, lists, positive, proportions, sized, split,
-                                           topped_up)
+from fedmpi.methods.partition.deal import (feasible, positive, proportions, shards_of, sized,
+                                           split)
 
 
 def quantity(beta: float = 0.5, min_size: int = 10):
@@ -12,13 +12,16 @@ def quantity(beta: float = 0.5, min_size: int = 10):
 
     Returns ``(labels, clients, gen) -> index arrays``.
 
-    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv 2102.02079.
+    Paper: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study",
+        arXiv 2102.02079.
     """
     positive(beta=beta, min_size=min_size)
 
     def partition(labels, clients, gen):
         feasible(len(labels), clients, min_size)
-        owner = sized(split(len(labels), proportions(beta, clients, gen)), gen)
-        return lists(topped_up(owner, clients, min_size, gen), clients, gen)
+        shares = proportions(beta, clients, gen)
+        sizes = split(len(labels), shares)
+        owner = sized(sizes, gen)
+        return shards_of(owner, clients, min_size, gen)
 
     return partition

@@ -1,4 +1,4 @@
-"""No pruning: every weight lives. The reference that sparse methods are held against."""
+"""No pruning: every weight lives. Sparse methods are compared to it."""
 
 from fedmpi.core.parts import Pruner
 
@@ -12,10 +12,12 @@ def dense():
     Example: fedmpi train --strategy fedavg --pruner dense
     """
 
-    def init(layout, x, schedule, gen):
+    def start(layout, x, schedule, gen):
         return {}, layout.full_mask()
 
-    def evolve(state, mask, x, replies, schedule, gen):
-        return state, mask
+    return Pruner(start, unmoved, fixed=True)
 
-    return Pruner(init, evolve, fixed=True)
+
+def unmoved(state, mask, x, replies, schedule, gen):
+    """The state and the mask as they are."""
+    return state, mask

@@ -1,11 +1,14 @@
-"""SET: every ``every`` rounds drop the weights closest to zero and grow as many at random, on the server
-(arXiv 1707.04780).
+"""SET: drop the weights closest to zero and grow as many at random, on the server.
 
-A layer drops ``floor(fraction * active)`` weights: as printed in the paper the same share of its positive and of its
-negative weights (``signed``), or simply the smallest magnitudes. New weights start at 0; nothing moves after the last
-round. ``decay=cosine`` shrinks the share to 0 at ``end`` of the rounds, as the thesis's program does; the paper's
-share is constant. The first mask is ERK's: the paper's own ``er`` knows linear layers only and leaves convolutions
-dense.
+Every ``every`` rounds, of a layer's n active weights (arXiv 1707.04780)
+
+    drop  floor(fraction n)  weights nearest to zero;    grow as many of the pruned ones, at 0
+
+``signed`` drops the same share of the positive and of the negative weights, as printed in the
+paper; else simply the smallest magnitudes go. Nothing moves after the last round. ``decay=cosine``
+shrinks the share to 0 at ``end`` of the rounds, as the thesis's program does; the paper's share is
+constant. The first mask is ERK's: the paper's own ``er`` knows linear layers only and leaves
+convolutions dense.
 """
 
 import math
@@ -25,8 +28,8 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
         end: float = 0.75, signed: bool = True):
     """Drop near zero, grow at random.
 
-    Paper: Mocanu et al. 2018, "Scalable Training of Artificial Neural Networks with Adaptive Sparse Connectivity
-        inspired by Network Science", arXiv 1707.04780.
+    Paper: Mocanu et al. 2018, "Scalable Training of Artificial Neural Networks with Adaptive
+        Sparse Connectivity inspired by Network Science", arXiv 1707.04780.
     Up: as static.
     Down: as static, and the mask's changes after it moved.
     Example: fedmpi train --strategy fedavg --pruner set:every=2
@@ -34,38 +37,72 @@ def set(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init = 
     check(sparsity, distribution, init, every, fraction)
     if decay not in ("constant", "cosine"):
         raise ValueError(f"decay must be constant or cosine, got {decay!r}")
+    drop = nearest_of_both_signs if signed else nearest_zero
 
     def start(layout, x, schedule, gen):
-        return {}, first_mask(layout, x, budgets(layout, sparsity, distribution), init, gen)
+        kept = budgets(layout, sparsity, distribution)
+        return {}, first_mask(layout, x, kept, init, gen)
 
     def share(schedule):
-        if schedule.t % every or schedule.t >= schedule.rounds:
+        """The share of a layer's kept weights that is swapped; 0 in rounds without an update."""
+        if schedule.t % every:
             return 0.0
-        return fraction if decay == "constant" else cosine_decay(fraction, schedule.t, end * schedule.rounds)
+        # After the last round nobody would train the new weights.
+        if schedule.t >= schedule.rounds:
+            return 0.0
+        if decay == "constant":
+            return fraction
+        return cosine_decay(fraction, schedule.t, end * schedule.rounds)
 
     def evolve(state, mask, x, replies, schedule, gen):
-        if share(schedule) == 0:
+        swapped = share(schedule)
+        if swapped == 0:
             return state, mask
         layout = replies.layout
-        counts = [math.floor(share(schedule) * kept) for kept in layout.kept(mask)]
-        return state, swap(layout, mask, counts, x, lambda slot, k: draw(~mask[slot.span], k, gen),
-                           nearest_of_both_signs if signed else nearest_zero)
+        counts = num_swaps(layout, mask, swapped)
+
+        def grow(slot, k):
+            """bool: the places of the layer's k new weights."""
+            pruned = ~mask[slot.span]
+            return draw(pruned, k, gen)
+
+        return state, swap(layout, mask, counts, x, grow, drop)
 
     def notes(facts):
+        def share_of(t):
+            """The share that is swapped in round t."""
+            return share(Round(t, facts.rounds))
+
         kept = budgets(facts.layout, sparsity, distribution)
-        return never_swaps(facts.layout, kept, lambda t: share(Round(t, facts.rounds)),
-                           facts.rounds, f"every={every} and fraction={fraction} leave it "
-                           "nothing to move before the last one")
+        reason = (f"every={every} and fraction={fraction} leave it nothing to move before the "
+                  "last one")
+        return never_swaps(facts.layout, kept, share_of, facts.rounds, reason)
 
     return Pruner(start, evolve, notes=notes, planned=share)
 
 
+def num_swaps(layout, mask, share):
+    """A count a layer: this share of its kept weights, rounded down."""
+    kept = layout.kept(mask)
+    return [math.floor(share * active) for active in kept]
+
+
 def nearest_of_both_signs(values, k):
-    """int64 (k,): the positions of ``k`` of ``values (m,)``, those nearest to zero of either sign, the same share of
-    both: as many of those >= 0 as are among the first k where both are merged by rank / (number of that sign)."""
+    """int64 (k,): the positions of ``k`` of ``values (m,)``, nearest to zero of either sign.
+
+    Both signs give the same share: as many values >= 0 as are among the first k, if both are
+    merged by rank / (number of that sign)."""
     negative = values < 0
-    below = int(torch.count_nonzero(negative))
-    above = min((k + 1) * (len(values) - below) // max(len(values), 1), k)
-    size = values.abs().neg_()
-    chosen = top(size.masked_fill(negative, -torch.inf), above)
-    return positions(chosen | top(size.masked_fill_(~negative, -torch.inf), k - above))
+    m = len(values)
+    num_negative = int(torch.count_nonzero(negative))
+    num_positive = m - num_negative
+    positive_share = (k + 1) * num_positive // max(m, 1)
+    from_positive = min(positive_share, k)
+    from_negative = k - from_positive
+    nearness = values.abs().neg_()
+    of_positive = nearness.masked_fill(negative, -torch.inf)
+    # The last use of nearness: it may be written to.
+    of_negative = nearness.masked_fill_(~negative, -torch.inf)
+    chosen = top(of_positive, from_positive)
+    chosen = chosen | top(of_negative, from_negative)
+    return positions(chosen)

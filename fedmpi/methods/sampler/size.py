@@ -1,15 +1,15 @@
-"""Size: clients are drawn one after the other, in proportion to their samples among those not drawn yet.
+"""Size: clients are drawn one after the other, in proportion to their samples.
 
     P(next = n) = n_n / sum of n over the available clients not drawn yet
 
-See ``fedmpi.methods.sampler.race`` for what that means for a cohort of several. Who is drawn by size and
-weighted by size
-counts twice: ``--weighting uniform`` goes with it. That is still not FedAvg's mean over all clients: a cohort has
-distinct clients here, and large ones are drawn less often than in proportion.
+``fedmpi.methods.sampler.race`` says what this means for a cohort of several. A client drawn by
+size and weighted by size counts twice: ``--weighting uniform`` goes with it. That is still not
+FedAvg's mean over all clients: a cohort has distinct clients here, and large ones are drawn
+less often than in proportion.
 """
 
 from fedmpi.core.parts import Sampler
-from fedmpi.methods.sampler.race import race, there
+from fedmpi.methods.sampler.race import drawn_by, there
 
 
 def size():
@@ -23,8 +23,9 @@ def size():
 
     def draw(gen, count, known):
         clients = there(known)
+        # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
-        return clients[race(gen, known.sizes[clients], count)].sort().values
+        return drawn_by(known.sizes[clients], clients, count, gen)
 
     return Sampler(draw)

@@ -1,6 +1,5 @@
 """Uniform: every available client is as likely as any other, without replacement."""
 
-import numpy as np
 import torch
 
 from fedmpi.core.parts import Sampler, nothing
@@ -10,8 +9,8 @@ from fedmpi.methods.sampler.race import there
 def uniform():
     """All available clients alike.
 
-    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
-        1602.05629.
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
+        Decentralized Data", arXiv 1602.05629.
     Up: nothing more.
     Down: nothing more.
     Example: fedmpi train --sampler uniform --cohort 4
@@ -19,8 +18,11 @@ def uniform():
 
     def draw(gen, count, known):
         clients = there(known)
+        # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
-        return clients[torch.from_numpy(np.sort(gen.choice(len(clients), count, replace=False)))]
+        places = gen.choice(len(clients), count, replace=False)
+        places.sort()
+        return clients[torch.from_numpy(places)]
 
     return Sampler(draw, notes=nothing)

@@ -1,7 +1,7 @@
 """A line: the learning rate falls from --lr to the share ``final`` of it by equal amounts.
 
-``1 - (1 - final) k / n`` at number k of n, from 0, after the warm-up: the last round, or step, still trains where
-``final`` is 0.
+``1 - (1 - final) k / n`` at number k of n, from 0, after the warm-up: the last round, or step,
+still trains where ``final`` is 0.
 """
 
 from fedmpi.methods.schedules.progress import Over, final_share, schedule
@@ -14,4 +14,8 @@ def linear(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
     Example: fedmpi train --schedule linear:over=steps
     """
     final_share(final)
-    return schedule(lambda place, total: 1 - (1 - final) * place / total, over, warmup)
+
+    def decay(place, total):
+        return 1 - (1 - final) * place / total
+
+    return schedule(decay, over, warmup)

@@ -1,4 +1,4 @@
-"""Steps: the learning rate is multiplied by ``factor`` after ``every`` rounds, or local steps, and again after as many.
+"""Steps: the learning rate is multiplied by ``factor`` after every so many rounds, or local steps.
 
 ``factor^floor(k / every)`` at number k, from 0, after the warm-up.
 """
@@ -16,4 +16,9 @@ def step(every: int = 10, factor: float = 0.1, warmup: int = 0, over: Over = "ro
         raise ValueError(f"every must be at least 1 of the {over}, got {every}")
     if not factor > 0:
         raise ValueError(f"factor must be > 0, got {factor}")
-    return schedule(lambda place, total: factor ** (place // every), over, warmup)
+
+    def decay(place, total):
+        num_falls = place // every
+        return factor ** num_falls
+
+    return schedule(decay, over, warmup)

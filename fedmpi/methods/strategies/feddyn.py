@@ -1,21 +1,22 @@
-"""FedDyn: every client's loss gets a penalty that moves, such that the clients' optima agree with the federation's
-(arXiv 2111.04263).
+"""FedDyn: a penalty that moves makes the clients' optima agree with the federation's.
 
-A client minimises ``f_n(y) + alpha <y, h_n - x> + alpha / 2 |y|^2`` up to a constant, hence in each step::
+A client minimises ``f_n(y) + alpha <y, h_n - x> + alpha / 2 |y|^2`` up to a constant, hence in
+each step (arXiv 2111.04263)::
 
     gradient   grad f_n(y) + alpha (y - x + h_n)
     h_n   <- h_n + (y_n - x)
     x     <- mean over the cohort of y_n + mean over all N clients of h_n
 
-h_n stays with the client, the server keeps the mean of all alone. Both are 0 where a weight has grown, and have no part
-in running statistics. A client that is not asked keeps its h_n. The paper's mean is uniform (``--weighting uniform``,
-usual here), and so is the one that the server keeps.
+h_n stays with the client, the server keeps the mean of all alone. Grown weights start with h = 0,
+and running statistics have none. A client outside the cohort keeps its h_n. The
+paper's mean is uniform (``--weighting uniform``, usual here), and so is the server's mean of h.
 """
 
 import torch
 
 from fedmpi.core.parts import Descent, Field, Strategy
-from fedmpi.core.reduce import mean, moved, on_support
+from fedmpi.core.reduce import mean
+from fedmpi.methods.strategies.server_memory import stepped
 
 
 def feddyn(alpha: float = 0.01):
@@ -29,33 +30,61 @@ def feddyn(alpha: float = 0.01):
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha}; FedAvg is --strategy fedavg")
 
-    def init(layout):
-        return {"drift": torch.zeros(layout.P)}
-
     def shift(task):
-        own = task.kept.get("drift")
-        return torch.zeros_like(task.g) if own is None else alpha * own[: task.layout.R]
+        """float32 (R,): ``alpha h_n``, added to every gradient."""
+        # Before its first round a client has no h_n.
+        if "drift" not in task.kept:
+            return torch.zeros_like(task.g)
+        drift = task.kept["drift"]
+        return alpha * drift[: task.layout.R]
 
-    def reply(task, trained):
-        R = task.layout.R
-        moves = torch.zeros_like(task.base)
-        moves[:R] = task.x[:R] - task.base[:R]
-        return {}, {"drift": task.kept.get("drift", torch.zeros_like(task.base)) + moves}
+    return Strategy(
+        init,
+        merge,
+        Descent(mu=alpha, shift=shift),
+        # The paper's mean.
+        weighting="uniform",
+        linear=True,
+        additive=True,
+        keeps={"drift": Field()},
+        reply=reply,
+    )
 
-    def merge(state, x, updates, weights):
-        step = mean(updates, weights)
-        trained, moving = step[..., : updates.trained], updates.support[: updates.trained]
-        drift = state["drift"].index_select(0, moving) + trained * (members(updates, weights) / updates.N)
-        step[..., : updates.trained] = trained + drift
-        if weights.ndim == 1:
-            state = {"drift": on_support(drift, moving, len(x))}
-        return state, moved(x, updates.support, step)
 
-    def members(updates, weights):
-        if weights.ndim == 1:
-            return len(updates.clients)
-        # Of coalitions, those that are in each.
-        return (weights > 0).sum(dim=1, keepdim=True)
+# --- on clients ---
 
-    return Strategy(init, merge, Descent(mu=alpha, shift=shift), weighting="uniform", linear=True, additive=True,
-                    keeps={"drift": Field()}, reply=reply)
+def reply(task, trained):
+    """``(no answer, kept)``: the client's h_n after its training, float32 (P,)."""
+    R = task.layout.R
+    moves = torch.zeros_like(task.base)
+    after = task.x[:R]
+    # Buffers, behind the trained R, have no h.
+    moves[:R] = after - task.base[:R]
+    drift = task.kept.get("drift", torch.zeros_like(task.base))
+    return {}, {"drift": drift + moves}
+
+
+# --- on the server ---
+
+def init(layout):
+    """The server's state before round 1: a mean of all h_n of 0, float32 (P,)."""
+    return {"drift": torch.zeros(layout.P)}
+
+
+def merge(state, x, updates, weights):
+    """The new mean of all h_n, and ``x (P,)`` moved by the mean update and by that."""
+    share = members(updates, weights) / updates.N
+
+    def rule(d, drift):
+        # The cohort's moves add up to its size times their mean; all others' h_n stay.
+        drift = drift + d * share
+        return d + drift, {"drift": drift}
+
+    return stepped(rule, state, x, updates, mean(updates, weights))
+
+
+def members(updates, weights):
+    """How many clients are merged; (M, 1) for coalitions, a row each."""
+    if weights.ndim == 1:
+        return len(updates.clients)
+    return (weights > 0).sum(dim=1, keepdim=True)

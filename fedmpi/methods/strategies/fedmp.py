@@ -1,12 +1,14 @@
 """FedMP's merge, R2SP: a client's smaller network counts as a whole one with the server's values.
 
-``x <- x + sum_n w_n u_n``, u_n the update of the client's own network, and 0 where it holds
-nothing: what a client lacks is its vote for no change. FedAvg would take the mean over those that
-hold an entry.
+    x <- x + sum_n w_n u_n          u_n: the update of client n's own network, 0 elsewhere
+
+A weight that a client lacks is its vote for no change. FedAvg would take the mean over the clients
+that hold the weight.
 """
 
 from fedmpi.core.parts import Strategy
 from fedmpi.core.reduce import mean, moved
+from fedmpi.methods.strategies.fedavg import stateless
 
 
 def fedmp():
@@ -18,8 +20,17 @@ def fedmp():
     Down: as many.
     Example: fedmpi train --model small-cnn --strategy fedmp --pruner fedmp:by=speed --devices drawn
     """
+    return Strategy(
+        stateless,
+        merge,
+        pruner="fedmp",
+        linear=True,
+        additive=True,
+    )
 
-    def merge(state, x, updates, weights):
-        return state, moved(x, updates.support, mean(updates, weights, rho=1.0))
 
-    return Strategy(lambda layout: {}, merge, pruner="fedmp", linear=True, additive=True)
+def merge(state, x, updates, weights):
+    """The state as it is, and ``x (P,)`` moved by R2SP's mean."""
+    # rho = 1 divides by the whole weight of the cohort, not by that of an entry's holders.
+    step = mean(updates, weights, rho=1.0)
+    return state, moved(x, updates.support, step)

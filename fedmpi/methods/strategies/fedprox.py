@@ -1,11 +1,14 @@
-"""FedProx: clients minimise ``F_n(x) + mu/2 |x - x_t|^2``; the server averages as FedAvg does (arXiv 1812.06127).
+"""FedProx: a client's loss pulls it back to the model that it received (arXiv 1812.06127).
 
-On a sparse model the pull acts on kept weights only. Every client does the same epochs (no stragglers here), so the
-paper's inexactness plays no part.
+    client n minimises  F_n(x) + mu/2 |x - x_t|^2;      the server averages as FedAvg does
+
+On a sparse model the pull acts on kept weights only. Every client does the same epochs (no
+stragglers here), so the paper's inexactness plays no part.
 """
 
 from fedmpi.core.reduce import average
 from fedmpi.core.parts import Descent, Strategy
+from fedmpi.methods.strategies.fedavg import stateless
 
 
 def fedprox(mu: float = 0.01):
@@ -19,8 +22,18 @@ def fedprox(mu: float = 0.01):
     if mu < 0:
         raise ValueError(f"mu must be >= 0, got {mu}")
 
-    return Strategy(lambda layout: {}, average, Descent(mu=mu), linear=True, additive=True, by_entry=True,
-                    notes=lambda facts: no_pull(mu, facts))
+    def notes(facts):
+        return no_pull(mu, facts)
+
+    return Strategy(
+        stateless,
+        average,
+        Descent(mu=mu),
+        linear=True,
+        additive=True,
+        by_entry=True,
+        notes=notes,
+    )
 
 
 def no_pull(mu, facts):

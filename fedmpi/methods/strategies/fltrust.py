@@ -1,14 +1,16 @@
-"""FLTrust: the server trains on a few samples of its own, and trusts a client as far as its update points the same way
-(Cao et al., NDSS 2021, arXiv 2012.13995).
+"""FLTrust: the server trusts a client as far as its update points like one of the server's own.
 
-``x <- x + sum_n v_n (|g_0| / |U_n|) U_n / sum_n v_n`` with ``v_n = w_n max(cos(U_n, g_0), 0)``, g_0 the update that the
-server's own samples give: those of ``--server-data``, on which the server trains while the clients do. No client can
-move the model further than the server would, none against it; where nobody is trusted the model does not move. Weights
-multiply trust (the paper has none: uniform).
+    v_n = w_n max(cos(U_n, g_0), 0)         x <- x + sum_n v_n (|g_0| / |U_n|) U_n / sum_n v_n
 
-Under masks of the clients' own a client is compared with g_0, and given its length, on the entries that it holds, and
-the mean is over the holders of an entry; what nobody holds does not move. Running statistics are averaged with the
-weights v, not rescaled, and have no part in cosines and lengths. Cost: two passes over the updates.
+g_0 is the update that the server's own samples give, the samples of ``--server-data``: the server
+trains on them while the clients train (Cao et al., NDSS 2021, arXiv 2012.13995). No client can
+move the model further than the server would, none against it; without any trust the model does not
+move. Weights w multiply trust (the paper has none: uniform).
+
+Under masks of the clients' own a client is compared with g_0, and given its length, on the entries
+that it holds, and the mean is over the holders of an entry; without a holder it does not move.
+Running statistics are averaged with the weights v, not rescaled, and have no part in cosines and
+lengths. Cost: two passes over the updates.
 """
 
 import torch
@@ -16,47 +18,83 @@ import torch
 from fedmpi.core.errors import UserError
 from fedmpi.core.reduce import mean, moved
 from fedmpi.core.parts import Strategy, Training
+from fedmpi.methods.strategies.fedavg import stateless
 from fedmpi.methods.strategies.krum import trained_blocks
 
-TINY = 1e-20                                 # an update shorter than this has no direction
+# An update shorter than this has no direction.
+TINY = 1e-20
 
 
 def fltrust():
     """Trust by the cosine with an update of the server's own samples.
 
-    Paper: Cao et al. 2021, "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", arXiv 2012.13995.
+    Paper: Cao et al. 2021, "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping",
+        arXiv 2012.13995.
     Up: the kept values of the update, as FedAvg, one by one: workers may not add them up.
     Down: the kept values of the model, as FedAvg.
     Example: fedmpi train --strategy fltrust --server-data 100 --fault label-flip:share=0.2
     """
+    return Strategy(
+        stateless,
+        merge,
+        # The rule itself mistrusts: no scores unless somebody asks for them.
+        contribution="uniform",
+        server_data="labelled",
+        before=before,
+    )
 
-    def merge(state, x, updates, weights):
-        if updates.root is None:
-            raise UserError("fltrust needs samples of the server's own; give --server-data 100, say")
-        trust, scale = trusted(updates)
-        v = weights * trust
-        if not v.sum() > 0:
-            return state, x
-        U = updates.U.clone()
-        U[:, : updates.trained] *= scale.float()[:, None]
-        return state, moved(x, updates.support, mean(updates._replace(U=U), v / v.sum()))
 
-    def before(state, x, mask):
-        return Training(x, mask)
+def before(state, x, mask):
+    """The server's own training, from the model that clients train."""
+    return Training(x, mask)
 
-    return Strategy(lambda layout: {}, merge, contribution="uniform", server_data="labelled", before=before)
+
+def merge(state, x, updates, weights):
+    """The state as it is, and ``x (P,)`` moved by the trusted mean."""
+    if updates.root is None:
+        raise UserError("fltrust needs samples of the server's own; give --server-data 100, say")
+    trust, scale = trusted(updates)
+    v = weights * trust
+    if not v.sum() > 0:
+        return state, x
+    U = updates.U.clone()
+    # Buffers keep their size.
+    trained = U[:, : updates.trained]
+    trained *= scale.float()[:, None]
+    rescaled = updates._replace(U=U)
+    step = mean(rescaled, v / v.sum())
+    return state, moved(x, updates.support, step)
 
 
 def trusted(updates):
-    """``(trust, scale)``, float64 (C,) each: the cosine with the server's update where positive, else 0, and what takes
-    an update to the length of the server's; over the trained entries that a client holds."""
-    dots, own, root = torch.zeros(3, len(updates.U), dtype=torch.float64)
+    """``(trust, scale)``, float64 (C,) each, over the trained entries that a client holds.
+
+    Trust is the cosine with the server's update, 0 where it is negative. Updates times their scale
+    have the length of the server's."""
+    dots, length, root_length = _against_root(updates)
+    points = (length > TINY) & (root_length > TINY)
+    both = (length * root_length).clamp(min=TINY ** 2)
+    trust = torch.where(points, dots / both, 0.0)
+    # Rounding may take a cosine above 1.
+    trust = trust.clamp(0, 1)
+    ratio = root_length / length.clamp(min=TINY)
+    scale = torch.where(points, ratio, 0.0)
+    return trust, scale
+
+
+def _against_root(updates):
+    """``(dots, lengths, root_lengths)``, float64 (C,) each.
+
+    The inner products of updates and the server's update, and the lengths of both, over the
+    entries that each client holds."""
+    C = len(updates.U)
+    dots, squares, root_squares = torch.zeros(3, C, dtype=torch.float64)
     for columns, u, b in trained_blocks(updates):
         g = updates.root[columns].double()
         dots += u @ g
-        own += u.square().sum(dim=1)
-        root += g @ g if b is None else b @ g.square()
-    own, root = own.sqrt(), root.sqrt()
-    points = (own > TINY) & (root > TINY)
-    trust = torch.where(points, dots / (own * root).clamp(min=TINY ** 2), 0.0).clamp(0, 1)
-    return trust, torch.where(points, root / own.clamp(min=TINY), 0.0)
+        squares += u.square().sum(dim=1)
+        if b is None:
+            root_squares += g @ g
+        else:
+            root_squares += b @ g.square()
+    return dots, squares.sqrt(), root_squares.sqrt()

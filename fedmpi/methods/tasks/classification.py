@@ -18,7 +18,8 @@ def classification():
     Paper: none: the usual one.
     Example: fedmpi train --task classification
     """
-    return Objective(loss, {"accuracy": accuracy}, "accuracy", check, totals=totals, classes=True)
+    metrics = {"accuracy": accuracy}
+    return Objective(loss, metrics, "accuracy", check, totals=totals, classes=True)
 
 
 def loss(outputs, targets, reduction="mean"):
@@ -27,23 +28,28 @@ def loss(outputs, targets, reduction="mean"):
 
 
 def accuracy(outputs, targets):
-    """(n,) bool: whether the largest output is that of the target."""
-    return outputs.argmax(dim=1) == targets
+    """(n,) bool: whether the largest output is the target's."""
+    predicted = outputs.argmax(dim=1)
+    return predicted == targets
 
 
 def totals(outputs, targets):
     """``(loss () float64, {"accuracy": count})``, summed over the samples, on outputs' device."""
-    # With a class a row the softmax takes a twentieth of the time that it takes with a class a column.
-    logs = F.log_softmax(outputs.t().contiguous(), dim=0)
-    right = logs.gather(0, targets[None])
-    return -right.sum(dtype=torch.float64), {"accuracy": accuracy(outputs, targets).sum()}
+    # A class a row: the softmax takes a twentieth of its time with a class a column.
+    rows = outputs.t().contiguous()
+    logs = F.log_softmax(rows, dim=0)
+    logs_of_targets = logs.gather(0, targets[None])
+    summed_loss = -logs_of_targets.sum(dtype=torch.float64)
+    num_right = accuracy(outputs, targets).sum()
+    return summed_loss, {"accuracy": num_right}
 
 
 def check(outputs, targets, classes, option):
     """UserError unless targets are classes and outputs are logits, one a class."""
-    require_targets(classes > 0, option, "classification", "classes", targets,
-                    "take --task regression for values, --task multi-label for several labels a sample")
+    way_out = ("take --task regression for values, --task multi-label for several labels "
+               "a sample")
+    require_targets(classes > 0, option, "classification", "classes", targets, way_out)
     n = len(targets)
-    check_outputs(outputs, (n, classes), "logits", option,
-                  f"the factory is given the {classes} classes as its second argument, and {n} "
-                  f"samples must make {n} rows")
+    way_out = (f"the factory is given the {classes} classes as its second argument, and {n} "
+               f"samples must make {n} rows")
+    check_outputs(outputs, (n, classes), "logits", option, way_out)

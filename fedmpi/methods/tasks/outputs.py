@@ -1,4 +1,4 @@
-"""What all tasks share: checks of targets and outputs, and torch's three reductions."""
+"""Shared by all tasks: checks of targets and outputs, and torch's three reductions."""
 
 import torch
 
@@ -12,40 +12,49 @@ def reduced(losses, reduction):
     """``losses (n,)``, one a sample, as torch's losses reduce them: by "mean", "sum" or "none"."""
     if reduction == "none":
         return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
+    if reduction == "mean":
+        return losses.mean()
+    return losses.sum()
 
 
 def widened(outputs):
     """``outputs`` with the precision that a loss needs: bfloat16 as float32."""
-    return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+    if outputs.dtype == torch.bfloat16:
+        return outputs.float()
+    return outputs
 
 
 def require_targets(fits, option, task, wanted, targets, way_out):
     """UserError where the data set's targets do not fit the task."""
-    if not fits:
-        kind = str(targets.dtype).removeprefix("torch.")
-        sample = tuple(targets.shape[1:])
-        shape = f" of shape {sample}" if sample else ""
-        raise UserError(f"--task {task} needs {wanted} as targets, got {kind}{shape} a sample; "
-                        f"{way_out}")
+    if fits:
+        return
+    kind = _dtype(targets)
+    sample_shape = tuple(targets.shape[1:])
+    if sample_shape:
+        kind += f" of shape {sample_shape}"
+    raise UserError(f"--task {task} needs {wanted} as targets, got {kind} a sample; {way_out}")
+
+
+def _dtype(tensor):
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def check_outputs(outputs, shape, what, option, way_out):
     """UserError unless a network's ``outputs`` are a finite float tensor of this shape.
 
-    ``what`` names them, "logits" for instance, and ``way_out`` follows where the shape is wrong.
+    ``what`` names the outputs, "logits" for instance, and ``way_out`` follows a wrong shape.
     """
     wanted = f"a tensor {tuple(shape)} of {what}, float32"
     if not isinstance(outputs, torch.Tensor):
         name = type(outputs).__name__
         raise UserError(f"{option}: expected {wanted}, got a {name}; let forward return the "
                         f"{what} alone")
-    kind = str(outputs.dtype).removeprefix("torch.")
-    found = f"a tensor {tuple(outputs.shape)} {kind}"
+    got = f"a tensor {tuple(outputs.shape)} {_dtype(outputs)}"
     if outputs.shape != tuple(shape):
-        raise UserError(f"{option}: expected {wanted}, got {found}; {way_out}")
+        raise UserError(f"{option}: expected {wanted}, got {got}; {way_out}")
     if outputs.dtype not in FLOATS:
-        raise UserError(f"{option}: expected {wanted}, got {found}; leave dtypes to --precision")
+        raise UserError(f"{option}: expected {wanted}, got {got}; leave dtypes to --precision")
+    # The samples are finite, so the network is at fault.
     if not bool(outputs.isfinite().all()):
         raise UserError(f"{option}: expected finite {what} of finite samples, got NaN or infinity; "
                         "look at its initial weights, and for logarithms and divisions")

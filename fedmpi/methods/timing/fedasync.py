@@ -2,16 +2,17 @@
 
     x <- (1 - alpha_t) x + alpha_t x_new,    alpha_t = alpha s(tau)
 
-x_new is the model that the client sends, trained from the one of its start, tau merges ago. ``staleness`` names s:
-``constant`` 1, ``polynomial`` (1 + tau)^-a, or ``hinge``, 1 where tau <= b, else 1 / (a (tau - b) + 1). a = 0.5 is for
-polynomial; hinge is usually run with a = 10, b = 4. (Formulas and values as public implementations agree on them.)
-``concurrency`` clients are at work at any time. The paper adds a proximal term on the clients: ``--strategy fedprox``.
+x_new is the client's model, trained from the server's of tau merges ago. ``staleness`` names s:
+``constant`` 1, ``polynomial`` (1 + tau)^-a, or ``hinge``, 1 where tau <= b, else 1 / (a (tau -
+b) + 1). a = 0.5 is for polynomial; hinge is usually run with a = 10, b = 4. (Public
+implementations agree on these formulas and values.) ``concurrency`` clients are at work at any
+time. The paper adds a proximal term on the clients: ``--strategy fedprox``.
 """
 
-from fedmpi.methods.timing.staleness import Staleness, check_workers, staleness_function
-from fedmpi.methods.timing.without_rounds import notes_of, refusals_of
 from fedmpi.core.effect import needs
 from fedmpi.core.parts import Aggregation
+from fedmpi.methods.timing.staleness import Staleness, check_workers, staleness_function
+from fedmpi.methods.timing.without_rounds import notes_of, refusals_of
 
 
 @needs(a="staleness!=constant", b="staleness=hinge")
@@ -32,5 +33,12 @@ def fedasync(alpha: float = 0.6, staleness: Staleness = "polynomial", a: float =
     def discount(tau):
         return alpha * s(tau)
 
-    return Aggregation(buffer=1, concurrency=concurrency, discount=discount, mixing=True,
-                       refuses=refusals_of(concurrency), notes=notes_of)
+    # mixing: the model is pulled towards the answer, not moved by its update.
+    return Aggregation(
+        buffer=1,
+        concurrency=concurrency,
+        discount=discount,
+        mixing=True,
+        refuses=refusals_of(concurrency),
+        notes=notes_of,
+    )

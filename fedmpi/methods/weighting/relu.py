@@ -1,12 +1,17 @@
-"""ReLU: ``gain = max(phi, 0)``, so a score of 0 or less earns nothing (FLTrust, arXiv 2012.13995; the improved rule of
-the thesis). Then averaged, floored and multiplied with the data size, see ``fedmpi.methods.weighting.earned``."""
+"""ReLU: ``gain = max(phi, 0)``, so a score of 0 or less earns nothing.
 
-from fedmpi.methods.weighting.earned import earned
+This is FLTrust's rule (arXiv 2012.13995), and the improved rule of the thesis. Gains are
+averaged, floored and multiplied with the data size by ``fedmpi.methods.weighting.earned``.
+"""
+
+from fedmpi.methods.weighting.earned import earned, positive
 
 
-def relu(memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.0, floor: float = 1e-3):
+def relu(memory: float = 0.9, size_power: float = 1.0, score_power: float = 1.0,
+         floor: float = 1e-3):
     """Positive scores, proportionally.
 
-    Paper: Cao et al. 2021, "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", arXiv 2012.13995.
+    Paper: Cao et al. 2021, "FLTrust: Byzantine-robust Federated Learning via Trust
+        Bootstrapping", arXiv 2012.13995.
     """
-    return earned(lambda phi: phi.clamp(min=0), memory, size_power, score_power, floor)
+    return earned(positive, memory, size_power, score_power, floor)

@@ -1,17 +1,17 @@
-"""Softmax: ``gain = exp(phi / temperature)``, normalised. Then averaged, floored and multiplied with the data size, see
-``fedmpi.methods.weighting.earned``.
+"""Softmax: ``gain = exp(phi / temperature)``, normalised.
 
-Scores of different estimators differ in scale by orders; with ``standard`` the temperature is in units of the cohort's
-standard deviation of phi, otherwise in those of phi.
+Scores of different estimators differ in scale by orders; with ``standard`` the temperature is in
+units of the cohort's standard deviation of phi, otherwise in units of phi. Gains are averaged,
+floored and multiplied with the data size by ``fedmpi.methods.weighting.earned``.
 """
 
 import torch
 
-from fedmpi.methods.weighting.earned import earned
+from fedmpi.methods.weighting.earned import ROUNDING, earned
 
 
-def softmax(temperature: float = 1.0, standard: bool = True, memory: float = 0.9, size_power: float = 1.0,
-            score_power: float = 1.0, floor: float = 1e-3):
+def softmax(temperature: float = 1.0, standard: bool = True, memory: float = 0.9,
+            size_power: float = 1.0, score_power: float = 1.0, floor: float = 1e-3):
     """Exponential of the scores.
 
     Paper: none: the usual map from scores to shares.
@@ -21,8 +21,10 @@ def softmax(temperature: float = 1.0, standard: bool = True, memory: float = 0.9
 
     def gains(phi):
         unit = float(phi.std(correction=0)) if standard else 1.0
-        if unit <= 1e-12 * float(phi.abs().max()):         # they differ by rounding only
+        largest = float(phi.abs().max())
+        if unit <= ROUNDING * largest:
             return torch.ones_like(phi)
-        return (phi / (temperature * unit)).softmax(dim=0)
+        scaled = phi / (temperature * unit)
+        return scaled.softmax(dim=0)
 
     return earned(gains, memory, size_power, score_power, floor)

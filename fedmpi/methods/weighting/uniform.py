@@ -1,6 +1,9 @@
-"""Uniform: every client of the cohort weighs the same, whatever the scores, which are remembered as relu does."""
+"""Uniform: every client of the cohort weighs the same, whatever the scores.
 
-from fedmpi.methods.weighting.earned import earned
+Scores are recorded and remembered, as relu does.
+"""
+
+from fedmpi.methods.weighting.earned import earned, positive
 
 
 def uniform():
@@ -8,4 +11,4 @@ def uniform():
 
     Paper: none: a control.
     """
-    return earned(lambda phi: phi.clamp(min=0), memory=0.9, size_power=0.0, score_power=0.0, floor=0.0)
+    return earned(positive, memory=0.9, size_power=0.0, score_power=0.0, floor=0.0)

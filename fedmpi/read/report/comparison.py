@@ -1,4 +1,4 @@
-"""Groups of runs held against one another: what differs in their options, then what came of it, at equal cost."""
+"""Groups of runs held against one another: their options, then their outcomes, at equal cost."""
 
 import itertools
 import math
@@ -18,7 +18,8 @@ from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned, wrapped
 
 AXES = ("rounds", "bytes", "flops", "virtual")
-PARTS = (0.25, 0.5, 1.0)          # of what the cheapest run has spent: where runs are compared
+# Runs are compared at these shares of the cost of the cheapest run.
+PARTS = (0.25, 0.5, 1.0)
 SPENT = ("rounds", "bytes", "flops", "virtual", "seconds")
 WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "virtual": "virtual time"}
 OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
@@ -29,172 +30,262 @@ OUTCOMES = {"final_loss": "final loss", "sparsity": "sparsity", "rounds": "round
 
 def outcome_words(leading):
     """``{name: words}`` of the outcomes of runs with this ``Headline``."""
-    word = leading.word
-    own = {f"final_own_{leading.name}": "own tests, mean of clients",
-           f"final_own_{leading.name}_worst": "own tests, worst tenth"}
-    return {f"final_{leading.name}": f"final {word}", f"chosen_{leading.name}": f"{word} at best validation"
-            } | own | OUTCOMES
+    name, word = leading.name, leading.word
+    return {
+        f"final_{name}": f"final {word}",
+        f"chosen_{name}": f"{word} at best validation",
+        f"final_own_{name}": "own tests, mean of clients",
+        f"final_own_{name}_worst": "own tests, worst tenth",
+    } | OUTCOMES
 
 
 def refuse_other_data(runs):
-    """UserError where ``{path: Run}`` were not tested on the same data set, as far as they tell: accuracies say nothing
-    then. Who held which samples, and what was wrong with them, may differ."""
-    told = {path: option_text(options(run)["dataset"]) for path, run in runs.items() if "dataset" in options(run)}
-    names = list(dict.fromkeys(told.values()))
-    if len(names) > 1:
-        first = {name: next(path for path, other in told.items() if other == name) for name in names}
+    """UserError if the recorded data sets of ``{path: Run}`` differ: their accuracies cannot be
+    compared.
+
+    Partitions, noise and faults may differ."""
+    first_with = {}
+    for path, run in runs.items():
+        if "dataset" in options(run):
+            first_with.setdefault(option_text(options(run)["dataset"]), path)
+    if len(first_with) > 1:
         raise UserError("these runs have other data, their accuracies say nothing beside one another: "
-                        + ", ".join(f"{first[name]} has {name}" for name in names)
+                        + ", ".join(f"{path} has {name}" for name, path in first_with.items())
                         + "; --other-data compares them all the same")
 
 
 def comparison(groups, target=None, against=0, every_pair=False):
-    """Dict of all that ``fedmpi compare`` says of Groups; a list has an entry a group, in their order.
+    """Dict of the numbers of ``fedmpi compare``; each list has an entry a Group, in their order.
 
-    ``differ``: texts of the options that differ. ``outcomes``: Intervals over seeds, None where a run lacks it.
-    ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs when they had spent it.
-    ``headline``: the name of the metric that is compared, under which its values stand. ``reach``: this name
-    (``target``, or the best that all runs reach, in percent for accuracy) and, by axis, what each run had spent when it
-    was first there, NaN where it never was. ``paired``: Intervals of the differences to the group number ``against``,
-    or of ``every_pair``, at equal cost, over the seeds that both have. ``chance``: the Stuck of each group, None where
-    all of its runs have learned something.
+    * ``differ``: texts of the options that differ.
+    * ``outcomes``: Intervals over seeds, None if a run lacks it.
+    * ``headline``: the name of the compared metric, the key of its values below.
+    * ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs within
+      it.
+    * ``reach``: under the headline's name ``target``, or the best value of all runs (in percent for
+      accuracy); by axis, each run's cost when it was first there, NaN if it never was.
+    * ``paired``: Intervals of the differences to the group number ``against``, or of
+      ``every_pair``, at equal cost, over common seeds.
+    * ``chance``: the Stuck of each group, None if a run of it has learned something.
     """
     leading = common_headline([run for group in groups for run in group.runs.values()])
     if target is not None and leading.share and target > 1:
         raise UserError(f"--accuracy must be in (0, 1], got {target}")
-    known, name = _known(groups), leading.name
-    axes = [axis for axis in AXES if known and all(spent(run, axis) is not None for run in known)]
+    runs = _evaluated_runs(groups)
+    axes = []
+    if runs:
+        axes = [axis for axis in AXES if all(spent(run, axis) is not None for run in runs)]
+    if target is None and axes:
+        target = _common(groups)
     equal = {axis: _equal(groups, axis) for axis in axes}
-    target = _common(groups) if target is None and axes else target
-    reach = {} if target is None else {axis: [[to_reach(run, axis, target) for run in group.runs.values()]
-                                              for group in groups] for axis in axes}
-    return {"groups": [_who(group) for group in groups], "headline": name, "higher": leading.higher,
-            "differ": differing(groups), "outcomes": _outcomes(groups, leading),
-            "equal": equal, "reach": {name: target} | reach, "chance": [stuck(group) for group in groups],
-            "paired": _paired(groups, equal, _wanted_pairs(len(groups), against, every_pair))}
+    reach = {leading.name: target}
+    if target is not None:
+        reach |= {axis: _reached(groups, axis, target) for axis in axes}
+    pairs = _wanted_pairs(len(groups), against, every_pair)
+    return {
+        "groups": [_record(group) for group in groups],
+        "headline": leading.name,
+        "higher": leading.higher,
+        "differ": differing(groups),
+        "outcomes": _outcomes(groups, leading),
+        "equal": equal,
+        "reach": reach,
+        "chance": [stuck(group) for group in groups],
+        "paired": _paired(groups, equal, pairs),
+    }
 
 
-def _known(groups):
-    """The runs of which a round has been evaluated."""
-    return [run for group in groups for run in group.runs.values() if len(evaluated(run, headline(run).name))]
+def _evaluated_runs(groups):
+    """The runs with an evaluated round."""
+    runs = [run for group in groups for run in group.runs.values()]
+    return [run for run in runs if len(evaluated(run, headline(run).name))]
 
 
-def _who(group):
-    seeds = [options(run).get("seed") for run in group.runs.values()]
-    return {"tag": group.tag, "label": group.label, "runs": list(group.runs), "seeds": seeds,
-            "status": [str(run.attrs.get("status", "")) for run in group.runs.values()],
-            "played": [len(run.ends) for run in group.runs.values()]}
+def _reached(groups, axis, target):
+    return [[to_reach(run, axis, target) for run in group.runs.values()] for group in groups]
+
+
+def _record(group):
+    runs = group.runs.values()
+    return {
+        "tag": group.tag,
+        "label": group.label,
+        "runs": list(group.runs),
+        "seeds": [options(run).get("seed") for run in runs],
+        "status": [str(run.attrs.get("status", "")) for run in runs],
+        "played": [len(run.ends) for run in runs],
+    }
 
 
 def _outcomes(groups, leading):
-    """``{name: [Interval or None a group]}`` of what any group has, over those of its runs that have it."""
-    found = {name: [] for name in outcome_words(leading)}
+    """``{name: [Interval or None a group]}`` of the outcomes that any group has, over its runs that
+    have them."""
+    columns = {name: [] for name in outcome_words(leading)}
     for group in groups:
-        rows = [final_metrics(run) | {axis: float(cost[-1]) for axis in ("bytes", "flops", "virtual", "seconds")
-                                      if (cost := spent(run, axis)) is not None and len(cost)}
-                for run in group.runs.values()]
-        for name, column in found.items():
+        rows = [final_metrics(run) | _costs(run) for run in group.runs.values()]
+        for name, column in columns.items():
             values = [row[name] for row in rows if name in row]
             column.append(interval(values) if values else None)
-    return {name: column for name, column in found.items() if any(column)}
+    return {name: column for name, column in columns.items() if any(column)}
+
+
+def _costs(run):
+    """``{axis: cost of all rounds}``, as far as recorded."""
+    costs = {}
+    for axis in ("bytes", "flops", "virtual", "seconds"):
+        cost = spent(run, axis)
+        if cost is not None and len(cost):
+            costs[axis] = float(cost[-1])
+    return costs
 
 
 def _equal(groups, axis):
-    """At parts of what all that have been evaluated had spent by their last evaluation."""
-    common = min(float(spent(run, axis)[evaluated(run, headline(run).name)[-1]]) for run in _known(groups))
+    """The headlines at ``PARTS`` of the cost that all evaluated runs had reached by their last
+    evaluation."""
+    runs = _evaluated_runs(groups)
+    name = headline(runs[0]).name
+    common = min(_cost_of_last(run, axis) for run in runs)
     budgets = [part * common for part in PARTS]
     if axis == "rounds":
         budgets = sorted({max(1.0, math.floor(budget)) for budget in budgets})
-    name = headline(_known(groups)[0]).name
-    return {"budgets": budgets, name: [[[within(run, axis, budget) for run in group.runs.values()]
-                                        for group in groups] for budget in budgets]}
+    return {"budgets": budgets, name: [_at_budget(groups, axis, budget) for budget in budgets]}
+
+
+def _cost_of_last(run, axis):
+    rounds = evaluated(run, headline(run).name)
+    return float(spent(run, axis)[rounds[-1]])
+
+
+def _at_budget(groups, axis, budget):
+    return [[within(run, axis, budget) for run in group.runs.values()] for group in groups]
 
 
 def _common(groups):
-    """The best headline that every run that was evaluated has reached, of accuracy in whole percents, as a fraction;
-    None where that is not one percent."""
-    known = _known(groups)
-    leading = headline(known[0])
-    columns = [run.rounds[leading.name] for run in known]
+    """The best headline that every evaluated run has reached; of accuracy in whole percents, as a
+    fraction.
+
+    None if an accuracy is less than one percent."""
+    runs = _evaluated_runs(groups)
+    leading = headline(runs[0])
+    columns = [run.rounds[leading.name] for run in runs]
     if not leading.higher:
         return max(float(np.nanmin(column)) for column in columns)
     best = min(float(np.nanmax(column)) for column in columns)
-    return math.floor(100 * best + 1e-9) / 100 or None if leading.share else best
+    if not leading.share:
+        return best
+    return math.floor(100 * best + 1e-9) / 100 or None
 
 
 def _wanted_pairs(num, against, every_pair):
-    """[(number of a group, of the one that it is held against)]."""
+    """[(number of a group, number of its reference)]."""
     if every_pair:
         return [(other, first) for first, other in itertools.combinations(range(num), 2)]
     return [(number, against) for number in range(num) if number != against]
 
 
-def _paired(groups, equal, wanted):
-    """``[{group, against, axis, budget, seeds, interval}]`` of the pairs ``wanted``, at the whole of the common budget,
-    over the seeds that had been evaluated within it."""
+def _paired(groups, equal, pairs):
+    """``[{group, against, axis, budget, seeds, interval}]`` of the ``pairs``, at the whole of the
+    common budget.
+
+    Seeds without an evaluation within it are left out; fewer than two have no interval."""
     found = []
-    for number, first in wanted:
-        for axis, each in equal.items():
-            values = each[headline(_known(groups)[0]).name][-1]
-            base, other = values[first], values[number]
-            pairs = [(seed, a, b) for seed, a, b in _pairs(groups[first], groups[number])
-                     if math.isfinite(base[a] + other[b])]
-            if len(pairs) < 2:
+    if not equal:
+        return found
+    name = headline(_evaluated_runs(groups)[0]).name
+    for number, against in pairs:
+        group, reference = groups[number], groups[against]
+        for axis, at in equal.items():
+            values = at[name][-1]
+            by_seed = _both_values(reference, values[against], group, values[number])
+            if len(by_seed) < 2:
                 continue
-            spread = paired_difference([other[b] for _, _, b in pairs], [base[a] for _, a, _ in pairs])
-            found.append({"group": groups[number].tag, "against": groups[first].tag, "axis": axis,
-                          "budget": each["budgets"][-1], "seeds": [seed for seed, _, _ in pairs], "interval": spread})
+            base, own = zip(*by_seed.values())
+            found.append({
+                "group": group.tag,
+                "against": reference.tag,
+                "axis": axis,
+                "budget": at["budgets"][-1],
+                "seeds": list(by_seed),
+                "interval": paired_difference(own, base),
+            })
     return found
 
 
-def _pairs(first, second):
-    """[(seed, its number in first, in second)] of the seeds that both have."""
-    one, two = ([options(run).get("seed") for run in group.runs.values()] for group in (first, second))
-    return [(seed, one.index(seed), two.index(seed)) for seed in one if seed is not None and seed in two]
+def _both_values(first, first_values, second, second_values):
+    """``{seed: (value in first, in second)}`` of the seeds with a finite value in both Groups."""
+    seeds = [options(run).get("seed") for run in first.runs.values()]
+    others = [options(run).get("seed") for run in second.runs.values()]
+    by_seed = {}
+    for seed in seeds:
+        if seed is None or seed not in others:
+            continue
+        a = first_values[seeds.index(seed)]
+        b = second_values[others.index(seed)]
+        if math.isfinite(a + b):
+            by_seed[seed] = (a, b)
+    return by_seed
 
 
 # ---------------------------------------------------------------- in words
 
 
 def amount(axis, value):
-    """What was spent of an axis, for people."""
+    """A cost on an axis, for people."""
     if axis == "rounds":
         return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
-    return {"bytes": human_bytes, "flops": human_flops}.get(axis, human_seconds)(value)
+    if axis == "bytes":
+        return human_bytes(value)
+    if axis == "flops":
+        return human_flops(value)
+    return human_seconds(value)
 
 
 def spent_text(axis, value):
-    """The same, with a word on what it is of."""
-    return "1 round" if (axis, value) == ("rounds", 1) else f"{amount(axis, value)} {OF[axis]}"
+    """A cost with a word for its axis."""
+    if (axis, value) == ("rounds", 1):
+        return "1 round"
+    return f"{amount(axis, value)} {OF[axis]}"
 
 
 def outcome_text(name, found, of=None):
-    """An Interval over seeds: mean, and standard deviation where it is half a percent of it at least; and how many they
-    are where they are less than ``of``."""
+    """An Interval over seeds: its mean, and the standard deviation if it is at least half a percent
+    of the mean.
+
+    The number of seeds is told if it is less than ``of``."""
     if found is None or not found.n:
         return "-"
-    some = f" ({found.n} of {of} seeds)" if found.n < (of or 0) else ""
-    spread = found.n > 1 and found.std > 0.005 * abs(found.mean)
-    digits = 3 if spread else 4
+    is_spread = found.n > 1 and found.std > 0.005 * abs(found.mean)
+    digits = 3 if is_spread else 4
 
     def show(value):
-        return amount(name, value) if name in SPENT else f"{value:.{digits}f}"
+        if name in SPENT:
+            return amount(name, value)
+        return f"{value:.{digits}f}"
 
-    return (f"{show(found.mean)} ± {show(found.std)}" if spread else show(found.mean)) + some
+    text = show(found.mean)
+    if is_spread:
+        text += f" ± {show(found.std)}"
+    if found.n < (of or 0):
+        text += f" ({found.n} of {of} seeds)"
+    return text
 
 
 def accuracy_text(values):
-    """Test headlines of a group's runs: the mean of those that are known, and the standard deviation of several."""
-    return outcome_text("accuracy", _of_known(values), len(values))
+    """Test headlines of a group's runs: the mean of the finite ones, and the standard deviation of
+    several."""
+    return outcome_text("accuracy", _of_finite(values), len(values))
 
 
 def reach_text(axis, values):
-    """What a group's runs had spent when they first were there: the mean of those that ever were."""
-    found = _of_known(values)
-    return outcome_text(axis, found, len(values)) if found.n else "never"
+    """The cost of a group's runs when they first reached the target: the mean of those that ever
+    did."""
+    found = _of_finite(values)
+    if not found.n:
+        return "never"
+    return outcome_text(axis, found, len(values))
 
 
-def _of_known(values):
+def _of_finite(values):
     return interval([value for value in values if not math.isnan(value)])
 
 
@@ -204,40 +295,82 @@ def difference_text(found):
 
 
 def comparison_text(found, width=None):
-    """All of it for the terminal, at most ``width`` wide, first what differs in the options."""
-    tags, name = [each["tag"] for each in found["groups"]], found["headline"]
-    word = name.replace("_", " ")
-    known = outcome_words(Headline(name))
-    lines = [line for each in found["groups"] for line in _who_text(each)]
+    """A ``comparison`` for the terminal, at most ``width`` wide."""
+    word = found["headline"].replace("_", " ")
+    several = any(len(record["runs"]) > 1 for record in found["groups"])
+    spread = ""
+    if several:
+        spread = ", mean ± standard deviation over seeds"
+    lines = [line for record in found["groups"] for line in _group_lines(record)]
     lines += chance_lines(found)
-    lines += ["", *_section("what differs", ["option", *tags],
-                            [[key, *texts] for key, texts in found["differ"].items()],
-                            "their options differ in nothing that says what is run")]
-    several = any(len(each["runs"]) > 1 for each in found["groups"])
-    spread = ", mean ± standard deviation over seeds" * several
-    lines += ["", *_section(f"what came of it{spread}", ["", *tags], [
-        [known[each], *(outcome_text(each, value, len(who["runs"])) for value, who in zip(column, found["groups"]))]
-        for each, column in found["outcomes"].items()])]
-    lines += ["", *_section(f"test {word} at equal cost{spread}", ["spent", *tags], [
-        [spent_text(axis, budget), *map(accuracy_text, row)] for axis, each in found["equal"].items()
-        for budget, row in zip(each["budgets"], each[name])], "no round has been evaluated yet")]
-    lines += ["", *_to_reach(found["reach"], tags, name)] if found["reach"][name] is not None else []
+    lines += ["", *_differ_section(found)]
+    lines += ["", *_outcome_section(found, f"what came of it{spread}")]
+    lines += ["", *_equal_section(found, f"test {word} at equal cost{spread}")]
+    if found["reach"][found["headline"]] is not None:
+        lines += ["", *_reach_section(found)]
     if found["paired"]:
-        lines += ["", *_section(f"differences of test {word} at equal cost, seed by seed: mean and 95 % interval",
-                                ["", "at", "seeds", "difference"], [
-            [f"{each['group']} - {each['against']}", spent_text(each["axis"], each["budget"]), str(len(each["seeds"])),
-             difference_text(each["interval"])] for each in found["paired"]], left=(0, 1))]
+        title = f"differences of test {word} at equal cost, seed by seed: mean and 95 % interval"
+        lines += ["", *_paired_section(found, title)]
     return "\n".join(_fitted(lines, width))
 
 
+def _tags(found):
+    return [record["tag"] for record in found["groups"]]
+
+
+def _differ_section(found):
+    rows = [[key, *texts] for key, texts in found["differ"].items()]
+    otherwise = "their options differ in nothing that says what is run"
+    return _section("what differs", ["option", *_tags(found)], rows, otherwise)
+
+
+def _outcome_section(found, title):
+    words = outcome_words(Headline(found["headline"]))
+    num_runs = [len(record["runs"]) for record in found["groups"]]
+    rows = []
+    for name, column in found["outcomes"].items():
+        texts = [outcome_text(name, value, of) for value, of in zip(column, num_runs)]
+        rows.append([words[name], *texts])
+    return _section(title, ["", *_tags(found)], rows)
+
+
+def _equal_section(found, title):
+    rows = []
+    for axis, at in found["equal"].items():
+        for budget, values in zip(at["budgets"], at[found["headline"]]):
+            rows.append([spent_text(axis, budget), *map(accuracy_text, values)])
+    return _section(title, ["spent", *_tags(found)], rows, "no round has been evaluated yet")
+
+
+def _reach_section(found):
+    name, reach = found["headline"], found["reach"]
+    rows = []
+    for axis, column in reach.items():
+        if axis != name:
+            rows.append([WORDS[axis], *(reach_text(axis, values) for values in column)])
+    title = f"to reach a test {name.replace('_', ' ')} of {reach[name]:.4g}"
+    return _section(title, ["", *_tags(found)], rows)
+
+
+def _paired_section(found, title):
+    rows = []
+    for pair in found["paired"]:
+        place = spent_text(pair["axis"], pair["budget"])
+        difference = difference_text(pair["interval"])
+        rows.append([f"{pair['group']} - {pair['against']}", place, str(len(pair["seeds"])), difference])
+    return _section(title, ["", "at", "seeds", "difference"], rows, left=(0, 1))
+
+
 def _fitted(lines, width):
-    """The lines, at most ``width`` wide; a ``Table`` among them becomes its own."""
+    """The lines, at most ``width`` wide; a ``Table`` among them becomes its own lines."""
     for line in lines:
         if isinstance(line, Table):
             room = None if width is None else width - 2
-            yield from ("  " + each for each in aligned(*line, room))
+            yield from (f"  {row}" for row in aligned(*line, room))
+        elif width is None or len(line) <= width:
+            yield line
         else:
-            yield from [line] if width is None or len(line) <= width else wrapped(line, width, "   ")
+            yield from wrapped(line, width, "   ")
 
 
 class Table(NamedTuple):
@@ -249,32 +382,38 @@ class Table(NamedTuple):
 
 
 def chance_lines(found):
-    """Which set-ups of a ``comparison`` never left chance, and what that means; nothing where all have learned."""
-    told = [stuck_text(who["label"], each) for who, each in zip(found["groups"], found["chance"]) if each]
-    if not told:
+    """The set-ups of a ``comparison`` that never left chance, and the meaning of this; nothing if
+    all have learned."""
+    texts = []
+    for record, runs in zip(found["groups"], found["chance"]):
+        if runs:
+            texts.append(stuck_text(record["label"], runs))
+    if not texts:
         return []
-    return [f"never left chance: {'; '.join(told)}",
+    return [f"never left chance: {'; '.join(texts)}",
             "   a difference from a set-up that did not learn says only that it did not learn"]
 
 
-def _who_text(each):
-    num = len(each["runs"])
-    yield f"{each['tag']}  {each['label']}: {each['runs'][0]}" + (
-        f" and {num - 1} more, seeds {', '.join(map(str, each['seeds']))}" if num > 1 else "")
-    for path, status, played in zip(each["runs"], each["status"], each["played"]):
-        if status not in ("", "finished"):
-            yield f"   not the end: {STATUS.get(status, status)}, " + f"{path} " * (num > 1) + f"after {played} rounds"
+def _group_lines(record):
+    """The group's name and files, then each run that has not finished."""
+    paths = record["runs"]
+    several = len(paths) > 1
+    head = f"{record['tag']}  {record['label']}: {paths[0]}"
+    if several:
+        head += f" and {len(paths) - 1} more, seeds {', '.join(map(str, record['seeds']))}"
+    yield head
+    for path, status, played in zip(paths, record["status"], record["played"]):
+        if status in ("", "finished"):
+            continue
+        name = f"{path} " if several else ""
+        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds"
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):
-    return [title, Table(head, rows, left)] if rows else [f"{title}: {otherwise}"]
-
-
-def _to_reach(reach, tags, name):
-    word = name.replace("_", " ")
-    return _section(f"to reach a test {word} of {reach[name]:.4g}", ["", *tags], [
-        [WORDS[axis], *(reach_text(axis, values) for values in column)] for axis, column in reach.items()
-        if axis != name])
+    """A title with its table, or with the text ``otherwise`` if there are no rows."""
+    if rows:
+        return [title, Table(head, rows, left)]
+    return [f"{title}: {otherwise}"]
 
 
 def without_tuples(found):
@@ -283,4 +422,6 @@ def without_tuples(found):
         return found._asdict()
     if isinstance(found, dict):
         return {key: without_tuples(value) for key, value in found.items()}
-    return [without_tuples(value) for value in found] if isinstance(found, list) else found
+    if isinstance(found, list):
+        return [without_tuples(value) for value in found]
+    return found

@@ -1,6 +1,8 @@
-"""How pictures are drawn, whatever they are of: lines with their names at their ends, bars, points, heat maps.
+"""How pictures are drawn, whatever they are of: lines with their names at their ends, bars, points,
+heat maps.
 
-Every function draws on an ``ax`` (or, where it needs two, on a ``place``: a figure or a part of one) of matplotlib.
+Every function draws on an ``ax`` (or, where it needs two, on a ``place``: a figure or a part of
+one) of matplotlib.
 """
 
 from typing import NamedTuple
@@ -15,8 +17,8 @@ MARKS = 6                         # markers a line
 
 
 class Frame(NamedTuple):
-    """What is drawn around lines: the ends of the axes (None: as the lines need), ``levels`` [(name, y)] across all of
-    the picture, and whether the lines have their names in it."""
+    """What is drawn around lines: the ends of the axes (None: as the lines need), ``levels``
+    [(name, y)] across all of the picture, and whether the lines have their names in it."""
 
     xlim: tuple | None = None
     ylim: tuple | None = None
@@ -25,8 +27,8 @@ class Frame(NamedTuple):
 
 
 def lines(ax, found, xlabel, ylabel, *, whole=False, steps=False, frame=Frame()):
-    """``found`` [Line] with names at the ends; bands between the lowest and highest of several seeds. ``steps``: what
-    is held until the next point, not on the way to it."""
+    """``found`` [Line] with names at the ends; bands between the lowest and highest of several
+    seeds. ``steps``: what is held until the next point, not on the way to it."""
     width = _font_size() / 7
     for number, line in enumerate(found):
         look = style(number)
@@ -59,7 +61,8 @@ def _levels(ax, levels, width):
 
 
 def legend(place, found):
-    """The names of the lines, each with a piece of it, on a figure or a part of one that has nothing else."""
+    """The names of the lines, each with a piece of it, on a figure or a part of one that has
+    nothing else."""
     width = _font_size() / 7
     handles = [_handle(number, width) for number in range(len(found))]
     place.legend(handles, [line.label for line in found], loc="center left", ncols=legend_columns(place, found),
@@ -79,7 +82,8 @@ def _handle(number, width):
 
 
 def names(ax, found):
-    """Each line's name beside its last point, moved apart where two would meet; where one is long, all above."""
+    """Each line's name beside its last point, moved apart where two would meet; where one is long,
+    all above."""
     if len(found) < 2:
         return
     ax.autoscale_view()
@@ -100,7 +104,8 @@ def names(ax, found):
 
 
 def _last_seen(line, right):
-    """The line's last value left of ``right``, the end of the axis; its first where there is none."""
+    """The line's last value left of ``right``, the end of the axis; its first where there is
+    none."""
     known = np.isfinite(line.y)
     seen = line.y[known & (line.x <= right)]
     return seen[-1] if len(seen) else line.y[known][0]
@@ -117,7 +122,8 @@ def names_above(found):
 
 
 def _sample(ax, place, size, look):
-    """A short piece of a line, right of the axes at height ``place``: points from their edge, wherever that will be."""
+    """A short piece of a line, right of the axes at height ``place``: points from their edge,
+    wherever that will be."""
     from matplotlib.lines import Line2D
     from matplotlib.transforms import Affine2D, ScaledTranslation
 
@@ -133,7 +139,8 @@ def _font_size():
 
 
 def _apart(wanted, gap):
-    """Places in [0, 1] as near to those ``wanted`` as may be, in the same order and ``gap`` apart at least."""
+    """Places in [0, 1] as near to those ``wanted`` as may be, in the same order and ``gap`` apart
+    at least."""
     order = np.argsort(wanted, kind="stable")
     at = np.asarray(wanted, float)[order]
     steps = gap * np.arange(len(at))
@@ -150,8 +157,8 @@ def _apart(wanted, gap):
 
 
 def stems(ax, found, xlabel, ylabel):
-    """``found`` [Line] as thin bars with a mark on top, beside one another where several are at one place; zeros are
-    not drawn."""
+    """``found`` [Line] as thin bars with a mark on top, beside one another where several are at one
+    place; zeros are not drawn."""
     width = _font_size() / 7
     some = [number for number, line in enumerate(found) if line.y.any()]
     step = min(0.25, 0.8 / max(len(some), 1))  # what belongs to a round stays nearer to it than to the next
@@ -172,8 +179,8 @@ def stems(ax, found, xlabel, ylabel):
 
 
 def heat(ax, values, top):
-    """``values`` (rows, columns) as cells, the fuller the more; masked ones stay empty. Blue over nothing, so that it
-    goes with any ground."""
+    """``values`` (rows, columns) as cells, the fuller the more; masked ones stay empty. Blue over
+    nothing, so that it goes with any ground."""
     from matplotlib.colors import LinearSegmentedColormap
 
     red, green, blue = (int(BLUE[i:i + 2], 16) / 255 for i in (1, 3, 5))
@@ -196,7 +203,8 @@ def points(ax, found, xlabel, ylabel):
 
 
 def bars(ax, found, xlabel):
-    """``found`` [(name, value, its text, inside)] as bars from the top; those inside another are lighter."""
+    """``found`` [(name, value, its text, inside)] as bars from the top; those inside another are
+    lighter."""
     largest = max(value for _, value, _, _ in found)
     for row, (name, value, text, inside) in enumerate(found):
         ax.barh(row, value, height=0.7, color=BLUE, alpha=0.4 if inside else 1)

@@ -1,4 +1,5 @@
-"""What all pictures share: the kinds of file, colours and lines, and the same bytes for the same numbers."""
+"""What all pictures share: the kinds of file, colours and lines, and the same bytes for the same
+numbers."""
 
 import io
 import os
@@ -22,8 +23,8 @@ def inches_high(kind, found, width, font_size):
 
 
 def style(number):
-    """Keyword arguments of the line of series ``number``: colour, dashes and marker differ, so that any one of them
-    tells lines apart."""
+    """Keyword arguments of the line of series ``number``: colour, dashes and marker differ, so that
+    any one of them tells lines apart."""
     each = number % len(COLOURS)
     turn = number // len(COLOURS)              # beyond seven, dashes and markers move on against the colours
     dashes = STYLES[(each + turn) % len(STYLES)]
@@ -32,7 +33,8 @@ def style(number):
 
 
 def picture_kind(path):
-    """``png``, ``svg`` or ``pdf`` by the extension of ``path``; UserError for another, or a folder that is missing."""
+    """``png``, ``svg`` or ``pdf`` by the extension of ``path``; UserError for another, or a folder
+    that is missing."""
     kind = os.path.splitext(path)[1].lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UserError(f"{path}: a picture must be .png, .svg or .pdf")
@@ -43,8 +45,8 @@ def picture_kind(path):
 
 
 def save_figure(path, size, draw, font="sans"):
-    """Writes what ``draw(figure)`` draws on an empty figure of ``size`` inches (width, height); fonts are part of the
-    file: in PDF embedded, in SVG as outlines."""
+    """Writes what ``draw(figure)`` draws on an empty figure of ``size`` inches (width, height);
+    fonts are part of the file: in PDF embedded, in SVG as outlines."""
     kind = picture_kind(path)
     dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     _written(path, size, draw, {"font.size": PRINT_PT, "font.family": FONTS[font], "mathtext.fontset": "stix"},
@@ -52,8 +54,9 @@ def save_figure(path, size, draw, font="sans"):
 
 
 def svg_text(size, draw):
-    """The figure as an SVG document whose text stays text, for a page that brings fonts of its own; 72 units an inch,
-    text of 12 units. Series, ink and grid have the colours above and nothing is behind them."""
+    """The figure as an SVG document whose text stays text, for a page that brings fonts of its own;
+    72 units an inch, text of 12 units. Series, ink and grid have the colours above and nothing is
+    behind them."""
     output = io.StringIO()
     _written(output, size, draw, {"font.size": PAGE_PT, "svg.fonttype": "none", "savefig.transparent": True},
              format="svg", metadata={"Date": None})

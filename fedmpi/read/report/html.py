@@ -26,8 +26,9 @@ def cell(value):
 
 
 def table(caption, head, rows, *, numbers=(), wide=False, quiet=()):
-    """A table with a row a list; the first cell of each row is its head. Columns ``numbers`` are set to the right,
-    ``quiet`` ones in grey; a ``wide`` one becomes a list of cards where it does not fit."""
+    """A table with a row a list; the first cell of each row is its head. Columns ``numbers`` are
+    set to the right, ``quiet`` ones in grey; a ``wide`` one becomes a list of cards where it does
+    not fit."""
     def classes(number):
         found = " ".join(["n"] * (number in numbers) + ["q"] * (number in quiet))
         return f' class="{found}"' if found else ""
@@ -50,7 +51,8 @@ def fold(title, inside, more="", *, opened=False, kind=""):
 
 
 def picture(number, title, kind, found):
-    """A figure of what ``kind`` found, with its title; its caption is its name for those who listen."""
+    """A figure of what ``kind`` found, with its title; its caption is its name for those who
+    listen."""
     size = (WIDTH_IN, inches_high(kind, found, WIDTH_IN, PAGE_PT))
     svg = _inlined(svg_text(size, lambda figure: kind.draw(figure, found)), number)
     return (f"<figure><h3>{text(title)}</h3>{svg}<figcaption id=\"c{number}\">{text(kind.say(found))}</figcaption>"

@@ -1,4 +1,4 @@
-"""The numbers that a run is judged by, and the whole run as JSON takes it."""
+"""The final numbers of a run, and the whole run as JSON takes it."""
 
 import math
 
@@ -13,92 +13,143 @@ FLOPS = {"flops_prunefl": "as PruneFL counts", "flops_rigl": "as RigL counts"}
 
 
 def final_metrics(run):
-    """Flat dict of the numbers a run is judged by; what was not recorded is missing."""
-    found = dict(rounds=len(run.ends))
-    found |= _quality(run) | _traffic(run) | _cost(run)
-    truth = quality_found(run)
-    return found | ({f"quality_{k}": v for k, v in truth.items()} if truth else {})
+    """Flat dict of a run's final numbers; numbers that were not recorded are missing."""
+    numbers = {"rounds": len(run.ends)}
+    numbers |= _quality(run)
+    numbers |= _traffic(run)
+    numbers |= _cost(run)
+    for name, value in (quality_found(run) or {}).items():
+        numbers[f"quality_{name}"] = value
+    return numbers
 
 
 def _quality(run):
-    """Losses and metrics after the last evaluation; the headline where validation chooses."""
-    rounds, name = run.rounds, headline(run).name
-    names = [name, "loss", *(other for other in headline(run).metrics if other != name)]
-    names = [each for part in ("", "val_") for each in (part + other for other in names)]
-    last = {f"final_{k}": _last(rounds, k) for k in (*names, *headline(run).own)}
-    found = {k: v for k, v in last.items() if v is not None}
-    at = chosen(run)
-    if at is not None:
-        found |= {f"chosen_{name}": float(rounds[name][at]), "chosen_round": at + 1}
-    sparsity = _last(rounds, "sparsity")
-    return found if sparsity is None else found | dict(sparsity=sparsity)
+    """Losses and metrics after the last evaluation, and the headline of the round that validation
+    selects."""
+    leading = headline(run)
+    numbers = {}
+    for column in (*_evaluated_columns(leading), *leading.own):
+        _put(numbers, f"final_{column}", _last(run.rounds, column))
+    best_round = chosen(run)
+    if best_round is not None:
+        numbers[f"chosen_{leading.name}"] = float(run.rounds[leading.name][best_round])
+        numbers["chosen_round"] = best_round + 1
+    _put(numbers, "sparsity", _last(run.rounds, "sparsity"))
+    return numbers
+
+
+def _evaluated_columns(leading):
+    """The headline, the loss and the other metrics: of the test set, then of the validation set."""
+    others = [name for name in leading.metrics if name != leading.name]
+    test = [leading.name, "loss", *others]
+    return [*test, *(f"val_{name}" for name in test)]
+
+
+def _put(numbers, name, value):
+    """Add a number to the dict, unless it is None."""
+    if value is not None:
+        numbers[name] = value
 
 
 def chosen(run):
-    """The best round, from 0: the evaluated one with the best headline on validation samples, the first of equals; None
-    without one. Whatever is called best anywhere is of this round: a round that the test set selects makes the model
-    look better than it is."""
+    """The best round, from 0: the evaluated one with the best headline on validation samples, the
+    first of equals.
+
+    None without one. Every "best" of a report is of this round: a round that the test set selects
+    would make the model look better than it is."""
     leading = headline(run)
-    values, validation = (run.rounds.get(name, np.empty(0)) for name in (leading.name, leading.validation))
+    values = run.rounds.get(leading.name, np.empty(0))
+    validation = run.rounds.get(leading.validation, np.empty(0))
     if len(values) != len(validation):
         return None
-    known = np.flatnonzero(np.isfinite(values) & np.isfinite(validation))
-    return int(known[leading.best(validation[known])]) if len(known) else None
+    is_evaluated = np.isfinite(values) & np.isfinite(validation)
+    rounds = np.flatnonzero(is_evaluated)
+    if not len(rounds):
+        return None
+    return int(rounds[leading.best(validation[rounds])])
 
 
 def _last(rounds, name):
     """The last finite value, or None: not every round is evaluated."""
     values = rounds.get(name, np.empty(0))
     values = values[np.isfinite(values)]
-    return float(values[-1]) if len(values) else None
+    if not len(values):
+        return None
+    return float(values[-1])
 
 
 def _traffic(run):
-    """Bytes sent. ``dense_bytes`` is what a round would have sent up and down together with all weights as float32."""
-    sums = {k: float(run.rounds[k].sum()) for k in ("up_bytes", "down_bytes") if k in run.rounds}
-    found = dict(sums)
-    participations = int(run.ends[-1]) if len(run.ends) else 0
+    """Bytes sent: in all, a client and round, and against all weights as float32 both ways
+    (``dense_bytes``)."""
+    rounds = run.rounds
+    numbers = _sums(rounds, ("up_bytes", "down_bytes"))
+    total = sum(numbers.values())
+    both_ways = len(numbers) == 2
+    participations = 0
+    if len(run.ends):
+        participations = int(run.ends[-1])
     if participations:
-        found |= {f"{k}_per_client": v / participations for k, v in sums.items()}
-    dense = float(run.rounds["dense_bytes"].sum()) if "dense_bytes" in run.rounds else 0
-    return found | (dict(bytes_against_dense=sum(sums.values()) / dense) if dense and len(sums) == 2 else {})
+        numbers |= {f"{name}_per_client": value / participations for name, value in numbers.items()}
+    dense = _sum(rounds, "dense_bytes")
+    if dense and both_ways:
+        numbers["bytes_against_dense"] = total / dense
+    return numbers
 
 
 def _cost(run):
-    """Training FLOPs, against the same rounds without pruning where ``flops_dense`` is recorded; seconds a round."""
-    found = {k: float(run.rounds[k].sum()) for k in FLOPS if k in run.rounds}
-    dense = float(run.rounds["flops_dense"].sum()) if "flops_dense" in run.rounds else 0
-    found |= {f"{k}_against_dense": v / dense for k, v in found.items()} if dense else {}
-    seconds = {k: run.rounds[k] for k in ("round_s", *TIMES) if k in run.rounds}
-    return found | {k: float(np.nanmean(v)) for k, v in seconds.items() if np.isfinite(v).any()}
+    """Training FLOPs, also against the same rounds without pruning (``flops_dense``); seconds a
+    round."""
+    rounds = run.rounds
+    numbers = _sums(rounds, FLOPS)
+    dense = _sum(rounds, "flops_dense")
+    if dense:
+        numbers |= {f"{name}_against_dense": value / dense for name, value in numbers.items()}
+    for name in ("round_s", *TIMES):
+        seconds = rounds.get(name, np.empty(0))
+        if np.isfinite(seconds).any():
+            numbers[name] = float(np.nanmean(seconds))
+    return numbers
+
+
+def _sums(rounds, columns):
+    """``{column: its sum}`` of the recorded ones among ``columns``."""
+    return {name: float(rounds[name].sum()) for name in columns if name in rounds}
+
+
+def _sum(rounds, column):
+    """The sum of a column, 0 if it is not recorded."""
+    if column not in rounds:
+        return 0
+    return float(rounds[column].sum())
 
 
 def to_json(run):
-    """The run as a dict that ``json.dumps`` takes: options, final metrics, profile, columns as lists, NaN as None."""
-    attrs = {k: v for k, v in run.attrs.items() if k != "options"}
-    return plain(
-        dict(
-            options=run.attrs.get("options", {}),
-            attrs=attrs,
-            final=final_metrics(run),
-            judged=judged(run),
-            profile=profile(run),
-            rounds=run.rounds,
-            population=run.population,
-            own=run.own,
-            sessions=run.sessions,
-        )
-    )
+    """The run as a dict for ``json.dumps``: options, final metrics, profile, columns as lists, NaN
+    as None."""
+    attrs = {name: value for name, value in run.attrs.items() if name != "options"}
+    return plain({
+        "options": run.attrs.get("options", {}),
+        "attrs": attrs,
+        "final": final_metrics(run),
+        "judged": judged(run),
+        "profile": profile(run),
+        "rounds": run.rounds,
+        "population": run.population,
+        "own": run.own,
+        "sessions": run.sessions,
+    })
 
 
 def plain(value):
-    """A copy that strict JSON can say: arrays are lists, what is not finite is None."""
+    """A copy that strict JSON can say: arrays as lists, numbers that are not finite as None."""
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [plain(each) for each in value]
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,118 +1,183 @@
-"""Outcomes of many runs in one table: a row a run, and means and spread over seeds where nothing else differs."""
+"""Outcomes of many runs in one table: a row a run, and means and spread over seeds."""
 
 import statistics
 
+from fedmpi.core.wide import aligned
 from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import final_metrics
-from fedmpi.core.wide import aligned
 
 QUALITY = "final_", "chosen_"                 # before the names of losses and metrics
 SPENT = ("up_bytes", "down_bytes", "flops_prunefl", "flops_rigl")
-WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence",
-         "task_limit"}                                                   # options that say where and how, not what
-NAMES = {"rounds": "planned_rounds"}                                     # those that outcomes have as well
+# Options about the place and the manner of a run, not about its results.
+WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence", "task_limit"}
+# New names of the options that share their name with an outcome.
+NAMES = {"rounds": "planned_rounds"}
+UNITS = {
+    "up_bytes": "up MB",
+    "down_bytes": "down MB",
+    "flops_prunefl": "TFLOP (PruneFL)",
+    "flops_rigl": "TFLOP (RigL)",
+}
 
 
 def outcomes(runs):
-    """``(varying, rows)`` of ``{path: Run}``: the options that differ between them, and for each run a dict of its
-    path, these, its status and its outcomes, with ``seconds`` of all rounds; what was not recorded is None."""
-    options = {path: {NAMES.get(key, key): _text(value)
-                      for key, value in run.attrs["options"].items() if key not in WHERE}
-               for path, run in runs.items()}
-    keys = dict.fromkeys(key for each in options.values() for key in each)
-    varying = [key for key in keys if len({each.get(key) for each in options.values()}) > 1]
-    found = {path: final_metrics(run) for path, run in runs.items()}
-    names = _outcome_names(runs.values(), found.values())
+    """``(varying, rows)`` of ``{path: Run}``: the names of the options that differ, and a dict a
+    run.
+
+    A row has the run's path, these options, its status and its outcomes, with ``seconds`` of all
+    rounds; None stands for a number that was not recorded."""
+    options = {path: _options(run) for path, run in runs.items()}
+    varying = _varying(options.values())
+    metrics = {path: final_metrics(run) for path, run in runs.items()}
+    names = _outcome_names(runs.values(), metrics.values())
     rows = []
     for path, run in runs.items():
-        rows.append({"run": path} | {key: options[path].get(key) for key in varying} | {"status": run.attrs["status"]}
-                    | {name: found[path].get(name) for name in names}
-                    | {"seconds": float(run.rounds["round_s"].sum()) if "round_s" in run.rounds else None})
+        row = {"run": path}
+        row |= {key: options[path].get(key) for key in varying}
+        row["status"] = run.attrs["status"]
+        row |= {name: metrics[path].get(name) for name in names}
+        row["seconds"] = _seconds(run)
+        rows.append(row)
     return varying, rows
 
 
-def _outcome_names(runs, found):
-    """The outcomes that rows have, by the headlines of the runs and what was ``found`` of each: those of clients' own
-    test parts where any run has some."""
+def _options(run):
+    return {NAMES.get(key, key): _text(value) for key, value in run.attrs["options"].items() if key not in WHERE}
+
+
+def _varying(options):
+    """The names of the options that do not have one value in all runs."""
+    keys = dict.fromkeys(key for of_run in options for key in of_run)
+    return [key for key in keys if len({of_run.get(key) for of_run in options}) > 1]
+
+
+def _seconds(run):
+    if "round_s" not in run.rounds:
+        return None
+    return float(run.rounds["round_s"].sum())
+
+
+def _outcome_names(runs, metrics):
+    """The outcomes of the rows, by the headlines of the runs and their ``final_metrics``.
+
+    Columns of clients' own test parts are among them if any run has some."""
     headlines = {headline(run).name: headline(run) for run in runs}
-    quality = [f"{part}_{name}" for name in headlines for part in ("final", "chosen")]
-    own = [f"final_{name}" for each in headlines.values() for name in each.own]
-    own = [name for name in own if any(name in each for each in found)]
+    recorded = set().union(*metrics)
+    quality, own = [], []
+    for name, leading in headlines.items():
+        quality += [f"final_{name}", f"chosen_{name}"]
+        own += [f"final_{column}" for column in leading.own]
+    own = [name for name in own if name in recorded]
     return ("rounds", *quality, "final_loss", *SPENT, *own)
 
 
 def _text(value):
-    return "+".join(map(str, value)) or "none" if isinstance(value, list) else value
+    if isinstance(value, list):
+        return "+".join(map(str, value)) or "none"
+    return value
 
 
 def over_seeds(varying, rows):
-    """A dict for each group of finished runs that differ in the seed only: what the groups differ in, ``n``, and
-    ``NAME_mean`` and ``NAME_std`` (of the sample; None for one run) of every outcome."""
-    told = [key for key in varying if key != "seed"]
+    """A dict for each group of finished runs that differ in the seed only.
+
+    It has the options in which the groups differ, ``n``, and ``NAME_mean`` and ``NAME_std`` of
+    every outcome (of the sample; None for one run)."""
+    keys = [key for key in varying if key != "seed"]
     groups = {}
     for row in rows:
         if row["status"] == "finished":
-            groups.setdefault(tuple(row[key] for key in told), []).append(row)
-    return [dict(zip(told, values)) | {"n": len(group)} | {
-        name: found for column in _numbers(rows) for name, found in _spread(column, group).items()}
-        for values, group in groups.items()]
+            values = tuple(row[key] for key in keys)
+            groups.setdefault(values, []).append(row)
+    columns = _numbers(rows)
+    found = []
+    for values, group in groups.items():
+        summary = dict(zip(keys, values))
+        summary["n"] = len(group)
+        for column in columns:
+            summary |= _spread(column, group)
+        found.append(summary)
+    return found
 
 
 def _numbers(rows):
     """The outcomes that the rows have."""
-    known = rows[0] if rows else ()
-    return [name for name in known if name in ("rounds", *SPENT, "seconds") or name.startswith(QUALITY)]
+    if not rows:
+        return []
+    return [name for name in rows[0] if name in ("rounds", *SPENT, "seconds") or name.startswith(QUALITY)]
 
 
 def _spread(column, group):
+    """Mean and standard deviation of a column; None where a run lacks it."""
     values = [row[column] for row in group]
-    known = None not in values
-    return {f"{column}_mean": statistics.fmean(values) if known else None,
-            f"{column}_std": statistics.stdev(values) if known and len(values) > 1 else None}
+    mean = std = None
+    if None not in values:
+        mean = statistics.fmean(values)
+        if len(values) > 1:
+            std = statistics.stdev(values)
+    return {f"{column}_mean": mean, f"{column}_std": std}
 
 
 def outcomes_text(varying, rows, width=None):
     """The rows as a table for the terminal, ``width`` columns wide, then the groups of seeds."""
     columns = [*varying, "status", *_numbers(rows)]
-    lines = _numbered(["run", *map(_head, columns)],
-                      [[row["run"], *(_cell(key, row[key]) for key in columns)] for row in rows],
-                      len(varying) + 2, width)
-    groups = over_seeds(varying, rows)
-    if "seed" in varying and groups:
-        told = [key for key in varying if key != "seed"]
-        columns = [key for key in _numbers(rows) if key != "rounds"]
-        lines += ["", "over seeds, mean ± standard deviation of finished runs:", *_numbered(
-            [*told, "n", *map(_head, columns)],
-            [[*(_cell(key, group[key]) for key in told), str(group["n"]), *(_mean(key, group) for key in columns)]
-             for group in groups], len(told), width)]
+    texts = []
+    for row in rows:
+        texts.append([row["run"], *(_cell(key, row[key]) for key in columns)])
+    lines = _numbered(["run", *map(_head, columns)], texts, len(varying) + 2, width)
+    if "seed" in varying:
+        lines += _seeds_lines(varying, rows, width)
     return "\n".join(lines)
 
 
+def _seeds_lines(varying, rows, width):
+    """A table with a row a group of seeds; nothing without groups."""
+    groups = over_seeds(varying, rows)
+    if not groups:
+        return []
+    keys = [key for key in varying if key != "seed"]
+    columns = [key for key in _numbers(rows) if key != "rounds"]
+    texts = []
+    for group in groups:
+        options = [_cell(key, group[key]) for key in keys]
+        means = [_mean(key, group) for key in columns]
+        texts.append([*options, str(group["n"]), *means])
+    table = _numbered([*keys, "n", *map(_head, columns)], texts, len(keys), width)
+    return ["", "over seeds, mean ± standard deviation of finished runs:", *table]
+
+
 def _numbered(head, rows, num_left, width):
-    """The lines of a table whose rows have numbers. They tell the rows apart where the table is too wide and its
-    columns stand below one another: one option alone may be the same in several rows."""
+    """The lines of a table whose rows have numbers.
+
+    Numbers tell the rows apart if the table is too wide and its columns stand below one another:
+    one option alone may be the same in several rows."""
     numbered = [[str(number), *row] for number, row in enumerate(rows, 1)]
     return aligned(["#", *head], numbered, range(1, num_left + 1), width)
 
 
 def _head(key):
     if key.startswith("chosen_"):
-        return f"{key.removeprefix('chosen_').replace('_', ' ')} at best validation"
-    units = {"up_bytes": "up MB", "down_bytes": "down MB",
-             "flops_prunefl": "TFLOP (PruneFL)", "flops_rigl": "TFLOP (RigL)"}
-    return units.get(key, key.replace("_", " "))
+        metric = key.removeprefix("chosen_").replace("_", " ")
+        return f"{metric} at best validation"
+    return UNITS.get(key, key.replace("_", " "))
 
 
 def _cell(key, value):
     if value is None:
         return "-"
-    scale = 1e-6 if key.endswith("_bytes") else 1e-12 if key.startswith("flops") else None
-    if scale is not None or key == "seconds":
-        return f"{value * (scale or 1):.4g}"
-    quality = key.startswith(QUALITY)
-    return f"{value:.4f}" if isinstance(value, float) and quality else str(value)
+    if key.endswith("_bytes"):
+        return f"{value * 1e-6:.4g}"
+    if key.startswith("flops"):
+        return f"{value * 1e-12:.4g}"
+    if key == "seconds":
+        return f"{value:.4g}"
+    if isinstance(value, float) and key.startswith(QUALITY):
+        return f"{value:.4f}"
+    return str(value)
 
 
 def _mean(key, group):
     mean, std = group[f"{key}_mean"], group[f"{key}_std"]
-    return _cell(key, mean) + (f" ± {_cell(key, std)}" if std is not None else "")
+    text = _cell(key, mean)
+    if std is None:
+        return text
+    return f"{text} ± {_cell(key, std)}"

@@ -1,4 +1,5 @@
-"""The numbers of a partition: what every client holds, how far labels are skewed, what is wrong with whom."""
+"""The numbers of a partition: what every client holds, how far labels are skewed, what is wrong
+with whom."""
 
 import numpy as np
 
@@ -10,11 +11,11 @@ NAMED = ("dataset", "partition", "noise", "features", "seed")    # options that 
 def described(fed_data, population, options):
     """A dict of what is known of a ``Federation`` and its ``population`` before any training.
 
-    The options that made it; ``classes`` (K, 0 where targets are none), ``targets``, what they are, in words;
-    ``class_names`` (K texts, or none), ``faults`` (their specs, F), ``dealt``, ``distinct``, ``validation``,
-    ``server``, ``test`` and, in clients' own test parts, ``held_out`` (numbers of samples);
-    ``clients``, a dict of columns with a row a client; ``summary``, numbers of all clients. Labels
-    are counted as the client sees them. Nothing is checked.
+    The options that made it; ``classes`` (K, 0 where targets are none), ``targets``, what they are,
+    in words; ``class_names`` (K texts, or none), ``faults`` (their specs, F), ``dealt``,
+    ``distinct``, ``validation``, ``server``, ``test`` and, in clients' own test parts, ``held_out``
+    (numbers of samples); ``clients``, a dict of columns with a row a client; ``summary``, numbers
+    of all clients. Labels are counted as the client sees them. Nothing is checked.
     """
     # It brings torch, which a page about run files does without.
     from fedmpi.methods.datasets.dataset import targets_text
@@ -30,7 +31,8 @@ def described(fed_data, population, options):
 
 
 def clients_of(population, faults):
-    """``faults`` (their specs, F) and ``clients``, the columns with a row a client, of a population as a run has it."""
+    """``faults`` (their specs, F) and ``clients``, the columns with a row a client, of a population
+    as a run has it."""
     return dict(faults=list(faults), clients=_clients(population, len(faults)))
 
 
@@ -70,8 +72,8 @@ def _whole(labels):
 
 
 def _summary(clients):
-    """Numbers of all clients; ``label_skew`` is the mean total variation distance to the labels of all together. Those
-    about labels are left out where there are no classes."""
+    """Numbers of all clients; ``label_skew`` is the mean total variation distance to the labels of
+    all together. Those about labels are left out where there are no classes."""
     samples, skew = clients["samples"], {}
     if "label_skew" in clients:
         skew = dict(entropy_bits_mean=float(clients["entropy_bits"].mean()),

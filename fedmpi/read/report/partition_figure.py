@@ -1,4 +1,5 @@
-"""A partition for print: clients by classes as a heat map, samples beside it, wrong labels and faults marked."""
+"""A partition for print: clients by classes as a heat map, samples beside it, wrong labels and
+faults marked."""
 
 import numpy as np
 
@@ -57,7 +58,8 @@ def _draw_samples(ax, found):
 
 
 def _bars(ax, start, end, colour, label):
-    """A bar a client from ``start`` to ``end`` (N,); one shape where they are too many to be told apart."""
+    """A bar a client from ``start`` to ``end`` (N,); one shape where they are too many to be told
+    apart."""
     N = len(start)
     if N > 60:
         ax.stairs(end, np.arange(N + 1) - 0.5, baseline=start, orientation="horizontal", fill=True, color=colour,

@@ -12,12 +12,13 @@ ENDS = 20                         # of more than twice as many clients, the firs
 WIDTH = 100
 BAR = 20                          # columns of the longest bar
 BARS = "samples: = right, x wrong"
-SHADES = ((0.0, "·"), (0.05, "░"), (0.15, "▒"), (0.3, "▓"), (0.6, "█"))    # from which share of a client's samples
+# (least share of a client's samples, its shade)
+SHADES = ((0.0, "·"), (0.05, "░"), (0.15, "▒"), (0.3, "▓"), (0.6, "█"))
 
 
 def partition_text(found, width=None):
-    """What ``described`` found, at most ``width`` wide: a headline, a table with a line a client, and numbers of all
-    clients."""
+    """What ``described`` found, at most ``width`` wide: a headline, a table with a line a client,
+    and numbers of all clients."""
     head = list(_headline(found))
     if width is not None:
         head = [part for line in head for part in wrapped(line, width, "  ")]
@@ -49,14 +50,16 @@ def shown(N):
 
 
 def _with_gap(lines, left_out, head):
-    """The lines with one in the middle, behind ``head`` lines, that says how many clients are left out."""
+    """The lines with one in the middle, behind ``head`` lines, that says how many clients are left
+    out."""
     if left_out:
         lines.insert(head + ENDS, f"... {left_out:,} clients left out ...")
     return lines
 
 
 def _table(found, width):
-    """A line a client; columns that say the same of all clients (no skew of features, no faults) are left out."""
+    """A line a client; columns that say the same of all clients (no skew of features, no faults)
+    are left out."""
     clients = found["clients"]
     columns = {
         "client": lambda n: str(n),
@@ -122,8 +125,8 @@ def _of_labels(whole, classes):
 
 
 def partition_picture(found, width=WIDTH):
-    """Clients by classes, if there are any, as shades, and a bar of samples a client, its end for wrong labels; at most
-    ``width`` wide."""
+    """Clients by classes, if there are any, as shades, and a bar of samples a client, its end for
+    wrong labels; at most ``width`` wide."""
     clients = found["clients"]
     rows, left_out = shown(len(clients["samples"]))
     longest = max(int(clients["samples"].max()), 1)

@@ -18,20 +18,24 @@ def save_plot(groups, names, path, width_cm=8.5, height_cm=None, font="sans", co
 
 def plotted(groups, names, width_cm=8.5, height_cm=None, columns=None, *, title=None, xlim=None, ylim=None,
             baselines=()):
-    """``(size in inches, show)``: ``show(figure)`` draws a panel of each of ``names`` (of KINDS) of Groups, one a run
-    where a kind shows one; UserError where a run has not recorded what a panel needs. Panels have a title where there
-    are several, and one legend where several show the same lines. ``baselines`` [(name, a number or a Run)] are levels
-    across the panels of curves."""
+    """``(size in inches, show)``: ``show(figure)`` draws a panel of each of ``names`` (of KINDS) of
+    Groups.
+
+    Some kinds have a panel a run. Several panels have titles, and one legend if they show the same
+    lines. ``baselines`` [(name, a number or a Run)] are levels across the panels of curves.
+    UserError if a run has not recorded the numbers of a panel."""
     panels = [panel for name in names for panel in _panels(groups, name)]
     panels, lines = _framed(panels, xlim, ylim, baselines)
     columns = min(len(panels), columns or max(1, int(width_cm // NARROW_CM)))
     rows = [panels[start:start + columns] for start in range(0, len(panels), columns)]
     inches = width_cm * CM / columns
-    heights = [max(inches_high(kind, found, inches, PRINT_PT) for _, kind, found in row) for row in rows]
-    titled = any(name for name, _, _ in panels)
-    head = LINE_IN * len(lines) * (1 if width_cm < 2 * NARROW_CM else 0.5) + LINE_IN * bool(lines)
+    heights = [_row_height(row, inches) for row in rows]
+    is_titled = any(name for name, _, _ in panels)
+    head = _head_height(lines, width_cm)
     top = 1.5 * LINE_IN * bool(title)
-    height = height_cm * CM if height_cm else sum(heights) + 0.2 * titled * len(rows) + head + top
+    height = sum(heights) + 0.2 * is_titled * len(rows) + head + top
+    if height_cm:
+        height = height_cm * CM
 
     def show(figure):
         if title:
@@ -41,58 +45,89 @@ def plotted(groups, names, width_cm=8.5, height_cm=None, columns=None, *, title=
             above, body = figure.subfigures(2, 1, height_ratios=[head, max(height - head - top, head)])
             draw.legend(above, lines)
         parts = body.subfigures(len(rows), columns, squeeze=False, height_ratios=heights)
-        for row, panels in zip(parts, rows):
-            for place, (name, kind, found) in zip(row, panels):
-                kind.draw(place, found)
-                if titled and name:
-                    place.suptitle(name, fontsize="medium")
+        # The last row may have fewer panels than columns.
+        for place, (name, kind, found) in zip(parts.flat, panels):
+            kind.draw(place, found)
+            if name:
+                place.suptitle(name, fontsize="medium")
 
     return (width_cm * CM, height), show
 
 
+def _row_height(row, inches):
+    return max(inches_high(kind, found, inches, PRINT_PT) for _, kind, found in row)
+
+
+def _head_height(lines, width_cm):
+    """The height of the common legend: a line a name, in two columns on a wide page."""
+    if not lines:
+        return 0.0
+    a_column = len(lines) if width_cm < 2 * NARROW_CM else 0.5 * len(lines)
+    return LINE_IN * a_column + LINE_IN
+
+
 def _framed(panels, xlim, ylim, baselines):
-    """``(panels, lines)``: the panels with what goes around their curves, and the lines that one legend names for all,
-    none where each panel names its own. UserError for what a panel cannot take."""
+    """``(panels, lines)``: the panels with frames around their curves, and the lines of one legend
+    for all.
+
+    No lines if each panel names its own. UserError for limits or levels that a panel cannot
+    take."""
     curves = [found for _, _, found in panels if isinstance(found, Curves)]
-    if (xlim or ylim or baselines) and len(curves) < len(panels):
-        raise UserError("--xlim, --ylim and --baseline are of curves: a panel of another --kind takes none of them")
-    if xlim and len({each.xlabel for each in curves}) > 1:
-        raise UserError("--xlim: these kinds have several axes, "
-                        f"{', '.join(dict.fromkeys(each.xlabel for each in curves))}; draw one at a time")
-    if len({each.column for each in curves}) > 1 and (ylim or any(isinstance(y, float) for _, y in baselines)):
-        raise UserError("--ylim, or a number as --baseline: these kinds show accuracy, loss or sparsity side by side; "
-                        "draw one of them at a time")
-    labels = {tuple(line.label for line in each.lines) for each in curves}
-    shared = len(curves) > 1 and len(curves) == len(panels) and len(labels) == 1 and len(curves[0].lines) > 1
+    _check_frame(panels, curves, xlim, ylim, baselines)
+    is_shared = len(curves) == len(panels) and _have_same_lines(curves)
     framed = []
     for name, kind, found in panels:
         if isinstance(found, Curves):
             levels = tuple((label, _level(label, what, found.column)) for label, what in baselines)
-            found = found._replace(frame=draw.Frame(xlim, ylim, levels, named=not shared))
+            found = found._replace(frame=draw.Frame(xlim, ylim, levels, named=not is_shared))
         framed.append((name, kind, found))
-    return framed, curves[0].lines if shared else []
+    if is_shared:
+        return framed, curves[0].lines
+    return framed, []
+
+
+def _check_frame(panels, curves, xlim, ylim, baselines):
+    if (xlim or ylim or baselines) and len(curves) < len(panels):
+        raise UserError("--xlim, --ylim and --baseline are of curves: a panel of another --kind takes none of them")
+    xlabels = list(dict.fromkeys(found.xlabel for found in curves))
+    if xlim and len(xlabels) > 1:
+        raise UserError(f"--xlim: these kinds have several axes, {', '.join(xlabels)}; draw one at a time")
+    columns = {found.column for found in curves}
+    has_numbers = any(isinstance(level, float) for _, level in baselines)
+    if len(columns) > 1 and (ylim or has_numbers):
+        raise UserError("--ylim, or a number as --baseline: these kinds show accuracy, loss or sparsity side by side; "
+                        "draw one of them at a time")
+
+
+def _have_same_lines(curves):
+    """Whether there are several panels, all with the same several lines."""
+    labels = {tuple(line.label for line in found.lines) for found in curves}
+    return len(curves) > 1 and len(labels) == 1 and len(curves[0].lines) > 1
 
 
 def _level(label, what, column):
-    """Where a baseline lies: its number, or the last value of ``column`` that its run has."""
+    """The height of a baseline: its number, or the last value of ``column`` that its run has."""
     if isinstance(what, float):
         return what
-    known = evaluated(what, column)
-    if not len(known):
+    rounds = evaluated(what, column)
+    if not len(rounds):
         raise UserError(f"--baseline {label}: that run has no {column} yet")
-    return float(what.rounds[column][known[-1]])
+    return float(what.rounds[column][rounds[-1]])
 
 
 def _panels(groups, name):
-    """[(title, Kind, what it found)]: one for all groups, or one for each run."""
+    """[(title, Kind, its numbers)]: one for all groups, or one for each run."""
     kind = KINDS[name]
-    if not kind.each:
-        shown = [("", "", groups)]
-    else:
-        shown = [(path, group.label if len(groups) > 1 else "", run)
-                 for group in groups for path, run in group.runs.items()]
-    found = [(title, kind, kind.find(what), path) for path, title, what in shown]
-    for _, _, numbers, path in found:
+    subjects = [("", "", groups)]
+    if kind.each:
+        subjects = []
+        for group in groups:
+            title = group.label if len(groups) > 1 else ""
+            subjects += [(f"{path}: ", title, run) for path, run in group.runs.items()]
+    panels = []
+    for begin, title, subject in subjects:
+        numbers = kind.find(subject)
         if numbers is None:
-            raise UserError(f"{path + ': ' if path else ''}--kind {name}: not recorded, or no round that shows it yet")
-    return [(title, kind, numbers) for title, kind, numbers, _ in found]
+            raise UserError(f"{begin}--kind {name}: not recorded, or no round that shows it yet")
+        panels.append((title, kind, numbers))
+    return panels

@@ -9,40 +9,50 @@ BAR = 24                      # characters
 
 
 def profile_text(run, width=None):
-    """The profile as a table with bars, and lines on what they mean and on the workers, at most ``width`` wide."""
+    """The profile as a table with bars, and lines on their meaning and on the workers, at most
+    ``width`` wide."""
     found = profile(run)
     if not found["rounds"]:
         return "no round has been played yet"
-    each = found["wall_s"] / found["rounds"]
-    head = (f"{found['rounds']} rounds, {human_seconds(found['wall_s'])}, {each:.3g} s a round"
-            + ", so far" * (run.attrs.get("status") == "running"))
-    told = list(notes(run, found))
+    round_s = found["wall_s"] / found["rounds"]
+    head = f"{found['rounds']} rounds, {human_seconds(found['wall_s'])}, {round_s:.3g} s a round"
+    if run.attrs.get("status") == "running":
+        head += ", so far"
+    remarks = list(notes(run, found))
     if width is not None:
-        told = [part for line in told for part in wrapped(line, width, "  ")]
-    return "\n".join([head, "", *_table(found, width), "", *told])
+        remarks = [part for line in remarks for part in wrapped(line, width, "  ")]
+    return "\n".join([head, "", *_table(found, width), "", *remarks])
 
 
 def notes(run, found):
-    """Lines on what the phases mean, on the workers and on the slowest clients."""
+    """Lines on the meaning of the phases, on the workers and on the slowest clients."""
     return [*_beside(run, found), *_after(found), *_workers(found), *_clients(run, found), *_missing(found)]
 
 
 def _table(found, width):
-    rows = []
-    for name, each in found["phases"].items():
-        inside = each["kind"] != OWN
-        label = "  " * inside + name + " *" * (each["kind"] == BESIDE)
-        spread = [f"{1000 * each['median_s']:,.1f}", f"{1000 * each['largest_s']:,.1f}", str(each["largest_round"])] \
-            if "median_s" in each else ["-"] * 3
-        bar = ("▒" if inside else "█") * round(BAR * min(each["share"], 1))
-        rows.append([label, f"{each['seconds']:,.3f}", f"{100 * each['share']:.1f} %", *spread, bar])
+    rows = [_row(name, phase) for name, phase in found["phases"].items()]
     rows.append(["all", f"{found['wall_s']:,.3f}", "100.0 %", "", "", "", ""])
     return aligned(["phase", "seconds", "share", "median ms", "largest ms", "in round", ""], rows, (0, 6), width)
 
 
+def _row(name, phase):
+    """A part of another phase is set in, work beside training has a star."""
+    block = "█"
+    if phase["kind"] != OWN:
+        name, block = f"  {name}", "▒"
+    if phase["kind"] == BESIDE:
+        name += " *"
+    spread = ["-"] * 3
+    if "median_s" in phase:
+        median, largest = 1000 * phase["median_s"], 1000 * phase["largest_s"]
+        spread = [f"{median:,.1f}", f"{largest:,.1f}", str(phase["largest_round"])]
+    bar = block * round(BAR * min(phase["share"], 1))
+    return [name, f"{phase['seconds']:,.3f}", f"{100 * phase['share']:.1f} %", *spread, bar]
+
+
 def _beside(run, found):
-    """What the entries inside training are."""
-    if not any(each["kind"] == BESIDE for each in found["phases"].values()):
+    """The meaning of the entries inside training."""
+    if not any(phase["kind"] == BESIDE for phase in found["phases"].values()):
         return
     if alone(run):
         yield "wait: in one process, the training itself"
@@ -53,34 +63,45 @@ def _beside(run, found):
 
 
 def _after(found):
-    """What the entries are that no round's seconds hold."""
-    if any(each["kind"] == AFTER for each in found["phases"].values()):
+    """The meaning of the entries outside of all rounds' seconds."""
+    if any(phase["kind"] == AFTER for phase in found["phases"].values()):
         yield "own tests: clients' models on their own test parts, after a round and no part of its seconds"
 
 
 def _workers(found):
     if found["client_s"] is None:
         return
-    told, several = f"clients trained {found['client_s']:.3g} s", found["workers"] != 1
-    if found["busy"] is not None:
-        told += (f" on {found['workers']} worker{'s' * several}, which {'were' if several else 'was'} busy with them "
-                 f"for {100 * found['busy']:.0f} % of train")
-    elif found["workers"] is None:
-        told += "; how busy workers were is not told, as their number changed or is not recorded"
-    yield told
-    if len(found["ranks"]) > 1:
-        low, high = (choose(found["ranks"], key=found["ranks"].get) for choose in (min, max))
-        yield f"most on rank {high}, {found['ranks'][high]:.3g} s, least on rank {low}, {found['ranks'][low]:.3g} s"
+    yield f"clients trained {found['client_s']:.3g} s{_load(found['workers'], found['busy'])}"
+    seconds_of = found["ranks"]
+    if len(seconds_of) > 1:
+        low, high = min(seconds_of, key=seconds_of.get), max(seconds_of, key=seconds_of.get)
+        yield f"most on rank {high}, {seconds_of[high]:.3g} s, least on rank {low}, {seconds_of[low]:.3g} s"
+
+
+def _load(workers, busy):
+    if workers is None:
+        return "; how busy workers were is not told, as their number changed or is not recorded"
+    if busy is None:
+        return ""
+    who = f"{workers} workers, which were"
+    if workers == 1:
+        who = "1 worker, which was"
+    return f" on {who} busy with them for {100 * busy:.0f} % of train"
 
 
 def _clients(run, found):
     if found["slowest"]:
-        yield "slowest clients, by their median: " + ", ".join(
-            f"{each['client']} ({each['median_s']:.3g} s" + ("" if each["samples"] is None else
-                                                           f", {each['samples']:,} samples") + ")"
-            for each in found["slowest"])
+        listed = ", ".join(map(_slow_client, found["slowest"]))
+        yield f"slowest clients, by their median: {listed}"
     if not options(run).get("aggregation", "sync").startswith("sync"):
         yield "asynchronous: a round trains those who have started, for its own merge and for later ones"
+
+
+def _slow_client(row):
+    numbers = f"{row['median_s']:.3g} s"
+    if row["samples"] is not None:
+        numbers += f", {row['samples']:,} samples"
+    return f"{row['client']} ({numbers})"
 
 
 def _missing(found):

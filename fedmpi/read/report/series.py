@@ -1,4 +1,5 @@
-"""Curves of runs against what was spent: rounds, bytes sent, training FLOPs, time; and what a budget buys."""
+"""Curves of runs against their cost (rounds, bytes sent, training FLOPs, time), and the value of a
+budget."""
 
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 class Line(NamedTuple):
-    """One line of a picture: ``x (n,)``, ``y (n,)``, and, of several seeds, the lowest and highest at each point."""
+    """One line of a picture: ``x (n,)``, ``y (n,)``, and, of several seeds, the lowest and highest
+    at each point."""
 
     label: str
     x: np.ndarray
@@ -21,75 +23,129 @@ class Line(NamedTuple):
 
 
 def spent(run, axis):
-    """(T,) float64 what the run had spent by the end of each round: ``rounds``, ``bytes`` up and down, training
-    ``flops``, ``virtual`` or own ``seconds``; None where it is not recorded, or time is not simulated."""
-    rounds = run.rounds
+    """(T,) float64 cost of a run by the end of each round, on one ``axis``: ``rounds``, ``bytes``
+    up and down, training ``flops``, ``virtual`` or own ``seconds``. None if it is not recorded, or
+    time is not simulated."""
     if axis == "rounds":
         return np.arange(1.0, len(run.ends) + 1)
     if axis == "bytes":
-        known = "up_bytes" in rounds and "down_bytes" in rounds
-        return np.cumsum(rounds["up_bytes"].astype(float) + rounds["down_bytes"]) if known else None
+        return _bytes(run.rounds)
     if axis == "flops":
-        column = flops_column(run)
-        return None if column is None else np.cumsum(rounds[column])
+        return _summed(run.rounds, flops_column(run))
     if axis == "virtual":
-        seconds = rounds.get("sim_total_s", np.zeros(0))
-        return seconds.astype(float) if len(seconds) and seconds[-1] > 0 else None
-    return np.cumsum(rounds["round_s"]) if "round_s" in rounds else None
+        return _virtual_seconds(run.rounds)
+    return _summed(run.rounds, "round_s")
+
+
+def _bytes(rounds):
+    up, down = rounds.get("up_bytes"), rounds.get("down_bytes")
+    if up is None or down is None:
+        return None
+    return np.cumsum(up.astype(float) + down)
+
+
+def _virtual_seconds(rounds):
+    seconds = rounds.get("sim_total_s")
+    if seconds is None or not len(seconds):
+        return None
+    if seconds[-1] <= 0:
+        return None
+    return seconds.astype(float)
+
+
+def _summed(rounds, column):
+    if column not in rounds:
+        return None
+    return np.cumsum(rounds[column])
 
 
 def flops_column(run):
-    """The column of training FLOPs that pictures and comparisons use, the first that the run has, or None."""
-    return next((column for column in FLOPS if column in run.rounds), None)
+    """The column of training FLOPs for pictures and comparisons: the run's first one, or None."""
+    for column in FLOPS:
+        if column in run.rounds:
+            return column
+    return None
 
 
 def evaluated(run, column):
-    """Indices of the rounds in which ``column`` is known."""
-    return np.flatnonzero(np.isfinite(run.rounds.get(column, np.empty(0))))
+    """Indices of the rounds in which ``column`` is finite."""
+    values = run.rounds.get(column, np.empty(0))
+    return np.flatnonzero(np.isfinite(values))
 
 
 def mean_lines(groups, column, axis):
-    """The Line of ``column`` against ``axis`` of each group that has a round in which it is known: of several seeds the
-    mean over the rounds that all of these have evaluated, with the lowest and highest. None where one of these runs has
-    not recorded the axis, or nothing is left."""
-    known = [(group, [run for run in group.runs.values() if len(evaluated(run, column))]) for group in groups]
-    found = [_mean_line(group.label, runs, column, axis) for group, runs in known if runs]
-    return None if None in found else found or None
+    """[Line] of ``column`` against ``axis``, one for each group that has evaluated it.
+
+    Of several seeds it is the mean over the rounds that all of them have evaluated, with the lowest
+    and highest. None if one of these runs has not recorded the axis, or no line is left."""
+    lines = []
+    for group in groups:
+        runs = [run for run in group.runs.values() if len(evaluated(run, column))]
+        if not runs:
+            continue
+        line = _mean_line(group.label, runs, column, axis)
+        if line is None:
+            return None
+        lines.append(line)
+    return lines or None
 
 
 def _mean_line(label, runs, column, axis):
-    common = set.intersection(*(set(evaluated(run, column).tolist()) for run in runs))
     costs = [spent(run, axis) for run in runs]
-    if not common or any(cost is None for cost in costs):
+    rounds = _common_rounds(runs, column)
+    if not len(rounds) or any(cost is None for cost in costs):
         return None
-    at = np.array(sorted(common))
-    x, y = (np.stack([each[at] for each in values]) for values in (costs, [run.rounds[column] for run in runs]))
-    band = (y.min(axis=0), y.max(axis=0)) if len(runs) > 1 else (None, None)
-    return Line(label, x.mean(axis=0), y.mean(axis=0), *band)
+    x = np.stack([cost[rounds] for cost in costs])
+    y = np.stack([run.rounds[column][rounds] for run in runs])
+    line = Line(label, x.mean(axis=0), y.mean(axis=0))
+    if len(runs) == 1:
+        return line
+    return line._replace(low=y.min(axis=0), high=y.max(axis=0))
+
+
+def _common_rounds(runs, column):
+    """(n,) the rounds that all runs have evaluated, from 0."""
+    by_run = [set(evaluated(run, column).tolist()) for run in runs]
+    common = set.intersection(*by_run)
+    return np.array(sorted(common), int)
 
 
 def within(run, axis, budget):
-    """The last value of the headline that was known when ``budget`` of ``axis`` had been spent, NaN for none: what one
-    would hold then. Nothing is interpolated."""
+    """The headline of the last evaluated round within ``budget`` of ``axis``, NaN if there is none.
+
+    Nothing is interpolated: a user would hold this model then."""
     column = headline(run).name
-    at = evaluated(run, column)
-    at = at[spent(run, axis)[at] <= budget * (1 + 1e-12)] if len(at) else at
-    return float(run.rounds[column][at[-1]]) if len(at) else np.nan
+    rounds = evaluated(run, column)
+    if not len(rounds):
+        return np.nan
+    cost = spent(run, axis)[rounds]
+    # The budget itself comes from sums of floats: a rounding error must not exclude its own round.
+    affordable = rounds[cost <= budget * (1 + 1e-12)]
+    if not len(affordable):
+        return np.nan
+    return float(run.rounds[column][affordable[-1]])
 
 
 def to_reach(run, axis, target):
-    """What had been spent of ``axis`` by the first evaluated round with the headline at ``target`` or better; NaN where
-    it never was. Curves are not smoothed."""
-    column = headline(run).name
-    at = evaluated(run, column)
-    at = at[headline(run).reached(run.rounds[column][at], target)]
+    """The cost on ``axis`` of the first evaluated round whose headline is at ``target`` or better;
+    NaN if none is.
+
+    Curves are not smoothed."""
+    leading = headline(run)
+    rounds = evaluated(run, leading.name)
+    reached = leading.reached(run.rounds[leading.name][rounds], target)
     cost = spent(run, axis)
-    return float(cost[at[0]]) if len(at) and cost is not None else np.nan
+    if cost is None or not reached.any():
+        return np.nan
+    first = rounds[reached][0]
+    return float(cost[first])
 
 
 def prefix(largest):
-    """``(factor, prefix)`` of the decimal unit in which ``largest`` has one to three digits before the point."""
+    """``(factor, prefix)`` of the decimal unit in which ``largest`` has one to three digits before
+    the point."""
     power = 0
     while abs(largest) >= 999.5 and power < len(PREFIXES) - 1:
-        largest, power = largest / 1000, power + 1
+        largest /= 1000
+        power += 1
     return 1000.0 ** power, PREFIXES[power]

@@ -1,0 +1,23 @@
+"""Ratios of two sides of a measurement, taken turn by turn: the machine's speed changes over minutes."""
+
+import statistics
+
+
+def turn(number):
+    """The name of a turn; the first warms up."""
+    if number == 0:
+        return "warm-up"
+    return f"repeat {number}"
+
+
+def ratios(ours, reference):
+    """The quotients, one a turn."""
+    return [own / other for own, other in zip(ours, reference)]
+
+
+def spread(numbers):
+    """``1.02 (of 5: 1.00 to 1.10)``, with three decimals: the median, the count, the least and the largest."""
+    median = statistics.median(numbers)
+    least = min(numbers)
+    most = max(numbers)
+    return f"{median:.3f} (of {len(numbers)}: {least:.3f} to {most:.3f})"

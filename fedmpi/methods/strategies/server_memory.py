@@ -1,0 +1,32 @@
+"""Servers that remember a vector or two from merge to merge: a velocity, moments, a drift.
+
+    d: the mean update, on the kept and trained weights;      m: the memory there
+    step, m <- rule(d, m);      x <- x + step;      memory <- m, and 0 on all other weights
+
+A pruned weight thus loses its memory, so that it does not revive. Buffers (running statistics)
+move by the plain mean update: a running variance must not be stepped.
+"""
+
+from fedmpi.core.reduce import moved, on_support
+
+
+def stepped(rule, state, x, updates, mean_update):
+    """``(state, x)`` after a step by ``rule``, of a state ``{name: (P,) float32}``.
+
+    ``rule(d (T,), **memory) -> (step (T,), memory)`` sees the T trained weights alone. For
+    coalitions, a row each of ``mean_update (M, K)``, x is (M, P), and nothing is remembered.
+    ``mean_update`` is written to.
+    """
+    moving = updates.support[: updates.trained]
+    memory = {}
+    for name, vector in state.items():
+        memory[name] = vector.index_select(0, moving)
+    trained = mean_update[..., : updates.trained]
+    step, memory = rule(trained, **memory)
+    trained.copy_(step)
+    # Coalitions are hypothetical: only a real merge is remembered.
+    if mean_update.ndim == 1:
+        state = {}
+        for name, values in memory.items():
+            state[name] = on_support(values, moving, len(x))
+    return state, moved(x, updates.support, mean_update)

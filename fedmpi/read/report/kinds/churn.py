@@ -1,0 +1,55 @@
+"""How the mask moved: the share of its entries that each round flipped."""
+
+import numpy as np
+
+from fedmpi.read.report import draw as drawing
+from fedmpi.read.report.kinds.kind import prefixes, sentence
+from fedmpi.read.report.series import Line
+
+
+def find(groups):
+    """A Line a group, the mean over its seeds; None if a run has not recorded it, or no mask ever
+    moved."""
+    lines = []
+    for group in groups:
+        runs = [run for run in group.runs.values() if len(run.ends)]
+        if not all(map(_is_recorded, runs)):
+            return None
+        if runs:
+            lines.append(_mean_line(group.label, runs))
+    if any(line.y.any() for line in lines):
+        return lines
+    return None
+
+
+def _is_recorded(run):
+    return "mask_changed" in run.rounds and "prunable" in run.attrs
+
+
+def _mean_line(label, runs):
+    """The mean over the rounds that all of the runs have played, in percent of the prunable
+    weights."""
+    T = min(len(run.ends) for run in runs)
+    percents = [100 * run.rounds["mask_changed"][:T] / run.attrs["prunable"] for run in runs]
+    return Line(label, np.arange(T) + 1.0, np.mean(percents, axis=0))
+
+
+def draw(place, lines):
+    drawing.stems(place.subplots(), lines, "round", "mask entries flipped (%)")
+
+
+def say(lines):
+    parts = []
+    for name, line in zip(prefixes(lines), lines):
+        parts.append(name + _course(line))
+    return f"Share of the mask's entries that a round's pruning and growing flipped. {sentence(parts)}."
+
+
+def _course(line):
+    num_moved = np.count_nonzero(line.y)
+    said = f"in {num_moved} of {len(line.y)} rounds"
+    if not num_moved:
+        return said
+    largest = line.y.argmax()
+    return (f"{said}, {line.y.sum():.3g} % of the prunable weights in all, most in round {line.x[largest]:.0f} "
+            f"({line.y.max():.3g} %)")

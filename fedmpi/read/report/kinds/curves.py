@@ -1,0 +1,210 @@
+"""Curves of groups of runs: a column of the rounds against rounds, bytes, FLOPs or time."""
+
+from typing import Callable, NamedTuple
+
+import numpy as np
+
+from fedmpi.read.headline import common_headline
+from fedmpi.read.report import draw as drawing
+from fedmpi.read.report.kinds.kind import capitalized, prefixes, sentence
+from fedmpi.read.report.metrics import FLOPS, chosen
+from fedmpi.read.report.pictures import curves
+from fedmpi.read.report.series import Line, flops_column, mean_lines, prefix, spent
+from fedmpi.read.report.text import human_bytes, human_flops, human_seconds
+
+# The label of each axis, and its name in a sentence.
+AXES = {
+    "rounds": ("round", "round"),
+    "bytes": ("sent, up and down", "bytes sent, up and down"),
+    "flops": ("training", "training FLOPs"),
+    "virtual": ("virtual time", "virtual time"),
+    "seconds": ("time of the rounds", "the rounds' own time"),
+}
+UNITS = {"bytes": "B", "flops": "FLOP", "virtual": "s", "seconds": "s"}
+# These two stand for the columns that the runs' task names.
+HEADLINE, OWN_TESTS = "headline", "own tests"
+FLAT = 0.02                       # sparsities within this range are drawn as the flat line that they are
+
+
+class Quantity(NamedTuple):
+    """A column of the rounds, its name, and the best point of a curve of it."""
+
+    column: str
+    title: str
+    turn: str                     # a word for the best point
+    pick: Callable                # (n,) values -> the index of the best
+
+
+class Curves(NamedTuple):
+    """Lines of one column, and the axis that they are drawn against."""
+
+    lines: list
+    column: str
+    axis: str
+    xlabel: str
+    by: str                       # the axis in a sentence
+    text: Callable                # a place on the axis -> its text
+    seeds: bool                   # whether a line is a mean of several seeds
+    title: str = ""               # the name of the column
+    turn: str = ""                # a word for the best point, which is told beside the last one
+    pick: Callable = np.nanargmax # finds the best point
+    chosen: float | None = None   # the place of the round that validation selects, of one run alone
+    frame: drawing.Frame = drawing.Frame()
+
+
+def quantity_of(column, leading):
+    """The ``Quantity`` of ``column`` in runs with the ``Headline`` ``leading``."""
+    if column == "loss":
+        return Quantity(column, f"test {leading.loss_text()}", "lowest", np.nanargmin)
+    if column == "sparsity":
+        return Quantity(column, "sparsity (fraction of zeros)", "highest", np.nanargmax)
+    if leading.higher:
+        pick, turn, end = np.nanargmax, "highest", "maximum"
+    else:
+        pick, turn, end = np.nanargmin, "lowest", "minimum"
+    if column == OWN_TESTS:
+        return Quantity(leading.own[0], f"{leading.word} on clients' own tests", turn, pick)
+    return Quantity(leading.name, f"test {leading.word}", f"the test set's own {end}", pick)
+
+
+def find_curves(column, axis):
+    """``find`` of the groups' curves of ``column`` against ``axis``.
+
+    A run that is alone also shows its validation set, a group that is alone its worst clients."""
+    def find(groups):
+        leading = common_headline([run for group in groups for run in group.runs.values()])
+        quantity = quantity_of(column, leading)
+        lines = mean_lines(groups, quantity.column, axis)
+        if lines is None:
+            return None
+        best = None
+        if column == OWN_TESTS and len(groups) == 1:
+            lines = _mean_and_worst(groups[0], leading, axis)
+        if column == HEADLINE and _is_one_run(groups):
+            lines, best = _with_validation(groups[0], axis)
+        return _scaled(lines, best, quantity, axis, groups)
+
+    return find
+
+
+def _is_one_run(groups):
+    return len(groups) == 1 and len(groups[0].runs) == 1
+
+
+def _mean_and_worst(group, leading, axis):
+    """Two lines of the clients' own tests: the mean of all clients, and the worst tenth."""
+    mean, _, worst = leading.own
+    lines = []
+    for label, column in (("mean of clients", mean), ("worst tenth", worst)):
+        lines += mean_lines([group._replace(label=label)], column, axis)
+    return lines
+
+
+def _with_validation(group, axis):
+    """The lines of a run's test and validation sets, and the place of its best round on the axis,
+    or None."""
+    run = next(iter(group.runs.values()))
+    cost, best_round = spent(run, axis), chosen(run)
+    lines = [Line(label, cost[rounds - 1], values) for label, rounds, values in curves(run)]
+    if best_round is None:
+        return lines, None
+    return lines, float(cost[best_round])
+
+
+def _scaled(lines, best, quantity, axis, groups):
+    """The ``Curves`` of a quantity, with x in a unit that leaves one to three digits before the
+    point."""
+    factor, letter = 1.0, ""
+    if axis in ("bytes", "flops"):
+        factor, letter = prefix(max(line.x.max() for line in lines))
+    if best is not None:
+        best = best / factor
+    xlabel, by = AXES[axis]
+    if axis in UNITS:
+        xlabel = f"{xlabel} ({letter}{UNITS[axis]})"
+    if axis == "flops":
+        first = next(iter(groups[0].runs.values()))
+        by = f"training FLOPs ({FLOPS[flops_column(first)]})"
+    scaled = [line._replace(x=line.x / factor) for line in lines]
+    seeds = any(len(group.runs) > 1 for group in groups)
+    text = _place_text(axis, factor)
+    _, title, turn, pick = quantity
+    return Curves(scaled, quantity.column, axis, xlabel, by, text, seeds, title, turn, pick, best)
+
+
+def _place_text(axis, factor):
+    """``text(x)`` of a place on the axis, whose unit is ``factor`` of the axis's own."""
+    if axis == "rounds":
+        return lambda x: f"round {x:.0f}"
+    if axis == "bytes":
+        return lambda x: human_bytes(x * factor)
+    if axis == "flops":
+        return lambda x: human_flops(x * factor)
+    return human_seconds
+
+
+def draw_curves(place, curves):
+    ax = place.subplots()
+    if curves.column == "sparsity":
+        _keep_flat(ax, curves.lines)
+    ylabel = curves.title
+    if curves.lines[0].label == "test":
+        ylabel = ylabel.removeprefix("test ")
+    whole, steps = curves.axis == "rounds", curves.axis == "virtual"
+    drawing.lines(ax, curves.lines, curves.xlabel, ylabel, whole=whole, steps=steps, frame=curves.frame)
+
+
+def _keep_flat(ax, lines):
+    """Widen the y axis around sparsities that hardly change, so that they look so."""
+    low = min(np.min(line.y) for line in lines)
+    high = max(np.max(line.y) for line in lines)
+    if high - low < FLAT:
+        ax.set_ylim(max(low - 0.1, -0.02), min(high + 0.1, 1.02))
+        ax.set_autoscaley_on(False)
+
+
+def say_curves(curves):
+    parts = []
+    for name, line in zip(prefixes(curves.lines), curves.lines):
+        parts.append(name + _course(curves, line))
+    title = curves.title.partition(" (")[0]
+    said = f"{capitalized(title)} by {curves.by}. {sentence(parts)}."
+    if curves.seeds:
+        said += " Of several seeds the line is the mean, the band from the lowest to the highest."
+    return said
+
+
+def _course(curves, line):
+    """The best point of a line and its last one, in words."""
+    word, best = _turn(curves, line)
+    end = f"{line.y[-1]:.3g} at {curves.text(line.x[-1])}"
+    if best == len(line.y) - 1:
+        return f"{word} {end}, the last"
+    return f"{word} {line.y[best]:.3g} at {curves.text(line.x[best])}, then {end}"
+
+
+def _turn(curves, line):
+    """``(word, index)`` of the point that is told beside a line's last one.
+
+    Only validation may call a point the best: the test set selects nothing."""
+    if curves.chosen is not None:
+        distance = np.abs(line.x - curves.chosen)
+        return "best by validation", int(np.argmin(distance))
+    return curves.turn, int(curves.pick(line.y))
+
+
+def say_sparsity(curves):
+    parts = []
+    for name, line in zip(prefixes(curves.lines), curves.lines):
+        if np.ptp(line.y) < 5e-4:
+            parts.append(f"{name}{line.y[-1]:.3f} throughout")
+        else:
+            parts.append(f"{name}from {line.y[0]:.3f} to {line.y[-1]:.3f}")
+    return f"Sparsity, the fraction of zeros among prunable weights, by round. {sentence(parts)}."
+
+
+def names_of_curves(curves):
+    """The number of names that stand above the picture of ``Curves``."""
+    if not curves.frame.named:
+        return 0
+    return drawing.names_above(curves.lines)

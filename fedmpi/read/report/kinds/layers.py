@@ -1,0 +1,65 @@
+"""Sparsity of each layer by round: lines of a few layers, a heat map of more."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fedmpi.read.report import draw as drawing
+from fedmpi.read.report.kinds.kind import fraction_axis
+from fedmpi.read.report.series import Line
+
+MOST_LINES = 8                    # layers that are drawn as lines; more become the rows of a heat map
+LABEL = "sparsity (fraction of zeros)"
+
+
+class Layers(NamedTuple):
+    """The sparsity of a run's layers, a Line each, and ``total (T,)`` of all layers together."""
+
+    lines: list
+    total: np.ndarray
+
+
+def find(run):
+    """The ``Layers`` of a run; None if it has fewer than two, or has not recorded them."""
+    kept, layers = run.rounds.get("kept_layers"), run.attrs.get("layers")
+    if kept is None or not layers:
+        return None
+    L = len(layers)
+    if L < 2 or L != kept.shape[-1] or not len(kept):
+        return None
+    sizes = np.array([np.prod(shape) for _, shape, *_ in layers], float)
+    sparsity = 1 - kept / sizes
+    rounds = np.arange(len(kept)) + 1.0
+    lines = []
+    for number, (name, *_) in enumerate(layers):
+        lines.append(Line(str(name), rounds, sparsity[:, number]))
+    return Layers(lines, 1 - kept.sum(axis=1) / sizes.sum())
+
+
+def draw(place, layers):
+    ax = place.subplots()
+    if len(layers.lines) > MOST_LINES:
+        _draw_heat(place, ax, layers.lines)
+        return
+    fraction_axis(ax)
+    drawing.lines(ax, layers.lines, "round", LABEL, whole=True)
+
+
+def _draw_heat(place, ax, lines):
+    """A row a layer, a column a round."""
+    values = np.stack([line.y for line in lines])
+    L, T = values.shape
+    image = drawing.heat(ax, values, 1.0)
+    image.set_extent((0.5, T + 0.5, L - 0.5, -0.5))
+    labels = [line.label for line in lines]
+    ax.set_yticks(range(L), labels, fontsize="small")
+    ax.set(xlabel="round")
+    place.colorbar(image, ax=ax, location="top", label=LABEL, aspect=30, pad=0.02)
+
+
+def say(layers):
+    by_sparsity = sorted(layers.lines, key=lambda line: line.y[-1])
+    densest, sparsest = by_sparsity[0], by_sparsity[-1]
+    return (f"Sparsity of each layer by round. After the last one {densest.label} is the densest "
+            f"({densest.y[-1]:.3f}) and {sparsest.label} the sparsest ({sparsest.y[-1]:.3f}); all together "
+            f"{layers.total[-1]:.3f}.")

@@ -1,0 +1,40 @@
+"""Clients on their own test parts, from the worst to the best."""
+
+import numpy as np
+
+from fedmpi.read.headline import headline
+from fedmpi.read.report import draw as drawing
+from fedmpi.read.report.kinds.kind import capitalized, fraction_axis
+from fedmpi.read.report.own import last
+from fedmpi.read.report.series import Line
+
+
+def find(run):
+    """The run's ``Last`` evaluation, sorted from the worst client to the best; None of fewer than
+    two clients."""
+    tested = last(run)
+    if tested is None or len(tested.clients) < 2:
+        return None
+    worth = tested.values
+    if not headline(run).higher:
+        worth = -worth
+    order = np.argsort(worth, kind="stable")
+    return tested._replace(
+        clients=tested.clients[order], samples=tested.samples[order], values=tested.values[order])
+
+
+def draw(place, tested):
+    ax = place.subplots()
+    if tested.metric == "accuracy":
+        fraction_axis(ax)
+    N = len(tested.clients)
+    percents = 100 * (np.arange(N) + 1) / N
+    line = Line("clients", percents, tested.values)
+    drawing.lines(ax, [line], "clients, from the worst (%)", f"{tested.metric} on its own test")
+
+
+def say(tested):
+    low, middle, high = np.percentile(tested.values, [0, 50, 100])
+    return (f"{capitalized(tested.metric)} of {len(tested.clients)} clients on their own test parts after round "
+            f"{tested.round}, from the worst to the best: lowest {low:.3g}, median {middle:.3g}, highest {high:.3g}; "
+            f"the worst is client {tested.clients[0]}.")

@@ -1,0 +1,31 @@
+"""Each client's contribution in the last quarter of the rounds, against the truth about the
+client."""
+
+import numpy as np
+
+from fedmpi.read.report.pictures import draw_shares, shares
+from fedmpi.read.report.statistics import spearman, tied
+
+
+def find(run):
+    """``(run, its shares)``; None if the run has no scores."""
+    points = shares(run)
+    if points is None:
+        return None
+    return run, points
+
+
+def draw(place, found):
+    run, points = found
+    draw_shares(place.subplots(), run, points)
+
+
+def say(found):
+    _, (title, label, x, y) = found
+    said = f"Each client's {title}, against {label}: {len(x)} clients."
+    if len(x) < 2:
+        return said
+    rho = spearman(tied(y), tied(x))
+    if np.isnan(rho):
+        return said
+    return f"{said} Spearman {rho:+.2f}."
