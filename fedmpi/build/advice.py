@@ -1,4 +1,4 @@
-"""Advice about an unknown name: the name that was probably meant, or the part with such an option."""
+"""Advice about an unknown name: a similar name, or the part with such an option."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ MOST = 3
 
 
 def check_keys(table, known, where):
-    """UserError if a key of ``table`` is not one of the ``known`` keys. ``table`` is from the user's file ``where``."""
+    """UserError if a key of ``table`` is not one of the ``known`` keys. ``table`` is from the
+    user's file ``where``."""
     unknown = sorted(key for key in table if key not in known)
     if unknown:
         advice = way_out(unknown[0], known, table)
@@ -22,7 +23,8 @@ def check_keys(table, known, where):
 
 
 def way_out(key, known, given):
-    """Advice about an unknown ``key``: the part with such an option, else a similar key of ``known``, else all of them.
+    """Advice about an unknown ``key``: the part with such an option, else a similar key of
+    ``known``, else all of them.
 
     ``given`` are the user's keys and values.
     """
@@ -39,8 +41,8 @@ def way_out(key, known, given):
 def of_parts(option, given, kinds, form):
     """``momentum is an option of the strategy: --strategy thesis:momentum=0.9``
 
-    Empty if no part of these ``kinds`` has the option. ``given`` are the user's options and values; ``form`` is how a
-    spec is written, ``--{kind} {spec}`` for instance.
+    Empty if no part of these ``kinds`` has the option. ``given`` are the user's options and values;
+    ``form`` is how a spec is written, ``--{kind} {spec}`` for instance.
     """
     candidates = [_candidate(kind, option, given) for kind in kinds]
     likely = [candidate for candidate in candidates if candidate is not None]
@@ -65,7 +67,8 @@ class _Candidate(NamedTuple):
 
 
 def _candidate(kind, option, given):
-    """The ``_Candidate`` of a kind: the user's part, else the usual one, else the first with the option, else None."""
+    """The ``_Candidate`` of a kind: the user's part, else the usual one, else the first with the
+    option, else None."""
     table = catalog.KINDS[kind]
     name, rest = split(_text(given.get(kind)))
     usual, _ = split(PARTS.get(kind) or "")

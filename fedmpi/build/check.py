@@ -17,7 +17,8 @@ from fedmpi.server.fold import still
 
 
 def check(setup):
-    """UserError if the run cannot work. Each part has rules of its own, ``refuses``; the others stand here."""
+    """UserError if the run cannot work. Each part has rules of its own, ``refuses``; the others
+    stand here."""
     options, parts, data, network, fed = setup
     N = len(data.sizes)
     if not 1 <= fed.cohort <= N:
@@ -96,7 +97,7 @@ def _check_together(options, parts, data, network):
 
 
 def apart(options, parts, data, network):
-    """The reason against training clients side by side: half a line, empty if some can be trained so."""
+    """The reason against training clients side by side: half a line, empty if there is none."""
     if not isinstance(parts.strategy.local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
     if not least(options, parts, data).any():
@@ -109,7 +110,8 @@ def apart(options, parts, data, network):
 
 
 def _rehearse(setup):
-    """Try one merge, of updates of 0, and the feature skew of one sample: they may refuse the run's layout or data."""
+    """Try one merge, of updates of 0, and the feature skew of one sample: they may refuse the run's
+    layout or data."""
     options, parts, data, network, fed = setup
     C = fed.aggregation.buffer or fed.cohort
     _rehearse_merge(options, parts.strategy, network, C)

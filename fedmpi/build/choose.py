@@ -1,7 +1,7 @@
 """``--together 0``: the fastest number of clients that a worker trains at once, by a short timing.
 
-The number becomes part of the run's options, since another one gives other bits. On a CPU it is 8 to 50 for models of
-few weights, and 1 for most others.
+The number becomes part of the run's options, since another one gives other bits. On a CPU it is 8
+to 50 for models of few weights, and 1 for most others.
 """
 
 import math
@@ -28,7 +28,8 @@ REPEATS = 3
 
 
 def decided(setup, device, workers, say):
-    """The ``Setup`` with ``--together 0`` replaced by the fastest number on ``device``, the clients' device."""
+    """The ``Setup`` with ``--together 0`` replaced by the fastest number on ``device``, the
+    clients' device."""
     if setup.options["together"]:
         return setup
     G = together(setup, device, workers, say)
@@ -38,7 +39,8 @@ def decided(setup, device, workers, say):
 
 
 def together(setup, device, workers, say):
-    """1, or the fastest of SIZES that leaves work for all ``workers``. ``say(line)`` takes the times on ``device``."""
+    """1, or the fastest of SIZES that leaves work for all ``workers``. ``say(line)`` takes the
+    times on ``device``."""
     options, parts, data, network, _ = setup
     why = apart(options, parts, data, network)
     if why:
@@ -89,10 +91,11 @@ def _sizes(share):
 
 
 def timing(options, parts, data, device):
-    """``timed(G, before) -> (one, side)``: seconds a client of training one by one, and of training G at once.
+    """``timed(G, before) -> (one, side)``: seconds a client of training one by one, and of training
+    G at once.
 
-    Both are the least of REPEATS, measured in turns on test samples. ``before`` is an earlier ``one``, 0 for none;
-    the lesser of the two counts.
+    Both are the least of REPEATS, measured in turns on test samples. ``before`` is an earlier
+    ``one``, 0 for none; the lesser of the two counts.
     """
     tasks, wide = _tasks(options, parts, data, device)
 
@@ -130,7 +133,7 @@ def timing(options, parts, data, device):
 
 
 def _tasks(options, parts, data, device):
-    """``(tasks(count), wide)``: the tasks of ``count`` clients, and the function to train them at once.
+    """``(tasks(count), wide)``: the tasks of ``count`` clients, and a function for all at once.
 
     Their network is a copy for the timing, laid out like the run's.
     """

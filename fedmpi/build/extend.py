@@ -1,8 +1,9 @@
-"""A resumed run with another number of rounds: it ends as if it had been started with the new number.
+"""A resumed run with another number of rounds ends like a new run of that number.
 
-Some parts look at the number of rounds: a share of weights falls until the end, a mask stays after the last round, the
-last round is always evaluated. Such a part says what it plans for each round. The run goes on from a checkpoint until
-which all plans are the same for both numbers; without such a checkpoint it cannot be extended.
+Some parts look at the number of rounds: a share of weights falls until the end, a mask stays after
+the last round, the last round is always evaluated. Such a part says what it plans for each round.
+The run goes on from a checkpoint until which all plans are the same for both numbers; without such
+a checkpoint it cannot be extended.
 """
 
 import ast
@@ -22,8 +23,8 @@ ONE = ("strategy", "schedule", "pruner", "weighting")
 def plans(options, parts):
     """``{option: planned}`` of all parts that look at the number of rounds.
 
-    ``planned(now)`` is a part's plan for the round ``now``. UserError for a part that looks at the number of rounds,
-    and has no ``planned``.
+    ``planned(now)`` is a part's plan for the round ``now``. UserError for a part that looks at the
+    number of rounds, and has no ``planned``.
     """
     every = options["evaluate_every"]
     planned = {f"--evaluate-every {every}": evaluates(every)}
@@ -78,7 +79,8 @@ def _unpacks_schedule(node):
 
 
 def first_apart(planned, old, new, last):
-    """The first of rounds 0 to ``last`` with other plans in a run of ``old`` rounds than in one of ``new``, or None."""
+    """The first of rounds 0 to ``last`` with other plans in a run of ``old`` rounds than in one of
+    ``new``, or None."""
     # Round 0 is the beginning: some parts plan for it, too.
     for t in range(last + 1):
         before, after = planned(Round(t, old)), planned(Round(t, new))
@@ -88,9 +90,11 @@ def first_apart(planned, old, new, last):
 
 
 def common_round(plans, old, new, saved):
-    """The last round of the checkpoints ``saved`` until which runs of ``old`` and of ``new`` rounds are the same.
+    """The last round of the checkpoints ``saved`` until which runs of ``old`` and of ``new`` rounds
+    are the same.
 
-    ``plans`` are those of the function ``plans``. 0 without checkpoints; UserError if all of them are too late.
+    ``plans`` are those of the function ``plans``. 0 without checkpoints; UserError if all of them
+    are too late.
     """
     if not saved:
         return 0

@@ -11,8 +11,8 @@ from fedmpi.methods.datasets.dataset import whole_numbers
 from fedmpi.plugins.spec import parse
 
 # Kinds of which a run has one part; the parts are asked in this order.
-ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting", "codec", "aggregation", "sampler",
-       "devices", "noise")
+ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting",
+       "codec", "aggregation", "sampler", "devices", "noise")
 
 
 def asked(options, parts, data, layout):
@@ -114,7 +114,8 @@ def _given(option, spec):
 
 
 def _contributions(options, parts, facts):
-    """Yield ``(option, spec, part, facts)`` of the estimators. Only the first one's scores count for weights."""
+    """Yield ``(option, spec, part, facts)`` of the estimators. Only the first one's scores count
+    for weights."""
     weigher, *observing = parts.contributions.values()
     scored = facts._replace(scored=not parts.weighting.fixed)
     observed = facts._replace(scored=False)

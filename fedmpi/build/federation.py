@@ -17,7 +17,8 @@ from fedmpi.plugins import fit
 
 
 class Federation(NamedTuple):
-    """A data set dealt out to N clients. The server takes its validation samples first, from the training data."""
+    """A data set dealt out to N clients. The server takes its validation samples first, from the
+    training data."""
 
     dataset: Dataset
     validation: np.ndarray        # indices into x_train
@@ -55,7 +56,8 @@ class Federation(NamedTuple):
 def federation(options, parts, network=None):
     """The ``Federation`` of the options: the same for the same options, on every machine.
 
-    ``network`` is the model, if one is to be trained. Whole numbers are ids for a model that looks them up.
+    ``network`` is the model, if one is to be trained. Whole numbers are ids for a model that looks
+    them up.
     """
     dataset = _as_model_takes(parts.dataset, network)
     owner, names = _natural(options, parts.partition, dataset)
@@ -109,7 +111,7 @@ def named(option, function, *arguments):
 
 
 def _as_model_takes(dataset, network):
-    """The data set for this model: samples that may be ids are ids only for a model with an embedding."""
+    """The data set for this model: samples can be ids only for a model with an embedding."""
     if not dataset.ids or as_they_are(dataset) or network is None:
         return dataset
     if not fit.looks_up(network):
@@ -117,11 +119,11 @@ def _as_model_takes(dataset, network):
     return taken_as_ids(dataset)
 
 
-# ---------------------------------------------------------------- samples of the server and the clients
+# ---------------------------------------------------------------- samples of server and clients
 
 
 def _natural(options, partition, dataset):
-    """``(owner (N,), names)`` of the data set's own clients; ``(None, ())`` for any other partition.
+    """``(owner (N,), names)`` of natural clients; ``(None, ())`` for any other partition.
 
     Samples with an owner of -1 are left out.
     """
@@ -153,7 +155,7 @@ def _split(options, dataset, partition, owner):
 
 
 def _of_server(options, dataset, partition, owner, pool, num_validation):
-    """``(server, pool)``: sorted indices of the samples for the server's own work, and of the rest."""
+    """``(server, pool)``: sorted indices of the server's own samples, and of the rest."""
     def spare(order):
         return partition.spare(owner[order])
 
@@ -200,7 +202,8 @@ def _faulty(options, faults):
 
 
 def _copied(options, faults, faulty, shards):
-    """``(shards, source (N,))`` after the fault of duplicates; a source of -1 stands for a client's own samples."""
+    """``(shards, source (N,))`` after the fault of duplicates; a source of -1 stands for a client's
+    own samples."""
     N = len(shards)
     copying = [number for number, fault in enumerate(faults) if fault.shards is not None]
     if not copying:
@@ -216,9 +219,9 @@ def _copied(options, faults, faulty, shards):
 
 
 def _labels(options, parts, dataset, shards, source, faulty):
-    """``(each client's labels, fraction of wrong labels (N,))``: first noise, then faults that flip labels.
+    """``(each client's labels, fraction of wrong ones (N,))``: noise first, then flips by faults.
 
-    A duplicate has the noisy labels of its ``source (N,)``. Without classes there is nothing to flip.
+    A duplicate has the noisy labels of its ``source (N,)``. Flips need classes.
     """
     true = [dataset.y_train[shard] for shard in shards]
     labels, rates = _noisy(options, parts.noise, true, dataset.classes)
@@ -262,7 +265,8 @@ def _flip(options, number, fault, clients, labels, classes):
 
 
 def _noisy(options, noise, true, classes):
-    """``(labels, rates (N,))``: the clients' labels with noise, a list of arrays, and the fraction of wrong ones."""
+    """``(labels, rates (N,))``: the clients' labels with noise, a list of arrays, and the fraction
+    of wrong ones."""
     def gen_of(client):
         return stream(options["seed"], Purpose.NOISE, client)
 
@@ -270,7 +274,7 @@ def _noisy(options, noise, true, classes):
 
 
 def _shared_labels(shards, labels, client, source):
-    """The labels of a duplicate: its source's labels for all samples of both clients, else its own."""
+    """The labels of a duplicate: its source's for all samples of both clients, else its own."""
     theirs = shards[source]
     own = shards[client]
     order = np.argsort(theirs)
@@ -303,7 +307,8 @@ def _quality(faults, faulty, noise):
 def shared_arrays(data):
     """``{name: array}`` that all ranks of a node share.
 
-    Two shards follow the clients' shards: the validation samples, and the samples for the server's own work.
+    Two shards follow the clients' shards: the validation samples, and the samples for the server's
+    own work.
     """
     dataset = data.dataset
     of_server = [data.validation, data.server]

@@ -4,15 +4,17 @@ from typing import NamedTuple
 
 from fedmpi.build.words import plural
 
-# Memory of the node: a rank that has loaded torch and a small model; measured, x86-64, torch for CPU.
+# Memory of the node: a rank with torch for CPU and a small model; measured on x86-64.
 RANK_BYTES = 700e6
 # The same with the libraries of CUDA; 1.3 to 1.7 GB measured on an H200.
 GPU_RANK_BYTES = 2e9
-# Memory of a GPU that each of its ranks takes beside tensors, with cuBLAS and cuDNN loaded; measured on an H200.
+# Memory of a GPU that each of its ranks takes beside tensors, with cuBLAS and cuDNN loaded;
+# measured on an H200.
 CONTEXT_BYTES = 0.8e9
 # Vectors of the model's length that a rank holds: weights, gradient, base, masks, frames.
 VECTORS = 10
-# More vectors for each client that is trained beside others: weights, gradient and its parts, momentum, answer.
+# More vectors for each client that is trained beside others: weights, gradient and its parts,
+# momentum, answer.
 ROWS = 6
 # And on a GPU, with recorded steps: the start of a team of clients, and its result.
 RECORDED = 2
@@ -41,8 +43,8 @@ class Need(NamedTuple):
 def worker_need(P, outputs, *, batch_size, samples_bytes, block, images, together=1):
     """The ``Need`` of a worker that trains ``together`` clients of ``samples_bytes`` at once.
 
-    The model has P values; ``outputs`` are the bytes of its layers' outputs for a sample, ``(all, largest)``. A job
-    evaluates ``block`` coalition models, with ``images`` samples in one pass.
+    The model has P values. ``outputs`` are bytes for a sample, ``(all layers, largest layer)``. A
+    job evaluates ``block`` coalition models, with ``images`` samples in one pass.
     """
     all_layers, largest_layer = outputs
     beside = _beside(together)
@@ -111,7 +113,8 @@ def gpu_refusals(gpus, worker, server):
 def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first, together=1, memories=0):
     """Bytes that the ranks of one node will still take after loading torch.
 
-    ``first``: rank 0 is one of them. It holds the cohort's updates, and the state of ``memories`` clients.
+    ``first``: rank 0 is one of them. It holds the cohort's updates, and the state of ``memories``
+    clients.
     """
     all_layers, _ = outputs
     vectors = VECTORS + ROWS * _beside(together)

@@ -1,12 +1,14 @@
 """Clients' own test parts (``--client-test``): samples that their clients never train on.
 
-Each client's samples are split once, by the seed and the client alone, after partition and before noise and faults:
+Each client's samples are split once, by the seed and the client alone, after partition and before
+noise and faults:
 
     round(share n) of n samples, at random, are its test part;   at least one stays for training
 
-Test parts keep true labels, and no fault touches them. The client's feature skew does: it belongs to the client's own
-distribution. A client with a ``duplicate`` fault trains on a copy of its source's training part. Its test part and
-its skew stay its own: nobody trains on anybody's test part.
+Test parts keep true labels, and no fault touches them. The client's feature skew does: it belongs
+to the client's own distribution. A client with a ``duplicate`` fault trains on a copy of its
+source's training part. Its test part and its skew stay its own: nobody trains on anybody's test
+part.
 """
 
 import math
@@ -21,14 +23,15 @@ from fedmpi.server.own_accuracy import OwnTests
 
 # A training pass costs as much as so many forward passes.
 PASSES = 3
-# Evaluating all test parts costs at most this share of the training, unless the user says how often.
+# Evaluating all test parts costs at most this share of the training, by default.
 MOST = 0.1
 
 
 class HeldOut(NamedTuple):
     """The test parts of N clients."""
 
-    offsets: np.ndarray       # (N + 1,) int64: client n's part is indices[offsets[n]:offsets[n + 1]]
+    # (N + 1,) int64: client n's part is indices[offsets[n]:offsets[n + 1]].
+    offsets: np.ndarray
     indices: np.ndarray       # int64 into x_train
     features: np.ndarray      # (N,) level of feature skew of its inputs
 
@@ -63,7 +66,7 @@ def _split(shard, share, gen):
 
 
 def held_out(parts, features, share):
-    """The ``HeldOut`` of test ``parts``; None for a share of 0. UserError if all parts are empty."""
+    """The ``HeldOut`` of test ``parts``; None for a share of 0. UserError if all are empty."""
     if not share:
         return None
     ends = np.cumsum([len(part) for part in parts])
@@ -76,7 +79,7 @@ def held_out(parts, features, share):
 
 
 def own_tests(options, fed_data, trained, network, sample):
-    """The ``OwnTests`` of a run with ``trained`` clients a round; None if no client has a test part.
+    """The ``OwnTests`` of a run with ``trained`` clients a round; None without test parts.
 
     ``sample (1, ...)`` goes through the ``network``, to find how many samples fit into the cache.
     """
@@ -89,7 +92,8 @@ def own_tests(options, fed_data, trained, network, sample):
 
 
 def _period(options, fed_data, trained):
-    """Rounds between evaluations of all test parts: a multiple of --evaluate-every, at a cost of at most MOST.
+    """Rounds between evaluations of all test parts: a multiple of --evaluate-every, at a cost of at
+    most MOST.
 
     It follows from numbers of samples, hence it is the same on every machine.
     """

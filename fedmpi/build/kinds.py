@@ -1,4 +1,4 @@
-"""Runs with several networks: their specs, the clients of each, and the methods that refuse them."""
+"""Runs with several networks: their specs, their clients, the methods that refuse them."""
 
 import copy
 
@@ -15,7 +15,7 @@ from fedmpi.server.own_network import OwnNetwork
 
 
 def specs(options):
-    """``{spec: option}`` of the clients' networks, each once, and the first option with its name."""
+    """``{spec: option}`` of the clients' networks, each once, under its first option."""
     named = {options["model"]: "--model"}
     for spec in options.get("also_model", ()):
         named.setdefault(spec, "--also-model")
@@ -47,7 +47,7 @@ def of_clients(options, N):
 def kinds(options, model, layout, sample, N):
     """The ``Kinds`` of a run with several networks, None for a run with one.
 
-    ``model`` is a ``Several`` with this ``layout``; ``sample (1, ...)`` goes through each of its networks.
+    ``model`` is a ``Several`` with this ``layout``, ``sample (1, ...)`` an input for its networks.
     """
     if not several(options):
         return None
@@ -83,10 +83,10 @@ def _costs(layout, own, network, sample):
 
 
 def evaluator(evaluators, several):
-    """``evaluate(vector (P,))`` as ``fedmpi.compute.evaluate.evaluator`` makes it, of several networks.
+    """``evaluate(vector (P,))`` of several networks; see ``fedmpi.compute.evaluate.evaluator``.
 
-    The loss and each metric are means over the clients, each with its own network. Figures of each network follow:
-    ``accuracy_mlp``, ``loss_mlp``.
+    The loss and each metric are means over the clients, each with its own network. Figures of each
+    network follow: ``accuracy_mlp``, ``loss_mlp``.
     """
     names = [one.name for one in several.kinds]
     shares = several.shares().tolist()
@@ -106,13 +106,14 @@ def evaluator(evaluators, several):
 
 
 def own_network(options, parts, model, several, device):
-    """The ``OwnNetwork`` for the server to train on ``device``; None without a network of its own."""
+    """The ``OwnNetwork`` for the server to train on ``device``; None without ``server_model``."""
     if several is None or several.server is None:
         return None
     network = copy.deepcopy(model.of_server)
     buffers = [slot.name for slot in several.server.layout.buffers]
     layout, x, g = bind(network, buffers)
-    assert layout.digest == several.server.layout.digest, "the server's network is laid out in two ways"
+    expected = several.server.layout.digest
+    assert layout.digest == expected, "the server's network is laid out in two ways"
     settings = {
         "epochs": options["local_epochs"],
         "batch_size": options["batch_size"],

@@ -1,4 +1,5 @@
-"""The partition and the number of clients, if the user names none: the data set's own clients, if it has any.
+"""The partition and the number of clients, if the user names none: the data set's own clients, if
+it has any.
 
 Such options are None (``fedmpi.build.options.OPEN``) until the data are loaded.
 """
@@ -17,8 +18,8 @@ from fedmpi.methods.partition.natural import Natural
 def partition_of(options, client, classes=True):
     """The spec of the partition: the user's, else natural, else the usual one.
 
-    It is natural if the data set has clients of its own, ``client (N,)``, None for none. The usual one deals by
-    ``classes``, or is iid without classes.
+    It is natural if the data set has clients of its own, ``client (N,)``, None for none. The usual
+    one deals by ``classes``, or is iid without classes.
     """
     if options["partition"]:
         return options["partition"]
@@ -28,10 +29,11 @@ def partition_of(options, client, classes=True):
 
 
 def with_clients(options, partition, client, client_names):
-    """The options with a number of clients: the user's, else that of the natural clients, else the usual one.
+    """The options with a number of clients: the user's, else that of the natural clients, else the
+    usual one.
 
-    ``client (N,)`` and ``client_names`` are those of the data set. UserError if --clients is not the number of
-    natural clients.
+    ``client (N,)`` and ``client_names`` are those of the data set. UserError if --clients is not
+    the number of natural clients.
     """
     if not isinstance(partition, Natural):
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
@@ -45,7 +47,8 @@ def with_clients(options, partition, client, client_names):
 
 
 def kept_clients(options, partition, client, client_names):
-    """``(owner (N,), kept)`` as ``Natural.chosen`` gives them; UserError for a data set without clients."""
+    """``(owner (N,), kept)`` as ``Natural.chosen`` gives them. UserError without natural
+    clients."""
     if client is None:
         raise UserError(f"--partition {options['partition']} needs a data set that says whose each "
                         f"sample is; --dataset {options['dataset']} does not: add a data set "
@@ -58,10 +61,10 @@ def kept_clients(options, partition, client, client_names):
 
 
 def settled_by_file(options):
-    """The options with a partition and a number of clients before any data are loaded, to plan runs.
+    """The options with a partition and a number of clients, before any data are loaded.
 
-    They follow from the clients in a user's own file. The usual options count for other data sets, and if there is no
-    such file.
+    They follow from the clients in a user's own file. The usual options count for other data sets,
+    and if there is no such file.
     """
     client, names, classes = _clients_of_file(options)
     named, _, _ = (options["partition"] or "").partition(":")
@@ -75,7 +78,8 @@ def settled_by_file(options):
 
 
 def _clients_of_file(options):
-    """``(client, client_names, classes)`` of a user's own file; ``(None, (), True)`` for any other data set.
+    """``(client, client_names, classes)`` of a user's own file; ``(None, (), True)`` for any other
+    data set.
 
     ``classes``: whether its targets are classes.
     """

@@ -18,7 +18,8 @@ from fedmpi.transport import place
 
 
 def fits(setup, places):
-    """Lines about nodes that may have too little memory for their ranks at ``places``. UserError for such a GPU."""
+    """Lines about nodes that may have too little memory for their ranks at ``places``. UserError
+    for such a GPU."""
     needs = gpu_needs(setup.options, setup.data, setup.network)
     shares = _shares(setup.options, places)
     for refusal in footprint.gpu_refusals(shares, *needs):
@@ -101,7 +102,8 @@ def _shares(options, places):
 
 
 def _workers(options, places, users):
-    """The number of workers among the ``users`` of a GPU. Rank 0 alone counts, too, if clients train there."""
+    """The number of workers among the ``users`` of a GPU. Rank 0 alone counts, too, if clients
+    train there."""
     if len(places) > 1:
         return len(users) - (0 in users)
     return int(options["device"] == "cuda")

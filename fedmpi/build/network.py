@@ -35,7 +35,8 @@ def network(options, data, model, device, objective, personal=None):
 
     ``personal`` is the strategy's: it names the tensors that stay with each client.
     """
-    # A forward pass may register more buffers, such as a table made at its first use. Workers do not have those yet.
+    # A forward pass may register more buffers, such as a table made at its first use. Workers do
+    # not have those yet.
     buffers = {name for name, _ in model.named_buffers()}
     for option, one_network in _by_option(options, model).items():
         _check_fit(option, one_network, data, objective)
@@ -58,7 +59,8 @@ def network(options, data, model, device, objective, personal=None):
 
 
 def sample(data, count=1):
-    """The first ``count`` test samples (count, ...) as models get them; all of them again if there are fewer."""
+    """The first ``count`` test samples (count, ...) as models get them; all of them again if there
+    are fewer."""
     dataset = data.dataset
     rows = np.arange(count) % len(dataset.x_test)
     raw = torch.from_numpy(dataset.x_test[rows])

@@ -21,7 +21,7 @@ def warnings(setup):
 
 
 def unused(network):
-    """A line about prunable weights outside all products of a forward pass: their FLOPs count as 0."""
+    """A line about prunable weights outside all products of a forward pass: they count 0 FLOPs."""
     slots = zip(network.layout.weights, network.costs.uses)
     names = [slot.name for slot, uses in slots if not uses]
     if not names:

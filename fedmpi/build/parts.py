@@ -1,7 +1,7 @@
 """All parts of a run, each made from the options once.
 
-Other packages get the parts by name, and read no spec. A worker makes its own parts (``of_worker``) from the same
-options. In one process it shares those of rank 0, as they are pure functions.
+Other packages get the parts by name, and read no spec. A worker makes its own parts (``of_worker``)
+from the same options. In one process it shares those of rank 0, as they are pure functions.
 """
 
 from functools import partial
@@ -14,8 +14,8 @@ from fedmpi.build.usual import with_named
 from fedmpi.catalog import CONTRIBUTIONS, DATASETS, KINDS, MODELS
 from fedmpi.compute.several import Several
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Objective, Optimiser, Pruner,
-                               Sampler, Schedule, Strategy, Weighting)
+from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Objective, Optimiser,
+                               Pruner, Sampler, Schedule, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, torch_seed
 from fedmpi.core.tensors import mode
 from fedmpi.methods.datasets.dataset import Dataset
@@ -26,7 +26,8 @@ from fedmpi.plugins.spec import make
 # Kinds of parts that a worker makes by one spec each.
 OF_WORKER = ("task", "strategy", "optimiser", "schedule", "pruner", "codec", "features")
 # The same for rank 0, beside the strategy and the data.
-REST = ("task", "optimiser", "schedule", "pruner", "weighting", "codec", "sampler", "devices", "aggregation")
+REST = ("task", "optimiser", "schedule", "pruner", "weighting",
+        "codec", "sampler", "devices", "aggregation")
 
 
 class Parts(NamedTuple):
@@ -61,7 +62,8 @@ class Parts(NamedTuple):
 def made(options, dataset=None):
     """``(options, Parts)`` of rank 0: all parts, and the options that follow from them.
 
-    Without ``dataset`` the data set is loaded. UserError for a part's option, DataError without data.
+    Without ``dataset`` the data set is loaded. UserError for a part's option, DataError without
+    data.
     """
     # These two come first: the usual parts of all other kinds follow from them.
     strategy = _made("strategy", options)
@@ -109,9 +111,11 @@ def of_worker(options):
 
 
 def network_of(options, strategy=None):
-    """``network(shape, outputs)``: it makes the model of the options, or a ``Several`` of all their models.
+    """``network(shape, outputs)``: it makes the model of the options, or a ``Several`` of all their
+    models.
 
-    ``strategy`` says from which layer a network of the server's own takes its inputs; by default the options' one.
+    ``strategy`` says from which layer a network of the server's own takes its inputs; by default
+    the options' one.
     """
     specs = kinds.specs(options)
     server = options.get("server_model")
@@ -138,7 +142,7 @@ def _estimators(options, weigher):
 
 
 def _networks(specs, server, features, seed, shape, outputs):
-    """A ``Several`` of the networks of these specs. Each has the initial values that it would have alone."""
+    """A ``Several`` of the networks of these specs. Each has the initial values it has alone."""
     made = {}
     for name, (spec, option) in zip(labels(specs), specs.items()):
         made[name] = _network(option, spec, seed, shape, outputs)
@@ -177,7 +181,7 @@ def _shape_of_features(features, networks, specs, shape):
 
 
 def _network(option, spec, seed, shape, outputs):
-    """The network, initialised from the seed; UserError if its factory does not take these inputs."""
+    """The network, initialised from the seed; UserError if these inputs do not fit its factory."""
     torch.manual_seed(torch_seed(seed, Purpose.MODEL))
     option, shape = f"{option} {spec}", tuple(shape)
     try:

@@ -8,7 +8,7 @@ from fedmpi.methods.datasets.dataset import inputs_text, targets_text
 
 
 def data_lines(options, data):
-    """Lines about a data set of the user's own: how it was read, and the inputs and targets of the model."""
+    """Lines about a user's own data set: how it was read, and the model's inputs and targets."""
     dataset = data.dataset
     name, _, _ = options["dataset"].partition(":")
     if not dataset.told and name != "hdf5":
@@ -20,7 +20,8 @@ def data_lines(options, data):
 
 
 def dealt(options, data):
-    """The partition, noise, skew and faults in words: ``partition iid, noise none (no label is changed)``."""
+    """The partition, noise, skew and faults: ``partition iid, noise none (no label is
+    changed)``."""
     words = [f"partition {options['partition']}", f"noise {options['noise']}"]
     if options["features"] != "none":
         words.append(f"features {options['features']}")
@@ -38,7 +39,7 @@ def _wrong_text(data):
 
 
 def population(options, data):
-    """The run file's record of the clients: ``{name: (array, unit, description, dimension of a second axis)}``.
+    """The run file's record of the clients: ``{name: (array, unit, description, second axis)}``.
 
     It holds the truth about each client, such as its noise and faults.
     """

@@ -1,9 +1,10 @@
 """One round in memory before the run, if a method is the user's own: a broken contract shows early.
 
-The round must be short, even with a large network. It has the run's own cohort, but at most CLIENTS; each client trains
-one epoch of SAMPLES, nothing is evaluated, and the catalogue's estimators give way to one without any work. It is
-played on the CPU of rank 0 and leaves no trace. A client's exception does not end it: the run itself names the client,
-and has an option for such errors.
+The round must be short, even with a large network. It has the run's own cohort, but at most
+CLIENTS; each client trains one epoch of SAMPLES, nothing is evaluated, and the catalogue's
+estimators give way to one without any work. It is played on the CPU of rank 0 and leaves no trace.
+A client's exception does not end it: the run itself names the client, and has an option for such
+errors.
 """
 
 from functools import partial
@@ -47,7 +48,8 @@ def _is_own(kind, spec):
 def rehearse(setup):
     """Play the round, if a method of the run is the user's own.
 
-    UserError if the method breaks its contract; FedError with a traceback if its server's part raises.
+    UserError if the method breaks its contract; FedError with a traceback if its server's part
+    raises.
     """
     if not own_methods(setup.options):
         return

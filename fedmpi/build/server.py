@@ -89,9 +89,9 @@ def block(P):
 def adds_up(parts):
     """Whether workers may add up the updates of their clients.
 
-    They may if the merge is a weighted mean, with weights known before training, if all clients train the same mask,
-    and if the server waits for all answers. Ranks and observing estimators play no part, so that the bits do not
-    depend on them.
+    They may if the merge is a weighted mean, with weights known before training, if all clients
+    train the same mask, and if the server waits for all answers. Ranks and observing estimators
+    play no part, so that the bits do not depend on them.
     """
     pruner, aggregation = parts.pruner, parts.aggregation
     if aggregation.buffer or aggregation.over or aggregation.deadline < math.inf:
@@ -104,7 +104,8 @@ def adds_up(parts):
 def least(options, parts, data, normalises=False):
     """float64 (N,): the least number of samples that each client's training sees in a round.
 
-    It is 0 for a client with a fault that may cut training short. ``normalises``: the model has batch norm.
+    It is 0 for a client with a fault that may cut training short. ``normalises``: the model has
+    batch norm.
     """
     may_stop = np.zeros(len(data.sizes), bool)
     for fault, clients in zip(parts.faults, data.faults):

@@ -1,7 +1,7 @@
 """``--server-data``: training samples for a strategy's own work on the server.
 
-They are taken before clients get theirs, by a random stream of their own. They never overlap with the validation
-samples, on which contributions are judged.
+They are taken before clients get theirs, by a random stream of their own. They never overlap with
+the validation samples, on which contributions are judged.
 """
 
 import math
@@ -14,7 +14,8 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.lab import Holdings
 
-FORM = "give a share such as 0.05, or a number of samples such as 400, and labels=0+1 behind a colon for some labels"
+FORM = ("give a share such as 0.05, or a number of samples such as 400, "
+        "and labels=0+1 behind a colon for some labels")
 
 
 class Wanted(NamedTuple):
@@ -52,10 +53,10 @@ def _refused(text, why):
 
 
 def taken(options, dataset, pool, total, spare=None):
-    """``(server, pool)``, sorted indices of training samples: the server's, and the rest of ``pool (n,)``.
+    """``(server, pool)``: sorted indices of the server's samples, and of the rest of ``pool (n,)``.
 
-    A share counts of ``total`` samples. ``spare(order (n,)) -> (n,) bool`` marks the samples of an order that the
-    server may take; None allows all. UserError if too few may be taken.
+    A share counts of ``total`` samples. ``spare(order (n,)) -> (n,) bool`` marks the samples of an
+    order that the server may take; None allows all. UserError if too few may be taken.
     """
     text = options["server_data"]
     share, count, labels = wanted(text)
@@ -87,7 +88,7 @@ def _of_labels(text, dataset, labels, order):
 
 
 def check(options, strategy, size):
-    """UserError if the strategy needs samples of the server's own without any, or has no use for them."""
+    """UserError if the strategy lacks samples of the server's own, or has no use for them."""
     name = options["strategy"]
     if strategy.server_data and not size:
         raise UserError(f"--strategy {name} works with samples of the server's own; "
@@ -104,8 +105,8 @@ def check(options, strategy, size):
 
 
 def recorded(strategy, dataset, server):
-    """The run file's record of the server's samples: their number, the number of each label, and whether the strategy
-    uses labels."""
+    """The run file's record of the server's samples: their number, the number of each label, and
+    whether the strategy uses labels."""
     return {
         "samples": len(server),
         "labels": counted(dataset.y_train[server], dataset.classes),
@@ -131,7 +132,8 @@ def holdings(options, strategy, fed_data):
 
 
 def _of_clients(fed_data):
-    """int64 (N, classes): the number of each client's samples of each label, as the clients see them."""
+    """int64 (N, classes): the number of each client's samples of each label, as the clients see
+    them."""
     starts = fed_data.offsets[1:-1]
     labels_of_clients = np.split(fed_data.labels, starts)
     classes = fed_data.dataset.classes

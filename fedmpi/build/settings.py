@@ -1,8 +1,10 @@
-"""A record of a run's parts: every option of each, defaults included, and the source of the user's own parts.
+"""A record of a run's parts: every option of each, defaults included, and the source of the user's
+own parts.
 
-``of(options)`` is the list ``parts`` of a run file. Each part has its ``kind``, its ``spec`` from the options, and all
-its ``options``, defaults included. A user's own part also has ``files`` and ``source``, a digest of these files, see
-``fedmpi.plugins.factories.digest``. ``changes`` compares two such lists.
+``of(options)`` is the list ``parts`` of a run file. Each part has its ``kind``, its ``spec`` from
+the options, and all its ``options``, defaults included. A user's own part also has ``files`` and
+``source``, a digest of these files, see ``fedmpi.plugins.factories.digest``. ``changes`` compares
+two such lists.
 """
 
 import os
@@ -41,7 +43,7 @@ def _part(kind, spec):
 
 
 def _plain(value):
-    """A value as JSON gives it back. Other types become a text that is the same in every process."""
+    """A value as JSON gives it back; other types as a text, the same in every process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -56,10 +58,11 @@ def _plain(value):
 
 
 def changes(before, after):
-    """``[(part, option, old, new)]``, the changed options of parts with the same spec in both records.
+    """``[(part, option, old, new)]``, the changed options of parts with the same spec in both
+    records.
 
-    Values are texts, and None for an option that is missing. The option ``source`` stands for the digest of a
-    user's own part.
+    Values are texts, and None for an option that is missing. The option ``source`` stands for the
+    digest of a user's own part.
     """
     rows = []
     for old, new in _pairs(before, after):
@@ -114,7 +117,8 @@ def _digest(part):
 
 
 def lines(parts):
-    """``[(kind, text)]``, such as ``("pruner", "rigl: sparsity=0.8, ...")``; parts without options are left out."""
+    """``[(kind, text)]``, such as ``("pruner", "rigl: sparsity=0.8, ...")``; parts without options
+    are left out."""
     rows = []
     for part in parts:
         values = [f"{key}={value}" for key, value in part["options"].items()]

@@ -23,9 +23,11 @@ class Setup(NamedTuple):
 
 
 def set_up(options, device, dataset=None):
-    """The ``Setup`` of a run. The server evaluates on ``device``. Without ``dataset`` the data set is loaded.
+    """The ``Setup`` of a run. The server evaluates on ``device``. Without ``dataset`` the data set
+    is loaded.
 
-    Each part is made once, and so is the model. Not checked: whether they fit each other, see ``fedmpi.build.check``.
+    Each part is made once, and so is the model. Not checked: whether they fit each other, see
+    ``fedmpi.build.check``.
     """
     options, parts = making.made(options, dataset)
     data, model = dealt_out(options, parts)
@@ -47,7 +49,8 @@ def dealt_out(options, parts):
 def message(setup, state):
     """``(meta, arrays)``: the set-up message, from which a worker builds its parts.
 
-    It also holds the mask of the last model message. By this a resumed run sends the same bytes as one never stopped.
+    It also holds the mask of the last model message. By this a resumed run sends the same bytes as
+    one never stopped.
     """
     data, fed = setup.data, setup.fed
     dataset = data.dataset

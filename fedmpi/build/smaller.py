@@ -1,4 +1,4 @@
-"""Runs with smaller networks on clients: the units to cut, and the methods that refuse such networks."""
+"""Runs with smaller networks on clients: the units to cut, and the methods that refuse them."""
 
 from fedmpi.compute.structure import check
 from fedmpi.compute.trace import trace
@@ -6,7 +6,7 @@ from fedmpi.core.errors import UserError
 
 
 def structure(options, pruner, model, layout, x, sample):
-    """The checked ``Structure`` of a model with its tensors in ``x (P,)``, traced on ``sample (2, ...)``.
+    """The checked ``Structure`` of a model in ``x (P,)``, traced on ``sample (2, ...)``.
 
     None if clients train the whole model. UserError if nothing of it can be cut.
     """

@@ -26,7 +26,8 @@ def pick_device(name, local_rank):
 
 
 def on_device(options):
-    """The options with ``--device auto`` and ``--server-device auto`` decided: a GPU if rank 0 sees one."""
+    """The options with ``--device auto`` and ``--server-device auto`` decided: a GPU if rank 0 sees
+    one."""
     import torch
     device, server_device = options["device"], options["server_device"]
     if device == "auto":
@@ -43,7 +44,8 @@ def wishes(options):
 
 
 def placed(own, others, options):
-    """``{rank: place}`` of rank 0, at ``own``, and of the others. A place shows a GPU only if the options use it."""
+    """``{rank: place}`` of rank 0, at ``own``, and of the others. A place shows a GPU only if the
+    options use it."""
     training = {options["device"]}
     serving = {options["server_device"]}
     if not others:

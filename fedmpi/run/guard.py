@@ -1,9 +1,9 @@
 """One last line for the user if rank 0 is killed: a launcher kills all ranks at once when one dies.
 
-The guard is a process, forked before MPI and torch are loaded, in a session of its own. It holds standard error, one
-end of a pipe and some shared memory. Only rank 0 holds the pipe's other end; it notes the work of every rank in the
-memory. The guard sleeps until the pipe closes, then prints one line and ends. If rank 0 ends by itself, it says goodbye
-first, and the guard prints nothing.
+The guard is a process, forked before MPI and torch are loaded, in a session of its own. It holds
+standard error, one end of a pipe and some shared memory. Only rank 0 holds the pipe's other end; it
+notes the work of every rank in the memory. The guard sleeps until the pipe closes, then prints one
+line and ends. If rank 0 ends by itself, it says goodbye first, and the guard prints nothing.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ END = RUN + 4096
 
 
 class NoGuard:
-    """No guard: in one process the shell names the signal, and for other ranks rank 0 has the last word."""
+    """No guard: a shell names the signal of one process, and rank 0 speaks for other ranks."""
 
     def note(self, rank, text):
         """Note the work of ``rank``, as far as rank 0 knows."""
@@ -38,7 +38,7 @@ class NoGuard:
 
 
 class Guard(NoGuard):
-    """The guard of rank 0. Make it before MPI and torch are loaded, while the process has one thread."""
+    """The guard of rank 0. Make it before MPI and torch are loaded: with one thread."""
 
     def __init__(self):
         self.memory = mmap.mmap(-1, END)
@@ -92,7 +92,8 @@ def _keep_watch(pipe, memory):
         os.setsid()
         _ignore_signals()
         handle = os.dup2(pipe, 3)
-        # Keep standard error and the pipe: a launcher waits until its own files and sockets are closed everywhere.
+        # Keep standard error and the pipe: a launcher waits until its own files and sockets are
+        # closed everywhere.
         os.closerange(0, 2)
         os.closerange(4, 1 << 16)
         dead = _first_dead(handle)
@@ -110,8 +111,8 @@ def _ignore_signals():
 
 
 def _first_dead(pipe):
-    """``{rank: process id}`` of this node's ranks that died first; returns once rank 0 is dead. None after a
-    goodbye."""
+    """``{rank: process id}`` of this node's ranks that died first; returns once rank 0 is dead.
+    None after a goodbye."""
     received = b""
     ranks, dead = {}, {}
     poll = select.poll()
@@ -137,7 +138,8 @@ def _first_dead(pipe):
 
 
 def _opened(lines):
-    """``{handle: (rank, process id)}``: a handle becomes readable when its process dies. Empty before Linux 5.3."""
+    """``{handle: (rank, process id)}``: a handle becomes readable when its process dies. Empty
+    before Linux 5.3."""
     handles = {}
     for line in lines.splitlines():
         rank, pid = map(int, line.split())

@@ -1,4 +1,5 @@
-"""The ranks of a run: the server's part and the workers', the transport between them, and their common end."""
+"""The ranks of a run: the server's part and the workers', the transport between them, and their
+common end."""
 
 import contextlib
 import faulthandler
@@ -30,14 +31,17 @@ FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 TOLD_S = 5
 
 
-def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {}, tell=None):
-    """Call ``play(connect)`` on rank 0; every other rank serves with the worker of ``make_worker()``.
+def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {},
+             tell=None):
+    """Call ``play(connect)`` on rank 0; every other rank serves with the worker of
+    ``make_worker()``.
 
-    ``connect()`` returns the transport to all workers. In one process this is a transport to a worker of its own, made
-    by ``make_worker()``, or by ``make()`` after ``connect(make)``.
+    ``connect()`` returns the transport to all workers. In one process this is a transport to a
+    worker of its own, made by ``make_worker()``, or by ``make()`` after ``connect(make)``.
 
-    A rank that stays silent beyond ``limits`` ends the run. ``see(local)`` describes a rank's place. ``tell(line)``
-    takes lines about the start, ``say(line)`` the error; without ``tell``, ``say`` takes both.
+    A rank that stays silent beyond ``limits`` ends the run. ``see(local)`` describes a rank's
+    place. ``tell(line)`` takes lines about the start, ``say(line)`` the error; without ``tell``,
+    ``say`` takes both.
 
     Returns the exit code: play's, if it returns one.
     """
@@ -79,8 +83,9 @@ def worker(parts=None):
 def uncollected():
     """Turn garbage collection off while libraries are imported, then freeze the new objects.
 
-    Nearly all of them stay. Looking for garbage among them is a sixth of the processor time of importing torch. A
-    process alone keeps its collection: it may do other things than a rank's work.
+    Nearly all of them stay. Looking for garbage among them is a sixth of the processor time of
+    importing torch. A process alone keeps its collection: it may do other things than a rank's
+    work.
     """
     alone = rank_and_size()[1] == 1
     if not alone:
@@ -153,7 +158,8 @@ def _alone(make_worker, stop, make=None):
 
 
 def _arrivals(say):
-    """``arrived(missing, size)``: it tells, every few seconds, how many ranks are ready, and the missing ones."""
+    """``arrived(missing, size)``: it tells, every few seconds, how many ranks are ready, and the
+    missing ones."""
     last = time.perf_counter()
 
     def arrived(missing, size):
@@ -172,8 +178,8 @@ def _arrivals(say):
 
 
 def _mpi(silence_s):
-    """The module ``transport.messages``, with MPI started. UserError if MPI is missing, or if the launcher belongs to
-    another MPI."""
+    """The module ``transport.messages``, with MPI started. UserError if MPI is missing, or if the
+    launcher belongs to another MPI."""
     try:
         # MPI_Init waits for every rank.
         with _limited(START * silence_s), warnings.catch_warnings():
@@ -190,7 +196,8 @@ def _mpi(silence_s):
 
 @contextlib.contextmanager
 def _limited(seconds):
-    """End the process, with a traceback, if the block takes longer than ``seconds``, even in C. 0 means no limit."""
+    """End the process, with a traceback, if the block takes longer than ``seconds``, even in C. 0
+    means no limit."""
     if seconds:
         faulthandler.dump_traceback_later(seconds, exit=True)
     try:
@@ -263,8 +270,8 @@ def _traceback(error):
 def _end(mpi, transport, code, started, patience_s):
     """End the other ranks with ``code``, and return it.
 
-    Workers that wait are let go. Workers that may be at work (``started``) are aborted, and those that do not go
-    within ``patience_s``.
+    Workers that wait are let go. Workers that may be at work (``started``) are aborted, and those
+    that do not go within ``patience_s``.
     """
     if mpi is None:
         for open_transport in transport:

@@ -52,7 +52,8 @@ def started(env=os.environ):
 
 
 def rank_and_size(env=os.environ):
-    """``(rank, size)`` by the launcher's variables; size 0 if unknown. A variable without a number does not count."""
+    """``(rank, size)`` by the launcher's variables; size 0 if unknown. A variable without a number
+    does not count."""
     tasks = _number(env, STEP) or 0
     rank = _first(env, RANKS)
     if rank is None:
@@ -89,8 +90,8 @@ def _first(env, names):
 def speaks(env=os.environ):
     """Whether this process prints lines for people.
 
-    Rank 0 does. So does a process without a launcher among its parents: it only looks like a rank, and there is no
-    other to print for it.
+    Rank 0 does. So does a process without a launcher among its parents: it only looks like a rank,
+    and there is no other to print for it.
     """
     rank, _ = rank_and_size(env)
     if rank == 0:
@@ -114,7 +115,7 @@ def parents():
 
 
 def ended(env=os.environ):
-    """Whether the launcher in the environment is surely out of reach: it has ended, for instance."""
+    """Whether the launcher in the environment is surely out of reach: it has ended, say."""
     folders = [env[name] for name in FOLDERS if name in env]
     return _dead_socket(env) or not all(map(os.path.isdir, folders))
 
@@ -131,7 +132,7 @@ def _dead_socket(env):
 
 
 def check(env=os.environ):
-    """Mislaunched if the environment shows, without MPI, that this rank was started without the others."""
+    """Mislaunched if the environment shows that this rank was started without the others."""
     _, size = rank_and_size(env)
     if size == 1:
         return
@@ -147,7 +148,7 @@ def check(env=os.environ):
 
 
 def check_world(rank, size, env=os.environ):
-    """Mislaunched if the launcher says another rank or size than MPI, which says ``rank`` and ``size``."""
+    """Mislaunched if MPI's ``rank`` and ``size`` are not those of the launcher."""
     claimed_rank, claimed_size = rank_and_size(env)
     if (rank, size) == (claimed_rank, claimed_size or size):
         return
@@ -183,8 +184,8 @@ def _way_out(env):
 
 
 def launcher_path(name):
-    """The path of the launcher ``name``: in this environment, whose MPI mpi4py loads, else on PATH. UserError if there
-    is none."""
+    """The path of the launcher ``name``: in this environment, whose MPI mpi4py loads, else on PATH.
+    UserError if there is none."""
     path = find_launcher(name)
     if path is None:
         raise UserError(f"there is no {name} beside {sys.executable} nor on PATH: "

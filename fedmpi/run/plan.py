@@ -1,7 +1,8 @@
-"""The cost of a run, by playing a little of it: ``fedmpi train --dry-run`` and ``fedmpi sbatch --measure``.
+"""The cost of a run, by playing a little of it: for ``--dry-run`` and ``sbatch --measure``.
 
-This process plays two rounds in memory, with as many clients and samples as a few seconds allow; no file is written.
-Bytes are counted on encoded messages. Figures of fewer clients or samples are scaled, and the plan says so.
+This process plays two rounds in memory, with as many clients and samples as a few seconds allow; no
+file is written. Bytes are counted on encoded messages. Figures of fewer clients or samples are
+scaled, and the plan says so.
 """
 
 import contextlib
@@ -33,7 +34,8 @@ FEW = 2                       # clients of the smallest try
 
 
 class Played(NamedTuple):
-    """Two rounds of a part of the run. Figures are those of the second, as some things happen only in the first."""
+    """Two rounds of a part of the run. Figures are those of the second, as some things happen only
+    in the first."""
 
     row: dict                     # of /rounds, round 2
     first: dict                   # of /rounds, round 1, in which masks travel whole
@@ -65,7 +67,8 @@ class _Over(BaseException):
 
 
 def played(options, say):
-    """``(Setup, Plan)`` of the run that ``options`` describe. UserError if train would refuse the options.
+    """``(Setup, Plan)`` of the run that ``options`` describe. UserError if train would refuse the
+    options.
 
     ``say(line)`` takes the timing of --together 0.
     """
@@ -227,7 +230,7 @@ def _asked(data, fed):
 
 
 def _shared_s(part, fed, by_clients, by_samples):
-    """Seconds of a round of the whole run that workers share: training, scores, clients' own tests."""
+    """Seconds of a whole round that workers share: training, scores, clients' own tests."""
     row = part.row
     # An asynchronous round 1 has done some of round 2's training.
     train_s = max(row["train_s"], part.trained_s)

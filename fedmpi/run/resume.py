@@ -15,7 +15,8 @@ CHANGEABLE = FREE | {"rounds"}
 
 
 def recorded(options, resume, say):
-    """The options of the run file ``resume``, with the user's changes. UserError if they would make another run."""
+    """The options of the run file ``resume``, with the user's changes. UserError if they would make
+    another run."""
     from fedmpi.store import read_run
     attrs = read_run(resume).attrs
     before = attrs["options"]
@@ -84,7 +85,8 @@ def _tell_versions(attrs, say):
 def common_round(resume, options, parts):
     """The round of the checkpoint from which ``resume`` goes on with a new number of rounds.
 
-    None stands for the newest checkpoint. UserError if the run with the new number would have begun differently.
+    None stands for the newest checkpoint. UserError if the run with the new number would have begun
+    differently.
     """
     from fedmpi.build import extend
     from fedmpi.store import checkpoint_folder, checkpoints, read_run
@@ -110,8 +112,8 @@ def common_round(resume, options, parts):
 def restored(store, setup, say, common=None):
     """``(state, rounds done)`` of the newest sound checkpoint, or of the one of round ``common``.
 
-    Without a checkpoint the run begins again. Rounds after the checkpoint are played again: to the same bits, unless
-    the number of rounds has changed.
+    Without a checkpoint the run begins again. Rounds after the checkpoint are played again: to the
+    same bits, unless the number of rounds has changed.
     """
     from fedmpi.server.loop import loaded_state, start
     fed, attrs = setup.fed, store.run().attrs
@@ -123,7 +125,8 @@ def restored(store, setup, say, common=None):
     except CheckpointError as error:
         if attrs["status"] == "finished":
             # To begin again would remove the only copy of the results.
-            raise UserError(f"{store.path} is finished: there is nothing to go on with ({error})") from error
+            raise UserError(f"{store.path} is finished: there is nothing to go on with "
+                            f"({error})") from error
         say(f"warning: {error}; starting again from round 1")
         state, done = fresh, 0
     lacking = ", ".join(_lacking(state, fresh))
@@ -139,7 +142,7 @@ def restored(store, setup, say, common=None):
 
 
 def _check_same(store, attrs, setup):
-    """UserError if the data, the devices, the model or the file's columns are not those of the run."""
+    """UserError if data, devices, model or the file's columns are not those of the run."""
     data, fed, path = setup.data, setup.fed, store.path
     _check_data(path, attrs["data_digest"], data.digest)
     _check_inputs(path, attrs.get("inputs"), data)

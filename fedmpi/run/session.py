@@ -26,10 +26,12 @@ SOON = ("fedmpi.build.check", "fedmpi.build.needs", "fedmpi.build.rehearsal", "f
 
 
 def train(options, resume, say, tell, overwrite=False):
-    """Play the run of ``options``, or resume the run file ``resume`` with changed options. Returns the exit code.
+    """Play the run of ``options``, or resume the run file ``resume`` with changed options. Returns
+    the exit code.
 
-    ``overwrite``: the run file ``out`` may replace one with rounds. ``tell(line)`` shows progress, and ``say(line)``
-    the error that ends the run; only rank 0 calls them. Other ranks serve until rank 0 says stop.
+    ``overwrite``: the run file ``out`` may replace one with rounds. ``tell(line)`` shows progress,
+    and ``say(line)`` the error that ends the run; only rank 0 calls them. Other ranks serve until
+    rank 0 says stop.
     """
     limits = _limits(options)
     # Limits are not recorded with the run.
@@ -89,7 +91,8 @@ def prepared(options, local, say):
 
 
 def _serve(options, resume, say, connect, guard, see, overwrite):
-    """Rank 0's part, from the options to the end. It refuses mistakes before it waits for the other ranks."""
+    """Rank 0's part, from the options to the end. It refuses mistakes before it waits for
+    others."""
     begin = time.perf_counter()
     with uncollected():
         import torch
@@ -136,7 +139,7 @@ def _goes_on(path):
 
 
 def _begun(setup, resume, say, overwrite):
-    """``(run file, state, rounds done)``; the run file of a new run is None, as it is made later."""
+    """``(run file, state, rounds done)``; the file of a new run is None, it is made later."""
     from fedmpi.server.loop import start
     from fedmpi.store import RunFile, check_folder, check_target
     if resume:
@@ -192,7 +195,8 @@ def _coordinates(dataset, layout):
 
 
 def _expected_rows(options, fed):
-    """``(rounds, clients' answers, clients' own tests)``: how many rows each table of the run file will get."""
+    """``(rounds, clients' answers, clients' own tests)``: how many rows each table of the run file
+    will get."""
     cohort = options["cohort"] or options["clients"]
     tested = 0
     if fed.own_tests is not None:
@@ -280,7 +284,8 @@ def _started_by(transport):
 
 
 def _play(setup, state, store, done, say, begin, places):
-    """Play the remaining rounds, and tell about them. The run file records how the run ended, even after an error."""
+    """Play the remaining rounds, and tell about them. The run file records how the run ended, even
+    after an error."""
     fed = setup.fed
     status = "failed"
     try:
@@ -314,7 +319,8 @@ def _go_on(setup, store, done, places):
     recorded = store.run().attrs["options"]
     session = provenance.session(setup, places, recorded["rounds"], done)
     store.add_session(session)
-    # A run killed between these lines loses nothing: round ``done`` is the same under both numbers of rounds.
+    # A run killed between these lines loses nothing: round ``done`` is the same under both numbers
+    # of rounds.
     store.update({"status": "running"})
     store.truncate(done)
     store.update({"options": recorded | {"rounds": setup.fed.rounds}})

@@ -15,7 +15,7 @@ LOCALES = ("LC_ALL", "LC_CTYPE", "LANG")
 
 
 def check_hdf5(env=os.environ):
-    """UserError if a variable makes HDF5 write anything but one plain file, or keeps it from loading."""
+    """UserError unless HDF5 loads, and writes one plain file."""
     for name, plain in PLAIN_FILES.items():
         value = env.get(name, "")
         if value.partition(" ")[0] not in plain:
