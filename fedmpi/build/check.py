@@ -83,8 +83,8 @@ def _check_batches(options, data):
         raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train "
                         f"on: ask the partition for min_size=2 or more, {instead}")
     if kept == 1:
-        raise UserError(f"--strategy {options['strategy']} works with the server's {kept} sample, on "
-                        "which batch normalisation cannot train: give a larger --server-data, "
+        raise UserError(f"--strategy {options['strategy']} works with the server's {kept} sample, "
+                        "on which batch normalisation cannot train: give a larger --server-data, "
                         f"{instead}")
 
 
@@ -100,13 +100,18 @@ def apart(options, parts, data, network):
     """The reason against training clients side by side: half a line, empty if there is none."""
     if not isinstance(parts.strategy.local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
+    # 0 stands for a fault that trains in its own way.
     if not least(options, parts, data).any():
         return "all of them are at fault and train in ways of their own"
-    at_work = parts.aggregation.concurrency or options["cohort"] or options["clients"]
+    cohort = options["cohort"] or options["clients"]
+    at_work = parts.aggregation.concurrency or cohort
     if at_work == 1:
         return "only one is at work at a time"
-    why = refusal(network.model, network.layout, sample(data, 2))
-    return why and f"not those of --model {options['model']}: {why}"
+    two = sample(data, 2)
+    why = refusal(network.model, network.layout, two)
+    if not why:
+        return ""
+    return f"not those of --model {options['model']}: {why}"
 
 
 def _rehearse(setup):

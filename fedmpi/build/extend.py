@@ -27,6 +27,7 @@ def plans(options, parts):
     number of rounds, and has no ``planned``.
     """
     every = options["evaluate_every"]
+    # The last round is always evaluated.
     planned = {f"--evaluate-every {every}": evaluates(every)}
     if options["client_test"]:
         between = options["client_test_every"]

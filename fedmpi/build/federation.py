@@ -21,21 +21,30 @@ class Federation(NamedTuple):
     training data."""
 
     dataset: Dataset
-    validation: np.ndarray        # indices into x_train
+    # Indices into x_train.
+    validation: np.ndarray
     # (N + 1,) int64: client n holds rows offsets[n]:offsets[n + 1] of indices and labels.
     offsets: np.ndarray
-    indices: np.ndarray           # int64 into x_train
-    labels: np.ndarray            # targets, as the clients see them
-    noise: np.ndarray             # (N,) fraction of wrong labels
-    features: np.ndarray          # (N,) level of feature skew
-    faults: np.ndarray            # (F, N) bool: whether a client has a fault
+    # int64 indices into x_train of all clients' samples, one client after the other.
+    indices: np.ndarray
+    # Targets, as the clients see them.
+    labels: np.ndarray
+    # (N,) fraction of wrong labels.
+    noise: np.ndarray
+    # (N,) level of feature skew.
+    features: np.ndarray
+    # (F, N) bool: whether a client has a fault.
+    faults: np.ndarray
     # (N,) int64: a duplicate's source, the client with the same samples; -1 for no duplicate.
     source: np.ndarray
     # (N,) in [0, 1]: the truth for estimators of contributions.
     quality: np.ndarray
-    digest: str                   # of the data, the partition, the labels and all changes to them
-    client_names: tuple = ()      # N texts, if the clients are the data set's own
-    held_out: HeldOut | None = None     # clients' own test parts
+    # sha256 of the data, the partition, the labels and all changes to them.
+    digest: str
+    # N texts, if the clients are the data set's own.
+    client_names: tuple = ()
+    # Clients' own test parts.
+    held_out: HeldOut | None = None
     # Indices into x_train of the samples for the strategy's work on the server.
     server: np.ndarray = np.empty(0, np.int64)
 

@@ -32,8 +32,10 @@ class HeldOut(NamedTuple):
 
     # (N + 1,) int64: client n's part is indices[offsets[n]:offsets[n + 1]].
     offsets: np.ndarray
-    indices: np.ndarray       # int64 into x_train
-    features: np.ndarray      # (N,) level of feature skew of its inputs
+    # Int64 into x_train.
+    indices: np.ndarray
+    # (N,) level of feature skew of its inputs.
+    features: np.ndarray
 
     @property
     def sizes(self):

@@ -98,7 +98,8 @@ def evaluator(evaluators, several):
             mean_loss += share * loss
             own[f"loss_{name}"] = loss
             for metric, value in metrics.items():
-                means[metric] = means.get(metric, 0.0) + share * value
+                before = means.get(metric, 0.0)
+                means[metric] = before + share * value
                 own[f"{metric}_{name}"] = value
         return mean_loss, means | own
 

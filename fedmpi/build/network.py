@@ -20,14 +20,21 @@ from fedmpi.plugins import fit
 class Network(NamedTuple):
     """A model that fits the data, and its properties."""
 
-    model: nn.Module              # on the server's device
+    # It lies on the server's device.
+    model: nn.Module
     layout: Layout
-    x: torch.Tensor               # (P,) float32: the memory of the model's tensors
-    first: torch.Tensor           # (P,) float32 on the CPU: the initial values
-    costs: Any                    # flops.Costs of the model
-    fixed: Any                    # tensors.Fixed of the model
-    batch_norm: bool              # whether the model has batch norm
-    output_bytes: tuple           # (all, largest): bytes of its layers' outputs for a sample
+    # (P,) float32: the memory of the model's tensors.
+    x: torch.Tensor
+    # (P,) float32 on the CPU: the initial values.
+    first: torch.Tensor
+    # A flops.Costs.
+    costs: Any
+    # A tensors.Fixed: constants, frozen parameters.
+    fixed: Any
+    # Whether the model has batch norm.
+    batch_norm: bool
+    # (all, largest): bytes of its layers' outputs for a sample.
+    output_bytes: tuple
 
 
 def network(options, data, model, device, objective, personal=None):
@@ -106,9 +113,10 @@ def _check_takes(option, model, data):
         return
     takes_floats = not _failure(model, samples.float())
     if takes_floats:
+        text = inputs_text(data.dataset)
         raise UserError(f"{option} takes floats, and the data set's samples are whole numbers, "
-                        f"which reach it as {inputs_text(data.dataset)} ({why}); say normalise=true "
-                        "of the data set, or take a model that looks them up in an nn.Embedding")
+                        f"which reach it as {text} ({why}); say normalise=true of the data set, "
+                        "or take a model that looks them up in an nn.Embedding")
 
 
 def _failure(model, samples):

@@ -37,8 +37,9 @@ def _without_effect(options, data):
     """Lines about options that change nothing in this run."""
     injected = (("noise", data.noise, "label"), ("features", data.features, "input"))
     for option, levels, changed in injected:
-        if options[option] != "none" and not levels.any():
-            yield f"--{option} {options[option]} has no effect: no client has a changed {changed}"
+        spec = options[option]
+        if spec != "none" and not levels.any():
+            yield f"--{option} {spec} has no effect: no client has a changed {changed}"
     until, rounds = options["until"], options["rounds"]
     if until >= rounds:
         yield f"--until {until} has no effect: the run ends after --rounds {rounds}"

@@ -37,13 +37,16 @@ class Parts(NamedTuple):
     partition: Callable | None = None
     noise: Noise | None = None
     features: Features | None = None
-    faults: tuple = ()                # of Fault, as the options name them
-    network: Callable | None = None   # (shape, outputs) -> nn.Module, initialised from the seed
+    # Each a Fault, in the order of the options.
+    faults: tuple = ()
+    # (shape, outputs) -> nn.Module, initialised from the seed.
+    network: Callable | None = None
     task: Objective | None = None
     strategy: Strategy | None = None
     optimiser: Optimiser | None = None
     schedule: Schedule | None = None
-    augmentations: tuple = ()         # of Augmentation, one after the other
+    # Each an Augmentation; they are applied one after the other.
+    augmentations: tuple = ()
     pruner: Pruner | None = None
     # {label: Contribution}: first the estimator whose scores give weights, then the observing ones.
     contributions: dict = {}

@@ -94,8 +94,10 @@ def adds_up(parts):
     play no part, so that the bits do not depend on them.
     """
     pruner, aggregation = parts.pruner, parts.aggregation
+    # These merge before all answers are there, or without some.
     if aggregation.buffer or aggregation.over or aggregation.deadline < math.inf:
         return False
+    # Clients' masks differ.
     if pruner.masks is not None or pruner.units is not None or pruner.moves:
         return False
     return parts.strategy.additive and parts.weighting.fixed

@@ -71,9 +71,9 @@ def taken(options, dataset, pool, total, spare=None):
     if labels:
         order = order[_of_labels(text, dataset, labels, order)]
     if size > len(order) or size >= len(pool):
-        raise UserError(f"--server-data {text}: {size} samples are asked for, but only {len(order)} "
-                        f"of the {len(pool)} training samples may be taken, and clients need some; "
-                        "take fewer")
+        raise UserError(f"--server-data {text}: {size} samples are asked for, but only "
+                        f"{len(order)} of the {len(pool)} training samples may be taken, "
+                        "and clients need some; take fewer")
     server = np.sort(order[:size])
     return server, np.setdiff1d(pool, server)
 

@@ -15,11 +15,13 @@ from fedmpi.wire import positions
 class Setup(NamedTuple):
     """A run, made from its options."""
 
-    options: dict                 # all decided, but for --together 0
+    # All decided, but for --together 0.
+    options: dict
     parts: Parts
     data: Federation
     network: Network
-    fed: Fed                      # its transport still missing
+    # Its transport still missing.
+    fed: Fed
 
 
 def set_up(options, device, dataset=None):
