@@ -32,7 +32,7 @@ class HeldOut(NamedTuple):
 
     # (N + 1,) int64: client n's part is indices[offsets[n]:offsets[n + 1]].
     offsets: np.ndarray
-    # Int64 into x_train.
+    # int64 indices into x_train.
     indices: np.ndarray
     # (N,) level of feature skew of its inputs.
     features: np.ndarray

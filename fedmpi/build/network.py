@@ -29,7 +29,7 @@ class Network(NamedTuple):
     first: torch.Tensor
     # A flops.Costs.
     costs: Any
-    # A tensors.Fixed: constants, frozen parameters.
+    # A tensors.Fixed: frozen parameters, and a digest of constants.
     fixed: Any
     # Whether the model has batch norm.
     batch_norm: bool

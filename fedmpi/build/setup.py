@@ -20,7 +20,7 @@ class Setup(NamedTuple):
     parts: Parts
     data: Federation
     network: Network
-    # Its transport still missing.
+    # Without its transport, which comes when all ranks are ready.
     fed: Fed
 
 

@@ -152,7 +152,7 @@ def _opened(lines):
 
 
 def _line(memory, dead):
-    """The last line: ``dead {rank: process id}`` are this node's ranks that died first."""
+    """The last line, by the first deaths on this node: ``dead {rank: process id}``."""
     resume = _read(memory, RUN, END - RUN)
     line = f"error: {_cause(memory, dead)}"
     return f"{line}; {resume}" if resume else line
@@ -178,7 +178,7 @@ def _cause(memory, dead):
 
 
 def _work(memory, rank):
-    """The work that rank 0 noted last of a rank."""
+    """Rank 0's last note about the work of a rank."""
     if rank >= SLOTS:
         return "unknown"
     return _read(memory, SLOT * rank, SLOT)

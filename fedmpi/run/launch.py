@@ -234,7 +234,7 @@ def _as_server(play, connect, say, mpi, guard, patience_s):
 
 
 def _told(error):
-    """``(line, exit code, whether clients may be at work)`` of the error that ended the run."""
+    """``(line, exit code, whether clients may be at work)`` for the last error of a run."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; --resume goes on after the last checkpoint", INTERRUPTED, True
     if isinstance(error, Stopped):
@@ -270,8 +270,8 @@ def _traceback(error):
 def _end(mpi, transport, code, started, patience_s):
     """End the other ranks with ``code``, and return it.
 
-    Workers that wait are let go. Workers that may be at work (``started``) are aborted, and those
-    that do not go within ``patience_s``.
+    Waiting workers are let go. If workers may be at work (``started``), or do not go within
+    ``patience_s``, MPI aborts them.
     """
     if mpi is None:
         for open_transport in transport:

@@ -96,6 +96,7 @@ def git_commit():
     checkout = os.path.dirname(package)
     if not os.path.isdir(os.path.join(checkout, ".git")):
         return ""
+    # Of a broken checkout the answer is empty.
     command = ["git", "-C", package, "rev-parse", "HEAD"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.strip()

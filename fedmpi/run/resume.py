@@ -1,4 +1,4 @@
-"""A run that is resumed: its options, the checks that it is still the same run, and its state."""
+"""A resumed run: its options, its state, and checks against any change of the run."""
 
 from importlib.metadata import version
 

@@ -37,6 +37,7 @@ def train(options, resume, say, tell, overwrite=False):
     # Limits are not recorded with the run.
     options = {key: value for key, value in options.items() if key not in LIMITS}
     rank, size = rank_and_size()
+    # Limits are for other ranks.
     if size == 1:
         _tell_idle_limits(limits, tell)
     guard = NoGuard()
@@ -102,6 +103,7 @@ def _serve(options, resume, say, connect, guard, see, overwrite):
             importlib.import_module(module)
     torch.set_num_threads(1)
     _, size = rank_and_size()
+    # Alone, rank 0 trains clients, and takes a worker's place.
     local = 0 if size == 1 else place.SERVER
     own = see(local)
     options = resuming.recorded(options, resume, say) if resume else on_device(options)

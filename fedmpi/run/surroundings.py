@@ -53,6 +53,7 @@ def _locale():
 
 def _locale_known():
     """Whether this machine has the locale that the environment names."""
+    # Only setting a locale shows whether it exists.
     before = locale.setlocale(locale.LC_CTYPE)
     try:
         locale.setlocale(locale.LC_CTYPE, "")
