@@ -6,6 +6,7 @@ Exit codes: 0 if nothing is worse than a note, 1 for warnings, 2 for errors.
 
 import os
 import statistics
+from functools import partial
 from typing import NamedTuple
 
 from fedmpi.transport import place
@@ -299,11 +300,15 @@ def _built(facts):
             f"{' and '.join(libraries) or 'no MKL'}, {torch['vectors']}, {facts['threads']} thread(s) a rank")
 
 
+def _version_of(name, facts):
+    return facts["versions"][name]
+
+
 def _versions(ranks):
     versions = ranks[0]["versions"]
     all_same = True
     for name in versions:
-        text, same = _unequal(ranks, lambda facts: facts["versions"][name])
+        text, same = _unequal(ranks, partial(_version_of, name))
         all_same = all_same and same
         if not same:
             yield Finding("error", "versions", f"{name} {text}", "the same on all ranks",

@@ -24,6 +24,7 @@ from fedmpi.read.headline import headline
 from fedmpi.build.parts import network_of
 from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.core.errors import CheckpointError, DiskError, UserError
+from fedmpi.compute.several import laid_out
 from fedmpi.core.layout import bind
 from fedmpi.core.flops import costs
 from fedmpi.server.loop import counted, served
@@ -70,6 +71,7 @@ def trained(path, round=None, warn=lambda line: None):
     if run.attrs.get("fixed_digest", "") != (fixed(network, layout).digest if "fixed_digest" in run.attrs else ""):
         raise UserError(f"{path} was trained with other frozen parameters or constants than --model {options['model']} "
                         "has here; was its code or the file that it reads changed?")
+    _tell_personal(path, make(catalog.STRATEGIES, options["strategy"]), layout, network, warn)
     mask = counted(make(catalog.PRUNERS, options["pruner"]), layout, state)
     x.copy_(served(state["x"], layout.support(mask), layout))
     masks = {slot.name: mask[slot.span].view(slot.shape).clone() for slot in layout.weights}
@@ -83,6 +85,14 @@ def trained(path, round=None, warn=lambda line: None):
     recorded = {name: float(run.rounds[name][done - 1]) for name in (leading.name, "loss")
                 if name in run.rounds and 0 < done <= len(run.ends) and np.isfinite(run.rounds[name][done - 1])}
     return found._replace(about={leading.name: None, "loss": None} | recorded | about | {"headline": leading.name})
+
+
+def _tell_personal(path, strategy, layout, network, warn):
+    """A line about the tensors that stay with clients: the server never had their values."""
+    personal = laid_out(layout, network, strategy.personal).personal
+    if personal:
+        warn(f"{path}: {len(personal)} of {len(layout.slots)} tensors stay with the clients, each of which has its "
+             "own; here they are as the model's factory made them")
 
 
 def _tied(network):
@@ -143,7 +153,8 @@ def load(path):
     try:
         with safe_open(path, "pt") as f:
             about = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}
+            names = f.keys()
+            tensors = {name: f.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a safetensors file ({' '.join(str(error).split())})") from error
     if "shapes" not in about:

@@ -282,3 +282,13 @@ def test_a_tied_tensor_is_counted_once(fedmpi, tmp_path):
     assert found.about["tied"] == ["head.weight"] and "head.weight" in found.state
     run = read_run(tmp_path / "a.h5")
     assert trained.by_layer(found)[-1]["weights"] == run.attrs["weights"]
+
+
+def test_tensors_that_the_server_never_had_are_told(fedmpi, tmp_path):
+    run = tmp_path / "own.h5"
+    fedmpi(1, "train", "--dataset", "digits", "--train-samples", 100, "--clients", 3, "--rounds", 1, "--strategy",
+           "fedper", "--model", "2nn:hidden=5", "--contribution", "size", "--out", run)
+    told = []
+    trained.trained(run, warn=told.append)
+    assert told == [f"{run}: 2 of 6 tensors stay with the clients, each of which has its own; here they are as the "
+                    "model's factory made them"]

@@ -206,7 +206,7 @@ def bars(ax, found, xlabel):
     """``found`` [(name, value, its text, inside)] as bars from the top; those inside another are
     lighter."""
     largest = max(value for _, value, _, _ in found)
-    for row, (name, value, text, inside) in enumerate(found):
+    for row, (_, value, text, inside) in enumerate(found):
         ax.barh(row, value, height=0.7, color=BLUE, alpha=0.4 if inside else 1)
         ax.annotate(text, (value, row), (4, 0), textcoords="offset points", va="center", color=INK)
     ax.set_yticks(range(len(found)), [name for name, _, _, _ in found])
