@@ -47,7 +47,8 @@ def _named_parts(options, parts):
     for kind in ONE:
         yield kind, kind, options[kind], getattr(parts, kind)
     weigher, *observing = parts.contributions.values()
-    yield "contribution", "contribution", options["contribution"], weigher
+    weigher_spec = options["contribution"]
+    yield "contribution", "contribution", weigher_spec, weigher
     for spec, part in zip(options["observe"], observing):
         yield "observe", "contribution", spec, part
     for spec, part in zip(options["fault"], parts.faults):
@@ -94,7 +95,7 @@ def common_round(plans, old, new, saved):
     """The last round of the checkpoints ``saved`` until which runs of ``old`` and of ``new`` rounds
     are the same.
 
-    ``plans`` are those of the function ``plans``. 0 without checkpoints; UserError if all of them
+    ``plans`` come from the function ``plans``. 0 without checkpoints; UserError if all of them
     are too late.
     """
     if not saved:

@@ -321,7 +321,8 @@ def shared_arrays(data):
     """
     dataset = data.dataset
     of_server = [data.validation, data.server]
-    ends = data.offsets[-1] + np.cumsum([len(rows) for rows in of_server])
+    sizes = [len(rows) for rows in of_server]
+    ends = data.offsets[-1] + np.cumsum(sizes)
     true_labels = [dataset.y_train[rows] for rows in of_server]
     return {
         "x_train": dataset.x_train,
@@ -347,8 +348,10 @@ def cut(data, most):
     """The federation with at most ``most`` samples a client."""
     counts = np.minimum(data.sizes, most)
     ends = data.offsets[:-1] + counts
-    spans = zip(data.offsets, ends)
-    rows = np.concatenate([np.arange(begin, end) for begin, end in spans])
+    of_clients = []
+    for begin, end in zip(data.offsets, ends):
+        of_clients.append(np.arange(begin, end))
+    rows = np.concatenate(of_clients)
     return data._replace(
         offsets=_offsets(counts),
         indices=data.indices[rows],

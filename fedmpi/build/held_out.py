@@ -132,5 +132,6 @@ def remarks(options, fed_data):
         return
     without = int((held.sizes == 0).sum())
     if without:
-        yield (f"--client-test {options['client_test']:g}: {without} of {len(held.sizes)} clients "
+        share = options["client_test"]
+        yield (f"--client-test {share:g}: {without} of {len(held.sizes)} clients "
                "hold too few samples for a test part of their own, and count in no own_ column")

@@ -29,11 +29,11 @@ def partition_of(options, client, classes=True):
 
 
 def with_clients(options, partition, client, client_names):
-    """The options with a number of clients: the user's, else that of the natural clients, else the
-    usual one.
+    """The options with a number of clients: the user's, else as many as there are natural clients,
+    else the usual number.
 
-    ``client (N,)`` and ``client_names`` are those of the data set. UserError if --clients is not
-    the number of natural clients.
+    ``client (N,)`` and ``client_names`` come with the data set. UserError if --clients is not the
+    number of natural clients.
     """
     if not isinstance(partition, Natural):
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}

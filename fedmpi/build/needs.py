@@ -92,7 +92,8 @@ def _shares(options, places):
     for ranks in place.by_node(places).values():
         free_bytes = place.free_of(places, ranks)
         for name, users in place.by_gpu(places, ranks).items():
-            first = places[users[0]]
+            first_user, *_ = users
+            first = places[first_user]
             gpu = place.gpu_of(first)
             shown = f"gpu {name} ({gpu['name']}) of {first['host']}"
             free = free_bytes.get(gpu["uuid"], gpu["total_bytes"])

@@ -139,9 +139,11 @@ def _several(kind, options):
 
 def _estimators(options, weigher):
     """``{label: Contribution}``: the ``weigher``, and the observing estimators."""
-    observing = [make(CONTRIBUTIONS, spec) for spec in options["observe"]]
     specs = [options["contribution"], *options["observe"]]
-    return dict(zip(labels(specs), [weigher, *observing]))
+    estimators = [weigher]
+    for spec in options["observe"]:
+        estimators.append(make(CONTRIBUTIONS, spec))
+    return dict(zip(labels(specs), estimators))
 
 
 def _networks(specs, server, features, seed, shape, outputs):

@@ -22,11 +22,14 @@ def data_lines(options, data):
 def dealt(options, data):
     """The partition, noise, skew and faults: ``partition iid, noise none (no label is
     changed)``."""
-    words = [f"partition {options['partition']}", f"noise {options['noise']}"]
-    if options["features"] != "none":
-        words.append(f"features {options['features']}")
-    words += [f"fault {spec}" for spec in options["fault"]]
-    return f"{', '.join(words)} ({_wrong_text(data)})"
+    partition, noise, features = options["partition"], options["noise"], options["features"]
+    words = [f"partition {partition}", f"noise {noise}"]
+    if features != "none":
+        words.append(f"features {features}")
+    for spec in options["fault"]:
+        words.append(f"fault {spec}")
+    text = ", ".join(words)
+    return f"{text} ({_wrong_text(data)})"
 
 
 def _wrong_text(data):

@@ -35,7 +35,9 @@ FEW = 16
 
 def own_methods(options):
     """The specs of the user's own methods that play a part in a round."""
-    specs = [(kind, options[kind]) for kind in KINDS]
+    specs = []
+    for kind in KINDS:
+        specs.append((kind, options[kind]))
     for name, kind in SEVERAL.items():
         specs += [(kind, spec) for spec in options[name]]
     return [spec for kind, spec in specs if _is_own(kind, spec)]

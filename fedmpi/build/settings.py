@@ -31,7 +31,9 @@ def _part(kind, spec):
     """The record of one part."""
     table = catalog.KINDS[KIND_OF.get(kind, kind)]
     name, _ = split(spec)
-    values = {key: _plain(value) for key, value in settings(table, spec).items()}
+    values = {}
+    for key, value in settings(table, spec).items():
+        values[key] = _plain(value)
     part = {"kind": kind, "spec": spec, "options": values}
     if is_own(table, name):
         sources = entry(table, name).sources

@@ -43,9 +43,10 @@ def set_up(options, device, dataset=None):
 def dealt_out(options, parts):
     """``(Federation, model)``: the data for this model, and the new model."""
     dataset = parts.dataset
-    shape = dataset.x_train.shape[1:]
-    model = parts.network(shape, num_outputs(dataset))
-    return federation(options, parts, model), model
+    shape, outputs = dataset.x_train.shape[1:], num_outputs(dataset)
+    model = parts.network(shape, outputs)
+    data = federation(options, parts, model)
+    return data, model
 
 
 def message(setup, state):
