@@ -1,5 +1,4 @@
-"""The way out for a name that is not known: the name that was probably meant, or the part whose
-option it is."""
+"""Advice about an unknown name: a similar name, or the part with such an option."""
 
 from typing import NamedTuple
 
@@ -10,74 +9,96 @@ from fedmpi.plugins.spec import split
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import PARTS
 
-MOST = 3                      # kinds of parts that are told
+# Advice names at most so many parts.
+MOST = 3
 
 
 def check_keys(table, known, where):
-    """UserError where a key of ``table``, options or others from the user's file, is none of
-    ``known``."""
+    """UserError if a key of ``table`` is not one of the ``known`` keys. ``table`` is from the
+    user's file ``where``."""
     unknown = sorted(key for key in table if key not in known)
     if unknown:
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; {way_out(unknown[0], known, table)}")
+        advice = way_out(unknown[0], known, table)
+        raise UserError(f"{where}: unknown {', '.join(unknown)}; {advice}")
 
 
 def way_out(key, known, given):
-    """What to say of an unknown ``key`` among those ``known``: that it is an option of a part, or
-    which known key is near, or all of them. ``given`` are the keys and values beside it."""
+    """Advice about an unknown ``key``: the part with such an option, else a similar key of
+    ``known``, else all of them.
+
+    ``given`` are the user's keys and values.
+    """
     kinds = [kind for kind in catalog.KINDS if kind in known]
-    found = of_parts(key, given, kinds, "{kind} = {spec!r}")
+    of_a_part = of_parts(key, given, kinds, "{kind} = {spec!r}")
+    if of_a_part:
+        return of_a_part
     near = nearest(key, known)
-    if near and not found:
+    if near:
         return f"did you mean {near}?"
-    return found or f"known are {', '.join(known)}"
+    return f"known are {', '.join(known)}"
 
 
 def of_parts(option, given, kinds, form):
-    """``momentum is an option of the strategy: --strategy thesis:momentum=0.9``; empty where it is
-    no option of a part of these ``kinds``. ``given`` maps options to what was chosen; ``form`` says
-    how a spec is written."""
-    found = [_chosen(kind, option, given) for kind in kinds]
-    found = sorted([each for each in found if each], key=lambda each: each.far)[:MOST]
+    """``momentum is an option of the strategy: --strategy thesis:momentum=0.9``
+
+    Empty if no part of these ``kinds`` has the option. ``given`` are the user's options and values;
+    ``form`` is how a spec is written, ``--{kind} {spec}`` for instance.
+    """
+    candidates = [_candidate(kind, option, given) for kind in kinds]
+    likely = [candidate for candidate in candidates if candidate is not None]
+    # The sort is stable: kinds of the same rank keep their order.
+    likely.sort(key=lambda candidate: candidate.rank)
     value = _text(given.get(option)) or "VALUE"
-    told = [f"the {each.kind}: " + form.format(kind=each.kind, spec=f"{each.spec}{option}={value}")
-            for each in found]
-    return f"{option} is an option of {', or of '.join(told)}" if told else ""
+    texts = []
+    for kind, start, _ in likely[:MOST]:
+        written = form.format(kind=kind, spec=f"{start}{option}={value}")
+        texts.append(f"the {kind}: {written}")
+    if not texts:
+        return ""
+    return f"{option} is an option of {', or of '.join(texts)}"
 
 
-class _Found(NamedTuple):
-    """A part that has an option, as a spec up to where the option is written; how far from what was
-    chosen."""
+class _Candidate(NamedTuple):
+    """A part that has the option."""
 
     kind: str
-    spec: str
-    far: int
+    start: str                    # its spec, up to the option
+    rank: int                     # 0 for the user's part, 1 for the usual one, 2 for another
 
 
-def _chosen(kind, option, given):
-    """The part of a kind that has the option: the one that was chosen, else the usual one, else the
-    first; None where none has it."""
+def _candidate(kind, option, given):
+    """The ``_Candidate`` of a kind: the user's part, else the usual one, else the first with the
+    option, else None."""
     table = catalog.KINDS[kind]
     name, rest = split(_text(given.get(kind)))
     usual, _ = split(PARTS.get(kind) or "")
     if name and _has(table, name, option):
-        return _Found(kind, f"{name}:{rest}," if rest else f"{name}:", 0)
+        start = f"{name}:{rest}," if rest else f"{name}:"
+        return _Candidate(kind, start, 0)
     if usual and _has(table, usual, option):
-        return _Found(kind, f"{usual}:", 1)
-    first = next((each for each in table if _has(table, each, option)), None)
-    return _Found(kind, f"{first}:", 2) if first else None
+        return _Candidate(kind, f"{usual}:", 1)
+    for other in table:
+        if _has(table, other, option):
+            return _Candidate(kind, f"{other}:", 2)
+    return None
 
 
 def _text(value):
-    """What was given for an option as a command line has it, the first of a list; empty where that
-    cannot be."""
-    value = value[0] if isinstance(value, list) and value else value
-    return str(value) if isinstance(value, (str, int, float)) else ""
+    """An option's value as a command line has it, of a list the first; empty for any other type."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    return ""
 
 
 def _has(table, name, option):
     """Whether a part has an option, by its source."""
     try:
-        found = entry(table, name).signature.parameters.get(option)
+        parameters = entry(table, name).signature.parameters
     except UserError:
         return False
-    return found is not None and found.default is not found.empty
+    if option not in parameters:
+        return False
+    parameter = parameters[option]
+    return parameter.default is not parameter.empty

@@ -1,4 +1,4 @@
-"""What cannot work, told before any client trains."""
+"""Refusals of a run that cannot work, before any client trains."""
 
 import torch
 
@@ -17,7 +17,8 @@ from fedmpi.server.fold import still
 
 
 def check(setup):
-    """UserError for what cannot work: each part is asked by its ``refuses``, here is only what belongs to no part."""
+    """UserError if the run cannot work. Each part has rules of its own, ``refuses``; the others
+    stand here."""
     options, parts, data, network, fed = setup
     N = len(data.sizes)
     if not 1 <= fed.cohort <= N:
@@ -27,44 +28,52 @@ def check(setup):
     server_data.check(options, parts.strategy, len(data.server))
     smaller.check_run(options, parts, fed)
     kinds.check_run(options, parts)
-    for said, part, facts in asked(options, parts, data, network.layout):
+    for option, part, facts in asked(options, parts, data, network.layout):
         for line in part.refuses(facts):
-            raise UserError(f"{said}: {line}")
+            raise UserError(f"{option}: {line}")
     if parts.strategy.fits is not None:
-        option, one = f"--strategy {options['strategy']}", sample(data).to(network.x.device)
-        for each in networks_of(network.model):
-            named(option, parts.strategy.fits, each, one)
+        _check_strategy_fits(options, parts.strategy, data, network)
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:
         _check_together(options, parts, data, network)
+    # Last, as parts may rely on all that was checked.
     _rehearse(setup)
 
 
+def _check_strategy_fits(options, strategy, data, network):
+    """UserError if the strategy does not go with one of the networks."""
+    option = f"--strategy {options['strategy']}"
+    one = sample(data).to(network.x.device)
+    for model in networks_of(network.model):
+        named(option, strategy.fits, model, one)
+
+
 def _check_classes(options, parts):
-    """UserError where a part that is made for classes stands in a run of another task."""
+    """UserError if a part needs classes, and the run's task has none."""
     if parts.task.classes:
         return
     specs = [options["contribution"], *options["observe"]]
     rows = [("strategy", options["strategy"], parts.strategy)]
-    rows += [("contribution", *pair) for pair in zip(specs, parts.contributions.values())]
+    for spec, part in zip(specs, parts.contributions.values()):
+        rows.append(("contribution", spec, part))
     for kind, spec, part in rows:
         if part.classes:
-            raise UserError(f"--{kind} {spec} is made for one class a sample, and --task {options['task']} has none; "
-                            f"take another {kind}")
+            raise UserError(f"--{kind} {spec} is made for one class a sample, and --task "
+                            f"{options['task']} has none; take another {kind}")
 
 
 def _check_validation(parts, data):
-    """UserError where an estimator wants validation samples and there are none."""
+    """UserError if an estimator needs validation samples, and there are none."""
     if len(data.validation):
         return
-    wanting = [label for label, part in parts.contributions.items() if part.validated]
-    if wanting:
-        raise UserError(f"{wanting[0]} needs validation samples; give --validation 0.1, say")
+    for label, part in parts.contributions.items():
+        if part.validated:
+            raise UserError(f"{label} needs validation samples; give --validation 0.1, say")
 
 
 def _check_batches(options, data):
-    """UserError where batch norm would get a batch of one sample, which has no variance."""
+    """UserError if batch norm would get a batch of one sample: it has no variance."""
     smallest, kept = int(data.sizes.min()), len(data.server)
     instead = "or take a model without batch normalisation"
     if options["batch_size"] < 2:
@@ -74,12 +83,13 @@ def _check_batches(options, data):
         raise UserError(f"a client holds {smallest} sample, which batch normalisation cannot train "
                         f"on: ask the partition for min_size=2 or more, {instead}")
     if kept == 1:
-        raise UserError(f"--strategy {options['strategy']} works with the server's {kept} sample, on "
-                        "which batch normalisation cannot train: give a larger --server-data, "
+        raise UserError(f"--strategy {options['strategy']} works with the server's {kept} sample, "
+                        "on which batch normalisation cannot train: give a larger --server-data, "
                         f"{instead}")
 
 
 def _check_together(options, parts, data, network):
+    """UserError if --together asks for clients side by side, and none can be trained so."""
     why = apart(options, parts, data, network)
     if why:
         G = options["together"]
@@ -87,20 +97,26 @@ def _check_together(options, parts, data, network):
 
 
 def apart(options, parts, data, network):
-    """Why no two clients of this run can be trained side by side: half a line, empty where some can."""
+    """The reason against training clients side by side: half a line, empty if there is none."""
     if not isinstance(parts.strategy.local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
+    # 0 stands for a fault that trains in its own way.
     if not least(options, parts, data).any():
         return "all of them are at fault and train in ways of their own"
-    at_work = parts.aggregation.concurrency or options["cohort"] or options["clients"]
+    cohort = options["cohort"] or options["clients"]
+    at_work = parts.aggregation.concurrency or cohort
     if at_work == 1:
         return "only one is at work at a time"
-    why = refusal(network.model, network.layout, sample(data, 2))
-    return why and f"not those of --model {options['model']}: {why}"
+    two = sample(data, 2)
+    why = refusal(network.model, network.layout, two)
+    if not why:
+        return ""
+    return f"not those of --model {options['model']}: {why}"
 
 
 def _rehearse(setup):
-    """One merge of a cohort that changed nothing and the feature skew of one sample, for what they refuse."""
+    """Try one merge, of updates of 0, and the feature skew of one sample: they may refuse the run's
+    layout or data."""
     options, parts, data, network, fed = setup
     C = fed.aggregation.buffer or fed.cohort
     _rehearse_merge(options, parts.strategy, network, C)
@@ -109,18 +125,22 @@ def _rehearse(setup):
 
 
 def _rehearse_merge(options, strategy, network, C):
-    idle = still(network.layout, strategy, C, options["clients"])
-    weights = torch.full((C,), 1 / C, dtype=torch.float64)
-    state = strategy.init(network.layout)
+    """UserError if the strategy cannot merge the updates of C clients."""
+    layout = network.layout
     option = f"--strategy {options['strategy']}"
-    named(option, strategy.merge, state, network.first, idle, weights)
+    unchanged = still(layout, strategy, C, options["clients"])
+    weights = torch.full((C,), 1 / C, dtype=torch.float64)
+    state = strategy.init(layout)
+    named(option, strategy.merge, state, network.first, unchanged, weights)
 
 
 def _rehearse_features(options, features, data):
+    """UserError if the feature skew cannot change one sample."""
     dataset = data.dataset
-    zeros = torch.zeros(1, *data.shape, dtype=model_dtype(dataset))
+    option = f"--features {options['features']}"
+    dtype = model_dtype(dataset)
+    zeros = torch.zeros(1, *data.shape, dtype=dtype)
     label = torch.zeros(1, dtype=torch.int64)
     level = float(data.features.max())
     gen = stream(options["seed"], Purpose.FEATURES, 0)
-    option = f"--features {options['features']}"
     named(option, features.apply, zeros, label, level, dataset.classes, gen)

@@ -1,9 +1,10 @@
-"""How many clients a worker trains at once, where nobody says: the fastest of a few, by a short timing.
+"""``--together 0``: the fastest number of clients that a worker trains at once, by a short timing.
 
-The number becomes part of the run's options, since another one gives other bits. On a CPU it is 8 to 50 for models of
-few weights, and 1 for most others.
+The number becomes part of the run's options, since another one gives other bits. On a CPU it is 8
+to 50 for models of few weights, and 1 for most others.
 """
 
+import math
 import time
 
 import torch
@@ -17,58 +18,85 @@ from fedmpi.compute.stacked import stacked
 from fedmpi.core.parts import Round, Task
 from fedmpi.core.rng import Purpose, stream
 
-SIZES = (8, 25, 50)           # and a worker's whole share of a round, where that is no larger
+# Numbers of clients to try. A worker's whole share of a round is tried, too, unless it is larger.
+SIZES = (8, 25, 50)
 STEPS = 4                     # of each client
-ALONE = 4                     # clients that are timed one by one
-GAIN = 1.2                    # times as fast as one by one: less is not worth other bits
+ALONE = 4                     # clients in the timing one by one
+# Training side by side must be so many times as fast: less is not worth other bits.
+GAIN = 1.2
 REPEATS = 3
 
 
 def decided(setup, device, workers, say):
-    """The ``Setup`` with ``--together 0`` replaced by the number that is fastest on ``device``, where clients
-    train."""
+    """The ``Setup`` with ``--together 0`` replaced by the fastest number on ``device``, the
+    clients' device."""
     if setup.options["together"]:
         return setup
     G = together(setup, device, workers, say)
-    return setup._replace(options=setup.options | {"together": G}, fed=setup.fed._replace(together=G))
+    return setup._replace(
+        options=setup.options | {"together": G},
+        fed=setup.fed._replace(together=G))
 
 
 def together(setup, device, workers, say):
-    """1, or the fastest of SIZES that leaves work for all ``workers``; ``say(line)`` tells the times on
-    ``device``."""
+    """1, or the fastest of SIZES that leaves work for all ``workers``. ``say(line)`` takes the
+    times on ``device``."""
     options, parts, data, network, _ = setup
     why = apart(options, parts, data, network)
     if why:
         say(f"--together 0: {why}: one by one")
         return 1
     cohort = options["cohort"] or options["clients"]
-    share = -(-cohort // workers)
-    best, seconds = _fastest(timing(options, parts, data, device), share)
-    times = ", ".join(f"{1e3 * each:.3g} for {G}" for G, each in seconds.items())
+    share = math.ceil(cohort / workers)
+    timed = timing(options, parts, data, device)
+    best, seconds = _fastest(timed, share)
+    times = _times_text(seconds)
     say(f"--together 0: {best} on {device} (milliseconds a client of {STEPS} steps: {times})")
     return best
 
 
+def _times_text(seconds):
+    """``1.5 for 1, 0.8 for 8``: milliseconds a client, for each number of clients at once."""
+    texts = []
+    for G, client_s in seconds.items():
+        texts.append(f"{1e3 * client_s:.3g} for {G}")
+    return ", ".join(texts)
+
+
 def _fastest(timed, share):
-    """``(best, {G: seconds a client})`` of the sizes up to a worker's ``share`` of a round; larger ones are left out
-    once they are slower."""
-    most = min(share, max(SIZES))
-    sizes = sorted(G for G in {*SIZES, share} if 1 < G <= most)
-    best, seconds = 1, {1: timed(1, 0)[0]}
-    for G in sizes:
-        seconds[1], seconds[G] = timed(G, seconds[1])
-        past_the_best = best > 1 and seconds[G] > seconds[best]
-        if past_the_best or seconds[G] > GAIN * seconds[1]:
+    """``(best, {G: seconds a client})`` of the sizes up to a worker's ``share`` of a round.
+
+    Once a size is slower than a smaller one, larger ones are not tried.
+    """
+    alone_s, _ = timed(1, 0)
+    best, seconds = 1, {1: alone_s}
+    for G in _sizes(share):
+        alone_s, client_s = timed(G, alone_s)
+        seconds[1], seconds[G] = alone_s, client_s
+        if client_s > GAIN * alone_s:
+            break
+        if best > 1 and client_s > seconds[best]:
             break
         needed = GAIN if best == 1 else 1
-        if seconds[G] < seconds[best] / needed:
+        if client_s < seconds[best] / needed:
             best = G
     return best, seconds
 
 
+def _sizes(share):
+    """The numbers of clients to try, from the least."""
+    most = min(share, max(SIZES))
+    sizes = {*SIZES, share}
+    return sorted(G for G in sizes if 1 < G <= most)
+
+
 def timing(options, parts, data, device):
-    """``timed(G, before) -> (one, side)``: least seconds a client of training one by one, ``before`` counted in unless
-    0, and of training G at once, turn by turn; on test samples."""
+    """``timed(G, before) -> (one, side)``: seconds a client of training one by one, and of training
+    G at once.
+
+    Both are the least of REPEATS, measured in turns on test samples. ``before`` is an earlier
+    ``one``, 0 for none; the lesser of the two counts.
+    """
     tasks, wide = _tasks(options, parts, data, device)
 
     def seconds(work, count):
@@ -94,18 +122,21 @@ def timing(options, parts, data, device):
         return one, seconds(at_once, G)
 
     def timed(G, before):
-        # The first warms up.
+        # Warm up.
         pair(G)
         pairs = [pair(G) for _ in range(REPEATS)]
-        one, side = (min(each) for each in zip(*pairs))
-        return min(one, before or one), side
+        ones, sides = zip(*pairs)
+        one = min(ones)
+        return min(one, before or one), min(sides)
 
     return timed
 
 
 def _tasks(options, parts, data, device):
-    """``(tasks(count), wide)``: a worker's tasks of ``count`` clients on a network of their own, as it would be theirs,
-    and the function that trains them at once."""
+    """``(tasks(count), wide)``: the tasks of ``count`` clients, and a function for all at once.
+
+    Their network is a copy for the timing, laid out like the run's.
+    """
     model = parts.network(data.shape, data.outputs).to(device)
     layout, x = bound(options, data, model)
     g, base = torch.zeros(layout.R, device=device), x.clone()

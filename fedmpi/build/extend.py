@@ -1,10 +1,10 @@
-"""A run of another number of rounds than it was first asked for: as if that number had been asked
-for at once.
+"""A resumed run with another number of rounds ends like a new run of that number.
 
-Some parts look at how many rounds there will be: a share of weights that falls until the end, a
-mask that stays after the last round, an evaluation that only the last round has. A run goes on from
-a checkpoint before which all of them would have done the same in the longer run. Where there is
-none, the run cannot be extended."""
+Some parts look at the number of rounds: a share of weights falls until the end, a mask stays after
+the last round, the last round is always evaluated. Such a part says what it plans for each round.
+The run goes on from a checkpoint until which all plans are the same for both numbers; without such
+a checkpoint it cannot be extended.
+"""
 
 import ast
 import tokenize
@@ -16,34 +16,41 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
 from fedmpi.server.loop import evaluates
 
-# Kinds of parts that are given a schedule, of which a run has one.
+# Kinds of which a run has one part, and whose parts get the number of rounds.
 ONE = ("strategy", "schedule", "pruner", "weighting")
 
 
 def plans(options, parts):
-    """``{option: planned}`` of all that looks at the number of rounds, ``planned(schedule)`` being
-    what it makes of it. UserError for a part that looks at it and does not say."""
-    found = {f"--evaluate-every {options['evaluate_every']}": evaluates(options["evaluate_every"])}
+    """``{option: planned}`` of all parts that look at the number of rounds.
+
+    ``planned(now)`` is a part's plan for the round ``now``. UserError for a part that looks at the
+    number of rounds, and has no ``planned``.
+    """
+    every = options["evaluate_every"]
+    # The last round is always evaluated.
+    planned = {f"--evaluate-every {every}": evaluates(every)}
     if options["client_test"]:
         between = options["client_test_every"]
-        found[f"--client-test-every {between}"] = evaluates(between)
+        planned[f"--client-test-every {between}"] = evaluates(between)
     for option, kind, spec, part in _named_parts(options, parts):
         if part.planned is not None:
-            found[f"--{option} {spec}"] = part.planned
+            planned[f"--{option} {spec}"] = part.planned
         elif any(map(looks_at_rounds, _sources(catalog.KINDS[kind], spec))):
-            raise UserError(f"--{option} {spec} looks at schedule.rounds and does not say what it makes of it, hence "
-                            "the number of rounds must stay: give its part a "
+            raise UserError(f"--{option} {spec} looks at schedule.rounds and does not say what it "
+                            "makes of it, hence the number of rounds must stay: give its part a "
                             "planned(schedule), see fedmpi/core/parts.py")
-    return found
+    return planned
 
 
 def _named_parts(options, parts):
-    """``(option, kind, spec, part)`` of each part that is given a schedule."""
+    """Yield ``(option, kind, spec, part)`` of each part that gets the number of rounds."""
     for kind in ONE:
         yield kind, kind, options[kind], getattr(parts, kind)
-    estimators = zip([options["contribution"], *options["observe"]], parts.contributions.values())
-    for number, (spec, part) in enumerate(estimators):
-        yield "observe" if number else "contribution", "contribution", spec, part
+    weigher, *observing = parts.contributions.values()
+    weigher_spec = options["contribution"]
+    yield "contribution", "contribution", weigher_spec, weigher
+    for spec, part in zip(options["observe"], observing):
+        yield "observe", "contribution", spec, part
     for spec, part in zip(options["fault"], parts.faults):
         yield "fault", "fault", spec, part
 
@@ -61,34 +68,51 @@ def looks_at_rounds(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and node.attr == "rounds":
             return True
-        unpacks = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
-        if unpacks and ast.unparse(node.value).endswith("schedule"):
+        if isinstance(node, ast.Assign) and _unpacks_schedule(node):
             return True
     return False
 
 
+def _unpacks_schedule(node):
+    """Whether an assignment is ``t, rounds = schedule``, or the like."""
+    if not isinstance(node.targets[0], ast.Tuple):
+        return False
+    return ast.unparse(node.value).endswith("schedule")
+
+
 def first_apart(planned, old, new, last):
-    """The first of rounds 0 to ``last`` in which ``planned`` differs between runs of ``old`` and of
-    ``new`` rounds; None where there is none."""
+    """The first of rounds 0 to ``last`` with other plans in a run of ``old`` rounds than in one of
+    ``new``, or None."""
+    # Round 0 is the beginning: some parts plan for it, too.
     for t in range(last + 1):
-        if planned(Round(t, old)) != planned(Round(t, new)):
+        before, after = planned(Round(t, old)), planned(Round(t, new))
+        if before != after:
             return t
     return None
 
 
-def common_round(found, old, new, saved):
-    """The last round of the checkpoints ``saved`` up to which a run of ``old`` rounds is one of
-    ``new`` rounds, by the ``plans`` found; 0 where nothing is saved. UserError where all of them
-    come too late."""
+def common_round(plans, old, new, saved):
+    """The last round of the checkpoints ``saved`` until which runs of ``old`` and of ``new`` rounds
+    are the same.
+
+    ``plans`` come from the function ``plans``. 0 without checkpoints; UserError if all of them
+    are too late.
+    """
     if not saved:
         return 0
-    apart = {name: first_apart(planned, old, new, max(saved)) for name, planned in found.items()}
-    apart = {name: t for name, t in apart.items() if t is not None}
-    first = min(apart.values(), default=max(saved) + 1)
-    before = [t for t in saved if t < first]
-    if before:
-        return max(before)
+    last = max(saved)
+    apart = {}
+    for name, planned in plans.items():
+        t = first_apart(planned, old, new, last)
+        if t is not None:
+            apart[name] = t
+    # A checkpoint of round t holds the state after t, so t itself must be the same.
+    first = min(apart.values(), default=last + 1)
+    same = [t for t in saved if t < first]
+    if same:
+        return max(same)
     name = min(apart, key=apart.get)
-    where = f"round {apart[name]}" if apart[name] else "the beginning"
-    raise UserError(f"{name} depends on the number of rounds: with {new} instead of {old} it would have done otherwise "
-                    f"from {where} on, and no checkpoint is older; play a run of {new} rounds, by --like")
+    where = f"round {first}" if first else "the beginning"
+    raise UserError(f"{name} depends on the number of rounds: with {new} instead of {old} it would "
+                    f"have done otherwise from {where} on, and no checkpoint is older; play a run "
+                    f"of {new} rounds, by --like")

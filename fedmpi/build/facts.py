@@ -1,4 +1,4 @@
-"""What each part of a run may know of the run, to refuse it or to tell what comes to nothing."""
+"""Facts about a run for its parts: by these they refuse it, or warn of options without effect."""
 
 import numpy as np
 import torch
@@ -10,15 +10,15 @@ from fedmpi.core.parts import Facts
 from fedmpi.methods.datasets.dataset import whole_numbers
 from fedmpi.plugins.spec import parse
 
-# Kinds of which a run has one, in the order in which their parts are asked.
-ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting", "codec", "aggregation", "sampler",
-       "devices", "noise")
+# Kinds of which a run has one part; the parts are asked in this order.
+ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting",
+       "codec", "aggregation", "sampler", "devices", "noise")
 
 
 def asked(options, parts, data, layout):
-    """``[("--option spec", part, facts)]`` of every part that has rules, with what it may know."""
+    """``[("--option spec", part, facts)]`` of every part that has rules, with the facts for it."""
     facts = of_run(options, parts, data, layout)
-    rows = [(kind, options[kind], getattr(parts, kind), facts) for kind in ONE]
+    rows = _singles(options, parts, facts)
     rows += _contributions(options, parts, facts)
     rows += _on_clients(options, parts, data, facts)
     return [_row(*row) for row in rows]
@@ -29,11 +29,18 @@ def _row(option, spec, part, facts):
     return f"--{option} {spec}", part, facts._replace(given=given)
 
 
+def _singles(options, parts, facts):
+    """``[(option, spec, part, facts)]`` of the kinds of which a run has one part."""
+    return [(kind, options[kind], getattr(parts, kind), facts) for kind in ONE]
+
+
 def of_run(options, parts, data, layout):
     """The ``Facts`` that all parts of the run share."""
-    N, buffer = options["clients"], parts.aggregation.buffer
-    cohort, opening = options["cohort"] or N, parts.weigher.opening
+    N = options["clients"]
+    cohort = options["cohort"] or N
+    buffer = parts.aggregation.buffer
     merged = buffer or cohort
+    opening = parts.weigher.opening
     epochs, steps, _ = lengths(options, data).max(axis=1).tolist()
     pruner = parts.pruner
     common_model = pruner.masks is None and pruner.units is None
@@ -70,51 +77,62 @@ def of_run(options, parts, data, layout):
 
 
 def _named(options):
-    """``{option: "--option value"}`` of what was chosen."""
-    given = [name for name in (*PARTS, "cohort") if options[name]]
-    return {name: f"--{name.replace('_', '-')} {options[name]}" for name in given}
+    """``{option: "--option value"}`` of the run's parts and its cohort."""
+    named = {}
+    for name in (*PARTS, "cohort"):
+        if options[name]:
+            named[name] = f"--{name.replace('_', '-')} {options[name]}"
+    return named
 
 
 def _judged(options, parts):
-    """How the estimators were named that look at updates, or ask for utilities."""
+    """``--option spec`` of each estimator that needs single updates, or utilities."""
     named = [f"--contribution {options['contribution']}"]
     named += [f"--observe {spec}" for spec in options["observe"]]
-    estimators = parts.contributions.values()
-    return tuple(name for name, part in zip(named, estimators) if part.updates or part.validated)
+    needy = []
+    for name, part in zip(named, parts.contributions.values()):
+        if part.updates or part.validated:
+            needy.append(name)
+    return tuple(needy)
 
 
 def _even(weighting, sizes):
-    """Whether all clients weigh the same, whatever they do."""
+    """Whether all clients have the same weight in every round."""
     if not weighting.fixed:
         return False
-    weights = weighting.init(torch.from_numpy(sizes.astype(np.float64)))["weights"]
+    # Fixed weights follow from the numbers of samples alone.
+    samples = torch.from_numpy(sizes.astype(np.float64))
+    weights = weighting.init(samples)["weights"]
     return bool((weights == weights[0]).all())
 
 
 def _given(option, spec):
-    """The names of the part's options that somebody gave."""
+    """Names of the part's options that the user gave."""
     table = KINDS[KIND_OF.get(option, option)]
-    return frozenset(parse(table, spec)[1])
+    _, given = parse(table, spec)
+    return frozenset(given)
 
 
 def _contributions(options, parts, facts):
-    """The estimators; the scores of those that observe play no part in any weight."""
+    """Yield ``(option, spec, part, facts)`` of the estimators. Only the first one's scores count
+    for weights."""
     weigher, *observing = parts.contributions.values()
     scored = facts._replace(scored=not parts.weighting.fixed)
-    idle = facts._replace(scored=False)
+    observed = facts._replace(scored=False)
     yield "contribution", options["contribution"], weigher, scored
     for spec, part in zip(options["observe"], observing):
-        yield "observe", spec, part, idle
+        yield "observe", spec, part, observed
 
 
 def _on_clients(options, parts, data, facts):
-    """The parts that change single clients, each with how many."""
+    """Yield ``(option, spec, part, facts)`` of parts that change clients' data or training."""
     for spec, part in zip(options["augment"], parts.augmentations):
         yield "augment", spec, part, facts
-    skewed = np.count_nonzero(data.features)
-    of_features = facts._replace(touched=int(skewed))
+    skewed = int(np.count_nonzero(data.features))
+    of_features = facts._replace(touched=skewed)
     yield "features", options["features"], parts.features, of_features
     faults = zip(options["fault"], parts.faults, data.faults)
-    for spec, part, who in faults:
-        of_fault = facts._replace(touched=int(who.sum()))
+    for spec, part, clients in faults:
+        hit = int(clients.sum())
+        of_fault = facts._replace(touched=hit)
         yield "fault", spec, part, of_fault

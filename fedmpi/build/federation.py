@@ -1,4 +1,4 @@
-"""The data set dealt out to clients, and what is wrong with them."""
+"""The data set dealt out to clients, with their noise, skew and faults."""
 
 import hashlib
 from typing import NamedTuple
@@ -17,22 +17,36 @@ from fedmpi.plugins import fit
 
 
 class Federation(NamedTuple):
-    """A data set dealt out to N clients, the server's validation samples taken from the training data first."""
+    """A data set dealt out to N clients. The server takes its validation samples first, from the
+    training data."""
 
     dataset: Dataset
-    validation: np.ndarray        # indices into x_train
-    offsets: np.ndarray           # (N + 1,) int64: client n holds rows offsets[n]:offsets[n + 1] of what follows
-    indices: np.ndarray           # int64 into x_train
-    labels: np.ndarray            # targets, as the clients see them
-    noise: np.ndarray             # (N,) fraction of labels that are wrong
-    features: np.ndarray          # (N,) level of feature skew
-    faults: np.ndarray            # (F, N) bool: who has which fault
-    source: np.ndarray            # (N,) int64: the client whose samples this one duplicates, -1 for none
-    quality: np.ndarray           # (N,) in [0, 1]: what an estimator of contributions ought to find
-    digest: str                   # of the data, the partition, the labels and all that is done to them
-    client_names: tuple = ()      # N texts, where clients are those of the data set
-    held_out: HeldOut | None = None     # clients' own test parts
-    server: np.ndarray = np.empty(0, np.int64)     # indices into x_train of what the server works with itself
+    # Indices into x_train.
+    validation: np.ndarray
+    # (N + 1,) int64: client n holds rows offsets[n]:offsets[n + 1] of indices and labels.
+    offsets: np.ndarray
+    # int64 indices into x_train of all clients' samples, one client after the other.
+    indices: np.ndarray
+    # Targets, as the clients see them.
+    labels: np.ndarray
+    # (N,) fraction of wrong labels.
+    noise: np.ndarray
+    # (N,) level of feature skew.
+    features: np.ndarray
+    # (F, N) bool: whether a client has a fault.
+    faults: np.ndarray
+    # (N,) int64: a duplicate's source, the client with the same samples; -1 for no duplicate.
+    source: np.ndarray
+    # (N,) in [0, 1]: the truth for estimators of contributions.
+    quality: np.ndarray
+    # sha256 of the data, the partition, the labels and all changes to them.
+    digest: str
+    # N texts, if the clients are the data set's own.
+    client_names: tuple = ()
+    # Clients' own test parts.
+    held_out: HeldOut | None = None
+    # Indices into x_train of the samples for the strategy's work on the server.
+    server: np.ndarray = np.empty(0, np.int64)
 
     @property
     def sizes(self):
@@ -44,14 +58,15 @@ class Federation(NamedTuple):
 
     @property
     def outputs(self):
-        """How many outputs a model of these data has."""
+        """The number of outputs of a model for these data."""
         return num_outputs(self.dataset)
 
 
 def federation(options, parts, network=None):
-    """The ``Federation`` that the options describe; the same for the same options, wherever it is made.
+    """The ``Federation`` of the options: the same for the same options, on every machine.
 
-    ``network`` is the model, where one is to be trained: whole numbers are ids for one that looks them up.
+    ``network`` is the model, if one is to be trained. Whole numbers are ids for a model that looks
+    them up.
     """
     dataset = _as_model_takes(parts.dataset, network)
     owner, names = _natural(options, parts.partition, dataset)
@@ -66,7 +81,8 @@ def federation(options, parts, network=None):
     tests = held_out.held_out(tests, skew, options["client_test"])
     # A duplicate sees what its source sees.
     features = np.where(source >= 0, skew[source], skew)
-    offsets = _offsets([len(shard) for shard in shards])
+    sizes = [len(shard) for shard in shards]
+    offsets = _offsets(sizes)
     indices = np.concatenate(shards)
     labels = np.concatenate(labels)
     arrays = (validation, server, offsets, indices, labels, features, faulty, *(tests or ()))
@@ -88,7 +104,7 @@ def federation(options, parts, network=None):
 
 
 def _digest(dataset, arrays):
-    """sha256 of the data set and of how it is dealt out, as text."""
+    """sha256 of the data set and of its partition, as text."""
     name = hashlib.sha256(digest(dataset).encode())
     for array in arrays:
         name.update(array)
@@ -96,7 +112,7 @@ def _digest(dataset, arrays):
 
 
 def named(option, function, *arguments):
-    """``function(*arguments)``; where it refuses them, the user is told by which option."""
+    """``function(*arguments)``; its ValueError becomes a UserError that names the ``option``."""
     try:
         return function(*arguments)
     except ValueError as error:
@@ -104,8 +120,7 @@ def named(option, function, *arguments):
 
 
 def _as_model_takes(dataset, network):
-    """The data set, normalised where its samples may be ids and the model does not look them up in an
-    embedding."""
+    """The data set for this model: samples can be ids only for a model with an embedding."""
     if not dataset.ids or as_they_are(dataset) or network is None:
         return dataset
     if not fit.looks_up(network):
@@ -113,26 +128,35 @@ def _as_model_takes(dataset, network):
     return taken_as_ids(dataset)
 
 
-# ---------------------------------------------------------------- who holds what
+# ---------------------------------------------------------------- samples of server and clients
 
 
 def _natural(options, partition, dataset):
-    """``(owner (N,), names)`` of the data set's own clients, an owner of -1 is left out; ``(None, ())`` where the
-    partition is another one."""
+    """``(owner (N,), names)`` of natural clients; ``(None, ())`` for any other partition.
+
+    Samples with an owner of -1 are left out.
+    """
     if not isinstance(partition, Natural):
         return None, ()
-    owner, kept = kept_clients(options, partition, dataset.client, dataset.client_names)
-    return owner, tuple(dataset.client_names[client] for client in kept)
+    all_names = dataset.client_names
+    owner, kept = kept_clients(options, partition, dataset.client, all_names)
+    names = tuple(all_names[client] for client in kept)
+    return owner, names
 
 
 def _split(options, dataset, partition, owner):
-    """``(validation, pool)``: sorted indices of the training samples that the server keeps, and of those dealt out.
-    Natural clients, each sample's ``owner``, keep what they need."""
+    """``(validation, pool)``: sorted indices of the server's validation samples, and of the rest.
+
+    Natural clients, each sample's ``owner``, keep as many samples as they need.
+    """
     order = _taken(options, dataset, owner)
     held_back = round(options["validation"] * len(order))
     if owner is None:
-        return np.sort(order[:held_back]), np.sort(order[held_back:])
-    kept = order[partition.spare(owner[order])][:held_back]
+        validation, pool = order[:held_back], order[held_back:]
+        return np.sort(validation), np.sort(pool)
+    spare = partition.spare(owner[order])
+    may_take = order[spare]
+    kept = may_take[:held_back]
     if held_back and not len(kept):
         raise UserError(f"--validation {options['validation']}: every client needs all of its "
                         "samples; give --validation 0")
@@ -140,20 +164,22 @@ def _split(options, dataset, partition, owner):
 
 
 def _of_server(options, dataset, partition, owner, pool, num_validation):
-    """``(server, pool)``: sorted indices of the samples that the server works with itself, and of those left."""
+    """``(server, pool)``: sorted indices of the server's own samples, and of the rest."""
     def spare(order):
         return partition.spare(owner[order])
 
-    may_take = spare if owner is not None else None
-    return server_data.taken(options, dataset, pool, len(pool) + num_validation, may_take)
+    may_take = None if owner is None else spare
+    total = len(pool) + num_validation
+    return server_data.taken(options, dataset, pool, total, may_take)
 
 
 def _taken(options, dataset, owner):
-    """The indices of the training samples that are used, in random order."""
-    wanted, there = options["train_samples"], len(dataset.y_train)
-    if wanted > there:
-        raise UserError(f"--train-samples {wanted}: {options['dataset']} has {there}")
-    order = stream(options["seed"], Purpose.SPLIT).permutation(there)
+    """Indices of the training samples in use, in random order."""
+    wanted, total = options["train_samples"], len(dataset.y_train)
+    if wanted > total:
+        raise UserError(f"--train-samples {wanted}: {options['dataset']} has {total}")
+    gen = stream(options["seed"], Purpose.SPLIT)
+    order = gen.permutation(total)
     if owner is not None:
         order = order[owner[order] >= 0]
     return order[: wanted or None]
@@ -161,79 +187,95 @@ def _taken(options, dataset, owner):
 
 def _dealt(options, partition, dataset, owner, pool):
     """Index arrays into x_train, one a client, of the samples of ``pool``."""
-    deal, classes = partition, dataset.y_train
+    deal, groups = partition, dataset.y_train
+    # Natural clients are dealt by owner, as others are by class.
     if isinstance(partition, Natural):
-        deal, classes = partition.dealt, owner
+        deal, groups = partition.dealt, owner
     gen = stream(options["seed"], Purpose.PARTITION)
     option = f"--partition {options['partition']}"
-    shards = named(option, deal, classes[pool], options["clients"], gen)
+    shards = named(option, deal, groups[pool], options["clients"], gen)
     return [pool[shard] for shard in shards]
 
 
-# ---------------------------------------------------------------- what is wrong with them
+# ---------------------------------------------------------------- noise, skew and faults
 
 
 def _faulty(options, faults):
-    """(F, N) bool: which clients have which fault."""
+    """(F, N) bool: whether a client has a fault."""
     N, seed = options["clients"], options["seed"]
-    rows = [fault.who(N, stream(seed, Purpose.FAULT, number, N)) for number, fault in enumerate(faults)]
+    rows = []
+    for number, fault in enumerate(faults):
+        gen = stream(seed, Purpose.FAULT, number, N)
+        rows.append(fault.who(N, gen))
     return np.array(rows, bool).reshape(-1, N)
 
 
 def _copied(options, faults, faulty, shards):
-    """``(shards, source (N,))`` after the fault that deals samples anew; a source of -1 is a client's own samples."""
-    source = np.full(len(shards), -1)
-    dealing = [number for number, fault in enumerate(faults) if fault.shards is not None]
-    if len(dealing) > 1:
-        raise UserError("--fault duplicate may be given once: a copy of a copy would not be what it is recorded as")
-    for number in dealing:
-        gen = stream(options["seed"], Purpose.FAULT, number, len(shards), 1)
-        option = f"--fault {options['fault'][number]}"
-        shards, source = named(option, faults[number].shards, shards, faulty[number], gen)
-    return shards, source
+    """``(shards, source (N,))`` after the fault of duplicates; a source of -1 stands for a client's
+    own samples."""
+    N = len(shards)
+    copying = [number for number, fault in enumerate(faults) if fault.shards is not None]
+    if not copying:
+        return shards, np.full(N, -1)
+    if len(copying) > 1:
+        raise UserError("--fault duplicate may be given once: a copy of a copy would not be what "
+                        "it is recorded as")
+    number, = copying
+    option = f"--fault {options['fault'][number]}"
+    # Another stream than the one of _faulty.
+    gen = stream(options["seed"], Purpose.FAULT, number, N, 1)
+    return named(option, faults[number].shards, shards, faulty[number], gen)
 
 
 def _labels(options, parts, dataset, shards, source, faulty):
-    """``(labels as each client sees them, fraction of them that is wrong)``: noise first, which a duplicate shares
-    with its ``source (N,)``, then the faults that flip. Targets that are no classes stay as they are."""
+    """``(each client's labels, fraction of wrong ones (N,))``: noise first, then flips by faults.
+
+    A duplicate has the noisy labels of its ``source (N,)``. Flips need classes.
+    """
     true = [dataset.y_train[shard] for shard in shards]
     labels, rates = _noisy(options, parts.noise, true, dataset.classes)
     if not dataset.classes:
         _refuse_flips(options, parts.faults)
         return labels, rates
-    for client in np.flatnonzero(source >= 0):
+    duplicates = np.flatnonzero(source >= 0)
+    for client in duplicates:
         labels[client] = _shared_labels(shards, labels, client, source[client])
     for number, fault in enumerate(parts.faults):
-        if fault.labels is not None:
-            clients = np.flatnonzero(faulty[number])
-            _flip(options, number, fault, clients, labels, dataset.classes)
-    wrong = [_wrong(*pair) for pair in zip(labels, true)]
+        if fault.labels is None:
+            continue
+        clients = np.flatnonzero(faulty[number])
+        _flip(options, number, fault, clients, labels, dataset.classes)
+    # Counted last: a flip may make a wrong label right.
+    wrong = [_wrong(seen, right) for seen, right in zip(labels, true)]
     return labels, np.array(wrong)
 
 
 def _refuse_flips(options, faults):
-    """UserError for a fault that changes classes, of data that have none."""
+    """UserError for a fault that changes classes: these data have none."""
     for spec, fault in zip(options["fault"], faults):
         if fault.labels is not None:
-            raise UserError(f"--fault {spec}: it changes classes, and these data have none; leave it out")
+            raise UserError(f"--fault {spec}: it changes classes, and these data have none; "
+                            "leave it out")
 
 
 def _wrong(labels, true):
-    """The fraction of labels that are not the true ones."""
+    """The fraction of wrong labels."""
     count = np.count_nonzero(labels != true)
     return count / max(len(true), 1)
 
 
 def _flip(options, number, fault, clients, labels, classes):
-    """Put the wrong labels of a fault, the run's ``number``-th, into ``labels`` of these clients."""
+    """Write the wrong labels of the run's ``number``-th fault into ``labels`` of these clients."""
     option = f"--fault {options['fault'][number]}"
+    seed = options["seed"]
     for client in clients:
-        gen = stream(options["seed"], Purpose.FAULT, number, client)
+        gen = stream(seed, Purpose.FAULT, number, client)
         labels[client] = named(option, fault.labels, labels[client], classes, gen)
 
 
 def _noisy(options, noise, true, classes):
-    """``(labels, rates (N,))``: the clients' labels with noise, a list of arrays, and the fraction that is wrong."""
+    """``(labels, rates (N,))``: the clients' labels with noise, a list of arrays, and the fraction
+    of wrong ones."""
     def gen_of(client):
         return stream(options["seed"], Purpose.NOISE, client)
 
@@ -241,14 +283,17 @@ def _noisy(options, noise, true, classes):
 
 
 def _shared_labels(shards, labels, client, source):
-    """The labels of a duplicate: those of its source for the samples that both hold, else its own."""
+    """The labels of a duplicate: its source's for all samples of both clients, else its own."""
     theirs = shards[source]
     own = shards[client]
     order = np.argsort(theirs)
     place = np.searchsorted(theirs, own, sorter=order)
-    rows = order[place.clip(max=len(order) - 1)]
+    # A sample beyond the source's last one has a place after the end.
+    place = place.clip(max=len(order) - 1)
+    rows = order[place]
     both_hold = theirs[rows] == own
-    return np.where(both_hold, labels[source][rows], labels[client])
+    their_labels = labels[source][rows]
+    return np.where(both_hold, their_labels, labels[client])
 
 
 def _levels(options, features, N):
@@ -258,26 +303,33 @@ def _levels(options, features, N):
 
 
 def _quality(faults, faulty, noise):
-    """(N,) in [0, 1]: the share of right labels, at most what a client's faults leave."""
-    left = [np.where(who, fault.quality, 1) for fault, who in zip(faults, faulty)]
-    return np.min([1 - noise, *left], axis=0)
+    """(N,) in [0, 1]: the share of right labels, or less for a client with faults."""
+    limits = [1 - noise]
+    for fault, clients in zip(faults, faulty):
+        limits.append(np.where(clients, fault.quality, 1))
+    return np.min(limits, axis=0)
 
 
 # ---------------------------------------------------------------- for the ranks
 
 
 def shared_arrays(data):
-    """What every rank of a node shares; the last two shards are the server's validation samples and those that it works
-    with itself."""
+    """``{name: array}`` that all ranks of a node share.
+
+    Two shards follow the clients' shards: the validation samples, and the samples for the server's
+    own work.
+    """
     dataset = data.dataset
-    held = [data.validation, data.server]
-    ends = data.offsets[-1] + np.cumsum([len(rows) for rows in held])
+    of_server = [data.validation, data.server]
+    sizes = [len(rows) for rows in of_server]
+    ends = data.offsets[-1] + np.cumsum(sizes)
+    true_labels = [dataset.y_train[rows] for rows in of_server]
     return {
         "x_train": dataset.x_train,
         "true_labels": dataset.y_train,
         "offsets": np.append(data.offsets, ends),
-        "indices": np.concatenate([data.indices, *held]),
-        "labels": np.concatenate([data.labels, *(dataset.y_train[rows] for rows in held)]),
+        "indices": np.concatenate([data.indices, *of_server]),
+        "labels": np.concatenate([data.labels, *true_labels]),
         "features": data.features,
         "faults": data.faults,
         "source": data.source,
@@ -286,7 +338,7 @@ def shared_arrays(data):
 
 
 def without_pixels(data):
-    """The federation without the training pixels, which every node then has once, in its shared file."""
+    """The federation without the training pixels: every node has them once, in its shared file."""
     x = data.dataset.x_train
     empty = np.empty((0, *x.shape[1:]), x.dtype)
     return data._replace(dataset=data.dataset._replace(x_train=empty))
@@ -296,8 +348,10 @@ def cut(data, most):
     """The federation with at most ``most`` samples a client."""
     counts = np.minimum(data.sizes, most)
     ends = data.offsets[:-1] + counts
-    spans = zip(data.offsets, ends)
-    rows = np.concatenate([np.arange(begin, end) for begin, end in spans])
+    of_clients = []
+    for begin, end in zip(data.offsets, ends):
+        of_clients.append(np.arange(begin, end))
+    rows = np.concatenate(of_clients)
     return data._replace(
         offsets=_offsets(counts),
         indices=data.indices[rows],
@@ -305,6 +359,6 @@ def cut(data, most):
 
 
 def _offsets(counts):
-    """(N + 1,) int64: where the rows of each client begin, and where the last ones end."""
+    """(N + 1,) int64: the start of each client's rows, and the end of the last client's."""
     ends = np.cumsum(counts)
     return np.concatenate([[0], ends]).astype(np.int64)

@@ -1,18 +1,33 @@
-"""How much memory ranks need: the constants of all estimates, and the estimate for a GPU before a run starts."""
+"""Estimates of the memory that ranks need, on a node and on a GPU, before a run starts."""
 
 from typing import NamedTuple
 
-RANK_BYTES = 700e6            # a rank that has loaded torch and a small model; measured, x86-64, torch for CPU
-GPU_RANK_BYTES = 2e9          # and with the libraries of CUDA, in the memory of the node; 1.3 to 1.7 on an H200
-CONTEXT_BYTES = 0.8e9         # of a GPU that every rank on it takes beside tensors, cuBLAS and cuDNN loaded; there, too
-VECTORS = 10                  # of the length of the model that a rank holds: weights, gradient, base, masks, frames
-ROWS = 6                      # and for each client beside others: weights, gradient and its parts, momentum, answer
-RECORDED = 2                  # and on a GPU, where steps are recorded: what a team starts from, and what it gives back
-BOTH_WAYS = 2                 # what a layer puts out is kept for the gradient, which is as large
+from fedmpi.build.words import plural
+
+# Memory of the node: a rank with torch for CPU and a small model; measured on x86-64.
+RANK_BYTES = 700e6
+# The same with the libraries of CUDA; 1.3 to 1.7 GB measured on an H200.
+GPU_RANK_BYTES = 2e9
+# Memory of a GPU that each of its ranks takes beside tensors, with cuBLAS and cuDNN loaded;
+# measured on an H200.
+CONTEXT_BYTES = 0.8e9
+# Vectors of the model's length that a rank holds: weights, gradient, base, masks, frames.
+VECTORS = 10
+# More vectors for each client that is trained beside others: weights, gradient and its parts,
+# momentum, answer.
+ROWS = 6
+# And on a GPU, with recorded steps: the start of a team of clients, and its result.
+RECORDED = 2
+# Values of a layer's output: one, and its gradient.
+BOTH_WAYS = 2
+FLOAT_BYTES = 4
+# Parts of an estimate below this are not shown.
+SHOWN_BYTES = 5e6
+GB = 1e9
 
 
 class Need(NamedTuple):
-    """Bytes of a GPU's memory that one rank takes, by what for."""
+    """Bytes of a GPU's memory that one rank takes, by purpose."""
 
     context: float
     model: float
@@ -26,45 +41,90 @@ class Need(NamedTuple):
 
 
 def worker_need(P, outputs, *, batch_size, samples_bytes, block, images, together=1):
-    """The ``Need`` of a worker: a model of P values whose layers put out ``(all, largest)`` = ``outputs`` bytes a
-    sample, a client's ``samples_bytes``, and ``block`` coalition models with ``images`` samples in one pass; it trains
-    ``together`` clients at once."""
-    every, largest = outputs
-    beside = together * (together > 1)
-    return Need(CONTEXT_BYTES, 4 * P * (VECTORS + (ROWS + RECORDED) * beside), 2 * samples_bytes * (1 + beside),
-                BOTH_WAYS * every * batch_size * together, 8 * P * block + BOTH_WAYS * largest * images)
+    """The ``Need`` of a worker that trains ``together`` clients of ``samples_bytes`` at once.
+
+    The model has P values. ``outputs`` are bytes for a sample, ``(all layers, largest layer)``. A
+    job evaluates ``block`` coalition models, with ``images`` samples in one pass.
+    """
+    all_layers, largest_layer = outputs
+    beside = _beside(together)
+    vectors = VECTORS + (ROWS + RECORDED) * beside
+    return Need(
+        context=CONTEXT_BYTES,
+        model=FLOAT_BYTES * P * vectors,
+        samples=2 * samples_bytes * (1 + beside),
+        batch=BOTH_WAYS * all_layers * batch_size * together,
+        coalitions=2 * FLOAT_BYTES * P * block + BOTH_WAYS * largest_layer * images)
+
+
+def _beside(together):
+    """The number of clients that are trained side by side; 0 for clients trained one by one."""
+    return together if together > 1 else 0
 
 
 def server_need(P, outputs, *, samples_bytes, batch_size):
-    """The ``Need`` of the server: all samples that it tests and selects on, and a pass that keeps no outputs."""
-    return Need(CONTEXT_BYTES, 4 * P * VECTORS, samples_bytes, BOTH_WAYS * outputs[1] * batch_size, 0.0)
+    """The ``Need`` of the server: all its samples, and a forward pass without gradients."""
+    _, largest_layer = outputs
+    return Need(
+        context=CONTEXT_BYTES,
+        model=FLOAT_BYTES * P * VECTORS,
+        samples=samples_bytes,
+        batch=BOTH_WAYS * largest_layer * batch_size,
+        coalitions=0.0)
 
 
 def told(need):
-    """``1.3 GB a rank: 0.5 context, 0.4 model, ...``"""
-    parts = ", ".join(f"{value / 1e9:.2g} {name}" for name, value in zip(need._fields, need) if value >= 5e6)
-    return f"{need.total / 1e9:.2g} GB: {parts}"
+    """``1.3 GB: 0.5 context, 0.4 model, ...``"""
+    parts = []
+    for name, size in need._asdict().items():
+        if size >= SHOWN_BYTES:
+            parts.append(f"{size / GB:.2g} {name}")
+    return f"{need.total / GB:.2g} GB: {', '.join(parts)}"
 
 
 def users(workers, served):
-    """``2 workers and the server``"""
-    return " and ".join([f"{workers} worker{'s' * (workers > 1)}"] * (workers > 0) + ["the server"] * served)
+    """``2 workers and the server``; ``served``: whether the server is one of the users."""
+    names = []
+    if workers:
+        names.append(plural(workers, "worker"))
+    if served:
+        names.append("the server")
+    return " and ".join(names)
 
 
 def gpu_refusals(gpus, worker, server):
-    """A line for each GPU that cannot hold its ranks; ``gpus`` is a list of ``(name, free bytes, workers, whether the
-    server is there, too)``."""
+    """A line for each GPU without enough memory for its ranks.
+
+    ``gpus`` is a list of ``(name, free bytes, workers, whether the server is there, too)``.
+    """
     for name, free, workers, served in gpus:
-        need = workers * worker.total + served * server.total
-        if need > free:
-            yield (f"{name} has {free / 1e9:.1f} GB free, but {users(workers, served)} on it need about "
-                   f"{need / 1e9:.1f} GB (a worker {told(worker)}): take fewer ranks, a smaller --batch-size"
-                   + ", --server-device cpu" * served + ", or --device cpu")
+        need = workers * worker.total
+        ways_out = ["take fewer ranks", "a smaller --batch-size"]
+        if served:
+            need += server.total
+            ways_out.append("--server-device cpu")
+        if need <= free:
+            continue
+        yield (f"{name} has {free / GB:.1f} GB free, but {users(workers, served)} on it need about "
+               f"{need / GB:.1f} GB (a worker {told(worker)}): {', '.join(ways_out)}, "
+               "or --device cpu")
 
 
 def host_need(P, outputs, *, batch_size, cohort, data_bytes, ranks, first, together=1, memories=0):
-    """Bytes that the ranks of a node will still take once torch is loaded; ``first`` where rank 0 is among them, which
-    holds what ``memories`` clients remember."""
-    beside = together * (together > 1)
-    each = 4 * P * (VECTORS + ROWS * beside) + BOTH_WAYS * outputs[0] * batch_size * together
-    return ranks * each + data_bytes + first * (8 * P * cohort + 4 * P * memories + data_bytes)
+    """Bytes that the ranks of one node will still take after loading torch.
+
+    ``first``: rank 0 is one of them. It holds the cohort's updates, and the state of ``memories``
+    clients.
+    """
+    all_layers, _ = outputs
+    vectors = VECTORS + ROWS * _beside(together)
+    model = FLOAT_BYTES * P * vectors
+    batch = BOTH_WAYS * all_layers * batch_size * together
+    # Ranks of a node share the data.
+    need = ranks * (model + batch) + data_bytes
+    if first:
+        # Rank 0 has read the data set before it shares it.
+        updates = 2 * FLOAT_BYTES * P * cohort
+        states = FLOAT_BYTES * P * memories
+        need += updates + states + data_bytes
+    return need

@@ -1,13 +1,14 @@
-"""A client's own test part (``--client-test``): samples of its own that it never trains on.
+"""Clients' own test parts (``--client-test``): samples that their clients never train on.
 
-Each client's samples are split once, by the seed and the client alone, after they have been dealt out and before
-anything is wrong with them:
+Each client's samples are split once, by the seed and the client alone, after partition and before
+noise and faults:
 
     round(share n) of n samples, at random, are its test part;   at least one stays for training
 
-Test parts keep true labels, and no fault touches them. The client's feature skew does: it is the client's own
-distribution. A client with a ``duplicate`` fault trains on a copy of its source's training part, and is tested on its
-own test part, by its own skew: nobody trains on anybody's test part.
+Test parts keep true labels, and no fault touches them. The client's feature skew does: it belongs
+to the client's own distribution. A client with a ``duplicate`` fault trains on a copy of its
+source's training part. Its test part and its skew stay its own: nobody trains on anybody's test
+part.
 """
 
 import math
@@ -20,16 +21,21 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.own_accuracy import OwnTests
 
-PASSES = 3              # forward passes that a training pass costs
-MOST = 0.1              # of the training that evaluating all test parts may cost, where nobody says how often
+# A training pass costs as much as so many forward passes.
+PASSES = 3
+# Evaluating all test parts costs at most this share of the training, by default.
+MOST = 0.1
 
 
 class HeldOut(NamedTuple):
     """The test parts of N clients."""
 
-    offsets: np.ndarray       # (N + 1,) int64: client n's part is indices[offsets[n]:offsets[n + 1]]
-    indices: np.ndarray       # int64 into x_train
-    features: np.ndarray      # (N,) level of feature skew of its inputs
+    # (N + 1,) int64: client n's part is indices[offsets[n]:offsets[n + 1]].
+    offsets: np.ndarray
+    # int64 indices into x_train.
+    indices: np.ndarray
+    # (N,) level of feature skew of its inputs.
+    features: np.ndarray
 
     @property
     def sizes(self):
@@ -38,34 +44,47 @@ class HeldOut(NamedTuple):
 
 def parted(shards, share, seed):
     """``(shards without test parts, test parts)``, two lists of index arrays, one a client."""
-    split = [_split(shard, share, stream(seed, Purpose.OWN_TEST, client)) for client, shard in enumerate(shards)]
-    return [training for training, _ in split], [test for _, test in split]
+    training, tests = [], []
+    for client, shard in enumerate(shards):
+        gen = stream(seed, Purpose.OWN_TEST, client)
+        trained, tested = _split(shard, share, gen)
+        training.append(trained)
+        tests.append(tested)
+    return training, tests
 
 
 def _split(shard, share, gen):
-    """``(training part, test part)`` of one client's samples, both in the order of ``shard``. A sample that it holds
-    several times is in one of them only."""
+    """``(training part, test part)`` of one client's samples, both in the order of ``shard``.
+
+    All copies of a sample go to the same part.
+    """
     distinct = np.unique(shard)
-    count = min(math.floor(share * len(distinct) + 0.5), len(distinct) - 1)
-    drawn = gen.permutation(distinct)[: max(count, 0)]
+    n = len(distinct)
+    rounded = math.floor(share * n + 0.5)
+    count = max(min(rounded, n - 1), 0)
+    drawn = gen.permutation(distinct)[:count]
     tested = np.isin(shard, drawn)
     return shard[~tested], shard[tested]
 
 
 def held_out(parts, features, share):
-    """The ``HeldOut`` of test ``parts``; None where no share is held out. UserError where all of them are empty."""
+    """The ``HeldOut`` of test ``parts``; None for a share of 0. UserError if all are empty."""
     if not share:
         return None
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    ends = np.cumsum([len(part) for part in parts])
+    offsets = np.concatenate([[0], ends]).astype(np.int64)
     if not offsets[-1]:
-        raise UserError(f"--client-test {share:g}: no client holds enough samples for a test part of its own; give a "
-                        "larger share, or fewer --clients")
-    return HeldOut(offsets, np.concatenate(parts).astype(np.int64), features)
+        raise UserError(f"--client-test {share:g}: no client holds enough samples for a test part "
+                        "of its own; give a larger share, or fewer --clients")
+    indices = np.concatenate(parts).astype(np.int64)
+    return HeldOut(offsets, indices, features)
 
 
 def own_tests(options, fed_data, trained, network, sample):
-    """The ``OwnTests`` of a run in which ``trained`` clients train a round; None where nobody has a test part. The
-    ``network`` is what ``sample (1, ...)`` goes through."""
+    """The ``OwnTests`` of a run with ``trained`` clients a round; None without test parts.
+
+    ``sample (1, ...)`` goes through the ``network``, to find how many samples fit into the cache.
+    """
     if fed_data.held_out is None:
         return None
     sizes = fed_data.held_out.sizes
@@ -75,30 +94,44 @@ def own_tests(options, fed_data, trained, network, sample):
 
 
 def _period(options, fed_data, trained):
-    """Rounds from one evaluation of all test parts to the next, so that they cost MOST of the training at most: a
-    multiple of --evaluate-every. It follows from numbers of samples, hence the same on every machine."""
-    seen = fed_data.sizes.mean() * trained * options["local_epochs"]
-    rounds = fed_data.held_out.sizes.sum() / (MOST * PASSES * max(seen, 1))
+    """Rounds between evaluations of all test parts: a multiple of --evaluate-every, at a cost of at
+    most MOST.
+
+    It follows from numbers of samples, hence it is the same on every machine.
+    """
+    trained_samples = fed_data.sizes.mean() * trained * options["local_epochs"]
+    # With --local-steps the number of epochs is 0.
+    trained_samples = max(trained_samples, 1)
+    affordable = MOST * PASSES * trained_samples
+    tested_samples = fed_data.held_out.sizes.sum()
+    rounds = tested_samples / affordable
     between = options["evaluate_every"]
-    return between * max(1, math.ceil(rounds / between))
+    periods = math.ceil(rounds / between)
+    return between * max(1, periods)
 
 
 def shared(held):
-    """The arrays of test parts that every rank of a node shares; nothing where there are none."""
+    """``{name: array}`` of the test parts, for every rank of a node; empty without test parts."""
     if held is None:
         return {}
-    return {"test_offsets": held.offsets, "test_indices": held.indices, "test_features": held.features}
+    return {
+        "test_offsets": held.offsets,
+        "test_indices": held.indices,
+        "test_features": held.features
+    }
 
 
 def remarks(options, fed_data):
-    """Lines about test parts that are not what the user may think."""
+    """Lines about clients without test parts."""
     held = fed_data.held_out
+    every = options["client_test_every"]
     if held is None:
-        if options["client_test_every"]:
-            yield (f"--client-test-every {options['client_test_every']} has no effect: clients have no test parts; "
+        if every:
+            yield (f"--client-test-every {every} has no effect: clients have no test parts; "
                    "give --client-test 0.2, say")
         return
     without = int((held.sizes == 0).sum())
     if without:
-        yield (f"--client-test {options['client_test']:g}: {without} of {len(held.sizes)} clients hold too few samples "
-               "for a test part of their own, and count in no own_ column")
+        share = options["client_test"]
+        yield (f"--client-test {share:g}: {without} of {len(held.sizes)} clients "
+               "hold too few samples for a test part of their own, and count in no own_ column")

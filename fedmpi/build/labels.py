@@ -1,16 +1,18 @@
-"""What parts of one kind are called where a run has several of them."""
+"""Names for several parts of one kind."""
 
 from fedmpi.plugins.spec import split
 
 
 def labels(specs):
-    """The names of the parts of these specs, numbered where one comes again."""
-    given = []
+    """A label for each spec: its name, with a number if the name comes again."""
+    taken = []
     for spec in specs:
-        name = label = split(spec)[0].rpartition(":")[2]
-        number = 1
-        while label in given:
+        factory, _ = split(spec)
+        # A user's own factory is package.module:function.
+        _, _, name = factory.rpartition(":")
+        label, number = name, 1
+        while label in taken:
             number += 1
             label = f"{name}-{number}"
-        given.append(label)
-    return given
+        taken.append(label)
+    return taken

@@ -1,8 +1,7 @@
-"""The partition and the number of clients where nobody names them: a data set's own clients, if it
-has any.
+"""The partition and the number of clients, if the user names none: the data set's own clients, if
+it has any.
 
-Here is all that decides it. Options that may follow from the data are None
-(``fedmpi.build.options.OPEN``) until the data are there.
+Such options are None (``fedmpi.build.options.OPEN``) until the data are loaded.
 """
 
 import os
@@ -17,29 +16,38 @@ from fedmpi.methods.partition.natural import Natural
 
 
 def partition_of(options, client, classes=True):
-    """The spec of the partition: the one named, else natural where ``client (N,)`` says whose each sample is, None
-    being that nobody says, else the usual one, which deals by ``classes`` where the data have some."""
-    usual = DEFAULTS["partition"] if classes else "iid"
+    """The spec of the partition: the user's, else natural, else the usual one.
+
+    It is natural if the data set has clients of its own, ``client (N,)``, None for none. The usual
+    one deals by ``classes``, or is iid without classes.
+    """
+    if options["partition"]:
+        return options["partition"]
     if client is not None:
-        usual = "natural"
-    return options["partition"] or usual
+        return "natural"
+    return DEFAULTS["partition"] if classes else "iid"
 
 
 def with_clients(options, partition, client, client_names):
-    """The options with a number of clients: those named, else the natural clients of ``client (N,)`` and
-    ``client_names``, else the usual ones. UserError where --clients is not their number."""
+    """The options with a number of clients: the user's, else as many as there are natural clients,
+    else the usual number.
+
+    ``client (N,)`` and ``client_names`` come with the data set. UserError if --clients is not the
+    number of natural clients.
+    """
     if not isinstance(partition, Natural):
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
-    there = len(kept_clients(options, partition, client, client_names)[1])
-    if options["clients"] not in (None, there):
-        raise UserError(f"--clients {options['clients']}: the data set has {there} clients of its "
-                        f"own, by --partition {options['partition']}; leave --clients out, or name "
+    _, kept = kept_clients(options, partition, client, client_names)
+    N = len(kept)
+    if options["clients"] not in (None, N):
+        raise UserError(f"--clients {options['clients']}: the data set has {N} clients of its own, "
+                        f"by --partition {options['partition']}; leave --clients out, or name "
                         f"another --partition, such as {DEFAULTS['partition']}")
-    return options | {"clients": there}
+    return options | {"clients": N}
 
 
 def kept_clients(options, partition, client, client_names):
-    """``(owner (N,), kept)`` as ``Natural.chosen`` gives them; UserError where the data set has no
+    """``(owner (N,), kept)`` as ``Natural.chosen`` gives them. UserError without natural
     clients."""
     if client is None:
         raise UserError(f"--partition {options['partition']} needs a data set that says whose each "
@@ -53,26 +61,32 @@ def kept_clients(options, partition, client, client_names):
 
 
 def settled_by_file(options):
-    """The options with a partition and a number of clients before any data are loaded, for what plans runs.
+    """The options with a partition and a number of clients, before any data are loaded.
 
-    Of a user's own file only the clients are read; where there is no such file, and of other data sets, the usual
-    options count.
+    They follow from the clients in a user's own file. The usual options count for other data sets,
+    and if there is no such file.
     """
     client, names, classes = _clients_of_file(options)
-    natural_named = (options["partition"] or "").partition(":")[0] == "natural"
-    if client is None and natural_named:
+    named, _, _ = (options["partition"] or "").partition(":")
+    # The data set may have clients, but they show only once it is loaded.
+    if client is None and named == "natural":
         return options | {"clients": options["clients"] or DEFAULTS["clients"]}
-    options = options | {"partition": partition_of(options, client, classes)}
-    partition = make(PARTITIONS, options["partition"])
+    spec = partition_of(options, client, classes)
+    partition = make(PARTITIONS, spec)
+    options = options | {"partition": spec}
     return with_clients(options, partition, client, names)
 
 
 def _clients_of_file(options):
-    """``(client, client_names, classes)`` of the data set where it is a user's own file, ``classes`` whether its
-    targets are classes; ``(None, (), True)`` where it is none."""
+    """``(client, client_names, classes)`` of a user's own file; ``(None, (), True)`` for any other
+    data set.
+
+    ``classes``: whether its targets are classes.
+    """
     target, given = parse(DATASETS, options["dataset"])
     if target != DATASETS["hdf5"]:
         return None, (), True
+    # Slow imports, only for a user's own file.
     from fedmpi.methods.datasets.owners import NAMES, owned
     from fedmpi.store import read_arrays
     path = os.path.join(options["data_dir"], given.get("file", "data.h5"))
@@ -80,4 +94,6 @@ def _clients_of_file(options):
         return None, (), True
     arrays, _ = read_arrays(path, ("y_train",), NAMES)
     targets = np.atleast_1d(arrays["y_train"])
-    return *owned(arrays, len(targets), path), targets.dtype.kind != "f"
+    client, names = owned(arrays, len(targets), path)
+    has_classes = targets.dtype.kind != "f"
+    return client, names, has_classes

@@ -1,4 +1,4 @@
-"""How much memory a run needs, on each node and each GPU that it uses."""
+"""The memory that a run needs, on each of its nodes and GPUs."""
 
 import numpy as np
 import torch
@@ -18,23 +18,25 @@ from fedmpi.transport import place
 
 
 def fits(setup, places):
-    """Lines about nodes whose memory may not do for the ranks at ``places``; UserError for a GPU that cannot hold
-    its."""
+    """Lines about nodes that may have too little memory for their ranks at ``places``. UserError
+    for such a GPU."""
     needs = gpu_needs(setup.options, setup.data, setup.network)
-    refused = list(footprint.gpu_refusals(_shares(setup.options, places), *needs))
-    if refused:
-        raise UserError(refused[0])
+    shares = _shares(setup.options, places)
+    for refusal in footprint.gpu_refusals(shares, *needs):
+        raise UserError(refusal)
     for ranks in place.by_node(places).values():
         need = host_need(setup, len(ranks), first=0 in ranks)
+        # Each rank reports the memory that it may still get.
         left = min(places[rank]["memory_bytes"] for rank in ranks)
-        if need > left:
-            yield (f"{places[ranks[0]]['host']} has {left / 1e9:.1f} GB of memory left, its "
-                   f"{len(ranks)} ranks may need {need / 1e9:.1f} GB more: take fewer ranks a node, "
-                   "or a smaller --batch-size")
+        if need <= left:
+            continue
+        host = places[ranks[0]]["host"]
+        yield (f"{host} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may need "
+               f"{need / 1e9:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
 
 
 def host_need(setup, ranks, first):
-    """Bytes that this many ranks of one node will still take; ``first`` where rank 0 is among them."""
+    """Bytes that this many ranks of one node will still take; ``first``: rank 0 is one of them."""
     fed, network = setup.fed, setup.network
     return footprint.host_need(
         network.layout.P,
@@ -49,20 +51,24 @@ def host_need(setup, ranks, first):
 
 
 def planned_needs(options):
-    """``gpu_needs`` before there is anything; loads the data and builds the model, on the CPU. DataError without
-    data."""
+    """``gpu_needs`` of a run that is not set up: loads the data and builds the model on the CPU.
+
+    DataError if the data set's files are not here.
+    """
     options, parts = of_data(options)
-    data, model = dealt_out(options, parts._replace(network=network_of(options)))
+    parts = parts._replace(network=network_of(options))
+    data, model = dealt_out(options, parts)
     task = make(TASKS, options["task"])
-    return gpu_needs(options, data, network(options, data, model, torch.device("cpu"), task))
+    on_cpu = network(options, data, model, torch.device("cpu"), task)
+    return gpu_needs(options, data, on_cpu)
 
 
 def gpu_needs(options, data, network):
-    """``(worker, server)``: the ``Need`` of either on a GPU."""
+    """``(worker, server)``: the ``Need`` of each on a GPU."""
     P, layers = network.layout.P, network.output_bytes
     values = int(np.prod(data.shape))
     sample_bytes = model_dtype(data.dataset).itemsize * values
-    held = len(data.dataset.y_test) + 2 * len(data.validation)
+    on_server = len(data.dataset.y_test) + 2 * len(data.validation)
     cohort = options["cohort"] or options["clients"]
     worker = footprint.worker_need(
         P,
@@ -75,26 +81,30 @@ def gpu_needs(options, data, network):
     server = footprint.server_need(
         P,
         layers,
-        samples_bytes=held * sample_bytes,
+        samples_bytes=on_server * sample_bytes,
         batch_size=EVALUATED)
     return worker, server
 
 
 def _shares(options, places):
-    """``[(name, free bytes, workers, whether the server is there)]`` of every GPU in use whose memory is known."""
+    """Yield ``(name, free bytes, workers, whether the server is there)`` of every GPU in use."""
+    serves_on_gpu = options["server_device"] == "cuda"
     for ranks in place.by_node(places).values():
         free_bytes = place.free_of(places, ranks)
         for name, users in place.by_gpu(places, ranks).items():
-            first = places[users[0]]
+            first_user, *_ = users
+            first = places[first_user]
             gpu = place.gpu_of(first)
-            free = free_bytes.get(gpu["uuid"], gpu["total_bytes"])
-            served = 0 in users and options["server_device"] == "cuda"
             shown = f"gpu {name} ({gpu['name']}) of {first['host']}"
-            yield shown, free, _workers(options, places, users), served
+            free = free_bytes.get(gpu["uuid"], gpu["total_bytes"])
+            workers = _workers(options, places, users)
+            served = serves_on_gpu and 0 in users
+            yield shown, free, workers, served
 
 
 def _workers(options, places, users):
-    """How many of the ``users`` of a GPU are workers; rank 0 alone is one, too, where clients train there."""
+    """The number of workers among the ``users`` of a GPU. Rank 0 alone counts, too, if clients
+    train there."""
     if len(places) > 1:
         return len(users) - (0 in users)
     return int(options["device"] == "cuda")

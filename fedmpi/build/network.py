@@ -1,4 +1,4 @@
-"""The model on rank 0, built once, and what follows from it."""
+"""The model on rank 0, built once, with its layout, costs and constants."""
 
 from typing import Any, NamedTuple
 
@@ -18,30 +18,40 @@ from fedmpi.plugins import fit
 
 
 class Network(NamedTuple):
-    """A model that fits the data, and what the run needs to know of it."""
+    """A model that fits the data, and its properties."""
 
-    model: nn.Module              # on the server's device
+    # It lies on the server's device.
+    model: nn.Module
     layout: Layout
-    x: torch.Tensor               # (P,) float32: the model's own vector, in which it lives
-    first: torch.Tensor           # (P,) float32 on the CPU: the initial values
-    costs: Any                    # flops.Costs of the model
-    fixed: Any                    # tensors.Fixed of the model
-    batch_norm: bool              # the model has some
-    output_bytes: tuple           # (all, largest): what its layers put out for a sample
+    # (P,) float32: the memory of the model's tensors.
+    x: torch.Tensor
+    # (P,) float32 on the CPU: the initial values.
+    first: torch.Tensor
+    # A flops.Costs.
+    costs: Any
+    # A tensors.Fixed: frozen parameters, and a digest of constants.
+    fixed: Any
+    # Whether the model has batch norm.
+    batch_norm: bool
+    # (all, largest): bytes of its layers' outputs for a sample.
+    output_bytes: tuple
 
 
 def network(options, data, model, device, objective, personal=None):
-    """The ``Network`` of a model as its factory made it; UserError where it does not fit the data or the objective.
-    ``personal`` is the strategy's, which names what of it stays with each client."""
-    # A pass may register more buffers, such as a table that is made when it is first looked at: workers do not have
-    # those yet.
+    """The ``Network`` of a new model; UserError if it does not fit the data or the objective.
+
+    ``personal`` is the strategy's: it names the tensors that stay with each client.
+    """
+    # A forward pass may register more buffers, such as a table made at its first use. Workers do
+    # not have those yet.
     buffers = {name for name, _ in model.named_buffers()}
-    for option, each in _by_option(options, model).items():
-        _check_fit(option, each, data, objective)
+    for option, one_network in _by_option(options, model).items():
+        _check_fit(option, one_network, data, objective)
     output_bytes = outputs(model, sample(data))
     model = model.to(device)
     layout, x = bound(options, data, model)
     layout = named(f"--strategy {options['strategy']}", laid_out, layout, model, personal)
+    # A copy: x changes with every model that the server evaluates.
     first = x.cpu().clone()
     one = sample(data).to(device)
     return Network(
@@ -56,8 +66,8 @@ def network(options, data, model, device, objective, personal=None):
 
 
 def sample(data, count=1):
-    """``count`` inputs (count, ...) as models get them: the first of the test samples, again where those are
-    fewer."""
+    """The first ``count`` test samples (count, ...) as models get them; all of them again if there
+    are fewer."""
     dataset = data.dataset
     rows = np.arange(count) % len(dataset.x_test)
     raw = torch.from_numpy(dataset.x_test[rows])
@@ -71,7 +81,7 @@ def targets(data, count=1):
 
 
 def bound(options, data, model):
-    """``(layout, x (P,))`` of the model, which now lives in ``x``."""
+    """``(layout, x (P,))`` of the model; its tensors become views of ``x``."""
     device = next(model.parameters()).device
     option = f"--model {options['model']}"
     moving = named(option, moving_buffers, model, sample(data, 2).to(device))
@@ -80,36 +90,41 @@ def bound(options, data, model):
 
 
 def _by_option(options, model):
-    """``{"--model small-cnn": module}`` of each network that clients train."""
+    """``{"--model small-cnn": module}`` of the clients' networks."""
     named = [f"{option} {spec}" for spec, option in kinds.specs(options).items()]
     return dict(zip(named, networks_of(model)))
 
 
 def _check_fit(option, model, data, objective):
-    """UserError where a network does not fit the data."""
+    """UserError if a network does not fit the data."""
     _check_takes(option, model, data)
     classes = data.dataset.classes
-    fit.check_outputs(model, sample(data, 2), targets(data, 2), classes, objective, option)
+    two, of_two = sample(data, 2), targets(data, 2)
+    fit.check_outputs(model, two, of_two, classes, objective, option)
 
 
 def _check_takes(option, model, data):
-    """UserError where the samples are whole numbers and the model takes the same as floats only."""
+    """UserError if the samples are whole numbers, and the model takes only floats."""
     if model_dtype(data.dataset) == torch.float32:
         return
     samples = sample(data)
     why = _failure(model, samples)
-    if why and not _failure(model, samples.float()):
-        raise UserError(f"{option} takes floats, and the data set's samples are "
-                        f"whole numbers, which reach it as {inputs_text(data.dataset)} "
-                        f"({why}); say normalise=true of the data set, or take a model that looks "
-                        "them up in an nn.Embedding")
+    if not why:
+        return
+    takes_floats = not _failure(model, samples.float())
+    if takes_floats:
+        text = inputs_text(data.dataset)
+        raise UserError(f"{option} takes floats, and the data set's samples are whole numbers, "
+                        f"which reach it as {text} ({why}); say normalise=true of the data set, "
+                        "or take a model that looks them up in an nn.Embedding")
 
 
 def _failure(model, samples):
-    """The first line of the model's complaint about the samples; empty where it takes them."""
+    """The first line of the model's error about the samples; empty if it takes them."""
     try:
         with torch.no_grad(), mode(model, training=False):
             model(samples)
     except (RuntimeError, TypeError, IndexError) as error:
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = str(error).strip() or type(error).__name__
+        return text.splitlines()[0]
     return ""

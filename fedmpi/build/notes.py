@@ -1,7 +1,9 @@
-"""What has no effect in a run, or not the one that was meant: nothing that is wrong."""
+"""Warnings about a run: options without effect, or with another effect than the user may expect."""
 
 from fedmpi.build import held_out
 from fedmpi.build.facts import asked
+
+SHOWN = 3        # names of weights in a warning
 
 
 def warnings(setup):
@@ -12,31 +14,32 @@ def warnings(setup):
     for said, part, facts in asked(options, parts, data, network.layout):
         for line in part.notes(facts):
             yield f"{said}: {line}"
-    for spec, who in zip(options["fault"], data.faults):
-        if not who.any():
-            yield f"--fault {spec} hits none of the {len(who)} clients: its share rounds to 0"
+    for spec, faulty in zip(options["fault"], data.faults):
+        if not faulty.any():
+            yield f"--fault {spec} hits none of the {len(faulty)} clients: its share rounds to 0"
     yield from unused(network)
 
 
 def unused(network):
-    """A line where prunable weights are in no product that one sample's forward pass takes: their FLOPs count as
-    0."""
+    """A line about prunable weights outside all products of a forward pass: they count 0 FLOPs."""
     slots = zip(network.layout.weights, network.costs.uses)
     names = [slot.name for slot, uses in slots if not uses]
-    if names:
-        first = ", ".join(names[:3])
-        more = f" and {len(names) - 3} more" * (len(names) > 3)
-        yield (f"{first}{more} of the model are in no matrix product or convolution of a forward "
-               "pass: their FLOPs count as 0; a parameter with the attribute prunable = False is "
-               "left dense")
+    if not names:
+        return
+    weights = ", ".join(names[:SHOWN])
+    if len(names) > SHOWN:
+        weights += f" and {len(names) - SHOWN} more"
+    yield (f"{weights} of the model are in no matrix product or convolution of a forward pass: "
+           "their FLOPs count as 0; a parameter with the attribute prunable = False is left dense")
 
 
 def _without_effect(options, data):
-    """Lines about options of the run that change nothing in it."""
+    """Lines about options that change nothing in this run."""
     injected = (("noise", data.noise, "label"), ("features", data.features, "input"))
     for option, levels, changed in injected:
-        if options[option] != "none" and not levels.any():
-            yield f"--{option} {options[option]} has no effect: no client has a changed {changed}"
+        spec = options[option]
+        if spec != "none" and not levels.any():
+            yield f"--{option} {spec} has no effect: no client has a changed {changed}"
     until, rounds = options["until"], options["rounds"]
     if until >= rounds:
         yield f"--until {until} has no effect: the run ends after --rounds {rounds}"

@@ -1,7 +1,7 @@
 """All parts of a run, each made from the options once.
 
-Whoever needs a part gets it by name: below ``fedmpi.build`` nobody reads a spec. A worker makes its own
-(``of_worker``), from the same options; in one process it shares those of rank 0, which are pure functions.
+Other packages get the parts by name, and read no spec. A worker makes its own parts (``of_worker``)
+from the same options. In one process it shares those of rank 0, as they are pure functions.
 """
 
 from functools import partial
@@ -14,8 +14,8 @@ from fedmpi.build.usual import with_named
 from fedmpi.catalog import CONTRIBUTIONS, DATASETS, KINDS, MODELS
 from fedmpi.compute.several import Several
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Objective, Optimiser, Pruner,
-                               Sampler, Schedule, Strategy, Weighting)
+from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Objective, Optimiser,
+                               Pruner, Sampler, Schedule, Strategy, Weighting)
 from fedmpi.core.rng import Purpose, torch_seed
 from fedmpi.core.tensors import mode
 from fedmpi.methods.datasets.dataset import Dataset
@@ -23,27 +23,33 @@ from fedmpi.plugins import fit
 from fedmpi.build.labels import labels
 from fedmpi.plugins.spec import make
 
-# What a worker trains with, and what it is not alone in needing.
+# Kinds of parts that a worker makes by one spec each.
 OF_WORKER = ("task", "strategy", "optimiser", "schedule", "pruner", "codec", "features")
-REST = ("task", "optimiser", "schedule", "pruner", "weighting", "codec", "sampler", "devices", "aggregation")
+# The same for rank 0, beside the strategy and the data.
+REST = ("task", "optimiser", "schedule", "pruner", "weighting",
+        "codec", "sampler", "devices", "aggregation")
 
 
 class Parts(NamedTuple):
-    """The parts of a run; None are those that were not asked for."""
+    """The parts of a run; None for a part that was not made."""
 
     dataset: Dataset | None = None
     partition: Callable | None = None
     noise: Noise | None = None
     features: Features | None = None
-    faults: tuple = ()                # of Fault, as the options name them
-    network: Callable | None = None   # (shape, outputs) -> nn.Module, initialised from the seed
+    # Each a Fault, in the order of the options.
+    faults: tuple = ()
+    # (shape, outputs) -> nn.Module, initialised from the seed.
+    network: Callable | None = None
     task: Objective | None = None
     strategy: Strategy | None = None
     optimiser: Optimiser | None = None
     schedule: Schedule | None = None
-    augmentations: tuple = ()         # of Augmentation, one after the other
+    # Each an Augmentation; they are applied one after the other.
+    augmentations: tuple = ()
     pruner: Pruner | None = None
-    contributions: dict = {}          # {label: Contribution}: the one that weighs, then those that only observe
+    # {label: Contribution}: first the estimator whose scores give weights, then the observing ones.
+    contributions: dict = {}
     weighting: Weighting | None = None
     codec: Codec | None = None
     sampler: Sampler | None = None
@@ -52,15 +58,17 @@ class Parts(NamedTuple):
 
     @property
     def weigher(self):
-        """The estimator of contributions that weighs."""
+        """The estimator of contributions whose scores give the clients' weights."""
         return next(iter(self.contributions.values()))
 
 
 def made(options, dataset=None):
-    """``(options, Parts)`` of rank 0: all parts, and in the options what nobody named and they decide.
+    """``(options, Parts)`` of rank 0: all parts, and the options that follow from them.
 
-    The data set is loaded, unless it is given. UserError for an option of a part, DataError without data.
+    Without ``dataset`` the data set is loaded. UserError for a part's option, DataError without
+    data.
     """
+    # These two come first: the usual parts of all other kinds follow from them.
     strategy = _made("strategy", options)
     weigher = make(CONTRIBUTIONS, options["contribution"] or strategy.contribution)
     options = with_named(options, strategy, weigher)
@@ -75,8 +83,10 @@ def made(options, dataset=None):
 
 
 def of_data(options, dataset=None):
-    """``(options, Parts)``: the data set and what is done to it; the options have a partition and a number of
-    clients."""
+    """``(options, Parts)``: the data set, its partition, noise, skew and faults.
+
+    The options have a partition and a number of clients afterwards.
+    """
     if dataset is None:
         dataset = make(DATASETS, options["dataset"], options["data_dir"])
     has_classes = dataset.classes > 0
@@ -92,7 +102,7 @@ def of_data(options, dataset=None):
 
 
 def of_worker(options):
-    """The ``Parts`` of a worker, from options in which all is decided."""
+    """The ``Parts`` of a worker; every option must be decided."""
     weigher = make(CONTRIBUTIONS, options["contribution"])
     own = {kind: _made(kind, options) for kind in OF_WORKER}
     return Parts(
@@ -104,9 +114,12 @@ def of_worker(options):
 
 
 def network_of(options, strategy=None):
-    """``network(shape, outputs)``, which makes the model of the options, or all of them as one ``Several``.
+    """``network(shape, outputs)``: it makes the model of the options, or a ``Several`` of all their
+    models.
 
-    ``strategy`` says what a network of the server's own takes; it is made where none is given."""
+    ``strategy`` says from which layer a network of the server's own takes its inputs; by default
+    the options' one.
+    """
     specs = kinds.specs(options)
     server = options.get("server_model")
     if len(specs) == 1 and not server:
@@ -125,14 +138,16 @@ def _several(kind, options):
 
 
 def _estimators(options, weigher):
-    """``{label: Contribution}``: the one that weighs, which is made already, and those that observe."""
-    observing = [make(CONTRIBUTIONS, spec) for spec in options["observe"]]
+    """``{label: Contribution}``: the ``weigher``, and the observing estimators."""
     specs = [options["contribution"], *options["observe"]]
-    return dict(zip(labels(specs), [weigher, *observing]))
+    estimators = [weigher]
+    for spec in options["observe"]:
+        estimators.append(make(CONTRIBUTIONS, spec))
+    return dict(zip(labels(specs), estimators))
 
 
 def _networks(specs, server, features, seed, shape, outputs):
-    """A ``Several`` of the networks of these specs; each is initialised as if it were the only one."""
+    """A ``Several`` of the networks of these specs. Each has the initial values it has alone."""
     made = {}
     for name, (spec, option) in zip(labels(specs), specs.items()):
         made[name] = _network(option, spec, seed, shape, outputs)
@@ -143,31 +158,35 @@ def _networks(specs, server, features, seed, shape, outputs):
     if not server:
         return clients
     if features is None:
-        raise UserError(f"--server-model {server} has no effect: with this strategy the server has no network of its "
-                        "own; leave it out, or take --strategy fedgkt, say")
-    of_server = _network("--server-model", server, seed, _shape_of_features(features, made, specs, shape), outputs)
+        raise UserError(f"--server-model {server} has no effect: with this strategy the server has "
+                        "no network of its own; leave it out, or take --strategy fedgkt, say")
+    shape_of_features = _shape_of_features(features, made, specs, shape)
+    of_server = _network("--server-model", server, seed, shape_of_features, outputs)
     return Several(made, of_server, features)
 
 
 def _shape_of_features(features, networks, specs, shape):
-    """The shape of a sample's features, which all ``networks`` must share."""
+    """The shape of a sample's features; UserError unless it is the same for all ``networks``."""
     zeros = torch.zeros(1, *shape)
     shapes = {}
     for network, (spec, option) in zip(networks.values(), specs.items()):
+        named = f"{option} {spec}"
         try:
             with torch.no_grad(), mode(network, training=False):
-                shapes[f"{option} {spec}"] = tuple(features(network, zeros).shape[1:])
+                of_sample = features(network, zeros)
         except ValueError as error:
-            raise UserError(f"{option} {spec}: {error}") from error
-    if len(set(shapes.values())) > 1:
-        told = ", ".join(f"{named} gives {found}" for named, found in shapes.items())
-        raise UserError(f"--server-model takes features of one shape, and {told}; take networks, or a place to cut "
-                        "them, of which all give the same")
-    return next(iter(shapes.values()))
+            raise UserError(f"{named}: {error}") from error
+        shapes[named] = tuple(of_sample.shape[1:])
+    first, *others = shapes.values()
+    if any(other != first for other in others):
+        differences = ", ".join(f"{named} gives {shape}" for named, shape in shapes.items())
+        raise UserError(f"--server-model takes features of one shape, and {differences}; take "
+                        "networks, or a place to cut them, of which all give the same")
+    return first
 
 
 def _network(option, spec, seed, shape, outputs):
-    """The network, initialised from the seed; UserError where its factory does not take these inputs."""
+    """The network, initialised from the seed; UserError if these inputs do not fit its factory."""
     torch.manual_seed(torch_seed(seed, Purpose.MODEL))
     option, shape = f"{option} {spec}", tuple(shape)
     try:

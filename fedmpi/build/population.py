@@ -1,4 +1,4 @@
-"""What is told and recorded of the clients and their data."""
+"""Texts and records about the clients and their data."""
 
 import numpy as np
 
@@ -8,33 +8,44 @@ from fedmpi.methods.datasets.dataset import inputs_text, targets_text
 
 
 def data_lines(options, data):
-    """Lines about data of the user's own: how they were read, and what reaches the model."""
+    """Lines about a user's own data set: how it was read, and the model's inputs and targets."""
     dataset = data.dataset
-    if not dataset.told and options["dataset"].partition(":")[0] != "hdf5":
+    name, _, _ = options["dataset"].partition(":")
+    if not dataset.told and name != "hdf5":
         return []
-    targets = [] if dataset.classes else [f"targets: {targets_text(dataset)}"]
-    return [*dataset.told, f"inputs: {inputs_text(dataset)}", *targets]
+    lines = [*dataset.told, f"inputs: {inputs_text(dataset)}"]
+    if not dataset.classes:
+        lines.append(f"targets: {targets_text(dataset)}")
+    return lines
 
 
 def dealt(options, data):
-    """How the data are dealt out and what is wrong with them, for people: ``partition iid, noise none (no label is
+    """The partition, noise, skew and faults: ``partition iid, noise none (no label is
     changed)``."""
-    low, high = 100 * data.noise.min(), 100 * data.noise.max()
-    what = "label" if data.dataset.classes else "target"
-    wrong = f"no {what} is changed"
+    partition, noise, features = options["partition"], options["noise"], options["features"]
+    words = [f"partition {partition}", f"noise {noise}"]
+    if features != "none":
+        words.append(f"features {features}")
+    for spec in options["fault"]:
+        words.append(f"fault {spec}")
+    text = ", ".join(words)
+    return f"{text} ({_wrong_text(data)})"
+
+
+def _wrong_text(data):
+    """How many of the labels are wrong."""
+    low, high = data.noise.min(), data.noise.max()
     if high:
-        wrong = f"{low:.0f} to {high:.0f} % of a client's labels are wrong"
-    words = [f"partition {options['partition']}", f"noise {options['noise']}"]
-    if options["features"] != "none":
-        words.append(f"features {options['features']}")
-    words += [f"fault {spec}" for spec in options["fault"]]
-    return f"{', '.join(words)} ({wrong})"
+        return f"{100 * low:.0f} to {100 * high:.0f} % of a client's labels are wrong"
+    noun = "label" if data.dataset.classes else "target"
+    return f"no {noun} is changed"
 
 
 def population(options, data):
-    """What the run file records about every client, as ``{name: (array, unit, description, dimension of a second
-    axis)}``: all that was injected."""
-    true = data.dataset.y_train[data.indices]
+    """The run file's record of the clients: ``{name: (array, unit, description, second axis)}``.
+
+    It holds the truth about each client, such as its noise and faults.
+    """
     recorded = {
         "samples": (data.sizes, "1", "training samples"),
         "noise": (data.noise, "1", "fraction of labels that are wrong, as injected"),
@@ -45,26 +56,40 @@ def population(options, data):
         "duplicate_of": (data.source, "1", "the client whose samples it duplicates, -1 for none"),
     }
     if data.dataset.classes:
-        recorded["labels"] = (_histogram(data, data.labels), "1",
-                              "samples by label as the client sees them, noise included", "class")
-        recorded["true_labels"] = (_histogram(data, true), "1", "samples by true label", "class")
+        recorded |= _label_counts(data)
     if kinds.several(options):
-        names = np.array([name.encode() for name in labels(kinds.specs(options))])
+        names = _bytes(labels(kinds.specs(options)))
         trained = kinds.of_clients(options, len(data.sizes)).numpy()
         recorded["network"] = names[trained], "", "the network that the client trains"
     if data.client_names:
-        texts = np.array([name.encode() for name in data.client_names])
-        recorded["name"] = texts, "", "what the data set calls the client"
+        recorded["name"] = _bytes(data.client_names), "", "what the data set calls the client"
     if data.held_out is not None:
         own = "samples of its own test part, see --client-test"
         recorded["test_samples"] = data.held_out.sizes, "1", own
-    for number, (spec, who) in enumerate(zip(options["fault"], data.faults)):
-        recorded[f"fault_{number}"] = who, "1", f"whether the client is faulty by {spec}"
+    faults = zip(options["fault"], data.faults)
+    for number, (spec, faulty) in enumerate(faults):
+        recorded[f"fault_{number}"] = faulty, "1", f"whether the client is faulty by {spec}"
     return recorded
 
 
+def _bytes(texts):
+    """Texts as an array of bytes, for HDF5."""
+    return np.array([text.encode() for text in texts])
+
+
+def _label_counts(data):
+    """The entries of ``population`` about each client's labels."""
+    seen = _histogram(data, data.labels)
+    true = _histogram(data, data.dataset.y_train[data.indices])
+    about_seen = "samples by label as the client sees them, noise included"
+    return {
+        "labels": (seen, "1", about_seen, "class"),
+        "true_labels": (true, "1", "samples by true label", "class"),
+    }
+
+
 def _histogram(data, labels):
-    """(N, classes) int64: how many of each client's samples have which label."""
+    """(N, classes) int64: the number of each client's samples with each label."""
     N = len(data.sizes)
     owner = np.repeat(np.arange(N), data.sizes)
     counts = np.zeros((N, data.dataset.classes), np.int64)

@@ -1,11 +1,10 @@
-"""A round in memory before work starts, for runs with methods of the user's: what breaks its
-contract is told then.
+"""One round in memory before the run, if a method is the user's own: a broken contract shows early.
 
-The round has the run's own cohort, up to CLIENTS, one epoch of SAMPLES each, and no evaluation: a
-large network must not keep anybody waiting.
-Estimators of the catalogue give way to one that asks for nothing. It is played on the CPU of rank 0
-and leaves no trace. Exceptions of a client's training are left to the run, which tells whose they
-are and has an option for them.
+The round must be short, even with a large network. It has the run's own cohort, but at most
+CLIENTS; each client trains one epoch of SAMPLES, nothing is evaluated, and the catalogue's
+estimators give way to one without any work. It is played on the CPU of rank 0 and leaves no trace.
+A client's exception does not end it: the run itself names the client, and has an option for such
+errors.
 """
 
 from functools import partial
@@ -28,15 +27,19 @@ from fedmpi.transport.local import Local
 KINDS = ("task", "strategy", "optimiser", "schedule", "pruner", "contribution", "weighting",
          "codec", "devices", "sampler", "aggregation", "features")
 CLIENTS = 16
-SAMPLES = 2     # of a client: as many as batch norm needs
-FEW = 16    # validation samples
+# A client's samples: batch norm needs two.
+SAMPLES = 2
+# Samples of the server, for validation and for its own work.
+FEW = 16
 
 
 def own_methods(options):
-    """The specs of the run's methods that are the user's; those whose answers are all there before
-    a round, as a partition's are, left out."""
-    specs = [(kind, options[kind]) for kind in KINDS]
-    specs += [(SEVERAL[name], spec) for name in SEVERAL for spec in options[name]]
+    """The specs of the user's own methods that play a part in a round."""
+    specs = []
+    for kind in KINDS:
+        specs.append((kind, options[kind]))
+    for name, kind in SEVERAL.items():
+        specs += [(kind, spec) for spec in options[name]]
     return [spec for kind, spec in specs if _is_own(kind, spec)]
 
 
@@ -45,8 +48,11 @@ def _is_own(kind, spec):
 
 
 def rehearse(setup):
-    """Play the round where a method of the run is the user's; UserError where one breaks its
-    contract, FedError with its traceback where the server's part of one raises."""
+    """Play the round, if a method of the run is the user's own.
+
+    UserError if the method breaks its contract; FedError with a traceback if its server's part
+    raises.
+    """
     if not own_methods(setup.options):
         return
     options = setup.options | {"device": "cpu", "local_epochs": 1, "local_steps": 0}
@@ -54,6 +60,7 @@ def rehearse(setup):
     fed = _quick(options, setup.fed)._replace(
         sizes=setup.fed.sizes.new_tensor(data.sizes.astype(float)),
         least=torch.zeros_like(setup.fed.least))
+    # The run's own random numbers must not depend on the rehearsal.
     with torch.random.fork_rng(devices=[]):
         _play(setup._replace(options=options, data=data, fed=fed))
 
@@ -65,20 +72,31 @@ def _small(data):
 
 
 def _quick(options, fed):
-    """The Fed whose rounds are not evaluated, of which only the user's own estimators ask for
-    anything."""
-    specs = [options["contribution"], *options["observe"]]
-    contributions = {
-        label: part if _is_own("contribution", spec) else size()
-        for spec, (label, part) in zip(specs, fed.contributions.items())
-    }
-    cohort = fed.cohort if fed.aggregation.buffer else min(fed.cohort, CLIENTS)
+    """The ``Fed`` of the short round."""
+    cohort = fed.cohort
+    if not fed.aggregation.buffer:
+        cohort = min(cohort, CLIENTS)
     rounds = max(2, fed.rounds)
-    return fed._replace(contributions=contributions, cohort=cohort, rounds=rounds, every=rounds + 1,
-                        tell=lambda line: None, together=1)
+    return fed._replace(
+        contributions=_own_estimators(options, fed.contributions),
+        cohort=cohort,
+        rounds=rounds,
+        every=rounds + 1,
+        tell=lambda line: None,
+        together=1)
+
+
+def _own_estimators(options, contributions):
+    """``{label: Contribution}``: the user's own, and ``size`` in the place of all others."""
+    specs = [options["contribution"], *options["observe"]]
+    estimators = {}
+    for spec, (label, part) in zip(specs, contributions.items()):
+        estimators[label] = part if _is_own("contribution", spec) else size()
+    return estimators
 
 
 def _play(setup):
+    """Play round 1 on a worker in this process."""
     build = partial(worker_parts, parts=setup.parts)
     transport = Local(Worker(build, lambda name, local_rank: torch.device("cpu")))
     fed = setup.fed._replace(transport=transport)
@@ -90,8 +108,10 @@ def _play(setup):
         loop.play(fed, state, 1)
     except UserError:
         raise
-    except (WorkerError, DivergedError):    # a client's: the run tells
+    except (WorkerError, DivergedError):
+        # A client's error: the run itself tells about it.
         return
     except FedError:
-        if setup.options["on_error"] == "fatal":    # else it is that too few could be merged
+        # With --on-error retry or drop, clients' errors may leave too few answers to merge.
+        if setup.options["on_error"] == "fatal":
             raise

@@ -1,4 +1,4 @@
-"""The server's parts: what a round is played with."""
+"""The server's parts, with which it plays its rounds."""
 
 import math
 
@@ -15,16 +15,19 @@ from fedmpi.methods.codecs.values import fitted
 from fedmpi.methods.datasets.dataset import inputs, laid
 from fedmpi.server.fed import Fed
 
-MODEL_VALUES = 1 << 24      # of the coalition models that one job forms: 64 MiB
+# Values of all coalition models of one job: 64 MiB of float32.
+MODEL_VALUES = 1 << 24
 
 
 def server_parts(options, parts, data, network, device):
-    """The ``Fed`` of a run, its transport still missing; the server evaluates on ``device``."""
+    """The ``Fed`` of a run, without its transport; the server evaluates on ``device``."""
     layout = network.layout
     two = sample(data, 2).to(device)
     several = kinds.kinds(options, network.model, layout, two[:1], len(data.sizes))
-    trained = parts.aggregation.buffer or options["cohort"] or options["clients"]
-    test, validate, slopes = evaluators(data, network.model, layout, network.x, device, parts.task, several)
+    cohort = options["cohort"] or options["clients"]
+    trained = parts.aggregation.buffer or cohort
+    test, validate, slopes = evaluators(
+        data, network.model, layout, network.x, device, parts.task, several)
     sums = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
     return Fed(
@@ -45,7 +48,7 @@ def server_parts(options, parts, data, network, device):
         block=block(layout.P),
         stale=any(fault.stale for fault in parts.faults),
         sizes=torch.from_numpy(data.sizes.astype(np.float64)),
-        cohort=options["cohort"] or options["clients"],
+        cohort=cohort,
         rounds=options["rounds"],
         seed=options["seed"],
         costs=network.costs,
@@ -60,7 +63,8 @@ def server_parts(options, parts, data, network, device):
         quorum=options["quorum"],
         together=options["together"],
         lr=_first_rate(options, parts.schedule, data),
-        structure=smaller.structure(options, parts.pruner, network.model, layout, network.x, two),
+        structure=smaller.structure(
+            options, parts.pruner, network.model, layout, network.x, two),
         kinds=several,
         own_network=kinds.own_network(options, parts, network.model, several, device),
         own_tests=held_out.own_tests(options, data, trained, network.model, two[:1]))
@@ -68,7 +72,8 @@ def server_parts(options, parts, data, network, device):
 
 def _first_rate(options, schedule, data):
     """``lr(now: Round)``: the learning rate of a client's first step."""
-    steps = int(lengths(options, data)[1].max())
+    _, steps_of_clients, _ = lengths(options, data)
+    steps = int(steps_of_clients.max())
 
     def lr(now):
         return options["lr"] * schedule.rate(now, 0, steps)
@@ -77,42 +82,58 @@ def _first_rate(options, schedule, data):
 
 
 def block(P):
-    """Coalition models of P values that one job evaluates."""
+    """The number of coalition models, of P values each, in one job."""
     return max(1, min(MODELS, MODEL_VALUES // P))
 
 
 def adds_up(parts):
-    """Whether workers may add up the updates of their clients: the merge is a weighted mean, its weights are known
-    before training, all train the same mask, and all answers are waited for. It follows from how updates are merged,
-    not from the ranks or from who observes, and so do the bits."""
+    """Whether workers may add up the updates of their clients.
+
+    They may if the merge is a weighted mean, with weights known before training, if all clients
+    train the same mask, and if the server waits for all answers. Ranks and observing estimators
+    play no part, so that the bits do not depend on them.
+    """
     pruner, aggregation = parts.pruner, parts.aggregation
-    one_mask = pruner.masks is None and pruner.units is None and not pruner.moves
+    # These merge before all answers are there, or without some.
     if aggregation.buffer or aggregation.over or aggregation.deadline < math.inf:
         return False
-    return parts.strategy.additive and parts.weighting.fixed and one_mask
+    # Clients' masks differ.
+    if pruner.masks is not None or pruner.units is not None or pruner.moves:
+        return False
+    return parts.strategy.additive and parts.weighting.fixed
 
 
 def least(options, parts, data, normalises=False):
-    """float64 (N,): how many samples each client's training sees at least; 0 where a fault may cut it short.
-    ``normalises``: whether the model normalises over batches."""
-    bent = np.zeros(len(data.sizes), bool)
-    for fault, who in zip(parts.faults, data.faults):
+    """float64 (N,): the least number of samples that each client's training sees in a round.
+
+    It is 0 for a client with a fault that may cut training short. ``normalises``: the model has
+    batch norm.
+    """
+    may_stop = np.zeros(len(data.sizes), bool)
+    for fault, clients in zip(parts.faults, data.faults):
         if fault.local is not None:
-            bent |= who
-    samples = lengths(options, data, normalises)[2]
-    return torch.from_numpy(np.where(bent, 0.0, samples))
+            may_stop |= clients
+    _, _, samples = lengths(options, data, normalises)
+    return torch.from_numpy(np.where(may_stop, 0.0, samples))
 
 
 def lengths(options, data, normalises=False):
-    """int64 (3, N): epochs, the last perhaps cut short, steps and samples of each client's training in a round;
-    ``normalises``: whether the model normalises over batches."""
-    limits = options["batch_size"], options["local_epochs"], options["local_steps"]
-    of_size = {n: length(n, *limits, normalises) for n in np.unique(data.sizes).tolist()}
-    return np.array([of_size[n] for n in data.sizes.tolist()]).T
+    """int64 (3, N): epochs, steps and samples of each client's training in a round.
+
+    The last epoch may be cut short. ``normalises``: the model has batch norm.
+    """
+    batch_size = options["batch_size"]
+    epochs, steps = options["local_epochs"], options["local_steps"]
+    # Many clients have the same number of samples.
+    of_size = {}
+    for n in np.unique(data.sizes).tolist():
+        of_size[n] = length(n, batch_size, epochs, steps, normalises)
+    of_clients = [of_size[n] for n in data.sizes.tolist()]
+    return np.array(of_clients).T
 
 
 def evaluators(data, model, layout, x, device, objective, several=None):
-    """``(test, validate, derivatives)``; the last two are None where the validation share is 0."""
+    """``(test, validate, derivatives)``; the last two are None without validation samples."""
     dataset, kept = data.dataset, data.validation
 
     def on_device(pixels, labels):
@@ -123,14 +144,17 @@ def evaluators(data, model, layout, x, device, objective, several=None):
     def evaluator_on(samples):
         if several is None:
             return evaluator(model, x, *samples, objective)
-        each = [evaluator(network, x, *samples, objective) for network in model.of_clients]
-        return kinds.evaluator(each, several)
+        of_networks = [evaluator(network, x, *samples, objective) for network in model.of_clients]
+        return kinds.evaluator(of_networks, several)
 
-    test = evaluator_on(on_device(dataset.x_test, dataset.y_test))
+    test_samples = on_device(dataset.x_test, dataset.y_test)
+    test = evaluator_on(test_samples)
     if not len(kept):
         return test, None, None
-    own = on_device(dataset.x_train[kept], dataset.y_train[kept])
-    validate = evaluator_on(own)
+    own_samples = on_device(dataset.x_train[kept], dataset.y_train[kept])
+    validate = evaluator_on(own_samples)
+    # Derivatives of several networks are not implemented.
     if several is not None:
         return test, validate, None
-    return test, validate, derivatives(model, layout, x, *own, objective.loss)
+    slopes = derivatives(model, layout, x, *own_samples, objective.loss)
+    return test, validate, slopes

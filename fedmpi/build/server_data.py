@@ -1,7 +1,7 @@
-"""``--server-data``: the training samples that the server works with itself.
+"""``--server-data``: training samples for a strategy's own work on the server.
 
-They are taken before anything is dealt out, by a stream of their own, and never overlap with the validation samples:
-these are for all that selects, those for what a strategy does on the server.
+They are taken before clients get theirs, by a random stream of their own. They never overlap with
+the validation samples, on which contributions are judged.
 """
 
 import math
@@ -14,25 +14,27 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.lab import Holdings
 
-FORM = "give a share such as 0.05, or a number of samples such as 400, and labels=0+1 behind a colon for some labels"
+FORM = ("give a share such as 0.05, or a number of samples such as 400, "
+        "and labels=0+1 behind a colon for some labels")
 
 
 class Wanted(NamedTuple):
-    """What ``--server-data`` asks for: a ``share`` of the training samples, or a ``count`` of them, and the ``labels``
-    that they may have, () for all."""
+    """The value of ``--server-data``: a share of the training samples, or else a number of them."""
 
     share: float
     count: int
-    labels: tuple
+    labels: tuple                 # the samples may have these labels; () for all
 
 
 def wanted(text):
-    """The ``Wanted`` of an option's text; UserError where it is none."""
+    """The ``Wanted`` of an option's text; UserError if it is written wrongly."""
     size, colon, rest = str(text).partition(":")
     name, _, labels = rest.partition("=")
+    chosen = ()
     try:
         number = float(size)
-        chosen = tuple(int(label) for label in labels.split("+")) if colon else ()
+        if colon:
+            chosen = tuple(int(label) for label in labels.split("+"))
     except ValueError:
         raise _refused(text, "that is not how it is written") from None
     if colon and name != "labels":
@@ -51,72 +53,96 @@ def _refused(text, why):
 
 
 def taken(options, dataset, pool, total, spare=None):
-    """``(server, pool)``, sorted indices into the training samples: those that the server takes of ``pool (n,)``, and
-    those left to be dealt out. A share is one of ``total`` samples. ``spare(order (n,)) -> (n,) bool`` says which of
-    the samples in an order may be taken; all may where it is None."""
+    """``(server, pool)``: sorted indices of the server's samples, and of the rest of ``pool (n,)``.
+
+    A share counts of ``total`` samples. ``spare(order (n,)) -> (n,) bool`` marks the samples of an
+    order that the server may take; None allows all. UserError if too few may be taken.
+    """
     text = options["server_data"]
-    asked = wanted(text)
-    size = asked.count or round(asked.share * total)
+    share, count, labels = wanted(text)
+    size = count or round(share * total)
     if not size:
-        if asked.labels:
+        if labels:
             raise _refused(text, "labels of no samples have no effect")
         return np.empty(0, np.int64), pool
     order = stream(options["seed"], Purpose.SERVER).permutation(pool)
     if spare is not None:
         order = order[spare(order)]
-    if asked.labels:
-        order = order[_of_labels(text, dataset, asked.labels, order)]
+    if labels:
+        order = order[_of_labels(text, dataset, labels, order)]
     if size > len(order) or size >= len(pool):
-        raise UserError(f"--server-data {text}: {size} samples are asked for, but only {len(order)} of the {len(pool)} "
-                        "training samples may be taken, and clients need some; take fewer")
+        raise UserError(f"--server-data {text}: {size} samples are asked for, but only "
+                        f"{len(order)} of the {len(pool)} training samples may be taken, "
+                        "and clients need some; take fewer")
     server = np.sort(order[:size])
     return server, np.setdiff1d(pool, server)
 
 
 def _of_labels(text, dataset, labels, order):
-    """(n,) bool: which samples of ``order (n,)`` have one of the ``labels``."""
-    unknown = [label for label in labels if not 0 <= label < dataset.classes]
+    """(n,) bool: whether each sample of ``order (n,)`` has one of the ``labels``."""
+    classes = dataset.classes
+    unknown = [label for label in labels if not 0 <= label < classes]
     if unknown:
-        raise _refused(text, f"there is no label {unknown[0]} among {dataset.classes} classes")
+        raise _refused(text, f"there is no label {unknown[0]} among {classes} classes")
     return np.isin(dataset.y_train[order], labels)
 
 
 def check(options, strategy, size):
-    """UserError where the strategy wants samples of the server's own and there are none, or the other way round."""
+    """UserError if the strategy lacks samples of the server's own, or has no use for them."""
     name = options["strategy"]
     if strategy.server_data and not size:
-        raise UserError(f"--strategy {name} works with samples of the server's own; give --server-data 0.05, say, a "
-                        "share of the training samples")
+        raise UserError(f"--strategy {name} works with samples of the server's own; "
+                        "give --server-data 0.05, say, a share of the training samples")
     if size and not strategy.server_data:
-        raise UserError(f"--server-data {options['server_data']} has no effect: --strategy {name} does nothing with "
-                        "samples of the server's own; leave it out, or take feddu, say")
-    if options["server_gflops"] and not (strategy.before or strategy.after):
-        raise UserError(f"--server-gflops {options['server_gflops']:g} has no effect: with --strategy {name} the "
+        raise UserError(f"--server-data {options['server_data']} has no effect: --strategy {name} "
+                        "does nothing with samples of the server's own; leave it out, or take "
+                        "feddu, say")
+    gflops = options["server_gflops"]
+    computes = strategy.before or strategy.after
+    if gflops and not computes:
+        raise UserError(f"--server-gflops {gflops:g} has no effect: with --strategy {name} the "
                         "server computes nothing of its own; leave it out")
 
 
 def recorded(strategy, dataset, server):
-    """What the run file says of the server's samples: how many, how many of each label, and whether the strategy
-    works with their labels."""
-    return {"samples": len(server), "labels": counted(dataset.y_train[server], dataset.classes),
-            "labelled": strategy.server_data == "labelled"}
+    """The run file's record of the server's samples: their number, the number of each label, and
+    whether the strategy uses labels."""
+    return {
+        "samples": len(server),
+        "labels": counted(dataset.y_train[server], dataset.classes),
+        "labelled": strategy.server_data == "labelled"
+    }
 
 
 def holdings(options, strategy, fed_data):
-    """The ``Holdings`` of a run: what the server has of its own."""
+    """The ``Holdings`` of a run: facts about the server's samples, for its strategy."""
     dataset = fed_data.dataset
-    kept = {"validation": fed_data.validation, "server": fed_data.server}
-    of_clients = np.split(fed_data.labels, fed_data.offsets[1:-1])
-    labels = {name: dataset.y_train[rows] for name, rows in kept.items()}
-    counts = {name: torch.from_numpy(counted(seen, dataset.classes)) for name, seen in labels.items()}
-    counts["clients"] = torch.from_numpy(np.stack([counted(seen, dataset.classes) for seen in of_clients]))
-    speed = options["server_gflops"] * 1e9 or math.inf
-    return Holdings({name: len(rows) for name, rows in kept.items()}, counts, strategy.server_data != "unlabelled",
-                    speed)
+    rows = {"validation": fed_data.validation, "server": fed_data.server}
+    sizes = {name: len(indices) for name, indices in rows.items()}
+    counts = {}
+    for name, indices in rows.items():
+        true_labels = dataset.y_train[indices]
+        of_labels = counted(true_labels, dataset.classes)
+        counts[name] = torch.from_numpy(of_labels)
+    counts["clients"] = _of_clients(fed_data)
+    # 0 GFLOP/s stands for a server that takes no time.
+    flops_a_second = options["server_gflops"] * 1e9 or math.inf
+    labelled = strategy.server_data != "unlabelled"
+    return Holdings(sizes, counts, labelled, flops_a_second)
+
+
+def _of_clients(fed_data):
+    """int64 (N, classes): the number of each client's samples of each label, as the clients see
+    them."""
+    starts = fed_data.offsets[1:-1]
+    labels_of_clients = np.split(fed_data.labels, starts)
+    classes = fed_data.dataset.classes
+    rows = [counted(labels, classes) for labels in labels_of_clients]
+    return torch.from_numpy(np.stack(rows))
 
 
 def counted(labels, classes):
-    """int64 (classes,): how many samples have each label; (0,) where there are no classes."""
+    """int64 (classes,): the number of samples of each label; (0,) without classes."""
     if not classes:
         return np.empty(0, np.int64)
     return np.bincount(labels, minlength=classes).astype(np.int64)

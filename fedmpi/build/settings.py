@@ -1,10 +1,10 @@
-"""What a run's parts were: every option of each, defaults included, and the source of those that
-are the user's.
+"""A record of a run's parts: every option of each, defaults included, and the source of the user's
+own parts.
 
-``of(options)`` is what a run file records as ``parts``, a list: of each part its ``kind``, its
-``spec`` as the options have it, all ``options`` as they were resolved and, where the factory is the
-user's, ``source``, a digest of the files that define it (``fedmpi.plugins.factories.digest`` says what that
-covers). ``changes`` compares two of them.
+``of(options)`` is the list ``parts`` of a run file. Each part has its ``kind``, its ``spec`` from
+the options, and all its ``options``, defaults included. A user's own part also has ``files`` and
+``source``, a digest of these files, see ``fedmpi.plugins.factories.digest``. ``changes`` compares
+two such lists.
 """
 
 import os
@@ -20,15 +20,20 @@ SHORT = 12    # characters of a digest that are shown
 
 
 def of(options):
-    """The parts of a run whose options are all decided, as JSON holds them."""
-    named = [(kind, options[kind]) for kind in PARTS]
-    named += [(name, spec) for name in SEVERAL for spec in options[name]]
-    return [_part(kind, spec) for kind, spec in named if spec]
+    """The record of the parts, for JSON; every option must be decided."""
+    specs = [(kind, options[kind]) for kind in PARTS]
+    for name in SEVERAL:
+        specs += [(name, spec) for spec in options[name]]
+    return [_part(kind, spec) for kind, spec in specs if spec]
 
 
 def _part(kind, spec):
-    table, name = catalog.KINDS[KIND_OF.get(kind, kind)], split(spec)[0]
-    values = {key: _plain(value) for key, value in settings(table, spec).items()}
+    """The record of one part."""
+    table = catalog.KINDS[KIND_OF.get(kind, kind)]
+    name, _ = split(spec)
+    values = {}
+    for key, value in settings(table, spec).items():
+        values[key] = _plain(value)
     part = {"kind": kind, "spec": spec, "options": values}
     if is_own(table, name):
         sources = entry(table, name).sources
@@ -40,78 +45,99 @@ def _part(kind, spec):
 
 
 def _plain(value):
-    """A value as JSON gives it back; what JSON has no word for as a text that is the same in every
-    process."""
+    """A value as JSON gives it back; other types as a text, the same in every process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(entry) for entry in value]
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    name = getattr(value, "__qualname__", None)
+    if name:
+        return name
+    # An address differs from process to process.
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def changes(before, after):
-    """``[(part, option, old, new)]`` of the parts that both have by the same spec: an option that
-    one of them lacks is None there, ``source`` stands for the digest of a plug-in's source. Values
-    are texts."""
-    found = []
+    """``[(part, option, old, new)]``, the changed options of parts with the same spec in both
+    records.
+
+    Values are texts, and None for an option that is missing. The option ``source`` stands for the
+    digest of a user's own part.
+    """
+    rows = []
     for old, new in _pairs(before, after):
-        named = f"{new['kind']} {new['spec']}"
+        part = _named(new)
         for key in {**old["options"], **new["options"]}:
-            pair = [_text(each["options"], key) for each in (old, new)]
-            if pair[0] != pair[1]:
-                found.append((named, key, *pair))
+            old_text, new_text = _text(old, key), _text(new, key)
+            if old_text != new_text:
+                rows.append((part, key, old_text, new_text))
         if old.get("source") != new.get("source"):
-            found.append((named, "source", *(_digest(each) for each in (old, new))))
-    return found
+            rows.append((part, "source", _digest(old), _digest(new)))
+    return rows
 
 
 def values(parts):
     """``{(part, option): its text}`` of all options, and digests as ``source``."""
-    found = {}
+    texts = {}
     for part in parts:
-        named = f"{part['kind']} {part['spec']}"
-        found |= {(named, key): str(value) for key, value in part["options"].items()}
-        found[named, "source"] = _digest(part)
-    return found
+        named = _named(part)
+        for key, value in part["options"].items():
+            texts[named, key] = str(value)
+        texts[named, "source"] = _digest(part)
+    return texts
 
 
 def _pairs(before, after):
-    """Parts of the same kind and spec; where a kind has several, in their order."""
+    """Yield pairs of parts with the same kind and spec; several of a kind in their order."""
     waiting = {}
     for part in before:
-        waiting.setdefault((part["kind"], part["spec"]), []).append(part)
+        waiting.setdefault(_named(part), []).append(part)
     for part in after:
-        same = waiting.get((part["kind"], part["spec"]))
+        same = waiting.get(_named(part))
         if same:
             yield same.pop(0), part
 
 
-def _text(options, key):
-    return None if key not in options else str(options[key])
+def _named(part):
+    """``pruner rigl:sparsity=0.8``"""
+    return f"{part['kind']} {part['spec']}"
+
+
+def _text(part, key):
+    """An option's value as a text, None if the part has no such option."""
+    options = part["options"]
+    return str(options[key]) if key in options else None
 
 
 def _digest(part):
-    return part["source"][:SHORT] if "source" in part else "of the catalogue"
+    """The start of the digest of a user's own part."""
+    if "source" not in part:
+        return "of the catalogue"
+    return part["source"][:SHORT]
 
 
 def lines(parts):
-    """``(kind, text)`` of each part that has options or is the user's, as ``pruner``, ``rigl:
-    sparsity=0.8, ...``."""
-    found = []
+    """``[(kind, text)]``, such as ``("pruner", "rigl: sparsity=0.8, ...")``; parts without options
+    are left out."""
+    rows = []
     for part in parts:
         values = [f"{key}={value}" for key, value in part["options"].items()]
         if "source" in part:
-            values.append(f"{' and '.join(part['files'])} {part['source'][:SHORT]}")
+            files = " and ".join(part["files"])
+            values.append(f"{files} {_digest(part)}")
         if values:
-            found.append((part["kind"], f"{split(part['spec'])[0]}: {', '.join(values)}"))
-    return found
+            name, _ = split(part["spec"])
+            rows.append((part["kind"], f"{name}: {', '.join(values)}"))
+    return rows
 
 
 def told(change):
     """A change in words: ``pruner mine:half: share was 0.5, is 0.7``."""
-    named, key, old, new = change
-    words = ["not there" if value is None else value for value in (old, new)]
-    key = "the digest of its source" if key == "source" else key
-    return f"{named}: {key} was {words[0]}, is {words[1]}"
+    part, key, old, new = change
+    if key == "source":
+        key = "the digest of its source"
+    was = "not there" if old is None else old
+    now = "not there" if new is None else new
+    return f"{part}: {key} was {was}, is {now}"

@@ -1,4 +1,4 @@
-"""A run on rank 0, all of whose parts are made and nothing of which is trained."""
+"""A run on rank 0 before its training: all its parts are made."""
 
 from typing import NamedTuple
 
@@ -13,19 +13,23 @@ from fedmpi.wire import positions
 
 
 class Setup(NamedTuple):
-    """The run that some options describe."""
+    """A run, made from its options."""
 
-    options: dict                 # in which all is decided, but for --together 0
+    # All decided, but for --together 0.
+    options: dict
     parts: Parts
     data: Federation
     network: Network
-    fed: Fed                      # its transport still missing
+    # Without its transport, which comes when all ranks are ready.
+    fed: Fed
 
 
 def set_up(options, device, dataset=None):
-    """The ``Setup`` of a run whose server evaluates on ``device``; the data set is loaded, unless it is given.
+    """The ``Setup`` of a run. The server evaluates on ``device``. Without ``dataset`` the data set
+    is loaded.
 
-    Each part is made once, and so is the model. Whether they fit each other is for ``fedmpi.build.check``.
+    Each part is made once, and so is the model. Not checked: whether they fit each other, see
+    ``fedmpi.build.check``.
     """
     options, parts = making.made(options, dataset)
     data, model = dealt_out(options, parts)
@@ -37,16 +41,20 @@ def set_up(options, device, dataset=None):
 
 
 def dealt_out(options, parts):
-    """``(Federation, model)``: the data as the model takes them, and the model as its factory made it."""
+    """``(Federation, model)``: the data for this model, and the new model."""
     dataset = parts.dataset
-    shape = dataset.x_train.shape[1:]
-    model = parts.network(shape, num_outputs(dataset))
-    return federation(options, parts, model), model
+    shape, outputs = dataset.x_train.shape[1:], num_outputs(dataset)
+    model = parts.network(shape, outputs)
+    data = federation(options, parts, model)
+    return data, model
 
 
 def message(setup, state):
-    """``(meta, arrays)`` from which a worker builds its parts; it also holds the mask of the last model message, so
-    that a resumed run sends the same bytes as one never stopped."""
+    """``(meta, arrays)``: the set-up message, from which a worker builds its parts.
+
+    It also holds the mask of the last model message. By this a resumed run sends the same bytes as
+    one never stopped.
+    """
     data, fed = setup.data, setup.fed
     dataset = data.dataset
     known, array = positions.encode(state["sent"].numpy())

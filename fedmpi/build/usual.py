@@ -1,20 +1,21 @@
-"""The parts that a strategy is usually played with, where the user names none."""
+"""A strategy's usual parts, for kinds of which the user names none."""
 
 from fedmpi.catalog import CONTRIBUTIONS, STRATEGIES
 from fedmpi.plugins.spec import make
 
 
 def with_usual_parts(options):
-    """The options with an optimiser, a pruner, a contribution and a weighting, for those who need no part itself."""
+    """The options with an optimiser, a pruner, a contribution and a weighting, by specs alone."""
     strategy = make(STRATEGIES, options["strategy"])
     weigher = make(CONTRIBUTIONS, options["contribution"] or strategy.contribution)
     return with_named(options, strategy, weigher)
 
 
 def with_named(options, strategy, weigher):
-    """The options with the optimiser, pruner, contribution and weighting that the strategy is usually played with.
+    """The options with the strategy's usual optimiser, pruner, contribution and weighting.
 
-    ``weigher`` is the contribution that counts. One that the user names brings its own weighting.
+    ``weigher`` is the run's estimator of contributions. If the user named it, its own weighting is
+    the usual one.
     """
     weighting = options["weighting"]
     if not weighting and not options["contribution"]:

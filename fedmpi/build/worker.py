@@ -1,4 +1,4 @@
-"""What a worker builds from the set-up message."""
+"""A worker's parts, built from the set-up message."""
 
 from fedmpi.build.parts import of_worker
 from fedmpi.client.worker import WorkerParts
@@ -6,9 +6,9 @@ from fedmpi.compute.augment import joined
 
 
 def worker_parts(options, shape, outputs, parts=None):
-    """A worker's ``WorkerParts``, its model freshly initialised from the seed.
+    """A worker's ``WorkerParts``; its model has the initial values of the seed.
 
-    ``parts`` are those of rank 0 where the worker is in its process; else the worker makes its own.
+    A worker in rank 0's process shares rank 0's ``parts``; any other worker makes its own.
     """
     parts = parts or of_worker(options)
     reports = {

@@ -1,4 +1,4 @@
-"""Which device a rank computes on."""
+"""The device of a rank: a CPU or a GPU."""
 
 import os
 
@@ -12,35 +12,40 @@ def pick_device(name, local_rank):
     if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("--device or --server-device cuda: torch sees no GPU on this rank; use cpu, or check "
-                        "CUDA_VISIBLE_DEVICES")
-    # The next line asks for it.
+        raise UserError("--device or --server-device cuda: torch sees no GPU on this rank; "
+                        "use cpu, or check CUDA_VISIBLE_DEVICES")
+    # Without this variable, deterministic cuBLAS raises.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    # Every value is written before it is read.
+    # Filling costs time, and every value is written before it is read.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    device = torch.device("cuda", place.gpu_index(local_rank, torch.cuda.device_count()))
+    index = place.gpu_index(local_rank, torch.cuda.device_count())
+    device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     return device
 
 
 def on_device(options):
-    """The options with ``--device auto`` decided, a GPU where rank 0 sees one, and with it the server's."""
+    """The options with ``--device auto`` and ``--server-device auto`` decided: a GPU if rank 0 sees
+    one."""
     import torch
-    device, server = options["device"], options["server_device"]
+    device, server_device = options["device"], options["server_device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return options | {"device": device, "server_device": device if server == "auto" else server}
+    if server_device == "auto":
+        server_device = device
+    return options | {"device": device, "server_device": server_device}
 
 
 def wishes(options):
-    """Devices that may be used: auto, or nothing yet, may become a GPU."""
-    wanted = [options[name] for name in ("device", "server_device")]
-    return {"cpu" if name == "cpu" else "cuda" for name in wanted}
+    """The set of devices that may be used, ``cpu`` or ``cuda``: auto and None may become a GPU."""
+    names = (options["device"], options["server_device"])
+    return {"cpu" if name == "cpu" else "cuda" for name in names}
 
 
 def placed(own, others, options):
-    """``{rank: place}`` of rank 0, at ``own``, and the others, without the GPUs that these options leave alone."""
+    """``{rank: place}`` of rank 0, at ``own``, and of the others. A place shows a GPU only if the
+    options use it."""
     training = {options["device"]}
     serving = {options["server_device"]}
     if not others:
@@ -53,6 +58,6 @@ def placed(own, others, options):
 
 
 def _used(there, devices):
-    """A rank's place, without its GPU where that is none of the ``devices``."""
+    """A rank's place, without its GPU unless the ``devices`` name one."""
     gpu = there["gpu"] if "cuda" in devices else None
     return there | {"gpu": gpu}

@@ -1,8 +1,9 @@
-"""The last word where rank 0 cannot have it: when a rank is killed a launcher kills all others at once, rank 0 too.
+"""One last line for the user if rank 0 is killed: a launcher kills all ranks at once when one dies.
 
-A process forked before MPI and torch are loaded, in a session of its own. It holds standard error, one end of a pipe
-whose other end only rank 0 holds, and a page of memory in which rank 0 notes what every rank is at; it sleeps until the
-pipe closes, then says one line, writes nothing else, and is gone. Where rank 0 ends by itself it says nothing.
+The guard is a process, forked before MPI and torch are loaded, in a session of its own. It holds
+standard error, one end of a pipe and some shared memory. Only rank 0 holds the pipe's other end; it
+notes the work of every rank in the memory. The guard sleeps until the pipe closes, then prints one
+line and ends. If rank 0 ends by itself, it says goodbye first, and the guard prints nothing.
 """
 
 import contextlib
@@ -16,28 +17,28 @@ from fedmpi.run.launcher import find_launcher
 
 STARTING_MPI = "starting MPI"
 SLOT, SLOTS = 128, 1024       # bytes of a note; ranks that have one
-RUN = SLOT * SLOTS            # where the run file's name lies
+RUN = SLOT * SLOTS            # offset of the text about the run file
 END = RUN + 4096
 
 
 class NoGuard:
-    """Where nobody keeps watch: in one process the shell says what killed it, on other ranks rank 0 does."""
+    """No guard: a shell names the signal of one process, and rank 0 speaks for other ranks."""
 
     def note(self, rank, text):
-        """Rank 0 knows that ``rank`` is at that now."""
+        """Note the work of ``rank``, as far as rank 0 knows."""
 
     def run(self, path, exists):
-        """The run file, and whether it can be resumed already."""
+        """Note the run file, and whether it can be resumed already."""
 
     def watch(self, pids):
-        """``{rank: process id}`` of the ranks of this node."""
+        """Watch the ranks of this node, ``{rank: process id}``."""
 
     def leave(self):
-        """Whatever happens from now on was told."""
+        """Say goodbye: the user has been told how the run ended."""
 
 
 class Guard(NoGuard):
-    """To be made on rank 0 before MPI and torch are loaded, while the process has one thread."""
+    """The guard of rank 0. Make it before MPI and torch are loaded: with one thread."""
 
     def __init__(self):
         self.memory = mmap.mmap(-1, END)
@@ -53,11 +54,14 @@ class Guard(NoGuard):
 
     def run(self, path, exists):
         name = paths.typed(path)
-        _write(self.memory, RUN, f"fedmpi train --resume {name} goes on" if exists else f"{name} was not begun",
-               END - RUN)
+        text = f"{name} was not begun"
+        if exists:
+            text = f"fedmpi train --resume {name} goes on"
+        _write(self.memory, RUN, text, END - RUN)
 
     def watch(self, pids):
-        self._tell("".join(f"{rank} {pid}\n" for rank, pid in pids.items() if rank))
+        others = [f"{rank} {pid}\n" for rank, pid in pids.items() if rank]
+        self._tell("".join(others))
 
     def leave(self):
         if self.pid:
@@ -67,38 +71,51 @@ class Guard(NoGuard):
             self.pid = 0
 
     def _tell(self, text):
-        with contextlib.suppress(BrokenPipeError):         # somebody killed it: the run goes on without a last word
+        # Somebody may have killed the guard: the run goes on without it.
+        with contextlib.suppress(BrokenPipeError):
             os.write(self.pipe, text.encode())
 
 
 def _write(memory, start, text, room):
-    memory[start: start + room] = text.encode(errors="surrogateescape")[: room - 1].ljust(room, b"\0")
+    encoded = text.encode(errors="surrogateescape")
+    memory[start: start + room] = encoded[: room - 1].ljust(room, b"\0")
 
 
 def _read(memory, start, room):
-    return memory[start: start + room].rstrip(b"\0").decode(errors="surrogateescape")
+    encoded = memory[start: start + room].rstrip(b"\0")
+    return encoded.decode(errors="surrogateescape")
 
 
 def _keep_watch(pipe, memory):
     """The guard's whole life; never returns."""
     try:
         os.setsid()
-        for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         handle = os.dup2(pipe, 3)
-        os.closerange(0, 2)                                # the launcher waits for whoever holds them, or its sockets
+        # Keep standard error and the pipe: a launcher waits until its own files and sockets are
+        # closed everywhere.
+        os.closerange(0, 2)
         os.closerange(4, 1 << 16)
-        first = _first_dead(handle)
-        if first is not None:
-            os.write(2, f"{_line(memory, first)}\n".encode(errors="surrogateescape"))
+        dead = _first_dead(handle)
+        if dead is not None:
+            line = _line(memory, dead)
+            os.write(2, f"{line}\n".encode(errors="surrogateescape"))
     finally:
         os._exit(0)
 
 
+def _ignore_signals():
+    needed = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+    for number in set(signal.valid_signals()) - needed:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _first_dead(pipe):
-    """``{rank: process id}`` of the ranks of this node that were found dead first, once rank 0 is dead; None after a
-    goodbye."""
-    received, ranks, dead, poll = b"", {}, {}, select.poll()
+    """``{rank: process id}`` of this node's ranks that died first; returns once rank 0 is dead.
+    None after a goodbye."""
+    received = b""
+    ranks, dead = {}, {}
+    poll = select.poll()
     poll.register(pipe, select.POLLIN)
     while True:
         ready = {handle for handle, _ in poll.poll()}
@@ -121,31 +138,47 @@ def _first_dead(pipe):
 
 
 def _opened(lines):
-    """``{handle: (rank, process id)}``, a handle becomes readable when its process dies; empty before Linux 5.3."""
-    found = {}
-    for rank, pid in (map(int, line.split()) for line in lines.split(b"\n") if line):
+    """``{handle: (rank, process id)}``: a handle becomes readable when its process dies. Empty
+    before Linux 5.3."""
+    handles = {}
+    for line in lines.splitlines():
+        rank, pid = map(int, line.split())
         try:
-            found[os.pidfd_open(pid)] = rank, pid
+            handle = os.pidfd_open(pid)
         except (OSError, AttributeError):
             continue
-    return found
+        handles[handle] = rank, pid
+    return handles
 
 
 def _line(memory, dead):
-    """What is told of a job that was ended from outside."""
+    """The last line, by the first deaths on this node: ``dead {rank: process id}``."""
     resume = _read(memory, RUN, END - RUN)
-    at = {rank: _read(memory, SLOT * rank, SLOT) if rank < SLOTS else "unknown" for rank in [0, *dead]}
+    line = f"error: {_cause(memory, dead)}"
+    return f"{line}; {resume}" if resume else line
+
+
+def _cause(memory, dead):
+    """How the job ended, as far as the guard knows."""
     host = os.uname().nodename
+    at_0 = _work(memory, 0)
     if len(dead) == 1:
         (rank, pid), = dead.items()
-        who = f"rank {rank} on {host} (process {pid}) died, last known work: {at[rank]}; the launcher ended the job"
-    elif dead:
+        died = f"rank {rank} on {host} (process {pid}) died"
+        return f"{died}, last known work: {_work(memory, rank)}; the launcher ended the job"
+    if dead:
         pids = ", ".join(f"{rank} (process {pid})" for rank, pid in dead.items())
-        who = (f"the job was killed, rank 0 at {at[0]}, and with it ranks {pids} on {host}; the launcher may name the "
-               "first")
-    elif at[0] == STARTING_MPI:
-        who = (f"rank 0 on {host} died while it started MPI: where this launcher is of another MPI than mpi4py loads, "
-               f"start by {find_launcher('mpirun') or 'the mpirun of that MPI'}")
-    else:
-        who = f"rank 0 on {host} died or was killed, last known work: {at[0]}"
-    return f"error: {who}; {resume}" if resume else f"error: {who}"
+        killed = f"the job was killed, rank 0 at {at_0}, and with it ranks {pids} on {host}"
+        return f"{killed}; the launcher may name the first"
+    if at_0 == STARTING_MPI:
+        mpirun = find_launcher("mpirun") or "the mpirun of that MPI"
+        return (f"rank 0 on {host} died while it started MPI: where this launcher is of another "
+                f"MPI than mpi4py loads, start by {mpirun}")
+    return f"rank 0 on {host} died or was killed, last known work: {at_0}"
+
+
+def _work(memory, rank):
+    """Rank 0's last note about the work of a rank."""
+    if rank >= SLOTS:
+        return "unknown"
+    return _read(memory, SLOT * rank, SLOT)

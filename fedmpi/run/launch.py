@@ -1,4 +1,5 @@
-"""The ranks of a run: who serves and who works, what carries their messages, and how errors end them all."""
+"""The ranks of a run: the server's part and the workers', the transport between them, and their
+common end."""
 
 import contextlib
 import faulthandler
@@ -26,15 +27,24 @@ from fedmpi.transport.watch import SILENCE_S, START, Limits
 
 # Exit codes.
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
-TOLD_S = 5      # from one line about ranks that are missing to the next
+# Seconds from one line about missing ranks to the next.
+TOLD_S = 5
 
 
-def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {}, tell=None):
-    """``play(connect)`` on rank 0, where ``connect()`` returns the transport to the workers that every other rank makes
-    and serves with; in one process the transport to a worker of its own, which ``connect(make)`` makes by ``make()``
-    instead. A rank that others have waited for beyond ``limits`` ends the run. ``see(local)`` is what a rank tells of
-    its place. Returns the exit code, which is play's where it gives one. ``tell`` takes the lines about the start,
-    ``say`` where none is given."""
+def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambda local: {},
+             tell=None):
+    """Call ``play(connect)`` on rank 0; every other rank serves with the worker of
+    ``make_worker()``.
+
+    ``connect()`` returns the transport to all workers. In one process this is a transport to a
+    worker of its own, made by ``make_worker()``, or by ``make()`` after ``connect(make)``.
+
+    A rank that stays silent beyond ``limits`` ends the run. ``see(local)`` describes a rank's
+    place. ``tell(line)`` takes lines about the start, ``say(line)`` the error; without ``tell``,
+    ``say`` takes both.
+
+    Returns the exit code: play's, if it returns one.
+    """
     tell = tell or say
     # One thread a rank, set before torch starts its pool.
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -53,7 +63,7 @@ def on_ranks(play, make_worker, say, limits=Limits(), guard=NoGuard(), see=lambd
     # A signal that comes late must not spoil how MPI ends.
     stopping.ignore()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # MPI_Finalize waits for every rank; 0: for ever.
+    # MPI_Finalize waits for every rank: this limits the wait. 0 means no limit.
     signal.alarm(math.ceil(limits.silence_s))
     return code
 
@@ -71,9 +81,12 @@ def worker(parts=None):
 
 @contextlib.contextmanager
 def uncollected():
-    """Turn garbage collection off while libraries are imported, then freeze what was made: nearly all of it stays, and
-    to look for garbage in it is a sixth of the processor time of importing torch. Only where the process is a rank and
-    nothing else."""
+    """Turn garbage collection off while libraries are imported, then freeze the new objects.
+
+    Nearly all of them stay. Looking for garbage among them is a sixth of the processor time of
+    importing torch. A process alone keeps its collection: it may do other things than a rank's
+    work.
+    """
     alone = rank_and_size()[1] == 1
     if not alone:
         gc.disable()
@@ -87,10 +100,10 @@ def uncollected():
 
 
 def _work(make_worker, limits, see):
-    """The part of a rank other than 0: serve until rank 0 says stop. Returns the exit code."""
-    # Ctrl-C is rank 0's to answer; it ends the others.
+    """The part of a worker's rank: serve until rank 0 says stop. Returns the exit code."""
+    # Rank 0 answers Ctrl-C, and ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Until this rank can pass it on.
+    # This rank cannot yet pass a stop signal on to rank 0.
     stopping.ignore()
     _mpi(limits.silence_s)
     from fedmpi.transport.serve import serve
@@ -98,7 +111,7 @@ def _work(make_worker, limits, see):
 
 
 def _lead(play, say, tell, stop, limits, guard):
-    """The part of rank 0 where there are others. Returns the exit code."""
+    """The part of rank 0 among several ranks. Returns the exit code."""
     guard.note(0, STARTING_MPI)
     try:
         mpi = _mpi(limits.silence_s)
@@ -106,9 +119,11 @@ def _lead(play, say, tell, stop, limits, guard):
         guard.leave()
         raise
     if limits.silence_s and not mpi.threads():
-        tell("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be noticed")
+        tell("warning: this MPI has no MPI_THREAD_MULTIPLE, so a rank that hangs will not be "
+             "noticed")
     ranks = rank_and_size()[1] or "several"
-    tell(f"starting {ranks} ranks; each imports torch, which takes about 2 s of processor time a rank")
+    tell(f"starting {ranks} ranks; each imports torch, which takes about 2 s of processor time a "
+         "rank")
 
     def connect(make=None):
         return _connected(tell, stop, limits, guard)
@@ -117,7 +132,7 @@ def _lead(play, say, tell, stop, limits, guard):
 
 
 def _connected(say, stop, limits, guard):
-    """The transport, once every rank is ready."""
+    """The transport to the workers; returns when every rank is ready."""
     from fedmpi.transport.mpi import Mpi
 
     def tell(line):
@@ -125,10 +140,15 @@ def _connected(say, stop, limits, guard):
         say(line)
 
     transport = Mpi(__version__, _arrivals(say), stop, limits, guard.note, tell)
-    here = transport.hosts[0]
-    places = enumerate(zip(transport.hosts, transport.pids))
-    guard.watch({rank: pid for rank, (host, pid) in places if host == here})
+    guard.watch(_pids_here(transport))
     return transport
+
+
+def _pids_here(transport):
+    """``{rank: process id}`` of the ranks on rank 0's node."""
+    here = transport.hosts[0]
+    ranks = enumerate(zip(transport.hosts, transport.pids))
+    return {rank: pid for rank, (host, pid) in ranks if host == here}
 
 
 def _alone(make_worker, stop, make=None):
@@ -138,7 +158,8 @@ def _alone(make_worker, stop, make=None):
 
 
 def _arrivals(say):
-    """A callback that tells, every few seconds, how many ranks have arrived, and who is missing."""
+    """``arrived(missing, size)``: it tells, every few seconds, how many ranks are ready, and the
+    missing ones."""
     last = time.perf_counter()
 
     def arrived(missing, size):
@@ -149,31 +170,34 @@ def _arrivals(say):
         last = now
         line = f"{size - len(missing)} of {size} ranks ready"
         if len(missing) < 10:
-            line += f"; not yet: rank {', '.join(map(str, sorted(missing)))}"
+            ranks = ", ".join(map(str, sorted(missing)))
+            line += f"; not yet: rank {ranks}"
         say(line)
 
     return arrived
 
 
 def _mpi(silence_s):
-    """MPI as ``transport.messages`` offers it; UserError where MPI is missing or is not the one whose launcher started
-    us."""
+    """The module ``transport.messages``, with MPI started. UserError if MPI is missing, or if the
+    launcher belongs to another MPI."""
     try:
         # MPI_Init waits for every rank.
         with _limited(START * silence_s), warnings.catch_warnings():
-            # mpi4py's own; check_world says it in full.
+            # mpi4py warns of another launcher's MPI; check_world says it in full.
             warnings.filterwarnings("ignore", "suspicious MPI")
             from fedmpi.transport import messages as mpi
     except (ImportError, RuntimeError) as error:
         line = " ".join(str(error).split())
-        raise UserError(f"started by an MPI launcher, but mpi4py cannot load MPI: {line}") from error
+        text = f"started by an MPI launcher, but mpi4py cannot load MPI: {line}"
+        raise UserError(text) from error
     check_world(*mpi.world())
     return mpi
 
 
 @contextlib.contextmanager
 def _limited(seconds):
-    """Where the block, in C, takes longer than that, the process ends with a line that says where; 0: no limit."""
+    """End the process, with a traceback, if the block takes longer than ``seconds``, even in C. 0
+    means no limit."""
     if seconds:
         faulthandler.dump_traceback_later(seconds, exit=True)
     try:
@@ -187,8 +211,8 @@ def _limited(seconds):
 
 
 def _as_server(play, connect, say, mpi, guard, patience_s):
-    """Rank 0's part: whatever fails ends all ranks, and is told once, by the guard where this process could not."""
-    # Filled as soon as workers listen.
+    """Rank 0's part: any error ends all ranks, and is told once. Returns the exit code."""
+    # The transport, once the workers listen.
     transport = []
 
     def connected(make=None):
@@ -197,19 +221,20 @@ def _as_server(play, connect, say, mpi, guard, patience_s):
 
     try:
         code = play(connected) or 0
-        for each in transport:
-            each.close(code)
+        for open_transport in transport:
+            open_transport.close(code)
         guard.leave()
         return code
     except (KeyboardInterrupt, Exception) as error:
         line, code, started = _told(error)
+    # The guard leaves after this: it has the last word if rank 0 dies here.
     say(line)
     guard.leave()
     return _end(mpi, transport, code, started, patience_s)
 
 
 def _told(error):
-    """``(line, exit code, whether clients may be at work)`` of whatever ended the run."""
+    """``(line, exit code, whether clients may be at work)`` for the last error of a run."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; --resume goes on after the last checkpoint", INTERRUPTED, True
     if isinstance(error, Stopped):
@@ -221,18 +246,21 @@ def _told(error):
         return _told_of_worker(error)
     if isinstance(error, FedError):
         return f"error: {error}", FAILED, True
-    why = in_the_way(error) if isinstance(error, (ImportError, AttributeError)) else ""
-    if why:
-        return f"error: {why}", MISTAKE, True
+    if isinstance(error, (ImportError, AttributeError)):
+        # A file of the user's may hide a library of the same name.
+        why = in_the_way(error)
+        if why:
+            return f"error: {why}", MISTAKE, True
     return _traceback(error), FAILED, True
 
 
 def _told_of_worker(error):
-    """As ``_told``, of what a worker has raised."""
+    """As ``_told``, of a worker's error."""
+    trace = error.trace
     if error.user:
-        return f"error: {error.trace}", MISTAKE, False
-    between = "\n" if "\n" in error.trace else " "
-    return f"error on rank {error.rank}:{between}{error.trace}", FAILED, True
+        return f"error: {trace}", MISTAKE, False
+    between = "\n" if "\n" in trace else " "
+    return f"error on rank {error.rank}:{between}{trace}", FAILED, True
 
 
 def _traceback(error):
@@ -240,20 +268,27 @@ def _traceback(error):
 
 
 def _end(mpi, transport, code, started, patience_s):
-    """Let waiting workers go with ``code``; abort where they may be at work, or do not go within ``patience_s``. After
-    a user's mistake nobody is aborted who can be let go: a launcher would add lines of its own to ours."""
+    """End the other ranks with ``code``, and return it.
+
+    Waiting workers are let go. If workers may be at work (``started``), or do not go within
+    ``patience_s``, MPI aborts them.
+    """
     if mpi is None:
-        for each in transport:
-            each.close(code)
+        for open_transport in transport:
+            open_transport.close(code)
         return code
-    if started or not transport:
-        mistake = code == MISTAKE and not started
-        if not (mistake and mpi.dismiss(code, patience_s)):
+    if started:
+        mpi.abort(code)
+        return code
+    if not transport:
+        # After an abort a launcher adds lines of its own: spare the user those after a mistake.
+        let_go = code == MISTAKE and mpi.dismiss(code, patience_s)
+        if not let_go:
             mpi.abort(code)
         return code
     try:
         transport[0].close(code, patience_s)
     except (BrokenOff, LostRank):
-        # A client's task that takes too long.
+        # A client's task takes too long.
         mpi.abort(code)
     return code

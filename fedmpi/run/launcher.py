@@ -1,4 +1,4 @@
-"""What started this process, by its environment alone, before MPI is touched."""
+"""How this process was started: by its environment alone, before MPI is touched."""
 
 import os
 import shutil
@@ -10,23 +10,40 @@ from fedmpi.core.errors import Mislaunched, UserError
 RANKS = ("OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 SIZES = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE")
 STEP, TASK, PTY = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_PTY_PORT"
-SOCKET = "PMI_FD"                        # the number of an open file, by which a rank talks to its launcher
-FOLDERS = ("PMIX_SERVER_TMPDIR", "OMPI_MCA_orte_top_session_dir")    # that a launcher removes when it ends
-MPIRUNS = ("mpirun", "mpiexec", "orterun", "prterun", "prun")        # as their processes are called
-STARTERS = (*MPIRUNS, "hydra", "pmi_proxy", "orted", "prted", "slurmstepd")     # what the parents of ranks are called
-OURS = (*RANKS, *SIZES, STEP)            # variables that make us one rank of several
+# The number of an open file, by which a rank talks to its launcher.
+SOCKET = "PMI_FD"
+# A launcher removes these folders when it ends.
+FOLDERS = ("PMIX_SERVER_TMPDIR", "OMPI_MCA_orte_top_session_dir")
+# Names of processes: of launchers, and of all parents of ranks.
+MPIRUNS = ("mpirun", "mpiexec", "orterun", "prterun", "prun")
+STARTERS = (*MPIRUNS, "hydra", "pmi_proxy", "orted", "prted", "slurmstepd")
+# Any of these variables makes this process one rank of several.
+OURS = (*RANKS, *SIZES, STEP)
 SRUN = {"pmi2": "srun, PMI-2", "pmix": "srun, PMIx"}
 
 
 def launcher(env=os.environ):
-    """Its name for people, such as ``srun, PMI-2``; ``none`` for a process that nobody started as a rank."""
+    """The launcher's name for people, such as ``srun, PMI-2``; ``none`` for a process alone."""
     if "OMPI_COMM_WORLD_RANK" in env:
-        return "mpirun of Open MPI, PRRTE" if "PRTE_LAUNCHED" in env else "mpirun of Open MPI"
-    if "PMI_RANK" in env and "MPI_LOCALRANKID" in env:       # inside a job Hydra starts its own helpers by srun
+        # PRRTE is the launcher of Open MPI 5.
+        if "PRTE_LAUNCHED" in env:
+            return "mpirun of Open MPI, PRRTE"
+        return "mpirun of Open MPI"
+    # Hydra before srun: inside a job Hydra starts its own helpers by srun.
+    if "PMI_RANK" in env and "MPI_LOCALRANKID" in env:
         return "mpirun of MPICH, Hydra"
-    if _number(env, TASK) is not None and (started(env) or (_number(env, STEP) or 0) > 1):
-        return SRUN.get(env.get("SLURM_MPI_TYPE", "").partition("_")[0], "srun")
+    if _by_srun(env):
+        interface = env.get("SLURM_MPI_TYPE", "").partition("_")[0]
+        return SRUN.get(interface, "srun")
     return "another launcher" if started(env) else "none"
+
+
+def _by_srun(env):
+    """Whether srun started this process as a rank."""
+    if _number(env, TASK) is None:
+        return False
+    tasks = _number(env, STEP) or 0
+    return started(env) or tasks > 1
 
 
 def started(env=os.environ):
@@ -35,53 +52,76 @@ def started(env=os.environ):
 
 
 def rank_and_size(env=os.environ):
-    """``(rank, size)`` as the launcher tells; size 0 where it does not say. A variable that holds no number tells
-    nothing."""
-    tasks, task = _number(env, STEP) or 0, _number(env, TASK)
+    """``(rank, size)`` by the launcher's variables; size 0 if unknown. A variable without a number
+    does not count."""
+    tasks = _number(env, STEP) or 0
     rank = _first(env, RANKS)
-    if rank is None:                                       # alone, or srun without an MPI that it starts
-        return (task, tasks) if tasks > 1 and task is not None else (0, 1)
+    if rank is None:
+        return _step_of_srun(env, tasks)
     size = _first(env, SIZES)
     return rank, tasks if size is None else size
 
 
+def _step_of_srun(env, tasks):
+    """``(rank, size)`` of a process alone, or of one that srun started without an MPI."""
+    task = _number(env, TASK)
+    if tasks <= 1 or task is None:
+        return 0, 1
+    return task, tasks
+
+
 def _number(env, name):
-    """What the variable holds; None where it is not set, or holds no number."""
+    """The number in a variable; None if it is not set, or holds no number."""
     text = env.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() else None
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    return None
 
 
 def _first(env, names):
-    """What the first of the variables that holds a number holds, else None."""
-    numbers = (_number(env, name) for name in names)
-    return next((number for number in numbers if number is not None), None)
+    """The first number in the variables ``names``; None if there is none."""
+    for name in names:
+        number = _number(env, name)
+        if number is not None:
+            return number
+    return None
 
 
 def speaks(env=os.environ):
-    """Whether this process may tell a person something: of many ranks one does; a process that only looks like a rank
-    must, as nobody else would."""
-    return rank_and_size(env)[0] == 0 or not any(name.startswith(STARTERS) for _, name in parents())
+    """Whether this process prints lines for people.
+
+    Rank 0 does. So does a process without a launcher among its parents: it only looks like a rank,
+    and there is no other to print for it.
+    """
+    rank, _ = rank_and_size(env)
+    if rank == 0:
+        return True
+    return not any(name.startswith(STARTERS) for _, name in parents())
 
 
 def parents():
-    """Yields ``(process id, name)`` of this process's parent, of the parent's parent, and so on."""
+    """Yield ``(process id, name)`` of this process's parent, of the parent's parent, and so on."""
     pid = os.getppid()
     while pid > 1:
         try:
             with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                before, _, after = file.read().rpartition(")")
+                text = file.read()
         except OSError:
             return
+        # "pid (name) state parent ...": a name may hold brackets, too.
+        before, _, after = text.rpartition(")")
         yield pid, before.partition("(")[2]
         pid = int(after.split()[1])
 
 
 def ended(env=os.environ):
-    """Whether the launcher that the environment speaks of is surely out of reach, such as one that has ended."""
-    return _dead_socket(env) or any(name in env and not os.path.isdir(env[name]) for name in FOLDERS)
+    """Whether the launcher in the environment is surely out of reach: it has ended, say."""
+    folders = [env[name] for name in FOLDERS if name in env]
+    return _dead_socket(env) or not all(map(os.path.isdir, folders))
 
 
 def _dead_socket(env):
+    """Whether the environment names a socket, and that file is no socket here."""
     number = _number(env, SOCKET)
     if number is None:
         return False
@@ -92,58 +132,69 @@ def _dead_socket(env):
 
 
 def check(env=os.environ):
-    """Mislaunched where the environment shows, without MPI, that other ranks were not started with this one."""
-    rank, size = rank_and_size(env)
-    if size != 1 and ended(env):
-        raise Mislaunched(f"{_told(env)}, but the launcher that set it is out of reach: {_way_out(env)}")
-    if size != 1 and PTY in env and (os.isatty(0) or os.isatty(2)):        # a rank has no terminal, a shell has
-        raise Mislaunched(f"{_told(env)}, but srun --pty starts one shell for all of them: in it, start ranks by srun "
-                          f"fedmpi ..., or {_way_out(env)}")
+    """Mislaunched if the environment shows that this rank was started without the others."""
+    _, size = rank_and_size(env)
+    if size == 1:
+        return
+    claim, way_out = _claim(env), _way_out(env)
+    if ended(env):
+        raise Mislaunched(f"{claim}, but the launcher that set it is out of reach: {way_out}")
+    # A rank has no terminal, a shell has.
+    has_terminal = os.isatty(0) or os.isatty(2)
+    if PTY in env and has_terminal:
+        raise Mislaunched(
+            f"{claim}, but srun --pty starts one shell for all of them: "
+            f"in it, start ranks by srun fedmpi ..., or {way_out}")
 
 
 def check_world(rank, size, env=os.environ):
-    """Mislaunched where MPI says ``rank`` and ``size``, and the launcher another thing."""
-    told_rank, told_size = rank_and_size(env)
-    if (rank, size) == (told_rank, told_size or size):
+    """Mislaunched if MPI's ``rank`` and ``size`` are not those of the launcher."""
+    claimed_rank, claimed_size = rank_and_size(env)
+    if (rank, size) == (claimed_rank, claimed_size or size):
         return
+    variables = ", ".join(_rank_variables(env))
     raise Mislaunched(
-        f"the launcher says rank {told_rank} of {told_size or 'several'}, MPI says rank {rank} of {size}: in a shell "
-        f"that only has {', '.join(_set(env))} from a launcher, as that of srun --pty, {_way_out(env)}; else this "
-        "launcher belongs to another MPI than the one mpi4py loads: use the mpirun beside it, or the srun --mpi=... "
-        "that your MPI takes, pmi2 or pmix")
+        f"the launcher says rank {claimed_rank} of {claimed_size or 'several'}, "
+        f"MPI says rank {rank} of {size}: in a shell that only has {variables} from a launcher, "
+        f"as that of srun --pty, {_way_out(env)}; else this launcher belongs to another MPI than "
+        "the one mpi4py loads: use the mpirun beside it, or the srun --mpi=... that your MPI "
+        "takes, pmi2 or pmix")
 
 
-def _set(env):
+def _rank_variables(env):
     """The variables that make this process one rank of several."""
     return [name for name in OURS if name in env]
 
 
 def without_ranks(env):
-    """The environment of a process that is no rank, whatever this one takes itself for."""
-    return {name: value for name, value in env.items() if name not in (*OURS, SOCKET)}
+    """The environment of a process alone: a copy of ``env`` without the variables of launchers."""
+    removed = (*OURS, SOCKET)
+    return {name: value for name, value in env.items() if name not in removed}
 
 
-def _told(env):
+def _claim(env):
     rank, size = rank_and_size(env)
-    return f"{', '.join(_set(env))} in the environment make this rank {rank} of {size or 'several'}"
+    variables = ", ".join(_rank_variables(env))
+    return f"{variables} in the environment make this rank {rank} of {size or 'several'}"
 
 
 def _way_out(env):
-    removed = " ".join(f"-u {name}" for name in _set(env))
+    removed = " ".join(f"-u {name}" for name in _rank_variables(env))
     return f"play in one process by env {removed} fedmpi ..."
 
 
 def launcher_path(name):
-    """Where the launcher ``name`` is: in this environment, whose MPI mpi4py loads, else on PATH; UserError where it is
-    in neither."""
+    """The path of the launcher ``name``: in this environment, whose MPI mpi4py loads, else on PATH.
+    UserError if there is none."""
     path = find_launcher(name)
     if path is None:
-        raise UserError(f"there is no {name} beside {sys.executable} nor on PATH: pip install mpich brings mpirun; on "
-                        "a cluster load its MPI")
+        raise UserError(f"there is no {name} beside {sys.executable} nor on PATH: "
+                        "pip install mpich brings mpirun; on a cluster load its MPI")
     return path
 
 
 def find_launcher(name):
-    """As ``launcher_path``; None where it is in neither."""
+    """As ``launcher_path``, but None if there is none."""
     beside = os.path.dirname(sys.executable)
-    return shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    folders = [beside, os.environ.get("PATH", "")]
+    return shutil.which(name, path=os.pathsep.join(folders))

@@ -1,8 +1,8 @@
-"""What a run will take, by playing a little of it: ``fedmpi train --dry-run`` and ``fedmpi sbatch --measure``.
+"""The cost of a run, by playing a little of it: for ``--dry-run`` and ``sbatch --measure``.
 
-Two rounds are played in memory, in this process, of as much of the run as a few seconds allow; no file is written.
-Bytes are those of messages that were encoded then. What was played of fewer clients or samples is scaled, and said to
-be.
+This process plays two rounds in memory, with as many clients and samples as a few seconds allow; no
+file is written. Bytes are counted on encoded messages. Figures of fewer clients or samples are
+scaled, and the plan says so.
 """
 
 import contextlib
@@ -21,33 +21,36 @@ from fedmpi.build.needs import gpu_needs, host_need
 from fedmpi.build.population import dealt
 from fedmpi.build.server import least
 from fedmpi.build.setup import message
+from fedmpi.build.words import plural
 from fedmpi.core.layout import described
 from fedmpi.core.parts import Sampler
 from fedmpi.core.wide import labelled
 from fedmpi.methods.datasets.dataset import inputs_text
 
-LIMIT_S = 10.0                # for all that is played but the smallest try, which is always finished
-BATCHES = 4                   # of a client whose samples are cut
+# Seconds after which no further try begins or goes on; the smallest one is always finished.
+LIMIT_S = 10.0
+BATCHES = 4                   # a client keeps so many where its samples are cut
 FEW = 2                       # clients of the smallest try
 
 
 class Played(NamedTuple):
-    """The second of two rounds, without what happens only once, and how it was brought about."""
+    """Two rounds of a part of the run. Figures are those of the second, as some things happen only
+    in the first."""
 
-    row: dict                     # of /rounds
-    first: dict                   # that of the first round, in which masks travel whole
+    row: dict                     # of /rounds, round 2
+    first: dict                   # of /rounds, round 1, in which masks travel whole
     clients: int                  # asked in a round
-    samples: float                # of these, the mean
-    cut: bool                     # whether their samples were cut
-    trained_s: float              # that they trained, as their workers saw it
+    samples: float                # mean of a client's samples
+    cut: bool                     # whether clients kept only some of their samples
+    trained_s: float              # seconds of all clients' training, measured by the workers
 
 
 class Plan(NamedTuple):
-    """What one round of the whole run takes; where ``exact``, all of it was played."""
+    """The cost of one round of the whole run; all of it was played if ``exact``."""
 
     asked: int                    # clients a round
     round_s: float                # in one process
-    shared_s: float               # the part of it that workers share
+    shared_s: float               # the part of round_s that workers share
     rank_bytes: float             # resident memory of this process
     down_bytes: float             # of the second round
     up_bytes: float
@@ -60,22 +63,26 @@ class Plan(NamedTuple):
 
 
 class _Over(BaseException):
-    """The seconds are over. Not an Exception, as a client's exceptions are answers of the client."""
+    """The seconds are over. No Exception, because a client's exceptions count as its answers."""
 
 
 def played(options, say):
-    """``(Setup, Plan)`` of the run that ``options`` describe. UserError for what train would refuse; ``say(line)``
-    takes what --together 0 has measured."""
+    """``(Setup, Plan)`` of the run that ``options`` describe. UserError if train would refuse the
+    options.
+
+    ``say(line)`` takes the timing of --together 0.
+    """
     setup = set_up(options, say)
-    begin, tries = time.monotonic(), _tries(setup)
-    found = None
-    for number, (clients, few_samples) in enumerate(tries):
-        left = LIMIT_S - (time.monotonic() - begin) if number else 0
-        if number and left <= 0:
+    end = time.monotonic() + LIMIT_S
+    smallest, *larger = _tries(setup)
+    part = _play(setup, *smallest)
+    for clients, few_samples in larger:
+        left = end - time.monotonic()
+        if left <= 0:
             break
         with contextlib.suppress(_Over), _limited(left):
-            found = _play(setup, clients, few_samples)
-    return setup, scaled(found, setup.data, setup.fed)
+            part = _play(setup, clients, few_samples)
+    return setup, scaled(part, setup.data, setup.fed)
 
 
 def set_up(options, say):
@@ -85,60 +92,94 @@ def set_up(options, say):
     return prepared(on_device(options), 0, say)
 
 
+# ---------------------------------------------------------------- a part of the run, played
+
+
 def _tries(setup):
     """``[(clients a round, whether samples are cut)]``, from the least to the whole run."""
     parts, cohort = setup.parts, setup.fed.cohort
-    everybody = parts.weigher.opening or parts.aggregation.buffer or parts.sampler.candidates
-    few = cohort if everybody else min(FEW, cohort)
-    # Fewer samples would not take fewer local steps.
-    many = int(setup.data.sizes.max()) > BATCHES * setup.options["batch_size"]
-    cuts = many and not setup.options["local_steps"]
-    return list(dict.fromkeys([(few, cuts), (cohort, cuts), (cohort, False)]))
+    few = min(FEW, cohort)
+    # These parts work only with their number of clients.
+    if parts.weigher.opening or parts.aggregation.buffer or parts.sampler.candidates:
+        few = cohort
+    largest = int(setup.data.sizes.max())
+    cuts = largest > BATCHES * setup.options["batch_size"]
+    # Local steps do not get fewer with the samples.
+    if setup.options["local_steps"]:
+        cuts = False
+    tries = [(few, cuts), (cohort, cuts), (cohort, False)]
+    return list(dict.fromkeys(tries))
 
 
 def _play(setup, clients, few_samples):
-    """Two rounds, in memory."""
-    from fedmpi.server import record, loop
+    """The ``Played`` of two rounds in memory."""
     from fedmpi.run.launch import worker
-    from fedmpi.store import MemoryStore
+    from fedmpi.server import loop
     from fedmpi.transport.local import Local
-    data, options = setup.data, setup.options
+    data = setup.data
     if few_samples:
-        data = cut(data, BATCHES * options["batch_size"])
-    fed = _short(setup, data, clients)._replace(transport=Local(worker(setup.parts)))
-    store = MemoryStore({}, *record.columns(fed), {}, (data.offsets, data.indices), record.own_columns(fed))
+        data = cut(data, BATCHES * setup.options["batch_size"])
+    fed = _short(setup, data, clients)
+    fed = fed._replace(transport=Local(worker(setup.parts)))
+    store = _memory_store(data, fed)
     state = loop.start(fed, setup.network.first)
     fed.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
     sent = setup._replace(data=without_pixels(data), fed=fed)
     fed.transport.publish(*message(sent, state))
     loop.simulate(fed, state, store, 1, 2)
-    rows = store.run()
-    first, last = ({name: column[t] for name, column in rows.rounds.items()} for t in (0, 1))
-    of_last = rows.clients["round"] == 2
-    return Played(last, first, int(last["asked"]), float(rows.clients["samples"][of_last].mean()), few_samples,
-                  float(np.nansum(rows.clients["train_s"][of_last])))
+    return _measured(store.run(), few_samples)
+
+
+def _memory_store(data, fed):
+    from fedmpi.server import record
+    from fedmpi.store import MemoryStore
+    partition = data.offsets, data.indices
+    return MemoryStore({}, *record.columns(fed), {}, partition, record.own_columns(fed))
+
+
+def _measured(run, few_samples):
+    """The ``Played`` of a run of two rounds."""
+    first, last = (_round_row(run, number) for number in (0, 1))
+    of_last = run.clients["round"] == 2
+    samples = run.clients["samples"][of_last]
+    trained_s = run.clients["train_s"][of_last]
+    return Played(
+        row=last,
+        first=first,
+        clients=int(last["asked"]),
+        samples=float(samples.mean()),
+        cut=few_samples,
+        trained_s=float(np.nansum(trained_s)))
+
+
+def _round_row(run, number):
+    return {name: column[number] for name, column in run.rounds.items()}
 
 
 def _short(setup, data, clients):
-    """The ``Fed`` of two rounds of so many clients, each of which is evaluated."""
+    """The ``Fed`` of two rounds of so many clients, evaluated after each round."""
     options, fed = setup.options, setup.fed
     if clients < fed.cohort == len(data.sizes):
-        # The same clients each round, as when everybody takes part.
+        # Everybody takes part in the whole run, hence here the same clients in each round.
         fed = fed._replace(sampler=Sampler(_first))
-    return fed._replace(cohort=clients, rounds=max(2, options["rounds"]), every=1,
-                        own_tests=fed.own_tests and fed.own_tests._replace(every=1),
-                        sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
-                        least=least(options, setup.parts, data, fed.batch_norm))
+    if fed.own_tests:
+        fed = fed._replace(own_tests=fed.own_tests._replace(every=1))
+    return fed._replace(
+        cohort=clients,
+        rounds=max(2, options["rounds"]),
+        every=1,
+        sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
+        least=least(options, setup.parts, data, fed.batch_norm))
 
 
 def _first(gen, count, known):
-    """The first clients that are there."""
+    """The first clients that are available."""
     return torch.nonzero(known.available).flatten()[:count]
 
 
 @contextlib.contextmanager
 def _limited(seconds):
-    """Where the block takes longer, it is left by _Over; 0: no limit."""
+    """Leave the block by _Over after so many seconds."""
     def over(*_):
         raise _Over
 
@@ -151,112 +192,233 @@ def _limited(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def scaled(found, data, fed):
-    """The ``Plan`` of the whole run: bytes and the server's work on updates by clients, training also by samples."""
-    row, first = found.row, found.first
-    asked = fed.aggregation.buffer or math.ceil(fed.cohort * (1 + fed.aggregation.over))
-    asked = max(min(asked, len(data.sizes)), fed.sampler.candidates)
-    by_clients = asked / found.clients
-    by_samples = by_clients * float(data.sizes.mean()) / found.samples if found.cut else by_clients
-    train_s = max(row["train_s"], found.trained_s)    # where aggregation is asynchronous round 1 has done some of it
-    training, judging = train_s * by_samples, row["contribution_s"] * by_clients
-    rest = row["round_s"] - row["train_s"] - row["contribution_s"] + row["evaluate_s"] / fed.every
-    testing = row["own_s"] / fed.own_tests.every if fed.own_tests is not None else 0.0
-    shared = training + judging + testing
-    return Plan(asked, shared + rest, shared, float(row["rss_bytes"]),
-                row["down_bytes"] * by_clients, row["up_bytes"] * by_clients, first["down_bytes"] * by_clients,
-                row["dense_bytes"] * by_clients,
-                {name: row[f"flops_{name}"] * by_samples for name in ("rigl", "prunefl", "dense")},
-                int(row["kept"]), found, not found.cut and by_clients == 1)
+def scaled(part, data, fed):
+    """The ``Plan`` of the whole run, by the ``part (Played)`` of it.
+
+    Bytes and the server's work on updates grow with the clients, training also with their samples.
+    """
+    row = part.row
+    asked = _asked(data, fed)
+    by_clients = asked / part.clients
+    by_samples = by_clients
+    if part.cut:
+        by_samples = by_clients * float(data.sizes.mean()) / part.samples
+    shared_s = _shared_s(part, fed, by_clients, by_samples)
+    rest_s = row["round_s"] - row["train_s"] - row["contribution_s"] + row["evaluate_s"] / fed.every
+    conventions = ("rigl", "prunefl", "dense")
+    return Plan(
+        asked=asked,
+        round_s=shared_s + rest_s,
+        shared_s=shared_s,
+        rank_bytes=float(row["rss_bytes"]),
+        down_bytes=row["down_bytes"] * by_clients,
+        up_bytes=row["up_bytes"] * by_clients,
+        first_down_bytes=part.first["down_bytes"] * by_clients,
+        dense_bytes=row["dense_bytes"] * by_clients,
+        flops={name: row[f"flops_{name}"] * by_samples for name in conventions},
+        kept=int(row["kept"]),
+        played=part,
+        exact=not part.cut and by_clients == 1)
+
+
+def _asked(data, fed):
+    """How many clients a round of the whole run asks."""
+    over = math.ceil(fed.cohort * (1 + fed.aggregation.over))
+    wanted = fed.aggregation.buffer or over
+    there = min(wanted, len(data.sizes))
+    return max(there, fed.sampler.candidates)
+
+
+def _shared_s(part, fed, by_clients, by_samples):
+    """Seconds of a whole round that workers share: training, scores, clients' own tests."""
+    row = part.row
+    # An asynchronous round 1 has done some of round 2's training.
+    train_s = max(row["train_s"], part.trained_s)
+    training = train_s * by_samples
+    scores = row["contribution_s"] * by_clients
+    testing = 0.0
+    if fed.own_tests is not None:
+        testing = row["own_s"] / fed.own_tests.every
+    return training + scores + testing
+
+
+# ---------------------------------------------------------------- the plan in words
 
 
 def told(setup, plan, ranks, out, width=None):
     """Lines, at most ``width`` wide, about a run on ``ranks`` ranks that would write ``out``."""
-    options, data, fed = setup.options, setup.data, setup.fed
-    layout, N, T = fed.layout, len(data.sizes), options["rounds"]
-    workers = max(ranks - 1, 1)
-    cores = len(os.sched_getaffinity(0))
-    at_once = min(workers, plan.asked)
-    need = host_need(setup, ranks, first=True)
-    each = plan.round_s - plan.shared_s * (1 - math.ceil(plan.asked / at_once) / plan.asked)
-    slow = max(1.0, min(at_once, ranks) / cores)
-    known = "played whole" if plan.exact else _known(plan, fed)
+    at_once = min(max(ranks - 1, 1), plan.asked)
     rows = [
-        ("clients", f"{N} with {int(data.sizes.min())} to {int(data.sizes.max())} samples, {plan.asked} asked a round, "
-                    f"{T} round{'s' * (T > 1)}"),
-        ("data", f"{options['dataset']}: {len(data.indices):,} training, {len(data.validation):,} validation, "
-                 + f"{len(data.server):,} of the server's own, " * bool(len(data.server))
-                 + f"{len(data.dataset.y_test):,} test samples"),
-        *_own_tests(data, fed),
-        ("dealt out", dealt(options, data)),
-        *(line.partition(": ")[::2] for line in data.dataset.told),
-        ("inputs", inputs_text(data.dataset)),
-        ("method", f"strategy {options['strategy']}, pruner {options['pruner']}, contribution "
-                   f"{options['contribution']}, weighting {options['weighting']}, codec {options['codec']}"),
-        ("model", f"{options['model']}: {described(layout)}; of {layout.num_weights:,} prunable weights "
-                  f"{plan.kept:,} kept, sparsity {1 - plan.kept / layout.num_weights:.3f}"),
-        ("ranks", f"{ranks}: {_who(ranks, workers, plan.asked)}; {cores} core{'s' * (cores > 1)} here"),
-        ("bytes a round", f"{_bytes(plan.down_bytes)} down ({_bytes(plan.first_down_bytes)} in round 1), "
-                          f"{_bytes(plan.up_bytes)} up, of messages encoded here; "
-                          f"{_bytes(plan.dense_bytes)} would be dense float32 both ways"),
-        ("memory", f"about {_bytes(footprint.RANK_BYTES + need / ranks)} a rank, "
-                   f"{_bytes(ranks * footprint.RANK_BYTES + need)} in all, estimated; this process took "
-                   f"{_bytes(plan.rank_bytes)}"),
+        *_data_rows(setup, plan),
+        *_method_rows(setup, plan),
+        ("ranks", _ranks_text(ranks, plan.asked)),
+        ("bytes a round", _bytes_text(plan)),
+        ("memory", _memory_text(setup, plan, ranks)),
         *_gpus(setup, at_once),
-        ("FLOPs a round", f"{plan.flops['rigl']:.3g} by RigL's convention, {plan.flops['prunefl']:.3g} by PruneFL's, "
-                          f"{plan.flops['dense']:.3g} dense"),
-        ("time a round", f"about {_seconds(each * slow)}" + f" on {ranks} ranks" * (ranks > 1)
-                         + f"; {_seconds(plan.round_s)} in one process, of which {_seconds(plan.shared_s)} are shared "
-                         "by workers"),
-        ("time in all", f"about {_seconds(each * slow * T)} for {T} rounds, without the start"),
-        ("timed", known + "; in round 2, which moved the mask; rounds without a move take less" * (
-            bool(plan.played.row["mask_changed"]))),
+        ("FLOPs a round", _flops_text(plan.flops)),
+        *_time_rows(setup, plan, ranks, at_once),
         ("writes", f"{out}, and checkpoints beside it"),
     ]
     return labelled(rows, width)
 
 
+def _data_rows(setup, plan):
+    """The rows about clients and their data."""
+    options, data = setup.options, setup.data
+    remarks = [line.partition(": ")[::2] for line in data.dataset.told]
+    return [
+        ("clients", _clients_text(data, plan.asked, options["rounds"])),
+        ("data", _samples_text(options, data)),
+        *_own_tests(data, setup.fed),
+        ("dealt out", dealt(options, data)),
+        *remarks,
+        ("inputs", inputs_text(data.dataset)),
+    ]
+
+
+def _clients_text(data, asked, T):
+    N = len(data.sizes)
+    least, most = int(data.sizes.min()), int(data.sizes.max())
+    rounds = plural(T, "round")
+    return f"{N} with {least} to {most} samples, {asked} asked a round, {rounds}"
+
+
+def _samples_text(options, data):
+    parts = [f"{len(data.indices):,} training", f"{len(data.validation):,} validation"]
+    if len(data.server):
+        parts.append(f"{len(data.server):,} of the server's own")
+    parts.append(f"{len(data.dataset.y_test):,} test samples")
+    return f"{options['dataset']}: {', '.join(parts)}"
+
+
 def _own_tests(data, fed):
-    """The row about clients' own test parts, where they have some."""
+    """The row about clients' own test parts, if they have some."""
     if fed.own_tests is None:
         return []
-    tests, every = fed.own_tests, "every round"
-    if tests.every > 1:
-        every = f"every {tests.every} rounds"
-    return [("own tests", f"{len(tests.clients)} clients on {len(data.held_out.indices):,} samples of their own, "
-                          f"{every}")]
+    period = "every round"
+    if fed.own_tests.every > 1:
+        period = f"every {fed.own_tests.every} rounds"
+    clients, samples = len(fed.own_tests.clients), len(data.held_out.indices)
+    return [("own tests", f"{clients} clients on {samples:,} samples of their own, {period}")]
+
+
+def _method_rows(setup, plan):
+    """The rows about the method and the model."""
+    options, layout = setup.options, setup.fed.layout
+    kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
+    method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
+    Q = layout.num_weights
+    sparsity = 1 - plan.kept / Q
+    kept = f"of {Q:,} prunable weights {plan.kept:,} kept, sparsity {sparsity:.3f}"
+    model = f"{options['model']}: {described(layout)}; {kept}"
+    return [("method", method), ("model", model)]
+
+
+def _ranks_text(ranks, asked):
+    """``3: 2 workers, 3 clients each at most; 2 cores here``"""
+    here = plural(_cores(), "core")
+    return f"{ranks}: {_work_of_ranks(ranks, asked)}; {here} here"
+
+
+def _work_of_ranks(ranks, asked):
+    if ranks == 1:
+        return f"this process does all; mpirun -n {asked + 1} would be a worker a client"
+    workers = ranks - 1
+    most = plural(math.ceil(asked / workers), "client")
+    text = f"{plural(workers, 'worker')}, {most} each at most"
+    if workers > asked:
+        text += f"; {workers - asked} will lie idle"
+    return text
+
+
+def _cores():
+    return len(os.sched_getaffinity(0))
+
+
+def _bytes_text(plan):
+    down, first = _bytes(plan.down_bytes), _bytes(plan.first_down_bytes)
+    up, dense = _bytes(plan.up_bytes), _bytes(plan.dense_bytes)
+    sent = f"{down} down ({first} in round 1), {up} up, of messages encoded here"
+    return f"{sent}; {dense} would be dense float32 both ways"
+
+
+def _memory_text(setup, plan, ranks):
+    need = host_need(setup, ranks, first=True)
+    of_rank = _bytes(footprint.RANK_BYTES + need / ranks)
+    in_all = _bytes(ranks * footprint.RANK_BYTES + need)
+    here = _bytes(plan.rank_bytes)
+    return f"about {of_rank} a rank, {in_all} in all, estimated; this process took {here}"
 
 
 def _gpus(setup, at_once):
-    """The row about GPUs, where any is used."""
+    """The row about GPUs, if any is used."""
     options = setup.options
-    used = [name for name in ("device", "server_device") if options[name] == "cuda"]
-    if not used:
+    if "cuda" not in (options["device"], options["server_device"]):
         return []
-    count, (worker, server) = torch.cuda.device_count(), gpu_needs(options, setup.data, setup.network)
-    needs = {"device": f"a worker takes about {footprint.told(worker)}",
-             "server_device": f"the server about {footprint.told(server)}"}
+    worker, server = gpu_needs(options, setup.data, setup.network)
+    needs = []
+    if options["device"] == "cuda":
+        needs.append(f"a worker takes about {footprint.told(worker)}")
+    if options["server_device"] == "cuda":
+        needs.append(f"the server about {footprint.told(server)}")
+    count = torch.cuda.device_count()
     share = math.ceil(at_once / count)
-    return [("GPUs", f"{count}, the first {torch.cuda.get_device_name(0)}; " + "; ".join(needs[name] for name in used)
-             + f"; up to {share} workers share one and are slower together than the times here say" * (
-                 share > 1 and options["device"] == "cuda"))]
+    text = f"{count}, the first {torch.cuda.get_device_name(0)}; {'; '.join(needs)}"
+    if share > 1 and options["device"] == "cuda":
+        text += f"; up to {share} workers share one and are slower together than the times here say"
+    return [("GPUs", text)]
 
 
-def _known(plan, fed):
-    """How the figures were come by, where not all was played."""
-    played = plan.played
-    cut = f" of {played.samples:.0f} samples each" if played.cut else ""
-    return (f"two rounds of {played.clients} of {plan.asked} clients{cut}, scaled by clients and samples; the whole "
-            f"would have taken more than {LIMIT_S:.0f} s" + (
-                "; scores of contributions may grow faster than that" if played.clients < plan.asked
-                and any(part.validated for part in fed.contributions.values()) else ""))
+def _flops_text(flops):
+    rigl, prunefl = f"{flops['rigl']:.3g}", f"{flops['prunefl']:.3g}"
+    return f"{rigl} by RigL's convention, {prunefl} by PruneFL's, {flops['dense']:.3g} dense"
 
 
-def _who(ranks, workers, asked):
-    if ranks == 1:
-        return f"this process does all; mpirun -n {asked + 1} would be a worker a client"
-    return (f"{workers} worker{'s' * (workers > 1)}, {math.ceil(asked / workers)} client"
-            f"{'s' * (asked > workers)} each at most" + f"; {workers - asked} will lie idle" * (workers > asked))
+def _time_rows(setup, plan, ranks, at_once):
+    """The rows about time: a round, all rounds, and how the figures were measured."""
+    T = setup.options["rounds"]
+    round_s = _round_s(plan, ranks, at_once)
+    of_round = f"about {_seconds(round_s)}"
+    if ranks > 1:
+        of_round += f" on {ranks} ranks"
+    alone = f"{_seconds(plan.round_s)} in one process"
+    shared = f"of which {_seconds(plan.shared_s)} are shared by workers"
+    in_all = f"about {_seconds(round_s * T)} for {T} rounds, without the start"
+    return [
+        ("time a round", f"{of_round}; {alone}, {shared}"),
+        ("time in all", in_all),
+        ("timed", _timed_text(plan, setup.fed)),
+    ]
+
+
+def _round_s(plan, ranks, at_once):
+    """Seconds of a round on so many ranks; more ranks than cores slow each other down."""
+    turns = math.ceil(plan.asked / at_once)
+    saved = plan.shared_s * (1 - turns / plan.asked)
+    busy = min(at_once, ranks)
+    slower = max(1.0, busy / _cores())
+    return (plan.round_s - saved) * slower
+
+
+def _timed_text(plan, fed):
+    """How the figures were measured."""
+    text = "played whole" if plan.exact else _part_text(plan, fed)
+    if plan.played.row["mask_changed"]:
+        text += "; in round 2, which moved the mask; rounds without a move take less"
+    return text
+
+
+def _part_text(plan, fed):
+    """How a plan was scaled from the part of the run that was played."""
+    part = plan.played
+    samples = f" of {part.samples:.0f} samples each" if part.cut else ""
+    rounds = f"two rounds of {part.clients} of {plan.asked} clients{samples}"
+    too_long = f"the whole would have taken more than {LIMIT_S:.0f} s"
+    text = f"{rounds}, scaled by clients and samples; {too_long}"
+    asks_utilities = any(method.validated for method in fed.contributions.values())
+    if part.clients < plan.asked and asks_utilities:
+        text += "; scores of contributions may grow faster than that"
+    return text
 
 
 def _bytes(number):
@@ -270,4 +432,6 @@ def _seconds(number):
     for unit, size in (("h", 3600), ("min", 60)):
         if number >= 2 * size:
             return f"{number / size:.2g} {unit}"
-    return f"{number:.2g} s" if number >= 0.1 else f"{1000 * number:.2g} ms"
+    if number >= 0.1:
+        return f"{number:.2g} s"
+    return f"{1000 * number:.2g} ms"

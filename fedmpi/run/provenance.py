@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, commit, command, hosts; recorded in its file."""
+"""The origin of a run, recorded in its file: versions, commit, command, hosts."""
 
 import datetime
 import json
@@ -14,7 +14,7 @@ from fedmpi.transport import place
 
 
 def attrs(setup, transport):
-    """What the run file records of a run once, by name."""
+    """The attributes of a new run file, by name."""
     import numpy as np
 
     from fedmpi.build import server_data, settings
@@ -22,10 +22,10 @@ def attrs(setup, transport):
     from fedmpi.server import record
     options, data, fed = setup.options, setup.data, setup.fed
     layout, dataset = fed.layout, data.dataset
-    about_inputs = inputs_record(dataset)
+    inputs = inputs_record(dataset)
     if dataset.classes:
-        about_inputs["test_labels"] = np.bincount(dataset.y_test, minlength=dataset.classes)
-    uses = zip(layout.weights, fed.costs.uses)
+        inputs["test_labels"] = np.bincount(dataset.y_test, minlength=dataset.classes)
+    weights = zip(layout.weights, fed.costs.uses)
     return {
         "options": options,
         "command": shlex.join(sys.argv),
@@ -40,10 +40,10 @@ def attrs(setup, transport):
         "prunable": layout.num_weights,
         "frozen": layout.num_frozen,
         "fixed_digest": fed.fixed.digest,
-        "layers": [[slot.name, list(slot.shape), use] for slot, use in uses],
+        "layers": [[slot.name, list(slot.shape), uses] for slot, uses in weights],
         "flops_other": {"dense": fed.costs.dense, "frozen": fed.costs.frozen},
         "statistics": [slot.name for slot in layout.buffers],
-        "inputs": about_inputs,
+        "inputs": inputs,
         "objective": record.of_objective(fed.objective),
         "server_data": server_data.recorded(fed.strategy, dataset, data.server),
         "versions": versions(transport),
@@ -56,8 +56,10 @@ def attrs(setup, transport):
 
 
 def session(setup, places, before, done):
-    """What the run file records each time that a run goes on, here after round ``done``; ``before`` is the number of
-    rounds that it was asked for until now."""
+    """A row of the run file's sessions: a run begins, or goes on after round ``done``.
+
+    ``before`` is the number of rounds that the user had asked for in the session before.
+    """
     from fedmpi.store import this_process
     transport = setup.fed.transport
     return {
@@ -77,7 +79,7 @@ def session(setup, places, before, done):
 
 
 def versions(transport):
-    """What the bits and the file depend on, by name."""
+    """``{name: version}`` of the libraries that decide the bits and the file's form."""
     libraries = {name: version(name) for name in ("torch", "numpy", "h5py")}
     python = sys.version.split()[0]
     return libraries | transport.versions | {"fedmpi": fedmpi.__version__, "python": python}
@@ -89,16 +91,19 @@ def now():
 
 
 def git_commit():
-    """The commit of the code that runs, empty outside a checkout."""
+    """The commit of the running code, empty outside a checkout."""
     package = os.path.dirname(os.path.abspath(fedmpi.__file__))
-    if not os.path.isdir(os.path.join(os.path.dirname(package), ".git")):
+    checkout = os.path.dirname(package)
+    if not os.path.isdir(os.path.join(checkout, ".git")):
         return ""
+    # Of a broken checkout the answer is empty.
     command = ["git", "-C", package, "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip()
 
 
 def _estimators(options, contributions):
-    """``{label: what it is}`` of the estimators of contributions."""
+    """``{label: {spec, sees, cumulative}}`` of the estimators of contributions."""
     specs = [options["contribution"], *options["observe"]]
     return {
         label: {"spec": spec, "sees": part.sees, "cumulative": part.cumulative}

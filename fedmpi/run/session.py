@@ -18,27 +18,32 @@ from fedmpi.run.launcher import launcher, rank_and_size
 from fedmpi.transport import place
 from fedmpi.transport.watch import Limits
 
-# Options that say how long others are waited for.
+# Options that limit how long a rank waits for others.
 LIMITS = ("silence", "task_limit")
 WIDEST = 100     # columns of the picture at the end
-# What rank 0 needs at its start, all of it imported at once.
+# Modules that rank 0 needs at its start, imported together.
 SOON = ("fedmpi.build.check", "fedmpi.build.needs", "fedmpi.build.rehearsal", "fedmpi.store")
 
 
 def train(options, resume, say, tell, overwrite=False):
-    """Play the run that ``options`` (or the run file ``resume`` and changed options) describe; returns the exit code.
-    ``overwrite``: the run file ``out`` may replace one that has rounds.
+    """Play the run of ``options``, or resume the run file ``resume`` with changed options. Returns
+    the exit code.
 
-    ``tell(line)`` shows progress, ``say(line)`` why the run does not go on; only rank 0 calls them. On other ranks this
-    serves until rank 0 says stop.
+    ``overwrite``: the run file ``out`` may replace one with rounds. ``tell(line)`` shows progress,
+    and ``say(line)`` the error that ends the run; only rank 0 calls them. Other ranks serve until
+    rank 0 says stop.
     """
     limits = _limits(options)
-    # They are no part of what is recorded.
+    # Limits are not recorded with the run.
     options = {key: value for key, value in options.items() if key not in LIMITS}
     rank, size = rank_and_size()
+    # Limits are for other ranks.
     if size == 1:
         _tell_idle_limits(limits, tell)
-    guard = Guard() if rank == 0 and size != 1 else NoGuard()
+    guard = NoGuard()
+    # Before MPI and torch are loaded.
+    if rank == 0 and size != 1:
+        guard = Guard()
     if resume:
         guard.run(resume, True)
     see = partial(place.mine, gpus="cuda" in wishes(options))
@@ -50,22 +55,29 @@ def train(options, resume, say, tell, overwrite=False):
 
 
 def _limits(options):
-    """The ``Limits`` that the options say, or their usual ones."""
-    given = [options[name] for name in LIMITS]
-    return Limits(*(usual if value is None else value for value, usual in zip(given, Limits())))
+    """The ``Limits`` of the options; an option of None leaves the usual limit."""
+    limits = []
+    for name, usual in zip(LIMITS, Limits()):
+        value = options[name]
+        limits.append(usual if value is None else value)
+    return Limits(*limits)
 
 
 def _tell_idle_limits(limits, tell):
-    """A line for each limit that somebody gave and that has no effect in one process."""
-    for name, given, usual in zip(LIMITS, limits, Limits()):
-        if given != usual:
-            tell(f"warning: --{name.replace('_', '-')} {given:g} has no effect in one process: it is for other "
-                 "ranks; start several, by mpirun, or leave it out")
+    """A line for each limit that the user gave: limits have no effect in one process."""
+    for name, limit, usual in zip(LIMITS, limits, Limits()):
+        if limit == usual:
+            continue
+        option = f"--{name.replace('_', '-')} {limit:g}"
+        tell(f"warning: {option} has no effect in one process: it is for other ranks; "
+             "start several, by mpirun, or leave it out")
 
 
 def prepared(options, local, say):
-    """The ``Setup`` of a run, checked; ``local`` is rank 0's place among its node's workers. UserError for all that can
-    be refused before others are waited for."""
+    """The ``Setup`` of a run, checked. ``local`` is rank 0's number among its node's workers.
+
+    UserError for every mistake that shows without the other ranks.
+    """
     from fedmpi.build.check import check
     from fedmpi.build.choose import decided
     from fedmpi.build.rehearsal import rehearse
@@ -80,31 +92,31 @@ def prepared(options, local, say):
 
 
 def _serve(options, resume, say, connect, guard, see, overwrite):
-    """What can be refused is refused before the other ranks are waited for."""
+    """Rank 0's part, from the options to the end. It refuses mistakes before it waits for
+    others."""
     begin = time.perf_counter()
     with uncollected():
         import torch
 
-        from fedmpi.build.federation import shared_arrays, without_pixels
         from fedmpi.build.setup import message
         for module in SOON:
             importlib.import_module(module)
     torch.set_num_threads(1)
-    local = 0 if rank_and_size()[1] == 1 else place.SERVER
+    _, size = rank_and_size()
+    # Alone, rank 0 trains clients, and takes a worker's place.
+    local = 0 if size == 1 else place.SERVER
     own = see(local)
     options = resuming.recorded(options, resume, say) if resume else on_device(options)
     setup = prepared(options, local, say)
     path = resume or options["out"]
     store, state, done = _begun(setup, resume, say, overwrite)
-    # A refusal is one line, so all that is told comes after the last thing that may be refused here.
+    # A refusal is one line: nothing is told before the last check.
     _tell_setup(setup, say)
     guard.run(path, bool(resume))
     transport = connect(partial(worker, setup.parts))
     places = placed(own, transport.places, setup.options)
     _tell_places(setup, places, say)
-    goes_on = f"fedmpi train --resume {paths.typed(path)} goes on"
-    transport.share({"kind": "data", "goes_on": goes_on}, shared_arrays(setup.data))
-    setup = setup._replace(data=without_pixels(setup.data), fed=setup.fed._replace(transport=transport, tell=say))
+    setup = _connected(setup, transport, path, say)
     # Workers build while the file is made.
     transport.publish(*message(setup, state))
     if store is None:
@@ -113,15 +125,31 @@ def _serve(options, resume, say, connect, guard, see, overwrite):
     _play(setup, state, store, done, say, begin, places)
 
 
+def _connected(setup, transport, path, say):
+    """The ``Setup`` with its transport, after every node has the data."""
+    from fedmpi.build.federation import shared_arrays, without_pixels
+    data = {"kind": "data", "goes_on": _goes_on(path)}
+    transport.share(data, shared_arrays(setup.data))
+    return setup._replace(
+        data=without_pixels(setup.data),
+        fed=setup.fed._replace(transport=transport, tell=say))
+
+
+def _goes_on(path):
+    """The command that resumes the run file."""
+    return f"fedmpi train --resume {paths.typed(path)} goes on"
+
+
 def _begun(setup, resume, say, overwrite):
-    """``(run file, state, rounds done)``; no run file yet where the run is a new one."""
+    """``(run file, state, rounds done)``; the file of a new run is None, it is made later."""
     from fedmpi.server.loop import start
     from fedmpi.store import RunFile, check_folder, check_target
     if resume:
         common = resuming.common_round(resume, setup.options, setup.parts)
         check_folder(resume)
         store = RunFile(resume)
-        return store, *resuming.restored(store, setup, say, common)
+        state, done = resuming.restored(store, setup, say, common)
+        return store, state, done
     out = setup.options["out"]
     _make_runs(out)
     check_target(out, overwrite)
@@ -129,14 +157,14 @@ def _begun(setup, resume, say, overwrite):
 
 
 def _make_runs(out):
-    """The folder ``runs``, where run files lie that nobody named."""
+    """Make the folder ``runs``, the usual place of run files."""
     if os.path.dirname(out) != "runs":
         return
     try:
         os.makedirs("runs", exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder runs: {error.strerror}; say by --out where the run is to lie") \
-            from error
+        raise UserError(f"cannot make the folder runs: {error.strerror}; "
+                        "say by --out where the run is to lie") from error
 
 
 def _created(setup, overwrite):
@@ -145,26 +173,45 @@ def _created(setup, overwrite):
     from fedmpi.server import record
     from fedmpi.store import RunFile
     options, data, fed = setup.options, setup.data, setup.fed
-    attrs = provenance.attrs(setup, fed.transport)
-    coordinates = {"layer": [slot.name for slot in fed.layout.weights]}
-    if data.dataset.classes:
-        coordinates["class"] = list(data.dataset.names) or range(data.dataset.classes)
-    partition, tested = (data.offsets, data.indices), 0
+    partition = data.offsets, data.indices
     if fed.own_tests is not None:
         partition += (data.held_out.offsets, data.held_out.indices)
-        tested = len(fed.own_tests.clients) * math.ceil(fed.rounds / fed.own_tests.every)
-    participations = fed.rounds * (options["cohort"] or options["clients"])
     return RunFile.create(
-        options["out"], attrs, *record.columns(fed), population(options, data), partition,
-        record.own_columns(fed), coordinates=coordinates,
-        expected=(fed.rounds, participations, tested), overwrite=overwrite)
+        options["out"],
+        provenance.attrs(setup, fed.transport),
+        *record.columns(fed),
+        population(options, data),
+        partition,
+        record.own_columns(fed),
+        coordinates=_coordinates(data.dataset, fed.layout),
+        expected=_expected_rows(options, fed),
+        overwrite=overwrite)
 
 
-# ---------------------------------------------------------------- what is told before
+def _coordinates(dataset, layout):
+    """``{axis: names}`` of the run file's arrays: layers and classes."""
+    coordinates = {"layer": [slot.name for slot in layout.weights]}
+    if dataset.classes:
+        coordinates["class"] = list(dataset.names) or range(dataset.classes)
+    return coordinates
+
+
+def _expected_rows(options, fed):
+    """``(rounds, clients' answers, clients' own tests)``: how many rows each table of the run file
+    will get."""
+    cohort = options["cohort"] or options["clients"]
+    tested = 0
+    if fed.own_tests is not None:
+        evaluations = math.ceil(fed.rounds / fed.own_tests.every)
+        tested = len(fed.own_tests.clients) * evaluations
+    return fed.rounds, fed.rounds * cohort, tested
+
+
+# ---------------------------------------------------------------- lines before the first round
 
 
 def _tell_setup(setup, say):
-    """Lines about data of the user's own, then about what has no effect."""
+    """Lines about a data set of the user's own, then about options without effect."""
     from fedmpi.build.notes import warnings
     from fedmpi.build.population import data_lines
     for line in data_lines(setup.options, setup.data):
@@ -178,7 +225,8 @@ def _tell_places(setup, places, say):
     from fedmpi.build.needs import fits
     for line in place.lines(places):
         _say_wrapped(line, say)
-    for line in [*place.warnings(places), *fits(setup, places)]:
+    warnings = [*place.warnings(places), *fits(setup, places)]
+    for line in warnings:
         say(f"warning: {line}")
 
 
@@ -188,26 +236,40 @@ def _say_wrapped(line, say):
 
 
 def _opening(setup, seconds, width):
-    """Lines, at most ``width`` wide, on what is about to be played."""
+    """Lines, at most ``width`` wide, about the run that begins."""
     from fedmpi.build.population import dealt
+    from fedmpi.build.words import plural
     from fedmpi.core.layout import described
     options, data, fed = setup.options, setup.data, setup.fed
     transport = fed.transport
-    workers = _count(max(transport.size - 1, 1), "worker")
-    own = f"{len(data.server)} of the server's own, " if len(data.server) else ""
-    samples = (f"{len(data.indices)} training, {len(data.validation)} validation, {own}"
-               f"{len(data.dataset.y_test)} test samples")
-    if fed.own_tests is not None:
-        every = "every round" if fed.own_tests.every == 1 else f"every {fed.own_tests.every} rounds"
-        samples += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {every}"
-    parts = ("strategy", "pruner", "contribution", "weighting", "codec")
-    rows = [("clients", f"{fed.cohort} of {len(fed.sizes)} a round on {workers}"),
-            ("data", f"{options['dataset']}: {samples}"),
-            ("dealt out", dealt(options, data)),
-            ("model", f"{options['model']}, {described(fed.layout)}"),
-            ("method", ", ".join(f"{name} {options[name]}" for name in parts))]
-    ready = f"{_count(transport.size, 'rank')} ready after {seconds:.0f} s{_started_by(transport)}"
+    # A process alone is its own worker.
+    workers = plural(max(transport.size - 1, 1), "worker")
+    kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
+    method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
+    rows = [
+        ("clients", f"{fed.cohort} of {len(fed.sizes)} a round on {workers}"),
+        ("data", f"{options['dataset']}: {_samples_text(data, fed)}"),
+        ("dealt out", dealt(options, data)),
+        ("model", f"{options['model']}, {described(fed.layout)}"),
+        ("method", method),
+    ]
+    ranks = plural(transport.size, "rank")
+    ready = f"{ranks} ready after {seconds:.0f} s{_started_by(transport)}"
     return [*wrapped(ready, width, "    "), *labelled(rows, width)]
+
+
+def _samples_text(data, fed):
+    """How many samples each part of the data set has."""
+    parts = [f"{len(data.indices)} training", f"{len(data.validation)} validation"]
+    if len(data.server):
+        parts.append(f"{len(data.server)} of the server's own")
+    parts.append(f"{len(data.dataset.y_test)} test samples")
+    text = ", ".join(parts)
+    if fed.own_tests is not None:
+        every = fed.own_tests.every
+        period = "every round" if every == 1 else f"every {every} rounds"
+        text += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {period}"
+    return text
 
 
 def _started_by(transport):
@@ -216,18 +278,16 @@ def _started_by(transport):
     if not library:
         return ""
     first = library.partition(",")[0].replace("Version:", "")
-    return f" (started by {launcher()}; {' '.join(first.split())})"
-
-
-def _count(number, noun):
-    return f"{number} {noun}" + "s" * (number != 1)
+    name_and_version = " ".join(first.split())
+    return f" (started by {launcher()}; {name_and_version})"
 
 
 # ---------------------------------------------------------------- the rounds
 
 
 def _play(setup, state, store, done, say, begin, places):
-    """The rounds that remain, and what is told of them; whatever happens, the run file says how it ended."""
+    """Play the remaining rounds, and tell about them. The run file records how the run ended, even
+    after an error."""
     fed = setup.fed
     status = "failed"
     try:
@@ -241,29 +301,35 @@ def _play(setup, state, store, done, say, begin, places):
         status = "interrupted"
         raise
     except (Stopped, LostRank, DiskError) as error:
-        status = "interrupted" if isinstance(error, Stopped) else status
-        raise type(error)(f"{error} after round {store.rounds} of {fed.rounds}; fedmpi train --resume "
-                          f"{paths.typed(store.path)} goes on") from None
+        if isinstance(error, Stopped):
+            status = "interrupted"
+        line = f"{error} after round {store.rounds} of {fed.rounds}; {_goes_on(store.path)}"
+        raise type(error)(line) from None
     finally:
-        ignored = contextlib.suppress(DiskError) if status == "failed" else contextlib.nullcontext()
-        # A run file that is not closed would look as if it ran.
+        ignored = contextlib.nullcontext()
+        if status == "failed":
+            # An error of the disk must not hide the error that ended the run.
+            ignored = contextlib.suppress(DiskError)
+        # Without its status, the run file would look as if the run went on.
         with fed.transport.stop.unbroken(), ignored:
             store.update({"status": status, "ended": provenance.now()})
     _tell_end(store, say)
 
 
 def _go_on(setup, store, done, places):
-    """Write into the run file that it goes on after round ``done``."""
+    """Record in the run file that the run goes on after round ``done``."""
     recorded = store.run().attrs["options"]
-    store.add_session(provenance.session(setup, places, recorded["rounds"], done))
-    # A run that is killed between these has lost nothing, or goes on from a round that is the same by
-    # either number of rounds.
+    session = provenance.session(setup, places, recorded["rounds"], done)
+    store.add_session(session)
+    # A run killed between these lines loses nothing: round ``done`` is the same under both numbers
+    # of rounds.
     store.update({"status": "running"})
     store.truncate(done)
     store.update({"options": recorded | {"rounds": setup.fed.rounds}})
 
 
 def _rounds(setup, state, store, done, say):
+    """Play the rounds after round ``done``, with a line for each."""
     from fedmpi.read import report
     from fedmpi.server import loop
     options, fed = setup.options, setup.fed
@@ -271,23 +337,29 @@ def _rounds(setup, state, store, done, say):
     begin, width = time.perf_counter(), terminal_width()
 
     def on_round(row):
-        each = (time.perf_counter() - begin) / (row["round"] - done)
-        left = each * (last - row["round"])
-        say(report.round_line(row, fed.rounds, left, width, fed.objective.headline))
+        played = row["round"] - done
+        round_s = (time.perf_counter() - begin) / played
+        left_s = round_s * (last - row["round"])
+        say(report.round_line(row, fed.rounds, left_s, width, fed.objective.headline))
 
-    loop.simulate(fed, state, store, done + 1, last, save_every=options["save_every"],
-                  keep=options["keep"], on_round=on_round)
+    loop.simulate(
+        fed, state, store, done + 1, last,
+        save_every=options["save_every"],
+        keep=options["keep"],
+        on_round=on_round)
 
 
 def _tell_end(store, say):
-    """The summary and the picture of a run that has ended well."""
+    """Print the summary and the picture of a finished run."""
     from fedmpi.read import report
     run, width = store.run(), terminal_width()
-    store.update({"judged": report.plain(report.judged(run))})
+    judged = report.judged(run)
+    store.update({"judged": report.plain(judged)})
     try:
         store.pack()
     except DiskError as error:
-        # It is whole all the same.
+        # The file is whole without being packed.
         say(f"warning: the run file stays as large as it was while it grew: {error}")
-    drawn = report.picture(run, min(width, WIDEST))
-    say(f"\n{report.summary(run, width)}\n\n{drawn}\n\nrun file: {paths.near(store.path)}")
+    summary = report.summary(run, width)
+    picture = report.picture(run, min(width, WIDEST))
+    say(f"\n{summary}\n\n{picture}\n\nrun file: {paths.near(store.path)}")

@@ -1,4 +1,4 @@
-"""What a process finds around it and did not choose: encodings, folders, variables of HDF5."""
+"""The surroundings of a process: encodings, folders, variables of HDF5."""
 
 import locale
 import os
@@ -8,24 +8,34 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.paths import working_folder
 
 DRIVER, CONNECTOR, LOCKING = "HDF5_DRIVER", "HDF5_VOL_CONNECTOR", "HDF5_USE_FILE_LOCKING"
-PLAIN_FILES = {DRIVER: ("", "sec2", "stdio", "core", "log"), CONNECTOR: ("", "native")}    # rows are written into those
-LOCALES = ("LC_ALL", "LC_CTYPE", "LANG")        # the first that is set counts
+# Values of these variables with which HDF5 writes one plain file, as run files must be.
+PLAIN_FILES = {DRIVER: ("", "sec2", "stdio", "core", "log"), CONNECTOR: ("", "native")}
+# The first variable with a value decides the locale.
+LOCALES = ("LC_ALL", "LC_CTYPE", "LANG")
 
 
 def check_hdf5(env=os.environ):
-    """UserError where HDF5 would not keep a run in one plain file, or cannot be loaded at all."""
+    """UserError unless HDF5 loads, and writes one plain file."""
     for name, plain in PLAIN_FILES.items():
         value = env.get(name, "")
         if value.partition(" ")[0] not in plain:
-            raise UserError(f"{name}={value}: run files are plain files, which HDF5 must write by itself; unset {name}")
+            raise UserError(f"{name}={value}: run files are plain files, which HDF5 must write by "
+                            f"itself; unset {name}")
 
 
 def around():
     """Facts for ``fedmpi doctor``, as JSON takes them."""
+    hdf5 = {name: value for name, value in os.environ.items() if name.startswith("HDF5_")}
     return {
-        "folder": working_folder(), "output": _encoding(sys.stdout), "names": sys.getfilesystemencoding(),
-        "locale": _locale(), "locale_known": _locale_known(), "home": _home(), "umask": _umask(),
-        "hdf5": {name: value for name, value in os.environ.items() if name.startswith("HDF5_")}}
+        "folder": working_folder(),
+        "output": _encoding(sys.stdout),
+        "names": sys.getfilesystemencoding(),
+        "locale": _locale(),
+        "locale_known": _locale_known(),
+        "home": _home(),
+        "umask": _umask(),
+        "hdf5": hdf5
+    }
 
 
 def _encoding(stream):
@@ -33,12 +43,17 @@ def _encoding(stream):
 
 
 def _locale():
-    """``NAME=value`` of the variable that decides; empty where none is set."""
-    name = next((name for name in LOCALES if os.environ.get(name)), "")
-    return f"{name}={os.environ[name]}" if name else ""
+    """``NAME=value`` of the variable that decides the locale; empty if none is set."""
+    for name in LOCALES:
+        value = os.environ.get(name)
+        if value:
+            return f"{name}={value}"
+    return ""
 
 
 def _locale_known():
+    """Whether this machine has the locale that the environment names."""
+    # Only setting a locale shows whether it exists.
     before = locale.setlocale(locale.LC_CTYPE)
     try:
         locale.setlocale(locale.LC_CTYPE, "")
@@ -49,13 +64,16 @@ def _locale_known():
 
 
 def _home():
-    """The home folder, empty where there is none that takes files."""
+    """The home folder, empty if it takes no files."""
     home = os.path.expanduser("~")
-    return home if os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK) else ""
+    takes_files = os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)
+    return home if takes_files else ""
 
 
 def _umask():
-    """Without setting it, as the only other way to ask does."""
+    """The process's umask. os.umask would have to set one to read it, for all threads."""
     with open("/proc/self/status", encoding="utf-8") as file:
-        found = [line.split()[1] for line in file if line.startswith("Umask:")]
-    return int(found[0], 8) if found else 0
+        for line in file:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0
