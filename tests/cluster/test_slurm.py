@@ -68,7 +68,7 @@ class Net(torch.nn.Linear):
 def net(shape, classes):
     return Net(64, classes)
 '''
-RUN = ("--rounds", 30, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--model", "slow_model:net", "--dataset",
+RUN = ("--rounds", 30, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--model", "slurm_model:net", "--dataset",
        "synthetic:samples=600")
 PROTOCOLS = {"pmi2": "PMI-2", "pmix": "PMIx"}
 OUTPUT_KEPT = 3000            # characters of a log that a failure shows
@@ -122,7 +122,7 @@ def slurm():
                                                            ("log-file", "log"), ("seed-file", "seed"))]
     env = environment(SLURM_CONF=str(config), PYTHONPATH=f"{folder}:{ROOT}",
                       PATH=f"{pathlib.Path(sys.executable).parent}:{SBIN}")
-    (folder / "slow_model.py").write_text(SLOW)
+    (folder / "slurm_model.py").write_text(SLOW)
     daemons = []
 
     def start(argv):
@@ -247,7 +247,7 @@ def test_a_job_at_its_limit_comes_back_to_the_same_bits(job, whole):
 def test_the_tasks_of_a_sweep_play_their_own_runs_and_come_back(slurm, fedmpi, tmp_path):
     (tmp_path / "grid.toml").write_text(
         f'folder = "{tmp_path}/runs"\n[fixed]\nrounds = 20\nclients = 4\nlocal-epochs = 1\ndevice = "cpu"\n'
-        'dataset = "synthetic:samples=600"\nmodel = "slow_model:net"\n[grid]\nseed = [0, 1]\n[slurm]\n'
+        'dataset = "synthetic:samples=600"\nmodel = "slurm_model:net"\n[grid]\nseed = [0, 1]\n[slurm]\n'
         'ranks = 2\ntime = 10\n')
     (tmp_path / "slow").touch()
     with pytest.MonkeyPatch.context() as patch:
