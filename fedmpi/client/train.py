@@ -11,7 +11,7 @@ from fedmpi.client import samples as shards
 from fedmpi.client.received import Received
 from fedmpi.compute.sgd import length_of, train
 from fedmpi.core.parts import Round, Task
-from fedmpi.core.rng import Purpose, stream, torch_seed
+from fedmpi.core.rng import Purpose, stream_and_torch_seed
 from fedmpi.core.support import scattered
 from fedmpi.wire import fields
 
@@ -134,7 +134,8 @@ def task_of(parts, home, samples, job, received, base, given=None, kept=None):
         # A probe may change them.
         mask, live = mask.clone(), live.clone()
     inputs, labels = shards.of_client(samples, client)
-    seed(home.device, torch_seed(parts.seed, Purpose.TRAIN, *key))
+    gen, torch_seed = stream_and_torch_seed(parts.seed, Purpose.TRAIN, *key)
+    seed(home.device, torch_seed)
     task = Task(
         model=home.model,
         layout=home.layout,
@@ -148,7 +149,7 @@ def task_of(parts, home, samples, job, received, base, given=None, kept=None):
         epochs=parts.epochs,
         batch_size=parts.batch_size,
         lr=parts.lr,
-        gen=stream(parts.seed, Purpose.TRAIN, *key),
+        gen=gen,
         schedule=Round(t, parts.rounds),
         casting=home.casting,
         recorder=home.recorder,

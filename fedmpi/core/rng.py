@@ -44,5 +44,12 @@ def torch_seed(seed, purpose, *key):
     return int(state[0] >> 1)
 
 
+def stream_and_torch_seed(seed, purpose, *key):
+    """``stream`` and ``torch_seed`` of the same keys, in little more than half the time of both."""
+    sequence = _sequence(seed, purpose, key)
+    state = sequence.generate_state(1, np.uint64)
+    return np.random.Generator(np.random.PCG64(sequence)), int(state[0] >> 1)
+
+
 def _sequence(seed, purpose, key):
     return np.random.SeedSequence((seed, int(purpose), *key))

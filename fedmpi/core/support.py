@@ -76,7 +76,15 @@ def below(support, bound):
 
 
 def leading(support):
-    """Whether sorted positions are the first ones, as in a model without pruned weights."""
+    """Whether sorted positions are the first ones, as in a model without pruned weights.
+
+    It is found once a support, as no code writes to one."""
+    if not hasattr(support, "leading"):
+        support.leading = _is_leading(support)
+    return support.leading
+
+
+def _is_leading(support):
     if len(support) == 0:
         return True
     last = int(support[-1])
