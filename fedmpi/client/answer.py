@@ -51,6 +51,8 @@ def clear(sums):
 
 def joined(sums, answers, K):
     """int64, on the host: the sum of updates (K,), then the sums of the strategy's answers."""
+    if not sums.totals:
+        return sums.update[:K].cpu().numpy()
     parts = [sums.update[:K]]
     for name, total in sums.totals.items():
         size = size_of(answers[name], K)

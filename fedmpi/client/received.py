@@ -3,6 +3,7 @@
 import zlib
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from fedmpi.core.errors import WireError
@@ -32,12 +33,12 @@ def decoded(home, codec, meta, arrays, known=None, last=None):
     """``(Received, its mask as a numpy array)`` of a model message.
 
     The mask may be told relative to ``known (Q,) bool``. ``last``: the model received before. Its
-    buffer is reused, and its mask too if the message says "same". WireError unless both ends agree
-    on the support.
+    buffer is reused, and its mask too if it is the same one. WireError unless both ends agree on the
+    support.
     """
     layout = home.layout
     kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
-    same = last is not None and "same" in meta["mask"]
+    same = last is not None and _is_last_mask(meta, kept, last)
     if same:
         mask, support, own_digest = last.mask, last.support, last.digest
     else:
@@ -55,6 +56,12 @@ def decoded(home, codec, meta, arrays, known=None, last=None):
     buffer = last.base.zero_() if last else None
     base = home.stage.up(values, support, buffer)
     return placed(home, mask, support, own_digest, base), kept
+
+
+def _is_last_mask(meta, kept, last):
+    """Whether a message's mask ``kept (Q,)`` is that of the model received before."""
+    # Comparing takes a tenth of the time of finding the support again.
+    return "same" in meta["mask"] or np.array_equal(kept, last.mask.numpy())
 
 
 def placed(home, mask, support, digest, base):
