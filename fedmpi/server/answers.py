@@ -176,6 +176,8 @@ def _values(fed, meta, arrays, support):
 
 def _parts(fed, arrays, support):
     """``{name: tensor}`` of the strategy's answers, without sums of the workers."""
+    if not fed.strategy.answers:
+        return {}
     wanted = {}
     for name, field in fed.strategy.answers.items():
         stays_on_worker = fed.sums and field.fold == "sum"

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from fedmpi.client.numbers import WORK
@@ -129,7 +130,9 @@ def trained(fed, t, support, got, rows, asks):
     answers = collect(fed, own_asks, support, shares, line)
     for row, answer in zip(rows, answers):
         got.answers[row] = answer
-        got.outcome[row] = outcome_of(answer)
+    # One write for all: a write into a tensor takes as long as reading a small answer.
+    outcomes = [outcome_of(answer) for answer in answers]
+    got.outcome[rows] = torch.tensor(outcomes, dtype=torch.int64)
     # Candidates that failed before count, too.
     all_answers = [answer for answer in got.answers if answer is not None]
     enough(fed, t, all_answers)
@@ -260,17 +263,24 @@ def worked(fed, masks, answers, clients):
 
     Clients with the same mask object train the same network.
     """
-    prices = {}
-    work = torch.zeros(len(answers), dtype=torch.float64)
-    for row, (mask, answer, client) in enumerate(zip(masks, answers, clients)):
+    prices, work = {}, []
+    samples = torch.from_numpy(np.array([_samples(answer) for answer in answers]))
+    for mask, answer, client, seen in zip(masks, answers, clients, samples.unbind()):
         if answer is None or answer.numbers is None:
+            work.append(0.0)
             continue
         if id(mask) not in prices:
             prices[id(mask)] = _prices(fed, mask, client)
-        # Copy: torch warns about arrays that it must not write to.
-        samples = torch.from_numpy(answer.numbers[WORK].copy())
-        work[row] = prices[id(mask)] @ samples
-    return work
+        flop = prices[id(mask)].dot(seen)
+        work.append(flop.item())
+    return torch.tensor(work, dtype=torch.float64)
+
+
+def _samples(answer):
+    """The numbers of ``WORK`` of an answer, zeros if it has none."""
+    if answer is None or answer.numbers is None:
+        return np.zeros(WORK.stop - WORK.start)
+    return answer.numbers[WORK]
 
 
 def _prices(fed, mask, client):
