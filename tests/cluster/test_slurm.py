@@ -68,8 +68,8 @@ class Net(torch.nn.Linear):
 def net(shape, classes):
     return Net(64, classes)
 '''
-RUN = ("--rounds", 30, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--model", "slurm_model:net", "--dataset",
-       "synthetic:samples=600")
+RUN = ("--rounds", 30, "--clients", 4, "--local-epochs", 1, "--device", "cpu", "--model", "slurm_model:net",
+       "--dataset", "synthetic:samples=600")
 PROTOCOLS = {"pmi2": "PMI-2", "pmix": "PMIx"}
 OUTPUT_KEPT = 3000            # characters of a log that a failure shows
 
