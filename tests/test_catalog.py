@@ -201,7 +201,8 @@ def test_every_method_file_is_in_the_catalogue():
     root = pathlib.Path(catalog.__file__).parent
     targets = {target.partition(":")[0] for table in KINDS.values() for target in table.values()}
     helpers = {f"fedmpi.methods.{name}" for name in (
-        "strategies.server_memory", "partition.deal", "noise.corrupt", "features.images", "fault.training",
+        "strategies.server_memory", "strategies.without_weights",
+        "partition.deal", "noise.corrupt", "features.images", "fault.training",
         "weighting.earned", "contribution.game", "devices.fleet", "sampler.race", "timing.staleness",
         "timing.without_rounds", "schedules.progress")}
     for folder in ("strategies", "optimisers", "schedules", "augment", "pruning", "contribution", "weighting",

@@ -107,6 +107,8 @@ def apart(options, parts, data, network):
     at_work = parts.aggregation.concurrency or cohort
     if at_work == 1:
         return "only one is at work at a time"
+    if parts.pruner.units is not None or kinds.several(options):
+        return "they train networks of several kinds"
     two = sample(data, 2)
     why = refusal(network.model, network.layout, two)
     if not why:

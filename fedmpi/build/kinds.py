@@ -161,9 +161,6 @@ def _refusals(options, parts):
         yield f"--sampler {options['sampler']} asks clients for the loss of one common model"
     if parts.aggregation.buffer:
         yield f"--aggregation {options['aggregation']} merges as answers arrive; take sync"
-    if options["together"] > 1:
-        yield (f"--together {options['together']} trains clients of one network side by side; "
-               "take --together 1")
     if any(fault.stale for fault in parts.faults):
         yield ("a fault sends the whole model of the round before: leave out "
                "free-rider:kind=stale")

@@ -111,11 +111,11 @@ def batches(task, shuffle=True):
         start += block
 
 
-def _epoch(task, descent):
-    """The (inputs, targets) of one epoch: the descent's own batches, or freshly dealt ones."""
-    if not descent.batches:
+def _epoch(task, descent, own_batches):
+    """The (inputs, targets) of one epoch: the caller's own batches, or freshly dealt ones."""
+    if not own_batches:
         return batches(task, descent.shuffle)
-    return _moved(descent.batches, task.x.device)
+    return _moved(own_batches, task.x.device)
 
 
 def _moved(batches, device):
@@ -135,8 +135,11 @@ def augmented(augment, images, drawn):
 # --- descent ---
 
 
-def descend(task, descent=Descent()):
+def descend(task, descent=Descent(), own_batches=()):
     """Masked mini-batch descent on ``task.x`` in place; its mean loss is over all samples seen.
+
+    ``own_batches``, pairs (inputs, targets), are the batches of every epoch, if there are any, in
+    place of what is dealt from the task's samples.
 
     The arithmetic is that of torch's own optimisers in their fused form, bit for bit, and of
     ``torch.nn.utils.clip_grad_norm_``. The gradient is masked before it is clipped and before the
@@ -147,9 +150,9 @@ def descend(task, descent=Descent()):
     probe = task.probe
     x = task.x[: task.layout.R]
     epochs, steps, _ = length_of(task)
-    if descent.batches:
+    if own_batches:
         epochs = task.epochs
-        steps = epochs * len(descent.batches)
+        steps = epochs * len(own_batches)
     lrs = learning_rates(task, steps)
     step, held = _prepared(task, descent, x)
     take = _taking(step, held)
@@ -157,7 +160,7 @@ def descend(task, descent=Descent()):
     taken = seen = 0
     task.model.train()
     for epoch in range(epochs):
-        for inputs, labels in islice(_epoch(task, descent), steps - taken):
+        for inputs, labels in islice(_epoch(task, descent, own_batches), steps - taken):
             take(inputs, labels, lrs[taken])
             taken += 1
             seen += len(labels)

@@ -262,16 +262,13 @@ class Descent(NamedTuple):
 
     ``mu`` adds ``mu (x - base)`` to the gradient, base being the received model. ``shift(task) ->
     (R,)`` or None is a constant vector, added to every gradient of this client and round.
-    ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch. A client with
-    ``batches`` of its own trains alone.
+    ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch.
     """
 
     mu: float = 0.0
     shift: Callable | None = None
     loss: Callable | None = None
     shuffle: bool = True
-    # Slices: the rows of each batch of an epoch, in place of shuffled batches.
-    batches: tuple = ()
 
 
 class Trained(NamedTuple):

@@ -204,7 +204,9 @@ def scaled(part, data, fed):
     if part.cut:
         by_samples = by_clients * float(data.sizes.mean()) / part.samples
     shared_s = _shared_s(part, fed, by_clients, by_samples)
-    rest_s = row["round_s"] - row["train_s"] - row["contribution_s"] + row["evaluate_s"] / fed.every
+    # NaN if the server has no model to evaluate.
+    evaluation_s = np.nan_to_num(row["evaluate_s"]) / fed.every
+    rest_s = row["round_s"] - row["train_s"] - row["contribution_s"] + evaluation_s
     conventions = ("rigl", "prunefl", "dense")
     return Plan(
         asked=asked,

@@ -63,7 +63,7 @@ def fitted(own, now, run_seed, number, x, mask, samples, loss, settings):
         rates=own.rates,
         clip_norm=own.clip_norm)
     batches = in_order(samples, chosen["batch_size"])
-    trained = descend(task, Descent(loss=loss, batches=batches))
+    trained = descend(task, Descent(loss=loss), batches)
     return with_part(own.kind, x, own.x.cpu()), trained
 
 
@@ -76,7 +76,7 @@ def in_order(samples, batch_size):
     for inputs, targets in samples:
         sizes = _sizes(len(targets), batch_size)
         batches += zip(inputs.split(sizes), targets.split(sizes))
-    return tuple(batches)
+    return batches
 
 
 def _sizes(n, batch_size):

@@ -100,3 +100,9 @@ def test_a_dry_run_under_mpirun_plans_its_ranks(fedmpi, tmp_path):
 def test_a_dry_run_refuses_what_train_refuses(fedmpi, wrong, line):
     output = fedmpi(1, "train", *arguments(), "--dry-run", *wrong, code=2)
     assert line in output and len(output.splitlines()) == 1
+
+
+def test_a_server_without_a_model_to_evaluate_has_a_time_all_the_same():
+    options = DEFAULTS | OPTIONS | {"strategy": "fedpcl", "model": "2nn:hidden=4", "partition": "iid"}
+    found = plan.played(options, print)[-1]
+    assert math.isfinite(found.round_s) and found.round_s > 0

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import contracts
+from fedmpi.build.choose import decided
 from fedmpi.core import flops, kinds
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.core.layout import bind
@@ -212,3 +213,12 @@ def test_a_run_of_several_networks_is_recorded_shown_and_exported(fedmpi, tmp_pa
     assert f"2nn {run.rounds['accuracy_2nn'][-1]:.4f} (3 clients), logistic" in " ".join(shown.split())
     names = {name.partition(".")[0] for name in trained(out).state}
     assert names == {"2nn", "logistic"}
+
+
+@pytest.mark.parametrize("options", [
+    TWO, {"strategy": "fedmp", "pruner": None, "contribution": None, "clients": 6, "model": "small-cnn:width=4"}])
+def test_the_fastest_number_of_clients_together_is_one_if_their_networks_differ(options):
+    setup, lines = contracts.small(**options, together=0), []
+    decided_setup = decided(setup, torch.device("cpu"), 1, lines.append)
+    assert decided_setup.options["together"] == 1
+    assert lines == ["--together 0: they train networks of several kinds: one by one"]

@@ -33,8 +33,8 @@ from torch.nn import functional as F
 from fedmpi.compute.features import split
 from fedmpi.compute.sgd import descend
 from fedmpi.core.parts import Descent, Strategy, without_model
-from fedmpi.core.tensors import mode
-from fedmpi.methods.strategies.fedpcl import ANYTHING, AT_ONCE, every_tensor
+from fedmpi.methods.strategies.without_weights import (ANYTHING, AT_ONCE, check_trained,
+                                                       every_tensor, notes_of)
 
 # Added to the teacher's probabilities.
 LEAST = 1e-7
@@ -69,7 +69,7 @@ def fedgkt(cut: str = "", alpha: float = 0.5, temperature: float = 100.0, server
         return split(network, inputs[:1], cut).features(inputs)
 
     def fits(network, sample):
-        check_extractor(network, sample, split(network, sample, cut).features)
+        check_trained(network, sample, split(network, sample, cut).features, "cut")
 
     def local(task):
         logits = task.given.get("logits")
@@ -81,8 +81,7 @@ def fedgkt(cut: str = "", alpha: float = 0.5, temperature: float = 100.0, server
         return descend(taught, Descent(loss=loss))
 
     def reply(task, trained):
-        extractor = split(task.model, task.inputs[:1], cut).features
-        return answered(task, extractor), {}
+        return answered(task, split(task.model, task.inputs[:1], cut)), {}
 
     def after(state, x, updates, lab):
         loss = partial(server_loss, alpha=alpha, temperature=temperature)
@@ -124,23 +123,10 @@ def fedgkt(cut: str = "", alpha: float = 0.5, temperature: float = 100.0, server
 
 def notes(facts):
     """Lines for the user about options without effect."""
-    if not facts.own_tests:
-        yield ("the networks of clients and server are tested together, on clients' own test "
-               "parts: without them no accuracy is recorded; give --client-test 0.2, say")
-    if facts.coded:
-        yield f"{facts.named['codec']} has no effect: features and outputs travel as float32"
-    if not facts.even:
-        yield (f"{facts.named['weighting']} has no effect: the server's network sees every sample "
-               "alike")
-
-
-def check_extractor(network, sample, extractor):
-    """ValueError if nothing before the features is trained."""
-    with mode(network, training=False):
-        trained = extractor(sample).requires_grad
-    if not trained:
-        raise ValueError("nothing that is trained comes before its features: use a network of more "
-                         "layers, or name another module by cut")
+    untested = ("the networks of clients and server are tested together, on clients' own test "
+                "parts: without them no accuracy is recorded")
+    alike = "the server's network sees every sample alike"
+    return notes_of(facts, untested, "features and outputs", alike)
 
 
 # --- losses ---
@@ -183,13 +169,17 @@ def _both_losses(outputs, targets, temperature):
 
 # --- on clients ---
 
-def answered(task, extractor):
-    """The client's answer: ``features`` and ``logits`` float32, ``labels``, a sample a row."""
+def answered(task, network):
+    """The client's answer: ``features`` and ``logits`` float32, ``labels``, a sample a row.
+
+    ``network`` is the ``Split`` of the client's.
+    """
     task.model.eval()
     pieces = []
     with torch.no_grad(), task.casting():
         for part in task.inputs.split(AT_ONCE):
-            pieces.append((extractor(part), task.model(part)))
+            of_part = network.features(part)
+            pieces.append((of_part, network.head(of_part)))
     features, logits = zip(*pieces)
     return {
         "features": torch.cat(features).float(),
@@ -251,10 +241,12 @@ def taught_server(state, x, updates, loss, fit):
 
 def send_to(state, client):
     """The server's outputs for this client's samples, once there are any."""
-    logits = logits_of(state)
-    if client not in logits:
+    # Clients are sorted. To take all outputs apart for each client would take long for many.
+    place = int(torch.searchsorted(state["clients"], client))
+    if place == len(state["clients"]) or int(state["clients"][place]) != client:
         return {}
-    return {"logits": logits[client]}
+    start = int(state["sizes"][:place].sum())
+    return {"logits": state["logits"][start: start + int(state["sizes"][place])]}
 
 
 def record(state, updates):

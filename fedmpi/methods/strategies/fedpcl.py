@@ -34,17 +34,14 @@ from torch.nn import functional as F
 
 from fedmpi.compute.features import giving_features, split
 from fedmpi.compute.sgd import descend
-from fedmpi.core.parts import Descent, Field, Strategy, Trained, without_model
-from fedmpi.core.tensors import mode
+from fedmpi.core.parts import Descent, Strategy, Trained, without_model
+from fedmpi.methods.strategies.without_weights import (ANYTHING, AT_ONCE, check_trained,
+                                                       every_tensor, notes_of)
 
-# Samples in a forward pass.
-AT_ONCE = 500
 # The square of the largest distance between two vectors of length 1.
 FARTHEST = 4.0
 # Cross entropy leaves out targets of this number.
 NOT_A_TARGET = -100
-# Arrays of any shape, a tensor a client.
-ANYTHING = Field(on="any", fold="list")
 
 
 def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collect",
@@ -124,14 +121,10 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
 
 def notes(facts):
     """Lines for the user about options without effect."""
-    if not facts.own_tests:
-        yield ("the server has no model to test, so that nothing will say what clients have "
-               "learnt; give --client-test 0.2, say")
-    if facts.coded:
-        yield f"{facts.named['codec']} has no effect: prototypes travel as float32"
-    if not facts.even:
-        yield (f"{facts.named['weighting']} has no effect: in means of prototypes all clients "
-               "count alike")
+    untested = ("the server has no model to test, so that nothing will say what clients have "
+                "learnt")
+    alike = "in means of prototypes all clients count alike"
+    return notes_of(facts, untested, "prototypes", alike)
 
 
 def check_features(network, sample, body):
@@ -139,16 +132,7 @@ def check_features(network, sample, body):
     if len(body.shape) != 1:
         raise ValueError("prototypes are means of one vector a sample, and the features are of "
                          f"shape {body.shape}; name another module by before")
-    with mode(network, training=False):
-        trained = body.features(sample).requires_grad
-    if not trained:
-        raise ValueError("nothing that is trained comes before its features: use a model of more "
-                         "layers")
-
-
-def every_tensor(layout):
-    """The names of all tensors in the model's vector."""
-    return [slot.name for slot in layout.slots]
+    check_trained(network, sample, body.features, "before")
 
 
 def _check_choice(option, value, choices):
