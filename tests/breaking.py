@@ -18,9 +18,9 @@ def devices(N, **changes):
     return Devices(lambda seconds, N, draw: fleet(N, **changes))
 
 
-def breaking(fed, when, how):
+def breaking(run, when, how):
     """The same run whose worker answers ``how(answer)`` to those jobs for which ``when(job, times asked)`` holds."""
-    worker, times = fed.transport.worker, {}
+    worker, times = run.transport.worker, {}
     train = worker.train
 
     def bent(job, arrays):
@@ -30,7 +30,7 @@ def breaking(fed, when, how):
         return train(job, arrays)
 
     worker.train = bent
-    return fed
+    return run
 
 
 def raising(answer):

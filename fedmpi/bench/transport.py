@@ -142,7 +142,7 @@ def sending(side, network):
     layout, x, _ = bind(network)
     gen = torch.Generator().manual_seed(0)
     codec = values.fitted(values.float32(), 0)
-    fed = SimpleNamespace(layout=layout, codec=codec, strategy=fedavg(), seed=0)
+    run = SimpleNamespace(layout=layout, codec=codec, strategy=fedavg(), seed=0)
     full = layout.full_mask()
     masks = []
     for _ in range(2):
@@ -158,7 +158,7 @@ def sending(side, network):
     def model(name, mask, known):
         start = begin()
         header = {"kind": "round", "t": next(t), "layout": layout.digest}
-        meta, arrays = model_message(fed, {"x": x}, 1, mask, known)
+        meta, arrays = model_message(run, {"x": x}, 1, mask, known)
         side.message[name] = frame.pack(header | meta, arrays)
         messages.send(comm, side.message[name], 1)
         return start

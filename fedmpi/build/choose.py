@@ -35,7 +35,7 @@ def decided(setup, device, workers, say):
     G = together(setup, device, workers, say)
     return setup._replace(
         options=setup.options | {"together": G},
-        fed=setup.fed._replace(together=G))
+        run=setup.run._replace(together=G))
 
 
 def together(setup, device, workers, say):

@@ -13,14 +13,14 @@ from fedmpi.compute.forward import MODELS
 from fedmpi.compute.sgd import length
 from fedmpi.methods.codecs.values import fitted
 from fedmpi.methods.datasets.dataset import inputs, laid
-from fedmpi.server.fed import Fed
+from fedmpi.server.run_parts import RunParts
 
 # Values of all coalition models of one job: 64 MiB of float32.
 MODEL_VALUES = 1 << 24
 
 
 def server_parts(options, parts, data, network, device):
-    """The ``Fed`` of a run, without its transport; the server evaluates on ``device``."""
+    """The ``RunParts`` of a run, without its transport; the server evaluates on ``device``."""
     layout = network.layout
     two = sample(data, 2).to(device)
     several = kinds.kinds(options, network.model, layout, two[:1], len(data.sizes))
@@ -30,7 +30,7 @@ def server_parts(options, parts, data, network, device):
         data, network.model, layout, network.x, device, parts.task, several)
     sums = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
-    return Fed(
+    return RunParts(
         layout=layout,
         objective=parts.task,
         strategy=parts.strategy,

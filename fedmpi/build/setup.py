@@ -8,7 +8,7 @@ from fedmpi.build.network import Network, network
 from fedmpi.build.parts import Parts
 from fedmpi.build.server import server_parts
 from fedmpi.methods.datasets.dataset import num_outputs
-from fedmpi.server.fed import Fed
+from fedmpi.server.run_parts import RunParts
 from fedmpi.wire import positions
 
 
@@ -21,7 +21,7 @@ class Setup(NamedTuple):
     data: Federation
     network: Network
     # Without its transport, which comes when all ranks are ready.
-    fed: Fed
+    run: RunParts
 
 
 def set_up(options, device, dataset=None):
@@ -34,10 +34,10 @@ def set_up(options, device, dataset=None):
     options, parts = making.made(options, dataset)
     data, model = dealt_out(options, parts)
     net = network(options, data, model, device, parts.task, parts.strategy.personal)
-    fed = server_parts(options, parts, data, net, device)
-    if fed.own_tests is not None:
-        options = options | {"client_test_every": fed.own_tests.every}
-    return Setup(options, parts, data, net, fed)
+    run = server_parts(options, parts, data, net, device)
+    if run.own_tests is not None:
+        options = options | {"client_test_every": run.own_tests.every}
+    return Setup(options, parts, data, net, run)
 
 
 def dealt_out(options, parts):
@@ -55,7 +55,7 @@ def message(setup, state):
     It also holds the mask of the last model message. By this a resumed run sends the same bytes as
     one never stopped.
     """
-    data, fed = setup.data, setup.fed
+    data, run = setup.data, setup.run
     dataset = data.dataset
     known, array = positions.encode(state["sent"].numpy())
     meta = {
@@ -67,9 +67,9 @@ def message(setup, state):
         "std": list(dataset.std),
         "options": setup.options,
         "known": known,
-        "sums": fed.sums,
-        "values": fed.values,
-        "statistics": [slot.name for slot in fed.layout.buffers],
-        "constants": fed.fixed.constants
+        "sums": run.sums,
+        "values": run.values,
+        "statistics": [slot.name for slot in run.layout.buffers],
+        "constants": run.fixed.constants
     }
-    return meta, {"known": array, "frozen": fed.fixed.frozen}
+    return meta, {"known": array, "frozen": run.fixed.frozen}

@@ -71,8 +71,8 @@ def _beside(kind, spec):
 
 def _last_model(kind, spec):
     options = OWN_PARTS.get(kind, {}) | _beside(kind, spec) | _named(kind, spec)
-    fed, state = assembled(**options)
-    states, _ = play(fed, state, ROUNDS)
+    run, state = assembled(**options)
+    states, _ = play(run, state, ROUNDS)
     return states[-1]["x"]
 
 

@@ -45,24 +45,24 @@ def small(**options):
 
 
 def assembled(**options):
-    """``(fed, state before round 1)`` of such a federation."""
+    """``(run, state before round 1)`` of such a federation."""
     setup = small(**options)
     check(setup)
     worker = Worker(worker_parts, lambda name, local_rank: CPU)
     # The real transport of one process, not a stand-in.
     transport = Local(worker)
-    fed = setup.fed._replace(transport=transport)
+    run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(fed, setup.network.first)
+    state = loop.start(run, setup.network.first)
     transport.publish(*message(setup, state))
-    return fed, state
+    return run, state
 
 
-def play(fed, state, rounds):
+def play(run, state, rounds):
     """``(states, rows)`` after each of the first ``rounds`` rounds."""
     states, rows = [], []
     for t in range(1, rounds + 1):
-        state, row, _ = loop.play_round(fed, state, t)
+        state, row, _ = loop.play_round(run, state, t)
         states.append(state)
         rows.append(row)
     return states, rows

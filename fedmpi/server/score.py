@@ -32,36 +32,36 @@ class Judged(NamedTuple):
         return {label: scores.state for label, scores in self.scores.items()}
 
 
-def judge(fed, state, cohort, reports, t):
+def judge(run, state, cohort, reports, t):
     """``Judged`` of a ``Cohort``; ``reports`` holds a ``{label: arrays}`` for each client.
 
     All estimators draw from the same stream, and the one that weighs asks first: its scores are the
     same whoever else observes.
     """
     utility = Utility(
-        transport=fed.transport,
-        derivatives=fed.derivatives,
-        block=fed.block,
+        transport=run.transport,
+        derivatives=run.derivatives,
+        block=run.block,
         cohort=cohort,
         state=state["strategy"],
-        tell=fed.tell)
+        tell=run.tell)
     scores, asked, seconds = {}, {}, {}
-    for label, part in fed.contributions.items():
+    for label, part in run.contributions.items():
         begin = time.perf_counter()
         # Utilities that another estimator asked for are known, but count for this one, too.
         utility.asked = set()
         own_reports = [report.get(label, {}) for report in reports]
         cohort = cohort._replace(reports=own_reports)
-        gen = stream(fed.seed, Purpose.CONTRIBUTION, t)
+        gen = stream(run.seed, Purpose.CONTRIBUTION, t)
         own_state = state["contribution"][label]
         scores[label] = part.score(own_state, cohort, utility, gen)
-        _check_finite(fed, t, label, scores[label].phi)
+        _check_finite(run, t, label, scores[label].phi)
         asked[label] = len(utility.asked)
         seconds[label] = time.perf_counter() - begin
     return Judged(scores, asked, seconds, utility.calls)
 
 
-def _check_finite(fed, t, label, phi):
+def _check_finite(run, t, label, phi):
     """Raise DivergedError if the estimator that weighs gave a score ``phi`` that is not finite.
 
     Observers are only warned about.
@@ -69,9 +69,9 @@ def _check_finite(fed, t, label, phi):
     if bool(phi.isfinite().all()):
         return
     line = f"round {t}: {label} found scores that are not finite: {phi.tolist()}"
-    if label == fed.weighs:
+    if label == run.weighs:
         raise DivergedError(line)
-    fed.tell(f"warning: {line}")
+    run.tell(f"warning: {line}")
 
 
 class Utility:

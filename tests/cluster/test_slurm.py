@@ -510,7 +510,7 @@ def test_the_plan_estimates_what_the_run_will():
     options = DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"}
     setup = set_up(options, torch.device("cpu"))
     assert planned_needs(options) == gpu_needs(setup.options, setup.data, setup.network)
-    assert block(setup.fed.layout.P) == setup.fed.block
+    assert block(setup.run.layout.P) == setup.run.block
 
 
 @pytest.fixture

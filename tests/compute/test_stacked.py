@@ -262,9 +262,9 @@ def test_teams_follow_the_order():
 def test_rounds_of_teams_are_those_of_single_clients(options):
     """The same clients, bytes, samples and FLOPs; losses and the model up to rounding."""
     options = {"clients": 7, "partition": "quantity", "validation": 0.1, "lr": 0.05} | options
-    (fed, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 3))
+    (run, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 3))
     for t in (1, 2):
-        state, row, clients = loop.play_round(fed, state, t)
+        state, row, clients = loop.play_round(run, state, t)
         twin, side, beside = loop.play_round(other, twin, t)
         for name in ("client", "samples", "up_bytes", "down_bytes", "outcome", "sim_s"):
             np.testing.assert_array_equal(clients[name], beside[name])
@@ -276,26 +276,26 @@ def test_rounds_of_teams_are_those_of_single_clients(options):
 
 def test_clients_whose_steps_are_watched_train_one_by_one_to_the_same_bits():
     options = {"clients": 4, "strategy": "feddst", "pruner": "feddst:every=1"}
-    (fed, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 4))
-    assert torch.equal(loop.play_round(fed, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
+    (run, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 4))
+    assert torch.equal(loop.play_round(run, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
 
 
 @pytest.mark.parametrize("pruner", ["dense", "feddst:every=1"])
 def test_a_team_whose_updates_pass_through_one_buffer_keeps_each(pruner):
     """As on a GPU; beside each other and, under feddst, one by one."""
     options = {"clients": 4, "strategy": "feddst", "pruner": pruner, "together": 4}
-    (fed, state), (other, twin) = (contracts.assembled(**options) for _ in range(2))
+    (run, state), (other, twin) = (contracts.assembled(**options) for _ in range(2))
     worker = other.transport.worker
     buffer = torch.empty(worker.layout.P)
     stage = worker.home.stage._replace(down=lambda values: buffer[: len(values)].copy_(values), reuses=True)
     worker.home = worker.home._replace(stage=stage)
-    assert torch.equal(loop.play_round(fed, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
+    assert torch.equal(loop.play_round(run, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
 
 
 def failing(error, whom, times):
     """A federation of 5 in teams of 3, and how often client ``whom`` raises ``error`` when it gets ready."""
-    fed, state = contracts.assembled(clients=5, partition="quantity", together=3, on_error="retry" if times else "drop")
-    worker, count = fed.transport.worker, [0]
+    run, state = contracts.assembled(clients=5, partition="quantity", together=3, on_error="retry" if times else "drop")
+    worker, count = run.transport.worker, [0]
     usual = worker.prepare
 
     def prepare(job, arrays):
@@ -306,21 +306,21 @@ def failing(error, whom, times):
         return usual(job, arrays)
 
     worker.prepare = prepare
-    return fed, state, count
+    return run, state, count
 
 
 def test_only_who_is_at_fault_fails():
-    fed, state, count = failing(ZeroDivisionError("a bug"), 1, 0)
-    after, row, clients = loop.play_round(fed, state, 1)
+    run, state, count = failing(ZeroDivisionError("a bug"), 1, 0)
+    after, row, clients = loop.play_round(run, state, 1)
     assert [int(outcome) for outcome in clients["outcome"]] == [0, Outcome.FAILED, 0, 0, 0] and count[0] == 2
-    fed, state, count = failing(ZeroDivisionError("a bug"), 1, 2)
-    assert loop.play_round(fed, state, 1)[1]["merged"] == 5 and count[0] == 3
+    run, state, count = failing(ZeroDivisionError("a bug"), 1, 2)
+    assert loop.play_round(run, state, 1)[1]["merged"] == 5 and count[0] == 3
 
 
 def test_a_team_without_memory_trains_again_as_it_was_to_the_same_bits():
-    fed, state, count = failing(torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, 1)
+    run, state, count = failing(torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, 1)
     lines = []
-    after, row, clients = loop.play_round(fed._replace(tell=lines.append), state, 1)
+    after, row, clients = loop.play_round(run._replace(tell=lines.append), state, 1)
     whole = contracts.assembled(clients=5, partition="quantity", together=3)
     assert row["merged"] == 5 and any(" clients ran out of GPU memory" in line for line in lines)
     assert torch.equal(after["x"], loop.play_round(*whole, 1)[0]["x"])

@@ -63,8 +63,8 @@ def test_a_server_that_counts_for_nothing_is_fedavg_to_the_bit():
     states, rows = played("feddu:decay=0")
     other = played("feddu:decay=1")[0]
     options = {key: value for key, value in SKEWED.items() if key != "server_data"}
-    fed, state = contracts.assembled(strategy="feddu:decay=0", **SKEWED)
-    plain = fed._replace(strategy=fed.strategy._replace(after=None))
+    run, state = contracts.assembled(strategy="feddu:decay=0", **SKEWED)
+    plain = run._replace(strategy=run.strategy._replace(after=None))
     expected, _ = contracts.play(plain, state, 3)
     assert options and torch.equal(states[-1]["x"], expected[-1]["x"])
     assert not torch.equal(states[-1]["x"], other[-1]["x"])

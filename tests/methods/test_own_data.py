@@ -213,20 +213,20 @@ IDS = rng(1).integers(0, 10, (60, 7)) + 10 * (np.arange(60) % 3)[:, None]
 def test_ids_reach_an_embedding_as_they_are(tmp_path, dtype, model, normalise, as_is):
     path = written(tmp_path / "a.h5", IDS.astype(dtype), np.arange(60) % 3, cut=48)
     name = model if model == "logistic" else f"test_own_data:{model}"
-    fed, state = contracts.assembled(dataset=f"hdf5:file={path},normalise={normalise}", model=name, validation=0.2,
+    run, state = contracts.assembled(dataset=f"hdf5:file={path},normalise={normalise}", model=name, validation=0.2,
                                      lr=0.5, rounds=3)
     data = contracts.dealt(DEFAULTS | contracts.SMALL | {"dataset": f"hdf5:file={path},normalise={normalise}",
                                                          "model": name})
     assert as_they_are(data.dataset) == as_is == whole_numbers(data.dataset)
-    _, rows = contracts.play(fed, state, 3)
+    _, rows = contracts.play(run, state, 3)
     assert np.isfinite(rows[-1]["loss"]) and rows[-1]["accuracy"] > 0.6
 
 
 def test_lazy_layers_behind_an_embedding_take_their_shapes_from_ids(tmp_path):
     path = written(tmp_path / "a.h5", IDS, np.arange(60) % 3, cut=48)
-    fed, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:lazy_words")
-    assert fed.layout.weights[0].shape == (3, 4)
-    assert contracts.play(fed, state, 1)[1]
+    run, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:lazy_words")
+    assert run.layout.weights[0].shape == (3, 4)
+    assert contracts.play(run, state, 1)[1]
 
 
 def test_numbers_with_fractions_are_normalised_for_an_embedding_of_places_too(tmp_path):
@@ -323,8 +323,8 @@ def test_a_guess_is_told(tmp_path, shape, line):
 
 def test_signals_reach_a_convolution_of_one_dimension(tmp_path):
     path = written(tmp_path / "a.h5", floats(60, 1, 9), np.arange(60) % 3, cut=48)
-    fed, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:wave")
-    assert np.isfinite(contracts.play(fed, state, 1)[1][0]["loss"])
+    run, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:wave")
+    assert np.isfinite(contracts.play(run, state, 1)[1][0]["loss"])
 
 
 # ---------------------------------------------------------------- natural clients

@@ -87,18 +87,18 @@ def test_the_nearest_prototype_wins_and_classes_without_one_never_do():
 
 @pytest.fixture(scope="module")
 def played():
-    """``(fed, rounds played)``: partial participation, so that some keep what they have."""
-    fed, state = contracts.assembled(**FEDPCL | {"cohort": 3})
+    """``(run, rounds played)``: partial participation, so that some keep what they have."""
+    run, state = contracts.assembled(**FEDPCL | {"cohort": 3})
     rounds = []
     for t in range(1, 5):
-        rounds.append(loop.play(fed, state, t))
+        rounds.append(loop.play(run, state, t))
         state = rounds[-1].state
-    return fed, rounds
+    return run, rounds
 
 
 def test_no_weight_travels_and_bytes_are_those_of_prototypes(played):
-    fed, rounds = played
-    assert not fed.layout.travels and not len(fed.layout.tail)
+    run, rounds = played
+    assert not run.layout.travels and not len(run.layout.tail)
     d, C, header = 16, 4, 3 * 512
     for before, now in zip(rounds, rounds[1:]):
         state = before.state["strategy"]
@@ -114,11 +114,11 @@ def test_no_weight_travels_and_bytes_are_those_of_prototypes(played):
 
 
 def test_round_1_collects_and_later_ones_train_models_of_the_clients_own(played):
-    fed, rounds = played
+    run, rounds = played
     first, second = rounds[0].row, rounds[1].row
     assert first["train_loss"] == 0 and first["flops_dense"] == 0 and second["train_loss"] > 0
     assert torch.equal(rounds[-1].state["x"], rounds[0].state["x"])
-    own = [memory(fed, rounds[-1].state, client, rounds[-1].state["mask"]) for client in range(4)]
+    own = [memory(run, rounds[-1].state, client, rounds[-1].state["mask"]) for client in range(4)]
     assert all(not torch.equal(own[0]["_personal"], other["_personal"]) for other in own[1:])
     state = rounds[-1].state["strategy"]
     rows = state["rows"].split(state["owned"].sum(1).tolist())
@@ -126,10 +126,10 @@ def test_round_1_collects_and_later_ones_train_models_of_the_clients_own(played)
 
 
 def test_prototypes_are_the_means_of_what_the_clients_model_makes(played):
-    fed, rounds = played
-    state, worker = rounds[-1].state, fed.transport.worker
+    run, rounds = played
+    state, worker = rounds[-1].state, run.transport.worker
     client = int(rounds[-1].clients["client"][0])
-    worker.home.x[fed.layout.own] = memory(fed, state, client, state["mask"])["_personal"]
+    worker.home.x[run.layout.own] = memory(run, state, client, state["mask"])["_personal"]
     inputs, labels = of_client(worker.samples, client)
     layers = list(worker.home.model.eval())
     with torch.no_grad():
@@ -152,18 +152,18 @@ def test_the_server_has_no_model_to_test(played):
 
 
 def test_clients_may_train_before_there_are_prototypes():
-    fed, state = contracts.assembled(**FEDPCL | {"strategy": "fedpcl:first=train"})
-    assert contracts.play(fed, state, 1)[1][0]["train_loss"] > 0
+    run, state = contracts.assembled(**FEDPCL | {"strategy": "fedpcl:first=train"})
+    assert contracts.play(run, state, 1)[1][0]["train_loss"] > 0
 
 
 @pytest.mark.parametrize("predict, least", [("own", 0.9), ("global", 0.8)])
 def test_digits_of_few_classes_are_told_apart(predict, least):
     """By all clients' prototypes chance is a tenth; by its own, of two classes, it is half."""
-    fed, state = contracts.assembled(**FEDPCL | {
+    run, state = contracts.assembled(**FEDPCL | {
         "strategy": f"fedpcl:predict={predict}", "dataset": "digits", "clients": 5, "train_samples": 500, "rounds": 10,
         "model": "2nn:hidden=32", "lr": 0.003, "client_test_every": 10, "local_epochs": 2})
     for t in range(1, 11):
-        result = loop.play(fed, state, t)
+        result = loop.play(run, state, t)
         state = result.state
     assert result.row["own_accuracy"] > least
 
@@ -183,12 +183,12 @@ def test_what_does_not_go_with_prototypes_is_refused(options, message):
 
 
 def test_a_static_mask_prunes_the_clients_models():
-    fed, state = contracts.assembled(**FEDPCL | {"pruner": "static:sparsity=0.5"})
-    states, _ = contracts.play(fed, state, 2)
-    own = memory(fed, states[-1], 0, states[-1]["mask"])["_personal"]
-    whole = torch.zeros(fed.layout.P)
-    whole[fed.layout.own] = own
-    assert not whole[: fed.layout.Q][~state["mask"]].any() and whole.any()
+    run, state = contracts.assembled(**FEDPCL | {"pruner": "static:sparsity=0.5"})
+    states, _ = contracts.play(run, state, 2)
+    own = memory(run, states[-1], 0, states[-1]["mask"])["_personal"]
+    whole = torch.zeros(run.layout.P)
+    whole[run.layout.own] = own
+    assert not whole[: run.layout.Q][~state["mask"]].any() and whole.any()
 
 
 def test_what_comes_to_nothing_is_told():

@@ -38,24 +38,24 @@ def test_strategies_keep_the_contract(spec):
 
 @pytest.mark.parametrize("name", WITH_MODEL)
 def test_strategies_learn_with_their_usual_parts(name):
-    fed, state = contracts.assembled(strategy=name, pruner=None, contribution=None, rounds=12,
+    run, state = contracts.assembled(strategy=name, pruner=None, contribution=None, rounds=12,
                                      model="small-cnn:width=12", lr=0.2, local_epochs=3)
-    first = contracts.loop.finish(fed.test(state["x"]))[0]
-    _, rows = contracts.play(fed, state, 12)
+    first = contracts.loop.finish(run.test(state["x"]))[0]
+    _, rows = contracts.play(run, state, 12)
     assert rows[-1]["accuracy"] > 0.9 and rows[-1]["loss"] < first / 5
 
 
 @pytest.mark.parametrize("name", WITH_MODEL)
 def test_strategies_solve_logistic_regression(name):
-    fed, state = contracts.assembled(strategy=name, pruner="dense", model="logistic", rounds=10, lr=0.1)
-    _, rows = contracts.play(fed, state, 10)
+    run, state = contracts.assembled(strategy=name, pruner="dense", model="logistic", rounds=10, lr=0.1)
+    _, rows = contracts.play(run, state, 10)
     assert rows[-1]["accuracy"] > 0.9 and rows[-1]["train_loss"] < rows[0]["train_loss"] / 1.2
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_rounds_learn_through_every_codec(codec):
-    fed, state = contracts.assembled(codec=codec, model="logistic", rounds=6, lr=0.1)
-    assert contracts.play(fed, state, 6)[1][-1]["accuracy"] > 0.9
+    run, state = contracts.assembled(codec=codec, model="logistic", rounds=6, lr=0.1)
+    assert contracts.play(run, state, 6)[1][-1]["accuracy"] > 0.9
 
 
 def test_a_run_is_a_function_of_its_options():

@@ -13,7 +13,7 @@ from fedmpi.server.lab import Holdings
 from fedmpi.transport.team import NOTHING, Beside
 
 
-class Fed(NamedTuple):
+class RunParts(NamedTuple):
     """A run's parts: built before round 1, and the same in every round.
 
     The run has N clients, and ``cohort`` of them take part in a round.
