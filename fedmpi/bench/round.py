@@ -86,9 +86,9 @@ def _seconds(transport, dataset, options, arms, rounds, repeats, say):
         seconds["reference"].append(_reference(transport, dataset, options, rounds))
         for name, arm in arms.items():
             arm.set_up()
-            if repeat == 0 and arm.run.every > 1:
+            if repeat == 0 and arm.run.evaluate_every > 1:
                 # So that evaluations come in the middle of the timed rounds.
-                arm.play(arm.run.every // 2)
+                arm.play(arm.run.evaluate_every // 2)
             seconds[name].append(arm.play(rounds))
         last = [f"{name} {taken[-1]:.4g} s" for name, taken in seconds.items()]
         say(f"{turn(repeat)}: " + "; ".join(last))

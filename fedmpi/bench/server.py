@@ -165,7 +165,7 @@ def _evolving(spec, layout, x):
     updates = _own_masks(layout, mask, gen)
     replies = _replies(spec, layout, mask, updates)
     vector = x
-    if not pruner.residuals:
+    if not pruner.keeps_pruned_values:
         vector = torch.where(mask, x, 0.0).index_fill_(0, updates.support.long(), 0.01)
     return lambda: pruner.evolve(state, mask, vector, replies, Round(1, 100), gen)
 
@@ -322,7 +322,7 @@ def _rounds(run, state, store):
     """Yields the seconds of whole rounds: exchange, merge, row, checkpoint."""
     for t in itertools.count(1):
         start = time.perf_counter()
-        state, row, rows = loop.play_round(run, state, t)
+        state, row, rows = loop.evaluated_round(run, state, t)
         store.append(row, rows)
         store.save(state, t)
         store.settle()

@@ -206,7 +206,7 @@ def _agreement(run, state, rounds, say):
     shares, correlations = [], []
     exact_sum = sampled_sum = 0
     for t in range(1, rounds + 1):
-        state, row, clients = loop.play_round(run, state, t)
+        state, row, clients = loop.evaluated_round(run, state, t)
         exact = clients["contribution"]
         sampled = clients["score_gtg-shapley"]
         shares.append(row["calls_gtg-shapley"] / COALITIONS)

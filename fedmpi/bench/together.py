@@ -113,7 +113,7 @@ def _loop_s(run, state, t, batch_size, model):
 def _round_s(run, state, t):
     """Seconds of round ``t``."""
     begin = time.perf_counter()
-    played = loop.play(run, state, t)
+    played = loop.run_round(run, state, t)
     loop.finish(played.evaluation)
     return time.perf_counter() - begin
 

@@ -214,8 +214,9 @@ def _worker(network):
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))
     worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [],
                     "classes": 0, "outputs": 0,
-                    "known": known, "sums": False, "values": True, "statistics": [], "constants": ""},
-                   {"known": array, "frozen": np.zeros(0, np.uint8)})
+                    "last_sent_mask": known, "sums_on_workers": False, "wants_single_updates": True,
+                    "statistics": [], "constants": ""},
+                   {"last_sent_mask": array, "frozen": np.zeros(0, np.uint8)})
     return worker
 
 

@@ -6,7 +6,7 @@ from fedmpi.build import kinds, server_data, smaller
 from fedmpi.build.facts import asked
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
-from fedmpi.build.server import least
+from fedmpi.build.server import min_samples_seen
 from fedmpi.compute.several import networks_of
 from fedmpi.compute.stacked import refusal
 from fedmpi.core.errors import UserError
@@ -101,7 +101,7 @@ def apart(options, parts, data, network):
     if not isinstance(parts.strategy.local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
     # 0 stands for a fault that trains in its own way.
-    if not least(options, parts, data).any():
+    if not min_samples_seen(options, parts, data).any():
         return "all of them are at fault and train in ways of their own"
     cohort = options["cohort"] or options["clients"]
     at_work = parts.aggregation.concurrency or cohort

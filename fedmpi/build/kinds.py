@@ -161,7 +161,7 @@ def _refusals(options, parts):
         yield f"--sampler {options['sampler']} asks clients for the loss of one common model"
     if parts.aggregation.buffer:
         yield f"--aggregation {options['aggregation']} merges as answers arrive; take sync"
-    if any(fault.stale for fault in parts.faults):
+    if any(fault.needs_previous_model for fault in parts.faults):
         yield ("a fault sends the whole model of the round before: leave out "
                "free-rider:kind=stale")
 

@@ -59,7 +59,7 @@ def rehearse(setup):
     data = _small(setup.data)
     run = _quick(options, setup.run)._replace(
         sizes=setup.run.sizes.new_tensor(data.sizes.astype(float)),
-        least=torch.zeros_like(setup.run.least))
+        min_samples_seen=torch.zeros_like(setup.run.min_samples_seen))
     # The run's own random numbers must not depend on the rehearsal.
     with torch.random.fork_rng(devices=[]):
         _play(setup._replace(options=options, data=data, run=run))
@@ -81,7 +81,7 @@ def _quick(options, run):
         contributions=_own_estimators(options, run.contributions),
         cohort=cohort,
         rounds=rounds,
-        every=rounds + 1,
+        evaluate_every=rounds + 1,
         tell=lambda line: None,
         together=1)
 
@@ -105,7 +105,7 @@ def _play(setup):
     sent = setup._replace(data=without_pixels(setup.data))
     transport.publish(*setups.message(sent, state))
     try:
-        loop.play(run, state, 1)
+        loop.run_round(run, state, 1)
     except UserError:
         raise
     except (WorkerError, DivergedError):

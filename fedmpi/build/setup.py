@@ -36,7 +36,7 @@ def set_up(options, device, dataset=None):
     net = network(options, data, model, device, parts.task, parts.strategy.personal)
     run = server_parts(options, parts, data, net, device)
     if run.own_tests is not None:
-        options = options | {"client_test_every": run.own_tests.every}
+        options = options | {"client_test_every": run.own_tests.test_every}
     return Setup(options, parts, data, net, run)
 
 
@@ -57,7 +57,7 @@ def message(setup, state):
     """
     data, run = setup.data, setup.run
     dataset = data.dataset
-    known, array = positions.encode(state["sent"].numpy())
+    code, array = positions.encode(state["last_sent_mask"].numpy())
     meta = {
         "kind": "setup",
         "shape": list(data.shape),
@@ -66,10 +66,10 @@ def message(setup, state):
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "options": setup.options,
-        "known": known,
-        "sums": run.sums,
-        "values": run.values,
+        "last_sent_mask": code,
+        "sums_on_workers": run.sums_on_workers,
+        "wants_single_updates": run.wants_single_updates,
         "statistics": [slot.name for slot in run.layout.buffers],
         "constants": run.fixed.constants
     }
-    return meta, {"known": array, "frozen": run.fixed.frozen}
+    return meta, {"last_sent_mask": array, "frozen": run.fixed.frozen}

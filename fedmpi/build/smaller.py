@@ -44,6 +44,6 @@ def _refusals(options, parts, run):
     if run.aggregation.buffer:
         yield (f"--aggregation {options['aggregation']} merges as answers arrive, and clients "
                "train the network of their start: take sync")
-    if any(fault.stale for fault in parts.faults):
+    if any(fault.needs_previous_model for fault in parts.faults):
         yield ("a fault sends the whole model of the round before: leave out "
                "free-rider:kind=stale")

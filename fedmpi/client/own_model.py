@@ -21,8 +21,8 @@ class Tested(NamedTuple):
     t: int
     at_once: int                  # samples that go through a model in one pass on a CPU
     received: Received            # the model that the server would publish now
-    known: np.ndarray             # (Q,) bool: its mask
-    given: dict                   # {name: tensor}: the strategy's message to all clients
+    last_mask: np.ndarray             # (Q,) bool: its mask
+    message: dict                   # {name: tensor}: the strategy's message to all clients
 
 
 class Place(NamedTuple):
@@ -94,10 +94,10 @@ def _task(parts, place, samples, now, arrays, client):
     silent_pruner = parts.pruner._replace(probe=None)
     parts = parts._replace(reports={}, pruner=silent_pruner)
     paths = [path.split("/") for path in arrays]
-    given = sorted({path[1] for path in paths if path[0] == "given"})
-    job = {"client": client, "t": now.t, "given": given}
+    names = sorted({path[1] for path in paths if path[0] == "given"})
+    job = {"client": client, "t": now.t, "given": names}
     home = place.home
-    ready = prepared(parts, home, samples, job, arrays, place.received, now.known, now.given)
+    ready = prepared(parts, home, samples, job, arrays, place.received, now.last_mask, now.message)
     key = parts.seed, Purpose.OWN_TEST, client, now.t
     seed(home.device, torch_seed(*key))
     return ready.task._replace(gen=stream(*key), server=place.server)

@@ -44,7 +44,7 @@ def _ready(worker, jobs, arrays):
         probe = client.task.probe
         if probe.step is None and probe.epoch is None:
             # No probe changes it, so that all clients share one.
-            task = client.task._replace(live=client.received.live)
+            task = client.task._replace(trainable=client.received.trainable)
             ready[row] = client._replace(task=task)
     return ready
 

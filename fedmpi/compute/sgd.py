@@ -184,7 +184,7 @@ def _travelled(optimiser, lrs):
 def _prepared(task, descent, x):
     """``(step, held)``: the step of ``descend``, recorded if it can be, and its tensors."""
     start = _start(task, descent, x)
-    sparse = "live" in start
+    sparse = "trainable" in start
     make = partial(_step, task, descent, x, sparse)
     watched = task.probe.step or task.probe.epoch
     if task.recorder is None or watched or descent.loss is not None:
@@ -212,8 +212,8 @@ def _taking(step, held):
 def _mask_again(task, x, held):
     """Zero the model and the optimiser's state off the task's mask, after the mask has moved."""
     for tensor in (x, *states_of(held).values()):
-        if tensor.shape == task.live.shape:
-            tensor.mul_(task.live)
+        if tensor.shape == task.trainable.shape:
+            tensor.mul_(task.trainable)
 
 
 def _start(task, descent, x):
@@ -221,7 +221,7 @@ def _start(task, descent, x):
 
     ``total ()`` is the sum of the losses of all samples. On a GPU ``lr ()`` is the learning rate: a
     recorded step reads it anew each time. All others are (R,): the optimiser's state,
-    ``live`` if weights are pruned, ``base`` with mu and ``shift`` with a shift.
+    ``trainable`` if weights are pruned, ``base`` with mu and ``shift`` with a shift.
     """
     layout = task.layout
     start = {"total": torch.zeros((), device=x.device)}
@@ -232,7 +232,7 @@ def _start(task, descent, x):
         start[STATE + name] = tensor
     may_move = task.probe.epoch is not None
     if may_move or count(task.mask) < layout.num_weights:
-        start["live"] = task.live
+        start["trainable"] = task.trainable
     if descent.mu:
         start["base"] = task.base[: layout.R]
     if descent.shift is not None:
@@ -278,7 +278,7 @@ def _step(task, descent, x, sparse, held):
     named = dict(model.named_parameters())
     trained = [named[slot.name] for slot in layout.trained]
     move = _move(task, x, trained, held)
-    lives = views(layout, held["live"]) if sparse else []
+    trainables = views(layout, held["trainable"]) if sparse else []
     parts_of_g = views(layout, g) if as_a_vector else []
     order = _models_order(layout, named) if clip_norm else []
 
@@ -299,7 +299,7 @@ def _step(task, descent, x, sparse, held):
         if shifted:
             g.add_(held["shift"])
         if sparse:
-            gradients = _scaled(gradients, lives, as_a_vector)
+            gradients = _scaled(gradients, trainables, as_a_vector)
         if clip_norm:
             factor = clipping(clip_norm, gradients, order)
             gradients = _scaled(gradients, factor, as_a_vector)

@@ -155,7 +155,7 @@ def _start(tasks, descent):
 
     ``X (G, P)``, a client a row; ``total (G,)``, the sum of each client's losses; the optimiser's
     state; all others (G, R), or (1, R) if all clients have the same: ``base`` with mu, ``shift``
-    with a shift, and ``live`` if weights are pruned.
+    with a shift, and ``trainable`` if weights are pruned.
     """
     first = tasks[0]
     R = first.layout.R
@@ -170,7 +170,7 @@ def _start(tasks, descent):
     if descent.shift is not None:
         start["shift"] = _rows([shift_of(descent, task) for task in tasks])
     if _sparse(tasks):
-        start["live"] = _rows([task.live for task in tasks])
+        start["trainable"] = _rows([task.trainable for task in tasks])
     return start
 
 
@@ -248,8 +248,8 @@ def _step(model, layout, task, descent, held):
 
 
 def _first_rows_of(held):
-    """``first_rows(a) -> ((base, shift, live), optimiser's state)`` of the first a clients."""
-    bends = [held.get(name) for name in ("base", "shift", "live")]
+    """``first_rows(a) -> ((base, shift, trainable), optimiser's state)`` of the first a clients."""
+    bends = [held.get(name) for name in ("base", "shift", "trainable")]
     states = states_of(held)
 
     def first_rows(a):
@@ -260,7 +260,7 @@ def _first_rows_of(held):
     return first_rows
 
 
-def _bend(g, x, base, shift, live, mu, clip_norm):
+def _bend(g, x, base, shift, trainable, mu, clip_norm):
     """Change all rows of a gradient in place, as ``descend`` does before the optimiser's step.
 
     All are (a, R); the last three tensors may be (1, R), or None if there are none.
@@ -269,8 +269,8 @@ def _bend(g, x, base, shift, live, mu, clip_norm):
         g.add_(x, alpha=mu).sub_(base, alpha=mu)
     if shift is not None:
         g.add_(shift)
-    if live is not None:
-        g.mul_(live)
+    if trainable is not None:
+        g.mul_(trainable)
     if clip_norm:
         norms = g.norm(dim=1, keepdim=True)
         g.mul_((clip_norm / (norms + 1e-6)).clamp_(max=1.0))
@@ -409,7 +409,7 @@ def _sparse(tasks):
     """Whether any of the tasks' masks prunes weights."""
     num_weights = tasks[0].layout.num_weights
     # Many tasks share a mask, and then its `live`.
-    masks = {id(task.live): task.mask for task in tasks}
+    masks = {id(task.trainable): task.mask for task in tasks}
     return any(count(mask) != num_weights for mask in masks.values())
 
 

@@ -58,11 +58,11 @@ def assembled(**options):
     return run, state
 
 
-def play(run, state, rounds):
+def run_rounds(run, state, rounds):
     """``(states, rows)`` after each of the first ``rounds`` rounds."""
     states, rows = [], []
     for t in range(1, rounds + 1):
-        state, row, _ = loop.play_round(run, state, t)
+        state, row, _ = loop.evaluated_round(run, state, t)
         states.append(state)
         rows.append(row)
     return states, rows

@@ -19,7 +19,7 @@ from fedmpi.build import footprint
 from fedmpi.build.federation import cut, shared_arrays, without_pixels
 from fedmpi.build.needs import gpu_needs, host_need
 from fedmpi.build.population import dealt
-from fedmpi.build.server import least
+from fedmpi.build.server import min_samples_seen
 from fedmpi.build.setup import message
 from fedmpi.build.words import plural
 from fedmpi.core.layout import described
@@ -33,7 +33,7 @@ BATCHES = 4                   # a client keeps so many where its samples are cut
 FEW = 2                       # clients of the smallest try
 
 
-class Played(NamedTuple):
+class TwoRounds(NamedTuple):
     """Two rounds of a part of the run. Figures are those of the second, as some things happen only
     in the first."""
 
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
     dense_bytes: float
     flops: dict                   # by convention
     kept: int
-    played: Played
+    played: TwoRounds
     exact: bool
 
 
@@ -112,7 +112,7 @@ def _tries(setup):
 
 
 def _play(setup, clients, few_samples):
-    """The ``Played`` of two rounds in memory."""
+    """The ``TwoRounds`` of two rounds in memory."""
     from fedmpi.run.launch import worker
     from fedmpi.server import loop
     from fedmpi.transport.local import Local
@@ -138,12 +138,12 @@ def _memory_store(data, run):
 
 
 def _measured(run, few_samples):
-    """The ``Played`` of a run of two rounds."""
+    """The ``TwoRounds`` of a run of two rounds."""
     first, last = (_round_row(run, number) for number in (0, 1))
     of_last = run.clients["round"] == 2
     samples = run.clients["samples"][of_last]
     trained_s = run.clients["train_s"][of_last]
-    return Played(
+    return TwoRounds(
         row=last,
         first=first,
         clients=int(last["asked"]),
@@ -163,18 +163,18 @@ def _short(setup, data, clients):
         # Everybody takes part in the whole run, hence here the same clients in each round.
         run = run._replace(sampler=Sampler(_first))
     if run.own_tests:
-        run = run._replace(own_tests=run.own_tests._replace(every=1))
+        run = run._replace(own_tests=run.own_tests._replace(test_every=1))
     return run._replace(
         cohort=clients,
         rounds=max(2, options["rounds"]),
-        every=1,
+        evaluate_every=1,
         sizes=run.sizes.new_tensor(data.sizes.astype(float)),
-        least=least(options, setup.parts, data, run.batch_norm))
+        min_samples_seen=min_samples_seen(options, setup.parts, data, run.batch_norm))
 
 
-def _first(gen, count, known):
+def _first(gen, count, records):
     """The first clients that are available."""
-    return torch.nonzero(known.available).flatten()[:count]
+    return torch.nonzero(records.available).flatten()[:count]
 
 
 @contextlib.contextmanager
@@ -193,7 +193,7 @@ def _limited(seconds):
 
 
 def scaled(part, data, run):
-    """The ``Plan`` of the whole run, by the ``part (Played)`` of it.
+    """The ``Plan`` of the whole run, by the ``part (TwoRounds)`` of it.
 
     Bytes and the server's work on updates grow with the clients, training also with their samples.
     """
@@ -205,7 +205,7 @@ def scaled(part, data, run):
         by_samples = by_clients * float(data.sizes.mean()) / part.samples
     shared_s = _shared_s(part, run, by_clients, by_samples)
     # NaN if the server has no model to evaluate.
-    evaluation_s = np.nan_to_num(row["evaluate_s"]) / run.every
+    evaluation_s = np.nan_to_num(row["evaluate_s"]) / run.evaluate_every
     rest_s = row["round_s"] - row["train_s"] - row["contribution_s"] + evaluation_s
     conventions = ("rigl", "prunefl", "dense")
     return Plan(
@@ -240,7 +240,7 @@ def _shared_s(part, run, by_clients, by_samples):
     scores = row["contribution_s"] * by_clients
     testing = 0.0
     if run.own_tests is not None:
-        testing = row["own_s"] / run.own_tests.every
+        testing = row["own_s"] / run.own_tests.test_every
     return training + scores + testing
 
 
@@ -267,7 +267,7 @@ def told(setup, plan, ranks, out, width=None):
 def _data_rows(setup, plan):
     """The rows about clients and their data."""
     options, data = setup.options, setup.data
-    remarks = [line.partition(": ")[::2] for line in data.dataset.told]
+    remarks = [line.partition(": ")[::2] for line in data.dataset.remarks]
     return [
         ("clients", _clients_text(data, plan.asked, options["rounds"])),
         ("data", _samples_text(options, data)),
@@ -298,8 +298,8 @@ def _own_tests(data, run):
     if run.own_tests is None:
         return []
     period = "every round"
-    if run.own_tests.every > 1:
-        period = f"every {run.own_tests.every} rounds"
+    if run.own_tests.test_every > 1:
+        period = f"every {run.own_tests.test_every} rounds"
     clients, samples = len(run.own_tests.clients), len(data.held_out.indices)
     return [("own tests", f"{clients} clients on {samples:,} samples of their own, {period}")]
 
@@ -360,9 +360,9 @@ def _gpus(setup, at_once):
     worker, server = gpu_needs(options, setup.data, setup.network)
     needs = []
     if options["device"] == "cuda":
-        needs.append(f"a worker takes about {footprint.told(worker)}")
+        needs.append(f"a worker takes about {footprint.remarks(worker)}")
     if options["server_device"] == "cuda":
-        needs.append(f"the server about {footprint.told(server)}")
+        needs.append(f"the server about {footprint.remarks(server)}")
     count = torch.cuda.device_count()
     share = math.ceil(at_once / count)
     text = f"{count}, the first {torch.cuda.get_device_name(0)}; {'; '.join(needs)}"

@@ -202,7 +202,7 @@ def _expected_rows(options, run):
     cohort = options["cohort"] or options["clients"]
     tested = 0
     if run.own_tests is not None:
-        evaluations = math.ceil(run.rounds / run.own_tests.every)
+        evaluations = math.ceil(run.rounds / run.own_tests.test_every)
         tested = len(run.own_tests.clients) * evaluations
     return run.rounds, run.rounds * cohort, tested
 
@@ -266,7 +266,7 @@ def _samples_text(data, run):
     parts.append(f"{len(data.dataset.y_test)} test samples")
     text = ", ".join(parts)
     if run.own_tests is not None:
-        every = run.own_tests.every
+        every = run.own_tests.test_every
         period = "every round" if every == 1 else f"every {every} rounds"
         text += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {period}"
     return text

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fedmpi.client.answer import unbilled
-from fedmpi.client.numbers import CAUSES, Number
+from fedmpi.client.stats import CAUSES, Stats
 from fedmpi.core import exact_sum
 from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import index_of
@@ -33,8 +33,8 @@ class Update(NamedTuple):
 
     values: torch.Tensor | None   # (K,) float32 on ``support``; None if workers add updates up
     support: torch.Tensor         # (K,) int32
-    own: bool                     # the support differs from the server's
-    numbers: np.ndarray           # float64, by fedmpi.client.numbers.Number
+    custom_mask: bool                     # the support differs from the server's
+    numbers: np.ndarray           # float64, by fedmpi.client.stats.Stats
     report: dict                  # of the pruner's probe
     scores: dict                  # {label: arrays} for estimators of contributions
     up_bytes: int
@@ -59,7 +59,7 @@ class Refused(NamedTuple):
 def failed(run, reply):
     """``Refused`` of a failed training. Raises WorkerError if a failure ends the run."""
     meta, rank = reply.meta, reply.rank
-    trace, out_of_memory = meta["trace"], meta["memory"]
+    trace, out_of_memory = meta["trace"], meta["out_of_memory"]
     if run.on_error == "fatal" and not out_of_memory:
         raise WorkerError(rank, trace)
     last_line = trace.strip().splitlines()[-1]
@@ -102,7 +102,7 @@ class Reader(NamedTuple):
         answer = read(self.run, reply, ask, support, expected, self.announced)
         if self.U is None or isinstance(answer, Refused):
             return answer
-        if answer.own or answer.values is None:
+        if answer.custom_mask or answer.values is None:
             return answer
         # Copy into the row: the message's own memory is free again.
         self.U[row] = answer.values
@@ -122,9 +122,9 @@ def read(run, reply, ask, support, expected, announced):
                         f"{meta['support']}, expected round {ask.t} on {expected}")
     # Copy small arrays: a view would keep the whole message alive.
     numbers = arrays["numbers"].copy()
-    own = expected != announced
+    custom_mask = expected != announced
     if "mask" in meta:
-        own = True
+        custom_mask = True
         asked = ask.mask.numpy()
         mask = positions.decode(meta["mask"], arrays["mask"], run.layout.Q, asked)
         support = run.layout.support(torch.from_numpy(mask))
@@ -132,7 +132,7 @@ def read(run, reply, ask, support, expected, announced):
     parts = _parts(run, arrays, support)
     up_bytes = _up_bytes(run, reply, numbers)
     if not _sound(numbers, values, parts):
-        loss = numbers[Number.LOSS]
+        loss = numbers[Stats.LOSS]
         return Refused(
             outcome=Outcome.REJECTED,
             why=f"round {ask.t}: client {meta['client']} diverged (loss {loss:.3g})",
@@ -144,7 +144,7 @@ def read(run, reply, ask, support, expected, announced):
     return Update(
         values=values,
         support=support,
-        own=own,
+        custom_mask=custom_mask,
         numbers=numbers,
         report=_report(run.layout, meta, arrays),
         scores=_scores(arrays),
@@ -157,15 +157,15 @@ def read(run, reply, ask, support, expected, announced):
 
 def _up_bytes(run, reply, numbers):
     """The billed bytes of a reply: as it tells them if its update stayed in the worker's sums."""
-    told = int(numbers[Number.BYTES])
-    if told:
-        return told
+    reported = int(numbers[Stats.BYTES])
+    if reported:
+        return reported
     return reply.reply_bytes - unbilled(reply.meta, reply.arrays, run.weighs, run.strategy)
 
 
 def _values(run, meta, arrays, support):
     """(K,) float32: the update; None if the server wants no single ones."""
-    if not run.values:
+    if not run.wants_single_updates:
         return None
     values = run.codec.decode(arrays, len(support))
     if len(values) != len(support):
@@ -180,7 +180,7 @@ def _parts(run, arrays, support):
         return {}
     wanted = {}
     for name, field in run.strategy.answers.items():
-        stays_on_worker = run.sums and field.fold == "sum"
+        stays_on_worker = run.sums_on_workers and field.fold == "sum"
         if not stays_on_worker:
             wanted[name] = field
     parts = fields.decoded(wanted, arrays, "answer/", run.codec, len(support))
@@ -190,11 +190,11 @@ def _parts(run, arrays, support):
 
 def _sound(numbers, values, parts):
     """Whether an answer can be merged: finite, and not too large."""
-    if not np.isfinite(numbers[Number.LOSS]):
+    if not np.isfinite(numbers[Stats.LOSS]):
         return False
     if values is None:
         # The worker has checked before it added.
-        return bool(numbers[Number.SUMMED])
+        return bool(numbers[Stats.SUMMED])
     if not exact_sum.sound(values):
         return False
     return all(exact_sum.sound(part.float()) for part in parts.values())

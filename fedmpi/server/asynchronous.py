@@ -14,7 +14,7 @@ from fedmpi.core import flops, virtual_time
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.answers import Outcome, Refused, Update, enough, outcome_of
 from fedmpi.server.exchange import ask, collect, model_message
-from fedmpi.server.recruit import (PATIENCE, WAIT_S, Gathered, drawing, known, nobody_available,
+from fedmpi.server.recruit import (PATIENCE, WAIT_S, Recruited, drawing, client_records, nobody_available,
                                    worked)
 from fedmpi.wire import frame
 
@@ -33,7 +33,7 @@ def nobody(slots):
     """The state of ``slots`` places for clients at work, all of them free.
 
     Tensors (slots,): ``client`` (-1: free), ``start`` and ``finish`` (virtual seconds, NaN while
-    unknown), ``least`` (a lower bound of ``finish``), ``version`` (the round of the client's
+    unknown), ``earliest_finish`` (a lower bound of ``finish``), ``version`` (the round of the client's
     model) and ``number`` (of its start, unique in the run). ``started`` counts starts; ``models``
     are keyed by round, ``answers`` by slot.
     """
@@ -41,7 +41,7 @@ def nobody(slots):
         "client": torch.full((slots,), -1),
         "start": torch.zeros(slots, dtype=torch.float64),
         "finish": torch.full((slots,), torch.nan, dtype=torch.float64),
-        "least": torch.zeros(slots, dtype=torch.float64),
+        "earliest_finish": torch.zeros(slots, dtype=torch.float64),
         "version": torch.zeros(slots, dtype=torch.int64),
         "number": torch.zeros(slots, dtype=torch.int64),
         "started": 0,
@@ -50,8 +50,8 @@ def nobody(slots):
     }
 
 
-def gather(run, state, t, support, laps):
-    """``Gathered`` of the next ``run.aggregation.buffer`` answers, scaled by their staleness.
+def recruit(run, state, t, support, laps):
+    """``Recruited`` of the next ``run.aggregation.buffer`` answers, scaled by their staleness.
 
     ``support (K,)`` is the server's.
     """
@@ -99,7 +99,7 @@ def _next_slot(flight):
     if not len(working):
         return None
     arrivals = {key: flight[key][working] for key in ("finish", "number")}
-    bounds = flight["least"][working]
+    bounds = flight["earliest_finish"][working]
     row = virtual_time.earliest(arrivals, bounds)
     return int(working[row])
 
@@ -126,7 +126,7 @@ def _answers(turns):
 
 
 def _gathered(flight, turns, now, message):
-    """``Gathered`` of the round's ``turns``, never empty; forgets models that nobody trains."""
+    """``Recruited`` of the round's ``turns``, never empty; forgets models that nobody trains."""
     models = flight["models"]
     masks = [models[turn.version]["mask"] for turn in turns]
     in_use = flight["version"][flight["client"] >= 0].tolist()
@@ -139,7 +139,7 @@ def _gathered(flight, turns, now, message):
         # A client that dropped out got the model.
         up_bytes.append(0 if answer is None else answer.up_bytes)
         down_bytes.append(model_bytes if answer is None else answer.job_bytes)
-    return Gathered(
+    return Recruited(
         clients=torch.tensor(clients),
         masks=masks,
         answers=list(answers),
@@ -180,7 +180,7 @@ def _start_all(run, state, t, flight, now, turns, message):
         number = flight["started"]
         flight["started"] += 1
         sampling = stream(run.seed, Purpose.SAMPLE, t, number)
-        client = run.sampler.draw(sampling, 1, known(run, state, idle))
+        client = run.sampler.draw(sampling, 1, client_records(run, state, idle))
         fate = stream(run.seed, Purpose.DROPOUT, t, number)
         drops_out = bool(virtual_time.dropped(fleet, client, fate))
         if drops_out:
@@ -190,7 +190,7 @@ def _start_all(run, state, t, flight, now, turns, message):
         flight["client"][slot] = client
         flight["start"][slot] = now
         flight["finish"][slot] = torch.nan
-        flight["least"][slot] = now + _least_s(run, state, fleet, client, message)
+        flight["earliest_finish"][slot] = now + _least_s(run, state, fleet, client, message)
         flight["version"][slot] = t
         flight["number"][slot] = number
 
@@ -208,7 +208,7 @@ def _idle(fleet, flight, turns):
 def _least_s(run, state, fleet, client, message):
     """A lower bound of the virtual seconds of the work of ``client (1,)``."""
     _, one_sample = flops.training(run.layout, run.costs, state["mask"], 1, 0, 0)
-    work = run.least[client] * one_sample
+    work = run.min_samples_seen[client] * one_sample
     down_bytes = torch.tensor([frame.size(*message)])
     # The size of the answer is not known yet.
     up_bytes = torch.zeros(1)
@@ -229,7 +229,7 @@ def train(run, state, flight, t, support):
     for slot, answer, own_work in zip(slots, answers, work):
         arrival = _arrival(run, flight, slot, answer, own_work[None])
         # A training that raised has done no work: it counts from the bound.
-        flight["finish"][slot] = max(arrival, flight["least"][slot])
+        flight["finish"][slot] = max(arrival, flight["earliest_finish"][slot])
         flight["answers"][slot] = answer._asdict()
 
 
@@ -279,5 +279,5 @@ def aged(run, state, base, answer, staleness, support):
     ages = torch.tensor([float(staleness)], dtype=torch.float64)
     discount = float(run.aggregation.discount(ages)[0])
     values = values * discount
-    own = not torch.equal(on, support)
-    return answer._replace(values=values, own=own)
+    custom_mask = not torch.equal(on, support)
+    return answer._replace(values=values, custom_mask=custom_mask)

@@ -14,7 +14,7 @@ from fedmpi.core.kinds import mask_of
 from fedmpi.core.kinds import positions as positions_of
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.support import gathered, index_of
-from fedmpi.core.units import flat, held
+from fedmpi.core.units import flat, entries_of
 from fedmpi.methods.codecs.values import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
@@ -44,7 +44,7 @@ def announce(run, state, t, clients):
     One model for all clients is published. Different models go with the clients' jobs.
     """
     header = {"kind": "round", "t": t, "layout": run.layout.digest}
-    if run.stale and t > 1:
+    if run.needs_previous_model and t > 1:
         values = state["previous"].numpy()
         run.transport.publish({"kind": "previous"}, {"values": values})
     # Clients may differ by their networks, by units, or by masks.
@@ -152,7 +152,7 @@ def _network_order(run, state, t, units):
         meta, arrays = model_message(run, state, t, mask)
         return Ask(None, t, mask, meta, arrays)
     # Of all values, those of the network; of the prunable ones, its mask.
-    entries = held(run.structure, units)
+    entries = entries_of(run.structure, units)
     index = index_of(entries.numpy())
     support = torch.from_numpy(index)
     mask = entries[: run.layout.Q].clone()
@@ -204,7 +204,7 @@ def memory(run, state, client, mask):
     fixed = {name for name, field in run.kept_fields.items() if field.on != "support"}
     pruner = run.pruner
     same_for_all = pruner.masks is None and not pruner.moves
-    has_never_changed = state["changed"] == 1
+    has_never_changed = state["mask_since"] == 1
     grown = state["grown"]
     if same_for_all and has_never_changed:
         grown = None
@@ -219,7 +219,7 @@ def remembered(run, state, t, clients, answers, masks):
     """
     after = dict(state["clients"])
     for client, answer, mask in zip(clients.tolist(), answers, masks):
-        if answer.own:
+        if answer.custom_mask:
             mask = _ended(run, answer, mask)
         if answer.kept:
             after[client] = client_states.kept(t, mask, answer.kept, run.shelf, client)
@@ -237,28 +237,28 @@ def _ended(run, answer, mask):
 
 def common_mask(run, state, t, clients):
     """(Q,) bool: the last mask sent, if every client of the cohort can know it, else None."""
-    last_rounds = state["held"][clients]
-    if bool((last_rounds >= state["changed"]).all()):
-        return state["sent"]
+    last_rounds = state["last_round_of"][clients]
+    if bool((last_rounds >= state["mask_since"]).all()):
+        return state["last_sent_mask"]
     if t > 1 and bool((last_rounds == t - 1).all()):
-        return state["sent"]
+        return state["last_sent_mask"]
     return None
 
 
-def model_message(run, state, t, mask, known=None):
+def model_message(run, state, t, mask, last_mask=None):
     """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
-    ``known (Q,) bool`` is the mask that clients have, or None: positions travel only as far as they
+    ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as they
     differ from it.
     """
     support = run.layout.support(mask)
     bits = mask.numpy()
     before = None
-    if known is mask:
+    if last_mask is mask:
         # The same object: the encoder need not compare.
         before = bits
-    elif known is not None:
-        before = known.numpy()
+    elif last_mask is not None:
+        before = last_mask.numpy()
     code, array = positions.encode(bits, before)
     meta = {"support": digest(support), "mask": code}
     codec = drawing(run.codec.down, run.seed, t)
@@ -321,7 +321,7 @@ class Collecting(NamedTuple):
     answers: list                 # None until the answer is there
     what: str                     # text for the user about the progress
 
-    def play(self, chosen, beside=NOTHING):
+    def train(self, chosen, beside=NOTHING):
         """Train the teams ``chosen``, lists of rows, and write the answers of their clients."""
         run = self.run
         came = replies(run.transport, self.jobs, self.arrays, chosen, run.meanwhile, beside)
@@ -372,7 +372,7 @@ def _reader(run, asks, support):
             supports[key] = _support_of(run, ask)
             expected[key] = digest(supports[key])
     U = None
-    if run.values:
+    if run.wants_single_updates:
         U = torch.empty(len(asks), len(support))
     return Reader(run, supports, expected, digest(support), U)
 
@@ -414,7 +414,7 @@ def _by_length(run, asks):
 
 def _until_done(run, chosen, collecting):
     """Train the teams ``chosen``, and failed ones again, by ``run.on_error``."""
-    collecting.play(chosen, run.beside)
+    collecting.train(chosen, run.beside)
     crowded = collecting.failing(chosen, OUT_OF_MEMORY)
     if crowded:
         num_clients = sum(map(len, crowded))
@@ -423,10 +423,10 @@ def _until_done(run, chosen, collecting):
                  "would avoid that")
     # One team at a time has all of a GPU's memory.
     for team in crowded:
-        collecting.play([team])
+        collecting.train([team])
     failing = collecting.failing(chosen)
     if run.on_error == "retry" and failing:
-        collecting.play(failing)
+        collecting.train(failing)
     broken = [answer for answer in collecting.answers if is_failed(answer)]
     if broken and run.on_error == "fatal":
         raise WorkerError(broken[0].rank, broken[0].why)

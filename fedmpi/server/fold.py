@@ -3,7 +3,7 @@
 import torch
 
 from fedmpi.client.answer import size_of
-from fedmpi.client.numbers import Number
+from fedmpi.client.stats import Stats
 from fedmpi.core import exact_sum
 from fedmpi.core.parts import Round, Updates
 from fedmpi.core.support import below
@@ -18,7 +18,7 @@ def stack(run, replies, support):
     if replies[0].values is None:
         # The updates are in the workers' sums, and no estimator looks at them.
         U = torch.empty(len(replies), 0)
-    elif not any(reply.own for reply in replies):
+    elif not any(reply.custom_mask for reply in replies):
         U = rows_of([reply.values for reply in replies])
     else:
         # With several networks the server's own model is not any client's.
@@ -86,9 +86,9 @@ def _in_one_block(values):
 
 def _columns(run, replies):
     """``{name: (C,) float64}``: the numbers that merging may go by."""
-    columns = {"n": Number.SAMPLES, "losses": Number.LOSS}
+    columns = {"n": Stats.SAMPLES, "losses": Stats.LOSS}
     if run.strategy.steps:
-        columns |= {"steps": Number.STEPS, "travelled": Number.TRAVELLED}
+        columns |= {"steps": Stats.STEPS, "travelled": Stats.TRAVELLED}
     return {name: _column(replies, number) for name, number in columns.items()}
 
 
@@ -117,7 +117,7 @@ def _parts(run, replies, support):
 
 def _on_support(row, reply, support):
     """(K,): a client's part of an answer on the ``support (K,)`` of all of them."""
-    if len(row) == len(support) and not reply.own:
+    if len(row) == len(support) and not reply.custom_mask:
         return row
     return _spread(row, reply.support, support)
 
@@ -169,7 +169,7 @@ def still(layout, strategy, C, N):
 
     With them a strategy's merge is tried before clients train.
     """
-    support = layout.tail
+    support = layout.dense_positions
     parts, totals = {}, {}
     for name, field in strategy.answers.items():
         if field.on == "any":
@@ -188,7 +188,7 @@ def still(layout, strategy, C, N):
         support=support,
         n=ones,
         trained=below(support, layout.R),
-        root=torch.zeros(len(support)),
+        server_update=torch.zeros(len(support)),
         parts=parts,
         totals=totals,
         steps=ones,

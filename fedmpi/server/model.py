@@ -12,13 +12,13 @@ def served(x, support, layout):
     """
     whole = scattered(gathered(x, support), support, torch.zeros_like(x))
     if layout.personal:
-        whole[layout.own] = x[layout.own]
+        whole[layout.personal_positions] = x[layout.personal_positions]
     return whole
 
 
 def sent(run, state, support):
     """(P,): the model that clients receive, zero off ``support (K,)``."""
-    if run.pruner.residuals:
+    if run.pruner.keeps_pruned_values:
         return served(state["x"], support, run.layout)
     # Other pruners leave nothing off the mask.
     return state["x"]

@@ -29,7 +29,7 @@ class OwnTests(NamedTuple):
 
     clients: np.ndarray       # (M,) int64, ascending
     samples: np.ndarray       # (M,) int64, of the test parts
-    every: int                # rounds from one evaluation to the next; the last round has one
+    test_every: int                # rounds from one evaluation to the next; the last round has one
     at_once: int = 64         # samples that go through the model in one pass on a CPU
 
 

@@ -36,8 +36,8 @@ def fitted(own, now, run_seed, number, x, mask, samples, loss, settings):
     base = part(own.kind, x).to(device)
     own.x.copy_(base)
     kept = mask[own.kind.weights].to(device)
-    live = torch.ones(layout.R, device=device)
-    live[: layout.Q] = kept
+    trainable = torch.ones(layout.R, device=device)
+    trainable[: layout.Q] = kept
     # No client has this number.
     key = Purpose.SERVER, now.t, number, 1
     seed(device, torch_seed(run_seed, *key))
@@ -50,7 +50,7 @@ def fitted(own, now, run_seed, number, x, mask, samples, loss, settings):
         g=own.g,
         base=base,
         mask=kept,
-        live=live,
+        trainable=trainable,
         inputs=inputs,
         labels=targets,
         epochs=chosen["epochs"],

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from fedmpi.client.numbers import WORK, Number
+from fedmpi.client.stats import WORK, Stats
 from fedmpi.core import flops
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
@@ -60,10 +60,10 @@ def _check_names(run, names):
                             "call it otherwise")
 
 
-def of_strategy(strategy, learnt):
+def of_strategy(strategy, aggregated):
     """The strategy's own columns; NaN in a round without merged answers."""
     unknown = {name: math.nan for name, _, _ in strategy.columns}
-    return unknown | learnt.recorded
+    return unknown | aggregated.recorded
 
 
 def own_columns(run):
@@ -313,8 +313,8 @@ def digest(x, mask):
     return int.from_bytes(state.digest()[:8], "little")
 
 
-def round_row(run, state, after, t, got, learnt):
-    """The columns that follow from ``Gathered``, ``Learnt`` and the states around the round."""
+def round_row(run, state, after, t, got, aggregated):
+    """The columns that follow from ``Recruited``, ``Aggregated`` and the states around the round."""
     trained = [row for row, answer in enumerate(got.answers) if _has_numbers(answer)]
     numbers = _numbers(got, trained)
     sim = {"sim_s": got.now - state["now"], "sim_total_s": got.now}
@@ -329,7 +329,7 @@ def round_row(run, state, after, t, got, learnt):
         "asked": len(got.clients),
         "train_loss": _train_loss(got, trained, numbers),
         "lr": run.lr(Round(t, run.rounds)),
-        "utility_calls": learnt.calls,
+        "utility_calls": aggregated.calls,
         # Linux counts in KiB.
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -344,9 +344,9 @@ def _has_numbers(answer):
 
 
 def _numbers(got, trained):
-    """(A', len(Number) or fewer) float64: the numbers of the clients in the rows ``trained``."""
+    """(A', len(Stats) or fewer) float64: the numbers of the clients in the rows ``trained``."""
     if not trained:
-        return np.zeros((0, len(Number)))
+        return np.zeros((0, len(Stats)))
     return np.stack([got.answers[row].numbers for row in trained])
 
 
@@ -365,8 +365,8 @@ def _train_loss(got, trained, numbers):
     counted = np.isin(trained, got.counts.numpy())
     if not counted.any():
         return math.nan
-    samples = numbers[counted, Number.SAMPLES]
-    losses = numbers[counted, Number.LOSS]
+    samples = numbers[counted, Stats.SAMPLES]
+    losses = numbers[counted, Stats.LOSS]
     return float((samples * losses).sum() / samples.sum())
 
 
@@ -385,16 +385,16 @@ def _mask_columns(run, state, after, got, trained):
     clients = got.clients[trained] if trained else got.clients
     density = kept / len(masks) / mean_weights(run, clients)
     layers = run.layout.kept(union)
-    changed = [0] * len(layers)
+    moved = [0] * len(layers)
     # The same object has not changed: spare the comparison.
     if after["mask"] is not state["mask"]:
-        changed = run.layout.kept(after["mask"] ^ state["mask"])
+        moved = run.layout.kept(after["mask"] ^ state["mask"])
     return {
         "sparsity": 1 - density,
         "kept": sum(layers),
         "kept_layers": layers,
-        "mask_changed": sum(changed),
-        "mask_changed_layers": changed,
+        "mask_changed": sum(moved),
+        "mask_changed_layers": moved,
     }
 
 
@@ -411,7 +411,7 @@ def _work_columns(run, got, trained, numbers):
     return {
         "flops_prunefl": prunefl,
         "flops_rigl": rigl,
-        "flops_dense": dense_flops(run, got.clients[trained], numbers[:, Number.SEEN]),
+        "flops_dense": dense_flops(run, got.clients[trained], numbers[:, Stats.SEEN]),
     }
 
 
@@ -436,43 +436,43 @@ def own_costs(run, lab):
     return lab.spent | {"lab_s": 0.0}
 
 
-def costs(run, learnt):
+def costs(run, aggregated):
     """The columns about each estimator's coalitions and seconds."""
     # An empty round asks no estimator.
     columns = {}
     for label in run.contributions:
-        columns[f"calls_{label}"] = learnt.asked.get(label, 0)
-        columns[f"score_{label}_s"] = learnt.seconds.get(label, 0.0)
+        columns[f"calls_{label}"] = aggregated.asked.get(label, 0)
+        columns[f"score_{label}_s"] = aggregated.seconds.get(label, 0.0)
     return columns
 
 
-def client_rows(run, t, got, learnt):
+def client_rows(run, t, got, aggregated):
     """The rows of /clients: columns with an entry for each of A clients.
 
     Unknown values are NaN.
     """
     A = len(got.clients)
-    numbers = np.full((A, Number.STEPS), np.nan)
+    numbers = np.full((A, Stats.STEPS), np.nan)
     for row, answer in enumerate(got.answers):
         if _has_numbers(answer):
-            numbers[row] = answer.numbers[: Number.STEPS]
-    weights = _spread(got, learnt.weights.numpy())
+            numbers[row] = answer.numbers[: Stats.STEPS]
+    weights = _spread(got, aggregated.weights.numpy())
     rows = {
         "round": np.full(A, t),
         "client": got.clients.numpy(),
         "samples": run.sizes[got.clients].numpy().astype(np.int64),
-        "loss": numbers[:, Number.LOSS],
+        "loss": numbers[:, Stats.LOSS],
         "sparsity": _sparsities(run, got),
         "weight": np.nan_to_num(weights),
         "outcome": got.outcome.numpy(),
         "sim_s": got.seconds.numpy(),
         "up_bytes": got.up_bytes.numpy(),
         "down_bytes": got.down_bytes.numpy(),
-        "train_s": numbers[:, Number.SECONDS],
+        "train_s": numbers[:, Stats.SECONDS],
         "rank": np.array([-1 if answer is None else answer.rank for answer in got.answers]),
     }
     for number, label in enumerate(run.contributions):
-        rows |= _score_rows(got, score_name(number, label), learnt.scores.get(label))
+        rows |= _score_rows(got, score_name(number, label), aggregated.scores.get(label))
     return rows
 
 

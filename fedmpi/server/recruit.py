@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.client.numbers import WORK
+from fedmpi.client.stats import WORK
 from fedmpi.core import flops, virtual_time
 from fedmpi.core.errors import FedError
-from fedmpi.core.parts import Known
+from fedmpi.core.parts import ClientRecords
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.answers import Outcome, enough, failed, outcome_of
 from fedmpi.server.exchange import announce, collect
@@ -22,7 +22,7 @@ WAIT_S = 60.0
 PATIENCE = 60 * 24 * 7
 
 
-class Gathered(NamedTuple):
+class Recruited(NamedTuple):
     """The answers of a round: a row for each of A clients, filled in place as the round goes on."""
 
     clients: torch.Tensor         # (A,) int64
@@ -42,8 +42,8 @@ class Gathered(NamedTuple):
         return torch.nonzero(self.outcome == Outcome.MERGED).flatten()
 
 
-def gather(run, state, t, support, laps):
-    """``Gathered`` of a synchronous round. ``support (K,)`` is the server's."""
+def recruit(run, state, t, support, laps):
+    """``Recruited`` of a synchronous round. ``support (K,)`` is the server's."""
     now, fleet = look(run, state["now"])
     count, clients = sample(run, state, t, fleet)
     gen = stream(run.seed, Purpose.DROPOUT, t)
@@ -67,7 +67,7 @@ def gather(run, state, t, support, laps):
 
 
 def asked(clients, gone, published, asks, now):
-    """``Gathered`` before any answer: the ``published`` bytes of the model are out to all clients.
+    """``Recruited`` before any answer: the ``published`` bytes of the model are out to all clients.
 
     Clients that are ``gone (A,) bool`` will never answer; they get their jobs nevertheless.
     """
@@ -75,7 +75,7 @@ def asked(clients, gone, published, asks, now):
     down_bytes = torch.full((A,), published)
     job_bytes = torch.tensor([_job_bytes(ask) for ask in asks])
     down_bytes[gone] += job_bytes[gone]
-    return Gathered(
+    return Recruited(
         clients=clients,
         masks=[ask.mask for ask in asks],
         answers=[None] * A,
@@ -122,7 +122,7 @@ def chosen(run, state, t, fleet, got, rows, count):
 def trained(run, t, support, got, rows, asks):
     """Have the clients of ``rows`` train, and write answers and outcomes to ``got``."""
     shares = None
-    if run.sums:
+    if run.sums_on_workers:
         shares = got.shares[rows]
     rows = rows.tolist()
     own_asks = [asks[row] for row in rows]
@@ -213,18 +213,18 @@ def sample(run, state, t, fleet):
     with_spare = math.ceil(count * (1 + run.aggregation.over))
     wanted = max(with_spare, run.sampler.candidates)
     gen = stream(run.seed, Purpose.SAMPLE, t)
-    about = known(run, state, available)
+    about = client_records(run, state, available)
     drawn = run.sampler.draw(gen, min(N, wanted), about)
     return count, drawn.sort().values
 
 
-def known(run, state, available):
-    """``Known``: the facts for a sampler; ``available (N,) bool``."""
+def client_records(run, state, available):
+    """``ClientRecords``: the facts for a sampler; ``available (N,) bool``."""
     weighting, losses = state["weighting"], state["losses"]
     scores = weighting.get("score", weighting["weights"])
     # A client without a loss has never been merged: its score is only a start.
     scores = torch.where(losses.isnan(), torch.nan, scores)
-    return Known(available, run.sizes, scores, losses)
+    return ClientRecords(available, run.sizes, scores, losses)
 
 
 def present(state, clients):

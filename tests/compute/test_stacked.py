@@ -237,7 +237,7 @@ def test_what_cannot_be_stacked_is_refused(make, why):
 def test_what_a_strategy_says_of_its_local_training_is_what_it_does(name):
     strategy = make(catalog.STRATEGIES, name)
     task = tasks_of(small_cnn, (12,), mask=half)[0]
-    task = task._replace(given={field: torch.ones_like(task.x) for field in strategy.sends})
+    task = task._replace(message={field: torch.ones_like(task.x) for field in strategy.sends})
     assert isinstance(strategy.local, Descent)
     want, told = alone(task, **strategy.local._asdict())
     task.x.copy_(task.base)
@@ -264,8 +264,8 @@ def test_rounds_of_teams_are_those_of_single_clients(options):
     options = {"clients": 7, "partition": "quantity", "validation": 0.1, "lr": 0.05} | options
     (run, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 3))
     for t in (1, 2):
-        state, row, clients = loop.play_round(run, state, t)
-        twin, side, beside = loop.play_round(other, twin, t)
+        state, row, clients = loop.evaluated_round(run, state, t)
+        twin, side, beside = loop.evaluated_round(other, twin, t)
         for name in ("client", "samples", "up_bytes", "down_bytes", "outcome", "sim_s"):
             np.testing.assert_array_equal(clients[name], beside[name])
         np.testing.assert_allclose(clients["loss"], beside["loss"], rtol=1e-4)
@@ -277,7 +277,7 @@ def test_rounds_of_teams_are_those_of_single_clients(options):
 def test_clients_whose_steps_are_watched_train_one_by_one_to_the_same_bits():
     options = {"clients": 4, "strategy": "feddst", "pruner": "feddst:every=1"}
     (run, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 4))
-    assert torch.equal(loop.play_round(run, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
+    assert torch.equal(loop.evaluated_round(run, state, 1)[0]["x"], loop.evaluated_round(other, twin, 1)[0]["x"])
 
 
 @pytest.mark.parametrize("pruner", ["dense", "feddst:every=1"])
@@ -289,7 +289,7 @@ def test_a_team_whose_updates_pass_through_one_buffer_keeps_each(pruner):
     buffer = torch.empty(worker.layout.P)
     stage = worker.home.stage._replace(down=lambda values: buffer[: len(values)].copy_(values), reuses=True)
     worker.home = worker.home._replace(stage=stage)
-    assert torch.equal(loop.play_round(run, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
+    assert torch.equal(loop.evaluated_round(run, state, 1)[0]["x"], loop.evaluated_round(other, twin, 1)[0]["x"])
 
 
 def failing(error, whom, times):
@@ -311,19 +311,19 @@ def failing(error, whom, times):
 
 def test_only_who_is_at_fault_fails():
     run, state, count = failing(ZeroDivisionError("a bug"), 1, 0)
-    after, row, clients = loop.play_round(run, state, 1)
+    after, row, clients = loop.evaluated_round(run, state, 1)
     assert [int(outcome) for outcome in clients["outcome"]] == [0, Outcome.FAILED, 0, 0, 0] and count[0] == 2
     run, state, count = failing(ZeroDivisionError("a bug"), 1, 2)
-    assert loop.play_round(run, state, 1)[1]["merged"] == 5 and count[0] == 3
+    assert loop.evaluated_round(run, state, 1)[1]["merged"] == 5 and count[0] == 3
 
 
 def test_a_team_without_memory_trains_again_as_it_was_to_the_same_bits():
     run, state, count = failing(torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, 1)
     lines = []
-    after, row, clients = loop.play_round(run._replace(tell=lines.append), state, 1)
+    after, row, clients = loop.evaluated_round(run._replace(tell=lines.append), state, 1)
     whole = contracts.assembled(clients=5, partition="quantity", together=3)
     assert row["merged"] == 5 and any(" clients ran out of GPU memory" in line for line in lines)
-    assert torch.equal(after["x"], loop.play_round(*whole, 1)[0]["x"])
+    assert torch.equal(after["x"], loop.evaluated_round(*whole, 1)[0]["x"])
 
 
 # --- the command ---

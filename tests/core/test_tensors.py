@@ -112,15 +112,15 @@ def test_frozen_parameters_stay_as_they_are_whichever_way_clients_train(together
     run, state = contracts.assembled(model="test_tensors:freezing", together=together, pruner=pruner)
     model = run.transport.worker.parts.model
     before = copy.deepcopy(dict(frozen(model)))
-    states, _ = contracts.play(run, state, 2)
+    states, _ = contracts.run_rounds(run, state, 2)
     assert not torch.equal(states[0]["x"], states[1]["x"])
     for name, parameter in frozen(model):
         assert torch.equal(parameter, before[name]) and not parameter.requires_grad
 
 
 def test_clients_side_by_side_train_what_they_train_one_by_one_beside_frozen_layers():
-    one, two = [contracts.play(*contracts.assembled(model="test_tensors:freezing", together=together), 2)[0][-1]["x"]
-                for together in (1, 2)]
+    runs = [contracts.assembled(model="test_tensors:freezing", together=together) for together in (1, 2)]
+    one, two = [contracts.run_rounds(*started, 2)[0][-1]["x"] for started in runs]
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
@@ -242,13 +242,13 @@ class Cached(Causal):
 
 def test_a_constant_that_the_first_pass_makes_is_no_difference_between_ranks():
     run, state = contracts.assembled(model="test_tensors:Cached")
-    _, rows = contracts.play(run, state, 1)
+    _, rows = contracts.run_rounds(run, state, 1)
     assert rows
 
 
 def test_infinite_constants_are_no_divergence_and_statistics_are_averaged():
     run, state = contracts.assembled(model="test_tensors:Averaging", noise="none")
-    states, rows = contracts.play(run, state, 2)
+    states, rows = contracts.run_rounds(run, state, 2)
     mean = run.layout.buffers[0].offset
     assert rows[-1][0]["merged"] == 3 if isinstance(rows[-1], tuple) else rows[-1]["merged"] == 3
     assert float(states[-1]["x"][mean]) != 0

@@ -52,8 +52,8 @@ def test_weightings_keep_the_contract(spec):
 @pytest.mark.parametrize("weighting", ["relu", "softmax", "thesis:schedule=thesis", "uniform"])
 def test_absent_clients_keep_their_state_in_real_rounds(weighting):
     run, state = contracts.assembled(contribution="loo", weighting=weighting, clients=5, cohort=2, rounds=4)
-    for after in contracts.play(run, state, 3)[0]:
-        absent = after["held"] == state["held"]
+    for after in contracts.run_rounds(run, state, 3)[0]:
+        absent = after["last_round_of"] == state["last_round_of"]
         for name, tensor in after["weighting"].items():
             old = state["weighting"][name]
             a, b = (v[absent].double() for v in (tensor, old))
@@ -303,14 +303,14 @@ def test_loo_on_a_table_game():
 
 def test_loo_asks_the_real_model_once_a_client_and_once_for_all():
     run, state = contracts.assembled(contribution="loo", clients=4)
-    _, rows = contracts.play(run, state, 1)
+    _, rows = contracts.run_rounds(run, state, 1)
     assert rows[0]["utility_calls"] == 5
 
 
 def test_loo_finds_the_client_with_wrong_labels():
     run, state = contracts.assembled(contribution="loo", weighting="relu:memory=0", clients=4,
                                      noise="symmetric:rate=1,share=0.25", lr=0.1, validation=0.3)
-    states, _ = contracts.play(run, state, 4)
+    states, _ = contracts.run_rounds(run, state, 4)
     labels = run.transport.worker.data
     truth = contracts.assembled(contribution="loo", clients=4, noise="none", lr=0.1,
                                 validation=0.3)[0].transport.worker.data["labels"]

@@ -26,7 +26,7 @@ def rounded_by_chance(step: float = 0.01):
 def played():
     seen.clear()
     run, state = contracts.assembled(codec=f"{__name__}:rounded_by_chance", clients=3)
-    states, _ = contracts.play(run, state, 2)
+    states, _ = contracts.run_rounds(run, state, 2)
     return states[-1]["x"], [draw for draw in seen if len(draw[2]) > 1]
 
 

@@ -9,7 +9,7 @@ import torch
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Fleet
 from fedmpi.core.support import scattered
-from fedmpi.core.units import flat, held
+from fedmpi.core.units import flat, entries_of
 from fedmpi.methods.pruning.fedmp import by_speed, fedmp
 from fedmpi.server import exchange
 from fedmpi.server.recruit import drawing
@@ -21,7 +21,7 @@ SCORED = {"contribution": "cosine", "weighting": "relu"}
 
 def played(rounds=2, **options):
     run, state = contracts.assembled(**options)
-    states, rows = contracts.play(run, state, rounds)
+    states, rows = contracts.run_rounds(run, state, rounds)
     return run, [state, *states], rows
 
 
@@ -61,13 +61,13 @@ def test_a_client_gets_and_sends_the_values_of_its_own_network():
     run, (state, *_), rows = played(rounds=1, **HALF)
     (ask, *_), (answer, *_) = asked(run, state)
     kept = run.pruner.units({}, state["x"], run.structure, torch.tensor([0]), None, None)[0]
-    entries = held(run.structure, flat(run.structure, kept))
+    entries = entries_of(run.structure, flat(run.structure, kept))
     assert {name: int(part.sum()) for name, part in kept.items()} == {"0": 2, "2": 4}
     assert ask.support.tolist() == torch.nonzero(entries).flatten().tolist()
     assert len(answer.values) == len(ask.arrays["values"]) == int(entries.sum())
     assert torch.equal(ask.mask, entries[: run.layout.Q])
     # Biases of cut filters do not travel, either.
-    assert len(ask.support) < int(ask.mask.sum()) + len(run.layout.tail)
+    assert len(ask.support) < int(ask.mask.sum()) + len(run.layout.dense_positions)
     assert rows[0]["kept"] == int(ask.mask.sum())
 
 

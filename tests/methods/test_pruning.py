@@ -78,7 +78,7 @@ def test_pruned_weights_are_zero_or_residuals(spec):
 
 def test_fixed_prunefl_always_fills_its_cap():
     run, state = contracts.assembled(pruner="prunefl:every=2,sparsity=0.8,fixed=true")
-    states, _ = contracts.play(run, state, 6)
+    states, _ = contracts.run_rounds(run, state, 6)
     cap = round(0.2 * run.layout.num_weights)
     assert [int(s["mask"].sum()) for s in states] == [cap] * 6
     assert any(not torch.equal(a["mask"], b["mask"]) for a, b in itertools.pairwise(states))
@@ -88,7 +88,7 @@ def test_fixed_prunefl_always_fills_its_cap():
                                   "rigl:every=1,fraction=0,sparsity=0.8", "feddst:every=1,alpha=0,sparsity=0.8"])
 def test_without_a_share_to_move_the_mask_is_constant(spec):
     run, state = contracts.assembled(pruner=spec)
-    states, rows = contracts.play(run, state, 4)
+    states, rows = contracts.run_rounds(run, state, 4)
     assert all(torch.equal(s["mask"], state["mask"]) for s in states) and not any(row["mask_changed"] for row in rows)
 
 
@@ -96,7 +96,7 @@ def test_without_a_share_to_move_the_mask_is_constant(spec):
                                   "residual:every=2,sparsity=0.8,fraction=0.5"])
 def test_masks_move_on_schedule_only(spec):
     run, state = contracts.assembled(pruner=spec, rounds=20)
-    states, rows = contracts.play(run, state, 5)
+    states, rows = contracts.run_rounds(run, state, 5)
     assert [bool(row["mask_changed"]) for row in rows] == [False, True, False, True, False]
     assert states[2]["mask"] is states[1]["mask"]
 
@@ -105,7 +105,7 @@ def test_masks_move_on_schedule_only(spec):
                                   "prunefl:every=1,sparsity=0.8"])
 def test_a_grown_weight_starts_at_zero_from_the_first_update_on(spec):
     run, state = contracts.assembled(pruner=spec)
-    after = contracts.play(run, state, 1)[0][0]
+    after = contracts.run_rounds(run, state, 1)[0][0]
     grown = after["mask"] & ~state["mask"]
     assert grown.any() and not after["x"][: run.layout.Q][grown].any()
 
@@ -114,8 +114,8 @@ def test_a_grown_weight_starts_at_zero_from_the_first_update_on(spec):
 def test_pruners_work_with_partial_cohorts(spec):
     """Positions travel as far as the cohort cannot know them; a wrong guess would end in a WireError."""
     run, state = contracts.assembled(pruner=spec, clients=5, cohort=2, rounds=20)
-    states, _ = contracts.play(run, state, 6)
-    assert all(torch.equal(s["sent"], before["mask"]) for before, s in itertools.pairwise([state, *states]))
+    states, _ = contracts.run_rounds(run, state, 6)
+    assert all(torch.equal(s["last_sent_mask"], before["mask"]) for before, s in itertools.pairwise([state, *states]))
     assert {int(s["mask"].sum()) for s in states} == {int(state["mask"].sum())} or not run.pruner.exact
 
 
@@ -247,7 +247,7 @@ def test_residual_counts_by_hand(fraction, t, moved_back):
 
 def test_restored_weights_come_back_with_their_residual():
     run, state = contracts.assembled(pruner="residual:sparsity=0.8,fraction=1.0", rounds=20)
-    states, _ = contracts.play(run, state, 4)
+    states, _ = contracts.run_rounds(run, state, 4)
     Q, returned = run.layout.Q, 0
     for before, after in itertools.pairwise([state, *states]):
         back = after["mask"] & ~before["mask"]
@@ -286,7 +286,7 @@ def test_feddst_clients_swap_smallest_weights_for_largest_gradients():
     assert sorted(dropped.tolist()) == sorted(live[largest(-twin.x[live].abs(), 6)].tolist())
     assert sorted(grown.tolist()) == sorted(free[largest(gradient[free], 6)].tolist())
     assert not task.x[:40][~task.mask[:40]].any() and not task.x[grown].any()
-    assert torch.equal(task.live[: task.layout.Q], task.mask.float()) and probe.dense == 4
+    assert torch.equal(task.trainable[: task.layout.Q], task.mask.float()) and probe.dense == 4
 
 
 def test_feddst_growth_never_chooses_an_active_position():
@@ -297,7 +297,7 @@ def test_feddst_growth_never_chooses_an_active_position():
         seen.append(updates)
         return run.strategy.merge(strategy_state, x, updates, weights)
 
-    after = contracts.play(run._replace(strategy=run.strategy._replace(merge=merge)), state, 1)[0][0]
+    after = contracts.run_rounds(run._replace(strategy=run.strategy._replace(merge=merge)), state, 1)[0][0]
     held = seen[0].B[:, seen[0].support < run.layout.Q].sum(dim=1)
     assert held.tolist() == [int(state["mask"].sum())] * 3                         # each client's own budget is exact
     assert int(after["mask"].sum()) == int(state["mask"].sum())
@@ -340,7 +340,7 @@ def test_feddst_with_one_client_takes_over_its_mask():
     parts = run.transport.worker.parts
     fed_probe = parts.pruner.probe
     run.transport.worker.parts = parts._replace(pruner=parts.pruner._replace(probe=probe))
-    after = contracts.play(run, state, 1)[0][0]
+    after = contracts.run_rounds(run, state, 1)[0][0]
     assert not torch.equal(masks[0], state["mask"]) and torch.equal(after["mask"], masks[0])
 
 
@@ -355,7 +355,7 @@ def test_feddst_grown_weights_count_even_before_they_are_trained():
         held.append(set(support[support < run.layout.Q].tolist()))
         return run.strategy.merge(strategy_state, x, updates, weights)
 
-    after = contracts.play(run._replace(strategy=run.strategy._replace(merge=merge)), state, 1)[0][0]
+    after = contracts.run_rounds(run._replace(strategy=run.strategy._replace(merge=merge)), state, 1)[0][0]
     assert set(torch.nonzero(after["mask"]).flatten().tolist()) <= held[0]
 
 
@@ -478,7 +478,7 @@ def play_adaptive(spec, rounds=6, **options):
         given.append(masks(*arguments))
         return list(given[-1])
 
-    states, rows = contracts.play(run._replace(pruner=run.pruner._replace(masks=watched)), state, rounds)
+    states, rows = contracts.run_rounds(run._replace(pruner=run.pruner._replace(masks=watched)), state, rounds)
     return run, states, rows, given
 
 
@@ -506,10 +506,10 @@ def test_masks_are_nested_and_cost_the_same_on_average(by, groups):
 
 def test_each_client_is_sent_and_sends_its_own_weights_only():
     run, states, rows, given = play_adaptive("adaptive:sparsity=0.7,spread=0.2,every=1,by=size")
-    _, row, clients = contracts.loop.play_round(run, states[-1], 7)
+    _, row, clients = contracts.loop.evaluated_round(run, states[-1], 7)
     counts = np.array([int(mask.sum()) for mask in run.pruner.masks(states[-1]["pruner"], states[-1]["mask"], None,
                                                                     run.layout, torch.arange(6))])
-    tail = 4 * len(run.layout.tail)
+    tail = 4 * len(run.layout.dense_positions)
     assert (clients["up_bytes"] >= 4 * counts + tail).all() and (clients["up_bytes"] < 4 * counts + tail + 800).all()
     assert (clients["down_bytes"] >= 4 * counts + tail).all()
     assert (clients["down_bytes"] < 6 * counts + tail + 1200).all()
@@ -617,7 +617,7 @@ def test_ties_share_their_rank():
 def test_a_first_layer_that_is_to_be_dense_stays_dense(name):
     spec = name + (":", ",")[":" in name] + "distribution=first-dense,sparsity=0.5"
     run, state = contracts.assembled(pruner=spec)
-    states, rows = contracts.play(run, state, 3)
+    states, rows = contracts.run_rounds(run, state, 3)
     first, *others = run.layout.weights
     for after in states:
         kept = run.layout.kept(after["mask"])

@@ -261,7 +261,7 @@ def test_what_needs_classes_is_refused_where_there_are_none(options, message):
 def test_partitions_by_size_deal_out_any_targets(partition):
     run, state = contracts.assembled(**LABELS | {"partition": partition, "features": "gaussian",
                                                  "fault": ["duplicate:share=0.4", "feature-noise:share=0.4"]})
-    assert math.isfinite(contracts.play(run, state, 1)[1][0]["val_f1"])
+    assert math.isfinite(contracts.run_rounds(run, state, 1)[1][0]["val_f1"])
 
 
 def test_data_without_classes_are_dealt_out_alike_where_nobody_says_how():
@@ -276,7 +276,7 @@ def test_data_without_classes_are_dealt_out_alike_where_nobody_says_how():
 
 def test_a_row_holds_loss_and_every_metric():
     run, state = contracts.assembled(**VALUES)
-    states, rows = contracts.play(run, state, 3)
+    states, rows = contracts.run_rounds(run, state, 3)
     loss, metrics = loop.finish(run.test(loop.tested(run, states[-1])))
     assert rows[-1]["loss"] == loss == pytest.approx(metrics["mse"])
     assert {name: rows[-1][name] for name in metrics} == metrics and set(metrics) == {"mae", "mse"}
@@ -392,7 +392,7 @@ def own(tmp_path, monkeypatch):
 
 def test_a_task_of_the_users_plays(own):
     run, state = contracts.assembled(**VALUES | {"task": "signs_task:signs", "contribution": "loo"})
-    _, rows = contracts.play(run, state, 3)
+    _, rows = contracts.run_rounds(run, state, 3)
     assert rows[-1]["right"] > rows[0]["right"] - 0.05 and 0 <= rows[-1]["val_right"] <= 1
 
 

@@ -134,7 +134,7 @@ def test_an_evaluation_that_fails_while_the_run_is_stopped_costs_no_round(monkey
     run, state = assembled(rounds=5)
     store = MemoryStore({}, record.round_columns(True, len(run.layout.weights), list(run.contributions), run.objective),
                         record.client_columns(list(run.contributions)), {}, ([0], []))
-    play, evaluated = loop.play, loop.evaluated
+    play, evaluated = loop.run_round, loop.evaluated
 
     def evaluation(run, state, merged, due=True):
         yield
@@ -146,7 +146,7 @@ def test_an_evaluation_that_fails_while_the_run_is_stopped_costs_no_round(monkey
             raise Stopped("asked to stop by SIGTERM")
         return play(run, state, t)
 
-    monkeypatch.setattr(loop, "play", playing)
+    monkeypatch.setattr(loop, "run_round", playing)
     with pytest.raises(DivergedError):
         loop.simulate(run, state, store, 1, 5, save_every=5)
     assert store.load()[1] == store.rounds == 2

@@ -210,7 +210,7 @@ def test_order_of_arrival_does_not_matter(tmp_path):
         transport.publish(*message(setup, state))
         rows = []
         for t in range(1, 4):
-            state, row, clients = loop.play_round(run, state, t)
+            state, row, clients = loop.evaluated_round(run, state, t)
             rows.append((row["weights_digest"], row["up_bytes"], clients["contribution"].tolist(),
                          clients["score_loo"].tolist()))
         return rows

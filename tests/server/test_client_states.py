@@ -100,8 +100,8 @@ def test_scaffold_sends_twice_what_fedavg_sends_and_bills_no_state():
     rows = {}
     for name in ("fedavg", "scaffold"):
         run, state = contracts.assembled(strategy=name, pruner="static:sparsity=0.5", model="2nn:hidden=64")
-        rows[name] = contracts.play(run, state, 3)[1]
-        kept = int(state["mask"].sum()) + len(run.layout.tail)
+        rows[name] = contracts.run_rounds(run, state, 3)[1]
+        kept = int(state["mask"].sum()) + len(run.layout.dense_positions)
     for plain, twice in zip(rows["fedavg"], rows["scaffold"]):
         for way in ("up_bytes", "down_bytes"):
             # A name and a shape more in each of three messages.
@@ -110,7 +110,7 @@ def test_scaffold_sends_twice_what_fedavg_sends_and_bills_no_state():
 
 def test_a_client_that_takes_no_part_keeps_its_control():
     run, state = scaffolds()
-    states, _ = contracts.play(run, state, 4)
+    states, _ = contracts.run_rounds(run, state, 4)
     for before, after in zip(states, states[1:]):
         absent = [client for client in before["clients"] if before["clients"][client] is after["clients"][client]]
         assert len(absent) >= len(before["clients"]) - 3
@@ -119,12 +119,12 @@ def test_a_client_that_takes_no_part_keeps_its_control():
 def test_personal_tensors_stay_with_clients_and_do_not_travel():
     run, state = contracts.assembled(strategy="fedper", pruner="dense", clients=3)
     plain, twin = contracts.assembled(strategy="fedavg", pruner="dense", clients=3)
-    states, rows = contracts.play(run, state, 2)
-    own = run.layout.own
+    states, rows = contracts.run_rounds(run, state, 2)
+    own = run.layout.personal_positions
     assert len(own) and torch.equal(states[-1]["x"][own], state["x"][own]) and state["x"][own].any()
     heads = [memory(run, states[-1], client, states[-1]["mask"])["_personal"] for client in range(3)]
     assert not torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], state["x"][own])
-    fewer = contracts.play(plain, twin, 2)[1][0]["up_bytes"] - rows[0]["up_bytes"]
+    fewer = contracts.run_rounds(plain, twin, 2)[1][0]["up_bytes"] - rows[0]["up_bytes"]
     assert fewer == pytest.approx(3 * 4 * len(own), abs=100)
 
 
@@ -132,5 +132,5 @@ def test_without_a_head_fedper_is_fedavg_to_the_bit():
     ends = []
     for strategy in ("fedper:head=0", "fedavg"):
         run, state = contracts.assembled(strategy=strategy)
-        ends.append(contracts.play(run, state, 2)[0][-1]["x"])
+        ends.append(contracts.run_rounds(run, state, 2)[0][-1]["x"])
     assert torch.equal(*ends)

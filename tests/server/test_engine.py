@@ -6,7 +6,7 @@ from engine import assembled
 
 from fedmpi.client.received import digest
 from fedmpi.server import answers, exchange, loop
-from fedmpi.client.numbers import Number
+from fedmpi.client.stats import Stats
 from fedmpi.core.errors import WireError
 
 def message(run, state, t=1):
@@ -48,7 +48,7 @@ def test_an_answer_that_is_not_finite_is_refused(where):
     run.transport.publish(*message(run, state))
     reply = next(run.transport.map([{"client": 2, "row": 2}]))
     if where == "loss":
-        reply.arrays["numbers"][Number.LOSS] = float("nan")
+        reply.arrays["numbers"][Stats.LOSS] = float("nan")
     else:
         reply.arrays["values"][5] = float("inf")
     answer = answers.read(run, reply, asked, support, *[digest(support)] * 2)
@@ -62,7 +62,7 @@ def test_positions_travel_only_where_they_cannot_be_known():
         mask = message(run, state, t)[0]["mask"]
         same.append("same" in mask)
         flips.append("flips" in mask)
-        state, row, _ = loop.play_round(run, state, t)
+        state, row, _ = loop.evaluated_round(run, state, t)
         assert (row["mask_changed"] > 0) == (t % 2 == 0)
     assert same == [False, True, False, True, False, True]                       # the mask of the round before
     assert flips == [False, False, True, False, True, False]                     # its changes; the first time all of it
@@ -73,20 +73,20 @@ def test_a_client_that_was_away_is_sent_all_positions():
     seen = set()
     for t in range(1, 9):
         client = int(contracts.sampled(run, state, t)[0])
-        held = int(state["held"][client])
+        held = int(state["last_round_of"][client])
         mask = message(run, state, t)[0]["mask"]
         whole = "same" not in mask and "flips" not in mask
         assert whole == (held != t - 1 or t == 1)
         seen.add(whole)
-        state, _, _ = loop.play_round(run, state, t)
+        state, _, _ = loop.evaluated_round(run, state, t)
     assert seen == {True, False}
 
 
 def test_bytes_are_those_of_the_messages():
     run, state = assembled(pruner="static:sparsity=0.5")
-    kept = int(state["mask"].sum()) + len(run.layout.tail)
+    kept = int(state["mask"].sum()) + len(run.layout.dense_positions)
     for t in (1, 2):
-        state, row, rows = loop.play_round(run, state, t)
+        state, row, rows = loop.evaluated_round(run, state, t)
     assert (rows["up_bytes"] >= 4 * kept).all() and (rows["up_bytes"] < 4 * kept + 700).all()
     assert (rows["down_bytes"] >= 4 * kept).all() and (rows["down_bytes"] < 4 * kept + 900).all()
     assert row["up_bytes"] == rows["up_bytes"].sum() and row["down_bytes"] == rows["down_bytes"].sum()
@@ -95,6 +95,6 @@ def test_bytes_are_those_of_the_messages():
 
 def test_many_clients_on_one_worker():
     run, state = assembled(clients=200, cohort=20, partition="iid", dataset="synthetic:samples=1000")
-    state, row, rows = loop.play_round(run, state, 1)
+    state, row, rows = loop.evaluated_round(run, state, 1)
     assert len(rows["client"]) == 20 == len(set(rows["client"]))
-    assert (state["held"] == 1).sum() == 20
+    assert (state["last_round_of"] == 1).sum() == 20

@@ -71,7 +71,7 @@ def test_a_round_is_that_of_each_kind_by_itself(pruner):
         return merge(strategy, x, updates, weights)
 
     run = run._replace(strategy=run.strategy._replace(merge=watched))
-    played = loop.play(run, state, 1)
+    played = loop.run_round(run, state, 1)
     (updates, weights), = seen
     mask = state["mask"]
     for number, spec in enumerate(("small-cnn:width=4", "2nn:hidden=6")):
@@ -93,7 +93,7 @@ def test_a_round_is_that_of_each_kind_by_itself(pruner):
 def test_a_network_of_which_nobody_takes_part_stays():
     run, state = contracts.assembled(**TWO | {"cohort": 1})
     client = int(contracts.sampled(run, state, 1))
-    played = loop.play(run, state, 1)
+    played = loop.run_round(run, state, 1)
     for number, one in enumerate(run.kinds.kinds):
         same = torch.equal(kinds.part(one, played.state["x"]), kinds.part(one, state["x"]))
         assert same == (number != int(run.kinds.of[client]))
@@ -101,7 +101,7 @@ def test_a_network_of_which_nobody_takes_part_stays():
 
 def test_bytes_flops_and_sparsity_are_those_of_the_clients_own_network():
     run, state = contracts.assembled(**TWO, pruner="static:sparsity=0.5")
-    played = loop.play(run, state, 1)
+    played = loop.run_round(run, state, 1)
     for row, client in enumerate(played.clients["client"]):
         one = run.kinds.of_client(client)
         values = len(one.layout.support(state["mask"][one.weights]))
@@ -125,7 +125,7 @@ def test_bytes_flops_and_sparsity_are_those_of_the_clients_own_network():
 
 def test_the_headline_is_the_mean_over_clients_and_each_network_has_columns():
     run, state = contracts.assembled(**TWO | {"also_model": ["2nn:hidden=6", "2nn:hidden=6"]}, validation=0.2)
-    _, rows = contracts.play(run, state, 2)
+    _, rows = contracts.run_rounds(run, state, 2)
     row = rows[-1]
     for before in ("", "val_"):
         mean = (row[f"{before}accuracy_small-cnn"] * 2 + row[f"{before}accuracy_2nn"] * 4) / 6
@@ -142,7 +142,7 @@ def test_personal_tensors_and_statistics_of_each_network(monkeypatch):
     monkeypatch.setitem(contracts.catalog.MODELS, "normed", f"{__name__}:batches_normed")
     run, state = contracts.assembled(**TWO | {"also_model": ["normed"]}, strategy="fedbn", client_test=0.3,
                                      client_test_every=1)
-    played = loop.play(run, state, 1)
+    played = loop.run_round(run, state, 1)
     normed = run.kinds.kinds[1]
     assert set(normed.layout.personal) == {"1.weight", "1.bias", "1.running_mean", "1.running_var"}
     assert not run.kinds.kinds[0].layout.personal
@@ -153,7 +153,7 @@ def test_personal_tensors_and_statistics_of_each_network(monkeypatch):
 
 def test_own_tests_use_the_clients_network():
     run, state = contracts.assembled(**TWO, client_test=0.4, client_test_every=1)
-    played = loop.play(run, state, 1)
+    played = loop.run_round(run, state, 1)
     for number, spec in enumerate(("small-cnn:width=4", "2nn:hidden=6")):
         only, own = contracts.assembled(model=spec, clients=6, client_test=0.4, client_test_every=1)
         own["x"] = kinds.part(run.kinds.kinds[number], played.state["x"])

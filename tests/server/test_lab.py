@@ -157,7 +157,7 @@ def test_the_servers_work_takes_virtual_time():
     for gflops in (0.0, 1e-3):
         run, state = contracts.assembled(strategy="feddu:decay=1", server_data="12:labels=0", server_gflops=gflops,
                                          partition="classes:per_client=2", cohort=2)
-        rows[gflops] = contracts.play(run, state, 2)[1]
+        rows[gflops] = contracts.run_rounds(run, state, 2)[1]
     for free, slow in zip(rows[0.0], rows[1e-3]):
         assert free["sim_s"] == 0 and free["flops_server"] == slow["flops_server"] > 0
         assert slow["sim_s"] == pytest.approx((slow["flops_server"] + slow["flops_lab"]) / 1e6)
@@ -169,7 +169,7 @@ def test_a_training_beside_the_clients_takes_time_only_where_it_is_the_last():
     from breaking import devices
     for gflops in (1.0, 1e-6):
         run, state = contracts.assembled(strategy="fltrust", server_data="12", server_gflops=gflops)
-        _, row, _ = loop.play_round(run._replace(devices=devices(3, latency=1.5)), state, 1)
+        _, row, _ = loop.evaluated_round(run._replace(devices=devices(3, latency=1.5)), state, 1)
         assert row["sim_s"] == pytest.approx(max(3.0, row["flops_server"] / (gflops * 1e9)))
 
 
@@ -177,9 +177,9 @@ def test_a_training_beside_the_clients_takes_time_only_where_it_is_the_last():
 def test_bytes_of_own_work_are_no_clients(strategy, idle):
     options = {"partition": "classes:per_client=2", "cohort": 2, "server_data": "12"}
     run, state = contracts.assembled(strategy=strategy, **options)
-    _, row, clients = loop.play_round(run, state, 1)
+    _, row, clients = loop.evaluated_round(run, state, 1)
     plain = run._replace(strategy=make(catalog.STRATEGIES, idle))
-    _, alone, others = loop.play_round(plain, state, 1)
+    _, alone, others = loop.evaluated_round(plain, state, 1)
     assert row["flops_server"] > 0 == alone["flops_server"]
     for name in ("up_bytes", "down_bytes"):
         assert row[name] == alone[name] and clients[name].tolist() == others[name].tolist()

@@ -81,7 +81,7 @@ def test_plain_fedavg_is_tested_as_by_hand(options):
     options = TESTED | options
     run, state = contracts.assembled(**options)
     for t in (1, 2):
-        played = loop.play(run, state, t)
+        played = loop.run_round(run, state, t)
         state, row, own = played.state, played.row, played.own
         accuracies, losses = by_hand(options, state["x"])
         assert own["accuracy"].tolist() == accuracies.tolist() and np.allclose(own["loss"], losses, atol=1e-6)
@@ -96,9 +96,9 @@ def test_personal_tensors_are_laid_over_what_clients_would_be_sent(pruner):
     """A client that has not taken part yet has those of the first model."""
     options = TESTED | {"strategy": "fedper", "clients": 4, "cohort": 2, "pruner": pruner}
     run, state = contracts.assembled(**options)
-    own, first = run.layout.own, state["x"].clone()
+    own, first = run.layout.personal_positions, state["x"].clone()
     for t in (1, 2):
-        played = loop.play(run, state, t)
+        played = loop.run_round(run, state, t)
         state, models = played.state, []
         for client in range(4):
             x = state["x"].clone()
@@ -115,10 +115,10 @@ def test_personal_tensors_are_laid_over_what_clients_would_be_sent(pruner):
 
 def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
     def own_model(task):
-        if task.given["factor"] == 1:
+        if task.message["factor"] == 1:
             return None                                    # as it is
         assert torch.equal(task.x, task.base)
-        task.x.mul_(float(task.given["factor"]))           # in place, as training would
+        task.x.mul_(float(task.message["factor"]))           # in place, as training would
         return task.x
 
     def send_to(state, client):
@@ -129,7 +129,7 @@ def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
     strategy = run.strategy._replace(own_model=own_model, send_to=send_to, sends={"factor": Field(on=(1,))})
     worker = run.transport.worker
     worker.parts = worker.parts._replace(strategy=strategy)
-    played = loop.play(run._replace(strategy=strategy), state, 1)
+    played = loop.run_round(run._replace(strategy=strategy), state, 1)
     x = played.state["x"]
     plain = by_hand(options, x)[1]
     made = by_hand(options, x * 0, x / 2, x)[1]
@@ -138,7 +138,8 @@ def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
 
 
 def test_own_tests_change_nothing_else():
-    rows = [contracts.play(*contracts.assembled(**TESTED | {"client_test_every": every}), 3)[1] for every in (1, 3)]
+    runs = [contracts.assembled(**TESTED | {"client_test_every": every}) for every in (1, 3)]
+    rows = [contracts.run_rounds(*started, 3)[1] for started in runs]
     for one, other in zip(*rows):
         same = [name for name in one if not name.endswith(("_s", "_bytes")) and name != "recorded"]
         assert {name: one[name] for name in same if not name.startswith("own_")} == {
@@ -150,7 +151,7 @@ def test_own_tests_change_nothing_else():
 def test_clients_are_tested_on_what_the_codec_lets_through():
     options = TESTED | {"codec": "float16"}
     run, state = contracts.assembled(**options)
-    played = loop.play(run, state, 1)
+    played = loop.run_round(run, state, 1)
     support = run.layout.support(played.state["mask"])
     values = gathered(played.state["x"], support)
     sent = run.codec.down.decode(run.codec.down.encode(values), len(support))

@@ -11,7 +11,7 @@ from breaking import breaking, devices, fleet, raising, without_memory
 from fedmpi.build.notes import warnings
 from fedmpi.client.train import RESIDUAL
 from fedmpi.server import answers, asynchronous, client_states, exchange, loop, recruit
-from fedmpi.client.numbers import Number
+from fedmpi.client.stats import Stats
 from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.server.answers import Outcome
 from fedmpi.core.reduce import average
@@ -24,10 +24,10 @@ from fedmpi.core.exact_sum import LARGEST, QUANTUM, add_small
 
 def test_sums_are_the_weighted_mean():
     run, state = contracts.assembled(clients=5, partition="quantity")
-    assert run.sums and not run.values
-    after, row, rows = loop.play_round(run, state, 1)
+    assert run.sums_on_workers and not run.wants_single_updates
+    after, row, rows = loop.evaluated_round(run, state, 1)
     other, twin = contracts.assembled(clients=5, partition="quantity", weighting="relu")
-    assert not other.sums and other.values
+    assert not other.sums_on_workers and other.wants_single_updates
     clients, updates = contracts.first_cohort(other, twin)
     _, expected = average({}, state["x"], updates, run.sizes / run.sizes.sum())
     torch.testing.assert_close(after["x"], expected, rtol=0, atol=3e-7)
@@ -35,15 +35,16 @@ def test_sums_are_the_weighted_mean():
 
 
 def test_bytes_are_the_same_whether_values_stay_on_the_worker_or_not():
-    rows = [loop.play_round(*contracts.assembled(**options), 1)[2]
+    rows = [loop.evaluated_round(*contracts.assembled(**options), 1)[2]
             for options in ({"contribution": "size"}, {"contribution": "size", "observe": ["cosine"]})]
     assert (rows[0]["up_bytes"] == rows[1]["up_bytes"]).all() and (rows[0]["down_bytes"] == rows[1]["down_bytes"]).all()
-    single = loop.play_round(*contracts.assembled(contribution="size", weighting="relu"), 1)[2]
+    single = loop.evaluated_round(*contracts.assembled(contribution="size", weighting="relu"), 1)[2]
     assert (np.abs(rows[0]["up_bytes"] - single["up_bytes"]) == 0).all()
 
 
 def test_who_observes_changes_no_bit_of_the_sums():
-    states = [contracts.play(*contracts.assembled(observe=observe), 2)[0][-1] for observe in ([], ["cosine", "loo"])]
+    runs = [contracts.assembled(observe=observe) for observe in ([], ["cosine", "loo"])]
+    states = [contracts.run_rounds(*started, 2)[0][-1] for started in runs]
     assert torch.equal(states[0]["x"], states[1]["x"])
 
 
@@ -64,12 +65,12 @@ def test_the_order_of_adding_changes_no_bit():
     ({"pruner": "rigl"}, True)])
 def test_where_updates_add_up(options, sums):
     run, _ = contracts.assembled(**options)
-    assert run.sums == sums
+    assert run.sums_on_workers == sums
 
 
 def test_fedavg_and_the_thesis_with_nothing_but_data_shares_are_the_same_bits():
-    a = contracts.play(*contracts.assembled(), 3)[0][-1]
-    b = contracts.play(*contracts.assembled(strategy="thesis-text", pruner="dense", contribution="cosine",
+    a = contracts.run_rounds(*contracts.assembled(), 3)[0][-1]
+    b = contracts.run_rounds(*contracts.assembled(strategy="thesis-text", pruner="dense", contribution="cosine",
                                             weighting="thesis:gamma=1"), 3)[0][-1]
     assert torch.equal(a["x"], b["x"])
 
@@ -80,11 +81,11 @@ def test_fedavg_and_the_thesis_with_nothing_but_data_shares_are_the_same_bits():
 def test_a_diverged_update_is_rejected_and_the_others_count(weighting):
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][Number.LOSS] = float("nan")
+        arrays["numbers"][Stats.LOSS] = float("nan")
         return meta, arrays
 
     run, state = contracts.assembled(clients=4, weighting=weighting, contribution="size")
-    after, row, rows = loop.play_round(breaking(run, lambda job, n: job["client"] == 2, spoil), state, 1)
+    after, row, rows = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 2, spoil), state, 1)
     assert (row["asked"], row["merged"], row["rejected"]) == (4, 3, 1)
     assert rows["outcome"].tolist() == [0, 0, Outcome.REJECTED, 0]
     assert rows["weight"][2] == 0 and np.isnan(rows["contribution"][2]) and rows["weight"].sum() == pytest.approx(1)
@@ -114,7 +115,7 @@ def test_a_client_whose_update_is_too_large_is_rejected_whatever_the_codec(optio
     worker.parts = worker.parts._replace(strategy=worker.parts.strategy._replace(local=local))
     answer = worker.run
     worker.run = lambda job, arrays: (setattr(worker, "now", job.get("client")), answer(job, arrays))[1]
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert row["rejected"] == 1 and rows["outcome"][1] == Outcome.REJECTED and after["x"].abs().max() < 100
 
 
@@ -123,28 +124,29 @@ def test_what_a_client_owes_is_no_way_round_the_bound_on_updates():
     owed = torch.zeros(len(run.layout.support(state["mask"])))
     owed[3] = 2 * LARGEST
     state["clients"] = {1: client_states.kept(0, state["mask"], {RESIDUAL: owed}, None, 1)}
-    after, row, rows = loop.play_round(run, state, 1)
-    assert run.sums and rows["outcome"].tolist() == [0, Outcome.REJECTED, 0, 0] and after["x"].abs().max() < 100
+    after, row, rows = loop.evaluated_round(run, state, 1)
+    assert run.sums_on_workers and rows["outcome"].tolist() == [0, Outcome.REJECTED, 0, 0]
+    assert after["x"].abs().max() < 100
 
 
 def test_too_few_sound_answers_end_the_run():
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][Number.LOSS] = float("inf")
+        arrays["numbers"][Stats.LOSS] = float("inf")
         return meta, arrays
 
     run, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.5)
     with pytest.raises(DivergedError, match="round 1: 1 of 4 clients .*3 diverged, 0 failed.*--quorum asks for "
                                             "0.5.*--lr"):
-        loop.play_round(breaking(run, lambda job, n: job["client"] > 0, spoil), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: job["client"] > 0, spoil), state, 1)
     run, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.25)
-    assert loop.play_round(breaking(run, lambda job, n: job["client"] > 0, spoil), state, 1)[1]["merged"] == 1
+    assert loop.evaluated_round(breaking(run, lambda job, n: job["client"] > 0, spoil), state, 1)[1]["merged"] == 1
 
 
 def test_nobody_fit_ends_the_run_whatever_the_quorum():
     run, state = contracts.assembled(on_error="drop", quorum=0.0)
     with pytest.raises(FedError, match="(?s)0 of 3 clients.*ZeroDivisionError"):
-        loop.play_round(breaking(run, lambda job, n: True, raising), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: True, raising), state, 1)
 
 
 @pytest.mark.parametrize("mode, outcome, tries", [("drop", Outcome.FAILED, 1), ("retry", Outcome.MERGED, 2)])
@@ -153,17 +155,17 @@ def test_a_training_that_raises_is_left_out_or_tried_again(mode, outcome, tries)
     run, state = contracts.assembled(on_error=mode)
     run = run._replace(tell=lines.append)
     run = breaking(run, lambda job, n: job["client"] == 1 and (asked.append(n) or n == 1), raising)
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert rows["outcome"][1] == outcome and row["failed"] == (mode == "drop") and len(asked) == tries
     assert lines and "client 1 failed on rank 0: ZeroDivisionError: a client's own bug" in lines[0]
     if mode == "retry":
-        assert torch.equal(after["x"], loop.play_round(*contracts.assembled(), 1)[0]["x"])
+        assert torch.equal(after["x"], loop.evaluated_round(*contracts.assembled(), 1)[0]["x"])
 
 
 def test_a_training_that_raises_ends_the_run_unless_told_otherwise():
     run, state = contracts.assembled()
     with pytest.raises(WorkerError, match="ZeroDivisionError"):
-        loop.play_round(breaking(run, lambda job, n: job["client"] == 1, raising), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, raising), state, 1)
 
 
 def test_out_of_gpu_memory_trains_again_one_at_a_time_and_says_so():
@@ -172,16 +174,16 @@ def test_out_of_gpu_memory_trains_again_one_at_a_time_and_says_so():
     run = run._replace(tell=lines.append)
     run = breaking(run, lambda job, n: order.append(job["client"]) or job["client"] in (1, 3) and n == 1,
                    without_memory)
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert order[4:] == [1, 3] and row["merged"] == 4
     assert any("2 clients ran out of GPU memory" in line for line in lines)
-    assert torch.equal(after["x"], loop.play_round(*contracts.assembled(clients=4), 1)[0]["x"])
+    assert torch.equal(after["x"], loop.evaluated_round(*contracts.assembled(clients=4), 1)[0]["x"])
 
 
 def test_out_of_gpu_memory_twice_ends_the_run():
     run, state = contracts.assembled(clients=4)
     with pytest.raises(WorkerError, match="out of GPU memory"):
-        loop.play_round(breaking(run, lambda job, n: job["client"] == 1, without_memory), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, without_memory), state, 1)
 
 
 def test_a_users_mistake_in_a_task_is_no_clients_fault():
@@ -190,7 +192,7 @@ def test_a_users_mistake_in_a_task_is_no_clients_fault():
 
     run, state = contracts.assembled(on_error="drop")
     with pytest.raises(UserError, match="no such thing"):
-        loop.play_round(breaking(run, lambda job, n: True, mistaken), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: True, mistaken), state, 1)
 
 
 # --- devices: dropping out, coming late ---
@@ -198,17 +200,17 @@ def test_a_users_mistake_in_a_task_is_no_clients_fault():
 def test_who_drops_out_trains_nothing_and_counts_for_nothing():
     run, state = contracts.assembled(clients=4)
     run = run._replace(devices=devices(4, dropout=[0, 1, 0, 1]))
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert (row["dropped"], row["merged"]) == (2, 2) and rows["outcome"].tolist() == [0, Outcome.DROPPED] * 2
     assert rows["up_bytes"].tolist()[1::2] == [0, 0] and np.isnan(rows["loss"][1])
     assert rows["rank"].tolist() == [0, -1, 0, -1]
-    assert rows["weight"].tolist() == [0.5, 0, 0.5, 0] and after["held"].tolist() == [1, 0, 1, 0]
+    assert rows["weight"].tolist() == [0.5, 0, 0.5, 0] and after["last_round_of"].tolist() == [1, 0, 1, 0]
 
 
 def test_a_round_that_nobody_answers_changes_nothing():
     run, state = contracts.assembled(clients=4, pruner="set:every=1")
     run = run._replace(devices=devices(4, dropout=1.0))
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert torch.equal(after["x"], state["x"]) and after["mask"] is state["mask"] and row["merged"] == 0
     assert np.isnan(row["train_loss"]) and row["flops_rigl"] == 0 and row["up_bytes"] == 0
 
@@ -216,19 +218,19 @@ def test_a_round_that_nobody_answers_changes_nothing():
 def test_virtual_time_by_hand():
     run, state = contracts.assembled(clients=3)
     run = run._replace(devices=devices(3, speed=1e6, down=1e3, up=500.0, latency=0.25))
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     work = row["flops_rigl"] / 3                                            # clients are alike
     expected = 0.5 + rows["down_bytes"] / 1e3 + work / 1e6 + rows["up_bytes"] / 500
     assert rows["sim_s"] == pytest.approx(expected, rel=1e-9)
     assert row["sim_s"] == after["now"] == row["sim_total_s"] == pytest.approx(max(expected))
-    after, row, _ = loop.play_round(run, after, 2)
+    after, row, _ = loop.evaluated_round(run, after, 2)
     assert row["sim_total_s"] == after["now"] > row["sim_s"] > 0
 
 
 def test_a_deadline_leaves_the_slow_out():
     run, state = contracts.assembled(clients=3, aggregation="sync:deadline=5", devices="drawn")
     run = run._replace(devices=devices(3, latency=[0.5, 4.0, 1.0]))
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert rows["outcome"].tolist() == [0, Outcome.LATE, 0] and row["late"] == 1 and row["sim_s"] == 5
     assert rows["sim_s"].tolist() == [1.0, 8.0, 2.0] and rows["up_bytes"][1] > 0       # it sent, in vain
 
@@ -236,7 +238,7 @@ def test_a_deadline_leaves_the_slow_out():
 def test_of_more_than_are_needed_the_first_count():
     run, state = contracts.assembled(clients=6, cohort=2, aggregation="sync:over=1", devices="drawn")
     run = run._replace(devices=devices(6, latency=[6.0, 5, 4, 3, 2, 1]))
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert row["asked"] == 4 and row["merged"] == 2 and row["late"] == 2
     fastest = sorted(rows["sim_s"])[:2]
     assert sorted(rows["sim_s"][rows["outcome"] == 0]) == fastest and row["sim_s"] == fastest[-1]
@@ -246,11 +248,11 @@ def test_only_those_available_are_asked_and_the_server_waits_for_somebody():
     run, state = contracts.assembled(clients=4)
     some = torch.tensor([False, True, False, True])
     run = run._replace(devices=Devices(lambda s, N, draw: fleet(4)._replace(available=some & (s >= 100))))
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert rows["client"].tolist() == [1, 3] and after["now"] == 120.0
     run = run._replace(devices=devices(4, available=False))
     with pytest.raises(FedError, match="no client has been available for 7 days"):
-        loop.play_round(run, state, 1)
+        loop.evaluated_round(run, state, 1)
 
 
 def test_candidates_tell_their_loss_and_the_largest_train():
@@ -260,7 +262,7 @@ def test_candidates_tell_their_loss_and_the_largest_train():
     run, state = contracts.assembled(clients=6, cohort=2)
     run = run._replace(devices=devices(6, latency=1.0),
                        sampler=Sampler(lambda gen, count, known: torch.arange(count), candidates=5, choose=choose))
-    after, row, rows = loop.play_round(run, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     trained = rows["client"][rows["outcome"] == 0]
     assert row["asked"] == 5 and row["merged"] == 2 and (rows["outcome"] == Outcome.PASSED).sum() == 3
     assert (rows["up_bytes"] > 0).all() and row["sim_s"] == 4.0                       # two ways there and back
@@ -277,11 +279,11 @@ def asynchronous_run(rounds, aggregation, clients=6, latency=None, **options):
     run, state = contracts.assembled(clients=clients, weighting="uniform", contribution="uniform", **options)
     run = run._replace(aggregation=aggregation, sums=False, values=True, devices=devices(
         clients, latency=latency or [1.0 + 0.37 * n for n in range(clients)], speed=1e9, up=1e6, down=1e6))
-    run.transport.worker.single, run.transport.worker.sums = True, None
+    run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
     state["flight"] = asynchronous.nobody(aggregation.concurrency)
     states, rows = [], []
     for t in range(1, rounds + 1):
-        state, row, client_rows = loop.play_round(run, state, t)
+        state, row, client_rows = loop.evaluated_round(run, state, t)
         states.append(state)
         rows.append((row, client_rows))
     return run, states, rows
@@ -340,7 +342,7 @@ def test_an_asynchronous_run_goes_on_from_its_checkpoint_to_the_same_bits(tmp_pa
     save_checkpoint(tmp_path, states[2], 3, run_id="a")
     state, _ = load_checkpoint(tmp_path, run_id="a")
     for t in range(4, 7):
-        state, row, clients = loop.play_round(run, state, t)
+        state, row, clients = loop.evaluated_round(run, state, t)
         assert all(row[name] == rows[t - 1][0][name] for name in ("weights_digest", "sim_total_s"))
         assert (clients["client"] == rows[t - 1][1]["client"]).all()
 
@@ -350,7 +352,7 @@ def test_asynchronous_clients_that_drop_out_leave_their_place():
     run = run._replace(devices=devices(6, dropout=[1.0, 0, 1, 0, 0, 1], latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=6, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
-    after, row, clients = loop.play_round(run, state, 1)
+    after, row, clients = loop.evaluated_round(run, state, 1)
     assert row["merged"] == 2 and row["dropped"] == (clients["outcome"] == Outcome.DROPPED).sum()
     assert set(clients["client"][clients["outcome"] == Outcome.DROPPED]) <= {0, 2, 5}
 
@@ -362,10 +364,10 @@ def test_in_flight_are_trained_together():
     run.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
     run = run._replace(aggregation=Aggregation(buffer=1, concurrency=4, discount=flat), sums=False, values=True,
                        devices=devices(6, latency=1.0, speed=1e9))
-    run.transport.worker.single, run.transport.worker.sums = True, None
+    run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
     state["flight"] = asynchronous.nobody(4)
     for t in range(1, 9):
-        state, _, _ = loop.play_round(run, state, t)
+        state, _, _ = loop.evaluated_round(run, state, t)
     assert calls[0] == 4 and sum(calls) < 8 + 4 and len(calls) < 8
 
 
@@ -377,12 +379,12 @@ def test_a_client_that_fails_does_not_arrive_before_it_could():
                                      quorum=0.0)
     run = run._replace(aggregation=Aggregation(buffer=1, concurrency=2, discount=flat), sums=False, values=True,
                        devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
-    run.transport.worker.single, run.transport.worker.sums = True, None
+    run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
     state["flight"] = asynchronous.nobody(2)
     run = breaking(run, lambda job, n: job["client"] == 1, raising)
     now = 0.0
     for t in range(1, 9):
-        state, row, rows = loop.play_round(run, state, t)
+        state, row, rows = loop.evaluated_round(run, state, t)
         started = state["flight"]["start"][state["flight"]["client"] >= 0]
         assert row["sim_total_s"] >= now and (started <= row["sim_total_s"]).all()
         now = row["sim_total_s"]
@@ -393,7 +395,7 @@ def test_a_buffer_that_cannot_fill_takes_what_came():
     run = run._replace(devices=devices(4, dropout=[1.0, 1.0, 0, 0], latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
-    after, row, clients = loop.play_round(run, state, 1)
+    after, row, clients = loop.evaluated_round(run, state, 1)
     assert row["merged"] == 2 and row["dropped"] == 2 and row["sim_total_s"] < 60
 
 
@@ -402,7 +404,7 @@ def test_who_drops_out_is_replaced_at_once():
     run = run._replace(devices=devices(8, dropout=[1.0] * 5 + [0.0] * 3, latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=8, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
-    after, row, clients = loop.play_round(run, state, 1)
+    after, row, clients = loop.evaluated_round(run, state, 1)
     assert row["merged"] == 2 and row["sim_total_s"] < 10
 
 
@@ -424,7 +426,7 @@ def test_a_server_whose_own_training_fails_says_so():
     run, state = contracts.assembled(strategy="fltrust", on_error="drop")
     diverging = run.strategy._replace(before=lambda state, x, mask: Training(x, mask, lr=1e30))
     with pytest.raises(FedError, match="the server's own training"):
-        loop.play_round(run._replace(strategy=diverging), state, 1)
+        loop.evaluated_round(run._replace(strategy=diverging), state, 1)
 
 
 def chosen_by_loss(dropout=0.0, **changes):
@@ -434,7 +436,7 @@ def chosen_by_loss(dropout=0.0, **changes):
 
 def test_without_a_choice_the_model_is_still_on_its_way():
     run, state = chosen_by_loss(cohort=2, dropout=[0.0, 1.0, 0.0])          # of three candidates two answer
-    rows = loop.play_round(run, state, 1)[2]
+    rows = loop.evaluated_round(run, state, 1)[2]
     there = [0, 2]
     assert rows["outcome"].tolist() == [Outcome.MERGED, Outcome.DROPPED, Outcome.MERGED]
     assert rows["sim_s"][there] == pytest.approx(rows["down_bytes"][there] / 100 + 2 * np.array([1.0, 8.0]))
@@ -442,7 +444,7 @@ def test_without_a_choice_the_model_is_still_on_its_way():
 
 def test_candidates_that_are_not_chosen_took_their_own_time():
     run, state = chosen_by_loss(cohort=1)
-    rows = loop.play_round(run, state, 1)[2]
+    rows = loop.evaluated_round(run, state, 1)[2]
     passed = rows["outcome"] == Outcome.PASSED
     assert passed.sum() == 2 and len(set(rows["sim_s"][passed])) == 2
 
@@ -451,34 +453,34 @@ def test_a_candidate_whose_loss_fails_is_left_out():
     run, state = chosen_by_loss(cohort=1, on_error="drop")
     plain = run.transport.worker.tell_loss
     run.transport.worker.tell_loss = lambda job: raising(None) if job["loss"] == 1 else plain(job)
-    row, rows = loop.play_round(run, state, 1)[1:]
+    row, rows = loop.evaluated_round(run, state, 1)[1:]
     assert rows["outcome"][1] == Outcome.FAILED and row["merged"] == 1
 
 
 def test_the_server_waits_for_an_answer_before_it_rejects_it():
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][Number.LOSS] = float("nan")
+        arrays["numbers"][Stats.LOSS] = float("nan")
         return meta, arrays
 
     run, state = contracts.assembled(clients=3, devices="drawn")
     run = run._replace(devices=devices(3, latency=[1.0, 50.0, 1.0]))
-    row = loop.play_round(breaking(run, lambda job, n: job["client"] == 1, spoil), state, 1)[1]
+    row = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, spoil), state, 1)[1]
     assert row["rejected"] == 1 and row["sim_s"] == 100.0
 
 
 def test_a_sampler_hears_only_of_those_that_were_merged():
     run, state = contracts.assembled(clients=3, on_error="drop")
-    after = loop.play_round(breaking(run, lambda job, n: job["client"] == 1, raising), state, 1)[0]
+    after = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, raising), state, 1)[0]
     known = recruit.known(run, after, torch.ones(3, dtype=torch.bool))
     assert known.scores.isnan().tolist() == [False, True, False] == known.losses.isnan().tolist()
 
 
 def test_what_a_client_was_sent_twice_counts_twice():
     options = {"pruner": "adaptive:by=size", "on_error": "retry"}
-    once = loop.play_round(*contracts.assembled(**options), 1)[2]
+    once = loop.evaluated_round(*contracts.assembled(**options), 1)[2]
     run, state = contracts.assembled(**options)
-    twice = loop.play_round(breaking(run, lambda job, n: job["client"] == 1 and n == 1, raising), state, 1)[2]
+    twice = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1 and n == 1, raising), state, 1)[2]
     more = twice["down_bytes"] - once["down_bytes"]
     assert more[1] > 400 and more[[0, 2]].tolist() == [0, 0]
 
@@ -528,20 +530,20 @@ def test_a_round_that_merges_nobody_is_told_once(aggregation):
     run, state = contracts.assembled(devices="drawn", aggregation=aggregation)
     told = []
     run = run._replace(devices=devices(3, dropout=[1.0, 1.0, 1.0]), tell=told.append)
-    loop.play_round(run, state, 1)
+    loop.evaluated_round(run, state, 1)
     assert told == ["warning: round 1 merged nobody's update, the model stays: of 3 asked 3 dropped; see --devices, "
                     "--aggregation"]
     run = run._replace(devices=devices(3))
-    loop.play_round(run, state, 1)
+    loop.evaluated_round(run, state, 1)
     assert len(told) == 1
 
 
 def test_evaluations_come_when_they_are_due_and_at_the_end():
     run, state = contracts.assembled(rounds=5, validation=0.2, evaluate_every=2)
-    states, rows = contracts.play(run, state, 5)
+    states, rows = contracts.run_rounds(run, state, 5)
     assert [bool(np.isfinite(row["accuracy"])) for row in rows] == [False, True, False, True, True]
     assert np.isnan(rows[0]["val_loss"]) and np.isfinite(rows[4]["val_loss"])
-    every = contracts.play(*contracts.assembled(rounds=5, validation=0.2), 5)
+    every = contracts.run_rounds(*contracts.assembled(rounds=5, validation=0.2), 5)
     assert torch.equal(every[0][-1]["x"], states[-1]["x"]) and every[1][4]["accuracy"] == rows[4]["accuracy"]
 
 

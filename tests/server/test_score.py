@@ -90,7 +90,7 @@ def test_the_game_of_other_updates_is_another_one():
 
 
 def test_what_is_asked_of_another_game_counts_for_who_asks():
-    _, rows = contracts.play(*contracts.assembled(observe=["or-shapley:every=2"]), 2)
+    _, rows = contracts.run_rounds(*contracts.assembled(observe=["or-shapley:every=2"]), 2)
     assert [row["calls_or-shapley"] for row in rows] == [0, 8] == [row["utility_calls"] for row in rows]
 
 
@@ -127,7 +127,7 @@ def test_clients_that_have_lost_all_weight_share_alike():
     run, state = contracts.assembled(clients=4, cohort=2, contribution="loss-gain", weighting="relu:floor=0,memory=0",
                                      noise="symmetric:rate=0.9,share=0.5", rounds=12)
     for t in range(1, 9):
-        state, _, rows = loop.play_round(run, state, t)
+        state, _, rows = loop.evaluated_round(run, state, t)
         assert np.isfinite(rows["contribution"]).all() and (rows["contribution"] > -50).all()
     state["weighting"]["weights"].zero_()
     assert recruit.present(state, torch.tensor([0, 2])).tolist() == [0.5, 0.5]
@@ -147,10 +147,10 @@ def test_nobody_is_worth_what_the_servers_momentum_makes():
 
 
 def test_what_observers_ask_of_clients_is_no_cost_of_the_method():
-    (a, plain), (b, watched) = (contracts.play(*contracts.assembled(observe=observe), 2)
+    (a, plain), (b, watched) = (contracts.run_rounds(*contracts.assembled(observe=observe), 2)
                                 for observe in ([], ["information-gain", "focus", "robust-volume"]))
     assert [row["up_bytes"] for row in plain] == [row["up_bytes"] for row in watched]
-    _, weighed = contracts.play(*contracts.assembled(contribution="information-gain", weighting="size"), 2)
+    _, weighed = contracts.run_rounds(*contracts.assembled(contribution="information-gain", weighting="size"), 2)
     assert weighed[0]["up_bytes"] > plain[0]["up_bytes"] + 3 * 4 * 16
 
 
@@ -170,7 +170,7 @@ def test_what_does_nothing_is_told():
 
 
 def test_the_servers_own_training_is_counted_apart():
-    rows = [contracts.play(*contracts.assembled(strategy=name, server_data=own), 1)[1][0]
+    rows = [contracts.run_rounds(*contracts.assembled(strategy=name, server_data=own), 1)[1][0]
             for name, own in (("fedavg", "0"), ("fltrust", "24"))]
     assert rows[0]["flops_server"] == 0 and all("flops_lab" not in row for row in rows)
     clients = 3 * 28                                       # of 120 samples 12 are for validation
@@ -179,13 +179,13 @@ def test_the_servers_own_training_is_counted_apart():
 
 def test_who_trains_nothing_costs_nothing():
     run, state = contracts.assembled(strategy="prunefl", pruner="prunefl:every=1", fault=["free-rider:share=1"])
-    assert contracts.play(run, state, 1)[1][0]["flops_rigl"] == 0
+    assert contracts.run_rounds(run, state, 1)[1][0]["flops_rigl"] == 0
 
 
 def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
     run, state = contracts.assembled(pruner="adaptive:sparsity=0.6,spread=0.3,every=1,by=size", clients=4,
                                      partition="lognormal:min_size=8", rounds=9)
-    states, rows = contracts.play(run, state, 4)
+    states, rows = contracts.run_rounds(run, state, 4)
     nominal = run.pruner.nominal(states[-1]["pruner"], states[-1]["mask"], run.layout)
     assert int(nominal.sum()) == round(0.4 * run.layout.num_weights) < int(states[-1]["mask"].sum())
     assert not (nominal & ~states[-1]["mask"]).any()
@@ -200,7 +200,7 @@ def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
 def test_who_only_observes_changes_nothing():
     def played(**options):
         run, state = contracts.assembled(contribution="loo", cohort=2, **options)
-        return contracts.play(run, state, 4)
+        return contracts.run_rounds(run, state, 4)
 
     (alone, rows), (watched, more) = played(), played(observe=["shapley", "cosine", "loo", "gtg-shapley"])
     assert all(torch.equal(a["x"], b["x"]) and torch.equal(a["weighting"]["score"], b["weighting"]["score"])
@@ -211,7 +211,7 @@ def test_who_only_observes_changes_nothing():
 
 
 def test_scores_by_size_change_nothing_about_training():
-    (a, _), (b, _) = (contracts.play(*contracts.assembled(contribution=name, weighting="size"), 3)
+    (a, _), (b, _) = (contracts.run_rounds(*contracts.assembled(contribution=name, weighting="size"), 3)
                       for name in ("size", "loo"))
     assert torch.equal(a[-1]["x"], b[-1]["x"])
 
@@ -227,13 +227,13 @@ def test_long_work_tells_how_far_it_is():
 def step(**options):
     """``(x before round 1, x after it)``."""
     run, state = contracts.assembled(**options)
-    return state["x"], loop.play_round(run, state, 1)[0]["x"]
+    return state["x"], loop.evaluated_round(run, state, 1)[0]["x"]
 
 
 @pytest.mark.parametrize("kind", ["zero", "stale"])
 def test_where_all_ride_free_the_model_stands_still(kind):
     run, state = contracts.assembled(fault=[f"free-rider:kind={kind},share=1"])
-    states, rows = contracts.play(run, state, 3)
+    states, rows = contracts.run_rounds(run, state, 3)
     assert all(torch.equal(s["x"], state["x"]) for s in states)
     assert all(row["flops_rigl"] == 0 and row["train_loss"] > 0 for row in rows)
 
@@ -241,7 +241,7 @@ def test_where_all_ride_free_the_model_stands_still(kind):
 def test_a_stale_client_repeats_the_step_that_it_has_seen():
     run, state = contracts.assembled(clients=2, fault=["free-rider:kind=stale,share=0.5"], contribution="cosine",
                                     weighting="uniform")
-    states, _ = contracts.play(run, state, 2)
+    states, _ = contracts.run_rounds(run, state, 2)
     data = run.transport.worker.data
     lazy = int(np.flatnonzero(data["faults"][0])[0])
     run.transport.worker.receive({"kind": "previous"}, {"values": state["x"].numpy()})
@@ -249,7 +249,7 @@ def test_a_stale_client_repeats_the_step_that_it_has_seen():
     meta, arrays = exchange.model_message(run, states[0], 1, states[0]["mask"])
     run.transport.publish({"kind": "round", "t": 2, "layout": run.layout.digest} | meta, arrays)
     reply = next(run.transport.map([{"client": lazy, "row": 0}]))
-    live = run.layout.support(states[0]["mask"])[: -len(run.layout.tail) or None]
+    live = run.layout.support(states[0]["mask"])[: -len(run.layout.dense_positions) or None]
     sent = run.codec.decode(reply.arrays, len(run.layout.support(states[0]["mask"])))[: len(live)]
     torch.testing.assert_close(sent, (x - state["x"])[live], rtol=1e-5, atol=1e-7)
 
@@ -286,18 +286,18 @@ def test_skewed_features_change_what_clients_learn(features):
 
 def test_everybody_opens_where_an_estimator_wants_that():
     run, state = contracts.assembled(clients=5, cohort=2, contribution="comfedsv")
-    _, rows = contracts.play(run, state, 2)
+    _, rows = contracts.run_rounds(run, state, 2)
     assert [len(contracts.sampled(run, state, t)) for t in (1, 2)] == [5, 2]
     run, state = contracts.assembled(clients=5, cohort=2, observe=["comfedsv"])    # who only observes takes what comes
-    contracts.play(run, state, 2)
+    contracts.run_rounds(run, state, 2)
     assert [len(contracts.sampled(run, state, t)) for t in (1, 2)] == [2, 2]
 
 
 def test_fltrust_follows_the_servers_own_samples():
     run, state = contracts.assembled(strategy="fltrust", validation=0.3, fault=["sign-flip:share=0.34"])
-    states, rows = contracts.play(run, state, 3)
-    _, alone = contracts.play(*contracts.assembled(strategy="fedavg", validation=0.3, fault=["sign-flip:share=0.34"]),
-                              3)
+    states, rows = contracts.run_rounds(run, state, 3)
+    run, state = contracts.assembled(strategy="fedavg", validation=0.3, fault=["sign-flip:share=0.34"])
+    _, alone = contracts.run_rounds(run, state, 3)
     assert rows[-1]["train_loss"] != alone[-1]["train_loss"] and rows[0]["up_bytes"] == alone[0]["up_bytes"]
 
 
@@ -329,8 +329,8 @@ def test_scores_that_are_not_finite_end_the_run_only_where_they_weigh():
 
     lines = []
     run, state = contracts.assembled(contribution="cosine", observe=["loo-cosine"])
-    after, row, rows = loop.play_round(bad(run, "loo-cosine")._replace(tell=lines.append), state, 1)
+    after, row, rows = loop.evaluated_round(bad(run, "loo-cosine")._replace(tell=lines.append), state, 1)
     assert np.isnan(rows["score_loo-cosine"]).all() and "loo-cosine found scores that are not finite" in lines[0]
-    assert torch.equal(after["x"], loop.play_round(*contracts.assembled(contribution="cosine"), 1)[0]["x"])
+    assert torch.equal(after["x"], loop.evaluated_round(*contracts.assembled(contribution="cosine"), 1)[0]["x"])
     with pytest.raises(DivergedError, match="cosine found scores"):
-        loop.play_round(bad(run, "cosine"), state, 1)
+        loop.evaluated_round(bad(run, "cosine"), state, 1)

@@ -33,12 +33,12 @@ def contribution(floor: float = 0.1, temperature: float = 0.0):
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be >= 0 and finite, got {temperature}")
 
-    def draw(gen, count, known):
-        clients = there(known)
+    def draw(gen, count, records):
+        clients = there(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
-        p = probabilities(known.scores[clients], floor, temperature)
+        p = probabilities(records.scores[clients], floor, temperature)
         return drawn_by(p, clients, count, gen)
 
     return Sampler(draw)

@@ -21,11 +21,11 @@ def size():
     Example: fedmpi train --sampler size --weighting uniform --cohort 4
     """
 
-    def draw(gen, count, known):
-        clients = there(known)
+    def draw(gen, count, records):
+        clients = there(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
-        return drawn_by(known.sizes[clients], clients, count, gen)
+        return drawn_by(records.sizes[clients], clients, count, gen)
 
     return Sampler(draw)

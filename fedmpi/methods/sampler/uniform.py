@@ -16,8 +16,8 @@ def uniform():
     Example: fedmpi train --sampler uniform --cohort 4
     """
 
-    def draw(gen, count, known):
-        clients = there(known)
+    def draw(gen, count, records):
+        clients = there(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
