@@ -142,8 +142,8 @@ def _reply(parts, home, client, trained, support):
         field = strategy.keeps[name]
         state[name] = fields.values_of(name, field, tensor, support)
     if home.layout.personal:
-        own = home.layout.personal_positions.to(home.device)
-        state[OWN] = gathered(task.x, own)
+        personal = home.layout.personal_positions.to(home.device)
+        state[OWN] = gathered(task.x, personal)
     return Reply(support, update, answers, state)
 
 

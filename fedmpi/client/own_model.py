@@ -66,8 +66,8 @@ def _alone(parts, samples, now, clients, places, alone):
     if parts.strategy.predict is None:
         return _measured(samples, clients, places, model_of)
     values = []
-    for place, own, client in zip(places, alone, clients):
-        task = _task(parts, place, samples, now, own, client)
+    for place, arrays, client in zip(places, alone, clients):
+        task = _task(parts, place, samples, now, arrays, client)
         values.append(_predicted(parts.strategy, place, samples, client, task))
     return np.stack(values)
 
@@ -81,11 +81,11 @@ def own_model(parts, place, samples, now, arrays, client):
     if parts.strategy.own_model is not None:
         task = _task(parts, place, samples, now, arrays, client)
         return _made(parts.strategy, task)
-    own = None
+    personal = None
     kept = arrays.get(f"kept/{OWN}")
     if kept is not None:
-        own = torch.from_numpy(kept)
-    return with_own(place.home, place.received, own)
+        personal = torch.from_numpy(kept)
+    return with_own(place.home, place.received, personal)
 
 
 def _task(parts, place, samples, now, arrays, client):
@@ -150,7 +150,7 @@ def _together(clients, samples_of, vector, measure):
     all_targets = torch.cat(targets)
     values = measure(vector, all_inputs, all_targets)
     # Back to one row a client.
-    sizes = np.array([len(own) for own in targets])
+    sizes = np.array([len(labels) for labels in targets])
     starts = np.cumsum(sizes) - sizes
     sums = np.add.reduceat(values, starts, axis=0)
     return sums / sizes[:, None]

@@ -57,8 +57,8 @@ def prepared(parts, home, samples, job, arrays, received, last_mask, message):
     residual = kept.pop(RESIDUAL, None)
     base = received.base
     if home.layout.personal:
-        own = kept.pop(OWN, None)
-        base = with_own(home, received, own)
+        personal = kept.pop(OWN, None)
+        base = with_own(home, received, personal)
     # The rest of the state is the strategy's.
     kept = spread(home, parts.strategy.keeps, kept, support)
     message = message | _message_alone(parts, home, job, arrays, support)
@@ -106,14 +106,14 @@ def spread(home, fields_of, tensors, support):
     return on_device
 
 
-def with_own(home, received, own):
-    """(P,): the received model with the client's personal tensors ``own``.
+def with_own(home, received, personal):
+    """(P,): the received model with the client's ``personal`` tensors.
 
-    Before a client's first round ``own`` is None: it has the tensors of the first model.
+    Before a client's first round ``personal`` is None: it has the tensors of the first model.
     """
     base = received.base.clone()
     positions = home.layout.personal_positions
-    values = home.initial[positions] if own is None else own
+    values = home.initial[positions] if personal is None else personal
     base[positions.to(home.device)] = values.to(home.device)
     # Personal weights are pruned by the common mask, too.
     base[: home.layout.Q] *= received.device_mask

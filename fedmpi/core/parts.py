@@ -352,7 +352,8 @@ class Task(NamedTuple):
     # The context of forward passes, see ``compute.sgd.casting``.
     casting: Callable = contextlib.nullcontext
     recorder: Any = None          # graphs.Recorder of the model, on a GPU
-    message: dict = {}            # {name: tensor on the device}: the strategy's, see ``Strategy.sends``
+    # {name: tensor on the device} of the strategy's, see ``Strategy.sends``.
+    message: dict = {}
     # {name: tensor on the device} that this client kept of its last merged round.
     kept: dict = {}
     optimiser: Optimiser | None = None            # None in tasks without training
@@ -595,6 +596,7 @@ class Pruner(NamedTuple):
     planned: Callable | None = None
 
 
+@renamed(macs_per_weight="macs_per_weight")
 class Replies(NamedTuple):
     """A pruner's view of a round: the updates, their weights in the merge, the clients' reports."""
 
@@ -603,7 +605,7 @@ class Replies(NamedTuple):
     reports: list                 # C dicts of numpy arrays
     layout: Layout
     # Multiplications a weight and sample, a layer: 1 for linear, positions for convolutions.
-    uses: tuple
+    macs_per_weight: tuple
     clients: torch.Tensor         # (C,) int64
     scores: torch.Tensor          # (N,) float64: every client's remembered contribution
     sizes: torch.Tensor           # (N,) float64 samples

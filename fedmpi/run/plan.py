@@ -227,8 +227,8 @@ def _asked(data, run):
     """How many clients a round of the whole run asks."""
     over = math.ceil(run.cohort * (1 + run.aggregation.over))
     wanted = run.aggregation.buffer or over
-    there = min(wanted, len(data.sizes))
-    return max(there, run.sampler.candidates)
+    distinct = min(wanted, len(data.sizes))
+    return max(distinct, run.sampler.candidates)
 
 
 def _shared_s(part, run, by_clients, by_samples):
@@ -247,7 +247,7 @@ def _shared_s(part, run, by_clients, by_samples):
 # ---------------------------------------------------------------- the plan in words
 
 
-def told(setup, plan, ranks, out, width=None):
+def plan_lines(setup, plan, ranks, out, width=None):
     """Lines, at most ``width`` wide, about a run on ``ranks`` ranks that would write ``out``."""
     at_once = min(max(ranks - 1, 1), plan.asked)
     rows = [

@@ -25,7 +25,7 @@ def attrs(setup, transport):
     inputs = inputs_record(dataset)
     if dataset.classes:
         inputs["test_labels"] = np.bincount(dataset.y_test, minlength=dataset.classes)
-    weights = zip(layout.weights, run.costs.uses)
+    weights = zip(layout.weights, run.costs.macs_per_weight)
     return {
         "options": options,
         "command": shlex.join(sys.argv),
@@ -40,7 +40,7 @@ def attrs(setup, transport):
         "prunable": layout.num_weights,
         "frozen": layout.num_frozen,
         "fixed_digest": run.fixed.digest,
-        "layers": [[slot.name, list(slot.shape), uses] for slot, uses in weights],
+        "layers": [[slot.name, list(slot.shape), macs_per_weight] for slot, macs_per_weight in weights],
         "flops_other": {"dense": run.costs.dense, "frozen": run.costs.frozen},
         "statistics": [slot.name for slot in layout.buffers],
         "inputs": inputs,

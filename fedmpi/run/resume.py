@@ -65,7 +65,7 @@ def _refuse_other_parts(resume, attrs, options):
     from fedmpi.build import settings
     changed = settings.changes(attrs.get("parts", []), settings.of(options))
     if changed:
-        lines = "; ".join(map(settings.told, changed))
+        lines = "; ".join(map(settings.change_text, changed))
         raise UserError(f"cannot resume {resume} with changed parts: {lines}. Put back what was, "
                         "or start another run: --like takes the other options over")
 

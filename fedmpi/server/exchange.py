@@ -177,7 +177,7 @@ def ask(run, state, client, t, mask, meta=None, arrays=None, support=None):
         mask=mask,
         meta=meta,
         arrays=arrays,
-        kept=memory(run, state, client, mask),
+        kept=state_of_client(run, state, client, mask),
         support=support)
 
 
@@ -196,7 +196,7 @@ def _with_own(run, state, client, t, mask, meta, arrays):
     return meta | {"given": names}, arrays | sent
 
 
-def memory(run, state, client, mask):
+def state_of_client(run, state, client, mask):
     """``{name: tensor}``: a client's state, as it is under ``mask (Q,)``."""
     kept = state.get("clients", {}).get(client)
     if kept is None:

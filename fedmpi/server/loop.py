@@ -22,7 +22,7 @@ from fedmpi.server.score import score
 from fedmpi.server.slices import Slices, Stopwatch, finish
 from fedmpi.wire.feedback import carried
 
-# Names of entries of a state in checkpoints before 1.1, and since.
+# Names of entries of the state in earlier checkpoints, and their names now.
 NEW_NAMES = {
     "held": "last_round_of",
     "changed": "mask_since",
@@ -223,7 +223,7 @@ def replies_for_pruner(run, updates, weights, weighting, replies):
         weights=weights,
         reports=[reply.report for reply in replies],
         layout=run.layout,
-        uses=run.costs.uses,
+        macs_per_weight=run.costs.macs_per_weight,
         clients=updates.clients,
         scores=weighting.get("score", weighting["weights"]),
         sizes=run.sizes)

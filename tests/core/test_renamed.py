@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedmpi.core.parts import Dataset, Facts, Fault, Pruner, Task, Updates
+from fedmpi.core.parts import Dataset, Facts, Fault, Pruner, Replies, Task, Updates
 
 
 def test_a_pruner_with_the_old_name_of_a_field_is_refused_with_the_new_one():
@@ -17,6 +17,7 @@ def test_a_pruner_with_the_old_name_of_a_field_is_refused_with_the_new_one():
 
 @pytest.mark.parametrize("cls, old, new", [
     (Task, "live", "trainable"), (Task, "given", "message"), (Updates, "root", "server_update"),
+    (Replies, "uses", "macs_per_weight"),
     (Facts, "given", "user_options"), (Facts, "judged", "estimators")])
 def test_an_old_field_that_is_read_says_the_new_one(cls, old, new):
     part = cls._make([None] * len(cls._fields))

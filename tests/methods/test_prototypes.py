@@ -13,7 +13,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Facts, Updates
 from fedmpi.methods.strategies import fedpcl
 from fedmpi.server import loop
-from fedmpi.server.exchange import memory
+from fedmpi.server.exchange import state_of_client
 
 FEDPCL = dict(strategy="fedpcl", contribution=None, partition="classes", clients=4, lr=0.01, client_test=0.3,
               client_test_every=1, model="2nn:hidden=16")
@@ -118,7 +118,7 @@ def test_round_1_collects_and_later_ones_train_models_of_the_clients_own(played)
     first, second = rounds[0].row, rounds[1].row
     assert first["train_loss"] == 0 and first["flops_dense"] == 0 and second["train_loss"] > 0
     assert torch.equal(rounds[-1].state["x"], rounds[0].state["x"])
-    own = [memory(run, rounds[-1].state, client, rounds[-1].state["mask"]) for client in range(4)]
+    own = [state_of_client(run, rounds[-1].state, client, rounds[-1].state["mask"]) for client in range(4)]
     assert all(not torch.equal(own[0]["_personal"], other["_personal"]) for other in own[1:])
     state = rounds[-1].state["strategy"]
     rows = state["rows"].split(state["owned"].sum(1).tolist())
@@ -129,7 +129,7 @@ def test_prototypes_are_the_means_of_what_the_clients_model_makes(played):
     run, rounds = played
     state, worker = rounds[-1].state, run.transport.worker
     client = int(rounds[-1].clients["client"][0])
-    worker.home.x[run.layout.personal_positions] = memory(run, state, client, state["mask"])["_personal"]
+    worker.home.x[run.layout.personal_positions] = state_of_client(run, state, client, state["mask"])["_personal"]
     inputs, labels = of_client(worker.samples, client)
     layers = list(worker.home.model.eval())
     with torch.no_grad():
@@ -185,7 +185,7 @@ def test_what_does_not_go_with_prototypes_is_refused(options, message):
 def test_a_static_mask_prunes_the_clients_models():
     run, state = contracts.assembled(**FEDPCL | {"pruner": "static:sparsity=0.5"})
     states, _ = contracts.run_rounds(run, state, 2)
-    own = memory(run, states[-1], 0, states[-1]["mask"])["_personal"]
+    own = state_of_client(run, states[-1], 0, states[-1]["mask"])["_personal"]
     whole = torch.zeros(run.layout.P)
     whole[run.layout.personal_positions] = own
     assert not whole[: run.layout.Q][~state["mask"]].any() and whole.any()

@@ -440,7 +440,7 @@ def test_prunefl_charges_convolutions_for_their_positions():
     mask = layout.full_mask()
     mask[16:20] = mask[48:52] = False
     report = {"squares": np.full(40, 1.0, np.float32), "others": np.array([0.0, 1.0])}
-    given = replies(layout, [report])._replace(uses=(100.0, 1.0))
+    given = replies(layout, [report])._replace(macs_per_weight=(100.0, 1.0))
     part = prunefl(sparsity=0.1, every=1, decrease=0.0, comm_s=1e-3, compute_s=1.0, fixed=True)
     new = part.evolve({}, mask, x, given, Round(1, 10), gen())[1]
     assert layout.kept(new) == [16, 20]

@@ -9,7 +9,7 @@ import torch
 from fedmpi.core.layout import Layout, Slot
 from fedmpi.core.parts import Field
 from fedmpi.server import client_states, loop, record
-from fedmpi.server.exchange import memory
+from fedmpi.server.exchange import state_of_client
 from fedmpi.store import RunFile
 
 LAYOUT = Layout((Slot("w", (6,), 0, 6),), (Slot("b", (2,), 16, 2),), (), 16, 32, 32)
@@ -85,8 +85,8 @@ def test_files_hold_the_same_bits_as_memory_and_a_killed_run_goes_on(tmp_path, m
     assert torch.equal(state["x"], expected["x"]) and not os.path.exists(store.shelf._path(0, 99))
     run, _ = scaffolds()
     for client in expected["clients"]:
-        before = memory(run, expected, client, expected["mask"])
-        after = memory(run._replace(shelf=store.shelf), state, client, state["mask"])
+        before = state_of_client(run, expected, client, expected["mask"])
+        after = state_of_client(run._replace(shelf=store.shelf), state, client, state["mask"])
         assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -122,7 +122,7 @@ def test_personal_tensors_stay_with_clients_and_do_not_travel():
     states, rows = contracts.run_rounds(run, state, 2)
     own = run.layout.personal_positions
     assert len(own) and torch.equal(states[-1]["x"][own], state["x"][own]) and state["x"][own].any()
-    heads = [memory(run, states[-1], client, states[-1]["mask"])["_personal"] for client in range(3)]
+    heads = [state_of_client(run, states[-1], client, states[-1]["mask"])["_personal"] for client in range(3)]
     assert not torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], state["x"][own])
     fewer = contracts.run_rounds(plain, twin, 2)[1][0]["up_bytes"] - rows[0]["up_bytes"]
     assert fewer == pytest.approx(3 * 4 * len(own), abs=100)

@@ -8,7 +8,7 @@ from breaking import breaking, devices, raising
 from fedmpi.server import loop
 from fedmpi.client.train import RESIDUAL
 from fedmpi.server.answers import Outcome
-from fedmpi.server.exchange import memory
+from fedmpi.server.exchange import state_of_client
 
 SIGNS = {"codec": "sign:block=50", "pruner": "static:sparsity=0.5"}
 
@@ -19,7 +19,7 @@ def on_support(run, state, vector):
 
 def owed_to(run, state, client):
     """(K,): what encoding the client's updates has lost, on the support of the present mask."""
-    return memory(run, state, client, state["mask"])[RESIDUAL]
+    return state_of_client(run, state, client, state["mask"])[RESIDUAL]
 
 
 def test_what_is_merged_and_what_is_remembered_add_up_to_the_update():

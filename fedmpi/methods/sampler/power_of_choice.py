@@ -14,7 +14,7 @@ are meant to weigh alike: ``--weighting uniform``.
 import torch
 
 from fedmpi.core.parts import Sampler
-from fedmpi.methods.sampler.race import drawn_by, race, there
+from fedmpi.methods.sampler.race import drawn_by, race, available_clients
 
 
 def power_of_choice(candidates: int = 20, remembered: bool = False):
@@ -43,7 +43,7 @@ def power_of_choice(candidates: int = 20, remembered: bool = False):
                    "--sampler size")
 
     def draw(gen, count, records):
-        clients = there(records)
+        clients = available_clients(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients

@@ -30,6 +30,6 @@ def drawn_by(weights, clients, count, gen):
     return clients[winners].sort().values
 
 
-def there(records):
+def available_clients(records):
     """int64: the clients that can be asked, sorted."""
     return torch.nonzero(records.available).flatten()

@@ -9,7 +9,7 @@ less often than in proportion.
 """
 
 from fedmpi.core.parts import Sampler
-from fedmpi.methods.sampler.race import drawn_by, there
+from fedmpi.methods.sampler.race import drawn_by, available_clients
 
 
 def size():
@@ -22,7 +22,7 @@ def size():
     """
 
     def draw(gen, count, records):
-        clients = there(records)
+        clients = available_clients(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients

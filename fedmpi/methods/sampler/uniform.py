@@ -3,7 +3,7 @@
 import torch
 
 from fedmpi.core.parts import Sampler, nothing
-from fedmpi.methods.sampler.race import there
+from fedmpi.methods.sampler.race import available_clients
 
 
 def uniform():
@@ -17,7 +17,7 @@ def uniform():
     """
 
     def draw(gen, count, records):
-        clients = there(records)
+        clients = available_clients(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
