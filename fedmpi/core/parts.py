@@ -596,7 +596,7 @@ class Pruner(NamedTuple):
     planned: Callable | None = None
 
 
-@renamed(macs_per_weight="macs_per_weight")
+@renamed(uses="macs_per_weight")
 class Replies(NamedTuple):
     """A pruner's view of a round: the updates, their weights in the merge, the clients' reports."""
 
