@@ -277,7 +277,7 @@ def test_candidates_tell_their_loss_and_the_largest_train():
 
 def asynchronous_run(rounds, aggregation, clients=6, latency=None, **options):
     run, state = contracts.assembled(clients=clients, weighting="uniform", contribution="uniform", **options)
-    run = run._replace(aggregation=aggregation, sums=False, values=True, devices=devices(
+    run = run._replace(aggregation=aggregation, sums_on_workers=False, wants_single_updates=True, devices=devices(
         clients, latency=latency or [1.0 + 0.37 * n for n in range(clients)], speed=1e9, up=1e6, down=1e6))
     run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
     state["flight"] = asynchronous.nobody(aggregation.concurrency)
@@ -362,8 +362,8 @@ def test_in_flight_are_trained_together():
     calls = []
     plain = run.transport.map
     run.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
-    run = run._replace(aggregation=Aggregation(buffer=1, concurrency=4, discount=flat), sums=False, values=True,
-                       devices=devices(6, latency=1.0, speed=1e9))
+    run = run._replace(aggregation=Aggregation(buffer=1, concurrency=4, discount=flat), sums_on_workers=False,
+                       wants_single_updates=True, devices=devices(6, latency=1.0, speed=1e9))
     run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
     state["flight"] = asynchronous.nobody(4)
     for t in range(1, 9):
@@ -377,8 +377,8 @@ def test_a_client_that_fails_does_not_arrive_before_it_could():
     """Virtual time never runs backwards."""
     run, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform", on_error="drop",
                                      quorum=0.0)
-    run = run._replace(aggregation=Aggregation(buffer=1, concurrency=2, discount=flat), sums=False, values=True,
-                       devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
+    run = run._replace(aggregation=Aggregation(buffer=1, concurrency=2, discount=flat), sums_on_workers=False,
+                       wants_single_updates=True, devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
     run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
     state["flight"] = asynchronous.nobody(2)
     run = breaking(run, lambda job, n: job["client"] == 1, raising)
