@@ -59,12 +59,15 @@ class Worker:
     with their jobs and go with their answers, so that any rank can play any client.
     """
 
-    def __init__(self, build, pick_device):
+    def __init__(self, build, pick_device, around=lambda job, work: work()):
         """``build(options, shape, outputs) -> WorkerParts``.
 
-        ``pick_device(name, local_rank) -> torch.device``.
+        ``pick_device(name, local_rank) -> torch.device``. ``around(job, work)`` gives the answer to
+        a job about one client, which is ``work()``: a hook for tests of your own, with clients
+        that fail, or answer something else.
         """
         self.build, self.pick_device = build, pick_device
+        self.around = around
 
     # ------------------------------------------------------------- messages for every worker
 
@@ -236,7 +239,7 @@ class Worker:
     def tried(self, job, work):
         """The result of ``work()``, or the answer that it failed."""
         try:
-            return work()
+            return self.around(job, work)
         except FedError:
             raise
         except Exception as error:

@@ -44,11 +44,22 @@ def small(**options):
     return set_up(complete, CPU)
 
 
-def assembled(**options):
-    """``(run, state before round 1)`` of such a federation."""
+def assembled(*, of_server=None, of_worker=None, around=None, **options):
+    """``(run, state before round 1)`` of such a federation.
+
+    ``of_server`` and ``of_worker`` are ``{field: value}`` that replace fields of ``RunParts`` and
+    ``WorkerParts``, for parts that no option names. ``around`` is the worker's hook.
+    """
     setup = small(**options)
     check(setup)
-    worker = Worker(worker_parts, lambda name, local_rank: CPU)
+    setup = setup._replace(run=setup.run._replace(**of_server or {}))
+
+    def build(*arguments):
+        return worker_parts(*arguments)._replace(**of_worker or {})
+
+    worker = Worker(build, lambda name, local_rank: CPU)
+    if around:
+        worker.around = around
     # The real transport of one process, not a stand-in.
     transport = Local(worker)
     run = setup.run._replace(transport=transport)

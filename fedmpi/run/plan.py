@@ -360,9 +360,9 @@ def _gpus(setup, at_once):
     worker, server = gpu_needs(options, setup.data, setup.network)
     needs = []
     if options["device"] == "cuda":
-        needs.append(f"a worker takes about {footprint.remarks(worker)}")
+        needs.append(f"a worker takes about {footprint.in_words(worker)}")
     if options["server_device"] == "cuda":
-        needs.append(f"the server about {footprint.remarks(server)}")
+        needs.append(f"the server about {footprint.in_words(server)}")
     count = torch.cuda.device_count()
     share = math.ceil(at_once / count)
     text = f"{count}, the first {torch.cuda.get_device_name(0)}; {'; '.join(needs)}"

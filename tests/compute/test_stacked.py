@@ -294,18 +294,21 @@ def test_a_team_whose_updates_pass_through_one_buffer_keeps_each(pruner):
 
 def failing(error, whom, times):
     """A federation of 5 in teams of 3, and how often client ``whom`` raises ``error`` when it gets ready."""
-    run, state = contracts.assembled(clients=5, partition="quantity", together=3, on_error="retry" if times else "drop")
-    worker, count = run.transport.worker, [0]
-    usual = worker.prepare
+    count, sizes = [0], []
 
-    def prepare(job, arrays):
-        if job["client"] == whom:
+    def report(task):
+        # Their numbers of samples tell clients apart.
+        if len(task.labels) == sizes[whom]:
             count[0] += 1
             if not times or count[0] <= times:
                 raise error
-        return usual(job, arrays)
+        return {}
 
-    worker.prepare = prepare
+    run, state = contracts.assembled(
+        of_worker={"reports": {"raising": report}}, clients=5, partition="quantity:beta=5,min_size=12", together=3,
+        on_error="retry" if times else "drop")
+    sizes += run.sizes.tolist()
+    assert len(set(sizes)) == 5
     return run, state, count
 
 
@@ -321,7 +324,7 @@ def test_a_team_without_memory_trains_again_as_it_was_to_the_same_bits():
     run, state, count = failing(torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, 1)
     lines = []
     after, row, clients = loop.evaluated_round(run._replace(tell=lines.append), state, 1)
-    whole = contracts.assembled(clients=5, partition="quantity", together=3)
+    whole = contracts.assembled(clients=5, partition="quantity:beta=5,min_size=12", together=3)
     assert row["merged"] == 5 and any(" clients ran out of GPU memory" in line for line in lines)
     assert torch.equal(after["x"], loop.evaluated_round(*whole, 1)[0]["x"])
 

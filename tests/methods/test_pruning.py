@@ -328,18 +328,17 @@ def test_feddst_union_mean_over_holders_and_prune_back_by_hand():
 
 
 def test_feddst_with_one_client_takes_over_its_mask():
-    run, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", clients=1,
-                                     rounds=20)
+    pruner = feddst(every=1, sparsity=0.8, alpha=0.5)
     masks = []
 
     def probe(task):
-        watched = fed_probe(task)
+        watched = pruner.probe(task)
         masks.append(task.mask)
         return watched
 
-    parts = run.transport.worker.parts
-    fed_probe = parts.pruner.probe
-    run.transport.worker.parts = parts._replace(pruner=parts.pruner._replace(probe=probe))
+    run, state = contracts.assembled(
+        of_worker={"pruner": pruner._replace(probe=probe)}, pruner="feddst:every=1,sparsity=0.8,alpha=0.5",
+        strategy="feddst", clients=1, rounds=20)
     after = contracts.run_rounds(run, state, 1)[0][0]
     assert not torch.equal(masks[0], state["mask"]) and torch.equal(after["mask"], masks[0])
 

@@ -15,6 +15,7 @@ from fedmpi.compute.evaluate import by_sample, evaluator
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Field
+from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.core.support import gathered, scattered
 from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.server import loop, own_accuracy, record
@@ -125,11 +126,8 @@ def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
         return {"factor": torch.tensor([client / 2.0])}
 
     options = TESTED | {"clients": 3, "partition": "quantity:beta=5,min_size=20"}
-    run, state = contracts.assembled(**options)
-    strategy = run.strategy._replace(own_model=own_model, send_to=send_to, sends={"factor": Field(on=(1,))})
-    worker = run.transport.worker
-    worker.parts = worker.parts._replace(strategy=strategy)
-    played = loop.run_round(run._replace(strategy=strategy), state, 1)
+    part = {"strategy": fedavg()._replace(own_model=own_model, send_to=send_to, sends={"factor": Field(on=(1,))})}
+    played = loop.run_round(*contracts.assembled(of_server=part, of_worker=part, **options), 1)
     x = played.state["x"]
     plain = by_hand(options, x)[1]
     made = by_hand(options, x * 0, x / 2, x)[1]

@@ -17,6 +17,7 @@ from fedmpi.server.answers import Outcome
 from fedmpi.core.reduce import average
 from fedmpi.compute.sgd import train
 from fedmpi.core.parts import Aggregation, Devices, Sampler, Training, Updates
+from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.core.exact_sum import LARGEST, QUANTUM, add_small
 
 
@@ -102,19 +103,21 @@ def test_a_diverged_update_is_rejected_and_the_others_count(weighting):
     {"codec": "float16"}, {"codec": "float16", "weighting": "relu", "contribution": "cosine"}])
 def test_a_client_whose_update_is_too_large_is_rejected_whatever_the_codec(options):
     """By the worker where it adds updates up, else by the server; float16 would make 65504 of it."""
-    run, state = contracts.assembled(clients=4, **options)
-    worker = run.transport.worker
-    plain = worker.parts.strategy.local
+    plain = fedavg()
+    trained = []
 
     def local(task):
-        done = train(plain, task)
-        if worker.now == 1:
+        done = train(plain.local, task)
+        if trained[-1] == 1:
             task.x[3] = 2 * LARGEST
         return done
 
-    worker.parts = worker.parts._replace(strategy=worker.parts.strategy._replace(local=local))
-    answer = worker.run
-    worker.run = lambda job, arrays: (setattr(worker, "now", job.get("client")), answer(job, arrays))[1]
+    def around(job, work):
+        trained.append(job["client"])
+        return work()
+
+    large = {"strategy": plain._replace(local=local)}
+    run, state = contracts.assembled(of_worker=large, around=around, clients=4, **options)
     after, row, rows = loop.evaluated_round(run, state, 1)
     assert row["rejected"] == 1 and rows["outcome"][1] == Outcome.REJECTED and after["x"].abs().max() < 100
 
@@ -275,12 +278,17 @@ def test_candidates_tell_their_loss_and_the_largest_train():
 
 # --- asynchronous rounds ---
 
+def asynchronous_start(aggregation, clients, **options):
+    """``(run, state)`` of a federation without rounds, in which no option names the ``aggregation``."""
+    asynchronously = {"aggregation": aggregation, "sums_on_workers": False, "wants_single_updates": True}
+    return contracts.assembled(
+        of_server=asynchronously, clients=clients, weighting="uniform", contribution="uniform", **options)
+
+
 def asynchronous_run(rounds, aggregation, clients=6, latency=None, **options):
-    run, state = contracts.assembled(clients=clients, weighting="uniform", contribution="uniform", **options)
-    run = run._replace(aggregation=aggregation, sums_on_workers=False, wants_single_updates=True, devices=devices(
-        clients, latency=latency or [1.0 + 0.37 * n for n in range(clients)], speed=1e9, up=1e6, down=1e6))
-    run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
-    state["flight"] = asynchronous.nobody(aggregation.concurrency)
+    latency = latency or [1.0 + 0.37 * n for n in range(clients)]
+    run, state = asynchronous_start(aggregation, clients, **options)
+    run = run._replace(devices=devices(clients, latency=latency, speed=1e9, up=1e6, down=1e6))
     states, rows = [], []
     for t in range(1, rounds + 1):
         state, row, client_rows = loop.evaluated_round(run, state, t)
@@ -358,14 +366,11 @@ def test_asynchronous_clients_that_drop_out_leave_their_place():
 
 
 def test_in_flight_are_trained_together():
-    run, state = contracts.assembled(clients=6, weighting="uniform", contribution="uniform")
+    run, state = asynchronous_start(Aggregation(buffer=1, concurrency=4, discount=flat), 6)
     calls = []
     plain = run.transport.map
     run.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
-    run = run._replace(aggregation=Aggregation(buffer=1, concurrency=4, discount=flat), sums_on_workers=False,
-                       wants_single_updates=True, devices=devices(6, latency=1.0, speed=1e9))
-    run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
-    state["flight"] = asynchronous.nobody(4)
+    run = run._replace(devices=devices(6, latency=1.0, speed=1e9))
     for t in range(1, 9):
         state, _, _ = loop.evaluated_round(run, state, t)
     assert calls[0] == 4 and sum(calls) < 8 + 4 and len(calls) < 8
@@ -375,12 +380,9 @@ def test_in_flight_are_trained_together():
 
 def test_a_client_that_fails_does_not_arrive_before_it_could():
     """Virtual time never runs backwards."""
-    run, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform", on_error="drop",
-                                     quorum=0.0)
-    run = run._replace(aggregation=Aggregation(buffer=1, concurrency=2, discount=flat), sums_on_workers=False,
-                       wants_single_updates=True, devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
-    run.transport.worker.wants_single_updates, run.transport.worker.accumulator = True, None
-    state["flight"] = asynchronous.nobody(2)
+    run, state = asynchronous_start(
+        Aggregation(buffer=1, concurrency=2, discount=flat), 4, on_error="drop", quorum=0.0)
+    run = run._replace(devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
     run = breaking(run, lambda job, n: job["client"] == 1, raising)
     now = 0.0
     for t in range(1, 9):
@@ -450,9 +452,10 @@ def test_candidates_that_are_not_chosen_took_their_own_time():
 
 
 def test_a_candidate_whose_loss_fails_is_left_out():
-    run, state = chosen_by_loss(cohort=1, on_error="drop")
-    plain = run.transport.worker.tell_loss
-    run.transport.worker.tell_loss = lambda job: raising(None) if job["loss"] == 1 else plain(job)
+    def around(job, work):
+        return raising(None) if job.get("loss") == 1 else work()
+
+    run, state = chosen_by_loss(cohort=1, on_error="drop", around=around)
     row, rows = loop.evaluated_round(run, state, 1)[1:]
     assert rows["outcome"][1] == Outcome.FAILED and row["merged"] == 1
 
@@ -472,7 +475,7 @@ def test_the_server_waits_for_an_answer_before_it_rejects_it():
 def test_a_sampler_hears_only_of_those_that_were_merged():
     run, state = contracts.assembled(clients=3, on_error="drop")
     after = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, raising), state, 1)[0]
-    known = recruit.known(run, after, torch.ones(3, dtype=torch.bool))
+    known = recruit.client_records(run, after, torch.ones(3, dtype=torch.bool))
     assert known.scores.isnan().tolist() == [False, True, False] == known.losses.isnan().tolist()
 
 
