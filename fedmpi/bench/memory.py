@@ -37,7 +37,7 @@ def pages(worker, what):
     vectors = [home.x, home.g]
     update_bytes = 0
     if received:
-        vectors += [received.live, received.base]
+        vectors += [received.trainable, received.base]
         update_bytes = 4 * len(received.support)
     vector_bytes = sum(4 * len(vector) for vector in vectors)
     data_bytes = sum(array.nbytes for array in worker.data.values())

@@ -86,9 +86,9 @@ def _seconds(transport, dataset, options, arms, rounds, repeats, say):
         seconds["reference"].append(_reference(transport, dataset, options, rounds))
         for name, arm in arms.items():
             arm.set_up()
-            if repeat == 0 and arm.fed.every > 1:
+            if repeat == 0 and arm.run.evaluate_every > 1:
                 # So that evaluations come in the middle of the timed rounds.
-                arm.play(arm.fed.every // 2)
+                arm.play(arm.run.evaluate_every // 2)
             seconds[name].append(arm.play(rounds))
         last = [f"{name} {taken[-1]:.4g} s" for name, taken in seconds.items()]
         say(f"{turn(repeat)}: " + "; ".join(last))
@@ -141,23 +141,23 @@ class Arm:
         device = pick_device(options["device"], 0)
         workers = max(transport.size - 1, 1)
         self.setup = choose.decided(set_up(options, device, dataset), device, workers, say)
-        self.fed = self.setup.fed._replace(transport=transport)
+        self.run = self.setup.run._replace(transport=transport)
         self.done = 0
         self.accuracy = float("nan")
-        self.state = loop.start(self.fed, self.setup.network.first)
-        columns = record.columns(self.fed)
+        self.state = loop.start(self.run, self.setup.network.first)
+        columns = record.columns(self.run)
         # Nobody looks at its population and partition.
         self.store = RunFile.create(path, {}, *columns, {}, ([0], []))
 
     def set_up(self):
-        self.fed.transport.publish(*message(self.setup, self.state))
+        self.run.transport.publish(*message(self.setup, self.state))
 
     def play(self, rounds):
         """Seconds a round; the workers must be set up for it."""
         first = self.done + 1
         last = self.done + rounds
         start = time.perf_counter()
-        self.state = loop.simulate(self.fed, self.state, self.store, first, last, on_round=self._note)
+        self.state = loop.simulate(self.run, self.state, self.store, first, last, on_round=self._note)
         self.done = last
         return (time.perf_counter() - start) / rounds
 

@@ -165,7 +165,7 @@ def _evolving(spec, layout, x):
     updates = _own_masks(layout, mask, gen)
     replies = _replies(spec, layout, mask, updates)
     vector = x
-    if not pruner.residuals:
+    if not pruner.keeps_pruned_values:
         vector = torch.where(mask, x, 0.0).index_fill_(0, updates.support.long(), 0.01)
     return lambda: pruner.evolve(state, mask, vector, replies, Round(1, 100), gen)
 
@@ -309,20 +309,20 @@ def _cohort_rounds(cohort, folder):
     """``_rounds`` of a new run with this cohort."""
     setup = set_up(OPTIONS | {"cohort": cohort}, torch.device("cpu"))
     transport = Local(Idle(launch.worker()))
-    fed = setup.fed._replace(transport=transport)
+    run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(fed, setup.network.first)
+    state = loop.start(run, setup.network.first)
     transport.publish(*message(setup, state))
     path = os.path.join(folder, f"{cohort}.h5")
     store = RunFile.create(path, {}, _round_columns(), _client_columns(), {}, ([0], []))
-    return _rounds(fed, state, store)
+    return _rounds(run, state, store)
 
 
-def _rounds(fed, state, store):
+def _rounds(run, state, store):
     """Yields the seconds of whole rounds: exchange, merge, row, checkpoint."""
     for t in itertools.count(1):
         start = time.perf_counter()
-        state, row, rows = loop.play_round(fed, state, t)
+        state, row, rows = loop.evaluated_round(run, state, t)
         store.append(row, rows)
         store.save(state, t)
         store.settle()

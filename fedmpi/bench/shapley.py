@@ -113,27 +113,27 @@ def _play(data_dir, repeats, rounds, say, connect):
     transport = connect()
     if transport.size < 3:
         raise UserError("needs 2 workers or more: mpirun -n 3 fedmpi bench shapley")
-    fed = setup.fed._replace(transport=transport)
+    run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(fed, setup.network.first)
+    state = loop.start(run, setup.network.first)
     transport.publish(*message(setup, state))
-    _speed(fed, state, repeats, say)
-    _agreement(fed, state, rounds, say)
+    _speed(run, state, repeats, say)
+    _agreement(run, state, rounds, say)
 
 
-def _speed(fed, state, repeats, say):
+def _speed(run, state, repeats, say):
     """Print the seconds of all coalitions of round 1, by all workers, by one, and by the reference."""
-    cohort = _round(fed, state)
-    num_workers = len(fed.transport.workers)
+    cohort = _round(run, state)
+    num_workers = len(run.transport.workers)
     coalitions = _all_coalitions()
     sampled = np.sort(np.random.default_rng(0).choice(COALITIONS, SAMPLED, replace=False))
-    one_worker = alone(fed.transport)
+    one_worker = alone(run.transport)
     by_all = []
     by_one = []
     by_loop = []
     for repeat in range(repeats + 1):
-        all_s, _ = _timed(fed, state, cohort, coalitions, fed.transport)
-        one_s, values = _timed(fed, state, cohort, coalitions, one_worker)
+        all_s, _ = _timed(run, state, cohort, coalitions, run.transport)
+        one_s, values = _timed(run, state, cohort, coalitions, one_worker)
         loop_s, losses = _timed_loop(one_worker, coalitions[sampled])
         by_all.append(all_s)
         by_one.append(one_s)
@@ -157,9 +157,9 @@ def _all_coalitions():
     return torch.from_numpy(bits.astype(bool))
 
 
-def _timed(fed, state, cohort, coalitions, transport):
+def _timed(run, state, cohort, coalitions, transport):
     """``(seconds, values)`` of the coalitions, evaluated by the workers of ``transport``."""
-    utility = Utility(fed.transport, None, fed.block, cohort, state["strategy"])
+    utility = Utility(run.transport, None, run.block, cohort, state["strategy"])
     # The exchange of updates does not count.
     utility._load()
     utility.transport = transport
@@ -190,23 +190,23 @@ def _spread(numbers):
     return f"{median:.2f} times faster ({least:.2f} to {most:.2f})"
 
 
-def _round(fed, state):
+def _round(run, state):
     """The ``Cohort`` of a first round with all clients."""
     clients = torch.arange(CLIENTS)
-    support = fed.layout.support(state["mask"])
-    _, asks = exchange.announce(fed, state, 1, clients)
-    replies = exchange.collect(fed, asks, support)
-    updates = fold.stack(fed, replies, support)
-    weights = fed.sizes / fed.sizes.sum()
-    return Cohort(clients, updates, Round(1, fed.rounds), weights, state["x"], fed.layout)
+    support = run.layout.support(state["mask"])
+    _, asks = exchange.announce(run, state, 1, clients)
+    replies = exchange.collect(run, asks, support)
+    updates = fold.stack(run, replies, support)
+    weights = run.sizes / run.sizes.sum()
+    return Cohort(clients, updates, Round(1, run.rounds), weights, state["x"], run.layout)
 
 
-def _agreement(fed, state, rounds, say):
+def _agreement(run, state, rounds, say):
     """Print GTG-Shapley beside the exact values in the same rounds."""
     shares, correlations = [], []
     exact_sum = sampled_sum = 0
     for t in range(1, rounds + 1):
-        state, row, clients = loop.play_round(fed, state, t)
+        state, row, clients = loop.evaluated_round(run, state, t)
         exact = clients["contribution"]
         sampled = clients["score_gtg-shapley"]
         shares.append(row["calls_gtg-shapley"] / COALITIONS)

@@ -19,7 +19,7 @@ from fedmpi.core.allocator import keep_freed_memory
 from fedmpi.core.flops import costs, forward
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Round, Task
-from fedmpi.core.units import choose, flat, held, l1
+from fedmpi.core.units import choose, flat, entries_of, l1
 from fedmpi.methods.datasets.dataset import laid
 from fedmpi.methods.optimisers.sgd import sgd
 from fedmpi.methods.tasks.classification import classification
@@ -65,7 +65,7 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
 
     per_sample = costs(network, layout, sample[:1].to(device))
     whole_flops = forward(layout, per_sample, layout.full_mask())
-    small_flops = forward(layout, per_sample, held(structure, units))
+    small_flops = forward(layout, per_sample, entries_of(structure, units))
     say(f"{model} without {rate:g} of the units of each layer, images {shape}, batch {batch_size}:")
     say(f"  {'values':28} {len(small.support) / layout.num_values:9.4f} of the whole network's")
     say(f"  {'FLOPs':28} {small_flops / whole_flops:9.4f}")

@@ -77,43 +77,43 @@ def _play(together, device, data_dir, repeats, say, connect, *, users, samples, 
     setup = _set_up(options, pick_device(device, 0), say)
     check(setup)
     options = setup.options
-    fed = setup.fed._replace(transport=connect())
-    fed.transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(fed, setup.network.first)
-    fed.transport.publish(*message(setup, state))
+    run = setup.run._replace(transport=connect())
+    run.transport.share({"kind": "data"}, shared_arrays(setup.data))
+    state = loop.start(run, setup.network.first)
+    run.transport.publish(*message(setup, state))
     rates = {"loop": []} | {f"G={G}": [] for G in together}
     # The first of each warms up.
     for t in range(1, repeats + 2):
-        rates["loop"].append(1 / _loop_s(fed, state, t, batch_size, model))
+        rates["loop"].append(1 / _loop_s(run, state, t, batch_size, model))
         for G in together:
-            round_s = _round_s(fed._replace(together=G), state, t)
+            round_s = _round_s(run._replace(together=G), state, t)
             rates[f"G={G}"].append(1 / round_s)
         last = [f"{name} {taken[-1]:.3g}" for name, taken in rates.items()]
         say(f"{turn(t - 1)}: rounds/s " + ", ".join(last))
-    workers = max(fed.transport.size - 1, 1)
+    workers = max(run.transport.size - 1, 1)
     where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
     say(f"{cohort} of {users} clients a round, {samples} samples each, batch {batch_size}, {options['model']} "
-        f"({fed.layout.num_parameters:,} weights), {options['dataset']}, {workers} worker{'s' * (workers > 1)} on "
+        f"({run.layout.num_parameters:,} weights), {options['dataset']}, {workers} worker{'s' * (workers > 1)} on "
         f"{where}; rounds a second (median of {repeats}): {_medians(rates)}")
 
 
-def _loop_s(fed, state, t, batch_size, model):
+def _loop_s(run, state, t, batch_size, model):
     """Seconds of round ``t``'s clients in the plain loop, by the slowest worker."""
-    workers = max(fed.transport.size - 1, 1)
-    _, fleet = recruit.look(fed, state["now"])
-    _, cohort = recruit.sample(fed, state, t, fleet)
+    workers = max(run.transport.size - 1, 1)
+    _, fleet = recruit.look(run, state["now"])
+    _, cohort = recruit.sample(run, state, t, fleet)
     clients = cohort.tolist()
     jobs = []
     for worker in range(workers):
         job = {"clients": clients[worker::workers], "batch_size": batch_size, "model": model}
         jobs.append({"plain": job})
-    return slowest_s(fed.transport.map(jobs))
+    return slowest_s(run.transport.map(jobs))
 
 
-def _round_s(fed, state, t):
+def _round_s(run, state, t):
     """Seconds of round ``t``."""
     begin = time.perf_counter()
-    played = loop.play(fed, state, t)
+    played = loop.run_round(run, state, t)
     loop.finish(played.evaluation)
     return time.perf_counter() - begin
 

@@ -142,7 +142,7 @@ def sending(side, network):
     layout, x, _ = bind(network)
     gen = torch.Generator().manual_seed(0)
     codec = values.fitted(values.float32(), 0)
-    fed = SimpleNamespace(layout=layout, codec=codec, strategy=fedavg(), seed=0)
+    run = SimpleNamespace(layout=layout, codec=codec, strategy=fedavg(), seed=0)
     full = layout.full_mask()
     masks = []
     for _ in range(2):
@@ -158,7 +158,7 @@ def sending(side, network):
     def model(name, mask, known):
         start = begin()
         header = {"kind": "round", "t": next(t), "layout": layout.digest}
-        meta, arrays = model_message(fed, {"x": x}, 1, mask, known)
+        meta, arrays = model_message(run, {"x": x}, 1, mask, known)
         side.message[name] = frame.pack(header | meta, arrays)
         messages.send(comm, side.message[name], 1)
         return start
@@ -214,8 +214,9 @@ def _worker(network):
     known, array = positions.encode(np.zeros(network.weight.numel(), bool))
     worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [],
                     "classes": 0, "outputs": 0,
-                    "known": known, "sums": False, "values": True, "statistics": [], "constants": ""},
-                   {"known": array, "frozen": np.zeros(0, np.uint8)})
+                    "last_sent_mask": known, "sums_on_workers": False, "wants_single_updates": True,
+                    "statistics": [], "constants": ""},
+                   {"last_sent_mask": array, "frozen": np.zeros(0, np.uint8)})
     return worker
 
 

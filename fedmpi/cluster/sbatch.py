@@ -230,7 +230,7 @@ def check_log_of_array(log):
         raise UserError(f"--log {log}: all runs of the array would write into it; put %a, the run's number, into it")
 
 
-def told(job, options, measured=None):
+def job_lines(job, options, measured=None):
     """Lines that say what the job will do."""
     yield _ranks_text(job, cohort(options))
     if job.gpus:
@@ -297,7 +297,7 @@ def on_gpus(job, options):
     needs = [(workers * worker.total + served * server.total, workers, served) for workers, served in loads]
     need, workers, served = max(needs)
     return (f"about {need / 1e9:.2g} GB of the fullest GPU, for {footprint.users(workers, served)} on it, estimated; a "
-            f"worker takes {footprint.told(worker)}")
+            f"worker takes {footprint.in_words(worker)}")
 
 
 def gpu_loads(job, served):

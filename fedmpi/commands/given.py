@@ -198,7 +198,7 @@ def tell_changes(context, given, tell):
         if now != before:
             changes.append(f"{key.replace('_', '-')} {now} (was {before})")
     part_changes = settings.changes(context.meta["parts"], settings.of(options))
-    changes += map(settings.told, part_changes)
+    changes += map(settings.change_text, part_changes)
     if changes:
         tell(f"like {path}, but {'; '.join(changes)}")
     else:

@@ -249,7 +249,7 @@ def array(folder, points, todo, at_once, given):
     largest = max(options, key=lambda own: slurm.node_bytes(job, own))
     at_a_time = f", {at_once} at a time" if at_once > 0 else ""
     say(f"an array job of {len(todo)} runs{at_a_time}; each:")
-    for line in slurm.told(job, largest):
+    for line in slurm.job_lines(job, largest):
         say(line)
     names = [point.name for point in points]
     num_bytes = slurm.node_bytes(job, largest)

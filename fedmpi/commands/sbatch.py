@@ -33,7 +33,7 @@ def sbatch(measure, script, submit, **given):
     slurm.check(job, options)
     measured = _measured(options) if measure else None
     slurm.check(job, options, measured)
-    for line in slurm.told(job, options, measured):
+    for line in slurm.job_lines(job, options, measured):
         say(line)
     text = slurm.script(job, options, written, sys.argv[1:], measured)
     deliver(text, script, submit)

@@ -135,7 +135,7 @@ def _planned(given, resume, overwrite):
         check_target(out, overwrite)
     setup, measured = plan.played(options, say)
     _, size = rank_and_size()
-    for line in plan.told(setup, measured, size or 1, out, terminal_width()):
+    for line in plan.plan_lines(setup, measured, size or 1, out, terminal_width()):
         click.echo(line)
     for line in warnings(setup):
         click.echo(f"warning: {line}")

@@ -108,7 +108,7 @@ def _uses(attrs, network, layout):
     recorded = [use for _, _, *use in attrs.get("layers", [])]
     if recorded and all(recorded):
         return [use for use, in recorded]
-    return costs(network, layout, torch.zeros(1, *_inputs(attrs)["shape"])).uses
+    return costs(network, layout, torch.zeros(1, *_inputs(attrs)["shape"])).macs_per_weight
 
 
 def _inputs(attrs):

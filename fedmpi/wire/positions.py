@@ -28,17 +28,17 @@ BYTES = 32
 FEW = 1 << 12
 
 
-def encode(mask, known=None):
-    """``(meta, array uint8)`` of ``mask (n,) bool``; ``known (n,) bool`` is a mask already held by the receiver. Only
-    the flips between them are sent if they are fewer than the weights of the rarer kind."""
+def encode(mask, last_mask=None):
+    """``(meta, array uint8)`` of ``mask (n,) bool``; ``last_mask (n,) bool`` is a mask that the receiver
+    has. Only the flips between them are sent if they are fewer than the weights of the rarer kind."""
     n = len(mask)
     k = int(np.count_nonzero(mask))
     rare = min(k, n - k)
     meta = {"k": k}
-    if known is mask:
+    if last_mask is mask:
         return _same(meta)
-    if known is not None:
-        flips = mask ^ known
+    if last_mask is not None:
+        flips = mask ^ last_mask
         num_flips = int(np.count_nonzero(flips))
         if num_flips == 0:
             return _same(meta)
@@ -65,17 +65,17 @@ def _same(meta):
     return meta | {"same": True}, np.empty(0, np.uint8)
 
 
-def decode(meta, array, n, known=None):
+def decode(meta, array, n, last_mask=None):
     """bool (n,): the mask. WireError if the message does not fit, or needs a mask missing at this receiver."""
-    if known is None and ("same" in meta or "flips" in meta):
+    if last_mask is None and ("same" in meta or "flips" in meta):
         raise WireError("the difference from a mask that this receiver does not hold")
     try:
         if "same" in meta:
-            mask = known
+            mask = last_mask
         else:
             mask = _joined(meta["pieces"], meta["step"], array, n)
         if "flips" in meta:
-            mask = mask ^ known
+            mask = mask ^ last_mask
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise WireError(f"damaged mask: {type(error).__name__} {error}") from error
     k = int(np.count_nonzero(mask))

@@ -491,7 +491,7 @@ def test_a_plan_says_what_the_fullest_gpu_will_hold(fedmpi, tmp_path):
     total = (4 * worker.total + server.total) / 1e9
     both = f"about {total:.2g} GB of the fullest GPU, for 4 workers and the server on it"
     output = fedmpi(1, "sbatch", *asked)
-    assert both in output and f"a worker takes {footprint.told(worker)}" in output
+    assert both in output and f"a worker takes {footprint.in_words(worker)}" in output
     assert "GPU" not in fedmpi(1, "sbatch", "--clients", 8).replace("no GPU", "")
     absent = fedmpi(1, "sbatch", *asked, "--dataset", "mnist", "--data-dir", tmp_path / "nothing")
     assert "GPU memory: not estimated here, without the data: data set mnist: " in absent and "#!/bin/bash" in absent
@@ -510,7 +510,7 @@ def test_the_plan_estimates_what_the_run_will():
     options = DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"}
     setup = set_up(options, torch.device("cpu"))
     assert planned_needs(options) == gpu_needs(setup.options, setup.data, setup.network)
-    assert block(setup.fed.layout.P) == setup.fed.block
+    assert block(setup.run.layout.P) == setup.run.block
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ def NAME(power: float = 1.0):
     if not power >= 0:
         raise ValueError(f"power must be >= 0, got {power}")
 
-    def draw(gen, count, known):
+    def draw(gen, count, records):
         # int64, distinct, all available; ``gen`` is numpy's.
-        clients = torch.nonzero(known.available).flatten()
+        clients = torch.nonzero(records.available).flatten()
         if count >= len(clients):
             return clients
-        losses = known.losses[clients]
+        losses = records.losses[clients]
         unknown = losses.isnan()
         highest = losses[~unknown].max() if not unknown.all() else 1.0
         chances = torch.where(unknown, highest, losses).clamp(min=1e-9) ** power

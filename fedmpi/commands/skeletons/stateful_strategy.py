@@ -34,17 +34,17 @@ def NAME(strength: float = 0.1):
         return {"drift": state["drift"]}
 
     def shift(task):
-        # What is added to every gradient of this client: task.given came from the server, and
+        # What is added to every gradient of this client: task.message came from the server, and
         # task.kept is what the client kept. It is empty before the client's first round.
         own = task.kept.get("drift", torch.zeros_like(task.base))
-        apart = own - task.given["drift"]
-        return strength * apart[: task.layout.R] * task.live
+        apart = own - task.message["drift"]
+        return strength * apart[: task.layout.R] * task.trainable
 
     def reply(task, trained):
         # After training: what the client answers beside its update, and what it keeps.
         R = task.layout.R
         drift = torch.zeros_like(task.base)
-        drift[:R] = (task.x[:R] - task.base[:R]) * task.live
+        drift[:R] = (task.x[:R] - task.base[:R]) * task.trainable
         change = drift - task.kept.get("drift", torch.zeros_like(drift))
         return {"change": change}, {"drift": drift}
 
