@@ -42,15 +42,17 @@ def pack(meta, arrays):
     for name, array in arrays.items():
         contiguous[name] = np.asarray(array, order="C")
     header = _header(meta, contiguous)
-    start = FIXED + len(header)
+    header_bytes = len(header)
+    start = FIXED + header_bytes
     num_bytes = start + _content_bytes(contiguous)
     buffer = np.empty(num_bytes, np.uint8)
     # The checksum counts its own bytes as zeros.
-    FIRST.pack_into(buffer, 0, MAGIC, len(header), 0)
+    FIRST.pack_into(buffer, 0, MAGIC, header_bytes, 0)
     buffer[FIXED:start] = np.frombuffer(header, np.uint8)
     for array in contiguous.values():
         start = _write(buffer, start, array)
-    FIRST.pack_into(buffer, 0, MAGIC, len(header), checksum(buffer))
+    total = checksum(buffer)
+    FIRST.pack_into(buffer, 0, MAGIC, header_bytes, total)
     return buffer
 
 
@@ -76,9 +78,10 @@ def checksum(buffer):
     words = buffer[:whole].view("<u8")
     rest = buffer[whole:].tobytes()
     last = int.from_bytes(rest, "little")
+    # The sum of the words wraps by itself, that with the last bytes does not.
     total = words.sum(dtype=np.uint64)
-    # Python's integers do not overflow.
-    return (int(total) + last) % MODULUS
+    total = int(total) + last
+    return total % MODULUS
 
 
 def size(meta, arrays):

@@ -37,8 +37,10 @@ def encode(index):
             return [count], squeeze(gaps)
     num_low = int(LOG_GOLDEN_RATIO * mean).bit_length()
     positions = index.astype(np.int32)
-    steps = np.diff(positions, prepend=np.int32(-1))
-    low, unary = _rice(steps - 1, num_low)
+    before_all = np.int32(-1)
+    gaps = np.diff(positions, prepend=before_all)
+    gaps -= np.int32(1)
+    low, unary = _rice(gaps, num_low)
     squeezed_low = squeeze(low)
     squeezed_unary = squeeze(unary)
     numbers = [count, num_low, len(squeezed_low), len(unary)]
@@ -69,11 +71,13 @@ def _byte_gaps(index):
     """uint8 (k,): the gaps of ``index (k,)``, k > 0, if all of them fit a byte; else None."""
     # Modulo 256; their sum tells whether one of them was larger.
     positions = index.astype(np.uint8)
-    steps = np.diff(positions, prepend=np.uint8(255))
-    gaps = steps - np.uint8(1)
+    before_all = np.uint8(255)
+    gaps = np.diff(positions, prepend=before_all)
+    gaps -= np.uint8(1)
+    got = int(gaps.sum(dtype=np.int64))
     last = int(index[-1])
     num_left_out = last + 1 - len(index)
-    if int(gaps.sum(dtype=np.int64)) != num_left_out:
+    if got != num_left_out:
         return None
     return gaps
 
@@ -81,7 +85,8 @@ def _byte_gaps(index):
 def _rice(gaps, num_low):
     """``(low, unary)`` uint8: planes of the last ``num_low`` bits of all gaps, then the rest."""
     # np.concatenate refuses an empty list.
-    planes = [np.empty(0, np.uint8)]
+    empty = np.empty(0, np.uint8)
+    planes = [empty]
     for bit in range(num_low):
         is_set = gaps & 1 << bit
         plane = np.packbits(is_set.astype(bool))
@@ -103,20 +108,31 @@ def _unrice(array, n, count, num_low, cut, unary_bytes):
     ``array`` holds ``cut`` bytes of squeezed planes; the squeezed unary part comes behind them.
     """
     _check_sizes(array, n, count, num_low, cut, unary_bytes)
-    digits = expand(array[cut:], unary_bytes)
-    unary = np.unpackbits(digits).view(bool)
-    ends = np.flatnonzero(unary)
-    if len(ends) != count:
-        raise ValueError(f"{count} positions announced, got {len(ends)}")
-    high = np.diff(ends, prepend=-1) - 1
-    gaps = high << num_low
+    low = array[:cut]
+    unary = array[cut:]
+    gaps = _unary(unary, unary_bytes, count)
+    gaps <<= num_low
     plane_bytes = -(-count // 8)
-    low = expand(array[:cut], num_low * plane_bytes)
-    planes = low.reshape(num_low, plane_bytes)
+    low_bytes = num_low * plane_bytes
+    digits = expand(low, low_bytes)
+    planes = digits.reshape(num_low, plane_bytes)
     for bit, plane in enumerate(planes):
         bits = np.unpackbits(plane, count=count)
         gaps |= bits.astype(np.int64) << bit
     return gaps
+
+
+def _unary(array, num_bytes, count):
+    """int64 (count,): the numbers of zeros before each one of the squeezed digits in ``array``."""
+    digits = expand(array, num_bytes)
+    unary = np.unpackbits(digits)
+    ends = np.flatnonzero(unary.view(bool))
+    num_ends = len(ends)
+    if num_ends != count:
+        raise ValueError(f"{count} positions announced, got {num_ends}")
+    steps = np.diff(ends, prepend=-1)
+    steps -= 1
+    return steps
 
 
 def _check_sizes(array, n, count, num_low, cut, unary_bytes):

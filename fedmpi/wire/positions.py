@@ -28,6 +28,8 @@ PIECE = 1 << 20
 SPARSE = 100
 # Gaps are coded with at most one rare weight in RARE: above, a bitmap is as small.
 RARE = 6
+# Raised by numpy and Python for numbers that no sender would announce.
+DAMAGED = (ValueError, IndexError, KeyError, TypeError, OverflowError)
 
 
 def encode(mask, known=None):
@@ -45,6 +47,7 @@ def encode(mask, known=None):
     if known is not None:
         flips = mask ^ known
         num_flips = int(np.count_nonzero(flips))
+        # Equal masks need not be one array.
         if num_flips == 0:
             return _same(meta)
         rare_flips = min(num_flips, n - num_flips)
@@ -75,12 +78,15 @@ def decode(meta, array, n, known=None):
         raise WireError("the difference from a mask that this receiver does not hold")
     try:
         mask = _decoded(meta, array, n, known)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise WireError(f"damaged mask: {type(error).__name__} {error}") from error
+    except DAMAGED as error:
+        kind = type(error).__name__
+        raise WireError(f"damaged mask: {kind} {error}") from error
     expected = meta["k"]
     k = int(np.count_nonzero(mask))
-    if len(mask) != n or k != expected:
-        raise WireError(f"{expected} of {n} weights announced as kept, got {k} of {len(mask)}")
+    length = len(mask)
+    if length != n or k != expected:
+        got = f"{k} of {length}"
+        raise WireError(f"{expected} of {n} weights announced as kept, got {got}")
     return mask
 
 
@@ -107,13 +113,16 @@ def _in_pieces(mask, step):
     A row of the table holds the bytes of a piece, its form, and the numbers needed by its reader.
     The pieces lie in the array one after the other.
     """
+    n = len(mask)
     table = []
     # np.concatenate refuses an empty list, and a mask without weights has no pieces.
-    arrays = [np.empty(0, np.uint8)]
-    for start in range(0, len(mask), step):
+    empty = np.empty(0, np.uint8)
+    arrays = [empty]
+    for start in range(0, n, step):
         piece = mask[start: start + step]
         form, array = _smallest(piece)
-        table.append([len(array), *form])
+        row = [len(array), *form]
+        table.append(row)
         arrays.append(array)
     return table, np.concatenate(arrays)
 
@@ -139,11 +148,16 @@ def _joined(table, step, array, n):
 
 def _check_table(table, step, array, n):
     """ValueError if the pieces are not as many as n weights need, or not as long as ``array``."""
-    num_bytes = sum(row[0] for row in table)
-    is_sound = step >= 1 and len(table) == -(-n // step)
-    if not is_sound or num_bytes != len(array):
-        pieces = f"{len(table)} pieces of {step}"
-        raise ValueError(f"{pieces} for {n} weights in {len(array)} bytes")
+    num_pieces = len(table)
+    announced_bytes = 0
+    for row in table:
+        announced_bytes += row[0]
+    is_cut = step >= 1 and num_pieces == -(-n // step)
+    num_bytes = len(array)
+    if is_cut and announced_bytes == num_bytes:
+        return
+    got = f"{num_pieces} pieces of {step}"
+    raise ValueError(f"{got} for {n} weights in {num_bytes} bytes")
 
 
 def _smallest(mask):
@@ -167,11 +181,13 @@ def _forms(mask):
     starts = _starts(mask)
     num_starts = int(np.count_nonzero(starts))
     # A mask at random has 2 k (n - k) / n starts, a clustered one less than nine tenths of this.
+    # In integers: both sides are multiplied by 10 n.
     random_starts_n = 2 * k * (n - k)
     clustered = num_starts * n * 10 < 9 * random_starts_n
     has_rare_kind = rare * RARE <= n
     if clustered or not has_rare_kind:
-        yield ["bitmap"], squeeze(np.packbits(mask))
+        packed = np.packbits(mask)
+        yield ["bitmap"], squeeze(packed)
     if 2 * num_starts < rare:
         yield _as_gaps("runs", starts)
     elif has_rare_kind:
@@ -187,10 +203,12 @@ def _starts(mask):
 
     The stretch before the first start is of False, and may be empty.
     """
-    starts = np.empty(len(mask), bool)
+    n = len(mask)
+    starts = np.empty(n, bool)
     starts[0] = mask[0]
     before = mask[:-1]
-    np.not_equal(mask[1:], before, out=starts[1:])
+    after = mask[1:]
+    np.not_equal(before, after, out=starts[1:])
     return starts
 
 
@@ -221,8 +239,8 @@ def _runs(array, n, *numbers):
     starts = gaps.decode(array, n, *numbers)
     lengths = np.diff(starts, prepend=0, append=n)
     # Stretches of False and of True in turn.
-    order = np.arange(len(lengths))
-    values = order % 2 == 1
+    values = np.zeros(len(lengths), bool)
+    values[1::2] = True
     return np.repeat(values, lengths)
 
 
