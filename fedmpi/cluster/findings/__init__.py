@@ -1,0 +1,1 @@
+"""The meaning of measured facts: a function a topic, which yields findings. Pure."""
