@@ -11,7 +11,7 @@ from fedmpi.core.wide import labelled
 
 
 def judged(facts):
-    """The ``Finding``s of all facts that ``examine.measured`` brings, the worst first."""
+    """The ``Finding``s of the facts of ``examine.measured``, the worst first."""
     ranks = facts["ranks"]
     findings = [
         *process.around(facts["around"], facts["mislaunched"]),
@@ -41,7 +41,7 @@ def exit_code(findings):
 def text(findings, width=None):
     """The table, at most ``width`` wide.
 
-    Problems come first, each with the expected value and the way out, then all that is well.
+    Problems come first, each with the expected value and the way out, then the good findings.
     """
     rows = []
     space = max(len(finding.subject) for finding in findings)

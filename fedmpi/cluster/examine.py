@@ -37,7 +37,7 @@ MOST_LETTERS = 200
 
 
 class Patient:
-    """A worker that is only examined."""
+    """A worker to be examined only."""
 
     def receive(self, meta, arrays):
         pass
@@ -74,8 +74,8 @@ def _of_launched(local):
 def measured(connect, folder):
     """All facts, as JSON takes them.
 
-    ``ranks`` by number, the ``probe`` between them (None in one process), ``folder``, and those of
-    the surroundings.
+    ``ranks`` by number, the ``probe`` between them (None in one process), ``folder``, and
+    facts about the surroundings.
     """
     _, num_ranks = rank_and_size()
     alone = num_ranks == 1
@@ -94,7 +94,7 @@ def measured(connect, folder):
 
 
 def measured_alone(folder, mislaunched):
-    """All facts of a process that takes itself for a rank and is none, as ``mislaunched`` says."""
+    """All facts of a process taking itself for a rank by mistake, as ``mislaunched`` says."""
     own = of_rank(0, launched=False)
     own["node"] = 0
     return _facts({0: own}, None, folder, mislaunched)
@@ -112,7 +112,7 @@ def _facts(ranks, probe, folder, mislaunched):
 
 
 def of_rank(local, launched):
-    """The facts that a rank tells of itself.
+    """The facts of a rank about itself.
 
     ``launched`` by an MPI launcher; else another process looks at MPI.
     """
@@ -188,7 +188,7 @@ def of_folder(folder):
 
 
 def _unusable(folder, reason):
-    """The facts of a folder in which nothing can be tried."""
+    """The facts of a folder without a trial, for a ``reason``."""
     return _disk("", "") | {"path": folder, "write": reason}
 
 
@@ -203,10 +203,15 @@ def _temporary():
 def _disk(path, mounts):
     if not os.path.isdir(path):
         return {"path": path, "type": "", "free_bytes": 0, "total_bytes": 0}
-    usage = shutil.disk_usage(path)
+    # A path through a link lies on the disk of its target.
     real_path = os.path.realpath(path)
-    kind = file_system(real_path, mounts)
-    return {"path": path, "type": kind, "free_bytes": usage.free, "total_bytes": usage.total}
+    usage = shutil.disk_usage(path)
+    return {
+        "path": path,
+        "type": file_system(real_path, mounts),
+        "free_bytes": usage.free,
+        "total_bytes": usage.total,
+    }
 
 
 def file_system(path, mounts):
@@ -231,7 +236,7 @@ def _library():
 
 
 def _library_elsewhere():
-    """The MPI that a process of its own loads: on a login node loading it may fail, or hang."""
+    """The MPI loaded by another process: on a login node loading it may fail, or hang."""
     command = [sys.executable, "-c", MPI_ALONE]
     # Variables of a launcher would make it wait for other ranks.
     variables = without_ranks(os.environ)
@@ -251,14 +256,19 @@ def _library_elsewhere():
 def mpirun():
     """``{"path", "text", "typed", "typed_text"}`` of launchers and their versions.
 
-    ``path`` is the mpirun started by fedmpi, ``typed`` another one that users get by its name. Empty
+    ``path`` is the mpirun started by fedmpi, ``typed`` another one behind the name in PATH. Empty
     texts if there is none.
     """
     path = find_launcher("mpirun") or find_launcher("mpiexec") or ""
     typed = shutil.which("mpirun") or ""
     if typed and os.path.realpath(typed) == os.path.realpath(path):
         typed = ""
-    return {"path": path, "text": _version(path), "typed": typed, "typed_text": _version(typed)}
+    return {
+        "path": path,
+        "text": _version(path),
+        "typed": typed,
+        "typed_text": _version(typed),
+    }
 
 
 def _version(path):

@@ -1,1 +1,1 @@
-"""The meaning of measured facts: a function a topic, which yields findings. Pure."""
+"""The meaning of measured facts: a module a topic, with pure functions yielding findings."""

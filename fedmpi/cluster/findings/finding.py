@@ -1,4 +1,4 @@
-"""A finding: one line of the doctor's table; and the words that all findings share."""
+"""A finding is one line of the doctor's table; and words shared by all findings."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Finding(NamedTuple):
 
 
 def good(subject, got):
-    """The finding that all is well."""
+    """The finding of a subject without trouble."""
     return Finding("ok", subject, got)
 
 
@@ -40,7 +40,7 @@ def named(numbers):
 def compared(ranks, value):
     """``(text, whether all ranks have one value)``.
 
-    The text is that value, else ``a on ranks 0-3; b on rank 4``. ``value(facts)`` takes a rank's
+    The text is this value, else ``a on ranks 0-3; b on rank 4``. ``value(facts)`` takes a rank's
     facts.
     """
     ranks_with = {}

@@ -20,7 +20,7 @@ def places(ranks):
 
 
 def num_cores(ranks, numbers):
-    """Cores that any of the ranks ``numbers`` of a node may use."""
+    """Cores of all the ranks ``numbers`` of a node together."""
     cores = set()
     for rank in numbers:
         cores.update(ranks[rank]["cores"])
@@ -49,7 +49,7 @@ def _cores(ranks, numbers):
 
 
 def gpus(ranks):
-    """Findings about each GPU, and about ranks that see none of theirs."""
+    """Findings about each GPU, and about ranks blind to theirs."""
     blind = {}
     any_gpu = False
     for rank, facts in ranks.items():
@@ -68,7 +68,7 @@ def gpus(ranks):
 
 
 def _blind(ranks):
-    """About ``ranks`` with a driver, but without a GPU that torch sees."""
+    """About ``ranks`` with a driver, but without a GPU for torch."""
     first = next(iter(ranks.values()))
     built_for = first["torch"]["cuda"] or "none"
     driver, visible = first["driver"], first["visible"]

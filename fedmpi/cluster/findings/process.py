@@ -1,4 +1,4 @@
-"""Findings about the surroundings of a process, which it did not choose."""
+"""Findings about the surroundings of a process: it did not choose them itself."""
 
 from fedmpi.cluster.findings.finding import Finding, compared, good, named
 from fedmpi.run.surroundings import LOCKING
@@ -70,7 +70,7 @@ def _is_utf8(encoding):
 
 
 def _hdf5(variables):
-    """Findings about variables of the environment that change HDF5."""
+    """Findings about variables of the environment for HDF5."""
     locking = variables.get(LOCKING)
     # HDF5 itself knows these words only; an empty variable is as good as none.
     if locking in ("TRUE", "1", "BEST_EFFORT"):

@@ -9,7 +9,7 @@ CUDA_AWARE = {True: "yes", False: "no", None: "it does not say"}
 
 
 def mpi(ranks, mpirun):
-    """Findings about the MPI that mpi4py loads, and about launchers."""
+    """Findings about mpi4py's MPI, and about launchers."""
     library = ranks[0]["mpi"]
     if "error" in library:
         yield Finding(
@@ -67,9 +67,9 @@ def _launcher(ranks, mpirun, library):
 
 
 def _typed_launcher(mpirun, library):
-    """A note if a user who types ``mpirun`` gets one that starts no rank of mpi4py's MPI.
+    """A note if the name ``mpirun`` means a launcher of another MPI than mpi4py's.
 
-    fedmpi itself starts the mpirun beside its Python, which PATH may hide.
+    fedmpi itself starts the mpirun beside its Python; PATH may hide it.
     """
     path, typed, version_text = mpirun["path"], mpirun["typed"], mpirun["typed_text"]
     if not typed or not _is_foreign(version_text, library):
@@ -84,7 +84,7 @@ def _typed_launcher(mpirun, library):
 
 
 def _is_foreign(version_text, library):
-    """Whether a launcher is not of the MPI that mpi4py loads, as far as known."""
+    """Whether a launcher is of another MPI than mpi4py's, as far as known."""
     if "error" in library:
         return False
     return _is_open_mpi(version_text) != _is_open_mpi(library["library"])
@@ -130,7 +130,7 @@ def _build(facts):
 
 
 def versions(ranks):
-    """Findings about packages: an error for each that differs between ranks."""
+    """Findings about packages: an error for each with several versions."""
     shown = []
     all_same = True
     for name, version in ranks[0]["versions"].items():

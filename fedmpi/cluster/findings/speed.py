@@ -1,6 +1,6 @@
 """Findings about speed between ranks.
 
-The expected times and rates are those of one node; between nodes the network may be slower, and a
+Times and rates inside one node are the measure; between nodes the network may be slower, and a
 finding says so.
 """
 
@@ -72,14 +72,18 @@ def _latency(pairs):
 
 
 def _broadcast(measured, num_workers):
-    seconds, bare = measured["seconds"], measured["bare_seconds"]
-    size = f"{measured['bytes'] / MIB:.0f} MiB to {num_workers} worker(s)"
-    alone = f"MPI alone {bare * 1e3:.1f} ms, {seconds / bare:.2g} times"
-    return good("broadcast", f"{size}: {seconds * 1e3:.1f} ms; {alone}")
+    seconds = measured["seconds"]
+    bare = measured["bare_seconds"]
+    times = seconds / bare
+    size = measured["bytes"] / MIB
+    to_all = f"{size:.0f} MiB to {num_workers} worker(s)"
+    ours = f"{seconds * 1e3:.1f} ms"
+    alone = f"MPI alone {bare * 1e3:.1f} ms"
+    return good("broadcast", f"{to_all}: {ours}; {alone}, {times:.2g} times")
 
 
 def _waiting(share_of):
-    """About the share of a core that each waiting rank burns."""
+    """About the share of a core burnt by each waiting rank."""
     busy = []
     for rank, share in share_of.items():
         if share > WAITING:
