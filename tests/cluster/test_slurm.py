@@ -555,7 +555,8 @@ def test_rounds_that_fit_follow_from_what_workers_share():
     assert "about 6 s on 3 ranks" in told and "all 50 rounds fit" in told     # 2 s alone, 8 s shared by two
     busy = options | {"cohort": 2, "aggregation": "fedbuff:concurrency=4"}       # four are at work, not two
     assert foretell.fitting(job, busy, sbatch.Measured(10.0, 8.0, 1e9)) == told
-    assert "42 of 50" in foretell.fitting(job, options, sbatch.Measured(16.0, 12.0, 1e9))    # (600 - 120 - 60) s of 10 s
+    slower = sbatch.Measured(16.0, 12.0, 1e9)                                    # (600 - 120 - 60) s of 10 s
+    assert "42 of 50" in foretell.fitting(job, options, slower)
 
 
 @pytest.mark.parametrize("text, found", [("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-0", 86400),
