@@ -239,6 +239,8 @@ def known_options(folder):
 def array(folder, points, todo, at_once, given):
     """The batch script for the runs ``todo``, with room for the largest; says its demands."""
     from fedmpi.cluster import sbatch as slurm
+    from fedmpi.cluster.foretell import foretold
+    from fedmpi.cluster.script import array_script
     out = os.path.join(folder, "NAME.h5")
     options = [points[number].options | {"out": out} for number in todo]
     job = slurm.Job(**given)
@@ -249,11 +251,11 @@ def array(folder, points, todo, at_once, given):
     largest = max(options, key=lambda own: slurm.node_bytes(job, own))
     at_a_time = f", {at_once} at a time" if at_once > 0 else ""
     say(f"an array job of {len(todo)} runs{at_a_time}; each:")
-    for line in slurm.job_lines(job, largest):
+    for line in foretold(job, largest):
         say(line)
     names = [point.name for point in points]
     num_bytes = slurm.node_bytes(job, largest)
-    return slurm.array_script(job, num_bytes, names, todo, at_once, folder, sys.argv[1:])
+    return array_script(job, num_bytes, names, todo, at_once, folder, sys.argv[1:])
 
 
 def check_data(options):
