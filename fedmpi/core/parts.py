@@ -112,6 +112,8 @@ class Facts(NamedTuple):
     server_update: bool = False   # the strategy asks for an update of the server's own samples
     needs_previous: bool = False  # some client's answer follows from the previous round's model
     own_masks: bool = False       # clients train masks of their own
+    # Clients train masks of their own in one round, too: the pruner gives or moves them.
+    pruned_apart: bool = False
     scored: bool = True           # weights in the merge follow from scores
     even: bool = False            # all clients weigh the same in the merge
     touched: int = 1              # clients that this part changes: of features and faults
@@ -122,6 +124,12 @@ class Facts(NamedTuple):
     coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
     sends: bool = False           # the strategy sends more than the model
+    linear_steps: bool = True     # the optimiser says how far its steps go, see Optimiser.travelled
+    optimiser_state: tuple = ()   # names of the tensors of the optimiser's state
+    clipped: bool = False         # the user gave --clip-norm: gradients may be shortened
+    same_steps: bool = False      # all clients take as many steps in a round
+    headline: str = "accuracy"    # the task's metric by which models are compared
+    cross_entropy: bool = True    # the task's loss is that of --task classification
 
 
 def nothing(facts):
@@ -149,6 +157,24 @@ def leaves_nobody_out(facts):
         yield (
             f"no effect: all {facts.clients} clients take part in every round; give a --cohort "
             "below that"
+        )
+
+
+def wants_linear_steps(facts):
+    """``refuses`` of strategies that divide by ``Trained.travelled``."""
+    if not facts.linear_steps:
+        yield (
+            "it divides by how far clients went, and the steps of "
+            f"{facts.named['optimiser']} have no such length; take --optimiser sgd"
+        )
+
+
+def own_loss(facts):
+    """``notes`` of strategies whose clients train by the strategy's loss instead of the task's."""
+    if not facts.cross_entropy:
+        yield (
+            f"clients train by its cross-entropy: the loss of {facts.named['task']} counts in "
+            "tests alone"
         )
 
 
