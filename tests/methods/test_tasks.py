@@ -452,6 +452,30 @@ def test_runs_of_other_tasks_are_not_compared(fedmpi, run_files):
     assert "these runs have different tasks, which cannot be compared: mae (less is better), f1 (more" in told
 
 
+def test_runs_whose_tasks_differ_in_options_or_source_are_told_apart(run_files):
+    """The losses of two quantiles have one name, and are two functions."""
+    from fedmpi.read import report
+    from fedmpi.read.headline import task_lines
+    one, other = read_run(run_files["a"]), read_run(run_files["b"])
+    assert task_lines([one, other]) == []
+    usual = one.attrs["options"]["task"] + ":loss=mse"
+    said = one._replace(attrs=one.attrs | {"options": one.attrs["options"] | {"task": usual}})
+    assert task_lines([one, said]) == []
+
+    def as_task(run, spec, **changes):
+        parts = [part | changes if part["kind"] == "task" else part for part in run.attrs["parts"]]
+        return run._replace(attrs=run.attrs | {"parts": parts, "options": run.attrs["options"] | {"task": spec}})
+
+    low = as_task(one, spec="my:quantile:tau=0.5", options={"tau": 0.5}, source="ab" * 32)
+    high = as_task(other, spec="my:quantile:tau=0.9", options={"tau": 0.9}, source="ab" * 32)
+    found = report.comparison(report.grouped({"a.h5": low, "b.h5": high}))
+    told = report.comparison_text(found)
+    assert "different tasks: --task my:quantile:tau=0.5, --task my:quantile:tau=0.9" in told
+    assert "their mae may be, too" in told
+    edited = as_task(read_run(run_files["b"]), spec="my:quantile:tau=0.5", options={"tau": 0.5}, source="cd" * 32)
+    assert "(source abababab), --task my:quantile:tau=0.5 (source cdcdcdcd)" in task_lines([low, edited])[0]
+
+
 @pytest.mark.parametrize("name, word", [("a", "mae"), ("labels", "f1")])
 def test_every_reader_tells_the_headline(fedmpi, tmp_path, run_files, name, word):
     path = run_files[name]

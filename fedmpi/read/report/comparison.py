@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedmpi.core.errors import UserError
-from fedmpi.read.headline import Headline, common_headline, headline
+from fedmpi.read.headline import Headline, common_headline, headline, task_lines
 from fedmpi.read.report.chance import stuck, stuck_text
 from fedmpi.read.report.groups import differing, option_text
 from fedmpi.read.report.metrics import final_metrics
@@ -60,6 +60,7 @@ def comparison(groups, target=None, against=0, every_pair=False):
     * ``differ``: texts of the options that differ.
     * ``outcomes``: Intervals over seeds, None if a run lacks it.
     * ``headline``: the name of the compared metric, the key of its values below.
+    * ``tasks``: lines for the reader if the runs' tasks differ.
     * ``equal``: by axis, ``budgets`` and, for each, the test headlines of each group's runs within
       it.
     * ``reach``: under the headline's name ``target``, or the best value of all runs (in percent for
@@ -68,7 +69,8 @@ def comparison(groups, target=None, against=0, every_pair=False):
       ``every_pair``, at equal cost, over common seeds.
     * ``chance``: the Stuck of each group, None if a run of it has learned something.
     """
-    leading = common_headline([run for group in groups for run in group.runs.values()])
+    all_runs = [run for group in groups for run in group.runs.values()]
+    leading = common_headline(all_runs)
     if target is not None and leading.share and target > 1:
         raise UserError(f"--accuracy must be in (0, 1], got {target}")
     runs = _evaluated_runs(groups)
@@ -86,6 +88,7 @@ def comparison(groups, target=None, against=0, every_pair=False):
         "groups": [_record(group) for group in groups],
         "headline": leading.name,
         "higher": leading.higher,
+        "tasks": task_lines(all_runs),
         "differ": differing(groups),
         "outcomes": _outcomes(groups, leading),
         "equal": equal,
@@ -302,6 +305,7 @@ def comparison_text(found, width=None):
     if several:
         spread = ", mean ± standard deviation over seeds"
     lines = [line for record in found["groups"] for line in _group_lines(record)]
+    lines += found["tasks"]
     lines += chance_lines(found)
     lines += ["", *_differ_section(found)]
     lines += ["", *_outcome_section(found, f"what came of it{spread}")]

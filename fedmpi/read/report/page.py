@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from fedmpi import __version__
-from fedmpi.read.headline import common_headline, headline
+from fedmpi.read.headline import common_headline, headline, task_lines
 from fedmpi.read.report.chance import stuck, stuck_text
 from fedmpi.read.report.comparison import (STATUS, WORDS, accuracy_text, comparison,
                                            difference_text, outcome_text, outcome_words,
@@ -101,7 +101,7 @@ def _header(runs, groups, title, remarks, names):
     remarked = "".join(f'<p class="remark">{text(remark)}</p>' for remark in remarks)
     links = "".join(f'<li><a href="#{name.lower()}">{name}</a></li>' for name in names)
     return (f'<header><h1>{text(title)}</h1><p class="lead">{text(_lead(groups))}</p>{remarked}'
-            f"{_alarm(runs)}{_never_left_chance(groups)}"
+            f"{_alarm(runs)}{_different_tasks(runs)}{_never_left_chance(groups)}"
             f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>')
 
 
@@ -188,6 +188,16 @@ def _dates(runs):
     if len(days) > 1:
         return f"{days[0]} to {days[-1]}"
     return "".join(days)
+
+
+def _different_tasks(runs):
+    """A note if the runs' tasks differ, as ``fedmpi compare`` says it."""
+    lines = task_lines(runs.values())
+    if not lines:
+        return ""
+    first, meaning = lines
+    meaning = meaning.strip()
+    return f'<p class="note">{text(first.capitalize())}. {text(meaning.capitalize())}.</p>'
 
 
 def _never_left_chance(groups):
