@@ -229,4 +229,4 @@ def _checkpoints(path):
 
 def _end(attrs, rounds):
     if attrs.get("status") not in (None, "running"):
-        yield rounds, attrs["status"], None, attrs.get("ended"), ""
+        yield rounds, attrs["status"], None, attrs.get("ended"), attrs.get("error", "")

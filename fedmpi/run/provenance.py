@@ -31,6 +31,7 @@ def attrs(setup, transport):
         "command": shlex.join(sys.argv),
         "created": now(),
         "status": "running",
+        "error": "",
         "seed": options["seed"],
         "parts": settings.of(options),
         "data_digest": data.digest,

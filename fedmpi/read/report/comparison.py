@@ -116,6 +116,7 @@ def _record(group):
         "runs": list(group.runs),
         "seeds": [options(run).get("seed") for run in runs],
         "status": [str(run.attrs.get("status", "")) for run in runs],
+        "error": [str(run.attrs.get("error", "")) for run in runs],
         "played": [len(run.ends) for run in runs],
     }
 
@@ -406,11 +407,13 @@ def _group_lines(record):
     if several:
         head += f" and {len(paths) - 1} more, seeds {', '.join(map(str, record['seeds']))}"
     yield head
-    for path, status, played in zip(paths, record["status"], record["played"]):
+    states = zip(paths, record["status"], record["played"], record["error"])
+    for path, status, played, error in states:
         if status in ("", "finished"):
             continue
         name = f"{path} " if several else ""
-        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds"
+        reason = f" ({error})" if error else ""
+        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds{reason}"
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):

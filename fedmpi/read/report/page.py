@@ -223,6 +223,8 @@ def _alarm(runs):
         status = str(run.attrs.get("status", ""))
         if status not in ("finished", ""):
             progress = f"{os.path.basename(path)} after {len(run.ends)} rounds"
+            if run.attrs.get("error"):
+                progress += f" ({run.attrs['error']})"
             by_status.setdefault(status, []).append(progress)
     notes = []
     for status, names in by_status.items():
