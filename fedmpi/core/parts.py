@@ -793,7 +793,8 @@ class Coding(NamedTuple):
 class Codec(NamedTuple):
     """Values on the wire: ``encode(values (K,) float32) -> dict of numpy arrays``, and back.
 
-    ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error of each value
+    The values of an update are finite: in place of one that has diverged, and will not be merged,
+    zeros are encoded. ``decode(arrays, K) -> (K,)``. ``bound(values) -> (K,)`` is the largest error of each value
     after a round trip. A codec for updates only names in ``down`` the codec for models.
 
     * ``exact``: decoding gives back the very values, and their number alone decides the size.

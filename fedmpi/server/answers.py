@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fedmpi.client.answer import unbilled
-from fedmpi.client.stats import CAUSES, Stats
+from fedmpi.client.stats import Stats, advice
 from fedmpi.core import exact_sum
 from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import index_of
@@ -53,7 +53,7 @@ class Refused(NamedTuple):
     up_bytes: int
     rank: int
     numbers: np.ndarray | None = None     # like an Update's, unless the training raised
-    cause: str = ""                       # of a divergence: a key of numbers.CAUSES
+    cause: str = ""                       # of a divergence: a key of stats.CAUSES
 
 
 def failed(run, reply):
@@ -140,7 +140,8 @@ def read(run, reply, ask, support, expected, announced):
             up_bytes=up_bytes,
             rank=reply.rank,
             numbers=numbers,
-            cause=meta.get("cause", "training"))
+            # Before it was encoded, the client found nothing wrong.
+            cause=meta.get("cause", "codec"))
     return Update(
         values=values,
         support=support,
@@ -244,5 +245,5 @@ def enough(run, t, answers):
     if diverged:
         # One client stands for all: the causes are mostly the same.
         first = diverged[0]
-        raise DivergedError(f"{line}; {first.why}: {CAUSES[first.cause]}")
+        raise DivergedError(f"{line}; {first.why}: {advice(first.cause, run.codec.exact)}")
     raise FedError(f"{line}\n{refused[0].why}")

@@ -79,7 +79,8 @@ def _masked_asks(run, state, t, clients):
     messages, asks = {}, []
     for client, mask in zip(clients.tolist(), masks):
         if id(mask) not in messages:
-            messages[id(mask)] = model_message(run, state, t, mask)
+            number = len(messages)
+            messages[id(mask)] = model_message(run, state, t, mask, number=number)
         meta, arrays = messages[id(mask)]
         order = ask(run, state, client, t, mask, meta, arrays)
         asks.append(order)
@@ -111,7 +112,7 @@ def _kind_message(run, state, t, number):
     support = positions_of(kind, own_support)
     code, bits = positions.encode(own_mask.numpy())
     meta = {"support": digest(support), "mask": code, "network": number}
-    codec = drawing(run.codec.down, run.seed, t)
+    codec = drawing(run.codec.down, run.seed, t, message=number)
     values = gathered(state["x"], support)
     arrays = {"mask": bits} | codec.encode(values)
     meta, arrays = _with_sent(run, state, meta, arrays, codec, support)
@@ -127,7 +128,9 @@ def smaller_asks(run, state, t, clients):
     orders, asks = {}, []
     for client, units in zip(clients.tolist(), networks):
         if id(units) not in orders:
-            orders[id(units)] = _network_order(run, state, t, units)
+            # The whole network's message has the number 0.
+            number = len(orders) + 1
+            orders[id(units)] = _network_order(run, state, t, units, number)
         order = orders[id(units)]
         asks.append(order._replace(client=client))
     return asks
@@ -141,10 +144,11 @@ def _fleet(run, state):
     return run.devices.at(state["now"], len(run.sizes), draw)
 
 
-def _network_order(run, state, t, units):
+def _network_order(run, state, t, units, number):
     """An ``Ask``, the client still missing, for the network of ``units``, ``{layer: (n,) bool}``.
 
-    The mask marks the network's prunable weights in the vector of the whole one.
+    The mask marks the network's prunable weights in the vector of the whole one. ``number`` is that
+    of the message among those of the round.
     """
     units = flat(run.structure, units)
     if units.all():
@@ -156,7 +160,7 @@ def _network_order(run, state, t, units):
     index = index_of(entries.numpy())
     support = torch.from_numpy(index)
     mask = entries[: run.layout.Q].clone()
-    codec = drawing(run.codec.down, run.seed, t)
+    codec = drawing(run.codec.down, run.seed, t, message=number)
     values = gathered(state["x"], support)
     packed = np.packbits(units.numpy())
     arrays = {"units": packed} | codec.encode(values)
@@ -188,7 +192,8 @@ def _with_own(run, state, client, t, mask, meta, arrays):
         return meta, arrays
     tensors = strategy.send_to(state["strategy"], client)
     named = {name: strategy.sends[name] for name in tensors}
-    codec = drawing(run.codec.down, run.seed, t, client)
+    # The client's answer has the number 0.
+    codec = drawing(run.codec.down, run.seed, t, client, message=1)
     support = run.layout.support(mask)
     sent = fields.encoded(named, tensors, "given/", codec, support)
     # The model may have brought the message to all clients.
@@ -245,7 +250,7 @@ def common_mask(run, state, t, clients):
     return None
 
 
-def model_message(run, state, t, mask, last_mask=None):
+def model_message(run, state, t, mask, last_mask=None, number=0):
     """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
     ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as they
@@ -261,7 +266,7 @@ def model_message(run, state, t, mask, last_mask=None):
         before = last_mask.numpy()
     code, array = positions.encode(bits, before)
     meta = {"support": digest(support), "mask": code}
-    codec = drawing(run.codec.down, run.seed, t)
+    codec = drawing(run.codec.down, run.seed, t, message=number)
     values = gathered(state["x"], support)
     arrays = {"mask": array} | codec.encode(values)
     return _with_sent(run, state, meta, arrays, codec, support)

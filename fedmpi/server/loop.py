@@ -6,7 +6,7 @@ from typing import Iterator, NamedTuple
 
 import torch
 
-from fedmpi.client.stats import Stats
+from fedmpi.client.stats import Stats, advice
 from fedmpi.compute.evaluate import finite
 from fedmpi.core.errors import FedError, Stopped
 from fedmpi.core.parts import Cohort, Replies, Round
@@ -356,7 +356,8 @@ def evaluated(run, state, merged, due=True):
     x = tested(run, state)
     timed = Stopwatch()
     loss, metrics = yield from timed(run.test(x))
-    row["loss"] = finite(loss, "the merged model")
+    way_out = advice("training", run.codec.exact)
+    row["loss"] = finite(loss, "the merged model", way_out)
     row |= metrics
     before = metrics
     if not torch.equal(x, merged):
@@ -365,7 +366,7 @@ def evaluated(run, state, merged, due=True):
     row[f"{headline}_before"] = before[headline]
     if run.validate is not None:
         loss, metrics = yield from timed(run.validate(x))
-        row["val_loss"] = finite(loss, "the merged model, on validation samples,")
+        row["val_loss"] = finite(loss, "the merged model, on validation samples,", way_out)
         row |= {f"val_{name}": value for name, value in metrics.items()}
     row["evaluate_s"] = timed.seconds
     return row
