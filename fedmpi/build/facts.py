@@ -1,5 +1,7 @@
 """Facts about a run for its parts: by these they refuse it, or warn of options without effect."""
 
+import inspect
+
 import numpy as np
 import torch
 
@@ -73,7 +75,8 @@ def of_run(options, parts, data, layout):
         clipped=options["clip_norm"] > 0,
         same_steps=steps == fewest_steps,
         headline=parts.task.headline,
-        cross_entropy=parts.task.loss is classification.loss,
+        # A plug-in may have it with checks around.
+        usual_loss=inspect.unwrap(parts.task.loss) is classification.loss,
         needs_previous=any(fault.needs_previous_model for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,
         pruned_apart=pruner.moves or not common_model,

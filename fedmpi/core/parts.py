@@ -129,7 +129,7 @@ class Facts(NamedTuple):
     clipped: bool = False         # the user gave --clip-norm: gradients may be shortened
     same_steps: bool = False      # all clients take as many steps in a round
     headline: str = "accuracy"    # the task's metric by which models are compared
-    cross_entropy: bool = True    # the task's loss is that of --task classification
+    usual_loss: bool = True       # the loss is that of --task classification
 
 
 def nothing(facts):
@@ -171,9 +171,9 @@ def wants_linear_steps(facts):
 
 def own_loss(facts):
     """``notes`` of strategies whose clients train by the strategy's loss instead of the task's."""
-    if not facts.cross_entropy:
+    if not facts.usual_loss:
         yield (
-            f"clients train by its cross-entropy: the loss of {facts.named['task']} counts in "
+            f"clients train by a loss of its own: that of {facts.named['task']} counts in "
             "tests alone"
         )
 
@@ -221,6 +221,10 @@ class Objective(NamedTuple):
     targets) -> (summed loss () float64, {metric: sum})`` gives the sums over the samples, if there
     is a faster way to them than one value a sample. ``classes``: a target is one class a sample,
     as some parts need.
+
+    ``outputs(targets (N, ...), classes) -> int`` is the number of a model's outputs for the targets
+    of all training samples: more than one for a mean and a variance, say. None: one for each class,
+    label or value.
     """
 
     loss: Callable
@@ -232,6 +236,7 @@ class Objective(NamedTuple):
     worst: float = 100.0
     totals: Callable | None = None
     classes: bool = False
+    outputs: Callable | None = None
 
 
 class Optimiser(NamedTuple):

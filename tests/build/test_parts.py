@@ -111,9 +111,9 @@ def facts_of(option, **options):
     ({"optimiser": "adam"}, {"linear_steps": False, "optimiser_state": ("mean", "square", "steps")}),
     ({"clip_norm": 1.0}, {"clipped": True}),
     ({"local_steps": 3}, {"same_steps": True}), ({"partition": "quantity", "batch_size": 1}, {"same_steps": False}),
-    ({}, {"headline": "accuracy", "cross_entropy": True, "pruned_apart": False}),
+    ({}, {"headline": "accuracy", "usual_loss": True, "pruned_apart": False}),
     ({"dataset": "synthetic:samples=99,size=4,targets=values", "task": "regression"},
-     {"headline": "mae", "cross_entropy": False}),
+     {"headline": "mae", "usual_loss": False}),
     ({"pruner": "feddst"}, {"pruned_apart": True}), ({"pruner": "adaptive:groups=1"}, {"pruned_apart": True}),
     ({"devices": "drawn", "timing": "fedbuff:buffer=2,concurrency=1"}, {"pruned_apart": False})])
 def test_facts_follow_from_the_parts(options, known):
@@ -198,9 +198,9 @@ def test_a_part_refuses_what_it_cannot_work_with(kind, spec, facts, line):
     ("geometric-median", {"cohort": 1}, "of 1 answers a merge none can be outvoted"),
     ("thesis", {"cohort": 1}, "no effect of clip=3"),
     ("thesis-text", {"scored": False}, "nothing of it is left"),
-    ("thesis-code", {"cross_entropy": False}, "the loss of --task X counts in tests alone"),
-    ("fedpcl", {"cross_entropy": False, "own_tests": True}, "the loss of --task X counts in tests alone"),
-    ("fedgkt", {"cross_entropy": False, "own_tests": True}, "the loss of --task X counts in tests alone")])
+    ("thesis-code", {"usual_loss": False}, "that of --task X counts in tests alone"),
+    ("fedpcl", {"usual_loss": False, "own_tests": True}, "that of --task X counts in tests alone"),
+    ("fedgkt", {"usual_loss": False, "own_tests": True}, "that of --task X counts in tests alone")])
 def test_a_strategy_says_where_it_is_another_one(spec, facts, line):
     settled = {"pruned_apart": True, "pruner_reports": True, "even": True, "cohort": 9, "steps": 2}
     lines = list(make(KINDS["strategy"], spec).notes(Facts(None, NAMED, **settled | facts)))

@@ -23,12 +23,13 @@ from fedmpi.compute.sgd import dense_gradient, descend
 from fedmpi.compute.stacked import stacked
 from fedmpi.core.errors import DataError, UserError
 from fedmpi.core.layout import bind
-from fedmpi.core.parts import Round, Task
+from fedmpi.core.parts import Objective, Round, Task
 from fedmpi.laws import training
 from fedmpi.methods.datasets.dataset import Dataset, checked, num_outputs
 from fedmpi.methods.datasets.hdf5 import hdf5
 from fedmpi.methods.datasets.synthetic import synthetic
 from fedmpi.methods.optimisers.sgd import sgd
+from fedmpi.methods.tasks.outputs import check_outputs, reduced, require_targets
 from fedmpi.server import loop
 from fedmpi.store import read_run
 
@@ -42,6 +43,62 @@ LABELS = VALUES | {"dataset": "synthetic:targets=labels,classes=3,samples=120,si
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_task_obeys_the_contract(spec):
     training.task(spec)
+
+
+def gaussian():
+    """A mean and a logarithm of the variance for each value: minus the log density, without its constant."""
+
+    def densities(outputs, targets):
+        mean, log_variance = outputs.float().chunk(2, dim=1)
+        return ((targets - mean).square() * (-log_variance).exp() + log_variance).mean(1) / 2
+
+    def loss(outputs, targets, reduction="mean"):
+        return reduced(densities(outputs, targets), reduction)
+
+    def mae(outputs, targets):
+        return (outputs.float().chunk(2, dim=1)[0] - targets).abs().mean(1)
+
+    def width(targets, classes):
+        return 2 * targets.shape[1] if targets.ndim == 2 else 2
+
+    def check(outputs, targets, classes, option):
+        fits = targets.is_floating_point() and targets.ndim == 2
+        require_targets(fits, option, "gaussian", "values (n, d)", targets, "say targets=values")
+        check_outputs(outputs, (len(targets), width(targets, classes)), "moments", option, "give two a value")
+
+    return Objective(loss, {"mae": mae}, "mae", check, higher=False, worst=1e6, outputs=width)
+
+
+def wordless():
+    """A task whose check takes nothing."""
+    return gaussian()._replace(outputs=lambda targets, classes: 5)
+
+
+def test_a_task_says_how_many_outputs_its_model_needs():
+    """With inputs that tell nothing, the best mean and variance are those of the targets."""
+    training.task(f"{__name__}:gaussian")
+    options = VALUES | {"task": f"{__name__}:gaussian", "lr": .3, "rounds": 40, "strategy": "fedavg", "optimiser": "sgd",
+                        "pruner": "dense", "dataset": f"{__name__}:mute", "clients": 2, "validation": 0, "seed": 1,
+                        "batch_size": 1000, "local_epochs": 5}
+    run, state = contracts.assembled(**options)
+    states, _ = contracts.run_rounds(run, state, 40)
+    y = mute("").y_train
+    [bias] = [slot.of(states[-1]["x"]) for slot in run.layout.slots if slot.name.endswith("bias")]
+    mean, log_variance = bias.tolist()
+    assert mean == pytest.approx(y.mean(), abs=.02) and math.exp(log_variance) == pytest.approx(y.var(), rel=.05)
+
+
+def mute(data_dir):
+    """Targets of mean 2 and variance 1/4 to inputs of 0."""
+    gen = np.random.default_rng(0)
+    y = (2 + gen.standard_normal((100, 1)) / 2).astype(np.float32)
+    x = np.zeros((100, 3), np.float32)
+    return Dataset(x, y, x, y, 0, mean=(0.,), std=(1.,))
+
+
+def test_a_task_that_takes_no_targets_hears_why():
+    with pytest.raises(AssertionError, match="for values it says: --model: expected a tensor \\(7, 6\\) of moments"):
+        training.task(f"{__name__}:wordless")
 
 
 def test_only_tasks_know_cross_entropy():
