@@ -400,7 +400,7 @@ def test_frames_import_neither_torch_nor_mpi(path):
 
 
 def test_an_outcome_without_a_legend_stays_a_number():
-    from fedmpi.read.frames import named
+    from fedmpi.read.dataframes import named
     assert named(np.array([0, 1]), "0 merged, 1 late").tolist() == ["merged", "late"]
     assert named(np.array([0, 7]), "0 merged, 1 late").tolist() == [0, 7]
     assert isinstance(named(np.array([], int), "0 merged"), pd.Categorical)
