@@ -14,7 +14,8 @@ from fedmpi.read.report.metrics import final_metrics, plain, to_json
 from fedmpi.read.report.outcomes import outcomes, outcomes_text, over_seeds
 from fedmpi.read.report.partition import described
 from fedmpi.read.report.partition_figure import save_partition
-from fedmpi.read.report.partition_text import partition_picture, partition_text
+from fedmpi.read.report.partition_shades import partition_picture
+from fedmpi.read.report.partition_text import partition_text
 from fedmpi.read.report.pictures import (curves, curves_picture, nice_ticks, picture, save_picture,
                                          shares)
 from fedmpi.read.report.plot import save_plot
