@@ -263,7 +263,8 @@ def _read_safetensors(path):
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a safetensors file ({_one_line(error)})") from error
     return tensors, metadata

@@ -24,7 +24,8 @@ from fedmpi.read.report.profile_text import profile_text
 from fedmpi.read.report.statistics import (Interval, auc, cosine_distance, entropy_bits,
                                            euclidean_distance, interval, max_distance,
                                            paired_difference, ranks, spearman, total_variation)
-from fedmpi.read.report.text import human_bytes, human_seconds, round_line, summary
+from fedmpi.read.report.summary import summary
+from fedmpi.read.report.text import human_bytes, human_seconds, round_line
 from fedmpi.read.report.truth import by_client, judged, quality, quality_found, scores
 
 __all__ = [

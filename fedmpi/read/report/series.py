@@ -22,6 +22,11 @@ class Line(NamedTuple):
     high: np.ndarray | None = None
 
 
+def runs_of(groups):
+    """[Run] of all Groups, in their order."""
+    return [run for group in groups for run in group.runs.values()]
+
+
 def spent(run, axis):
     """(T,) float64 cost of a run by the end of each round, on one ``axis``: ``rounds``, ``bytes``
     up and down, training ``flops``, ``virtual`` or own ``seconds``. None if it is not recorded, or
@@ -92,15 +97,18 @@ def mean_lines(groups, column, axis):
 
 def _mean_line(label, runs, column, axis):
     costs = [spent(run, axis) for run in runs]
+    if any(cost is None for cost in costs):
+        return None
     rounds = _common_rounds(runs, column)
-    if not len(rounds) or any(cost is None for cost in costs):
+    if not len(rounds):
         return None
     x = np.stack([cost[rounds] for cost in costs])
     y = np.stack([run.rounds[column][rounds] for run in runs])
     line = Line(label, x.mean(axis=0), y.mean(axis=0))
     if len(runs) == 1:
         return line
-    return line._replace(low=y.min(axis=0), high=y.max(axis=0))
+    lowest, highest = y.min(axis=0), y.max(axis=0)
+    return line._replace(low=lowest, high=highest)
 
 
 def _common_rounds(runs, column):
@@ -145,6 +153,7 @@ def prefix(largest):
     """``(factor, prefix)`` of the decimal unit in which ``largest`` has one to three digits before
     the point."""
     power = 0
+    # From 999.5 on, three digits round to 1000.
     while abs(largest) >= 999.5 and power < len(PREFIXES) - 1:
         largest /= 1000
         power += 1

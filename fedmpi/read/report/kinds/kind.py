@@ -2,7 +2,8 @@
 
 from typing import Callable, NamedTuple
 
-HEIGHT = 0.72                     # of most pictures, in widths
+# Of most pictures, in widths.
+HEIGHT = 0.72
 
 
 class Kind(NamedTuple):
@@ -13,7 +14,8 @@ class Kind(NamedTuple):
     into words. ``each``: a picture shows one run, not several groups. ``size(numbers)`` is its
     height over its width, without the ``names(numbers)`` lines of names above it."""
 
-    line: str                     # for --help
+    # For --help.
+    line: str
     find: Callable
     draw: Callable
     say: Callable

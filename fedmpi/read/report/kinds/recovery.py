@@ -8,7 +8,8 @@ from fedmpi.read.report.series import Line
 from fedmpi.read.report.statistics import spearman, tied
 from fedmpi.read.report.truth import quality, scores
 
-POINTS = 60                       # rounds after which the scores are compared with the truth
+# Rounds after which the scores are compared with the truth.
+POINTS = 60
 
 
 def find(run):
@@ -55,10 +56,9 @@ def _correlation(score, truth):
 def _until(run, rounds):
     """The run as it was after ``rounds`` rounds."""
     rows = run.ends[rounds - 1]
-    return run._replace(
-        ends=run.ends[:rounds],
-        rounds={name: values[:rounds] for name, values in run.rounds.items()},
-        clients={name: values[:rows] for name, values in run.clients.items()})
+    columns = {name: values[:rounds] for name, values in run.rounds.items()}
+    clients = {name: values[:rows] for name, values in run.clients.items()}
+    return run._replace(ends=run.ends[:rounds], rounds=columns, clients=clients)
 
 
 def draw(place, lines):
@@ -70,5 +70,10 @@ def draw(place, lines):
 
 
 def say(lines):
-    ends = "; ".join(f"{line.label}: {line.y[-1]:+.2f} after round {line.x[-1]:.0f}" for line in lines)
-    return f"Rank correlation of the clients' scores so far with their true quality; 1: found, 0: chance. {ends}."
+    ends = "; ".join(map(_end, lines))
+    return ("Rank correlation of the clients' scores so far with their true quality; 1: found, 0: "
+            f"chance. {ends}.")
+
+
+def _end(line):
+    return f"{line.label}: {line.y[-1]:+.2f} after round {line.x[-1]:.0f}"
