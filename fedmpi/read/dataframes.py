@@ -219,22 +219,25 @@ def _layers(rounds, layers, flops_other):
     names = [name for name, *_ in layers]
     sizes = np.array([np.prod(shape, dtype=np.int64) for _, shape, *_ in layers])
     uses = np.array([recorded[0] if recorded else np.nan for _, _, *recorded in layers])
+    sparsity = 1 - kept / sizes
     mask_changed = rounds.get("mask_changed_layers", np.full((T, L), np.nan))
-    flops_forward = 2 * kept * uses
-    samples = _samples_trained(rounds, sizes, uses, flops_other)
-    # Early rounds may have no update of the mask (NaN), and a layer may keep no weight.
+    # A layer may keep no weight.
     with np.errstate(invalid="ignore", divide="ignore"):
         churn = mask_changed / 2 / kept
+    flops_forward = 2 * kept * uses
+    samples = _samples_trained(rounds, sizes, uses, flops_other)
+    flops_training = 3 * samples[:, None] * flops_forward
+    layer_numbers = np.tile(np.arange(L), T)
     frame = pd.DataFrame({
         "round": np.repeat(rounds["round"], L),
-        "layer": pd.Categorical.from_codes(np.tile(np.arange(L), T), names),
+        "layer": pd.Categorical.from_codes(layer_numbers, names),
         "weights": np.tile(sizes, T),
         "kept": kept.ravel(),
-        "sparsity": (1 - kept / sizes).ravel(),
+        "sparsity": sparsity.ravel(),
         "mask_changed": mask_changed.ravel(),
         "churn": churn.ravel(),
         "flops_forward": flops_forward.ravel(),
-        "flops_training": (3 * samples[:, None] * flops_forward).ravel(),
+        "flops_training": flops_training.ravel(),
     })
     return _with_texts(frame, LAYERS)
 
@@ -247,11 +250,12 @@ def _samples_trained(rounds, sizes, uses, flops_other):
     kept = rounds["kept_layers"]
     unknown = np.full(len(kept), np.nan)
     # As flops.training counts a dense model: three passes, two where weights are frozen.
-    flops_prunable = 3 * 2 * (sizes * uses).sum()
-    flops_fixed = 3 * flops_other.get("dense", 0) + 2 * flops_other.get("frozen", 0)
-    sample_flops = flops_prunable + flops_fixed
+    flops_of_layers = 3 * 2 * (sizes * uses).sum()
+    flops_of_others = 3 * flops_other.get("dense", 0) + 2 * flops_other.get("frozen", 0)
+    sample_flops = flops_of_layers + flops_of_others
     samples = rounds.get("flops_dense", unknown) / sample_flops
-    sparsity = 1 - kept.sum(axis=1) / sizes.sum()
+    # The run records the sparsity of a client's mask: it is that of the union if masks agree.
+    share_kept = kept.sum(axis=1) / sizes.sum()
     recorded = rounds.get("sparsity", np.nan)
-    masks_agree = np.isclose(sparsity, recorded, rtol=0, atol=1e-9)
+    masks_agree = np.isclose(1 - share_kept, recorded, rtol=0, atol=1e-9)
     return np.where(masks_agree, samples, np.nan)

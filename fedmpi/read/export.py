@@ -71,11 +71,13 @@ def to_file(paths, place, table="rounds"):
 
     Several runs become one table, whose first column ``run`` has their names."""
     kind, _ = kind_of(place, None)
-    names = [readable(name) for name in run_names(paths)]
-    frames = [_with_index_column(getattr(open_run(path), table)) for path in paths]
-    frame = frames[0]
+    frames = {}
+    for path, name in zip(paths, run_names(paths)):
+        frame = getattr(open_run(path), table)
+        frames[readable(name)] = _with_index_column(frame)
+    frame = next(iter(frames.values()))
     if len(frames) > 1:
-        frame = _joined(dict(zip(names, frames)))
+        frame = _joined(frames)
     _write(frame, place, kind)
     return f"{place}: {table}, {len(frame)} rows, {len(frame.columns)} columns"
 

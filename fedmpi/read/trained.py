@@ -77,10 +77,13 @@ def trained(path, round=None, warn=lambda line: None):
     _check_shapes(path, run.attrs, layout)
     _check_fixed(path, run.attrs, network, layout)
     _warn_of_personal(path, options["strategy"], layout, network, warn)
-    mask = counted(make(catalog.PRUNERS, options["pruner"]), layout, state)
+    pruner = make(catalog.PRUNERS, options["pruner"])
+    mask = counted(pruner, layout, state)
     # x is the memory of the network's parameters: this fills them in.
     x.copy_(served(state["x"], layout.support(mask), layout))
-    masks = {slot.name: mask[slot.span].view(slot.shape).clone() for slot in layout.weights}
+    masks = {}
+    for slot in layout.weights:
+        masks[slot.name] = mask[slot.span].view(slot.shape).clone()
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     result = Trained(tensors, masks, {})
     about = {
@@ -115,7 +118,8 @@ def _bound_network(attrs):
     """The run's network as its factory makes it, its layout, and the vector of its parameters."""
     inputs = _inputs(attrs)
     outputs = inputs.get("outputs", inputs["classes"])
-    network = network_of(attrs["options"])(inputs["shape"], outputs)
+    factory = network_of(attrs["options"])
+    network = factory(inputs["shape"], outputs)
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
     layout, x, _ = bind(network, attrs.get("statistics", floating))
@@ -246,12 +250,16 @@ def load(path):
     if "shapes" not in metadata:
         raise UserError(f"{path}: safetensors, but no model of fedmpi export-model")
     about = {name: _value(name, text) for name, text in metadata.items() if name != "format"}
-    shapes = about.pop("shapes")
-    masks = {name: _mask(tensors.pop(f"{name}.mask"), shape) for name, shape in shapes.items()}
-    if about.pop("form") == "sparse":
+    form = about.pop("form")
+    masks = {}
+    for name, shape in about.pop("shapes").items():
+        stored = tensors.pop(f"{name}.mask")
+        masks[name] = _mask(stored, shape)
+    if form == "sparse":
         for name, mask in masks.items():
             values = tensors.pop(f"{name}.values")
-            tensors[name] = torch.zeros(mask.shape).masked_scatter_(mask, values)
+            weights = torch.zeros(mask.shape)
+            tensors[name] = weights.masked_scatter_(mask, values)
     return Trained(tensors, masks, about)
 
 

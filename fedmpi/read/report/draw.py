@@ -209,42 +209,53 @@ def _apart(wanted, gap):
     Least squares under these bounds, by pooling adjacent violators."""
     order = np.argsort(wanted, kind="stable")
     sorted_places = np.asarray(wanted, float)[order]
-    # Without the gaps, "at least gap apart" becomes "not decreasing".
     gaps = gap * np.arange(len(sorted_places))
-    blocks = []
-    for place in sorted_places - gaps:
-        blocks.append((place, 1))
-        while len(blocks) > 1 and _mean(blocks[-2]) >= _mean(blocks[-1]):
-            last, before = blocks.pop(), blocks.pop()
-            blocks.append((before[0] + last[0], before[1] + last[1]))
-    moved = np.concatenate([np.full(block[1], _mean(block)) for block in blocks])
+    # Without the gaps, "at least gap apart" becomes "not decreasing".
+    moved = _not_decreasing(sorted_places - gaps)
     highest = max(1 - gaps[-1], 0)
     places = np.empty(len(moved))
     places[order] = np.clip(moved, 0, highest) + gaps
     return places
 
 
-def _mean(block):
-    """The mean place of names that move together, of ``(sum of places, number)``."""
-    total, number = block
-    return total / number
+def _not_decreasing(values):
+    """(n,) the values nearest to ``values`` (n,) that do not decrease."""
+    blocks = []
+    for value in values:
+        block = Block(value, 1)
+        while blocks and blocks[-1].mean >= block.mean:
+            before = blocks.pop()
+            block = Block(before.total + block.total, before.size + block.size)
+        blocks.append(block)
+    return np.concatenate([np.full(block.size, block.mean) for block in blocks])
+
+
+class Block(NamedTuple):
+    """Names that move together: the sum of their places, and their number."""
+
+    total: float
+    size: int
+
+    @property
+    def mean(self):
+        return self.total / self.size
 
 
 def stems(ax, series, xlabel, ylabel):
     """``series`` [Line] as thin bars with a mark on top; zeros are not drawn.
 
     Bars of several series at one place stand beside one another."""
-    drawn = [number for number, one in enumerate(series) if one.y.any()]
+    num_drawn = sum(bool(one.y.any()) for one in series)
     # The bars of a round stay nearer to it than to the next round.
-    step = min(0.25, 0.8 / max(len(drawn), 1))
-    middle = (len(drawn) - 1) / 2
+    step = min(0.25, 0.8 / max(num_drawn, 1))
+    place = -(num_drawn - 1) / 2
+    highest, last = 0.0, 1.0
     for number, one in enumerate(series):
-        shift = 0.0
-        if number in drawn:
-            shift = (drawn.index(number) - middle) * step
-        _stems_of(ax, one, style(number), shift)
-    highest = max(one.y.max(initial=0) for one in series)
-    last = max(one.x.max(initial=1) for one in series)
+        _stems_of(ax, one, style(number), place * step)
+        # A series of zeros takes no room.
+        place += one.y.any()
+        highest = max(highest, one.y.max(initial=0))
+        last = max(last, one.x.max(initial=1))
     ax.set(xlabel=xlabel, ylabel=ylabel)
     # An axis from 0 to 0 would be a warning.
     ax.set_ylim(0, max(1.08 * highest, 1e-9))
@@ -301,15 +312,21 @@ def points(ax, series, xlabel, ylabel):
 def bars(ax, rows, xlabel):
     """``rows`` [(name, value, its text, is_part)] as bars from the top; a part of another is
     lighter."""
-    largest = max(value for _, value, _, _ in rows)
-    for place, (_, value, text, is_part) in enumerate(rows):
+    names = []
+    largest = 0.0
+    for place, (name, value, text, is_part) in enumerate(rows):
+        names.append(name)
+        largest = max(largest, value)
         alpha = 0.4 if is_part else 1
         ax.barh(place, value, height=0.7, color=BLUE, alpha=alpha)
         ax.annotate(
             text, (value, place), (4, 0), textcoords="offset points", va="center", color=INK)
-    ax.set_yticks(range(len(rows)), [name for name, _, _, _ in rows])
-    # Room on the right for the texts.
-    ax.set(xlabel=xlabel, ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.45 * largest))
+    ax.set_yticks(range(len(rows)), names)
+    # The first row is on top.
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    # Texts need room on the right.
+    ax.set_xlim(0, 1.45 * largest)
+    ax.set_xlabel(xlabel)
     ax.tick_params(axis="y", length=0)
     plain_axes(ax, "x")
     ax.spines["left"].set_visible(False)

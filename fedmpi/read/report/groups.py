@@ -307,11 +307,12 @@ def _short(key, texts):
     parts = [split(text) for text in texts]
     names = [name for name, _ in parts]
     own_options = [_own_options(rest, parts, name) for name, rest in parts]
-    if len(set(names)) == 1:
+    num_names = len(set(names))
+    if num_names == 1:
         return [own or f"{text} as usual" for own, text in zip(own_options, texts)]
-    # Names alone do not tell all values apart.
-    if len(set(names)) < len(set(texts)):
-        names = [_with_options(name, own) for name, own in zip(names, own_options)]
+    # Names alone may not tell all values apart.
+    if num_names < len(set(texts)):
+        names = list(map(_with_options, names, own_options))
     return [_part_label(key, name) for name in names]
 
 

@@ -103,38 +103,34 @@ def _test_curves(runs):
 def table(runs, width=200):
     """The lines of a table with a row a run; columns to the right go if the width does not
     suffice."""
-    rows = [_row(name, run) for name, run in runs.items()]
-    heads = list(rows[0])
-    heads[heads.index("headline")] = _metric_head(runs)
-    cells = [list(row.values()) for row in rows]
-    # The name and the status are words.
+    words = {headline(run).word for run in runs.values()}
+    metric = words.pop() if len(words) == 1 else "headline"
+    rows = [_row(name, run, metric) for name, run in runs.items()]
+    columns = {head: [row[head] for row in rows] for head in rows[0]}
+    # Names and states are words; numbers stand to the right.
     left = (0, 1)
     if len(runs) > 1:
-        heads = ["", *heads]
-        cells = [[letter, *row] for letter, row in zip(_letters(len(runs)), cells)]
+        columns = {"": _letters(len(runs)), **columns}
         left = (0, 1, 2)
-    lines = aligned(heads, cells, left=left)
-    while max(map(len, lines)) > width and len(heads) > LEAST_COLUMNS:
-        heads = heads[:-1]
-        cells = [row[:-1] for row in cells]
-        lines = aligned(heads, cells, left=left)
+    lines = _aligned(columns, left)
+    while max(map(len, lines)) > width and len(columns) > LEAST_COLUMNS:
+        columns.popitem()
+        lines = _aligned(columns, left)
     return [line[:width] for line in lines]
 
 
-def _metric_head(runs):
-    """The name of the column of headlines."""
-    words = {headline(run).word for run in runs.values()}
-    if len(words) > 1:
-        return "headline"
-    return words.pop()
+def _aligned(columns, left):
+    """The lines of a table of ``{head: [text]}``."""
+    rows = list(zip(*columns.values()))
+    return aligned(list(columns), rows, left=left)
 
 
 def _letters(num):
     return [LETTERS[i % len(LETTERS)] for i in range(num)]
 
 
-def _row(name, run):
-    """``{head: text}`` of a run, the most important first."""
+def _row(name, run, metric):
+    """``{head: text}`` of a run, the most important first; ``metric``: the head of headlines."""
     latest, best = _latest_and_best(run)
     round_s = pace(run)
     asked = _last(run, "asked")
@@ -148,7 +144,7 @@ def _row(name, run):
         "status": str(run.attrs.get("status", "")),
         "round": f"{len(run.ends)}/{planned(run)}",
         "left": _time_left(run),
-        "headline": _number(latest, ".4f"),
+        metric: _number(latest, ".4f"),
         "best": _number(best, ".4f"),
         "s/round": _number(round_s, ".3g"),
         "clients": answered,

@@ -84,14 +84,19 @@ def _parts_of_runs(groups, count):
     parts = []
     for number, group in enumerate(groups):
         for place, (path, run) in enumerate(group.runs.items()):
-            sections = [inside for _, inside in of_run(run, count)]
-            inside = joined(*sections, record(run, kind="numbers"))
+            title = key(number, group.label)
+            file = os.path.basename(path)
+            is_open = len(parts) < OPENED
             is_printed = place == 0 and number < PRINTED
             kind = "run printed" if is_printed else "run unprinted"
-            parts.append(fold(
-                key(number, group.label), f'<div class="inside">{inside}</div>',
-                os.path.basename(path), opened=len(parts) < OPENED, kind=kind))
+            inside = f'<div class="inside">{_part_of_run(run, count)}</div>'
+            parts.append(fold(title, inside, file, opened=is_open, kind=kind))
     return _unprinted_text(groups) + "".join(parts)
+
+
+def _part_of_run(run, count):
+    sections = [inside for _, inside in of_run(run, count)]
+    return joined(*sections, record(run, kind="numbers"))
 
 
 def _unprinted_text(groups):

@@ -69,8 +69,8 @@ def _cost_cards(run, metrics):
     """(name, value, more) of the costs of the run, as far as recorded."""
     if "sparsity" in metrics:
         yield "Sparsity", f"{metrics['sparsity']:.3f}", _kept_text(run)
-    if "up_bytes" in metrics and "down_bytes" in metrics:
-        up, down = metrics["up_bytes"], metrics["down_bytes"]
+    up, down = metrics.get("up_bytes"), metrics.get("down_bytes")
+    if up is not None and down is not None:
         dense = _dense_text(metrics.get("bytes_against_dense"))
         more = f"{human_bytes(up)} up, {human_bytes(down)} down{dense}"
         yield "Sent", human_bytes(up + down), more
@@ -78,14 +78,20 @@ def _cost_cards(run, metrics):
     if column in metrics:
         dense = _dense_text(metrics.get(f"{column}_against_dense"))
         yield "Training", human_flops(metrics[column]), f"{FLOPS[column]}{dense}"
-    if "round_s" in metrics:
-        round_s = metrics["round_s"]
-        yield "Time", human_seconds(round_s * metrics["rounds"]), f"{round_s:.3g} s a round"
-    virtual_s = run.rounds.get("sim_total_s", np.zeros(0))
-    if len(virtual_s) and virtual_s[-1] > 0:
-        total_s = virtual_s[-1]
-        more = f"{human_seconds(total_s / len(virtual_s))} a round"
-        yield "Virtual time", human_seconds(total_s), more
+    round_s = metrics.get("round_s")
+    if round_s is not None:
+        total = human_seconds(round_s * metrics["rounds"])
+        yield "Time", total, f"{round_s:.3g} s a round"
+    yield from _virtual_time_card(run.rounds.get("sim_total_s", np.zeros(0)))
+
+
+def _virtual_time_card(virtual_s):
+    """``virtual_s`` (T,): by the end of each round; zeros if time is not simulated."""
+    if not len(virtual_s) or virtual_s[-1] <= 0:
+        return
+    total_s = virtual_s[-1]
+    a_round = human_seconds(total_s / len(virtual_s))
+    yield "Virtual time", human_seconds(total_s), f"{a_round} a round"
 
 
 def _kept_text(run):

@@ -174,13 +174,15 @@ def _round_table(run):
     """The rounds, at most ROWS of them, the last among them."""
     T = len(run.ends)
     evenly = np.linspace(0, T - 1, min(T, ROWS))
-    columns = _round_columns(run)
-    rows = []
-    for t in np.unique(evenly.round().astype(int)):
-        cells = [_round_cell(run.rounds[name][t], show) for name, _, show in columns]
-        rows.append([t + 1, *cells])
-    heads = ["round", *(head for _, head, _ in columns)]
-    return table("", heads, rows, numbers=range(1, len(heads)), wide=True)
+    rounds = np.unique(evenly.round().astype(int))
+    # Rounds count from 1.
+    columns = {"round": rounds + 1}
+    for name, head, show in _round_columns(run):
+        values = run.rounds[name][rounds]
+        columns[head] = [_round_cell(value, show) for value in values]
+    rows = [list(row) for row in zip(*columns.values())]
+    numbers = range(1, len(columns))
+    return table("", list(columns), rows, numbers=numbers, wide=True)
 
 
 def _round_columns(run):

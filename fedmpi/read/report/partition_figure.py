@@ -19,8 +19,14 @@ def save_partition(federation, path):
     png, svg or pdf."""
     N, K = federation["clients"]["labels"].shape
     width_in = min(3.2 + 0.16 * K, 6.4)
-    height_in = min(max(1.5 + 0.13 * N, 2.4), 7.5)
-    save_figure(path, (width_in, height_in), lambda figure: draw_partition(figure, federation))
+    by_clients = max(1.5 + 0.13 * N, 2.4)
+    # A page is no higher.
+    height_in = min(by_clients, 7.5)
+
+    def show(figure):
+        draw_partition(figure, federation)
+
+    save_figure(path, (width_in, height_in), show)
 
 
 def draw_partition(place, federation):
@@ -87,11 +93,14 @@ def _bars(ax, start, end, colour, label):
 
 def _draw_faults(ax, specs, faulty, samples):
     """Draws a mark a fault behind each bar, side by side; returns how far the axis must reach."""
-    step = 0.07 * samples.max()
+    largest = samples.max()
+    step = 0.07 * largest
+    # The marks of a client stand behind one another.
     places = samples[:, None] + step * np.cumsum(faulty, axis=1)
     for number, spec in enumerate(specs):
         clients = np.flatnonzero(faulty[:, number])
-        mark = MARKS[number % len(MARKS)]
         x = places[clients, number]
+        mark = MARKS[number % len(MARKS)]
         ax.scatter(x, clients, s=9, c=INK, marker=mark, linewidths=0.8, label=spec)
-    return max(places.max(initial=0), samples.max()) + step
+    widest = max(places.max(initial=0), largest)
+    return widest + step

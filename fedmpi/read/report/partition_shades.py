@@ -1,6 +1,7 @@
 """A partition in shades, for the terminal: a line a client, a column a class; no colour needed."""
 
 import math
+from typing import NamedTuple
 
 from fedmpi.core.wide import wrapped
 from fedmpi.read.report.partition_text import shown, with_gap
@@ -17,6 +18,15 @@ BARS = "samples: = right, x wrong"
 SHADES = ((0.0, "·"), (0.05, "░"), (0.15, "▒"), (0.3, "▓"), (0.6, "█"))
 
 
+class Widths(NamedTuple):
+    """The characters of each part of a line, and the classes that share a column."""
+
+    label: int
+    samples: int
+    cell: int
+    classes_a_column: int
+
+
 def partition_picture(federation, width=WIDTH):
     """The text of a picture of a partition as ``described`` returns it, at most ``width`` wide.
 
@@ -25,28 +35,44 @@ def partition_picture(federation, width=WIDTH):
     clients = federation["clients"]
     rows, left_out = shown(len(clients["samples"]))
     most = max(int(clients["samples"].max()), 1)
-    num_digits = len(f"{most:,}")
-    label_width = max(len("client"), len(f"{rows[-1]}*"))
-    bar_width = max(num_digits + 1 + BAR, len(BARS))
-    room = width - label_width - bar_width - len("   ")
-    K = max(federation["classes"], 1)
+    widths = _widths(federation["classes"], rows[-1], most, width)
+    lines = [_heads(federation["classes"], widths)]
+    share = proportions(clients["labels"])
+    for client in rows:
+        shades = _shades(share[client], widths)
+        lines.append(_line(clients, client, shades, most, widths))
+    legend = []
+    for line in _legend(federation, widths.classes_a_column):
+        legend += wrapped(line, width, "  ")
+    lines = with_gap(lines, left_out, head=1)
+    return "\n".join([*legend, *lines])
+
+
+def _widths(classes, last_client, most, width):
+    """The ``Widths`` of lines of at most ``width`` characters; ``most``: samples of a client."""
+    label = max(len("client"), len(f"{last_client}*"))
+    samples = len(f"{most:,}")
+    bar = max(samples + 1 + BAR, len(BARS))
+    room = width - label - bar - len("   ")
+    K = max(classes, 1)
+    cell = max(1, min(WIDEST, room // K))
     # With more classes than room, some share a column.
     classes_a_column = -(-K // room)
-    cell_width = max(1, min(WIDEST, room // K))
-    share = proportions(clients["labels"])
-    numbers = _class_numbers(federation["classes"], classes_a_column, cell_width)
-    lines = [f"{'client':>{label_width}} {numbers}  {BARS}"]
-    for client in rows:
-        label = f"{client}*" if clients["faulty"][client].any() else f"{client} "
-        shades = _shades(share[client], classes_a_column, cell_width)
-        samples = clients["samples"][client]
-        bar = _bar(samples, clients["noise"][client], most)
-        line = f"{label:>{label_width}} {shades}  {samples:>{num_digits},} {bar}"
-        lines.append(line.rstrip())
-    head = []
-    for line in _legend(federation, classes_a_column):
-        head += wrapped(line, width, "  ")
-    return "\n".join([*head, *with_gap(lines, left_out, head=1)])
+    return Widths(label, samples, cell, classes_a_column)
+
+
+def _heads(classes, widths):
+    numbers = _class_numbers(classes, widths.classes_a_column, widths.cell)
+    return f"{'client':>{widths.label}} {numbers}  {BARS}"
+
+
+def _line(clients, client, shades, most, widths):
+    mark = "*" if clients["faulty"][client].any() else " "
+    label = f"{client}{mark}"
+    samples = clients["samples"][client]
+    bar = _bar(samples, clients["noise"][client], most)
+    line = f"{label:>{widths.label}} {shades}  {samples:>{widths.samples},} {bar}"
+    return line.rstrip()
 
 
 def _legend(federation, classes_a_column):
@@ -63,10 +89,12 @@ def _legend(federation, classes_a_column):
 
 def _shades_text():
     """Each shade with the largest share that it stands for."""
-    ends = [f"{100 * least:.0f}" for least, _ in SHADES[1:]]
-    ends.append("100")
-    shades = [shade for _, shade in SHADES]
-    return "  ".join(f"{shade} to {end}" for shade, end in zip(shades, ends))
+    ends = [least for least, _ in SHADES[1:]]
+    ends.append(1.0)
+    texts = []
+    for (_, shade), end in zip(SHADES, ends):
+        texts.append(f"{shade} to {100 * end:.0f}")
+    return "  ".join(texts)
 
 
 def _class_numbers(classes, classes_a_column, cell_width):
@@ -85,12 +113,13 @@ def _class_numbers(classes, classes_a_column, cell_width):
     return line[:line_width].ljust(line_width)
 
 
-def _shades(share, classes_a_column, cell_width):
+def _shades(share, widths):
     """The shades of a client's ``share`` (K,), classes of a column together."""
+    step = widths.classes_a_column
     cells = []
-    for start in range(0, len(share), classes_a_column):
-        part = share[start:start + classes_a_column].sum()
-        cells.append(_shade(part) * cell_width)
+    for start in range(0, len(share), step):
+        part = share[start:start + step].sum()
+        cells.append(_shade(part) * widths.cell)
     return "".join(cells)
 
 

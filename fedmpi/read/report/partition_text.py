@@ -175,11 +175,16 @@ def _samples_text(summary):
 
 def _label_rows(summary, classes):
     """[(name, text)] about labels."""
-    mean, whole = summary["entropy_bits_mean"], summary["entropy_bits_whole"]
+    mean = summary["entropy_bits_mean"]
+    whole = summary["entropy_bits_whole"]
+    most = math.log2(classes)
     entropy = (f"mean {mean:.2f} bits of a client, {whole:.2f} of all together (at most "
-               f"{math.log2(classes):.2f})")
-    skew = (f"mean {summary['label_skew']:.3f}, max {summary['label_skew_max']:.3f}: total "
-            "variation distance of a client's labels to all")
-    mean_wrong, most_wrong = 100 * summary["noise_mean"], 100 * summary["noise_max"]
-    wrong = f"mean {mean_wrong:.1f} %, max {most_wrong:.1f} %"
+               f"{most:.2f})")
+    mean = summary["label_skew"]
+    most = summary["label_skew_max"]
+    skew = (f"mean {mean:.3f}, max {most:.3f}: total variation distance of a client's labels to "
+            "all")
+    mean = 100 * summary["noise_mean"]
+    most = 100 * summary["noise_max"]
+    wrong = f"mean {mean:.1f} %, max {most:.1f} %"
     return [("label entropy", entropy), ("label skew", skew), ("wrong labels", wrong)]

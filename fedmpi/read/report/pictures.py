@@ -246,10 +246,12 @@ def _label_axes(place, width, label, series, whole):
 
 def _rule(place, axis, series, most, whole=False):
     """Limits and at most ``most`` + 1 ticks of an axis that holds all of ``series``."""
-    low = float(min(np.min(values) for values in series))
-    high = float(max(np.max(values) for values in series))
+    values = np.concatenate(series)
+    low = float(np.min(values))
+    high = float(np.max(values))
     ticks, labels = nice_ticks(low, high, max(2, most), whole)
-    start, end = min(low, ticks[0]), max(high, ticks[-1])
+    start = min(low, ticks[0])
+    end = max(high, ticks[-1])
     place.ruler(axis).lim(start, end).ticks(ticks, labels)
 
 
@@ -259,9 +261,11 @@ def nice_ticks(low, high, most, whole=False):
     if high <= low:
         low, high = low - 0.5, high + 0.5
     step = _round_step((high - low) / most)
-    digits = max(0, -math.floor(math.log10(step)))
+    magnitude = math.floor(math.log10(step))
+    digits = max(0, -magnitude)
     if whole:
-        step, digits = max(step, 1.0), 0
+        step = max(step, 1.0)
+        digits = 0
     # A rounding error must not lose a tick that stands at an end.
     first = math.floor(low / step + 1e-9)
     last = math.floor(high / step + 1e-9)

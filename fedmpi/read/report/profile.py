@@ -51,16 +51,21 @@ def profile(run):
 def _phases(run):
     """``(wall_s, phases)`` of the ``profile``."""
     rounds = run.rounds
-    recorded = {name: phase for name, phase in PHASES.items() if phase[0] in rounds}
-    kinds = {name: _kind(kind, rounds) for name, (_, kind) in recorded.items()}
-    own_s = sum(_total(rounds, PHASES[name][0]) for name, kind in kinds.items() if kind == OWN)
+    phases = {}
+    own_s = 0
+    for name, (column, usual_kind) in PHASES.items():
+        if column not in rounds:
+            continue
+        phase = _times(run, column)
+        phase["kind"] = _kind(usual_kind, rounds)
+        if phase["kind"] == OWN:
+            own_s += phase["seconds"]
+        phases[name] = phase
     wall_s = own_s
     if "round_s" in rounds:
         wall_s = _total(rounds, "round_s")
-    numbers = rounds.get("round", np.arange(len(run.ends)) + 1)
-    phases = {}
-    for name, (column, _) in recorded.items():
-        phases[name] = {"kind": kinds[name], **_spent(rounds[column], numbers, wall_s)}
+    for phase in phases.values():
+        phase["share"] = phase["seconds"] / wall_s if wall_s else 0.0
     rest_s = wall_s - own_s
     # Less is the rounding error of the sums.
     if rest_s > 1e-6 * wall_s:
@@ -90,16 +95,19 @@ def _kind(kind, rounds):
     return kind
 
 
-def _spent(seconds, numbers, wall):
-    """The numbers of one phase; a round without it is NaN and counts for nothing."""
-    total = float(np.nansum(seconds))
-    share = total / wall if wall else 0.0
-    phase = {"seconds": total, "share": share}
-    timed = np.isfinite(seconds)
-    if not timed.any():
+def _times(run, column):
+    """The times of one phase without its ``kind`` and ``share``.
+
+    A round without the phase is NaN and counts for nothing."""
+    seconds = run.rounds[column]
+    # The places of kind and share are kept, so that JSON has them in this order.
+    phase = {"kind": None, "seconds": _total(run.rounds, column), "share": None}
+    is_timed = np.isfinite(seconds)
+    if not is_timed.any():
         return phase
+    numbers = run.rounds.get("round", np.arange(len(run.ends)) + 1)
     largest = np.nanargmax(seconds)
-    phase["median_s"] = float(np.median(seconds[timed]))
+    phase["median_s"] = float(np.median(seconds[is_timed]))
     phase["largest_s"] = float(seconds[largest])
     phase["largest_round"] = int(numbers[largest])
     return phase

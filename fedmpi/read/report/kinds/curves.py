@@ -185,10 +185,11 @@ def draw_curves(place, curves):
 
 def _keep_flat(ax, lines):
     """Widen the y axis around sparsities that hardly change, so that they look so."""
-    low = min(np.min(line.y) for line in lines)
-    high = max(np.max(line.y) for line in lines)
+    values = np.concatenate([line.y for line in lines])
+    low, high = values.min(), values.max()
     if high - low < FLAT:
-        bottom, top = max(low - 0.1, -0.02), min(high + 0.1, 1.02)
+        bottom = max(low - 0.1, -0.02)
+        top = min(high + 0.1, 1.02)
         ax.set_ylim(bottom, top)
         ax.set_autoscaley_on(False)
 

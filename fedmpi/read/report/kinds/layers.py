@@ -33,10 +33,10 @@ def find(run):
     sparsity = 1 - kept / sizes
     rounds = np.arange(T) + 1.0
     lines = []
-    for number, (name, *_) in enumerate(layers):
-        lines.append(Line(str(name), rounds, sparsity[:, number]))
-    total = 1 - kept.sum(axis=1) / sizes.sum()
-    return Layers(lines, total)
+    for (name, *_), of_layer in zip(layers, sparsity.T):
+        lines.append(Line(str(name), rounds, of_layer))
+    kept_share = kept.sum(axis=1) / sizes.sum()
+    return Layers(lines, 1 - kept_share)
 
 
 def draw(place, layers):

@@ -56,9 +56,14 @@ def _correlation(score, truth):
 def _until(run, rounds):
     """The run as it was after ``rounds`` rounds."""
     rows = run.ends[rounds - 1]
-    columns = {name: values[:rounds] for name, values in run.rounds.items()}
-    clients = {name: values[:rows] for name, values in run.clients.items()}
-    return run._replace(ends=run.ends[:rounds], rounds=columns, clients=clients)
+    return run._replace(
+        ends=run.ends[:rounds],
+        rounds=_first_rows(run.rounds, rounds),
+        clients=_first_rows(run.clients, rows))
+
+
+def _first_rows(columns, num_rows):
+    return {name: values[:num_rows] for name, values in columns.items()}
 
 
 def draw(place, lines):
