@@ -43,7 +43,7 @@ LAYERS = {
 
 @dataclass(frozen=True, repr=False)
 class Frames:
-    """A run as pandas frames, and what is true of it as a whole.
+    """A run: its tables as pandas frames, and its attributes.
 
     ``rounds`` has a row a round; ``clients`` a row a participation; ``layers`` a row a layer and
     round; ``events`` a row an event; ``population`` a row a client. ``own`` has a row a client and
@@ -107,7 +107,7 @@ class Frames:
         return self._read("rounds")
 
     def _read(self, table):
-        """The run with this table, up to the rounds that were there when it was opened."""
+        """The run with this table, up to the rounds committed when it was opened."""
         run = self._checked_run({table})
         own_ends = run.own_ends[: self.num_rounds]
         num_tested = _last_or_zero(own_ends)

@@ -1,7 +1,7 @@
 """The events of a run: starts, lost clients, checkpoints and the end, one row each.
 
-Each row is ``(round, event, client, time, text)``. ``time`` and ``client`` are None where the run
-file does not record them.
+Each row is ``(round, event, client, time, text)``. ``time`` and ``client`` are None if the run file
+does not record them.
 """
 
 import os
@@ -60,7 +60,7 @@ def _place_text(session):
 
 
 def _lost_clients(clients):
-    """Participations that were asked for and not merged, then the rounds in which nobody was."""
+    """Lost answers: asked for, but not merged. Then the rounds without a merged answer."""
     if "outcome" not in clients or not len(clients):
         return
     is_lost = ~clients["outcome"].isin(["merged", "passed"])
@@ -74,7 +74,7 @@ def _lost_clients(clients):
 
 
 def _checkpoints(path):
-    """The checkpoints that have not been removed yet."""
+    """The checkpoints still in their folder."""
     folder = checkpoint_folder(path)
     for round, name in reversed(checkpoints(folder)):
         checkpoint = os.path.join(folder, name)

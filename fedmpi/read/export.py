@@ -43,7 +43,7 @@ def kind_of(place, kind):
 
 
 def run_names(paths):
-    """A name for each run file, [str], which names its folder in an export.
+    """A name for each run file, [str]; its folder in an export has the same name.
 
     It is the file's name without extension; if two are alike, with folders too; if these are
     alike too (a.h5 beside a.hdf5), with the extension."""
@@ -67,9 +67,8 @@ def _all_differ(names):
 
 
 def to_file(paths, place, table="rounds"):
-    """Writes one table of the runs to the file ``place``; returns a line that says so.
-
-    Several runs become one table, whose first column ``run`` has their names."""
+    """Writes one table of the runs to the file ``place``; returns a line about it. Several runs
+    become one table; its first column ``run`` has their names."""
     kind, _ = kind_of(place, None)
     frames = {}
     for path, name in zip(paths, run_names(paths)):
@@ -120,7 +119,7 @@ def to_folder(paths, folder, kind, overwrite=False):
 
 
 def _old_export(place, kind):
-    """The files in the folder ``place`` that an export of this kind replaces, [name]."""
+    """[name] of the files in the folder ``place``; an export of this kind replaces them."""
     if not os.path.isdir(place):
         return []
     names = sorted(os.listdir(place))
@@ -186,7 +185,7 @@ def _with_index_column(frame):
 
 @contextlib.contextmanager
 def _or_missing(library):
-    """UserError in one line where the block misses a library of the extra [export]."""
+    """UserError in one line if the block misses a library of the extra [export]."""
     try:
         yield
     except ImportError as error:

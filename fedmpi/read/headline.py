@@ -11,9 +11,9 @@ from fedmpi.core.errors import UserError
 
 
 class Headline(NamedTuple):
-    """A metric, which is a column of /rounds, and how it is read.
+    """A metric: its column of /rounds, and how to read its values.
 
-    ``higher``: whether more is better. ``unit``: that of losses."""
+    ``higher``: whether more is better. ``unit``: the unit of losses."""
 
     name: str = "accuracy"
     higher: bool = True
@@ -77,7 +77,7 @@ def headline(run):
 
 
 def common_headline(runs):
-    """The ``Headline`` of several runs; UserError where they have different ones."""
+    """The ``Headline`` of several runs; UserError if they have different ones."""
     headlines = [headline(run) for run in runs]
     if not headlines:
         return Headline()

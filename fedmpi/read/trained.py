@@ -67,9 +67,8 @@ class Trained(NamedTuple):
 def trained(path, round=None, warn=lambda line: None):
     """The ``Trained`` model after ``round`` of the run file ``path``.
 
-    By default that is the round of the newest checkpoint. The weights are those that the run
-    evaluated, to the bit. ``about`` has the headline and the loss that the run recorded, None if
-    it recorded none."""
+    The default is the round of the newest checkpoint. The weights are, to the bit, the ones
+    evaluated by the run. ``about`` has the recorded headline and loss, None without a record."""
     run = read_run(path, {"rounds"}, PATIENCE_S)
     state, done = _checkpoint(path, run, round, warn)
     options = run.attrs["options"]
@@ -103,7 +102,7 @@ def trained(path, round=None, warn=lambda line: None):
 
 
 def _checkpoint(path, run, round, warn):
-    """The state of the checkpoint, and the number of rounds that had been played."""
+    """The state of the checkpoint, and the number of rounds played by then."""
     folder = checkpoint_folder(path)
     run_id = run.attrs["run_id"]
     try:
@@ -135,7 +134,7 @@ def _check_shapes(path, attrs, layout):
 
 
 def _check_fixed(path, attrs, network, layout):
-    """UserError if parameters that no run trains differ from those of the run."""
+    """UserError if untrained parameters differ from the run's."""
     # Early run files do not record a digest.
     if "fixed_digest" not in attrs:
         return
@@ -147,7 +146,7 @@ def _check_fixed(path, attrs, network, layout):
 
 
 def _warn_of_personal(path, strategy, layout, network, warn):
-    """Tells which tensors stay with clients: the server never had their values."""
+    """Warns of tensors that stay with clients: the server never had their values."""
     is_personal = make(catalog.STRATEGIES, strategy).personal
     personal = laid_out(layout, network, is_personal).personal
     if personal:
@@ -156,7 +155,7 @@ def _warn_of_personal(path, strategy, layout, network, warn):
 
 
 def _quality(run, done):
-    """The headline and the loss that the run recorded after ``done`` rounds, None if it did not."""
+    """The recorded headline and loss after ``done`` rounds, None without a record."""
     quality = {headline(run).name: None, "loss": None}
     if not 0 < done <= len(run.ends):
         return quality
@@ -169,7 +168,8 @@ def _quality(run, done):
 
 
 def _tied(network):
-    """The names under which the state dict repeats a tensor: a head that is an embedding, say."""
+    """The names under which the state dict repeats a tensor: a head and an embedding in one,
+    say."""
     # These iterators name a shared tensor once.
     parts = [*network.named_parameters(), *network.named_buffers()]
     names = {name for name, _ in parts}
@@ -188,8 +188,8 @@ def _uses(attrs, network, layout):
 
 
 def _inputs(attrs):
-    """What the model takes; run files that do not record it (before schema 2) need their data set
-    for it."""
+    """The inputs of the model. Run files without a record of them (before schema 2) need their data
+    set."""
     if "inputs" in attrs:
         return attrs["inputs"]
     options = attrs["options"]
@@ -201,7 +201,7 @@ def _inputs(attrs):
 
 
 def write(model, path, sparse=False):
-    """Writes the ``Trained`` model to ``path``; a file that is there is replaced.
+    """Writes the ``Trained`` model to ``path``; an existing file is replaced.
 
     DiskError if the disk refuses it."""
     from safetensors import SafetensorError
@@ -245,7 +245,8 @@ def _one_line(error):
 
 
 def load(path):
-    """The ``Trained`` model that ``write`` wrote; UserError in one line if it is none."""
+    """The ``Trained`` model in a file that ``write`` wrote; UserError in one line for any other
+    file."""
     tensors, metadata = _read_safetensors(os.fspath(path))
     if "shapes" not in metadata:
         raise UserError(f"{path}: safetensors, but no model of fedmpi export-model")
@@ -283,7 +284,7 @@ def _value(name, text):
 
 
 def _mask(stored, shape):
-    """The bool mask of a dense file, which is stored as such, or of a sparse one: a bit a weight."""
+    """The bool mask, as a dense file stores it; a sparse one stores a bit a weight."""
     if stored.dtype == torch.bool:
         return stored
     size = int(np.prod(shape))

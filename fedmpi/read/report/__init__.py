@@ -1,8 +1,8 @@
-"""What people look at, of a run or a partition: summaries, terminal pictures, figures for print,
-JSON for scripts.
+"""Views of a run or a partition for people: summaries, terminal pictures, figures for print, JSON
+for scripts.
 
-Columns that a run does not have are left out, never guessed. Rounds are counted from 1 here: "round
-12" is the twelfth.
+Columns missing in a run are left out, never guessed. Rounds are counted from 1 here: "round 12" is
+the twelfth.
 """
 
 from fedmpi.read.report.comparison import (comparison, comparison_text, refuse_other_data,

@@ -1,5 +1,4 @@
-"""Runs that have learned nothing: their models never were better than naming the most frequent
-class."""
+"""Runs that learned nothing: their models never were better than naming the most frequent class."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +12,7 @@ MARGIN = 0.2
 
 
 class Stuck(NamedTuple):
-    """The runs of one set-up that never left chance."""
+    """The stuck runs of one set-up: they never left chance."""
 
     # Number of these runs.
     stuck: int

@@ -150,8 +150,8 @@ def _record(group):
 
 
 def _outcomes(groups, leading):
-    """``{name: [Interval or None a group]}`` of the outcomes that any group has, over its runs that
-    have them."""
+    """``{name: [Interval or None a group]}`` of the outcomes of any group, over its runs that
+    recorded them."""
     rows_of = []
     for group in groups:
         rows_of.append([final_metrics(run) | _costs(run) for run in group.runs.values()])
@@ -164,7 +164,7 @@ def _outcomes(groups, leading):
 
 
 def _over_runs(rows, name):
-    """The Interval of an outcome over the runs that have it, or None."""
+    """The Interval of an outcome over the runs with this outcome, or None."""
     values = [row[name] for row in rows if name in row]
     return interval(values) if values else None
 
@@ -180,7 +180,7 @@ def _costs(run):
 
 
 def _equal(groups, axis):
-    """The headlines at ``PARTS`` of the cost that all evaluated runs had reached by their last
+    """The headlines at ``PARTS`` of a common cost: all evaluated runs had reached it by their last
     evaluation."""
     runs = _evaluated_runs(groups)
     name = headline(runs[0]).name
@@ -208,7 +208,7 @@ def _at_budget(groups, axis, budget):
 
 
 def _common(groups):
-    """The best headline that every evaluated run has reached; of accuracy in whole percents, as a
+    """The best headline reached by every evaluated run; of accuracy in whole percents, as a
     fraction.
 
     None if an accuracy is less than one percent."""
@@ -328,7 +328,7 @@ def accuracy_text(values):
 
 
 def reach_text(axis, values):
-    """The cost of a group's runs when they first reached the target: the mean of those that ever
+    """The cost of a group's runs when they first reached the target: a mean over the runs that ever
     did."""
     over_seeds = _of_finite(values)
     if not over_seeds.n:
@@ -433,7 +433,7 @@ def _fitted(lines, width):
 
 
 class Table(NamedTuple):
-    """A table whose width is not decided yet."""
+    """A table whose width is decided later."""
 
     head: list
     rows: list
@@ -441,8 +441,8 @@ class Table(NamedTuple):
 
 
 def chance_lines(numbers):
-    """The set-ups of a ``comparison`` that never left chance, and the meaning of this; nothing if
-    all have learned."""
+    """The stuck set-ups of a ``comparison``, and the meaning of this; nothing if all have
+    learned."""
     texts = []
     for record, runs in zip(numbers["groups"], numbers["chance"]):
         if runs:
@@ -454,7 +454,7 @@ def chance_lines(numbers):
 
 
 def _group_lines(record):
-    """The group's name and files, then each run that has not finished."""
+    """The group's name and files, then each unfinished run."""
     paths = record["runs"]
     several = len(paths) > 1
     head = f"{record['tag']}  {record['label']}: {paths[0]}"

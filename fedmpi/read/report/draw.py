@@ -123,7 +123,7 @@ def _longest(curves):
 
 
 def names(ax, curves):
-    """Each line's name beside its last point, names that would meet moved apart.
+    """Each line's name beside its last point, names too near to one another moved apart.
 
     If there is no room beside the lines, all names stand above the picture. One line alone has no
     name."""
@@ -219,7 +219,7 @@ def _apart(wanted, gap):
 
 
 def _not_decreasing(values):
-    """(n,) the values nearest to ``values`` (n,) that do not decrease."""
+    """(n,) the nearest sequence to ``values`` (n,) that never decreases."""
     blocks = []
     for value in values:
         block = Block(value, 1)
@@ -282,7 +282,7 @@ def _stems_of(ax, one, look, shift):
 def heat(ax, values, top):
     """``values`` (rows, columns) as cells, the fuller the larger; masked cells stay empty.
 
-    ``top``: the value of a full cell. Cells are blue over nothing, which goes with any ground."""
+    ``top``: the value of a full cell. Cells are transparent blue, for light and for dark pages."""
     from matplotlib.colors import LinearSegmentedColormap
 
     rgb = [int(BLUE[start:start + 2], 16) / 255 for start in (1, 3, 5)]
@@ -351,13 +351,13 @@ def stacked(ax, x, series, xlabel, ylabel):
 
 
 def _legend_above(ax, columns, length):
-    """A legend over the picture of all that has a label."""
+    """A legend over the picture, of everything with a label."""
     handles, labels = ax.get_legend_handles_labels()
     above(ax, handles, labels, columns, length)
 
 
 def above(ax, handles, labels, columns, length=3.2):
-    """A legend over the picture, where it hides nothing."""
+    """A legend above the picture, where it hides nothing."""
     ax.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns,
         handlelength=length, borderaxespad=0.2, labelspacing=0.2, columnspacing=1,

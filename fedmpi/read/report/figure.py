@@ -1,4 +1,4 @@
-"""What all pictures share: the kinds of file, colours and lines, and the same bytes for the same
+"""Common to all pictures: the kinds of file, colours and lines, and the same bytes for the same
 numbers."""
 
 import io
@@ -69,8 +69,8 @@ def style(number):
 
 
 def picture_kind(path):
-    """``png``, ``svg`` or ``pdf`` by the extension of ``path``; UserError for another, or a folder
-    that is missing."""
+    """``png``, ``svg`` or ``pdf`` by the extension of ``path``; UserError for another, or a missing
+    folder."""
     kind = os.path.splitext(path)[1].lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UserError(f"{path}: a picture must be .png, .svg or .pdf")
@@ -81,7 +81,7 @@ def picture_kind(path):
 
 
 def save_figure(path, size, draw, font="sans"):
-    """Writes the picture that ``draw(figure)`` draws on an empty figure.
+    """Writes a picture: ``draw(figure)`` draws it on an empty figure.
 
     ``size``: (width, height) in inches. The kind follows the extension of ``path``. Fonts are part
     of the file: in PDF embedded, in SVG as outlines."""
@@ -97,7 +97,7 @@ def save_figure(path, size, draw, font="sans"):
 
 
 def svg_text(size, draw):
-    """The figure as an SVG document whose text stays text, for a page with fonts of its own.
+    """The figure as an SVG document with text as text, for a page with fonts of its own.
 
     72 units an inch, text of 12 units. Series, ink and grid have the colours above; the background
     is transparent."""

@@ -1,4 +1,4 @@
-"""Groups of runs that differ in the seed only, named by the options in which the groups differ."""
+"""Groups of runs, alike but for the seed, named by the differences between the groups."""
 
 import itertools
 import os
@@ -21,8 +21,8 @@ SEPARATORS_AND_DIGITS = SEPARATORS + "0123456789"
 
 
 class Group(NamedTuple):
-    """Runs that are one set-up: ``tag`` A, B, ... in the order given, ``runs`` {path: Run}, each
-    with its own seed."""
+    """The runs of one set-up: ``tag`` A, B, ... in the order given, ``runs`` {path: Run}, each with
+    its own seed."""
 
     tag: str
     label: str
@@ -33,7 +33,7 @@ def grouped(runs):
     """The Groups of ``{path: Run}``.
 
     A run is alone if its group already has its seed, or if it records no options. Groups without an
-    evaluated round come last, those without any round behind them: pictures cannot show them, and
+    evaluated round come last, groups without any round behind them: pictures cannot show them, and
     keep the colours of all others."""
     set_ups = []
     for path, run in runs.items():
@@ -59,7 +59,7 @@ def _first(set_up):
 
 
 def _furthest(set_up):
-    """The progress of the run that went furthest, as ``_progress`` returns it."""
+    """The largest ``_progress`` of a run of the set-up."""
     return max(_progress(run) for run in set_up.values())
 
 
@@ -88,7 +88,7 @@ def _parts(run):
 
 
 def _effective(run):
-    """The options that decide the result; options that an old file lacks are as by default."""
+    """The options that decide the result; options missing in an old file are as by default."""
     recorded = options(run)
     if not recorded:
         return {}
@@ -127,10 +127,8 @@ def _is_called(path, name):
 
 
 def differing(groups):
-    """``{option: [its text in each group]}`` of the options that differ between the groups.
-
-    Then, by part, options that differ though they were given alike: a default has changed, or a
-    plug-in's source."""
+    """``{option: [its text in each group]}`` of the differing options. Then, by part, options given
+    alike that differ nevertheless: a default has changed, or a plug-in's source."""
     runs = [_first(group.runs) for group in groups]
     in_options = _differing([_effective(run) for run in runs])
     in_parts = _differing_parts([_parts(run) for run in runs])
@@ -150,7 +148,7 @@ def _differing_parts(parts_of):
 
 
 def _differing(options_of):
-    """``{option: [its texts]}`` of the options that do not have one text in all dicts."""
+    """``{option: [its texts]}`` of the options without one common text in all dicts."""
     keys = dict.fromkeys(itertools.chain(*options_of))
     differing_texts = {}
     for key in keys:
@@ -161,7 +159,7 @@ def _differing(options_of):
 
 
 def unusual(run):
-    """``{option: (its text, the default's)}`` of the options that are neither as by default, nor as
+    """``{option: (its text, the default's)}`` of the unusual options: not as by default, and not as
     usual with the run's strategy. Imports torch if the run records its strategy."""
     recorded = options(run)
     usual = DEFAULTS | _usual_noise(recorded) | _usual_parts(recorded)
@@ -177,7 +175,7 @@ def unusual(run):
 
 
 def _usual_noise(recorded):
-    """No noise, unless the data set may be the demonstration's, which brings noise of its own."""
+    """No noise, unless the data set may be the demonstration's with noise of its own."""
     if recorded.get("dataset", DEFAULTS["dataset"]) == DEFAULTS["dataset"]:
         return {}
     return {"noise": "none"}
@@ -231,7 +229,7 @@ def _stem(paths):
 
 
 def _labels(options_of, stems):
-    """A name for each group: the fewest options that tell all apart, else the names of their
+    """A name for each group: the fewest options to tell all apart, else the names of their
     files."""
     if len(options_of) == 1:
         return stems
@@ -248,7 +246,7 @@ def _labels(options_of, stems):
 
 
 def _fewest_keys(texts_of, num_groups):
-    """Up to three options whose texts tell all groups apart, or None."""
+    """Up to three options with texts to tell all groups apart, or None."""
     for size in (1, 2, 3):
         for keys in itertools.combinations(texts_of, size):
             combined = set(zip(*(texts_of[key] for key in keys)))
@@ -260,8 +258,8 @@ def _fewest_keys(texts_of, num_groups):
 def _brief(names):
     """Names that fit beside a line; all as they are if all fit.
 
-    Names of a sweep or a study are KEY-VALUE joined by _: only values that differ are kept. Names
-    that are still too long lose their middle."""
+    Names of a sweep or a study are KEY-VALUE joined by _: only differing values are kept. Names
+    still too long lose their middle."""
     if max(map(len, names)) <= LONGEST:
         return names
     bare = [name.rstrip(SEPARATORS_AND_DIGITS) for name in names]
@@ -281,7 +279,7 @@ def _can_be_told_apart(words):
 
 
 def _differing_words(words):
-    """The words at places at which they differ, without the KEY- that all share."""
+    """The words at differing places, without their common KEY-."""
     columns = []
     for column in zip(*words):
         if len(set(column)) > 1:
@@ -329,7 +327,7 @@ def _part_label(key, name):
 
 
 def _own_options(rest, parts, name):
-    """Options of a part that are not in all the ``parts`` of that ``name``."""
+    """Options of a part, but for those of all ``parts`` of this ``name``."""
     of_same_name = [set(other.split(",")) for other_name, other in parts if other_name == name]
     common = set.intersection(*of_same_name)
     own = [item for item in rest.split(",") if item not in common]
@@ -337,7 +335,7 @@ def _own_options(rest, parts, name):
 
 
 def _distinct(stems):
-    """The names, with a number behind each that occurs several times."""
+    """The names, with a number behind repeated ones."""
     totals = Counter(stems)
     so_far = Counter()
     names = []

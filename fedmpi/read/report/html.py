@@ -46,7 +46,7 @@ def table(caption, head, rows, *, numbers=(), wide=False, quiet=()):
     """A table; the first cell of each row is the row's head.
 
     Columns ``numbers`` are set to the right, ``quiet`` ones in grey. A ``wide`` table becomes a
-    list of cards where it does not fit."""
+    list of cards on a narrow window."""
     classes = [_column_class(number in numbers, number in quiet) for number in range(len(head))]
     heads = ""
     for name, column_class in zip(head, classes):
@@ -87,7 +87,7 @@ def _row(row, classes, plain_names):
 
 
 def fold(title, inside, more="", *, opened=False, kind=""):
-    """A part of a page that a click opens. A printer opens it if ``kind`` has ``printed``."""
+    """A part of a page, opened by a click. A printer opens it if ``kind`` has ``printed``."""
     aside = f' <span class="q">{text(more)}</span>' if more else ""
     attributes = ""
     if kind:
@@ -98,7 +98,7 @@ def fold(title, inside, more="", *, opened=False, kind=""):
 
 
 def picture(number, title, kind, numbers):
-    """A figure of the ``numbers`` that a Kind found, with its title and a caption.
+    """A figure of the ``numbers`` of a Kind, with its title and a caption.
 
     The caption also names the drawing for screen readers."""
     size = (WIDTH_IN, inches_high(kind, numbers, WIDTH_IN, PAGE_PT))

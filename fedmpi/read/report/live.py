@@ -26,7 +26,7 @@ LEAST_COLUMNS = 4
 
 
 def needed_of(attrs):
-    """The columns to be read of several runs of which one has these attributes."""
+    """The columns to be read of several runs, one with these attributes."""
     leading = headline_of(attrs)
     return NEEDED | {f"rounds/{leading.name}", f"rounds/{leading.validation}"}
 
@@ -34,8 +34,8 @@ def needed_of(attrs):
 def pace(run):
     """Seconds a round: the median of the last RECENT rounds, None without any.
 
-    Measured from one record to the next, all other work included; of a first round, and of files
-    that do not record it, the rounds' own seconds."""
+    Measured from one record to the next, all other work included; of a first round, and of old
+    files, the rounds' own seconds."""
     seconds = run.rounds.get("round_s", np.empty(0))
     recorded = run.rounds.get("recorded", ())
     if len(recorded) > 1:
@@ -48,10 +48,8 @@ def pace(run):
 
 
 def planned(run):
-    """The number of rounds at which this run will end by itself.
-
-    The recorded options are those of its first session: nobody knows whether a resumed one will
-    stop earlier."""
+    """The last round of this run if nothing stops it. The recorded options are of its first
+    session: nobody knows whether a resumed one will stop earlier."""
     recorded = options(run)
     rounds = recorded.get("rounds") or len(run.ends)
     if len(run.sessions) > 1:
@@ -156,7 +154,7 @@ def _row(name, run, metric):
 
 
 def _num_lost(rounds):
-    """The answers that were not merged, of all rounds."""
+    """Lost answers of all rounds."""
     return sum(int(rounds[name].sum()) for name in LOST if name in rounds)
 
 
@@ -177,8 +175,7 @@ def _last(run, column):
 
 
 def _latest_and_best(run):
-    """The last test headline, and the one of the round that validation selects; None without
-    one."""
+    """The last test headline, and the one of the round selected by validation; None without one."""
     values = run.rounds.get(headline(run).name, np.empty(0))
     latest = best = None
     finite = values[np.isfinite(values)]

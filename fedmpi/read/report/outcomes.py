@@ -23,11 +23,10 @@ UNITS = {
 
 
 def outcomes(runs):
-    """``(varying, rows)`` of ``{path: Run}``: the names of the options that differ, and a dict a
-    run.
+    """``(varying, rows)`` of ``{path: Run}``: the names of the differing options, and a dict a run.
 
     A row has the run's path, these options, its status and its outcomes, with ``seconds`` of all
-    rounds; None stands for a number that was not recorded."""
+    rounds; None stands for an unrecorded number."""
     options = {path: _options(run) for path, run in runs.items()}
     varying = _varying(options.values())
     metrics = {path: final_metrics(run) for path, run in runs.items()}
@@ -57,7 +56,7 @@ def _options(run):
 
 
 def _varying(options):
-    """The names of the options that do not have one value in all runs."""
+    """The names of the options with several values."""
     varying = []
     for key in dict.fromkeys(itertools.chain(*options)):
         values = {of_run.get(key) for of_run in options}
@@ -94,10 +93,9 @@ def _text(value):
 
 
 def over_seeds(varying, rows):
-    """A dict for each group of finished runs that differ in the seed only.
-
-    It has the options in which the groups differ, ``n``, and ``NAME_mean`` and ``NAME_std`` of
-    every outcome (of the sample; None for one run)."""
+    """A dict for each group of finished runs, alike but for the seed. It has the differing options
+    of the groups, ``n``, and ``NAME_mean`` and ``NAME_std`` of every outcome (of the sample; None
+    for one run)."""
     keys = [key for key in varying if key != "seed"]
     groups = {}
     for row in rows:
@@ -116,7 +114,7 @@ def over_seeds(varying, rows):
 
 
 def _numbers(rows):
-    """The outcomes that the rows have."""
+    """The outcomes in the rows."""
     if not rows:
         return []
     return [name for name in rows[0] if _is_outcome(name)]
@@ -129,7 +127,7 @@ def _is_outcome(name):
 
 
 def _spread(column, group):
-    """Mean and standard deviation of a column; None where a run lacks it."""
+    """Mean and standard deviation of a column; None if a run lacks it."""
     values = [row[column] for row in group]
     mean = std = None
     if None not in values:
@@ -173,7 +171,7 @@ def _seeds_lines(varying, rows, width):
 
 
 def _numbered(head, rows, num_left, width):
-    """The lines of a table whose rows have numbers.
+    """The lines of a table with numbered rows.
 
     Numbers tell the rows apart if the table is too wide and its columns stand below one another:
     one option alone may be the same in several rows."""

@@ -8,8 +8,7 @@ from fedmpi.read.headline import headline
 
 
 class Last(NamedTuple):
-    """The last evaluation of clients on their own test parts: a row a client that has such a
-    part."""
+    """The last evaluation of clients on their own test parts: a row a client with such a part."""
 
     round: int
     # (M,) int64.

@@ -30,7 +30,7 @@ def page(runs, title=None, remarks=()):
     """The HTML document about ``{path: Run}``, str. Nothing in it depends on the time of writing.
 
     ``title``: by default it names the set-ups and their data. ``remarks``: texts of the author,
-    which stand below the title."""
+    below the title."""
     groups = grouped(runs)
     if not title:
         title = default_title(groups)
@@ -46,7 +46,7 @@ def _section(name, inside):
 
 
 def _sections(groups):
-    """(name, HTML) of each section, empty HTML for those with nothing to show."""
+    """(name, HTML) of each section, empty HTML if there is nothing to show."""
     # Pictures have numbers, which are unique on the page.
     count = itertools.count(1)
     yield "Options", options_of(groups)

@@ -84,7 +84,7 @@ def _lead(groups):
 
 
 def _values_of(name, runs):
-    """The different texts of an option, in the order of the runs that record it."""
+    """The different texts of an option, in the order of the runs."""
     values = []
     for run in runs:
         recorded = options(run)
@@ -101,7 +101,7 @@ def _rounds_text(run):
 
 
 def _dates(runs):
-    """The days on which the first and the last of the runs began."""
+    """The days of the first and the last start of the runs."""
     # A time begins with its day: 2026-01-31.
     days = {str(run.attrs.get("created", ""))[:10] for run in runs}
     days = sorted(days - {""})
@@ -111,7 +111,7 @@ def _dates(runs):
 
 
 def _never_left_chance(groups):
-    """The set-ups that have learned nothing, as ``fedmpi compare`` says it."""
+    """The set-ups that learned nothing, as ``fedmpi compare`` says it."""
     texts = []
     for group in groups:
         runs = stuck(group)

@@ -50,7 +50,7 @@ def _quality_cards(metrics, leading):
 
 
 def _selected_text(metrics, leading):
-    """The value of the round that validation selects, if there is validation."""
+    """The value of the round selected by validation, if there is validation."""
     chosen = metrics.get(f"chosen_{leading.name}")
     if chosen is None:
         return "after the last round"
@@ -143,7 +143,7 @@ def _has_ended(group):
 
 
 def _best_of(groups, outcomes):
-    """``{outcome: the best mean of the finished groups}``; nothing for a group that is alone."""
+    """``{outcome: the best mean of the finished groups}``; nothing for a single group."""
     if len(groups) == 1:
         return {}
     best = {}

@@ -1,4 +1,4 @@
-"""The options of the runs on a report page, and the machines and versions that they ran with."""
+"""The options of the runs on a report page, and their machines and versions."""
 
 from fedmpi.read.report.comparison import comparison
 from fedmpi.read.report.groups import option_text, unusual
@@ -9,7 +9,7 @@ from fedmpi.read.report.truth import options
 
 
 def options_of(groups):
-    """HTML: options that differ between the runs, options unlike the defaults, then all."""
+    """HTML: differing options, options unlike the defaults, then all."""
     runs = runs_of(groups)
     differ = {}
     if len(groups) > 1:
@@ -29,7 +29,7 @@ def _differing_table(groups, differ):
 
 
 def _unusual_table(runs, differ):
-    """Options that all runs have alike, but not as by default."""
+    """Options alike in all runs, but not as by default."""
     common = _unusual_in_all(runs, differ)
     if not common:
         subject = "Else all" if differ else "All"

@@ -30,12 +30,12 @@ TITLES = {
 def pictures(names, groups, count):
     """HTML of the kinds ``names`` of pictures of Groups, numbered by the iterator ``count``.
 
-    Kinds whose numbers were not recorded are left out."""
+    Kinds without recorded numbers are left out."""
     return _grid(names, groups, runs_of(groups), count)
 
 
 def run_pictures(names, run, count):
-    """The same of one run, for kinds that show a single run."""
+    """The same of one run, for kinds about a single run."""
     return _grid(names, run, [run], count)
 
 

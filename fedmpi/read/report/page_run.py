@@ -33,7 +33,7 @@ ROUND_COLUMNS = (
 def of_run(run, count, pruning=""):
     """(name, HTML) of each section about the run; pictures are numbered by the iterator ``count``.
 
-    ``pruning``: HTML that stands first in the section of that name."""
+    ``pruning``: HTML, first in the section of this name."""
     yield "Pruning", joined(pruning, run_pictures(("layers",), run, count))
     yield "Clients", run_pictures(CLIENTS, run, count) + _estimators_table(run)
     yield "Time", _beside(run_pictures(("time",), run, count), _phases(run))
@@ -49,7 +49,7 @@ def _beside(left, right):
 
 
 def joined(*grids):
-    """Parts after one another, grids of pictures that meet as one."""
+    """Parts after one another; adjacent grids of pictures become one."""
     return "".join(grids).replace('</div><div class="pictures">', "")
 
 
@@ -146,7 +146,7 @@ def _resumed_text(num_starts):
 
 
 def _starts(run):
-    """A table of the starts of a run that was resumed."""
+    """A table of the starts of a resumed run."""
     if len(run.sessions) < 2:
         return ""
     rows = []
@@ -186,7 +186,7 @@ def _round_table(run):
 
 
 def _round_columns(run):
-    """(column of /rounds, head, value -> text) of the columns that the run has."""
+    """(column of /rounds, head, value -> text) of the run's columns."""
     leading = headline(run)
     mean, _, worst = leading.own
     quality_heads = {

@@ -1,5 +1,5 @@
-"""The numbers of a partition: each client's samples and labels, how far labels are skewed, and
-which clients are noisy, faulty or copies."""
+"""The numbers of a partition: each client's samples and labels, the skew of labels; noisy and
+faulty clients, and copies."""
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def _clients(facts, F):
 
 
 def _of_classes(labels):
-    """The columns about classes of ``labels (N, K)`` counts; none where there are no classes."""
+    """The columns about classes of ``labels (N, K)`` counts; none without classes."""
     if not labels.shape[1]:
         return {}
     share = proportions(labels)
@@ -88,7 +88,7 @@ def _of_classes(labels):
 
 
 def _names(facts):
-    """(N,) texts that the data set has for its clients; empty where it has none."""
+    """(N,) the data set's names of its clients; empty without such names."""
     if "name" not in facts:
         return np.array([], str)
     names = facts["name"]
@@ -99,7 +99,7 @@ def _names(facts):
 
 
 def _summary(clients):
-    """Numbers of all clients. Those about labels are left out where there are no classes."""
+    """Numbers of all clients. Without classes, the numbers about labels are left out."""
     samples = clients["samples"]
     return {
         "clients": len(samples),

@@ -19,7 +19,7 @@ SHADES = ((0.0, "·"), (0.05, "░"), (0.15, "▒"), (0.3, "▓"), (0.6, "█"))
 
 
 class Widths(NamedTuple):
-    """The characters of each part of a line, and the classes that share a column."""
+    """The characters of each part of a line, and the classes a column."""
 
     label: int
     samples: int
@@ -30,8 +30,8 @@ class Widths(NamedTuple):
 def partition_picture(federation, width=WIDTH):
     """The text of a picture of a partition as ``described`` returns it, at most ``width`` wide.
 
-    Clients by classes, if there are any, as shades. Beside them a bar of samples a client, whose
-    end stands for wrong labels."""
+    Clients by classes, if there are any, as shades. Beside them a bar of samples a client, with an
+    end for wrong labels."""
     clients = federation["clients"]
     rows, left_out = shown(len(clients["samples"]))
     most = max(int(clients["samples"].max()), 1)
@@ -88,7 +88,7 @@ def _legend(federation, classes_a_column):
 
 
 def _shades_text():
-    """Each shade with the largest share that it stands for."""
+    """Each shade with its largest share."""
     ends = [least for least, _ in SHADES[1:]]
     ends.append(1.0)
     texts = []

@@ -41,7 +41,7 @@ def _dealt_text(federation):
 
 
 def _other_samples_text(federation):
-    """The samples that no client trains on."""
+    """The samples outside of training."""
     parts = [f"{federation['validation']:,} samples for validation"]
     if federation["server"]:
         parts.append(f"{federation['server']:,} for the server's own work")
@@ -72,9 +72,8 @@ def shown(N):
 
 
 def with_gap(lines, left_out, head):
-    """The lines with one more in their middle, about the clients that are left out.
-
-    The first ``head`` lines stand over those of clients."""
+    """The lines with one more in their middle, about clients left out. The first ``head`` lines are
+    the table's head."""
     if left_out:
         lines.insert(head + ENDS, f"... {left_out:,} clients left out ...")
     return lines
@@ -98,8 +97,7 @@ def _table(federation, width):
 def _columns(federation, rows):
     """``{head: [text]}`` of the clients ``rows``.
 
-    Columns that would say the same of all clients (no skew of features, no faults) are left
-    out."""
+    Columns with the same text for all clients (no skew of features, no faults) are left out."""
     summary, of_all = federation["summary"], federation["clients"]
     # A data set may have no names for its clients.
     clients = {name: values[rows] for name, values in of_all.items() if len(values)}
@@ -129,7 +127,7 @@ def _class_columns(clients, class_names):
 
 
 def _most_frequent(clients, class_names):
-    """[text]: the label that each client has most of, and its share."""
+    """[text]: each client's most frequent label, and its share."""
     texts = []
     columns = (clients["samples"], clients["top_class"], clients["top_share"])
     for samples, label, share in zip(*columns):

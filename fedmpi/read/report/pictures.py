@@ -29,8 +29,8 @@ Y_TICKS = 5
 
 
 def curves(run):
-    """[(label, rounds from 1, values)] of the learning curve, without the rounds that were not
-    evaluated."""
+    """[(label, rounds from 1, values)] of the learning curve; rounds without an evaluation are left
+    out."""
     leading = headline(run)
     lines = []
     for name, label in ((leading.name, "test"), (leading.validation, "validation")):
@@ -44,8 +44,7 @@ def curves(run):
 def shares(run):
     """(title, x label, x, y) of contribution against quality; None of a run without scores.
 
-    Noise takes the place of quality if labels are all that is wrong, samples if quality does not
-    vary."""
+    Noise takes the place of quality if only labels are wrong, samples if quality does not vary."""
     score = by_client(run, "contribution", LAST)
     if score is None or not np.isfinite(score).any():
         return None
@@ -77,7 +76,8 @@ def _of_clients(values, N):
 
 
 def _span(run, label, x):
-    """Values that the x axis must hold: all clients' truth, also of clients that took no part."""
+    """The values that the x axis must cover: the truth of all clients, also of those never
+    asked."""
     if label == WRONG:
         return run.population["noise"]
     if label == QUALITY:
@@ -114,9 +114,8 @@ def lettered_picture(lines, width=100, height=22, colour=False, word="accuracy")
 
 
 def _built(panels, width, height, colour):
-    """The text of the panels that are not None.
-
-    A panel is a function ``panel(place, width)``, which draws on a figure or a part of one."""
+    """The text of the panels; None stands for no panel. A panel is a function ``panel(place,
+    width)``; it draws on a figure or a part of one."""
     panels = [panel for panel in panels if panel]
     if not panels:
         return UNEVALUATED
@@ -245,7 +244,7 @@ def _label_axes(place, width, label, series, whole):
 
 
 def _rule(place, axis, series, most, whole=False):
-    """Limits and at most ``most`` + 1 ticks of an axis that holds all of ``series``."""
+    """Limits and at most ``most`` + 1 ticks of an axis for all of ``series``."""
     values = np.concatenate(series)
     low = float(np.min(values))
     high = float(np.max(values))

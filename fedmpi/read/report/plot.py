@@ -61,7 +61,7 @@ def plotted(groups, names, width_cm=8.5, height_cm=None, columns=None, *, title=
 
 
 def _row_heights(panels, columns, panel_width):
-    """The height of each row of panels, which is that of its highest panel; all in inches."""
+    """The height of each row of panels, by its highest panel; all in inches."""
     heights = []
     for _, kind, numbers in panels:
         heights.append(inches_high(kind, numbers, panel_width, PRINT_PT))
@@ -127,12 +127,12 @@ def _have_same_lines(curves):
 
 
 def _levels(baselines, column):
-    """((name, height), ...) of the baselines of a panel that shows ``column``."""
+    """((name, height), ...) of the baselines of a panel of ``column``."""
     return tuple((label, _level(label, baseline, column)) for label, baseline in baselines)
 
 
 def _level(label, baseline, column):
-    """The height of a baseline: its number, or the last value of ``column`` that its run has."""
+    """The height of a baseline: its number, or the last value of ``column`` in its run."""
     if isinstance(baseline, float):
         return baseline
     rounds = evaluated(baseline, column)
@@ -156,7 +156,7 @@ def _panels(groups, name):
 
 
 def _panel(name, subject, title, where=""):
-    """(title, Kind, its numbers) of the ``subject``, groups or a run; UserError, which begins with
+    """(title, Kind, its numbers) of the ``subject``, groups or a run; UserError, beginning with
     ``where``, if it has none."""
     kind = KINDS[name]
     numbers = kind.find(subject)

@@ -78,7 +78,7 @@ def _total(rounds, column):
 
 
 def _not_recorded(run):
-    """Columns that every run of today has, and this file lacks."""
+    """Columns of every run of today, missing in this file."""
     columns = ["round_s"]
     columns += [column for name, (column, _) in PHASES.items() if name not in SOMETIMES]
     missing = [column for column in columns if column not in run.rounds]
@@ -114,8 +114,8 @@ def _times(run, column):
 
 
 def _of_workers(run):
-    """The number of workers, their seconds of training, and the share of training's seconds that
-    this is."""
+    """The number of workers, their seconds of training, and their share of the seconds of
+    training."""
     seconds = run.clients.get("train_s")
     if seconds is None:
         return {"workers": None, "busy": None, "client_s": None, "ranks": {}}
@@ -153,7 +153,7 @@ def _by_rank(run, seconds):
 
 
 def _started(run):
-    """The numbers of ranks that the run was played on."""
+    """The numbers of ranks of the run's sessions."""
     records = [*run.sessions, run.attrs]
     return {int(record["ranks"]) for record in records if "ranks" in record}
 

@@ -73,16 +73,15 @@ def flops_column(run):
 
 
 def evaluated(run, column):
-    """Indices of the rounds in which ``column`` is finite."""
+    """Indices of the rounds with a finite ``column``."""
     values = run.rounds.get(column, np.empty(0))
     return np.flatnonzero(np.isfinite(values))
 
 
 def mean_lines(groups, column, axis):
-    """[Line] of ``column`` against ``axis``, one for each group that has evaluated it.
-
-    Of several seeds it is the mean over the rounds that all of them have evaluated, with the lowest
-    and highest. None if one of these runs has not recorded the axis, or no line is left."""
+    """[Line] of ``column`` against ``axis``, one for each group with an evaluation of it. Of
+    several seeds it is the mean over the rounds evaluated by all of them, with the lowest and
+    highest. None if one of these runs has not recorded the axis, or no line is left."""
     lines = []
     for group in groups:
         runs = [run for run in group.runs.values() if len(evaluated(run, column))]
@@ -112,7 +111,7 @@ def _mean_line(label, runs, column, axis):
 
 
 def _common_rounds(runs, column):
-    """(n,) the rounds that all runs have evaluated, from 0."""
+    """(n,) the rounds evaluated by all runs, from 0."""
     by_run = [set(evaluated(run, column).tolist()) for run in runs]
     common = set.intersection(*by_run)
     return np.array(sorted(common), int)
@@ -135,7 +134,7 @@ def within(run, axis, budget):
 
 
 def to_reach(run, axis, target):
-    """The cost on ``axis`` of the first evaluated round whose headline is at ``target`` or better;
+    """The cost on ``axis`` of the first evaluated round with a headline at ``target`` or better;
     NaN if none is.
 
     Curves are not smoothed."""
@@ -150,7 +149,7 @@ def to_reach(run, axis, target):
 
 
 def prefix(largest):
-    """``(factor, prefix)`` of the decimal unit in which ``largest`` has one to three digits before
+    """``(factor, prefix)`` of the decimal unit that gives ``largest`` one to three digits before
     the point."""
     power = 0
     # From 999.5 on, three digits round to 1000.

@@ -1,4 +1,4 @@
-"""Numbers that compare two vectors, and numbers of histograms. NaN stands for no answer."""
+"""Comparisons of two vectors, and numbers of histograms. NaN stands for no answer."""
 
 import math
 from typing import NamedTuple

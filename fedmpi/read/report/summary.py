@@ -71,7 +71,7 @@ def _set_up(run):
 
 
 def _listed(recorded, names):
-    """``model mlp, strategy fedavg`` of the named options that have a value."""
+    """``model mlp, strategy fedavg`` of the named options with a value."""
     parts = []
     for name in names:
         value = recorded.get(name)
@@ -172,7 +172,7 @@ def _kept_text(run):
 
 
 def _prunable_text(attrs):
-    """The share of the model that masks can reach; empty if an old run file does not say."""
+    """The share of the model in reach of masks; empty if an old run file does not say."""
     if not {"weights", "prunable"} <= attrs.keys():
         return ""
     percent = 100 * attrs["prunable"] / attrs["weights"]
@@ -286,7 +286,7 @@ def _wrong_labels(noise):
 
 
 def _estimators(run, width=None):
-    """A table with a line for each estimator, and one for the weights that the scores earned."""
+    """A table with a line for each estimator, and one for the weights earned by the scores."""
     by_label = judged(run)
     recorded = set().union(*by_label.values())
     names = [name for name in HEADS if name in recorded]

@@ -22,7 +22,7 @@ def human_flops(number):
 
 
 def scaled(number, units):
-    """``number`` with three digits in the largest of ``units`` that leaves one before the point.
+    """``number`` with three digits in the largest of ``units`` with at least one before the point.
 
     Each unit is a thousand of the one before."""
     power = 0

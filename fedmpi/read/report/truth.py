@@ -53,7 +53,7 @@ def by_client(run, name, last=1.0):
 
 
 def _first_row(run, last):
-    """The row of /clients at which the last share of the rounds begins."""
+    """The first row of /clients of the last share of the rounds."""
     T = len(run.ends)
     num_rounds = math.ceil(T * last)
     if num_rounds >= T:
@@ -124,7 +124,7 @@ def quality(run):
 
 
 def is_bad(worth, faulty=None):
-    """(N,) bool: the bad clients by their ``worth (N,)``, those ``faulty (N,) bool`` among them."""
+    """(N,) bool: the bad clients by their ``worth (N,)``, the ``faulty (N,) bool`` among them."""
     if faulty is None:
         faulty = np.zeros(len(worth), bool)
     rest = worth[~faulty]
@@ -135,7 +135,7 @@ def is_bad(worth, faulty=None):
 
 
 def faulty(run):
-    """(N,) bool: the clients with faults that leave less than half their quality."""
+    """(N,) bool: the clients with less than half their quality left by faults."""
     marks = [mark for name, mark in run.population.items() if name.startswith("fault_")]
     truth = quality(run)
     if not marks:

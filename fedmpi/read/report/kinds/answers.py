@@ -1,4 +1,4 @@
-"""Clients that were asked, by round: merged, late, lost."""
+"""Asked clients by round: merged, late, lost."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ BARS = 60
 
 
 def find(run):
-    """``(parts, x, sums)``; None if all clients that were asked were merged.
+    """``(parts, x, sums)``; None if all asked clients were merged.
 
     ``parts``: [(outcome, (n,) clients a round, its look)] of n bars at ``x (n,)``. ``sums``:
     {column: clients of all rounds}."""

@@ -1,4 +1,4 @@
-"""How the mask moved: the share of its entries that each round flipped."""
+"""How the mask moved: the share of its entries flipped in each round."""
 
 import numpy as np
 
@@ -27,8 +27,7 @@ def _is_recorded(run):
 
 
 def _mean_line(label, runs):
-    """The mean over the rounds that all of the runs have played, in percent of the prunable
-    weights."""
+    """The mean over the rounds played by all of the runs, in percent of the prunable weights."""
     T = min(len(run.ends) for run in runs)
     percents = []
     for run in runs:

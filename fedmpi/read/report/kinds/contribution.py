@@ -31,7 +31,7 @@ class Contributions(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """The scores of all rounds, an entry a client that was scored in a round: (n,) each."""
+    """The scores of all rounds, an entry a scored client and round: (n,) each."""
 
     # Rounds from 0.
     t: np.ndarray
@@ -81,7 +81,7 @@ def _tells_good_from_bad(run):
 
 
 def _bad_clients(run, client):
-    """(N,) bool: the bad clients; none where all are equally good."""
+    """(N,) bool: the bad clients; none if all are equally good."""
     if _tells_good_from_bad(run):
         return is_bad(tied(quality(run)), faulty(run))
     return np.zeros(client.max() + 1, bool)

@@ -39,7 +39,7 @@ class Quantity(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Lines of one column, and the axis that they are drawn against."""
+    """Lines of one column, and the axis below them."""
 
     lines: list
     column: str
@@ -82,7 +82,7 @@ def quantity_of(column, leading):
 def find_curves(column, axis):
     """``find`` of the groups' curves of ``column`` against ``axis``.
 
-    A run that is alone also shows its validation set, a group that is alone its worst clients."""
+    A single run also shows its validation set, a single group its worst clients."""
     def find(groups):
         leading = common_headline(runs_of(groups))
         quantity = quantity_of(column, leading)
@@ -128,8 +128,7 @@ def _with_validation(group, axis):
 
 
 def _scaled(lines, best, quantity, axis, groups):
-    """The ``Curves`` of a quantity, with x in a unit that leaves one to three digits before the
-    point."""
+    """The ``Curves`` of a quantity, with x in a unit for one to three digits before the point."""
     factor, letter = 1.0, ""
     if axis in ("bytes", "flops"):
         most = max(line.x.max() for line in lines)
@@ -157,7 +156,7 @@ def _scaled(lines, best, quantity, axis, groups):
 
 
 def _place_text(axis, factor):
-    """``text(x)`` of a place on the axis, whose unit is ``factor`` of the axis's own."""
+    """``text(x)`` of a place on the axis in units of ``factor``."""
     if axis == "rounds":
         return lambda x: f"round {x:.0f}"
     if axis == "bytes":
@@ -184,7 +183,7 @@ def draw_curves(place, curves):
 
 
 def _keep_flat(ax, lines):
-    """Widen the y axis around sparsities that hardly change, so that they look so."""
+    """Widens the y axis around nearly constant sparsities, to show them as constant."""
     values = np.concatenate([line.y for line in lines])
     low, high = values.min(), values.max()
     if high - low < FLAT:
@@ -223,7 +222,7 @@ def _point_text(curves, line, number):
 
 
 def _turn(curves, line):
-    """``(word, index)`` of the point that is told beside a line's last one.
+    """``(word, index)`` of the point that a caption names beside a line's last one.
 
     Only validation may call a point the best: the test set selects nothing."""
     if curves.chosen is not None:
@@ -246,7 +245,7 @@ def say_sparsity(curves):
 
 
 def names_of_curves(curves):
-    """The number of names that stand above the picture of ``Curves``."""
+    """The number of names above the picture of ``Curves``."""
     if not curves.frame.named:
         return 0
     return drawing.names_above(curves.lines)

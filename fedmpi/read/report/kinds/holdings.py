@@ -8,7 +8,7 @@ NAMED = 10
 
 
 def find(run):
-    """The columns of ``clients_of`` and ``class_names``; None of a run that has not recorded its
+    """The columns of ``clients_of`` and ``class_names``; None of a run without a recorded
     partition."""
     if not {"labels", "samples", "noise"} <= set(run.population):
         return None

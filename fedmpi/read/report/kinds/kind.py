@@ -1,4 +1,4 @@
-"""The shape that every kind of picture has."""
+"""The common shape of all kinds of pictures."""
 
 from typing import Callable, NamedTuple
 
@@ -32,15 +32,15 @@ def capitalized(text):
 def sentence(parts):
     """One sentence about all lines of a picture, from one part a line.
 
-    Several parts begin with the names of their lines, which keep their case."""
+    Several parts begin with the names of their lines, whose case is kept."""
     if len(parts) == 1:
         return capitalized(parts[0])
     return "; ".join(parts)
 
 
 def prefixes(lines):
-    """The beginning of the part about each line: its name and a colon, nothing for a line that is
-    alone."""
+    """The beginning of the part about each line: its name and a colon, nothing for a single
+    line."""
     if len(lines) == 1:
         return [""]
     return [f"{line.label}: " for line in lines]

@@ -35,8 +35,7 @@ def find(run):
 
 
 def _correlations(run, rounds_at, truth):
-    """``{estimator: {rounds played: correlation}}``, NaN where fewer than two clients have a
-    score."""
+    """``{estimator: {rounds played: correlation}}``, NaN if fewer than two clients have a score."""
     correlations = {}
     for rounds in rounds_at:
         so_far = _until(run, rounds)
