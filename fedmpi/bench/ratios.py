@@ -1,4 +1,5 @@
-"""Ratios of two sides of a measurement, taken turn by turn: the machine's speed changes over minutes."""
+"""Ratios of two sides of a measurement, taken turn by turn: the machine's speed changes over
+minutes."""
 
 import statistics
 
@@ -16,7 +17,8 @@ def ratios(ours, reference):
 
 
 def spread(numbers):
-    """``1.02 (of 5: 1.00 to 1.10)``, with three decimals: the median, the count, the least and the largest."""
+    """``1.02 (of 5: 1.00 to 1.10)``, with three decimals: the median, the count, the least and the
+    largest."""
     median = statistics.median(numbers)
     least = min(numbers)
     most = max(numbers)

@@ -38,8 +38,9 @@ _bench_round("tiny", "Logistic regression, 10 of 1000 clients a round, in one pr
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True,
               help="Rounds that GTG-Shapley observes.")
 def bench_shapley(data_dir, repeats, rounds):
-    """Exact Shapley values of 10 clients (1024 coalitions, LeNet-5, 1000 samples) on all workers, on one, and by a loop
-    over state dicts; and GTG-Shapley beside them: mpirun -n 3 fedmpi bench shapley."""
+    """Exact Shapley values of 10 clients (1024 coalitions, LeNet-5, 1000 samples) on all workers,
+    on one, and by a loop over state dicts; and GTG-Shapley beside them: mpirun -n 3 fedmpi bench
+    shapley."""
     from fedmpi.bench.shapley import measure
     return measure(data_dir, repeats, rounds, say)
 
@@ -48,8 +49,8 @@ def bench_shapley(data_dir, repeats, rounds):
 @click.option("--weights", type=click.IntRange(10000), default=11_000_000, show_default=True, help="Of the model.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 def bench_wire(weights, repeats):
-    """Bytes and speed of masks and values on one core, against the bound of information and other libraries, and the
-    steps of a sparse model on its way against a dense one's."""
+    """Bytes and speed of masks and values on one core, against the bound of information and other
+    libraries, and the steps of a sparse model on its way against a dense one's."""
     from fedmpi.bench.wire import measure
     return measure(weights, repeats, say)
 
@@ -66,8 +67,9 @@ def bench_wire(weights, repeats):
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=4, show_default=True)
 def bench_step(device, repeats, **given):
-    """Local steps alone, one by one and side by side, on a GPU also recorded, against a bare loop of torch.optim.SGD:
-    fedmpi bench step --model cifar10net --size 32 --channels 3 --together 10."""
+    """Local steps alone, one by one and side by side, on a GPU also recorded, against a bare loop
+    of torch.optim.SGD: fedmpi bench step --model cifar10net --size 32 --channels 3 --together
+    10."""
     from fedmpi.bench.step import measure
     return measure(device, repeats, say, **given)
 
@@ -103,8 +105,9 @@ def bench_structure(device, repeats, **given):
 @click.option("--data-dir", default="data", show_default=True, help="With CIFAR-10 in it; else synthetic images.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 def bench_together(together, **given):
-    """Rounds a second of pfl-research's CIFAR-10 set-up with several clients trained at once, against a plain loop. In
-    under a minute on a CPU: fedmpi bench together --users 100 --cohort 10 --samples 20 --repeats 1."""
+    """Rounds a second of pfl-research's CIFAR-10 set-up with several clients trained at once,
+    against a plain loop. In under a minute on a CPU: fedmpi bench together --users 100 --cohort 10
+    --samples 20 --repeats 1."""
     from fedmpi.bench.together import measure
     return measure(together, say=say, **given)
 
@@ -114,8 +117,9 @@ def bench_together(together, **given):
               help="Where to write; else a temporary one.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 def bench_server(folder, repeats):
-    """What rank 0 does in a round, each step beside a reference: merging and scoring 32 clients of 1,100,000 values,
-    pruning and growing 11 million weights, rows, checkpoints, and cohorts of 1000. In one process."""
+    """What rank 0 does in a round, each step beside a reference: merging and scoring 32 clients of
+    1,100,000 values, pruning and growing 11 million weights, rows, checkpoints, and cohorts of
+    1000. In one process."""
     from fedmpi.bench.server import measure
     return measure(folder, repeats, say)
 
@@ -124,8 +128,8 @@ def bench_server(folder, repeats):
 @click.option("--ranks", type=click.IntRange(2), default=3, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 def bench_start(ranks, repeats):
-    """Seconds from the command to the first round, against as many ranks that import torch and read the data. Starts
-    both itself: fedmpi bench start, without mpirun."""
+    """Seconds from the command to the first round, against as many ranks that import torch and read
+    the data. Starts both itself: fedmpi bench start, without mpirun."""
     from fedmpi.bench.start import measure
     return measure(ranks, repeats, say)
 
@@ -136,8 +140,8 @@ def bench_start(ranks, repeats):
               help="Small jobs that are answered.")
 @click.option("--repeats", type=click.IntRange(1), default=10, show_default=True)
 def bench_transport(weights, replies, repeats):
-    """A sparse model to a worker, a message to all, small replies a second and what ranks burn that wait, beside MPI
-    alone: mpirun -n 3 fedmpi bench transport, and -n 33."""
+    """A sparse model to a worker, a message to all, small replies a second and what ranks burn that
+    wait, beside MPI alone: mpirun -n 3 fedmpi bench transport, and -n 33."""
     from fedmpi.bench.transport import measure
     return measure(weights, replies, repeats, say)
 
@@ -150,9 +154,9 @@ def bench_transport(weights, replies, repeats):
               help="That are timed, after one that is not.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 def bench_crowd(ranks, data_dir, samples, rounds, repeats):
-    """Seconds a round of the cross-silo work on many ranks against 3. Starts both itself: fedmpi bench crowd, without
-    mpirun."""
-    from fedmpi.bench.crowd import measure
+    """Seconds a round of the cross-silo work on many ranks against 3. Starts both itself: fedmpi
+    bench crowd, without mpirun."""
+    from fedmpi.bench.many_ranks import measure
     return measure(ranks, data_dir, samples, rounds, repeats, say)
 
 
@@ -162,7 +166,7 @@ def bench_crowd(ranks, data_dir, samples, rounds, repeats):
 @click.option("--limit", type=click.IntRange(0), default=2048, show_default=True,
               help="KB by which a worker may grow after a tenth of the rounds; more is exit code 1.")
 def bench_memory(model, rounds, limit):
-    """What the resident memory of ranks that train consists of, and how much it grows over 500 rounds: mpirun -n 3
-    fedmpi bench memory."""
+    """What the resident memory of ranks that train consists of, and how much it grows over 500
+    rounds: mpirun -n 3 fedmpi bench memory."""
     from fedmpi.bench.memory import measure
     return measure(model, rounds, limit, say)

@@ -22,15 +22,16 @@ def naming(path):
 
 
 def say(line):
-    """One line about the progress, at once, from rank 0. An unwritable line is lost, and nothing else: a run outlives
-    the terminal, the reader and the room on the disk of its log."""
+    """Say one line about the progress, at once, from rank 0. An unwritable line is lost, and nothing
+    else: a run outlives the terminal, the reader and the room on the disk of its log."""
     if speaks():
         with contextlib.suppress(OSError):
             write(sys.stderr, f"{line}\n")
 
 
 def write_out(text):
-    """Writes a command's output; whether somebody can still read it. DiskError if it cannot be written."""
+    """Writes a command's output; whether somebody can still read it. DiskError if it cannot be
+    written."""
     try:
         return write(sys.stdout, f"{text}\n")
     except OSError as error:

@@ -87,7 +87,8 @@ from fedmpi.core.wide import terminal_width
 @click.option("--dry-run", is_flag=True, help="Print the plan by playing a little of it: bytes, memory, FLOPs, time; "
               "train nothing, write nothing.")
 def train(resume, dry_run, overwrite, **given):
-    """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train clients."""
+    """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train
+    clients."""
     from fedmpi.run.session import train as play
     check_parts(given)
     _check_overwrite(overwrite, resume, given)

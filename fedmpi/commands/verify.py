@@ -22,8 +22,10 @@ def verify(a, b):
         return _verify_folders(a, b, compare)
     of_a = run_paths([a])
     of_b = run_paths([b])
+    # A folder with one run stands for it.
     if len(of_a) > 1 or len(of_b) > 1:
-        raise UserError(f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two folders")
+        raise UserError(
+            f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two folders")
     lines = compare(of_a[0], of_b[0])
     if lines:
         write_out("\n".join(lines))
@@ -56,4 +58,5 @@ def _verify_folders(a, b, compare):
 
 def _by_place(folder):
     """``{place in the folder: file}`` of its runs."""
-    return {os.path.relpath(path, folder): path for path in run_paths([folder])}
+    paths = run_paths([folder])
+    return {os.path.relpath(path, folder): path for path in paths}

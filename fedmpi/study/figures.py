@@ -177,7 +177,7 @@ def _seed_curves(study, traces):
 
 
 def _draw_mean(ax, values, arm, number):
-    """Mean and band of ``values`` (seeds, T), at the rounds that all seeds have evaluated."""
+    """Mean and band of ``values`` (seeds, T), at the rounds evaluated by all seeds."""
     is_evaluated = np.isfinite(values).all(axis=0)
     evaluated = values[:, is_evaluated]
     # Rounds count from 1.
@@ -230,7 +230,7 @@ def _factor(study, findings, traces, spec):
 
 
 def _lines(study, by):
-    """``{arm or level: its label}``; empty for a factor that this size does not have."""
+    """``{arm or level: its label}``; empty for a factor without levels in this size."""
     if by == "arm":
         return {arm: arm for arm in study.arms}
     levels = study.grid.get(by, ())

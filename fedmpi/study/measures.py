@@ -73,13 +73,13 @@ def learned(run):
 
 
 def up_mb(run):
-    """MB that a client sends, in the mean over all clients"""
+    """MB sent by a client, in the mean over all clients"""
     num_bytes = float(run.rounds["up_bytes"].sum())
     return _client_mb(run, num_bytes)
 
 
 def mb(run):
-    """MB that a client sends and gets, in the mean over all clients"""
+    """MB sent and received by a client, in the mean over all clients"""
     num_bytes = float(_bytes(run)[-1])
     return _client_mb(run, num_bytes)
 
@@ -96,14 +96,14 @@ def sparsity(run):
 
 
 def seconds(run):
-    """seconds of all rounds on the machine that played them"""
+    """seconds of all rounds on the machine of the run"""
     round_s = run.rounds["round_s"]
     return float(round_s.sum())
 
 
 def mb_to(run, least):
-    """MB that a client sends and gets until the validation accuracy, or headline, reaches the value
-    behind the colon"""
+    """MB sent and received by a client until the validation accuracy, or headline, reaches the
+    value behind the colon"""
     reached = _first(run, least)
     if reached is None:
         return math.nan
@@ -321,7 +321,7 @@ WITH_VALUE = {function.__name__: function for function in (mb_to, rounds_to)}
 
 
 def check_measure(text, where):
-    """UserError for a name that is no measure."""
+    """UserError for an unknown measure."""
     # Recipes are files that people write: the text may be a number.
     name = str(text)
     if name in PLAIN or _is_with_value(name):
@@ -344,7 +344,7 @@ def _is_with_value(text):
 
 
 def measure(run, text):
-    """The number of the run that ``text`` names."""
+    """The number of the run for a measure, such as ``accuracy`` or ``mb_to:0.6``."""
     name, _, value = text.partition(":")
     if value:
         function = WITH_VALUE[name]

@@ -1,4 +1,4 @@
-"""The findings of a study, as one dict that JSON takes: its runs, their measures, differences,
+"""The findings of a study, as one dict for JSON: its runs, their measures, differences,
 verdicts."""
 
 import itertools
@@ -42,7 +42,7 @@ def state(folder, name):
 
 
 def seconds_left(study, progress):
-    """Seconds that the rounds of unfinished runs will take on one process; None before the first
+    """Seconds left for the rounds of unfinished runs on one process; None before the first
     round.
 
     ``progress`` are the ``states``. The pace is the median of runs of the same cell, else the same
@@ -87,7 +87,7 @@ def _median_paces(progress, kin):
 
 
 def outcome(study, folder):
-    """``(findings, traces)``: the dict, and columns of each finished run that only figures need."""
+    """``(findings, traces)``: the dict, and columns of each finished run for figures."""
     statuses = {name: status for name, (status, *_) in states(study, folder).items()}
     measured, traces = _measured(study, folder, statuses)
 
@@ -146,6 +146,7 @@ def _wanted_measures(recipe):
 
 
 def _trace(run):
+    """The columns of a run for figures."""
     leading = headline(run)
     return {
         "values": run.rounds[leading.name],

@@ -71,9 +71,11 @@ def cell_words(cell, grid=None):
     """A cell in words: ``data noise, S 0.9``.
 
     With a ``grid``, factors with one level in it are left out, perhaps all."""
-    if grid is not None:
-        cell = {factor: level for factor, level in cell.items() if len(grid[factor]) > 1}
-    return ", ".join(f"{factor} {level}" for factor, level in cell.items())
+    texts = []
+    for factor, level in cell.items():
+        if grid is None or len(grid[factor]) > 1:
+            texts.append(f"{factor} {level}")
+    return ", ".join(texts)
 
 
 def place_words(cell, grid):
@@ -83,7 +85,10 @@ def place_words(cell, grid):
 
 def constant(grid):
     """The factors with one level, in words."""
-    fixed = {factor: levels[0] for factor, levels in grid.items() if len(levels) == 1}
+    fixed = {}
+    for factor, levels in grid.items():
+        if len(levels) == 1:
+            fixed[factor] = levels[0]
     return cell_words(fixed)
 
 
@@ -91,7 +96,10 @@ def constant(grid):
 
 
 def _warnings(findings):
-    lines = (unfinished(findings), stuck(findings))
+    lines = (
+        unfinished(findings),
+        stuck(findings),
+    )
     return [line for line in lines if line]
 
 
@@ -150,10 +158,13 @@ def _measured(claim, interval):
 
 def criterion(claim):
     """``accuracy > 0, mean at least .03``."""
-    relation, bound, least = ">", claim.get("above"), "least"
-    if bound is None:
-        relation, bound, least = "<", claim["below"], "most"
-    text = f"{claim['measure']} {relation} {bound:g}"
+    measure = claim["measure"]
+    if "above" in claim:
+        text = f"{measure} > {claim['above']:g}"
+        least = "least"
+    else:
+        text = f"{measure} < {claim['below']:g}"
+        least = "most"
     if "reach" in claim:
         text += f", mean at {least} {claim['reach']:g}"
     return text
@@ -163,7 +174,8 @@ def counted(findings):
     """``5 verdicts: 3 confirmed, 2 refuted``."""
     counts = Counter()
     for claim in findings["claims"]:
-        counts.update(judged["verdict"] for judged in claim["judged"])
+        for judged in claim["judged"]:
+            counts[judged["verdict"]] += 1
     listed = ", ".join(f"{counts[kind]} {kind}" for kind in VERDICTS if counts[kind])
     return f"{counts.total()} verdicts: {listed}"
 
@@ -235,8 +247,10 @@ def _table_lines(findings):
 def _cell(findings, arms):
     """The table of one cell: a row an arm, its measures, then the differences of accuracies to
     ``against``."""
-    names, compared = findings["measures"], []
+    names = findings["measures"]
+    compared = []
     if findings["against"]:
+        # A table of all differences would be too wide.
         compared = [name for name in names if name.startswith("accuracy")]
     differences = [f"{name} - {findings['against']}" for name in compared]
     head = ("arm", "seeds", *names, *differences)
@@ -295,13 +309,16 @@ def _figure_lines(figures):
 
 def _table(head, rows):
     rule = "|" + "---|" * len(head)
-    return [_row(head), rule, *map(_row, rows)]
+    lines = [_row(head), rule]
+    lines += [_row(texts) for texts in rows]
+    return lines
 
 
 def _row(texts):
     # A bar within a text would end the cell.
     cells = [text.replace("|", "/") for text in texts]
-    return f"| {' | '.join(cells)} |"
+    row = " | ".join(cells)
+    return f"| {row} |"
 
 
 # ------------------------------------------------------------- terminal
@@ -315,9 +332,10 @@ def terminal(findings, width):
         lines += ["", *_verdict_text(*row)]
     if findings["claims"]:
         lines += ["", counted(findings)]
-    # Tables are fitted already.
-    parts = [part for line in lines for part in _fitted(line, width)]
-    return "\n".join(parts)
+    fitted = []
+    for line in lines:
+        fitted += _fitted(line, width)
+    return "\n".join(fitted)
 
 
 def _verdict_text(says, place, measured, asked, verdict, thesis):

@@ -37,7 +37,7 @@ def paired(a, b):
 
 
 def decide(spread, expected, above=None, below=None, reach=None):
-    """``(verdict, reason)`` of the Interval ``spread``, which should be over ``expected`` seeds."""
+    """``(verdict, reason)`` of the Interval ``spread``, to be over ``expected`` seeds."""
     if spread.n < expected:
         return "incomplete", f"{spread.n} of {expected} seeds"
     if expected < 2:

@@ -24,7 +24,8 @@ from fedmpi.study import figures, measures, outcome, outcome_text
 from fedmpi.study.outcome import seconds_left
 from fedmpi.study.outcome_text import number
 from fedmpi.study.play import free
-from fedmpi.study.recipe import Study, check_recipe, study
+from fedmpi.study.recipe import Study, study
+from fedmpi.study.recipe_check import check_recipe
 from fedmpi.read.report.statistics import Interval, interval
 from fedmpi.study.verdict import decide, judge, paired
 
