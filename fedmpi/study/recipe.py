@@ -15,9 +15,10 @@
     [size.NAME]        about, seeds, arms (else all), [size.NAME.fixed], [size.NAME.grid]: levels
                        of each factor
 
-A run is an arm in a *cell* (a level of every factor) with a seed. Options are those of
-[fixed], then of the size, the levels in the order of the grid, and the arm: later ones win. In
-their texts ``{F}`` is the level of factor F, ``{word}`` a word of a level; a word may hold words. Arms with the same options in several cells share one run.
+A run is an arm in a *cell* (a level of every factor) with a seed. Options are those of [fixed],
+then of the size, the levels in the order of the grid, and the arm: later ones win. In their texts
+``{F}`` is the level of factor F, ``{word}`` a word of a level; a word may hold words. Arms with the
+same options in several cells share one run.
 """
 
 import itertools
