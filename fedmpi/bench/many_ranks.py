@@ -65,8 +65,18 @@ def _result(ranks, many, few):
 
 def _round_s(size, data_dir, samples, rounds):
     """Seconds a round of a new job with ``size`` ranks."""
-    command = [launcher_path("mpirun"), "-n", str(size), sys.executable, "-c", PLAY]
-    command += [data_dir, str(samples), str(rounds)]
+    command = [
+        launcher_path("mpirun"),
+        "-n",
+        str(size),
+        sys.executable,
+        "-c",
+        PLAY,
+        data_dir,
+        str(samples),
+        str(rounds),
+    ]
+    # Other lines are MPI's, or about missing data.
     results = [line for line in spoken(command) if line.startswith(RESULT)]
     text = results[0].removeprefix(RESULT)
     return float(text)

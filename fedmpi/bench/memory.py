@@ -80,7 +80,9 @@ def _play(transport, model, rounds, limit_kb, say):
     settled = max(1, round(SETTLED * rounds))
     options = OPTIONS | {"model": model}
     pages_after = _pages_after(transport, options, (settled, rounds), say)
-    at_start, at_settled, at_end = pages_after[0], pages_after[settled], pages_after[rounds]
+    at_start = pages_after[0]
+    at_settled = pages_after[settled]
+    at_end = pages_after[rounds]
     for rank, row in sorted(at_end.items()):
         say(_parts_line(rank, row))
     start_kb = _growth_kb(at_start, at_settled)
@@ -123,8 +125,10 @@ def _pages(transport):
     # In one process the server's rank is the worker's, too.
     num_workers = max(1, transport.size - 1)
     jobs = [{"plain": "pages"}] * num_workers
-    replies = transport.map(jobs)
-    return {reply.rank: reply.arrays["plain"] for reply in replies}
+    pages_of = {}
+    for reply in transport.map(jobs):
+        pages_of[reply.rank] = reply.arrays["plain"]
+    return pages_of
 
 
 def _parts_line(rank, row):

@@ -19,7 +19,8 @@ def ratios(ours, reference):
 def spread(numbers):
     """``1.02 (of 5: 1.00 to 1.10)``, with three decimals: the median, the count, the least and the
     largest."""
+    count = len(numbers)
     median = statistics.median(numbers)
     least = min(numbers)
     most = max(numbers)
-    return f"{median:.3f} (of {len(numbers)}: {least:.3f} to {most:.3f})"
+    return f"{median:.3f} (of {count}: {least:.3f} to {most:.3f})"

@@ -157,12 +157,14 @@ def _seconds(transport, dataset, options, arms, rounds, repeats, say):
         texts = [f"{name} {taken[-1]:.4g} s" for name, taken in seconds.items()]
         listed = "; ".join(texts)
         say(f"{turn(repeat)}: {listed}")
+    # The first of each is the warm-up.
     return {name: taken[1:] for name, taken in seconds.items()}
 
 
 def _head(name, device, options, num_samples, size):
     workers = max(size - 1, 1)
     where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
+    # A cohort of 0 is all clients.
     cohort = options["cohort"] or options["clients"]
     return (
         f"{name} on {where}: seconds a round with test evaluation and run file, "

@@ -155,6 +155,7 @@ def _with_three_long(updates):
     """The updates, three clients' ten times longer than the others'."""
     lengths = torch.ones(CLIENTS, 1)
     clients = torch.tensor([3, 9, 20])
+    # Beyond three times the median: these are clipped.
     lengths.index_fill_(0, clients, 10.0)
     return updates._replace(U=updates.U * lengths)
 

@@ -81,9 +81,10 @@ def _validation_set(worker):
     # They are the shard behind the clients'.
     shard = len(data["features"])
     first, stop = data["offsets"][shard: shard + 2]
-    samples = data["indices"][first:stop]
-    images = torch.from_numpy(data["x_train"][samples])
-    x = inputs(images, worker.samples.mean, worker.samples.std)
+    numbers = data["indices"][first:stop]
+    images = torch.from_numpy(data["x_train"][numbers])
+    samples = worker.samples
+    x = inputs(images, samples.mean, samples.std)
     y = torch.from_numpy(data["labels"][first:stop])
     return x, y
 
@@ -214,7 +215,8 @@ def _timed_loop(transport, coalitions):
     coalitions."""
     members = [np.flatnonzero(row).tolist() for row in coalitions.numpy()]
     job = {"plain": members}
-    reply = next(transport.map([job]))
+    replies = transport.map([job])
+    reply = next(replies)
     seconds, *losses = reply.arrays["plain"]
     all_s = seconds * COALITIONS / SAMPLED
     return all_s, np.array(losses)
@@ -223,6 +225,7 @@ def _timed_loop(transport, coalitions):
 def alone(transport):
     """The same transport; its first worker takes all jobs."""
     one = copy.copy(transport)
+    # Jobs go to the workers named here.
     one.at_work = one.at_work[:1]
     return one
 

@@ -43,16 +43,20 @@ def measure(
     keep_freed_memory()
     device = _device(device)
     shape = channels, size, size
+    # One for each side: ours binds the parameters to its vector.
     network = make(catalog.MODELS, model, shape, CLASSES).to(device)
     plain = make(catalog.MODELS, model, shape, CLASSES).to(device)
     gen = torch.Generator().manual_seed(0)
-    x = laid(torch.randn(samples, *shape, generator=gen).to(device))
-    y = torch.randint(0, CLASSES, (samples,), generator=gen).to(device)
+    images = torch.randn(samples, *shape, generator=gen)
+    labels = torch.randint(0, CLASSES, (samples,), generator=gen)
+    x = laid(images.to(device))
+    y = labels.to(device)
     cast = casting(precision, device)
     bare = partial(_bare, plain, x, y, batch_size, cast)
     # {name: (work, clients trained by it)}
     sides = {"bare loop": (bare, 1)}
     sides |= _ours(network, x, y, batch_size, cast, sparsity, together, gen, say)
+    # The last batch may be smaller.
     steps = -(-samples // batch_size)
     taken_ms = _taken_ms(sides, steps, repeats, device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
@@ -101,7 +105,8 @@ def _bare(model, x, y, batch_size, cast, repeat):
     """An epoch of torch.optim.SGD."""
     model.train()
     optimiser = torch.optim.SGD(model.parameters(), lr=LR, **RULE)
-    for batch in torch.randperm(len(y), device=y.device).split(batch_size):
+    order = torch.randperm(len(y), device=y.device)
+    for batch in order.split(batch_size):
         optimiser.zero_grad()
         with cast():
             loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
@@ -170,8 +175,10 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
 
 def _masks(layout, sparsity, gen, device):
     """``(mask (Q,) bool, trainable (R,) float32)``, drawn at ``sparsity``."""
-    is_kept = torch.rand(layout.Q, generator=gen) >= sparsity
+    numbers = torch.rand(layout.Q, generator=gen)
+    is_kept = numbers >= sparsity
     mask = layout.full_mask() & is_kept
+    # All but the pruned weights.
     trainable = torch.ones(layout.R)
     trainable[: layout.Q] = mask
     return mask.to(device), trainable.to(device)

@@ -39,29 +39,36 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     share of units to cut. Returns the exit code: 1 if half of the filters take more than LIMIT.
     """
     torch.set_num_threads(1)
+    # As a run does.
     keep_freed_memory()
     device = pick_device(device, 0)
     shape = channels, size, size
     torch.manual_seed(0)
-    network = make(catalog.MODELS, model, shape, CLASSES).to(device)
+    network = make(catalog.MODELS, model, shape, CLASSES)
+    network = network.to(device)
     layout, x, g = bind(network)
     sample = torch.randn(2, *shape)
     trace_s, structure = _timed(lambda: trace(network, layout, sample.to(device)))
     check(network, structure, x, sample.to(device))
+    # Units of the least norm go.
     norms = l1(structure, x.cpu())
-    units = flat(structure, choose(norms, rate))
+    chosen = choose(norms, rate)
+    units = flat(structure, chosen)
     build_s = _build_s(network, structure, units, repeats)
     small = cut(network, structure, units)
     small.down(x)
 
-    inputs = laid(torch.randn(samples, *shape).to(device))
-    labels = torch.randint(0, CLASSES, (samples,)).to(device)
+    images = torch.randn(samples, *shape)
+    inputs = laid(images.to(device))
+    labels = torch.randint(0, CLASSES, (samples,))
+    labels = labels.to(device)
     whole = (network, layout, x, g)
     nets = (whole, small[:4])
     whole_ms, small_ms = _taken_ms(nets, inputs, labels, batch_size, repeats)
 
     values_share = len(small.support) / layout.num_values
-    flops_share = _flops_share(network, layout, structure, units, sample[:1].to(device))
+    one_sample = sample[:1].to(device)
+    flops_share = _flops_share(network, layout, structure, units, one_sample)
     say(f"{model} without {rate:g} of the units of each layer, images {shape}, batch {batch_size}:")
     say(f"  {'values':28} {values_share:9.4f} of the whole network's")
     say(f"  {'FLOPs':28} {flops_share:9.4f}")
@@ -102,8 +109,10 @@ def _build_s(network, structure, units, repeats):
 def _flops_share(network, layout, structure, units, sample):
     """FLOPs of the smaller network, as a share of the whole one's; ``sample`` is a batch of one."""
     per_sample = costs(network, layout, sample)
-    whole_flops = forward(layout, per_sample, layout.full_mask())
-    small_flops = forward(layout, per_sample, held(structure, units))
+    whole = layout.full_mask()
+    cut_mask = held(structure, units)
+    whole_flops = forward(layout, per_sample, whole)
+    small_flops = forward(layout, per_sample, cut_mask)
     return small_flops / whole_flops
 
 

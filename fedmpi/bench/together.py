@@ -38,7 +38,8 @@ def plain_loop(worker, job):
     network = network_of({"model": job["model"], "seed": 0})
     shape = worker.data["x_train"].shape[1:]
     model = network(shape, worker.samples.classes)
-    model = model.to(worker.device).train()
+    model = model.to(worker.device)
+    model.train()
     # Copies: the state dict's own tensors are trained.
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start = time.perf_counter()
@@ -101,6 +102,7 @@ def _play(
         "together": max(together),
     }
     setup = _set_up(options, pick_device(device, 0), say)
+    # A network may refuse to be trained side by side.
     check(setup)
     options = setup.options
     fed = setup.fed._replace(transport=connect())
@@ -138,6 +140,7 @@ def _rates(fed, state, together, batch_size, model, repeats, say):
 
 def _loop_s(fed, state, t, batch_size, model):
     """Seconds of round ``t``'s clients in the plain loop, by the slowest worker."""
+    # In one process the server's rank is the worker's, too.
     workers = max(fed.transport.size - 1, 1)
     _, fleet = recruit.look(fed, state["now"])
     _, cohort = recruit.sample(fed, state, t, fleet)
@@ -173,7 +176,8 @@ def _medians(rates):
         rate = statistics.median(taken)
         quotients = ratios(taken, reference)
         times = statistics.median(quotients)
-        least, most = min(quotients), max(quotients)
+        least = min(quotients)
+        most = max(quotients)
         texts.append(f"{name} {rate:.3g} ({times:.2f} times the loop, {least:.2f} to {most:.2f})")
     return "; ".join(texts)
 

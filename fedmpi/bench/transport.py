@@ -96,7 +96,9 @@ class Side:
         """The answer of the method called ``job["do"]``, as arrays."""
         method = getattr(self, job["do"])
         answer = method(**job) or {}
-        arrays = {name: np.asarray(numbers) for name, numbers in answer.items()}
+        arrays = {}
+        for name, numbers in answer.items():
+            arrays[name] = np.asarray(numbers)
         return {}, arrays
 
     def open(self, do):
@@ -127,7 +129,8 @@ class Side:
         times = {name: [] for name in ways}
         for _ in range(repeats + 1):
             for name, way in ways.items():
-                times[name].append(way())
+                moment = way()
+                times[name].append(moment)
         return times
 
     def spread(self, do, num_bytes, repeats):
@@ -309,7 +312,9 @@ def _model(transport, side, weights, repeats, say):
     """Print the model's rows; returns the message with positions."""
     job = {"do": "model", "weights": weights, "repeats": repeats}
     began, (ended,) = together(transport, job, side, 1)
-    taken_ms = {way: milliseconds(began[way], ended[way]) for way in began}
+    taken_ms = {}
+    for way, begins in began.items():
+        taken_ms[way] = milliseconds(begins, ended[way])
     floor_ms = _floor_ms(weights, repeats)
     for way, name in (("known", "positions known"), ("unknown", "positions sent along")):
         num_bytes = len(side.message[way])
@@ -355,7 +360,9 @@ def _broadcast(transport, side, message, repeats, say):
     for way, times in own.items():
         # Column 0 holds beginnings, column 1 ends.
         begins = times[:, 0]
-        ends = [worker_times[way][:, 1] for worker_times in others]
+        ends = []
+        for worker_times in others:
+            ends.append(worker_times[way][:, 1])
         last_ends = np.max(ends, axis=0)
         taken_ms[way] = milliseconds(begins, last_ends)
     ours, least, most = taken_ms["ours"]

@@ -55,7 +55,8 @@ def bound_bytes(n, k):
     of_n = math.lgamma(n + 1)
     of_kept = math.lgamma(k + 1)
     of_pruned = math.lgamma(n - k + 1)
-    bits = (of_n - of_kept - of_pruned) / math.log(2)
+    nats = of_n - of_kept - of_pruned
+    bits = nats / math.log(2)
     return bits / 8
 
 
@@ -68,6 +69,9 @@ def best(repeats, *functions):
             function()
             taken.append(time.perf_counter() - start)
     return [min(taken[1:]) for taken in seconds]
+
+
+# ------------------------------------------------------------- masks
 
 
 def _masks(n, repeats, gen, say):
@@ -100,7 +104,8 @@ def _structured(gen, n, sparsity):
         mask = _blocks(gen, n, size, sparsity)
         yield f"{name}, sparsity {sparsity}", mask
     half = _blocks(gen, n, FILTER, .5)
-    mask = half & (gen.random(n) >= sparsity)
+    is_kept = gen.random(n) >= sparsity
+    mask = half & is_kept
     in_all = 1 - (1 - sparsity) / 2
     yield f"half the filters, then to {in_all:g}", mask
 
@@ -149,7 +154,8 @@ def _libraries(n, repeats, gen, say):
     for sparsity, name, coded in ((.7, "bitmap", _bitmap), (.9, "gaps", _gaps)):
         mask = gen.random(n) >= sparsity
         data = coded(mask)
-        bound = bound_bytes(n, int(mask.sum()))
+        num_kept = int(mask.sum())
+        bound = bound_bytes(n, num_kept)
         for library, coder in _coders(len(data)).items():
             title = f"{name}, sparsity {sparsity}, {library}"
             say(_library_row(title, repeats, data, coder, bound))
@@ -170,60 +176,31 @@ def _library_row(name, repeats, data, coder, bound):
     encode, decode = coder
     coded = encode(data)
     assert decode(coded) == data
-    encode_s, decode_s = best(repeats, lambda: encode(data), lambda: decode(coded))
+
+    def encode_data():
+        return encode(data)
+
+    def decode_data():
+        return decode(coded)
+
+    encode_s, decode_s = best(repeats, encode_data, decode_data)
     share = len(coded) / bound
     speeds = _speeds(len(data), encode_s, decode_s)
     return f"{name:45}{share:9.3f}{speeds}"
 
 
+# ------------------------------------------------------------- coders of other libraries
+
+
 def _coders(size):
     """``{name: (encode, decode)}`` of ``size`` bytes, from the installed libraries."""
-    def deflated(module, strategy):
-        def encode(data):
-            coder = module.compressobj(1, module.DEFLATED, -15, 9, strategy)
-            return coder.compress(data) + coder.flush()
-
-        return encode, lambda coded: module.decompress(coded, -15, size)
-
-    def zstandard(module):
-        coders = {}
-        for level in (1, 3):
-            encode = module.ZstdCompressor(level).compress
-            decode = module.ZstdDecompressor().decompress
-            coders[f"zstandard {level}"] = encode, decode
-        return coders
-
-    def zlib(module):
-        return {
-            "zlib Huffman only": deflated(module, module.Z_HUFFMAN_ONLY),
-            "zlib 1": deflated(module, 0),
-        }
-
-    def isal(module):
-        return {"isal 1": deflated(module, 0)}
-
-    def zlib_ng(module):
-        return {"zlib-ng Huffman only": deflated(module, module.Z_HUFFMAN_ONLY)}
-
-    def libdeflate(module):
-        def encode(data):
-            return bytes(module.deflate_compress(data, 1))
-
-        def decode(coded):
-            return bytes(module.deflate_decompress(coded, size))
-
-        return {"libdeflate 1": (encode, decode)}
-
-    def lz4(module):
-        return {"lz4": (module.compress, module.decompress)}
-
     offers = {
-        "zstandard": zstandard,
-        "zlib": zlib,
-        "isal.isal_zlib": isal,
-        "zlib_ng.zlib_ng": zlib_ng,
-        "deflate": libdeflate,
-        "lz4.frame": lz4,
+        "zstandard": _zstandard,
+        "zlib": _zlib,
+        "isal.isal_zlib": _isal,
+        "zlib_ng.zlib_ng": _zlib_ng,
+        "deflate": _libdeflate,
+        "lz4.frame": _lz4,
     }
     coders = {}
     for name, offer in offers.items():
@@ -231,14 +208,69 @@ def _coders(size):
             module = importlib.import_module(name)
         except ImportError:
             continue
-        coders |= offer(module)
+        coders |= offer(module, size)
     return coders
+
+
+def _deflated(module, strategy, size):
+    """``(encode, decode)`` of deflate without a header, by a module like Python's zlib."""
+    def encode(data):
+        # Level 1, a window of 32 KB without a header (-15), and the most memory (9).
+        coder = module.compressobj(1, module.DEFLATED, -15, 9, strategy)
+        return coder.compress(data) + coder.flush()
+
+    def decode(coded):
+        return module.decompress(coded, -15, size)
+
+    return encode, decode
+
+
+def _zstandard(module, size):
+    coders = {}
+    for level in (1, 3):
+        encode = module.ZstdCompressor(level).compress
+        decode = module.ZstdDecompressor().decompress
+        coders[f"zstandard {level}"] = encode, decode
+    return coders
+
+
+def _zlib(module, size):
+    return {
+        "zlib Huffman only": _deflated(module, module.Z_HUFFMAN_ONLY, size),
+        "zlib 1": _deflated(module, 0, size),
+    }
+
+
+def _isal(module, size):
+    return {"isal 1": _deflated(module, 0, size)}
+
+
+def _zlib_ng(module, size):
+    return {"zlib-ng Huffman only": _deflated(module, module.Z_HUFFMAN_ONLY, size)}
+
+
+def _libdeflate(module, size):
+    def encode(data):
+        return bytes(module.deflate_compress(data, 1))
+
+    def decode(coded):
+        return bytes(module.deflate_decompress(coded, size))
+
+    return {"libdeflate 1": (encode, decode)}
+
+
+def _lz4(module, size):
+    return {"lz4": (module.compress, module.decompress)}
+
+
+# ------------------------------------------------------------- values, and a model's way
 
 
 def _values(K, repeats, say):
     say(f"{K:,} values of a normal distribution: bytes a value, million values a second")
     say(f"{'':34}{'bytes':>11}{'encode':>9}{'decode':>9}")
     gen = torch.Generator().manual_seed(0)
+    # As large as updates are.
     values = torch.randn(K, generator=gen) * .01
     for spec in CODECS:
         say(_codec_row(spec, values, repeats))
@@ -271,10 +303,12 @@ def _path(n, repeats, say):
     layout = Layout((weight,), (), (), P, P, P)
     gen = torch.Generator().manual_seed(0)
     x = torch.randn(P, generator=gen)
+    # Room for a dense message: 4 bytes a value, and its head.
     copy = np.empty(5 * P, np.uint8)
     stage = staging(P, torch.device("cpu"))
     full = layout.full_mask()
-    is_kept = torch.rand(P, generator=gen) >= .9
+    numbers = torch.rand(P, generator=gen)
+    is_kept = numbers >= .9
     # Copies, as the layout keeps its last support.
     sparse_support = layout.support(full & is_kept).clone()
     dense_support = layout.support(full).clone()

@@ -4,6 +4,8 @@ import click
 
 from fedmpi.commands.say import say
 
+# Each command imports its measurement when it is called: torch takes seconds, and --help none.
+
 
 @click.group()
 def bench():
@@ -58,6 +60,7 @@ def bench_shapley(data_dir, repeats, rounds):
     return measure(data_dir, repeats, rounds, say)
 
 
+# 11 million weights are a ResNet-18.
 @bench.command("wire")
 @click.option(
     "--weights", type=click.IntRange(10000), default=11_000_000, show_default=True,
@@ -120,6 +123,7 @@ def bench_structure(device, repeats, **given):
     return measure(device, repeats, say, **given)
 
 
+# The defaults are pfl-research's.
 @bench.command("together")
 @click.option(
     "--together", type=click.IntRange(1), multiple=True, default=(1, 8, 25, 50), show_default=True,
@@ -162,6 +166,7 @@ def bench_server(folder, repeats):
     return measure(folder, repeats, say)
 
 
+# It starts its ranks itself: the time of the launcher counts.
 @bench.command("start")
 @click.option("--ranks", type=click.IntRange(2), default=3, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
@@ -187,6 +192,7 @@ def bench_transport(weights, replies, repeats):
     return measure(weights, replies, repeats, say)
 
 
+# 33 ranks are the server and a worker for each of 32 clients, as make run starts them.
 @bench.command("crowd")
 @click.option("--ranks", type=click.IntRange(2), default=33, show_default=True)
 @click.option(

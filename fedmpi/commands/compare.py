@@ -48,6 +48,7 @@ def compare(runs, accuracy, other_data, baseline, pairs, picture, as_json):
     if not other_data:
         report.refuse_other_data(by_path)
     groups = report.grouped(by_path)
+    # The first group, unless the user names another.
     against = 0
     if baseline:
         against = report.find_group(groups, baseline, "--baseline")

@@ -21,6 +21,7 @@ from fedmpi.run.launcher import speaks
 def data(as_json, picture, **given):
     """Who holds which samples, before any training: a line a client, how far labels are skewed,
     what is wrong with whom. The same options and seed give train the same data."""
+    # Under a launcher every rank runs this command: one speaks.
     if not speaks():
         return
     check_parts(given)

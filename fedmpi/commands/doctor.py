@@ -24,6 +24,7 @@ def doctor(out, as_json):
     from fedmpi.cluster import doctor as judge
     from fedmpi.cluster.examine import examine
 
+    # Called on rank 0 alone, with the facts of all ranks.
     def show(facts, findings):
         if as_json:
             click.echo(json.dumps(judge.as_json(facts, findings)))

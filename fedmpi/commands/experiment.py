@@ -85,6 +85,7 @@ def experiment(
     if array:
         return _array(study, folder, todo, anew, at_once, given, script, submit)
     code = _play_here(study, folder, todo, anew, parallel, given)
+    # A stopped study has no outcome yet; one with failed runs has.
     if code in (stop.COME_BACK, INTERRUPTED):
         return code
     return _report(study, folder, text) or code
@@ -111,7 +112,7 @@ def _study(tables, name, size, data_dir, files):
     return study
 
 
-def _recipes():
+def own_recipes():
     """``{name: file}`` of fedmpi's own recipes, sorted."""
     folder = importlib.resources.files("fedmpi") / "study" / "recipes"
     files = sorted(folder.iterdir(), key=lambda file: file.name)
@@ -126,7 +127,7 @@ def _recipes():
 def _listed():
     width = terminal_width()
     lines = []
-    for name, file in _recipes().items():
+    for name, file in own_recipes().items():
         recipe = runs.toml(file, name)
         lines += wrapped(f"{name}  {recipe['title']}", width, "    ")
         for size, table in recipe["size"].items():
@@ -152,7 +153,7 @@ def _read(recipe):
 
 def _place(recipe):
     """``(name, file)`` of a recipe; capitals make no difference in our names."""
-    ours = _recipes()
+    ours = own_recipes()
     for name, file in ours.items():
         if name.lower() == recipe.lower():
             return name, file
@@ -181,6 +182,7 @@ def _changes(data_dir, files):
         if not equals or not os.path.isfile(file):
             raise UserError(f"--data {pair}: say NAME=FILE.h5, with a file that exists")
         swaps[name] = file
+    # A data set without a run is a mistake in writing.
     unused = list(swaps)
 
     def changes(options):
@@ -207,6 +209,7 @@ def _with_known(study, folder, overwrite):
     from fedmpi.study.outcome import states
     recorded = runs.known_options(folder)
     in_folder = _identities(recorded)
+    # A run that the folder has under another name keeps that.
     points = _points(study)
     own = _identities({point.name: point.options for point in points})
     study = _renamed(study, own, in_folder)
@@ -322,6 +325,7 @@ def _todo(study, folder, anew):
     if anew:
         listed = ", ".join(anew)
         runs.say(f"to be played anew: {listed}")
+    # A study that goes on finishes its runs before it begins others.
     begun, missing = [], []
     for name, status in status_of.items():
         if status == "missing":
@@ -351,6 +355,7 @@ def _play(study, folder, names, parallel, start):
     progress = states(study, folder)
 
     def line(name, code, seconds):
+        # The time left follows from the runs that have ended.
         progress[name] = state(folder, name)
         if code == stop.COME_BACK:
             return f"{name}: stopped"
@@ -363,6 +368,7 @@ def _play(study, folder, names, parallel, start):
             text += f"; about {left} left"
         return text
 
+    # The runs' parent process imports their readers once.
     datasets = {completed(study.options[name])["dataset"] for name in names}
     return runs.play_all(folder, names, start, datasets, parallel, line)
 

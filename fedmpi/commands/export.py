@@ -33,6 +33,7 @@ def export(runs, place, kind, table, overwrite):
     """
     from fedmpi.read import export as writing
     runs = run_paths(runs)
+    # A file is known by its ending.
     kind, is_file = writing.kind_of(place, kind)
     if table and not is_file:
         raise UserError(

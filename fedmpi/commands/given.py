@@ -36,6 +36,7 @@ class Options(click.Command):
 def _as_table(words):
     """``{option: value}`` of a command line, as a guess without knowing its options."""
     table = {}
+    # The last word has no value behind it.
     for word, next_word in zip(words, [*words[1:], ""]):
         name, equals, value = word.partition("=")
         if not equals:
@@ -67,6 +68,7 @@ def separated(context, parameter, specs):
     another option=value of the last part follows."""
     parts = []
     for spec in specs:
+        # A comma without option=value behind it, up to the next comma or colon.
         parts += re.split(r",(?![^:,]*=)", spec)
     return tuple(parts)
 
@@ -136,6 +138,7 @@ def read_config(context, parameter, path):
     for key in SEVERAL:
         if isinstance(options.get(key), str):
             options[key] = [options[key]]
+    # --like may still come, whose values these override.
     context.meta["config"] = options
     _set_defaults(context)
 
@@ -192,6 +195,7 @@ def _check_types(context, options, where):
 
 
 def _check_type(key, value, items, where):
+    # The type of the default is the option's.
     kind = type(DEFAULTS[key])
     types = (str,)
     name = "text"

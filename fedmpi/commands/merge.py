@@ -26,6 +26,7 @@ def merge(runs, out, as_json):
     from fedmpi.store import read_run
     read = {}
     unread = []
+    # One damaged file must not cost the table of a hundred.
     for path in run_paths(runs):
         try:
             read[path] = read_run(path)
@@ -48,6 +49,7 @@ def merge(runs, out, as_json):
     else:
         text = report.outcomes_text(varying, rows, terminal_width())
         write_out(text)
+    # Exit code 1: the table is not of all.
     return int(bool(unread))
 
 

@@ -90,6 +90,7 @@ def model(place, round, as_json):
 def _summary(result):
     about = result.about
     text = f"{about['model']} after round {about['round']}"
+    # Files of older versions are of classification.
     name = about.get("headline", "accuracy")
     value = about[name]
     if value is not None:

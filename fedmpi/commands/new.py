@@ -18,7 +18,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.nearest import hint
 
 SKELETONS = pathlib.Path(__file__).with_name("skeletons")
-# Further options needed to run a part of a kind.
+# Further options needed to run a part of a kind: alone it would have no effect, or fit no network.
 BESIDE = {"weighting": "--contribution cosine", "aggregation": "--devices drawn --cohort 4", "sampler": "--cohort 4",
           "dataset": "--model 2nn"}
 
@@ -54,6 +54,7 @@ def new(kind, name, stateful, out):
         text = filled(f"{prefix}{skeleton}.py", name)
         texts[f"{prefix}{name}.py"] = text
     folder = pathlib.Path(out)
+    # Before anything is written.
     check_room(folder, name, texts)
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
@@ -111,6 +112,7 @@ def check_room(folder, name, files):
         if path.exists():
             raise UserError(
                 f"{path} is there already; take another name, or another folder with --out")
+    # Without importing it.
     taken = importlib.util.find_spec(name)
     if taken is not None:
         where = taken.origin or "Python itself"

@@ -40,7 +40,8 @@ def list_parts(kind, name):
         click.echo(reflowed(text, width))
         return
     lines = []
-    for listed in [kind] if kind else catalog.KINDS:
+    kinds = [kind] if kind else catalog.KINDS
+    for listed in kinds:
         lines.append(f"--{listed}")
         lines += _names_lines(catalog.KINDS[listed], width)
     lines.append("")
@@ -109,6 +110,7 @@ def example(kind, name, part):
     if "Example" in part.fields:
         return part.fields["Example"]
     command = f"fedmpi train --{kind} {name}"
+    # An empty default has no text to show.
     for option in part.options.values():
         if option.default != "":
             return f"{command}:{_with_default(option)}"

@@ -136,6 +136,7 @@ def plot(runs, chosen, out, width, height, font, columns, labels, title, xlim, y
     # An unknown ending is refused before the runs are read.
     report.picture_kind(out)
     levels = [_baseline(text) for text in baselines]
+    # Runs that differ in their seed alone are one group.
     groups = report.grouped(read_all(runs))
     report.save_plot(
         _labelled(groups, labels),

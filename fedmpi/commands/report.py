@@ -23,6 +23,7 @@ def report(runs, out, title, remarks):
     and no scripts, and it prints. Runs that differ in the seed only are one line."""
     if not out:
         out = _usual_name(runs[0])
+    # Before the runs are read, which may take long.
     check_no_run(out, runs)
     from fedmpi.read.report.page import page
     by_path = read_all(runs)

@@ -23,6 +23,7 @@ from fedmpi.run.launcher import launcher_path
 
 def toml(path, where):
     """The tables of a TOML file, with keys as in code: ``local_epochs``."""
+    # Part of Python since 3.11.
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -37,17 +38,17 @@ def toml(path, where):
 def underscored(table):
     """The table with keys as in code. UserError for a key in both spellings."""
     options = {}
-    twice = []
+    # {the other spelling: name}
+    twice = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name != key and name in table:
-            twice.append(key)
+            twice[key] = name
         options[name] = value
     if twice:
-        twice.sort()
-        listed = ", ".join(twice)
-        name = twice[0].replace("-", "_")
-        raise UserError(f"{listed} and {name} are the same option, given twice")
+        first, *others = sorted(twice)
+        listed = ", ".join([first, *others])
+        raise UserError(f"{listed} and {twice[first]} are the same option, given twice")
     return options
 
 
@@ -246,6 +247,7 @@ def typed(options, where):
         if isinstance(value, bool) or not isinstance(value, types):
             raise UserError(f"{where}: {key} cannot be {value!r}")
     try:
+        # Train's own flags check the values.
         given = _train().make_context("train", arguments(options)).params
         check_parts(given)
     except click.UsageError as error:
@@ -305,6 +307,7 @@ def array(folder, points, todo, at_once, given):
     slurm.check_log_of_array(job.log)
     for own in options:
         slurm.check(job, own)
+    # Every task of an array asks for the same memory.
     largest = max(options, key=lambda own: slurm.node_bytes(job, own))
     at_a_time = f", {at_once} at a time" if at_once > 0 else ""
     say(f"an array job of {len(todo)} runs{at_a_time}; each:")
@@ -364,5 +367,6 @@ def arguments(given):
 
 def _train():
     """The command ``train``, the owner of these options."""
+    # Not imported: its module imports this one.
     root = click.get_current_context().find_root()
     return root.command.commands["train"]

@@ -29,6 +29,7 @@ def _of_file(path):
     tables = {}
     for table in TABLES:
         columns = [column for name, column in run.columns.items() if name.startswith(f"{table}/")]
+        # Since then, files have texts beside columns of uint64.
         if number >= NETCDF:
             columns = with_texts(columns)
         tables[table] = columns
@@ -46,6 +47,7 @@ def _of_all_files():
     from fedmpi.server import own_accuracy, record
     from fedmpi.store.schema import ATTRIBUTES, PLACES, SCHEMA, TEXT
     from fedmpi.store.texts import with_texts
+    # Columns of a task's metrics are shown for the usual one.
     usual = make(TASKS, "classification")
     # NAME stands for that of each estimator.
     rounds = record.round_columns(True, 0, ["NAME"], usual, own=True, working=True)

@@ -39,6 +39,7 @@ def _read_sweep(context, parameter, path):
     # A single option of sbatch needs no list in the file.
     if isinstance(slurm.get("sbatch"), str):
         slurm["sbatch"] = [slurm["sbatch"]]
+    # Click asks it for every option that is not on the command line.
     context.default_map = slurm
     return grid | {"path": path}
 
@@ -91,6 +92,7 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
     states = [sweeps.state(folder, point, recorded) for point in points]
     anew = sweeps.replaced(folder, points, states, overwrite)
     todo = _todo(points, states, anew)
+    # A listing changes nothing on the disk.
     if dry_run:
         click.echo(_listed(points, states))
     _say_counts(folder, states, anew)
@@ -167,6 +169,7 @@ def _points(grid, folder, recorded):
     fixed = grid.get("fixed", {})
     combinations = grid.get("grid", {})
     further = [underscored(run) for run in grid.get("run", [])]
+    # The options of each run beside the fixed ones.
     own = sweeps.combined(combinations, further)
     given = []
     for number, options in enumerate(own):
@@ -195,6 +198,7 @@ def _listed(points, states):
         progress = f"{state.rounds}/{point.options['rounds']}"
         rows.append((str(number), point.name, state.status, progress))
     head = ("run", "name", "status", "rounds")
+    # Names and statuses to the left, numbers to the right.
     lines = aligned(head, rows, (1, 2), terminal_width())
     return "\n".join(lines)
 
@@ -204,6 +208,7 @@ def _play_here(folder, points, parallel, start):
     failed = []
 
     def line(name, code, seconds):
+        # A stopped run has not failed: it goes on with the next call.
         if code not in (0, stop.COME_BACK):
             failed.append(f"{name} (exit code {code})")
         return _ended(folder, name, code, seconds)
@@ -245,6 +250,7 @@ def _reached(file):
     from fedmpi.read.headline import headline
     from fedmpi.read.report import final_metrics
     from fedmpi.store import read_run
+    # A run may fail before it has a file.
     if not os.path.exists(file):
         return 0, "accuracy unknown"
     run = read_run(file, {"rounds"})

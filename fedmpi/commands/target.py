@@ -20,6 +20,7 @@ def check_new(path, overwrite):
 def check_no_run(path, runs):
     """UserError if the output ``path`` is one of ``runs``, or named like a run file: ``-o a.h5
     b.h5``, with the output's name forgotten, must not cost a run."""
+    # A name alone is enough: a forgotten output must not cost a run.
     is_named = path.endswith((".h5", ".hdf5"))
     file = os.path.realpath(path)
     run_files = [os.path.realpath(run) for run in runs]

@@ -136,6 +136,7 @@ from fedmpi.core.wide import terminal_width
 def train(resume, dry_run, overwrite, **given):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train
     clients."""
+    # Here, not above: --help and completion need no torch.
     from fedmpi.run.session import train as play
     check_parts(given)
     _check_overwrite(overwrite, resume, given)
@@ -153,6 +154,7 @@ def train(resume, dry_run, overwrite, **given):
     options = opened(given)
     if options["out"] is None:
         options["out"] = run_file(options["seed"])
+    # The file's name comes first, so that the run can be watched from the start.
     tell = naming(options["out"])
     if "like" in context.meta:
         tell_changes(context, given, tell)

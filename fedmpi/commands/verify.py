@@ -46,6 +46,7 @@ def _verify_folders(a, b, compare):
             lines = [f"only in {b}"]
         else:
             lines = compare(of_a[place], of_b[place])
+        # No lines: the same bits.
         num_different += bool(lines)
         for line in lines:
             write_out(f"{place}: {line}")
