@@ -51,6 +51,7 @@ def measure(ranks, data_dir, samples, rounds, repeats, say):
 
 
 def _result(ranks, many, few):
+    # The cores of this job, which may be fewer than the machine's.
     num_cores = len(os.sched_getaffinity(0))
     many_s = statistics.median(many)
     few_s = statistics.median(few)
@@ -91,6 +92,7 @@ def play(data_dir, samples, rounds):
     def server(connect):
         return _play(connect, data_dir, samples, rounds, tell)
 
+    # The work is for cores alone.
     see = partial(place.mine, gpus=False)
     return launch.on_ranks(server, launch.worker, tell, see=see)
 

@@ -52,6 +52,7 @@ def plain_model(name, shape):
         nn.MaxPool2d(2),
         nn.Flatten(),
     ]
+    # Their number follows from the image's size.
     sample = torch.zeros(1, *shape)
     features = nn.Sequential(*body)(sample).numel()
     head = [

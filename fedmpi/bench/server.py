@@ -199,6 +199,7 @@ def layout_of(shapes):
 
 
 def _pruning(repeats, say):
+    # Few layers of many weights, beside many layers.
     fully_connected = layout_of([(3000, 2000), (2500, 2000), (200, 1000)])
     for layout in (resnet18(), fully_connected):
         gen = torch.Generator().manual_seed(0)

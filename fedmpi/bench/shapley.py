@@ -59,6 +59,7 @@ def plain_loop(worker, coalitions):
     model = network(shape, worker.samples.classes)
     received = worker.cohort.x
     updates = worker.cohort.updates
+    # The model without any update, for the empty coalition.
     base = _dict(worker.layout, received)
     clients = []
     for update in updates.U:

@@ -71,6 +71,7 @@ def measure(ranks, repeats, say):
 
 
 def _result(ranks, ours, reference):
+    # The cores of this job, which may be fewer than the machine's.
     num_cores = len(os.sched_getaffinity(0))
     own_s = statistics.median(ours)
     reference_s = statistics.median(reference)
@@ -86,6 +87,7 @@ def images():
     """Arrays of the shape and size of Fashion-MNIST's, of noise."""
     gen = np.random.default_rng(0)
     arrays = {}
+    # Reading takes as long for noise as for clothes.
     for part, n in (("train", 60_000), ("test", 10_000)):
         pixels = gen.integers(0, 256, (n, 28, 28), dtype=np.uint8)
         labels = gen.integers(0, 10, (n,), dtype=np.int64)

@@ -27,6 +27,7 @@ from fedmpi.methods.tasks.classification import classification
 from fedmpi.plugins.spec import make
 from fedmpi.run.devices import pick_device
 
+# Of both sides.
 RULE = {"momentum": 0.9, "weight_decay": 1e-3}
 LR, CLASSES = 0.01, 10
 
@@ -120,6 +121,7 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
     device = inputs.device
     layout, x, g = bind(model)
     mask, trainable = _masks(layout, sparsity, gen, device)
+    # Pruned weights are zero.
     x[: layout.R] *= trainable
     base = x.clone()
     optimiser = sgd(**RULE)
@@ -147,6 +149,7 @@ def _ours(model, inputs, labels, batch_size, cast, sparsity, G, gen, say):
             objective=objective)
 
     def one_by_one(record, repeat):
+        # Every client starts from the same model.
         x.copy_(base)
         descend(task(repeat, record))
 

@@ -26,6 +26,7 @@ from fedmpi.methods.tasks.classification import classification
 from fedmpi.plugins.spec import make
 from fedmpi.run.devices import pick_device
 
+# Of both sides.
 RULE = {"momentum": 0.9, "weight_decay": 1e-3}
 LR, CLASSES = 0.01, 10
 # The most of the whole network's time, with half of the filters on a CPU.
@@ -56,6 +57,7 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     units = flat(structure, chosen)
     build_s = _build_s(network, structure, units, repeats)
     small = cut(network, structure, units)
+    # Its values are those of the kept units.
     small.down(x)
 
     images = torch.randn(samples, *shape)
@@ -119,6 +121,7 @@ def _flops_share(network, layout, structure, units, sample):
 def _taken_ms(nets, inputs, labels, batch_size, repeats):
     """``[milliseconds a step]`` of each of ``nets``, one a repeat, turn by turn, without the
     warm-up."""
+    # The last batch may be smaller.
     steps = -(-len(labels) // batch_size)
     taken_ms = [[] for _ in nets]
     for repeat in range(repeats + 1):

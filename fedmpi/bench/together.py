@@ -161,6 +161,7 @@ def _round_s(fed, state, t):
     """Seconds of round ``t``."""
     begin = time.perf_counter()
     played = loop.play(fed, state, t)
+    # In a run it goes on while the next clients train.
     loop.finish(played.evaluation)
     return time.perf_counter() - begin
 

@@ -112,6 +112,7 @@ class Side:
     def used(self, do):
         return {"used": _used(), "at": time.perf_counter()}
 
+    # A worker at a job of so many seconds: rank 0 waits for it.
     def sleep(self, do, seconds):
         time.sleep(seconds)
 
@@ -174,6 +175,7 @@ def sending(side, network):
     for _ in range(2):
         is_kept = torch.rand(layout.Q, generator=gen) >= SPARSITY
         masks.append(full & is_kept)
+    # {way: the last message}, which MPI alone sends again
     side.message = {}
     # Rounds count from 1.
     t = itertools.count(1)

@@ -121,6 +121,7 @@ def _blocks(gen, n, size, sparsity):
 
 def _mask_row(name, repeats, mask, known=None):
     n = len(mask)
+    # Of the first call come the bytes, of the others the speed.
     meta, array = positions.encode(mask, known)
 
     def encode():
@@ -174,6 +175,7 @@ def _gaps(mask):
 
 def _library_row(name, repeats, data, coder, bound):
     encode, decode = coder
+    # A coder with another idea of the format would seem fast.
     coded = encode(data)
     assert decode(coded) == data
 

@@ -43,6 +43,7 @@ def draw(study, findings, traces, folder):
 
 
 def _saved(folder, name, title, size, draw_on):
+    # PNG for the page of the outcome, SVG for papers.
     for kind in ("svg", "png"):
         path = os.path.join(folder, "figures", f"{name}.{kind}")
         save_figure(path, size, draw_on)
@@ -207,6 +208,7 @@ def _factor(study, findings, traces, spec):
     by = spec.get("lines", "arm")
     name = spec.get("measure", "accuracy")
     levels = study.grid.get(x, ())
+    # One level makes no line.
     if len(levels) < 2:
         return None
     lines = _lines(study, by)

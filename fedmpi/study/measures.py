@@ -167,6 +167,7 @@ def noisy_rise(run):
     # Fewer rounds have no windows to compare.
     if num_pairs < 4:
         return math.nan
+    # Two samples of one course.
     even = trace[0::2][:num_pairs]
     odd = trace[1::2]
     width = max(1, num_pairs // 10)

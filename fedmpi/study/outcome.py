@@ -34,6 +34,7 @@ def state(folder, name):
     try:
         run = read_run(path, {"rounds/round_s"})
     except UserError as error:
+        # A missing and a damaged file raise the same type.
         if "no such file" in str(error):
             return "missing", 0, 0.0
         return "damaged", 0, 0.0
@@ -49,6 +50,7 @@ def seconds_left(study, progress):
     arm, else all."""
     kin = _kin(study)
     pace_of = _median_paces(progress, kin)
+    # No round has been played anywhere.
     if not pace_of:
         return None
     left_s = 0

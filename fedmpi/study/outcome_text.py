@@ -22,6 +22,7 @@ def number(value, name="", sign=False):
     places = PLACES.get(measure, 4)
     plus = "+" if sign else ""
     text = f"{value:{plus}.{places}f}"
+    # As papers write shares: .8123.
     if abs(value) < 1:
         return text.replace("0.", ".", 1)
     return text
@@ -330,6 +331,7 @@ def terminal(findings, width):
     lines += _means_table(findings, width)
     for row in verdict_rows(findings):
         lines += ["", *_verdict_text(*row)]
+    # The count comes last: the end is in sight.
     if findings["claims"]:
         lines += ["", counted(findings)]
     fitted = []

@@ -122,6 +122,7 @@ def _options(recipe, size, arm, levels, where):
         options, more_words = _parted(of_level)
         tables.append(options)
         words |= more_words
+    # Last: an arm's own options win over all.
     tables.append(recipe["arms"][arm])
 
     merged = {}

@@ -389,6 +389,7 @@ def _is_written(file):
     from fedmpi.store import check_replaceable
     try:
         check_replaceable(file, True)
+    # It names the process that holds the file.
     except UserError:
         return True
     return False
@@ -411,6 +412,7 @@ def freeze(folder, points):
     os.makedirs(folder, exist_ok=True)
     for point in points:
         file_path = path(folder, point.name, "toml")
+        # Options that have been played stay as they are.
         if os.path.exists(file_path):
             continue
         with open(file_path, "x", encoding="utf-8") as file:

@@ -40,6 +40,7 @@ def decide(spread, expected, above=None, below=None, reach=None):
     """``(verdict, reason)`` of the Interval ``spread``, to be over ``expected`` seeds."""
     if spread.n < expected:
         return "incomplete", f"{spread.n} of {expected} seeds"
+    # Student's interval needs two values.
     if expected < 2:
         return "not confirmed", "one seed has no interval"
     sign, bound, other_side = 1, above, "below"
