@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 from fedmpi.bench import round as works
-from fedmpi.bench.ratios import ratios
+from fedmpi.bench.ratios import ratios, summary
 from fedmpi.bench.start import spoken
 from fedmpi.build.federation import shared_arrays
 from fedmpi.run import launch
@@ -56,8 +56,7 @@ def _result(ranks, many, few):
     many_s = statistics.median(many)
     few_s = statistics.median(few)
     quotients = ratios(many, few)
-    ratio = statistics.median(quotients)
-    least, most = min(quotients), max(quotients)
+    ratio, least, most = summary(quotients)
     return (
         f"crowd: {ranks} ranks on {num_cores} cores {many_s:.3f} s a round, {FEW} ranks "
         f"{few_s:.3f} s: ratio {ratio:.3f} (of {len(quotients)}: {least:.3f} to {most:.3f}; "

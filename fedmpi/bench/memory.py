@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fedmpi.bench import round as works
-from fedmpi.bench.reference import WithReference
+from fedmpi.bench.reference import WithReference, num_workers
 from fedmpi.build.federation import shared_arrays
 from fedmpi.build.parts import made
 from fedmpi.build.setup import dealt_out
@@ -75,6 +75,7 @@ def measure(model, rounds, limit_kb, say):
 
 def _play(transport, model, rounds, limit_kb, say):
     torch.set_num_threads(1)
+    # Linux has it; other systems do not.
     if not os.path.exists(STATUS):
         raise FedError("resident memory is read from /proc, which this system lacks")
     settled = max(1, round(SETTLED * rounds))
@@ -122,9 +123,8 @@ def _pages_after(transport, options, rounds, say):
 
 def _pages(transport):
     """``{rank: pages}`` of the workers."""
-    # In one process the server's rank is the worker's, too.
-    num_workers = max(1, transport.size - 1)
-    jobs = [{"plain": "pages"}] * num_workers
+    job = {"plain": "pages"}
+    jobs = [job] * num_workers(transport)
     pages_of = {}
     for reply in transport.map(jobs):
         pages_of[reply.rank] = reply.arrays["plain"]

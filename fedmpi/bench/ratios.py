@@ -2,6 +2,21 @@
 minutes."""
 
 import statistics
+from typing import NamedTuple
+
+
+class Summary(NamedTuple):
+    """The median, the least and the largest of some numbers."""
+
+    median: float
+    least: float
+    most: float
+
+
+def summary(numbers):
+    """The Summary of a list of numbers."""
+    median = statistics.median(numbers)
+    return Summary(median, min(numbers), max(numbers))
 
 
 def turn(number):
@@ -20,7 +35,5 @@ def spread(numbers):
     """``1.02 (of 5: 1.00 to 1.10)``, with three decimals: the median, the count, the least and the
     largest."""
     count = len(numbers)
-    median = statistics.median(numbers)
-    least = min(numbers)
-    most = max(numbers)
+    median, least, most = summary(numbers)
     return f"{median:.3f} (of {count}: {least:.3f} to {most:.3f})"

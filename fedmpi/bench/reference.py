@@ -9,6 +9,19 @@ from torch import nn
 from fedmpi.methods.datasets.dataset import inputs, laid
 
 
+def num_workers(transport):
+    """Workers of a transport; in one process the server's rank is a worker, too."""
+    return max(transport.size - 1, 1)
+
+
+def device_name(device):
+    """The name of a GPU, or "a CPU"."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "a CPU"
+
+
 def slowest_s(replies, column=0):
     """The largest of the workers' seconds; ``column`` is their place in an answer to ``plain``."""
     return max(float(reply.arrays["plain"][column]) for reply in replies)
@@ -34,6 +47,15 @@ class WithReference:
             answer = self.plain(self.worker, job["plain"])
             return {}, {"plain": answer}
         return self.worker.run(job, arrays)
+
+
+def drawn(samples, shape, classes, device, gen=None):
+    """``(inputs, labels)`` of noise, laid out as in our own loop; None: by torch's generator."""
+    images = torch.randn(samples, *shape, generator=gen)
+    labels = torch.randint(0, classes, (samples,), generator=gen)
+    x = laid(images.to(device))
+    y = labels.to(device)
+    return x, y
 
 
 def plain_model(name, shape):
@@ -84,10 +106,30 @@ def plain_loop(worker, task):
             plain_step(model, optimiser, x[batch], y[batch])
             steps += 1
         first += size
-    # Work on a GPU goes on after the calls.
+    wait_for(device)
+    seconds = time.perf_counter() - start
+    return np.array([steps, seconds])
+
+
+def wait_for(device):
+    """Wait until a GPU has done its work, which goes on after the calls."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return np.array([steps, time.perf_counter() - start])
+
+
+def shard(worker, number):
+    """``(inputs, labels)`` of a shard of the worker's data, on its device: a client's, by its
+    number, or the server's validation samples behind them."""
+    data = worker.data
+    samples = worker.samples
+    first, stop = data["offsets"][number: number + 2]
+    numbers = data["indices"][first:stop]
+    images = torch.from_numpy(data["x_train"][numbers])
+    images = images.to(worker.device)
+    labels = torch.from_numpy(data["labels"][first:stop])
+    x = inputs(images, samples.mean, samples.std)
+    y = labels.to(worker.device)
+    return x, y
 
 
 def _shards(data, task, device):
@@ -99,9 +141,10 @@ def _shards(data, task, device):
         shards.append(np.arange(first, stop))
     rows = np.concatenate(shards)
     samples = data["indices"][rows]
-    images = torch.from_numpy(data["x_train"][samples]).to(device)
-    x = inputs(images, task["mean"], task["std"])
-    y = torch.from_numpy(data["labels"][rows]).to(device)
+    images = torch.from_numpy(data["x_train"][samples])
+    labels = torch.from_numpy(data["labels"][rows])
+    x = inputs(images.to(device), task["mean"], task["std"])
+    y = labels.to(device)
     if task.get("laid"):
         x = laid(x)
     else:

@@ -18,7 +18,8 @@ import time
 import torch
 
 from fedmpi.bench.ratios import ratios, spread, turn
-from fedmpi.bench.reference import WithReference, plain_loop, slowest_s
+from fedmpi.bench.reference import (
+    WithReference, device_name, num_workers, plain_loop, slowest_s)
 from fedmpi.build import choose
 from fedmpi.build.federation import shared_arrays
 from fedmpi.build.options import DEFAULTS
@@ -100,7 +101,14 @@ def measure(name, data_dir, samples, repeats, device, say):
 
     ``samples``, unless 0, replaces the number of training samples."""
     def server(connect):
-        return _compare(name, data_dir, samples, repeats, device, say, connect)
+        return _compare(
+            name,
+            data_dir,
+            samples,
+            repeats,
+            device,
+            say,
+            connect)
 
     def worker():
         return WithReference(launch.worker(), plain_loop)
@@ -123,10 +131,19 @@ def _compare(name, data_dir, samples, repeats, device, say, connect):
         arms = {}
         for number, (arm_name, change) in enumerate(changes.items()):
             path = os.path.join(folder, f"{number}.h5")
-            arms[arm_name] = Arm(options | change, data.dataset, transport, path, say)
+            own_options = options | change
+            arms[arm_name] = Arm(own_options, data.dataset, transport, path, say)
         transport.share({"kind": "data"}, shared_arrays(data))
-        seconds = _seconds(transport, data.dataset, options, arms, rounds, repeats, say)
-    say(_head(name, device, options, len(data.indices), transport.size))
+        seconds = _seconds(
+            transport,
+            data.dataset,
+            options,
+            arms,
+            rounds,
+            repeats,
+            say)
+    workers = num_workers(transport)
+    say(_head(name, device, options, len(data.indices), workers))
     reference = seconds.pop("reference")
     for arm_name, taken in seconds.items():
         say(_arm_line(arm_name, arms[arm_name], taken, reference))
@@ -154,16 +171,17 @@ def _seconds(transport, dataset, options, arms, rounds, repeats, say):
                 arm.play(arm.fed.every // 2)
             round_s = arm.play(rounds)
             seconds[name].append(round_s)
-        texts = [f"{name} {taken[-1]:.4g} s" for name, taken in seconds.items()]
+        texts = []
+        for name, taken in seconds.items():
+            texts.append(f"{name} {taken[-1]:.4g} s")
         listed = "; ".join(texts)
         say(f"{turn(repeat)}: {listed}")
     # The first of each is the warm-up.
     return {name: taken[1:] for name, taken in seconds.items()}
 
 
-def _head(name, device, options, num_samples, size):
-    workers = max(size - 1, 1)
-    where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
+def _head(name, device, options, num_samples, workers):
+    where = device_name(device)
     # A cohort of 0 is all clients.
     cohort = options["cohort"] or options["clients"]
     return (
@@ -193,7 +211,7 @@ def federation(options, say):
 
 def _reference(transport, dataset, options, rounds):
     """Seconds a round of the local steps alone, by the slowest worker."""
-    workers = max(transport.size - 1, 1)
+    workers = num_workers(transport)
     num_clients = options["clients"]
     cohort = options["cohort"] or num_clients
     task = {
@@ -219,9 +237,9 @@ class Arm:
 
     def __init__(self, options, dataset, transport, path, say):
         device = pick_device(options["device"], 0)
-        num_workers = max(transport.size - 1, 1)
+        workers = num_workers(transport)
         setup = set_up(options, device, dataset)
-        setup = choose.decided(setup, device, num_workers, say)
+        setup = choose.decided(setup, device, workers, say)
         fed = setup.fed._replace(transport=transport)
         rounds, clients = record.columns(fed)
         self.setup = setup

@@ -202,18 +202,24 @@ def _pruning(repeats, say):
     # Few layers of many weights, beside many layers.
     fully_connected = layout_of([(3000, 2000), (2500, 2000), (200, 1000)])
     for layout in (resnet18(), fully_connected):
-        gen = torch.Generator().manual_seed(0)
-        x = torch.randn(layout.Q, generator=gen)
-        # Padding stays zero.
-        x = x * layout.real
-        kept = budgets(layout, SPARSITY)
-        topks = partial(_topks, layout, x, kept)
-        say(f"{len(layout.weights)} layers, {layout.num_weights:,} weights, sparsity {SPARSITY}")
-        for spec in PRUNERS:
-            evolving = _evolving(spec, layout, x)
-            medians = side_by_side(evolving, topks, repeats)
-            name, _, _ = spec.partition(":")
-            _print(say, name, medians, "one topk a layer")
+        _pruning_of(layout, repeats, say)
+
+
+def _pruning_of(layout, repeats, say):
+    """Print the lines of all pruners on one network."""
+    gen = torch.Generator().manual_seed(0)
+    x = torch.randn(layout.Q, generator=gen)
+    # Padding stays zero.
+    x = x * layout.real
+    kept = budgets(layout, SPARSITY)
+    topks = partial(_topks, layout, x, kept)
+    num_layers = len(layout.weights)
+    say(f"{num_layers} layers, {layout.num_weights:,} weights, sparsity {SPARSITY}")
+    for spec in PRUNERS:
+        evolving = _evolving(spec, layout, x)
+        medians = side_by_side(evolving, topks, repeats)
+        name, _, _ = spec.partition(":")
+        _print(say, name, medians, "one topk a layer")
 
 
 def _topks(layout, x, kept):
@@ -438,8 +444,9 @@ def _cohorts_line(small_s, middle_s, large_s):
     fixed_ms = 1e3 * fixed_s
     client_us = 1e6 * client_s
     further_client_us = 1e6 * further_client_s
+    model = OPTIONS["model"]
     return (
-        f"a round without training, {OPTIONS['model']}, cohorts of {COHORTS}: {small_ms:.2f}, "
+        f"a round without training, {model}, cohorts of {COHORTS}: {small_ms:.2f}, "
         f"{middle_ms:.2f} and {large_ms:.2f} ms, of these {fixed_ms:.2f} whatever the cohort; "
         f"a client more takes {client_us:.0f} us up to {second}, {further_client_us:.0f} us "
         f"beyond: ratio {ratio:.2f} (aim 1.1); a client of {third} against one of {first}, "

@@ -17,15 +17,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi.bench.ratios import ratios, turn
-from fedmpi.bench.reference import WithReference
+from fedmpi.bench.ratios import ratios, summary, turn
+from fedmpi.bench.reference import WithReference, shard
 from fedmpi.bench.round import BARE
 from fedmpi.build.federation import shared_arrays
 from fedmpi.build.parts import network_of
 from fedmpi.build.setup import message, set_up
 from fedmpi.core.errors import DataError, UserError
 from fedmpi.core.parts import Cohort, Round
-from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.read.report import spearman
 from fedmpi.run import launch
 from fedmpi.server import exchange, fold, loop
@@ -64,8 +63,11 @@ def plain_loop(worker, coalitions):
     clients = []
     for update in updates.U:
         vector = received.index_add(0, updates.support, update)
-        clients.append(_dict(worker.layout, vector))
-    x, y = _validation_set(worker)
+        client_dict = _dict(worker.layout, vector)
+        clients.append(client_dict)
+    # The server's validation samples are the shard behind the clients'.
+    num_clients = len(worker.data["features"])
+    x, y = shard(worker, num_clients)
     start = time.perf_counter()
     losses = []
     for members in coalitions:
@@ -74,20 +76,6 @@ def plain_loop(worker, coalitions):
         loss = _plain_loss(model, base, dicts, sizes, x, y)
         losses.append(loss)
     return np.array([time.perf_counter() - start, *losses])
-
-
-def _validation_set(worker):
-    """``(inputs, labels)`` of the server's validation samples."""
-    data = worker.data
-    # They are the shard behind the clients'.
-    shard = len(data["features"])
-    first, stop = data["offsets"][shard: shard + 2]
-    numbers = data["indices"][first:stop]
-    images = torch.from_numpy(data["x_train"][numbers])
-    samples = worker.samples
-    x = inputs(images, samples.mean, samples.std)
-    y = torch.from_numpy(data["labels"][first:stop])
-    return x, y
 
 
 def _dict(layout, vector):
@@ -167,7 +155,8 @@ def _speed(fed, state, repeats, say):
     num_workers = len(fed.transport.workers)
     coalitions = _all_coalitions()
     gen = np.random.default_rng(0)
-    sampled = np.sort(gen.choice(COALITIONS, SAMPLED, replace=False))
+    sampled = gen.choice(COALITIONS, SAMPLED, replace=False)
+    sampled = np.sort(sampled)
     one_worker = alone(fed.transport)
     by_all = []
     by_one = []
@@ -234,10 +223,7 @@ def alone(transport):
 def _times_faster(slow, fast):
     """The ratios of two lists of seconds in words, without the warm-up."""
     quotients = ratios(slow, fast)
-    del quotients[0]
-    median = statistics.median(quotients)
-    least = min(quotients)
-    most = max(quotients)
+    median, least, most = summary(quotients[1:])
     return f"{median:.2f} times faster ({least:.2f} to {most:.2f})"
 
 
@@ -270,9 +256,10 @@ def _agreement(fed, state, rounds, say):
         # Not in place: the arrays belong to the round.
         exact_sum = exact_sum + exact
         sampled_sum = sampled_sum + sampled
-    share, most = statistics.mean(shares), max(shares)
-    mean, median = statistics.mean(correlations), statistics.median(correlations)
-    lowest = min(correlations)
+    share = statistics.mean(shares)
+    most = max(shares)
+    mean = statistics.mean(correlations)
+    median, lowest, _ = summary(correlations)
     overall = spearman(exact_sum, sampled_sum)
     say(f"GTG-Shapley in {rounds} rounds: {share:.4f} of the exact evaluations (at most "
         f"{most:.4f}); Spearman with the exact values {mean:.3f} in a round (lowest "

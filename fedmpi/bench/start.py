@@ -48,9 +48,7 @@ def measure(ranks, repeats, say):
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "data.h5")
         out = os.path.join(folder, "run.h5")
-        with h5py.File(data, "w") as file:
-            for name, array in images().items():
-                file[name] = array
+        _write_images(data)
         imports = [*launcher, "-c", REFERENCE, data]
         train = [*launcher, "-m", "fedmpi", "train", *TRAIN]
         train += ["--dataset", data, "--out", out]
@@ -81,6 +79,12 @@ def _result(ranks, ours, reference):
         f"start: {ranks} ranks on {num_cores} cores publish the first round's model after "
         f"{own_s:.2f} s; {ranks} ranks that import torch and read the data take "
         f"{reference_s:.2f} s: ratio {ratio}; of the medians {of_medians:.3f}")
+
+
+def _write_images(path):
+    with h5py.File(path, "w") as file:
+        for name, array in images().items():
+            file[name] = array
 
 
 def images():

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from fedmpi import catalog
+from fedmpi.bench.ratios import summary
+from fedmpi.bench.reference import device_name, drawn, wait_for
 from fedmpi.compute.graphs import recorder
 from fedmpi.compute.sgd import casting, descend
 from fedmpi.compute.stacked import refusal, stacked
 from fedmpi.core.allocator import keep_freed_memory
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Round, Task
-from fedmpi.methods.datasets.dataset import laid
 from fedmpi.methods.optimisers.sgd import sgd
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.plugins.spec import make
@@ -48,19 +49,25 @@ def measure(
     network = make(catalog.MODELS, model, shape, CLASSES).to(device)
     plain = make(catalog.MODELS, model, shape, CLASSES).to(device)
     gen = torch.Generator().manual_seed(0)
-    images = torch.randn(samples, *shape, generator=gen)
-    labels = torch.randint(0, CLASSES, (samples,), generator=gen)
-    x = laid(images.to(device))
-    y = labels.to(device)
+    x, y = drawn(samples, shape, CLASSES, device, gen)
     cast = casting(precision, device)
     bare = partial(_bare, plain, x, y, batch_size, cast)
     # {name: (work, clients trained by it)}
     sides = {"bare loop": (bare, 1)}
-    sides |= _ours(network, x, y, batch_size, cast, sparsity, together, gen, say)
+    sides |= _ours(
+        network,
+        x,
+        y,
+        batch_size,
+        cast,
+        sparsity,
+        together,
+        gen,
+        say)
     # The last batch may be smaller.
     steps = -(-samples // batch_size)
     taken_ms = _taken_ms(sides, steps, repeats, device)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
+    where = device_name(device)
     num_weights = sum(parameter.numel() for parameter in plain.parameters())
     say(f"{model} ({num_weights:,} weights, sparsity {sparsity:g}, {precision}) on {where}, "
         f"images {shape}, batch {batch_size}, {steps} steps; milliseconds a step and client "
@@ -71,8 +78,7 @@ def measure(
 
 
 def _side_line(name, taken_ms, bare_ms):
-    median_ms = statistics.median(taken_ms)
-    least_ms, most_ms = min(taken_ms), max(taken_ms)
+    median_ms, least_ms, most_ms = summary(taken_ms)
     speed = bare_ms / median_ms
     return (
         f"  {name:28} {median_ms:9.4f} ({least_ms:.4f} to {most_ms:.4f}), "
@@ -93,9 +99,7 @@ def _taken_ms(sides, steps, repeats, device):
         for name, (work, clients) in sides.items():
             begin = time.perf_counter()
             work(repeat)
-            # A GPU's work goes on after the calls.
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
             seconds = time.perf_counter() - begin
             step_ms = 1e3 * seconds / steps
             taken_ms[name].append(step_ms / clients)

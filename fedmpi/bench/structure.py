@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.bench.ratios import ratios
+from fedmpi.bench.ratios import ratios, summary
+from fedmpi.bench.reference import drawn
 from fedmpi.compute.sgd import descend
 from fedmpi.compute.structure import check, cut
 from fedmpi.compute.trace import trace
@@ -20,7 +21,6 @@ from fedmpi.core.flops import costs, forward
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Round, Task
 from fedmpi.core.units import choose, flat, held, l1
-from fedmpi.methods.datasets.dataset import laid
 from fedmpi.methods.optimisers.sgd import sgd
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.plugins.spec import make
@@ -55,15 +55,11 @@ def measure(device, repeats, say, *, model, size, channels, batch_size, samples,
     norms = l1(structure, x.cpu())
     chosen = choose(norms, rate)
     units = flat(structure, chosen)
-    build_s = _build_s(network, structure, units, repeats)
-    small = cut(network, structure, units)
+    build_s, small = _built(network, structure, units, repeats)
     # Its values are those of the kept units.
     small.down(x)
 
-    images = torch.randn(samples, *shape)
-    inputs = laid(images.to(device))
-    labels = torch.randint(0, CLASSES, (samples,))
-    labels = labels.to(device)
+    inputs, labels = drawn(samples, shape, CLASSES, device)
     whole = (network, layout, x, g)
     nets = (whole, small[:4])
     whole_ms, small_ms = _taken_ms(nets, inputs, labels, batch_size, repeats)
@@ -85,8 +81,7 @@ def _say_times(whole_ms, small_ms, trace_s, build_s, say):
     step_ms = statistics.median(small_ms)
     whole_step_ms = statistics.median(whole_ms)
     quotients = ratios(small_ms, whole_ms)
-    ratio = statistics.median(quotients)
-    least, most = min(quotients), max(quotients)
+    ratio, least, most = summary(quotients)
     trace_ms = 1e3 * trace_s
     build_ms = 1e3 * build_s
     build_steps = build_ms / step_ms
@@ -99,13 +94,17 @@ def _say_times(whole_ms, small_ms, trace_s, build_s, say):
     return ratio
 
 
-def _build_s(network, structure, units, repeats):
-    """The least seconds to build the smaller network."""
+def _built(network, structure, units, repeats):
+    """``(least seconds, smaller network)``."""
+    def build():
+        return cut(network, structure, units)
+
     taken_s = []
     for _ in range(repeats):
-        seconds, _ = _timed(lambda: cut(network, structure, units))
+        seconds, _ = _timed(build)
         taken_s.append(seconds)
-    return min(taken_s)
+    # One of its own: what was timed is dropped.
+    return min(taken_s), build()
 
 
 def _flops_share(network, layout, structure, units, sample):

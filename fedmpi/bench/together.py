@@ -14,15 +14,15 @@ import time
 import numpy as np
 import torch
 
-from fedmpi.bench.ratios import ratios, turn
-from fedmpi.bench.reference import WithReference, plain_step, slowest_s
+from fedmpi.bench.ratios import ratios, summary, turn
+from fedmpi.bench.reference import (
+    WithReference, device_name, num_workers, plain_step, shard, slowest_s, wait_for)
 from fedmpi.bench.round import BARE
 from fedmpi.build.check import check
 from fedmpi.build.federation import shared_arrays
 from fedmpi.build.parts import network_of
 from fedmpi.build.setup import message, set_up
 from fedmpi.core.errors import DataError
-from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.run import launch
 from fedmpi.run.devices import pick_device
 from fedmpi.server import loop, recruit
@@ -44,32 +44,15 @@ def plain_loop(worker, job):
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start = time.perf_counter()
     for client in job["clients"]:
-        x, y = _samples(worker, client)
+        x, y = shard(worker, client)
         model.load_state_dict(first)
         optimiser = torch.optim.SGD(model.parameters(), lr=LR)
         order = torch.randperm(len(y), device=worker.device)
         for batch in order.split(job["batch_size"]):
             plain_step(model, optimiser, x[batch], y[batch])
-    # A GPU's work goes on after the calls.
-    if worker.device.type == "cuda":
-        torch.cuda.synchronize(worker.device)
+    wait_for(worker.device)
     seconds = time.perf_counter() - start
     return np.array([seconds])
-
-
-def _samples(worker, client):
-    """``(inputs, labels)`` of a client, on the worker's device."""
-    data = worker.data
-    samples = worker.samples
-    # The client's shard lies in rows first to stop - 1.
-    first, stop = data["offsets"][client: client + 2]
-    numbers = data["indices"][first:stop]
-    images = torch.from_numpy(data["x_train"][numbers])
-    images = images.to(worker.device)
-    labels = torch.from_numpy(data["labels"][first:stop])
-    x = inputs(images, samples.mean, samples.std)
-    y = labels.to(worker.device)
-    return x, y
 
 
 def measure(together, device, data_dir, repeats, say, **sizes):
@@ -111,9 +94,9 @@ def _play(
     meta, arrays = message(setup, state)
     fed.transport.publish(meta, arrays)
     rates = _rates(fed, state, together, batch_size, model, repeats, say)
-    workers = max(fed.transport.size - 1, 1)
+    workers = num_workers(fed.transport)
     plural = "s" if workers > 1 else ""
-    where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
+    where = device_name(device)
     num_weights = fed.layout.num_parameters
     say(f"{cohort} of {users} clients a round, {samples} samples each, batch {batch_size}, "
         f"{options['model']} ({num_weights:,} weights), {options['dataset']}, {workers} "
@@ -132,7 +115,9 @@ def _rates(fed, state, together, batch_size, model, repeats, say):
             with_G = fed._replace(together=G)
             round_s = _round_s(with_G, state, t)
             rates[f"G={G}"].append(1 / round_s)
-        texts = [f"{name} {taken[-1]:.3g}" for name, taken in rates.items()]
+        texts = []
+        for name, taken in rates.items():
+            texts.append(f"{name} {taken[-1]:.3g}")
         listed = ", ".join(texts)
         say(f"{turn(t - 1)}: rounds/s {listed}")
     return rates
@@ -140,8 +125,7 @@ def _rates(fed, state, together, batch_size, model, repeats, say):
 
 def _loop_s(fed, state, t, batch_size, model):
     """Seconds of round ``t``'s clients in the plain loop, by the slowest worker."""
-    # In one process the server's rank is the worker's, too.
-    workers = max(fed.transport.size - 1, 1)
+    workers = num_workers(fed.transport)
     _, fleet = recruit.look(fed, state["now"])
     _, cohort = recruit.sample(fed, state, t, fleet)
     clients = cohort.tolist()
@@ -176,10 +160,9 @@ def _medians(rates):
     for name, taken in rates.items():
         rate = statistics.median(taken)
         quotients = ratios(taken, reference)
-        times = statistics.median(quotients)
-        least = min(quotients)
-        most = max(quotients)
-        texts.append(f"{name} {rate:.3g} ({times:.2f} times the loop, {least:.2f} to {most:.2f})")
+        times, least, most = summary(quotients)
+        texts.append(
+            f"{name} {rate:.3g} ({times:.2f} times the loop, {least:.2f} to {most:.2f})")
     return "; ".join(texts)
 
 

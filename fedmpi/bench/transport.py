@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedmpi.bench.ratios import summary
 from fedmpi.client.worker import Worker, WorkerParts
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
@@ -301,13 +302,10 @@ def _worker(network):
 
 
 def milliseconds(begins, ends):
-    """Median, least and largest, without the warm-up."""
+    """The Summary of milliseconds from ``begins`` to ``ends``, without the warm-up."""
     seconds = np.asarray(ends) - np.asarray(begins)
     taken_ms = 1e3 * seconds[1:]
-    median = float(np.median(taken_ms))
-    least = float(taken_ms.min())
-    most = float(taken_ms.max())
-    return median, least, most
+    return summary(taken_ms.tolist())
 
 
 def _model(transport, side, weights, repeats, say):
@@ -329,9 +327,9 @@ def _model(transport, side, weights, repeats, say):
 
 def _way_line(name, way, taken_ms, num_bytes):
     ours, least, most = taken_ms[way]
-    raw, _, _ = taken_ms[f"raw {way}"]
-    dense, _, _ = taken_ms["dense"]
-    whole, _, _ = taken_ms["whole"]
+    raw = taken_ms[f"raw {way}"].median
+    dense = taken_ms["dense"].median
+    whole = taken_ms["whole"].median
     to_dense = dense / ours
     to_raw = ours / raw
     to_whole = whole / ours
@@ -362,17 +360,22 @@ def _broadcast(transport, side, message, repeats, say):
     for way, times in own.items():
         # Column 0 holds beginnings, column 1 ends.
         begins = times[:, 0]
-        ends = []
-        for worker_times in others:
-            ends.append(worker_times[way][:, 1])
+        ends = [worker_times[way][:, 1] for worker_times in others]
         last_ends = np.max(ends, axis=0)
         taken_ms[way] = milliseconds(begins, last_ends)
-    ours, least, most = taken_ms["ours"]
-    bare, bare_least, bare_most = taken_ms["bare"]
-    ratio = ours / bare
-    say(f"  {len(message):,} bytes to {len(others)} workers, until the last has them: "
-        f"{ours:.2f} ms ({least:.2f} to {most:.2f}); MPI's Bcast {bare:.2f} ms "
-        f"({bare_least:.2f} to {bare_most:.2f}): ratio {ratio:.2f} (aim 1.3)")
+    num_bytes = len(message)
+    num_workers = len(others)
+    ratio = taken_ms["ours"].median / taken_ms["bare"].median
+    ours = _ms_text(taken_ms["ours"])
+    bare = _ms_text(taken_ms["bare"])
+    say(f"  {num_bytes:,} bytes to {num_workers} workers, until the last has them: {ours}; "
+        f"MPI's Bcast {bare}: ratio {ratio:.2f} (aim 1.3)")
+
+
+def _ms_text(taken_ms):
+    """``1.20 ms (1.00 to 1.40)`` of a Summary."""
+    median, least, most = taken_ms
+    return f"{median:.2f} ms ({least:.2f} to {most:.2f})"
 
 
 def _replies(transport, replies, repeats, say):
@@ -385,8 +388,7 @@ def _replies(transport, replies, repeats, say):
         rates.append(replies / seconds)
     # The first warms up.
     del rates[0]
-    rate = statistics.median(rates)
-    least, most = min(rates), max(rates)
+    rate, least, most = summary(rates)
     say(f"  small replies: {rate:,.0f} a second ({least:,.0f} to {most:,.0f}), {replies:,} jobs "
         "(aim 5,000 with two workers)")
 
@@ -394,7 +396,7 @@ def _replies(transport, replies, repeats, say):
 def _idle(transport, say):
     """Print the processor's share used by waiting ranks: workers for a job, rank 0 for answers."""
     shares = _worker_shares(transport)
-    worker, most = statistics.median(shares), max(shares)
+    worker, _, most = summary(shares)
     server = _server_share(transport)
     say(f"  processor seconds a second of waiting: a worker {worker:.4f}, at most {most:.4f}; "
         f"rank 0 {server:.4f} (aim 0.02)")

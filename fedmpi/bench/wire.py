@@ -299,10 +299,8 @@ def _codec_row(spec, values, repeats):
 def _path(n, repeats, say):
     """Print the steps of a model from the server's vector to a worker's, sparse and dense, and a
     bare copy."""
-    num_blocks = -(-n // ALIGN)
-    P = num_blocks * ALIGN
-    weight = Slot("weight", (n,), 0, n)
-    layout = Layout((weight,), (), (), P, P, P)
+    layout = _layout(n)
+    P = layout.P
     gen = torch.Generator().manual_seed(0)
     x = torch.randn(P, generator=gen)
     # Room for a dense message: 4 bytes a value, and its head.
@@ -319,10 +317,23 @@ def _path(n, repeats, say):
     say(f"a model of {n:,} weights, its mask known: milliseconds"
         f"{'sparsity 0.9':>26}{'dense':>9}{'ratio':>9}")
     for name, sparse_s in sparse.items():
-        sparse_ms = 1e3 * sparse_s
-        dense_ms = 1e3 * dense[name]
-        ratio = dense_ms / sparse_ms
-        say(f"{name:60}{sparse_ms:14.2f}{dense_ms:9.2f}{ratio:9.1f}")
+        say(_step_row(name, sparse_s, dense[name]))
+
+
+def _step_row(name, sparse_s, dense_s):
+    sparse_ms = 1e3 * sparse_s
+    dense_ms = 1e3 * dense_s
+    ratio = dense_ms / sparse_ms
+    return f"{name:60}{sparse_ms:14.2f}{dense_ms:9.2f}{ratio:9.1f}"
+
+
+def _layout(n):
+    """A ``Layout`` of one tensor of ``n`` weights."""
+    # Vectors end at multiples of ALIGN.
+    num_blocks = -(-n // ALIGN)
+    P = num_blocks * ALIGN
+    weight = Slot("weight", (n,), 0, n)
+    return Layout((weight,), (), (), P, P, P)
 
 
 def _steps(x, support, stage, copy, repeats):
