@@ -23,8 +23,10 @@ def naming(path):
 
 
 def say(line):
-    """Say one line about the progress, at once, from rank 0. An unwritable line is lost, and nothing
-    else: a run outlives the terminal, the reader and the room on the disk of its log."""
+    """Say one line about the progress, at once, from rank 0.
+
+    An unwritable line is lost, and nothing else: a run outlives the terminal, the reader and the
+    room on the disk of its log."""
     # Lines of 33 ranks would be the same ones.
     if speaks():
         with contextlib.suppress(OSError):

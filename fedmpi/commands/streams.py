@@ -16,7 +16,18 @@ from fedmpi.run.launcher import MPIRUNS, parents, started
 # Our way to write a character missing in a stream's encoding.
 PLAIN = "fedmpi-plain"
 LOOK_ALIKES = str.maketrans({
-    "─": "-", "│": "|", "·": ".", "░": ".", "▒": "+", "▓": "%", "█": "#", "±": "+-", "×": "x", "…": "...", "→": "->"})
+    "─": "-",
+    "│": "|",
+    "·": ".",
+    "░": ".",
+    "▒": "+",
+    "▓": "%",
+    "█": "#",
+    "±": "+-",
+    "×": "x",
+    "…": "...",
+    "→": "->",
+})
 # For one or two dots of a braille pattern, up to four, six and eight.
 DOTS = ".:+#"
 

@@ -195,7 +195,8 @@ def _listed(points, states):
     """A line a run: its number, name and progress."""
     rows = []
     for number, (point, state) in enumerate(zip(points, states)):
-        progress = f"{state.rounds}/{point.options['rounds']}"
+        planned = point.options["rounds"]
+        progress = f"{state.rounds}/{planned}"
         rows.append((str(number), point.name, state.status, progress))
     head = ("run", "name", "status", "rounds")
     # Names and statuses to the left, numbers to the right.

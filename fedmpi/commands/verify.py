@@ -25,7 +25,8 @@ def verify(a, b):
     # A folder with one run stands for it.
     if len(of_a) > 1 or len(of_b) > 1:
         raise UserError(
-            f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two folders")
+            f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two "
+            "folders")
     lines = compare(of_a[0], of_b[0])
     if lines:
         write_out("\n".join(lines))

@@ -89,7 +89,9 @@ def going(seen):
 
 @click.command()
 @runs_argument
-@click.option("--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--every", type=click.FloatRange(0.1), default=2.0, show_default=True,
+    help="Seconds between two looks.")
 @click.option("--wait", type=click.FloatRange(0), default=600.0, show_default=True,
               help="Seconds to wait for run files that are not there yet.")
 def watch(runs, every, wait):
