@@ -93,12 +93,12 @@ def bench_wire(weights, repeats):
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=4, show_default=True)
-def bench_step(device, repeats, **given):
+def bench_step(device, repeats, **sizes):
     """Local steps alone, one by one and side by side, on a GPU also recorded, against a bare loop
     of torch.optim.SGD: fedmpi bench step --model cifar10net --size 32 --channels 3 --together
     10."""
     from fedmpi.bench.step import measure
-    return measure(device, repeats, say, **given)
+    return measure(device, repeats, say, **sizes)
 
 
 @bench.command("structure")
@@ -116,11 +116,11 @@ def bench_step(device, repeats, **given):
     help="Share of the filters and neurons of each layer that is cut.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=11, show_default=True)
-def bench_structure(device, repeats, **given):
+def bench_structure(device, repeats, **sizes):
     """A training step of a network without half of its filters against the whole one's, pair by
     pair; on a CPU more than 0.35 of it is exit code 1: fedmpi bench structure."""
     from fedmpi.bench.structure import measure
-    return measure(device, repeats, say, **given)
+    return measure(device, repeats, say, **sizes)
 
 
 # The defaults are pfl-research's.
@@ -145,12 +145,12 @@ def bench_structure(device, repeats, **given):
     "--data-dir", default="data", show_default=True,
     help="With CIFAR-10 in it; else synthetic images.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
-def bench_together(together, **given):
+def bench_together(together, **sizes):
     """Rounds a second of pfl-research's CIFAR-10 set-up with several clients trained at once,
     against a plain loop. In under a minute on a CPU: fedmpi bench together --users 100 --cohort 10
     --samples 20 --repeats 1."""
     from fedmpi.bench.together import measure
-    return measure(together, say=say, **given)
+    return measure(together, say=say, **sizes)
 
 
 @bench.command("server")

@@ -18,13 +18,13 @@ from fedmpi.run.launcher import speaks
 @click.option(
     "--picture", type=click.Path(dir_okay=False),
     help="Also write a heat map as .png, .svg or .pdf.")
-def data(as_json, picture, **given):
+def data(as_json, picture, **flags):
     """Who holds which samples, before any training: a line a client, how far labels are skewed,
     what is wrong with whom. The same options and seed give train the same data."""
     # Under a launcher every rank runs this command: one speaks.
     if not speaks():
         return
-    check_parts(given)
+    check_parts(flags)
     from fedmpi.read import report
     if picture:
         report.picture_kind(picture)
@@ -32,7 +32,7 @@ def data(as_json, picture, **given):
     from fedmpi.build.parts import of_data
     from fedmpi.build.population import data_lines, population
     # No model is trained here: whole numbers are not taken for ids of one that has an embedding.
-    options, parts = of_data(opened(given))
+    options, parts = of_data(opened(flags))
     dealt = federation(options, parts)
     clients = population(options, dealt)
     description = report.described(dealt, clients, options)

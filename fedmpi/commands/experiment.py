@@ -55,7 +55,7 @@ INTERRUPTED = 130
 @click.option("--submit", is_flag=True, help="Submit it, too.")
 def experiment(
         recipe, size, folder, data_dir, files, copy, dry_run, report, parallel, overwrite, array,
-        at_once, script, submit, **given):
+        at_once, script, submit, **job_options):
     """A whole study: all runs not finished yet, then tables, figures, and a verdict on each claim.
 
     Without a name: the recipes there are. The same command goes on where the last one was stopped
@@ -83,8 +83,8 @@ def experiment(
         return _report(study, folder, text)
     todo = _todo(study, folder, anew)
     if array:
-        return _array(study, folder, todo, anew, at_once, given, script, submit)
-    code = _play_here(study, folder, todo, anew, parallel, given)
+        return _array(study, folder, todo, anew, at_once, job_options, script, submit)
+    code = _play_here(study, folder, todo, anew, parallel, job_options)
     # A stopped study has no outcome yet; one with failed runs has.
     if code in (stop.COME_BACK, INTERRUPTED):
         return code
@@ -335,10 +335,10 @@ def _todo(study, folder, anew):
     return begun + missing
 
 
-def _play_here(study, folder, todo, anew, parallel, given):
+def _play_here(study, folder, todo, anew, parallel, job_options):
     """Play the runs ``todo`` on this machine; returns the exit code."""
     from fedmpi.study import sweep as sweeps
-    start = runs.start_of_ranks(given)
+    start = runs.start_of_ranks(job_options)
     runs.check_data([completed(study.options[name]) for name in todo])
     sweeps.clear(folder, anew)
     _freeze(study, folder)
@@ -373,7 +373,7 @@ def _play(study, folder, names, parallel, start):
     return runs.play_all(folder, names, start, datasets, parallel, line)
 
 
-def _array(study, folder, todo, anew, at_once, given, script, submit):
+def _array(study, folder, todo, anew, at_once, job_options, script, submit):
     """Write the batch script of the runs ``todo``; returns the exit code."""
     from fedmpi.study import sweep as sweeps
     if not todo:
@@ -382,7 +382,7 @@ def _array(study, folder, todo, anew, at_once, given, script, submit):
     names = set(todo)
     # A task of the array is a place in the list of all runs.
     numbers = [number for number, point in enumerate(points) if point.name in names]
-    text = runs.array(folder, points, numbers, at_once, given)
+    text = runs.array(folder, points, numbers, at_once, job_options)
     sweeps.clear(folder, anew)
     _freeze(study, folder)
     runs.deliver(text, script, submit)

@@ -213,11 +213,11 @@ def _check_type(key, value, items, where):
             raise UserError(f"{where}: {key} must be {name}, got {value!r}")
 
 
-def tell_changes(context, given, tell):
+def tell_changes(context, flags, tell):
     """One line, to ``tell``, on the options changed against --like; with the same options it is the
     same run."""
     path, recorded = context.meta["like"]
-    options = completed(given)
+    options = completed(flags)
     changes = []
     for key, value in recorded.items():
         before = _shown(value)

@@ -58,29 +58,29 @@ def flag_of(name):
     return f"--{words}"
 
 
-def check_parts(given):
+def check_parts(options):
     """Bring the options, in place, into the run file's form. UserError for unknown parts and
     infinite numbers."""
-    _check_numbers(given)
-    if given["dataset"]:
-        given["dataset"] = dataset_spec(given["dataset"])
+    _check_numbers(options)
+    if options["dataset"]:
+        options["dataset"] = dataset_spec(options["dataset"])
     for option in PARTS:
-        if given.get(option):
+        if options.get(option):
             kind = KIND_OF.get(option, option)
-            parse(catalog.KINDS[kind], given[option])
-    for option in SEVERAL.keys() & given.keys():
-        specs = list(given[option])
+            parse(catalog.KINDS[kind], options[option])
+    for option in SEVERAL.keys() & options.keys():
+        specs = list(options[option])
         kind = SEVERAL[option]
         for spec in specs:
             parse(catalog.KINDS[kind], spec)
-        given[option] = specs or None
+        options[option] = specs or None
 
 
-def _check_numbers(given):
-    for name, value in given.items():
+def _check_numbers(options):
+    for name, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{flag_of(name)} must be a finite number, got {value}")
-    silence_s = given.get("silence") or 0
+    silence_s = options.get("silence") or 0
     if 0 < silence_s < 1:
         raise UserError(f"--silence must be 0 (never) or 1 second at least, got {silence_s:g}")
 
@@ -191,18 +191,18 @@ def refuse_slurm(why):
         raise UserError(f"{listed}: {why}")
 
 
-def start_of_ranks(given):
+def start_of_ranks(job_options):
     """The words before a run's command to start the ranks asked for on the command line; empty for
     one rank."""
     from fedmpi.cluster.sbatch import program
-    program(given["launcher"])
-    if not on_command_line("ranks") or given["ranks"] == 1:
+    program(job_options["launcher"])
+    if not on_command_line("ranks") or job_options["ranks"] == 1:
         if on_command_line("launcher"):
             raise UserError(
                 "--launcher has no effect in one process: it starts the ranks of --ranks N")
         return []
-    name, *more = shlex.split(given["launcher"])
-    return [launcher_path(name), *more, "-n", str(given["ranks"])]
+    name, *more = shlex.split(job_options["launcher"])
+    return [launcher_path(name), *more, "-n", str(job_options["ranks"])]
 
 
 def check_script(script, submit):
@@ -248,25 +248,25 @@ def typed(options, where):
             raise UserError(f"{where}: {key} cannot be {value!r}")
     try:
         # Train's own flags check the values.
-        given = _train().make_context("train", arguments(options)).params
-        check_parts(given)
+        params = _train().make_context("train", arguments(options)).params
+        check_parts(params)
     except click.UsageError as error:
         raise UserError(f"{where}: {error.format_message()}") from None
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     checked = {}
-    for key, value in given.items():
+    for key, value in params.items():
         # Without train's other options, such as --dry-run.
         if key in DEFAULTS and value is not None:
             checked[key] = value
     return checked
 
 
-def all_options(given):
-    """All options of a run with these given ones; some follow from the user's own file of data, and
-    are read there."""
+def all_options(options):
+    """All options of a run, of which these are given; some follow from the user's own file of
+    data, and are read there."""
     from fedmpi.build.natural import settled_by_file
-    return settled_by_file(opened(given))
+    return settled_by_file(opened(options))
 
 
 def known_options(folder):
@@ -283,8 +283,8 @@ def known_options(folder):
         has_tables = any(isinstance(value, dict) for value in content.values())
         if has_tables:
             continue
-        given = typed(content, path)
-        options[name.removesuffix(".toml")] = all_options(given)
+        written = typed(content, path)
+        options[name.removesuffix(".toml")] = all_options(written)
     return options
 
 
@@ -294,12 +294,12 @@ def counted(statuses):
     return ", ".join(f"{num} {status}" for status, num in counts.items())
 
 
-def array(folder, points, todo, at_once, given):
+def array(folder, points, todo, at_once, job_options):
     """The batch script for the runs ``todo``, with room for the largest; says its demands."""
     from fedmpi.cluster import sbatch as slurm
     out = os.path.join(folder, "NAME.h5")
     options = [points[number].options | {"out": out} for number in todo]
-    job = slurm.Job(**given)
+    job = slurm.Job(**job_options)
     if not job.ranks:
         # A worker a client of the largest cohort, and the server.
         largest_cohort = max(map(slurm.cohort, options))
@@ -352,10 +352,10 @@ def play_all(folder, names, start, datasets, parallel, line):
     return int(any(codes.values()))
 
 
-def arguments(given):
-    """The given options as the command line of train, without the run file."""
+def arguments(options):
+    """Options as the command line of train, without the run file."""
     words = []
-    for key, value in given.items():
+    for key, value in options.items():
         if key == "out" or value is None:
             continue
         # An option of several parts is given again for each.

@@ -25,22 +25,22 @@ TRAIN_OPTIONS = [option for option in train.params if option.name not in OTHERS]
     "--script", type=click.Path(dir_okay=False),
     help="Where the script goes.  [default: standard output]")
 @click.option("--submit", is_flag=True, help="Submit it, too.")
-def sbatch(measure, script, submit, **given):
+def sbatch(measure, script, submit, **flags):
     """A batch script for Slurm that trains with these options, stops in time, queues itself again
     and goes on.
 
     The data's --partition is not the cluster's: that is --queue."""
     from fedmpi.cluster import sbatch as slurm
     check_script(script, submit)
-    of_job = {name: given.pop(name) for name in slurm.Job._fields}
+    of_job = {name: flags.pop(name) for name in slurm.Job._fields}
     job = slurm.Job(**of_job)
-    if not given["out"]:
-        seed = given["seed"] or 0
-        given["out"] = run_file(seed)
+    if not flags["out"]:
+        seed = flags["seed"] or 0
+        flags["out"] = run_file(seed)
     # As the user has typed them: ``check_parts`` writes them in another form.
-    written = arguments(given)
-    check_parts(given)
-    options = all_options(given)
+    written = arguments(flags)
+    check_parts(flags)
+    options = all_options(flags)
     if not job.ranks:
         # A worker a client of the cohort, and the server.
         job = job._replace(ranks=slurm.cohort(options) + 1)

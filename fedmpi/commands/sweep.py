@@ -68,7 +68,7 @@ def _read_sweep(context, parameter, path):
     help="Play anew what failed, and what lies under a run's name with other options. What never "
          "had a round is played anew without being asked.")
 @click.option("--dry-run", is_flag=True, help="Only list the runs and how far they are.")
-def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **given):
+def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **job_options):
     """Many runs from one file: a batch script for an array job of the unfinished ones, or --here.
 
     \b
@@ -102,13 +102,13 @@ def sweep(grid, at_once, script, submit, here, parallel, overwrite, dry_run, **g
         return 0
     if here:
         todo_points = [points[number] for number in todo]
-        start = start_of_ranks(given)
+        start = start_of_ranks(job_options)
         check_data([point.options for point in todo_points])
         sweeps.clear(folder, anew)
         sweeps.freeze(folder, points)
         return _play_here(folder, todo_points, parallel, start)
     _warn_of_running(points, states, anew)
-    text = array(folder, points, todo, at_once, given)
+    text = array(folder, points, todo, at_once, job_options)
     # Once the script is sure to be right.
     sweeps.clear(folder, anew)
     sweeps.freeze(folder, points)
@@ -171,12 +171,12 @@ def _points(grid, folder, recorded):
     further = [underscored(run) for run in grid.get("run", [])]
     # The options of each run beside the fixed ones.
     own = sweeps.combined(combinations, further)
-    given = []
+    written = []
     for number, options in enumerate(own):
         checked = typed(fixed | options, f"{where}: run {number}")
-        given.append(checked)
-    resolved = [all_options(options) for options in given]
-    return sweeps.named(own, given, resolved, recorded, _played(folder), where)
+        written.append(checked)
+    resolved = [all_options(options) for options in written]
+    return sweeps.named(own, written, resolved, recorded, _played(folder), where)
 
 
 def _played(folder):

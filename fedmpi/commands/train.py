@@ -133,45 +133,45 @@ from fedmpi.core.wide import terminal_width
     "--dry-run", is_flag=True,
     help="Print the plan by playing a little of it: bytes, memory, FLOPs, time; train nothing, "
          "write nothing.")
-def train(resume, dry_run, overwrite, **given):
+def train(resume, dry_run, overwrite, **flags):
     """Train; one HDF5 run file comes out. Under mpirun rank 0 is the server, the others train
     clients."""
     # Here, not above: --help and completion need no torch.
     from fedmpi.run.session import train as play
-    check_parts(given)
-    _check_overwrite(overwrite, resume, given)
+    check_parts(flags)
+    _check_overwrite(overwrite, resume, flags)
     context = click.get_current_context()
     if "like" in context.meta and resume:
         raise UserError("--like has no place beside --resume: a run that goes on keeps its options")
     if dry_run:
         if "like" in context.meta:
-            tell_changes(context, given, say)
-        return _planned(given, resume, overwrite)
+            tell_changes(context, flags, say)
+        return _planned(flags, resume, overwrite)
     if resume:
         if context.get_parameter_source("out") == click.core.ParameterSource.COMMANDLINE:
             raise UserError("--out has no place beside --resume: the run goes on in its own file")
-        return play(given, resume, say, naming(resume))
-    options = opened(given)
+        return play(flags, resume, say, naming(resume))
+    options = opened(flags)
     if options["out"] is None:
         options["out"] = run_file(options["seed"])
     # The file's name comes first, so that the run can be watched from the start.
     tell = naming(options["out"])
     if "like" in context.meta:
-        tell_changes(context, given, tell)
+        tell_changes(context, flags, tell)
     return play(options, None, say, tell, overwrite)
 
 
-def _check_overwrite(overwrite, resume, given):
+def _check_overwrite(overwrite, resume, flags):
     """UserError if --overwrite would have no effect."""
     if overwrite and resume:
         raise UserError(
             "--overwrite has no place beside --resume: a run that goes on keeps its rounds")
-    if overwrite and not given["out"]:
+    if overwrite and not flags["out"]:
         raise UserError(
             "--overwrite has no effect without --out FILE.h5: each run takes a new name by itself")
 
 
-def _planned(given, resume, overwrite):
+def _planned(flags, resume, overwrite):
     """Print the run's plan. Ranks other than 0 have nothing to do; MPI is not touched."""
     if resume:
         raise UserError(
@@ -182,7 +182,7 @@ def _planned(given, resume, overwrite):
     from fedmpi.build.notes import warnings
     from fedmpi.run import plan
     from fedmpi.store import check_target
-    options = opened(given)
+    options = opened(flags)
     out = options["out"] or run_file(options["seed"])
     # The folder runs is made by train.
     if os.path.dirname(out) != "runs" or os.path.isdir("runs"):

@@ -32,10 +32,10 @@ LONGEST = 120
 
 
 class Point(NamedTuple):
-    """One run: the options ``given`` for it, and all its ``options``."""
+    """One run: the options ``written`` for it, and all its ``options``."""
 
     name: str
-    given: dict
+    written: dict
     options: dict
 
 
@@ -103,22 +103,22 @@ def identity(options):
 # ------------------------------------------------------------- the names of its runs
 
 
-def named(own, given, options, recorded, played, where):
+def named(own, written, options, recorded, played, where):
     """A Point for each run of the lists; UserError for the same run twice.
 
-    ``own`` are the options of the run beside [fixed], ``given`` both together, ``options`` all.
+    ``own`` are the options of the run beside [fixed], ``written`` both together, ``options`` all.
     ``recorded`` maps names of the folder to their runs' options, ``played`` are the names of its
     run files."""
     identities = [identity(of_run) for of_run in options]
     _refuse_twice(identities, where)
-    varying = _varying(given, options)
+    varying = _varying(written, options)
     names = _kept_names(identities, recorded)
     older_names = _older_names(varying, options)
     for number, older in enumerate(older_names):
         if names[number] is None and older in played:
             names[number] = older
     names = _with_new_names(names, varying, own, options)
-    return [Point(*point) for point in zip(names, given, options)]
+    return [Point(*point) for point in zip(names, written, options)]
 
 
 def _refuse_twice(identities, where):
@@ -129,9 +129,9 @@ def _refuse_twice(identities, where):
             raise UserError(f"{where}: runs {first} and {number} are the same")
 
 
-def _varying(given, options):
-    """The options of the sweep with several values over its runs, in the order given."""
-    keys = dict.fromkeys(key for of_run in given for key in of_run)
+def _varying(written, options):
+    """The options of the sweep with several values over its runs, in the order written."""
+    keys = dict.fromkeys(key for of_run in written for key in of_run)
     varying = []
     for key in keys:
         # Lists are values, too, and have no hash.
@@ -416,7 +416,7 @@ def freeze(folder, points):
         if os.path.exists(file_path):
             continue
         with open(file_path, "x", encoding="utf-8") as file:
-            for key, value in point.given.items():
+            for key, value in point.written.items():
                 toml_value = json.dumps(value, ensure_ascii=False)
                 file.write(f"{key} = {toml_value}\n")
 
