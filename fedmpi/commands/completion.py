@@ -215,6 +215,7 @@ def _values(parameter):
     """The values of an option, as texts: the usual one first, then its choices."""
     if isinstance(parameter.default, bool):
         return ["true", "false"]
+    # The usual one may be among the choices.
     texts = [str(parameter.default)]
     texts += map(str, choices(parameter))
     return list(dict.fromkeys(texts))

@@ -16,6 +16,7 @@ PICTURE = re.compile(r"!\[([^\]]+)\]\(([^)]+)\)")
 # A comment behind code, and the spaces before it.
 COMMENT = re.compile(r"(?<=\S)( {2,})# ")
 BOLD = re.compile(r"\*\*(.+?)\*\*")
+# By level; deeper headings have no line below.
 UNDERLINES = {1: "=", 2: "-"}
 BEGINNINGS = {"#": "heading", "|": "table", "* ": "list", INDENT: "code"}
 # Programs whose command lines may be broken by a backslash.
@@ -119,6 +120,7 @@ def table(lines, width):
 
 def _cells(line):
     """The cells of one row of a table."""
+    # Bars at both ends enclose no cell.
     inner = line.strip().strip("|")
     cells = inner.split("|")
     return [plain(cell.strip()) for cell in cells]

@@ -99,6 +99,7 @@ def _is_python_name(name):
 def meant(name):
     """The way out for a name that Python cannot take."""
     underscored = re.sub("[^0-9A-Za-z]", "_", name)
+    # At the ends they would mark it as private.
     plain = underscored.strip("_")
     if _is_python_name(plain):
         return f"{plain} would do"

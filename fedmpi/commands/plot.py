@@ -34,6 +34,7 @@ def _width(context, parameter, value):
         return WIDTHS_CM[value]
     try:
         width = float(value)
+    # Refused below, like a number out of range.
     except ValueError:
         width = 0.0
     if not 3 <= width <= 100:

@@ -40,6 +40,7 @@ def _verify_folders(a, b, compare):
     of_a = _by_place(a)
     of_b = _by_place(b)
     num_different = 0
+    # A run that is missing on one side is a difference, too.
     for place in sorted(of_a.keys() | of_b.keys()):
         if place not in of_b:
             lines = [f"only in {a}"]
