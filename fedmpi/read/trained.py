@@ -184,7 +184,7 @@ def _uses(attrs, network, layout):
     if recorded and all(recorded):
         return [uses for uses, in recorded]
     sample = torch.zeros(1, *_inputs(attrs)["shape"])
-    return costs(network, layout, sample).uses
+    return costs(network, layout, sample).macs_per_weight
 
 
 def _inputs(attrs):
