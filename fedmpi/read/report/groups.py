@@ -247,6 +247,7 @@ def _labels(options_of, stems):
 
 def _fewest_keys(texts_of, num_groups):
     """Up to three options with texts to tell all groups apart, or None."""
+    # More options would not fit beside a line.
     for size in (1, 2, 3):
         for keys in itertools.combinations(texts_of, size):
             combined = set(zip(*(texts_of[key] for key in keys)))

@@ -49,6 +49,7 @@ def _title_of_several(groups, data):
         title = f"{others[0]} against {last}"
     else:
         title = f"{', '.join(others)} and {last}"
+    # Names of set-ups may tell the data already.
     if data not in title:
         title += f" on {data}"
     if len(title) > LONGEST_TITLE:

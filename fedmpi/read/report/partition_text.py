@@ -99,7 +99,8 @@ def _columns(federation, rows):
 
     Columns with the same text for all clients (no skew of features, no faults) are left out."""
     summary, of_all = federation["summary"], federation["clients"]
-    # A data set may have no names for its clients.
+    # A data set may have no names for its clients. Only shown clients get a text: there may be a
+    # hundred thousand others.
     clients = {name: values[rows] for name, values in of_all.items() if len(values)}
     columns = {"client": [str(client) for client in rows]}
     if "name" in clients:

@@ -153,6 +153,7 @@ def estimators(run):
     first, *others = labels
     columns = {first: "contribution"}
     columns |= {label: f"score_{label}" for label in others}
+    # A reader may have left out some columns of the file.
     return {label: column for label, column in columns.items() if column in run.clients}
 
 
@@ -180,9 +181,11 @@ def utility_of(spec):
 
     None if it plays no game, or is not in our catalogue."""
     name = split(spec)[0]
+    # These two have their utility in their name, not in an option.
     if name in ("loss-gain", "accuracy-gain"):
         return name.removesuffix("-gain")
     try:
+        # The declaration is enough: an import would bring torch.
         part = entry(catalog.CONTRIBUTIONS, name, importing=False)
         if "of" not in part.options:
             return None

@@ -16,9 +16,10 @@ def find(run):
     ``parts``: [(outcome, (n,) clients a round, its look)] of n bars at ``x (n,)``. ``sums``:
     {column: clients of all rounds}."""
     rounds = run.rounds
-    if not {"asked", "merged"} <= set(rounds):
+    if "asked" not in rounds or "merged" not in rounds:
         return None
-    if (rounds["asked"] == rounds["merged"]).all():
+    is_complete = rounds["asked"] == rounds["merged"]
+    if is_complete.all():
         return None
     T = len(run.ends)
     rounds_a_bar = -(-T // BARS)
