@@ -139,11 +139,13 @@ def _differing_parts(parts_of):
     """The same of the ``parts_of`` each group's first run."""
     changed = set()
     for before, after in itertools.combinations(parts_of, 2):
-        changed |= {(part, key) for part, key, *_ in settings.changes(before, after)}
-    values = [settings.values(parts) for parts in parts_of]
+        for part, key, *_ in settings.changes(before, after):
+            changed.add((part, key))
+    values_of = [settings.values(parts) for parts in parts_of]
     texts = {}
-    for part, key in sorted(changed):
-        texts[f"{part}: {key}"] = [value.get((part, key), "-") for value in values]
+    for place in sorted(changed):
+        part, key = place
+        texts[f"{part}: {key}"] = [values.get(place, "-") for values in values_of]
     return texts
 
 

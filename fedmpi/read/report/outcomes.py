@@ -77,8 +77,10 @@ def _outcome_names(runs, metrics):
     """The outcomes of the rows, by the headlines of the runs and their ``final_metrics``.
 
     Columns of clients' own test parts are among them if any run has some."""
-    headlines = [headline(run) for run in runs]
-    by_name = {leading.name: leading for leading in headlines}
+    by_name = {}
+    for run in runs:
+        leading = headline(run)
+        by_name[leading.name] = leading
     recorded = set().union(*metrics)
     quality, own = [], []
     for name, leading in by_name.items():
