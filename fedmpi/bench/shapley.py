@@ -179,7 +179,7 @@ def _timed_loop(transport, coalitions):
 def alone(transport):
     """The same transport; its first worker takes all jobs."""
     one = copy.copy(transport)
-    one.at_work = one.at_work[:1]
+    one.active_ranks = one.active_ranks[:1]
     return one
 
 

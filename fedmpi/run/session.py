@@ -12,7 +12,7 @@ from fedmpi.core.errors import DiskError, LostRank, Stopped, UserError
 from fedmpi.core.wide import labelled, terminal_width, wrapped
 from fedmpi.run import provenance, resume as resuming
 from fedmpi.run.devices import on_device, pick_device, placed, wishes
-from fedmpi.run.guard import Guard, NoGuard
+from fedmpi.run.last_words import LastWords, NoLastWords
 from fedmpi.run.launch import on_ranks, uncollected, worker
 from fedmpi.run.launcher import launcher, rank_and_size
 from fedmpi.transport import place
@@ -40,18 +40,18 @@ def train(options, resume, say, tell, overwrite=False):
     # Limits are for other ranks.
     if size == 1:
         _tell_idle_limits(limits, tell)
-    guard = NoGuard()
+    last_words = NoLastWords()
     # Before MPI and torch are loaded.
     if rank == 0 and size != 1:
-        guard = Guard()
+        last_words = LastWords()
     if resume:
-        guard.run(resume, True)
+        last_words.run(resume, True)
     see = partial(place.mine, gpus="cuda" in wishes(options))
 
     def play(connect):
-        _serve(options, resume, tell, connect, guard, see, overwrite)
+        _serve(options, resume, tell, connect, last_words, see, overwrite)
 
-    return on_ranks(play, worker, say, limits, guard, see, tell)
+    return on_ranks(play, worker, say, limits, last_words, see, tell)
 
 
 def _limits(options):
@@ -91,7 +91,7 @@ def prepared(options, local, say):
     return setup
 
 
-def _serve(options, resume, say, connect, guard, see, overwrite):
+def _serve(options, resume, say, connect, last_words, see, overwrite):
     """Rank 0's part, from the options to the end. It refuses mistakes before it waits for
     others."""
     begin = time.perf_counter()
@@ -112,7 +112,7 @@ def _serve(options, resume, say, connect, guard, see, overwrite):
     store, state, done = _begun(setup, resume, say, overwrite)
     # A refusal is one line: nothing is told before the last check.
     _tell_setup(setup, say)
-    guard.run(path, bool(resume))
+    last_words.run(path, bool(resume))
     transport = connect(partial(worker, setup.parts))
     places = placed(own, transport.places, setup.options)
     _tell_places(setup, places, say)
@@ -121,7 +121,7 @@ def _serve(options, resume, say, connect, guard, see, overwrite):
     transport.publish(*message(setup, state))
     if store is None:
         store = _created(setup, overwrite)
-        guard.run(path, True)
+        last_words.run(path, True)
     _play(setup, state, store, done, say, begin, places)
 
 

@@ -1,7 +1,7 @@
 """Messages between ranks over MPI, and polite waiting.
 
 A waiting rank probes, then sleeps for a tenth of its wait so far, 5 ms at most: a wait costs next to no processor, and
-delays by a tenth at most. Rank 0 and the workers of its machine wake each other, see ``bell``, and need not look;
+delays by a tenth at most. Rank 0 and the workers of its machine wake each other, see ``wakeup``, and need not look;
 workers sleep longer the more of them share a core. Control and jobs go point to point, messages to every worker along
 a tree. In every function, ``check()`` is called while waiting, and raises if waiting is in vain.
 """
@@ -18,14 +18,14 @@ import numpy as np
 from mpi4py import MPI
 
 from fedmpi.core.errors import WireError
-from fedmpi.transport.bell import ring
+from fedmpi.transport.wakeup import wake
 from fedmpi.wire.frame import unpack
 
 # Looks before a rank sleeps.
 LOOKS = 4
 # Seconds a rank sleeps before it looks again.
 LONGEST_S = 0.005
-# The same for a rank woken by a bell: only signals to stop are noticed later.
+# The same for a rank woken by a signal: only signals to stop are noticed later.
 RUNG_S = 0.025
 # Bytes a message, below the 2^31 of older MPI libraries.
 CHUNK = 1 << 30
@@ -61,7 +61,7 @@ def send(comm, buffer, rank, check=lambda: None, pid=None):
     """Send ``buffer (bytes,) uint8`` to ``rank`` in chunks, and wait until it is gone. ``pid`` is the rank's process,
     if it may be dozing on this machine."""
     requests = post(comm, buffer, rank)
-    ring(pid)
+    wake(pid)
     wait(partial(MPI.Request.Testall, requests), check)
 
 

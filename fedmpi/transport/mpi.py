@@ -2,7 +2,7 @@
 
 A worker's exception travels to rank 0 as a message; an exception on rank 0 aborts the job. COMM_WORLD itself carries a
 worker's first message and, out of order, empty messages: a worker's signal to rank 0, and rank 0's word that waiting
-jobs are dropped. Heartbeats have a communicator of their own, see ``heart``.
+jobs are dropped. Heartbeats have a communicator of their own, see ``heartbeat``.
 """
 
 import math
@@ -16,14 +16,14 @@ from mpi4py import MPI
 from fedmpi.core import stop as stopping
 from fedmpi.core.errors import LostRank, UserError, WorkerError
 from fedmpi.transport import messages
+from fedmpi.transport.active_ranks import active_ranks
 from fedmpi.transport.base import Reply, named
-from fedmpi.transport.bell import dozing, ring
-from fedmpi.transport.crowd import at_work
-from fedmpi.transport.heart import Heart
+from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import LONGEST_S, READY, RUNG_S
 from fedmpi.transport.probe import probe
 from fedmpi.transport.sharing import share, sum_of
 from fedmpi.transport.watch import START, Limits
+from fedmpi.transport.wakeup import dozing, wake
 from fedmpi.wire.frame import pack
 
 # Jobs held by a worker while others wait in the queue.
@@ -79,7 +79,7 @@ class Mpi:
         messages.wait(lambda: MPI.Request.Testall(welcome.requests), patient)
         self.comm = messages.duplicate(MPI.COMM_WORLD, patient)
         beats = messages.duplicate(MPI.COMM_WORLD, patient)
-        self.heart = Heart(beats, self.workers, self.silence_s, self._lost)
+        self.heartbeat = Heartbeat(beats, self.workers, self.silence_s, self._lost)
         self.nodes = messages.nodes(self.comm)
         # Collective calls: only the workers need the answers.
         messages.crowding(self.nodes[0])
@@ -87,7 +87,7 @@ class Mpi:
         for _ in self.workers:
             meta, _, rank = self._receive()
             self.places[rank] = meta["place"]
-        self.at_work = at_work(self.places)
+        self.active_ranks = active_ranks(self.places)
         self.nap = self._own_nap()
 
     def _missing_line(self, missing):
@@ -121,7 +121,7 @@ class Mpi:
         self.note(rank, text)
 
     def _lost(self, rank, seconds):
-        """Called in the heart's thread. The main thread raises at its next ``check``; if it is blocked itself, this
+        """Called in the heartbeat's thread. The main thread raises at its next ``check``; if it is blocked itself, this
         thread aborts the job."""
         if self.gone is None:
             text, since = self.work[rank]
@@ -170,7 +170,7 @@ class Mpi:
         self.sent += len(buffer)
         requests = messages.post(self.comm, buffer, rank)
         self.posted.append((buffer, requests))
-        ring(self._near(rank))
+        wake(self._near(rank))
         return len(buffer)
 
     def _receive(self):
@@ -232,7 +232,7 @@ class Mpi:
         # Backwards: jobs are taken from its end.
         queue = list(enumerate(jobs))[::-1]
         # {rank: [(index, job bytes)]} in the order of sending, which is the order of answers.
-        held = {rank: [] for rank in self.at_work}
+        held = {rank: [] for rank in self.active_ranks}
 
         def feed(rank):
             while queue and len(held[rank]) < self._most_held(queue):
@@ -250,7 +250,7 @@ class Mpi:
         assert not self.unanswered, "a map that was given up: its answers would be taken for those of this one"
         self._does(0, self._in_round("waiting for workers"))
         try:
-            for rank in self.at_work:
+            for rank in self.active_ranks:
                 feed(rank)
             while any(held.values()):
                 self._await(check, meanwhile)
@@ -270,7 +270,7 @@ class Mpi:
 
     def _most_held(self, queue):
         """The jobs a worker may hold. At the end of the queue one each, so that all end at the same time."""
-        if len(queue) > len(self.at_work):
+        if len(queue) > len(self.active_ranks):
             return AHEAD
         return 1
 
@@ -341,7 +341,7 @@ class Mpi:
         for rank in self.workers:
             self._send({"kind": "stop", "code": code}, rank)
         self._see_off(code, patient)
-        self.heart.end(self.check)
+        self.heartbeat.end(self.check)
         MPI.Request.Waitall(requests)
         # The workers may have passed on a signal before they left.
         self.asked()

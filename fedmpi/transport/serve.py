@@ -14,12 +14,12 @@ from fedmpi.core import stop as stopping
 from fedmpi.core.errors import FedError, UserError, WireError
 from fedmpi.transport import messages
 from fedmpi.transport.base import named
-from fedmpi.transport.bell import dozing
-from fedmpi.transport.heart import Heart
+from fedmpi.transport.heartbeat import Heartbeat
 from fedmpi.transport.messages import READY
 from fedmpi.transport.probe import be_probed
 from fedmpi.transport.sharing import share
 from fedmpi.transport.watch import SILENCE_S, START
+from fedmpi.transport.wakeup import dozing
 from fedmpi.wire.frame import pack
 
 # Workers watch rank 0 with more patience than rank 0 watches them: it knows better, if it is alive.
@@ -69,10 +69,10 @@ def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
         return word
     # Rank 0 comes when it has read its data.
     comm = messages.duplicate(MPI.COMM_WORLD, patient)
-    heart = Heart(messages.duplicate(MPI.COMM_WORLD, patient), [0], silence_s, lost)
+    heartbeat = Heartbeat(messages.duplicate(MPI.COMM_WORLD, patient), [0], silence_s, lost)
     links = _links(comm)
     _send_place(links, see)
-    return _answer_all(links, worker, work, heart, nudges)
+    return _answer_all(links, worker, work, heartbeat, nudges)
 
 
 def _own_silence_s(silence_s):
@@ -118,7 +118,7 @@ def _send_place(links, see):
         messages.send(links.comm, _failure(error), 0)
 
 
-def _answer_all(links, worker, work, heart, nudges):
+def _answer_all(links, worker, work, heartbeat, nudges):
     """Answer one message after the other, until the exit code comes; ``work`` is kept up to date."""
     comm = links.comm
     while True:
@@ -127,7 +127,7 @@ def _answer_all(links, worker, work, heart, nudges):
             buffer, _ = messages.receive(comm, 0, nap=links.nap)
             meta, arrays = messages.opened(buffer, "a job or a call from rank 0 is")
         if meta["kind"] == "stop":
-            _leave(comm, heart, nudges)
+            _leave(comm, heartbeat, nudges)
             return meta["code"]
         work["at"] = _name_of(meta)
         if meta["kind"] == "share":
@@ -146,12 +146,12 @@ def _name_of(meta):
     return meta.get("what", meta["kind"])
 
 
-def _leave(comm, heart, nudges):
+def _leave(comm, heartbeat, nudges):
     """Say goodbye to rank 0, and wait for everything still on its way."""
     stopping.ignore()
     MPI.COMM_WORLD.Recv([bytearray(0), MPI.BYTE], 0)
     messages.send(comm, pack({"kind": "bye"}, {}), 0)
-    heart.end()
+    heartbeat.end()
     MPI.Request.Waitall(nudges)
 
 
