@@ -53,7 +53,7 @@ def _check_merge(part, layout, x, updates):
     merged = _merged(part, layout, x, updates)
     hold_equal(x, x_before, "merge wrote to x")
     hold_equal(updates.U, updates_before.U, "merge wrote to the updates")
-    # Pruned weights, and padding.
+    # These are pruned weights, and padding.
     outside = torch.ones(layout.P, dtype=torch.bool)
     outside[updates.support] = False
     hold_equal(merged[outside], x[outside], "an entry outside the support moved")
