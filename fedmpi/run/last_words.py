@@ -114,8 +114,10 @@ def _ignore_signals():
 
 
 def _first_dead(pipe):
-    """``{rank: process id}`` of this node's ranks that died first; returns once rank 0 is dead.
-    None after a goodbye."""
+    """``{rank: process id}`` of this node's first dead ranks, once rank 0 is dead.
+
+    None after a goodbye.
+    """
     received = b""
     ranks, dead = {}, {}
     poll = select.poll()
@@ -141,8 +143,10 @@ def _first_dead(pipe):
 
 
 def _opened(lines):
-    """``{handle: (rank, process id)}``: a handle becomes readable when its process dies. Empty
-    before Linux 5.3."""
+    """``{handle: (rank, process id)}``: a handle becomes readable when its process dies.
+
+    Empty before Linux 5.3.
+    """
     handles = {}
     for line in lines.splitlines():
         rank, pid = map(int, line.split())
@@ -158,7 +162,9 @@ def _line(memory, dead):
     """The last line, by the first deaths on this node: ``dead {rank: process id}``."""
     resume = _read(memory, RUN, END - RUN)
     line = f"error: {_cause(memory, dead)}"
-    return f"{line}; {resume}" if resume else line
+    if not resume:
+        return line
+    return f"{line}; {resume}"
 
 
 def _cause(memory, dead):

@@ -1,5 +1,4 @@
-"""The ranks of a run: the server's part and the workers', the transport between them, and their
-common end."""
+"""The ranks of a run: server and workers, the transport between them, and their common end."""
 
 import contextlib
 import faulthandler
@@ -158,8 +157,10 @@ def _alone(make_worker, stop, make=None):
 
 
 def _arrivals(say):
-    """``arrived(missing, size)``: it tells, every few seconds, how many ranks are ready, and the
-    missing ones."""
+    """``arrived(missing, size)``: tells the number of ready ranks, and the missing ones.
+
+    Every few seconds.
+    """
     last = time.perf_counter()
 
     def arrived(missing, size):
@@ -178,8 +179,10 @@ def _arrivals(say):
 
 
 def _mpi(silence_s):
-    """The module ``transport.messages``, with MPI started. UserError if MPI is missing, or if the
-    launcher belongs to another MPI."""
+    """The module ``transport.messages``, with MPI started.
+
+    UserError if MPI is missing, or if the launcher belongs to another MPI.
+    """
     try:
         # MPI_Init waits for every rank.
         with _limited(START * silence_s), warnings.catch_warnings():
@@ -196,8 +199,10 @@ def _mpi(silence_s):
 
 @contextlib.contextmanager
 def _limited(seconds):
-    """End the process, with a traceback, if the block takes longer than ``seconds``, even in C. 0
-    means no limit."""
+    """End the process, with a traceback, if the block takes longer than ``seconds``, even in C.
+
+    0 means no limit.
+    """
     if seconds:
         faulthandler.dump_traceback_later(seconds, exit=True)
     try:

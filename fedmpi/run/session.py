@@ -58,8 +58,10 @@ def _limits(options):
     """The ``Limits`` of the options; an option of None leaves the usual limit."""
     limits = []
     for name, usual in zip(LIMITS, Limits()):
-        value = options[name]
-        limits.append(usual if value is None else value)
+        limit = options[name]
+        if limit is None:
+            limit = usual
+        limits.append(limit)
     return Limits(*limits)
 
 
@@ -92,8 +94,10 @@ def prepared(options, local, say):
 
 
 def _serve(options, resume, say, connect, last_words, see, overwrite):
-    """Rank 0's part, from the options to the end. It refuses mistakes before it waits for
-    others."""
+    """Rank 0's part, from the options to the end.
+
+    It refuses mistakes before it waits for others.
+    """
     begin = time.perf_counter()
     with uncollected():
         import torch
@@ -103,10 +107,15 @@ def _serve(options, resume, say, connect, last_words, see, overwrite):
             importlib.import_module(module)
     torch.set_num_threads(1)
     _, size = rank_and_size()
+    local = place.SERVER
     # Alone, rank 0 trains clients, and takes a worker's place.
-    local = 0 if size == 1 else place.SERVER
+    if size == 1:
+        local = 0
     own = see(local)
-    options = resuming.recorded(options, resume, say) if resume else on_device(options)
+    if resume:
+        options = resuming.recorded(options, resume, say)
+    else:
+        options = on_device(options)
     setup = prepared(options, local, say)
     path = resume or options["out"]
     store, state, done = _begun(setup, resume, say, overwrite)
@@ -197,8 +206,7 @@ def _coordinates(dataset, layout):
 
 
 def _expected_rows(options, fed):
-    """``(rounds, clients' answers, clients' own tests)``: how many rows each table of the run file
-    will get."""
+    """``(rounds, clients' answers, clients' own tests)``: the rows of the run file's tables."""
     cohort = options["cohort"] or options["clients"]
     tested = 0
     if fed.own_tests is not None:
@@ -260,16 +268,23 @@ def _opening(setup, seconds, width):
 
 def _samples_text(data, fed):
     """How many samples each part of the data set has."""
-    parts = [f"{len(data.indices)} training", f"{len(data.validation)} validation"]
-    if len(data.server):
-        parts.append(f"{len(data.server)} of the server's own")
-    parts.append(f"{len(data.dataset.y_test)} test samples")
+    training = len(data.indices)
+    validation = len(data.validation)
+    server = len(data.server)
+    test = len(data.dataset.y_test)
+    parts = [f"{training} training", f"{validation} validation"]
+    if server:
+        parts.append(f"{server} of the server's own")
+    parts.append(f"{test} test samples")
     text = ", ".join(parts)
-    if fed.own_tests is not None:
-        every = fed.own_tests.every
-        period = "every round" if every == 1 else f"every {every} rounds"
-        text += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {period}"
-    return text
+    if fed.own_tests is None:
+        return text
+    every = fed.own_tests.every
+    period = "every round"
+    if every > 1:
+        period = f"every {every} rounds"
+    held_out = len(data.held_out.indices)
+    return f"{text}; {held_out} in clients' own test parts, evaluated {period}"
 
 
 def _started_by(transport):
@@ -286,8 +301,10 @@ def _started_by(transport):
 
 
 def _play(setup, state, store, done, say, begin, places):
-    """Play the remaining rounds, and tell about them. The run file records how the run ended, even
-    after an error."""
+    """Play the remaining rounds, and tell about them.
+
+    The run file records the end of the run, even after an error.
+    """
     fed = setup.fed
     status = "failed"
     try:
@@ -296,7 +313,9 @@ def _play(setup, state, store, done, say, begin, places):
         for line in _opening(setup, seconds, terminal_width()):
             say(line)
         _rounds(setup, state, store, done, say)
-        status = "finished" if store.rounds == fed.rounds else "stopped"
+        status = "stopped"
+        if store.rounds == fed.rounds:
+            status = "finished"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
@@ -308,7 +327,7 @@ def _play(setup, state, store, done, say, begin, places):
     finally:
         ignored = contextlib.nullcontext()
         if status == "failed":
-            # An error of the disk must not hide the error that ended the run.
+            # An error of the disk must not hide the first error.
             ignored = contextlib.suppress(DiskError)
         # Without its status, the run file would look as if the run went on.
         with fed.transport.stop.unbroken(), ignored:
@@ -334,13 +353,19 @@ def _rounds(setup, state, store, done, say):
     from fedmpi.server import loop
     options, fed = setup.options, setup.fed
     last = min(options["until"] or fed.rounds, fed.rounds)
-    begin, width = time.perf_counter(), terminal_width()
+    width = terminal_width()
+    headline = fed.objective.headline
+    begin = time.perf_counter()
 
     def on_round(row):
-        played = row["round"] - done
-        round_s = (time.perf_counter() - begin) / played
-        left_s = round_s * (last - row["round"])
-        say(report.round_line(row, fed.rounds, left_s, width, fed.objective.headline))
+        t = row["round"]
+        played = t - done
+        played_s = time.perf_counter() - begin
+        # Earlier sessions may have run on other machines.
+        round_s = played_s / played
+        left_s = round_s * (last - t)
+        line = report.round_line(row, fed.rounds, left_s, width, headline)
+        say(line)
 
     loop.simulate(
         fed, state, store, done + 1, last,
