@@ -13,8 +13,11 @@ BEAT, LEAVE = 1, 2
 
 
 class Heartbeat:
-    """Beats to and from every peer, in a communicator and a thread of their own; several fit into the time of silence.
-    A rank beats on while its main thread works for minutes. A dead, stopped or unreachable rank does not."""
+    """Beats to and from every peer, in a communicator and a thread of their own.
+
+    Several fit into the time of silence. A rank beats on while its main thread works for minutes. A
+    dead, stopped or unreachable rank does not.
+    """
 
     def __init__(self, comm, peers, silence_s, lost):
         """``lost(peer, seconds)`` is called in the thread, again and again, while ``peer`` is silent for too long."""

@@ -41,8 +41,10 @@ class Links(NamedTuple):
 
 
 def serve(version, make_worker, silence_s=SILENCE_S, see=lambda local: {}):
-    """A worker's whole life: answer rank 0 until it says stop; returns the exit code. ``see(number among the node's
-    workers)`` describes the rank's place for rank 0."""
+    """A worker's whole life: answer rank 0 until it says stop; returns the exit code.
+
+    ``see(number among the node's workers)`` describes the rank's place for rank 0.
+    """
     # Requests of messages out of order, kept until they are done.
     nudges = []
     start = time.monotonic()
@@ -103,10 +105,14 @@ def _made(version, make_worker):
 def _links(comm):
     """The ``Links``; rank 0 makes the same calls in the same order."""
     nodes = messages.nodes(comm)
-    crowding = messages.crowding(nodes[0])
+    node, _ = nodes
+    ranks_a_core = messages.crowding(node)
     pid = messages.server_process(comm)
-    longest_s = messages.LONGEST_S * max(1.0, crowding)
-    return Links(comm, nodes, pid, dozing(longest_s, pid is not None))
+    # Ranks sharing a core look less often, so that the others get more of it.
+    longest_s = messages.LONGEST_S * max(1.0, ranks_a_core)
+    is_woken = pid is not None
+    nap = dozing(longest_s, is_woken)
+    return Links(comm, nodes, pid, nap)
 
 
 def _send_place(links, see):
@@ -178,15 +184,18 @@ def _receive_published(links, worker, meta):
     with _or_abort():
         buffer = np.empty(meta["bytes"], np.uint8)
         messages.broadcast(links.comm, buffer)
-    message, arrays = messages.opened(buffer, f"the message {meta['what']} from rank 0 is")
+    subject = f"the message {meta['what']} from rank 0 is"
+    message, arrays = messages.opened(buffer, subject)
     worker.receive(message, arrays)
 
 
 def _receive_shared(links, worker, meta):
     with _or_abort():
         arrays = share(links.nodes, meta["table"])
-    _, local = messages.among(links.nodes[0], links.comm)
-    worker.receive(meta["meta"] | {"local_rank": local}, arrays)
+    node, _ = links.nodes
+    _, local = messages.among(node, links.comm)
+    message = meta["meta"] | {"local_rank": local}
+    worker.receive(message, arrays)
 
 
 def _add_up(links, worker, meta):
