@@ -128,11 +128,16 @@ def fault(spec):
     who, again = twice(lambda: part.who(CLIENTS, _gen()))
     hold_type(who, (CLIENTS,), bool, "who is not (clients,) bool")
     hold_equal(who, again, "the same generator chose others")
+
+    def change_labels(labels, gen):
+        return part.labels(labels, CLASSES, gen)
+
     if part.labels is not None:
-        _check_labels(lambda labels, gen: part.labels(labels, CLASSES, gen))
+        _check_labels(change_labels)
     if part.inputs is not None:
         inputs = _random_images()
-        _check_inputs(inputs, lambda gen: part.inputs(inputs, gen))
+        change_inputs = partial(part.inputs, inputs)
+        _check_inputs(inputs, change_inputs)
     if part.shards is not None:
         _check_shards(part, who)
 

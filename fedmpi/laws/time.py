@@ -27,13 +27,19 @@ def devices(spec):
     """
     part = make(catalog.DEVICES, spec)
     for N in (1, 3, 50):
+        forwards = _fleets(part, MOMENTS, N)
         # A device that counted its calls would differ.
-        forwards = {seconds: part.at(seconds, N, _draw) for seconds in MOMENTS}
-        backwards = {seconds: part.at(seconds, N, _draw) for seconds in reversed(MOMENTS)}
+        backwards = _fleets(part, MOMENTS[::-1], N)
         for seconds, fleet in forwards.items():
             _check_fleet(fleet, N)
-            for one, other in zip(fleet, backwards[seconds]):
+            again = backwards[seconds]
+            for one, other in zip(fleet, again):
                 hold_equal(one, other, "the same moment has two fleets")
+
+
+def _fleets(part, moments, N):
+    """``{seconds: the fleet of N devices at this moment}``, asked in this order."""
+    return {seconds: part.at(seconds, N, _draw) for seconds in moments}
 
 
 def _draw(*key):
