@@ -16,7 +16,7 @@ FLOORS = ("core", "store", "wire", "compute", "methods", "catalog", "plugins", "
           "laws", "read", "run", "cluster", "study", "bench", "commands", "cli", "__main__")
 ROOT_FILES = {"__init__", "__main__", "catalog", "cli"}
 SHARED = {("fault", "noise"), ("fault", "features"), ("features", "noise")}
-OUTSIDE = {"mpi4py": {f"transport.{name}" for name in ("messages", "heart", "probe", "mpi", "serve")},
+OUTSIDE = {"mpi4py": {f"transport.{name}" for name in ("messages", "heartbeat", "probe", "mpi", "serve")},
            "click": {"cli"},                 # and commands.*
            "h5py": {"store.attrs", "store.checkpoint", "store.disk", "store.read", "store.relay", "store.scales",
                     "store.tables", "store.trial", "bench.start"}}

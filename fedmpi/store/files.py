@@ -383,12 +383,15 @@ def check_target(path, overwrite=False):
 
 def _check_neighbours(path):
     """UserError if another run's checkpoints lie where this run's would."""
-    stem = os.path.splitext(path)[0]
-    for other in sorted(glob.glob(glob.escape(stem) + "*")):
-        other_stem = os.path.splitext(other)[0]
-        if other != path and other_stem == stem and _is_run(other):
-            raise UserError(f"cannot create {path}: its checkpoints would lie in {checkpoint_folder(path)}, as those "
-                            f"of {other} do; choose another name")
+    stem, _ = os.path.splitext(path)
+    pattern = glob.escape(stem) + "*"
+    for other in sorted(glob.glob(pattern)):
+        other_stem, _ = os.path.splitext(other)
+        has_same_stem = other != path and other_stem == stem
+        if has_same_stem and _is_run(other):
+            folder = checkpoint_folder(path)
+            raise UserError(f"cannot create {path}: its checkpoints would lie in {folder}, "
+                            f"as those of {other} do; choose another name")
 
 
 def check_replaceable(path, overwrite):
