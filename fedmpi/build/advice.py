@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from fedmpi import catalog
+from fedmpi.core import former
 from fedmpi.core.nearest import nearest
 from fedmpi.plugins.entry import entry
 from fedmpi.plugins.spec import split
@@ -23,11 +24,13 @@ def check_keys(table, known_keys, where):
 
 
 def way_out(key, known_keys, options):
-    """Advice about an unknown ``key``: the part with such an option, else a similar key of
+    """Advice about an unknown ``key``: its name of today, else the part with such an option, else a similar key of
     ``known_keys``, else all of them.
 
     ``options`` are the user's keys and values.
     """
+    if former.OPTIONS.get(key) in known_keys:
+        return f"{key} is called {former.OPTIONS[key]} now"
     kinds = [kind for kind in catalog.KINDS if kind in known_keys]
     of_a_part = of_parts(key, options, kinds, "{kind} = {spec!r}")
     if of_a_part:

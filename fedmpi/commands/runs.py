@@ -13,7 +13,7 @@ import click
 from fedmpi import catalog
 from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, opened
 from fedmpi.commands.say import say
-from fedmpi.core import stop
+from fedmpi.core import former, stop
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.plugins.spec import make, parse, quoted, split
 from fedmpi.run.launcher import launcher_path
@@ -33,12 +33,28 @@ def toml(path, where):
 
 
 def underscored(table):
-    """The table with keys as in code. UserError for a key in both spellings."""
-    renamed = {key: key.replace("-", "_") for key in table}
+    """The table with keys as in code. UserError for a key in both spellings.
+
+    A former name becomes the name of today, and a line says so.
+    """
+    renamed = {key: present_name(key.replace("-", "_")) for key in table}
     twice = sorted(key for key, name in renamed.items() if name != key and name in table)
     if twice:
         raise UserError(f"{', '.join(twice)} and {renamed[twice[0]]} are the same option, given twice")
     return {renamed[key]: value for key, value in table.items()}
+
+
+def present_name(option):
+    """The option's name of today; a line tells the user of a former name."""
+    if option not in former.OPTIONS:
+        return option
+    present = former.OPTIONS[option]
+    say(f"{_flag(option)} is called {_flag(present)} now; it has the same values")
+    return present
+
+
+def _flag(option):
+    return f"--{option.replace('_', '-')}"
 
 
 def check_parts(given):
@@ -223,6 +239,8 @@ def known_options(folder):
 def array(folder, points, todo, at_once, given):
     """The batch script for the runs ``todo``, with room for the largest; says its demands."""
     from fedmpi.cluster import sbatch as slurm
+    from fedmpi.cluster.foretell import foretold
+    from fedmpi.cluster.script import array_script
     out = os.path.join(folder, "NAME.h5")
     options = [points[number].options | {"out": out} for number in todo]
     job = slurm.Job(**given)
@@ -233,11 +251,11 @@ def array(folder, points, todo, at_once, given):
     largest = max(options, key=lambda own: slurm.node_bytes(job, own))
     at_a_time = f", {at_once} at a time" if at_once > 0 else ""
     say(f"an array job of {len(todo)} runs{at_a_time}; each:")
-    for line in slurm.job_lines(job, largest):
+    for line in foretold(job, largest):
         say(line)
     names = [point.name for point in points]
     num_bytes = slurm.node_bytes(job, largest)
-    return slurm.array_script(job, num_bytes, names, todo, at_once, folder, sys.argv[1:])
+    return array_script(job, num_bytes, names, todo, at_once, folder, sys.argv[1:])
 
 
 def check_data(options):

@@ -23,6 +23,8 @@ def sbatch(measure, script, submit, **given):
 
     The data's --partition is not the cluster's: that is --queue."""
     from fedmpi.cluster import sbatch as slurm
+    from fedmpi.cluster.foretell import foretold
+    from fedmpi.cluster.script import script as batch_script
     check_script(script, submit)
     job = slurm.Job(**{name: given.pop(name) for name in slurm.Job._fields})
     given["out"] = given["out"] or run_file(given["seed"] or 0)
@@ -33,9 +35,9 @@ def sbatch(measure, script, submit, **given):
     slurm.check(job, options)
     measured = _measured(options) if measure else None
     slurm.check(job, options, measured)
-    for line in slurm.job_lines(job, options, measured):
+    for line in foretold(job, options, measured):
         say(line)
-    text = slurm.script(job, options, written, sys.argv[1:], measured)
+    text = batch_script(job, options, written, sys.argv[1:], measured)
     deliver(text, script, submit)
 
 

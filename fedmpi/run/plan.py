@@ -100,7 +100,7 @@ def _tries(setup):
     parts, cohort = setup.parts, setup.run.cohort
     few = min(FEW, cohort)
     # These parts work only with their number of clients.
-    if parts.weigher.opening or parts.aggregation.buffer or parts.sampler.candidates:
+    if parts.weigher.opening or parts.timing.buffer or parts.sampler.candidates:
         few = cohort
     largest = int(setup.data.sizes.max())
     cuts = largest > BATCHES * setup.options["batch_size"]
@@ -225,8 +225,8 @@ def scaled(part, data, run):
 
 def _asked(data, run):
     """How many clients a round of the whole run asks."""
-    over = math.ceil(run.cohort * (1 + run.aggregation.over))
-    wanted = run.aggregation.buffer or over
+    over = math.ceil(run.cohort * (1 + run.timing.over))
+    wanted = run.timing.buffer or over
     distinct = min(wanted, len(data.sizes))
     return max(distinct, run.sampler.candidates)
 

@@ -51,7 +51,7 @@ def nobody(slots):
 
 
 def recruit(run, state, t, support, laps):
-    """``Recruited`` of the next ``run.aggregation.buffer`` answers, scaled by their staleness.
+    """``Recruited`` of the next ``run.timing.buffer`` answers, scaled by their staleness.
 
     ``support (K,)`` is the server's.
     """
@@ -60,7 +60,7 @@ def recruit(run, state, t, support, laps):
     message = model_message(run, state, t, state["mask"])
     laps.lap("encode_s")
 
-    buffer = run.aggregation.buffer
+    buffer = run.timing.buffer
     now, turns = state["now"], []
     while _num_merged(turns) < buffer:
         now = fill(run, state, t, flight, now, turns, message)
@@ -312,11 +312,11 @@ def aged(run, state, base, answer, staleness, support):
     """
     on = answer.support
     values = answer.values
-    if run.aggregation.mixing:
+    if run.timing.mixing:
         behind = base[on] - state["x"][on]
         values = values + behind
     ages = torch.tensor([staleness], dtype=torch.float64)
-    discounts = run.aggregation.discount(ages)
+    discounts = run.timing.discount(ages)
     # Scaled here, not by its weight: weights in the merge sum to 1 whatever the ages.
     values = values * float(discounts[0])
     custom_mask = not torch.equal(on, support)

@@ -161,7 +161,7 @@ def exchanged(run, state, t, support, laps, lab):
     ``server_update (K,)`` is None if the strategy trains nothing on the server before the merge.
     """
     recruiting = recruit
-    if run.aggregation.buffer:
+    if run.timing.buffer:
         recruiting = asynchronous.recruit
     if run.strategy.before is None:
         got = recruiting(run, state, t, support, laps)
@@ -294,7 +294,7 @@ def next_state(run, state, t, support, got, aggregated):
     if run.kept_fields:
         after["clients"] = states_of_clients(run, state, t, got)
         after["grown"] = client_states.grown(state["grown"], after["mask"], mask, t)
-    if run.aggregation.buffer:
+    if run.timing.buffer:
         after["flight"] = got.flight
     return after
 
@@ -334,7 +334,7 @@ def nobody(row):
         if row[name]:
             counts.append(f"{row[name]} {name}")
     return (f"warning: round {row['round']} merged nobody's update, the model stays: of "
-            f"{row['asked']} asked {', '.join(counts)}; see --devices, --aggregation")
+            f"{row['asked']} asked {', '.join(counts)}; see --devices, --timing")
 
 
 def tested_by_clients(run, result, t):
@@ -433,8 +433,8 @@ def start(run, x):
     if run.kept_fields:
         state["clients"] = {}
         state["grown"] = torch.zeros(run.layout.Q, dtype=torch.int32)
-    if run.aggregation.buffer:
-        at_work = run.aggregation.concurrency or run.cohort
+    if run.timing.buffer:
+        at_work = run.timing.concurrency or run.cohort
         state["flight"] = asynchronous.nobody(at_work)
     return state
 

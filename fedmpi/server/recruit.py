@@ -147,7 +147,7 @@ def arrived(run, fleet, got, rows, awaited_bytes, count):
     The clients of ``rows`` trained once ``awaited_bytes`` had reached them beside their jobs.
     """
     _bill(run, fleet, got, rows, awaited_bytes)
-    outcome, deadline = got.outcome, run.aggregation.deadline
+    outcome, deadline = got.outcome, run.timing.deadline
     silent = (outcome == Outcome.DROPPED) | (outcome == Outcome.FAILED)
     got.seconds[silent] = torch.nan
 
@@ -222,7 +222,7 @@ def sample(run, state, t, fleet):
     if t == 1 and weigher.opening:
         count = N
     # More are asked than needed if the server is ready to leave some behind, or to choose.
-    with_spare = math.ceil(count * (1 + run.aggregation.over))
+    with_spare = math.ceil(count * (1 + run.timing.over))
     wanted = max(with_spare, run.sampler.candidates)
     wanted = min(wanted, N)
     gen = stream(run.seed, Purpose.SAMPLE, t)

@@ -2,10 +2,9 @@
 
     total = update + residual;  sent = decode(encode(total));  residual = total - sent
 
-After T updates, the sum of the sent ones is the sum of the true ones, less the last residual.
-Seide et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019 (arXiv 1901.09847).
-A residual is (K,) float32 on a support: with a pruned weight, its part of the residual is
-forgotten.
+After T updates, the sum of the sent ones is the sum of the true ones, less the last residual. Seide
+et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019 (arXiv 1901.09847). A
+residual is (K,) float32 on a support: with a pruned weight, its part of the residual is forgotten.
 """
 
 import torch
@@ -16,17 +15,21 @@ def feeding_back(codec, values, residual=None):
 
     ``residual (K,)`` holds the losses of earlier updates.
     """
-    total = values if residual is None else values + residual
+    total = values
+    if residual is not None:
+        total = values + residual
     arrays = codec.encode(total)
     sent = codec.decode(arrays, len(total))
-    return arrays, total - sent
+    lost = total - sent
+    return arrays, lost
 
 
 def carried(residual, before, after, P):
-    """(K',) float32: ``residual (K,)``, moved from the support ``before (K,)`` to ``after (K',)``.
+    """(K',) float32: ``residual (K,)`` on the support ``before (K,)``, moved to ``after (K',)``.
 
-    It is 0 at new positions. Both supports index a vector of length P.
+    0 at new positions. Both supports index a vector of length P.
     """
+    # The identity spares a comparison of all positions.
     if before is after or torch.equal(before, after):
         return residual
     whole = torch.zeros(P)

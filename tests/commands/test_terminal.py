@@ -87,8 +87,9 @@ def test_nothing_that_is_shown_is_wider_than_the_terminal(fedmpi, runs, monkeypa
 
 def test_the_doctor_fits(capsys):
     from fedmpi.cluster import doctor
+    from fedmpi.cluster.findings.finding import Finding
     got = "a folder on a disk that is nearly full, on which other jobs write as well, as far as can be told from here"
-    found = [doctor.Finding("warning", "run files", got, "room for them", "take another folder, on a larger disk")]
+    found = [Finding("warning", "run files", got, "room for them", "take another folder, on a larger disk")]
     told = doctor.text(found, 60)
     assert too_wide(told, 60) == [] and "way out: take" in " ".join(told.split())
 
