@@ -118,6 +118,7 @@ def _train(model, layout, recorder, averages, tasks, descent=Descent()):
         # The recorder's next training writes to its tensors again.
         X = X.clone()
     trained = _trained(plan, operands["total"], lengths, lrs, first.optimiser)
+    # The plan has the longest training first; the caller's order comes back.
     done = dict(zip(plan.order, zip(X, trained)))
     return [done[position] for position in range(len(tasks))]
 
@@ -134,7 +135,8 @@ def _prepared(model, layout, recorder, task, descent, start):
 def _augmented(augment, batch, drawn):
     """The samples of ``batch (B, a, ...)``, each changed by its own row of ``drawn (B, a, k)``."""
     samples = batch.flatten(0, 1)
-    changed = augment.apply(samples, drawn.flatten(0, 1))
+    rows = drawn.flatten(0, 1)
+    changed = augment.apply(samples, rows)
     return changed.unflatten(0, batch.shape[:2])
 
 
@@ -168,9 +170,11 @@ def _start(tasks, descent):
     if descent.mu:
         start["base"] = _rows(bases)[:, :R]
     if descent.shift is not None:
-        start["shift"] = _rows([shift_of(descent, task) for task in tasks])
+        shifts = [shift_of(descent, task) for task in tasks]
+        start["shift"] = _rows(shifts)
     if _sparse(tasks):
-        start["trainable"] = _rows([task.trainable for task in tasks])
+        trainables = [task.trainable for task in tasks]
+        start["trainable"] = _rows(trainables)
     return start
 
 
@@ -181,9 +185,11 @@ def _rates(lrs, task):
     a list a client.
     """
     device = task.x.device
-    if task.rates is None or not task.rates.within:
+    changes_within = task.rates is not None and task.rates.within
+    if not changes_within:
         lr = _one_rate(lrs, task.lr, device)
         return lambda number, a: lr
+
     steps = max(map(len, lrs))
     table = torch.zeros(steps, len(lrs), 1)
     for client, rates in enumerate(lrs):
@@ -196,6 +202,7 @@ def _one_rate(lrs, default, device):
     """(): the learning rate that all clients share; ``default`` if none of them takes a step."""
     firsts = [rates[0] for rates in lrs if rates]
     rate = firsts[0] if firsts else default
+    # A recorded step reads it on the GPU.
     dtype = torch.float32
     if device.type == "cpu":
         # The step turns it into a Python float, which has double precision.
@@ -205,7 +212,8 @@ def _one_rate(lrs, default, device):
 
 def _step(model, layout, task, descent, operands):
     """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), lr, even,
-    number)`` of the first a clients, with the tensors ``held``, see ``_start``.
+    number)`` of the first a clients, with the tensors ``operands``, see
+    ``_start``.
 
     It keeps nothing of the ``task`` that belongs to its client.
     """
@@ -281,21 +289,27 @@ def _bend(g, x, base, shift, trainable, mu, clip_norm):
 
 def planned(tasks, shuffle):
     """The ``Plan`` of the tasks' batches, as ``deal`` deals them from each task's own generator."""
-    batches, draws = zip(*[_dealt(task, shuffle) for task in tasks])
+    dealt = [_dealt(task, shuffle) for task in tasks]
+    batches, draws = zip(*dealt)
     order = _longest_first(batches)
     sizes = [_sizes(batches[position]) for position in order]
     table = _empty_table(sizes, draws[0])
 
     start = 0
     for column, position in enumerate(order):
-        if batches[position]:
-            _fill(table, column, sizes[column], start, batches[position], draws[position])
+        own_batches = batches[position]
+        if own_batches:
+            _fill(table, column, sizes[column], start, own_batches, draws[position])
         start += len(tasks[position].labels)
 
     device = tasks[0].labels.device
-    index, shares, counts, drawn = [_on(device, array) for array in table]
-    steps = _steps(table.counts)
-    return Plan(order, index, shares, counts, drawn, steps)
+    return Plan(
+        order=order,
+        index=_on(device, table.index),
+        shares=_on(device, table.shares),
+        counts=_on(device, table.counts),
+        drawn=_on(device, table.drawn),
+        steps=_steps(table.counts))
 
 
 def _dealt(task, shuffle):
@@ -327,7 +341,8 @@ def _longest_first(batches):
 
 def _sizes(batches):
     """(steps,) int64: the number of samples of each batch."""
-    return np.array([len(rows) for rows in batches], np.int64)
+    sizes = [len(rows) for rows in batches]
+    return np.array(sizes, np.int64)
 
 
 class _Table(NamedTuple):
@@ -408,7 +423,7 @@ def _rows(vectors):
 def _sparse(tasks):
     """Whether any of the tasks' masks prunes weights."""
     num_weights = tasks[0].layout.num_weights
-    # Many tasks share a mask, and then its `live`.
+    # Many tasks share a mask, and then its ``trainable``.
     masks = {id(task.trainable): task.mask for task in tasks}
     return any(count(mask) != num_weights for mask in masks.values())
 
