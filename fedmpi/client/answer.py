@@ -109,8 +109,9 @@ def answer(parts, home, accumulator, wants_single_updates, job, client, trained,
         whole = frame.size(meta, arrays)
         numbers[Stats.BYTES] = whole - unbilled(meta, arrays, parts.weighs, parts.strategy)
         # Add last, so that a failing client leaves the sums untouched.
+        share = job["share"]
         numbers[Stats.SUMMED] = _added(
-            codec, answer_fields, home, accumulator, reply, job["share"], loss, size, values, others)
+            codec, answer_fields, home, accumulator, reply, share, loss, size, values, others)
         arrays = _without_sums(arrays, answer_fields, others)
     if not wants_single_updates:
         arrays = _without(arrays, values)

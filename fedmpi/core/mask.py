@@ -43,8 +43,8 @@ def _check_choice(name, value, choices):
 def budgets(layout, sparsity, distribution="erk", min_kept=MIN_KEPT):
     """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly.
 
-    A layer keeps at least ``min_kept`` weights, or all of a smaller layer. UserError if the budget is
-    too small. ``distribution`` is one of
+    A layer keeps at least ``min_kept`` weights, or all of a smaller layer. UserError if the budget
+    is too small. ``distribution`` is one of
 
     * ``uniform``: the same density in every layer, the first one too;
     * ``first-dense``: the first prunable layer whole, the same density in all others. RigL's paper

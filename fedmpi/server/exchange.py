@@ -263,8 +263,8 @@ def common_mask(run, state, t, clients):
 def model_message(run, state, t, mask, last_mask=None):
     """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
-    ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as they
-    differ from it.
+    ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as
+    they differ from it.
     """
     support = run.layout.support(mask)
     bits = mask.numpy()

@@ -34,7 +34,7 @@ def stack(run, replies, support):
 
 
 def union(layout, support, replies):
-    """int32: the positions of all clients' supports, and of the server's ``support`` unless None."""
+    """int32: the positions of all clients' supports, and of the server's ``support``, if any."""
     is_kept = torch.zeros(layout.P, dtype=torch.bool)
     # Keep the server's positions even if no client kept them.
     if support is not None:

@@ -1,4 +1,4 @@
-"""The server: one round (``run_round`` and ``aggregate``), and the loop over rounds (``simulate``)."""
+"""The server: one round (``run_round``, ``aggregate``), and the loop over rounds (``simulate``)."""
 
 import time
 from collections import deque
@@ -98,8 +98,8 @@ def run_round(run, state, t):
 def aggregate(run, state, t, support, got, laps, lab, server_update=None):
     """``Aggregated``: score the answers of ``got``, weigh them, merge them, then prune and grow.
 
-    ``support (K,)`` is the server's. ``server_update (K,)`` is the update of the server's own training, if
-    the strategy has one.
+    ``support (K,)`` is the server's. ``server_update (K,)`` is the update of the server's own
+    training, if the strategy has one.
     """
     replies = [got.answers[row] for row in got.counts.tolist()]
     updates = updates_of(run, t, support, got, replies, server_update)
@@ -156,7 +156,7 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
 
 
 def exchanged(run, state, t, support, laps, lab):
-    """``(Recruited, server_update)``: the cohort's answers, and the update of the server's own training.
+    """``(Recruited, server_update)``: the cohort's answers, and the server's own update.
 
     ``server_update (K,)`` is None if the strategy trains nothing on the server before the merge.
     """
@@ -234,7 +234,7 @@ def replies_for_pruner(run, updates, weights, weighting, replies):
 
 
 def prune(run, state, t, x, replies, on_support):
-    """Entries of the next state: ``x``, ``mask``, ``mask_since``, ``pruner`` after pruning ``x (P,)``.
+    """Entries of the next state after pruning ``x (P,)``: ``x, mask, mask_since, pruner``.
 
     ``replies`` are ``Replies``. ``on_support``: the merge left nothing off the support of the mask.
     """
@@ -403,8 +403,9 @@ def start(run, x):
 
     * ``x (P,)`` and ``mask (Q,)``: the model; ``strategy``, ``pruner``, ``weighting`` and
       ``contribution``: states of these parts; ``now``: virtual time in seconds;
-    * ``sent (Q,)``: the mask of the last model message; ``mask_since``: the first round of the present
-      mask; ``last_round_of (N,)``: the last round of each client; ``losses (N,)``: its last training loss;
+    * ``last_sent_mask (Q,)``: the mask of the last model message; ``mask_since``: the first round
+      of the present mask; ``last_round_of (N,)``: the last round of each client; ``losses (N,)``:
+      its last training loss;
     * ``previous (P,)``: the model of the round before, for faults that replay it;
     * ``clients`` and ``grown (Q,)``: see ``fedmpi.server.client_states``;
     * ``flight``: clients at work between two rounds, see ``fedmpi.server.asynchronous``.

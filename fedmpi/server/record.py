@@ -329,7 +329,7 @@ def digest(x, mask):
 
 
 def round_row(run, state, after, t, got, aggregated):
-    """The columns that follow from ``Recruited``, ``Aggregated`` and the states around the round."""
+    """The columns by ``Recruited``, ``Aggregated`` and the states before and after the round."""
     trained = [row for row, answer in enumerate(got.answers) if _has_numbers(answer)]
     numbers = _numbers(got, trained)
     sim = {"sim_s": got.now - state["now"], "sim_total_s": got.now}
