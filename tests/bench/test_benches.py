@@ -68,7 +68,7 @@ def test_cohorts(monkeypatch):
     from fedmpi.bench import server
     lines = []
     monkeypatch.setattr(server, "COHORTS", (2, 4, 8))
-    server._cohorts(1, lines.append)
+    server.cohorts(1, lines.append)
     assert "whatever the cohort" in lines[0]
 
 
