@@ -1,0 +1,168 @@
+"""Ranks that need not import torch: one process has it, and forks a rank for every ``rank_shim`` that mpirun starts.
+
+    python warm_ranks.py SOCKET             # until its standard input ends
+
+Importing torch takes two seconds of processor time a rank, forking a twentieth of one. mpirun, its launcher's
+protocol and MPI itself are real: a forked rank has the streams, the environment, the folder and the connection
+to the launcher that its shim was given. It is not below mpirun among processes, and is not signalled by it; it dies
+when its shim does. So tests that look for ranks, send them signals or measure them start them in the usual way.
+"""
+
+import ctypes
+import fcntl
+import gc
+import io
+import json
+import os
+import pathlib
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+SHIM = pathlib.Path(__file__).with_name("rank_shim.py")
+# In these environments, libraries would have been imported otherwise.
+READ_LATE = ("FEDMPI_", "MPIR_CVAR_")
+PR_SET_NAME = 15                    # of <linux/prctl.h>
+FREE = 200                          # handles from this number on are in nobody's way
+PATIENCE_S = 60
+
+
+class WarmRanks:
+    """The process that forks ranks; it is started where it is first needed, and ends with ``close``."""
+
+    def __init__(self):
+        self.process, self.folder = None, None
+
+    def argv(self, arguments, environment):
+        """What mpirun is to start in place of ``[python, *arguments]``."""
+        if self.process is None:
+            self._start(environment)
+        return [sys.executable, "-S", "-E", str(SHIM), f"{self.folder.name}/ranks", *arguments]
+
+    def _start(self, environment):
+        self.folder = tempfile.TemporaryDirectory(prefix="fedmpi-ranks-")
+        self.process = subprocess.Popen([sys.executable, __file__, f"{self.folder.name}/ranks"], env=environment,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE_S)
+        assert ready and self.process.stdout.readline(), "the process that forks ranks does not start"
+
+    def close(self):
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.wait(PATIENCE_S)
+            self.process.stdout.close()
+            self.folder.cleanup()
+
+
+def serve(place):
+    """Forks ranks until the standard input ends. Returns only in a forked rank: ``(request, handles)``."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(place)
+    listener.listen(100)
+    # A rank that ends wakes the wait below.
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    print("ready", flush=True)
+    ranks = {}
+    while True:
+        ready, _, _ = select.select([0, woken, listener, *ranks], [], [])
+        if 0 in ready:
+            for pid in ranks.values():
+                os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        if woken in ready:
+            os.read(woken, 1000)
+        for shim in [shim for shim in ranks if shim in ready]:
+            # It never says anything: it has ended, killed by its launcher.
+            os.kill(ranks[shim], signal.SIGKILL)
+        _answer_ended(ranks)
+        if listener in ready:
+            shim, _ = listener.accept()
+            request, handles = _received(shim)
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for each in (listener, shim, *ranks):
+                    each.close()
+                os.close(woken)
+                os.close(wake)
+                return request, handles
+            ranks[shim] = pid
+            for handle in handles:
+                os.close(handle)
+
+
+def _answer_ended(ranks):
+    """Tells the shims of ranks that have ended how they did."""
+    for shim, pid in list(ranks.items()):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            del ranks[shim]
+            with shim:
+                shim.setblocking(False)
+                try:
+                    shim.send(str(status).encode())
+                except OSError:
+                    pass
+
+
+def _received(shim):
+    """``(request, handles)`` of a shim that has connected; the handles are in nobody's way."""
+    head, received, _, _ = socket.recv_fds(shim, 8, 4)
+    with shim.makefile("rb") as file:
+        request = json.loads(file.read(int.from_bytes(head, "big")))
+    handles = [fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, FREE) for handle in received]
+    for handle in received:
+        os.close(handle)
+    return request, handles
+
+
+def become(request, handles):
+    """This forked process is from now on the rank that was asked for; returns the arguments of its Python."""
+    environment = request["environment"]
+    places = [0, 1, 2, int(environment["PMI_FD"])]
+    for handle, place in zip(handles, places, strict=True):
+        os.dup2(handle, place)
+        os.close(handle)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(request["folder"])
+    # As Python makes them where they are no terminals.
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", closefd=False), "utf-8", "backslashreplace",
+                                                   line_buffering=True)
+    own = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    sys.path[:1] = own
+    return request["arguments"]
+
+
+def play(arguments):
+    """What Python does with ``-m MODULE ...`` or ``FILE ...``."""
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path.insert(0, os.path.dirname(arguments[0]))
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    import h5py  # noqa: F401
+    import torch  # noqa: F401
+
+    import fedmpi.cli  # noqa: F401
+    # A rank asks for a launcher among its parents.
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"hydra_ranks", 0, 0, 0)
+    gc.collect()
+    gc.freeze()
+    play(become(*serve(sys.argv[1])))
