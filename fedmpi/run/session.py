@@ -355,11 +355,6 @@ def _tell_end(store, say):
     run, width = store.run(), terminal_width()
     judged = report.judged(run)
     store.update({"judged": report.plain(judged)})
-    try:
-        store.pack()
-    except DiskError as error:
-        # The file is whole without being packed.
-        say(f"warning: the run file stays as large as it was while it grew: {error}")
     summary = report.summary(run, width)
     picture = report.picture(run, min(width, WIDEST))
     say(f"\n{summary}\n\n{picture}\n\nrun file: {paths.near(store.path)}")
