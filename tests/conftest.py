@@ -21,9 +21,9 @@ from warm_ranks import READ_LATE, WarmRanks
 torch.set_num_threads(1)
 pytest_plugins = ["skipped"]
 SCRIPT = pathlib.Path(__file__).with_name("commands_script.py")
-LONGEST = ("same_bits", "slurm", "experiment", "page", "stop", "killing", "benches", "reading", "catalog", "failure",
-           "transport", "launcher", "silence", "readme", "shapley", "floors", "store", "report", "sweep", "disk",
-           "doctor")
+LONGEST = ("experiment", "slurm", "same_bits", "catalog", "surroundings", "stop", "killing", "page", "failure",
+           "extend", "benches", "plugins", "sweep", "reading", "disk", "launcher", "store", "readme", "silence",
+           "floors", "hdf5", "report", "transport", "shapley", "doctor")
 LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
 
 

@@ -27,6 +27,7 @@ with socket.socket(socket.AF_UNIX) as server:
 # Without an answer the server has ended, and the rank with it.
 status = os.waitstatus_to_exitcode(int(answer or signal.SIGKILL))
 if status < 0:
-    signal.signal(-status, signal.SIG_DFL) if -status not in (signal.SIGKILL, signal.SIGSTOP) else None
+    # Python ignores SIGPIPE, of which a rank may have died.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
 sys.exit(status)

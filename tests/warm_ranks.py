@@ -9,6 +9,7 @@ when its shim does. So tests that look for ranks, send them signals or measure t
 """
 
 import atexit
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -27,13 +28,14 @@ import tempfile
 import traceback
 
 SHIM = pathlib.Path(__file__).with_name("rank_shim.py")
-# In these environments, libraries would have been imported otherwise.
-READ_LATE = ("FEDMPI_", "MPIR_CVAR_")
+# Beginnings of variables that say nothing to the libraries that are imported before a rank is forked.
+READ_LATE = ("FEDMPI_", "MPIR_CVAR_", "PYTHONPATH")
 # What a rank imports before it has played a round; not MPI, which begins when it is imported.
 SOON = ("h5py", "torch", "torch.utils.flop_counter", "fedmpi.cli", "fedmpi.run.session", "fedmpi.build.setup",
         "fedmpi.build.worker", "fedmpi.client.worker", "fedmpi.server.loop", "fedmpi.store", "fedmpi.read.report")
 PR_SET_NAME = 15                    # of <linux/prctl.h>
 FREE = 200                          # handles from this number on are in nobody's way
+BACKLOG = 100                       # of ranks that start or end at once
 PATIENCE_S = 60
 
 
@@ -68,41 +70,46 @@ def serve(place):
     """Forks ranks until the standard input ends. Returns only in a forked rank: ``(request, handles)``."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(place)
-    listener.listen(100)
+    listener.listen(BACKLOG)
     # A rank that ends wakes the wait below.
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     print("ready", flush=True)
+    # {socket of a shim: process id of its rank}
     ranks = {}
     while True:
         ready, _, _ = select.select([0, woken, listener, *ranks], [], [])
         if 0 in ready:
-            for pid in ranks.values():
-                os.kill(pid, signal.SIGKILL)
+            _kill(ranks.values())
             os._exit(0)
         if woken in ready:
-            os.read(woken, 1000)
-        for shim in [shim for shim in ranks if shim in ready]:
-            # It never says anything: it has ended, killed by its launcher.
-            os.kill(ranks[shim], signal.SIGKILL)
+            os.read(woken, BACKLOG)
+        # A shim never says anything more: its launcher has killed it.
+        _kill(pid for shim, pid in ranks.items() if shim in ready)
         _answer_ended(ranks)
-        if listener in ready:
-            shim, _ = listener.accept()
-            request, handles = _received(shim)
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for each in (listener, shim, *ranks):
-                    each.close()
-                os.close(woken)
-                os.close(wake)
-                return request, handles
-            ranks[shim] = pid
-            for handle in handles:
-                os.close(handle)
+        if listener not in ready:
+            continue
+        shim, _ = listener.accept()
+        request, handles = _received(shim)
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for connection in (listener, shim, *ranks):
+                connection.close()
+            os.close(woken)
+            os.close(wake)
+            return request, handles
+        ranks[shim] = pid
+        for handle in handles:
+            os.close(handle)
+
+
+def _kill(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _answer_ended(ranks):
@@ -111,12 +118,9 @@ def _answer_ended(ranks):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             del ranks[shim]
-            with shim:
-                shim.setblocking(False)
-                try:
-                    shim.send(str(status).encode())
-                except OSError:
-                    pass
+            # The shim may be gone.
+            with shim, contextlib.suppress(OSError):
+                shim.send(str(status).encode())
 
 
 def _received(shim):
