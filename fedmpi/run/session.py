@@ -337,7 +337,8 @@ def _play(setup, state, store, done, say, begin, places):
 
 def _go_on(setup, store, done, places):
     """Record in the run file that the run goes on after round ``done``."""
-    recorded = store.run().attrs["options"]
+    from fedmpi.store import read_run
+    recorded = read_run(store.path, only=()).attrs["options"]
     session = provenance.session(setup, places, recorded["rounds"], done)
     store.add_session(session)
     # A run killed between these lines loses nothing: round ``done`` is the same under both numbers
@@ -380,11 +381,6 @@ def _tell_end(store, say):
     run, width = store.run(), terminal_width()
     judged = report.judged(run)
     store.update({"judged": report.plain(judged)})
-    try:
-        store.pack()
-    except DiskError as error:
-        # The file is whole without being packed.
-        say(f"warning: the run file stays as large as it was while it grew: {error}")
     summary = report.summary(run, width)
     picture = report.picture(run, min(width, WIDEST))
     say(f"\n{summary}\n\n{picture}\n\nrun file: {paths.near(store.path)}")

@@ -64,13 +64,16 @@ def scale_name(data):
 
 def attach(f, group):
     """Attaches its scales to every data set in ``group``: scales in the group itself, else at the root ``f``."""
+    scales = {}
     for data in group.values():
         if not isinstance(data, h5py.Dataset) or is_scale(data):
             continue
         for axis in data.dims:
-            scale = scale_of(f, group, axis.label)
-            if scale:
-                axis.attach_scale(scale)
+            dim = axis.label
+            if dim not in scales:
+                scales[dim] = scale_of(f, group, dim)
+            if scales[dim]:
+                axis.attach_scale(scales[dim])
 
 
 def scale_of(f, group, dim):

@@ -107,9 +107,10 @@ def create_tables(f, columns, room, packed=False):
         if table == "own" and not columns[table]:
             continue
         group = f.create_group(table, track_order=True)
+        lengths = {}
         for column in columns[table]:
             data = _create_column(group, column, rows, packed)
-            _label_column(f, data, dim, column)
+            lengths |= _label_column(f, data, dim, column, lengths)
     for table, ends in ENDS.items():
         if table not in f:
             continue
@@ -170,13 +171,18 @@ def _chunk_rows(column, rows):
     return max(1, min(rows, fitting))
 
 
-def _label_column(f, data, dim, column):
+def _label_column(f, data, dim, column, lengths):
+    """Names the axes of a column; dimensions with other lengths than ``{dimension: length}`` need a scale. Returns
+    the dimensions' lengths."""
     dims = [dim]
     if column.width:
         dims.append(column.dim)
     label(data, *dims)
-    for name, length in zip(dims, data.shape):
-        _need_scale(f, data.parent, name, length)
+    own_lengths = dict(zip(dims, data.shape))
+    for name, length in own_lengths.items():
+        if lengths.get(name) != length:
+            _need_scale(f, data.parent, name, length)
+    return own_lengths
 
 
 def _need_scale(f, group, name, length):
@@ -188,10 +194,10 @@ def _need_scale(f, group, name, length):
         raise ValueError(f"dimension {name} has the lengths {len(scale)} and {length}")
 
 
-def clear(f, rounds=0, client_rows=0, own_rows=0):
-    """Writes "nothing" to all rows from these on, so that all the room is allocated."""
+def clear(pairs):
+    """Writes "nothing" to each of ``row_data`` from its number of rows on, so that all the room is allocated."""
     # Chunk by chunk: a whole column may not fit into memory.
-    for data, first in row_data(f, rounds, client_rows, own_rows):
+    for data, first in pairs:
         chunk_rows = data.chunks[0]
         num_rows = len(data)
         value = nothing(data.dtype)
@@ -200,17 +206,14 @@ def clear(f, rounds=0, client_rows=0, own_rows=0):
             data[start:stop] = value
 
 
-def copy_rows(source, f, rounds, client_rows, own_rows):
-    """Copies the first rows of each table."""
-    sources = row_data(source, rounds, client_rows, own_rows)
-    targets = row_data(f)
+def copy_rows(pairs, targets):
+    """Copies the first rows of each table, as many as ``row_data`` says, from one file's data sets to another's."""
     # Chunk by chunk: a whole column may not fit into memory.
-    for (data, size), (target, _) in zip(sources, targets, strict=True):
+    for (data, size), (target, _) in zip(pairs, targets, strict=True):
         chunk_rows = target.chunks[0]
         for start in range(0, size, chunk_rows):
             stop = min(start + chunk_rows, size)
             target[start:stop] = data[start:stop]
-    f["committed"][...] = rounds, client_rows
 
 
 def row_data(f, rounds=0, client_rows=0, own_rows=0):
