@@ -9,7 +9,7 @@ from fedmpi.core.parts import Sampler
 
 
 def NAME(power: float = 1.0):
-    """By the training loss; clients that the server has not heard from count as the highest.
+    """By the training loss; clients without one yet count as the highest.
 
     Paper: none: a first sketch.
     Up: nothing more: clients tell their training loss anyway.
@@ -25,10 +25,15 @@ def NAME(power: float = 1.0):
         if count >= len(clients):
             return clients
         losses = records.losses[clients]
-        unknown = losses.isnan()
-        highest = losses[~unknown].max() if not unknown.all() else 1.0
-        chances = torch.where(unknown, highest, losses).clamp(min=1e-9) ** power
-        chosen = gen.choice(len(clients), count, replace=False, p=chances / chances.sum())
-        return clients[torch.from_numpy(chosen)].sort().values
+        is_unknown = losses.isnan()
+        heard = losses[~is_unknown]
+        highest = heard.max() if len(heard) else 1.0
+        losses = torch.where(is_unknown, highest, losses)
+        # A loss of 0 still has a chance.
+        chances = losses.clamp(min=1e-9) ** power
+        shares = chances / chances.sum()
+        drawn = gen.choice(len(clients), count, replace=False, p=shares)
+        chosen = clients[torch.from_numpy(drawn)]
+        return chosen.sort().values
 
     return Sampler(draw)

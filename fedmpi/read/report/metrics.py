@@ -13,7 +13,7 @@ FLOPS = {"flops_prunefl": "as PruneFL counts", "flops_rigl": "as RigL counts"}
 
 
 def final_metrics(run):
-    """Flat dict of a run's final numbers; numbers that were not recorded are missing."""
+    """Flat dict of a run's final numbers; unrecorded numbers are missing."""
     numbers = {"rounds": len(run.ends)}
     numbers |= _quality(run)
     numbers |= _traffic(run)
@@ -24,8 +24,8 @@ def final_metrics(run):
 
 
 def _quality(run):
-    """Losses and metrics after the last evaluation, and the headline of the round that validation
-    selects."""
+    """Losses and metrics after the last evaluation, and the headline of the round selected by
+    validation."""
     leading = headline(run)
     numbers = {}
     for column in (*_evaluated_columns(leading), *leading.own):
@@ -60,6 +60,7 @@ def chosen(run):
     leading = headline(run)
     values = run.rounds.get(leading.name, np.empty(0))
     validation = run.rounds.get(leading.validation, np.empty(0))
+    # A run without validation samples has no such column.
     if len(values) != len(validation):
         return None
     is_evaluated = np.isfinite(values) & np.isfinite(validation)
@@ -84,6 +85,7 @@ def _traffic(run):
     rounds = run.rounds
     numbers = _sums(rounds, ("up_bytes", "down_bytes"))
     total = sum(numbers.values())
+    # The dense bytes are of both ways, so they need both sums beside them.
     both_ways = len(numbers) == 2
     participations = 0
     if len(run.ends):
@@ -141,7 +143,7 @@ def to_json(run):
 
 
 def plain(value):
-    """A copy that strict JSON can say: arrays as lists, numbers that are not finite as None."""
+    """A copy for strict JSON: arrays as lists, NaN and infinity as None."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
