@@ -18,7 +18,7 @@ ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting",
        "codec", "timing", "sampler", "devices", "noise")
 
 
-def asked(options, parts, data, layout):
+def parts_with_facts(options, parts, data, layout):
     """``[("--option spec", part, facts)]`` of every part that has rules, with the facts for it."""
     facts = of_run(options, parts, data, layout)
     rows = _singles(options, parts, facts)

@@ -361,7 +361,7 @@ class Probe(NamedTuple):
     dense: int = 0
 
 
-@renamed(live="trainable", given="message")
+@renamed(live="trainable", given="message", schedule="now")
 class Task(NamedTuple):
     """One client's local training. ``x`` is trained in place; off the mask it stays zero."""
 
@@ -378,7 +378,7 @@ class Task(NamedTuple):
     batch_size: int
     lr: float
     gen: Any                      # numpy generator of (TRAIN, round, client)
-    schedule: Round
+    now: Round
     probe: Probe = Probe()
     # The context of forward passes, see ``compute.sgd.casting``.
     casting: Callable = contextlib.nullcontext
@@ -594,8 +594,8 @@ class Strategy(NamedTuple):
 class Pruner(NamedTuple):
     """The choice of kept weights.
 
-    ``init(layout, x, schedule, gen) -> (state, mask)`` with ``schedule.t == 0``.
-    ``evolve(state, mask, x, replies, schedule, gen) -> (state, mask)`` follows each merge, with
+    ``init(layout, x, now, gen) -> (state, mask)`` with ``now``, a Round, at ``now.t == 0``.
+    ``evolve(state, mask, x, replies, now, gen) -> (state, mask)`` follows each merge, with
     the same mask object if nothing changes; a pruner returns ``(state, mask, x)`` to rewind weights
     to earlier values. ``probe(task) -> Probe`` runs on clients, or is None.
 
@@ -642,12 +642,13 @@ class Replies(NamedTuple):
     sizes: torch.Tensor           # (N,) float64 samples
 
 
+@renamed(schedule="now")
 class Cohort(NamedTuple):
     """The clients of a round, as estimators of contributions see them."""
 
     clients: torch.Tensor         # (C,) int64
     updates: Updates
-    schedule: Round
+    now: Round
     shares: torch.Tensor          # (C,) float64 summing to 1: weights before this round's scores
     x: torch.Tensor               # (P,) the model that they received, 0 off the support
     layout: Layout

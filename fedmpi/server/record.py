@@ -378,7 +378,7 @@ def _tally(got):
 
 def _train_loss(got, trained, numbers):
     """The mean training loss of the merged clients, by samples; NaN without any."""
-    counted = np.isin(trained, got.counts.numpy())
+    counted = np.isin(trained, got.merged_rows.numpy())
     if not counted.any():
         return math.nan
     samples = numbers[counted, Stats.SAMPLES]
@@ -513,7 +513,7 @@ def client_rows(run, t, got, aggregated):
 def _spread(got, values):
     """(A,) float64: ``values (C,)`` of the merged clients, NaN for the others."""
     column = np.full(len(got.clients), np.nan)
-    column[got.counts.numpy()] = values
+    column[got.merged_rows.numpy()] = values
     return column
 
 

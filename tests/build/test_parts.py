@@ -6,7 +6,7 @@ import contracts
 import pytest
 
 from fedmpi.build import parts
-from fedmpi.build.facts import asked
+from fedmpi.build.facts import parts_with_facts
 from fedmpi.build.options import DEFAULTS
 from fedmpi.catalog import KINDS
 from fedmpi.core.parts import Facts
@@ -86,7 +86,7 @@ def test_what_nobody_named_is_decided_and_what_is_named_stays():
 def facts_of(option, **options):
     """The ``Facts`` that the part of an option is asked with, in a small run."""
     options, made, data, network, _ = contracts.small(**options)
-    found = {said.partition(" ")[0]: facts for said, _, facts in asked(options, made, data, network.layout)}
+    found = {said.partition(" ")[0]: facts for said, _, facts in parts_with_facts(options, made, data, network.layout)}
     return found[f"--{option}"]
 
 
@@ -133,7 +133,7 @@ def test_each_part_is_told_what_is_its_own():
 
 def test_every_part_of_the_catalogue_that_has_rules_is_asked():
     options, made, data, network, _ = contracts.small(fault=["scaled"], observe=["size"], augment=["flip"])
-    lines = [said for said, _, _ in asked(options, made, data, network.layout)]
+    lines = [said for said, _, _ in parts_with_facts(options, made, data, network.layout)]
     ruled = {kind for kind in KINDS if kind not in ("dataset", "partition", "model", "task")}
     assert {said.split(" ")[0].removeprefix("--") for said in lines} == ruled | {"observe"}
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedmpi.build.facts import asked
+from fedmpi.build.facts import parts_with_facts
 from fedmpi.catalog import CODECS, STRATEGIES
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
@@ -76,7 +76,7 @@ def ended(options):
 def test_a_strategy_that_is_fedavg_in_this_run_says_so_or_is_refused(name, settings):
     options = PLAIN | settings | {"strategy": name}
     setup = contracts.small(**options)
-    rows = asked(setup.options, setup.parts, setup.data, setup.network.layout)
+    rows = parts_with_facts(setup.options, setup.parts, setup.data, setup.network.layout)
     notes = [line for said, part, facts in rows if said.startswith("--strategy") for line in part.notes(facts)]
     try:
         x = ended(options)
@@ -94,7 +94,7 @@ def test_scaffold_refuses_a_way_of_unknown_length():
     with pytest.raises(UserError, match="give Trained its travelled"):
         _, x, _ = bind(nn.Linear(2, 1))
         task = Task(*[None] * 4, base=x, mask=None, trainable=None, inputs=None, labels=None, epochs=1, batch_size=1,
-                    lr=1.0, gen=None, schedule=None, message={"control": x})
+                    lr=1.0, gen=None, now=None, message={"control": x})
         scaffold().reply(task, Trained(1.0, 1, 1))
 
 

@@ -77,9 +77,9 @@ def wordless():
 def test_a_task_says_how_many_outputs_its_model_needs():
     """With inputs that tell nothing, the best mean and variance are those of the targets."""
     training.task(f"{__name__}:gaussian")
-    options = VALUES | {"task": f"{__name__}:gaussian", "lr": .3, "rounds": 40, "strategy": "fedavg", "optimiser": "sgd",
-                        "pruner": "dense", "dataset": f"{__name__}:mute", "clients": 2, "validation": 0, "seed": 1,
-                        "batch_size": 1000, "local_epochs": 5}
+    options = VALUES | {"task": f"{__name__}:gaussian", "lr": .3, "rounds": 40, "strategy": "fedavg",
+                        "optimiser": "sgd", "pruner": "dense", "dataset": f"{__name__}:mute", "clients": 2,
+                        "validation": 0, "seed": 1, "batch_size": 1000, "local_epochs": 5}
     run, state = contracts.assembled(**options)
     states, _ = contracts.run_rounds(run, state, 40)
     y = mute("").y_train

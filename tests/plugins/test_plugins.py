@@ -614,7 +614,7 @@ def strategy():
 
     def local(task):
         trained = train(part.local, task)
-        return trained if task.schedule.t < 2 else None
+        return trained if task.now.t < 2 else None
 
     return part._replace(local=local)
 """
