@@ -50,7 +50,7 @@ class Aggregated(NamedTuple):
     merged: torch.Tensor          # (P,) the model before pruning and growing
     weights: torch.Tensor         # (C,) float64, shares in the merge
     scores: dict = {}             # {label: Scores}, by estimator
-    asked: dict = {}              # {label: coalitions that the estimator asked for}
+    num_coalitions: dict = {}     # {label: coalitions that the estimator asked for}
     seconds: dict = {}            # {label: seconds}
     calls: int = 0                # coalition models evaluated, by all estimators together
     recorded: dict = {}           # {column: number} of the strategy's own
@@ -146,7 +146,7 @@ def aggregate(run, state, t, support, got, laps, lab, server_update=None):
         merged=merged,
         weights=weights,
         scores=scored.scores,
-        asked=scored.asked,
+        num_coalitions=scored.num_coalitions,
         seconds=scored.seconds,
         calls=scored.calls,
         recorded=recorded)
@@ -178,12 +178,12 @@ def exchanged(run, state, t, support, laps, lab):
 
 def updates_of(run, t, support, got, replies, server_update):
     """``Updates`` of ``replies``: U is (C, K), a client a row, a kept weight a column."""
-    counts = got.merged_rows
+    rows = got.merged_rows
     updates = stack(run, replies, support)
     updates = updates._replace(
-        clients=got.clients[counts],
+        clients=got.clients[rows],
         N=len(run.sizes),
-        seconds=got.seconds[counts],
+        seconds=got.seconds[rows],
         round=Round(t, run.rounds))
     if server_update is not None:
         # Clients' masks may have widened the support.

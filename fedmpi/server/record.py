@@ -470,7 +470,7 @@ def costs(run, aggregated):
     # An empty round asks no estimator.
     columns = {}
     for label in run.contributions:
-        columns[f"calls_{label}"] = aggregated.asked.get(label, 0)
+        columns[f"calls_{label}"] = aggregated.num_coalitions.get(label, 0)
         columns[f"score_{label}_s"] = aggregated.seconds.get(label, 0.0)
     return columns
 

@@ -22,7 +22,7 @@ class RoundScores(NamedTuple):
     """The scores of a round by every estimator of the run, and their price."""
 
     scores: dict                  # {label: Scores}
-    asked: dict                   # {label: distinct coalitions that the estimator asked for}
+    num_coalitions: dict          # {label: distinct coalitions that the estimator asked for}
     seconds: dict                 # {label: seconds}
     calls: int                    # models evaluated, by all estimators together
 
@@ -45,7 +45,7 @@ def score(run, state, cohort, reports, t):
         cohort=cohort,
         state=state["strategy"],
         tell=run.tell)
-    scores, asked, seconds = {}, {}, {}
+    scores, num_coalitions, seconds = {}, {}, {}
     for label, part in run.contributions.items():
         begin = time.perf_counter()
         # Utilities that another estimator asked for are known, but count for this one, too.
@@ -56,9 +56,9 @@ def score(run, state, cohort, reports, t):
         own_state = state["contribution"][label]
         scores[label] = part.score(own_state, cohort, utility, gen)
         _check_finite(run, t, label, scores[label].phi)
-        asked[label] = len(utility.wanted)
+        num_coalitions[label] = len(utility.wanted)
         seconds[label] = time.perf_counter() - begin
-    return RoundScores(scores, asked, seconds, utility.calls)
+    return RoundScores(scores, num_coalitions, seconds, utility.calls)
 
 
 def _check_finite(run, t, label, phi):
@@ -86,7 +86,7 @@ class Utility:
 
     Each distinct coalition is evaluated once, in blocks spread over the workers. Blocks are cut
     by the question and never by the number of ranks: so the bits are the same on any number.
-    ``calls`` counts the evaluated models. ``asked`` holds the present estimator's distinct
+    ``calls`` counts the evaluated models. ``wanted`` holds the present estimator's distinct
     coalitions: its price if it were alone.
     """
 

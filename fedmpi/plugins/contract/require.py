@@ -18,9 +18,9 @@ KINDS = {"f": "numbers", "iu": "integers", "b": "bools", "fiub": "numbers"}
 PARTS = "see fedmpi/core/parts.py"
 
 
-def require(held, option, expected, got, way_out):
-    """UserError with these four texts unless ``held``."""
-    if not held:
+def require(fits, option, expected, got, way_out):
+    """UserError with these four texts unless ``fits``."""
+    if not fits:
         raise UserError(f"{option}: expected {expected}, got {got}; {way_out}")
 
 
