@@ -103,11 +103,12 @@ def task_lines(runs):
     Two tasks may measure by one name what are two functions: the pinball loss of two quantiles.
     """
     runs = list(runs)
-    # In the order of the runs.
+    # Older files record the spec alone: beside one of them, specs are compared.
+    in_full = all(run.attrs.get("parts") for run in runs)
     specs = {}
     for run in runs:
         spec = _task_spec(run)
-        specs.setdefault(_task(run, spec), spec)
+        specs.setdefault(_task(run, spec, in_full), spec)
     if len(specs) < 2:
         return []
     word = headline(runs[0]).word
@@ -123,15 +124,17 @@ def _task_spec(run):
     return options.get("task") or "classification"
 
 
-def _task(run, spec):
-    """``(name, options, digest of a user's own source)`` of a run's task, all of them texts."""
-    name, rest = split(spec)
-    for part in run.attrs.get("parts") or []:
-        if part["kind"] == "task":
-            options = [f"{option}={value}" for option, value in part["options"].items()]
-            return name, ",".join(options), part.get("source", "")
-    # Older files record the spec alone.
-    return name, rest, ""
+def _task(run, spec, in_full):
+    """``(name, options, digest of a user's own source)`` of a run's task, all of them texts.
+
+    ``in_full``: all options count as they were resolved, not the named ones alone.
+    """
+    name, named_options = split(spec)
+    if not in_full:
+        return name, named_options, ""
+    [part] = [part for part in run.attrs["parts"] if part["kind"] == "task"]
+    options = [f"{option}={value}" for option, value in part["options"].items()]
+    return name, ",".join(options), part.get("source", "")
 
 
 def _task_text(task, specs):

@@ -334,7 +334,7 @@ def test_data_without_classes_are_dealt_out_alike_where_nobody_says_how():
 def test_a_row_holds_loss_and_every_metric():
     run, state = contracts.assembled(**VALUES)
     states, rows = contracts.run_rounds(run, state, 3)
-    loss, metrics = loop.finish(run.test(loop.tested(run, states[-1])))
+    loss, metrics = loop.finish(run.test(loop.model_tested(run, states[-1])))
     assert rows[-1]["loss"] == loss == pytest.approx(metrics["mse"])
     assert {name: rows[-1][name] for name in metrics} == metrics and set(metrics) == {"mae", "mse"}
     assert rows[-1]["mae_before"] == rows[-1]["mae"] and rows[-1]["val_mae"] > 0
@@ -357,7 +357,7 @@ def test_shapley_values_of_any_headline_are_those_of_the_definition(options):
     from fedmpi.core.rng import Purpose, stream
     from fedmpi.server import recruit
     from fedmpi.server.score import Utility
-    x = loop.served(state["x"], run.layout.support(state["mask"]), run.layout)
+    x = loop.model_on(state["x"], run.layout.support(state["mask"]), run.layout)
     cohort = Cohort(clients, updates, Round(1, run.rounds), recruit.present(state, clients), x, run.layout)
     utility = Utility(run.transport, run.derivatives, run.block, cohort, state["strategy"])
     part = next(iter(run.contributions.values()))
@@ -518,6 +518,8 @@ def test_runs_whose_tasks_differ_in_options_or_source_are_told_apart(run_files):
     usual = one.attrs["options"]["task"] + ":loss=mse"
     said = one._replace(attrs=one.attrs | {"options": one.attrs["options"] | {"task": usual}})
     assert task_lines([one, said]) == []
+    old = one._replace(attrs={name: value for name, value in one.attrs.items() if name != "parts"})
+    assert task_lines([old, other]) == []
 
     def as_task(run, spec, **changes):
         parts = [part | changes if part["kind"] == "task" else part for part in run.attrs["parts"]]

@@ -40,33 +40,34 @@ def codec(part, option):
 
 def _check_arguments(part, option):
     """``encode`` takes a ``Coding`` if, and only if, the codec says that it draws."""
-    with_coding = takes(part.encode, 2)
     if part.draws:
-        require(with_coding, option, "encode to take (values, coding), since the Codec draws",
-                "another number of arguments",
-                "take both, or return Codec(..., draws=False)")
-    else:
-        require(takes(part.encode, 1), option, "encode to take (values)",
-                "encode(values, coding)" if with_coding else "another number of arguments",
-                "return Codec(..., draws=True)" if with_coding else "take the values alone")
+        require(takes(part.encode, 2), option,
+                "encode to take (values, coding), since the Codec draws",
+                "another number of arguments", "take both, or return Codec(..., draws=False)")
+        return
+    got, way_out = "another number of arguments", "take the values alone"
+    if takes(part.encode, 2):
+        got, way_out = "encode(values, coding)", "return Codec(..., draws=True)"
+    require(takes(part.encode, 1), option, "encode to take (values)", got, way_out)
 
 
 def _check_trial(part, option):
     """A few values there and back; an exact codec must return them.
 
-    Values that are encoded again must make the same arrays."""
+    Values that are encoded again must make the same arrays.
+    """
     values = torch.tensor(TRIAL)
     back = part.decode(_encoded(part, values), len(values))
     require(not part.exact or torch.equal(back, values), option,
             "decode to give back the very values, since the Codec is exact",
             f"{few(back)} for {few(values)}", "return Codec(..., exact=False)")
     between = torch.linspace(-1, 1, NUM_BETWEEN)
-    once, again = _encoded(part, between), _encoded(part, between)
-    alike = once.keys() == again.keys() and all(map(_same, once.values(), again.values()))
+    once = _encoded(part, between)
+    again = _encoded(part, between)
     way_out = "draw from coding.gen alone"
     if not part.draws:
         way_out = "return Codec(..., draws=True), and draw from the generator of encode's coding"
-    require(alike, option, "encode to make the same arrays of the same values",
+    require(_same(once, again), option, "encode to make the same arrays of the same values",
             "other ones at the second time", way_out)
 
 
@@ -78,6 +79,12 @@ def _encoded(part, values):
     return part.encode(values.clone(), *coding)
 
 
-def _same(one, other):
-    """Whether two arrays have the same bytes."""
-    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+def _same(once, again):
+    """Whether two dicts hold the same arrays, to the byte."""
+    if once.keys() != again.keys():
+        return False
+    for name, array in once.items():
+        other = again[name]
+        if array.dtype != other.dtype or array.tobytes() != other.tobytes():
+            return False
+    return True
