@@ -1,5 +1,6 @@
 """Clients' answers, read and checked: an ``Update``, or ``Refused`` if it cannot be merged."""
 
+import math
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -142,8 +143,7 @@ def read(run, reply, ask, support, expected, announced):
             up_bytes=up_bytes,
             rank=reply.rank,
             numbers=numbers,
-            # Before it was encoded, the client found nothing wrong.
-            cause=meta.get("cause", "codec"))
+            cause=meta.get("cause") or _cause_unseen(loss))
     return Update(
         values=values,
         support=support,
@@ -156,6 +156,11 @@ def read(run, reply, ask, support, expected, announced):
         rank=reply.rank,
         parts=parts,
         kept=_kept(arrays))
+
+
+def _cause_unseen(loss):
+    """The cause of a divergence in which the client found nothing wrong before it encoded."""
+    return "codec" if math.isfinite(loss) else "training"
 
 
 def _up_bytes(run, reply, numbers):
