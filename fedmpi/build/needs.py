@@ -13,7 +13,7 @@ from fedmpi.build.setup import dealt_out
 from fedmpi.compute.evaluate import EVALUATED
 from fedmpi.compute.forward import IMAGES
 from fedmpi.core.errors import UserError
-from fedmpi.methods.datasets.dataset import model_dtype
+from fedmpi.methods.datasets.dataset import model_dtype, num_test
 from fedmpi.transport import place
 
 
@@ -68,7 +68,7 @@ def gpu_needs(options, data, network):
     P, layers = network.layout.P, network.output_bytes
     values = int(np.prod(data.shape))
     sample_bytes = model_dtype(data.dataset).itemsize * values
-    on_server = len(data.dataset.y_test) + 2 * len(data.validation)
+    on_server = num_test(data.dataset) + 2 * len(data.validation)
     cohort = options["cohort"] or options["clients"]
     worker = footprint.worker_need(
         P,

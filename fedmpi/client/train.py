@@ -13,6 +13,7 @@ from fedmpi.compute.sgd import length_of, train
 from fedmpi.core.parts import Round, Task
 from fedmpi.core.rng import Purpose, stream_and_torch_seed
 from fedmpi.core.support import scattered
+from fedmpi.methods.datasets.stream import in_order
 from fedmpi.wire import fields
 
 # Names in a client's state, beside those of its strategy: its personal tensors, and the part of its
@@ -133,7 +134,11 @@ def task_of(parts, home, samples, job, received, base, given=None, kept=None):
     if parts.pruner.probe is not None:
         # A probe may change them.
         mask, live = mask.clone(), live.clone()
-    inputs, labels = shards.of_client(samples, client)
+    stretch = shards.stretch(samples, client)
+    if stretch is None:
+        inputs, labels = shards.of_client(samples, client)
+    else:
+        inputs, labels = in_order(stretch, samples.window)
     gen, torch_seed = stream_and_torch_seed(parts.seed, Purpose.TRAIN, *key)
     seed(home.device, torch_seed)
     task = Task(
@@ -161,7 +166,8 @@ def task_of(parts, home, samples, job, received, base, given=None, kept=None):
         steps=parts.steps,
         augment=parts.augment,
         objective=parts.objective,
-        classes=samples.classes)
+        classes=samples.classes,
+        stretch=stretch)
     if parts.steps:
         return task._replace(epochs=length_of(task)[0])
     return task

@@ -49,6 +49,19 @@ def evaluator(model, x, inputs, labels, objective):
     return evaluate
 
 
+def with_derived(objective, token_bytes, evaluate):
+    """``evaluate`` of ``evaluator``, with the metrics that follow from the mean loss."""
+    if not objective.derived:
+        return evaluate
+
+    def more(vector):
+        loss, means = yield from evaluate(vector)
+        derived = {name: metric(loss, token_bytes) for name, metric in objective.derived.items()}
+        return loss, means | derived
+
+    return more
+
+
 def summed(objective, outputs, targets):
     """``Objective.totals`` of an objective without its own."""
     losses = objective.loss(outputs, targets, reduction="none")

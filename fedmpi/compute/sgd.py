@@ -54,13 +54,16 @@ def leaves_one_out(n, batch_size):
     return n > 1 and n % batch_size == 1
 
 
-def length(n, batch_size, epochs, steps=0, normalises=False):
+def length(n, batch_size, epochs, steps=0, normalises=False, drawn=False):
     """``(epochs, steps, samples)`` of a training on n samples.
 
     It lasts so many epochs or, if ``steps`` is not 0, so many steps; its last epoch may be cut
-    short. ``normalises``: the model normalises over batches.
+    short. ``normalises``: the model normalises over batches. ``drawn``: samples are drawn windows,
+    and all batches are full.
     """
     an_epoch = n
+    if drawn:
+        an_epoch = -(-n // batch_size) * batch_size
     if normalises and leaves_one_out(n, batch_size):
         an_epoch = n - 1
     batches_an_epoch = -(-an_epoch // batch_size)
@@ -78,7 +81,8 @@ def length_of(task):
     """``(epochs, steps, samples)`` of a task's training."""
     n = len(task.labels)
     normalises = leaves_one_out(n, task.batch_size) and normalises_batches(task.model)
-    return length(n, task.batch_size, task.epochs, task.steps, normalises)
+    drawn = task.stretch is not None
+    return length(n, task.batch_size, task.epochs, task.steps, normalises, drawn)
 
 
 def learning_rates(task, steps):
@@ -94,6 +98,9 @@ def learning_rates(task, steps):
 
 def batches(task, shuffle=True):
     """The (inputs, labels) of one epoch; the last batch may be smaller or missing, see ``deal``."""
+    if task.stretch is not None:
+        yield from drawn_windows(task)
+        return
     order, drawn = deal(task, shuffle)
     order = order.to(task.labels.device)
     size = task.batch_size
@@ -109,6 +116,22 @@ def batches(task, shuffle=True):
             inputs = augmented(task.augment, inputs, draws)
         yield from zip(inputs.split(size), labels.split(size))
         start += block
+
+
+def drawn_windows(task):
+    """The (inputs, targets) of one epoch of a stretch of tokens: full batches of windows.
+
+    Each window begins at a token drawn anew, so that an epoch sees some tokens twice. Only the
+    batches that are asked for are drawn.
+    """
+    stretch, size = task.stretch, task.batch_size
+    n, window = task.inputs.shape
+    inputs = stretch[:-1].unfold(0, window, 1)
+    targets = stretch[1:].unfold(0, window, 1)
+    for _ in range(-(-n // size)):
+        starts = torch.from_numpy(task.gen.integers(0, len(inputs), size))
+        starts = starts.to(stretch.device)
+        yield inputs[starts], targets[starts]
 
 
 def _epoch(task, descent, own_batches):

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from fedmpi.core.logits import Logits
 from fedmpi.core.tensors import mode, tensors_in
 
 ADDS_ITS_FIRST_ARGUMENT = (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
@@ -103,7 +104,10 @@ def _watched(model, sample):
     """A ``_Watch``, after ``sample`` went through the model in evaluation mode."""
     watch = _Watch(model)
     with torch.no_grad(), mode(model, training=False), _plain_kernels(), watch:
-        model(sample)
+        outputs = model(sample)
+        if isinstance(outputs, Logits):
+            # The loss computes them, once as well.
+            outputs.whole()
     return watch
 
 

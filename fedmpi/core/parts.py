@@ -185,6 +185,10 @@ class Objective(NamedTuple):
     targets) -> (summed loss () float64, {metric: sum})`` gives the sums over the samples, if there
     is a faster way to them than one value a sample. ``classes``: a target is one class a sample,
     as some parts need.
+
+    ``derived`` is ``{name: metric(mean loss, token_bytes) -> float}``: metrics that are no means
+    over samples, but follow from the mean loss over all of them, such as the perplexity. They are
+    recorded, too. ``token_bytes`` are the bytes of text for a token, see ``Stream``.
     """
 
     loss: Callable
@@ -196,6 +200,12 @@ class Objective(NamedTuple):
     worst: float = 100.0
     totals: Callable | None = None
     classes: bool = False
+    derived: dict = {}
+
+    @property
+    def recorded(self):
+        """The names of all metrics of an evaluation."""
+        return [*self.metrics, *self.derived]
 
 
 class Optimiser(NamedTuple):
@@ -353,6 +363,9 @@ class Task(NamedTuple):
     classes: int = 0              # of the data set
     # (features) -> outputs of the server's own network, in clients' own tests.
     server: Callable | None = None
+    # (m,) int64 on the device, where samples are windows of a stream: training draws windows that
+    # begin at any token of it, while inputs and labels hold each token once.
+    stretch: torch.Tensor | None = None
 
 
 class Training(NamedTuple):
@@ -834,6 +847,23 @@ class Fault(NamedTuple):
     planned: Callable | None = None        # see Round
 
 
+class Stream(NamedTuple):
+    """A data set whose samples are windows of a stream of tokens.
+
+    A sample is ``window`` tokens, and its targets are the tokens one place further on. Training
+    begins windows anywhere; evaluation goes through windows one after the other.
+    """
+
+    window: int
+    vocab: int              # tokens lie in [0, vocab)
+    # (n + 1,) int64: no window crosses the border of a stretch x[offsets[i]:offsets[i + 1]]. There
+    # is one for each of client_names, or only one.
+    offsets: np.ndarray
+    test_offsets: np.ndarray
+    # Bytes of UTF-8 text for a token, mean of the training and of the test part; NaN: unknown.
+    token_bytes: tuple = (math.nan, math.nan)
+
+
 class Dataset(NamedTuple):
     """Arrays of samples and their targets, from a factory ``(data_dir, **options)``.
 
@@ -843,6 +873,10 @@ class Dataset(NamedTuple):
     Samples are (N, C, H, W) images, (N, F) features, or of any other shape that the model takes.
     Targets are classes (N,) int64; values (N,) or (N, d) float32; or labels (N, C) uint8, 1 if
     the sample has label c: ``fedmpi list task`` names the uses of each.
+
+    With a ``stream`` the samples are windows of tokens: x_train (N,) and x_test are tokens as
+    uint16, int32 or int64, y_train and y_test are empty (N, 0), and ``classes`` is 0.
+    ``fedmpi.methods.datasets.stream.dataset_of`` makes such a data set.
     """
 
     # (N, ...), C-contiguous: uint8, float32, or whole numbers as int16, int32 or int64.
@@ -859,6 +893,7 @@ class Dataset(NamedTuple):
     client_names: tuple = ()            # a text per natural client
     ids: bool = False       # samples are whole numbers and no images, such as an embedding's
     told: tuple = ()        # lines for the user about the reading of the arrays
+    stream: Stream | None = None
 
 
 class Partition(Protocol):

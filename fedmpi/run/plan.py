@@ -25,7 +25,7 @@ from fedmpi.build.words import plural
 from fedmpi.core.layout import described
 from fedmpi.core.parts import Sampler
 from fedmpi.core.wide import labelled
-from fedmpi.methods.datasets.dataset import inputs_text
+from fedmpi.methods.datasets.dataset import inputs_text, num_test
 
 # Seconds after which no further try begins or goes on; the smallest one is always finished.
 LIMIT_S = 10.0
@@ -289,7 +289,7 @@ def _samples_text(options, data):
     parts = [f"{len(data.indices):,} training", f"{len(data.validation):,} validation"]
     if len(data.server):
         parts.append(f"{len(data.server):,} of the server's own")
-    parts.append(f"{len(data.dataset.y_test):,} test samples")
+    parts.append(f"{num_test(data.dataset):,} test samples")
     return f"{options['dataset']}: {', '.join(parts)}"
 
 

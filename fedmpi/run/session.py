@@ -260,10 +260,11 @@ def _opening(setup, seconds, width):
 
 def _samples_text(data, fed):
     """How many samples each part of the data set has."""
+    from fedmpi.methods.datasets.dataset import num_test
     parts = [f"{len(data.indices)} training", f"{len(data.validation)} validation"]
     if len(data.server):
         parts.append(f"{len(data.server)} of the server's own")
-    parts.append(f"{len(data.dataset.y_test)} test samples")
+    parts.append(f"{num_test(data.dataset)} test samples")
     text = ", ".join(parts)
     if fed.own_tests is not None:
         every = fed.own_tests.every

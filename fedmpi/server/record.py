@@ -52,7 +52,7 @@ def columns(fed):
 
 def _check_names(fed, names):
     """Raise UserError if the task or the strategy gives a column a name twice."""
-    named = [("--task has a metric", name) for name in fed.objective.metrics]
+    named = [("--task has a metric", name) for name in fed.objective.recorded]
     named += [("--strategy has a column", name) for name, _, _ in fed.strategy.columns]
     for source, name in named:
         if names.count(name) > 1:
@@ -79,7 +79,7 @@ def of_objective(objective):
         "headline": objective.headline,
         "higher": objective.higher,
         "unit": objective.unit,
-        "metrics": list(objective.metrics),
+        "metrics": objective.recorded,
     }
 
 
@@ -95,7 +95,7 @@ def evaluation_columns(objective, validated, networks=()):
     beside the means over clients.
     """
     headline = objective.headline
-    others = [name for name in objective.metrics if name != headline]
+    others = [name for name in objective.recorded if name != headline]
     others += [f"{value}_{name}" for name in networks for value in ("loss", *objective.metrics)]
     text, after = words(headline), "after pruning and growing"
     before = f"test {text} of the merged model before pruning and growing"

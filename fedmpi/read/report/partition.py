@@ -18,13 +18,13 @@ def described(fed_data, population, options):
     of all clients. Labels are counted as the client sees them. Nothing is checked.
     """
     # It brings torch, which a page about run files does without.
-    from fedmpi.methods.datasets.dataset import targets_text
+    from fedmpi.methods.datasets.dataset import num_test, targets_text
     facts = {name: np.asarray(values) for name, (values, *_) in population.items()}
     found = {name: options[name] for name in NAMED} | dict(
         classes=fed_data.dataset.classes, targets=targets_text(fed_data.dataset),
         class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
         distinct=len(np.unique(fed_data.indices)), validation=len(fed_data.validation),
-        server=len(fed_data.server), test=len(fed_data.dataset.y_test),
+        server=len(fed_data.server), test=num_test(fed_data.dataset),
         held_out=int(facts.get("test_samples", np.zeros(1, np.int64)).sum())
     ) | clients_of(facts, options["fault"])
     return found | dict(summary=_summary(found["clients"]))
