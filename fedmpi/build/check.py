@@ -109,6 +109,8 @@ def apart(options, parts, data, network):
         return "only one is at work at a time"
     if parts.pruner.units is not None or kinds.several(options):
         return "they train networks of several kinds"
+    if data.dataset.stream is not None:
+        return "their samples are windows of a stream of tokens"
     two = sample(data, 2)
     why = refusal(network.model, network.layout, two)
     if not why:

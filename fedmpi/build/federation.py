@@ -75,7 +75,7 @@ def federation(options, parts, network=None):
     faulty = _faulty(options, parts.faults)
     shards, source = _copied(options, parts.faults, faulty, shards)
     if dataset.stream is not None:
-        stretches.check_whole(options, parts.faults, shards, dataset.stream.window)
+        stretches.check_faults(options, parts.faults, shards, dataset.stream.window)
     labels, noise = _labels(options, parts, dataset, shards, source, faulty)
     skew = _levels(options, parts.features, len(shards))
     tests = held_out.held_out(tests, skew, options["client_test"])

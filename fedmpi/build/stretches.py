@@ -139,16 +139,23 @@ def _check_sizes(options, stretches, window, least):
     counts = num_windows(stretches[:, 1] - stretches[:, 0], window)
     num_short = int((counts < least).sum())
     if num_short:
+        needed = least * window + 1
         raise UserError(f"--partition {options['partition']}: {num_short} of {len(counts)} clients "
-                        f"would hold fewer than {least} windows of {window} tokens with their "
-                        "targets; take fewer --clients, or a smaller context of the data set")
+                        f"would hold fewer than {needed} tokens, {least} x {window} and a last "
+                        "target; take fewer --clients, or a smaller context of the data set")
 
 
-def check_whole(options, faults, shards, window):
-    """UserError if a fault has left a client with windows of several pieces of the stream."""
-    for shard in shards:
-        if (np.diff(shard) == window).all():
-            continue
-        specs = [spec for spec, fault in zip(options["fault"], faults) if fault.shards is not None]
-        raise UserError(f"--fault {specs[0]}: it mixes the samples of two clients, and a client's "
-                        "tokens are one stretch of a text; take partial=1")
+def check_faults(options, faults, shards, window):
+    """UserError for faults that a stream of tokens does not go with.
+
+    After ``Fault.shards`` the windows of each of the clients' ``shards`` must be neighbours.
+    """
+    for spec, fault in zip(options["fault"], faults):
+        if fault.inputs is not None:
+            raise UserError(f"--fault {spec}: it changes the values of inputs, and these are "
+                            "tokens; leave it out")
+    if all((np.diff(shard) == window).all() for shard in shards):
+        return
+    [spec] = [spec for spec, fault in zip(options["fault"], faults) if fault.shards is not None]
+    raise UserError(f"--fault {spec}: it mixes the samples of two clients, and a client's tokens "
+                    "are one stretch of a text; take partial=1")

@@ -16,8 +16,9 @@ from typing import Literal
 
 import torch
 
-from fedmpi.core.logits import IGNORED, Logits, of_places, weighted_loss
+from fedmpi.core.logits import Logits
 from fedmpi.core.parts import Objective
+from fedmpi.methods.tasks.chunked import IGNORED, of_places, weighted_loss
 from fedmpi.methods.tasks.outputs import check_outputs, require_targets
 
 
