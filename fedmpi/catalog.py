@@ -107,6 +107,12 @@ DATASETS = {
     "shakespeare": "fedmpi.methods.datasets.shakespeare:shakespeare",
     "tokens": "fedmpi.methods.datasets.token_file:tokens",
     "markov": "fedmpi.methods.datasets.markov:markov",
+    "leaf-femnist": "fedmpi.methods.datasets.leaf:leaf_femnist",
+    "leaf-shakespeare": "fedmpi.methods.datasets.leaf:leaf_shakespeare",
+    "tff-emnist": "fedmpi.methods.datasets.tff:tff_emnist",
+    "tff-cifar100": "fedmpi.methods.datasets.tff:tff_cifar100",
+    "tff-shakespeare": "fedmpi.methods.datasets.tff:tff_shakespeare",
+    "parquet": "fedmpi.methods.datasets.parquet:parquet",
 }
 # --partition: the samples of each client.
 PARTITIONS = {

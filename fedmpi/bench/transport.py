@@ -207,7 +207,7 @@ def _worker(network):
     """A worker set up to receive models, without data."""
     parts = WorkerParts(network, fedavg(), None, values.float32(), {}, "", None, (), epochs=1, batch_size=1, lr=0.1,
                         seed=0, rounds=1, objective=classification(), optimiser=None, rates=None,
-                        clip_norm=0.0, steps=0,
+                        clip_norm=0.0, accumulate=1, steps=0,
                         augment=None)
     worker = Worker(lambda options, shape, outputs: parts, lambda name, local: torch.device(name))
     worker.receive({"kind": "data", "local_rank": 0}, {})

@@ -41,7 +41,7 @@ def host_need(setup, ranks, first):
     return footprint.host_need(
         network.layout.P,
         network.output_bytes,
-        batch_size=setup.options["batch_size"],
+        batch_size=_at_once(setup.options),
         cohort=fed.cohort,
         data_bytes=setup.data.dataset.x_train.nbytes,
         ranks=ranks,
@@ -73,7 +73,7 @@ def gpu_needs(options, data, network):
     worker = footprint.worker_need(
         P,
         layers,
-        batch_size=options["batch_size"],
+        batch_size=_at_once(options),
         block=block(P),
         images=IMAGES,
         samples_bytes=int(data.sizes.max()) * sample_bytes,
@@ -84,6 +84,11 @@ def gpu_needs(options, data, network):
         samples_bytes=on_server * sample_bytes,
         batch_size=EVALUATED)
     return worker, server
+
+
+def _at_once(options):
+    """The number of samples that go through a client's network at once."""
+    return -(-options["batch_size"] // options["accumulate"])
 
 
 def _shares(options, places):

@@ -163,6 +163,7 @@ def task_of(parts, home, samples, job, received, base, given=None, kept=None):
         optimiser=parts.optimiser,
         rates=parts.rates,
         clip_norm=parts.clip_norm,
+        accumulate=parts.accumulate,
         steps=parts.steps,
         augment=parts.augment,
         objective=parts.objective,

@@ -292,11 +292,10 @@ def _step(task, descent, x, sparse, held):
     is left out. The step keeps nothing of the task that belongs to its client.
     """
     model, layout, g = task.model, task.layout, task.g
-    casting, watch = task.casting, task.probe.step
+    watch = task.probe.step
     mu, clip_norm = descent.mu, task.clip_norm
     shifted = descent.shift is not None
     total = held["total"]
-    loss = descent.loss or task.objective.loss
     as_a_vector = _as_a_vector(descent, task.optimiser, watch)
     named = dict(model.named_parameters())
     trained = [named[slot.name] for slot in layout.trained]
@@ -304,14 +303,13 @@ def _step(task, descent, x, sparse, held):
     lives = views(layout, held["live"]) if sparse else []
     parts_of_g = views(layout, g) if as_a_vector else []
     order = _models_order(layout, named) if clip_norm else []
+    slopes = partial(_slopes, model, descent.loss or task.objective.loss, task.casting, trained)
+    if task.accumulate > 1:
+        slopes = partial(_added_up, slopes, task.accumulate)
 
     def step(inputs, labels, lr=None):
-        with casting():
-            value = loss(model(inputs), labels)
-        gradients = torch.autograd.grad(value, trained, materialize_grads=True)
-        # Fused steps take all tensors in memory's order.
-        gradients = [part.contiguous() for part in gradients]
-        total.add_(value.detach(), alpha=len(labels))
+        value, gradients = slopes(inputs, labels)
+        total.add_(value, alpha=len(labels))
         if as_a_vector:
             torch._foreach_copy_(parts_of_g, gradients)
             gradients = parts_of_g
@@ -331,6 +329,32 @@ def _step(task, descent, x, sparse, held):
         move(gradients, lr)
 
     return step
+
+
+def _slopes(model, loss, casting, trained, inputs, labels):
+    """``(loss (), gradients)`` of a batch, a gradient for each ``trained`` parameter."""
+    with casting():
+        value = loss(model(inputs), labels)
+    gradients = torch.autograd.grad(value, trained, materialize_grads=True)
+    # Fused steps take all tensors in memory's order.
+    return value.detach(), [part.contiguous() for part in gradients]
+
+
+def _added_up(slopes, count, inputs, labels):
+    """``slopes`` of a batch in ``count`` parts, one after the other, by their shares of samples."""
+    size = -(-len(labels) // count)
+    total, sums = torch.zeros((), device=labels.device), None
+    for few_inputs, few_labels in zip(inputs.split(size), labels.split(size)):
+        share = len(few_labels) / len(labels)
+        value, gradients = slopes(few_inputs, few_labels)
+        total += value * share
+        # Not in place: two weights may share a gradient.
+        gradients = torch._foreach_mul(gradients, share)
+        if sums is None:
+            sums = gradients
+        else:
+            torch._foreach_add_(sums, gradients)
+    return total, sums
 
 
 def _scaled(gradients, factors, in_place):

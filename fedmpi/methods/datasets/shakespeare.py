@@ -10,12 +10,10 @@ Karpathy's file has 299 speakers and 65 characters; with windows of 64 tokens 26
 import os
 from collections import defaultdict
 
-import numpy as np
-
 from fedmpi.core.errors import DataError
 from fedmpi.methods.datasets.stream import TEST_SHARE, dataset_of
-from fedmpi.methods.datasets.text import (Kind, bytes_per_token, coder_of, read_text,
-                                          tokens_line)
+from fedmpi.methods.datasets.text import (Kind, bytes_per_token, coder_of, joined,
+                                          read_text, tokens_line)
 
 FILE = os.path.join("tinyshakespeare", "input.txt")
 
@@ -47,8 +45,8 @@ def shakespeare(data_dir, tokens: Kind = "char", vocab: int = 0, context: int = 
     speakers = sorted(spoken)
     parts = [_split(spoken[name], test) for name in speakers]
     coder = coder_of(tokens, vocab, content, "\n".join(train for train, _ in parts))
-    train, offsets = _joined(coder, [train for train, _ in parts])
-    held, test_offsets = _joined(coder, [held for _, held in parts])
+    train, offsets = joined(coder, [train for train, _ in parts])
+    held, test_offsets = joined(coder, [held for _, held in parts])
     texts = ["".join(part) for part in zip(*parts)]
     return dataset_of(
         train, held, context, len(coder.names),
@@ -80,10 +78,3 @@ def _split(spoken, test):
     """``(training, test)`` text of one speaker."""
     border = round(len(spoken) * (1 - test))
     return spoken[:border], spoken[border:]
-
-
-def _joined(coder, texts):
-    """``(tokens (n,), offsets)`` of texts, one after the other."""
-    coded = [coder.encode(text) for text in texts]
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in coded])])
-    return np.concatenate(coded), offsets

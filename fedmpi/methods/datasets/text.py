@@ -130,6 +130,13 @@ def tokenizers():
     return library
 
 
+def joined(coder, texts):
+    """``(tokens (n,), offsets)`` of texts, one after the other."""
+    coded = [coder.encode(text) for text in texts]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in coded])])
+    return np.concatenate(coded), offsets
+
+
 def smallest(ids, vocab):
     """(n,): the ids as uint16, or as int32 of a larger vocabulary."""
     dtype = np.uint16 if vocab <= 1 << 16 else np.int32
