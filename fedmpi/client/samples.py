@@ -95,11 +95,14 @@ def stretch(samples, shard):
     """(m,) int64: the tokens of a client's stretch, or None where samples are no windows."""
     if not samples.window or shard >= samples.N:
         return None
-    start, stop = samples.data["offsets"][shard: shard + 2]
-    starts = samples.data["indices"][start:stop]
+    data = samples.data
+    begin, end = data["offsets"][shard: shard + 2]
+    starts = data["indices"][begin:end]
+    first = starts[0]
     # Of the tokens after the last window only its last target is used.
-    tokens = samples.data["x_train"][starts[0]: starts[-1] + samples.window + 1]
-    return _on_device(samples, tokens.astype(np.int64))
+    after_last = starts[-1] + samples.window + 1
+    tokens = data["x_train"][first:after_last].astype(np.int64)
+    return _on_device(samples, tokens)
 
 
 def _on_device(samples, array):

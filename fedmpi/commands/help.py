@@ -14,8 +14,8 @@ from fedmpi.core.wide import USUAL, labelled, terminal_width, wrapped
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 # In the order in which a newcomer may want them. Each is a file of ``fedmpi/docs``.
-TOPICS = ("tutorial", "methods", "contributions", "time", "reading", "run-file", "studies", "cluster", "failures",
-          "measuring", "own-methods", "contributing", "changelog")
+TOPICS = ("tutorial", "methods", "contributions", "large-models", "time", "reading", "run-file", "studies", "cluster",
+          "failures", "measuring", "own-methods", "contributing", "changelog")
 
 
 def topics(context, parameter, typed):

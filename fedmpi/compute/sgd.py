@@ -126,11 +126,13 @@ def drawn_windows(task):
     """
     stretch, size = task.stretch, task.batch_size
     n, window = task.inputs.shape
+    # Views: a window is copied when its batch is.
     inputs = stretch[:-1].unfold(0, window, 1)
     targets = stretch[1:].unfold(0, window, 1)
-    for _ in range(-(-n // size)):
-        starts = torch.from_numpy(task.gen.integers(0, len(inputs), size))
-        starts = starts.to(stretch.device)
+    num_batches = -(-n // size)
+    for _ in range(num_batches):
+        drawn = task.gen.integers(0, len(inputs), size)
+        starts = torch.from_numpy(drawn).to(stretch.device)
         yield inputs[starts], targets[starts]
 
 

@@ -259,4 +259,5 @@ def test_parts_of_batches_are_refused_where_they_cannot_be(fedmpi, tmp_path, mon
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 4), nn.BatchNorm1d(4), nn.Linear(4, classes))\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert told in fedmpi(1, "train", "--dataset", "synthetic:samples=200,size=32,channels=3", "--model", "logistic",
-                          "--strategy", "fedavg", "--partition", "iid", "--clients", 8, *options, "--out", tmp_path / "a.h5", code=2)
+                          "--strategy", "fedavg", "--partition", "iid", "--clients", 8, *options, "--out",
+                          tmp_path / "a.h5", code=2)

@@ -259,3 +259,20 @@ def test_a_sparse_federated_gpt_has_the_same_bits_on_one_and_three_ranks(fedmpi,
                "--rounds", 3, "--local-steps", 4, "--optimiser", "adamw", "--lr", 0.01, "--client-test", 0.2,
                "--fault", "duplicate:share=0.4", "--out", files[-1])
     assert not list(verify(*files))
+
+
+def test_the_commands_of_the_page_make_a_federated_gpt(fedmpi, tmp_path, monkeypatch):
+    """Smaller than on the page, in its order."""
+    import shlex
+
+    from fedmpi.commands import help as pages
+    from fedmpi.commands.markdown import blocks
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text("It was the best of times, it was the worst of times.\n" * 60)
+    code = [line for kind, lines in blocks(pages.page("large-models")) if kind == "code" for line in lines]
+    commands = " ".join(line.strip() for line in code).replace("\\ ", "").split("fedmpi ")[1:]
+    assert len(commands) == 2
+    for number, command in enumerate(commands):
+        fedmpi(1, *shlex.split(command), "--model", "gpt:depth=1,width=16,heads=2", "--rounds", 2, "--clients", 2,
+               "--local-steps", 2, "--out", f"{number}.h5")
+    assert read_run("1.h5").rounds["sparsity"][-1] == pytest.approx(0.9, abs=0.001)

@@ -126,8 +126,8 @@ def test_faults_of_tffs_archives_are_told_in_a_line(tmp_path, clients, told):
 
 def shard(path, columns):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'fedmpi[export]'")
-    import pyarrow.parquet
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    from pyarrow import parquet
+    parquet.write_table(pyarrow.table(columns), path)
 
 
 def png(value):

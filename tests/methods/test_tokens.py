@@ -158,7 +158,8 @@ def test_a_stream_is_evaluated_in_order_once():
 
 @pytest.mark.parametrize("options, told", [
     ({"partition": "dirichlet", "clients": 3}, "it deals by class, and these data have no classes"),
-    ({"partition": "natural"}, "needs a data set that says whose"), ({"clients": 220}, "would hold fewer than 9 tokens, 1 x 8"),
+    ({"partition": "natural"}, "needs a data set that says whose"),
+    ({"clients": 220}, "would hold fewer than 9 tokens, 1 x 8"),
     ({"clients": 3, "server_data": "0.1:labels=0"}, "a stream of tokens has no labels"),
     ({"clients": 3, "fault": ["duplicate:partial=0.5,share=0.4"]}, "take partial=1"),
     ({"clients": 3, "fault": ["feature-noise:share=0.5"]}, "these are tokens"),

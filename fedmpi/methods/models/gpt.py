@@ -57,16 +57,21 @@ class Gpt(nn.Module):
         self.recompute = recompute
         self.table = nn.Embedding(vocab, width)
         turn = Turn(window, width // heads)
-        self.blocks = nn.ModuleList()
+        blocks = []
         for _ in range(depth):
-            attention = Attention(width, heads, False, True, turn, dropout)
-            self.blocks.append(Block(attention, _mlp(mlp, width), (norm, norm), dropout))
-        self.head = dense_head(width, vocab, self.table if tied else None)
+            attention = Attention(width, heads, causal=True, turn=turn, dropout=dropout)
+            block = Block(attention, _mlp(mlp, width), (norm, norm), dropout)
+            blocks.append(block)
+        self.blocks = nn.ModuleList(blocks)
+        shared = self.table if tied else None
+        self.head = dense_head(width, vocab, shared)
 
     def forward(self, ids):
-        x = norm(self.table(ids))
+        rows = self.table(ids)
+        x = norm(rows)
         x = through(self.blocks, x, self.recompute)
-        return logits(norm(x), self.head)
+        features = norm(x)
+        return logits(features, self.head)
 
 
 class Turn(nn.Module):
@@ -74,9 +79,10 @@ class Turn(nn.Module):
 
     def __init__(self, window, d):
         super().__init__()
-        speeds = BASE ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
         # In double precision: the same float32 on every machine.
-        angles = torch.outer(torch.arange(window, dtype=torch.float64), speeds)
+        shares = torch.arange(0, d, 2, dtype=torch.float64) / d
+        places = torch.arange(window, dtype=torch.float64)
+        angles = torch.outer(places, BASE ** -shares)
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
@@ -84,7 +90,9 @@ class Turn(nn.Module):
         T = x.shape[2]
         cos, sin = self.cos[:T], self.sin[:T]
         a, b = x.chunk(2, dim=3)
-        turned = torch.cat([a * cos + b * sin, b * cos - a * sin], dim=3)
+        turned_a = a * cos + b * sin
+        turned_b = b * cos - a * sin
+        turned = torch.cat([turned_a, turned_b], dim=3)
         return norm(turned).to(x.dtype)
 
 
@@ -96,10 +104,12 @@ def norm(x):
 def _mlp(kind, width):
     if kind == "swiglu":
         # Three matrices with about as many weights as two of four times the width.
-        hidden = -(-8 * width // 24) * 8
-        return Mlp(width, hidden, False, F.silu, gated=True)
-    activation = relu2 if kind == "relu2" else partial(F.gelu, approximate="tanh")
-    return Mlp(width, 4 * width, False, activation)
+        eighths = -(-width // 3)
+        return Mlp(width, 8 * eighths, F.silu, gated=True)
+    activation = relu2
+    if kind == "gelu":
+        activation = partial(F.gelu, approximate="tanh")
+    return Mlp(width, 4 * width, activation)
 
 
 def relu2(x):

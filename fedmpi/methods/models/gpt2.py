@@ -48,16 +48,21 @@ class Gpt2(nn.Module):
         self.positions = nn.Embedding(window, width)
         self.drop = nn.Dropout(dropout)
         gelu = partial(F.gelu, approximate="tanh")
-        self.blocks = nn.ModuleList()
+        blocks = []
         for _ in range(depth):
-            attention = Attention(width, heads, True, True, dropout=dropout)
+            attention = Attention(width, heads, bias=True, causal=True, dropout=dropout)
+            mlp = Mlp(width, 4 * width, gelu, bias=True)
             norms = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.blocks.append(Block(attention, Mlp(width, 4 * width, True, gelu), norms, dropout))
+            blocks.append(Block(attention, mlp, norms, dropout))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         self.head = dense_head(width, vocab, self.table)
 
     def forward(self, ids):
-        places = torch.arange(ids.shape[1], device=ids.device)
-        x = self.drop(self.table(ids) + self.positions(places))
+        window = ids.shape[1]
+        places = torch.arange(window, device=ids.device)
+        rows = self.table(ids) + self.positions(places)
+        x = self.drop(rows)
         x = through(self.blocks, x, self.recompute)
-        return logits(self.norm(x), self.head)
+        features = self.norm(x)
+        return logits(features, self.head)

@@ -50,21 +50,28 @@ class Attention(nn.Module):
     Four square matrices, so that masks treat each by itself.
     """
 
-    def __init__(self, width, heads, bias, causal, turn=None, dropout=0.0):
+    def __init__(self, width, heads, bias=False, causal=False, turn=None, dropout=0.0):
         super().__init__()
-        self.heads, self.causal, self.turn, self.dropout = heads, causal, turn, dropout
+        self.heads = heads
+        self.causal = causal
+        self.turn = turn
+        self.dropout = dropout
         self.query = nn.Linear(width, width, bias)
         self.key = nn.Linear(width, width, bias)
         self.value = nn.Linear(width, width, bias)
         self.out = nn.Linear(width, width, bias)
 
     def forward(self, x):
-        q, k, v = [self._by_head(project(x)) for project in (self.query, self.key, self.value)]
+        q = self._by_head(self.query(x))
+        k = self._by_head(self.key(x))
+        v = self._by_head(self.value(x))
         if self.turn is not None:
-            q, k = self.turn(q), self.turn(k)
+            q = self.turn(q)
+            k = self.turn(k)
         rate = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=self.causal)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        by_place = mixed.transpose(1, 2)
+        return self.out(by_place.flatten(2))
 
     def _by_head(self, x):
         """(n, heads, T, d) of (n, T, width)."""
@@ -74,7 +81,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers of (n, T, width) with ``activation`` between, or a gated one (SwiGLU)."""
 
-    def __init__(self, width, hidden, bias, activation, gated=False):
+    def __init__(self, width, hidden, activation, bias=False, gated=False):
         super().__init__()
         self.activation = activation
         self.up = nn.Linear(width, hidden, bias)
@@ -82,9 +89,11 @@ class Mlp(nn.Module):
         self.out = nn.Linear(hidden, width, bias)
 
     def forward(self, x):
-        if self.gate is not None:
-            return self.out(self.activation(self.gate(x)) * self.up(x))
-        return self.out(self.activation(self.up(x)))
+        up = self.up(x)
+        if self.gate is None:
+            return self.out(self.activation(up))
+        gates = self.activation(self.gate(x))
+        return self.out(gates * up)
 
 
 class Block(nn.Module):
@@ -97,8 +106,10 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x):
-        x = x + self.drop(self.attention(self.norm_1(x)))
-        return x + self.drop(self.mlp(self.norm_2(x)))
+        attended = self.attention(self.norm_1(x))
+        x = x + self.drop(attended)
+        changed = self.mlp(self.norm_2(x))
+        return x + self.drop(changed)
 
 
 def through(blocks, x, recompute=False):
@@ -118,8 +129,10 @@ def initialise(model, depth):
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, nn.Embedding)):
             continue
+        # The last layer of attention or of an MLP.
         adds = name.endswith(".out")
-        nn.init.normal_(module.weight, std=STD / math.sqrt(2 * depth) if adds else STD)
+        std = STD / math.sqrt(2 * depth) if adds else STD
+        nn.init.normal_(module.weight, std=std)
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
 

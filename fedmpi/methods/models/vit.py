@@ -51,21 +51,26 @@ class Vit(nn.Module):
         # One vector a place, like a table: not for masks.
         self.positions.prunable = False
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList()
+        blocks = []
         for _ in range(depth):
-            attention = Attention(width, heads, True, False, dropout=dropout)
+            attention = Attention(width, heads, bias=True, dropout=dropout)
+            mlp = Mlp(width, 4 * width, F.gelu, bias=True)
             norms = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.blocks.append(Block(attention, Mlp(width, 4 * width, True, F.gelu), norms, dropout))
+            blocks.append(Block(attention, mlp, norms, dropout))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
         self.head.weight.prunable = False
 
     def forward(self, images):
-        x = self.patches(cut(images, self.patch))
-        first = self.class_token.expand(len(x), -1, -1)
-        x = self.drop(torch.cat([first, x], dim=1) + self.positions)
+        patches = cut(images, self.patch)
+        rows = self.patches(patches)
+        first = self.class_token.expand(len(rows), -1, -1)
+        rows = torch.cat([first, rows], dim=1)
+        x = self.drop(rows + self.positions)
         x = through(self.blocks, x, self.recompute)
-        return self.head(self.norm(x[:, 0]))
+        features = self.norm(x[:, 0])
+        return self.head(features)
 
 
 def cut(images, patch):

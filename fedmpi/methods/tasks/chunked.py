@@ -23,9 +23,10 @@ def weighted_loss(outputs, targets, shares):
     ``outputs`` are logits (n, T, V), or ``Logits``; ``targets (n, T)`` int64.
     """
     if isinstance(outputs, Logits):
-        flat = outputs.features.flatten(0, 1)
-        return _Weighted.apply(flat, outputs.weight, targets.flatten(), shares.flatten())
-    losses, _ = _of_places(outputs.flatten(0, 1), targets.flatten())
+        features = outputs.features.flatten(0, 1)
+        return _Weighted.apply(features, outputs.weight, targets.flatten(), shares.flatten())
+    logits = outputs.flatten(0, 1)
+    losses, _ = _of_places(logits, targets.flatten())
     return losses @ shares.flatten()
 
 
@@ -37,9 +38,12 @@ def of_places(outputs, targets):
     losses, right = [], []
     for few_outputs, few_targets in _chunks(outputs, targets):
         few_losses, logits = _of_places(few_outputs, few_targets)
+        largest = logits.argmax(dim=1)
         losses.append(few_losses)
-        right.append(logits.argmax(dim=1) == few_targets)
-    return torch.cat(losses).view(targets.shape), torch.cat(right).view(targets.shape)
+        right.append(largest == few_targets)
+    all_losses = torch.cat(losses)
+    all_right = torch.cat(right)
+    return all_losses.view(targets.shape), all_right.view(targets.shape)
 
 
 def _chunks(outputs, targets):
@@ -94,5 +98,6 @@ def _slopes(logits, targets, shares):
     slopes = logits.softmax(dim=1)
     # An ignored place has the share 0, hence no gradient wherever its target is.
     places = targets.clamp(min=0)[:, None]
-    slopes.scatter_add_(1, places, torch.full_like(places, -1, dtype=slopes.dtype))
+    minus = slopes.new_full(places.shape, -1.0)
+    slopes.scatter_add_(1, places, minus)
     return slopes * shares[:, None], losses

@@ -72,9 +72,10 @@ def totals(outputs, targets):
     """``(loss () float64, {metric: sum})``, summed over the samples, on outputs' device."""
     losses, right = of_places(outputs, targets)
     shares = _shares(targets)
-    by_sample = (losses * shares).sum(dim=1)
-    summed_loss = by_sample.sum(dtype=torch.float64)
-    num_right = (right * shares).sum(dim=1).sum(dtype=torch.float64)
+    of_samples = (losses * shares).sum(dim=1)
+    accuracies = (right * shares).sum(dim=1)
+    summed_loss = of_samples.sum(dtype=torch.float64)
+    num_right = accuracies.sum(dtype=torch.float64)
     return summed_loss, {"nats": summed_loss, "token_accuracy": num_right}
 
 
