@@ -10,7 +10,7 @@ from fedmpi.build.parts import network_of, of_data
 from fedmpi.build.network import network
 from fedmpi.build.server import block
 from fedmpi.build.setup import dealt_out
-from fedmpi.compute.evaluate import EVALUATED
+from fedmpi.compute.evaluate import evaluated
 from fedmpi.compute.forward import IMAGES
 from fedmpi.core.errors import UserError
 from fedmpi.methods.datasets.dataset import model_dtype, num_test
@@ -67,7 +67,8 @@ def gpu_needs(options, data, network):
     """``(worker, server)``: the ``Need`` of each on a GPU."""
     P, layers = network.layout.P, network.output_bytes
     values = int(np.prod(data.shape))
-    sample_bytes = model_dtype(data.dataset).itemsize * values
+    dtype = model_dtype(data.dataset)
+    sample_bytes = dtype.itemsize * values
     on_server = num_test(data.dataset) + 2 * len(data.validation)
     cohort = options["cohort"] or options["clients"]
     worker = footprint.worker_need(
@@ -82,7 +83,7 @@ def gpu_needs(options, data, network):
         P,
         layers,
         samples_bytes=on_server * sample_bytes,
-        batch_size=EVALUATED)
+        batch_size=evaluated(data.shape, dtype))
     return worker, server
 
 

@@ -12,6 +12,7 @@ from fedmpi.client.received import placed
 from fedmpi.client.train import seed, task_of
 from fedmpi.compute.derivatives import summed_gradient
 from fedmpi.compute.sgd import train
+from fedmpi.core.logits import Logits
 from fedmpi.core.rng import Purpose, stream, torch_seed
 from fedmpi.core.support import gathered
 from fedmpi.methods.datasets.dataset import laid
@@ -48,7 +49,10 @@ def _outputs(worker, job, arrays):
             model(inputs)
     finally:
         hook.remove()
-    return {"outputs": results[-1].float().cpu().numpy()}
+    outputs = results[-1]
+    if isinstance(outputs, Logits):
+        outputs = outputs.whole()
+    return {"outputs": outputs.float().cpu().numpy()}
 
 
 def _gradient(worker, job, arrays):

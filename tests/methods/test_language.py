@@ -276,3 +276,32 @@ def test_the_commands_of_the_page_make_a_federated_gpt(fedmpi, tmp_path, monkeyp
         fedmpi(1, *shlex.split(command), "--model", "gpt:depth=1,width=16,heads=2", "--rounds", 2, "--clients", 2,
                "--local-steps", 2, "--out", f"{number}.h5")
     assert read_run("1.h5").rounds["sparsity"][-1] == pytest.approx(0.9, abs=0.001)
+
+
+def test_coalitions_of_a_large_vocabulary_are_judged_in_chunks():
+    from fedmpi.compute.forward import ensemble
+    model = gpt("gpt:depth=1,width=8,heads=2", 4, 5000)
+    layout, x, _ = bind(model)
+    ids = torch.arange(12).view(3, 4)
+    models = torch.stack([x.clone(), 2 * x])
+    losses, headlines = ensemble(model, layout, LM)(models, ids, ids)
+    x.copy_(models[1])
+    expected = LM.loss(model.eval()(ids), ids, reduction="none").sum()
+    assert losses[1].item() == pytest.approx(expected.item()) == headlines[1].item()
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_attention_takes_no_matrix_of_tokens_by_tokens():
+    from fedmpi.core.flops import outputs
+    model = gpt("gpt:depth=1,width=16,heads=2", 256, 11)
+    _, largest = outputs(model, torch.zeros(1, 256, dtype=torch.int64))
+    assert largest == 256 * 64 * 4
+
+
+def test_activations_that_are_computed_again_are_no_memory():
+    from fedmpi.core.flops import outputs
+    sample = torch.zeros(1, 64, dtype=torch.int64)
+    (one, _), (four, _) = [outputs(gpt(f"gpt:depth={depth},width=16,heads=2", 64), sample) for depth in (1, 4)]
+    (again, _), (first, _) = [outputs(gpt(f"gpt:depth={depth},width=16,heads=2,recompute=true", 64), sample)
+                              for depth in (4, 1)]
+    assert first == one and again == one + 3 * 64 * 16 * 4 < four / 3

@@ -66,6 +66,11 @@ class Gpt(nn.Module):
         shared = self.table if tied else None
         self.head = dense_head(width, vocab, shared)
 
+    @property
+    def recomputed(self):
+        """The modules whose activations training does not keep."""
+        return list(self.blocks) if self.recompute else []
+
     def forward(self, ids):
         rows = self.table(ids)
         x = norm(rows)

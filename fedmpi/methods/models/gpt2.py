@@ -58,6 +58,11 @@ class Gpt2(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = dense_head(width, vocab, self.table)
 
+    @property
+    def recomputed(self):
+        """The modules whose activations training does not keep."""
+        return list(self.blocks) if self.recompute else []
+
     def forward(self, ids):
         window = ids.shape[1]
         places = torch.arange(window, device=ids.device)

@@ -62,6 +62,11 @@ class Vit(nn.Module):
         self.head = nn.Linear(width, classes)
         self.head.weight.prunable = False
 
+    @property
+    def recomputed(self):
+        """The modules whose activations training does not keep."""
+        return list(self.blocks) if self.recompute else []
+
     def forward(self, images):
         patches = cut(images, self.patch)
         rows = self.patches(patches)
