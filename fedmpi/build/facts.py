@@ -12,7 +12,7 @@ from fedmpi.plugins.spec import parse
 
 # Kinds of which a run has one part; the parts are asked in this order.
 ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting",
-       "codec", "aggregation", "sampler", "devices", "noise")
+       "codec", "timing", "sampler", "devices", "noise")
 
 
 def asked(options, parts, data, layout):
@@ -25,8 +25,8 @@ def asked(options, parts, data, layout):
 
 
 def _row(option, spec, part, facts):
-    given = _given(option, spec)
-    return f"--{option} {spec}", part, facts._replace(given=given)
+    user_options = _user_options(option, spec)
+    return f"--{option} {spec}", part, facts._replace(user_options=user_options)
 
 
 def _singles(options, parts, facts):
@@ -38,7 +38,7 @@ def of_run(options, parts, data, layout):
     """The ``Facts`` that all parts of the run share."""
     N = options["clients"]
     cohort = options["cohort"] or N
-    buffer = parts.aggregation.buffer
+    buffer = parts.timing.buffer
     merged = buffer or cohort
     opening = parts.weigher.opening
     epochs, steps, _ = lengths(options, data).max(axis=1).tolist()
@@ -54,7 +54,7 @@ def of_run(options, parts, data, layout):
         cohort=merged,
         largest=N if opening else merged,
         drawn=1 if buffer else cohort,
-        at_work=parts.aggregation.concurrency or cohort,
+        at_work=parts.timing.concurrency or cohort,
         fixed_cohort=options["cohort"] > 0,
         everybody=cohort == N and not buffer,
         timed=parts.devices.timed,
@@ -65,9 +65,9 @@ def of_run(options, parts, data, layout):
         pruner_reports=pruner.probe is not None,
         server_update=parts.strategy.before is not None,
         sends=bool(parts.strategy.sends),
-        needs_previous=any(fault.stale for fault in parts.faults),
+        needs_previous=any(fault.needs_previous_model for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,
-        judged=_judged(options, parts),
+        estimators=_estimators(options, parts),
         fixed_masks=pruner.fixed,
         coded=not parts.codec.exact,
         own_tests=options["client_test"] > 0,
@@ -85,7 +85,7 @@ def _named(options):
     return named
 
 
-def _judged(options, parts):
+def _estimators(options, parts):
     """``--option spec`` of each estimator that needs single updates, or utilities."""
     named = [f"--contribution {options['contribution']}"]
     named += [f"--observe {spec}" for spec in options["observe"]]
@@ -106,11 +106,11 @@ def _even(weighting, sizes):
     return bool((weights == weights[0]).all())
 
 
-def _given(option, spec):
+def _user_options(option, spec):
     """Names of the part's options that the user gave."""
     table = KINDS[KIND_OF.get(option, option)]
-    _, given = parse(table, spec)
-    return frozenset(given)
+    _, options = parse(table, spec)
+    return frozenset(options)
 
 
 def _contributions(options, parts, facts):

@@ -37,17 +37,17 @@ def fits(setup, places):
 
 def host_need(setup, ranks, first):
     """Bytes that this many ranks of one node will still take; ``first``: rank 0 is one of them."""
-    fed, network = setup.fed, setup.network
+    run, network = setup.run, setup.network
     return footprint.host_need(
         network.layout.P,
         network.output_bytes,
         batch_size=_at_once(setup.options),
-        cohort=fed.cohort,
+        cohort=run.cohort,
         data_bytes=setup.data.dataset.x_train.nbytes,
         ranks=ranks,
         first=first,
-        together=min(fed.together or 1, fed.cohort),
-        memories=len(fed.sizes) * fed.codec.feedback)
+        together=min(run.together or 1, run.cohort),
+        memories=len(run.sizes) * run.codec.feedback)
 
 
 def planned_needs(options):

@@ -13,40 +13,40 @@ from fedmpi.compute.forward import MODELS
 from fedmpi.compute.sgd import length
 from fedmpi.methods.codecs.values import fitted
 from fedmpi.methods.datasets.dataset import inputs, laid, of_test, of_training
-from fedmpi.server.fed import Fed
+from fedmpi.server.run_parts import RunParts
 
 # Values of all coalition models of one job: 64 MiB of float32.
 MODEL_VALUES = 1 << 24
 
 
 def server_parts(options, parts, data, network, device):
-    """The ``Fed`` of a run, without its transport; the server evaluates on ``device``."""
+    """The ``RunParts`` of a run, without its transport; the server evaluates on ``device``."""
     layout = network.layout
     two = sample(data, 2).to(device)
     several = kinds.kinds(options, network.model, layout, two[:1], len(data.sizes))
     cohort = options["cohort"] or options["clients"]
-    trained = parts.aggregation.buffer or cohort
+    trained = parts.timing.buffer or cohort
     test, validate, slopes = evaluators(
         data, network.model, layout, network.x, device, parts.task, several)
-    sums = adds_up(parts) and several is None
+    sums_on_workers = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
-    return Fed(
+    return RunParts(
         layout=layout,
         objective=parts.task,
         strategy=parts.strategy,
         pruner=parts.pruner,
         contributions=parts.contributions,
         weighting=parts.weighting,
-        codec=fitted(parts.codec, len(layout.tail)),
+        codec=fitted(parts.codec, len(layout.dense_positions)),
         sampler=parts.sampler,
         devices=parts.devices,
-        aggregation=parts.aggregation,
+        timing=parts.timing,
         transport=None,
         test=test,
         validate=validate,
         derivatives=slopes,
         block=block(layout.P),
-        stale=any(fault.stale for fault in parts.faults),
+        needs_previous_model=any(fault.needs_previous_model for fault in parts.faults),
         sizes=torch.from_numpy(data.sizes.astype(np.float64)),
         cohort=cohort,
         rounds=options["rounds"],
@@ -55,11 +55,11 @@ def server_parts(options, parts, data, network, device):
         fixed=network.fixed,
         batch_norm=network.batch_norm,
         server=server_data.holdings(options, parts.strategy, data),
-        least=least(options, parts, data, network.batch_norm),
-        sums=sums,
-        values=wants_updates or not sums,
+        min_samples_seen=min_samples_seen(options, parts, data, network.batch_norm),
+        sums_on_workers=sums_on_workers,
+        wants_single_updates=wants_updates or not sums_on_workers,
         on_error=options["on_error"],
-        every=options["evaluate_every"],
+        evaluate_every=options["evaluate_every"],
         quorum=options["quorum"],
         together=options["together"],
         lr=_first_rate(options, parts.schedule, data),
@@ -93,9 +93,9 @@ def adds_up(parts):
     train the same mask, and if the server waits for all answers. Ranks and observing estimators
     play no part, so that the bits do not depend on them.
     """
-    pruner, aggregation = parts.pruner, parts.aggregation
+    pruner, timing = parts.pruner, parts.timing
     # These merge before all answers are there, or without some.
-    if aggregation.buffer or aggregation.over or aggregation.deadline < math.inf:
+    if timing.buffer or timing.over or timing.deadline < math.inf:
         return False
     # Clients' masks differ.
     if pruner.masks is not None or pruner.units is not None or pruner.moves:
@@ -103,7 +103,7 @@ def adds_up(parts):
     return parts.strategy.additive and parts.weighting.fixed
 
 
-def least(options, parts, data, normalises=False):
+def min_samples_seen(options, parts, data, normalises=False):
     """float64 (N,): the least number of samples that each client's training sees in a round.
 
     It is 0 for a client with a fault that may cut training short. ``normalises``: the model has

@@ -3,7 +3,7 @@
 from fedmpi import catalog
 from fedmpi.build.options import SEVERAL
 from fedmpi.laws import data, merging, pruning, scoring, time, training, wire
-from fedmpi.laws.engine import assembled, play
+from fedmpi.laws.engine import assembled, run_rounds
 from fedmpi.laws.hold import hold_all, hold_equal, twice
 from fedmpi.plugins.spec import make
 
@@ -25,7 +25,7 @@ LAWS = {
     "fault": data.fault,
     "devices": time.devices,
     "sampler": time.sampler,
-    "aggregation": time.aggregation,
+    "timing": time.timing,
 }
 ROUNDS = 3
 # The other options of a run, without which it would never ask the part for anything.
@@ -33,7 +33,7 @@ BESIDE = {
     "dataset": {"model": "logistic", "train_samples": 120},
     "weighting": {"contribution": "cosine"},
     "sampler": {"cohort": 2},
-    "aggregation": {"devices": "drawn", "cohort": 2},
+    "timing": {"devices": "drawn", "cohort": 2},
 }
 # Second options for contributions and models.
 SECOND_OPTIONS = ("observe", "also_model")
@@ -94,8 +94,8 @@ def _is_of_tokens(kind, spec):
 
 def _last_model(kind, spec):
     options = OWN_PARTS.get(kind, {}) | _beside(kind, spec) | _named(kind, spec)
-    fed, state = assembled(**options)
-    states, _ = play(fed, state, ROUNDS)
+    run, state = assembled(**options)
+    states, _ = run_rounds(run, state, ROUNDS)
     return states[-1]["x"]
 
 

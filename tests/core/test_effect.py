@@ -43,7 +43,7 @@ def test_defaults_may_stand_beside_any_choice():
     ("pruner", "prunefl:fixed=true,constant_s=2"), ("pruner", "set:end=0.75"),
     ("features", "rotation:quarter=true,shuffle=false"), ("fault", "free-rider:kind=stale,std=0.01"),
     ("devices", "drawn:period_h=24"), ("devices", "drawn:diurnal=true,availability=0.5,slot_s=60"),
-    ("aggregation", "fedasync:staleness=constant,a=0.5"), ("aggregation", "fedasync:b=4")])
+    ("timing", "fedasync:staleness=constant,a=0.5"), ("timing", "fedasync:b=4")])
 def test_parts_refuse_what_their_other_options_leave_no_effect(kind, spec):
     with pytest.raises(UserError, match=f"{spec}: .* has no effect with .*; leave .* out"):
         make(catalog.KINDS[kind], spec)
@@ -56,8 +56,8 @@ def test_a_mask_that_never_moves_is_told_and_one_that_moves_is_not(pruner, last_
     """Against what is played: the least number of rounds in which it moves, and one less."""
     for rounds, moves in ((last_still, False), (last_still + 1, True)):
         model = "small-cnn:width=16"
-        fed, state = contracts.assembled(pruner=pruner, rounds=rounds, model=model)
-        states, _ = contracts.play(fed, state, rounds)
+        run, state = contracts.assembled(pruner=pruner, rounds=rounds, model=model)
+        states, _ = contracts.run_rounds(run, state, rounds)
         moved = any(not torch.equal(state["mask"], after["mask"]) for after in states)
         told = [line for line in warned(pruner=pruner, rounds=rounds, model=model) if "never moves" in line]
         assert (moved, not told) == (moves, moves), (rounds, told)

@@ -15,7 +15,7 @@ from fedmpi.core.layout import bind
 from fedmpi.core.logits import Logits
 from fedmpi.core.mask import budgets
 from fedmpi.core.rng import Purpose, stream
-from fedmpi.laws.engine import assembled, play
+from fedmpi.laws.engine import assembled, run_rounds
 from fedmpi.methods.tasks import chunked
 from fedmpi.plugins.spec import make
 from fedmpi.store import read_run, verify
@@ -170,12 +170,12 @@ def test_what_adds_to_the_stream_starts_smaller_and_nothing_starts_at_zero():
         assert parameter.std().item() == pytest.approx(expected, rel=0.1)
 
 
-@pytest.mark.parametrize("spec, told", [
+@pytest.mark.parametrize("spec, message", [
     ("gpt:context=12", "context must be that of the data set, 16, got 12"), ("gpt:vocab=9", "vocab must be"),
     ("gpt:heads=3", "heads must divide width=128, got 3"), ("gpt:width=10,heads=2", "must be even"),
     ("gpt2:depth=0", "depth must be >= 1"), ("gpt:dropout=1", "dropout must be in")])
-def test_impossible_sizes_are_refused(spec, told):
-    with pytest.raises(UserError, match=told):
+def test_impossible_sizes_are_refused(spec, message):
+    with pytest.raises(UserError, match=message):
         make(MODELS, spec, (16,), 11)
 
 
@@ -194,14 +194,14 @@ def test_images_have_another_transformer():
 
 def test_one_step_of_plain_descent_is_federated_sgd_bit_by_bit():
     """H = 1: the server's model moves by the clients' mean gradient, as data-parallel training would."""
-    fed, state = assembled(**RUN)
+    run, state = assembled(**RUN)
     x = state["x"].clone()
-    states, _ = play(fed, state, 1)
+    states, _ = run_rounds(run, state, 1)
 
     setup_model = gpt(RUN["model"], 8, 5)
     layout, vector, _ = bind(setup_model)
-    worker = fed.transport.worker
-    shares = fed.sizes / fed.sizes.sum()
+    worker = run.transport.worker
+    shares = run.sizes / run.sizes.sum()
     sums = torch.zeros(layout.P, dtype=torch.int64)
     for client in range(3):
         data = worker.data
@@ -221,7 +221,7 @@ def test_one_step_of_plain_descent_is_federated_sgd_bit_by_bit():
         update = moved - x
         exact_sum.add(sums, update, float(shares[client]), exact_sum.magnitude(update))
     expected = x + exact_sum.mean(sums, float(shares.sum()))
-    support = fed.layout.support(state["mask"]).long()
+    support = run.layout.support(state["mask"]).long()
     assert torch.equal(states[0]["x"][support], expected[support])
 
 

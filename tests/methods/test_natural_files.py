@@ -57,17 +57,17 @@ def test_leafs_shakespeare_becomes_text_again(tmp_path):
     assert len(data.x_test) == 40 and data.stream.vocab == len(set("".join(TEXT.values())))
 
 
-@pytest.mark.parametrize("train, test, told", [
+@pytest.mark.parametrize("train, test, message", [
     ({"a": windows("0123456789ab"), "b": windows("0123456789ab")}, {"a": windows("0123456789ab")},
      "b and 0 more users are in one of train and test only"),
     ({"a": ([1, 2], ["x", "y"])}, {"a": windows("0123456789ab")}, "must be texts, got int"),
     ({"a": (["x"], [])}, {"a": windows("0123456789ab")}, "a has 1 x and 0 y"),
     ({"a": windows("0123456789ab")}, None, "there is no .*test/.*json")])
-def test_faults_of_leafs_files_are_told_in_a_line(tmp_path, train, test, told):
+def test_faults_of_leafs_files_are_told_in_a_line(tmp_path, train, test, message):
     leaf(tmp_path, "train", train)
     if test is not None:
         leaf(tmp_path, "test", test)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         make(DATASETS, f"leaf-shakespeare:folder={tmp_path},context=2", "data")
 
 
@@ -113,14 +113,14 @@ def test_tffs_shakespeare_is_text_by_speaker(tmp_path):
     assert first == TEXT["PLAY_A"][:30] + "\né" + TEXT["PLAY_A"][30:] + "\n" and data.client_names == tuple(TEXT)
 
 
-@pytest.mark.parametrize("clients, told", [
+@pytest.mark.parametrize("clients, message", [
     (None, "there is no .*fed_emnist_train.h5; put TensorFlow Federated's archive"),
     ({"a": {"pixels": np.zeros((1, 28, 28))}}, "examples/a has no label, but pixels"),
     ({"a": {"pixels": np.zeros((0, 28, 28)), "label": np.zeros(0)}}, "no client has a sample")])
-def test_faults_of_tffs_archives_are_told_in_a_line(tmp_path, clients, told):
+def test_faults_of_tffs_archives_are_told_in_a_line(tmp_path, clients, message):
     if clients is not None:
         archive(tmp_path / "fed_emnist_train.h5", clients)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         make(DATASETS, "tff-emnist", str(tmp_path))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fedmpi.methods.timing.fedasync import fedasync
 from fedmpi.methods.timing.fedbuff import fedbuff
 from fedmpi.methods.timing.sync import sync
-from fedmpi.catalog import AGGREGATIONS, DEVICES, SAMPLERS
+from fedmpi.catalog import TIMINGS, DEVICES, SAMPLERS
 from fedmpi.plugins.spec import make
 from fedmpi.core.virtual_time import dropped, durations, earliest, in_time, round_s
 from fedmpi.methods.devices.constant import constant
@@ -22,7 +22,7 @@ from fedmpi.methods.devices.none import none
 from fedmpi.methods.devices.tiers import tiers
 from fedmpi.methods.devices.trace import trace
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import Fleet, Known
+from fedmpi.core.parts import Fleet, ClientRecords
 from fedmpi.core.rng import stream
 from fedmpi.methods.sampler.contribution import contribution, probabilities
 from fedmpi.methods.sampler.power_of_choice import choose, power_of_choice
@@ -250,7 +250,7 @@ def known_of(N=6, away=(), sizes=None, scores=None, losses=None):
     available = torch.ones(N, dtype=torch.bool)
     available[list(away)] = False
     nothing = torch.full((N,), torch.nan, dtype=torch.float64)
-    return Known(available, torch.arange(1, N + 1, dtype=torch.float64) if sizes is None else double(*sizes),
+    return ClientRecords(available, torch.arange(1, N + 1, dtype=torch.float64) if sizes is None else double(*sizes),
                  nothing if scores is None else double(*scores), nothing if losses is None else double(*losses))
 
 
@@ -286,7 +286,7 @@ def test_distinct_available_sorted_clients_and_all_where_there_are_no_more(spec,
     values = st.lists(st.floats(-5, 5) | st.just(math.nan), min_size=N, max_size=N)
     known = known_of(N, away, scores=data.draw(values), losses=data.draw(values),
                      sizes=data.draw(st.lists(st.integers(0, 9), min_size=N, max_size=N)))
-    before = Known(*(column.clone() for column in known))
+    before = ClientRecords(*(column.clone() for column in known))
     count = data.draw(st.integers(1, N))
     clients = sampler.draw(rng(seed), count, known)
     assert clients.dtype == torch.int64 and len(clients) == min(count, N - len(away))
@@ -374,7 +374,7 @@ def test_impossible_samplers_are_refused(spec):
         make(SAMPLERS, spec)
 
 
-# --- aggregation ---
+# --- timing ---
 
 def test_sync_waits_for_all_unless_told():
     assert sync()[:6] == (math.inf, 0.0, 0, 0, None, False)
@@ -403,9 +403,9 @@ def test_fedbuff_scales_by_the_root_of_staleness():
     "fedasync:alpha=1.1", "fedasync:staleness=linear",
     "fedasync:a=-1", "fedasync:b=nan", "fedasync:concurrency=-1", "fedbuff:buffer=0",
     "fedbuff:a=inf", "fedbuff:server_lr=0", "fedbuff:concurrency=-1"])
-def test_impossible_aggregation_is_refused(spec):
+def test_impossible_timing_is_refused(spec):
     with pytest.raises(UserError, match=f"^{spec}: .* must be"):
-        make(AGGREGATIONS, spec)
+        make(TIMINGS, spec)
 
 
 # --- the clock ---

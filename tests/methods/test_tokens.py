@@ -108,8 +108,8 @@ def test_speakers_keep_their_own_text(play):
     borders = dataset.stream.offsets[1:-1]
     touched = [tokens_of(data.validation[row: row + 1], 4) for row in range(len(data.validation))]
     assert all(not {border - 1, border} <= window for border in borders for window in touched)
-    told = " ".join(dataset.told)
-    assert "1 of 3 hold fewer than 5 tokens" in told and "characters" in told
+    message = " ".join(dataset.remarks)
+    assert "1 of 3 hold fewer than 5 tokens" in message and "characters" in message
 
 
 def test_speeches_are_joined_and_blocks_without_a_name_go_on():
@@ -122,10 +122,10 @@ def test_speeches_are_joined_and_blocks_without_a_name_go_on():
 
 
 def test_training_begins_windows_at_any_token_of_the_stretch_and_draws_what_it_needs():
-    fed, _ = assembled(**{key: value for key, value in RUN.items() if value is not None} |
+    run, _ = assembled(**{key: value for key, value in RUN.items() if value is not None} |
                        {"partition": "iid", "clients": 3, "local_epochs": 0, "local_steps": 2, "batch_size": 50,
                         "pruner": "dense", "contribution": "size", "weighting": "size", "device": "cpu"})
-    samples = fed.transport.worker.samples
+    samples = run.transport.worker.samples
     tokens = shards.stretch(samples, 1)
     assert samples.data["x_train"].dtype == np.uint16 and tokens.dtype == torch.int64
     inputs, labels = shards.of_client(samples, 1)
@@ -156,7 +156,7 @@ def test_a_stream_is_evaluated_in_order_once():
     assert shared_arrays(dealt(clients=2))["labels"].nbytes == 0
 
 
-@pytest.mark.parametrize("options, told", [
+@pytest.mark.parametrize("options, message", [
     ({"partition": "dirichlet", "clients": 3}, "it deals by class, and these data have no classes"),
     ({"partition": "natural"}, "needs a data set that says whose"),
     ({"clients": 220}, "would hold fewer than 9 tokens, 1 x 8"),
@@ -166,8 +166,8 @@ def test_a_stream_is_evaluated_in_order_once():
     ({"clients": 3, "fault": ["label-flip"]}, "changes classes"),
     ({"clients": 3, "train_samples": 10 ** 6}, "has 249 windows"),
     ({"clients": 3, "validation": 0.001}, "too short for a validation part")])
-def test_what_a_stream_cannot_do_is_refused_in_one_line(options, told):
-    with pytest.raises(UserError, match=told):
+def test_what_a_stream_cannot_do_is_refused_in_one_line(options, message):
+    with pytest.raises(UserError, match=message):
         dealt(**options)
 
 
@@ -202,14 +202,14 @@ def test_byte_pairs_are_learnt_from_the_training_part_and_spell_any_text(tmp_pat
     assert one.stream.token_bytes[0] > 2 > one.stream.token_bytes[1] > 0.9
 
 
-@pytest.mark.parametrize("write, told", [
+@pytest.mark.parametrize("write, message", [
     (None, "cannot read the text"), (b"\xff\xfe\x00", "no UTF-8 text"), (b"a", "has 1 characters"),
     (b"short", "longest stretch has")])
-def test_texts_that_cannot_be_read_are_told(tmp_path, write, told):
+def test_texts_that_cannot_be_read_are_told(tmp_path, write, message):
     path = tmp_path / "a.txt"
     if write is not None:
         path.write_bytes(write)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         make(DATASETS, f"text:file={path}", "data")
 
 
@@ -241,17 +241,17 @@ def test_nanogpts_files_are_read_as_they_are(tmp_path):
         make(DATASETS, f"tokens:file={tmp_path},context=8", "data")
 
 
-@pytest.mark.parametrize("arrays, told", [
+@pytest.mark.parametrize("arrays, message", [
     ({"x_train": np.zeros((3, 40), np.int64), "x_test": np.zeros(40, np.int64)}, "must be tokens"),
     ({"x_train": np.full(40, -1), "x_test": np.zeros(40, np.int64)}, "must lie in|must hold tokens"),
     ({"x_train": np.zeros(40), "x_test": np.zeros(40)}, "must be tokens"),
     ({"x_train": np.zeros(40, np.uint8), "x_test": np.zeros(40, np.uint8), "offsets": [0, 50]}, "must rise from 0"),
     ({"x_train": np.zeros(40, np.uint8), "x_test": np.zeros(40, np.uint8), "client_names": ["a"]}, "without offsets")])
-def test_arrays_that_are_no_tokens_are_told(tmp_path, arrays, told):
+def test_arrays_that_are_no_tokens_are_told(tmp_path, arrays, message):
     with h5py.File(tmp_path / "mine.h5", "w") as file:
         for name, array in arrays.items():
             file[name] = array
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         make(DATASETS, "tokens:file=mine.h5,context=8", str(tmp_path))
 
 
@@ -263,5 +263,5 @@ def test_the_entropy_rate_of_a_known_chain():
     dataset = make(DATASETS, "markov:vocab=3,tokens=60000,context=8,concentration=3", "data")
     pairs = np.zeros((3, 3))
     np.add.at(pairs, (dataset.x_train[:-1].astype(int), dataset.x_train[1:].astype(int)), 1)
-    rate = float(dataset.told[0].split()[2])
+    rate = float(dataset.remarks[0].split()[2])
     assert markov.entropy_rate(pairs / pairs.sum(axis=1, keepdims=True)) == pytest.approx(rate, abs=0.01)

@@ -492,8 +492,8 @@ def devices(fault: str = ""):
     return part._replace(at=at)
 
 
-def aggregation(fault: str = ""):
-    return Aggregation(buffer=2) if fault == "no discount" else Aggregation(deadline=-1.0)
+def timing(fault: str = ""):
+    return Timing(buffer=2) if fault == "no discount" else Timing(deadline=-1.0)
 '''
 BREACHES = [
     ("strategy", "list in state", "expected tensors in the state that init returns, got a list of 1 under 'sum'"),
@@ -560,8 +560,8 @@ BREACHES = [
     ("sampler", "few", "got a tensor (2,) int64"),
     ("devices", "float32", "expected speed of the Fleet as a tensor (3,) float64, got a tensor (3,) float32"),
     ("devices", "tuple", "expected a Fleet from at, got a tuple of 6"),
-    ("aggregation", "no discount", "expected a discount where there is a buffer, got None"),
-    ("aggregation", "deadline", "expected deadline as a number >= 0, got -1.0"),
+    ("timing", "no discount", "expected a discount where there is a buffer, got None"),
+    ("timing", "deadline", "expected deadline as a number >= 0, got -1.0"),
 ]
 
 
@@ -619,9 +619,9 @@ def test_a_contract_that_is_broken_in_a_later_round_is_one_line_too(own, fedmpi,
 
 def test_a_divergence_under_a_method_of_the_users_is_told_as_one(own):
     own("my_methods.py", "from fedmpi.methods.strategies.fedavg import fedavg as mine")
-    fed, state = contracts.assembled(strategy="my_methods:mine", pruner="static:sparsity=0.5", lr=1e30)
+    run, state = contracts.assembled(strategy="my_methods:mine", pruner="static:sparsity=0.5", lr=1e30)
     with pytest.raises(DivergedError, match="a smaller --lr may help"):
-        contracts.play(fed, state, 1)
+        contracts.run_rounds(run, state, 1)
 
 
 def test_an_exception_of_the_servers_part_of_a_method_flies(own):
@@ -665,7 +665,7 @@ def test_the_run_file_has_every_option_of_every_part(half, fedmpi):
                                                 "strategy",
                                                 "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
                                                 "devices", "sampler",
-                                                "aggregation"]
+                                                "timing"]
     found = {part["kind"]: part for part in parts}
     assert found["pruner"]["options"] == {"share": 0.5} and found["pruner"]["files"] == ["my_half.py"]
     assert found["strategy"]["options"] == {} and found["optimiser"]["options"]["momentum"] == 0.9

@@ -19,9 +19,9 @@ def arguments(**more):
 
 
 @pytest.mark.parametrize("more", [{}, {"strategy": "prunefl", "codec": "int8", "cohort": 3},
-                                  {"devices": "drawn", "aggregation": "fedbuff:buffer=2", "strategy": "fedavg",
+                                  {"devices": "drawn", "timing": "fedbuff:buffer=2", "strategy": "fedavg",
                                    "cohort": 2},
-                                  {"devices": "drawn", "aggregation": "sync:over=0.5", "cohort": 3}])
+                                  {"devices": "drawn", "timing": "sync:over=0.5", "cohort": 3}])
 def test_bytes_and_flops_are_those_of_the_run(fedmpi, tmp_path, more):
     found = plan.played(DEFAULTS | OPTIONS | more, print)[-1]
     fedmpi(1, "train", *arguments(**more), "--out", tmp_path / "run.h5")
@@ -41,7 +41,7 @@ def test_what_takes_too_long_is_played_in_part_and_scaled(monkeypatch):
     for name in ("down_bytes", "up_bytes", "dense_bytes"):
         assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=0.02)
     assert part.flops["dense"] == pytest.approx(whole.flops["dense"], rel=0.02)
-    assert any("2 of 6 clients of 20 samples each, scaled" in line for line in plan.told(*known, part, 1, "a.h5"))
+    assert any("2 of 6 clients of 20 samples each, scaled" in line for line in plan.plan_lines(*known, part, 1, "a.h5"))
 
 
 class Slow(torch.nn.Linear):
@@ -62,9 +62,9 @@ def test_time_that_is_over_in_a_clients_training_is_no_failure_of_the_client(mon
     assert not found.exact
 
 
-@pytest.mark.parametrize("aggregation", ["fedbuff:buffer=2", "fedasync"])
-def test_training_that_asynchronous_rounds_did_before_is_part_of_the_time(aggregation):
-    options = DEFAULTS | OPTIONS | {"devices": "drawn", "aggregation": aggregation, "strategy": "fedavg", "cohort": 3}
+@pytest.mark.parametrize("timing", ["fedbuff:buffer=2", "fedasync"])
+def test_training_that_asynchronous_rounds_did_before_is_part_of_the_time(timing):
+    options = DEFAULTS | OPTIONS | {"devices": "drawn", "timing": timing, "strategy": "fedavg", "cohort": 3}
     found = plan.played(options, print)[-1]
     assert found.round_s > found.shared_s >= found.played.trained_s > 0
 
@@ -72,7 +72,7 @@ def test_training_that_asynchronous_rounds_did_before_is_part_of_the_time(aggreg
 @pytest.mark.parametrize("pruner, said", [("rigl:every=2", True), ("rigl:every=3", False)])
 def test_a_round_that_moved_the_mask_is_said_to_take_more(pruner, said):
     *known, found = plan.played(DEFAULTS | OPTIONS | {"rounds": 6, "pruner": pruner}, print)
-    assert any("which moved the mask" in line for line in plan.told(*known, found, 1, "a.h5")) == said
+    assert any("which moved the mask" in line for line in plan.plan_lines(*known, found, 1, "a.h5")) == said
 
 
 def test_a_dry_run_prints_a_plan_and_writes_nothing(fedmpi, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ METHODS = {
     "feddst": ("--strategy", "feddst:mu=0.1", "--pruner", "feddst:every=2,alpha=0.3", "--contribution", "loo-cosine",
                "--codec", "int8"),
     "text": ("--strategy", "thesis-text", "--contribution", "loo", "--cohort", 5, "--codec", "float16",
-             "--devices", "drawn", "--aggregation", "sync:over=0.4", "--sampler", "contribution"),
+             "--devices", "drawn", "--timing", "sync:over=0.4", "--sampler", "contribution"),
     "norms": ("--strategy", "thesis:server_momentum=0.3", "--pruner", "set", "--model", "norm_model:net",
               "--partition", "iid"),
     "judged": ("--strategy", "thesis-text", "--pruner", "adaptive:every=2,spread=0.15", "--contribution", "gtg-shapley",
@@ -26,9 +26,9 @@ METHODS = {
                 "free-rider:kind=random", "--fault", "feature-noise", "--noise", "fedcorr", "--features", "gaussian"),
     "feddu": ("--strategy", "feddu:decay=1", "--server-data", "40:labels=0+1+2", "--server-gflops", 0.1,
               "--devices", "drawn", "--pruner", "rigl:every=2,sparsity=0.5", "--cohort", 4),
-    "fedbuff": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
+    "fedbuff": ("--timing", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
                 "--devices", "drawn:dropout=0.2,availability=0.8", "--on-error", "drop"),
-    "late": ("--aggregation", "sync:deadline=30", "--devices", "tiers:dropout=0.1", "--cohort", 5,
+    "late": ("--timing", "sync:deadline=30", "--devices", "tiers:dropout=0.1", "--cohort", 5,
              "--sampler", "power-of-choice:candidates=7", "--strategy", "fedavg", "--contribution", "cosine"),
     "prunefl": ("--strategy", "prunefl", "--pruner", "prunefl:every=2", "--partition", "shards", "--noise", "thesis"),
     "smaller": ("--strategy", "fedmp", "--pruner", "fedmp:by=speed", "--devices", "tiers:slow=0.4,fast=0.2",
@@ -36,7 +36,7 @@ METHODS = {
     "sums": ("--strategy", "fedavg", "--weighting", "size", "--observe", "loo"),
     "signs": ("--strategy", "fedavg", "--codec", "sign:block=64", "--cohort", 6, "--pruner", "rigl:every=2",
               "--together", 4),
-    "owed": ("--aggregation", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
+    "owed": ("--timing", "fedbuff:buffer=2,concurrency=4", "--pruner", "set:every=2", "--strategy", "thesis",
              "--devices", "drawn:dropout=0.2", "--codec", "int8:feedback=true,entropy=true"),
     "teams": ("--model", "norm_model:net", "--together", 4, "--pruner", "rigl:every=2", "--partition", "iid",
               "--fault", "free-rider"),
@@ -50,7 +50,7 @@ METHODS = {
     "kinds": ("--strategy", "fedper", "--also-model", "norm_model:net", "--also-model", "norm_model:net", "--partition",
               "iid", "--pruner", "static:sparsity=0.5", "--contribution", "size", "--cohort", 6, "--client-test", 0.2),
     "fednova": ("--strategy", "fednova", "--partition", "quantity", "--contribution", "loo", "--clip-norm", 1.0),
-    "flying": ("--together", 3, "--aggregation", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
+    "flying": ("--together", 3, "--timing", "fedbuff:buffer=3,concurrency=5", "--devices", "drawn",
                "--pruner", "set", "--client-test", 0.2, "--client-test-every", 2),
 }
 
@@ -204,13 +204,13 @@ def test_order_of_arrival_does_not_matter(tmp_path):
                                   model="small-cnn:width=4", local_epochs=1, device="cpu", observe=["loo"])
         setup = set_up(options, torch.device("cpu"))
         transport = transport_of(launch.worker())
-        fed = setup.fed._replace(transport=transport)
+        run = setup.run._replace(transport=transport)
         transport.share({"kind": "data"}, shared_arrays(setup.data))
-        state = loop.start(fed, setup.network.first)
+        state = loop.start(run, setup.network.first)
         transport.publish(*message(setup, state))
         rows = []
         for t in range(1, 4):
-            state, row, clients = loop.play_round(fed, state, t)
+            state, row, clients = loop.evaluated_round(run, state, t)
             rows.append((row["weights_digest"], row["up_bytes"], clients["contribution"].tolist(),
                          clients["score_loo"].tolist()))
         return rows

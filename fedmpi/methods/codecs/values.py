@@ -245,8 +245,8 @@ def squeezed(codec, name, dtype):
     return codec._replace(encode=encode, decode=decode)
 
 
-def fitted(codec, tail):
-    """The ``codec`` for vectors with a ``tail`` of so many values without pruning.
+def fitted(codec, num_dense):
+    """The ``codec`` for vectors that end in ``num_dense`` values without pruning.
 
     Its ``down`` is filled in. A codec for weights alone sends the tail as float32.
     """
@@ -255,7 +255,7 @@ def fitted(codec, tail):
         return codec
 
     def parted(values):
-        num_weights = len(values) - tail
+        num_weights = len(values) - num_dense
         return values[:num_weights], values[num_weights:]
 
     def encode(values, *coding):
@@ -264,13 +264,13 @@ def fitted(codec, tail):
         return arrays | {"tail": rest.cpu().numpy()}
 
     def decode(arrays, K):
-        weights = codec.decode(arrays, K - tail)
+        weights = codec.decode(arrays, K - num_dense)
         rest = torch.from_numpy(arrays["tail"])
         return torch.cat([weights, rest])
 
     def bound(values):
         weights, _ = parted(values)
-        return torch.cat([codec.bound(weights), torch.zeros(tail)])
+        return torch.cat([codec.bound(weights), torch.zeros(num_dense)])
 
     return codec._replace(encode=encode, decode=decode, bound=bound)
 

@@ -53,7 +53,7 @@ def leaf_femnist(data_dir, folder: str = "femnist"):
         x_train, _labels(train), x_test, _labels(test), CLASSES, mean, std, NAMES,
         client=np.repeat(np.arange(len(users)), sizes),
         client_names=tuple(users),
-        told=(users_line(train, test, len(x_train), len(x_test)),))
+        remarks=(users_line(train, test, len(x_train), len(x_test)),))
     return checked(dataset, path)
 
 
@@ -81,7 +81,7 @@ def leaf_shakespeare(data_dir, folder: str = "shakespeare", context: int = 80):
         client_names=users,
         names=coder.names,
         token_bytes=tuple(map(bytes_per_token, all_texts, (x_train, x_test))),
-        told=(tokens_line(coder, len(x_train), len(x_test)),),
+        remarks=(tokens_line(coder, len(x_train), len(x_test)),),
         whose=path)
 
 

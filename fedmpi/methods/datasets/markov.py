@@ -34,7 +34,7 @@ def markov(data_dir, vocab: int = 16, tokens: int = 20000, test: int = 4000, con
     train = _chain(table, tokens, gen)
     held = _chain(table, test, gen)
     line = f"entropy rate: {rate:.6f} nats a token, the least loss of any model"
-    return dataset_of(train, held, context, vocab, told=(line,), token_bytes=(1.0, 1.0),
+    return dataset_of(train, held, context, vocab, remarks=(line,), token_bytes=(1.0, 1.0),
                       whose="markov")
 
 

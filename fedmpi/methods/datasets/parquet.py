@@ -49,7 +49,7 @@ def parquet(data_dir, folder: str = "parquet", x: str = "image", y: str = "label
         x_train, labels.y_train, x_test, labels.y_test, labels.classes, mean, std, labels.names,
         client=owner,
         client_names=names,
-        told=(*labels.lines, owners_text(owner, names)))
+        remarks=(*labels.lines, owners_text(owner, names)))
     return checked(dataset, path)
 
 

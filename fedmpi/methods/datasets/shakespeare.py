@@ -55,7 +55,7 @@ def shakespeare(data_dir, tokens: Kind = "char", vocab: int = 0, context: int = 
         client_names=speakers,
         names=coder.names,
         token_bytes=tuple(map(bytes_per_token, texts, (train, held))),
-        told=(tokens_line(coder, len(train), len(held)),),
+        remarks=(tokens_line(coder, len(train), len(held)),),
         whose=path)
 
 

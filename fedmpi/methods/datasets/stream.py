@@ -76,11 +76,11 @@ def owners(dataset):
 
 
 def dataset_of(train, test, window, vocab, *, offsets=None, test_offsets=None, client_names=(),
-               names=(), token_bytes=(np.nan, np.nan), told=(), whose="of tokens"):
+               names=(), token_bytes=(np.nan, np.nan), remarks=(), whose="of tokens"):
     """The ``Dataset`` of two arrays of tokens (n,), checked.
 
     ``offsets`` and ``test_offsets`` are those of ``Stream``, by default of one stretch. A line of
-    ``told`` is added about clients, and tokens, that make no window.
+    ``remarks`` is added about clients, and tokens, that make no window.
     """
     if window < 1:
         raise ValueError(f"context must be >= 1, got {window}")
@@ -98,7 +98,7 @@ def dataset_of(train, test, window, vocab, *, offsets=None, test_offsets=None, c
         names=tuple(names),
         client_names=tuple(client_names),
         ids=True,
-        told=(*told, *_short_lines(lengths, window, client_names)),
+        remarks=(*remarks, *_short_lines(lengths, window, client_names)),
         stream=Stream(window, vocab, offsets, test_offsets, token_bytes))
     return checked_stream(dataset, whose)
 

@@ -41,7 +41,7 @@ def text(data_dir, file: str = "text.txt", tokens: Kind = "char", vocab: int = 0
         train, held, context, len(coder.names),
         names=coder.names,
         token_bytes=tuple(map(bytes_per_token, parts, (train, held))),
-        told=(tokens_line(coder, len(train), len(held)),),
+        remarks=(tokens_line(coder, len(train), len(held)),),
         whose=path)
 
 

@@ -75,7 +75,7 @@ def tff_shakespeare(data_dir, folder: str = ".", context: int = 80):
         client_names=names,
         names=coder.names,
         token_bytes=tuple(map(bytes_per_token, all_texts, (x_train, x_test))),
-        told=(tokens_line(coder, len(x_train), len(x_test)),),
+        remarks=(tokens_line(coder, len(x_train), len(x_test)),),
         whose="tff-shakespeare")
 
 
@@ -92,7 +92,7 @@ def _labelled(data_dir, folder, archive, fields, images_of):
         x_train, y_train, x_test, y_test, int(max(y_train.max(), y_test.max())) + 1, mean, std,
         client=np.repeat(np.arange(len(names)), [len(of_client) for of_client in images]),
         client_names=tuple(names),
-        told=(f"clients: {len(names)} with {len(x_train):,} training samples",))
+        remarks=(f"clients: {len(names)} with {len(x_train):,} training samples",))
     return checked(dataset, archive)
 
 

@@ -45,7 +45,7 @@ def tokens(data_dir, file: str = "tokens.h5", context: int = 64, vocab: int = 0,
         test_offsets=arrays.get("test_offsets"),
         client_names=_names(path, arrays, offsets),
         token_bytes=(bytes_a_token, bytes_a_token),
-        told=(f"tokens: {len(x_train):,} training and {len(x_test):,} test tokens, of {size:,}",),
+        remarks=(f"tokens: {len(x_train):,} training and {len(x_test):,} test tokens, of {size:,}",),
         whose=path)
 
 
