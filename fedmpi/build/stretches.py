@@ -60,43 +60,53 @@ def cut(stretches, share, window, least, keep_empty=False):
     ``least`` windows stay, and an end is at least a window. ``keep_empty`` keeps an end of no
     tokens for a stretch that cannot be cut.
     """
-    lengths = stretches[:, 1] - stretches[:, 0]
+    starts, stops = stretches.T
+    lengths = stops - starts
     wanted = np.floor(share * lengths + 0.5).astype(np.int64)
     spare = lengths - (least * window + 1)
     taken = np.minimum(wanted, spare)
     # Fewer tokens than a window's would be lost to both parts.
-    taken = np.where(taken > window, taken, 0)
-    borders = stretches[:, 1] - taken
-    rest = np.stack([stretches[:, 0], borders], axis=1)
-    ends = np.stack([borders, stretches[:, 1]], axis=1)
-    if not keep_empty:
-        ends = ends[taken > 0]
-    return rest, ends
+    taken[taken <= window] = 0
+    borders = stops - taken
+    rest = _pairs(starts, borders)
+    ends = _pairs(borders, stops)
+    if keep_empty:
+        return rest, ends
+    return rest, ends[taken > 0]
+
+
+def _pairs(starts, stops):
+    """(n, 2): stretches."""
+    return np.stack([starts, stops], axis=1)
 
 
 def _stretches(options, partition, dataset):
     """``(stretches (n, 2), names)``: those of natural clients with enough windows, else one."""
     if not isinstance(partition, Natural):
-        return np.array([[0, len(dataset.x_train)]], np.int64), ()
-    names = dataset.client_names
-    _, kept = kept_clients(options, partition, owners(dataset), names)
-    stretches = stretches_of(dataset.stream.offsets)[kept]
-    return stretches, tuple(names[client] for client in kept)
+        whole = [0, len(dataset.x_train)]
+        return np.array([whole], np.int64), ()
+    all_names = dataset.client_names
+    owner = owners(dataset)
+    _, kept = kept_clients(options, partition, owner, all_names)
+    names = tuple(all_names[client] for client in kept)
+    stretches = stretches_of(dataset.stream.offsets)
+    return stretches[kept], names
 
 
 def _shortened(options, stretches, window):
     """The beginnings of the stretches, with about ``--train-samples`` windows in all."""
     wanted = options["train_samples"]
-    lengths = stretches[:, 1] - stretches[:, 0]
+    starts, stops = stretches.T
+    lengths = stops - starts
     total = int(num_windows(lengths, window).sum())
     if wanted > total:
         raise UserError(f"--train-samples {wanted}: {options['dataset']} has {total} windows")
     if not wanted:
         return stretches
+    shares = np.ceil(wanted / total * lengths).astype(np.int64)
     # A window's last target belongs to it.
-    fewer = np.ceil(wanted / total * lengths).astype(np.int64) + 1
-    stops = stretches[:, 0] + np.minimum(fewer, lengths)
-    return np.stack([stretches[:, 0], stops], axis=1)
+    fewer = np.minimum(shares + 1, lengths)
+    return _pairs(starts, starts + fewer)
 
 
 def _of_server(options, stretches, window, least):
@@ -107,8 +117,8 @@ def _of_server(options, stretches, window, least):
         raise UserError(f"{named}: a stream of tokens has no labels; leave labels out")
     share = wanted.share
     if wanted.count:
-        lengths = stretches[:, 1] - stretches[:, 0]
-        share = wanted.count / num_windows(lengths, window).sum()
+        starts, stops = stretches.T
+        share = wanted.count / num_windows(stops - starts, window).sum()
     if share >= 1:
         raise UserError(f"{named}: clients need some of the windows; take fewer")
     stretches, server = cut(stretches, share, window, least)
@@ -128,15 +138,17 @@ def _pieces(options, partition, stretches, window):
         shards = partition(no_classes, options["clients"], gen)
     except ValueError as error:
         raise UserError(f"--partition {options['partition']}: {error}") from error
-    sizes = np.array([len(shard) for shard in shards])
-    ends = np.concatenate([[0], np.cumsum(sizes)]) / sizes.sum()
-    borders = start + np.floor(ends * (stop - start)).astype(np.int64)
+    sizes = [len(shard) for shard in shards]
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    shares = ends / ends[-1]
+    borders = start + np.floor(shares * (stop - start)).astype(np.int64)
     return stretches_of(borders)
 
 
 def _check_sizes(options, stretches, window, least):
     """UserError if a client has no window."""
-    counts = num_windows(stretches[:, 1] - stretches[:, 0], window)
+    starts, stops = stretches.T
+    counts = num_windows(stops - starts, window)
     num_short = int((counts < least).sum())
     if num_short:
         needed = least * window + 1

@@ -151,8 +151,9 @@ def text_of(path, user, samples):
         if not (isinstance(window, str) and isinstance(following, str)):
             raise DataError(f"{path}: x and y of {user} must be texts, got "
                             f"{type(window).__name__} and {type(following).__name__}")
-        pieces.append(following if window == expected else window + following)
-        expected = (window + following)[len(following):]
+        both = window + following
+        pieces.append(following if window == expected else both)
+        expected = both[len(following):]
     return "".join(pieces)
 
 

@@ -88,8 +88,10 @@ def _drawn(clients, share):
     is_test = np.zeros(len(clients), bool)
     gen = stream(0, Purpose.DATA)
     for client in np.unique(clients):
-        rows = gen.permutation(np.flatnonzero(clients == client))
-        is_test[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
+        rows = np.flatnonzero(clients == client)
+        count = min(round(share * len(rows)), len(rows) - 1)
+        tested = gen.permutation(rows)[:count]
+        is_test[tested] = True
     return is_test
 
 

@@ -87,10 +87,12 @@ def _labelled(data_dir, folder, archive, fields, images_of):
     x_train = np.concatenate(images)
     x_test = np.concatenate([images_of(test[name]) for name in sorted(test)])
     y_train, y_test = _labels(train), _labels(test)
+    largest = max(y_train.max(), y_test.max())
     mean, std = moments(x_train)
+    sizes = [len(of_client) for of_client in images]
     dataset = Dataset(
-        x_train, y_train, x_test, y_test, int(max(y_train.max(), y_test.max())) + 1, mean, std,
-        client=np.repeat(np.arange(len(names)), [len(of_client) for of_client in images]),
+        x_train, y_train, x_test, y_test, int(largest) + 1, mean, std,
+        client=np.repeat(np.arange(len(names)), sizes),
         client_names=tuple(names),
         remarks=(f"clients: {len(names)} with {len(x_train):,} training samples",))
     return checked(dataset, archive)

@@ -80,7 +80,8 @@ class Vit(nn.Module):
 
 def cut(images, patch):
     """(n, patches, C * patch * patch): the patches of images (n, C, H, W), row by row."""
-    n = len(images)
-    patches = images.unfold(2, patch, patch).unfold(3, patch, patch)
+    rows = images.unfold(2, patch, patch)
+    patches = rows.unfold(3, patch, patch)
     by_place = patches.permute(0, 2, 3, 1, 4, 5)
-    return by_place.reshape(n, -1, by_place[0, 0, 0].numel())
+    # Two dimensions are the place of a patch, three its own.
+    return by_place.flatten(3).flatten(1, 2)
