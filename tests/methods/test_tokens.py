@@ -18,7 +18,7 @@ from fedmpi.core.errors import DataError, UserError
 from fedmpi.laws.engine import assembled
 from fedmpi.methods.datasets import markov, shakespeare, stream
 from fedmpi.methods.datasets.dataset import digest, num_test, of_test
-from fedmpi.methods.datasets.text import Characters
+from fedmpi.methods.datasets.text import byte_pairs, characters
 from fedmpi.plugins.spec import make
 
 RUN = DEFAULTS | {"dataset": "markov:tokens=2000,test=300,context=8", "task": "lm", "noise": "none",
@@ -178,7 +178,7 @@ def test_characters_come_back(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("to be, or not to be: häßlich\n" * 20, encoding="utf-8")
     dataset = make(DATASETS, f"text:file={path},context=8,test=0.25", "data")
-    coder = Characters(path.read_text(encoding="utf-8"))
+    coder = characters(path.read_text(encoding="utf-8"))
     assert dataset.names == coder.names == tuple(sorted(set(path.read_text(encoding="utf-8"))))
     text = coder.decode(dataset.x_train) + coder.decode(dataset.x_test)
     assert text == path.read_text(encoding="utf-8") and dataset.x_train.dtype == np.uint16
@@ -194,10 +194,9 @@ def test_byte_pairs_are_learnt_from_the_training_part_and_spell_any_text(tmp_pat
     one, other = make(DATASETS, spec, "data"), make(DATASETS, spec, "data")
     assert digest(one) == digest(other) and one.stream.vocab == len(one.names) <= 280
     assert "the" in one.names and not any("zeb" in name for name in one.names)
-    from fedmpi.methods.datasets.text import Pairs
     content = path.read_text(encoding="utf-8")
     border = round(len(content) * 0.88)
-    coder = Pairs(content[:border], 280)
+    coder = byte_pairs(content[:border], 280)
     assert coder.decode(one.x_test.tolist()) == content[border:]
     assert one.stream.token_bytes[0] > 2 > one.stream.token_bytes[1] > 0.9
 

@@ -19,7 +19,7 @@ import numpy as np
 from fedmpi.core.errors import DataError
 from fedmpi.methods.datasets.dataset import Dataset, checked, moments
 from fedmpi.methods.datasets.stream import dataset_of
-from fedmpi.methods.datasets.text import Characters, bytes_per_token, joined, tokens_line
+from fedmpi.methods.datasets.text import bytes_per_token, characters, joined, tokens_line
 
 SIDE = 28
 CLASSES = 62
@@ -70,7 +70,7 @@ def leaf_shakespeare(data_dir, folder: str = "shakespeare", context: int = 80):
     users = sorted(train)
     texts = [text_of(path, user, train[user]) for user in users]
     held = [text_of(path, user, test[user]) for user in sorted(test)]
-    coder = Characters("".join([*texts, *held]))
+    coder = characters("".join([*texts, *held]))
     x_train, offsets = joined(coder, texts)
     x_test, test_offsets = joined(coder, held)
     all_texts = ("".join(texts), "".join(held))

@@ -6,7 +6,7 @@ part alone, over bytes, so that they spell any text; the same text makes the sam
 """
 
 import os
-from typing import Literal
+from typing import Callable, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from fedmpi.methods.datasets.stream import TEST_SHARE, dataset_of
 Kind = Literal["char", "bpe"]
 # Byte pairs begin with a token for each byte.
 BYTES = 256
+# Byte pairs, where their number is not named.
+PAIRS = 1024
 
 
 def text(data_dir, file: str = "text.txt", tokens: Kind = "char", vocab: int = 0,
@@ -61,65 +63,92 @@ def read_text(path):
     return content
 
 
+class Coder(NamedTuple):
+    """A way from texts to tokens and back."""
+
+    # A text a token: ``names[token]``.
+    names: tuple
+    # (text) -> (n,) uint16 or int32.
+    encode: Callable
+    # (tokens) -> text.
+    decode: Callable
+    # What a token is, in the plural.
+    kind: str
+
+
 def coder_of(tokens, vocab, content, training):
-    """A coder of the ``content``, of the kind ``tokens``; byte pairs are learnt by ``training``."""
+    """A ``Coder`` of the ``content``, of the kind ``tokens``.
+
+    Byte pairs are learnt from the text ``training``.
+    """
     if tokens == "char":
         if vocab:
             raise ValueError("vocab has no effect with tokens=char, whose number follows from the "
                              "text; leave it out")
-        return Characters(content)
-    vocab = vocab or 1024
+        return characters(content)
+    vocab = vocab or PAIRS
     if vocab <= BYTES:
         raise ValueError(f"vocab must be above {BYTES}, a token for each byte, got {vocab}")
-    return Pairs(training, vocab)
+    return byte_pairs(training, vocab)
 
 
-class Characters:
-    """Texts to and from tokens that are characters."""
+def characters(content):
+    """A ``Coder`` of all characters of a text, in the order of Unicode."""
+    names = tuple(sorted(set(content)))
+    points = code_points("".join(names))
 
-    def __init__(self, content):
-        self.names = tuple(sorted(set(content)))
-        codes = [ord(name) for name in self.names]
-        self.code_points = np.array(codes, np.uint32)
+    def encode(some_text):
+        places = np.searchsorted(points, code_points(some_text))
+        return smallest(places, len(names))
 
-    def encode(self, content):
-        """(n,) uint16 or int32."""
-        points = np.frombuffer(content.encode("utf-32-le", "surrogatepass"), np.uint32)
-        places = np.searchsorted(self.code_points, points)
-        return smallest(places, len(self.names))
+    def decode(ids):
+        return "".join(names[number] for number in ids)
 
-    def decode(self, ids):
-        return "".join(self.names[number] for number in ids)
+    return Coder(names, encode, decode, "characters")
 
 
-class Pairs:
-    """Texts to and from byte pairs, learnt from a text."""
+def code_points(some_text):
+    """(n,) uint32: a text's characters as Unicode counts them."""
+    encoded = some_text.encode("utf-32-le", "surrogatepass")
+    return np.frombuffer(encoded, np.uint32)
 
-    def __init__(self, training, vocab):
-        library = tokenizers()
-        self.coder = library.Tokenizer(library.models.BPE())
-        self.coder.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self.coder.decoder = library.decoders.ByteLevel()
-        alphabet = library.pre_tokenizers.ByteLevel.alphabet()
-        trainer = library.trainers.BpeTrainer(
-            vocab_size=vocab, initial_alphabet=sorted(alphabet), show_progress=False)
-        self.coder.train_from_iterator(training.splitlines(keepends=True), trainer)
-        size = self.coder.get_vocab_size()
-        self.names = tuple(self.coder.id_to_token(number) for number in range(size))
 
-    def encode(self, content):
-        """(n,) uint16 or int32."""
-        lines = content.splitlines(keepends=True)
-        coded = [line.ids for line in self.coder.encode_batch(lines)]
-        ids = [number for line in coded for number in line]
-        return smallest(ids, len(self.names))
+def byte_pairs(training, vocab):
+    """A ``Coder`` of at most ``vocab`` byte pairs, learnt from a text.
 
-    def decode(self, ids):
-        return self.coder.decode(list(ids))
+    A pair never crosses the end of a line, so that lines are coded one by one.
+    """
+    library = tokenizers()
+    by_bytes = library.pre_tokenizers.ByteLevel
+    coder = library.Tokenizer(library.models.BPE())
+    coder.pre_tokenizer = by_bytes(add_prefix_space=False)
+    coder.decoder = library.decoders.ByteLevel()
+    # In one order, as a set has none: the same text makes the same tokens.
+    alphabet = sorted(by_bytes.alphabet())
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=vocab, initial_alphabet=alphabet, show_progress=False)
+    coder.train_from_iterator(_lines(training), trainer)
+    size = coder.get_vocab_size()
+
+    def encode(some_text):
+        ids = []
+        for line in coder.encode_batch(_lines(some_text)):
+            ids += line.ids
+        return smallest(ids, size)
+
+    def decode(ids):
+        return coder.decode(list(ids))
+
+    names = tuple(coder.id_to_token(number) for number in range(size))
+    return Coder(names, encode, decode, "byte pairs")
+
+
+def _lines(some_text):
+    return some_text.splitlines(keepends=True)
 
 
 def tokenizers():
-    """The library; UserError's cause in one line if it is not installed."""
+    """The library of that name; ValueError in one line if it is not installed."""
     # Threads of the library would outnumber the ranks' cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -133,23 +162,27 @@ def tokenizers():
 def joined(coder, texts):
     """``(tokens (n,), offsets)`` of texts, one after the other."""
     coded = [coder.encode(text) for text in texts]
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in coded])])
+    ends = np.cumsum([len(part) for part in coded])
+    offsets = np.concatenate([[0], ends])
     return np.concatenate(coded), offsets
 
 
 def smallest(ids, vocab):
     """(n,): the ids as uint16, or as int32 of a larger vocabulary."""
-    dtype = np.uint16 if vocab <= 1 << 16 else np.int32
+    dtype = np.int32
+    if vocab <= 1 << 16:
+        dtype = np.uint16
     return np.asarray(ids, dtype)
 
 
 def bytes_per_token(content, ids):
     """Bytes of UTF-8 text for a token; NaN without tokens."""
-    return len(content.encode()) / len(ids) if len(ids) else np.nan
+    if not len(ids):
+        return np.nan
+    return len(content.encode()) / len(ids)
 
 
 def tokens_line(coder, num_train, num_test):
     """A line for the user about the tokens."""
-    kind = "characters" if isinstance(coder, Characters) else "byte pairs"
     return (f"tokens: {num_train:,} training and {num_test:,} test tokens, of {len(coder.names):,} "
-            f"{kind}")
+            f"{coder.kind}")

@@ -18,7 +18,7 @@ import numpy as np
 from fedmpi.core.errors import DataError
 from fedmpi.methods.datasets.dataset import Dataset, checked, moments
 from fedmpi.methods.datasets.stream import dataset_of
-from fedmpi.methods.datasets.text import Characters, bytes_per_token, joined, tokens_line
+from fedmpi.methods.datasets.text import bytes_per_token, characters, joined, tokens_line
 
 GROUP = "examples"
 
@@ -64,7 +64,7 @@ def tff_shakespeare(data_dir, folder: str = ".", context: int = 80):
     names = sorted(train)
     texts = [_text(train[name]) for name in names]
     held = [_text(test[name]) for name in sorted(test)]
-    coder = Characters("".join([*texts, *held]))
+    coder = characters("".join([*texts, *held]))
     x_train, offsets = joined(coder, texts)
     x_test, test_offsets = joined(coder, held)
     all_texts = ("".join(texts), "".join(held))

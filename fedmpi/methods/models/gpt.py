@@ -54,7 +54,7 @@ class Gpt(nn.Module):
 
     def __init__(self, window, vocab, depth, width, heads, mlp, tied, dropout, recompute):
         super().__init__()
-        self.recompute = recompute
+        num_recomputed = depth * recompute
         self.table = nn.Embedding(vocab, width)
         turn = Turn(window, width // heads)
         blocks = []
@@ -63,18 +63,15 @@ class Gpt(nn.Module):
             block = Block(attention, _mlp(mlp, width), (norm, norm), dropout)
             blocks.append(block)
         self.blocks = nn.ModuleList(blocks)
+        # The modules whose activations training does not keep.
+        self.recomputed = tuple(blocks[:num_recomputed])
         shared = self.table if tied else None
         self.head = dense_head(width, vocab, shared)
-
-    @property
-    def recomputed(self):
-        """The modules whose activations training does not keep."""
-        return list(self.blocks) if self.recompute else []
 
     def forward(self, ids):
         rows = self.table(ids)
         x = norm(rows)
-        x = through(self.blocks, x, self.recompute)
+        x = through(self.blocks, x, self.recomputed)
         features = norm(x)
         return logits(features, self.head)
 

@@ -43,7 +43,7 @@ class Gpt2(nn.Module):
 
     def __init__(self, window, vocab, depth, width, heads, dropout, recompute):
         super().__init__()
-        self.recompute = recompute
+        num_recomputed = depth * recompute
         self.table = nn.Embedding(vocab, width)
         self.positions = nn.Embedding(window, width)
         self.drop = nn.Dropout(dropout)
@@ -55,19 +55,16 @@ class Gpt2(nn.Module):
             norms = nn.LayerNorm(width), nn.LayerNorm(width)
             blocks.append(Block(attention, mlp, norms, dropout))
         self.blocks = nn.ModuleList(blocks)
+        # The modules whose activations training does not keep.
+        self.recomputed = tuple(blocks[:num_recomputed])
         self.norm = nn.LayerNorm(width)
         self.head = dense_head(width, vocab, self.table)
-
-    @property
-    def recomputed(self):
-        """The modules whose activations training does not keep."""
-        return list(self.blocks) if self.recompute else []
 
     def forward(self, ids):
         window = ids.shape[1]
         places = torch.arange(window, device=ids.device)
         rows = self.table(ids) + self.positions(places)
         x = self.drop(rows)
-        x = through(self.blocks, x, self.recompute)
+        x = through(self.blocks, x, self.recomputed)
         features = self.norm(x)
         return logits(features, self.head)

@@ -68,7 +68,8 @@ class Attention(nn.Module):
         if self.turn is not None:
             q = self.turn(q)
             k = self.turn(k)
-        rate = self.dropout if self.training else 0.0
+        # The function does not know whether its module trains.
+        rate = self.dropout * self.training
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=self.causal)
         by_place = mixed.transpose(1, 2)
         return self.out(by_place.flatten(2))
@@ -112,11 +113,15 @@ class Block(nn.Module):
         return x + self.drop(changed)
 
 
-def through(blocks, x, recompute=False):
-    """``x`` after the blocks; ``recompute``: activations are computed again in the backward pass,
-    which holds one block's at a time."""
+def through(blocks, x, recomputed=()):
+    """``x`` after the blocks.
+
+    The backward pass computes the activations of ``recomputed`` again, and holds one block's at a
+    time.
+    """
     for block in blocks:
-        if recompute and torch.is_grad_enabled():
+        # Without gradients nothing is kept anyway.
+        if block in recomputed and torch.is_grad_enabled():
             x = checkpoint(block, x, use_reentrant=False)
         else:
             x = block(x)
@@ -129,9 +134,10 @@ def initialise(model, depth):
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, nn.Embedding)):
             continue
-        # The last layer of attention or of an MLP.
-        adds = name.endswith(".out")
-        std = STD / math.sqrt(2 * depth) if adds else STD
+        std = STD
+        # The last layer of attention or of an MLP, whose output is added.
+        if name.endswith(".out"):
+            std = STD / math.sqrt(2 * depth)
         nn.init.normal_(module.weight, std=std)
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)

@@ -44,7 +44,8 @@ class Vit(nn.Module):
 
     def __init__(self, channels, patch, count, classes, depth, width, heads, dropout, recompute):
         super().__init__()
-        self.patch, self.recompute = patch, recompute
+        num_recomputed = depth * recompute
+        self.patch = patch
         self.patches = nn.Linear(channels * patch * patch, width)
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, count + 1, width))
@@ -58,14 +59,11 @@ class Vit(nn.Module):
             norms = nn.LayerNorm(width), nn.LayerNorm(width)
             blocks.append(Block(attention, mlp, norms, dropout))
         self.blocks = nn.ModuleList(blocks)
+        # The modules whose activations training does not keep.
+        self.recomputed = tuple(blocks[:num_recomputed])
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
         self.head.weight.prunable = False
-
-    @property
-    def recomputed(self):
-        """The modules whose activations training does not keep."""
-        return list(self.blocks) if self.recompute else []
 
     def forward(self, images):
         patches = cut(images, self.patch)
@@ -73,7 +71,7 @@ class Vit(nn.Module):
         first = self.class_token.expand(len(rows), -1, -1)
         rows = torch.cat([first, rows], dim=1)
         x = self.drop(rows + self.positions)
-        x = through(self.blocks, x, self.recompute)
+        x = through(self.blocks, x, self.recomputed)
         features = self.norm(x[:, 0])
         return self.head(features)
 
