@@ -110,6 +110,15 @@ def _on_device(samples, array):
     return torch.from_numpy(array).to(samples.device)
 
 
+def first_two(samples):
+    """Two inputs as models get them, the first of the training part."""
+    if samples.window:
+        first = np.arange(2)
+        return _windows(samples, first)[0]
+    pixels = samples.data["x_train"][:2].copy()
+    return inputs(_on_device(samples, pixels), samples.mean, samples.std)
+
+
 def of_client(samples, client):
     """``(inputs, labels)`` of a client, by its feature skew and faults, or of a server's shard."""
     x, labels, index = raw(samples, client)

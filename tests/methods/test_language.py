@@ -305,3 +305,25 @@ def test_activations_that_are_computed_again_are_no_memory():
     (again, _), (first, _) = [outputs(gpt(f"gpt:depth={depth},width=16,heads=2,recompute=true", 64), sample)
                               for depth in (4, 1)]
     assert first == one and again == one + 3 * 64 * 16 * 4 < four / 3
+
+
+def test_the_curvature_of_attention_is_that_of_differences():
+    from fedmpi.compute.derivatives import derivatives
+    model = gpt("gpt:depth=1,width=8,heads=2", 4, 5)
+    layout, x, _ = bind(model)
+    ids = torch.arange(12).view(3, 4) % 5
+    gradient, curvature = derivatives(model, layout, x, ids, ids.roll(-1, 1), LM.loss)
+    vector, v = x.clone(), torch.zeros(layout.R)
+    real = layout.real[: layout.R]
+    v[real] = torch.randn(int(real.sum()), generator=torch.Generator().manual_seed(0))
+    ahead, behind = vector.clone(), vector.clone()
+    ahead[: layout.R] += 2e-4 * v
+    behind[: layout.R] -= 2e-4 * v
+    by_differences = (gradient(ahead) - gradient(behind)) / 4e-4
+    torch.testing.assert_close(curvature(vector, v), by_differences, rtol=0.02, atol=0.02)
+
+
+def test_clients_train_smaller_transformers():
+    run, state = assembled(**RUN | {"pruner": "fedmp", "local_steps": 2})
+    states, rows = run_rounds(run, state, 2)
+    assert np.isfinite(rows[-1]["loss"]) and not torch.equal(states[-1]["x"], state["x"])
