@@ -82,7 +82,7 @@ def test_files_hold_the_same_bits_as_memory_and_a_killed_run_goes_on(tmp_path, m
     store.shelf.write(0, 99, {"c": torch.zeros(1).numpy()})
     loaded, done = store.load()
     state, store = played(tmp_path / "files.h5", 6, done + 1, loop.loaded_state(loaded))
-    assert torch.equal(state["x"], expected["x"]) and not os.path.exists(store.shelf._path(0, 99))
+    assert torch.equal(state["x"], expected["x"]) and not os.path.exists(store.shelf.path_of(0, 99))
     run, _ = scaffolds()
     for client in expected["clients"]:
         before = state_of_client(run, expected, client, expected["mask"])
