@@ -1,10 +1,14 @@
-"""Shared by all schedules: a rise at the start, and the count of rounds or of local steps."""
+"""Shared by all schedules: a rise at the start, and the count of rounds or of local steps.
+
+The count is of rounds; of the local steps of each round (``over=steps``); or of the steps of the
+whole run (``over=run``), in which step h of H in round t is number (t - 1) H + h of T H.
+"""
 
 from typing import Literal
 
 from fedmpi.core.parts import Schedule
 
-Over = Literal["rounds", "steps"]
+Over = Literal["rounds", "steps", "run"]
 
 
 def schedule(decay, over, warmup):
@@ -13,15 +17,17 @@ def schedule(decay, over, warmup):
     Place 0 is the first of ``total`` rounds or local steps after the warm-up. The ``warmup``
     first ones rise to it by equal amounts: 1 / (warmup + 1) is the first.
     """
+    units = "rounds" if over == "rounds" else "steps"
     if warmup < 0:
-        raise ValueError(f"warmup must be >= 0 {over}, got {warmup}")
-    within = over == "steps"
+        raise ValueError(f"warmup must be >= 0 {units}, got {warmup}")
 
     def rate(now, step, steps):
-        if within:
-            return factor(step, steps)
         # Rounds count from 1.
-        return factor(now.t - 1, now.rounds)
+        if over == "rounds":
+            return factor(now.t - 1, now.rounds)
+        if over == "steps":
+            return factor(step, steps)
+        return factor((now.t - 1) * steps + step, now.rounds * steps)
 
     def factor(place, total):
         if place < warmup:
@@ -31,18 +37,21 @@ def schedule(decay, over, warmup):
         return decay(place - warmup, rest)
 
     def planned(now):
-        # Local steps know nothing of the run's length.
-        if within:
+        # The steps of one round know nothing of the run's length.
+        if over == "steps":
             return None
+        if over == "run":
+            # The rate after the round's last step, as if a round were one step.
+            return decay(now.t, now.rounds)
         return rate(now, 0, 1)
 
     def notes(facts):
-        last = facts.steps if within else facts.rounds
-        if warmup >= last:
-            yield (f"warmup={warmup} is not over by the end of the {last} {over}: the learning "
-                   "rate never comes to what --lr says")
+        last = {"rounds": facts.rounds, "steps": facts.steps, "run": facts.rounds * facts.steps}
+        if warmup >= last[over]:
+            yield (f"warmup={warmup} is not over by the end of the {last[over]} {units}: the "
+                   "learning rate never comes to what --lr says")
 
-    return Schedule(rate, within, planned, notes=notes)
+    return Schedule(rate, over != "rounds", planned, notes=notes)
 
 
 def final_share(final):
