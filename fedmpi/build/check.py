@@ -74,7 +74,8 @@ def _check_validation(parts, data):
 
 def _check_batches(options, data):
     """UserError if batch norm would get a batch of one sample: it has no variance."""
-    smallest, kept = int(data.sizes.min()), len(data.server)
+    smallest = int(data.sizes.min())
+    kept = len(data.server)
     instead = "or take a model without batch normalisation"
     if options["batch_size"] < 2:
         raise UserError(f"--batch-size {options['batch_size']}: batch normalisation cannot train "

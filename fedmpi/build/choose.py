@@ -69,7 +69,8 @@ def _fastest(timed, share):
     Once a size is slower than a smaller one, larger ones are not tried.
     """
     alone_s, _ = timed(1, 0)
-    best, seconds = 1, {1: alone_s}
+    best = 1
+    seconds = {1: alone_s}
     for G in _sizes(share):
         alone_s, client_s = timed(G, alone_s)
         seconds[1], seconds[G] = alone_s, client_s
@@ -139,7 +140,8 @@ def _tasks(options, parts, data, device):
     """
     model = parts.network(data.shape, data.outputs).to(device)
     layout, x = bound(options, data, model)
-    g, base = torch.zeros(layout.R, device=device), x.clone()
+    g = torch.zeros(layout.R, device=device)
+    base = x.clone()
     n = STEPS * options["batch_size"]
     inputs = sample(data, n).to(device)
     labels = targets(data, n).to(device)

@@ -85,7 +85,8 @@ def first_apart(planned, old, new, last):
     ``new``, or None."""
     # Round 0 is the beginning: some parts plan for it, too.
     for t in range(last + 1):
-        before, after = planned(Round(t, old)), planned(Round(t, new))
+        before = planned(Round(t, old))
+        after = planned(Round(t, new))
         if before != after:
             return t
     return None

@@ -152,7 +152,8 @@ def _split(options, dataset, partition, owner):
     order = _taken(options, dataset, owner)
     held_back = round(options["validation"] * len(order))
     if owner is None:
-        validation, pool = order[:held_back], order[held_back:]
+        validation = order[:held_back]
+        pool = order[held_back:]
         return np.sort(validation), np.sort(pool)
     spare = partition.spare(owner[order])
     may_take = order[spare]
@@ -175,7 +176,8 @@ def _of_server(options, dataset, partition, owner, pool, num_validation):
 
 def _taken(options, dataset, owner):
     """Indices of the training samples in use, in random order."""
-    wanted, total = options["train_samples"], len(dataset.y_train)
+    wanted = options["train_samples"]
+    total = len(dataset.y_train)
     if wanted > total:
         raise UserError(f"--train-samples {wanted}: {options['dataset']} has {total}")
     gen = stream(options["seed"], Purpose.SPLIT)
@@ -187,10 +189,12 @@ def _taken(options, dataset, owner):
 
 def _dealt(options, partition, dataset, owner, pool):
     """Index arrays into x_train, one a client, of the samples of ``pool``."""
-    deal, groups = partition, dataset.y_train
+    deal = partition
+    groups = dataset.y_train
     # Natural clients are dealt by owner, as others are by class.
     if isinstance(partition, Natural):
-        deal, groups = partition.dealt, owner
+        deal = partition.dealt
+        groups = owner
     gen = stream(options["seed"], Purpose.PARTITION)
     option = f"--partition {options['partition']}"
     shards = named(option, deal, groups[pool], options["clients"], gen)
@@ -202,7 +206,8 @@ def _dealt(options, partition, dataset, owner, pool):
 
 def _faulty(options, faults):
     """(F, N) bool: whether a client has a fault."""
-    N, seed = options["clients"], options["seed"]
+    N = options["clients"]
+    seed = options["seed"]
     rows = []
     for number, fault in enumerate(faults):
         gen = stream(seed, Purpose.FAULT, number, N)

@@ -44,7 +44,8 @@ class HeldOut(NamedTuple):
 
 def parted(shards, share, seed):
     """``(shards without test parts, test parts)``, two lists of index arrays, one a client."""
-    training, tests = [], []
+    training = []
+    tests = []
     for client, shard in enumerate(shards):
         gen = stream(seed, Purpose.OWN_TEST, client)
         trained, tested = _split(shard, share, gen)

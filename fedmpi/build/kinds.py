@@ -92,7 +92,9 @@ def evaluator(evaluators, several):
     shares = several.shares().tolist()
 
     def evaluate(vector):
-        mean_loss, means, by_network = 0.0, {}, {}
+        mean_loss = 0.0
+        means = {}
+        by_network = {}
         for name, share, of_network in zip(names, shares, evaluators):
             loss, metrics = yield from of_network(vector)
             mean_loss += share * loss
@@ -146,7 +148,8 @@ def check_run(options, parts):
 def _refusals(options, parts):
     """Yield the reasons against several networks, each with a way out."""
     yield from _refusals_of_strategy(options, parts.strategy)
-    pruner, codec = parts.pruner, parts.codec
+    pruner = parts.pruner
+    codec = parts.codec
     if pruner.masks or pruner.units or pruner.moves or pruner.probe:
         yield (f"--pruner {options['pruner']} gives clients masks of their own, or asks them for "
                "reports about one network; take dense or static")

@@ -37,7 +37,8 @@ def fits(setup, places):
 
 def host_need(setup, ranks, first):
     """Bytes that this many ranks of one node will still take; ``first``: rank 0 is one of them."""
-    run, network = setup.run, setup.network
+    run = setup.run
+    network = setup.network
     return footprint.host_need(
         network.layout.P,
         network.output_bytes,
@@ -65,7 +66,8 @@ def planned_needs(options):
 
 def gpu_needs(options, data, network):
     """``(worker, server)``: the ``Need`` of each on a GPU."""
-    P, layers = network.layout.P, network.output_bytes
+    P = network.layout.P
+    layers = network.output_bytes
     values = int(np.prod(data.shape))
     sample_bytes = model_dtype(data.dataset).itemsize * values
     on_server = len(data.dataset.y_test) + 2 * len(data.validation)

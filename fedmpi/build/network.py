@@ -99,7 +99,8 @@ def _check_fit(option, model, data, objective):
     """UserError if a network does not fit the data."""
     _check_takes(option, model, data)
     classes = data.dataset.classes
-    two, of_two = sample(data, 2), targets(data, 2)
+    two = sample(data, 2)
+    of_two = targets(data, 2)
     fit.check_outputs(model, two, of_two, classes, objective, option)
 
 

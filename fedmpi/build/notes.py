@@ -40,7 +40,8 @@ def _without_effect(options, data):
         spec = options[option]
         if spec != "none" and not levels.any():
             yield f"--{option} {spec} has no effect: no client has a changed {changed}"
-    until, rounds = options["until"], options["rounds"]
+    until = options["until"]
+    rounds = options["rounds"]
     if until >= rounds:
         yield f"--until {until} has no effect: the run ends after --rounds {rounds}"
     estimated = [options["contribution"]]

@@ -188,7 +188,8 @@ def _shape_of_features(features, networks, specs, shape):
 def _network(option, spec, seed, shape, outputs):
     """The network, initialised from the seed; UserError if these inputs do not fit its factory."""
     torch.manual_seed(torch_seed(seed, Purpose.MODEL))
-    option, shape = f"{option} {spec}", tuple(shape)
+    option = f"{option} {spec}"
+    shape = tuple(shape)
     try:
         network = make(MODELS, spec, shape, outputs)
     except (RuntimeError, TypeError) as error:

@@ -22,7 +22,9 @@ def data_lines(options, data):
 def dealt(options, data):
     """The partition, noise, skew and faults: ``partition iid, noise none (no label is
     changed)``."""
-    partition, noise, features = options["partition"], options["noise"], options["features"]
+    partition = options["partition"]
+    noise = options["noise"]
+    features = options["features"]
     words = [f"partition {partition}", f"noise {noise}"]
     if features != "none":
         words.append(f"features {features}")
@@ -34,7 +36,8 @@ def dealt(options, data):
 
 def _wrong_text(data):
     """How many of the labels are wrong."""
-    low, high = data.noise.min(), data.noise.max()
+    low = data.noise.min()
+    high = data.noise.max()
     if high:
         return f"{100 * low:.0f} to {100 * high:.0f} % of a client's labels are wrong"
     noun = "label" if data.dataset.classes else "target"

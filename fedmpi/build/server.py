@@ -93,7 +93,8 @@ def adds_up(parts):
     train the same mask, and if the server waits for all answers. Ranks and observing estimators
     play no part, so that the bits do not depend on them.
     """
-    pruner, timing = parts.pruner, parts.timing
+    pruner = parts.pruner
+    timing = parts.timing
     # These merge before all answers are there, or without some.
     if timing.buffer or timing.over or timing.deadline < math.inf:
         return False
@@ -123,7 +124,8 @@ def lengths(options, data, normalises=False):
     The last epoch may be cut short. ``normalises``: the model has batch norm.
     """
     batch_size = options["batch_size"]
-    epochs, steps = options["local_epochs"], options["local_steps"]
+    epochs = options["local_epochs"]
+    steps = options["local_steps"]
     # Many clients have the same number of samples.
     of_size = {}
     for n in np.unique(data.sizes).tolist():
@@ -134,7 +136,8 @@ def lengths(options, data, normalises=False):
 
 def evaluators(data, model, layout, x, device, objective, several=None):
     """``(test, validate, derivatives)``; the last two are None without validation samples."""
-    dataset, kept = data.dataset, data.validation
+    dataset = data.dataset
+    kept = data.validation
 
     def on_device(pixels, labels):
         raw = torch.from_numpy(pixels).to(device)

@@ -70,7 +70,8 @@ def changes(before, after):
     for old, new in _pairs(before, after):
         part = _named(new)
         for key in {**old["options"], **new["options"]}:
-            old_text, new_text = _text(old, key), _text(new, key)
+            old_text = _text(old, key)
+            new_text = _text(new, key)
             if old_text != new_text:
                 rows.append((part, key, old_text, new_text))
         if old.get("source") != new.get("source"):

@@ -43,7 +43,8 @@ def set_up(options, device, dataset=None):
 def dealt_out(options, parts):
     """``(Federation, model)``: the data for this model, and the new model."""
     dataset = parts.dataset
-    shape, outputs = dataset.x_train.shape[1:], num_outputs(dataset)
+    shape = dataset.x_train.shape[1:]
+    outputs = num_outputs(dataset)
     model = parts.network(shape, outputs)
     data = federation(options, parts, model)
     return data, model
@@ -55,7 +56,8 @@ def message(setup, state):
     It also holds the mask of the last model message. By this a resumed run sends the same bytes as
     one never stopped.
     """
-    data, run = setup.data, setup.run
+    data = setup.data
+    run = setup.run
     dataset = data.dataset
     code, array = positions.encode(state["last_sent_mask"].numpy())
     meta = {

@@ -71,7 +71,8 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
 
 def run_rounds(run, state, rounds):
     """``(states, rows)`` after each of the first ``rounds`` rounds."""
-    states, rows = [], []
+    states = []
+    rows = []
     for t in range(1, rounds + 1):
         state, row, _ = loop.evaluated_round(run, state, t)
         states.append(state)

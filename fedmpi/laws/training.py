@@ -109,7 +109,8 @@ def augment(spec):
 
 def model(spec):
     """Finite outputs of the right shape, a gradient for every weight, the seed's weights."""
-    shape, classes = (1, 8, 8), 7
+    shape = (1, 8, 8)
+    classes = 7
 
     # Initial weights come from torch's own generator.
     def seeded():

@@ -57,7 +57,8 @@ class Frames:
     num_participations: int
 
     def __repr__(self):
-        planned = self.attrs.get("options", {}).get("rounds", "?")
+        options = self.attrs.get("options", {})
+        planned = options.get("rounds", "?")
         return (f"{self.path}: {self.attrs.get('status')}, {self.num_rounds} of {planned} rounds, "
                 f"{self.num_participations} participations; "
                 ".rounds .clients .layers .events .population .own .attrs .sessions")
@@ -74,7 +75,8 @@ class Frames:
         frame = _frame(run, "clients", run.clients)
         if "outcome" in frame:
             legend = run.columns["clients/outcome"].description
-            frame["outcome"] = named(frame["outcome"].to_numpy(), legend)
+            codes = frame["outcome"].to_numpy()
+            frame["outcome"] = named(codes, legend)
         return frame
 
     @cached_property
@@ -111,10 +113,10 @@ class Frames:
         run = self._checked_run({table})
         own_ends = run.own_ends[: self.num_rounds]
         num_tested = _last_or_zero(own_ends)
-        return run._replace(
-            rounds=_first_rows(run.rounds, self.num_rounds),
-            clients=_first_rows(run.clients, self.num_participations),
-            own=_first_rows(run.own, num_tested))
+        rounds = _first_rows(run.rounds, self.num_rounds)
+        clients = _first_rows(run.clients, self.num_participations)
+        own = _first_rows(run.own, num_tested)
+        return run._replace(rounds=rounds, clients=clients, own=own)
 
     def _checked_run(self, tables=()):
         """The run as its file is now, with these tables; UserError if it is another run by now."""
@@ -122,7 +124,8 @@ class Frames:
             raise UserError(
                 f"{self.path} was moved or removed since it was opened: open it where it is now")
         run = read_run(self.path, tables, PATIENCE_S)
-        if run.attrs.get("run_id") != self.attrs.get("run_id"):
+        run_id = run.attrs.get("run_id")
+        if run_id != self.attrs.get("run_id"):
             raise UserError(
                 f"{self.path} is another run by now than when it was opened: open it again")
         num_rounds = len(run.ends)
@@ -141,7 +144,8 @@ def open_run(path):
     path = os.path.abspath(path)
     run = read_run(path, (), PATIENCE_S)
     num_participations = _last_or_zero(run.ends)
-    return Frames(path, run.attrs, run.sessions, len(run.ends), num_participations)
+    num_rounds = len(run.ends)
+    return Frames(path, run.attrs, run.sessions, num_rounds, num_participations)
 
 
 def _last_or_zero(ends):
@@ -180,8 +184,9 @@ def _scalar_columns(name, values):
         values = np.char.decode(values, "utf-8", "replace")
     if values.ndim == 1:
         return [(name, values)]
+    row_size = np.prod(values.shape[1:])
     # Not -1: numpy cannot infer a width where there is no row.
-    width = int(np.prod(values.shape[1:]))
+    width = int(row_size)
     flat = values.reshape(len(values), width)
     return [(f"{name}_{number}", flat[:, number]) for number in range(width)]
 
@@ -200,11 +205,14 @@ def named(codes, legend):
     The codes themselves come back if the legend lacks one of them."""
     pairs = re.findall(r"(\d+) (\w+)", legend)
     names = {int(code): name for code, name in pairs}
-    used = set(np.unique(codes).tolist())
+    distinct = np.unique(codes).tolist()
+    used = set(distinct)
     if not used <= names.keys():
         return codes
-    values = [names[code] for code in codes.tolist()]
-    return pd.Categorical(values, list(names.values()))
+    numbers = codes.tolist()
+    values = [names[code] for code in numbers]
+    categories = list(names.values())
+    return pd.Categorical(values, categories)
 
 
 def _layers(rounds, layers, flops_other):
@@ -220,18 +228,24 @@ def _layers(rounds, layers, flops_other):
     sizes = np.array([np.prod(shape, dtype=np.int64) for _, shape, *_ in layers])
     uses = np.array([recorded[0] if recorded else np.nan for _, _, *recorded in layers])
     sparsity = 1 - kept / sizes
-    mask_changed = rounds.get("mask_changed_layers", np.full((T, L), np.nan))
+    not_recorded = np.full((T, L), np.nan)
+    mask_changed = rounds.get("mask_changed_layers", not_recorded)
     # A layer may keep no weight.
     with np.errstate(invalid="ignore", divide="ignore"):
-        churn = mask_changed / 2 / kept
+        moved = mask_changed / 2
+        churn = moved / kept
     flops_forward = 2 * kept * uses
     samples = _samples_trained(rounds, sizes, uses, flops_other)
     flops_training = 3 * samples[:, None] * flops_forward
-    layer_numbers = np.tile(np.arange(L), T)
+    one_round = np.arange(L)
+    layer_numbers = np.tile(one_round, T)
+    round_numbers = np.repeat(rounds["round"], L)
+    layer_names = pd.Categorical.from_codes(layer_numbers, names)
+    weights = np.tile(sizes, T)
     frame = pd.DataFrame({
-        "round": np.repeat(rounds["round"], L),
-        "layer": pd.Categorical.from_codes(layer_numbers, names),
-        "weights": np.tile(sizes, T),
+        "round": round_numbers,
+        "layer": layer_names,
+        "weights": weights,
         "kept": kept.ravel(),
         "sparsity": sparsity.ravel(),
         "mask_changed": mask_changed.ravel(),
@@ -249,13 +263,19 @@ def _samples_trained(rounds, sizes, uses, flops_other):
     no FLOPs follow from it."""
     kept = rounds["kept_layers"]
     unknown = np.full(len(kept), np.nan)
+    dense_macs = (sizes * uses).sum()
     # As flops.training counts a dense model: three passes, two where weights are frozen.
-    flops_of_layers = 3 * 2 * (sizes * uses).sum()
-    flops_of_others = 3 * flops_other.get("dense", 0) + 2 * flops_other.get("frozen", 0)
+    flops_of_layers = 3 * 2 * dense_macs
+    flops_of_trained = 3 * flops_other.get("dense", 0)
+    flops_of_frozen = 2 * flops_other.get("frozen", 0)
+    flops_of_others = flops_of_trained + flops_of_frozen
     sample_flops = flops_of_layers + flops_of_others
-    samples = rounds.get("flops_dense", unknown) / sample_flops
+    flops_dense = rounds.get("flops_dense", unknown)
+    samples = flops_dense / sample_flops
+    num_kept = kept.sum(axis=1)
     # The run records the sparsity of a client's mask: it is that of the union if masks agree.
-    share_kept = kept.sum(axis=1) / sizes.sum()
+    share_kept = num_kept / sizes.sum()
     recorded = rounds.get("sparsity", np.nan)
-    masks_agree = np.isclose(1 - share_kept, recorded, rtol=0, atol=1e-9)
+    sparsity_of_union = 1 - share_kept
+    masks_agree = np.isclose(sparsity_of_union, recorded, rtol=0, atol=1e-9)
     return np.where(masks_agree, samples, np.nan)

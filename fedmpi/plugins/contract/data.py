@@ -65,7 +65,8 @@ def _check_shards(shards, clients, option):
 
 def _check_samples(samples, num_labels, option):
     """The dealt samples must exist, each of them once."""
-    lowest, highest = samples.min(), samples.max()
+    lowest = samples.min()
+    highest = samples.max()
     inside = 0 <= lowest and highest < num_labels
     require(inside, option, f"samples in [0, {num_labels})", f"{lowest} to {highest}",
             "they count the labels that it is given")

@@ -41,7 +41,8 @@ def _moved(part, x, gradients, option):
     x = x.clone()
     state = part.init(x.clone())
     check_state(state, option, "init", only_tensors=True)
-    whole, count = tuple(x.shape), tuple(x.shape[:-1])
+    whole = tuple(x.shape)
+    count = tuple(x.shape[:-1])
     for name, tensor in state.items():
         require(tensor.shape in (whole, count), option,
                 f"state[{name!r}] of init of the shape of x {whole} or of a count {count}",

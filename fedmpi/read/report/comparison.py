@@ -45,7 +45,8 @@ OUTCOMES = {
 
 def outcome_words(leading):
     """``{name: words}`` of the outcomes of runs with this ``Headline``."""
-    name, word = leading.name, leading.word
+    name = leading.name
+    word = leading.word
     return {
         f"final_{name}": f"final {word}",
         f"chosen_{name}": f"{word} at best validation",
@@ -241,7 +242,8 @@ def _paired(groups, equal, pairs):
         return differences
     name = headline(_evaluated_runs(groups)[0]).name
     for number, against in pairs:
-        group, reference = groups[number], groups[against]
+        group = groups[number]
+        reference = groups[against]
         for axis, at in equal.items():
             # The last budget is the whole one.
             values = at[name][-1]
@@ -407,7 +409,8 @@ def _equal_section(numbers, title):
 
 
 def _reach_section(numbers):
-    name, reach = numbers["headline"], numbers["reach"]
+    name = numbers["headline"]
+    reach = numbers["reach"]
     heads = ["", *_tags(numbers)]
     rows = []
     for axis, column in reach.items():

@@ -123,15 +123,18 @@ def _is_called(path, name):
     stem = os.path.splitext(file)[0]
     if name in (path, file, stem):
         return True
-    return os.path.realpath(path) == os.path.realpath(name)
+    real_path = os.path.realpath(path)
+    return real_path == os.path.realpath(name)
 
 
 def differing(groups):
     """``{option: [its text in each group]}`` of the differing options. Then, by part, options given
     alike that differ nevertheless: a default has changed, or a plug-in's source."""
     runs = [_first(group.runs) for group in groups]
-    in_options = _differing([_effective(run) for run in runs])
-    in_parts = _differing_parts([_parts(run) for run in runs])
+    options_of = [_effective(run) for run in runs]
+    in_options = _differing(options_of)
+    parts_of = [_parts(run) for run in runs]
+    in_parts = _differing_parts(parts_of)
     return in_options | in_parts
 
 
@@ -139,7 +142,8 @@ def _differing_parts(parts_of):
     """The same of the ``parts_of`` each group's first run."""
     changed = set()
     for before, after in itertools.combinations(parts_of, 2):
-        for part, key, *_ in settings.changes(before, after):
+        changes = settings.changes(before, after)
+        for part, key, *_ in changes:
             changed.add((part, key))
     values_of = [settings.values(parts) for parts in parts_of]
     texts = {}
@@ -151,7 +155,8 @@ def _differing_parts(parts_of):
 
 def _differing(options_of):
     """``{option: [its texts]}`` of the options without one common text in all dicts."""
-    keys = dict.fromkeys(itertools.chain(*options_of))
+    all_keys = itertools.chain(*options_of)
+    keys = dict.fromkeys(all_keys)
     differing_texts = {}
     for key in keys:
         texts = [option_text(options.get(key)) for options in options_of]
@@ -170,7 +175,8 @@ def unusual(run):
         # Old run files do not record an option: nobody chose it.
         if value is None or key in WHERE:
             continue
-        text, usual_text = option_text(value), option_text(usual.get(key))
+        text = option_text(value)
+        usual_text = option_text(usual.get(key))
         if text != usual_text:
             texts[key] = (text, usual_text)
     return texts
@@ -192,7 +198,8 @@ def _usual_parts(recorded):
         return {}
     parts = ("optimiser", "pruner", "contribution", "weighting")
     try:
-        usual = with_usual_parts(recorded | dict.fromkeys(parts))
+        without_parts = recorded | dict.fromkeys(parts)
+        usual = with_usual_parts(without_parts)
         if usual["contribution"] != recorded["contribution"]:
             # Another contribution brings a weighting of its own.
             others = ("optimiser", "pruner", "weighting")
@@ -235,14 +242,16 @@ def _labels(options_of, stems):
     files."""
     if len(options_of) == 1:
         return stems
-    stems = _distinct(_brief(stems))
+    brief = _brief(stems)
+    stems = _distinct(brief)
     texts_of = _differing(options_of)
     keys = _fewest_keys(texts_of, len(options_of))
     if keys is None:
         return stems
     columns = [_short(key, texts_of[key]) for key in keys]
     labels = [", ".join(texts) for texts in zip(*columns)]
-    if max(map(len, labels)) > LONGEST:
+    lengths = map(len, labels)
+    if max(lengths) > LONGEST:
         return stems
     return labels
 
@@ -266,7 +275,8 @@ def _brief(names):
     if max(map(len, names)) <= LONGEST:
         return names
     bare = [name.rstrip(SEPARATORS_AND_DIGITS) for name in names]
-    if len(set(bare)) < len(set(names)):
+    num_bare = len(set(bare))
+    if num_bare < len(set(names)):
         bare = names
     words = [name.split("_") for name in bare]
     if _can_be_told_apart(words):
@@ -333,7 +343,8 @@ def _own_options(rest, parts, name):
     """Options of a part, but for those of all ``parts`` of this ``name``."""
     of_same_name = [set(other.split(",")) for other_name, other in parts if other_name == name]
     common = set.intersection(*of_same_name)
-    own = [item for item in rest.split(",") if item not in common]
+    items = rest.split(",")
+    own = [item for item in items if item not in common]
     return ",".join(own)
 
 

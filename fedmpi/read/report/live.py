@@ -41,10 +41,12 @@ def pace(run):
     if len(recorded) > 1:
         seconds = np.diff(recorded)
     recent = seconds[-RECENT:]
-    recent = recent[np.isfinite(recent)]
+    is_known = np.isfinite(recent)
+    recent = recent[is_known]
     if not len(recent):
         return None
-    return float(np.median(recent))
+    median_s = np.median(recent)
+    return float(median_s)
 
 
 def planned(run):
@@ -54,7 +56,8 @@ def planned(run):
     rounds = recorded.get("rounds") or len(run.ends)
     if len(run.sessions) > 1:
         return rounds
-    return min(recorded.get("until") or rounds, rounds)
+    until = recorded.get("until") or rounds
+    return min(until, rounds)
 
 
 def left_s(run):
@@ -62,7 +65,8 @@ def left_s(run):
     round_s = pace(run)
     if round_s is None or run.attrs.get("status") != "running":
         return None
-    return round_s * max(planned(run) - len(run.ends), 0)
+    rounds_left = planned(run) - len(run.ends)
+    return round_s * max(rounds_left, 0)
 
 
 def board(runs, notes=(), width=100, height=30, colour=False):
@@ -85,7 +89,8 @@ def _drawing(runs, width, height, colour):
         return picture(only_run, width, height, colour)
     words = dict.fromkeys(headline(run).word for run in runs.values())
     word = " or ".join(words)
-    return lettered_picture(_test_curves(runs), width, height, colour, word)
+    lines = _test_curves(runs)
+    return lettered_picture(lines, width, height, colour, word)
 
 
 def _test_curves(runs):
@@ -104,7 +109,9 @@ def table(runs, width=200):
     words = {headline(run).word for run in runs.values()}
     metric = words.pop() if len(words) == 1 else "headline"
     rows = [_row(name, run, metric) for name, run in runs.items()]
-    columns = {head: [row[head] for row in rows] for head in rows[0]}
+    columns = {}
+    for head in rows[0]:
+        columns[head] = [row[head] for row in rows]
     # Names and states are words; numbers stand to the right.
     left = (0, 1)
     if len(runs) > 1:
@@ -119,7 +126,8 @@ def table(runs, width=200):
 
 def _aligned(columns, left):
     """The lines of a table of ``{head: [text]}``."""
-    rows = list(zip(*columns.values()))
+    texts = columns.values()
+    rows = list(zip(*texts))
     return aligned(list(columns), rows, left=left)
 
 
@@ -132,24 +140,30 @@ def _row(name, run, metric):
     latest, best = _latest_and_best(run)
     round_s = pace(run)
     asked = _last(run, "asked")
-    answered, rate = "-", None
+    answered = "-"
+    rate = None
     if asked is not None:
-        answered = f"{_last(run, 'merged')}/{asked}"
+        merged = _last(run, "merged")
+        answered = f"{merged}/{asked}"
         if round_s:
             rate = asked / round_s
+    status = run.attrs.get("status", "")
+    lost = _num_lost(run.rounds)
+    sent_bytes = _sent_a_round(run)
+    sparsity = _last(run, "sparsity")
     return {
         "run": name,
-        "status": str(run.attrs.get("status", "")),
+        "status": str(status),
         "round": f"{len(run.ends)}/{planned(run)}",
         "left": _time_left(run),
         metric: _number(latest, ".4f"),
         "best": _number(best, ".4f"),
         "s/round": _number(round_s, ".3g"),
         "clients": answered,
-        "lost": str(_num_lost(run.rounds)),
+        "lost": str(lost),
         "clients/s": _number(rate, ".3g"),
-        "sent/round": human_bytes(_sent_a_round(run)),
-        "sparsity": _number(_last(run, "sparsity"), ".3f"),
+        "sent/round": human_bytes(sent_bytes),
+        "sparsity": _number(sparsity, ".3f"),
     }
 
 

@@ -12,7 +12,10 @@ def compared(groups):
     if not numbers["equal"]:
         return "<p>No round has been evaluated yet.</p>"
     names = [key(number, group.label) for number, group in enumerate(groups)]
-    tables = [_equal_table(numbers, names), _reach_table(numbers, names), _paired_table(numbers)]
+    at_equal_cost = _equal_table(numbers, names)
+    to_reach = _reach_table(numbers, names)
+    paired = _paired_table(numbers)
+    tables = [at_equal_cost, to_reach, paired]
     return "".join(tables)
 
 
@@ -25,7 +28,9 @@ def _equal_table(numbers, names):
     rows = []
     for axis, at in numbers["equal"].items():
         for budget, values in zip(at["budgets"], at[numbers["headline"]]):
-            rows.append([spent_text(axis, budget), *map(accuracy_text, values)])
+            cost = spent_text(axis, budget)
+            texts = map(accuracy_text, values)
+            rows.append([cost, *texts])
     caption = (f"Test {_word(numbers)} at equal cost: after a quarter, half and all of what the "
                "cheapest spent")
     right = range(1, len(names) + 1)
@@ -54,9 +59,13 @@ def _paired_table(numbers):
     labels = {group["tag"]: group["label"] for group in numbers["groups"]}
     rows = []
     for pair in numbers["paired"]:
-        name = f"{labels[pair['group']]} - {labels[pair['against']]}"
+        label = labels[pair["group"]]
+        reference = labels[pair["against"]]
+        name = f"{label} - {reference}"
         place = spent_text(pair["axis"], pair["budget"])
-        rows.append([name, place, len(pair["seeds"]), difference_text(pair["interval"])])
+        num_seeds = len(pair["seeds"])
+        difference = difference_text(pair["interval"])
+        rows.append([name, place, num_seeds, difference])
     caption = (f"Differences of test {_word(numbers)} at equal cost, seed by seed: mean and 95 % "
                "interval")
     heads = ["difference of", "at", "seeds", "mean [95 %]"]

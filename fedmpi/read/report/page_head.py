@@ -22,23 +22,29 @@ def header(runs, groups, title, remarks, sections):
     """HTML of the head of the page about ``{path: Run}``; ``sections``: their names."""
     lead = text(_lead(groups))
     lines = [f'<p class="remark">{text(remark)}</p>' for remark in remarks]
-    lines.append(_unfinished(runs))
-    lines.append(_never_left_chance(groups))
+    unfinished = _unfinished(runs)
+    lines.append(unfinished)
+    at_chance = _never_left_chance(groups)
+    lines.append(at_chance)
     links = [f'<li><a href="#{name.lower()}">{name}</a></li>' for name in sections]
-    return (f'<header><h1>{text(title)}</h1><p class="lead">{lead}</p>{"".join(lines)}'
-            f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav></header>')
+    joined = "".join(lines)
+    contents = "".join(links)
+    return (f'<header><h1>{text(title)}</h1><p class="lead">{lead}</p>{joined}'
+            f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header>')
 
 
 def default_title(groups):
     """A title from the names of the set-ups and of their data."""
     first_run = next(iter(groups[0].runs.values()))
     recorded = options(first_run)
-    data = _data_name(recorded.get("dataset"))
+    dataset = recorded.get("dataset")
+    data = _data_name(dataset)
     if len(groups) > 1:
         return _title_of_several(groups, data)
     if "strategy" not in recorded:
         return groups[0].label
-    title = f"{option_text(recorded['strategy'])} on {data}"
+    strategy = option_text(recorded["strategy"])
+    title = f"{strategy} on {data}"
     num_seeds = len(groups[0].runs)
     if num_seeds > 1:
         title += f", {num_seeds} seeds"
@@ -50,7 +56,8 @@ def _title_of_several(groups, data):
     if len(others) == 1:
         title = f"{others[0]} against {last}"
     else:
-        title = f"{', '.join(others)} and {last}"
+        listed = ", ".join(others)
+        title = f"{listed} and {last}"
     # Names of set-ups may tell the data already.
     if data not in title:
         title += f" on {data}"
@@ -62,7 +69,8 @@ def _title_of_several(groups, data):
 def _data_name(spec):
     """The name of a data set; a file of the user's by its own name."""
     name, _, rest = option_text(spec).partition(":")
-    part_options = dict(item.partition("=")[::2] for item in rest.split(","))
+    items = rest.split(",")
+    part_options = dict(item.partition("=")[::2] for item in items)
     file = part_options.get("file")
     if name != "hdf5" or not file:
         return name
@@ -76,12 +84,15 @@ def _lead(groups):
     for name, form in LEADING_OPTIONS:
         values = _values_of(name, runs)
         if 0 < len(values) <= MOST_VALUES:
-            parts.append(form.format(" or ".join(values)))
+            listed = " or ".join(values)
+            parts.append(form.format(listed))
     if len(runs) > 1:
         parts.append(f"{len(runs)} runs")
     else:
-        parts.append(_rounds_text(runs[0]))
-        parts.append(str(runs[0].attrs.get("status", "")))
+        rounds = _rounds_text(runs[0])
+        parts.append(rounds)
+        status = runs[0].attrs.get("status", "")
+        parts.append(str(status))
     parts.append(_dates(runs))
     return ", ".join(filter(None, parts))
 
@@ -122,7 +133,8 @@ def _never_left_chance(groups):
             texts.append(stuck_text(group.label, runs))
     if not texts:
         return ""
-    line = f"Never left chance: {text('; '.join(texts))}."
+    listed = "; ".join(texts)
+    line = f"Never left chance: {text(listed)}."
     if len(groups) > 1:
         line += (" A difference from a set-up that did not learn says only that it did not "
                  "learn.")
@@ -135,7 +147,8 @@ def _unfinished(runs):
     for path, run in runs.items():
         status = str(run.attrs.get("status", ""))
         if status not in ("finished", ""):
-            progress = f"{os.path.basename(path)} after {len(run.ends)} rounds"
+            file = os.path.basename(path)
+            progress = f"{file} after {len(run.ends)} rounds"
             by_status.setdefault(status, []).append(progress)
     notes = []
     for status, names in by_status.items():

@@ -35,7 +35,8 @@ def curves(run):
     lines = []
     for name, label in ((leading.name, "test"), (leading.validation, "validation")):
         values = run.rounds.get(name, np.empty(0))
-        rounds = np.flatnonzero(np.isfinite(values))
+        is_evaluated = np.isfinite(values)
+        rounds = np.flatnonzero(is_evaluated)
         if len(rounds):
             lines.append((label, rounds + 1, values[rounds]))
     return lines
@@ -59,7 +60,8 @@ def _truth_axis(run, N):
     truth = _of_clients(quality(run), N)
     if truth is not None and np.ptp(tied(truth)) > 0:
         noise = _of_clients(run.population.get("noise"), N)
-        if noise is not None and np.allclose(truth, 1 - noise, rtol=0, atol=1e-12):
+        only_labels_are_wrong = np.allclose(truth, 1 - noise, rtol=0, atol=1e-12)
+        if noise is not None and only_labels_are_wrong:
             return WRONG, noise
         return QUALITY, truth
     samples = _of_clients(run.population.get("samples"), N)
@@ -155,14 +157,16 @@ def _group_panel(groups, axis):
     lines = mean_lines(groups, leading.name, axis)
     if lines is None:
         return None
-    factor, label = 1.0, "round"
+    factor = 1.0
+    label = "round"
     if axis == "bytes":
         most = max(line.x.max() for line in lines)
         factor, letter = prefix(most)
         label = f"{letter}B sent, up and down"
     lettered = []
     for group, line in zip(groups, lines):
-        lettered.append((group.tag, line.x / factor, line.y))
+        x = line.x / factor
+        lettered.append((group.tag, x, line.y))
     return _letter_panel(lettered, label, leading.word, whole=axis == "rounds")
 
 
@@ -227,19 +231,26 @@ def _share_panel(run):
 
 
 def _draw_line(place, x, y):
-    signal = place.signal(np.asarray(x).tolist(), np.asarray(y).tolist(), marker="braille")
+    all_x = np.asarray(x).tolist()
+    all_y = np.asarray(y).tolist()
+    signal = place.signal(all_x, all_y, marker="braille")
     place.draw(signal.lines(True))
 
 
 def _draw_marks(place, x, y, marker):
-    signal = place.signal(np.asarray(x).tolist(), np.asarray(y).tolist(), marker=marker)
+    all_x = np.asarray(x).tolist()
+    all_y = np.asarray(y).tolist()
+    signal = place.signal(all_x, all_y, marker=marker)
     place.draw(signal.lines(False))
 
 
 def _label_axes(place, width, label, series, whole):
     """Ticks on both axes for all of ``series`` [(x, y)], and a label below; ``whole``: x counts."""
-    _rule(place, "x", [x for x, _ in series], width // TICK_GAP, whole)
-    _rule(place, "y", [y for _, y in series], Y_TICKS)
+    all_x = [x for x, _ in series]
+    most_x_ticks = width // TICK_GAP
+    _rule(place, "x", all_x, most_x_ticks, whole)
+    all_y = [y for _, y in series]
+    _rule(place, "y", all_y, Y_TICKS)
     place.label(label, axis="x")
 
 
@@ -248,19 +259,24 @@ def _rule(place, axis, series, most, whole=False):
     values = np.concatenate(series)
     low = float(np.min(values))
     high = float(np.max(values))
-    ticks, labels = nice_ticks(low, high, max(2, most), whole)
+    most_ticks = max(2, most)
+    ticks, labels = nice_ticks(low, high, most_ticks, whole)
     start = min(low, ticks[0])
     end = max(high, ticks[-1])
-    place.ruler(axis).lim(start, end).ticks(ticks, labels)
+    ruler = place.ruler(axis)
+    ruler.lim(start, end).ticks(ticks, labels)
 
 
 def nice_ticks(low, high, most, whole=False):
     """At most ``most`` + 1 round positions from ``low`` or below to ``high`` or below, with their
     labels."""
     if high <= low:
-        low, high = low - 0.5, high + 0.5
-    step = _round_step((high - low) / most)
-    magnitude = math.floor(math.log10(step))
+        low = low - 0.5
+        high = high + 0.5
+    least_step = (high - low) / most
+    step = _round_step(least_step)
+    exponent = math.log10(step)
+    magnitude = math.floor(exponent)
     digits = max(0, -magnitude)
     if whole:
         step = max(step, 1.0)
@@ -269,15 +285,19 @@ def nice_ticks(low, high, most, whole=False):
     first = math.floor(low / step + 1e-9)
     last = math.floor(high / step + 1e-9)
     last = max(last, first + 1)
-    ticks = [number * step for number in range(first, last + 1)]
-    return ticks, [f"{tick:.{digits}f}" for tick in ticks]
+    numbers = range(first, last + 1)
+    ticks = [number * step for number in numbers]
+    labels = [f"{tick:.{digits}f}" for tick in ticks]
+    return ticks, labels
 
 
 def _round_step(least_step):
     """The next number of 1, 2, 5, 10, 20 ... (or 0.1, 0.2, 0.5 ...)."""
-    power = 10.0 ** math.floor(math.log10(least_step))
+    exponent = math.log10(least_step)
+    power = 10.0 ** math.floor(exponent)
     steps = [factor * power for factor in (1, 2, 5, 10)]
-    return next(step for step in steps if step >= least_step * (1 - 1e-9))
+    lowest = least_step * (1 - 1e-9)
+    return next(step for step in steps if step >= lowest)
 
 
 # ---------------------------------------------------------------- for print
@@ -285,31 +305,37 @@ def _round_step(least_step):
 
 def save_picture(run, path):
     """Writes the same two panels for print; the kind follows the extension: png, svg or pdf."""
-    lines, points = curves(run), shares(run)
+    lines = curves(run)
+    points = shares(run)
     num_panels = bool(lines) + (points is not None)
     if not num_panels:
         raise UserError(f"{path}: no round has been evaluated yet, there is nothing to draw")
 
     def show(figure):
-        axes = list(np.ravel(figure.subplots(1, num_panels)))
+        grid = np.ravel(figure.subplots(1, num_panels))
+        axes = list(grid)
         if lines:
             named = [Line(*line) for line in lines]
-            draw.lines(axes[0], named, "round", headline(run).word, whole=True)
+            word = headline(run).word
+            draw.lines(axes[0], named, "round", word, whole=True)
         if points is not None:
             draw_shares(axes[-1], run, points)
 
-    save_figure(path, (3.4 * num_panels, 2.6), show)
+    width_in = 3.4 * num_panels
+    save_figure(path, (width_in, 2.6), show)
 
 
 def draw_shares(ax, run, points):
     """The ``shares`` as points on ``ax``, good and bad clients apart."""
     _, label, x, y = points
-    unit = {WRONG: " (fraction)", "samples": " (count)"}.get(label, "")
+    units = {WRONG: " (fraction)", "samples": " (count)"}
+    unit = units.get(label, "")
     kinds = []
     for rows, name in _kinds(run, label, x):
         if rows.any():
             kinds.append((name, x[rows], y[rows]))
-    ylabel = f"contribution, last quarter{_unit(run, 'contribution')}"
+    unit_of_scores = _unit(run, "contribution")
+    ylabel = f"contribution, last quarter{unit_of_scores}"
     draw.points(ax, kinds, label + unit, ylabel)
 
 
@@ -317,9 +343,11 @@ def _kinds(run, label, x):
     """``[(points (n,) bool, name)]``: the good and the bad clients, if the axis shows this, else
     all clients."""
     if label not in (WRONG, QUALITY):
-        return [(np.ones(len(x), bool), "clients")]
+        all_rows = np.ones(len(x), bool)
+        return [(all_rows, "clients")]
     is_scored = np.isfinite(by_client(run, "contribution", LAST))
-    bad = is_bad(tied(quality(run)), faulty(run))[is_scored]
+    truth = tied(quality(run))
+    bad = is_bad(truth, faulty(run))[is_scored]
     if label == WRONG:
         return [(~bad, "clean"), (bad, "noisy")]
     return [(~bad, "good"), (bad, "bad")]

@@ -35,13 +35,16 @@ def plotted(
         panels += _panels(groups, name)
     panels, lines = _framed(panels, xlim, ylim, baselines)
     fitting = max(1, int(width_cm // NARROW_CM))
-    columns = min(len(panels), columns or fitting)
+    wanted_columns = columns or fitting
+    columns = min(len(panels), wanted_columns)
     width = width_cm * CM
-    heights = _row_heights(panels, columns, width / columns)
+    panel_width = width / columns
+    heights = _row_heights(panels, columns, panel_width)
     titles = _titles_height(panels, len(heights))
     head = _head_height(lines, width_cm)
     top = 1.5 * LINE_IN * bool(title)
-    height = sum(heights) + titles + head + top
+    heights_of_rows = sum(heights)
+    height = heights_of_rows + titles + head + top
     # A height that the user asks for changes the panels, not the legend or the title.
     if height_cm:
         height = height_cm * CM
@@ -51,7 +54,8 @@ def plotted(
             figure.suptitle(title)
         body = figure
         if lines:
-            rest = max(height - head - top, head)
+            below = height - head - top
+            rest = max(below, head)
             above, body = figure.subfigures(2, 1, height_ratios=[head, rest])
             draw.legend(above, lines)
         parts = body.subfigures(len(heights), columns, squeeze=False, height_ratios=heights)
@@ -98,7 +102,8 @@ def _framed(panels, xlim, ylim, baselines):
     take."""
     curves = [numbers for _, _, numbers in panels if isinstance(numbers, Curves)]
     _check_frame(panels, curves, xlim, ylim, baselines)
-    is_shared = len(curves) == len(panels) and _have_same_lines(curves)
+    only_curves = len(curves) == len(panels)
+    is_shared = only_curves and _have_same_lines(curves)
     framed = []
     for title, kind, numbers in panels:
         if isinstance(numbers, Curves):
@@ -119,8 +124,9 @@ def _check_frame(panels, curves, xlim, ylim, baselines):
             "them")
     xlabels = list(dict.fromkeys(one.xlabel for one in curves))
     if xlim and len(xlabels) > 1:
+        listed = ", ".join(xlabels)
         raise UserError(
-            f"--xlim: these kinds have several axes, {', '.join(xlabels)}; draw one at a time")
+            f"--xlim: these kinds have several axes, {listed}; draw one at a time")
     columns = {one.column for one in curves}
     has_numbers = any(isinstance(level, float) for _, level in baselines)
     if len(columns) > 1 and (ylim or has_numbers):
@@ -150,7 +156,8 @@ def _level(label, baseline, column):
     if not len(rounds):
         raise UserError(f"--baseline {label}: that run has no {column} yet")
     last = rounds[-1]
-    return float(baseline.rounds[column][last])
+    values = baseline.rounds[column]
+    return float(values[last])
 
 
 def _panels(groups, name):

@@ -170,7 +170,8 @@ def _slowest(run):
     if seconds is None or client is None:
         return []
     is_timed = np.isfinite(seconds)
-    seconds, client = seconds[is_timed], client[is_timed]
+    seconds = seconds[is_timed]
+    client = client[is_timed]
     medians = []
     for number in np.unique(client):
         median_s = float(np.median(seconds[client == number]))

@@ -22,7 +22,8 @@ def profile_text(run, width=None):
 
 
 def _head(run, times):
-    num_rounds, wall_s = times["rounds"], times["wall_s"]
+    num_rounds = times["rounds"]
+    wall_s = times["wall_s"]
     round_s = wall_s / num_rounds
     line = f"{num_rounds} rounds, {human_seconds(wall_s)}, {round_s:.3g} s a round"
     if run.attrs.get("status") == "running":
@@ -56,14 +57,17 @@ def _row(name, phase):
     """A part of another phase is set in, work beside training has a star."""
     block = "█"
     if phase["kind"] != OWN:
-        name, block = f"  {name}", "▒"
+        name = f"  {name}"
+        block = "▒"
     if phase["kind"] == BESIDE:
         name += " *"
     spread = ["-", "-", "-"]
     if "median_s" in phase:
-        median_ms, largest_ms = 1000 * phase["median_s"], 1000 * phase["largest_s"]
+        median_ms = 1000 * phase["median_s"]
+        largest_ms = 1000 * phase["largest_s"]
         spread = [f"{median_ms:,.1f}", f"{largest_ms:,.1f}", str(phase["largest_round"])]
-    seconds, share = phase["seconds"], phase["share"]
+    seconds = phase["seconds"]
+    share = phase["share"]
     # Work beside training can take longer than the rounds.
     bar = block * round(BAR * min(share, 1))
     return [name, f"{seconds:,.3f}", f"{100 * share:.1f} %", *spread, bar]

@@ -85,7 +85,8 @@ def _listed(recorded, names):
 def _extended(run):
     """How a resume changed the number of rounds, if it did."""
     for session in run.sessions:
-        before, after = session.get("rounds_before"), session.get("rounds")
+        before = session.get("rounds_before")
+        after = session.get("rounds")
         # Neither is recorded of a session that kept the number.
         if before != after:
             done = session["done"]
@@ -230,7 +231,8 @@ def _seconds(metrics):
 
 def _answers(rounds):
     """Lost answers; nothing if all asked clients were merged."""
-    asked, merged = _sum(rounds, "asked"), _sum(rounds, "merged")
+    asked = _sum(rounds, "asked")
+    merged = _sum(rounds, "merged")
     if asked == merged:
         return
     text = f"{merged:,} of {asked:,} were merged"
@@ -288,7 +290,8 @@ def _faults(run):
 def _wrong_labels(noise):
     if noise is None or noise.max() <= 0:
         return
-    low, high = f"{100 * noise.min():.3g}", f"{100 * noise.max():.3g}"
+    low = f"{100 * noise.min():.3g}"
+    high = f"{100 * noise.max():.3g}"
     if low == high:
         yield f"{low} % of labels wrong"
     else:

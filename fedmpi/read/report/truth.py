@@ -41,10 +41,12 @@ def by_client(run, name, last=1.0):
     if name not in run.clients or "client" not in run.clients:
         return None
     first = _first_row(run, last)
-    values = run.clients[name][first:].astype(float)
+    recorded = run.clients[name][first:]
+    values = recorded.astype(float)
     is_scored = np.isfinite(values)
     values = values[is_scored]
-    client = run.clients["client"][first:][is_scored]
+    clients = run.clients["client"][first:]
+    client = clients[is_scored]
     N = _num_clients(run, client)
     sums = np.bincount(client, values, N)
     counts = np.bincount(client, minlength=N)
@@ -58,7 +60,8 @@ def _first_row(run, last):
     num_rounds = math.ceil(T * last)
     if num_rounds >= T:
         return 0
-    return run.ends[T - num_rounds - 1]
+    round_before = T - num_rounds - 1
+    return run.ends[round_before]
 
 
 def last_of_client(run, name):
@@ -90,7 +93,8 @@ def _rounds(run):
 def _num_clients(run, client):
     """N, by the population or by the numbers ``client`` (n,)."""
     sizes = [len(values) for values in run.population.values()]
-    return max([*sizes, *(client + 1), 0])
+    candidates = [*sizes, *(client + 1), 0]
+    return max(candidates)
 
 
 def scores(run):
@@ -98,7 +102,8 @@ def scores(run):
     recorded = run.attrs.get("estimators") or {}
     by_label = {}
     for label, column in estimators(run).items():
-        if _is_cumulative(recorded.get(label)):
+        estimator = recorded.get(label)
+        if _is_cumulative(estimator):
             score = last_of_client(run, column)
         else:
             score = by_client(run, column)
@@ -131,7 +136,8 @@ def is_bad(worth, faulty=None):
     middle = 0
     if len(rest):
         middle = (rest.min() + rest.max()) / 2
-    return faulty | (worth < middle)
+    is_low = worth < middle
+    return faulty | is_low
 
 
 def faulty(run):
@@ -140,7 +146,9 @@ def faulty(run):
     truth = quality(run)
     if not marks:
         return np.zeros(len(truth), bool)
-    return np.any(marks, axis=0) & (truth < 0.5)
+    is_marked = np.any(marks, axis=0)
+    is_low = truth < 0.5
+    return is_marked & is_low
 
 
 def estimators(run):
@@ -156,7 +164,8 @@ def estimators(run):
 
 def _only_estimator(run):
     """The label of the estimator of an early run file, by the run's options."""
-    spec = str(options(run).get("contribution") or "contribution")
+    recorded = options(run).get("contribution")
+    spec = str(recorded or "contribution")
     name, _ = split(spec)
     # MODULE:NAME of a plug-in.
     return name.rpartition(":")[2]
@@ -194,7 +203,8 @@ def utility_of(spec):
         part = entry(catalog.CONTRIBUTIONS, name, importing=False)
         if "of" not in part.options:
             return None
-        utility = settings(catalog.CONTRIBUTIONS, spec)["of"]
+        part_options = settings(catalog.CONTRIBUTIONS, spec)
+        utility = part_options["of"]
     except FedError:
         return None
     if utility == "headline":
@@ -216,7 +226,8 @@ def judged(run):
     * ``weight_spearman`` of the weights in the merge, for the weighing estimator.
     """
     scores_of = scores(run)
-    truth, reference = quality(run), exact(run)
+    truth = quality(run)
+    reference = exact(run)
     bad = None
     if truth is not None:
         bad = is_bad(tied(truth), faulty(run))
@@ -264,29 +275,38 @@ def _copies(run, score):
     in_pairs = source >= 0
     originals = source[in_pairs].astype(int)
     in_pairs[originals] = True
-    of_pairs, of_others = score[in_pairs], score[~in_pairs]
+    of_pairs = score[in_pairs]
+    of_others = score[~in_pairs]
     # The mean of nothing would be a warning.
     if not np.isfinite(of_pairs).any() or not np.isfinite(of_others).any():
         return {}
     mean_of_others = np.nanmean(of_others)
     if not mean_of_others:
         return {}
-    return {"copies": float(np.nanmean(of_pairs) / mean_of_others)}
+    mean_of_pairs = np.nanmean(of_pairs)
+    return {"copies": float(mean_of_pairs / mean_of_others)}
 
 
 def _against_shapley(score, reference):
-    both = np.isfinite(score) & np.isfinite(reference)
-    a, b = score[both], reference[both]
+    has_reference = np.isfinite(reference)
+    both = np.isfinite(score) & has_reference
+    a = score[both]
+    b = reference[both]
+    cosine = cosine_distance(a, b)
+    euclidean = euclidean_distance(a, b)
+    largest = max_distance(a, b)
+    rank_correlation = spearman(tied(a), tied(b))
     return {
-        "cosine_distance": cosine_distance(a, b),
-        "euclidean_distance": euclidean_distance(a, b),
-        "max_distance": max_distance(a, b),
-        "shapley_spearman": spearman(tied(a), tied(b)),
+        "cosine_distance": cosine,
+        "euclidean_distance": euclidean,
+        "max_distance": largest,
+        "shapley_spearman": rank_correlation,
     }
 
 
 def _cost(run, label):
-    calls, seconds = run.rounds.get(f"calls_{label}"), run.rounds.get(f"score_{label}_s")
+    calls = run.rounds.get(f"calls_{label}")
+    seconds = run.rounds.get(f"score_{label}_s")
     cost = {}
     if calls is not None:
         cost["calls"] = int(calls.sum())
@@ -315,6 +335,7 @@ def quality_found(run):
     columns = [name for name in ("spearman", "auc", "weight_spearman") if name in numbers]
     summary = {name: numbers[name] for name in columns}
     bad = is_bad(tied(truth), faulty(run))
-    summary["bad"] = int(bad[is_scored].sum())
+    num_bad = bad[is_scored].sum()
+    summary["bad"] = int(num_bad)
     summary["clients"] = int(is_scored.sum())
     return summary

@@ -26,17 +26,22 @@ def find(run):
     layers = run.attrs.get("layers")
     if kept is None or not layers:
         return None
-    T, L = len(kept), len(layers)
+    T = len(kept)
+    L = len(layers)
     # A single layer has the sparsity of the whole model.
     if not T or L < 2 or L != kept.shape[-1]:
         return None
-    sizes = np.array([np.prod(shape) for _, shape, *_ in layers], float)
+    products = [np.prod(shape) for _, shape, *_ in layers]
+    sizes = np.array(products, float)
     sparsity = 1 - kept / sizes
-    rounds = np.arange(T) + 1.0
+    numbers = np.arange(T)
+    rounds = numbers + 1.0
     lines = []
     for (name, *_), of_layer in zip(layers, sparsity.T):
         lines.append(Line(str(name), rounds, of_layer))
-    kept_share = kept.sum(axis=1) / sizes.sum()
+    num_weights = sizes.sum()
+    num_kept = kept.sum(axis=1)
+    kept_share = num_kept / num_weights
     return Layers(lines, 1 - kept_share)
 
 
@@ -52,11 +57,13 @@ def draw(place, layers):
 
 def _draw_heat(place, ax, lines):
     """A row a layer, a column a round."""
-    values = np.stack([line.y for line in lines])
+    rows = [line.y for line in lines]
+    values = np.stack(rows)
     L, T = values.shape
     image = drawing.heat(ax, values, 1.0)
+    extent = (0.5, T + 0.5, L - 0.5, -0.5)
     # Columns count from 0, rounds from 1.
-    image.set_extent((0.5, T + 0.5, L - 0.5, -0.5))
+    image.set_extent(extent)
     labels = [line.label for line in lines]
     ax.set_yticks(range(L), labels, fontsize="small")
     ax.set(xlabel="round")
@@ -67,8 +74,9 @@ def say(layers):
     by_sparsity = sorted(layers.lines, key=lambda line: line.y[-1])
     densest = _end(by_sparsity[0])
     sparsest = _end(by_sparsity[-1], "the sparsest")
+    sparsity_at_end = layers.total[-1]
     return (f"Sparsity of each layer by round. After the last one {densest} and {sparsest}; all "
-            f"together {layers.total[-1]:.3f}.")
+            f"together {sparsity_at_end:.3f}.")
 
 
 def _end(line, superlative="is the densest"):

@@ -20,10 +20,10 @@ def find(run):
     if not headline(run).higher:
         worth = -worth
     order = np.argsort(worth, kind="stable")
-    return tested._replace(
-        clients=tested.clients[order],
-        samples=tested.samples[order],
-        values=tested.values[order])
+    clients = tested.clients[order]
+    samples = tested.samples[order]
+    values = tested.values[order]
+    return tested._replace(clients=clients, samples=samples, values=values)
 
 
 def draw(place, tested):
@@ -31,15 +31,18 @@ def draw(place, tested):
     if tested.metric == "accuracy":
         fraction_axis(ax)
     N = len(tested.clients)
-    percents = 100 * (np.arange(N) + 1) / N
+    places = np.arange(N) + 1
+    percents = 100 * places / N
     line = Line("clients", percents, tested.values)
-    drawing.lines(ax, [line], "clients, from the worst (%)", f"{tested.metric} on its own test")
+    label = f"{tested.metric} on its own test"
+    drawing.lines(ax, [line], "clients, from the worst (%)", label)
 
 
 def say(tested):
     low, median, high = np.percentile(tested.values, [0, 50, 100])
     metric = capitalized(tested.metric)
-    N, worst = len(tested.clients), tested.clients[0]
+    N = len(tested.clients)
+    worst = tested.clients[0]
     return (f"{metric} of {N} clients on their own test parts after round {tested.round}, from the "
             f"worst to the best: lowest {low:.3g}, median {median:.3g}, highest {high:.3g}; the "
             f"worst is client {worst}.")
