@@ -59,7 +59,8 @@ class Frames:
     def __repr__(self):
         options = self.attrs.get("options", {})
         planned = options.get("rounds", "?")
-        return (f"{self.path}: {self.attrs.get('status')}, {self.num_rounds} of {planned} rounds, "
+        status = self.attrs.get("status")
+        return (f"{self.path}: {status}, {self.num_rounds} of {planned} rounds, "
                 f"{self.num_participations} participations; "
                 ".rounds .clients .layers .events .population .own .attrs .sessions")
 
@@ -165,7 +166,8 @@ def _frame(run: Run, table, names):
     columns = {}
     texts = {}
     for name in names:
-        values = getattr(run, table)[name]
+        columns_of_table = getattr(run, table)
+        values = columns_of_table[name]
         column = run.columns[f"{table}/{name}"]
         for label, scalars in _scalar_columns(name, values):
             columns[label] = scalars
@@ -175,7 +177,8 @@ def _frame(run: Run, table, names):
             label = f"{name}_text"
             columns[label] = hexadecimal(values).astype(str)
             texts[label] = ("", described(name))
-    return _with_texts(pd.DataFrame(columns), texts)
+    frame = pd.DataFrame(columns)
+    return _with_texts(frame, texts)
 
 
 def _scalar_columns(name, values):
@@ -225,9 +228,12 @@ def _layers(rounds, layers, flops_other):
         return _with_texts(empty, LAYERS)
     T, L = kept.shape
     names = [name for name, *_ in layers]
-    sizes = np.array([np.prod(shape, dtype=np.int64) for _, shape, *_ in layers])
-    uses = np.array([recorded[0] if recorded else np.nan for _, _, *recorded in layers])
-    sparsity = 1 - kept / sizes
+    products = [np.prod(shape, dtype=np.int64) for _, shape, *_ in layers]
+    sizes = np.array(products)
+    recorded_uses = [recorded[0] if recorded else np.nan for _, _, *recorded in layers]
+    uses = np.array(recorded_uses)
+    share_kept = kept / sizes
+    sparsity = 1 - share_kept
     not_recorded = np.full((T, L), np.nan)
     mask_changed = rounds.get("mask_changed_layers", not_recorded)
     # A layer may keep no weight.
@@ -236,22 +242,29 @@ def _layers(rounds, layers, flops_other):
         churn = moved / kept
     flops_forward = 2 * kept * uses
     samples = _samples_trained(rounds, sizes, uses, flops_other)
-    flops_training = 3 * samples[:, None] * flops_forward
+    a_column = samples[:, None]
+    flops_training = 3 * a_column * flops_forward
     one_round = np.arange(L)
     layer_numbers = np.tile(one_round, T)
     round_numbers = np.repeat(rounds["round"], L)
     layer_names = pd.Categorical.from_codes(layer_numbers, names)
     weights = np.tile(sizes, T)
+    kept_weights = kept.ravel()
+    sparsities = sparsity.ravel()
+    flips = mask_changed.ravel()
+    churns = churn.ravel()
+    forward = flops_forward.ravel()
+    training = flops_training.ravel()
     frame = pd.DataFrame({
         "round": round_numbers,
         "layer": layer_names,
         "weights": weights,
-        "kept": kept.ravel(),
-        "sparsity": sparsity.ravel(),
-        "mask_changed": mask_changed.ravel(),
-        "churn": churn.ravel(),
-        "flops_forward": flops_forward.ravel(),
-        "flops_training": flops_training.ravel(),
+        "kept": kept_weights,
+        "sparsity": sparsities,
+        "mask_changed": flips,
+        "churn": churns,
+        "flops_forward": forward,
+        "flops_training": training,
     })
     return _with_texts(frame, LAYERS)
 
@@ -262,7 +275,8 @@ def _samples_trained(rounds, sizes, uses, flops_other):
     NaN where clients' masks differed: there ``kept_layers`` counts the union of their masks, and
     no FLOPs follow from it."""
     kept = rounds["kept_layers"]
-    unknown = np.full(len(kept), np.nan)
+    num_rounds = len(kept)
+    unknown = np.full(num_rounds, np.nan)
     dense_macs = (sizes * uses).sum()
     # As flops.training counts a dense model: three passes, two where weights are frozen.
     flops_of_layers = 3 * 2 * dense_macs
@@ -273,8 +287,9 @@ def _samples_trained(rounds, sizes, uses, flops_other):
     flops_dense = rounds.get("flops_dense", unknown)
     samples = flops_dense / sample_flops
     num_kept = kept.sum(axis=1)
+    num_weights = sizes.sum()
     # The run records the sparsity of a client's mask: it is that of the union if masks agree.
-    share_kept = num_kept / sizes.sum()
+    share_kept = num_kept / num_weights
     recorded = rounds.get("sparsity", np.nan)
     sparsity_of_union = 1 - share_kept
     masks_agree = np.isclose(sparsity_of_union, recorded, rtol=0, atol=1e-9)

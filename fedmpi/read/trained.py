@@ -92,6 +92,9 @@ def trained(path, round=None, warn=lambda line: None):
     inputs = _inputs(run.attrs)
     uses = _uses(run.attrs, network, layout)
     flops_other = run.attrs.get("flops_other", {})
+    tied = _tied(network)
+    pairs = zip(masks, uses)
+    flops_of_others = flops_other.values()
     about = {
         **quality,
         "model": options["model"],
@@ -100,9 +103,9 @@ def trained(path, round=None, warn=lambda line: None):
         "run_id": run.attrs["run_id"],
         "inputs": inputs,
         "options": options,
-        "uses": dict(zip(masks, uses)),
-        "tied": _tied(network),
-        "flops_other": sum(flops_other.values()),
+        "uses": dict(pairs),
+        "tied": tied,
+        "flops_other": sum(flops_of_others),
         "headline": headline(run).name,
     }
     return result._replace(about=about)
@@ -125,7 +128,8 @@ def _bound_network(attrs):
     inputs = _inputs(attrs)
     outputs = inputs.get("outputs", inputs["classes"])
     factory = network_of(attrs["options"])
-    network = factory(inputs["shape"], outputs)
+    shape = inputs["shape"]
+    network = factory(shape, outputs)
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
     statistics = attrs.get("statistics", floating)
@@ -183,8 +187,9 @@ def _quality(run, done):
 def _tied(network):
     """The names under which the state dict repeats a tensor: a head and an embedding in one,
     say."""
+    parameters = network.named_parameters()
     # These iterators name a shared tensor once.
-    parts = [*network.named_parameters(), *network.named_buffers()]
+    parts = [*parameters, *network.named_buffers()]
     names = {name for name, _ in parts}
     stored = network.state_dict().keys()
     return sorted(stored - names)
@@ -336,17 +341,21 @@ def _layer_row(name, mask, uses):
     kept = int(mask.sum())
     mask_bytes = -(-size // 8)
     share_kept = kept / size
+    shape = list(mask.shape)
+    flops_dense = 2 * size * uses
+    dense_bytes = DENSE_BYTES * size
+    value_bytes = 4 * kept
     return {
         "layer": name,
-        "shape": list(mask.shape),
+        "shape": shape,
         "weights": size,
         "kept": kept,
         "sparsity": 1 - share_kept,
         # A multiplication and an addition each time.
         "flops": 2 * kept * uses,
-        "flops_dense": 2 * size * uses,
-        "dense_bytes": DENSE_BYTES * size,
-        "sparse_bytes": 4 * kept + mask_bytes,
+        "flops_dense": flops_dense,
+        "dense_bytes": dense_bytes,
+        "sparse_bytes": value_bytes + mask_bytes,
     }
 
 
@@ -354,7 +363,8 @@ def _other_row(model):
     """The row of the tensors without a mask, buffers included; each tied tensor counts once."""
     tied_names = model.about.get("tied", ())
     tied = set(tied_names)
-    names = model.state.keys() - model.masks.keys() - tied
+    masked = model.masks.keys()
+    names = model.state.keys() - masked - tied
     tensors = [model.state[name] for name in names]
     count = sum(tensor.numel() for tensor in tensors)
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -97,17 +97,23 @@ def comparison(groups, target=None, against=0, every_pair=False):
     reach = {leading.name: target}
     if target is not None:
         reach |= {axis: _reached(groups, axis, target) for axis in axes}
-    pairs = _wanted_pairs(len(groups), against, every_pair)
+    num_groups = len(groups)
+    pairs = _wanted_pairs(num_groups, against, every_pair)
+    records = [_record(group) for group in groups]
+    differ = differing(groups)
+    outcomes = _outcomes(groups, leading)
+    chance = [stuck(group) for group in groups]
+    paired = _paired(groups, equal, pairs)
     return {
-        "groups": [_record(group) for group in groups],
+        "groups": records,
         "headline": leading.name,
         "higher": leading.higher,
-        "differ": differing(groups),
-        "outcomes": _outcomes(groups, leading),
+        "differ": differ,
+        "outcomes": outcomes,
         "equal": equal,
         "reach": reach,
-        "chance": [stuck(group) for group in groups],
-        "paired": _paired(groups, equal, pairs),
+        "chance": chance,
+        "paired": paired,
     }
 
 
@@ -240,7 +246,8 @@ def _paired(groups, equal, pairs):
     differences = []
     if not equal:
         return differences
-    name = headline(_evaluated_runs(groups)[0]).name
+    first = _evaluated_runs(groups)[0]
+    name = headline(first).name
     for number, against in pairs:
         group = groups[number]
         reference = groups[against]
@@ -251,11 +258,12 @@ def _paired(groups, equal, pairs):
             if len(by_seed) < 2:
                 continue
             base, own = zip(*by_seed.values())
+            budget = at["budgets"][-1]
             differences.append({
                 "group": group.tag,
                 "against": reference.tag,
                 "axis": axis,
-                "budget": at["budgets"][-1],
+                "budget": budget,
                 "seeds": list(by_seed),
                 "interval": paired_difference(own, base),
             })
@@ -264,14 +272,18 @@ def _paired(groups, equal, pairs):
 
 def _both_values(first, first_values, second, second_values):
     """``{seed: (value in first, in second)}`` of the seeds with a finite value in both Groups."""
-    seeds = [options(run).get("seed") for run in first.runs.values()]
-    others = [options(run).get("seed") for run in second.runs.values()]
+    runs = first.runs.values()
+    seeds = [options(run).get("seed") for run in runs]
+    other_runs = second.runs.values()
+    others = [options(run).get("seed") for run in other_runs]
     by_seed = {}
     for seed in seeds:
         if seed is None or seed not in others:
             continue
-        a = first_values[seeds.index(seed)]
-        b = second_values[others.index(seed)]
+        place = seeds.index(seed)
+        a = first_values[place]
+        place_in_second = others.index(seed)
+        b = second_values[place_in_second]
         if math.isfinite(a + b):
             by_seed[seed] = (a, b)
     return by_seed
@@ -296,7 +308,8 @@ def spent_text(axis, value):
     """A cost with a word for its axis."""
     if (axis, value) == ("rounds", 1):
         return "1 round"
-    return f"{amount(axis, value)} {OF[axis]}"
+    cost = amount(axis, value)
+    return f"{cost} {OF[axis]}"
 
 
 def outcome_text(name, over_seeds, of=None):
@@ -319,7 +332,8 @@ def outcome_text(name, over_seeds, of=None):
     text = show(mean)
     if is_spread:
         text += f" ± {show(std)}"
-    if n < (of or 0):
+    expected = of or 0
+    if n < expected:
         text += f" ({n} of {of} seeds)"
     return text
 
@@ -373,7 +387,8 @@ def comparison_text(numbers, width=None):
     lines += chance_lines(numbers)
     for section in sections:
         lines += ["", *section]
-    return "\n".join(_fitted(lines, width))
+    fitted = _fitted(lines, width)
+    return "\n".join(fitted)
 
 
 def _tags(numbers):
@@ -387,12 +402,14 @@ def _differ_section(numbers):
 
 
 def _outcome_section(numbers, title):
-    words = outcome_words(Headline(numbers["headline"]))
+    leading = Headline(numbers["headline"])
+    words = outcome_words(leading)
     num_runs = [len(record["runs"]) for record in numbers["groups"]]
     heads = ["", *_tags(numbers)]
     rows = []
     for name, column in numbers["outcomes"].items():
-        texts = [outcome_text(name, over_seeds, of) for over_seeds, of in zip(column, num_runs)]
+        with_runs = zip(column, num_runs)
+        texts = [outcome_text(name, over_seeds, of) for over_seeds, of in with_runs]
         rows.append([words[name], *texts])
     return _section(title, heads, rows)
 
@@ -402,9 +419,11 @@ def _equal_section(numbers, title):
     rows = []
     for axis, at in numbers["equal"].items():
         values_of_groups = at[numbers["headline"]]
-        for budget, values in zip(at["budgets"], values_of_groups):
+        pairs = zip(at["budgets"], values_of_groups)
+        for budget, values in pairs:
             texts = [accuracy_text(of_group) for of_group in values]
-            rows.append([spent_text(axis, budget), *texts])
+            cost = spent_text(axis, budget)
+            rows.append([cost, *texts])
     return _section(title, heads, rows, "no round has been evaluated yet")
 
 
@@ -417,17 +436,22 @@ def _reach_section(numbers):
         if axis != name:
             texts = [reach_text(axis, values) for values in column]
             rows.append([WORDS[axis], *texts])
-    title = f"to reach a test {name.replace('_', ' ')} of {reach[name]:.4g}"
+    word = name.replace("_", " ")
+    target = reach[name]
+    title = f"to reach a test {word} of {target:.4g}"
     return _section(title, heads, rows)
 
 
 def _paired_section(numbers, title):
     rows = []
     for pair in numbers["paired"]:
-        name = f"{pair['group']} - {pair['against']}"
+        tag = pair["group"]
+        reference = pair["against"]
+        name = f"{tag} - {reference}"
         place = spent_text(pair["axis"], pair["budget"])
         num_seeds = str(len(pair["seeds"]))
-        rows.append([name, place, num_seeds, difference_text(pair["interval"])])
+        difference = difference_text(pair["interval"])
+        rows.append([name, place, num_seeds, difference])
     return _section(title, ["", "at", "seeds", "difference"], rows, left=(0, 1))
 
 
@@ -468,16 +492,19 @@ def _group_lines(record):
     """The group's name and files, then each unfinished run."""
     paths = record["runs"]
     several = len(paths) > 1
-    head = f"{record['tag']}  {record['label']}: {paths[0]}"
+    first = paths[0]
+    head = f"{record['tag']}  {record['label']}: {first}"
     if several:
         seeds = ", ".join(map(str, record["seeds"]))
-        head += f" and {len(paths) - 1} more, seeds {seeds}"
+        num_others = len(paths) - 1
+        head += f" and {num_others} more, seeds {seeds}"
     yield head
     for path, status, played in zip(paths, record["status"], record["played"]):
         if status in ("", "finished"):
             continue
         name = f"{path} " if several else ""
-        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds"
+        words = STATUS.get(status, status)
+        yield f"   not the end: {words}, {name}after {played} rounds"
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):

@@ -49,7 +49,8 @@ def grouped(runs):
     labels = _labels(options_of, stems)
     groups = []
     for number, (label, members) in enumerate(zip(labels, set_ups)):
-        groups.append(Group(_tag(number), label, members))
+        tag = _tag(number)
+        groups.append(Group(tag, label, members))
     return groups
 
 
@@ -66,7 +67,8 @@ def _furthest(set_up):
 def _progress(run):
     """(whether a round has been evaluated, whether there is one)."""
     rounds = evaluated(run, headline(run).name)
-    return len(rounds) > 0, len(run.ends) > 0
+    has_evaluation = len(rounds) > 0
+    return has_evaluation, len(run.ends) > 0
 
 
 def _belongs(run, set_up):
@@ -79,7 +81,8 @@ def _belongs(run, set_up):
         return False
     if _effective(run) != _effective(first):
         return False
-    return not settings.changes(_parts(first), _parts(run))
+    parts_of_first = _parts(first)
+    return not settings.changes(parts_of_first, _parts(run))
 
 
 def _parts(run):
@@ -108,7 +111,8 @@ def find_group(groups, name, what):
         if sum(is_meant) == 1:
             return is_meant.index(True)
     reason = "is none of the set-ups, nor a run of one"
-    if any(by_label + by_tag + by_run):
+    matches = by_label + by_tag + by_run
+    if any(matches):
         reason = "names several set-ups"
     listed = "; ".join(f"{group.tag} {group.label}" for group in groups)
     raise UserError(f"{what} {name} {reason}: there are {listed}")
@@ -169,7 +173,9 @@ def unusual(run):
     """``{option: (its text, the default's)}`` of the unusual options: not as by default, and not as
     usual with the run's strategy. Imports torch if the run records its strategy."""
     recorded = options(run)
-    usual = DEFAULTS | _usual_noise(recorded) | _usual_parts(recorded)
+    usual_noise = _usual_noise(recorded)
+    usual_parts = _usual_parts(recorded)
+    usual = DEFAULTS | usual_noise | usual_parts
     texts = {}
     for key, value in recorded.items():
         # Old run files do not record an option: nobody chose it.
@@ -184,7 +190,8 @@ def unusual(run):
 
 def _usual_noise(recorded):
     """No noise, unless the data set may be the demonstration's with noise of its own."""
-    if recorded.get("dataset", DEFAULTS["dataset"]) == DEFAULTS["dataset"]:
+    dataset = recorded.get("dataset", DEFAULTS["dataset"])
+    if dataset == DEFAULTS["dataset"]:
         return {}
     return {"noise": "none"}
 
@@ -203,7 +210,8 @@ def _usual_parts(recorded):
         if usual["contribution"] != recorded["contribution"]:
             # Another contribution brings a weighting of its own.
             others = ("optimiser", "pruner", "weighting")
-            usual["weighting"] = with_usual_parts(recorded | dict.fromkeys(others))["weighting"]
+            without_others = recorded | dict.fromkeys(others)
+            usual["weighting"] = with_usual_parts(without_others)["weighting"]
     except (FedError, ImportError, AttributeError):
         return {}
     return {name: usual[name] for name in parts}
@@ -212,7 +220,8 @@ def _usual_parts(recorded):
 def option_text(value):
     """The text of an option's value: several parts are joined by +, an empty one is ``none``."""
     if isinstance(value, (list, tuple)):
-        return " + ".join(map(str, value)) or "none"
+        texts = map(str, value)
+        return " + ".join(texts) or "none"
     if value in (None, ""):
         return "none"
     return str(value)
@@ -221,7 +230,8 @@ def option_text(value):
 def _tag(number):
     """A to Z, then A1 to Z1, ..."""
     turn, place = divmod(number, 26)
-    letter = chr(ord("A") + place)
+    code = ord("A") + place
+    letter = chr(code)
     if not turn:
         return letter
     return f"{letter}{turn}"
@@ -233,8 +243,9 @@ def _stem(paths):
     if len(stems) == 1:
         return stems[0]
     common = os.path.commonprefix(stems)
+    stem = common.rstrip(SEPARATORS_AND_DIGITS)
     # run-1 and run-12 have run-1 in common.
-    return common.rstrip(SEPARATORS_AND_DIGITS) or stems[0]
+    return stem or stems[0]
 
 
 def _labels(options_of, stems):
@@ -261,7 +272,8 @@ def _fewest_keys(texts_of, num_groups):
     # More options would not fit beside a line.
     for size in (1, 2, 3):
         for keys in itertools.combinations(texts_of, size):
-            combined = set(zip(*(texts_of[key] for key in keys)))
+            combinations = zip(*(texts_of[key] for key in keys))
+            combined = set(combinations)
             if len(combined) == num_groups:
                 return keys
     return None
@@ -295,8 +307,11 @@ def _differing_words(words):
     """The words at differing places, without their common KEY-."""
     columns = []
     for column in zip(*words):
-        if len(set(column)) > 1:
-            start = os.path.commonprefix(column).rfind("-") + 1
+        different = set(column)
+        num_words = len(different)
+        if num_words > 1:
+            common = os.path.commonprefix(column)
+            start = common.rfind("-") + 1
             columns.append([word[start:] for word in column])
     return list(zip(*columns))
 
@@ -306,8 +321,10 @@ def _shortened(name):
         return name
     # Three points go between the halves.
     half = LONGEST // 2
-    start = name[:half - 1].rstrip(SEPARATORS)
-    end = name[2 - half:].lstrip(SEPARATORS)
+    first_half = name[:half - 1]
+    start = first_half.rstrip(SEPARATORS)
+    second_half = name[2 - half:]
+    end = second_half.lstrip(SEPARATORS)
     return f"{start}...{end}"
 
 
@@ -320,10 +337,12 @@ def _short(key, texts):
     own_options = [_own_options(rest, parts, name) for name, rest in parts]
     num_names = len(set(names))
     if num_names == 1:
-        return [own or f"{text} as usual" for own, text in zip(own_options, texts)]
+        pairs = zip(own_options, texts)
+        return [own or f"{text} as usual" for own, text in pairs]
     # Names alone may not tell all values apart.
     if num_names < len(set(texts)):
-        names = list(map(_with_options, names, own_options))
+        with_options = map(_with_options, names, own_options)
+        names = list(with_options)
     return [_part_label(key, name) for name in names]
 
 

@@ -109,7 +109,8 @@ def over_seeds(varying, rows):
     keys = [key for key in varying if key != "seed"]
     groups = {}
     for row in rows:
-        if row["status"] == "finished":
+        status = row["status"]
+        if status == "finished":
             values = tuple(row[key] for key in keys)
             groups.setdefault(values, []).append(row)
     columns = _numbers(rows)
@@ -159,7 +160,8 @@ def outcomes_text(varying, rows, width=None):
     num_left = len(varying) + 2
     lines = _numbered(heads, texts, num_left, width)
     if "seed" in varying:
-        lines += _seeds_lines(varying, rows, width)
+        seeds = _seeds_lines(varying, rows, width)
+        lines += seeds
     return "\n".join(lines)
 
 
@@ -175,7 +177,8 @@ def _seeds_lines(varying, rows, width):
     for group in groups:
         options = [_cell(key, group[key]) for key in keys]
         means = [_mean(key, group) for key in columns]
-        texts.append([*options, str(group["n"]), *means])
+        num_runs = str(group["n"])
+        texts.append([*options, num_runs, *means])
     num_left = len(keys)
     table = _numbered(heads, texts, num_left, width)
     return ["", "over seeds, mean ± standard deviation of finished runs:", *table]
@@ -187,8 +190,10 @@ def _numbered(head, rows, num_left, width):
     Numbers tell the rows apart if the table is too wide and its columns stand below one another:
     one option alone may be the same in several rows."""
     heads = ["#", *head]
-    numbered = [[str(number), *row] for number, row in enumerate(rows, 1)]
-    left = range(1, num_left + 1)
+    rows_from_1 = enumerate(rows, 1)
+    numbered = [[str(number), *row] for number, row in rows_from_1]
+    end = num_left + 1
+    left = range(1, end)
     return aligned(heads, numbered, left, width)
 
 

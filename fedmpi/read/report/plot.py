@@ -59,8 +59,9 @@ def plotted(
             above, body = figure.subfigures(2, 1, height_ratios=[head, rest])
             draw.legend(above, lines)
         parts = body.subfigures(len(heights), columns, squeeze=False, height_ratios=heights)
+        places = parts.flat
         # The last row may have fewer panels than columns.
-        for place, (panel_title, kind, numbers) in zip(parts.flat, panels):
+        for place, (panel_title, kind, numbers) in zip(places, panels):
             kind.draw(place, numbers)
             if panel_title:
                 place.suptitle(panel_title, fontsize="medium")
@@ -88,10 +89,12 @@ def _head_height(lines, width_cm):
     if not lines:
         return 0.0
     num_rows = len(lines)
-    if width_cm >= 2 * NARROW_CM:
+    wide_cm = 2 * NARROW_CM
+    if width_cm >= wide_cm:
         # Two names stand beside one another.
         num_rows = 0.5 * len(lines)
-    return LINE_IN * num_rows + LINE_IN
+    names_height = LINE_IN * num_rows
+    return names_height + LINE_IN
 
 
 def _framed(panels, xlim, ylim, baselines):
@@ -164,11 +167,13 @@ def _panels(groups, name):
     """[(title, Kind, its numbers)]: one for all groups, or one for each run."""
     kind = KINDS[name]
     if not kind.each:
-        return [_panel(name, groups, "")]
+        panel = _panel(name, groups, "")
+        return [panel]
     panels = []
     for group in groups:
         title = group.label if len(groups) > 1 else ""
-        for path, run in group.runs.items():
+        runs = group.runs.items()
+        for path, run in runs:
             panels.append(_panel(name, run, title, f"{path}: "))
     return panels
 

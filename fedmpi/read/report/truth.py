@@ -57,7 +57,8 @@ def by_client(run, name, last=1.0):
 def _first_row(run, last):
     """The first row of /clients of the last share of the rounds."""
     T = len(run.ends)
-    num_rounds = math.ceil(T * last)
+    exact_rounds = T * last
+    num_rounds = math.ceil(exact_rounds)
     if num_rounds >= T:
         return 0
     round_before = T - num_rounds - 1
@@ -87,12 +88,14 @@ def last_of_client(run, name):
 def _rounds(run):
     """The rows of /clients of each round, as slices."""
     starts = [0, *run.ends]
-    return [slice(start, stop) for start, stop in zip(starts, run.ends)]
+    bounds = zip(starts, run.ends)
+    return [slice(start, stop) for start, stop in bounds]
 
 
 def _num_clients(run, client):
     """N, by the population or by the numbers ``client`` (n,)."""
-    sizes = [len(values) for values in run.population.values()]
+    columns = run.population.values()
+    sizes = [len(values) for values in columns]
     candidates = [*sizes, *(client + 1), 0]
     return max(candidates)
 
@@ -124,14 +127,16 @@ def quality(run):
     if "quality" in run.population:
         return run.population["quality"]
     if "noise" in run.population:
-        return 1 - run.population["noise"]
+        noise = run.population["noise"]
+        return 1 - noise
     return None
 
 
 def is_bad(worth, faulty=None):
     """(N,) bool: the bad clients by their ``worth (N,)``, the ``faulty (N,) bool`` among them."""
     if faulty is None:
-        faulty = np.zeros(len(worth), bool)
+        N = len(worth)
+        faulty = np.zeros(N, bool)
     rest = worth[~faulty]
     middle = 0
     if len(rest):
@@ -142,7 +147,8 @@ def is_bad(worth, faulty=None):
 
 def faulty(run):
     """(N,) bool: the clients with less than half their quality left by faults."""
-    marks = [mark for name, mark in run.population.items() if name.startswith("fault_")]
+    population = run.population.items()
+    marks = [mark for name, mark in population if name.startswith("fault_")]
     truth = quality(run)
     if not marks:
         return np.zeros(len(truth), bool)
@@ -237,11 +243,13 @@ def judged(run):
         numbers |= _copies(run, score)
         numbers |= _cost(run, label)
         if reference in scores_of and _plays_like(run, label, reference):
-            numbers |= _against_shapley(score, scores_of[reference])
+            exact_scores = scores_of[reference]
+            numbers |= _against_shapley(score, exact_scores)
         numbers_of[label] = numbers
     weights = by_client(run, "weight")
     if numbers_of and weights is not None and truth is not None:
-        weighing = next(iter(numbers_of.values()))
+        in_order = numbers_of.values()
+        weighing = next(iter(in_order))
         weighing["weight_spearman"] = _against_quality(weights, truth, bad)["spearman"]
     return numbers_of
 
@@ -263,9 +271,12 @@ def _against_quality(score, truth, bad):
         return {}
     is_scored = np.isfinite(score)
     is_good = ~bad[is_scored]
-    score = tied(score[is_scored])
-    truth = tied(truth[is_scored])
-    return {"spearman": spearman(score, truth), "auc": auc(score, is_good)}
+    scored = score[is_scored]
+    score = tied(scored)
+    truth_of_scored = truth[is_scored]
+    truth = tied(truth_of_scored)
+    rank_correlation = spearman(score, truth)
+    return {"spearman": rank_correlation, "auc": auc(score, is_good)}
 
 
 def _copies(run, score):
@@ -311,7 +322,8 @@ def _cost(run, label):
     if calls is not None:
         cost["calls"] = int(calls.sum())
     if seconds is not None:
-        cost["seconds"] = float(seconds.sum())
+        total_s = seconds.sum()
+        cost["seconds"] = float(total_s)
     return cost
 
 
