@@ -96,7 +96,8 @@ class Frames:
     def layers(self):
         layers = self.attrs.get("layers", [])
         flops_other = self.attrs.get("flops_other", {})
-        return _layers(self._rounds.rounds, layers, flops_other)
+        rounds = self._rounds.rounds
+        return _layers(rounds, layers, flops_other)
 
     @cached_property
     def events(self):
@@ -175,7 +176,8 @@ def _frame(run: Run, table, names):
         # R reads the numbers of a CSV file as floats, which are exact up to 2^53 only.
         if values.dtype == np.uint64 and values.ndim == 1:
             label = f"{name}_text"
-            columns[label] = hexadecimal(values).astype(str)
+            texts_of_ids = hexadecimal(values)
+            columns[label] = texts_of_ids.astype(str)
             texts[label] = ("", described(name))
     frame = pd.DataFrame(columns)
     return _with_texts(frame, texts)
@@ -277,7 +279,8 @@ def _samples_trained(rounds, sizes, uses, flops_other):
     kept = rounds["kept_layers"]
     num_rounds = len(kept)
     unknown = np.full(num_rounds, np.nan)
-    dense_macs = (sizes * uses).sum()
+    macs_of_layers = sizes * uses
+    dense_macs = macs_of_layers.sum()
     # As flops.training counts a dense model: three passes, two where weights are frozen.
     flops_of_layers = 3 * 2 * dense_macs
     flops_of_trained = 3 * flops_other.get("dense", 0)

@@ -84,8 +84,10 @@ def _levels(ax, levels):
     for name, y in levels:
         dotted = (0, (1, 1.5))
         ax.axhline(y, color=INK, linewidth=_line_width(), linestyle=dotted)
+        place = (0.01, y)
+        coordinates = ("axes fraction", "data")
         ax.annotate(
-            name, (0.01, y), (0, 1.5), xycoords=("axes fraction", "data"),
+            name, place, (0, 1.5), xycoords=coordinates,
             textcoords="offset points", va="bottom", color=INK, fontsize="small")
 
 
@@ -101,11 +103,14 @@ def legend(place, curves):
 
 def legend_columns(place, curves):
     """How many names stand in a row: as many of the longest as there is room for."""
+    name_width = 0.6 * _longest(curves)
     # A character is about 0.6 font sizes wide; the sample and the gaps take 5 more.
-    entry_width = 0.6 * _longest(curves) + 5
-    entry_in = entry_width * _font_size() / POINTS_AN_INCH
+    entry_width = name_width + 5
+    entry_points = entry_width * _font_size()
+    entry_in = entry_points / POINTS_AN_INCH
     place_in = place.bbox.width / _dpi(place)
-    fitting = int(place_in / entry_in)
+    exact_number = place_in / entry_in
+    fitting = int(exact_number)
     at_most = min(len(curves), fitting)
     return max(1, at_most)
 
@@ -116,7 +121,8 @@ def _handles(curves):
     width = _line_width()
     handles = []
     for number in range(len(curves)):
-        handles.append(Line2D([], [], linewidth=width, markersize=3 * width, **style(number)))
+        marker_size = 3 * width
+        handles.append(Line2D([], [], linewidth=width, markersize=marker_size, **style(number)))
     return handles
 
 
@@ -148,15 +154,19 @@ def names(ax, curves):
     ax.set_ylim(low, high)
     # The picture becomes lower when labels take room, so count on a tenth less.
     window_height = ax.get_window_extent().height
-    height_in = 0.9 * window_height / _dpi(ax)
+    expected_height = 0.9 * window_height
+    height_in = expected_height / _dpi(ax)
     height_points = height_in * POINTS_AN_INCH
+    line_height = 1.25 * _font_size()
     # A line of text needs a quarter more than the size of its type.
-    gap = 1.25 * _font_size() / height_points
+    gap = line_height / height_points
     for number, height in enumerate(_apart(ends, gap)):
         _sample(ax, height, style(number))
         beside = 3.2 * _font_size()
+        label = curves[number].label
+        place = (1, height)
         ax.annotate(
-            curves[number].label, (1, height), (beside, 0), "axes fraction",
+            label, place, (beside, 0), "axes fraction",
             "offset points", va="center", color=INK)
 
 
@@ -191,7 +201,8 @@ def _sample(ax, height, look):
     size = _font_size()
     # In points from the right edge of the axes, which moves as the layout makes room for names.
     in_inches = Affine2D().scale(1 / POINTS_AN_INCH)
-    points = in_inches + _figure(ax).dpi_scale_trans
+    from_inches = _figure(ax).dpi_scale_trans
+    points = in_inches + from_inches
     edge = ScaledTranslation(1, height, ax.transAxes)
     from_edge = points + edge
     x = [0.6 * size, 1.75 * size, 2.9 * size]
@@ -233,7 +244,8 @@ def _apart(wanted, gap):
     without_gaps = sorted_places - gaps
     # Without the gaps, "at least gap apart" becomes "not decreasing".
     moved = _not_decreasing(without_gaps)
-    highest = max(1 - gaps[-1], 0)
+    room = 1 - gaps[-1]
+    highest = max(room, 0)
     places = np.empty(len(moved))
     clipped = np.clip(moved, 0, highest)
     places[order] = clipped + gaps
@@ -271,13 +283,17 @@ def stems(ax, series, xlabel, ylabel):
 
     Bars of several series at one place stand beside one another."""
     num_drawn = sum(bool(one.y.any()) for one in series)
+    at_least_one = max(num_drawn, 1)
+    share = 0.8 / at_least_one
     # The bars of a round stay nearer to it than to the next round.
-    step = min(0.25, 0.8 / max(num_drawn, 1))
-    place = -(num_drawn - 1) / 2
+    step = min(0.25, share)
+    num_gaps = num_drawn - 1
+    place = -num_gaps / 2
     highest = 0.0
     last = 1.0
     for number, one in enumerate(series):
-        _stems_of(ax, one, style(number), place * step)
+        shift = place * step
+        _stems_of(ax, one, style(number), shift)
         # A series of zeros takes no room.
         place += one.y.any()
         highest_bar = one.y.max(initial=0)
@@ -301,7 +317,8 @@ def _stems_of(ax, one, look, shift):
     x = one.x[is_positive] + shift
     y = one.y[is_positive]
     width = _line_width()
-    crowding = min(1, CROWDED / max(len(x), 1))
+    num_bars = max(len(x), 1)
+    crowding = min(1, CROWDED / num_bars)
     size = 3.2 * width * crowding
     ax.vlines(x, 0, y, color=look["color"], linewidth=width)
     ax.plot(

@@ -75,10 +75,12 @@ def board(runs, notes=(), width=100, height=30, colour=False):
 
     One run is drawn with its clients, several in their letters."""
     lines = [*table(runs, width), *notes]
+    num_lines = len(lines)
     # A blank line stands between the table and the curves.
-    room = height - len(lines) - 1
+    room = height - num_lines - 1
     if room < LEAST_HEIGHT:
-        return "\n".join(lines[:height])
+        shown = lines[:height]
+        return "\n".join(shown)
     drawing = _drawing(runs, width, room, colour)
     return "\n".join([*lines, "", drawing])
 
@@ -151,11 +153,14 @@ def _row(name, run, metric):
     lost = _num_lost(run.rounds)
     sent_bytes = _sent_a_round(run)
     sparsity = _last(run, "sparsity")
+    done = len(run.ends)
+    of_rounds = planned(run)
+    time_left = _time_left(run)
     return {
         "run": name,
         "status": str(status),
-        "round": f"{len(run.ends)}/{planned(run)}",
-        "left": _time_left(run),
+        "round": f"{done}/{of_rounds}",
+        "left": time_left,
         metric: _number(latest, ".4f"),
         "best": _number(best, ".4f"),
         "s/round": _number(round_s, ".3g"),
@@ -190,9 +195,11 @@ def _last(run, column):
 
 def _latest_and_best(run):
     """The last test headline, and the one of the round selected by validation; None without one."""
-    values = run.rounds.get(headline(run).name, np.empty(0))
+    leading = headline(run)
+    values = run.rounds.get(leading.name, np.empty(0))
     latest = best = None
-    finite = values[np.isfinite(values)]
+    is_evaluated = np.isfinite(values)
+    finite = values[is_evaluated]
     if len(finite):
         latest = finite[-1]
     best_round = chosen(run)
@@ -209,7 +216,8 @@ def _time_left(run):
 
 
 def _sent_a_round(run):
-    if not len(run.ends):
+    num_rounds = len(run.ends)
+    if not num_rounds:
         return 0
     columns = [run.rounds[key] for key in ("up_bytes", "down_bytes") if key in run.rounds]
     return sum(float(column.mean()) for column in columns)

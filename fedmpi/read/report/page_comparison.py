@@ -27,14 +27,18 @@ def _word(numbers):
 def _equal_table(numbers, names):
     rows = []
     for axis, at in numbers["equal"].items():
-        for budget, values in zip(at["budgets"], at[numbers["headline"]]):
+        metric = numbers["headline"]
+        for budget, values in zip(at["budgets"], at[metric]):
             cost = spent_text(axis, budget)
             texts = map(accuracy_text, values)
             rows.append([cost, *texts])
-    caption = (f"Test {_word(numbers)} at equal cost: after a quarter, half and all of what the "
+    word = _word(numbers)
+    caption = (f"Test {word} at equal cost: after a quarter, half and all of what the "
                "cheapest spent")
-    right = range(1, len(names) + 1)
-    return table(caption, ["spent", *names], rows, numbers=right, wide=True)
+    end = len(names) + 1
+    right = range(1, end)
+    heads = ["spent", *names]
+    return table(caption, heads, rows, numbers=right, wide=True)
 
 
 def _reach_table(numbers, names):
@@ -47,10 +51,13 @@ def _reach_table(numbers, names):
         if axis != metric:
             texts = [reach_text(axis, values) for values in column]
             rows.append([WORDS[axis], *texts])
-    caption = (f"What it took to reach a test {_word(numbers)} of {target:.2f}, which all have "
+    word = _word(numbers)
+    caption = (f"What it took to reach a test {word} of {target:.2f}, which all have "
                "reached")
-    right = range(1, len(names) + 1)
-    return table(caption, ["", *names], rows, numbers=right, wide=True)
+    end = len(names) + 1
+    right = range(1, end)
+    heads = ["", *names]
+    return table(caption, heads, rows, numbers=right, wide=True)
 
 
 def _paired_table(numbers):
@@ -66,7 +73,8 @@ def _paired_table(numbers):
         num_seeds = len(pair["seeds"])
         difference = difference_text(pair["interval"])
         rows.append([name, place, num_seeds, difference])
-    caption = (f"Differences of test {_word(numbers)} at equal cost, seed by seed: mean and 95 % "
+    word = _word(numbers)
+    caption = (f"Differences of test {word} at equal cost, seed by seed: mean and 95 % "
                "interval")
     heads = ["difference of", "at", "seeds", "mean [95 %]"]
     return table(caption, heads, rows, numbers=(2, 3), wide=True)

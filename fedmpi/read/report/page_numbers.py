@@ -22,7 +22,8 @@ def key_numbers(groups):
 
 def _cards(run):
     metrics = final_metrics(run)
-    quality = _quality_cards(metrics, headline(run))
+    leading = headline(run)
+    quality = _quality_cards(metrics, leading)
     costs = _cost_cards(run, metrics)
     rows = [*quality, *costs]
     cards = "".join(_card(*row) for row in rows)
@@ -59,7 +60,8 @@ def _selected_text(metrics, leading):
     chosen = metrics.get(f"chosen_{leading.name}")
     if chosen is None:
         return "after the last round"
-    return f"{chosen:.3f} in round {metrics['chosen_round']}, the best by validation"
+    round = metrics["chosen_round"]
+    return f"{chosen:.3f} in round {round}, the best by validation"
 
 
 def _loss_unit(leading):
@@ -74,7 +76,8 @@ def _cost_cards(run, metrics):
     """(name, value, more) of the costs of the run, as far as recorded."""
     sparsity = metrics.get("sparsity")
     if sparsity is not None:
-        yield "Sparsity", f"{sparsity:.3f}", _kept_text(run)
+        kept = _kept_text(run)
+        yield "Sparsity", f"{sparsity:.3f}", kept
     up = metrics.get("up_bytes")
     down = metrics.get("down_bytes")
     if up is not None and down is not None:
@@ -84,17 +87,20 @@ def _cost_cards(run, metrics):
         down_text = human_bytes(down)
         more = f"{up_text} up, {down_text} down{dense}"
         total_bytes = up + down
-        yield "Sent", human_bytes(total_bytes), more
+        sent = human_bytes(total_bytes)
+        yield "Sent", sent, more
     column = flops_column(run)
     flops = metrics.get(column)
     if flops is not None:
         flops_share = metrics.get(f"{column}_against_dense")
         dense = _dense_text(flops_share)
         flops_text = human_flops(flops)
-        yield "Training", flops_text, f"{FLOPS[column]}{dense}"
+        convention = FLOPS[column]
+        yield "Training", flops_text, f"{convention}{dense}"
     round_s = metrics.get("round_s")
     if round_s is not None:
-        run_s = round_s * metrics["rounds"]
+        num_rounds = metrics["rounds"]
+        run_s = round_s * num_rounds
         total = human_seconds(run_s)
         yield "Time", total, f"{round_s:.3g} s a round"
     virtual_s = run.rounds.get("sim_total_s", np.zeros(0))
@@ -108,7 +114,8 @@ def _virtual_time_card(virtual_s):
     total_s = virtual_s[-1]
     round_s = total_s / len(virtual_s)
     a_round = human_seconds(round_s)
-    yield "Virtual time", human_seconds(total_s), f"{a_round} a round"
+    total = human_seconds(total_s)
+    yield "Virtual time", total, f"{a_round} a round"
 
 
 def _kept_text(run):
@@ -146,7 +153,8 @@ def _table_of_groups(groups):
         for name in names:
             outcome = outcomes[name][number]
             best_mean = best.get(name)
-            cells.append(_outcome_cell(name, outcome, group, best_mean))
+            cell = _outcome_cell(name, outcome, group, best_mean)
+            cells.append(cell)
         rows.append(cells)
     caption = "What came of it"
     if any(len(group.runs) > 1 for group in groups):
@@ -158,15 +166,18 @@ def _table_of_groups(groups):
 
 
 def _outcome_cell(name, outcome, group, best):
-    words = outcome_text(name, outcome, len(group.runs))
+    num_seeds = len(group.runs)
+    words = outcome_text(name, outcome, num_seeds)
     # A run that goes on may still lose its place.
     if outcome and _has_ended(group) and outcome.mean == best:
-        return Cell(f'<span class="best">{text(words)}</span>')
+        escaped = text(words)
+        return Cell(f'<span class="best">{escaped}</span>')
     return words
 
 
 def _has_ended(group):
-    return all(run.attrs.get("status", "finished") == "finished" for run in group.runs.values())
+    runs = group.runs.values()
+    return all(run.attrs.get("status", "finished") == "finished" for run in runs)
 
 
 def _best_of(groups, outcomes):

@@ -40,13 +40,16 @@ def run_pictures(names, run, count):
 
 
 def _grid(names, subject, runs, count):
-    word = capitalized(common_headline(runs).word)
+    leading = common_headline(runs)
+    word = capitalized(leading.word)
     figures = []
     for name in names:
         numbers = KINDS[name].find(subject)
         if numbers is not None:
             title = TITLES[name].format(word)
-            figures.append(picture(next(count), title, KINDS[name], numbers))
+            number = next(count)
+            figures.append(picture(number, title, KINDS[name], numbers))
     if not figures:
         return ""
-    return f'<div class="pictures">{"".join(figures)}</div>'
+    joined = "".join(figures)
+    return f'<div class="pictures">{joined}</div>'

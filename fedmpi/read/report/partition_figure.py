@@ -68,7 +68,8 @@ def _draw_labels(ax, labels):
     for axis, count in axes:
         axis.get_major_locator().set_params(integer=True)
         if count <= NUMBERED:
-            axis.set_ticks(range(count))
+            numbers = range(count)
+            axis.set_ticks(numbers)
     return image
 
 
@@ -82,8 +83,11 @@ def _draw_samples(ax, federation):
     has_noise = clients["noise"].any()
     if has_noise:
         _bars(ax, right, samples, ORANGE, "wrong label")
-    widest = _draw_faults(ax, federation["faults"], clients["faulty"], samples)
-    ax.set(xlabel="samples", xlim=(0, max(widest, 1)))
+    specs = federation["faults"]
+    is_faulty = clients["faulty"]
+    widest = _draw_faults(ax, specs, is_faulty, samples)
+    limits = (0, max(widest, 1))
+    ax.set(xlabel="samples", xlim=limits)
     ax.spines[["top", "right"]].set_visible(False)
     # The heat map has the same clients on its axis.
     ax.tick_params(labelleft=False)
@@ -108,8 +112,9 @@ def _draw_faults(ax, specs, faulty, samples):
     largest = samples.max()
     step = 0.07 * largest
     marks_so_far = np.cumsum(faulty, axis=1)
+    ends = samples[:, None]
     # The marks of a client stand behind one another.
-    places = samples[:, None] + step * marks_so_far
+    places = ends + step * marks_so_far
     for number, spec in enumerate(specs):
         is_hit = faulty[:, number]
         clients = np.flatnonzero(is_hit)

@@ -38,7 +38,8 @@ def partition_picture(federation, width=WIDTH):
     largest = clients["samples"].max()
     most = max(int(largest), 1)
     widths = _widths(federation["classes"], rows[-1], most, width)
-    lines = [_heads(federation["classes"], widths)]
+    heads = _heads(federation["classes"], widths)
+    lines = [heads]
     share = proportions(clients["labels"])
     for client in rows:
         shades = _shades(share[client], widths)
@@ -85,7 +86,8 @@ def _line(clients, client, shades, most, widths):
 
 def _legend(federation, classes_a_column):
     if federation["classes"]:
-        yield f"share of a client's samples (%) by label:  {_shades_text()}, blank: none"
+        shades = _shades_text()
+        yield f"share of a client's samples (%) by label:  {shades}, blank: none"
     notes = []
     num_faulty = federation["summary"]["faulty"]
     if num_faulty:
@@ -98,7 +100,8 @@ def _legend(federation, classes_a_column):
 
 def _shades_text():
     """Each shade with its largest share."""
-    ends = [least for least, _ in SHADES[1:]]
+    from_second = SHADES[1:]
+    ends = [least for least, _ in from_second]
     ends.append(1.0)
     texts = []
     for (_, shade), end in zip(SHADES, ends):
@@ -111,12 +114,14 @@ def _class_numbers(classes, classes_a_column, cell_width):
     """The numbers of classes above their columns, as many as fit: all, or every fifth column."""
     num_columns = -(-classes // classes_a_column)
     line_width = num_columns * cell_width
-    digits = len(str(classes - 1))
+    last_class = str(classes - 1)
+    digits = len(last_class)
     # A number and a blank behind it.
     all_fit = cell_width > digits
     step = 1 if all_fit else 5
     line = ""
-    for column in range(0, num_columns, step):
+    columns = range(0, num_columns, step)
+    for column in columns:
         first_class = column * classes_a_column
         number = str(first_class)
         start = column * cell_width
@@ -133,8 +138,10 @@ def _shades(share, widths):
     step = widths.classes_a_column
     cells = []
     for start in range(0, len(share), step):
-        part = share[start:start + step].sum()
-        cells.append(_shade(part) * widths.cell)
+        of_column = share[start:start + step]
+        part = of_column.sum()
+        shade = _shade(part)
+        cells.append(shade * widths.cell)
     return "".join(cells)
 
 

@@ -32,7 +32,8 @@ def _headline(federation):
 
 def _dealt_text(federation):
     num_clients = federation["summary"]["clients"]
-    line = (f"{federation['dataset']}: {federation['targets']}; {federation['dealt']:,} training "
+    targets = federation["targets"]
+    line = (f"{federation['dataset']}: {targets}; {federation['dealt']:,} training "
             f"samples dealt out to {num_clients:,} clients")
     copies = federation["dealt"] - federation["distinct"]
     if copies:
@@ -69,15 +70,18 @@ def _number(count, noun):
 def shown(N):
     """``(rows, number left out)``: all N rows, or the first and the last ``ENDS``."""
     if N <= 2 * ENDS:
-        return np.arange(N), 0
-    return np.r_[:ENDS, N - ENDS:N], N - 2 * ENDS
+        all_rows = np.arange(N)
+        return all_rows, 0
+    both_ends = np.r_[:ENDS, N - ENDS:N]
+    return both_ends, N - 2 * ENDS
 
 
 def with_gap(lines, left_out, head):
     """The lines with one more in their middle, about clients left out. The first ``head`` lines are
     the table's head."""
     if left_out:
-        lines.insert(head + ENDS, f"... {left_out:,} clients left out ...")
+        middle = head + ENDS
+        lines.insert(middle, f"... {left_out:,} clients left out ...")
     return lines
 
 
@@ -116,15 +120,20 @@ def _columns(federation, rows):
         columns["name"] = clients["name"]
     columns["samples"] = _formatted(clients["samples"], ",")
     if federation["classes"]:
-        columns |= _class_columns(clients, federation["class_names"])
+        class_names = federation["class_names"]
+        of_classes = _class_columns(clients, class_names)
+        columns |= of_classes
     has_skew = of_all["features"].any()
     if has_skew:
-        columns["features"] = _formatted(clients["features"], ".3g")
-    columns["quality"] = _formatted(clients["quality"], ".3f")
+        features = clients["features"]
+        columns["features"] = _formatted(features, ".3g")
+    quality = clients["quality"]
+    columns["quality"] = _formatted(quality, ".3f")
     if summary["duplicates"]:
         columns["copy of"] = [_copy_text(original) for original in clients["duplicate_of"]]
     if summary["faulty"]:
-        columns["faults"] = _fault_names(federation["faults"], clients["faulty"])
+        is_faulty = clients["faulty"]
+        columns["faults"] = _fault_names(federation["faults"], is_faulty)
     return columns
 
 
@@ -149,7 +158,8 @@ def _most_frequent(clients, class_names):
     """[text]: each client's most frequent label, and its share."""
     texts = []
     columns = (clients["samples"], clients["top_class"], clients["top_share"])
-    for samples, label, share in zip(*columns):
+    rows = zip(*columns)
+    for samples, label, share in rows:
         if samples:
             name = class_names[label] if class_names else label
             percent = 100 * share
@@ -181,15 +191,18 @@ def _all_clients(federation, width):
     samples = _samples_text(summary)
     rows = [("samples", samples)]
     if classes:
-        rows += _label_rows(summary, classes)
+        of_labels = _label_rows(summary, classes)
+        rows += of_labels
     duplicates = _number(summary["duplicates"], "duplicate")
-    rows.append(("faulty clients", f"{summary['faulty']} of {summary['clients']}, {duplicates}"))
+    num_clients = summary["clients"]
+    rows.append(("faulty clients", f"{summary['faulty']} of {num_clients}, {duplicates}"))
     return labelled(rows, width)
 
 
 def _samples_text(summary):
+    text = f"{summary['samples_median']:,.1f}"
     # The median of an even number of clients may end in .5.
-    median = f"{summary['samples_median']:,.1f}".removesuffix(".0")
+    median = text.removesuffix(".0")
     least = summary["samples_min"]
     most = summary["samples_max"]
     return f"min {least:,}, median {median}, max {most:,}"

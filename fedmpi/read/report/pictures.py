@@ -38,7 +38,9 @@ def curves(run):
         is_evaluated = np.isfinite(values)
         rounds = np.flatnonzero(is_evaluated)
         if len(rounds):
-            lines.append((label, rounds + 1, values[rounds]))
+            values_there = values[rounds]
+            numbers = rounds + 1
+            lines.append((label, numbers, values_there))
     return lines
 
 
@@ -52,22 +54,27 @@ def shares(run):
     is_scored = np.isfinite(score)
     label, x = _truth_axis(run, len(score))
     x = np.asarray(x, float)
-    return TITLE, label, x[is_scored], score[is_scored]
+    x_scored = x[is_scored]
+    scored = score[is_scored]
+    return TITLE, label, x_scored, scored
 
 
 def _truth_axis(run, N):
     """``(label, x (N,))``: the axis for contributions."""
     truth = _of_clients(quality(run), N)
     if truth is not None and np.ptp(tied(truth)) > 0:
-        noise = _of_clients(run.population.get("noise"), N)
+        noise_of_clients = run.population.get("noise")
+        noise = _of_clients(noise_of_clients, N)
         only_labels_are_wrong = np.allclose(truth, 1 - noise, rtol=0, atol=1e-12)
         if noise is not None and only_labels_are_wrong:
             return WRONG, noise
         return QUALITY, truth
-    samples = _of_clients(run.population.get("samples"), N)
+    num_samples = run.population.get("samples")
+    samples = _of_clients(num_samples, N)
     if samples is not None:
         return "samples", samples
-    return "client", np.arange(N)
+    numbers = np.arange(N)
+    return "client", numbers
 
 
 def _of_clients(values, N):
@@ -95,14 +102,18 @@ def picture(run, width=100, height=22, colour=False):
     ``height`` high.
 
     Side by side if 80 columns allow it. Without ``colour`` there are no escape codes in it."""
-    panels = [_curve_panel(run), _share_panel(run)]
+    curve = _curve_panel(run)
+    share = _share_panel(run)
+    panels = [curve, share]
     return _built(panels, width, height, colour)
 
 
 def curves_picture(groups, width=100, height=22, colour=False):
     """The test headline of Groups against rounds and against bytes sent, as text; a group is drawn
     in its letter."""
-    panels = [_group_panel(groups, "rounds"), _group_panel(groups, "bytes")]
+    by_rounds = _group_panel(groups, "rounds")
+    by_bytes = _group_panel(groups, "bytes")
+    panels = [by_rounds, by_bytes]
     return _built(panels, width, height, colour)
 
 
@@ -130,10 +141,13 @@ def _built(panels, width, height, colour):
     figure.plot_size(width, height)
     theme = "simple" if colour else "colorless"
     for place, panel_width, panel in _placed(figure, panels, width):
-        panel(place.theme(theme), panel_width)
-    text = figure.build().string(colorless=not colour)
+        themed = place.theme(theme)
+        panel(themed, panel_width)
+    built = figure.build()
+    text = built.string(colorless=not colour)
     figure.clear()
-    lines = text.rstrip("\n").split("\n")
+    without_end = text.rstrip("\n")
+    lines = without_end.split("\n")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -141,11 +155,14 @@ def _placed(figure, panels, width):
     """(place on the figure, its width, panel) of one or two panels: side by side if there is
     room."""
     if len(panels) == 1:
-        yield figure, width, panels[0]
+        only = panels[0]
+        yield figure, width, only
     elif width >= SIDE_BY_SIDE:
         figure.subplots(1, 2)
         for number, panel in enumerate(panels, 1):
-            yield figure.subplot(1, number), width // len(panels), panel
+            place = figure.subplot(1, number)
+            half = width // len(panels)
+            yield place, half, panel
     else:
         figure.subplots(2, 1)
         for number, panel in enumerate(panels, 1):
@@ -153,7 +170,8 @@ def _placed(figure, panels, width):
 
 
 def _group_panel(groups, axis):
-    leading = common_headline(runs_of(groups))
+    runs = runs_of(groups)
+    leading = common_headline(runs)
     lines = mean_lines(groups, leading.name, axis)
     if lines is None:
         return None
@@ -167,7 +185,8 @@ def _group_panel(groups, axis):
     for group, line in zip(groups, lines):
         x = line.x / factor
         lettered.append((group.tag, x, line.y))
-    return _letter_panel(lettered, label, leading.word, whole=axis == "rounds")
+    are_whole = axis == "rounds"
+    return _letter_panel(lettered, label, leading.word, whole=are_whole)
 
 
 def _letter_panel(lines, label, word, whole):
@@ -177,9 +196,12 @@ def _letter_panel(lines, label, word, whole):
             _draw_line(place, x, y)
         # Letters come last, so that no line hides them.
         for letter, x, y in lines:
-            every = _every(x, width // LETTER_GAP)
+            most_letters = width // LETTER_GAP
+            every = _every(x, most_letters)
+            x_shown = x[::-every]
+            y_shown = y[::-every]
             # From the end backwards, since lines differ most at their ends.
-            _draw_marks(place, x[::-every], y[::-every], letter)
+            _draw_marks(place, x_shown, y_shown, letter)
         place.title(f"test {word}")
         _label_axes(place, width, label, [line[1:] for line in lines], whole)
 
@@ -188,7 +210,9 @@ def _letter_panel(lines, label, word, whole):
 
 def _every(x, most):
     """The step by which at most ``most`` of the points ``x`` are taken."""
-    return math.ceil(len(x) / max(1, most))
+    at_least_one = max(1, most)
+    step = len(x) / at_least_one
+    return math.ceil(step)
 
 
 def _curve_panel(run):
@@ -203,11 +227,15 @@ def _curve_panel(run):
                 _draw_line(place, x, y)
                 names.append(f"line: {label}")
             else:
+                most_crosses = width // CROSS_GAP
                 # Only so many marks that the line shows through.
-                every = _every(x, width // CROSS_GAP)
-                _draw_marks(place, x[::every], y[::every], "x")
+                every = _every(x, most_crosses)
+                x_shown = x[::every]
+                y_shown = y[::every]
+                _draw_marks(place, x_shown, y_shown, "x")
                 names.append(f"x: {label}")
-        place.title(f"{headline(run).word} ({', '.join(names)})")
+        listed = ", ".join(names)
+        place.title(f"{headline(run).word} ({listed})")
         _label_axes(place, width, "round", [line[1:] for line in lines], whole=True)
 
     return panel
@@ -222,7 +250,8 @@ def _share_panel(run):
 
     def panel(place, width):
         _draw_marks(place, x, y, "o")
-        fits = len(title) < width - 4
+        room = width - 4
+        fits = len(title) < room
         place.title(title if fits else SHORT_TITLE)
         span = _span(run, label, x)
         _label_axes(place, width, label, [(span, y)], whole=are_whole_numbers)
@@ -234,14 +263,16 @@ def _draw_line(place, x, y):
     all_x = np.asarray(x).tolist()
     all_y = np.asarray(y).tolist()
     signal = place.signal(all_x, all_y, marker="braille")
-    place.draw(signal.lines(True))
+    drawn = signal.lines(True)
+    place.draw(drawn)
 
 
 def _draw_marks(place, x, y, marker):
     all_x = np.asarray(x).tolist()
     all_y = np.asarray(y).tolist()
     signal = place.signal(all_x, all_y, marker=marker)
-    place.draw(signal.lines(False))
+    drawn = signal.lines(False)
+    place.draw(drawn)
 
 
 def _label_axes(place, width, label, series, whole):
@@ -261,8 +292,10 @@ def _rule(place, axis, series, most, whole=False):
     high = float(np.max(values))
     most_ticks = max(2, most)
     ticks, labels = nice_ticks(low, high, most_ticks, whole)
-    start = min(low, ticks[0])
-    end = max(high, ticks[-1])
+    first = ticks[0]
+    start = min(low, first)
+    last = ticks[-1]
+    end = max(high, last)
     ruler = place.ruler(axis)
     ruler.lim(start, end).ticks(ticks, labels)
 
@@ -285,7 +318,8 @@ def nice_ticks(low, high, most, whole=False):
     first = math.floor(low / step + 1e-9)
     last = math.floor(high / step + 1e-9)
     last = max(last, first + 1)
-    numbers = range(first, last + 1)
+    end = last + 1
+    numbers = range(first, end)
     ticks = [number * step for number in numbers]
     labels = [f"{tick:.{digits}f}" for tick in ticks]
     return ticks, labels
@@ -336,7 +370,8 @@ def draw_shares(ax, run, points):
             kinds.append((name, x[rows], y[rows]))
     unit_of_scores = _unit(run, "contribution")
     ylabel = f"contribution, last quarter{unit_of_scores}"
-    draw.points(ax, kinds, label + unit, ylabel)
+    xlabel = label + unit
+    draw.points(ax, kinds, xlabel, ylabel)
 
 
 def _kinds(run, label, x):
@@ -347,7 +382,8 @@ def _kinds(run, label, x):
         return [(all_rows, "clients")]
     is_scored = np.isfinite(by_client(run, "contribution", LAST))
     truth = tied(quality(run))
-    bad = is_bad(truth, faulty(run))[is_scored]
+    is_faulty = faulty(run)
+    bad = is_bad(truth, is_faulty)[is_scored]
     if label == WRONG:
         return [(~bad, "clean"), (bad, "noisy")]
     return [(~bad, "good"), (bad, "bad")]

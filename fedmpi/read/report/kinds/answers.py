@@ -18,7 +18,9 @@ def find(run):
     rounds = run.rounds
     if "asked" not in rounds or "merged" not in rounds:
         return None
-    is_complete = rounds["asked"] == rounds["merged"]
+    asked = rounds["asked"]
+    merged = rounds["merged"]
+    is_complete = asked == merged
     if is_complete.all():
         return None
     T = len(run.ends)
@@ -32,7 +34,8 @@ def find(run):
     columns = [name for name in ("asked", *OUTCOMES) if name in rounds]
     sums = {name: int(rounds[name].sum()) for name in columns}
     parts = []
-    for number, (name, text) in enumerate(OUTCOMES.items()):
+    outcomes = OUTCOMES.items()
+    for number, (name, text) in enumerate(outcomes):
         if sums.get(name):
             clients_of_bars = np.add.reduceat(rounds[name], starts)
             clients_a_round = clients_of_bars / sizes
@@ -52,7 +55,8 @@ def say(numbers):
     asked = sums["asked"]
     words = ("What became of the clients that were asked, by round: "
              f"{merged:,} of {asked:,} were merged")
-    lost = [f"{sums[name]:,} {text}" for name, text in LOST.items() if sums.get(name)]
+    words_of = LOST.items()
+    lost = [f"{sums[name]:,} {text}" for name, text in words_of if sums.get(name)]
     if lost:
         listed = ", ".join(lost)
         return f"{words}, {listed}."

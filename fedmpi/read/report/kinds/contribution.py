@@ -56,8 +56,12 @@ def find(run):
     kinds_of_rows = (~is_bad_row, is_bad_row)
     for name, rows in zip(names, kinds_of_rows):
         if rows.any():
-            means.append(_mean_by_round(name, scored.t[rows], scored.values[rows], window))
-    estimators = run.attrs.get("estimators") or ["contribution"]
+            t = scored.t[rows]
+            values = scored.values[rows]
+            mean = _mean_by_round(name, t, values, window)
+            means.append(mean)
+    recorded = run.attrs.get("estimators")
+    estimators = recorded or ["contribution"]
     label = next(iter(estimators))
     single = _single_clients(scored, bad, window)
     return Contributions(single, means, label, window)
@@ -100,8 +104,10 @@ def _single_clients(scored, bad, window):
     curves = []
     for client in clients:
         rows = scored.client == client
-        x = scored.t[rows] + 1.0
-        y = _smooth(scored.values[rows], window)
+        t = scored.t[rows]
+        x = t + 1.0
+        values = scored.values[rows]
+        y = _smooth(values, window)
         is_bad_client = bool(bad[client])
         curves.append((is_bad_client, x, y))
     return curves
@@ -118,7 +124,8 @@ def _mean_by_round(name, t, values, window):
         rows.append((mean_of_round, low, high))
     columns = np.transpose(rows)
     mean, low, high = (_smooth(column, window) for column in columns)
-    return Line(name, rounds + 1.0, mean, low, high)
+    numbers = rounds + 1.0
+    return Line(name, numbers, mean, low, high)
 
 
 def _smooth(y, window):
@@ -130,7 +137,9 @@ def _smooth(y, window):
     running_sums = np.cumsum(y)
     # The sum of y[start:end] is sums[end] - sums[start].
     sums = np.concatenate([[0.0], running_sums])
-    totals = sums[end] - sums[start]
+    until_end = sums[end]
+    until_start = sums[start]
+    totals = until_end - until_start
     lengths = end - start
     return totals / lengths
 

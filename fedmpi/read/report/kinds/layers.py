@@ -33,22 +33,26 @@ def find(run):
         return None
     products = [np.prod(shape) for _, shape, *_ in layers]
     sizes = np.array(products, float)
-    sparsity = 1 - kept / sizes
+    share_kept = kept / sizes
+    sparsity = 1 - share_kept
     numbers = np.arange(T)
     rounds = numbers + 1.0
     lines = []
     for (name, *_), of_layer in zip(layers, sparsity.T):
-        lines.append(Line(str(name), rounds, of_layer))
+        label = str(name)
+        lines.append(Line(label, rounds, of_layer))
     num_weights = sizes.sum()
     num_kept = kept.sum(axis=1)
     kept_share = num_kept / num_weights
-    return Layers(lines, 1 - kept_share)
+    total = 1 - kept_share
+    return Layers(lines, total)
 
 
 def draw(place, layers):
     """A line a layer, or a row a layer if they are many."""
     ax = place.subplots()
-    if len(layers.lines) > MOST_LINES:
+    num_layers = len(layers.lines)
+    if num_layers > MOST_LINES:
         _draw_heat(place, ax, layers.lines)
         return
     fraction_axis(ax)
@@ -65,19 +69,23 @@ def _draw_heat(place, ax, lines):
     # Columns count from 0, rounds from 1.
     image.set_extent(extent)
     labels = [line.label for line in lines]
-    ax.set_yticks(range(L), labels, fontsize="small")
+    rows_of_axis = range(L)
+    ax.set_yticks(rows_of_axis, labels, fontsize="small")
     ax.set(xlabel="round")
     place.colorbar(image, ax=ax, location="top", label=LABEL, aspect=30, pad=0.02)
 
 
 def say(layers):
     by_sparsity = sorted(layers.lines, key=lambda line: line.y[-1])
-    densest = _end(by_sparsity[0])
-    sparsest = _end(by_sparsity[-1], "the sparsest")
+    first = by_sparsity[0]
+    densest = _end(first)
+    last = by_sparsity[-1]
+    sparsest = _end(last, "the sparsest")
     sparsity_at_end = layers.total[-1]
     return (f"Sparsity of each layer by round. After the last one {densest} and {sparsest}; all "
             f"together {sparsity_at_end:.3f}.")
 
 
 def _end(line, superlative="is the densest"):
-    return f"{line.label} {superlative} ({line.y[-1]:.3f})"
+    sparsity = line.y[-1]
+    return f"{line.label} {superlative} ({sparsity:.3f})"

@@ -35,7 +35,9 @@ def find(run):
         y = np.array(list(values))
         has_answer = np.isfinite(y)
         if has_answer.any():
-            lines.append(Line(label, x[has_answer], y[has_answer]))
+            x_answered = x[has_answer]
+            y_answered = y[has_answer]
+            lines.append(Line(label, x_answered, y_answered))
     return lines or None
 
 
