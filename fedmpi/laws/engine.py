@@ -52,10 +52,12 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
     """
     setup = small(**options)
     check(setup)
-    setup = setup._replace(run=setup.run._replace(**of_server or {}))
+    fields = of_server or {}
+    setup = setup._replace(run=setup.run._replace(**fields))
 
     def build(*arguments):
-        return worker_parts(*arguments)._replace(**of_worker or {})
+        own = worker_parts(*arguments)
+        return own._replace(**of_worker or {})
 
     worker = Worker(build, lambda name, local_rank: CPU)
     if around:
@@ -63,9 +65,11 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
     # The real transport of one process, not a stand-in.
     transport = Local(worker)
     run = setup.run._replace(transport=transport)
-    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    arrays = shared_arrays(setup.data)
+    transport.share({"kind": "data"}, arrays)
     state = loop.start(run, setup.network.first)
-    transport.publish(*message(setup, state))
+    first_message = message(setup, state)
+    transport.publish(*first_message)
     return run, state
 
 
@@ -73,7 +77,8 @@ def run_rounds(run, state, rounds):
     """``(states, rows)`` after each of the first ``rounds`` rounds."""
     states = []
     rows = []
-    for t in range(1, rounds + 1):
+    numbers = range(1, rounds + 1)
+    for t in numbers:
         state, row, _ = loop.evaluated_round(run, state, t)
         states.append(state)
         rows.append(row)
