@@ -32,7 +32,8 @@ def plans(options, parts):
     if options["client_test"]:
         between = options["client_test_every"]
         planned[f"--client-test-every {between}"] = evaluates(between)
-    for option, kind, spec, part in _named_parts(options, parts):
+    rows = _named_parts(options, parts)
+    for option, kind, spec, part in rows:
         if part.planned is not None:
             planned[f"--{option} {spec}"] = part.planned
         elif any(map(looks_at_rounds, _sources(catalog.KINDS[kind], spec))):
@@ -49,23 +50,27 @@ def _named_parts(options, parts):
     weigher, *observing = parts.contributions.values()
     weigher_spec = options["contribution"]
     yield "contribution", "contribution", weigher_spec, weigher
-    for spec, part in zip(options["observe"], observing):
+    others = zip(options["observe"], observing)
+    for spec, part in others:
         yield "observe", "contribution", spec, part
-    for spec, part in zip(options["fault"], parts.faults):
+    faults = zip(options["fault"], parts.faults)
+    for spec, part in faults:
         yield "fault", "fault", spec, part
 
 
 def _sources(table, spec):
     """The source of each file that defines a part's factory."""
     name, _ = split(spec)
-    for path in entry(table, name).sources:
+    paths = entry(table, name).sources
+    for path in paths:
         with tokenize.open(path) as file:
             yield file.read()
 
 
 def looks_at_rounds(source):
     """Whether a module's source takes the ``rounds`` of anything, or takes a schedule apart."""
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr == "rounds":
             return True
         if isinstance(node, ast.Assign) and _unpacks_schedule(node):
@@ -77,7 +82,8 @@ def _unpacks_schedule(node):
     """Whether an assignment is ``t, rounds = schedule``, or the like."""
     if not isinstance(node.targets[0], ast.Tuple):
         return False
-    return ast.unparse(node.value).endswith("schedule")
+    text = ast.unparse(node.value)
+    return text.endswith("schedule")
 
 
 def first_apart(planned, old, new, last):
@@ -85,8 +91,10 @@ def first_apart(planned, old, new, last):
     ``new``, or None."""
     # Round 0 is the beginning: some parts plan for it, too.
     for t in range(last + 1):
-        before = planned(Round(t, old))
-        after = planned(Round(t, new))
+        now_in_old = Round(t, old)
+        before = planned(now_in_old)
+        now_in_new = Round(t, new)
+        after = planned(now_in_new)
         if before != after:
             return t
     return None
@@ -107,8 +115,9 @@ def common_round(plans, old, new, saved):
         t = first_apart(planned, old, new, last)
         if t is not None:
             apart[name] = t
+    rounds_apart = apart.values()
     # A checkpoint of round t holds the state after t, so t itself must be the same.
-    first = min(apart.values(), default=last + 1)
+    first = min(rounds_apart, default=last + 1)
     same = [t for t in saved if t < first]
     if same:
         return max(same)

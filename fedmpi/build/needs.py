@@ -25,20 +25,25 @@ def fits(setup, places):
     for refusal in footprint.gpu_refusals(shares, *needs):
         raise UserError(refusal)
     for ranks in place.by_node(places).values():
-        need = host_need(setup, len(ranks), first=0 in ranks)
+        has_first = 0 in ranks
+        need = host_need(setup, len(ranks), first=has_first)
         # Each rank reports the memory that it may still get.
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need <= left:
             continue
         host = places[ranks[0]]["host"]
-        yield (f"{host} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may need "
-               f"{need / 1e9:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
+        left_gb = left / 1e9
+        need_gb = need / 1e9
+        yield (f"{host} has {left_gb:.1f} GB of memory left, its {len(ranks)} ranks may need "
+               f"{need_gb:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
 
 
 def host_need(setup, ranks, first):
     """Bytes that this many ranks of one node will still take; ``first``: rank 0 is one of them."""
     run = setup.run
     network = setup.network
+    together = min(run.together or 1, run.cohort)
+    memories = len(run.sizes) * run.codec.feedback
     return footprint.host_need(
         network.layout.P,
         network.output_bytes,
@@ -47,8 +52,8 @@ def host_need(setup, ranks, first):
         data_bytes=setup.data.dataset.x_train.nbytes,
         ranks=ranks,
         first=first,
-        together=min(run.together or 1, run.cohort),
-        memories=len(run.sizes) * run.codec.feedback)
+        together=together,
+        memories=memories)
 
 
 def planned_needs(options):
@@ -60,7 +65,8 @@ def planned_needs(options):
     parts = parts._replace(network=network_of(options))
     data, model = dealt_out(options, parts)
     task = make(TASKS, options["task"])
-    on_cpu = network(options, data, model, torch.device("cpu"), task)
+    cpu = torch.device("cpu")
+    on_cpu = network(options, data, model, cpu, task)
     return gpu_needs(options, data, on_cpu)
 
 
@@ -69,22 +75,23 @@ def gpu_needs(options, data, network):
     P = network.layout.P
     layers = network.output_bytes
     values = int(np.prod(data.shape))
-    sample_bytes = model_dtype(data.dataset).itemsize * values
+    value_bytes = model_dtype(data.dataset).itemsize
+    sample_bytes = value_bytes * values
     on_server = len(data.dataset.y_test) + 2 * len(data.validation)
     cohort = options["cohort"] or options["clients"]
+    training_bytes = int(data.sizes.max()) * sample_bytes
+    together = min(options["together"] or 1, cohort)
+    num_models = block(P)
     worker = footprint.worker_need(
         P,
         layers,
         batch_size=options["batch_size"],
-        block=block(P),
+        block=num_models,
         images=IMAGES,
-        samples_bytes=int(data.sizes.max()) * sample_bytes,
-        together=min(options["together"] or 1, cohort))
-    server = footprint.server_need(
-        P,
-        layers,
-        samples_bytes=on_server * sample_bytes,
-        batch_size=EVALUATED)
+        samples_bytes=training_bytes,
+        together=together)
+    server_bytes = on_server * sample_bytes
+    server = footprint.server_need(P, layers, samples_bytes=server_bytes, batch_size=EVALUATED)
     return worker, server
 
 
@@ -97,7 +104,9 @@ def _shares(options, places):
             first_user, *_ = users
             first = places[first_user]
             gpu = place.gpu_of(first)
-            shown = f"gpu {name} ({gpu['name']}) of {first['host']}"
+            model = gpu["name"]
+            host = first["host"]
+            shown = f"gpu {name} ({model}) of {host}"
             free = free_bytes.get(gpu["uuid"], gpu["total_bytes"])
             workers = _workers(options, places, users)
             served = serves_on_gpu and 0 in users

@@ -45,7 +45,8 @@ def network(options, data, model, device, objective, personal=None):
     # A forward pass may register more buffers, such as a table made at its first use. Workers do
     # not have those yet.
     buffers = {name for name, _ in model.named_buffers()}
-    for option, one_network in _by_option(options, model).items():
+    networks = _by_option(options, model).items()
+    for option, one_network in networks:
         _check_fit(option, one_network, data, objective)
     output_bytes = outputs(model, sample(data))
     model = model.to(device)
@@ -69,7 +70,8 @@ def sample(data, count=1):
     """The first ``count`` test samples (count, ...) as models get them; all of them again if there
     are fewer."""
     dataset = data.dataset
-    rows = np.arange(count) % len(dataset.x_test)
+    num_samples = len(dataset.x_test)
+    rows = np.arange(count) % num_samples
     raw = torch.from_numpy(dataset.x_test[rows])
     return laid(inputs(raw, dataset.mean, dataset.std))
 
@@ -77,14 +79,17 @@ def sample(data, count=1):
 def targets(data, count=1):
     """The targets of ``sample``."""
     y = data.dataset.y_test
-    return torch.from_numpy(y[np.arange(count) % len(y)])
+    rows = y[np.arange(count) % len(y)]
+    return torch.from_numpy(rows)
 
 
 def bound(options, data, model):
     """``(layout, x (P,))`` of the model; its tensors become views of ``x``."""
-    device = next(model.parameters()).device
+    first = next(model.parameters())
+    device = first.device
     option = f"--model {options['model']}"
-    moving = named(option, moving_buffers, model, sample(data, 2).to(device))
+    two = sample(data, 2).to(device)
+    moving = named(option, moving_buffers, model, two)
     layout, x, _ = named(option, bind, model, moving)
     return layout, x
 
@@ -92,7 +97,8 @@ def bound(options, data, model):
 def _by_option(options, model):
     """``{"--model small-cnn": module}`` of the clients' networks."""
     named = [f"{option} {spec}" for spec, option in kinds.specs(options).items()]
-    return dict(zip(named, networks_of(model)))
+    networks = networks_of(model)
+    return dict(zip(named, networks))
 
 
 def _check_fit(option, model, data, objective):
@@ -112,7 +118,8 @@ def _check_takes(option, model, data):
     why = _failure(model, samples)
     if not why:
         return
-    takes_floats = not _failure(model, samples.float())
+    floats = samples.float()
+    takes_floats = not _failure(model, floats)
     if takes_floats:
         text = inputs_text(data.dataset)
         raise UserError(f"{option} takes floats, and the data set's samples are whole numbers, "

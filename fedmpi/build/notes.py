@@ -11,10 +11,12 @@ def warnings(setup):
     options, parts, data, network, _ = setup
     yield from _without_effect(options, data)
     yield from held_out.remarks(options, data)
-    for said, part, facts in asked(options, parts, data, network.layout):
+    rows = asked(options, parts, data, network.layout)
+    for said, part, facts in rows:
         for line in part.notes(facts):
             yield f"{said}: {line}"
-    for spec, faulty in zip(options["fault"], data.faults):
+    faults = zip(options["fault"], data.faults)
+    for spec, faulty in faults:
         if not faulty.any():
             yield f"--fault {spec} hits none of the {len(faulty)} clients: its share rounds to 0"
     yield from unused(network)
@@ -26,9 +28,11 @@ def unused(network):
     names = [slot.name for slot, macs_per_weight in slots if not macs_per_weight]
     if not names:
         return
-    weights = ", ".join(names[:SHOWN])
+    shown = names[:SHOWN]
+    weights = ", ".join(shown)
     if len(names) > SHOWN:
-        weights += f" and {len(names) - SHOWN} more"
+        num_others = len(names) - SHOWN
+        weights += f" and {num_others} more"
     yield (f"{weights} of the model are in no matrix product or convolution of a forward pass: "
            "their FLOPs count as 0; a parameter with the attribute prunable = False is left dense")
 

@@ -59,7 +59,8 @@ class Parts(NamedTuple):
     @property
     def weigher(self):
         """The estimator of contributions whose scores give the clients' weights."""
-        return next(iter(self.contributions.values()))
+        estimators = self.contributions.values()
+        return next(iter(estimators))
 
 
 def made(options, dataset=None):
@@ -70,12 +71,14 @@ def made(options, dataset=None):
     """
     # These two come first: the usual parts of all other kinds follow from them.
     strategy = _made("strategy", options)
-    weigher = make(CONTRIBUTIONS, options["contribution"] or strategy.contribution)
+    contribution = options["contribution"] or strategy.contribution
+    weigher = make(CONTRIBUTIONS, contribution)
     options = with_named(options, strategy, weigher)
     methods = {kind: _made(kind, options) for kind in REST}
     options, data = of_data(options, dataset)
+    network = network_of(options, strategy)
     return options, data._replace(
-        network=network_of(options, strategy),
+        network=network,
         strategy=strategy,
         augmentations=_several("augment", options),
         contributions=_estimators(options, weigher),
@@ -93,11 +96,13 @@ def of_data(options, dataset=None):
     options = options | {"partition": natural.partition_of(options, dataset.client, has_classes)}
     partition = _made("partition", options)
     options = natural.with_clients(options, partition, dataset.client, dataset.client_names)
+    noise = _made("noise", options)
+    features = _made("features", options)
     return options, Parts(
         dataset=dataset,
         partition=partition,
-        noise=_made("noise", options),
-        features=_made("features", options),
+        noise=noise,
+        features=features,
         faults=_several("fault", options))
 
 
@@ -142,7 +147,8 @@ def _estimators(options, weigher):
     specs = [options["contribution"], *options["observe"]]
     estimators = [weigher]
     for spec in options["observe"]:
-        estimators.append(make(CONTRIBUTIONS, spec))
+        estimator = make(CONTRIBUTIONS, spec)
+        estimators.append(estimator)
     return dict(zip(labels(specs), estimators))
 
 
@@ -169,14 +175,16 @@ def _shape_of_features(features, networks, specs, shape):
     """The shape of a sample's features; UserError unless it is the same for all ``networks``."""
     zeros = torch.zeros(1, *shape)
     shapes = {}
-    for network, (spec, option) in zip(networks.values(), specs.items()):
+    modules = networks.values()
+    for network, (spec, option) in zip(modules, specs.items()):
         named = f"{option} {spec}"
         try:
             with torch.no_grad(), mode(network, training=False):
                 of_sample = features(network, zeros)
         except ValueError as error:
             raise UserError(f"{named}: {error}") from error
-        shapes[named] = tuple(of_sample.shape[1:])
+        own_shape = of_sample.shape[1:]
+        shapes[named] = tuple(own_shape)
     first, *others = shapes.values()
     if any(other != first for other in others):
         differences = ", ".join(f"{named} gives {shape}" for named, shape in shapes.items())
@@ -187,7 +195,8 @@ def _shape_of_features(features, networks, specs, shape):
 
 def _network(option, spec, seed, shape, outputs):
     """The network, initialised from the seed; UserError if these inputs do not fit its factory."""
-    torch.manual_seed(torch_seed(seed, Purpose.MODEL))
+    own_seed = torch_seed(seed, Purpose.MODEL)
+    torch.manual_seed(own_seed)
     option = f"{option} {spec}"
     shape = tuple(shape)
     try:

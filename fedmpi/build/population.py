@@ -39,7 +39,9 @@ def _wrong_text(data):
     low = data.noise.min()
     high = data.noise.max()
     if high:
-        return f"{100 * low:.0f} to {100 * high:.0f} % of a client's labels are wrong"
+        least = 100 * low
+        most = 100 * high
+        return f"{least:.0f} to {most:.0f} % of a client's labels are wrong"
     noun = "label" if data.dataset.classes else "target"
     return f"no {noun} is changed"
 
@@ -61,11 +63,14 @@ def population(options, data):
     if data.dataset.classes:
         recorded |= _label_counts(data)
     if kinds.several(options):
-        names = _bytes(labels(kinds.specs(options)))
-        trained = kinds.of_clients(options, len(data.sizes)).numpy()
+        specs = kinds.specs(options)
+        names = _bytes(labels(specs))
+        network_of = kinds.of_clients(options, len(data.sizes))
+        trained = network_of.numpy()
         recorded["network"] = names[trained], "", "the network that the client trains"
     if data.client_names:
-        recorded["name"] = _bytes(data.client_names), "", "what the data set calls the client"
+        names_of_clients = _bytes(data.client_names)
+        recorded["name"] = names_of_clients, "", "what the data set calls the client"
     if data.held_out is not None:
         own = "samples of its own test part, see --client-test"
         recorded["test_samples"] = data.held_out.sizes, "1", own
@@ -77,13 +82,15 @@ def population(options, data):
 
 def _bytes(texts):
     """Texts as an array of bytes, for HDF5."""
-    return np.array([text.encode() for text in texts])
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded)
 
 
 def _label_counts(data):
     """The entries of ``population`` about each client's labels."""
     seen = _histogram(data, data.labels)
-    true = _histogram(data, data.dataset.y_train[data.indices])
+    true_labels = data.dataset.y_train[data.indices]
+    true = _histogram(data, true_labels)
     about_seen = "samples by label as the client sees them, noise included"
     return {
         "labels": (seen, "1", about_seen, "class"),
@@ -94,7 +101,10 @@ def _label_counts(data):
 def _histogram(data, labels):
     """(N, classes) int64: the number of each client's samples with each label."""
     N = len(data.sizes)
-    owner = np.repeat(np.arange(N), data.sizes)
-    counts = np.zeros((N, data.dataset.classes), np.int64)
-    np.add.at(counts, (owner, labels), 1)
+    numbers = np.arange(N)
+    owner = np.repeat(numbers, data.sizes)
+    shape = (N, data.dataset.classes)
+    counts = np.zeros(shape, np.int64)
+    places = (owner, labels)
+    np.add.at(counts, places, 1)
     return counts

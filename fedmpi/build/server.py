@@ -30,6 +30,15 @@ def server_parts(options, parts, data, network, device):
         data, network.model, layout, network.x, device, parts.task, several)
     sums_on_workers = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
+    num_dense = len(layout.dense_positions)
+    codec = fitted(parts.codec, num_dense)
+    needs_previous_model = any(fault.needs_previous_model for fault in parts.faults)
+    sizes = data.sizes.astype(np.float64)
+    holdings = server_data.holdings(options, parts.strategy, data)
+    least_samples = min_samples_seen(options, parts, data, network.batch_norm)
+    lr = _first_rate(options, parts.schedule, data)
+    structure = smaller.structure(options, parts.pruner, network.model, layout, network.x, two)
+    own_network = kinds.own_network(options, parts, network.model, several, device)
     return RunParts(
         layout=layout,
         objective=parts.task,
@@ -37,7 +46,7 @@ def server_parts(options, parts, data, network, device):
         pruner=parts.pruner,
         contributions=parts.contributions,
         weighting=parts.weighting,
-        codec=fitted(parts.codec, len(layout.dense_positions)),
+        codec=codec,
         sampler=parts.sampler,
         devices=parts.devices,
         timing=parts.timing,
@@ -46,34 +55,34 @@ def server_parts(options, parts, data, network, device):
         validate=validate,
         derivatives=slopes,
         block=block(layout.P),
-        needs_previous_model=any(fault.needs_previous_model for fault in parts.faults),
-        sizes=torch.from_numpy(data.sizes.astype(np.float64)),
+        needs_previous_model=needs_previous_model,
+        sizes=torch.from_numpy(sizes),
         cohort=cohort,
         rounds=options["rounds"],
         seed=options["seed"],
         costs=network.costs,
         fixed=network.fixed,
         batch_norm=network.batch_norm,
-        server=server_data.holdings(options, parts.strategy, data),
-        min_samples_seen=min_samples_seen(options, parts, data, network.batch_norm),
+        server=holdings,
+        min_samples_seen=least_samples,
         sums_on_workers=sums_on_workers,
         wants_single_updates=wants_updates or not sums_on_workers,
         on_error=options["on_error"],
         evaluate_every=options["evaluate_every"],
         quorum=options["quorum"],
         together=options["together"],
-        lr=_first_rate(options, parts.schedule, data),
-        structure=smaller.structure(
-            options, parts.pruner, network.model, layout, network.x, two),
+        lr=lr,
+        structure=structure,
         kinds=several,
-        own_network=kinds.own_network(options, parts, network.model, several, device),
+        own_network=own_network,
         own_tests=held_out.own_tests(options, data, trained, network.model, two[:1]))
 
 
 def _first_rate(options, schedule, data):
     """``lr(now: Round)``: the learning rate of a client's first step."""
     _, steps_of_clients, _ = lengths(options, data)
-    steps = int(steps_of_clients.max())
+    most_steps = steps_of_clients.max()
+    steps = int(most_steps)
 
     def lr(now):
         return options["lr"] * schedule.rate(now, 0, steps)
@@ -83,7 +92,8 @@ def _first_rate(options, schedule, data):
 
 def block(P):
     """The number of coalition models, of P values each, in one job."""
-    return max(1, min(MODELS, MODEL_VALUES // P))
+    fitting = min(MODELS, MODEL_VALUES // P)
+    return max(1, fitting)
 
 
 def adds_up(parts):
@@ -115,7 +125,8 @@ def min_samples_seen(options, parts, data, normalises=False):
         if fault.local is not None:
             may_stop |= clients
     _, _, samples = lengths(options, data, normalises)
-    return torch.from_numpy(np.where(may_stop, 0.0, samples))
+    least = np.where(may_stop, 0.0, samples)
+    return torch.from_numpy(least)
 
 
 def lengths(options, data, normalises=False):
@@ -128,7 +139,8 @@ def lengths(options, data, normalises=False):
     steps = options["local_steps"]
     # Many clients have the same number of samples.
     of_size = {}
-    for n in np.unique(data.sizes).tolist():
+    sizes = np.unique(data.sizes)
+    for n in sizes.tolist():
         of_size[n] = length(n, batch_size, epochs, steps, normalises)
     of_clients = [of_size[n] for n in data.sizes.tolist()]
     return np.array(of_clients).T

@@ -59,7 +59,9 @@ def message(setup, state):
     data = setup.data
     run = setup.run
     dataset = data.dataset
-    code, array = positions.encode(state["last_sent_mask"].numpy())
+    mask = state["last_sent_mask"].numpy()
+    code, array = positions.encode(mask)
+    statistics = [slot.name for slot in run.layout.buffers]
     meta = {
         "kind": "setup",
         "shape": list(data.shape),
@@ -71,7 +73,7 @@ def message(setup, state):
         "last_sent_mask": code,
         "sums_on_workers": run.sums_on_workers,
         "wants_single_updates": run.wants_single_updates,
-        "statistics": [slot.name for slot in run.layout.buffers],
+        "statistics": statistics,
         "constants": run.fixed.constants
     }
     return meta, {"last_sent_mask": array, "frozen": run.fixed.frozen}

@@ -187,6 +187,5 @@ def check_unwritten(option, function, inputs, before):
     for name, tensor in inputs.items():
         is_same = tensor._version == before[name]
         expected = f"{function} to leave its input {name} as it is"
-        require(is_same, option,
-                expected,
+        require(is_same, option, expected,
                 f"a {name} that it has written to", f"work on {name}.clone()")
