@@ -112,5 +112,6 @@ def _has(table, name, option):
         return False
     if option not in parameters:
         return False
+    # A parameter without a default is no option: a model's shape, for instance.
     parameter = parameters[option]
     return parameter.default is not parameter.empty

@@ -34,6 +34,7 @@ def check(setup):
             raise UserError(f"{option}: {line}")
     if parts.strategy.fits is not None:
         _check_strategy_fits(options, parts.strategy, data, network)
+    # A batch of one sample has no variance.
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:
@@ -139,6 +140,7 @@ def _rehearse_merge(options, strategy, network, C):
     """UserError if the strategy cannot merge the updates of C clients."""
     layout = network.layout
     option = f"--strategy {options['strategy']}"
+    # No client has trained yet, and updates of 0 have the right shapes.
     unchanged = still(layout, strategy, C, options["clients"])
     share = 1 / C
     weights = torch.full((C,), share, dtype=torch.float64)

@@ -105,11 +105,13 @@ def timing(options, parts, data, device):
         start = time.perf_counter()
         work(clients)
         if device.type == "cuda":
+            # Kernels run on after the call that starts them.
             torch.cuda.synchronize(device)
         return (time.perf_counter() - start) / count
 
     def alone(clients):
         for task in clients:
+            # Every client starts from the published model.
             task.x.copy_(task.base)
             train(parts.strategy.local, task)
 

@@ -63,6 +63,7 @@ def _sources(table, spec):
     name, _ = split(spec)
     paths = entry(table, name).sources
     for path in paths:
+        # This reads the encoding that a source declares.
         with tokenize.open(path) as file:
             yield file.read()
 
@@ -83,6 +84,7 @@ def _unpacks_schedule(node):
     if not isinstance(node.targets[0], ast.Tuple):
         return False
     text = ast.unparse(node.value)
+    # Also of self.schedule, or my_schedule.
     return text.endswith("schedule")
 
 

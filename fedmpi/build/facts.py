@@ -39,6 +39,7 @@ def of_run(options, parts, data, layout):
     N = options["clients"]
     cohort = options["cohort"] or N
     buffer = parts.timing.buffer
+    # With a buffer, so many answers make a round.
     merged = buffer or cohort
     opening = parts.weigher.opening
     of_clients = lengths(options, data)
@@ -127,6 +128,7 @@ def _user_options(option, spec):
 def _contributions(options, parts, facts):
     """Yield ``(option, spec, part, facts)`` of the estimators. Only the first one's scores count
     for weights."""
+    # The weighing estimator always comes first.
     weigher, *observing = parts.contributions.values()
     scored = facts._replace(scored=not parts.weighting.fixed)
     observed = facts._replace(scored=False)

@@ -72,6 +72,7 @@ def federation(options, parts, network=None):
     owner, names = _natural(options, parts.partition, dataset)
     validation, pool = _split(options, dataset, parts.partition, owner)
     num_validation = len(validation)
+    # Clients get what the server leaves.
     server, pool = _of_server(options, dataset, parts.partition, owner, pool, num_validation)
     shards = _dealt(options, parts.partition, dataset, owner, pool)
     shards, tests = held_out.parted(shards, options["client_test"], options["seed"])
@@ -86,6 +87,7 @@ def federation(options, parts, network=None):
     sizes = [len(shard) for shard in shards]
     offsets = _offsets(sizes)
     indices = np.concatenate(shards)
+    # One vector for all clients: ranks of a node share it in one file.
     labels = np.concatenate(labels)
     arrays = (validation, server, offsets, indices, labels, features, faulty, *(tests or ()))
     quality = _quality(parts.faults, faulty, noise)
@@ -130,6 +132,7 @@ def _as_model_takes(dataset, network):
         return dataset
     looks_up = fit.looks_up(network)
     if not looks_up:
+        # Such a model takes the numbers as values.
         return dataset._replace(ids=False)
     return taken_as_ids(dataset)
 
@@ -161,6 +164,7 @@ def _split(options, dataset, partition, owner):
         validation = order[:held_back]
         pool = order[held_back:]
         return np.sort(validation), np.sort(pool)
+    # A natural client keeps as many samples as its partition asks for.
     spare = partition.spare(owner[order])
     may_take = order[spare]
     kept = may_take[:held_back]
@@ -259,6 +263,7 @@ def _labels(options, parts, dataset, shards, source, faulty):
         own_source = source[client]
         labels[client] = _shared_labels(shards, labels, client, own_source)
     for number, fault in enumerate(parts.faults):
+        # This fault leaves labels alone.
         if fault.labels is None:
             continue
         clients = np.flatnonzero(faulty[number])
@@ -289,6 +294,7 @@ def _flip(options, number, fault, clients, labels, classes):
     """Write the wrong labels of the run's ``number``-th fault into ``labels`` of these clients."""
     option = f"--fault {options['fault'][number]}"
     seed = options["seed"]
+    # A stream a client: its labels do not depend on the other clients.
     for client in clients:
         gen = stream(seed, Purpose.FAULT, number, client)
         labels[client] = named(option, fault.labels, labels[client], classes, gen)
@@ -307,6 +313,7 @@ def _shared_labels(shards, labels, client, source):
     """The labels of a duplicate: its source's for all samples of both clients, else its own."""
     theirs = shards[source]
     own = shards[client]
+    # A shard is in the order of its deal, and a search needs a sorted one.
     order = np.argsort(theirs)
     place = np.searchsorted(theirs, own, sorter=order)
     last = len(order) - 1
@@ -368,6 +375,7 @@ def shared_arrays(data):
 
 def without_pixels(data):
     """The federation without the training pixels: every node has them once, in its shared file."""
+    # The shape stays, as models are built from it.
     x = data.dataset.x_train
     shape = (0, *x.shape[1:])
     empty = np.empty(shape, x.dtype)

@@ -64,6 +64,7 @@ def _split(shard, share, gen):
     rounded = math.floor(share * n + 0.5)
     count = max(min(rounded, n - 1), 0)
     drawn = gen.permutation(distinct)[:count]
+    # By value, so that copies stay together.
     tested = np.isin(shard, drawn)
     return shard[~tested], shard[tested]
 

@@ -18,6 +18,7 @@ def specs(options):
     """``{spec: option}`` of the clients' networks, each once, under its first option."""
     named = {options["model"]: "--model"}
     for spec in options.get("also_model", ()):
+        # A network that is given twice keeps its first option.
         named.setdefault(spec, "--also-model")
     return named
 
@@ -61,6 +62,7 @@ def kinds(options, model, layout, sample, N):
         clients_costs.append(_costs(layout, kind_alone, network, sample))
     network_of = of_clients(options, N)
     of_all = Kinds(clients_kinds, network_of, tuple(clients_costs))
+    # Only some strategies train a network on the server.
     if model.of_server is None:
         return of_all
     server = kind(layout, SERVER)
@@ -122,6 +124,7 @@ def own_network(options, parts, model, several, device):
     """The ``OwnNetwork`` for the server to train on ``device``; None without ``server_model``."""
     if several is None or several.server is None:
         return None
+    # The copy is trained; the original is evaluated.
     network = copy.deepcopy(model.of_server)
     slots = several.server.layout.buffers
     buffers = [slot.name for slot in slots]
@@ -163,6 +166,7 @@ def _refusals(options, parts):
     yield from of_strategy
     pruner = parts.pruner
     codec = parts.codec
+    # Masks and reports are made for one layout.
     if pruner.masks or pruner.units or pruner.moves or pruner.probe:
         yield (f"--pruner {options['pruner']} gives clients masks of their own, or asks them for "
                "reports about one network; take dense or static")

@@ -98,5 +98,6 @@ def _clients_of_file(options):
     targets = np.atleast_1d(arrays["y_train"])
     num_samples = len(targets)
     client, names = owned(arrays, num_samples, path)
+    # Targets that are floats are values of a regression.
     has_classes = targets.dtype.kind != "f"
     return client, names, has_classes

@@ -107,6 +107,7 @@ def _shares(options, places):
             model = gpu["name"]
             host = first["host"]
             shown = f"gpu {name} ({model}) of {host}"
+            # Without an answer of the driver, all of the memory counts as free.
             free = free_bytes.get(gpu["uuid"], gpu["total_bytes"])
             workers = _workers(options, places, users)
             served = serves_on_gpu and 0 in users
@@ -118,4 +119,5 @@ def _workers(options, places, users):
     train there."""
     if len(places) > 1:
         return len(users) - (0 in users)
+    # In one process, rank 0 is the worker.
     return int(options["device"] == "cuda")

@@ -51,6 +51,7 @@ def network(options, data, model, device, objective, personal=None):
     output_bytes = outputs(model, sample(data))
     model = model.to(device)
     layout, x = bound(options, data, model)
+    # A strategy may name tensors that the model does not have.
     layout = named(f"--strategy {options['strategy']}", laid_out, layout, model, personal)
     # A copy: x changes with every model that the server evaluates.
     first = x.cpu().clone()
@@ -133,6 +134,7 @@ def _failure(model, samples):
         with torch.no_grad(), mode(model, training=False):
             model(samples)
     except (RuntimeError, TypeError, IndexError) as error:
+        # An error may come without a text.
         text = str(error).strip() or type(error).__name__
         return text.splitlines()[0]
     return ""

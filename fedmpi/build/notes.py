@@ -42,6 +42,7 @@ def _without_effect(options, data):
     injected = (("noise", data.noise, "label"), ("features", data.features, "input"))
     for option, levels, changed in injected:
         spec = options[option]
+        # A share or a level may round to nothing.
         if spec != "none" and not levels.any():
             yield f"--{option} {spec} has no effect: no client has a changed {changed}"
     until = options["until"]
@@ -52,4 +53,5 @@ def _without_effect(options, data):
     for spec in options["observe"]:
         if spec in estimated:
             yield f"--observe {spec} is estimated already: it costs as much again, for nothing new"
+        # A repeated --observe would cost as much again.
         estimated.append(spec)

@@ -127,6 +127,7 @@ def network_of(options, strategy=None):
     """
     specs = kinds.specs(options)
     server = options.get("server_model")
+    # The usual case: one network, and none on the server.
     if len(specs) == 1 and not server:
         return partial(_network, "--model", options["model"], options["seed"])
     strategy = strategy or _made("strategy", options)
@@ -158,6 +159,7 @@ def _networks(specs, server, features, seed, shape, outputs):
     for name, (spec, option) in zip(labels(specs), specs.items()):
         made[name] = _network(option, spec, seed, shape, outputs)
     try:
+        # A spec's name may be one that the module needs for itself.
         clients = Several(made)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -196,6 +198,7 @@ def _shape_of_features(features, networks, specs, shape):
 def _network(option, spec, seed, shape, outputs):
     """The network, initialised from the seed; UserError if these inputs do not fit its factory."""
     own_seed = torch_seed(seed, Purpose.MODEL)
+    # Factories draw from torch's own generator.
     torch.manual_seed(own_seed)
     option = f"{option} {spec}"
     shape = tuple(shape)

@@ -11,6 +11,7 @@ def data_lines(options, data):
     """Lines about a user's own data set: how it was read, and the model's inputs and targets."""
     dataset = data.dataset
     name, _, _ = options["dataset"].partition(":")
+    # Data sets of the catalogue are known from their pages.
     if not dataset.remarks and name != "hdf5":
         return []
     lines = [*dataset.remarks, f"inputs: {inputs_text(dataset)}"]
@@ -106,5 +107,6 @@ def _histogram(data, labels):
     shape = (N, data.dataset.classes)
     counts = np.zeros(shape, np.int64)
     places = (owner, labels)
+    # Not counts[places] += 1: that counts a repeated place once.
     np.add.at(counts, places, 1)
     return counts

@@ -80,6 +80,7 @@ def _quick(options, run):
     cohort = run.cohort
     if not run.timing.buffer:
         cohort = min(cohort, CLIENTS)
+    # The last round is always evaluated, and round 1 must not be.
     rounds = max(2, run.rounds)
     contributions = _own_estimators(options, run.contributions)
     return run._replace(

@@ -28,6 +28,7 @@ def server_parts(options, parts, data, network, device):
     trained = parts.timing.buffer or cohort
     test, validate, slopes = evaluators(
         data, network.model, layout, network.x, device, parts.task, several)
+    # Networks of several kinds have no common sum.
     sums_on_workers = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
     num_dense = len(layout.dense_positions)
@@ -93,6 +94,7 @@ def _first_rate(options, schedule, data):
 def block(P):
     """The number of coalition models, of P values each, in one job."""
     fitting = min(MODELS, MODEL_VALUES // P)
+    # A model of more than MODEL_VALUES weights has a job of its own.
     return max(1, fitting)
 
 
@@ -122,6 +124,7 @@ def min_samples_seen(options, parts, data, normalises=False):
     """
     may_stop = np.zeros(len(data.sizes), bool)
     for fault, clients in zip(parts.faults, data.faults):
+        # Such a fault trains in its own way, perhaps on nothing.
         if fault.local is not None:
             may_stop |= clients
     _, _, samples = lengths(options, data, normalises)

@@ -37,6 +37,7 @@ def of_part(kind, spec):
     for key, value in own_settings:
         values[key] = _plain(value)
     part = {"kind": kind, "spec": spec, "options": values}
+    # The catalogue's own source follows from the version of fedmpi.
     if is_own(table, name):
         sources = entry(table, name).sources
         digest = factories.digest(sources)

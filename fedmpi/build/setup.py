@@ -35,6 +35,7 @@ def set_up(options, device, dataset=None):
     data, model = dealt_out(options, parts)
     net = network(options, data, model, device, parts.task, parts.strategy.personal)
     run = server_parts(options, parts, data, net, device)
+    # The period that was chosen becomes an option, so that a resume has it.
     if run.own_tests is not None:
         options = options | {"client_test_every": run.own_tests.test_every}
     return Setup(options, parts, data, net, run)

@@ -120,6 +120,7 @@ def features(spec):
     for level in levels:
         change = partial(part.apply, inputs, labels, level, CLASSES)
         _check_inputs(inputs, change)
+    # Level 0 is that of a client without skew.
     still = part.apply(inputs, labels, 0.0, CLASSES, _gen())
     hold_equal(still, inputs, "level 0 changed a value")
 
@@ -164,6 +165,7 @@ def _check_shards(part, who):
     # No sample is held twice, so a copy shows.
     samples = np.arange(10 * CLIENTS)
     before = np.split(samples, CLIENTS)
+    # shards may write to its lists.
     copies = [shard.copy() for shard in before]
     shards, source = part.shards(copies, who, _gen())
     broken = "shards or source are not one a client"

@@ -38,6 +38,7 @@ def small(**options):
     complete = DEFAULTS | SMALL | options
     strategy = make(catalog.STRATEGIES, complete["strategy"])
     if strategy.server_data and complete["server_data"] == "0":
+        # Without samples, the strategy would be refused.
         complete["server_data"] = "0.1"
     if strategy.features is not None and "server_model" not in options:
         complete["server_model"] = "2nn:hidden=8"

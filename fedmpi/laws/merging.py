@@ -35,6 +35,7 @@ def strategy(spec):
 def sample(part, layout, mask, clients=3, own=False):
     """Updates with all fields of the strategy."""
     updates = random_updates(layout, mask, clients, own=own, of=part)
+    # Only such a strategy trains on the server before the clients.
     if part.before is None:
         return updates
     mean = updates.U.mean(dim=0)

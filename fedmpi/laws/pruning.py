@@ -26,6 +26,7 @@ def pruner(spec, rounds=8, more=None):
     def evolve(state, mask, x, replies, schedule, gen):
         mask_before = mask.clone()
         x_before = x.clone()
+        # A generator moves on when it draws.
         twin_gen = copy.deepcopy(gen)
         evolved = part.evolve(state, mask, x, replies, schedule, gen)
         new_mask = evolved[1]
@@ -66,6 +67,7 @@ def _check_mask(part, layout, first, mask):
     Q = layout.Q
     hold_type(mask, (Q,), torch.bool, "a mask is not (Q,) bool")
     is_real = layout.real[:Q]
+    # Vectors are padded to whole blocks.
     is_padding = ~is_real
     on_padding = mask[is_padding]
     any_on_padding = on_padding.any()

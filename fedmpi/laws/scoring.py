@@ -74,6 +74,7 @@ def _check_score(part, state, cohort, t):
     utility = Additive(cohort.clients, cohort.layout)
 
     def score():
+        # Both calls start from the same state of the generator.
         gen = np.random.default_rng(t)
         return part.score(state, cohort, utility, gen)
 

@@ -280,6 +280,7 @@ def _check_refusals(part, outputs, targets, classes):
     """Outputs of other shapes are refused by a UserError, the option first."""
     narrow = outputs[:, :2]
     short = outputs[:5]
+    # Infinite or NaN, as after a divergence.
     infinite = outputs / 0
     for wrong in (narrow, short, (outputs,), infinite):
         try:

@@ -95,6 +95,7 @@ def value_samples():
         yield normal
         yield normal * 1e-3
         yield normal * 1e4
+        # Half of the values are 0.
         yield normal.clamp(min=0)
         exponents = torch.randint(-30, 30, (size,), generator=gen)
         scales = 10.0 ** exponents

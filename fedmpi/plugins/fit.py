@@ -55,6 +55,7 @@ def _fill(made, option, shape):
     was_training = made.training
     zeros = torch.zeros(2, *shape)
     with own_code(f"{option} on inputs of shape {(2, *shape)}"), torch.no_grad():
+        # Running statistics must not see these zeros.
         made.eval()
         # An embedding refuses floats; a model with one may still want them.
         if looks_up(made) and not _takes(made, zeros):

@@ -101,6 +101,7 @@ class Frames:
 
     @cached_property
     def events(self):
+        # The events come from several files: they must be of this run.
         self._checked_run()
         frame = events_frame(self.path, self.attrs, self.sessions, self.clients, self.num_rounds)
         return _with_texts(frame, EVENTS)
@@ -126,6 +127,7 @@ class Frames:
             raise UserError(
                 f"{self.path} was moved or removed since it was opened: open it where it is now")
         run = read_run(self.path, tables, PATIENCE_S)
+        # The same path can hold a new run.
         run_id = run.attrs.get("run_id")
         if run_id != self.attrs.get("run_id"):
             raise UserError(
@@ -143,6 +145,7 @@ def open_run(path):
     """The ``Frames`` of the run file ``path``, also while the run goes on.
 
     UserError in one line if it is no run file."""
+    # The process may change its folder before the first frame is read.
     path = os.path.abspath(path)
     run = read_run(path, (), PATIENCE_S)
     num_participations = _last_or_zero(run.ends)
@@ -212,6 +215,7 @@ def named(codes, legend):
     names = {int(code): name for code, name in pairs}
     distinct = np.unique(codes).tolist()
     used = set(distinct)
+    # A newer version may know more codes.
     if not used <= names.keys():
         return codes
     numbers = codes.tolist()
@@ -231,6 +235,7 @@ def _layers(rounds, layers, flops_other):
     T, L = kept.shape
     names = [name for name, *_ in layers]
     products = [np.prod(shape, dtype=np.int64) for _, shape, *_ in layers]
+    # int64: a layer may have more than 2^31 weights.
     sizes = np.array(products)
     recorded_uses = [recorded[0] if recorded else np.nan for _, _, *recorded in layers]
     uses = np.array(recorded_uses)
@@ -249,6 +254,7 @@ def _layers(rounds, layers, flops_other):
     one_round = np.arange(L)
     layer_numbers = np.tile(one_round, T)
     round_numbers = np.repeat(rounds["round"], L)
+    # A category takes a byte a row, a text far more.
     layer_names = pd.Categorical.from_codes(layer_numbers, names)
     weights = np.tile(sizes, T)
     kept_weights = kept.ravel()

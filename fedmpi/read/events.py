@@ -100,6 +100,7 @@ def _checkpoints(path):
 
 def _end(attrs, num_rounds):
     status = attrs.get("status")
+    # A running run has no end yet; a killed one never recorded it.
     if status not in (None, "running"):
         ended = attrs.get("ended")
         yield num_rounds, status, None, ended, ""

@@ -34,8 +34,10 @@ def kind_of(place, kind):
     suffix = os.path.splitext(place)[1].lower()
     extension = suffix.lstrip(".")
     is_file = extension in ("csv", "parquet")
+    # A folder gets all tables.
     if not is_file:
         return kind or "csv", False
+    # Two kinds for one file.
     if kind not in (None, extension):
         raise UserError(
             f"{place} ends in .{extension}, and --format says {kind}: name a folder, or leave "
@@ -98,6 +100,7 @@ def _joined(frames):
         parts.append(part)
     joined = pd.concat(parts, ignore_index=True)
     names = joined.pop("run")
+    # The names of runs were added last.
     joined.insert(0, "run", names)
     joined.attrs = texts
     return joined
@@ -133,6 +136,7 @@ def _old_export(place, kind):
     if kind == "tensorboard":
         return [name for name in names if name.startswith(EVENT_FILE)]
     tables = {f"{table}.{kind}" for table in TABLES}
+    # Only files of an export may be removed.
     written = tables | {"columns.csv", "run.json"}
     return [name for name in names if name in written]
 
@@ -192,6 +196,7 @@ def _with_index_column(frame):
     units = own_unit | frame.attrs["units"]
     own_description = {name: f"{name}, from 0"}
     descriptions = own_description | frame.attrs["descriptions"]
+    # This loses the attrs.
     frame = frame.reset_index()
     frame.attrs = {"units": units, "descriptions": descriptions}
     return frame
@@ -286,6 +291,7 @@ def _group(name, unit, metrics):
         return "loss"
     column = name.removeprefix("val_")
     metric = column.removesuffix("_before")
+    # Metrics of all tasks share the group of accuracy.
     if metric in metrics:
         return "accuracy"
     return GROUPS.get(unit, "model")

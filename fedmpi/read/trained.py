@@ -126,6 +126,7 @@ def _checkpoint(path, run, round, warn):
 def _bound_network(attrs):
     """The run's network as its factory makes it, its layout, and the vector of its parameters."""
     inputs = _inputs(attrs)
+    # Early run files know classification only: an output a class.
     outputs = inputs.get("outputs", inputs["classes"])
     factory = network_of(attrs["options"])
     shape = inputs["shape"]
@@ -191,6 +192,7 @@ def _tied(network):
     # These iterators name a shared tensor once.
     parts = [*parameters, *network.named_buffers()]
     names = {name for name, _ in parts}
+    # The state dict repeats them.
     stored = network.state_dict().keys()
     return sorted(stored - names)
 
@@ -280,6 +282,7 @@ def load(path):
     for name, shape in shapes.items():
         stored = tensors.pop(f"{name}.mask")
         masks[name] = _mask(stored, shape)
+    # The values of pruned weights are not stored: zeros take their places.
     if form == "sparse":
         for name, mask in masks.items():
             values = tensors.pop(f"{name}.values")

@@ -43,6 +43,7 @@ def partition(part, option):
         _check_shards(shards, clients, option)
         samples = np.concatenate(shards).astype(np.int64)
         _check_samples(samples, len(labels), option)
+        # All shards go into one vector, which ranks share.
         return [shard.astype(np.int64) for shard in shards]
 
     return deal

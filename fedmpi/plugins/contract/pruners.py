@@ -138,6 +138,7 @@ def _reported(report, Q, option):
 def _are_sorted_positions(index, Q):
     if index.ndim != 1 or index.dtype.kind not in "iu":
         return False
+    # A probe may have nothing to report.
     if not len(index):
         return True
     positions = index.astype(np.int64)

@@ -51,6 +51,7 @@ def few(values):
     """The first few numbers of a tensor, as a text."""
     first = values[:4].tolist()
     text = ", ".join(f"{value:.4g}" for value in first)
+    # An error has one line only.
     if len(values) > 4:
         text += ", ..."
     return f"[{text}]"
@@ -71,6 +72,7 @@ def check_type(made, wanted, option):
     got = in_words(made)
     require(is_wanted, option, f"a {wanted.__name__} from the factory", got, way_out)
     for name, annotation in wanted.__annotations__.items():
+        # Only functions can be checked before they are called.
         if annotation not in (Callable, Callable | None):
             continue
         value = getattr(made, name)
@@ -159,6 +161,7 @@ def check_state(value, option, function, only_tensors=False):
         expected = f"texts as the keys of the state that {function} returns"
         require(is_text, option, expected, repr(key), "use str(key)")
         if isinstance(leaf, dict) and not only_tensors:
+            # A state may have states inside, one a layer for instance.
             check_state(leaf, option, function)
             continue
         may_stay = _can_be_held(leaf, only_tensors)
@@ -185,6 +188,7 @@ def versions(inputs):
 def check_unwritten(option, function, inputs, before):
     """The ``inputs``, ``{name: tensor}``, must still have their versions from ``before``."""
     for name, tensor in inputs.items():
+        # torch raises the version at each write in place, also through a view.
         is_same = tensor._version == before[name]
         expected = f"{function} to leave its input {name} as it is"
         require(is_same, option, expected,

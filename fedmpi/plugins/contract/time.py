@@ -54,6 +54,7 @@ def sampler(part, option):
         require(are_candidates, option, "choose to keep some of the candidates",
                 "clients that are none", "return clients, not their rows")
         end = int(clients.max()) + 1
+        # They are candidates, hence in range: this finds repeated ones.
         _check_clients(kept, end, option, "choose")
         return kept
 

@@ -27,6 +27,7 @@ def optimiser(part, option):
         row_gradients = [g[row] for g in gradients]
         x_row = x[row]
         alone = _moved(part, x_row, row_gradients, option)
+        # Kernels for several rows may round otherwise.
         agrees = torch.allclose(alone, together[row], rtol=1e-5, atol=1e-7)
         require(agrees, option, "step to move each row of x as if it were alone",
                 f"{few(together[row])} for {few(alone)}",
@@ -51,6 +52,7 @@ def _moved(part, x, gradients, option):
                 f"state[{name!r}] of init of the shape of x {whole} or of a count {count}",
                 in_words(tensor), "see fedmpi.core.parts.Optimiser")
     for g in gradients:
+        # A step may write to its gradient.
         own_gradient = g.clone()
         part.step(x, own_gradient, state, 0.1)
     return x
@@ -99,6 +101,7 @@ def task(part, option):
     @functools.wraps(part.loss)
     def loss(outputs, targets, reduction="mean"):
         value = part.loss(outputs, targets, reduction=reduction)
+        # As torch's own losses.
         shape = (len(outputs),) if reduction == "none" else ()
         what = f"the loss with reduction={reduction}"
         _check_floats(value, shape, option, what)

@@ -222,6 +222,7 @@ def _common(groups):
     runs = _evaluated_runs(groups)
     leading = headline(runs[0])
     columns = [run.rounds[leading.name] for run in runs]
+    # Of an error, the worst of the runs' best values is the largest.
     if not leading.higher:
         return max(float(np.nanmin(column)) for column in columns)
     best = min(float(np.nanmax(column)) for column in columns)
@@ -233,6 +234,7 @@ def _common(groups):
 
 def _wanted_pairs(num, against, every_pair):
     """[(number of a group, number of its reference)]."""
+    # The later group is compared with the earlier one.
     if every_pair:
         return [(other, first) for first, other in itertools.combinations(range(num), 2)]
     return [(number, against) for number in range(num) if number != against]
@@ -317,6 +319,7 @@ def outcome_text(name, over_seeds, of=None):
     of the mean.
 
     The number of seeds is told if it is less than ``of``."""
+    # No run recorded it.
     if over_seeds is None or not over_seeds.n:
         return "-"
     n, mean, std = over_seeds[:3]

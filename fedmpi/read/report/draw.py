@@ -319,6 +319,7 @@ def _stems_of(ax, one, look, shift):
     width = _line_width()
     num_bars = max(len(x), 1)
     crowding = min(1, CROWDED / num_bars)
+    # Marks shrink with the number of bars, so that they do not merge.
     size = 3.2 * width * crowding
     ax.vlines(x, 0, y, color=look["color"], linewidth=width)
     ax.plot(
@@ -332,6 +333,7 @@ def heat(ax, values, top):
     ``top``: the value of a full cell. Cells are transparent blue, for light and for dark pages."""
     from matplotlib.colors import LinearSegmentedColormap
 
+    # The colour is written #rrggbb.
     rgb = [int(BLUE[start:start + 2], 16) / 255 for start in (1, 3, 5)]
     faint = (*rgb, 0.07)
     full = (*rgb, 1.0)

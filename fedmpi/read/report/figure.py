@@ -121,6 +121,7 @@ def _write(target, size, draw, settings, **saving):
 
     all_settings = SETTINGS | settings
     with matplotlib.rc_context(all_settings):
+        # This layout makes room for names and legends outside of axes.
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(target, **saving)

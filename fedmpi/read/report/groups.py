@@ -82,6 +82,7 @@ def _belongs(run, set_up):
     if _effective(run) != _effective(first):
         return False
     parts_of_first = _parts(first)
+    # The same options can mean other parts: a default or a source changed.
     return not settings.changes(parts_of_first, _parts(run))
 
 
@@ -107,6 +108,7 @@ def find_group(groups, name, what):
     by_label = [group.label == name for group in groups]
     by_tag = [group.tag == name for group in groups]
     by_run = [_has_run(group, name) for group in groups]
+    # A label comes before a letter, and a letter before a file.
     for is_meant in (by_label, by_tag, by_run):
         if sum(is_meant) == 1:
             return is_meant.index(True)
@@ -311,6 +313,7 @@ def _differing_words(words):
         num_words = len(different)
         if num_words > 1:
             common = os.path.commonprefix(column)
+            # The common beginning up to the last dash is the key.
             start = common.rfind("-") + 1
             columns.append([word[start:] for word in column])
     return list(zip(*columns))

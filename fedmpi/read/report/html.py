@@ -37,6 +37,7 @@ class Cell(str):
 
 def cell(value):
     """The HTML of a table's cell: a ``Cell`` as it is, all else as text."""
+    # A Cell was made by this package, from escaped texts.
     if isinstance(value, Cell):
         return value
     return text(value)
@@ -98,6 +99,7 @@ def fold(title, inside, more="", *, opened=False, kind=""):
     aside = f' <span class="q">{text(more)}</span>' if more else ""
     attributes = ""
     if kind:
+        # The style sheet and the printer look at the class.
         attributes += f' class="{kind}"'
     # Without a script, a browser opens and closes it by itself.
     if opened:
@@ -180,6 +182,7 @@ def _rounded(match):
 
 def _shortened(body):
     body = re.sub(r"\s*\n\s*", " ", body)
+    # Blanks between tags show nothing.
     joined = body.replace("> <", "><")
     return joined.replace(": ", ":").replace("; ", ";")
 

@@ -121,6 +121,7 @@ def table(runs, width=200):
         left = (0, 1, 2)
     lines = _aligned(columns, left)
     while max(map(len, lines)) > width and len(columns) > LEAST_COLUMNS:
+        # The last column matters least.
         columns.popitem()
         lines = _aligned(columns, left)
     return [line[:width] for line in lines]
@@ -188,6 +189,7 @@ def _last(run, column):
     values = run.rounds.get(column, ())
     if not len(run.ends) or not len(values):
         return None
+    # All other columns of the board are counts.
     if column == "sparsity":
         return values[-1]
     return int(values[-1])

@@ -157,10 +157,12 @@ def plain(value):
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
+        # json knows no types of numpy.
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     if isinstance(value, bytes):
+        # HDF5 stores texts as bytes.
         return value.decode("utf-8", "replace")
     if isinstance(value, float) and not math.isfinite(value):
         return None

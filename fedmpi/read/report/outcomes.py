@@ -141,6 +141,7 @@ def _spread(column, group):
     """Mean and standard deviation of a column; None if a run lacks it."""
     values = [row[column] for row in group]
     mean = std = None
+    # A mean over fewer runs would not be comparable.
     if None not in values:
         mean = statistics.fmean(values)
         if len(values) > 1:

@@ -48,6 +48,7 @@ def _reach_table(numbers, names):
         return ""
     rows = []
     for axis, column in numbers["reach"].items():
+        # Under the metric's name stands the target itself.
         if axis != metric:
             texts = [reach_text(axis, values) for values in column]
             rows.append([WORDS[axis], *texts])

@@ -61,6 +61,7 @@ def _title_of_several(groups, data):
     # Names of set-ups may tell the data already.
     if data not in title:
         title += f" on {data}"
+    # A browser's tab shows the beginning only.
     if len(title) > LONGEST_TITLE:
         return f"{len(groups)} set-ups on {data}"
     return title
@@ -72,6 +73,7 @@ def _data_name(spec):
     items = rest.split(",")
     part_options = dict(item.partition("=")[::2] for item in items)
     file = part_options.get("file")
+    # hdf5 names the kind of file, not the data.
     if name != "hdf5" or not file:
         return name
     return os.path.splitext(os.path.basename(file))[0]

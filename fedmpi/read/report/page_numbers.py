@@ -67,6 +67,7 @@ def _selected_text(metrics, leading):
 def _loss_unit(leading):
     if leading.share:
         return "nat, cross-entropy"
+    # A ratio has no unit to show.
     if leading.unit == "1":
         return ""
     return leading.unit
@@ -131,6 +132,7 @@ def _kept_text(run):
 
 def _dense_text(share):
     """The cost against the same run without pruning, or nothing for None."""
+    # Early run files do not count a dense run's cost.
     if share is None:
         return ""
     percent = 100 * share
@@ -182,6 +184,7 @@ def _has_ended(group):
 
 def _best_of(groups, outcomes):
     """``{outcome: the best mean of the finished groups}``; nothing for a single group."""
+    # Nothing to win against.
     if len(groups) == 1:
         return {}
     best = {}

@@ -164,6 +164,7 @@ def _resumed_text(num_starts):
         return ""
     if num_starts == 1:
         return "The run was never resumed."
+    # The first start is no resume.
     if num_starts == 2:
         return "The run was resumed once."
     return f"The run was resumed {num_starts - 1} times."

@@ -45,6 +45,7 @@ def draw_partition(place, federation):
         bars = place.subplots()
     _draw_samples(bars, federation)
     handles, names = bars.get_legend_handles_labels()
+    # Without faults or wrong labels there is nothing to tell apart.
     if len(names) > 1:
         lengths = map(len, names)
         longest = max(lengths)
@@ -96,6 +97,7 @@ def _draw_samples(ax, federation):
 def _bars(ax, start, end, colour, label):
     """A bar a client from ``start`` to ``end`` (N,); one shape together if they are too many."""
     N = len(start)
+    # Thousands of single bars would make a large file.
     if N > MANY:
         edges = np.arange(N + 1) - 0.5
         ax.stairs(

@@ -81,6 +81,7 @@ def _line(clients, client, shades, most, widths):
     noise = clients["noise"][client]
     bar = _bar(samples, noise, most)
     line = f"{label:>{widths.label}} {shades}  {samples:>{widths.samples},} {bar}"
+    # A client without samples has no bar.
     return line.rstrip()
 
 

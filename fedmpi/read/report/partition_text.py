@@ -36,6 +36,7 @@ def _dealt_text(federation):
     line = (f"{federation['dataset']}: {targets}; {federation['dealt']:,} training "
             f"samples dealt out to {num_clients:,} clients")
     copies = federation["dealt"] - federation["distinct"]
+    # Only the fault of duplicates makes copies.
     if copies:
         line += f", {copies:,} of them copies"
     return line
@@ -161,6 +162,7 @@ def _most_frequent(clients, class_names):
     rows = zip(*columns)
     for samples, label, share in rows:
         if samples:
+            # Data sets may leave their classes without names.
             name = class_names[label] if class_names else label
             percent = 100 * share
             texts.append(f"{name}: {percent:.0f} %")
@@ -212,6 +214,7 @@ def _label_rows(summary, classes):
     """[(name, text)] about labels."""
     mean = summary["entropy_bits_mean"]
     whole = summary["entropy_bits_whole"]
+    # The entropy of equally frequent classes.
     most = math.log2(classes)
     entropy = (f"mean {mean:.2f} bits of a client, {whole:.2f} of all together (at most "
                f"{most:.2f})")

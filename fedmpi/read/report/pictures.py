@@ -62,6 +62,7 @@ def shares(run):
 def _truth_axis(run, N):
     """``(label, x (N,))``: the axis for contributions."""
     truth = _of_clients(quality(run), N)
+    # Equal truths would stand in one column.
     if truth is not None and np.ptp(tied(truth)) > 0:
         noise_of_clients = run.population.get("noise")
         noise = _of_clients(noise_of_clients, N)
@@ -177,6 +178,7 @@ def _group_panel(groups, axis):
         return None
     factor = 1.0
     label = "round"
+    # One prefix for all lines: they share the axis.
     if axis == "bytes":
         most = max(line.x.max() for line in lines)
         factor, letter = prefix(most)
@@ -233,6 +235,7 @@ def _curve_panel(run):
                 x_shown = x[::every]
                 y_shown = y[::every]
                 _draw_marks(place, x_shown, y_shown, "x")
+                # The title serves as the legend: a terminal has no room for one.
                 names.append(f"x: {label}")
         listed = ", ".join(names)
         place.title(f"{headline(run).word} ({listed})")
@@ -303,6 +306,7 @@ def _rule(place, axis, series, most, whole=False):
 def nice_ticks(low, high, most, whole=False):
     """At most ``most`` + 1 round positions from ``low`` or below to ``high`` or below, with their
     labels."""
+    # One value alone, or the same everywhere: a range of one around it.
     if high <= low:
         low = low - 0.5
         high = high + 0.5
@@ -346,6 +350,7 @@ def save_picture(run, path):
         raise UserError(f"{path}: no round has been evaluated yet, there is nothing to draw")
 
     def show(figure):
+        # A single panel comes without an array around it.
         grid = np.ravel(figure.subplots(1, num_panels))
         axes = list(grid)
         if lines:
@@ -391,6 +396,7 @@ def _kinds(run, label, x):
 
 def _unit(run, name):
     column = run.columns.get(f"clients/{name}")
+    # "1" is the unit of a count or a share.
     if column is None or column.unit in ("", "1"):
         return ""
     return f" ({column.unit})"

@@ -114,6 +114,7 @@ def _framed(panels, xlim, ylim, baselines):
             frame = draw.Frame(xlim, ylim, levels, named=not is_shared)
             numbers = numbers._replace(frame=frame)
         framed.append((title, kind, numbers))
+    # The panels leave their names to the common legend.
     if is_shared:
         return framed, curves[0].lines
     return framed, []
@@ -166,6 +167,7 @@ def _level(label, baseline, column):
 def _panels(groups, name):
     """[(title, Kind, its numbers)]: one for all groups, or one for each run."""
     kind = KINDS[name]
+    # One picture shows all groups.
     if not kind.each:
         panel = _panel(name, groups, "")
         return [panel]

@@ -106,6 +106,7 @@ def _mean_line(label, runs, column, axis):
     x = np.stack([cost[rounds] for cost in costs])
     y = np.stack([run.rounds[column][rounds] for run in runs])
     line = Line(label, x.mean(axis=0), y.mean(axis=0))
+    # One seed has no spread.
     if len(runs) == 1:
         return line
     lowest = y.min(axis=0)

@@ -63,6 +63,7 @@ def auc(scores, positive):
 def tied(x):
     """``x`` (n,) finite, with differences beyond ``TIE`` digits of its largest value removed."""
     largest = np.max(np.abs(x), initial=0)
+    # All values are 0.
     if not largest:
         return x
     rounded = np.round(x / largest, TIE)
@@ -90,8 +91,10 @@ def interval(values, level=LEVEL):
     mean = math.nan
     if n:
         mean = float(values.mean())
+    # The standard deviation of a sample divides by n - 1.
     if n < 2:
         return Interval(n, mean, math.nan, math.nan, math.nan)
+    # Slow to import, and needed for several seeds only.
     from scipy.special import stdtrit
 
     std = float(values.std(ddof=1))

@@ -62,6 +62,7 @@ def _first_row(run, last):
     if num_rounds >= T:
         return 0
     round_before = T - num_rounds - 1
+    # The rows of a round begin after those of the round before.
     return run.ends[round_before]
 
 
@@ -292,6 +293,7 @@ def _copies(run, score):
     if not np.isfinite(of_pairs).any() or not np.isfinite(of_others).any():
         return {}
     mean_of_others = np.nanmean(of_others)
+    # A ratio to 0 says nothing.
     if not mean_of_others:
         return {}
     mean_of_pairs = np.nanmean(of_pairs)

@@ -59,6 +59,7 @@ def _course(line):
     num_moved = np.count_nonzero(line.y)
     num_rounds = len(line.y)
     words = f"in {num_moved} of {num_rounds} rounds"
+    # Without a flip there is no largest round.
     if not num_moved:
         return words
     total = line.y.sum()

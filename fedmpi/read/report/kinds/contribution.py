@@ -62,6 +62,7 @@ def find(run):
             means.append(mean)
     recorded = run.attrs.get("estimators")
     estimators = recorded or ["contribution"]
+    # The first one is the estimator whose scores count.
     label = next(iter(estimators))
     single = _single_clients(scored, bad, window)
     return Contributions(single, means, label, window)

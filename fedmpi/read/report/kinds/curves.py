@@ -142,6 +142,7 @@ def _scaled(lines, best, quantity, axis, groups):
         most = max(line.x.max() for line in lines)
         factor, letter = prefix(most)
     if best is not None:
+        # The place of the best round is on the same axis.
         best = best / factor
     xlabel, by = AXES[axis]
     if axis in UNITS:
@@ -207,6 +208,7 @@ def _keep_flat(ax, lines):
         bottom = max(low - 0.1, -0.02)
         top = min(high + 0.1, 1.02)
         ax.set_ylim(bottom, top)
+        # Drawing the lines would fit the axis to them again.
         ax.set_autoscaley_on(False)
 
 
@@ -230,6 +232,7 @@ def _course(curves, line):
     word, best = _turn(curves, line)
     last = len(line.y) - 1
     end = _point_text(curves, line, last)
+    # One point needs to be told only once.
     if best == last:
         return f"{word} {end}, the last"
     best_text = _point_text(curves, line, best)

@@ -20,6 +20,7 @@ def find(run):
 
 
 def draw(place, numbers):
+    # matplotlib, only for drawing.
     from fedmpi.read.report.partition_figure import draw_partition
     draw_partition(place, numbers)
 

@@ -76,6 +76,7 @@ def _draw_heat(place, ax, lines):
 
 
 def say(layers):
+    # After the last round.
     by_sparsity = sorted(layers.lines, key=lambda line: line.y[-1])
     first = by_sparsity[0]
     densest = _end(first)

@@ -13,6 +13,7 @@ def find(run):
     """The run's ``Last`` evaluation, sorted from the worst client to the best; None of fewer than
     two clients."""
     tested = last(run)
+    # A single client has no order.
     if tested is None or len(tested.clients) < 2:
         return None
     worth = tested.values
