@@ -28,13 +28,11 @@ def check(setup):
     server_data.check(options, parts.strategy, len(data.server))
     smaller.check_run(options, parts, run)
     kinds.check_run(options, parts)
-    rows = asked(options, parts, data, network.layout)
-    for option, part, facts in rows:
+    for option, part, facts in asked(options, parts, data, network.layout):
         for line in part.refuses(facts):
             raise UserError(f"{option}: {line}")
     if parts.strategy.fits is not None:
         _check_strategy_fits(options, parts.strategy, data, network)
-    # A batch of one sample has no variance.
     if network.batch_norm:
         _check_batches(options, data)
     if options["together"] > 1:

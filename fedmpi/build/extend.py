@@ -70,8 +70,7 @@ def _sources(table, spec):
 
 def looks_at_rounds(source):
     """Whether a module's source takes the ``rounds`` of anything, or takes a schedule apart."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and node.attr == "rounds":
             return True
         if isinstance(node, ast.Assign) and _unpacks_schedule(node):
@@ -83,9 +82,7 @@ def _unpacks_schedule(node):
     """Whether an assignment is ``t, rounds = schedule``, or the like."""
     if not isinstance(node.targets[0], ast.Tuple):
         return False
-    text = ast.unparse(node.value)
-    # Also of self.schedule, or my_schedule.
-    return text.endswith("schedule")
+    return ast.unparse(node.value).endswith("schedule")
 
 
 def first_apart(planned, old, new, last):

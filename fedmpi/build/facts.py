@@ -42,15 +42,11 @@ def of_run(options, parts, data, layout):
     # With a buffer, so many answers make a round.
     merged = buffer or cohort
     opening = parts.weigher.opening
-    of_clients = lengths(options, data)
-    epochs, steps, _ = of_clients.max(axis=1).tolist()
+    epochs, steps, _ = lengths(options, data).max(axis=1).tolist()
     pruner = parts.pruner
     common_model = pruner.masks is None and pruner.units is None
-    needs_previous = any(fault.needs_previous_model for fault in parts.faults)
-    estimators = _estimators(options, parts)
     even = _even(parts.weighting, data.sizes)
     ids = whole_numbers(data.dataset)
-    own_masks = pruner.moves or buffer > 0 or not common_model
     return Facts(
         layout,
         named=_named(options),
@@ -72,9 +68,9 @@ def of_run(options, parts, data, layout):
         pruner_reports=pruner.probe is not None,
         server_update=parts.strategy.before is not None,
         sends=bool(parts.strategy.sends),
-        needs_previous=needs_previous,
-        own_masks=own_masks,
-        estimators=estimators,
+        needs_previous=any(fault.needs_previous_model for fault in parts.faults),
+        own_masks=pruner.moves or buffer > 0 or not common_model,
+        estimators=_estimators(options, parts),
         fixed_masks=pruner.fixed,
         coded=not parts.codec.exact,
         own_tests=options["client_test"] > 0,

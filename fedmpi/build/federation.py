@@ -71,9 +71,7 @@ def federation(options, parts, network=None):
     dataset = _as_model_takes(parts.dataset, network)
     owner, names = _natural(options, parts.partition, dataset)
     validation, pool = _split(options, dataset, parts.partition, owner)
-    num_validation = len(validation)
-    # Clients get what the server leaves.
-    server, pool = _of_server(options, dataset, parts.partition, owner, pool, num_validation)
+    server, pool = _of_server(options, dataset, parts.partition, owner, pool, len(validation))
     shards = _dealt(options, parts.partition, dataset, owner, pool)
     shards, tests = held_out.parted(shards, options["client_test"], options["seed"])
     faulty = _faulty(options, parts.faults)

@@ -60,9 +60,7 @@ def kinds(options, model, layout, sample, N):
     pairs = zip(clients_kinds, model.of_clients)
     for kind_alone, network in pairs:
         clients_costs.append(_costs(layout, kind_alone, network, sample))
-    network_of = of_clients(options, N)
-    of_all = Kinds(clients_kinds, network_of, tuple(clients_costs))
-    # Only some strategies train a network on the server.
+    of_all = Kinds(clients_kinds, of_clients(options, N), tuple(clients_costs))
     if model.of_server is None:
         return of_all
     server = kind(layout, SERVER)

@@ -75,23 +75,22 @@ def gpu_needs(options, data, network):
     P = network.layout.P
     layers = network.output_bytes
     values = int(np.prod(data.shape))
-    value_bytes = model_dtype(data.dataset).itemsize
-    sample_bytes = value_bytes * values
+    sample_bytes = model_dtype(data.dataset).itemsize * values
     on_server = len(data.dataset.y_test) + 2 * len(data.validation)
     cohort = options["cohort"] or options["clients"]
-    training_bytes = int(data.sizes.max()) * sample_bytes
-    together = min(options["together"] or 1, cohort)
-    num_models = block(P)
     worker = footprint.worker_need(
         P,
         layers,
         batch_size=options["batch_size"],
-        block=num_models,
+        block=block(P),
         images=IMAGES,
-        samples_bytes=training_bytes,
-        together=together)
-    server_bytes = on_server * sample_bytes
-    server = footprint.server_need(P, layers, samples_bytes=server_bytes, batch_size=EVALUATED)
+        samples_bytes=int(data.sizes.max()) * sample_bytes,
+        together=min(options["together"] or 1, cohort))
+    server = footprint.server_need(
+        P,
+        layers,
+        samples_bytes=on_server * sample_bytes,
+        batch_size=EVALUATED)
     return worker, server
 
 

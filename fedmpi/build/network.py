@@ -71,8 +71,7 @@ def sample(data, count=1):
     """The first ``count`` test samples (count, ...) as models get them; all of them again if there
     are fewer."""
     dataset = data.dataset
-    num_samples = len(dataset.x_test)
-    rows = np.arange(count) % num_samples
+    rows = np.arange(count) % len(dataset.x_test)
     raw = torch.from_numpy(dataset.x_test[rows])
     return laid(inputs(raw, dataset.mean, dataset.std))
 
@@ -80,8 +79,7 @@ def sample(data, count=1):
 def targets(data, count=1):
     """The targets of ``sample``."""
     y = data.dataset.y_test
-    rows = y[np.arange(count) % len(y)]
-    return torch.from_numpy(rows)
+    return torch.from_numpy(y[np.arange(count) % len(y)])
 
 
 def bound(options, data, model):

@@ -11,8 +11,7 @@ def warnings(setup):
     options, parts, data, network, _ = setup
     yield from _without_effect(options, data)
     yield from held_out.remarks(options, data)
-    rows = asked(options, parts, data, network.layout)
-    for said, part, facts in rows:
+    for said, part, facts in asked(options, parts, data, network.layout):
         for line in part.notes(facts):
             yield f"{said}: {line}"
     faults = zip(options["fault"], data.faults)

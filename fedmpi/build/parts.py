@@ -96,13 +96,11 @@ def of_data(options, dataset=None):
     options = options | {"partition": natural.partition_of(options, dataset.client, has_classes)}
     partition = _made("partition", options)
     options = natural.with_clients(options, partition, dataset.client, dataset.client_names)
-    noise = _made("noise", options)
-    features = _made("features", options)
     return options, Parts(
         dataset=dataset,
         partition=partition,
-        noise=noise,
-        features=features,
+        noise=_made("noise", options),
+        features=_made("features", options),
         faults=_several("fault", options))
 
 

@@ -138,12 +138,10 @@ def lengths(options, data, normalises=False):
     The last epoch may be cut short. ``normalises``: the model has batch norm.
     """
     batch_size = options["batch_size"]
-    epochs = options["local_epochs"]
-    steps = options["local_steps"]
+    epochs, steps = options["local_epochs"], options["local_steps"]
     # Many clients have the same number of samples.
     of_size = {}
-    sizes = np.unique(data.sizes)
-    for n in sizes.tolist():
+    for n in np.unique(data.sizes).tolist():
         of_size[n] = length(n, batch_size, epochs, steps, normalises)
     of_clients = [of_size[n] for n in data.sizes.tolist()]
     return np.array(of_clients).T

@@ -34,8 +34,7 @@ def pruner(spec, rounds=8, more=None):
         hold_equal(x_before, x, "evolve wrote to the mask or to x")
         # After the checks above: the second call starts from the same inputs.
         again = part.evolve(state, mask, x, replies, schedule, twin_gen)
-        mask_again = again[1]
-        hold_equal(new_mask, mask_again, "the same generator made another mask")
+        hold_equal(new_mask, again[1], "the same generator made another mask")
         _check_mask(part, run.layout, first, new_mask)
         if more is not None:
             more(run.layout, schedule, mask, new_mask)

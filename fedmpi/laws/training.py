@@ -119,8 +119,7 @@ def augment(spec):
 
 def model(spec):
     """Finite outputs of the right shape, a gradient for every weight, the seed's weights."""
-    shape = (1, 8, 8)
-    classes = 7
+    shape, classes = (1, 8, 8), 7
 
     # Initial weights come from torch's own generator.
     def seeded():
@@ -135,10 +134,8 @@ def model(spec):
     inputs = torch.rand(2, *shape)
     labels = torch.tensor([0, 6])
     outputs = network(inputs)
-    fits = outputs.shape == (2, classes)
-    hold(fits, f"outputs {tuple(outputs.shape)}, not (2, {classes})")
-    is_finite = outputs.isfinite()
-    hold_all(is_finite, "outputs are not finite")
+    hold(outputs.shape == (2, classes), f"outputs {tuple(outputs.shape)}, not (2, {classes})")
+    hold_all(outputs.isfinite(), "outputs are not finite")
     loss = torch.nn.functional.cross_entropy(outputs, labels)
     loss.backward()
     for name, parameter in network.named_parameters():

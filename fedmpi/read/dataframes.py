@@ -57,10 +57,8 @@ class Frames:
     num_participations: int
 
     def __repr__(self):
-        options = self.attrs.get("options", {})
-        planned = options.get("rounds", "?")
-        status = self.attrs.get("status")
-        return (f"{self.path}: {status}, {self.num_rounds} of {planned} rounds, "
+        planned = self.attrs.get("options", {}).get("rounds", "?")
+        return (f"{self.path}: {self.attrs.get('status')}, {self.num_rounds} of {planned} rounds, "
                 f"{self.num_participations} participations; "
                 ".rounds .clients .layers .events .population .own .attrs .sessions")
 

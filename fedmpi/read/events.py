@@ -102,5 +102,4 @@ def _end(attrs, num_rounds):
     status = attrs.get("status")
     # A running run has no end yet; a killed one never recorded it.
     if status not in (None, "running"):
-        ended = attrs.get("ended")
-        yield num_rounds, status, None, ended, ""
+        yield num_rounds, status, None, attrs.get("ended"), ""

@@ -79,33 +79,25 @@ def trained(path, round=None, warn=lambda line: None):
     _warn_of_personal(path, options["strategy"], layout, network, warn)
     pruner = make(catalog.PRUNERS, options["pruner"])
     mask = counted(pruner, layout, state)
-    support = layout.support(mask)
     # x is the memory of the network's parameters: this fills them in.
-    x.copy_(served(state["x"], support, layout))
+    x.copy_(served(state["x"], layout.support(mask), layout))
     masks = {}
     for slot in layout.weights:
         of_slot = mask[slot.span].view(slot.shape)
         masks[slot.name] = of_slot.clone()
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     result = Trained(tensors, masks, {})
-    quality = _quality(run, done)
-    inputs = _inputs(run.attrs)
-    uses = _uses(run.attrs, network, layout)
-    flops_other = run.attrs.get("flops_other", {})
-    tied = _tied(network)
-    pairs = zip(masks, uses)
-    flops_of_others = flops_other.values()
     about = {
-        **quality,
+        **_quality(run, done),
         "model": options["model"],
         "round": done,
         "sparsity": result.sparsity,
         "run_id": run.attrs["run_id"],
-        "inputs": inputs,
+        "inputs": _inputs(run.attrs),
         "options": options,
-        "uses": dict(pairs),
-        "tied": tied,
-        "flops_other": sum(flops_of_others),
+        "uses": dict(zip(masks, _uses(run.attrs, network, layout))),
+        "tied": _tied(network),
+        "flops_other": sum(run.attrs.get("flops_other", {}).values()),
         "headline": headline(run).name,
     }
     return result._replace(about=about)

@@ -101,10 +101,8 @@ def task(part, option):
     @functools.wraps(part.loss)
     def loss(outputs, targets, reduction="mean"):
         value = part.loss(outputs, targets, reduction=reduction)
-        # As torch's own losses.
         shape = (len(outputs),) if reduction == "none" else ()
-        what = f"the loss with reduction={reduction}"
-        _check_floats(value, shape, option, what)
+        _check_floats(value, shape, option, f"the loss with reduction={reduction}")
         return value
 
     metrics = {name: _metric(part, name, option) for name in part.metrics}
@@ -114,11 +112,9 @@ def task(part, option):
 def _metric(part, name, option):
 
     def metric(outputs, targets):
-        own_metric = part.metrics[name]
-        values = own_metric(outputs, targets)
+        values = part.metrics[name](outputs, targets)
         shape = (len(outputs),)
-        what = f"the metric {name}"
-        _check_floats(values, shape, option, what, also=(torch.bool,))
+        _check_floats(values, shape, option, f"the metric {name}", also=(torch.bool,))
         return values
 
     return metric
@@ -131,8 +127,8 @@ def _check_floats(value, shape, option, what, also=()):
     if isinstance(value, torch.Tensor):
         are_floats = value.is_floating_point() or value.dtype in also
         fits = are_floats and value.shape == shape
-    expected = f"{what} as a tensor {tuple(shape)} of floats"
-    require(fits, option, expected, in_words(value), OBJECTIVE)
+    require(fits, option, f"{what} as a tensor {tuple(shape)} of floats", in_words(value),
+            OBJECTIVE)
 
 
 def _check_metrics(part, option):

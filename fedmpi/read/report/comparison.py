@@ -100,16 +100,14 @@ def comparison(groups, target=None, against=0, every_pair=False):
     num_groups = len(groups)
     pairs = _wanted_pairs(num_groups, against, every_pair)
     records = [_record(group) for group in groups]
-    differ = differing(groups)
-    outcomes = _outcomes(groups, leading)
     chance = [stuck(group) for group in groups]
     paired = _paired(groups, equal, pairs)
     return {
         "groups": records,
         "headline": leading.name,
         "higher": leading.higher,
-        "differ": differ,
-        "outcomes": outcomes,
+        "differ": differing(groups),
+        "outcomes": _outcomes(groups, leading),
         "equal": equal,
         "reach": reach,
         "chance": chance,
@@ -335,8 +333,7 @@ def outcome_text(name, over_seeds, of=None):
     text = show(mean)
     if is_spread:
         text += f" ± {show(std)}"
-    expected = of or 0
-    if n < expected:
+    if n < (of or 0):
         text += f" ({n} of {of} seeds)"
     return text
 
@@ -506,8 +503,7 @@ def _group_lines(record):
         if status in ("", "finished"):
             continue
         name = f"{path} " if several else ""
-        words = STATUS.get(status, status)
-        yield f"   not the end: {words}, {name}after {played} rounds"
+        yield f"   not the end: {STATUS.get(status, status)}, {name}after {played} rounds"
 
 
 def _section(title, head, rows, otherwise="", left=(0,)):

@@ -150,18 +150,14 @@ def _row(name, run, metric):
         answered = f"{merged}/{asked}"
         if round_s:
             rate = asked / round_s
-    status = run.attrs.get("status", "")
     lost = _num_lost(run.rounds)
     sent_bytes = _sent_a_round(run)
     sparsity = _last(run, "sparsity")
-    done = len(run.ends)
-    of_rounds = planned(run)
-    time_left = _time_left(run)
     return {
         "run": name,
-        "status": str(status),
-        "round": f"{done}/{of_rounds}",
-        "left": time_left,
+        "status": str(run.attrs.get("status", "")),
+        "round": f"{len(run.ends)}/{planned(run)}",
+        "left": _time_left(run),
         metric: _number(latest, ".4f"),
         "best": _number(best, ".4f"),
         "s/round": _number(round_s, ".3g"),

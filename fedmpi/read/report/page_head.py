@@ -22,10 +22,8 @@ def header(runs, groups, title, remarks, sections):
     """HTML of the head of the page about ``{path: Run}``; ``sections``: their names."""
     lead = text(_lead(groups))
     lines = [f'<p class="remark">{text(remark)}</p>' for remark in remarks]
-    unfinished = _unfinished(runs)
-    lines.append(unfinished)
-    at_chance = _never_left_chance(groups)
-    lines.append(at_chance)
+    lines.append(_unfinished(runs))
+    lines.append(_never_left_chance(groups))
     links = [f'<li><a href="#{name.lower()}">{name}</a></li>' for name in sections]
     joined = "".join(lines)
     contents = "".join(links)
@@ -149,8 +147,7 @@ def _unfinished(runs):
     for path, run in runs.items():
         status = str(run.attrs.get("status", ""))
         if status not in ("finished", ""):
-            file = os.path.basename(path)
-            progress = f"{file} after {len(run.ends)} rounds"
+            progress = f"{os.path.basename(path)} after {len(run.ends)} rounds"
             by_status.setdefault(status, []).append(progress)
     notes = []
     for status, names in by_status.items():

@@ -60,8 +60,8 @@ def _selected_text(metrics, leading):
     chosen = metrics.get(f"chosen_{leading.name}")
     if chosen is None:
         return "after the last round"
-    round = metrics["chosen_round"]
-    return f"{chosen:.3f} in round {round}, the best by validation"
+    chosen_round = metrics["chosen_round"]
+    return f"{chosen:.3f} in round {chosen_round}, the best by validation"
 
 
 def _loss_unit(leading):

@@ -47,8 +47,7 @@ def _grid(names, subject, runs, count):
         numbers = KINDS[name].find(subject)
         if numbers is not None:
             title = TITLES[name].format(word)
-            number = next(count)
-            figures.append(picture(number, title, KINDS[name], numbers))
+            figures.append(picture(next(count), title, KINDS[name], numbers))
     if not figures:
         return ""
     joined = "".join(figures)

@@ -228,8 +228,7 @@ def _round_columns(run):
         "loss": f"test {leading.loss_text()}",
     }
     columns = [(name, head, "{:.4f}".format) for name, head in quality_heads.items()]
-    in_order = (*columns, *ROUND_COLUMNS)
-    return [column for column in in_order if column[0] in run.rounds]
+    return [column for column in (*columns, *ROUND_COLUMNS) if column[0] in run.rounds]
 
 
 def _round_cell(value, show):

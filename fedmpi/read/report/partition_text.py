@@ -32,8 +32,7 @@ def _headline(federation):
 
 def _dealt_text(federation):
     num_clients = federation["summary"]["clients"]
-    targets = federation["targets"]
-    line = (f"{federation['dataset']}: {targets}; {federation['dealt']:,} training "
+    line = (f"{federation['dataset']}: {federation['targets']}; {federation['dealt']:,} training "
             f"samples dealt out to {num_clients:,} clients")
     copies = federation["dealt"] - federation["distinct"]
     # Only the fault of duplicates makes copies.
@@ -81,8 +80,7 @@ def with_gap(lines, left_out, head):
     """The lines with one more in their middle, about clients left out. The first ``head`` lines are
     the table's head."""
     if left_out:
-        middle = head + ENDS
-        lines.insert(middle, f"... {left_out:,} clients left out ...")
+        lines.insert(head + ENDS, f"... {left_out:,} clients left out ...")
     return lines
 
 

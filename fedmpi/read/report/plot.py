@@ -167,7 +167,6 @@ def _level(label, baseline, column):
 def _panels(groups, name):
     """[(title, Kind, its numbers)]: one for all groups, or one for each run."""
     kind = KINDS[name]
-    # One picture shows all groups.
     if not kind.each:
         panel = _panel(name, groups, "")
         return [panel]

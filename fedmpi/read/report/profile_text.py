@@ -27,8 +27,7 @@ def _head(run, times):
     num_rounds = times["rounds"]
     wall_s = times["wall_s"]
     round_s = wall_s / num_rounds
-    duration = human_seconds(wall_s)
-    line = f"{num_rounds} rounds, {duration}, {round_s:.3g} s a round"
+    line = f"{num_rounds} rounds, {human_seconds(wall_s)}, {round_s:.3g} s a round"
     if run.attrs.get("status") == "running":
         line += ", so far"
     return line

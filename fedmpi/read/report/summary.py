@@ -100,13 +100,10 @@ def _status(run, metrics):
     done = f"{metrics['rounds']} rounds"
     if planned is not None:
         done = f"{metrics['rounds']} of {planned} rounds"
-    status = run.attrs.get("status", "")
-    parts = [str(status), done]
+    parts = [str(run.attrs.get("status", "")), done]
     if "created" in run.attrs:
-        created = run.attrs["created"]
-        parts.append(f"created {created}")
-    nonempty = filter(None, parts)
-    yield "status", ", ".join(nonempty)
+        parts.append(f"created {run.attrs['created']}")
+    yield "status", ", ".join(filter(None, parts))
 
 
 # ---------------------------------------------------------------- the model
@@ -133,13 +130,11 @@ def _model_quality(run, metrics):
 
 
 def _headline_text(metrics, leading):
-    value = metrics[f"final_{leading.name}"]
-    final = f"final {value:.4f}"
+    final = f"final {metrics[f'final_{leading.name}']:.4f}"
     chosen = metrics.get(f"chosen_{leading.name}")
     if chosen is None:
         return f"{final} (without validation samples no round can be called the best)"
-    round = metrics["chosen_round"]
-    return f"{final}; {chosen:.4f} in round {round}, the best by validation"
+    return f"{final}; {chosen:.4f} in round {metrics['chosen_round']}, the best by validation"
 
 
 def _networks_text(run, leading):
@@ -153,8 +148,7 @@ def _networks_text(run, leading):
         values = run.rounds.get(f"{leading.name}_{name}", np.empty(0))
         finite = values[np.isfinite(values)]
         if len(finite):
-            last = finite[-1]
-            parts.append(f"{name} {last:.4f} ({count} clients)")
+            parts.append(f"{name} {finite[-1]:.4f} ({count} clients)")
     return ", ".join(parts)
 
 
@@ -181,8 +175,7 @@ def _kept_text(run):
     changed = run.rounds.get("mask_changed")
     if changed is None:
         return text
-    num_rounds = np.count_nonzero(changed)
-    return f"{text}, the mask moved in {num_rounds} rounds"
+    return f"{text}, the mask moved in {np.count_nonzero(changed)} rounds"
 
 
 def _prunable_text(attrs):
@@ -293,13 +286,9 @@ def _bad_clients(run):
         return
     N = len(truth)
     bad = is_bad(tied(truth), faulty(run))
-    wrong = _wrong_labels(run.population.get("noise"))
-    faults = _faults(run)
-    injected = ", ".join([*faults, *wrong])
-    spread = np.ptp(tied(truth))
-    if spread:
-        num_bad = bad.sum()
-        yield "quality", f"{num_bad} bad of {N} clients: {injected}"
+    injected = ", ".join([*_faults(run), *_wrong_labels(run.population.get("noise"))])
+    if np.ptp(tied(truth)):
+        yield "quality", f"{bad.sum()} bad of {N} clients: {injected}"
         return
     reason = injected or "no faults"
     yield "quality", f"all {N} clients are equally good ({reason}): nothing to find"

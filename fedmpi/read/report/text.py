@@ -95,8 +95,7 @@ def _progress(row, total_rounds, eta_s, metric):
     for column, name in columns.items():
         if _has_number(row, column):
             form = ".3f" if name == "sparsity" else ".4f"
-            word = name.replace("_", " ")
-            texts[name] = f"{word} {row[column]:{form}}"
+            texts[name] = f"{name.replace('_', ' ')} {row[column]:{form}}"
     if "up_bytes" in row:
         up = human_bytes(row["up_bytes"])
         texts["up"] = f"up {up}"

@@ -57,9 +57,7 @@ def say(lines):
 
 def _course(line):
     num_moved = np.count_nonzero(line.y)
-    num_rounds = len(line.y)
-    words = f"in {num_moved} of {num_rounds} rounds"
-    # Without a flip there is no largest round.
+    words = f"in {num_moved} of {len(line.y)} rounds"
     if not num_moved:
         return words
     total = line.y.sum()

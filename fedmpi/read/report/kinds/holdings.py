@@ -45,14 +45,10 @@ def say(numbers):
     most = samples.max()
     sizes = f"{fewest:,} to {most:,} samples of {classes} each"
     held = clients["classes_held"]
-    fewest_classes = held.min()
-    most_classes = held.max()
-    spread = f"between {fewest_classes} and {most_classes} classes a client"
-    noise = _noise(clients["noise"])
-    faults = _faults(clients["faulty"])
+    spread = f"between {held.min()} and {held.max()} classes a client"
     return (f"What each of {N} clients holds: left, the share of each class, as the client sees "
-            f"it, the fuller the more; right, its samples. {sizes}{noise}; "
-            f"{spread}{faults}.")
+            f"it, the fuller the more; right, its samples. {sizes}{_noise(clients['noise'])}; "
+            f"{spread}{_faults(clients['faulty'])}.")
 
 
 def _noise(rates):

@@ -42,8 +42,7 @@ def draw(place, tested):
 def say(tested):
     low, median, high = np.percentile(tested.values, [0, 50, 100])
     metric = capitalized(tested.metric)
-    N = len(tested.clients)
-    worst = tested.clients[0]
+    N, worst = len(tested.clients), tested.clients[0]
     return (f"{metric} of {N} clients on their own test parts after round {tested.round}, from the "
             f"worst to the best: lowest {low:.3g}, median {median:.3g}, highest {high:.3g}; the "
             f"worst is client {worst}.")

@@ -41,8 +41,7 @@ def say(times):
     lighter = "Lighter bars are parts of train, or go on beside it"
     if "own tests" in times["phases"]:
         lighter += ", or come after a round"
-    largest = _largest(times)
-    return f"Where {wall} of {times['rounds']} rounds went: {largest}. {lighter}."
+    return f"Where {wall} of {times['rounds']} rounds went: {_largest(times)}. {lighter}."
 
 
 def _largest(times):
