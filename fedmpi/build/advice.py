@@ -20,7 +20,8 @@ def check_keys(table, known_keys, where):
     unknown = sorted(key for key in table if key not in known_keys)
     if unknown:
         advice = way_out(unknown[0], known_keys, table)
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; {advice}")
+        listed = ", ".join(unknown)
+        raise UserError(f"{where}: unknown {listed}; {advice}")
 
 
 def way_out(key, known_keys, options):
@@ -30,7 +31,8 @@ def way_out(key, known_keys, options):
 
     ``options`` are the user's keys and values.
     """
-    if former.OPTIONS.get(key) in known_keys:
+    new_name = former.OPTIONS.get(key)
+    if new_name in known_keys:
         return f"{key} is called {former.OPTIONS[key]} now"
     kinds = [kind for kind in catalog.KINDS if kind in known_keys]
     of_a_part = of_parts(key, options, kinds, "{kind} = {spec!r}")
@@ -39,7 +41,8 @@ def way_out(key, known_keys, options):
     near = nearest(key, known_keys)
     if near:
         return f"did you mean {near}?"
-    return f"known are {', '.join(known_keys)}"
+    listed = ", ".join(known_keys)
+    return f"known are {listed}"
 
 
 def of_parts(option, options, kinds, form):
@@ -54,12 +57,15 @@ def of_parts(option, options, kinds, form):
     likely.sort(key=lambda candidate: candidate.rank)
     value = _text(options.get(option)) or "VALUE"
     texts = []
-    for kind, start, _ in likely[:MOST]:
-        written = form.format(kind=kind, spec=f"{start}{option}={value}")
+    first = likely[:MOST]
+    for kind, start, _ in first:
+        spec = f"{start}{option}={value}"
+        written = form.format(kind=kind, spec=spec)
         texts.append(f"the {kind}: {written}")
     if not texts:
         return ""
-    return f"{option} is an option of {', or of '.join(texts)}"
+    parts = ", or of ".join(texts)
+    return f"{option} is an option of {parts}"
 
 
 class _Candidate(NamedTuple):
@@ -74,7 +80,8 @@ def _candidate(kind, option, options):
     """The ``_Candidate`` of a kind: the user's part, else the usual one, else the first with the
     option, else None."""
     table = catalog.KINDS[kind]
-    name, rest = split(_text(options.get(kind)))
+    spec = _text(options.get(kind))
+    name, rest = split(spec)
     usual, _ = split(PARTS.get(kind) or "")
     if name and _has(table, name, option):
         start = f"{name}:{rest}," if rest else f"{name}:"
@@ -99,10 +106,12 @@ def _text(value):
 def _has(table, name, option):
     """Whether a part has an option, by its source."""
     try:
-        parameters = entry(table, name).signature.parameters
+        signature = entry(table, name).signature
+        parameters = signature.parameters
     except UserError:
         return False
     if option not in parameters:
         return False
+    # A parameter without a default is no option: a model's shape, for instance.
     parameter = parameters[option]
     return parameter.default is not parameter.empty

@@ -46,7 +46,8 @@ def _check_strategy_fits(options, strategy, data, network):
     """UserError if the strategy does not go with one of the networks."""
     option = f"--strategy {options['strategy']}"
     one = sample(data).to(network.x.device)
-    for model in networks_of(network.model):
+    networks = networks_of(network.model)
+    for model in networks:
         named(option, strategy.fits, model, one)
 
 
@@ -56,7 +57,8 @@ def _check_classes(options, parts):
         return
     specs = [options["contribution"], *options["observe"]]
     rows = [("strategy", options["strategy"], parts.strategy)]
-    for spec, part in zip(specs, parts.contributions.values()):
+    estimators = parts.contributions.values()
+    for spec, part in zip(specs, estimators):
         rows.append(("contribution", spec, part))
     for kind, spec, part in rows:
         if part.classes:
@@ -68,7 +70,8 @@ def _check_validation(parts, data):
     """UserError if an estimator needs validation samples, and there are none."""
     if len(data.validation):
         return
-    for label, part in parts.contributions.items():
+    estimators = parts.contributions.items()
+    for label, part in estimators:
         if part.validated:
             raise UserError(f"{label} needs validation samples; give --validation 0.1, say")
 
@@ -92,7 +95,9 @@ def _check_accumulate(options, network):
 
 def _check_batches(options, data):
     """UserError if batch norm would get a batch of one sample: it has no variance."""
-    smallest, kept = int(data.sizes.min()), len(data.server)
+    fewest = data.sizes.min()
+    smallest = int(fewest)
+    kept = len(data.server)
     instead = "or take a model without batch normalisation"
     if options["batch_size"] < 2:
         raise UserError(f"--batch-size {options['batch_size']}: batch normalisation cannot train "
@@ -118,14 +123,16 @@ def apart(options, parts, data, network):
     """The reason against training clients side by side: half a line, empty if there is none."""
     if not isinstance(parts.strategy.local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
+    least_samples = min_samples_seen(options, parts, data)
     # 0 stands for a fault that trains in its own way.
-    if not min_samples_seen(options, parts, data).any():
+    if not least_samples.any():
         return "all of them are at fault and train in ways of their own"
     cohort = options["cohort"] or options["clients"]
     at_work = parts.timing.concurrency or cohort
     if at_work == 1:
         return "only one is at work at a time"
-    if parts.pruner.units is not None or kinds.several(options):
+    has_units = parts.pruner.units is not None
+    if has_units or kinds.several(options):
         return "they train networks of several kinds"
     if options["accumulate"] > 1:
         return "--accumulate cuts their batches in parts"
@@ -144,7 +151,8 @@ def _rehearse(setup):
     options, parts, data, network, run = setup
     C = run.timing.buffer or run.cohort
     _rehearse_merge(options, parts.strategy, network, C)
-    if data.features.any():
+    has_skew = data.features.any()
+    if has_skew:
         _rehearse_features(options, parts.features, data)
 
 
@@ -152,8 +160,10 @@ def _rehearse_merge(options, strategy, network, C):
     """UserError if the strategy cannot merge the updates of C clients."""
     layout = network.layout
     option = f"--strategy {options['strategy']}"
+    # No client has trained yet, and updates of 0 have the right shapes.
     unchanged = still(layout, strategy, C, options["clients"])
-    weights = torch.full((C,), 1 / C, dtype=torch.float64)
+    share = 1 / C
+    weights = torch.full((C,), share, dtype=torch.float64)
     state = strategy.init(layout)
     named(option, strategy.merge, state, network.first, unchanged, weights)
 

@@ -69,7 +69,8 @@ def _fastest(timed, share):
     Once a size is slower than a smaller one, larger ones are not tried.
     """
     alone_s, _ = timed(1, 0)
-    best, seconds = 1, {1: alone_s}
+    best = 1
+    seconds = {1: alone_s}
     for G in _sizes(share):
         alone_s, client_s = timed(G, alone_s)
         seconds[1], seconds[G] = alone_s, client_s
@@ -104,11 +105,13 @@ def timing(options, parts, data, device):
         start = time.perf_counter()
         work(clients)
         if device.type == "cuda":
+            # Kernels run on after the call that starts them.
             torch.cuda.synchronize(device)
         return (time.perf_counter() - start) / count
 
     def alone(clients):
         for task in clients:
+            # Every client starts from the published model.
             task.x.copy_(task.base)
             train(parts.strategy.local, task)
 
@@ -139,7 +142,8 @@ def _tasks(options, parts, data, device):
     """
     model = parts.network(data.shape, data.outputs).to(device)
     layout, x = bound(options, data, model)
-    g, base = torch.zeros(layout.R, device=device), x.clone()
+    g = torch.zeros(layout.R, device=device)
+    base = x.clone()
     n = STEPS * options["batch_size"]
     inputs = sample(data, n).to(device)
     labels = targets(data, n).to(device)

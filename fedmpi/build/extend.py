@@ -32,7 +32,8 @@ def plans(options, parts):
     if options["client_test"]:
         between = options["client_test_every"]
         planned[f"--client-test-every {between}"] = evaluates(between)
-    for option, kind, spec, part in _named_parts(options, parts):
+    rows = _named_parts(options, parts)
+    for option, kind, spec, part in rows:
         if part.planned is not None:
             planned[f"--{option} {spec}"] = part.planned
         elif any(map(looks_at_rounds, _sources(catalog.KINDS[kind], spec))):
@@ -49,16 +50,20 @@ def _named_parts(options, parts):
     weigher, *observing = parts.contributions.values()
     weigher_spec = options["contribution"]
     yield "contribution", "contribution", weigher_spec, weigher
-    for spec, part in zip(options["observe"], observing):
+    others = zip(options["observe"], observing)
+    for spec, part in others:
         yield "observe", "contribution", spec, part
-    for spec, part in zip(options["fault"], parts.faults):
+    faults = zip(options["fault"], parts.faults)
+    for spec, part in faults:
         yield "fault", "fault", spec, part
 
 
 def _sources(table, spec):
     """The source of each file that defines a part's factory."""
     name, _ = split(spec)
-    for path in entry(table, name).sources:
+    paths = entry(table, name).sources
+    for path in paths:
+        # This reads the encoding that a source declares.
         with tokenize.open(path) as file:
             yield file.read()
 
@@ -85,7 +90,10 @@ def first_apart(planned, old, new, last):
     ``new``, or None."""
     # Round 0 is the beginning: some parts plan for it, too.
     for t in range(last + 1):
-        before, after = planned(Round(t, old)), planned(Round(t, new))
+        now_in_old = Round(t, old)
+        before = planned(now_in_old)
+        now_in_new = Round(t, new)
+        after = planned(now_in_new)
         if before != after:
             return t
     return None
@@ -106,8 +114,9 @@ def common_round(plans, old, new, saved):
         t = first_apart(planned, old, new, last)
         if t is not None:
             apart[name] = t
+    rounds_apart = apart.values()
     # A checkpoint of round t holds the state after t, so t itself must be the same.
-    first = min(apart.values(), default=last + 1)
+    first = min(rounds_apart, default=last + 1)
     same = [t for t in saved if t < first]
     if same:
         return max(same)

@@ -42,6 +42,7 @@ def of_run(options, parts, data, layout):
     N = options["clients"]
     cohort = options["cohort"] or N
     buffer = parts.timing.buffer
+    # With a buffer, so many answers make a round.
     merged = buffer or cohort
     opening = parts.weigher.opening
     of_clients = lengths(options, data)
@@ -49,6 +50,8 @@ def of_run(options, parts, data, layout):
     fewest_steps = of_clients[1].min()
     pruner = parts.pruner
     common_model = pruner.masks is None and pruner.units is None
+    even = _even(parts.weighting, data.sizes)
+    ids = whole_numbers(data.dataset)
     return Facts(
         layout,
         named=_named(options),
@@ -85,9 +88,9 @@ def of_run(options, parts, data, layout):
         fixed_masks=pruner.fixed,
         coded=not parts.codec.exact,
         own_tests=options["client_test"] > 0,
-        even=_even(parts.weighting, data.sizes),
+        even=even,
         shape=tuple(data.shape),
-        ids=whole_numbers(data.dataset))
+        ids=ids)
 
 
 def _named(options):
@@ -95,7 +98,8 @@ def _named(options):
     named = {}
     for name in (*PARTS, "cohort"):
         if options[name]:
-            named[name] = f"--{name.replace('_', '-')} {options[name]}"
+            words = name.replace("_", "-")
+            named[name] = f"--{words} {options[name]}"
     return named
 
 
@@ -114,15 +118,19 @@ def _even(weighting, sizes):
     """Whether all clients have the same weight in every round."""
     if not weighting.fixed:
         return False
+    counts = sizes.astype(np.float64)
     # Fixed weights follow from the numbers of samples alone.
-    samples = torch.from_numpy(sizes.astype(np.float64))
-    weights = weighting.init(samples)["weights"]
-    return bool((weights == weights[0]).all())
+    samples = torch.from_numpy(counts)
+    state = weighting.init(samples)
+    weights = state["weights"]
+    is_equal = weights == weights[0]
+    return bool(is_equal.all())
 
 
 def _user_options(option, spec):
     """Names of the part's options that the user gave."""
-    table = KINDS[KIND_OF.get(option, option)]
+    kind = KIND_OF.get(option, option)
+    table = KINDS[kind]
     _, options = parse(table, spec)
     return frozenset(options)
 
@@ -130,23 +138,28 @@ def _user_options(option, spec):
 def _contributions(options, parts, facts):
     """Yield ``(option, spec, part, facts)`` of the estimators. Only the first one's scores count
     for weights."""
+    # The weighing estimator always comes first.
     weigher, *observing = parts.contributions.values()
     scored = facts._replace(scored=not parts.weighting.fixed)
     observed = facts._replace(scored=False)
     yield "contribution", options["contribution"], weigher, scored
-    for spec, part in zip(options["observe"], observing):
+    others = zip(options["observe"], observing)
+    for spec, part in others:
         yield "observe", spec, part, observed
 
 
 def _on_clients(options, parts, data, facts):
     """Yield ``(option, spec, part, facts)`` of parts that change clients' data or training."""
-    for spec, part in zip(options["augment"], parts.augmentations):
+    augmentations = zip(options["augment"], parts.augmentations)
+    for spec, part in augmentations:
         yield "augment", spec, part, facts
-    skewed = int(np.count_nonzero(data.features))
+    num_skewed = np.count_nonzero(data.features)
+    skewed = int(num_skewed)
     of_features = facts._replace(touched=skewed)
     yield "features", options["features"], parts.features, of_features
     faults = zip(options["fault"], parts.faults, data.faults)
     for spec, part, clients in faults:
-        hit = int(clients.sum())
+        num_faulty = clients.sum()
+        hit = int(num_faulty)
         of_fault = facts._replace(touched=hit)
         yield "fault", spec, part, of_fault

@@ -76,13 +76,17 @@ def federation(options, parts, network=None):
     labels, noise = _labels(options, parts, dataset, shards, source, faulty)
     skew = _levels(options, parts.features, len(shards))
     tests = held_out.held_out(tests, skew, options["client_test"])
+    of_source = skew[source]
     # A duplicate sees what its source sees.
-    features = np.where(source >= 0, skew[source], skew)
+    features = np.where(source >= 0, of_source, skew)
     sizes = [len(shard) for shard in shards]
     offsets = _offsets(sizes)
     indices = np.concatenate(shards)
+    # One vector for all clients: ranks of a node share it in one file.
     labels = np.concatenate(labels)
     arrays = (validation, server, offsets, indices, labels, features, faulty, *(tests or ()))
+    quality = _quality(parts.faults, faulty, noise)
+    data_digest = _digest(dataset, arrays)
     return Federation(
         dataset=dataset,
         validation=validation,
@@ -93,8 +97,8 @@ def federation(options, parts, network=None):
         features=features,
         faults=faulty,
         source=source,
-        quality=_quality(parts.faults, faulty, noise),
-        digest=_digest(dataset, arrays),
+        quality=quality,
+        digest=data_digest,
         client_names=names,
         held_out=tests,
         server=server,
@@ -103,7 +107,8 @@ def federation(options, parts, network=None):
 
 def _digest(dataset, arrays):
     """sha256 of the data set and of its partition, as text."""
-    name = hashlib.sha256(digest(dataset).encode())
+    text = digest(dataset).encode()
+    name = hashlib.sha256(text)
     for array in arrays:
         name.update(array)
     return name.hexdigest()
@@ -121,7 +126,9 @@ def _as_model_takes(dataset, network):
     """The data set for this model: samples can be ids only for a model with an embedding."""
     if not dataset.ids or as_they_are(dataset) or network is None:
         return dataset
-    if not fit.looks_up(network):
+    looks_up = fit.looks_up(network)
+    if not looks_up:
+        # Such a model takes the numbers as values.
         return dataset._replace(ids=False)
     return taken_as_ids(dataset)
 
@@ -160,8 +167,10 @@ def _split(options, dataset, partition, owner):
     order = _taken(options, dataset, owner)
     held_back = round(options["validation"] * len(order))
     if owner is None:
-        validation, pool = order[:held_back], order[held_back:]
+        validation = order[:held_back]
+        pool = order[held_back:]
         return np.sort(validation), np.sort(pool)
+    # A natural client keeps as many samples as its partition asks for.
     spare = partition.spare(owner[order])
     may_take = order[spare]
     kept = may_take[:held_back]
@@ -183,7 +192,8 @@ def _of_server(options, dataset, partition, owner, pool, num_validation):
 
 def _taken(options, dataset, owner):
     """Indices of the training samples in use, in random order."""
-    wanted, total = options["train_samples"], len(dataset.y_train)
+    wanted = options["train_samples"]
+    total = len(dataset.y_train)
     if wanted > total:
         raise UserError(f"--train-samples {wanted}: {options['dataset']} has {total}")
     gen = stream(options["seed"], Purpose.SPLIT)
@@ -195,13 +205,16 @@ def _taken(options, dataset, owner):
 
 def _shards(options, partition, dataset, owner, pool):
     """Index arrays into x_train, one a client, of the samples of ``pool``."""
-    deal, groups = partition, dataset.y_train
+    deal = partition
+    groups = dataset.y_train
     # Natural clients are dealt by owner, as others are by class.
     if isinstance(partition, Natural):
-        deal, groups = partition.dealt, owner
+        deal = partition.dealt
+        groups = owner
     gen = stream(options["seed"], Purpose.PARTITION)
     option = f"--partition {options['partition']}"
-    shards = named(option, deal, groups[pool], options["clients"], gen)
+    own_groups = groups[pool]
+    shards = named(option, deal, own_groups, options["clients"], gen)
     return [pool[shard] for shard in shards]
 
 
@@ -210,12 +223,16 @@ def _shards(options, partition, dataset, owner, pool):
 
 def _faulty(options, faults):
     """(F, N) bool: whether a client has a fault."""
-    N, seed = options["clients"], options["seed"]
+    N = options["clients"]
+    seed = options["seed"]
     rows = []
     for number, fault in enumerate(faults):
         gen = stream(seed, Purpose.FAULT, number, N)
-        rows.append(fault.who(N, gen))
-    return np.array(rows, bool).reshape(-1, N)
+        is_faulty = fault.who(N, gen)
+        rows.append(is_faulty)
+    table = np.array(rows, bool)
+    # Without any fault, this is (0, N) too.
+    return table.reshape(-1, N)
 
 
 def _copied(options, faults, faulty, shards):
@@ -224,7 +241,8 @@ def _copied(options, faults, faulty, shards):
     N = len(shards)
     copying = [number for number, fault in enumerate(faults) if fault.shards is not None]
     if not copying:
-        return shards, np.full(N, -1)
+        no_source = np.full(N, -1)
+        return shards, no_source
     if len(copying) > 1:
         raise UserError("--fault duplicate may be given once: a copy of a copy would not be what "
                         "it is recorded as")
@@ -232,7 +250,8 @@ def _copied(options, faults, faulty, shards):
     option = f"--fault {options['fault'][number]}"
     # Another stream than the one of _faulty.
     gen = stream(options["seed"], Purpose.FAULT, number, N, 1)
-    return named(option, faults[number].shards, shards, faulty[number], gen)
+    copy = faults[number].shards
+    return named(option, copy, shards, faulty[number], gen)
 
 
 def _labels(options, parts, dataset, shards, source, faulty):
@@ -247,14 +266,17 @@ def _labels(options, parts, dataset, shards, source, faulty):
         return labels, rates
     duplicates = np.flatnonzero(source >= 0)
     for client in duplicates:
-        labels[client] = _shared_labels(shards, labels, client, source[client])
+        own_source = source[client]
+        labels[client] = _shared_labels(shards, labels, client, own_source)
     for number, fault in enumerate(parts.faults):
+        # This fault leaves labels alone.
         if fault.labels is None:
             continue
         clients = np.flatnonzero(faulty[number])
         _flip(options, number, fault, clients, labels, dataset.classes)
+    pairs = zip(labels, true)
     # Counted last: a flip may make a wrong label right.
-    wrong = [_wrong(seen, right) for seen, right in zip(labels, true)]
+    wrong = [_wrong(seen, right) for seen, right in pairs]
     return labels, np.array(wrong)
 
 
@@ -268,14 +290,17 @@ def _refuse_flips(options, faults):
 
 def _wrong(labels, true):
     """The fraction of wrong labels."""
-    count = np.count_nonzero(labels != true)
-    return count / max(len(true), 1)
+    is_wrong = labels != true
+    count = np.count_nonzero(is_wrong)
+    num_labels = max(len(true), 1)
+    return count / num_labels
 
 
 def _flip(options, number, fault, clients, labels, classes):
     """Write the wrong labels of the run's ``number``-th fault into ``labels`` of these clients."""
     option = f"--fault {options['fault'][number]}"
     seed = options["seed"]
+    # A stream a client: its labels do not depend on the other clients.
     for client in clients:
         gen = stream(seed, Purpose.FAULT, number, client)
         labels[client] = named(option, fault.labels, labels[client], classes, gen)
@@ -294,13 +319,16 @@ def _shared_labels(shards, labels, client, source):
     """The labels of a duplicate: its source's for all samples of both clients, else its own."""
     theirs = shards[source]
     own = shards[client]
+    # A shard is in the order of its deal, and a search needs a sorted one.
     order = np.argsort(theirs)
     place = np.searchsorted(theirs, own, sorter=order)
+    last = len(order) - 1
     # A sample beyond the source's last one has a place after the end.
-    place = place.clip(max=len(order) - 1)
+    place = place.clip(max=last)
     rows = order[place]
     both_hold = theirs[rows] == own
-    their_labels = labels[source][rows]
+    all_labels = labels[source]
+    their_labels = all_labels[rows]
     return np.where(both_hold, their_labels, labels[client])
 
 
@@ -314,7 +342,8 @@ def _quality(faults, faulty, noise):
     """(N,) in [0, 1]: the share of right labels, or less for a client with faults."""
     limits = [1 - noise]
     for fault, clients in zip(faults, faulty):
-        limits.append(np.where(clients, fault.quality, 1))
+        limit = np.where(clients, fault.quality, 1)
+        limits.append(limit)
     return np.min(limits, axis=0)
 
 
@@ -330,40 +359,50 @@ def shared_arrays(data):
     dataset = data.dataset
     of_server = [data.validation, data.server]
     sizes = [len(rows) for rows in of_server]
-    ends = data.offsets[-1] + np.cumsum(sizes)
+    own_ends = np.cumsum(sizes)
+    ends = data.offsets[-1] + own_ends
     true_labels = [dataset.y_train[rows] for rows in of_server]
+    offsets = np.append(data.offsets, ends)
+    indices = np.concatenate([data.indices, *of_server])
+    labels = np.concatenate([data.labels, *true_labels])
+    of_tests = held_out.shared(data.held_out)
     return {
         "x_train": dataset.x_train,
         "true_labels": dataset.y_train,
-        "offsets": np.append(data.offsets, ends),
-        "indices": np.concatenate([data.indices, *of_server]),
-        "labels": np.concatenate([data.labels, *true_labels]),
+        "offsets": offsets,
+        "indices": indices,
+        "labels": labels,
         "features": data.features,
         "faults": data.faults,
         "source": data.source,
-        **held_out.shared(data.held_out)
+        **of_tests
     }
 
 
 def without_pixels(data):
     """The federation without the training pixels: every node has them once, in its shared file."""
+    # The shape stays, as models are built from it.
     x = data.dataset.x_train
-    empty = np.empty((0, *x.shape[1:]), x.dtype)
-    return data._replace(dataset=data.dataset._replace(x_train=empty))
+    shape = (0, *x.shape[1:])
+    empty = np.empty(shape, x.dtype)
+    dataset = data.dataset._replace(x_train=empty)
+    return data._replace(dataset=dataset)
 
 
 def cut(data, most):
     """The federation with at most ``most`` samples a client."""
     counts = np.minimum(data.sizes, most)
-    ends = data.offsets[:-1] + counts
+    starts = data.offsets[:-1]
+    ends = starts + counts
     of_clients = []
     for begin, end in zip(data.offsets, ends):
-        of_clients.append(np.arange(begin, end))
+        rows_of_client = np.arange(begin, end)
+        of_clients.append(rows_of_client)
     rows = np.concatenate(of_clients)
-    return data._replace(
-        offsets=_offsets(counts),
-        indices=data.indices[rows],
-        labels=data.labels[rows])
+    offsets = _offsets(counts)
+    indices = data.indices[rows]
+    labels = data.labels[rows]
+    return data._replace(offsets=offsets, indices=indices, labels=labels)
 
 
 def _offsets(counts):

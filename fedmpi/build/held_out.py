@@ -44,7 +44,8 @@ class HeldOut(NamedTuple):
 
 def parted(shards, share, seed):
     """``(shards without test parts, test parts)``, two lists of index arrays, one a client."""
-    training, tests = [], []
+    training = []
+    tests = []
     for client, shard in enumerate(shards):
         gen = stream(seed, Purpose.OWN_TEST, client)
         trained, tested = _split(shard, share, gen)
@@ -63,6 +64,7 @@ def _split(shard, share, gen):
     rounded = math.floor(share * n + 0.5)
     count = max(min(rounded, n - 1), 0)
     drawn = gen.permutation(distinct)[:count]
+    # By value, so that copies stay together.
     tested = np.isin(shard, drawn)
     return shard[~tested], shard[tested]
 

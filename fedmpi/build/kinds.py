@@ -18,13 +18,15 @@ def specs(options):
     """``{spec: option}`` of the clients' networks, each once, under its first option."""
     named = {options["model"]: "--model"}
     for spec in options.get("also_model", ()):
+        # A network that is given twice keeps its first option.
         named.setdefault(spec, "--also-model")
     return named
 
 
 def several(options):
     """Whether the run has more than one network."""
-    return len(specs(options)) > 1 or bool(options.get("server_model"))
+    clients_differ = len(specs(options)) > 1
+    return clients_differ or bool(options.get("server_model"))
 
 
 def of_clients(options, N):
@@ -37,8 +39,10 @@ def of_clients(options, N):
     models = options["model"], *options["also_model"]
     turns = torch.tensor([distinct.index(spec) for spec in models])
     gen = stream(options["seed"], Purpose.KIND, N)
-    order = torch.from_numpy(gen.permutation(N))
-    turn = torch.arange(N) % len(turns)
+    drawn = gen.permutation(N)
+    order = torch.from_numpy(drawn)
+    places = torch.arange(N)
+    turn = places % len(turns)
     network_of = torch.empty(N, dtype=torch.int64)
     network_of[order] = turns[turn]
     return network_of
@@ -53,7 +57,8 @@ def kinds(options, model, layout, sample, N):
         return None
     clients_kinds = tuple(kind(layout, name) for name in model.names)
     clients_costs = []
-    for kind_alone, network in zip(clients_kinds, model.of_clients):
+    pairs = zip(clients_kinds, model.of_clients)
+    for kind_alone, network in pairs:
         clients_costs.append(_costs(layout, kind_alone, network, sample))
     of_all = NetworkKinds(clients_kinds, of_clients(options, N), tuple(clients_costs))
     if model.of_server is None:
@@ -77,7 +82,8 @@ def _costs(layout, of_kind, network, sample):
     macs_per_weight = iter(own_costs.macs_per_weight)
     common = []
     for slot in layout.weights:
-        is_own = slot.name.startswith(of_kind.name + ".")
+        prefix = of_kind.name + "."
+        is_own = slot.name.startswith(prefix)
         common.append(next(macs_per_weight) if is_own else 0.0)
     return Costs(tuple(common), own_costs.dense, own_costs.frozen)
 
@@ -89,17 +95,23 @@ def evaluator(evaluators, several):
     network follow: ``accuracy_mlp``, ``loss_mlp``.
     """
     names = [one.name for one in several.kinds]
-    shares = several.shares().tolist()
+    shares_of_kinds = several.shares()
+    shares = shares_of_kinds.tolist()
 
     def evaluate(vector):
-        mean_loss, means, by_network = 0.0, {}, {}
-        for name, share, of_network in zip(names, shares, evaluators):
+        mean_loss = 0.0
+        means = {}
+        by_network = {}
+        rows = zip(names, shares, evaluators)
+        for name, share, of_network in rows:
             loss, metrics = yield from of_network(vector)
-            mean_loss += share * loss
+            own_loss = share * loss
+            mean_loss += own_loss
             by_network[f"loss_{name}"] = loss
             for metric, value in metrics.items():
                 before = means.get(metric, 0.0)
-                means[metric] = before + share * value
+                own_value = share * value
+                means[metric] = before + own_value
                 by_network[f"{metric}_{name}"] = value
         return mean_loss, means | by_network
 
@@ -110,8 +122,10 @@ def own_network(options, parts, model, several, device):
     """The ``OwnNetwork`` for the server to train on ``device``; None without ``server_model``."""
     if several is None or several.server is None:
         return None
+    # The copy is trained; the original is evaluated.
     network = copy.deepcopy(model.of_server)
-    buffers = [slot.name for slot in several.server.layout.buffers]
+    slots = several.server.layout.buffers
+    buffers = [slot.name for slot in slots]
     layout, x, g = bind(network, buffers)
     expected = several.server.layout.digest
     assert layout.digest == expected, "the server's network is laid out in two ways"
@@ -139,21 +153,26 @@ def check_run(options, parts):
     begin = "--server-model:"
     if options["also_model"]:
         begin = "--also-model gives clients networks of several kinds, but"
-    for why in _refusals(options, parts):
+    refusals = _refusals(options, parts)
+    for why in refusals:
         raise UserError(f"{begin} {why}")
 
 
 def _refusals(options, parts):
     """Yield the reasons against several networks, each with a way out."""
-    yield from _refusals_of_strategy(options, parts.strategy)
-    pruner, codec = parts.pruner, parts.codec
+    of_strategy = _refusals_of_strategy(options, parts.strategy)
+    yield from of_strategy
+    pruner = parts.pruner
+    codec = parts.codec
+    # Masks and reports are made for one layout.
     if pruner.masks or pruner.units or pruner.moves or pruner.probe:
         yield (f"--pruner {options['pruner']} gives clients masks of their own, or asks them for "
                "reports about one network; take dense or static")
     if codec.weights or codec.feedback:
         yield (f"--codec {options['codec']} codes weights apart from biases, or remembers what it "
                "lost: take float32 or float16")
-    one_network = ", ".join(_of_one_network(parts.contributions))
+    labels = _of_one_network(parts.contributions)
+    one_network = ", ".join(labels)
     if one_network:
         yield (f"{one_network} compares updates, or judges coalitions of one network; take "
                "--contribution size or uniform, and nothing to --observe")

@@ -10,7 +10,8 @@ def labels(specs):
         factory, _ = split(spec)
         # A user's own factory is package.module:function.
         _, _, name = factory.rpartition(":")
-        label, number = name, 1
+        label = name
+        number = 1
         while label in taken:
             number += 1
             label = f"{name}-{number}"

@@ -56,7 +56,8 @@ def kept_clients(options, partition, client, client_names):
                         "client, an id a row of x_train, to a file of your own, or name another "
                         "--partition")
     try:
-        return partition.chosen(client, len(client_names))
+        num_clients = len(client_names)
+        return partition.chosen(client, num_clients)
     except ValueError as error:
         raise UserError(f"--partition {options['partition']}: {error}") from error
 
@@ -97,11 +98,14 @@ def _clients_of_file(options):
     # Slow imports, only for a user's own file.
     from fedmpi.methods.datasets.owners import NAMES, owned
     from fedmpi.store import read_arrays
-    path = os.path.join(options["data_dir"], own_options.get("file", "data.h5"))
+    file = own_options.get("file", "data.h5")
+    path = os.path.join(options["data_dir"], file)
     if not os.path.isfile(path):
         return None, (), True
     arrays, _ = read_arrays(path, ("y_train",), NAMES)
     targets = np.atleast_1d(arrays["y_train"])
-    client, names = owned(arrays, len(targets), path)
+    num_samples = len(targets)
+    client, names = owned(arrays, num_samples, path)
+    # Targets that are floats are values of a regression.
     has_classes = targets.dtype.kind != "f"
     return client, names, has_classes

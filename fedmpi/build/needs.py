@@ -25,19 +25,25 @@ def fits(setup, places):
     for refusal in footprint.gpu_refusals(shares, *needs):
         raise UserError(refusal)
     for ranks in place.by_node(places).values():
-        need = host_need(setup, len(ranks), first=0 in ranks)
+        has_first = 0 in ranks
+        need = host_need(setup, len(ranks), first=has_first)
         # Each rank reports the memory that it may still get.
         left = min(places[rank]["memory_bytes"] for rank in ranks)
         if need <= left:
             continue
         host = places[ranks[0]]["host"]
-        yield (f"{host} has {left / 1e9:.1f} GB of memory left, its {len(ranks)} ranks may need "
-               f"{need / 1e9:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
+        left_gb = left / 1e9
+        need_gb = need / 1e9
+        yield (f"{host} has {left_gb:.1f} GB of memory left, its {len(ranks)} ranks may need "
+               f"{need_gb:.1f} GB more: take fewer ranks a node, or a smaller --batch-size")
 
 
 def host_need(setup, ranks, first):
     """Bytes that this many ranks of one node will still take; ``first``: rank 0 is one of them."""
-    run, network = setup.run, setup.network
+    run = setup.run
+    network = setup.network
+    together = min(run.together or 1, run.cohort)
+    memories = len(run.sizes) * run.codec.feedback
     return footprint.host_need(
         network.layout.P,
         network.output_bytes,
@@ -46,8 +52,8 @@ def host_need(setup, ranks, first):
         data_bytes=setup.data.dataset.x_train.nbytes,
         ranks=ranks,
         first=first,
-        together=min(run.together or 1, run.cohort),
-        memories=len(run.sizes) * run.codec.feedback)
+        together=together,
+        memories=memories)
 
 
 def planned_needs(options):
@@ -59,13 +65,15 @@ def planned_needs(options):
     parts = parts._replace(network=network_of(options))
     data, model = dealt_out(options, parts)
     task = make(TASKS, options["task"])
-    on_cpu = network(options, data, model, torch.device("cpu"), task)
+    cpu = torch.device("cpu")
+    on_cpu = network(options, data, model, cpu, task)
     return gpu_needs(options, data, on_cpu)
 
 
 def gpu_needs(options, data, network):
     """``(worker, server)``: the ``Need`` of each on a GPU."""
-    P, layers = network.layout.P, network.output_bytes
+    P = network.layout.P
+    layers = network.output_bytes
     values = int(np.prod(data.shape))
     dtype = model_dtype(data.dataset)
     sample_bytes = dtype.itemsize * values
@@ -101,7 +109,10 @@ def _shares(options, places):
             first_user, *_ = users
             first = places[first_user]
             gpu = place.gpu_of(first)
-            shown = f"gpu {name} ({gpu['name']}) of {first['host']}"
+            model = gpu["name"]
+            host = first["host"]
+            shown = f"gpu {name} ({model}) of {host}"
+            # Without an answer of the driver, all of the memory counts as free.
             free = free_bytes.get(gpu["uuid"], gpu["total_bytes"])
             workers = _workers(options, places, users)
             served = serves_on_gpu and 0 in users
@@ -113,4 +124,5 @@ def _workers(options, places, users):
     train there."""
     if len(places) > 1:
         return len(users) - (0 in users)
+    # In one process, rank 0 is the worker.
     return int(options["device"] == "cuda")

@@ -46,11 +46,13 @@ def network(options, data, model, device, objective, personal=None):
     # A forward pass may register more buffers, such as a table made at its first use. Workers do
     # not have those yet.
     buffers = {name for name, _ in model.named_buffers()}
-    for option, one_network in _by_option(options, model).items():
+    networks = _by_option(options, model).items()
+    for option, one_network in networks:
         _check_fit(option, one_network, data, objective)
     output_bytes = outputs(model, sample(data))
     model = model.to(device)
     layout, x = bound(options, data, model)
+    # A strategy may name tensors that the model does not have.
     layout = named(f"--strategy {options['strategy']}", laid_out, layout, model, personal)
     # A copy: x changes with every model that the server evaluates.
     first = x.cpu().clone()
@@ -87,9 +89,11 @@ def _first_rows(dataset, count):
 
 def bound(options, data, model):
     """``(layout, x (P,))`` of the model; its tensors become views of ``x``."""
-    device = next(model.parameters()).device
+    first = next(model.parameters())
+    device = first.device
     option = f"--model {options['model']}"
-    moving = named(option, moving_buffers, model, sample(data, 2).to(device))
+    two = sample(data, 2).to(device)
+    moving = named(option, moving_buffers, model, two)
     layout, x, _ = named(option, bind, model, moving)
     return layout, x
 
@@ -97,14 +101,16 @@ def bound(options, data, model):
 def _by_option(options, model):
     """``{"--model small-cnn": module}`` of the clients' networks."""
     named = [f"{option} {spec}" for spec, option in kinds.specs(options).items()]
-    return dict(zip(named, networks_of(model)))
+    networks = networks_of(model)
+    return dict(zip(named, networks))
 
 
 def _check_fit(option, model, data, objective):
     """UserError if a network does not fit the data."""
     _check_takes(option, model, data)
     classes = data.dataset.classes
-    two, of_two = sample(data, 2), targets(data, 2)
+    two = sample(data, 2)
+    of_two = targets(data, 2)
     fit.check_outputs(model, two, of_two, classes, objective, option)
 
 
@@ -116,7 +122,8 @@ def _check_takes(option, model, data):
     why = _failure(model, samples)
     if not why:
         return
-    takes_floats = not _failure(model, samples.float())
+    floats = samples.float()
+    takes_floats = not _failure(model, floats)
     if takes_floats:
         text = inputs_text(data.dataset)
         raise UserError(f"{option} takes floats, and the data set's samples are whole numbers, "
@@ -130,6 +137,7 @@ def _failure(model, samples):
         with torch.no_grad(), mode(model, training=False):
             model(samples)
     except (RuntimeError, TypeError, IndexError) as error:
+        # An error may come without a text.
         text = str(error).strip() or type(error).__name__
         return text.splitlines()[0]
     return ""

@@ -14,7 +14,8 @@ def warnings(setup):
     for said, part, facts in parts_with_facts(options, parts, data, network.layout):
         for line in part.notes(facts):
             yield f"{said}: {line}"
-    for spec, faulty in zip(options["fault"], data.faults):
+    faults = zip(options["fault"], data.faults)
+    for spec, faulty in faults:
         if not faulty.any():
             yield f"--fault {spec} hits none of the {len(faulty)} clients: its share rounds to 0"
     yield from unused(network)
@@ -26,9 +27,11 @@ def unused(network):
     names = [slot.name for slot, macs_per_weight in slots if not macs_per_weight]
     if not names:
         return
-    weights = ", ".join(names[:SHOWN])
+    shown = names[:SHOWN]
+    weights = ", ".join(shown)
     if len(names) > SHOWN:
-        weights += f" and {len(names) - SHOWN} more"
+        num_others = len(names) - SHOWN
+        weights += f" and {num_others} more"
     yield (f"{weights} of the model are in no matrix product or convolution of a forward pass: "
            "their FLOPs count as 0; a parameter with the attribute prunable = False is left dense")
 
@@ -38,13 +41,16 @@ def _without_effect(options, data):
     injected = (("noise", data.noise, "label"), ("features", data.features, "input"))
     for option, levels, changed in injected:
         spec = options[option]
+        # A share or a level may round to nothing.
         if spec != "none" and not levels.any():
             yield f"--{option} {spec} has no effect: no client has a changed {changed}"
-    until, rounds = options["until"], options["rounds"]
+    until = options["until"]
+    rounds = options["rounds"]
     if until >= rounds:
         yield f"--until {until} has no effect: the run ends after --rounds {rounds}"
     estimated = [options["contribution"]]
     for spec in options["observe"]:
         if spec in estimated:
             yield f"--observe {spec} is estimated already: it costs as much again, for nothing new"
+        # A repeated --observe would cost as much again.
         estimated.append(spec)

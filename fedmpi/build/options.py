@@ -86,7 +86,8 @@ def completed(overrides):
 def one_length(options):
     """The options themselves; UserError unless either epochs or steps limit a client's training in
     a round."""
-    epochs, steps = options["local_epochs"], options["local_steps"]
+    epochs = options["local_epochs"]
+    steps = options["local_steps"]
     if bool(epochs) == bool(steps):
         raise UserError(f"--local-epochs {epochs} and --local-steps {steps}: one of them says how "
                         "long a client trains in a round; leave one out, or make it 0")

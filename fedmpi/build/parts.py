@@ -59,7 +59,8 @@ class Parts(NamedTuple):
     @property
     def weigher(self):
         """The estimator of contributions whose scores give the clients' weights."""
-        return next(iter(self.contributions.values()))
+        estimators = self.contributions.values()
+        return next(iter(estimators))
 
 
 def made(options, dataset=None):
@@ -70,12 +71,14 @@ def made(options, dataset=None):
     """
     # These two come first: the usual parts of all other kinds follow from them.
     strategy = _made("strategy", options)
-    weigher = make(CONTRIBUTIONS, options["contribution"] or strategy.contribution)
+    contribution = options["contribution"] or strategy.contribution
+    weigher = make(CONTRIBUTIONS, contribution)
     options = with_named(options, strategy, weigher)
     methods = {kind: _made(kind, options) for kind in REST}
     options, data = of_data(options, dataset)
+    network = network_of(options, strategy)
     return options, data._replace(
-        network=network_of(options, strategy),
+        network=network,
         strategy=strategy,
         augmentations=_several("augment", options),
         contributions=_estimators(options, weigher),
@@ -123,6 +126,7 @@ def network_of(options, strategy=None):
     """
     specs = kinds.specs(options)
     server = options.get("server_model")
+    # The usual case: one network, and none on the server.
     if len(specs) == 1 and not server:
         return partial(_network, "--model", options["model"], options["seed"])
     strategy = strategy or _made("strategy", options)
@@ -143,7 +147,8 @@ def _estimators(options, weigher):
     specs = [options["contribution"], *options["observe"]]
     estimators = [weigher]
     for spec in options["observe"]:
-        estimators.append(make(CONTRIBUTIONS, spec))
+        estimator = make(CONTRIBUTIONS, spec)
+        estimators.append(estimator)
     return dict(zip(labels(specs), estimators))
 
 
@@ -153,6 +158,7 @@ def _networks(specs, server, features, seed, shape, outputs):
     for name, (spec, option) in zip(labels(specs), specs.items()):
         made[name] = _network(option, spec, seed, shape, outputs)
     try:
+        # A spec's name may be one that the module needs for itself.
         clients = Several(made)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -170,14 +176,16 @@ def _shape_of_features(features, networks, specs, shape):
     """The shape of a sample's features; UserError unless it is the same for all ``networks``."""
     zeros = torch.zeros(1, *shape)
     shapes = {}
-    for network, (spec, option) in zip(networks.values(), specs.items()):
+    modules = networks.values()
+    for network, (spec, option) in zip(modules, specs.items()):
         named = f"{option} {spec}"
         try:
             with torch.no_grad(), mode(network, training=False):
                 of_sample = features(network, zeros)
         except ValueError as error:
             raise UserError(f"{named}: {error}") from error
-        shapes[named] = tuple(of_sample.shape[1:])
+        own_shape = of_sample.shape[1:]
+        shapes[named] = tuple(own_shape)
     first, *others = shapes.values()
     if any(other != first for other in others):
         differences = ", ".join(f"{named} gives {shape}" for named, shape in shapes.items())
@@ -188,8 +196,11 @@ def _shape_of_features(features, networks, specs, shape):
 
 def _network(option, spec, seed, shape, outputs):
     """The network, initialised from the seed; UserError if these inputs do not fit its factory."""
-    torch.manual_seed(torch_seed(seed, Purpose.MODEL))
-    option, shape = f"{option} {spec}", tuple(shape)
+    own_seed = torch_seed(seed, Purpose.MODEL)
+    # Factories draw from torch's own generator.
+    torch.manual_seed(own_seed)
+    option = f"{option} {spec}"
+    shape = tuple(shape)
     try:
         network = make(MODELS, spec, shape, outputs)
     except (RuntimeError, TypeError) as error:

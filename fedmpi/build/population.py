@@ -11,6 +11,7 @@ def data_lines(options, data):
     """Lines about a user's own data set: how it was read, and the model's inputs and targets."""
     dataset = data.dataset
     name, _, _ = options["dataset"].partition(":")
+    # Data sets of the catalogue are known from their pages.
     if not dataset.remarks and name != "hdf5":
         return []
     lines = [*dataset.remarks, f"inputs: {inputs_text(dataset)}"]
@@ -22,7 +23,9 @@ def data_lines(options, data):
 def dealt(options, data):
     """The partition, noise, skew and faults: ``partition iid, noise none (no label is
     changed)``."""
-    partition, noise, features = options["partition"], options["noise"], options["features"]
+    partition = options["partition"]
+    noise = options["noise"]
+    features = options["features"]
     words = [f"partition {partition}", f"noise {noise}"]
     if features != "none":
         words.append(f"features {features}")
@@ -34,9 +37,12 @@ def dealt(options, data):
 
 def _wrong_text(data):
     """How many of the labels are wrong."""
-    low, high = data.noise.min(), data.noise.max()
+    low = data.noise.min()
+    high = data.noise.max()
     if high:
-        return f"{100 * low:.0f} to {100 * high:.0f} % of a client's labels are wrong"
+        least = 100 * low
+        most = 100 * high
+        return f"{least:.0f} to {most:.0f} % of a client's labels are wrong"
     noun = "label" if data.dataset.classes else "target"
     return f"no {noun} is changed"
 
@@ -58,11 +64,14 @@ def population(options, data):
     if data.dataset.classes:
         recorded |= _label_counts(data)
     if kinds.several(options):
-        names = _bytes(labels(kinds.specs(options)))
-        trained = kinds.of_clients(options, len(data.sizes)).numpy()
+        specs = kinds.specs(options)
+        names = _bytes(labels(specs))
+        network_of = kinds.of_clients(options, len(data.sizes))
+        trained = network_of.numpy()
         recorded["network"] = names[trained], "", "the network that the client trains"
     if data.client_names:
-        recorded["name"] = _bytes(data.client_names), "", "what the data set calls the client"
+        names_of_clients = _bytes(data.client_names)
+        recorded["name"] = names_of_clients, "", "what the data set calls the client"
     if data.held_out is not None:
         own = "samples of its own test part, see --client-test"
         recorded["test_samples"] = data.held_out.sizes, "1", own
@@ -74,13 +83,15 @@ def population(options, data):
 
 def _bytes(texts):
     """Texts as an array of bytes, for HDF5."""
-    return np.array([text.encode() for text in texts])
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded)
 
 
 def _label_counts(data):
     """The entries of ``population`` about each client's labels."""
     seen = _histogram(data, data.labels)
-    true = _histogram(data, data.dataset.y_train[data.indices])
+    true_labels = data.dataset.y_train[data.indices]
+    true = _histogram(data, true_labels)
     about_seen = "samples by label as the client sees them, noise included"
     return {
         "labels": (seen, "1", about_seen, "class"),
@@ -91,7 +102,11 @@ def _label_counts(data):
 def _histogram(data, labels):
     """(N, classes) int64: the number of each client's samples with each label."""
     N = len(data.sizes)
-    owner = np.repeat(np.arange(N), data.sizes)
-    counts = np.zeros((N, data.dataset.classes), np.int64)
-    np.add.at(counts, (owner, labels), 1)
+    numbers = np.arange(N)
+    owner = np.repeat(numbers, data.sizes)
+    shape = (N, data.dataset.classes)
+    counts = np.zeros(shape, np.int64)
+    places = (owner, labels)
+    # Not counts[places] += 1: that counts a repeated place once.
+    np.add.at(counts, places, 1)
     return counts

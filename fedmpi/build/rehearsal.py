@@ -44,7 +44,8 @@ def own_methods(options):
 
 
 def _is_own(kind, spec):
-    return is_own(catalog.KINDS[kind], split(spec)[0])
+    name = split(spec)[0]
+    return is_own(catalog.KINDS[kind], name)
 
 
 def rehearse(setup):
@@ -57,7 +58,8 @@ def rehearse(setup):
         return
     options = setup.options | {"device": "cpu", "local_epochs": 1, "local_steps": 0}
     data = _small(setup.data)
-    run = _quick(options, setup.run)._replace(
+    quick = _quick(options, setup.run)
+    run = quick._replace(
         sizes=setup.run.sizes.new_tensor(data.sizes.astype(float)),
         min_samples_seen=torch.zeros_like(setup.run.min_samples_seen))
     # The run's own random numbers must not depend on the rehearsal.
@@ -68,7 +70,9 @@ def rehearse(setup):
 def _small(data):
     """The federation with few samples a client, and few for validation."""
     few = cut(data, SAMPLES)
-    return few._replace(validation=data.validation[:FEW], server=data.server[:FEW])
+    validation = data.validation[:FEW]
+    server = data.server[:FEW]
+    return few._replace(validation=validation, server=server)
 
 
 def _quick(options, run):
@@ -76,9 +80,11 @@ def _quick(options, run):
     cohort = run.cohort
     if not run.timing.buffer:
         cohort = min(cohort, CLIENTS)
+    # The last round is always evaluated, and round 1 must not be.
     rounds = max(2, run.rounds)
+    contributions = _own_estimators(options, run.contributions)
     return run._replace(
-        contributions=_own_estimators(options, run.contributions),
+        contributions=contributions,
         cohort=cohort,
         rounds=rounds,
         evaluate_every=rounds + 1,
@@ -90,7 +96,8 @@ def _own_estimators(options, contributions):
     """``{label: Contribution}``: the user's own, and ``size`` in the place of all others."""
     specs = [options["contribution"], *options["observe"]]
     estimators = {}
-    for spec, (label, part) in zip(specs, contributions.items()):
+    parts = contributions.items()
+    for spec, (label, part) in zip(specs, parts):
         estimators[label] = part if _is_own("contribution", spec) else size()
     return estimators
 
@@ -101,9 +108,12 @@ def _play(setup):
     transport = Local(Worker(build, lambda name, local_rank: torch.device("cpu")))
     run = setup.run._replace(transport=transport)
     state = loop.start(run, setup.network.first)
-    transport.share({"kind": "data", "goes_on": ""}, shared_arrays(setup.data))
-    sent = setup._replace(data=without_pixels(setup.data))
-    transport.publish(*setups.message(sent, state))
+    arrays = shared_arrays(setup.data)
+    transport.share({"kind": "data", "goes_on": ""}, arrays)
+    data = without_pixels(setup.data)
+    sent = setup._replace(data=data)
+    message = setups.message(sent, state)
+    transport.publish(*message)
     try:
         loop.run_round(run, state, 1)
     except UserError:

@@ -28,8 +28,18 @@ def server_parts(options, parts, data, network, device):
     trained = parts.timing.buffer or cohort
     test, validate, slopes = evaluators(
         data, network.model, layout, network.x, device, parts.task, several)
+    # Networks of several kinds have no common sum.
     sums_on_workers = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
+    num_dense = len(layout.dense_positions)
+    codec = fitted(parts.codec, num_dense)
+    needs_previous_model = any(fault.needs_previous_model for fault in parts.faults)
+    sizes = data.sizes.astype(np.float64)
+    holdings = server_data.holdings(options, parts.strategy, data)
+    least_samples = min_samples_seen(options, parts, data, network.batch_norm)
+    lr = _first_rate(options, parts.schedule, data)
+    structure = smaller.structure(options, parts.pruner, network.model, layout, network.x, two)
+    own_network = kinds.own_network(options, parts, network.model, several, device)
     return RunParts(
         layout=layout,
         objective=parts.task,
@@ -37,7 +47,7 @@ def server_parts(options, parts, data, network, device):
         pruner=parts.pruner,
         contributions=parts.contributions,
         weighting=parts.weighting,
-        codec=fitted(parts.codec, len(layout.dense_positions)),
+        codec=codec,
         sampler=parts.sampler,
         devices=parts.devices,
         timing=parts.timing,
@@ -46,34 +56,34 @@ def server_parts(options, parts, data, network, device):
         validate=validate,
         derivatives=slopes,
         block=block(layout.P),
-        needs_previous_model=any(fault.needs_previous_model for fault in parts.faults),
-        sizes=torch.from_numpy(data.sizes.astype(np.float64)),
+        needs_previous_model=needs_previous_model,
+        sizes=torch.from_numpy(sizes),
         cohort=cohort,
         rounds=options["rounds"],
         seed=options["seed"],
         costs=network.costs,
         fixed=network.fixed,
         batch_norm=network.batch_norm,
-        server=server_data.holdings(options, parts.strategy, data),
-        min_samples_seen=min_samples_seen(options, parts, data, network.batch_norm),
+        server=holdings,
+        min_samples_seen=least_samples,
         sums_on_workers=sums_on_workers,
         wants_single_updates=wants_updates or not sums_on_workers,
         on_error=options["on_error"],
         evaluate_every=options["evaluate_every"],
         quorum=options["quorum"],
         together=options["together"],
-        lr=_first_rate(options, parts.schedule, data),
-        structure=smaller.structure(
-            options, parts.pruner, network.model, layout, network.x, two),
+        lr=lr,
+        structure=structure,
         kinds=several,
-        own_network=kinds.own_network(options, parts, network.model, several, device),
+        own_network=own_network,
         own_tests=held_out.own_tests(options, data, trained, network.model, two[:1]))
 
 
 def _first_rate(options, schedule, data):
     """``lr(now: Round)``: the learning rate of a client's first step."""
     _, steps_of_clients, _ = lengths(options, data)
-    steps = int(steps_of_clients.max())
+    most_steps = steps_of_clients.max()
+    steps = int(most_steps)
 
     def lr(now):
         return options["lr"] * schedule.rate(now, 0, steps)
@@ -83,7 +93,9 @@ def _first_rate(options, schedule, data):
 
 def block(P):
     """The number of coalition models, of P values each, in one job."""
-    return max(1, min(MODELS, MODEL_VALUES // P))
+    fitting = min(MODELS, MODEL_VALUES // P)
+    # A model of more than MODEL_VALUES weights has a job of its own.
+    return max(1, fitting)
 
 
 def adds_up(parts):
@@ -93,7 +105,8 @@ def adds_up(parts):
     train the same mask, and if the server waits for all answers. Ranks and observing estimators
     play no part, so that the bits do not depend on them.
     """
-    pruner, timing = parts.pruner, parts.timing
+    pruner = parts.pruner
+    timing = parts.timing
     # These merge before all answers are there, or without some.
     if timing.buffer or timing.over or timing.deadline < math.inf:
         return False
@@ -111,10 +124,12 @@ def min_samples_seen(options, parts, data, normalises=False):
     """
     may_stop = np.zeros(len(data.sizes), bool)
     for fault, clients in zip(parts.faults, data.faults):
+        # Such a fault trains in its own way, perhaps on nothing.
         if fault.local is not None:
             may_stop |= clients
     _, _, samples = lengths(options, data, normalises)
-    return torch.from_numpy(np.where(may_stop, 0.0, samples))
+    least = np.where(may_stop, 0.0, samples)
+    return torch.from_numpy(least)
 
 
 def lengths(options, data, normalises=False):
@@ -135,7 +150,8 @@ def lengths(options, data, normalises=False):
 
 def evaluators(data, model, layout, x, device, objective, several=None):
     """``(test, validate, derivatives)``; the last two are None without validation samples."""
-    dataset, kept = data.dataset, data.validation
+    dataset = data.dataset
+    kept = data.validation
 
     def on_device(pixels, labels):
         raw = torch.from_numpy(pixels).to(device)

@@ -34,7 +34,8 @@ def wanted(text):
     try:
         number = float(size)
         if colon:
-            chosen = tuple(int(label) for label in labels.split("+"))
+            parts = labels.split("+")
+            chosen = tuple(int(label) for label in parts)
     except ValueError:
         raise _refused(text, "that is not how it is written") from None
     if colon and name != "labels":
@@ -65,16 +66,20 @@ def taken(options, dataset, pool, total, spare=None):
         if labels:
             raise _refused(text, "labels of no samples have no effect")
         return np.empty(0, np.int64), pool
-    order = stream(options["seed"], Purpose.SERVER).permutation(pool)
+    gen = stream(options["seed"], Purpose.SERVER)
+    order = gen.permutation(pool)
     if spare is not None:
-        order = order[spare(order)]
+        may_take = spare(order)
+        order = order[may_take]
     if labels:
-        order = order[_of_labels(text, dataset, labels, order)]
+        has_label = _of_labels(text, dataset, labels, order)
+        order = order[has_label]
     if size > len(order) or size >= len(pool):
         raise UserError(f"--server-data {text}: {size} samples are asked for, but only "
                         f"{len(order)} of the {len(pool)} training samples may be taken, "
                         "and clients need some; take fewer")
-    server = np.sort(order[:size])
+    chosen = order[:size]
+    server = np.sort(chosen)
     return server, np.setdiff1d(pool, server)
 
 
@@ -83,8 +88,10 @@ def _of_labels(text, dataset, labels, order):
     classes = dataset.classes
     unknown = [label for label in labels if not 0 <= label < classes]
     if unknown:
-        raise _refused(text, f"there is no label {unknown[0]} among {classes} classes")
-    return np.isin(dataset.y_train[order], labels)
+        first = unknown[0]
+        raise _refused(text, f"there is no label {first} among {classes} classes")
+    labels_of_order = dataset.y_train[order]
+    return np.isin(labels_of_order, labels)
 
 
 def check(options, strategy, size):
@@ -107,9 +114,10 @@ def check(options, strategy, size):
 def recorded(strategy, dataset, server):
     """The run file's record of the server's samples: their number, the number of each label, and
     whether the strategy uses labels."""
+    true_labels = dataset.y_train[server]
     return {
         "samples": len(server),
-        "labels": counted(dataset.y_train[server], dataset.classes),
+        "labels": counted(true_labels, dataset.classes),
         "labelled": strategy.server_data == "labelled"
     }
 
@@ -125,8 +133,9 @@ def holdings(options, strategy, fed_data):
         of_labels = counted(true_labels, dataset.classes)
         counts[name] = torch.from_numpy(of_labels)
     counts["clients"] = _of_clients(fed_data)
+    flops = options["server_gflops"] * 1e9
     # 0 GFLOP/s stands for a server that takes no time.
-    flops_a_second = options["server_gflops"] * 1e9 or math.inf
+    flops_a_second = flops or math.inf
     labelled = strategy.server_data != "unlabelled"
     return Holdings(sizes, counts, labelled, flops_a_second)
 
@@ -138,11 +147,13 @@ def _of_clients(fed_data):
     labels_of_clients = np.split(fed_data.labels, starts)
     classes = fed_data.dataset.classes
     rows = [counted(labels, classes) for labels in labels_of_clients]
-    return torch.from_numpy(np.stack(rows))
+    table = np.stack(rows)
+    return torch.from_numpy(table)
 
 
 def counted(labels, classes):
     """int64 (classes,): the number of samples of each label; (0,) without classes."""
     if not classes:
         return np.empty(0, np.int64)
-    return np.bincount(labels, minlength=classes).astype(np.int64)
+    counts = np.bincount(labels, minlength=classes)
+    return counts.astype(np.int64)

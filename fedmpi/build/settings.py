@@ -29,17 +29,22 @@ def of(options):
 
 def of_part(kind, spec):
     """The record of one part."""
-    table = catalog.KINDS[KIND_OF.get(kind, kind)]
+    part_kind = KIND_OF.get(kind, kind)
+    table = catalog.KINDS[part_kind]
     name, _ = split(spec)
     values = {}
-    for key, value in settings(table, spec).items():
+    own_settings = settings(table, spec).items()
+    for key, value in own_settings:
         values[key] = _plain(value)
     part = {"kind": kind, "spec": spec, "options": values}
+    # The catalogue's own source follows from the version of fedmpi.
     if is_own(table, name):
         sources = entry(table, name).sources
+        digest = factories.digest(sources)
+        files = [os.path.basename(path) for path in sources]
         part |= {
-            "source": factories.digest(sources),
-            "files": [os.path.basename(path) for path in sources]
+            "source": digest,
+            "files": files
         }
     return part
 
@@ -55,8 +60,9 @@ def _plain(value):
     name = getattr(value, "__qualname__", None)
     if name:
         return name
+    text = repr(value)
     # An address differs from process to process.
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def changes(before, after):
@@ -67,14 +73,19 @@ def changes(before, after):
     digest of a user's own part.
     """
     rows = []
-    for old, new in _pairs(before, after):
+    pairs = _pairs(before, after)
+    for old, new in pairs:
         part = _named(new)
-        for key in {**old["options"], **new["options"]}:
-            old_text, new_text = _text(old, key), _text(new, key)
+        all_options = {**old["options"], **new["options"]}
+        for key in all_options:
+            old_text = _text(old, key)
+            new_text = _text(new, key)
             if old_text != new_text:
                 rows.append((part, key, old_text, new_text))
         if old.get("source") != new.get("source"):
-            rows.append((part, "source", _digest(old), _digest(new)))
+            old_digest = _digest(old)
+            new_digest = _digest(new)
+            rows.append((part, "source", old_digest, new_digest))
     return rows
 
 
@@ -97,7 +108,8 @@ def _pairs(before, after):
     for part in after:
         same = waiting.get(_named(part))
         if same:
-            yield same.pop(0), part
+            earlier = same.pop(0)
+            yield earlier, part
 
 
 def _named(part):
@@ -126,10 +138,12 @@ def lines(parts):
         values = [f"{key}={value}" for key, value in part["options"].items()]
         if "source" in part:
             files = " and ".join(part["files"])
-            values.append(f"{files} {_digest(part)}")
+            digest = _digest(part)
+            values.append(f"{files} {digest}")
         if values:
             name, _ = split(part["spec"])
-            rows.append((part["kind"], f"{name}: {', '.join(values)}"))
+            listed = ", ".join(values)
+            rows.append((part["kind"], f"{name}: {listed}"))
     return rows
 
 

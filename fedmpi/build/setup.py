@@ -35,6 +35,7 @@ def set_up(options, device, dataset=None):
     data, model = dealt_out(options, parts)
     net = network(options, data, model, device, parts.task, parts.strategy.personal)
     run = server_parts(options, parts, data, net, device)
+    # The period that was chosen becomes an option, so that a resume has it.
     if run.own_tests is not None:
         options = options | {"client_test_every": run.own_tests.test_every}
     return Setup(options, parts, data, net, run)
@@ -56,9 +57,12 @@ def message(setup, state):
     It also holds the mask of the last model message. By this a resumed run sends the same bytes as
     one never stopped.
     """
-    data, run = setup.data, setup.run
+    data = setup.data
+    run = setup.run
     dataset = data.dataset
-    code, array = positions.encode(state["last_sent_mask"].numpy())
+    mask = state["last_sent_mask"].numpy()
+    code, array = positions.encode(mask)
+    statistics = [slot.name for slot in run.layout.buffers]
     meta = {
         "kind": "setup",
         "shape": list(data.shape),
@@ -71,7 +75,7 @@ def message(setup, state):
         "last_sent_mask": code,
         "sums_on_workers": run.sums_on_workers,
         "wants_single_updates": run.wants_single_updates,
-        "statistics": [slot.name for slot in run.layout.buffers],
+        "statistics": statistics,
         "constants": run.fixed.constants
     }
     return meta, {"last_sent_mask": array, "frozen": run.fixed.frozen}

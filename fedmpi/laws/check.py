@@ -56,7 +56,8 @@ def check(kind, spec):
 def played(kind, spec):
     """The last model of a small run with the part: finite, and the same each time."""
     model, again = twice(lambda: _last_model(kind, spec))
-    hold_all(model.isfinite(), "after three rounds a weight is not finite")
+    is_finite = model.isfinite()
+    hold_all(is_finite, "after three rounds a weight is not finite")
     hold_equal(model, again, "two runs of the same options differ")
     return model
 

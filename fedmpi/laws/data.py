@@ -35,7 +35,9 @@ def dataset(spec, data_dir="data"):
     """Arrays that fit each other, the same ones each time."""
     one, other = twice(lambda: make(catalog.DATASETS, spec, data_dir))
     checked(one, spec)
-    hold(digest(one) == digest(other), "the same options made other data")
+    one_digest = digest(one)
+    other_digest = digest(other)
+    hold(one_digest == other_digest, "the same options made other data")
 
 
 def partition(spec):
@@ -44,19 +46,24 @@ def partition(spec):
     labels = _read_only_labels()
     parts, again = twice(lambda: deal(labels, CLIENTS, _gen()))
     num_parts = len(parts)
-    hold(num_parts == CLIENTS, f"{num_parts} parts for {CLIENTS} clients")
+    is_one_each = num_parts == CLIENTS
+    hold(is_one_each, f"{num_parts} parts for {CLIENTS} clients")
     for part in parts:
         broken = "a part is not (n,) int64"
         hold(part.dtype == np.int64, broken)
         hold(part.ndim == 1, broken)
-        hold(len(part) > 0, "a client has no sample")
+        num_samples = len(part)
+        hold(num_samples > 0, "a client has no sample")
     dealt = np.concatenate(parts)
     broken = "a sample that does not exist"
-    hold_all(dealt >= 0, broken)
-    hold_all(dealt < len(labels), broken)
+    is_low_enough = dealt >= 0
+    hold_all(is_low_enough, broken)
+    num_labels = len(labels)
+    hold_all(dealt < num_labels, broken)
     # Samples may be left over, but none may come twice.
     distinct = np.unique(dealt)
-    hold(len(distinct) == len(dealt), "a sample was dealt twice")
+    are_distinct = len(distinct) == len(dealt)
+    hold(are_distinct, "a sample was dealt twice")
     for one, other in zip(parts, again):
         hold_equal(one, other, "the same generator dealt otherwise")
 
@@ -74,26 +81,32 @@ def noise(spec):
         return part.corrupt(labels, level, CLASSES, gen, *common)
 
     for level in levels:
-        _check_labels(partial(corrupted, level))
+        change = partial(corrupted, level)
+        _check_labels(change)
 
 
 def _check_levels(levels):
-    hold(levels.shape == (CLIENTS,), f"levels {levels}")
-    hold_all(np.isfinite(levels), f"levels {levels}")
+    fits = levels.shape == (CLIENTS,)
+    hold(fits, f"levels {levels}")
+    is_finite = np.isfinite(levels)
+    hold_all(is_finite, f"levels {levels}")
 
 
 def _check_labels(change):
     labels = _read_only_labels()
     changed, again = twice(lambda: change(labels, _gen(2)))
     broken = "labels are not integers (n,)"
-    hold(changed.dtype.kind in "iu", broken)
-    hold(changed.shape == labels.shape, broken)
+    are_integers = changed.dtype.kind in "iu"
+    hold(are_integers, broken)
+    same_shape = changed.shape == labels.shape
+    hold(same_shape, broken)
     # A view of the labels would be changed with them later.
     is_view = np.shares_memory(changed, labels)
     hold(not is_view, "labels are not a copy")
     lowest = changed.min()
     highest = changed.max()
-    hold(0 <= lowest and highest < CLASSES, f"labels {lowest} to {highest}")
+    are_classes = 0 <= lowest and highest < CLASSES
+    hold(are_classes, f"labels {lowest} to {highest}")
     hold_equal(changed, again, "the same generator made other labels")
 
 
@@ -105,7 +118,9 @@ def features(spec):
     inputs = _random_images()
     labels = torch.arange(6) % CLASSES
     for level in levels:
-        _check_inputs(inputs, partial(part.apply, inputs, labels, level, CLASSES))
+        change = partial(part.apply, inputs, labels, level, CLASSES)
+        _check_inputs(inputs, change)
+    # Level 0 is that of a client without skew.
     still = part.apply(inputs, labels, 0.0, CLASSES, _gen())
     hold_equal(still, inputs, "level 0 changed a value")
 
@@ -114,17 +129,21 @@ def _check_inputs(inputs, change):
     before = inputs.clone()
     changed, again = twice(lambda: change(_gen(2)))
     hold_equal(inputs, before, "inputs were written to")
+    place = changed.data_ptr()
+    own_place = inputs.data_ptr()
     # A view of the inputs would be changed with them later.
-    hold(changed.data_ptr() != inputs.data_ptr(), "inputs are not a new tensor")
+    hold(place != own_place, "inputs are not a new tensor")
     hold_type(changed, inputs.shape, inputs.dtype, "inputs changed their shape or dtype")
-    hold_all(changed.isfinite(), "inputs are not finite")
+    is_finite = changed.isfinite()
+    hold_all(is_finite, "inputs are not finite")
     hold_equal(changed, again, "the same generator made other inputs")
 
 
 def fault(spec):
     """Faulty clients, and changes of their data and labels, by the generator alone, on copies."""
     part = make(catalog.FAULTS, spec)
-    hold(0 <= part.quality <= 1, f"a quality of {part.quality}, which must be in [0, 1]")
+    is_share = 0 <= part.quality <= 1
+    hold(is_share, f"a quality of {part.quality}, which must be in [0, 1]")
     who, again = twice(lambda: part.who(CLIENTS, _gen()))
     hold_type(who, (CLIENTS,), bool, "who is not (clients,) bool")
     hold_equal(who, again, "the same generator chose others")
@@ -146,14 +165,20 @@ def _check_shards(part, who):
     # No sample is held twice, so a copy shows.
     samples = np.arange(10 * CLIENTS)
     before = np.split(samples, CLIENTS)
+    # shards may write to its lists.
     copies = [shard.copy() for shard in before]
     shards, source = part.shards(copies, who, _gen())
     broken = "shards or source are not one a client"
-    hold(len(shards) == CLIENTS, broken)
-    hold(source.shape == (CLIENTS,), broken)
+    is_one_each = len(shards) == CLIENTS
+    hold(is_one_each, broken)
+    has_sources = source.shape == (CLIENTS,)
+    hold(has_sources, broken)
     honest = np.flatnonzero(~who)
     for client in honest:
-        hold_equal(shards[client], before[client], "an honest client has other samples")
+        samples_now = shards[client]
+        samples_before = before[client]
+        hold_equal(samples_now, samples_before, "an honest client has other samples")
+        own_source = source[client]
         # -1 stands for no source.
-        has_source = source[client] != -1
+        has_source = own_source != -1
         hold(not has_source, "an honest client has a source")

@@ -38,6 +38,7 @@ def small(**options):
     complete = DEFAULTS | SMALL | options
     strategy = make(catalog.STRATEGIES, complete["strategy"])
     if strategy.server_data and complete["server_data"] == "0":
+        # Without samples, the strategy would be refused.
         complete["server_data"] = "0.1"
     if strategy.features is not None and "server_model" not in options:
         complete["server_model"] = "2nn:hidden=8"
@@ -52,10 +53,12 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
     """
     setup = small(**options)
     check(setup)
-    setup = setup._replace(run=setup.run._replace(**of_server or {}))
+    fields = of_server or {}
+    setup = setup._replace(run=setup.run._replace(**fields))
 
     def build(*arguments):
-        return worker_parts(*arguments)._replace(**of_worker or {})
+        own = worker_parts(*arguments)
+        return own._replace(**of_worker or {})
 
     worker = Worker(build, lambda name, local_rank: CPU)
     if around:
@@ -63,16 +66,20 @@ def assembled(*, of_server=None, of_worker=None, around=None, **options):
     # The real transport of one process, not a stand-in.
     transport = Local(worker)
     run = setup.run._replace(transport=transport)
-    transport.share({"kind": "data"}, shared_arrays(setup.data))
+    arrays = shared_arrays(setup.data)
+    transport.share({"kind": "data"}, arrays)
     state = loop.start(run, setup.network.first)
-    transport.publish(*message(setup, state))
+    first_message = message(setup, state)
+    transport.publish(*first_message)
     return run, state
 
 
 def run_rounds(run, state, rounds):
     """``(states, rows)`` after each of the first ``rounds`` rounds."""
-    states, rows = [], []
-    for t in range(1, rounds + 1):
+    states = []
+    rows = []
+    numbers = range(1, rounds + 1)
+    for t in numbers:
         state, row, _ = loop.evaluated_round(run, state, t)
         states.append(state)
         rows.append(row)

@@ -35,9 +35,11 @@ def strategy(spec):
 def sample(part, layout, mask, clients=3, own=False):
     """Updates with all fields of the strategy."""
     updates = random_updates(layout, mask, clients, own=own, of=part)
+    # Only such a strategy trains on the server before the clients.
     if part.before is None:
         return updates
-    return updates._replace(server_update=updates.U.mean(dim=0))
+    mean = updates.U.mean(dim=0)
+    return updates._replace(server_update=mean)
 
 
 def _merged(part, layout, x, updates, weights=WEIGHTS):
@@ -56,7 +58,9 @@ def _check_merge(part, layout, x, updates):
     # These are pruned weights, and padding.
     outside = torch.ones(layout.P, dtype=torch.bool)
     outside[updates.support] = False
-    hold_equal(merged[outside], x[outside], "an entry outside the support moved")
+    moved = merged[outside]
+    unmoved = x[outside]
+    hold_equal(moved, unmoved, "an entry outside the support moved")
 
 
 def _check_order(part, layout, x, updates):
@@ -64,7 +68,8 @@ def _check_order(part, layout, x, updates):
     merged = _merged(part, layout, x, updates)
     order = torch.tensor([2, 0, 1])
     shuffled = _reordered(updates, order)
-    permuted = _merged(part, layout, x, shuffled, WEIGHTS[order])
+    weights = WEIGHTS[order]
+    permuted = _merged(part, layout, x, shuffled, weights)
     near(merged, permuted, "clients in another order make another model")
 
 
@@ -99,7 +104,8 @@ def _check_linear(part, layout, x, updates):
     # The last coalition is empty. A state may move the model by itself, a momentum for instance.
     of_nobody = together[-1]
     may_move = bool(state)
-    hold(may_move or torch.equal(of_nobody, x), "nobody's merge moved the model")
+    is_still = may_move or torch.equal(of_nobody, x)
+    hold(is_still, "nobody's merge moved the model")
 
 
 def _check_stillness(part, layout, x, mask):
@@ -126,8 +132,11 @@ def mean_of_equals(spec):
         column = getattr(row, name)
         if column is not None:
             columns[name] = column.repeat(3)
-    equal = row._replace(U=row.U.repeat(3, 1), clients=torch.arange(3), **columns)
+    rows = row.U.repeat(3, 1)
+    numbers = torch.arange(3)
+    equal = row._replace(U=rows, clients=numbers, **columns)
     merged = _merged(part, layout, x, equal)
-    move = (merged - x)[row.support]
+    whole_move = merged - x
+    move = whole_move[row.support]
     update = row.U[0]
     near(move, update, "three equal updates do not make that update")

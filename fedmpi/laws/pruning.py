@@ -18,13 +18,15 @@ def pruner(spec, rounds=8, more=None):
     ``more(layout, now, mask, new_mask)`` holds each change of the mask, in round ``now.t``, to
     further laws.
     """
-    run, state = assembled(pruner=spec, rounds=rounds + 2)
+    planned = rounds + 2
+    run, state = assembled(pruner=spec, rounds=planned)
     part = run.pruner
     first = _first_mask(run, state, spec)
 
     def evolve(state, mask, x, replies, now, gen):
         mask_before = mask.clone()
         x_before = x.clone()
+        # A generator moves on when it draws.
         twin_gen = copy.deepcopy(gen)
         evolved = part.evolve(state, mask, x, replies, now, gen)
         new_mask = evolved[1]
@@ -38,7 +40,8 @@ def pruner(spec, rounds=8, more=None):
             more(run.layout, now, mask, new_mask)
         return evolved
 
-    watched = run._replace(pruner=part._replace(evolve=evolve))
+    watched_pruner = part._replace(evolve=evolve)
+    watched = run._replace(pruner=watched_pruner)
     states, _ = run_rounds(watched, state, rounds)
     _check_pruned(part, run.layout, states)
 
@@ -62,15 +65,20 @@ def _first_mask(run, state, spec):
 def _check_mask(part, layout, first, mask):
     Q = layout.Q
     hold_type(mask, (Q,), torch.bool, "a mask is not (Q,) bool")
-    is_padding = ~layout.real[:Q]
+    is_real = layout.real[:Q]
+    # Vectors are padded to whole blocks.
+    is_padding = ~is_real
     on_padding = mask[is_padding]
-    hold(not on_padding.any(), "a mask is True on padding")
-    hold(bool(mask.any()), "a mask keeps nothing")
+    any_on_padding = on_padding.any()
+    hold(not any_on_padding, "a mask is True on padding")
+    keeps_some = bool(mask.any())
+    hold(keeps_some, "a mask keeps nothing")
     # Masks of the clients' own may be smaller.
     if part.exact and part.masks is None:
         kept = int(mask.sum())
         wanted = int(first.sum())
-        hold(kept == wanted, f"{kept} weights are kept, not {wanted}, though the pruner is exact")
+        is_exact = kept == wanted
+        hold(is_exact, f"{kept} weights are kept, not {wanted}, though the pruner is exact")
 
 
 def _check_pruned(part, layout, states):
@@ -83,4 +91,5 @@ def _check_pruned(part, layout, states):
         is_pruned = ~state["mask"]
         prunable = x[: layout.Q]
         pruned = prunable[is_pruned]
-        hold(part.keeps_pruned_values or not pruned.any(), "a pruned weight is not 0")
+        is_lawful = part.keeps_pruned_values or not pruned.any()
+        hold(is_lawful, "a pruned weight is not 0")

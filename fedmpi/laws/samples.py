@@ -64,7 +64,8 @@ def random_updates(layout, mask, clients=3, own=False, seed=0, of=None):
 def answered(updates, strategy: Strategy, gen):
     """The updates with random values of all answers of a strategy's clients."""
     C, K = updates.U.shape
-    parts, totals = {}, {}
+    parts = {}
+    totals = {}
     for name, field in strategy.answers.items():
         shape = field.on
         if shape == "support":

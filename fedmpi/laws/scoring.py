@@ -43,7 +43,8 @@ def _cohort(part, network, numbers, t):
     _, layout, x = network
     C = len(numbers)
     facts = Facts(layout, largest=C)
-    refused = list(part.refuses(facts))
+    reasons = part.refuses(facts)
+    refused = list(reasons)
     hold(not refused, f"a cohort of {C} is refused: {refused}")
     clients = torch.tensor(numbers)
     n = SIZES[clients]
@@ -51,16 +52,19 @@ def _cohort(part, network, numbers, t):
     mask = layout.full_mask()
     updates = random_updates(layout, mask, C, own=has_own_masks, seed=t)
     updates = updates._replace(n=n, clients=clients)
-    shares = n / n.sum()
+    total = n.sum()
+    shares = n / total
     reports = [_report(part, client, network) for client in numbers]
     now = Round(t, 5)
-    return Cohort(clients, updates, now, shares, x.clone(), layout, reports)
+    model = x.clone()
+    return Cohort(clients, updates, now, shares, model, layout, reports)
 
 
 def _report(part, client, network):
     if part.report is None:
         return {}
-    return part.report(small_task(client, network))
+    task = small_task(client, network)
+    return part.report(task)
 
 
 def _check_score(part, state, cohort, t):
@@ -70,25 +74,32 @@ def _check_score(part, state, cohort, t):
     utility = Additive(cohort.clients, cohort.layout)
 
     def score():
+        # Both calls start from the same state of the generator.
         gen = np.random.default_rng(t)
         return part.score(state, cohort, utility, gen)
 
     scores, again = twice(score)
     wrote = "score wrote to what it was given"
-    hold(same(state_before, state), wrote)
-    hold_equal(cohort.updates.U, cohort_before.updates.U, wrote)
+    is_untouched = same(state_before, state)
+    hold(is_untouched, wrote)
+    updates_before = cohort_before.updates.U
+    hold_equal(cohort.updates.U, updates_before, wrote)
     hold_equal(cohort.x, cohort_before.x, wrote)
     phi = scores.phi
     shape = cohort.clients.shape
     hold_type(phi, shape, torch.float64, "phi is not (C,) float64")
-    hold_all(phi.isfinite(), f"scores are not finite: {phi}")
+    is_finite = phi.isfinite()
+    hold_all(is_finite, f"scores are not finite: {phi}")
     differ = "the same generator made other scores"
     hold_equal(phi, again.phi, differ)
-    hold(same(scores.state, again.state), differ)
+    is_same_state = same(scores.state, again.state)
+    hold(is_same_state, differ)
     error = scores.error
     if error is not None:
-        hold(error.shape == shape, "a standard error < 0")
-        hold_all(error >= 0, "a standard error < 0")
+        fits = error.shape == shape
+        hold(fits, "a standard error < 0")
+        is_sound = error >= 0
+        hold_all(is_sound, "a standard error < 0")
     return scores.state
 
 
@@ -112,19 +123,23 @@ def _check_weigh(part, state, phi, cohort):
     """The state after a lawful round."""
     before = copy.deepcopy(state)
     after, weights = part.weigh(state, phi, cohort)
-    hold(same(before, state), "weigh wrote to its state")
+    is_untouched = same(before, state)
+    hold(is_untouched, "weigh wrote to its state")
     hold_type(weights, phi.shape, torch.float64, "weights are not (C,) float64")
     total = float(weights.sum())
     broken = f"weights {weights} sum to {total}"
-    hold_all(weights >= 0, broken)
-    hold(abs(total - 1) < 1e-12, broken)
+    is_sound = weights >= 0
+    hold_all(is_sound, broken)
+    beyond = total - 1
+    hold(abs(beyond) < 1e-12, broken)
     # Rows are in any order: only the numbers of the clients count.
     backwards = cohort.clients.flip(0)
     reversed_cohort = cohort._replace(clients=backwards)
     reversed_phi = phi.flip(0)
     _, reversed_weights = part.weigh(state, reversed_phi, reversed_cohort)
     broken = "clients in another order get other weights"
-    near(reversed_weights, weights.flip(0), broken, 1e-9, 1e-12)
+    in_same_order = weights.flip(0)
+    near(reversed_weights, in_same_order, broken, 1e-9, 1e-12)
     _check_absent(before, after, cohort.clients)
     return after
 
@@ -133,13 +148,18 @@ def _check_absent(before, after, clients):
     """The state of clients outside the cohort stays, weights up to a common factor."""
     absent = torch.ones(len(SIZES), dtype=torch.bool)
     absent[clients] = False
-    if not absent.any():
+    anybody = absent.any()
+    if not anybody:
         return
     for name, tensor in after.items():
-        old = before[name][absent].double()
-        new = tensor[absent].double()
+        own_before = before[name][absent]
+        old = own_before.double()
+        own_after = tensor[absent]
+        new = own_after.double()
         # A weighting may normalise all weights anew.
         factor = 1.0
         if name == "weights":
-            factor = float(old.sum() / new.sum())
-        near(new * factor, old, f"{name} of clients that took no part changed", 1e-12, 0)
+            ratio = old.sum() / new.sum()
+            factor = float(ratio)
+        scaled = new * factor
+        near(scaled, old, f"{name} of clients that took no part changed", 1e-12, 0)

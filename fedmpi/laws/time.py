@@ -28,12 +28,14 @@ def devices(spec):
     part = make(catalog.DEVICES, spec)
     for N in (1, 3, 50):
         forwards = _fleets(part, MOMENTS, N)
+        reversed_moments = MOMENTS[::-1]
         # A device that counted its calls would differ.
-        backwards = _fleets(part, MOMENTS[::-1], N)
+        backwards = _fleets(part, reversed_moments, N)
         for seconds, fleet in forwards.items():
             _check_fleet(fleet, N)
             again = backwards[seconds]
-            for one, other in zip(fleet, again):
+            columns = zip(fleet, again)
+            for one, other in columns:
                 hold_equal(one, other, "the same moment has two fleets")
 
 
@@ -55,9 +57,12 @@ def _check_fleet(fleet, N):
         hold_type(column, (N,), dtype, f"{name} is not (N,) {dtype}")
     for name in ("speed", "down", "up"):
         column = getattr(fleet, name)
-        hold_all(column > 0, f"{name} must be > 0")
-    hold_all(fleet.latency >= 0, "latency must be >= 0")
-    is_share = (fleet.dropout >= 0) & (fleet.dropout <= 1)
+        is_positive = column > 0
+        hold_all(is_positive, f"{name} must be > 0")
+    is_sound = fleet.latency >= 0
+    hold_all(is_sound, "latency must be >= 0")
+    is_low = fleet.dropout >= 0
+    is_share = is_low & (fleet.dropout <= 1)
     hold_all(is_share, "dropout must be in [0, 1]")
 
 
@@ -79,15 +84,19 @@ def _check_draw(part, records, count):
 
     drawn, again = twice(draw)
     dtype = drawn.dtype
-    hold(dtype == torch.int64, f"clients are {dtype}, not int64")
+    are_integers = dtype == torch.int64
+    hold(are_integers, f"clients are {dtype}, not int64")
     available = records.available
-    num_available = int(available.sum())
+    total = available.sum()
+    num_available = int(total)
     # Fewer where fewer are available.
     wanted = min(count, num_available)
     num_drawn = len(drawn)
-    hold(num_drawn == wanted, f"{num_drawn} of {num_available} clients, not {count}")
+    is_wanted = num_drawn == wanted
+    hold(is_wanted, f"{num_drawn} of {num_available} clients, not {count}")
     distinct = drawn.unique()
-    hold(len(distinct) == num_drawn, "a client was drawn twice")
+    are_distinct = len(distinct) == num_drawn
+    hold(are_distinct, "a client was drawn twice")
     hold_all(available[drawn], "a client was drawn that is not available")
     hold_equal(drawn, again, "the same generator drew others")
 
@@ -110,10 +119,13 @@ def _known():
 def timing(spec):
     """Times >= 0, and with a buffer a finite discount of every staleness."""
     part = make(catalog.TIMINGS, spec)
-    hold(part.deadline >= 0 and part.over >= 0, "deadline and over must be >= 0")
+    are_sound = part.deadline >= 0 and part.over >= 0
+    hold(are_sound, "deadline and over must be >= 0")
     if part.buffer:
         staleness = torch.tensor([0.0, 1.0, 2.0, 50.0], dtype=torch.float64)
         factors = part.discount(staleness)
-        hold(factors.shape == staleness.shape, "the discount is not one number an answer")
-        is_sound = factors.isfinite() & (factors >= 0)
+        fits = factors.shape == staleness.shape
+        hold(fits, "the discount is not one number an answer")
+        is_positive = factors >= 0
+        is_sound = factors.isfinite() & is_positive
         hold_all(is_sound, f"discounts {factors}")

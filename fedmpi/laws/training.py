@@ -41,8 +41,10 @@ def optimiser(spec):
     near(by_row, moved, "a rate a row moves otherwise")
     for row in range(2):
         row_gradients = [g[row] for g in gradients]
-        alone = _moved(part, x[row], row_gradients, 0.1)
-        near(alone, moved[row], "a row alone moves otherwise")
+        x_row = x[row]
+        alone = _moved(part, x_row, row_gradients, 0.1)
+        moved_row = moved[row]
+        near(alone, moved_row, "a row alone moves otherwise")
 
 
 def _tensors_with_dead_column(num):
@@ -59,14 +61,16 @@ def _moved(part, x, gradients, lr):
     x = x.clone()
     state = part.init(x)
     for g in gradients:
-        part.step(x, g.clone(), state, lr)
+        own_gradient = g.clone()
+        part.step(x, own_gradient, state, lr)
     return x
 
 
 def schedule(spec):
     """A finite factor >= 0 in every step of every round, the same each time."""
     part = make(catalog.SCHEDULES, spec)
-    for t in range(1, ROUNDS + 1):
+    rounds = range(1, ROUNDS + 1)
+    for t in rounds:
         now = Round(t, ROUNDS)
         factors, again = twice(partial(_factors, part, now))
         for factor in factors:
@@ -92,10 +96,13 @@ def augment(spec):
     before = images.clone()
 
     def draw():
-        return part.draw(np.random.default_rng(1), n, tuple(shape))
+        image_shape = tuple(shape)
+        gen = np.random.default_rng(1)
+        return part.draw(gen, n, image_shape)
 
     drawn, again = twice(draw)
-    hold_type(drawn, (n, part.width), torch.int64, "draw is not (n, width) int64")
+    expected_shape = (n, part.width)
+    hold_type(drawn, expected_shape, torch.int64, "draw is not (n, width) int64")
     hold_equal(drawn, again, "the same generator drew otherwise")
     changed = part.apply(images, drawn)
     hold_equal(images, before, "apply wrote to its images")
@@ -103,8 +110,11 @@ def augment(spec):
     # Images go to a device in batches of any size.
     for row in range(n):
         only = slice(row, row + 1)
-        alone = part.apply(images[only], drawn[only])
-        hold_equal(alone[0], changed[row], "an image alone is changed otherwise")
+        only_image = images[only]
+        only_drawn = drawn[only]
+        alone = part.apply(only_image, only_drawn)
+        alone_image = alone[0]
+        hold_equal(alone_image, changed[row], "an image alone is changed otherwise")
 
 
 def model(spec):
@@ -122,7 +132,9 @@ def model(spec):
         return make(catalog.MODELS, spec, shape, classes)
 
     network, again = twice(seeded)
-    for one, other in zip(network.parameters(), again.parameters(), strict=True):
+    others = again.parameters()
+    weights = network.parameters()
+    for one, other in zip(weights, others, strict=True):
         hold_equal(one, other, "the same seed made other weights")
     inputs, labels = torch.rand(2, *shape), torch.tensor([0, 6])
     if of_tokens:
@@ -210,21 +222,31 @@ def _check_loss(part, outputs, targets):
     """``(7,)``: the loss of each sample."""
     losses = part.loss(outputs, targets, reduction="none")
     broken = f"losses of 7 samples: {losses}"
-    hold(losses.shape == (SAMPLES,), broken)
-    hold_all(losses.isfinite(), broken)
+    is_one_each = losses.shape == (SAMPLES,)
+    hold(is_one_each, broken)
+    is_finite = losses.isfinite()
+    hold_all(is_finite, broken)
     _check_reductions(part, outputs, targets, losses)
     _check_gradient(part, outputs, targets)
     one = slice(2, 3)
-    alone = part.loss(outputs[one], targets[one], reduction="none")
-    near(alone, losses[one], "a sample alone has another loss")
+    own_outputs = outputs[one]
+    own_targets = targets[one]
+    alone = part.loss(own_outputs, own_targets, reduction="none")
+    own_loss = losses[one]
+    near(alone, own_loss, "a sample alone has another loss")
     # --precision bf16 gives such outputs; their relative error is 2^-8.
     rounded = outputs.bfloat16()
     half = part.loss(rounded, targets)
     mean = losses.mean()
-    difference = float(half) - float(mean)
-    hold(abs(difference) < 0.05, "outputs in bfloat16 have another loss")
-    usual = float(losses.max())
-    hold(usual < part.worst < math.inf, "worst is less than a usual loss")
+    half_loss = float(half)
+    mean_loss = float(mean)
+    difference = half_loss - mean_loss
+    is_close = abs(difference) < 0.05
+    hold(is_close, "outputs in bfloat16 have another loss")
+    largest = losses.max()
+    usual = float(largest)
+    is_more = usual < part.worst < math.inf
+    hold(is_more, "worst is less than a usual loss")
     return losses
 
 
@@ -243,33 +265,42 @@ def _check_gradient(part, outputs, targets):
     loss.backward()
     gradient = leaf.grad
     broken = f"the gradient is {gradient}"
-    hold_all(gradient.isfinite(), broken)
-    hold(bool(gradient.any()), broken)
+    is_finite = gradient.isfinite()
+    hold_all(is_finite, broken)
+    is_some = gradient.any()
+    hold(bool(is_some), broken)
 
 
 def _check_metrics(part, outputs, targets, losses):
     headline = part.headline
-    hold(headline in part.metrics, f"the headline {headline} is none of the metrics")
+    is_metric = headline in part.metrics
+    hold(is_metric, f"the headline {headline} is none of the metrics")
     # A faster way to the sums is optional.
     totals_of = part.totals or partial(summed, part)
     loss, totals = totals_of(outputs, targets)
     dtype = loss.dtype
-    hold(dtype == torch.float64, f"totals sum losses in {dtype}, not float64")
+    is_double = dtype == torch.float64
+    hold(is_double, f"totals sum losses in {dtype}, not float64")
     _check_total(loss, losses, "loss")
     for name, metric in part.metrics.items():
         values = metric(outputs, targets)
         broken = f"{name} is not one number a sample"
-        hold(values.shape == (SAMPLES,), broken)
+        is_one_each = values.shape == (SAMPLES,)
+        hold(is_one_each, broken)
         # Truth values count as 0 and 1; integers would round means.
         is_number = values.dtype == torch.bool or values.is_floating_point()
         hold(is_number, broken)
-        _check_total(totals[name], values, name)
+        total = totals[name]
+        _check_total(total, values, name)
 
 
 def _check_total(total, values, name):
     """A total is the sum of the samples' values, but for rounding."""
-    expected = values.double().sum()
-    difference = float(total) - float(expected)
+    precise = values.double()
+    expected = precise.sum()
+    expected_total = float(expected)
+    own_total = float(total)
+    difference = own_total - expected_total
     hold(abs(difference) < 1e-5, f"totals have another {name}")
 
 
@@ -277,12 +308,14 @@ def _check_refusals(part, outputs, targets, classes):
     """Outputs of other shapes are refused by a UserError, the option first."""
     narrow = outputs[:, :-1]
     short = outputs[:5]
+    # Infinite or NaN, as after a divergence.
     infinite = outputs / 0
     for wrong in (narrow, short, (outputs,), infinite):
         try:
             part.check(wrong, targets, classes, "--model")
         except UserError as error:
-            names_option = str(error).startswith("--model: ")
+            message = str(error)
+            names_option = message.startswith("--model: ")
             hold(names_option, f"check says {error}, not --model: ...")
         else:
             raise AssertionError(f"check takes outputs that do not fit the targets: {wrong}")

@@ -29,11 +29,13 @@ def _check_round_trip(part, values):
     for name, array in arrays.items():
         is_array = isinstance(array, np.ndarray)
         hold(is_array, "encode gives no numpy arrays")
-        hold_equal(again[name], array, "the same values were encoded in two ways")
+        array_again = again[name]
+        hold_equal(array_again, array, "the same values were encoded in two ways")
     back = part.decode(arrays, len(values))
     hold_equal(values, before, "encode wrote to its values")
     dtype = back.dtype
-    hold(dtype == torch.float32, f"decode gives {dtype}, not float32")
+    is_float = dtype == torch.float32
+    hold(is_float, f"decode gives {dtype}, not float32")
     # The bound may depend on the values: a share of the largest, for instance.
     bound = part.bound(values)
     _check_bound(values, back, bound)
@@ -42,16 +44,23 @@ def _check_round_trip(part, values):
 def _check_bound(values, back, bound):
     """The values that came back are as many as before, each within its bound."""
     shape = values.shape
-    counts = f"{len(values)} values became {len(back)}, with {len(bound)} bounds"
-    hold(back.shape == shape, counts)
-    hold(bound.shape == shape, counts)
+    num_back = len(back)
+    counts = f"{len(values)} values became {num_back}, with {len(bound)} bounds"
+    same_length = back.shape == shape
+    hold(same_length, counts)
+    has_bounds = bound.shape == shape
+    hold(has_bounds, counts)
     # In double precision: the difference of two floats may round to the bound.
-    difference = back.double() - values.double()
-    is_within = difference.abs() <= bound.double()
+    came_back = back.double()
+    own = values.double()
+    difference = came_back - own
+    distance = difference.abs()
+    is_within = distance <= bound.double()
     # Not "beyond": a NaN is neither within nor beyond.
     is_wrong = ~is_within
+    all_wrong = torch.nonzero(is_wrong).flatten()
     # A few of them are enough for the message.
-    wrong = torch.nonzero(is_wrong).flatten()[:3]
+    wrong = all_wrong[:3]
     sent = values[wrong]
     came = back[wrong]
     limit = bound[wrong]
@@ -70,7 +79,8 @@ def encoded(part, values):
     """The codec's arrays of values; one that draws gets the generator of one client and round."""
     if not part.draws:
         return part.encode(values)
-    coding = Coding(np.random.default_rng(0), 1, 0)
+    gen = np.random.default_rng(0)
+    coding = Coding(gen, 1, 0)
     return part.encode(values, coding)
 
 
@@ -85,10 +95,14 @@ def value_samples():
         yield normal
         yield normal * 1e-3
         yield normal * 1e4
+        # Half of the values are 0.
         yield normal.clamp(min=0)
         exponents = torch.randint(-30, 30, (size,), generator=gen)
-        yield normal * 10.0 ** exponents
+        scales = 10.0 ** exponents
+        yield normal * scales
         # Denormal values, or denormal scales.
         for scale in (1e-36, 1e-38, 1e-41):
             yield normal * scale
-        yield torch.full((size,), LARGEST) * normal.sign()
+        signs = normal.sign()
+        largest = torch.full((size,), LARGEST)
+        yield largest * signs

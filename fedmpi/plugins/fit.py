@@ -33,7 +33,8 @@ def network(made, option, shape):
     tensors = [*made.parameters(), *made.buffers()]
     if any(map(is_lazy, tensors)):
         _fill(made, option, shape)
-    others = ", ".join(sorted(_trained_dtypes(made) - {"float32"}))
+    other_dtypes = _trained_dtypes(made) - {"float32"}
+    others = ", ".join(sorted(other_dtypes))
     if others:
         raise UserError(f"{option}: expected parameters of float32, got {others}; convert the "
                         "network with .float(), and take --precision bf16 for products in bfloat16")
@@ -54,6 +55,7 @@ def _fill(made, option, shape):
     was_training = made.training
     zeros = torch.zeros(2, *shape)
     with own_code(f"{option} on inputs of shape {(2, *shape)}"), torch.no_grad():
+        # Running statistics must not see these zeros.
         made.eval()
         # An embedding refuses floats; a model with one may still want them.
         if looks_up(made) and not _takes(made, zeros):
@@ -89,11 +91,14 @@ def check_outputs(model, samples, targets, classes, objective, option):
     # Dropout draws numbers, which the run must not miss.
     with torch.random.fork_rng(devices=devices):
         for mode, n in (("training", 2), ("evaluation", 2), ("evaluation", 1)):
-            outputs = _outputs(model, samples[:n], mode, option)
-            objective.check(outputs, targets[:n], classes, f"{option} in {mode}")
+            some_samples = samples[:n]
+            outputs = _outputs(model, some_samples, mode, option)
+            some_targets = targets[:n]
+            objective.check(outputs, some_targets, classes, f"{option} in {mode}")
             if mode == "training":
                 _check_gradient(model, outputs, option)
-        _ask_all(objective, outputs, targets[:1])
+        one_target = targets[:1]
+        _ask_all(objective, outputs, one_target)
 
 
 def _outputs(model, inputs, mode, option):
@@ -102,7 +107,8 @@ def _outputs(model, inputs, mode, option):
     was_training = model.training
     model.train(mode == "training")
     try:
-        with own_code(f"{option} in {mode}, on inputs of shape {tuple(inputs.shape)},"):
+        shape = tuple(inputs.shape)
+        with own_code(f"{option} in {mode}, on inputs of shape {shape},"):
             return functional_call(model, buffers, (inputs,))
     finally:
         model.train(was_training)
@@ -121,5 +127,6 @@ def _ask_all(objective, outputs, targets):
     with torch.no_grad():
         for reduction in ("none", "mean", "sum"):
             objective.loss(outputs, targets, reduction=reduction)
-        for metric in objective.metrics.values():
+        metrics = objective.metrics.values()
+        for metric in metrics:
             metric(outputs, targets)

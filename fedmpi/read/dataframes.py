@@ -74,7 +74,8 @@ class Frames:
         frame = _frame(run, "clients", run.clients)
         if "outcome" in frame:
             legend = run.columns["clients/outcome"].description
-            frame["outcome"] = named(frame["outcome"].to_numpy(), legend)
+            codes = frame["outcome"].to_numpy()
+            frame["outcome"] = named(codes, legend)
         return frame
 
     @cached_property
@@ -93,10 +94,12 @@ class Frames:
     def layers(self):
         layers = self.attrs.get("layers", [])
         flops_other = self.attrs.get("flops_other", {})
-        return _layers(self._rounds.rounds, layers, flops_other)
+        rounds = self._rounds.rounds
+        return _layers(rounds, layers, flops_other)
 
     @cached_property
     def events(self):
+        # The events come from several files: they must be of this run.
         self._checked_run()
         frame = events_frame(self.path, self.attrs, self.sessions, self.clients, self.num_rounds)
         return _with_texts(frame, EVENTS)
@@ -111,10 +114,10 @@ class Frames:
         run = self._checked_run({table})
         own_ends = run.own_ends[: self.num_rounds]
         num_tested = _last_or_zero(own_ends)
-        return run._replace(
-            rounds=_first_rows(run.rounds, self.num_rounds),
-            clients=_first_rows(run.clients, self.num_participations),
-            own=_first_rows(run.own, num_tested))
+        rounds = _first_rows(run.rounds, self.num_rounds)
+        clients = _first_rows(run.clients, self.num_participations)
+        own = _first_rows(run.own, num_tested)
+        return run._replace(rounds=rounds, clients=clients, own=own)
 
     def _checked_run(self, tables=()):
         """The run as its file is now, with these tables; UserError if it is another run by now."""
@@ -122,7 +125,9 @@ class Frames:
             raise UserError(
                 f"{self.path} was moved or removed since it was opened: open it where it is now")
         run = read_run(self.path, tables, PATIENCE_S)
-        if run.attrs.get("run_id") != self.attrs.get("run_id"):
+        # The same path can hold a new run.
+        run_id = run.attrs.get("run_id")
+        if run_id != self.attrs.get("run_id"):
             raise UserError(
                 f"{self.path} is another run by now than when it was opened: open it again")
         num_rounds = len(run.ends)
@@ -138,10 +143,12 @@ def open_run(path):
     """The ``Frames`` of the run file ``path``, also while the run goes on.
 
     UserError in one line if it is no run file."""
+    # The process may change its folder before the first frame is read.
     path = os.path.abspath(path)
     run = read_run(path, (), PATIENCE_S)
     num_participations = _last_or_zero(run.ends)
-    return Frames(path, run.attrs, run.sessions, len(run.ends), num_participations)
+    num_rounds = len(run.ends)
+    return Frames(path, run.attrs, run.sessions, num_rounds, num_participations)
 
 
 def _last_or_zero(ends):
@@ -161,7 +168,8 @@ def _frame(run: Run, table, names):
     columns = {}
     texts = {}
     for name in names:
-        values = getattr(run, table)[name]
+        columns_of_table = getattr(run, table)
+        values = columns_of_table[name]
         column = run.columns[f"{table}/{name}"]
         for label, scalars in _scalar_columns(name, values):
             columns[label] = scalars
@@ -169,9 +177,11 @@ def _frame(run: Run, table, names):
         # R reads the numbers of a CSV file as floats, which are exact up to 2^53 only.
         if values.dtype == np.uint64 and values.ndim == 1:
             label = f"{name}_text"
-            columns[label] = hexadecimal(values).astype(str)
+            texts_of_ids = hexadecimal(values)
+            columns[label] = texts_of_ids.astype(str)
             texts[label] = ("", described(name))
-    return _with_texts(pd.DataFrame(columns), texts)
+    frame = pd.DataFrame(columns)
+    return _with_texts(frame, texts)
 
 
 def _scalar_columns(name, values):
@@ -180,8 +190,9 @@ def _scalar_columns(name, values):
         values = np.char.decode(values, "utf-8", "replace")
     if values.ndim == 1:
         return [(name, values)]
+    row_size = np.prod(values.shape[1:])
     # Not -1: numpy cannot infer a width where there is no row.
-    width = int(np.prod(values.shape[1:]))
+    width = int(row_size)
     flat = values.reshape(len(values), width)
     return [(f"{name}_{number}", flat[:, number]) for number in range(width)]
 
@@ -200,11 +211,15 @@ def named(codes, legend):
     The codes themselves come back if the legend lacks one of them."""
     pairs = re.findall(r"(\d+) (\w+)", legend)
     names = {int(code): name for code, name in pairs}
-    used = set(np.unique(codes).tolist())
+    distinct = np.unique(codes).tolist()
+    used = set(distinct)
+    # A newer version may know more codes.
     if not used <= names.keys():
         return codes
-    values = [names[code] for code in codes.tolist()]
-    return pd.Categorical(values, list(names.values()))
+    numbers = codes.tolist()
+    values = [names[code] for code in numbers]
+    categories = list(names.values())
+    return pd.Categorical(values, categories)
 
 
 def _layers(rounds, layers, flops_other):
@@ -217,27 +232,45 @@ def _layers(rounds, layers, flops_other):
         return _with_texts(empty, LAYERS)
     T, L = kept.shape
     names = [name for name, *_ in layers]
-    sizes = np.array([np.prod(shape, dtype=np.int64) for _, shape, *_ in layers])
-    uses = np.array([recorded[0] if recorded else np.nan for _, _, *recorded in layers])
-    sparsity = 1 - kept / sizes
-    mask_changed = rounds.get("mask_changed_layers", np.full((T, L), np.nan))
+    products = [np.prod(shape, dtype=np.int64) for _, shape, *_ in layers]
+    # int64: a layer may have more than 2^31 weights.
+    sizes = np.array(products)
+    recorded_uses = [recorded[0] if recorded else np.nan for _, _, *recorded in layers]
+    uses = np.array(recorded_uses)
+    share_kept = kept / sizes
+    sparsity = 1 - share_kept
+    not_recorded = np.full((T, L), np.nan)
+    mask_changed = rounds.get("mask_changed_layers", not_recorded)
     # A layer may keep no weight.
     with np.errstate(invalid="ignore", divide="ignore"):
-        churn = mask_changed / 2 / kept
+        moved = mask_changed / 2
+        churn = moved / kept
     flops_forward = 2 * kept * uses
     samples = _samples_trained(rounds, sizes, uses, flops_other)
-    flops_training = 3 * samples[:, None] * flops_forward
-    layer_numbers = np.tile(np.arange(L), T)
+    a_column = samples[:, None]
+    flops_training = 3 * a_column * flops_forward
+    one_round = np.arange(L)
+    layer_numbers = np.tile(one_round, T)
+    round_numbers = np.repeat(rounds["round"], L)
+    # A category takes a byte a row, a text far more.
+    layer_names = pd.Categorical.from_codes(layer_numbers, names)
+    weights = np.tile(sizes, T)
+    kept_weights = kept.ravel()
+    sparsities = sparsity.ravel()
+    flips = mask_changed.ravel()
+    churns = churn.ravel()
+    forward = flops_forward.ravel()
+    training = flops_training.ravel()
     frame = pd.DataFrame({
-        "round": np.repeat(rounds["round"], L),
-        "layer": pd.Categorical.from_codes(layer_numbers, names),
-        "weights": np.tile(sizes, T),
-        "kept": kept.ravel(),
-        "sparsity": sparsity.ravel(),
-        "mask_changed": mask_changed.ravel(),
-        "churn": churn.ravel(),
-        "flops_forward": flops_forward.ravel(),
-        "flops_training": flops_training.ravel(),
+        "round": round_numbers,
+        "layer": layer_names,
+        "weights": weights,
+        "kept": kept_weights,
+        "sparsity": sparsities,
+        "mask_changed": flips,
+        "churn": churns,
+        "flops_forward": forward,
+        "flops_training": training,
     })
     return _with_texts(frame, LAYERS)
 
@@ -248,14 +281,23 @@ def _samples_trained(rounds, sizes, uses, flops_other):
     NaN where clients' masks differed: there ``kept_layers`` counts the union of their masks, and
     no FLOPs follow from it."""
     kept = rounds["kept_layers"]
-    unknown = np.full(len(kept), np.nan)
+    num_rounds = len(kept)
+    unknown = np.full(num_rounds, np.nan)
+    macs_of_layers = sizes * uses
+    dense_macs = macs_of_layers.sum()
     # As flops.training counts a dense model: three passes, two where weights are frozen.
-    flops_of_layers = 3 * 2 * (sizes * uses).sum()
-    flops_of_others = 3 * flops_other.get("dense", 0) + 2 * flops_other.get("frozen", 0)
+    flops_of_layers = 3 * 2 * dense_macs
+    flops_of_trained = 3 * flops_other.get("dense", 0)
+    flops_of_frozen = 2 * flops_other.get("frozen", 0)
+    flops_of_others = flops_of_trained + flops_of_frozen
     sample_flops = flops_of_layers + flops_of_others
-    samples = rounds.get("flops_dense", unknown) / sample_flops
+    flops_dense = rounds.get("flops_dense", unknown)
+    samples = flops_dense / sample_flops
+    num_kept = kept.sum(axis=1)
+    num_weights = sizes.sum()
     # The run records the sparsity of a client's mask: it is that of the union if masks agree.
-    share_kept = kept.sum(axis=1) / sizes.sum()
+    share_kept = num_kept / num_weights
     recorded = rounds.get("sparsity", np.nan)
-    masks_agree = np.isclose(1 - share_kept, recorded, rtol=0, atol=1e-9)
+    sparsity_of_union = 1 - share_kept
+    masks_agree = np.isclose(sparsity_of_union, recorded, rtol=0, atol=1e-9)
     return np.where(masks_agree, samples, np.nan)

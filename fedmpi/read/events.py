@@ -34,7 +34,8 @@ def events_frame(path, attrs, sessions, clients, num_rounds):
     rows = [row for row in rows if row[0] <= num_rounds]
     # A stable sort: within a round, the order of the kinds above stays.
     rows.sort(key=lambda row: row[0])
-    frame = pd.DataFrame(rows, columns=list(EVENTS))
+    names = list(EVENTS)
+    frame = pd.DataFrame(rows, columns=names)
     # Int64 with a capital can hold missing clients.
     frame = frame.astype({"round": "int64", "client": "Int64", "event": "str", "text": "str"})
     times = pd.to_datetime(frame["time"], utc=True, format="ISO8601")
@@ -50,26 +51,33 @@ def _starts(sessions):
             # Early run files do not record the round from which a session went on.
             continue
         event = "resumed" if was_resumed else "started"
-        yield done or 0, event, None, session.get("time"), _place_text(session)
+        time = session.get("time")
+        place = _place_text(session)
+        yield done or 0, event, None, time, place
 
 
 def _place_text(session):
     num_ranks = session.get("ranks")
     noun = "rank" if num_ranks == 1 else "ranks"
-    return f"{num_ranks} {noun} on {session.get('hosts')}"
+    hosts = session.get("hosts")
+    return f"{num_ranks} {noun} on {hosts}"
 
 
 def _lost_clients(clients):
     """Lost answers: asked for, but not merged. Then the rounds without a merged answer."""
     if "outcome" not in clients or not len(clients):
         return
-    is_lost = ~clients["outcome"].isin(["merged", "passed"])
+    has_ended_well = clients["outcome"].isin(["merged", "passed"])
+    is_lost = ~has_ended_well
     lost = clients[is_lost]
-    for round, client, outcome in zip(lost["round"], lost["client"], lost["outcome"]):
+    answers = zip(lost["round"], lost["client"], lost["outcome"])
+    for round, client, outcome in answers:
         yield round, str(outcome), client, None, ""
     is_merged = clients["outcome"] == "merged"
-    any_merged = is_merged.groupby(clients["round"]).any()
-    for round in any_merged.index[~any_merged]:
+    by_round = is_merged.groupby(clients["round"])
+    any_merged = by_round.any()
+    rounds_of_nobody = any_merged.index[~any_merged]
+    for round in rounds_of_nobody:
         yield round, "nobody merged", None, None, "the model stays"
 
 
@@ -79,15 +87,19 @@ def _checkpoints(path):
     for round, name in reversed(checkpoints(folder)):
         checkpoint = os.path.join(folder, name)
         try:
-            written_s = os.stat(checkpoint).st_mtime
+            facts = os.stat(checkpoint)
+            written_s = facts.st_mtime
         except FileNotFoundError:
             # A run that goes on has removed it meanwhile.
             continue
-        time = pd.Timestamp(written_s, unit="s", tz="UTC").isoformat()
-        yield round, "checkpoint", None, time, readable(checkpoint)
+        stamp = pd.Timestamp(written_s, unit="s", tz="UTC")
+        time = stamp.isoformat()
+        text = readable(checkpoint)
+        yield round, "checkpoint", None, time, text
 
 
 def _end(attrs, num_rounds):
     status = attrs.get("status")
+    # A running run has no end yet; a killed one never recorded it.
     if status not in (None, "running"):
         yield num_rounds, status, None, attrs.get("ended"), attrs.get("error", "")

@@ -31,10 +31,13 @@ def kind_of(place, kind):
 
     The extension of ``place`` decides if it is .csv or .parquet. UserError if ``kind`` names
     another. Without either, the kind is csv."""
-    extension = os.path.splitext(place)[1].lower().lstrip(".")
+    suffix = os.path.splitext(place)[1].lower()
+    extension = suffix.lstrip(".")
     is_file = extension in ("csv", "parquet")
+    # A folder gets all tables.
     if not is_file:
         return kind or "csv", False
+    # Two kinds for one file.
     if kind not in (None, extension):
         raise UserError(
             f"{place} ends in .{extension}, and --format says {kind}: name a folder, or leave "
@@ -54,8 +57,9 @@ def run_names(paths):
     names = [_without_extension(path) for path in full_paths]
     if not _all_differ(names):
         names = full_paths
+    folders = [os.path.dirname(name) for name in names]
     # The folders common to all runs say nothing.
-    common = os.path.commonpath([os.path.dirname(name) for name in names])
+    common = os.path.commonpath(folders)
     return [os.path.relpath(name, common) for name in names]
 
 
@@ -64,7 +68,8 @@ def _without_extension(path):
 
 
 def _all_differ(names):
-    return len(set(names)) == len(names)
+    num_different = len(set(names))
+    return num_different == len(names)
 
 
 def to_file(paths, place, table="rounds"):
@@ -94,7 +99,9 @@ def _joined(frames):
         part.attrs = {}
         parts.append(part)
     joined = pd.concat(parts, ignore_index=True)
-    joined.insert(0, "run", joined.pop("run"))
+    names = joined.pop("run")
+    # The names of runs were added last.
+    joined.insert(0, "run", names)
     joined.attrs = texts
     return joined
 
@@ -106,8 +113,9 @@ def to_folder(paths, folder, kind, overwrite=False):
     places = [os.path.join(folder, name) for name in run_names(paths)]
     taken = [place for place in places if _old_export(place, kind)]
     if taken and not overwrite:
+        listed = ", ".join(taken)
         raise UserError(
-            f"{', '.join(taken)}: holds an export already; give --overwrite, or another folder")
+            f"{listed}: holds an export already; give --overwrite, or another folder")
     for path, place in zip(paths, places):
         run = open_run(path)
         os.makedirs(place, exist_ok=True)
@@ -127,7 +135,9 @@ def _old_export(place, kind):
     names = sorted(os.listdir(place))
     if kind == "tensorboard":
         return [name for name in names if name.startswith(EVENT_FILE)]
-    written = {f"{table}.{kind}" for table in TABLES} | {"columns.csv", "run.json"}
+    tables = {f"{table}.{kind}" for table in TABLES}
+    # Only files of an export may be removed.
+    written = tables | {"columns.csv", "run.json"}
     return [name for name in names if name in written]
 
 
@@ -135,13 +145,15 @@ def _to_tables(run, place, kind):
     """Writes a file a table, one of all units and descriptions, one of attributes and sessions."""
     columns = []
     for table in TABLES:
-        frame = _with_index_column(getattr(run, table))
+        stored = getattr(run, table)
+        frame = _with_index_column(stored)
         # A run without clients' own tests has no such table.
         if table == "own" and not len(frame.columns):
             continue
         path = os.path.join(place, f"{table}.{kind}")
         _write(frame, path, kind)
-        units, descriptions = frame.attrs["units"], frame.attrs["descriptions"]
+        units = frame.attrs["units"]
+        descriptions = frame.attrs["descriptions"]
         columns += [(table, name, units[name], descriptions[name]) for name in frame]
         yield f"{path}: {len(frame)} rows, {len(frame.columns)} columns"
     yield _write_columns(columns, place)
@@ -158,12 +170,14 @@ def _write_columns(columns, place):
 def _write_attributes(run, place):
     path = os.path.join(place, "run.json")
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"attrs": run.attrs, "sessions": run.sessions}, file, indent=1)
+        record = {"attrs": run.attrs, "sessions": run.sessions}
+        json.dump(record, file, indent=1)
     return f"{path}: options and all that is true of the run as a whole"
 
 
 def _write(frame, path, kind):
-    with refused_by(os.path.abspath(path)):
+    full_path = os.path.abspath(path)
+    with refused_by(full_path):
         if kind == "csv":
             frame.to_csv(path, index=False)
             return
@@ -178,8 +192,11 @@ def _with_index_column(frame):
     name = frame.index.name
     if name is None:
         return frame
-    units = {name: "1"} | frame.attrs["units"]
-    descriptions = {name: f"{name}, from 0"} | frame.attrs["descriptions"]
+    own_unit = {name: "1"}
+    units = own_unit | frame.attrs["units"]
+    own_description = {name: f"{name}, from 0"}
+    descriptions = own_description | frame.attrs["descriptions"]
+    # This loses the attrs.
     frame = frame.reset_index()
     frame.attrs = {"units": units, "descriptions": descriptions}
     return frame
@@ -210,18 +227,21 @@ def _to_tensorboard(run, place):
     try:
         # A text needs a time, and a run without a round has none.
         if len(times_s):
-            options = _options_table(run.attrs.get("options", {}))
+            recorded = run.attrs.get("options", {})
+            options = _options_table(recorded)
             writer.add_text("options", options, 0, times_s[0])
         for tag, values in scalars:
             for t in np.flatnonzero(np.isfinite(values)):
                 writer.add_scalar(tag, values[t], t + 1, times_s[t])
         for tag, round, values in histograms:
-            writer.add_histogram(tag, values, round, walltime=times_s[round - 1])
+            time_s = times_s[round - 1]
+            writer.add_histogram(tag, values, round, walltime=time_s)
     finally:
         writer.close()
     event_file = next(name for name in os.listdir(place) if name.startswith(EVENT_FILE))
     path = os.path.join(place, event_file)
-    num_spreads = len({tag for tag, *_ in histograms})
+    tags = {tag for tag, *_ in histograms}
+    num_spreads = len(tags)
     yield (f"{path}: {len(scalars)} scalars, {num_spreads} distributions over clients, "
            f"{run.num_rounds} rounds")
 
@@ -234,14 +254,17 @@ def wall_times(run):
     rounds = run.rounds
     if "recorded" in rounds:
         return rounds["recorded"].to_numpy()
-    created = pd.Timestamp(run.attrs.get("created", "1970-01-01"))
+    text = run.attrs.get("created", "1970-01-01")
+    created = pd.Timestamp(text)
     # A time without a zone is UTC.
     if created.tzinfo is None:
         created = created.tz_localize("UTC")
-    round_s = pd.Series(np.ones(len(rounds)))
+    a_second_each = np.ones(len(rounds))
+    round_s = pd.Series(a_second_each)
     if "round_s" in rounds:
         round_s = rounds["round_s"].fillna(0)
-    return created.timestamp() + round_s.cumsum().to_numpy()
+    elapsed_s = round_s.cumsum().to_numpy()
+    return created.timestamp() + elapsed_s
 
 
 def _round_scalars(run):
@@ -254,7 +277,8 @@ def _round_scalars(run):
         if not is_number or name in WITHOUT_CURVE:
             continue
         group = _group(name, units[name], metrics)
-        yield f"{group}/{name}", values.to_numpy(float)
+        floats = values.to_numpy(float)
+        yield f"{group}/{name}", floats
 
 
 def _group(name, unit, metrics):
@@ -265,7 +289,9 @@ def _group(name, unit, metrics):
         return "contribution"
     if name.endswith("loss"):
         return "loss"
-    metric = name.removeprefix("val_").removesuffix("_before")
+    column = name.removeprefix("val_")
+    metric = column.removesuffix("_before")
+    # Metrics of all tasks share the group of accuracy.
     if metric in metrics:
         return "accuracy"
     return GROUPS.get(unit, "model")
@@ -273,15 +299,18 @@ def _group(name, unit, metrics):
 
 def _layer_scalars(run):
     """(tag, (T,) values) of sparsity and churn of each layer."""
-    for layer, frame in run.layers.groupby("layer", observed=True):
+    by_layer = run.layers.groupby("layer", observed=True)
+    for layer, frame in by_layer:
         for name in ("sparsity", "churn"):
-            yield f"layers_{name}/{layer}", frame[name].to_numpy(float)
+            values = frame[name].to_numpy(float)
+            yield f"layers_{name}/{layer}", values
 
 
 def _client_values(run):
     """(tag, round, values): the finite values of a round's participations."""
     names = [name for name in run.clients if _has_histogram(name)]
-    for round, rows in run.clients.groupby("round"):
+    by_round = run.clients.groupby("round")
+    for round, rows in by_round:
         for name in names:
             values = rows[name].to_numpy(float)
             finite = values[np.isfinite(values)]
@@ -298,4 +327,5 @@ def _has_histogram(name):
 def _options_table(options):
     """The options as a table in Markdown."""
     rows = [f"| {key} | {value} |" for key, value in options.items()]
-    return "\n".join(["| option | value |", "|---|---|", *rows])
+    lines = ["| option | value |", "|---|---|", *rows]
+    return "\n".join(lines)

@@ -61,7 +61,8 @@ class TrainedModel(NamedTuple):
         """Fraction of zeros among the prunable weights."""
         num_kept = sum(int(mask.sum()) for mask in self.masks.values())
         num_weights = sum(mask.numel() for mask in self.masks.values())
-        return 1 - num_kept / num_weights
+        share_kept = num_kept / num_weights
+        return 1 - share_kept
 
 
 def trained(path, round=None, warn=lambda line: None):
@@ -82,7 +83,8 @@ def trained(path, round=None, warn=lambda line: None):
     x.copy_(model_on(state["x"], layout.support(mask), layout))
     masks = {}
     for slot in layout.weights:
-        masks[slot.name] = mask[slot.span].view(slot.shape).clone()
+        of_slot = mask[slot.span].view(slot.shape)
+        masks[slot.name] = of_slot.clone()
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     result = TrainedModel(tensors, masks, {})
     about = {
@@ -116,12 +118,15 @@ def _checkpoint(path, run, round, warn):
 def _bound_network(attrs):
     """The run's network as its factory makes it, its layout, and the vector of its parameters."""
     inputs = _inputs(attrs)
+    # Early run files know classification only: an output a class.
     outputs = inputs.get("outputs", inputs["classes"])
     factory = network_of(attrs["options"])
-    network = factory(inputs["shape"], outputs)
+    shape = inputs["shape"]
+    network = factory(shape, outputs)
     # Runs from before statistics were recorded have all floating-point buffers in the vector.
     floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
-    layout, x, _ = bind(network, attrs.get("statistics", floating))
+    statistics = attrs.get("statistics", floating)
+    layout, x, _ = bind(network, statistics)
     return network, layout, x
 
 
@@ -138,7 +143,8 @@ def _check_fixed(path, attrs, network, layout):
     # Early run files do not record a digest.
     if "fixed_digest" not in attrs:
         return
-    if attrs["fixed_digest"] != fixed(network, layout).digest:
+    digest = fixed(network, layout).digest
+    if attrs["fixed_digest"] != digest:
         model = attrs["options"]["model"]
         raise UserError(
             f"{path} was trained with other frozen parameters or constants than --model {model} "
@@ -150,7 +156,9 @@ def _warn_of_personal(path, strategy, layout, network, warn):
     is_personal = make(catalog.STRATEGIES, strategy).personal
     personal = laid_out(layout, network, is_personal).personal
     if personal:
-        warn(f"{path}: {len(personal)} of {len(layout.slots)} tensors stay with the clients, each "
+        num_personal = len(personal)
+        num_tensors = len(layout.slots)
+        warn(f"{path}: {num_personal} of {num_tensors} tensors stay with the clients, each "
              "of which has its own; here they are as the model's factory made them")
 
 
@@ -161,30 +169,37 @@ def _quality(run, done):
         return quality
     for name in quality:
         if name in run.rounds:
-            value = run.rounds[name][done - 1]
+            values = run.rounds[name]
+            value = values[done - 1]
+            is_evaluated = np.isfinite(value)
             # NaN stands for a round without an evaluation.
-            quality[name] = float(value) if np.isfinite(value) else None
+            quality[name] = float(value) if is_evaluated else None
     return quality
 
 
 def _tied(network):
     """The names under which the state dict repeats a tensor: a head and an embedding in one,
     say."""
+    parameters = network.named_parameters()
     # These iterators name a shared tensor once.
-    parts = [*network.named_parameters(), *network.named_buffers()]
+    parts = [*parameters, *network.named_buffers()]
     names = {name for name, _ in parts}
-    return sorted(network.state_dict().keys() - names)
+    # The state dict repeats them.
+    stored = network.state_dict().keys()
+    return sorted(stored - names)
 
 
 def _uses(attrs, network, layout):
     """How often one sample uses a weight, a number for each prunable tensor.
 
     Run files before schema 2 do not record it: there a sample of zeros passes the network."""
-    recorded = [uses for _, _, *uses in attrs.get("layers", [])]
+    layers = attrs.get("layers", [])
+    recorded = [uses for _, _, *uses in layers]
     # A layer without uses comes from a file of schema 1.
     if recorded and all(recorded):
         return [uses for uses, in recorded]
-    sample = torch.zeros(1, *_inputs(attrs)["shape"])
+    shape = _inputs(attrs)["shape"]
+    sample = torch.zeros(1, *shape)
     return costs(network, layout, sample).macs_per_weight
 
 
@@ -213,7 +228,8 @@ def write(model, path, sparse=False):
     about = model.about | {"form": form, "shapes": shapes}
     metadata = {name: _text(value) for name, value in about.items()}
     try:
-        save_file(tensors, path, {"format": "pt"} | metadata)
+        texts = {"format": "pt"} | metadata
+        save_file(tensors, path, texts)
     except SafetensorError as error:
         raise DiskError(f"cannot write {path}: {_one_line(error)}") from error
 
@@ -254,9 +270,11 @@ def load(path):
     about = {name: _value(name, text) for name, text in metadata.items() if name != "format"}
     form = about.pop("form")
     masks = {}
-    for name, shape in about.pop("shapes").items():
+    shapes = about.pop("shapes")
+    for name, shape in shapes.items():
         stored = tensors.pop(f"{name}.mask")
         masks[name] = _mask(stored, shape)
+    # The values of pruned weights are not stored: zeros take their places.
     if form == "sparse":
         for name, mask in masks.items():
             values = tensors.pop(f"{name}.values")
@@ -289,8 +307,10 @@ def _mask(stored, shape):
     if stored.dtype == torch.bool:
         return stored
     size = int(np.prod(shape))
-    bits = np.unpackbits(stored.numpy(), count=size)
-    return torch.from_numpy(bits.astype(bool)).view(shape)
+    packed = stored.numpy()
+    bits = np.unpackbits(packed, count=size)
+    flags = bits.astype(bool)
+    return torch.from_numpy(flags).view(shape)
 
 
 # ---------------------------------------------------------------- layer by layer
@@ -315,24 +335,31 @@ def _layer_row(name, mask, uses):
     size = mask.numel()
     kept = int(mask.sum())
     mask_bytes = -(-size // 8)
+    share_kept = kept / size
+    shape = list(mask.shape)
+    flops_dense = 2 * size * uses
+    dense_bytes = DENSE_BYTES * size
+    value_bytes = 4 * kept
     return {
         "layer": name,
-        "shape": list(mask.shape),
+        "shape": shape,
         "weights": size,
         "kept": kept,
-        "sparsity": 1 - kept / size,
+        "sparsity": 1 - share_kept,
         # A multiplication and an addition each time.
         "flops": 2 * kept * uses,
-        "flops_dense": 2 * size * uses,
-        "dense_bytes": DENSE_BYTES * size,
-        "sparse_bytes": 4 * kept + mask_bytes,
+        "flops_dense": flops_dense,
+        "dense_bytes": dense_bytes,
+        "sparse_bytes": value_bytes + mask_bytes,
     }
 
 
 def _other_row(model):
     """The row of the tensors without a mask, buffers included; each tied tensor counts once."""
-    tied = set(model.about.get("tied", ()))
-    names = model.state.keys() - model.masks.keys() - tied
+    tied_names = model.about.get("tied", ())
+    tied = set(tied_names)
+    masked = model.masks.keys()
+    names = model.state.keys() - masked - tied
     tensors = [model.state[name] for name in names]
     count = sum(tensor.numel() for tensor in tensors)
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -21,12 +21,10 @@ def dataset(made, option):
     is_whole = is_integer and not isinstance(made.classes, bool)
     require(is_whole, option, "classes as a whole number", in_words(made.classes),
             "see fedmpi.core.parts.Dataset")
+    means = map(float, made.mean)
+    deviations = map(float, made.std)
     # Numbers of numpy or torch would end up in a run file.
-    plain = made._replace(
-        classes=int(made.classes),
-        mean=tuple(map(float, made.mean)),
-        std=tuple(map(float, made.std)),
-    )
+    plain = made._replace(classes=int(made.classes), mean=tuple(means), std=tuple(deviations))
     return checked(plain, option.removeprefix("--dataset "))
 
 
@@ -35,14 +33,17 @@ def dataset(made, option):
 
 def partition(part, option):
     """The function of a partition, its index arrays checked."""
-    require(callable(part), option,
+    is_function = callable(part)
+    require(is_function, option,
             "a function (labels, clients, gen) -> index arrays from the factory", in_words(part),
             "return the function that deals")
 
     def deal(labels, clients, gen):
         shards = part(labels, clients, gen)
         _check_shards(shards, clients, option)
-        _check_samples(np.concatenate(shards).astype(np.int64), len(labels), option)
+        samples = np.concatenate(shards).astype(np.int64)
+        _check_samples(samples, len(labels), option)
+        # All shards go into one vector, which ranks share.
         return [shard.astype(np.int64) for shard in shards]
 
     return deal
@@ -65,11 +66,13 @@ def _check_shards(shards, clients, option):
 
 def _check_samples(samples, num_labels, option):
     """The dealt samples must exist, each of them once."""
-    lowest, highest = samples.min(), samples.max()
+    lowest = samples.min()
+    highest = samples.max()
     inside = 0 <= lowest and highest < num_labels
     require(inside, option, f"samples in [0, {num_labels})", f"{lowest} to {highest}",
             "they count the labels that it is given")
-    most = int(np.bincount(samples, minlength=1).max())
+    counts = np.bincount(samples, minlength=1)
+    most = int(counts.max())
     require(most == 1, option, "each sample with one client at most",
             f"one that is dealt {most} times", "--fault duplicate is for copies")
 

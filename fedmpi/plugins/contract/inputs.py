@@ -24,7 +24,8 @@ def changed_labels(change, labels, classes, option):
     check_array(changed, labels.shape, "iu", option, "the labels that it returns")
     # A client without samples has no label.
     if changed.size:
-        lowest, highest = changed.min(), changed.max()
+        lowest = changed.min()
+        highest = changed.max()
         inside = 0 <= lowest and highest < classes
         require(inside, option, f"labels in [0, {classes})", f"{lowest} to {highest}",
                 "take them modulo the classes")

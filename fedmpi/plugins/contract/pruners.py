@@ -25,11 +25,14 @@ def pruner(part, option):
 def _check_mask(mask, layout, option, function):
     """A mask must be bool (Q,), False on padding, and keep something."""
     check_tensor(mask, (layout.Q,), torch.bool, option, f"the mask that {function} returns")
-    is_padding = ~layout.real[: layout.Q]
-    num_wrong = int(torch.count_nonzero(mask[is_padding]))
+    is_real = layout.real[: layout.Q]
+    is_padding = ~is_real
+    on_padding = mask[is_padding]
+    num_wrong = int(torch.count_nonzero(on_padding))
     require(not num_wrong, option, f"the mask of {function} to be False on padding",
             f"{num_wrong} entries that are True", "use & layout.full_mask()")
-    require(bool(mask.any()), option, f"{function} to keep some weights", "a mask without any",
+    keeps_some = bool(mask.any())
+    require(keeps_some, option, f"{function} to keep some weights", "a mask without any",
             "keep one at least")
 
 
@@ -87,7 +90,8 @@ def _masks(part, option):
         distinct = {id(own): own for own in own_masks}
         for own in distinct.values():
             _check_mask(own, layout, option, "masks")
-            num_beyond = int(torch.count_nonzero(own & ~mask))
+            beyond = own & ~mask
+            num_beyond = int(torch.count_nonzero(beyond))
             require(not num_beyond, option, "the masks of clients to be subsets of the mask",
                     f"one with {num_beyond} weights beyond it", "use own & mask")
         return own_masks
@@ -109,7 +113,8 @@ def _probe(part, option):
 
     def probe(task):
         own_probe = part.probe(task)
-        require(isinstance(own_probe, Probe), option, "a Probe from probe", in_words(own_probe),
+        is_probe = isinstance(own_probe, Probe)
+        require(is_probe, option, "a Probe from probe", in_words(own_probe),
                 "return fedmpi.core.parts.Probe(...)")
         report = functools.partial(_reported, own_probe.report, task.layout.Q, option)
         return own_probe._replace(report=report)
@@ -123,7 +128,8 @@ def _reported(report, Q, option):
     check_arrays(arrays, option, "what the probe reports")
     if "index" in arrays:
         index = arrays["index"]
-        require(_are_sorted_positions(index, Q), option,
+        are_sorted = _are_sorted_positions(index, Q)
+        require(are_sorted, option,
                 f"the probe's index to hold sorted positions in [0, {Q})", in_words(index),
                 "use numpy.unique")
     return arrays
@@ -132,8 +138,10 @@ def _reported(report, Q, option):
 def _are_sorted_positions(index, Q):
     if index.ndim != 1 or index.dtype.kind not in "iu":
         return False
+    # A probe may have nothing to report.
     if not len(index):
         return True
-    steps = np.diff(index.astype(np.int64))
+    positions = index.astype(np.int64)
+    steps = np.diff(positions)
     inside = 0 <= index[0] and index[-1] < Q
     return inside and bool((steps > 0).all())

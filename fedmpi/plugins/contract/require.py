@@ -38,17 +38,21 @@ def in_words(value):
     if isinstance(value, (bool, int, float, str)):
         return repr(value)
     name = type(value).__name__
-    article = "an" if name[:1].lower() in "aeiou" else "a"
+    initial = name[:1].lower()
+    article = "an" if initial in "aeiou" else "a"
     return f"{article} {name}"
 
 
 def _dtype(dtype):
-    return str(dtype).removeprefix("torch.")
+    name = str(dtype)
+    return name.removeprefix("torch.")
 
 
 def few(values):
     """The first few numbers of a tensor, as a text."""
-    text = ", ".join(f"{value:.4g}" for value in values[:4].tolist())
+    first = values[:4].tolist()
+    text = ", ".join(f"{value:.4g}" for value in first)
+    # An error has one line only.
     if len(values) > 4:
         text += ", ..."
     return f"[{text}]"
@@ -63,17 +67,21 @@ def check_type(made, wanted, option):
     Its fields for functions must hold functions.
     """
     needed = [name for name in wanted._fields if name not in wanted._field_defaults]
-    way_out = f"return {wanted.__module__}.{wanted.__name__}({', '.join(needed)})"
-    require(isinstance(made, wanted), option, f"a {wanted.__name__} from the factory",
-            in_words(made), way_out)
+    listed = ", ".join(needed)
+    way_out = f"return {wanted.__module__}.{wanted.__name__}({listed})"
+    is_wanted = isinstance(made, wanted)
+    got = in_words(made)
+    require(is_wanted, option, f"a {wanted.__name__} from the factory", got, way_out)
     for name, annotation in wanted.__annotations__.items():
+        # Only functions can be checked before they are called.
         if annotation not in (Callable, Callable | None):
             continue
         value = getattr(made, name)
         # A function with the default None may be missing.
         may_lack = name in wanted._field_defaults and value is None
-        require(may_lack or callable(value), option, f"a function as {wanted.__name__}.{name}",
-                in_words(value), PARTS)
+        expected = f"a function as {wanted.__name__}.{name}"
+        fits = may_lack or callable(value)
+        require(fits, option, expected, in_words(value), PARTS)
 
 
 def takes(function, num):
@@ -108,7 +116,8 @@ def check_tensor(value, shape, dtype, option, what):
     is_tensor = isinstance(value, torch.Tensor)
     fits = is_tensor and value.shape == shape and value.dtype == dtype
     expected = f"{what} as a tensor {shape} {_dtype(dtype)}"
-    require(fits, option, expected, in_words(value), PARTS)
+    got = in_words(value)
+    require(fits, option, expected, got, PARTS)
 
 
 def check_array(value, shape, kinds, option, what):
@@ -117,14 +126,16 @@ def check_array(value, shape, kinds, option, what):
     is_array = isinstance(value, np.ndarray)
     fits = is_array and value.shape == shape and value.dtype.kind in kinds
     expected = f"{what} as an array {shape} of {KINDS[kinds]}"
-    require(fits, option, expected, in_words(value), "use numpy.asarray")
+    got = in_words(value)
+    require(fits, option, expected, got, "use numpy.asarray")
     return value
 
 
 def check_tuple(value, num, option, what):
     """``value`` must be a tuple of ``num``."""
     fits = isinstance(value, tuple) and len(value) == num
-    require(fits, option, what, in_words(value), PARTS)
+    got = in_words(value)
+    require(fits, option, what, got, PARTS)
 
 
 def check_number(value, option, what):
@@ -133,13 +144,17 @@ def check_number(value, option, what):
         return
     # bool is an int, but no number here.
     is_number = isinstance(value, (int, float, np.number))
-    fits = is_number and not isinstance(value, bool)
-    require(fits, option, f"{what} as a number", in_words(value), "return it")
+    is_bool = isinstance(value, bool)
+    fits = is_number and not is_bool
+    expected = f"{what} as a number"
+    got = in_words(value)
+    require(fits, option, expected, got, "return it")
 
 
 def check_arrays(value, option, what):
     """``value`` must be a dict of numpy arrays with plain bytes to send."""
-    require(isinstance(value, dict), option, f"{what} as a dict of numpy arrays", in_words(value),
+    is_dict = isinstance(value, dict)
+    require(is_dict, option, f"{what} as a dict of numpy arrays", in_words(value),
             "return {'name': array}")
     for name, array in value.items():
         are_numbers = isinstance(array, np.ndarray) and array.dtype.kind in "biuf"
@@ -152,17 +167,20 @@ def check_arrays(value, option, what):
 def check_state(value, option, function, only_tensors=False):
     """A state must be a dict of values for a checkpoint."""
     words = "tensors" if only_tensors else "tensors, arrays, numbers and texts"
-    require(isinstance(value, dict), option,
+    is_dict = isinstance(value, dict)
+    require(is_dict, option,
             f"the state that {function} returns to be a dict of {words}", in_words(value),
             "return {} where nothing is remembered")
     for key, leaf in value.items():
-        require(isinstance(key, str), option,
-                f"texts as the keys of the state that {function} returns", repr(key),
-                "use str(key)")
+        is_text = isinstance(key, str)
+        expected = f"texts as the keys of the state that {function} returns"
+        require(is_text, option, expected, repr(key), "use str(key)")
         if isinstance(leaf, dict) and not only_tensors:
+            # A state may have states inside, one a layer for instance.
             check_state(leaf, option, function)
             continue
-        require(_can_be_held(leaf, only_tensors), option,
+        may_stay = _can_be_held(leaf, only_tensors)
+        require(may_stay, option,
                 f"{words} in the state that {function} returns",
                 f"{in_words(leaf)} under {key!r}",
                 "checkpoints hold nothing else: make a tensor of it")
@@ -185,6 +203,8 @@ def versions(inputs):
 def check_unwritten(option, function, inputs, before):
     """The ``inputs``, ``{name: tensor}``, must still have their versions from ``before``."""
     for name, tensor in inputs.items():
-        require(tensor._version == before[name], option,
-                f"{function} to leave its input {name} as it is",
+        # torch raises the version at each write in place, also through a view.
+        is_same = tensor._version == before[name]
+        expected = f"{function} to leave its input {name} as it is"
+        require(is_same, option, expected,
                 f"a {name} that it has written to", f"work on {name}.clone()")

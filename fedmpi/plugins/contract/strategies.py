@@ -77,7 +77,8 @@ def _descent(descent, option):
 
 def check_trained(trained, option):
     """Local training must return its loss, steps and samples."""
-    require(isinstance(trained, Trained), option, "a Trained from local", in_words(trained),
+    is_trained = isinstance(trained, Trained)
+    require(is_trained, option, "a Trained from local", in_words(trained),
             "return fedmpi.core.parts.Trained(loss, steps, samples)")
     check_number(trained.loss, option, "the loss of what local returns")
     for name in ("steps", "samples"):
@@ -110,8 +111,9 @@ def _merge(part, option):
         check_state(state_after, option, "merge", only_tensors=True)
         # An entry that disappears would be missed by the next merge.
         lacking = sorted(state.keys() - state_after.keys())
+        listed = ", ".join(lacking)
         require(not lacking, option, "merge to keep the entries of its state",
-                f"none for {', '.join(lacking)}", "return those that do not change as well")
+                f"none for {listed}", "return those that do not change as well")
         # Weights of several coalitions, a row each, make as many models.
         shape = (*weights.shape[:-1], len(x))
         check_tensor(merged, shape, torch.float32, option, "the model that merge returns")
@@ -127,7 +129,8 @@ def _before(part, option):
 
     def before(state, x, mask):
         training = part.before(state, x, mask)
-        require(isinstance(training, Training), option, "a Training from before",
+        is_training = isinstance(training, Training)
+        require(is_training, option, "a Training from before",
                 in_words(training), "return fedmpi.core.parts.Training(x, mask)")
         check_tensor(training.x, x.shape, torch.float32, option, "x of the Training")
         check_tensor(training.mask, mask.shape, torch.bool, option, "mask of the Training")
@@ -182,10 +185,12 @@ def _check_messages(part, option):
 
 def _check_fields(fields, option, name):
     """A strategy's ``name`` must be ``{array: Field}``."""
-    require(isinstance(fields, dict), option, f"{name} as a dict of a Field for each name",
+    is_dict = isinstance(fields, dict)
+    require(is_dict, option, f"{name} as a dict of a Field for each name",
             in_words(fields), PARTS)
     for key, field in fields.items():
-        require(isinstance(field, Field), option, f"a Field for {key!r} in {name}",
+        is_field = isinstance(field, Field)
+        require(is_field, option, f"a Field for {key!r} in {name}",
                 in_words(field), "use Field()")
         _check_field(field, key, option)
 
@@ -204,7 +209,8 @@ def _check_field(field, key, option):
 def _send(part, option):
 
     def send(state):
-        return _named_tensors(part.send(state), part.sends, option, "send")
+        messages = part.send(state)
+        return _named_tensors(messages, part.sends, option, "send")
 
     return send
 
@@ -212,7 +218,8 @@ def _send(part, option):
 def _send_to(part, option):
 
     def send_to(state, client):
-        return _named_tensors(part.send_to(state, client), part.sends, option, "send_to")
+        messages = part.send_to(state, client)
+        return _named_tensors(messages, part.sends, option, "send_to")
 
     return send_to
 
@@ -269,7 +276,8 @@ def _record(part, option):
         numbers = part.record(state, updates)
         columns = [name for name, *_ in part.columns]
         fits = isinstance(numbers, dict) and sorted(numbers) == sorted(columns)
-        require(fits, option, f"a number for each of the columns {', '.join(columns)} from record",
+        listed = ", ".join(columns)
+        require(fits, option, f"a number for each of the columns {listed} from record",
                 in_words(numbers), "return {name: number}")
         for name, number in numbers.items():
             check_number(number, option, f"{name} of record")

@@ -13,11 +13,14 @@ def devices(part, option):
 
     def at(seconds, N, draw):
         fleet = part.at(seconds, N, draw)
-        require(isinstance(fleet, Fleet), option, "a Fleet from at", in_words(fleet),
+        is_fleet = isinstance(fleet, Fleet)
+        require(is_fleet, option, "a Fleet from at", in_words(fleet),
                 "return fedmpi.core.parts.Fleet(...)")
         for name in fleet._fields:
             dtype = torch.bool if name == "available" else torch.float64
-            check_tensor(getattr(fleet, name), (N,), dtype, option, f"{name} of the Fleet")
+            column = getattr(fleet, name)
+            what = f"{name} of the Fleet"
+            check_tensor(column, (N,), dtype, option, what)
         return fleet
 
     return part._replace(at=at)
@@ -30,22 +33,29 @@ def sampler(part, option):
         clients = part.draw(gen, count, records)
         # Fewer clients where fewer are available.
         num_available = int(records.available.sum())
-        shape = (min(count, num_available),)
+        num_wanted = min(count, num_available)
+        shape = (num_wanted,)
         check_tensor(clients, shape, torch.int64, option, "the clients that draw returns")
-        _check_clients(clients, len(records.available), option, "draw")
-        are_available = bool(records.available[clients].all())
+        N = len(records.available)
+        _check_clients(clients, N, option, "draw")
+        of_clients = records.available[clients]
+        are_available = bool(of_clients.all())
         require(are_available, option, "draw to take clients that are available",
                 "some that are not", "look at records.available")
         return clients
 
     def choose(count, clients, losses):
         kept = part.choose(count, clients, losses)
-        shape = (min(count, len(clients)),)
+        num_wanted = min(count, len(clients))
+        shape = (num_wanted,)
         check_tensor(kept, shape, torch.int64, option, "the clients that choose returns")
-        are_candidates = bool(torch.isin(kept, clients).all())
+        is_candidate = torch.isin(kept, clients)
+        are_candidates = bool(is_candidate.all())
         require(are_candidates, option, "choose to keep some of the candidates",
                 "clients that are none", "return clients, not their rows")
-        _check_clients(kept, int(clients.max()) + 1, option, "choose")
+        end = int(clients.max()) + 1
+        # They are candidates, hence in range: this finds repeated ones.
+        _check_clients(kept, end, option, "choose")
         return kept
 
     return with_functions(part, {"draw": draw, "choose": choose})
@@ -54,7 +64,8 @@ def sampler(part, option):
 def _check_clients(clients, N, option, function):
     """Clients must be distinct, and in [0, N)."""
     is_inside = (clients >= 0) & (clients < N)
-    require(bool(is_inside.all()), option, f"clients in [0, {N}) from {function}", few(clients),
+    are_inside = bool(is_inside.all())
+    require(are_inside, option, f"clients in [0, {N}) from {function}", few(clients),
             "they count from 0")
     are_distinct = len(clients.unique()) == len(clients)
     require(are_distinct, option, f"distinct clients from {function}", "one that comes twice",

@@ -26,12 +26,15 @@ def optimiser(part, option):
     together = _moved(part, x, gradients, option)
     for row in range(2):
         row_gradients = [g[row] for g in gradients]
-        alone = _moved(part, x[row], row_gradients, option)
+        x_row = x[row]
+        alone = _moved(part, x_row, row_gradients, option)
+        # Kernels for several rows may round otherwise.
         agrees = torch.allclose(alone, together[row], rtol=1e-5, atol=1e-7)
         require(agrees, option, "step to move each row of x as if it were alone",
                 f"{few(together[row])} for {few(alone)}",
                 "work elementwise, and keep counts of the shape x.shape[:-1]")
-    stays = not bool(together[:, 2].any())
+    pruned = together[:, 2]
+    stays = not bool(pruned.any())
     require(stays, option, "step to leave a weight of 0 without a gradient", "one that moved",
             "pruned weights must stay at 0")
     return part
@@ -42,13 +45,17 @@ def _moved(part, x, gradients, option):
     x = x.clone()
     state = part.init(x.clone())
     check_state(state, option, "init", only_tensors=True)
-    whole, count = tuple(x.shape), tuple(x.shape[:-1])
+    whole = tuple(x.shape)
+    count = tuple(x.shape[:-1])
     for name, tensor in state.items():
-        require(tensor.shape in (whole, count), option,
+        fits = tensor.shape in (whole, count)
+        require(fits, option,
                 f"state[{name!r}] of init of the shape of x {whole} or of a count {count}",
                 in_words(tensor), "see fedmpi.core.parts.Optimiser")
     for g in gradients:
-        part.step(x, g.clone(), state, 0.1)
+        # A step may write to its gradient.
+        own_gradient = g.clone()
+        part.step(x, own_gradient, state, 0.1)
     return x
 
 
@@ -135,14 +142,15 @@ def _check_floats(value, shape, option, what, also=()):
 def _check_metrics(part, option):
     """Metrics must have names for the columns of a run file, and the headline be one of them."""
     are_functions = isinstance(part.metrics, dict) and all(map(callable, part.metrics.values()))
-    require(are_functions and part.metrics, option, "metrics as {name: function}",
-            in_words(part.metrics), OBJECTIVE)
+    got = in_words(part.metrics)
+    require(are_functions and part.metrics, option, "metrics as {name: function}", got, OBJECTIVE)
     for name in part.metrics:
         is_name = isinstance(name, str) and METRIC.fullmatch(name)
         require(is_name, option, "names of metrics in small letters, digits and _", repr(name),
                 "call it otherwise")
     names = ", ".join(part.metrics)
-    require(part.headline in part.metrics, option, f"a headline among the metrics {names}",
+    is_metric = part.headline in part.metrics
+    require(is_metric, option, f"a headline among the metrics {names}",
             repr(part.headline), "name one of them")
     is_finite = isinstance(part.worst, (int, float)) and 0 < part.worst < math.inf
     require(is_finite, option, "worst as a finite number > 0", in_words(part.worst),

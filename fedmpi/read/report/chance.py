@@ -54,7 +54,8 @@ def left_chance(run):
     of equal size.
 
     None if nobody can tell."""
-    share, best = guessing(run), best_accuracy(run)
+    share = guessing(run)
+    best = best_accuracy(run)
     if math.isnan(share) or math.isnan(best):
         return None
     margin = MARGIN * min(share, 1 - share)
@@ -73,7 +74,8 @@ def best_accuracy(run):
 def stuck(group):
     """The Stuck of a Group; None if all of its runs have learned something, or none can be
     judged."""
-    runs, num_judged = [], 0
+    runs = []
+    num_judged = 0
     for run in group.runs.values():
         left = left_chance(run)
         num_judged += left is not None

@@ -45,7 +45,8 @@ OUTCOMES = {
 
 def outcome_words(leading):
     """``{name: words}`` of the outcomes of runs with this ``Headline``."""
-    name, word = leading.name, leading.word
+    name = leading.name
+    word = leading.word
     return {
         f"final_{name}": f"final {word}",
         f"chosen_{name}": f"{word} at best validation",
@@ -97,9 +98,13 @@ def comparison(groups, target=None, against=0, every_pair=False):
     reach = {leading.name: target}
     if target is not None:
         reach |= {axis: _reached(groups, axis, target) for axis in axes}
-    pairs = _wanted_pairs(len(groups), against, every_pair)
+    num_groups = len(groups)
+    pairs = _wanted_pairs(num_groups, against, every_pair)
+    records = [_record(group) for group in groups]
+    chance = [stuck(group) for group in groups]
+    paired = _paired(groups, equal, pairs)
     return {
-        "groups": [_record(group) for group in groups],
+        "groups": records,
         "headline": leading.name,
         "higher": leading.higher,
         "tasks": task_lines(runs_of(groups)),
@@ -107,8 +112,8 @@ def comparison(groups, target=None, against=0, every_pair=False):
         "outcomes": _outcomes(groups, leading),
         "equal": equal,
         "reach": reach,
-        "chance": [stuck(group) for group in groups],
-        "paired": _paired(groups, equal, pairs),
+        "chance": chance,
+        "paired": paired,
     }
 
 
@@ -218,6 +223,7 @@ def _common(groups):
     runs = _evaluated_runs(groups)
     leading = headline(runs[0])
     columns = [run.rounds[leading.name] for run in runs]
+    # Of an error, the worst of the runs' best values is the largest.
     if not leading.higher:
         return max(float(np.nanmin(column)) for column in columns)
     best = min(float(np.nanmax(column)) for column in columns)
@@ -229,6 +235,7 @@ def _common(groups):
 
 def _wanted_pairs(num, against, every_pair):
     """[(number of a group, number of its reference)]."""
+    # The later group is compared with the earlier one.
     if every_pair:
         return [(other, first) for first, other in itertools.combinations(range(num), 2)]
     return [(number, against) for number in range(num) if number != against]
@@ -242,9 +249,11 @@ def _paired(groups, equal, pairs):
     differences = []
     if not equal:
         return differences
-    name = headline(_evaluated_runs(groups)[0]).name
+    first = _evaluated_runs(groups)[0]
+    name = headline(first).name
     for number, against in pairs:
-        group, reference = groups[number], groups[against]
+        group = groups[number]
+        reference = groups[against]
         for axis, at in equal.items():
             # The last budget is the whole one.
             values = at[name][-1]
@@ -252,11 +261,12 @@ def _paired(groups, equal, pairs):
             if len(by_seed) < 2:
                 continue
             base, own = zip(*by_seed.values())
+            budget = at["budgets"][-1]
             differences.append({
                 "group": group.tag,
                 "against": reference.tag,
                 "axis": axis,
-                "budget": at["budgets"][-1],
+                "budget": budget,
                 "seeds": list(by_seed),
                 "interval": paired_difference(own, base),
             })
@@ -265,14 +275,18 @@ def _paired(groups, equal, pairs):
 
 def _both_values(first, first_values, second, second_values):
     """``{seed: (value in first, in second)}`` of the seeds with a finite value in both Groups."""
-    seeds = [options(run).get("seed") for run in first.runs.values()]
-    others = [options(run).get("seed") for run in second.runs.values()]
+    runs = first.runs.values()
+    seeds = [options(run).get("seed") for run in runs]
+    other_runs = second.runs.values()
+    others = [options(run).get("seed") for run in other_runs]
     by_seed = {}
     for seed in seeds:
         if seed is None or seed not in others:
             continue
-        a = first_values[seeds.index(seed)]
-        b = second_values[others.index(seed)]
+        place = seeds.index(seed)
+        a = first_values[place]
+        place_in_second = others.index(seed)
+        b = second_values[place_in_second]
         if math.isfinite(a + b):
             by_seed[seed] = (a, b)
     return by_seed
@@ -297,7 +311,8 @@ def spent_text(axis, value):
     """A cost with a word for its axis."""
     if (axis, value) == ("rounds", 1):
         return "1 round"
-    return f"{amount(axis, value)} {OF[axis]}"
+    cost = amount(axis, value)
+    return f"{cost} {OF[axis]}"
 
 
 def outcome_text(name, over_seeds, of=None):
@@ -305,6 +320,7 @@ def outcome_text(name, over_seeds, of=None):
     of the mean.
 
     The number of seeds is told if it is less than ``of``."""
+    # No run recorded it.
     if over_seeds is None or not over_seeds.n:
         return "-"
     n, mean, std = over_seeds[:3]
@@ -375,7 +391,8 @@ def comparison_text(numbers, width=None):
     lines += chance_lines(numbers)
     for section in sections:
         lines += ["", *section]
-    return "\n".join(_fitted(lines, width))
+    fitted = _fitted(lines, width)
+    return "\n".join(fitted)
 
 
 def _tags(numbers):
@@ -389,12 +406,14 @@ def _differ_section(numbers):
 
 
 def _outcome_section(numbers, title):
-    words = outcome_words(Headline(numbers["headline"]))
+    leading = Headline(numbers["headline"])
+    words = outcome_words(leading)
     num_runs = [len(record["runs"]) for record in numbers["groups"]]
     heads = ["", *_tags(numbers)]
     rows = []
     for name, column in numbers["outcomes"].items():
-        texts = [outcome_text(name, over_seeds, of) for over_seeds, of in zip(column, num_runs)]
+        with_runs = zip(column, num_runs)
+        texts = [outcome_text(name, over_seeds, of) for over_seeds, of in with_runs]
         rows.append([words[name], *texts])
     return _section(title, heads, rows)
 
@@ -404,31 +423,39 @@ def _equal_section(numbers, title):
     rows = []
     for axis, at in numbers["equal"].items():
         values_of_groups = at[numbers["headline"]]
-        for budget, values in zip(at["budgets"], values_of_groups):
+        pairs = zip(at["budgets"], values_of_groups)
+        for budget, values in pairs:
             texts = [accuracy_text(of_group) for of_group in values]
-            rows.append([spent_text(axis, budget), *texts])
+            cost = spent_text(axis, budget)
+            rows.append([cost, *texts])
     return _section(title, heads, rows, "no round has been evaluated yet")
 
 
 def _reach_section(numbers):
-    name, reach = numbers["headline"], numbers["reach"]
+    name = numbers["headline"]
+    reach = numbers["reach"]
     heads = ["", *_tags(numbers)]
     rows = []
     for axis, column in reach.items():
         if axis != name:
             texts = [reach_text(axis, values) for values in column]
             rows.append([WORDS[axis], *texts])
-    title = f"to reach a test {name.replace('_', ' ')} of {reach[name]:.4g}"
+    word = name.replace("_", " ")
+    target = reach[name]
+    title = f"to reach a test {word} of {target:.4g}"
     return _section(title, heads, rows)
 
 
 def _paired_section(numbers, title):
     rows = []
     for pair in numbers["paired"]:
-        name = f"{pair['group']} - {pair['against']}"
+        tag = pair["group"]
+        reference = pair["against"]
+        name = f"{tag} - {reference}"
         place = spent_text(pair["axis"], pair["budget"])
         num_seeds = str(len(pair["seeds"]))
-        rows.append([name, place, num_seeds, difference_text(pair["interval"])])
+        difference = difference_text(pair["interval"])
+        rows.append([name, place, num_seeds, difference])
     return _section(title, ["", "at", "seeds", "difference"], rows, left=(0, 1))
 
 
@@ -469,10 +496,12 @@ def _group_lines(record):
     """The group's name and files, then each unfinished run."""
     paths = record["runs"]
     several = len(paths) > 1
-    head = f"{record['tag']}  {record['label']}: {paths[0]}"
+    first = paths[0]
+    head = f"{record['tag']}  {record['label']}: {first}"
     if several:
         seeds = ", ".join(map(str, record["seeds"]))
-        head += f" and {len(paths) - 1} more, seeds {seeds}"
+        num_others = len(paths) - 1
+        head += f" and {num_others} more, seeds {seeds}"
     yield head
     states = zip(paths, record["status"], record["played"], record["error"])
     for path, status, played, error in states:

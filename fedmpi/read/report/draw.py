@@ -59,12 +59,15 @@ def lines(ax, curves, xlabel, ylabel, *, whole=False, steps=False, frame=Frame()
 def _curve(ax, curve, number, steps):
     """One line with about MARKS markers, and its band."""
     look = style(number)
-    every = max(1, -(-len(curve.x) // MARKS))
+    points_a_mark = -(-len(curve.x) // MARKS)
+    every = max(1, points_a_mark)
     # Lines begin their markers at different places, so that these do not cover one another.
-    first = number * every // 4 % every
+    shift = number * every // 4
+    first = shift % every
     drawstyle = "steps-post" if steps else "default"
+    marker_size = 3 * _line_width()
     ax.plot(
-        curve.x, curve.y, linewidth=_line_width(), markersize=3 * _line_width(),
+        curve.x, curve.y, linewidth=_line_width(), markersize=marker_size,
         markevery=(first, every), drawstyle=drawstyle, **look)
     if curve.low is not None:
         step = "post" if steps else None
@@ -79,28 +82,37 @@ def _whole_numbers(axis):
 def _levels(ax, levels):
     """Dotted lines across the picture, each with its name over its left end."""
     for name, y in levels:
-        ax.axhline(y, color=INK, linewidth=_line_width(), linestyle=(0, (1, 1.5)))
+        dotted = (0, (1, 1.5))
+        ax.axhline(y, color=INK, linewidth=_line_width(), linestyle=dotted)
+        place = (0.01, y)
+        coordinates = ("axes fraction", "data")
         ax.annotate(
-            name, (0.01, y), (0, 1.5), xycoords=("axes fraction", "data"),
+            name, place, (0, 1.5), xycoords=coordinates,
             textcoords="offset points", va="bottom", color=INK, fontsize="small")
 
 
 def legend(place, curves):
     """The names of ``curves`` [Line], each with a sample of its line; ``place`` holds nothing
     else."""
+    handles = _handles(curves)
+    columns = legend_columns(place, curves)
     place.legend(
-        _handles(curves), _labels(curves), loc="center left", ncols=legend_columns(place, curves),
+        handles, _labels(curves), loc="center left", ncols=columns,
         handlelength=3.2, columnspacing=1.2, borderaxespad=0, labelspacing=0.2)
 
 
 def legend_columns(place, curves):
     """How many names stand in a row: as many of the longest as there is room for."""
+    name_width = 0.6 * _longest(curves)
     # A character is about 0.6 font sizes wide; the sample and the gaps take 5 more.
-    entry_width = 0.6 * _longest(curves) + 5
-    entry_in = entry_width * _font_size() / POINTS_AN_INCH
+    entry_width = name_width + 5
+    entry_points = entry_width * _font_size()
+    entry_in = entry_points / POINTS_AN_INCH
     place_in = place.bbox.width / _dpi(place)
-    fitting = int(place_in / entry_in)
-    return max(1, min(len(curves), fitting))
+    exact_number = place_in / entry_in
+    fitting = int(exact_number)
+    at_most = min(len(curves), fitting)
+    return max(1, at_most)
 
 
 def _handles(curves):
@@ -109,7 +121,8 @@ def _handles(curves):
     width = _line_width()
     handles = []
     for number in range(len(curves)):
-        handles.append(Line2D([], [], linewidth=width, markersize=3 * width, **style(number)))
+        marker_size = 3 * width
+        handles.append(Line2D([], [], linewidth=width, markersize=marker_size, **style(number)))
     return handles
 
 
@@ -140,20 +153,28 @@ def names(ax, curves):
     # Labels may not change the limits that their places were computed from.
     ax.set_ylim(low, high)
     # The picture becomes lower when labels take room, so count on a tenth less.
-    height_in = 0.9 * ax.get_window_extent().height / _dpi(ax)
+    window_height = ax.get_window_extent().height
+    expected_height = 0.9 * window_height
+    height_in = expected_height / _dpi(ax)
+    height_points = height_in * POINTS_AN_INCH
+    line_height = 1.25 * _font_size()
     # A line of text needs a quarter more than the size of its type.
-    gap = 1.25 * _font_size() / (height_in * POINTS_AN_INCH)
+    gap = line_height / height_points
     for number, height in enumerate(_apart(ends, gap)):
         _sample(ax, height, style(number))
+        beside = 3.2 * _font_size()
+        label = curves[number].label
+        place = (1, height)
         ax.annotate(
-            curves[number].label, (1, height), (3.2 * _font_size(), 0), "axes fraction",
+            label, place, (beside, 0), "axes fraction",
             "offset points", va="center", color=INK)
 
 
 def _last_seen(curve, right):
     """The line's last value left of ``right``, the end of the axis; its first if there is none."""
     is_finite = np.isfinite(curve.y)
-    seen = curve.y[is_finite & (curve.x <= right)]
+    is_seen = is_finite & (curve.x <= right)
+    seen = curve.y[is_seen]
     if len(seen):
         return seen[-1]
     return curve.y[is_finite][0]
@@ -163,7 +184,8 @@ def _stand_above(curves):
     """Whether the names of the lines have no room beside them."""
     if len(curves) < 2:
         return False
-    return _longest(curves) > NEAR or len(curves) > MOST_BESIDE
+    are_long = _longest(curves) > NEAR
+    return are_long or len(curves) > MOST_BESIDE
 
 
 def names_above(curves):
@@ -178,11 +200,16 @@ def _sample(ax, height, look):
 
     size = _font_size()
     # In points from the right edge of the axes, which moves as the layout makes room for names.
-    points = Affine2D().scale(1 / POINTS_AN_INCH) + _figure(ax).dpi_scale_trans
-    from_edge = points + ScaledTranslation(1, height, ax.transAxes)
+    in_inches = Affine2D().scale(1 / POINTS_AN_INCH)
+    from_inches = _figure(ax).dpi_scale_trans
+    points = in_inches + from_inches
+    edge = ScaledTranslation(1, height, ax.transAxes)
+    from_edge = points + edge
     x = [0.6 * size, 1.75 * size, 2.9 * size]
+    line_width = size / 7
+    marker_size = 3 * size / 7
     piece = Line2D(
-        x, [0, 0, 0], clip_on=False, linewidth=size / 7, markersize=3 * size / 7, markevery=[1],
+        x, [0, 0, 0], clip_on=False, linewidth=line_width, markersize=marker_size, markevery=[1],
         transform=from_edge, **look)
     ax.add_line(piece)
 
@@ -210,13 +237,18 @@ def _apart(wanted, gap):
 
     Least squares under these bounds, by pooling adjacent violators."""
     order = np.argsort(wanted, kind="stable")
-    sorted_places = np.asarray(wanted, float)[order]
-    gaps = gap * np.arange(len(sorted_places))
+    wanted_places = np.asarray(wanted, float)
+    sorted_places = wanted_places[order]
+    num_places = len(sorted_places)
+    gaps = gap * np.arange(num_places)
+    without_gaps = sorted_places - gaps
     # Without the gaps, "at least gap apart" becomes "not decreasing".
-    moved = _not_decreasing(sorted_places - gaps)
-    highest = max(1 - gaps[-1], 0)
+    moved = _not_decreasing(without_gaps)
+    room = 1 - gaps[-1]
+    highest = max(room, 0)
     places = np.empty(len(moved))
-    places[order] = np.clip(moved, 0, highest) + gaps
+    clipped = np.clip(moved, 0, highest)
+    places[order] = clipped + gaps
     return places
 
 
@@ -227,9 +259,12 @@ def _not_decreasing(values):
         block = Block(value, 1)
         while blocks and blocks[-1].mean >= block.mean:
             before = blocks.pop()
-            block = Block(before.total + block.total, before.size + block.size)
+            total = before.total + block.total
+            size = before.size + block.size
+            block = Block(total, size)
         blocks.append(block)
-    return np.concatenate([np.full(block.size, block.mean) for block in blocks])
+    pieces = [np.full(block.size, block.mean) for block in blocks]
+    return np.concatenate(pieces)
 
 
 class Block(NamedTuple):
@@ -248,19 +283,27 @@ def stems(ax, series, xlabel, ylabel):
 
     Bars of several series at one place stand beside one another."""
     num_drawn = sum(bool(one.y.any()) for one in series)
+    at_least_one = max(num_drawn, 1)
+    share = 0.8 / at_least_one
     # The bars of a round stay nearer to it than to the next round.
-    step = min(0.25, 0.8 / max(num_drawn, 1))
-    place = -(num_drawn - 1) / 2
-    highest, last = 0.0, 1.0
+    step = min(0.25, share)
+    num_gaps = num_drawn - 1
+    place = -num_gaps / 2
+    highest = 0.0
+    last = 1.0
     for number, one in enumerate(series):
-        _stems_of(ax, one, style(number), place * step)
+        shift = place * step
+        _stems_of(ax, one, style(number), shift)
         # A series of zeros takes no room.
         place += one.y.any()
-        highest = max(highest, one.y.max(initial=0))
-        last = max(last, one.x.max(initial=1))
+        highest_bar = one.y.max(initial=0)
+        highest = max(highest, highest_bar)
+        last_place = one.x.max(initial=1)
+        last = max(last, last_place)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     # An axis from 0 to 0 would be a warning.
-    ax.set_ylim(0, max(1.08 * highest, 1e-9))
+    top = max(1.08 * highest, 1e-9)
+    ax.set_ylim(0, top)
     ax.set_xlim(0.5, last + 0.5)
     _whole_numbers(ax.xaxis)
     plain_axes(ax)
@@ -274,7 +317,10 @@ def _stems_of(ax, one, look, shift):
     x = one.x[is_positive] + shift
     y = one.y[is_positive]
     width = _line_width()
-    size = 3.2 * width * min(1, CROWDED / max(len(x), 1))
+    num_bars = max(len(x), 1)
+    crowding = min(1, CROWDED / num_bars)
+    # Marks shrink with the number of bars, so that they do not merge.
+    size = 3.2 * width * crowding
     ax.vlines(x, 0, y, color=look["color"], linewidth=width)
     ax.plot(
         x, y, linestyle="", color=look["color"], marker=look["marker"], markersize=size,
@@ -287,19 +333,23 @@ def heat(ax, values, top):
     ``top``: the value of a full cell. Cells are transparent blue, for light and for dark pages."""
     from matplotlib.colors import LinearSegmentedColormap
 
+    # The colour is written #rrggbb.
     rgb = [int(BLUE[start:start + 2], 16) / 255 for start in (1, 3, 5)]
-    faint, full = (*rgb, 0.07), (*rgb, 1.0)
+    faint = (*rgb, 0.07)
+    full = (*rgb, 1.0)
     shades = LinearSegmentedColormap.from_list("blue", [faint, full])
     N, K = values.shape
+    extent = (-0.5, K - 0.5, N - 0.5, -0.5)
     return ax.imshow(
         values, cmap=shades, vmin=0, vmax=top, aspect="auto", interpolation="none",
-        extent=(-0.5, K - 0.5, N - 0.5, -0.5))
+        extent=extent)
 
 
 def points(ax, series, xlabel, ylabel):
     """``series`` [(name, x, y)] as points, a look each."""
     # Scatter takes the area of a marker.
-    size = (4 * _font_size() / 7) ** 2
+    diameter = 4 * _font_size() / 7
+    size = diameter ** 2
     for number, (name, x, y) in enumerate(series):
         look = style(number)
         ax.scatter(
@@ -323,11 +373,14 @@ def bars(ax, rows, xlabel):
         ax.barh(place, value, height=0.7, color=BLUE, alpha=alpha)
         ax.annotate(
             text, (value, place), (4, 0), textcoords="offset points", va="center", color=INK)
-    ax.set_yticks(range(len(rows)), names)
+    places = range(len(rows))
+    ax.set_yticks(places, names)
     # The first row is on top.
-    ax.set_ylim(len(rows) - 0.4, -0.6)
+    bottom = len(rows) - 0.4
+    ax.set_ylim(bottom, -0.6)
     # Texts need room on the right.
-    ax.set_xlim(0, 1.45 * largest)
+    right = 1.45 * largest
+    ax.set_xlim(0, right)
     ax.set_xlabel(xlabel)
     # Names stand beside their bars: no tick has to lead to them.
     ax.tick_params(axis="y", length=0)
@@ -338,13 +391,16 @@ def bars(ax, rows, xlabel):
 def stacked(ax, x, series, xlabel, ylabel):
     """``series`` [(name, (n,) values, number of its look)] on top of one another at ``x`` (n,)."""
     base = np.zeros(len(x))
-    width = np.diff(x).min(initial=1) * 0.9
+    nearest = np.diff(x).min(initial=1)
+    width = nearest * 0.9
     for name, values, number in series:
         # Look 0 is the usual outcome, which the others should stand out from.
         alpha = 0.35 if number == 0 else 1
+        hatch = HATCHES[number % len(HATCHES)]
+        colour = COLOURS[number]
         ax.bar(
-            x, values, width, bottom=base, color=COLOURS[number], alpha=alpha, label=name,
-            hatch=HATCHES[number % len(HATCHES)], linewidth=0)
+            x, values, width, bottom=base, color=colour, alpha=alpha, label=name,
+            hatch=hatch, linewidth=0)
         base = base + values
     ax.set(xlabel=xlabel, ylabel=ylabel)
     _whole_numbers(ax.xaxis)

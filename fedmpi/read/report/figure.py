@@ -51,7 +51,8 @@ SETTINGS = {
 def inches_high(kind, numbers, width, font_size):
     """The height of a Picture of its ``numbers``, if that is ``width`` inches wide."""
     drawing = kind.size(numbers) * width
-    names = kind.names(numbers) * LEADING * font_size / 72
+    num_names = kind.names(numbers)
+    names = num_names * LEADING * font_size / 72
     return drawing + names
 
 
@@ -65,16 +66,20 @@ def style(number):
     shifted = (place + turn) % len(STYLES)
     dashes = STYLES[shifted]
     linestyle = (0, dashes) if dashes else "-"
-    return {"color": COLOURS[place], "linestyle": linestyle, "marker": MARKERS[shifted]}
+    colour = COLOURS[place]
+    marker = MARKERS[shifted]
+    return {"color": colour, "linestyle": linestyle, "marker": marker}
 
 
 def picture_kind(path):
     """``png``, ``svg`` or ``pdf`` by the extension of ``path``; UserError for another, or a missing
     folder."""
-    kind = os.path.splitext(path)[1].lower().lstrip(".")
+    suffix = os.path.splitext(path)[1].lower()
+    kind = suffix.lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UserError(f"{path}: a picture must be .png, .svg or .pdf")
-    folder = os.path.dirname(os.path.abspath(path))
+    full_path = os.path.abspath(path)
+    folder = os.path.dirname(full_path)
     if not os.path.isdir(folder):
         raise UserError(f"{path}: there is no folder {folder}")
     return kind
@@ -86,8 +91,9 @@ def save_figure(path, size, draw, font="sans"):
     ``size``: (width, height) in inches. The kind follows the extension of ``path``. Fonts are part
     of the file: in PDF embedded, in SVG as outlines."""
     kind = picture_kind(path)
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     # Without a date, the same numbers give the same bytes.
-    dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    dateless = dates.get(kind)
     settings = {
         "font.size": PRINT_PT,
         "font.family": FONTS[font],
@@ -113,7 +119,9 @@ def _write(target, size, draw, settings, **saving):
     # This class has its own canvas: pyplot would open windows and keep global state.
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(SETTINGS | settings):
+    all_settings = SETTINGS | settings
+    with matplotlib.rc_context(all_settings):
+        # This layout makes room for names and legends outside of axes.
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(target, **saving)

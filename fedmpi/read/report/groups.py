@@ -49,7 +49,8 @@ def grouped(runs):
     labels = _labels(options_of, stems)
     groups = []
     for number, (label, members) in enumerate(zip(labels, set_ups)):
-        groups.append(Group(_tag(number), label, members))
+        tag = _tag(number)
+        groups.append(Group(tag, label, members))
     return groups
 
 
@@ -66,7 +67,8 @@ def _furthest(set_up):
 def _progress(run):
     """(whether a round has been evaluated, whether there is one)."""
     rounds = evaluated(run, headline(run).name)
-    return len(rounds) > 0, len(run.ends) > 0
+    has_evaluation = len(rounds) > 0
+    return has_evaluation, len(run.ends) > 0
 
 
 def _belongs(run, set_up):
@@ -79,7 +81,9 @@ def _belongs(run, set_up):
         return False
     if _effective(run) != _effective(first):
         return False
-    return not settings.changes(_parts(first), _parts(run))
+    parts_of_first = _parts(first)
+    # The same options can mean other parts: a default or a source changed.
+    return not settings.changes(parts_of_first, _parts(run))
 
 
 def _parts(run):
@@ -104,11 +108,13 @@ def find_group(groups, name, what):
     by_label = [group.label == name for group in groups]
     by_tag = [group.tag == name for group in groups]
     by_run = [_has_run(group, name) for group in groups]
+    # A label comes before a letter, and a letter before a file.
     for is_meant in (by_label, by_tag, by_run):
         if sum(is_meant) == 1:
             return is_meant.index(True)
     reason = "is none of the set-ups, nor a run of one"
-    if any(by_label + by_tag + by_run):
+    matches = by_label + by_tag + by_run
+    if any(matches):
         reason = "names several set-ups"
     listed = "; ".join(f"{group.tag} {group.label}" for group in groups)
     raise UserError(f"{what} {name} {reason}: there are {listed}")
@@ -123,15 +129,18 @@ def _is_called(path, name):
     stem = os.path.splitext(file)[0]
     if name in (path, file, stem):
         return True
-    return os.path.realpath(path) == os.path.realpath(name)
+    real_path = os.path.realpath(path)
+    return real_path == os.path.realpath(name)
 
 
 def differing(groups):
     """``{option: [its text in each group]}`` of the differing options. Then, by part, options given
     alike that differ nevertheless: a default has changed, or a plug-in's source."""
     runs = [_first(group.runs) for group in groups]
-    in_options = _differing([_effective(run) for run in runs])
-    in_parts = _differing_parts([_parts(run) for run in runs])
+    options_of = [_effective(run) for run in runs]
+    in_options = _differing(options_of)
+    parts_of = [_parts(run) for run in runs]
+    in_parts = _differing_parts(parts_of)
     return in_options | in_parts
 
 
@@ -139,7 +148,8 @@ def _differing_parts(parts_of):
     """The same of the ``parts_of`` each group's first run."""
     changed = set()
     for before, after in itertools.combinations(parts_of, 2):
-        for part, key, *_ in settings.changes(before, after):
+        changes = settings.changes(before, after)
+        for part, key, *_ in changes:
             changed.add((part, key))
     values_of = [settings.values(parts) for parts in parts_of]
     texts = {}
@@ -151,7 +161,8 @@ def _differing_parts(parts_of):
 
 def _differing(options_of):
     """``{option: [its texts]}`` of the options without one common text in all dicts."""
-    keys = dict.fromkeys(itertools.chain(*options_of))
+    all_keys = itertools.chain(*options_of)
+    keys = dict.fromkeys(all_keys)
     differing_texts = {}
     for key in keys:
         texts = [option_text(options.get(key)) for options in options_of]
@@ -164,13 +175,16 @@ def unusual(run):
     """``{option: (its text, the default's)}`` of the unusual options: not as by default, and not as
     usual with the run's strategy. Imports torch if the run records its strategy."""
     recorded = options(run)
-    usual = DEFAULTS | _usual_noise(recorded) | _usual_parts(recorded)
+    usual_noise = _usual_noise(recorded)
+    usual_parts = _usual_parts(recorded)
+    usual = DEFAULTS | usual_noise | usual_parts
     texts = {}
     for key, value in recorded.items():
         # Old run files do not record an option: nobody chose it.
         if value is None or key in WHERE:
             continue
-        text, usual_text = option_text(value), option_text(usual.get(key))
+        text = option_text(value)
+        usual_text = option_text(usual.get(key))
         if text != usual_text:
             texts[key] = (text, usual_text)
     return texts
@@ -178,7 +192,8 @@ def unusual(run):
 
 def _usual_noise(recorded):
     """No noise, unless the data set may be the demonstration's with noise of its own."""
-    if recorded.get("dataset", DEFAULTS["dataset"]) == DEFAULTS["dataset"]:
+    dataset = recorded.get("dataset", DEFAULTS["dataset"])
+    if dataset == DEFAULTS["dataset"]:
         return {}
     return {"noise": "none"}
 
@@ -192,11 +207,13 @@ def _usual_parts(recorded):
         return {}
     parts = ("optimiser", "pruner", "contribution", "weighting")
     try:
-        usual = with_usual_parts(recorded | dict.fromkeys(parts))
+        without_parts = recorded | dict.fromkeys(parts)
+        usual = with_usual_parts(without_parts)
         if usual["contribution"] != recorded["contribution"]:
             # Another contribution brings a weighting of its own.
             others = ("optimiser", "pruner", "weighting")
-            usual["weighting"] = with_usual_parts(recorded | dict.fromkeys(others))["weighting"]
+            without_others = recorded | dict.fromkeys(others)
+            usual["weighting"] = with_usual_parts(without_others)["weighting"]
     except (FedError, ImportError, AttributeError):
         return {}
     return {name: usual[name] for name in parts}
@@ -205,7 +222,8 @@ def _usual_parts(recorded):
 def option_text(value):
     """The text of an option's value: several parts are joined by +, an empty one is ``none``."""
     if isinstance(value, (list, tuple)):
-        return " + ".join(map(str, value)) or "none"
+        texts = map(str, value)
+        return " + ".join(texts) or "none"
     if value in (None, ""):
         return "none"
     return str(value)
@@ -214,7 +232,8 @@ def option_text(value):
 def _tag(number):
     """A to Z, then A1 to Z1, ..."""
     turn, place = divmod(number, 26)
-    letter = chr(ord("A") + place)
+    code = ord("A") + place
+    letter = chr(code)
     if not turn:
         return letter
     return f"{letter}{turn}"
@@ -226,8 +245,9 @@ def _stem(paths):
     if len(stems) == 1:
         return stems[0]
     common = os.path.commonprefix(stems)
+    stem = common.rstrip(SEPARATORS_AND_DIGITS)
     # run-1 and run-12 have run-1 in common.
-    return common.rstrip(SEPARATORS_AND_DIGITS) or stems[0]
+    return stem or stems[0]
 
 
 def _labels(options_of, stems):
@@ -235,14 +255,16 @@ def _labels(options_of, stems):
     files."""
     if len(options_of) == 1:
         return stems
-    stems = _distinct(_brief(stems))
+    brief = _brief(stems)
+    stems = _distinct(brief)
     texts_of = _differing(options_of)
     keys = _fewest_keys(texts_of, len(options_of))
     if keys is None:
         return stems
     columns = [_short(key, texts_of[key]) for key in keys]
     labels = [", ".join(texts) for texts in zip(*columns)]
-    if max(map(len, labels)) > LONGEST:
+    lengths = map(len, labels)
+    if max(lengths) > LONGEST:
         return stems
     return labels
 
@@ -252,7 +274,8 @@ def _fewest_keys(texts_of, num_groups):
     # More options would not fit beside a line.
     for size in (1, 2, 3):
         for keys in itertools.combinations(texts_of, size):
-            combined = set(zip(*(texts_of[key] for key in keys)))
+            combinations = zip(*(texts_of[key] for key in keys))
+            combined = set(combinations)
             if len(combined) == num_groups:
                 return keys
     return None
@@ -266,7 +289,8 @@ def _brief(names):
     if max(map(len, names)) <= LONGEST:
         return names
     bare = [name.rstrip(SEPARATORS_AND_DIGITS) for name in names]
-    if len(set(bare)) < len(set(names)):
+    num_bare = len(set(bare))
+    if num_bare < len(set(names)):
         bare = names
     words = [name.split("_") for name in bare]
     if _can_be_told_apart(words):
@@ -285,8 +309,12 @@ def _differing_words(words):
     """The words at differing places, without their common KEY-."""
     columns = []
     for column in zip(*words):
-        if len(set(column)) > 1:
-            start = os.path.commonprefix(column).rfind("-") + 1
+        different = set(column)
+        num_words = len(different)
+        if num_words > 1:
+            common = os.path.commonprefix(column)
+            # The common beginning up to the last dash is the key.
+            start = common.rfind("-") + 1
             columns.append([word[start:] for word in column])
     return list(zip(*columns))
 
@@ -296,8 +324,10 @@ def _shortened(name):
         return name
     # Three points go between the halves.
     half = LONGEST // 2
-    start = name[:half - 1].rstrip(SEPARATORS)
-    end = name[2 - half:].lstrip(SEPARATORS)
+    first_half = name[:half - 1]
+    start = first_half.rstrip(SEPARATORS)
+    second_half = name[2 - half:]
+    end = second_half.lstrip(SEPARATORS)
     return f"{start}...{end}"
 
 
@@ -310,10 +340,12 @@ def _short(key, texts):
     own_options = [_own_options(rest, parts, name) for name, rest in parts]
     num_names = len(set(names))
     if num_names == 1:
-        return [own or f"{text} as usual" for own, text in zip(own_options, texts)]
+        pairs = zip(own_options, texts)
+        return [own or f"{text} as usual" for own, text in pairs]
     # Names alone may not tell all values apart.
     if num_names < len(set(texts)):
-        names = list(map(_with_options, names, own_options))
+        with_options = map(_with_options, names, own_options)
+        names = list(with_options)
     return [_part_label(key, name) for name in names]
 
 
@@ -333,7 +365,8 @@ def _own_options(rest, parts, name):
     """Options of a part, but for those of all ``parts`` of this ``name``."""
     of_same_name = [set(other.split(",")) for other_name, other in parts if other_name == name]
     common = set.intersection(*of_same_name)
-    own = [item for item in rest.split(",") if item not in common]
+    items = rest.split(",")
+    own = [item for item in items if item not in common]
     return ",".join(own)
 
 

@@ -37,6 +37,7 @@ class Cell(str):
 
 def cell(value):
     """The HTML of a table's cell: a ``Cell`` as it is, all else as text."""
+    # A Cell was made by this package, from escaped texts.
     if isinstance(value, Cell):
         return value
     return text(value)
@@ -47,7 +48,8 @@ def table(caption, head, rows, *, numbers=(), wide=False, quiet=()):
 
     Columns ``numbers`` are set to the right, ``quiet`` ones in grey. A ``wide`` table becomes a
     list of cards on a narrow window."""
-    classes = [_column_class(number in numbers, number in quiet) for number in range(len(head))]
+    places = range(len(head))
+    classes = [_column_class(number in numbers, number in quiet) for number in places]
     heads = ""
     for name, column_class in zip(head, classes):
         heads += f'<th scope="col"{column_class}>{cell(name)}</th>'
@@ -57,7 +59,8 @@ def table(caption, head, rows, *, numbers=(), wide=False, quiet=()):
     table_class = ""
     if wide:
         table_class = ' class="wide wider"' if len(head) > MANY else ' class="wide"'
-    title, label = "", ""
+    title = ""
+    label = ""
     # A <caption> would be as narrow as its table, hence a heading and a label.
     if caption:
         title = f"<h3>{text(caption)}</h3>"
@@ -75,15 +78,20 @@ def _column_class(is_number, is_quiet):
         names.append("q")
     if not names:
         return ""
-    return f' class="{" ".join(names)}"'
+    listed = " ".join(names)
+    return f' class="{listed}"'
 
 
 def _row(row, classes, plain_names):
     head, *values = row
     cells = [f'<th scope="row">{cell(head)}</th>']
-    for value, column_class, name in zip(values, classes[1:], plain_names[1:]):
-        cells.append(f'<td{column_class} data-head="{name}"><span>{cell(value)}</span></td>')
-    return f"<tr>{''.join(cells)}</tr>"
+    classes_of_values = classes[1:]
+    names_of_values = plain_names[1:]
+    for value, column_class, name in zip(values, classes_of_values, names_of_values):
+        inside = cell(value)
+        cells.append(f'<td{column_class} data-head="{name}"><span>{inside}</span></td>')
+    joined = "".join(cells)
+    return f"<tr>{joined}</tr>"
 
 
 def fold(title, inside, more="", *, opened=False, kind=""):
@@ -91,11 +99,13 @@ def fold(title, inside, more="", *, opened=False, kind=""):
     aside = f' <span class="q">{text(more)}</span>' if more else ""
     attributes = ""
     if kind:
+        # The style sheet and the printer look at the class.
         attributes += f' class="{kind}"'
     # Without a script, a browser opens and closes it by itself.
     if opened:
         attributes += " open"
-    return f"<details{attributes}><summary>{cell(title)}{aside}</summary>{inside}</details>"
+    heading = cell(title)
+    return f"<details{attributes}><summary>{heading}{aside}</summary>{inside}</details>"
 
 
 def picture(number, title, kind, numbers):
@@ -105,8 +115,10 @@ def picture(number, title, kind, numbers):
     size = (WIDTH_IN, inches_high(kind, numbers, WIDTH_IN, PAGE_PT))
     document = svg_text(size, lambda figure: kind.draw(figure, numbers))
     svg = _inlined(document, number)
-    caption = text(kind.say(numbers))
-    return (f'<figure><h3>{text(title)}</h3>{svg}<figcaption id="c{number}">{caption}</figcaption>'
+    words = kind.say(numbers)
+    caption = text(words)
+    heading = text(title)
+    return (f'<figure><h3>{heading}</h3>{svg}<figcaption id="c{number}">{caption}</figcaption>'
             "</figure>")
 
 
@@ -114,9 +126,11 @@ def _inlined(svg, number):
     """The drawing of an SVG document as an element of picture ``number``.
 
     It is as small as it may be, in the colours and the font of the page."""
-    view = re.search(r'viewBox="([^"]+)"', svg)[1]
+    match = re.search(r'viewBox="([^"]+)"', svg)
+    view = match[1]
     # Without the head of the document, which has a doctype and metadata.
-    start, end = svg.index("<g id="), svg.rindex("</svg>")
+    start = svg.index("<g id=")
+    end = svg.rindex("</svg>")
     body = svg[start:end]
     body = _without_ballast(body)
     body = _with_own_ids(body, number)
@@ -153,7 +167,8 @@ def _in_style_of_page(body):
 
 
 def _with_rounded_path(match):
-    attribute, path = match[1], match[2]
+    attribute = match[1]
+    path = match[2]
     rounded = re.sub(r"-?\d+\.\d{3,}", _rounded, path)
     words = " ".join(rounded.split())
     return f'{attribute}="{words}"'
@@ -161,23 +176,29 @@ def _with_rounded_path(match):
 
 def _rounded(match):
     """A number with two decimals at most: a hundredth of a unit is finer than any screen."""
-    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
+    number = float(match[0])
+    return f"{number:.2f}".rstrip("0").rstrip(".")
 
 
 def _shortened(body):
     body = re.sub(r"\s*\n\s*", " ", body)
-    return body.replace("> <", "><").replace(": ", ":").replace("; ", ";")
+    # Blanks between tags show nothing.
+    joined = body.replace("> <", "><")
+    return joined.replace(": ", ":").replace("; ", ";")
 
 
 def key(number, label):
     """A group's letter and name with a sample of its line."""
     look = style(number)
-    stroke = f"var({VARIABLES[look['color']]})"
-    dashes = _dash_attribute(look["linestyle"])
+    variable = VARIABLES[look["color"]]
+    stroke = f"var({variable})"
+    linestyle = look["linestyle"]
+    dashes = _dash_attribute(linestyle)
     marker = _marker(look["marker"], stroke)
+    name = text(label)
     return Cell('<span class="key"><svg viewBox="0 0 38 14" aria-hidden="true">'
                 f'<path d="M0 7H38" stroke="{stroke}" stroke-width="2.4"{dashes}/>{marker}</svg>'
-                f"<span>{text(label)}</span></span>")
+                f"<span>{name}</span></span>")
 
 
 def _dash_attribute(linestyle):
@@ -192,4 +213,5 @@ def _dash_attribute(linestyle):
 def _marker(marker, fill):
     if marker == "o":
         return f'<circle cx="19" cy="7" r="4.6" fill="{fill}"/>'
-    return f'<path d="{MARKER_PATHS[marker]}" fill="{fill}"/>'
+    path = MARKER_PATHS[marker]
+    return f'<path d="{path}" fill="{fill}"/>'

@@ -41,10 +41,12 @@ def pace(run):
     if len(recorded) > 1:
         seconds = np.diff(recorded)
     recent = seconds[-RECENT:]
-    recent = recent[np.isfinite(recent)]
+    is_known = np.isfinite(recent)
+    recent = recent[is_known]
     if not len(recent):
         return None
-    return float(np.median(recent))
+    median_s = np.median(recent)
+    return float(median_s)
 
 
 def planned(run):
@@ -54,7 +56,8 @@ def planned(run):
     rounds = recorded.get("rounds") or len(run.ends)
     if len(run.sessions) > 1:
         return rounds
-    return min(recorded.get("until") or rounds, rounds)
+    until = recorded.get("until") or rounds
+    return min(until, rounds)
 
 
 def left_s(run):
@@ -62,7 +65,8 @@ def left_s(run):
     round_s = pace(run)
     if round_s is None or run.attrs.get("status") != "running":
         return None
-    return round_s * max(planned(run) - len(run.ends), 0)
+    rounds_left = planned(run) - len(run.ends)
+    return round_s * max(rounds_left, 0)
 
 
 def board(runs, notes=(), width=100, height=30, colour=False):
@@ -71,10 +75,12 @@ def board(runs, notes=(), width=100, height=30, colour=False):
 
     One run is drawn with its clients, several in their letters."""
     lines = [*table(runs, width), *notes]
+    num_lines = len(lines)
     # A blank line stands between the table and the curves.
-    room = height - len(lines) - 1
+    room = height - num_lines - 1
     if room < LEAST_HEIGHT:
-        return "\n".join(lines[:height])
+        shown = lines[:height]
+        return "\n".join(shown)
     drawing = _drawing(runs, width, room, colour)
     return "\n".join([*lines, "", drawing])
 
@@ -85,7 +91,8 @@ def _drawing(runs, width, height, colour):
         return picture(only_run, width, height, colour)
     words = dict.fromkeys(headline(run).word for run in runs.values())
     word = " or ".join(words)
-    return lettered_picture(_test_curves(runs), width, height, colour, word)
+    lines = _test_curves(runs)
+    return lettered_picture(lines, width, height, colour, word)
 
 
 def _test_curves(runs):
@@ -104,7 +111,9 @@ def table(runs, width=200):
     words = {headline(run).word for run in runs.values()}
     metric = words.pop() if len(words) == 1 else "headline"
     rows = [_row(name, run, metric) for name, run in runs.items()]
-    columns = {head: [row[head] for row in rows] for head in rows[0]}
+    columns = {}
+    for head in rows[0]:
+        columns[head] = [row[head] for row in rows]
     # Names and states are words; numbers stand to the right.
     left = (0, 1)
     if len(runs) > 1:
@@ -112,6 +121,7 @@ def table(runs, width=200):
         left = (0, 1, 2)
     lines = _aligned(columns, left)
     while max(map(len, lines)) > width and len(columns) > LEAST_COLUMNS:
+        # The last column matters least.
         columns.popitem()
         lines = _aligned(columns, left)
     return [line[:width] for line in lines]
@@ -119,7 +129,8 @@ def table(runs, width=200):
 
 def _aligned(columns, left):
     """The lines of a table of ``{head: [text]}``."""
-    rows = list(zip(*columns.values()))
+    texts = columns.values()
+    rows = list(zip(*texts))
     return aligned(list(columns), rows, left=left)
 
 
@@ -132,11 +143,16 @@ def _row(name, run, metric):
     latest, best = _latest_and_best(run)
     round_s = pace(run)
     asked = _last(run, "asked")
-    answered, rate = "-", None
+    answered = "-"
+    rate = None
     if asked is not None:
-        answered = f"{_last(run, 'merged')}/{asked}"
+        merged = _last(run, "merged")
+        answered = f"{merged}/{asked}"
         if round_s:
             rate = asked / round_s
+    lost = _num_lost(run.rounds)
+    sent_bytes = _sent_a_round(run)
+    sparsity = _last(run, "sparsity")
     return {
         "run": name,
         "status": str(run.attrs.get("status", "")),
@@ -146,10 +162,10 @@ def _row(name, run, metric):
         "best": _number(best, ".4f"),
         "s/round": _number(round_s, ".3g"),
         "clients": answered,
-        "lost": str(_num_lost(run.rounds)),
+        "lost": str(lost),
         "clients/s": _number(rate, ".3g"),
-        "sent/round": human_bytes(_sent_a_round(run)),
-        "sparsity": _number(_last(run, "sparsity"), ".3f"),
+        "sent/round": human_bytes(sent_bytes),
+        "sparsity": _number(sparsity, ".3f"),
     }
 
 
@@ -169,6 +185,7 @@ def _last(run, column):
     values = run.rounds.get(column, ())
     if not len(run.ends) or not len(values):
         return None
+    # All other columns of the board are counts.
     if column == "sparsity":
         return values[-1]
     return int(values[-1])
@@ -176,9 +193,11 @@ def _last(run, column):
 
 def _latest_and_best(run):
     """The last test headline, and the one of the round selected by validation; None without one."""
-    values = run.rounds.get(headline(run).name, np.empty(0))
+    leading = headline(run)
+    values = run.rounds.get(leading.name, np.empty(0))
     latest = best = None
-    finite = values[np.isfinite(values)]
+    is_evaluated = np.isfinite(values)
+    finite = values[is_evaluated]
     if len(finite):
         latest = finite[-1]
     best_round = chosen(run)
@@ -195,7 +214,8 @@ def _time_left(run):
 
 
 def _sent_a_round(run):
-    if not len(run.ends):
+    num_rounds = len(run.ends)
+    if not num_rounds:
         return 0
     columns = [run.rounds[key] for key in ("up_bytes", "down_bytes") if key in run.rounds]
     return sum(float(column.mean()) for column in columns)

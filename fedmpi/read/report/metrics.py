@@ -18,7 +18,8 @@ def final_metrics(run):
     numbers |= _quality(run)
     numbers |= _traffic(run)
     numbers |= _cost(run)
-    for name, value in (quality_found(run) or {}).items():
+    found_quality = quality_found(run) or {}
+    for name, value in found_quality.items():
         numbers[f"quality_{name}"] = value
     return numbers
 
@@ -29,12 +30,15 @@ def _quality(run):
     leading = headline(run)
     numbers = {}
     for column in (*_evaluated_columns(leading), *leading.own):
-        _put(numbers, f"final_{column}", _last(run.rounds, column))
+        value = _last(run.rounds, column)
+        _put(numbers, f"final_{column}", value)
     best_round = chosen(run)
     if best_round is not None:
-        numbers[f"chosen_{leading.name}"] = float(run.rounds[leading.name][best_round])
+        values = run.rounds[leading.name]
+        numbers[f"chosen_{leading.name}"] = float(values[best_round])
         numbers["chosen_round"] = best_round + 1
-    _put(numbers, "sparsity", _last(run.rounds, "sparsity"))
+    sparsity = _last(run.rounds, "sparsity")
+    _put(numbers, "sparsity", sparsity)
     return numbers
 
 
@@ -67,7 +71,9 @@ def chosen(run):
     rounds = np.flatnonzero(is_evaluated)
     if not len(rounds):
         return None
-    return int(rounds[leading.best(validation[rounds])])
+    candidates = validation[rounds]
+    place = leading.best(candidates)
+    return int(rounds[place])
 
 
 def _last(rounds, name):
@@ -109,7 +115,8 @@ def _cost(run):
     for name in ("round_s", *TIMES):
         seconds = rounds.get(name, np.empty(0))
         if np.isfinite(seconds).any():
-            numbers[name] = float(np.nanmean(seconds))
+            mean_s = np.nanmean(seconds)
+            numbers[name] = float(mean_s)
     return numbers
 
 
@@ -122,17 +129,20 @@ def _sum(rounds, column):
     """The sum of a column, 0 if it is not recorded."""
     if column not in rounds:
         return 0
-    return float(rounds[column].sum())
+    total = rounds[column].sum()
+    return float(total)
 
 
 def to_json(run):
     """The run as a dict for ``json.dumps``: options, final metrics, profile, columns as lists, NaN
     as None."""
     attrs = {name: value for name, value in run.attrs.items() if name != "options"}
+    recorded = run.attrs.get("options", {})
+    final = final_metrics(run)
     return plain({
-        "options": run.attrs.get("options", {}),
+        "options": recorded,
         "attrs": attrs,
-        "final": final_metrics(run),
+        "final": final,
         "judged": judged(run),
         "profile": profile(run),
         "rounds": run.rounds,
@@ -147,10 +157,12 @@ def plain(value):
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
+        # json knows no types of numpy.
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     if isinstance(value, bytes):
+        # HDF5 stores texts as bytes.
         return value.decode("utf-8", "replace")
     if isinstance(value, float) and not math.isfinite(value):
         return None

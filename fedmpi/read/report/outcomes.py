@@ -30,19 +30,23 @@ def outcomes(runs):
     A row has the run's path, these options, its status and its outcomes, with ``seconds`` of all
     rounds; None stands for an unrecorded number."""
     options = {path: _options(run) for path, run in runs.items()}
-    varying = _varying(options.values())
+    options_of = options.values()
+    varying = _varying(options_of)
     metrics = {path: final_metrics(run) for path, run in runs.items()}
-    names = _outcome_names(runs.values(), metrics.values())
+    all_runs = runs.values()
+    metrics_of = metrics.values()
+    names = _outcome_names(all_runs, metrics_of)
     rows = []
     for path, run in runs.items():
         own_options = {key: options[path].get(key) for key in varying}
         own_outcomes = {name: metrics[path].get(name) for name in names}
+        seconds = _seconds(run)
         rows.append({
             "run": path,
             **own_options,
             "status": run.attrs["status"],
             **own_outcomes,
-            "seconds": _seconds(run),
+            "seconds": seconds,
         })
     return varying, rows
 
@@ -70,7 +74,8 @@ def _varying(options):
 def _seconds(run):
     if "round_s" not in run.rounds:
         return None
-    return float(run.rounds["round_s"].sum())
+    seconds = run.rounds["round_s"].sum()
+    return float(seconds)
 
 
 def _outcome_names(runs, metrics):
@@ -82,7 +87,8 @@ def _outcome_names(runs, metrics):
         leading = headline(run)
         by_name[leading.name] = leading
     recorded = set().union(*metrics)
-    quality, own = [], []
+    quality = []
+    own = []
     for name, leading in by_name.items():
         quality += [f"final_{name}", f"chosen_{name}"]
         of_clients = [f"final_{column}" for column in leading.own]
@@ -103,7 +109,8 @@ def over_seeds(varying, rows):
     keys = [key for key in varying if key != "seed"]
     groups = {}
     for row in rows:
-        if row["status"] == "finished":
+        status = row["status"]
+        if status == "finished":
             values = tuple(row[key] for key in keys)
             groups.setdefault(values, []).append(row)
     columns = _numbers(rows)
@@ -134,6 +141,7 @@ def _spread(column, group):
     """Mean and standard deviation of a column; None if a run lacks it."""
     values = [row[column] for row in group]
     mean = std = None
+    # A mean over fewer runs would not be comparable.
     if None not in values:
         mean = statistics.fmean(values)
         if len(values) > 1:
@@ -153,7 +161,8 @@ def outcomes_text(varying, rows, width=None):
     num_left = len(varying) + 2
     lines = _numbered(heads, texts, num_left, width)
     if "seed" in varying:
-        lines += _seeds_lines(varying, rows, width)
+        seeds = _seeds_lines(varying, rows, width)
+        lines += seeds
     return "\n".join(lines)
 
 
@@ -169,8 +178,10 @@ def _seeds_lines(varying, rows, width):
     for group in groups:
         options = [_cell(key, group[key]) for key in keys]
         means = [_mean(key, group) for key in columns]
-        texts.append([*options, str(group["n"]), *means])
-    table = _numbered(heads, texts, len(keys), width)
+        num_runs = str(group["n"])
+        texts.append([*options, num_runs, *means])
+    num_left = len(keys)
+    table = _numbered(heads, texts, num_left, width)
     return ["", "over seeds, mean ± standard deviation of finished runs:", *table]
 
 
@@ -180,8 +191,10 @@ def _numbered(head, rows, num_left, width):
     Numbers tell the rows apart if the table is too wide and its columns stand below one another:
     one option alone may be the same in several rows."""
     heads = ["#", *head]
-    numbered = [[str(number), *row] for number, row in enumerate(rows, 1)]
-    left = range(1, num_left + 1)
+    rows_from_1 = enumerate(rows, 1)
+    numbered = [[str(number), *row] for number, row in rows_from_1]
+    end = num_left + 1
+    left = range(1, end)
     return aligned(heads, numbered, left, width)
 
 
@@ -189,7 +202,8 @@ def _head(key):
     if key.startswith("chosen_"):
         metric = key.removeprefix("chosen_").replace("_", " ")
         return f"{metric} at best validation"
-    return UNITS.get(key, key.replace("_", " "))
+    words = key.replace("_", " ")
+    return UNITS.get(key, words)
 
 
 def _cell(key, value):
@@ -197,9 +211,11 @@ def _cell(key, value):
         return "-"
     # MB and TFLOP, as the heads say.
     if key.endswith("_bytes"):
-        return f"{value * 1e-6:.4g}"
+        megabytes = value * 1e-6
+        return f"{megabytes:.4g}"
     if key.startswith("flops"):
-        return f"{value * 1e-12:.4g}"
+        teraflops = value * 1e-12
+        return f"{teraflops:.4g}"
     if key == "seconds":
         return f"{value:.4g}"
     if isinstance(value, float) and key.startswith(QUALITY):
@@ -208,8 +224,10 @@ def _cell(key, value):
 
 
 def _mean(key, group):
-    mean, std = group[f"{key}_mean"], group[f"{key}_std"]
+    mean = group[f"{key}_mean"]
+    std = group[f"{key}_std"]
     text = _cell(key, mean)
     if std is None:
         return text
-    return f"{text} ± {_cell(key, std)}"
+    std_text = _cell(key, std)
+    return f"{text} ± {std_text}"

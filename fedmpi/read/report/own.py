@@ -29,11 +29,14 @@ def last(run):
     leading = headline(run)
     # All rows of a round belong to one evaluation.
     rows = rounds == rounds[-1]
+    clients = run.own["client"][rows]
+    samples = run.own["samples"][rows]
+    values = run.own[leading.name][rows]
     return Last(
         round=int(rounds[-1]),
-        clients=run.own["client"][rows],
-        samples=run.own["samples"][rows],
-        values=run.own[leading.name][rows],
+        clients=clients,
+        samples=samples,
+        values=values,
         metric=leading.word)
 
 

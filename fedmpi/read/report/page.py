@@ -34,11 +34,17 @@ def page(runs, title=None, remarks=()):
     groups = grouped(runs)
     if not title:
         title = default_title(groups)
-    sections = {name: inside for name, inside in _sections(groups) if inside}
-    top = header(runs, groups, title, remarks, list(sections))
-    body = "".join(_section(name, inside) for name, inside in sections.items())
-    return (f'<!doctype html>\n<html lang="en">{_head(title)}'
-            f"<body>{top}<main>{key_numbers(groups)}{body}</main>{_footer(runs)}</body></html>\n")
+    all_sections = _sections(groups)
+    sections = {name: inside for name, inside in all_sections if inside}
+    names = list(sections)
+    top = header(runs, groups, title, remarks, names)
+    parts = sections.items()
+    body = "".join(_section(name, inside) for name, inside in parts)
+    head = _head(title)
+    numbers = key_numbers(groups)
+    footer = _footer(runs)
+    return (f'<!doctype html>\n<html lang="en">{head}'
+            f"<body>{top}<main>{numbers}{body}</main>{footer}</body></html>\n")
 
 
 def _section(name, inside):
@@ -52,14 +58,16 @@ def _sections(groups):
     yield "Options", options_of(groups)
     if len(groups) > 1:
         yield "Comparison", compared(groups)
-    yield "Learning", pictures(LEARNING, groups, count)
+    learning = pictures(LEARNING, groups, count)
+    yield "Learning", learning
     pruning = pictures(PRUNING, groups, count)
     runs = runs_of(groups)
     if len(runs) == 1:
         yield from of_run(runs[0], count, pruning)
     else:
         yield "Pruning", pruning
-        yield "Runs", _parts_of_runs(groups, count)
+        parts = _parts_of_runs(groups, count)
+        yield "Runs", parts
 
 
 def _head(title):
@@ -71,8 +79,10 @@ def _head(title):
 
 
 def _footer(runs):
-    files = ", ".join(map(os.path.basename, runs))
-    return (f"<footer>fedmpi {text(__version__)}, from {text(files)}. Rounds count from 1; bytes "
+    names = map(os.path.basename, runs)
+    files = ", ".join(names)
+    escaped = text(files)
+    return (f"<footer>fedmpi {text(__version__)}, from {escaped}. Rounds count from 1; bytes "
             "are counted from the buffers that were sent; sparsity is the fraction of zeros."
             "</footer>")
 
@@ -83,20 +93,25 @@ def _parts_of_runs(groups, count):
     Of at most PRINTED set-ups the first run is printed, and a line on paper says so."""
     parts = []
     for number, group in enumerate(groups):
-        for place, (path, run) in enumerate(group.runs.items()):
+        runs = group.runs.items()
+        for place, (path, run) in enumerate(runs):
             title = key(number, group.label)
             file = os.path.basename(path)
             is_open = len(parts) < OPENED
             is_printed = place == 0 and number < PRINTED
             kind = "run printed" if is_printed else "run unprinted"
-            inside = f'<div class="inside">{_part_of_run(run, count)}</div>'
+            part = _part_of_run(run, count)
+            inside = f'<div class="inside">{part}</div>'
             parts.append(fold(title, inside, file, opened=is_open, kind=kind))
-    return _unprinted_text(groups) + "".join(parts)
+    remark = _unprinted_text(groups)
+    joined_parts = "".join(parts)
+    return remark + joined_parts
 
 
 def _part_of_run(run, count):
     sections = [inside for _, inside in of_run(run, count)]
-    return joined(*sections, record(run, kind="numbers"))
+    facts = record(run, kind="numbers")
+    return joined(*sections, facts)
 
 
 def _unprinted_text(groups):
@@ -105,6 +120,7 @@ def _unprinted_text(groups):
     num_printed = min(PRINTED, len(groups))
     if num_runs == num_printed:
         return ""
+    num_others = num_runs - num_printed
     return (f'<p class="paper">On paper: one run of each of {num_printed} set-ups; the parts of '
-            f"the other {num_runs - num_printed} runs are in the file that this was printed from."
+            f"the other {num_others} runs are in the file that this was printed from."
             "</p>")

@@ -23,13 +23,15 @@ def client_table(run):
     N = len(run.population["samples"])
     columns = _columns(run, N)
     rows = []
-    for client in range(min(N, CLIENTS)):
+    num_shown = min(N, CLIENTS)
+    for client in range(num_shown):
         rows.append([column[client] for column in columns.values()])
     numbers = [place for place, name in enumerate(columns) if name not in TEXTS]
     more = ""
     if N > CLIENTS:
         more = f"the first {CLIENTS} of {N:,}"
-    inside = table("", list(columns), rows, numbers=numbers, wide=True)
+    heads = list(columns)
+    inside = table("", heads, rows, numbers=numbers, wide=True)
     return fold("Every client", inside, more, kind="numbers")
 
 
@@ -37,20 +39,28 @@ def _columns(run, N):
     """``{head: an entry a client}``."""
     population = run.population
     asked, merged = _answers(run, N)
+    names = [_client_name(population, client) for client in range(N)]
+    noise = _noise_texts(population, N)
+    qualities = _number_texts(quality(run), ".2f", N)
+    faults = [_faults_of(run, client) for client in range(N)]
+    contributions = _number_texts(by_client(run, "contribution"), ".3f", N)
+    sent = _sent_texts(run, N)
     columns = {
-        "client": [_client_name(population, client) for client in range(N)],
+        "client": names,
         "samples": [f"{samples:,}" for samples in population["samples"]],
-        "wrong labels (%)": _noise_texts(population, N),
-        "quality": _number_texts(quality(run), ".2f", N),
-        "faults": [_faults_of(run, client) for client in range(N)],
+        "wrong labels (%)": noise,
+        "quality": qualities,
+        "faults": faults,
         "asked": asked,
         "merged": merged,
-        "mean contribution": _number_texts(by_client(run, "contribution"), ".3f", N),
-        "sent": _sent_texts(run, N),
+        "mean contribution": contributions,
+        "sent": sent,
     }
     tested = last(run)
     if tested is not None and len(tested.clients):
-        values = dict(zip(tested.clients.tolist(), tested.values.tolist()))
+        clients = tested.clients.tolist()
+        accuracies = tested.values.tolist()
+        values = dict(zip(clients, accuracies))
         texts = [number_text(values.get(client), ".3f") for client in range(N)]
         columns["accuracy on its own test"] = texts
     return columns
@@ -60,7 +70,8 @@ def _client_name(population, client):
     """The client's number, and its name if the data set has natural clients."""
     if "name" not in population:
         return client
-    name = population["name"][client].decode("utf-8", "replace")
+    stored = population["name"][client]
+    name = stored.decode("utf-8", "replace")
     return f"{client}: {name}"
 
 
@@ -73,10 +84,12 @@ def _noise_texts(population, N):
 def _faults_of(run, client):
     """The names of the client's faults."""
     names = []
-    for number, spec in enumerate(options(run).get("fault") or ()):
+    specs = options(run).get("fault") or ()
+    for number, spec in enumerate(specs):
         is_hit = run.population.get(f"fault_{number}")
         if is_hit is not None and is_hit[client]:
-            names.append(spec.partition(":")[0])
+            name = spec.partition(":")[0]
+            names.append(name)
     return ", ".join(names) or "-"
 
 
@@ -87,8 +100,10 @@ def _answers(run, N):
     # Early runs waited for everybody.
     if "outcome" not in run.clients:
         return asked, asked
-    is_merged = run.clients["outcome"] == 0
-    merged = np.bincount(client[is_merged], minlength=N)
+    outcome = run.clients["outcome"]
+    is_merged = outcome == 0
+    clients_merged = client[is_merged]
+    merged = np.bincount(clients_merged, minlength=N)
     return asked, merged
 
 

@@ -12,7 +12,10 @@ def compared(groups):
     if not numbers["equal"]:
         return "<p>No round has been evaluated yet.</p>"
     names = [key(number, group.label) for number, group in enumerate(groups)]
-    tables = [_equal_table(numbers, names), _reach_table(numbers, names), _paired_table(numbers)]
+    at_equal_cost = _equal_table(numbers, names)
+    to_reach = _reach_table(numbers, names)
+    paired = _paired_table(numbers)
+    tables = [at_equal_cost, to_reach, paired]
     return "".join(tables)
 
 
@@ -24,12 +27,18 @@ def _word(numbers):
 def _equal_table(numbers, names):
     rows = []
     for axis, at in numbers["equal"].items():
-        for budget, values in zip(at["budgets"], at[numbers["headline"]]):
-            rows.append([spent_text(axis, budget), *map(accuracy_text, values)])
-    caption = (f"Test {_word(numbers)} at equal cost: after a quarter, half and all of what the "
+        metric = numbers["headline"]
+        for budget, values in zip(at["budgets"], at[metric]):
+            cost = spent_text(axis, budget)
+            texts = map(accuracy_text, values)
+            rows.append([cost, *texts])
+    word = _word(numbers)
+    caption = (f"Test {word} at equal cost: after a quarter, half and all of what the "
                "cheapest spent")
-    right = range(1, len(names) + 1)
-    return table(caption, ["spent", *names], rows, numbers=right, wide=True)
+    end = len(names) + 1
+    right = range(1, end)
+    heads = ["spent", *names]
+    return table(caption, heads, rows, numbers=right, wide=True)
 
 
 def _reach_table(numbers, names):
@@ -39,13 +48,17 @@ def _reach_table(numbers, names):
         return ""
     rows = []
     for axis, column in numbers["reach"].items():
+        # Under the metric's name stands the target itself.
         if axis != metric:
             texts = [reach_text(axis, values) for values in column]
             rows.append([WORDS[axis], *texts])
-    caption = (f"What it took to reach a test {_word(numbers)} of {target:.2f}, which all have "
+    word = _word(numbers)
+    caption = (f"What it took to reach a test {word} of {target:.2f}, which all have "
                "reached")
-    right = range(1, len(names) + 1)
-    return table(caption, ["", *names], rows, numbers=right, wide=True)
+    end = len(names) + 1
+    right = range(1, end)
+    heads = ["", *names]
+    return table(caption, heads, rows, numbers=right, wide=True)
 
 
 def _paired_table(numbers):
@@ -54,10 +67,15 @@ def _paired_table(numbers):
     labels = {group["tag"]: group["label"] for group in numbers["groups"]}
     rows = []
     for pair in numbers["paired"]:
-        name = f"{labels[pair['group']]} - {labels[pair['against']]}"
+        label = labels[pair["group"]]
+        reference = labels[pair["against"]]
+        name = f"{label} - {reference}"
         place = spent_text(pair["axis"], pair["budget"])
-        rows.append([name, place, len(pair["seeds"]), difference_text(pair["interval"])])
-    caption = (f"Differences of test {_word(numbers)} at equal cost, seed by seed: mean and 95 % "
+        num_seeds = len(pair["seeds"])
+        difference = difference_text(pair["interval"])
+        rows.append([name, place, num_seeds, difference])
+    word = _word(numbers)
+    caption = (f"Differences of test {word} at equal cost, seed by seed: mean and 95 % "
                "interval")
     heads = ["difference of", "at", "seeds", "mean [95 %]"]
     return table(caption, heads, rows, numbers=(2, 3), wide=True)

@@ -27,20 +27,24 @@ def header(runs, groups, title, remarks, sections):
     lines.append(_different_tasks(runs))
     lines.append(_never_left_chance(groups))
     links = [f'<li><a href="#{name.lower()}">{name}</a></li>' for name in sections]
-    return (f'<header><h1>{text(title)}</h1><p class="lead">{lead}</p>{"".join(lines)}'
-            f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav></header>')
+    joined = "".join(lines)
+    contents = "".join(links)
+    return (f'<header><h1>{text(title)}</h1><p class="lead">{lead}</p>{joined}'
+            f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header>')
 
 
 def default_title(groups):
     """A title from the names of the set-ups and of their data."""
     first_run = next(iter(groups[0].runs.values()))
     recorded = options(first_run)
-    data = _data_name(recorded.get("dataset"))
+    dataset = recorded.get("dataset")
+    data = _data_name(dataset)
     if len(groups) > 1:
         return _title_of_several(groups, data)
     if "strategy" not in recorded:
         return groups[0].label
-    title = f"{option_text(recorded['strategy'])} on {data}"
+    strategy = option_text(recorded["strategy"])
+    title = f"{strategy} on {data}"
     num_seeds = len(groups[0].runs)
     if num_seeds > 1:
         title += f", {num_seeds} seeds"
@@ -52,10 +56,12 @@ def _title_of_several(groups, data):
     if len(others) == 1:
         title = f"{others[0]} against {last}"
     else:
-        title = f"{', '.join(others)} and {last}"
+        listed = ", ".join(others)
+        title = f"{listed} and {last}"
     # Names of set-ups may tell the data already.
     if data not in title:
         title += f" on {data}"
+    # A browser's tab shows the beginning only.
     if len(title) > LONGEST_TITLE:
         return f"{len(groups)} set-ups on {data}"
     return title
@@ -64,8 +70,10 @@ def _title_of_several(groups, data):
 def _data_name(spec):
     """The name of a data set; a file of the user's by its own name."""
     name, _, rest = option_text(spec).partition(":")
-    part_options = dict(item.partition("=")[::2] for item in rest.split(","))
+    items = rest.split(",")
+    part_options = dict(item.partition("=")[::2] for item in items)
     file = part_options.get("file")
+    # hdf5 names the kind of file, not the data.
     if name != "hdf5" or not file:
         return name
     return os.path.splitext(os.path.basename(file))[0]
@@ -78,12 +86,15 @@ def _lead(groups):
     for name, form in LEADING_OPTIONS:
         values = _values_of(name, runs)
         if 0 < len(values) <= MOST_VALUES:
-            parts.append(form.format(" or ".join(values)))
+            listed = " or ".join(values)
+            parts.append(form.format(listed))
     if len(runs) > 1:
         parts.append(f"{len(runs)} runs")
     else:
-        parts.append(_rounds_text(runs[0]))
-        parts.append(str(runs[0].attrs.get("status", "")))
+        rounds = _rounds_text(runs[0])
+        parts.append(rounds)
+        status = runs[0].attrs.get("status", "")
+        parts.append(str(status))
     parts.append(_dates(runs))
     return ", ".join(filter(None, parts))
 
@@ -124,7 +135,8 @@ def _never_left_chance(groups):
             texts.append(stuck_text(group.label, runs))
     if not texts:
         return ""
-    line = f"Never left chance: {text('; '.join(texts))}."
+    listed = "; ".join(texts)
+    line = f"Never left chance: {text(listed)}."
     if len(groups) > 1:
         line += (" A difference from a set-up that did not learn says only that it did not "
                  "learn.")

@@ -22,7 +22,10 @@ def key_numbers(groups):
 
 def _cards(run):
     metrics = final_metrics(run)
-    rows = [*_quality_cards(metrics, headline(run)), *_cost_cards(run, metrics)]
+    leading = headline(run)
+    quality = _quality_cards(metrics, leading)
+    costs = _cost_cards(run, metrics)
+    rows = [*quality, *costs]
     cards = "".join(_card(*row) for row in rows)
     return f'<dl class="cards">{cards}</dl>'
 
@@ -42,7 +45,8 @@ def _quality_cards(metrics, leading):
         yield "Clients' own tests", f"{mean:.3f}", f"mean of clients; worst tenth {worst:.3f}"
     loss = metrics.get("final_loss")
     if loss is not None:
-        yield "Test loss", f"{loss:.3f}", _loss_unit(leading)
+        unit = _loss_unit(leading)
+        yield "Test loss", f"{loss:.3f}", unit
     # NaN: no client is bad, or all are.
     auc = metrics.get("quality_auc", math.nan)
     if math.isfinite(auc):
@@ -56,12 +60,14 @@ def _selected_text(metrics, leading):
     chosen = metrics.get(f"chosen_{leading.name}")
     if chosen is None:
         return "after the last round"
-    return f"{chosen:.3f} in round {metrics['chosen_round']}, the best by validation"
+    chosen_round = metrics["chosen_round"]
+    return f"{chosen:.3f} in round {chosen_round}, the best by validation"
 
 
 def _loss_unit(leading):
     if leading.share:
         return "nat, cross-entropy"
+    # A ratio has no unit to show.
     if leading.unit == "1":
         return ""
     return leading.unit
@@ -71,22 +77,35 @@ def _cost_cards(run, metrics):
     """(name, value, more) of the costs of the run, as far as recorded."""
     sparsity = metrics.get("sparsity")
     if sparsity is not None:
-        yield "Sparsity", f"{sparsity:.3f}", _kept_text(run)
-    up, down = metrics.get("up_bytes"), metrics.get("down_bytes")
+        kept = _kept_text(run)
+        yield "Sparsity", f"{sparsity:.3f}", kept
+    up = metrics.get("up_bytes")
+    down = metrics.get("down_bytes")
     if up is not None and down is not None:
-        dense = _dense_text(metrics.get("bytes_against_dense"))
-        more = f"{human_bytes(up)} up, {human_bytes(down)} down{dense}"
-        yield "Sent", human_bytes(up + down), more
+        share_of_dense = metrics.get("bytes_against_dense")
+        dense = _dense_text(share_of_dense)
+        up_text = human_bytes(up)
+        down_text = human_bytes(down)
+        more = f"{up_text} up, {down_text} down{dense}"
+        total_bytes = up + down
+        sent = human_bytes(total_bytes)
+        yield "Sent", sent, more
     column = flops_column(run)
     flops = metrics.get(column)
     if flops is not None:
-        dense = _dense_text(metrics.get(f"{column}_against_dense"))
-        yield "Training", human_flops(flops), f"{FLOPS[column]}{dense}"
+        flops_share = metrics.get(f"{column}_against_dense")
+        dense = _dense_text(flops_share)
+        flops_text = human_flops(flops)
+        convention = FLOPS[column]
+        yield "Training", flops_text, f"{convention}{dense}"
     round_s = metrics.get("round_s")
     if round_s is not None:
-        total = human_seconds(round_s * metrics["rounds"])
+        num_rounds = metrics["rounds"]
+        run_s = round_s * num_rounds
+        total = human_seconds(run_s)
         yield "Time", total, f"{round_s:.3g} s a round"
-    yield from _virtual_time_card(run.rounds.get("sim_total_s", np.zeros(0)))
+    virtual_s = run.rounds.get("sim_total_s", np.zeros(0))
+    yield from _virtual_time_card(virtual_s)
 
 
 def _virtual_time_card(virtual_s):
@@ -94,8 +113,10 @@ def _virtual_time_card(virtual_s):
     if not len(virtual_s) or virtual_s[-1] <= 0:
         return
     total_s = virtual_s[-1]
-    a_round = human_seconds(total_s / len(virtual_s))
-    yield "Virtual time", human_seconds(total_s), f"{a_round} a round"
+    round_s = total_s / len(virtual_s)
+    a_round = human_seconds(round_s)
+    total = human_seconds(total_s)
+    yield "Virtual time", total, f"{a_round} a round"
 
 
 def _kept_text(run):
@@ -103,16 +124,19 @@ def _kept_text(run):
     prunable = run.attrs.get("prunable")
     if kept is None or prunable is None:
         return "of prunable weights"
+    in_all_layers = np.sum(kept[-1])
     # A column a layer.
-    num_kept = int(np.sum(kept[-1]))
+    num_kept = int(in_all_layers)
     return f"{num_kept:,} of {prunable:,} weights kept"
 
 
 def _dense_text(share):
     """The cost against the same run without pruning, or nothing for None."""
+    # Early run files do not count a dense run's cost.
     if share is None:
         return ""
-    return f", {100 * share:.0f} % of dense"
+    percent = 100 * share
+    return f", {percent:.0f} % of dense"
 
 
 # ---------------------------------------------------------------- several set-ups
@@ -120,7 +144,8 @@ def _dense_text(share):
 
 def _table_of_groups(groups):
     """A row a set-up; the best finished one of a column stands in bold."""
-    words = outcome_words(common_headline(runs_of(groups)))
+    leading = common_headline(runs_of(groups))
+    words = outcome_words(leading)
     outcomes = comparison(groups)["outcomes"]
     names = [name for name in words if name in outcomes]
     best = _best_of(groups, outcomes)
@@ -128,7 +153,10 @@ def _table_of_groups(groups):
     for number, group in enumerate(groups):
         cells = [group_name(number, group)]
         for name in names:
-            cells.append(_outcome_cell(name, outcomes[name][number], group, best.get(name)))
+            outcome = outcomes[name][number]
+            best_mean = best.get(name)
+            cell = _outcome_cell(name, outcome, group, best_mean)
+            cells.append(cell)
         rows.append(cells)
     caption = "What came of it"
     if any(len(group.runs) > 1 for group in groups):
@@ -140,25 +168,30 @@ def _table_of_groups(groups):
 
 
 def _outcome_cell(name, outcome, group, best):
-    words = outcome_text(name, outcome, len(group.runs))
+    num_seeds = len(group.runs)
+    words = outcome_text(name, outcome, num_seeds)
     # A run that goes on may still lose its place.
     if outcome and _has_ended(group) and outcome.mean == best:
-        return Cell(f'<span class="best">{text(words)}</span>')
+        escaped = text(words)
+        return Cell(f'<span class="best">{escaped}</span>')
     return words
 
 
 def _has_ended(group):
-    return all(run.attrs.get("status", "finished") == "finished" for run in group.runs.values())
+    runs = group.runs.values()
+    return all(run.attrs.get("status", "finished") == "finished" for run in runs)
 
 
 def _best_of(groups, outcomes):
     """``{outcome: the best mean of the finished groups}``; nothing for a single group."""
+    # Nothing to win against.
     if len(groups) == 1:
         return {}
     best = {}
     for name, pick in _picks(common_headline(runs_of(groups))).items():
         means = []
-        for outcome, group in zip(outcomes.get(name, ()), groups):
+        outcomes_of_name = outcomes.get(name, ())
+        for outcome, group in zip(outcomes_of_name, groups):
             if outcome and _has_ended(group):
                 means.append(outcome.mean)
         best[name] = pick(means, default=None)
@@ -169,7 +202,8 @@ def _picks(leading):
     """``{outcome: max or min}``, whichever finds the best."""
     better = max if leading.higher else min
     own_mean, _, own_worst = leading.own
-    picks = {f"final_{column}": better for column in (leading.name, own_mean, own_worst)}
+    columns = (leading.name, own_mean, own_worst)
+    picks = {f"final_{column}": better for column in columns}
     picks[f"chosen_{leading.name}"] = better
     return picks | {"final_loss": min, "bytes": min, "flops": min}
 

@@ -14,9 +14,12 @@ def options_of(groups):
     differ = {}
     if len(groups) > 1:
         differ = comparison(groups)["differ"]
-    parts = [_differing_table(groups, differ), _unusual_table(runs, differ)]
+    differing = _differing_table(groups, differ)
+    unusual = _unusual_table(runs, differ)
+    parts = [differing, unusual]
     if len(runs) == 1:
-        parts.append(record(runs[0]))
+        all_options = record(runs[0])
+        parts.append(all_options)
     return "".join(parts)
 
 
@@ -25,7 +28,8 @@ def _differing_table(groups, differ):
         return ""
     names = [group_name(number, group) for number, group in enumerate(groups)]
     rows = [[name, *texts] for name, texts in differ.items()]
-    return table("What differs between them", ["option", *names], rows, wide=True)
+    heads = ["option", *names]
+    return table("What differs between them", heads, rows, wide=True)
 
 
 def _unusual_table(runs, differ):
@@ -52,7 +56,8 @@ def _unusual_in_all(runs, differ):
             common[name] = texts
     seed = options(runs[0]).get("seed")
     if seed and not others:
-        common["seed"] = (option_text(seed), "0")
+        text = option_text(seed)
+        common["seed"] = (text, "0")
     return common
 
 
@@ -60,8 +65,10 @@ def record(run, kind="printed"):
     """HTML of all options, and of the run's machines and versions, to unfold."""
     parts = ""
     if options(run):
-        parts = fold("All options", f'<div class="folded">{_all_options(run)}</div>', kind=kind)
-    return parts + fold("Command, versions, machines", _provenance(run.attrs), kind=kind)
+        inside = _all_options(run)
+        parts = fold("All options", f'<div class="folded">{inside}</div>', kind=kind)
+    provenance = _provenance(run.attrs)
+    return parts + fold("Command, versions, machines", provenance, kind=kind)
 
 
 def _all_options(run):
@@ -70,17 +77,22 @@ def _all_options(run):
 
 
 def _provenance(attrs):
+    command = _code(attrs.get("command"))
+    hosts = option_text(attrs.get("hosts"))
+    versions = _versions_text(attrs.get("versions"))
+    weights = _weights_text(attrs)
+    digest = _code(attrs.get("data_digest"))
     values = {
-        "command": _code(attrs.get("command")),
+        "command": command,
         "created": attrs.get("created", ""),
         "ended": attrs.get("ended", ""),
-        "hosts": option_text(attrs.get("hosts")),
+        "hosts": hosts,
         "ranks": attrs.get("ranks", ""),
         "launcher": attrs.get("launcher", ""),
         "commit": attrs.get("git_commit", ""),
-        "versions": _versions_text(attrs.get("versions")),
-        "weights": _weights_text(attrs),
-        "data digest": _code(attrs.get("data_digest")),
+        "versions": versions,
+        "weights": weights,
+        "data digest": digest,
     }
     # Unrecorded values are left out.
     rows = [[name, value] for name, value in values.items() if value != ""]
@@ -91,7 +103,8 @@ def _code(value):
     """A text in the font of commands; empty for none."""
     if not value:
         return ""
-    return Cell(f"<code>{text(value)}</code>")
+    escaped = text(value)
+    return Cell(f"<code>{escaped}</code>")
 
 
 def _versions_text(versions):
@@ -103,4 +116,6 @@ def _versions_text(versions):
 def _weights_text(attrs):
     if not {"weights", "prunable"} <= attrs.keys():
         return ""
-    return f"{attrs['weights']:,}, of which {attrs['prunable']:,} may be pruned"
+    num_weights = attrs["weights"]
+    num_prunable = attrs["prunable"]
+    return f"{num_weights:,}, of which {num_prunable:,} may be pruned"

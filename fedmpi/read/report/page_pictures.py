@@ -40,7 +40,8 @@ def run_pictures(names, run, count):
 
 
 def _grid(names, subject, runs, count):
-    word = capitalized(common_headline(runs).word)
+    leading = common_headline(runs)
+    word = capitalized(leading.word)
     figures = []
     for name in names:
         numbers = PICTURES[name].find(subject)
@@ -49,4 +50,5 @@ def _grid(names, subject, runs, count):
             figures.append(picture(next(count), title, PICTURES[name], numbers))
     if not figures:
         return ""
-    return f'<div class="pictures">{"".join(figures)}</div>'
+    joined = "".join(figures)
+    return f'<div class="pictures">{joined}</div>'

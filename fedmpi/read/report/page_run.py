@@ -36,11 +36,19 @@ def of_run(run, count, pruning=""):
     def drawn(*names):
         return run_pictures(names, run, count)
 
-    yield "Pruning", joined(pruning, drawn("layers"))
-    yield "Clients", drawn(*CLIENTS) + _estimators_table(run)
-    yield "Time", _beside(drawn("time"), _phases(run))
-    yield "Faults", _beside(drawn("answers"), _faults(run))
-    yield "Numbers", _folded_rounds(run) + client_table(run)
+    layers = drawn("layers")
+    yield "Pruning", joined(pruning, layers)
+    scores = _estimators_table(run)
+    yield "Clients", drawn(*CLIENTS) + scores
+    picture = drawn("time")
+    numbers = _phases(run)
+    yield "Time", _beside(picture, numbers)
+    answers = drawn("answers")
+    faults = _faults(run)
+    yield "Faults", _beside(answers, faults)
+    rounds = _folded_rounds(run)
+    clients = client_table(run)
+    yield "Numbers", rounds + clients
 
 
 def _beside(left, right):
@@ -52,7 +60,8 @@ def _beside(left, right):
 
 def joined(*grids):
     """Parts after one another; adjacent grids of pictures become one."""
-    return "".join(grids).replace('</div><div class="pictures">', "")
+    html = "".join(grids)
+    return html.replace('</div><div class="pictures">', "")
 
 
 # ---------------------------------------------------------------- time
@@ -64,11 +73,13 @@ def _phases(run):
     # Old run files have no times, young ones no round.
     if not times["phases"] or not times["wall_s"]:
         return ""
-    rows = [_phase_row(name, phase) for name, phase in times["phases"].items()]
+    phases = times["phases"].items()
+    rows = [_phase_row(name, phase) for name, phase in phases]
     heads = ["phase", "seconds", "median (ms)", "largest (ms)"]
     remarks = ""
     for line in notes(run, times):
-        remarks += f'<p class="aside">{text(capitalized(line))}.</p>'
+        remark = capitalized(line)
+        remarks += f'<p class="aside">{text(remark)}.</p>'
     return table("", heads, rows, numbers=range(1, 4)) + remarks
 
 
@@ -92,8 +103,9 @@ def _estimators_table(run):
     """How well each estimator found the bad clients."""
     rows = []
     for label, numbers in judged(run).items():
+        auc = numbers.get("auc", math.nan)
         # Without good and bad clients, there is nothing to find.
-        if math.isfinite(numbers.get("auc", math.nan)):
+        if math.isfinite(auc):
             rows.append(_estimator_row(label, numbers))
     if not rows:
         return ""
@@ -104,12 +116,15 @@ def _estimators_table(run):
 
 
 def _estimator_row(label, numbers):
+    spearman = numbers.get("spearman")
+    calls = numbers.get("calls")
+    seconds = numbers.get("seconds")
     return [
         label,
-        number_text(numbers.get("spearman"), "+.2f"),
+        number_text(spearman, "+.2f"),
         number_text(numbers["auc"], ".2f"),
-        number_text(numbers.get("calls"), ",d"),
-        number_text(numbers.get("seconds"), ".3g"),
+        number_text(calls, ",d"),
+        number_text(seconds, ".3g"),
     ]
 
 
@@ -118,10 +133,13 @@ def _estimator_row(label, numbers):
 
 def _faults(run):
     """Lost clients, and the starts of the run; nothing if neither is recorded."""
-    sentences = [_merged_text(run), _resumed_text(len(run.sessions))]
+    merged = _merged_text(run)
+    resumed = _resumed_text(len(run.sessions))
+    sentences = [merged, resumed]
     words = " ".join(filter(None, sentences))
     paragraph = f"<p>{text(words)}</p>" if words else ""
-    return paragraph + _starts(run)
+    starts = _starts(run)
+    return paragraph + starts
 
 
 def _merged_text(run):
@@ -136,7 +154,8 @@ def _merged_text(run):
         if sums.get(name):
             lost.append(f"{sums[name]:,} {words}")
     if lost:
-        line += f": {', '.join(lost)}"
+        listed = ", ".join(lost)
+        line += f": {listed}"
     return f"{line}."
 
 
@@ -145,6 +164,7 @@ def _resumed_text(num_starts):
         return ""
     if num_starts == 1:
         return "The run was never resumed."
+    # The first start is no resume.
     if num_starts == 2:
         return "The run was resumed once."
     return f"The run was resumed {num_starts - 1} times."
@@ -156,7 +176,8 @@ def _starts(run):
         return ""
     rows = []
     for session in run.sessions:
-        command = Cell(f"<code>{text(session.get('command', ''))}</code>")
+        command_line = session.get("command", "")
+        command = Cell(f"<code>{text(command_line)}</code>")
         place = [session.get(name, "") for name in ("time", "ranks", "hosts")]
         rows.append([*place, command])
     return table("Starts", ["time", "ranks", "hosts", "command"], rows, numbers=(1,), wide=True)
@@ -172,23 +193,28 @@ def _folded_rounds(run):
     title = "Every round"
     if T > ROWS:
         title = f"{ROWS} of {T} rounds"
-    return fold(title, _round_table(run), kind="numbers")
+    rounds = _round_table(run)
+    return fold(title, rounds, kind="numbers")
 
 
 def _round_table(run):
     """The rounds, at most ROWS of them, the last among them."""
     T = len(run.ends)
+    num_rows = min(T, ROWS)
     # Both ends are among them.
-    evenly = np.linspace(0, T - 1, min(T, ROWS))
-    rounds = np.unique(evenly.round().astype(int))
+    evenly = np.linspace(0, T - 1, num_rows)
+    nearest = evenly.round().astype(int)
+    rounds = np.unique(nearest)
     # Rounds count from 1.
     columns = {"round": rounds + 1}
     for name, head, show in _round_columns(run):
         values = run.rounds[name][rounds]
         columns[head] = [_round_cell(value, show) for value in values]
-    rows = [list(row) for row in zip(*columns.values())]
+    all_columns = columns.values()
+    rows = [list(row) for row in zip(*all_columns)]
     numbers = range(1, len(columns))
-    return table("", list(columns), rows, numbers=numbers, wide=True)
+    heads = list(columns)
+    return table("", heads, rows, numbers=numbers, wide=True)
 
 
 def _round_columns(run):

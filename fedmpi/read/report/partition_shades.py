@@ -33,10 +33,13 @@ def partition_picture(federation, width=WIDTH):
     Clients by classes, if there are any, as shades. Beside them a bar of samples a client, with an
     end for wrong labels."""
     clients = federation["clients"]
-    rows, left_out = shown(len(clients["samples"]))
-    most = max(int(clients["samples"].max()), 1)
+    num_clients = len(clients["samples"])
+    rows, left_out = shown(num_clients)
+    largest = clients["samples"].max()
+    most = max(int(largest), 1)
     widths = _widths(federation["classes"], rows[-1], most, width)
-    lines = [_heads(federation["classes"], widths)]
+    heads = _heads(federation["classes"], widths)
+    lines = [heads]
     share = proportions(clients["labels"])
     for client in rows:
         shades = _shades(share[client], widths)
@@ -50,12 +53,16 @@ def partition_picture(federation, width=WIDTH):
 
 def _widths(classes, last_client, most, width):
     """The ``Widths`` of lines of at most ``width`` characters; ``most``: samples of a client."""
-    label = max(len("client"), len(f"{last_client}*"))
+    longest_number = len(f"{last_client}*")
+    label = max(len("client"), longest_number)
     samples = len(f"{most:,}")
-    bar = max(samples + 1 + BAR, len(BARS))
+    longest_bar = samples + 1 + BAR
+    head_length = len(BARS)
+    bar = max(longest_bar, head_length)
     room = width - label - bar - len("   ")
     K = max(classes, 1)
-    cell = max(1, min(WIDEST, room // K))
+    room_a_class = min(WIDEST, room // K)
+    cell = max(1, room_a_class)
     # With more classes than room, some share a column.
     classes_a_column = -(-K // room)
     return Widths(label, samples, cell, classes_a_column)
@@ -67,19 +74,24 @@ def _heads(classes, widths):
 
 
 def _line(clients, client, shades, most, widths):
-    mark = "*" if clients["faulty"][client].any() else " "
+    is_faulty = clients["faulty"][client].any()
+    mark = "*" if is_faulty else " "
     label = f"{client}{mark}"
     samples = clients["samples"][client]
-    bar = _bar(samples, clients["noise"][client], most)
+    noise = clients["noise"][client]
+    bar = _bar(samples, noise, most)
     line = f"{label:>{widths.label}} {shades}  {samples:>{widths.samples},} {bar}"
+    # A client without samples has no bar.
     return line.rstrip()
 
 
 def _legend(federation, classes_a_column):
     if federation["classes"]:
-        yield f"share of a client's samples (%) by label:  {_shades_text()}, blank: none"
+        shades = _shades_text()
+        yield f"share of a client's samples (%) by label:  {shades}, blank: none"
     notes = []
-    if federation["summary"]["faulty"]:
+    num_faulty = federation["summary"]["faulty"]
+    if num_faulty:
         notes.append("* faulty")
     if classes_a_column > 1:
         notes.append(f"each column is {classes_a_column} classes")
@@ -89,11 +101,13 @@ def _legend(federation, classes_a_column):
 
 def _shades_text():
     """Each shade with its largest share."""
-    ends = [least for least, _ in SHADES[1:]]
+    from_second = SHADES[1:]
+    ends = [least for least, _ in from_second]
     ends.append(1.0)
     texts = []
     for (_, shade), end in zip(SHADES, ends):
-        texts.append(f"{shade} to {100 * end:.0f}")
+        percent = 100 * end
+        texts.append(f"{shade} to {percent:.0f}")
     return "  ".join(texts)
 
 
@@ -101,16 +115,23 @@ def _class_numbers(classes, classes_a_column, cell_width):
     """The numbers of classes above their columns, as many as fit: all, or every fifth column."""
     num_columns = -(-classes // classes_a_column)
     line_width = num_columns * cell_width
+    last_class = str(classes - 1)
+    digits = len(last_class)
     # A number and a blank behind it.
-    all_fit = cell_width > len(str(classes - 1))
+    all_fit = cell_width > digits
     step = 1 if all_fit else 5
     line = ""
-    for column in range(0, num_columns, step):
-        number = str(column * classes_a_column)
+    columns = range(0, num_columns, step)
+    for column in columns:
+        first_class = column * classes_a_column
+        number = str(first_class)
         start = column * cell_width
-        if start + len(number) <= line_width:
-            line += number.ljust(step * cell_width)
-    return line[:line_width].ljust(line_width)
+        end = start + len(number)
+        if end <= line_width:
+            padded = number.ljust(step * cell_width)
+            line += padded
+    fitting = line[:line_width]
+    return fitting.ljust(line_width)
 
 
 def _shades(share, widths):
@@ -118,8 +139,10 @@ def _shades(share, widths):
     step = widths.classes_a_column
     cells = []
     for start in range(0, len(share), step):
-        part = share[start:start + step].sum()
-        cells.append(_shade(part) * widths.cell)
+        of_column = share[start:start + step]
+        part = of_column.sum()
+        shade = _shade(part)
+        cells.append(shade * widths.cell)
     return "".join(cells)
 
 
@@ -127,14 +150,18 @@ def _shade(part):
     """The shade of a share; a blank for none at all."""
     if part <= 0:
         return " "
-    return [shade for least, shade in SHADES if part >= least][-1]
+    reached = [shade for least, shade in SHADES if part >= least]
+    return reached[-1]
 
 
 def _bar(samples, noise, most):
     """A bar of samples, of which ``most`` take BAR characters; its end stands for wrong labels."""
-    length = math.ceil(BAR * samples / most)
+    exact_length = BAR * samples / most
+    length = math.ceil(exact_length)
     wrong = 0
     # Rounded, half a character down.
     if noise > 0:
-        wrong = min(length, math.ceil(length * noise - 0.5))
-    return "=" * (length - wrong) + "x" * wrong
+        exact_wrong = length * noise - 0.5
+        wrong = min(length, math.ceil(exact_wrong))
+    right = length - wrong
+    return "=" * right + "x" * wrong

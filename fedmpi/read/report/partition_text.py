@@ -35,6 +35,7 @@ def _dealt_text(federation):
     line = (f"{federation['dataset']}: {federation['targets']}; {federation['dealt']:,} training "
             f"samples dealt out to {num_clients:,} clients")
     copies = federation["dealt"] - federation["distinct"]
+    # Only the fault of duplicates makes copies.
     if copies:
         line += f", {copies:,} of them copies"
     return line
@@ -52,10 +53,12 @@ def _other_samples_text(federation):
 
 
 def _faults_text(federation):
-    counts = federation["clients"]["faulty"].sum(axis=0)
+    is_faulty = federation["clients"]["faulty"]
+    counts = is_faulty.sum(axis=0)
     parts = []
     for spec, count in zip(federation["faults"], counts):
-        parts.append(f"{spec} ({_number(count, 'client')})")
+        clients = _number(count, "client")
+        parts.append(f"{spec} ({clients})")
     return "faults: " + ", ".join(parts)
 
 
@@ -67,8 +70,10 @@ def _number(count, noun):
 def shown(N):
     """``(rows, number left out)``: all N rows, or the first and the last ``ENDS``."""
     if N <= 2 * ENDS:
-        return np.arange(N), 0
-    return np.r_[:ENDS, N - ENDS:N], N - 2 * ENDS
+        all_rows = np.arange(N)
+        return all_rows, 0
+    both_ends = np.r_[:ENDS, N - ENDS:N]
+    return both_ends, N - 2 * ENDS
 
 
 def with_gap(lines, left_out, head):
@@ -81,14 +86,19 @@ def with_gap(lines, left_out, head):
 
 def _table(federation, width):
     """The lines of a table with a row a client."""
-    rows, left_out = shown(len(federation["clients"]["samples"]))
+    num_clients = len(federation["clients"]["samples"])
+    rows, left_out = shown(num_clients)
     columns = _columns(federation, rows)
-    cells = list(zip(*columns.values()))
+    in_columns = columns.values()
+    cells = list(zip(*in_columns))
+    last = len(columns) - 1
     # Words stand to the left, numbers to the right.
-    left = {len(columns) - 1} if "faults" in columns else set()
-    lines = aligned(list(columns), cells, left, width)
+    left = {last} if "faults" in columns else set()
+    heads = list(columns)
+    lines = aligned(heads, cells, left, width)
+    lines_if_wide = len(cells) + 1
     # A narrow table takes several lines a client, so that it has no middle.
-    a_line_a_client = len(lines) == len(cells) + 1
+    a_line_a_client = len(lines) == lines_if_wide
     if left_out and not a_line_a_client:
         return [*lines, f"({left_out:,} clients left out)"]
     return with_gap(lines, left_out, head=1)
@@ -98,23 +108,31 @@ def _columns(federation, rows):
     """``{head: [text]}`` of the clients ``rows``.
 
     Columns with the same text for all clients (no skew of features, no faults) are left out."""
-    summary, of_all = federation["summary"], federation["clients"]
+    summary = federation["summary"]
+    of_all = federation["clients"]
     # A data set may have no names for its clients. Only shown clients get a text: there may be a
     # hundred thousand others.
     clients = {name: values[rows] for name, values in of_all.items() if len(values)}
-    columns = {"client": [str(client) for client in rows]}
+    labels = [str(client) for client in rows]
+    columns = {"client": labels}
     if "name" in clients:
         columns["name"] = clients["name"]
     columns["samples"] = _formatted(clients["samples"], ",")
     if federation["classes"]:
-        columns |= _class_columns(clients, federation["class_names"])
-    if of_all["features"].any():
-        columns["features"] = _formatted(clients["features"], ".3g")
-    columns["quality"] = _formatted(clients["quality"], ".3f")
+        class_names = federation["class_names"]
+        of_classes = _class_columns(clients, class_names)
+        columns |= of_classes
+    has_skew = of_all["features"].any()
+    if has_skew:
+        features = clients["features"]
+        columns["features"] = _formatted(features, ".3g")
+    quality = clients["quality"]
+    columns["quality"] = _formatted(quality, ".3f")
     if summary["duplicates"]:
-        columns["copy of"] = list(map(_copy_text, clients["duplicate_of"]))
+        columns["copy of"] = [_copy_text(original) for original in clients["duplicate_of"]]
     if summary["faulty"]:
-        columns["faults"] = _fault_names(federation["faults"], clients["faulty"])
+        is_faulty = clients["faulty"]
+        columns["faults"] = _fault_names(federation["faults"], is_faulty)
     return columns
 
 
@@ -123,11 +141,15 @@ def _formatted(values, form):
 
 
 def _class_columns(clients, class_names):
+    classes_held = _formatted(clients["classes_held"], "d")
+    entropies = _formatted(clients["entropy_bits"], ".2f")
+    most_frequent = _most_frequent(clients, class_names)
+    wrong = [f"{100 * rate:.1f} %" for rate in clients["noise"]]
     return {
-        "classes": _formatted(clients["classes_held"], "d"),
-        "entropy": _formatted(clients["entropy_bits"], ".2f"),
-        "most frequent": _most_frequent(clients, class_names),
-        "wrong": [f"{100 * rate:.1f} %" for rate in clients["noise"]],
+        "classes": classes_held,
+        "entropy": entropies,
+        "most frequent": most_frequent,
+        "wrong": wrong,
     }
 
 
@@ -135,10 +157,13 @@ def _most_frequent(clients, class_names):
     """[text]: each client's most frequent label, and its share."""
     texts = []
     columns = (clients["samples"], clients["top_class"], clients["top_share"])
-    for samples, label, share in zip(*columns):
+    rows = zip(*columns)
+    for samples, label, share in rows:
         if samples:
+            # Data sets may leave their classes without names.
             name = class_names[label] if class_names else label
-            texts.append(f"{name}: {100 * share:.0f} %")
+            percent = 100 * share
+            texts.append(f"{name}: {percent:.0f} %")
         else:
             texts.append("-")
     return texts
@@ -153,26 +178,33 @@ def _fault_names(specs, faulty):
     names = [split(spec)[0] for spec in specs]
     texts = []
     for has_fault in faulty:
-        hit = [name for name, is_hit in zip(names, has_fault) if is_hit]
+        pairs = zip(names, has_fault)
+        hit = [name for name, is_hit in pairs if is_hit]
         texts.append(", ".join(hit) or "-")
     return texts
 
 
 def _all_clients(federation, width):
     """Lines of numbers of all clients."""
-    summary, classes = federation["summary"], federation["classes"]
-    rows = [("samples", _samples_text(summary))]
+    summary = federation["summary"]
+    classes = federation["classes"]
+    samples = _samples_text(summary)
+    rows = [("samples", samples)]
     if classes:
-        rows += _label_rows(summary, classes)
+        of_labels = _label_rows(summary, classes)
+        rows += of_labels
     duplicates = _number(summary["duplicates"], "duplicate")
-    rows.append(("faulty clients", f"{summary['faulty']} of {summary['clients']}, {duplicates}"))
+    num_clients = summary["clients"]
+    rows.append(("faulty clients", f"{summary['faulty']} of {num_clients}, {duplicates}"))
     return labelled(rows, width)
 
 
 def _samples_text(summary):
+    text = f"{summary['samples_median']:,.1f}"
     # The median of an even number of clients may end in .5.
-    median = f"{summary['samples_median']:,.1f}".removesuffix(".0")
-    least, most = summary["samples_min"], summary["samples_max"]
+    median = text.removesuffix(".0")
+    least = summary["samples_min"]
+    most = summary["samples_max"]
     return f"min {least:,}, median {median}, max {most:,}"
 
 
@@ -180,6 +212,7 @@ def _label_rows(summary, classes):
     """[(name, text)] about labels."""
     mean = summary["entropy_bits_mean"]
     whole = summary["entropy_bits_whole"]
+    # The entropy of equally frequent classes.
     most = math.log2(classes)
     entropy = (f"mean {mean:.2f} bits of a client, {whole:.2f} of all together (at most "
                f"{most:.2f})")

@@ -35,9 +35,12 @@ def curves(run):
     lines = []
     for name, label in ((leading.name, "test"), (leading.validation, "validation")):
         values = run.rounds.get(name, np.empty(0))
-        rounds = np.flatnonzero(np.isfinite(values))
+        is_evaluated = np.isfinite(values)
+        rounds = np.flatnonzero(is_evaluated)
         if len(rounds):
-            lines.append((label, rounds + 1, values[rounds]))
+            values_there = values[rounds]
+            numbers = rounds + 1
+            lines.append((label, numbers, values_there))
     return lines
 
 
@@ -51,21 +54,28 @@ def shares(run):
     is_scored = np.isfinite(score)
     label, x = _truth_axis(run, len(score))
     x = np.asarray(x, float)
-    return TITLE, label, x[is_scored], score[is_scored]
+    x_scored = x[is_scored]
+    scored = score[is_scored]
+    return TITLE, label, x_scored, scored
 
 
 def _truth_axis(run, N):
     """``(label, x (N,))``: the axis for contributions."""
     truth = _of_clients(quality(run), N)
+    # Equal truths would stand in one column.
     if truth is not None and np.ptp(tied(truth)) > 0:
-        noise = _of_clients(run.population.get("noise"), N)
-        if noise is not None and np.allclose(truth, 1 - noise, rtol=0, atol=1e-12):
+        noise_of_clients = run.population.get("noise")
+        noise = _of_clients(noise_of_clients, N)
+        only_labels_are_wrong = np.allclose(truth, 1 - noise, rtol=0, atol=1e-12)
+        if noise is not None and only_labels_are_wrong:
             return WRONG, noise
         return QUALITY, truth
-    samples = _of_clients(run.population.get("samples"), N)
+    num_samples = run.population.get("samples")
+    samples = _of_clients(num_samples, N)
     if samples is not None:
         return "samples", samples
-    return "client", np.arange(N)
+    numbers = np.arange(N)
+    return "client", numbers
 
 
 def _of_clients(values, N):
@@ -93,14 +103,18 @@ def picture(run, width=100, height=22, colour=False):
     ``height`` high.
 
     Side by side if 80 columns allow it. Without ``colour`` there are no escape codes in it."""
-    panels = [_curve_panel(run), _share_panel(run)]
+    curve = _curve_panel(run)
+    share = _share_panel(run)
+    panels = [curve, share]
     return _built(panels, width, height, colour)
 
 
 def curves_picture(groups, width=100, height=22, colour=False):
     """The test headline of Groups against rounds and against bytes sent, as text; a group is drawn
     in its letter."""
-    panels = [_group_panel(groups, "rounds"), _group_panel(groups, "bytes")]
+    by_rounds = _group_panel(groups, "rounds")
+    by_bytes = _group_panel(groups, "bytes")
+    panels = [by_rounds, by_bytes]
     return _built(panels, width, height, colour)
 
 
@@ -128,10 +142,13 @@ def _built(panels, width, height, colour):
     figure.plot_size(width, height)
     theme = "simple" if colour else "colorless"
     for place, panel_width, panel in _placed(figure, panels, width):
-        panel(place.theme(theme), panel_width)
-    text = figure.build().string(colorless=not colour)
+        themed = place.theme(theme)
+        panel(themed, panel_width)
+    built = figure.build()
+    text = built.string(colorless=not colour)
     figure.clear()
-    lines = text.rstrip("\n").split("\n")
+    without_end = text.rstrip("\n")
+    lines = without_end.split("\n")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -139,11 +156,14 @@ def _placed(figure, panels, width):
     """(place on the figure, its width, panel) of one or two panels: side by side if there is
     room."""
     if len(panels) == 1:
-        yield figure, width, panels[0]
+        only = panels[0]
+        yield figure, width, only
     elif width >= SIDE_BY_SIDE:
         figure.subplots(1, 2)
         for number, panel in enumerate(panels, 1):
-            yield figure.subplot(1, number), width // len(panels), panel
+            place = figure.subplot(1, number)
+            half = width // len(panels)
+            yield place, half, panel
     else:
         figure.subplots(2, 1)
         for number, panel in enumerate(panels, 1):
@@ -151,19 +171,24 @@ def _placed(figure, panels, width):
 
 
 def _group_panel(groups, axis):
-    leading = common_headline(runs_of(groups))
+    runs = runs_of(groups)
+    leading = common_headline(runs)
     lines = mean_lines(groups, leading.name, axis)
     if lines is None:
         return None
-    factor, label = 1.0, "round"
+    factor = 1.0
+    label = "round"
+    # One prefix for all lines: they share the axis.
     if axis == "bytes":
         most = max(line.x.max() for line in lines)
         factor, letter = prefix(most)
         label = f"{letter}B sent, up and down"
     lettered = []
     for group, line in zip(groups, lines):
-        lettered.append((group.tag, line.x / factor, line.y))
-    return _letter_panel(lettered, label, leading.word, whole=axis == "rounds")
+        x = line.x / factor
+        lettered.append((group.tag, x, line.y))
+    are_whole = axis == "rounds"
+    return _letter_panel(lettered, label, leading.word, whole=are_whole)
 
 
 def _letter_panel(lines, label, word, whole):
@@ -173,9 +198,12 @@ def _letter_panel(lines, label, word, whole):
             _draw_line(place, x, y)
         # Letters come last, so that no line hides them.
         for letter, x, y in lines:
-            every = _every(x, width // LETTER_GAP)
+            most_letters = width // LETTER_GAP
+            every = _every(x, most_letters)
+            x_shown = x[::-every]
+            y_shown = y[::-every]
             # From the end backwards, since lines differ most at their ends.
-            _draw_marks(place, x[::-every], y[::-every], letter)
+            _draw_marks(place, x_shown, y_shown, letter)
         place.title(f"test {word}")
         _label_axes(place, width, label, [line[1:] for line in lines], whole)
 
@@ -184,7 +212,9 @@ def _letter_panel(lines, label, word, whole):
 
 def _every(x, most):
     """The step by which at most ``most`` of the points ``x`` are taken."""
-    return math.ceil(len(x) / max(1, most))
+    at_least_one = max(1, most)
+    step = len(x) / at_least_one
+    return math.ceil(step)
 
 
 def _curve_panel(run):
@@ -199,11 +229,16 @@ def _curve_panel(run):
                 _draw_line(place, x, y)
                 names.append(f"line: {label}")
             else:
+                most_crosses = width // CROSS_GAP
                 # Only so many marks that the line shows through.
-                every = _every(x, width // CROSS_GAP)
-                _draw_marks(place, x[::every], y[::every], "x")
+                every = _every(x, most_crosses)
+                x_shown = x[::every]
+                y_shown = y[::every]
+                _draw_marks(place, x_shown, y_shown, "x")
+                # The title serves as the legend: a terminal has no room for one.
                 names.append(f"x: {label}")
-        place.title(f"{headline(run).word} ({', '.join(names)})")
+        listed = ", ".join(names)
+        place.title(f"{headline(run).word} ({listed})")
         _label_axes(place, width, "round", [line[1:] for line in lines], whole=True)
 
     return panel
@@ -218,7 +253,8 @@ def _share_panel(run):
 
     def panel(place, width):
         _draw_marks(place, x, y, "o")
-        fits = len(title) < width - 4
+        room = width - 4
+        fits = len(title) < room
         place.title(title if fits else SHORT_TITLE)
         span = _span(run, label, x)
         _label_axes(place, width, label, [(span, y)], whole=are_whole_numbers)
@@ -227,19 +263,28 @@ def _share_panel(run):
 
 
 def _draw_line(place, x, y):
-    signal = place.signal(np.asarray(x).tolist(), np.asarray(y).tolist(), marker="braille")
-    place.draw(signal.lines(True))
+    all_x = np.asarray(x).tolist()
+    all_y = np.asarray(y).tolist()
+    signal = place.signal(all_x, all_y, marker="braille")
+    drawn = signal.lines(True)
+    place.draw(drawn)
 
 
 def _draw_marks(place, x, y, marker):
-    signal = place.signal(np.asarray(x).tolist(), np.asarray(y).tolist(), marker=marker)
-    place.draw(signal.lines(False))
+    all_x = np.asarray(x).tolist()
+    all_y = np.asarray(y).tolist()
+    signal = place.signal(all_x, all_y, marker=marker)
+    drawn = signal.lines(False)
+    place.draw(drawn)
 
 
 def _label_axes(place, width, label, series, whole):
     """Ticks on both axes for all of ``series`` [(x, y)], and a label below; ``whole``: x counts."""
-    _rule(place, "x", [x for x, _ in series], width // TICK_GAP, whole)
-    _rule(place, "y", [y for _, y in series], Y_TICKS)
+    all_x = [x for x, _ in series]
+    most_x_ticks = width // TICK_GAP
+    _rule(place, "x", all_x, most_x_ticks, whole)
+    all_y = [y for _, y in series]
+    _rule(place, "y", all_y, Y_TICKS)
     place.label(label, axis="x")
 
 
@@ -248,19 +293,27 @@ def _rule(place, axis, series, most, whole=False):
     values = np.concatenate(series)
     low = float(np.min(values))
     high = float(np.max(values))
-    ticks, labels = nice_ticks(low, high, max(2, most), whole)
-    start = min(low, ticks[0])
-    end = max(high, ticks[-1])
-    place.ruler(axis).lim(start, end).ticks(ticks, labels)
+    most_ticks = max(2, most)
+    ticks, labels = nice_ticks(low, high, most_ticks, whole)
+    first = ticks[0]
+    start = min(low, first)
+    last = ticks[-1]
+    end = max(high, last)
+    ruler = place.ruler(axis)
+    ruler.lim(start, end).ticks(ticks, labels)
 
 
 def nice_ticks(low, high, most, whole=False):
     """At most ``most`` + 1 round positions from ``low`` or below to ``high`` or below, with their
     labels."""
+    # One value alone, or the same everywhere: a range of one around it.
     if high <= low:
-        low, high = low - 0.5, high + 0.5
-    step = _round_step((high - low) / most)
-    magnitude = math.floor(math.log10(step))
+        low = low - 0.5
+        high = high + 0.5
+    least_step = (high - low) / most
+    step = _round_step(least_step)
+    exponent = math.log10(step)
+    magnitude = math.floor(exponent)
     digits = max(0, -magnitude)
     if whole:
         step = max(step, 1.0)
@@ -269,15 +322,20 @@ def nice_ticks(low, high, most, whole=False):
     first = math.floor(low / step + 1e-9)
     last = math.floor(high / step + 1e-9)
     last = max(last, first + 1)
-    ticks = [number * step for number in range(first, last + 1)]
-    return ticks, [f"{tick:.{digits}f}" for tick in ticks]
+    end = last + 1
+    numbers = range(first, end)
+    ticks = [number * step for number in numbers]
+    labels = [f"{tick:.{digits}f}" for tick in ticks]
+    return ticks, labels
 
 
 def _round_step(least_step):
     """The next number of 1, 2, 5, 10, 20 ... (or 0.1, 0.2, 0.5 ...)."""
-    power = 10.0 ** math.floor(math.log10(least_step))
+    exponent = math.log10(least_step)
+    power = 10.0 ** math.floor(exponent)
     steps = [factor * power for factor in (1, 2, 5, 10)]
-    return next(step for step in steps if step >= least_step * (1 - 1e-9))
+    lowest = least_step * (1 - 1e-9)
+    return next(step for step in steps if step >= lowest)
 
 
 # ---------------------------------------------------------------- for print
@@ -285,41 +343,52 @@ def _round_step(least_step):
 
 def save_picture(run, path):
     """Writes the same two panels for print; the kind follows the extension: png, svg or pdf."""
-    lines, points = curves(run), shares(run)
+    lines = curves(run)
+    points = shares(run)
     num_panels = bool(lines) + (points is not None)
     if not num_panels:
         raise UserError(f"{path}: no round has been evaluated yet, there is nothing to draw")
 
     def show(figure):
-        axes = list(np.ravel(figure.subplots(1, num_panels)))
+        # A single panel comes without an array around it.
+        grid = np.ravel(figure.subplots(1, num_panels))
+        axes = list(grid)
         if lines:
             named = [Line(*line) for line in lines]
-            draw.lines(axes[0], named, "round", headline(run).word, whole=True)
+            word = headline(run).word
+            draw.lines(axes[0], named, "round", word, whole=True)
         if points is not None:
             draw_shares(axes[-1], run, points)
 
-    save_figure(path, (3.4 * num_panels, 2.6), show)
+    width_in = 3.4 * num_panels
+    save_figure(path, (width_in, 2.6), show)
 
 
 def draw_shares(ax, run, points):
     """The ``shares`` as points on ``ax``, good and bad clients apart."""
     _, label, x, y = points
-    unit = {WRONG: " (fraction)", "samples": " (count)"}.get(label, "")
+    units = {WRONG: " (fraction)", "samples": " (count)"}
+    unit = units.get(label, "")
     kinds = []
     for rows, name in _kinds(run, label, x):
         if rows.any():
             kinds.append((name, x[rows], y[rows]))
-    ylabel = f"contribution, last quarter{_unit(run, 'contribution')}"
-    draw.points(ax, kinds, label + unit, ylabel)
+    unit_of_scores = _unit(run, "contribution")
+    ylabel = f"contribution, last quarter{unit_of_scores}"
+    xlabel = label + unit
+    draw.points(ax, kinds, xlabel, ylabel)
 
 
 def _kinds(run, label, x):
     """``[(points (n,) bool, name)]``: the good and the bad clients, if the axis shows this, else
     all clients."""
     if label not in (WRONG, QUALITY):
-        return [(np.ones(len(x), bool), "clients")]
+        all_rows = np.ones(len(x), bool)
+        return [(all_rows, "clients")]
     is_scored = np.isfinite(by_client(run, "contribution", LAST))
-    bad = is_bad(tied(quality(run)), faulty(run))[is_scored]
+    truth = tied(quality(run))
+    is_faulty = faulty(run)
+    bad = is_bad(truth, is_faulty)[is_scored]
     if label == WRONG:
         return [(~bad, "clean"), (bad, "noisy")]
     return [(~bad, "good"), (bad, "bad")]
@@ -327,6 +396,7 @@ def _kinds(run, label, x):
 
 def _unit(run, name):
     column = run.columns.get(f"clients/{name}")
+    # "1" is the unit of a count or a share.
     if column is None or column.unit in ("", "1"):
         return ""
     return f" ({column.unit})"

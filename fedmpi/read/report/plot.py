@@ -35,13 +35,16 @@ def plotted(
         panels += _panels(groups, name)
     panels, lines = _framed(panels, xlim, ylim, baselines)
     fitting = max(1, int(width_cm // NARROW_CM))
-    columns = min(len(panels), columns or fitting)
+    wanted_columns = columns or fitting
+    columns = min(len(panels), wanted_columns)
     width = width_cm * CM
-    heights = _row_heights(panels, columns, width / columns)
+    panel_width = width / columns
+    heights = _row_heights(panels, columns, panel_width)
     titles = _titles_height(panels, len(heights))
     head = _head_height(lines, width_cm)
     top = 1.5 * LINE_IN * bool(title)
-    height = sum(heights) + titles + head + top
+    heights_of_rows = sum(heights)
+    height = heights_of_rows + titles + head + top
     # A height that the user asks for changes the panels, not the legend or the title.
     if height_cm:
         height = height_cm * CM
@@ -51,12 +54,14 @@ def plotted(
             figure.suptitle(title)
         body = figure
         if lines:
-            rest = max(height - head - top, head)
+            below = height - head - top
+            rest = max(below, head)
             above, body = figure.subfigures(2, 1, height_ratios=[head, rest])
             draw.legend(above, lines)
         parts = body.subfigures(len(heights), columns, squeeze=False, height_ratios=heights)
+        places = parts.flat
         # The last row may have fewer panels than columns.
-        for place, (panel_title, kind, numbers) in zip(parts.flat, panels):
+        for place, (panel_title, kind, numbers) in zip(places, panels):
             kind.draw(place, numbers)
             if panel_title:
                 place.suptitle(panel_title, fontsize="medium")
@@ -84,10 +89,12 @@ def _head_height(lines, width_cm):
     if not lines:
         return 0.0
     num_rows = len(lines)
-    if width_cm >= 2 * NARROW_CM:
+    wide_cm = 2 * NARROW_CM
+    if width_cm >= wide_cm:
         # Two names stand beside one another.
         num_rows = 0.5 * len(lines)
-    return LINE_IN * num_rows + LINE_IN
+    names_height = LINE_IN * num_rows
+    return names_height + LINE_IN
 
 
 def _framed(panels, xlim, ylim, baselines):
@@ -98,7 +105,8 @@ def _framed(panels, xlim, ylim, baselines):
     take."""
     curves = [numbers for _, _, numbers in panels if isinstance(numbers, Curves)]
     _check_frame(panels, curves, xlim, ylim, baselines)
-    is_shared = len(curves) == len(panels) and _have_same_lines(curves)
+    only_curves = len(curves) == len(panels)
+    is_shared = only_curves and _have_same_lines(curves)
     framed = []
     for title, kind, numbers in panels:
         if isinstance(numbers, Curves):
@@ -106,6 +114,7 @@ def _framed(panels, xlim, ylim, baselines):
             frame = draw.Frame(xlim, ylim, levels, named=not is_shared)
             numbers = numbers._replace(frame=frame)
         framed.append((title, kind, numbers))
+    # The panels leave their names to the common legend.
     if is_shared:
         return framed, curves[0].lines
     return framed, []
@@ -119,8 +128,9 @@ def _check_frame(panels, curves, xlim, ylim, baselines):
             "them")
     xlabels = list(dict.fromkeys(one.xlabel for one in curves))
     if xlim and len(xlabels) > 1:
+        listed = ", ".join(xlabels)
         raise UserError(
-            f"--xlim: these kinds have several axes, {', '.join(xlabels)}; draw one at a time")
+            f"--xlim: these kinds have several axes, {listed}; draw one at a time")
     columns = {one.column for one in curves}
     has_numbers = any(isinstance(level, float) for _, level in baselines)
     if len(columns) > 1 and (ylim or has_numbers):
@@ -150,18 +160,21 @@ def _level(label, baseline, column):
     if not len(rounds):
         raise UserError(f"--baseline {label}: that run has no {column} yet")
     last = rounds[-1]
-    return float(baseline.rounds[column][last])
+    values = baseline.rounds[column]
+    return float(values[last])
 
 
 def _panels(groups, name):
     """[(title, Picture, its numbers)]: one for all groups, or one for each run."""
     kind = PICTURES[name]
     if not kind.each:
-        return [_panel(name, groups, "")]
+        panel = _panel(name, groups, "")
+        return [panel]
     panels = []
     for group in groups:
         title = group.label if len(groups) > 1 else ""
-        for path, run in group.runs.items():
+        runs = group.runs.items()
+        for path, run in runs:
             panels.append(_panel(name, run, title, f"{path}: "))
     return panels
 

@@ -62,6 +62,7 @@ def _phases(run):
             own_s += phase["seconds"]
         phases[name] = phase
     wall_s = own_s
+    # It also counts the work between phases.
     if "round_s" in rounds:
         wall_s = _total(rounds, "round_s")
     for phase in phases.values():
@@ -134,6 +135,7 @@ def _of_workers(run):
 def _num_workers(run):
     """None if the run was resumed on another number of ranks, or does not record them."""
     started = _started(run)
+    # A mean over sessions of different sizes would mislead.
     if len(started) != 1:
         return None
     # Rank 0 is the server, and in one process also the worker.
@@ -170,7 +172,8 @@ def _slowest(run):
     if seconds is None or client is None:
         return []
     is_timed = np.isfinite(seconds)
-    seconds, client = seconds[is_timed], client[is_timed]
+    seconds = seconds[is_timed]
+    client = client[is_timed]
     medians = []
     for number in np.unique(client):
         median_s = float(np.median(seconds[client == number]))

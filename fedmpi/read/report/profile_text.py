@@ -18,11 +18,14 @@ def profile_text(run, width=None):
     remarks = notes(run, times)
     if width is not None:
         remarks = [part for line in remarks for part in wrapped(line, width, "  ")]
-    return "\n".join([_head(run, times), "", *_table(times, width), "", *remarks])
+    lines = _table(times, width)
+    head = _head(run, times)
+    return "\n".join([head, "", *lines, "", *remarks])
 
 
 def _head(run, times):
-    num_rounds, wall_s = times["rounds"], times["wall_s"]
+    num_rounds = times["rounds"]
+    wall_s = times["wall_s"]
     round_s = wall_s / num_rounds
     line = f"{num_rounds} rounds, {human_seconds(wall_s)}, {round_s:.3g} s a round"
     if run.attrs.get("status") == "running":
@@ -45,10 +48,12 @@ def notes(run, times):
 
 def _table(times, width):
     rows = [_row(name, phase) for name, phase in times["phases"].items()]
-    rows.append(["all", f"{times['wall_s']:,.3f}", "100.0 %", "", "", "", ""])
+    total = ["all", f"{times['wall_s']:,.3f}", "100.0 %", "", "", "", ""]
+    rows.append(total)
     heads = ["phase", "seconds", "share", "median ms", "largest ms", "in round", ""]
+    last = len(heads) - 1
     # Names and bars stand to the left.
-    left = (0, len(heads) - 1)
+    left = (0, last)
     return aligned(heads, rows, left, width)
 
 
@@ -56,21 +61,27 @@ def _row(name, phase):
     """A part of another phase is set in, work beside training has a star."""
     block = "█"
     if phase["kind"] != OWN:
-        name, block = f"  {name}", "▒"
+        name = f"  {name}"
+        block = "▒"
     if phase["kind"] == BESIDE:
         name += " *"
     spread = ["-", "-", "-"]
     if "median_s" in phase:
-        median_ms, largest_ms = 1000 * phase["median_s"], 1000 * phase["largest_s"]
+        median_ms = 1000 * phase["median_s"]
+        largest_ms = 1000 * phase["largest_s"]
         spread = [f"{median_ms:,.1f}", f"{largest_ms:,.1f}", str(phase["largest_round"])]
-    seconds, share = phase["seconds"], phase["share"]
+    seconds = phase["seconds"]
+    share = phase["share"]
+    within_round = min(share, 1)
     # Work beside training can take longer than the rounds.
-    bar = block * round(BAR * min(share, 1))
-    return [name, f"{seconds:,.3f}", f"{100 * share:.1f} %", *spread, bar]
+    bar = block * round(BAR * within_round)
+    percent = 100 * share
+    return [name, f"{seconds:,.3f}", f"{percent:.1f} %", *spread, bar]
 
 
 def _kinds(times):
-    return {phase["kind"] for phase in times["phases"].values()}
+    phases = times["phases"].values()
+    return {phase["kind"] for phase in phases}
 
 
 def _beside(run, times):
@@ -101,8 +112,10 @@ def _workers(times):
     if len(seconds_of) > 1:
         most = max(seconds_of, key=seconds_of.get)
         least = min(seconds_of, key=seconds_of.get)
-        yield (f"most on rank {most}, {seconds_of[most]:.3g} s, least on rank {least}, "
-               f"{seconds_of[least]:.3g} s")
+        most_s = seconds_of[most]
+        least_s = seconds_of[least]
+        yield (f"most on rank {most}, {most_s:.3g} s, least on rank {least}, "
+               f"{least_s:.3g} s")
 
 
 def _load(workers, busy):
@@ -113,7 +126,8 @@ def _load(workers, busy):
     subject = f"{workers} workers, which were"
     if workers == 1:
         subject = "1 worker, which was"
-    return f" on {subject} busy with them for {100 * busy:.0f} % of train"
+    percent = 100 * busy
+    return f" on {subject} busy with them for {percent:.0f} % of train"
 
 
 def _clients(run, times):
@@ -126,7 +140,8 @@ def _clients(run, times):
 
 
 def _slow_client(row):
-    numbers = f"{row['median_s']:.3g} s"
+    median_s = row["median_s"]
+    numbers = f"{median_s:.3g} s"
     if row["samples"] is not None:
         numbers += f", {row['samples']:,} samples"
     return f"{row['client']} ({numbers})"

@@ -43,7 +43,8 @@ def spent(run, axis):
 
 
 def _bytes(rounds):
-    up, down = rounds.get("up_bytes"), rounds.get("down_bytes")
+    up = rounds.get("up_bytes")
+    down = rounds.get("down_bytes")
     if up is None or down is None:
         return None
     return np.cumsum(up.astype(float) + down)
@@ -105,9 +106,11 @@ def _mean_line(label, runs, column, axis):
     x = np.stack([cost[rounds] for cost in costs])
     y = np.stack([run.rounds[column][rounds] for run in runs])
     line = Line(label, x.mean(axis=0), y.mean(axis=0))
+    # One seed has no spread.
     if len(runs) == 1:
         return line
-    lowest, highest = y.min(axis=0), y.max(axis=0)
+    lowest = y.min(axis=0)
+    highest = y.max(axis=0)
     return line._replace(low=lowest, high=highest)
 
 

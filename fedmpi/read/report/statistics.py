@@ -15,24 +15,32 @@ def ranks(x):
     """Ranks (n,) float64 from 1; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
     last_ranks = np.cumsum(counts)
-    mean_ranks = last_ranks - (counts - 1) / 2
-    return mean_ranks[inverse.reshape(-1)]
+    half_span = (counts - 1) / 2
+    mean_ranks = last_ranks - half_span
+    places = inverse.reshape(-1)
+    return mean_ranks[places]
 
 
 def spearman(x, y):
     """Spearman's rank correlation, ties by mean ranks; NaN if one side does not vary or there are
     no pairs."""
-    a, b = _centred_ranks(x), _centred_ranks(y)
-    norm = math.sqrt(a @ a) * math.sqrt(b @ b)
+    a = _centred_ranks(x)
+    b = _centred_ranks(y)
+    a_norm = math.sqrt(a @ a)
+    b_norm = math.sqrt(b @ b)
+    norm = a_norm * b_norm
     # One side is constant.
     if not norm:
         return math.nan
-    return float(a @ b) / norm
+    product = float(a @ b)
+    return product / norm
 
 
 def _centred_ranks(values):
     values = np.asarray(values)
-    return ranks(values) - (len(values) + 1) / 2
+    ranks_of_values = ranks(values)
+    middle = (len(values) + 1) / 2
+    return ranks_of_values - middle
 
 
 def auc(scores, positive):
@@ -40,21 +48,26 @@ def auc(scores, positive):
     without both kinds."""
     positive = np.asarray(positive, bool)
     num_positive = int(positive.sum())
-    num_pairs = num_positive * (len(positive) - num_positive)
+    num_negative = len(positive) - num_positive
+    num_pairs = num_positive * num_negative
     if not num_pairs:
         return math.nan
-    rank_sum = ranks(np.asarray(scores))[positive].sum()
+    ranks_of_scores = ranks(np.asarray(scores))
+    rank_sum = ranks_of_scores[positive].sum()
     # That of positives below all negatives: what is above counts the pairs that are won.
     least_rank_sum = num_positive * (num_positive + 1) / 2
-    return float(rank_sum - least_rank_sum) / num_pairs
+    num_won = rank_sum - least_rank_sum
+    return float(num_won) / num_pairs
 
 
 def tied(x):
     """``x`` (n,) finite, with differences beyond ``TIE`` digits of its largest value removed."""
     largest = np.max(np.abs(x), initial=0)
+    # All values are 0.
     if not largest:
         return x
-    return np.round(x / largest, TIE) * largest
+    rounded = np.round(x / largest, TIE)
+    return rounded * largest
 
 
 class Interval(NamedTuple):
@@ -78,30 +91,41 @@ def interval(values, level=LEVEL):
     mean = math.nan
     if n:
         mean = float(values.mean())
+    # The standard deviation of a sample divides by n - 1.
     if n < 2:
         return Interval(n, mean, math.nan, math.nan, math.nan)
+    # Slow to import, and needed for several seeds only.
     from scipy.special import stdtrit
 
     std = float(values.std(ddof=1))
-    quantile = float(stdtrit(n - 1, (1 + level) / 2))
-    half = quantile * std / math.sqrt(n)
-    return Interval(n, mean, std, mean - half, mean + half)
+    chance_below = (1 + level) / 2
+    quantile = float(stdtrit(n - 1, chance_below))
+    scaled = quantile * std
+    half = scaled / math.sqrt(n)
+    low = mean - half
+    high = mean + half
+    return Interval(n, mean, std, low, high)
 
 
 def paired_difference(a, b, level=LEVEL):
     """Interval of ``a - b`` (n,), pair by pair: common causes, such as a seed's data, cancel."""
-    differences = np.asarray(a, float) - np.asarray(b, float)
+    of_a = np.asarray(a, float)
+    of_b = np.asarray(b, float)
+    differences = of_a - of_b
     return interval(differences, level)
 
 
 def cosine_distance(x, y):
     """1 - the cosine of the angle between the vectors, in [0, 2]; NaN if one is zero."""
-    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+    norms = np.linalg.norm(x) * np.linalg.norm(y)
+    norm = float(norms)
     if not norm:
         return math.nan
-    distance = 1 - float(x @ y) / norm
+    cosine = float(x @ y) / norm
+    distance = 1 - cosine
+    not_negative = max(distance, 0.0)
     # Rounding errors may lead beyond the ends.
-    return min(max(distance, 0.0), 2.0)
+    return min(not_negative, 2.0)
 
 
 def euclidean_distance(x, y):
@@ -115,7 +139,8 @@ def max_distance(x, y):
     """Largest absolute difference of the two vectors, each divided by its sum; NaN if a sum is not
     positive."""
     gap = _gap(x, y)
-    return float(np.abs(gap).max())
+    largest = np.abs(gap).max()
+    return float(largest)
 
 
 def _gap(x, y):
@@ -124,7 +149,9 @@ def _gap(x, y):
     x_sum = np.sum(x)
     y_sum = np.sum(y)
     if x_sum > 0 and y_sum > 0:
-        return x / x_sum - y / y_sum
+        x_shares = x / x_sum
+        y_shares = y / y_sum
+        return x_shares - y_shares
     return np.array([math.nan])
 
 
@@ -132,7 +159,8 @@ def proportions(counts):
     """(N, K) float64: each row of ``counts`` (N, K) divided by its sum; a row of zeros stays
     one."""
     sums = counts.sum(axis=-1, keepdims=True)
-    return counts / np.maximum(sums, 1)
+    divisors = np.maximum(sums, 1)
+    return counts / divisors
 
 
 def entropy_bits(counts):
@@ -142,7 +170,8 @@ def entropy_bits(counts):
     # By continuity, 0 log 0 is 0.
     log = np.zeros_like(p)
     np.log2(p, out=log, where=p > 0)
-    entropy = -np.sum(p * log, axis=-1)
+    terms = p * log
+    entropy = -np.sum(terms, axis=-1)
     # Without -0.0, as of one class alone.
     return np.maximum(entropy, 0)
 
@@ -151,4 +180,5 @@ def total_variation(p, q):
     """(...) float64: half the sum of |p - q| over the last axis; for proportions 0 if equal, 1 if
     disjoint."""
     differences = np.abs(p - q)
-    return differences.sum(axis=-1) / 2
+    sums = differences.sum(axis=-1)
+    return sums / 2

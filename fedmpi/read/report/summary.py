@@ -54,7 +54,8 @@ def summary(run, width=None):
         *_estimators(run, room),
     ]
     rows = [(label, text) for label, text in rows if text]
-    return "\n".join(labelled(rows, width))
+    lines = labelled(rows, width)
+    return "\n".join(lines)
 
 
 def _set_up(run):
@@ -66,7 +67,8 @@ def _set_up(run):
     unusual = [name for name, usual in USUAL.items() if recorded.get(name, usual) != usual]
     yield "run", str(run.attrs.get("command", ""))
     yield "data", _listed(recorded, DATA)
-    yield "method", _listed(recorded, (*NETWORKS, *task, *METHOD))
+    method = (*NETWORKS, *task, *METHOD)
+    yield "method", _listed(recorded, method)
     yield "clients", _listed(recorded, unusual)
 
 
@@ -85,7 +87,8 @@ def _listed(recorded, names):
 def _extended(run):
     """How a resume changed the number of rounds, if it did."""
     for session in run.sessions:
-        before, after = session.get("rounds_before"), session.get("rounds")
+        before = session.get("rounds_before")
+        after = session.get("rounds")
         # Neither is recorded of a session that kept the number.
         if before != after:
             done = session["done"]
@@ -122,8 +125,10 @@ def _model_quality(run, metrics):
             yield name.replace("_", " "), f"final {final:.4f}"
     yield "validation", _validation_text(metrics, leading)
     if "sparsity" in metrics:
-        sparsity = f"{metrics['sparsity']:.4f} of the prunable weights are zero"
-        yield "sparsity", sparsity + _kept_text(run)
+        share = metrics["sparsity"]
+        sparsity = f"{share:.4f} of the prunable weights are zero"
+        kept = _kept_text(run)
+        yield "sparsity", sparsity + kept
     yield "prunable", _prunable_text(run.attrs)
 
 
@@ -165,7 +170,8 @@ def _kept_text(run):
     kept = run.rounds.get("kept")
     if kept is None or not len(kept):
         return ""
-    text = f"{int(np.sum(kept[-1])):,}"
+    num_kept = np.sum(kept[-1])
+    text = f"{int(num_kept):,}"
     if "prunable" in run.attrs:
         text += f" of {run.attrs['prunable']:,}"
     text = f" ({text} kept)"
@@ -183,7 +189,8 @@ def _prunable_text(attrs):
     text = f"{percent:.3g} % of {attrs['weights']:,} trained parameters"
     if not attrs.get("frozen"):
         return text
-    return f"{text}; {attrs['frozen']:,} more are frozen"
+    num_frozen = attrs["frozen"]
+    return f"{text}; {num_frozen:,} more are frozen"
 
 
 # ---------------------------------------------------------------- costs
@@ -194,21 +201,24 @@ def _spent(metrics):
     for name, label in (("up_bytes", "up"), ("down_bytes", "down")):
         if name in metrics:
             total = human_bytes(metrics[name])
-            yield label, f"{total} in total{_per_client_text(metrics, name)}"
+            per_client = _per_client_text(metrics, name)
+            yield label, f"{total} in total{per_client}"
     if "bytes_against_dense" in metrics:
         share = metrics["bytes_against_dense"]
         yield "traffic", f"{share:.4f} of what dense float32 weights would take, up and down"
     for name, convention in FLOPS.items():
         if name in metrics:
             total = human_flops(metrics[name])
-            yield "FLOPs", f"{total} {convention}{_dense_text(metrics, name)}"
+            dense = _dense_text(metrics, name)
+            yield "FLOPs", f"{total} {convention}{dense}"
 
 
 def _per_client_text(metrics, name):
     number = metrics.get(f"{name}_per_client")
     if number is None:
         return ""
-    return f", {human_bytes(number)} a client and round"
+    text = human_bytes(number)
+    return f", {text} a client and round"
 
 
 def _dense_text(metrics, name):
@@ -221,19 +231,23 @@ def _dense_text(metrics, name):
 def _seconds(metrics):
     if "round_s" not in metrics:
         return
-    text = f"{metrics['round_s']:.3g} s a round"
+    round_s = metrics["round_s"]
+    text = f"{round_s:.3g} s a round"
     phases = []
     for name in TIMES:
         if name in metrics:
-            phases.append(f"{name.removesuffix('_s')} {metrics[name]:.3g}")
+            phase = name.removesuffix("_s")
+            phases.append(f"{phase} {metrics[name]:.3g}")
     if phases:
-        text += f": {', '.join(phases)}"
+        listed = ", ".join(phases)
+        text += f": {listed}"
     yield "time", text
 
 
 def _answers(rounds):
     """Lost answers; nothing if all asked clients were merged."""
-    asked, merged = _sum(rounds, "asked"), _sum(rounds, "merged")
+    asked = _sum(rounds, "asked")
+    merged = _sum(rounds, "merged")
     if asked == merged:
         return
     text = f"{merged:,} of {asked:,} were merged"
@@ -243,7 +257,8 @@ def _answers(rounds):
         if number:
             lost.append(f"{number:,} {words}")
     if lost:
-        text += f": {', '.join(lost)}"
+        listed = ", ".join(lost)
+        text += f": {listed}"
     yield "answers", text
 
 
@@ -251,7 +266,8 @@ def _sum(rounds, column):
     """The sum of a column of counts; 0 if it is not recorded."""
     if column not in rounds:
         return 0
-    return int(rounds[column].sum())
+    total = rounds[column].sum()
+    return int(total)
 
 
 def _virtual_time(rounds):
@@ -260,7 +276,8 @@ def _virtual_time(rounds):
     if len(seconds) and seconds[-1] > 0:
         round_s = seconds[-1] / len(seconds)
         total = human_seconds(seconds[-1])
-        yield "virtual time", f"{total}, {human_seconds(round_s)} a round"
+        a_round = human_seconds(round_s)
+        yield "virtual time", f"{total}, {a_round} a round"
 
 
 # ---------------------------------------------------------------- bad clients, and who found them
@@ -282,16 +299,21 @@ def _bad_clients(run):
 
 def _faults(run):
     """``2 label-flip`` of each fault, as the run's options name it."""
-    for number, spec in enumerate(options(run).get("fault") or ()):
+    specs = options(run).get("fault") or ()
+    for number, spec in enumerate(specs):
         is_hit = run.population.get(f"fault_{number}")
         if is_hit is not None and is_hit.any():
-            yield f"{np.count_nonzero(is_hit)} {spec}"
+            num_hit = np.count_nonzero(is_hit)
+            yield f"{num_hit} {spec}"
 
 
 def _wrong_labels(noise):
     if noise is None or noise.max() <= 0:
         return
-    low, high = f"{100 * noise.min():.3g}", f"{100 * noise.max():.3g}"
+    lowest = 100 * noise.min()
+    low = f"{lowest:.3g}"
+    highest = 100 * noise.max()
+    high = f"{highest:.3g}"
     if low == high:
         yield f"{low} % of labels wrong"
     else:
@@ -312,17 +334,22 @@ def _estimators(run, width=None):
     rows[0][0] += " (weighs)"
     weighing = next(iter(by_label.values()))
     if "weight_spearman" in weighing:
-        rows.append(_weights_row(weighing, len(names)))
-    yield "scores", _subject_text(names, exact(run))
+        num_columns = len(names)
+        rows.append(_weights_row(weighing, num_columns))
+    reference = exact(run)
+    yield "scores", _subject_text(names, reference)
     heads = [HEADS[name] for name in names]
-    for line in aligned(["", *heads], rows, width=width):
+    all_heads = ["", *heads]
+    for line in aligned(all_heads, rows, width=width):
         yield "", line
 
 
 def _weights_row(weighing, num_columns):
     numbers = {"spearman": weighing["weight_spearman"], "auc": weighing["auc"]}
-    dashes = ["-"] * (num_columns - 1)
-    return ["weight in the merge", _cell("spearman", numbers), *dashes]
+    num_dashes = num_columns - 1
+    dashes = ["-"] * num_dashes
+    spearman = _cell("spearman", numbers)
+    return ["weight in the merge", spearman, *dashes]
 
 
 def _subject_text(names, reference):
@@ -340,8 +367,10 @@ def _cell(name, numbers):
     though quality does."""
     value = numbers.get(name, math.nan)
     if math.isfinite(value):
-        return format(value, FORMS.get(name, ".4f"))
-    quality_varies = math.isfinite(numbers.get("auc", math.nan))
+        form = FORMS.get(name, ".4f")
+        return format(value, form)
+    auc = numbers.get("auc", math.nan)
+    quality_varies = math.isfinite(auc)
     if name == "spearman" and quality_varies:
         return "constant"
     return "-"

@@ -33,8 +33,11 @@ def scaled(number, units):
     is_count = power == 0 and number == int(number)
     digits = 0
     if not is_count:
-        before_point = 1 + int(math.log10(max(abs(number), 1)))
-        digits = max(0, 3 - before_point)
+        at_least_one = max(abs(number), 1)
+        exponent = math.log10(at_least_one)
+        before_point = 1 + int(exponent)
+        after_point = 3 - before_point
+        digits = max(0, after_point)
     return f"{number:.{digits}f} {units[power]}"
 
 
@@ -77,7 +80,8 @@ def round_line(row, total_rounds, eta_s, width=None, metric="accuracy"):
         if width is None or len("  ".join(longest.values())) <= width:
             break
         texts.pop(name, None)
-    return "  ".join(texts.values())
+    shown = texts.values()
+    return "  ".join(shown)
 
 
 def _progress(row, total_rounds, eta_s, metric):
@@ -85,18 +89,22 @@ def _progress(row, total_rounds, eta_s, metric):
     texts = {}
     if "round" in row:
         digits = len(str(total_rounds))
-        texts["round"] = f"round {row['round']:>{digits}}/{total_rounds}"
+        number = row["round"]
+        texts["round"] = f"round {number:>{digits}}/{total_rounds}"
     columns = {metric: metric, f"own_{metric}": "own", "loss": "loss", "sparsity": "sparsity"}
     for column, name in columns.items():
         if _has_number(row, column):
             form = ".3f" if name == "sparsity" else ".4f"
             texts[name] = f"{name.replace('_', ' ')} {row[column]:{form}}"
     if "up_bytes" in row:
-        texts["up"] = f"up {human_bytes(row['up_bytes'])}"
+        up = human_bytes(row["up_bytes"])
+        texts["up"] = f"up {up}"
     if _has_number(row, "round_s"):
-        texts["seconds"] = f"{row['round_s']:.2f} s"
+        round_s = row["round_s"]
+        texts["seconds"] = f"{round_s:.2f} s"
     if eta_s is not None:
-        texts["left"] = f"{human_seconds(eta_s)} left"
+        left = human_seconds(eta_s)
+        texts["left"] = f"{left} left"
     return texts
 
 

@@ -41,10 +41,12 @@ def by_client(run, name, last=1.0):
     if name not in run.clients or "client" not in run.clients:
         return None
     first = _first_row(run, last)
-    values = run.clients[name][first:].astype(float)
+    recorded = run.clients[name][first:]
+    values = recorded.astype(float)
     is_scored = np.isfinite(values)
     values = values[is_scored]
-    client = run.clients["client"][first:][is_scored]
+    clients = run.clients["client"][first:]
+    client = clients[is_scored]
     N = _num_clients(run, client)
     sums = np.bincount(client, values, N)
     counts = np.bincount(client, minlength=N)
@@ -55,10 +57,13 @@ def by_client(run, name, last=1.0):
 def _first_row(run, last):
     """The first row of /clients of the last share of the rounds."""
     T = len(run.ends)
-    num_rounds = math.ceil(T * last)
+    exact_rounds = T * last
+    num_rounds = math.ceil(exact_rounds)
     if num_rounds >= T:
         return 0
-    return run.ends[T - num_rounds - 1]
+    round_before = T - num_rounds - 1
+    # The rows of a round begin after those of the round before.
+    return run.ends[round_before]
 
 
 def last_of_client(run, name):
@@ -84,13 +89,16 @@ def last_of_client(run, name):
 def _rounds(run):
     """The rows of /clients of each round, as slices."""
     starts = [0, *run.ends]
-    return [slice(start, stop) for start, stop in zip(starts, run.ends)]
+    bounds = zip(starts, run.ends)
+    return [slice(start, stop) for start, stop in bounds]
 
 
 def _num_clients(run, client):
     """N, by the population or by the numbers ``client`` (n,)."""
-    sizes = [len(values) for values in run.population.values()]
-    return max([*sizes, *(client + 1), 0])
+    columns = run.population.values()
+    sizes = [len(values) for values in columns]
+    candidates = [*sizes, *(client + 1), 0]
+    return max(candidates)
 
 
 def scores(run):
@@ -98,7 +106,8 @@ def scores(run):
     recorded = run.attrs.get("estimators") or {}
     by_label = {}
     for label, column in estimators(run).items():
-        if _is_cumulative(recorded.get(label)):
+        estimator = recorded.get(label)
+        if _is_cumulative(estimator):
             score = last_of_client(run, column)
         else:
             score = by_client(run, column)
@@ -119,28 +128,34 @@ def quality(run):
     if "quality" in run.population:
         return run.population["quality"]
     if "noise" in run.population:
-        return 1 - run.population["noise"]
+        noise = run.population["noise"]
+        return 1 - noise
     return None
 
 
 def is_bad(worth, faulty=None):
     """(N,) bool: the bad clients by their ``worth (N,)``, the ``faulty (N,) bool`` among them."""
     if faulty is None:
-        faulty = np.zeros(len(worth), bool)
+        N = len(worth)
+        faulty = np.zeros(N, bool)
     rest = worth[~faulty]
     middle = 0
     if len(rest):
         middle = (rest.min() + rest.max()) / 2
-    return faulty | (worth < middle)
+    is_low = worth < middle
+    return faulty | is_low
 
 
 def faulty(run):
     """(N,) bool: the clients with less than half their quality left by faults."""
-    marks = [mark for name, mark in run.population.items() if name.startswith("fault_")]
+    population = run.population.items()
+    marks = [mark for name, mark in population if name.startswith("fault_")]
     truth = quality(run)
     if not marks:
         return np.zeros(len(truth), bool)
-    return np.any(marks, axis=0) & (truth < 0.5)
+    is_marked = np.any(marks, axis=0)
+    is_low = truth < 0.5
+    return is_marked & is_low
 
 
 def estimators(run):
@@ -156,7 +171,8 @@ def estimators(run):
 
 def _only_estimator(run):
     """The label of the estimator of an early run file, by the run's options."""
-    spec = str(options(run).get("contribution") or "contribution")
+    recorded = options(run).get("contribution")
+    spec = str(recorded or "contribution")
     name, _ = split(spec)
     # MODULE:NAME of a plug-in.
     return name.rpartition(":")[2]
@@ -194,7 +210,8 @@ def utility_of(spec):
         part = entry(catalog.CONTRIBUTIONS, name, importing=False)
         if "of" not in part.options:
             return None
-        utility = settings(catalog.CONTRIBUTIONS, spec)["of"]
+        part_options = settings(catalog.CONTRIBUTIONS, spec)
+        utility = part_options["of"]
     except FedError:
         return None
     if utility == "headline":
@@ -216,7 +233,8 @@ def judged(run):
     * ``weight_spearman`` of the weights in the merge, for the weighing estimator.
     """
     scores_of = scores(run)
-    truth, reference = quality(run), exact(run)
+    truth = quality(run)
+    reference = exact(run)
     bad = None
     if truth is not None:
         bad = is_bad(tied(truth), faulty(run))
@@ -226,11 +244,13 @@ def judged(run):
         numbers |= _copies(run, score)
         numbers |= _cost(run, label)
         if reference in scores_of and _plays_like(run, label, reference):
-            numbers |= _against_shapley(score, scores_of[reference])
+            exact_scores = scores_of[reference]
+            numbers |= _against_shapley(score, exact_scores)
         numbers_of[label] = numbers
     weights = by_client(run, "weight")
     if numbers_of and weights is not None and truth is not None:
-        weighing = next(iter(numbers_of.values()))
+        in_order = numbers_of.values()
+        weighing = next(iter(in_order))
         weighing["weight_spearman"] = _against_quality(weights, truth, bad)["spearman"]
     return numbers_of
 
@@ -252,9 +272,12 @@ def _against_quality(score, truth, bad):
         return {}
     is_scored = np.isfinite(score)
     is_good = ~bad[is_scored]
-    score = tied(score[is_scored])
-    truth = tied(truth[is_scored])
-    return {"spearman": spearman(score, truth), "auc": auc(score, is_good)}
+    scored = score[is_scored]
+    score = tied(scored)
+    truth_of_scored = truth[is_scored]
+    truth = tied(truth_of_scored)
+    rank_correlation = spearman(score, truth)
+    return {"spearman": rank_correlation, "auc": auc(score, is_good)}
 
 
 def _copies(run, score):
@@ -264,34 +287,45 @@ def _copies(run, score):
     in_pairs = source >= 0
     originals = source[in_pairs].astype(int)
     in_pairs[originals] = True
-    of_pairs, of_others = score[in_pairs], score[~in_pairs]
+    of_pairs = score[in_pairs]
+    of_others = score[~in_pairs]
     # The mean of nothing would be a warning.
     if not np.isfinite(of_pairs).any() or not np.isfinite(of_others).any():
         return {}
     mean_of_others = np.nanmean(of_others)
+    # A ratio to 0 says nothing.
     if not mean_of_others:
         return {}
-    return {"copies": float(np.nanmean(of_pairs) / mean_of_others)}
+    mean_of_pairs = np.nanmean(of_pairs)
+    return {"copies": float(mean_of_pairs / mean_of_others)}
 
 
 def _against_shapley(score, reference):
-    both = np.isfinite(score) & np.isfinite(reference)
-    a, b = score[both], reference[both]
+    has_reference = np.isfinite(reference)
+    both = np.isfinite(score) & has_reference
+    a = score[both]
+    b = reference[both]
+    cosine = cosine_distance(a, b)
+    euclidean = euclidean_distance(a, b)
+    largest = max_distance(a, b)
+    rank_correlation = spearman(tied(a), tied(b))
     return {
-        "cosine_distance": cosine_distance(a, b),
-        "euclidean_distance": euclidean_distance(a, b),
-        "max_distance": max_distance(a, b),
-        "shapley_spearman": spearman(tied(a), tied(b)),
+        "cosine_distance": cosine,
+        "euclidean_distance": euclidean,
+        "max_distance": largest,
+        "shapley_spearman": rank_correlation,
     }
 
 
 def _cost(run, label):
-    calls, seconds = run.rounds.get(f"calls_{label}"), run.rounds.get(f"score_{label}_s")
+    calls = run.rounds.get(f"calls_{label}")
+    seconds = run.rounds.get(f"score_{label}_s")
     cost = {}
     if calls is not None:
         cost["calls"] = int(calls.sum())
     if seconds is not None:
-        cost["seconds"] = float(seconds.sum())
+        total_s = seconds.sum()
+        cost["seconds"] = float(total_s)
     return cost
 
 
@@ -315,6 +349,7 @@ def quality_found(run):
     columns = [name for name in ("spearman", "auc", "weight_spearman") if name in numbers]
     summary = {name: numbers[name] for name in columns}
     bad = is_bad(tied(truth), faulty(run))
-    summary["bad"] = int(bad[is_scored].sum())
+    num_bad = bad[is_scored].sum()
+    summary["bad"] = int(num_bad)
     summary["clients"] = int(is_scored.sum())
     return summary

@@ -13,7 +13,8 @@ def find(groups):
     lines = []
     for group in groups:
         runs = [run for run in group.runs.values() if len(run.ends)]
-        if not all(map(_is_recorded, runs)):
+        are_recorded = map(_is_recorded, runs)
+        if not all(are_recorded):
             return None
         if runs:
             lines.append(_mean_line(group.label, runs))
@@ -35,19 +36,23 @@ def _mean_line(label, runs):
         flipped = run.rounds["mask_changed"][:T]
         percents.append(100 * flipped / run.attrs["prunable"])
     rounds = np.arange(T) + 1.0
-    return Line(label, rounds, np.mean(percents, axis=0))
+    mean = np.mean(percents, axis=0)
+    return Line(label, rounds, mean)
 
 
 def draw(place, lines):
-    drawing.stems(place.subplots(), lines, "round", "mask entries flipped (%)")
+    ax = place.subplots()
+    drawing.stems(ax, lines, "round", "mask entries flipped (%)")
 
 
 def say(lines):
     parts = []
     for name, line in zip(prefixes(lines), lines):
-        parts.append(name + _course(line))
+        course = _course(line)
+        parts.append(name + course)
+    courses = sentence(parts)
     return ("Share of the mask's entries that a round's pruning and growing flipped. "
-            f"{sentence(parts)}.")
+            f"{courses}.")
 
 
 def _course(line):
@@ -55,7 +60,9 @@ def _course(line):
     words = f"in {num_moved} of {len(line.y)} rounds"
     if not num_moved:
         return words
-    total, largest = line.y.sum(), line.y.max()
-    round = line.x[line.y.argmax()]
+    total = line.y.sum()
+    largest = line.y.max()
+    at = line.y.argmax()
+    round = line.x[at]
     return (f"{words}, {total:.3g} % of the prunable weights in all, most in round {round:.0f} "
             f"({largest:.3g} %)")

@@ -45,17 +45,24 @@ def find(run):
     if scored is None:
         return None
     T = len(run.ends)
-    window = max(1, round(T / WINDOWS))
+    share_of_rounds = round(T / WINDOWS)
+    window = max(1, share_of_rounds)
     bad = _bad_clients(run, scored.client)
     names = ("clients", "bad")
     if _tells_good_from_bad(run):
         names = ("good", "bad")
     is_bad_row = bad[scored.client]
     means = []
-    for name, rows in zip(names, (~is_bad_row, is_bad_row)):
+    kinds_of_rows = (~is_bad_row, is_bad_row)
+    for name, rows in zip(names, kinds_of_rows):
         if rows.any():
-            means.append(_mean_by_round(name, scored.t[rows], scored.values[rows], window))
-    estimators = run.attrs.get("estimators") or ["contribution"]
+            t = scored.t[rows]
+            values = scored.values[rows]
+            mean = _mean_by_round(name, t, values, window)
+            means.append(mean)
+    recorded = run.attrs.get("estimators")
+    estimators = recorded or ["contribution"]
+    # The first one is the estimator whose scores count.
     label = next(iter(estimators))
     single = _single_clients(scored, bad, window)
     return Contributions(single, means, label, window)
@@ -71,8 +78,10 @@ def _scored(run):
     if not is_scored.any():
         return None
     cohort_sizes = np.diff(run.ends, prepend=0)
-    t = np.repeat(np.arange(len(run.ends)), cohort_sizes)
-    return Scored(t[is_scored], client[is_scored], values[is_scored].astype(float))
+    numbers = np.arange(len(run.ends))
+    t = np.repeat(numbers, cohort_sizes)
+    scores = values[is_scored].astype(float)
+    return Scored(t[is_scored], client[is_scored], scores)
 
 
 def _tells_good_from_bad(run):
@@ -83,8 +92,10 @@ def _tells_good_from_bad(run):
 def _bad_clients(run, client):
     """(N,) bool: the bad clients; none if all are equally good."""
     if _tells_good_from_bad(run):
-        return is_bad(tied(quality(run)), faulty(run))
-    return np.zeros(client.max() + 1, bool)
+        truth = tied(quality(run))
+        return is_bad(truth, faulty(run))
+    num_clients = client.max() + 1
+    return np.zeros(num_clients, bool)
 
 
 def _single_clients(scored, bad, window):
@@ -94,9 +105,12 @@ def _single_clients(scored, bad, window):
     curves = []
     for client in clients:
         rows = scored.client == client
-        x = scored.t[rows] + 1.0
-        y = _smooth(scored.values[rows], window)
-        curves.append((bool(bad[client]), x, y))
+        t = scored.t[rows]
+        x = t + 1.0
+        values = scored.values[rows]
+        y = _smooth(values, window)
+        is_bad_client = bool(bad[client])
+        curves.append((is_bad_client, x, y))
     return curves
 
 
@@ -107,26 +121,36 @@ def _mean_by_round(name, t, values, window):
     for round in rounds:
         of_round = values[t == round]
         low, high = np.percentile(of_round, [25, 75])
-        rows.append((np.mean(of_round), low, high))
-    mean, low, high = (_smooth(column, window) for column in np.transpose(rows))
-    return Line(name, rounds + 1.0, mean, low, high)
+        mean_of_round = np.mean(of_round)
+        rows.append((mean_of_round, low, high))
+    columns = np.transpose(rows)
+    mean, low, high = (_smooth(column, window) for column in columns)
+    numbers = rounds + 1.0
+    return Line(name, numbers, mean, low, high)
 
 
 def _smooth(y, window):
     """(n,) the mean of the last ``window`` values of ``y`` at each place, of fewer at the start."""
-    end = np.arange(len(y)) + 1
-    start = np.maximum(end - window, 0)
+    places = np.arange(len(y))
+    end = places + 1
+    unlimited_start = end - window
+    start = np.maximum(unlimited_start, 0)
+    running_sums = np.cumsum(y)
     # The sum of y[start:end] is sums[end] - sums[start].
-    sums = np.concatenate([[0.0], np.cumsum(y)])
-    totals = sums[end] - sums[start]
-    return totals / (end - start)
+    sums = np.concatenate([[0.0], running_sums])
+    until_end = sums[end]
+    until_start = sums[start]
+    totals = until_end - until_start
+    lengths = end - start
+    return totals / lengths
 
 
 def draw(place, numbers):
     """Single clients as thin lines, then the means as thick ones."""
     ax = place.subplots()
     for bad, x, y in numbers.single:
-        colour = drawing.style(int(bad))["color"]
+        look = drawing.style(int(bad))
+        colour = look["color"]
         ax.plot(x, y, linewidth=0.7, alpha=0.35, color=colour)
     means = numbers.means
     if numbers.single:

@@ -68,9 +68,13 @@ def quantity_of(column, leading):
         return Quantity(column, f"test {leading.loss_text()}", "lowest", np.nanargmin)
     if column == "sparsity":
         return Quantity(column, "sparsity (fraction of zeros)", "highest", np.nanargmax)
-    pick, turn, end = np.nanargmax, "highest", "maximum"
+    pick = np.nanargmax
+    turn = "highest"
+    end = "maximum"
     if not leading.higher:
-        pick, turn, end = np.nanargmin, "lowest", "minimum"
+        pick = np.nanargmin
+        turn = "lowest"
+        end = "minimum"
     if column == OWN_TESTS:
         mean_of_clients = leading.own[0]
         return Quantity(mean_of_clients, f"{leading.word} on clients' own tests", turn, pick)
@@ -108,19 +112,22 @@ def _mean_and_worst(group, leading, axis):
     mean, _, worst = leading.own
     lines = []
     for label, column in (("mean of clients", mean), ("worst tenth", worst)):
-        lines += mean_lines([group._replace(label=label)], column, axis)
+        named_group = [group._replace(label=label)]
+        lines += mean_lines(named_group, column, axis)
     return lines
 
 
 def _with_validation(group, axis):
     """The lines of a run's test and validation sets, and the place of its best round on the axis,
     or None."""
-    run = next(iter(group.runs.values()))
+    runs = group.runs.values()
+    run = next(iter(runs))
     cost = spent(run, axis)
     lines = []
     for label, rounds, values in curves(run):
+        x = cost[rounds - 1]
         # Rounds count from 1.
-        lines.append(Line(label, cost[rounds - 1], values))
+        lines.append(Line(label, x, values))
     best_round = chosen(run)
     if best_round is None:
         return lines, None
@@ -129,26 +136,33 @@ def _with_validation(group, axis):
 
 def _scaled(lines, best, quantity, axis, groups):
     """The ``Curves`` of a quantity, with x in a unit for one to three digits before the point."""
-    factor, letter = 1.0, ""
+    factor = 1.0
+    letter = ""
     if axis in ("bytes", "flops"):
         most = max(line.x.max() for line in lines)
         factor, letter = prefix(most)
     if best is not None:
+        # The place of the best round is on the same axis.
         best = best / factor
     xlabel, by = AXES[axis]
     if axis in UNITS:
         xlabel = f"{xlabel} ({letter}{UNITS[axis]})"
     if axis == "flops":
-        first = next(iter(groups[0].runs.values()))
-        by = f"training FLOPs ({FLOPS[flops_column(first)]})"
+        runs_of_first = groups[0].runs.values()
+        first = next(iter(runs_of_first))
+        convention = FLOPS[flops_column(first)]
+        by = f"training FLOPs ({convention})"
+    scaled = [line._replace(x=line.x / factor) for line in lines]
+    place_text = _place_text(axis, factor)
+    has_seeds = any(len(group.runs) > 1 for group in groups)
     return Curves(
-        lines=[line._replace(x=line.x / factor) for line in lines],
+        lines=scaled,
         column=quantity.column,
         axis=axis,
         xlabel=xlabel,
         by=by,
-        text=_place_text(axis, factor),
-        seeds=any(len(group.runs) > 1 for group in groups),
+        text=place_text,
+        seeds=has_seeds,
         title=quantity.title,
         turn=quantity.turn,
         pick=quantity.pick,
@@ -177,19 +191,24 @@ def draw_curves(place, curves):
         ylabel = ylabel.removeprefix("test ")
     # In virtual time, the model stays the same until the next merge.
     is_held = curves.axis == "virtual"
+    are_whole = curves.axis == "rounds"
     drawing.lines(
-        ax, curves.lines, curves.xlabel, ylabel, whole=curves.axis == "rounds", steps=is_held,
+        ax, curves.lines, curves.xlabel, ylabel, whole=are_whole, steps=is_held,
         frame=curves.frame)
 
 
 def _keep_flat(ax, lines):
     """Widens the y axis around nearly constant sparsities, to show them as constant."""
-    values = np.concatenate([line.y for line in lines])
-    low, high = values.min(), values.max()
-    if high - low < FLAT:
+    columns = [line.y for line in lines]
+    values = np.concatenate(columns)
+    low = values.min()
+    high = values.max()
+    spread = high - low
+    if spread < FLAT:
         bottom = max(low - 0.1, -0.02)
         top = min(high + 0.1, 1.02)
         ax.set_ylim(bottom, top)
+        # Drawing the lines would fit the axis to them again.
         ax.set_autoscaley_on(False)
 
 
@@ -197,10 +216,12 @@ def say_curves(curves):
     """The ``Curves`` in words: the best and the last point of each line."""
     parts = []
     for name, line in zip(prefixes(curves.lines), curves.lines):
-        parts.append(name + _course(curves, line))
+        course = _course(curves, line)
+        parts.append(name + course)
     # A caption has no unit.
     title = curves.title.partition(" (")[0]
-    words = f"{capitalized(title)} by {curves.by}. {sentence(parts)}."
+    subject = capitalized(title)
+    words = f"{subject} by {curves.by}. {sentence(parts)}."
     if curves.seeds:
         words += " Of several seeds the line is the mean, the band from the lowest to the highest."
     return words
@@ -211,14 +232,18 @@ def _course(curves, line):
     word, best = _turn(curves, line)
     last = len(line.y) - 1
     end = _point_text(curves, line, last)
+    # One point needs to be told only once.
     if best == last:
         return f"{word} {end}, the last"
-    return f"{word} {_point_text(curves, line, best)}, then {end}"
+    best_text = _point_text(curves, line, best)
+    return f"{word} {best_text}, then {end}"
 
 
 def _point_text(curves, line, number):
-    place = curves.text(line.x[number])
-    return f"{line.y[number]:.3g} at {place}"
+    x = line.x[number]
+    place = curves.text(x)
+    y = line.y[number]
+    return f"{y:.3g} at {place}"
 
 
 def _turn(curves, line):
@@ -226,18 +251,22 @@ def _turn(curves, line):
 
     Only validation may call a point the best: the test set selects nothing."""
     if curves.chosen is not None:
-        distance = np.abs(line.x - curves.chosen)
+        from_chosen = line.x - curves.chosen
+        distance = np.abs(from_chosen)
         return "best by validation", int(np.argmin(distance))
-    return curves.turn, int(curves.pick(line.y))
+    best = curves.pick(line.y)
+    return curves.turn, int(best)
 
 
 def say_sparsity(curves):
     """Curves of sparsity in words: the first and the last value of each line."""
     parts = []
     for name, line in zip(prefixes(curves.lines), curves.lines):
-        first, last = line.y[0], line.y[-1]
+        first = line.y[0]
+        last = line.y[-1]
+        spread = np.ptp(line.y)
         # Both would have the same three digits.
-        if np.ptp(line.y) < 5e-4:
+        if spread < 5e-4:
             parts.append(f"{name}{last:.3f} throughout")
         else:
             parts.append(f"{name}from {first:.3f} to {last:.3f}")

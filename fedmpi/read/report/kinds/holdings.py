@@ -12,20 +12,25 @@ def find(run):
     partition."""
     if not {"labels", "samples", "noise"} <= set(run.population):
         return None
-    names = run.attrs.get("inputs", {}).get("names", [])
+    inputs = run.attrs.get("inputs", {})
+    names = inputs.get("names", [])
     faults = options(run).get("fault") or ()
-    return clients_of(run.population, faults) | {"class_names": names}
+    numbers = clients_of(run.population, faults)
+    return numbers | {"class_names": names}
 
 
 def draw(place, numbers):
+    # matplotlib, only for drawing.
     from fedmpi.read.report.partition_figure import draw_partition
     draw_partition(place, numbers)
 
 
 def size(numbers):
     """Height over width: higher with more clients, within limits."""
-    by_clients = 0.35 + 0.032 * len(numbers["clients"]["samples"])
-    return min(max(0.55, by_clients), 1.5)
+    num_clients = len(numbers["clients"]["samples"])
+    by_clients = 0.35 + 0.032 * num_clients
+    not_flat = max(0.55, by_clients)
+    return min(not_flat, 1.5)
 
 
 def say(numbers):
@@ -33,9 +38,12 @@ def say(numbers):
     N, K = clients["labels"].shape
     classes = f"{K} classes"
     if 0 < len(numbers["class_names"]) <= NAMED:
-        classes += f" ({', '.join(numbers['class_names'])})"
+        listed = ", ".join(numbers["class_names"])
+        classes += f" ({listed})"
     samples = clients["samples"]
-    sizes = f"{samples.min():,} to {samples.max():,} samples of {classes} each"
+    fewest = samples.min()
+    most = samples.max()
+    sizes = f"{fewest:,} to {most:,} samples of {classes} each"
     held = clients["classes_held"]
     spread = f"between {held.min()} and {held.max()} classes a client"
     return (f"What each of {N} clients holds: left, the share of each class, as the client sees "
@@ -46,7 +54,8 @@ def say(numbers):
 def _noise(rates):
     if rates.max() <= 0:
         return ""
-    low, high = 100 * rates.min(), 100 * rates.max()
+    low = 100 * rates.min()
+    high = 100 * rates.max()
     return f", {low:.0f} to {high:.0f} % of labels wrong"
 
 
@@ -54,7 +63,8 @@ def _faults(faulty):
     """``faulty`` (N, F) bool, a column a fault."""
     if not faulty.size:
         return ""
-    num_bad = int(faulty.any(axis=1).sum())
+    is_faulty = faulty.any(axis=1)
+    num_bad = int(is_faulty.sum())
     if not num_bad:
         return ""
     return f"; {num_bad} clients with faults"

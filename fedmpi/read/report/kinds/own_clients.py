@@ -13,6 +13,7 @@ def find(run):
     """The run's ``Last`` evaluation, sorted from the worst client to the best; None of fewer than
     two clients."""
     tested = last(run)
+    # A single client has no order.
     if tested is None or len(tested.clients) < 2:
         return None
     worth = tested.values
@@ -20,10 +21,10 @@ def find(run):
     if not headline(run).higher:
         worth = -worth
     order = np.argsort(worth, kind="stable")
-    return tested._replace(
-        clients=tested.clients[order],
-        samples=tested.samples[order],
-        values=tested.values[order])
+    clients = tested.clients[order]
+    samples = tested.samples[order]
+    values = tested.values[order]
+    return tested._replace(clients=clients, samples=samples, values=values)
 
 
 def draw(place, tested):
@@ -31,9 +32,11 @@ def draw(place, tested):
     if tested.metric == "accuracy":
         fraction_axis(ax)
     N = len(tested.clients)
-    percents = 100 * (np.arange(N) + 1) / N
+    places = np.arange(N) + 1
+    percents = 100 * places / N
     line = Line("clients", percents, tested.values)
-    drawing.lines(ax, [line], "clients, from the worst (%)", f"{tested.metric} on its own test")
+    label = f"{tested.metric} on its own test"
+    drawing.lines(ax, [line], "clients, from the worst (%)", label)
 
 
 def say(tested):

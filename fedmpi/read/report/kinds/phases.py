@@ -22,10 +22,13 @@ def draw(place, times):
         is_part = phase["kind"] != OWN
         if is_part:
             name = f"· {name}"
-        percent, seconds = 100 * phase["share"], phase["seconds"]
-        text = f"{percent:.0f} %, {human_seconds(seconds)}"
+        percent = 100 * phase["share"]
+        seconds = phase["seconds"]
+        duration = human_seconds(seconds)
+        text = f"{percent:.0f} %, {duration}"
         bars.append((name, seconds, text, is_part))
-    drawing.bars(place.subplots(), bars, "seconds of all rounds")
+    ax = place.subplots()
+    drawing.bars(ax, bars, "seconds of all rounds")
 
 
 def size(times):
@@ -46,5 +49,6 @@ def _largest(times):
     for name, phase in times["phases"].items():
         if phase["kind"] == OWN:
             shares.append((phase["share"], name))
-    largest = sorted(shares, reverse=True)[:NAMED]
+    by_share = sorted(shares, reverse=True)
+    largest = by_share[:NAMED]
     return ", ".join(f"{name} {100 * share:.0f} %" for share, name in largest)

@@ -20,17 +20,25 @@ def find(run):
     T = len(run.ends)
     if truth is None or not len(truth) or not T:
         return None
-    if np.ptp(tied(truth)) == 0:
+    spread = np.ptp(tied(truth))
+    # All clients are equally good: no order could be right.
+    if spread == 0:
         return None
-    evenly = np.linspace(1, T, min(T, POINTS))
-    rounds_at = np.unique(evenly.round().astype(int))
+    num_points = min(T, POINTS)
+    evenly = np.linspace(1, T, num_points)
+    nearest = evenly.round().astype(int)
+    rounds_at = np.unique(nearest)
     lines = []
-    for label, by_round in _correlations(run, rounds_at, truth).items():
+    correlations = _correlations(run, rounds_at, truth)
+    for label, by_round in correlations.items():
         x = np.array(list(by_round), float)
-        y = np.array(list(by_round.values()))
+        values = by_round.values()
+        y = np.array(list(values))
         has_answer = np.isfinite(y)
         if has_answer.any():
-            lines.append(Line(label, x[has_answer], y[has_answer]))
+            x_answered = x[has_answer]
+            y_answered = y[has_answer]
+            lines.append(Line(label, x_answered, y_answered))
     return lines or None
 
 
@@ -39,7 +47,8 @@ def _correlations(run, rounds_at, truth):
     correlations = {}
     for rounds in rounds_at:
         so_far = _until(run, rounds)
-        for label, score in scores(so_far).items():
+        scores_so_far = scores(so_far)
+        for label, score in scores_so_far.items():
             by_round = correlations.setdefault(label, {})
             by_round[rounds] = _correlation(score, truth)
     return correlations
@@ -47,18 +56,21 @@ def _correlations(run, rounds_at, truth):
 
 def _correlation(score, truth):
     is_scored = np.isfinite(score)
-    if is_scored.sum() < 2:
+    num_scored = is_scored.sum()
+    if num_scored < 2:
         return np.nan
-    return spearman(tied(score[is_scored]), tied(truth[is_scored]))
+    scored = tied(score[is_scored])
+    truth_of_scored = tied(truth[is_scored])
+    return spearman(scored, truth_of_scored)
 
 
 def _until(run, rounds):
     """The run as it was after ``rounds`` rounds."""
     rows = run.ends[rounds - 1]
-    return run._replace(
-        ends=run.ends[:rounds],
-        rounds=_first_rows(run.rounds, rounds),
-        clients=_first_rows(run.clients, rows))
+    ends = run.ends[:rounds]
+    rounds_so_far = _first_rows(run.rounds, rounds)
+    clients = _first_rows(run.clients, rows)
+    return run._replace(ends=ends, rounds=rounds_so_far, clients=clients)
 
 
 def _first_rows(columns, num_rows):
@@ -81,4 +93,6 @@ def say(lines):
 
 
 def _end(line):
-    return f"{line.label}: {line.y[-1]:+.2f} after round {line.x[-1]:.0f}"
+    y = line.y[-1]
+    x = line.x[-1]
+    return f"{line.label}: {y:+.2f} after round {x:.0f}"
