@@ -91,6 +91,7 @@ CODECS = {
     "bfloat16": "fedmpi.methods.codecs.values:bfloat16",
     "int8": "fedmpi.methods.codecs.values:int8",
     "sign": "fedmpi.methods.codecs.values:sign",
+    "topk": "fedmpi.methods.codecs.topk:topk",
 }
 # --dataset: samples and targets.
 DATASETS = {

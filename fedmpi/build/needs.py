@@ -47,7 +47,7 @@ def host_need(setup, ranks, first):
         ranks=ranks,
         first=first,
         together=min(fed.together or 1, fed.cohort),
-        memories=len(fed.sizes) * fed.codec.feedback)
+        memories=len(fed.sizes) * bool(fed.codec.feedback))
 
 
 def planned_needs(options):

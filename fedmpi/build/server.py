@@ -37,7 +37,7 @@ def server_parts(options, parts, data, network, device):
         pruner=parts.pruner,
         contributions=parts.contributions,
         weighting=parts.weighting,
-        codec=fitted(parts.codec, len(layout.tail)),
+        codec=fitted(parts.codec, len(layout.tail), layout.num_averages),
         sampler=parts.sampler,
         devices=parts.devices,
         aggregation=parts.aggregation,
@@ -89,8 +89,8 @@ def block(P):
 def adds_up(parts):
     """Whether workers may add up the updates of their clients.
 
-    They may if the merge is a weighted mean, with weights known before training, if all clients
-    train the same mask, and if the server waits for all answers. Ranks and observing estimators
+    They may if the merge is a weighted mean over all clients, with weights known before training,
+    if all clients train the same mask, and if the server waits for all answers. Ranks and observing estimators
     play no part, so that the bits do not depend on them.
     """
     pruner, aggregation = parts.pruner, parts.aggregation
@@ -99,6 +99,9 @@ def adds_up(parts):
         return False
     # Clients' masks differ.
     if pruner.masks is not None or pruner.units is not None or pruner.moves:
+        return False
+    # The mean of each value is over other clients.
+    if parts.codec.held is not None:
         return False
     return parts.strategy.additive and parts.weighting.fixed
 

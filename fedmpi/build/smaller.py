@@ -32,11 +32,11 @@ def check_run(options, parts, fed):
 
 def _refusals(options, parts, fed):
     """Yield the reasons against networks of several sizes, each with a way out."""
-    strategy = fed.strategy
+    strategy, codec = fed.strategy, fed.codec
     if strategy.sends or strategy.answers or strategy.keeps or fed.layout.personal:
         yield (f"--strategy {options['strategy']} sends, asks for or lets clients keep more than "
                "the model: take fedmp or fedavg")
-    if fed.codec.weights or fed.codec.feedback:
+    if codec.weights or codec.trained or codec.feedback:
         yield (f"--codec {options['codec']} codes weights apart from biases, or remembers what it "
                "lost: take float32 or float16")
     if fed.sampler.candidates:

@@ -106,7 +106,7 @@ class Worker:
             personal=strategy.personal)
         self.layout = self.home.layout
         # Codecs treat dense positions by themselves.
-        codec = fitted(parts.codec, len(self.layout.tail))
+        codec = fitted(parts.codec, len(self.layout.tail), self.layout.num_averages)
         self.parts = parts._replace(codec=codec)
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self._forget_rounds()

@@ -417,7 +417,7 @@ class Updates(NamedTuple):
     """
 
     U: torch.Tensor               # (C, K) float32: trained minus received
-    # (C, K) bool: the entries that a client holds, U being 0 elsewhere; None: all of them.
+    # (C, K) bool: the entries that a client holds and has sent, U being 0 elsewhere; None: all.
     B: torch.Tensor | None
     support: torch.Tensor         # (K,) int32, sorted positions in x
     n: torch.Tensor               # (C,) float64 samples
@@ -756,10 +756,12 @@ class Codec(NamedTuple):
     after a round trip. A codec for updates only names in ``down`` the codec for models.
 
     * ``exact``: decoding gives back the very values, and their number alone decides the size.
-    * ``feedback``: before it encodes an update a client adds the losses of its earlier encodings,
-      and remembers the new loss.
+    * ``feedback``: before it encodes an update a client adds this multiple of the losses of its
+      earlier encodings, and remembers the new loss. 0 or False: it remembers nothing.
     * ``weights``: only prunable weights are coded; biases, norms and running averages travel as
-      float32 beside them.
+      float32 beside them. ``trained``: only running averages do.
+    * ``held(arrays, K) -> (K,) bool`` are the values that a message has, for a codec that leaves
+      some out: the mean of each value is over the clients that sent it. None: over all clients.
     * ``draws``: it is called as ``encode(values, coding)``, for the same chance on any number of
       ranks.
     """
@@ -769,8 +771,10 @@ class Codec(NamedTuple):
     bound: Callable
     down: "Codec | None" = None
     exact: bool = False
-    feedback: bool = False
+    feedback: float = 0.0
     weights: bool = False
+    trained: bool = False
+    held: Callable | None = None
     draws: bool = False
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing

@@ -42,6 +42,7 @@ class Update(NamedTuple):
     rank: int
     parts: dict = {}              # {name: tensor} of the strategy's answers
     kept: dict = {}               # {name: tensor} of the client's state
+    held: torch.Tensor | None = None      # (K,) bool: the values that were sent; None: all
 
 
 class Refused(NamedTuple):
@@ -152,7 +153,8 @@ def read(fed, reply, ask, support, expected, announced):
         job_bytes=reply.job_bytes,
         rank=reply.rank,
         parts=parts,
-        kept=_kept(arrays))
+        kept=_kept(arrays),
+        held=_held(fed, arrays, support))
 
 
 def _up_bytes(fed, reply, numbers):
@@ -172,6 +174,13 @@ def _values(fed, meta, arrays, support):
         raise WireError(f"client {meta['client']} sent {len(values)} values for a support of "
                         f"{len(support)}")
     return values
+
+
+def _held(fed, arrays, support):
+    """(K,) bool: the values of the update that the message has; None: all."""
+    if fed.codec.held is None:
+        return None
+    return fed.codec.held(arrays, len(support))
 
 
 def _parts(fed, arrays, support):

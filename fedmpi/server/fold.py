@@ -20,6 +20,7 @@ def stack(fed, replies, support):
         U = torch.empty(len(replies), 0)
     elif not any(reply.own for reply in replies):
         U = rows_of([reply.values for reply in replies])
+        B = _held(replies)
     else:
         # With several networks the server's own model is not any client's.
         servers = support if fed.kinds is None else None
@@ -43,7 +44,7 @@ def union(layout, support, replies):
 
 
 def _on_union(replies, support):
-    """``(U, B)``, both (C, K): updates on the union ``support (K,)``, and their own positions."""
+    """``(U, B)``, both (C, K): updates on the union ``support (K,)``, and the positions that each has."""
     shape = len(replies), len(support)
     U = torch.zeros(shape)
     B = torch.zeros(shape, dtype=torch.bool)
@@ -51,8 +52,15 @@ def _on_union(replies, support):
         # Supports are sorted, and each is part of the union.
         columns = torch.searchsorted(support, reply.support)
         U[row, columns] = reply.values
-        B[row, columns] = True
+        B[row, columns] = True if reply.held is None else reply.held
     return U, B
+
+
+def _held(replies):
+    """(C, K) bool: the values that each client sent; None: all of them."""
+    if replies[0].held is None:
+        return None
+    return torch.stack([reply.held for reply in replies])
 
 
 def _spread(values, of, support):

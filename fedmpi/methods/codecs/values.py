@@ -245,14 +245,16 @@ def squeezed(codec, name, dtype):
     return codec._replace(encode=encode, decode=decode)
 
 
-def fitted(codec, tail):
-    """The ``codec`` for vectors with a ``tail`` of so many values without pruning.
+def fitted(codec, dense, averages=0):
+    """The ``codec`` for vectors that end in ``dense`` values without pruning.
 
-    Its ``down`` is filled in. A codec for weights alone sends the tail as float32.
+    The last of these are the ``averages``: not trained. The codec's ``down`` is filled in. A codec
+    for weights alone sends the dense values as float32, one for trained values the averages.
     """
     codec = codec._replace(down=codec.down or codec)
-    if not codec.weights:
+    if not (codec.weights or codec.trained):
         return codec
+    tail = dense if codec.weights else averages
 
     def parted(values):
         num_weights = len(values) - tail
@@ -272,6 +274,12 @@ def fitted(codec, tail):
         weights, _ = parted(values)
         return torch.cat([codec.bound(weights), torch.zeros(tail)])
 
+    def held(arrays, K):
+        of_weights = codec.held(arrays, K - tail)
+        return torch.cat([of_weights, torch.ones(tail, dtype=torch.bool)])
+
+    if codec.held is not None:
+        codec = codec._replace(held=held)
     return codec._replace(encode=encode, decode=decode, bound=bound)
 
 
