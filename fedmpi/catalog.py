@@ -27,6 +27,7 @@ STRATEGIES = {
     "fedadam": "fedmpi.methods.strategies.fedopt:fedadam",
     "fedyogi": "fedmpi.methods.strategies.fedopt:fedyogi",
     "fedadagrad": "fedmpi.methods.strategies.fedopt:fedadagrad",
+    "diloco": "fedmpi.methods.strategies.diloco:diloco",
     "fednova": "fedmpi.methods.strategies.fednova:fednova",
     "scaffold": "fedmpi.methods.strategies.scaffold:scaffold",
     "feddyn": "fedmpi.methods.strategies.feddyn:feddyn",

@@ -14,6 +14,7 @@ from fedmpi.compute.evaluate import EVALUATED
 from fedmpi.compute.forward import IMAGES
 from fedmpi.core.errors import UserError
 from fedmpi.methods.datasets.dataset import model_dtype
+from fedmpi.server import client_states
 from fedmpi.transport import place
 
 
@@ -47,7 +48,14 @@ def host_need(setup, ranks, first):
         ranks=ranks,
         first=first,
         together=min(fed.together or 1, fed.cohort),
-        memories=len(fed.sizes) * bool(fed.codec.feedback))
+        memories=len(fed.sizes) * _memories(fed))
+
+
+def _memories(fed):
+    """How many values a weight each client keeps between its rounds, unless they lie in files."""
+    if client_states.spills(fed.kept_fields, fed.layout, len(fed.sizes)):
+        return 0
+    return sum(field.on == "support" for field in fed.kept_fields.values())
 
 
 def planned_needs(options):

@@ -7,6 +7,7 @@ import torch
 
 from fedmpi.build import held_out, kinds, server_data, smaller
 from fedmpi.build.network import sample
+from fedmpi.client.train import inner_fields
 from fedmpi.compute.derivatives import derivatives
 from fedmpi.compute.evaluate import evaluator
 from fedmpi.compute.forward import MODELS
@@ -63,6 +64,7 @@ def server_parts(options, parts, data, network, device):
         quorum=options["quorum"],
         together=options["together"],
         lr=_first_rate(options, parts.schedule, data),
+        inner=inner_fields(parts.strategy, parts.optimiser),
         structure=smaller.structure(
             options, parts.pruner, network.model, layout, network.x, two),
         kinds=several,

@@ -33,7 +33,8 @@ def check_run(options, parts, fed):
 def _refusals(options, parts, fed):
     """Yield the reasons against networks of several sizes, each with a way out."""
     strategy, codec = fed.strategy, fed.codec
-    if strategy.sends or strategy.answers or strategy.keeps or fed.layout.personal:
+    keeps = strategy.keeps or fed.inner or fed.layout.personal
+    if strategy.sends or strategy.answers or keeps:
         yield (f"--strategy {options['strategy']} sends, asks for or lets clients keep more than "
                "the model: take fedmp or fedavg")
     if codec.weights or codec.trained or codec.feedback:

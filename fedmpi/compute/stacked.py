@@ -26,7 +26,8 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from fedmpi.compute.forward import ELEMENTWISE, body_rule, chain, through
-from fedmpi.compute.sgd import STATE, deal, learning_rates, length_of, shift_of, states_of
+from fedmpi.compute.sgd import (STATE, deal, learning_rates, length_of, resume, shift_of,
+                                states_of)
 from fedmpi.core.layout import ALIGN
 from fedmpi.core.parts import Descent, Trained
 from fedmpi.core.support import count
@@ -118,6 +119,10 @@ def _train(model, layout, recorder, averages, tasks, descent=Descent()):
         # The recorder's next training writes to its tensors again.
         X = X.clone()
     trained = _trained(plan, held["total"], lengths, lrs, first.optimiser)
+    if descent.resumes:
+        states = states_of(held)
+        trained = [of_client._replace(state=_row(states, row, copy=True))
+                   for row, of_client in enumerate(trained)]
     done = dict(zip(plan.order, zip(X, trained)))
     return [done[position] for position in range(len(tasks))]
 
@@ -163,6 +168,8 @@ def _start(tasks, descent):
     X = torch.stack(bases)
     start = {"X": X, "total": X.new_zeros(len(tasks))}
     state = first.optimiser.init(X[:, :R])
+    for row, task in enumerate(tasks):
+        resume(_row(state, row), task.inner)
     for name, tensor in state.items():
         start[STATE + name] = tensor
     if descent.mu:
@@ -172,6 +179,14 @@ def _start(tasks, descent):
     if _sparse(tasks):
         start["live"] = _rows([task.live for task in tasks])
     return start
+
+
+def _row(state, row, copy=False):
+    """A client's part of an optimiser's ``state``: views, or copies."""
+    parts = {name: tensor[row] for name, tensor in state.items()}
+    if not copy:
+        return parts
+    return {name: part.clone() for name, part in parts.items()}
 
 
 def _rates(lrs, task):

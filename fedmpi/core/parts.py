@@ -112,6 +112,7 @@ class Facts(NamedTuple):
     coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
     sends: bool = False           # the strategy sends more than the model
+    stateful: bool = True         # the optimiser has a state
 
 
 def nothing(facts):
@@ -262,13 +263,15 @@ class Descent(NamedTuple):
 
     ``mu`` adds ``mu (x - base)`` to the gradient, base being the received model. ``shift(task) ->
     (R,)`` or None is a constant vector, added to every gradient of this client and round.
-    ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch.
+    ``loss`` replaces the objective's. ``shuffle`` deals the samples anew each epoch. If it
+    ``resumes``, a client keeps its optimiser's state until its next round, and goes on from there.
     """
 
     mu: float = 0.0
     shift: Callable | None = None
     loss: Callable | None = None
     shuffle: bool = True
+    resumes: bool = False
 
 
 class Trained(NamedTuple):
@@ -279,6 +282,8 @@ class Trained(NamedTuple):
     samples: int                  # seen, all epochs
     # ``Optimiser.travelled`` of the steps' learning rates; NaN without it.
     travelled: float = math.nan
+    # {name: tensor}: the optimiser's state at the end, of a ``Descent`` that resumes.
+    state: dict = {}
 
 
 class Field(NamedTuple):
@@ -345,6 +350,9 @@ class Task(NamedTuple):
     # {name: tensor on the device} that this client kept of its last merged round.
     kept: dict = {}
     optimiser: Optimiser | None = None            # None in tasks without training
+    # {name: tensor on the device}: the optimiser's state at the end of the client's last round, for
+    # a ``Descent`` that resumes; else empty.
+    inner: dict = {}
     rates: Schedule | None = None                 # of lr; None: constant
     clip_norm: float = 0.0        # the largest norm of a step's gradient, 0: any
     steps: int = 0                # training ends after so many; 0: after the epochs

@@ -72,6 +72,8 @@ class Fed(NamedTuple):
     beside: Beside = NOTHING
 
     # Features of some runs; None in all others.
+    # {name: Field} of the optimiser's state that clients keep; empty: it starts anew each round.
+    inner: dict = {}
     own_tests: Any = None         # own_accuracy.OwnTests: clients have test parts of their own
     kinds: Any = None             # core.kinds.Kinds: the run has more networks than one
     own_network: Any = None       # own_network.OwnNetwork: a network that only the server has
@@ -85,7 +87,7 @@ class Fed(NamedTuple):
     @property
     def kept_fields(self):
         """``{name: Field}`` of the values that a client keeps between its rounds."""
-        fields = dict(self.strategy.keeps)
+        fields = {**self.strategy.keeps, **self.inner}
         if self.codec.feedback:
             fields[RESIDUAL] = Field()
         if self.layout.personal:

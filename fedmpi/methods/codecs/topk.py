@@ -169,9 +169,10 @@ def largest(values, share, chunk):
     most = np.full(len(counts), k)
     # The last chunk may be shorter.
     most[whole:] = _count(share, len(values) - chunks.size)
-    chosen = order[ranks < most[of_chunk]]
-    index = candidates[chosen[sizes[chosen] > 0]]
-    return np.sort(index)
+    chosen = np.zeros(len(candidates), bool)
+    chosen[order[ranks < most[of_chunk]]] = True
+    chosen &= sizes > 0
+    return candidates[chosen]
 
 
 def _count(share, length):

@@ -278,9 +278,11 @@ def fitted(codec, dense, averages=0):
         of_weights = codec.held(arrays, K - tail)
         return torch.cat([of_weights, torch.ones(tail, dtype=torch.bool)])
 
-    if codec.held is not None:
-        codec = codec._replace(held=held)
-    return codec._replace(encode=encode, decode=decode, bound=bound)
+    return codec._replace(
+        encode=encode,
+        decode=decode,
+        bound=bound,
+        held=None if codec.held is None else held)
 
 
 def drawing(codec, seed, t, client=-1):

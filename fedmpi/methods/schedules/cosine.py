@@ -11,7 +11,9 @@ from fedmpi.methods.schedules.progress import Over, final_share, schedule
 
 
 def cosine(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
-    """Half a cosine over the run's rounds, or over the local steps of each round.
+    """Half a cosine over the run's rounds, over all its local steps, or over those of each round.
+
+    With ``over=run`` steps count through all rounds, as if they were one training.
 
     Paper: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts",
         arXiv 1608.03983.

@@ -1,10 +1,14 @@
-"""Shared by all schedules: a rise at the start, and the count of rounds or of local steps."""
+"""Shared by all schedules: a rise at the start, and the count of rounds, of local steps, or of both.
+
+``over=run`` counts the local steps of all rounds: step h of round t is number ``(t - 1) H + h`` of
+``rounds H``, if a client takes H steps a round.
+"""
 
 from typing import Literal
 
 from fedmpi.core.parts import Schedule
 
-Over = Literal["rounds", "steps"]
+Over = Literal["rounds", "steps", "run"]
 
 
 def schedule(decay, over, warmup):
@@ -14,14 +18,16 @@ def schedule(decay, over, warmup):
     first ones rise to it by equal amounts: 1 / (warmup + 1) is the first.
     """
     if warmup < 0:
-        raise ValueError(f"warmup must be >= 0 {over}, got {warmup}")
-    within = over == "steps"
+        raise ValueError(f"warmup must be >= 0 {_counted(over)}, got {warmup}")
 
     def rate(now, step, steps):
-        if within:
+        if over == "steps":
             return factor(step, steps)
         # Rounds count from 1.
-        return factor(now.t - 1, now.rounds)
+        rounds_before = now.t - 1
+        if over == "run":
+            return factor(rounds_before * steps + step, now.rounds * steps)
+        return factor(rounds_before, now.rounds)
 
     def factor(place, total):
         if place < warmup:
@@ -32,17 +38,26 @@ def schedule(decay, over, warmup):
 
     def planned(now):
         # Local steps know nothing of the run's length.
-        if within:
+        if over == "steps":
             return None
+        # The steps a round are not known here. A decay that differs at the end of the round may
+        # differ in it.
+        if over == "run":
+            return decay(now.t, now.rounds)
         return rate(now, 0, 1)
 
     def notes(facts):
-        last = facts.steps if within else facts.rounds
-        if warmup >= last:
-            yield (f"warmup={warmup} is not over by the end of the {last} {over}: the learning "
-                   "rate never comes to what --lr says")
+        last = {"rounds": facts.rounds, "steps": facts.steps, "run": facts.rounds * facts.steps}
+        if warmup >= last[over]:
+            yield (f"warmup={warmup} is not over by the end of the {last[over]} {_counted(over)}: "
+                   "the learning rate never comes to what --lr says")
 
-    return Schedule(rate, within, planned, notes=notes)
+    return Schedule(rate, over != "rounds", planned, notes=notes)
+
+
+def _counted(over):
+    """The word for what is counted."""
+    return "rounds" if over == "rounds" else "steps"
 
 
 def final_share(final):

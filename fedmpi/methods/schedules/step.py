@@ -7,13 +7,13 @@ from fedmpi.methods.schedules.progress import Over, schedule
 
 
 def step(every: int = 10, factor: float = 0.1, warmup: int = 0, over: Over = "rounds"):
-    """A fall by ``factor`` after ``every`` rounds, or local steps of each round.
+    """A fall by ``factor`` after ``every`` rounds, local steps of the run, or of each round.
 
     Paper: none: the usual drops of supervised training.
     Example: fedmpi train --schedule step:every=20,factor=0.5
     """
     if every < 1:
-        raise ValueError(f"every must be at least 1 of the {over}, got {every}")
+        raise ValueError(f"every must be at least 1, got {every}")
     if not factor > 0:
         raise ValueError(f"factor must be > 0, got {factor}")
 
