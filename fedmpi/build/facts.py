@@ -65,6 +65,7 @@ def of_run(options, parts, data, layout):
         pruner_reports=pruner.probe is not None,
         server_update=parts.strategy.before is not None,
         sends=bool(parts.strategy.sends),
+        linear=parts.strategy.linear,
         stateful=bool(parts.optimiser.init(torch.zeros(1))),
         needs_previous=any(fault.stale for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,

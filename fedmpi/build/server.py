@@ -103,7 +103,7 @@ def adds_up(parts):
     if pruner.masks is not None or pruner.units is not None or pruner.moves:
         return False
     # The mean of each value is over other clients.
-    if parts.codec.held is not None:
+    if parts.codec.sent is not None:
         return False
     return parts.strategy.additive and parts.weighting.fixed
 

@@ -113,6 +113,7 @@ class Facts(NamedTuple):
     own_tests: bool = False       # clients have test parts of their own
     sends: bool = False           # the strategy sends more than the model
     stateful: bool = True         # the optimiser has a state
+    linear: bool = True           # the merge is a weighted mean
 
 
 def nothing(facts):
@@ -425,7 +426,7 @@ class Updates(NamedTuple):
     """
 
     U: torch.Tensor               # (C, K) float32: trained minus received
-    # (C, K) bool: the entries that a client holds and has sent, U being 0 elsewhere; None: all.
+    # (C, K) bool: the entries that a client holds, U being 0 elsewhere; None: all of them.
     B: torch.Tensor | None
     support: torch.Tensor         # (K,) int32, sorted positions in x
     n: torch.Tensor               # (C,) float64 samples
@@ -442,6 +443,9 @@ class Updates(NamedTuple):
     clients: torch.Tensor | None = None     # (C,) int64
     N: int = 0                              # clients in all
     round: Round | None = None
+    # (C, K) bool: the entries that a client's codec has sent; None: all that the client holds. Means
+    # are over these, see Codec.
+    sent: torch.Tensor | None = None
 
     def rows(self, chosen):
         """The updates of the rows ``chosen (C,) bool``. Sums over the cohort stay as they are."""
@@ -454,7 +458,7 @@ class Updates(NamedTuple):
         return self._replace(**replaced)
 
 
-BY_CLIENT = ("U", "B", "n", "steps", "travelled", "losses", "seconds", "clients")
+BY_CLIENT = ("U", "B", "sent", "n", "steps", "travelled", "losses", "seconds", "clients")
 
 
 def _rows(part, chosen):
@@ -768,7 +772,7 @@ class Codec(NamedTuple):
       earlier encodings, and remembers the new loss. 0 or False: it remembers nothing.
     * ``weights``: only prunable weights are coded; biases, norms and running averages travel as
       float32 beside them. ``trained``: only running averages do.
-    * ``held(arrays, K) -> (K,) bool`` are the values that a message has, for a codec that leaves
+    * ``sent(arrays, K) -> (K,) bool`` are the values that a message has, for a codec that leaves
       some out: the mean of each value is over the clients that sent it. None: over all clients.
     * ``draws``: it is called as ``encode(values, coding)``, for the same chance on any number of
       ranks.
@@ -782,7 +786,7 @@ class Codec(NamedTuple):
     feedback: float = 0.0
     weights: bool = False
     trained: bool = False
-    held: Callable | None = None
+    sent: Callable | None = None
     draws: bool = False
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing

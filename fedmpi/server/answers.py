@@ -42,7 +42,7 @@ class Update(NamedTuple):
     rank: int
     parts: dict = {}              # {name: tensor} of the strategy's answers
     kept: dict = {}               # {name: tensor} of the client's state
-    held: torch.Tensor | None = None      # (K,) bool: the values that were sent; None: all
+    sent: torch.Tensor | None = None      # (K,) bool: the values that the message had; None: all
 
 
 class Refused(NamedTuple):
@@ -154,7 +154,7 @@ def read(fed, reply, ask, support, expected, announced):
         rank=reply.rank,
         parts=parts,
         kept=_kept(arrays),
-        held=_held(fed, arrays, support))
+        sent=_sent(fed, arrays, support))
 
 
 def _up_bytes(fed, reply, numbers):
@@ -176,11 +176,11 @@ def _values(fed, meta, arrays, support):
     return values
 
 
-def _held(fed, arrays, support):
+def _sent(fed, arrays, support):
     """(K,) bool: the values of the update that the message has; None: all."""
-    if fed.codec.held is None:
+    if fed.codec.sent is None:
         return None
-    return fed.codec.held(arrays, len(support))
+    return fed.codec.sent(arrays, len(support))
 
 
 def _parts(fed, arrays, support):

@@ -14,22 +14,24 @@ def stack(fed, replies, support):
 
     If some client's support differs from it, the updates are on the union of all supports.
     """
-    B = None
+    B = sent = None
     if replies[0].values is None:
         # The updates are in the workers' sums, and no estimator looks at them.
         U = torch.empty(len(replies), 0)
     elif not any(reply.own for reply in replies):
         U = rows_of([reply.values for reply in replies])
-        B = _held(replies)
     else:
         # With several networks the server's own model is not any client's.
         servers = support if fed.kinds is None else None
         support = union(fed.layout, servers, replies)
         U, B = _on_union(replies, support)
+    if replies[0].sent is not None:
+        sent = torch.stack([_on_all(reply, support) for reply in replies])
     parts, totals = _parts(fed, replies, support)
     trained = below(support, fed.layout.R)
     columns = _columns(fed, replies)
-    return Updates(U, B, support, trained=trained, parts=parts, totals=totals, **columns)
+    return Updates(
+        U, B, support, trained=trained, parts=parts, totals=totals, sent=sent, **columns)
 
 
 def union(layout, support, replies):
@@ -44,7 +46,7 @@ def union(layout, support, replies):
 
 
 def _on_union(replies, support):
-    """``(U, B)``, both (C, K): updates on the union ``support (K,)``, and the positions that each has."""
+    """``(U, B)``, both (C, K): updates on the union ``support (K,)``, and their own positions."""
     shape = len(replies), len(support)
     U = torch.zeros(shape)
     B = torch.zeros(shape, dtype=torch.bool)
@@ -52,15 +54,17 @@ def _on_union(replies, support):
         # Supports are sorted, and each is part of the union.
         columns = torch.searchsorted(support, reply.support)
         U[row, columns] = reply.values
-        B[row, columns] = True if reply.held is None else reply.held
+        B[row, columns] = True
     return U, B
 
 
-def _held(replies):
-    """(C, K) bool: the values that each client sent; None: all of them."""
-    if replies[0].held is None:
-        return None
-    return torch.stack([reply.held for reply in replies])
+def _on_all(reply, support):
+    """(K,) bool on the union ``support (K,)``: the values that a client's message had."""
+    if len(reply.sent) == len(support):
+        return reply.sent
+    whole = torch.zeros(len(support), dtype=torch.bool)
+    whole[torch.searchsorted(support, reply.support)] = reply.sent
+    return whole
 
 
 def _spread(values, of, support):

@@ -56,7 +56,8 @@ def test_a_schedule_says_whether_it_looks_at_steps(spec):
     assert part.within == ("rounds" not in spec) and moves <= part.within
 
 
-@pytest.mark.parametrize("spec", ["cosine:final=0.1,warmup=3", "linear", "step:every=5,factor=0.5", "constant:warmup=9"])
+@pytest.mark.parametrize("spec", ["cosine:final=0.1,warmup=3", "linear", "step:every=5,factor=0.5",
+                                  "constant:warmup=9"])
 def test_over_the_run_steps_count_through_all_rounds(spec):
     """Three rounds of four steps are as one round of twelve."""
     run = made(spec + (",over=run" if ":" in spec else ":over=run"))

@@ -9,6 +9,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.core.errors import UserError, WireError
+from fedmpi.core.parts import Facts
 from fedmpi.laws import wire as wire_laws
 from fedmpi.methods.codecs import topk as module
 from fedmpi.methods.codecs.values import fitted
@@ -50,8 +51,8 @@ def test_of_equal_magnitudes_the_first_travel_and_zeros_do_not():
     values = torch.tensor([1., -2, 2, 1, -2, 2, 0, -0., 0, -0., 5, 0, -0., 0, 0, 0])
     back = there_and_back(made("share=0.25,chunk=8,bits=32"), values)
     assert back.tolist() == [0, -2, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0] and not np.signbit(back[6:].numpy()).any()
-    held = make(catalog.CODECS, "topk:share=0.25,chunk=8,average=senders").held
-    assert held(made("share=0.25,chunk=8").encode(values), 16).nonzero().flatten().tolist() == [1, 2, 10]
+    sent = made("share=0.25,chunk=8,average=senders").sent
+    assert sent(made("share=0.25,chunk=8").encode(values), 16).nonzero().flatten().tolist() == [1, 2, 10]
 
 
 @pytest.mark.parametrize("levels", [2, 5, 100])
@@ -67,8 +68,8 @@ def test_many_equal_values_are_chosen_as_a_stable_sort_would(levels):
 
 # --- what they come back as ---
 
-@pytest.mark.parametrize("options", ["bits=2", "bits=8", "bits=32", "share=1,chunk=16,bits=3", "share=0.5,chunk=1,bits=2",
-                                     "share=0.3,chunk=5,bits=4,feedback=0,average=senders"])
+@pytest.mark.parametrize("options", ["bits=2", "bits=8", "bits=32", "share=1,chunk=16,bits=3",
+                                     "share=0.5,chunk=1,bits=2", "share=0.3,chunk=5,bits=4,feedback=0,average=senders"])
 def test_it_keeps_the_laws_of_codecs(options):
     wire_laws.codec(f"topk:{options}")
 
@@ -118,7 +119,7 @@ def test_damaged_messages_are_refused():
     whole = made("share=0.1,chunk=50,bits=32")
     arrays = whole.encode(normal(500))
     with pytest.raises(WireError, match="50 positions, but 49 values"):
-        whole.decode(arrays | {"sent": arrays["sent"][:-1]}, 500)
+        whole.decode(arrays | {"values": arrays["values"][:-1]}, 500)
 
 
 @pytest.mark.parametrize("options, message", [
@@ -233,18 +234,35 @@ def three_clients(average):
 
 def test_the_mean_is_over_all_clients_or_over_those_who_sent_a_value():
     fed, updates, step = three_clients("all")
-    assert fed.sums and updates.B is None
+    assert fed.sums and updates.sent is None
     torch.testing.assert_close(step, updates.U.mean(0), rtol=1e-5, atol=1e-7)
     fed, updates, step = three_clients("senders")
-    assert not fed.sums and torch.equal(updates.B, updates.U != 0)
-    counts = updates.B.sum(0)
+    assert not fed.sums and torch.equal(updates.sent, updates.U != 0)
+    counts = updates.sent.sum(0)
     assert {1, 2} < set(counts.tolist())
     torch.testing.assert_close(step, updates.U.sum(0) / counts.clamp(min=1), rtol=1e-5, atol=1e-7)
 
 
+def test_clients_whose_masks_move_are_counted_where_they_sent():
+    """Pruners see the clients' masks, and the mean the values that were sent."""
+    fed, state = contracts.assembled(codec="topk:share=0.1,chunk=64,bits=32,feedback=0,average=senders", clients=3,
+                                     strategy="fedavg", pruner="feddst:every=1", contribution="uniform")
+    _, updates = contracts.first_cohort(fed, state)
+    assert (updates.sent <= updates.B).all() and 0 < int(updates.sent.sum()) < .2 * int(updates.B.sum())
+    assert torch.equal(updates.sent, updates.U != 0)
+    for t in (1, 2):
+        state, _, _ = loop.play_round(fed, state, t)
+
+
+def test_senders_are_counted_in_means_alone():
+    facts = Facts(None, {"strategy": "--strategy median"}, linear=False)
+    assert "--strategy median does not merge by a mean" in list(made("average=senders").refuses(facts))[0]
+    assert not list(made().refuses(facts)) and not list(made("average=senders").refuses(facts._replace(linear=True)))
+
+
 def test_the_run_file_bills_the_message_as_sent():
     """A real update of 1.7 million weights, in the setting of the paper."""
-    fed, state = contracts.assembled(codec="topk", model="mcmahan-cnn", dataset="synthetic:samples=40,size=28,classes=10",
+    fed, state = contracts.assembled(codec="topk", model="mcmahan-cnn", dataset="synthetic:samples=40,size=28",
                                      clients=2, local_epochs=1, pruner="dense", batch_size=20)
     weights = len(fed.layout.support(state["mask"]))
     assert weights > 1_000_000

@@ -112,7 +112,8 @@ def alone(tmp_path_factory, fedmpi):
 
 WHOLE = [(2, "thesis"), (3, "feddst"), (3, "prunefl"), (3, "norms"), (3, "fltrust"), (3, "feddu"), (3, "fedbuff"),
          (3, "flying"), (3, "signs"), (3, "owed"), (4, "thesis"), (4, "text"), (4, "judged"), (4, "late"), (4, "teams"),
-         (3, "diloco"), (3, "senders"), (5, "diloco"), (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (3, "fedpcl"), (3, "fedgkt"), (3, "kinds"),
+         (3, "diloco"), (3, "senders"), (5, "diloco"),
+         (3, "scaffold"), (3, "feddyn"), (3, "fedper"), (3, "fednova"), (3, "fedpcl"), (3, "fedgkt"), (3, "kinds"),
          (5, "fedgkt"), (5, "scaffold"), (5, "feddyn"),
          (5, "fedper"), (4, "smaller")]
 PARTS = [("thesis", 2, 1, 1), ("thesis", 3, 3, 1), ("thesis", 1, 1, 2), ("feddst", 3, 1, 1), ("text", 4, 1, 1),

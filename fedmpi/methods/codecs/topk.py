@@ -72,31 +72,33 @@ def topk(share: float = 0.0156, chunk: int = 4096, bits: int = 2, feedback: floa
         values = values.cpu().numpy()
         index = largest(values, share, chunk)
         form, code = positions.encode(positions.mask_of(index, len(values)))
-        sent = _finite(values[index])
+        chosen = _finite(values[index])
         if bits == WHOLE:
-            arrays = {"sent": sent}
+            arrays = {"values": chosen}
         else:
-            arrays = quantised(sent, index // chunk, -(-len(values) // chunk), bits)
+            arrays = quantised(chosen, index // chunk, -(-len(values) // chunk), bits)
         form = json.dumps(form, separators=(",", ":")).encode()
         return {"form": np.frombuffer(form, np.uint8), "positions": code} | arrays
 
-    def index_in(arrays, K):
-        return index_of(_mask(arrays, K))
-
     def decode(arrays, K):
-        index = index_in(arrays, K)
+        index = index_of(_mask(arrays, K))
         if bits == WHOLE:
-            sent = arrays["sent"]
+            chosen = arrays["values"]
         else:
-            sent = restored(arrays, index // chunk, -(-K // chunk), bits)
-        if len(sent) != len(index):
-            raise WireError(f"{len(index)} positions, but {len(sent)} values")
+            chosen = restored(arrays, index // chunk, -(-K // chunk), bits)
+        if len(chosen) != len(index):
+            raise WireError(f"{len(index)} positions, but {len(chosen)} values")
         values = np.zeros(K, np.float32)
-        values[index] = sent
+        values[index] = chosen
         return torch.from_numpy(values)
 
-    def held(arrays, K):
+    def sent(arrays, K):
         return torch.from_numpy(_mask(arrays, K))
+
+    def refuses(facts):
+        if average == "senders" and not facts.linear:
+            yield (f"average=senders: {facts.named['strategy']} does not merge by a mean, whose "
+                   "senders could be counted; leave average out")
 
     def bound(values):
         back = decode(encode(values), len(values))
@@ -111,7 +113,8 @@ def topk(share: float = 0.0156, chunk: int = 4096, bits: int = 2, feedback: floa
         down=float32(),
         feedback=feedback,
         trained=True,
-        held=held if average == "senders" else None,
+        sent=sent if average == "senders" else None,
+        refuses=refuses,
     )
 
 

@@ -274,15 +274,15 @@ def fitted(codec, dense, averages=0):
         weights, _ = parted(values)
         return torch.cat([codec.bound(weights), torch.zeros(tail)])
 
-    def held(arrays, K):
-        of_weights = codec.held(arrays, K - tail)
+    def sent(arrays, K):
+        of_weights = codec.sent(arrays, K - tail)
         return torch.cat([of_weights, torch.ones(tail, dtype=torch.bool)])
 
     return codec._replace(
         encode=encode,
         decode=decode,
         bound=bound,
-        held=None if codec.held is None else held)
+        sent=None if codec.sent is None else sent)
 
 
 def drawing(codec, seed, t, client=-1):
