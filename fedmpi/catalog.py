@@ -178,8 +178,8 @@ SAMPLERS = {
     "contribution": "fedmpi.methods.sampler.contribution:contribution",
     "power-of-choice": "fedmpi.methods.sampler.power_of_choice:power_of_choice",
 }
-# --aggregation: the moment of a merge.
-AGGREGATIONS = {
+# --timing: the moment of a merge.
+TIMINGS = {
     "sync": "fedmpi.methods.timing.sync:sync",
     "fedasync": "fedmpi.methods.timing.fedasync:fedasync",
     "fedbuff": "fedmpi.methods.timing.fedbuff:fedbuff",
@@ -221,5 +221,5 @@ KINDS = {
     "task": TASKS,
     "devices": DEVICES,
     "sampler": SAMPLERS,
-    "aggregation": AGGREGATIONS,
+    "timing": TIMINGS,
 }

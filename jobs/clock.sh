@@ -8,10 +8,10 @@
 set -euo pipefail
 DATA=${DATA:-data} OUT=${OUT:-runs/clock} FEDMPI=${FEDMPI:-fedmpi}
 mkdir -p "$OUT"
-declare -A ARMS=([sync]="--cohort 10 --rounds 60" [over]="--cohort 10 --rounds 150 --aggregation sync:over=0.3"
-  [deadline]="--cohort 13 --rounds 200 --aggregation sync:deadline=1.5"
-  [fedbuff]="--rounds 400 --evaluate-every 2 --aggregation fedbuff:buffer=5,concurrency=10"
-  [fedasync]="--rounds 2000 --evaluate-every 10 --aggregation fedasync:concurrency=10")
+declare -A ARMS=([sync]="--cohort 10 --rounds 60" [over]="--cohort 10 --rounds 150 --timing sync:over=0.3"
+  [deadline]="--cohort 13 --rounds 200 --timing sync:deadline=1.5"
+  [fedbuff]="--rounds 400 --evaluate-every 2 --timing fedbuff:buffer=5,concurrency=10"
+  [fedasync]="--rounds 2000 --evaluate-every 10 --timing fedasync:concurrency=10")
 for seed in ${SEEDS:-0 1 2}; do
   for arm in sync over deadline fedbuff fedasync; do
     out="$OUT/$arm-s$seed.h5"

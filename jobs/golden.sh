@@ -49,7 +49,7 @@ play krum --strategy krum --pruner dense --contribution uniform --weighting unif
 play int8 --strategy fedavg --pruner static:sparsity=0.8 --codec int8:entropy=true --contribution size --weighting size
 play sign --strategy fedavg --pruner static:sparsity=0.8 --codec sign --contribution size --weighting size
 play fedbuff --strategy fedavg --pruner static:sparsity=0.8 --contribution cosine --weighting relu \
-    --devices drawn:correlation=0.5 --aggregation fedbuff:buffer=2 --cohort 3
+    --devices drawn:correlation=0.5 --timing fedbuff:buffer=2 --cohort 3
 play together --strategy fedavg --pruner static:sparsity=0.5 --contribution size --weighting size --together 3
 
 # A run that was stopped and resumed has the bits of one that was not.

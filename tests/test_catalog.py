@@ -83,7 +83,7 @@ def test_a_part_of_the_users_is_listed_as_far_as_it_says(fedmpi, own_module):
 
 
 @pytest.mark.parametrize("kind", ["strategy", "pruner", "contribution", "weighting", "codec", "partition", "noise",
-                                  "features", "fault", "sampler", "aggregation", "task"])
+                                  "features", "fault", "sampler", "timing", "task"])
 def test_every_method_is_made_with_its_defaults(kind):
     assert all(make(KINDS[kind], name) is not None for name in KINDS[kind])
 

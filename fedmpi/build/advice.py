@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from fedmpi import catalog
+from fedmpi.core import former
 from fedmpi.core.nearest import nearest
 from fedmpi.plugins.entry import entry
 from fedmpi.plugins.spec import split
@@ -23,11 +24,13 @@ def check_keys(table, known, where):
 
 
 def way_out(key, known, given):
-    """Advice about an unknown ``key``: the part with such an option, else a similar key of
+    """Advice about an unknown ``key``: its name of today, else the part with such an option, else a similar key of
     ``known``, else all of them.
 
     ``given`` are the user's keys and values.
     """
+    if former.OPTIONS.get(key) in known:
+        return f"{key} is called {former.OPTIONS[key]} now"
     kinds = [kind for kind in catalog.KINDS if kind in known]
     of_a_part = of_parts(key, given, kinds, "{kind} = {spec!r}")
     if of_a_part:

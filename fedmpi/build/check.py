@@ -104,7 +104,7 @@ def apart(options, parts, data, network):
     if not least(options, parts, data).any():
         return "all of them are at fault and train in ways of their own"
     cohort = options["cohort"] or options["clients"]
-    at_work = parts.aggregation.concurrency or cohort
+    at_work = parts.timing.concurrency or cohort
     if at_work == 1:
         return "only one is at work at a time"
     if parts.pruner.units is not None or kinds.several(options):
@@ -120,7 +120,7 @@ def _rehearse(setup):
     """Try one merge, of updates of 0, and the feature skew of one sample: they may refuse the run's
     layout or data."""
     options, parts, data, network, fed = setup
-    C = fed.aggregation.buffer or fed.cohort
+    C = fed.timing.buffer or fed.cohort
     _rehearse_merge(options, parts.strategy, network, C)
     if data.features.any():
         _rehearse_features(options, parts.features, data)

@@ -12,7 +12,7 @@ from fedmpi.plugins.spec import parse
 
 # Kinds of which a run has one part; the parts are asked in this order.
 ONE = ("strategy", "optimiser", "schedule", "pruner", "weighting",
-       "codec", "aggregation", "sampler", "devices", "noise")
+       "codec", "timing", "sampler", "devices", "noise")
 
 
 def asked(options, parts, data, layout):
@@ -38,7 +38,7 @@ def of_run(options, parts, data, layout):
     """The ``Facts`` that all parts of the run share."""
     N = options["clients"]
     cohort = options["cohort"] or N
-    buffer = parts.aggregation.buffer
+    buffer = parts.timing.buffer
     merged = buffer or cohort
     opening = parts.weigher.opening
     epochs, steps, _ = lengths(options, data).max(axis=1).tolist()
@@ -54,7 +54,7 @@ def of_run(options, parts, data, layout):
         cohort=merged,
         largest=N if opening else merged,
         drawn=1 if buffer else cohort,
-        at_work=parts.aggregation.concurrency or cohort,
+        at_work=parts.timing.concurrency or cohort,
         fixed_cohort=options["cohort"] > 0,
         everybody=cohort == N and not buffer,
         timed=parts.devices.timed,

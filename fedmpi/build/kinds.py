@@ -159,8 +159,8 @@ def _refusals(options, parts):
                "--contribution size or uniform, and nothing to --observe")
     if parts.sampler.candidates:
         yield f"--sampler {options['sampler']} asks clients for the loss of one common model"
-    if parts.aggregation.buffer:
-        yield f"--aggregation {options['aggregation']} merges as answers arrive; take sync"
+    if parts.timing.buffer:
+        yield f"--timing {options['timing']} merges as answers arrive; take sync"
     if any(fault.stale for fault in parts.faults):
         yield ("a fault sends the whole model of the round before: leave out "
                "free-rider:kind=stale")

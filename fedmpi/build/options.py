@@ -21,7 +21,7 @@ PARTS = {
     "codec": "float32",
     "devices": "none",
     "sampler": "uniform",
-    "aggregation": "sync"
+    "timing": "sync"
 }
 # Options that may be given more than once, and their kinds.
 SEVERAL = {"fault": "fault", "observe": "contribution", "augment": "augment", "also_model": "model"}

@@ -14,8 +14,8 @@ from fedmpi.build.usual import with_named
 from fedmpi.catalog import CONTRIBUTIONS, DATASETS, KINDS, MODELS
 from fedmpi.compute.several import Several
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import (Aggregation, Codec, Devices, Features, Noise, Objective, Optimiser,
-                               Pruner, Sampler, Schedule, Strategy, Weighting)
+from fedmpi.core.parts import (Codec, Devices, Features, Noise, Objective, Optimiser,
+                               Pruner, Sampler, Schedule, Strategy, Timing, Weighting)
 from fedmpi.core.rng import Purpose, torch_seed
 from fedmpi.core.tensors import mode
 from fedmpi.methods.datasets.dataset import Dataset
@@ -27,7 +27,7 @@ from fedmpi.plugins.spec import make
 OF_WORKER = ("task", "strategy", "optimiser", "schedule", "pruner", "codec", "features")
 # The same for rank 0, beside the strategy and the data.
 REST = ("task", "optimiser", "schedule", "pruner", "weighting",
-        "codec", "sampler", "devices", "aggregation")
+        "codec", "sampler", "devices", "timing")
 
 
 class Parts(NamedTuple):
@@ -54,7 +54,7 @@ class Parts(NamedTuple):
     codec: Codec | None = None
     sampler: Sampler | None = None
     devices: Devices | None = None
-    aggregation: Aggregation | None = None
+    timing: Timing | None = None
 
     @property
     def weigher(self):

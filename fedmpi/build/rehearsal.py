@@ -25,7 +25,7 @@ from fedmpi.methods.contribution.size import size
 from fedmpi.transport.local import Local
 
 KINDS = ("task", "strategy", "optimiser", "schedule", "pruner", "contribution", "weighting",
-         "codec", "devices", "sampler", "aggregation", "features")
+         "codec", "devices", "sampler", "timing", "features")
 CLIENTS = 16
 # A client's samples: batch norm needs two.
 SAMPLES = 2
@@ -74,7 +74,7 @@ def _small(data):
 def _quick(options, fed):
     """The ``Fed`` of the short round."""
     cohort = fed.cohort
-    if not fed.aggregation.buffer:
+    if not fed.timing.buffer:
         cohort = min(cohort, CLIENTS)
     rounds = max(2, fed.rounds)
     return fed._replace(

@@ -26,7 +26,7 @@ def server_parts(options, parts, data, network, device):
     two = sample(data, 2).to(device)
     several = kinds.kinds(options, network.model, layout, two[:1], len(data.sizes))
     cohort = options["cohort"] or options["clients"]
-    trained = parts.aggregation.buffer or cohort
+    trained = parts.timing.buffer or cohort
     test, validate, slopes = evaluators(
         data, network.model, layout, network.x, device, parts.task, several)
     sums = adds_up(parts) and several is None
@@ -41,7 +41,7 @@ def server_parts(options, parts, data, network, device):
         codec=fitted(parts.codec, len(layout.tail), layout.num_averages),
         sampler=parts.sampler,
         devices=parts.devices,
-        aggregation=parts.aggregation,
+        timing=parts.timing,
         transport=None,
         test=test,
         validate=validate,
@@ -95,9 +95,9 @@ def adds_up(parts):
     if all clients train the same mask, and if the server waits for all answers. Ranks and observing estimators
     play no part, so that the bits do not depend on them.
     """
-    pruner, aggregation = parts.pruner, parts.aggregation
+    pruner, timing = parts.pruner, parts.timing
     # These merge before all answers are there, or without some.
-    if aggregation.buffer or aggregation.over or aggregation.deadline < math.inf:
+    if timing.buffer or timing.over or timing.deadline < math.inf:
         return False
     # Clients' masks differ.
     if pruner.masks is not None or pruner.units is not None or pruner.moves:

@@ -42,8 +42,8 @@ def _refusals(options, parts, fed):
                "lost: take float32 or float16")
     if fed.sampler.candidates:
         yield f"--sampler {options['sampler']} asks clients for the loss of one common model"
-    if fed.aggregation.buffer:
-        yield (f"--aggregation {options['aggregation']} merges as answers arrive, and clients "
+    if fed.timing.buffer:
+        yield (f"--timing {options['timing']} merges as answers arrive, and clients "
                "train the network of their start: take sync")
     if any(fault.stale for fault in parts.faults):
         yield ("a fault sends the whole model of the round before: leave out "

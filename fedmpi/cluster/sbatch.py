@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fedmpi.build import footprint
 from fedmpi.transport import place
-from fedmpi.catalog import AGGREGATIONS
+from fedmpi.catalog import TIMINGS
 from fedmpi.plugins.spec import parse, split
 from fedmpi.core.errors import DataError, UserError
 from fedmpi.build.footprint import GPU_RANK_BYTES, RANK_BYTES, VECTORS
@@ -103,7 +103,7 @@ def on_node(job):
 def cohort(options):
     """Clients that train at the same time: those that a round asks, or those at work in
     asynchronous runs."""
-    timing = parse(AGGREGATIONS, options["aggregation"])[1]
+    timing = parse(TIMINGS, options["timing"])[1]
     if timing.get("concurrency", 0):
         return timing["concurrency"]
     wanted = options["cohort"] or options["clients"]
@@ -164,7 +164,7 @@ def _refusals(job, options, measured):
     yield f"--nodes {job.nodes} need as many ranks at least, got --ranks {job.ranks}", job.ranks < job.nodes
     yield f"--cohort {options['cohort']} of {options['clients']} clients", options["cohort"] > options["clients"]
     yield "--device cuda needs --gpus", device == "cuda" and not job.gpus
-    yield (f"--aggregation {options['aggregation']} needs a model of time: --devices drawn, say",
+    yield (f"--timing {options['timing']} needs a model of time: --devices drawn, say",
            options["devices"] == "none" and _needs_time(options))
     yield f"--gpus {job.gpus} a node for {on_node(job)} ranks there: some would lie idle", job.gpus > on_node(job)
     yield "text options must be of one line", _lines_apart([*job, *options.values()])
@@ -183,8 +183,8 @@ def _refusals(job, options, measured):
 
 def _needs_time(options):
     """Whether the run's timing waits for simulated seconds."""
-    kind = split(options["aggregation"])[0]
-    waits = parse(AGGREGATIONS, options["aggregation"])[1]
+    kind = split(options["timing"])[0]
+    waits = parse(TIMINGS, options["timing"])[1]
     return kind != "sync" or any(waits.values())
 
 

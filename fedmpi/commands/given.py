@@ -11,7 +11,7 @@ from fedmpi.build import settings
 from fedmpi.build.advice import check_keys, of_parts
 from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, completed
 from fedmpi.commands import completion
-from fedmpi.commands.runs import toml
+from fedmpi.commands.runs import present_name, toml
 from fedmpi.core.errors import UserError
 
 
@@ -19,9 +19,9 @@ class Options(click.Command):
     """A command with options of a run. The error on an unknown option names the part with such an option, if any."""
 
     def parse_args(self, context, args):
-        words = list(args)
+        words = [_with_present_name(word) for word in args]
         try:
-            return super().parse_args(context, args)
+            return super().parse_args(context, list(words))
         except click.NoSuchOption as error:
             flags = _as_table(words)
             key = _key(error.option_name)
@@ -30,6 +30,18 @@ class Options(click.Command):
             if not advice:
                 raise
             raise UserError(f"no such option: {error.option_name}; {advice}") from None
+
+
+def _with_present_name(word):
+    """The word of a command line, with the name of today if it is an option's flag."""
+    flag, equals, value = word.partition("=")
+    if not flag.startswith("--"):
+        return word
+    name = _key(flag)
+    present = present_name(name)
+    if present == name:
+        return word
+    return f"--{present.replace('_', '-')}{equals}{value}"
 
 
 def _as_table(words):

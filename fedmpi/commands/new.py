@@ -18,7 +18,7 @@ from fedmpi.core.nearest import hint
 
 SKELETONS = pathlib.Path(__file__).with_name("skeletons")
 # Further options needed to run a part of a kind.
-BESIDE = {"weighting": "--contribution cosine", "aggregation": "--devices drawn --cohort 4", "sampler": "--cohort 4",
+BESIDE = {"weighting": "--contribution cosine", "timing": "--devices drawn --cohort 4", "sampler": "--cohort 4",
           "dataset": "--model 2nn"}
 
 

@@ -13,7 +13,7 @@ import click
 from fedmpi import catalog
 from fedmpi.build.options import DEFAULTS, KIND_OF, PARTS, SEVERAL, opened
 from fedmpi.commands.say import say
-from fedmpi.core import stop
+from fedmpi.core import former, stop
 from fedmpi.core.errors import FedError, UserError
 from fedmpi.plugins.spec import make, parse, quoted, split
 from fedmpi.run.launcher import launcher_path
@@ -33,12 +33,28 @@ def toml(path, where):
 
 
 def underscored(table):
-    """The table with keys as in code. UserError for a key in both spellings."""
-    renamed = {key: key.replace("-", "_") for key in table}
+    """The table with keys as in code. UserError for a key in both spellings.
+
+    A former name becomes the name of today, and a line says so.
+    """
+    renamed = {key: present_name(key.replace("-", "_")) for key in table}
     twice = sorted(key for key, name in renamed.items() if name != key and name in table)
     if twice:
         raise UserError(f"{', '.join(twice)} and {renamed[twice[0]]} are the same option, given twice")
     return {renamed[key]: value for key, value in table.items()}
+
+
+def present_name(option):
+    """The option's name of today; a line tells the user of a former name."""
+    if option not in former.OPTIONS:
+        return option
+    present = former.OPTIONS[option]
+    say(f"{_flag(option)} is called {_flag(present)} now; it has the same values")
+    return present
+
+
+def _flag(option):
+    return f"--{option.replace('_', '-')}"
 
 
 def check_parts(given):

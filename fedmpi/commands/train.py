@@ -47,7 +47,7 @@ from fedmpi.core.wide import terminal_width
 @click.option("--server-gflops", type=click.FloatRange(0), help="GFLOP/s of the server's own compute in virtual time; "
               "0: it takes no time.  [default: 0]")
 @part("sampler", "Who takes part in a round")
-@part("aggregation", "When the server merges, in virtual time")
+@part("timing", "When the server merges, in virtual time")
 @click.option("--on-error", type=click.Choice(["fatal", "retry", "drop"]),
               help="What becomes of a client whose training "
               "raises: the run ends, it is tried once more and then left out, or left out.  [default: fatal]")

@@ -27,7 +27,7 @@ model         a network, see ``Model``            every rank, once
 task          ``Objective``                       clients in every step, and every evaluation
 devices       ``Devices``                         the server, at moments of virtual time
 sampler       ``Sampler``                         the server, at the start of a round
-aggregation   ``Aggregation``                     the server, to know when to merge
+timing        ``Timing``                          the server, to know when to merge
 ============  ==================================  ============================================
 
 Rules for all kinds:
@@ -728,7 +728,7 @@ class Sampler(NamedTuple):
     notes: Callable = leaves_nobody_out
 
 
-class Aggregation(NamedTuple):
+class Timing(NamedTuple):
     """The timing of merges, in virtual time.
 
     Synchronous if ``buffer`` is 0: the server asks ``ceil(count * (1 + over))`` clients, merges

@@ -23,7 +23,7 @@ LAWS = {
     "fault": data.fault,
     "devices": time.devices,
     "sampler": time.sampler,
-    "aggregation": time.aggregation,
+    "timing": time.timing,
 }
 ROUNDS = 3
 # The other options of a run, without which it would never ask the part for anything.
@@ -31,7 +31,7 @@ BESIDE = {
     "dataset": {"model": "logistic", "train_samples": 120},
     "weighting": {"contribution": "cosine"},
     "sampler": {"cohort": 2},
-    "aggregation": {"devices": "drawn", "cohort": 2},
+    "timing": {"devices": "drawn", "cohort": 2},
 }
 # Second options for contributions and models.
 SECOND_OPTIONS = ("observe", "also_model")

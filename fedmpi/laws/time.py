@@ -87,9 +87,9 @@ def _known():
         yield Known(available, sizes, scores=numbers, losses=numbers)
 
 
-def aggregation(spec):
+def timing(spec):
     """Times >= 0, and with a buffer a finite discount of every staleness."""
-    part = make(catalog.AGGREGATIONS, spec)
+    part = make(catalog.TIMINGS, spec)
     hold(part.deadline >= 0 and part.over >= 0, "deadline and over must be >= 0")
     if part.buffer:
         staleness = torch.tensor([0.0, 1.0, 2.0, 50.0], dtype=torch.float64)

@@ -100,7 +100,7 @@ def _tries(setup):
     parts, cohort = setup.parts, setup.fed.cohort
     few = min(FEW, cohort)
     # These parts work only with their number of clients.
-    if parts.weigher.opening or parts.aggregation.buffer or parts.sampler.candidates:
+    if parts.weigher.opening or parts.timing.buffer or parts.sampler.candidates:
         few = cohort
     largest = int(setup.data.sizes.max())
     cuts = largest > BATCHES * setup.options["batch_size"]
@@ -225,8 +225,8 @@ def scaled(part, data, fed):
 
 def _asked(data, fed):
     """How many clients a round of the whole run asks."""
-    over = math.ceil(fed.cohort * (1 + fed.aggregation.over))
-    wanted = fed.aggregation.buffer or over
+    over = math.ceil(fed.cohort * (1 + fed.timing.over))
+    wanted = fed.timing.buffer or over
     there = min(wanted, len(data.sizes))
     return max(there, fed.sampler.candidates)
 

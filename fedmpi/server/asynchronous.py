@@ -51,7 +51,7 @@ def nobody(slots):
 
 
 def gather(fed, state, t, support, laps):
-    """``Gathered`` of the next ``fed.aggregation.buffer`` answers, scaled by their staleness.
+    """``Gathered`` of the next ``fed.timing.buffer`` answers, scaled by their staleness.
 
     ``support (K,)`` is the server's.
     """
@@ -60,7 +60,7 @@ def gather(fed, state, t, support, laps):
     message = model_message(fed, state, t, state["mask"])
     laps.lap("encode_s")
 
-    buffer = fed.aggregation.buffer
+    buffer = fed.timing.buffer
     now, turns = state["now"], []
     while sum(turn.outcome == Outcome.MERGED for turn in turns) < buffer:
         now = fill(fed, state, t, flight, now, turns, message)
@@ -274,10 +274,10 @@ def aged(fed, state, base, answer, staleness, support):
     """
     on = answer.support
     values = answer.values
-    if fed.aggregation.mixing:
+    if fed.timing.mixing:
         values = values + (base[on] - state["x"][on])
     ages = torch.tensor([float(staleness)], dtype=torch.float64)
-    discount = float(fed.aggregation.discount(ages)[0])
+    discount = float(fed.timing.discount(ages)[0])
     values = values * discount
     own = not torch.equal(on, support)
     return answer._replace(values=values, own=own)

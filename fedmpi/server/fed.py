@@ -7,8 +7,8 @@ import torch
 
 from fedmpi.client.train import OWN, RESIDUAL
 from fedmpi.core.layout import Layout
-from fedmpi.core.parts import (Aggregation, Codec, Devices, Field, Objective, Pruner, Sampler,
-                               Strategy, Weighting)
+from fedmpi.core.parts import (Codec, Devices, Field, Objective, Pruner, Sampler,
+                               Strategy, Timing, Weighting)
 from fedmpi.server.lab import Holdings
 from fedmpi.transport.team import NOTHING, Beside
 
@@ -34,7 +34,7 @@ class Fed(NamedTuple):
     codec: Codec
     sampler: Sampler
     devices: Devices
-    aggregation: Aggregation
+    timing: Timing
 
     # The clients and their rounds.
     sizes: torch.Tensor           # (N,) float64, training samples

@@ -151,7 +151,7 @@ def exchanged(fed, state, t, support, laps, lab):
 
     ``root (K,)`` is None if the strategy trains nothing on the server before the merge.
     """
-    gathering = asynchronous.gather if fed.aggregation.buffer else gather
+    gathering = asynchronous.gather if fed.timing.buffer else gather
     if fed.strategy.before is None:
         got = gathering(fed, state, t, support, laps)
         return got, None
@@ -276,7 +276,7 @@ def next_state(fed, state, t, support, got, learnt):
     if fed.kept_fields:
         after["clients"] = states_of_clients(fed, state, t, got)
         after["grown"] = client_states.grown(state["grown"], after["mask"], mask, t)
-    if fed.aggregation.buffer:
+    if fed.timing.buffer:
         after["flight"] = got.flight
     return after
 
@@ -311,7 +311,7 @@ def nobody(row):
     outcomes = ("late", "dropped", "rejected", "failed")
     counts = [f"{row[name]} {name}" for name in outcomes if row[name]]
     return (f"warning: round {row['round']} merged nobody's update, the model stays: of "
-            f"{row['asked']} asked {', '.join(counts)}; see --devices, --aggregation")
+            f"{row['asked']} asked {', '.join(counts)}; see --devices, --timing")
 
 
 def tested_by_clients(fed, played, t):
@@ -403,8 +403,8 @@ def start(fed, x):
     if fed.kept_fields:
         state["clients"] = {}
         state["grown"] = torch.zeros(fed.layout.Q, dtype=torch.int32)
-    if fed.aggregation.buffer:
-        state["flight"] = asynchronous.nobody(fed.aggregation.concurrency or fed.cohort)
+    if fed.timing.buffer:
+        state["flight"] = asynchronous.nobody(fed.timing.concurrency or fed.cohort)
     return state
 
 

@@ -167,7 +167,7 @@ def _model_columns(num_layers, objective):
                width=num_layers, dim="layer"),
         Column("asked", "int64", "1", "clients that were asked to take part"),
         Column("merged", "int64", "1", "clients whose updates were merged"),
-        Column("late", "int64", "1", "clients whose answers came too late, see --aggregation"),
+        Column("late", "int64", "1", "clients whose answers came too late, see --timing"),
         Column("dropped", "int64", "1", "clients that never answered, see --devices"),
         Column("rejected", "int64", "1", "clients whose updates were not finite, or too large"),
         Column("failed", "int64", "1", "clients whose training raised, see --on-error"),

@@ -144,7 +144,7 @@ def arrived(fed, fleet, got, rows, awaited_bytes, count):
     The clients of ``rows`` trained once ``awaited_bytes`` had reached them beside their jobs.
     """
     _bill(fed, fleet, got, rows, awaited_bytes)
-    outcome, deadline = got.outcome, fed.aggregation.deadline
+    outcome, deadline = got.outcome, fed.timing.deadline
     silent = (outcome == Outcome.DROPPED) | (outcome == Outcome.FAILED)
     got.seconds[silent] = torch.nan
 
@@ -210,7 +210,7 @@ def sample(fed, state, t, fleet):
     opening = t == 1 and fed.contributions[fed.weighs].opening
     count = N if opening else min(fed.cohort, N)
     # More are asked than needed if the server is ready to leave some behind, or to choose.
-    with_spare = math.ceil(count * (1 + fed.aggregation.over))
+    with_spare = math.ceil(count * (1 + fed.timing.over))
     wanted = max(with_spare, fed.sampler.candidates)
     gen = stream(fed.seed, Purpose.SAMPLE, t)
     about = known(fed, state, available)

@@ -7,6 +7,7 @@ import uuid
 import h5py
 import numpy as np
 
+from fedmpi.core import former
 from fedmpi.store.scales import attach, describe, label
 from fedmpi.store.schema import FILETYPE, SCHEMA
 
@@ -105,7 +106,22 @@ def read_attrs(f):
         else:
             attrs[name] = value
     attrs.pop("json_text", None)
-    return attrs
+    return _with_present_names(attrs)
+
+
+def _with_present_names(attrs):
+    """The attributes of a run, its options and kinds of parts under the names of today."""
+    renamed = dict(attrs)
+    if isinstance(attrs.get("options"), dict):
+        renamed["options"] = former.present_names(attrs["options"])
+    if isinstance(attrs.get("parts"), list):
+        renamed["parts"] = [_with_present_kind(part) for part in attrs["parts"]]
+    return renamed
+
+
+def _with_present_kind(part):
+    kind = part["kind"]
+    return part | {"kind": former.OPTIONS.get(kind, kind)}
 
 
 def same_keys(sessions):

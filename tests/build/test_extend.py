@@ -30,7 +30,7 @@ def trained(fedmpi, out, *options, code=0):
     ((*STATIC, "--evaluate-every", 3), "round 2 is played again"),
     ((*STATIC, "--contribution", "or-shapley"), "round 2 is played again"),
     (("--strategy", "thesis", "--pruner", "static", "--weighting", "thesis:schedule=thesis"), ""),
-    ((*STATIC, "--devices", "drawn", "--aggregation", "fedbuff:buffer=2", "--cohort", 2), "")])
+    ((*STATIC, "--devices", "drawn", "--timing", "fedbuff:buffer=2", "--cohort", 2), "")])
 def test_two_rounds_extended_to_four_are_four_rounds(fedmpi, tmp_path, options, again):
     extended, whole = tmp_path / "extended.h5", tmp_path / "whole.h5"
     trained(fedmpi, extended, *options, "--rounds", 2)

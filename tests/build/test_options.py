@@ -164,4 +164,60 @@ def test_a_sweep_of_a_named_data_set_leaves_labels_as_they_are(fedmpi, tmp_path)
 
 def test_an_unknown_kind_is_told_with_the_kinds_once(fedmpi):
     told = fedmpi(1, "list", "prunner", code=2)
-    assert "'prunner' is not one of" in told and told.count("aggregation") == 1
+    assert "'prunner' is not one of" in told and told.count("timing") == 1
+
+
+# --- former names ---
+
+
+FLEET = ("--strategy", "fedavg", "--devices", "drawn", "--cohort", 2)
+
+
+@pytest.fixture(scope="module")
+def former(fedmpi, tmp_path_factory):
+    """The run file of an asynchronous run from before --timing had this name, stopped after a round."""
+    path = tmp_path_factory.mktemp("former") / "a.h5"
+    fedmpi(1, "train", *SMALL, *FLEET, "--timing", "fedbuff:buffer=2", "--rounds", 2, "--until", 1, "--out", path)
+    with h5py.File(path, "r+") as f:
+        recorded = json.loads(f.attrs["options"])
+        recorded["aggregation"] = recorded.pop("timing")
+        f.attrs["options"] = json.dumps(recorded)
+        parts = json.loads(f.attrs["parts"])
+        for part in parts:
+            if part["kind"] == "timing":
+                part["kind"] = "aggregation"
+        f.attrs["parts"] = json.dumps(parts)
+    return path
+
+
+TOLD = "--aggregation is called --timing now"
+
+
+def test_a_former_flag_does_the_same_and_says_so(fedmpi, tmp_path):
+    path = tmp_path / "b.h5"
+    said = fedmpi(1, "train", *SMALL, *FLEET, "--aggregation=fedbuff:buffer=2", "--out", path)
+    assert said.count(TOLD) == 1
+    assert options(path)["timing"] == "fedbuff:buffer=2"
+
+
+def test_a_former_name_in_a_file_does_the_same_and_says_so(fedmpi, tmp_path):
+    config, path = tmp_path / "job.toml", tmp_path / "b.h5"
+    config.write_text("aggregation = 'fedbuff:buffer=2'")
+    said = fedmpi(1, "train", *SMALL, *FLEET, "--config", config, "--out", path)
+    assert said.count(TOLD) == 1
+    assert options(path)["timing"] == "fedbuff:buffer=2"
+
+
+def test_a_former_name_beside_the_name_of_today_is_refused(fedmpi, tmp_path):
+    config = tmp_path / "job.toml"
+    config.write_text("aggregation = 'sync'\ntiming = 'sync'")
+    assert "the same option, given twice" in fedmpi(1, "train", "--config", config, code=2)
+
+
+def test_a_run_file_with_a_former_name_is_read_followed_and_resumed(fedmpi, former, tmp_path):
+    assert options(former)["timing"] == "fedbuff:buffer=2"
+    assert "timing fedbuff:buffer=2" in fedmpi(1, "show", former)
+    same = fedmpi(1, "train", "--like", former, "--out", tmp_path / "like.h5")
+    assert "in all options: the same run again" in same
+    fedmpi(1, "train", "--resume", former)
+    assert fedmpi(1, "verify", former, tmp_path / "like.h5")

@@ -66,7 +66,7 @@ def test_a_plan_makes_each_part_once_and_a_model_for_rank_0_and_each_try(fedmpi,
 def test_a_worker_makes_what_it_trains_with_and_nothing_else(calls):
     made = parts.of_worker(OPTIONS)
     lacking = {name for name in made._fields if getattr(made, name) is None}
-    assert lacking == {"dataset", "partition", "noise", "weighting", "sampler", "devices", "aggregation"}
+    assert lacking == {"dataset", "partition", "noise", "weighting", "sampler", "devices", "timing"}
     assert calls == Counter(fedavg=1, rigl=1, cosine=1, loo=2, float32=1, gaussian=1, scaled=1, label_flip=1, sgd=1,
                             constant=1, classification=1, flip=1)
 
@@ -96,7 +96,7 @@ def facts_of(option, **options):
           "drawn": 3, "at_work": 3, "fixed_cohort": False, "opening": False, "candidates": False, "ids": False}),
     ({"cohort": 2}, {"everybody": False, "cohort": 2, "drawn": 2, "at_work": 2, "fixed_cohort": True, "largest": 2}),
     ({"cohort": 2, "contribution": "comfedsv"}, {"opening": True, "largest": 3, "cohort": 2}),
-    ({"devices": "drawn", "aggregation": "fedbuff:buffer=2,concurrency=1"},
+    ({"devices": "drawn", "timing": "fedbuff:buffer=2,concurrency=1"},
      {"asynchronous": True, "timed": True, "cohort": 2, "at_work": 1, "drawn": 1, "everybody": False,
       "own_masks": True}),
     ({"pruner": "rigl"}, {"pruner_reports": True, "own_masks": False}),
@@ -142,18 +142,18 @@ ROUNDLESS = {"clients": 9, "cohort": 1, "at_work": 2, "asynchronous": True, "sha
 
 
 @pytest.mark.parametrize("kind, spec, facts, line", [
-    ("aggregation", "fedbuff:buffer=1", {"timed": False}, "needs a model of time"),
-    ("aggregation", "fedasync", {"at_work": 10}, "10 clients at work and 1 answers a merge need --clients 10 at least"),
-    ("aggregation", "fedasync:concurrency=2", {"fixed_cohort": True}, "and so does --cohort X"),
-    ("aggregation", "fedasync", {"candidates": True}, "--sampler X chooses from a cohort"),
-    ("aggregation", "fedasync", {"pruner_reports": True}, "the clients of --pruner X report on rounds"),
-    ("aggregation", "fedasync", {"common_model": False}, "the clients of --pruner X report on rounds"),
-    ("aggregation", "fedasync", {"server_update": True}, "by --strategy X, belongs to a round"),
-    ("aggregation", "fedasync", {"needs_previous": True}, "a stale free-rider"),
-    ("aggregation", "fedasync", {"opening": True}, "--contribution X wants everybody in round 1"),
-    ("aggregation", "sync:deadline=5", {"timed": False}, "leaves the slow out, which needs a model of time"),
-    ("aggregation", "sync:over=1", {"candidates": True}, "the candidates of --sampler X are already more"),
-    ("aggregation", "sync:over=1", {"cohort": 9}, "all 9 are asked already"),
+    ("timing", "fedbuff:buffer=1", {"timed": False}, "needs a model of time"),
+    ("timing", "fedasync", {"at_work": 10}, "10 clients at work and 1 answers a merge need --clients 10 at least"),
+    ("timing", "fedasync:concurrency=2", {"fixed_cohort": True}, "and so does --cohort X"),
+    ("timing", "fedasync", {"candidates": True}, "--sampler X chooses from a cohort"),
+    ("timing", "fedasync", {"pruner_reports": True}, "the clients of --pruner X report on rounds"),
+    ("timing", "fedasync", {"common_model": False}, "the clients of --pruner X report on rounds"),
+    ("timing", "fedasync", {"server_update": True}, "by --strategy X, belongs to a round"),
+    ("timing", "fedasync", {"needs_previous": True}, "a stale free-rider"),
+    ("timing", "fedasync", {"opening": True}, "--contribution X wants everybody in round 1"),
+    ("timing", "sync:deadline=5", {"timed": False}, "leaves the slow out, which needs a model of time"),
+    ("timing", "sync:over=1", {"candidates": True}, "the candidates of --sampler X are already more"),
+    ("timing", "sync:over=1", {"cohort": 9}, "all 9 are asked already"),
     ("sampler", "power-of-choice:candidates=2", {"common_model": False}, "--pruner X gives everybody a model of"),
     ("pruner", "adaptive:groups=4", {"clients": 7}, "two groups of 4 need 8 clients, there are 7"),
     ("features", "rotation", {"ids": True}, "it changes the values of inputs"),

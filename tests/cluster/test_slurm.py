@@ -498,12 +498,12 @@ def test_a_plan_says_what_the_fullest_gpu_will_hold(fedmpi, tmp_path):
 
 
 def test_a_plan_counts_those_that_are_asked_beside_the_cohort(fedmpi):
-    asked = ("--devices", "drawn", "--cohort", 10, "--aggregation")
+    asked = ("--devices", "drawn", "--cohort", 10, "--timing")
     output = fedmpi(1, "sbatch", *asked, "sync:over=0.3")
     assert "14 ranks on 1 node; 13 workers train 13 clients a round" in output
     assert "33 ranks" in fedmpi(1, "sbatch", *asked, "sync:over=9")
-    assert "5 ranks" in fedmpi(1, "sbatch", *asked[:2], "--aggregation", "fedbuff:concurrency=4")
-    assert "#!/bin/bash" in fedmpi(1, "sbatch", "--aggregation", "sync:over=0,deadline=0")      # as train has it
+    assert "5 ranks" in fedmpi(1, "sbatch", *asked[:2], "--timing", "fedbuff:concurrency=4")
+    assert "#!/bin/bash" in fedmpi(1, "sbatch", "--timing", "sync:over=0,deadline=0")      # as train has it
 
 
 def test_the_plan_estimates_what_the_run_will():
@@ -549,11 +549,11 @@ def test_a_measurement_says_how_many_rounds_fit(fedmpi):
 
 
 def test_rounds_that_fit_follow_from_what_workers_share():
-    options = {"cohort": 0, "clients": 4, "rounds": 50, "aggregation": "sync"}
+    options = {"cohort": 0, "clients": 4, "rounds": 50, "timing": "sync"}
     job = sbatch.Job(1, 3, 0, "", "10", None, None, None, None, None, None, "srun", "USR1@120", 1)
     told = sbatch.fitting(job, options, sbatch.Measured(round_s=10.0, shared_s=8.0, rank_bytes=1e9))
     assert "about 6 s on 3 ranks" in told and "all 50 rounds fit" in told     # 2 s alone, 8 s shared by two
-    busy = options | {"cohort": 2, "aggregation": "fedbuff:concurrency=4"}       # four are at work, not two
+    busy = options | {"cohort": 2, "timing": "fedbuff:concurrency=4"}       # four are at work, not two
     assert sbatch.fitting(job, busy, sbatch.Measured(10.0, 8.0, 1e9)) == told
     assert "42 of 50" in sbatch.fitting(job, options, sbatch.Measured(16.0, 12.0, 1e9))    # (600 - 120 - 60) s of 10 s
 

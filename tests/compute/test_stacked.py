@@ -258,7 +258,7 @@ def test_teams_follow_the_order():
     {"pruner": "adaptive:by=size"}, {"strategy": "fltrust", "contribution": "focus"},
     {"fault": ["free-rider:share=0.4", "label-flip:share=0.2"]},
     {"pruner": "set:every=1", "strategy": "fedprox:mu=0.3"},
-    {"aggregation": "fedbuff:buffer=3", "devices": "drawn", "cohort": 4}])
+    {"timing": "fedbuff:buffer=3", "devices": "drawn", "cohort": 4}])
 def test_rounds_of_teams_are_those_of_single_clients(options):
     """The same clients, bytes, samples and FLOPs; losses and the model up to rounding."""
     options = {"clients": 7, "partition": "quantity", "validation": 0.1, "lr": 0.05} | options

@@ -43,7 +43,7 @@ def test_defaults_may_stand_beside_any_choice():
     ("pruner", "prunefl:fixed=true,constant_s=2"), ("pruner", "set:end=0.75"),
     ("features", "rotation:quarter=true,shuffle=false"), ("fault", "free-rider:kind=stale,std=0.01"),
     ("devices", "drawn:period_h=24"), ("devices", "drawn:diurnal=true,availability=0.5,slot_s=60"),
-    ("aggregation", "fedasync:staleness=constant,a=0.5"), ("aggregation", "fedasync:b=4")])
+    ("timing", "fedasync:staleness=constant,a=0.5"), ("timing", "fedasync:b=4")])
 def test_parts_refuse_what_their_other_options_leave_no_effect(kind, spec):
     with pytest.raises(UserError, match=f"{spec}: .* has no effect with .*; leave .* out"):
         make(catalog.KINDS[kind], spec)

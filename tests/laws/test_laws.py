@@ -9,7 +9,7 @@ from fedmpi.laws.hold import hold, near, same
 
 HERE = ("task", "optimiser", "schedule", "augment", "model", "dataset", "partition", "noise", "features", "fault",
         "devices",
-        "sampler", "aggregation")
+        "sampler", "timing")
 # They want files or a download, or samples of many classes.
 ELSEWHERE = {"mnist", "fashion-mnist", "emnist", "cifar10", "cifar100", "svhn", "hdf5", "natural", "trace",
              "torchvision", "asymmetric"}

@@ -132,7 +132,7 @@ def test_options_that_mean_nothing_are_refused(given, message):
     ({"codec": "int8:feedback=true"}, "or remembers what it lost: take float32 or float16"),
     ({"strategy": "scaffold"}, "--strategy scaffold sends, asks for or lets clients keep"),
     ({"sampler": "power-of-choice:candidates=3", "cohort": 2}, "asks clients for the loss of one"),
-    ({"aggregation": "fedbuff:buffer=2", "devices": "drawn", "clients": 6, "cohort": 3},
+    ({"timing": "fedbuff:buffer=2", "devices": "drawn", "clients": 6, "cohort": 3},
      "merges as answers arrive"),
     ({"together": 2}, "take --together 1"),
     ({"fault": ["free-rider:kind=stale"]}, "leave out free-rider:kind=stale")])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fedmpi.methods.timing.fedasync import fedasync
 from fedmpi.methods.timing.fedbuff import fedbuff
 from fedmpi.methods.timing.sync import sync
-from fedmpi.catalog import AGGREGATIONS, DEVICES, SAMPLERS
+from fedmpi.catalog import TIMINGS, DEVICES, SAMPLERS
 from fedmpi.plugins.spec import make
 from fedmpi.core.virtual_time import dropped, durations, earliest, in_time, round_s
 from fedmpi.methods.devices.constant import constant
@@ -374,7 +374,7 @@ def test_impossible_samplers_are_refused(spec):
         make(SAMPLERS, spec)
 
 
-# --- aggregation ---
+# --- timing ---
 
 def test_sync_waits_for_all_unless_told():
     assert sync()[:6] == (math.inf, 0.0, 0, 0, None, False)
@@ -403,9 +403,9 @@ def test_fedbuff_scales_by_the_root_of_staleness():
     "fedasync:alpha=1.1", "fedasync:staleness=linear",
     "fedasync:a=-1", "fedasync:b=nan", "fedasync:concurrency=-1", "fedbuff:buffer=0",
     "fedbuff:a=inf", "fedbuff:server_lr=0", "fedbuff:concurrency=-1"])
-def test_impossible_aggregation_is_refused(spec):
+def test_impossible_timing_is_refused(spec):
     with pytest.raises(UserError, match=f"^{spec}: .* must be"):
-        make(AGGREGATIONS, spec)
+        make(TIMINGS, spec)
 
 
 # --- the clock ---

@@ -492,8 +492,8 @@ def devices(fault: str = ""):
     return part._replace(at=at)
 
 
-def aggregation(fault: str = ""):
-    return Aggregation(buffer=2) if fault == "no discount" else Aggregation(deadline=-1.0)
+def timing(fault: str = ""):
+    return Timing(buffer=2) if fault == "no discount" else Timing(deadline=-1.0)
 '''
 BREACHES = [
     ("strategy", "list in state", "expected tensors in the state that init returns, got a list of 1 under 'sum'"),
@@ -560,8 +560,8 @@ BREACHES = [
     ("sampler", "few", "got a tensor (2,) int64"),
     ("devices", "float32", "expected speed of the Fleet as a tensor (3,) float64, got a tensor (3,) float32"),
     ("devices", "tuple", "expected a Fleet from at, got a tuple of 6"),
-    ("aggregation", "no discount", "expected a discount where there is a buffer, got None"),
-    ("aggregation", "deadline", "expected deadline as a number >= 0, got -1.0"),
+    ("timing", "no discount", "expected a discount where there is a buffer, got None"),
+    ("timing", "deadline", "expected deadline as a number >= 0, got -1.0"),
 ]
 
 
@@ -665,7 +665,7 @@ def test_the_run_file_has_every_option_of_every_part(half, fedmpi):
                                                 "strategy",
                                                 "optimiser", "schedule", "pruner", "contribution", "weighting", "codec",
                                                 "devices", "sampler",
-                                                "aggregation"]
+                                                "timing"]
     found = {part["kind"]: part for part in parts}
     assert found["pruner"]["options"] == {"share": 0.5} and found["pruner"]["files"] == ["my_half.py"]
     assert found["strategy"]["options"] == {} and found["optimiser"]["options"]["momentum"] == 0.9

@@ -19,9 +19,9 @@ from fedmpi.store import MemoryStore, read_run
 
 TINY = ("--clients", 6, "--rounds", 4, "--local-epochs", 1, "--train-samples", 300, "--model", "small-cnn:width=4",
         "--pruner", "rigl:every=1")
-FAULTY = ("--cohort", 3, "--devices", "drawn:dropout=0.3", "--aggregation", "sync:over=0.5,deadline=100", "--fault",
+FAULTY = ("--cohort", 3, "--devices", "drawn:dropout=0.3", "--timing", "sync:over=0.5,deadline=100", "--fault",
           "label-flip:share=0.3", "--observe", "loo")
-BUFFERED = ("--devices", "constant", "--aggregation", "fedbuff:buffer=2", "--cohort", 3, "--strategy", "fedavg",
+BUFFERED = ("--devices", "constant", "--timing", "fedbuff:buffer=2", "--cohort", 3, "--strategy", "fedavg",
             "--pruner", "set:every=1")
 WIDTHS = (320, 360, 700, 900, 1280)
 OLD = sorted(pathlib.Path(__file__).parents[1].joinpath("data").glob("schema-*.h5.gz"))

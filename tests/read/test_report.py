@@ -408,7 +408,7 @@ def test_what_became_of_clients_is_told_and_those_that_do_not_count_do_not_blur_
     from fedmpi.read.report.truth import last_of_client
     out = tmp_path / "late.h5"
     fedmpi(1, "train", "--rounds", 3, "--clients", 12, "--cohort", 6, "--model", "small-cnn:width=4", "--local-epochs",
-           1, "--devices", "drawn:dropout=0.4", "--aggregation", "sync:over=0.5", "--out", out)
+           1, "--devices", "drawn:dropout=0.4", "--timing", "sync:over=0.5", "--out", out)
     text = fedmpi(1, "show", out)
     run = read_run(out)
     asked, merged, dropped = (int(run.rounds[name].sum()) for name in ("asked", "merged", "dropped"))
@@ -474,7 +474,7 @@ def test_a_profile_of_an_old_run_says_what_it_lacks():
 
 
 @pytest.mark.parametrize("ranks, options", [
-    (1, ()), (3, ()), (1, ("--devices", "constant", "--aggregation", "fedbuff:buffer=2", "--cohort", 3))])
+    (1, ()), (3, ()), (1, ("--devices", "constant", "--timing", "fedbuff:buffer=2", "--cohort", 3))])
 def test_the_profile_of_a_real_run_adds_up(fedmpi, tmp_path, ranks, options):
     fedmpi(ranks, "train", "--clients", 5, "--rounds", 3, "--local-epochs", 1, "--strategy", "fedavg", "--out",
            tmp_path / "run.h5", *options)

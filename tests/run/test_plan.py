@@ -19,9 +19,9 @@ def arguments(**more):
 
 
 @pytest.mark.parametrize("more", [{}, {"strategy": "prunefl", "codec": "int8", "cohort": 3},
-                                  {"devices": "drawn", "aggregation": "fedbuff:buffer=2", "strategy": "fedavg",
+                                  {"devices": "drawn", "timing": "fedbuff:buffer=2", "strategy": "fedavg",
                                    "cohort": 2},
-                                  {"devices": "drawn", "aggregation": "sync:over=0.5", "cohort": 3}])
+                                  {"devices": "drawn", "timing": "sync:over=0.5", "cohort": 3}])
 def test_bytes_and_flops_are_those_of_the_run(fedmpi, tmp_path, more):
     found = plan.played(DEFAULTS | OPTIONS | more, print)[-1]
     fedmpi(1, "train", *arguments(**more), "--out", tmp_path / "run.h5")
@@ -62,9 +62,9 @@ def test_time_that_is_over_in_a_clients_training_is_no_failure_of_the_client(mon
     assert not found.exact
 
 
-@pytest.mark.parametrize("aggregation", ["fedbuff:buffer=2", "fedasync"])
-def test_training_that_asynchronous_rounds_did_before_is_part_of_the_time(aggregation):
-    options = DEFAULTS | OPTIONS | {"devices": "drawn", "aggregation": aggregation, "strategy": "fedavg", "cohort": 3}
+@pytest.mark.parametrize("timing", ["fedbuff:buffer=2", "fedasync"])
+def test_training_that_asynchronous_rounds_did_before_is_part_of_the_time(timing):
+    options = DEFAULTS | OPTIONS | {"devices": "drawn", "timing": timing, "strategy": "fedavg", "cohort": 3}
     found = plan.played(options, print)[-1]
     assert found.round_s > found.shared_s >= found.played.trained_s > 0
 

@@ -172,7 +172,7 @@ def test_own_tests_use_the_clients_network():
     ({"codec": "int8:feedback=true"}, "remembers what it lost"), ({"codec": "sign"}, "apart from biases"),
     ({"contribution": "cosine"}, "cosine compares updates"), ({"observe": ["shapley"]}, "shapley compares updates"),
     ({"sampler": "power-of-choice:candidates=4", "cohort": 2}, "the loss of one common model"),
-    ({"aggregation": "fedbuff:buffer=2", "devices": "drawn"}, "merges as answers arrive"),
+    ({"timing": "fedbuff:buffer=2", "devices": "drawn"}, "merges as answers arrive"),
     ({"together": 2}, "take --together 1"), ({"fault": ["free-rider:kind=stale"]}, "whole model of the round")])
 def test_what_does_not_go_with_several_networks_is_refused(options, message):
     with pytest.raises(UserError, match=message):

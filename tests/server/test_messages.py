@@ -100,5 +100,5 @@ def test_a_codec_is_for_values_of_the_model_alone():
 
 def test_what_goes_beside_the_model_belongs_to_a_round():
     with pytest.raises(UserError, match="--strategy scaffold sends more than the model"):
-        contracts.assembled(strategy="scaffold", aggregation="fedbuff:buffer=2,concurrency=2", devices="drawn",
+        contracts.assembled(strategy="scaffold", timing="fedbuff:buffer=2,concurrency=2", devices="drawn",
                             clients=5)

@@ -16,7 +16,7 @@ from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.server.answers import Outcome
 from fedmpi.core.reduce import average
 from fedmpi.compute.sgd import train
-from fedmpi.core.parts import Aggregation, Devices, Sampler, Training, Updates
+from fedmpi.core.parts import Timing, Devices, Sampler, Training, Updates
 from fedmpi.core.exact_sum import LARGEST, QUANTUM, add_small
 
 
@@ -60,7 +60,7 @@ def test_the_order_of_adding_changes_no_bit():
     ({}, True), ({"strategy": "thesis-text", "weighting": "thesis:gamma=1"}, True), ({"strategy": "thesis"}, False),
     ({"strategy": "median", "weighting": "size"}, False), ({"pruner": "feddst"}, False),
     ({"pruner": "adaptive:by=size"}, False),
-    ({"aggregation": "sync:over=0.5", "devices": "drawn", "cohort": 2}, False), ({"weighting": "softmax"}, False),
+    ({"timing": "sync:over=0.5", "devices": "drawn", "cohort": 2}, False), ({"weighting": "softmax"}, False),
     ({"pruner": "rigl"}, True)])
 def test_where_updates_add_up(options, sums):
     fed, _ = contracts.assembled(**options)
@@ -226,7 +226,7 @@ def test_virtual_time_by_hand():
 
 
 def test_a_deadline_leaves_the_slow_out():
-    fed, state = contracts.assembled(clients=3, aggregation="sync:deadline=5", devices="drawn")
+    fed, state = contracts.assembled(clients=3, timing="sync:deadline=5", devices="drawn")
     fed = fed._replace(devices=devices(3, latency=[0.5, 4.0, 1.0]))
     after, row, rows = loop.play_round(fed, state, 1)
     assert rows["outcome"].tolist() == [0, Outcome.LATE, 0] and row["late"] == 1 and row["sim_s"] == 5
@@ -234,7 +234,7 @@ def test_a_deadline_leaves_the_slow_out():
 
 
 def test_of_more_than_are_needed_the_first_count():
-    fed, state = contracts.assembled(clients=6, cohort=2, aggregation="sync:over=1", devices="drawn")
+    fed, state = contracts.assembled(clients=6, cohort=2, timing="sync:over=1", devices="drawn")
     fed = fed._replace(devices=devices(6, latency=[6.0, 5, 4, 3, 2, 1]))
     after, row, rows = loop.play_round(fed, state, 1)
     assert row["asked"] == 4 and row["merged"] == 2 and row["late"] == 2
@@ -273,12 +273,12 @@ def test_candidates_tell_their_loss_and_the_largest_train():
 
 # --- asynchronous rounds ---
 
-def asynchronous_run(rounds, aggregation, clients=6, latency=None, **options):
+def asynchronous_run(rounds, timing, clients=6, latency=None, **options):
     fed, state = contracts.assembled(clients=clients, weighting="uniform", contribution="uniform", **options)
-    fed = fed._replace(aggregation=aggregation, sums=False, values=True, devices=devices(
+    fed = fed._replace(timing=timing, sums=False, values=True, devices=devices(
         clients, latency=latency or [1.0 + 0.37 * n for n in range(clients)], speed=1e9, up=1e6, down=1e6))
     fed.transport.worker.single, fed.transport.worker.sums = True, None
-    state["flight"] = asynchronous.nobody(aggregation.concurrency)
+    state["flight"] = asynchronous.nobody(timing.concurrency)
     states, rows = [], []
     for t in range(1, rounds + 1):
         state, row, client_rows = loop.play_round(fed, state, t)
@@ -292,7 +292,7 @@ def flat(staleness):
 
 
 def test_answers_are_merged_in_the_order_of_virtual_time():
-    fed, states, rows = asynchronous_run(8, Aggregation(buffer=1, concurrency=3, discount=flat))
+    fed, states, rows = asynchronous_run(8, Timing(buffer=1, concurrency=3, discount=flat))
     times = [row["sim_total_s"] for row, _ in rows]
     assert times == sorted(times) and all(row["merged"] == 1 for row, _ in rows)
     assert all(len(state["flight"]["models"]) <= 3 for state in states)
@@ -301,7 +301,7 @@ def test_answers_are_merged_in_the_order_of_virtual_time():
 
 
 def test_a_buffer_takes_so_many_answers_and_nobody_twice():
-    fed, states, rows = asynchronous_run(5, Aggregation(buffer=3, concurrency=3, discount=flat))
+    fed, states, rows = asynchronous_run(5, Timing(buffer=3, concurrency=3, discount=flat))
     for row, clients in rows:
         assert row["merged"] == 3 == len(set(clients["client"]))
         assert clients["weight"].tolist() == pytest.approx([1 / 3] * 3)
@@ -314,7 +314,7 @@ def test_staleness_counts_merges_since_the_start():
         seen.extend(staleness.tolist())
         return torch.ones_like(staleness)
 
-    asynchronous_run(6, Aggregation(buffer=1, concurrency=2, discount=discount), clients=4,
+    asynchronous_run(6, Timing(buffer=1, concurrency=2, discount=discount), clients=4,
                      latency=[1.0, 1.0, 1.0, 30.0])
     assert seen[0] == 0 and max(seen) >= 1 and all(s >= 0 for s in seen)
 
@@ -325,7 +325,7 @@ def test_mixing_takes_the_mean_of_models():
     support = fed.layout.support(state["mask"])
     base = loop.served(state["x"] + 0.5, support, fed.layout)
     own = torch.randn(len(support), generator=torch.Generator().manual_seed(0))
-    fed = fed._replace(aggregation=Aggregation(buffer=1, discount=lambda s: 0.6 * (1 + s) ** -0.5, mixing=True))
+    fed = fed._replace(timing=Timing(buffer=1, discount=lambda s: 0.6 * (1 + s) ** -0.5, mixing=True))
     answer = answers.Update(own - base[support], support, False, np.ones(8), {}, {}, 0, 0, 0)
     update = asynchronous.aged(fed, state, base, answer, 3, support)
     updates = Updates(update.values[None], None, support, torch.ones(1).double(), len(support))
@@ -335,7 +335,7 @@ def test_mixing_takes_the_mean_of_models():
 
 def test_an_asynchronous_run_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path):
     from fedmpi.store.checkpoint import load_checkpoint, save_checkpoint
-    how = Aggregation(buffer=2, concurrency=3, discount=lambda s: (1 + s) ** -0.5)
+    how = Timing(buffer=2, concurrency=3, discount=lambda s: (1 + s) ** -0.5)
     fed, states, rows = asynchronous_run(6, how, pruner="set:every=2", on_error="drop")
     save_checkpoint(tmp_path, states[2], 3, run_id="a")
     state, _ = load_checkpoint(tmp_path, run_id="a")
@@ -346,7 +346,7 @@ def test_an_asynchronous_run_goes_on_from_its_checkpoint_to_the_same_bits(tmp_pa
 
 
 def test_asynchronous_clients_that_drop_out_leave_their_place():
-    fed, states, rows = asynchronous_run(1, Aggregation(buffer=2, concurrency=2, discount=flat))
+    fed, states, rows = asynchronous_run(1, Timing(buffer=2, concurrency=2, discount=flat))
     fed = fed._replace(devices=devices(6, dropout=[1.0, 0, 1, 0, 0, 1], latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=6, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
@@ -360,7 +360,7 @@ def test_in_flight_are_trained_together():
     calls = []
     plain = fed.transport.map
     fed.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
-    fed = fed._replace(aggregation=Aggregation(buffer=1, concurrency=4, discount=flat), sums=False, values=True,
+    fed = fed._replace(timing=Timing(buffer=1, concurrency=4, discount=flat), sums=False, values=True,
                        devices=devices(6, latency=1.0, speed=1e9))
     fed.transport.worker.single, fed.transport.worker.sums = True, None
     state["flight"] = asynchronous.nobody(4)
@@ -375,7 +375,7 @@ def test_a_client_that_fails_does_not_arrive_before_it_could():
     """Virtual time never runs backwards."""
     fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform", on_error="drop",
                                      quorum=0.0)
-    fed = fed._replace(aggregation=Aggregation(buffer=1, concurrency=2, discount=flat), sums=False, values=True,
+    fed = fed._replace(timing=Timing(buffer=1, concurrency=2, discount=flat), sums=False, values=True,
                        devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
     fed.transport.worker.single, fed.transport.worker.sums = True, None
     state["flight"] = asynchronous.nobody(2)
@@ -389,7 +389,7 @@ def test_a_client_that_fails_does_not_arrive_before_it_could():
 
 
 def test_a_buffer_that_cannot_fill_takes_what_came():
-    fed, states, rows = asynchronous_run(1, Aggregation(buffer=3, concurrency=2, discount=flat), clients=4)
+    fed, states, rows = asynchronous_run(1, Timing(buffer=3, concurrency=2, discount=flat), clients=4)
     fed = fed._replace(devices=devices(4, dropout=[1.0, 1.0, 0, 0], latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
@@ -398,7 +398,7 @@ def test_a_buffer_that_cannot_fill_takes_what_came():
 
 
 def test_who_drops_out_is_replaced_at_once():
-    fed, states, rows = asynchronous_run(1, Aggregation(buffer=2, concurrency=2, discount=flat), clients=8)
+    fed, states, rows = asynchronous_run(1, Timing(buffer=2, concurrency=2, discount=flat), clients=8)
     fed = fed._replace(devices=devices(8, dropout=[1.0] * 5 + [0.0] * 3, latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=8, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
@@ -413,7 +413,7 @@ def test_mixing_holds_for_what_a_pruner_keeps_off_the_mask():
     mask = state["mask"].clone()
     mask[torch.nonzero(mask).flatten()[:5]] = False                     # pruned since the client started; x remembers
     support = fed.layout.support(mask)
-    fed = fed._replace(aggregation=Aggregation(buffer=1, discount=lambda s: 0.25 * torch.ones_like(s), mixing=True))
+    fed = fed._replace(timing=Timing(buffer=1, discount=lambda s: 0.25 * torch.ones_like(s), mixing=True))
     own = torch.randn(len(old), generator=torch.Generator().manual_seed(0))
     answer = answers.Update(own - state["x"][old], old, False, np.ones(8), {}, {}, 0, 0, 0)
     update = asynchronous.aged(fed, state | {"mask": mask}, state["x"], answer, 1, support)
@@ -484,22 +484,22 @@ def test_what_a_client_was_sent_twice_counts_twice():
 
 
 @pytest.mark.parametrize("options, line", [
-    ({"aggregation": "fedbuff"}, "needs a model of time"),
-    ({"aggregation": "sync:over=1"}, "needs a model of time"),
-    ({"aggregation": "fedbuff:buffer=3,concurrency=2", "devices": "drawn"}, "--clients 4 at least, got 3"),
-    ({"aggregation": "fedasync:concurrency=2", "cohort": 1, "devices": "drawn"},
+    ({"timing": "fedbuff"}, "needs a model of time"),
+    ({"timing": "sync:over=1"}, "needs a model of time"),
+    ({"timing": "fedbuff:buffer=3,concurrency=2", "devices": "drawn"}, "--clients 4 at least, got 3"),
+    ({"timing": "fedasync:concurrency=2", "cohort": 1, "devices": "drawn"},
      "says how many clients are at work, and so does --cohort 1"),
-    ({"aggregation": "sync:over=1", "devices": "drawn", "sampler": "power-of-choice"}, "more than are needed"),
-    ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "pruner": "rigl"}, "report on rounds"),
-    ({"aggregation": "fedasync:concurrency=2", "devices": "drawn", "fault": ["free-rider:kind=stale"]},
+    ({"timing": "sync:over=1", "devices": "drawn", "sampler": "power-of-choice"}, "more than are needed"),
+    ({"timing": "fedasync:concurrency=2", "devices": "drawn", "pruner": "rigl"}, "report on rounds"),
+    ({"timing": "fedasync:concurrency=2", "devices": "drawn", "fault": ["free-rider:kind=stale"]},
      "stale free-rider"),
     ({"sampler": "power-of-choice", "pruner": "adaptive:by=size"}, "a model of their own"),
     ({"sampler": "power-of-choice:candidates=2"}, "all 3 clients do: give a --cohort below"),
     ({"sampler": "power-of-choice:remembered=true", "cohort": 3}, "all 3 clients do: give a --cohort below"),
     ({"sampler": "power-of-choice:candidates=1", "cohort": 2}, "candidates=1 are fewer than the cohort of 2.*=4, say"),
     ({"sampler": "power-of-choice:candidates=1,remembered=true", "cohort": 2}, "fewer than the cohort of 2"),
-    ({"aggregation": "sync:over=1", "devices": "drawn"}, "all 3 are asked already: give a --cohort below"),
-    ({"aggregation": "fedbuff:buffer=30,concurrency=3", "devices": "drawn", "clients": 40, "contribution": "shapley",
+    ({"timing": "sync:over=1", "devices": "drawn"}, "all 3 are asked already: give a --cohort below"),
+    ({"timing": "fedbuff:buffer=30,concurrency=3", "devices": "drawn", "clients": 40, "contribution": "shapley",
       "validation": 0.2}, "30")])
 def test_what_does_not_go_together_is_refused(options, line):
     with pytest.raises(UserError, match=line):
@@ -509,7 +509,7 @@ def test_what_does_not_go_together_is_refused(options, line):
 @pytest.mark.parametrize("options, warned", [
     ({"sampler": "size"}, True), ({"sampler": "contribution:floor=1", "cohort": 3}, True), ({}, False),
     ({"sampler": "size", "cohort": 2}, False),
-    ({"sampler": "size", "devices": "drawn", "aggregation": "fedbuff:buffer=1"}, False)])
+    ({"sampler": "size", "devices": "drawn", "timing": "fedbuff:buffer=1"}, False)])
 def test_a_sampler_that_has_nobody_to_leave_out_is_warned_of(options, warned):
     lines = warnings(contracts.small(**options))
     found = [line for line in lines if "--sampler" in line and "no effect" in line]
@@ -523,14 +523,14 @@ def test_limits_for_other_ranks_are_warned_of_where_there_are_none(fedmpi, tmp_p
     assert re.findall(r"warning: (\S+ \S+) has no effect in one process", output) == warned
 
 
-@pytest.mark.parametrize("aggregation", ["sync", "fedbuff:buffer=1"])
-def test_a_round_that_merges_nobody_is_told_once(aggregation):
-    fed, state = contracts.assembled(devices="drawn", aggregation=aggregation)
+@pytest.mark.parametrize("timing", ["sync", "fedbuff:buffer=1"])
+def test_a_round_that_merges_nobody_is_told_once(timing):
+    fed, state = contracts.assembled(devices="drawn", timing=timing)
     told = []
     fed = fed._replace(devices=devices(3, dropout=[1.0, 1.0, 1.0]), tell=told.append)
     loop.play_round(fed, state, 1)
     assert told == ["warning: round 1 merged nobody's update, the model stays: of 3 asked 3 dropped; see --devices, "
-                    "--aggregation"]
+                    "--timing"]
     fed = fed._replace(devices=devices(3))
     loop.play_round(fed, state, 1)
     assert len(told) == 1

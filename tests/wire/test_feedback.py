@@ -58,7 +58,7 @@ def test_signs_cost_about_a_bit_a_weight_up_and_float32_down():
 
 
 def test_who_was_not_merged_keeps_its_memory():
-    fed, state = contracts.assembled(**SIGNS, clients=5, aggregation="sync:deadline=5", devices="drawn",
+    fed, state = contracts.assembled(**SIGNS, clients=5, timing="sync:deadline=5", devices="drawn",
                                      on_error="drop", quorum=0.1)
     state = loop.play_round(fed._replace(devices=devices(5)), state, 1)[0]
     assert sorted(state["clients"]) == [0, 1, 2, 3, 4]
@@ -99,9 +99,9 @@ def test_the_servers_own_samples_remember_nothing():
     assert sorted(loop.play_round(fed, state, 1)[0]["clients"]) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("aggregation", ["fedasync", "fedbuff:buffer=2,concurrency=3"])
-def test_asynchronous_clients_remember_what_they_last_lost(aggregation):
-    fed, state = contracts.assembled(codec="sign", clients=5, aggregation=aggregation, devices="drawn",
+@pytest.mark.parametrize("timing", ["fedasync", "fedbuff:buffer=2,concurrency=3"])
+def test_asynchronous_clients_remember_what_they_last_lost(timing):
+    fed, state = contracts.assembled(codec="sign", clients=5, timing=timing, devices="drawn",
                                      model="logistic", lr=0.1)
     states, rows = contracts.play(fed, state, 8)
     assert len(states[-1]["clients"]) >= 3 and rows[-1]["accuracy"] > 0.8

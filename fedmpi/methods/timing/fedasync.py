@@ -10,7 +10,7 @@ time. The paper adds a proximal term on the clients: ``--strategy fedprox``.
 """
 
 from fedmpi.core.effect import needs
-from fedmpi.core.parts import Aggregation
+from fedmpi.core.parts import Timing
 from fedmpi.methods.timing.staleness import Staleness, check_workers, staleness_function
 from fedmpi.methods.timing.without_rounds import notes_of, refusals_of
 
@@ -23,7 +23,7 @@ def fedasync(alpha: float = 0.6, staleness: Staleness = "polynomial", a: float =
     Paper: Xie, Koyejo and Gupta 2019, "Asynchronous Federated Optimization", arXiv 1903.03934.
     Up: an update a merge.
     Down: a model a merge: as many bytes an update as sync.
-    Example: fedmpi train --strategy fedprox --devices drawn --aggregation fedasync --cohort 4
+    Example: fedmpi train --strategy fedprox --devices drawn --timing fedasync --cohort 4
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be in (0, 1], got {alpha}")
@@ -34,7 +34,7 @@ def fedasync(alpha: float = 0.6, staleness: Staleness = "polynomial", a: float =
         return alpha * s(tau)
 
     # mixing: the model is pulled towards the answer, not moved by its update.
-    return Aggregation(
+    return Timing(
         buffer=1,
         concurrency=concurrency,
         discount=discount,

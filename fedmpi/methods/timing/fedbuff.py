@@ -11,7 +11,7 @@ received model, of tau merges ago. ``concurrency`` clients are at work at any ti
 
 import math
 
-from fedmpi.core.parts import Aggregation
+from fedmpi.core.parts import Timing
 from fedmpi.methods.timing.staleness import check_workers, staleness_function
 from fedmpi.methods.timing.without_rounds import notes_of, refusals_of
 
@@ -23,7 +23,7 @@ def fedbuff(buffer: int = 10, concurrency: int = 0, a: float = 0.5, server_lr: f
         arXiv 2106.06639.
     Up: buffer updates a merge.
     Down: as many models a merge: as many bytes an update as sync.
-    Example: fedmpi train --strategy fedavg --devices drawn --aggregation fedbuff:buffer=4
+    Example: fedmpi train --strategy fedavg --devices drawn --timing fedbuff:buffer=4
         --cohort 4
     """
     if buffer < 1:
@@ -36,7 +36,7 @@ def fedbuff(buffer: int = 10, concurrency: int = 0, a: float = 0.5, server_lr: f
     def discount(tau):
         return server_lr * s(tau)
 
-    return Aggregation(
+    return Timing(
         buffer=buffer,
         concurrency=concurrency,
         discount=discount,

@@ -11,7 +11,7 @@ once: the first clients by number are merged, so leave over at 0 there.
 
 import math
 
-from fedmpi.core.parts import Aggregation
+from fedmpi.core.parts import Timing
 
 
 def sync(deadline: float = 0.0, over: float = 0.0):
@@ -21,7 +21,7 @@ def sync(deadline: float = 0.0, over: float = 0.0):
         1902.01046.
     Up: an update a client that was asked, late ones in vain: (1 + over) times the merged ones.
     Down: the model, to every client that is asked.
-    Example: fedmpi train --devices drawn --aggregation sync:over=0.3 --cohort 4
+    Example: fedmpi train --devices drawn --timing sync:over=0.3 --cohort 4
     """
     if not deadline >= 0:
         raise ValueError(f"deadline must be > 0 seconds, or 0 for none, got {deadline}")
@@ -39,4 +39,4 @@ def sync(deadline: float = 0.0, over: float = 0.0):
                    "already: give a --cohort below that, or no over")
 
     # Without a deadline the server waits for ever.
-    return Aggregation(deadline=deadline or math.inf, over=over, refuses=refuses)
+    return Timing(deadline=deadline or math.inf, over=over, refuses=refuses)

@@ -1,8 +1,8 @@
 """The contract of each kind of part: its factory's type, and its checks."""
 
-from fedmpi.core.parts import (Aggregation, Augmentation, Codec, Contribution, Dataset, Devices,
+from fedmpi.core.parts import (Augmentation, Codec, Contribution, Dataset, Devices,
                                Fault, Features, Noise, Objective, Optimiser, Pruner, Sampler,
-                               Schedule, Strategy, Weighting)
+                               Schedule, Strategy, Timing, Weighting)
 from fedmpi.plugins.contract import codecs, data, pruners, scores, strategies, time, training
 from fedmpi.plugins.contract.require import check_type
 
@@ -23,7 +23,7 @@ TYPES = {
     "fault": Fault,
     "devices": Devices,
     "sampler": Sampler,
-    "aggregation": Aggregation,
+    "timing": Timing,
 }
 # ``fedmpi.plugins.fit`` checks models.
 KEEPERS = {
@@ -43,7 +43,7 @@ KEEPERS = {
     "fault": data.fault,
     "devices": time.devices,
     "sampler": time.sampler,
-    "aggregation": time.aggregation,
+    "timing": time.timing,
 }
 
 

@@ -5,7 +5,7 @@ import torch
 from fedmpi.core.parts import Fleet
 from fedmpi.plugins.contract.require import check_tensor, few, in_words, require, with_functions
 
-AGGREGATION = "see fedmpi.core.parts.Aggregation"
+TIMING = "see fedmpi.core.parts.Timing"
 
 
 def devices(part, option):
@@ -61,21 +61,21 @@ def _check_clients(clients, N, option, function):
             "draw without replacement")
 
 
-def aggregation(part, option):
-    """The ``Aggregation``, its numbers and discounts checked."""
+def timing(part, option):
+    """The ``Timing``, its numbers and discounts checked."""
     for name in ("deadline", "over", "buffer", "concurrency"):
         value = getattr(part, name)
         fits = isinstance(value, (int, float)) and value >= 0
-        require(fits, option, f"{name} as a number >= 0", in_words(value), AGGREGATION)
+        require(fits, option, f"{name} as a number >= 0", in_words(value), TIMING)
     has_discount = part.discount is not None
     require(not part.buffer or has_discount, option, "a discount where there is a buffer", "None",
-            "return Aggregation(..., discount=torch.ones_like)")
+            "return Timing(..., discount=torch.ones_like)")
 
     def discount(staleness):
         factors = part.discount(staleness)
         check_tensor(factors, staleness.shape, torch.float64, option, "what discount returns")
         is_finite = bool(factors.isfinite().all())
-        require(is_finite, option, "finite discounts", few(factors), AGGREGATION)
+        require(is_finite, option, "finite discounts", few(factors), TIMING)
         return factors
 
     return with_functions(part, {"discount": discount})

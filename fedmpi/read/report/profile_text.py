@@ -93,7 +93,7 @@ def _clients(run, found):
     if found["slowest"]:
         listed = ", ".join(map(_slow_client, found["slowest"]))
         yield f"slowest clients, by their median: {listed}"
-    if not options(run).get("aggregation", "sync").startswith("sync"):
+    if not options(run).get("timing", "sync").startswith("sync"):
         yield "asynchronous: a round trains those who have started, for its own merge and for later ones"
 
 

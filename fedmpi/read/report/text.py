@@ -119,7 +119,7 @@ def _set_up(run):
     data = ("dataset", "partition", "noise", "features", "fault", "clients", "cohort")
     networks = ("model", "also_model", "server_model")
     method = (*networks, *task, "strategy", "pruner", "contribution", "weighting", "codec", "seed")
-    usual = {"sampler": "uniform", "devices": "none", "aggregation": "sync"}
+    usual = {"sampler": "uniform", "devices": "none", "timing": "sync"}
     clients = [name for name, default in usual.items() if recorded.get(name, default) != default]
     yield "run", str(run.attrs.get("command", ""))
     yield "data", _listed(recorded, data)

@@ -5,7 +5,7 @@
 tau counts the merges since client n began.
 """
 
-from fedmpi.core.parts import Aggregation
+from fedmpi.core.parts import Timing
 
 BUFFER = 2
 
@@ -16,7 +16,7 @@ def NAME(rate: float = 0.5):
     Paper: none: a first sketch.
     Up: two updates a merge.
     Down: as many models.
-    Example: fedmpi train --devices drawn --aggregation NAME:NAME:rate=0.9 --cohort 4
+    Example: fedmpi train --devices drawn --timing NAME:NAME:rate=0.9 --cohort 4
     """
     if not 0 < rate <= 1:
         raise ValueError(f"rate must be in (0, 1], got {rate}")
@@ -24,4 +24,4 @@ def NAME(rate: float = 0.5):
     def discount(staleness):
         return rate ** staleness
 
-    return Aggregation(buffer=BUFFER, discount=discount)
+    return Timing(buffer=BUFFER, discount=discount)

@@ -7,8 +7,8 @@ from fedmpi import laws
 from NAME import NAME
 
 
-def test_it_keeps_the_laws_of_aggregation():
-    laws.check("aggregation", "NAME:NAME")
+def test_it_keeps_the_laws_of_timing():
+    laws.check("timing", "NAME:NAME")
 
 
 def test_an_answer_that_is_three_merges_late_counts_an_eighth():
