@@ -22,7 +22,7 @@ from fedmpi.wire import frame, positions
 
 SPARSITIES = (.5, .6, .7, .8, .9, .95, .98, .99)
 CODECS = ("float32", "float16", "float16:entropy=true", "bfloat16", "bfloat16:entropy=true", "int8",
-          "int8:entropy=true", "sign")
+          "int8:entropy=true", "sign", "topk")
 
 
 def measure(weights, repeats, say):
