@@ -154,26 +154,16 @@ def largest(values, share, chunk):
     """
     magnitudes = values.view(np.int32) & MAGNITUDE
     k = _count(share, chunk)
-    whole = len(values) // chunk
-    chunks = magnitudes[: whole * chunk].reshape(whole, chunk)
-    may_be = np.empty(len(values), bool)
-    np.greater_equal(chunks, _floors(chunks, k), out=may_be[: chunks.size].reshape(whole, chunk))
-    may_be[chunks.size:] = True
-    candidates = np.flatnonzero(may_be)
+    candidates = _candidates(magnitudes, k, chunk)
     sizes = magnitudes[candidates]
     of_chunk = candidates // chunk
-
-    # Each chunk's candidates by falling magnitude, equal ones by rising position.
-    keys = of_chunk << 32 | (MAGNITUDE - sizes)
-    order = np.argsort(keys, kind="stable")
-    counts = np.bincount(of_chunk, minlength=whole)
-    starts = np.cumsum(counts) - counts
-    ranks = np.arange(len(order)) - starts[of_chunk]
+    counts = np.bincount(of_chunk)
     most = np.full(len(counts), k)
-    # The last chunk may be shorter.
-    most[whole:] = _count(share, len(values) - chunks.size)
-    chosen = np.zeros(len(candidates), bool)
-    chosen[order[ranks < most[of_chunk]]] = True
+    rest = len(values) % chunk
+    if rest:
+        # The last chunk is shorter.
+        most[-1:] = _count(share, rest)
+    chosen = _first(of_chunk, MAGNITUDE - sizes, counts, most)
     chosen &= sizes > 0
     return candidates[chosen]
 
@@ -183,40 +173,73 @@ def _count(share, length):
     return max(1, round(share * length))
 
 
+def _candidates(magnitudes, k, chunk):
+    """int64, sorted: positions that hold the k largest of each chunk, and few more.
+
+    All of a last chunk that is shorter are among them.
+    """
+    whole = len(magnitudes) // chunk
+    stop = whole * chunk
+    chunks = magnitudes[:stop].reshape(whole, chunk)
+    may_be = np.ones(len(magnitudes), bool)
+    in_chunks = may_be[:stop].reshape(whole, chunk)
+    np.greater_equal(chunks, _floors(chunks, k), out=in_chunks)
+    return np.flatnonzero(may_be)
+
+
 def _floors(chunks, k):
     """int32 (n, 1): no more than the k-th largest number of each row of ``chunks (n, chunk)``, and
     at least 1.
 
-    A row is cut into 2k groups or more: k of them have a member as large as the k-th largest of
-    all groups' maxima.
+    A row is cut into 2k groups or more. Of the groups' maxima it is the k-th largest: so many
+    groups have a member as large.
     """
     n, length = chunks.shape
     depth = max(1, length // (2 * k))
     width = length // depth
     if not n or width <= k:
         return np.ones((n, 1), np.int32)
-    groups = chunks[:, : depth * width].reshape(n, depth, width)
-    maxima = groups.max(axis=1)
-    maxima.partition(width - k, axis=1)
-    return np.maximum(maxima[:, width - k, None], 1)
+    grouped = chunks[:, : depth * width]
+    maxima = grouped.reshape(n, depth, width).max(axis=1)
+    place = width - k
+    maxima.partition(place, axis=1)
+    floors = maxima[:, place, None]
+    return np.maximum(floors, 1)
+
+
+def _first(of_chunk, sizes, counts, most):
+    """bool (n,): True for the ``most (chunks,)`` smallest ``sizes (n,)`` of each chunk.
+
+    The entries stand by rising chunk, ``counts (chunks,)`` of each. Of equal sizes the first
+    counts.
+    """
+    keys = of_chunk << 32 | sizes
+    order = np.argsort(keys, kind="stable")
+    starts = np.cumsum(counts) - counts
+    ranks = np.arange(len(order)) - starts[of_chunk]
+    is_first = np.zeros(len(order), bool)
+    is_first[order[ranks < most[of_chunk]]] = True
+    return is_first
 
 
 # --- a few bits a value ---
 
 
-def quantised(sent, of_chunk, num_chunks, bits):
-    """The arrays of the ``sent (n,)`` values, ``of_chunk (n,)`` each, in so many ``bits``."""
-    magnitudes = np.abs(sent)
+def quantised(values, of_chunk, num_chunks, bits):
+    """The arrays of ``values (n,)``, ``of_chunk (n,)`` each, in so many ``bits``."""
+    magnitudes = np.abs(values)
     top, scales = _scales(magnitudes, of_chunk, num_chunks)
-    scale_of_value = _scale_table(top)[scales][of_chunk]
+    units = _scale_of_byte(top)[scales][of_chunk]
     # A chunk without a scale comes out as 0: its values count in any unit.
-    units = np.where(scale_of_value > 0, scale_of_value, 1.0)
-    levels = lloyd(magnitudes / units, 1 << (bits - 1))
-    codes = _nearest(levels, magnitudes / units)
+    units[units == 0] = 1.0
+    in_units = magnitudes / units
+    levels = lloyd(in_units, 1 << (bits - 1))
+    edges = _edges(levels)
+    codes = np.searchsorted(edges, in_units).astype(np.uint8)
     return {
         "levels": np.concatenate([[top], levels]).astype(np.float32),
         "scales": squeeze(scales),
-        "signs": np.packbits(sent < 0),
+        "signs": np.packbits(values < 0),
         "codes": squeeze(_planes(codes, bits - 1)),
     }
 
@@ -224,21 +247,18 @@ def quantised(sent, of_chunk, num_chunks, bits):
 def restored(arrays, of_chunk, num_chunks, bits):
     """float32 (n,): the values that ``quantised`` wrote. WireError if they are not as many."""
     n = len(of_chunk)
-    plane_bytes = -(-n // 8)
-    levels, signs = arrays["levels"], arrays["signs"]
+    top, *levels = arrays["levels"].astype(np.float64)
     num_levels = 1 << (bits - 1)
-    if len(levels) != 1 + num_levels or len(signs) != plane_bytes:
+    signs = arrays["signs"]
+    if len(levels) != num_levels or len(signs) != -(-n // 8):
         raise WireError(f"{n} values with {8 * len(signs)} signs and {len(levels)} levels, "
-                        f"expected {num_levels} and a scale")
-    planes = expand(arrays["codes"], (bits - 1) * plane_bytes).reshape(bits - 1, plane_bytes)
-    codes = np.zeros(n, np.uint8)
-    for bit, plane in enumerate(planes):
-        codes |= np.unpackbits(plane, count=n) << bit
+                        f"expected {num_levels}")
+    codes = _from_planes(arrays["codes"], n, bits - 1)
     scales = expand(arrays["scales"], num_chunks)
-    scale_of_value = _scale_table(levels[0])[scales][of_chunk]
-    magnitudes = levels[1:].astype(np.float64)[codes] * scale_of_value
-    negative = np.unpackbits(signs, count=n).view(bool)
-    values = np.where(negative, -magnitudes, magnitudes)
+    units = _scale_of_byte(top)[scales]
+    magnitudes = np.array(levels)[codes] * units[of_chunk]
+    is_negative = np.unpackbits(signs, count=n).view(bool)
+    values = np.where(is_negative, -magnitudes, magnitudes)
     return values.clip(FLOAT32.min, FLOAT32.max).astype(np.float32)
 
 
@@ -248,19 +268,19 @@ def _scales(magnitudes, of_chunk, num_chunks):
     sums = np.bincount(of_chunk, magnitudes, minlength=num_chunks)
     means = sums / np.maximum(counts, 1)
     top = np.float32(means.max(initial=0.0))
-    # A mean may round to a top of 0.
-    below = means / (float(top) or 1.0)
-    steps = np.full(num_chunks, float(NO_SCALE))
-    np.log2(below, out=steps, where=below > 0)
-    steps = np.where(below > 0, -OCTAVE * steps, NO_SCALE)
-    return top, steps.round().clip(0, NO_SCALE).astype(np.uint8)
+    # Even the largest mean may be too small for a float32.
+    shares = means / (float(top) or 1.0)
+    octaves = np.full(num_chunks, -np.inf)
+    np.log2(shares, out=octaves, where=shares > 0)
+    steps = (-OCTAVE * octaves).clip(0, NO_SCALE)
+    return top, steps.round().astype(np.uint8)
 
 
-def _scale_table(top):
+def _scale_of_byte(top):
     """float64 (256,): the scale that each byte stands for."""
-    table = float(top) * 2.0 ** (np.arange(256) / -OCTAVE)
-    table[NO_SCALE] = 0.0
-    return table
+    scales = float(top) * 2.0 ** (np.arange(256) / -OCTAVE)
+    scales[NO_SCALE] = 0.0
+    return scales
 
 
 def lloyd(values, num_levels):
@@ -268,29 +288,38 @@ def lloyd(values, num_levels):
 
     Each is the mean of the values that are nearest to it. They begin at even shares of the values.
     """
-    ordered = np.sort(values)
+    ordered = np.sort(values).astype(np.float64)
     n = len(ordered)
     if not n:
         return np.zeros(num_levels)
-    places = (2 * np.arange(num_levels) + 1) * n // (2 * num_levels)
-    levels = ordered[places].astype(np.float64)
-    sums = np.concatenate([[0.0], np.cumsum(ordered, dtype=np.float64)])
+    middles = 2 * np.arange(num_levels) + 1
+    levels = ordered[middles * n // (2 * num_levels)]
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
     for _ in range(LLOYD_STEPS):
-        edges = np.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2)
-        cuts = np.concatenate([[0], edges, [n]])
+        inner_cuts = np.searchsorted(ordered, _edges(levels))
+        cuts = np.concatenate([[0], inner_cuts, [n]])
         counts = np.diff(cuts)
         # A level without values stays.
         np.divide(np.diff(sums[cuts]), counts, out=levels, where=counts > 0)
     return levels
 
 
-def _nearest(levels, values):
-    """uint8 (n,): the number of the level nearest to each value."""
-    edges = (levels[1:] + levels[:-1]) / 2
-    return np.searchsorted(edges, values).astype(np.uint8)
+def _edges(levels):
+    """The values halfway between neighbouring levels."""
+    return (levels[1:] + levels[:-1]) / 2
 
 
 def _planes(codes, bits):
     """uint8: the last bit of all ``codes``, then their second bit, and so on, each packed."""
     planes = [np.packbits(codes >> bit & 1) for bit in range(bits)]
     return np.concatenate(planes)
+
+
+def _from_planes(array, n, bits):
+    """uint8 (n,): the codes of so many bits that ``_planes`` packed, squeezed to ``array``."""
+    plane_bytes = -(-n // 8)
+    planes = expand(array, bits * plane_bytes).reshape(bits, plane_bytes)
+    codes = np.zeros(n, np.uint8)
+    for bit, plane in enumerate(planes):
+        codes |= np.unpackbits(plane, count=n) << bit
+    return codes
