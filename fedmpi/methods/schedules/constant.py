@@ -8,7 +8,8 @@ from fedmpi.methods.schedules.progress import Over, schedule
 def constant(warmup: int = 0, over: Over = "rounds"):
     """The same learning rate throughout, after a rise over the ``warmup`` first rounds.
 
-    With ``over=steps`` these are the first local steps of each round, with ``over=run`` of the run.
+    With ``over=steps`` these are the first local steps of each round, with ``over=run`` the first
+    of the run.
 
     Paper: Goyal et al. 2017, "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour",
         arXiv 1706.02677, for the warm-up.

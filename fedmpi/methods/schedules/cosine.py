@@ -11,13 +11,11 @@ from fedmpi.methods.schedules.progress import Over, final_share, schedule
 
 
 def cosine(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
-    """Half a cosine over the run's rounds, over all its local steps, or over those of each round.
-
-    With ``over=run`` steps count through all rounds, as if they were one training.
+    """Half a cosine over the run's rounds, the local steps of each round, or all steps of the run.
 
     Paper: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts",
         arXiv 1608.03983.
-    Example: fedmpi train --schedule cosine:final=0.01
+    Example: fedmpi train --schedule cosine:final=0.1,warmup=20,over=run
     """
     final_share(final)
 

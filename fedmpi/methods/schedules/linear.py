@@ -8,7 +8,7 @@ from fedmpi.methods.schedules.progress import Over, final_share, schedule
 
 
 def linear(final: float = 0.0, warmup: int = 0, over: Over = "rounds"):
-    """A fall by equal amounts over the run's rounds, all its local steps, or those of each round.
+    """A fall by equal amounts over the run's rounds, each round's local steps, or all steps.
 
     Paper: none: the usual line to 0.
     Example: fedmpi train --schedule linear:over=steps

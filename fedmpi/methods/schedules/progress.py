@@ -1,7 +1,7 @@
-"""Shared by all schedules: a rise at the start, and the count of rounds, of local steps, or of both.
+"""Shared by all schedules: a rise at the start, and the count of rounds or of local steps.
 
-``over=run`` counts the local steps of all rounds: step h of round t is number ``(t - 1) H + h`` of
-``rounds H``, if a client takes H steps a round.
+The count is of rounds; of the local steps of each round (``over=steps``); or of the steps of the
+whole run (``over=run``), in which step h of H in round t is number (t - 1) H + h of T H.
 """
 
 from typing import Literal
@@ -17,17 +17,17 @@ def schedule(decay, over, warmup):
     Place 0 is the first of ``total`` rounds or local steps after the warm-up. The ``warmup``
     first ones rise to it by equal amounts: 1 / (warmup + 1) is the first.
     """
+    units = "rounds" if over == "rounds" else "steps"
     if warmup < 0:
-        raise ValueError(f"warmup must be >= 0 {_counted(over)}, got {warmup}")
+        raise ValueError(f"warmup must be >= 0 {units}, got {warmup}")
 
     def rate(now, step, steps):
+        # Rounds count from 1.
+        if over == "rounds":
+            return factor(now.t - 1, now.rounds)
         if over == "steps":
             return factor(step, steps)
-        # Rounds count from 1.
-        rounds_before = now.t - 1
-        if over == "run":
-            return factor(rounds_before * steps + step, now.rounds * steps)
-        return factor(rounds_before, now.rounds)
+        return factor((now.t - 1) * steps + step, now.rounds * steps)
 
     def factor(place, total):
         if place < warmup:
@@ -37,27 +37,21 @@ def schedule(decay, over, warmup):
         return decay(place - warmup, rest)
 
     def planned(now):
-        # Local steps know nothing of the run's length.
+        # The steps of one round know nothing of the run's length.
         if over == "steps":
             return None
-        # The steps a round are not known here. A decay that differs at the end of the round may
-        # differ in it.
         if over == "run":
+            # The rate after the round's last step, as if a round were one step.
             return decay(now.t, now.rounds)
         return rate(now, 0, 1)
 
     def notes(facts):
         last = {"rounds": facts.rounds, "steps": facts.steps, "run": facts.rounds * facts.steps}
         if warmup >= last[over]:
-            yield (f"warmup={warmup} is not over by the end of the {last[over]} {_counted(over)}: "
-                   "the learning rate never comes to what --lr says")
+            yield (f"warmup={warmup} is not over by the end of the {last[over]} {units}: the "
+                   "learning rate never comes to what --lr says")
 
     return Schedule(rate, over != "rounds", planned, notes=notes)
-
-
-def _counted(over):
-    """The word for what is counted."""
-    return "rounds" if over == "rounds" else "steps"
 
 
 def final_share(final):

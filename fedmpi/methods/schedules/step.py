@@ -7,7 +7,7 @@ from fedmpi.methods.schedules.progress import Over, schedule
 
 
 def step(every: int = 10, factor: float = 0.1, warmup: int = 0, over: Over = "rounds"):
-    """A fall by ``factor`` after ``every`` rounds, local steps of the run, or of each round.
+    """A fall by ``factor`` after ``every`` rounds, local steps of each round, or steps of the run.
 
     Paper: none: the usual drops of supervised training.
     Example: fedmpi train --schedule step:every=20,factor=0.5
