@@ -5,8 +5,8 @@ __version__ = "0.1.0"
 
 def open(path):
     """A run file as pandas frames, also while it is being written: ``fedmpi.open("run.h5").rounds``; see
-    ``fedmpi.read.frames.Frames``. UserError in one line if it is none."""
-    from fedmpi.read.frames import open_run
+    ``fedmpi.read.dataframes.Frames``. UserError in one line if it is none."""
+    from fedmpi.read.dataframes import open_run
     return open_run(path)
 
 

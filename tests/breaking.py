@@ -18,19 +18,24 @@ def devices(N, **changes):
     return Devices(lambda seconds, N, draw: fleet(N, **changes))
 
 
-def breaking(fed, when, how):
-    """The same run whose worker answers ``how(answer)`` to those jobs for which ``when(job, times asked)`` holds."""
-    worker, times = fed.transport.worker, {}
-    train = worker.train
+def breaking(run, when, how):
+    """The same run, whose worker answers ``how(answer)`` to trainings for which ``when(job, times asked)`` holds."""
+    worker, times = run.transport.worker, {}
+    before = worker.around
 
-    def bent(job, arrays):
-        times[job["client"]] = times.get(job["client"], 0) + 1
-        if when(job, times[job["client"]]):
-            return how(lambda: train(job, arrays))
-        return train(job, arrays)
+    def around(job, work):
+        def answer():
+            return before(job, work)
 
-    worker.train = bent
-    return fed
+        # A candidate's loss names its client otherwise.
+        client = job.get("client")
+        times[client] = times.get(client, 0) + 1
+        if client is not None and when(job, times[client]):
+            return how(answer)
+        return answer()
+
+    worker.around = around
+    return run
 
 
 def raising(answer):

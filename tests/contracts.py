@@ -13,14 +13,15 @@ from fedmpi.build.parts import made
 from fedmpi.build.setup import dealt_out
 from fedmpi.core.mask import budgets
 from fedmpi.laws import merging, pruning
-from fedmpi.laws.engine import SMALL, assembled, play, small
+from fedmpi.laws.engine import SMALL, assembled, run_rounds, small
 from fedmpi.laws.samples import small_layout
 from fedmpi.plugins.entry import entry
 from fedmpi.plugins.spec import make
 from fedmpi.server import exchange, fold, loop, recruit
 from fedmpi.wire import positions
 
-__all__ = ["DEFAULTS", "SMALL", "assembled", "catalog", "laws", "loop", "make", "play", "small", "small_layout"]
+__all__ = ["DEFAULTS", "SMALL", "assembled", "catalog", "laws", "loop", "make", "run_rounds", "small",
+           "small_layout"]
 # Their first step is not the mean update: servers that adapt it, or add something to it.
 OTHER_STEPS = ("fedadam", "fedyogi", "fedadagrad", "feddyn", "diloco")
 
@@ -30,19 +31,19 @@ def dealt(options):
     return dealt_out(*made(options))[0]
 
 
-def sampled(fed, state, t):
+def sampled(run, state, t):
     """The clients that round t asks."""
-    return recruit.sample(fed, state, t, recruit.look(fed, state["now"])[1])[1]
+    return recruit.sample(run, state, t, recruit.look(run, state["now"])[1])[1]
 
 
-def first_cohort(fed, state):
+def first_cohort(run, state):
     """``(clients, Updates)`` of a first round that everybody trained."""
-    support, clients = fed.layout.support(state["mask"]), sampled(fed, state, 1)
-    _, asks = exchange.announce(fed, state, 1, clients)
-    answers = exchange.collect(fed, asks, support)
-    updates = fold.stack(fed, answers, support)
-    if fed.strategy.before is not None:
-        updates = updates._replace(root=updates.U.mean(dim=0))
+    support, clients = run.layout.support(state["mask"]), sampled(run, state, 1)
+    _, asks = exchange.announce(run, state, 1, clients)
+    answers = exchange.collect(run, asks, support)
+    updates = fold.stack(run, answers, support)
+    if run.strategy.before is not None:
+        updates = updates._replace(server_update=updates.U.mean(dim=0))
     return clients, updates
 
 
@@ -91,10 +92,10 @@ def assert_count(part, layout, spec, mask):
 
 def check_pruned_are_zero(spec, rounds=6):
     """After every round the server's vector is 0 on pruned weights, or keeps them for good where it keeps residuals."""
-    fed, state = assembled(pruner=spec, rounds=rounds + 2)
-    states, _ = play(fed, state, rounds)
-    pruned = [s["x"][: fed.layout.Q][~s["mask"]] for s in states]
-    if fed.pruner.residuals:
+    run, state = assembled(pruner=spec, rounds=rounds + 2)
+    states, _ = run_rounds(run, state, rounds)
+    pruned = [s["x"][: run.layout.Q][~s["mask"]] for s in states]
+    if run.pruner.keeps_pruned_values:
         assert all(bool(values.any()) for values in pruned)
     else:
         assert [int((values != 0).sum()) for values in pruned] == [0] * rounds

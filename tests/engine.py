@@ -15,11 +15,11 @@ OPTIONS = DEFAULTS | {"clients": 4, "rounds": 20, "model": "small-cnn:width=4", 
 
 
 def assembled(**changes):
-    """``(fed, state)`` of a small run in this process."""
+    """``(run, state)`` of a small run in this process."""
     setup = set_up(OPTIONS | changes, torch.device("cpu"))
     transport = Local(launch.worker())
-    fed = setup.fed._replace(transport=transport)
+    run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(fed, setup.network.first)
+    state = loop.start(run, setup.network.first)
     transport.publish(*message(setup, state))
-    return fed, state
+    return run, state

@@ -1,6 +1,22 @@
-"""Ratios of two sides of a measurement, taken turn by turn: the machine's speed changes over minutes."""
+"""Ratios of two sides of a measurement, taken turn by turn: the machine's speed changes over
+minutes."""
 
 import statistics
+from typing import NamedTuple
+
+
+class Summary(NamedTuple):
+    """The median, the least and the largest of some numbers."""
+
+    median: float
+    least: float
+    most: float
+
+
+def summary(numbers):
+    """The Summary of a list of numbers."""
+    median = statistics.median(numbers)
+    return Summary(median, min(numbers), max(numbers))
 
 
 def turn(number):
@@ -16,8 +32,8 @@ def ratios(ours, reference):
 
 
 def spread(numbers):
-    """``1.02 (of 5: 1.00 to 1.10)``, with three decimals: the median, the count, the least and the largest."""
-    median = statistics.median(numbers)
-    least = min(numbers)
-    most = max(numbers)
-    return f"{median:.3f} (of {len(numbers)}: {least:.3f} to {most:.3f})"
+    """``1.02 (of 5: 1.00 to 1.10)``, with three decimals: the median, the count, the least and the
+    largest."""
+    count = len(numbers)
+    median, least, most = summary(numbers)
+    return f"{median:.3f} (of {count}: {least:.3f} to {most:.3f})"

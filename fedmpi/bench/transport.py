@@ -1,12 +1,13 @@
-"""The costs of the wire: a model to a worker, a message to all, replies a second, waiting ranks. ``mpirun -n 3 fedmpi
-bench transport``, and ``-n 33``.
+"""The costs of the wire: a model to a worker, a message to all, replies a second, waiting ranks.
+``mpirun -n 3 fedmpi bench transport``, and ``-n 33``.
 
-Every row stands beside MPI alone in the same processes, turn by turn. A time runs from the moment rank 0 has the vector
-until the last receiver has it, by the clock shared by ranks of one machine.
+Every row stands beside MPI alone in the same processes, turn by turn. A time runs from the moment
+rank 0 has the vector until the last receiver has it, by the clock shared by ranks of one machine.
 
-A sparse model goes from a vector to a vector of all its weights, and at sparsity 0.9 four of five cache lines of both
-hold a kept weight. The printed floor, reading the one and writing the other, takes longer than MPI's copy of all of it
-between two processes. Sparsity pays off where bytes are dear.
+A sparse model goes from a vector to a vector of all its weights, and at sparsity 0.9 four of five
+cache lines of both hold a kept weight. The printed floor, reading the one and writing the other,
+takes longer than MPI's copy of all of it between two processes. Sparsity pays off if bytes are
+dear.
 """
 
 import itertools
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedmpi.bench.ratios import summary
 from fedmpi.client.worker import Worker, WorkerParts
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import bind
@@ -29,28 +31,39 @@ from fedmpi.run import launch
 from fedmpi.server.exchange import model_message
 from fedmpi.wire import frame, positions
 
-SPARSITY, WIDTH = 0.9, 4000
+SPARSITY = 0.9
+# Inputs of the model's only layer.
+WIDTH = 4000
 OPTIONS = {"device": "cpu", "precision": "float32"}
+# The message of a worker that is ready for the next model.
+READY = np.zeros(8, np.uint8)
 # Ranks wait for nothing for so long.
 IDLE_S = 3.0
 
 
 def measure(weights, replies, repeats, say):
-    """Print the table; returns the exit code. ``weights`` is the model's number of them, ``replies`` the number of
-    small jobs."""
-    return launch.on_ranks(lambda connect: _play(connect(), weights, replies, repeats, say), Side, say)
+    """Print the table; returns the exit code.
+
+    ``weights`` is the model's number of them, ``replies`` the number of small jobs."""
+    def server(connect):
+        return _play(connect(), weights, replies, repeats, say)
+
+    return launch.on_ranks(server, Side, say)
 
 
 def _play(transport, weights, replies, repeats, say):
     torch.set_num_threads(1)
     if transport.size < 2:
         raise UserError("needs ranks to send to: mpirun -n 3 fedmpi bench transport")
-    if len(set(transport.hosts)) > 1:
-        raise UserError("needs all ranks on one machine, whose clock they share; fedmpi doctor measures between "
-                        "machines")
+    num_hosts = len(set(transport.hosts))
+    if num_hosts > 1:
+        raise UserError(
+            "needs all ranks on one machine, whose clock they share; fedmpi doctor measures "
+            "between machines")
     side = Side()
     together(transport, {"do": "open"}, side)
-    say(f"a model of {weights:,} weights at sparsity {SPARSITY} from rank 0 to a worker, {transport.size} ranks")
+    say(f"a model of {weights:,} weights at sparsity {SPARSITY} from rank 0 to a worker, "
+        f"{transport.size} ranks")
     message = _model(transport, side, weights, repeats, say)
     _broadcast(transport, side, message, repeats, say)
     _replies(transport, replies, repeats, say)
@@ -58,8 +71,8 @@ def _play(transport, weights, replies, repeats, say):
 
 
 def together(transport, job, side, workers=None):
-    """``(own, others)``: the arrays of rank 0's part of a job, and of the first ``workers`` (None: all), done at the
-    same time."""
+    """``(own, others)``: the arrays of rank 0's part of a job, and of the first ``workers`` (None:
+    all), done at the same time."""
     own = []
 
     def own_part():
@@ -81,9 +94,13 @@ class Side:
         pass
 
     def run(self, job, arrays):
+        """The answer of the method called ``job["do"]``, as arrays."""
         method = getattr(self, job["do"])
         answer = method(**job) or {}
-        return {}, {name: np.asarray(array) for name, array in answer.items()}
+        arrays = {}
+        for name, numbers in answer.items():
+            arrays[name] = np.asarray(numbers)
+        return {}, arrays
 
     def open(self, do):
         from fedmpi.transport import messages
@@ -96,13 +113,17 @@ class Side:
     def used(self, do):
         return {"used": _used(), "at": time.perf_counter()}
 
+    # A worker at a job of so many seconds: rank 0 waits for it.
     def sleep(self, do, seconds):
         time.sleep(seconds)
 
     def model(self, do, weights, repeats):
-        """``{way: [time]}``: when rank 0 began to send, or this worker had received. One model after the other, in
-        every way, a warm-up before."""
-        network = nn.Linear(WIDTH, -(-weights // WIDTH), bias=False)
+        """``{way: [time]}``: when rank 0 began to send, or this worker had received.
+
+        One model after the other, in every way, a warm-up before."""
+        num_outputs = -(-weights // WIDTH)
+        network = nn.Linear(WIDTH, num_outputs, bias=False)
+        # Both have the same ways in the same order: a send meets its receive.
         if self.comm.rank == 0:
             ways = sending(self, network)
         else:
@@ -110,21 +131,27 @@ class Side:
         times = {name: [] for name in ways}
         for _ in range(repeats + 1):
             for name, way in ways.items():
-                times[name].append(way())
+                moment = way()
+                times[name].append(moment)
         return times
 
     def spread(self, do, num_bytes, repeats):
-        """``{way: [(begin, end)]}``: when this rank began, and when it had the message; ours and MPI's broadcast."""
+        """``{way: [(begin, end)]}``: when this rank began, and when it had the message; ours and
+        MPI's broadcast."""
         buffer = np.zeros(num_bytes, np.uint8)
-        ways = {"ours": lambda: self.messages.broadcast(self.comm, buffer),
-                "bare": lambda: self.comm.Bcast(buffer)}
+        ways = {
+            "ours": lambda: self.messages.broadcast(self.comm, buffer),
+            "bare": lambda: self.comm.Bcast(buffer),
+        }
         times = {way: [] for way in ways}
         for _ in range(repeats + 1):
             for way, broadcast in ways.items():
+                # All ranks begin together.
                 self.messages.barrier(self.comm)
                 begin = time.perf_counter()
                 broadcast()
-                times[way].append((begin, time.perf_counter()))
+                end = time.perf_counter()
+                times[way].append((begin, end))
         return times
 
 
@@ -135,20 +162,23 @@ def _used():
 
 
 def sending(side, network):
-    """``{way: function}`` of rank 0. Each function waits until the worker is ready, sends, and returns the time of its
-    beginning."""
+    """``{way: function}`` of rank 0.
+
+    Each function waits until the worker is ready, sends, and returns the time of its beginning."""
     from fedmpi.transport import messages
     comm = side.comm
     layout, x, _ = bind(network)
     gen = torch.Generator().manual_seed(0)
     codec = values.fitted(values.float32(), 0)
-    fed = SimpleNamespace(layout=layout, codec=codec, strategy=fedavg(), seed=0)
+    run = SimpleNamespace(layout=layout, codec=codec, strategy=fedavg(), seed=0)
     full = layout.full_mask()
     masks = []
     for _ in range(2):
-        kept = torch.rand(layout.Q, generator=gen) >= SPARSITY
-        masks.append(full & kept)
+        is_kept = torch.rand(layout.Q, generator=gen) >= SPARSITY
+        masks.append(full & is_kept)
+    # {way: the last message}, which MPI alone sends again
     side.message = {}
+    # Rounds count from 1.
     t = itertools.count(1)
 
     def begin():
@@ -158,7 +188,7 @@ def sending(side, network):
     def model(name, mask, known):
         start = begin()
         header = {"kind": "round", "t": next(t), "layout": layout.digest}
-        meta, arrays = model_message(fed, {"x": x}, 1, mask, known)
+        meta, arrays = model_message(run, {"x": x}, 1, mask, known)
         side.message[name] = frame.pack(header | meta, arrays)
         messages.send(comm, side.message[name], 1)
         return start
@@ -174,79 +204,143 @@ def sending(side, network):
         messages.wait(request.Test)
         return start
 
-    return {"unknown": unknown, "known": lambda: model("known", masks[0], masks[0]),
-            "turn": lambda: model("turn", full, None), "whole": lambda: model("whole", full, full),
-            "dense": lambda: bare(x.numpy()), "raw unknown": lambda: bare(side.message["unknown"]),
-            "raw known": lambda: bare(side.message["known"])}
+    # In this order: a way may need the mask or the message of an earlier one.
+    return {
+        "unknown": unknown,
+        "known": lambda: model("known", masks[0], masks[0]),
+        "turn": lambda: model("turn", full, None),
+        "whole": lambda: model("whole", full, full),
+        "dense": lambda: bare(x.numpy()),
+        "raw unknown": lambda: bare(side.message["unknown"]),
+        "raw known": lambda: bare(side.message["known"]),
+    }
 
 
 def receiving(side, network):
-    """``{way: function}`` of the worker. Each function returns the time at which the worker had it all."""
+    """``{way: function}`` of the worker, in the order of ``sending``.
+
+    Each function returns the time of its end, with all of the message there."""
     from fedmpi.transport import messages
     comm = side.comm
     worker = _worker(network)
     buffer = np.zeros(network.weight.numel(), np.float32)
 
     def model():
-        messages.send(comm, np.zeros(8, np.uint8), 0)
+        messages.send(comm, READY, 0)
         message, _ = messages.receive(comm, 0)
-        worker.receive(*messages.opened(message, "the model is"))
+        meta, arrays = messages.opened(message, "the model is")
+        worker.receive(meta, arrays)
         return time.perf_counter()
 
     def bare():
         request = comm.Irecv(buffer, 0)
-        messages.send(comm, np.zeros(8, np.uint8), 0)
+        messages.send(comm, READY, 0)
         messages.wait(request.Test)
         return time.perf_counter()
 
-    models = dict.fromkeys(("unknown", "known", "turn", "whole"), model)
-    return models | dict.fromkeys(("dense", "raw unknown", "raw known"), bare)
+    return {
+        "unknown": model,
+        "known": model,
+        "turn": model,
+        "whole": model,
+        "dense": bare,
+        "raw unknown": bare,
+        "raw known": bare,
+    }
 
 
 def _worker(network):
     """A worker set up to receive models, without data."""
-    parts = WorkerParts(network, fedavg(), None, values.float32(), {}, "", None, (), epochs=1, batch_size=1, lr=0.1,
-                        seed=0, rounds=1, objective=classification(), optimiser=None, rates=None,
-                        clip_norm=0.0, steps=0,
-                        augment=None)
-    worker = Worker(lambda options, shape, outputs: parts, lambda name, local: torch.device(name))
+    parts = WorkerParts(
+        network,
+        fedavg(),
+        None,
+        values.float32(),
+        {},
+        "",
+        None,
+        (),
+        epochs=1,
+        batch_size=1,
+        lr=0.1,
+        seed=0,
+        rounds=1,
+        objective=classification(),
+        optimiser=None,
+        rates=None,
+        clip_norm=0.0,
+        steps=0,
+        augment=None)
+
+    def build(options, shape, outputs):
+        return parts
+
+    def pick(name, local_rank):
+        return torch.device(name)
+
+    worker = Worker(build, pick)
     worker.receive({"kind": "data", "local_rank": 0}, {})
-    known, array = positions.encode(np.zeros(network.weight.numel(), bool))
-    worker.receive({"kind": "setup", "mean": 0.0, "std": 1.0, "options": OPTIONS, "shape": [],
-                    "classes": 0, "outputs": 0,
-                    "known": known, "sums": False, "values": True, "statistics": [], "constants": ""},
-                   {"known": array, "frozen": np.zeros(0, np.uint8)})
+    nothing = np.zeros(network.weight.numel(), bool)
+    known, known_array = positions.encode(nothing)
+    setup = {
+        "kind": "setup",
+        "mean": 0.0,
+        "std": 1.0,
+        "options": OPTIONS,
+        "shape": [],
+        "classes": 0,
+        "outputs": 0,
+        "last_sent_mask": known,
+        "sums_on_workers": False,
+        "wants_single_updates": True,
+        "statistics": [],
+        "constants": "",
+    }
+    arrays = {"last_sent_mask": known_array, "frozen": np.zeros(0, np.uint8)}
+    worker.receive(setup, arrays)
     return worker
 
 
 def milliseconds(begins, ends):
-    """Median, least and largest, without the warm-up."""
+    """The Summary of milliseconds from ``begins`` to ``ends``, without the warm-up."""
     seconds = np.asarray(ends) - np.asarray(begins)
     taken_ms = 1e3 * seconds[1:]
-    return float(np.median(taken_ms)), float(taken_ms.min()), float(taken_ms.max())
+    return summary(taken_ms.tolist())
 
 
 def _model(transport, side, weights, repeats, say):
     """Print the model's rows; returns the message with positions."""
     job = {"do": "model", "weights": weights, "repeats": repeats}
     began, (ended,) = together(transport, job, side, 1)
-    taken_ms = {way: milliseconds(began[way], ended[way]) for way in began}
-    floor = _floor(weights, repeats)
-    dense, _, _ = taken_ms["dense"]
-    whole, _, _ = taken_ms["whole"]
+    taken_ms = {}
+    for way, begins in began.items():
+        taken_ms[way] = milliseconds(begins, ended[way])
+    floor_ms = _floor_ms(weights, repeats)
     for way, name in (("known", "positions known"), ("unknown", "positions sent along")):
-        ours, least, most = taken_ms[way]
-        raw, _, _ = taken_ms["raw " + way]
-        say(f"  {name}: {ours:.2f} ms ({least:.2f} to {most:.2f}) for {len(side.message[way]):,} bytes; dense float32 "
-            f"by MPI alone {dense:.2f} ms, {dense / ours:.2f} times (aim 5); these bytes by MPI "
-            f"alone {raw:.2f} ms, ratio {ours / raw:.2f} (aim 1.5); dense as ours "
-            f"are sent {whole:.2f} ms, {whole / ours:.2f} times")
-    say(f"  the floor of any way from one vector to another: {floor:.2f} ms, reading {4 * weights / 1e6:.0f} MB and "
-        "writing them")
+        num_bytes = len(side.message[way])
+        say(_way_line(name, way, taken_ms, num_bytes))
+    megabytes = 4 * weights / 1e6
+    say(f"  the floor of any way from one vector to another: {floor_ms:.2f} ms, reading "
+        f"{megabytes:.0f} MB and writing them")
     return side.message["unknown"]
 
 
-def _floor(weights, repeats):
+def _way_line(name, way, taken_ms, num_bytes):
+    ours, least, most = taken_ms[way]
+    raw = taken_ms[f"raw {way}"].median
+    dense = taken_ms["dense"].median
+    whole = taken_ms["whole"].median
+    to_dense = dense / ours
+    to_raw = ours / raw
+    to_whole = whole / ours
+    return (
+        f"  {name}: {ours:.2f} ms ({least:.2f} to {most:.2f}) for {num_bytes:,} bytes; "
+        f"dense float32 by MPI alone {dense:.2f} ms, {to_dense:.2f} times (aim 5); these bytes by "
+        f"MPI alone {raw:.2f} ms, ratio {to_raw:.2f} (aim 1.5); dense as ours are sent "
+        f"{whole:.2f} ms, {to_whole:.2f} times")
+
+
+def _floor_ms(weights, repeats):
     """Milliseconds to read and to write a vector of so many float32."""
     x = np.ones(weights, np.float32)
     taken_ms = []
@@ -254,7 +348,8 @@ def _floor(weights, repeats):
         start = time.perf_counter()
         x.max()
         x.fill(1)
-        taken_ms.append(1e3 * (time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        taken_ms.append(1e3 * seconds)
     return statistics.median(taken_ms[1:])
 
 
@@ -262,15 +357,25 @@ def _broadcast(transport, side, message, repeats, say):
     job = {"do": "spread", "num_bytes": len(message), "repeats": repeats}
     own, others = together(transport, job, side)
     taken_ms = {}
-    for way in own:
-        begins = own[way][:, 0]
-        last_ends = np.max([times[way][:, 1] for times in others], axis=0)
+    for way, times in own.items():
+        # Column 0 holds beginnings, column 1 ends.
+        begins = times[:, 0]
+        ends = [worker_times[way][:, 1] for worker_times in others]
+        last_ends = np.max(ends, axis=0)
         taken_ms[way] = milliseconds(begins, last_ends)
-    ours, least, most = taken_ms["ours"]
-    bare, bare_least, bare_most = taken_ms["bare"]
-    say(f"  {len(message):,} bytes to {len(others)} workers, until the last has them: {ours:.2f} ms ({least:.2f} "
-        f"to {most:.2f}); MPI's Bcast {bare:.2f} ms ({bare_least:.2f} to {bare_most:.2f}): ratio {ours / bare:.2f} "
-        "(aim 1.3)")
+    num_bytes = len(message)
+    num_workers = len(others)
+    ratio = taken_ms["ours"].median / taken_ms["bare"].median
+    ours = _ms_text(taken_ms["ours"])
+    bare = _ms_text(taken_ms["bare"])
+    say(f"  {num_bytes:,} bytes to {num_workers} workers, until the last has them: {ours}; "
+        f"MPI's Bcast {bare}: ratio {ratio:.2f} (aim 1.3)")
+
+
+def _ms_text(taken_ms):
+    """``1.20 ms (1.00 to 1.40)`` of a Summary."""
+    median, least, most = taken_ms
+    return f"{median:.2f} ms ({least:.2f} to {most:.2f})"
 
 
 def _replies(transport, replies, repeats, say):
@@ -279,29 +384,49 @@ def _replies(transport, replies, repeats, say):
         start = time.perf_counter()
         for _ in transport.map([{"do": "small"}] * replies):
             pass
-        rates.append(replies / (time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        rates.append(replies / seconds)
     # The first warms up.
     del rates[0]
-    say(f"  small replies: {statistics.median(rates):,.0f} a second ({min(rates):,.0f} to "
-        f"{max(rates):,.0f}), {replies:,} jobs (aim 5,000 with two workers)")
+    rate, least, most = summary(rates)
+    say(f"  small replies: {rate:,.0f} a second ({least:,.0f} to {most:,.0f}), {replies:,} jobs "
+        "(aim 5,000 with two workers)")
 
 
 def _idle(transport, say):
     """Print the processor's share used by waiting ranks: workers for a job, rank 0 for answers."""
+    shares = _worker_shares(transport)
+    worker, _, most = summary(shares)
+    server = _server_share(transport)
+    say(f"  processor seconds a second of waiting: a worker {worker:.4f}, at most {most:.4f}; "
+        f"rank 0 {server:.4f} (aim 0.02)")
+
+
+def _worker_shares(transport):
+    """The processor's share of each worker while it waits for a job."""
     jobs = [{"do": "used"}] * (transport.size - 1)
+    # {rank: seconds used, and the clock}
     before = {reply.rank: reply.arrays for reply in transport.map(jobs)}
     time.sleep(IDLE_S)
     after = {reply.rank: reply.arrays for reply in transport.map(jobs)}
-    workers = []
-    for rank in before:
-        used_s = after[rank]["used"] - before[rank]["used"]
-        passed_s = after[rank]["at"] - before[rank]["at"]
-        workers.append(float(used_s / passed_s))
-    used = _used()
+    shares = []
+    for rank, begin in before.items():
+        end = after[rank]
+        used_s = end["used"] - begin["used"]
+        passed_s = end["at"] - begin["at"]
+        share = used_s / passed_s
+        shares.append(float(share))
+    return shares
+
+
+def _server_share(transport):
+    """The processor's share of rank 0 while it waits for answers."""
+    job = {"do": "sleep", "seconds": IDLE_S}
+    jobs = [job] * (transport.size - 1)
+    used_before_s = _used()
     start = time.perf_counter()
-    for _ in transport.map([{"do": "sleep", "seconds": IDLE_S}] * len(jobs)):
+    for _ in transport.map(jobs):
         pass
-    used_s = _used() - used
-    server = used_s / (time.perf_counter() - start)
-    say(f"  processor seconds a second of waiting: a worker {statistics.median(workers):.4f}, at most "
-        f"{max(workers):.4f}; rank 0 {server:.4f} (aim 0.02)")
+    used_s = _used() - used_before_s
+    passed_s = time.perf_counter() - start
+    return used_s / passed_s

@@ -14,44 +14,44 @@ from fedmpi.build.options import PARTS
 MOST = 3
 
 
-def check_keys(table, known, where):
-    """UserError if a key of ``table`` is not one of the ``known`` keys. ``table`` is from the
+def check_keys(table, known_keys, where):
+    """UserError if a key of ``table`` is not one of the ``known_keys``. ``table`` is from the
     user's file ``where``."""
-    unknown = sorted(key for key in table if key not in known)
+    unknown = sorted(key for key in table if key not in known_keys)
     if unknown:
-        advice = way_out(unknown[0], known, table)
+        advice = way_out(unknown[0], known_keys, table)
         raise UserError(f"{where}: unknown {', '.join(unknown)}; {advice}")
 
 
-def way_out(key, known, given):
+def way_out(key, known_keys, options):
     """Advice about an unknown ``key``: its name of today, else the part with such an option, else a similar key of
-    ``known``, else all of them.
+    ``known_keys``, else all of them.
 
-    ``given`` are the user's keys and values.
+    ``options`` are the user's keys and values.
     """
-    if former.OPTIONS.get(key) in known:
+    if former.OPTIONS.get(key) in known_keys:
         return f"{key} is called {former.OPTIONS[key]} now"
-    kinds = [kind for kind in catalog.KINDS if kind in known]
-    of_a_part = of_parts(key, given, kinds, "{kind} = {spec!r}")
+    kinds = [kind for kind in catalog.KINDS if kind in known_keys]
+    of_a_part = of_parts(key, options, kinds, "{kind} = {spec!r}")
     if of_a_part:
         return of_a_part
-    near = nearest(key, known)
+    near = nearest(key, known_keys)
     if near:
         return f"did you mean {near}?"
-    return f"known are {', '.join(known)}"
+    return f"known are {', '.join(known_keys)}"
 
 
-def of_parts(option, given, kinds, form):
+def of_parts(option, options, kinds, form):
     """``momentum is an option of the strategy: --strategy thesis:momentum=0.9``
 
-    Empty if no part of these ``kinds`` has the option. ``given`` are the user's options and values;
+    Empty if no part of these ``kinds`` has the option. ``options`` are the user's options and values;
     ``form`` is how a spec is written, ``--{kind} {spec}`` for instance.
     """
-    candidates = [_candidate(kind, option, given) for kind in kinds]
+    candidates = [_candidate(kind, option, options) for kind in kinds]
     likely = [candidate for candidate in candidates if candidate is not None]
     # The sort is stable: kinds of the same rank keep their order.
     likely.sort(key=lambda candidate: candidate.rank)
-    value = _text(given.get(option)) or "VALUE"
+    value = _text(options.get(option)) or "VALUE"
     texts = []
     for kind, start, _ in likely[:MOST]:
         written = form.format(kind=kind, spec=f"{start}{option}={value}")
@@ -69,11 +69,11 @@ class _Candidate(NamedTuple):
     rank: int                     # 0 for the user's part, 1 for the usual one, 2 for another
 
 
-def _candidate(kind, option, given):
+def _candidate(kind, option, options):
     """The ``_Candidate`` of a kind: the user's part, else the usual one, else the first with the
     option, else None."""
     table = catalog.KINDS[kind]
-    name, rest = split(_text(given.get(kind)))
+    name, rest = split(_text(options.get(kind)))
     usual, _ = split(PARTS.get(kind) or "")
     if name and _has(table, name, option):
         start = f"{name}:{rest}," if rest else f"{name}:"

@@ -6,7 +6,7 @@ from fedmpi.build import kinds, server_data, smaller
 from fedmpi.build.facts import asked
 from fedmpi.build.federation import named
 from fedmpi.build.network import sample
-from fedmpi.build.server import least
+from fedmpi.build.server import min_samples_seen
 from fedmpi.compute.several import networks_of
 from fedmpi.compute.stacked import refusal
 from fedmpi.core.errors import UserError
@@ -19,14 +19,14 @@ from fedmpi.server.fold import still
 def check(setup):
     """UserError if the run cannot work. Each part has rules of its own, ``refuses``; the others
     stand here."""
-    options, parts, data, network, fed = setup
+    options, parts, data, network, run = setup
     N = len(data.sizes)
-    if not 1 <= fed.cohort <= N:
-        raise UserError(f"--cohort must be between 1 and the {N} clients, got {fed.cohort}")
+    if not 1 <= run.cohort <= N:
+        raise UserError(f"--cohort must be between 1 and the {N} clients, got {run.cohort}")
     _check_classes(options, parts)
     _check_validation(parts, data)
     server_data.check(options, parts.strategy, len(data.server))
-    smaller.check_run(options, parts, fed)
+    smaller.check_run(options, parts, run)
     kinds.check_run(options, parts)
     for option, part, facts in asked(options, parts, data, network.layout):
         for line in part.refuses(facts):
@@ -101,7 +101,7 @@ def apart(options, parts, data, network):
     if not isinstance(parts.strategy.local, Descent):
         return f"--strategy {options['strategy']} has a way of training of its own"
     # 0 stands for a fault that trains in its own way.
-    if not least(options, parts, data).any():
+    if not min_samples_seen(options, parts, data).any():
         return "all of them are at fault and train in ways of their own"
     cohort = options["cohort"] or options["clients"]
     at_work = parts.timing.concurrency or cohort
@@ -119,8 +119,8 @@ def apart(options, parts, data, network):
 def _rehearse(setup):
     """Try one merge, of updates of 0, and the feature skew of one sample: they may refuse the run's
     layout or data."""
-    options, parts, data, network, fed = setup
-    C = fed.timing.buffer or fed.cohort
+    options, parts, data, network, run = setup
+    C = run.timing.buffer or run.cohort
     _rehearse_merge(options, parts.strategy, network, C)
     if data.features.any():
         _rehearse_features(options, parts.features, data)

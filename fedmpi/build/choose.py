@@ -35,7 +35,7 @@ def decided(setup, device, workers, say):
     G = together(setup, device, workers, say)
     return setup._replace(
         options=setup.options | {"together": G},
-        fed=setup.fed._replace(together=G))
+        run=setup.run._replace(together=G))
 
 
 def together(setup, device, workers, say):
@@ -143,7 +143,7 @@ def _tasks(options, parts, data, device):
     n = STEPS * options["batch_size"]
     inputs = sample(data, n).to(device)
     labels = targets(data, n).to(device)
-    live = torch.ones(layout.R, device=device)
+    trainable = torch.ones(layout.R, device=device)
     mask = layout.full_mask().to(device)
     recorded = recorder(model, device, parts.task.loss)
     cast = casting(options["precision"], device)
@@ -151,7 +151,7 @@ def _tasks(options, parts, data, device):
 
     def task(client):
         return Task(
-            model, layout, x, g, base, mask, live, inputs, labels,
+            model, layout, x, g, base, mask, trainable, inputs, labels,
             epochs=1,
             batch_size=options["batch_size"],
             lr=options["lr"],

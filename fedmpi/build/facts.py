@@ -25,8 +25,8 @@ def asked(options, parts, data, layout):
 
 
 def _row(option, spec, part, facts):
-    given = _given(option, spec)
-    return f"--{option} {spec}", part, facts._replace(given=given)
+    user_options = _user_options(option, spec)
+    return f"--{option} {spec}", part, facts._replace(user_options=user_options)
 
 
 def _singles(options, parts, facts):
@@ -67,9 +67,9 @@ def of_run(options, parts, data, layout):
         sends=bool(parts.strategy.sends),
         linear=parts.strategy.linear,
         stateful=bool(parts.optimiser.init(torch.zeros(1))),
-        needs_previous=any(fault.stale for fault in parts.faults),
+        needs_previous=any(fault.needs_previous_model for fault in parts.faults),
         own_masks=pruner.moves or buffer > 0 or not common_model,
-        judged=_judged(options, parts),
+        estimators=_estimators(options, parts),
         fixed_masks=pruner.fixed,
         coded=not parts.codec.exact,
         own_tests=options["client_test"] > 0,
@@ -87,7 +87,7 @@ def _named(options):
     return named
 
 
-def _judged(options, parts):
+def _estimators(options, parts):
     """``--option spec`` of each estimator that needs single updates, or utilities."""
     named = [f"--contribution {options['contribution']}"]
     named += [f"--observe {spec}" for spec in options["observe"]]
@@ -108,11 +108,11 @@ def _even(weighting, sizes):
     return bool((weights == weights[0]).all())
 
 
-def _given(option, spec):
+def _user_options(option, spec):
     """Names of the part's options that the user gave."""
     table = KINDS[KIND_OF.get(option, option)]
-    _, given = parse(table, spec)
-    return frozenset(given)
+    _, options = parse(table, spec)
+    return frozenset(options)
 
 
 def _contributions(options, parts, facts):

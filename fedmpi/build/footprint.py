@@ -73,7 +73,7 @@ def server_need(P, outputs, *, samples_bytes, batch_size):
         coalitions=0.0)
 
 
-def told(need):
+def in_words(need):
     """``1.3 GB: 0.5 context, 0.4 model, ...``"""
     parts = []
     for name, size in need._asdict().items():
@@ -106,7 +106,7 @@ def gpu_refusals(gpus, worker, server):
         if need <= free:
             continue
         yield (f"{name} has {free / GB:.1f} GB free, but {users(workers, served)} on it need about "
-               f"{need / GB:.1f} GB (a worker {told(worker)}): {', '.join(ways_out)}, "
+               f"{need / GB:.1f} GB (a worker {in_words(worker)}): {', '.join(ways_out)}, "
                "or --device cpu")
 
 

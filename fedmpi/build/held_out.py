@@ -89,8 +89,8 @@ def own_tests(options, fed_data, trained, network, sample):
         return None
     sizes = fed_data.held_out.sizes
     clients = np.flatnonzero(sizes)
-    every = options["client_test_every"] or _period(options, fed_data, trained)
-    return OwnTests(clients, sizes[clients], every, in_cache(network, sample))
+    test_every = options["client_test_every"] or _period(options, fed_data, trained)
+    return OwnTests(clients, sizes[clients], test_every, in_cache(network, sample))
 
 
 def _period(options, fed_data, trained):
@@ -110,28 +110,28 @@ def _period(options, fed_data, trained):
     return between * max(1, periods)
 
 
-def shared(held):
+def shared(test_parts):
     """``{name: array}`` of the test parts, for every rank of a node; empty without test parts."""
-    if held is None:
+    if test_parts is None:
         return {}
     return {
-        "test_offsets": held.offsets,
-        "test_indices": held.indices,
-        "test_features": held.features
+        "test_offsets": test_parts.offsets,
+        "test_indices": test_parts.indices,
+        "test_features": test_parts.features
     }
 
 
 def remarks(options, fed_data):
     """Lines about clients without test parts."""
-    held = fed_data.held_out
-    every = options["client_test_every"]
-    if held is None:
-        if every:
-            yield (f"--client-test-every {every} has no effect: clients have no test parts; "
+    test_parts = fed_data.held_out
+    test_every = options["client_test_every"]
+    if test_parts is None:
+        if test_every:
+            yield (f"--client-test-every {test_every} has no effect: clients have no test parts; "
                    "give --client-test 0.2, say")
         return
-    without = int((held.sizes == 0).sum())
+    without = int((test_parts.sizes == 0).sum())
     if without:
         share = options["client_test"]
-        yield (f"--client-test {share:g}: {without} of {len(held.sizes)} clients "
+        yield (f"--client-test {share:g}: {without} of {len(test_parts.sizes)} clients "
                "hold too few samples for a test part of their own, and count in no own_ column")

@@ -53,8 +53,8 @@ def kinds(options, model, layout, sample, N):
         return None
     clients_kinds = tuple(kind(layout, name) for name in model.names)
     clients_costs = []
-    for own, network in zip(clients_kinds, model.of_clients):
-        clients_costs.append(_costs(layout, own, network, sample))
+    for kind_alone, network in zip(clients_kinds, model.of_clients):
+        clients_costs.append(_costs(layout, kind_alone, network, sample))
     of_all = Kinds(clients_kinds, of_clients(options, N), tuple(clients_costs))
     if model.of_server is None:
         return of_all
@@ -67,18 +67,18 @@ def kinds(options, model, layout, sample, N):
     return of_all._replace(server=server, server_costs=server_costs)
 
 
-def _costs(layout, own, network, sample):
-    """The ``Costs`` of one network by the layers of the common layout. ``own`` is its ``Kind``.
+def _costs(layout, of_kind, network, sample):
+    """The ``Costs`` of one network by the layers of the common layout. ``of_kind`` is its ``Kind``.
 
     The layers of other networks have 0 uses.
     """
-    own_costs = costs(network, own.layout, sample)
+    own_costs = costs(network, of_kind.layout, sample)
     # A network's layers stand in the common layout in their own order.
-    uses = iter(own_costs.uses)
+    macs_per_weight = iter(own_costs.macs_per_weight)
     common = []
     for slot in layout.weights:
-        is_own = slot.name.startswith(own.name + ".")
-        common.append(next(uses) if is_own else 0.0)
+        is_own = slot.name.startswith(of_kind.name + ".")
+        common.append(next(macs_per_weight) if is_own else 0.0)
     return Costs(tuple(common), own_costs.dense, own_costs.frozen)
 
 
@@ -92,16 +92,16 @@ def evaluator(evaluators, several):
     shares = several.shares().tolist()
 
     def evaluate(vector):
-        mean_loss, means, own = 0.0, {}, {}
+        mean_loss, means, by_network = 0.0, {}, {}
         for name, share, of_network in zip(names, shares, evaluators):
             loss, metrics = yield from of_network(vector)
             mean_loss += share * loss
-            own[f"loss_{name}"] = loss
+            by_network[f"loss_{name}"] = loss
             for metric, value in metrics.items():
                 before = means.get(metric, 0.0)
                 means[metric] = before + share * value
-                own[f"{metric}_{name}"] = value
-        return mean_loss, means | own
+                by_network[f"{metric}_{name}"] = value
+        return mean_loss, means | by_network
 
     return evaluate
 
@@ -161,7 +161,7 @@ def _refusals(options, parts):
         yield f"--sampler {options['sampler']} asks clients for the loss of one common model"
     if parts.timing.buffer:
         yield f"--timing {options['timing']} merges as answers arrive; take sync"
-    if any(fault.stale for fault in parts.faults):
+    if any(fault.needs_previous_model for fault in parts.faults):
         yield ("a fault sends the whole model of the round before: leave out "
                "free-rider:kind=stale")
 

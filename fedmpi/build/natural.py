@@ -83,13 +83,13 @@ def _clients_of_file(options):
 
     ``classes``: whether its targets are classes.
     """
-    target, given = parse(DATASETS, options["dataset"])
+    target, own_options = parse(DATASETS, options["dataset"])
     if target != DATASETS["hdf5"]:
         return None, (), True
     # Slow imports, only for a user's own file.
     from fedmpi.methods.datasets.owners import NAMES, owned
     from fedmpi.store import read_arrays
-    path = os.path.join(options["data_dir"], given.get("file", "data.h5"))
+    path = os.path.join(options["data_dir"], own_options.get("file", "data.h5"))
     if not os.path.isfile(path):
         return None, (), True
     arrays, _ = read_arrays(path, ("y_train",), NAMES)

@@ -38,24 +38,24 @@ def fits(setup, places):
 
 def host_need(setup, ranks, first):
     """Bytes that this many ranks of one node will still take; ``first``: rank 0 is one of them."""
-    fed, network = setup.fed, setup.network
+    run, network = setup.run, setup.network
     return footprint.host_need(
         network.layout.P,
         network.output_bytes,
         batch_size=setup.options["batch_size"],
-        cohort=fed.cohort,
+        cohort=run.cohort,
         data_bytes=setup.data.dataset.x_train.nbytes,
         ranks=ranks,
         first=first,
-        together=min(fed.together or 1, fed.cohort),
-        memories=len(fed.sizes) * _memories(fed))
+        together=min(run.together or 1, run.cohort),
+        memories=len(run.sizes) * _memories(run))
 
 
-def _memories(fed):
+def _memories(run):
     """How many values a weight each client keeps between its rounds, unless they lie in files."""
-    if client_states.spills(fed.kept_fields, fed.layout, len(fed.sizes)):
+    if client_states.spills(run.kept_fields, run.layout, len(run.sizes)):
         return 0
-    return sum(field.on == "support" for field in fed.kept_fields.values())
+    return sum(field.on == "support" for field in run.kept_fields.values())
 
 
 def planned_needs(options):

@@ -22,8 +22,8 @@ def warnings(setup):
 
 def unused(network):
     """A line about prunable weights outside all products of a forward pass: they count 0 FLOPs."""
-    slots = zip(network.layout.weights, network.costs.uses)
-    names = [slot.name for slot, uses in slots if not uses]
+    slots = zip(network.layout.weights, network.costs.macs_per_weight)
+    names = [slot.name for slot, macs_per_weight in slots if not macs_per_weight]
     if not names:
         return
     weights = ", ".join(names[:SHOWN])

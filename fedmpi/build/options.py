@@ -67,13 +67,13 @@ DEFAULTS = PARTS | {name: [] for name in SEVERAL} | {
 OPEN = {"partition": None, "clients": None}
 
 
-def completed(given):
-    """All options of a run, by the user's options ``given``; a value of None counts as missing.
+def completed(overrides):
+    """All options of a run, by the user's options ``overrides``; a value of None counts as missing.
 
     A run without a named data set is the demonstration: it has clients with wrong labels, to show
     that these are found. With a named data set, labels change only if the user asks for it.
     """
-    named = {key: value for key, value in given.items() if value is not None}
+    named = {key: value for key, value in overrides.items() if value is not None}
     implied = {}
     if "dataset" in named:
         implied["noise"] = "none"
@@ -92,7 +92,7 @@ def one_length(options):
     return options
 
 
-def opened(given):
+def opened(overrides):
     """``completed``, but None for options that follow from the data, unless the user names them."""
-    missing = {key: None for key in OPEN if given.get(key) is None}
-    return completed(given) | missing
+    missing = {key: None for key in OPEN if overrides.get(key) is None}
+    return completed(overrides) | missing

@@ -11,9 +11,9 @@ def data_lines(options, data):
     """Lines about a user's own data set: how it was read, and the model's inputs and targets."""
     dataset = data.dataset
     name, _, _ = options["dataset"].partition(":")
-    if not dataset.told and name != "hdf5":
+    if not dataset.remarks and name != "hdf5":
         return []
-    lines = [*dataset.told, f"inputs: {inputs_text(dataset)}"]
+    lines = [*dataset.remarks, f"inputs: {inputs_text(dataset)}"]
     if not dataset.classes:
         lines.append(f"targets: {targets_text(dataset)}")
     return lines

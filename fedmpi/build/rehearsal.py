@@ -57,12 +57,12 @@ def rehearse(setup):
         return
     options = setup.options | {"device": "cpu", "local_epochs": 1, "local_steps": 0}
     data = _small(setup.data)
-    fed = _quick(options, setup.fed)._replace(
-        sizes=setup.fed.sizes.new_tensor(data.sizes.astype(float)),
-        least=torch.zeros_like(setup.fed.least))
+    run = _quick(options, setup.run)._replace(
+        sizes=setup.run.sizes.new_tensor(data.sizes.astype(float)),
+        min_samples_seen=torch.zeros_like(setup.run.min_samples_seen))
     # The run's own random numbers must not depend on the rehearsal.
     with torch.random.fork_rng(devices=[]):
-        _play(setup._replace(options=options, data=data, fed=fed))
+        _play(setup._replace(options=options, data=data, run=run))
 
 
 def _small(data):
@@ -71,17 +71,17 @@ def _small(data):
     return few._replace(validation=data.validation[:FEW], server=data.server[:FEW])
 
 
-def _quick(options, fed):
-    """The ``Fed`` of the short round."""
-    cohort = fed.cohort
-    if not fed.timing.buffer:
+def _quick(options, run):
+    """The ``RunParts`` of the short round."""
+    cohort = run.cohort
+    if not run.timing.buffer:
         cohort = min(cohort, CLIENTS)
-    rounds = max(2, fed.rounds)
-    return fed._replace(
-        contributions=_own_estimators(options, fed.contributions),
+    rounds = max(2, run.rounds)
+    return run._replace(
+        contributions=_own_estimators(options, run.contributions),
         cohort=cohort,
         rounds=rounds,
-        every=rounds + 1,
+        evaluate_every=rounds + 1,
         tell=lambda line: None,
         together=1)
 
@@ -99,13 +99,13 @@ def _play(setup):
     """Play round 1 on a worker in this process."""
     build = partial(worker_parts, parts=setup.parts)
     transport = Local(Worker(build, lambda name, local_rank: torch.device("cpu")))
-    fed = setup.fed._replace(transport=transport)
-    state = loop.start(fed, setup.network.first)
+    run = setup.run._replace(transport=transport)
+    state = loop.start(run, setup.network.first)
     transport.share({"kind": "data", "goes_on": ""}, shared_arrays(setup.data))
     sent = setup._replace(data=without_pixels(setup.data))
     transport.publish(*setups.message(sent, state))
     try:
-        loop.play(fed, state, 1)
+        loop.run_round(run, state, 1)
     except UserError:
         raise
     except (WorkerError, DivergedError):

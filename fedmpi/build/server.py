@@ -14,14 +14,14 @@ from fedmpi.compute.forward import MODELS
 from fedmpi.compute.sgd import length
 from fedmpi.methods.codecs.values import fitted
 from fedmpi.methods.datasets.dataset import inputs, laid
-from fedmpi.server.fed import Fed
+from fedmpi.server.run_parts import RunParts
 
 # Values of all coalition models of one job: 64 MiB of float32.
 MODEL_VALUES = 1 << 24
 
 
 def server_parts(options, parts, data, network, device):
-    """The ``Fed`` of a run, without its transport; the server evaluates on ``device``."""
+    """The ``RunParts`` of a run, without its transport; the server evaluates on ``device``."""
     layout = network.layout
     two = sample(data, 2).to(device)
     several = kinds.kinds(options, network.model, layout, two[:1], len(data.sizes))
@@ -29,16 +29,16 @@ def server_parts(options, parts, data, network, device):
     trained = parts.timing.buffer or cohort
     test, validate, slopes = evaluators(
         data, network.model, layout, network.x, device, parts.task, several)
-    sums = adds_up(parts) and several is None
+    sums_on_workers = adds_up(parts) and several is None
     wants_updates = any(part.updates for part in parts.contributions.values())
-    return Fed(
+    return RunParts(
         layout=layout,
         objective=parts.task,
         strategy=parts.strategy,
         pruner=parts.pruner,
         contributions=parts.contributions,
         weighting=parts.weighting,
-        codec=fitted(parts.codec, len(layout.tail), layout.num_averages),
+        codec=fitted(parts.codec, len(layout.dense_positions), layout.num_averages),
         sampler=parts.sampler,
         devices=parts.devices,
         timing=parts.timing,
@@ -47,7 +47,7 @@ def server_parts(options, parts, data, network, device):
         validate=validate,
         derivatives=slopes,
         block=block(layout.P),
-        stale=any(fault.stale for fault in parts.faults),
+        needs_previous_model=any(fault.needs_previous_model for fault in parts.faults),
         sizes=torch.from_numpy(data.sizes.astype(np.float64)),
         cohort=cohort,
         rounds=options["rounds"],
@@ -56,11 +56,11 @@ def server_parts(options, parts, data, network, device):
         fixed=network.fixed,
         batch_norm=network.batch_norm,
         server=server_data.holdings(options, parts.strategy, data),
-        least=least(options, parts, data, network.batch_norm),
-        sums=sums,
-        values=wants_updates or not sums,
+        min_samples_seen=min_samples_seen(options, parts, data, network.batch_norm),
+        sums_on_workers=sums_on_workers,
+        wants_single_updates=wants_updates or not sums_on_workers,
         on_error=options["on_error"],
-        every=options["evaluate_every"],
+        evaluate_every=options["evaluate_every"],
         quorum=options["quorum"],
         together=options["together"],
         lr=_first_rate(options, parts.schedule, data),
@@ -108,7 +108,7 @@ def adds_up(parts):
     return parts.strategy.additive and parts.weighting.fixed
 
 
-def least(options, parts, data, normalises=False):
+def min_samples_seen(options, parts, data, normalises=False):
     """float64 (N,): the least number of samples that each client's training sees in a round.
 
     It is 0 for a client with a fault that may cut training short. ``normalises``: the model has

@@ -133,7 +133,7 @@ def lines(parts):
     return rows
 
 
-def told(change):
+def change_text(change):
     """A change in words: ``pruner mine:half: share was 0.5, is 0.7``."""
     part, key, old, new = change
     if key == "source":

@@ -8,7 +8,7 @@ from fedmpi.build.network import Network, network
 from fedmpi.build.parts import Parts
 from fedmpi.build.server import server_parts
 from fedmpi.methods.datasets.dataset import num_outputs
-from fedmpi.server.fed import Fed
+from fedmpi.server.run_parts import RunParts
 from fedmpi.wire import positions
 
 
@@ -21,7 +21,7 @@ class Setup(NamedTuple):
     data: Federation
     network: Network
     # Without its transport, which comes when all ranks are ready.
-    fed: Fed
+    run: RunParts
 
 
 def set_up(options, device, dataset=None):
@@ -34,10 +34,10 @@ def set_up(options, device, dataset=None):
     options, parts = making.made(options, dataset)
     data, model = dealt_out(options, parts)
     net = network(options, data, model, device, parts.task, parts.strategy.personal)
-    fed = server_parts(options, parts, data, net, device)
-    if fed.own_tests is not None:
-        options = options | {"client_test_every": fed.own_tests.every}
-    return Setup(options, parts, data, net, fed)
+    run = server_parts(options, parts, data, net, device)
+    if run.own_tests is not None:
+        options = options | {"client_test_every": run.own_tests.test_every}
+    return Setup(options, parts, data, net, run)
 
 
 def dealt_out(options, parts):
@@ -55,9 +55,9 @@ def message(setup, state):
     It also holds the mask of the last model message. By this a resumed run sends the same bytes as
     one never stopped.
     """
-    data, fed = setup.data, setup.fed
+    data, run = setup.data, setup.run
     dataset = data.dataset
-    known, array = positions.encode(state["sent"].numpy())
+    code, array = positions.encode(state["last_sent_mask"].numpy())
     meta = {
         "kind": "setup",
         "shape": list(data.shape),
@@ -66,10 +66,10 @@ def message(setup, state):
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "options": setup.options,
-        "known": known,
-        "sums": fed.sums,
-        "values": fed.values,
-        "statistics": [slot.name for slot in fed.layout.buffers],
-        "constants": fed.fixed.constants
+        "last_sent_mask": code,
+        "sums_on_workers": run.sums_on_workers,
+        "wants_single_updates": run.wants_single_updates,
+        "statistics": [slot.name for slot in run.layout.buffers],
+        "constants": run.fixed.constants
     }
-    return meta, {"known": array, "frozen": fed.fixed.frozen}
+    return meta, {"last_sent_mask": array, "frozen": run.fixed.frozen}

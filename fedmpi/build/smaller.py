@@ -21,30 +21,30 @@ def structure(options, pruner, model, layout, x, sample):
     return traced
 
 
-def check_run(options, parts, fed):
+def check_run(options, parts, run):
     """UserError if a part of the run does not go with networks of several sizes."""
-    if fed.structure is None:
+    if run.structure is None:
         return
-    for why in _refusals(options, parts, fed):
+    for why in _refusals(options, parts, run):
         raise UserError(f"--pruner {options['pruner']} gives clients networks of their own, "
                         f"but {why}")
 
 
-def _refusals(options, parts, fed):
+def _refusals(options, parts, run):
     """Yield the reasons against networks of several sizes, each with a way out."""
-    strategy, codec = fed.strategy, fed.codec
-    keeps = strategy.keeps or fed.inner or fed.layout.personal
+    strategy, codec = run.strategy, run.codec
+    keeps = strategy.keeps or run.inner or run.layout.personal
     if strategy.sends or strategy.answers or keeps:
         yield (f"--strategy {options['strategy']} sends, asks for or lets clients keep more than "
                "the model: take fedmp or fedavg")
     if codec.weights or codec.trained or codec.feedback:
         yield (f"--codec {options['codec']} codes weights apart from biases, or remembers what it "
                "lost: take float32 or float16")
-    if fed.sampler.candidates:
+    if run.sampler.candidates:
         yield f"--sampler {options['sampler']} asks clients for the loss of one common model"
-    if fed.timing.buffer:
+    if run.timing.buffer:
         yield (f"--timing {options['timing']} merges as answers arrive, and clients "
                "train the network of their start: take sync")
-    if any(fault.stale for fault in parts.faults):
+    if any(fault.needs_previous_model for fault in parts.faults):
         yield ("a fault sends the whole model of the round before: leave out "
                "free-rider:kind=stale")

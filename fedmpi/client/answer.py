@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedmpi.client.numbers import WORK, Number
+from fedmpi.client.stats import WORK, Stats
 from fedmpi.client.train import INNER, OWN, RESIDUAL, inner_fields
 from fedmpi.core import exact_sum
 from fedmpi.core.support import gathered
@@ -17,15 +17,15 @@ from fedmpi.wire import fields, frame, positions
 from fedmpi.wire.feedback import carried, feeding_back
 
 
-class Sums(NamedTuple):
+class Accumulator(NamedTuple):
     """The sums of this rank's clients in a round: integers of ``core.exact_sum``, on the device."""
 
     update: torch.Tensor          # (P,) int64, the first K of them in use
     totals: dict                  # {name: (size,) int64} of the strategy's answers that are summed
 
 
-def no_sums(layout, answers, device):
-    """The ``Sums`` before any answer; ``answers`` are the strategy's fields."""
+def empty_accumulator(layout, answers, device):
+    """The ``Accumulator`` before any answer; ``answers`` are the strategy's fields."""
     def zeros(size):
         return torch.zeros(size, dtype=torch.int64, device=device)
 
@@ -35,7 +35,7 @@ def no_sums(layout, answers, device):
             # Any support is smaller than the whole vector.
             size = size_of(field, layout.P)
             totals[name] = zeros(size)
-    return Sums(zeros(layout.P), totals)
+    return Accumulator(zeros(layout.P), totals)
 
 
 def size_of(field, K):
@@ -43,19 +43,19 @@ def size_of(field, K):
     return K if field.on == "support" else math.prod(field.on)
 
 
-def clear(sums):
+def clear(accumulator):
     """Set all sums to zero."""
-    sums.update.zero_()
-    for total in sums.totals.values():
+    accumulator.update.zero_()
+    for total in accumulator.totals.values():
         total.zero_()
 
 
-def joined(sums, answers, K):
+def joined(accumulator, answers, K):
     """int64, on the host: the sum of updates (K,), then the sums of the strategy's answers."""
-    if not sums.totals:
-        return sums.update[:K].cpu().numpy()
-    parts = [sums.update[:K]]
-    for name, total in sums.totals.items():
+    if not accumulator.totals:
+        return accumulator.update[:K].cpu().numpy()
+    parts = [accumulator.update[:K]]
+    for name, total in accumulator.totals.items():
         size = size_of(answers[name], K)
         parts.append(total[:size])
     return torch.cat(parts).cpu().numpy()
@@ -70,10 +70,11 @@ class Reply(NamedTuple):
     kept: dict                    # {name: tensor} of the client's state
 
 
-def answer(parts, home, sums, single, job, client, trained, begin, cause):
+def answer(parts, home, accumulator, wants_single_updates, job, client, trained, begin, cause):
     """``(meta, arrays)``: the answer to ``job`` of a ``client``, a Prepared, that has ``trained``.
 
-    The update is added to ``sums``, unless None. ``single``: the server wants single updates.
+    The update is added to ``accumulator``, unless None. ``wants_single_updates``: the server wants
+    the update itself, too.
     ``cause()`` names the cause of a useless update. The work began at ``begin``, by
     ``time.perf_counter``.
     """
@@ -92,8 +93,8 @@ def answer(parts, home, sums, single, job, client, trained, begin, cause):
     reply = _reply(parts, home, client, trained, support)
     loss, size = _checked(reply, trained.loss, meta, cause)
 
-    counted = sums is not None and "share" in job
-    stays_here = counted and not single
+    counted = accumulator is not None and "share" in job
+    stays_here = counted and not wants_single_updates
     values = _encoded(codec, home, client, reply, arrays, stays_here)
     others = fields.encoded(answer_fields, reply.answers, "answer/", codec, support)
     arrays |= values
@@ -103,11 +104,11 @@ def answer(parts, home, sums, single, job, client, trained, begin, cause):
     numbers = arrays["numbers"] = _numbers(task, trained, loss, seconds, parts.strategy.steps)
     if counted:
         whole = frame.size(meta, arrays)
-        numbers[Number.BYTES] = whole - unbilled(meta, arrays, parts.weighs, parts.strategy)
+        numbers[Stats.BYTES] = whole - unbilled(meta, arrays, parts.weighs, parts.strategy)
         # Add last, so that a failing client leaves the sums untouched.
-        numbers[Number.SUMMED] = _added(
-            codec, answer_fields, home, sums, reply, job["share"], loss, size, values, others)
-    staying = set() if single else set(values)
+        numbers[Stats.SUMMED] = _added(
+            codec, answer_fields, home, accumulator, reply, job["share"], loss, size, values, others)
+    staying = set() if wants_single_updates else set(values)
     if counted:
         staying |= {name for name in others if _summed(answer_fields, name)}
     return meta, {name: array for name, array in arrays.items() if name not in staying}
@@ -119,11 +120,11 @@ def _own_support(home, client, meta, arrays):
     A mask that differs from the received one goes into the message.
     """
     mask, received = client.task.mask, client.received
-    if mask is received.there or torch.equal(mask, received.there):
+    if mask is received.device_mask or torch.equal(mask, received.device_mask):
         return received.support
     mask = mask.cpu()
     bits = mask.numpy()
-    meta["mask"], arrays["mask"] = positions.encode(bits, client.known)
+    meta["mask"], arrays["mask"] = positions.encode(bits, client.last_mask)
     return home.layout.support(mask)
 
 
@@ -143,8 +144,8 @@ def _reply(parts, home, client, trained, support):
         state[name] = fields.values_of(name, field, tensor, support)
     state |= _inner(parts, home, trained.state, support)
     if home.layout.personal:
-        own = home.layout.own.to(home.device)
-        state[OWN] = gathered(task.x, own)
+        personal = home.layout.personal_positions.to(home.device)
+        state[OWN] = gathered(task.x, personal)
     return Reply(support, update, answers, state)
 
 
@@ -208,20 +209,20 @@ def _report(task, meta, arrays):
 
 
 def _numbers(task, trained, loss, seconds, steps):
-    """float64, by ``Number``, without the sums' numbers; ``steps``: with the optimiser's steps."""
-    numbers = np.zeros(len(Number) if steps else int(Number.STEPS))
+    """float64, by ``Stats``, without the sums' numbers; ``steps``: with the optimiser's steps."""
+    numbers = np.zeros(len(Stats) if steps else int(Stats.STEPS))
     probe = task.probe
     numbers[WORK] = trained.samples, probe.extra, min(probe.dense, trained.samples)
-    numbers[Number.SAMPLES] = len(task.labels)
-    numbers[Number.LOSS] = loss
-    numbers[Number.SECONDS] = seconds
+    numbers[Stats.SAMPLES] = len(task.labels)
+    numbers[Stats.LOSS] = loss
+    numbers[Stats.SECONDS] = seconds
     if steps:
-        numbers[Number.STEPS] = trained.steps
-        numbers[Number.TRAVELLED] = trained.travelled
+        numbers[Stats.STEPS] = trained.steps
+        numbers[Stats.TRAVELLED] = trained.travelled
     return numbers
 
 
-def _added(codec, answer_fields, home, sums, reply, share, loss, size, values, others):
+def _added(codec, answer_fields, home, accumulator, reply, share, loss, size, values, others):
     """1 if the reply is in the sums now, 0 if it cannot be merged."""
     K = len(reply.support)
     update = reply.update
@@ -231,12 +232,12 @@ def _added(codec, answer_fields, home, sums, reply, share, loss, size, values, o
         size = exact_sum.magnitude(update)
     if not (math.isfinite(loss) and size <= exact_sum.LARGEST):
         return 0
-    summed = {name: answer_fields[name] for name in sums.totals}
+    summed = {name: answer_fields[name] for name in accumulator.totals}
     decoded = fields.decoded(summed, others, "answer/", codec, K)
-    exact_sum.add(sums.update[:K], update, share, size)
+    exact_sum.add(accumulator.update[:K], update, share, size)
     for name, tensor in decoded.items():
         tensor = tensor.float().flatten().to(home.device)
-        total = sums.totals[name][: len(tensor)]
+        total = accumulator.totals[name][: len(tensor)]
         exact_sum.add(total, tensor, 1.0, exact_sum.magnitude(tensor))
     return 1
 

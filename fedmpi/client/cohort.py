@@ -7,7 +7,7 @@ import torch
 from fedmpi.core.parts import BY_CLIENT, Round, Updates
 
 # Fields of Updates with a row for each client, or a column for each weight; each may be None.
-COLUMNS = (*BY_CLIENT, "root")
+COLUMNS = (*BY_CLIENT, "server_update")
 # The number of rows of a part in one tensor, which is no list.
 ONE_TENSOR = -1
 

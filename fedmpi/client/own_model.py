@@ -21,8 +21,8 @@ class Tested(NamedTuple):
     t: int
     at_once: int                  # samples that go through a model in one pass on a CPU
     received: Received            # the model that the server would publish now
-    known: np.ndarray             # (Q,) bool: its mask
-    given: dict                   # {name: tensor}: the strategy's message to all clients
+    last_mask: np.ndarray             # (Q,) bool: its mask
+    message: dict                   # {name: tensor}: the strategy's message to all clients
 
 
 class Place(NamedTuple):
@@ -66,8 +66,8 @@ def _alone(parts, samples, now, clients, places, alone):
     if parts.strategy.predict is None:
         return _measured(samples, clients, places, model_of)
     values = []
-    for place, own, client in zip(places, alone, clients):
-        task = _task(parts, place, samples, now, own, client)
+    for place, arrays, client in zip(places, alone, clients):
+        task = _task(parts, place, samples, now, arrays, client)
         values.append(_predicted(parts.strategy, place, samples, client, task))
     return np.stack(values)
 
@@ -81,11 +81,11 @@ def own_model(parts, place, samples, now, arrays, client):
     if parts.strategy.own_model is not None:
         task = _task(parts, place, samples, now, arrays, client)
         return _made(parts.strategy, task)
-    own = None
+    personal = None
     kept = arrays.get(f"kept/{OWN}")
     if kept is not None:
-        own = torch.from_numpy(kept)
-    return with_own(place.home, place.received, own)
+        personal = torch.from_numpy(kept)
+    return with_own(place.home, place.received, personal)
 
 
 def _task(parts, place, samples, now, arrays, client):
@@ -94,10 +94,10 @@ def _task(parts, place, samples, now, arrays, client):
     silent_pruner = parts.pruner._replace(probe=None)
     parts = parts._replace(reports={}, pruner=silent_pruner)
     paths = [path.split("/") for path in arrays]
-    given = sorted({path[1] for path in paths if path[0] == "given"})
-    job = {"client": client, "t": now.t, "given": given}
+    names = sorted({path[1] for path in paths if path[0] == "given"})
+    job = {"client": client, "t": now.t, "given": names}
     home = place.home
-    ready = prepared(parts, home, samples, job, arrays, place.received, now.known, now.given)
+    ready = prepared(parts, home, samples, job, arrays, place.received, now.last_mask, now.message)
     key = parts.seed, Purpose.OWN_TEST, client, now.t
     seed(home.device, torch_seed(*key))
     return ready.task._replace(gen=stream(*key), server=place.server)
@@ -150,7 +150,7 @@ def _together(clients, samples_of, vector, measure):
     all_targets = torch.cat(targets)
     values = measure(vector, all_inputs, all_targets)
     # Back to one row a client.
-    sizes = np.array([len(own) for own in targets])
+    sizes = np.array([len(labels) for labels in targets])
     starts = np.cumsum(sizes) - sizes
     sums = np.add.reduceat(values, starts, axis=0)
     return sums / sizes[:, None]

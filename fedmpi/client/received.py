@@ -17,8 +17,8 @@ class Received(NamedTuple):
     support: torch.Tensor         # (K,) int32
     digest: int                   # of the support
     base: torch.Tensor            # (P,) float32, 0 off the support; on the device
-    there: torch.Tensor           # the mask, on the device
-    live: torch.Tensor            # (R,) float32 on the device: 1 if trained, 0 if pruned
+    device_mask: torch.Tensor           # the mask, on the device
+    trainable: torch.Tensor            # (R,) float32 on the device: 1 if trained, 0 if pruned
 
 
 def digest(support):
@@ -29,15 +29,15 @@ def digest(support):
     return support.digest
 
 
-def decoded(home, codec, meta, arrays, known=None, last=None):
+def decoded(home, codec, meta, arrays, last_mask=None, last=None):
     """``(Received, its mask as a numpy array)`` of a model message.
 
-    The mask may be told relative to ``known (Q,) bool``. ``last``: the model received before. Its
+    The mask may be told relative to ``last_mask (Q,) bool``. ``last``: the model received before. Its
     buffer is reused, and its mask too if it is the same one. WireError unless both ends agree on the
     support.
     """
     layout = home.layout
-    kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, known)
+    kept = positions.decode(meta["mask"], arrays["mask"], layout.Q, last_mask)
     same = last is not None and _is_last_mask(meta, kept, last)
     if same:
         mask, support, own_digest = last.mask, last.support, last.digest
@@ -66,7 +66,7 @@ def _is_last_mask(meta, kept, last):
 
 def placed(home, mask, support, digest, base):
     """The ``Received`` of a model ``base (P,)`` on the device, 0 off ``mask (Q,)``."""
-    there = mask.to(home.device)
-    live = torch.ones(home.layout.R, device=home.device)
-    live[: home.layout.Q] = there
-    return Received(mask, support, digest, base, there, live)
+    device_mask = mask.to(home.device)
+    trainable = torch.ones(home.layout.R, device=home.device)
+    trainable[: home.layout.Q] = device_mask
+    return Received(mask, support, digest, base, device_mask, trainable)

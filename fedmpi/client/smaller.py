@@ -83,5 +83,5 @@ def decoded(smaller, codec, meta, arrays):
     support = layout.support(mask)
     values = codec.down.decode(arrays, len(support))
     base = home.stage.up(values, support, torch.zeros(layout.P, device=home.device))
-    live = torch.ones(layout.R, device=home.device)
-    return Received(mask, support, smaller.digest, base, mask.to(home.device), live)
+    trainable = torch.ones(layout.R, device=home.device)
+    return Received(mask, support, smaller.digest, base, mask.to(home.device), trainable)

@@ -37,14 +37,14 @@ def side_by_side(worker, jobs, arrays):
 def _ready(worker, jobs, arrays):
     """``{row: Prepared}`` of the clients that can train side by side."""
     ready = {}
-    for row, (job, own) in enumerate(zip(jobs, arrays)):
-        if _trains_alone(worker, job, own):
+    for row, (job, part) in enumerate(zip(jobs, arrays)):
+        if _trains_alone(worker, job, part):
             continue
-        client = worker.prepare(job, own)
+        client = worker.prepare(job, part)
         probe = client.task.probe
         if probe.step is None and probe.epoch is None:
             # No probe changes it, so that all clients share one.
-            task = client.task._replace(live=client.received.live)
+            task = client.task._replace(trainable=client.received.trainable)
             ready[row] = client._replace(task=task)
     return ready
 

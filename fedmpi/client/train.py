@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     home: homes.Home
     task: Task
     received: Received
-    known: np.ndarray             # (Q,) bool: the client's mask, as far as the server knows it
+    last_mask: np.ndarray             # (Q,) bool: the client's mask, as far as the server knows it
     reports: dict                 # {path on the wire: array} for estimators of contributions
     residual: torch.Tensor | None = None      # (K,) float32: see RESIDUAL
 
@@ -48,10 +48,10 @@ def seed(device, value):
         torch.cuda.manual_seed(value)
 
 
-def prepared(parts, home, samples, job, arrays, received, known, given):
+def prepared(parts, home, samples, job, arrays, received, last_mask, message):
     """The ``Prepared`` client of a ``job``.
 
-    ``arrays`` hold the client's state, and the strategy's message to it alone; ``given`` is the
+    ``arrays`` hold the client's state, and the strategy's message to it alone; ``message`` is the
     message to all clients, ``{name: tensor}`` on the device.
     """
     support = received.support
@@ -60,18 +60,18 @@ def prepared(parts, home, samples, job, arrays, received, known, given):
     inner = _inner(parts, home, kept, support)
     base = received.base
     if home.layout.personal:
-        own = kept.pop(OWN, None)
-        base = with_own(home, received, own)
+        personal = kept.pop(OWN, None)
+        base = with_own(home, received, personal)
     # The rest of the state is the strategy's.
     kept = spread(home, parts.strategy.keeps, kept, support)
-    given = given | _given_alone(parts, home, job, arrays, support)
-    task = task_of(parts, home, samples, job, received, base, given, kept)
+    message = message | _message_alone(parts, home, job, arrays, support)
+    task = task_of(parts, home, samples, job, received, base, message, kept)
     task = task._replace(inner=inner)
     reports = _reports(parts, task)
     if parts.pruner.probe is not None:
         probe = parts.pruner.probe(task)
         task = task._replace(probe=probe)
-    return Prepared(home, task, received, known, reports, residual)
+    return Prepared(home, task, received, last_mask, reports, residual)
 
 
 def _kept(arrays):
@@ -109,7 +109,7 @@ def _inner(parts, home, kept, support):
     return inner
 
 
-def _given_alone(parts, home, job, arrays, support):
+def _message_alone(parts, home, job, arrays, support):
     """``{name: tensor}`` on the device: the strategy's message to this client alone."""
     names = job.get("given", ())
     if not names:
@@ -139,33 +139,33 @@ def spread(home, fields_of, tensors, support):
     return on_device
 
 
-def with_own(home, received, own):
-    """(P,): the received model with the client's personal tensors ``own``.
+def with_own(home, received, personal):
+    """(P,): the received model with the client's ``personal`` tensors.
 
-    Before a client's first round ``own`` is None: it has the tensors of the first model.
+    Before a client's first round ``personal`` is None: it has the tensors of the first model.
     """
     base = received.base.clone()
-    positions = home.layout.own
-    values = home.initial[positions] if own is None else own
+    positions = home.layout.personal_positions
+    values = home.initial[positions] if personal is None else personal
     base[positions.to(home.device)] = values.to(home.device)
     # Personal weights are pruned by the common mask, too.
-    base[: home.layout.Q] *= received.there
+    base[: home.layout.Q] *= received.device_mask
     return base
 
 
-def task_of(parts, home, samples, job, received, base, given=None, kept=None):
+def task_of(parts, home, samples, job, received, base, message=None, kept=None):
     """The ``Task`` of a client, or of a shard of the server's, in the round of its job.
 
-    The model is at ``base (P,)``. ``given`` and ``kept`` are the task's.
+    The model is at ``base (P,)``. ``message`` and ``kept`` are the task's.
     """
     t, client = job["t"], job["client"]
     key = key_of(t, client, job.get("number"))
     home.x.copy_(base)
     homes.fresh_counters(home)
-    mask, live = received.there, received.live
+    mask, trainable = received.device_mask, received.trainable
     if parts.pruner.probe is not None:
         # A probe may change them.
-        mask, live = mask.clone(), live.clone()
+        mask, trainable = mask.clone(), trainable.clone()
     inputs, labels = shards.of_client(samples, client)
     gen, torch_seed = stream_and_torch_seed(parts.seed, Purpose.TRAIN, *key)
     seed(home.device, torch_seed)
@@ -176,7 +176,7 @@ def task_of(parts, home, samples, job, received, base, given=None, kept=None):
         g=home.g,
         base=base,
         mask=mask,
-        live=live,
+        trainable=trainable,
         inputs=inputs,
         labels=labels,
         epochs=parts.epochs,
@@ -186,7 +186,7 @@ def task_of(parts, home, samples, job, received, base, given=None, kept=None):
         schedule=Round(t, parts.rounds),
         casting=home.casting,
         recorder=home.recorder,
-        given=given or {},
+        message=message or {},
         kept=kept or {},
         optimiser=parts.optimiser,
         rates=parts.rates,

@@ -59,12 +59,15 @@ class Worker:
     with their jobs and go with their answers, so that any rank can play any client.
     """
 
-    def __init__(self, build, pick_device):
+    def __init__(self, build, pick_device, around=lambda job, work: work()):
         """``build(options, shape, outputs) -> WorkerParts``.
 
-        ``pick_device(name, local_rank) -> torch.device``.
+        ``pick_device(name, local_rank) -> torch.device``. ``around(job, work)`` gives the answer to
+        a job about one client, which is ``work()``: a hook for tests of your own, with clients
+        that fail, or answer something else.
         """
         self.build, self.pick_device = build, pick_device
+        self.around = around
 
     # ------------------------------------------------------------- messages for every worker
 
@@ -106,23 +109,25 @@ class Worker:
             personal=strategy.personal)
         self.layout = self.home.layout
         # Codecs treat dense positions by themselves.
-        codec = fitted(parts.codec, len(self.layout.tail), self.layout.num_averages)
+        num_dense = len(self.layout.dense_positions)
+        codec = fitted(parts.codec, num_dense, self.layout.num_averages)
         self.parts = parts._replace(codec=codec)
         self.samples = shards.samples(self.data, meta, parts, self.device)
         self._forget_rounds()
-        self.known = positions.decode(meta["known"], arrays["known"], self.layout.Q)
-        self.sums = None
-        if meta["sums"]:
-            self.sums = answers.no_sums(self.layout, strategy.answers, self.device)
-        # Whether the server wants single updates.
-        self.single = meta["values"]
+        code, array = meta["last_sent_mask"], arrays["last_sent_mask"]
+        self.last_mask = positions.decode(code, array, self.layout.Q)
+        self.accumulator = None
+        if meta["sums_on_workers"]:
+            self.accumulator = answers.empty_accumulator(self.layout, strategy.answers, self.device)
+        # Besides their sum.
+        self.wants_single_updates = meta["wants_single_updates"]
 
     def _forget_rounds(self):
         """Forget the messages of all rounds, and networks built for them."""
         self.t = 0
         # Messages: the model of the round, with the strategy's own part, and others.
         self.received = self.previous = self.tested = self.cohort = None
-        self.given = {}
+        self.message = {}
         # Functions and networks, built when they are first needed.
         self.many = self.wide = self.networks = None
         self.residents, self.measures = {}, {}
@@ -133,14 +138,14 @@ class Worker:
             raise WireError(f"the server's model has layout {meta['layout']}, this worker's "
                             f"{self.layout.digest}")
         self.t = meta["t"]
-        if self.sums is not None:
-            answers.clear(self.sums)
+        if self.accumulator is not None:
+            answers.clear(self.accumulator)
         if "mask" in meta:
-            self.received, self.known = decoded(
-                self.home, self.parts.codec, meta, arrays, self.known, self.received)
-        self.given = self._given(meta, arrays, self.received)
+            self.received, self.last_mask = decoded(
+                self.home, self.parts.codec, meta, arrays, self.last_mask, self.received)
+        self.message = self._message(meta, arrays, self.received)
 
-    def _given(self, meta, arrays, received):
+    def _message(self, meta, arrays, received):
         """``{name: tensor}`` on the device: the strategy's message to all clients."""
         names = meta.get("given", ())
         if not names:
@@ -158,13 +163,13 @@ class Worker:
         last = None
         if self.tested:
             last = self.tested.received
-        received, known = decoded(self.home, self.parts.codec, meta, arrays, last=last)
+        received, last_mask = decoded(self.home, self.parts.codec, meta, arrays, last=last)
         self.tested = own_models.Tested(
             t=meta["t"],
             at_once=meta["at_once"],
             received=received,
-            known=known,
-            given=self._given(meta, arrays, received))
+            last_mask=last_mask,
+            message=self._message(meta, arrays, received))
         self.places = {}
 
     def _take_cohort(self, meta, arrays):
@@ -235,7 +240,7 @@ class Worker:
     def tried(self, job, work):
         """The result of ``work()``, or the answer that it failed."""
         try:
-            return work()
+            return self.around(job, work)
         except FedError:
             raise
         except Exception as error:
@@ -245,7 +250,7 @@ class Worker:
                 "t": job.get("t", self.t),
                 "client": job.get("client", job.get("loss")),
                 "row": job["row"],
-                "memory": out_of_memory,
+                "out_of_memory": out_of_memory,
                 "trace": traceback.format_exc(),
             }
         # Now that the traceback has let go of its tensors.
@@ -273,19 +278,19 @@ class Worker:
         Its random numbers follow from the present round, unless the job names another one.
         """
         job = {"t": self.t} | job
-        home, received, known = self.home, self.received, self.known
+        home, received, last_mask = self.home, self.received, self.last_mask
         codec = self.parts.codec
         if "units" in arrays:
             network = self._smaller(arrays["units"])
-            home, known = network.home, None
+            home, last_mask = network.home, None
             received = smaller.decoded(network, codec, job, arrays)
         elif "network" in job:
             network = self.resident(job["network"])
-            home, known = network.home, None
+            home, last_mask = network.home, None
             received = kinds.decoded(network, codec, job, arrays)
         elif "mask" in job:
-            received, known = decoded(home, codec, job, arrays)
-        return prepared(self.parts, home, self.samples, job, arrays, received, known, self.given)
+            received, last_mask = decoded(home, codec, job, arrays)
+        return prepared(self.parts, home, self.samples, job, arrays, received, last_mask, self.message)
 
     def _smaller(self, units):
         """The ``Smaller`` network with the ``units``, uint8: packed bits."""
@@ -298,7 +303,7 @@ class Worker:
         job = {"t": self.t} | job
         cause = partial(self._why_diverged, job["client"], client)
         return answers.answer(
-            self.parts, client.home, self.sums, self.single, job, client, done, begin, cause)
+            self.parts, client.home, self.accumulator, self.wants_single_updates, job, client, done, begin, cause)
 
     def _train_team(self, jobs, arrays):
         """The answers to ``jobs``, a client each.
@@ -359,9 +364,9 @@ class Worker:
     def total(self, count):
         """(count,) int64: this round's sums, laid out as by ``fedmpi.client.answer.joined``."""
         K = count
-        if self.sums.totals:
+        if self.accumulator.totals:
             K = len(self.received.support)
-        return answers.joined(self.sums, self.parts.strategy.answers, K)
+        return answers.joined(self.accumulator, self.parts.strategy.answers, K)
 
 
 def _raising(error):

@@ -1,1 +1,1 @@
-"""Slurm and the machine: batch scripts, and whether everything that a run needs is there."""
+"""Slurm and the machine: batch scripts, and the doctor, who checks a machine before a run."""

@@ -1,5 +1,7 @@
-"""The measurements of ``fedmpi doctor``, on every rank and between them; ``fedmpi.cluster.doctor``
-judges them."""
+"""The measurements of ``fedmpi doctor``, on every rank and between them.
+
+``fedmpi.cluster.doctor`` judges them.
+"""
 
 import json
 import os
@@ -20,14 +22,22 @@ from fedmpi.run.launcher import find_launcher, launcher, rank_and_size, speaks, 
 from fedmpi.core.paths import GONE, working_folder
 from fedmpi.run.surroundings import around, check_hdf5
 
-LIMITS = {"open_files": resource.RLIMIT_NOFILE, "core_bytes": resource.RLIMIT_CORE,
-          "stack_bytes": resource.RLIMIT_STACK, "locked_bytes": resource.RLIMIT_MEMLOCK}
+LIMITS = {
+    "open_files": resource.RLIMIT_NOFILE,
+    "core_bytes": resource.RLIMIT_CORE,
+    "stack_bytes": resource.RLIMIT_STACK,
+    "locked_bytes": resource.RLIMIT_MEMLOCK,
+}
+# The program of a process that only loads MPI.
 MPI_ALONE = "import json; from fedmpi.transport.probe import library; print(json.dumps(library()))"
+# Programs of an MPI that is set up badly may never end.
 PATIENCE_S = 30
+# Characters of a launcher's own words that are kept.
+MOST_LETTERS = 200
 
 
 class Patient:
-    """A worker that is only examined."""
+    """A worker to be examined only."""
 
     def receive(self, meta, arrays):
         pass
@@ -38,43 +48,56 @@ class Patient:
 
 def examine(folder, show, say):
     """Measure, judge, and ``show(facts, findings)`` on rank 0; returns the exit code."""
-    def play(connect):
-        facts = measured(connect, folder)
+    def judge(facts):
         findings = doctor.judged(facts)
         show(facts, findings)
         return doctor.exit_code(findings)
 
+    def play(connect):
+        facts = measured(connect, folder)
+        return judge(facts)
+
     try:
-        return launch.on_ranks(play, Patient, say, see=lambda local: of_rank(local, launched=True))
+        return launch.on_ranks(play, Patient, say, see=_of_launched)
     except Mislaunched as error:
+        # Each of the processes that should have been ranks comes here; one of them speaks.
         if not speaks():
             raise
         facts = measured_alone(folder, str(error))
-    findings = doctor.judged(facts)
-    show(facts, findings)
-    return doctor.exit_code(findings)
+        return judge(facts)
+
+
+def _of_launched(local):
+    return of_rank(local, launched=True)
 
 
 def measured(connect, folder):
-    """All facts, as JSON takes them: ``ranks`` by number, ``probe`` between them (None in one
-    process), ``folder``."""
-    alone = rank_and_size()[1] == 1
+    """All facts, as JSON takes them.
+
+    ``ranks`` by number, the ``probe`` between them (None in one process), ``folder``, and
+    facts about the surroundings.
+    """
+    _, num_ranks = rank_and_size()
+    alone = num_ranks == 1
     if alone:
         own = of_rank(0, launched=False)
     else:
         own = of_rank(place.SERVER, launched=True)
     transport = connect()
-    ranks = {0: own | {"node": 0}} | transport.places
+    own["node"] = 0
+    ranks = {0: own} | transport.places
     probe = None
     if not alone:
         probe = transport.probe()
-    return _facts(dict(sorted(ranks.items())), probe, folder, "")
+    in_order = dict(sorted(ranks.items()))
+    return _facts(in_order, probe, folder, "")
 
 
 def measured_alone(folder, mislaunched):
-    """All facts of a process that takes itself for a rank and is none, as ``mislaunched`` says."""
+    """All facts of a process taking itself for a rank by mistake, as ``mislaunched`` says."""
     own = of_rank(0, launched=False)
-    return _facts({0: own | {"node": 0}}, None, folder, mislaunched)
+    own["node"] = 0
+    return _facts({0: own}, None, folder, mislaunched)
 
 
 def _facts(ranks, probe, folder, mislaunched):
@@ -89,14 +112,20 @@ def _facts(ranks, probe, folder, mislaunched):
 
 
 def of_rank(local, launched):
-    """The facts that a rank tells of itself; ``launched`` by an MPI launcher, else another process
-    looks at MPI."""
+    """The facts of a rank about itself.
+
+    ``launched`` by an MPI launcher; else another process looks at MPI.
+    """
     import torch
+    # As in training, so that the probe finds the cores as busy as they will be.
     torch.set_num_threads(1)
     mounts = _mounts()
     facts = place.mine(local)
     facts["versions"] = _versions()
-    facts["mpi"] = _library() if launched else _library_elsewhere()
+    if launched:
+        facts["mpi"] = _library()
+    else:
+        facts["mpi"] = _library_elsewhere()
     facts["launcher"] = launcher()
     facts["torch"] = {
         "cuda": torch.version.cuda or "",
@@ -108,12 +137,21 @@ def of_rank(local, launched):
     facts["driver"] = _first_line("/proc/driver/nvidia/version")
     facts["visible"] = os.environ.get("CUDA_VISIBLE_DEVICES")
     facts["mps"] = bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY"))
-    facts["limits"] = {name: resource.getrlimit(number)[0] for name, number in LIMITS.items()}
+    facts["limits"] = _limits()
     facts["swap_bytes"] = place.swap_bytes()
     facts["machine_cores"] = os.cpu_count()
     facts["temporary"] = _disk(_temporary(), mounts)
     facts["shm"] = _disk("/dev/shm", mounts)
     return facts
+
+
+def _limits():
+    """``{name: the soft limit}``; -1 means unlimited."""
+    limits = {}
+    for name, number in LIMITS.items():
+        soft, _ = resource.getrlimit(number)
+        limits[name] = soft
+    return limits
 
 
 def _mounts():
@@ -122,7 +160,9 @@ def _mounts():
 
 
 def _versions():
-    versions = {name: version(name) for name in ("torch", "numpy", "h5py", "mpi4py")}
+    versions = {}
+    for name in ("torch", "numpy", "h5py", "mpi4py"):
+        versions[name] = version(name)
     versions["fedmpi"] = __version__
     versions["python"] = platform.python_version()
     return versions
@@ -130,19 +170,26 @@ def _versions():
 
 def of_folder(folder):
     """The run directory: its file system, its room, and the results of a trial there."""
-    if not (os.path.isabs(folder) or working_folder()):
-        return _disk("", "") | {"path": folder, "write": GONE}
+    is_reachable = os.path.isabs(folder) or working_folder()
+    if not is_reachable:
+        return _unusable(folder, GONE)
     try:
         check_hdf5()
     except UserError as error:
-        return _disk("", "") | {"path": folder, "write": str(error)}
+        return _unusable(folder, str(error))
     from fedmpi.store import trial
     results = trial(folder)
     # A folder that does not exist yet will lie on the disk of its parent.
-    there = os.path.abspath(folder)
-    while not os.path.exists(there):
-        there = os.path.dirname(there)
-    return _disk(there, _mounts()) | results | {"path": folder}
+    existing = os.path.abspath(folder)
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    disk = _disk(existing, _mounts())
+    return disk | results | {"path": folder}
+
+
+def _unusable(folder, reason):
+    """The facts of a folder without a trial, for a ``reason``."""
+    return _disk("", "") | {"path": folder, "write": reason}
 
 
 def _temporary():
@@ -156,9 +203,31 @@ def _temporary():
 def _disk(path, mounts):
     if not os.path.isdir(path):
         return {"path": path, "type": "", "free_bytes": 0, "total_bytes": 0}
+    # A path through a link lies on the disk of its target.
+    real_path = os.path.realpath(path)
     usage = shutil.disk_usage(path)
-    kind = doctor.file_system(os.path.realpath(path), mounts)
-    return {"path": path, "type": kind, "free_bytes": usage.free, "total_bytes": usage.total}
+    return {
+        "path": path,
+        "type": file_system(real_path, mounts),
+        "free_bytes": usage.free,
+        "total_bytes": usage.total,
+    }
+
+
+def file_system(path, mounts):
+    """The type of the file system of ``path``; ``mounts`` is the text of /proc/self/mountinfo."""
+    innermost, kind = "", ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        # The kernel writes a blank in a path as \040.
+        point = before.split()[4].replace("\\040", " ")
+        folder = point.rstrip("/") + "/"
+        is_inside = path == point or path.startswith(folder)
+        # Of several mounts at one point the last is seen.
+        if is_inside and len(point) >= len(innermost):
+            innermost = point
+            kind = after.split()[0]
+    return kind
 
 
 def _library():
@@ -167,40 +236,53 @@ def _library():
 
 
 def _library_elsewhere():
-    """The MPI that a process of its own loads: on a login node loading it may fail, or hang."""
+    """The MPI loaded by another process: on a login node loading it may fail, or hang."""
     command = [sys.executable, "-c", MPI_ALONE]
+    # Variables of a launcher would make it wait for other ranks.
+    variables = without_ranks(os.environ)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S,
-                              check=False, env=without_ranks(os.environ))
+                              check=False, env=variables)
     except subprocess.TimeoutExpired:
         return {"error": f"MPI did not start within {PATIENCE_S} s"}
-    if not done.returncode:
+    code = done.returncode
+    if code == 0:
+        # Some MPI libraries write lines of their own before.
         return json.loads(done.stdout.splitlines()[-1])
-    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    lines = done.stderr.strip().splitlines() or [f"exit code {code}"]
     return {"error": lines[-1]}
 
 
 def mpirun():
-    """``{"path", "text", "typed", "typed_text"}``: the mpirun that fedmpi starts, and another one
-    in PATH that a user gets who types its name; each with its version's text. Empty texts if there
-    is none."""
+    """``{"path", "text", "typed", "typed_text"}`` of launchers and their versions.
+
+    ``path`` is the mpirun started by fedmpi, ``typed`` another one behind the name in PATH. Empty
+    texts if there is none.
+    """
     path = find_launcher("mpirun") or find_launcher("mpiexec") or ""
     typed = shutil.which("mpirun") or ""
     if typed and os.path.realpath(typed) == os.path.realpath(path):
         typed = ""
-    return {"path": path, "text": _version(path), "typed": typed, "typed_text": _version(typed)}
+    return {
+        "path": path,
+        "text": _version(path),
+        "typed": typed,
+        "typed_text": _version(typed),
+    }
 
 
 def _version(path):
-    """The first 200 characters of a launcher's own words about itself."""
+    """The beginning of a launcher's own words about itself."""
     if not path:
         return ""
     command = [path, "--version"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S,
+                              check=False)
+        text = " ".join(done.stdout.split())
     except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)[:200]
-    return " ".join(done.stdout.split())[:200]
+        text = str(error)
+    return text[:MOST_LETTERS]
 
 
 def _first_line(path):

@@ -1,7 +1,8 @@
 """Shell completion: ``fedmpi completion bash|zsh|fish``, and the candidates for an option's value.
 
-Click finds the parameter to complete. The scripts here hand it the line as typed, since bash cuts words at ``:`` and
-``=``, and add no space behind an unfinished value (``rigl:``, ``every=``, a folder). Nothing slow is imported.
+Click finds the parameter to complete. The scripts here hand it the line as typed, since bash cuts
+words at ``:`` and ``=``, and add no space behind an unfinished value (``rigl:``, ``every=``, a
+folder). Nothing slow is imported.
 """
 
 import os
@@ -69,33 +70,53 @@ def answer(cli, env=os.environ):
     """The candidates for a shell, a line each; for zsh and fish with a tab and a help text."""
     from click.shell_completion import ShellComplete, split_arg_string
     line = env.get("COMP_LINE", "")
-    shell = env[VARIABLE].partition("_")[0]
+    shell, _, _ = env[VARIABLE].partition("_")
     words = split_arg_string(line)
     last = ""
     if words and not line[-1:].isspace():
         last = words.pop()
+    completion_of = ShellComplete(cli, {}, "fedmpi", VARIABLE)
     try:
-        items = ShellComplete(cli, {}, "fedmpi", VARIABLE).get_completions(words[1:], last)
+        items = completion_of.get_completions(words[1:], last)
     # The line is wrong already.
     except UserError:
         return ""
     typed = last
+    # The value of --option=value is completed alone.
     if last.startswith("--") and "=" in last:
-        typed = last.partition("=")[2]
-    values = _candidates(items, typed)
+        _, _, typed = last.partition("=")
+    candidates = _candidates(items, typed)
     # fish quotes by itself; inside quotes nothing needs it.
     if shell != "fish" and not _in_quotes(line):
-        values = [(value.replace(" ", "\\ "), text) for value, text in values]
+        candidates = [(value.replace(" ", "\\ "), text) for value, text in candidates]
     if shell == "bash":
-        # For bash, the word begins behind these.
-        cut = max(typed.rfind(":"), typed.rfind("=")) + 1
-        return "\n".join(value[cut:] for value, _ in values)
-    lead = last[: len(last) - len(typed)]
-    return "\n".join(f"{lead}{value}\t{text}" if text else lead + value for value, text in values)
+        return _bash_lines(candidates, typed)
+    lead = last.removesuffix(typed)
+    return _lines_with_help(candidates, lead)
+
+
+def _bash_lines(candidates, typed):
+    # For bash, the word begins behind these.
+    last_colon = typed.rfind(":")
+    last_equals = typed.rfind("=")
+    begin = max(last_colon, last_equals) + 1
+    return "\n".join(value[begin:] for value, _ in candidates)
+
+
+def _lines_with_help(candidates, lead):
+    """The candidates for zsh and fish, behind ``lead``, the text before a value."""
+    lines = []
+    for value, text in candidates:
+        line = lead + value
+        if text:
+            line += f"\t{text}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _candidates(items, typed):
-    """``[(value, help text)]`` of click's items; an item for a file stands for all fitting files."""
+    """``[(value, help text)]`` of click's items; an item for a file stands for all fitting
+    files."""
     values = []
     for item in items:
         if item.type in ("file", "dir"):
@@ -110,18 +131,21 @@ def _in_quotes(line):
 
 
 def parts(kind):
-    """A completion of the value of an option for parts of a ``kind``: names, then their options, then values."""
+    """A completion of the value of an option for parts of a ``kind``: names, then their options,
+    then values."""
     def complete(context, parameter, typed):
         table = catalog.KINDS[kind]
         if ":" not in typed:
             return _parts_named(kind, table, typed)
         name, rest = split(typed)
         # A name of the catalogue's holds no colon: its options begin here.
-        if ":" in name and name.partition(":")[0] in table:
-            name, rest = typed.split(":", 1)
+        first, colon, behind = typed.partition(":")
+        if ":" in name and first in table:
+            name, rest = first, behind
         *finished, last = rest.split(",")
-        head = typed[: len(typed) - len(last)]
-        return _options_typed(_options(table, name), finished, last, head)
+        head = typed.removesuffix(last)
+        options = _options(table, name)
+        return _options_typed(options, finished, last, head)
 
     return complete
 
@@ -129,32 +153,53 @@ def parts(kind):
 def _parts_named(kind, table, typed):
     """Candidates for a name without options."""
     from click.shell_completion import CompletionItem
-    items = [CompletionItem(name, help=entry(table, name).line) for name in table if name.startswith(typed)]
+    items = []
+    for name in table:
+        if name.startswith(typed):
+            line = entry(table, name).line
+            items.append(CompletionItem(name, help=line))
     if _options(table, typed):
         items.append(CompletionItem(typed + ":", help="its options"))
     if kind == "dataset":
-        items += [CompletionItem(path) for path in files(".h5", ".hdf5")(None, None, typed)]
+        complete_files = files(".h5", ".hdf5")
+        paths = complete_files(None, None, typed)
+        items += map(CompletionItem, paths)
     return items
 
 
 def _options_typed(options, finished, last, head):
-    """Candidates for the ``last`` option=value of a part, behind the ``finished`` ones; ``head`` is the text before."""
+    """Candidates for the ``last`` option=value of a part, behind the ``finished`` ones; ``head`` is
+    the text before."""
     from click.shell_completion import CompletionItem
     key, equals, value = last.partition("=")
     if equals:
-        values = _values(options[key]) if key in options else []
-        return [CompletionItem(f"{head}{key}={text}") for text in values if text and text.startswith(value)]
+        return _values_typed(options, key, value, head)
     used = {text.partition("=")[0] for text in finished}
     items = []
     for name, parameter in options.items():
         if name.startswith(key) and name not in used:
-            items.append(CompletionItem(f"{head}{name}=", help=f"{parameter.default} usually"))
+            usual = f"{parameter.default} usually"
+            items.append(CompletionItem(f"{head}{name}=", help=usual))
+    return items
+
+
+def _values_typed(options, key, value, head):
+    """Candidates for the value of option ``key``, of which ``value`` is typed."""
+    from click.shell_completion import CompletionItem
+    if key not in options:
+        return []
+    items = []
+    for text in _values(options[key]):
+        # A value may be empty: there is nothing to complete.
+        if text and text.startswith(value):
+            items.append(CompletionItem(f"{head}{key}={text}"))
     return items
 
 
 def names(context, parameter, typed):
     """Completes NAME of ``fedmpi list KIND NAME``."""
-    table = catalog.KINDS.get(context.params.get("kind"), {})
+    kind = context.params.get("kind")
+    table = catalog.KINDS.get(kind, {})
     return [name for name in table if name.startswith(typed)]
 
 
@@ -170,17 +215,19 @@ def _values(parameter):
     """The values of an option, as texts: the usual one first, then its choices."""
     if isinstance(parameter.default, bool):
         return ["true", "false"]
-    usual = str(parameter.default)
-    others = [str(choice) for choice in choices(parameter)]
-    return list(dict.fromkeys([usual, *others]))
+    # The usual one may be among the choices.
+    texts = [str(parameter.default)]
+    texts += map(str, choices(parameter))
+    return list(dict.fromkeys(texts))
 
 
 def files(*suffixes):
     """A completion of the path of a file with one of ``suffixes`` (none: any), folders included."""
     def complete(context, parameter, typed):
         folder, start = os.path.split(typed)
+        searched = os.path.expanduser(folder) or "."
         try:
-            entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda item: item.name)
+            entries = sorted(os.scandir(searched), key=lambda item: item.name)
         except OSError:
             return []
         paths = []
@@ -188,9 +235,12 @@ def files(*suffixes):
             # Hidden files only if the user begins with a point.
             is_hidden = item.name.startswith(".") and not start
             fits = item.is_dir() or not suffixes or item.name.endswith(suffixes)
-            if fits and item.name.startswith(start) and not is_hidden:
-                path = os.path.join(folder, item.name)
-                paths.append(path + "/" if item.is_dir() else path)
+            if is_hidden or not fits or not item.name.startswith(start):
+                continue
+            path = os.path.join(folder, item.name)
+            if item.is_dir():
+                path += "/"
+            paths.append(path)
         return paths
 
     return complete

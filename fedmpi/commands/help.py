@@ -14,14 +14,31 @@ from fedmpi.core.wide import USUAL, labelled, terminal_width, wrapped
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 # In the order in which a newcomer may want them. Each is a file of ``fedmpi/docs``.
-TOPICS = ("tutorial", "methods", "contributions", "time", "reading", "run-file", "studies", "cluster", "failures",
-          "measuring", "own-methods", "contributing", "changelog")
+TOPICS = (
+    "tutorial",
+    "methods",
+    "contributions",
+    "time",
+    "reading",
+    "run-file",
+    "studies",
+    "cluster",
+    "failures",
+    "measuring",
+    "own-methods",
+    "contributing",
+    "changelog",
+)
 
 
 def topics(context, parameter, typed):
     """Completes TOPIC."""
     from click.shell_completion import CompletionItem
-    return [CompletionItem(name, help=summary(name)) for name in TOPICS if name.startswith(typed)]
+    items = []
+    for name in TOPICS:
+        if name.startswith(typed):
+            items.append(CompletionItem(name, help=summary(name)))
+    return items
 
 
 @click.command("help")
@@ -44,35 +61,44 @@ def help_pages(context, topic):
 
 def page(topic):
     """The Markdown of a topic's page."""
-    return (DOCS / f"{topic}.md").read_text(encoding="utf-8")
+    file = DOCS / f"{topic}.md"
+    return file.read_text(encoding="utf-8")
 
 
 def summary(topic):
-    """The sentence that says what a page is about: it stands below the title."""
-    return page(topic).splitlines()[2]
+    """The subject of a page, in a sentence."""
+    # It stands below the title and an empty line.
+    lines = page(topic).splitlines()
+    return lines[2]
 
 
 def contents(width):
     """The list of all topics."""
     pairs = [(topic, summary(topic)) for topic in TOPICS]
     last = "fedmpi help TOPIC shows a page, fedmpi COMMAND --help the options of a command."
-    return "\n".join([*labelled(pairs, width), "", *wrapped(last, width)])
+    lines = [*labelled(pairs, width), ""]
+    lines += wrapped(last, width)
+    return "\n".join(lines)
 
 
 def check_topic(topic, commands):
     """UserError unless there is a page about it."""
     if topic in TOPICS:
         return
+    listed = ", ".join(TOPICS)
     if topic in commands:
-        raise UserError(f"{topic} is a command, not a topic: fedmpi {topic} --help. Topics: {', '.join(TOPICS)}")
+        raise UserError(
+            f"{topic} is a command, not a topic: fedmpi {topic} --help. Topics: {listed}")
     perhaps = hint(topic, TOPICS) or "."
-    raise UserError(f"unknown topic {topic!r}{perhaps} Topics: {', '.join(TOPICS)}")
+    raise UserError(f"unknown topic {topic!r}{perhaps} Topics: {listed}")
 
 
 def show(text):
-    """Write a text; in a terminal that is too low for it, through the reader's pager."""
+    """Write a text; through the reader's pager if it is longer than the terminal."""
     rows = shutil.get_terminal_size(USUAL).lines
-    if sys.stdout.isatty() and len(text.splitlines()) >= rows:
+    # The last row is the prompt's.
+    is_long = len(text.splitlines()) >= rows
+    if sys.stdout.isatty() and is_long:
         click.echo_via_pager(text + "\n")
     else:
         write_out(text)

@@ -14,9 +14,9 @@ from fedmpi.core.wide import terminal_width
 
 @click.command()
 @runs_argument
-@click.option("--out", type=click.Path(dir_okay=False), metavar="TABLE.csv",
-              help="The runs as CSV; means over seeds in "
-              "TABLE-seeds.csv.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), metavar="TABLE.csv",
+    help="The runs as CSV; means over seeds in TABLE-seeds.csv.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def merge(runs, out, as_json):
     """The outcomes of many runs in one table, and their mean and spread over seeds."""
@@ -26,6 +26,7 @@ def merge(runs, out, as_json):
     from fedmpi.store import read_run
     read = {}
     unread = []
+    # One damaged file must not cost the table of a hundred.
     for path in run_paths(runs):
         try:
             read[path] = read_run(path)
@@ -33,7 +34,8 @@ def merge(runs, out, as_json):
             unread.append(str(error))
             say(f"left out: {error}")
     if not read:
-        raise UserError(f"no run file in {', '.join(runs)}")
+        listed = ", ".join(runs)
+        raise UserError(f"no run file in {listed}")
     varying, rows = report.outcomes(read)
     groups = report.over_seeds(varying, rows)
     if out:
@@ -41,16 +43,23 @@ def merge(runs, out, as_json):
         stem, suffix = os.path.splitext(out)
         _write_csv(f"{stem}-seeds{suffix}", groups)
     if as_json:
-        write_out(json.dumps(report.plain({"runs": rows, "over_seeds": groups, "left_out": unread})))
+        outcomes = {"runs": rows, "over_seeds": groups, "left_out": unread}
+        plain = report.plain(outcomes)
+        write_out(json.dumps(plain))
     else:
-        write_out(report.outcomes_text(varying, rows, terminal_width()))
+        text = report.outcomes_text(varying, rows, terminal_width())
+        write_out(text)
+    # Exit code 1: the table is not of all.
     return int(bool(unread))
 
 
 def _write_csv(path, rows):
-    """Writes a table with the first row's columns; a missing value is an empty cell."""
+    """Write a table with the first row's columns; a missing value is an empty cell."""
     import csv
-    columns = list(rows[0]) if rows else []
+    columns = []
+    if rows:
+        columns = list(rows[0])
+    # Names of runs may hold bytes without a character.
     with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()

@@ -10,19 +10,22 @@ from fedmpi.commands.target import check_new
 from fedmpi.core.errors import UserError
 from fedmpi.core.wide import aligned, terminal_width, wrapped
 
-ROUND = click.option("--round", type=click.IntRange(0), help="After this round; it needs a checkpoint.  "
-                     "[default: the newest one]")
+ROUND = click.option(
+    "--round", type=click.IntRange(0),
+    help="After this round; it needs a checkpoint.  [default: the newest one]")
 
 
 @click.command("export-model")
 @run_argument("run")
-@click.option("--out", type=click.Path(dir_okay=False), required=True, metavar="MODEL.safetensors")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), required=True, metavar="MODEL.safetensors")
 @ROUND
-@click.option("--sparse", is_flag=True, help="Kept weights only, and a bit a weight for where they are.")
+@click.option(
+    "--sparse", is_flag=True, help="Kept weights only, and a bit a weight for where they are.")
 @click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
 def export_model(run, out, round, sparse, overwrite):
-    """The trained model as a torch state dict with its masks, in a safetensors file; options, round, accuracy, sparsity
-    and how inputs are normalised are its metadata.
+    """The trained model as a torch state dict with its masks, in a safetensors file; options,
+    round, accuracy, sparsity and how inputs are normalised are its metadata.
 
     \b
     # dense or sparse
@@ -48,10 +51,12 @@ def export_model(run, out, round, sparse, overwrite):
         raise UserError(f"{out}: the name must end in .safetensors")
     check_new(out, overwrite)
     from fedmpi.read import trained
-    result = trained.trained(one_run(run), round, _warn)
+    run_file = one_run(run)
+    result = trained.trained(run_file, round, _warn)
     trained.write(result, out, sparse)
     form = "sparse" if sparse else "dense"
-    click.echo(f"{out}: {_summary(result)}; {form}, {os.path.getsize(out):,} bytes")
+    num_bytes = os.path.getsize(out)
+    click.echo(f"{out}: {_summary(result)}; {form}, {num_bytes:,} bytes")
 
 
 def _warn(line):
@@ -63,8 +68,8 @@ def _warn(line):
 @ROUND
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def model(place, round, as_json):
-    """A trained model layer by layer: kept weights, sparsity, FLOPs of a sample's forward pass, bytes in either file
-    that export-model writes."""
+    """A trained model layer by layer: kept weights, sparsity, FLOPs of a sample's forward pass,
+    bytes in either file that export-model writes."""
     from fedmpi.read import trained
     if place.endswith(".safetensors"):
         if round is not None:
@@ -75,35 +80,63 @@ def model(place, round, as_json):
     rows = trained.by_layer(result)
     if as_json:
         click.echo(json.dumps({"about": result.about, "layers": rows}))
-    else:
-        about = wrapped(_summary(result), terminal_width(), "  ")
-        click.echo("\n".join([*about, "", _table(rows)]))
+        return
+    lines = wrapped(_summary(result), terminal_width(), "  ")
+    lines.append("")
+    lines += _table(rows)
+    click.echo("\n".join(lines))
 
 
 def _summary(result):
     about = result.about
     text = f"{about['model']} after round {about['round']}"
+    # Files of older versions are of classification.
     name = about.get("headline", "accuracy")
-    if about[name] is not None:
-        text += f", test {name.replace('_', ' ')} {about[name]:.4f}"
+    value = about[name]
+    if value is not None:
+        word = name.replace("_", " ")
+        text += f", test {word} {value:.4f}"
     return f"{text}, sparsity {result.sparsity:.4f}"
 
 
 def _table(rows):
-    head = ("layer", "shape", "weights", "kept", "sparsity", "FLOPs", "of dense", "dense file", "sparse file")
-    lines = aligned(head, [_cells(row) for row in rows], (0, 1), terminal_width())
-    return "\n".join(lines)
+    """The lines of the table of layers."""
+    head = (
+        "layer",
+        "shape",
+        "weights",
+        "kept",
+        "sparsity",
+        "FLOPs",
+        "of dense",
+        "dense file",
+        "sparse file",
+    )
+    texts = [_cells(row) for row in rows]
+    return aligned(head, texts, (0, 1), terminal_width())
 
 
 def _cells(row):
+    """The texts of a row, in the order of the head."""
     from fedmpi.read.report.text import human_bytes, human_flops
-    shape = " x ".join(map(str, row["shape"] or ()))
+    # The last row, of all layers, has no shape.
+    sizes = row["shape"] or ()
     sparsity = flops = share = "-"
     if row["sparsity"] is not None:
         sparsity = f"{row['sparsity']:.4f}"
     if row["flops"] is not None:
         flops = human_flops(row["flops"])
     if row["flops_dense"]:
-        share = f"{row['flops'] / row['flops_dense']:.3f}"
-    return (row["layer"], shape, f"{row['weights']:,}", f"{row['kept']:,}", sparsity, flops, share,
-            human_bytes(row["dense_bytes"]), human_bytes(row["sparse_bytes"]))
+        ratio = row["flops"] / row["flops_dense"]
+        share = f"{ratio:.3f}"
+    return (
+        row["layer"],
+        " x ".join(map(str, sizes)),
+        f"{row['weights']:,}",
+        f"{row['kept']:,}",
+        sparsity,
+        flops,
+        share,
+        human_bytes(row["dense_bytes"]),
+        human_bytes(row["sparse_bytes"]),
+    )

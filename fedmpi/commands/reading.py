@@ -19,8 +19,13 @@ TOLD = 3
 
 def runs_argument(command):
     """The argument ``runs``, at least one file or folder, on ``command``; see ``run_paths``."""
-    return click.argument("runs", nargs=-1, required=True, metavar="RUN.h5|FOLDER...",
-                          shell_complete=completion.files(*NAMED))(command)
+    decorate = click.argument(
+        "runs",
+        nargs=-1,
+        required=True,
+        metavar="RUN.h5|FOLDER...",
+        shell_complete=completion.files(*NAMED))
+    return decorate(command)
 
 
 def run_argument(name, metavar="RUN.h5"):
@@ -29,14 +34,15 @@ def run_argument(name, metavar="RUN.h5"):
 
 
 def run_paths(places):
-    """The named files, and the runs of the named folders, each once. UserError for a folder without runs; says which
-    files of a folder are passed over."""
+    """The named files, and the runs of the named folders, each once. UserError for a folder without
+    runs; says which files of a folder are passed over."""
     paths = []
     for place in places:
         if os.path.isdir(place):
             paths += runs_in(place)
         else:
             paths.append(place)
+    # A file may have several paths: the first one stays.
     by_file = {}
     for path in paths:
         by_file.setdefault(os.path.realpath(path), path)
@@ -46,14 +52,15 @@ def run_paths(places):
 def one_run(place):
     """The named file, or the only run of the named folder. UserError for several."""
     paths = run_paths([place])
-    if len(paths) > 1:
-        raise UserError(f"{place} holds {len(paths)} runs, and this takes one: name {paths[0]}, say")
-    return paths[0]
+    first, *others = paths
+    if others:
+        raise UserError(f"{place} holds {len(paths)} runs, and this takes one: name {first}, say")
+    return first
 
 
 def runs_in(folder):
-    """The run files in ``folder`` and in the folders below it, in the order of their names. UserError for none. Says
-    which files only look like runs, and leaves them out."""
+    """The run files in ``folder`` and in the folders below it, in the order of their names.
+    UserError for none. Says which files only look like runs, and leaves them out."""
     from fedmpi.store import why_no_run
     runs, others = [], []
     for path in _files_below(folder):
@@ -63,26 +70,37 @@ def runs_in(folder):
         else:
             runs.append(path)
     if not runs:
-        reasons = f" ({'; '.join(others[:TOLD])})" if others else ""
-        raise UserError(f"{folder} is a folder without a run{reasons}")
+        _refuse_folder(folder, others)
     for why in others[:TOLD]:
         say(f"passed over: {why}")
-    if len(others) > TOLD:
-        say(f"passed over: {len(others) - TOLD} more files in {folder} that are no runs")
+    num_more = len(others) - TOLD
+    if num_more > 0:
+        say(f"passed over: {num_more} more files in {folder} that are no runs")
     return runs
 
 
+def _refuse_folder(folder, reasons):
+    """UserError on a folder without runs, with the first ``reasons`` of files to be none."""
+    refusal = f"{folder} is a folder without a run"
+    if reasons:
+        listed = "; ".join(reasons[:TOLD])
+        refusal += f" ({listed})"
+    raise UserError(refusal)
+
+
 def _files_below(folder):
-    """The files named like HDF5 files, in a folder before the folders below it. Without checkpoints, hidden folders and
-    links to folders: these may lead back up."""
+    """The files named like HDF5 files, in a folder before the folders below it. Without
+    checkpoints, hidden folders and links to folders: these may lead back up."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
         # os.path's own isfile: False, and no error, for a link to itself.
         if entry.name.lower().endswith(NAMED) and os.path.isfile(entry.path):
             yield entry.path
     for entry in entries:
-        left_out = entry.name.startswith(".") or entry.name.endswith(".ckpt")
-        if entry.is_dir(follow_symlinks=False) and not left_out:
+        is_left_out = entry.name.startswith(".") or entry.name.endswith(".ckpt")
+        if is_left_out:
+            continue
+        if entry.is_dir(follow_symlinks=False):
             yield from _files_below(entry.path)
 
 

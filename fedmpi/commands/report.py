@@ -10,20 +10,33 @@ from fedmpi.commands.target import check_no_run
 
 @click.command()
 @runs_argument
-@click.option("-o", "--out", type=click.Path(dir_okay=False), metavar="FILE.html",
-              help="The page.  [default: RUN.html or FOLDER.html beside the first that is named]")
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False), metavar="FILE.html",
+    help="The page.  [default: RUN.html or FOLDER.html beside the first that is named]")
 @click.option("--title", help="The page's title.  [default: the set-ups and their data]")
-@click.option("--note", "remarks", multiple=True, metavar="TEXT", help="A paragraph below the title. May be given "
-              "several times.")
+@click.option(
+    "--note", "remarks", multiple=True, metavar="TEXT",
+    help="A paragraph below the title. May be given several times.")
 def report(runs, out, title, remarks):
-    """One HTML page about runs, also about one that goes on: what was run, curves, pruning, clients and their
-    contributions, time, faults. Everything is in the file: it needs no server, no network and no scripts, and it
-    prints. Runs that differ in the seed only are one line."""
-    first = runs[0].rstrip("/")
-    out = out or (first if os.path.isdir(first) else os.path.splitext(first)[0]) + ".html"
+    """One HTML page about runs, also about one that goes on: what was run, curves, pruning, clients
+    and their contributions, time, faults. Everything is in the file: it needs no server, no network
+    and no scripts, and it prints. Runs that differ in the seed only are one line."""
+    if not out:
+        out = _usual_name(runs[0])
+    # Before the runs are read, which may take long.
     check_no_run(out, runs)
     from fedmpi.read.report.page import page
-    written = page(read_all(runs), title, remarks)
+    by_path = read_all(runs)
+    written = page(by_path, title, remarks)
+    # Names of files may hold bytes without a character.
     with open(out, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(written)
     click.echo(out)
+
+
+def _usual_name(place):
+    """``runs.html`` beside the folder ``runs``, ``a.html`` beside ``a.h5``."""
+    stem = place.rstrip("/")
+    if not os.path.isdir(stem):
+        stem, _ = os.path.splitext(stem)
+    return f"{stem}.html"

@@ -1,4 +1,5 @@
-"""Standard input, output and error in every state: closed, full, without a reader, of any encoding."""
+"""Standard input, output and error in every state: closed, full, without a reader, of any
+encoding."""
 
 import codecs
 import errno
@@ -15,7 +16,18 @@ from fedmpi.run.launcher import MPIRUNS, parents, started
 # Our way to write a character missing in a stream's encoding.
 PLAIN = "fedmpi-plain"
 LOOK_ALIKES = str.maketrans({
-    "─": "-", "│": "|", "·": ".", "░": ".", "▒": "+", "▓": "%", "█": "#", "±": "+-", "×": "x", "…": "...", "→": "->"})
+    "─": "-",
+    "│": "|",
+    "·": ".",
+    "░": ".",
+    "▒": "+",
+    "▓": "%",
+    "█": "#",
+    "±": "+-",
+    "×": "x",
+    "…": "...",
+    "→": "->",
+})
 # For one or two dots of a braille pattern, up to four, six and eight.
 DOTS = ".:+#"
 
@@ -33,8 +45,8 @@ def ready():
 
 
 def write(stream, text):
-    """Writes ``text``: True; False if nobody can read it. OSError for any other failure. Unwritten text is dropped, so
-    that it cannot fail again later."""
+    """Writes ``text``: True; False if nobody can read it. OSError for any other failure. Unwritten
+    text is dropped, so that it cannot fail again later."""
     if _unread_by_launcher(stream):
         return False
     try:
@@ -79,8 +91,8 @@ def _ascii(character):
 
 
 def _plain(error):
-    """The handler of PLAIN. Undecodable bytes of a file's name are written as they are, so that the name stays
-    usable."""
+    """The handler of PLAIN. Undecodable bytes of a file's name are written as they are, so that the
+    name stays usable."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     unwritable = error.object[error.start: error.end]
@@ -95,8 +107,8 @@ def _bytes_of(character):
 
 
 def _open_if_closed(handle):
-    """Opens a closed stream. Otherwise the next opened file would take its number, and get our lines and C
-    libraries'."""
+    """Opens a closed stream. Otherwise the next opened file would take its number, and get our
+    lines and C libraries'."""
     try:
         os.fstat(handle)
     except OSError:
@@ -122,7 +134,8 @@ def _forget(stream, for_good):
 
 
 def _unread_by_launcher(stream):
-    """Whether a launcher passes our lines on to nobody: it would die of the next line, and end the run."""
+    """Whether a launcher passes our lines on to nobody: it would die of the next line, and end the
+    run."""
     try:
         handle = stream.fileno()
     except OSError:

@@ -22,8 +22,11 @@ def verify(a, b):
         return _verify_folders(a, b, compare)
     of_a = run_paths([a])
     of_b = run_paths([b])
+    # A folder with one run stands for it.
     if len(of_a) > 1 or len(of_b) > 1:
-        raise UserError(f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two folders")
+        raise UserError(
+            f"{a} stands for {len(of_a)} run(s), {b} for {len(of_b)}: name two runs, or two "
+            "folders")
     lines = compare(of_a[0], of_b[0])
     if lines:
         write_out("\n".join(lines))
@@ -37,6 +40,7 @@ def _verify_folders(a, b, compare):
     of_a = _by_place(a)
     of_b = _by_place(b)
     num_different = 0
+    # A run that is missing on one side is a difference, too.
     for place in sorted(of_a.keys() | of_b.keys()):
         if place not in of_b:
             lines = [f"only in {a}"]
@@ -44,6 +48,7 @@ def _verify_folders(a, b, compare):
             lines = [f"only in {b}"]
         else:
             lines = compare(of_a[place], of_b[place])
+        # No lines: the same bits.
         num_different += bool(lines)
         for line in lines:
             write_out(f"{place}: {line}")
@@ -56,4 +61,5 @@ def _verify_folders(a, b, compare):
 
 def _by_place(folder):
     """``{place in the folder: file}`` of its runs."""
-    return {os.path.relpath(path, folder): path for path in run_paths([folder])}
+    paths = run_paths([folder])
+    return {os.path.relpath(path, folder): path for path in paths}

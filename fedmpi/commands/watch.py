@@ -1,9 +1,9 @@
 """``fedmpi watch``: live runs in the terminal.
 
-A look opens the file without a lock, reads a few columns and closes it. Nothing is read before the file has changed,
-nor within twenty times the duration of the last look. Over a network file system only opening a file brings news of it,
-and rows may come after their count: a file with signs of damage is read again for a second, and reported only if they
-stay.
+A look opens the file without a lock, reads a few columns and closes it. Nothing is read before the
+file has changed, nor within twenty times the duration of the last look. Over a network file system
+only opening a file brings news of it, and rows may come after their count: a file with signs of
+damage is read again for a second, and reported only if they stay.
 """
 
 import contextlib
@@ -74,8 +74,10 @@ def notes(looks, now):
         if seen.trouble and unread_s > TROUBLE_S:
             yield f"{seen.path} cannot be read for {unread_s:.0f} s: {seen.trouble}"
         elif going(seen) and silent_s > SILENT_S:
-            yield (f"{seen.path}: nothing new for {silent_s:.0f} s; if it was killed, fedmpi train --resume "
-                   f"{shlex.quote(seen.path)} goes on")
+            path = shlex.quote(seen.path)
+            yield (
+                f"{seen.path}: nothing new for {silent_s:.0f} s; if it was killed, fedmpi train "
+                f"--resume {path} goes on")
 
 
 def going(seen):
@@ -87,12 +89,15 @@ def going(seen):
 
 @click.command()
 @runs_argument
-@click.option("--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--every", type=click.FloatRange(0.1), default=2.0, show_default=True,
+    help="Seconds between two looks.")
 @click.option("--wait", type=click.FloatRange(0), default=600.0, show_default=True,
               help="Seconds to wait for run files that are not there yet.")
 def watch(runs, every, wait):
-    """Follow runs until all have ended, or until q or Ctrl-C: rounds, time left, accuracy, clients, rates and curves.
-    Into a pipe or a file it prints a line a round instead. The runs do not notice.
+    """Follow runs until all have ended, or until q or Ctrl-C: rounds, time left, accuracy, clients,
+    rates and curves. Into a pipe or a file it prints a line a round instead. The runs do not
+    notice.
 
     A run file that is not there yet is waited for: train names it in its first line."""
     from fedmpi.read.report.live import ALONE, needed_of
@@ -108,9 +113,11 @@ def watch(runs, every, wait):
         attrs = read_run(path, {}, patience_s=1.0).attrs
         needed |= needed_of(attrs)
     show = _screen if _has_screen() else _lines
+    looks = [Seen(path) for path in runs]
     with contextlib.suppress(KeyboardInterrupt):
-        show([Seen(path) for path in runs], needed, every)
-    _last_words({path: read_run(path, patience_s=1.0) for path in runs})
+        show(looks, needed, every)
+    last = {path: read_run(path, patience_s=1.0) for path in runs}
+    _last_words(last)
 
 
 def _has_screen():
@@ -119,16 +126,17 @@ def _has_screen():
 
 
 def _all_there(places, wait_s):
-    """Wait until all named places exist; False if q or Ctrl-C ended the wait. UserError for a name unfit for a future
-    run file, and for a file still missing after ``wait_s``."""
+    """Wait until all named places exist; False if q or Ctrl-C ended the wait. UserError for a name
+    unfit for a future run file, and for a file still missing after ``wait_s``."""
     missing = _missing(places)
     for place in missing:
         check_may_come(place, wait_s)
     if not missing:
         return True
     give_up = time.monotonic() + wait_s
+    listed = ", ".join(missing)
     with contextlib.suppress(KeyboardInterrupt), _keys() as pressed:
-        say(f"waiting for {', '.join(missing)}, not there yet; q or Ctrl-C leaves")
+        say(f"waiting for {listed}, not there yet; q or Ctrl-C leaves")
         while missing:
             if time.monotonic() > give_up:
                 raise UserError(f"{missing[0]} has not come within {wait_s:g} s, see --wait")
@@ -148,10 +156,13 @@ def check_may_come(place, wait_s):
     folder, name = os.path.split(place)
     is_named = name.lower().endswith(NAMED)
     if not wait_s or not is_named:
-        raise UserError(f"{place}: there is no such file or folder{_near(folder, name)}")
+        advice = _near(folder, name)
+        raise UserError(f"{place}: there is no such file or folder{advice}")
     # The folder runs is made by train.
-    if folder and folder != "runs" and not os.path.isdir(folder):
-        raise UserError(f"{place}: there is no folder {folder}, so no run can be about to come there")
+    is_made = folder in ("", "runs")
+    if not is_made and not os.path.isdir(folder):
+        raise UserError(
+            f"{place}: there is no folder {folder}, so no run can be about to come there")
 
 
 def _near(folder, name):
@@ -162,11 +173,13 @@ def _near(folder, name):
     similar = nearest(name, os.listdir(searched))
     if not similar:
         return ""
-    return f"; did you mean {os.path.join(folder, similar)}?"
+    path = os.path.join(folder, similar)
+    return f"; did you mean {path}?"
 
 
 def _looks(looks, needed, every, pause):
-    """Yields a ``Seen`` of each run, again and again, until all runs have ended or ``pause(seconds)`` is true."""
+    """Yields a ``Seen`` of each run, again and again, until all runs have ended or
+    ``pause(seconds)`` is true."""
     now = time.monotonic()
     looks = [seen._replace(heard=now, well=now) for seen in looks]
     while True:
@@ -181,10 +194,14 @@ def _looks(looks, needed, every, pause):
 
 
 def _screen(looks, needed, every):
+    """Overwrite one screen after every look, until all runs have ended or q is pressed."""
     with _keys() as pressed:
+        def pause(seconds):
+            return pressed(seconds) == "q"
+
         click.echo(SCREEN, nl=False)
         try:
-            for seen in _looks(looks, needed, every, lambda seconds: pressed(seconds) == "q"):
+            for seen in _looks(looks, needed, every, pause):
                 click.echo(_board(seen), nl=False)
         finally:
             click.echo(BACK, nl=False)
@@ -195,37 +212,47 @@ def _board(looks):
     from fedmpi.read.report.live import board
     width, height = shutil.get_terminal_size(USUAL)
     names = shortened([seen.path for seen in looks], width // 3)
-    runs = {names[seen.path]: seen.run for seen in looks if seen.run is not None}
-    footer = [*notes(looks, time.monotonic()), f"{time.strftime('%H:%M:%S')}  q: leave"]
-    text = board(runs, footer, width - 1, height - 1, colour="NO_COLOR" not in os.environ)
+    runs = {}
+    for seen in looks:
+        if seen.run is not None:
+            name = names[seen.path]
+            runs[name] = seen.run
+    footer = list(notes(looks, time.monotonic()))
+    clock = time.strftime("%H:%M:%S")
+    footer.append(f"{clock}  q: leave")
+    # A full last line or column would scroll.
+    has_colour = "NO_COLOR" not in os.environ
+    text = board(runs, footer, width - 1, height - 1, colour=has_colour)
     lines = [f"{line}{CLEAR_LINE}\n" for line in text.split("\n")]
     return HOME + "".join(lines) + CLEAR_REST
 
 
 def shortened(paths, width):
-    """``{path: name}``, names relative to the present folder. Long names are cut to their last ``width`` characters,
-    unless two would be equal then."""
+    """``{path: name}``, names relative to the present folder. Long names are cut to their last
+    ``width`` characters, unless two would be equal then."""
     whole = {path: near(path) for path in paths}
-    names = {path: _cut(name, width) for path, name in whole.items()}
-    if len(set(names.values())) < len(whole):
+    short = {path: _cut(name, width) for path, name in whole.items()}
+    different = set(short.values())
+    if len(different) < len(whole):
         return whole
-    return names
+    return short
 
 
 def _cut(name, width):
     if len(name) <= width:
         return name
-    return "…" + name[len(name) - width + 1:]
+    # The dots take one column.
+    begin = len(name) - width + 1
+    return "…" + name[begin:]
 
 
 def _lines(looks, needed, every):
-    """Writes a line a round, with the run's name if there are several, as long as somebody reads them."""
+    """Writes a line a round, with the run's name if there are several, as long as somebody reads
+    them."""
     # {path: rounds written}
     shown = {seen.path: 0 for seen in looks}
-    names = {seen.path: "" for seen in looks}
     width = terminal_width()
-    if len(looks) > 1:
-        names = {path: f"{name}  " for path, name in shortened(list(shown), width // 3).items()}
+    names = _leads(list(shown), width)
     noted = set()
     for now in _looks(looks, needed, every, time.sleep):
         for seen in now:
@@ -237,11 +264,27 @@ def _lines(looks, needed, every):
                     return
             # Fewer than before if the run was resumed.
             shown[seen.path] = len(seen.run.ends)
+        noted = _note(now, noted)
+
+
+def _leads(paths, width):
+    """``{path: text before its lines}``: names if there are several."""
+    if len(paths) == 1:
+        return {path: "" for path in paths}
+    names = shortened(paths, width // 3)
+    return {path: f"{name}  " for path, name in names.items()}
+
+
+def _note(looks, noted):
+    """Write the notes that are new; returns the beginnings of all present ones."""
+    line_of = {}
+    for line in notes(looks, time.monotonic()):
         # A note is the same while only its seconds change.
-        lines = {line.partition(" for ")[0]: line for line in notes(now, time.monotonic())}
-        for key in lines.keys() - noted:
-            write_out(lines[key])
-        noted = set(lines)
+        beginning, _, _ = line.partition(" for ")
+        line_of[beginning] = line
+    for beginning in line_of.keys() - noted:
+        write_out(line_of[beginning])
+    return set(line_of)
 
 
 def _round_line(run, t, name, width):
@@ -253,8 +296,11 @@ def _round_line(run, t, name, width):
     last = planned(run)
     left_s = None
     if round_s is not None:
+        # Rounds count from 1, ``t`` from 0.
         left_s = round_s * (last - t - 1)
-    return name + report.round_line(row, last, left_s, width - len(name), headline(run).name)
+    num_columns = width - len(name)
+    line = report.round_line(row, last, left_s, num_columns, headline(run).name)
+    return name + line
 
 
 @contextlib.contextmanager
@@ -276,7 +322,9 @@ def _keys():
         ready, _, _ = select.select([handle], [], [], seconds)
         if not ready:
             return ""
-        return os.read(handle, 1).decode("latin-1").lower()
+        # Any byte is a character of Latin-1.
+        key = os.read(handle, 1).decode("latin-1")
+        return key.lower()
 
     # Ctrl-C still interrupts.
     tty.setcbreak(handle)
@@ -290,7 +338,8 @@ def _last_words(runs):
     """Writes the outcome of the runs: of one its summary and picture, of several a table."""
     from fedmpi.read.report.live import table
     if len(runs) > 1:
-        write_out("\n".join(table(runs, terminal_width())))
+        lines = table(runs, terminal_width())
+        write_out("\n".join(lines))
         return
     run = next(iter(runs.values()))
     write_out(in_words_and_curves(run, sys.stdout.isatty()))

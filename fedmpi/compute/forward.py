@@ -261,7 +261,7 @@ def _stack(model, layout):
     return stack
 
 
-def body_rule(layer, stack, shared, memory=torch.channels_last):
+def body_rule(layer, stack, shared, memory_format=torch.channels_last):
     """``rule(rows) -> layer`` on ``(s, m * channels, height, width)``; None for an unknown layer.
 
     ``shared``: its input is ``(s, channels, ...)``, the same for all models. ``stack(rows, tensor)
@@ -270,19 +270,19 @@ def body_rule(layer, stack, shared, memory=torch.channels_last):
     if type(layer) in BY_CHANNEL:
         return lambda rows: layer
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
-        return partial(_convolution, layer, stack, shared, memory)
+        return partial(_convolution, layer, stack, shared, memory_format)
     if type(layer) is nn.BatchNorm2d and layer.running_mean is not None:
         return partial(_norm, layer, stack)
     return None
 
 
-def _convolution(layer, stack, shared, memory, rows):
+def _convolution(layer, stack, shared, memory_format, rows):
     """The wide convolution of all models."""
     weights = stack(rows, layer.weight)
     groups = 1 if shared else len(weights) * layer.groups
     return partial(
         F.conv2d,
-        weight=weights.flatten(0, 1).to(memory_format=memory),
+        weight=weights.flatten(0, 1).to(memory_format=memory_format),
         bias=_by_channel(stack, rows, layer.bias),
         stride=layer.stride,
         padding=layer.padding,

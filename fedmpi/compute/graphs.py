@@ -62,25 +62,25 @@ class Recorder:
         self.made = {}
 
     def steps(self, rule, make, start):
-        """``(step, held)``: ``make(held)``, made once for each rule and shapes, and its tensors.
+        """``(step, operands)``: ``make(operands)``, once for each rule and shapes; and its tensors.
 
-        The step reads and writes the tensors ``held``, by name, first with the values of
+        The step reads and writes the tensors ``operands``, by name, first with the values of
         ``start``. It may depend on ``rule``, the model and these tensors alone.
         """
         shapes = tuple((name, tensor.shape) for name, tensor in start.items())
         key = rule, shapes
         if key in self.made:
-            step, held = self.made[key]
-            for name, tensor in held.items():
+            step, operands = self.made[key]
+            for name, tensor in operands.items():
                 tensor.copy_(start[name])
-            return step, held
+            return step, operands
 
         if len(self.made) == RULES:
             self.forget()
-        held = {name: tensor.clone() for name, tensor in start.items()}
-        step = Recorded(make(held))
-        self.made[key] = step, held
-        return step, held
+        operands = {name: tensor.clone() for name, tensor in start.items()}
+        step = Recorded(make(operands))
+        self.made[key] = step, operands
+        return step, operands
 
     def forget(self):
         """Give all memory back."""
@@ -129,11 +129,11 @@ class Graph(NamedTuple):
 def record(step, batch, fixed):
     """The ``Graph`` of ``step`` for batches like this one; nothing is computed yet."""
     graph = torch.cuda.CUDAGraph()
-    held = [torch.empty_like(tensor) for tensor in batch]
+    inputs = [torch.empty_like(tensor) for tensor in batch]
     # Relaxed: the allocator may give memory back meanwhile.
     with torch.cuda.graph(graph, capture_error_mode="relaxed"):
-        step(*held, **fixed)
-    return Graph(graph, held)
+        step(*inputs, **fixed)
+    return Graph(graph, inputs)
 
 
 def roomy():
@@ -144,8 +144,8 @@ def roomy():
 
 def replay(recorded, batch):
     """Take the step on another batch of the same shapes."""
-    for held, tensor in zip(recorded.batch, batch):
-        held.copy_(tensor)
+    for static, tensor in zip(recorded.batch, batch):
+        static.copy_(tensor)
     recorded.graph.replay()
 
 

@@ -62,8 +62,8 @@ def laid_out(layout, model, personal):
     """
     if not isinstance(model, Several):
         return layout.with_personal(personal)
-    held = [slot.name for slot in layout.slots if slot.name.startswith(SERVER + ".")]
-    layout = replace(layout, held=tuple(held))
+    server_only = [slot.name for slot in layout.slots if slot.name.startswith(SERVER + ".")]
+    layout = replace(layout, server_only=tuple(server_only))
     if personal is None:
         return layout
     stay = []

@@ -154,8 +154,8 @@ def descend(task, descent=Descent(), own_batches=()):
         epochs = task.epochs
         steps = epochs * len(own_batches)
     lrs = learning_rates(task, steps)
-    step, held = _prepared(task, descent, x)
-    take = _taking(step, held)
+    step, operands = _prepared(task, descent, x)
+    take = _taking(step, operands)
 
     taken = seen = 0
     task.model.train()
@@ -165,16 +165,16 @@ def descend(task, descent=Descent(), own_batches=()):
             taken += 1
             seen += len(labels)
         if probe.epoch is not None and probe.epoch(epoch):
-            _mask_again(task, x, held)
+            _mask_again(task, x, operands)
 
     if _as_a_vector(descent, task.optimiser, probe.step):
         task.g.zero_()
-    loss = float(held["total"]) / max(seen, 1)
+    loss = float(operands["total"]) / max(seen, 1)
     travelled = _travelled(task.optimiser, lrs[:taken])
     state = {}
     if descent.resumes:
         # The recorder's next training writes to its tensors again.
-        state = {name: tensor.clone() for name, tensor in states_of(held).items()}
+        state = {name: tensor.clone() for name, tensor in states_of(operands).items()}
     return Trained(loss, taken, seen, travelled, state)
 
 
@@ -186,9 +186,9 @@ def _travelled(optimiser, lrs):
 
 
 def _prepared(task, descent, x):
-    """``(step, held)``: the step of ``descend``, recorded if it can be, and its tensors."""
+    """``(step, operands)``: the step of ``descend``, recorded if it can be, and its tensors."""
     start = _start(task, descent, x)
-    sparse = "live" in start
+    sparse = "trainable" in start
     make = partial(_step, task, descent, x, sparse)
     watched = task.probe.step or task.probe.epoch
     if task.recorder is None or watched or descent.loss is not None:
@@ -197,9 +197,9 @@ def _prepared(task, descent, x):
     return task.recorder.steps(rule, make, start)
 
 
-def _taking(step, held):
+def _taking(step, operands):
     """``take(inputs, labels, lr)``: one step; on a GPU it reads the rate from its tensor."""
-    if "lr" not in held:
+    if "lr" not in operands:
         return step
     last_lr = None
 
@@ -207,17 +207,17 @@ def _taking(step, held):
         nonlocal last_lr
         if lr != last_lr:
             last_lr = lr
-            held["lr"].fill_(lr)
+            operands["lr"].fill_(lr)
         step(inputs, labels)
 
     return take
 
 
-def _mask_again(task, x, held):
+def _mask_again(task, x, operands):
     """Zero the model and the optimiser's state off the task's mask, after the mask has moved."""
-    for tensor in (x, *states_of(held).values()):
-        if tensor.shape == task.live.shape:
-            tensor.mul_(task.live)
+    for tensor in (x, *states_of(operands).values()):
+        if tensor.shape == task.trainable.shape:
+            tensor.mul_(task.trainable)
 
 
 def _start(task, descent, x):
@@ -225,7 +225,7 @@ def _start(task, descent, x):
 
     ``total ()`` is the sum of the losses of all samples. On a GPU ``lr ()`` is the learning rate: a
     recorded step reads it anew each time. All others are (R,): the optimiser's state,
-    ``live`` if weights are pruned, ``base`` with mu and ``shift`` with a shift.
+    ``trainable`` if weights are pruned, ``base`` with mu and ``shift`` with a shift.
     """
     layout = task.layout
     start = {"total": torch.zeros((), device=x.device)}
@@ -237,7 +237,7 @@ def _start(task, descent, x):
         start[STATE + name] = tensor
     may_move = task.probe.epoch is not None
     if may_move or count(task.mask) < layout.num_weights:
-        start["live"] = task.live
+        start["trainable"] = task.trainable
     if descent.mu:
         start["base"] = task.base[: layout.R]
     if descent.shift is not None:
@@ -260,10 +260,10 @@ def shift_of(descent, task):
     return descent.shift(task) * real.to(task.x.device)
 
 
-def states_of(held):
-    """The optimiser's tensors among ``held``, by the optimiser's names."""
+def states_of(operands):
+    """The optimiser's tensors among ``operands``, by the optimiser's names."""
     states = {}
-    for name, tensor in held.items():
+    for name, tensor in operands.items():
         if name.startswith(STATE):
             states[name.removeprefix(STATE)] = tensor
     return states
@@ -276,23 +276,23 @@ def _as_a_vector(descent, optimiser, watch):
     return bool(descent.mu or descent.shift or watch)
 
 
-def _step(task, descent, x, sparse, held):
+def _step(task, descent, x, sparse, operands):
     """``step(inputs, labels, lr)`` of ``descend`` on the model in ``x (R,)``.
 
-    ``held`` are the tensors of ``_start``; on a GPU the learning rate is among them, and ``lr``
+    ``operands`` are the tensors of ``_start``; on a GPU the learning rate is among them, and ``lr``
     is left out. The step keeps nothing of the task that belongs to its client.
     """
     model, layout, g = task.model, task.layout, task.g
     casting, watch = task.casting, task.probe.step
     mu, clip_norm = descent.mu, task.clip_norm
     shifted = descent.shift is not None
-    total = held["total"]
+    total = operands["total"]
     loss = descent.loss or task.objective.loss
     as_a_vector = _as_a_vector(descent, task.optimiser, watch)
     named = dict(model.named_parameters())
     trained = [named[slot.name] for slot in layout.trained]
-    move = _move(task, x, trained, held)
-    lives = views(layout, held["live"]) if sparse else []
+    move = _move(task, x, trained, operands)
+    trainables = views(layout, operands["trainable"]) if sparse else []
     parts_of_g = views(layout, g) if as_a_vector else []
     order = _models_order(layout, named) if clip_norm else []
 
@@ -309,16 +309,16 @@ def _step(task, descent, x, sparse, held):
         if watch is not None:
             watch(g)
         if mu:
-            g.add_(x, alpha=mu).sub_(held["base"], alpha=mu)
+            g.add_(x, alpha=mu).sub_(operands["base"], alpha=mu)
         if shifted:
-            g.add_(held["shift"])
+            g.add_(operands["shift"])
         if sparse:
-            gradients = _scaled(gradients, lives, as_a_vector)
+            gradients = _scaled(gradients, trainables, as_a_vector)
         if clip_norm:
             factor = clipping(clip_norm, gradients, order)
             gradients = _scaled(gradients, factor, as_a_vector)
         if lr is None:
-            lr = held["lr"]
+            lr = operands["lr"]
         move(gradients, lr)
 
     return step
@@ -351,14 +351,14 @@ def clipping(most, gradients, order):
     return (most / (norm + 1e-6)).clamp(max=1.0)
 
 
-def _move(task, x, trained, held):
-    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, with its state among ``held``.
+def _move(task, x, trained, operands):
+    """``move(gradients, lr)``: the optimiser's step on ``x (R,)``, with its state among ``operands``.
 
     The ``trained`` parameters live in x. Without a fused kernel the gradients are views of the
     task's ``g``.
     """
     layout, optimiser, g = task.layout, task.optimiser, task.g
-    state = states_of(held)
+    state = states_of(operands)
     if optimiser.fused is None:
         return lambda gradients, lr: optimiser.step(x, g, state, lr)
 

@@ -94,7 +94,7 @@ def _train(model, layout, recorder, averages, tasks, descent=Descent()):
     inputs = torch.cat([task.inputs for task in ordered])
     labels = torch.cat([task.labels for task in ordered])
     start = _start(ordered, descent)
-    step, held = _prepared(model, layout, recorder, first, descent, start)
+    step, operands = _prepared(model, layout, recorder, first, descent, start)
 
     lengths = plan.counts.count_nonzero(0).tolist()
     lrs = [learning_rates(task, steps) for task, steps in zip(ordered, lengths)]
@@ -114,13 +114,13 @@ def _train(model, layout, recorder, averages, tasks, descent=Descent()):
         known_number = number if averages else 0
         step(batch, targets, shares, counts, lr, even=even, number=known_number)
 
-    X = held["X"]
-    if held is not start:
+    X = operands["X"]
+    if operands is not start:
         # The recorder's next training writes to its tensors again.
         X = X.clone()
-    trained = _trained(plan, held["total"], lengths, lrs, first.optimiser)
+    trained = _trained(plan, operands["total"], lengths, lrs, first.optimiser)
     if descent.resumes:
-        states = states_of(held)
+        states = states_of(operands)
         trained = [of_client._replace(state=_row(states, row, copy=True))
                    for row, of_client in enumerate(trained)]
     done = dict(zip(plan.order, zip(X, trained)))
@@ -128,7 +128,7 @@ def _train(model, layout, recorder, averages, tasks, descent=Descent()):
 
 
 def _prepared(model, layout, recorder, task, descent, start):
-    """``(step, held)``: the step of all clients, recorded if it can be, and its tensors."""
+    """``(step, operands)``: the step of all clients, recorded if it can be, and its tensors."""
     make = partial(_step, model, layout, task, descent)
     if recorder is None or descent.loss is not None:
         return make(start), start
@@ -160,7 +160,7 @@ def _start(tasks, descent):
 
     ``X (G, P)``, a client a row; ``total (G,)``, the sum of each client's losses; the optimiser's
     state; all others (G, R), or (1, R) if all clients have the same: ``base`` with mu, ``shift``
-    with a shift, and ``live`` if weights are pruned.
+    with a shift, and ``trainable`` if weights are pruned.
     """
     first = tasks[0]
     R = first.layout.R
@@ -177,7 +177,7 @@ def _start(tasks, descent):
     if descent.shift is not None:
         start["shift"] = _rows([shift_of(descent, task) for task in tasks])
     if _sparse(tasks):
-        start["live"] = _rows([task.live for task in tasks])
+        start["trainable"] = _rows([task.trainable for task in tasks])
     return start
 
 
@@ -218,20 +218,20 @@ def _one_rate(lrs, default, device):
     return torch.full((), rate, dtype=dtype, device=device)
 
 
-def _step(model, layout, task, descent, held):
+def _step(model, layout, task, descent, operands):
     """``step(inputs (B, a, ...), labels (B, a, ...), shares (B, a), counts (a,), lr, even,
     number)`` of the first a clients, with the tensors ``held``, see ``_start``.
 
     It keeps nothing of the ``task`` that belongs to its client.
     """
-    X, total = held["X"], held["total"]
+    X, total = operands["X"], operands["total"]
     R = layout.R
     g = X.new_empty(len(X), R)
     forward = _forward(model, layout, X.device)
     casting, optimiser = task.casting, task.optimiser
     mu, clip_norm = descent.mu, task.clip_norm
     loss = descent.loss or task.objective.loss
-    state_of = _first_rows_of(held)
+    state_of = _first_rows_of(operands)
     # a -> the leaves of the last step.
     last_leaves = {}
 
@@ -262,10 +262,10 @@ def _step(model, layout, task, descent, held):
     return step
 
 
-def _first_rows_of(held):
-    """``first_rows(a) -> ((base, shift, live), optimiser's state)`` of the first a clients."""
-    bends = [held.get(name) for name in ("base", "shift", "live")]
-    states = states_of(held)
+def _first_rows_of(operands):
+    """``first_rows(a) -> ((base, shift, trainable), optimiser's state)`` of the first a clients."""
+    bends = [operands.get(name) for name in ("base", "shift", "trainable")]
+    states = states_of(operands)
 
     def first_rows(a):
         bend = [None if tensor is None else tensor[:a] for tensor in bends]
@@ -275,7 +275,7 @@ def _first_rows_of(held):
     return first_rows
 
 
-def _bend(g, x, base, shift, live, mu, clip_norm):
+def _bend(g, x, base, shift, trainable, mu, clip_norm):
     """Change all rows of a gradient in place, as ``descend`` does before the optimiser's step.
 
     All are (a, R); the last three tensors may be (1, R), or None if there are none.
@@ -284,8 +284,8 @@ def _bend(g, x, base, shift, live, mu, clip_norm):
         g.add_(x, alpha=mu).sub_(base, alpha=mu)
     if shift is not None:
         g.add_(shift)
-    if live is not None:
-        g.mul_(live)
+    if trainable is not None:
+        g.mul_(trainable)
     if clip_norm:
         norms = g.norm(dim=1, keepdim=True)
         g.mul_((clip_norm / (norms + 1e-6)).clamp_(max=1.0))
@@ -424,7 +424,7 @@ def _sparse(tasks):
     """Whether any of the tasks' masks prunes weights."""
     num_weights = tasks[0].layout.num_weights
     # Many tasks share a mask, and then its `live`.
-    masks = {id(task.live): task.mask for task in tasks}
+    masks = {id(task.trainable): task.mask for task in tasks}
     return any(count(mask) != num_weights for mask in masks.values())
 
 
@@ -497,7 +497,7 @@ def _mapped(model, tensors, inputs, step):
     return vmap(one, in_dims=(0, 1), randomness="different")(tensors, inputs)
 
 
-def _wide(body, head, memory, tensors, inputs, step):
+def _wide(body, head, memory_format, tensors, inputs, step):
     """Logits of a chain; ``body`` and ``head`` are rules ``(tensors, step) -> layer``."""
     head_layers = [rule(tensors, step) for rule in head]
     if not body:
@@ -505,7 +505,7 @@ def _wide(body, head, memory, tensors, inputs, step):
         return through(head_layers, flat.transpose(0, 1))
     B, a = inputs.shape[:2]
     body_layers = [rule(tensors, step) for rule in body]
-    wide_inputs = inputs.flatten(1, 2).to(memory_format=memory)
+    wide_inputs = inputs.flatten(1, 2).to(memory_format=memory_format)
     h = through(body_layers, wide_inputs)
     flat = h.reshape(B, a, -1)
     return through(head_layers, flat.transpose(0, 1))
@@ -518,13 +518,13 @@ def _rules(model, layout, device):
         return None
     body_layers, head_layers = layers
     # On a CPU channels that lie last are a third faster.
-    memory = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     stack = _stack(model, layout)
-    body = [_body_rule(layer, stack, memory) for layer in body_layers]
+    body = [_body_rule(layer, stack, memory_format) for layer in body_layers]
     head = [_head_rule(layer, stack) for layer in head_layers]
     if None in body + head:
         return None
-    return body, head, memory
+    return body, head, memory_format
 
 
 def _stack(model, layout):
@@ -545,11 +545,11 @@ def _stack(model, layout):
     return stack
 
 
-def _body_rule(layer, stack, memory):
+def _body_rule(layer, stack, memory_format):
     """``rule(tensors, step) -> layer`` on ``(B, a * channels, ...)``; None without a rule."""
     if type(layer) is nn.BatchNorm2d:
         return partial(_norm, layer, stack, _counted(layer))
-    rule = body_rule(layer, stack, shared=False, memory=memory)
+    rule = body_rule(layer, stack, shared=False, memory_format=memory_format)
     if rule is None:
         return None
     return lambda tensors, step: rule(tensors)

@@ -15,7 +15,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.layout import Layout
 from fedmpi.core.support import gathered, index_of, scattered
 from fedmpi.core.tensors import mode
-from fedmpi.core.units import held, small_layout
+from fedmpi.core.units import entries_of, small_layout
 
 # Two ways to compute an output may differ by this share of the largest output.
 SAME = 1e-4
@@ -64,7 +64,7 @@ def cut(model, structure, units):
     smaller = copy.deepcopy(model, copies)
     for module in smaller.modules():
         _resize(module)
-    support = _positions(held(structure, units), device)
+    support = _positions(entries_of(structure, units), device)
     places = _positions(layout.real, device)
     return Cut(smaller, layout, x, g, support, places)
 
@@ -119,7 +119,7 @@ def check(model, structure, x, sample):
     units = torch.cat(every_other)
     smaller = cut(model, structure, units)
     smaller.down(x)
-    expected = _outputs_of_part(model, x, held(structure, units), sample)
+    expected = _outputs_of_part(model, x, entries_of(structure, units), sample)
     try:
         outputs = _outputs(smaller.model, sample)
     except (RuntimeError, ValueError, IndexError) as error:

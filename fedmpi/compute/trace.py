@@ -108,22 +108,22 @@ class _Trace(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         # Labels are looked up first, as operations in place change their inputs.
-        before, held = {}, []
+        before, parameters = {}, []
         for tensor in tensors_in([args, kwargs]):
             if id(tensor) in self.labels:
                 _, before[id(tensor)] = self.labels[id(tensor)]
             if id(tensor) in self.slots:
-                held.append(tensor)
+                parameters.append(tensor)
         result = function(*args, **kwargs)
-        touched = before or held
+        touched = before or parameters
         if touched and tensors_in(result):
-            self._see(function, args, kwargs, before, held, result)
+            self._see(function, args, kwargs, before, parameters, result)
         return result
 
-    def _see(self, function, args, kwargs, before, held, result):
+    def _see(self, function, args, kwargs, before, parameters, result):
         """Follow labels through an operation.
 
-        ``before`` is {id(input): its labels}, ``held`` the parameters and statistics among the
+        ``before`` is {id(input): its labels}, ``parameters`` the parameters and statistics among the
         inputs.
         """
         name = function.__name__.strip("_")
@@ -133,8 +133,8 @@ class _Trace(TorchFunctionMode):
             self._linear(result, *args, **kwargs)
         elif name in NORMS:
             self._norm(result, *args, **kwargs)
-        elif held:
-            self._unknown(name, before, held)
+        elif parameters:
+            self._unknown(name, before, parameters)
         elif name in POINTWISE:
             self._pointwise(name, before, result)
         elif name in TOGETHER:
@@ -253,11 +253,11 @@ class _Trace(TorchFunctionMode):
         else:
             self._unknown(f"{name} over channels", before)
 
-    def _unknown(self, name, before, held=()):
+    def _unknown(self, name, before, parameters=()):
         """Pin the inputs of an operation that is not understood."""
         for labels in before.values():
             self._pin(labels, f"{name} uses them")
-        for tensor in held:
+        for tensor in parameters:
             slot = self.slots[id(tensor)]
             self.odd[slot.name] = f"{name} uses their weights"
 

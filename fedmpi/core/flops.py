@@ -28,7 +28,7 @@ class Costs(NamedTuple):
     """The costs of one sample's forward pass."""
 
     # Floats, in the order of layout.weights: multiplications of each weight.
-    uses: tuple
+    macs_per_weight: tuple
     # FLOPs with dense parameters, and of activations with each other.
     dense: float = 0.0
     # FLOPs with parameters that are not trained.
@@ -41,16 +41,16 @@ def costs(model, layout, sample):
     The model is bound to a vector of ``layout``.
     """
     flops = _watched(model, sample).flops
-    uses = []
+    macs_per_weight = []
     for slot in layout.weights:
         # Two operations a use.
         of_slot = flops.pop(slot.name, 0)
-        uses.append(of_slot / (2 * slot.size))
+        macs_per_weight.append(of_slot / (2 * slot.size))
     frozen = 0
     for name, _ in layout.frozen:
         frozen += flops.pop(name, 0)
     dense = sum(flops.values())
-    return Costs(tuple(uses), float(dense), float(frozen))
+    return Costs(tuple(macs_per_weight), float(dense), float(frozen))
 
 
 def forward(layout, costs, mask):
@@ -86,7 +86,10 @@ def training(layout, costs, mask, seen, extra, dense):
 
 def _by_mask(costs, kept):
     """FLOPs of one forward pass in the products with prunable weights, ``kept`` of them a layer."""
-    return sum(2 * count * uses for count, uses in zip(kept, costs.uses))
+    macs = 0
+    for count, macs_of_one in zip(kept, costs.macs_per_weight):
+        macs += count * macs_of_one
+    return 2 * macs
 
 
 def outputs(model, sample):

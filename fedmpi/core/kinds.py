@@ -63,17 +63,17 @@ class Kinds(NamedTuple):
 
 def kind(layout, name):
     """The ``Kind`` called ``name`` among the networks of a common ``layout``."""
-    own, regions = _own_layout(layout, name)
+    alone, regions = _own_layout(layout, name)
     personal = [_within(tensor, name) for tensor in layout.personal if _is_of(tensor, name)]
     if personal:
-        own = own.with_personal(lambda _: personal)
+        alone = alone.with_personal(lambda _: personal)
     weights, others, buffers = regions
     spans = (
-        _span(weights, own.Q),
-        _span(others, own.R - own.Q),
-        _span(buffers, own.P - own.R),
+        _span(weights, alone.Q),
+        _span(others, alone.R - alone.Q),
+        _span(buffers, alone.P - alone.R),
     )
-    return Kind(name, own, spans)
+    return Kind(name, alone, spans)
 
 
 def _own_layout(layout, name):
@@ -112,11 +112,11 @@ def part(kind, x):
     return torch.cat([x[span] for span in kind.spans])
 
 
-def with_part(kind, x, own):
-    """``(P,)``: a copy of ``x`` with the network's own vector ``own (P_k,)`` in its places."""
+def with_part(kind, x, vector):
+    """``(P,)``: a copy of ``x`` with the network's own ``vector (P_k,)`` in its places."""
     whole = x.clone()
     lengths = [span.stop - span.start for span in kind.spans]
-    for span, values in zip(kind.spans, own.split(lengths)):
+    for span, values in zip(kind.spans, vector.split(lengths)):
         whole[span] = values
     return whole
 
@@ -128,14 +128,14 @@ def mask_of(kind, mask):
     return whole
 
 
-def positions(kind, own):
-    """int32 (K,), sorted: a network's own positions ``own (K,)``, in the common vector."""
+def positions(kind, alone):
+    """int32 (K,), sorted: a network's own positions ``alone (K,)``, in the common vector."""
     layout = kind.layout
-    first = own.new_tensor([0, layout.Q, layout.R])
-    starts = own.new_tensor([span.start for span in kind.spans])
+    first = alone.new_tensor([0, layout.Q, layout.R])
+    starts = alone.new_tensor([span.start for span in kind.spans])
     moves = starts - first
     # A position moves with its region: 0 for weights, 1 for other parameters, 2 for buffers.
-    after_weights = (own >= layout.Q).long()
-    after_parameters = (own >= layout.R).long()
+    after_weights = (alone >= layout.Q).long()
+    after_parameters = (alone >= layout.R).long()
     region = after_weights + after_parameters
-    return own + moves[region]
+    return alone + moves[region]

@@ -67,7 +67,7 @@ class Layout:
     # Names of tensors that stay with each client: in the vector, not on the wire.
     personal: tuple = ()
     # Names of tensors of the server's own network: no client has them.
-    held: tuple = ()
+    server_only: tuple = ()
 
     @cached_property
     def digest(self):
@@ -87,17 +87,17 @@ class Layout:
     def shared(self):
         """bool (P,): True for travelling values: neither padding nor personal."""
         shared = self.real.clone()
-        shared[self.own] = False
+        shared[self.personal_positions] = False
         return shared
 
     @cached_property
     def travels(self):
         """Whether any tensor travels: only then the server has a model of the clients'."""
-        stays = {*self.personal, *self.held}
+        stays = {*self.personal, *self.server_only}
         return any(slot.name not in stays for slot in self.slots)
 
     @cached_property
-    def own(self):
+    def personal_positions(self):
         """int64, sorted: the positions of the personal tensors; empty if every tensor travels."""
         positions = [torch.empty(0, dtype=torch.int64)]
         for slot in self.slots:
@@ -107,7 +107,7 @@ class Layout:
         return torch.cat(positions)
 
     @cached_property
-    def tail(self):
+    def dense_positions(self):
         """int32, sorted: the travelling positions of [Q, P)."""
         places = torch.nonzero(self.shared[self.Q:]).flatten()
         return (places + self.Q).int()
@@ -115,7 +115,7 @@ class Layout:
     @cached_property
     def num_averages(self):
         """How many travelling values are not trained: the last of each support."""
-        return len(self.tail) - below(self.tail, self.R)
+        return len(self.dense_positions) - below(self.dense_positions, self.R)
 
     @cached_property
     def _last(self):
@@ -187,7 +187,7 @@ class Layout:
         if self.personal:
             travels = mask & self.shared[: self.Q]
         kept = torch.from_numpy(index_of(travels.numpy()))
-        support = torch.cat([kept, self.tail])
+        support = torch.cat([kept, self.dense_positions])
         last[:] = mask, mask._version, support
         return support
 

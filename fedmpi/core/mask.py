@@ -40,10 +40,10 @@ def _check_choice(name, value, choices):
 # --- budgets ---
 
 
-def budgets(layout, sparsity, distribution="erk", least=MIN_KEPT):
+def budgets(layout, sparsity, distribution="erk", min_kept=MIN_KEPT):
     """Kept weights a layer: ints that sum to ``round((1 - sparsity) * weights)`` exactly.
 
-    A layer keeps at least ``least`` weights, or all of a smaller layer. UserError if the budget is
+    A layer keeps at least ``min_kept`` weights, or all of a smaller layer. UserError if the budget is
     too small. ``distribution`` is one of
 
     * ``uniform``: the same density in every layer, the first one too;
@@ -60,21 +60,21 @@ def budgets(layout, sparsity, distribution="erk", least=MIN_KEPT):
     sizes = [slot.size for slot in layout.weights]
     densities = RULES[distribution](shapes, density)
     total = round(density * layout.num_weights)
-    low = _low(layout, distribution, least)
-    return _round(sizes, densities, total, low, least)
+    low = _low(layout, distribution, min_kept)
+    return _round(sizes, densities, total, low, min_kept)
 
 
-def bearable(layout, distribution="erk", least=MIN_KEPT):
-    """The largest sparsity at which every layer keeps ``least`` weights.
+def bearable(layout, distribution="erk", min_kept=MIN_KEPT):
+    """The largest sparsity at which every layer keeps ``min_kept`` weights.
 
     With ``first-dense`` the first layer keeps all of its own.
     """
-    return 1 - sum(_low(layout, distribution, least)) / layout.num_weights
+    return 1 - sum(_low(layout, distribution, min_kept)) / layout.num_weights
 
 
-def _low(layout, distribution, least):
+def _low(layout, distribution, min_kept):
     """How many weights each layer keeps at least."""
-    low = [min(slot.size, least) for slot in layout.weights]
+    low = [min(slot.size, min_kept) for slot in layout.weights]
     if distribution == "first-dense":
         low[0] = layout.weights[0].size
     return low
@@ -149,15 +149,15 @@ RULES = {
 }
 
 
-def _round(sizes, densities, total, low, least):
+def _round(sizes, densities, total, low, min_kept):
     """Whole numbers near ``densities * sizes`` that sum to ``total``.
 
-    Each lies between ``low``, ``least`` for most layers, and the layer's size.
+    Each lies between ``low``, ``min_kept`` for most layers, and the layer's size.
     """
     if total < sum(low):
         raise UserError(
             f"sparsity {1 - total / sum(sizes):.4f} leaves {total} weights, but every layer keeps "
-            f"at least {least}; this model bears at most sparsity {1 - sum(low) / sum(sizes):.4f}"
+            f"at least {min_kept}; this model bears at most sparsity {1 - sum(low) / sum(sizes):.4f}"
         )
     layers = range(len(sizes))
     kept = []

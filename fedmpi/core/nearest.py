@@ -1,18 +1,18 @@
 """The name that a user probably meant by an unknown one."""
 
 
-def nearest(name, known):
-    """The closest of the ``known`` names; empty if none is close to ``name``."""
+def nearest(name, names):
+    """The closest of the ``names`` names; empty if none is close to ``name``."""
     # Only a mistake needs it, and each start would pay for it.
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     return close[0] if close else ""
 
 
-def hint(name, known):
+def hint(name, names):
     """``; did you mean ...?`` with the closest known name; empty if none is close."""
-    near = nearest(name, known)
+    near = nearest(name, names)
     if not near:
         return ""
     return f"; did you mean {near}?"

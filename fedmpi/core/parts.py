@@ -49,6 +49,15 @@ import numpy as np
 import torch
 
 from fedmpi.core.layout import Layout
+from fedmpi.core.renamed import renamed
+
+
+def __getattr__(name):
+    # A plain AttributeError would not say the new name to ``from ... import Known``.
+    if name == "Known":
+        raise ImportError("Known is called ClientRecords now")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # --- a run as its parts see it ---
 
@@ -66,6 +75,7 @@ class Round(NamedTuple):
     rounds: int
 
 
+@renamed(given="user_options", judged="estimators")
 class Facts(NamedTuple):
     """The facts about a run before its start, for its parts: sizes, and other parts' traits.
 
@@ -82,7 +92,7 @@ class Facts(NamedTuple):
 
     layout: Layout
     named: dict = {}                   # {option: "--option value"}
-    given: frozenset = frozenset()     # names of the part's options that the user gave
+    user_options: frozenset = frozenset()    # names of the part's options that the user gave
     rounds: int = 1
     epochs: int = 1               # of a client in a round; the last may be cut short
     steps: int = 1                # the most steps of any client in a round
@@ -107,7 +117,7 @@ class Facts(NamedTuple):
     touched: int = 1              # clients that this part changes: of features and faults
     shape: tuple = ()             # of a sample
     ids: bool = False             # inputs are whole numbers that reach the model as they are
-    judged: tuple = ()            # names of estimators that look at updates or ask for utilities
+    estimators: tuple = ()            # names of estimators that look at updates or ask for utilities
     fixed_masks: bool = True      # the first mask stays
     coded: bool = False           # the codec changes values
     own_tests: bool = False       # clients have test parts of their own
@@ -149,9 +159,9 @@ def without_model(facts):
 
     Their server has no model, and receives no update of one.
     """
-    if facts.judged:
+    if facts.estimators:
         yield (
-            f"clients send no update of a model, which {', '.join(facts.judged)} would judge; "
+            f"clients send no update of a model, which {', '.join(facts.estimators)} would judge; "
             "take --contribution uniform, and nothing to --observe"
         )
     if not facts.fixed_masks:
@@ -326,6 +336,7 @@ class Probe(NamedTuple):
     dense: int = 0
 
 
+@renamed(live="trainable", given="message")
 class Task(NamedTuple):
     """One client's local training. ``x`` is trained in place; off the mask it stays zero."""
 
@@ -335,7 +346,7 @@ class Task(NamedTuple):
     g: torch.Tensor               # (R,) its gradient
     base: torch.Tensor            # (P,) the received values, read-only
     mask: torch.Tensor            # (Q,) bool, may be changed by the probe in place
-    live: torch.Tensor            # (R,) float32, 1 on trained entries: the mask, then ones
+    trainable: torch.Tensor            # (R,) float32, 1 on trained entries: the mask, then ones
     inputs: torch.Tensor          # (n, ...) float32 on the model's device
     labels: torch.Tensor          # (n, ...) targets: (n,) int64 if they are classes
     epochs: int
@@ -347,7 +358,8 @@ class Task(NamedTuple):
     # The context of forward passes, see ``compute.sgd.casting``.
     casting: Callable = contextlib.nullcontext
     recorder: Any = None          # graphs.Recorder of the model, on a GPU
-    given: dict = {}              # {name: tensor on the device} that the strategy sent as well
+    # {name: tensor on the device} of the strategy's, see ``Strategy.sends``.
+    message: dict = {}
     # {name: tensor on the device} that this client kept of its last merged round.
     kept: dict = {}
     optimiser: Optimiser | None = None            # None in tasks without training
@@ -418,6 +430,7 @@ class Lab(NamedTuple):
 # --- the server's side ---
 
 
+@renamed(root="server_update")
 class Updates(NamedTuple):
     """A cohort's answers: a client a row, a kept weight a column.
 
@@ -432,7 +445,7 @@ class Updates(NamedTuple):
     n: torch.Tensor               # (C,) float64 samples
     trained: int                  # number of columns of trained parameters; buffers follow
     # (K,) float32: the update of the server's training beside the clients', see Strategy.
-    root: torch.Tensor | None = None
+    server_update: torch.Tensor | None = None
     # Further answers, see Field: {name: (C, ...) or list of C tensors}, and {name: sum}.
     parts: dict = {}
     totals: dict = {}
@@ -484,7 +497,7 @@ class Strategy(NamedTuple):
     ``server_data`` is ``"labelled"`` or ``"unlabelled"`` if it works with the samples of
     ``--server-data``, else empty. ``before(state, x (P,), mask) -> Training`` is the server's
     training beside the clients, x being the model for all of them; the result is
-    ``updates.root (K,)``, a difference from x. ``after(state, x (P,), updates, lab) -> (state,
+    ``updates.server_update (K,)``, a difference from x. ``after(state, x (P,), updates, lab) -> (state,
     x)`` is the server's own work on the merged model, once after each merge; entries outside the
     support do not move. Coalitions are judged by merged models without this work.
 
@@ -492,7 +505,7 @@ class Strategy(NamedTuple):
 
     * ``sends`` names the arrays for clients beside the model: ``send(state) -> {name: tensor}`` to
       all of them, ``send_to(state, client) -> {name: tensor}`` to one. Clients find them in
-      ``task.given``.
+      ``task.message``.
     * ``answers`` names the arrays in a client's answer beside its update, and ``keeps`` a client's
       arrays for itself, until its next round: ``reply(task, trained) -> (answer,
       kept)``, two dicts, once the client has trained. The server finds answers in
@@ -512,7 +525,7 @@ class Strategy(NamedTuple):
 
     A client is tested on its own test part (``--client-test``) by the present model with the
     client's personal tensors laid over it, or by ``own_model(task) -> (P,)``, unless the result is
-    None. ``task`` is the client's as it would train now, with ``given`` and ``kept``; the function
+    None. ``task`` is the client's as it would train now, with ``message`` and ``kept``; the function
     may train ``task.x`` in place and return it. If a client's outputs are not its model's,
     ``predict(task, inputs (n, ...)) -> (n, classes)`` gives them, for such a task with its model
     at the tested vector, in evaluation mode and without gradients.
@@ -558,6 +571,7 @@ class Strategy(NamedTuple):
     features: Callable | None = None
 
 
+@renamed(residuals="keeps_pruned_values")
 class Pruner(NamedTuple):
     """The choice of kept weights.
 
@@ -566,7 +580,7 @@ class Pruner(NamedTuple):
     the same mask object if nothing changes; a pruner returns ``(state, mask, x)`` to rewind weights
     to earlier values. ``probe(task) -> Probe`` runs on clients, or is None.
 
-    The server zeroes pruned weights, unless the pruner keeps their last values (``residuals``);
+    The server zeroes pruned weights, unless the pruner keeps their last values (``keeps_pruned_values``);
     they are not sent. ``exact``: the number of kept weights never changes, as the server asserts.
     ``moves``: clients change their masks while they train, so updates do not add up.
 
@@ -582,7 +596,7 @@ class Pruner(NamedTuple):
     init: Callable
     evolve: Callable
     probe: Callable | None = None
-    residuals: bool = False
+    keeps_pruned_values: bool = False
     exact: bool = True
     masks: Callable | None = None
     nominal: Callable | None = None
@@ -594,6 +608,7 @@ class Pruner(NamedTuple):
     planned: Callable | None = None
 
 
+@renamed(uses="macs_per_weight")
 class Replies(NamedTuple):
     """A pruner's view of a round: the updates, their weights in the merge, the clients' reports."""
 
@@ -602,7 +617,7 @@ class Replies(NamedTuple):
     reports: list                 # C dicts of numpy arrays
     layout: Layout
     # Multiplications a weight and sample, a layer: 1 for linear, positions for convolutions.
-    uses: tuple
+    macs_per_weight: tuple
     clients: torch.Tensor         # (C,) int64
     scores: torch.Tensor          # (N,) float64: every client's remembered contribution
     sizes: torch.Tensor           # (N,) float64 samples
@@ -703,7 +718,7 @@ class Devices(NamedTuple):
     notes: Callable = nothing
 
 
-class Known(NamedTuple):
+class ClientRecords(NamedTuple):
     """A sampler's information about clients; NaN for a client without an answer yet."""
 
     available: torch.Tensor       # (N,) bool
@@ -715,7 +730,7 @@ class Known(NamedTuple):
 class Sampler(NamedTuple):
     """The choice of a round's clients.
 
-    ``draw(gen, count, known) -> int64 (count,)`` distinct clients, all available; fewer if fewer
+    ``draw(gen, count, records) -> int64 (count,)`` distinct clients, all available; fewer if fewer
     are available. If ``candidates`` is not 0 the server draws ``max(count, candidates)`` clients,
     sends them the model, asks for its loss on their samples, and ``choose(count, clients (d,),
     losses (d,)) -> int64`` keeps ``count`` of them.
@@ -823,6 +838,7 @@ class Features(NamedTuple):
     notes: Callable = nothing
 
 
+@renamed(stale="needs_previous_model")
 class Fault(NamedTuple):
     """Faulty clients: the choice of them, their true quality, and their behaviour.
 
@@ -834,7 +850,7 @@ class Fault(NamedTuple):
 
     ``local(task, train, previous) -> Trained`` replaces the strategy's local training, ``train()
     -> Trained``: it changes ``task.x (P,)`` in place, on live weights only. Its chance comes from
-    ``task.gen`` alone. If ``stale``, ``previous (P,)`` is the model published in the round before,
+    ``task.gen`` alone. If ``needs_previous_model``, ``previous (P,)`` is the model published in the round before,
     None in the first round; otherwise it is None.
     """
 
@@ -844,12 +860,13 @@ class Fault(NamedTuple):
     labels: Callable | None = None
     inputs: Callable | None = None
     local: Callable | None = None
-    stale: bool = False
+    needs_previous_model: bool = False
     refuses: Callable = nothing            # see Facts
     notes: Callable = nothing
     planned: Callable | None = None        # see Round
 
 
+@renamed(told="remarks")
 class Dataset(NamedTuple):
     """Arrays of samples and their targets, from a factory ``(data_dir, **options)``.
 
@@ -874,7 +891,7 @@ class Dataset(NamedTuple):
     client: np.ndarray | None = None    # (N,) int64: the natural client of each training sample
     client_names: tuple = ()            # a text per natural client
     ids: bool = False       # samples are whole numbers and no images, such as an embedding's
-    told: tuple = ()        # lines for the user about the reading of the arrays
+    remarks: tuple = ()        # lines for the user about the reading of the arrays
 
 
 class Partition(Protocol):

@@ -93,7 +93,7 @@ def by_layer(structure, units):
     return dict(zip(structure.layers, units.split(counts)))
 
 
-def held(structure, units):
+def entries_of(structure, units):
     """(P,) bool: the entries of the model that keeps ``units (U,) bool``. Padding is False."""
     entries = structure.layout.real.clone()
     for axis in structure.axes:

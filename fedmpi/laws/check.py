@@ -2,7 +2,7 @@
 
 from fedmpi.build.options import SEVERAL
 from fedmpi.laws import data, merging, pruning, scoring, time, training, wire
-from fedmpi.laws.engine import assembled, play
+from fedmpi.laws.engine import assembled, run_rounds
 from fedmpi.laws.hold import hold_all, hold_equal, twice
 
 LAWS = {
@@ -71,8 +71,8 @@ def _beside(kind, spec):
 
 def _last_model(kind, spec):
     options = OWN_PARTS.get(kind, {}) | _beside(kind, spec) | _named(kind, spec)
-    fed, state = assembled(**options)
-    states, _ = play(fed, state, ROUNDS)
+    run, state = assembled(**options)
+    states, _ = run_rounds(run, state, ROUNDS)
     return states[-1]["x"]
 
 

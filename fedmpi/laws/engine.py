@@ -44,25 +44,36 @@ def small(**options):
     return set_up(complete, CPU)
 
 
-def assembled(**options):
-    """``(fed, state before round 1)`` of such a federation."""
+def assembled(*, of_server=None, of_worker=None, around=None, **options):
+    """``(run, state before round 1)`` of such a federation.
+
+    ``of_server`` and ``of_worker`` are ``{field: value}`` that replace fields of ``RunParts`` and
+    ``WorkerParts``, for parts that no option names. ``around`` is the worker's hook.
+    """
     setup = small(**options)
     check(setup)
-    worker = Worker(worker_parts, lambda name, local_rank: CPU)
+    setup = setup._replace(run=setup.run._replace(**of_server or {}))
+
+    def build(*arguments):
+        return worker_parts(*arguments)._replace(**of_worker or {})
+
+    worker = Worker(build, lambda name, local_rank: CPU)
+    if around:
+        worker.around = around
     # The real transport of one process, not a stand-in.
     transport = Local(worker)
-    fed = setup.fed._replace(transport=transport)
+    run = setup.run._replace(transport=transport)
     transport.share({"kind": "data"}, shared_arrays(setup.data))
-    state = loop.start(fed, setup.network.first)
+    state = loop.start(run, setup.network.first)
     transport.publish(*message(setup, state))
-    return fed, state
+    return run, state
 
 
-def play(fed, state, rounds):
+def run_rounds(run, state, rounds):
     """``(states, rows)`` after each of the first ``rounds`` rounds."""
     states, rows = [], []
     for t in range(1, rounds + 1):
-        state, row, _ = loop.play_round(fed, state, t)
+        state, row, _ = loop.evaluated_round(run, state, t)
         states.append(state)
         rows.append(row)
     return states, rows

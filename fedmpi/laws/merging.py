@@ -37,7 +37,7 @@ def sample(part, layout, mask, clients=3, own=False):
     updates = random_updates(layout, mask, clients, own=own, of=part)
     if part.before is None:
         return updates
-    return updates._replace(root=updates.U.mean(dim=0))
+    return updates._replace(server_update=updates.U.mean(dim=0))
 
 
 def _merged(part, layout, x, updates, weights=WEIGHTS):

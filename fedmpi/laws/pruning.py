@@ -7,7 +7,7 @@ import torch
 
 from fedmpi import catalog
 from fedmpi.core.parts import Round
-from fedmpi.laws.engine import assembled, play
+from fedmpi.laws.engine import assembled, run_rounds
 from fedmpi.laws.hold import hold, hold_equal, hold_type, twice
 from fedmpi.plugins.spec import make
 
@@ -18,9 +18,9 @@ def pruner(spec, rounds=8, more=None):
     ``more(layout, now, mask, new_mask)`` holds each change of the mask, in round ``now.t``, to
     further laws.
     """
-    fed, state = assembled(pruner=spec, rounds=rounds + 2)
-    part = fed.pruner
-    first = _first_mask(fed, state, spec)
+    run, state = assembled(pruner=spec, rounds=rounds + 2)
+    part = run.pruner
+    first = _first_mask(run, state, spec)
 
     def evolve(state, mask, x, replies, schedule, gen):
         mask_before = mask.clone()
@@ -33,23 +33,23 @@ def pruner(spec, rounds=8, more=None):
         # After the checks above: the second call starts from the same inputs.
         again = part.evolve(state, mask, x, replies, schedule, twin_gen)
         hold_equal(new_mask, again[1], "the same generator made another mask")
-        _check_mask(part, fed.layout, first, new_mask)
+        _check_mask(part, run.layout, first, new_mask)
         if more is not None:
-            more(fed.layout, schedule, mask, new_mask)
+            more(run.layout, schedule, mask, new_mask)
         return evolved
 
-    watched = fed._replace(pruner=part._replace(evolve=evolve))
-    states, _ = play(watched, state, rounds)
-    _check_pruned(part, fed.layout, states)
+    watched = run._replace(pruner=part._replace(evolve=evolve))
+    states, _ = run_rounds(watched, state, rounds)
+    _check_pruned(part, run.layout, states)
 
 
-def _first_mask(fed, state, spec):
+def _first_mask(run, state, spec):
     """The mask before round 1, the same for the same generator."""
 
     def first():
         part = make(catalog.PRUNERS, spec)
         gen = np.random.default_rng(3)
-        _, mask = part.init(fed.layout, state["x"].clone(), Round(0, 10), gen)
+        _, mask = part.init(run.layout, state["x"].clone(), Round(0, 10), gen)
         return mask
 
     mask, again = twice(first)
@@ -77,4 +77,4 @@ def _check_pruned(part, layout, states):
     for state in states:
         prunable = state["x"][: layout.Q]
         pruned = prunable[~state["mask"]]
-        hold(part.residuals or not pruned.any(), "a pruned weight is not 0")
+        hold(part.keeps_pruned_values or not pruned.any(), "a pruned weight is not 0")

@@ -89,7 +89,7 @@ def small_task(client=0, network=None):
         g,
         base=x.clone(),
         mask=layout.full_mask(),
-        live=torch.ones(layout.R),
+        trainable=torch.ones(layout.R),
         inputs=torch.randn(n, 1, 4, 4, generator=gen),
         labels=torch.randint(0, CLASSES, (n,), generator=gen),
         epochs=1,

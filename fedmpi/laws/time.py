@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
-from fedmpi.core.parts import Known
+from fedmpi.core.parts import ClientRecords
 from fedmpi.core.rng import stream
 from fedmpi.laws.hold import hold, hold_all, hold_equal, hold_type, twice
 from fedmpi.plugins.spec import make
@@ -56,21 +56,21 @@ def sampler(spec):
     With any knowledge of the server about them.
     """
     part = make(catalog.SAMPLERS, spec)
-    for known in _known():
+    for records in _known():
         for count in (1, 3, 6, 9):
-            _check_draw(part, known, count)
+            _check_draw(part, records, count)
 
 
-def _check_draw(part, known, count):
-    drawn, again = twice(lambda: part.draw(np.random.default_rng(1), count, known))
-    num_available = int(known.available.sum())
+def _check_draw(part, records, count):
+    drawn, again = twice(lambda: part.draw(np.random.default_rng(1), count, records))
+    num_available = int(records.available.sum())
     num_drawn = len(drawn)
     hold(drawn.dtype == torch.int64, f"clients are {drawn.dtype}, not int64")
     # Fewer where fewer are available.
     wanted = min(count, num_available)
     hold(num_drawn == wanted, f"{num_drawn} of {num_available} clients, not {count}")
     hold(len(drawn.unique()) == num_drawn, "a client was drawn twice")
-    hold_all(known.available[drawn], "a client was drawn that is not available")
+    hold_all(records.available[drawn], "a client was drawn that is not available")
     hold_equal(drawn, again, "the same generator drew others")
 
 
@@ -84,7 +84,7 @@ def _known():
     of_some = torch.where(sizes > 3, sizes, math.nan)
     of_all = sizes
     for numbers in (of_nobody, of_some, of_all):
-        yield Known(available, sizes, scores=numbers, losses=numbers)
+        yield ClientRecords(available, sizes, scores=numbers, losses=numbers)
 
 
 def timing(spec):

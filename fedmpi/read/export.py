@@ -7,100 +7,157 @@ import os
 import numpy as np
 import pandas as pd
 
-from fedmpi.read.headline import headline_of
 from fedmpi.core.errors import UserError
-from fedmpi.read.frames import open_run
 from fedmpi.core.paths import readable
+from fedmpi.read.dataframes import open_run
+from fedmpi.read.headline import headline_of
 from fedmpi.store.disk import refused_by
 
 TABLES = ("rounds", "clients", "layers", "events", "population", "own")
 KINDS = ("csv", "parquet", "tensorboard")
+# TensorBoard writes this in front of the names of its files.
 EVENT_FILE = "events.out.tfevents."
-GROUPS = {"B": "bytes", "FLOP": "flops", "s": "seconds", "nat": "loss"}        # of TensorBoard's tags, by unit
+# {unit of a column: group of its TensorBoard tag}
+GROUPS = {"B": "bytes", "FLOP": "flops", "s": "seconds", "nat": "loss"}
+OUTCOMES = ("asked", "merged", "late", "dropped", "rejected", "failed")
+# Columns of /clients whose spread over clients TensorBoard shows.
 HISTOGRAMS = ("contribution", "weight", "loss", "up_bytes")
+# Columns of /rounds without a curve: counters, and digits that mean nothing as a number.
+WITHOUT_CURVE = ("round", "weights_digest", "recorded")
 
 
 def kind_of(place, kind):
-    """``csv``, ``parquet`` or ``tensorboard``, as named, else by the extension of ``place``; and
-    whether it is a file."""
-    by_name = os.path.splitext(place)[1].lower().lstrip(".")
-    is_file = by_name in ("csv", "parquet")
-    if is_file and kind not in (None, by_name):
-        raise UserError(f"{place} ends in .{by_name}, and --format says {kind}: name a folder, or leave --format out")
-    return (by_name if is_file else kind or "csv"), is_file
+    """``(kind, is_file)``: the kind of export, one of KINDS, and whether ``place`` is a file.
+
+    The extension of ``place`` decides if it is .csv or .parquet. UserError if ``kind`` names
+    another. Without either, the kind is csv."""
+    extension = os.path.splitext(place)[1].lower().lstrip(".")
+    is_file = extension in ("csv", "parquet")
+    if not is_file:
+        return kind or "csv", False
+    if kind not in (None, extension):
+        raise UserError(
+            f"{place} ends in .{extension}, and --format says {kind}: name a folder, or leave "
+            "--format out")
+    return extension, True
 
 
 def run_names(paths):
-    """A name for each run file, which is its folder in an export: the file's name, with folders
-    where two are alike."""
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-    if len(set(stems)) == len(stems):
+    """A name for each run file, [str]; its folder in an export has the same name.
+
+    It is the file's name without extension; if two are alike, with folders too; if these are
+    alike too (a.h5 beside a.hdf5), with the extension."""
+    stems = [_without_extension(os.path.basename(path)) for path in paths]
+    if _all_differ(stems):
         return stems
-    whole = [os.path.splitext(os.path.realpath(path))[0] for path in paths]
-    if len(set(whole)) < len(whole):                       # a.h5 and a.hdf5
-        whole = [os.path.realpath(path) for path in paths]
-    return [os.path.relpath(path, os.path.commonpath([os.path.dirname(each) for each in whole])) for path in whole]
+    full_paths = [os.path.realpath(path) for path in paths]
+    names = [_without_extension(path) for path in full_paths]
+    if not _all_differ(names):
+        names = full_paths
+    common = os.path.commonpath([os.path.dirname(name) for name in names])
+    return [os.path.relpath(name, common) for name in names]
+
+
+def _without_extension(path):
+    return os.path.splitext(path)[0]
+
+
+def _all_differ(names):
+    return len(set(names)) == len(names)
 
 
 def to_file(paths, place, table="rounds"):
-    """Writes one table of the runs to the file ``place``, with a first column ``run`` where there
-    are several; returns a line that says so."""
+    """Writes one table of the runs to the file ``place``; returns a line about it. Several runs
+    become one table; its first column ``run`` has their names."""
     kind, _ = kind_of(place, None)
-    names = map(readable, run_names(paths))
-    frames = {name: _indexed(getattr(open_run(path), table)) for name, path in zip(names, paths)}
+    frames = {}
+    for path, name in zip(paths, run_names(paths)):
+        frame = getattr(open_run(path), table)
+        frames[readable(name)] = _with_index_column(frame)
     frame = next(iter(frames.values()))
     if len(frames) > 1:
-        told = {key: {name: text for each in frames.values() for name, text in each.attrs[key].items()}
-                for key in frame.attrs}
-        parts = [each.assign(run=name) for name, each in frames.items()]
-        for each in parts:
-            each.attrs = {}                                # which concat compares
-        frame = pd.concat(parts, ignore_index=True)
-        frame.insert(0, "run", frame.pop("run"))
-        frame.attrs = told
+        frame = _joined(frames)
     _write(frame, place, kind)
     return f"{place}: {table}, {len(frame)} rows, {len(frame.columns)} columns"
 
 
+def _joined(frames):
+    """One DataFrame of ``{run name: DataFrame}``, with a first column ``run``."""
+    texts = {"units": {}, "descriptions": {}}
+    parts = []
+    for name, frame in frames.items():
+        for key, of_columns in texts.items():
+            of_columns.update(frame.attrs[key])
+        part = frame.assign(run=name)
+        # Left in place, the attrs of all parts would be compared by concat.
+        part.attrs = {}
+        parts.append(part)
+    joined = pd.concat(parts, ignore_index=True)
+    joined.insert(0, "run", joined.pop("run"))
+    joined.attrs = texts
+    return joined
+
+
 def to_folder(paths, folder, kind, overwrite=False):
-    """Writes the runs to ``folder/NAME`` each, and yields a line for each file."""
+    """Writes the runs to ``folder/NAME`` each, and yields a line for each file.
+
+    UserError if there is an export already, unless ``overwrite`` says to replace it."""
     places = [os.path.join(folder, name) for name in run_names(paths)]
-    taken = [place for place in places if os.path.isdir(place) and _ours(place, kind)]
+    taken = [place for place in places if _old_export(place, kind)]
     if taken and not overwrite:
-        raise UserError(f"{', '.join(taken)}: holds an export already; give --overwrite, or another folder")
+        raise UserError(
+            f"{', '.join(taken)}: holds an export already; give --overwrite, or another folder")
     for path, place in zip(paths, places):
         run = open_run(path)
         os.makedirs(place, exist_ok=True)
-        for name in _ours(place, kind):
+        for name in _old_export(place, kind):
             os.remove(os.path.join(place, name))
-        yield from _to_tensorboard(run, place) if kind == "tensorboard" else _to_tables(run, place, kind)
+        if kind == "tensorboard":
+            yield from _to_tensorboard(run, place)
+        else:
+            yield from _to_tables(run, place, kind)
 
 
-def _ours(place, kind):
-    """The files in the folder ``place`` that an export of that kind would replace."""
-    names = {f"{table}.{kind}" for table in TABLES} | {"columns.csv", "run.json"}
-    return [name for name in sorted(os.listdir(place))
-            if (name.startswith(EVENT_FILE) if kind == "tensorboard" else name in names)]
+def _old_export(place, kind):
+    """[name] of the files in the folder ``place``; an export of this kind replaces them."""
+    if not os.path.isdir(place):
+        return []
+    names = sorted(os.listdir(place))
+    if kind == "tensorboard":
+        return [name for name in names if name.startswith(EVENT_FILE)]
+    written = {f"{table}.{kind}" for table in TABLES} | {"columns.csv", "run.json"}
+    return [name for name in names if name in written]
 
 
 def _to_tables(run, place, kind):
-    """A file a table, one with units and descriptions, one with attributes and sessions."""
-    told = []
+    """Writes a file a table, one of all units and descriptions, one of attributes and sessions."""
+    columns = []
     for table in TABLES:
-        frame, path = _indexed(getattr(run, table)), os.path.join(place, f"{table}.{kind}")
+        frame = _with_index_column(getattr(run, table))
         # A run without clients' own tests has no such table.
         if table == "own" and not len(frame.columns):
             continue
+        path = os.path.join(place, f"{table}.{kind}")
         _write(frame, path, kind)
-        told += [(table, name, frame.attrs["units"][name], frame.attrs["descriptions"][name]) for name in frame]
+        units, descriptions = frame.attrs["units"], frame.attrs["descriptions"]
+        columns += [(table, name, units[name], descriptions[name]) for name in frame]
         yield f"{path}: {len(frame)} rows, {len(frame.columns)} columns"
+    yield _write_columns(columns, place)
+    yield _write_attributes(run, place)
+
+
+def _write_columns(columns, place):
     path = os.path.join(place, "columns.csv")
-    pd.DataFrame(told, columns=["table", "column", "unit", "description"]).to_csv(path, index=False)
-    yield f"{path}: units and descriptions"
+    frame = pd.DataFrame(columns, columns=["table", "column", "unit", "description"])
+    frame.to_csv(path, index=False)
+    return f"{path}: units and descriptions"
+
+
+def _write_attributes(run, place):
     path = os.path.join(place, "run.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"attrs": run.attrs, "sessions": run.sessions}, file, indent=1)
-    yield f"{path}: options and all that is true of the run as a whole"
+    return f"{path}: options and all that is true of the run as a whole"
 
 
 def _write(frame, path, kind):
@@ -108,100 +165,134 @@ def _write(frame, path, kind):
         if kind == "csv":
             frame.to_csv(path, index=False)
             return
-        # An open file, as pyarrow takes no name that is no UTF-8. With attrs: units and descriptions come back.
+        # An open file, since pyarrow refuses a name that is no UTF-8. It also writes the attrs, so
+        # units and descriptions come back on reading.
         with _or_missing("pyarrow"), open(path, "wb") as file:
             frame.to_parquet(file, index=False)
 
 
-def _indexed(frame):
-    """The frame with its index as a column where that has a name: clients' numbers."""
-    told, name = frame.attrs, frame.index.name
+def _with_index_column(frame):
+    """The frame, with its index (the clients' numbers) as a column if the index has a name."""
+    name = frame.index.name
     if name is None:
         return frame
+    units = {name: "1"} | frame.attrs["units"]
+    descriptions = {name: f"{name}, from 0"} | frame.attrs["descriptions"]
     frame = frame.reset_index()
-    frame.attrs = {"units": {name: "1"} | told["units"],
-                   "descriptions": {name: f"{name}, from 0"} | told["descriptions"]}
+    frame.attrs = {"units": units, "descriptions": descriptions}
     return frame
 
 
 @contextlib.contextmanager
 def _or_missing(library):
-    """UserError in one line where the block misses a library of the extra [export]."""
+    """UserError in one line if the block misses a library of the extra [export]."""
     try:
         yield
     except ImportError as error:
-        raise UserError(f"this needs {library}, which is not installed here: pip install 'fedmpi[export]'") from error
+        raise UserError(
+            f"this needs {library}, which is not installed here: pip install 'fedmpi[export]'"
+        ) from error
+
+
+# ---------------------------------------------------------------- TensorBoard
 
 
 def _to_tensorboard(run, place):
-    """Scalars of rounds, of layers, and distributions over clients, by round and wall time; the
-    options as a text."""
+    """Writes curves of rounds and layers, spreads over clients, and the options as a text."""
     with _or_missing("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    writer, when = SummaryWriter(place), wall_times(run)
+    times_s = wall_times(run)
+    scalars = [*_round_scalars(run), *_layer_scalars(run)]
+    histograms = list(_client_values(run))
+    writer = SummaryWriter(place)
     try:
-        if len(when):
-            writer.add_text("options", _options_table(run.attrs.get("options", {})), 0, when[0])
-        scalars = list(_round_scalars(run)) + list(_layer_scalars(run))
+        # A text needs a time, and a run without a round has none.
+        if len(times_s):
+            options = _options_table(run.attrs.get("options", {}))
+            writer.add_text("options", options, 0, times_s[0])
         for tag, values in scalars:
             for t in np.flatnonzero(np.isfinite(values)):
-                writer.add_scalar(tag, values[t], t + 1, when[t])
-        histograms = list(_client_values(run))
-        for tag, t, values in histograms:
-            writer.add_histogram(tag, values, t, walltime=when[t - 1])
+                writer.add_scalar(tag, values[t], t + 1, times_s[t])
+        for tag, round, values in histograms:
+            writer.add_histogram(tag, values, round, walltime=times_s[round - 1])
     finally:
         writer.close()
-    name = next(name for name in os.listdir(place) if name.startswith(EVENT_FILE))
-    spread = len({tag for tag, *_ in histograms})
-    yield (f"{os.path.join(place, name)}: {len(scalars)} scalars, {spread} distributions over clients, "
+    event_file = next(name for name in os.listdir(place) if name.startswith(EVENT_FILE))
+    path = os.path.join(place, event_file)
+    num_spreads = len({tag for tag, *_ in histograms})
+    yield (f"{path}: {len(scalars)} scalars, {num_spreads} distributions over clients, "
            f"{run.num_rounds} rounds")
 
 
 def wall_times(run):
-    """(T,) seconds since 1970 at the end of each round; of run files that do not record it, from
-    when the run was created and how long its rounds took."""
+    """(T,) seconds since 1970 at the end of each round.
+
+    Early run files do not record them: there they follow from the start of the run and how long
+    its rounds took, a second each if that is unknown too."""
     rounds = run.rounds
     if "recorded" in rounds:
         return rounds["recorded"].to_numpy()
     created = pd.Timestamp(run.attrs.get("created", "1970-01-01"))
-    created = created.tz_localize("UTC") if created.tzinfo is None else created
-    spent = rounds["round_s"] if "round_s" in rounds else pd.Series(np.ones(len(rounds)))
-    return created.timestamp() + spent.fillna(0).cumsum().to_numpy()
+    if created.tzinfo is None:
+        created = created.tz_localize("UTC")
+    round_s = pd.Series(np.ones(len(rounds)))
+    if "round_s" in rounds:
+        round_s = rounds["round_s"].fillna(0)
+    return created.timestamp() + round_s.cumsum().to_numpy()
 
 
 def _round_scalars(run):
+    """(tag, (T,) values) of each column of numbers."""
     metrics = headline_of(run.attrs).metrics
+    units = run.rounds.attrs["units"]
     for name in run.rounds:
-        number = pd.api.types.is_numeric_dtype(run.rounds[name])
-        if number and name not in ("round", "weights_digest", "recorded"):
-            yield f"{_group(name, run.rounds.attrs['units'][name], metrics)}/{name}", run.rounds[name].to_numpy(float)
+        values = run.rounds[name]
+        is_number = pd.api.types.is_numeric_dtype(values)
+        if not is_number or name in WITHOUT_CURVE:
+            continue
+        group = _group(name, units[name], metrics)
+        yield f"{group}/{name}", values.to_numpy(float)
 
 
 def _group(name, unit, metrics):
-    if name in ("asked", "merged", "late", "dropped", "rejected", "failed"):
+    """The group of a column's curve: TensorBoard shows the curves of a group together."""
+    if name in OUTCOMES:
         return "clients"
     if name.startswith(("calls_", "utility_")):
         return "contribution"
     if name.endswith("loss"):
         return "loss"
     metric = name.removeprefix("val_").removesuffix("_before")
-    return "accuracy" if metric in metrics else GROUPS.get(unit, "model")
+    if metric in metrics:
+        return "accuracy"
+    return GROUPS.get(unit, "model")
 
 
 def _layer_scalars(run):
+    """(tag, (T,) values) of sparsity and churn of each layer."""
     for layer, frame in run.layers.groupby("layer", observed=True):
-        yield from ((f"layers_{name}/{layer}", frame[name].to_numpy(float)) for name in ("sparsity", "churn"))
+        for name in ("sparsity", "churn"):
+            yield f"layers_{name}/{layer}", frame[name].to_numpy(float)
 
 
 def _client_values(run):
-    """``(tag, round, values)``: one value a participation."""
-    names = [name for name in run.clients if name in HISTOGRAMS or (name.startswith("score_") and "_error" not in name)]
-    for t, rows in run.clients.groupby("round"):
+    """(tag, round, values): the finite values of a round's participations."""
+    names = [name for name in run.clients if _has_histogram(name)]
+    for round, rows in run.clients.groupby("round"):
         for name in names:
             values = rows[name].to_numpy(float)
-            if np.isfinite(values).any():
-                yield f"clients/{name}", int(t), values[np.isfinite(values)]
+            finite = values[np.isfinite(values)]
+            if len(finite):
+                yield f"clients/{name}", int(round), finite
+
+
+def _has_histogram(name):
+    if name in HISTOGRAMS:
+        return True
+    return name.startswith("score_") and "_error" not in name
 
 
 def _options_table(options):
-    return "\n".join(["| option | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in options.items())])
+    """The options as a table in Markdown."""
+    rows = [f"| {key} | {value} |" for key, value in options.items()]
+    return "\n".join(["| option | value |", "|---|---|", *rows])

@@ -11,11 +11,13 @@ from fedmpi.core.errors import UserError
 
 
 class Headline(NamedTuple):
-    """A metric, which is a column of /rounds, and how it is read."""
+    """A metric: its column of /rounds, and how to read its values.
+
+    ``higher``: whether more is better. ``unit``: the unit of losses."""
 
     name: str = "accuracy"
-    higher: bool = True           # whether more is better
-    unit: str = "nat"             # of losses
+    higher: bool = True
+    unit: str = "nat"
     metrics: tuple = ("accuracy",)
 
     @property
@@ -36,28 +38,37 @@ class Headline(NamedTuple):
 
     @property
     def share(self):
-        """Whether values are shares of what is right, so that percents of them have a meaning."""
+        """Whether the metric is a share of correct answers, so that it reads as a percentage."""
         return self.name == "accuracy"
 
     def best(self, values):
         """The index of the best of some numbers, the first of equals."""
-        return int(np.argmax(values) if self.higher else np.argmin(values))
+        index = np.argmax(values) if self.higher else np.argmin(values)
+        return int(index)
 
     def reached(self, values, target):
         """Whether each of the values is as good as ``target``."""
-        return values >= target if self.higher else values <= target
+        if self.higher:
+            return values >= target
+        return values <= target
 
     def loss_text(self):
         """The loss with its unit."""
-        return "loss" if self.unit in ("", "1") else f"loss ({self.unit})"
+        if self.unit in ("", "1"):
+            return "loss"
+        return f"loss ({self.unit})"
 
 
 def headline_of(attrs):
     """The ``Headline`` of a run file's attributes."""
-    told = attrs.get("objective")
-    if not told:
+    objective = attrs.get("objective")
+    if not objective:
         return Headline()
-    return Headline(told["headline"], bool(told["higher"]), told["unit"], tuple(told["metrics"]))
+    return Headline(
+        name=objective["headline"],
+        higher=bool(objective["higher"]),
+        unit=objective["unit"],
+        metrics=tuple(objective["metrics"]))
 
 
 def headline(run):
@@ -66,9 +77,20 @@ def headline(run):
 
 
 def common_headline(runs):
-    """The ``Headline`` of several runs; UserError where they have different ones."""
-    found = list(dict.fromkeys(headline(run)[:3] for run in runs))
-    if len(found) > 1:
-        names = ", ".join(f"{name} ({'more' if higher else 'less'} is better)" for name, higher, _ in found)
-        raise UserError(f"these runs have different tasks, which cannot be compared: {names}; name runs of one task")
-    return headline(next(iter(runs))) if found else Headline()
+    """The ``Headline`` of several runs; UserError if they have different ones."""
+    headlines = [headline(run) for run in runs]
+    if not headlines:
+        return Headline()
+    # The lists of other metrics may differ.
+    different = list(dict.fromkeys(one[:3] for one in headlines))
+    if len(different) > 1:
+        names = ", ".join(_direction_text(*fields) for fields in different)
+        raise UserError(
+            f"these runs have different tasks, which cannot be compared: {names}; name runs of one "
+            "task")
+    return headlines[0]
+
+
+def _direction_text(name, higher, _unit):
+    better = "more" if higher else "less"
+    return f"{name} ({better} is better)"

@@ -8,7 +8,8 @@ under NAME.mask:
   (ceil(size / 8),) uint8, a bit a weight in C order, the first in the highest bit (numpy.packbits);
   its shape is in the metadata ``shapes``.
 
-A kept weight may be zero, as one that has just grown is; hence masks, not the places of zeros.
+A kept weight may be zero, as one that has just grown is. So masks are stored, rather than derived
+from zeros.
 """
 
 import json
@@ -19,26 +20,37 @@ import numpy as np
 import torch
 
 from fedmpi import catalog
+from fedmpi.build.parts import network_of
+from fedmpi.compute.several import laid_out
+from fedmpi.core.errors import CheckpointError, DiskError, UserError
+from fedmpi.core.flops import costs
+from fedmpi.core.layout import bind
+from fedmpi.core.tensors import fixed
+from fedmpi.methods.datasets.dataset import inputs_record
 from fedmpi.plugins.spec import make
 from fedmpi.read.headline import headline
-from fedmpi.build.parts import network_of
-from fedmpi.methods.datasets.dataset import inputs_record
-from fedmpi.core.errors import CheckpointError, DiskError, UserError
-from fedmpi.compute.several import laid_out
-from fedmpi.core.layout import bind
-from fedmpi.core.flops import costs
 from fedmpi.server.model import counted, served
 from fedmpi.store import checkpoint_folder, load_checkpoint, read_run
-from fedmpi.core.tensors import fixed
+
+# A network file system may show the newest rounds late.
+PATIENCE_S = 2.0
+# Entries of ``about`` that are plain texts in the file; all others are JSON.
+PLAIN_TEXTS = ("form", "model", "run_id", "headline")
+# A dense file stores float32 and a bool for each weight.
+DENSE_BYTES = 4 + 1
 
 
 class Trained(NamedTuple):
-    """A model: ``state`` is the torch state dict, zeros in place, ``masks`` {name: bool, the
-    weight's shape} of what can be pruned, ``about`` a dict of texts and numbers: model, options,
-    round, headline (the name of a metric, which stands under it: accuracy, say), loss, sparsity,
-    inputs, run_id, ``uses`` of a weight for one sample, {name: float}, ``flops_other`` of one
-    sample's forward pass that no mask thins out, and the names of ``tied`` tensors, which stand in
-    ``state`` under another name too."""
+    """A trained model.
+
+    ``state``: the torch state dict, zeros in place. ``masks``: {name: bool mask of the tensor's
+    shape} of the prunable tensors. ``about``: a dict of texts and numbers:
+
+    * ``model``, ``options``, ``round``, ``run_id``, ``inputs``, ``sparsity``, ``loss``;
+    * ``headline``, the name of a metric, whose value stands under that name (``accuracy``, say);
+    * ``uses`` {name: float}, how often one sample uses a weight of the tensor;
+    * ``flops_other``, of one sample's forward pass, which no mask thins out;
+    * ``tied``, the names of tensors that stand in ``state`` under another name too."""
 
     state: dict
     masks: dict
@@ -47,73 +59,137 @@ class Trained(NamedTuple):
     @property
     def sparsity(self):
         """Fraction of zeros among the prunable weights."""
-        return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / sum(m.numel() for m in self.masks.values())
+        num_kept = sum(int(mask.sum()) for mask in self.masks.values())
+        num_weights = sum(mask.numel() for mask in self.masks.values())
+        return 1 - num_kept / num_weights
 
 
 def trained(path, round=None, warn=lambda line: None):
-    """The ``Trained`` model after ``round`` of the run file ``path``, by default of its newest
-    checkpoint: what the run evaluated, to the bit. ``about`` has the headline and loss that the run
-    recorded, None where none were."""
-    run = read_run(path, {"rounds"}, 2.0)
-    folder = checkpoint_folder(path)
-    try:
-        state, done = load_checkpoint(folder, run_id=run.attrs["run_id"], warn=warn, round=round)
-    except CheckpointError as error:
-        raise UserError(f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more") from error
-    options, inputs = run.attrs["options"], _inputs(run.attrs)
-    network = network_of(options)(inputs["shape"], inputs.get("outputs", inputs["classes"]))
-    floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
-    # Runs from before statistics were recorded have all floating-point buffers in the vector.
-    layout, x, _ = bind(network, run.attrs.get("statistics", floating))
-    if layout.digest != run.attrs["layout_digest"]:
-        raise UserError(f"{path} holds a model of other shapes than --model {options['model']} makes here; was the "
-                        "model's code changed?")
-    if run.attrs.get("fixed_digest", "") != (fixed(network, layout).digest if "fixed_digest" in run.attrs else ""):
-        raise UserError(f"{path} was trained with other frozen parameters or constants than --model {options['model']} "
-                        "has here; was its code or the file that it reads changed?")
-    _tell_personal(path, make(catalog.STRATEGIES, options["strategy"]), layout, network, warn)
-    mask = counted(make(catalog.PRUNERS, options["pruner"]), layout, state)
+    """The ``Trained`` model after ``round`` of the run file ``path``.
+
+    The default is the round of the newest checkpoint. The weights are, to the bit, the ones
+    evaluated by the run. ``about`` has the recorded headline and loss, None without a record."""
+    run = read_run(path, {"rounds"}, PATIENCE_S)
+    state, done = _checkpoint(path, run, round, warn)
+    options = run.attrs["options"]
+    network, layout, x = _bound_network(run.attrs)
+    _check_shapes(path, run.attrs, layout)
+    _check_fixed(path, run.attrs, network, layout)
+    _warn_of_personal(path, options["strategy"], layout, network, warn)
+    pruner = make(catalog.PRUNERS, options["pruner"])
+    mask = counted(pruner, layout, state)
+    # x is the memory of the network's parameters: this fills them in.
     x.copy_(served(state["x"], layout.support(mask), layout))
-    masks = {slot.name: mask[slot.span].view(slot.shape).clone() for slot in layout.weights}
+    masks = {}
+    for slot in layout.weights:
+        masks[slot.name] = mask[slot.span].view(slot.shape).clone()
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    found = Trained(tensors, masks, {})
-    about = {"model": options["model"], "round": done, "sparsity": found.sparsity, "run_id": run.attrs["run_id"],
-             "inputs": inputs, "options": options,
-             "uses": dict(zip(masks, _uses(run.attrs, network, layout))), "tied": _tied(network),
-             "flops_other": sum(run.attrs.get("flops_other", {}).values())}
-    leading = headline(run)
-    recorded = {name: float(run.rounds[name][done - 1]) for name in (leading.name, "loss")
-                if name in run.rounds and 0 < done <= len(run.ends) and np.isfinite(run.rounds[name][done - 1])}
-    return found._replace(about={leading.name: None, "loss": None} | recorded | about | {"headline": leading.name})
+    result = Trained(tensors, masks, {})
+    about = {
+        **_quality(run, done),
+        "model": options["model"],
+        "round": done,
+        "sparsity": result.sparsity,
+        "run_id": run.attrs["run_id"],
+        "inputs": _inputs(run.attrs),
+        "options": options,
+        "uses": dict(zip(masks, _uses(run.attrs, network, layout))),
+        "tied": _tied(network),
+        "flops_other": sum(run.attrs.get("flops_other", {}).values()),
+        "headline": headline(run).name,
+    }
+    return result._replace(about=about)
 
 
-def _tell_personal(path, strategy, layout, network, warn):
-    """A line about the tensors that stay with clients: the server never had their values."""
-    personal = laid_out(layout, network, strategy.personal).personal
+def _checkpoint(path, run, round, warn):
+    """The state of the checkpoint, and the number of rounds played by then."""
+    folder = checkpoint_folder(path)
+    run_id = run.attrs["run_id"]
+    try:
+        return load_checkpoint(folder, run_id=run_id, warn=warn, round=round)
+    except CheckpointError as error:
+        raise UserError(
+            f"{path}: {error}. Models are taken from checkpoints; train --keep N keeps more"
+        ) from error
+
+
+def _bound_network(attrs):
+    """The run's network as its factory makes it, its layout, and the vector of its parameters."""
+    inputs = _inputs(attrs)
+    outputs = inputs.get("outputs", inputs["classes"])
+    factory = network_of(attrs["options"])
+    network = factory(inputs["shape"], outputs)
+    # Runs from before statistics were recorded have all floating-point buffers in the vector.
+    floating = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
+    layout, x, _ = bind(network, attrs.get("statistics", floating))
+    return network, layout, x
+
+
+def _check_shapes(path, attrs, layout):
+    if layout.digest != attrs["layout_digest"]:
+        model = attrs["options"]["model"]
+        raise UserError(
+            f"{path} holds a model of other shapes than --model {model} makes here; was the "
+            "model's code changed?")
+
+
+def _check_fixed(path, attrs, network, layout):
+    """UserError if untrained parameters differ from the run's."""
+    # Early run files do not record a digest.
+    if "fixed_digest" not in attrs:
+        return
+    if attrs["fixed_digest"] != fixed(network, layout).digest:
+        model = attrs["options"]["model"]
+        raise UserError(
+            f"{path} was trained with other frozen parameters or constants than --model {model} "
+            "has here; was its code or the file that it reads changed?")
+
+
+def _warn_of_personal(path, strategy, layout, network, warn):
+    """Warns of tensors that stay with clients: the server never had their values."""
+    is_personal = make(catalog.STRATEGIES, strategy).personal
+    personal = laid_out(layout, network, is_personal).personal
     if personal:
-        warn(f"{path}: {len(personal)} of {len(layout.slots)} tensors stay with the clients, each of which has its "
-             "own; here they are as the model's factory made them")
+        warn(f"{path}: {len(personal)} of {len(layout.slots)} tensors stay with the clients, each "
+             "of which has its own; here they are as the model's factory made them")
+
+
+def _quality(run, done):
+    """The recorded headline and loss after ``done`` rounds, None without a record."""
+    quality = {headline(run).name: None, "loss": None}
+    if not 0 < done <= len(run.ends):
+        return quality
+    for name in quality:
+        if name in run.rounds:
+            value = run.rounds[name][done - 1]
+            # NaN stands for a round without an evaluation.
+            quality[name] = float(value) if np.isfinite(value) else None
+    return quality
 
 
 def _tied(network):
-    """The names under which the state dict holds a tensor once more: a head that is an embedding,
+    """The names under which the state dict repeats a tensor: a head and an embedding in one,
     say."""
-    state, parts = network.state_dict(), [*network.named_parameters(), *network.named_buffers()]
-    return sorted(state.keys() - {name for name, _ in parts})
+    # These iterators name a shared tensor once.
+    parts = [*network.named_parameters(), *network.named_buffers()]
+    names = {name for name, _ in parts}
+    return sorted(network.state_dict().keys() - names)
 
 
 def _uses(attrs, network, layout):
-    """Uses of a weight for one sample, one a prunable tensor; run files before schema 2 do not
-    record them."""
-    recorded = [use for _, _, *use in attrs.get("layers", [])]
+    """How often one sample uses a weight, a number for each prunable tensor.
+
+    Run files before schema 2 do not record it: there a sample of zeros passes the network."""
+    recorded = [uses for _, _, *uses in attrs.get("layers", [])]
     if recorded and all(recorded):
-        return [use for use, in recorded]
-    return costs(network, layout, torch.zeros(1, *_inputs(attrs)["shape"])).uses
+        return [uses for uses, in recorded]
+    sample = torch.zeros(1, *_inputs(attrs)["shape"])
+    return costs(network, layout, sample).macs_per_weight
 
 
 def _inputs(attrs):
-    """What the model takes; run files that do not record it (before schema 2) need their data set
-    for it."""
+    """The inputs of the model. Run files without a record of them (before schema 2) need their data
+    set."""
     if "inputs" in attrs:
         return attrs["inputs"]
     options = attrs["options"]
@@ -121,80 +197,154 @@ def _inputs(attrs):
     return inputs_record(data)
 
 
-def write(found, path, sparse=False):
-    """Writes the ``Trained`` model to ``path``; what is there is replaced. DiskError where the disk
-    refuses it."""
+# ---------------------------------------------------------------- safetensors
+
+
+def write(model, path, sparse=False):
+    """Writes the ``Trained`` model to ``path``; an existing file is replaced.
+
+    DiskError if the disk refuses it."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
-    tensors = {name: tensor.contiguous() for name, tensor in found.state.items()
-               if not (sparse and name in found.masks)}
-    for name, mask in found.masks.items():
-        if sparse:
-            tensors[f"{name}.values"] = found.state[name][mask]
-        tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy())) if sparse else mask
-    shapes = {name: list(mask.shape) for name, mask in found.masks.items()}
-    about = found.about | {"form": "sparse" if sparse else "dense", "shapes": shapes}
+    tensors = _sparse_tensors(model) if sparse else _dense_tensors(model)
+    form = "sparse" if sparse else "dense"
+    shapes = {name: list(mask.shape) for name, mask in model.masks.items()}
+    about = model.about | {"form": form, "shapes": shapes}
+    metadata = {name: _text(value) for name, value in about.items()}
     try:
-        save_file(tensors, path, {"format": "pt"} | {name: _text(value) for name, value in about.items()})
+        save_file(tensors, path, {"format": "pt"} | metadata)
     except SafetensorError as error:
-        raise DiskError(f"cannot write {path}: {' '.join(str(error).split())}") from error
+        raise DiskError(f"cannot write {path}: {_one_line(error)}") from error
+
+
+def _dense_tensors(model):
+    tensors = {name: tensor.contiguous() for name, tensor in model.state.items()}
+    for name, mask in model.masks.items():
+        tensors[f"{name}.mask"] = mask
+    return tensors
+
+
+def _sparse_tensors(model):
+    tensors = {}
+    for name, tensor in model.state.items():
+        if name not in model.masks:
+            tensors[name] = tensor.contiguous()
+    for name, mask in model.masks.items():
+        bits = np.packbits(mask.numpy())
+        tensors[f"{name}.values"] = model.state[name][mask]
+        tensors[f"{name}.mask"] = torch.from_numpy(bits)
+    return tensors
 
 
 def _text(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _one_line(error):
+    return " ".join(str(error).split())
+
+
 def load(path):
-    """The ``Trained`` model that ``write`` wrote; UserError in one line if it is none."""
-    from safetensors import SafetensorError, safe_open
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: there is no such file")
-    try:
-        with safe_open(path, "pt") as f:
-            about = f.metadata() or {}
-            names = f.keys()
-            tensors = {name: f.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file ({' '.join(str(error).split())})") from error
-    if "shapes" not in about:
+    """The ``Trained`` model in a file that ``write`` wrote; UserError in one line for any other
+    file."""
+    tensors, metadata = _read_safetensors(os.fspath(path))
+    if "shapes" not in metadata:
         raise UserError(f"{path}: safetensors, but no model of fedmpi export-model")
-    about = {name: _value(name, text) for name, text in about.items() if name != "format"}
-    shapes = about.pop("shapes")
-    masks = {name: _mask(tensors.pop(f"{name}.mask"), shape) for name, shape in shapes.items()}
-    if about.pop("form") == "sparse":
+    about = {name: _value(name, text) for name, text in metadata.items() if name != "format"}
+    form = about.pop("form")
+    masks = {}
+    for name, shape in about.pop("shapes").items():
+        stored = tensors.pop(f"{name}.mask")
+        masks[name] = _mask(stored, shape)
+    if form == "sparse":
         for name, mask in masks.items():
-            tensors[name] = torch.zeros(mask.shape).masked_scatter_(mask, tensors.pop(f"{name}.values"))
+            values = tensors.pop(f"{name}.values")
+            weights = torch.zeros(mask.shape)
+            tensors[name] = weights.masked_scatter_(mask, values)
     return Trained(tensors, masks, about)
 
 
+def _read_safetensors(path):
+    """``({name: tensor}, {name: text})``; UserError in one line if there is no such file."""
+    from safetensors import SafetensorError, safe_open
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: there is no such file")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a safetensors file ({_one_line(error)})") from error
+    return tensors, metadata
+
+
 def _value(name, text):
-    return text if name in ("form", "model", "run_id", "headline") else json.loads(text)
+    return text if name in PLAIN_TEXTS else json.loads(text)
 
 
 def _mask(stored, shape):
+    """The bool mask, as a dense file stores it; a sparse one stores a bit a weight."""
     if stored.dtype == torch.bool:
         return stored
-    return torch.from_numpy(np.unpackbits(stored.numpy(), count=int(np.prod(shape))).astype(bool)).view(shape)
+    size = int(np.prod(shape))
+    bits = np.unpackbits(stored.numpy(), count=size)
+    return torch.from_numpy(bits.astype(bool)).view(shape)
 
 
-def by_layer(found):
-    """A dict for each prunable tensor, then one for all others, buffers included, and one for the
-    model: ``layer``, ``shape``, ``weights``, ``kept``, ``sparsity``, ``flops`` of a sample's
-    forward pass, ``flops_dense``, and ``dense_bytes`` and ``sparse_bytes`` in the two kinds of
-    file, tensors alone."""
-    rows = []
-    for name, mask in found.masks.items():
-        size, kept, use = mask.numel(), int(mask.sum()), found.about["uses"][name]
-        rows.append({"layer": name, "shape": list(mask.shape), "weights": size, "kept": kept,
-                     "sparsity": 1 - kept / size, "flops": 2 * kept * use, "flops_dense": 2 * size * use,
-                     "dense_bytes": 5 * size, "sparse_bytes": 4 * kept + -(-size // 8)})
-    once = found.state.keys() - found.masks.keys() - set(found.about.get("tied", ()))
-    others = [found.state[name] for name in once]
-    count, size = sum(t.numel() for t in others), sum(t.numel() * t.element_size() for t in others)
-    always = found.about.get("flops_other") or None
-    rows.append({"layer": "dense parameters, buffers", "shape": None, "weights": count, "kept": count, "sparsity": None,
-                 "flops": always, "flops_dense": always, "dense_bytes": size, "sparse_bytes": size})
-    sums = {key: sum(row[key] or 0 for row in rows)
-            for key in ("weights", "kept", "flops", "flops_dense", "dense_bytes", "sparse_bytes")}
-    return [*rows, {"layer": "model", "shape": None, "sparsity": found.sparsity} | sums]
+# ---------------------------------------------------------------- layer by layer
+
+
+def by_layer(model):
+    """[dict]: a row for each prunable tensor, one for all others, one for the whole model.
+
+    ``layer``, ``shape``, ``weights``, ``kept``, ``sparsity``; ``flops`` of one sample's forward
+    pass and ``flops_dense`` without a mask; ``dense_bytes`` and ``sparse_bytes`` in the two forms
+    of file, tensors alone."""
+    uses = model.about["uses"]
+    rows = [_layer_row(name, mask, uses[name]) for name, mask in model.masks.items()]
+    rows.append(_other_row(model))
+    whole = {"layer": "model", "shape": None, "sparsity": model.sparsity}
+    for column in ("weights", "kept", "flops", "flops_dense", "dense_bytes", "sparse_bytes"):
+        whole[column] = sum(row[column] or 0 for row in rows)
+    return [*rows, whole]
+
+
+def _layer_row(name, mask, uses):
+    size = mask.numel()
+    kept = int(mask.sum())
+    mask_bytes = -(-size // 8)
+    return {
+        "layer": name,
+        "shape": list(mask.shape),
+        "weights": size,
+        "kept": kept,
+        "sparsity": 1 - kept / size,
+        # A multiplication and an addition each time.
+        "flops": 2 * kept * uses,
+        "flops_dense": 2 * size * uses,
+        "dense_bytes": DENSE_BYTES * size,
+        "sparse_bytes": 4 * kept + mask_bytes,
+    }
+
+
+def _other_row(model):
+    """The row of the tensors without a mask, buffers included; each tied tensor counts once."""
+    tied = set(model.about.get("tied", ()))
+    names = model.state.keys() - model.masks.keys() - tied
+    tensors = [model.state[name] for name in names]
+    count = sum(tensor.numel() for tensor in tensors)
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    # Files of early versions have no such number; 0 is shown as unknown too.
+    flops = model.about.get("flops_other") or None
+    return {
+        "layer": "dense parameters, buffers",
+        "shape": None,
+        "weights": count,
+        "kept": count,
+        "sparsity": None,
+        "flops": flops,
+        "flops_dense": flops,
+        "dense_bytes": size_bytes,
+        "sparse_bytes": size_bytes,
+    }

@@ -52,12 +52,12 @@ def placed(own, others, options):
         # Alone, rank 0 trains clients, too.
         serving |= training
     places = {0: _used(own | {"node": 0}, serving)}
-    for rank, there in others.items():
-        places[rank] = _used(there, training)
+    for rank, where in others.items():
+        places[rank] = _used(where, training)
     return places
 
 
-def _used(there, devices):
+def _used(where, devices):
     """A rank's place, without its GPU unless the ``devices`` name one."""
-    gpu = there["gpu"] if "cuda" in devices else None
-    return there | {"gpu": gpu}
+    gpu = where["gpu"] if "cuda" in devices else None
+    return where | {"gpu": gpu}

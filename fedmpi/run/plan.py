@@ -19,7 +19,7 @@ from fedmpi.build import footprint
 from fedmpi.build.federation import cut, shared_arrays, without_pixels
 from fedmpi.build.needs import gpu_needs, host_need
 from fedmpi.build.population import dealt
-from fedmpi.build.server import least
+from fedmpi.build.server import min_samples_seen
 from fedmpi.build.setup import message
 from fedmpi.build.words import plural
 from fedmpi.core.layout import described
@@ -33,7 +33,7 @@ BATCHES = 4                   # a client keeps so many where its samples are cut
 FEW = 2                       # clients of the smallest try
 
 
-class Played(NamedTuple):
+class TwoRounds(NamedTuple):
     """Two rounds of a part of the run. Figures are those of the second, as some things happen only
     in the first."""
 
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
     dense_bytes: float
     flops: dict                   # by convention
     kept: int
-    played: Played
+    played: TwoRounds
     exact: bool
 
 
@@ -82,7 +82,7 @@ def played(options, say):
             break
         with contextlib.suppress(_Over), _limited(left):
             part = _play(setup, clients, few_samples)
-    return setup, scaled(part, setup.data, setup.fed)
+    return setup, scaled(part, setup.data, setup.run)
 
 
 def set_up(options, say):
@@ -97,7 +97,7 @@ def set_up(options, say):
 
 def _tries(setup):
     """``[(clients a round, whether samples are cut)]``, from the least to the whole run."""
-    parts, cohort = setup.parts, setup.fed.cohort
+    parts, cohort = setup.parts, setup.run.cohort
     few = min(FEW, cohort)
     # These parts work only with their number of clients.
     if parts.weigher.opening or parts.timing.buffer or parts.sampler.candidates:
@@ -112,38 +112,38 @@ def _tries(setup):
 
 
 def _play(setup, clients, few_samples):
-    """The ``Played`` of two rounds in memory."""
+    """The ``TwoRounds`` of two rounds in memory."""
     from fedmpi.run.launch import worker
     from fedmpi.server import loop
     from fedmpi.transport.local import Local
     data = setup.data
     if few_samples:
         data = cut(data, BATCHES * setup.options["batch_size"])
-    fed = _short(setup, data, clients)
-    fed = fed._replace(transport=Local(worker(setup.parts)))
-    store = _memory_store(data, fed)
-    state = loop.start(fed, setup.network.first)
-    fed.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
-    sent = setup._replace(data=without_pixels(data), fed=fed)
-    fed.transport.publish(*message(sent, state))
-    loop.simulate(fed, state, store, 1, 2)
+    run = _short(setup, data, clients)
+    run = run._replace(transport=Local(worker(setup.parts)))
+    store = _memory_store(data, run)
+    state = loop.start(run, setup.network.first)
+    run.transport.share({"kind": "data", "goes_on": ""}, shared_arrays(data))
+    sent = setup._replace(data=without_pixels(data), run=run)
+    run.transport.publish(*message(sent, state))
+    loop.simulate(run, state, store, 1, 2)
     return _measured(store.run(), few_samples)
 
 
-def _memory_store(data, fed):
+def _memory_store(data, run):
     from fedmpi.server import record
     from fedmpi.store import MemoryStore
     partition = data.offsets, data.indices
-    return MemoryStore({}, *record.columns(fed), {}, partition, record.own_columns(fed))
+    return MemoryStore({}, *record.columns(run), {}, partition, record.own_columns(run))
 
 
 def _measured(run, few_samples):
-    """The ``Played`` of a run of two rounds."""
+    """The ``TwoRounds`` of a run of two rounds."""
     first, last = (_round_row(run, number) for number in (0, 1))
     of_last = run.clients["round"] == 2
     samples = run.clients["samples"][of_last]
     trained_s = run.clients["train_s"][of_last]
-    return Played(
+    return TwoRounds(
         row=last,
         first=first,
         clients=int(last["asked"]),
@@ -157,24 +157,24 @@ def _round_row(run, number):
 
 
 def _short(setup, data, clients):
-    """The ``Fed`` of two rounds of so many clients, evaluated after each round."""
-    options, fed = setup.options, setup.fed
-    if clients < fed.cohort == len(data.sizes):
+    """The ``RunParts`` of two rounds of so many clients, evaluated after each round."""
+    options, run = setup.options, setup.run
+    if clients < run.cohort == len(data.sizes):
         # Everybody takes part in the whole run, hence here the same clients in each round.
-        fed = fed._replace(sampler=Sampler(_first))
-    if fed.own_tests:
-        fed = fed._replace(own_tests=fed.own_tests._replace(every=1))
-    return fed._replace(
+        run = run._replace(sampler=Sampler(_first))
+    if run.own_tests:
+        run = run._replace(own_tests=run.own_tests._replace(test_every=1))
+    return run._replace(
         cohort=clients,
         rounds=max(2, options["rounds"]),
-        every=1,
-        sizes=fed.sizes.new_tensor(data.sizes.astype(float)),
-        least=least(options, setup.parts, data, fed.batch_norm))
+        evaluate_every=1,
+        sizes=run.sizes.new_tensor(data.sizes.astype(float)),
+        min_samples_seen=min_samples_seen(options, setup.parts, data, run.batch_norm))
 
 
-def _first(gen, count, known):
+def _first(gen, count, records):
     """The first clients that are available."""
-    return torch.nonzero(known.available).flatten()[:count]
+    return torch.nonzero(records.available).flatten()[:count]
 
 
 @contextlib.contextmanager
@@ -192,20 +192,20 @@ def _limited(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def scaled(part, data, fed):
-    """The ``Plan`` of the whole run, by the ``part (Played)`` of it.
+def scaled(part, data, run):
+    """The ``Plan`` of the whole run, by the ``part (TwoRounds)`` of it.
 
     Bytes and the server's work on updates grow with the clients, training also with their samples.
     """
     row = part.row
-    asked = _asked(data, fed)
+    asked = _asked(data, run)
     by_clients = asked / part.clients
     by_samples = by_clients
     if part.cut:
         by_samples = by_clients * float(data.sizes.mean()) / part.samples
-    shared_s = _shared_s(part, fed, by_clients, by_samples)
+    shared_s = _shared_s(part, run, by_clients, by_samples)
     # NaN if the server has no model to evaluate.
-    evaluation_s = np.nan_to_num(row["evaluate_s"]) / fed.every
+    evaluation_s = np.nan_to_num(row["evaluate_s"]) / run.evaluate_every
     rest_s = row["round_s"] - row["train_s"] - row["contribution_s"] + evaluation_s
     conventions = ("rigl", "prunefl", "dense")
     return Plan(
@@ -223,15 +223,15 @@ def scaled(part, data, fed):
         exact=not part.cut and by_clients == 1)
 
 
-def _asked(data, fed):
+def _asked(data, run):
     """How many clients a round of the whole run asks."""
-    over = math.ceil(fed.cohort * (1 + fed.timing.over))
-    wanted = fed.timing.buffer or over
-    there = min(wanted, len(data.sizes))
-    return max(there, fed.sampler.candidates)
+    over = math.ceil(run.cohort * (1 + run.timing.over))
+    wanted = run.timing.buffer or over
+    distinct = min(wanted, len(data.sizes))
+    return max(distinct, run.sampler.candidates)
 
 
-def _shared_s(part, fed, by_clients, by_samples):
+def _shared_s(part, run, by_clients, by_samples):
     """Seconds of a whole round that workers share: training, scores, clients' own tests."""
     row = part.row
     # An asynchronous round 1 has done some of round 2's training.
@@ -239,15 +239,15 @@ def _shared_s(part, fed, by_clients, by_samples):
     training = train_s * by_samples
     scores = row["contribution_s"] * by_clients
     testing = 0.0
-    if fed.own_tests is not None:
-        testing = row["own_s"] / fed.own_tests.every
+    if run.own_tests is not None:
+        testing = row["own_s"] / run.own_tests.test_every
     return training + scores + testing
 
 
 # ---------------------------------------------------------------- the plan in words
 
 
-def told(setup, plan, ranks, out, width=None):
+def plan_lines(setup, plan, ranks, out, width=None):
     """Lines, at most ``width`` wide, about a run on ``ranks`` ranks that would write ``out``."""
     at_once = min(max(ranks - 1, 1), plan.asked)
     rows = [
@@ -267,11 +267,11 @@ def told(setup, plan, ranks, out, width=None):
 def _data_rows(setup, plan):
     """The rows about clients and their data."""
     options, data = setup.options, setup.data
-    remarks = [line.partition(": ")[::2] for line in data.dataset.told]
+    remarks = [line.partition(": ")[::2] for line in data.dataset.remarks]
     return [
         ("clients", _clients_text(data, plan.asked, options["rounds"])),
         ("data", _samples_text(options, data)),
-        *_own_tests(data, setup.fed),
+        *_own_tests(data, setup.run),
         ("dealt out", dealt(options, data)),
         *remarks,
         ("inputs", inputs_text(data.dataset)),
@@ -293,20 +293,20 @@ def _samples_text(options, data):
     return f"{options['dataset']}: {', '.join(parts)}"
 
 
-def _own_tests(data, fed):
+def _own_tests(data, run):
     """The row about clients' own test parts, if they have some."""
-    if fed.own_tests is None:
+    if run.own_tests is None:
         return []
     period = "every round"
-    if fed.own_tests.every > 1:
-        period = f"every {fed.own_tests.every} rounds"
-    clients, samples = len(fed.own_tests.clients), len(data.held_out.indices)
+    if run.own_tests.test_every > 1:
+        period = f"every {run.own_tests.test_every} rounds"
+    clients, samples = len(run.own_tests.clients), len(data.held_out.indices)
     return [("own tests", f"{clients} clients on {samples:,} samples of their own, {period}")]
 
 
 def _method_rows(setup, plan):
     """The rows about the method and the model."""
-    options, layout = setup.options, setup.fed.layout
+    options, layout = setup.options, setup.run.layout
     kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
     method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
     Q = layout.num_weights
@@ -360,9 +360,9 @@ def _gpus(setup, at_once):
     worker, server = gpu_needs(options, setup.data, setup.network)
     needs = []
     if options["device"] == "cuda":
-        needs.append(f"a worker takes about {footprint.told(worker)}")
+        needs.append(f"a worker takes about {footprint.in_words(worker)}")
     if options["server_device"] == "cuda":
-        needs.append(f"the server about {footprint.told(server)}")
+        needs.append(f"the server about {footprint.in_words(server)}")
     count = torch.cuda.device_count()
     share = math.ceil(at_once / count)
     text = f"{count}, the first {torch.cuda.get_device_name(0)}; {'; '.join(needs)}"
@@ -389,7 +389,7 @@ def _time_rows(setup, plan, ranks, at_once):
     return [
         ("time a round", f"{of_round}; {alone}, {shared}"),
         ("time in all", in_all),
-        ("timed", _timed_text(plan, setup.fed)),
+        ("timed", _timed_text(plan, setup.run)),
     ]
 
 
@@ -402,22 +402,22 @@ def _round_s(plan, ranks, at_once):
     return (plan.round_s - saved) * slower
 
 
-def _timed_text(plan, fed):
+def _timed_text(plan, run):
     """How the figures were measured."""
-    text = "played whole" if plan.exact else _part_text(plan, fed)
+    text = "played whole" if plan.exact else _part_text(plan, run)
     if plan.played.row["mask_changed"]:
         text += "; in round 2, which moved the mask; rounds without a move take less"
     return text
 
 
-def _part_text(plan, fed):
+def _part_text(plan, run):
     """How a plan was scaled from the part of the run that was played."""
     part = plan.played
     samples = f" of {part.samples:.0f} samples each" if part.cut else ""
     rounds = f"two rounds of {part.clients} of {plan.asked} clients{samples}"
     too_long = f"the whole would have taken more than {LIMIT_S:.0f} s"
     text = f"{rounds}, scaled by clients and samples; {too_long}"
-    asks_utilities = any(method.validated for method in fed.contributions.values())
+    asks_utilities = any(method.validated for method in run.contributions.values())
     if part.clients < plan.asked and asks_utilities:
         text += "; scores of contributions may grow faster than that"
     return text

@@ -20,12 +20,12 @@ def attrs(setup, transport):
     from fedmpi.build import server_data, settings
     from fedmpi.methods.datasets.dataset import inputs_record
     from fedmpi.server import record
-    options, data, fed = setup.options, setup.data, setup.fed
-    layout, dataset = fed.layout, data.dataset
+    options, data, run = setup.options, setup.data, setup.run
+    layout, dataset = run.layout, data.dataset
     inputs = inputs_record(dataset)
     if dataset.classes:
         inputs["test_labels"] = np.bincount(dataset.y_test, minlength=dataset.classes)
-    weights = zip(layout.weights, fed.costs.uses)
+    weights = zip(layout.weights, run.costs.macs_per_weight)
     return {
         "options": options,
         "command": shlex.join(sys.argv),
@@ -34,24 +34,24 @@ def attrs(setup, transport):
         "seed": options["seed"],
         "parts": settings.of(options),
         "data_digest": data.digest,
-        "devices_digest": fed.devices.digest,
+        "devices_digest": run.devices.digest,
         "layout_digest": layout.digest,
         "weights": layout.num_parameters,
         "prunable": layout.num_weights,
         "frozen": layout.num_frozen,
-        "fixed_digest": fed.fixed.digest,
-        "layers": [[slot.name, list(slot.shape), uses] for slot, uses in weights],
-        "flops_other": {"dense": fed.costs.dense, "frozen": fed.costs.frozen},
+        "fixed_digest": run.fixed.digest,
+        "layers": [[slot.name, list(slot.shape), macs_per_weight] for slot, macs_per_weight in weights],
+        "flops_other": {"dense": run.costs.dense, "frozen": run.costs.frozen},
         "statistics": [slot.name for slot in layout.buffers],
         "inputs": inputs,
-        "objective": record.of_objective(fed.objective),
-        "server_data": server_data.recorded(fed.strategy, dataset, data.server),
+        "objective": record.of_objective(run.objective),
+        "server_data": server_data.recorded(run.strategy, dataset, data.server),
         "versions": versions(transport),
         "git_commit": git_commit(),
         "hosts": sorted(set(transport.hosts)),
         "ranks": transport.size,
         "launcher": launcher(),
-        "estimators": _estimators(options, fed.contributions)
+        "estimators": _estimators(options, run.contributions)
     }
 
 
@@ -61,7 +61,7 @@ def session(setup, places, before, done):
     ``before`` is the number of rounds that the user had asked for in the session before.
     """
     from fedmpi.store import this_process
-    transport = setup.fed.transport
+    transport = setup.run.transport
     return {
         "time": now(),
         "ranks": transport.size,
@@ -73,7 +73,7 @@ def session(setup, places, before, done):
         "places": place.recorded(places),
         "process": this_process(),
         "done": done,
-        "rounds": setup.fed.rounds,
+        "rounds": setup.run.rounds,
         "rounds_before": before
     }
 

@@ -65,7 +65,7 @@ def _refuse_other_parts(resume, attrs, options):
     from fedmpi.build import settings
     changed = settings.changes(attrs.get("parts", []), settings.of(options))
     if changed:
-        lines = "; ".join(map(settings.told, changed))
+        lines = "; ".join(map(settings.change_text, changed))
         raise UserError(f"cannot resume {resume} with changed parts: {lines}. Put back what was, "
                         "or start another run: --like takes the other options over")
 
@@ -116,9 +116,9 @@ def restored(store, setup, say, common=None):
     same bits, unless the number of rounds has changed.
     """
     from fedmpi.server.loop import loaded_state, start
-    fed, attrs = setup.fed, store.run().attrs
+    run, attrs = setup.run, store.run().attrs
     _check_same(store, attrs, setup)
-    fresh = start(fed, setup.network.first)
+    fresh = start(run, setup.network.first)
     try:
         state, done = store.load(warn=lambda text: say(f"warning: {text}"), round=common)
         state = loaded_state(state)
@@ -137,24 +137,24 @@ def restored(store, setup, say, common=None):
         raise CheckpointError(f"{store.path} has {store.rounds} rounds, its checkpoint {done}: "
                               "the run file is damaged")
     if common is not None and done < store.rounds:
-        say(f"round {done + 1} is played again: with {fed.rounds} rounds it is another one")
+        say(f"round {done + 1} is played again: with {run.rounds} rounds it is another one")
     return state, done
 
 
 def _check_same(store, attrs, setup):
     """UserError if data, devices, model or the file's columns are not those of the run."""
-    data, fed, path = setup.data, setup.fed, store.path
+    data, run, path = setup.data, setup.run, store.path
     _check_data(path, attrs["data_digest"], data.digest)
     _check_inputs(path, attrs.get("inputs"), data)
-    if attrs["devices_digest"] != fed.devices.digest:
+    if attrs["devices_digest"] != run.devices.digest:
         raise UserError(f"{path} was trained with another trace of devices than the file that "
                         "--devices names now")
-    if attrs["layout_digest"] != fed.layout.digest:
+    if attrs["layout_digest"] != run.layout.digest:
         raise UserError(f"{path} holds a model of other shapes; was the model's code changed?")
-    if attrs.get("fixed_digest", fed.fixed.digest) != fed.fixed.digest:
+    if attrs.get("fixed_digest", run.fixed.digest) != run.fixed.digest:
         raise UserError(f"{path} was trained with other frozen parameters or constants than those "
                         "that the model has here; was its code or the file that it reads changed?")
-    _check_columns(store, fed)
+    _check_columns(store, run)
 
 
 def _check_data(path, before, now):
@@ -164,10 +164,10 @@ def _check_data(path, before, now):
                         f"{now[:12]}); say where the same data lie with --data-dir or --dataset")
 
 
-def _check_columns(store, fed):
+def _check_columns(store, run):
     """UserError if this fedmpi records other columns than the run file has."""
     from fedmpi.server import record
-    for table, columns in zip(("rounds", "clients"), record.columns(fed)):
+    for table, columns in zip(("rounds", "clients"), record.columns(run)):
         wanted = {column.name for column in columns}
         present = {column.name for column in store.columns[table]}
         differ = ", ".join(sorted(wanted ^ present))

@@ -132,7 +132,7 @@ def _connected(setup, transport, path, say):
     transport.share(data, shared_arrays(setup.data))
     return setup._replace(
         data=without_pixels(setup.data),
-        fed=setup.fed._replace(transport=transport, tell=say))
+        run=setup.run._replace(transport=transport, tell=say))
 
 
 def _goes_on(path):
@@ -153,7 +153,7 @@ def _begun(setup, resume, say, overwrite):
     out = setup.options["out"]
     _make_runs(out)
     check_target(out, overwrite)
-    return None, start(setup.fed, setup.network.first), 0
+    return None, start(setup.run, setup.network.first), 0
 
 
 def _make_runs(out):
@@ -172,19 +172,19 @@ def _created(setup, overwrite):
     from fedmpi.build.population import population
     from fedmpi.server import record
     from fedmpi.store import RunFile
-    options, data, fed = setup.options, setup.data, setup.fed
+    options, data, run = setup.options, setup.data, setup.run
     partition = data.offsets, data.indices
-    if fed.own_tests is not None:
+    if run.own_tests is not None:
         partition += (data.held_out.offsets, data.held_out.indices)
     return RunFile.create(
         options["out"],
-        provenance.attrs(setup, fed.transport),
-        *record.columns(fed),
+        provenance.attrs(setup, run.transport),
+        *record.columns(run),
         population(options, data),
         partition,
-        record.own_columns(fed),
-        coordinates=_coordinates(data.dataset, fed.layout),
-        expected=_expected_rows(options, fed),
+        record.own_columns(run),
+        coordinates=_coordinates(data.dataset, run.layout),
+        expected=_expected_rows(options, run),
         overwrite=overwrite)
 
 
@@ -196,15 +196,15 @@ def _coordinates(dataset, layout):
     return coordinates
 
 
-def _expected_rows(options, fed):
+def _expected_rows(options, run):
     """``(rounds, clients' answers, clients' own tests)``: how many rows each table of the run file
     will get."""
     cohort = options["cohort"] or options["clients"]
     tested = 0
-    if fed.own_tests is not None:
-        evaluations = math.ceil(fed.rounds / fed.own_tests.every)
-        tested = len(fed.own_tests.clients) * evaluations
-    return fed.rounds, fed.rounds * cohort, tested
+    if run.own_tests is not None:
+        evaluations = math.ceil(run.rounds / run.own_tests.test_every)
+        tested = len(run.own_tests.clients) * evaluations
+    return run.rounds, run.rounds * cohort, tested
 
 
 # ---------------------------------------------------------------- lines before the first round
@@ -240,17 +240,17 @@ def _opening(setup, seconds, width):
     from fedmpi.build.population import dealt
     from fedmpi.build.words import plural
     from fedmpi.core.layout import described
-    options, data, fed = setup.options, setup.data, setup.fed
-    transport = fed.transport
+    options, data, run = setup.options, setup.data, setup.run
+    transport = run.transport
     # A process alone is its own worker.
     workers = plural(max(transport.size - 1, 1), "worker")
     kinds = ("strategy", "pruner", "contribution", "weighting", "codec")
     method = ", ".join(f"{kind} {options[kind]}" for kind in kinds)
     rows = [
-        ("clients", f"{fed.cohort} of {len(fed.sizes)} a round on {workers}"),
-        ("data", f"{options['dataset']}: {_samples_text(data, fed)}"),
+        ("clients", f"{run.cohort} of {len(run.sizes)} a round on {workers}"),
+        ("data", f"{options['dataset']}: {_samples_text(data, run)}"),
         ("dealt out", dealt(options, data)),
-        ("model", f"{options['model']}, {described(fed.layout)}"),
+        ("model", f"{options['model']}, {described(run.layout)}"),
         ("method", method),
     ]
     ranks = plural(transport.size, "rank")
@@ -258,15 +258,15 @@ def _opening(setup, seconds, width):
     return [*wrapped(ready, width, "    "), *labelled(rows, width)]
 
 
-def _samples_text(data, fed):
+def _samples_text(data, run):
     """How many samples each part of the data set has."""
     parts = [f"{len(data.indices)} training", f"{len(data.validation)} validation"]
     if len(data.server):
         parts.append(f"{len(data.server)} of the server's own")
     parts.append(f"{len(data.dataset.y_test)} test samples")
     text = ", ".join(parts)
-    if fed.own_tests is not None:
-        every = fed.own_tests.every
+    if run.own_tests is not None:
+        every = run.own_tests.test_every
         period = "every round" if every == 1 else f"every {every} rounds"
         text += f"; {len(data.held_out.indices)} in clients' own test parts, evaluated {period}"
     return text
@@ -288,7 +288,7 @@ def _started_by(transport):
 def _play(setup, state, store, done, say, begin, places):
     """Play the remaining rounds, and tell about them. The run file records how the run ended, even
     after an error."""
-    fed = setup.fed
+    run = setup.run
     status = "failed"
     try:
         _go_on(setup, store, done, places)
@@ -296,14 +296,14 @@ def _play(setup, state, store, done, say, begin, places):
         for line in _opening(setup, seconds, terminal_width()):
             say(line)
         _rounds(setup, state, store, done, say)
-        status = "finished" if store.rounds == fed.rounds else "stopped"
+        status = "finished" if store.rounds == run.rounds else "stopped"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     except (Stopped, LostRank, DiskError) as error:
         if isinstance(error, Stopped):
             status = "interrupted"
-        line = f"{error} after round {store.rounds} of {fed.rounds}; {_goes_on(store.path)}"
+        line = f"{error} after round {store.rounds} of {run.rounds}; {_goes_on(store.path)}"
         raise type(error)(line) from None
     finally:
         ignored = contextlib.nullcontext()
@@ -311,7 +311,7 @@ def _play(setup, state, store, done, say, begin, places):
             # An error of the disk must not hide the error that ended the run.
             ignored = contextlib.suppress(DiskError)
         # Without its status, the run file would look as if the run went on.
-        with fed.transport.stop.unbroken(), ignored:
+        with run.transport.stop.unbroken(), ignored:
             store.update({"status": status, "ended": provenance.now()})
     _tell_end(store, say)
 
@@ -325,25 +325,25 @@ def _go_on(setup, store, done, places):
     # of rounds.
     store.update({"status": "running"})
     store.truncate(done)
-    store.update({"options": recorded | {"rounds": setup.fed.rounds}})
+    store.update({"options": recorded | {"rounds": setup.run.rounds}})
 
 
 def _rounds(setup, state, store, done, say):
     """Play the rounds after round ``done``, with a line for each."""
     from fedmpi.read import report
     from fedmpi.server import loop
-    options, fed = setup.options, setup.fed
-    last = min(options["until"] or fed.rounds, fed.rounds)
+    options, run = setup.options, setup.run
+    last = min(options["until"] or run.rounds, run.rounds)
     begin, width = time.perf_counter(), terminal_width()
 
     def on_round(row):
         played = row["round"] - done
         round_s = (time.perf_counter() - begin) / played
         left_s = round_s * (last - row["round"])
-        say(report.round_line(row, fed.rounds, left_s, width, fed.objective.headline))
+        say(report.round_line(row, run.rounds, left_s, width, run.objective.headline))
 
     loop.simulate(
-        fed, state, store, done + 1, last,
+        run, state, store, done + 1, last,
         save_every=options["save_every"],
         keep=options["keep"],
         on_round=on_round)

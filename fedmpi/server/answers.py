@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fedmpi.client.answer import unbilled
-from fedmpi.client.numbers import CAUSES, Number
+from fedmpi.client.stats import CAUSES, Stats
 from fedmpi.core import exact_sum
 from fedmpi.core.errors import DivergedError, FedError, WireError, WorkerError
 from fedmpi.core.support import index_of
@@ -33,8 +33,8 @@ class Update(NamedTuple):
 
     values: torch.Tensor | None   # (K,) float32 on ``support``; None if workers add updates up
     support: torch.Tensor         # (K,) int32
-    own: bool                     # the support differs from the server's
-    numbers: np.ndarray           # float64, by fedmpi.client.numbers.Number
+    custom_mask: bool                     # the support differs from the server's
+    numbers: np.ndarray           # float64, by fedmpi.client.stats.Stats
     report: dict                  # of the pruner's probe
     scores: dict                  # {label: arrays} for estimators of contributions
     up_bytes: int
@@ -57,14 +57,14 @@ class Refused(NamedTuple):
     cause: str = ""                       # of a divergence: a key of numbers.CAUSES
 
 
-def failed(fed, reply):
+def failed(run, reply):
     """``Refused`` of a failed training. Raises WorkerError if a failure ends the run."""
     meta, rank = reply.meta, reply.rank
-    trace, out_of_memory = meta["trace"], meta["memory"]
-    if fed.on_error == "fatal" and not out_of_memory:
+    trace, out_of_memory = meta["trace"], meta["out_of_memory"]
+    if run.on_error == "fatal" and not out_of_memory:
         raise WorkerError(rank, trace)
     last_line = trace.strip().splitlines()[-1]
-    fed.tell(f"warning: round {meta['t']}: client {meta['client']} failed on rank {rank}: "
+    run.tell(f"warning: round {meta['t']}: client {meta['client']} failed on rank {rank}: "
              f"{last_line}")
     why = trace
     if out_of_memory:
@@ -90,7 +90,7 @@ def outcome_of(answer):
 class Reader(NamedTuple):
     """Reads the replies of a cohort."""
 
-    fed: Any
+    run: Any
     supports: dict                # {id(mask): (K,) int32}
     expected: dict                # {id(mask): digest of its support}
     announced: int                # digest of the server's support
@@ -100,17 +100,17 @@ class Reader(NamedTuple):
         """``Update`` or ``Refused``. Raises WireError if the reply answers another question."""
         key = id(ask.mask)
         support, expected = self.supports[key], self.expected[key]
-        answer = read(self.fed, reply, ask, support, expected, self.announced)
+        answer = read(self.run, reply, ask, support, expected, self.announced)
         if self.U is None or isinstance(answer, Refused):
             return answer
-        if answer.own or answer.values is None:
+        if answer.custom_mask or answer.values is None:
             return answer
         # Copy into the row: the message's own memory is free again.
         self.U[row] = answer.values
         return answer._replace(values=self.U[row])
 
 
-def read(fed, reply, ask, support, expected, announced):
+def read(run, reply, ask, support, expected, announced):
     """``Update`` or ``Refused``: the answer to ``ask`` in a ``reply``.
 
     ``support (K,)`` is the client's when it was asked, ``expected`` its digest, ``announced`` the
@@ -123,17 +123,17 @@ def read(fed, reply, ask, support, expected, announced):
                         f"{meta['support']}, expected round {ask.t} on {expected}")
     # Copy small arrays: a view would keep the whole message alive.
     numbers = arrays["numbers"].copy()
-    own = expected != announced
+    custom_mask = expected != announced
     if "mask" in meta:
-        own = True
+        custom_mask = True
         asked = ask.mask.numpy()
-        mask = positions.decode(meta["mask"], arrays["mask"], fed.layout.Q, asked)
-        support = fed.layout.support(torch.from_numpy(mask))
-    values = _values(fed, meta, arrays, support)
-    parts = _parts(fed, arrays, support)
-    up_bytes = _up_bytes(fed, reply, numbers)
+        mask = positions.decode(meta["mask"], arrays["mask"], run.layout.Q, asked)
+        support = run.layout.support(torch.from_numpy(mask))
+    values = _values(run, meta, arrays, support)
+    parts = _parts(run, arrays, support)
+    up_bytes = _up_bytes(run, reply, numbers)
     if not _sound(numbers, values, parts):
-        loss = numbers[Number.LOSS]
+        loss = numbers[Stats.LOSS]
         return Refused(
             outcome=Outcome.REJECTED,
             why=f"round {ask.t}: client {meta['client']} diverged (loss {loss:.3g})",
@@ -145,65 +145,65 @@ def read(fed, reply, ask, support, expected, announced):
     return Update(
         values=values,
         support=support,
-        own=own,
+        custom_mask=custom_mask,
         numbers=numbers,
-        report=_report(fed.layout, meta, arrays),
+        report=_report(run.layout, meta, arrays),
         scores=_scores(arrays),
         up_bytes=up_bytes,
         job_bytes=reply.job_bytes,
         rank=reply.rank,
         parts=parts,
         kept=_kept(arrays),
-        sent=_sent(fed, arrays, support))
+        sent=_sent(run, arrays, support))
 
 
-def _up_bytes(fed, reply, numbers):
+def _up_bytes(run, reply, numbers):
     """The billed bytes of a reply: as it tells them if its update stayed in the worker's sums."""
-    told = int(numbers[Number.BYTES])
-    if told:
-        return told
-    return reply.reply_bytes - unbilled(reply.meta, reply.arrays, fed.weighs, fed.strategy)
+    reported = int(numbers[Stats.BYTES])
+    if reported:
+        return reported
+    return reply.reply_bytes - unbilled(reply.meta, reply.arrays, run.weighs, run.strategy)
 
 
-def _values(fed, meta, arrays, support):
+def _values(run, meta, arrays, support):
     """(K,) float32: the update; None if the server wants no single ones."""
-    if not fed.values:
+    if not run.wants_single_updates:
         return None
-    values = fed.codec.decode(arrays, len(support))
+    values = run.codec.decode(arrays, len(support))
     if len(values) != len(support):
         raise WireError(f"client {meta['client']} sent {len(values)} values for a support of "
                         f"{len(support)}")
     return values
 
 
-def _sent(fed, arrays, support):
+def _sent(run, arrays, support):
     """(K,) bool: the values of the update that the message has; None: all."""
-    if fed.codec.sent is None:
+    if run.codec.sent is None:
         return None
-    return fed.codec.sent(arrays, len(support))
+    return run.codec.sent(arrays, len(support))
 
 
-def _parts(fed, arrays, support):
+def _parts(run, arrays, support):
     """``{name: tensor}`` of the strategy's answers, without sums of the workers."""
-    if not fed.strategy.answers:
+    if not run.strategy.answers:
         return {}
     wanted = {}
-    for name, field in fed.strategy.answers.items():
-        stays_on_worker = fed.sums and field.fold == "sum"
+    for name, field in run.strategy.answers.items():
+        stays_on_worker = run.sums_on_workers and field.fold == "sum"
         if not stays_on_worker:
             wanted[name] = field
-    parts = fields.decoded(wanted, arrays, "answer/", fed.codec, len(support))
+    parts = fields.decoded(wanted, arrays, "answer/", run.codec, len(support))
     # Copy: a view would keep the whole message alive.
     return {name: tensor.clone() for name, tensor in parts.items()}
 
 
 def _sound(numbers, values, parts):
     """Whether an answer can be merged: finite, and not too large."""
-    if not np.isfinite(numbers[Number.LOSS]):
+    if not np.isfinite(numbers[Stats.LOSS]):
         return False
     if values is None:
         # The worker has checked before it added.
-        return bool(numbers[Number.SUMMED])
+        return bool(numbers[Stats.SUMMED])
     if not exact_sum.sound(values):
         return False
     return all(exact_sum.sound(part.float()) for part in parts.values())
@@ -235,21 +235,21 @@ def _kept(arrays):
             for name, array in arrays.items() if name.startswith("kept/")}
 
 
-def enough(fed, t, answers):
-    """Raise if a share of less than ``fed.quorum`` of the ``answers``, or none, can be merged.
+def enough(run, t, answers):
+    """Raise if a share of less than ``run.quorum`` of the ``answers``, or none, can be merged.
 
     DivergedError if some client diverged, FedError if all trainings raised.
     """
     refused = [answer for answer in answers if isinstance(answer, Refused)]
     sound = len(answers) - len(refused)
-    has_quorum = sound > 0 and sound >= fed.quorum * len(answers)
+    has_quorum = sound > 0 and sound >= run.quorum * len(answers)
     if not refused or has_quorum:
         return
     diverged = [answer for answer in refused if not is_failed(answer)]
     num_failed = len(refused) - len(diverged)
     line = (f"round {t}: {sound} of {len(answers)} clients sent what can be merged "
             f"({len(diverged)} diverged, {num_failed} failed); --quorum asks for "
-            f"{fed.quorum:g} of them")
+            f"{run.quorum:g} of them")
     if diverged:
         # One client stands for all: the causes are mostly the same.
         first = diverged[0]

@@ -14,7 +14,7 @@ from fedmpi.core import flops, virtual_time
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.answers import Outcome, Refused, Update, enough, outcome_of
 from fedmpi.server.exchange import ask, collect, model_message
-from fedmpi.server.recruit import (PATIENCE, WAIT_S, Gathered, drawing, known, nobody_available,
+from fedmpi.server.recruit import (PATIENCE, WAIT_S, Recruited, drawing, client_records, nobody_available,
                                    worked)
 from fedmpi.wire import frame
 
@@ -33,7 +33,7 @@ def nobody(slots):
     """The state of ``slots`` places for clients at work, all of them free.
 
     Tensors (slots,): ``client`` (-1: free), ``start`` and ``finish`` (virtual seconds, NaN while
-    unknown), ``least`` (a lower bound of ``finish``), ``version`` (the round of the client's
+    unknown), ``earliest_finish`` (a lower bound of ``finish``), ``version`` (the round of the client's
     model) and ``number`` (of its start, unique in the run). ``started`` counts starts; ``models``
     are keyed by round, ``answers`` by slot.
     """
@@ -41,7 +41,7 @@ def nobody(slots):
         "client": torch.full((slots,), -1),
         "start": torch.zeros(slots, dtype=torch.float64),
         "finish": torch.full((slots,), torch.nan, dtype=torch.float64),
-        "least": torch.zeros(slots, dtype=torch.float64),
+        "earliest_finish": torch.zeros(slots, dtype=torch.float64),
         "version": torch.zeros(slots, dtype=torch.int64),
         "number": torch.zeros(slots, dtype=torch.int64),
         "started": 0,
@@ -50,34 +50,34 @@ def nobody(slots):
     }
 
 
-def gather(fed, state, t, support, laps):
-    """``Gathered`` of the next ``fed.timing.buffer`` answers, scaled by their staleness.
+def recruit(run, state, t, support, laps):
+    """``Recruited`` of the next ``run.timing.buffer`` answers, scaled by their staleness.
 
     ``support (K,)`` is the server's.
     """
     flight = _copied(state["flight"])
     flight["models"][t] = {"x": state["x"], "mask": state["mask"]}
-    message = model_message(fed, state, t, state["mask"])
+    message = model_message(run, state, t, state["mask"])
     laps.lap("encode_s")
 
-    buffer = fed.timing.buffer
+    buffer = run.timing.buffer
     now, turns = state["now"], []
     while sum(turn.outcome == Outcome.MERGED for turn in turns) < buffer:
-        now = fill(fed, state, t, flight, now, turns, message)
+        now = fill(run, state, t, flight, now, turns, message)
         slot = _next_slot(flight)
         if slot is None:
             # Every client has had a turn.
             break
         if bool(flight["finish"][slot].isnan()):
-            train(fed, state, flight, t, support)
+            train(run, state, flight, t, support)
             continue
         # An answer that came during the server's own work has waited for its end.
         now = max(now, float(flight["finish"][slot]))
-        turns.append(_taken(fed, state, t, flight, slot, support))
+        turns.append(_taken(run, state, t, flight, slot, support))
         if len(_answers(turns)) >= 2 * buffer + len(flight["client"]):
             # Most answers were unfit: waiting for more is of no use.
-            enough(fed, t, _answers(turns))
-    enough(fed, t, _answers(turns))
+            enough(run, t, _answers(turns))
+    enough(run, t, _answers(turns))
     return _gathered(flight, turns, now, message)
 
 
@@ -99,19 +99,19 @@ def _next_slot(flight):
     if not len(working):
         return None
     arrivals = {key: flight[key][working] for key in ("finish", "number")}
-    bounds = flight["least"][working]
+    bounds = flight["earliest_finish"][working]
     row = virtual_time.earliest(arrivals, bounds)
     return int(working[row])
 
 
-def _taken(fed, state, t, flight, slot, support):
+def _taken(run, state, t, flight, slot, support):
     """``Turn`` of the client in ``slot``; its answer has arrived, and the slot is free again."""
     version = int(flight["version"][slot])
     fields = flight["answers"].pop(slot)
     if "values" in fields:
         answer = Update(**fields)
         base = flight["models"][version]["x"]
-        answer = aged(fed, state, base, answer, t - version, support)
+        answer = aged(run, state, base, answer, t - version, support)
     else:
         answer = Refused(**fields)
     client = int(flight["client"][slot])
@@ -126,7 +126,7 @@ def _answers(turns):
 
 
 def _gathered(flight, turns, now, message):
-    """``Gathered`` of the round's ``turns``, never empty; forgets models that nobody trains."""
+    """``Recruited`` of the round's ``turns``, never empty; forgets models that nobody trains."""
     models = flight["models"]
     masks = [models[turn.version]["mask"] for turn in turns]
     in_use = flight["version"][flight["client"] >= 0].tolist()
@@ -139,7 +139,7 @@ def _gathered(flight, turns, now, message):
         # A client that dropped out got the model.
         up_bytes.append(0 if answer is None else answer.up_bytes)
         down_bytes.append(model_bytes if answer is None else answer.job_bytes)
-    return Gathered(
+    return Recruited(
         clients=torch.tensor(clients),
         masks=masks,
         answers=list(answers),
@@ -151,15 +151,15 @@ def _gathered(flight, turns, now, message):
         flight=flight)
 
 
-def fill(fed, state, t, flight, now, turns, message):
+def fill(run, state, t, flight, now, turns, message):
     """Start available clients in all free slots; returns the virtual time.
 
     Clients that drop out go to ``turns``. The server waits for others only while nobody is at work
     and some client has not had a turn in this round.
     """
-    N = len(fed.sizes)
+    N = len(run.sizes)
     for _ in range(PATIENCE):
-        _start_all(fed, state, t, flight, now, turns, message)
+        _start_all(run, state, t, flight, now, turns, message)
         at_work = bool((flight["client"] >= 0).any())
         if at_work or len({turn.client for turn in turns}) == N:
             return now
@@ -168,9 +168,9 @@ def fill(fed, state, t, flight, now, turns, message):
     raise nobody_available()
 
 
-def _start_all(fed, state, t, flight, now, turns, message):
+def _start_all(run, state, t, flight, now, turns, message):
     """Start clients available at the time ``now`` until no slot is free, or no client idle."""
-    fleet = fed.devices.at(now, len(fed.sizes), drawing(fed))
+    fleet = run.devices.at(now, len(run.sizes), drawing(run))
     free = torch.nonzero(flight["client"] < 0).flatten().tolist()
     while free:
         idle = _idle(fleet, flight, turns)
@@ -179,9 +179,9 @@ def _start_all(fed, state, t, flight, now, turns, message):
         # The number keys all random draws of a start.
         number = flight["started"]
         flight["started"] += 1
-        sampling = stream(fed.seed, Purpose.SAMPLE, t, number)
-        client = fed.sampler.draw(sampling, 1, known(fed, state, idle))
-        fate = stream(fed.seed, Purpose.DROPOUT, t, number)
+        sampling = stream(run.seed, Purpose.SAMPLE, t, number)
+        client = run.sampler.draw(sampling, 1, client_records(run, state, idle))
+        fate = stream(run.seed, Purpose.DROPOUT, t, number)
         drops_out = bool(virtual_time.dropped(fleet, client, fate))
         if drops_out:
             turns.append(Turn(int(client), t, None, Outcome.DROPPED, math.nan))
@@ -190,7 +190,7 @@ def _start_all(fed, state, t, flight, now, turns, message):
         flight["client"][slot] = client
         flight["start"][slot] = now
         flight["finish"][slot] = torch.nan
-        flight["least"][slot] = now + _least_s(fed, state, fleet, client, message)
+        flight["earliest_finish"][slot] = now + _least_s(run, state, fleet, client, message)
         flight["version"][slot] = t
         flight["number"][slot] = number
 
@@ -205,10 +205,10 @@ def _idle(fleet, flight, turns):
     return idle
 
 
-def _least_s(fed, state, fleet, client, message):
+def _least_s(run, state, fleet, client, message):
     """A lower bound of the virtual seconds of the work of ``client (1,)``."""
-    _, one_sample = flops.training(fed.layout, fed.costs, state["mask"], 1, 0, 0)
-    work = fed.least[client] * one_sample
+    _, one_sample = flops.training(run.layout, run.costs, state["mask"], 1, 0, 0)
+    work = run.min_samples_seen[client] * one_sample
     down_bytes = torch.tensor([frame.size(*message)])
     # The size of the answer is not known yet.
     up_bytes = torch.zeros(1)
@@ -216,30 +216,30 @@ def _least_s(fed, state, fleet, client, message):
     return float(took)
 
 
-def train(fed, state, flight, t, support):
+def train(run, state, flight, t, support):
     """Train the clients at work without an answer; writes answers and arrivals to ``flight``."""
     untrained = (flight["client"] >= 0) & flight["finish"].isnan()
     slots = torch.nonzero(untrained).flatten().tolist()
-    asks = _asks(fed, state, flight, slots)
+    asks = _asks(run, state, flight, slots)
     line = f"round {t}: clients trained"
-    answers = collect(fed, asks, support, what=line)
+    answers = collect(run, asks, support, what=line)
     masks = [ask.mask for ask in asks]
     clients = [ask.client for ask in asks]
-    work = worked(fed, masks, answers, clients)
+    work = worked(run, masks, answers, clients)
     for slot, answer, own_work in zip(slots, answers, work):
-        arrival = _arrival(fed, flight, slot, answer, own_work[None])
+        arrival = _arrival(run, flight, slot, answer, own_work[None])
         # A training that raised has done no work: it counts from the bound.
-        flight["finish"][slot] = max(arrival, flight["least"][slot])
+        flight["finish"][slot] = max(arrival, flight["earliest_finish"][slot])
         flight["answers"][slot] = answer._asdict()
 
 
-def _arrival(fed, flight, slot, answer, work):
+def _arrival(run, flight, slot, answer, work):
     """The virtual time of an answer's arrival, a 0-d float64, for the client in ``slot``.
 
     ``work (1,)`` are the FLOPs of the training.
     """
     start = flight["start"][slot]
-    fleet = fed.devices.at(float(start), len(fed.sizes), drawing(fed))
+    fleet = run.devices.at(float(start), len(run.sizes), drawing(run))
     # The devices are those of the moment when the client started.
     client = flight["client"][slot: slot + 1]
     down_bytes = torch.tensor([answer.job_bytes])
@@ -248,7 +248,7 @@ def _arrival(fed, flight, slot, answer, work):
     return start + took[0]
 
 
-def _asks(fed, state, flight, slots):
+def _asks(run, state, flight, slots):
     """An ``Ask`` for the client of each slot, with the model of its start."""
     messages, asks = {}, []
     for slot in slots:
@@ -257,27 +257,27 @@ def _asks(fed, state, flight, slots):
         if version not in messages:
             # The state as it was, as far as the message needs it.
             then = state | model
-            messages[version] = model_message(fed, then, version, model["mask"])
+            messages[version] = model_message(run, then, version, model["mask"])
         meta, arrays = messages[version]
         number = int(flight["number"][slot])
         meta = meta | {"t": version, "number": number}
         client = int(flight["client"][slot])
-        order = ask(fed, state, client, version, model["mask"], meta, arrays)
+        order = ask(run, state, client, version, model["mask"], meta, arrays)
         asks.append(order)
     return asks
 
 
-def aged(fed, state, base, answer, staleness, support):
+def aged(run, state, base, answer, staleness, support):
     """The ``Update`` of a client that started ``staleness`` merges ago, for the present model.
 
     ``base (P,)`` is the model of its start.
     """
     on = answer.support
     values = answer.values
-    if fed.timing.mixing:
+    if run.timing.mixing:
         values = values + (base[on] - state["x"][on])
     ages = torch.tensor([float(staleness)], dtype=torch.float64)
-    discount = float(fed.timing.discount(ages)[0])
+    discount = float(run.timing.discount(ages)[0])
     values = values * discount
-    own = not torch.equal(on, support)
-    return answer._replace(values=values, own=own)
+    custom_mask = not torch.equal(on, support)
+    return answer._replace(values=values, custom_mask=custom_mask)

@@ -14,7 +14,7 @@ from fedmpi.core.kinds import mask_of
 from fedmpi.core.kinds import positions as positions_of
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.core.support import gathered, index_of
-from fedmpi.core.units import flat, held
+from fedmpi.core.units import flat, entries_of
 from fedmpi.methods.codecs.values import drawing
 from fedmpi.server import client_states
 from fedmpi.server.answers import OUT_OF_MEMORY, Reader, failed, is_failed
@@ -38,125 +38,125 @@ class Ask(NamedTuple):
 # ------------------------------------------------------------- the model goes out
 
 
-def announce(fed, state, t, clients):
+def announce(run, state, t, clients):
     """Tell every worker about round ``t``: ``(bytes published, an Ask for each client)``.
 
     One model for all clients is published. Different models go with the clients' jobs.
     """
-    header = {"kind": "round", "t": t, "layout": fed.layout.digest}
-    if fed.stale and t > 1:
+    header = {"kind": "round", "t": t, "layout": run.layout.digest}
+    if run.needs_previous_model and t > 1:
         values = state["previous"].numpy()
-        fed.transport.publish({"kind": "previous"}, {"values": values})
+        run.transport.publish({"kind": "previous"}, {"values": values})
     # Clients may differ by their networks, by units, or by masks.
-    if fed.kinds is not None:
+    if run.kinds is not None:
         asks_of = asks_by_kind
-    elif fed.pruner.units is not None:
+    elif run.pruner.units is not None:
         asks_of = smaller_asks
-    elif fed.pruner.masks is not None:
+    elif run.pruner.masks is not None:
         asks_of = _masked_asks
     else:
-        return _announce_one_model(fed, state, t, clients, header)
+        return _announce_one_model(run, state, t, clients, header)
     # The header alone begins the round.
-    published = fed.transport.publish(header, {})
-    return published, asks_of(fed, state, t, clients)
+    published = run.transport.publish(header, {})
+    return published, asks_of(run, state, t, clients)
 
 
-def _announce_one_model(fed, state, t, clients, header):
+def _announce_one_model(run, state, t, clients, header):
     """``announce`` for clients that all train the same model."""
     mask = state["mask"]
-    last = common_mask(fed, state, t, clients)
-    meta, arrays = model_message(fed, state, t, mask, last)
-    published = fed.transport.publish(header | meta, arrays)
-    asks = [ask(fed, state, client, t, mask) for client in clients.tolist()]
+    last = common_mask(run, state, t, clients)
+    meta, arrays = model_message(run, state, t, mask, last)
+    published = run.transport.publish(header | meta, arrays)
+    asks = [ask(run, state, client, t, mask) for client in clients.tolist()]
     return published, asks
 
 
-def _masked_asks(fed, state, t, clients):
+def _masked_asks(run, state, t, clients):
     """An ``Ask`` for each client, with the model under the client's mask, by the pruner."""
-    pruner, layout = fed.pruner, fed.layout
+    pruner, layout = run.pruner, run.layout
     masks = pruner.masks(state["pruner"], state["mask"], state["x"], layout, clients)
     # Clients with the same mask object share a message.
     messages, asks = {}, []
     for client, mask in zip(clients.tolist(), masks):
         if id(mask) not in messages:
-            messages[id(mask)] = model_message(fed, state, t, mask)
+            messages[id(mask)] = model_message(run, state, t, mask)
         meta, arrays = messages[id(mask)]
-        order = ask(fed, state, client, t, mask, meta, arrays)
+        order = ask(run, state, client, t, mask, meta, arrays)
         asks.append(order)
     return asks
 
 
-def asks_by_kind(fed, state, t, clients):
+def asks_by_kind(run, state, t, clients):
     """An ``Ask`` for each client, with the network of the client's kind."""
-    numbers = fed.kinds.of[clients].tolist()
+    numbers = run.kinds.of[clients].tolist()
     messages, asks = {}, []
     for client, number in zip(clients.tolist(), numbers):
         if number not in messages:
-            messages[number] = _kind_message(fed, state, t, number)
+            messages[number] = _kind_message(run, state, t, number)
         mask, meta, arrays, support = messages[number]
-        order = ask(fed, state, client, t, mask, meta, arrays, support)
+        order = ask(run, state, client, t, mask, meta, arrays, support)
         asks.append(order)
     return asks
 
 
-def _kind_message(fed, state, t, number):
+def _kind_message(run, state, t, number):
     """``(mask (Q,), meta, arrays, support)`` of an ``Ask`` for the network ``number``.
 
     Mask and support count in the common vector; positions on the wire count in the network's own.
     """
-    kind = fed.kinds.kinds[number]
+    kind = run.kinds.kinds[number]
     mask = mask_of(kind, state["mask"])
     own_mask = mask[kind.weights]
     own_support = kind.layout.support(own_mask)
     support = positions_of(kind, own_support)
     code, bits = positions.encode(own_mask.numpy())
     meta = {"support": digest(support), "mask": code, "network": number}
-    codec = drawing(fed.codec.down, fed.seed, t)
+    codec = drawing(run.codec.down, run.seed, t)
     values = gathered(state["x"], support)
     arrays = {"mask": bits} | codec.encode(values)
-    meta, arrays = _with_sent(fed, state, meta, arrays, codec, support)
+    meta, arrays = _with_sent(run, state, meta, arrays, codec, support)
     return mask, meta, arrays, support
 
 
-def smaller_asks(fed, state, t, clients):
+def smaller_asks(run, state, t, clients):
     """An ``Ask`` for each client, with the client's network, by the pruner: whole, or smaller."""
-    gen = stream(fed.seed, Purpose.MASK, t)
+    gen = stream(run.seed, Purpose.MASK, t)
     x = state["x"]
-    fleet = _fleet(fed, state)
-    networks = fed.pruner.units(state["pruner"], x, fed.structure, clients, fleet, gen)
+    fleet = _fleet(run, state)
+    networks = run.pruner.units(state["pruner"], x, run.structure, clients, fleet, gen)
     orders, asks = {}, []
     for client, units in zip(clients.tolist(), networks):
         if id(units) not in orders:
-            orders[id(units)] = _network_order(fed, state, t, units)
+            orders[id(units)] = _network_order(run, state, t, units)
         order = orders[id(units)]
         asks.append(order._replace(client=client))
     return asks
 
 
-def _fleet(fed, state):
+def _fleet(run, state):
     """The clients' devices at the beginning of the round."""
     def draw(*key):
-        return stream(fed.seed, Purpose.DEVICES, *key)
+        return stream(run.seed, Purpose.DEVICES, *key)
 
-    return fed.devices.at(state["now"], len(fed.sizes), draw)
+    return run.devices.at(state["now"], len(run.sizes), draw)
 
 
-def _network_order(fed, state, t, units):
+def _network_order(run, state, t, units):
     """An ``Ask``, the client still missing, for the network of ``units``, ``{layer: (n,) bool}``.
 
     The mask marks the network's prunable weights in the vector of the whole one.
     """
-    units = flat(fed.structure, units)
+    units = flat(run.structure, units)
     if units.all():
         mask = state["mask"]
-        meta, arrays = model_message(fed, state, t, mask)
+        meta, arrays = model_message(run, state, t, mask)
         return Ask(None, t, mask, meta, arrays)
     # Of all values, those of the network; of the prunable ones, its mask.
-    entries = held(fed.structure, units)
+    entries = entries_of(run.structure, units)
     index = index_of(entries.numpy())
     support = torch.from_numpy(index)
-    mask = entries[: fed.layout.Q].clone()
-    codec = drawing(fed.codec.down, fed.seed, t)
+    mask = entries[: run.layout.Q].clone()
+    codec = drawing(run.codec.down, run.seed, t)
     values = gathered(state["x"], support)
     packed = np.packbits(units.numpy())
     arrays = {"units": packed} | codec.encode(values)
@@ -164,115 +164,115 @@ def _network_order(fed, state, t, units):
     return Ask(None, t, mask, meta, arrays, support=support)
 
 
-def ask(fed, state, client, t, mask, meta=None, arrays=None, support=None):
+def ask(run, state, client, t, mask, meta=None, arrays=None, support=None):
     """The ``Ask`` of a client for training under ``mask`` the model of round ``t``.
 
     ``meta`` and ``arrays`` hold the model, unless it is published. ``support`` defaults to that of
     the mask.
     """
-    meta, arrays = _with_own(fed, state, client, t, mask, meta or {}, arrays or {})
+    meta, arrays = _with_own(run, state, client, t, mask, meta or {}, arrays or {})
     return Ask(
         client=client,
         t=t,
         mask=mask,
         meta=meta,
         arrays=arrays,
-        kept=memory(fed, state, client, mask),
+        kept=state_of_client(run, state, client, mask),
         support=support)
 
 
-def _with_own(fed, state, client, t, mask, meta, arrays):
+def _with_own(run, state, client, t, mask, meta, arrays):
     """``(meta, arrays)`` with the strategy's message to this client alone."""
-    strategy = fed.strategy
+    strategy = run.strategy
     if strategy.send_to is None:
         return meta, arrays
     tensors = strategy.send_to(state["strategy"], client)
     named = {name: strategy.sends[name] for name in tensors}
-    codec = drawing(fed.codec.down, fed.seed, t, client)
-    support = fed.layout.support(mask)
+    codec = drawing(run.codec.down, run.seed, t, client)
+    support = run.layout.support(mask)
     sent = fields.encoded(named, tensors, "given/", codec, support)
     # The model may have brought the message to all clients.
     names = [*meta.get("given", ()), *named]
     return meta | {"given": names}, arrays | sent
 
 
-def memory(fed, state, client, mask):
+def state_of_client(run, state, client, mask):
     """``{name: tensor}``: a client's state, as it is under ``mask (Q,)``."""
     kept = state.get("clients", {}).get(client)
     if kept is None:
         return {}
-    fixed = {name for name, field in fed.kept_fields.items() if field.on != "support"}
-    pruner = fed.pruner
+    fixed = {name for name, field in run.kept_fields.items() if field.on != "support"}
+    pruner = run.pruner
     same_for_all = pruner.masks is None and not pruner.moves
-    has_never_changed = state["changed"] == 1
+    has_never_changed = state["mask_since"] == 1
     grown = state["grown"]
     if same_for_all and has_never_changed:
         grown = None
     return client_states.recalled(
-        kept, fed.layout, mask, fed.layout.support(mask), grown, fixed, fed.shelf, client)
+        kept, run.layout, mask, run.layout.support(mask), grown, fixed, run.shelf, client)
 
 
-def remembered(fed, state, t, clients, answers, masks):
+def remembered(run, state, t, clients, answers, masks):
     """``{client: Kept}`` after the ``answers`` of ``clients (C,)`` were merged in round ``t``.
 
     ``masks`` are the masks sent to the clients. All other clients keep their states.
     """
     after = dict(state["clients"])
     for client, answer, mask in zip(clients.tolist(), answers, masks):
-        if answer.own:
-            mask = _ended(fed, answer, mask)
+        if answer.custom_mask:
+            mask = _ended(run, answer, mask)
         if answer.kept:
-            after[client] = client_states.kept(t, mask, answer.kept, fed.shelf, client)
+            after[client] = client_states.kept(t, mask, answer.kept, run.shelf, client)
     return after
 
 
-def _ended(fed, answer, mask):
+def _ended(run, answer, mask):
     """(Q,) bool: a client's mask after its training, from the support of its answer."""
     ended = torch.zeros_like(mask)
     # Prunable weights come first in the vector.
-    prunable = answer.support < fed.layout.Q
+    prunable = answer.support < run.layout.Q
     ended[answer.support[prunable].long()] = True
     return ended
 
 
-def common_mask(fed, state, t, clients):
+def common_mask(run, state, t, clients):
     """(Q,) bool: the last mask sent, if every client of the cohort can know it, else None."""
-    last_rounds = state["held"][clients]
-    if bool((last_rounds >= state["changed"]).all()):
-        return state["sent"]
+    last_rounds = state["last_round_of"][clients]
+    if bool((last_rounds >= state["mask_since"]).all()):
+        return state["last_sent_mask"]
     if t > 1 and bool((last_rounds == t - 1).all()):
-        return state["sent"]
+        return state["last_sent_mask"]
     return None
 
 
-def model_message(fed, state, t, mask, known=None):
+def model_message(run, state, t, mask, last_mask=None):
     """``(meta, arrays)``: the model's values under ``mask``, and the strategy's message to all.
 
-    ``known (Q,) bool`` is the mask that clients have, or None: positions travel only as far as they
+    ``last_mask (Q,) bool`` is the mask that clients have, or None: positions travel only as far as they
     differ from it.
     """
-    support = fed.layout.support(mask)
+    support = run.layout.support(mask)
     bits = mask.numpy()
     before = None
-    if known is mask:
+    if last_mask is mask:
         # The same object: the encoder need not compare.
         before = bits
-    elif known is not None:
-        before = known.numpy()
+    elif last_mask is not None:
+        before = last_mask.numpy()
     code, array = positions.encode(bits, before)
     meta = {"support": digest(support), "mask": code}
-    codec = drawing(fed.codec.down, fed.seed, t)
+    codec = drawing(run.codec.down, run.seed, t)
     values = gathered(state["x"], support)
     arrays = {"mask": array} | codec.encode(values)
-    return _with_sent(fed, state, meta, arrays, codec, support)
+    return _with_sent(run, state, meta, arrays, codec, support)
 
 
-def _with_sent(fed, state, meta, arrays, codec, support):
+def _with_sent(run, state, meta, arrays, codec, support):
     """``(meta, arrays)`` with the strategy's message to all clients."""
-    if fed.strategy.send is None:
+    if run.strategy.send is None:
         return meta, arrays
-    tensors = fed.strategy.send(state["strategy"])
-    named = {name: fed.strategy.sends[name] for name in tensors}
+    tensors = run.strategy.send(state["strategy"])
+    named = {name: run.strategy.sends[name] for name in tensors}
     sent = fields.encoded(named, tensors, "given/", codec, support)
     meta = meta | {"given": list(named)}
     return meta, arrays | sent
@@ -281,38 +281,38 @@ def _with_sent(fed, state, meta, arrays, codec, support):
 # ------------------------------------------------------------- answers come back
 
 
-def collect(fed, asks, support, shares=None, what="clients trained"):
+def collect(run, asks, support, shares=None, what="clients trained"):
     """The answer to each of ``asks``, in their order whatever the order of arrival.
 
     Answers on the server's ``support (K,)`` have their values in the rows of one tensor. If workers
     add updates up, ``shares (C,)`` are the clients' weights in the sums. ``what`` tells the user
     about the progress.
 
-    The longest trainings start first: jobs go by number of samples, ``fed.together`` clients a
-    job. Failed trainings are tried again, dropped, or end the run, by ``fed.on_error``. If a
+    The longest trainings start first: jobs go by number of samples, ``run.together`` clients a
+    job. Failed trainings are tried again, dropped, or end the run, by ``run.on_error``. If a
     GPU's memory was too small they are tried again while nobody else trains.
     """
     jobs = [_job(ask, row, shares) for row, ask in enumerate(asks)]
     arrays = [_arrays(ask) for ask in asks]
     unbilled = [_unbilled(*row) for row in zip(asks, jobs, arrays)]
     collecting = Collecting(
-        fed=fed,
+        run=run,
         asks=asks,
         jobs=jobs,
         arrays=arrays,
         unbilled=unbilled,
-        reader=_reader(fed, asks, support),
+        reader=_reader(run, asks, support),
         answers=[None] * len(asks),
         what=what)
-    chosen = _by_length(fed, asks)
-    _until_done(fed, chosen, collecting)
+    chosen = _by_length(run, asks)
+    _until_done(run, chosen, collecting)
     return collecting.answers
 
 
 class Collecting(NamedTuple):
     """The jobs of a cohort, and the answers so far, in the order of the asks."""
 
-    fed: Any
+    run: Any
     asks: list
     jobs: list
     arrays: list                  # a dict of arrays a job
@@ -321,12 +321,12 @@ class Collecting(NamedTuple):
     answers: list                 # None until the answer is there
     what: str                     # text for the user about the progress
 
-    def play(self, chosen, beside=NOTHING):
+    def train(self, chosen, beside=NOTHING):
         """Train the teams ``chosen``, lists of rows, and write the answers of their clients."""
-        fed = self.fed
-        came = replies(fed.transport, self.jobs, self.arrays, chosen, fed.meanwhile, beside)
+        run = self.run
+        came = replies(run.transport, self.jobs, self.arrays, chosen, run.meanwhile, beside)
         num_clients = sum(map(len, chosen))
-        for reply in watched(came, num_clients, fed.tell, self.what):
+        for reply in watched(came, num_clients, run.tell, self.what):
             # An answer is keyed by its row: its time of arrival does not matter.
             row = reply.meta["row"]
             answer = self._read(reply, row)
@@ -342,7 +342,7 @@ class Collecting(NamedTuple):
         job_bytes = reply.job_bytes - self.unbilled[row]
         reply = reply._replace(job_bytes=job_bytes)
         if reply.meta["kind"] == "failed":
-            return failed(self.fed, reply)
+            return failed(self.run, reply)
         return self.reader.reply(reply, self.asks[row], row)
 
     def failing(self, chosen, why=""):
@@ -363,23 +363,23 @@ class Collecting(NamedTuple):
         return rows
 
 
-def _reader(fed, asks, support):
+def _reader(run, asks, support):
     """The ``Reader`` of the answers to ``asks``."""
     supports, expected = {}, {}
     for ask in asks:
         key = id(ask.mask)
         if key not in supports:
-            supports[key] = _support_of(fed, ask)
+            supports[key] = _support_of(run, ask)
             expected[key] = digest(supports[key])
     U = None
-    if fed.values:
+    if run.wants_single_updates:
         U = torch.empty(len(asks), len(support))
-    return Reader(fed, supports, expected, digest(support), U)
+    return Reader(run, supports, expected, digest(support), U)
 
 
-def _support_of(fed, ask):
+def _support_of(run, ask):
     """(K,) int32: the support of a client's training."""
-    return fed.layout.support(ask.mask) if ask.support is None else ask.support
+    return run.layout.support(ask.mask) if ask.support is None else ask.support
 
 
 def _job(ask, row, shares):
@@ -405,28 +405,28 @@ def _unbilled(ask, job, arrays):
     return frame.size(meta, arrays) - frame.size(meta, billed)
 
 
-def _by_length(fed, asks):
+def _by_length(run, asks):
     """Teams of rows, first the clients with the most samples."""
-    samples = torch.tensor([float(fed.sizes[ask.client]) for ask in asks])
+    samples = torch.tensor([float(run.sizes[ask.client]) for ask in asks])
     rows = torch.argsort(samples, descending=True, stable=True)
-    return teams(rows.tolist(), fed.together)
+    return teams(rows.tolist(), run.together)
 
 
-def _until_done(fed, chosen, collecting):
-    """Train the teams ``chosen``, and failed ones again, by ``fed.on_error``."""
-    collecting.play(chosen, fed.beside)
+def _until_done(run, chosen, collecting):
+    """Train the teams ``chosen``, and failed ones again, by ``run.on_error``."""
+    collecting.train(chosen, run.beside)
     crowded = collecting.failing(chosen, OUT_OF_MEMORY)
     if crowded:
         num_clients = sum(map(len, crowded))
-        fed.tell(f"warning: {num_clients} clients ran out of GPU memory and train again, while "
+        run.tell(f"warning: {num_clients} clients ran out of GPU memory and train again, while "
                  "nobody else does; fewer ranks on a GPU, or a smaller --batch-size or --together, "
                  "would avoid that")
     # One team at a time has all of a GPU's memory.
     for team in crowded:
-        collecting.play([team])
+        collecting.train([team])
     failing = collecting.failing(chosen)
-    if fed.on_error == "retry" and failing:
-        collecting.play(failing)
+    if run.on_error == "retry" and failing:
+        collecting.train(failing)
     broken = [answer for answer in collecting.answers if is_failed(answer)]
-    if broken and fed.on_error == "fatal":
+    if broken and run.on_error == "fatal":
         raise WorkerError(broken[0].rank, broken[0].why)

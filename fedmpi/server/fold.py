@@ -3,13 +3,13 @@
 import torch
 
 from fedmpi.client.answer import size_of
-from fedmpi.client.numbers import Number
+from fedmpi.client.stats import Stats
 from fedmpi.core import exact_sum
 from fedmpi.core.parts import Round, Updates
 from fedmpi.core.support import below
 
 
-def stack(fed, replies, support):
+def stack(run, replies, support):
     """``Updates`` of C ``replies``, on the server's ``support (K,)``.
 
     If some client's support differs from it, the updates are on the union of all supports.
@@ -18,18 +18,18 @@ def stack(fed, replies, support):
     if replies[0].values is None:
         # The updates are in the workers' sums, and no estimator looks at them.
         U = torch.empty(len(replies), 0)
-    elif not any(reply.own for reply in replies):
+    elif not any(reply.custom_mask for reply in replies):
         U = rows_of([reply.values for reply in replies])
     else:
         # With several networks the server's own model is not any client's.
-        servers = support if fed.kinds is None else None
-        support = union(fed.layout, servers, replies)
+        servers = support if run.kinds is None else None
+        support = union(run.layout, servers, replies)
         U, B = _on_union(replies, support)
     if replies[0].sent is not None:
         sent = torch.stack([_on_all(reply, support) for reply in replies])
-    parts, totals = _parts(fed, replies, support)
-    trained = below(support, fed.layout.R)
-    columns = _columns(fed, replies)
+    parts, totals = _parts(run, replies, support)
+    trained = below(support, run.layout.R)
+    columns = _columns(run, replies)
     return Updates(
         U, B, support, trained=trained, parts=parts, totals=totals, sent=sent, **columns)
 
@@ -96,11 +96,11 @@ def _in_one_block(values):
     return True
 
 
-def _columns(fed, replies):
+def _columns(run, replies):
     """``{name: (C,) float64}``: the numbers that merging may go by."""
-    columns = {"n": Number.SAMPLES, "losses": Number.LOSS}
-    if fed.strategy.steps:
-        columns |= {"steps": Number.STEPS, "travelled": Number.TRAVELLED}
+    columns = {"n": Stats.SAMPLES, "losses": Stats.LOSS}
+    if run.strategy.steps:
+        columns |= {"steps": Stats.STEPS, "travelled": Stats.TRAVELLED}
     return {name: _column(replies, number) for name, number in columns.items()}
 
 
@@ -109,10 +109,10 @@ def _column(replies, number):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def _parts(fed, replies, support):
+def _parts(run, replies, support):
     """``(parts, totals)`` of the strategy's answers, each folded by the rule of its field."""
     parts, totals = {}, {}
-    for name, field in fed.strategy.answers.items():
+    for name, field in run.strategy.answers.items():
         if name not in replies[0].parts:
             continue
         rows = [reply.parts[name] for reply in replies]
@@ -129,7 +129,7 @@ def _parts(fed, replies, support):
 
 def _on_support(row, reply, support):
     """(K,): a client's part of an answer on the ``support (K,)`` of all of them."""
-    if len(row) == len(support) and not reply.own:
+    if len(row) == len(support) and not reply.custom_mask:
         return row
     return _spread(row, reply.support, support)
 
@@ -146,16 +146,16 @@ def exact(rows):
     return whole.view(first.shape)
 
 
-def summed(fed, updates, shares, support):
+def summed(run, updates, shares, support):
     """``updates`` with one row for all C clients: their mean by ``shares (C,)``.
 
     The workers have added it up, to the same bits in any order. Other answers keep a row a client.
     """
-    answers = fed.strategy.answers
+    answers = run.strategy.answers
     fields = {name: field for name, field in answers.items() if field.fold == "sum"}
     K = len(support)
     sizes = [K] + [size_of(field, K) for field in fields.values()]
-    sums = torch.from_numpy(fed.transport.total(sum(sizes)))
+    sums = torch.from_numpy(run.transport.total(sum(sizes)))
     step, *others = sums.split(sizes)
     totals = {}
     for (name, field), total in zip(fields.items(), others):
@@ -166,7 +166,7 @@ def summed(fed, updates, shares, support):
         B=None,
         support=support,
         n=updates.n.sum()[None],
-        trained=below(support, fed.layout.R),
+        trained=below(support, run.layout.R),
         totals=totals)
 
 
@@ -181,7 +181,7 @@ def still(layout, strategy, C, N):
 
     With them a strategy's merge is tried before clients train.
     """
-    support = layout.tail
+    support = layout.dense_positions
     parts, totals = {}, {}
     for name, field in strategy.answers.items():
         if field.on == "any":
@@ -200,7 +200,7 @@ def still(layout, strategy, C, N):
         support=support,
         n=ones,
         trained=below(support, layout.R),
-        root=torch.zeros(len(support)),
+        server_update=torch.zeros(len(support)),
         parts=parts,
         totals=totals,
         steps=ones,

@@ -57,26 +57,26 @@ class RoundLab(NamedTuple):
         return sum(self.spent.values()) / self.speed
 
 
-def round_lab(fed, t, mask):
+def round_lab(run, t, mask):
     """The ``RoundLab`` of round ``t``, with the trained ``mask (Q,)``."""
-    bench = Bench(fed, t, mask, {"flops_server": 0.0, "flops_lab": 0.0}, itertools.count())
+    bench = Bench(run, t, mask, {"flops_server": 0.0, "flops_lab": 0.0}, itertools.count())
     lab = Lab(
         bench.evaluate,
         bench.outputs,
         bench.gradient,
         bench.train,
-        fed.server.sizes,
-        fed.server.labels,
-        Round(t, fed.rounds),
+        run.server.sizes,
+        run.server.labels,
+        Round(t, run.rounds),
         mask,
         bench.fit)
-    return RoundLab(lab, bench.work, bench.spent, fed.server.speed)
+    return RoundLab(lab, bench.work, bench.spent, run.server.speed)
 
 
 class Bench(NamedTuple):
     """The functions of a ``Lab``, for one round."""
 
-    fed: Any
+    run: Any
     t: int
     mask: torch.Tensor            # (Q,) bool, trained in this round
     spent: dict                   # FLOPs so far, written in place
@@ -84,12 +84,12 @@ class Bench(NamedTuple):
 
     def evaluate(self, models, on="server", mask=None):
         """``(losses, headlines)``, both (M,) float64: means of ``models (M, P)`` over samples."""
-        size = _size(self.fed, on, labelled=True)
+        size = _size(self.run, on, labelled=True)
         jobs = []
-        for block in _spans(0, len(models), self.fed.block):
+        for block in _spans(0, len(models), self.run.block):
             for rows in _spans(0, size, ROWS):
                 jobs.append({"lab": "evaluate", "on": on, "models": block, "rows": rows})
-        _hand_out(self.fed, models)
+        _hand_out(self.run, models)
         loss, headline = torch.zeros(2, len(models), dtype=torch.float64)
         # The order of the jobs fixes the order of the sums.
         for job, reply in zip(jobs, self._in_order(jobs)):
@@ -102,10 +102,10 @@ class Bench(NamedTuple):
 
     def outputs(self, x, on="server", rows=None, of="", mask=None):
         """(n, ...): outputs of the model ``x (P,)``, or of its module ``of``, for n samples."""
-        start, stop = rows or (0, _size(self.fed, on))
+        start, stop = rows or (0, _size(self.run, on))
         jobs = [{"lab": "outputs", "on": on, "models": (0, 1), "rows": span, "of": of}
                 for span in _spans(start, stop, ROWS)]
-        _hand_out(self.fed, x[None])
+        _hand_out(self.run, x[None])
         outputs = []
         for reply in self._in_order(jobs):
             # Copy: a view would keep the whole message alive.
@@ -116,15 +116,15 @@ class Bench(NamedTuple):
 
     def gradient(self, x, on="server", mask=None):
         """(R,): the gradient of the mean loss of ``x (P,)`` over the samples ``on``."""
-        size = _size(self.fed, on, labelled=True)
+        size = _size(self.run, on, labelled=True)
         jobs = [{"lab": "gradient", "on": on, "models": (0, 1), "rows": rows}
                 for rows in _spans(0, size, ROWS)]
-        _hand_out(self.fed, x[None])
-        total = torch.zeros(self.fed.layout.R)
+        _hand_out(self.run, x[None])
+        total = torch.zeros(self.run.layout.R)
         for reply in self._in_order(jobs):
             total += torch.from_numpy(reply.arrays["gradient"])
         kept = self._kept(mask)
-        _, work = flops.training(self.fed.layout, self.fed.costs, kept, 0, size, 0)
+        _, work = flops.training(self.run.layout, self.run.costs, kept, 0, size, 0)
         # Counted like the training's passes with a dense gradient.
         self.spent["flops_lab"] += work
         return total / size
@@ -142,7 +142,7 @@ class Bench(NamedTuple):
         jobs, arrays = [], []
         for training in trainings:
             number = next(self.numbers)
-            job, own = _training(self.fed, self.t, number, training)
+            job, own = _training(self.run, self.t, number, training)
             jobs.append(job)
             arrays.append(own)
 
@@ -155,45 +155,45 @@ class Bench(NamedTuple):
 
     def fit(self, x, samples, loss, epochs=0, batch_size=0, lr=0.0):
         """``(x (P,), Trained)``: the server's own network, trained on ``samples`` of features."""
-        fed = self.fed
-        if fed.own_network is None:
+        run = self.run
+        if run.own_network is None:
             raise UserError("the strategy trains a network of the server's own, and the run has "
                             "none; give --server-model")
         settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
-        now = Round(self.t, fed.rounds)
+        now = Round(self.t, run.rounds)
         number = next(self.numbers)
         x, trained = own_network.fitted(
-            fed.own_network, now, fed.seed, number, x, self.mask, samples, loss, settings)
-        mask = mask_of(fed.kinds.server, self.mask)
-        self._book_training(fed.kinds.server_costs, mask, trained)
+            run.own_network, now, run.seed, number, x, self.mask, samples, loss, settings)
+        mask = mask_of(run.kinds.server, self.mask)
+        self._book_training(run.kinds.server_costs, mask, trained)
         return x, trained
 
     def _trained(self, training, reply):
         """``(x (P,), Trained)`` of the answer to a training."""
         # Copy: a view would keep the whole message alive.
         values = reply.arrays["values"].copy()
-        support = self.fed.layout.support(training.mask)
+        support = self.run.layout.support(training.mask)
         x = scattered(torch.from_numpy(values), support, training.x.clone())
         loss, steps, samples, travelled = reply.arrays["trained"].tolist()
         # All four travel as float64.
         trained = Trained(loss, int(steps), int(samples), travelled)
-        self._book_training(self.fed.costs, training.mask, trained)
+        self._book_training(self.run.costs, training.mask, trained)
         return x, trained
 
     def _book_training(self, costs, mask, trained):
         """Count a training's FLOPs."""
-        _, work = flops.training(self.fed.layout, costs, mask, trained.samples, 0, 0)
+        _, work = flops.training(self.run.layout, costs, mask, trained.samples, 0, 0)
         self.spent["flops_server"] += work
 
     def _book_passes(self, samples, mask):
         """Count the FLOPs of forward passes; ``mask`` None: of the dense model."""
         kept = self._kept(mask)
-        one_sample = flops.forward(self.fed.layout, self.fed.costs, kept)
+        one_sample = flops.forward(self.run.layout, self.run.costs, kept)
         self.spent["flops_lab"] += samples * one_sample
 
     def _kept(self, mask):
         """(Q,) bool: ``mask``, or all weights if it is None."""
-        return self.fed.layout.full_mask() if mask is None else mask
+        return self.run.layout.full_mask() if mask is None else mask
 
     def _in_order(self, jobs, arrays=None):
         """The replies to ``jobs`` in their order, each as soon as all before it have come.
@@ -202,7 +202,7 @@ class Bench(NamedTuple):
         """
         waiting, turn = {}, 0
         line = f"round {self.t}: jobs of the server's own work done"
-        for reply in watched(_sound(self.fed, jobs, arrays), len(jobs), self.fed.tell, line):
+        for reply in watched(_sound(self.run, jobs, arrays), len(jobs), self.run.tell, line):
             waiting[reply.index] = reply
             while turn in waiting:
                 yield waiting.pop(turn)
@@ -214,34 +214,34 @@ def _spans(start, stop, size):
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
-def _size(fed, on, labelled=False):
+def _size(run, on, labelled=False):
     """The number of the samples ``on``.
 
     UserError if there are none, or if labels are asked for and the server lacks them.
     """
-    if on not in fed.server.sizes:
-        raise ValueError(f"the server's samples are {' or '.join(fed.server.sizes)}, got {on!r}")
-    if not fed.server.sizes[on]:
+    if on not in run.server.sizes:
+        raise ValueError(f"the server's samples are {' or '.join(run.server.sizes)}, got {on!r}")
+    if not run.server.sizes[on]:
         option = "--server-data 0.05" if on == "server" else "--validation 0.1"
         raise UserError(f"the strategy works on {on} samples, of which the server has none; give "
                         f"{option}, say")
     needs_labels = labelled and on == "server"
-    if needs_labels and not fed.server.labelled:
+    if needs_labels and not run.server.labelled:
         raise UserError("the strategy works with unlabelled server data, and asks for what takes "
                         'their labels; its part must say server_data="labelled"')
-    return fed.server.sizes[on]
+    return run.server.sizes[on]
 
 
-def _hand_out(fed, models):
+def _hand_out(run, models):
     """Give ``models (M, P)`` to every worker."""
-    fed.transport.share({"kind": "models"}, {"models": models.contiguous().numpy()})
+    run.transport.share({"kind": "models"}, {"models": models.contiguous().numpy()})
 
 
-def _training(fed, t, number, training):
+def _training(run, t, number, training):
     """``(job, arrays)`` of a training, number ``number`` of the round."""
-    _size(fed, training.on, labelled=True)
+    _size(run, training.on, labelled=True)
     code, mask = positions.encode(training.mask.numpy())
-    values = gathered(training.x, fed.layout.support(training.mask))
+    values = gathered(training.x, run.layout.support(training.mask))
     job = {
         "lab": "train",
         "on": training.on,
@@ -255,34 +255,34 @@ def _training(fed, t, number, training):
     return job, {"mask": mask, "values": values.numpy()}
 
 
-def _sound(fed, jobs, arrays):
+def _sound(run, jobs, arrays):
     """A reply to every job, in any order."""
     # Jobs without enough memory wait until the ranks that share a GPU are idle.
     again = []
-    for reply in fed.transport.map(jobs, arrays):
+    for reply in run.transport.map(jobs, arrays):
         if reply.meta.get("again"):
             again.append(reply.index)
         else:
             yield reply
     for index in again:
-        yield retried(fed, jobs[index], arrays[index] if arrays else {}, index)
+        yield retried(run, jobs[index], arrays[index] if arrays else {}, index)
 
 
-def retried(fed, job, arrays, index=0):
+def retried(run, job, arrays, index=0):
     """The reply to a job after it ran out of memory, while no other rank works."""
-    [reply] = fed.transport.map([job], [arrays])
+    [reply] = run.transport.map([job], [arrays])
     if reply.meta.get("again"):
         raise FedError(f"rank {reply.rank} ran out of GPU memory twice at the server's own work "
                        f"({job['lab']}): take fewer ranks on a GPU, or a smaller --batch-size")
     return reply._replace(index=index)
 
 
-def update_beside(fed, t, work, base, support):
+def update_beside(run, t, work, base, support):
     """(K,) on ``support``: the update of the server's own training, done beside the clients'.
 
     ``base (P,)`` is the model it began with.
     """
-    [(x, trained)] = _finished(fed, work)
+    [(x, trained)] = _finished(run, work)
     update = gathered(x, support) - gathered(base, support)
     is_finite = math.isfinite(trained.loss) and bool(update.isfinite().all())
     if not is_finite:
@@ -291,13 +291,13 @@ def update_beside(fed, t, work, base, support):
     return update
 
 
-def _finished(fed, work):
+def _finished(run, work):
     """The result of ``work`` after its jobs were done beside others."""
     beside = work.beside
     replies = []
     for reply in beside.replies:
         if reply.meta.get("again"):
             index = reply.index
-            reply = retried(fed, beside.jobs[index], beside.arrays[index], index)
+            reply = retried(run, beside.jobs[index], beside.arrays[index], index)
         replies.append(reply)
     return work.result(replies)

@@ -1,4 +1,4 @@
-"""The server: one round (``play`` and ``learn``), and the loop over rounds (``simulate``)."""
+"""The server: one round (``run_round`` and ``aggregate``), and the loop over rounds (``simulate``)."""
 
 import time
 from collections import deque
@@ -6,7 +6,7 @@ from typing import Iterator, NamedTuple
 
 import torch
 
-from fedmpi.client.numbers import Number
+from fedmpi.client.stats import Stats
 from fedmpi.compute.evaluate import finite
 from fedmpi.core.errors import FedError, Stopped
 from fedmpi.core.parts import Cohort, Replies, Round
@@ -17,16 +17,23 @@ from fedmpi.server.exchange import remembered
 from fedmpi.server.fold import stack, summed
 from fedmpi.server.lab import round_lab, update_beside
 from fedmpi.server.model import counted, sent, served, tested
-from fedmpi.server.recruit import gather, present
-from fedmpi.server.score import judge
+from fedmpi.server.recruit import recruit, present
+from fedmpi.server.score import score
 from fedmpi.server.slices import Slices, Stopwatch, finish
 from fedmpi.wire.feedback import carried
 
+# Names of entries of the state in earlier checkpoints, and their names now.
+NEW_NAMES = {
+    "held": "last_round_of",
+    "changed": "mask_since",
+    "sent": "last_sent_mask",
+    "least": "earliest_finish",
+}
 # Seconds from one checkpoint to the next, unless the user counts in rounds.
 SAVED_S = 1.0
 
 
-class Played(NamedTuple):
+class RoundResult(NamedTuple):
     """A round once its model stands; the evaluation is still to come."""
 
     state: dict                   # after the round
@@ -36,7 +43,7 @@ class Played(NamedTuple):
     own: dict | None = None       # rows of /own, if clients were tested on their own test parts
 
 
-class Learnt(NamedTuple):
+class Aggregated(NamedTuple):
     """The effect of the C merged answers of a round."""
 
     changes: dict                 # entries of the state
@@ -52,53 +59,53 @@ class Learnt(NamedTuple):
 # ------------------------------------------------------------- a round
 
 
-def play(fed, state, t):
-    """``Played``: clients train in round ``t``, estimators score them, the server merges."""
-    laps = record.Clock(fed.transport)
+def run_round(run, state, t):
+    """``RoundResult``: clients train in round ``t``, estimators score them, the server merges."""
+    laps = record.Clock(run.transport)
     mask = state["mask"]
-    support = fed.layout.support(mask)
-    lab = round_lab(fed, t, mask)
+    support = run.layout.support(mask)
+    lab = round_lab(run, t, mask)
 
     # Models out, answers in.
-    got, root = exchanged(fed, state, t, support, laps, lab)
+    got, server_update = exchanged(run, state, t, support, laps, lab)
     beside_s = lab.seconds
     own_training_done_s = state["now"] + beside_s
     all_done_s = max(got.now, own_training_done_s)
 
     # Scores, weights, merge, pruning.
     if len(got.counts):
-        learnt = learn(fed, state, t, support, got, laps, lab, root)
+        aggregated = aggregate(run, state, t, support, got, laps, lab, server_update)
     else:
-        learnt = nothing(fed, state, support)
+        aggregated = nothing(run, state, support)
 
     # The server's own training ran beside the clients'; the rest of its work came after them.
     after_merge_s = lab.seconds - beside_s
     got = got._replace(now=all_done_s + after_merge_s)
-    after = next_state(fed, state, t, support, got, learnt)
+    after = next_state(run, state, t, support, got, aggregated)
 
     # The record of the round.
-    row = row_of(fed, state, after, t, got, learnt, lab, laps)
-    client_rows = record.client_rows(fed, t, got, learnt)
-    is_due = evaluates(fed.every)(Round(t, fed.rounds))
+    row = row_of(run, state, after, t, got, aggregated, lab, laps)
+    client_rows = record.client_rows(run, t, got, aggregated)
+    is_due = evaluates(run.evaluate_every)(Round(t, run.rounds))
     # The next round's clients train while this model is evaluated.
-    evaluation = Slices(evaluated(fed, after, learnt.merged, due=is_due))
-    played = Played(after, row, client_rows, evaluation)
-    return tested_by_clients(fed, played, t)
+    evaluation = Slices(evaluated(run, after, aggregated.merged, due=is_due))
+    result = RoundResult(after, row, client_rows, evaluation)
+    return tested_by_clients(run, result, t)
 
 
-def learn(fed, state, t, support, got, laps, lab, root=None):
-    """``Learnt``: score the answers of ``got``, weigh them, merge them, then prune and grow.
+def aggregate(run, state, t, support, got, laps, lab, server_update=None):
+    """``Aggregated``: score the answers of ``got``, weigh them, merge them, then prune and grow.
 
-    ``support (K,)`` is the server's. ``root (K,)`` is the update of the server's own training, if
+    ``support (K,)`` is the server's. ``server_update (K,)`` is the update of the server's own training, if
     the strategy has one.
     """
     replies = [got.answers[row] for row in got.counts.tolist()]
-    updates = updates_of(fed, t, support, got, replies, root)
+    updates = updates_of(run, t, support, got, replies, server_update)
     total = None
     # Workers have added updates up if the merge needs no single ones.
-    if fed.sums:
+    if run.sums_on_workers:
         shares = got.shares[got.counts]
-        total = summed(fed, updates, shares, support)
+        total = summed(run, updates, shares, support)
     laps.lap("train_s")
 
     # How much did each client contribute?
@@ -108,199 +115,199 @@ def learn(fed, state, t, support, got, laps, lab, root=None):
         updates=updates,
         schedule=updates.round,
         shares=present(state, clients),
-        x=sent(fed, state, support),
-        layout=fed.layout)
+        x=sent(run, state, support),
+        layout=run.layout)
     reports = [reply.scores for reply in replies]
-    judged = judge(fed, state, cohort, reports, t)
-    phi = judged.scores[fed.weighs].phi
-    weighting, weights = fed.weighting.weigh(state["weighting"], phi, cohort)
+    scored = score(run, state, cohort, reports, t)
+    phi = scored.scores[run.weighs].phi
+    weighting, weights = run.weighting.weigh(state["weighting"], phi, cohort)
     laps.lap("contribution_s")
 
-    strategy, x = merge(fed, state, updates, total, weights, laps, lab)
+    strategy, x = merge(run, state, updates, total, weights, laps, lab)
     merged = x
-    if fed.pruner.residuals:
+    if run.pruner.keeps_pruned_values:
         # This pruner keeps values of pruned weights; the model has none.
-        merged = served(x, updates.support, fed.layout)
-    recorded = own_columns(fed, strategy, updates, total)
+        merged = served(x, updates.support, run.layout)
+    recorded = own_columns(run, strategy, updates, total)
 
     # Prune and grow; the rest of the state follows.
-    known = known_to_pruner(fed, updates, weights, weighting, replies)
+    for_pruner = replies_for_pruner(run, updates, weights, weighting, replies)
     on_support = updates.support is support
-    changes = prune(fed, state, t, x, known, on_support)
+    changes = prune(run, state, t, x, for_pruner, on_support)
     changes["strategy"] = strategy
     changes["weighting"] = weighting
     changes["losses"] = losses_after(state, clients, replies)
-    changes["contribution"] = judged.states
+    changes["contribution"] = scored.states
     laps.lap("merge_s")
-    return Learnt(
+    return Aggregated(
         changes=changes,
         merged=merged,
         weights=weights,
-        scores=judged.scores,
-        asked=judged.asked,
-        seconds=judged.seconds,
-        calls=judged.calls,
+        scores=scored.scores,
+        asked=scored.asked,
+        seconds=scored.seconds,
+        calls=scored.calls,
         recorded=recorded)
 
 
 # ------------------------------------------------------------- its steps, in their order
 
 
-def exchanged(fed, state, t, support, laps, lab):
-    """``(Gathered, root)``: the cohort's answers, and the update of the server's own training.
+def exchanged(run, state, t, support, laps, lab):
+    """``(Recruited, server_update)``: the cohort's answers, and the update of the server's own training.
 
-    ``root (K,)`` is None if the strategy trains nothing on the server before the merge.
+    ``server_update (K,)`` is None if the strategy trains nothing on the server before the merge.
     """
-    gathering = asynchronous.gather if fed.timing.buffer else gather
-    if fed.strategy.before is None:
-        got = gathering(fed, state, t, support, laps)
+    recruiting = asynchronous.recruit if run.timing.buffer else recruit
+    if run.strategy.before is None:
+        got = recruiting(run, state, t, support, laps)
         return got, None
-    base = sent(fed, state, support)
-    training = fed.strategy.before(state["strategy"], base, state["mask"])
+    base = sent(run, state, support)
+    training = run.strategy.before(state["strategy"], base, state["mask"])
     work = lab.work([training])
     # Workers train for the server while others train clients.
-    fed = fed._replace(beside=work.beside)
-    got = gathering(fed, state, t, support, laps)
-    root = update_beside(fed, t, work, base, support)
-    return got, root
+    run = run._replace(beside=work.beside)
+    got = recruiting(run, state, t, support, laps)
+    server_update = update_beside(run, t, work, base, support)
+    return got, server_update
 
 
-def updates_of(fed, t, support, got, replies, root):
+def updates_of(run, t, support, got, replies, server_update):
     """``Updates`` of ``replies``: U is (C, K), a client a row, a kept weight a column."""
     counts = got.counts
-    updates = stack(fed, replies, support)
+    updates = stack(run, replies, support)
     updates = updates._replace(
         clients=got.clients[counts],
-        N=len(fed.sizes),
+        N=len(run.sizes),
         seconds=got.seconds[counts],
-        round=Round(t, fed.rounds))
-    if root is not None:
+        round=Round(t, run.rounds))
+    if server_update is not None:
         # Clients' masks may have widened the support.
-        root = carried(root, support, updates.support, fed.layout.P)
-        updates = updates._replace(root=root)
+        server_update = carried(server_update, support, updates.support, run.layout.P)
+        updates = updates._replace(server_update=server_update)
     return updates
 
 
-def merge(fed, state, updates, total, weights, laps, lab):
+def merge(run, state, updates, total, weights, laps, lab):
     """``(strategy's state, x (P,))`` after the merge, and after the server's own work on it.
 
     ``total`` holds the workers' sum of the updates in one row, or is None.
     """
     strategy, x = state["strategy"], state["x"]
     if total is None:
-        strategy, x = fed.strategy.merge(strategy, x, updates, weights)
+        strategy, x = run.strategy.merge(strategy, x, updates, weights)
     else:
         # The workers have weighted the single updates.
         whole = torch.ones(1, dtype=torch.float64)
-        strategy, x = fed.strategy.merge(strategy, x, total, whole)
-    if fed.strategy.after is not None:
+        strategy, x = run.strategy.merge(strategy, x, total, whole)
+    if run.strategy.after is not None:
         laps.lap("merge_s")
-        strategy, x = fed.strategy.after(strategy, x, updates, lab.lab)
+        strategy, x = run.strategy.after(strategy, x, updates, lab.lab)
         laps.lap("lab_s")
     return strategy, x
 
 
-def own_columns(fed, strategy, updates, total):
+def own_columns(run, strategy, updates, total):
     """``{column: number}`` of the strategy's own columns of /rounds."""
-    if fed.strategy.record is None:
+    if run.strategy.record is None:
         return {}
     if total is not None:
         updates = updates._replace(totals=total.totals)
-    return fed.strategy.record(strategy, updates)
+    return run.strategy.record(strategy, updates)
 
 
-def known_to_pruner(fed, updates, weights, weighting, replies):
+def replies_for_pruner(run, updates, weights, weighting, replies):
     """``Replies``: the arguments of a pruner about the round."""
     return Replies(
         updates=updates,
         weights=weights,
         reports=[reply.report for reply in replies],
-        layout=fed.layout,
-        uses=fed.costs.uses,
+        layout=run.layout,
+        macs_per_weight=run.costs.macs_per_weight,
         clients=updates.clients,
         scores=weighting.get("score", weighting["weights"]),
-        sizes=fed.sizes)
+        sizes=run.sizes)
 
 
-def prune(fed, state, t, x, known, on_support):
-    """Entries of the next state: ``x``, ``mask``, ``changed``, ``pruner`` after pruning ``x (P,)``.
+def prune(run, state, t, x, replies, on_support):
+    """Entries of the next state: ``x``, ``mask``, ``mask_since``, ``pruner`` after pruning ``x (P,)``.
 
-    ``known`` is ``Replies``. ``on_support``: the merge left nothing off the support of the mask.
+    ``replies`` are ``Replies``. ``on_support``: the merge left nothing off the support of the mask.
     """
-    last, layout = state["mask"], fed.layout
-    gen = stream(fed.seed, Purpose.EVOLVE, t)
-    now = Round(t, fed.rounds)
-    pruner, mask, *rewound = fed.pruner.evolve(state["pruner"], last, x, known, now, gen)
+    last, layout = state["mask"], run.layout
+    gen = stream(run.seed, Purpose.EVOLVE, t)
+    now = Round(t, run.rounds)
+    pruner, mask, *rewound = run.pruner.evolve(state["pruner"], last, x, replies, now, gen)
     # Some pruners take the model back to earlier values.
     if rewound:
         x = rewound[0]
     same = mask is last
-    if fed.pruner.exact and not same:
+    if run.pruner.exact and not same:
         kept, before = sum(layout.kept(mask)), sum(layout.kept(last))
         assert kept == before, "the number of kept weights changed"
 
     is_served = same and on_support and not rewound
-    if not (fed.pruner.residuals or is_served):
+    if not (run.pruner.keeps_pruned_values or is_served):
         x = served(x, layout.support(mask), layout)
-    changed = state["changed"]
+    mask_since = state["mask_since"]
     if not (same or torch.equal(mask, last)):
-        changed = t + 1
-    return {"x": x, "mask": mask, "changed": changed, "pruner": pruner}
+        mask_since = t + 1
+    return {"x": x, "mask": mask, "mask_since": mask_since, "pruner": pruner}
 
 
 def losses_after(state, clients, replies):
     """(N,) float64: each client's last training loss, new for ``clients (C,)``."""
-    losses = [reply.numbers[Number.LOSS] for reply in replies]
+    losses = [reply.numbers[Stats.LOSS] for reply in replies]
     losses = torch.tensor(losses, dtype=torch.float64)
     return state["losses"].index_copy(0, clients, losses)
 
 
-def nothing(fed, state, support):
-    """``Learnt`` of a round without any answer fit for merging: the model stays."""
-    model = served(state["x"], support, fed.layout)
+def nothing(run, state, support):
+    """``Aggregated`` of a round without any answer fit for merging: the model stays."""
+    model = served(state["x"], support, run.layout)
     no_weights = torch.empty(0, dtype=torch.float64)
-    return Learnt({}, model, no_weights)
+    return Aggregated({}, model, no_weights)
 
 
-def next_state(fed, state, t, support, got, learnt):
+def next_state(run, state, t, support, got, aggregated):
     """The state after round ``t``."""
-    after = state | learnt.changes
+    after = state | aggregated.changes
     mask = state["mask"]
     after["now"] = got.now
-    after["sent"] = mask
+    after["last_sent_mask"] = mask
     # A client that dropped out may never have seen the model.
     answered = got.clients[got.outcome != Outcome.DROPPED]
-    after["held"] = state["held"].index_fill(0, answered, t)
-    if fed.stale:
-        after["previous"] = served(state["x"], support, fed.layout)
-    if fed.kept_fields:
-        after["clients"] = states_of_clients(fed, state, t, got)
+    after["last_round_of"] = state["last_round_of"].index_fill(0, answered, t)
+    if run.needs_previous_model:
+        after["previous"] = served(state["x"], support, run.layout)
+    if run.kept_fields:
+        after["clients"] = states_of_clients(run, state, t, got)
         after["grown"] = client_states.grown(state["grown"], after["mask"], mask, t)
-    if fed.timing.buffer:
+    if run.timing.buffer:
         after["flight"] = got.flight
     return after
 
 
-def states_of_clients(fed, state, t, got):
+def states_of_clients(run, state, t, got):
     """``{client: Kept}`` after the merge: new states for the merged clients."""
     merged = got.counts.tolist()
     clients = got.clients[merged]
     answers = [got.answers[row] for row in merged]
     masks = [got.masks[row] for row in merged]
-    return remembered(fed, state, t, clients, answers, masks)
+    return remembered(run, state, t, clients, answers, masks)
 
 
-def row_of(fed, state, after, t, got, learnt, lab, laps):
+def row_of(run, state, after, t, got, aggregated, lab, laps):
     """The row of /rounds, the evaluation's columns still missing. Warns if no update was merged."""
-    row = record.round_row(fed, state, after, t, got, learnt)
-    row |= record.costs(fed, learnt)
-    row |= record.own_costs(fed, lab)
-    row |= record.of_strategy(fed.strategy, learnt)
+    row = record.round_row(run, state, after, t, got, aggregated)
+    row |= record.costs(run, aggregated)
+    row |= record.own_costs(run, lab)
+    row |= record.of_strategy(run.strategy, aggregated)
     if not row["merged"]:
-        fed.tell(nobody(row))
+        run.tell(nobody(row))
     wire = {
-        "wire_sent_bytes": fed.transport.sent,
-        "wire_received_bytes": fed.transport.received,
+        "wire_sent_bytes": run.transport.sent,
+        "wire_received_bytes": run.transport.received,
         "round_s": laps.total(),
     }
     return row | laps.seconds | wire
@@ -314,28 +321,28 @@ def nobody(row):
             f"{row['asked']} asked {', '.join(counts)}; see --devices, --timing")
 
 
-def tested_by_clients(fed, played, t):
-    """``played`` with the results of clients' own test parts, if the round has some.
+def tested_by_clients(run, result, t):
+    """``result`` with the results of clients' own test parts, if the round has some.
 
     Rank 0 goes on with the round's evaluation while workers test.
     """
-    if fed.own_tests is None:
-        return played
-    is_due = evaluates(fed.own_tests.every)(Round(t, fed.rounds))
+    if run.own_tests is None:
+        return result
+    is_due = evaluates(run.own_tests.test_every)(Round(t, run.rounds))
     if not is_due:
-        missing = own_accuracy.nothing(fed.objective.headline)
-        return played._replace(row=played.row | missing)
-    mask = counted(fed.pruner, fed.layout, played.state)
-    row, rows = own_accuracy.evaluate(fed, played.state, mask, t, played.evaluation)
-    return played._replace(row=played.row | row, own=rows)
+        missing = own_accuracy.nothing(run.objective.headline)
+        return result._replace(row=result.row | missing)
+    mask = counted(run.pruner, run.layout, result.state)
+    row, rows = own_accuracy.evaluate(run, result.state, mask, t, result.evaluation)
+    return result._replace(row=result.row | row, own=rows)
 
 
-def evaluates(every):
-    """``is_due(now: Round) -> bool``: every ``every``-th round is evaluated, and the last one."""
-    return lambda now: now.t % every == 0 or now.t == now.rounds
+def evaluates(period):
+    """``is_due(now: Round) -> bool``: every ``period``-th round is evaluated, and the last one."""
+    return lambda now: now.t % period == 0 or now.t == now.rounds
 
 
-def evaluated(fed, state, merged, due=True):
+def evaluated(run, state, merged, due=True):
     """A generator of slices of work, which ends in the columns about the new model of ``state``.
 
     These are its digest, and losses and metrics on the test and validation sets: NaN unless
@@ -344,20 +351,20 @@ def evaluated(fed, state, merged, due=True):
     """
     row = {"weights_digest": record.digest(state["x"], state["mask"])}
     yield
-    if not (due and fed.layout.travels):
-        return row | record.no_evaluation(fed)
-    x = tested(fed, state)
+    if not (due and run.layout.travels):
+        return row | record.no_evaluation(run)
+    x = tested(run, state)
     timed = Stopwatch()
-    loss, metrics = yield from timed(fed.test(x))
+    loss, metrics = yield from timed(run.test(x))
     row["loss"] = finite(loss, "the merged model")
     row |= metrics
     before = metrics
     if not torch.equal(x, merged):
-        _, before = yield from timed(fed.test(merged))
-    headline = fed.objective.headline
+        _, before = yield from timed(run.test(merged))
+    headline = run.objective.headline
     row[f"{headline}_before"] = before[headline]
-    if fed.validate is not None:
-        loss, metrics = yield from timed(fed.validate(x))
+    if run.validate is not None:
+        loss, metrics = yield from timed(run.validate(x))
         row["val_loss"] = finite(loss, "the merged model, on validation samples,")
         row |= {f"val_{name}": value for name, value in metrics.items()}
     row["evaluate_s"] = timed.seconds
@@ -367,48 +374,48 @@ def evaluated(fed, state, merged, due=True):
 # ------------------------------------------------------------- the loop over rounds
 
 
-def start(fed, x):
+def start(run, x):
     """The state before round 1, from the initial vector ``x (P,)``: all that a checkpoint holds.
 
     It is a nested dict of tensors and numbers:
 
     * ``x (P,)`` and ``mask (Q,)``: the model; ``strategy``, ``pruner``, ``weighting`` and
       ``contribution``: states of these parts; ``now``: virtual time in seconds;
-    * ``sent (Q,)``: the mask of the last model message; ``changed``: the first round of the present
-      mask; ``held (N,)``: the last round of each client; ``losses (N,)``: its last training loss;
+    * ``sent (Q,)``: the mask of the last model message; ``mask_since``: the first round of the present
+      mask; ``last_round_of (N,)``: the last round of each client; ``losses (N,)``: its last training loss;
     * ``previous (P,)``: the model of the round before, for faults that replay it;
     * ``clients`` and ``grown (Q,)``: see ``fedmpi.server.client_states``;
     * ``flight``: clients at work between two rounds, see ``fedmpi.server.asynchronous``.
     """
-    gen = stream(fed.seed, Purpose.MASK)
-    pruner, mask = fed.pruner.init(fed.layout, x, Round(0, fed.rounds), gen)
-    if not fed.pruner.residuals:
-        x = served(x, fed.layout.support(mask), fed.layout)
-    N = len(fed.sizes)
+    gen = stream(run.seed, Purpose.MASK)
+    pruner, mask = run.pruner.init(run.layout, x, Round(0, run.rounds), gen)
+    if not run.pruner.keeps_pruned_values:
+        x = served(x, run.layout.support(mask), run.layout)
+    N = len(run.sizes)
     state = {
         "x": x,
         "mask": mask,
-        "sent": torch.zeros_like(mask),
-        "changed": 1,
-        "held": torch.zeros(N, dtype=torch.int64),
-        "strategy": fed.strategy.init(fed.layout),
+        "last_sent_mask": torch.zeros_like(mask),
+        "mask_since": 1,
+        "last_round_of": torch.zeros(N, dtype=torch.int64),
+        "strategy": run.strategy.init(run.layout),
         "pruner": pruner,
-        "weighting": fed.weighting.init(fed.sizes),
+        "weighting": run.weighting.init(run.sizes),
         "now": 0.0,
         "losses": torch.full((N,), torch.nan, dtype=torch.float64),
-        "contribution": {label: part.init(fed.sizes) for label, part in fed.contributions.items()},
+        "contribution": {label: part.init(run.sizes) for label, part in run.contributions.items()},
     }
-    if fed.stale:
+    if run.needs_previous_model:
         state["previous"] = torch.zeros_like(x)
-    if fed.kept_fields:
+    if run.kept_fields:
         state["clients"] = {}
-        state["grown"] = torch.zeros(fed.layout.Q, dtype=torch.int32)
-    if fed.timing.buffer:
-        state["flight"] = asynchronous.nobody(fed.timing.concurrency or fed.cohort)
+        state["grown"] = torch.zeros(run.layout.Q, dtype=torch.int32)
+    if run.timing.buffer:
+        state["flight"] = asynchronous.nobody(run.timing.concurrency or run.cohort)
     return state
 
 
-def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=lambda row: None):
+def simulate(run, state, store, first, last, *, save_every=0, keep=2, on_round=lambda row: None):
     """Play rounds ``first`` to ``last``; returns the state after the last.
 
     A checkpoint is saved every ``save_every`` rounds; with 0, after each round that ends SAVED_S
@@ -419,18 +426,18 @@ def simulate(fed, state, store, first, last, *, save_every=0, keep=2, on_round=l
     before its checkpoint: a run killed between the two plays the round again, to the same bits. A
     run that is asked to stop, or loses a rank, saves its last whole round.
     """
-    if client_states.spills(fed.kept_fields, fed.layout, len(fed.sizes)):
-        fed = fed._replace(shelf=store.shelf)
-    ledger = Ledger(fed.shelf, store, first, last, save_every, keep, on_round)
+    if client_states.spills(run.kept_fields, run.layout, len(run.sizes)):
+        run = run._replace(shelf=store.shelf)
+    ledger = Ledger(run.shelf, store, first, last, save_every, keep, on_round)
     owed = iter(())
     try:
         for t in range(first, last + 1):
-            if name := fed.transport.asked():
+            if name := run.transport.asked():
                 raise Stopped(f"asked to stop by {name}")
-            played = play(fed._replace(meanwhile=owed), state, t)
+            result = run_round(run._replace(meanwhile=owed), state, t)
             finish(owed)
-            state = played.state
-            owed = ledger.settle(played, t)
+            state = result.state
+            owed = ledger.settle(result, t)
         finish(owed)
         store.settle()
     except FedError:
@@ -464,15 +471,15 @@ class Ledger:
             # Rounds after these were given up.
             shelf.sweep(set(), after=first - 1)
 
-    def settle(self, played, t):
+    def settle(self, result, t):
         """A generator of slices of work: evaluate round ``t``, write its row, save it if due."""
-        row = played.row | (yield from played.evaluation)
+        row = result.row | (yield from result.evaluation)
         begin = time.perf_counter()
         # The row first: a killed run plays a round without a checkpoint again.
-        self.store.append(row | record.stored(self.writing_s), played.clients, played.own)
-        self.written = t, played.state
+        self.store.append(row | record.stored(self.writing_s), result.clients, result.own)
+        self.written = t, result.state
         if self._is_due(t, begin):
-            self._save(played.state, t, begin)
+            self._save(result.state, t, begin)
         self.writing_s = time.perf_counter() - begin
         self.on_round(row)
 
@@ -502,11 +509,11 @@ class Ledger:
             self.shelf.sweep(in_use)
 
 
-def play_round(fed, state, t):
+def evaluated_round(run, state, t):
     """``(state after round t, row, client rows)``: the round, evaluated at once."""
-    played = play(fed, state, t)
-    row = played.row | finish(played.evaluation) | record.stored(0.0)
-    return played.state, row, played.clients
+    result = run_round(run, state, t)
+    row = result.row | finish(result.evaluation) | record.stored(0.0)
+    return result.state, row, result.clients
 
 
 def saved_state(state):
@@ -518,6 +525,13 @@ def saved_state(state):
 
 def loaded_state(state):
     """A run's state from a checkpoint."""
+    state = _with_new_names(state)
+    if "flight" in state:
+        state["flight"] = _with_new_names(state["flight"])
     if "clients" not in state:
         return state
     return state | {"clients": client_states.from_dict(state["clients"])}
+
+
+def _with_new_names(state):
+    return {NEW_NAMES.get(name, name): entry for name, entry in state.items()}

@@ -12,14 +12,14 @@ def served(x, support, layout):
     """
     whole = scattered(gathered(x, support), support, torch.zeros_like(x))
     if layout.personal:
-        whole[layout.own] = x[layout.own]
+        whole[layout.personal_positions] = x[layout.personal_positions]
     return whole
 
 
-def sent(fed, state, support):
+def sent(run, state, support):
     """(P,): the model that clients receive, zero off ``support (K,)``."""
-    if fed.pruner.residuals:
-        return served(state["x"], support, fed.layout)
+    if run.pruner.keeps_pruned_values:
+        return served(state["x"], support, run.layout)
     # Other pruners leave nothing off the mask.
     return state["x"]
 
@@ -34,7 +34,7 @@ def counted(pruner, layout, state):
     return pruner.nominal(state["pruner"], state["mask"], layout)
 
 
-def tested(fed, state):
+def tested(run, state):
     """(P,): the model for tests, zero off its mask."""
-    mask = counted(fed.pruner, fed.layout, state)
-    return served(state["x"], fed.layout.support(mask), fed.layout)
+    mask = counted(run.pruner, run.layout, state)
+    return served(state["x"], run.layout.support(mask), run.layout)

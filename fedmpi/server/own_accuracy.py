@@ -29,7 +29,7 @@ class OwnTests(NamedTuple):
 
     clients: np.ndarray       # (M,) int64, ascending
     samples: np.ndarray       # (M,) int64, of the test parts
-    every: int                # rounds from one evaluation to the next; the last round has one
+    test_every: int                # rounds from one evaluation to the next; the last round has one
     at_once: int = 64         # samples that go through the model in one pass on a CPU
 
 
@@ -60,57 +60,57 @@ def table_columns(headline="accuracy", unit="nat"):
     ]
 
 
-def evaluate(fed, state, mask, t, meanwhile=()):
+def evaluate(run, state, mask, t, meanwhile=()):
     """``(columns of /rounds, columns of /own)`` of the model of ``state`` after round ``t``.
 
     ``mask (Q,)`` is the model's. Rank 0 does slices of ``meanwhile`` while it waits for workers.
     """
     begin = time.perf_counter()
-    others_s = fed.transport.meanwhile_s
-    tests, objective = fed.own_tests, fed.objective
+    others_s = run.transport.meanwhile_s
+    tests, objective = run.own_tests, run.objective
     # As the next round would publish it: a codec may draw by the round.
-    meta, arrays = model_message(fed, state, t + 1, mask)
+    meta, arrays = model_message(run, state, t + 1, mask)
     header = {"kind": "tested", "t": t, "at_once": tests.at_once}
-    fed.transport.publish(header | meta, arrays)
+    run.transport.publish(header | meta, arrays)
 
-    jobs = jobs_of(fed)
-    arrays = _arrays(fed, state, mask, t, jobs)
-    values = _answers(fed, jobs, arrays, t, meanwhile)
+    jobs = jobs_of(run)
+    arrays = _arrays(run, state, mask, t, jobs)
+    values = _answers(run, jobs, arrays, t, meanwhile)
     losses, metric = values.T
-    others_s = fed.transport.meanwhile_s - others_s
+    others_s = run.transport.meanwhile_s - others_s
     row = summary(metric, losses, tests.samples, objective.headline, objective.higher)
     row["own_s"] = time.perf_counter() - begin - others_s
     return row, rows(t, tests, metric, losses, objective.headline)
 
 
-def jobs_of(fed):
+def jobs_of(run):
     """The workers' jobs: blocks of clients, and the numbers of their networks if it has several."""
     jobs = []
-    for number, clients in enumerate(blocks(fed.own_tests)):
+    for number, clients in enumerate(blocks(run.own_tests)):
         job = {"own": clients.tolist(), "block": number}
-        if fed.kinds is not None:
-            job["networks"] = fed.kinds.of[job["own"]].tolist()
-        if _models_differ(fed):
+        if run.kinds is not None:
+            job["networks"] = run.kinds.of[job["own"]].tolist()
+        if _models_differ(run):
             job["alone"] = True
         jobs.append(job)
     return jobs
 
 
-def _models_differ(fed):
+def _models_differ(run):
     """Whether clients need arrays of their own for their models."""
-    strategy = fed.strategy
+    strategy = run.strategy
     own_model = strategy.own_model is not None or strategy.predict is not None
-    return bool(fed.layout.personal) or own_model
+    return bool(run.layout.personal) or own_model
 
 
-def _arrays(fed, state, mask, t, jobs):
+def _arrays(run, state, mask, t, jobs):
     """The arrays of each job, or None if all clients have the same model."""
-    if not _models_differ(fed):
+    if not _models_differ(run):
         return None
-    return OnDemand(jobs, partial(alone, fed, state, mask, t + 1))
+    return OnDemand(jobs, partial(alone, run, state, mask, t + 1))
 
 
-def _answers(fed, jobs, arrays, t, meanwhile):
+def _answers(run, jobs, arrays, t, meanwhile):
     """(M, 2) float64: loss and metric of each client, in the order of the jobs."""
     values = [None] * len(jobs)
 
@@ -118,9 +118,9 @@ def _answers(fed, jobs, arrays, t, meanwhile):
         return any(block is None for block in values)
 
     # Rank 0 evaluates the test set until the last client is tested.
-    replies = fed.transport.map(jobs, arrays, _as_long(meanwhile, some_missing))
+    replies = run.transport.map(jobs, arrays, _as_long(meanwhile, some_missing))
     line = f"round {t}: blocks of clients tested"
-    for reply in watched(replies, len(jobs), fed.tell, line):
+    for reply in watched(replies, len(jobs), run.tell, line):
         number = reply.meta["block"]
         # Copy: a view would keep the whole message alive.
         values[number] = reply.arrays["values"].copy()
@@ -138,14 +138,14 @@ class OnDemand:
         return self.make(self.jobs[index])
 
 
-def alone(fed, state, mask, t, job):
+def alone(run, state, mask, t, job):
     """The arrays for the clients of a job, in one message, as they would get them in round ``t``.
 
     For each client: its state, and the strategy's message to it alone.
     """
     messages = []
     for client in job["own"]:
-        asked = ask(fed, state, client, t, mask)
+        asked = ask(run, state, client, t, mask)
         arrays = dict(asked.arrays)
         for name, tensor in asked.kept.items():
             # A test sends no update, and trains nothing.

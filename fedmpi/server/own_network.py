@@ -25,32 +25,32 @@ class OwnNetwork(NamedTuple):
     settings: dict                # {"epochs": int, "batch_size": int, "lr": float} of the run
 
 
-def fitted(own, now, run_seed, number, x, mask, samples, loss, settings):
+def fitted(server_network, now, run_seed, number, x, mask, samples, loss, settings):
     """``(x (P,), Trained)``: the common vector once the network has been trained on ``samples``.
 
     ``now`` is the Round, ``number`` how many trainings of this network came before in it. ``mask
     (Q,)`` is the common one. ``settings`` take the place of the run's unless they are 0.
     """
-    device = own.x.device
-    layout = own.kind.layout
-    base = part(own.kind, x).to(device)
-    own.x.copy_(base)
-    kept = mask[own.kind.weights].to(device)
-    live = torch.ones(layout.R, device=device)
-    live[: layout.Q] = kept
+    device = server_network.x.device
+    layout = server_network.kind.layout
+    base = part(server_network.kind, x).to(device)
+    server_network.x.copy_(base)
+    kept = mask[server_network.kind.weights].to(device)
+    trainable = torch.ones(layout.R, device=device)
+    trainable[: layout.Q] = kept
     # No client has this number.
     key = Purpose.SERVER, now.t, number, 1
     seed(device, torch_seed(run_seed, *key))
-    chosen = own.settings | {name: value for name, value in settings.items() if value}
+    chosen = server_network.settings | {name: value for name, value in settings.items() if value}
     inputs, targets = samples[0]
     task = Task(
-        model=own.model,
+        model=server_network.model,
         layout=layout,
-        x=own.x,
-        g=own.g,
+        x=server_network.x,
+        g=server_network.g,
         base=base,
         mask=kept,
-        live=live,
+        trainable=trainable,
         inputs=inputs,
         labels=targets,
         epochs=chosen["epochs"],
@@ -58,13 +58,13 @@ def fitted(own, now, run_seed, number, x, mask, samples, loss, settings):
         lr=chosen["lr"],
         gen=stream(run_seed, *key),
         schedule=now,
-        casting=own.casting,
-        optimiser=own.optimiser,
-        rates=own.rates,
-        clip_norm=own.clip_norm)
+        casting=server_network.casting,
+        optimiser=server_network.optimiser,
+        rates=server_network.rates,
+        clip_norm=server_network.clip_norm)
     batches = in_order(samples, chosen["batch_size"])
     trained = descend(task, Descent(loss=loss), batches)
-    return with_part(own.kind, x, own.x.cpu()), trained
+    return with_part(server_network.kind, x, server_network.x.cpu()), trained
 
 
 def in_order(samples, batch_size):

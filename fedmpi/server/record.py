@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from fedmpi.client.numbers import WORK, Number
+from fedmpi.client.stats import WORK, Stats
 from fedmpi.core import flops
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Round
@@ -34,43 +34,43 @@ LATER = {
 }
 
 
-def columns(fed):
+def columns(run):
     """``(columns of /rounds, columns of /clients)`` of a run."""
-    labels = list(fed.contributions)
+    labels = list(run.contributions)
     columns = round_columns(
-        fed.validate is not None,
-        len(fed.layout.weights),
+        run.validate is not None,
+        len(run.layout.weights),
         labels,
-        fed.objective,
-        names_of(fed.kinds),
-        own=fed.own_tests is not None,
-        working=fed.strategy.after is not None)
-    columns += [Column(name, "float64", unit, text) for name, unit, text in fed.strategy.columns]
-    _check_names(fed, [column.name for column in columns])
-    return columns, client_columns(labels, fed.objective.unit)
+        run.objective,
+        names_of(run.kinds),
+        own=run.own_tests is not None,
+        working=run.strategy.after is not None)
+    columns += [Column(name, "float64", unit, text) for name, unit, text in run.strategy.columns]
+    _check_names(run, [column.name for column in columns])
+    return columns, client_columns(labels, run.objective.unit)
 
 
-def _check_names(fed, names):
+def _check_names(run, names):
     """Raise UserError if the task or the strategy gives a column a name twice."""
-    named = [("--task has a metric", name) for name in fed.objective.metrics]
-    named += [("--strategy has a column", name) for name, _, _ in fed.strategy.columns]
+    named = [("--task has a metric", name) for name in run.objective.metrics]
+    named += [("--strategy has a column", name) for name, _, _ in run.strategy.columns]
     for source, name in named:
         if names.count(name) > 1:
             raise UserError(f"{source} {name}, which is the name of another column of run files; "
                             "call it otherwise")
 
 
-def of_strategy(strategy, learnt):
+def of_strategy(strategy, aggregated):
     """The strategy's own columns; NaN in a round without merged answers."""
     unknown = {name: math.nan for name, _, _ in strategy.columns}
-    return unknown | learnt.recorded
+    return unknown | aggregated.recorded
 
 
-def own_columns(fed):
+def own_columns(run):
     """The columns of /own; none unless clients have test parts of their own."""
-    if fed.own_tests is None:
+    if run.own_tests is None:
         return []
-    return own_accuracy.table_columns(fed.objective.headline, fed.objective.unit)
+    return own_accuracy.table_columns(run.objective.headline, run.objective.unit)
 
 
 def of_objective(objective):
@@ -116,10 +116,10 @@ def evaluation_columns(objective, validated, networks=()):
     return columns
 
 
-def no_evaluation(fed):
+def no_evaluation(run):
     """The columns of an evaluation in a round without one: NaN."""
-    validated = fed.validate is not None
-    columns = evaluation_columns(fed.objective, validated, names_of(fed.kinds))
+    validated = run.validate is not None
+    columns = evaluation_columns(run.objective, validated, names_of(run.kinds))
     names = [column.name for column in columns]
     return dict.fromkeys([*names, "evaluate_s"], math.nan)
 
@@ -313,8 +313,8 @@ def digest(x, mask):
     return int.from_bytes(state.digest()[:8], "little")
 
 
-def round_row(fed, state, after, t, got, learnt):
-    """The columns that follow from ``Gathered``, ``Learnt`` and the states around the round."""
+def round_row(run, state, after, t, got, aggregated):
+    """The columns that follow from ``Recruited``, ``Aggregated`` and the states around the round."""
     trained = [row for row, answer in enumerate(got.answers) if _has_numbers(answer)]
     numbers = _numbers(got, trained)
     sim = {"sim_s": got.now - state["now"], "sim_total_s": got.now}
@@ -322,19 +322,19 @@ def round_row(fed, state, after, t, got, learnt):
         "up_bytes": int(got.up_bytes.sum()),
         "down_bytes": int(got.down_bytes.sum()),
         # Both ways, 4 bytes a float32.
-        "dense_bytes": 2 * 4 * dense_values(fed, got.clients),
+        "dense_bytes": 2 * 4 * dense_values(run, got.clients),
     }
     others = {
         "round": t,
         "asked": len(got.clients),
         "train_loss": _train_loss(got, trained, numbers),
-        "lr": fed.lr(Round(t, fed.rounds)),
-        "utility_calls": learnt.calls,
+        "lr": run.lr(Round(t, run.rounds)),
+        "utility_calls": aggregated.calls,
         # Linux counts in KiB.
         "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    masks = _mask_columns(fed, state, after, got, trained)
-    work = _work_columns(fed, got, trained, numbers)
+    masks = _mask_columns(run, state, after, got, trained)
+    work = _work_columns(run, got, trained, numbers)
     return _tally(got) | sim | bytes_ | others | masks | work
 
 
@@ -344,9 +344,9 @@ def _has_numbers(answer):
 
 
 def _numbers(got, trained):
-    """(A', len(Number) or fewer) float64: the numbers of the clients in the rows ``trained``."""
+    """(A', len(Stats) or fewer) float64: the numbers of the clients in the rows ``trained``."""
     if not trained:
-        return np.zeros((0, len(Number)))
+        return np.zeros((0, len(Stats)))
     return np.stack([got.answers[row].numbers for row in trained])
 
 
@@ -365,12 +365,12 @@ def _train_loss(got, trained, numbers):
     counted = np.isin(trained, got.counts.numpy())
     if not counted.any():
         return math.nan
-    samples = numbers[counted, Number.SAMPLES]
-    losses = numbers[counted, Number.LOSS]
+    samples = numbers[counted, Stats.SAMPLES]
+    losses = numbers[counted, Stats.LOSS]
     return float((samples * losses).sum() / samples.sum())
 
 
-def _mask_columns(fed, state, after, got, trained):
+def _mask_columns(run, state, after, got, trained):
     """The columns about the masks of the clients in the rows ``trained``, and of the new model."""
     masks = [got.masks[row] for row in trained] or [state["mask"]]
     distinct = _distinct(masks)
@@ -383,35 +383,35 @@ def _mask_columns(fed, state, after, got, trained):
     for mask, rows in distinct:
         kept += int(torch.count_nonzero(mask)) * len(rows)
     clients = got.clients[trained] if trained else got.clients
-    density = kept / len(masks) / mean_weights(fed, clients)
-    layers = fed.layout.kept(union)
-    changed = [0] * len(layers)
+    density = kept / len(masks) / mean_weights(run, clients)
+    layers = run.layout.kept(union)
+    moved = [0] * len(layers)
     # The same object has not changed: spare the comparison.
     if after["mask"] is not state["mask"]:
-        changed = fed.layout.kept(after["mask"] ^ state["mask"])
+        moved = run.layout.kept(after["mask"] ^ state["mask"])
     return {
         "sparsity": 1 - density,
         "kept": sum(layers),
         "kept_layers": layers,
-        "mask_changed": sum(changed),
-        "mask_changed_layers": changed,
+        "mask_changed": sum(moved),
+        "mask_changed_layers": moved,
     }
 
 
-def _work_columns(fed, got, trained, numbers):
+def _work_columns(run, got, trained, numbers):
     """The columns about the FLOPs of the clients in the rows ``trained``."""
     prunefl = rigl = 0
     for mask, rows in _distinct([got.masks[row] for row in trained]):
-        costs = costs_of(fed, got.clients[trained[rows[0]]])
+        costs = costs_of(run, got.clients[trained[rows[0]]])
         # FLOPs are linear in the samples: add these up first.
         work = numbers[rows, WORK].sum(axis=0)
-        price = flops.training(fed.layout, costs, mask, *work)
+        price = flops.training(run.layout, costs, mask, *work)
         prunefl += price[0]
         rigl += price[1]
     return {
         "flops_prunefl": prunefl,
         "flops_rigl": rigl,
-        "flops_dense": dense_flops(fed, got.clients[trained], numbers[:, Number.SEEN]),
+        "flops_dense": dense_flops(run, got.clients[trained], numbers[:, Stats.SEEN]),
     }
 
 
@@ -428,51 +428,51 @@ def stored(spent_s):
     return {"store_s": spent_s, "recorded": time.time()}
 
 
-def own_costs(fed, lab):
+def own_costs(run, lab):
     """The columns about the server's own work, from the ``RoundLab``."""
-    if fed.strategy.after is None:
+    if run.strategy.after is None:
         return {"flops_server": lab.spent["flops_server"]}
     # The round's clock overwrites the seconds if there was work after the merge.
     return lab.spent | {"lab_s": 0.0}
 
 
-def costs(fed, learnt):
+def costs(run, aggregated):
     """The columns about each estimator's coalitions and seconds."""
     # An empty round asks no estimator.
     columns = {}
-    for label in fed.contributions:
-        columns[f"calls_{label}"] = learnt.asked.get(label, 0)
-        columns[f"score_{label}_s"] = learnt.seconds.get(label, 0.0)
+    for label in run.contributions:
+        columns[f"calls_{label}"] = aggregated.asked.get(label, 0)
+        columns[f"score_{label}_s"] = aggregated.seconds.get(label, 0.0)
     return columns
 
 
-def client_rows(fed, t, got, learnt):
+def client_rows(run, t, got, aggregated):
     """The rows of /clients: columns with an entry for each of A clients.
 
     Unknown values are NaN.
     """
     A = len(got.clients)
-    numbers = np.full((A, Number.STEPS), np.nan)
+    numbers = np.full((A, Stats.STEPS), np.nan)
     for row, answer in enumerate(got.answers):
         if _has_numbers(answer):
-            numbers[row] = answer.numbers[: Number.STEPS]
-    weights = _spread(got, learnt.weights.numpy())
+            numbers[row] = answer.numbers[: Stats.STEPS]
+    weights = _spread(got, aggregated.weights.numpy())
     rows = {
         "round": np.full(A, t),
         "client": got.clients.numpy(),
-        "samples": fed.sizes[got.clients].numpy().astype(np.int64),
-        "loss": numbers[:, Number.LOSS],
-        "sparsity": _sparsities(fed, got),
+        "samples": run.sizes[got.clients].numpy().astype(np.int64),
+        "loss": numbers[:, Stats.LOSS],
+        "sparsity": _sparsities(run, got),
         "weight": np.nan_to_num(weights),
         "outcome": got.outcome.numpy(),
         "sim_s": got.seconds.numpy(),
         "up_bytes": got.up_bytes.numpy(),
         "down_bytes": got.down_bytes.numpy(),
-        "train_s": numbers[:, Number.SECONDS],
+        "train_s": numbers[:, Stats.SECONDS],
         "rank": np.array([-1 if answer is None else answer.rank for answer in got.answers]),
     }
-    for number, label in enumerate(fed.contributions):
-        rows |= _score_rows(got, score_name(number, label), learnt.scores.get(label))
+    for number, label in enumerate(run.contributions):
+        rows |= _score_rows(got, score_name(number, label), aggregated.scores.get(label))
     return rows
 
 
@@ -483,12 +483,12 @@ def _spread(got, values):
     return column
 
 
-def _sparsities(fed, got):
+def _sparsities(run, got):
     """(A,) float64: the sparsity of each client's network."""
     sparsities = np.empty(len(got.clients))
     for mask, rows in _distinct(got.masks):
         # Clients with the same mask object train the same network.
-        layout = layout_of(fed, got.clients[rows[0]])
+        layout = layout_of(run, got.clients[rows[0]])
         kept = int(torch.count_nonzero(mask))
         sparsities[rows] = 1 - kept / layout.num_weights
     return sparsities

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedmpi.client.numbers import WORK
+from fedmpi.client.stats import WORK
 from fedmpi.core import flops, virtual_time
 from fedmpi.core.errors import FedError
-from fedmpi.core.parts import Known
+from fedmpi.core.parts import ClientRecords
 from fedmpi.core.rng import Purpose, stream
 from fedmpi.server.answers import Outcome, enough, failed, outcome_of
 from fedmpi.server.exchange import announce, collect
@@ -22,7 +22,7 @@ WAIT_S = 60.0
 PATIENCE = 60 * 24 * 7
 
 
-class Gathered(NamedTuple):
+class Recruited(NamedTuple):
     """The answers of a round: a row for each of A clients, filled in place as the round goes on."""
 
     clients: torch.Tensor         # (A,) int64
@@ -42,13 +42,13 @@ class Gathered(NamedTuple):
         return torch.nonzero(self.outcome == Outcome.MERGED).flatten()
 
 
-def gather(fed, state, t, support, laps):
-    """``Gathered`` of a synchronous round. ``support (K,)`` is the server's."""
-    now, fleet = look(fed, state["now"])
-    count, clients = sample(fed, state, t, fleet)
-    gen = stream(fed.seed, Purpose.DROPOUT, t)
+def recruit(run, state, t, support, laps):
+    """``Recruited`` of a synchronous round. ``support (K,)`` is the server's."""
+    now, fleet = look(run, state["now"])
+    count, clients = sample(run, state, t, fleet)
+    gen = stream(run.seed, Purpose.DROPOUT, t)
     gone = virtual_time.dropped(fleet, clients, gen)
-    published, asks = announce(fed, state, t, clients)
+    published, asks = announce(run, state, t, clients)
     laps.lap("encode_s")
 
     got = asked(clients, gone, published, asks, now)
@@ -56,18 +56,18 @@ def gather(fed, state, t, support, laps):
     # Training starts once the model has arrived.
     awaited_bytes = published
     has_choice = len(rows) > count
-    if fed.sampler.choose and has_choice:
-        rows = chosen(fed, state, t, fleet, got, rows, count)
+    if run.sampler.choose and has_choice:
+        rows = chosen(run, state, t, fleet, got, rows, count)
         # Candidates have had the model since they told their losses.
         awaited_bytes = 0
     got.shares[rows] = present(state, clients[rows])
-    trained(fed, t, support, got, rows, asks)
-    took_s = arrived(fed, fleet, got, rows, awaited_bytes, count)
+    trained(run, t, support, got, rows, asks)
+    took_s = arrived(run, fleet, got, rows, awaited_bytes, count)
     return got._replace(now=now + took_s)
 
 
 def asked(clients, gone, published, asks, now):
-    """``Gathered`` before any answer: the ``published`` bytes of the model are out to all clients.
+    """``Recruited`` before any answer: the ``published`` bytes of the model are out to all clients.
 
     Clients that are ``gone (A,) bool`` will never answer; they get their jobs nevertheless.
     """
@@ -75,7 +75,7 @@ def asked(clients, gone, published, asks, now):
     down_bytes = torch.full((A,), published)
     job_bytes = torch.tensor([_job_bytes(ask) for ask in asks])
     down_bytes[gone] += job_bytes[gone]
-    return Gathered(
+    return Recruited(
         clients=clients,
         masks=[ask.mask for ask in asks],
         answers=[None] * A,
@@ -92,16 +92,16 @@ def _job_bytes(ask):
     return frame.size(ask.meta, ask.arrays) if ask.arrays else 0
 
 
-def chosen(fed, state, t, fleet, got, rows, count):
+def chosen(run, state, t, fleet, got, rows, count):
     """int64, sorted: ``count`` of the candidates' ``rows (d,)``, chosen by the candidates' losses.
 
     No client trains before all losses are told: writes this wait, and failures, to ``got``.
     """
-    losses = told_losses(fed, t, got, rows)
+    losses = told_losses(run, t, got, rows)
     candidates = got.clients
     # A loss takes a forward pass over all samples.
-    one_sample = flops.forward(fed.layout, fed.costs, state["mask"])
-    work = fed.sizes[candidates] * one_sample
+    one_sample = flops.forward(run.layout, run.costs, state["mask"])
+    work = run.sizes[candidates] * one_sample
     waits = virtual_time.durations(fleet, candidates, got.down_bytes, work, got.up_bytes)
     got.seconds.copy_(waits)
 
@@ -110,7 +110,7 @@ def chosen(fed, state, t, fleet, got, rows, count):
     sound = torch.tensor(is_sound)
     got.outcome[rows[~sound]] = Outcome.FAILED
     sound_clients = candidates[rows[sound]]
-    clients = fed.sampler.choose(count, sound_clients, losses[sound])
+    clients = run.sampler.choose(count, sound_clients, losses[sound])
     clients = clients.sort().values
     # Candidates are sorted.
     kept = torch.searchsorted(candidates, clients)
@@ -119,15 +119,15 @@ def chosen(fed, state, t, fleet, got, rows, count):
     return kept
 
 
-def trained(fed, t, support, got, rows, asks):
+def trained(run, t, support, got, rows, asks):
     """Have the clients of ``rows`` train, and write answers and outcomes to ``got``."""
     shares = None
-    if fed.sums:
+    if run.sums_on_workers:
         shares = got.shares[rows]
     rows = rows.tolist()
     own_asks = [asks[row] for row in rows]
     line = f"round {t}: clients trained"
-    answers = collect(fed, own_asks, support, shares, line)
+    answers = collect(run, own_asks, support, shares, line)
     for row, answer in zip(rows, answers):
         got.answers[row] = answer
     # One write for all: a write into a tensor takes as long as reading a small answer.
@@ -135,16 +135,16 @@ def trained(fed, t, support, got, rows, asks):
     got.outcome[rows] = torch.tensor(outcomes, dtype=torch.int64)
     # Candidates that failed before count, too.
     all_answers = [answer for answer in got.answers if answer is not None]
-    enough(fed, t, all_answers)
+    enough(run, t, all_answers)
 
 
-def arrived(fed, fleet, got, rows, awaited_bytes, count):
+def arrived(run, fleet, got, rows, awaited_bytes, count):
     """The round's virtual seconds; writes seconds, bytes and late answers to ``got``.
 
     The clients of ``rows`` trained once ``awaited_bytes`` had reached them beside their jobs.
     """
-    _bill(fed, fleet, got, rows, awaited_bytes)
-    outcome, deadline = got.outcome, fed.timing.deadline
+    _bill(run, fleet, got, rows, awaited_bytes)
+    outcome, deadline = got.outcome, run.timing.deadline
     silent = (outcome == Outcome.DROPPED) | (outcome == Outcome.FAILED)
     got.seconds[silent] = torch.nan
 
@@ -158,7 +158,7 @@ def arrived(fed, fleet, got, rows, awaited_bytes, count):
     return virtual_time.round_s(got.seconds, waited, count, deadline)
 
 
-def _bill(fed, fleet, got, rows, awaited_bytes):
+def _bill(run, fleet, got, rows, awaited_bytes):
     """Write the virtual seconds and the bytes of the trainings of ``rows`` to ``got``."""
     numbers = rows.tolist()
     answers = [got.answers[row] for row in numbers]
@@ -171,17 +171,17 @@ def _bill(fed, fleet, got, rows, awaited_bytes):
     up = torch.tensor(up_bytes, dtype=torch.int64)
     got.down_bytes[rows] += down
     got.up_bytes[rows] += up
-    work = worked(fed, masks, answers, clients.tolist())
+    work = worked(run, masks, answers, clients.tolist())
     awaited = down + awaited_bytes
     took = virtual_time.durations(fleet, clients, awaited, work, up)
     # Candidates have waited before.
     got.seconds[rows] += took
 
 
-def look(fed, now):
+def look(run, now):
     """``(virtual time, fleet)`` from ``now`` on, as soon as some client is available."""
     for _ in range(PATIENCE):
-        fleet = fed.devices.at(now, len(fed.sizes), drawing(fed))
+        fleet = run.devices.at(now, len(run.sizes), drawing(run))
         if bool(fleet.available.any()):
             return now, fleet
         now += WAIT_S
@@ -195,36 +195,36 @@ def nobody_available():
                     "see --devices")
 
 
-def drawing(fed):
+def drawing(run):
     """``draw(*key)``: the generators of the devices."""
-    return lambda *key: stream(fed.seed, Purpose.DEVICES, *key)
+    return lambda *key: stream(run.seed, Purpose.DEVICES, *key)
 
 
-def sample(fed, state, t, fleet):
+def sample(run, state, t, fleet):
     """``(count, clients (A,) int64 sorted)``: how many answers are wanted, and the clients asked.
 
     Some estimators open with a round of all clients.
     """
     available = fleet.available
     N = int(available.sum())
-    opening = t == 1 and fed.contributions[fed.weighs].opening
-    count = N if opening else min(fed.cohort, N)
+    opening = t == 1 and run.contributions[run.weighs].opening
+    count = N if opening else min(run.cohort, N)
     # More are asked than needed if the server is ready to leave some behind, or to choose.
-    with_spare = math.ceil(count * (1 + fed.timing.over))
-    wanted = max(with_spare, fed.sampler.candidates)
-    gen = stream(fed.seed, Purpose.SAMPLE, t)
-    about = known(fed, state, available)
-    drawn = fed.sampler.draw(gen, min(N, wanted), about)
+    with_spare = math.ceil(count * (1 + run.timing.over))
+    wanted = max(with_spare, run.sampler.candidates)
+    gen = stream(run.seed, Purpose.SAMPLE, t)
+    about = client_records(run, state, available)
+    drawn = run.sampler.draw(gen, min(N, wanted), about)
     return count, drawn.sort().values
 
 
-def known(fed, state, available):
-    """``Known``: the facts for a sampler; ``available (N,) bool``."""
+def client_records(run, state, available):
+    """``ClientRecords``: the facts for a sampler; ``available (N,) bool``."""
     weighting, losses = state["weighting"], state["losses"]
     scores = weighting.get("score", weighting["weights"])
     # A client without a loss has never been merged: its score is only a start.
     scores = torch.where(losses.isnan(), torch.nan, scores)
-    return Known(available, fed.sizes, scores, losses)
+    return ClientRecords(available, run.sizes, scores, losses)
 
 
 def present(state, clients):
@@ -236,7 +236,7 @@ def present(state, clients):
     return torch.full_like(shares, 1 / max(len(shares), 1))
 
 
-def told_losses(fed, t, got, rows):
+def told_losses(run, t, got, rows):
     """(d,) float64: the model's loss on each candidate's samples, for the ``rows (d,)``.
 
     Writes the bytes of questions and answers, and failures, to ``got``.
@@ -245,12 +245,12 @@ def told_losses(fed, t, got, rows):
     candidates = got.clients[rows].tolist()
     jobs = [{"loss": client, "row": number} for number, client in enumerate(candidates)]
     line = f"round {t}: candidates asked for their loss"
-    replies = fed.transport.map(jobs)
-    for reply in watched(replies, len(jobs), fed.tell, line):
+    replies = run.transport.map(jobs)
+    for reply in watched(replies, len(jobs), run.tell, line):
         number = reply.meta["row"]
         row = int(rows[number])
         if reply.meta.get("kind") == "failed":
-            got.answers[row] = failed(fed, reply)
+            got.answers[row] = failed(run, reply)
         else:
             losses[number] = float(reply.arrays["loss"][0])
         got.up_bytes[row] += reply.reply_bytes
@@ -258,7 +258,7 @@ def told_losses(fed, t, got, rows):
     return losses
 
 
-def worked(fed, masks, answers, clients):
+def worked(run, masks, answers, clients):
     """(A,) float64: FLOPs of each training by RigL's convention; 0 for answers without numbers.
 
     Clients with the same mask object train the same network.
@@ -270,7 +270,7 @@ def worked(fed, masks, answers, clients):
             work.append(0.0)
             continue
         if id(mask) not in prices:
-            prices[id(mask)] = _prices(fed, mask, client)
+            prices[id(mask)] = _prices(run, mask, client)
         flop = prices[id(mask)].dot(seen)
         work.append(flop.item())
     return torch.tensor(work, dtype=torch.float64)
@@ -283,14 +283,14 @@ def _samples(answer):
     return answer.numbers[WORK]
 
 
-def _prices(fed, mask, client):
+def _prices(run, mask, client):
     """(3,) float64: FLOPs of a sample, in the order of ``numbers.WORK``.
 
     These are a sample seen, one in a pass of its own, and one with a dense gradient.
     """
-    costs = costs_of(fed, client)
+    costs = costs_of(run, client)
     prices = []
     for unit in torch.eye(3).tolist():
-        _, rigl = flops.training(fed.layout, costs, mask, *unit)
+        _, rigl = flops.training(run.layout, costs, mask, *unit)
         prices.append(rigl)
     return torch.tensor(prices, dtype=torch.float64)

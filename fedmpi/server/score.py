@@ -18,7 +18,7 @@ from fedmpi.transport.base import watched
 COLUMNS = {"loss": 0, "headline": 1, "accuracy": 1}
 
 
-class Judged(NamedTuple):
+class RoundScores(NamedTuple):
     """The scores of a round by every estimator of the run, and their price."""
 
     scores: dict                  # {label: Scores}
@@ -32,36 +32,36 @@ class Judged(NamedTuple):
         return {label: scores.state for label, scores in self.scores.items()}
 
 
-def judge(fed, state, cohort, reports, t):
-    """``Judged`` of a ``Cohort``; ``reports`` holds a ``{label: arrays}`` for each client.
+def score(run, state, cohort, reports, t):
+    """``RoundScores`` of a ``Cohort``; ``reports`` holds a ``{label: arrays}`` for each client.
 
     All estimators draw from the same stream, and the one that weighs asks first: its scores are the
     same whoever else observes.
     """
     utility = Utility(
-        transport=fed.transport,
-        derivatives=fed.derivatives,
-        block=fed.block,
+        transport=run.transport,
+        derivatives=run.derivatives,
+        block=run.block,
         cohort=cohort,
         state=state["strategy"],
-        tell=fed.tell)
+        tell=run.tell)
     scores, asked, seconds = {}, {}, {}
-    for label, part in fed.contributions.items():
+    for label, part in run.contributions.items():
         begin = time.perf_counter()
         # Utilities that another estimator asked for are known, but count for this one, too.
         utility.asked = set()
         own_reports = [report.get(label, {}) for report in reports]
         cohort = cohort._replace(reports=own_reports)
-        gen = stream(fed.seed, Purpose.CONTRIBUTION, t)
+        gen = stream(run.seed, Purpose.CONTRIBUTION, t)
         own_state = state["contribution"][label]
         scores[label] = part.score(own_state, cohort, utility, gen)
-        _check_finite(fed, t, label, scores[label].phi)
+        _check_finite(run, t, label, scores[label].phi)
         asked[label] = len(utility.asked)
         seconds[label] = time.perf_counter() - begin
-    return Judged(scores, asked, seconds, utility.calls)
+    return RoundScores(scores, asked, seconds, utility.calls)
 
 
-def _check_finite(fed, t, label, phi):
+def _check_finite(run, t, label, phi):
     """Raise DivergedError if the estimator that weighs gave a score ``phi`` that is not finite.
 
     Observers are only warned about.
@@ -69,9 +69,9 @@ def _check_finite(fed, t, label, phi):
     if bool(phi.isfinite().all()):
         return
     line = f"round {t}: {label} found scores that are not finite: {phi.tolist()}"
-    if label == fed.weighs:
+    if label == run.weighs:
         raise DivergedError(line)
-    fed.tell(f"warning: {line}")
+    run.tell(f"warning: {line}")
 
 
 class Utility:
@@ -99,7 +99,7 @@ class Utility:
         self.transport, self.block, self.tell = transport, block, tell
         self.cohort, self.state = cohort, state
         self.gradient, self.curvature = derivatives or (None, None)
-        self.known = {}           # {bits of a coalition: its values, by COLUMNS}
+        self.values_of = {}           # {bits of a coalition: its values, by COLUMNS}
         self.asked = set()
         self.others = []          # utilities of the same clients with other updates
         # Shared with ``others``: the utility whose cohort the workers hold.
@@ -107,7 +107,7 @@ class Utility:
 
     @property
     def calls(self):
-        return len(self.known) + sum(len(other.known) for other in self.others)
+        return len(self.values_of) + sum(len(other.values_of) for other in self.others)
 
     def on(self, updates, x):
         """The utility of the same clients with other ``updates``, of another model ``x (P,)``."""
@@ -121,14 +121,14 @@ class Utility:
         packed = np.packbits(coalitions.numpy(), axis=1)
         keys = [bytes(row) for row in packed]
         self.asked.update((id(self), key) for key in keys)
-        new = [key for key in keys if key not in self.known]
+        new = [key for key in keys if key not in self.values_of]
         if new:
             # A dict keeps the order of the question, and drops repetitions.
             distinct = list(dict.fromkeys(new))
             self._load()
             self._evaluate(distinct)
         column = COLUMNS[of]
-        values = [self.known[key][column] for key in keys]
+        values = [self.values_of[key][column] for key in keys]
         return torch.tensor(values, dtype=torch.float64)
 
     def _evaluate(self, keys):
@@ -148,7 +148,7 @@ class Utility:
                           "models side by side and took one at a time, which may differ in the "
                           "last bits")
             values = reply.arrays["values"]
-            self.known |= dict(zip(block, values))
+            self.values_of |= dict(zip(block, values))
 
     def _load(self):
         """Hand the cohort's updates to every worker, unless they hold them already."""

@@ -1,30 +1,38 @@
 """Error feedback: an encoding's loss is added to the client's next update.
 
-    total = update + feedback memory;  sent = decode(encode(total));  memory = total - sent
+    total = update + feedback residual;  sent = decode(encode(total));  residual = total - sent
 
-``feedback`` is the codec's decay, mostly 1: then, after T updates, the sum of the sent ones is the sum of the true
-ones, less the last memory. Seide et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019 (arXiv
-1901.09847). A memory is (K,) float32 on a support: with a pruned weight, its part of the memory is forgotten.
+``feedback`` is the codec's decay, mostly 1: then, after T updates, the sum of the sent ones is the
+sum of the true ones, less the last residual. Seide et al. 2014, "1-bit stochastic gradient
+descent"; Karimireddy et al. 2019 (arXiv 1901.09847). A residual is (K,) float32 on a support: with
+a pruned weight, its part of the residual is forgotten.
 """
 
 import torch
 
 
-def feeding_back(codec, values, memory=None):
-    """``(arrays, memory (K,))`` of an update ``values (K,)``; ``memory (K,)`` holds the losses of earlier updates."""
+def feeding_back(codec, values, residual=None):
+    """``(arrays, residual (K,))`` of an update ``values (K,)``.
+
+    ``residual (K,)`` holds the losses of earlier updates.
+    """
     total = values
-    if memory is not None:
-        total = values + codec.feedback * memory
+    if residual is not None:
+        total = values + codec.feedback * residual
     arrays = codec.encode(total)
     sent = codec.decode(arrays, len(total))
-    return arrays, total - sent
+    lost = total - sent
+    return arrays, lost
 
 
-def carried(memory, before, after, P):
-    """(K',) float32: ``memory (K,)`` on the support ``before (K,)``, moved to the support ``after (K',)``; 0 at new
-    positions. Both supports index a vector of length P."""
+def carried(residual, before, after, P):
+    """(K',) float32: ``residual (K,)`` on the support ``before (K,)``, moved to ``after (K',)``.
+
+    0 at new positions. Both supports index a vector of length P.
+    """
+    # The identity spares a comparison of all positions.
     if before is after or torch.equal(before, after):
-        return memory
+        return residual
     whole = torch.zeros(P)
-    whole[before] = memory
+    whole[before] = residual
     return whole.index_select(0, after)

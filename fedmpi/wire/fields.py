@@ -1,8 +1,8 @@
 """Named arrays of a message, by their ``Field``: from tensors to arrays on the wire, and back.
 
-An array of the name ``control`` under the prefix ``answer/`` travels as ``answer/control``; through a codec, as
-``answer/control/values`` and the codec's further arrays. A field with ``on="support"`` is a vector (P,) at both ends,
-and travels as its values (K,) on the support.
+An array of the name ``control`` under the prefix ``answer/`` travels as ``answer/control``; through
+a codec, as ``answer/control/values`` and the codec's further arrays. A field with ``on="support"``
+is a vector (P,) at both ends, and travels as its values (K,) on the support.
 """
 
 import torch
@@ -12,37 +12,51 @@ from fedmpi.core.support import gathered
 
 
 def encoded(fields, tensors, prefix, codec, support):
-    """``{name on the wire: numpy array}`` of ``{name: tensor}``, on the host. A missing tensor is sent as zeros if its
-    field has a size. ValueError for a tensor without a field, or unlike its field."""
-    strange = sorted(tensors.keys() - fields.keys())
-    if strange:
-        declared = ", ".join(fields) or "(none)"
-        raise ValueError(f"{', '.join(strange)} is not among the declared fields {declared}")
+    """``{name on the wire: numpy array}`` of ``{name: tensor}``, on the host.
+
+    A missing tensor is sent as zeros if its field has a size. ValueError for a tensor without a
+    field, or unlike its field.
+    """
+    _check_declared(fields, tensors)
     arrays = {}
     for name, field in fields.items():
-        values = values_of(name, field, tensors.get(name), support).cpu()
+        tensor = tensors.get(name)
+        values = values_of(name, field, tensor, support).cpu()
+        start = prefix + name
         if not field.coded:
-            arrays[prefix + name] = values.numpy()
+            arrays[start] = values.numpy()
             continue
         for key, array in codec.encode(values).items():
-            arrays[f"{prefix}{name}/{key}"] = array
+            arrays[f"{start}/{key}"] = array
     return arrays
 
 
+def _check_declared(fields, tensors):
+    """ValueError for tensors without a field."""
+    undeclared = sorted(tensors.keys() - fields.keys())
+    if undeclared:
+        names = ", ".join(undeclared)
+        declared = ", ".join(fields) or "(none)"
+        raise ValueError(f"{names} is not among the declared fields {declared}")
+
+
 def values_of(name, field, tensor, support):
-    """The travelling part of a ``tensor``: (K,) for a field on the ``support (K,)``, else the tensor itself."""
+    """The travelling part of a ``tensor``.
+
+    (K,) for a field on the ``support (K,)``, else the tensor itself.
+    """
     if tensor is None:
         return zeros(name, field, len(support))
-    shape = tuple(tensor.shape)
     if field.on == "any":
         return tensor.contiguous()
+    shape = tuple(tensor.shape)
     if field.on == "support":
         if tensor.ndim != 1 or _is_short(tensor, support):
-            raise ValueError(f"{name} is on the support: expected a vector of the model's length, got shape "
-                             f"{shape}")
+            raise ValueError(f"{name} is on the support: expected a vector of the model's length, "
+                             f"got shape {shape}")
         return gathered(tensor, support.to(tensor.device))
-    if shape != tuple(field.on):
-        expected = tuple(field.on)
+    expected = tuple(field.on)
+    if shape != expected:
         raise ValueError(f"{name} must have shape {expected}, got {shape}")
     return tensor.contiguous()
 
@@ -65,16 +79,21 @@ def zeros(name, field, K):
 
 
 def decoded(fields, arrays, prefix, codec, K):
-    """``{name: tensor}`` from the arrays of ``encoded``, on the host: (K,) for a field on the support. The tensors may
-    share memory with ``arrays``. WireError for a missing array, or one of the wrong size."""
+    """``{name: tensor}`` from the arrays of ``encoded``, on the host.
+
+    (K,) for a field on the support. The tensors may share memory with ``arrays``. WireError for a
+    missing array, or one of the wrong size.
+    """
     tensors = {}
     for name, field in fields.items():
+        start = prefix + name
         if field.coded:
-            tensors[name] = _decoded_one(arrays, prefix + name, codec, K)
+            tensor = _decoded_one(arrays, start, codec, K)
         else:
-            tensors[name] = torch.from_numpy(_array(arrays, prefix + name))
-    for name, tensor in tensors.items():
-        _check(prefix + name, fields[name], tensor, K)
+            array = _array(arrays, start)
+            tensor = torch.from_numpy(array)
+        _check(start, field, tensor, K)
+        tensors[name] = tensor
     return tensors
 
 
@@ -84,7 +103,8 @@ def _decoded_one(arrays, name, codec, K):
     coded = {}
     for key, array in arrays.items():
         if key.startswith(start):
-            coded[key.removeprefix(start)] = array
+            own_name = key.removeprefix(start)
+            coded[own_name] = array
     if not coded:
         raise WireError(f"the message has no {name}")
     return codec.decode(coded, K)

@@ -111,4 +111,4 @@ def test_how_often_is_told_to_have_no_effect_without_test_parts():
 def test_test_parts_cost_a_tenth_of_the_training_at_most(trained, given, every):
     options = DEFAULTS | contracts.SMALL | {"client_test": 0.25} | given
     tests = held_out.own_tests(options, federation(client_test=0.25), trained, NETWORK, torch.zeros(1, 4))
-    assert tests.every == every and tests.samples.tolist() == [9, 9, 9]
+    assert tests.test_every == every and tests.samples.tolist() == [9, 9, 9]

@@ -115,7 +115,8 @@ def test_facts_follow_from_the_parts(options, known):
 def test_each_part_is_told_what_is_its_own():
     options = {"features": "gaussian", "fault": ["scaled:share=0.4,factor=2"], "observe": ["loo"], "validation": 0.2}
     assert facts_of("fault", **options).touched == 1 and facts_of("features", **options).touched == 2
-    assert facts_of("fault", **options).given == {"share", "factor"} and facts_of("features", **options).given == set()
+    assert facts_of("fault", **options).user_options == {"share", "factor"}
+    assert facts_of("features", **options).user_options == set()
     assert facts_of("contribution", weighting="relu", **options).scored
     assert not facts_of("observe", weighting="relu", **options).scored
     assert facts_of("strategy", **options).named["pruner"] == "--pruner dense"

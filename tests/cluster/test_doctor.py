@@ -7,6 +7,7 @@ import json
 import pytest
 
 from fedmpi.cluster import doctor, examine
+from fedmpi.cluster.findings.finding import SEVERITIES, Finding
 from fedmpi.store import trial
 
 GPU = {"name": "NVIDIA H200", "uuid": "aa-1", "total_bytes": 150e9, "free_bytes": 149e9}
@@ -128,7 +129,7 @@ def test_each_trouble_is_found_and_told_with_a_way_out(name):
 
 
 def test_the_worst_finding_makes_the_exit_code():
-    codes = [doctor.exit_code([doctor.Finding(name, "", "")]) for name in doctor.SEVERITIES]
+    codes = [doctor.exit_code([Finding(name, "", "")]) for name in SEVERITIES]
     assert codes == [0, 0, 1, 2] and doctor.exit_code([]) == 0
 
 
@@ -157,8 +158,8 @@ def test_one_process_without_mpi_is_warned_and_without_mpirun_told():
 def test_the_file_system_is_that_of_the_innermost_mount():
     mounts = ("22 1 0:2 / / rw - ext4 /dev/a rw\n23 22 0:3 / /scratch rw,x shared:1 - lustre a@b:/c rw\n"
               "24 22 0:4 / /my\\040disk rw - tmpfs t rw\n")
-    assert doctor.file_system("/scratch/me", mounts) == "lustre" and doctor.file_system("/scratchy", mounts) == "ext4"
-    assert doctor.file_system("/my disk/x", mounts) == "tmpfs" and doctor.file_system("/", mounts) == "ext4"
+    assert examine.file_system("/scratch/me", mounts) == "lustre" and examine.file_system("/scratchy", mounts) == "ext4"
+    assert examine.file_system("/my disk/x", mounts) == "tmpfs" and examine.file_system("/", mounts) == "ext4"
 
 
 def test_a_trial_leaves_nothing_behind(tmp_path):

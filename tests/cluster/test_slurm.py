@@ -26,7 +26,7 @@ from fedmpi.build import footprint
 from fedmpi.build.needs import gpu_needs, planned_needs
 from fedmpi.build.server import block
 from fedmpi.build.setup import set_up
-from fedmpi.cluster import sbatch
+from fedmpi.cluster import foretell, sbatch
 from fedmpi.build.options import DEFAULTS
 from fedmpi.core.errors import UserError
 from fedmpi.store import read_run, verify
@@ -480,7 +480,7 @@ def test_options_of_the_launcher_stay(fedmpi, launcher, start):
 def test_a_plan_deals_ranks_out_over_gpus_as_the_run_will(job, served, loads):
     nodes, ranks, gpus = job
     asked = sbatch.Job(nodes, ranks, gpus, "", "10", None, None, None, None, None, None, "srun", "USR1@120", 1)
-    assert sbatch.gpu_loads(asked, served) == loads
+    assert foretell.gpu_loads(asked, served) == loads
 
 
 def test_a_plan_says_what_the_fullest_gpu_will_hold(fedmpi, tmp_path):
@@ -491,7 +491,7 @@ def test_a_plan_says_what_the_fullest_gpu_will_hold(fedmpi, tmp_path):
     total = (4 * worker.total + server.total) / 1e9
     both = f"about {total:.2g} GB of the fullest GPU, for 4 workers and the server on it"
     output = fedmpi(1, "sbatch", *asked)
-    assert both in output and f"a worker takes {footprint.told(worker)}" in output
+    assert both in output and f"a worker takes {footprint.in_words(worker)}" in output
     assert "GPU" not in fedmpi(1, "sbatch", "--clients", 8).replace("no GPU", "")
     absent = fedmpi(1, "sbatch", *asked, "--dataset", "mnist", "--data-dir", tmp_path / "nothing")
     assert "GPU memory: not estimated here, without the data: data set mnist: " in absent and "#!/bin/bash" in absent
@@ -510,7 +510,7 @@ def test_the_plan_estimates_what_the_run_will():
     options = DEFAULTS | {"clients": 4, "device": "cuda", "server_device": "cuda"}
     setup = set_up(options, torch.device("cpu"))
     assert planned_needs(options) == gpu_needs(setup.options, setup.data, setup.network)
-    assert block(setup.fed.layout.P) == setup.fed.block
+    assert block(setup.run.layout.P) == setup.run.block
 
 
 @pytest.fixture
@@ -551,11 +551,12 @@ def test_a_measurement_says_how_many_rounds_fit(fedmpi):
 def test_rounds_that_fit_follow_from_what_workers_share():
     options = {"cohort": 0, "clients": 4, "rounds": 50, "timing": "sync"}
     job = sbatch.Job(1, 3, 0, "", "10", None, None, None, None, None, None, "srun", "USR1@120", 1)
-    told = sbatch.fitting(job, options, sbatch.Measured(round_s=10.0, shared_s=8.0, rank_bytes=1e9))
+    told = foretell.fitting(job, options, sbatch.Measured(round_s=10.0, shared_s=8.0, rank_bytes=1e9))
     assert "about 6 s on 3 ranks" in told and "all 50 rounds fit" in told     # 2 s alone, 8 s shared by two
     busy = options | {"cohort": 2, "timing": "fedbuff:concurrency=4"}       # four are at work, not two
-    assert sbatch.fitting(job, busy, sbatch.Measured(10.0, 8.0, 1e9)) == told
-    assert "42 of 50" in sbatch.fitting(job, options, sbatch.Measured(16.0, 12.0, 1e9))    # (600 - 120 - 60) s of 10 s
+    assert foretell.fitting(job, busy, sbatch.Measured(10.0, 8.0, 1e9)) == told
+    slower = sbatch.Measured(16.0, 12.0, 1e9)                                    # (600 - 120 - 60) s of 10 s
+    assert "42 of 50" in foretell.fitting(job, options, slower)
 
 
 @pytest.mark.parametrize("text, found", [("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-0", 86400),

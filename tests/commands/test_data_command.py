@@ -17,7 +17,7 @@ FAULTS = ("--fault", "label-flip:share=0.25", "--fault", "duplicate:share=0.25",
 
 
 def dealt(labels, noise=None, faults=None, **facts):
-    """What ``described`` makes of clients with the histograms ``labels (N, K)``; ``faults`` is {spec: (N,) bool}."""
+    """The facts about clients with the histograms ``labels (N, K)``; ``faults`` is {spec: (N,) bool}."""
     labels, faults = np.array(labels), faults or {}
     N, K = labels.shape
     noise = np.zeros(N) if noise is None else np.array(noise)
@@ -25,9 +25,10 @@ def dealt(labels, noise=None, faults=None, **facts):
                  duplicate_of=np.full(N, -1), labels=labels) | {k: np.array(v) for k, v in facts.items()}
     facts |= {f"fault_{number}": np.array(who) for number, who in enumerate(faults.values())}
     data = SimpleNamespace(classes=K, names=(), y_test=np.zeros(30), y_train=np.zeros(30, np.int64))
-    found = SimpleNamespace(dataset=data, indices=np.arange(labels.sum()), validation=np.zeros(20), server=np.zeros(0))
+    indices = np.arange(labels.sum())
+    federation = SimpleNamespace(dataset=data, indices=indices, validation=np.zeros(20), server=np.zeros(0))
     options = DEFAULTS | {"fault": list(faults)}
-    return report.described(found, {k: (v, "1", k) for k, v in facts.items()}, options)
+    return report.described(federation, {k: (v, "1", k) for k, v in facts.items()}, options)
 
 
 def federation(options):
@@ -45,14 +46,14 @@ def test_numbers_of_each_client():
 
 def test_numbers_of_all_clients():
     who = {"label-flip": [True, False, True], "free-rider": [False, False, True]}
-    found = dealt([[4, 0], [0, 4], [6, 6]], [0.5, 0, 0.25], who, duplicate_of=[-1, 0, -1], features=[0, 0, 0.3])
-    total = found["summary"]
+    facts = dealt([[4, 0], [0, 4], [6, 6]], [0.5, 0, 0.25], who, duplicate_of=[-1, 0, -1], features=[0, 0, 0.3])
+    total = facts["summary"]
     assert (total["samples_min"], total["samples_median"], total["samples_max"]) == (4, 4, 12)
     assert total["entropy_bits_mean"] == pytest.approx(1 / 3) and total["entropy_bits_whole"] == pytest.approx(1)
     assert total["label_skew"] == pytest.approx(1 / 3) and total["label_skew_max"] == pytest.approx(0.5)
     assert total["noise_mean"] == 0.25 and total["noise_max"] == 0.5 and total["features_mean"] == pytest.approx(0.1)
     assert total["faulty"] == 2 and total["duplicates"] == 1 and total["clients"] == 3
-    assert (found["dealt"], found["distinct"], found["validation"], found["test"]) == (20, 20, 20, 30)
+    assert (facts["dealt"], facts["distinct"], facts["validation"], facts["test"]) == (20, 20, 20, 30)
 
 
 def test_the_table_has_a_line_a_client():
@@ -78,8 +79,8 @@ def test_columns_that_say_nothing_are_left_out():
 
 def test_the_picture_shades_shares_and_marks_wrong_labels():
     faults = {"sign-flip": [True] + [False] * 4}
-    found = dealt([[100, 0], [65, 35], [80, 20], [90, 10], [49, 1]], [0, 0.5, 1, 0, 0.01], faults)
-    legend, note, head, *lines = report.partition_picture(found).split("\n")
+    facts = dealt([[100, 0], [65, 35], [80, 20], [90, 10], [49, 1]], [0, 0.5, 1, 0, 0.01], faults)
+    legend, note, head, *lines = report.partition_picture(facts).split("\n")
     assert head == "client 0  1    samples: = right, x wrong" and note == "* faulty"
     assert lines == ["    0* ███     100 " + "=" * 20, "    1  ███▓▓▓  100 " + "=" * 10 + "x" * 10,
                      "    2  ███▒▒▒  100 " + "x" * 20, "    3  ███░░░  100 " + "=" * 20,
@@ -90,13 +91,13 @@ def test_the_picture_shades_shares_and_marks_wrong_labels():
 @pytest.mark.parametrize("N, K", [(1, 2), (40, 10), (41, 26), (3, 47), (1200, 62), (50, 101), (20, 1000)])
 def test_text_pictures_fit_whatever_the_numbers(N, K):
     gen = np.random.default_rng(0)
-    found = dealt(gen.integers(0, max(3, 200_000 // (N * K)), (N, K)), gen.random(N))
-    lines = report.partition_picture(found).split("\n") + report.partition_text(found).split("\n")
+    facts = dealt(gen.integers(0, max(3, 200_000 // (N * K)), (N, K)), gen.random(N))
+    lines = report.partition_picture(facts).split("\n") + report.partition_text(facts).split("\n")
     assert max(map(len, lines)) <= 100 and len(lines) <= 100 and "\033" not in "".join(lines)
     assert lines.count(f"... {N - 40:,} clients left out ...") == (2 if N > 40 else 0)
     shown = [*range(N)] if N <= 40 else [*range(20), *range(N - 20, N)]
-    found = [re.match(r" *(\d+) ", line) for line in lines if "samples" not in line]
-    assert [int(match.group(1)) for match in found if match] == shown * 2
+    matches = [re.match(r" *(\d+) ", line) for line in lines if "samples" not in line]
+    assert [int(match.group(1)) for match in matches if match] == shown * 2
 
 
 def test_class_numbers_stand_above_their_column():
@@ -115,10 +116,10 @@ def test_class_numbers_stand_above_their_column():
 def test_saved_pictures_repeat(kind, first, tmp_path):
     gen = np.random.default_rng(0)
     faults = {f"scaled:factor={factor}": gen.random(30) < 0.3 for factor in (2, 3)}
-    found = dealt(gen.integers(0, 50, (30, 10)), gen.random(30), faults)
+    facts = dealt(gen.integers(0, 50, (30, 10)), gen.random(30), faults)
     paths = [tmp_path / f"{name}.{kind}" for name in "ab"]
     for path in paths:
-        report.save_partition(found, path)
+        report.save_partition(facts, path)
     assert paths[0].read_bytes().startswith(first) and paths[0].stat().st_size > 5000
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
@@ -148,8 +149,9 @@ def test_the_command_shows_what_training_would_use(fedmpi, tmp_path):
     output = fedmpi(1, "data", "--clients", 8, *FAULTS, "--seed", 3, "--picture", tmp_path / "a.png")
     options = DEFAULTS | {"clients": 8, "seed": 3, "fault": list(FAULTS[1::2])}
     data = federation(options)
-    told = report.described(data, population(options, data), options)
-    shown = [report.partition_text(told, 80), report.partition_picture(told, 80), f"picture: {tmp_path / 'a.png'}\n"]
+    facts = report.described(data, population(options, data), options)
+    picture = tmp_path / "a.png"
+    shown = [report.partition_text(facts, 80), report.partition_picture(facts, 80), f"picture: {picture}\n"]
     assert output == "\n\n".join(shown)
     assert "label-flip:share=0.25 (2 clients), duplicate:share=0.25 (2 clients)" in output
     assert "of them" in output and "copies" in output
@@ -157,16 +159,19 @@ def test_the_command_shows_what_training_would_use(fedmpi, tmp_path):
 
 
 def test_json_holds_all_of_it(fedmpi, tmp_path):
-    told = json.loads(fedmpi(1, "data", "--json", "--clients", 8, *FAULTS, "--picture", tmp_path / "a.svg"))
-    copies = [n for n, source in enumerate(told["clients"]["duplicate_of"]) if source >= 0]
-    assert told["classes"] == 10 and len(copies) == 2 and told["faults"] == list(FAULTS[1::2])
+    facts = json.loads(fedmpi(1, "data", "--json", "--clients", 8, *FAULTS, "--picture", tmp_path / "a.svg"))
+    clients = facts["clients"]
+    copies = [n for n, source in enumerate(clients["duplicate_of"]) if source >= 0]
+    assert facts["classes"] == 10 and len(copies) == 2 and facts["faults"] == list(FAULTS[1::2])
     for n in copies:
-        source = told["clients"]["duplicate_of"][n]
-        assert told["clients"]["samples"][n] == told["clients"]["samples"][source] and told["clients"]["faulty"][n][1]
-    assert told["dealt"] - told["distinct"] == sum(told["clients"]["samples"][n] for n in copies)
-    assert sum(told["clients"]["samples"]) == told["dealt"] == np.sum(told["clients"]["labels"])
-    assert told["summary"]["faulty"] == sum(map(any, told["clients"]["faulty"])) and (tmp_path / "a.svg").exists()
-    assert told["distinct"] + told["validation"] <= 1797 - told["test"]
+        source = clients["duplicate_of"][n]
+        assert clients["samples"][n] == clients["samples"][source]
+        assert clients["faulty"][n][1]
+    assert facts["dealt"] - facts["distinct"] == sum(clients["samples"][n] for n in copies)
+    assert sum(clients["samples"]) == facts["dealt"] == np.sum(clients["labels"])
+    assert facts["summary"]["faulty"] == sum(map(any, clients["faulty"]))
+    assert (tmp_path / "a.svg").exists()
+    assert facts["distinct"] + facts["validation"] <= 1797 - facts["test"]
 
 
 def test_many_clients(fedmpi):

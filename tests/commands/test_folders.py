@@ -31,10 +31,10 @@ def folder(fedmpi, tmp_path_factory):
 
 def test_a_folder_is_the_runs_in_it_and_below(folder, capsys):
     assert run_paths([folder]) == [str(folder / "a.h5"), str(folder / "below" / "b.h5")]
-    told = capsys.readouterr().err
-    assert f"passed over: {folder / 'data.h5'}: an HDF5 file, but not a run of fedmpi\n" in told
-    assert f"passed over: {folder / 'text.h5'}: not an HDF5 file\n" in told
-    assert "ckpt" not in told and "hidden" not in told
+    output = capsys.readouterr().err
+    assert f"passed over: {folder / 'data.h5'}: an HDF5 file, but not a run of fedmpi\n" in output
+    assert f"passed over: {folder / 'text.h5'}: not an HDF5 file\n" in output
+    assert "ckpt" not in output and "hidden" not in output
     assert run_paths([folder / "below", folder / "below" / "b.h5"]) == [str(folder / "below" / "b.h5")]
 
 
@@ -42,19 +42,19 @@ def test_a_folder_is_the_runs_in_it_and_below(folder, capsys):
     ("compare", "{}"), ("merge", "{}"), ("watch", "{}"), ("report", "{}", "-o", "{out}.html"),
     ("export", "{}", "--to", "{out}.csv"), ("plot", "{}", "-o", "{out}.svg"), ("verify", "{}", "{}")])
 def test_every_command_takes_the_runs_of_a_folder(fedmpi, folder, tmp_path, words):
-    told = fedmpi(1, *(word.format(folder, out=tmp_path / "out") for word in words))
-    assert "not a run of fedmpi" in told
+    output = fedmpi(1, *(word.format(folder, out=tmp_path / "out") for word in words))
+    assert "not a run of fedmpi" in output
     written = "".join(path.read_text() for path in tmp_path.iterdir() if path.suffix in (".html", ".csv"))
     if words[0] in ("merge", "watch", "report", "export"):
-        assert "a.h5" in told + written or "seed 0" in written or "\na," in written
-        assert "b.h5" in told + written or "seed 1" in written or "\nb," in written
+        assert "a.h5" in output + written or "seed 0" in written or "\na," in written
+        assert "b.h5" in output + written or "seed 1" in written or "\nb," in written
 
 
 @pytest.mark.parametrize("words", [("show",), ("model",), ("schema",)])
 def test_what_takes_one_run_takes_the_folder_of_one(fedmpi, folder, words):
     assert fedmpi(1, *words, folder / "below" / "b.h5") == fedmpi(1, *words, folder / "below")
-    told = fedmpi(1, *words, folder, code=2)
-    assert "holds 2 runs, and this takes one" in told
+    output = fedmpi(1, *words, folder, code=2)
+    assert "holds 2 runs, and this takes one" in output
 
 
 def test_a_folder_without_a_run_says_what_it_has(folder, tmp_path):
@@ -70,8 +70,8 @@ def test_many_files_that_are_none_are_counted(folder, tmp_path, capsys):
     for number in range(5):
         (tmp_path / f"{number}.h5").write_text("no HDF5")
     assert run_paths([tmp_path]) == [str(tmp_path / "RUN.HDF5")]
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 4 and told[-1] == f"passed over: 2 more files in {tmp_path} that are no runs"
+    output = capsys.readouterr().err.splitlines()
+    assert len(output) == 4 and output[-1] == f"passed over: 2 more files in {tmp_path} that are no runs"
 
 
 def test_folders_are_verified_run_by_run(fedmpi, folder, tmp_path):
@@ -80,8 +80,8 @@ def test_folders_are_verified_run_by_run(fedmpi, folder, tmp_path):
         os.link(folder / name, tmp_path / name)
     assert "all 2 runs agree" in fedmpi(1, "verify", folder, tmp_path)
     (tmp_path / "a.h5").unlink()
-    told = fedmpi(1, "verify", folder, tmp_path, code=1)
-    assert f"a.h5: only in {folder}" in told and "1 of the runs differ" in told
+    output = fedmpi(1, "verify", folder, tmp_path, code=1)
+    assert f"a.h5: only in {folder}" in output and "1 of the runs differ" in output
     os.link(folder / "a.h5", tmp_path / "below" / "a.h5")
     (tmp_path / "below" / "b.h5").unlink()
     os.link(folder / "a.h5", tmp_path / "below" / "b.h5")

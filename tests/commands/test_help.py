@@ -38,25 +38,25 @@ def test_pages_are_installed_with_the_package():
 
 
 def test_help_lists_the_topics_with_a_line_each(fedmpi):
-    told = fedmpi(1, "help")
-    names = re.findall(r"^([a-z-]+)  ", told, re.M)
+    text = fedmpi(1, "help")
+    names = re.findall(r"^([a-z-]+)  ", text, re.M)
     assert tuple(names) == pages.TOPICS
-    assert "The HDF5 file that a run writes" in told and "fedmpi help TOPIC shows a page" in told
+    assert "The HDF5 file that a run writes" in text and "fedmpi help TOPIC shows a page" in text
 
 
 def test_a_page_is_plain_text_in_a_pipe(fedmpi):
-    told = fedmpi(1, "help", "time")
-    assert told.startswith("Time and devices\n================\n\nVirtual time: ")
-    assert "\x1b" not in told and "**" not in told and "](" not in told
+    text = fedmpi(1, "help", "time")
+    assert text.startswith("Time and devices\n================\n\nVirtual time: ")
+    assert "\x1b" not in text and "**" not in text and "](" not in text
 
 
 @pytest.mark.parametrize("topic, said", [
     ("foo", "unknown topic 'foo'. Topics: tutorial, "), ("studys", "did you mean studies? Topics: "),
     ("train", "train is a command, not a topic: fedmpi train --help. Topics: ")])
 def test_a_topic_that_is_none_is_one_line_with_the_choices(fedmpi, topic, said):
-    told = fedmpi(1, "help", topic, code=2)
-    assert told.startswith("error: ") and said in told and told.count("\n") == 1
-    assert all(name in told for name in pages.TOPICS)
+    text = fedmpi(1, "help", topic, code=2)
+    assert text.startswith("error: ") and said in text and text.count("\n") == 1
+    assert all(name in text for name in pages.TOPICS)
 
 
 @pytest.mark.parametrize("width", [60, 80, 132])
@@ -68,10 +68,10 @@ def test_pages_fit_the_terminal(topic, width):
 
 @pytest.mark.parametrize("topic", pages.TOPICS)
 def test_in_a_wide_terminal_code_stands_as_it_is(topic):
-    told = as_text(pages.page(topic), 1000)
+    text = as_text(pages.page(topic), 1000)
     for kind, lines in blocks(pages.page(topic)):
         if kind == "code":
-            assert re.sub(r" \\\n +", " ", "\n".join(lines)) in told
+            assert re.sub(r" \\\n +", " ", "\n".join(lines)) in text
 
 
 @pytest.mark.parametrize("topic", pages.TOPICS)
@@ -88,9 +88,9 @@ def test_a_long_page_is_paged_in_a_terminal():
     env = environment(TERM="xterm", PAGER="sed s/^/paged:/")
     done = subprocess.run(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env, timeout=60)
     os.close(theirs)
-    told = os.read(ours, 1 << 16).decode()
+    text = os.read(ours, 1 << 16).decode()
     os.close(ours)
-    assert done.returncode == 0 and told.startswith("paged:Time and devices")
+    assert done.returncode == 0 and text.startswith("paged:Time and devices")
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -131,8 +131,8 @@ def test_code_within_sentences_keeps_its_stars():
 
 
 def test_long_commands_are_broken_before_options():
-    told = as_text("    fedmpi train --pruner rigl --clients 8 --rounds 20", 40)
-    assert told == "    fedmpi train --pruner rigl \\\n        --clients 8 --rounds 20"
+    text = as_text("    fedmpi train --pruner rigl --clients 8 --rounds 20", 40)
+    assert text == "    fedmpi train --pruner rigl \\\n        --clients 8 --rounds 20"
 
 
 def test_comments_move_to_the_left_before_they_move_above():

@@ -21,28 +21,28 @@ TINY = ("--dataset", "synthetic:samples=120,size=4", "--model", "logistic", "--c
 def written(fedmpi, tmp_path_factory):
     """``(folder, {module: what the command said})`` of a skeleton of every kind."""
     folder = tmp_path_factory.mktemp("skeletons")
-    told = {}
+    texts = {}
     for kind, flags in SKELETONS:
         name = "own_" + "_".join([*(flag.strip("-") for flag in flags), kind])
-        told[name] = fedmpi(1, "new", kind, name, *flags, "--out", folder)
-    return folder, told
+        texts[name] = fedmpi(1, "new", kind, name, *flags, "--out", folder)
+    return folder, texts
 
 
 def test_the_tests_of_all_skeletons_pass(written):
     """In a process of their own, as their author runs them: nothing but the folder and an installed fedmpi."""
-    folder, told = written
+    folder, texts = written
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"], cwd=folder,
                           env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
     assert done.returncode == 0, done.stdout
-    tests = sum((folder / f"test_{name}.py").read_text().count("\ndef test_") for name in told)
+    tests = sum((folder / f"test_{name}.py").read_text().count("\ndef test_") for name in texts)
     assert re.search(rf"\b{tests} passed", done.stdout)
 
 
 def test_every_skeleton_plays_as_it_is_told(written, fedmpi, monkeypatch):
-    folder, told = written
+    folder, texts = written
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for name, text in told.items():
+    for name, text in texts.items():
         words = re.search(rf"fedmpi train .*{name}:{name}", text)[0].split()[2:]
         small = [*TINY[2:], *TINY[:2] * ("--dataset" not in words)]
         if "--model" in words:
@@ -53,10 +53,10 @@ def test_every_skeleton_plays_as_it_is_told(written, fedmpi, monkeypatch):
 
 
 def test_every_skeleton_says_what_the_catalogue_wants_of_it(written, fedmpi, monkeypatch):
-    folder, told = written
+    folder, texts = written
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for name in told:
+    for name in texts:
         kind = name.rpartition("_")[2]
         text = " ".join(fedmpi(1, "list", kind, f"{name}:{name}").split())
         assert "paper: " in text and f"--{kind} {name}:{name}" in text and "options: none" not in text
@@ -113,5 +113,5 @@ def test_files_that_are_there_stay(fedmpi, tmp_path, monkeypatch):
 
 
 def test_kinds_are_completed():
-    found = answer(cli, {"COMP_LINE": "fedmpi new s", "_FEDMPI_COMPLETE": "bash_complete"}).split()
-    assert found == ["strategy", "schedule", "sampler"]
+    candidates = answer(cli, {"COMP_LINE": "fedmpi new s", "_FEDMPI_COMPLETE": "bash_complete"}).split()
+    assert candidates == ["strategy", "schedule", "sampler"]

@@ -64,8 +64,8 @@ def test_there_are_commands_to_check():
 def test_commands_and_options_of_every_page_exist(name):
     for command, *arguments in of_fedmpi(PAGES[name]):
         if not command.startswith("-") and command.islower():
-            found = cli.commands[command]
-            found.make_parser(click.Context(found)).parse_args(arguments)
+            target = cli.commands[command]
+            target.make_parser(click.Context(target)).parse_args(arguments)
 
 
 @pytest.mark.parametrize("line", trainings())
@@ -208,16 +208,16 @@ def test_the_tutorial_works_as_typed(fedmpi, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("shuffle", None)
     lines = [words for words in commands(tutorial) if words[0] in ("fedmpi", "python")]
-    told = {}
+    outputs = {}
     for program, *arguments in lines:
         if program == "python":
             runpy.run_path(arguments[0], run_name="__main__")
         else:
-            told[" ".join(arguments[:2])] = fedmpi(1, *arguments)
+            outputs[" ".join(arguments[:2])] = fedmpi(1, *arguments)
     assert len(lines) == 14 and len((tmp_path / "make_mine.py").read_text().splitlines()) == 6
-    assert "1911.11134" in told["list pruner"]
-    assert "time in all" in told["train --dry-run"] and "strategy thesis (was fedavg)" in told["train --like"]
-    assert "2 of 2 played" in told["sweep grid.toml"] and "rigl" in told["compare runs/mine"]
+    assert "1911.11134" in outputs["list pruner"]
+    assert "time in all" in outputs["train --dry-run"] and "strategy thesis (was fedavg)" in outputs["train --like"]
+    assert "2 of 2 played" in outputs["sweep grid.toml"] and "rigl" in outputs["compare runs/mine"]
     assert "rigl" in (tmp_path / "runs/mine.html").read_text()
     accuracies = [read_run(tmp_path / name).rounds["accuracy"][-1] for name in ("shuffle.h5", "thesis.h5")]
     assert min(accuracies) > 0.8

@@ -32,30 +32,30 @@ def runs(fedmpi, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wide")
     judged = ("--observe", "shapley", "--observe", "loo", "--fault", "sign-flip:share=0.2",
               "--fault", "free-rider:kind=stale,share=0.2")
-    told = fedmpi(1, "train", *SMALL, *judged, "--strategy", "fedavg",
+    text = fedmpi(1, "train", *SMALL, *judged, "--strategy", "fedavg",
                   "--pruner", "rigl:every=3,fraction=0.2,sparsity=0.9", "--out", folder / f"{LONG}.h5")
     for seed in (1, 2):
         fedmpi(1, "train", *SMALL, "--strategy", "thesis", "--seed", seed, "--out", folder / f"{seed}.h5")
-    return folder, told
+    return folder, text
 
 
 def too_wide(text, width):
-    """The lines that do not fit; those of one warning, and what was passed over, stay one line each."""
+    """The lines that do not fit; those of one warning, and files passed over, stay one line each."""
     alone = ("warning: ", "run file: ", "passed over: ")
     return [line for line in text.splitlines() if len(line) > width and not line.startswith(alone)]
 
 
 def test_train_shows_nothing_wider_than_the_terminal(runs):
-    folder, told = runs
-    assert too_wide(told, 80) == []
-    rounds = [line for line in told.splitlines() if re.match(r"round +\d+/12  ", line)]
+    folder, text = runs
+    assert too_wide(text, 80) == []
+    rounds = [line for line in text.splitlines() if re.match(r"round +\d+/12  ", line)]
     assert len(rounds) == 12
     assert all("accuracy" in line and "loss" in line and "up" in line and "left" in line for line in rounds)
 
 
 def test_the_first_line_of_train_names_the_run_file(fedmpi, runs, tmp_path):
-    folder, told = runs
-    assert told.splitlines()[0] == f"run file: {folder / LONG}.h5"
+    folder, text = runs
+    assert text.splitlines()[0] == f"run file: {folder / LONG}.h5"
     again = fedmpi(1, "train", "--resume", folder / "1.h5")
     assert again.splitlines()[0] == f"run file: {folder / '1.h5'}"
     like = fedmpi(1, "train", "--like", folder / "1.h5", "--rounds", 1, "--out", tmp_path / "a.h5")
@@ -81,22 +81,23 @@ def test_nothing_that_is_shown_is_wider_than_the_terminal(fedmpi, runs, monkeypa
     folder, _ = runs
     monkeypatch.setenv("COLUMNS", str(width))
     names = {"folder": folder, "one": folder / "1.h5", "long": folder / f"{LONG}.h5"}
-    told = fedmpi(1, *(str(word).format(**names) for word in words))
-    assert too_wide(told, width) == []
+    text = fedmpi(1, *(str(word).format(**names) for word in words))
+    assert too_wide(text, width) == []
 
 
 def test_the_doctor_fits(capsys):
     from fedmpi.cluster import doctor
+    from fedmpi.cluster.findings.finding import Finding
     got = "a folder on a disk that is nearly full, on which other jobs write as well, as far as can be told from here"
-    found = [doctor.Finding("warning", "run files", got, "room for them", "take another folder, on a larger disk")]
-    told = doctor.text(found, 60)
-    assert too_wide(told, 60) == [] and "way out: take" in " ".join(told.split())
+    findings = [Finding("warning", "run files", got, "room for them", "take another folder, on a larger disk")]
+    text = doctor.text(findings, 60)
+    assert too_wide(text, 60) == [] and "way out: take" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("name", [None, *cli.commands])
 def test_help_fits(fedmpi, name):
-    told = fedmpi(1, *[name] * (name is not None), "--help")
-    assert too_wide(told, 80) == []
+    text = fedmpi(1, *[name] * (name is not None), "--help")
+    assert too_wide(text, 80) == []
 
 
 ENTRIES = [(kind, name) for kind, table in catalog.KINDS.items() for name in table]
@@ -104,8 +105,8 @@ ENTRIES = [(kind, name) for kind, table in catalog.KINDS.items() for name in tab
 
 def test_every_part_in_full_fits():
     for kind, name in ENTRIES:
-        told = in_full(kind, name, entry(catalog.KINDS[kind], name))
-        assert too_wide(reflowed(told, 80), 80) == []
+        text = in_full(kind, name, entry(catalog.KINDS[kind], name))
+        assert too_wide(reflowed(text, 80), 80) == []
 
 
 def test_a_round_leaves_out_what_tells_least():
@@ -124,8 +125,8 @@ def test_a_table_that_fits_is_as_it_was():
 
 def test_long_cells_of_a_table_go_on_below():
     rows = [["a/long/path/of/a/run/file.h5", "12"]]
-    told = ["run                     rounds", "a/long/path/of/a/run/       12", "file.h5"]
-    assert aligned(["run", "rounds"], rows, width=30) == told
+    text = ["run                     rounds", "a/long/path/of/a/run/       12", "file.h5"]
+    assert aligned(["run", "rounds"], rows, width=30) == text
 
 
 def test_columns_that_do_not_fit_stand_below_beside_the_first():
@@ -159,9 +160,9 @@ def test_watch_waits_for_a_run_that_is_about_to_come(fedmpi, runs, tmp_path):
     path = tmp_path / "coming.h5"
     later = threading.Timer(0.5, os.link, (folder / "1.h5", path))
     later.start()
-    told = fedmpi(1, "watch", path)
+    text = fedmpi(1, "watch", path)
     later.join()
-    assert told.startswith(f"waiting for {path}, not there yet; q or Ctrl-C leaves\n") and "12/12" in told
+    assert text.startswith(f"waiting for {path}, not there yet; q or Ctrl-C leaves\n") and "12/12" in text
     late = fedmpi(1, "watch", tmp_path / "never.h5", "--wait", 0.3, code=2)
     assert "never.h5 has not come within 0.3 s" in late
 
@@ -171,8 +172,8 @@ def test_watch_waits_for_a_run_that_is_about_to_come(fedmpi, runs, tmp_path):
     ("no/1.h5", (), "there is no folder"), ("3.h5", ("--wait", 0), "there is no such file or folder; did you mean")])
 def test_what_cannot_come_is_not_waited_for(fedmpi, runs, name, options, line):
     folder, _ = runs
-    told = fedmpi(1, "watch", folder / name, *options, code=2)
-    assert line in told and told.count("\n") == 1
+    text = fedmpi(1, "watch", folder / name, *options, code=2)
+    assert line in text and text.count("\n") == 1
 
 
 def test_q_leaves_while_watch_waits(tmp_path):
@@ -202,5 +203,5 @@ def test_nothing_that_people_read_refers_to_a_text_that_they_do_not_have():
     root = pathlib.Path(__file__).parents[2]
     sources = [path for kind in ("py", "toml", "md") for path in (root / "fedmpi").rglob(f"*.{kind}")]
     files = [*sources, root / "README.md"]
-    found = {str(path): REFERENCE.findall(path.read_text(encoding="utf-8")) for path in files}
-    assert {path: hits for path, hits in found.items() if hits} == {}
+    hits_in = {str(path): REFERENCE.findall(path.read_text(encoding="utf-8")) for path in files}
+    assert {path: hits for path, hits in hits_in.items() if hits} == {}

@@ -201,7 +201,7 @@ def test_a_shift_is_added_to_every_gradient_on_live_weights():
     descend(task)
     descend(twin, Descent(shift=shift))
     R = task.layout.R
-    expected = task.x[:R] - 0.1 * shift(task) * task.live * task.layout.real[:R]
+    expected = task.x[:R] - 0.1 * shift(task) * task.trainable * task.layout.real[:R]
     torch.testing.assert_close(twin.x[:R], expected, rtol=0, atol=1e-7)
     assert not twin.g.any()
 

@@ -111,7 +111,7 @@ def test_masked_sgd_is_dense_sgd_with_a_masked_gradient():
     sgd(task)
     twin = task_of(conv_net(), mask=half)
     F.cross_entropy(twin.model(twin.inputs), twin.labels).backward()
-    expected = twin.x[: twin.layout.R] - 0.1 * twin.g * twin.live
+    expected = twin.x[: twin.layout.R] - 0.1 * twin.g * twin.trainable
     torch.testing.assert_close(task.x[: task.layout.R], expected, rtol=0, atol=1e-7)
 
 
@@ -129,7 +129,7 @@ def test_weights_that_share_a_gradient_are_masked_each_by_its_own_mask():
     flipped = task.layout.full_mask() & ~half(task.layout)
     b = next(slot for slot in task.layout.weights if slot.name == "1.b.weight")
     task.mask[b.span] = flipped[b.span]
-    task.live[b.span] = flipped[b.span].float()
+    task.trainable[b.span] = flipped[b.span].float()
     task.x[b.span] *= task.mask[b.span]
     before = task.x.clone()
     sgd(task)
@@ -195,7 +195,7 @@ def test_a_mask_changed_between_epochs_is_obeyed():
     def epoch(e):
         if e == 0:
             task.mask.copy_(task.layout.full_mask() & ~task.mask)
-            task.live[: task.layout.Q] = task.mask
+            task.trainable[: task.layout.Q] = task.mask
         return e == 0
 
     task = task_of(conv_net(), mask=half, epochs=2, probe=Probe(epoch=epoch))
@@ -237,7 +237,7 @@ def test_fedprox_gradient_by_hand():
     for _ in range(2):
         twin.g.zero_()
         F.cross_entropy(twin.model(twin.inputs), twin.labels).backward()
-        x[:R] -= 0.2 * twin.live * (twin.g + 0.7 * (x - x0)[:R])
+        x[:R] -= 0.2 * twin.trainable * (twin.g + 0.7 * (x - x0)[:R])
     torch.testing.assert_close(task.x, x, rtol=0, atol=1e-6)
     assert not task.x[: task.layout.Q][~task.mask].any()
 

@@ -237,7 +237,7 @@ def test_what_cannot_be_stacked_is_refused(make, why):
 def test_what_a_strategy_says_of_its_local_training_is_what_it_does(name):
     strategy = make(catalog.STRATEGIES, name)
     task = tasks_of(small_cnn, (12,), mask=half)[0]
-    task = task._replace(given={field: torch.ones_like(task.x) for field in strategy.sends})
+    task = task._replace(message={field: torch.ones_like(task.x) for field in strategy.sends})
     assert isinstance(strategy.local, Descent)
     want, told = alone(task, **strategy.local._asdict())
     task.x.copy_(task.base)
@@ -262,10 +262,10 @@ def test_teams_follow_the_order():
 def test_rounds_of_teams_are_those_of_single_clients(options):
     """The same clients, bytes, samples and FLOPs; losses and the model up to rounding."""
     options = {"clients": 7, "partition": "quantity", "validation": 0.1, "lr": 0.05} | options
-    (fed, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 3))
+    (run, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 3))
     for t in (1, 2):
-        state, row, clients = loop.play_round(fed, state, t)
-        twin, side, beside = loop.play_round(other, twin, t)
+        state, row, clients = loop.evaluated_round(run, state, t)
+        twin, side, beside = loop.evaluated_round(other, twin, t)
         for name in ("client", "samples", "up_bytes", "down_bytes", "outcome", "sim_s"):
             np.testing.assert_array_equal(clients[name], beside[name])
         np.testing.assert_allclose(clients["loss"], beside["loss"], rtol=1e-4)
@@ -276,54 +276,57 @@ def test_rounds_of_teams_are_those_of_single_clients(options):
 
 def test_clients_whose_steps_are_watched_train_one_by_one_to_the_same_bits():
     options = {"clients": 4, "strategy": "feddst", "pruner": "feddst:every=1"}
-    (fed, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 4))
-    assert torch.equal(loop.play_round(fed, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
+    (run, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 4))
+    assert torch.equal(loop.evaluated_round(run, state, 1)[0]["x"], loop.evaluated_round(other, twin, 1)[0]["x"])
 
 
 @pytest.mark.parametrize("pruner", ["dense", "feddst:every=1"])
 def test_a_team_whose_updates_pass_through_one_buffer_keeps_each(pruner):
     """As on a GPU; beside each other and, under feddst, one by one."""
     options = {"clients": 4, "strategy": "feddst", "pruner": pruner, "together": 4}
-    (fed, state), (other, twin) = (contracts.assembled(**options) for _ in range(2))
+    (run, state), (other, twin) = (contracts.assembled(**options) for _ in range(2))
     worker = other.transport.worker
     buffer = torch.empty(worker.layout.P)
     stage = worker.home.stage._replace(down=lambda values: buffer[: len(values)].copy_(values), reuses=True)
     worker.home = worker.home._replace(stage=stage)
-    assert torch.equal(loop.play_round(fed, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"])
+    assert torch.equal(loop.evaluated_round(run, state, 1)[0]["x"], loop.evaluated_round(other, twin, 1)[0]["x"])
 
 
 def failing(error, whom, times):
     """A federation of 5 in teams of 3, and how often client ``whom`` raises ``error`` when it gets ready."""
-    fed, state = contracts.assembled(clients=5, partition="quantity", together=3, on_error="retry" if times else "drop")
-    worker, count = fed.transport.worker, [0]
-    usual = worker.prepare
+    count, sizes = [0], []
 
-    def prepare(job, arrays):
-        if job["client"] == whom:
+    def report(task):
+        # Their numbers of samples tell clients apart.
+        if len(task.labels) == sizes[whom]:
             count[0] += 1
             if not times or count[0] <= times:
                 raise error
-        return usual(job, arrays)
+        return {}
 
-    worker.prepare = prepare
-    return fed, state, count
+    run, state = contracts.assembled(
+        of_worker={"reports": {"raising": report}}, clients=5, partition="quantity:beta=5,min_size=12", together=3,
+        on_error="retry" if times else "drop")
+    sizes += run.sizes.tolist()
+    assert len(set(sizes)) == 5
+    return run, state, count
 
 
 def test_only_who_is_at_fault_fails():
-    fed, state, count = failing(ZeroDivisionError("a bug"), 1, 0)
-    after, row, clients = loop.play_round(fed, state, 1)
+    run, state, count = failing(ZeroDivisionError("a bug"), 1, 0)
+    after, row, clients = loop.evaluated_round(run, state, 1)
     assert [int(outcome) for outcome in clients["outcome"]] == [0, Outcome.FAILED, 0, 0, 0] and count[0] == 2
-    fed, state, count = failing(ZeroDivisionError("a bug"), 1, 2)
-    assert loop.play_round(fed, state, 1)[1]["merged"] == 5 and count[0] == 3
+    run, state, count = failing(ZeroDivisionError("a bug"), 1, 2)
+    assert loop.evaluated_round(run, state, 1)[1]["merged"] == 5 and count[0] == 3
 
 
 def test_a_team_without_memory_trains_again_as_it_was_to_the_same_bits():
-    fed, state, count = failing(torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, 1)
+    run, state, count = failing(torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, 1)
     lines = []
-    after, row, clients = loop.play_round(fed._replace(tell=lines.append), state, 1)
-    whole = contracts.assembled(clients=5, partition="quantity", together=3)
+    after, row, clients = loop.evaluated_round(run._replace(tell=lines.append), state, 1)
+    whole = contracts.assembled(clients=5, partition="quantity:beta=5,min_size=12", together=3)
     assert row["merged"] == 5 and any(" clients ran out of GPU memory" in line for line in lines)
-    assert torch.equal(after["x"], loop.play_round(*whole, 1)[0]["x"])
+    assert torch.equal(after["x"], loop.evaluated_round(*whole, 1)[0]["x"])
 
 
 # --- the command ---

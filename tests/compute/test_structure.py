@@ -17,7 +17,7 @@ from fedmpi.methods.tasks.classification import classification
 from fedmpi.core.layout import bind
 from fedmpi.core.layout import check as check_home
 from fedmpi.core.parts import Round, Task
-from fedmpi.core.units import choose, flat, held, l1, norm_scale, small_layout
+from fedmpi.core.units import choose, flat, entries_of, l1, norm_scale, small_layout
 from fedmpi.methods.models.cnn import cnn
 from fedmpi.methods.models.lenet5 import lenet5
 from fedmpi.methods.models.pfl_cnn import pfl_cnn
@@ -122,7 +122,7 @@ def gradient(model, g, samples):
 def test_the_small_network_is_the_whole_one_with_zeros(make, shape):
     model, layout, x, g, structure, samples = bound(make, shape)
     units = half(structure, x)
-    small, entries = cut(model, structure, units), held(structure, units)
+    small, entries = cut(model, structure, units), entries_of(structure, units)
     small.down(x)
     check_home(small.model, small.layout, small.x)
     assert small.layout == small_layout(structure, units)
@@ -145,10 +145,10 @@ def test_operations_and_values_are_those_of_the_smaller_network(make, shape):
     model, layout, x, _, structure, samples = bound(make, shape)
     units = half(structure, x)
     small = cut(model, structure, units)
-    booked = forward(layout, costs(model, layout, samples[:1]), held(structure, units))
+    booked = forward(layout, costs(model, layout, samples[:1]), entries_of(structure, units))
     own = costs(small.model, small.layout, samples[:1])
     assert booked == forward(small.layout, own, small.layout.full_mask())
-    assert small.layout.num_values == int(held(structure, units).sum())
+    assert small.layout.num_values == int(entries_of(structure, units).sum())
 
 
 @every_model
@@ -215,7 +215,7 @@ def test_what_is_cut_keeps_the_servers_values():
     """R2SP with one client: the small model in its place, all else as it was."""
     model, layout, x, _, structure, _ = bound(lambda: small_cnn(GREY, 3, width=4), GREY)
     units = half(structure, x)
-    small, entries = cut(model, structure, units), held(structure, units)
+    small, entries = cut(model, structure, units), entries_of(structure, units)
     small.down(x)
     small.x[small.places] += 1
     after = small.up(small.x, x.clone())
@@ -238,7 +238,7 @@ def test_training_the_small_network_is_training_the_whole_one_on_its_entries(nam
     make, shape = MODELS[name]
     model, layout, x, g, structure, _ = bound(make, shape)
     units = half(structure, x)
-    small, entries = cut(model, structure, units), held(structure, units)
+    small, entries = cut(model, structure, units), entries_of(structure, units)
     small.down(x)
     x.mul_(entries)
     wanted = trained(model, layout, x, g, entries, shape)

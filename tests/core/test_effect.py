@@ -56,8 +56,8 @@ def test_a_mask_that_never_moves_is_told_and_one_that_moves_is_not(pruner, last_
     """Against what is played: the least number of rounds in which it moves, and one less."""
     for rounds, moves in ((last_still, False), (last_still + 1, True)):
         model = "small-cnn:width=16"
-        fed, state = contracts.assembled(pruner=pruner, rounds=rounds, model=model)
-        states, _ = contracts.play(fed, state, rounds)
+        run, state = contracts.assembled(pruner=pruner, rounds=rounds, model=model)
+        states, _ = contracts.run_rounds(run, state, rounds)
         moved = any(not torch.equal(state["mask"], after["mask"]) for after in states)
         told = [line for line in warned(pruner=pruner, rounds=rounds, model=model) if "never moves" in line]
         assert (moved, not told) == (moves, moves), (rounds, told)

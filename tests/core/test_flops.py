@@ -36,7 +36,7 @@ def test_uses_by_hand(model, shape, expected):
 
 def test_a_weight_used_twice_counts_twice():
     shared = nn.Linear(4, 4)
-    assert found(nn.Sequential(shared, nn.ReLU(), shared), (4,))[1].uses == (2,)
+    assert found(nn.Sequential(shared, nn.ReLU(), shared), (4,))[1].macs_per_weight == (2,)
 
 
 def test_counting_leaves_the_model_as_it_was():
@@ -79,7 +79,7 @@ def test_both_conventions_agree_on_a_dense_model():
 
 def test_cifar10net_by_hand_on_its_real_shapes():
     layout, use = found(cifar10net((3, 32, 32), 10), (3, 32, 32))
-    assert use.uses == (28 * 28, 22 * 22, 1, 1, 1)           # 32 - 4; pooled to 26, 26 - 4; pooled to 20
+    assert use.macs_per_weight == (28 * 28, 22 * 22, 1, 1, 1)           # 32 - 4; pooled to 26, 26 - 4; pooled to 20
     forward = 2 * (450 * 784 + 2400 * 484 + 768_000 + 10_080 + 840)
     assert forward == 4_626_640 - 40_000
     seen = 10 * 5000                                    # 10 epochs of a tenth of the training set
@@ -144,7 +144,7 @@ def test_a_dense_pass_costs_what_torchs_counter_counts(model, sample):
     layout, _, _ = bind(model)
     use = costs(model, layout, sample)
     assert forward(layout, use, layout.full_mask()) == counted(model, sample) > 0
-    assert all(use.uses)
+    assert all(use.macs_per_weight)
 
 
 def test_fused_recurrent_kernels_are_counted_too():
@@ -159,7 +159,7 @@ def test_attention_counts_for_its_weights_and_for_activations_by_hand():
     model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     layout, _, _ = bind(model)
     use = costs(model, layout, torch.randn(1, 5, 8))
-    assert dict(zip([slot.name for slot in layout.weights], use.uses)) == dict.fromkeys(
+    assert dict(zip([slot.name for slot in layout.weights], use.macs_per_weight)) == dict.fromkeys(
         ["self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"], 5.0)
     assert use.dense == 2 * (2 * 5 * 5 * 8) and use.frozen == 0            # scores, and values by them
 
@@ -174,7 +174,7 @@ def test_a_call_by_keyword_and_a_function_on_a_parameter_are_counted():
             return torch.einsum("bi,io->bo", self.layer(input=x), self.mixing)
 
     layout, use = found(Odd(), (4,))
-    assert dict(zip([slot.name for slot in layout.weights], use.uses)) == {"layer.weight": 1, "mixing": 1}
+    assert dict(zip([slot.name for slot in layout.weights], use.macs_per_weight)) == {"layer.weight": 1, "mixing": 1}
 
 
 def test_a_weight_that_is_reshaped_or_scaled_first_is_counted_for_itself():

@@ -131,7 +131,7 @@ def test_support_is_sorted_and_never_holds_padding():
     assert support.dtype == torch.int32 and len(support) == layout.num_values
     assert bool(layout.real[support].all()) and torch.equal(support, support.sort().values)
     empty = layout.support(torch.zeros(layout.Q, dtype=torch.bool))
-    assert torch.equal(empty, layout.tail) and len(empty) == 14 + 6
+    assert torch.equal(empty, layout.dense_positions) and len(empty) == 14 + 6
     assert not x[~layout.real].any()
 
 
@@ -140,7 +140,7 @@ def test_a_support_is_found_once_and_again_where_its_mask_has_changed():
     mask = layout.full_mask()
     assert layout.support(mask) is layout.support(mask)
     mask[0] = False
-    assert layout.support(mask).tolist() == torch.cat([torch.nonzero(mask).flatten(), layout.tail]).tolist()
+    assert layout.support(mask).tolist() == torch.cat([torch.nonzero(mask).flatten(), layout.dense_positions]).tolist()
     assert layout.support(mask.clone()) is not layout.support(mask)
 
 

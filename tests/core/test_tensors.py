@@ -109,18 +109,18 @@ def test_frozen_parameters_are_in_no_region_of_the_vector():
 @pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize("pruner", ["dense", "rigl:sparsity=0.5,every=1"])
 def test_frozen_parameters_stay_as_they_are_whichever_way_clients_train(together, pruner):
-    fed, state = contracts.assembled(model="test_tensors:freezing", together=together, pruner=pruner)
-    model = fed.transport.worker.parts.model
+    run, state = contracts.assembled(model="test_tensors:freezing", together=together, pruner=pruner)
+    model = run.transport.worker.parts.model
     before = copy.deepcopy(dict(frozen(model)))
-    states, _ = contracts.play(fed, state, 2)
+    states, _ = contracts.run_rounds(run, state, 2)
     assert not torch.equal(states[0]["x"], states[1]["x"])
     for name, parameter in frozen(model):
         assert torch.equal(parameter, before[name]) and not parameter.requires_grad
 
 
 def test_clients_side_by_side_train_what_they_train_one_by_one_beside_frozen_layers():
-    one, two = [contracts.play(*contracts.assembled(model="test_tensors:freezing", together=together), 2)[0][-1]["x"]
-                for together in (1, 2)]
+    runs = [contracts.assembled(model="test_tensors:freezing", together=together) for together in (1, 2)]
+    one, two = [contracts.run_rounds(*started, 2)[0][-1]["x"] for started in runs]
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
@@ -132,9 +132,9 @@ def drifting(shape, classes):
 
 
 def test_workers_train_on_the_frozen_weights_of_the_server():
-    fed, _ = contracts.assembled(model="test_tensors:drifting")
-    model = fed.transport.worker.parts.model
-    assert fixed(model, fed.layout).digest == fed.fixed.digest != ""
+    run, _ = contracts.assembled(model="test_tensors:drifting")
+    model = run.transport.worker.parts.model
+    assert fixed(model, run.layout).digest == run.fixed.digest != ""
 
 
 def test_frozen_values_of_any_dtype_are_taken_over_to_the_bit():
@@ -241,15 +241,15 @@ class Cached(Causal):
 
 
 def test_a_constant_that_the_first_pass_makes_is_no_difference_between_ranks():
-    fed, state = contracts.assembled(model="test_tensors:Cached")
-    _, rows = contracts.play(fed, state, 1)
+    run, state = contracts.assembled(model="test_tensors:Cached")
+    _, rows = contracts.run_rounds(run, state, 1)
     assert rows
 
 
 def test_infinite_constants_are_no_divergence_and_statistics_are_averaged():
-    fed, state = contracts.assembled(model="test_tensors:Averaging", noise="none")
-    states, rows = contracts.play(fed, state, 2)
-    mean = fed.layout.buffers[0].offset
+    run, state = contracts.assembled(model="test_tensors:Averaging", noise="none")
+    states, rows = contracts.run_rounds(run, state, 2)
+    mean = run.layout.buffers[0].offset
     assert rows[-1][0]["merged"] == 3 if isinstance(rows[-1], tuple) else rows[-1]["merged"] == 3
     assert float(states[-1]["x"][mean]) != 0
 

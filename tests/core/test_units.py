@@ -5,7 +5,7 @@ import torch
 
 from fedmpi.core.errors import UserError
 from fedmpi.core.layout import arranged
-from fedmpi.core.units import (Axis, Structure, by_layer, choose, flat, held, l1, norm_scale,
+from fedmpi.core.units import (Axis, Structure, by_layer, choose, flat, entries_of, l1, norm_scale,
                                small_layout)
 
 
@@ -27,7 +27,7 @@ def by_hand():
 
 def entries(structure, kept):
     """The kept entries of each tensor, as lists of its flat positions."""
-    found = held(structure, kept)
+    found = entries_of(structure, kept)
     return {slot.name: torch.nonzero(found[slot.span]).flatten().tolist()
             for slot in structure.layout.slots}
 
@@ -40,7 +40,7 @@ def test_a_filter_is_its_rows_its_norm_and_the_columns_that_read_it():
 
 def test_all_units_hold_all_entries_but_padding():
     structure = by_hand()
-    assert torch.equal(held(structure, torch.ones(2, dtype=torch.bool)), structure.layout.real)
+    assert torch.equal(entries_of(structure, torch.ones(2, dtype=torch.bool)), structure.layout.real)
 
 
 def test_the_small_layout_has_the_same_tensors_in_the_same_order():
@@ -48,7 +48,7 @@ def test_the_small_layout_has_the_same_tensors_in_the_same_order():
     assert [(slot.name, slot.shape) for slot in layout.slots] == [
         ("conv.weight", (1, 1, 3)), ("fc.weight", (3, 2)), ("conv.bias", (1,)),
         ("norm.weight", (1,)), ("fc.bias", (3,)), ("norm.running_mean", (1,))]
-    assert layout.num_values == int(held(by_hand(), torch.tensor([False, True])).sum())
+    assert layout.num_values == int(entries_of(by_hand(), torch.tensor([False, True])).sum())
 
 
 def test_what_stays_is_given_by_layer():

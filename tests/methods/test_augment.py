@@ -66,9 +66,9 @@ def test_impossible_options_are_refused(spec, message):
 
 def test_teams_draw_what_single_clients_draw():
     options = {"clients": 5, "partition": "quantity", "augment": ["flip", "crop:pad=1"], "lr": 0.05}
-    (fed, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 3))
-    plain = contracts.play(*contracts.assembled(**options | {"augment": []}), 1)[0][0]["x"]
-    one, side = loop.play_round(fed, state, 1)[0]["x"], loop.play_round(other, twin, 1)[0]["x"]
+    (run, state), (other, twin) = (contracts.assembled(**options, together=G) for G in (1, 3))
+    plain = contracts.run_rounds(*contracts.assembled(**options | {"augment": []}), 1)[0][0]["x"]
+    one, side = loop.evaluated_round(run, state, 1)[0]["x"], loop.evaluated_round(other, twin, 1)[0]["x"]
     torch.testing.assert_close(one, side, rtol=1e-3, atol=2e-5)
     assert float((one - plain).abs().max()) > 1e-3
 

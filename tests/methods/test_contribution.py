@@ -51,9 +51,9 @@ def test_weightings_keep_the_contract(spec):
 
 @pytest.mark.parametrize("weighting", ["relu", "softmax", "thesis:schedule=thesis", "uniform"])
 def test_absent_clients_keep_their_state_in_real_rounds(weighting):
-    fed, state = contracts.assembled(contribution="loo", weighting=weighting, clients=5, cohort=2, rounds=4)
-    for after in contracts.play(fed, state, 3)[0]:
-        absent = after["held"] == state["held"]
+    run, state = contracts.assembled(contribution="loo", weighting=weighting, clients=5, cohort=2, rounds=4)
+    for after in contracts.run_rounds(run, state, 3)[0]:
+        absent = after["last_round_of"] == state["last_round_of"]
         for name, tensor in after["weighting"].items():
             old = state["weighting"][name]
             a, b = (v[absent].double() for v in (tensor, old))
@@ -302,16 +302,16 @@ def test_loo_on_a_table_game():
 
 
 def test_loo_asks_the_real_model_once_a_client_and_once_for_all():
-    fed, state = contracts.assembled(contribution="loo", clients=4)
-    _, rows = contracts.play(fed, state, 1)
+    run, state = contracts.assembled(contribution="loo", clients=4)
+    _, rows = contracts.run_rounds(run, state, 1)
     assert rows[0]["utility_calls"] == 5
 
 
 def test_loo_finds_the_client_with_wrong_labels():
-    fed, state = contracts.assembled(contribution="loo", weighting="relu:memory=0", clients=4,
+    run, state = contracts.assembled(contribution="loo", weighting="relu:memory=0", clients=4,
                                      noise="symmetric:rate=1,share=0.25", lr=0.1, validation=0.3)
-    states, _ = contracts.play(fed, state, 4)
-    labels = fed.transport.worker.data
+    states, _ = contracts.run_rounds(run, state, 4)
+    labels = run.transport.worker.data
     truth = contracts.assembled(contribution="loo", clients=4, noise="none", lr=0.1,
                                 validation=0.3)[0].transport.worker.data["labels"]
     wrong = [float((labels["labels"][a:b] != truth[a:b]).mean())

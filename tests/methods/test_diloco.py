@@ -16,7 +16,7 @@ from fedmpi.methods.optimisers.adamw import adamw
 from fedmpi.methods.strategies.diloco import diloco
 from fedmpi.plugins.spec import make
 from fedmpi.server import loop
-from fedmpi.server.exchange import memory
+from fedmpi.server.exchange import state_of_client
 
 ADAMW = "adamw:beta2=0.95,weight_decay=0.1"
 SMALL = {"strategy": "diloco", "contribution": "uniform", "pruner": "dense", "model": "logistic", "local_steps": 4,
@@ -74,11 +74,11 @@ def test_impossible_options_are_refused(options, message):
 
 
 def test_a_state_that_does_not_exist_is_told():
-    facts = Facts(None, {"optimiser": "--optimiser sgd"}, given=frozenset(["inner"]), stateful=False)
+    facts = Facts(None, {"optimiser": "--optimiser sgd"}, user_options=frozenset(["inner"]), stateful=False)
     assert list(diloco(inner="keep").notes(facts)) == [
         "inner=keep has no effect: --optimiser sgd has no state to keep"]
     assert not list(diloco(inner="keep").notes(facts._replace(stateful=True))) and not list(diloco().notes(
-        facts._replace(given=frozenset())))
+        facts._replace(user_options=frozenset())))
 
 
 # --- one step, plain SGD ---
@@ -90,9 +90,9 @@ def test_with_plain_steps_it_is_fedavg_to_the_bit(steps):
              "contribution": "size", "pruner": "static:sparsity=0.5", "dataset": "synthetic:samples=160"}
     runs = []
     for strategy in ("diloco:outer=sgd,server_lr=1", "fedavg"):
-        fed, state = contracts.assembled(**plain, strategy=strategy, partition="iid", validation=0.0)
-        assert len(set(fed.sizes.tolist())) == 1
-        runs.append(contracts.play(fed, state, 3)[0][-1]["x"])
+        run, state = contracts.assembled(**plain, strategy=strategy, partition="iid", validation=0.0)
+        assert len(set(run.sizes.tolist())) == 1
+        runs.append(contracts.run_rounds(run, state, 3)[0][-1]["x"])
     assert torch.equal(*runs)
 
 
@@ -147,31 +147,31 @@ def test_two_trainings_that_resume_are_one_to_the_bit(resumes):
 
 
 def one_client(inner, rounds, steps):
-    fed, state = contracts.assembled(**SMALL | {
+    run, state = contracts.assembled(**SMALL | {
         "strategy": f"diloco:outer=sgd,server_lr=1,inner={inner}", "clients": 1, "local_steps": steps,
         "dataset": "synthetic:samples=60", "batch_size": 1000, "rounds": rounds})
-    return contracts.play(fed, state, rounds)[0][-1]["x"], fed
+    return contracts.run_rounds(run, state, rounds)[0][-1]["x"], run
 
 
 def test_one_client_that_keeps_its_state_trains_as_if_there_were_no_rounds():
     """Two rounds of 5 steps on the whole shard are one of 10; an optimiser that begins anew makes another model."""
-    whole, fed = one_client("keep", 1, 10)
+    whole, run = one_client("keep", 1, 10)
     kept, _ = one_client("keep", 2, 5)
     reset, _ = one_client("reset", 2, 5)
     torch.testing.assert_close(kept, whole, rtol=0, atol=1e-6)
     assert float((reset - whole).abs().max()) > 1e-3 and not one_client("reset", 1, 1)[1].kept_fields
-    assert fed.kept_fields.keys() == {INNER + name for name in ("mean", "square", "steps")}
+    assert run.kept_fields.keys() == {INNER + name for name in ("mean", "square", "steps")}
 
 
 def test_the_state_stays_with_its_client_and_is_not_billed():
     bytes_of = []
     for inner in ("keep", "reset"):
-        fed, state = contracts.assembled(**SMALL | {"strategy": f"diloco:inner={inner}"}, clients=3)
+        run, state = contracts.assembled(**SMALL | {"strategy": f"diloco:inner={inner}"}, clients=3)
         for t in (1, 2):
-            state, _, rows = loop.play_round(fed, state, t)
+            state, _, rows = loop.evaluated_round(run, state, t)
         bytes_of.append((rows["up_bytes"].tolist(), rows["down_bytes"].tolist()))
         if inner == "keep":
-            own = [memory(fed, state, client, state["mask"]) for client in range(3)]
+            own = [state_of_client(run, state, client, state["mask"]) for client in range(3)]
             assert [int(values[INNER + "steps"]) for values in own] == [8, 8, 8]
             means = [values[INNER + "mean"] for values in own]
             assert not torch.equal(means[0], means[1]) and all(map(torch.any, means))
@@ -179,16 +179,16 @@ def test_the_state_stays_with_its_client_and_is_not_billed():
 
 
 def test_moments_of_weights_that_were_cut_are_forgotten():
-    fed, state = contracts.assembled(**SMALL | {"pruner": "set:every=1,sparsity=0.5", "model": "2nn"}, clients=2)
+    run, state = contracts.assembled(**SMALL | {"pruner": "set:every=1,sparsity=0.5", "model": "2nn"}, clients=2)
     seen = 0
     for t in (1, 2, 3):
         before = state["mask"]
-        state, _, _ = loop.play_round(fed, state, t)
+        state, _, _ = loop.evaluated_round(run, state, t)
         grown = state["mask"] & ~before
-        support = fed.layout.support(state["mask"])
-        whole = torch.zeros(fed.layout.P)
-        whole[support.long()] = memory(fed, state, 0, state["mask"])[INNER + "square"]
-        assert not whole[: fed.layout.Q][grown].any() and whole[: fed.layout.Q][before & state["mask"]].any()
+        support = run.layout.support(state["mask"])
+        whole = torch.zeros(run.layout.P)
+        whole[support.long()] = state_of_client(run, state, 0, state["mask"])[INNER + "square"]
+        assert not whole[: run.layout.Q][grown].any() and whole[: run.layout.Q][before & state["mask"]].any()
         seen += int(grown.sum())
     assert seen
 
@@ -197,10 +197,10 @@ def test_moments_of_weights_that_were_cut_are_forgotten():
 def test_side_by_side_a_client_keeps_what_it_keeps_alone(optimiser):
     ends = []
     for together in (1, 4):
-        fed, state = contracts.assembled(**SMALL | {"optimiser": optimiser}, clients=4, together=together)
+        run, state = contracts.assembled(**SMALL | {"optimiser": optimiser}, clients=4, together=together)
         for t in (1, 2, 3):
-            state, _, _ = loop.play_round(fed, state, t)
-        ends.append([state["x"]] + [memory(fed, state, client, state["mask"]) for client in range(4)])
+            state, _, _ = loop.evaluated_round(run, state, t)
+        ends.append([state["x"]] + [state_of_client(run, state, client, state["mask"]) for client in range(4)])
     torch.testing.assert_close(ends[0][0], ends[1][0], rtol=1e-3, atol=1e-5)
     for alone, beside in zip(ends[0][1:], ends[1][1:]):
         assert alone.keys() == beside.keys() != set()
@@ -209,21 +209,21 @@ def test_side_by_side_a_client_keeps_what_it_keeps_alone(optimiser):
 
 
 def test_a_client_that_trains_nothing_has_no_state():
-    fed, state = contracts.assembled(**SMALL, clients=2, fault=["free-rider:share=0.5,kind=zero"])
+    run, state = contracts.assembled(**SMALL, clients=2, fault=["free-rider:share=0.5,kind=zero"])
     for t in (1, 2):
-        state, _, _ = loop.play_round(fed, state, t)
+        state, _, _ = loop.evaluated_round(run, state, t)
     assert len(state["clients"]) == 1
 
 
 def test_plain_sgd_keeps_nothing():
-    fed, state = contracts.assembled(**SMALL | {"optimiser": "sgd"})
-    assert not fed.kept_fields and "clients" not in state
+    run, state = contracts.assembled(**SMALL | {"optimiser": "sgd"})
+    assert not run.kept_fields and "clients" not in state
 
 
 @pytest.mark.parametrize("outer", ["sgd", "heavy", "nesterov", "adam"])
 def test_it_learns_with_every_outer_step(outer):
     options = {"outer": outer} | ({"server_lr": .02} if outer == "adam" else {})
     spec = "diloco:" + ",".join(f"{name}={value}" for name, value in options.items())
-    fed, state = contracts.assembled(**SMALL | {"strategy": spec, "rounds": 12}, clients=3)
-    losses = [row["loss"] for row in contracts.play(fed, state, 12)[1]]
+    run, state = contracts.assembled(**SMALL | {"strategy": spec, "rounds": 12}, clients=3)
+    losses = [row["loss"] for row in contracts.run_rounds(run, state, 12)[1]]
     assert losses[-1] < .8 * losses[0]

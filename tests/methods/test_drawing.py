@@ -25,8 +25,8 @@ def rounded_by_chance(step: float = 0.01):
 
 def played():
     seen.clear()
-    fed, state = contracts.assembled(codec=f"{__name__}:rounded_by_chance", clients=3)
-    states, _ = contracts.play(fed, state, 2)
+    run, state = contracts.assembled(codec=f"{__name__}:rounded_by_chance", clients=3)
+    states, _ = contracts.run_rounds(run, state, 2)
     return states[-1]["x"], [draw for draw in seen if len(draw[2]) > 1]
 
 

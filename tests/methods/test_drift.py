@@ -42,7 +42,7 @@ class Parabolas:
         inputs = torch.tensor([[math.sqrt(self.a[n])]])
         task = Task(self.model, self.layout, self.own, self.g, self.x.clone(), self.layout.full_mask(),
                     torch.ones(self.layout.R), inputs, inputs * self.b[n], self.steps[n], 1, LR,
-                    np.random.default_rng(0), Round(1, 1), optimiser=self.optimiser, given=given, kept=self.kept[n])
+                    np.random.default_rng(0), Round(1, 1), optimiser=self.optimiser, message=given, kept=self.kept[n])
         trained = descend(task, self.strategy.local._replace(loss=half_square))
         answers, kept = self.strategy.reply(task, trained) if self.strategy.reply else ({}, {})
         self.kept[n] = {name: tensor.clone() for name, tensor in kept.items()}

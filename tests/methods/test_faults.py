@@ -275,7 +275,7 @@ def test_a_stale_free_rider_sends_the_last_change_and_nothing_in_the_first_round
     first = task_of()
     play("free-rider:kind=stale", first, None)
     assert torch.equal(first.x, first.base)
-    assert [free_rider(kind=kind).stale for kind in ("zero", "random", "stale")] == [False, False, True]
+    assert [free_rider(kind=kind).needs_previous_model for kind in ("zero", "random", "stale")] == [False, False, True]
 
 
 def test_a_stale_free_rider_sends_nothing_on_weights_pruned_since():

@@ -13,7 +13,7 @@ SKEWED = {"partition": "classes:per_client=2", "cohort": 2, "server_data": "12:l
 
 
 def played(strategy, rounds=3, **options):
-    return contracts.play(*contracts.assembled(strategy=strategy, **SKEWED | options), rounds)
+    return contracts.run_rounds(*contracts.assembled(strategy=strategy, **SKEWED | options), rounds)
 
 
 def test_the_share_by_hand():
@@ -63,9 +63,9 @@ def test_a_server_that_counts_for_nothing_is_fedavg_to_the_bit():
     states, rows = played("feddu:decay=0")
     other = played("feddu:decay=1")[0]
     options = {key: value for key, value in SKEWED.items() if key != "server_data"}
-    fed, state = contracts.assembled(strategy="feddu:decay=0", **SKEWED)
-    plain = fed._replace(strategy=fed.strategy._replace(after=None))
-    expected, _ = contracts.play(plain, state, 3)
+    run, state = contracts.assembled(strategy="feddu:decay=0", **SKEWED)
+    plain = run._replace(strategy=run.strategy._replace(after=None))
+    expected, _ = contracts.run_rounds(plain, state, 3)
     assert options and torch.equal(states[-1]["x"], expected[-1]["x"])
     assert not torch.equal(states[-1]["x"], other[-1]["x"])
     assert all(row["flops_server"] == 0 < row["flops_lab"] for row in rows)

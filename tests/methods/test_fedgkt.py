@@ -43,10 +43,10 @@ def test_losses_weigh_the_labels_on_the_server_and_the_teacher_on_clients():
 
 
 def test_bytes_up_are_features_outputs_and_labels_and_down_outputs_from_the_second_time_on():
-    fed, state = contracts.assembled(**FEDGKT)
-    first = loop.play(fed, state, 1)
-    second = loop.play(fed, first.state, 2)
-    n = fed.sizes.numpy()
+    run, state = contracts.assembled(**FEDGKT)
+    first = loop.run_round(run, state, 1)
+    second = loop.run_round(run, first.state, 2)
+    n = run.sizes.numpy()
     for played, down in ((first, 0 * n), (second, n * 4 * 4)):
         rows = played.clients
         # A message's frame and what it says of the client take some hundred bytes.
@@ -58,20 +58,20 @@ def test_bytes_up_are_features_outputs_and_labels_and_down_outputs_from_the_seco
 def test_the_server_trains_as_torch_would_in_the_order_of_clients_and_answers_the_last_outputs():
     options = FEDGKT | {"strategy": "fedgkt:alpha=0.7,temperature=5,server_epochs=2,server_lr=0.1",
                         "optimiser": "sgd:momentum=0.9", "local_steps": 0, "batch_size": 8}
-    fed, state = contracts.assembled(**options)
-    network = copy.deepcopy(fed.own_network.model)
-    parameters, layout = dict(network.named_parameters()), fed.kinds.server.layout
-    start = part(fed.kinds.server, state["x"])
+    run, state = contracts.assembled(**options)
+    network = copy.deepcopy(run.own_network.model)
+    parameters, layout = dict(network.named_parameters()), run.kinds.server.layout
+    start = part(run.kinds.server, state["x"])
     for slot in layout.trained:
         parameters[slot.name].data = start[slot.span].view(slot.shape).clone()
     seen = []
-    after = fed.strategy.after
+    after = run.strategy.after
 
     def watched(strategy, x, updates, lab):
         seen.append(updates.parts)
         return after(strategy, x, updates, lab)
 
-    played = loop.play(fed._replace(strategy=fed.strategy._replace(after=watched)), state, 1)
+    played = loop.run_round(run._replace(strategy=run.strategy._replace(after=watched)), state, 1)
     parts, = seen
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
@@ -85,7 +85,7 @@ def test_the_server_trains_as_torch_would_in_the_order_of_clients_and_answers_th
                 (kd + 0.7 * F.cross_entropy(made, labels[rows].long())).backward()
                 optimiser.step()
                 outputs.append(made.detach())
-    after_x = part(fed.kinds.server, played.state["x"])
+    after_x = part(run.kinds.server, played.state["x"])
     for slot in layout.trained:
         made = after_x[slot.span].view(slot.shape)
         torch.testing.assert_close(made, parameters[slot.name].detach(), rtol=1e-4, atol=1e-6)
@@ -94,32 +94,32 @@ def test_the_server_trains_as_torch_would_in_the_order_of_clients_and_answers_th
 
 
 def test_clients_train_by_labels_alone_at_first_and_then_are_taught():
-    fed, state = contracts.assembled(**FEDGKT | {"strategy": "fedgkt:alpha=0"})
+    run, state = contracts.assembled(**FEDGKT | {"strategy": "fedgkt:alpha=0"})
     taught_fed, _ = contracts.assembled(**FEDGKT | {"strategy": "fedgkt:alpha=1"})
-    plain, taught = loop.play(fed, state, 1), loop.play(taught_fed, state, 1)
+    plain, taught = loop.run_round(run, state, 1), loop.run_round(taught_fed, state, 1)
     for client in range(4):
         a, b = (played.state["clients"][client].values["_personal"] for played in (plain, taught))
         assert torch.equal(a, b)
-    plain, taught = (loop.play(each, played.state, 2) for each, played in ((fed, plain), (taught_fed, taught)))
+    plain, taught = (loop.run_round(each, played.state, 2) for each, played in ((run, plain), (taught_fed, taught)))
     assert not torch.equal(*(each.state["clients"][0].values["_personal"] for each in (plain, taught)))
 
 
 def test_features_are_those_of_the_trained_client_in_evaluation_mode():
-    fed, state = contracts.assembled(**FEDGKT)
-    worker = fed.transport.worker
+    run, state = contracts.assembled(**FEDGKT)
+    worker = run.transport.worker
     seen = []
 
     def watched(state, x, updates, lab):
         seen.append(updates)
-        return fed.strategy.after(state, x, updates, lab)
+        return run.strategy.after(state, x, updates, lab)
 
-    played = loop.play(fed._replace(strategy=fed.strategy._replace(after=watched)), state, 1)
+    played = loop.run_round(run._replace(strategy=run.strategy._replace(after=watched)), state, 1)
     client = 1
     own = played.state["clients"][client].values["_personal"]
-    kind = fed.kinds.of_client(client)
+    kind = run.kinds.of_client(client)
     home = worker.resident(0).home
     vector = torch.zeros(kind.layout.P)
-    vector[kind.layout.own] = own
+    vector[kind.layout.personal_positions] = own
     home.x.copy_(vector)
     home.model.eval()
     inputs, labels = of_client(worker.samples, client)
@@ -131,13 +131,13 @@ def test_features_are_those_of_the_trained_client_in_evaluation_mode():
 
 
 def test_two_kinds_of_clients_teach_one_network_and_everybody_learns():
-    fed, state = contracts.assembled(**FEDGKT | {
+    run, state = contracts.assembled(**FEDGKT | {
         "model": "2nn:hidden=24", "also_model": ["small_net:net"], "dataset": "digits", "clients": 6,
         "train_samples": 900, "strategy": "fedgkt:temperature=4", "server_model": "2nn:hidden=64", "lr": 0.05,
         "client_test_every": 8, "rounds": 8})
-    assert sorted(set(fed.kinds.of.tolist())) == [0, 1]
+    assert sorted(set(run.kinds.of.tolist())) == [0, 1]
     for t in range(1, 9):
-        played = loop.play(fed, state, t)
+        played = loop.run_round(run, state, t)
         state = played.state
     assert played.row["own_accuracy"] > 0.8
     assert played.row["server_loss"] > 0 and not played.row.get("accuracy", 0) > 0

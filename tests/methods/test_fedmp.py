@@ -9,7 +9,7 @@ import torch
 from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Fleet
 from fedmpi.core.support import scattered
-from fedmpi.core.units import flat, held
+from fedmpi.core.units import flat, entries_of
 from fedmpi.methods.pruning.fedmp import by_speed, fedmp
 from fedmpi.server import exchange
 from fedmpi.server.recruit import drawing
@@ -20,16 +20,16 @@ SCORED = {"contribution": "cosine", "weighting": "relu"}
 
 
 def played(rounds=2, **options):
-    fed, state = contracts.assembled(**options)
-    states, rows = contracts.play(fed, state, rounds)
-    return fed, [state, *states], rows
+    run, state = contracts.assembled(**options)
+    states, rows = contracts.run_rounds(run, state, rounds)
+    return run, [state, *states], rows
 
 
-def asked(fed, state):
+def asked(run, state):
     """``(asks, answers)`` of round 1."""
-    clients = contracts.sampled(fed, state, 1)
-    _, asks = exchange.announce(fed, state, 1, clients)
-    return asks, exchange.collect(fed, asks, fed.layout.support(state["mask"]))
+    clients = contracts.sampled(run, state, 1)
+    _, asks = exchange.announce(run, state, 1, clients)
+    return asks, exchange.collect(run, asks, run.layout.support(state["mask"]))
 
 
 def test_rate_0_is_fedavg_to_the_bit():
@@ -47,27 +47,27 @@ def test_whole_networks_one_by_one_are_fedavg_to_the_bit():
 
 
 def test_with_one_client_its_network_is_embedded_in_the_servers_model():
-    fed, states, _ = played(rounds=1, clients=1, **HALF)
-    (ask,), (answer,) = asked(fed, states[0])
+    run, states, _ = played(rounds=1, clients=1, **HALF)
+    (ask,), (answer,) = asked(run, states[0])
     before, after = states[0]["x"], states[1]["x"]
     wanted = scattered(before[ask.support] + answer.values, ask.support, before.clone())
     assert torch.equal(after, wanted)
-    outside = torch.ones(fed.layout.P, dtype=torch.bool)
+    outside = torch.ones(run.layout.P, dtype=torch.bool)
     outside[ask.support] = False
     assert torch.equal(after[outside], before[outside]) and bool((answer.values != 0).any())
 
 
 def test_a_client_gets_and_sends_the_values_of_its_own_network():
-    fed, (state, *_), rows = played(rounds=1, **HALF)
-    (ask, *_), (answer, *_) = asked(fed, state)
-    kept = fed.pruner.units({}, state["x"], fed.structure, torch.tensor([0]), None, None)[0]
-    entries = held(fed.structure, flat(fed.structure, kept))
+    run, (state, *_), rows = played(rounds=1, **HALF)
+    (ask, *_), (answer, *_) = asked(run, state)
+    kept = run.pruner.units({}, state["x"], run.structure, torch.tensor([0]), None, None)[0]
+    entries = entries_of(run.structure, flat(run.structure, kept))
     assert {name: int(part.sum()) for name, part in kept.items()} == {"0": 2, "2": 4}
     assert ask.support.tolist() == torch.nonzero(entries).flatten().tolist()
     assert len(answer.values) == len(ask.arrays["values"]) == int(entries.sum())
-    assert torch.equal(ask.mask, entries[: fed.layout.Q])
+    assert torch.equal(ask.mask, entries[: run.layout.Q])
     # Biases of cut filters do not travel, either.
-    assert len(ask.support) < int(ask.mask.sum()) + len(fed.layout.tail)
+    assert len(ask.support) < int(ask.mask.sum()) + len(run.layout.dense_positions)
     assert rows[0]["kept"] == int(ask.mask.sum())
 
 
@@ -82,10 +82,10 @@ def test_operations_and_time_are_those_of_the_smaller_network():
 
 
 def test_the_slowest_train_the_smallest_networks():
-    fed, (state, *_), _ = played(rounds=1, strategy="fedmp", pruner="fedmp:by=speed", clients=6,
+    run, (state, *_), _ = played(rounds=1, strategy="fedmp", pruner="fedmp:by=speed", clients=6,
                                  devices="tiers:slow=0.5,slow_factor=0.25,fast=0")
-    fleet = fed.devices.at(0.0, 6, drawing(fed))
-    asks, _ = asked(fed, state)
+    fleet = run.devices.at(0.0, 6, drawing(run))
+    asks, _ = asked(run, state)
     slow = (fleet.speed < fleet.speed.max()).tolist()
     assert 0 < sum(slow) < 6
     assert [ask.support is not None for ask in asks] == slow
@@ -99,15 +99,15 @@ def test_rates_by_speed_by_hand():
 
 
 def test_clients_of_one_rate_share_their_network():
-    fed, (state, *_), _ = played(rounds=1, **HALF)
+    run, (state, *_), _ = played(rounds=1, **HALF)
     fleet = Fleet(*[torch.ones(3, dtype=torch.float64)] * 6)
-    kept = fed.pruner.units({}, state["x"], fed.structure, torch.arange(3), fleet, None)
+    kept = run.pruner.units({}, state["x"], run.structure, torch.arange(3), fleet, None)
     first, second, third = kept
     assert first is second is third
 
 
 def test_smaller_networks_learn():
-    fed, _, rows = played(rounds=10, model="small-cnn:width=12", lr=0.2, local_epochs=3, **HALF)
+    run, _, rows = played(rounds=10, model="small-cnn:width=12", lr=0.2, local_epochs=3, **HALF)
     assert rows[-1]["accuracy"] > 0.9 and rows[-1]["loss"] < rows[0]["loss"]
 
 

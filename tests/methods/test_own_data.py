@@ -111,20 +111,20 @@ def test_labels_are_the_classes_that_they_stand_for(tmp_path, y, want, names, to
     dataset = hdf5(tmp_path, file=str(written(tmp_path / "a.h5", floats(18, 5), y)))
     np.testing.assert_array_equal(np.concatenate([dataset.y_train, dataset.y_test]), want)
     assert dataset.classes == want.max() + 1 and dataset.names == names
-    assert told in "\n".join(dataset.told) and bool(told or names) == bool(dataset.told)
+    assert told in "\n".join(dataset.remarks) and bool(told or names) == bool(dataset.remarks)
 
 
 def test_a_label_that_is_only_tested_is_a_class_and_told(tmp_path):
     y = np.array([b"a", b"b"] * 6 + [b"c"] * 6)
     dataset = hdf5(tmp_path, file=str(written(tmp_path / "a.h5", floats(18, 5), y)))
     assert dataset.classes == 3 and dataset.y_test.tolist() == [2] * 6
-    assert "labels: c of the test data never occurs in the training data" in dataset.told
+    assert "labels: c of the test data never occurs in the training data" in dataset.remarks
 
 
 def test_a_number_of_classes_keeps_labels_as_the_numbers_that_they_are(tmp_path):
     path = written(tmp_path / "a.h5", floats(18, 5), np.array([0, 5, 9])[CYCLE])
     dataset = hdf5(tmp_path, file=str(path), classes=12)
-    assert dataset.classes == 12 and set(dataset.y_train) == {0, 5, 9} and dataset.told == ()
+    assert dataset.classes == 12 and set(dataset.y_train) == {0, 5, 9} and dataset.remarks == ()
     with pytest.raises(DataError, match=r"y_train must lie in \[0, 4\), got 0 to 9; raise classes, or leave it out"):
         hdf5(tmp_path, file=str(path), classes=4)
     for y, kind in ((np.eye(3)[CYCLE], "one-hot rows are of 3"), (ANIMALS.astype("S")[CYCLE], "labels are 3 words")):
@@ -213,20 +213,20 @@ IDS = rng(1).integers(0, 10, (60, 7)) + 10 * (np.arange(60) % 3)[:, None]
 def test_ids_reach_an_embedding_as_they_are(tmp_path, dtype, model, normalise, as_is):
     path = written(tmp_path / "a.h5", IDS.astype(dtype), np.arange(60) % 3, cut=48)
     name = model if model == "logistic" else f"test_own_data:{model}"
-    fed, state = contracts.assembled(dataset=f"hdf5:file={path},normalise={normalise}", model=name, validation=0.2,
+    run, state = contracts.assembled(dataset=f"hdf5:file={path},normalise={normalise}", model=name, validation=0.2,
                                      lr=0.5, rounds=3)
     data = contracts.dealt(DEFAULTS | contracts.SMALL | {"dataset": f"hdf5:file={path},normalise={normalise}",
                                                          "model": name})
     assert as_they_are(data.dataset) == as_is == whole_numbers(data.dataset)
-    _, rows = contracts.play(fed, state, 3)
+    _, rows = contracts.run_rounds(run, state, 3)
     assert np.isfinite(rows[-1]["loss"]) and rows[-1]["accuracy"] > 0.6
 
 
 def test_lazy_layers_behind_an_embedding_take_their_shapes_from_ids(tmp_path):
     path = written(tmp_path / "a.h5", IDS, np.arange(60) % 3, cut=48)
-    fed, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:lazy_words")
-    assert fed.layout.weights[0].shape == (3, 4)
-    assert contracts.play(fed, state, 1)[1]
+    run, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:lazy_words")
+    assert run.layout.weights[0].shape == (3, 4)
+    assert contracts.run_rounds(run, state, 1)[1]
 
 
 def test_numbers_with_fractions_are_normalised_for_an_embedding_of_places_too(tmp_path):
@@ -265,7 +265,7 @@ def test_noise_on_ids_is_refused(tmp_path, options, why, dtype):
 def test_ids_train_side_by_side_as_one_by_one(tmp_path, dtype):
     path = written(tmp_path / "a.h5", IDS.astype(dtype), np.arange(60) % 3, cut=48)
     options = {"dataset": f"hdf5:file={path}", "model": "test_own_data:words", "rounds": 2}
-    one, side = (contracts.play(*contracts.assembled(**options, together=G), 2)[0][-1]["x"] for G in (1, 3))
+    one, side = (contracts.run_rounds(*contracts.assembled(**options, together=G), 2)[0][-1]["x"] for G in (1, 3))
     torch.testing.assert_close(one, side, rtol=1e-4, atol=1e-5)
     options, parts, data, *_ = contracts.small(**options)
     assert min(choose.timing(options, parts, data, torch.device("cpu"))(3, 0)) > 0
@@ -317,14 +317,14 @@ def test_shapes_that_may_be_anything_are_refused_with_the_way_out(tmp_path, shap
     ((18, 4, 9), "samples: (12, 4, 9) taken as grey images (1, 4, 9); if they are none, layout=as-is keeps (4, 9)"),
     ((18, 4, 9, 3), "samples: (12, 4, 9, 3) taken as images with channels last, which become (3, 4, 9)")])
 def test_a_guess_is_told(tmp_path, shape, line):
-    told = hdf5(tmp_path, file=str(written(tmp_path / "a.h5", floats(*shape), CYCLE))).told
+    told = hdf5(tmp_path, file=str(written(tmp_path / "a.h5", floats(*shape), CYCLE))).remarks
     assert told[0].startswith(line)
 
 
 def test_signals_reach_a_convolution_of_one_dimension(tmp_path):
     path = written(tmp_path / "a.h5", floats(60, 1, 9), np.arange(60) % 3, cut=48)
-    fed, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:wave")
-    assert np.isfinite(contracts.play(fed, state, 1)[1][0]["loss"])
+    run, state = contracts.assembled(dataset=f"hdf5:file={path}", model="test_own_data:wave")
+    assert np.isfinite(contracts.run_rounds(run, state, 1)[1][0]["loss"])
 
 
 # ---------------------------------------------------------------- natural clients

@@ -13,7 +13,7 @@ from fedmpi.core.errors import UserError
 from fedmpi.core.parts import Facts, Updates
 from fedmpi.methods.strategies import fedpcl
 from fedmpi.server import loop
-from fedmpi.server.exchange import memory
+from fedmpi.server.exchange import state_of_client
 
 FEDPCL = dict(strategy="fedpcl", contribution=None, partition="classes", clients=4, lr=0.01, client_test=0.3,
               client_test_every=1, model="2nn:hidden=16")
@@ -49,13 +49,13 @@ def test_what_a_client_lacks_is_the_mean_and_what_everybody_lacks_is_left_out():
     rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
     means = fedpcl.means_of(owned, rows)
     assert means.tolist() == [[2, 0], [0, 1]]
-    known, prototypes = fedpcl.filled(owned, rows, means)
-    assert known.tolist() == [True, False, True, False]
+    has_prototype, prototypes = fedpcl.filled(owned, rows, means)
+    assert has_prototype.tolist() == [True, False, True, False]
     assert prototypes.tolist() == [[[1, 0], [0, 1]], [[3, 0], [0, 1]]]
     # The second sample's class has no prototype.
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    both = fedpcl.contrast(z, torch.tensor([2, 1]), known, prototypes, 1.0)
-    one = fedpcl.contrast(z[:1], torch.tensor([2]), known, prototypes, 1.0)
+    both = fedpcl.contrast(z, torch.tensor([2, 1]), has_prototype, prototypes, 1.0)
+    one = fedpcl.contrast(z[:1], torch.tensor([2]), has_prototype, prototypes, 1.0)
     assert float(both) == pytest.approx(float(one) / 2)
 
 
@@ -78,27 +78,27 @@ def test_the_server_keeps_the_last_prototypes_of_those_who_take_no_part():
 
 def test_the_nearest_prototype_wins_and_classes_without_one_never_do():
     z = F.normalize(torch.tensor([[1.0, 0.1], [-1.0, 0.0]]), dim=1)
-    known = torch.tensor([False, True, False, True])
-    outputs = fedpcl.nearness(z, known, torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
-    assert outputs.argmax(1).tolist() == [1, 3] and (outputs[:, ~known] < outputs[:, known].min()).all()
+    has_prototype = torch.tensor([False, True, False, True])
+    outputs = fedpcl.nearness(z, has_prototype, torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
+    assert outputs.argmax(1).tolist() == [1, 3] and (outputs[:, ~has_prototype] < outputs[:, has_prototype].min()).all()
     assert torch.isfinite(outputs).all()
     assert float(outputs[1, 3]) == pytest.approx(-0.5 * (1 + 0.25))
 
 
 @pytest.fixture(scope="module")
 def played():
-    """``(fed, rounds played)``: partial participation, so that some keep what they have."""
-    fed, state = contracts.assembled(**FEDPCL | {"cohort": 3})
+    """``(run, rounds played)``: partial participation, so that some keep what they have."""
+    run, state = contracts.assembled(**FEDPCL | {"cohort": 3})
     rounds = []
     for t in range(1, 5):
-        rounds.append(loop.play(fed, state, t))
+        rounds.append(loop.run_round(run, state, t))
         state = rounds[-1].state
-    return fed, rounds
+    return run, rounds
 
 
 def test_no_weight_travels_and_bytes_are_those_of_prototypes(played):
-    fed, rounds = played
-    assert not fed.layout.travels and not len(fed.layout.tail)
+    run, rounds = played
+    assert not run.layout.travels and not len(run.layout.dense_positions)
     d, C, header = 16, 4, 3 * 512
     for before, now in zip(rounds, rounds[1:]):
         state = before.state["strategy"]
@@ -114,11 +114,11 @@ def test_no_weight_travels_and_bytes_are_those_of_prototypes(played):
 
 
 def test_round_1_collects_and_later_ones_train_models_of_the_clients_own(played):
-    fed, rounds = played
+    run, rounds = played
     first, second = rounds[0].row, rounds[1].row
     assert first["train_loss"] == 0 and first["flops_dense"] == 0 and second["train_loss"] > 0
     assert torch.equal(rounds[-1].state["x"], rounds[0].state["x"])
-    own = [memory(fed, rounds[-1].state, client, rounds[-1].state["mask"]) for client in range(4)]
+    own = [state_of_client(run, rounds[-1].state, client, rounds[-1].state["mask"]) for client in range(4)]
     assert all(not torch.equal(own[0]["_personal"], other["_personal"]) for other in own[1:])
     state = rounds[-1].state["strategy"]
     rows = state["rows"].split(state["owned"].sum(1).tolist())
@@ -126,10 +126,10 @@ def test_round_1_collects_and_later_ones_train_models_of_the_clients_own(played)
 
 
 def test_prototypes_are_the_means_of_what_the_clients_model_makes(played):
-    fed, rounds = played
-    state, worker = rounds[-1].state, fed.transport.worker
+    run, rounds = played
+    state, worker = rounds[-1].state, run.transport.worker
     client = int(rounds[-1].clients["client"][0])
-    worker.home.x[fed.layout.own] = memory(fed, state, client, state["mask"])["_personal"]
+    worker.home.x[run.layout.personal_positions] = state_of_client(run, state, client, state["mask"])["_personal"]
     inputs, labels = of_client(worker.samples, client)
     layers = list(worker.home.model.eval())
     with torch.no_grad():
@@ -152,18 +152,18 @@ def test_the_server_has_no_model_to_test(played):
 
 
 def test_clients_may_train_before_there_are_prototypes():
-    fed, state = contracts.assembled(**FEDPCL | {"strategy": "fedpcl:first=train"})
-    assert contracts.play(fed, state, 1)[1][0]["train_loss"] > 0
+    run, state = contracts.assembled(**FEDPCL | {"strategy": "fedpcl:first=train"})
+    assert contracts.run_rounds(run, state, 1)[1][0]["train_loss"] > 0
 
 
 @pytest.mark.parametrize("predict, least", [("own", 0.9), ("global", 0.8)])
 def test_digits_of_few_classes_are_told_apart(predict, least):
     """By all clients' prototypes chance is a tenth; by its own, of two classes, it is half."""
-    fed, state = contracts.assembled(**FEDPCL | {
+    run, state = contracts.assembled(**FEDPCL | {
         "strategy": f"fedpcl:predict={predict}", "dataset": "digits", "clients": 5, "train_samples": 500, "rounds": 10,
         "model": "2nn:hidden=32", "lr": 0.003, "client_test_every": 10, "local_epochs": 2})
     for t in range(1, 11):
-        result = loop.play(fed, state, t)
+        result = loop.run_round(run, state, t)
         state = result.state
     assert result.row["own_accuracy"] > least
 
@@ -183,12 +183,12 @@ def test_what_does_not_go_with_prototypes_is_refused(options, message):
 
 
 def test_a_static_mask_prunes_the_clients_models():
-    fed, state = contracts.assembled(**FEDPCL | {"pruner": "static:sparsity=0.5"})
-    states, _ = contracts.play(fed, state, 2)
-    own = memory(fed, states[-1], 0, states[-1]["mask"])["_personal"]
-    whole = torch.zeros(fed.layout.P)
-    whole[fed.layout.own] = own
-    assert not whole[: fed.layout.Q][~state["mask"]].any() and whole.any()
+    run, state = contracts.assembled(**FEDPCL | {"pruner": "static:sparsity=0.5"})
+    states, _ = contracts.run_rounds(run, state, 2)
+    own = state_of_client(run, states[-1], 0, states[-1]["mask"])["_personal"]
+    whole = torch.zeros(run.layout.P)
+    whole[run.layout.personal_positions] = own
+    assert not whole[: run.layout.Q][~state["mask"]].any() and whole.any()
 
 
 def test_what_comes_to_nothing_is_told():

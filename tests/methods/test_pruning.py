@@ -77,9 +77,9 @@ def test_pruned_weights_are_zero_or_residuals(spec):
 
 
 def test_fixed_prunefl_always_fills_its_cap():
-    fed, state = contracts.assembled(pruner="prunefl:every=2,sparsity=0.8,fixed=true")
-    states, _ = contracts.play(fed, state, 6)
-    cap = round(0.2 * fed.layout.num_weights)
+    run, state = contracts.assembled(pruner="prunefl:every=2,sparsity=0.8,fixed=true")
+    states, _ = contracts.run_rounds(run, state, 6)
+    cap = round(0.2 * run.layout.num_weights)
     assert [int(s["mask"].sum()) for s in states] == [cap] * 6
     assert any(not torch.equal(a["mask"], b["mask"]) for a, b in itertools.pairwise(states))
 
@@ -87,16 +87,16 @@ def test_fixed_prunefl_always_fills_its_cap():
 @pytest.mark.parametrize("spec", ["static:sparsity=0.8", "set:every=1,fraction=0,sparsity=0.8",
                                   "rigl:every=1,fraction=0,sparsity=0.8", "feddst:every=1,alpha=0,sparsity=0.8"])
 def test_without_a_share_to_move_the_mask_is_constant(spec):
-    fed, state = contracts.assembled(pruner=spec)
-    states, rows = contracts.play(fed, state, 4)
+    run, state = contracts.assembled(pruner=spec)
+    states, rows = contracts.run_rounds(run, state, 4)
     assert all(torch.equal(s["mask"], state["mask"]) for s in states) and not any(row["mask_changed"] for row in rows)
 
 
 @pytest.mark.parametrize("spec", ["set:every=2,sparsity=0.8", "rigl:every=2,sparsity=0.8,fraction=0.5",
                                   "residual:every=2,sparsity=0.8,fraction=0.5"])
 def test_masks_move_on_schedule_only(spec):
-    fed, state = contracts.assembled(pruner=spec, rounds=20)
-    states, rows = contracts.play(fed, state, 5)
+    run, state = contracts.assembled(pruner=spec, rounds=20)
+    states, rows = contracts.run_rounds(run, state, 5)
     assert [bool(row["mask_changed"]) for row in rows] == [False, True, False, True, False]
     assert states[2]["mask"] is states[1]["mask"]
 
@@ -104,19 +104,19 @@ def test_masks_move_on_schedule_only(spec):
 @pytest.mark.parametrize("spec", ["set:every=1,sparsity=0.8", "rigl:every=1,sparsity=0.8,fraction=0.5",
                                   "prunefl:every=1,sparsity=0.8"])
 def test_a_grown_weight_starts_at_zero_from_the_first_update_on(spec):
-    fed, state = contracts.assembled(pruner=spec)
-    after = contracts.play(fed, state, 1)[0][0]
+    run, state = contracts.assembled(pruner=spec)
+    after = contracts.run_rounds(run, state, 1)[0][0]
     grown = after["mask"] & ~state["mask"]
-    assert grown.any() and not after["x"][: fed.layout.Q][grown].any()
+    assert grown.any() and not after["x"][: run.layout.Q][grown].any()
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_pruners_work_with_partial_cohorts(spec):
     """Positions travel as far as the cohort cannot know them; a wrong guess would end in a WireError."""
-    fed, state = contracts.assembled(pruner=spec, clients=5, cohort=2, rounds=20)
-    states, _ = contracts.play(fed, state, 6)
-    assert all(torch.equal(s["sent"], before["mask"]) for before, s in itertools.pairwise([state, *states]))
-    assert {int(s["mask"].sum()) for s in states} == {int(state["mask"].sum())} or not fed.pruner.exact
+    run, state = contracts.assembled(pruner=spec, clients=5, cohort=2, rounds=20)
+    states, _ = contracts.run_rounds(run, state, 6)
+    assert all(torch.equal(s["last_sent_mask"], before["mask"]) for before, s in itertools.pairwise([state, *states]))
+    assert {int(s["mask"].sum()) for s in states} == {int(state["mask"].sum())} or not run.pruner.exact
 
 
 # --- SET ---
@@ -246,9 +246,9 @@ def test_residual_counts_by_hand(fraction, t, moved_back):
 
 
 def test_restored_weights_come_back_with_their_residual():
-    fed, state = contracts.assembled(pruner="residual:sparsity=0.8,fraction=1.0", rounds=20)
-    states, _ = contracts.play(fed, state, 4)
-    Q, returned = fed.layout.Q, 0
+    run, state = contracts.assembled(pruner="residual:sparsity=0.8,fraction=1.0", rounds=20)
+    states, _ = contracts.run_rounds(run, state, 4)
+    Q, returned = run.layout.Q, 0
     for before, after in itertools.pairwise([state, *states]):
         back = after["mask"] & ~before["mask"]
         assert torch.equal(after["x"][:Q][back], before["x"][:Q][back]) and bool(after["x"][:Q][back].all())
@@ -286,19 +286,19 @@ def test_feddst_clients_swap_smallest_weights_for_largest_gradients():
     assert sorted(dropped.tolist()) == sorted(live[largest(-twin.x[live].abs(), 6)].tolist())
     assert sorted(grown.tolist()) == sorted(free[largest(gradient[free], 6)].tolist())
     assert not task.x[:40][~task.mask[:40]].any() and not task.x[grown].any()
-    assert torch.equal(task.live[: task.layout.Q], task.mask.float()) and probe.dense == 4
+    assert torch.equal(task.trainable[: task.layout.Q], task.mask.float()) and probe.dense == 4
 
 
 def test_feddst_growth_never_chooses_an_active_position():
-    fed, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", rounds=20)
+    run, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", rounds=20)
     seen = []
 
     def merge(strategy_state, x, updates, weights):
         seen.append(updates)
-        return fed.strategy.merge(strategy_state, x, updates, weights)
+        return run.strategy.merge(strategy_state, x, updates, weights)
 
-    after = contracts.play(fed._replace(strategy=fed.strategy._replace(merge=merge)), state, 1)[0][0]
-    held = seen[0].B[:, seen[0].support < fed.layout.Q].sum(dim=1)
+    after = contracts.run_rounds(run._replace(strategy=run.strategy._replace(merge=merge)), state, 1)[0][0]
+    held = seen[0].B[:, seen[0].support < run.layout.Q].sum(dim=1)
     assert held.tolist() == [int(state["mask"].sum())] * 3                         # each client's own budget is exact
     assert int(after["mask"].sum()) == int(state["mask"].sum())
 
@@ -328,34 +328,33 @@ def test_feddst_union_mean_over_holders_and_prune_back_by_hand():
 
 
 def test_feddst_with_one_client_takes_over_its_mask():
-    fed, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", clients=1,
-                                     rounds=20)
+    pruner = feddst(every=1, sparsity=0.8, alpha=0.5)
     masks = []
 
     def probe(task):
-        watched = fed_probe(task)
+        watched = pruner.probe(task)
         masks.append(task.mask)
         return watched
 
-    parts = fed.transport.worker.parts
-    fed_probe = parts.pruner.probe
-    fed.transport.worker.parts = parts._replace(pruner=parts.pruner._replace(probe=probe))
-    after = contracts.play(fed, state, 1)[0][0]
+    run, state = contracts.assembled(
+        of_worker={"pruner": pruner._replace(probe=probe)}, pruner="feddst:every=1,sparsity=0.8,alpha=0.5",
+        strategy="feddst", clients=1, rounds=20)
+    after = contracts.run_rounds(run, state, 1)[0][0]
     assert not torch.equal(masks[0], state["mask"]) and torch.equal(after["mask"], masks[0])
 
 
 def test_feddst_grown_weights_count_even_before_they_are_trained():
     """With one local epoch the grown weights are still 0: the server keeps them, not zeros that nobody holds."""
-    fed, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", rounds=20,
+    run, state = contracts.assembled(pruner="feddst:every=1,sparsity=0.8,alpha=0.5", strategy="feddst", rounds=20,
                                      local_epochs=1)
     held = []
 
     def merge(strategy_state, x, updates, weights):
         support = updates.support[updates.B.any(dim=0)]
-        held.append(set(support[support < fed.layout.Q].tolist()))
-        return fed.strategy.merge(strategy_state, x, updates, weights)
+        held.append(set(support[support < run.layout.Q].tolist()))
+        return run.strategy.merge(strategy_state, x, updates, weights)
 
-    after = contracts.play(fed._replace(strategy=fed.strategy._replace(merge=merge)), state, 1)[0][0]
+    after = contracts.run_rounds(run._replace(strategy=run.strategy._replace(merge=merge)), state, 1)[0][0]
     assert set(torch.nonzero(after["mask"]).flatten().tolist()) <= held[0]
 
 
@@ -440,7 +439,7 @@ def test_prunefl_charges_convolutions_for_their_positions():
     mask = layout.full_mask()
     mask[16:20] = mask[48:52] = False
     report = {"squares": np.full(40, 1.0, np.float32), "others": np.array([0.0, 1.0])}
-    given = replies(layout, [report])._replace(uses=(100.0, 1.0))
+    given = replies(layout, [report])._replace(macs_per_weight=(100.0, 1.0))
     part = prunefl(sparsity=0.1, every=1, decrease=0.0, comm_s=1e-3, compute_s=1.0, fixed=True)
     new = part.evolve({}, mask, x, given, Round(1, 10), gen())[1]
     assert layout.kept(new) == [16, 20]
@@ -470,22 +469,22 @@ def test_updates_of_own_masks_widen_to_the_union():
 
 def play_adaptive(spec, rounds=6, **options):
     """States, and the masks that clients were given, of some real rounds."""
-    fed, state = contracts.assembled(pruner=spec, contribution="loo", weighting="relu:memory=0.5", clients=6, rounds=12,
+    run, state = contracts.assembled(pruner=spec, contribution="loo", weighting="relu:memory=0.5", clients=6, rounds=12,
                                      noise="graded", partition="lognormal:min_size=8", **options)
-    given, masks = [], fed.pruner.masks
+    given, masks = [], run.pruner.masks
 
     def watched(*arguments):
         given.append(masks(*arguments))
         return list(given[-1])
 
-    states, rows = contracts.play(fed._replace(pruner=fed.pruner._replace(masks=watched)), state, rounds)
-    return fed, states, rows, given
+    states, rows = contracts.run_rounds(run._replace(pruner=run.pruner._replace(masks=watched)), state, rounds)
+    return run, states, rows, given
 
 
 @pytest.mark.parametrize("by", ["contribution", "size", "random"])
 @pytest.mark.parametrize("groups", [0, 2])
 def test_masks_are_nested_and_cost_the_same_on_average(by, groups):
-    fed, states, rows, given = play_adaptive(f"adaptive:sparsity=0.7,spread=0.15,every=2,by={by},groups={groups}")
+    run, states, rows, given = play_adaptive(f"adaptive:sparsity=0.7,spread=0.15,every=2,by={by},groups={groups}")
     for masks, before, row in zip(given[1:], states, rows[1:]):
         counts = [int(mask.sum()) for mask in masks]
         for a in masks:
@@ -493,27 +492,27 @@ def test_masks_are_nested_and_cost_the_same_on_average(by, groups):
                 assert not (a & ~b).any() or not (b & ~a).any()                    # nested
             assert not (a & ~before["mask"]).any()
         assert max(counts) == int(before["mask"].sum())
-        assert abs(sum(counts) / 6 / fed.layout.num_weights - 0.3) < 2e-3
+        assert abs(sum(counts) / 6 / run.layout.num_weights - 0.3) < 2e-3
         assert row["sparsity"] == pytest.approx(0.7, abs=2e-3)
     rates = states[3]["pruner"]["rates"]
     assert len(set(rates.tolist())) in (3, 5, 6) and abs(float(rates.mean()) - 0.7) < 1e-9
     if by == "size":
-        assert torch.equal(rates.argsort(), fed.sizes.argsort(descending=True)) or groups
+        assert torch.equal(rates.argsort(), run.sizes.argsort(descending=True)) or groups
     if by == "contribution":
         best = states[3]["weighting"]["score"].argmax()
         assert rates[best] == rates.min()
 
 
 def test_each_client_is_sent_and_sends_its_own_weights_only():
-    fed, states, rows, given = play_adaptive("adaptive:sparsity=0.7,spread=0.2,every=1,by=size")
-    _, row, clients = contracts.loop.play_round(fed, states[-1], 7)
-    counts = np.array([int(mask.sum()) for mask in fed.pruner.masks(states[-1]["pruner"], states[-1]["mask"], None,
-                                                                    fed.layout, torch.arange(6))])
-    tail = 4 * len(fed.layout.tail)
+    run, states, rows, given = play_adaptive("adaptive:sparsity=0.7,spread=0.2,every=1,by=size")
+    _, row, clients = contracts.loop.evaluated_round(run, states[-1], 7)
+    counts = np.array([int(mask.sum()) for mask in run.pruner.masks(states[-1]["pruner"], states[-1]["mask"], None,
+                                                                    run.layout, torch.arange(6))])
+    tail = 4 * len(run.layout.dense_positions)
     assert (clients["up_bytes"] >= 4 * counts + tail).all() and (clients["up_bytes"] < 4 * counts + tail + 800).all()
     assert (clients["down_bytes"] >= 4 * counts + tail).all()
     assert (clients["down_bytes"] < 6 * counts + tail + 1200).all()
-    np.testing.assert_allclose(clients["sparsity"], 1 - counts / fed.layout.num_weights)
+    np.testing.assert_allclose(clients["sparsity"], 1 - counts / run.layout.num_weights)
     kept = row["flops_rigl"] / row["flops_dense"]
     assert 0 < kept < 1
 
@@ -616,10 +615,10 @@ def test_ties_share_their_rank():
                                   "adaptive:every=1"])
 def test_a_first_layer_that_is_to_be_dense_stays_dense(name):
     spec = name + (":", ",")[":" in name] + "distribution=first-dense,sparsity=0.5"
-    fed, state = contracts.assembled(pruner=spec)
-    states, rows = contracts.play(fed, state, 3)
-    first, *others = fed.layout.weights
+    run, state = contracts.assembled(pruner=spec)
+    states, rows = contracts.run_rounds(run, state, 3)
+    first, *others = run.layout.weights
     for after in states:
-        kept = fed.layout.kept(after["mask"])
-        assert kept[0] == first.size and sum(kept) >= fed.layout.num_weights // 2
+        kept = run.layout.kept(after["mask"])
+        assert kept[0] == first.size and sum(kept) >= run.layout.num_weights // 2
     assert states[0]["mask"] is states[-1]["mask"] if name == "static" else rows[0]["mask_changed"] > 0

@@ -21,22 +21,22 @@ SPECS = [*NAMES, "trimmed-mean:trim=0.3", "krum:byzantine=0", "multi-krum:select
 EXACT = "geometric-median:iterations=3000,tolerance=1e-12"
 
 
-def updates(rows, held=None, trained=None, root=None):
+def updates(rows, held=None, trained=None, server_update=None):
     """``Updates`` of the given rows on a support that starts at 1; all trained unless ``trained`` says otherwise."""
     U = torch.as_tensor(rows, dtype=torch.float32)
     C, K = U.shape
     B = None if held is None else torch.as_tensor(held, dtype=torch.bool)
-    root = None if root is None else torch.as_tensor(root, dtype=torch.float32)
-    return Updates(U, B, torch.arange(1, K + 1).int(), torch.ones(C, dtype=torch.float64), trained or K, root)
+    server_update = None if server_update is None else torch.as_tensor(server_update, dtype=torch.float32)
+    return Updates(U, B, torch.arange(1, K + 1).int(), torch.ones(C, dtype=torch.float64), trained or K, server_update)
 
 
 def cohort(C=9, K=40, own=False, seed=0, common=1.0):
     """Random updates with a part in common, which is the server's own; with ``own`` clients lack entries."""
     gen = torch.Generator().manual_seed(seed)
-    root = common * torch.randn(K, generator=gen)
-    U = root + torch.randn(C, K, generator=gen)
+    server_update = common * torch.randn(K, generator=gen)
+    U = server_update + torch.randn(C, K, generator=gen)
     B = torch.rand(C, K, generator=gen) < 0.7 if own else None
-    return updates(U if B is None else U * B, B, trained=K - 4, root=root)
+    return updates(U if B is None else U * B, B, trained=K - 4, server_update=server_update)
 
 
 def shares(*weights):
@@ -111,7 +111,7 @@ def test_what_nobody_holds_does_not_move_in_robust_merges(spec):
 def test_one_client_is_followed_where_it_holds(spec):
     for own in (False, True):
         given = cohort(C=1, own=own)
-        given = given._replace(root=given.U[0])
+        given = given._replace(server_update=given.U[0])
         torch.testing.assert_close(step(spec, given), given.U[0])
 
 
@@ -119,7 +119,7 @@ def test_one_client_is_followed_where_it_holds(spec):
 @pytest.mark.parametrize("C", [2, 3, 4, 5, 10])
 def test_equal_updates_are_followed_by_robust_merges(spec, C):
     row = cohort(C=1)
-    given = row._replace(U=row.U.repeat(C, 1), n=torch.ones(C, dtype=torch.float64), root=row.U[0])
+    given = row._replace(U=row.U.repeat(C, 1), n=torch.ones(C, dtype=torch.float64), server_update=row.U[0])
     torch.testing.assert_close(step(spec, given, uneven(C)), row.U[0], rtol=1e-5, atol=1e-6)
 
 
@@ -153,9 +153,10 @@ def test_robust_merges_are_finite_whatever_comes(spec, own):
             given.B[:, 3] = False
             given.B[7:, :20], given.B[8, 20:] = False, False              # nothing in common with some
             given = given._replace(U=torch.where(given.B, given.U, 0.0))
-        for root in (given.root, torch.zeros_like(given.root), given.root * 1e-40, given.root * 1e10):
+        root = given.server_update
+        for server_update in (root, torch.zeros_like(root), root * 1e-40, root * 1e10):
             for weights in (uneven(9), shares(1, 1e-12, 1e-300, 0, 0, 1, 1, 1, 1)):
-                assert bool(step(spec, given._replace(root=root), weights).isfinite().all())
+                assert bool(step(spec, given._replace(server_update=server_update), weights).isfinite().all())
 
 
 @pytest.mark.parametrize("spec", ["median", "trimmed-mean:trim=0.25", "krum:byzantine=0.25",
@@ -166,21 +167,21 @@ def test_a_quarter_of_liars_cannot_drag_the_model_away(spec, own, size):
     """FedAvg goes with them; here the step stays as near the common part as an honest update. Under masks a quarter of
     the holders of every entry lie."""
     given = cohort(C=12)
-    honest = (given.U - given.root)[:9, :36].norm(dim=1).max()
-    given.U[9:] = -size * given.root.sign()
+    honest = (given.U - given.server_update)[:9, :36].norm(dim=1).max()
+    given.U[9:] = -size * given.server_update.sign()
     if own:
         B = (torch.arange(12)[:, None] + torch.arange(40)) % 3 > 0
         given = given._replace(U=given.U * B, B=B)
-    assert (step(spec, given) - given.root)[:36].norm() < 1.1 * honest
-    assert (step("fedavg", given) - given.root)[:36].norm() > 1.2 * honest
+    assert (step(spec, given) - given.server_update)[:36].norm() < 1.1 * honest
+    assert (step("fedavg", given) - given.server_update)[:36].norm() > 1.2 * honest
 
 
 @pytest.mark.parametrize("name", ["krum", "multi-krum", "geometric-median", "fltrust"])
 @pytest.mark.parametrize("own", [False, True])
 def test_running_statistics_do_not_decide_in_robust_merges(name, own):
     given = cohort(own=own)
-    other = given._replace(U=given.U.clone(), root=given.root.clone())
-    other.U[2, 36:], other.root[36:] = 1e4, -1e4
+    other = given._replace(U=given.U.clone(), server_update=given.server_update.clone())
+    other.U[2, 36:], other.server_update[36:] = 1e4, -1e4
     assert torch.equal(step(name, given, uneven(9))[:36], step(name, other, uneven(9))[:36])
 
 
@@ -350,7 +351,7 @@ def test_rounding_does_not_break_ties_in_krum(spec, C):
 def test_rounding_does_not_choose_between_twins_in_krum(C):
     """Two equal updates are the nearest to the others; again the running statistics tell who was chosen: both."""
     given, twins, weights = cohort(C=C, K=1000), torch.tensor([1, C - 1]), uneven(C)
-    given.U[twins, :996] = given.root[:996]
+    given.U[twins, :996] = given.server_update[:996]
     wanted = step("fedavg", given.rows(twins), weights[twins] / weights[twins].sum())
     torch.testing.assert_close(step("krum", given, weights), wanted)
 
@@ -445,26 +446,27 @@ def test_impossible_shares_are_refused(spec):
 
 def test_fltrust_by_hand():
     """Cosines 1, .8 and -1; every trusted update is taken to length 5."""
-    given = updates([[6., 8], [0, 10], [-3, -4]], root=[3., 4])
+    given = updates([[6., 8], [0, 10], [-3, -4]], server_update=[3., 4])
     torch.testing.assert_close(step("fltrust", given), torch.tensor([3., 8]) / 1.8)
     torch.testing.assert_close(step("fltrust", given, shares(.2, .5, .3)), torch.tensor([1., 2.8 / .6]))
 
 
 def test_fltrust_under_masks_by_hand():
     """Each client against the server's entries that it holds: (3, 4), 12 and (4, 12)."""
-    given = updates([[6., 8, 0], [0, 0, -1], [0, 2, 6]], [[1, 1, 0], [0, 0, 1], [0, 1, 1]], root=[3., 4, 12])
+    given = updates([[6., 8, 0], [0, 0, -1], [0, 2, 6]], [[1, 1, 0], [0, 0, 1], [0, 1, 1]], server_update=[3., 4, 12])
     torch.testing.assert_close(step("fltrust", given), torch.tensor([3., 4, 12]))
     other = given._replace(U=torch.tensor([[0., 8, 0], [0, 0, -1], [0, 2, 6]]))            # cos .8, to (0, 5)
     torch.testing.assert_close(step("fltrust", other), torch.tensor([0., (.8 * 5 + 4) / 1.8, 12]))
 
 
 def test_where_nobody_is_trusted_nothing_moves():
-    for root in ([-1., -1, 5], [0., 0, 5], [2., -2, 5]):
-        assert not step("fltrust", updates([[1., 1, 3], [4, 4, 3], [0, 0, 3]], trained=2, root=root)).any()
+    for server_update in ([-1., -1, 5], [0., 0, 5], [2., -2, 5]):
+        given = updates([[1., 1, 3], [4, 4, 3], [0, 0, 3]], trained=2, server_update=server_update)
+        assert not step("fltrust", given).any()
 
 
 def test_fltrust_averages_running_statistics_with_its_trust():
-    given = updates([[6., 8, 100], [0, 10, -8], [-3, -4, 7]], trained=2, root=[3., 4, 0])
+    given = updates([[6., 8, 100], [0, 10, -8], [-3, -4, 7]], trained=2, server_update=[3., 4, 0])
     torch.testing.assert_close(step("fltrust", given)[2], torch.tensor((100 - .8 * 8) / 1.8))
 
 
@@ -472,9 +474,9 @@ def test_fltrust_steps_no_further_than_the_server():
     for seed in range(5):
         given = cohort(seed=seed, common=0.3)
         given.U[::2] *= 1000
-        assert 0 < step("fltrust", given, uneven(9))[:36].norm() <= given.root[:36].norm() * (1 + 1e-6)
+        assert 0 < step("fltrust", given, uneven(9))[:36].norm() <= given.server_update[:36].norm() * (1 + 1e-6)
 
 
 def test_fltrust_asks_for_samples_of_the_server():
     with pytest.raises(UserError, match="--server-data"):
-        step("fltrust", cohort()._replace(root=None))
+        step("fltrust", cohort()._replace(server_update=None))

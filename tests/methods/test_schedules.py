@@ -99,8 +99,8 @@ def test_each_round_records_its_learning_rate(fedmpi, tmp_path):
 
 def test_a_scheduled_round_is_a_round_at_that_rate():
     """Falling by half after round 1: round 1 is that of --lr, and round 2 moves less."""
-    (first, second), rows = contracts.play(*contracts.assembled(lr=0.1, schedule="step:every=1,factor=0.5"), 2)
-    (constant, other), _ = contracts.play(*contracts.assembled(lr=0.1), 2)
+    (first, second), rows = contracts.run_rounds(*contracts.assembled(lr=0.1, schedule="step:every=1,factor=0.5"), 2)
+    (constant, other), _ = contracts.run_rounds(*contracts.assembled(lr=0.1), 2)
     assert [row["lr"] for row in rows] == [0.1, 0.05]
     assert torch.equal(first["x"], constant["x"]) and not torch.equal(second["x"], other["x"])
     ends = [step["x"] - first["x"] for step in (second, other)]

@@ -38,28 +38,28 @@ def test_strategies_keep_the_contract(spec):
 
 @pytest.mark.parametrize("name", WITH_MODEL)
 def test_strategies_learn_with_their_usual_parts(name):
-    fed, state = contracts.assembled(strategy=name, pruner=None, contribution=None, rounds=12,
+    run, state = contracts.assembled(strategy=name, pruner=None, contribution=None, rounds=12,
                                      model="small-cnn:width=12", lr=0.2, local_epochs=3)
-    first = contracts.loop.finish(fed.test(state["x"]))[0]
-    _, rows = contracts.play(fed, state, 12)
+    first = contracts.loop.finish(run.test(state["x"]))[0]
+    _, rows = contracts.run_rounds(run, state, 12)
     assert rows[-1]["accuracy"] > 0.9 and rows[-1]["loss"] < first / 5
 
 
 @pytest.mark.parametrize("name", WITH_MODEL)
 def test_strategies_solve_logistic_regression(name):
-    fed, state = contracts.assembled(strategy=name, pruner="dense", model="logistic", rounds=10, lr=0.1)
-    _, rows = contracts.play(fed, state, 10)
+    run, state = contracts.assembled(strategy=name, pruner="dense", model="logistic", rounds=10, lr=0.1)
+    _, rows = contracts.run_rounds(run, state, 10)
     assert rows[-1]["accuracy"] > 0.9 and rows[-1]["train_loss"] < rows[0]["train_loss"] / 1.2
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_rounds_learn_through_every_codec(codec):
-    fed, state = contracts.assembled(codec=codec, model="logistic", rounds=6, lr=0.1)
-    assert contracts.play(fed, state, 6)[1][-1]["accuracy"] > 0.9
+    run, state = contracts.assembled(codec=codec, model="logistic", rounds=6, lr=0.1)
+    assert contracts.run_rounds(run, state, 6)[1][-1]["accuracy"] > 0.9
 
 
 def test_a_run_is_a_function_of_its_options():
-    runs = [contracts.play(*contracts.assembled(strategy="thesis", pruner=None, contribution=None, seed=seed), 3)
+    runs = [contracts.run_rounds(*contracts.assembled(strategy="thesis", pruner=None, contribution=None, seed=seed), 3)
             for seed in (4, 4, 5)]
     digests = [[row["weights_digest"] for row in rows] for _, rows in runs]
     assert digests[0] == digests[1] and digests[0] != digests[2]
@@ -70,7 +70,7 @@ def test_thesis_text_without_pruning_and_mixing_is_fedavg_to_the_last_bit():
                                 partition="lognormal:min_size=2")
     text = contracts.assembled(strategy="thesis-text", pruner="dense", partition="lognormal:min_size=2",
                                contribution="cosine", weighting="thesis:schedule=thesis,gamma=1")
-    for one, other in zip(contracts.play(*plain, 5)[0], contracts.play(*text, 5)[0], strict=True):
+    for one, other in zip(contracts.run_rounds(*plain, 5)[0], contracts.run_rounds(*text, 5)[0], strict=True):
         assert torch.equal(one["x"], other["x"])
     assert len(set(plain[0].sizes.tolist())) > 1
 
@@ -79,7 +79,7 @@ def test_thesis_text_at_sparsity_zero_is_fedavg_too():
     plain = contracts.assembled(strategy="fedavg", pruner="dense", contribution="size")
     text = contracts.assembled(strategy="thesis-text", pruner="residual:sparsity=0,fraction=0,distribution=thesis",
                                contribution="cosine", weighting="thesis:schedule=thesis,gamma=1")
-    assert torch.equal(contracts.play(*plain, 3)[0][-1]["x"], contracts.play(*text, 3)[0][-1]["x"])
+    assert torch.equal(contracts.run_rounds(*plain, 3)[0][-1]["x"], contracts.run_rounds(*text, 3)[0][-1]["x"])
 
 
 # --- means ---

@@ -259,9 +259,9 @@ def test_what_needs_classes_is_refused_where_there_are_none(options, message):
 
 @pytest.mark.parametrize("partition", ["iid", "quantity", "lognormal"])
 def test_partitions_by_size_deal_out_any_targets(partition):
-    fed, state = contracts.assembled(**LABELS | {"partition": partition, "features": "gaussian",
+    run, state = contracts.assembled(**LABELS | {"partition": partition, "features": "gaussian",
                                                  "fault": ["duplicate:share=0.4", "feature-noise:share=0.4"]})
-    assert math.isfinite(contracts.play(fed, state, 1)[1][0]["val_f1"])
+    assert math.isfinite(contracts.run_rounds(run, state, 1)[1][0]["val_f1"])
 
 
 def test_data_without_classes_are_dealt_out_alike_where_nobody_says_how():
@@ -275,9 +275,9 @@ def test_data_without_classes_are_dealt_out_alike_where_nobody_says_how():
 
 
 def test_a_row_holds_loss_and_every_metric():
-    fed, state = contracts.assembled(**VALUES)
-    states, rows = contracts.play(fed, state, 3)
-    loss, metrics = loop.finish(fed.test(loop.tested(fed, states[-1])))
+    run, state = contracts.assembled(**VALUES)
+    states, rows = contracts.run_rounds(run, state, 3)
+    loss, metrics = loop.finish(run.test(loop.tested(run, states[-1])))
     assert rows[-1]["loss"] == loss == pytest.approx(metrics["mse"])
     assert {name: rows[-1][name] for name in metrics} == metrics and set(metrics) == {"mae", "mse"}
     assert rows[-1]["mae_before"] == rows[-1]["mae"] and rows[-1]["val_mae"] > 0
@@ -285,36 +285,36 @@ def test_a_row_holds_loss_and_every_metric():
 
 
 def test_classification_has_the_columns_that_it_always_had():
-    fed, _ = contracts.assembled(validation=0.3)
+    run, _ = contracts.assembled(validation=0.3)
     from fedmpi.server import record
-    names = [column.name for column in record.columns(fed)[0]]
+    names = [column.name for column in record.columns(run)[0]]
     assert names[:6] == ["round", "accuracy", "loss", "accuracy_before", "val_accuracy", "val_loss"]
 
 
 @pytest.mark.parametrize("options", [VALUES, LABELS])
 def test_shapley_values_of_any_headline_are_those_of_the_definition(options):
     """Of the headline with its sign: less error is more worth."""
-    fed, state = contracts.assembled(**options | {"contribution": "shapley:of=headline", "weighting": "relu"})
-    clients, updates = contracts.first_cohort(fed, state)
+    run, state = contracts.assembled(**options | {"contribution": "shapley:of=headline", "weighting": "relu"})
+    clients, updates = contracts.first_cohort(run, state)
     from fedmpi.core.parts import Cohort
     from fedmpi.core.rng import Purpose, stream
     from fedmpi.server import recruit
     from fedmpi.server.score import Utility
-    x = loop.served(state["x"], fed.layout.support(state["mask"]), fed.layout)
-    cohort = Cohort(clients, updates, Round(1, fed.rounds), recruit.present(state, clients), x, fed.layout)
-    utility = Utility(fed.transport, fed.derivatives, fed.block, cohort, state["strategy"])
-    part = next(iter(fed.contributions.values()))
+    x = loop.served(state["x"], run.layout.support(state["mask"]), run.layout)
+    cohort = Cohort(clients, updates, Round(1, run.rounds), recruit.present(state, clients), x, run.layout)
+    utility = Utility(run.transport, run.derivatives, run.block, cohort, state["strategy"])
+    part = next(iter(run.contributions.values()))
     phi = part.score({}, cohort, utility, stream(0, Purpose.CONTRIBUTION, 1)).phi
 
-    sign = 1 if fed.objective.higher else -1
+    sign = 1 if run.objective.higher else -1
 
     def worth(members):
         model, chosen = x, torch.zeros(3, dtype=torch.bool)
         chosen[list(members)] = True
         if members:
             weights = cohort.shares[chosen] / cohort.shares[chosen].sum()
-            _, model = fed.strategy.merge(state["strategy"], x, updates.rows(chosen), weights)
-        return sign * loop.finish(fed.validate(model))[1][fed.objective.headline]
+            _, model = run.strategy.merge(state["strategy"], x, updates.rows(chosen), weights)
+        return sign * loop.finish(run.validate(model))[1][run.objective.headline]
 
     expected = [0.0] * 3
     for order in itertools.permutations(range(3)):
@@ -326,16 +326,16 @@ def test_shapley_values_of_any_headline_are_those_of_the_definition(options):
 
 
 def test_a_coalition_that_explodes_is_worth_the_worst():
-    fed, state = contracts.assembled(**VALUES | {"contribution": "loo:of=headline", "lr": 0.01})
-    clients, updates = contracts.first_cohort(fed, state)
+    run, state = contracts.assembled(**VALUES | {"contribution": "loo:of=headline", "lr": 0.01})
+    clients, updates = contracts.first_cohort(run, state)
     from fedmpi.core.parts import Cohort
     from fedmpi.server import recruit
     from fedmpi.server.score import Utility
     cohort = Cohort(clients, updates._replace(U=updates.U * 1e30), Round(1, 8), recruit.present(state, clients),
-                    state["x"], fed.layout)
-    utility = Utility(fed.transport, fed.derivatives, fed.block, cohort, state["strategy"])
+                    state["x"], run.layout)
+    utility = Utility(run.transport, run.derivatives, run.block, cohort, state["strategy"])
     everybody = torch.ones(1, 3, dtype=torch.bool)
-    assert float(utility(everybody)) == -fed.objective.worst == float(utility(everybody, "headline"))
+    assert float(utility(everybody)) == -run.objective.worst == float(utility(everybody, "headline"))
 
 
 @pytest.mark.parametrize("options", [VALUES, LABELS])
@@ -391,8 +391,8 @@ def own(tmp_path, monkeypatch):
 
 
 def test_a_task_of_the_users_plays(own):
-    fed, state = contracts.assembled(**VALUES | {"task": "signs_task:signs", "contribution": "loo"})
-    _, rows = contracts.play(fed, state, 3)
+    run, state = contracts.assembled(**VALUES | {"task": "signs_task:signs", "contribution": "loo"})
+    _, rows = contracts.run_rounds(run, state, 3)
     assert rows[-1]["right"] > rows[0]["right"] - 0.05 and 0 <= rows[-1]["val_right"] <= 1
 
 
@@ -408,9 +408,9 @@ def test_a_task_that_breaks_its_contract_is_one_line(own, fault, message):
 
 def test_a_metric_cannot_take_the_name_of_another_column(own):
     from fedmpi.server import record
-    fed, _ = contracts.assembled(**VALUES | {"task": "signs_task:signs:fault=taken"})
+    run, _ = contracts.assembled(**VALUES | {"task": "signs_task:signs:fault=taken"})
     with pytest.raises(UserError, match="a metric sparsity, which is the name of another column"):
-        record.columns(fed)
+        record.columns(run)
 
 
 # ---------------------------------------------------------------- readers

@@ -22,7 +22,7 @@ from fedmpi.methods.devices.none import none
 from fedmpi.methods.devices.tiers import tiers
 from fedmpi.methods.devices.trace import trace
 from fedmpi.core.errors import UserError
-from fedmpi.core.parts import Fleet, Known
+from fedmpi.core.parts import Fleet, ClientRecords
 from fedmpi.core.rng import stream
 from fedmpi.methods.sampler.contribution import contribution, probabilities
 from fedmpi.methods.sampler.power_of_choice import choose, power_of_choice
@@ -250,7 +250,7 @@ def known_of(N=6, away=(), sizes=None, scores=None, losses=None):
     available = torch.ones(N, dtype=torch.bool)
     available[list(away)] = False
     nothing = torch.full((N,), torch.nan, dtype=torch.float64)
-    return Known(available, torch.arange(1, N + 1, dtype=torch.float64) if sizes is None else double(*sizes),
+    return ClientRecords(available, torch.arange(1, N + 1, dtype=torch.float64) if sizes is None else double(*sizes),
                  nothing if scores is None else double(*scores), nothing if losses is None else double(*losses))
 
 
@@ -286,7 +286,7 @@ def test_distinct_available_sorted_clients_and_all_where_there_are_no_more(spec,
     values = st.lists(st.floats(-5, 5) | st.just(math.nan), min_size=N, max_size=N)
     known = known_of(N, away, scores=data.draw(values), losses=data.draw(values),
                      sizes=data.draw(st.lists(st.integers(0, 9), min_size=N, max_size=N)))
-    before = Known(*(column.clone() for column in known))
+    before = ClientRecords(*(column.clone() for column in known))
     count = data.draw(st.integers(1, N))
     clients = sampler.draw(rng(seed), count, known)
     assert clients.dtype == torch.int64 and len(clients) == min(count, N - len(away))

@@ -200,8 +200,8 @@ def test_coded_values_tend_to_the_update_too():
 
 def test_a_decay_of_0_remembers_nothing():
     assert not made("feedback=0").feedback
-    fed, state = contracts.assembled(codec="topk:feedback=0,chunk=64")
-    assert "clients" not in loop.play_round(fed, state, 1)[0]
+    run, state = contracts.assembled(codec="topk:feedback=0,chunk=64")
+    assert "clients" not in loop.evaluated_round(run, state, 1)[0]
 
 
 # --- in a run ---
@@ -211,33 +211,33 @@ def test_running_averages_travel_whole_and_biases_do_not():
     values = normal(1000)
     back = codec.decode(codec.encode(values), 1000)
     assert torch.equal(back[-20:], values[-20:]) and int((back[:-20] != 0).sum()) == 98
-    fed, _ = contracts.assembled(codec="topk", model="torchvision:name=resnet18", dataset="synthetic:samples=40,size=8")
-    support = fed.layout.tail
-    assert fed.layout.num_averages == int((support >= fed.layout.R).sum()) == 9600
+    run, _ = contracts.assembled(codec="topk", model="torchvision:name=resnet18", dataset="synthetic:samples=40,size=8")
+    support = run.layout.dense_positions
+    assert run.layout.num_averages == int((support >= run.layout.R).sum()) == 9600
 
 
 def test_models_come_down_whole():
-    fed, _ = contracts.assembled(codec="topk")
-    assert fed.codec.down.exact
+    run, _ = contracts.assembled(codec="topk")
+    assert run.codec.down.exact
 
 
 def three_clients(average):
     """(U, B, x after - x before) of a round whose clients each send a tenth of their values."""
-    fed, state = contracts.assembled(codec=f"topk:share=0.1,chunk=64,bits=32,feedback=0,average={average}", clients=3,
+    run, state = contracts.assembled(codec=f"topk:share=0.1,chunk=64,bits=32,feedback=0,average={average}", clients=3,
                                      strategy="fedavg", pruner="static:sparsity=0.5", contribution="uniform",
                                      weighting="uniform", observe=["cosine"])
-    _, updates = contracts.first_cohort(fed, state)
-    after = loop.play_round(fed, state, 1)[0]
-    support = fed.layout.support(state["mask"])
-    return fed, updates, (after["x"] - state["x"]).index_select(0, support)
+    _, updates = contracts.first_cohort(run, state)
+    after = loop.evaluated_round(run, state, 1)[0]
+    support = run.layout.support(state["mask"])
+    return run, updates, (after["x"] - state["x"]).index_select(0, support)
 
 
 def test_the_mean_is_over_all_clients_or_over_those_who_sent_a_value():
-    fed, updates, step = three_clients("all")
-    assert fed.sums and updates.sent is None
+    run, updates, step = three_clients("all")
+    assert run.sums_on_workers and updates.sent is None
     torch.testing.assert_close(step, updates.U.mean(0), rtol=1e-5, atol=1e-7)
-    fed, updates, step = three_clients("senders")
-    assert not fed.sums and torch.equal(updates.sent, updates.U != 0)
+    run, updates, step = three_clients("senders")
+    assert not run.sums_on_workers and torch.equal(updates.sent, updates.U != 0)
     counts = updates.sent.sum(0)
     assert {1, 2} < set(counts.tolist())
     torch.testing.assert_close(step, updates.U.sum(0) / counts.clamp(min=1), rtol=1e-5, atol=1e-7)
@@ -245,13 +245,13 @@ def test_the_mean_is_over_all_clients_or_over_those_who_sent_a_value():
 
 def test_clients_whose_masks_move_are_counted_where_they_sent():
     """Pruners see the clients' masks, and the mean the values that were sent."""
-    fed, state = contracts.assembled(codec="topk:share=0.1,chunk=64,bits=32,feedback=0,average=senders", clients=3,
+    run, state = contracts.assembled(codec="topk:share=0.1,chunk=64,bits=32,feedback=0,average=senders", clients=3,
                                      strategy="fedavg", pruner="feddst:every=1", contribution="uniform")
-    _, updates = contracts.first_cohort(fed, state)
+    _, updates = contracts.first_cohort(run, state)
     assert (updates.sent <= updates.B).all() and 0 < int(updates.sent.sum()) < .2 * int(updates.B.sum())
     assert torch.equal(updates.sent, updates.U != 0)
     for t in (1, 2):
-        state, _, _ = loop.play_round(fed, state, t)
+        state, _, _ = loop.evaluated_round(run, state, t)
 
 
 def test_senders_are_counted_in_means_alone():
@@ -262,11 +262,11 @@ def test_senders_are_counted_in_means_alone():
 
 def test_the_run_file_bills_the_message_as_sent():
     """A real update of 1.7 million weights, in the setting of the paper."""
-    fed, state = contracts.assembled(codec="topk", model="mcmahan-cnn", dataset="synthetic:samples=40,size=28",
+    run, state = contracts.assembled(codec="topk", model="mcmahan-cnn", dataset="synthetic:samples=40,size=28",
                                      clients=2, local_epochs=1, pruner="dense", batch_size=20)
-    weights = len(fed.layout.support(state["mask"]))
+    weights = len(run.layout.support(state["mask"]))
     assert weights > 1_000_000
     for t in (1, 2):
-        state, _, rows = loop.play_round(fed, state, t)
+        state, _, rows = loop.evaluated_round(run, state, t)
         per_weight = 8 * rows["up_bytes"] / weights
         assert (per_weight < .150).all()

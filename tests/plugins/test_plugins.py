@@ -619,9 +619,9 @@ def test_a_contract_that_is_broken_in_a_later_round_is_one_line_too(own, fedmpi,
 
 def test_a_divergence_under_a_method_of_the_users_is_told_as_one(own):
     own("my_methods.py", "from fedmpi.methods.strategies.fedavg import fedavg as mine")
-    fed, state = contracts.assembled(strategy="my_methods:mine", pruner="static:sparsity=0.5", lr=1e30)
+    run, state = contracts.assembled(strategy="my_methods:mine", pruner="static:sparsity=0.5", lr=1e30)
     with pytest.raises(DivergedError, match="a smaller --lr may help"):
-        contracts.play(fed, state, 1)
+        contracts.run_rounds(run, state, 1)
 
 
 def test_an_exception_of_the_servers_part_of_a_method_flies(own):

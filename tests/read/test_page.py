@@ -11,8 +11,7 @@ import tempfile
 import numpy as np
 import pytest
 from browser import NAMES, Browser, find_browser
-from test_compare import run_of, with_failures
-from test_report import example, judged_run, profiled
+from example_runs import example, judged_run, profiled, run_of, with_failures
 
 from fedmpi.read.report.page import page
 from fedmpi.store import MemoryStore, read_run
@@ -242,7 +241,6 @@ CONTRAST = """(() => {
     return (Math.max(paper, other) + 0.05) / (Math.min(paper, other) + 0.05);
   });
 })()"""
-
 
 @pytest.fixture(scope="module")
 def browser():

@@ -41,7 +41,7 @@ def test_what_takes_too_long_is_played_in_part_and_scaled(monkeypatch):
     for name in ("down_bytes", "up_bytes", "dense_bytes"):
         assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=0.02)
     assert part.flops["dense"] == pytest.approx(whole.flops["dense"], rel=0.02)
-    assert any("2 of 6 clients of 20 samples each, scaled" in line for line in plan.told(*known, part, 1, "a.h5"))
+    assert any("2 of 6 clients of 20 samples each, scaled" in line for line in plan.plan_lines(*known, part, 1, "a.h5"))
 
 
 class Slow(torch.nn.Linear):
@@ -72,7 +72,7 @@ def test_training_that_asynchronous_rounds_did_before_is_part_of_the_time(timing
 @pytest.mark.parametrize("pruner, said", [("rigl:every=2", True), ("rigl:every=3", False)])
 def test_a_round_that_moved_the_mask_is_said_to_take_more(pruner, said):
     *known, found = plan.played(DEFAULTS | OPTIONS | {"rounds": 6, "pruner": pruner}, print)
-    assert any("which moved the mask" in line for line in plan.told(*known, found, 1, "a.h5")) == said
+    assert any("which moved the mask" in line for line in plan.plan_lines(*known, found, 1, "a.h5")) == said
 
 
 def test_a_dry_run_prints_a_plan_and_writes_nothing(fedmpi, tmp_path, monkeypatch):

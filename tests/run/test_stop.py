@@ -116,39 +116,39 @@ def test_an_alarm_lets_a_block_end_and_breaks_off_what_follows():
 
 def test_a_given_up_round_leaves_the_state_of_the_last_whole_one():
     """Whatever the interval of checkpoints."""
-    fed, state = assembled(rounds=4)
-    store = MemoryStore({}, record.round_columns(True, len(fed.layout.weights), list(fed.contributions), fed.objective),
-                        record.client_columns(list(fed.contributions)), {}, ([0], []))
+    run, state = assembled(rounds=4)
+    store = MemoryStore({}, record.round_columns(True, len(run.layout.weights), list(run.contributions), run.objective),
+                        record.client_columns(list(run.contributions)), {}, ([0], []))
 
     def on_round(row):
         if row["round"] == 2:
-            fed.transport.stop.by = 0                        # round 3 finds that its time is over
+            run.transport.stop.by = 0                        # round 3 finds that its time is over
 
     with pytest.raises(Stopped):
-        loop.simulate(fed, state, store, 1, 4, save_every=3, on_round=on_round)
+        loop.simulate(run, state, store, 1, 4, save_every=3, on_round=on_round)
     assert store.load()[1] == store.rounds == 2
 
 
 def test_an_evaluation_that_fails_while_the_run_is_stopped_costs_no_round(monkeypatch):
     """Round 3 diverges, which is found while round 4 is given up: rounds 1 and 2 are there and saved."""
-    fed, state = assembled(rounds=5)
-    store = MemoryStore({}, record.round_columns(True, len(fed.layout.weights), list(fed.contributions), fed.objective),
-                        record.client_columns(list(fed.contributions)), {}, ([0], []))
-    play, evaluated = loop.play, loop.evaluated
+    run, state = assembled(rounds=5)
+    store = MemoryStore({}, record.round_columns(True, len(run.layout.weights), list(run.contributions), run.objective),
+                        record.client_columns(list(run.contributions)), {}, ([0], []))
+    play, evaluated = loop.run_round, loop.evaluated
 
-    def evaluation(fed, state, merged, due=True):
+    def evaluation(run, state, merged, due=True):
         yield
         raise DivergedError("the merged model has loss nan")
 
-    def playing(fed, state, t):
+    def playing(run, state, t):
         monkeypatch.setattr(loop, "evaluated", evaluation if t == 3 else evaluated)
         if t == 4:
             raise Stopped("asked to stop by SIGTERM")
-        return play(fed, state, t)
+        return play(run, state, t)
 
-    monkeypatch.setattr(loop, "play", playing)
+    monkeypatch.setattr(loop, "run_round", playing)
     with pytest.raises(DivergedError):
-        loop.simulate(fed, state, store, 1, 5, save_every=5)
+        loop.simulate(run, state, store, 1, 5, save_every=5)
     assert store.load()[1] == store.rounds == 2
 
 

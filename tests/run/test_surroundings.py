@@ -19,7 +19,7 @@ from fedmpi.core import paths, stop
 from fedmpi.run import launcher
 from fedmpi.commands import streams
 from fedmpi.core.errors import Mislaunched, UserError
-from fedmpi.read.frames import Frames
+from fedmpi.read.dataframes import Frames
 from fedmpi.store import check_target, read_run
 from fedmpi.store.attrs import read_attrs, read_sessions, set_attrs, set_sessions
 from fedmpi.run.surroundings import check_hdf5

@@ -210,13 +210,13 @@ def test_order_of_arrival_does_not_matter(tmp_path):
                                   model="small-cnn:width=4", local_epochs=1, device="cpu", observe=["loo"])
         setup = set_up(options, torch.device("cpu"))
         transport = transport_of(launch.worker())
-        fed = setup.fed._replace(transport=transport)
+        run = setup.run._replace(transport=transport)
         transport.share({"kind": "data"}, shared_arrays(setup.data))
-        state = loop.start(fed, setup.network.first)
+        state = loop.start(run, setup.network.first)
         transport.publish(*message(setup, state))
         rows = []
         for t in range(1, 4):
-            state, row, clients = loop.play_round(fed, state, t)
+            state, row, clients = loop.evaluated_round(run, state, t)
             rows.append((row["weights_digest"], row["up_bytes"], clients["contribution"].tolist(),
                          clients["score_loo"].tolist()))
         return rows

@@ -9,7 +9,7 @@ import torch
 from fedmpi.core.layout import Layout, Slot
 from fedmpi.core.parts import Field
 from fedmpi.server import client_states, loop, record
-from fedmpi.server.exchange import memory
+from fedmpi.server.exchange import state_of_client
 from fedmpi.store import RunFile
 
 LAYOUT = Layout((Slot("w", (6,), 0, 6),), (Slot("b", (2,), 16, 2),), (), 16, 32, 32)
@@ -62,15 +62,15 @@ def scaffolds(**options):
 
 def played(store_path, rounds, first=1, state=None):
     """The state after some rounds whose checkpoints lie beside ``store_path``."""
-    fed, start = scaffolds()
+    run, start = scaffolds()
     if state is None:
         state = start
-        columns = record.columns(fed)
+        columns = record.columns(run)
         store = RunFile.create(store_path, {"options": {}}, *columns, {}, (torch.zeros(6, dtype=torch.int64).numpy(),
                                                                          torch.zeros(0, dtype=torch.int64).numpy()))
     else:
         store = RunFile(store_path)
-    return loop.simulate(fed, state, store, first, rounds, save_every=1), store
+    return loop.simulate(run, state, store, first, rounds, save_every=1), store
 
 
 def test_files_hold_the_same_bits_as_memory_and_a_killed_run_goes_on(tmp_path, monkeypatch):
@@ -83,10 +83,10 @@ def test_files_hold_the_same_bits_as_memory_and_a_killed_run_goes_on(tmp_path, m
     loaded, done = store.load()
     state, store = played(tmp_path / "files.h5", 6, done + 1, loop.loaded_state(loaded))
     assert torch.equal(state["x"], expected["x"]) and not os.path.exists(store.shelf._path(0, 99))
-    fed, _ = scaffolds()
+    run, _ = scaffolds()
     for client in expected["clients"]:
-        before = memory(fed, expected, client, expected["mask"])
-        after = memory(fed._replace(shelf=store.shelf), state, client, state["mask"])
+        before = state_of_client(run, expected, client, expected["mask"])
+        after = state_of_client(run._replace(shelf=store.shelf), state, client, state["mask"])
         assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -99,9 +99,9 @@ def test_files_that_no_checkpoint_names_go(tmp_path, monkeypatch):
 def test_scaffold_sends_twice_what_fedavg_sends_and_bills_no_state():
     rows = {}
     for name in ("fedavg", "scaffold"):
-        fed, state = contracts.assembled(strategy=name, pruner="static:sparsity=0.5", model="2nn:hidden=64")
-        rows[name] = contracts.play(fed, state, 3)[1]
-        kept = int(state["mask"].sum()) + len(fed.layout.tail)
+        run, state = contracts.assembled(strategy=name, pruner="static:sparsity=0.5", model="2nn:hidden=64")
+        rows[name] = contracts.run_rounds(run, state, 3)[1]
+        kept = int(state["mask"].sum()) + len(run.layout.dense_positions)
     for plain, twice in zip(rows["fedavg"], rows["scaffold"]):
         for way in ("up_bytes", "down_bytes"):
             # A name and a shape more in each of three messages.
@@ -109,28 +109,28 @@ def test_scaffold_sends_twice_what_fedavg_sends_and_bills_no_state():
 
 
 def test_a_client_that_takes_no_part_keeps_its_control():
-    fed, state = scaffolds()
-    states, _ = contracts.play(fed, state, 4)
+    run, state = scaffolds()
+    states, _ = contracts.run_rounds(run, state, 4)
     for before, after in zip(states, states[1:]):
         absent = [client for client in before["clients"] if before["clients"][client] is after["clients"][client]]
         assert len(absent) >= len(before["clients"]) - 3
 
 
 def test_personal_tensors_stay_with_clients_and_do_not_travel():
-    fed, state = contracts.assembled(strategy="fedper", pruner="dense", clients=3)
+    run, state = contracts.assembled(strategy="fedper", pruner="dense", clients=3)
     plain, twin = contracts.assembled(strategy="fedavg", pruner="dense", clients=3)
-    states, rows = contracts.play(fed, state, 2)
-    own = fed.layout.own
+    states, rows = contracts.run_rounds(run, state, 2)
+    own = run.layout.personal_positions
     assert len(own) and torch.equal(states[-1]["x"][own], state["x"][own]) and state["x"][own].any()
-    heads = [memory(fed, states[-1], client, states[-1]["mask"])["_personal"] for client in range(3)]
+    heads = [state_of_client(run, states[-1], client, states[-1]["mask"])["_personal"] for client in range(3)]
     assert not torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], state["x"][own])
-    fewer = contracts.play(plain, twin, 2)[1][0]["up_bytes"] - rows[0]["up_bytes"]
+    fewer = contracts.run_rounds(plain, twin, 2)[1][0]["up_bytes"] - rows[0]["up_bytes"]
     assert fewer == pytest.approx(3 * 4 * len(own), abs=100)
 
 
 def test_without_a_head_fedper_is_fedavg_to_the_bit():
     ends = []
     for strategy in ("fedper:head=0", "fedavg"):
-        fed, state = contracts.assembled(strategy=strategy)
-        ends.append(contracts.play(fed, state, 2)[0][-1]["x"])
+        run, state = contracts.assembled(strategy=strategy)
+        ends.append(contracts.run_rounds(run, state, 2)[0][-1]["x"])
     assert torch.equal(*ends)

@@ -26,61 +26,61 @@ def of_other_inputs(shape, classes):
 
 
 def test_a_networks_own_vector_is_three_slices_of_the_common_one():
-    fed, state = contracts.assembled(**TWO)
-    x = torch.arange(fed.layout.P).float()
-    for one in fed.kinds.kinds:
+    run, state = contracts.assembled(**TWO)
+    x = torch.arange(run.layout.P).float()
+    for one in run.kinds.kinds:
         alone = kinds.part(one, x)
         assert len(alone) == one.layout.P
         for slot in one.layout.slots:
-            common, = (each for each in fed.layout.slots if each.name == f"{one.name}.{slot.name}")
+            common, = (each for each in run.layout.slots if each.name == f"{one.name}.{slot.name}")
             assert torch.equal(alone[slot.span], x[common.span])
         assert torch.equal(kinds.with_part(one, torch.zeros_like(x), alone)[one.spans[0]], x[one.spans[0]])
         own = one.layout.support(one.layout.full_mask())
         assert torch.equal(x[kinds.positions(one, own).long()], alone[own.long()])
     everywhere = torch.cat([kinds.positions(one, one.layout.support(one.layout.full_mask()))
-                            for one in fed.kinds.kinds])
-    assert everywhere.sort().values.tolist() == fed.layout.support(fed.layout.full_mask()).tolist()
+                            for one in run.kinds.kinds])
+    assert everywhere.sort().values.tolist() == run.layout.support(run.layout.full_mask()).tolist()
 
 
 def test_each_network_starts_as_if_it_were_the_only_one():
-    fed, state = contracts.assembled(**TWO)
-    for one, spec in zip(fed.kinds.kinds, ("small-cnn:width=4", "2nn:hidden=6")):
+    run, state = contracts.assembled(**TWO)
+    for one, spec in zip(run.kinds.kinds, ("small-cnn:width=4", "2nn:hidden=6")):
         _, alone = contracts.assembled(model=spec, clients=6)
         assert torch.equal(kinds.part(one, state["x"]), alone["x"])
 
 
 def test_clients_are_dealt_out_evenly_and_a_network_given_twice_gets_twice_as_many():
-    fed, _ = contracts.assembled(**TWO)
-    assert torch.bincount(fed.kinds.of).tolist() == [3, 3]
-    fed, _ = contracts.assembled(**TWO | {"also_model": ["2nn:hidden=6", "2nn:hidden=6"]})
-    assert torch.bincount(fed.kinds.of).tolist() == [2, 4]
-    assert [one.name for one in fed.kinds.kinds] == ["small-cnn", "2nn"]
-    fed, _ = contracts.assembled(**TWO | {"also_model": ["small-cnn:width=5"]})
-    assert [one.name for one in fed.kinds.kinds] == ["small-cnn", "small-cnn-2"]
+    run, _ = contracts.assembled(**TWO)
+    assert torch.bincount(run.kinds.of).tolist() == [3, 3]
+    run, _ = contracts.assembled(**TWO | {"also_model": ["2nn:hidden=6", "2nn:hidden=6"]})
+    assert torch.bincount(run.kinds.of).tolist() == [2, 4]
+    assert [one.name for one in run.kinds.kinds] == ["small-cnn", "2nn"]
+    run, _ = contracts.assembled(**TWO | {"also_model": ["small-cnn:width=5"]})
+    assert [one.name for one in run.kinds.kinds] == ["small-cnn", "small-cnn-2"]
 
 
 @pytest.mark.parametrize("pruner", ["dense", "static:sparsity=0.5"])
 def test_a_round_is_that_of_each_kind_by_itself(pruner):
     """Each client's update is the one that it would have sent among clients of its network alone, and a network moves
     by the mean of its own clients' updates, by their samples."""
-    fed, state = contracts.assembled(**TWO, pruner=pruner, partition="quantity", lr=0.02)
-    seen, merge = [], fed.strategy.merge
+    run, state = contracts.assembled(**TWO, pruner=pruner, partition="quantity", lr=0.02)
+    seen, merge = [], run.strategy.merge
 
     def watched(strategy, x, updates, weights):
         seen.append((updates, weights))
         return merge(strategy, x, updates, weights)
 
-    fed = fed._replace(strategy=fed.strategy._replace(merge=watched))
-    played = loop.play(fed, state, 1)
+    run = run._replace(strategy=run.strategy._replace(merge=watched))
+    played = loop.run_round(run, state, 1)
     (updates, weights), = seen
     mask = state["mask"]
     for number, spec in enumerate(("small-cnn:width=4", "2nn:hidden=6")):
-        one = fed.kinds.kinds[number]
+        one = run.kinds.kinds[number]
         only, own = contracts.assembled(model=spec, clients=6, partition="quantity", lr=0.02, observe=["cosine"])
         own["mask"] = mask[one.weights].clone()
         own["x"] = loop.served(own["x"], one.layout.support(own["mask"]), one.layout)
         _, alone = contracts.first_cohort(only, own)
-        members = fed.kinds.of == number
+        members = run.kinds.of == number
         columns = torch.searchsorted(updates.support, kinds.positions(one, alone.support))
         assert torch.equal(updates.U[members][:, columns], alone.U[members])
         assert bool(updates.B[members][:, columns].all()) and not bool(updates.B[~members][:, columns].any())
@@ -91,32 +91,32 @@ def test_a_round_is_that_of_each_kind_by_itself(pruner):
 
 
 def test_a_network_of_which_nobody_takes_part_stays():
-    fed, state = contracts.assembled(**TWO | {"cohort": 1})
-    client = int(contracts.sampled(fed, state, 1))
-    played = loop.play(fed, state, 1)
-    for number, one in enumerate(fed.kinds.kinds):
+    run, state = contracts.assembled(**TWO | {"cohort": 1})
+    client = int(contracts.sampled(run, state, 1))
+    played = loop.run_round(run, state, 1)
+    for number, one in enumerate(run.kinds.kinds):
         same = torch.equal(kinds.part(one, played.state["x"]), kinds.part(one, state["x"]))
-        assert same == (number != int(fed.kinds.of[client]))
+        assert same == (number != int(run.kinds.of[client]))
 
 
 def test_bytes_flops_and_sparsity_are_those_of_the_clients_own_network():
-    fed, state = contracts.assembled(**TWO, pruner="static:sparsity=0.5")
-    played = loop.play(fed, state, 1)
+    run, state = contracts.assembled(**TWO, pruner="static:sparsity=0.5")
+    played = loop.run_round(run, state, 1)
     for row, client in enumerate(played.clients["client"]):
-        one = fed.kinds.of_client(client)
+        one = run.kinds.of_client(client)
         values = len(one.layout.support(state["mask"][one.weights]))
         assert 4 * values <= played.clients["up_bytes"][row] < 4 * values + 600
         assert 4 * values <= played.clients["down_bytes"][row] < 4 * values + one.layout.Q / 8 + 600
-    kept = [int(state["mask"][one.weights].sum()) / one.layout.num_weights for one in fed.kinds.kinds]
-    found = {int(fed.kinds.of[client]): value
+    kept = [int(state["mask"][one.weights].sum()) / one.layout.num_weights for one in run.kinds.kinds]
+    found = {int(run.kinds.of[client]): value
              for client, value in zip(played.clients["client"], played.clients["sparsity"])}
     assert [1 - found[number] for number in (0, 1)] == pytest.approx(kept)
-    dense = sum(fed.kinds.of_client(client).layout.num_values for client in range(6))
+    dense = sum(run.kinds.of_client(client).layout.num_values for client in range(6))
     assert played.row["dense_bytes"] == 8 * dense
     wanted = 0
     for number, spec in enumerate(("small-cnn:width=4", "2nn:hidden=6")):
         only, _ = contracts.assembled(model=spec, clients=6)
-        members = (fed.kinds.of == number).tolist()
+        members = (run.kinds.of == number).tolist()
         seen = 2 * sum(np.asarray(played.clients["samples"])[members])
         wanted += flops.training(only.layout, only.costs, only.layout.full_mask(), seen, 0, 0)[1]
     assert played.row["flops_dense"] == pytest.approx(wanted)
@@ -124,8 +124,8 @@ def test_bytes_flops_and_sparsity_are_those_of_the_clients_own_network():
 
 
 def test_the_headline_is_the_mean_over_clients_and_each_network_has_columns():
-    fed, state = contracts.assembled(**TWO | {"also_model": ["2nn:hidden=6", "2nn:hidden=6"]}, validation=0.2)
-    _, rows = contracts.play(fed, state, 2)
+    run, state = contracts.assembled(**TWO | {"also_model": ["2nn:hidden=6", "2nn:hidden=6"]}, validation=0.2)
+    _, rows = contracts.run_rounds(run, state, 2)
     row = rows[-1]
     for before in ("", "val_"):
         mean = (row[f"{before}accuracy_small-cnn"] * 2 + row[f"{before}accuracy_2nn"] * 4) / 6
@@ -133,33 +133,33 @@ def test_the_headline_is_the_mean_over_clients_and_each_network_has_columns():
         loss = (row[f"{before}loss_small-cnn"] * 2 + row[f"{before}loss_2nn"] * 4) / 6
         assert row[f"{before}loss"] == pytest.approx(loss)
     only, alone = contracts.assembled(model="2nn:hidden=6", clients=6, validation=0.2)
-    vector = kinds.part(fed.kinds.kinds[1], state["x"])
-    fresh = loop.finish(fed.test(state["x"]))[1]["accuracy_2nn"]
+    vector = kinds.part(run.kinds.kinds[1], state["x"])
+    fresh = loop.finish(run.test(state["x"]))[1]["accuracy_2nn"]
     assert fresh == loop.finish(only.test(vector))[1]["accuracy"]
 
 
 def test_personal_tensors_and_statistics_of_each_network(monkeypatch):
     monkeypatch.setitem(contracts.catalog.MODELS, "normed", f"{__name__}:batches_normed")
-    fed, state = contracts.assembled(**TWO | {"also_model": ["normed"]}, strategy="fedbn", client_test=0.3,
+    run, state = contracts.assembled(**TWO | {"also_model": ["normed"]}, strategy="fedbn", client_test=0.3,
                                      client_test_every=1)
-    played = loop.play(fed, state, 1)
-    normed = fed.kinds.kinds[1]
+    played = loop.run_round(run, state, 1)
+    normed = run.kinds.kinds[1]
     assert set(normed.layout.personal) == {"1.weight", "1.bias", "1.running_mean", "1.running_var"}
-    assert not fed.kinds.kinds[0].layout.personal
+    assert not run.kinds.kinds[0].layout.personal
     kept = played.state["clients"]
-    assert {len(kept[client].values["_personal"]) for client in range(6) if fed.kinds.of[client] == 1} == {12}
+    assert {len(kept[client].values["_personal"]) for client in range(6) if run.kinds.of[client] == 1} == {12}
     assert np.isfinite(played.row["own_accuracy"]) and len(played.own["accuracy"]) == 6
 
 
 def test_own_tests_use_the_clients_network():
-    fed, state = contracts.assembled(**TWO, client_test=0.4, client_test_every=1)
-    played = loop.play(fed, state, 1)
+    run, state = contracts.assembled(**TWO, client_test=0.4, client_test_every=1)
+    played = loop.run_round(run, state, 1)
     for number, spec in enumerate(("small-cnn:width=4", "2nn:hidden=6")):
         only, own = contracts.assembled(model=spec, clients=6, client_test=0.4, client_test_every=1)
-        own["x"] = kinds.part(fed.kinds.kinds[number], played.state["x"])
+        own["x"] = kinds.part(run.kinds.kinds[number], played.state["x"])
         from fedmpi.server import own_accuracy
         _, rows = own_accuracy.evaluate(only, own, own["mask"], 1)
-        members = (fed.kinds.of == number).numpy()
+        members = (run.kinds.of == number).numpy()
         assert np.array_equal(rows["loss"][members], played.own["loss"][members])
 
 

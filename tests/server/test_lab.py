@@ -43,17 +43,17 @@ def worker():
 
 
 def spread(W, **options):
-    """``(fed, x, RoundLab)`` of a first round whose server works on W workers."""
+    """``(run, x, RoundLab)`` of a first round whose server works on W workers."""
 
     def several(first):
         return Several([first, *(worker() for _ in range(W - 1))])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "Local", several)
-        fed, state = contracts.assembled(**DATA | options)
+        run, state = contracts.assembled(**DATA | options)
     gen = torch.Generator().manual_seed(1)
-    x = torch.where(fed.layout.real, state["x"] + 0.1 * torch.randn(fed.layout.P, generator=gen), 0.0)
-    return fed, x, lab.round_lab(fed, 1, state["mask"])
+    x = torch.where(run.layout.real, state["x"] + 0.1 * torch.randn(run.layout.P, generator=gen), 0.0)
+    return run, x, lab.round_lab(run, 1, state["mask"])
 
 
 @pytest.fixture
@@ -80,9 +80,9 @@ def test_any_number_of_workers_gives_the_same_bits(small_jobs):
 
 
 def test_a_model_is_worth_what_the_server_itself_would_find():
-    fed, x, work = spread(1)
+    run, x, work = spread(1)
     loss, right = work.lab.evaluate(x[None], "validation")
-    expected, metrics = loop.finish(fed.validate(x))
+    expected, metrics = loop.finish(run.validate(x))
     assert (float(loss[0]), float(right[0])) == pytest.approx((expected, metrics["accuracy"]))
 
 
@@ -96,37 +96,37 @@ def test_models_are_evaluated_each_by_itself():
 
 
 def test_the_gradient_is_that_of_the_servers_derivatives(small_jobs):
-    fed, x, work = spread(3)
-    gradient, _ = fed.derivatives
+    run, x, work = spread(3)
+    gradient, _ = run.derivatives
     torch.testing.assert_close(work.lab.gradient(x, "validation"), gradient(x), rtol=1e-5, atol=1e-7)
 
 
 def test_outputs_are_those_of_the_model_or_of_one_of_its_modules(small_jobs):
-    fed, x, work = spread(2)
+    run, x, work = spread(2)
     logits = work.lab.outputs(x, "server")
-    assert logits.shape == (fed.server.sizes["server"], 4) and logits.dtype == torch.float32
+    assert logits.shape == (run.server.sizes["server"], 4) and logits.dtype == torch.float32
     loss, right = work.lab.evaluate(x[None], "server")
-    data = fed.transport.ranks[0].worker.data
+    data = run.transport.ranks[0].worker.data
     labels = torch.from_numpy(data["labels"][-len(logits):])
     assert float((logits.argmax(1) == labels).double().mean()) == pytest.approx(float(right[0]))
     assert float(torch.nn.functional.cross_entropy(logits.double(), labels)) == pytest.approx(float(loss[0]))
-    last = list(dict(fed.transport.ranks[0].worker.home.model.named_modules()))[-1]
+    last = list(dict(run.transport.ranks[0].worker.home.model.named_modules()))[-1]
     torch.testing.assert_close(work.lab.outputs(x, of=last), logits)
     assert torch.equal(work.lab.outputs(x, rows=(7, 14)), logits[7:14])
 
 
 def test_a_training_descends_and_leaves_pruned_weights_alone():
-    fed, x, work = spread(1, pruner="static:sparsity=0.5")
+    run, x, work = spread(1, pruner="static:sparsity=0.5")
     mask = work.lab.mask
-    off = torch.ones(fed.layout.P, dtype=torch.bool)
-    off[fed.layout.support(mask)] = False
+    off = torch.ones(run.layout.P, dtype=torch.bool)
+    off[run.layout.support(mask)] = False
     before = x.clone()
     [(after, trained)] = work.lab.train([Training(x, mask, epochs=5)])
     assert torch.equal(x, before) and torch.equal(after[off], x[off])
-    n = fed.server.sizes["server"]
+    n = run.server.sizes["server"]
     assert (trained.samples, trained.steps) == (5 * n, 5 * -(-n // 10))
-    served = loop.served(x, fed.layout.support(mask), fed.layout)
-    kept = loop.served(after, fed.layout.support(mask), fed.layout)
+    served = loop.served(x, run.layout.support(mask), run.layout)
+    kept = loop.served(after, run.layout.support(mask), run.layout)
     first, last = work.lab.evaluate(torch.stack([served, kept]))[0].tolist()
     assert last < first
 
@@ -141,23 +141,23 @@ def test_trainings_of_a_round_draw_differently_and_settings_hold():
 
 
 def test_flops_of_own_work_are_booked_apart():
-    fed, x, work = spread(1, pruner="static:sparsity=0.5")
-    mask, n = work.lab.mask, fed.server.sizes["server"]
-    one = flops.forward(fed.layout, fed.costs, mask)
+    run, x, work = spread(1, pruner="static:sparsity=0.5")
+    mask, n = work.lab.mask, run.server.sizes["server"]
+    one = flops.forward(run.layout, run.costs, mask)
     work.lab.evaluate(torch.stack([x, x]), mask=mask)
     work.lab.outputs(x, rows=(0, 5), mask=mask)
     assert work.spent == {"flops_server": 0, "flops_lab": pytest.approx((2 * n + 5) * one)}
     work.lab.train([Training(x, mask)])
-    assert work.spent["flops_server"] == pytest.approx(flops.training(fed.layout, fed.costs, mask, 2 * n, 0, 0)[1])
+    assert work.spent["flops_server"] == pytest.approx(flops.training(run.layout, run.costs, mask, 2 * n, 0, 0)[1])
     assert work.spent["flops_lab"] == pytest.approx((2 * n + 5) * one)
 
 
 def test_the_servers_work_takes_virtual_time():
     rows = {}
     for gflops in (0.0, 1e-3):
-        fed, state = contracts.assembled(strategy="feddu:decay=1", server_data="12:labels=0", server_gflops=gflops,
+        run, state = contracts.assembled(strategy="feddu:decay=1", server_data="12:labels=0", server_gflops=gflops,
                                          partition="classes:per_client=2", cohort=2)
-        rows[gflops] = contracts.play(fed, state, 2)[1]
+        rows[gflops] = contracts.run_rounds(run, state, 2)[1]
     for free, slow in zip(rows[0.0], rows[1e-3]):
         assert free["sim_s"] == 0 and free["flops_server"] == slow["flops_server"] > 0
         assert slow["sim_s"] == pytest.approx((slow["flops_server"] + slow["flops_lab"]) / 1e6)
@@ -168,18 +168,18 @@ def test_a_training_beside_the_clients_takes_time_only_where_it_is_the_last():
     """Clients take 3 s each way round; the server's training that goes on meanwhile is done before, or after."""
     from breaking import devices
     for gflops in (1.0, 1e-6):
-        fed, state = contracts.assembled(strategy="fltrust", server_data="12", server_gflops=gflops)
-        _, row, _ = loop.play_round(fed._replace(devices=devices(3, latency=1.5)), state, 1)
+        run, state = contracts.assembled(strategy="fltrust", server_data="12", server_gflops=gflops)
+        _, row, _ = loop.evaluated_round(run._replace(devices=devices(3, latency=1.5)), state, 1)
         assert row["sim_s"] == pytest.approx(max(3.0, row["flops_server"] / (gflops * 1e9)))
 
 
 @pytest.mark.parametrize("strategy, idle", [("feddu:decay=1", "fedavg"), ("fltrust", "median")])
 def test_bytes_of_own_work_are_no_clients(strategy, idle):
     options = {"partition": "classes:per_client=2", "cohort": 2, "server_data": "12"}
-    fed, state = contracts.assembled(strategy=strategy, **options)
-    _, row, clients = loop.play_round(fed, state, 1)
-    plain = fed._replace(strategy=make(catalog.STRATEGIES, idle))
-    _, alone, others = loop.play_round(plain, state, 1)
+    run, state = contracts.assembled(strategy=strategy, **options)
+    _, row, clients = loop.evaluated_round(run, state, 1)
+    plain = run._replace(strategy=make(catalog.STRATEGIES, idle))
+    _, alone, others = loop.evaluated_round(plain, state, 1)
     assert row["flops_server"] > 0 == alone["flops_server"]
     for name in ("up_bytes", "down_bytes"):
         assert row[name] == alone[name] and clients[name].tolist() == others[name].tolist()
@@ -194,8 +194,8 @@ def test_samples_that_are_not_there_are_asked_for_by_name():
 
 
 def test_labels_that_the_server_does_not_know_stay_hidden():
-    fed, x, work = spread(1)
-    blind = lab.round_lab(fed._replace(server=fed.server._replace(labelled=False)), 1, work.lab.mask).lab
+    run, x, work = spread(1)
+    blind = lab.round_lab(run._replace(server=run.server._replace(labelled=False)), 1, work.lab.mask).lab
     assert torch.equal(blind.outputs(x), work.lab.outputs(x))
     for ask in (lambda: blind.evaluate(x[None]), lambda: blind.gradient(x),
                 lambda: blind.train([Training(x, work.lab.mask)])):
@@ -204,9 +204,9 @@ def test_labels_that_the_server_does_not_know_stay_hidden():
 
 
 def test_what_runs_out_of_gpu_memory_is_asked_again_once():
-    fed, x, work = spread(1)
+    run, x, work = spread(1)
     expected = work.lab.gradient(x)
-    model, left = fed.transport.ranks[0].worker.home.model, [1]
+    model, left = run.transport.ranks[0].worker.home.model, [1]
 
     def crowded(module, given):
         if left[0]:

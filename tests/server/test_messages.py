@@ -42,18 +42,18 @@ def talkative(column: str = "answered", billed: bool = False):
 
 
 def played(**options):
-    """``(updates that were merged last, row of the round, rows of its clients, state, Fed)``."""
-    fed, state = contracts.assembled(strategy=f"{__name__}:talkative", partition="quantity", **options)
+    """``(updates that were merged last, row of the round, rows of its clients, state, RunParts)``."""
+    run, state = contracts.assembled(strategy=f"{__name__}:talkative", partition="quantity", **options)
     seen.clear()
-    after, row, rows = loop.play_round(fed, state, 1)
-    return seen[-1], row, rows, after, fed, state
+    after, row, rows = loop.evaluated_round(run, state, 1)
+    return seen[-1], row, rows, after, run, state
 
 
 @pytest.mark.parametrize("weighting, sums", [("size", True), ("relu", False)])
 def test_each_answer_is_folded_by_the_rule_of_its_field(weighting, sums):
-    updates, row, rows, after, fed, state = played(weighting=weighting)
-    assert fed.sums == sums
-    sizes = fed.sizes.long().tolist()
+    updates, row, rows, after, run, state = played(weighting=weighting)
+    assert run.sums_on_workers == sums
+    sizes = run.sizes.long().tolist()
     assert updates.totals["counted"].tolist() == [sum(sizes)] * 3
     assert row["answered"] == sum(sizes)
     assert updates.parts["sizes"][:, 0].tolist() == sizes
@@ -71,21 +71,21 @@ def test_sums_have_the_same_bits_on_workers_and_on_the_server():
 def test_what_is_not_billed_costs_nothing():
     sent = {}
     for billed in (False, True):
-        fed, state = contracts.assembled(strategy=f"{__name__}:talkative:billed={str(billed).lower()}")
-        sent[billed] = loop.play_round(fed, state, 1)[2]["up_bytes"]
+        run, state = contracts.assembled(strategy=f"{__name__}:talkative:billed={str(billed).lower()}")
+        sent[billed] = loop.evaluated_round(run, state, 1)[2]["up_bytes"]
     # The array, and what the header says of it.
     assert (sent[True] - sent[False] >= 4 * 500).all() and (sent[True] - sent[False] < 4 * 500 + 64).all()
 
 
 def test_a_round_that_merges_nobody_has_no_number():
-    fed, _ = contracts.assembled(strategy=f"{__name__}:talkative")
-    assert np.isnan(record.of_strategy(fed.strategy, loop.Learnt({}, torch.zeros(1), torch.zeros(0)))["answered"])
+    run, _ = contracts.assembled(strategy=f"{__name__}:talkative")
+    assert np.isnan(record.of_strategy(run.strategy, loop.Aggregated({}, torch.zeros(1), torch.zeros(0)))["answered"])
 
 
 def test_a_column_may_not_take_the_name_of_another():
-    fed, _ = contracts.assembled(strategy=f"{__name__}:talkative:column=sparsity")
+    run, _ = contracts.assembled(strategy=f"{__name__}:talkative:column=sparsity")
     with pytest.raises(UserError, match="--strategy has a column sparsity, which is the name of another column"):
-        record.columns(fed)
+        record.columns(run)
 
 
 def coded():

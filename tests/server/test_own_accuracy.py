@@ -15,6 +15,7 @@ from fedmpi.compute.evaluate import by_sample, evaluator
 from fedmpi.methods.tasks.classification import classification
 from fedmpi.core.layout import bind
 from fedmpi.core.parts import Field
+from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.core.support import gathered, scattered
 from fedmpi.methods.datasets.dataset import inputs
 from fedmpi.server import loop, own_accuracy, record
@@ -79,9 +80,9 @@ def by_hand(options, *models):
 def test_plain_fedavg_is_tested_as_by_hand(options):
     """True labels, and no fault; the model that is tested is the merged and pruned one."""
     options = TESTED | options
-    fed, state = contracts.assembled(**options)
+    run, state = contracts.assembled(**options)
     for t in (1, 2):
-        played = loop.play(fed, state, t)
+        played = loop.run_round(run, state, t)
         state, row, own = played.state, played.row, played.own
         accuracies, losses = by_hand(options, state["x"])
         assert own["accuracy"].tolist() == accuracies.tolist() and np.allclose(own["loss"], losses, atol=1e-6)
@@ -95,16 +96,16 @@ def test_plain_fedavg_is_tested_as_by_hand(options):
 def test_personal_tensors_are_laid_over_what_clients_would_be_sent(pruner):
     """A client that has not taken part yet has those of the first model."""
     options = TESTED | {"strategy": "fedper", "clients": 4, "cohort": 2, "pruner": pruner}
-    fed, state = contracts.assembled(**options)
-    own, first = fed.layout.own, state["x"].clone()
+    run, state = contracts.assembled(**options)
+    own, first = run.layout.personal_positions, state["x"].clone()
     for t in (1, 2):
-        played = loop.play(fed, state, t)
+        played = loop.run_round(run, state, t)
         state, models = played.state, []
         for client in range(4):
             x = state["x"].clone()
             kept = state["clients"].get(client)
-            x[own] = kept.values[train.OWN] if kept else fed.transport.worker.home.initial[own]
-            x[: fed.layout.Q] *= state["mask"]
+            x[own] = kept.values[train.OWN] if kept else run.transport.worker.home.initial[own]
+            x[: run.layout.Q] *= state["mask"]
             models.append(x)
         accuracies, losses = by_hand(options, *models)
         assert played.own["accuracy"].tolist() == accuracies.tolist()
@@ -115,21 +116,18 @@ def test_personal_tensors_are_laid_over_what_clients_would_be_sent(pruner):
 
 def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
     def own_model(task):
-        if task.given["factor"] == 1:
+        if task.message["factor"] == 1:
             return None                                    # as it is
         assert torch.equal(task.x, task.base)
-        task.x.mul_(float(task.given["factor"]))           # in place, as training would
+        task.x.mul_(float(task.message["factor"]))           # in place, as training would
         return task.x
 
     def send_to(state, client):
         return {"factor": torch.tensor([client / 2.0])}
 
     options = TESTED | {"clients": 3, "partition": "quantity:beta=5,min_size=20"}
-    fed, state = contracts.assembled(**options)
-    strategy = fed.strategy._replace(own_model=own_model, send_to=send_to, sends={"factor": Field(on=(1,))})
-    worker = fed.transport.worker
-    worker.parts = worker.parts._replace(strategy=strategy)
-    played = loop.play(fed._replace(strategy=strategy), state, 1)
+    part = {"strategy": fedavg()._replace(own_model=own_model, send_to=send_to, sends={"factor": Field(on=(1,))})}
+    played = loop.run_round(*contracts.assembled(of_server=part, of_worker=part, **options), 1)
     x = played.state["x"]
     plain = by_hand(options, x)[1]
     made = by_hand(options, x * 0, x / 2, x)[1]
@@ -138,7 +136,8 @@ def test_a_strategy_may_make_the_model_that_a_client_is_tested_by():
 
 
 def test_own_tests_change_nothing_else():
-    rows = [contracts.play(*contracts.assembled(**TESTED | {"client_test_every": every}), 3)[1] for every in (1, 3)]
+    runs = [contracts.assembled(**TESTED | {"client_test_every": every}) for every in (1, 3)]
+    rows = [contracts.run_rounds(*started, 3)[1] for started in runs]
     for one, other in zip(*rows):
         same = [name for name in one if not name.endswith(("_s", "_bytes")) and name != "recorded"]
         assert {name: one[name] for name in same if not name.startswith("own_")} == {
@@ -149,11 +148,11 @@ def test_own_tests_change_nothing_else():
 
 def test_clients_are_tested_on_what_the_codec_lets_through():
     options = TESTED | {"codec": "float16"}
-    fed, state = contracts.assembled(**options)
-    played = loop.play(fed, state, 1)
-    support = fed.layout.support(played.state["mask"])
+    run, state = contracts.assembled(**options)
+    played = loop.run_round(run, state, 1)
+    support = run.layout.support(played.state["mask"])
     values = gathered(played.state["x"], support)
-    sent = fed.codec.down.decode(fed.codec.down.encode(values), len(support))
+    sent = run.codec.down.decode(run.codec.down.encode(values), len(support))
     got = scattered(sent, support, torch.zeros_like(played.state["x"]))
     assert np.allclose(played.own["loss"], by_hand(options, got)[1], atol=1e-7)
 
@@ -161,9 +160,9 @@ def test_clients_are_tested_on_what_the_codec_lets_through():
 def test_a_test_part_has_the_skew_of_its_client_and_no_fault():
     """Clients turned by quarter turns are tested on turned images; noise as a fault stays out."""
     options = TESTED | {"clients": 4, "features": "rotation", "fault": ["feature-noise:share=1.0"]}
-    fed, state = contracts.assembled(**options)
+    run, state = contracts.assembled(**options)
     data = contracts.dealt(DEFAULTS | contracts.SMALL | options)
-    worker = fed.transport.worker
+    worker = run.transport.worker
     for client in range(4):
         index = data.held_out.indices[data.held_out.offsets[client]: data.held_out.offsets[client + 1]]
         plain = inputs(torch.from_numpy(data.dataset.x_train[index]), data.dataset.mean, data.dataset.std)
@@ -173,12 +172,12 @@ def test_a_test_part_has_the_skew_of_its_client_and_no_fault():
 
 
 def test_rows_of_own_tests_are_stored_with_their_round():
-    fed, state = contracts.assembled(rounds=3, **TESTED | {"client_test_every": 2})
-    store = MemoryStore({}, *record.columns(fed), {}, ([0], []), record.own_columns(fed))
-    loop.simulate(fed, state, store, 1, 3)
-    run = store.run()
-    assert run.own["round"].tolist() == [2, 2, 3, 3] and run.own_ends.tolist() == [0, 2, 4]
-    assert run.rounds["own_accuracy"][2] == run.own["accuracy"][2:].mean()
+    run, state = contracts.assembled(rounds=3, **TESTED | {"client_test_every": 2})
+    store = MemoryStore({}, *record.columns(run), {}, ([0], []), record.own_columns(run))
+    loop.simulate(run, state, store, 1, 3)
+    stored = store.run()
+    assert stored.own["round"].tolist() == [2, 2, 3, 3] and stored.own_ends.tolist() == [0, 2, 4]
+    assert stored.rounds["own_accuracy"][2] == stored.own["accuracy"][2:].mean()
 
 
 def test_slices_of_work_keep_their_result():

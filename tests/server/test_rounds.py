@@ -11,39 +11,41 @@ from breaking import breaking, devices, fleet, raising, without_memory
 from fedmpi.build.notes import warnings
 from fedmpi.client.train import RESIDUAL
 from fedmpi.server import answers, asynchronous, client_states, exchange, loop, recruit
-from fedmpi.client.numbers import Number
+from fedmpi.client.stats import Stats
 from fedmpi.core.errors import DivergedError, FedError, UserError, WorkerError
 from fedmpi.server.answers import Outcome
 from fedmpi.core.reduce import average
 from fedmpi.compute.sgd import train
-from fedmpi.core.parts import Timing, Devices, Sampler, Training, Updates
+from fedmpi.core.parts import Devices, Sampler, Timing, Training, Updates
+from fedmpi.methods.strategies.fedavg import fedavg
 from fedmpi.core.exact_sum import LARGEST, QUANTUM, add_small
 
 
 # --- sums on the workers ---
 
 def test_sums_are_the_weighted_mean():
-    fed, state = contracts.assembled(clients=5, partition="quantity")
-    assert fed.sums and not fed.values
-    after, row, rows = loop.play_round(fed, state, 1)
+    run, state = contracts.assembled(clients=5, partition="quantity")
+    assert run.sums_on_workers and not run.wants_single_updates
+    after, row, rows = loop.evaluated_round(run, state, 1)
     other, twin = contracts.assembled(clients=5, partition="quantity", weighting="relu")
-    assert not other.sums and other.values
+    assert not other.sums_on_workers and other.wants_single_updates
     clients, updates = contracts.first_cohort(other, twin)
-    _, expected = average({}, state["x"], updates, fed.sizes / fed.sizes.sum())
+    _, expected = average({}, state["x"], updates, run.sizes / run.sizes.sum())
     torch.testing.assert_close(after["x"], expected, rtol=0, atol=3e-7)
-    assert (rows["weight"] == (fed.sizes / fed.sizes.sum()).numpy()).all()
+    assert (rows["weight"] == (run.sizes / run.sizes.sum()).numpy()).all()
 
 
 def test_bytes_are_the_same_whether_values_stay_on_the_worker_or_not():
-    rows = [loop.play_round(*contracts.assembled(**options), 1)[2]
+    rows = [loop.evaluated_round(*contracts.assembled(**options), 1)[2]
             for options in ({"contribution": "size"}, {"contribution": "size", "observe": ["cosine"]})]
     assert (rows[0]["up_bytes"] == rows[1]["up_bytes"]).all() and (rows[0]["down_bytes"] == rows[1]["down_bytes"]).all()
-    single = loop.play_round(*contracts.assembled(contribution="size", weighting="relu"), 1)[2]
+    single = loop.evaluated_round(*contracts.assembled(contribution="size", weighting="relu"), 1)[2]
     assert (np.abs(rows[0]["up_bytes"] - single["up_bytes"]) == 0).all()
 
 
 def test_who_observes_changes_no_bit_of_the_sums():
-    states = [contracts.play(*contracts.assembled(observe=observe), 2)[0][-1] for observe in ([], ["cosine", "loo"])]
+    runs = [contracts.assembled(observe=observe) for observe in ([], ["cosine", "loo"])]
+    states = [contracts.run_rounds(*started, 2)[0][-1] for started in runs]
     assert torch.equal(states[0]["x"], states[1]["x"])
 
 
@@ -63,13 +65,13 @@ def test_the_order_of_adding_changes_no_bit():
     ({"timing": "sync:over=0.5", "devices": "drawn", "cohort": 2}, False), ({"weighting": "softmax"}, False),
     ({"pruner": "rigl"}, True)])
 def test_where_updates_add_up(options, sums):
-    fed, _ = contracts.assembled(**options)
-    assert fed.sums == sums
+    run, _ = contracts.assembled(**options)
+    assert run.sums_on_workers == sums
 
 
 def test_fedavg_and_the_thesis_with_nothing_but_data_shares_are_the_same_bits():
-    a = contracts.play(*contracts.assembled(), 3)[0][-1]
-    b = contracts.play(*contracts.assembled(strategy="thesis-text", pruner="dense", contribution="cosine",
+    a = contracts.run_rounds(*contracts.assembled(), 3)[0][-1]
+    b = contracts.run_rounds(*contracts.assembled(strategy="thesis-text", pruner="dense", contribution="cosine",
                                             weighting="thesis:gamma=1"), 3)[0][-1]
     assert torch.equal(a["x"], b["x"])
 
@@ -80,11 +82,11 @@ def test_fedavg_and_the_thesis_with_nothing_but_data_shares_are_the_same_bits():
 def test_a_diverged_update_is_rejected_and_the_others_count(weighting):
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][Number.LOSS] = float("nan")
+        arrays["numbers"][Stats.LOSS] = float("nan")
         return meta, arrays
 
-    fed, state = contracts.assembled(clients=4, weighting=weighting, contribution="size")
-    after, row, rows = loop.play_round(breaking(fed, lambda job, n: job["client"] == 2, spoil), state, 1)
+    run, state = contracts.assembled(clients=4, weighting=weighting, contribution="size")
+    after, row, rows = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 2, spoil), state, 1)
     assert (row["asked"], row["merged"], row["rejected"]) == (4, 3, 1)
     assert rows["outcome"].tolist() == [0, 0, Outcome.REJECTED, 0]
     assert rows["weight"][2] == 0 and np.isnan(rows["contribution"][2]) and rows["weight"].sum() == pytest.approx(1)
@@ -101,190 +103,198 @@ def test_a_diverged_update_is_rejected_and_the_others_count(weighting):
     {"codec": "float16"}, {"codec": "float16", "weighting": "relu", "contribution": "cosine"}])
 def test_a_client_whose_update_is_too_large_is_rejected_whatever_the_codec(options):
     """By the worker where it adds updates up, else by the server; float16 would make 65504 of it."""
-    fed, state = contracts.assembled(clients=4, **options)
-    worker = fed.transport.worker
-    plain = worker.parts.strategy.local
+    plain = fedavg()
+    trained = []
 
     def local(task):
-        done = train(plain, task)
-        if worker.now == 1:
+        done = train(plain.local, task)
+        if trained[-1] == 1:
             task.x[3] = 2 * LARGEST
         return done
 
-    worker.parts = worker.parts._replace(strategy=worker.parts.strategy._replace(local=local))
-    run = worker.run
-    worker.run = lambda job, arrays: (setattr(worker, "now", job.get("client")), run(job, arrays))[1]
-    after, row, rows = loop.play_round(fed, state, 1)
+    def around(job, work):
+        trained.append(job["client"])
+        return work()
+
+    large = {"strategy": plain._replace(local=local)}
+    run, state = contracts.assembled(of_worker=large, around=around, clients=4, **options)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert row["rejected"] == 1 and rows["outcome"][1] == Outcome.REJECTED and after["x"].abs().max() < 100
 
 
 def test_what_a_client_owes_is_no_way_round_the_bound_on_updates():
-    fed, state = contracts.assembled(clients=4, codec="int8:feedback=true")
-    owed = torch.zeros(len(fed.layout.support(state["mask"])))
+    run, state = contracts.assembled(clients=4, codec="int8:feedback=true")
+    owed = torch.zeros(len(run.layout.support(state["mask"])))
     owed[3] = 2 * LARGEST
     state["clients"] = {1: client_states.kept(0, state["mask"], {RESIDUAL: owed}, None, 1)}
-    after, row, rows = loop.play_round(fed, state, 1)
-    assert fed.sums and rows["outcome"].tolist() == [0, Outcome.REJECTED, 0, 0] and after["x"].abs().max() < 100
+    after, row, rows = loop.evaluated_round(run, state, 1)
+    assert run.sums_on_workers and rows["outcome"].tolist() == [0, Outcome.REJECTED, 0, 0]
+    assert after["x"].abs().max() < 100
 
 
 def test_too_few_sound_answers_end_the_run():
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][Number.LOSS] = float("inf")
+        arrays["numbers"][Stats.LOSS] = float("inf")
         return meta, arrays
 
-    fed, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.5)
+    run, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.5)
     with pytest.raises(DivergedError, match="round 1: 1 of 4 clients .*3 diverged, 0 failed.*--quorum asks for "
                                             "0.5.*--lr"):
-        loop.play_round(breaking(fed, lambda job, n: job["client"] > 0, spoil), state, 1)
-    fed, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.25)
-    assert loop.play_round(breaking(fed, lambda job, n: job["client"] > 0, spoil), state, 1)[1]["merged"] == 1
+        loop.evaluated_round(breaking(run, lambda job, n: job["client"] > 0, spoil), state, 1)
+    run, state = contracts.assembled(clients=4, weighting="relu", contribution="size", quorum=0.25)
+    assert loop.evaluated_round(breaking(run, lambda job, n: job["client"] > 0, spoil), state, 1)[1]["merged"] == 1
 
 
 def test_nobody_fit_ends_the_run_whatever_the_quorum():
-    fed, state = contracts.assembled(on_error="drop", quorum=0.0)
+    run, state = contracts.assembled(on_error="drop", quorum=0.0)
     with pytest.raises(FedError, match="(?s)0 of 3 clients.*ZeroDivisionError"):
-        loop.play_round(breaking(fed, lambda job, n: True, raising), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: True, raising), state, 1)
 
 
 @pytest.mark.parametrize("mode, outcome, tries", [("drop", Outcome.FAILED, 1), ("retry", Outcome.MERGED, 2)])
 def test_a_training_that_raises_is_left_out_or_tried_again(mode, outcome, tries):
     lines, asked = [], []
-    fed, state = contracts.assembled(on_error=mode)
-    fed = fed._replace(tell=lines.append)
-    fed = breaking(fed, lambda job, n: job["client"] == 1 and (asked.append(n) or n == 1), raising)
-    after, row, rows = loop.play_round(fed, state, 1)
+    run, state = contracts.assembled(on_error=mode)
+    run = run._replace(tell=lines.append)
+    run = breaking(run, lambda job, n: job["client"] == 1 and (asked.append(n) or n == 1), raising)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert rows["outcome"][1] == outcome and row["failed"] == (mode == "drop") and len(asked) == tries
     assert lines and "client 1 failed on rank 0: ZeroDivisionError: a client's own bug" in lines[0]
     if mode == "retry":
-        assert torch.equal(after["x"], loop.play_round(*contracts.assembled(), 1)[0]["x"])
+        assert torch.equal(after["x"], loop.evaluated_round(*contracts.assembled(), 1)[0]["x"])
 
 
 def test_a_training_that_raises_ends_the_run_unless_told_otherwise():
-    fed, state = contracts.assembled()
+    run, state = contracts.assembled()
     with pytest.raises(WorkerError, match="ZeroDivisionError"):
-        loop.play_round(breaking(fed, lambda job, n: job["client"] == 1, raising), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, raising), state, 1)
 
 
 def test_out_of_gpu_memory_trains_again_one_at_a_time_and_says_so():
     lines, order = [], []
-    fed, state = contracts.assembled(clients=4)
-    fed = fed._replace(tell=lines.append)
-    fed = breaking(fed, lambda job, n: order.append(job["client"]) or job["client"] in (1, 3) and n == 1,
+    run, state = contracts.assembled(clients=4)
+    run = run._replace(tell=lines.append)
+    run = breaking(run, lambda job, n: order.append(job["client"]) or job["client"] in (1, 3) and n == 1,
                    without_memory)
-    after, row, rows = loop.play_round(fed, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert order[4:] == [1, 3] and row["merged"] == 4
     assert any("2 clients ran out of GPU memory" in line for line in lines)
-    assert torch.equal(after["x"], loop.play_round(*contracts.assembled(clients=4), 1)[0]["x"])
+    assert torch.equal(after["x"], loop.evaluated_round(*contracts.assembled(clients=4), 1)[0]["x"])
 
 
 def test_out_of_gpu_memory_twice_ends_the_run():
-    fed, state = contracts.assembled(clients=4)
+    run, state = contracts.assembled(clients=4)
     with pytest.raises(WorkerError, match="out of GPU memory"):
-        loop.play_round(breaking(fed, lambda job, n: job["client"] == 1, without_memory), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, without_memory), state, 1)
 
 
 def test_a_users_mistake_in_a_task_is_no_clients_fault():
     def mistaken(answer):
         raise UserError("no such thing")
 
-    fed, state = contracts.assembled(on_error="drop")
+    run, state = contracts.assembled(on_error="drop")
     with pytest.raises(UserError, match="no such thing"):
-        loop.play_round(breaking(fed, lambda job, n: True, mistaken), state, 1)
+        loop.evaluated_round(breaking(run, lambda job, n: True, mistaken), state, 1)
 
 
 # --- devices: dropping out, coming late ---
 
 def test_who_drops_out_trains_nothing_and_counts_for_nothing():
-    fed, state = contracts.assembled(clients=4)
-    fed = fed._replace(devices=devices(4, dropout=[0, 1, 0, 1]))
-    after, row, rows = loop.play_round(fed, state, 1)
+    run, state = contracts.assembled(clients=4)
+    run = run._replace(devices=devices(4, dropout=[0, 1, 0, 1]))
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert (row["dropped"], row["merged"]) == (2, 2) and rows["outcome"].tolist() == [0, Outcome.DROPPED] * 2
     assert rows["up_bytes"].tolist()[1::2] == [0, 0] and np.isnan(rows["loss"][1])
     assert rows["rank"].tolist() == [0, -1, 0, -1]
-    assert rows["weight"].tolist() == [0.5, 0, 0.5, 0] and after["held"].tolist() == [1, 0, 1, 0]
+    assert rows["weight"].tolist() == [0.5, 0, 0.5, 0] and after["last_round_of"].tolist() == [1, 0, 1, 0]
 
 
 def test_a_round_that_nobody_answers_changes_nothing():
-    fed, state = contracts.assembled(clients=4, pruner="set:every=1")
-    fed = fed._replace(devices=devices(4, dropout=1.0))
-    after, row, rows = loop.play_round(fed, state, 1)
+    run, state = contracts.assembled(clients=4, pruner="set:every=1")
+    run = run._replace(devices=devices(4, dropout=1.0))
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert torch.equal(after["x"], state["x"]) and after["mask"] is state["mask"] and row["merged"] == 0
     assert np.isnan(row["train_loss"]) and row["flops_rigl"] == 0 and row["up_bytes"] == 0
 
 
 def test_virtual_time_by_hand():
-    fed, state = contracts.assembled(clients=3)
-    fed = fed._replace(devices=devices(3, speed=1e6, down=1e3, up=500.0, latency=0.25))
-    after, row, rows = loop.play_round(fed, state, 1)
+    run, state = contracts.assembled(clients=3)
+    run = run._replace(devices=devices(3, speed=1e6, down=1e3, up=500.0, latency=0.25))
+    after, row, rows = loop.evaluated_round(run, state, 1)
     work = row["flops_rigl"] / 3                                            # clients are alike
     expected = 0.5 + rows["down_bytes"] / 1e3 + work / 1e6 + rows["up_bytes"] / 500
     assert rows["sim_s"] == pytest.approx(expected, rel=1e-9)
     assert row["sim_s"] == after["now"] == row["sim_total_s"] == pytest.approx(max(expected))
-    after, row, _ = loop.play_round(fed, after, 2)
+    after, row, _ = loop.evaluated_round(run, after, 2)
     assert row["sim_total_s"] == after["now"] > row["sim_s"] > 0
 
 
 def test_a_deadline_leaves_the_slow_out():
-    fed, state = contracts.assembled(clients=3, timing="sync:deadline=5", devices="drawn")
-    fed = fed._replace(devices=devices(3, latency=[0.5, 4.0, 1.0]))
-    after, row, rows = loop.play_round(fed, state, 1)
+    run, state = contracts.assembled(clients=3, timing="sync:deadline=5", devices="drawn")
+    run = run._replace(devices=devices(3, latency=[0.5, 4.0, 1.0]))
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert rows["outcome"].tolist() == [0, Outcome.LATE, 0] and row["late"] == 1 and row["sim_s"] == 5
     assert rows["sim_s"].tolist() == [1.0, 8.0, 2.0] and rows["up_bytes"][1] > 0       # it sent, in vain
 
 
 def test_of_more_than_are_needed_the_first_count():
-    fed, state = contracts.assembled(clients=6, cohort=2, timing="sync:over=1", devices="drawn")
-    fed = fed._replace(devices=devices(6, latency=[6.0, 5, 4, 3, 2, 1]))
-    after, row, rows = loop.play_round(fed, state, 1)
+    run, state = contracts.assembled(clients=6, cohort=2, timing="sync:over=1", devices="drawn")
+    run = run._replace(devices=devices(6, latency=[6.0, 5, 4, 3, 2, 1]))
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert row["asked"] == 4 and row["merged"] == 2 and row["late"] == 2
     fastest = sorted(rows["sim_s"])[:2]
     assert sorted(rows["sim_s"][rows["outcome"] == 0]) == fastest and row["sim_s"] == fastest[-1]
 
 
 def test_only_those_available_are_asked_and_the_server_waits_for_somebody():
-    fed, state = contracts.assembled(clients=4)
+    run, state = contracts.assembled(clients=4)
     some = torch.tensor([False, True, False, True])
-    fed = fed._replace(devices=Devices(lambda s, N, draw: fleet(4)._replace(available=some & (s >= 100))))
-    after, row, rows = loop.play_round(fed, state, 1)
+    run = run._replace(devices=Devices(lambda s, N, draw: fleet(4)._replace(available=some & (s >= 100))))
+    after, row, rows = loop.evaluated_round(run, state, 1)
     assert rows["client"].tolist() == [1, 3] and after["now"] == 120.0
-    fed = fed._replace(devices=devices(4, available=False))
+    run = run._replace(devices=devices(4, available=False))
     with pytest.raises(FedError, match="no client has been available for 7 days"):
-        loop.play_round(fed, state, 1)
+        loop.evaluated_round(run, state, 1)
 
 
 def test_candidates_tell_their_loss_and_the_largest_train():
     def choose(count, clients, losses):
         return clients[torch.argsort(losses, descending=True)[:count]]
 
-    fed, state = contracts.assembled(clients=6, cohort=2)
-    fed = fed._replace(devices=devices(6, latency=1.0),
+    run, state = contracts.assembled(clients=6, cohort=2)
+    run = run._replace(devices=devices(6, latency=1.0),
                        sampler=Sampler(lambda gen, count, known: torch.arange(count), candidates=5, choose=choose))
-    after, row, rows = loop.play_round(fed, state, 1)
+    after, row, rows = loop.evaluated_round(run, state, 1)
     trained = rows["client"][rows["outcome"] == 0]
     assert row["asked"] == 5 and row["merged"] == 2 and (rows["outcome"] == Outcome.PASSED).sum() == 3
     assert (rows["up_bytes"] > 0).all() and row["sim_s"] == 4.0                       # two ways there and back
-    fed.transport.worker.receive({"kind": "round", "t": 1, "layout": fed.layout.digest} |
-                                 exchange.model_message(fed, state, 1, state["mask"])[0],
-                                 exchange.model_message(fed, state, 1, state["mask"])[1])
-    losses = [float(fed.transport.worker.run({"loss": client, "row": 0}, {})[1]["loss"][0]) for client in range(5)]
+    run.transport.worker.receive({"kind": "round", "t": 1, "layout": run.layout.digest} |
+                                 exchange.model_message(run, state, 1, state["mask"])[0],
+                                 exchange.model_message(run, state, 1, state["mask"])[1])
+    losses = [float(run.transport.worker.run({"loss": client, "row": 0}, {})[1]["loss"][0]) for client in range(5)]
     assert sorted(trained) == sorted(np.argsort(losses)[-2:])
 
 
 # --- asynchronous rounds ---
 
+def asynchronous_start(timing, clients, **options):
+    """``(run, state)`` of a federation without rounds, in which no option names the ``timing``."""
+    asynchronously = {"timing": timing, "sums_on_workers": False, "wants_single_updates": True}
+    return contracts.assembled(
+        of_server=asynchronously, clients=clients, weighting="uniform", contribution="uniform", **options)
+
+
 def asynchronous_run(rounds, timing, clients=6, latency=None, **options):
-    fed, state = contracts.assembled(clients=clients, weighting="uniform", contribution="uniform", **options)
-    fed = fed._replace(timing=timing, sums=False, values=True, devices=devices(
-        clients, latency=latency or [1.0 + 0.37 * n for n in range(clients)], speed=1e9, up=1e6, down=1e6))
-    fed.transport.worker.single, fed.transport.worker.sums = True, None
-    state["flight"] = asynchronous.nobody(timing.concurrency)
+    latency = latency or [1.0 + 0.37 * n for n in range(clients)]
+    run, state = asynchronous_start(timing, clients, **options)
+    run = run._replace(devices=devices(clients, latency=latency, speed=1e9, up=1e6, down=1e6))
     states, rows = [], []
     for t in range(1, rounds + 1):
-        state, row, client_rows = loop.play_round(fed, state, t)
+        state, row, client_rows = loop.evaluated_round(run, state, t)
         states.append(state)
         rows.append((row, client_rows))
-    return fed, states, rows
+    return run, states, rows
 
 
 def flat(staleness):
@@ -292,7 +302,7 @@ def flat(staleness):
 
 
 def test_answers_are_merged_in_the_order_of_virtual_time():
-    fed, states, rows = asynchronous_run(8, Timing(buffer=1, concurrency=3, discount=flat))
+    run, states, rows = asynchronous_run(8, Timing(buffer=1, concurrency=3, discount=flat))
     times = [row["sim_total_s"] for row, _ in rows]
     assert times == sorted(times) and all(row["merged"] == 1 for row, _ in rows)
     assert all(len(state["flight"]["models"]) <= 3 for state in states)
@@ -301,7 +311,7 @@ def test_answers_are_merged_in_the_order_of_virtual_time():
 
 
 def test_a_buffer_takes_so_many_answers_and_nobody_twice():
-    fed, states, rows = asynchronous_run(5, Timing(buffer=3, concurrency=3, discount=flat))
+    run, states, rows = asynchronous_run(5, Timing(buffer=3, concurrency=3, discount=flat))
     for row, clients in rows:
         assert row["merged"] == 3 == len(set(clients["client"]))
         assert clients["weight"].tolist() == pytest.approx([1 / 3] * 3)
@@ -321,13 +331,13 @@ def test_staleness_counts_merges_since_the_start():
 
 def test_mixing_takes_the_mean_of_models():
     """FedAsync: x <- (1 - alpha) x + alpha x_n, whatever model client n has started from."""
-    fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform")
-    support = fed.layout.support(state["mask"])
-    base = loop.served(state["x"] + 0.5, support, fed.layout)
+    run, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform")
+    support = run.layout.support(state["mask"])
+    base = loop.served(state["x"] + 0.5, support, run.layout)
     own = torch.randn(len(support), generator=torch.Generator().manual_seed(0))
-    fed = fed._replace(timing=Timing(buffer=1, discount=lambda s: 0.6 * (1 + s) ** -0.5, mixing=True))
+    run = run._replace(timing=Timing(buffer=1, discount=lambda s: 0.6 * (1 + s) ** -0.5, mixing=True))
     answer = answers.Update(own - base[support], support, False, np.ones(8), {}, {}, 0, 0, 0)
-    update = asynchronous.aged(fed, state, base, answer, 3, support)
+    update = asynchronous.aged(run, state, base, answer, 3, support)
     updates = Updates(update.values[None], None, support, torch.ones(1).double(), len(support))
     _, x = average({}, state["x"], updates, torch.ones(1).double())
     torch.testing.assert_close(x[support], 0.7 * state["x"][support] + 0.3 * own)
@@ -336,36 +346,33 @@ def test_mixing_takes_the_mean_of_models():
 def test_an_asynchronous_run_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path):
     from fedmpi.store.checkpoint import load_checkpoint, save_checkpoint
     how = Timing(buffer=2, concurrency=3, discount=lambda s: (1 + s) ** -0.5)
-    fed, states, rows = asynchronous_run(6, how, pruner="set:every=2", on_error="drop")
+    run, states, rows = asynchronous_run(6, how, pruner="set:every=2", on_error="drop")
     save_checkpoint(tmp_path, states[2], 3, run_id="a")
     state, _ = load_checkpoint(tmp_path, run_id="a")
     for t in range(4, 7):
-        state, row, clients = loop.play_round(fed, state, t)
+        state, row, clients = loop.evaluated_round(run, state, t)
         assert all(row[name] == rows[t - 1][0][name] for name in ("weights_digest", "sim_total_s"))
         assert (clients["client"] == rows[t - 1][1]["client"]).all()
 
 
 def test_asynchronous_clients_that_drop_out_leave_their_place():
-    fed, states, rows = asynchronous_run(1, Timing(buffer=2, concurrency=2, discount=flat))
-    fed = fed._replace(devices=devices(6, dropout=[1.0, 0, 1, 0, 0, 1], latency=1.0, speed=1e9))
+    run, states, rows = asynchronous_run(1, Timing(buffer=2, concurrency=2, discount=flat))
+    run = run._replace(devices=devices(6, dropout=[1.0, 0, 1, 0, 0, 1], latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=6, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
-    after, row, clients = loop.play_round(fed, state, 1)
+    after, row, clients = loop.evaluated_round(run, state, 1)
     assert row["merged"] == 2 and row["dropped"] == (clients["outcome"] == Outcome.DROPPED).sum()
     assert set(clients["client"][clients["outcome"] == Outcome.DROPPED]) <= {0, 2, 5}
 
 
 def test_in_flight_are_trained_together():
-    fed, state = contracts.assembled(clients=6, weighting="uniform", contribution="uniform")
+    run, state = asynchronous_start(Timing(buffer=1, concurrency=4, discount=flat), 6)
     calls = []
-    plain = fed.transport.map
-    fed.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
-    fed = fed._replace(timing=Timing(buffer=1, concurrency=4, discount=flat), sums=False, values=True,
-                       devices=devices(6, latency=1.0, speed=1e9))
-    fed.transport.worker.single, fed.transport.worker.sums = True, None
-    state["flight"] = asynchronous.nobody(4)
+    plain = run.transport.map
+    run.transport.map = lambda jobs, *rest: plain(calls.append(len(jobs)) or jobs, *rest)
+    run = run._replace(devices=devices(6, latency=1.0, speed=1e9))
     for t in range(1, 9):
-        state, _, _ = loop.play_round(fed, state, t)
+        state, _, _ = loop.evaluated_round(run, state, t)
     assert calls[0] == 4 and sum(calls) < 8 + 4 and len(calls) < 8
 
 
@@ -373,112 +380,110 @@ def test_in_flight_are_trained_together():
 
 def test_a_client_that_fails_does_not_arrive_before_it_could():
     """Virtual time never runs backwards."""
-    fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform", on_error="drop",
-                                     quorum=0.0)
-    fed = fed._replace(timing=Timing(buffer=1, concurrency=2, discount=flat), sums=False, values=True,
-                       devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
-    fed.transport.worker.single, fed.transport.worker.sums = True, None
-    state["flight"] = asynchronous.nobody(2)
-    fed = breaking(fed, lambda job, n: job["client"] == 1, raising)
+    run, state = asynchronous_start(
+        Timing(buffer=1, concurrency=2, discount=flat), 4, on_error="drop", quorum=0.0)
+    run = run._replace(devices=devices(4, latency=[0.2, 0.3, 0.2, 0.25], speed=[1e5, 1e4, 1e5, 1e5]))
+    run = breaking(run, lambda job, n: job["client"] == 1, raising)
     now = 0.0
     for t in range(1, 9):
-        state, row, rows = loop.play_round(fed, state, t)
+        state, row, rows = loop.evaluated_round(run, state, t)
         started = state["flight"]["start"][state["flight"]["client"] >= 0]
         assert row["sim_total_s"] >= now and (started <= row["sim_total_s"]).all()
         now = row["sim_total_s"]
 
 
 def test_a_buffer_that_cannot_fill_takes_what_came():
-    fed, states, rows = asynchronous_run(1, Timing(buffer=3, concurrency=2, discount=flat), clients=4)
-    fed = fed._replace(devices=devices(4, dropout=[1.0, 1.0, 0, 0], latency=1.0, speed=1e9))
+    run, states, rows = asynchronous_run(1, Timing(buffer=3, concurrency=2, discount=flat), clients=4)
+    run = run._replace(devices=devices(4, dropout=[1.0, 1.0, 0, 0], latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
-    after, row, clients = loop.play_round(fed, state, 1)
+    after, row, clients = loop.evaluated_round(run, state, 1)
     assert row["merged"] == 2 and row["dropped"] == 2 and row["sim_total_s"] < 60
 
 
 def test_who_drops_out_is_replaced_at_once():
-    fed, states, rows = asynchronous_run(1, Timing(buffer=2, concurrency=2, discount=flat), clients=8)
-    fed = fed._replace(devices=devices(8, dropout=[1.0] * 5 + [0.0] * 3, latency=1.0, speed=1e9))
+    run, states, rows = asynchronous_run(1, Timing(buffer=2, concurrency=2, discount=flat), clients=8)
+    run = run._replace(devices=devices(8, dropout=[1.0] * 5 + [0.0] * 3, latency=1.0, speed=1e9))
     _, state = contracts.assembled(clients=8, weighting="uniform", contribution="uniform")
     state["flight"] = asynchronous.nobody(2)
-    after, row, clients = loop.play_round(fed, state, 1)
+    after, row, clients = loop.evaluated_round(run, state, 1)
     assert row["merged"] == 2 and row["sim_total_s"] < 10
 
 
 def test_mixing_holds_for_what_a_pruner_keeps_off_the_mask():
-    fed, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform",
+    run, state = contracts.assembled(clients=4, weighting="uniform", contribution="uniform",
                                      pruner="residual:sparsity=0.5")
-    old = fed.layout.support(state["mask"])
+    old = run.layout.support(state["mask"])
     mask = state["mask"].clone()
     mask[torch.nonzero(mask).flatten()[:5]] = False                     # pruned since the client started; x remembers
-    support = fed.layout.support(mask)
-    fed = fed._replace(timing=Timing(buffer=1, discount=lambda s: 0.25 * torch.ones_like(s), mixing=True))
+    support = run.layout.support(mask)
+    run = run._replace(timing=Timing(buffer=1, discount=lambda s: 0.25 * torch.ones_like(s), mixing=True))
     own = torch.randn(len(old), generator=torch.Generator().manual_seed(0))
     answer = answers.Update(own - state["x"][old], old, False, np.ones(8), {}, {}, 0, 0, 0)
-    update = asynchronous.aged(fed, state | {"mask": mask}, state["x"], answer, 1, support)
+    update = asynchronous.aged(run, state | {"mask": mask}, state["x"], answer, 1, support)
     torch.testing.assert_close(state["x"][old] + update.values, 0.75 * state["x"][old] + 0.25 * own)
 
 
 def test_a_server_whose_own_training_fails_says_so():
-    fed, state = contracts.assembled(strategy="fltrust", on_error="drop")
-    diverging = fed.strategy._replace(before=lambda state, x, mask: Training(x, mask, lr=1e30))
+    run, state = contracts.assembled(strategy="fltrust", on_error="drop")
+    diverging = run.strategy._replace(before=lambda state, x, mask: Training(x, mask, lr=1e30))
     with pytest.raises(FedError, match="the server's own training"):
-        loop.play_round(fed._replace(strategy=diverging), state, 1)
+        loop.evaluated_round(run._replace(strategy=diverging), state, 1)
 
 
 def chosen_by_loss(dropout=0.0, **changes):
-    fed, state = contracts.assembled(clients=3, sampler="power-of-choice:candidates=3", devices="drawn", **changes)
-    return fed._replace(devices=devices(3, down=100.0, latency=[1.0, 2.0, 8.0], dropout=dropout)), state
+    run, state = contracts.assembled(clients=3, sampler="power-of-choice:candidates=3", devices="drawn", **changes)
+    return run._replace(devices=devices(3, down=100.0, latency=[1.0, 2.0, 8.0], dropout=dropout)), state
 
 
 def test_without_a_choice_the_model_is_still_on_its_way():
-    fed, state = chosen_by_loss(cohort=2, dropout=[0.0, 1.0, 0.0])          # of three candidates two answer
-    rows = loop.play_round(fed, state, 1)[2]
+    run, state = chosen_by_loss(cohort=2, dropout=[0.0, 1.0, 0.0])          # of three candidates two answer
+    rows = loop.evaluated_round(run, state, 1)[2]
     there = [0, 2]
     assert rows["outcome"].tolist() == [Outcome.MERGED, Outcome.DROPPED, Outcome.MERGED]
     assert rows["sim_s"][there] == pytest.approx(rows["down_bytes"][there] / 100 + 2 * np.array([1.0, 8.0]))
 
 
 def test_candidates_that_are_not_chosen_took_their_own_time():
-    fed, state = chosen_by_loss(cohort=1)
-    rows = loop.play_round(fed, state, 1)[2]
+    run, state = chosen_by_loss(cohort=1)
+    rows = loop.evaluated_round(run, state, 1)[2]
     passed = rows["outcome"] == Outcome.PASSED
     assert passed.sum() == 2 and len(set(rows["sim_s"][passed])) == 2
 
 
 def test_a_candidate_whose_loss_fails_is_left_out():
-    fed, state = chosen_by_loss(cohort=1, on_error="drop")
-    plain = fed.transport.worker.tell_loss
-    fed.transport.worker.tell_loss = lambda job: raising(None) if job["loss"] == 1 else plain(job)
-    row, rows = loop.play_round(fed, state, 1)[1:]
+    def around(job, work):
+        return raising(None) if job.get("loss") == 1 else work()
+
+    run, state = chosen_by_loss(cohort=1, on_error="drop", around=around)
+    row, rows = loop.evaluated_round(run, state, 1)[1:]
     assert rows["outcome"][1] == Outcome.FAILED and row["merged"] == 1
 
 
 def test_the_server_waits_for_an_answer_before_it_rejects_it():
     def spoil(answer):
         meta, arrays = answer()
-        arrays["numbers"][Number.LOSS] = float("nan")
+        arrays["numbers"][Stats.LOSS] = float("nan")
         return meta, arrays
 
-    fed, state = contracts.assembled(clients=3, devices="drawn")
-    fed = fed._replace(devices=devices(3, latency=[1.0, 50.0, 1.0]))
-    row = loop.play_round(breaking(fed, lambda job, n: job["client"] == 1, spoil), state, 1)[1]
+    run, state = contracts.assembled(clients=3, devices="drawn")
+    run = run._replace(devices=devices(3, latency=[1.0, 50.0, 1.0]))
+    row = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, spoil), state, 1)[1]
     assert row["rejected"] == 1 and row["sim_s"] == 100.0
 
 
 def test_a_sampler_hears_only_of_those_that_were_merged():
-    fed, state = contracts.assembled(clients=3, on_error="drop")
-    after = loop.play_round(breaking(fed, lambda job, n: job["client"] == 1, raising), state, 1)[0]
-    known = recruit.known(fed, after, torch.ones(3, dtype=torch.bool))
+    run, state = contracts.assembled(clients=3, on_error="drop")
+    after = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1, raising), state, 1)[0]
+    known = recruit.client_records(run, after, torch.ones(3, dtype=torch.bool))
     assert known.scores.isnan().tolist() == [False, True, False] == known.losses.isnan().tolist()
 
 
 def test_what_a_client_was_sent_twice_counts_twice():
     options = {"pruner": "adaptive:by=size", "on_error": "retry"}
-    once = loop.play_round(*contracts.assembled(**options), 1)[2]
-    fed, state = contracts.assembled(**options)
-    twice = loop.play_round(breaking(fed, lambda job, n: job["client"] == 1 and n == 1, raising), state, 1)[2]
+    once = loop.evaluated_round(*contracts.assembled(**options), 1)[2]
+    run, state = contracts.assembled(**options)
+    twice = loop.evaluated_round(breaking(run, lambda job, n: job["client"] == 1 and n == 1, raising), state, 1)[2]
     more = twice["down_bytes"] - once["down_bytes"]
     assert more[1] > 400 and more[[0, 2]].tolist() == [0, 0]
 
@@ -525,23 +530,23 @@ def test_limits_for_other_ranks_are_warned_of_where_there_are_none(fedmpi, tmp_p
 
 @pytest.mark.parametrize("timing", ["sync", "fedbuff:buffer=1"])
 def test_a_round_that_merges_nobody_is_told_once(timing):
-    fed, state = contracts.assembled(devices="drawn", timing=timing)
+    run, state = contracts.assembled(devices="drawn", timing=timing)
     told = []
-    fed = fed._replace(devices=devices(3, dropout=[1.0, 1.0, 1.0]), tell=told.append)
-    loop.play_round(fed, state, 1)
+    run = run._replace(devices=devices(3, dropout=[1.0, 1.0, 1.0]), tell=told.append)
+    loop.evaluated_round(run, state, 1)
     assert told == ["warning: round 1 merged nobody's update, the model stays: of 3 asked 3 dropped; see --devices, "
                     "--timing"]
-    fed = fed._replace(devices=devices(3))
-    loop.play_round(fed, state, 1)
+    run = run._replace(devices=devices(3))
+    loop.evaluated_round(run, state, 1)
     assert len(told) == 1
 
 
 def test_evaluations_come_when_they_are_due_and_at_the_end():
-    fed, state = contracts.assembled(rounds=5, validation=0.2, evaluate_every=2)
-    states, rows = contracts.play(fed, state, 5)
+    run, state = contracts.assembled(rounds=5, validation=0.2, evaluate_every=2)
+    states, rows = contracts.run_rounds(run, state, 5)
     assert [bool(np.isfinite(row["accuracy"])) for row in rows] == [False, True, False, True, True]
     assert np.isnan(rows[0]["val_loss"]) and np.isfinite(rows[4]["val_loss"])
-    every = contracts.play(*contracts.assembled(rounds=5, validation=0.2), 5)
+    every = contracts.run_rounds(*contracts.assembled(rounds=5, validation=0.2), 5)
     assert torch.equal(every[0][-1]["x"], states[-1]["x"]) and every[1][4]["accuracy"] == rows[4]["accuracy"]
 
 

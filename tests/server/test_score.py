@@ -17,16 +17,16 @@ from fedmpi.transport.base import watched
 
 
 def first_round(**options):
-    """``(fed, state, cohort)`` of a first round that everybody trained, before it is judged."""
-    fed, state = contracts.assembled(**{"validation": 0.3, "weighting": "relu"} | options)
-    clients, updates = contracts.first_cohort(fed, state)
-    received = loop.served(state["x"], fed.layout.support(state["mask"]), fed.layout)
-    return fed, state, Cohort(clients, updates, Round(1, fed.rounds), recruit.present(state, clients), received,
-                              fed.layout)
+    """``(run, state, cohort)`` of a first round that everybody trained, before it is judged."""
+    run, state = contracts.assembled(**{"validation": 0.3, "weighting": "relu"} | options)
+    clients, updates = contracts.first_cohort(run, state)
+    received = loop.served(state["x"], run.layout.support(state["mask"]), run.layout)
+    return run, state, Cohort(clients, updates, Round(1, run.rounds), recruit.present(state, clients), received,
+                              run.layout)
 
 
-def utility_of(fed, state, cohort):
-    return Utility(fed.transport, fed.derivatives, fed.block, cohort, state["strategy"])
+def utility_of(run, state, cohort):
+    return Utility(run.transport, run.derivatives, run.block, cohort, state["strategy"])
 
 
 def every_coalition(C):
@@ -38,27 +38,27 @@ def every_coalition(C):
     {"strategy": "feddst", "pruner": "feddst:every=1"}, {"strategy": "thesis-text", "pruner": "residual"},
     {"strategy": "fltrust"}, {"strategy": "fedavg", "pruner": "adaptive:by=size"}])
 def test_a_coalition_is_worth_what_its_merged_model_scores(options):
-    fed, state, cohort = first_round(**options)
+    run, state, cohort = first_round(**options)
     coalitions = every_coalition(3)
-    utility = utility_of(fed, state, cohort)
+    utility = utility_of(run, state, cohort)
     loss, accuracy = -utility(coalitions), utility(coalitions, "accuracy")
     for chosen, got, right in zip(coalitions, loss, accuracy):
         model = cohort.x
         if chosen.any():
             weights = cohort.shares[chosen] / cohort.shares[chosen].sum()
-            _, model = fed.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen), weights)
-        expected = loop.finish(fed.validate(model))
+            _, model = run.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen), weights)
+        expected = loop.finish(run.validate(model))
         assert float(got) == pytest.approx(expected[0], rel=1e-5)
         assert float(right) == pytest.approx(expected[1]["accuracy"])
     assert utility.calls == 8
 
 
 def test_no_coalition_is_evaluated_twice():
-    fed, state, cohort = first_round()
-    utility = utility_of(fed, state, cohort)
+    run, state, cohort = first_round()
+    utility = utility_of(run, state, cohort)
     jobs = []
-    plain = fed.transport.map
-    fed.transport.map = lambda given, arrays=None: plain(jobs.extend(given) or given, arrays)
+    plain = run.transport.map
+    run.transport.map = lambda given, arrays=None: plain(jobs.extend(given) or given, arrays)
     some = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]], dtype=torch.bool)
     first = utility(some)
     assert float(first[0]) == float(first[2]) and utility.calls == 2
@@ -68,18 +68,18 @@ def test_no_coalition_is_evaluated_twice():
 
 
 def test_many_coalitions_go_out_as_blocks():
-    fed, state, cohort = first_round(clients=6, dataset="synthetic:samples=240,size=4,noise=0.3,classes=4")
-    jobs, plain = [], fed.transport.map
-    fed.transport.map = lambda given, arrays=None: plain(jobs.extend(given) or given, arrays)
-    values = utility_of(fed, state, cohort)(every_coalition(6))
+    run, state, cohort = first_round(clients=6, dataset="synthetic:samples=240,size=4,noise=0.3,classes=4")
+    jobs, plain = [], run.transport.map
+    run.transport.map = lambda given, arrays=None: plain(jobs.extend(given) or given, arrays)
+    values = utility_of(run, state, cohort)(every_coalition(6))
     assert [len(job["coalitions"]) for job in jobs] == [8] * 8
-    alone = utility_of(fed._replace(block=1), state, cohort)(every_coalition(6))
+    alone = utility_of(run._replace(block=1), state, cohort)(every_coalition(6))
     torch.testing.assert_close(values, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_the_game_of_other_updates_is_another_one():
-    fed, state, cohort = first_round()
-    utility = utility_of(fed, state, cohort)
+    run, state, cohort = first_round()
+    utility = utility_of(run, state, cohort)
     everybody = torch.ones(1, 3, dtype=torch.bool)
     v = utility(everybody)
     other = utility.on(cohort.updates._replace(U=cohort.updates.U * 0), cohort.x)
@@ -90,44 +90,44 @@ def test_the_game_of_other_updates_is_another_one():
 
 
 def test_what_is_asked_of_another_game_counts_for_who_asks():
-    _, rows = contracts.play(*contracts.assembled(observe=["or-shapley:every=2"]), 2)
+    _, rows = contracts.run_rounds(*contracts.assembled(observe=["or-shapley:every=2"]), 2)
     assert [row["calls_or-shapley"] for row in rows] == [0, 8] == [row["utility_calls"] for row in rows]
 
 
 def test_a_model_that_diverged_is_bad_not_the_end():
-    fed, state, cohort = first_round()
+    run, state, cohort = first_round()
     U = cohort.updates.U.clone()
     U[1] = float("inf")
-    v = utility_of(fed, state, cohort._replace(updates=cohort.updates._replace(U=U)))(every_coalition(3))
+    v = utility_of(run, state, cohort._replace(updates=cohort.updates._replace(U=U)))(every_coalition(3))
     assert bool(v.isfinite().all()) and v[2] == -100
 
 
 @pytest.mark.parametrize("spec", ["thesis", "median"])
 def test_shares_decide_what_members_weigh(spec):
-    fed, state, cohort = first_round(strategy=spec)
+    run, state, cohort = first_round(strategy=spec)
     shares = torch.tensor([.6, .3, .1], dtype=torch.float64)
     chosen = torch.tensor([[1, 0, 1]], dtype=torch.bool)
-    model = coalition_models(fed.strategy, state["strategy"], cohort.x, cohort.updates, shares, chosen)[0]
+    model = coalition_models(run.strategy, state["strategy"], cohort.x, cohort.updates, shares, chosen)[0]
     weights = torch.tensor([.6, .1], dtype=torch.float64) / .7
     assert torch.equal(model,
-                       fed.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen[0]), weights)[1])
+                       run.strategy.merge(state["strategy"], cohort.x, cohort.updates.rows(chosen[0]), weights)[1])
 
 
 @pytest.mark.parametrize("strategy", ["median", "trimmed-mean", "krum", "multi-krum:byzantine=0.4", "geometric-median",
                                       "fedavg", "thesis", "fltrust"])
 def test_members_of_weight_zero_are_none(strategy):
-    fed, state, cohort = first_round(strategy=strategy)
+    run, state, cohort = first_round(strategy=strategy)
     none = cohort._replace(shares=torch.tensor([0, 0, 1.], dtype=torch.float64))
-    v = utility_of(fed, state, none)(every_coalition(3))
+    v = utility_of(run, state, none)(every_coalition(3))
     assert v[0] == v[1] == v[2] == v[3] and bool(v.isfinite().all())
     assert float(v[4]) == pytest.approx(float(v[7]), rel=1e-6) and (v > -100).all()
 
 
 def test_clients_that_have_lost_all_weight_share_alike():
-    fed, state = contracts.assembled(clients=4, cohort=2, contribution="loss-gain", weighting="relu:floor=0,memory=0",
+    run, state = contracts.assembled(clients=4, cohort=2, contribution="loss-gain", weighting="relu:floor=0,memory=0",
                                      noise="symmetric:rate=0.9,share=0.5", rounds=12)
     for t in range(1, 9):
-        state, _, rows = loop.play_round(fed, state, t)
+        state, _, rows = loop.evaluated_round(run, state, t)
         assert np.isfinite(rows["contribution"]).all() and (rows["contribution"] > -50).all()
     state["weighting"]["weights"].zero_()
     assert recruit.present(state, torch.tensor([0, 2])).tolist() == [0.5, 0.5]
@@ -136,21 +136,21 @@ def test_clients_that_have_lost_all_weight_share_alike():
 def test_nobody_is_worth_what_the_servers_momentum_makes():
     """A client that sends nothing adds nothing to nobody, whatever the server's velocity does."""
     for strategy in ("thesis:server_momentum=0.9", "thesis:server_momentum=0.9,clip=0"):
-        fed, state, cohort = first_round(strategy=strategy)
-        moving = {"velocity": torch.randn(fed.layout.P) * 0.1}
+        run, state, cohort = first_round(strategy=strategy)
+        moving = {"velocity": torch.randn(run.layout.P) * 0.1}
         U = cohort.updates.U.clone()
         U[1] = 0
-        v = utility_of(fed, state | {"strategy": moving}, cohort._replace(updates=cohort.updates._replace(U=U)))
+        v = utility_of(run, state | {"strategy": moving}, cohort._replace(updates=cohort.updates._replace(U=U)))
         nobody, lazy = v(torch.tensor([[0, 0, 0], [0, 1, 0]], dtype=torch.bool)).tolist()
-        still = utility_of(fed, state, cohort)(torch.zeros(1, 3, dtype=torch.bool))
+        still = utility_of(run, state, cohort)(torch.zeros(1, 3, dtype=torch.bool))
         assert nobody == pytest.approx(lazy) and nobody != float(still)
 
 
 def test_what_observers_ask_of_clients_is_no_cost_of_the_method():
-    (a, plain), (b, watched) = (contracts.play(*contracts.assembled(observe=observe), 2)
+    (a, plain), (b, watched) = (contracts.run_rounds(*contracts.assembled(observe=observe), 2)
                                 for observe in ([], ["information-gain", "focus", "robust-volume"]))
     assert [row["up_bytes"] for row in plain] == [row["up_bytes"] for row in watched]
-    _, weighed = contracts.play(*contracts.assembled(contribution="information-gain", weighting="size"), 2)
+    _, weighed = contracts.run_rounds(*contracts.assembled(contribution="information-gain", weighting="size"), 2)
     assert weighed[0]["up_bytes"] > plain[0]["up_bytes"] + 3 * 4 * 16
 
 
@@ -170,7 +170,7 @@ def test_what_does_nothing_is_told():
 
 
 def test_the_servers_own_training_is_counted_apart():
-    rows = [contracts.play(*contracts.assembled(strategy=name, server_data=own), 1)[1][0]
+    rows = [contracts.run_rounds(*contracts.assembled(strategy=name, server_data=own), 1)[1][0]
             for name, own in (("fedavg", "0"), ("fltrust", "24"))]
     assert rows[0]["flops_server"] == 0 and all("flops_lab" not in row for row in rows)
     clients = 3 * 28                                       # of 120 samples 12 are for validation
@@ -178,20 +178,20 @@ def test_the_servers_own_training_is_counted_apart():
 
 
 def test_who_trains_nothing_costs_nothing():
-    fed, state = contracts.assembled(strategy="prunefl", pruner="prunefl:every=1", fault=["free-rider:share=1"])
-    assert contracts.play(fed, state, 1)[1][0]["flops_rigl"] == 0
+    run, state = contracts.assembled(strategy="prunefl", pruner="prunefl:every=1", fault=["free-rider:share=1"])
+    assert contracts.run_rounds(run, state, 1)[1][0]["flops_rigl"] == 0
 
 
 def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
-    fed, state = contracts.assembled(pruner="adaptive:sparsity=0.6,spread=0.3,every=1,by=size", clients=4,
+    run, state = contracts.assembled(pruner="adaptive:sparsity=0.6,spread=0.3,every=1,by=size", clients=4,
                                      partition="lognormal:min_size=8", rounds=9)
-    states, rows = contracts.play(fed, state, 4)
-    nominal = fed.pruner.nominal(states[-1]["pruner"], states[-1]["mask"], fed.layout)
-    assert int(nominal.sum()) == round(0.4 * fed.layout.num_weights) < int(states[-1]["mask"].sum())
+    states, rows = contracts.run_rounds(run, state, 4)
+    nominal = run.pruner.nominal(states[-1]["pruner"], states[-1]["mask"], run.layout)
+    assert int(nominal.sum()) == round(0.4 * run.layout.num_weights) < int(states[-1]["mask"].sum())
     assert not (nominal & ~states[-1]["mask"]).any()
 
     def loss(mask):
-        return loop.finish(fed.test(loop.served(states[-1]["x"], fed.layout.support(mask), fed.layout)))[0]
+        return loop.finish(run.test(loop.served(states[-1]["x"], run.layout.support(mask), run.layout)))[0]
 
     assert rows[-1]["loss"] == pytest.approx(loss(nominal))
     assert rows[-1]["loss"] != loss(states[-1]["mask"])
@@ -199,8 +199,8 @@ def test_own_masks_are_tested_at_the_budget_and_before_at_their_union():
 
 def test_who_only_observes_changes_nothing():
     def played(**options):
-        fed, state = contracts.assembled(contribution="loo", cohort=2, **options)
-        return contracts.play(fed, state, 4)
+        run, state = contracts.assembled(contribution="loo", cohort=2, **options)
+        return contracts.run_rounds(run, state, 4)
 
     (alone, rows), (watched, more) = played(), played(observe=["shapley", "cosine", "loo", "gtg-shapley"])
     assert all(torch.equal(a["x"], b["x"]) and torch.equal(a["weighting"]["score"], b["weighting"]["score"])
@@ -211,7 +211,7 @@ def test_who_only_observes_changes_nothing():
 
 
 def test_scores_by_size_change_nothing_about_training():
-    (a, _), (b, _) = (contracts.play(*contracts.assembled(contribution=name, weighting="size"), 3)
+    (a, _), (b, _) = (contracts.run_rounds(*contracts.assembled(contribution=name, weighting="size"), 3)
                       for name in ("size", "loo"))
     assert torch.equal(a[-1]["x"], b[-1]["x"])
 
@@ -226,31 +226,31 @@ def test_long_work_tells_how_far_it_is():
 
 def step(**options):
     """``(x before round 1, x after it)``."""
-    fed, state = contracts.assembled(**options)
-    return state["x"], loop.play_round(fed, state, 1)[0]["x"]
+    run, state = contracts.assembled(**options)
+    return state["x"], loop.evaluated_round(run, state, 1)[0]["x"]
 
 
 @pytest.mark.parametrize("kind", ["zero", "stale"])
 def test_where_all_ride_free_the_model_stands_still(kind):
-    fed, state = contracts.assembled(fault=[f"free-rider:kind={kind},share=1"])
-    states, rows = contracts.play(fed, state, 3)
+    run, state = contracts.assembled(fault=[f"free-rider:kind={kind},share=1"])
+    states, rows = contracts.run_rounds(run, state, 3)
     assert all(torch.equal(s["x"], state["x"]) for s in states)
     assert all(row["flops_rigl"] == 0 and row["train_loss"] > 0 for row in rows)
 
 
 def test_a_stale_client_repeats_the_step_that_it_has_seen():
-    fed, state = contracts.assembled(clients=2, fault=["free-rider:kind=stale,share=0.5"], contribution="cosine",
+    run, state = contracts.assembled(clients=2, fault=["free-rider:kind=stale,share=0.5"], contribution="cosine",
                                     weighting="uniform")
-    states, _ = contracts.play(fed, state, 2)
-    data = fed.transport.worker.data
+    states, _ = contracts.run_rounds(run, state, 2)
+    data = run.transport.worker.data
     lazy = int(np.flatnonzero(data["faults"][0])[0])
-    fed.transport.worker.receive({"kind": "previous"}, {"values": state["x"].numpy()})
+    run.transport.worker.receive({"kind": "previous"}, {"values": state["x"].numpy()})
     x = states[0]["x"]
-    meta, arrays = exchange.model_message(fed, states[0], 1, states[0]["mask"])
-    fed.transport.publish({"kind": "round", "t": 2, "layout": fed.layout.digest} | meta, arrays)
-    reply = next(fed.transport.map([{"client": lazy, "row": 0}]))
-    live = fed.layout.support(states[0]["mask"])[: -len(fed.layout.tail) or None]
-    sent = fed.codec.decode(reply.arrays, len(fed.layout.support(states[0]["mask"])))[: len(live)]
+    meta, arrays = exchange.model_message(run, states[0], 1, states[0]["mask"])
+    run.transport.publish({"kind": "round", "t": 2, "layout": run.layout.digest} | meta, arrays)
+    reply = next(run.transport.map([{"client": lazy, "row": 0}]))
+    live = run.layout.support(states[0]["mask"])[: -len(run.layout.dense_positions) or None]
+    sent = run.codec.decode(reply.arrays, len(run.layout.support(states[0]["mask"])))[: len(live)]
     torch.testing.assert_close(sent, (x - state["x"])[live], rtol=1e-5, atol=1e-7)
 
 
@@ -263,15 +263,15 @@ def test_scaled_updates_move_the_model_further():
 
 
 def test_a_duplicate_sends_what_its_source_would_learn():
-    fed, _ = contracts.assembled(clients=4, fault=["duplicate:share=0.25"], noise="symmetric:rate=0.5",
+    run, _ = contracts.assembled(clients=4, fault=["duplicate:share=0.25"], noise="symmetric:rate=0.5",
                                  features="gaussian:sigma=3")
-    data = fed.transport.worker.data
+    data = run.transport.worker.data
     who = int(np.flatnonzero(data["faults"][0])[0])
     shard = [sorted(zip(data["indices"][a:b].tolist(), data["labels"][a:b].tolist()))
              for a, b in zip(data["offsets"], data["offsets"][1:])]
     source = int(data["source"][who])
     assert shard[who] == shard[source] and data["features"][who] == data["features"][source]
-    same = [of_client(fed.transport.worker.samples, n)[0] for n in (who, source)]
+    same = [of_client(run.transport.worker.samples, n)[0] for n in (who, source)]
     assert torch.equal(*(x.flatten(1).sum(dim=1).sort().values for x in same)) or data["features"][source] > 0
     with pytest.raises(UserError, match="may be given once"):
         contracts.assembled(fault=["duplicate", "duplicate"])
@@ -285,28 +285,28 @@ def test_skewed_features_change_what_clients_learn(features):
 
 
 def test_everybody_opens_where_an_estimator_wants_that():
-    fed, state = contracts.assembled(clients=5, cohort=2, contribution="comfedsv")
-    _, rows = contracts.play(fed, state, 2)
-    assert [len(contracts.sampled(fed, state, t)) for t in (1, 2)] == [5, 2]
-    fed, state = contracts.assembled(clients=5, cohort=2, observe=["comfedsv"])    # who only observes takes what comes
-    contracts.play(fed, state, 2)
-    assert [len(contracts.sampled(fed, state, t)) for t in (1, 2)] == [2, 2]
+    run, state = contracts.assembled(clients=5, cohort=2, contribution="comfedsv")
+    _, rows = contracts.run_rounds(run, state, 2)
+    assert [len(contracts.sampled(run, state, t)) for t in (1, 2)] == [5, 2]
+    run, state = contracts.assembled(clients=5, cohort=2, observe=["comfedsv"])    # who only observes takes what comes
+    contracts.run_rounds(run, state, 2)
+    assert [len(contracts.sampled(run, state, t)) for t in (1, 2)] == [2, 2]
 
 
 def test_fltrust_follows_the_servers_own_samples():
-    fed, state = contracts.assembled(strategy="fltrust", validation=0.3, fault=["sign-flip:share=0.34"])
-    states, rows = contracts.play(fed, state, 3)
-    _, alone = contracts.play(*contracts.assembled(strategy="fedavg", validation=0.3, fault=["sign-flip:share=0.34"]),
-                              3)
+    run, state = contracts.assembled(strategy="fltrust", validation=0.3, fault=["sign-flip:share=0.34"])
+    states, rows = contracts.run_rounds(run, state, 3)
+    run, state = contracts.assembled(strategy="fedavg", validation=0.3, fault=["sign-flip:share=0.34"])
+    _, alone = contracts.run_rounds(run, state, 3)
     assert rows[-1]["train_loss"] != alone[-1]["train_loss"] and rows[0]["up_bytes"] == alone[0]["up_bytes"]
 
 
 def test_out_of_gpu_memory_evaluates_one_model_at_a_time_and_says_so():
     lines = []
-    fed, state, cohort = first_round()
+    run, state, cohort = first_round()
     coalitions = every_coalition(3)
-    expected = utility_of(fed, state, cohort)(coalitions)
-    worker = fed.transport.worker
+    expected = utility_of(run, state, cohort)(coalitions)
+    worker = run.transport.worker
     many = worker.many
 
     def tight(models, x, labels):
@@ -315,22 +315,22 @@ def test_out_of_gpu_memory_evaluates_one_model_at_a_time_and_says_so():
         return many(models, x, labels)
 
     worker.many = tight
-    got = Utility(fed.transport, fed.derivatives, fed.block, cohort, state["strategy"], lines.append)(coalitions)
+    got = Utility(run.transport, run.derivatives, run.block, cohort, state["strategy"], lines.append)(coalitions)
     torch.testing.assert_close(got, expected)
     assert lines and "ran out of GPU memory with" in lines[0]
 
 
 def test_scores_that_are_not_finite_end_the_run_only_where_they_weigh():
-    def bad(fed, label):
-        part = fed.contributions[label]
+    def bad(run, label):
+        part = run.contributions[label]
         nothing = torch.full((3,), torch.nan).double()
         worse = part._replace(score=lambda *given: part.score(*given)._replace(phi=nothing))
-        return fed._replace(contributions=fed.contributions | {label: worse})
+        return run._replace(contributions=run.contributions | {label: worse})
 
     lines = []
-    fed, state = contracts.assembled(contribution="cosine", observe=["loo-cosine"])
-    after, row, rows = loop.play_round(bad(fed, "loo-cosine")._replace(tell=lines.append), state, 1)
+    run, state = contracts.assembled(contribution="cosine", observe=["loo-cosine"])
+    after, row, rows = loop.evaluated_round(bad(run, "loo-cosine")._replace(tell=lines.append), state, 1)
     assert np.isnan(rows["score_loo-cosine"]).all() and "loo-cosine found scores that are not finite" in lines[0]
-    assert torch.equal(after["x"], loop.play_round(*contracts.assembled(contribution="cosine"), 1)[0]["x"])
+    assert torch.equal(after["x"], loop.evaluated_round(*contracts.assembled(contribution="cosine"), 1)[0]["x"])
     with pytest.raises(DivergedError, match="cosine found scores"):
-        loop.play_round(bad(fed, "cosine"), state, 1)
+        loop.evaluated_round(bad(run, "cosine"), state, 1)

@@ -1,21 +1,15 @@
-"""Sweeps: what a file means, which runs are left, what is refused; and the table of many runs' outcomes."""
+"""Sweeps: the runs of a file, their names, the runs that are left, and mistakes."""
 
-import csv
-import itertools
-import json
 import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from fedmpi.study import sweep
 from fedmpi.transport import place
 from fedmpi.core.errors import UserError
 from fedmpi.build.options import DEFAULTS
-from fedmpi.read.report import outcomes_text
-from fedmpi.read.report.outcomes import SPENT
 from fedmpi.store import RunFile, read_run
 
 GRID = """\
@@ -30,8 +24,6 @@ strategy = ["fedavg", "fedprox"]
 seed = [0, 1]
 """
 NAMES = [f"strategy-{strategy}_seed-{seed}" for strategy in ("fedavg", "fedprox") for seed in (0, 1)]
-
-QUALITY = ("rounds", "final_accuracy", "chosen_accuracy", "final_loss")
 
 
 @pytest.fixture
@@ -68,10 +60,11 @@ def test_combinations_come_first_and_single_runs_after():
         {"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}, {"lr": 2, "b": 5}]
 
 
-def names_of(*own, known=None, played=(), **fixed):
+def names_of(*own, recorded=None, played=(), **fixed):
     """The names of runs with these options of their own beside ``fixed``."""
-    options = [DEFAULTS | fixed | each for each in own]
-    return [each.name for each in sweep.named(own, own, options, known or {}, set(played), "grid.toml")]
+    options = [DEFAULTS | fixed | own_options for own_options in own]
+    points = sweep.named(own, own, options, recorded or {}, set(played), "grid.toml")
+    return [point.name for point in points]
 
 
 @pytest.mark.parametrize("key, values, texts", [
@@ -100,11 +93,11 @@ def test_a_name_has_only_options_in_which_its_run_was_given_something():
 
 def test_names_stay_when_values_and_options_are_added():
     small = [dict(pruner=f"rigl:every={every}") for every in (5, 7)]
-    known = {name: DEFAULTS | each for name, each in zip(names_of(*small), small)}
-    assert list(known) == ["pruner-every-5", "pruner-every-7"]
+    recorded = {name: DEFAULTS | own for name, own in zip(names_of(*small), small)}
+    assert list(recorded) == ["pruner-every-5", "pruner-every-7"]
     grown = [*small, dict(pruner="static"), dict(pruner="rigl:every=5", lr=0.5)]
-    assert names_of(*grown, known=known) == ["pruner-every-5", "pruner-every-7", "pruner-static",
-                                             "pruner-rigl-every-5_lr-0.5"]
+    assert names_of(*grown, recorded=recorded) == [
+        "pruner-every-5", "pruner-every-7", "pruner-static", "pruner-rigl-every-5_lr-0.5"]
 
 
 def test_names_that_would_be_the_same_get_a_digest_each_which_does_not_depend_on_their_order():
@@ -152,9 +145,9 @@ def test_here_plays_what_is_missing_and_goes_on_with_what_is_not_finished(fedmpi
     assert list(points().values()) == ["finished", "stopped", "finished", "missing"]
     edit(here / "grid.toml", '"fedprox"]\nseed = [0, 1]', '"fedprox"]\nseed = [0, 1]\n[[run]]\nlr = 1e9')
     before = (here / "runs" / f"{NAMES[0]}.h5").read_bytes()
-    told = fedmpi(1, "sweep", "grid.toml", "--here", "--parallel", 2, code=1)
-    assert "5 runs in runs: 2 finished, 1 stopped, 2 missing" in told
-    assert "2 of 3 played; failed: seed-0_lr-1e+09 (exit code 1)" in told
+    output = fedmpi(1, "sweep", "grid.toml", "--here", "--parallel", 2, code=1)
+    assert "5 runs in runs: 2 finished, 1 stopped, 2 missing" in output
+    assert "2 of 3 played; failed: seed-0_lr-1e+09 (exit code 1)" in output
     assert list(points().values()) == ["finished"] * 4 + ["failed"]
     assert (here / "runs" / f"{NAMES[0]}.h5").read_bytes() == before
 
@@ -193,13 +186,13 @@ def test_runs_of_other_options_are_played_anew_by_overwrite_alone(fedmpi, points
     edit(here / "grid.toml", "clients = 3", "clients = 4")
     refused = fedmpi(1, "sweep", "grid.toml", "--here", code=2)
     assert "--clients 4 (it has 3): give --overwrite to play it anew" in refused and refused.count("\n") == 1
-    told = fedmpi(1, "sweep", "grid.toml", "--overwrite", "--dry-run")
-    assert "to be played anew: seed-0, seed-1" in told and (here / "runs/seed-0.h5").read_bytes() == before
+    output = fedmpi(1, "sweep", "grid.toml", "--overwrite", "--dry-run")
+    assert "to be played anew: seed-0, seed-1" in output and (here / "runs/seed-0.h5").read_bytes() == before
     assert "2 of 2 played" in fedmpi(1, "sweep", "grid.toml", "--here", "--overwrite")
     assert [read_run(f"runs/seed-{seed}.h5").attrs["options"]["clients"] for seed in (0, 1)] == [4, 4]
     assert "2 finished" in fedmpi(1, "sweep", "grid.toml", "--here", "--overwrite")      # which leaves the same alone
-    told = fedmpi(1, "sweep", "grid.toml", "--script", "all.sbatch")
-    assert "all.sbatch is not written: there is nothing to play" in told
+    output = fedmpi(1, "sweep", "grid.toml", "--script", "all.sbatch")
+    assert "all.sbatch is not written: there is nothing to play" in output
 
 
 def test_overwrite_never_removes_a_run_that_is_being_written(fedmpi, here):
@@ -288,70 +281,3 @@ def test_runs_of_other_options_are_refused(fedmpi, here):
 @pytest.mark.parametrize("numbers, text", [([0], "0"), ([0, 1, 2, 4, 7, 8], "0-2,4,7-8")])
 def test_tasks_are_written_as_ranges(numbers, text):
     assert place.ranges(numbers) == text
-
-
-@pytest.fixture(scope="module")
-def runs(fedmpi, tmp_path_factory):
-    """A folder of four runs, one of them not finished, and a file that is none."""
-    folder = tmp_path_factory.mktemp("runs")
-    for lr, seed, more in ((0.1, 0, ()), (0.1, 1, ()), (0.2, 0, ()), (0.2, 1, ("--until", 1))):
-        fedmpi(1, "train", "--rounds", 2, "--clients", 2, "--local-epochs", 1, "--dataset", "synthetic", "--lr", lr,
-               "--seed", seed, *more, "--out", folder / f"{lr}-{seed}.h5")
-    (folder / "bad.h5").write_text("no")
-    return folder
-
-
-def table(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_outcomes_of_many_runs_are_one_table(fedmpi, runs, tmp_path):
-    output = fedmpi(1, "merge", runs, "--out", tmp_path / "t.csv")
-    assert f"passed over: {runs / 'bad.h5'}: not an HDF5 file" in output
-    rows = table(tmp_path / "t.csv")
-    assert [(row["lr"], row["seed"], row["status"]) for row in rows] == [
-        ("0.1", "0", "finished"), ("0.1", "1", "finished"), ("0.2", "0", "finished"), ("0.2", "1", "stopped")]
-    run = read_run(runs / "0.1-1.h5")
-    assert float(rows[1]["final_accuracy"]) == run.rounds["accuracy"][-1]
-    best = run.rounds["accuracy"][np.argmax(run.rounds["val_accuracy"])]      # never chosen by the test set
-    assert float(rows[1]["chosen_accuracy"]) == best and "best_accuracy" not in rows[1]
-    assert float(rows[1]["up_bytes"]) == run.rounds["up_bytes"].sum()
-    assert "clients" not in rows[0] and "planned_rounds" not in rows[0]
-    groups = {row["lr"]: row for row in table(tmp_path / "t-seeds.csv")}
-    accuracies = [float(row["final_accuracy"]) for row in rows[:2]]
-    assert groups["0.1"]["n"] == "2" and groups["0.2"]["n"] == "1"         # a run that is not finished does not count
-    assert float(groups["0.1"]["final_accuracy_mean"]) == pytest.approx(sum(accuracies) / 2)
-    assert float(groups["0.1"]["final_accuracy_std"]) == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
-    assert groups["0.2"]["final_accuracy_std"] == ""
-    assert "over seeds" in output
-
-
-def test_each_row_of_a_narrow_table_of_outcomes_has_a_number():
-    """Columns that do not fit stand below; an option alone does not tell there which set-up a row is of."""
-    varying = ["strategy", "pruner", "contribution", "seed"]
-    pruners = ["rigl:sparsity=0.9", "mine:shuffle:sparsity=0.9"]
-    arms = list(itertools.product(["fedavg", "thesis"], pruners, ["loo"], [0, 1]))
-    same = dict.fromkeys([*QUALITY, *SPENT, "seconds"], 0.1) | {"status": "finished"}
-    rows = [{"run": f"runs/{'-'.join(map(str, arm))}.h5"} | dict(zip(varying, arm)) | same for arm in arms]
-    _, seeds = outcomes_text(varying, rows, 80).split("over seeds, ")
-    blocks = seeds.split("\n\n")
-    assert len(blocks) > 1
-    for block in blocks:
-        numbers = [line.split()[0] for line in block.splitlines() if line[:1].isdigit()]
-        assert numbers == ["1", "2", "3", "4"]
-
-
-def test_outcomes_for_scripts_of_named_files(fedmpi, runs):
-    found = json.loads(fedmpi(1, "merge", runs / "0.1-0.h5", runs / "0.2-0.h5", "--json"))
-    assert [row["lr"] for row in found["runs"]] == [0.1, 0.2] and len(found["over_seeds"]) == 2
-    assert "seed" not in found["runs"][0] and found["left_out"] == []
-    twice = json.loads(fedmpi(1, "merge", runs / "0.1-0.h5", f"{runs}/./0.1-0.h5", "--json"))
-    assert len(twice["runs"]) == twice["over_seeds"][0]["n"] == 1
-
-
-def test_no_run_at_all_is_an_error(fedmpi, tmp_path):
-    assert "is a folder without a run\n" in fedmpi(1, "merge", tmp_path, code=2)
-    (tmp_path / "x.h5").write_text("no HDF5")
-    assert "x.h5: not an HDF5 file" in fedmpi(1, "merge", tmp_path, code=2)
-    assert "no run file in" in fedmpi(1, "merge", tmp_path / "x.h5", code=2)

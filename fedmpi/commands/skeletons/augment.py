@@ -25,12 +25,17 @@ def NAME(size: int = 3):
         # No chance here: the same numbers give the same images, on any device.
         n, _, height, width = images.shape
         row, column = drawn.view(n, 2, 1).unbind(1)
-        rows = _covered(torch.arange(height, device=images.device), row)
-        columns = _covered(torch.arange(width, device=images.device), column)
+        rows = _covered(height, row)
+        columns = _covered(width, column)
+        # (n, 1, height, width), for all channels
         square = rows[:, None, :, None] & columns[:, None, None, :]
         return images.masked_fill(square, 0.0)
 
-    def _covered(places, first):
-        return (places >= first) & (places < first + size)
+    def _covered(length, first):
+        """bool (n, length): the pixels from ``first (n, 1)`` to the square's end."""
+        places = torch.arange(length, device=first.device)
+        begun = places >= first
+        ended = places >= first + size
+        return begun & ~ended
 
     return Augmentation(draw, apply, width=2)

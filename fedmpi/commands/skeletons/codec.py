@@ -24,23 +24,32 @@ def NAME(levels: int = 127):
         raise ValueError(f"levels must be in [1, 127], got {levels}")
 
     def step(values):
-        return np.float32(max(np.abs(values).max(initial=0) / levels, SMALLEST))
+        largest = np.abs(values).max(initial=0)
+        return np.float32(max(largest / levels, SMALLEST))
 
     def encode(values):
         # Arrays by name: their bytes are counted. The tensor ``values`` stays as it is.
         numbers = values.cpu().numpy()
         unit = step(numbers)
-        whole = np.rint(numbers / unit).clip(-levels, levels)
-        return {"whole": whole.astype(np.int8), "step": np.array([unit])}
+        whole = np.rint(numbers / unit)
+        whole = whole.clip(-levels, levels)
+        return {
+            "whole": whole.astype(np.int8),
+            "step": np.array([unit]),
+        }
 
     def decode(arrays, K):
-        # The product is cut where float32 ends, which rounding may overstep.
-        numbers = arrays["whole"] * arrays["step"].astype(np.float64)
+        unit = arrays["step"].astype(np.float64)
+        numbers = arrays["whole"] * unit
+        # Rounding may overstep the end of float32.
         limit = np.finfo(np.float32).max
-        return torch.from_numpy(numbers.clip(-limit, limit).astype(np.float32))
+        numbers = numbers.clip(-limit, limit)
+        return torch.from_numpy(numbers.astype(np.float32))
 
     def bound(values):
-        # The largest error of each value: half a step, and what float32 rounds.
-        return torch.full_like(values, 0.5001 * step(values.cpu().numpy()))
+        # The largest error of each value: half a step, and the rounding of float32.
+        numbers = values.cpu().numpy()
+        largest = 0.5001 * step(numbers)
+        return torch.full_like(values, largest)
 
     return Codec(encode, decode, bound)

@@ -24,7 +24,8 @@ def NAME(power: float = 1.0):
         # One float64 a client of the cohort. Running statistics, behind ``trained``, do not count.
         # utility(coalitions (M, C) bool) would ask what a merge of only some of them is worth.
         updates = cohort.updates
-        phi = row_norms(updates.U[:, : updates.trained]) ** power
+        trained = updates.U[:, : updates.trained]
+        phi = row_norms(trained) ** power
         return Scores(phi, state)
 
     return Contribution(score)

@@ -29,7 +29,11 @@ def _spirals(samples, noise, gen):
     """``(x (samples, 2) float32, y (samples,) int64)``."""
     y = np.arange(samples) % CLASSES
     radius = gen.uniform(0.1, 1.0, samples)
-    angle = 4 * radius + 2 * np.pi * y / CLASSES
-    points = radius * np.stack([np.cos(angle), np.sin(angle)])
-    x = points.T + noise * gen.standard_normal((samples, 2))
+    # Each spiral begins in a direction of its own.
+    start = 2 * np.pi * y / CLASSES
+    angle = 4 * radius + start
+    directions = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    points = radius[:, None] * directions
+    spread = noise * gen.standard_normal((samples, 2))
+    x = points + spread
     return x.astype(np.float32), y.astype(np.int64)

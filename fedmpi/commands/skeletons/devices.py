@@ -24,8 +24,12 @@ def NAME(slowdown: float = 4.0):
         speed = FLOPS * everybody
         speed[1::2] /= slowdown
         link = BYTES * everybody
-        available = torch.ones(N, dtype=torch.bool)
-        return Fleet(speed, down=link, up=link, latency=LATENCY_S * everybody,
-                     dropout=0 * everybody, available=available)
+        return Fleet(
+            speed,
+            down=link,
+            up=link,
+            latency=LATENCY_S * everybody,
+            dropout=0 * everybody,
+            available=torch.ones(N, dtype=torch.bool))
 
     return Devices(at)

@@ -15,8 +15,10 @@ def NAME(share: float = 0.2):
         raise ValueError(f"share must be in [0, 1], got {share}")
 
     def who(clients, gen):
-        chosen = gen.permutation(clients)[: round(share * clients)]
-        return np.isin(np.arange(clients), chosen)
+        num_faulty = round(share * clients)
+        order = gen.permutation(clients)
+        faulty = order[:num_faulty]
+        return np.isin(np.arange(clients), faulty)
 
     def labels(labels, classes, gen):
         # A new array. Fault has also places for other inputs, other samples and other training.

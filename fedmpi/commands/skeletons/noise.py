@@ -22,7 +22,9 @@ def NAME(most: float = 0.5):
 
     def corrupt(labels, level, classes, gen):
         # A new array: the labels that are given stay as they are.
-        fresh = gen.integers(0, classes, len(labels))
-        return np.where(gen.random(len(labels)) < level, fresh, labels)
+        n = len(labels)
+        fresh = gen.integers(0, classes, n)
+        is_wrong = gen.random(n) < level
+        return np.where(is_wrong, fresh, labels)
 
     return Noise(rates, corrupt)

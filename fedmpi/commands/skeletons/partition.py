@@ -17,12 +17,16 @@ def NAME(ratio: float = 0.8):
 
     def partition(labels, clients, gen):
         # A list of int64 arrays, one a client: numbers of samples, none of them twice.
-        if len(labels) < clients:
-            raise ValueError(f"{len(labels)} samples cannot give {clients} clients one each")
+        n = len(labels)
+        if n < clients:
+            raise ValueError(f"{n} samples cannot give {clients} clients one each")
         shares = ratio ** np.arange(clients)
         cumulated = np.cumsum(shares) / shares.sum()
         # One sample is each client's anyway; the shares decide about the rest.
-        ends = np.arange(1, clients + 1) + np.rint(cumulated * (len(labels) - clients))
-        return np.split(gen.permutation(len(labels)), ends[:-1].astype(np.int64))
+        num_further = np.rint(cumulated * (n - clients))
+        ends = np.arange(1, clients + 1) + num_further
+        inner_ends = ends[:-1].astype(np.int64)
+        order = gen.permutation(n)
+        return np.split(order, inner_ends)
 
     return partition

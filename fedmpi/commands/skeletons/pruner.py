@@ -21,17 +21,21 @@ def NAME(sparsity: float = 0.8, fraction: float = 0.1):
 
     def init(layout, x, schedule, gen):
         # The state, and the first mask (Q,) bool: how many weights of each layer live, and which.
-        return {}, random_mask(layout, budgets(layout, sparsity, "erk"), gen)
+        kept = budgets(layout, sparsity, "erk")
+        return {}, random_mask(layout, kept, gen)
 
     def evolve(state, mask, x, replies, schedule, gen):
         # After each merge, a new mask. ``swap`` takes layer by layer as many away as it gives.
         def grow(slot, k):
-            return draw(~mask[slot.span], k, gen)
+            pruned = ~mask[slot.span]
+            return draw(pruned, k, gen)
 
         def drop(values, k):
-            return torch.from_numpy(gen.permutation(len(values))[:k])
+            order = gen.permutation(len(values))
+            return torch.from_numpy(order[:k])
 
-        counts = [int(fraction * kept) for kept in replies.layout.kept(mask)]
-        return state, swap(replies.layout, mask, counts, x, grow, drop)
+        layout = replies.layout
+        counts = [int(fraction * kept) for kept in layout.kept(mask)]
+        return state, swap(layout, mask, counts, x, grow, drop)
 
     return Pruner(init, evolve)

@@ -34,19 +34,21 @@ def NAME(strength: float = 0.1):
         return {"drift": state["drift"]}
 
     def shift(task):
-        # What is added to every gradient of this client: task.given came from the server, and
+        # What is added to every gradient of this client: task.message came from the server, and
         # task.kept is what the client kept. It is empty before the client's first round.
         own = task.kept.get("drift", torch.zeros_like(task.base))
-        apart = own - task.given["drift"]
-        return strength * apart[: task.layout.R] * task.live
+        apart = own - task.message["drift"]
+        trained = apart[: task.layout.R]
+        return strength * trained * task.trainable
 
     def reply(task, trained):
-        # After training: what the client answers beside its update, and what it keeps.
+        # After training: the client's answer beside its update, and the state it keeps.
         R = task.layout.R
+        way = task.x[:R] - task.base[:R]
         drift = torch.zeros_like(task.base)
-        drift[:R] = (task.x[:R] - task.base[:R]) * task.live
-        change = drift - task.kept.get("drift", torch.zeros_like(drift))
-        return {"change": change}, {"drift": drift}
+        drift[:R] = way * task.trainable
+        before = task.kept.get("drift", torch.zeros_like(drift))
+        return {"change": drift - before}, {"drift": drift}
 
     def merge(state, x, updates, weights):
         _, merged = average({}, x, updates, weights)
@@ -54,10 +56,19 @@ def NAME(strength: float = 0.1):
             # Coalitions are asked what the model would be. They leave no trace in the state.
             return state, merged
         support = updates.support
-        drift = state["drift"].index_select(0, support) + updates.totals["change"] / updates.N
+        before = state["drift"].index_select(0, support)
+        # Clients outside the cohort have not changed.
+        drift = before + updates.totals["change"] / updates.N
         return {"drift": on_support(drift, support, len(x))}, merged
 
-    return Strategy(init, merge, Descent(shift=shift), linear=True, additive=True,
-                    sends={"drift": Field()}, send=send,
-                    answers={"change": Field(fold="sum")},
-                    keeps={"drift": Field()}, reply=reply)
+    return Strategy(
+        init,
+        merge,
+        Descent(shift=shift),
+        linear=True,
+        additive=True,
+        sends={"drift": Field()},
+        send=send,
+        answers={"change": Field(fold="sum")},
+        keeps={"drift": Field()},
+        reply=reply)

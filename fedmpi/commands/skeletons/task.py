@@ -22,8 +22,8 @@ def NAME(margin: float = 1.0):
         # As torch's losses: one value a sample (n,) for "none", else their mean or sum.
         # A network may put out bfloat16, which is too coarse for a sum.
         own = outputs.float()
-        return torch.nn.functional.multi_margin_loss(own, targets, margin=margin,
-                                                     reduction=reduction)
+        return torch.nn.functional.multi_margin_loss(
+            own, targets, margin=margin, reduction=reduction)
 
     def accuracy(outputs, targets):
         # One value a sample (n,), recorded as its mean under the metric's name.

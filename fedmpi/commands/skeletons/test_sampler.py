@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedmpi import laws
-from fedmpi.core.parts import Known
+from fedmpi.core.parts import ClientRecords
 from NAME import NAME
 
 
@@ -15,8 +15,8 @@ def test_it_keeps_the_laws_of_samplers():
 
 def test_a_client_without_any_loss_is_not_asked_while_others_have_some():
     losses = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
-    known = Known(torch.ones(3, dtype=torch.bool), losses, losses, losses)
-    drawn = NAME(power=2.0).draw(np.random.default_rng(0), 2, known)
+    records = ClientRecords(torch.ones(3, dtype=torch.bool), losses, losses, losses)
+    drawn = NAME(power=2.0).draw(np.random.default_rng(0), 2, records)
     assert drawn.tolist() == [0, 2]
 
 

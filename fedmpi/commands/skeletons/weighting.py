@@ -24,8 +24,8 @@ def NAME(floor: float = 0.01):
     def weigh(state, phi, cohort):
         # Clients that did not take part stay as they were. The state is copied, not written to.
         weights = state["weights"].clone()
-        weights[cohort.clients] = floor + torch.sigmoid(phi)
-        own = weights[cohort.clients]
+        own = floor + torch.sigmoid(phi)
+        weights[cohort.clients] = own
         return {"weights": weights}, own / own.sum()
 
     return Weighting(init, weigh)

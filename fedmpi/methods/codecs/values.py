@@ -245,16 +245,16 @@ def squeezed(codec, name, dtype):
     return codec._replace(encode=encode, decode=decode)
 
 
-def fitted(codec, dense, averages=0):
-    """The ``codec`` for vectors that end in ``dense`` values without pruning.
+def fitted(codec, num_dense, num_averages=0):
+    """The ``codec`` for vectors that end in ``num_dense`` values without pruning.
 
-    The last of these are the ``averages``: not trained. The codec's ``down`` is filled in. A codec
+    The last ``num_averages`` of these are not trained. The codec's ``down`` is filled in. A codec
     for weights alone sends the dense values as float32, one for trained values the averages.
     """
     codec = codec._replace(down=codec.down or codec)
     if not (codec.weights or codec.trained):
         return codec
-    tail = dense if codec.weights else averages
+    tail = num_dense if codec.weights else num_averages
 
     def parted(values):
         num_weights = len(values) - tail

@@ -41,7 +41,7 @@ def banzhaf(of: Of = "loss", limit: int = 8, samples: int = 256):
 
     def notes(facts):
         # Small cohorts draw nothing.
-        if "samples" in facts.given and facts.cohort <= limit:
+        if "samples" in facts.user_options and facts.cohort <= limit:
             yield (f"no effect of samples: up to limit={limit} clients all coalitions are taken, "
                    f"and here are {facts.cohort}")
 

@@ -80,7 +80,7 @@ def comfedsv(of: Of = "loss", permutations: int = 20, rank: int = 5, ridge: floa
 
     def notes(facts):
         options = ("rank", "ridge", "iterations")
-        idle = [name for name in options if name in facts.given]
+        idle = [name for name in options if name in facts.user_options]
         if facts.everybody and idle:
             yield (f"no effect of {', '.join(idle)}: all clients take part in every round, and "
                    "nothing is to be inferred")

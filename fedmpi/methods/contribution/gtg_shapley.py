@@ -99,7 +99,7 @@ def gtg_shapley(of: Of = "loss", eps_round: float = 1e-4, eps_inside: float = 0.
         return squares
 
     def notes(facts):
-        if "change" in facts.given and permutations <= LEAST:
+        if "change" in facts.user_options and permutations <= LEAST:
             yield (f"no effect of change: it is asked after {LEAST} orders, and there are "
                    f"permutations={permutations}")
 

@@ -75,7 +75,7 @@ def information_gain(noise: float = 1.0, dims: int = 64, limit: int = 8, permuta
         return Scores(phi[rank], error=error[rank])
 
     def notes(facts):
-        if "permutations" in facts.given and facts.cohort <= limit:
+        if "permutations" in facts.user_options and facts.cohort <= limit:
             yield (f"no effect of permutations: up to limit={limit} clients all coalitions are "
                    f"taken, and here are {facts.cohort}")
 

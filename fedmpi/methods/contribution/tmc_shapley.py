@@ -64,7 +64,7 @@ def tmc_shapley(of: Of = "loss", tolerance: float = 0.01, permutations: int = 50
         return mean_and_error(samples)
 
     def notes(facts):
-        if "change" in facts.given and permutations <= window:
+        if "change" in facts.user_options and permutations <= window:
             yield (f"no effect of change: it is asked after window={window} orders, and there are "
                    f"permutations={permutations}")
 

@@ -94,7 +94,7 @@ def hdf5(data_dir, file: str = "data.h5",
         client=client,
         client_names=client_names,
         ids=samples.ids,
-        told=lines,
+        remarks=lines,
     )
     return checked(dataset, path)
 

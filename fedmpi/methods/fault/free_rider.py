@@ -38,7 +38,7 @@ def free_rider(share: float = 0.2, kind: Literal["zero", "random", "stale"] = "z
         set_update(task, update_of(task, previous, std))
         return Trained(loss, steps=0, samples=0, travelled=0.0)
 
-    return Fault(drawn(share), 0.0, local=local, stale=kind == "stale")
+    return Fault(drawn(share), 0.0, local=local, needs_previous_model=kind == "stale")
 
 
 # Three updates (R,) of a free-rider's choice, by the kind.

@@ -25,7 +25,7 @@ def trained_entries(task):
     """(R,) float32, 1 on the trained entries of ``task.x``: alive, and no padding."""
     # False on the padding between tensors.
     real = task.layout.real[: task.layout.R]
-    return task.live * real.to(task.live.device)
+    return task.trainable * real.to(task.trainable.device)
 
 
 def set_update(task, update):

@@ -101,7 +101,7 @@ def adaptive(sparsity: float = 0.8, spread: float = 0.1,
     return Pruner(
         start,
         evolve,
-        residuals=True,
+        keeps_pruned_values=True,
         # The mask is a union, as dense as the densest client.
         exact=False,
         masks=masks,
@@ -141,7 +141,7 @@ def _never_ranked(share, every, rounds):
 def _idle_options(facts):
     """A line for the user if somebody gave options that need a spread."""
     options = ("by", "groups", "least", "most", "hysteresis")
-    idle = [name for name in options if name in facts.given]
+    idle = [name for name in options if name in facts.user_options]
     if idle:
         yield ("with spread=0 all clients have the same sparsity: no effect of "
                f"{', '.join(idle)}")

@@ -83,7 +83,7 @@ def feddst(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init
         kept = budgets(facts.layout, sparsity, distribution)
         reason = f"every={every}, alpha={alpha} and end={end} leave it nothing to move"
         yield from never_swaps(facts.layout, kept, share_of, facts.rounds, reason)
-        if "after" in facts.given and after >= facts.epochs:
+        if "after" in facts.user_options and after >= facts.epochs:
             yield (f"after={after} is beyond the {facts.epochs} local epochs, which count from 0: "
                    "masks move after the last one, and what has grown is not trained in that round")
 
@@ -105,7 +105,7 @@ def swap_mask(task, gradient, share):
 
     new_mask = swap(layout, mask, counts, task.x, grow)
     mask.copy_(new_mask)
-    task.live[: layout.Q] = mask
+    task.trainable[: layout.Q] = mask
 
 
 def held_by_anybody(updates):

@@ -62,10 +62,10 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
             return False
         return schedule.t % every == 0
 
-    def seconds(uses, samples):
+    def seconds(macs, samples):
         """t_j: of a weight with so many multiplications a sample."""
         # 3: one multiplication forward, two backward.
-        return comm_s + 3 * compute_s * uses * samples
+        return comm_s + 3 * compute_s * macs * samples
 
     def probe(task):
         if not due(task.schedule):
@@ -77,7 +77,7 @@ def prunefl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Ini
             return state, mask
         layout = replies.layout
         others, samples = mean_totals(replies)
-        costs = [seconds(uses, samples) for uses in replies.uses]
+        costs = [seconds(macs, samples) for macs in replies.macs_per_weight]
         squares = [report["squares"] for report in replies.reports]
         ratio = ratios(layout, squares, replies.weights.tolist(), costs)
         removable = decrease * 0.5 ** (schedule.t / half_life)

@@ -51,7 +51,7 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
         # Everything returns at random.
         if rate >= 1:
             return [0] * len(layout.weights)
-        return budgets(layout, rate, distribution, least=0)
+        return budgets(layout, rate, distribution, min_kept=0)
 
     def start(layout, x, schedule, gen):
         return {}, prune(layout, x, share(schedule), gen)
@@ -70,7 +70,7 @@ def residual(sparsity: float = 0.8, distribution: Distribution = "erk", every: i
         reason = f"every={every} leaves it no round before the last one"
         return never_moves(moves, facts.rounds, reason)
 
-    return Pruner(start, evolve, residuals=True, notes=notes, planned=share)
+    return Pruner(start, evolve, keeps_pruned_values=True, notes=notes, planned=share)
 
 
 def restored(layout, x, kept, by_magnitude, gen):

@@ -69,7 +69,7 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
             return Probe()
         gradient = dense_gradient(task, batches)
         # Made now: training moves the model on.
-        report = _largest_pruned(task.layout, task.mask, gradient, swaps, oversample)
+        report = largest_pruned(task.layout, task.mask, gradient, swaps, oversample)
         most = batches * task.batch_size
         samples = min(most, len(task.labels))
         return Probe(report=lambda: report, extra=samples)
@@ -106,7 +106,7 @@ def rigl(sparsity: float = 0.8, distribution: Distribution = "erk", init: Init =
 
 # --- on clients ---
 
-def _largest_pruned(layout, mask, gradient, swaps, oversample):
+def largest_pruned(layout, mask, gradient, swaps, oversample):
     """The report: the largest gradients at pruned positions, a share a layer.
 
     ``index`` int32, sorted; ``value`` float16 in units of ``scale (1,)`` float32, the largest of

@@ -13,7 +13,7 @@ client whose score is not above 0 comes again only when too few others are avail
 import torch
 
 from fedmpi.core.parts import Sampler
-from fedmpi.methods.sampler.race import drawn_by, there
+from fedmpi.methods.sampler.race import drawn_by, available_clients
 
 # Scores that differ by less than this share of the largest differ by rounding only.
 ROUNDING = 1e-12
@@ -33,12 +33,12 @@ def contribution(floor: float = 0.1, temperature: float = 0.0):
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be >= 0 and finite, got {temperature}")
 
-    def draw(gen, count, known):
-        clients = there(known)
+    def draw(gen, count, records):
+        clients = available_clients(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
-        p = probabilities(known.scores[clients], floor, temperature)
+        p = probabilities(records.scores[clients], floor, temperature)
         return drawn_by(p, clients, count, gen)
 
     return Sampler(draw)

@@ -14,7 +14,7 @@ are meant to weigh alike: ``--weighting uniform``.
 import torch
 
 from fedmpi.core.parts import Sampler
-from fedmpi.methods.sampler.race import drawn_by, race, there
+from fedmpi.methods.sampler.race import drawn_by, race, available_clients
 
 
 def power_of_choice(candidates: int = 20, remembered: bool = False):
@@ -42,18 +42,18 @@ def power_of_choice(candidates: int = 20, remembered: bool = False):
                    f"leaves nothing to choose: give candidates={2 * facts.drawn}, say, or "
                    "--sampler size")
 
-    def draw(gen, count, known):
-        clients = there(known)
+    def draw(gen, count, records):
+        clients = available_clients(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
-        sizes = known.sizes[clients]
+        sizes = records.sizes[clients]
         if not remembered:
             return drawn_by(sizes, clients, count, gen)
         # In the order of the race, by which equal losses are told apart.
         drawn = clients[race(gen, sizes, max(count, candidates))]
         # A client without a loss goes first, as one of infinite loss.
-        losses = known.losses[drawn].nan_to_num(nan=torch.inf, posinf=torch.inf)
+        losses = records.losses[drawn].nan_to_num(nan=torch.inf, posinf=torch.inf)
         return choose(count, drawn, losses)
 
     if remembered:

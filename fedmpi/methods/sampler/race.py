@@ -30,6 +30,6 @@ def drawn_by(weights, clients, count, gen):
     return clients[winners].sort().values
 
 
-def there(known):
+def available_clients(records):
     """int64: the clients that can be asked, sorted."""
-    return torch.nonzero(known.available).flatten()
+    return torch.nonzero(records.available).flatten()

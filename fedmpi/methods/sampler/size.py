@@ -9,7 +9,7 @@ less often than in proportion.
 """
 
 from fedmpi.core.parts import Sampler
-from fedmpi.methods.sampler.race import drawn_by, there
+from fedmpi.methods.sampler.race import drawn_by, available_clients
 
 
 def size():
@@ -21,11 +21,11 @@ def size():
     Example: fedmpi train --sampler size --weighting uniform --cohort 4
     """
 
-    def draw(gen, count, known):
-        clients = there(known)
+    def draw(gen, count, records):
+        clients = available_clients(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients
-        return drawn_by(known.sizes[clients], clients, count, gen)
+        return drawn_by(records.sizes[clients], clients, count, gen)
 
     return Sampler(draw)

@@ -3,7 +3,7 @@
 import torch
 
 from fedmpi.core.parts import Sampler, nothing
-from fedmpi.methods.sampler.race import there
+from fedmpi.methods.sampler.race import available_clients
 
 
 def uniform():
@@ -16,8 +16,8 @@ def uniform():
     Example: fedmpi train --sampler uniform --cohort 4
     """
 
-    def draw(gen, count, known):
-        clients = there(known)
+    def draw(gen, count, records):
+        clients = available_clients(records)
         # Nothing to choose: nothing is drawn either.
         if count >= len(clients):
             return clients

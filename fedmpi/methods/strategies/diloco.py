@@ -60,7 +60,7 @@ def diloco(outer: Literal["sgd", "heavy", "nesterov", "adam"] = "nesterov", serv
 
     def notes(facts):
         keeps_nothing = inner == "keep" and not facts.stateful
-        if "inner" in facts.given and keeps_nothing:
+        if "inner" in facts.user_options and keeps_nothing:
             yield f"inner=keep has no effect: {facts.named['optimiser']} has no state to keep"
 
     return Strategy(

@@ -72,7 +72,7 @@ def fedgkt(cut: str = "", alpha: float = 0.5, temperature: float = 100.0, server
         check_trained(network, sample, split(network, sample, cut).features, "cut")
 
     def local(task):
-        logits = task.given.get("logits")
+        logits = task.message.get("logits")
         # The server has said nothing yet: cross-entropy alone.
         if logits is None:
             return descend(task)

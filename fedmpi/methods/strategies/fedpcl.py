@@ -75,10 +75,10 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
     def local(task):
         body = body_of(task)
         # Nobody has prototypes before round 1 has collected them.
-        if first == "collect" and not len(task.given["owned"]):
+        if first == "collect" and not len(task.message["owned"]):
             return Trained(0.0, 0, 0)
-        known, prototypes = targets(task, body.features)
-        loss = partial(contrast, known=known, prototypes=prototypes, temperature=temperature)
+        has_prototype, prototypes = targets(task, body.features)
+        loss = partial(contrast, has_prototype=has_prototype, prototypes=prototypes, temperature=temperature)
         with giving_features(task.model, body.module):
             return descend(task, Descent(loss=loss))
 
@@ -89,10 +89,10 @@ def fedpcl(temperature: float = 0.07, predict: str = "own", first: str = "collec
         return own, own
 
     def predicted(task, inputs):
-        known, rows = candidates(task, predict, inputs.device)
+        has_prototype, rows = candidates(task, predict, inputs.device)
         features = body_of(task).features(inputs)
         z = F.normalize(features.float(), dim=1)
-        return nearness(z, known, rows) / temperature
+        return nearness(z, has_prototype, rows) / temperature
 
     return Strategy(
         nobodys,
@@ -143,23 +143,23 @@ def _check_choice(option, value, choices):
 # --- on clients ---
 
 def targets(task, features):
-    """``(known, prototypes)``, see ``filled``: of all clients, or before any answered its own."""
-    sent = task.given
+    """``(has_prototype, prototypes)``, see ``filled``: of all clients, or before any answered its own."""
+    sent = task.message
     if len(sent["owned"]):
         return filled(sent["owned"], sent["rows"], sent["means"])
-    known, rows = collected(task, features)
-    return known, rows[None]
+    has_prototype, rows = collected(task, features)
+    return has_prototype, rows[None]
 
 
 def candidates(task, predict, device):
-    """``(known (C,) bool, rows (G, d))``: the prototypes of G classes that a sample may be of.
+    """``(has_prototype (C,) bool, rows (G, d))``: the prototypes of G classes that a sample may be of.
 
     No class and None before there are any."""
     if predict == "own" and task.kept:
         return task.kept["classes"], task.kept["prototypes"]
-    owned = task.given["owned"]
+    owned = task.message["owned"]
     if len(owned):
-        return owned.any(dim=0), task.given["means"]
+        return owned.any(dim=0), task.message["means"]
     no_class = torch.zeros(task.classes, dtype=torch.bool, device=device)
     return no_class, None
 
@@ -181,22 +181,22 @@ def collected(task, features):
 
 
 def filled(owned, rows, means):
-    """``(known (C,) bool, prototypes (m, G, d))`` of m clients and the G classes with prototypes.
+    """``(has_prototype (C,) bool, prototypes (m, G, d))`` of m clients and the G classes with prototypes.
 
     ``owned (m, C)`` says which classes each client has, ``rows`` are all their prototypes, one
     client after the other. Classes that a client lacks get the ``means (G, d)``."""
-    known = owned.any(dim=0)
+    has_prototype = owned.any(dim=0)
     m = len(owned)
     prototypes = means.expand(m, *means.shape).clone()
     # Client by client, as the rows stand.
-    prototypes[owned[:, known]] = rows
-    return known, prototypes
+    prototypes[owned[:, has_prototype]] = rows
+    return has_prototype, prototypes
 
 
-def contrast(features, labels, known, prototypes, temperature):
+def contrast(features, labels, has_prototype, prototypes, temperature):
     """The module's loss, the mean over samples; one of a class without prototype counts as 0.
 
-    ``features (n, d)`` of any length, ``labels (n,)`` int64, ``known (C,) bool`` with G true,
+    ``features (n, d)`` of any length, ``labels (n,)`` int64, ``has_prototype (C,) bool`` with G true,
     ``prototypes (m, G, d)``."""
     m, G, _ = prototypes.shape
     z = F.normalize(features.float(), dim=1)
@@ -204,25 +204,25 @@ def contrast(features, labels, known, prototypes, temperature):
     products = z @ prototypes.flatten(0, 1).t()
     logits = (products / temperature).view(n, m, G)
     # Each class's place among the G.
-    places = known.cumsum(0) - 1
-    places = torch.where(known, places, NOT_A_TARGET)
+    places = has_prototype.cumsum(0) - 1
+    places = torch.where(has_prototype, places, NOT_A_TARGET)
     targets = places[labels][:, None].expand(-1, m)
     logits = logits.transpose(1, 2)
     total = F.cross_entropy(logits, targets, ignore_index=NOT_A_TARGET, reduction="sum")
     return total / n
 
 
-def nearness(z, known, rows):
+def nearness(z, has_prototype, rows):
     """float (n, C): minus half the squared distance of ``z (n, d)`` from each class's prototype.
 
-    ``rows`` are the prototypes of ``known (C,) bool``. Classes without one are farther away than
+    ``rows`` are the prototypes of ``has_prototype (C,) bool``. Classes without one are farther away than
     any other can be."""
-    shape = (len(z), len(known))
+    shape = (len(z), len(has_prototype))
     outputs = z.new_full(shape, -FARTHEST)
     if rows is not None:
         ways = z[:, None] - rows
         squares = ways.square().sum(dim=2)
-        outputs[:, known] = -0.5 * squares
+        outputs[:, has_prototype] = -0.5 * squares
     return outputs
 
 
@@ -284,5 +284,5 @@ def means_of(owned, rows):
     classes = owned.nonzero()[:, 1]
     sums = torch.zeros(C, d).index_add_(0, classes, rows)
     counts = owned.sum(dim=0)
-    known = counts > 0
-    return sums[known] / counts[known, None]
+    has_prototype = counts > 0
+    return sums[has_prototype] / counts[has_prototype, None]

@@ -51,7 +51,7 @@ def before(state, x, mask):
 
 def merge(state, x, updates, weights):
     """The state as it is, and ``x (P,)`` moved by the trusted mean."""
-    if updates.root is None:
+    if updates.server_update is None:
         raise UserError("fltrust needs samples of the server's own; give --server-data 100, say")
     trust, scale = trusted(updates)
     v = weights * trust
@@ -71,30 +71,30 @@ def trusted(updates):
 
     Trust is the cosine with the server's update, 0 where it is negative. Updates times their scale
     have the length of the server's."""
-    dots, length, root_length = _against_root(updates)
-    points = (length > TINY) & (root_length > TINY)
-    both = (length * root_length).clamp(min=TINY ** 2)
+    dots, length, server_length = _against_server(updates)
+    points = (length > TINY) & (server_length > TINY)
+    both = (length * server_length).clamp(min=TINY ** 2)
     trust = torch.where(points, dots / both, 0.0)
     # Rounding may take a cosine above 1.
     trust = trust.clamp(0, 1)
-    ratio = root_length / length.clamp(min=TINY)
+    ratio = server_length / length.clamp(min=TINY)
     scale = torch.where(points, ratio, 0.0)
     return trust, scale
 
 
-def _against_root(updates):
-    """``(dots, lengths, root_lengths)``, float64 (C,) each.
+def _against_server(updates):
+    """``(dots, lengths, server_lengths)``, float64 (C,) each.
 
     The inner products of updates and the server's update, and the lengths of both, over the
     entries that each client holds."""
     C = len(updates.U)
-    dots, squares, root_squares = torch.zeros(3, C, dtype=torch.float64)
+    dots, squares, server_squares = torch.zeros(3, C, dtype=torch.float64)
     for columns, u, b in trained_blocks(updates):
-        g = updates.root[columns].double()
+        g = updates.server_update[columns].double()
         dots += u @ g
         squares += u.square().sum(dim=1)
         if b is None:
-            root_squares += g @ g
+            server_squares += g @ g
         else:
-            root_squares += b @ g.square()
-    return dots, squares.sqrt(), root_squares.sqrt()
+            server_squares += b @ g.square()
+    return dots, squares.sqrt(), server_squares.sqrt()

@@ -73,16 +73,16 @@ def scaffold(server_lr: float = 1.0):
 
 def shift(task):
     """float32 (R,): ``c - c_n``, added to every gradient; 0 off the mask."""
-    difference = task.given["control"]
+    difference = task.message["control"]
     # Before its first round a client has no control of its own: c_n is 0.
     if "control" in task.kept:
         difference = difference - task.kept["control"]
-    return difference[: task.layout.R] * task.live
+    return difference[: task.layout.R] * task.trainable
 
 
 def reply(task, trained):
     """``(answer, kept)``: the control's change, float32 (P,), and the client's new control."""
-    control = task.given["control"]
+    control = task.message["control"]
     own = task.kept.get("control", torch.zeros_like(task.base))
     change = torch.zeros_like(control)
     # A client without a step keeps its control.
@@ -92,7 +92,7 @@ def reply(task, trained):
         # The mean gradient on the way.
         gradient = way_back / trained.travelled
         difference = gradient - control[:R]
-        change[:R] = difference * task.live
+        change[:R] = difference * task.trainable
     return {"change": change}, {"control": own + change}
 
 

@@ -13,20 +13,20 @@ from fedmpi.core.reduce import moved, on_support
 def stepped(rule, state, x, updates, mean_update):
     """``(state, x)`` after a step by ``rule``, of a state ``{name: (P,) float32}``.
 
-    ``rule(d (T,), **memory) -> (step (T,), memory)`` sees the T trained weights alone. For
+    ``rule(d (T,), **vectors) -> (step (T,), vectors)`` sees the T trained weights alone. For
     coalitions, a row each of ``mean_update (M, K)``, x is (M, P), and nothing is remembered.
     ``mean_update`` is written to.
     """
     moving = updates.support[: updates.trained]
-    memory = {}
+    vectors = {}
     for name, vector in state.items():
-        memory[name] = vector.index_select(0, moving)
+        vectors[name] = vector.index_select(0, moving)
     trained = mean_update[..., : updates.trained]
-    step, memory = rule(trained, **memory)
+    step, vectors = rule(trained, **vectors)
     trained.copy_(step)
     # Coalitions are hypothetical: only a real merge is remembered.
     if mean_update.ndim == 1:
         state = {}
-        for name, values in memory.items():
+        for name, values in vectors.items():
             state[name] = on_support(values, moving, len(x))
     return state, moved(x, updates.support, mean_update)

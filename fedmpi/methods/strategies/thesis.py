@@ -68,7 +68,7 @@ def thesis(clip: float = 3.0, rho: float = 0.1, server_momentum: float = 0.0,
         return state, moved(x, updates.support, step)
 
     def notes(facts):
-        if "rho" in facts.given and not facts.own_masks:
+        if "rho" in facts.user_options and not facts.own_masks:
             yield ("no effect of rho: all clients train one common mask, so that all hold each "
                    "weight")
 

@@ -50,7 +50,7 @@ def earned(gains, memory, size_power, score_power, floor):
         return score
 
     def notes(facts):
-        if score_power == 0 and "floor" in facts.given:
+        if score_power == 0 and "floor" in facts.user_options:
             yield "no effect of floor: with score_power=0 scores have no part in the weights"
 
     return Weighting(init, weigh, fixed=score_power == 0, notes=notes)

@@ -60,7 +60,7 @@ def thesis(gamma: float = 0.7, schedule: Literal["constant", "thesis"] = "consta
         return {"weights": weights, "mixed": has_prior}, now
 
     def notes(facts):
-        idle = [name for name in ("schedule", "start", "floor") if name in facts.given]
+        idle = [name for name in ("schedule", "start", "floor") if name in facts.user_options]
         if gamma == 1 and idle:
             yield f"no effect of {', '.join(idle)}: with gamma=1 no score is mixed in"
 

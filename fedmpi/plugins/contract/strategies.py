@@ -93,7 +93,7 @@ def _check_mask_kept(task, option):
     # A divergence leaves 0 times infinity there, which the worker reports.
     num_moved = int(torch.count_nonzero(moved & x.isfinite()))
     require(not num_moved, option, "local to leave pruned weights at 0",
-            f"{num_moved} that it has moved", "multiply gradients by task.live")
+            f"{num_moved} that it has moved", "multiply gradients by task.trainable")
 
 
 # ---------------------------------------------------------------- merging

@@ -26,16 +26,16 @@ def devices(part, option):
 def sampler(part, option):
     """The ``Sampler``, its clients checked."""
 
-    def draw(gen, count, known):
-        clients = part.draw(gen, count, known)
+    def draw(gen, count, records):
+        clients = part.draw(gen, count, records)
         # Fewer clients where fewer are available.
-        num_available = int(known.available.sum())
+        num_available = int(records.available.sum())
         shape = (min(count, num_available),)
         check_tensor(clients, shape, torch.int64, option, "the clients that draw returns")
-        _check_clients(clients, len(known.available), option, "draw")
-        are_available = bool(known.available[clients].all())
+        _check_clients(clients, len(records.available), option, "draw")
+        are_available = bool(records.available[clients].all())
         require(are_available, option, "draw to take clients that are available",
-                "some that are not", "look at known.available")
+                "some that are not", "look at records.available")
         return clients
 
     def choose(count, clients, losses):

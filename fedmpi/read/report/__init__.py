@@ -1,8 +1,8 @@
-"""What people look at, of a run or a partition: summaries, terminal pictures, figures for print,
-JSON for scripts.
+"""Views of a run or a partition for people: summaries, terminal pictures, figures for print, JSON
+for scripts.
 
-Columns that a run does not have are left out, never guessed. Rounds are counted from 1 here: "round
-12" is the twelfth.
+Columns missing in a run are left out, never guessed. Rounds are counted from 1 here: "round 12" is
+the twelfth.
 """
 
 from fedmpi.read.report.comparison import (comparison, comparison_text, refuse_other_data,
@@ -14,7 +14,8 @@ from fedmpi.read.report.metrics import final_metrics, plain, to_json
 from fedmpi.read.report.outcomes import outcomes, outcomes_text, over_seeds
 from fedmpi.read.report.partition import described
 from fedmpi.read.report.partition_figure import save_partition
-from fedmpi.read.report.partition_text import partition_picture, partition_text
+from fedmpi.read.report.partition_shades import partition_picture
+from fedmpi.read.report.partition_text import partition_text
 from fedmpi.read.report.pictures import (curves, curves_picture, nice_ticks, picture, save_picture,
                                          shares)
 from fedmpi.read.report.plot import save_plot
@@ -23,7 +24,8 @@ from fedmpi.read.report.profile_text import profile_text
 from fedmpi.read.report.statistics import (Interval, auc, cosine_distance, entropy_bits,
                                            euclidean_distance, interval, max_distance,
                                            paired_difference, ranks, spearman, total_variation)
-from fedmpi.read.report.text import human_bytes, human_seconds, round_line, summary
+from fedmpi.read.report.summary import summary
+from fedmpi.read.report.text import human_bytes, human_seconds, round_line
 from fedmpi.read.report.truth import by_client, judged, quality, quality_found, scores
 
 __all__ = [

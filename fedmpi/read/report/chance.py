@@ -1,5 +1,4 @@
-"""Runs that have learned nothing: their models never were better than naming the most frequent
-class."""
+"""Runs that learned nothing: their models never were better than naming the most frequent class."""
 
 import math
 from typing import NamedTuple
@@ -13,12 +12,16 @@ MARGIN = 0.2
 
 
 class Stuck(NamedTuple):
-    """The runs of one set-up that never left chance."""
+    """The stuck runs of one set-up: they never left chance."""
 
-    stuck: int                    # number of these runs
-    known: int                    # runs that can be judged
-    best: float                   # highest test accuracy of the stuck runs
-    guessing: float               # accuracy of guessing
+    # Number of these runs.
+    stuck: int
+    # Runs that can be judged.
+    known: int
+    # Highest test accuracy of the stuck runs.
+    best: float
+    # Accuracy of guessing.
+    guessing: float
 
 
 def guessing(run):

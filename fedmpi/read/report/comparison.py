@@ -11,7 +11,7 @@ from fedmpi.read.headline import Headline, common_headline, headline
 from fedmpi.read.report.chance import stuck, stuck_text
 from fedmpi.read.report.groups import differing, option_text
 from fedmpi.read.report.metrics import final_metrics
-from fedmpi.read.report.series import evaluated, spent, to_reach, within
+from fedmpi.read.report.series import evaluated, runs_of, spent, to_reach, within
 from fedmpi.read.report.statistics import interval, paired_difference
 from fedmpi.read.report.text import human_bytes, human_flops, human_seconds
 from fedmpi.read.report.truth import options
@@ -21,11 +21,26 @@ AXES = ("rounds", "bytes", "flops", "virtual")
 # Runs are compared at these shares of the cost of the cheapest run.
 PARTS = (0.25, 0.5, 1.0)
 SPENT = ("rounds", "bytes", "flops", "virtual", "seconds")
-WORDS = {"rounds": "rounds", "bytes": "bytes sent", "flops": "training FLOPs", "virtual": "virtual time"}
+# {axis: its words}
+WORDS = {
+    "rounds": "rounds",
+    "bytes": "bytes sent",
+    "flops": "training FLOPs",
+    "virtual": "virtual time",
+}
+# {axis: the words behind a number}
 OF = {"rounds": "rounds", "bytes": "sent", "flops": "of training", "virtual": "of virtual time"}
 STATUS = {"running": "still running, or killed"}
-OUTCOMES = {"final_loss": "final loss", "sparsity": "sparsity", "rounds": "rounds", "bytes": "sent, up and down",
-            "flops": "training FLOPs", "virtual": "virtual time", "seconds": "time of the rounds"}
+# {outcome that every task has: its words}
+OUTCOMES = {
+    "final_loss": "final loss",
+    "sparsity": "sparsity",
+    "rounds": "rounds",
+    "bytes": "sent, up and down",
+    "flops": "training FLOPs",
+    "virtual": "virtual time",
+    "seconds": "time of the rounds",
+}
 
 
 def outcome_words(leading):
@@ -46,12 +61,15 @@ def refuse_other_data(runs):
     Partitions, noise and faults may differ."""
     first_with = {}
     for path, run in runs.items():
-        if "dataset" in options(run):
-            first_with.setdefault(option_text(options(run)["dataset"]), path)
+        recorded = options(run)
+        if "dataset" in recorded:
+            name = option_text(recorded["dataset"])
+            first_with.setdefault(name, path)
     if len(first_with) > 1:
-        raise UserError("these runs have other data, their accuracies say nothing beside one another: "
-                        + ", ".join(f"{path} has {name}" for name, path in first_with.items())
-                        + "; --other-data compares them all the same")
+        listed = ", ".join(f"{path} has {name}" for name, path in first_with.items())
+        raise UserError(
+            "these runs have other data, their accuracies say nothing beside one another: "
+            f"{listed}; --other-data compares them all the same")
 
 
 def comparison(groups, target=None, against=0, every_pair=False):
@@ -68,13 +86,10 @@ def comparison(groups, target=None, against=0, every_pair=False):
       ``every_pair``, at equal cost, over common seeds.
     * ``chance``: the Stuck of each group, None if a run of it has learned something.
     """
-    leading = common_headline([run for group in groups for run in group.runs.values()])
+    leading = common_headline(runs_of(groups))
     if target is not None and leading.share and target > 1:
         raise UserError(f"--accuracy must be in (0, 1], got {target}")
-    runs = _evaluated_runs(groups)
-    axes = []
-    if runs:
-        axes = [axis for axis in AXES if all(spent(run, axis) is not None for run in runs)]
+    axes = _common_axes(groups)
     if target is None and axes:
         target = _common(groups)
     equal = {axis: _equal(groups, axis) for axis in axes}
@@ -95,14 +110,31 @@ def comparison(groups, target=None, against=0, every_pair=False):
     }
 
 
+def _common_axes(groups):
+    """The axes whose cost all runs with an evaluated round have recorded; none without such
+    runs."""
+    runs = _evaluated_runs(groups)
+    if not runs:
+        return []
+    axes = []
+    for axis in AXES:
+        costs = [spent(run, axis) for run in runs]
+        if all(cost is not None for cost in costs):
+            axes.append(axis)
+    return axes
+
+
 def _evaluated_runs(groups):
     """The runs with an evaluated round."""
-    runs = [run for group in groups for run in group.runs.values()]
+    runs = runs_of(groups)
     return [run for run in runs if len(evaluated(run, headline(run).name))]
 
 
 def _reached(groups, axis, target):
-    return [[to_reach(run, axis, target) for run in group.runs.values()] for group in groups]
+    costs = []
+    for group in groups:
+        costs.append([to_reach(run, axis, target) for run in group.runs.values()])
+    return costs
 
 
 def _record(group):
@@ -118,15 +150,23 @@ def _record(group):
 
 
 def _outcomes(groups, leading):
-    """``{name: [Interval or None a group]}`` of the outcomes that any group has, over its runs that
-    have them."""
-    columns = {name: [] for name in outcome_words(leading)}
+    """``{name: [Interval or None a group]}`` of the outcomes of any group, over its runs that
+    recorded them."""
+    rows_of = []
     for group in groups:
-        rows = [final_metrics(run) | _costs(run) for run in group.runs.values()]
-        for name, column in columns.items():
-            values = [row[name] for row in rows if name in row]
-            column.append(interval(values) if values else None)
-    return {name: column for name, column in columns.items() if any(column)}
+        rows_of.append([final_metrics(run) | _costs(run) for run in group.runs.values()])
+    outcomes = {}
+    for name in outcome_words(leading):
+        column = [_over_runs(rows, name) for rows in rows_of]
+        if any(column):
+            outcomes[name] = column
+    return outcomes
+
+
+def _over_runs(rows, name):
+    """The Interval of an outcome over the runs with this outcome, or None."""
+    values = [row[name] for row in rows if name in row]
+    return interval(values) if values else None
 
 
 def _costs(run):
@@ -140,28 +180,35 @@ def _costs(run):
 
 
 def _equal(groups, axis):
-    """The headlines at ``PARTS`` of the cost that all evaluated runs had reached by their last
+    """The headlines at ``PARTS`` of a common cost: all evaluated runs had reached it by their last
     evaluation."""
     runs = _evaluated_runs(groups)
     name = headline(runs[0]).name
     common = min(_cost_of_last(run, axis) for run in runs)
     budgets = [part * common for part in PARTS]
     if axis == "rounds":
-        budgets = sorted({max(1.0, math.floor(budget)) for budget in budgets})
-    return {"budgets": budgets, name: [_at_budget(groups, axis, budget) for budget in budgets]}
+        # Whole rounds, of which a short run has fewer than PARTS.
+        whole = {max(1.0, math.floor(budget)) for budget in budgets}
+        budgets = sorted(whole)
+    values = [_at_budget(groups, axis, budget) for budget in budgets]
+    return {"budgets": budgets, name: values}
 
 
 def _cost_of_last(run, axis):
-    rounds = evaluated(run, headline(run).name)
-    return float(spent(run, axis)[rounds[-1]])
+    last = evaluated(run, headline(run).name)[-1]
+    cost = spent(run, axis)
+    return float(cost[last])
 
 
 def _at_budget(groups, axis, budget):
-    return [[within(run, axis, budget) for run in group.runs.values()] for group in groups]
+    values = []
+    for group in groups:
+        values.append([within(run, axis, budget) for run in group.runs.values()])
+    return values
 
 
 def _common(groups):
-    """The best headline that every evaluated run has reached; of accuracy in whole percents, as a
+    """The best headline reached by every evaluated run; of accuracy in whole percents, as a
     fraction.
 
     None if an accuracy is less than one percent."""
@@ -173,7 +220,8 @@ def _common(groups):
     best = min(float(np.nanmax(column)) for column in columns)
     if not leading.share:
         return best
-    return math.floor(100 * best + 1e-9) / 100 or None
+    percent = math.floor(100 * best + 1e-9)
+    return percent / 100 or None
 
 
 def _wanted_pairs(num, against, every_pair):
@@ -188,19 +236,20 @@ def _paired(groups, equal, pairs):
     common budget.
 
     Seeds without an evaluation within it are left out; fewer than two have no interval."""
-    found = []
+    differences = []
     if not equal:
-        return found
+        return differences
     name = headline(_evaluated_runs(groups)[0]).name
     for number, against in pairs:
         group, reference = groups[number], groups[against]
         for axis, at in equal.items():
+            # The last budget is the whole one.
             values = at[name][-1]
             by_seed = _both_values(reference, values[against], group, values[number])
             if len(by_seed) < 2:
                 continue
             base, own = zip(*by_seed.values())
-            found.append({
+            differences.append({
                 "group": group.tag,
                 "against": reference.tag,
                 "axis": axis,
@@ -208,7 +257,7 @@ def _paired(groups, equal, pairs):
                 "seeds": list(by_seed),
                 "interval": paired_difference(own, base),
             })
-    return found
+    return differences
 
 
 def _both_values(first, first_values, second, second_values):
@@ -232,7 +281,8 @@ def _both_values(first, first_values, second, second_values):
 def amount(axis, value):
     """A cost on an axis, for people."""
     if axis == "rounds":
-        return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+        digits = 0 if value == round(value) else 1
+        return f"{value:.{digits}f}"
     if axis == "bytes":
         return human_bytes(value)
     if axis == "flops":
@@ -247,14 +297,15 @@ def spent_text(axis, value):
     return f"{amount(axis, value)} {OF[axis]}"
 
 
-def outcome_text(name, found, of=None):
+def outcome_text(name, over_seeds, of=None):
     """An Interval over seeds: its mean, and the standard deviation if it is at least half a percent
     of the mean.
 
     The number of seeds is told if it is less than ``of``."""
-    if found is None or not found.n:
+    if over_seeds is None or not over_seeds.n:
         return "-"
-    is_spread = found.n > 1 and found.std > 0.005 * abs(found.mean)
+    n, mean, std = over_seeds[:3]
+    is_spread = n > 1 and std > 0.005 * abs(mean)
     digits = 3 if is_spread else 4
 
     def show(value):
@@ -262,11 +313,11 @@ def outcome_text(name, found, of=None):
             return amount(name, value)
         return f"{value:.{digits}f}"
 
-    text = show(found.mean)
+    text = show(mean)
     if is_spread:
-        text += f" ± {show(found.std)}"
-    if found.n < (of or 0):
-        text += f" ({found.n} of {of} seeds)"
+        text += f" ± {show(std)}"
+    if n < (of or 0):
+        text += f" ({n} of {of} seeds)"
     return text
 
 
@@ -277,87 +328,95 @@ def accuracy_text(values):
 
 
 def reach_text(axis, values):
-    """The cost of a group's runs when they first reached the target: the mean of those that ever
+    """The cost of a group's runs when they first reached the target: a mean over the runs that ever
     did."""
-    found = _of_finite(values)
-    if not found.n:
+    over_seeds = _of_finite(values)
+    if not over_seeds.n:
         return "never"
-    return outcome_text(axis, found, len(values))
+    return outcome_text(axis, over_seeds, len(values))
 
 
 def _of_finite(values):
-    return interval([value for value in values if not math.isnan(value)])
+    finite = [value for value in values if not math.isnan(value)]
+    return interval(finite)
 
 
-def difference_text(found):
+def difference_text(difference):
     """``+0.0213 [+0.0101, +0.0325]``: mean and 95 % interval."""
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
-def comparison_text(found, width=None):
+def comparison_text(numbers, width=None):
     """A ``comparison`` for the terminal, at most ``width`` wide."""
-    word = found["headline"].replace("_", " ")
-    several = any(len(record["runs"]) > 1 for record in found["groups"])
+    word = numbers["headline"].replace("_", " ")
+    several = any(len(record["runs"]) > 1 for record in numbers["groups"])
     spread = ""
     if several:
         spread = ", mean ± standard deviation over seeds"
-    lines = [line for record in found["groups"] for line in _group_lines(record)]
-    lines += chance_lines(found)
-    lines += ["", *_differ_section(found)]
-    lines += ["", *_outcome_section(found, f"what came of it{spread}")]
-    lines += ["", *_equal_section(found, f"test {word} at equal cost{spread}")]
-    if found["reach"][found["headline"]] is not None:
-        lines += ["", *_reach_section(found)]
-    if found["paired"]:
+    lines = [line for record in numbers["groups"] for line in _group_lines(record)]
+    lines += chance_lines(numbers)
+    lines += ["", *_differ_section(numbers)]
+    lines += ["", *_outcome_section(numbers, f"what came of it{spread}")]
+    lines += ["", *_equal_section(numbers, f"test {word} at equal cost{spread}")]
+    if numbers["reach"][numbers["headline"]] is not None:
+        lines += ["", *_reach_section(numbers)]
+    if numbers["paired"]:
         title = f"differences of test {word} at equal cost, seed by seed: mean and 95 % interval"
-        lines += ["", *_paired_section(found, title)]
+        lines += ["", *_paired_section(numbers, title)]
     return "\n".join(_fitted(lines, width))
 
 
-def _tags(found):
-    return [record["tag"] for record in found["groups"]]
+def _tags(numbers):
+    return [record["tag"] for record in numbers["groups"]]
 
 
-def _differ_section(found):
-    rows = [[key, *texts] for key, texts in found["differ"].items()]
+def _differ_section(numbers):
+    rows = [[key, *texts] for key, texts in numbers["differ"].items()]
     otherwise = "their options differ in nothing that says what is run"
-    return _section("what differs", ["option", *_tags(found)], rows, otherwise)
+    return _section("what differs", ["option", *_tags(numbers)], rows, otherwise)
 
 
-def _outcome_section(found, title):
-    words = outcome_words(Headline(found["headline"]))
-    num_runs = [len(record["runs"]) for record in found["groups"]]
+def _outcome_section(numbers, title):
+    words = outcome_words(Headline(numbers["headline"]))
+    num_runs = [len(record["runs"]) for record in numbers["groups"]]
+    heads = ["", *_tags(numbers)]
     rows = []
-    for name, column in found["outcomes"].items():
-        texts = [outcome_text(name, value, of) for value, of in zip(column, num_runs)]
+    for name, column in numbers["outcomes"].items():
+        texts = [outcome_text(name, over_seeds, of) for over_seeds, of in zip(column, num_runs)]
         rows.append([words[name], *texts])
-    return _section(title, ["", *_tags(found)], rows)
+    return _section(title, heads, rows)
 
 
-def _equal_section(found, title):
+def _equal_section(numbers, title):
+    heads = ["spent", *_tags(numbers)]
     rows = []
-    for axis, at in found["equal"].items():
-        for budget, values in zip(at["budgets"], at[found["headline"]]):
-            rows.append([spent_text(axis, budget), *map(accuracy_text, values)])
-    return _section(title, ["spent", *_tags(found)], rows, "no round has been evaluated yet")
+    for axis, at in numbers["equal"].items():
+        values_of_groups = at[numbers["headline"]]
+        for budget, values in zip(at["budgets"], values_of_groups):
+            texts = [accuracy_text(of_group) for of_group in values]
+            rows.append([spent_text(axis, budget), *texts])
+    return _section(title, heads, rows, "no round has been evaluated yet")
 
 
-def _reach_section(found):
-    name, reach = found["headline"], found["reach"]
+def _reach_section(numbers):
+    name, reach = numbers["headline"], numbers["reach"]
+    heads = ["", *_tags(numbers)]
     rows = []
     for axis, column in reach.items():
         if axis != name:
-            rows.append([WORDS[axis], *(reach_text(axis, values) for values in column)])
+            texts = [reach_text(axis, values) for values in column]
+            rows.append([WORDS[axis], *texts])
     title = f"to reach a test {name.replace('_', ' ')} of {reach[name]:.4g}"
-    return _section(title, ["", *_tags(found)], rows)
+    return _section(title, heads, rows)
 
 
-def _paired_section(found, title):
+def _paired_section(numbers, title):
     rows = []
-    for pair in found["paired"]:
+    for pair in numbers["paired"]:
+        name = f"{pair['group']} - {pair['against']}"
         place = spent_text(pair["axis"], pair["budget"])
-        difference = difference_text(pair["interval"])
-        rows.append([f"{pair['group']} - {pair['against']}", place, str(len(pair["seeds"])), difference])
+        num_seeds = str(len(pair["seeds"]))
+        rows.append([name, place, num_seeds, difference_text(pair["interval"])])
     return _section(title, ["", "at", "seeds", "difference"], rows, left=(0, 1))
 
 
@@ -374,18 +433,18 @@ def _fitted(lines, width):
 
 
 class Table(NamedTuple):
-    """A table whose width is not decided yet."""
+    """A table whose width is decided later."""
 
     head: list
     rows: list
     left: tuple
 
 
-def chance_lines(found):
-    """The set-ups of a ``comparison`` that never left chance, and the meaning of this; nothing if
-    all have learned."""
+def chance_lines(numbers):
+    """The stuck set-ups of a ``comparison``, and the meaning of this; nothing if all have
+    learned."""
     texts = []
-    for record, runs in zip(found["groups"], found["chance"]):
+    for record, runs in zip(numbers["groups"], numbers["chance"]):
         if runs:
             texts.append(stuck_text(record["label"], runs))
     if not texts:
@@ -395,12 +454,13 @@ def chance_lines(found):
 
 
 def _group_lines(record):
-    """The group's name and files, then each run that has not finished."""
+    """The group's name and files, then each unfinished run."""
     paths = record["runs"]
     several = len(paths) > 1
     head = f"{record['tag']}  {record['label']}: {paths[0]}"
     if several:
-        head += f" and {len(paths) - 1} more, seeds {', '.join(map(str, record['seeds']))}"
+        seeds = ", ".join(map(str, record["seeds"]))
+        head += f" and {len(paths) - 1} more, seeds {seeds}"
     yield head
     for path, status, played in zip(paths, record["status"], record["played"]):
         if status in ("", "finished"):
@@ -416,12 +476,12 @@ def _section(title, head, rows, otherwise="", left=(0,)):
     return [f"{title}: {otherwise}"]
 
 
-def without_tuples(found):
+def without_tuples(value):
     """``comparison`` as JSON takes it: Intervals as dicts."""
-    if hasattr(found, "_asdict"):
-        return found._asdict()
-    if isinstance(found, dict):
-        return {key: without_tuples(value) for key, value in found.items()}
-    if isinstance(found, list):
-        return [without_tuples(value) for value in found]
-    return found
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    if isinstance(value, dict):
+        return {key: without_tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_tuples(item) for item in value]
+    return value

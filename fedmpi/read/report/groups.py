@@ -1,4 +1,4 @@
-"""Groups of runs that differ in the seed only, named by the options in which the groups differ."""
+"""Groups of runs, alike but for the seed, named by the differences between the groups."""
 
 import itertools
 import os
@@ -14,12 +14,15 @@ from fedmpi.read.report.outcomes import WHERE
 from fedmpi.read.report.series import evaluated
 from fedmpi.read.report.truth import options
 
-LONGEST = 32                      # characters of a name that stands beside a line
+# The characters of a name that fits beside a line.
+LONGEST = 32
+SEPARATORS = "-_. "
+SEPARATORS_AND_DIGITS = SEPARATORS + "0123456789"
 
 
 class Group(NamedTuple):
-    """Runs that are one set-up: ``tag`` A, B, ... in the order given, ``runs`` {path: Run}, each
-    with its own seed."""
+    """The runs of one set-up: ``tag`` A, B, ... in the order given, ``runs`` {path: Run}, each with
+    its own seed."""
 
     tag: str
     label: str
@@ -30,38 +33,53 @@ def grouped(runs):
     """The Groups of ``{path: Run}``.
 
     A run is alone if its group already has its seed, or if it records no options. Groups without an
-    evaluated round come last, those without any round behind them: pictures cannot show them, and
+    evaluated round come last, groups without any round behind them: pictures cannot show them, and
     keep the colours of all others."""
-    sets = []
+    set_ups = []
     for path, run in runs.items():
-        place = next((others for others in sets if _belongs(run, others)), None)
-        if place is None:
-            place = {}
-            sets.append(place)
-        place[path] = run
-    sets.sort(key=lambda others: max(map(_progress, others.values())), reverse=True)
-    options_of = [_effective(next(iter(others.values()))) for others in sets]
-    labels = _labels(options_of, [_stem(list(others)) for others in sets])
+        home = next((set_up for set_up in set_ups if _belongs(run, set_up)), None)
+        if home is None:
+            home = {}
+            set_ups.append(home)
+        home[path] = run
+    # A stable sort: otherwise the order is that of the runs.
+    set_ups.sort(key=_furthest, reverse=True)
+    options_of = [_effective(_first(set_up)) for set_up in set_ups]
+    stems = [_stem(list(set_up)) for set_up in set_ups]
+    labels = _labels(options_of, stems)
     groups = []
-    for number, (label, members) in enumerate(zip(labels, sets)):
+    for number, (label, members) in enumerate(zip(labels, set_ups)):
         groups.append(Group(_tag(number), label, members))
     return groups
 
 
+def _first(set_up):
+    """The first run of ``{path: Run}``."""
+    return next(iter(set_up.values()))
+
+
+def _furthest(set_up):
+    """The largest ``_progress`` of a run of the set-up."""
+    return max(_progress(run) for run in set_up.values())
+
+
 def _progress(run):
     """(whether a round has been evaluated, whether there is one)."""
-    return len(evaluated(run, headline(run).name)) > 0, len(run.ends) > 0
+    rounds = evaluated(run, headline(run).name)
+    return len(rounds) > 0, len(run.ends) > 0
 
 
-def _belongs(run, others):
-    """Whether the run is one more seed of the set-up of ``others`` {path: Run}."""
-    first = next(iter(others.values()))
+def _belongs(run, set_up):
+    """Whether the run is one more seed of the set-up ``{path: Run}``."""
+    first = _first(set_up)
     if not options(run) or not options(first):
         return False
-    seeds = {options(other).get("seed") for other in others.values()}
+    seeds = {options(other).get("seed") for other in set_up.values()}
     if options(run).get("seed") in seeds:
         return False
-    return _effective(run) == _effective(first) and not settings.changes(_parts(first), _parts(run))
+    if _effective(run) != _effective(first):
+        return False
+    return not settings.changes(_parts(first), _parts(run))
 
 
 def _parts(run):
@@ -70,28 +88,34 @@ def _parts(run):
 
 
 def _effective(run):
-    """The options that decide the result; options that an old file lacks are as by default."""
+    """The options that decide the result; options missing in an old file are as by default."""
     recorded = options(run)
     if not recorded:
         return {}
-    return {key: value for key, value in (DEFAULTS | recorded).items() if key not in WHERE and key != "seed"}
+    complete = DEFAULTS | recorded
+    ignored = WHERE | {"seed"}
+    return {key: value for key, value in complete.items() if key not in ignored}
 
 
 def find_group(groups, name, what):
     """The number of the Group with this ``name``: its label, its letter, or one of its run files.
 
     UserError, which begins with ``what``, if no group has it."""
-    by_label = [number for number, group in enumerate(groups) if group.label == name]
-    by_tag = [number for number, group in enumerate(groups) if group.tag == name]
-    by_run = [number for number, group in enumerate(groups) if any(_is_called(path, name) for path in group.runs)]
-    for numbers in (by_label, by_tag, by_run):
-        if len(numbers) == 1:
-            return numbers[0]
+    by_label = [group.label == name for group in groups]
+    by_tag = [group.tag == name for group in groups]
+    by_run = [_has_run(group, name) for group in groups]
+    for is_meant in (by_label, by_tag, by_run):
+        if sum(is_meant) == 1:
+            return is_meant.index(True)
     reason = "is none of the set-ups, nor a run of one"
-    if by_label or by_tag or by_run:
+    if any(by_label + by_tag + by_run):
         reason = "names several set-ups"
     listed = "; ".join(f"{group.tag} {group.label}" for group in groups)
     raise UserError(f"{what} {name} {reason}: there are {listed}")
+
+
+def _has_run(group, name):
+    return any(_is_called(path, name) for path in group.runs)
 
 
 def _is_called(path, name):
@@ -103,13 +127,12 @@ def _is_called(path, name):
 
 
 def differing(groups):
-    """``{option: [its text in each group]}`` of the options that differ between the groups.
-
-    Then, by part, options that differ though they were given alike: a default has changed, or a
-    plug-in's source."""
-    runs = [next(iter(group.runs.values())) for group in groups]
+    """``{option: [its text in each group]}`` of the differing options. Then, by part, options given
+    alike that differ nevertheless: a default has changed, or a plug-in's source."""
+    runs = [_first(group.runs) for group in groups]
+    in_options = _differing([_effective(run) for run in runs])
     in_parts = _differing_parts([_parts(run) for run in runs])
-    return _differing([_effective(run) for run in runs]) | in_parts
+    return in_options | in_parts
 
 
 def _differing_parts(parts_of):
@@ -125,14 +148,18 @@ def _differing_parts(parts_of):
 
 
 def _differing(options_of):
-    """``{option: [its texts]}`` of the options that do not have one text in all dicts."""
-    keys = dict.fromkeys(key for options in options_of for key in options)
-    texts = {key: [option_text(options.get(key)) for options in options_of] for key in keys}
-    return {key: values for key, values in texts.items() if len(set(values)) > 1}
+    """``{option: [its texts]}`` of the options without one common text in all dicts."""
+    keys = dict.fromkeys(itertools.chain(*options_of))
+    differing_texts = {}
+    for key in keys:
+        texts = [option_text(options.get(key)) for options in options_of]
+        if len(set(texts)) > 1:
+            differing_texts[key] = texts
+    return differing_texts
 
 
 def unusual(run):
-    """``{option: (its text, the default's)}`` of the options that are neither as by default, nor as
+    """``{option: (its text, the default's)}`` of the unusual options: not as by default, and not as
     usual with the run's strategy. Imports torch if the run records its strategy."""
     recorded = options(run)
     usual = DEFAULTS | _usual_noise(recorded) | _usual_parts(recorded)
@@ -148,7 +175,7 @@ def unusual(run):
 
 
 def _usual_noise(recorded):
-    """No noise, unless the data set may be the demonstration's, which brings noise of its own."""
+    """No noise, unless the data set may be the demonstration's with noise of its own."""
     if recorded.get("dataset", DEFAULTS["dataset"]) == DEFAULTS["dataset"]:
         return {}
     return {"noise": "none"}
@@ -196,11 +223,13 @@ def _stem(paths):
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     if len(stems) == 1:
         return stems[0]
-    return os.path.commonprefix(stems).rstrip("-_. 0123456789") or stems[0]
+    common = os.path.commonprefix(stems)
+    # run-1 and run-12 have run-1 in common.
+    return common.rstrip(SEPARATORS_AND_DIGITS) or stems[0]
 
 
 def _labels(options_of, stems):
-    """A name for each group: the fewest options that tell all apart, else the names of their
+    """A name for each group: the fewest options to tell all apart, else the names of their
     files."""
     if len(options_of) == 1:
         return stems
@@ -217,7 +246,7 @@ def _labels(options_of, stems):
 
 
 def _fewest_keys(texts_of, num_groups):
-    """Up to three options whose texts tell all groups apart, or None."""
+    """Up to three options with texts to tell all groups apart, or None."""
     for size in (1, 2, 3):
         for keys in itertools.combinations(texts_of, size):
             combined = set(zip(*(texts_of[key] for key in keys)))
@@ -229,11 +258,11 @@ def _fewest_keys(texts_of, num_groups):
 def _brief(names):
     """Names that fit beside a line; all as they are if all fit.
 
-    Names of a sweep or a study are KEY-VALUE joined by _: only values that differ are kept. Names
-    that are still too long lose their middle."""
+    Names of a sweep or a study are KEY-VALUE joined by _: only differing values are kept. Names
+    still too long lose their middle."""
     if max(map(len, names)) <= LONGEST:
         return names
-    bare = [name.rstrip("-_. 0123456789") for name in names]
+    bare = [name.rstrip(SEPARATORS_AND_DIGITS) for name in names]
     if len(set(bare)) < len(set(names)):
         bare = names
     words = [name.split("_") for name in bare]
@@ -244,11 +273,13 @@ def _brief(names):
 
 def _can_be_told_apart(words):
     """Whether the names have equally many words, and do not all have the same."""
-    return len(set(map(len, words))) == 1 and len(set(map(tuple, words))) > 1
+    lengths = {len(parts) for parts in words}
+    distinct = {tuple(parts) for parts in words}
+    return len(lengths) == 1 and len(distinct) > 1
 
 
 def _differing_words(words):
-    """The words at places at which they differ, without the KEY- that all share."""
+    """The words at differing places, without their common KEY-."""
     columns = []
     for column in zip(*words):
         if len(set(column)) > 1:
@@ -260,9 +291,10 @@ def _differing_words(words):
 def _shortened(name):
     if len(name) <= LONGEST:
         return name
+    # Three points go between the halves.
     half = LONGEST // 2
-    start = name[:half - 1].rstrip("-_. ")
-    end = name[2 - half:].lstrip("-_. ")
+    start = name[:half - 1].rstrip(SEPARATORS)
+    end = name[2 - half:].lstrip(SEPARATORS)
     return f"{start}...{end}"
 
 
@@ -272,11 +304,13 @@ def _short(key, texts):
         return [f"{key.replace('_', ' ')} {text}" for text in texts]
     parts = [split(text) for text in texts]
     names = [name for name, _ in parts]
-    if len(set(names)) == 1:
-        own = [_own_options(rest, parts, name) for name, rest in parts]
-        return [mine or f"{text} as usual" for mine, text in zip(own, texts)]
-    if len(set(names)) < len(set(texts)):
-        names = [_with_options(name, _own_options(rest, parts, name)) for name, rest in parts]
+    own_options = [_own_options(rest, parts, name) for name, rest in parts]
+    num_names = len(set(names))
+    if num_names == 1:
+        return [own or f"{text} as usual" for own, text in zip(own_options, texts)]
+    # Names alone may not tell all values apart.
+    if num_names < len(set(texts)):
+        names = list(map(_with_options, names, own_options))
     return [_part_label(key, name) for name in names]
 
 
@@ -293,19 +327,22 @@ def _part_label(key, name):
 
 
 def _own_options(rest, parts, name):
-    """Options of a part that are not in all the ``parts`` of that ``name``."""
-    kin = [set(other.split(",")) for other_name, other in parts if other_name == name]
-    common = set.intersection(*kin)
-    return ",".join(item for item in rest.split(",") if item not in common)
+    """Options of a part, but for those of all ``parts`` of this ``name``."""
+    of_same_name = [set(other.split(",")) for other_name, other in parts if other_name == name]
+    common = set.intersection(*of_same_name)
+    own = [item for item in rest.split(",") if item not in common]
+    return ",".join(own)
 
 
 def _distinct(stems):
-    """The names, with a number behind each that occurs several times."""
-    totals, count, names = Counter(stems), Counter(), []
+    """The names, with a number behind repeated ones."""
+    totals = Counter(stems)
+    so_far = Counter()
+    names = []
     for stem in stems:
-        count[stem] += 1
+        so_far[stem] += 1
         if totals[stem] > 1:
-            names.append(f"{stem} ({count[stem]})")
+            names.append(f"{stem} ({so_far[stem]})")
         else:
             names.append(stem)
     return names

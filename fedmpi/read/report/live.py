@@ -5,20 +5,28 @@ import numpy as np
 from fedmpi.read.headline import headline, headline_of
 from fedmpi.read.report.metrics import chosen
 from fedmpi.read.report.pictures import curves, lettered_picture, picture
-from fedmpi.read.report.text import human_bytes, human_seconds
+from fedmpi.read.report.text import LOST, human_bytes, human_seconds
 from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-LOST = ("late", "dropped", "rejected", "failed")
-NEEDED = {f"rounds/{name}" for name in ("round", "loss", "sparsity", "round_s", "recorded",
-                                        "asked", "merged", "up_bytes", "down_bytes", *LOST)}  # to be read of several
-ALONE = {"clients/client", "clients/contribution", "population"}                              # and of one
-RECENT = 20                          # rounds that the pace is taken from
+# Columns of /rounds that the board reads of several runs.
+ROUND_COLUMNS = (
+    "round", "loss", "sparsity", "round_s", "recorded", "asked", "merged", "up_bytes", "down_bytes",
+    *LOST)
+NEEDED = {f"rounds/{name}" for name in ROUND_COLUMNS}
+# The board of one run also draws its clients.
+ALONE = {"clients/client", "clients/contribution", "population"}
+# The pace is that of so many rounds.
+RECENT = 20
+# Curves in fewer lines cannot be read.
+LEAST_HEIGHT = 8
+# These columns stay, however narrow the terminal.
+LEAST_COLUMNS = 4
 
 
 def needed_of(attrs):
-    """The columns to be read of several runs of which one has these attributes."""
+    """The columns to be read of several runs, one with these attributes."""
     leading = headline_of(attrs)
     return NEEDED | {f"rounds/{leading.name}", f"rounds/{leading.validation}"}
 
@@ -26,23 +34,22 @@ def needed_of(attrs):
 def pace(run):
     """Seconds a round: the median of the last RECENT rounds, None without any.
 
-    Measured from one record to the next, all other work included; of a first round, and of files
-    that do not record it, the rounds' own seconds."""
+    Measured from one record to the next, all other work included; of a first round, and of old
+    files, the rounds' own seconds."""
     seconds = run.rounds.get("round_s", np.empty(0))
-    if len(run.rounds.get("recorded", ())) > 1:
-        seconds = np.diff(run.rounds["recorded"])
-    seconds = seconds[-RECENT:]
-    seconds = seconds[np.isfinite(seconds)]
-    if not len(seconds):
+    recorded = run.rounds.get("recorded", ())
+    if len(recorded) > 1:
+        seconds = np.diff(recorded)
+    recent = seconds[-RECENT:]
+    recent = recent[np.isfinite(recent)]
+    if not len(recent):
         return None
-    return float(np.median(seconds))
+    return float(np.median(recent))
 
 
 def planned(run):
-    """The number of rounds at which this run will end by itself.
-
-    The recorded options are those of its first session: nobody knows whether a resumed one will
-    stop earlier."""
+    """The last round of this run if nothing stops it. The recorded options are of its first
+    session: nobody knows whether a resumed one will stop earlier."""
     recorded = options(run)
     rounds = recorded.get("rounds") or len(run.ends)
     if len(run.sessions) > 1:
@@ -63,70 +70,92 @@ def board(runs, notes=(), width=100, height=30, colour=False):
     ``notes``, then curves.
 
     One run is drawn with its clients, several in their letters."""
-    lines = table(runs, width) + list(notes)
+    lines = [*table(runs, width), *notes]
+    # A blank line stands between the table and the curves.
     room = height - len(lines) - 1
-    if room < 8:
+    if room < LEAST_HEIGHT:
         return "\n".join(lines[:height])
+    drawing = _drawing(runs, width, room, colour)
+    return "\n".join([*lines, "", drawing])
+
+
+def _drawing(runs, width, height, colour):
     if len(runs) == 1:
-        only = next(iter(runs.values()))
-        drawn = picture(only, width, room, colour)
-    else:
-        words = dict.fromkeys(headline(run).word for run in runs.values())
-        drawn = lettered_picture(_test_curves(runs), width, room, colour, " or ".join(words))
-    return "\n".join([*lines, "", drawn])
+        only_run = next(iter(runs.values()))
+        return picture(only_run, width, height, colour)
+    words = dict.fromkeys(headline(run).word for run in runs.values())
+    word = " or ".join(words)
+    return lettered_picture(_test_curves(runs), width, height, colour, word)
 
 
 def _test_curves(runs):
-    """[(letter, rounds, values)]."""
-    found = []
+    """[(letter, rounds, values)] of the runs with an evaluated round."""
+    lines = []
     for letter, run in zip(_letters(len(runs)), runs.values()):
-        found += [(letter, rounds, values) for name, rounds, values in curves(run) if name == "test"]
-    return found
+        for name, rounds, values in curves(run):
+            if name == "test":
+                lines.append((letter, rounds, values))
+    return lines
 
 
 def table(runs, width=200):
     """The lines of a table with a row a run; columns to the right go if the width does not
     suffice."""
-    several = len(runs) > 1
-    rows = [_row(letter, name, run) for letter, (name, run) in zip(_letters(len(runs)), runs.items())]
-    head = ["", "run", "status", "round", "left", _metric_head(runs), "best", "s/round", "clients", "lost", "clients/s",
-            "sent/round", "sparsity"]
-    left = (0, 1, 2)
-    if not several:
-        # A run that is alone needs no letter.
-        head, rows, left = head[1:], [row[1:] for row in rows], (0, 1)
-    while True:
-        lines = aligned(head, rows, left=left)
-        if max(map(len, lines)) <= width or len(head) <= 4:
-            return [line[:width] for line in lines]
-        head, rows = head[:-1], [row[:-1] for row in rows]
-
-
-def _metric_head(runs):
-    """The name of the column of headlines."""
     words = {headline(run).word for run in runs.values()}
-    if len(words) > 1:
-        return "headline"
-    return words.pop()
+    metric = words.pop() if len(words) == 1 else "headline"
+    rows = [_row(name, run, metric) for name, run in runs.items()]
+    columns = {head: [row[head] for row in rows] for head in rows[0]}
+    # Names and states are words; numbers stand to the right.
+    left = (0, 1)
+    if len(runs) > 1:
+        columns = {"": _letters(len(runs)), **columns}
+        left = (0, 1, 2)
+    lines = _aligned(columns, left)
+    while max(map(len, lines)) > width and len(columns) > LEAST_COLUMNS:
+        columns.popitem()
+        lines = _aligned(columns, left)
+    return [line[:width] for line in lines]
+
+
+def _aligned(columns, left):
+    """The lines of a table of ``{head: [text]}``."""
+    rows = list(zip(*columns.values()))
+    return aligned(list(columns), rows, left=left)
 
 
 def _letters(num):
     return [LETTERS[i % len(LETTERS)] for i in range(num)]
 
 
-def _row(letter, name, run):
-    rounds, T, round_s = run.rounds, len(run.ends), pace(run)
-    status, asked = str(run.attrs.get("status", "")), _last(run, "asked")
+def _row(name, run, metric):
+    """``{head: text}`` of a run, the most important first; ``metric``: the head of headlines."""
+    latest, best = _latest_and_best(run)
+    round_s = pace(run)
+    asked = _last(run, "asked")
     answered, rate = "-", None
     if asked is not None:
         answered = f"{_last(run, 'merged')}/{asked}"
         if round_s:
             rate = asked / round_s
-    lost = sum(int(rounds[key].sum()) for key in LOST if key in rounds)
-    latest, best = _latest_and_best(run)
-    return (letter, name, status, f"{T}/{planned(run)}", _time_left(run), _number(latest, ".4f"), _number(best, ".4f"),
-            _number(round_s, ".3g"), answered, str(lost), _number(rate, ".3g"),
-            human_bytes(_sent_a_round(run)), _number(_last(run, "sparsity"), ".3f"))
+    return {
+        "run": name,
+        "status": str(run.attrs.get("status", "")),
+        "round": f"{len(run.ends)}/{planned(run)}",
+        "left": _time_left(run),
+        metric: _number(latest, ".4f"),
+        "best": _number(best, ".4f"),
+        "s/round": _number(round_s, ".3g"),
+        "clients": answered,
+        "lost": str(_num_lost(run.rounds)),
+        "clients/s": _number(rate, ".3g"),
+        "sent/round": human_bytes(_sent_a_round(run)),
+        "sparsity": _number(_last(run, "sparsity"), ".3f"),
+    }
+
+
+def _num_lost(rounds):
+    """Lost answers of all rounds."""
+    return sum(int(rounds[name].sum()) for name in LOST if name in rounds)
 
 
 def _number(value, form):
@@ -146,13 +175,13 @@ def _last(run, column):
 
 
 def _latest_and_best(run):
-    """The last test headline, and the one of the round that validation selects; None without
-    one."""
+    """The last test headline, and the one of the round selected by validation; None without one."""
     values = run.rounds.get(headline(run).name, np.empty(0))
-    latest, best, best_round = None, None, chosen(run)
+    latest = best = None
     finite = values[np.isfinite(values)]
     if len(finite):
         latest = finite[-1]
+    best_round = chosen(run)
     if best_round is not None:
         best = float(values[best_round])
     return latest, best

@@ -13,7 +13,7 @@ FLOPS = {"flops_prunefl": "as PruneFL counts", "flops_rigl": "as RigL counts"}
 
 
 def final_metrics(run):
-    """Flat dict of a run's final numbers; numbers that were not recorded are missing."""
+    """Flat dict of a run's final numbers; unrecorded numbers are missing."""
     numbers = {"rounds": len(run.ends)}
     numbers |= _quality(run)
     numbers |= _traffic(run)
@@ -24,8 +24,8 @@ def final_metrics(run):
 
 
 def _quality(run):
-    """Losses and metrics after the last evaluation, and the headline of the round that validation
-    selects."""
+    """Losses and metrics after the last evaluation, and the headline of the round selected by
+    validation."""
     leading = headline(run)
     numbers = {}
     for column in (*_evaluated_columns(leading), *leading.own):
@@ -141,7 +141,7 @@ def to_json(run):
 
 
 def plain(value):
-    """A copy that strict JSON can say: arrays as lists, numbers that are not finite as None."""
+    """A copy for strict JSON: arrays as lists, NaN and infinity as None."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):

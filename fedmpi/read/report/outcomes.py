@@ -1,12 +1,14 @@
 """Outcomes of many runs in one table: a row a run, and means and spread over seeds."""
 
+import itertools
 import statistics
 
 from fedmpi.core.wide import aligned
 from fedmpi.read.headline import headline
 from fedmpi.read.report.metrics import final_metrics
 
-QUALITY = "final_", "chosen_"                 # before the names of losses and metrics
+# The names of losses and metrics begin with one of these.
+QUALITY = ("final_", "chosen_")
 SPENT = ("up_bytes", "down_bytes", "flops_prunefl", "flops_rigl")
 # Options about the place and the manner of a run, not about its results.
 WHERE = {"out", "data_dir", "device", "server_device", "save_every", "keep", "until", "silence", "task_limit"}
@@ -21,34 +23,46 @@ UNITS = {
 
 
 def outcomes(runs):
-    """``(varying, rows)`` of ``{path: Run}``: the names of the options that differ, and a dict a
-    run.
+    """``(varying, rows)`` of ``{path: Run}``: the names of the differing options, and a dict a run.
 
     A row has the run's path, these options, its status and its outcomes, with ``seconds`` of all
-    rounds; None stands for a number that was not recorded."""
+    rounds; None stands for an unrecorded number."""
     options = {path: _options(run) for path, run in runs.items()}
     varying = _varying(options.values())
     metrics = {path: final_metrics(run) for path, run in runs.items()}
     names = _outcome_names(runs.values(), metrics.values())
     rows = []
     for path, run in runs.items():
-        row = {"run": path}
-        row |= {key: options[path].get(key) for key in varying}
-        row["status"] = run.attrs["status"]
-        row |= {name: metrics[path].get(name) for name in names}
-        row["seconds"] = _seconds(run)
-        rows.append(row)
+        own_options = {key: options[path].get(key) for key in varying}
+        own_outcomes = {name: metrics[path].get(name) for name in names}
+        rows.append({
+            "run": path,
+            **own_options,
+            "status": run.attrs["status"],
+            **own_outcomes,
+            "seconds": _seconds(run),
+        })
     return varying, rows
 
 
 def _options(run):
-    return {NAMES.get(key, key): _text(value) for key, value in run.attrs["options"].items() if key not in WHERE}
+    """``{name: value}`` of the options about the run's results."""
+    chosen = {}
+    for key, value in run.attrs["options"].items():
+        if key not in WHERE:
+            name = NAMES.get(key, key)
+            chosen[name] = _text(value)
+    return chosen
 
 
 def _varying(options):
-    """The names of the options that do not have one value in all runs."""
-    keys = dict.fromkeys(key for of_run in options for key in of_run)
-    return [key for key in keys if len({of_run.get(key) for of_run in options}) > 1]
+    """The names of the options with several values."""
+    varying = []
+    for key in dict.fromkeys(itertools.chain(*options)):
+        values = {of_run.get(key) for of_run in options}
+        if len(values) > 1:
+            varying.append(key)
+    return varying
 
 
 def _seconds(run):
@@ -61,13 +75,14 @@ def _outcome_names(runs, metrics):
     """The outcomes of the rows, by the headlines of the runs and their ``final_metrics``.
 
     Columns of clients' own test parts are among them if any run has some."""
-    headlines = {headline(run).name: headline(run) for run in runs}
+    headlines = [headline(run) for run in runs]
+    by_name = {leading.name: leading for leading in headlines}
     recorded = set().union(*metrics)
     quality, own = [], []
-    for name, leading in headlines.items():
+    for name, leading in by_name.items():
         quality += [f"final_{name}", f"chosen_{name}"]
-        own += [f"final_{column}" for column in leading.own]
-    own = [name for name in own if name in recorded]
+        of_clients = [f"final_{column}" for column in leading.own]
+        own += [column for column in of_clients if column in recorded]
     return ("rounds", *quality, "final_loss", *SPENT, *own)
 
 
@@ -78,10 +93,9 @@ def _text(value):
 
 
 def over_seeds(varying, rows):
-    """A dict for each group of finished runs that differ in the seed only.
-
-    It has the options in which the groups differ, ``n``, and ``NAME_mean`` and ``NAME_std`` of
-    every outcome (of the sample; None for one run)."""
+    """A dict for each group of finished runs, alike but for the seed. It has the differing options
+    of the groups, ``n``, and ``NAME_mean`` and ``NAME_std`` of every outcome (of the sample; None
+    for one run)."""
     keys = [key for key in varying if key != "seed"]
     groups = {}
     for row in rows:
@@ -89,25 +103,31 @@ def over_seeds(varying, rows):
             values = tuple(row[key] for key in keys)
             groups.setdefault(values, []).append(row)
     columns = _numbers(rows)
-    found = []
+    summaries = []
     for values, group in groups.items():
         summary = dict(zip(keys, values))
         summary["n"] = len(group)
         for column in columns:
             summary |= _spread(column, group)
-        found.append(summary)
-    return found
+        summaries.append(summary)
+    return summaries
 
 
 def _numbers(rows):
-    """The outcomes that the rows have."""
+    """The outcomes in the rows."""
     if not rows:
         return []
-    return [name for name in rows[0] if name in ("rounds", *SPENT, "seconds") or name.startswith(QUALITY)]
+    return [name for name in rows[0] if _is_outcome(name)]
+
+
+def _is_outcome(name):
+    if name in ("rounds", *SPENT, "seconds"):
+        return True
+    return name.startswith(QUALITY)
 
 
 def _spread(column, group):
-    """Mean and standard deviation of a column; None where a run lacks it."""
+    """Mean and standard deviation of a column; None if a run lacks it."""
     values = [row[column] for row in group]
     mean = std = None
     if None not in values:
@@ -120,10 +140,14 @@ def _spread(column, group):
 def outcomes_text(varying, rows, width=None):
     """The rows as a table for the terminal, ``width`` columns wide, then the groups of seeds."""
     columns = [*varying, "status", *_numbers(rows)]
+    heads = ["run", *map(_head, columns)]
     texts = []
     for row in rows:
-        texts.append([row["run"], *(_cell(key, row[key]) for key in columns)])
-    lines = _numbered(["run", *map(_head, columns)], texts, len(varying) + 2, width)
+        cells = [_cell(key, row[key]) for key in columns]
+        texts.append([row["run"], *cells])
+    # The run, its options and its status.
+    num_left = len(varying) + 2
+    lines = _numbered(heads, texts, num_left, width)
     if "seed" in varying:
         lines += _seeds_lines(varying, rows, width)
     return "\n".join(lines)
@@ -136,17 +160,18 @@ def _seeds_lines(varying, rows, width):
         return []
     keys = [key for key in varying if key != "seed"]
     columns = [key for key in _numbers(rows) if key != "rounds"]
+    heads = [*keys, "n", *map(_head, columns)]
     texts = []
     for group in groups:
         options = [_cell(key, group[key]) for key in keys]
         means = [_mean(key, group) for key in columns]
         texts.append([*options, str(group["n"]), *means])
-    table = _numbered([*keys, "n", *map(_head, columns)], texts, len(keys), width)
+    table = _numbered(heads, texts, len(keys), width)
     return ["", "over seeds, mean ± standard deviation of finished runs:", *table]
 
 
 def _numbered(head, rows, num_left, width):
-    """The lines of a table whose rows have numbers.
+    """The lines of a table with numbered rows.
 
     Numbers tell the rows apart if the table is too wide and its columns stand below one another:
     one option alone may be the same in several rows."""
@@ -164,6 +189,7 @@ def _head(key):
 def _cell(key, value):
     if value is None:
         return "-"
+    # MB and TFLOP, as the heads say.
     if key.endswith("_bytes"):
         return f"{value * 1e-6:.4g}"
     if key.startswith("flops"):

@@ -1,5 +1,5 @@
-"""How a report page looks: one column on a phone, two or three of pictures where there is room,
-light or dark as the reader has it, and on paper."""
+"""How a report page looks: one column on a phone, two or three of pictures on a wide window, light
+or dark as the reader has it, and on paper."""
 
 AS_CARDS = """
 table.KIND,table.KIND tbody,table.KIND tr,table.KIND td,table.KIND th{display:block;text-align:left;border:0;padding:0}
@@ -112,7 +112,7 @@ details.numbers{display:none}}
 
 
 def _cards(kind, width):
-    """Tables of a kind as cards where the window is at most that wide."""
+    """Tables of a kind as cards, in windows up to this width."""
     return f"@media screen and (max-width:{width}){{{AS_CARDS.replace('KIND', kind)}}}\n"
 
 

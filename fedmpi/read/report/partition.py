@@ -1,87 +1,128 @@
-"""The numbers of a partition: what every client holds, how far labels are skewed, what is wrong
-with whom."""
+"""The numbers of a partition: each client's samples and labels, the skew of labels; noisy and
+faulty clients, and copies."""
 
 import numpy as np
 
 from fedmpi.read.report.statistics import entropy_bits, proportions, total_variation
 
-NAMED = ("dataset", "partition", "noise", "features", "seed")    # options that say what was dealt out
+# The options that say what was dealt out, and how.
+NAMED = ("dataset", "partition", "noise", "features", "seed")
 
 
 def described(fed_data, population, options):
-    """A dict of what is known of a ``Federation`` and its ``population`` before any training.
+    """A dict of all that is known of a ``Federation`` and its ``population`` before training.
 
-    The options that made it; ``classes`` (K, 0 where targets are none), ``targets``, what they are,
-    in words; ``class_names`` (K texts, or none), ``faults`` (their specs, F), ``dealt``,
-    ``distinct``, ``validation``, ``server``, ``test`` and, in clients' own test parts, ``held_out``
-    (numbers of samples); ``clients``, a dict of columns with a row a client; ``summary``, numbers
-    of all clients. Labels are counted as the client sees them. Nothing is checked.
+    The options of NAMED. Of the data: ``classes`` (K, 0 where targets are none), ``targets`` in
+    words, and ``class_names`` (K texts, or none). Numbers of samples: ``dealt`` to clients,
+    ``distinct`` of these, for ``validation``, for the ``server``, for the ``test``, and
+    ``held_out`` in clients' own test parts. ``faults``: their specs (F). ``clients``: columns with
+    a row a client. ``summary``: numbers of all clients. Labels are counted as the client sees
+    them. Nothing is checked.
     """
     # It brings torch, which a page about run files does without.
     from fedmpi.methods.datasets.dataset import targets_text
     facts = {name: np.asarray(values) for name, (values, *_) in population.items()}
-    found = {name: options[name] for name in NAMED} | dict(
-        classes=fed_data.dataset.classes, targets=targets_text(fed_data.dataset),
-        class_names=list(fed_data.dataset.names), dealt=len(fed_data.indices),
-        distinct=len(np.unique(fed_data.indices)), validation=len(fed_data.validation),
-        server=len(fed_data.server), test=len(fed_data.dataset.y_test),
-        held_out=int(facts.get("test_samples", np.zeros(1, np.int64)).sum())
-    ) | clients_of(facts, options["fault"])
-    return found | dict(summary=_summary(found["clients"]))
+    dataset = fed_data.dataset
+    held_out = facts.get("test_samples", np.zeros(1, np.int64))
+    federation = {name: options[name] for name in NAMED}
+    federation |= {
+        "classes": dataset.classes,
+        "targets": targets_text(dataset),
+        "class_names": list(dataset.names),
+        "dealt": len(fed_data.indices),
+        "distinct": len(np.unique(fed_data.indices)),
+        "validation": len(fed_data.validation),
+        "server": len(fed_data.server),
+        "test": len(dataset.y_test),
+        "held_out": int(held_out.sum()),
+    }
+    federation |= clients_of(facts, options["fault"])
+    federation["summary"] = _summary(federation["clients"])
+    return federation
 
 
 def clients_of(population, faults):
-    """``faults`` (their specs, F) and ``clients``, the columns with a row a client, of a population
-    as a run has it."""
-    return dict(faults=list(faults), clients=_clients(population, len(faults)))
+    """``{"faults": [spec], "clients": {column: (N, ...)}}`` of a run's ``population``.
+
+    ``faults``: the specs of the run's faults, F of them."""
+    return {"faults": list(faults), "clients": _clients(population, len(faults))}
 
 
 def _clients(facts, F):
     """Columns with a row a client: (N,), but labels (N, K) counts and faulty (N, F) bool."""
-    # Of targets that are no classes there is nothing to count.
-    labels = facts.get("labels", np.zeros((len(facts["samples"]), 0), np.int64))
-    nothing = np.zeros(len(labels))              # of what the first run files do not have
-    faulty = [facts[f"fault_{number}"] for number in range(F)]
-    return dict(
-        samples=facts["samples"], **_of_classes(labels), noise=facts["noise"], features=facts.get("features", nothing),
-        quality=facts.get("quality", 1 - facts["noise"]), duplicate_of=facts.get("duplicate_of", nothing - 1),
-        faulty=np.array(faulty, bool).reshape(F, len(labels)).T, labels=labels, name=_names(facts))
+    N = len(facts["samples"])
+    # Targets that are no classes have no histogram.
+    labels = facts.get("labels", np.zeros((N, 0), np.int64))
+    # The first run files lack some of the columns below.
+    nothing = np.zeros(N)
+    faulty = np.zeros((N, F), bool)
+    for number in range(F):
+        faulty[:, number] = facts[f"fault_{number}"]
+    return {
+        "samples": facts["samples"],
+        **_of_classes(labels),
+        "noise": facts["noise"],
+        "features": facts.get("features", nothing),
+        "quality": facts.get("quality", 1 - facts["noise"]),
+        # -1: no copy.
+        "duplicate_of": facts.get("duplicate_of", nothing - 1),
+        "faulty": faulty,
+        "labels": labels,
+        "name": _names(facts),
+    }
 
 
 def _of_classes(labels):
-    """The columns about classes of ``labels (N, K)`` counts; none where there are no classes."""
+    """The columns about classes of ``labels (N, K)`` counts; none without classes."""
     if not labels.shape[1]:
         return {}
     share = proportions(labels)
-    return dict(classes_held=np.count_nonzero(labels, axis=1), entropy_bits=entropy_bits(labels),
-                top_class=share.argmax(axis=1), top_share=share.max(axis=1),
-                label_skew=total_variation(share, _whole(labels)))
+    share_of_all = proportions(labels.sum(axis=0))
+    return {
+        "classes_held": np.count_nonzero(labels, axis=1),
+        "entropy_bits": entropy_bits(labels),
+        "top_class": share.argmax(axis=1),
+        "top_share": share.max(axis=1),
+        "label_skew": total_variation(share, share_of_all),
+    }
 
 
 def _names(facts):
-    """(N,) texts that the data set has for its clients; empty where it has none."""
+    """(N,) the data set's names of its clients; empty without such names."""
     if "name" not in facts:
         return np.array([], str)
     names = facts["name"]
-    return np.char.decode(names, "utf-8", "replace") if names.dtype.kind == "S" else names
-
-
-def _whole(labels):
-    """(K,) proportions of the labels of all clients together."""
-    return proportions(labels.sum(axis=0))
+    # Run files hold bytes.
+    if names.dtype.kind == "S":
+        return np.char.decode(names, "utf-8", "replace")
+    return names
 
 
 def _summary(clients):
-    """Numbers of all clients; ``label_skew`` is the mean total variation distance to the labels of
-    all together. Those about labels are left out where there are no classes."""
-    samples, skew = clients["samples"], {}
-    if "label_skew" in clients:
-        skew = dict(entropy_bits_mean=float(clients["entropy_bits"].mean()),
-                    entropy_bits_whole=float(entropy_bits(clients["labels"].sum(axis=0))),
-                    label_skew=float(clients["label_skew"].mean()), label_skew_max=float(clients["label_skew"].max()))
-    return dict(
-        clients=len(samples), samples_min=int(samples.min()), samples_median=float(np.median(samples)),
-        samples_max=int(samples.max()), **skew,
-        noise_mean=float(clients["noise"].mean()), noise_max=float(clients["noise"].max()),
-        features_mean=float(clients["features"].mean()), faulty=int(clients["faulty"].any(axis=1).sum()),
-        duplicates=int((clients["duplicate_of"] >= 0).sum()))
+    """Numbers of all clients. Without classes, the numbers about labels are left out."""
+    samples = clients["samples"]
+    return {
+        "clients": len(samples),
+        "samples_min": int(samples.min()),
+        "samples_median": float(np.median(samples)),
+        "samples_max": int(samples.max()),
+        **_label_summary(clients),
+        "noise_mean": float(clients["noise"].mean()),
+        "noise_max": float(clients["noise"].max()),
+        "features_mean": float(clients["features"].mean()),
+        "faulty": int(clients["faulty"].any(axis=1).sum()),
+        "duplicates": int((clients["duplicate_of"] >= 0).sum()),
+    }
+
+
+def _label_summary(clients):
+    """``label_skew`` is the mean total variation distance to the labels of all together."""
+    if "label_skew" not in clients:
+        return {}
+    labels_of_all = clients["labels"].sum(axis=0)
+    return {
+        "entropy_bits_mean": float(clients["entropy_bits"].mean()),
+        "entropy_bits_whole": float(entropy_bits(labels_of_all)),
+        "label_skew": float(clients["label_skew"].mean()),
+        "label_skew_max": float(clients["label_skew"].max()),
+    }

@@ -1,45 +1,67 @@
-"""A partition in words and in shades, for the terminal; no colour needed."""
+"""A partition in words, for the terminal: a headline, a line a client, numbers of all clients."""
 
 import math
 
 import numpy as np
 
-from fedmpi.plugins.spec import split
-from fedmpi.read.report.statistics import proportions
 from fedmpi.core.wide import aligned, labelled, wrapped
+from fedmpi.plugins.spec import split
 
-ENDS = 20                         # of more than twice as many clients, the first and the last so many are shown
-WIDTH = 100
-BAR = 20                          # columns of the longest bar
-BARS = "samples: = right, x wrong"
-# (least share of a client's samples, its shade)
-SHADES = ((0.0, "·"), (0.05, "░"), (0.15, "▒"), (0.3, "▓"), (0.6, "█"))
+# Of more than twice as many clients, only the first and the last so many are shown.
+ENDS = 20
 
 
-def partition_text(found, width=None):
-    """What ``described`` found, at most ``width`` wide: a headline, a table with a line a client,
-    and numbers of all clients."""
-    head = list(_headline(found))
+def partition_text(federation, width=None):
+    """The text of a partition as ``described`` returns it, at most ``width`` wide (None: any)."""
+    head = list(_headline(federation))
     if width is not None:
         head = [part for line in head for part in wrapped(line, width, "  ")]
-    return "\n".join([*head, "", *_table(found, width), "", *_all_clients(found, width)])
+    table = _table(federation, width)
+    summary = _all_clients(federation, width)
+    return "\n".join([*head, "", *table, "", *summary])
 
 
-def _headline(found):
-    copies = found["dealt"] - found["distinct"]
-    yield (f"{found['dataset']}: {found['targets']}; {found['dealt']:,} training samples dealt out to "
-           f"{found['summary']['clients']:,} clients" + (f", {copies:,} of them copies" if copies else ""))
-    own = f", {found['held_out']:,} in clients' own test parts" * bool(found["held_out"])
-    server = f"{found['server']:,} for the server's own work, " * bool(found["server"])
-    yield f"{found['validation']:,} samples for validation, {server}{found['test']:,} for testing{own}"
-    yield ", ".join(f"{name} {found[name]}" for name in ("partition", "noise", "features", "seed"))
-    if found["faults"]:
-        counts = zip(found["faults"], found["clients"]["faulty"].sum(axis=0))
-        yield "faults: " + ", ".join(f"{spec} ({_number(count, 'client')})" for spec, count in counts)
+def _headline(federation):
+    yield _dealt_text(federation)
+    yield _other_samples_text(federation)
+    options = ("partition", "noise", "features", "seed")
+    yield ", ".join(f"{name} {federation[name]}" for name in options)
+    if federation["faults"]:
+        yield _faults_text(federation)
+
+
+def _dealt_text(federation):
+    num_clients = federation["summary"]["clients"]
+    line = (f"{federation['dataset']}: {federation['targets']}; {federation['dealt']:,} training "
+            f"samples dealt out to {num_clients:,} clients")
+    copies = federation["dealt"] - federation["distinct"]
+    if copies:
+        line += f", {copies:,} of them copies"
+    return line
+
+
+def _other_samples_text(federation):
+    """The samples outside of training."""
+    parts = [f"{federation['validation']:,} samples for validation"]
+    if federation["server"]:
+        parts.append(f"{federation['server']:,} for the server's own work")
+    parts.append(f"{federation['test']:,} for testing")
+    if federation["held_out"]:
+        parts.append(f"{federation['held_out']:,} in clients' own test parts")
+    return ", ".join(parts)
+
+
+def _faults_text(federation):
+    counts = federation["clients"]["faulty"].sum(axis=0)
+    parts = []
+    for spec, count in zip(federation["faults"], counts):
+        parts.append(f"{spec} ({_number(count, 'client')})")
+    return "faults: " + ", ".join(parts)
 
 
 def _number(count, noun):
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+    plural = "" if count == 1 else "s"
+    return f"{count:,} {noun}{plural}"
 
 
 def shown(N):
@@ -49,130 +71,118 @@ def shown(N):
     return np.r_[:ENDS, N - ENDS:N], N - 2 * ENDS
 
 
-def _with_gap(lines, left_out, head):
-    """The lines with one in the middle, behind ``head`` lines, that says how many clients are left
-    out."""
+def with_gap(lines, left_out, head):
+    """The lines with one more in their middle, about clients left out. The first ``head`` lines are
+    the table's head."""
     if left_out:
         lines.insert(head + ENDS, f"... {left_out:,} clients left out ...")
     return lines
 
 
-def _table(found, width):
-    """A line a client; columns that say the same of all clients (no skew of features, no faults)
-    are left out."""
-    clients = found["clients"]
-    columns = {
-        "client": lambda n: str(n),
-        "name": lambda n: clients["name"][n],
-        "samples": lambda n: f"{clients['samples'][n]:,}",
-        "classes": lambda n: str(clients["classes_held"][n]),
-        "entropy": lambda n: f"{clients['entropy_bits'][n]:.2f}",
-        "most frequent": lambda n: _most_frequent(found, n),
-        "wrong": lambda n: f"{100 * clients['noise'][n]:.1f} %",
-        "features": lambda n: f"{clients['features'][n]:.3g}",
-        "quality": lambda n: f"{clients['quality'][n]:.3f}",
-        "copy of": lambda n: "-" if clients["duplicate_of"][n] < 0 else str(clients["duplicate_of"][n]),
-        "faults": lambda n: _faults(found, n),
-    }
-    needless = {"name": not len(clients["name"]), "features": not clients["features"].any(),
-                "copy of": not found["summary"]["duplicates"],
-                **dict.fromkeys(("classes", "entropy", "most frequent", "wrong"), not found["classes"]),
-                "faults": not found["summary"]["faulty"]}
-    columns = {name: cell for name, cell in columns.items() if not needless.get(name)}
-    rows, left_out = shown(len(clients["samples"]))
-    cells = [[cell(n) for cell in columns.values()] for n in rows]
-    last = {len(columns) - 1} if "faults" in columns else set()
-    lines = aligned(list(columns), cells, last, width)
+def _table(federation, width):
+    """The lines of a table with a row a client."""
+    rows, left_out = shown(len(federation["clients"]["samples"]))
+    columns = _columns(federation, rows)
+    cells = list(zip(*columns.values()))
+    # Words stand to the left, numbers to the right.
+    left = {len(columns) - 1} if "faults" in columns else set()
+    lines = aligned(list(columns), cells, left, width)
+    # A narrow table takes several lines a client, so that it has no middle.
     a_line_a_client = len(lines) == len(cells) + 1
     if left_out and not a_line_a_client:
         return [*lines, f"({left_out:,} clients left out)"]
-    return _with_gap(lines, left_out, head=1)
+    return with_gap(lines, left_out, head=1)
 
 
-def _most_frequent(found, n):
-    clients, names = found["clients"], found["class_names"]
-    if not clients["samples"][n]:
-        return "-"
-    top = clients["top_class"][n]
-    return f"{names[top] if names else top}: {100 * clients['top_share'][n]:.0f} %"
+def _columns(federation, rows):
+    """``{head: [text]}`` of the clients ``rows``.
+
+    Columns with the same text for all clients (no skew of features, no faults) are left out."""
+    summary, of_all = federation["summary"], federation["clients"]
+    # A data set may have no names for its clients.
+    clients = {name: values[rows] for name, values in of_all.items() if len(values)}
+    columns = {"client": [str(client) for client in rows]}
+    if "name" in clients:
+        columns["name"] = clients["name"]
+    columns["samples"] = [f"{samples:,}" for samples in clients["samples"]]
+    if federation["classes"]:
+        columns |= _class_columns(clients, federation["class_names"])
+    if of_all["features"].any():
+        columns["features"] = [f"{skew:.3g}" for skew in clients["features"]]
+    columns["quality"] = [f"{quality:.3f}" for quality in clients["quality"]]
+    if summary["duplicates"]:
+        columns["copy of"] = [_copy_text(original) for original in clients["duplicate_of"]]
+    if summary["faulty"]:
+        columns["faults"] = _fault_names(federation["faults"], clients["faulty"])
+    return columns
 
 
-def _faults(found, n):
-    names = [split(spec)[0] for spec in found["faults"]]
-    return ", ".join(name for name, has in zip(names, found["clients"]["faulty"][n]) if has) or "-"
+def _class_columns(clients, class_names):
+    return {
+        "classes": [str(count) for count in clients["classes_held"]],
+        "entropy": [f"{bits:.2f}" for bits in clients["entropy_bits"]],
+        "most frequent": _most_frequent(clients, class_names),
+        "wrong": [f"{100 * rate:.1f} %" for rate in clients["noise"]],
+    }
 
 
-def _all_clients(found, width):
-    whole = found["summary"]
-    median = f"{whole['samples_median']:,.1f}".removesuffix(".0")
-    rows = [
-        ("samples", f"min {whole['samples_min']:,}, median {median}, max {whole['samples_max']:,}"),
-        *(_of_labels(whole, found["classes"]) if found["classes"] else ()),
-        ("faulty clients", f"{whole['faulty']} of {whole['clients']}, {_number(whole['duplicates'], 'duplicate')}"),
-    ]
+def _most_frequent(clients, class_names):
+    """[text]: each client's most frequent label, and its share."""
+    texts = []
+    columns = (clients["samples"], clients["top_class"], clients["top_share"])
+    for samples, label, share in zip(*columns):
+        if samples:
+            name = class_names[label] if class_names else label
+            texts.append(f"{name}: {100 * share:.0f} %")
+        else:
+            texts.append("-")
+    return texts
+
+
+def _copy_text(original):
+    return "-" if original < 0 else str(original)
+
+
+def _fault_names(specs, faulty):
+    """[text]: the names of the faults of each client, by ``faulty`` (n, F) bool."""
+    names = [split(spec)[0] for spec in specs]
+    texts = []
+    for has_fault in faulty:
+        hit = [name for name, is_hit in zip(names, has_fault) if is_hit]
+        texts.append(", ".join(hit) or "-")
+    return texts
+
+
+def _all_clients(federation, width):
+    """Lines of numbers of all clients."""
+    summary, classes = federation["summary"], federation["classes"]
+    rows = [("samples", _samples_text(summary))]
+    if classes:
+        rows += _label_rows(summary, classes)
+    duplicates = _number(summary["duplicates"], "duplicate")
+    rows.append(("faulty clients", f"{summary['faulty']} of {summary['clients']}, {duplicates}"))
     return labelled(rows, width)
 
 
-def _of_labels(whole, classes):
-    """The rows about labels."""
-    return (
-        ("label entropy", f"mean {whole['entropy_bits_mean']:.2f} bits of a client, {whole['entropy_bits_whole']:.2f} "
-                          f"of all together (at most {math.log2(classes):.2f})"),
-        ("label skew", f"mean {whole['label_skew']:.3f}, max {whole['label_skew_max']:.3f}: total variation distance "
-                       "of a client's labels to all"),
-        ("wrong labels", f"mean {100 * whole['noise_mean']:.1f} %, max {100 * whole['noise_max']:.1f} %"),
-    )
+def _samples_text(summary):
+    # The median of an even number of clients may end in .5.
+    median = f"{summary['samples_median']:,.1f}".removesuffix(".0")
+    least, most = summary["samples_min"], summary["samples_max"]
+    return f"min {least:,}, median {median}, max {most:,}"
 
 
-def partition_picture(found, width=WIDTH):
-    """Clients by classes, if there are any, as shades, and a bar of samples a client, its end for
-    wrong labels; at most ``width`` wide."""
-    clients = found["clients"]
-    rows, left_out = shown(len(clients["samples"]))
-    longest = max(int(clients["samples"].max()), 1)
-    digits, label = len(f"{longest:,}"), max(len("client"), len(f"{rows[-1]}*"))
-    room = width - label - len("   ") - max(digits + 1 + BAR, len(BARS))
-    K = max(found["classes"], 1)
-    each = -(-K // room)                                           # classes that share a column
-    wide = max(1, min(3, room // K))
-    share = proportions(clients["labels"])
-    lines = [f"{'client':>{label}} {_class_numbers(found['classes'], each, wide)}  {BARS}"]
-    for n in rows:
-        mark = "*" if clients["faulty"][n].any() else " "
-        cells = "".join(_shade(part) * wide for part in _merged(share[n], each))
-        bar = _bar(clients["samples"][n], clients["noise"][n], longest)
-        lines.append(f"{f'{n}{mark}':>{label}} {cells}  {clients['samples'][n]:>{digits},} {bar}".rstrip())
-    legend = [part for line in _legend(found, each) for part in wrapped(line, width, "  ")]
-    return "\n".join([*legend, *_with_gap(lines, left_out, head=1)])
-
-
-def _legend(found, each):
-    if found["classes"]:
-        steps = [f"{100 * low:.0f}" for low, _ in SHADES[1:]] + ["100"]
-        shades = "  ".join(f"{shade} to {step}" for (_, shade), step in zip(SHADES, steps))
-        yield f"share of a client's samples (%) by label:  {shades}, blank: none"
-    notes = ["* faulty"] * bool(found["summary"]["faulty"]) + [f"each column is {each} classes"] * (each > 1)
-    if notes:
-        yield ", ".join(notes)
-
-
-def _class_numbers(classes, each, wide):
-    """The numbers of classes above their columns, those that fit."""
-    columns = -(-classes // each)
-    step = 1 if wide > len(str(classes - 1)) else 5
-    starts = [column for column in range(0, columns, step) if column * wide + len(str(column * each)) <= columns * wide]
-    return "".join(str(column * each).ljust(step * wide) for column in starts)[: columns * wide].ljust(columns * wide)
-
-
-def _merged(share, each):
-    return [share[start:start + each].sum() for start in range(0, len(share), each)]
-
-
-def _shade(part):
-    return next((shade for low, shade in reversed(SHADES) if part > 0 and part >= low), " ")
-
-
-def _bar(samples, noise, longest):
-    length = math.ceil(BAR * samples / longest)
-    wrong = min(length, math.ceil(length * noise - 0.5)) if noise > 0 else 0
-    return "=" * (length - wrong) + "x" * wrong
+def _label_rows(summary, classes):
+    """[(name, text)] about labels."""
+    mean = summary["entropy_bits_mean"]
+    whole = summary["entropy_bits_whole"]
+    most = math.log2(classes)
+    entropy = (f"mean {mean:.2f} bits of a client, {whole:.2f} of all together (at most "
+               f"{most:.2f})")
+    mean = summary["label_skew"]
+    most = summary["label_skew_max"]
+    skew = (f"mean {mean:.3f}, max {most:.3f}: total variation distance of a client's labels to "
+            "all")
+    mean = 100 * summary["noise_mean"]
+    most = 100 * summary["noise_max"]
+    wrong = f"mean {mean:.1f} %, max {most:.1f} %"
+    return [("label entropy", entropy), ("label skew", skew), ("wrong labels", wrong)]

@@ -9,21 +9,28 @@ from fedmpi.core.errors import UserError
 from fedmpi.read.headline import common_headline, headline
 from fedmpi.read.report import draw
 from fedmpi.read.report.figure import save_figure
-from fedmpi.read.report.series import Line, mean_lines, prefix
+from fedmpi.read.report.series import Line, mean_lines, prefix, runs_of
 from fedmpi.read.report.statistics import tied
 from fedmpi.read.report.truth import by_client, faulty, is_bad, quality
 
 # Share of the rounds, at the end, that the picture of the contribution averages over.
 LAST = 0.25
-# A title for narrow pictures.
-SHORT = "mean contribution, last quarter"
+TITLE = "mean contribution, last quarter of rounds"
+# The same for narrow pictures.
+SHORT_TITLE = "mean contribution, last quarter"
 UNEVALUATED = "no round has been evaluated yet"
 WRONG, QUALITY = "true rate of wrong labels", "quality (1 = good client)"
+# Two pictures stand side by side from so many characters on.
+SIDE_BY_SIDE = 80
+# Columns of the terminal from one letter, cross or tick of the x axis to the next.
+LETTER_GAP, CROSS_GAP, TICK_GAP = 6, 4, 12
+# The most ticks of a y axis.
+Y_TICKS = 5
 
 
 def curves(run):
-    """[(label, rounds from 1, values)] of the learning curve, without the rounds that were not
-    evaluated."""
+    """[(label, rounds from 1, values)] of the learning curve; rounds without an evaluation are left
+    out."""
     leading = headline(run)
     lines = []
     for name, label in ((leading.name, "test"), (leading.validation, "validation")):
@@ -37,15 +44,14 @@ def curves(run):
 def shares(run):
     """(title, x label, x, y) of contribution against quality; None of a run without scores.
 
-    Noise takes the place of quality if labels are all that is wrong, samples if quality does not
-    vary."""
+    Noise takes the place of quality if only labels are wrong, samples if quality does not vary."""
     score = by_client(run, "contribution", LAST)
     if score is None or not np.isfinite(score).any():
         return None
     is_scored = np.isfinite(score)
     label, x = _truth_axis(run, len(score))
     x = np.asarray(x, float)
-    return "mean contribution, last quarter of rounds", label, x[is_scored], score[is_scored]
+    return TITLE, label, x[is_scored], score[is_scored]
 
 
 def _truth_axis(run, N):
@@ -70,7 +76,8 @@ def _of_clients(values, N):
 
 
 def _span(run, label, x):
-    """Values that the x axis must hold: all clients' truth, also of clients that took no part."""
+    """The values that the x axis must cover: the truth of all clients, also of those never
+    asked."""
     if label == WRONG:
         return run.population["noise"]
     if label == QUALITY:
@@ -78,6 +85,7 @@ def _span(run, label, x):
     return x
 
 
+# ---------------------------------------------------------------- in the terminal
 
 
 def picture(run, width=100, height=22, colour=False):
@@ -85,13 +93,15 @@ def picture(run, width=100, height=22, colour=False):
     ``height`` high.
 
     Side by side if 80 columns allow it. Without ``colour`` there are no escape codes in it."""
-    return _built([_curve_panel(run), _share_panel(run)], width, height, colour)
+    panels = [_curve_panel(run), _share_panel(run)]
+    return _built(panels, width, height, colour)
 
 
 def curves_picture(groups, width=100, height=22, colour=False):
     """The test headline of Groups against rounds and against bytes sent, as text; a group is drawn
     in its letter."""
-    return _built([_group_panel(groups, "rounds"), _group_panel(groups, "bytes")], width, height, colour)
+    panels = [_group_panel(groups, "rounds"), _group_panel(groups, "bytes")]
+    return _built(panels, width, height, colour)
 
 
 def lettered_picture(lines, width=100, height=22, colour=False, word="accuracy"):
@@ -99,11 +109,13 @@ def lettered_picture(lines, width=100, height=22, colour=False, word="accuracy")
     (n,))``, as text."""
     if not lines:
         return UNEVALUATED
-    return _built([_letter_panel(lines, "round", word, whole=True)], width, height, colour)
+    panel = _letter_panel(lines, "round", word, whole=True)
+    return _built([panel], width, height, colour)
 
 
 def _built(panels, width, height, colour):
-    """The text of the panels that are not None."""
+    """The text of the panels; None stands for no panel. A panel is a function ``panel(place,
+    width)``; it draws on a figure or a part of one."""
     panels = [panel for panel in panels if panel]
     if not panels:
         return UNEVALUATED
@@ -119,7 +131,8 @@ def _built(panels, width, height, colour):
         panel(place.theme(theme), panel_width)
     text = figure.build().string(colorless=not colour)
     figure.clear()
-    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
+    lines = text.rstrip("\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _placed(figure, panels, width):
@@ -127,7 +140,7 @@ def _placed(figure, panels, width):
     room."""
     if len(panels) == 1:
         yield figure, width, panels[0]
-    elif width >= 80:
+    elif width >= SIDE_BY_SIDE:
         figure.subplots(1, 2)
         for number, panel in enumerate(panels, 1):
             yield figure.subplot(1, number), width // len(panels), panel
@@ -138,32 +151,40 @@ def _placed(figure, panels, width):
 
 
 def _group_panel(groups, axis):
-    leading = common_headline([run for group in groups for run in group.runs.values()])
+    leading = common_headline(runs_of(groups))
     lines = mean_lines(groups, leading.name, axis)
     if lines is None:
         return None
     factor, label = 1.0, "round"
     if axis == "bytes":
-        factor, letter = prefix(max(line.x.max() for line in lines))
+        most = max(line.x.max() for line in lines)
+        factor, letter = prefix(most)
         label = f"{letter}B sent, up and down"
-    lettered = [(group.tag, line.x / factor, line.y) for group, line in zip(groups, lines)]
+    lettered = []
+    for group, line in zip(groups, lines):
+        lettered.append((group.tag, line.x / factor, line.y))
     return _letter_panel(lettered, label, leading.word, whole=axis == "rounds")
 
 
 def _letter_panel(lines, label, word, whole):
-    """Lines, then a letter on each every few columns."""
+    """A panel of lines, with a letter on each every few columns."""
     def panel(place, width):
         for _, x, y in lines:
-            place.draw(_signal(place, x, y, "braille", joined=True))
+            _draw_line(place, x, y)
+        # Letters come last, so that no line hides them.
         for letter, x, y in lines:
-            every = math.ceil(len(x) / max(1, width // 6))
-            place.draw(_signal(place, x[::-every], y[::-every], letter))
+            every = _every(x, width // LETTER_GAP)
+            # From the end backwards, since lines differ most at their ends.
+            _draw_marks(place, x[::-every], y[::-every], letter)
         place.title(f"test {word}")
-        _rule(place, "x", [x for _, x, _ in lines], width // 12, whole)
-        _rule(place, "y", [y for *_, y in lines], 5)
-        place.label(label, axis="x")
+        _label_axes(place, width, label, [line[1:] for line in lines], whole)
 
     return panel
+
+
+def _every(x, most):
+    """The step by which at most ``most`` of the points ``x`` are taken."""
+    return math.ceil(len(x) / max(1, most))
 
 
 def _curve_panel(run):
@@ -175,17 +196,15 @@ def _curve_panel(run):
         names = []
         for label, x, y in lines:
             if label == "test":
-                place.draw(_signal(place, x, y, "braille", joined=True))
+                _draw_line(place, x, y)
                 names.append(f"line: {label}")
             else:
                 # Only so many marks that the line shows through.
-                every = math.ceil(len(x) / max(1, width // 4))
-                place.draw(_signal(place, x[::every], y[::every], "x"))
+                every = _every(x, width // CROSS_GAP)
+                _draw_marks(place, x[::every], y[::every], "x")
                 names.append(f"x: {label}")
         place.title(f"{headline(run).word} ({', '.join(names)})")
-        _rule(place, "x", [x for _, x, _ in lines], width // 12, whole=True)
-        _rule(place, "y", [y for _, _, y in lines], 5)
-        place.label("round", axis="x")
+        _label_axes(place, width, "round", [line[1:] for line in lines], whole=True)
 
     return panel
 
@@ -198,26 +217,41 @@ def _share_panel(run):
     are_whole_numbers = label not in (WRONG, QUALITY)
 
     def panel(place, width):
-        place.draw(_signal(place, x, y, "o"))
-        place.title(title if len(title) < width - 4 else SHORT)
-        _rule(place, "x", [_span(run, label, x)], width // 12, whole=are_whole_numbers)
-        _rule(place, "y", [y], 5)
-        place.label(label, axis="x")
+        _draw_marks(place, x, y, "o")
+        fits = len(title) < width - 4
+        place.title(title if fits else SHORT_TITLE)
+        span = _span(run, label, x)
+        _label_axes(place, width, label, [(span, y)], whole=are_whole_numbers)
 
     return panel
 
 
-def _signal(place, x, y, marker, joined=False):
-    return place.signal(np.asarray(x).tolist(), np.asarray(y).tolist(), marker=marker).lines(joined)
+def _draw_line(place, x, y):
+    signal = place.signal(np.asarray(x).tolist(), np.asarray(y).tolist(), marker="braille")
+    place.draw(signal.lines(True))
+
+
+def _draw_marks(place, x, y, marker):
+    signal = place.signal(np.asarray(x).tolist(), np.asarray(y).tolist(), marker=marker)
+    place.draw(signal.lines(False))
+
+
+def _label_axes(place, width, label, series, whole):
+    """Ticks on both axes for all of ``series`` [(x, y)], and a label below; ``whole``: x counts."""
+    _rule(place, "x", [x for x, _ in series], width // TICK_GAP, whole)
+    _rule(place, "y", [y for _, y in series], Y_TICKS)
+    place.label(label, axis="x")
 
 
 def _rule(place, axis, series, most, whole=False):
-    """Limits and at most ``most`` + 1 ticks of an axis that holds all of ``series``."""
-    low = float(min(np.min(values) for values in series))
-    high = float(max(np.max(values) for values in series))
+    """Limits and at most ``most`` + 1 ticks of an axis for all of ``series``."""
+    values = np.concatenate(series)
+    low = float(np.min(values))
+    high = float(np.max(values))
     ticks, labels = nice_ticks(low, high, max(2, most), whole)
-    ruler = place.ruler(axis)
-    ruler.lim(min(low, ticks[0]), max(high, ticks[-1])).ticks(ticks, labels)
+    start = min(low, ticks[0])
+    end = max(high, ticks[-1])
+    place.ruler(axis).lim(start, end).ticks(ticks, labels)
 
 
 def nice_ticks(low, high, most, whole=False):
@@ -225,36 +259,46 @@ def nice_ticks(low, high, most, whole=False):
     labels."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
-    least_step = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(least_step))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least_step * (1 - 1e-9))
-    digits = max(0, -math.floor(math.log10(step)))
+    step = _round_step((high - low) / most)
+    magnitude = math.floor(math.log10(step))
+    digits = max(0, -magnitude)
     if whole:
-        step, digits = max(step, 1.0), 0
+        step = max(step, 1.0)
+        digits = 0
+    # A rounding error must not lose a tick that stands at an end.
     first = math.floor(low / step + 1e-9)
-    last = max(math.floor(high / step + 1e-9), first + 1)
+    last = math.floor(high / step + 1e-9)
+    last = max(last, first + 1)
     ticks = [number * step for number in range(first, last + 1)]
     return ticks, [f"{tick:.{digits}f}" for tick in ticks]
 
 
+def _round_step(least_step):
+    """The next number of 1, 2, 5, 10, 20 ... (or 0.1, 0.2, 0.5 ...)."""
+    power = 10.0 ** math.floor(math.log10(least_step))
+    steps = [factor * power for factor in (1, 2, 5, 10)]
+    return next(step for step in steps if step >= least_step * (1 - 1e-9))
+
+
+# ---------------------------------------------------------------- for print
 
 
 def save_picture(run, path):
     """Writes the same two panels for print; the kind follows the extension: png, svg or pdf."""
     lines, points = curves(run), shares(run)
-    num = bool(lines) + (points is not None)
-    if not num:
+    num_panels = bool(lines) + (points is not None)
+    if not num_panels:
         raise UserError(f"{path}: no round has been evaluated yet, there is nothing to draw")
 
     def show(figure):
-        axes = list(np.ravel(figure.subplots(1, num)))
+        axes = list(np.ravel(figure.subplots(1, num_panels)))
         if lines:
             named = [Line(*line) for line in lines]
             draw.lines(axes[0], named, "round", headline(run).word, whole=True)
         if points is not None:
             draw_shares(axes[-1], run, points)
 
-    save_figure(path, (3.4 * num, 2.6), show)
+    save_figure(path, (3.4 * num_panels, 2.6), show)
 
 
 def draw_shares(ax, run, points):

@@ -8,13 +8,24 @@ for clients. Clients' own tests come after a round and are no part of its second
 import numpy as np
 
 OWN, PART, BESIDE, AFTER = "phase", "part of train", "beside train", "after the round"
-PHASES = {"encode": ("encode_s", OWN), "train": ("train_s", OWN), "wait": ("wait_s", PART),
-          "decode": ("decode_s", PART), "evaluate": ("evaluate_s", BESIDE), "store": ("store_s", BESIDE),
-          "value": ("contribution_s", OWN), "merge": ("merge_s", OWN), "lab": ("lab_s", OWN), "row": ("row_s", OWN),
-          "own tests": ("own_s", AFTER)}
+# {phase: (its column of /rounds, its kind)}
+PHASES = {
+    "encode": ("encode_s", OWN),
+    "train": ("train_s", OWN),
+    "wait": ("wait_s", PART),
+    "decode": ("decode_s", PART),
+    "evaluate": ("evaluate_s", BESIDE),
+    "store": ("store_s", BESIDE),
+    "value": ("contribution_s", OWN),
+    "merge": ("merge_s", OWN),
+    "lab": ("lab_s", OWN),
+    "row": ("row_s", OWN),
+    "own tests": ("own_s", AFTER),
+}
 # Phases of some runs only.
 SOMETIMES = ("lab", "own tests")
-SLOWEST = 3                   # clients that are named
+# Clients that are named.
+SLOWEST = 3
 
 
 def profile(run):
@@ -26,22 +37,10 @@ def profile(run):
     * ``workers``, ``busy`` (None if unknown), ``client_s``, ``ranks``: ``{rank: seconds of its
       clients}``;
     * ``slowest`` clients, ``not_recorded`` columns."""
-    rounds = run.rounds
-    kinds = {name: _kind(kind, rounds) for name, (column, kind) in PHASES.items() if column in rounds}
-    own = sum(_total(rounds, PHASES[name][0]) for name, kind in kinds.items() if kind == OWN)
-    wall = own
-    if "round_s" in rounds:
-        wall = _total(rounds, "round_s")
-    numbers = rounds.get("round", np.arange(len(run.ends)) + 1)
-    phases = {}
-    for name, kind in kinds.items():
-        column = PHASES[name][0]
-        phases[name] = {"kind": kind, **_spent(rounds[column], numbers, wall)}
-    if wall - own > 1e-6 * wall:
-        phases["rest"] = {"kind": OWN, "seconds": wall - own, "share": (wall - own) / wall}
+    wall_s, phases = _phases(run)
     return {
         "rounds": len(run.ends),
-        "wall_s": wall,
+        "wall_s": wall_s,
         "phases": phases,
         **_of_workers(run),
         "slowest": _slowest(run),
@@ -49,15 +48,44 @@ def profile(run):
     }
 
 
+def _phases(run):
+    """``(wall_s, phases)`` of the ``profile``."""
+    rounds = run.rounds
+    phases = {}
+    own_s = 0
+    for name, (column, usual_kind) in PHASES.items():
+        if column not in rounds:
+            continue
+        phase = _times(run, column)
+        phase["kind"] = _kind(usual_kind, rounds)
+        if phase["kind"] == OWN:
+            own_s += phase["seconds"]
+        phases[name] = phase
+    wall_s = own_s
+    if "round_s" in rounds:
+        wall_s = _total(rounds, "round_s")
+    for phase in phases.values():
+        phase["share"] = phase["seconds"] / wall_s if wall_s else 0.0
+    rest_s = wall_s - own_s
+    # Less is the rounding error of the sums.
+    if rest_s > 1e-6 * wall_s:
+        phases["rest"] = {"kind": OWN, "seconds": rest_s, "share": rest_s / wall_s}
+    return wall_s, phases
+
+
 def _total(rounds, column):
     return float(np.nansum(rounds[column]))
 
 
 def _not_recorded(run):
-    """Columns that every run of today has, and this file lacks."""
-    columns = ["round_s", *(column for name, (column, _) in PHASES.items() if name not in SOMETIMES)]
+    """Columns of every run of today, missing in this file."""
+    columns = ["round_s"]
+    columns += [column for name, (column, _) in PHASES.items() if name not in SOMETIMES]
     missing = [column for column in columns if column not in run.rounds]
-    return missing + [f"clients/{name}" for name in ("train_s", "rank") if name not in run.clients]
+    for name in ("train_s", "rank"):
+        if name not in run.clients:
+            missing.append(f"clients/{name}")
+    return missing
 
 
 def _kind(kind, rounds):
@@ -67,36 +95,50 @@ def _kind(kind, rounds):
     return kind
 
 
-def _spent(seconds, numbers, wall):
-    """The numbers of one phase; a round without it is NaN and counts for nothing."""
-    total = float(np.nansum(seconds))
-    phase = {"seconds": total, "share": total / wall if wall else 0.0}
-    rounds = np.flatnonzero(np.isfinite(seconds))
-    if not len(rounds):
+def _times(run, column):
+    """The times of one phase without its ``kind`` and ``share``.
+
+    A round without the phase is NaN and counts for nothing."""
+    seconds = run.rounds[column]
+    # The places of kind and share are kept, so that JSON has them in this order.
+    phase = {"kind": None, "seconds": _total(run.rounds, column), "share": None}
+    is_timed = np.isfinite(seconds)
+    if not is_timed.any():
         return phase
-    largest = rounds[np.argmax(seconds[rounds])]
-    phase["median_s"] = float(np.median(seconds[rounds]))
+    numbers = run.rounds.get("round", np.arange(len(run.ends)) + 1)
+    largest = np.nanargmax(seconds)
+    phase["median_s"] = float(np.median(seconds[is_timed]))
     phase["largest_s"] = float(seconds[largest])
     phase["largest_round"] = int(numbers[largest])
     return phase
 
 
 def _of_workers(run):
-    """The number of workers, their seconds of training, and the share of training's seconds that
-    this is."""
+    """The number of workers, their seconds of training, and their share of the seconds of
+    training."""
     seconds = run.clients.get("train_s")
     if seconds is None:
         return {"workers": None, "busy": None, "client_s": None, "ranks": {}}
-    total, workers, busy = float(np.nansum(seconds)), None, None
-    started = _started(run)
-    if len(started) == 1:
-        workers = max(min(started) - 1, 1)
-    train = 0.0
+    client_s = float(np.nansum(seconds))
+    workers = _num_workers(run)
+    train_s = 0.0
     if "train_s" in run.rounds:
-        train = _total(run.rounds, "train_s")
-    if workers and train:
-        busy = total / (workers * train)
-    return {"workers": workers, "busy": busy, "client_s": total, "ranks": _by_rank(run, seconds)}
+        train_s = _total(run.rounds, "train_s")
+    busy = None
+    if workers and train_s:
+        busy = client_s / (workers * train_s)
+    by_rank = _by_rank(run, seconds)
+    return {"workers": workers, "busy": busy, "client_s": client_s, "ranks": by_rank}
+
+
+def _num_workers(run):
+    """None if the run was resumed on another number of ranks, or does not record them."""
+    started = _started(run)
+    if len(started) != 1:
+        return None
+    # Rank 0 is the server, and in one process also the worker.
+    num_ranks = started.pop()
+    return max(num_ranks - 1, 1)
 
 
 def _by_rank(run, seconds):
@@ -104,13 +146,16 @@ def _by_rank(run, seconds):
     rank = run.clients.get("rank")
     if rank is None:
         return {}
-    numbers = np.unique(rank[rank >= 0])
-    return {int(number): float(np.nansum(seconds[rank == number])) for number in numbers}
+    by_rank = {}
+    for number in np.unique(rank[rank >= 0]):
+        by_rank[int(number)] = float(np.nansum(seconds[rank == number]))
+    return by_rank
 
 
 def _started(run):
-    """The numbers of ranks that the run was played on."""
-    return {int(each["ranks"]) for each in [*run.sessions, run.attrs] if "ranks" in each}
+    """The numbers of ranks of the run's sessions."""
+    records = [*run.sessions, run.attrs]
+    return {int(record["ranks"]) for record in records if "ranks" in record}
 
 
 def alone(run):
@@ -120,14 +165,17 @@ def alone(run):
 
 def _slowest(run):
     """The clients with the longest training, by their median."""
-    seconds, client = run.clients.get("train_s"), run.clients.get("client")
+    seconds = run.clients.get("train_s")
+    client = run.clients.get("client")
     if seconds is None or client is None:
         return []
     is_timed = np.isfinite(seconds)
+    seconds, client = seconds[is_timed], client[is_timed]
     medians = {}
-    for number in np.unique(client[is_timed]):
-        medians[int(number)] = float(np.median(seconds[is_timed & (client == number)]))
-    slowest = sorted(medians, key=lambda number: (-medians[number], number))[:SLOWEST]
+    for number in np.unique(client):
+        medians[int(number)] = float(np.median(seconds[client == number]))
+    by_median = sorted(medians, key=lambda number: (-medians[number], number))
+    slowest = by_median[:SLOWEST]
     samples = run.population.get("samples")
     rows = []
     for number in slowest:

@@ -5,34 +5,51 @@ from fedmpi.read.report.text import human_seconds
 from fedmpi.read.report.truth import options
 from fedmpi.core.wide import aligned, wrapped
 
-BAR = 24                      # characters
+# The characters of the longest bar.
+BAR = 24
 
 
 def profile_text(run, width=None):
     """The profile as a table with bars, and lines on their meaning and on the workers, at most
     ``width`` wide."""
-    found = profile(run)
-    if not found["rounds"]:
+    times = profile(run)
+    if not times["rounds"]:
         return "no round has been played yet"
-    round_s = found["wall_s"] / found["rounds"]
-    head = f"{found['rounds']} rounds, {human_seconds(found['wall_s'])}, {round_s:.3g} s a round"
-    if run.attrs.get("status") == "running":
-        head += ", so far"
-    remarks = list(notes(run, found))
+    remarks = notes(run, times)
     if width is not None:
         remarks = [part for line in remarks for part in wrapped(line, width, "  ")]
-    return "\n".join([head, "", *_table(found, width), "", *remarks])
+    return "\n".join([_head(run, times), "", *_table(times, width), "", *remarks])
 
 
-def notes(run, found):
-    """Lines on the meaning of the phases, on the workers and on the slowest clients."""
-    return [*_beside(run, found), *_after(found), *_workers(found), *_clients(run, found), *_missing(found)]
+def _head(run, times):
+    num_rounds, wall_s = times["rounds"], times["wall_s"]
+    round_s = wall_s / num_rounds
+    line = f"{num_rounds} rounds, {human_seconds(wall_s)}, {round_s:.3g} s a round"
+    if run.attrs.get("status") == "running":
+        line += ", so far"
+    return line
 
 
-def _table(found, width):
-    rows = [_row(name, phase) for name, phase in found["phases"].items()]
-    rows.append(["all", f"{found['wall_s']:,.3f}", "100.0 %", "", "", "", ""])
-    return aligned(["phase", "seconds", "share", "median ms", "largest ms", "in round", ""], rows, (0, 6), width)
+def notes(run, times):
+    """Lines on the meaning of the phases, on the workers and on the slowest clients.
+
+    ``times``: the ``profile`` of the run."""
+    return [
+        *_beside(run, times),
+        *_after(times),
+        *_workers(times),
+        *_clients(run, times),
+        *_missing(times),
+    ]
+
+
+def _table(times, width):
+    rows = [_row(name, phase) for name, phase in times["phases"].items()]
+    rows.append(["all", f"{times['wall_s']:,.3f}", "100.0 %", "", "", "", ""])
+    heads = ["phase", "seconds", "share", "median ms", "largest ms", "in round", ""]
+    # Names and bars stand to the left.
+    left = (0, len(heads) - 1)
+    return aligned(heads, rows, left, width)
 
 
 def _row(name, phase):
@@ -42,40 +59,50 @@ def _row(name, phase):
         name, block = f"  {name}", "▒"
     if phase["kind"] == BESIDE:
         name += " *"
-    spread = ["-"] * 3
+    spread = ["-", "-", "-"]
     if "median_s" in phase:
-        median, largest = 1000 * phase["median_s"], 1000 * phase["largest_s"]
-        spread = [f"{median:,.1f}", f"{largest:,.1f}", str(phase["largest_round"])]
-    bar = block * round(BAR * min(phase["share"], 1))
-    return [name, f"{phase['seconds']:,.3f}", f"{100 * phase['share']:.1f} %", *spread, bar]
+        median_ms, largest_ms = 1000 * phase["median_s"], 1000 * phase["largest_s"]
+        spread = [f"{median_ms:,.1f}", f"{largest_ms:,.1f}", str(phase["largest_round"])]
+    seconds, share = phase["seconds"], phase["share"]
+    # Work beside training can take longer than the rounds.
+    bar = block * round(BAR * min(share, 1))
+    return [name, f"{seconds:,.3f}", f"{100 * share:.1f} %", *spread, bar]
 
 
-def _beside(run, found):
+def _kinds(times):
+    return {phase["kind"] for phase in times["phases"].values()}
+
+
+def _beside(run, times):
     """The meaning of the entries inside training."""
-    if not any(phase["kind"] == BESIDE for phase in found["phases"].values()):
+    if BESIDE not in _kinds(times):
         return
+    when = "while clients train"
     if alone(run):
         yield "wait: in one process, the training itself"
-        yield ("* of the round before, after which training begins: part of train, but for the last round's, which is "
-               "in none")
-    else:
-        yield "* of the round before, while clients train: part of train, but for the last round's, which is in none"
+        when = "after which training begins"
+    yield (f"* of the round before, {when}: part of train, but for the last round's, which is in "
+           "none")
 
 
-def _after(found):
+def _after(times):
     """The meaning of the entries outside of all rounds' seconds."""
-    if any(phase["kind"] == AFTER for phase in found["phases"].values()):
-        yield "own tests: clients' models on their own test parts, after a round and no part of its seconds"
+    if AFTER in _kinds(times):
+        yield ("own tests: clients' models on their own test parts, after a round and no part of "
+               "its seconds")
 
 
-def _workers(found):
-    if found["client_s"] is None:
+def _workers(times):
+    if times["client_s"] is None:
         return
-    yield f"clients trained {found['client_s']:.3g} s{_load(found['workers'], found['busy'])}"
-    seconds_of = found["ranks"]
+    load = _load(times["workers"], times["busy"])
+    yield f"clients trained {times['client_s']:.3g} s{load}"
+    seconds_of = times["ranks"]
     if len(seconds_of) > 1:
-        low, high = min(seconds_of, key=seconds_of.get), max(seconds_of, key=seconds_of.get)
-        yield f"most on rank {high}, {seconds_of[high]:.3g} s, least on rank {low}, {seconds_of[low]:.3g} s"
+        most = max(seconds_of, key=seconds_of.get)
+        least = min(seconds_of, key=seconds_of.get)
+        yield (f"most on rank {most}, {seconds_of[most]:.3g} s, least on rank {least}, "
+               f"{seconds_of[least]:.3g} s")
 
 
 def _load(workers, busy):
@@ -83,15 +110,15 @@ def _load(workers, busy):
         return "; how busy workers were is not told, as their number changed or is not recorded"
     if busy is None:
         return ""
-    who = f"{workers} workers, which were"
+    subject = f"{workers} workers, which were"
     if workers == 1:
-        who = "1 worker, which was"
-    return f" on {who} busy with them for {100 * busy:.0f} % of train"
+        subject = "1 worker, which was"
+    return f" on {subject} busy with them for {100 * busy:.0f} % of train"
 
 
-def _clients(run, found):
-    if found["slowest"]:
-        listed = ", ".join(map(_slow_client, found["slowest"]))
+def _clients(run, times):
+    if times["slowest"]:
+        listed = ", ".join(map(_slow_client, times["slowest"]))
         yield f"slowest clients, by their median: {listed}"
     if not options(run).get("timing", "sync").startswith("sync"):
         yield "asynchronous: a round trains those who have started, for its own merge and for later ones"
@@ -104,6 +131,7 @@ def _slow_client(row):
     return f"{row['client']} ({numbers})"
 
 
-def _missing(found):
-    if found["not_recorded"]:
-        yield f"not recorded by the fedmpi that wrote this run: {', '.join(found['not_recorded'])}"
+def _missing(times):
+    if times["not_recorded"]:
+        listed = ", ".join(times["not_recorded"])
+        yield f"not recorded by the fedmpi that wrote this run: {listed}"

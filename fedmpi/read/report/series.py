@@ -22,6 +22,11 @@ class Line(NamedTuple):
     high: np.ndarray | None = None
 
 
+def runs_of(groups):
+    """[Run] of all Groups, in their order."""
+    return [run for group in groups for run in group.runs.values()]
+
+
 def spent(run, axis):
     """(T,) float64 cost of a run by the end of each round, on one ``axis``: ``rounds``, ``bytes``
     up and down, training ``flops``, ``virtual`` or own ``seconds``. None if it is not recorded, or
@@ -68,16 +73,15 @@ def flops_column(run):
 
 
 def evaluated(run, column):
-    """Indices of the rounds in which ``column`` is finite."""
+    """Indices of the rounds with a finite ``column``."""
     values = run.rounds.get(column, np.empty(0))
     return np.flatnonzero(np.isfinite(values))
 
 
 def mean_lines(groups, column, axis):
-    """[Line] of ``column`` against ``axis``, one for each group that has evaluated it.
-
-    Of several seeds it is the mean over the rounds that all of them have evaluated, with the lowest
-    and highest. None if one of these runs has not recorded the axis, or no line is left."""
+    """[Line] of ``column`` against ``axis``, one for each group with an evaluation of it. Of
+    several seeds it is the mean over the rounds evaluated by all of them, with the lowest and
+    highest. None if one of these runs has not recorded the axis, or no line is left."""
     lines = []
     for group in groups:
         runs = [run for run in group.runs.values() if len(evaluated(run, column))]
@@ -92,19 +96,22 @@ def mean_lines(groups, column, axis):
 
 def _mean_line(label, runs, column, axis):
     costs = [spent(run, axis) for run in runs]
+    if any(cost is None for cost in costs):
+        return None
     rounds = _common_rounds(runs, column)
-    if not len(rounds) or any(cost is None for cost in costs):
+    if not len(rounds):
         return None
     x = np.stack([cost[rounds] for cost in costs])
     y = np.stack([run.rounds[column][rounds] for run in runs])
     line = Line(label, x.mean(axis=0), y.mean(axis=0))
     if len(runs) == 1:
         return line
-    return line._replace(low=y.min(axis=0), high=y.max(axis=0))
+    lowest, highest = y.min(axis=0), y.max(axis=0)
+    return line._replace(low=lowest, high=highest)
 
 
 def _common_rounds(runs, column):
-    """(n,) the rounds that all runs have evaluated, from 0."""
+    """(n,) the rounds evaluated by all runs, from 0."""
     by_run = [set(evaluated(run, column).tolist()) for run in runs]
     common = set.intersection(*by_run)
     return np.array(sorted(common), int)
@@ -127,7 +134,7 @@ def within(run, axis, budget):
 
 
 def to_reach(run, axis, target):
-    """The cost on ``axis`` of the first evaluated round whose headline is at ``target`` or better;
+    """The cost on ``axis`` of the first evaluated round with a headline at ``target`` or better;
     NaN if none is.
 
     Curves are not smoothed."""
@@ -142,9 +149,10 @@ def to_reach(run, axis, target):
 
 
 def prefix(largest):
-    """``(factor, prefix)`` of the decimal unit in which ``largest`` has one to three digits before
+    """``(factor, prefix)`` of the decimal unit that gives ``largest`` one to three digits before
     the point."""
     power = 0
+    # From 999.5 on, three digits round to 1000.
     while abs(largest) >= 999.5 and power < len(PREFIXES) - 1:
         largest /= 1000
         power += 1

@@ -1,11 +1,12 @@
-"""Numbers that compare two vectors, and numbers of histograms. NaN stands for no answer."""
+"""Comparisons of two vectors, and numbers of histograms. NaN stands for no answer."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-LEVEL = 0.95                      # of intervals
+# The confidence of intervals.
+LEVEL = 0.95
 # Digits of the largest value: smaller differences come from the same sum in another order.
 TIE = 12
 
@@ -13,7 +14,8 @@ TIE = 12
 def ranks(x):
     """Ranks (n,) float64 from 1; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    mean_ranks = np.cumsum(counts) - (counts - 1) / 2
+    last_ranks = np.cumsum(counts)
+    mean_ranks = last_ranks - (counts - 1) / 2
     return mean_ranks[inverse.reshape(-1)]
 
 
@@ -22,6 +24,7 @@ def spearman(x, y):
     no pairs."""
     a, b = _centred_ranks(x), _centred_ranks(y)
     norm = math.sqrt(a @ a) * math.sqrt(b @ b)
+    # One side is constant.
     if not norm:
         return math.nan
     return float(a @ b) / norm
@@ -36,12 +39,14 @@ def auc(scores, positive):
     """Chance that a positive has a higher score than a negative, a tie counting one half; NaN
     without both kinds."""
     positive = np.asarray(positive, bool)
-    num, other = int(positive.sum()), int((~positive).sum())
-    if not num or not other:
+    num_positive = int(positive.sum())
+    num_pairs = num_positive * (len(positive) - num_positive)
+    if not num_pairs:
         return math.nan
     rank_sum = ranks(np.asarray(scores))[positive].sum()
-    least_rank_sum = num * (num + 1) / 2
-    return float(rank_sum - least_rank_sum) / (num * other)
+    # That of positives below all negatives: what is above counts the pairs that are won.
+    least_rank_sum = num_positive * (num_positive + 1) / 2
+    return float(rank_sum - least_rank_sum) / num_pairs
 
 
 def tied(x):
@@ -85,7 +90,8 @@ def interval(values, level=LEVEL):
 
 def paired_difference(a, b, level=LEVEL):
     """Interval of ``a - b`` (n,), pair by pair: common causes, such as a seed's data, cancel."""
-    return interval(np.asarray(a, float) - np.asarray(b, float), level)
+    differences = np.asarray(a, float) - np.asarray(b, float)
+    return interval(differences, level)
 
 
 def cosine_distance(x, y):
@@ -94,27 +100,31 @@ def cosine_distance(x, y):
     if not norm:
         return math.nan
     distance = 1 - float(x @ y) / norm
+    # Rounding errors may lead beyond the ends.
     return min(max(distance, 0.0), 2.0)
 
 
 def euclidean_distance(x, y):
     """Euclidean distance of the two vectors, each divided by its sum; NaN if a sum is not
     positive."""
-    return float(np.linalg.norm(_gap(x, y)))
+    gap = _gap(x, y)
+    return float(np.linalg.norm(gap))
 
 
 def max_distance(x, y):
     """Largest absolute difference of the two vectors, each divided by its sum; NaN if a sum is not
     positive."""
-    return float(np.abs(_gap(x, y)).max())
+    gap = _gap(x, y)
+    return float(np.abs(gap).max())
 
 
 def _gap(x, y):
     """(n,) difference of the two vectors, each divided by its sum; (1,) NaN if a sum is not
     positive."""
-    a, b = np.sum(x), np.sum(y)
-    if a > 0 and b > 0:
-        return x / a - y / b
+    x_sum = np.sum(x)
+    y_sum = np.sum(y)
+    if x_sum > 0 and y_sum > 0:
+        return x / x_sum - y / y_sum
     return np.array([math.nan])
 
 
@@ -129,12 +139,16 @@ def entropy_bits(counts):
     """(...) float64: entropy of each histogram ``counts`` (..., K) in bits, from 0 to log2 K; 0 for
     an empty one."""
     p = proportions(counts)
-    log = np.log2(p, out=np.zeros_like(p), where=p > 0)
+    # By continuity, 0 log 0 is 0.
+    log = np.zeros_like(p)
+    np.log2(p, out=log, where=p > 0)
     entropy = -np.sum(p * log, axis=-1)
+    # Without -0.0, as of one class alone.
     return np.maximum(entropy, 0)
 
 
 def total_variation(p, q):
     """(...) float64: half the sum of |p - q| over the last axis; for proportions 0 if equal, 1 if
     disjoint."""
-    return np.abs(p - q).sum(axis=-1) / 2
+    differences = np.abs(p - q)
+    return differences.sum(axis=-1) / 2

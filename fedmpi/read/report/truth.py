@@ -41,16 +41,19 @@ def by_client(run, name, last=1.0):
     if name not in run.clients or "client" not in run.clients:
         return None
     first = _first_row(run, last)
-    client, values = run.clients["client"][first:], run.clients[name][first:].astype(float)
+    values = run.clients[name][first:].astype(float)
     is_scored = np.isfinite(values)
-    client, values = client[is_scored], values[is_scored]
+    values = values[is_scored]
+    client = run.clients["client"][first:][is_scored]
     N = _num_clients(run, client)
-    sums, counts = np.bincount(client, values, N), np.bincount(client, minlength=N)
-    return np.divide(sums, counts, out=np.full(N, np.nan), where=counts > 0)
+    sums = np.bincount(client, values, N)
+    counts = np.bincount(client, minlength=N)
+    means = np.full(N, np.nan)
+    return np.divide(sums, counts, out=means, where=counts > 0)
 
 
 def _first_row(run, last):
-    """The row of /clients at which the last share of the rounds begins."""
+    """The first row of /clients of the last share of the rounds."""
     T = len(run.ends)
     num_rounds = math.ceil(T * last)
     if num_rounds >= T:
@@ -65,20 +68,23 @@ def last_of_client(run, name):
     Rounds with scores of 0 only say nothing."""
     if name not in run.clients or "client" not in run.clients:
         return None
-    client, values = run.clients["client"], run.clients[name].astype(float)
+    client = run.clients["client"]
+    values = run.clients[name].astype(float)
     last = np.full(_num_clients(run, client), np.nan)
     for rows in _rounds(run):
         # Other clients did not count in this round.
         is_scored = np.isfinite(values[rows])
         scores_of_round = values[rows][is_scored]
+        clients_of_round = client[rows][is_scored]
         if scores_of_round.any():
-            last[client[rows][is_scored]] = scores_of_round
+            last[clients_of_round] = scores_of_round
     return last
 
 
 def _rounds(run):
     """The rows of /clients of each round, as slices."""
-    return [slice(start, stop) for start, stop in zip([0, *run.ends], run.ends)]
+    starts = [0, *run.ends]
+    return [slice(start, stop) for start, stop in zip(starts, run.ends)]
 
 
 def _num_clients(run, client):
@@ -90,15 +96,15 @@ def _num_clients(run, client):
 def scores(run):
     """``{label: (N,) scores}`` of the estimators of the run, the weighing one first."""
     recorded = run.attrs.get("estimators") or {}
-    found = {}
+    by_label = {}
     for label, column in estimators(run).items():
         if _is_cumulative(recorded.get(label)):
             score = last_of_client(run, column)
         else:
             score = by_client(run, column)
         if score is not None:
-            found[label] = score
-    return found
+            by_label[label] = score
+    return by_label
 
 
 def _is_cumulative(estimator):
@@ -118,7 +124,7 @@ def quality(run):
 
 
 def is_bad(worth, faulty=None):
-    """(N,) bool: the bad clients by their ``worth (N,)``, those ``faulty (N,) bool`` among them."""
+    """(N,) bool: the bad clients by their ``worth (N,)``, the ``faulty (N,) bool`` among them."""
     if faulty is None:
         faulty = np.zeros(len(worth), bool)
     rest = worth[~faulty]
@@ -129,7 +135,7 @@ def is_bad(worth, faulty=None):
 
 
 def faulty(run):
-    """(N,) bool: the clients with faults that leave less than half their quality."""
+    """(N,) bool: the clients with less than half their quality left by faults."""
     marks = [mark for name, mark in run.population.items() if name.startswith("fault_")]
     truth = quality(run)
     if not marks:
@@ -161,7 +167,12 @@ def exact(run):
 def specs(run):
     """``{label: spec}`` of the estimators, as far as the run file records them."""
     recorded = run.attrs.get("estimators") or {}
-    return {label: str(estimator["spec"]) for label, estimator in recorded.items() if isinstance(estimator, dict)}
+    spec_of = {}
+    for label, estimator in recorded.items():
+        # Early run files record the labels only.
+        if isinstance(estimator, dict):
+            spec_of[label] = str(estimator["spec"])
+    return spec_of
 
 
 def utility_of(spec):
@@ -170,10 +181,10 @@ def utility_of(spec):
     None if it plays no game, or is not in our catalogue."""
     name = split(spec)[0]
     if name in ("loss-gain", "accuracy-gain"):
-        return name.partition("-")[0]
+        return name.removesuffix("-gain")
     try:
-        known_options = entry(catalog.CONTRIBUTIONS, name, importing=False).options
-        if "of" not in known_options:
+        part = entry(catalog.CONTRIBUTIONS, name, importing=False)
+        if "of" not in part.options:
             return None
         utility = settings(catalog.CONTRIBUTIONS, spec)["of"]
     except FedError:
@@ -196,20 +207,24 @@ def judged(run):
       exact Shapley value, if another estimator has it for the same kind of utility;
     * ``weight_spearman`` of the weights in the merge, for the weighing estimator.
     """
-    by_label, truth, reference = scores(run), quality(run), exact(run)
+    scores_of = scores(run)
+    truth, reference = quality(run), exact(run)
     bad = None
     if truth is not None:
         bad = is_bad(tied(truth), faulty(run))
-    found = {}
-    for label, score in by_label.items():
-        found[label] = _against_quality(score, truth, bad) | _copies(run, score) | _cost(run, label)
-        if reference in by_label and _plays_like(run, label, reference):
-            found[label] |= _against_shapley(score, by_label[reference])
+    numbers_of = {}
+    for label, score in scores_of.items():
+        numbers = _against_quality(score, truth, bad)
+        numbers |= _copies(run, score)
+        numbers |= _cost(run, label)
+        if reference in scores_of and _plays_like(run, label, reference):
+            numbers |= _against_shapley(score, scores_of[reference])
+        numbers_of[label] = numbers
     weights = by_client(run, "weight")
-    if found and weights is not None and truth is not None:
-        weighing = next(iter(found.values()))
+    if numbers_of and weights is not None and truth is not None:
+        weighing = next(iter(numbers_of.values()))
         weighing["weight_spearman"] = _against_quality(weights, truth, bad)["spearman"]
-    return found
+    return numbers_of
 
 
 def _plays_like(run, label, reference):
@@ -228,22 +243,27 @@ def _against_quality(score, truth, bad):
     if truth is None:
         return {}
     is_scored = np.isfinite(score)
-    score, truth = tied(score[is_scored]), tied(truth[is_scored])
-    return {"spearman": spearman(score, truth), "auc": auc(score, ~bad[is_scored])}
+    is_good = ~bad[is_scored]
+    score = tied(score[is_scored])
+    truth = tied(truth[is_scored])
+    return {"spearman": spearman(score, truth), "auc": auc(score, is_good)}
 
 
 def _copies(run, score):
     source = run.population.get("duplicate_of")
     if source is None or not (source >= 0).any():
         return {}
-    is_copy = source >= 0
-    in_pairs = np.isin(np.arange(len(source)), [*np.flatnonzero(is_copy), *source[is_copy]])
-    if not np.isfinite(score[in_pairs]).any() or not np.isfinite(score[~in_pairs]).any():
+    in_pairs = source >= 0
+    originals = source[in_pairs].astype(int)
+    in_pairs[originals] = True
+    of_pairs, of_others = score[in_pairs], score[~in_pairs]
+    # The mean of nothing would be a warning.
+    if not np.isfinite(of_pairs).any() or not np.isfinite(of_others).any():
         return {}
-    others = np.nanmean(score[~in_pairs])
-    if not others:
+    mean_of_others = np.nanmean(of_others)
+    if not mean_of_others:
         return {}
-    return {"copies": float(np.nanmean(score[in_pairs]) / others)}
+    return {"copies": float(np.nanmean(of_pairs) / mean_of_others)}
 
 
 def _against_shapley(score, reference):
@@ -273,7 +293,8 @@ def quality_found(run):
     A dict of ``spearman`` and ``auc`` of the weighing estimator, ``weight_spearman``, ``bad`` and
     ``clients`` (numbers of scored clients); None if quality does not vary or fewer than two clients
     were scored."""
-    truth, label = quality(run), next(iter(estimators(run)), None)
+    truth = quality(run)
+    label = next(iter(estimators(run)), None)
     if truth is None or label is None or not len(truth):
         return None
     score = scores(run).get(label)
@@ -283,8 +304,9 @@ def quality_found(run):
     if is_scored.sum() < 2:
         return None
     numbers = judged(run)[label]
-    found = {name: numbers[name] for name in ("spearman", "auc", "weight_spearman") if name in numbers}
+    columns = [name for name in ("spearman", "auc", "weight_spearman") if name in numbers]
+    summary = {name: numbers[name] for name in columns}
     bad = is_bad(tied(truth), faulty(run))
-    found["bad"] = int(bad[is_scored].sum())
-    found["clients"] = int(is_scored.sum())
-    return found
+    summary["bad"] = int(bad[is_scored].sum())
+    summary["clients"] = int(is_scored.sum())
+    return summary

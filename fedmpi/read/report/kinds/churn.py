@@ -1,4 +1,4 @@
-"""How the mask moved: the share of its entries that each round flipped."""
+"""How the mask moved: the share of its entries flipped in each round."""
 
 import numpy as np
 
@@ -27,11 +27,14 @@ def _is_recorded(run):
 
 
 def _mean_line(label, runs):
-    """The mean over the rounds that all of the runs have played, in percent of the prunable
-    weights."""
+    """The mean over the rounds played by all of the runs, in percent of the prunable weights."""
     T = min(len(run.ends) for run in runs)
-    percents = [100 * run.rounds["mask_changed"][:T] / run.attrs["prunable"] for run in runs]
-    return Line(label, np.arange(T) + 1.0, np.mean(percents, axis=0))
+    percents = []
+    for run in runs:
+        flipped = run.rounds["mask_changed"][:T]
+        percents.append(100 * flipped / run.attrs["prunable"])
+    rounds = np.arange(T) + 1.0
+    return Line(label, rounds, np.mean(percents, axis=0))
 
 
 def draw(place, lines):
@@ -42,14 +45,16 @@ def say(lines):
     parts = []
     for name, line in zip(prefixes(lines), lines):
         parts.append(name + _course(line))
-    return f"Share of the mask's entries that a round's pruning and growing flipped. {sentence(parts)}."
+    return ("Share of the mask's entries that a round's pruning and growing flipped. "
+            f"{sentence(parts)}.")
 
 
 def _course(line):
     num_moved = np.count_nonzero(line.y)
-    said = f"in {num_moved} of {len(line.y)} rounds"
+    words = f"in {num_moved} of {len(line.y)} rounds"
     if not num_moved:
-        return said
-    largest = line.y.argmax()
-    return (f"{said}, {line.y.sum():.3g} % of the prunable weights in all, most in round {line.x[largest]:.0f} "
-            f"({line.y.max():.3g} %)")
+        return words
+    total, largest = line.y.sum(), line.y.max()
+    round = line.x[line.y.argmax()]
+    return (f"{words}, {total:.3g} % of the prunable weights in all, most in round {round:.0f} "
+            f"({largest:.3g} %)")

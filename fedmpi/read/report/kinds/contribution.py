@@ -9,24 +9,32 @@ from fedmpi.read.report.series import Line
 from fedmpi.read.report.statistics import tied
 from fedmpi.read.report.truth import faulty, is_bad, quality
 
-SINGLE = 40                       # at most so many clients are drawn one by one
-WINDOWS = 12                      # a run is as long as so many windows of the moving mean
-ROOM = 30                         # characters of a label beside the axis
+# At most so many clients are drawn one by one.
+SINGLE = 40
+# A run is as long as so many windows of the moving mean.
+WINDOWS = 12
+# Characters of a label beside the axis.
+ROOM = 30
 
 
 class Contributions(NamedTuple):
     """Moving means of contributions."""
 
-    single: list                  # [(is it bad, x, y)] of each client, empty if there are too many
-    means: list                   # [Line] of good and bad clients
-    label: str                    # the estimator
-    window: int                   # rounds that are averaged
+    # [(is it bad, x, y)] of each client, empty if there are too many.
+    single: list
+    # [Line] of good and bad clients.
+    means: list
+    # The estimator.
+    label: str
+    # Rounds that are averaged.
+    window: int
 
 
 class Scored(NamedTuple):
-    """The scores of all rounds, an entry a client that was scored in a round: (n,) each."""
+    """The scores of all rounds, an entry a scored client and round: (n,) each."""
 
-    t: np.ndarray                 # rounds from 0
+    # Rounds from 0.
+    t: np.ndarray
     client: np.ndarray
     values: np.ndarray
 
@@ -42,16 +50,21 @@ def find(run):
     names = ("clients", "bad")
     if _tells_good_from_bad(run):
         names = ("good", "bad")
+    is_bad_row = bad[scored.client]
     means = []
-    for name, rows in zip(names, (~bad[scored.client], bad[scored.client])):
+    for name, rows in zip(names, (~is_bad_row, is_bad_row)):
         if rows.any():
             means.append(_mean_by_round(name, scored.t[rows], scored.values[rows], window))
-    label = next(iter(run.attrs.get("estimators") or ["contribution"]))
-    return Contributions(_single_clients(scored, bad, window), means, label, window)
+    estimators = run.attrs.get("estimators") or ["contribution"]
+    label = next(iter(estimators))
+    single = _single_clients(scored, bad, window)
+    return Contributions(single, means, label, window)
 
 
 def _scored(run):
-    values, client = run.clients.get("contribution"), run.clients.get("client")
+    """The ``Scored`` of a run; None without a score."""
+    values = run.clients.get("contribution")
+    client = run.clients.get("client")
     if values is None or client is None:
         return None
     is_scored = np.isfinite(values)
@@ -68,7 +81,7 @@ def _tells_good_from_bad(run):
 
 
 def _bad_clients(run, client):
-    """(N,) bool: the bad clients; none where all are equally good."""
+    """(N,) bool: the bad clients; none if all are equally good."""
     if _tells_good_from_bad(run):
         return is_bad(tied(quality(run)), faulty(run))
     return np.zeros(client.max() + 1, bool)
@@ -82,52 +95,59 @@ def _single_clients(scored, bad, window):
     for client in clients:
         rows = scored.client == client
         x = scored.t[rows] + 1.0
-        curves.append((bool(bad[client]), x, _smooth(scored.values[rows], window)))
+        y = _smooth(scored.values[rows], window)
+        curves.append((bool(bad[client]), x, y))
     return curves
 
 
 def _mean_by_round(name, t, values, window):
     """The Line of the mean in each round, with the quartiles of the round's clients."""
     rounds = np.unique(t)
-    by_round = [values[t == number] for number in rounds]
-    mean = np.array([np.mean(part) for part in by_round])
-    low = np.array([np.percentile(part, 25) for part in by_round])
-    high = np.array([np.percentile(part, 75) for part in by_round])
-    return Line(name, rounds + 1.0, _smooth(mean, window), _smooth(low, window), _smooth(high, window))
+    rows = []
+    for round in rounds:
+        of_round = values[t == round]
+        low, high = np.percentile(of_round, [25, 75])
+        rows.append((np.mean(of_round), low, high))
+    mean, low, high = (_smooth(column, window) for column in np.transpose(rows))
+    return Line(name, rounds + 1.0, mean, low, high)
 
 
 def _smooth(y, window):
     """(n,) the mean of the last ``window`` values of ``y`` at each place, of fewer at the start."""
-    at = np.arange(len(y))
-    start = np.maximum(at - window + 1, 0)
+    end = np.arange(len(y)) + 1
+    start = np.maximum(end - window, 0)
+    # The sum of y[start:end] is sums[end] - sums[start].
     sums = np.concatenate([[0.0], np.cumsum(y)])
-    return (sums[1:] - sums[start]) / (at + 1 - start)
+    totals = sums[end] - sums[start]
+    return totals / (end - start)
 
 
-def draw(place, found):
+def draw(place, numbers):
+    """Single clients as thin lines, then the means as thick ones."""
     ax = place.subplots()
-    for bad, x, y in found.single:
+    for bad, x, y in numbers.single:
         colour = drawing.style(int(bad))["color"]
         ax.plot(x, y, linewidth=0.7, alpha=0.35, color=colour)
-    means = found.means
-    if found.single:
+    means = numbers.means
+    if numbers.single:
         # Single clients show the spread already: a band would hide them.
         means = [line._replace(low=None, high=None) for line in means]
-    ylabel = f"contribution, {found.label}"
+    ylabel = f"contribution, {numbers.label}"
     if len(ylabel) >= ROOM:
-        ylabel = found.label
+        ylabel = numbers.label
     drawing.lines(ax, means, "round", ylabel, whole=True)
 
 
-def say(found):
-    many = ""
-    if found.window > 1:
-        many = f", mean of {found.window} rounds"
-    how = "band: the middle half of the clients"
-    if found.single:
-        how = "thin: each client"
-    ends = " and ".join(map(_end, found.means))
-    return f"Contribution by {found.label}, round by round{many}; thick: the mean, {how}. On average {ends}."
+def say(numbers):
+    smoothing = ""
+    if numbers.window > 1:
+        smoothing = f", mean of {numbers.window} rounds"
+    spread = "band: the middle half of the clients"
+    if numbers.single:
+        spread = "thin: each client"
+    ends = " and ".join(_end(line) for line in numbers.means)
+    return (f"Contribution by {numbers.label}, round by round{smoothing}; thick: the mean, {spread}. "
+            f"On average {ends}.")
 
 
 def _end(line):

@@ -3,11 +3,12 @@
 from fedmpi.read.report.partition import clients_of
 from fedmpi.read.report.truth import options
 
-NAMED = 10                        # at most so many classes are named in the caption
+# At most so many classes are named in the caption.
+NAMED = 10
 
 
 def find(run):
-    """The columns of ``clients_of`` and ``class_names``; None of a run that has not recorded its
+    """The columns of ``clients_of`` and ``class_names``; None of a run without a recorded
     partition."""
     if not {"labels", "samples", "noise"} <= set(run.population):
         return None
@@ -16,34 +17,37 @@ def find(run):
     return clients_of(run.population, faults) | {"class_names": names}
 
 
-def draw(place, found):
+def draw(place, numbers):
     from fedmpi.read.report.partition_figure import draw_partition
-    draw_partition(place, found)
+    draw_partition(place, numbers)
 
 
-def size(found):
+def size(numbers):
     """Height over width: higher with more clients, within limits."""
-    by_clients = 0.35 + 0.032 * len(found["clients"]["samples"])
+    by_clients = 0.35 + 0.032 * len(numbers["clients"]["samples"])
     return min(max(0.55, by_clients), 1.5)
 
 
-def say(found):
-    clients = found["clients"]
-    samples, held = clients["samples"], clients["classes_held"]
+def say(numbers):
+    clients = numbers["clients"]
     N, K = clients["labels"].shape
     classes = f"{K} classes"
-    if 0 < len(found["class_names"]) <= NAMED:
-        classes += f" ({', '.join(found['class_names'])})"
-    return (f"What each of {N} clients holds: left, the share of each class, as the client sees it, the fuller the "
-            f"more; right, its samples. {samples.min():,} to {samples.max():,} samples of {classes} each"
-            f"{_noise(clients['noise'])}; between {held.min()} and {held.max()} classes a client"
-            f"{_faults(clients['faulty'])}.")
+    if 0 < len(numbers["class_names"]) <= NAMED:
+        classes += f" ({', '.join(numbers['class_names'])})"
+    samples = clients["samples"]
+    sizes = f"{samples.min():,} to {samples.max():,} samples of {classes} each"
+    held = clients["classes_held"]
+    spread = f"between {held.min()} and {held.max()} classes a client"
+    return (f"What each of {N} clients holds: left, the share of each class, as the client sees "
+            f"it, the fuller the more; right, its samples. {sizes}{_noise(clients['noise'])}; "
+            f"{spread}{_faults(clients['faulty'])}.")
 
 
-def _noise(wrong):
-    if wrong.max() <= 0:
+def _noise(rates):
+    if rates.max() <= 0:
         return ""
-    return f", {100 * wrong.min():.0f} to {100 * wrong.max():.0f} % of labels wrong"
+    low, high = 100 * rates.min(), 100 * rates.max()
+    return f", {low:.0f} to {high:.0f} % of labels wrong"
 
 
 def _faults(faulty):

@@ -1,8 +1,9 @@
-"""The shape that every kind of picture has."""
+"""The common shape of all kinds of pictures."""
 
 from typing import Callable, NamedTuple
 
-HEIGHT = 0.72                     # of most pictures, in widths
+# Of most pictures, in widths.
+HEIGHT = 0.72
 
 
 class Kind(NamedTuple):
@@ -13,7 +14,8 @@ class Kind(NamedTuple):
     into words. ``each``: a picture shows one run, not several groups. ``size(numbers)`` is its
     height over its width, without the ``names(numbers)`` lines of names above it."""
 
-    line: str                     # for --help
+    # For --help.
+    line: str
     find: Callable
     draw: Callable
     say: Callable
@@ -30,15 +32,15 @@ def capitalized(text):
 def sentence(parts):
     """One sentence about all lines of a picture, from one part a line.
 
-    Several parts begin with the names of their lines, which keep their case."""
+    Several parts begin with the names of their lines, whose case is kept."""
     if len(parts) == 1:
         return capitalized(parts[0])
     return "; ".join(parts)
 
 
 def prefixes(lines):
-    """The beginning of the part about each line: its name and a colon, nothing for a line that is
-    alone."""
+    """The beginning of the part about each line: its name and a colon, nothing for a single
+    line."""
     if len(lines) == 1:
         return [""]
     return [f"{line.label}: " for line in lines]

@@ -8,7 +8,8 @@ from fedmpi.read.report import draw as drawing
 from fedmpi.read.report.kinds.kind import fraction_axis
 from fedmpi.read.report.series import Line
 
-MOST_LINES = 8                    # layers that are drawn as lines; more become the rows of a heat map
+# Layers that are drawn as lines; more become the rows of a heat map.
+MOST_LINES = 8
 LABEL = "sparsity (fraction of zeros)"
 
 
@@ -21,22 +22,25 @@ class Layers(NamedTuple):
 
 def find(run):
     """The ``Layers`` of a run; None if it has fewer than two, or has not recorded them."""
-    kept, layers = run.rounds.get("kept_layers"), run.attrs.get("layers")
+    kept = run.rounds.get("kept_layers")
+    layers = run.attrs.get("layers")
     if kept is None or not layers:
         return None
-    L = len(layers)
-    if L < 2 or L != kept.shape[-1] or not len(kept):
+    T, L = len(kept), len(layers)
+    if not T or L < 2 or L != kept.shape[-1]:
         return None
     sizes = np.array([np.prod(shape) for _, shape, *_ in layers], float)
     sparsity = 1 - kept / sizes
-    rounds = np.arange(len(kept)) + 1.0
+    rounds = np.arange(T) + 1.0
     lines = []
-    for number, (name, *_) in enumerate(layers):
-        lines.append(Line(str(name), rounds, sparsity[:, number]))
-    return Layers(lines, 1 - kept.sum(axis=1) / sizes.sum())
+    for (name, *_), of_layer in zip(layers, sparsity.T):
+        lines.append(Line(str(name), rounds, of_layer))
+    kept_share = kept.sum(axis=1) / sizes.sum()
+    return Layers(lines, 1 - kept_share)
 
 
 def draw(place, layers):
+    """A line a layer, or a row a layer if they are many."""
     ax = place.subplots()
     if len(layers.lines) > MOST_LINES:
         _draw_heat(place, ax, layers.lines)
@@ -50,6 +54,7 @@ def _draw_heat(place, ax, lines):
     values = np.stack([line.y for line in lines])
     L, T = values.shape
     image = drawing.heat(ax, values, 1.0)
+    # Columns count from 0, rounds from 1.
     image.set_extent((0.5, T + 0.5, L - 0.5, -0.5))
     labels = [line.label for line in lines]
     ax.set_yticks(range(L), labels, fontsize="small")
@@ -59,7 +64,11 @@ def _draw_heat(place, ax, lines):
 
 def say(layers):
     by_sparsity = sorted(layers.lines, key=lambda line: line.y[-1])
-    densest, sparsest = by_sparsity[0], by_sparsity[-1]
-    return (f"Sparsity of each layer by round. After the last one {densest.label} is the densest "
-            f"({densest.y[-1]:.3f}) and {sparsest.label} the sparsest ({sparsest.y[-1]:.3f}); all together "
-            f"{layers.total[-1]:.3f}.")
+    densest = _end(by_sparsity[0])
+    sparsest = _end(by_sparsity[-1], "the sparsest")
+    return (f"Sparsity of each layer by round. After the last one {densest} and {sparsest}; all "
+            f"together {layers.total[-1]:.3f}.")
+
+
+def _end(line, superlative="is the densest"):
+    return f"{line.label} {superlative} ({line.y[-1]:.3f})"

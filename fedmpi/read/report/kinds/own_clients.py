@@ -20,7 +20,9 @@ def find(run):
         worth = -worth
     order = np.argsort(worth, kind="stable")
     return tested._replace(
-        clients=tested.clients[order], samples=tested.samples[order], values=tested.values[order])
+        clients=tested.clients[order],
+        samples=tested.samples[order],
+        values=tested.values[order])
 
 
 def draw(place, tested):
@@ -34,7 +36,9 @@ def draw(place, tested):
 
 
 def say(tested):
-    low, middle, high = np.percentile(tested.values, [0, 50, 100])
-    return (f"{capitalized(tested.metric)} of {len(tested.clients)} clients on their own test parts after round "
-            f"{tested.round}, from the worst to the best: lowest {low:.3g}, median {middle:.3g}, highest {high:.3g}; "
-            f"the worst is client {tested.clients[0]}.")
+    low, median, high = np.percentile(tested.values, [0, 50, 100])
+    metric = capitalized(tested.metric)
+    N, worst = len(tested.clients), tested.clients[0]
+    return (f"{metric} of {N} clients on their own test parts after round {tested.round}, from the "
+            f"worst to the best: lowest {low:.3g}, median {median:.3g}, highest {high:.3g}; the "
+            f"worst is client {worst}.")

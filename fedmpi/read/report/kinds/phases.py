@@ -4,42 +4,47 @@ from fedmpi.read.report import draw as drawing
 from fedmpi.read.report.profile import OWN, profile
 from fedmpi.read.report.text import human_seconds
 
-NAMED = 3                         # phases that the caption names
+# Phases that the caption names.
+NAMED = 3
 
 
 def find(run):
     """The ``profile`` of a run; None if it has recorded no times."""
-    found = profile(run)
-    if found["phases"] and found["wall_s"]:
-        return found
+    times = profile(run)
+    if times["phases"] and times["wall_s"]:
+        return times
     return None
 
 
-def draw(place, found):
+def draw(place, times):
     bars = []
-    for name, phase in found["phases"].items():
-        inside = phase["kind"] != OWN
-        if inside:
+    for name, phase in times["phases"].items():
+        is_part = phase["kind"] != OWN
+        if is_part:
             name = f"· {name}"
-        text = f"{100 * phase['share']:.0f} %, {human_seconds(phase['seconds'])}"
-        bars.append((name, phase["seconds"], text, inside))
+        percent, seconds = 100 * phase["share"], phase["seconds"]
+        text = f"{percent:.0f} %, {human_seconds(seconds)}"
+        bars.append((name, seconds, text, is_part))
     drawing.bars(place.subplots(), bars, "seconds of all rounds")
 
 
-def size(found):
+def size(times):
     """Height over width: a bar a phase."""
-    return 0.2 + 0.065 * len(found["phases"])
+    return 0.2 + 0.065 * len(times["phases"])
 
 
-def say(found):
-    after = "."
-    if "own tests" in found["phases"]:
-        after = ", or come after a round."
-    return (f"Where {human_seconds(found['wall_s'])} of {found['rounds']} rounds went: {_largest(found)}. "
-            f"Lighter bars are parts of train, or go on beside it{after}")
+def say(times):
+    wall = human_seconds(times["wall_s"])
+    lighter = "Lighter bars are parts of train, or go on beside it"
+    if "own tests" in times["phases"]:
+        lighter += ", or come after a round"
+    return f"Where {wall} of {times['rounds']} rounds went: {_largest(times)}. {lighter}."
 
 
-def _largest(found):
-    shares = [(phase["share"], name) for name, phase in found["phases"].items() if phase["kind"] == OWN]
+def _largest(times):
+    shares = []
+    for name, phase in times["phases"].items():
+        if phase["kind"] == OWN:
+            shares.append((phase["share"], name))
     largest = sorted(shares, reverse=True)[:NAMED]
     return ", ".join(f"{name} {100 * share:.0f} %" for share, name in largest)

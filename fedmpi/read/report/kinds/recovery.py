@@ -8,7 +8,8 @@ from fedmpi.read.report.series import Line
 from fedmpi.read.report.statistics import spearman, tied
 from fedmpi.read.report.truth import quality, scores
 
-POINTS = 60                       # rounds after which the scores are compared with the truth
+# Rounds after which the scores are compared with the truth.
+POINTS = 60
 
 
 def find(run):
@@ -34,8 +35,7 @@ def find(run):
 
 
 def _correlations(run, rounds_at, truth):
-    """``{estimator: {rounds played: correlation}}``, NaN where fewer than two clients have a
-    score."""
+    """``{estimator: {rounds played: correlation}}``, NaN if fewer than two clients have a score."""
     correlations = {}
     for rounds in rounds_at:
         so_far = _until(run, rounds)
@@ -57,8 +57,12 @@ def _until(run, rounds):
     rows = run.ends[rounds - 1]
     return run._replace(
         ends=run.ends[:rounds],
-        rounds={name: values[:rounds] for name, values in run.rounds.items()},
-        clients={name: values[:rows] for name, values in run.clients.items()})
+        rounds=_first_rows(run.rounds, rounds),
+        clients=_first_rows(run.clients, rows))
+
+
+def _first_rows(columns, num_rows):
+    return {name: values[:num_rows] for name, values in columns.items()}
 
 
 def draw(place, lines):
@@ -70,5 +74,10 @@ def draw(place, lines):
 
 
 def say(lines):
-    ends = "; ".join(f"{line.label}: {line.y[-1]:+.2f} after round {line.x[-1]:.0f}" for line in lines)
-    return f"Rank correlation of the clients' scores so far with their true quality; 1: found, 0: chance. {ends}."
+    ends = "; ".join(map(_end, lines))
+    return ("Rank correlation of the clients' scores so far with their true quality; 1: found, 0: "
+            f"chance. {ends}.")
+
+
+def _end(line):
+    return f"{line.label}: {line.y[-1]:+.2f} after round {line.x[-1]:.0f}"

@@ -15,17 +15,18 @@ def find(run):
     return run, points
 
 
-def draw(place, found):
-    run, points = found
+def draw(place, numbers):
+    run, points = numbers
     draw_shares(place.subplots(), run, points)
 
 
-def say(found):
-    _, (title, label, x, y) = found
-    said = f"Each client's {title}, against {label}: {len(x)} clients."
+def say(numbers):
+    _, (title, label, x, y) = numbers
+    words = f"Each client's {title}, against {label}: {len(x)} clients."
     if len(x) < 2:
-        return said
+        return words
     rho = spearman(tied(y), tied(x))
+    # One side does not vary.
     if np.isnan(rho):
-        return said
-    return f"{said} Spearman {rho:+.2f}."
+        return words
+    return f"{words} Spearman {rho:+.2f}."

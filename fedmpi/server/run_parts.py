@@ -13,7 +13,7 @@ from fedmpi.server.lab import Holdings
 from fedmpi.transport.team import NOTHING, Beside
 
 
-class Fed(NamedTuple):
+class RunParts(NamedTuple):
     """A run's parts: built before round 1, and the same in every round.
 
     The run has N clients, and ``cohort`` of them take part in a round.
@@ -38,7 +38,7 @@ class Fed(NamedTuple):
 
     # The clients and their rounds.
     sizes: torch.Tensor           # (N,) float64, training samples
-    least: torch.Tensor           # (N,) float64, the fewest samples that a training sees in a round
+    min_samples_seen: torch.Tensor           # (N,) float64, the fewest samples that a training sees in a round
     cohort: int
     rounds: int
     seed: int
@@ -47,14 +47,14 @@ class Fed(NamedTuple):
     test: Callable                # on the test set: for the run file, never for a decision
     validate: Callable | None     # on the server's validation set: for every decision
     derivatives: tuple | None     # gradient and curvature of the validation loss
-    every: int                    # rounds from one evaluation to the next
+    evaluate_every: int                    # rounds from one evaluation to the next
     block: int                    # coalition models that one job evaluates
 
     # How updates reach the server.
     transport: Any
-    sums: bool                    # workers add updates up, because merging needs the sum alone
-    values: bool                  # single updates arrive: for merging, or for an estimator
-    stale: bool                   # some fault needs the model of the round before
+    sums_on_workers: bool                    # workers add updates up, because merging needs the sum alone
+    wants_single_updates: bool                  # single updates arrive: for merging, or for an estimator
+    needs_previous_model: bool                   # some fault needs the model of the round before
     server: Holdings              # the server's own samples
 
     # Failures.
@@ -92,5 +92,5 @@ class Fed(NamedTuple):
             fields[RESIDUAL] = Field()
         if self.layout.personal:
             # In a run of several networks each client keeps fewer.
-            fields[OWN] = Field(on=(len(self.layout.own),))
+            fields[OWN] = Field(on=(len(self.layout.personal_positions),))
         return fields

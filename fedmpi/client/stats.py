@@ -3,8 +3,8 @@
 from enum import IntEnum
 
 
-class Number(IntEnum):
-    """The position of a number in an answer's ``numbers`` (len(Number),) float64."""
+class Stats(IntEnum):
+    """The position of a number in an answer's ``numbers`` (len(Stats),) float64."""
 
     SAMPLES = 0      # of the client
     LOSS = 1         # the training's mean, in the objective's unit
@@ -19,7 +19,7 @@ class Number(IntEnum):
 
 
 # The arguments of ``flops.training``.
-WORK = slice(Number.SEEN, Number.DENSE + 1)
+WORK = slice(Stats.SEEN, Stats.DENSE + 1)
 
 # Causes of a divergence, and the advice to the user.
 CAUSES = {

@@ -1,0 +1,173 @@
+"""The headline numbers at the top of a report page: cards of one run, a table of several."""
+
+import math
+
+import numpy as np
+
+from fedmpi.read.headline import common_headline, headline
+from fedmpi.read.report.comparison import comparison, outcome_text, outcome_words
+from fedmpi.read.report.html import Cell, key, table, text
+from fedmpi.read.report.metrics import FLOPS, final_metrics
+from fedmpi.read.report.series import flops_column, runs_of
+from fedmpi.read.report.text import human_bytes, human_flops, human_seconds
+
+
+def key_numbers(groups):
+    """HTML of the headline numbers of one run, or of several set-ups."""
+    runs = runs_of(groups)
+    if len(runs) == 1:
+        return _cards(runs[0])
+    return _table_of_groups(groups)
+
+
+def _cards(run):
+    metrics = final_metrics(run)
+    rows = [*_quality_cards(metrics, headline(run)), *_cost_cards(run, metrics)]
+    cards = "".join(_card(*row) for row in rows)
+    return f'<dl class="cards">{cards}</dl>'
+
+
+def _card(name, value, more):
+    return (f'<div><dt>{text(name)}</dt><dd class="value">{text(value)}</dd>'
+            f'<dd class="more">{text(more)}</dd></div>')
+
+
+def _quality_cards(metrics, leading):
+    """(name, value, more) of the trained model, as far as recorded."""
+    final = metrics.get(f"final_{leading.name}")
+    if final is not None:
+        yield f"Test {leading.word}", f"{final:.3f}", _selected_text(metrics, leading)
+    mean, _, worst = (metrics.get(f"final_{name}") for name in leading.own)
+    if mean is not None:
+        yield "Clients' own tests", f"{mean:.3f}", f"mean of clients; worst tenth {worst:.3f}"
+    if "final_loss" in metrics:
+        yield "Test loss", f"{metrics['final_loss']:.3f}", _loss_unit(leading)
+    auc = metrics.get("quality_auc", math.nan)
+    if math.isfinite(auc):
+        spearman = metrics["quality_spearman"]
+        more = f"AUC; Spearman {spearman:+.2f} with true quality"
+        yield "Bad clients found", f"{auc:.2f}", more
+
+
+def _selected_text(metrics, leading):
+    """The value of the round selected by validation, if there is validation."""
+    chosen = metrics.get(f"chosen_{leading.name}")
+    if chosen is None:
+        return "after the last round"
+    return f"{chosen:.3f} in round {metrics['chosen_round']}, the best by validation"
+
+
+def _loss_unit(leading):
+    if leading.share:
+        return "nat, cross-entropy"
+    if leading.unit == "1":
+        return ""
+    return leading.unit
+
+
+def _cost_cards(run, metrics):
+    """(name, value, more) of the costs of the run, as far as recorded."""
+    if "sparsity" in metrics:
+        yield "Sparsity", f"{metrics['sparsity']:.3f}", _kept_text(run)
+    up, down = metrics.get("up_bytes"), metrics.get("down_bytes")
+    if up is not None and down is not None:
+        dense = _dense_text(metrics.get("bytes_against_dense"))
+        more = f"{human_bytes(up)} up, {human_bytes(down)} down{dense}"
+        yield "Sent", human_bytes(up + down), more
+    column = flops_column(run)
+    if column in metrics:
+        dense = _dense_text(metrics.get(f"{column}_against_dense"))
+        yield "Training", human_flops(metrics[column]), f"{FLOPS[column]}{dense}"
+    round_s = metrics.get("round_s")
+    if round_s is not None:
+        total = human_seconds(round_s * metrics["rounds"])
+        yield "Time", total, f"{round_s:.3g} s a round"
+    yield from _virtual_time_card(run.rounds.get("sim_total_s", np.zeros(0)))
+
+
+def _virtual_time_card(virtual_s):
+    """``virtual_s`` (T,): by the end of each round; zeros if time is not simulated."""
+    if not len(virtual_s) or virtual_s[-1] <= 0:
+        return
+    total_s = virtual_s[-1]
+    a_round = human_seconds(total_s / len(virtual_s))
+    yield "Virtual time", human_seconds(total_s), f"{a_round} a round"
+
+
+def _kept_text(run):
+    if "kept" not in run.rounds or "prunable" not in run.attrs:
+        return "of prunable weights"
+    kept = int(np.sum(run.rounds["kept"][-1]))
+    return f"{kept:,} of {run.attrs['prunable']:,} weights kept"
+
+
+def _dense_text(share):
+    """The cost against the same run without pruning, or nothing for None."""
+    if share is None:
+        return ""
+    return f", {100 * share:.0f} % of dense"
+
+
+# ---------------------------------------------------------------- several set-ups
+
+
+def _table_of_groups(groups):
+    """A row a set-up; the best finished one of a column stands in bold."""
+    words = outcome_words(common_headline(runs_of(groups)))
+    outcomes = comparison(groups)["outcomes"]
+    names = [name for name in words if name in outcomes]
+    best = _best_of(groups, outcomes)
+    rows = []
+    for number, group in enumerate(groups):
+        cells = [group_name(number, group)]
+        for name in names:
+            cells.append(_outcome_cell(name, outcomes[name][number], group, best.get(name)))
+        rows.append(cells)
+    caption = "What came of it"
+    if any(len(group.runs) > 1 for group in groups):
+        caption += ", mean ± standard deviation over seeds"
+    heads = ["set-up", *(words[name] for name in names)]
+    numbers = range(1, len(heads))
+    return f'<div class="keep first">{table(caption, heads, rows, numbers=numbers, wide=True)}</div>'
+
+
+def _outcome_cell(name, outcome, group, best):
+    words = outcome_text(name, outcome, len(group.runs))
+    if outcome and _has_ended(group) and outcome.mean == best:
+        return Cell(f'<span class="best">{text(words)}</span>')
+    return words
+
+
+def _has_ended(group):
+    return all(run.attrs.get("status", "finished") == "finished" for run in group.runs.values())
+
+
+def _best_of(groups, outcomes):
+    """``{outcome: the best mean of the finished groups}``; nothing for a single group."""
+    if len(groups) == 1:
+        return {}
+    best = {}
+    for name, pick in _picks(common_headline(runs_of(groups))).items():
+        means = []
+        for outcome, group in zip(outcomes.get(name, ()), groups):
+            if outcome and _has_ended(group):
+                means.append(outcome.mean)
+        best[name] = pick(means, default=None)
+    return best
+
+
+def _picks(leading):
+    """``{outcome: max or min}``, whichever finds the best."""
+    better = max if leading.higher else min
+    own_mean, _, own_worst = leading.own
+    picks = {f"final_{column}": better for column in (leading.name, own_mean, own_worst)}
+    picks[f"chosen_{leading.name}"] = better
+    return picks | {"final_loss": min, "bytes": min, "flops": min}
+
+
+def group_name(number, group):
+    """HTML of the group's letter and name, with its number of seeds if they are several."""
+    label = group.label
+    if len(group.runs) > 1:
+        label += f", {len(group.runs)} seeds"
+    return key(number, label)
